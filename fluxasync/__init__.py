@@ -1,0 +1,115 @@
+"""Batch image generation with Flux models, on asyncio.
+
+Names resolve on first use, so that `import fluxasync` and `fluxasync --help` do not pay for
+aiohttp.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ._api import generate, run
+    from ._batch import Batch
+    from ._catalog import Model, models
+    from ._config import Budget, Limits, Polling, Retry, Timeouts
+    from ._errors import (
+        APIError,
+        AuthenticationError,
+        BudgetExceeded,
+        ConfigError,
+        CreditError,
+        DeadlineExceeded,
+        DownloadError,
+        Expired,
+        FluxError,
+        InvalidRequest,
+        JobError,
+        JobFailed,
+        JobLost,
+        JournalError,
+        Moderated,
+        RateLimited,
+        Redirected,
+        ServerError,
+        SinkError,
+        TransportError,
+    )
+    from ._events import Event, JobReady, JobSubmitted, Paused, Resumed, Settled
+    from ._ledgers import ForgetfulLedger, MemoryLedger
+    from ._models import (
+        Failed,
+        ImageInput,
+        ImageRequest,
+        InDoubt,
+        Job,
+        Ledger,
+        Observer,
+        Outcome,
+        Pending,
+        Ready,
+        Refused,
+        Saved,
+        Sink,
+        Stored,
+        Transport,
+        Verdict,
+    )
+    from ._providers import BFL, COMETAPI, Provider
+    from ._session import FluxSession
+    from ._sinks import FileSink, FolderSink, MemorySink
+    from ._summary import Summary
+
+#: room → the names it gives to users
+_ROOMS = {
+    "_api": ("generate", "run"),
+    "_batch": ("Batch",),
+    "_catalog": ("Model", "models"),
+    "_config": ("Budget", "Limits", "Polling", "Retry", "Timeouts"),
+    "_errors": (
+        "APIError", "AuthenticationError", "BudgetExceeded", "ConfigError", "CreditError",
+        "DeadlineExceeded", "DownloadError", "Expired", "FluxError", "InvalidRequest", "JobError",
+        "JobFailed", "JobLost", "JournalError", "Moderated", "RateLimited", "Redirected",
+        "ServerError", "SinkError", "TransportError",
+    ),
+    "_events": ("Event", "JobReady", "JobSubmitted", "Paused", "Resumed", "Settled"),
+    "_ledgers": ("ForgetfulLedger", "MemoryLedger"),
+    "_models": (
+        "Failed", "ImageInput", "ImageRequest", "InDoubt", "Job", "Ledger", "Observer", "Outcome",
+        "Pending", "Ready", "Refused", "Saved", "Sink", "Stored", "Transport", "Verdict",
+    ),
+    "_providers": ("BFL", "COMETAPI", "Provider"),
+    "_session": ("FluxSession",),
+    "_sinks": ("FileSink", "FolderSink", "MemorySink"),
+    "_summary": ("Summary",),
+}  # fmt: skip
+
+_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = [
+    "BFL", "COMETAPI", "APIError", "AuthenticationError", "Batch", "Budget", "BudgetExceeded",
+    "ConfigError", "CreditError", "DeadlineExceeded", "DownloadError", "Event", "Expired",
+    "Failed", "FileSink", "FluxError", "FluxSession", "FolderSink", "ForgetfulLedger",
+    "ImageInput", "ImageRequest", "InDoubt", "InvalidRequest", "Job", "JobError", "JobFailed",
+    "JobLost", "JobReady", "JobSubmitted", "JournalError", "Ledger", "Limits", "MemoryLedger",
+    "MemorySink", "Model", "Moderated", "Observer", "Outcome", "Paused", "Pending", "Polling",
+    "Provider", "RateLimited", "Ready", "Redirected", "Refused", "Resumed", "Retry", "Saved",
+    "ServerError", "Settled", "Sink", "SinkError", "Stored", "Summary", "Timeouts", "Transport",
+    "TransportError", "Verdict", "generate", "models", "run",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    room = _HOME.get(name)
+    if room is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{room}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
