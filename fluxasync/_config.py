@@ -1,0 +1,126 @@
+"""The five policies a session takes, their defaults and the reasons for them.
+
+Small frozen values, each with a shorthand (`limits=24`, `budget="5.00"`), changed while running by
+assignment: `flux.limits = attrs.evolve(flux.limits, in_flight=12)`. All durations are seconds on
+the loop's clock. Nothing here knows a vendor.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+from typing import Any, Self
+
+from attrs import field, frozen, validators
+
+from ._errors import ConfigError
+
+
+def _at_least(minimum: float) -> Any:
+    def check(instance: object, attribute: Any, value: Any) -> None:
+        if not value >= minimum:
+            owner = type(instance).__name__
+            raise ConfigError(f"{owner}({attribute.name}={value!r}): must be {minimum:g} or more")
+
+    return check
+
+
+_positive_or_none = validators.optional(_at_least(1e-6))
+
+
+@frozen(kw_only=True)
+class Limits:
+    """How much may go on at once.
+
+    Shorthand: a number is `in_flight`.
+    """
+
+    #: jobs submitted and not yet terminal. 24 is the documented limit of an account (BFL docs,
+    #: "active tasks"); a model with a lower one of its own (flux-kontext-max: 6) obeys that too.
+    in_flight: int = field(default=24, validator=_at_least(1))
+    #: submissions per second, evenly spaced; None = as slots come free.
+    rate: float | None = field(default=None, validator=_positive_or_none)
+    #: downloads at once. Kept apart from slots: a slot is free at the terminal status.
+    downloads: int = field(default=16, validator=_at_least(1))
+    #: bytes; a larger image is refused. PNGs of 4 MP are 5–9 MB.
+    max_image_bytes: int = field(default=64 * 2**20, validator=_at_least(1))
+
+    @classmethod
+    def of(cls, given: Self | int | None) -> Limits:
+        """Return a Limits from its shorthand."""
+        if isinstance(given, Limits):
+            return given
+        return cls() if given is None else cls(in_flight=given)
+
+
+@frozen(kw_only=True)
+class Retry:
+    """How free calls, and submissions that were certainly not taken, are tried again."""
+
+    initial: float = field(default=0.5, validator=_at_least(0))  #: seconds before the second try
+    maximum: float = field(default=60.0, validator=_at_least(0))  #: longest wait between tries
+    #: seconds of push-back or outage without one accepted submission before a run gives up
+    patience: float = field(default=600.0, validator=_at_least(0))
+    #: seconds after submit in which "not found" means "not yet visible" (regions replicate late)
+    not_found_grace: float = field(default=60.0, validator=_at_least(0))
+    #: seconds a Ready answer may lack its image URL before it is a protocol error
+    ready_grace: float = field(default=30.0, validator=_at_least(0))
+    #: tries for bytes that arrive broken
+    downloads: int = field(default=3, validator=_at_least(1))
+
+
+@frozen(kw_only=True)
+class Polling:
+    """How closely a running job is watched."""
+
+    #: mean detection lag, as a share of the model's usual duration. At 24 slots and 2.4 s jobs,
+    #: 0.5 s of lag costs 17 % of an account's throughput.
+    lag: float = field(default=0.05, validator=_at_least(0.001))
+    #: seconds between polls, overriding `lag`; also the wait before the first.
+    interval: float | None = field(default=None, validator=validators.optional(_at_least(0)))
+
+    @classmethod
+    def of(cls, given: Self | float | None) -> Polling:
+        """Return a Polling from its shorthand: a number is `lag`."""
+        if isinstance(given, Polling):
+            return given
+        return cls() if given is None else cls(lag=given)
+
+
+@frozen(kw_only=True)
+class Timeouts:
+    """How long each call may take."""
+
+    connect: float = field(default=10.0, validator=_at_least(0.001))
+    #: the answer of a POST is worth money: read on far beyond the seconds it usually takes
+    submit: float = field(default=120.0, validator=_at_least(0.001))
+    poll: float = field(default=20.0, validator=_at_least(0.001))
+    download: float = field(default=60.0, validator=_at_least(0.001))
+    #: from submit until a job that is still running counts as stuck (CometAPI's FLUX.2: ~100 s)
+    job: float = field(default=600.0, validator=_at_least(0.001))
+    #: seconds an idle submit connection is kept; 0 = a fresh one for every submission. Well below
+    #: what servers keep, because a POST on a connection that is just closing may be paid unseen.
+    keepalive: float = field(default=4.0, validator=_at_least(0))
+
+
+def _dollars(value: Any) -> Decimal | None:
+    if value is None:
+        return None
+    try:
+        amount = Decimal(str(value).removeprefix("$"))
+    except InvalidOperation:
+        raise ConfigError(f"not an amount in US dollars: {value!r} (say 5 or 5.00)") from None
+    if not amount.is_finite() or amount < 0:
+        raise ConfigError(f"not an amount in US dollars: {value!r} (say 5 or 5.00)")
+    return amount
+
+
+@frozen(kw_only=True)
+class Budget:
+    """What may be spent. Shorthand: an amount in US dollars."""
+
+    max_cost: Decimal | None = field(default=None, converter=_dollars)  #: US dollars; None = no cap
+
+    @classmethod
+    def of(cls, given: Self | Decimal | float | str | None) -> Budget:
+        """Return a Budget from its shorthand."""
+        return given if isinstance(given, Budget) else cls(max_cost=given)

@@ -1,0 +1,63 @@
+"""Ledgers that keep nothing on disk: one forgets at once, one remembers while the process lives.
+
+They stand where the journal stands, so that a session never asks whether it is being recorded.
+The memory ledger serves simulations and tests; both pass the journal's contract tests.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from ._models import (
+    Failed,
+    ImageRequest,
+    InDoubt,
+    Job,
+    Outcome,
+    Refused,
+    Saved,
+    Verdict,
+)
+
+
+class ForgetfulLedger:
+    """Remembers nothing: for one image, or a batch without a folder."""
+
+    async def known(self, request: ImageRequest) -> None:
+        return None
+
+    async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
+        pass
+
+    async def answered(self, request: ImageRequest, answer: Job | Refused) -> None:
+        pass
+
+    async def settle(self, outcome: Outcome) -> None:
+        pass
+
+
+class MemoryLedger:
+    """Remembers outcomes, jobs and open intents by request key, for as long as it lives."""
+
+    def __init__(self) -> None:
+        self.intents: dict[str, ImageRequest] = {}
+        self.jobs: dict[str, Job] = {}
+        self.outcomes: dict[str, Outcome] = {}
+
+    async def known(self, request: ImageRequest) -> Saved | Failed | InDoubt | Job | None:
+        key = request.key
+        return self.outcomes.get(key) or self.jobs.get(key)
+
+    async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
+        self.intents[request.key] = request
+
+    async def answered(self, request: ImageRequest, answer: Job | Refused) -> None:
+        if isinstance(answer, Job):
+            self.jobs[request.key] = answer
+        elif answer.verdict is Verdict.AMBIGUOUS:
+            return  # the intent stays: it may have been charged
+        self.intents.pop(request.key, None)
+
+    async def settle(self, outcome: Outcome) -> None:
+        if outcome.request is not None:
+            self.outcomes[outcome.request.key] = outcome
