@@ -1,0 +1,130 @@
+"""Where requests come from: prompt files and iterables → checked ImageRequests.
+
+A file is read twice, first to check all of it before anything is spent, then to run it; a list
+is checked whole too; a stream is checked row by row as it comes. A request's index is its place
+in the run and its occurrence counts equal ones before it, so that a prompt written three times is
+three images, in every run the same three. Nothing here knows sessions, sinks or journals.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from .._errors import ConfigError
+from .._models import ImageRequest
+from ._files import FileSource
+from ._plan import BadRow, Plan
+from ._reading import Dialect, Reading
+from ._stdin import lines_of, standard_input
+from ._streams import ListSource, StreamSource, items
+
+__all__ = ["BadRow", "Plan", "Source", "open_source"]
+
+_DIALECTS = {".txt": Dialect.TEXT, ".jsonl": Dialect.JSON}
+
+_KINDS = '.txt (a prompt a line) or .jsonl (an object a line); "-" is standard input'
+
+
+class Source(Protocol):
+    """Where requests come from. Belongs to one loop; close it when done."""
+
+    re_readable: bool  #: it can be checked whole before it is run
+
+    async def check(self, *, progress: Callable[[int], None] | None = None) -> Plan:
+        """Read the whole source, or its first `limit` images, and count what it holds.
+
+        `progress` is called with the rows so far. Raises ConfigError that lists the first bad rows
+        with their places, unless they are to be skipped. A stream is not touched: its Plan has
+        `images` None.
+        """
+
+    def requests(self) -> AsyncGenerator[ImageRequest | BadRow, None]:
+        """Yield every image in source order, checked, numbered from 0, its image inputs digested.
+
+        An async generator: whoever iterates it closes it, before the source. What was not checked
+        yet is checked first. A row that is no request is a BadRow and takes no number. Raises
+        ConfigError when a file is no longer what was checked, before it yields from that part.
+        """
+
+    async def aclose(self) -> None:
+        """Give back threads and the program's iterator."""
+
+
+def open_source(
+    given: Any,
+    *,
+    defaults: Mapping[str, Any] | None = None,
+    n: int = 1,
+    limit: int | None = None,
+    skip_bad: bool = False,
+) -> Source:
+    """Return the source that `given` is, unread.
+
+    `given` is the path of a prompt file, "-" for standard input, or an iterable or async iterable
+    of text, dicts and ImageRequests. `defaults` are parameters for rows that lack them (an
+    ImageRequest is complete and takes none); `n` is the images of a row that does not say; `limit`
+    ends the source after that many images. Image paths in a file are relative to its folder.
+    Raises ConfigError when `given` is none of these.
+    """
+    _refuse_counts(n, limit)
+    path = _path(given)
+
+    def reading(dialect: Dialect, base: Path | None = None) -> Reading:
+        return Reading(defaults=defaults or {}, n=n, dialect=dialect, base=base)
+
+    if path == Path("-"):
+        rule = reading(Dialect.EITHER)
+        rows = lines_of(standard_input())
+        return StreamSource(rows, read=rule.line, reading=rule, limit=limit)
+    if path is not None:
+        rule = reading(_dialect(path), base=path.parent)
+        return FileSource(path, reading=rule, limit=limit, skip_bad=skip_bad)
+    rule = reading(Dialect.TEXT)
+    if isinstance(given, list | tuple):
+        return ListSource(given, reading=rule, limit=limit, skip_bad=skip_bad)
+    return StreamSource(_items(given), read=rule.item, reading=rule, limit=limit)
+
+
+def _refuse_counts(n: int, limit: int | None) -> None:
+    if not 1 <= n <= 10_000:
+        raise ConfigError(f"n={n}: 1 to 10,000 images of a prompt")
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit={limit}: 1 or more images, or none for no limit")
+
+
+def _path(given: object) -> Path | None:
+    return Path(given) if isinstance(given, str | os.PathLike) else None
+
+
+def _items(given: object) -> Any:
+    if isinstance(given, Mapping | ImageRequest):
+        raise ConfigError("a source is a file or many requests; put this one into a list")
+    if isinstance(given, bytes | bytearray) or not isinstance(given, Iterable | AsyncIterable):
+        kind = type(given).__name__
+        raise ConfigError(f"a source is a path or an iterable of prompts, not {kind}")
+    return items(given)
+
+
+def _dialect(path: Path) -> Dialect:
+    shown = str(path)[:80]
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise ConfigError(f"{shown}: no such file; {_ONE_PROMPT}") from None
+    except (OSError, ValueError):  # too long for a name, or holding a NUL
+        raise ConfigError(f"{shown}: not the path of a file; {_ONE_PROMPT}") from None
+    if stat.S_ISDIR(mode):
+        raise ConfigError(f"{shown} is a folder; a prompt file is {_KINDS}")
+    if not stat.S_ISREG(mode):
+        raise ConfigError(f'{shown} can be read only once; pipe it in and say "-"')
+    dialect = _DIALECTS.get(path.suffix.lower())
+    if dialect is None:
+        raise ConfigError(f"{shown}: a prompt file is {_KINDS}")
+    return dialect
+
+
+_ONE_PROMPT = "for one prompt use generate, or pass a list"

@@ -1,0 +1,149 @@
+"""What a first pass over a source counts, in memory that does not grow with it.
+
+Rows are what was written, images what they ask for: a row with `n` 4 is four images. Nothing here
+reads anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attrs import evolve, field, frozen
+
+from .._catalog import find
+from .._errors import ConfigError
+from .._models import ImageRequest
+from .._money import Estimator
+from .._rows import expanded
+from ._occurrences import Occurrences
+
+#: bad rows that are shown; more of the same would scroll the first one away
+SHOWN_BAD_ROWS = 10
+
+_SHOWN_NAMES = 20
+
+
+@frozen(kw_only=True)
+class BadRow:
+    """A row that is no request, and why."""
+
+    where: str  #: "prompts.jsonl line 17"
+    error: ConfigError
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.error}"
+
+
+@frozen(kw_only=True)
+class Plan:
+    """What a source holds, counted before anything is spent."""
+
+    images: int | None  #: None for a stream, which is read only once
+    rows: int = 0  #: that are not blank, bad ones included
+    blank: int = 0
+    bad: int = 0
+    first_bad: tuple[BadRow, ...] = ()  #: up to 10
+    unknown_keys: tuple[str, ...] = ()  #: names that only the metadata will carry; the first 20
+    models: tuple[str, ...] = ()  #: the first 20 seen
+    unknown_models: tuple[str, ...] = ()  #: those of them that the catalogue lacks
+    estimator: Estimator = field(factory=Estimator, repr=False)
+
+
+class Names:
+    """The first few different names, in the order they came."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, None] = {}
+
+    def add(self, name: str) -> None:
+        if len(self._seen) < _SHOWN_NAMES:
+            self._seen[name] = None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._seen)
+
+
+class Tally:
+    """Counts entries into a Plan, up to `limit` images."""
+
+    def __init__(self, *, limit: int | None, unknown_keys: Names) -> None:
+        self.rows = 0
+        self.images = 0
+        self._limit = limit
+        self._blank = 0
+        self._bad = 0
+        self._first_bad: list[BadRow] = []
+        self._unknown_keys = unknown_keys
+        self._models = Names()
+        self._estimator = Estimator()
+
+    @property
+    def full(self) -> bool:
+        return self.images == self._limit
+
+    def take(self, entry: ImageRequest | BadRow | None) -> None:
+        """Count a row: a request, a bad one, or None for a blank one."""
+        if entry is None:
+            self._blank += 1
+            return
+        self.rows += 1
+        if isinstance(entry, BadRow):
+            self._bad += 1
+            if len(self._first_bad) < SHOWN_BAD_ROWS:
+                self._first_bad.append(entry)
+            return
+        self._models.add(entry.model)
+        if self._limit is not None and self.images + entry.n > self._limit:
+            entry = evolve(entry, n=self._limit - self.images)
+        self.images += entry.n
+        self._estimator.add(entry)
+
+    def plan(self, *, skip_bad: bool) -> Plan:
+        """Return what was counted. Raises ConfigError for bad rows that are not to be skipped."""
+        if self._bad and not skip_bad:
+            raise ConfigError(self._complaint())
+        models = tuple(self._models)
+        return Plan(
+            images=self.images,
+            rows=self.rows,
+            blank=self._blank,
+            bad=self._bad,
+            first_bad=tuple(self._first_bad),
+            unknown_keys=tuple(self._unknown_keys),
+            models=models,
+            unknown_models=tuple(name for name in models if find(name) is None),
+            estimator=self._estimator,
+        )
+
+    def _complaint(self) -> str:
+        lines = [str(row) for row in self._first_bad]
+        more = self._bad - len(lines)
+        return "\n".join([*lines, f"and {more:,} more"] if more else lines)
+
+
+class Numbering:
+    """Gives each image its place in the run and its occurrence, up to `limit` images.
+
+    Belongs to the thread that made it, which also closes it.
+    """
+
+    def __init__(self, *, limit: int | None) -> None:
+        self._limit = limit
+        self._index = 0
+        self._occurrences = Occurrences()
+
+    @property
+    def full(self) -> bool:
+        return self._index == self._limit
+
+    def images(self, request: ImageRequest) -> Iterator[ImageRequest]:
+        """Yield the request's images; what index and occurrence it had is overwritten."""
+        for image in expanded(request):
+            if self.full:
+                return
+            occurrence = self._occurrences.count(image.content_key)
+            yield evolve(image, index=self._index, occurrence=occurrence)
+            self._index += 1
+
+    def close(self) -> None:
+        self._occurrences.close()

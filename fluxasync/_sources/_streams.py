@@ -1,0 +1,173 @@
+"""Requests from a program or a pipe: a list is checked whole, a stream row by row as it comes.
+
+Everything runs on the loop, in the program's own iterator, which is closed at the end. A sync
+iterator that blocks is its owner's business; between its rows the loop gets a turn now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Generator,
+    Iterable,
+)
+from contextlib import aclosing, asynccontextmanager, closing
+from typing import Any, TypeVar
+
+from .._errors import ConfigError
+from .._inputs import resolve
+from .._models import ImageRequest
+from ._plan import BadRow, Numbering, Plan, Tally
+from ._reading import Entry, Reading, entry, image_inputs
+
+Given = TypeVar("Given")
+
+Rows = AsyncGenerator[tuple[str, Any], None]  #: a row and its place, "item 3"
+
+_TURN = 100  #: rows between two turns of the loop; about 3 ms
+
+
+class ListSource:
+    """Requests from a list or tuple. See `Source`."""
+
+    re_readable = True
+
+    def __init__(
+        self, given: Iterable[object], *, reading: Reading, limit: int | None, skip_bad: bool
+    ) -> None:
+        self._given = tuple(given)
+        self._reading = reading
+        self._limit = limit
+        self._skip_bad = skip_bad
+        self._checked = False
+
+    async def check(self, *, progress: Callable[[int], None] | None = None) -> Plan:
+        tally = Tally(limit=self._limit, unknown_keys=self._reading.unknown_keys)
+        async with aclosing(self._entries()) as entries:
+            async for row in entries:
+                tally.take(row)
+                if tally.full:
+                    break
+                if progress is not None and tally.rows % _TURN == 0:
+                    progress(tally.rows)
+        plan = tally.plan(skip_bad=self._skip_bad)
+        self._checked = True
+        return plan
+
+    async def requests(self) -> AsyncGenerator[ImageRequest | BadRow, None]:
+        if not self._checked:
+            await self.check()
+        async with aclosing(numbered(self._entries(), limit=self._limit)) as requests:
+            async for request in requests:
+                yield request
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+    def _entries(self) -> AsyncGenerator[Entry, None]:
+        return entries_of(items(self._given), self._reading.item, self._reading)
+
+
+class StreamSource:
+    """Requests from rows that come once. See `Source`."""
+
+    re_readable = False
+
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        read: Callable[[Any], ImageRequest | None],
+        reading: Reading,
+        limit: int | None,
+    ) -> None:
+        self._rows = rows
+        self._read = read
+        self._reading = reading
+        self._limit = limit
+        self._begun = False
+
+    async def check(self, *, progress: Callable[[int], None] | None = None) -> Plan:
+        return Plan(images=None)
+
+    async def requests(self) -> AsyncGenerator[ImageRequest | BadRow, None]:
+        if self._begun:
+            raise ConfigError("a stream of prompts is read once; pass a list or a file")
+        self._begun = True
+        entries = entries_of(self._rows, self._read, self._reading)
+        async with aclosing(numbered(entries, limit=self._limit)) as requests:
+            async for request in requests:
+                yield request
+
+    async def aclose(self) -> None:
+        await self._rows.aclose()
+
+
+async def items(given: Iterable[object] | AsyncIterable[object]) -> Rows:
+    """Yield each item with its place, and close the generator it came from."""
+    number = 0
+    if isinstance(given, AsyncIterable):
+        async with _closed_at_end(aiter(given)) as waiting:
+            async for item in waiting:
+                number += 1
+                yield f"item {number}", item
+        return
+    async with _closed_at_end(iter(given)) as ready:
+        for item in ready:
+            number += 1
+            yield f"item {number}", item
+
+
+@asynccontextmanager
+async def _closed_at_end(iterator: Given) -> AsyncGenerator[Given, None]:
+    """Close generators only: a file or cursor belongs to whoever opened it."""
+    try:
+        yield iterator
+    finally:
+        if isinstance(iterator, AsyncGenerator):
+            await iterator.aclose()
+        elif isinstance(iterator, Generator):
+            iterator.close()
+
+
+async def entries_of(
+    rows: Rows, read: Callable[[Any], ImageRequest | None], reading: Reading
+) -> AsyncGenerator[Entry, None]:
+    """Read each row into its entry, giving the loop a turn now and then."""
+    async with aclosing(rows):
+        number = 0
+        async for where, row in rows:
+            made = entry(where, read, row)
+            if isinstance(made, ImageRequest) and image_inputs(made):
+                made = await _resolved(where, made, reading)
+            yield made
+            number += 1
+            if number % _TURN == 0:
+                await asyncio.sleep(0)
+
+
+async def _resolved(where: str, request: ImageRequest, reading: Reading) -> ImageRequest | BadRow:
+    """Return the request with its images read, off the loop, so that it has a key."""
+    try:
+        return await resolve(request, base=reading.base)
+    except ConfigError as error:
+        return BadRow(where=where, error=error)
+
+
+async def numbered(
+    entries: AsyncGenerator[Entry, None], *, limit: int | None
+) -> AsyncGenerator[ImageRequest | BadRow, None]:
+    """Yield the images of the entries, each with its index and occurrence."""
+    async with aclosing(entries):
+        with closing(Numbering(limit=limit)) as numbering:
+            async for row in entries:
+                if isinstance(row, BadRow):
+                    yield row
+                elif row is not None:
+                    for image in numbering.images(row):
+                        yield image
+                if numbering.full:
+                    return
