@@ -99,6 +99,10 @@ def _optional_image(given: Any) -> ImageInput | None:
     return None if given is None else ImageInput.of(given)
 
 
+def _copied(given: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(given)
+
+
 def _optional_secret(given: Any) -> Secret | None:
     return given if given is None or isinstance(given, Secret) else Secret(str(given))
 
@@ -135,13 +139,13 @@ class ImageRequest:
     webhook_url: str | None = None
     webhook_secret: Secret | None = field(default=None, converter=_optional_secret)
     #: parameters of the model that are not on the vendor page, by wire name
-    parameters: Mapping[str, Any] = field(factory=dict, converter=dict)
+    parameters: Mapping[str, Any] = field(factory=dict, converter=_copied)
     #: sent as it is, beside the parameters; the catalogue does not check it
-    extra_body: Mapping[str, Any] = field(factory=dict, converter=dict)
+    extra_body: Mapping[str, Any] = field(factory=dict, converter=_copied)
 
     n: int = 1  #: images wanted of this request; a source turns n into n requests
     name: str | None = None  #: for the file-name template's {name}
-    extras: Mapping[str, Any] = field(factory=dict, converter=dict)  #: only the metadata carries it
+    extras: Mapping[str, Any] = field(factory=dict, converter=_copied)  #: only the metadata carries it
     index: int = 0  #: position in the run, from 0, after n
     occurrence: int = 0  #: how many requests of the same content came before it in the run
 

@@ -1,0 +1,39 @@
+"""The Flux models as data: parameters, ranges, defaults, prices, limits and usual durations.
+
+Everything that is asked of the catalogue is asked here; `_table` is the data, `_model` its shape,
+`_checks` the judgement of one request. Nothing here does I/O or knows who serves the models. A
+model that is not in the table is not an error: it passes with a check of types only, because
+vendors add models faster than catalogues do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from functools import lru_cache
+
+from ._checks import COPIES_MAXIMUM, checked
+from ._model import Model, Parameter, Price, closest, lacking
+from ._table import SEED_MAXIMUM, TABLE, find, models, models_with
+
+__all__ = [
+    "COPIES_MAXIMUM",
+    "SEED_MAXIMUM",
+    "TABLE",
+    "Model",
+    "Parameter",
+    "Price",
+    "checked",
+    "closest",
+    "closest_model",
+    "find",
+    "lacking",
+    "models",
+    "models_with",
+]
+
+
+@lru_cache(maxsize=256)
+def closest_model(name: str) -> str | None:
+    """Return the catalogue's name most like an unknown one, for a warning, or None."""
+    near = difflib.get_close_matches(name.lower(), TABLE, n=1, cutoff=0.75)
+    return near[0] if near else None

@@ -1,0 +1,188 @@
+"""Image inputs: a path, bytes or a URL become what the wire wants, off the event loop.
+
+`resolve` reads each input once to judge it and to fix its digest, which is part of the request's
+identity; `wire_images` reads it again to send it, and refuses a file that changed in between. Bytes
+are not kept from one to the other: a million rows may name a million photographs. A URL stays a
+URL, because the provider fetches it. Inputs are judged more gently than results: phones append
+their own data to a JPEG, and the provider accepts that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+from attrs import evolve
+
+from ._errors import ConfigError
+from ._images import NotAnImage, inspect, sniff
+from ._models import ImageInput, ImageRequest
+
+#: "up to 20 MB or 20 MP" and at least 64 pixels a side, BFL docs; mega read the generous way, so
+#: that only what is certainly too large is refused here
+MAX_BYTES = 20 * 2**20
+MAX_PIXELS = 20 * 2**20
+MIN_SIDE = 64
+
+_T = TypeVar("_T")
+
+
+async def resolve(
+    request: ImageRequest, *, base: Path | None = None, executor: Executor | None = None
+) -> ImageRequest:
+    """Return the request with every image input judged and its digest set.
+
+    Relative paths are taken from the folder `base`. An input whose digest is known is left as it
+    is. Raises ConfigError, naming path and limit, for a file that is missing, no JPEG, PNG or
+    WebP, over 20 MB or 20 MP, or below 64 pixels a side. Reads files in `executor`, only if any.
+    """
+    if all(_is_settled(image) for _, image in _given(request)):
+        return request
+    return await _off_loop(executor, lambda: resolve_now(request, base=base))
+
+
+def resolve_now(request: ImageRequest, *, base: Path | None = None) -> ImageRequest:
+    """Do what `resolve` does in the calling thread, which must not be the event loop's."""
+    settled = {
+        name: image if _is_settled(image) else _settled(name, image, base)
+        for name, image in _given(request)
+    }
+    if not settled:
+        return request
+    return evolve(
+        request,
+        image_prompt=settled.get("image_prompt"),
+        parameters={name: settled.get(name, value) for name, value in request.parameters.items()},
+    )
+
+
+async def wire_images(request: ImageRequest, *, executor: Executor | None = None) -> dict[str, str]:
+    """Return each image input by wire name: base64 text, or its URL.
+
+    All files are read and encoded in one hop to `executor`. Raises ConfigError for a file that
+    cannot be read or is no longer the one whose digest the request carries.
+    """
+    images = dict(_given(request))
+    if all(image.url is not None for image in images.values()):
+        return {name: image.url or "" for name, image in images.items()}
+    return await _off_loop(
+        executor, lambda: {name: _wire_form(name, image) for name, image in images.items()}
+    )
+
+
+async def _off_loop(executor: Executor | None, work: Callable[[], _T]) -> _T:
+    return await asyncio.get_running_loop().run_in_executor(executor, work)
+
+
+def _given(request: ImageRequest) -> Iterator[tuple[str, ImageInput]]:
+    if request.image_prompt is not None:
+        yield "image_prompt", request.image_prompt
+    for name, value in request.parameters.items():
+        if isinstance(value, ImageInput):
+            yield name, value
+
+
+def _is_settled(image: ImageInput) -> bool:
+    return image.url is not None or (image.path is not None and image.sha256 is not None)
+
+
+def _settled(name: str, image: ImageInput, base: Path | None) -> ImageInput:
+    if image.data is not None:
+        _judge(image.data, what=name)
+        return evolve(image, sha256=hashlib.sha256(image.data).hexdigest())
+    path = _path(image)
+    path = path if base is None else base / path
+    return evolve(image, path=path, sha256=_digest(name, path))
+
+
+def _path(image: ImageInput) -> Path:
+    if image.path is None:
+        raise ConfigError("an image input has one of a path, bytes and a URL")
+    return image.path
+
+
+def _digest(name: str, path: Path) -> str:
+    with _readable(name, path):
+        found = os.stat(path)
+    # The same photograph in a thousand rows is read once, as long as it stays the same.
+    return _digest_of(name, path, found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+@lru_cache(maxsize=1024)
+def _digest_of(name: str, path: Path, size: int, changed: int, inode: int) -> str:
+    content = _read(name, path)
+    _judge(content, what=f"{name}={path}")
+    return hashlib.sha256(content).hexdigest()
+
+
+def _wire_form(name: str, image: ImageInput) -> str:
+    if image.url is not None:
+        return image.url
+    content = image.data
+    if content is None:
+        content = _read(name, _path(image))
+        if image.sha256 not in (None, hashlib.sha256(content).hexdigest()):
+            raise ConfigError(f"{name}={image.path}: has changed since it was checked")
+    return base64.b64encode(content).decode("ascii")
+
+
+def _read(name: str, path: Path) -> bytes:
+    with _readable(name, path), open(path, "rb", opener=_open_at_once) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise ConfigError(f"{name}={path}: not a file")
+        if found.st_size > MAX_BYTES:
+            raise _too_large(f"{name}={path}", found.st_size)
+        return file.read(MAX_BYTES + 1)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting for a writer, should the path be a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+@contextmanager
+def _readable(name: str, path: Path) -> Iterator[None]:
+    """Turn what the operating system says about a path into a ConfigError that names it."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ConfigError(f"{name}={path}: no such file") from error
+    except OSError as error:
+        raise ConfigError(f"{name}={path}: {error.strerror}") from error
+    except ConfigError:
+        raise
+    except ValueError as error:  # a NUL character
+        raise ConfigError(f"{name}={str(path)[:80]!r}: not a path") from error
+
+
+def _judge(content: bytes, *, what: str) -> None:
+    if len(content) > MAX_BYTES:
+        raise _too_large(what, len(content))
+    try:
+        sniff(content[:64])
+    except NotAnImage as error:
+        raise ConfigError(f"{what}: {error}; JPEG, PNG and WebP are taken") from None
+    try:
+        size = inspect(content)
+    except NotAnImage:
+        return  # the right kind, oddly built: the provider's decoder is the judge
+    if min(size.width, size.height) < MIN_SIDE:
+        raise ConfigError(
+            f"{what}: {size.width}×{size.height} pixels; each side needs {MIN_SIDE} or more"
+        )
+    if size.width * size.height > MAX_PIXELS:
+        raise ConfigError(f"{what}: {size.width}×{size.height} pixels; 20 MP at most")
+
+
+def _too_large(what: str, size: int) -> ConfigError:
+    return ConfigError(f"{what}: {size / 2**20:.1f} MB; an image input has 20 MB at most")

@@ -1,0 +1,183 @@
+"""Image inputs reach the wire as they are, or are refused before anything is spent."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import os
+import struct
+import threading
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from fluxasync._catalog import checked
+from fluxasync._errors import ConfigError
+from fluxasync._inputs import resolve, resolve_now, wire_images
+from fluxasync._models import ImageInput, ImageRequest
+
+
+def png(width: int = 64, height: int = 64) -> bytes:
+    """Return a whole grey PNG, built here so that the reader of it is not its writer."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    # one row is enough for readers that do not decode, and keeps huge sizes cheap here
+    rows = zlib.compress(bytes(width + 1) * min(height, 64))
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    return start + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+FOX = png()
+
+
+def request(**parameters: object) -> ImageRequest:
+    return checked(ImageRequest(prompt="a fox", model="flux-kontext-pro", parameters=parameters))
+
+
+def test_a_path_gets_its_digest(tmp_path: Path) -> None:
+    """A relative path is found beside the prompt file, and enters the key by its content."""
+    (tmp_path / "fox.png").write_bytes(FOX)
+    found = resolve_now(request(input_image="fox.png"), base=tmp_path)
+    digest = hashlib.sha256(FOX).hexdigest()
+    expected = ImageInput(path=tmp_path / "fox.png", sha256=digest)
+    assert found.parameters["input_image"] == expected
+    assert found.content_key == request(input_image=FOX).content_key
+
+
+@pytest.mark.asyncio
+async def test_files_are_read_off_the_loop(tmp_path: Path) -> None:
+    """Both readings happen in the given executor, never in the loop's thread."""
+    (tmp_path / "fox.png").write_bytes(FOX)
+    names: list[str] = []
+    with ThreadPoolExecutor(1, initializer=lambda: names.append(_thread())) as executor:
+        found = await resolve(request(input_image="fox.png"), base=tmp_path, executor=executor)
+        assert len(names) == 1
+        wire = await wire_images(found, executor=executor)
+    assert wire == {"input_image": base64.b64encode(FOX).decode()}
+    assert _thread() not in names
+
+
+def _thread() -> str:
+    return threading.current_thread().name
+
+
+@pytest.mark.asyncio
+async def test_every_form_reaches_the_wire(tmp_path: Path) -> None:
+    """A path and bytes become base64, a URL stays one, each under its wire name."""
+    (tmp_path / "fox.png").write_bytes(FOX)
+    given = request(
+        input_image=tmp_path / "fox.png", input_image_2=FOX, input_image_3="https://e.com/f.png"
+    )
+    text = base64.b64encode(FOX).decode()
+    expected = {"input_image": text, "input_image_2": text, "input_image_3": "https://e.com/f.png"}
+    assert await wire_images(await resolve(given)) == expected
+
+
+@pytest.mark.asyncio
+async def test_the_image_prompt_is_an_input_too(tmp_path: Path) -> None:
+    """The vendor page's own image parameter is read like the others."""
+    (tmp_path / "fox.png").write_bytes(FOX)
+    found = await resolve(ImageRequest(image_prompt="fox.png"), base=tmp_path)
+    assert await wire_images(found) == {"image_prompt": base64.b64encode(FOX).decode()}
+
+
+@pytest.mark.asyncio
+async def test_requests_without_files_take_no_thread() -> None:
+    """Nothing to read means no hop: a closed executor is not even asked."""
+    closed = ThreadPoolExecutor(1)
+    closed.shutdown()
+    for given in (request(), request(input_image="https://e.com/f.png")):
+        assert await resolve(given, executor=closed) is given
+        assert len(await wire_images(given, executor=closed)) == len(given.parameters)
+
+
+@pytest.mark.asyncio
+async def test_a_file_that_changed_since_it_was_checked_is_refused(tmp_path: Path) -> None:
+    """What is sent is what was judged and counted, or nothing is."""
+    path = tmp_path / "fox.png"
+    path.write_bytes(FOX)
+    found = await resolve(request(input_image=path))
+    path.write_bytes(png(128, 64))
+    with pytest.raises(ConfigError, match=r"fox\.png: has changed since"):
+        await wire_images(found)
+
+
+@pytest.mark.asyncio
+async def test_a_known_digest_is_kept(tmp_path: Path) -> None:
+    """Resolving twice does not give a request another identity behind its back."""
+    path = tmp_path / "fox.png"
+    path.write_bytes(FOX)
+    found = await resolve(request(input_image=path))
+    path.write_bytes(png(128, 64))
+    assert await resolve(found, base=Path("/elsewhere")) is found
+
+
+def test_an_edited_file_gets_a_new_digest(tmp_path: Path) -> None:
+    """Digests are remembered only for a file that has not changed."""
+    path = tmp_path / "fox.png"
+    keys = set()
+    for width in (64, 128):
+        path.write_bytes(png(width))
+        keys.add(resolve_now(request(input_image=path)).content_key)
+    assert len(keys) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        pytest.param(b"", "empty", id="empty"),
+        pytest.param(b"<!DOCTYPE html><html>", "html", id="F75 html as image"),
+        pytest.param(b'{"detail": "no"}', "json", id="F75 json as image"),
+        pytest.param(b"GIF89a" + bytes(100), "JPEG, PNG and WebP are taken", id="another format"),
+        pytest.param(png(63, 64), "63×64 pixels; each side needs 64 or more", id="too small"),
+        pytest.param(png(8192, 8192), "8192×8192 pixels; 20 MP at most", id="too many pixels"),
+        pytest.param(FOX + bytes(20 * 2**20), "20 MB at most", id="too many bytes"),
+    ],
+)
+def test_unfit_images_are_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+    """What the provider would refuse is refused here, by path and by bytes, naming the limit."""
+    path = tmp_path / "fox.png"
+    path.write_bytes(content)
+    for given, name in ((path, f"input_image={path}: "), (content, "input_image: ")):
+        with pytest.raises(ConfigError) as caught:
+            resolve_now(request(input_image=given))
+        assert str(caught.value).startswith(name)
+        assert reason.lower() in str(caught.value).lower()
+
+
+def test_oddly_built_images_are_left_to_the_provider() -> None:
+    """A photograph with its phone's own data behind the end is taken."""
+    assert resolve_now(request(input_image=FOX + b"maker notes" * 9)).content_key
+
+
+@pytest.mark.parametrize("name", ["nowhere.png", "folder", "pipe", "nul\0.png", "x" * 300])
+def test_paths_that_cannot_be_read_are_named(tmp_path: Path, name: str) -> None:
+    """A missing file, a folder and a pipe are refused at once, by name."""
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match=r"^input_image="):
+        resolve_now(request(input_image=name), base=tmp_path)
+
+
+@pytest.mark.asyncio
+async def test_the_loop_runs_while_files_are_read(tmp_path: Path) -> None:
+    """A slow disk delays one request, not the others."""
+    os.mkfifo(tmp_path / "gate")
+    (tmp_path / "fox.png").write_bytes(FOX)
+    with ThreadPoolExecutor(1) as executor:
+        busy = executor.submit(lambda: (tmp_path / "gate").read_bytes())
+        waiting = asyncio.create_task(
+            resolve(request(input_image="fox.png"), base=tmp_path, executor=executor)
+        )
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await asyncio.to_thread((tmp_path / "gate").write_bytes, b"open")
+        assert (await waiting).content_key
+        assert busy.result() == b"open"

@@ -1,0 +1,163 @@
+"""What a run costs, and that a cap is a cap (P7, F160)."""
+
+from __future__ import annotations
+
+from decimal import Decimal as D
+from typing import Any
+
+import pytest
+
+from fluxasync._errors import BudgetExceeded, ConfigError
+from fluxasync._models import ImageRequest
+from fluxasync._money import Estimator, Purse, dollars, price
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "expected"),
+    [
+        pytest.param("flux-dev", {}, "0.025", id="flux-dev"),
+        pytest.param("flux-dev", {"width": 256, "height": 256}, "0.025", id="size costs nothing"),
+        pytest.param("flux-pro-1.1", {}, "0.04", id="flux-pro-1.1"),
+        pytest.param("flux-pro-1.1-ultra", {}, "0.06", id="ultra"),
+        pytest.param("flux-kontext-max", {}, "0.08", id="kontext-max"),
+        pytest.param("flux-2-pro", {}, "0.03", id="FLUX.2 without a size"),
+        pytest.param("flux-2-pro", {"width": 256, "height": 256}, "0.03", id="at least 1 MP"),
+        pytest.param("flux-2-pro", {"width": 1024, "height": 1024}, "0.03", id="1 MP"),
+        pytest.param("flux-2-pro", {"width": 1920, "height": 1080}, "0.045", id="1.98 MP is 2"),
+        pytest.param("flux-2-pro", {"width": 2048}, "0.045", id="one side alone"),
+        pytest.param("flux-2-max", {"width": 2048, "height": 2048}, "0.16", id="4 MP"),
+        pytest.param(
+            "flux-2-flex", {"parameters": {"input_image": "a", "input_image_2": "b"}}, "0.15",
+            id="reference images",
+        ),
+        pytest.param("flux-2-klein-4b", {}, "0.014", id="a fraction of a credit"),
+        pytest.param("flux-2-pro", {"extra_body": {"width": 2048}}, "0.045", id="by extra_body"),
+    ],
+)  # fmt: skip
+def test_prices_follow_the_list(model: str, given: dict[str, Any], expected: str) -> None:
+    """One image costs what the price list says, whole megapixels rounded up."""
+    assert price(ImageRequest(prompt="a fox", model=model, **given)) == D(expected)
+
+
+def test_an_unknown_model_has_no_price() -> None:
+    """What the catalogue does not know is not guessed."""
+    assert price(ImageRequest(prompt="a fox", model="flux-9")) is None
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [("0", "$0.00"), ("1", "$1.00"), ("0.025", "$0.025"), ("0.0144", "$0.0144"),
+     ("1234.5", "$1,234.50"), ("0.07000000000000001", "$0.07")],
+)  # fmt: skip
+def test_amounts_are_written_for_people(amount: str, text: str) -> None:
+    """Cents always, more digits only where they say something."""
+    assert dollars(D(amount)) == text
+
+
+def estimator(*counts: tuple[str, int]) -> Estimator:
+    made = Estimator()
+    for model, count in counts:
+        made.add(ImageRequest(prompt="a fox", model=model, n=count))
+    return made
+
+
+def test_an_estimate_reads_as_one_line() -> None:
+    """The price line says how many, how much and how long."""
+    line = "40 images, $1.00 by the catalogue, about 7 s at 24 in flight"
+    assert str(estimator(("flux-dev", 40)).estimate(24)) == line
+
+
+def test_an_estimate_of_nothing_is_nothing() -> None:
+    """No requests take no money and no time."""
+    line = "0 images, $0.00 by the catalogue, about 0 s at 24 in flight"
+    assert str(Estimator().estimate(24)) == line
+
+
+def test_unknown_prices_are_counted_apart() -> None:
+    """The known part is summed; what is unknown is said to be."""
+    mixed = estimator(("flux-dev", 1), ("flux-9", 2), ("flux-10", 1)).estimate(24)
+    assert (4, D("0.025"), 3) == (mixed.images, mixed.cost, mixed.unpriced)
+    assert "$0.025 by the catalogue and 3 of unknown price" in str(mixed)
+    assert "1 image, price unknown" in str(estimator(("flux-9", 1)).estimate(24))
+
+
+def test_a_model_with_a_lower_limit_takes_longer() -> None:
+    """Sixty images at six at once take ten rounds, however many slots the account has."""
+    assert estimator(("flux-kontext-max", 60)).estimate(24).seconds == pytest.approx(10 * 7.0)
+
+
+def test_more_in_flight_is_faster() -> None:
+    """The estimate follows the limit, down to the duration of one image."""
+    many = estimator(("flux-dev", 100))
+    seconds = [many.estimate(limit).seconds for limit in (1, 10, 100, 1000)]
+    assert seconds == pytest.approx([350.0, 35.0, 3.5, 3.5])
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(1, "about 4 s at 1 in"), (1000, "about 58 min at 1 in"), (2000, "about 1.9 h at 1 in")],
+)
+def test_durations_use_a_fitting_unit(count: int, text: str) -> None:
+    """Seconds, minutes or hours, whichever a person would say."""
+    assert text in str(estimator(("flux-dev", count)).estimate(1))
+
+
+def test_a_reservation_ends_in_one_of_three_ways() -> None:
+    """Refused: back; accepted: spent, as echoed; unanswered: in doubt."""
+    purse = Purse(D("1.00"))
+    for _ in range(3):
+        purse.reserve(D("0.10"))
+    purse.release(D("0.10"))
+    purse.charge(D("0.10"), D("0.07000000000000001"))
+    purse.doubt(D("0.10"))
+    assert (D("0.07"), D(0), D("0.10")) == (purse.spent, purse.reserved, purse.in_doubt)
+
+
+def test_a_charge_without_an_echo_costs_the_price() -> None:
+    """Providers that echo no cost, or a senseless one, are taken at the catalogue's price."""
+    purse = Purse()
+    for cost in (None, D("NaN"), D("-1"), D("Infinity")):
+        purse.reserve(D("0.10"))
+        purse.charge(D("0.10"), cost)
+    assert purse.spent == D("0.40")
+
+
+def test_the_cap_is_reached_exactly() -> None:
+    """P7: the last image that fits is allowed, the next is not, and nothing changes then."""
+    purse = Purse(D("0.05"))
+    purse.reserve(D("0.025"))
+    purse.reserve(D("0.025"))
+    with pytest.raises(BudgetExceeded, match=r"\$0.025 more would pass the cap of \$0.05"):
+        purse.reserve(D("0.025"))
+    assert purse.reserved == D("0.05")
+
+
+def test_waiting_helps_only_while_reservations_are_open() -> None:
+    """F160: an image fits later if reservations may come back, never past what is spent."""
+    purse = Purse(D("0.05"))
+    purse.reserve(D("0.05"))
+    assert (purse.fits(D("0.05")), purse.fits_later(D("0.05"))) == (False, True)
+    purse.doubt(D("0.05"))
+    assert (purse.fits(D("0.05")), purse.fits_later(D("0.05"))) == (False, False)
+
+
+def test_an_unknown_price_cannot_be_capped() -> None:
+    """F160: with a cap, an unknown price is refused before anything is spent."""
+    for ask in (Purse(D(1)).fits, Purse(D(1)).fits_later, Purse(D(1)).reserve):
+        with pytest.raises(ConfigError, match="unknown price"):
+            ask(None)
+
+
+def test_without_a_cap_everything_fits() -> None:
+    """Without a cap the purse only counts, and an unknown price counts as nothing."""
+    purse = Purse()
+    purse.reserve(None)
+    purse.charge(None, D("0.50"))
+    assert purse.fits(D(10**9))
+    assert repr(purse) == "<Purse $0.50 spent, $0.00 reserved, $0.00 in doubt, no cap>"
+
+
+def test_a_reservation_is_given_back_once() -> None:
+    """Giving back what was not taken would open the cap, so it is a loud error."""
+    with pytest.raises(RuntimeError, match="twice"):
+        Purse(D(1)).release(D("0.10"))
