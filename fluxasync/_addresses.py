@@ -1,0 +1,72 @@
+"""Which network addresses are not the public internet's.
+
+A server's answer names hosts to connect to, so a hostile one could point at the machine itself,
+its network or a cloud's metadata service. The judgement is made on the resolved address, after
+DNS and whatever the spelling (0x7f.1, ::ffff:127.0.0.1). Knows no sockets. Odd fact: `ipaddress`
+calls multicast and the NAT64 form of 127.0.0.1 global.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
+
+#: carries an IPv4 address in its last 32 bits (RFC 6052)
+_NAT64 = IPv6Network("64:ff9b::/96")
+
+#: not global, though some Python 3.11 to 3.13 releases say so: reserved with the IPv4-compatible
+#: form (RFC 4291), local NAT64 (RFC 8215), site-local (RFC 3879), documentation (RFC 9637),
+#: segment routing (RFC 9602)
+_NOT_GLOBAL = (
+    IPv6Network("::/8"),
+    IPv6Network("64:ff9b:1::/48"),
+    IPv6Network("fec0::/10"),
+    IPv6Network("3fff::/20"),
+    IPv6Network("5f00::/16"),
+)
+
+
+def private_address(address: str) -> bool:
+    """Tell whether an IP address is anything but a public unicast one.
+
+    True for private, loopback, link-local, shared (CGNAT), unique-local, multicast, reserved and
+    unspecified addresses, for IPv6 forms that carry such an IPv4 address, and for text that is
+    not an address.
+    """
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return True
+    if isinstance(found, IPv6Address):
+        if (inner := _embedded(found)) is not None:
+            return _is_not_public(inner)
+        if any(found in network for network in _NOT_GLOBAL):
+            return True
+    return _is_not_public(found)
+
+
+def is_loopback_address(host: str) -> bool:
+    """Tell whether a host, by name or address, is this machine: localhost, 127.0.0.0/8 or ::1."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        found = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    # only the mapped form stays in the machine; the tunnelled ones travel
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return found.is_loopback if mapped is None else mapped.is_loopback
+
+
+def _is_not_public(address: IPv4Address | IPv6Address) -> bool:
+    return not address.is_global or address.is_multicast
+
+
+def _embedded(address: IPv6Address) -> IPv4Address | None:
+    if address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    if address.sixtofour is not None:
+        return address.sixtofour
+    if address in _NAT64:
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    return None

@@ -1,0 +1,225 @@
+"""Where the key may go, and whose it is (T2, T4, F61)."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from fluxasync._errors import ConfigError
+from fluxasync._models import Secret
+from fluxasync._providers import BFL, COMETAPI, Provider, choose
+
+LOCAL = COMETAPI.at("http://127.0.0.1:8123/prefix")
+
+
+def test_cometapi_has_its_documented_urls() -> None:
+    """Submit and poll go to the paths of CometAPI's page, with a Bearer key."""
+    assert COMETAPI.submit_url("flux-dev") == "https://api.cometapi.com/flux/v1/flux-dev"
+    expected = "https://api.cometapi.com/flux/v1/get_result?id=a-1"
+    assert COMETAPI.poll_url("a-1") == expected
+    assert COMETAPI.auth(Secret("sk-1")) == {"Authorization": "Bearer sk-1"}
+    assert COMETAPI.credits_url() is None
+
+
+def test_bfl_has_its_documented_urls() -> None:
+    """BFL's paths, bare x-key and credits endpoint are those of its openapi."""
+    assert BFL.submit_url("flux-2-pro") == "https://api.bfl.ai/v1/flux-2-pro"
+    assert BFL.poll_url("a-1") == "https://api.bfl.ai/v1/get_result?id=a-1"
+    assert BFL.auth(Secret("bfl_1")) == {"x-key": "bfl_1"}
+    assert BFL.credits_url() == "https://api.bfl.ai/v1/credits"
+    assert BFL.credit == Decimal("0.01")
+
+
+def test_another_gateway_takes_five_lines() -> None:
+    """A gateway of the same shape is data: name, address, paths, key variable."""
+    gateway = Provider(
+        name="gateway",
+        base_url="https://api.example.com/bfl/",
+        key_variable="GATEWAY_KEY",
+    )
+    assert gateway.submit_url("flux-dev") == "https://api.example.com/bfl/v1/flux-dev"
+
+
+def test_names_and_ids_cannot_change_the_path() -> None:
+    """A model's name and a server's id are quoted into their place."""
+    assert BFL.submit_url("../x?y") == "https://api.bfl.ai/v1/..%2Fx%3Fy"
+    assert (
+        BFL.poll_url("a&b=c/ d#é")
+        == "https://api.bfl.ai/v1/get_result?id=a%26b%3Dc%2F%20d%23%C3%A9"
+    )
+
+
+def test_without_a_key_there_is_no_header() -> None:
+    """Nothing is sent in place of a key that is not there."""
+    assert LOCAL.auth(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("provider", "url", "trusted"),
+    [
+        pytest.param(BFL, "https://api.bfl.ai/v1/get_result?id=1", True, id="own origin"),
+        pytest.param(BFL, "https://api.bfl.ai:443/x", True, id="own origin with its port"),
+        pytest.param(BFL, "https://API.BFL.AI/x", True, id="own origin in capitals"),
+        pytest.param(BFL, "https://api.eu4.bfl.ai/v1/get_result?id=1", True, id="regional"),
+        pytest.param(BFL, "https://api.isr.bfl.ai:443/x", True, id="regional with its port"),
+        pytest.param(BFL, "https://bfl.ai/x", False, id="T2 apex"),
+        pytest.param(BFL, "http://api.eu4.bfl.ai/x", False, id="T2 F61 scheme"),
+        pytest.param(BFL, "http://api.bfl.ai/x", False, id="T2 own host, scheme"),
+        pytest.param(BFL, "https://api.eu4.bfl.ai:8443/x", False, id="T2 port"),
+        pytest.param(BFL, "https://api.bfl.ai:444/x", False, id="T2 own host, port"),
+        pytest.param(BFL, "https://u@api.bfl.ai/x", False, id="T2 F61 userinfo"),
+        pytest.param(BFL, "https://api.bfl.ai@evil.com/x", False, id="T2 userinfo as host"),
+        pytest.param(BFL, "https://u:p@api.eu.bfl.ai/x", False, id="T2 user and password"),
+        pytest.param(BFL, "https://api.bfl.ai.evil.com/x", False, id="T2 suffix"),
+        pytest.param(BFL, "https://evilbfl.ai/x", False, id="T2 no dot"),
+        pytest.param(BFL, "https://evil.com/.bfl.ai", False, id="T2 in the path"),
+        pytest.param(BFL, "https://evil.com#.bfl.ai", False, id="T2 in the fragment"),
+        pytest.param(BFL, "https://evil.com?.bfl.ai", False, id="T2 in the query"),
+        pytest.param(BFL, "https://evil.com\\.bfl.ai/x", False, id="T2 backslash"),
+        pytest.param(BFL, "https://evil.com%2f.bfl.ai/x", False, id="T2 percent"),
+        pytest.param(BFL, "https://evil.com;.bfl.ai/x", False, id="T2 semicolon"),
+        pytest.param(BFL, "https://api.bfl.ai./x", False, id="T2 trailing dot"),
+        pytest.param(BFL, "https://.bfl.ai/x", False, id="T2 empty label"),
+        pytest.param(BFL, "https://a..bfl.ai/x", False, id="T2 double dot"),
+        pytest.param(BFL, "https://еvil.bfl.ai/x", False, id="T2 other script"),
+        pytest.param(BFL, "https://127.0.0.1/x", False, id="T2 loopback"),
+        pytest.param(BFL, "//evil.com/x", False, id="F61 no scheme"),
+        pytest.param(BFL, "/v1/get_result?id=1", False, id="F61 relative"),
+        pytest.param(BFL, "file:///etc/passwd", False, id="T4 F61 file"),
+        pytest.param(BFL, "ftp://api.bfl.ai/x", False, id="T4 ftp"),
+        pytest.param(BFL, "ws://api.bfl.ai/x", False, id="T4 ws"),
+        pytest.param(BFL, "https:///x", False, id="T4 no host"),
+        pytest.param(BFL, "https://[api.bfl.ai/x", False, id="T4 bracket"),
+        pytest.param(BFL, "https://api.bfl.ai:x/x", False, id="T4 port is no number"),
+        pytest.param(BFL, "https://api.bfl.ai:99999/x", False, id="T4 port too large"),
+        pytest.param(BFL, "https://api.bfl.ai/\nHost:evil", False, id="T4 newline"),
+        pytest.param(BFL, "ht\ttps://api.bfl.ai/x", False, id="T4 tab"),
+        pytest.param(BFL, " https://api.bfl.ai/x", False, id="T4 space"),
+        pytest.param(BFL, "https://api.bfl.ai/\x7f", False, id="T4 delete"),
+        pytest.param(BFL, "https://api.bfl.ai/" + "x" * 4100, False, id="T4 over 4 KB"),
+        pytest.param(BFL, "", False, id="T4 empty"),
+        pytest.param(COMETAPI, "https://api.cometapi.com/flux/v1/x", True, id="CometAPI's own"),
+        pytest.param(COMETAPI, "https://api.eu4.bfl.ai/v1/x", False, id="T2 CometAPI's key to BFL"),
+        pytest.param(COMETAPI, "https://api.cometapi.com.evil/x", False, id="T2 CometAPI suffix"),
+        pytest.param(LOCAL, "http://127.0.0.1:9/x", True, id="loopback, other port"),
+        pytest.param(LOCAL, "http://localhost:8123/x", True, id="loopback by name"),
+        pytest.param(LOCAL, "http://[::1]:8123/x", True, id="loopback IPv6"),
+        pytest.param(LOCAL, "http://127.0.0.1.evil.com/x", False, id="T2 loopback suffix"),
+        pytest.param(LOCAL, "http://0x7f.1/x", False, id="F82 loopback misspelt"),
+        pytest.param(LOCAL, "http://10.0.0.1/x", False, id="F82 private network"),
+    ],
+)
+def test_the_key_goes_only_where_it_is_trusted(provider: Provider, url: str, trusted: bool) -> None:
+    """A URL that a server named gets the key only on the provider's own terms."""
+    assert provider.trusts(url) is trusted
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("https://api.example.com", "https://api.example.com"),
+        ("https://api.example.com/", "https://api.example.com"),
+        ("https://api.example.com:8443/a/b/", "https://api.example.com:8443/a/b"),
+        ("http://localhost:8123", "http://localhost:8123"),
+        ("http://[::1]:8123", "http://[::1]:8123"),
+    ],
+)
+def test_a_base_url_keeps_its_prefix(given: str, kept: str) -> None:
+    """A path prefix is kept, a trailing slash is not."""
+    assert BFL.at(given).base_url == kept
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        pytest.param("http://api.example.com", id="T2 plain http"),
+        pytest.param("http://192.168.1.2:8000", id="T2 plain http in the network"),
+        pytest.param("https://user:canary@api.example.com", id="user and password"),
+        pytest.param("https://api.example.com/?canary=1", id="query"),
+        pytest.param("https://api.example.com/#canary", id="fragment"),
+        pytest.param("api.example.com", id="no scheme"),
+        pytest.param("file:///tmp", id="T4 file"),
+        pytest.param("https://", id="no host"),
+        pytest.param("https://a b", id="space"),
+        pytest.param("", id="empty"),
+        pytest.param(7, id="no text"),
+    ],
+)
+def test_a_base_url_that_could_leak_the_key_is_refused(url: str) -> None:
+    """Only https, or http to this machine, without user, query and fragment; none is quoted."""
+    with pytest.raises(ConfigError, match=r"^base_url: ") as caught:
+        BFL.at(url)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["v1/{model}", "/v1/model"])
+def test_a_submit_path_must_name_the_model(path: str) -> None:
+    """A provider whose submit path has no place for the model is a slip."""
+    with pytest.raises(ConfigError, match="submit_path"):
+        Provider(name="x", base_url="https://e.com", submit_path=path)
+
+
+@pytest.mark.parametrize(
+    ("environ", "name"),
+    [
+        pytest.param({"COMETAPI_KEY": "c"}, "cometapi", id="CometAPI's is set"),
+        pytest.param({"BFL_API_KEY": "b"}, "bfl", id="BFL's is set"),
+        pytest.param({"BFL_API_KEY": "b", "COMETAPI_KEY": ""}, "bfl", id="empty is unset"),
+        pytest.param({"BFL_API_KEY": "b", "COMETAPI_KEY": "c"}, "cometapi", id="both are set"),
+    ],
+)
+def test_the_provider_follows_the_key(environ: dict[str, str], name: str) -> None:
+    """Unnamed, the provider is the one whose key is there; CometAPI if both are."""
+    provider, key = choose(None, environ=environ)
+    assert provider.name == name
+    assert key == Secret(name[0])
+
+
+def test_a_named_provider_takes_its_own_key() -> None:
+    """With both keys set, the name decides which of them is used."""
+    environ = {"BFL_API_KEY": "b", "COMETAPI_KEY": "c"}
+    assert choose("BFL", environ=environ) == (BFL, Secret("b"))
+
+
+def test_a_given_key_wins() -> None:
+    """A key given in code is used instead of the environment's."""
+    assert choose(BFL, api_key=" k \n", environ={"BFL_API_KEY": "b"}) == (BFL, Secret("k"))
+
+
+def test_this_machine_needs_no_key() -> None:
+    """A simulator is used without any key."""
+    provider, key = choose(None, base_url="http://127.0.0.1:8123", environ={})
+    assert (provider.base_url, key) == ("http://127.0.0.1:8123", None)
+
+
+@pytest.mark.parametrize(
+    ("provider", "variable"), [(None, "COMETAPI_KEY"), ("bfl", "BFL_API_KEY"), (BFL, "BFL_API_KEY")]
+)
+def test_a_missing_key_is_named(provider: Provider | str | None, variable: str) -> None:
+    """The message names the variable to set, and that a simulator needs none."""
+    with pytest.raises(ConfigError, match=f"set {variable}.*--simulate"):
+        choose(provider, environ={})
+
+
+def test_a_provider_without_a_variable_asks_for_api_key() -> None:
+    """A gateway of one's own without a key variable says how to give the key."""
+    gateway = Provider(name="gateway", base_url="https://e.com")
+    with pytest.raises(ConfigError, match="no key for gateway: give api_key"):
+        choose(gateway, environ={"COMETAPI_KEY": "c"})
+
+
+@pytest.mark.parametrize(
+    "key", ["Bearer canary", "can\nary", "can\x00ary", "“canary”", "canary\x7f", "can ary"]
+)
+def test_a_key_that_cannot_be_one_is_not_shown(key: str) -> None:
+    """A key with spaces, control characters or curly quotes is refused without being quoted."""
+    with pytest.raises(ConfigError, match=r"^COMETAPI_KEY: ") as caught:
+        choose(None, environ={"COMETAPI_KEY": key})
+    assert "ary" not in str(caught.value)
+
+
+def test_an_unknown_provider_lists_those_there_are() -> None:
+    """A misspelt provider's name is answered with the known ones."""
+    with pytest.raises(ConfigError, match="provider='commet': cometapi or bfl"):
+        choose("commet", environ={})
