@@ -1,0 +1,244 @@
+"""Files that are whole or absent, written off the loop.
+
+`Part` is a file under a temporary name until it is published; `Threads` runs such steps away from
+the loop, each to its end. This room knows nothing of images or requests, and never retries.
+
+An odd fact: cancelling an await does not stop the thread behind it. The write goes on, unseen,
+unless somebody waits for it; so here somebody always does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import hashlib
+import itertools
+import mmap
+import os
+import secrets
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import ParamSpec, Self, TypeVar
+
+from aiofiles.os import wrap
+
+from ._errors import SinkError
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+_NEXT_STEP = {
+    errno.ENOSPC: "the disk is full: free some space, then start again",
+    errno.EDQUOT: "the disk quota is used up: free some space, then start again",
+    errno.EFBIG: "the file would be larger than allowed: see `ulimit -f`",
+    errno.EROFS: "the file system is read-only: choose another folder",
+    errno.EACCES: "not writable: change its permissions or choose another folder",
+    errno.EPERM: "not writable: change its permissions or choose another folder",
+    errno.ENOENT: "the folder does not exist (any more): make it, then start again",
+    errno.ENOTDIR: "a part of the path is a file: choose another folder",
+    errno.EEXIST: "something else is there: move it away or choose another folder",
+    errno.EMFILE: "too many open files: raise `ulimit -n`",
+    errno.EIO: "the disk reports an error: check it before going on",
+}
+
+#: what a file system without hard links answers to link()
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+#: rename() replaces, so where link() is missing only one thread at a time looks and renames
+_RENAMING = threading.Lock()
+
+_FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)  # macOS, where fsync stops at the drive's cache
+
+
+class Threads:
+    """A few threads of one's own: the default executor is shared with name look-ups.
+
+    Given an executor, uses that one and leaves it running.
+    """
+
+    def __init__(self, given: Executor | None = None, *, count: int) -> None:
+        self._executor = given
+        self._owned: ThreadPoolExecutor | None = None
+        self._count = count
+
+    async def __aenter__(self) -> Self:
+        if self._executor is None:
+            self._owned = ThreadPoolExecutor(self._count, thread_name_prefix="fluxasync-disk")
+            self._executor = self._owned
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._owned is not None:
+            owned, self._owned, self._executor = self._owned, None, None
+            await whole(asyncio.to_thread(owned.shutdown))
+
+    async def run(self, step: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Run one step in a thread, to its end even when the caller is cancelled."""
+        if self._executor is None:
+            raise SinkError("not open: enter it with `async with` first")
+        return await whole(wrap(step)(*args, executor=self._executor, **kwargs))
+
+
+async def whole(step: Awaitable[_T]) -> _T:
+    """Await a step to its end; a cancellation is passed on only after that."""
+    task = asyncio.ensure_future(step)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not report it as forgotten
+        raise
+
+
+class Part:
+    """A file under a temporary name: published whole, or discarded.
+
+    Construction touches no disk. Not for two threads at once.
+    """
+
+    def __init__(self, folder: Path, *, fsync: bool = True) -> None:
+        self.path = folder / f".fluxasync-{secrets.token_hex(8)}.part"
+        self.size = 0  #: bytes written
+        self._fsync = fsync
+        self._handle: int | None = None
+        self._digest = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def open(self) -> int:
+        """Create the file; never follows a link, never opens one that is there."""
+        if self._handle is None:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._handle = os.open(self.path, flags, 0o666)
+        return self._handle
+
+    def write(self, piece: bytes) -> None:
+        """Append all of the piece: a disk near its limits takes a part and reports no error."""
+        handle = self.open()
+        with memoryview(piece) as view:
+            done = 0
+            while done < len(view):
+                done += os.write(handle, view[done:])
+        self._digest.update(piece)
+        self.size += len(piece)
+
+    def mapped(self) -> mmap.mmap:
+        """Return the file's content without reading it; close it after use."""
+        return mmap.mmap(self.open(), self.size, access=mmap.ACCESS_READ)
+
+    def publish(self, target: Path) -> Path:
+        """Give the file its final name, durably, and return that name.
+
+        Nothing is overwritten: a file of the same content under that name is adopted, beside
+        another one the name gets "-2", "-3", … before its extension. The order is file, name,
+        folder, so that whatever a power cut leaves under a final name is whole.
+        """
+        if self._fsync:
+            sync(self.open())
+        published = self._linked(target)
+        self.discard()
+        if self._fsync:
+            sync_folder(target.parent)
+        return published
+
+    def discard(self) -> None:
+        """Close the file and remove its temporary name."""
+        if self._handle is None:
+            return
+        os.close(self._handle)
+        self._handle = None
+        with suppress(OSError):  # a stray part is harmless, and must not hide why it is discarded
+            self.path.unlink()
+
+    def _linked(self, target: Path) -> Path:
+        for name in _candidates(target):
+            try:
+                os.link(self.path, name, follow_symlinks=False)
+            except FileExistsError:
+                if not self._is_same(name):
+                    continue
+            except OSError as exc:
+                if exc.errno not in _NO_LINKS:
+                    raise
+                if not _renamed(self.path, name):
+                    continue
+            return name
+        raise AssertionError("unreachable: candidates never end")  # pragma: no cover
+
+    def _is_same(self, name: Path) -> bool:
+        try:
+            handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return False
+        with open(handle, "rb") as file:
+            if os.fstat(handle).st_size != self.size:
+                return False
+            return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
+
+
+def _renamed(path: Path, name: Path) -> bool:
+    """The only way left without links: safe among our threads, a guess among processes."""
+    with _RENAMING:
+        if os.path.lexists(name):
+            return False
+        os.rename(path, name)
+    return True
+
+
+def _candidates(target: Path) -> Iterator[Path]:
+    yield target
+    for number in itertools.count(2):
+        yield target.with_name(f"{target.stem}-{number}{target.suffix}")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, durably."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    with suppress(FileExistsError):  # somebody was faster; a file there shows at the first write
+        folder.mkdir()
+    sync_folder(folder.parent)
+
+
+def prove_writable(folder: Path) -> None:
+    """Make and remove a file, because permission bits do not tell of read-only mounts."""
+    part = Part(folder)
+    part.open()
+    part.discard()
+
+
+def sync(handle: int) -> None:
+    """Wait until the disk itself has the file."""
+    if _FULL_SYNC is not None:  # pragma: no cover — macOS only
+        with suppress(OSError):  # network drives do not know it
+            fcntl.fcntl(handle, _FULL_SYNC)
+            return
+    os.fsync(handle)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where its file system knows how."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sync(handle)
+    except OSError as exc:
+        if exc.errno not in (errno.EINVAL, errno.ENOTSUP):  # some mounted drives cannot
+            raise
+    finally:
+        os.close(handle)
+
+
+def disk_error(path: str | os.PathLike[str], error: OSError) -> SinkError:
+    """Return the SinkError for what the disk said, with the next step."""
+    step = _NEXT_STEP.get(error.errno or 0, "choose another folder")
+    return SinkError(f"{os.fspath(path)}: {step} ({error.strerror or error})")

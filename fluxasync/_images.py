@@ -1,0 +1,214 @@
+"""Judge image bytes without decoding them: which format, how large, and whether all is there.
+
+`inspect` walks the container (JPEG segments, PNG chunks, RIFF chunks), never the pixels, so a
+hostile picture costs no memory and a 256 KB JPEG takes microseconds. It knows nothing of jobs or
+files. Bytes of any kind give an ImageInfo or NotAnImage, never another exception.
+
+An odd fact: a JPEG that lost its last two bytes opens and verifies in Pillow; only loading every
+pixel fails. The end marker is what tells.
+"""
+
+from __future__ import annotations
+
+import mmap
+import zlib
+from struct import Struct
+from struct import error as StructError
+from typing import Any
+
+from attrs import frozen
+
+#: format → file extension, without the dot
+EXTENSIONS = {"jpeg": "jpg", "png": "png", "webp": "webp"}
+
+#: zero bytes tolerated after the end of an image: some writers pad to a word or a small block
+_PADDING = 16
+
+_U16 = Struct(">H")
+_MARKER = Struct(">BBH")  # FF, the marker, its length
+_SOF = Struct(">BHH")  # precision, height, width
+_PNG_CHUNK = Struct(">I4s")
+_IHDR = Struct(">II")
+_U32 = Struct(">I")
+_RIFF = Struct("<4sI4s")
+_RIFF_CHUNK = Struct("<4sI")
+_VP8 = Struct("<3s3sHH")  # frame tag, start code, width, height
+_VP8L = Struct("<BI")  # signature, then 14 bits of width - 1 and 14 of height - 1
+_VP8X = Struct("<4sHBHB")  # flags, then two 24-bit sizes, each less one
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+#: starts of what arrives in place of an image, or of images that no Flux model makes
+_LOOKS_LIKE = (
+    (b"<?xml", "an XML document"),
+    (b"<!doctype html", "an HTML page"),
+    (b"<html", "an HTML page"),
+    (b"<", "an HTML or XML document"),
+    (b"{", "a JSON document"),
+    (b"[", "a JSON document"),
+    (b"\x1f\x8b", "gzip data"),
+    (b"gif8", "a GIF"),
+    (b"%pdf", "a PDF"),
+)
+
+
+class NotAnImage(ValueError):
+    """The bytes are no whole JPEG, PNG or WebP; the text says what they look like instead."""
+
+
+@frozen(kw_only=True)
+class ImageInfo:
+    """What the container says of a whole image."""
+
+    format: str  #: jpeg, png or webp
+    width: int  #: pixels
+    height: int  #: pixels
+
+
+def sniff(start: bytes) -> str:
+    """Return the format that the first 16 or more bytes announce.
+
+    Raises NotAnImage, naming what they look like, when it is none of ours.
+    """
+    if start.startswith(b"\xff\xd8"):
+        return "jpeg"
+    if start.startswith(_PNG_SIGNATURE):
+        return "png"
+    if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
+        return "webp"
+    raise NotAnImage(_look(start))
+
+
+def inspect(data: bytes | bytearray | memoryview | mmap.mmap) -> ImageInfo:
+    """Return format and size of a whole image.
+
+    Raises NotAnImage for anything else: another kind of file, a cut image, a PNG whose checksums
+    are wrong. The pixels of JPEG and WebP carry no checksum, so a flipped bit in them passes.
+    """
+    with memoryview(data) as view:
+        found = sniff(bytes(view[:64]))
+        width, height = _WALKS[found](view)
+        if not (width and height):
+            raise NotAnImage(f"a {found} of {width}x{height} pixels")
+    return ImageInfo(format=found, width=width, height=height)
+
+
+def _look(start: bytes) -> str:
+    if not start:
+        return "empty"
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for prefix, name in _LOOKS_LIKE:
+        if text.startswith(prefix):
+            return f"{name}, not an image"
+    return "no JPEG, PNG or WebP"
+
+
+def _read(layout: Struct, view: memoryview, offset: int, what: str) -> tuple[Any, ...]:
+    try:
+        return layout.unpack_from(view, offset)
+    except StructError:
+        raise NotAnImage(f"a truncated {what}") from None
+
+
+def _only_padding(view: memoryview, end: int) -> bool:
+    return len(view) - end <= _PADDING and not any(view[end:])
+
+
+def _jpeg(view: memoryview) -> tuple[int, int]:
+    """Jump from segment to segment up to the entropy-coded data, then look at the end.
+
+    The data itself is not searched: it stuffs a zero after every FF, and what a cut removes is
+    the end marker. Provenance (C2PA, in APP11) lies in segments and is jumped over.
+    """
+    size: tuple[int, int] | None = None
+    offset = 2
+    while True:
+        prefix, marker, length = _read(_MARKER, view, offset, "JPEG")
+        if prefix != 0xFF:
+            raise NotAnImage("a damaged JPEG (no marker where one belongs)")
+        if marker == 0xFF:  # a fill byte
+            offset += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # these have no length
+            offset += 2
+        elif marker in (0x00, 0xD8, 0xD9) or length < 2:
+            raise NotAnImage("a damaged JPEG (no picture data)")
+        else:
+            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+                _, height, width = _read(_SOF, view, offset + 4, "JPEG")
+                size = (width, height)
+            offset += 2 + length
+            if marker == 0xDA:
+                break
+    if size is None:
+        raise NotAnImage("a damaged JPEG (no frame header)")
+    if not _ends_with_eoi(view, offset):
+        raise NotAnImage("a truncated JPEG (no end marker)")
+    return size
+
+
+def _ends_with_eoi(view: memoryview, data_start: int) -> bool:
+    end = bytes(view[max(data_start, len(view) - _PADDING - 2) :])
+    return end.rstrip(b"\0").endswith(b"\xff\xd9")
+
+
+def _png(view: memoryview) -> tuple[int, int]:
+    kind, offset, has_data = b"", len(_PNG_SIGNATURE), False
+    width = height = 0
+    while kind != b"IEND":
+        length, kind = _read(_PNG_CHUNK, view, offset, "PNG (no IEND)")
+        end = offset + 8 + length
+        (checksum,) = _read(_U32, view, end, "PNG (no IEND)")
+        if zlib.crc32(view[offset + 4 : end]) != checksum:
+            raise NotAnImage("a damaged PNG (wrong checksum)")
+        if (offset == len(_PNG_SIGNATURE)) != (kind == b"IHDR"):
+            raise NotAnImage("a damaged PNG (IHDR missing or out of place)")
+        if kind == b"IHDR":
+            width, height = _read(_IHDR, view[:end], offset + 8, "PNG")
+        has_data = has_data or (kind == b"IDAT" and length > 0)
+        offset = end + 4
+    if not has_data:
+        raise NotAnImage("a PNG without picture data")
+    if not _only_padding(view, offset):
+        raise NotAnImage("a PNG with something else after its end")
+    return width, height
+
+
+def _webp(view: memoryview) -> tuple[int, int]:
+    _, length, _ = _read(_RIFF, view, 0, "WebP")
+    end = 8 + length
+    if end > len(view):
+        raise NotAnImage("a truncated WebP (shorter than its RIFF header says)")
+    if not _only_padding(view, end):
+        raise NotAnImage("a WebP with something else after its end")
+    size: tuple[int, int] | None = None
+    has_data, offset = False, 12
+    while offset < end:
+        kind, length = _read(_RIFF_CHUNK, view, offset, "WebP")
+        if offset + 8 + length > end:
+            raise NotAnImage("a truncated WebP (a chunk runs over the end)")
+        if size is None:
+            size = _webp_size(kind, view, offset + 8)
+        has_data = has_data or (kind in (b"VP8 ", b"VP8L", b"ANMF") and length > 0)
+        offset += 8 + length + length % 2
+    if size is None or not has_data:
+        raise NotAnImage("a WebP without picture data")
+    return size
+
+
+def _webp_size(kind: bytes, view: memoryview, offset: int) -> tuple[int, int]:
+    """Read the size from the first chunk, whichever of the three kinds it is."""
+    if kind == b"VP8X":
+        _, w_low, w_high, h_low, h_high = _read(_VP8X, view, offset, "WebP")
+        return (w_low | w_high << 16) + 1, (h_low | h_high << 16) + 1
+    if kind == b"VP8L":
+        signature, bits = _read(_VP8L, view, offset, "WebP")
+        if signature == 0x2F:
+            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8 ":
+        _, start_code, width, height = _read(_VP8, view, offset, "WebP")
+        if start_code == b"\x9d\x01\x2a":
+            return width & 0x3FFF, height & 0x3FFF
+    raise NotAnImage("a damaged WebP (no frame header)")
+
+
+_WALKS = {"jpeg": _jpeg, "png": _png, "webp": _webp}

@@ -1,0 +1,76 @@
+"""No request, template or job id names a file outside the folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from unicodedata import is_normalized
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fluxasync._errors import ConfigError
+from fluxasync._models import ImageRequest
+from fluxasync._names import Template
+
+HOSTILE = st.one_of(
+    st.text(max_size=40),
+    st.text(alphabet="./\\~-: \0\n\u202e", max_size=12),
+    st.sampled_from(["..", "CON", "nul.txt", "a" * 400, "🦊" * 300, "/etc/passwd", "C:\\x"]),
+)
+TEMPLATES = [
+    Template.parse(text)
+    for text in ("{index}-{slug}.{ext}", "{name}/{model}/{key:.8}.{ext}", "{name}{seed}.{ext}")
+]
+LITERALS = st.text(alphabet="ab./\\-~ {}", max_size=8)
+
+
+def _assert_inside(relative: os.PathLike[str]) -> None:
+    folder = Path("/srv/images")
+    resolved = Path(os.path.normpath(folder / relative))
+    assert resolved.is_relative_to(folder)
+    assert resolved != folder
+    for part in resolved.relative_to(folder).parts:
+        assert len(part.encode()) <= 210
+        assert part.isprintable()
+        assert is_normalized("NFC", part)
+        assert not part.startswith((".", "-", " "))
+        assert not set(part) & set('/\\:*?"<>|')
+
+
+ANY_NAMES = given(
+    template=st.sampled_from(TEMPLATES), prompt=HOSTILE, name=HOSTILE, model=HOSTILE, job_id=HOSTILE
+)
+
+
+def _check(template: Template, prompt: str, name: str, model: str, job_id: str) -> None:
+    request = ImageRequest(prompt=prompt, name=name, model=model, seed=-1)
+    _assert_inside(template.render(request, job_id=job_id, ext="jpg"))
+    _assert_inside(template.render(None, job_id=job_id, ext="jpg"))
+
+
+@settings(max_examples=1_000)
+@ANY_NAMES
+def test_every_rendered_path_is_inside_the_folder(template, prompt, name, model, job_id):
+    """P24 T5 Prompts, names, models and ids cannot leave the folder, nor hide a file in it."""
+    _check(template, prompt, name, model, job_id)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000)
+@ANY_NAMES
+def test_ten_thousand_rendered_paths_are_inside_the_folder(template, prompt, name, model, job_id):
+    """P24 The same at the length the promise is kept to."""
+    _check(template, prompt, name, model, job_id)
+
+
+@settings(max_examples=500)
+@given(before=LITERALS, after=LITERALS)
+def test_every_accepted_template_stays_inside(before, after):
+    """P24 A template is refused or harmless; there is no third kind."""
+    try:
+        template = Template.parse(f"{before}{{index}}{after}.{{ext}}")
+    except ConfigError:
+        return
+    _assert_inside(template.render(ImageRequest(prompt="x", index=3), job_id="", ext="png"))

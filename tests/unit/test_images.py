@@ -1,0 +1,134 @@
+"""Bytes are judged by their container: whole images pass with their size, all else is named."""
+
+from __future__ import annotations
+
+import io
+import mmap
+
+import pytest
+from pictures import jpeg, png, png_chunk, riff, riff_chunk, webp
+
+from fluxasync._images import EXTENSIONS, NotAnImage, inspect
+
+HTML = b"<!DOCTYPE html><html><body>502 Bad Gateway</body></html>"
+XML = b"\xef\xbb\xbf<?xml version='1.0'?><Error><Code>AuthenticationFailed</Code></Error>"
+
+
+def _judged(content: bytes | mmap.mmap) -> str:
+    try:
+        return str(inspect(content))
+    except NotAnImage as exc:
+        return str(exc)
+
+
+@pytest.mark.parametrize(
+    ("image", "format"),
+    [
+        pytest.param(jpeg(640, 480), "jpeg", id="jpeg"),
+        pytest.param(jpeg(640, 480) + bytes(3), "jpeg", id="jpeg with padding"),
+        pytest.param(png(640, 480), "png", id="png"),
+        pytest.param(webp(640, 480), "webp", id="webp"),
+        pytest.param(webp(640, 480) + b"\0", "webp", id="webp with padding"),
+    ],
+)
+def test_a_whole_image_has_its_format_and_size(image, format):
+    """Format and dimensions come from the bytes, whatever name or type was announced."""
+    info = inspect(image)
+    assert (format, 640, 480) == (info.format, info.width, info.height)
+    assert format in EXTENSIONS
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        pytest.param(jpeg()[:-40], "truncated JPEG", id="F72 jpeg cut without a length"),
+        pytest.param(png()[:-12], "truncated PNG", id="F72 png without IEND"),
+        pytest.param(png()[:-1], "truncated PNG", id="F72 png cut by one byte"),
+        pytest.param(webp()[:-4], "truncated WebP", id="F72 webp shorter than RIFF says"),
+        pytest.param(b"", "empty", id="F74 no bytes"),
+        pytest.param(HTML, "an HTML page", id="F75 html as image"),
+        pytest.param(XML, "an XML document", id="F75 xml as image"),
+        pytest.param(b' {"detail": "expired"}', "a JSON document", id="F75 json as image"),
+        pytest.param(b"\x1f\x8b\x08\0" * 9, "gzip data", id="F75 compressed"),
+        pytest.param(b"GIF89a" + bytes(20), "a GIF", id="F75 another kind of image"),
+        pytest.param(b"out of order", "no JPEG, PNG or WebP", id="F75 text"),
+        pytest.param(png().replace(b"IDAT", b"IDAU"), "wrong checksum", id="F77 png bit flip"),
+        pytest.param(jpeg()[:-2], "no end marker", id="F78 jpeg cut by two bytes"),
+        pytest.param(jpeg() + b"<html>", "no end marker", id="jpeg with a page behind it"),
+        pytest.param(png() + b"<html>", "after its end", id="png with a page behind it"),
+        pytest.param(webp() + b"<html>", "after its end", id="webp with a page behind it"),
+        pytest.param(b"\xff\xd8\xff\xd9", "truncated JPEG", id="jpeg of nothing"),
+        pytest.param(jpeg(0, 5), "0x5 pixels", id="jpeg without width"),
+        pytest.param(png(0, 5), "0x5 pixels", id="png without width"),
+        pytest.param(jpeg().replace(b"\xff\xc0", b"\xff\xe2"), "frame header", id="jpeg no SOF"),
+        pytest.param(b"\xff\xd8\xff\xd9" + bytes(9), "picture data", id="jpeg ends at once"),
+        pytest.param(b"\xff\xd8\x00\x00" + bytes(9), "no marker", id="jpeg of zeros"),
+        pytest.param(
+            png()[:8] + png_chunk(b"IEND", b""), "IHDR missing", id="png without a header"
+        ),
+        pytest.param(
+            png()[:33] + png_chunk(b"IEND", b""), "without picture data", id="png without IDAT"
+        ),
+        pytest.param(riff(b""), "without picture data", id="webp of nothing"),
+        pytest.param(
+            riff(riff_chunk(b"VP8 ", bytes(12))), "frame header", id="webp bad start code"
+        ),
+        pytest.param(
+            riff(b"VP8L\xff\xff\xff\x7f/123456"), "over the end", id="webp chunk too long"
+        ),
+        pytest.param(
+            riff(riff_chunk(b"VP8X", bytes(10))), "without picture data", id="webp header only"
+        ),
+    ],
+)
+def test_what_is_no_whole_image_is_refused_by_name(broken, reason):
+    """The reason says what arrived, so that a reader knows where to look."""
+    with pytest.raises(NotAnImage, match=reason):
+        inspect(broken)
+
+
+def test_dimensions_are_read_without_decoding():
+    """F80 A picture of 200 megapixels is sized from its header; no pixel buffer is made."""
+    bomb = png()[:8] + png_chunk(b"IHDR", b"\0\0\x4e\x20\0\0\x27\x10\x08\0\0\0\0")
+    info = inspect(bomb + png_chunk(b"IDAT", b"x") + png_chunk(b"IEND", b""))
+    assert (info.width, info.height) == (20_000, 10_000)
+
+
+def test_markers_without_length_and_fill_bytes_are_walked_over():
+    """Restart markers and FF padding between segments are legal and change nothing."""
+    odd = jpeg().replace(b"\xff\xdb", b"\xff\xd0\xff\x01\xff\xff\xff\xdb", 1)
+    assert inspect(jpeg()) == inspect(odd)
+
+
+@pytest.mark.parametrize("content", [png(), png()[:-1]], ids=["whole", "cut"])
+def test_a_mapped_file_is_judged_and_released(tmp_path, content):
+    """Large images are judged where they lie; nothing holds on to the map afterwards."""
+    path = tmp_path / "image.part"
+    path.write_bytes(content)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert _judged(content) == _judged(mapped)
+    assert mapped.closed
+
+
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [
+        pytest.param("jpeg", {"quality": 70}, id="baseline jpeg"),
+        pytest.param("jpeg", {"progressive": True, "optimize": True}, id="progressive jpeg"),
+        pytest.param("png", {}, id="png"),
+        pytest.param("webp", {"quality": 70}, id="lossy webp"),
+        pytest.param("webp", {"lossless": True}, id="lossless webp"),
+        pytest.param("webp", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}, id="extended webp"),
+    ],
+)
+def test_images_of_a_real_encoder_pass_and_every_cut_of_them_fails(format, options):
+    """F72 F78 Whole pictures by Pillow are sized as Pillow sizes them; none survives a cut."""
+    pillow = pytest.importorskip("PIL.Image")
+    file = io.BytesIO()
+    pillow.effect_noise((61, 43), 90).convert("RGB").save(file, format, **options)
+    image = file.getvalue()
+    info = inspect(image)
+    assert (format, 61, 43) == (info.format, info.width, info.height)
+    for length in range(0, len(image), 7):
+        with pytest.raises(NotAnImage):
+            inspect(image[:length])

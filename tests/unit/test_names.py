@@ -1,0 +1,135 @@
+"""File names: templates are refused before anything is spent, and what fills them is made safe."""
+
+from __future__ import annotations
+
+from unicodedata import normalize
+
+import pytest
+
+from fluxasync._errors import ConfigError
+from fluxasync._models import ImageRequest
+from fluxasync._names import DEFAULT, Template, slug
+
+
+def _name(template: str, job_id: str = "job-1", **fields: object) -> str:
+    request = ImageRequest(**{"prompt": "a red fox", **fields})  # type: ignore[arg-type]
+    return str(Template.parse(template).render(request, job_id=job_id, ext="png"))
+
+
+def test_the_default_name_is_the_index_and_the_keys_start():
+    """Names sort in the run's order and say which request they are."""
+    request = ImageRequest(prompt="a red fox", index=41)
+    expected = f"000041-{request.key[:8]}.jpg"
+    assert expected == str(Template.parse(DEFAULT).render(request, job_id="j", ext="jpg"))
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        pytest.param("{slug}/{index:03}.{ext}", "a-red-fox/007.png", id="folder"),
+        pytest.param("{index}-{slug:.5}.{ext}", "7-a-red.png", id="length"),
+        pytest.param("{index}-{seed}-{occurrence}.{ext}", "7-_-0.png", id="empty field"),
+        pytest.param("{model}/{index}.{ext}", "flux-dev/7.png", id="model"),
+        pytest.param("{ext}/{index}.{ext}", "png/7.png", id="a folder for each format"),
+        pytest.param("{name}.v2.{ext}", "hero.v2.png", id="literal dots"),
+        pytest.param("a{{b}}{index}.{ext}", "a{b}7.png", id="braces"),
+    ],
+)
+def test_templates_are_filled(template, expected):
+    """Every field, with its width or length, lands where the template says."""
+    assert expected == _name(template, index=7, name="hero")
+
+
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [
+        pytest.param("{date}-{index}.{ext}", "unknown field", id="unknown field"),
+        pytest.param("{index.real}.{ext}", "unknown field", id="attribute"),
+        pytest.param("{name[0]}.{ext}", "unknown field", id="item"),
+        pytest.param("{}{index}.{ext}", "unknown field", id="no field name"),
+        pytest.param("{0}{index}.{ext}", "unknown field", id="positional"),
+        pytest.param("{index!r}.{ext}", "conversion", id="conversion"),
+        pytest.param("{index:x}.{ext}", "takes a width", id="number format"),
+        pytest.param("{index:0999999999}.{ext}", "takes a width", id="absurd width"),
+        pytest.param("{index:{key}}.{ext}", "takes a width", id="nested field"),
+        pytest.param("{key:>99}.{ext}", "takes a length", id="text format"),
+        pytest.param("{index}.{ext:.1}", "no format", id="cut extension"),
+        pytest.param("/srv/{index}.{ext}", "relative", id="absolute path"),
+        pytest.param("../{index}.{ext}", "between slashes", id="parent folder"),
+        pytest.param("a/./{index}.{ext}", "between slashes", id="dot folder"),
+        pytest.param("a//{index}.{ext}", "between slashes", id="empty folder"),
+        pytest.param("{index}", "must end", id="no extension"),
+        pytest.param("{index}.png", "must end", id="fixed extension"),
+        pytest.param("{index}{ext}", "must end", id="extension without a dot"),
+        pytest.param("{index}.{ext}.bak", "must end", id="extension inside"),
+        pytest.param("", "must end", id="empty"),
+        pytest.param("{slug}.{ext}", "names differ", id="no unique field"),
+        pytest.param(".{index}.{ext}", "everywhere", id="hidden file"),
+        pytest.param("-{index}.{ext}", "everywhere", id="looks like an option"),
+        pytest.param("~/{index}.{ext}", "everywhere", id="home folder"),
+        pytest.param("C:\\{index}.{ext}", "everywhere", id="drive"),
+        pytest.param("nul/{index}.{ext}", "everywhere", id="device"),
+        pytest.param("a\n{index}.{ext}", "everywhere", id="line break"),
+        pytest.param("{index.{ext}", "fields:", id="unbalanced"),
+    ],
+)
+def test_a_bad_template_is_refused_with_the_fields(template, problem):
+    """F111 The message says what is wrong and what would be right."""
+    with pytest.raises(ConfigError, match=problem) as caught:
+        Template.parse(template)
+    assert "{index}, {key}" in str(caught.value).replace("{occurrence}, {seed}, ", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        pytest.param("../../etc/passwd", "etc-passwd.png", id="F111 traversal"),
+        pytest.param("..", "_.png", id="F111 parent"),
+        pytest.param("", "_.png", id="F111 empty"),
+        pytest.param("/", "_.png", id="F111 slash"),
+        pytest.param("a\\b:c*d?e", "a-b-c-d-e.png", id="F111 reserved characters"),
+        pytest.param("CON", "_CON.png", id="F111 device"),
+        pytest.param("lpt1.final", "_lpt1.final.png", id="F111 device with an extension"),
+        pytest.param("name. . ", "name.png", id="F111 trailing dots and spaces"),
+        pytest.param(".hidden", "hidden.png", id="F111 leading dot"),
+        pytest.param("-rf", "rf.png", id="F111 leading dash"),
+        pytest.param("a\x00\x1b[2J\u202eb\nc", "a[2Jb c.png", id="F111 controls"),
+        pytest.param("half\ud83d", "half.png", id="F111 half a surrogate pair"),
+        pytest.param("cafe\u0301", "caf\u00e9.png", id="F110 NFC"),
+        pytest.param("狐 🦊", "狐 🦊.png", id="F111 unicode stays"),
+        pytest.param("{key}", "{key}.png", id="T20 text is not a template"),
+    ],
+)
+def test_names_from_rows_are_made_safe(name, expected):
+    """T5 Whatever a row says, one harmless file name comes of it."""
+    assert expected == _name("{name}.{ext}", name=name)
+
+
+def test_a_long_name_is_cut_between_characters_and_stays_unique():
+    """F111 Three hundred emoji fit a file system's limit, and two such names differ."""
+    first = _name("{name}.{ext}", name="🦊" * 300)
+    second = _name("{name}.{ext}", name="🦊" * 301)
+    assert first != second
+    assert len(first.encode()) <= 204
+    assert first.startswith("🦊🦊🦊")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        pytest.param("A red fox, in SNOW!", "a-red-fox-in-snow", id="words"),
+        pytest.param("बर्फ़ में लोमड़ी", "बर्फ़-में-लोमड़ी", id="marks belong to words"),
+        pytest.param("🦊 …", "", id="no words"),
+        pytest.param("word " * 30, "-".join(["word"] * 12), id="cut at a word"),
+        pytest.param("x" * 90, "x" * 60, id="one long word"),
+    ],
+)
+def test_slugs_are_the_prompts_words(prompt, expected):
+    """A slug can be read in every script and has at most 60 characters."""
+    assert normalize("NFC", expected) == slug(prompt)
+
+
+def test_a_bare_job_is_named_by_its_id():
+    """A job collected without its request still gets a safe name."""
+    rendered = Template.parse(DEFAULT).render(None, job_id="../x/7f3a9c21-77", ext="jpg")
+    assert str(rendered) == "000000-..-x-7f3.jpg"
