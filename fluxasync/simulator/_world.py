@@ -1,0 +1,184 @@
+"""The practice server without a socket: jobs, faults and charges on whatever clock is passed in.
+
+Pure and synchronous: every method takes `now`, in seconds on any clock that does not run
+backwards, and returns an `Answer`; so the same world serves real sockets and virtual time. The
+same seed and the same calls give the same answers. Knows the wire by heart and nothing of the
+client. The work is done by the three desks, `_submits`, `_polls` and `_delivery`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from ._answers import Answer, json_answer
+from ._charges import Charge
+from ._delivery import Deliveries
+from ._dialects import DIALECTS, DialectName
+from ._pictures import Gallery, PictureSpec
+from ._polls import Polls
+from ._scenario import Scenario
+from ._state import Seen, State, has_key, key_of
+from ._submits import Submits
+
+_ENDLESS = Decimal(1_000_000)  # credits told when the scenario sets none
+
+
+class World:
+    """One practice server.
+
+    `epoch` is the wall-clock time at `now` = 0, for dates on the wire. `salt` makes the ids of
+    two servers with one seed differ.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario | None = None,
+        *,
+        epoch: float = 1_766_072_345.0,
+        salt: str = "",
+        gallery: Gallery | None = None,
+    ) -> None:
+        self.scenario = scenario or Scenario()
+        self.gallery = gallery or Gallery(image_bytes=self.scenario.image_bytes)
+        self._state = State(self.scenario, self.gallery, epoch=epoch, salt=salt)
+        self._submits = Submits(self._state)
+        self._polls = Polls(self._state)
+        self._deliveries = Deliveries(self._state)
+        self.leaks: Counter[str] = Counter()  #: keys that reached "delivery" or a foreign "region"
+
+    def __repr__(self) -> str:
+        return f"<World {self.posts} posts, {self.polls} polls, {self._state.books!r}>"
+
+    def place(self, *, epoch: float, delivery: str, region_origin: str) -> None:
+        """Tell the world where it stands: its wall clock, and the origins its URLs point to."""
+        self._state.epoch = epoch + self.scenario.clock_skew
+        self._state.delivery = delivery
+        self._state.region_origin = region_origin
+
+    def close(self) -> None:
+        """Close the charge log, if there is one."""
+        self._state.books.close()
+
+    # ------------------------------------------------------------------------------------ answers
+
+    def submit(
+        self,
+        now: float,
+        *,
+        dialect: DialectName,
+        model: str,
+        headers: Mapping[str, str],
+        body: bytes,
+    ) -> Answer:
+        """Answer POST …/{model}. A charge is booked before this returns."""
+        lower = self._state.seen(now, "POST", f"{dialect}/{model}", headers)
+        answer = self._submits.answer(now, dialect, model, lower, body)
+        return self._state.dated(now, answer)
+
+    def poll(
+        self,
+        now: float,
+        *,
+        dialect: DialectName,
+        job_id: str,
+        headers: Mapping[str, str],
+        host_region: str | None = None,
+    ) -> Answer:
+        """Answer GET …/get_result; `host_region` names the regional host that was asked."""
+        lower = self._state.seen(now, "GET", f"{host_region or dialect}/get_result", headers)
+        if host_region is not None and "authorization" in lower:
+            self.leaks["region"] += 1
+        answer = self._polls.answer(now, dialect, job_id, lower, host_region)
+        return self._state.dated(now, answer)
+
+    def wanted(self, now: float, path_query: str) -> PictureSpec | None:
+        """The picture that `deliver` will need, so that it can be drawn elsewhere first."""
+        job = self._state.jobs.by_path(now, path_query.partition("?")[0])
+        return None if job is None else job.picture
+
+    def deliver(self, now: float, *, path_query: str, headers: Mapping[str, str]) -> Answer:
+        """Answer GET of a signed URL, given exactly as it stood in the request line."""
+        lower = self._state.seen(now, "GET", path_query.partition("?")[0], headers)
+        if has_key(lower):
+            self.leaks["delivery"] += 1
+        return self._state.dated(now, self._deliveries.answer(now, path_query, lower))
+
+    def credits(self, now: float, headers: Mapping[str, str]) -> Answer:
+        """Answer GET /v1/credits."""
+        lower = self._state.seen(now, "GET", "bfl/credits", headers)
+        key = key_of("bfl", lower)
+        if self.scenario.key not in (None, key):
+            refusal = DIALECTS["bfl"].bad_key(key is not None, self._state.moment(now))
+            return self._state.dated(now, refusal)
+        balance = _ENDLESS if self.scenario.credits is None else self.scenario.credits
+        left = 0 if self._state.out_of_credit else balance - self._state.books.spent_usd * 100
+        return self._state.dated(now, json_answer({"credits": float(left)}))
+
+    # --------------------------------------------------------------------- what a test looks at
+
+    @property
+    def region(self) -> str:
+        """The name of the regional host that jobs run at."""
+        return self._state.region
+
+    @property
+    def charges(self) -> list[Charge]:
+        """Every charge in order; empty when the scenario writes a charge_log."""
+        return self._state.books.charges
+
+    @property
+    def requests(self) -> deque[Seen]:
+        """The latest requests, without the values of their headers."""
+        return self._state.requests
+
+    @property
+    def faults(self) -> Counter[str]:
+        """Faults that happened, by name."""
+        return self._state.struck
+
+    @property
+    def refused(self) -> Counter[int]:
+        """Submits that were not answered 200, by status."""
+        return self._submits.refused
+
+    @property
+    def posts(self) -> int:
+        return self._submits.posts
+
+    @property
+    def polls(self) -> int:
+        return self._polls.polls
+
+    @property
+    def downloads(self) -> int:
+        return self._deliveries.downloads
+
+    @property
+    def max_active(self) -> int:
+        """Most jobs that were ever active at once."""
+        return self._submits.max_active
+
+    def active(self, now: float, model: str = "") -> int:
+        """Jobs not yet at their end by the server's clock; a name asks for a model that has a
+        limit of its own."""
+        return self._state.jobs.active(now, model)
+
+    def summary(self, now: float) -> dict[str, Any]:
+        """The totals, as plain JSON values."""
+        books = self._state.books
+        return {
+            "charges": books.charged,
+            "delivered": books.delivered,
+            "spent_usd": str(books.spent_usd),
+            "posts": self.posts,
+            "polls": self.polls,
+            "downloads": self.downloads,
+            "active": self.active(now),
+            "max_active": self.max_active,
+            "refused": {str(status): count for status, count in self.refused.items()},
+            "faults": dict(self.faults),
+            "leaks": dict(self.leaks),
+        }

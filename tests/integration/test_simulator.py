@@ -1,0 +1,232 @@
+"""The practice server over real sockets, asked by a bare HTTP client."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from io import BytesIO
+from typing import Any
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from fluxasync.simulator import Scenario, Simulator, serve
+
+WISH = {"prompt": "a fox", "width": 256, "height": 256, "seed": 1}
+
+
+@asynccontextmanager
+async def practice(**scenario: Any) -> AsyncIterator[tuple[Simulator, aiohttp.ClientSession]]:
+    scenario.setdefault("latency", (0, 0))
+    async with Simulator(Scenario(**scenario)) as sim, aiohttp.ClientSession() as http:
+        yield sim, http
+
+
+async def sample_of(sim: Simulator, http: aiohttp.ClientSession, **wish: Any) -> str:
+    """Order an image at the CometAPI side and return its URL."""
+    async with http.post(f"{sim.url}/flux/v1/flux-dev", json=WISH | wish) as answer:
+        job_id = (await answer.json())["id"]
+    async with http.get(f"{sim.url}/flux/v1/get_result", params={"id": job_id}) as answer:
+        return str((await answer.json())["result"]["sample"])
+
+
+def exact(url: str) -> URL:
+    return URL(url, encoded=True)
+
+
+@pytest.mark.asyncio
+async def test_an_image_the_comet_way() -> None:
+    """Submit and poll on one origin, fetch from another, with checksum and Date."""
+    async with practice() as (sim, http):
+        url = await sample_of(sim, http)
+        assert URL(url).origin() != URL(sim.url).origin()
+        async with http.get(exact(url)) as answer:
+            body = await answer.read()
+            assert answer.status == 200
+        digest = hashlib.md5(body, usedforsecurity=False).digest()
+        assert base64.b64encode(digest).decode() == answer.headers["Content-MD5"]
+        assert int(answer.headers["Content-Length"]) == len(body)
+        assert [charge.delivered for charge in sim.charges] == [True]
+
+
+@pytest.mark.asyncio
+async def test_an_image_the_bfl_way_is_polled_at_its_region() -> None:
+    """polling_url leads to another port; the origin knows nothing of the job."""
+    async with practice(key="k") as (sim, http):
+        headers = {"x-key": "k"}
+        async with http.post(f"{sim.url}/v1/flux-dev", json=WISH, headers=headers) as answer:
+            job = await answer.json()
+        assert not job["polling_url"].startswith(sim.url)
+        async with http.get(job["polling_url"], headers=headers) as answer:
+            assert (await answer.json())["status"] == "Ready"
+        async with http.get(f"{sim.url}/v1/get_result?id={job['id']}", headers=headers) as answer:
+            assert answer.status == 404
+        async with http.get(f"{sim.url}/v1/credits", headers=headers) as answer:
+            assert (await answer.json())["credits"] > 0
+        assert sim.world.leaks == {}
+
+
+@pytest.mark.asyncio
+async def test_a_comet_key_at_the_regional_host_is_noticed() -> None:
+    """F61: CometAPI's polling_url is foreign; a Bearer key has no business there."""
+    async with practice() as (sim, http):
+        async with http.post(f"{sim.url}/flux/v1/flux-dev", json=WISH) as answer:
+            job = await answer.json()
+        async with http.get(job["polling_url"], headers={"Authorization": "Bearer k"}) as answer:
+            assert answer.status == 404
+        assert sim.world.leaks["region"] == 1
+
+
+@pytest.mark.asyncio
+async def test_a_requoted_url_is_refused() -> None:
+    """F83: the library's default quoting breaks the signature, exact bytes do not."""
+    async with practice() as (sim, http):
+        url = await sample_of(sim, http)
+        statuses = []
+        for target in (URL(url), exact(url)):
+            async with http.get(target) as answer:
+                statuses.append(answer.status)
+        assert statuses == [403, 200]
+
+
+@pytest.mark.asyncio
+async def test_a_range_is_served() -> None:
+    """Half an image can be fetched, for what was cut short."""
+    async with practice(image_bytes=20_000) as (sim, http):
+        url = await sample_of(sim, http)
+        async with http.get(exact(url), headers={"Range": "bytes=19000-"}) as answer:
+            assert (answer.status, len(await answer.read())) == (206, 1000)
+
+
+@pytest.mark.asyncio
+async def test_a_lost_reply_is_a_broken_connection_and_one_charge() -> None:
+    """F36: the client learns nothing, the ledger has it, in both ways to hang up."""
+    async with practice(faults=["lost-reply"]) as (sim, http):
+        for _ in range(8):
+            with pytest.raises(aiohttp.ClientError):
+                await http.post(f"{sim.url}/flux/v1/flux-dev", json=WISH)
+        assert len(sim.charges) == 8
+
+
+@pytest.mark.asyncio
+async def test_truncation_shows_by_length_or_only_by_the_bytes() -> None:
+    """F71 and F72: some short bodies are an error of the connection, some look whole."""
+    async with practice(faults=["truncated"], image_bytes=20_000) as (sim, http):
+        seen = set()
+        for seed in range(12):
+            url = await sample_of(sim, http, seed=seed)
+            async with http.get(exact(url)) as answer:
+                try:
+                    seen.add(len(await answer.read()))
+                except aiohttp.ClientPayloadError:
+                    seen.add(-1)
+        assert seen == {-1, 10_000}
+
+
+@pytest.mark.asyncio
+async def test_a_download_can_be_reset() -> None:
+    """F71: the connection dies in the middle of the image, and the second try is good."""
+    async with practice(faults=["download-reset"], image_bytes=200_000) as (sim, http):
+        url = await sample_of(sim, http)
+        with pytest.raises(aiohttp.ClientError):
+            async with http.get(exact(url)) as answer:
+                await answer.read()
+        async with http.get(exact(url)) as answer:
+            assert len(await answer.read()) == 200_000
+
+
+@pytest.mark.asyncio
+async def test_a_slow_image_arrives_whole() -> None:
+    """F86: trickled, but every byte."""
+    faults = {"faults": ["slow"], "image_bytes": 20_000, "slow_bytes_per_second": 200_000}
+    async with practice(**faults) as (sim, http):
+        answer = await http.get(exact(await sample_of(sim, http)))
+        assert len(await answer.read()) == 20_000
+
+
+@pytest.mark.asyncio
+async def test_a_poll_can_be_reset() -> None:
+    """F50: the connection drops twice, because aiohttp repeats a GET once; then polls answer."""
+    async with practice(faults=["poll-reset"], repeats=2) as (sim, http):
+        async with http.post(f"{sim.url}/flux/v1/flux-dev", json=WISH) as answer:
+            params = {"id": (await answer.json())["id"]}
+        with pytest.raises(aiohttp.ClientError):
+            await http.get(f"{sim.url}/flux/v1/get_result", params=params)
+        async with http.get(f"{sim.url}/flux/v1/get_result", params=params) as answer:
+            assert (await answer.json())["status"] == "Ready"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("method", "path", "status", "kind"),
+    [
+        pytest.param("POST", "/v2/flux-dev", 301, "text/html", id="F16 comet wrong path"),
+        pytest.param("POST", "/v1/", 404, "application/json", id="bfl wrong path"),
+        pytest.param("POST", "/v1/flux-9", 404, "application/json", id="bfl unknown model"),
+        pytest.param("GET", "/v1/flux-dev", 405, "application/json", id="wrong method"),
+        pytest.param("GET", "/", 200, "text/html", id="landing page"),
+    ],
+)
+async def test_wrong_paths_are_answered_as_the_vendors_do(
+    method: str, path: str, status: int, kind: str
+) -> None:
+    """A redirect to HTML at CometAPI, JSON details at BFL."""
+    async with (
+        practice() as (sim, http),
+        http.request(method, sim.url + path, allow_redirects=False, json=WISH) as answer,
+    ):
+        assert (answer.status, answer.content_type) == (status, kind)
+
+
+@pytest.mark.asyncio
+async def test_a_large_body_is_read_whole() -> None:
+    """Image inputs are megabytes of base64; no default limit is in the way."""
+    async with practice() as (sim, http):
+        wish = BytesIO(json.dumps(WISH | {"image_prompt": "A" * 3_000_000}).encode())
+        async with http.post(f"{sim.url}/v1/flux-dev", data=wish) as answer:
+            assert answer.status == 200
+
+
+@pytest.mark.asyncio
+async def test_the_ledger_can_be_read_over_http() -> None:
+    """A simulator in another process tells its totals."""
+    async with practice() as (sim, http):
+        async with http.get(exact(await sample_of(sim, http))) as answer:
+            await answer.read()
+        async with http.get(f"{sim.url}/simulator/ledger") as answer:
+            ledger = await answer.json()
+    told = {name: ledger[name] for name in ("charges", "delivered", "posts", "polls", "max_active")}
+    assert told == {"charges": 1, "delivered": 1, "posts": 1, "polls": 1, "max_active": 0}
+
+
+@pytest.mark.asyncio
+async def test_charges_can_be_read_after_the_end_and_ports_are_free_again() -> None:
+    """Leaving closes the ports, even with a reply still held back."""
+    async with aiohttp.ClientSession() as http:
+        async with Simulator(Scenario(submit_delay=60, latency=(0, 0))) as sim:
+            late = asyncio.create_task(http.post(f"{sim.url}/flux/v1/flux-dev", json=WISH))
+            while not sim.charges:  # noqa: ASYNC110 — the server has no event for it
+                await asyncio.sleep(0)
+        with pytest.raises(aiohttp.ClientError):
+            await late
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await http.get(sim.url)
+    assert len(sim.charges) == 1
+
+
+@pytest.mark.asyncio
+async def test_serve_runs_until_cancelled() -> None:
+    """The command's runner tells when it is open and closes when it is cancelled."""
+    opened: asyncio.Queue[Simulator] = asyncio.Queue()
+    running = asyncio.create_task(serve(started=opened.put_nowait))
+    simulator = await opened.get()
+    async with aiohttp.ClientSession() as http, http.get(simulator.url) as answer:
+        assert answer.status == 200
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running

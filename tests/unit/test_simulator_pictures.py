@@ -1,0 +1,114 @@
+"""The practice server's pictures: exact in size and format, and the same every time."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from io import BytesIO
+
+import pytest
+
+from fluxasync.simulator._padding import padded
+from fluxasync.simulator._pictures import Gallery, Picture, PictureSpec
+
+Image = pytest.importorskip("PIL.Image", reason="the extra 'image' is not installed")
+
+SCENES = (
+    "a sailing boat on the sea", "neon city street at night", "a fox in the forest", "sand dunes",
+    "a planet with rings", "northern lights", "a flower, abstract", "une idée sans mots connus",
+)  # fmt: skip
+
+
+def spec_of(
+    prompt: str = "a red fox", seed: int = 1, size: tuple[int, int] = (320, 256), form: str = "jpeg"
+) -> PictureSpec:
+    return PictureSpec(prompt=prompt, seed=seed, width=size[0], height=size[1], format=form)
+
+
+def opened(picture: Picture) -> Image.Image:
+    image = Image.open(BytesIO(picture.body))
+    image.load()
+    return image
+
+
+@pytest.mark.parametrize("form", ["jpeg", "png", "webp"])
+@pytest.mark.parametrize("size", [(256, 256), (1440, 256), (64, 80), (1536, 1056)])
+def test_a_picture_has_the_exact_size_and_format(form: str, size: tuple[int, int]) -> None:
+    """What was asked is what the file says and decodes to."""
+    image = opened(Gallery().picture(spec_of(size=size, form=form)))
+    assert (form.upper(), size) == (image.format, image.size)
+
+
+@pytest.mark.parametrize("prompt", SCENES)
+def test_every_scene_is_worth_looking_at(prompt: str) -> None:
+    """Whatever the scene, there are many colours, and no one of them covers the picture."""
+    colours = opened(Gallery().picture(spec_of(prompt))).getcolors(320 * 256)
+    assert len(colours) > 500
+    assert max(count for count, _ in colours) < 320 * 256 / 2
+
+
+def test_pictures_are_the_same_every_time_and_differ_by_prompt_and_seed() -> None:
+    """Equal specs give equal bytes from another gallery too."""
+    first = Gallery().picture(spec_of())
+    assert first == Gallery().picture(spec_of())
+    assert first.body != Gallery().picture(spec_of(seed=2)).body
+    assert first.body != Gallery().picture(spec_of(prompt="a red fix")).body
+
+
+@pytest.mark.parametrize(
+    "prompt", ["", "狐が雪の中を走る", "\ud83d lone", "x" * 20_000, "\0\x1b[31m"]
+)
+def test_any_prompt_can_be_drawn(prompt: str) -> None:
+    """Empty, foreign, broken and endless prompts become pictures like others."""
+    assert opened(Gallery().picture(spec_of(prompt))).size == (320, 256)
+
+
+@pytest.mark.parametrize("form", ["jpeg", "png", "webp"])
+@pytest.mark.parametrize("size", [60_000, 262_144])
+def test_image_bytes_are_met_exactly(form: str, size: int) -> None:
+    """For benchmarks every image has as many bytes as ordered, is valid, and is drawn once."""
+    gallery = Gallery(image_bytes=size)
+    picture = gallery.picture(spec_of(form=form))
+    assert size == len(picture.body)
+    assert opened(picture).size == (320, 256)
+    assert gallery.picture(spec_of("another", seed=9, form=form)) is picture
+
+
+def test_image_bytes_too_small_give_the_smallest_picture() -> None:
+    """A picture that cannot be so small is still a whole picture."""
+    assert opened(Gallery(image_bytes=10).picture(spec_of())).size == (320, 256)
+
+
+@pytest.mark.parametrize("form", ["jpeg", "png", "webp"])
+def test_padding_of_any_length_is_exact_or_refused(form: str) -> None:
+    """Every length that a format's filler can have is met; WebP rounds down to even."""
+    body = Gallery().picture(spec_of(size=(64, 64), form=form)).body
+    least = {"jpeg": 4, "png": 12, "webp": 8}[form]
+    for more in [*range(-3, 30), *range(65_530, 65_550)]:
+        result = padded(body, len(body) + more)
+        if more == 0 or more >= least:
+            assert result is not None
+            assert len(body) + more - (more % 2 if form == "webp" else 0) == len(result)
+            Image.open(BytesIO(result)).load()
+        else:
+            assert result is None
+
+
+def test_the_gallery_forgets_beyond_its_space() -> None:
+    """Old pictures go, the newest stays, however small the space."""
+    gallery = Gallery(kept_bytes=1)
+    for seed in (1, 2):
+        gallery.picture(spec_of(seed=seed))
+    assert (gallery.has(spec_of(seed=1)), gallery.has(spec_of(seed=2))) == (False, True)
+
+
+@pytest.mark.parametrize("size", [(256, 256), (96, 512)])
+def test_without_pillow_there_is_a_valid_png(size: tuple[int, int]) -> None:
+    """Whatever the format asked, a PNG of the right size with right checksums, and it says so."""
+    gallery = Gallery(painter=None)
+    spec = spec_of(size=size, form="webp")
+    picture = gallery.picture(spec)
+    assert (gallery.format_of(spec), picture.format) == ("png", "png")
+    assert size == struct.unpack(">II", picture.body[16:24])
+    assert size == opened(picture).size
+    assert zlib.crc32(b"IEND") == struct.unpack(">I", picture.body[-4:])[0]
