@@ -145,7 +145,9 @@ class ImageRequest:
 
     n: int = 1  #: images wanted of this request; a source turns n into n requests
     name: str | None = None  #: for the file-name template's {name}
-    extras: Mapping[str, Any] = field(factory=dict, converter=_copied)  #: only the metadata carries it
+    extras: Mapping[str, Any] = field(
+        factory=dict, converter=_copied
+    )  #: only the metadata carries it
     index: int = 0  #: position in the run, from 0, after n
     occurrence: int = 0  #: how many requests of the same content came before it in the run
 

@@ -253,7 +253,7 @@ def _check_image(value: Any, parameter: Parameter, model: str) -> ImageInput:
     return image
 
 
-_ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
+_ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, sort_keys=True)
 
 
 def _check_json(name: str, value: Any) -> None:

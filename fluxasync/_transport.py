@@ -1,0 +1,264 @@
+"""The only importer of aiohttp's client: sends a Call, streams a URL, scopes credentials.
+
+Three pools, because their idle times and limits differ: submits (a POST on a connection that is
+just closing may be paid unseen, so it idles only seconds), polls, and downloads, which carry no
+credentials and refuse private addresses where the resolved address is seen. Foreign errors stop
+here: they become TransportError from None, because aiohttp's own may hold the request's headers,
+and with them the key. An error is never judged by `exc.status`: aiohttp raises a synthetic 400
+for an over-long header on an answer that was a paid 200.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import errno
+import hashlib
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from types import SimpleNamespace
+from typing import Any, Self
+from urllib.parse import urljoin, urlsplit
+
+import aiohttp
+from aiohttp.client_reqrep import ClientResponse
+from attrs import define
+from yarl import URL
+
+from . import __version__
+from ._addresses import is_loopback_address, private_address
+from ._config import Timeouts
+from ._errors import FluxError, TransportError
+from ._models import Call, Reply
+
+MAX_REPLY = 2**20  #: bytes of an API answer; the documented ones are a few hundred
+MAX_HEADER = 65_536  #: bytes; the default of 8,190 turns a paid 200 into a synthetic 400
+MAX_URL = 4096  #: characters
+MAX_REDIRECTS = 3
+POLL_CONNECTIONS = 128
+
+#: a GET: whether it went out makes no difference
+_SENT = SimpleNamespace(sent=True)
+
+
+class AiohttpTransport:
+    """HTTP over aiohttp; open it inside a running loop with `async with`.
+
+    `allow_loopback` lets downloads reach loopback addresses: only where the API's own origin is
+    loopback (the simulator, a gateway on this machine).
+    """
+
+    def __init__(self, *, timeouts: Timeouts, allow_loopback: bool = False) -> None:
+        self._timeouts = timeouts
+        self._allow_loopback = allow_loopback
+        self._open: list[aiohttp.ClientSession] = []
+
+    async def __aenter__(self) -> Self:
+        keepalive = self._timeouts.keepalive
+        pool: dict[str, Any] = (
+            {"keepalive_timeout": keepalive} if keepalive else {"force_close": True}
+        )
+        # limit=0: slots bound the submits; a queue here would hide them from the limiter
+        self._submits = self._session(limit=0, traced=True, **pool)
+        self._polls = self._session(limit=POLL_CONNECTIONS, keepalive_timeout=10)
+        self._downloads = self._session(limit=0, limit_per_host=0, socket_factory=self._guarded)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        while self._open:
+            await self._open.pop().close()
+
+    async def send(self, call: Call) -> Reply:
+        """Send the call and read its answer whole. Raises TransportError; `sent` says whether the
+        request's headers went out."""
+        session = self._submits if call.method == "POST" else self._polls
+        trace = SimpleNamespace(sent=call.method != "POST")
+        with _mapped_errors(trace):
+            async with (
+                asyncio.timeout(call.timeout),
+                session.request(
+                    call.method,
+                    URL(call.url, encoded=True),
+                    data=call.body,
+                    headers=call.headers,
+                    allow_redirects=False,
+                    trace_request_ctx=trace,
+                ) as response,
+            ):
+                body = await _capped(response)
+        return Reply(status=response.status, headers=_lowered(response), body=body)
+
+    @asynccontextmanager
+    async def stream(self, url: str, *, timeout: float) -> AsyncIterator[AiohttpDownload]:
+        """Fetch a URL byte-exact, without credentials or cookies. At most three redirects are
+        followed, each to a URL that would have been allowed itself. Raises TransportError."""
+        deadline = asyncio.timeout(timeout)
+        try:
+            async with deadline:
+                with _mapped_errors(_SENT):
+                    response = await self._opened(url)
+                async with response:
+                    yield AiohttpDownload(response)  # what the caller raises here is not ours
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise TransportError("no whole answer in time", sent=True) from None
+
+    async def _opened(self, url: str) -> ClientResponse:
+        for _ in range(MAX_REDIRECTS + 1):
+            check_url(url, allow_loopback=self._allow_loopback)
+            response = await self._downloads.get(URL(url, encoded=True), allow_redirects=False)
+            target = response.headers.get("Location")
+            if not (300 <= response.status < 400 and target):
+                return response
+            response.release()
+            url = urljoin(url, target)
+        raise TransportError("the image's URL redirects without end", sent=True)
+
+    def _session(self, *, traced: bool = False, **connector: Any) -> aiohttp.ClientSession:
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ttl_dns_cache=60, **connector),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
+            headers={
+                "User-Agent": f"fluxasync/{__version__}",
+                "Accept-Encoding": "identity",
+            },
+            auto_decompress=False,
+            raise_for_status=False,
+            trust_env=False,
+            max_field_size=MAX_HEADER,
+            max_line_size=MAX_HEADER,
+            trace_configs=[_sent_trace()] if traced else None,
+        )
+        self._open.append(session)
+        return session
+
+    def _guarded(self, address: Any) -> socket.socket:
+        """Make a socket for a resolved address, unless policy refuses it. Names, literals and
+        odd spellings all arrive here as the address that would be connected to."""
+        family, kind, protocol, _, target = address
+        host = str(target[0])
+        if private_address(host) and not (self._allow_loopback and is_loopback_address(host)):
+            raise OSError(errno.EACCES, "refused to fetch from a private address")
+        return socket.socket(family, kind, protocol)
+
+
+@define
+class AiohttpDownload:
+    """An open answer: `chunks()` checks length and, when the server gave one, MD5."""
+
+    _response: ClientResponse
+
+    @property
+    def status(self) -> int:
+        return self._response.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return _lowered(self._response)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        expected = self._response.headers.get("Content-MD5")
+        digest = hashlib.md5(usedforsecurity=False)
+        with _mapped_errors(_SENT):
+            async for chunk in self._response.content.iter_any():
+                if expected:
+                    digest.update(chunk)
+                yield chunk
+        if expected and base64.b64encode(digest.digest()).decode() != expected.strip():
+            raise TransportError("the image's bytes do not match their Content-MD5", sent=True)
+
+
+def check_url(url: str, *, allow_loopback: bool) -> None:
+    """Raise TransportError unless an image may be fetched from this URL: https (http only on
+    loopback where that is allowed), a host, no user info, no control characters, at most 4 KB."""
+    problem = None
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise TransportError("the image's URL is malformed", sent=False, permanent=True) from None
+    if len(url) > MAX_URL or not url.isascii() or not url.isprintable() or " " in url:
+        problem = "is too long or not plain ASCII"
+    elif not host or "@" in parts.netloc:
+        problem = "has no host, or user info"
+    elif parts.scheme != "https" and not (
+        parts.scheme == "http" and allow_loopback and _names_loopback(host)
+    ):
+        problem = f"is not https but {parts.scheme[:12] or 'nothing'}"
+    if problem:
+        raise TransportError(f"the image's URL {problem}", sent=False, permanent=True)
+
+
+def _names_loopback(host: str) -> bool:
+    return host == "localhost" or is_loopback_address(host)
+
+
+def _lowered(response: ClientResponse) -> Mapping[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}
+
+
+async def _capped(response: ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_REPLY:
+            raise TransportError(f"the answer is larger than {MAX_REPLY} bytes", sent=True)
+    return bytes(body)
+
+
+def _sent_trace() -> aiohttp.TraceConfig:
+    async def headers_sent(_session: Any, context: Any, _params: Any) -> None:
+        context.trace_request_ctx.sent = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(headers_sent)
+    return trace
+
+
+@contextmanager
+def _mapped_errors(trace: SimpleNamespace) -> Iterator[None]:
+    """Turn what aiohttp raises into TransportError(sent=…), dropping what may hold the key."""
+    try:
+        yield
+    except FluxError:
+        raise
+    except (aiohttp.ClientError, OSError, ValueError, AssertionError) as error:
+        # ValueError and AssertionError: aiohttp's answer to some malformed URLs and headers
+        mapped = _mapped(error, sent=trace.sent)
+        try:
+            raise mapped
+        finally:
+            mapped.__context__ = None  # `from None` would only hide it
+
+
+def _mapped(error: BaseException, *, sent: bool) -> TransportError:
+    match error:
+        case (
+            aiohttp.ClientConnectorCertificateError()
+            | aiohttp.ClientSSLError()
+            | aiohttp.ClientProxyConnectionError()
+        ):
+            reason = f"cannot connect safely: {_plain(error)}"
+            return TransportError(reason, sent=False, permanent=True)
+        case aiohttp.ClientConnectorError():
+            refused = error.os_error.errno == errno.EACCES
+            reason = f"cannot connect: {_plain(error)}"
+            return TransportError(reason, sent=False, permanent=refused)
+        case TimeoutError():
+            return TransportError("no answer in time", sent=sent)
+        case ValueError() if not isinstance(error, aiohttp.ClientError):
+            return TransportError("malformed URL or answer", sent=sent)
+    return TransportError(f"the connection broke: {_plain(error)}", sent=sent)
+
+
+def _plain(error: BaseException) -> str:
+    """The operating system's words, or the error's kind: never its text, which may hold URLs."""
+    os_error = getattr(error, "os_error", error)
+    text = getattr(os_error, "strerror", None)
+    return text if isinstance(text, str) and text else type(error).__name__

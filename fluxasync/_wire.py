@@ -1,0 +1,76 @@
+"""One exchange with the provider: encode, send, decode, and nothing remembered.
+
+What comes back is always a value: a submission is a Job or a Refused with its verdict, a poll is
+news or Unclear. The key stays in here; where a gateway echoes it in an error, it is taken out
+before any message is made of the body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from attrs import evolve, frozen
+
+from ._config import Timeouts
+from ._errors import TransportError
+from ._models import Call, ImageRequest, Job, Refused, Reply, Secret, Transport
+from ._protocol import (
+    News,
+    Phase,
+    Unclear,
+    classify,
+    decode_poll,
+    decode_submit,
+    encode_poll,
+    encode_submit,
+)
+from ._providers import Provider
+
+#: shorter ones are made up for a local gateway, and may be part of any word of an answer
+SHORTEST_KEY = 8
+
+
+@frozen
+class Wire:
+    """A provider, spoken to with one key over one transport."""
+
+    transport: Transport
+    provider: Provider
+    key: Secret | None
+    timeouts: Callable[[], Timeouts]  #: read at each call, because a session's may be assigned
+
+    async def submit(self, request: ImageRequest, images: Mapping[str, str]) -> Job | Refused:
+        """POST a request once; `images` holds its inputs as the wire wants them."""
+        timeout = self.timeouts().submit
+        call = encode_submit(request, images, self.provider, self.key, timeout=timeout)
+        began = now()
+        try:
+            answer = decode_submit(await self._send(call), request, self.provider)
+        except TransportError as error:
+            verdict = classify(Phase.SUBMIT, None, None, sent=error.sent)
+            return Refused(verdict=verdict, error=error)
+        if isinstance(answer, Job):
+            return evolve(answer, submit_seconds=now() - began)
+        return answer
+
+    async def ask(self, job: Job) -> News:
+        """Poll a job once."""
+        call = encode_poll(job, self.provider, self.key, timeout=self.timeouts().poll)
+        try:
+            reply = await self._send(call)
+        except TransportError as error:
+            return Unclear(reason=str(error), status=0)
+        return decode_poll(reply, job, self.provider, now=now())
+
+    async def _send(self, call: Call) -> Reply:
+        reply = await self.transport.send(call)
+        secret = self.key.reveal().encode() if self.key else b""
+        if len(secret) >= SHORTEST_KEY and secret in reply.body:
+            reply = evolve(reply, body=reply.body.replace(secret, b"(key)"))
+        return reply
+
+
+def now() -> float:
+    """The running loop's clock, in seconds."""
+    return asyncio.get_running_loop().time()
