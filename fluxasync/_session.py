@@ -1,0 +1,403 @@
+"""One image, the whole way: submit, watch, download.
+
+The session owns what a story needs: the transport, the submissions and their slots, the download
+permits. It knows nothing of batches, journals or prompt files. The verbs stand in the order an
+image meets them; `generate` and `collect` are those verbs in a row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Self
+
+from attrs import evolve
+
+from ._breakers import Gate
+from ._catalog import checked, find
+from ._config import Budget, Limits, Polling, Retry, Timeouts
+from ._errors import (
+    AuthenticationError,
+    ConfigError,
+    DownloadError,
+    FluxError,
+    JobError,
+    TransportError,
+)
+from ._events import Event, JobReady
+from ._fetch import Fetch
+from ._inputs import resolve
+from ._ledgers import ForgetfulLedger
+from ._models import (
+    ImageRequest,
+    Job,
+    Ledger,
+    Observer,
+    Pending,
+    Ready,
+    Saved,
+    Secret,
+    Sink,
+    Stored,
+    Transport,
+)
+from ._protocol import Missing, News, Unclear, is_known
+from ._providers import Provider, choose
+from ._rows import request_from
+from ._sinks import FileSink, MemorySink
+from ._submits import Submission, Submits, typical_seconds
+from ._transport import AiohttpTransport
+from ._watch import Watch
+from ._wire import Wire, now
+
+logger = logging.getLogger("fluxasync")
+
+#: threads for image inputs and single files; a batch's sink has its own
+DISK_THREADS = 2
+
+_FORGETFUL = ForgetfulLedger()
+
+
+class FluxSession:
+    """An account's worth of jobs: `submit`, `poll`, `watch`, `download`, `generate`, `collect`.
+
+    Use it as `async with FluxSession() as flux:`; constructing does no I/O. Share one session
+    among all tasks of an app: it holds the connections and the count of active jobs.
+
+    Args:
+        provider: `"cometapi"`, `"bfl"` or a Provider; None is the one whose key variable is set.
+        api_key: the key; None reads the provider's variable (COMETAPI_KEY, BFL_API_KEY).
+        base_url: another address of the same wire shape; may carry a path prefix. A loopback
+            address needs no key.
+        limits, retry, polling, timeouts, budget: see the classes; `limits=24` is 24 jobs in
+            flight, `budget="5.00"` a cap in US dollars.
+        transport: what does HTTP, for tests; None is aiohttp.
+        on_event: called synchronously with every event; what it raises is logged once.
+
+    Raises ConfigError on entry when the key is missing.
+    """
+
+    def __init__(
+        self,
+        provider: Provider | str | None = None,
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        limits: Limits | int | None = None,
+        retry: Retry | None = None,
+        polling: Polling | float | None = None,
+        timeouts: Timeouts | None = None,
+        budget: Budget | Decimal | float | str | None = None,
+        transport: Transport | None = None,
+        on_event: Observer | None = None,
+    ) -> None:
+        self._wanted = (provider, Secret(api_key) if api_key else None, base_url)
+        self.retry = retry or Retry()
+        self.polling = Polling.of(polling)
+        self.timeouts = timeouts or Timeouts()
+        self._transport_given = transport
+        self._on_event = on_event
+        self._submits = Submits(
+            limits=Limits.of(limits), max_cost=Budget.of(budget).max_cost, emit=self.emit
+        )
+        self._downloads = asyncio.Semaphore(self.limits.downloads)
+        self._dice = random.Random()  # noqa: S311 — jitter, not secrets
+        self._warned: set[str] = set()
+        self._stack: AsyncExitStack | None = None
+
+    async def __aenter__(self) -> Self:
+        provider, api_key, base_url = self._wanted
+        self._provider, key = choose(
+            provider, api_key=api_key, base_url=base_url, environ=os.environ
+        )
+        async with AsyncExitStack() as stack:
+            self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="fluxasync-disk")
+            stack.push_async_callback(_joined, self._disk)
+            self._wire = Wire(
+                await self._opened_transport(stack), self._provider, key, lambda: self.timeouts
+            )
+            self._stack = stack.pop_all()
+        return self
+
+    async def _opened_transport(self, stack: AsyncExitStack) -> Transport:
+        if self._transport_given is not None:
+            return self._transport_given
+        loopback = self._provider.is_loopback
+        transport = AiohttpTransport(timeouts=self.timeouts, allow_loopback=loopback)
+        return await stack.enter_async_context(transport)
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        stack, self._stack = self._stack, None
+        try:
+            await self._submits.finish()
+        finally:
+            if stack is not None:
+                await stack.aclose()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._stack is None else f"{self.in_flight} in flight"
+        left = f", {len(self.unclaimed)} unclaimed" if self.unclaimed else ""
+        return f"<FluxSession {state}{left}>"
+
+    @property
+    def provider(self) -> Provider:
+        """Who serves the models; known after entry."""
+        return self._provider
+
+    @property
+    def limits(self) -> Limits:
+        """The limits in force; assign new ones at any time."""
+        return self._submits.limiter.limits
+
+    @limits.setter
+    def limits(self, limits: Limits | int) -> None:
+        limits = Limits.of(limits)
+        more = limits.downloads - self.limits.downloads
+        if more < 0:  # downloads under way end on the places they have
+            self._downloads = asyncio.Semaphore(limits.downloads)
+        for _ in range(more):
+            self._downloads.release()
+        self._submits.limiter.limits = limits
+
+    @property
+    def in_flight(self) -> int:
+        """Active jobs, as far as the server has said, and POSTs under way."""
+        return self._submits.limiter.in_flight
+
+    @property
+    def unclaimed(self) -> tuple[Job, ...]:
+        """Jobs that were accepted (and may be charged) but delivered to nobody, because their
+        caller was cancelled. `collect` one to have its image."""
+        return tuple(self._submits.unclaimed.values())
+
+    def gate(self) -> Gate:
+        """Return a new gate before submissions, shut with the session's own."""
+        return Gate(self._submits.gate)
+
+    def ends_run(self, error: FluxError) -> bool:
+        """Say whether no further submission of this session can succeed after this error."""
+        return self._submits.ends_run(error)
+
+    async def settled(self) -> None:
+        """Wait until no POST is under way, so that what they are recorded in may close."""
+        await self._submits.settled()
+
+    async def generate(
+        self,
+        prompt: str | ImageRequest,
+        *,
+        to: str | os.PathLike[str] | Sink | None = None,
+        ledger: Ledger = _FORGETFUL,
+        priority: int = 0,
+        gate: Gate | None = None,
+        on_job: Callable[[Job], None] | None = None,
+        **parameters: Any,
+    ) -> Saved:
+        """Make one image, the whole way, and return it.
+
+        `to` is a file that does not exist yet, a sink, or None: then the bytes are in
+        `saved.data`. Parameters are the model's own, checked before anything is spent. `on_job`
+        hands the job out as soon as it is paid. Raises FluxError; when cancelled after the job
+        was accepted, the job is listed in `unclaimed`.
+        """
+        sink = self._sink(to)
+        request = _requested(prompt, parameters, sink)
+        if isinstance(sink, FileSink):
+            await sink.preflight()
+        job = await self.submit(request, ledger=ledger, priority=priority, gate=gate)
+        if on_job is not None:
+            on_job(job)
+        return await self.collect(job, to=sink)
+
+    async def submit(
+        self,
+        request: ImageRequest,
+        *,
+        ledger: Ledger = _FORGETFUL,
+        priority: int = 0,
+        gate: Gate | None = None,
+    ) -> Job:
+        """Wait for a slot, send the request once, and return the job that the server accepted.
+
+        Sends again by itself only what certainly was not taken (429, 503 with Retry-After, no
+        connection), for `retry.patience` seconds at most. Raises ConfigError and InvalidRequest
+        for requests that cannot be, TransportError(sent=True) when the answer never arrived: the
+        job may have been charged. Higher `priority` goes first.
+        """
+        request = await self._prepared(request)
+        return await self._submits.submit(
+            Submission(
+                request=request,
+                wire=self._wire,
+                ledger=ledger,
+                gate=gate or self._submits.gate,
+                priority=priority,
+                retry=self.retry,
+                job_timeout=self.timeouts.job,
+                disk=self._disk,
+            )
+        )
+
+    async def poll(self, job: Job) -> Pending | Ready:
+        """Ask once. Raises JobError for a job that ended badly and TransportError when the answer
+        told nothing (ask again later)."""
+        news = await self._ask(job)
+        match news:
+            case Pending() | Ready():
+                return news
+            case Missing():
+                return Pending(job=job, status="Task not found")
+            case Unclear():
+                raise TransportError(f"no news of the job: {news.reason}", sent=True)
+        raise news
+
+    async def watch(self, job: Job) -> Ready:
+        """Poll until the job's image can be fetched.
+
+        Raises JobError: Moderated, JobFailed, JobLost, or DeadlineExceeded after `timeouts.job`
+        seconds. A failed poll decides nothing. The job's slot is free when this returns.
+        """
+        self._check_open()
+        watch = Watch(
+            job,
+            typical=typical_seconds(job.model),
+            polling=self.polling,
+            retry=self.retry,
+            timeout=self.timeouts.job,
+            now=now(),
+        )
+        step: Ready | float = watch.first(now(), dice=self._dice.random())
+        try:
+            while not isinstance(step, Ready):
+                await asyncio.sleep(step)
+                step = watch.decide(await self._ask(job), now(), dice=self._dice.random())
+        except asyncio.CancelledError:
+            self._submits.hold(job)
+            raise
+        except AuthenticationError as error:
+            self._submits.hold(job)
+            self._submits.end_if_hopeless(error)
+            raise
+        except JobError:
+            self._submits.release(job)
+            raise
+        self.emit(JobReady(job=job, polls=step.polls, in_flight=self.in_flight))
+        return step
+
+    async def download(
+        self, ready: Ready, *, to: str | os.PathLike[str] | Sink | None = None
+    ) -> Saved:
+        """Fetch a Ready job's image and keep it, whole and verified.
+
+        A dead URL is asked for afresh once. Raises DownloadError (Expired) and SinkError.
+        """
+        sink = self._sink(to)
+        async with self._downloads:
+            began = now()
+            fetch = Fetch(self._wire, self._ask, sink, self.retry, self.limits.max_image_bytes)
+            ready, stored = await fetch.run(ready)
+            took = now() - began
+        return _saved(ready, stored, download_seconds=took)
+
+    async def collect(self, job: Job, *, to: str | os.PathLike[str] | Sink | None = None) -> Saved:
+        """Watch and download a job that was accepted earlier, here or in another process."""
+        try:
+            saved = await self.download(await self.watch(job), to=to)
+        except (JobError, DownloadError):
+            self._submits.unclaimed.pop(job.job_id, None)
+            raise
+        except BaseException:  # cancelled, no disk, no key: the job is still there
+            self._submits.leave(job)
+            raise
+        self._submits.unclaimed.pop(job.job_id, None)
+        return saved
+
+    def _check_open(self) -> None:
+        if self._stack is None:
+            raise ConfigError("the session is not open: use `async with FluxSession() as flux:`")
+
+    async def _prepared(self, request: ImageRequest) -> ImageRequest:
+        self._check_open()
+        if request.n != 1:
+            raise ConfigError(f"n={request.n}: one submission is one image; use a Batch for more")
+        if find(request.model) is None:
+            self._warn_once(f"unknown model {request.model!r}: passed on unchecked, no price known")
+        return await resolve(checked(request), executor=self._disk)
+
+    async def _ask(self, job: Job) -> News:
+        news = await self._wire.ask(job)
+        match news:
+            case Ready() | JobError():
+                self._submits.release(job)
+            case Pending() if not is_known(news.status):
+                self._warn_once(f"unknown status {news.status!r}: taken as still running")
+        return news
+
+    def _sink(self, to: str | os.PathLike[str] | Sink | None) -> Sink:
+        limit = self.limits.max_image_bytes
+        if to is None:
+            return MemorySink(max_bytes=limit)
+        if isinstance(to, str | os.PathLike):
+            return FileSink(Path(to), max_bytes=limit, executor=self._disk)
+        return to
+
+    def emit(self, event: Event) -> None:
+        """Show an event to the observer, if there is one."""
+        if self._on_event is None:
+            return
+        try:
+            self._on_event(event)
+        except Exception:  # an observer is the user's code: whatever it raises stays outside
+            self._warn_once("an on_event observer failed; the run goes on", exc_info=True)
+
+    def _warn_once(self, message: str, *, exc_info: bool = False) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            logger.warning("%s", message, exc_info=exc_info)
+
+
+def _requested(
+    prompt: str | ImageRequest, parameters: Mapping[str, Any], sink: Sink
+) -> ImageRequest:
+    if isinstance(prompt, ImageRequest):
+        if parameters:
+            raise ConfigError("give parameters inside the ImageRequest, not beside it")
+        request = prompt
+    else:
+        request = request_from({"prompt": prompt, **parameters}, allow_extras=False)
+    if isinstance(sink, FileSink) and request.output_format is None and sink.output_format:
+        request = evolve(request, output_format=sink.output_format)
+    return request
+
+
+def _saved(ready: Ready, stored: Stored, *, download_seconds: float) -> Saved:
+    job = ready.job
+    timings = {
+        "submit": job.submit_seconds,
+        "watch": ready.watch_seconds,
+        "generate": ready.generate_seconds,
+        "download": download_seconds,
+        "polls": ready.polls,
+    }
+    return Saved(
+        request=job.request,
+        job=job,
+        stored=stored,
+        index=0 if job.request is None else job.request.index,
+        seed=ready.seed,
+        prompt=ready.prompt,
+        cost=job.price if job.cost is None else job.cost,
+        timings={step: round(took, 4) for step, took in timings.items() if took is not None},
+    )
+
+
+async def _joined(executor: ThreadPoolExecutor) -> None:
+    """Wait for its threads off the loop: a cancelled await does not stop a thread."""
+    await asyncio.to_thread(executor.shutdown)

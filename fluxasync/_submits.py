@@ -1,0 +1,290 @@
+"""One submission as a unit, and the slots of what was accepted.
+
+Intent → POST → record runs as a task of its own: from its first byte it may cost money, so a
+cancelled caller leaves at once while the answer is still read and recorded. A slot is taken in
+`submit`; it is given back in `release`, when a poll has seen the job's end, or by a timer when
+nobody asks any more. The one retry loop of the submit phase is here: push-back and outages pause
+every submission, because they are never one request's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
+from decimal import Decimal
+
+from attrs import evolve, frozen
+
+from ._breakers import Gate, ends_run, is_lasting
+from ._catalog import find
+from ._config import Limits, Retry
+from ._errors import BudgetExceeded, FluxError, TransportError
+from ._events import Event, JobSubmitted, Paused, Resumed
+from ._inputs import wire_images
+from ._limiter import Lease, Limiter
+from ._models import ImageRequest, Job, Ledger, Refused, Verdict
+from ._money import Purse, price
+from ._schedule import retry_delay
+from ._wire import Wire, now
+
+logger = logging.getLogger("fluxasync")
+
+#: seconds a model takes of which the catalogue knows nothing
+UNKNOWN_TYPICAL = 6.0
+#: what a p90 duration is to a typical one (log-normal, sigma 0.35): a slot nobody watches is
+#: held that long, because the server still counts its job
+P90_SHARE = 1.6
+#: job ids remembered to notice one that comes twice
+RECENT_IDS = 10_000
+
+_Held = tuple[Lease, asyncio.TimerHandle]
+
+
+@frozen(kw_only=True)
+class Submission:
+    """One image's way to a job: what to send, over what, recorded where, how patiently."""
+
+    request: ImageRequest
+    wire: Wire
+    ledger: Ledger
+    gate: Gate
+    priority: int
+    retry: Retry
+    job_timeout: float
+    disk: Executor
+
+
+class Submits:
+    """Owns the slots, the gate, the purse and the submit tasks of one session."""
+
+    def __init__(
+        self,
+        *,
+        limits: Limits,
+        max_cost: Decimal | None,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self.limiter = Limiter(limits)
+        self.gate = Gate()
+        self.purse = Purse(max_cost)
+        self.unclaimed: dict[str, Job] = {}
+        self._emit = emit
+        self._dice = random.Random()  # noqa: S311 — jitter, not secrets
+        self._tasks: set[asyncio.Task[Job | Refused]] = set()
+        self._held: dict[str, _Held] = {}
+        self._recent_ids: dict[str, None] = {}
+        self._refunds = asyncio.Condition()
+        self._key_worked = False
+        self._trouble_since: float | None = None  #: first refusal since a job was accepted
+        self._episodes = 0
+
+    async def submit(self, submission: Submission) -> Job:
+        """Wait for a slot, POST, and wait out push-back; see `FluxSession.submit`."""
+        group, cap = _group(submission.request.model)
+        gate, priority = submission.gate, submission.priority
+        while True:
+            lease = await self.limiter.take(group, cap, gate=gate, priority=priority)
+            answer = await self._owned(self._post(submission, lease))
+            if isinstance(answer, Job):
+                return answer
+            if answer.verdict in {Verdict.REJECTED, Verdict.AMBIGUOUS}:
+                raise answer.error
+            if self._is_over(answer.error, submission.retry):
+                raise answer.error
+
+    def release(self, job: Job) -> None:
+        """Give a job's slot back: its one giver; a second time does nothing."""
+        held = self._held.pop(job.job_id, None)
+        if held is not None:
+            lease, timer = held
+            timer.cancel()
+            self.limiter.give(lease)
+
+    def hold(self, job: Job) -> None:
+        """Keep an unwatched job's slot as long as the server may still be counting it."""
+        held = self._held.get(job.job_id)
+        if held is not None:
+            lease, timer = held
+            timer.cancel()
+            self._keep(job, lease, seconds=P90_SHARE * typical_seconds(job.model))
+
+    def leave(self, job: Job) -> None:
+        """List a paid job that nobody waits for any more."""
+        if job.job_id not in self.unclaimed:
+            self.unclaimed[job.job_id] = job
+            logger.warning(
+                "job %s was accepted but nobody waits for it: collect(job) gets its image "
+                "(polling URL %s)",
+                job.job_id,
+                job.polling_url,
+            )
+
+    def end_if_hopeless(self, error: FluxError) -> None:
+        """Shut the gate where no further submission can succeed after this error."""
+        if self.ends_run(error):
+            self.gate.shut(error)
+
+    def ends_run(self, error: FluxError) -> bool:
+        return ends_run(error, key_worked=self._key_worked)
+
+    async def settled(self) -> None:
+        """Wait until no POST is under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def finish(self) -> None:
+        """Wait for POSTs under way. A cancellation stops waiting: they end in doubt."""
+        try:
+            await self.settled()
+        finally:
+            left = tuple(self._tasks)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
+    async def _owned(self, story: Coroutine[None, None, Job | Refused]) -> Job | Refused:
+        """Run a submission as a task of the session's own.
+
+        Shielded for the money: what a caller's cancellation must not tear is the way from the
+        first byte of the POST to the record of its answer.
+        """
+        task = asyncio.create_task(story)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(self._leave_answer)
+            raise
+
+    def _leave_answer(self, task: asyncio.Task[Job | Refused]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            answer = task.result()
+            if isinstance(answer, Job):
+                self.hold(answer)
+                self.leave(answer)
+
+    async def _post(self, submission: Submission, lease: Lease) -> Job | Refused:
+        """Intent → POST → record: one unit, one attempt."""
+        request, ledger = submission.request, submission.ledger
+        cost = price(request)
+        answer: Job | Refused | None = None
+        try:
+            images = await wire_images(request, executor=submission.disk)
+            await self._reserve(cost)
+            try:
+                await ledger.intent(request, price=cost)
+            except BaseException:
+                await self._account(None, cost)
+                raise
+            answer = self._unique(await submission.wire.submit(request, images), cost)
+            self._place(answer, lease, submission)
+            await self._account(answer, cost)
+            await ledger.answered(request, answer)
+        except BaseException:
+            if answer is None:
+                self.limiter.give(lease)
+            elif isinstance(answer, Job):
+                self.leave(answer)  # paid, and its caller will not be told of it
+            raise
+        return answer
+
+    def _unique(self, answer: Job | Refused, cost: Decimal | None) -> Job | Refused:
+        if not isinstance(answer, Job):
+            return answer
+        if answer.job_id in self._recent_ids:
+            repeated = TransportError("the server gave the id of another job", sent=True)
+            return Refused(verdict=Verdict.AMBIGUOUS, error=repeated)
+        self._recent_ids[answer.job_id] = None
+        if len(self._recent_ids) > RECENT_IDS:
+            del self._recent_ids[next(iter(self._recent_ids))]
+        return evolve(answer, price=cost)
+
+    def _place(self, answer: Job | Refused, lease: Lease, submission: Submission) -> None:
+        """Keep the slot for what the server counts, give it back for what it does not."""
+        if isinstance(answer, Job):
+            # whoever never asks again still frees the slot once the job cannot be running
+            self._keep(answer, lease, seconds=submission.job_timeout)
+            self._accepted(answer)
+        elif answer.verdict is Verdict.AMBIGUOUS:
+            seconds = P90_SHARE * typical_seconds(submission.request.model)
+            asyncio.get_running_loop().call_later(seconds, self.limiter.give, lease)
+        else:
+            if answer.verdict is not Verdict.REJECTED:
+                # before the slot goes on: the next in line must not run into the same wall
+                self._obey(answer, submission.retry)
+            self.limiter.give(lease)
+
+    def _keep(self, job: Job, lease: Lease, *, seconds: float) -> None:
+        timer = asyncio.get_running_loop().call_later(seconds, self.release, job)
+        self._held[job.job_id] = lease, timer
+
+    def _accepted(self, job: Job) -> None:
+        self._key_worked = True
+        if self._trouble_since is not None:
+            self._trouble_since, self._episodes = None, 0
+            self._emit(Resumed())
+        self._emit(JobSubmitted(job=job, in_flight=self.limiter.in_flight))
+
+    def _obey(self, refused: Refused, retry: Retry) -> None:
+        """Pause all submissions, or shut the gate when waiting cannot help. Refusals that arrive
+        within a pause belong to its episode: they do not make the next one longer."""
+        if self._trouble_since is None:
+            self._trouble_since = now()
+        if self._is_over(refused.error, retry):
+            self.end_if_hopeless(refused.error)
+            return
+        self._episodes += not self.limiter.is_paused
+        delay = refused.retry_after
+        if delay is None:
+            delay = retry_delay(
+                self._episodes,
+                initial=retry.initial,
+                maximum=retry.maximum,
+                dice=self._dice.random(),
+            )
+        self.limiter.pause(delay)
+        self._emit(Paused(seconds=delay, reason=str(refused.error)))
+
+    def _is_over(self, error: FluxError, retry: Retry) -> bool:
+        """Waiting cannot help, or patience has run out."""
+        since = self._trouble_since
+        return is_lasting(error) or (since is not None and now() - since > retry.patience)
+
+    async def _reserve(self, cost: Decimal | None) -> None:
+        """Take the price out of the budget before the POST; wait where a POST under way may still
+        give some back."""
+        async with self._refunds:
+            while not self.purse.fits(cost):
+                if not self.purse.fits_later(cost):
+                    raise BudgetExceeded(
+                        f"one more image (${cost}) would go over the cap of "
+                        f"${self.purse.max_cost}; raise it to go on"
+                    )
+                await self._refunds.wait()
+            self.purse.reserve(cost)
+
+    async def _account(self, answer: Job | Refused | None, cost: Decimal | None) -> None:
+        match answer:
+            case Job():
+                self.purse.charge(cost, answer.cost)
+            case Refused(verdict=Verdict.AMBIGUOUS):
+                self.purse.doubt(cost)
+            case _:
+                self.purse.release(cost)
+        async with self._refunds:
+            self._refunds.notify_all()
+
+
+def typical_seconds(model: str | None) -> float:
+    """The catalogue's usual duration of a model, or a guess for one it does not know."""
+    known = None if model is None else find(model)
+    return UNKNOWN_TYPICAL if known is None else known.typical_seconds
+
+
+def _group(model: str) -> tuple[str, int | None]:
+    known = find(model)
+    return ("account", None) if known is None else (known.group, known.active_limit)
