@@ -1,0 +1,84 @@
+"""The two helpers for those who want an image, or a folder of them, in one line.
+
+They open a session, call the same verbs everybody else calls, and return: no second code path.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from ._batch import Batch
+from ._config import Budget, Limits, Polling
+from ._models import Observer, Saved
+from ._providers import Provider
+from ._session import FluxSession
+from ._summary import Summary
+
+
+async def generate(
+    prompt: str,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    model: str = "flux-dev",
+    provider: Provider | str | None = None,
+    api_key: str | None = None,
+    base_url: str | None = None,
+    **parameters: Any,
+) -> Saved:
+    """Make one image and return it: in the file `out`, or with its bytes in `saved.data`.
+
+    Parameters are the model's own. For more than one image keep a FluxSession. Raises FluxError.
+    """
+    async with FluxSession(provider, api_key=api_key, base_url=base_url) as flux:
+        return await flux.generate(prompt, to=out, model=model, **parameters)
+
+
+async def run(
+    source: Any,
+    *,
+    out: str | os.PathLike[str],
+    model: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    n: int = 1,
+    name: str | None = None,
+    limit: int | None = None,
+    skip_bad: bool = False,
+    provider: Provider | str | None = None,
+    api_key: str | None = None,
+    base_url: str | None = None,
+    limits: Limits | int | None = None,
+    polling: Polling | float | None = None,
+    budget: Budget | Decimal | float | str | None = None,
+    on_event: Observer | None = None,
+) -> Summary:
+    """Make every image of a source into a folder and return the run in numbers.
+
+    See Batch for the source and FluxSession for the rest. Raises the error that ended the run.
+    """
+    async with FluxSession(
+        provider,
+        api_key=api_key,
+        base_url=base_url,
+        limits=limits,
+        polling=polling,
+        budget=budget,
+        on_event=on_event,
+    ) as flux:
+        batch = Batch(
+            flux,
+            source,
+            out=out,
+            model=model,
+            parameters=parameters,
+            n=n,
+            name=name,
+            limit=limit,
+            skip_bad=skip_bad,
+        )
+        async with batch:
+            async for _ in batch:
+                pass
+        return batch.summary
