@@ -1,0 +1,243 @@
+"""The command line: arguments → the library's own values → one event loop, and no logic of its own.
+
+A folder, because it has several stories: `_options` (what is written), `_runs` (the errands),
+`_errand` and `_signals` (how they end), `_exits` (the codes), `_terminal` and `_shown` (what is
+seen), `_practice` (the simulator), `_catalogue` (the models). Everything that brings aiohttp is
+imported inside a command, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
+
+from .. import __version__
+from .._errors import ConfigError, FluxError
+from ._exits import USAGE, exit_code
+from ._options import Options
+from ._terminal import Terminal
+
+app = App(
+    name="fluxasync",
+    help="Batch image generation with Flux models: prompts in, verified images on disk.",
+    version=__version__,
+    help_format="plaintext",
+    default_parameter=Parameter(negative=(), show_default=False),
+)
+
+_AtLeastOne = Annotated[int, Parameter(validator=Number(gte=1))]
+
+
+@app.command
+def generate(
+    prompt: str,
+    /,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    options: Options | None = None,
+) -> int:
+    """Make one image.
+
+    Parameters
+    ----------
+    prompt
+        What to paint. Put `--` before one that starts with a dash.
+    out
+        File to write; it must not exist yet.
+    """
+    options = options or Options()
+
+    def story(errand: Any) -> Coroutine[Any, Any, None]:
+        from . import _runs
+
+        return _runs.generate(errand, prompt, out=out, options=options)
+
+    return _performed(story, options)
+
+
+@app.command
+def run(
+    source: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    options: Options | None = None,
+    in_flight: _AtLeastOne | None = None,
+    n: _AtLeastOne = 1,
+    name: str | None = None,
+    max_cost: str | None = None,
+    dry_run: bool = False,
+    skip_bad: bool = False,
+    limit: _AtLeastOne | None = None,
+    polling_lag: float | None = None,
+    grace: Annotated[float, Parameter(validator=Number(gte=0))] = 10.0,
+) -> int:
+    """Make many images.
+
+    Parameters
+    ----------
+    source
+        A .txt file (a prompt a line), a .jsonl file (an object a line), or - for stdin.
+    out
+        Folder for the images and their metadata.jsonl.
+    in_flight
+        Jobs at once; 24 unless you say otherwise.
+    n
+        Images of each prompt; 1 unless you say otherwise.
+    name
+        File-name template; {index:06}-{key:.8}.{ext} unless you say otherwise.
+    max_cost
+        Most to spend, in US dollars.
+    dry_run
+        Only say how many images, what they cost and how long they take.
+    skip_bad
+        Leave out lines that are wrong, instead of refusing the file.
+    limit
+        Make only the first so many images.
+    polling_lag
+        How late a finished job may be noticed, as a share of its usual duration.
+    grace
+        Seconds in which paid jobs may still land after Ctrl-C; 10 unless you say otherwise.
+    """
+    options = options or Options()
+
+    def story(errand: Any) -> Coroutine[Any, Any, None]:
+        from . import _runs
+
+        order = _runs.Order(
+            source=source, out=out, name=name, n=n, limit=limit, in_flight=in_flight,
+            max_cost=max_cost, polling_lag=polling_lag, grace=grace, skip_bad=skip_bad,
+            options=options,
+        )  # fmt: skip
+        return _runs.dry_run(errand, order) if dry_run else _runs.run(errand, order)
+
+    return _performed(story, options, folder=out)
+
+
+@app.command
+def simulate(
+    *,
+    port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 8787,
+    latency: str | None = None,
+    limit: _AtLeastOne | None = None,
+    fault: tuple[str, ...] = (),
+    seed: int | None = None,
+    with_parent: Annotated[bool, Parameter(show=False)] = False,
+) -> int:
+    """Run the practice server until Ctrl-C.
+
+    Parameters
+    ----------
+    port
+        Port on loopback: 8787 unless you say otherwise; 0 takes a free one.
+    latency
+        Seconds a job runs, as A..B; by default each model's usual time.
+    limit
+        Active jobs allowed.
+    fault
+        A misbehaviour and how often, as NAME:RATE, for example 429:0.1. Repeatable.
+    seed
+        Makes the same history again.
+    """
+    terminal = Terminal()
+
+    async def story() -> int:
+        from ..simulator import Scenario
+        from ._practice import serve
+
+        try:
+            scenario = Scenario.parse(faults=fault, latency=latency, limit=limit, seed=seed)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        await serve(scenario, port=port, with_parent=with_parent, terminal=terminal)
+        return 0
+
+    return _looped(story, terminal)
+
+
+@app.command
+def models(*, json: bool = False) -> int:
+    """List the models: price, parameters, limits, usual time.
+
+    Parameters
+    ----------
+    json
+        Print one JSON object a line.
+    """
+    from ._catalogue import rows, table
+
+    terminal = Terminal()
+    for line in rows() if json else table(terminal.columns):
+        terminal.out(line)
+    terminal.close()
+    return 0
+
+
+def main(tokens: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; a wrong command line is one line on stderr."""
+    try:
+        code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        terminal = Terminal()
+        terminal.say(f"fluxasync: {error} See fluxasync --help")
+        terminal.close()
+        return USAGE
+    return int(code or 0)
+
+
+def _performed(
+    story: Callable[[Any], Coroutine[Any, Any, None]],
+    options: Options,
+    *,
+    folder: Path | None = None,
+) -> int:
+    from ._errand import Errand
+
+    terminal = Terminal(quiet=options.quiet)
+    errand = Errand(terminal, json=options.json, simulated=options.simulate, folder=folder)
+    code = _looped(lambda: errand.settled(lambda: story(errand)), terminal)
+    if errand.interrupts.is_leaving:
+        # a thread that is stuck in a write would be waited for at exit
+        os._exit(code)
+    return code
+
+
+def _looped(story: Callable[[], Coroutine[Any, Any, int]], terminal: Terminal) -> int:
+    """Run the story on the fastest loop installed; whatever happens, the screen is written."""
+    handler = _Warnings(terminal)
+    logging.getLogger().addHandler(handler)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(story())
+    except FluxError as error:
+        terminal.say(f"fluxasync: {error}")
+        return exit_code(None, error, None)
+    finally:
+        logging.getLogger().removeHandler(handler)
+        terminal.close()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+class _Warnings(logging.Handler):
+    """The library's warnings as lines for people."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__(logging.WARNING)
+        self._terminal = terminal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._terminal.say(f"{record.levelname.lower()}: {self.format(record)}")

@@ -1,0 +1,116 @@
+"""What surrounds a command that spends money: signals, the screen, and how it ended.
+
+The story itself is told in `_runs`. Here every way it can end (well, by an error, by Ctrl-C once or
+more) becomes lines on stderr and an exit code. Paid jobs that nobody fetched are not listed here:
+the session warns of each with its id, and the command shows the library's warnings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._errors import ConfigError, FluxError, SinkError
+from .._models import Outcome, Saved
+from .._progress import Progress
+from ._exits import exit_code
+from ._shown import as_json, closing, complaint, outcome_row
+from ._signals import Interrupts
+from ._terminal import Terminal
+
+if TYPE_CHECKING:  # imported by the stories, after the options were judged
+    from .._batch import Batch
+
+#: complaints printed; more would scroll the first ones away, and failures.jsonl has them all
+_COMPLAINTS = 10
+
+
+class Errand:
+    """One command's dealings: watch it with `settled(story)`."""
+
+    def __init__(
+        self, terminal: Terminal, *, json: bool, simulated: bool, folder: Path | None = None
+    ) -> None:
+        self.terminal = terminal
+        self.progress = Progress(priced=not simulated)
+        self.interrupts = Interrupts(leave=self._leave)
+        self.batch: Batch | None = None  #: once it has started
+        self._json = json
+        self._simulated = simulated
+        self._folder = folder or Path()
+        self._complaints = 0
+
+    async def settled(self, story: Callable[[], Coroutine[Any, Any, None]]) -> int:
+        """Await the story; say how it ended and return the exit code."""
+        error: FluxError | None = None
+        try:
+            with self.interrupts:
+                await story()
+        except asyncio.CancelledError:
+            if self.interrupts.first is None:
+                raise
+        except FluxError as caught:
+            error = self._judged(caught)
+            self.terminal.say(f"fluxasync: {error}")
+        finally:
+            self._close()
+        summary = None if self.batch is None else self.batch.summary
+        return exit_code(summary, error, self.interrupts.first)
+
+    def show(self, outcome: Outcome) -> None:
+        """Print an image's end: its path or its row as data, or what went wrong."""
+        self.progress.update(outcome, now=asyncio.get_running_loop().time())
+        self.show_row(outcome)
+        if isinstance(outcome, Saved):
+            if not self._json:
+                self.terminal.out(str(outcome.path))
+        else:
+            self._complain(complaint(outcome))
+
+    def show_row(self, outcome: Outcome) -> None:
+        """Print an image's end as one JSON object, if those were asked for."""
+        if self._json:
+            self.terminal.out(as_json(outcome_row(outcome, self._folder)))
+
+    def stop_with(self, stop: Callable[[], None], *, grace: float) -> None:
+        """From now on the first signal calls `stop`, and says what that means."""
+
+        def say_and_stop() -> None:
+            stop()
+            self.terminal.say(f"stopping: {self._under_way(grace)}")
+
+        self.interrupts.stop = say_and_stop
+
+    def _under_way(self, grace: float) -> str:
+        paid = self.progress.under_way
+        if not paid:
+            return "nothing more is submitted; Ctrl-C again to leave at once"
+        jobs = "1 job is" if paid == 1 else f"{paid} jobs are"
+        return f"{jobs} paid and may land for {grace:g} s; Ctrl-C again to leave at once"
+
+    def _judged(self, error: FluxError) -> FluxError:
+        """A folder that cannot be used before anything was submitted is bad input, not a loss."""
+        if isinstance(error, SinkError) and not self.progress.submitted:
+            return ConfigError(str(error))
+        return error
+
+    def _complain(self, line: str) -> None:
+        self._complaints += 1
+        if self._complaints <= _COMPLAINTS:
+            self.terminal.say(line)
+        elif self._complaints == _COMPLAINTS + 1:
+            self.terminal.say(f"more went wrong: see {self._folder / 'failures.jsonl'}")
+
+    def _close(self) -> None:
+        if self.batch is None:
+            return
+        lines = list(closing(self.batch.summary, self._folder, simulated=self._simulated))
+        for line in lines[:-1]:
+            self.terminal.say(line)
+        self.terminal.note(lines[-1])
+
+    def _leave(self) -> None:
+        self._close()
+        self.terminal.close(timeout=0.2)

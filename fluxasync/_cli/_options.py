@@ -1,0 +1,107 @@
+"""What users write, made into the library's own values.
+
+No option is checked twice: ranges and names belong to the catalogue, the template and the policies,
+which raise ConfigError with the allowed values. Odd fact: there is no `--api-key`. Arguments are
+seen by everybody on the machine (`ps`), so a key comes from the environment or a file.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Annotated, Any
+
+from attrs import frozen
+from cyclopts import Parameter
+
+from .._catalog import find, lacking, models_with
+from .._errors import ConfigError
+
+#: the model when none is named: the cheapest on the vendor page and its quick start's example
+DEFAULT_MODEL = "flux-dev"
+#: bytes; a file longer than this is not a key
+_LONGEST_KEY = 4096
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class Options:
+    """What `generate` and `run` have in common."""
+
+    model: Annotated[
+        str, Parameter(help=f"{DEFAULT_MODEL} unless you say otherwise; see fluxasync models.")
+    ] = DEFAULT_MODEL
+    param: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="A parameter of the model, as K=V: a JSON value if it is one, else text. "
+            "Repeatable.",
+        ),
+    ] = ()
+    provider: Annotated[
+        str | None,
+        Parameter(help="cometapi or bfl; by default the one whose key is set."),
+    ] = None
+    base_url: Annotated[
+        str | None, Parameter(help="Another origin of the provider, also with a path prefix.")
+    ] = None
+    key_file: Annotated[
+        Path | None,
+        Parameter(help="File with the key; else COMETAPI_KEY or BFL_API_KEY is read."),
+    ] = None
+    simulate: Annotated[
+        bool, Parameter(help="Use a practice server of our own: costs nothing, needs no key.")
+    ] = False
+    json: Annotated[bool, Parameter(help="Print one JSON object a line instead of paths.")] = False
+    quiet: Annotated[bool, Parameter(help="No progress and no summary, only what went wrong.")] = (
+        False
+    )
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The `--param` options as values.
+
+        Raises ConfigError for one without `=` and for a name that no Flux model knows: in a prompt
+        file such a key is the user's own, on the command line it can only be a slip.
+        """
+        given = dict(_parameter(text) for text in self.param)
+        model = find(self.model)
+        for name in given:
+            if model is not None and name != "extra_body" and not models_with(name):
+                raise ConfigError(f"--param {lacking(name, model, ())}")
+        return given
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"--param {text}: say NAME=VALUE, for example --param seed=7")
+    if name.strip() in ("prompt", "model"):
+        raise ConfigError(f"--param {text}: {name.strip()} has its own place on the command line")
+    try:
+        return name.strip(), json.loads(value)
+    except (ValueError, RecursionError):
+        return name.strip(), value
+
+
+def read_key(path: Path) -> tuple[str, str | None]:
+    """Return the key in the file's first line, and a warning if other users can read it.
+
+    Raises ConfigError, never showing the content, when there is no key in it.
+    """
+    try:
+        with path.open("rb") as file:
+            first_line = file.readline(_LONGEST_KEY + 1)
+            mode = path.stat().st_mode
+    except OSError as error:
+        raise ConfigError(f"--key-file {path}: {error.strerror}") from None
+    try:
+        key = first_line.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        key = ""
+    if not key or len(first_line) > _LONGEST_KEY:
+        raise ConfigError(f"--key-file {path}: its first line is not a key")
+    if mode & stat.S_IROTH:
+        return key, f"{path} can be read by every user of this machine; chmod 600 {path}"
+    return key, None

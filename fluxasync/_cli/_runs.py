@@ -1,0 +1,157 @@
+"""The two errands that spend money, each told once from top to bottom: one image, or many.
+
+No decision about money is taken here; the session and the batch take them. Their rooms are imported
+only when an errand starts, because they bring aiohttp, and `--help` must not wait for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from attrs import field, frozen
+
+from .._batch import Batch
+from .._errors import ConfigError, FluxError, SinkError
+from .._progress import showing
+from .._rows import request_from
+from .._session import FluxSession
+from ._errand import Errand
+from ._options import Options, read_key
+from ._practice import practice_server
+from ._shown import announcement, as_json, outcome_of, plan_row
+
+#: seconds one paid image may still land after the first Ctrl-C; the batch's own default
+GRACE = 10.0
+
+
+@frozen(kw_only=True)
+class Order:
+    """What `run` was asked for."""
+
+    source: str
+    out: Path | None  #: None only for a dry run
+    name: str | None = None
+    n: int = 1
+    limit: int | None = None
+    in_flight: int | None = None
+    max_cost: str | None = None
+    polling_lag: float | None = None
+    grace: float = GRACE
+    skip_bad: bool = False
+    options: Options = field(factory=Options)
+
+    def policies(self) -> dict[str, Any]:
+        """The session's policies, in their shorthands."""
+        return {
+            "limits": self.in_flight,
+            "polling": self.polling_lag,
+            "budget": self.max_cost,
+        }
+
+    def batch(self, session: FluxSession) -> Batch:
+        return Batch(
+            session,
+            self.source,
+            out=self.out,
+            name=self.name,
+            model=self.options.model,
+            parameters=self.options.parameters,
+            n=self.n,
+            limit=self.limit,
+            skip_bad=self.skip_bad,
+            grace=self.grace,
+        )
+
+
+async def generate(errand: Errand, prompt: str, *, out: Path, options: Options) -> None:
+    """Make one image."""
+    row = {"prompt": prompt, "model": options.model, **options.parameters}
+    request = request_from(row, allow_extras=False)
+    if request.n != 1:
+        raise ConfigError("generate makes one image; for more: fluxasync run - --n 4 -o DIR")
+    async with _session(errand, options) as flux, showing(errand.progress, errand.terminal):
+        errand.progress.total = 1
+        errand.stop_with(_stopper_of_one(errand), grace=GRACE)
+        try:
+            errand.show(await flux.generate(request, to=out))
+        except FluxError as error:
+            if errand.progress.submitted or not isinstance(error, ConfigError | SinkError):
+                errand.show_row(outcome_of(error, request))
+            raise
+
+
+def _stopper_of_one(errand: Errand) -> Callable[[], None]:
+    """Return what the first signal does to one image: once paid it may land, else we leave."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def stop() -> None:
+        if task is not None:
+            loop.call_later(GRACE if errand.progress.under_way else 0, task.cancel)
+
+    return stop
+
+
+async def run(errand: Errand, order: Order) -> None:
+    """Make many images; each outcome is shown as it comes."""
+    if order.out is None:
+        raise ConfigError("say which folder the images go to: -o DIR")
+    async with _session(errand, order.options, **order.policies()) as flux:
+        batch = order.batch(flux)
+        plan = await batch.check(_checking(errand))
+        for line in announcement(plan, batch.estimate, simulated=order.options.simulate):
+            errand.terminal.note(line)
+        errand.progress.total = plan.images
+        async with batch, showing(errand.progress, errand.terminal):
+            errand.batch = batch
+            errand.stop_with(batch.stop, grace=order.grace)
+            async for outcome in batch:
+                errand.show(outcome)
+                await errand.terminal.room()
+
+
+async def dry_run(errand: Errand, order: Order) -> None:
+    """Say what the run would make, cost and take; needs no key and sends nothing."""
+    options = order.options
+    flux = FluxSession(options.provider, base_url=options.base_url, **order.policies())
+    batch = order.batch(flux)
+    plan = await batch.check(_checking(errand))
+    *notes, price = announcement(plan, batch.estimate, simulated=options.simulate)
+    for line in notes:
+        errand.terminal.note(line)
+    errand.terminal.out(as_json(plan_row(plan, batch.estimate)) if options.json else price)
+
+
+@asynccontextmanager
+async def _session(errand: Errand, options: Options, **policies: Any) -> AsyncIterator[FluxSession]:
+    async with AsyncExitStack() as stack:
+        base_url, key = options.base_url, _key(errand, options)
+        if options.simulate:
+            if base_url is not None:
+                raise ConfigError("--simulate starts a server of its own: leave out --base-url")
+            # a made-up key, so that the real one does not even reach our own practice server
+            base_url, key = await stack.enter_async_context(practice_server()), "practice"
+        session = FluxSession(
+            options.provider,
+            api_key=key,
+            base_url=base_url,
+            on_event=errand.progress,
+            **policies,
+        )
+        yield await stack.enter_async_context(session)
+
+
+def _key(errand: Errand, options: Options) -> str | None:
+    if options.key_file is None:
+        return None
+    key, warning = read_key(options.key_file)
+    if warning is not None:
+        errand.terminal.say(f"warning: {warning}")
+    return key
+
+
+def _checking(errand: Errand) -> Callable[[int], None]:
+    return lambda rows: errand.terminal.status(f"{rows:,} lines checked")

@@ -1,0 +1,79 @@
+"""What Ctrl-C means while money is under way: first politely, then soon, then now.
+
+The library installs no signal handlers; the command does, for as long as it waits on paid work.
+The first SIGINT, SIGTERM or SIGHUP stops new submissions, the second stops waiting, the third
+leaves at once. Odd fact: shells start background jobs with SIGINT ignored, so the handlers are
+installed whatever was set before; only an ignored SIGHUP stays ignored, because `nohup` asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from types import TracebackType
+
+#: seconds from the second signal until closing down is itself cut short, and until we leave
+_CLOSING = 1.0
+_LEAVING = 1.8
+
+
+class Interrupts:
+    """Turns signals into `stop` and then into cancellation of the task that entered this.
+
+    `stop` is called at the first signal and may be changed while running; None means that nothing
+    is paid yet, and the task is cancelled. `leave` is called last, before the process ends.
+    """
+
+    def __init__(self, *, leave: Callable[[], None]) -> None:
+        self.first: signal.Signals | None = None  #: which one came first; the exit code's
+        self.stop: Callable[[], None] | None = None
+        self._leave = leave
+        self._count = 0
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether a second signal came: nothing may be waited for any more."""
+        return self._count > 1
+
+    def __enter__(self) -> Interrupts:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._signals = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            self._signals.append(signal.SIGHUP)
+        for number in self._signals:
+            self._loop.add_signal_handler(number, self._on_signal, number)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number in self._signals:
+            self._loop.remove_signal_handler(number)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        self._count += 1
+        if self._count == 1:
+            self.first = number
+            (self.stop or self._cancel)()
+        elif self._count == 2:
+            self._cancel()
+            # closing waits for answers that are worth money; after this long it no longer does
+            self._loop.call_later(_CLOSING, self._cancel)
+            self._loop.call_later(_LEAVING, self._exit)
+        else:
+            self._exit()
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _exit(self) -> None:
+        self._leave()
+        # not sys.exit: a thread stuck in a write would be waited for without end
+        os._exit(128 + (self.first or signal.SIGINT))

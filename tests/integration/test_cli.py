@@ -1,0 +1,511 @@
+"""The command over real sockets: what it prints, what it costs, and how it ends.
+
+One practice server, in a process of its own, serves the whole file; charges are read from its
+ledger. Commands that must meet signals or broken pipes are started as processes too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
+
+from fluxasync._cli import main
+
+MODULE = (sys.executable, "-m", "fluxasync")
+#: the model with the shortest usual duration, so that the first poll comes soonest
+FAST = ("--model", "flux-2-klein-4b")
+CANARY = "sk-canary-8c1f40"
+
+
+class Practice:
+    """A simulator in a child process: its URL, and what its ledger says."""
+
+    def __init__(self, *options: str) -> None:
+        self._child = subprocess.Popen(
+            [*MODULE, "simulate", "--port", "0", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self._child.stdout is not None
+        self.url = self._child.stdout.readline().strip()
+
+    def ledger(self) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self.url}/simulator/ledger") as answer:  # noqa: S310
+            return dict(json.load(answer))
+
+    def charges(self) -> int:
+        return int(self.ledger()["charges"])
+
+    def end(self) -> str:
+        """Press Ctrl-C and return what it said last."""
+        self._child.send_signal(signal.SIGINT)
+        _, said = self._child.communicate(timeout=10)
+        return said
+
+
+@contextlib.contextmanager
+def practice(*options: str) -> Iterator[Practice]:
+    server = Practice(*options)
+    try:
+        yield server
+    finally:
+        server.end()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Practice]:
+    with practice("--latency", "0..0") as running:
+        yield running
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.txt"
+    path.write_text("a red fox in snow\nein “stiller” See\n夜の灯台\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def cli(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, list[str], list[str]]]:
+    """Run a command in this process: exit code, lines of stdout, lines of stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, list[str], list[str]]:
+        code = main([str(argument) for argument in arguments])
+        shown = capfd.readouterr()
+        return code, shown.out.splitlines(), shown.err.splitlines()
+
+    return run
+
+
+def test_run_prints_paths_as_data_and_the_rest_for_people(
+    cli: Any, server: Practice, prompts: Path
+) -> None:
+    """Standard output is the saved files; stderr starts with the price and ends with the sum."""
+    code, out, err = cli("run", prompts, "-o", "images", "--base-url", server.url, *FAST)
+    assert code == 0
+    assert {Path(line) for line in out} == set(Path("images").glob("*.jpg"))
+    assert err[0] == "3 images, $0.042 by the catalogue, about 2 s at 24 in flight"
+    assert re.fullmatch(r"3 saved, 0 failed, \$0\.0\d+, \d\.\d s → images/", err[-1])
+
+
+@pytest.mark.slow
+def test_run_with_json_prints_an_object_for_each_outcome(
+    cli: Any, server: Practice, prompts: Path
+) -> None:
+    """A program reads outcomes line by line, in the columns of metadata.jsonl."""
+    code, out, _ = cli("run", prompts, "-o", "images", "--base-url", server.url, "--json", *FAST)
+    rows = sorted((json.loads(line) for line in out), key=lambda row: row["index"])
+    assert code == 0
+    assert [row["prompt"] for row in rows] == prompts.read_text(encoding="utf-8").splitlines()
+    assert all(row["outcome"] == "saved" and Path(row["path"]).is_file() for row in rows)
+
+
+@pytest.mark.slow
+def test_quiet_run_says_nothing_when_nothing_is_wrong(
+    cli: Any, server: Practice, prompts: Path
+) -> None:
+    """For cron: data only, unless something went wrong."""
+    code, out, err = cli("run", prompts, "-o", "images", "--base-url", server.url, "--quiet", *FAST)
+    assert (code, len(out), err) == (0, 3, [])
+
+
+@pytest.mark.slow
+def test_simulate_needs_no_key_and_says_that_it_costs_nothing(cli: Any, prompts: Path) -> None:
+    """The first thing a new user tries works, and nobody mistakes it for a bill."""
+    code, out, err = cli("run", prompts, "-o", "images", "--simulate", *FAST)
+    assert (code, len(out)) == (0, 3)
+    assert err[0].endswith("; simulated: costs nothing")
+    assert "$0.00 (simulated)" in err[-1]
+
+
+def test_generate_makes_the_file_that_was_asked_for(cli: Any, server: Practice) -> None:
+    """One prompt, one file, its parameters as given."""
+    code, out, _ = cli(
+        "generate", "a fox", "-o", "fox.png", "--base-url", server.url,
+        "--param", "width=512", "--param", "height=256", "--param", "output_format=png",
+        "--json", *FAST,
+    )  # fmt: skip
+    row = json.loads(out[0])
+    assert code == 0
+    assert (row["path"], row["width"], row["height"]) == ("fox.png", 512, 256)
+    assert Path("fox.png").stat().st_size == row["bytes"]
+
+
+def test_dry_run_needs_no_key_and_sends_nothing(cli: Any, server: Practice, prompts: Path) -> None:
+    """The price is known before there is an account, and nothing is written."""
+    charged = server.charges()
+    code, out, err = cli("run", prompts, "--n", "4", "--in-flight", "2", "--dry-run")
+    assert (code, err) == (0, [])
+    assert out[0].startswith("12 images, $0.30 by the catalogue, about")
+    assert out[0].endswith("at 2 in flight")
+    assert server.charges() == charged
+
+
+def test_keys_that_only_the_metadata_carries_are_named_once(cli: Any, tmp_path: Path) -> None:
+    """A key of the user's own is told before anything is spent; it is not sent."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "a", "shelf": 3}\n{"prompt": "b", "shelf": 4}\n')
+    code, _, err = cli("run", rows, "--dry-run")
+    assert (code, err) == (0, ["kept as metadata, not sent: shelf"])
+
+
+FILES = {
+    "good.txt": b"a fox\n",
+    "bad.jsonl": b'{"prompt": "a fox"}\n{"prompt": \n',
+    "empty-prompt.jsonl": b'{"prompt": "a fox"}\n\n{"prompt": ""}\n',
+    "latin.txt": b"a fox\nein B\xe4r\n",
+    "misspelt.jsonl": b'{"prompt": "a fox", "widht": 512}\n',
+    "size.jsonl": b'{"prompt": "a fox", "width": 1023}\n',
+    "taken": b"",
+}
+
+URL = "the practice server's"
+TO = ("--base-url", URL)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param(("run", "good.txt", "-o", "x"), ("COMETAPI_KEY", "--simulate"), id="no key"),
+        pytest.param(("run", "bad.jsonl", "-o", "x", *TO), ("bad.jsonl line 2",), id="F130 JSON"),
+        pytest.param(
+            ("run", "empty-prompt.jsonl", "-o", "x", *TO),
+            ("empty-prompt.jsonl line 3", "empty"),
+            id="F130 empty prompt",
+        ),
+        pytest.param(("run", "latin.txt", "-o", "x", *TO), ("latin.txt line 2",), id="F133"),
+        pytest.param(("run", "misspelt.jsonl", "-o", "x", *TO), ("width?",), id="misspelt key"),
+        pytest.param(("run", "size.jsonl", "-o", "x", *TO), ("1023", "1024"), id="wrong size"),
+        pytest.param(("run", "none.txt", "-o", "x", *TO), ("none.txt",), id="no such file"),
+        pytest.param(("run", "good.txt", *TO), ("-o",), id="no folder"),
+        pytest.param(("run", "good.txt", "-o", "taken", *TO), ("taken",), id="folder is a file"),
+        pytest.param(
+            ("run", "good.txt", "-o", "/proc/images", *TO),
+            ("/proc/images",),
+            id="unwritable",
+        ),
+        pytest.param(
+            ("run", "good.txt", "-o", "x", "--name", "{prompt}.{ext}", *TO),
+            ("{prompt}", "{slug}"),
+            id="unknown template field",
+        ),
+        pytest.param(
+            ("run", "good.txt", "-o", "x", "--param", "widht=512", *TO),
+            ("width?",),
+            id="param",
+        ),
+        pytest.param(
+            ("run", "good.txt", "-o", "x", "--max-cost", "much", *TO), ("much",), id="not an amount"
+        ),
+        pytest.param(
+            ("run", "good.txt", "-o", "x", "--provider", "acme", *TO), ("acme",), id="provider"
+        ),
+        pytest.param(("generate", "", "-o", "x.png", *TO), ("empty",), id="no prompt"),
+        pytest.param(("generate", "a fox", "-o", "taken", *TO), ("taken",), id="file is there"),
+        pytest.param(
+            ("generate", "a fox", "-o", "x.png", "--simulate", *TO),
+            ("--base-url",),
+            id="servers",
+        ),
+        pytest.param(
+            ("generate", "a fox", "-o", "x.png", "--base-url", "http://example.com"),
+            ("http",),
+            id="a key over plain http",
+        ),
+    ],
+)
+def test_bad_input_is_told_in_one_line_and_costs_nothing(
+    cli: Any, server: Practice, tmp_path: Path, arguments: tuple[str, ...], said: tuple[str, ...]
+) -> None:
+    """P19, P30: exit code 2, a line with the next step, no traceback, no charge, no image."""
+    if "/proc/images" in arguments and sys.platform != "linux":
+        pytest.skip("no /proc here")
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+    charged = server.charges()
+    code, out, err = cli(*(server.url if word == URL else word for word in arguments))
+    assert (code, out) == (2, [])
+    assert [line for line in err if not line.startswith("1 image, $")] == [err[-1]]
+    assert err[-1].startswith("fluxasync: ")
+    assert [words for words in said if words not in err[-1]] == []
+    assert server.charges() == charged
+
+
+@pytest.mark.slow
+def test_bad_lines_are_left_out_when_asked(cli: Any, server: Practice, tmp_path: Path) -> None:
+    """The good lines run; each bad one is a failure with its line number."""
+    rows = tmp_path / "bad.jsonl"
+    rows.write_bytes(FILES["bad.jsonl"])
+    code, out, err = cli("run", rows, "-o", "x", "--base-url", server.url, "--skip-bad", *FAST)
+    assert (code, len(out)) == (3, 1)
+    assert err[0] == "1 bad line is left out"
+    assert any("bad.jsonl line 2" in line for line in err)
+    assert "1 saved, 1 failed (1 invalid)" in err[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "expected", "said"),
+    [
+        pytest.param("moderated-request:1", 3, "3 failed (3 moderated)", id="P30 F50 moderated"),
+        pytest.param("lost-reply:1", 4, "3 in doubt", id="P3 P30 lost reply"),
+        pytest.param("402:1", 6, "0 saved", id="P30 no credit"),
+        pytest.param("401-after:0", 6, "0 saved", id="P30 bad key"),
+    ],
+)
+def test_how_a_run_went_is_its_exit_code(
+    cli: Any, prompts: Path, fault: str, expected: int, said: str
+) -> None:
+    """A script learns from the number what a person reads in the last line."""
+    with practice("--latency", "0..0", "--fault", fault) as faulty:
+        code, out, err = cli("run", prompts, "-o", "x", "--base-url", faulty.url, *FAST)
+    assert (code, out) == (expected, [])
+    assert said in err[-1]
+
+
+@pytest.mark.slow
+def test_f164_prompts_cannot_paint_on_the_terminal(cli: Any, tmp_path: Path) -> None:
+    """F164, T6: what a prompt carries is shown and not obeyed, whatever markup or escape it is."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"prompt": "a \x1b[2J[/bold] fox \u202e\x9b31m"}) + "\n")
+    with practice("--latency", "0..0", "--fault", "moderated-request:1") as faulty:
+        code, _, err = cli("run", rows, "-o", "x", "--base-url", faulty.url, *FAST)
+    shown = "\n".join(err)
+    assert (code, "[/bold] fox" in shown) == (3, True)
+    assert not set(shown) & {"\x1b", "\x9b", "\u202e"}
+
+
+@pytest.mark.slow
+def test_max_cost_stops_a_run_in_time(cli: Any, server: Practice, prompts: Path) -> None:
+    """P7, P30: with money for two of three images, two are charged and the code says why."""
+    charged = server.charges()
+    code, out, err = cli(
+        "run", prompts, "-o", "x", "--base-url", server.url, "--max-cost", "0.03", *FAST
+    )
+    assert (code, len(out)) == (5, 2)
+    assert server.charges() - charged == 2
+    assert "1 not started" in err[-1]
+
+
+@pytest.mark.slow
+def test_the_key_is_nowhere_but_in_its_file(server: Practice, prompts: Path) -> None:
+    """P22, T1: no output and no file of a run holds the key, whatever goes wrong."""
+    folder = prompts.parent
+    key_file = folder / "key"
+    key_file.write_text(f"{CANARY}\n")
+    key_file.chmod(0o604)
+    with practice("--latency", "0..0", "--fault", "500:0.5", "--fault", "error:0.5") as faulty:
+        ended = subprocess.run(
+            [*MODULE, "run", str(prompts), "-o", "x", "--n", "4", "--base-url", faulty.url,
+             "--key-file", "key"],
+            cwd=folder, capture_output=True, text=True, timeout=30, check=False,
+            env={**os.environ, "COMETAPI_KEY": CANARY, "PYTHONASYNCIODEBUG": "1"},
+        )  # fmt: skip
+        told = faulty.end()
+    key_file.unlink()
+    assert "chmod 600 key" in ended.stderr
+    texts = [ended.stdout, ended.stderr, told]
+    texts += [path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file()]
+    assert not [text for text in texts if CANARY in text]
+
+
+def started(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen([*MODULE, *arguments], text=True, **options)
+
+
+@pytest.mark.slow
+def test_closed_output_does_not_stop_a_paid_run(server: Practice, prompts: Path) -> None:
+    """F153: when the reader of the paths goes away, the images still land."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = ("run", str(prompts), "-o", "x", "--base-url", server.url, *FAST)
+    child = started(*command, cwd=prompts.parent, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    _, err = child.communicate(timeout=30)
+    assert child.returncode == 0
+    assert "3 saved" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_closed_stderr_does_not_stop_a_paid_run(server: Practice, prompts: Path) -> None:
+    """F153: a run whose messages nobody reads any more goes on too."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = ("run", str(prompts), "-o", "x", "--base-url", server.url, *FAST)
+    child = started(*command, cwd=prompts.parent, stdout=subprocess.PIPE, stderr=writer)
+    os.close(writer)
+    out, _ = child.communicate(timeout=30)
+    assert (child.returncode, len(out.splitlines())) == (0, 3)
+
+
+#: makes the terminal named first the process's own, then becomes the command
+OPENS_TERMINAL = """
+import fcntl, os, sys, termios
+terminal = os.open(sys.argv[1], os.O_RDWR)
+fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+for number in (0, 1, 2):
+    os.dup2(terminal, number)
+os.write(1, b"ready")
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
+
+def job_ids(shown: str) -> set[str]:
+    return set(re.findall(r"job ([0-9a-f-]{36})", shown))
+
+
+class Terminal:
+    """A command in a terminal of its own, as a person would have it."""
+
+    def __init__(self, *arguments: str, cwd: Path) -> None:
+        self._tty, other_end = pty.openpty()
+        self._child = subprocess.Popen(
+            [sys.executable, "-c", OPENS_TERMINAL, os.ttyname(other_end), *MODULE[1:], *arguments],
+            cwd=cwd,
+            start_new_session=True,
+        )
+        self.shown = ""
+        self.read_until("ready")
+        os.close(other_end)  # so that reading ends with the command
+
+    def read_until(self, words: str) -> None:
+        """Read on until the words are shown; fail if the command ends first."""
+        while words not in self.shown:
+            chunk = self._read()
+            assert chunk, f"ended before {words!r}: {self.shown}"
+
+    def press(self, key: bytes) -> None:
+        os.write(self._tty, key)
+
+    def end(self) -> int:
+        """Read to the end and return the exit code."""
+        while self._read():
+            pass
+        os.close(self._tty)
+        return self._child.wait(timeout=10)
+
+    def _read(self) -> str:
+        try:
+            chunk = os.read(self._tty, 65536).decode(errors="replace")
+        except OSError:  # Linux: the other end is closed
+            return ""
+        self.shown += chunk
+        return chunk
+
+
+CTRL_C = b"\x03"
+
+
+@pytest.mark.slow
+def test_p15_first_ctrl_c_lets_paid_jobs_land(prompts: Path) -> None:
+    """P15 F150: nothing more is submitted, what is paid lands, and the code is 130."""
+    with practice("--latency", "0.3..0.3", "--limit", "4") as slow:
+        command = ("run", "prompts.txt", "-o", "x", "--n", "20", "--in-flight", "4")
+        terminal = Terminal(*command, "--base-url", slow.url, cwd=prompts.parent)
+        terminal.read_until("running")
+        terminal.press(CTRL_C)
+        assert terminal.end() == 130
+        ledger = slow.ledger()
+    assert "paid and may land for 10 s; Ctrl-C again to leave at once" in terminal.shown
+    assert "Traceback" not in terminal.shown
+    images = list((prompts.parent / "x").glob("*.jpg"))
+    assert ledger["charges"] == ledger["delivered"] == len(images) < 60
+
+
+@pytest.mark.slow
+def test_p15_second_ctrl_c_leaves_at_once_and_lists_what_was_paid(prompts: Path) -> None:
+    """P15 F150: nobody waits for jobs that never end, and their ids are printed."""
+    with practice("--fault", "pending-forever:1", "--latency", "0..0") as stuck:
+        command = ("run", "prompts.txt", "-o", "x", "--base-url", stuck.url, *FAST)
+        terminal = Terminal(*command, cwd=prompts.parent)
+        terminal.read_until("3 running")
+        terminal.press(CTRL_C)
+        terminal.read_until("3 jobs are paid and may land for 10 s")
+        terminal.press(CTRL_C)
+        assert terminal.end() == 130
+    assert len(job_ids(terminal.shown)) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        pytest.param(signal.SIGTERM, 143, id="P30 F151 SIGTERM"),
+        pytest.param(signal.SIGHUP, 129, id="P30 F151 SIGHUP"),
+    ],
+)
+def test_other_signals_are_as_polite_as_ctrl_c(
+    prompts: Path, number: signal.Signals, expected: int
+) -> None:
+    """A stopped container or a closed terminal loses no paid job silently."""
+    with practice("--fault", "pending-forever:1", "--latency", "0..0") as stuck:
+        command = ("run", "prompts.txt", "-o", "x", "--grace", "0", "--base-url", stuck.url)
+        child = started(*command, cwd=prompts.parent, stderr=subprocess.PIPE)
+        assert child.stderr is not None
+        said = child.stderr.readline()
+        while stuck.charges() < 3:
+            assert child.poll() is None
+        child.send_signal(number)
+        said += child.stderr.read()
+        child.stderr.close()
+        assert child.wait(timeout=10) == expected
+    assert len(job_ids(said)) == 3
+
+
+def test_simulate_prints_its_url_and_a_command_and_ends_with_its_ledger() -> None:
+    """The practice server is used by copying one line, and tells at the end what it charged."""
+    server = Practice("--latency", "0.1..0.2")
+    with urllib.request.urlopen(f"{server.url}/simulator/ledger"):  # noqa: S310
+        said = server.end()
+    assert server.url.startswith("http://127.0.0.1:")
+    assert f"--base-url {server.url}" in said
+    assert "0 charges" in said.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_the_child_of_simulate_ends_with_its_parent() -> None:
+    """A run that was killed leaves no practice server behind."""
+    child = started(
+        "simulate", "--port", "0", "--with-parent", stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    assert child.stdin is not None
+    assert child.stdout.readline().startswith("http://127.0.0.1:")
+    child.stdin.close()
+    assert child.wait(timeout=10) == 0
+    child.stdout.close()
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        pytest.param(("--fault", "flood:1"), "lost-reply", id="unknown fault"),
+        pytest.param(("--latency", "fast"), "0.5..2", id="latency"),
+    ],
+)
+def test_simulate_refuses_what_it_does_not_know(
+    cli: Any, option: tuple[str, str], said: str
+) -> None:
+    """The known words are listed, in one line, exit code 2."""
+    code, out, err = cli("simulate", "--port", "0", *option)
+    assert (code, out, len(err)) == (2, [], 1)
+    assert said in err[0]

@@ -1,0 +1,112 @@
+"""The command's face: help is instant, and every way to start it works or says what is missing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import fluxasync
+
+pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
+
+MODULE = (sys.executable, "-m", "fluxasync")
+
+
+def started(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(("--help",), id="the command"),
+        pytest.param(("run", "--help"), id="a verb"),
+        pytest.param(("--version",), id="the version"),
+    ],
+)
+def test_help_does_not_import_aiohttp(arguments: tuple[str, ...]) -> None:
+    """Asking how it works does not wait for what is needed to work."""
+    ended = started(sys.executable, "-X", "importtime", "-m", "fluxasync", *arguments)
+    imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
+    assert ended.returncode == 0
+    assert "cyclopts" in imported
+    assert not imported & {"aiohttp", "aiofiles", "uvloop", "PIL", "fluxasync._session"}
+
+
+def test_version_is_the_packages() -> None:
+    """`--version` says what `fluxasync.__version__` says, and nothing else."""
+    ended = started(*MODULE, "--version")
+    assert (0, fluxasync.__version__) == (ended.returncode, ended.stdout.strip())
+
+
+def test_help_names_every_verb() -> None:
+    """Whoever types only the name sees what there is."""
+    ended = started(*MODULE)
+    assert ended.returncode == 0
+    assert not {"generate", "run", "simulate", "models"} - set(ended.stdout.split())
+
+
+def test_help_offers_no_flag_for_the_key() -> None:
+    """Arguments are seen by every user of the machine, so a key is never one."""
+    ended = started(*MODULE, "run", "--help")
+    assert "--key-file" in ended.stdout
+    assert "--api-key" not in ended.stdout
+    assert "--with-parent" not in started(*MODULE, "simulate", "--help").stdout
+
+
+def test_a_core_install_says_what_to_install() -> None:
+    """Without the extra there is one line with the next step, not a traceback."""
+    code = (
+        "import sys; sys.modules['cyclopts'] = None; sys.argv[1:] = ['models'];"
+        "from fluxasync.__main__ import main; sys.exit(main())"
+    )
+    ended = started(sys.executable, "-c", code)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "pip install 'fluxasync[cli]'" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param(("paint",), 'Unknown command "paint"', id="unknown verb"),
+        pytest.param(("run", "p.txt", "--outt", "x"), "Did you mean --out", id="unknown option"),
+        pytest.param(("run", "p.txt", "--n", "0"), "Must be >= 1", id="out of range"),
+        pytest.param(("generate", "a fox"), "--out", id="missing option"),
+        pytest.param(("generate", "a", "fox", "-o", "f"), "fox", id="prompt without quotes"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_exit_2(
+    arguments: tuple[str, ...], said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """P30: usage errors are 2, told in one line, with nothing on standard output."""
+    from fluxasync._cli import main
+
+    assert main(arguments) == 2
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert said in shown.err
+    assert len(shown.err.splitlines()) == 1
+
+
+def test_models_lists_the_catalogue_as_json(capfd: pytest.CaptureFixture[str]) -> None:
+    """A program gets each model on a line, with money and seconds as numbers."""
+    from fluxasync._cli import main
+
+    assert main(["models", "--json"]) == 0
+    rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [model.name for model in fluxasync.models()] == [row["name"] for row in rows]
+    assert all(row["price"] > 0 and row["typical_seconds"] > 0 for row in rows)
+
+
+def test_models_table_has_a_line_for_each_model(capfd: pytest.CaptureFixture[str]) -> None:
+    """A person sees every model's name and price."""
+    from fluxasync._cli import main
+
+    assert main(["models"]) == 0
+    shown = capfd.readouterr().out
+    assert all(model.name in shown for model in fluxasync.models())
+    assert "$0.025" in shown

@@ -1,0 +1,151 @@
+"""The command's own small decisions: exit codes, the key file, `--param` values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import field, frozen
+
+from fluxasync import (
+    AuthenticationError,
+    BudgetExceeded,
+    ConfigError,
+    CreditError,
+    DownloadError,
+    FluxError,
+    InvalidRequest,
+    Job,
+    JournalError,
+    Moderated,
+    RateLimited,
+    Redirected,
+    ServerError,
+    SinkError,
+    TransportError,
+)
+
+pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
+
+from fluxasync._cli._exits import exit_code
+from fluxasync._cli._options import Options, read_key
+
+JOB = Job(job_id="j")
+
+
+@frozen(kw_only=True)
+class Counts:
+    failed: Counter[str] = field(factory=Counter)
+    in_doubt: int = 0
+
+
+CLEAN = Counts()
+SOME_FAILED = Counts(failed=Counter(moderated=2))
+SOME_IN_DOUBT = Counts(failed=Counter(lost=1), in_doubt=1)
+
+
+@pytest.mark.parametrize(
+    ("expected", "counts", "error", "signal"),
+    [
+        pytest.param(0, CLEAN, None, None, id="P30 all done"),
+        pytest.param(0, None, None, None, id="P30 one image done"),
+        pytest.param(1, CLEAN, KeyError("bug"), None, id="P30 unexpected"),
+        pytest.param(2, CLEAN, ConfigError("no such file"), None, id="P30 usage"),
+        pytest.param(2, CLEAN, Redirected("www", status=301), None, id="P30 redirected"),
+        pytest.param(3, SOME_FAILED, None, None, id="P30 some failed"),
+        pytest.param(3, None, Moderated("no", job=JOB), None, id="P30 one moderated"),
+        pytest.param(3, None, DownloadError("short", job=JOB), None, id="P30 one not downloaded"),
+        pytest.param(3, None, InvalidRequest("no", status=422), None, id="P30 one rejected"),
+        pytest.param(4, SOME_IN_DOUBT, None, None, id="P30 in doubt before failed"),
+        pytest.param(4, None, TransportError("cut", sent=True), None, id="P30 one in doubt"),
+        pytest.param(5, SOME_IN_DOUBT, BudgetExceeded("$1"), None, id="P30 budget before doubt"),
+        pytest.param(6, SOME_IN_DOUBT, AuthenticationError("key", status=401), None, id="P30 key"),
+        pytest.param(6, CLEAN, CreditError("empty", status=402), 2, id="P30 credit before Ctrl-C"),
+        pytest.param(7, SOME_FAILED, SinkError("full"), 15, id="P30 disk before TERM"),
+        pytest.param(7, CLEAN, JournalError("gone"), None, id="P30 journal"),
+        pytest.param(9, SOME_IN_DOUBT, TransportError("no DNS", sent=False), None, id="P30 outage"),
+        pytest.param(9, None, TransportError("no DNS", sent=False), None, id="P30 outage, one"),
+        pytest.param(9, SOME_FAILED, RateLimited("429", status=429), None, id="P30 pushed back"),
+        pytest.param(9, CLEAN, ServerError("503", status=503), None, id="P30 server down"),
+        pytest.param(130, SOME_IN_DOUBT, None, 2, id="P30 Ctrl-C"),
+        pytest.param(143, CLEAN, BudgetExceeded("$1"), 15, id="P30 TERM before budget"),
+        pytest.param(129, CLEAN, TransportError("cut", sent=False), 1, id="P30 HUP before outage"),
+    ],
+)
+def test_exit_codes_are_a_contract(
+    expected: int, counts: Counts | None, error: BaseException | None, signal: int | None
+) -> None:
+    """Scripts can rely on what a code means, and on which is told when several things happened."""
+    assert expected == exit_code(counts, error, signal)
+
+
+def test_every_error_of_ours_has_an_exit_code_of_its_own_meaning() -> None:
+    """No error that we raise on purpose ends as "unexpected"."""
+    plain = [kind for kind in FluxError.__subclasses__() if kind.__init__ is FluxError.__init__]
+    assert 1 not in {exit_code(CLEAN, kind("x"), None) for kind in plain}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("seed=7", {"seed": 7}, id="number"),
+        pytest.param("raw=true", {"raw": True}, id="boolean"),
+        pytest.param("aspect_ratio=16:9", {"aspect_ratio": "16:9"}, id="text that is not JSON"),
+        pytest.param('output_format="png"', {"output_format": "png"}, id="quoted text"),
+        pytest.param("webhook_url=http://a/?b=c", {"webhook_url": "http://a/?b=c"}, id="second ="),
+        pytest.param("extra_body={}", {"extra_body": {}}, id="object"),
+        pytest.param("input_image=${HOME}", {"input_image": "${HOME}"}, id="T20 stays literal"),
+        pytest.param("raw=" + "[" * 5000, {"raw": "[" * 5000}, id="nesting without end"),
+    ],
+)
+def test_param_is_json_if_it_parses_else_text(text: str, expected: dict[str, Any]) -> None:
+    """Numbers are numbers without quoting, and text needs none either."""
+    assert expected == Options(param=(text,)).parameters
+
+
+@pytest.mark.parametrize(
+    "text", ["seed", "=7", "prompt=a fox", "model=flux-dev", "name=x", "sede=7", "colour=red"]
+)
+def test_param_that_is_none_is_refused(text: str) -> None:
+    """A slip is told with the name that was written, before anything is spent."""
+    with pytest.raises(ConfigError, match=f"--param {text.partition('=')[0]}"):
+        _ = Options(param=(text,)).parameters
+
+
+def test_key_file_gives_its_first_line(tmp_path: Path) -> None:
+    """A key file may end in a line break, have Windows line ends or notes below the key."""
+    path = tmp_path / "key"
+    path.write_bytes(b"\xef\xbb\xbf sk-made-up \r\nmy work account\n")
+    path.chmod(0o600)
+    assert read_key(path) == ("sk-made-up", None)
+
+
+def test_key_file_that_all_can_read_is_named(tmp_path: Path) -> None:
+    """Another user of the machine could spend with it: the warning says what to type."""
+    path = tmp_path / "key"
+    path.write_text("sk-made-up\n")
+    path.chmod(0o644)
+    _, warning = read_key(path)
+    assert f"{path} can be read by every user of this machine; chmod 600 {path}" == warning
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(None, id="missing"),
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\nsk-made-up\n", id="empty first line"),
+        pytest.param(b"sk-\xff\xfe\n", id="not text"),
+        pytest.param(b"sk-made-up" * 1000, id="a long file"),
+    ],
+)
+def test_key_file_without_a_key_is_refused_unseen(tmp_path: Path, content: bytes | None) -> None:
+    """The message names the file and shows nothing of what is in it."""
+    path = tmp_path / "key"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match="--key-file") as caught:
+        read_key(path)
+    assert "sk-" not in str(caught.value)

@@ -1,0 +1,138 @@
+"""Progress: counts that add up, one line of them, shown steadily and only while a run lasts."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+
+import pytest
+
+from fluxasync import (
+    Failed,
+    ImageRequest,
+    InDoubt,
+    Job,
+    JobReady,
+    JobSubmitted,
+    Moderated,
+    Paused,
+    Resumed,
+    Saved,
+    ServerError,
+    Stored,
+    TransportError,
+)
+from fluxasync._progress import Progress, duration, showing
+from tests.virtual_time import run
+
+REQUEST = ImageRequest(prompt="a fox")
+JOB = Job(job_id="j", request=REQUEST)
+SAVED = Saved(
+    request=REQUEST,
+    job=JOB,
+    stored=Stored(size=1, sha256="0", format="png", width=1, height=1),
+    cost=Decimal("0.025"),
+)
+MODERATED = Failed(request=REQUEST, error=Moderated("no", job=JOB), job=JOB)
+REJECTED = Failed(request=REQUEST, error=ServerError("no", status=503))
+DOUBT = InDoubt(request=REQUEST, error=TransportError("lost", sent=True))
+
+
+class Page:
+    """A screen that keeps what it was shown."""
+
+    def __init__(self, *, rewrites: bool) -> None:
+        self.rewrites = rewrites
+        self.lines: list[str] = []
+
+    def status(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_line_tells_counts_rate_cost_and_what_is_left() -> None:
+    """One line has all a person asks of a run that is under way."""
+    progress = Progress(total=10)
+    for in_flight in range(1, 7):
+        progress(JobSubmitted(job=JOB, in_flight=in_flight))
+    for second, outcome in enumerate([SAVED, MODERATED, SAVED, SAVED]):
+        progress.update(outcome, now=6.0 * second)
+    expected = "3/10 saved, 1 failed (1 moderated), 2 running, 10.0 images/min, $0.075, ETA 36 s"
+    assert expected == progress.line(18.0)
+
+
+def test_line_without_a_total_promises_no_end() -> None:
+    """Standard input has no known length, so no total and no ETA are made up."""
+    progress = Progress()
+    progress.update(SAVED, now=0.0)
+    progress.update(SAVED, now=1.0)
+    assert progress.line(1.0) == "2 saved, 0 failed, 60.0 images/min, $0.05"
+
+
+def test_in_doubt_is_counted_apart_from_failed() -> None:
+    """A submission without an answer is neither saved nor failed, and is always named."""
+    progress = Progress(total=3)
+    progress.update(DOUBT, now=0.0)
+    progress.update(REJECTED, now=0.0)
+    assert progress.line(0.0) == "0/3 saved, 1 failed (1 server), 1 in doubt"
+
+
+def test_under_way_counts_paid_jobs_until_their_image_landed() -> None:
+    """A job whose slot is free again is still paid and awaited until its outcome."""
+    progress = Progress()
+    progress(JobSubmitted(job=JOB, in_flight=1))
+    progress(JobReady(job=JOB, polls=2, in_flight=0))
+    assert progress.under_way == 1
+    progress.update(SAVED, now=1.0)
+    assert progress.under_way == 0
+
+
+def test_a_pause_is_shown_until_work_goes_on() -> None:
+    """Whoever watches sees why nothing moves, and no longer than it is true."""
+    progress = Progress()
+    progress(Paused(seconds=30.0, reason="429, asked for 30 s"))
+    assert progress.line(0.0).endswith("paused: 429, asked for 30 s")
+    progress(Resumed())
+    assert "paused" not in progress.line(0.0)
+
+
+def test_eta_forgets_a_pause_of_the_past() -> None:
+    """The rate is that of the last outcomes, so an hour's standstill does not spoil it."""
+    progress = Progress(total=1000)
+    progress.update(SAVED, now=0.0)
+    for second in range(400):
+        progress.update(SAVED, now=3600.0 + second)
+    assert "60.0 images/min" in progress.line(3999.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        pytest.param(-3.0, "0 s", id="more done than expected"),
+        pytest.param(8.6, "9 s", id="seconds"),
+        pytest.param(250.0, "4 min", id="minutes"),
+        pytest.param(7500.0, "2 h 05 min", id="hours"),
+    ],
+)
+def test_durations_are_said_as_people_say_them(seconds: float, expected: str) -> None:
+    """No fractions and no more than two units."""
+    assert expected == duration(seconds)
+
+
+@pytest.mark.parametrize(
+    ("rewrites", "expected"),
+    [
+        pytest.param(True, 40, id="a terminal: four lines a second"),
+        pytest.param(False, 2, id="a file: a line every five seconds"),
+    ],
+)
+def test_lines_come_as_often_as_the_screen_can_take(rewrites: bool, expected: int) -> None:
+    """A log file is not filled with lines meant to be overwritten; none come after the block."""
+    page = Page(rewrites=rewrites)
+
+    async def ten_seconds() -> None:
+        async with showing(Progress(), page):
+            await asyncio.sleep(10.1)
+        await asyncio.sleep(60)
+
+    run(ten_seconds())
+    assert expected == len(page.lines)
