@@ -1,0 +1,69 @@
+# Two commands do everything, set-up included:
+#   make demo   forty prompts become forty images, on the built-in simulator, for nothing
+#   make test   the whole test suite
+# Give another Python with `make demo PYTHON=/path/to/python3.12`.
+
+VENV ?= .venv
+SUITABLE = import sys, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	"$$p" -c '$(SUITABLE)' >/dev/null 2>&1 && command -v "$$p" && break; done)
+PIP = $(VENV)/bin/python -m pip -qq --disable-pip-version-check
+ARGS ?=
+
+.PHONY: help demo test quick check clean
+
+help:
+	@echo "make demo    40 example prompts into 40 images, simulated: no key, no cost"
+	@echo "make test    every test"
+	@echo "make quick   the tests without the slow ones (ARGS='-k name' picks some)"
+	@echo "make check   ruff, formatting, types"
+	@echo "make clean   remove what make made: environments, caches, demo images"
+
+demo: $(VENV)/.app
+	@out="demo-images/$$(date +%Y-%m-%d_%H%M%S)"; \
+	$(VENV)/bin/fluxasync run examples/prompts.txt --simulate -o "$$out" >/dev/null && \
+	echo "Look at the images in $(CURDIR)/$$out"
+
+test: $(VENV)/.test
+	@$(VENV)/bin/python -m pytest $(ARGS)
+
+quick: $(VENV)/.test
+	@$(VENV)/bin/python -m pytest -m "not slow" $(ARGS)
+
+check: $(VENV)/.lint
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+clean:
+	rm -rf .venv .venvs build dist demo-images .coverage* .hypothesis
+	rm -rf .mypy_cache .pytest_cache .ruff_cache
+	find fluxasync tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps below are newer than pyproject.toml once its dependencies are installed.
+
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { \
+	echo "No Python 3.11 or newer with ensurepip on the PATH: install one" \
+	"(Debian: python3-venv belongs to it), or say make PYTHON=/path/to/python" >&2; exit 1; }
+	@"$(PYTHON)" -c '$(SUITABLE)' || { \
+	echo "$(PYTHON) is older than 3.11 or has no ensurepip" >&2; exit 1; }
+	@echo "making $(VENV) with $(PYTHON)"
+	@"$(PYTHON)" -m venv $(VENV)
+	@$(PIP) install --upgrade 'pip>=25.1' # the first with --group
+	@touch $@
+
+$(VENV)/.app: pyproject.toml | $(VENV)/.made
+	@echo "installing fluxasync with its extras"
+	@$(PIP) install --editable '.[cli,image,speed]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.app
+	@echo "installing what the tests need"
+	@$(PIP) install --group test
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.test
+	@echo "installing the linters"
+	@$(PIP) install --group lint
+	@touch $@

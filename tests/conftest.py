@@ -1,0 +1,54 @@
+"""What every test shares: which event loop it runs on, and that no test can spend money.
+
+`FLUXASYNC_TEST_LOOP=uvloop` runs the asyncio tests on uvloop; unset or `default` means asyncio's
+own loop. The loop comes from a factory, because event loop policies are deprecated from
+Python 3.14 on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import settings
+
+LOOP = os.environ.get("FLUXASYNC_TEST_LOOP") or "default"
+
+# Deadlines measure the machine, not the code: on a busy one they fail good tests.
+settings.register_profile("fluxasync", deadline=None)
+settings.load_profile("fluxasync")
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    match LOOP:
+        case "default":
+            return asyncio.new_event_loop
+        case "uvloop":
+            import uvloop  # only where asked for: it is an extra
+
+            return uvloop.new_event_loop
+        case unknown:
+            raise pytest.UsageError(f"FLUXASYNC_TEST_LOOP={unknown}: say default or uvloop")
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {LOOP: _loop_factory()}
+
+
+def pytest_report_header() -> str:
+    factory = _loop_factory()
+    loop = factory()
+    loop.close()
+    return f"event loop: {type(loop).__module__}.{type(loop).__name__} on {platform.platform()}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_keys() -> Iterator[None]:
+    """No test finds a real key, so none can spend money or pass only where a key is set."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COMETAPI_KEY", raising=False)
+        patch.delenv("BFL_API_KEY", raising=False)
+        yield

@@ -1,0 +1,152 @@
+"""What type checkers say about the public surface; read by mypy, never run.
+
+A change that breaks a line here breaks a user's type check: it needs a changelog line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from pathlib import Path
+from typing import assert_never, assert_type
+
+from attrs import evolve
+
+import fluxasync
+from fluxasync import (
+    BFL,
+    Batch,
+    Budget,
+    DownloadError,
+    Failed,
+    FluxError,
+    FluxSession,
+    FolderSink,
+    ImageRequest,
+    InDoubt,
+    Job,
+    JobError,
+    Ledger,
+    Limits,
+    MemoryLedger,
+    MemorySink,
+    Moderated,
+    Observer,
+    Pending,
+    Polling,
+    Ready,
+    Retry,
+    Saved,
+    Sink,
+    Stored,
+    Summary,
+    Timeouts,
+    TransportError,
+)
+
+
+async def helpers() -> None:
+    saved = await fluxasync.generate("a red fox", model="flux-pro-1.1", seed=7, out="fox.png")
+    assert_type(saved, Saved)
+    assert_type(await fluxasync.run("prompts.jsonl", out="images/"), Summary)
+    assert_type(await fluxasync.run(["a red fox"], out=Path("images")), Summary)
+
+
+async def one_image_in_steps() -> None:
+    async with FluxSession() as flux:
+        assert_type(flux, FluxSession)
+        job = await flux.submit(ImageRequest(prompt="a red fox", width=1024, height=768))
+        assert_type(job, Job)
+        assert_type(await flux.poll(job), Pending | Ready)
+        ready = await flux.watch(job)
+        assert_type(ready, Ready)
+        assert_type(await flux.download(ready, to="fox.png"), Saved)
+        assert_type(await flux.collect(job), Saved)
+        assert_type(await flux.generate("a red fox"), Saved)
+        assert_type(await flux.generate(ImageRequest(prompt="x"), to=Path("x.png")), Saved)
+        assert_type(await flux.generate("a red fox", model="flux-dev", seed=7, priority=1), Saved)
+        assert_type(flux.unclaimed, tuple[Job, ...])
+
+
+async def policies() -> None:
+    FluxSession(
+        BFL,
+        api_key="key",
+        base_url="http://127.0.0.1:8000",
+        limits=Limits(in_flight=12, rate=2.0),
+        retry=Retry(patience=60),
+        polling=Polling(lag=0.1),
+        timeouts=Timeouts(job=300),
+        budget=Budget(max_cost=Decimal(5)),
+    )
+    async with FluxSession("bfl", limits=24, polling=0.05, budget="5.00") as flux:
+        assert_type(flux.limits, Limits)
+        flux.limits = evolve(flux.limits, in_flight=12)
+
+
+async def many_images(flux: FluxSession) -> None:
+    async with Batch(flux, "prompts.jsonl", out="images/") as batch:
+        assert_type(batch, Batch)
+        async for outcome in batch:
+            assert_type(outcome, Saved | Failed | InDoubt)
+            assert_type(outcome.index, int)
+            match outcome:
+                case Saved(stored=stored):
+                    assert_type(stored, Stored)
+                    assert_type(outcome.path, Path | None)
+                    assert_type(outcome.data, bytes | None)
+                    assert_type(outcome.cost, Decimal | None)
+                case Failed(error=error):
+                    assert_type(error, FluxError)
+                    assert_type(outcome.cause, str)
+                case InDoubt(error=error):
+                    assert_type(error, TransportError)
+                case _:
+                    assert_never(outcome)
+        batch.stop(grace=10.0)
+        batch.stop()
+    assert_type(batch.summary, Summary)
+
+
+async def sources(flux: FluxSession) -> None:
+    async def endless() -> AsyncIterator[str]:
+        yield "a red fox"
+
+    Batch(flux, Path("prompts.txt"), out=Path("images"), name="{index:06}.{ext}", n=4)
+    Batch(flux, ["a red fox", "a lighthouse"], sink=MemorySink(), ordered=True)
+    Batch(flux, ({"prompt": p, "seed": 7} for p in ("a", "b")), sink=MemorySink())
+    Batch(flux, [ImageRequest(prompt="a red fox")], sink=FolderSink("images"))
+    Batch(flux, endless(), sink=MemorySink(), ledger=MemoryLedger())
+
+
+def errors(error: Exception) -> None:
+    if isinstance(error, Moderated):
+        assert_type(error.reasons, tuple[str, ...])
+    if isinstance(error, JobError | DownloadError):
+        assert_type(error.job, Job)
+    if isinstance(error, TransportError):
+        assert_type(error.sent, bool)
+    if isinstance(error, FluxError):
+        assert_type(error.cause, str)
+
+
+class Shelf:
+    """A user's own sink."""
+
+    async def store(
+        self, request: ImageRequest | None, job: Job, chunks: AsyncIterator[bytes]
+    ) -> Stored:
+        raise NotImplementedError
+
+
+def seams() -> None:
+    own: Sink = Shelf()
+    memory: Sink = MemorySink()
+    folder: Sink = FolderSink("images")
+    ledger: Ledger = MemoryLedger()
+    observer: Observer = print
+    del own, memory, folder, ledger, observer
+
+
+def catalogue() -> None:
+    assert_type(fluxasync.models(), tuple[fluxasync.Model, ...])
