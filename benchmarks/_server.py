@@ -1,0 +1,53 @@
+"""The simulator in a process of its own, so that its CPU is not counted with the client's."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fluxasync.simulator import Scenario, Simulator
+
+
+@contextmanager
+def simulator(**scenario: object) -> Iterator[str]:
+    """Start a simulator with this scenario; yield its URL; end it."""
+    arguments = [f"{name}={value!r}" for name, value in scenario.items()]
+    child = subprocess.Popen(
+        [sys.executable, __file__, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    assert child.stdin is not None
+    try:
+        yield child.stdout.readline().strip()
+    finally:
+        child.stdin.close()
+        child.wait(timeout=20)
+
+
+async def serve(scenario: Scenario) -> None:
+    loop = asyncio.get_running_loop()
+    async with Simulator(scenario) as simulator:
+        print(simulator.url, flush=True)
+        await loop.run_in_executor(None, sys.stdin.read)
+
+
+def _scenario(arguments: list[str]) -> Scenario:
+    from ast import literal_eval
+
+    pairs = (argument.split("=", 1) for argument in arguments)
+    return Scenario(**{name: literal_eval(value) for name, value in pairs})
+
+
+if __name__ == "__main__":
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(serve(_scenario(sys.argv[1:])))
+    else:
+        uvloop.run(serve(_scenario(sys.argv[1:])))
