@@ -143,9 +143,10 @@ class Batch:
             self._cut()
             self._runner.cancel()
             try:
-                await asyncio.wait({self._runner, self._feeder})
+                await asyncio.wait({self._runner, self._feeder, *self._workers})
                 await self._session.settled()
             finally:
+                self._hang_up()
                 await self._stack.aclose()
 
     def __repr__(self) -> str:
@@ -242,6 +243,12 @@ class Batch:
         while not self._requests.empty():
             self._requests.get_nowait()
             self._requests.task_done()
+
+    def _hang_up(self) -> None:
+        """Tell whoever still reads that no outcome comes any more."""
+        while not self._outcomes.empty():
+            self._outcomes.get_nowait()
+        self._outcomes.put_nowait(None)
 
     def _seconds(self) -> float:
         if self._began is None:

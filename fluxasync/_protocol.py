@@ -198,7 +198,9 @@ def decode_poll(reply: Reply, job: Job, provider: Provider, *, now: float) -> Ne
     another job's moves the job: everything else is Unclear."""
     answer = read_object(reply.body)
     word = _status_word(answer)
-    if answer is None or word is None:
+    # under 401, 403 and 429 "status" may be a gateway's error envelope: only our id makes it news
+    is_pushback = reply.status in {401, 403, 429}
+    if answer is None or word is None or (is_pushback and answer.get("id") != job.job_id):
         return _without_status(reply, answer, job)
     if answer.get("id", job.job_id) != job.job_id:
         return Unclear(reason="the answer is about another job", status=reply.status)

@@ -119,7 +119,8 @@ class FluxSession:
         )
         async with AsyncExitStack() as stack:
             self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="fluxasync-disk")
-            stack.push_async_callback(_joined, self._disk)
+            # not waited for: every write is awaited to its end by whoever began it
+            stack.callback(self._disk.shutdown, wait=False)
             self._wire = Wire(
                 await self._opened_transport(stack), self._provider, key, lambda: self.timeouts
             )
@@ -186,7 +187,7 @@ class FluxSession:
         return self._submits.ends_run(error)
 
     async def settled(self) -> None:
-        """Wait until no POST is under way, so that what they are recorded in may close."""
+        """Wait for the POSTs under way now, so that what they are recorded in may close."""
         await self._submits.settled()
 
     async def generate(
@@ -272,6 +273,7 @@ class FluxSession:
             retry=self.retry,
             timeout=self.timeouts.job,
             now=now(),
+            submitted=self._submits.accepted_at(job),
         )
         step: Ready | float = watch.first(now(), dice=self._dice.random())
         try:
@@ -396,8 +398,3 @@ def _saved(ready: Ready, stored: Stored, *, download_seconds: float) -> Saved:
         cost=job.price if job.cost is None else job.cost,
         timings={step: round(took, 4) for step, took in timings.items() if took is not None},
     )
-
-
-async def _joined(executor: ThreadPoolExecutor) -> None:
-    """Wait for its threads off the loop: a cancelled await does not stop a thread."""
-    await asyncio.to_thread(executor.shutdown)

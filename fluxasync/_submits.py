@@ -40,8 +40,6 @@ P90_SHARE = 1.6
 #: job ids remembered to notice one that comes twice
 RECENT_IDS = 10_000
 
-_Held = tuple[Lease, asyncio.TimerHandle]
-
 
 @frozen(kw_only=True)
 class Submission:
@@ -55,6 +53,15 @@ class Submission:
     retry: Retry
     job_timeout: float
     disk: Executor
+
+
+@frozen
+class _Held:
+    """A job's slot, until a poll sees its end or the timer does."""
+
+    lease: Lease
+    timer: asyncio.TimerHandle
+    accepted: float  #: loop time
 
 
 class Submits:
@@ -99,17 +106,21 @@ class Submits:
         """Give a job's slot back: its one giver; a second time does nothing."""
         held = self._held.pop(job.job_id, None)
         if held is not None:
-            lease, timer = held
-            timer.cancel()
-            self.limiter.give(lease)
+            held.timer.cancel()
+            self.limiter.give(held.lease)
 
     def hold(self, job: Job) -> None:
         """Keep an unwatched job's slot as long as the server may still be counting it."""
         held = self._held.get(job.job_id)
         if held is not None:
-            lease, timer = held
-            timer.cancel()
-            self._keep(job, lease, seconds=P90_SHARE * typical_seconds(job.model))
+            held.timer.cancel()
+            seconds = P90_SHARE * typical_seconds(job.model)
+            self._keep(job, held.lease, seconds=seconds, accepted=held.accepted)
+
+    def accepted_at(self, job: Job) -> float | None:
+        """The loop time at which this session's own job was accepted, while its slot is held."""
+        held = self._held.get(job.job_id)
+        return None if held is None else held.accepted
 
     def leave(self, job: Job) -> None:
         """List a paid job that nobody waits for any more."""
@@ -131,14 +142,15 @@ class Submits:
         return ends_run(error, key_worked=self._key_worked)
 
     async def settled(self) -> None:
-        """Wait until no POST is under way."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        """Wait for the POSTs that are under way now."""
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks))
 
     async def finish(self) -> None:
         """Wait for POSTs under way. A cancellation stops waiting: they end in doubt."""
         try:
-            await self.settled()
+            while self._tasks:
+                await self.settled()
         finally:
             left = tuple(self._tasks)
             for task in left:
@@ -176,6 +188,7 @@ class Submits:
             images = await wire_images(request, executor=submission.disk)
             await self._reserve(cost)
             try:
+                submission.gate.check()  # it may have been shut while the reserve was waited for
                 await ledger.intent(request, price=cost)
             except BaseException:
                 await self._account(None, cost)
@@ -207,7 +220,7 @@ class Submits:
         """Keep the slot for what the server counts, give it back for what it does not."""
         if isinstance(answer, Job):
             # whoever never asks again still frees the slot once the job cannot be running
-            self._keep(answer, lease, seconds=submission.job_timeout)
+            self._keep(answer, lease, seconds=submission.job_timeout, accepted=now())
             self._accepted(answer)
         elif answer.verdict is Verdict.AMBIGUOUS:
             seconds = P90_SHARE * typical_seconds(submission.request.model)
@@ -218,9 +231,9 @@ class Submits:
                 self._obey(answer, submission.retry)
             self.limiter.give(lease)
 
-    def _keep(self, job: Job, lease: Lease, *, seconds: float) -> None:
+    def _keep(self, job: Job, lease: Lease, *, seconds: float, accepted: float) -> None:
         timer = asyncio.get_running_loop().call_later(seconds, self.release, job)
-        self._held[job.job_id] = lease, timer
+        self._held[job.job_id] = _Held(lease, timer, accepted)
 
     def _accepted(self, job: Job) -> None:
         self._key_worked = True

@@ -250,6 +250,8 @@ def _mapped(error: BaseException, *, sent: bool) -> TransportError:
             refused = error.os_error.errno == errno.EACCES
             reason = f"cannot connect: {_plain(error)}"
             return TransportError(reason, sent=False, permanent=refused)
+        case aiohttp.InvalidURL():
+            return TransportError("not a URL that can be asked", sent=False, permanent=True)
         case TimeoutError():
             return TransportError("no answer in time", sent=sent)
         case ValueError() if not isinstance(error, aiohttp.ClientError):

@@ -34,13 +34,16 @@ class Watch:
         retry: Retry,
         timeout: float,
         now: float,
+        submitted: float | None = None,
     ) -> None:
         self._job = job
         self._typical = typical
         self._polling = polling
         self._retry = retry
-        age = max((datetime.now(UTC) - job.submitted_at).total_seconds(), 0.0)
-        self._submitted = now - age
+        # by the wall clock only for jobs of an earlier process: it jumps, the loop's does not
+        wall = max((datetime.now(UTC) - job.submitted_at).total_seconds(), 0.0)
+        self._submitted = now - wall if submitted is None else submitted
+        age = now - self._submitted
         # a job from an earlier run may be past its time: it still gets the grace of a lost one
         self.deadline = now + max(timeout - age, min(timeout, retry.not_found_grace))
         self._polls = 0
