@@ -18,6 +18,10 @@ from attrs import frozen
 from ._breakers import Gate
 from ._config import Limits
 
+#: leases granted in one turn of the loop. A thousand at once would be a thousand POSTs made in one
+#: breath, and as many answers read in another, while every timer waits.
+BURST = 16
+
 
 @frozen(eq=False)
 class Lease:
@@ -121,7 +125,11 @@ class Limiter:
         """Grant what may go now; arm a timer for what only has to wait for the clock."""
         loop = asyncio.get_running_loop()
         held: list[_Waiter] = []
+        granted = 0
         while self._waiters and self.in_flight < self._limits.in_flight:
+            if granted == BURST:
+                self._wake_at(loop.time())
+                break
             earliest = self._earliest()
             if earliest > loop.time():
                 self._wake_at(earliest)
@@ -133,6 +141,7 @@ class Limiter:
                 held.append(waiter)
                 continue
             self._grant(waiter, loop.time())
+            granted += 1
         self._waiters[:0] = held
 
     def _earliest(self) -> float:
