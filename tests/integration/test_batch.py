@@ -1,0 +1,417 @@
+"""A batch over one session: what goes in, what comes out, in which order, and when it stops.
+
+What each fault does to a run is in `test_faults.py`, how a run ends early in `test_stopping.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TextIO
+
+import pytest
+from attrs import evolve
+from practice import (
+    SIDE,
+    audit,
+    fast_session,
+    names,
+    outcomes_of,
+    rows,
+    run_out,
+    tally,
+    until,
+    wishes,
+)
+
+from fluxasync import (
+    Batch,
+    ConfigError,
+    Event,
+    Failed,
+    FluxSession,
+    ImageRequest,
+    InDoubt,
+    Job,
+    Limits,
+    MemoryLedger,
+    MemorySink,
+    Saved,
+    Settled,
+    SinkError,
+    Stored,
+)
+from fluxasync.simulator import Scenario, Simulator
+
+SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02)
+SMALL: dict[str, Any] = {"width": SIDE, "height": SIDE}
+PROMPTS = [f"a small picture, number {number}" for number in range(5)]
+
+# --- what goes in ---------------------------------------------------------------------------------
+
+
+def _generator(_: Path) -> Iterator[str]:
+    yield from PROMPTS
+
+
+async def _async_generator(_: Path) -> AsyncIterator[str]:
+    for prompt in PROMPTS:
+        await asyncio.sleep(0)
+        yield prompt
+
+
+def _text_file(folder: Path) -> Path:
+    (folder / "prompts.txt").write_text("\n".join([*PROMPTS, ""]), "utf-8")
+    return folder / "prompts.txt"
+
+
+def _json_file(folder: Path) -> Path:
+    lines = [json.dumps({"prompt": prompt}) for prompt in PROMPTS]
+    (folder / "prompts.jsonl").write_text("\n".join(lines), "utf-8")
+    return folder / "prompts.jsonl"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(lambda _: list(PROMPTS), id="list"),
+        pytest.param(lambda _: [{"prompt": prompt} for prompt in PROMPTS], id="dicts"),
+        pytest.param(_generator, id="generator"),
+        pytest.param(_async_generator, id="async generator"),
+        pytest.param(_text_file, id="txt"),
+        pytest.param(_json_file, id="jsonl"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_every_source_gives_its_images(source: Callable[[Path], Any], tmp_path: Path):
+    """Files and iterables of every kind: one outcome for each prompt, its index in the source."""
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        batch = Batch(flux, source(tmp_path), parameters=SMALL)
+        outcomes, error = await run_out(batch)
+        assert error is None
+        told = {o.index: o.request.prompt for o in outcomes if o.request is not None}
+        assert dict(enumerate(PROMPTS)) == told
+        audit(sim.world, outcomes)
+
+
+@pytest.fixture
+def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[TextIO]:
+    """The end to write to of a pipe whose other end is standard input."""
+    reader, writer = os.pipe()
+    with open(reader) as stdin, open(writer, "w") as pipe:
+        monkeypatch.setattr("sys.stdin", stdin)
+        yield pipe
+
+
+@pytest.mark.asyncio
+async def test_standard_input_is_read_as_it_comes(pipe: TextIO):
+    """The first line's image is there while the pipe is still open, the rest when they come."""
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        async with Batch(flux, "-", parameters=SMALL) as batch:
+            print(PROMPTS[0], file=pipe, flush=True)
+            first = await anext(batch)
+            print(*PROMPTS[1:], sep="\n", file=pipe, flush=True)
+            pipe.close()
+            rest = await outcomes_of(batch)
+        audit(sim.world, [first, *rest])
+        assert sorted(o.request.prompt for o in [first, *rest] if o.request) == PROMPTS
+
+
+@pytest.mark.asyncio
+async def test_copies_are_images_of_their_own(tmp_path: Path):
+    """`n` images of a row are that many charges, files and keys."""
+    source = [{"prompt": "a fox", "n": 3}, "an owl"]
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        outcomes, _ = await run_out(Batch(flux, source, parameters=SMALL, n=2, out=tmp_path))
+        assert Counter(charge.prompt for charge in sim.charges) == {"a fox": 3, "an owl": 2}
+        assert len({o.request.key for o in outcomes if o.request is not None}) == 5
+        audit(sim.world, outcomes, folder=tmp_path)
+
+
+@pytest.mark.asyncio
+async def test_a_bad_row_is_refused_before_anything_is_spent(tmp_path: Path):
+    """P19: a list is checked whole on entry; the error names the row."""
+    source = [*PROMPTS, {"prompt": "a fox", "widht": 512}]
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        with pytest.raises(ConfigError, match=r"item 6.*widht"):
+            async with Batch(flux, source, out=tmp_path / "out"):
+                pass
+        assert sim.world.posts == 0
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.asyncio
+async def test_a_bad_row_may_be_skipped(tmp_path: Path):
+    """With `skip_bad` it is a Failed without a request, with its place, and the run goes on."""
+    source = [PROMPTS[0], {"prompt": "a fox", "widht": 512}, PROMPTS[1]]
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        batch = Batch(flux, source, parameters=SMALL, skip_bad=True, out=tmp_path)
+        outcomes, error = await run_out(batch)
+        assert error is None
+        (bad,) = (outcome for outcome in outcomes if isinstance(outcome, Failed))
+        assert (bad.request, bad.where, bad.cause, bad.paid) == (None, "item 2", "invalid", "no")
+        assert (
+            batch.summary.saved,
+            batch.summary.failed,
+            batch.summary.not_started,
+        ) == (2, {"invalid": 1}, 0)
+        audit(sim.world, outcomes, folder=tmp_path)
+
+
+@pytest.mark.asyncio
+async def test_a_streams_bad_row_fails_alone():
+    """A stream is checked row by row, so a bad row can only fail when it comes."""
+    source = (row for row in [PROMPTS[0], {"prompt": "a fox", "widht": 512}, PROMPTS[1]])
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        outcomes, error = await run_out(Batch(flux, source, parameters=SMALL))
+        assert error is None
+        assert tally(outcomes) == {"saved": 2, "invalid": 1}
+
+
+@pytest.mark.asyncio
+async def test_a_limit_ends_the_source():
+    """`limit` is a number of images, counted before the run and obeyed in it."""
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        batch = Batch(flux, PROMPTS, parameters=SMALL, n=2, limit=3)
+        plan = await batch.check()
+        assert plan.images == 3
+        assert batch.estimate is not None
+        assert Decimal("0.075") == batch.estimate.cost
+        outcomes, _ = await run_out(batch)
+        assert sorted(outcome.index for outcome in outcomes) == [0, 1, 2]
+        audit(sim.world, outcomes)
+
+
+@pytest.mark.asyncio
+async def test_a_folder_with_a_run_in_it_is_refused_before_spending(tmp_path: Path):
+    """Two runs never share their lists: the second is told to take a fresh folder."""
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        await run_out(Batch(flux, wishes(1), out=tmp_path))
+        before = names(tmp_path)
+        outcomes, error = await run_out(Batch(flux, wishes(1), out=tmp_path))
+        assert isinstance(error, SinkError)
+        assert outcomes == []
+        assert (1, before) == (sim.world.posts, names(tmp_path))
+
+
+def test_a_folder_and_a_sink_exclude_each_other(tmp_path: Path):
+    """Only one of them can be where the images go."""
+    with pytest.raises(ConfigError):
+        Batch(FluxSession(), PROMPTS, out=tmp_path, sink=MemorySink())
+
+
+# --- what comes out -------------------------------------------------------------------------------
+
+
+class FirstComesLast:
+    """A sink that finishes the first image only after all the others."""
+
+    def __init__(self, count: int) -> None:
+        self._inner = MemorySink()
+        self._left = count - 1
+        self._others_done = asyncio.Event()
+
+    async def store(
+        self, request: ImageRequest | None, job: Job, chunks: AsyncIterator[bytes]
+    ) -> Stored:
+        stored = await self._inner.store(request, job, chunks)
+        if request is not None and request.index == 0:
+            await self._others_done.wait()
+        else:
+            self._left -= 1
+            if not self._left:
+                self._others_done.set()
+        return stored
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.asyncio
+async def test_outcomes_come_as_they_finish_or_in_source_order(ordered: bool):
+    """The first image finishes last: in completion order it ends the run, in order it begins it."""
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        batch = Batch(flux, wishes(6), sink=FirstComesLast(6), ordered=ordered)
+        outcomes, error = await run_out(batch)
+        assert error is None
+        indexes = [outcome.index for outcome in outcomes]
+        assert list(range(6)) == (indexes if ordered else sorted(indexes))
+        assert (indexes[0] if ordered else indexes[-1]) == 0
+        audit(sim.world, outcomes)
+
+
+@pytest.mark.asyncio
+async def test_order_holds_over_failures_and_bad_rows():
+    """In source order every row has its place: saved, failed, in doubt or no request at all."""
+    good = wishes(12)
+    source = [*good[:4], {"prompt": "a fox", "widht": 512}, *good[4:]]
+    faults = ["moderated-content:0.3", "lost-reply:0.3", "429:0.2"]
+    async with (
+        Simulator(evolve(SCENARIO, faults=faults)) as sim,
+        fast_session(sim.url, limits=12) as flux,
+    ):
+        outcomes, error = await run_out(Batch(flux, iter(source), ordered=True))
+        assert error is None
+        indexes = [outcome.index for outcome in outcomes]
+        assert [0, 1, 2, 3, -1, *range(4, 12)] == indexes
+        audit(sim.world, outcomes)
+
+
+@pytest.mark.asyncio
+async def test_a_run_is_told_in_one_line_and_counted_once(tmp_path: Path):
+    """Outcomes, events, summary and the two lists agree; the line says what it cost."""
+    seen: list[Event] = []
+    faults = ["moderated-content:0.2", "lost-reply:0.2", "error:0.2"]
+    async with (
+        Simulator(evolve(SCENARIO, faults=faults)) as sim,
+        fast_session(sim.url, limits=20, on_event=seen.append) as flux,
+    ):
+        batch = Batch(flux, wishes(20), out=tmp_path)
+        outcomes, error = await run_out(batch)
+        audit(sim.world, outcomes, folder=tmp_path)
+    assert error is None
+    summary, counted = batch.summary, tally(outcomes)
+    settled = [event.outcome for event in seen if isinstance(event, Settled)]
+    assert sorted(map(id, settled)) == sorted(map(id, outcomes))
+    assert counted["saved"] == summary.saved
+    assert counted["in doubt"] == summary.in_doubt
+    assert counted == summary.failed + Counter(
+        {"saved": summary.saved, "in doubt": summary.in_doubt}
+    )
+    assert Decimal("0.025") * summary.saved == summary.cost
+    line = str(summary)
+    assert line.startswith(f"{summary.saved} saved, {summary.failed.total()} failed (")
+    assert f"{summary.in_doubt} in doubt, ${summary.cost:.2f}, " in line
+    shown = rf"<Batch \d+ in flight, {summary.saved} saved, {summary.failed.total()} failed>"
+    assert re.fullmatch(shown, repr(batch))
+
+
+@pytest.mark.asyncio
+async def test_the_lists_carry_what_the_rows_brought(tmp_path: Path):
+    """A row's own keys are in the metadata of its image, beside what the provider used."""
+    source = [{"prompt": "a fox", "seed": 5, "caption_id": "c-17", **SMALL}]
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url, "bfl") as flux:
+        await run_out(Batch(flux, source, out=tmp_path))
+        (row,) = rows(tmp_path / "metadata.jsonl")
+        assert next(iter(row)) == "file_name"
+        assert ("a fox", 5, {"caption_id": "c-17"}, sim.charges[0].job_id) == (
+            row["prompt"],
+            row["seed"],
+            row["extras"],
+            row["job_id"],
+        )
+        assert row["cost"] == 0.025
+
+
+@pytest.mark.asyncio
+async def test_images_stay_in_memory_without_a_folder():
+    """With neither folder nor sink each outcome holds its bytes."""
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        outcomes, _ = await run_out(Batch(flux, wishes(3)))
+        assert all(isinstance(o, Saved) and o.data for o in outcomes)
+        audit(sim.world, outcomes)
+
+
+# --- how much goes on at once ---------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_memory_is_bounded_by_what_is_in_flight():
+    """P20: with nobody reading, a source of 100,000 is read only as far as queues and workers
+    hold it, and nothing beyond them is submitted."""
+    read: list[int] = []
+    closed = False
+
+    def endless() -> Iterator[ImageRequest]:
+        nonlocal closed
+        try:
+            for number in range(100_000):
+                read.append(number)
+                yield wishes(1, start=number)[0]
+        finally:
+            closed = True
+
+    queue, workers = 4, 4 + 2
+    limits = Limits(in_flight=queue, downloads=workers - queue)
+    held = 10 + queue + workers + queue + 1  # read, outcomes, workers, requests, in the feeder
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url, limits=limits) as flux:
+        async with Batch(flux, endless()) as batch:
+            for _ in range(10):
+                await anext(batch)
+            await until(lambda: len(read) == held and batch.summary.saved == 20)
+            assert 10 + queue + workers == sim.world.posts
+        assert closed
+        assert held == len(read)
+        assert 10 + queue + workers == sim.world.posts
+        assert flux.unclaimed == ()
+    assert batch.summary.not_started is None
+
+
+@pytest.mark.asyncio
+async def test_two_batches_share_the_slots_of_their_session():
+    """P12: the limit is the account's, whoever submits; each batch tells its own outcomes."""
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url, limits=4) as flux:
+        one, other = Batch(flux, wishes(15)), Batch(flux, wishes(15, start=100), ordered=True)
+        (ones, _), (others, _) = await asyncio.gather(run_out(one), run_out(other))
+        assert set(range(15)) == {outcome.index for outcome in ones}
+        assert list(range(15)) == [outcome.index for outcome in others]
+        assert (one.summary.saved, other.summary.saved) == (15, 15)
+        assert sim.world.max_active <= 4
+        assert sim.world.refused[429] == 0
+        audit(sim.world, [*ones, *others])
+
+
+@pytest.mark.asyncio
+async def test_an_observer_that_raises_stops_no_batch():
+    """P26: the run is complete although every event made the observer fail."""
+
+    def broken(_: Event) -> None:
+        raise RuntimeError("a bug in the user's own display")
+
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url, on_event=broken) as flux:
+        outcomes, error = await run_out(Batch(flux, wishes(5)))
+        assert error is None
+        audit(sim.world, outcomes)
+        assert tally(outcomes) == {"saved": 5}
+
+
+# --- what a ledger remembers ----------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_what_was_settled_is_told_and_not_made_again():
+    """A second run over the same ledger submits nothing that is saved, failed or in doubt."""
+    ledger, source = MemoryLedger(), wishes(10)
+    faults = ["lost-reply:0.3", "moderated-content:0.3"]
+    async with (
+        Simulator(evolve(SCENARIO, faults=faults)) as sim,
+        fast_session(sim.url, limits=10) as flux,
+    ):
+        first, _ = await run_out(Batch(flux, source, ledger=ledger, ordered=True))
+        again = Batch(flux, source, ledger=ledger, ordered=True)
+        second, _ = await run_out(again)
+        assert sim.world.posts == 10
+        assert first == second
+        assert (again.summary.already, again.summary.saved) == (10, 0)
+        assert {"saved", "in doubt", "moderated"} == set(tally(first))
+
+
+@pytest.mark.asyncio
+async def test_a_job_of_an_earlier_run_is_collected_not_submitted():
+    """P1: what an earlier run paid for is watched by its id; only the rest is sent."""
+    ledger, source = MemoryLedger(), wishes(4)
+    async with Simulator(SCENARIO) as sim:
+        async with fast_session(sim.url) as flux:
+            for request in source[:2]:
+                await flux.submit(request, ledger=ledger)
+        async with fast_session(sim.url) as flux:
+            outcomes, error = await run_out(Batch(flux, source, ledger=ledger))
+        assert error is None
+        assert sim.world.posts == 4
+        assert tally(outcomes) == {"saved": 4}
+        audit(sim.world, outcomes)
+        assert not any(isinstance(outcome, InDoubt) for outcome in outcomes)

@@ -1,0 +1,158 @@
+"""Whoever stops waiting loses no paid image: cancelled callers, and sessions that close on them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+from attrs import evolve
+from practice import PROVIDERS, audit, fast_session, until, wishes
+
+from fluxasync import ImageRequest, Job, MemoryLedger, Saved
+from fluxasync.simulator import Scenario, Simulator
+
+SCENARIO = Scenario(latency=(0, 0.02))
+SLOW_ANSWER = evolve(SCENARIO, submit_delay=0.1)
+NEVER = evolve(SCENARIO, faults=["pending-forever"])
+both_dialects = pytest.mark.parametrize("dialect", PROVIDERS)
+
+
+def wish(number: int = 0) -> ImageRequest:
+    return wishes(1, start=number)[0]
+
+
+async def cancelled(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@both_dialects
+@pytest.mark.asyncio
+async def test_a_caller_cancelled_during_the_post_leaves_a_job_to_collect(
+    dialect: str, caplog: pytest.LogCaptureFixture
+):
+    """F44: the caller leaves at once; the answer is still read, recorded and listed, and logged
+    with its id; charged once, and `collect` gets its image."""
+    ledger = MemoryLedger()
+    async with Simulator(SLOW_ANSWER) as sim, fast_session(sim.url, dialect) as flux:
+        task = asyncio.create_task(flux.generate(wish(), ledger=ledger))
+        await until(lambda: sim.charges)
+        await cancelled(task)
+        assert flux.unclaimed == (), "the caller did not wait for the answer"
+        await flux.settled()
+        (job,) = flux.unclaimed
+        assert [job] == list(ledger.jobs.values())
+        assert not ledger.intents
+        assert job.job_id in caplog.text
+        saved = await flux.collect(job)
+        assert flux.unclaimed == ()
+        audit(sim.world, [saved])
+        assert sim.world.posts == 1
+
+
+@pytest.mark.asyncio
+async def test_leaving_the_session_waits_for_the_post_under_way():
+    """F44: a session that closes reads the answer first, so that the job is known afterwards."""
+    async with Simulator(SLOW_ANSWER) as sim:
+        async with fast_session(sim.url) as flux:
+            task = asyncio.create_task(flux.generate(wish()))
+            await until(lambda: sim.charges)
+            await cancelled(task)
+        assert [sim.charges[0].job_id] == [job.job_id for job in flux.unclaimed]
+
+
+@pytest.mark.asyncio
+async def test_a_session_left_twice_in_a_hurry_leaves_no_task():
+    """P15: cancelling the close stops the wait: the POST's task is gone, its intent stays."""
+    ledger = MemoryLedger()
+    async with Simulator(evolve(SCENARIO, submit_delay=60)) as sim:
+
+        async def hasty() -> None:
+            async with fast_session(sim.url) as flux:
+                await flux.generate(wish(), ledger=ledger)
+
+        task = asyncio.create_task(hasty())
+        await until(lambda: sim.charges)
+        task.cancel()
+        await until(lambda: task.cancelling())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await cancelled(task)
+        assert [wish()] == list(ledger.intents.values())
+        assert not [t for t in asyncio.all_tasks() if "_post" in repr(t)]
+
+
+@pytest.mark.asyncio
+async def test_a_caller_cancelled_while_waiting_for_a_slot_leaves_nothing():
+    """No job, no slot, no POST is left of who was cancelled in the queue."""
+    async with Simulator(NEVER) as sim, fast_session(sim.url, limits=1) as flux:
+        first = asyncio.create_task(flux.generate(wish(0)))
+        await until(lambda: sim.charges)
+        await cancelled(asyncio.create_task(flux.generate(wish(1))))
+        assert (flux.in_flight, sim.world.posts) == (1, 1)
+        assert flux.unclaimed == ()
+        await cancelled(first)
+        assert [wish(0)] == [job.request for job in flux.unclaimed]
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_watch_keeps_its_slot_because_the_server_counts_its_job():
+    """P12: the job is listed at once; its slot is not given to another."""
+    async with Simulator(NEVER) as sim, fast_session(sim.url, limits=1) as flux:
+        task = asyncio.create_task(flux.generate(wish()))
+        await until(lambda: sim.world.polls)
+        await cancelled(task)
+        assert 1 == len(flux.unclaimed) == flux.in_flight
+        assert repr(flux) == "<FluxSession 1 in flight, 1 unclaimed>"
+
+
+@pytest.mark.asyncio
+async def test_a_download_cancelled_half_way_leaves_the_job():
+    """The image is paid: it is listed, and collected whole the second time."""
+    scenario = evolve(SCENARIO, faults=["slow"], slow_bytes_per_second=20_000)
+    async with Simulator(scenario) as sim, fast_session(sim.url) as flux:
+        task = asyncio.create_task(flux.generate(wish()))
+        await until(lambda: sim.world.downloads)
+        await cancelled(task)
+        saved = await flux.collect(flux.unclaimed[0])
+        assert flux.unclaimed == ()
+        audit(sim.world, [saved])
+
+
+@pytest.mark.asyncio
+async def test_the_job_is_handed_out_as_soon_as_it_is_paid():
+    """`on_job` is called before the image is there."""
+    paid: list[Job] = []
+    async with Simulator(NEVER) as sim, fast_session(sim.url) as flux:
+        task = asyncio.create_task(flux.generate(wish(), on_job=paid.append))
+        await until(lambda: paid)
+        assert [charge.job_id for charge in sim.charges] == [job.job_id for job in paid]
+        assert not task.done()
+        await cancelled(task)
+
+
+@pytest.mark.asyncio
+async def test_one_image_failing_in_a_group_costs_no_other(caplog: pytest.LogCaptureFixture):
+    """P26: a TaskGroup of the user's own cancels the siblings; their jobs are all accounted."""
+    caplog.set_level(logging.CRITICAL)
+    scenario = evolve(SCENARIO, submit_delay=0.05, faults=["moderated-request:0.3"])
+    saved: list[Saved] = []
+    async with Simulator(scenario) as sim, fast_session(sim.url) as flux:
+
+        async def one(request: ImageRequest) -> None:
+            saved.append(await flux.generate(request))
+
+        async def all_of_them() -> None:
+            async with asyncio.TaskGroup() as tasks:
+                for request in wishes(12):
+                    tasks.create_task(one(request))
+
+        with pytest.raises(ExceptionGroup) as caught:
+            await all_of_them()
+        await flux.settled()
+        known = [job.job_id for job in (*flux.unclaimed, *(image.job for image in saved))]
+        known += [error.job.job_id for error in caught.value.exceptions]  # type: ignore[attr-defined]
+        assert sorted(charge.job_id for charge in sim.charges) == sorted(known)

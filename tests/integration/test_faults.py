@@ -1,0 +1,256 @@
+"""Every fault of the practice server, in both dialects: the outcomes, the money, the files.
+
+One story for all: a batch of a dozen prompts into a folder, then the audit. What differs is the
+table below it: how the images end, and what the run must not have done on the way.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve, field, frozen
+from practice import FAST, RETRY, audit, fast_session, run_out, tally, wishes
+
+from fluxasync import (
+    AuthenticationError,
+    Batch,
+    CreditError,
+    Failed,
+    FluxError,
+    InDoubt,
+    Job,
+    Moderated,
+    Outcome,
+    Saved,
+)
+from fluxasync.simulator import FAULTS, Scenario, Simulator, World
+from fluxasync.simulator._dice import Dice
+
+COUNT = 12
+SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02)
+DIALECTS = ("cometapi", "bfl")
+PATIENT = evolve(RETRY, patience=20, not_found_grace=2)  # a busy machine must not end a test
+
+
+@frozen(kw_only=True)
+class Run:
+    """What a run left behind."""
+
+    world: World
+    outcomes: list[Outcome]
+    unclaimed: tuple[Job, ...]
+    error: FluxError | None
+    folder: Path
+
+
+async def run(scenario: Scenario, dialect: str, folder: Path, **options: Any) -> Run:
+    """Make a dozen images, audit them, and return what there is to look at."""
+    session = {"limits": COUNT, "retry": PATIENT} | options
+    async with Simulator(scenario) as sim, fast_session(sim.url, dialect, **session) as flux:
+        outcomes, error = await run_out(Batch(flux, wishes(COUNT), out=folder))
+        audit(sim.world, outcomes, unclaimed=flux.unclaimed, folder=folder)
+        return Run(
+            world=sim.world,
+            outcomes=outcomes,
+            unclaimed=flux.unclaimed,
+            error=error,
+            folder=folder,
+        )
+
+
+@frozen(kw_only=True)
+class Row:
+    """One fault, how often it strikes, and how the images it strikes end."""
+
+    fault: str
+    ends: str = "saved"
+    options: dict[str, Any] = field(factory=dict)
+    scenario: Callable[[Scenario], Scenario] = lambda scenario: scenario
+
+    @property
+    def name(self) -> str:
+        return self.fault.partition(":")[0]
+
+
+_SHORT_JOBS = {"timeouts": evolve(FAST["timeouts"], job=1)}
+
+ROWS = {
+    "F1 429": Row(fault="429:0.3"),
+    "F15 503 with Retry-After": Row(fault="503:0.3"),
+    "F14 500": Row(fault="500:0.4", ends="in doubt"),
+    "F14 502 html": Row(fault="502-html:0.4", ends="in doubt"),
+    "F36 lost reply": Row(fault="lost-reply:0.3", ends="in doubt"),
+    "F50 poll 500": Row(fault="poll-500:0.7"),
+    "F50 poll 502 html": Row(fault="poll-502-html:0.7"),
+    "F50 poll reset": Row(fault="poll-reset:0.7"),
+    "F51 poll 429": Row(fault="poll-429:0.7"),
+    "F53 not found first": Row(fault="not-found-first"),
+    "F54 pending forever": Row(fault="pending-forever:0.3", ends="timeout", options=_SHORT_JOBS),
+    "F55 unknown status": Row(
+        fault="unknown-status", scenario=lambda scenario: evolve(scenario, latency=(0.05, 0.1))
+    ),
+    "F56 moderated request": Row(fault="moderated-request:0.4", ends="moderated"),
+    "F56 moderated content": Row(fault="moderated-content:0.4", ends="moderated"),
+    "F57 error": Row(fault="error:0.5", ends="failed"),
+    "F70 expired": Row(fault="expired:0.6"),
+    "F71 F72 truncated": Row(fault="truncated"),
+    "F71 download reset": Row(fault="download-reset:0.6"),
+    "F75 html as image": Row(fault="html-as-image:0.6"),
+    "F77 wrong bytes": Row(fault="wrong-bytes:0.6"),
+    "F86 slow": Row(
+        fault="slow", scenario=lambda scenario: evolve(scenario, slow_bytes_per_second=200_000)
+    ),
+    "F87 download 503": Row(fault="download-503:0.6"),
+}
+
+
+CASES = [
+    pytest.param(row, dialect, id=f"{name}-{dialect}")
+    for name, row in ROWS.items()
+    for dialect in DIALECTS
+]
+
+
+@pytest.mark.parametrize(("row", "dialect"), CASES)
+@pytest.mark.asyncio
+async def test_a_fault_costs_its_own_images_at_most(row: Row, dialect: str, tmp_path: Path):
+    """Struck images end as the table says, all others are saved, nothing is sent twice."""
+    scenario = row.scenario(evolve(SCENARIO, faults=[row.fault]))
+    ran = await run(scenario, dialect, tmp_path, **row.options)
+    struck = ran.world.faults[row.name]
+    assert struck, "the fault never struck: the test shows nothing"
+    assert ran.error is None
+    lost = 0 if row.ends == "saved" else struck
+    expected = Counter({"saved": COUNT - lost, row.ends: lost} if lost else {"saved": COUNT})
+    assert expected == tally(ran.outcomes)
+    pushed_back = ran.world.refused[429] + ran.world.refused[503]
+    assert ran.world.posts - pushed_back == COUNT
+    assert not ran.unclaimed
+
+
+def test_no_fault_of_the_simulator_is_left_out():
+    """Every fault that the simulator knows has a row here or a test of its own below."""
+    assert set(FAULTS) == {row.name for row in ROWS.values()} | {"402", "401-after"}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.asyncio
+async def test_a_lost_reply_is_charged_and_shown_as_in_doubt(dialect: str, tmp_path: Path):
+    """F36: where every answer is lost, every charge is an InDoubt with its price, none a retry."""
+    ran = await run(evolve(SCENARIO, faults=["lost-reply"]), dialect, tmp_path)
+    assert tally(ran.outcomes) == {"in doubt": COUNT}
+    assert COUNT == len(ran.world.charges) == ran.world.posts
+    stakes = [o.price for o in ran.outcomes if isinstance(o, InDoubt)]
+    assert [charge.price_usd for charge in ran.world.charges] == stakes
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.asyncio
+async def test_moderation_tells_its_reasons_and_its_job(dialect: str, tmp_path: Path):
+    """F56: a moderated image is a Failed with the provider's reasons and the job that it was."""
+    ran = await run(evolve(SCENARIO, faults=["moderated-content"]), dialect, tmp_path)
+    for outcome in ran.outcomes:
+        assert isinstance(outcome, Failed)
+        assert isinstance(outcome.error, Moderated)
+        assert outcome.error.reasons
+        assert outcome.paid == "unknown"
+        assert outcome.job is not None
+
+
+@pytest.mark.asyncio
+async def test_unknown_words_of_a_status_are_told_once_each(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """F55: an undocumented status means running, and makes one warning however often it comes."""
+    scenario = evolve(SCENARIO, faults=["unknown-status"], latency=(0.05, 0.1))
+    with caplog.at_level(logging.WARNING, "fluxasync"):
+        await run(scenario, "cometapi", tmp_path)
+    told = Counter(r.getMessage() for r in caplog.records if "unknown status" in r.getMessage())
+    assert told == {"unknown status 'Simmering': taken as still running": 1}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.asyncio
+async def test_no_credit_stops_the_run_and_paid_jobs_still_land(dialect: str, tmp_path: Path):
+    """F8, P8: after the first 402 at most in-flight + 1 more POSTs; what was paid is saved."""
+    seed = _seed_where("402", first=3, then=6)
+    scenario = evolve(SCENARIO, faults=["402:0.2"], seed=seed, latency=(0.02, 0.05))
+    ran = await run(scenario, dialect, tmp_path, limits=3)
+    assert isinstance(ran.error, CreditError)
+    assert 0 < len(ran.world.charges) == len(ran.outcomes)
+    assert {"saved": len(ran.outcomes)} == tally(ran.outcomes)
+    assert ran.world.refused[402] <= 3 + 1
+
+
+@pytest.mark.asyncio
+async def test_a_key_revoked_in_the_middle_stops_the_run(tmp_path: Path):
+    """F10, P8: after the first 401 at most in-flight + 1 more POSTs; paid jobs are collected."""
+    scenario = evolve(SCENARIO, faults=["401-after:5"], latency=(0.02, 0.05))
+    ran = await run(scenario, "cometapi", tmp_path, limits=3)
+    assert isinstance(ran.error, AuthenticationError)
+    assert tally(ran.outcomes) == {"saved": 5}
+
+
+@pytest.mark.asyncio
+async def test_a_403_after_an_accepted_job_is_that_jobs_own(tmp_path: Path):
+    """F11: where the key has worked, a 403 fails its own image, unpaid, and the run goes on."""
+    ran = await run(evolve(SCENARIO, faults=["401-after:5"]), "bfl", tmp_path, limits=3)
+    assert ran.error is None
+    assert tally(ran.outcomes) == {"saved": 5, "auth": COUNT - 5}
+    assert {"no"} == {o.paid for o in ran.outcomes if isinstance(o, Failed)}
+
+
+REFUSALS = [
+    pytest.param(Scenario(key="another"), "cometapi", AuthenticationError, id="F9 401-cometapi"),
+    pytest.param(Scenario(key="another"), "bfl", AuthenticationError, id="F9 403-bfl"),
+    pytest.param(Scenario(faults=["402"]), "cometapi", CreditError, id="F8 402-cometapi"),
+    pytest.param(Scenario(faults=["402"]), "bfl", CreditError, id="F8 402-bfl"),
+]
+
+
+@pytest.mark.parametrize(("scenario", "dialect", "error"), REFUSALS)
+@pytest.mark.asyncio
+async def test_a_refused_account_ends_the_run_with_one_error(
+    scenario: Scenario, dialect: str, error: type[FluxError], tmp_path: Path
+):
+    """Nothing is charged, no image is marked as failed, and the one error is raised."""
+    ran = await run(scenario, dialect, tmp_path, limits=3, api_key="a-key")
+    assert type(ran.error) is error
+    assert ran.outcomes == []
+    assert ran.world.charges == []
+
+
+@pytest.mark.parametrize(("scenario", "dialect", "error"), REFUSALS)
+@pytest.mark.asyncio
+async def test_a_refused_account_is_not_asked_again_and_again(
+    scenario: Scenario, dialect: str, error: type[FluxError], tmp_path: Path
+):
+    """P8: at most the POSTs in flight and one more reach the server."""
+    ran = await run(scenario, dialect, tmp_path, limits=3, api_key="a-key")
+    assert ran.world.posts <= 3 + 1
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.asyncio
+async def test_everything_at_once_still_adds_up(dialect: str, tmp_path: Path):
+    """All faults that a run survives, together: each image has one outcome and the books agree."""
+    names = [row.name for row in ROWS.values() if row.name != "slow"]
+    scenario = evolve(SCENARIO, faults=[f"{name}:0.1" for name in names])
+    ran = await run(scenario, dialect, tmp_path, **_SHORT_JOBS)
+    assert len(ran.outcomes) == COUNT
+    assert any(isinstance(outcome, Saved) for outcome in ran.outcomes)
+
+
+def _seed_where(fault: str, *, first: int, then: int) -> int:
+    """A scenario seed whose first strike of a submit fault is between two of the attempts."""
+
+    def strike(seed: int) -> int:
+        dice = Dice(seed)
+        return next(n for n in range(1, 1000) if dice.roll(fault, n) < 0.2)
+
+    return next(seed for seed in range(1000) if first < strike(seed) <= then)

@@ -1,0 +1,186 @@
+"""The journal among real processes: killed ones, second ones, and disks that are full."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fluxasync._errors import JournalError
+from fluxasync._journal import Journal, Locked, read_only
+from fluxasync._models import ImageRequest, InDoubt, Job
+
+#: what the children share: a journal in the folder they are given, and events in it
+CHILD = """
+import asyncio, json, resource, signal, sys
+from decimal import Decimal
+from pathlib import Path
+from fluxasync._errors import JournalError
+from fluxasync._journal import Journal
+from fluxasync._models import ImageRequest, Job
+
+folder = Path(sys.argv[1])
+
+def journal():
+    return Journal(folder, provider="cometapi", origin="https://x.example", simulated=False)
+
+def wish(n, **fields):
+    return ImageRequest(prompt=f"fox {n}", index=n, **fields)
+
+async def submitted(ledger, n):
+    await ledger.intent(wish(n), price=Decimal("0.025"))
+    await ledger.answered(wish(n), Job(job_id=f"job-{n}", request=wish(n)))
+"""
+
+HOLD = """
+async def main():
+    async with journal() as ledger:
+        for n in range(5):
+            await submitted(ledger, n)
+        await ledger.intent(wish(9), price=Decimal("0.025"))
+        print("ready", flush=True)
+        await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+FILL = """
+async def main():
+    kept, error = 0, ""
+    async with journal() as ledger:
+        for n in range(3):
+            await ledger.intent(wish(n), price=Decimal("0.025"))
+        limit()
+        try:
+            for n in range(100, 10_000):
+                await ledger.intent(wish(n, extras={"text": "x" * 20_000}), price=None)
+        except JournalError as exc:
+            error = str(exc)
+        for n in range(3):
+            try:
+                await ledger.answered(wish(n), Job(job_id=f"job-{n}", request=wish(n)))
+                kept += 1
+            except JournalError:
+                pass
+    print(json.dumps([kept, error]), flush=True)
+asyncio.run(main())
+"""
+
+
+def journal(folder: Path) -> Journal:
+    return Journal(folder, provider="cometapi", origin="https://x.example", simulated=False)
+
+
+def wish(n: int) -> ImageRequest:
+    return ImageRequest(prompt=f"fox {n}", index=n)
+
+
+@contextmanager
+def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the folder: five jobs running, one submission under way."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD + HOLD, str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    try:
+        assert child.stdout.readline() == "ready\n"
+        yield child
+    finally:
+        child.kill()
+        child.wait(timeout=10)
+        child.stdout.close()
+
+
+@pytest.mark.asyncio
+async def test_kill_9_loses_nothing_that_was_recorded(tmp_path):
+    """P1 P2 P16: the lock is free, every job is there, what was under way is in doubt."""
+    with holder(tmp_path) as child:
+        child.send_signal(signal.SIGKILL)
+        child.wait(timeout=10)
+        async with journal(tmp_path) as ledger:
+            assert str(ledger.recovered) == (
+                "done 0, still running 5, in doubt 1 ($0.025), failed 0"
+            )
+            jobs = [job.job_id async for _, job in ledger.unfinished()]
+            assert [f"job-{n}" for n in range(5)] == jobs
+            assert isinstance(await ledger.known(wish(3)), Job)
+            assert isinstance(await ledger.known(wish(9)), InDoubt)
+
+
+@pytest.mark.asyncio
+async def test_a_second_process_is_refused_and_told_by_whom(tmp_path):
+    """P16, F118: the message names the holder; a reader still gets the counts."""
+    with holder(tmp_path) as child:
+        with pytest.raises(Locked, match=f"in use by process {child.pid} on .* since 20"):
+            await journal(tmp_path).__aenter__()
+        with read_only(tmp_path) as view:
+            assert view.is_running
+            assert view.holder is not None
+            assert child.pid == view.holder["pid"]
+
+
+def test_a_full_disk_keeps_the_ids_of_paid_jobs(tmp_path):
+    """P17, F101: on a file system that is really full."""
+    if os.geteuid() or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("mounting a small file system is not permitted here")
+    script = 'mount -t tmpfs -o size=10m none "$1" && "$2" -c "$3" "$1" && "$2" -c "$4" "$1"'
+    after = CHILD + AFTER
+    fill = CHILD + "def limit(): pass\n" + FILL
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, "sh", str(tmp_path), sys.executable, fill, after],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    (kept, error), counts = map(json.loads, done.stdout.splitlines())
+    assert kept == 3
+    assert "free some space, then run the same line again" in error
+    assert counts["running"] == 3
+
+
+#: reads what the full disk holds, as `status` does
+AFTER = """
+from fluxasync._journal import read_only
+with read_only(folder) as view:
+    print(json.dumps(view.counts.as_json()))
+"""
+
+
+def test_a_file_that_may_not_grow_stops_the_run(tmp_path):
+    """P17, F103: a short write is an error; what was committed before it is there."""
+    limit = "def limit():\n    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD + limit + FILL, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    kept, error = json.loads(done.stdout)
+    assert kept == 0
+    assert "run the same line again" in error
+    assert done.stderr.count("paid, and cannot be recorded: key") == 3
+    with read_only(tmp_path) as view:
+        assert view.counts.in_doubt > 3
+
+
+@pytest.mark.asyncio
+async def test_a_forked_child_does_not_write(tmp_path):
+    """F166: the thread that writes is not in the child, so a call there must not wait for ever."""
+    async with journal(tmp_path) as ledger:
+        child = os.fork()
+        if not child:
+            try:
+                ledger.known(wish(0)).send(None)
+            except JournalError:
+                os._exit(17)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 17
+        await ledger.intent(wish(0), price=None)

@@ -1,0 +1,353 @@
+"""How a run ends before its source does: the reader leaves, an error ends it, a thing breaks.
+
+Whatever the reason, nothing more is submitted, and every charge is saved, told of, or listed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from practice import audit, fast_session, outcomes_of, rows, run_out, tally, until, wishes
+
+from fluxasync import (
+    Batch,
+    ConfigError,
+    Event,
+    FluxSession,
+    ImageRequest,
+    Job,
+    JobReady,
+    JobSubmitted,
+    Limits,
+    MemoryLedger,
+    Outcome,
+    Redirected,
+    Settled,
+    SinkError,
+    Stored,
+)
+from fluxasync.simulator import Scenario, Simulator, World
+
+SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02)
+NEVER = evolve(SCENARIO, faults=["pending-forever"])
+QUICK = 5.0  #: seconds, far below the ten of grace
+
+
+def accounted(world: World, flux: FluxSession, folder: Path) -> None:
+    """Every charge is an image in the folder, a failure in its list, or an unclaimed job."""
+    told = [
+        row["job_id"] for name in ("metadata", "failures") for row in rows(folder / f"{name}.jsonl")
+    ]
+    told += [job.job_id for job in flux.unclaimed]
+    assert sorted(charge.job_id for charge in world.charges) == sorted(told)
+
+
+# --- the reader leaves ----------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_leaving_lets_paid_jobs_land(tmp_path: Path):
+    """After a break nothing more is submitted, and what was paid is in the folder."""
+    scenario = evolve(SCENARIO, latency=(0.05, 0.1))
+    async with Simulator(scenario) as sim, fast_session(sim.url, limits=4) as flux:
+        async with Batch(flux, wishes(50), out=tmp_path) as batch:
+            await anext(batch)
+            posts = sim.world.posts
+        assert sim.world.posts <= posts + 4
+        assert flux.unclaimed == ()
+        accounted(sim.world, flux, tmp_path)
+        summary = batch.summary
+        assert len(sim.charges) == summary.saved
+        assert 50 - summary.saved == summary.not_started
+
+
+@pytest.mark.asyncio
+async def test_leaving_without_grace_lists_paid_jobs(tmp_path: Path):
+    """With no grace, jobs that still run are listed at once and can be collected."""
+    async with Simulator(NEVER) as sim, fast_session(sim.url, limits=4) as flux:
+        async with Batch(flux, wishes(50), out=tmp_path, grace=0) as batch:
+            await until(lambda: sim.world.polls >= 8)
+        assert 4 == len(sim.charges) == len(flux.unclaimed)
+        accounted(sim.world, flux, tmp_path)
+        assert batch.summary.unclaimed == 4
+        assert batch.summary.not_started == 46
+
+
+@pytest.mark.asyncio
+async def test_leaving_during_posts_still_learns_of_their_jobs(tmp_path: Path):
+    """F44: answers of POSTs under way are read before the block is left; their jobs are listed."""
+    scenario = evolve(NEVER, submit_delay=0.1)
+    ledger = MemoryLedger()
+    async with Simulator(scenario) as sim, fast_session(sim.url, limits=4) as flux:
+        async with Batch(flux, wishes(50), out=tmp_path, grace=0, ledger=ledger) as batch:
+            await until(lambda: len(sim.charges) == 4)
+        assert 4 == len(flux.unclaimed) == len(ledger.jobs)
+        assert not ledger.intents
+        accounted(sim.world, flux, tmp_path)
+        assert batch.summary.unclaimed == 4
+
+
+@pytest.mark.asyncio
+async def test_an_exception_in_the_block_leaves_at_once():
+    """The user's own error is not held up by the grace of jobs that never end."""
+    async with Simulator(NEVER) as sim, fast_session(sim.url, limits=4) as flux:
+
+        async def failing() -> None:
+            async with Batch(flux, wishes(50), grace=600):
+                await until(lambda: len(sim.charges) == 4)
+                raise ZeroDivisionError
+
+        async with asyncio.timeout(QUICK):
+            with pytest.raises(ZeroDivisionError):
+                await failing()
+        assert 4 == len(sim.charges) == len(flux.unclaimed)
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_reader_leaves_at_once():
+    """A task that is cancelled while it waits for an outcome is gone soon, its jobs listed."""
+    async with Simulator(NEVER) as sim, fast_session(sim.url, limits=4) as flux:
+        reader = asyncio.create_task(run_out(Batch(flux, wishes(50), grace=600)))
+        await until(lambda: sim.world.polls >= 4)
+        reader.cancel()
+        async with asyncio.timeout(QUICK):
+            with pytest.raises(asyncio.CancelledError):
+                await reader
+        assert 4 == len(sim.charges) == len(flux.unclaimed)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.asyncio
+async def test_stop_ends_the_iteration_after_what_is_paid(ordered: bool, tmp_path: Path):
+    """`stop()` in the middle: the outcomes of paid jobs still come, in order where that is on."""
+    scenario = evolve(SCENARIO, latency=(0.05, 0.1))
+    async with Simulator(scenario) as sim, fast_session(sim.url, limits=4) as flux:
+        async with Batch(flux, wishes(50), out=tmp_path, ordered=ordered) as batch:
+            outcomes = [await anext(batch)]
+            batch.stop()
+            outcomes += await outcomes_of(batch)
+        assert {"saved": len(sim.charges)} == tally(outcomes)
+        indexes = [outcome.index for outcome in outcomes]
+        assert not ordered or indexes == sorted(indexes)
+        audit(sim.world, outcomes, folder=tmp_path)
+
+
+@pytest.mark.asyncio
+async def test_reading_on_after_the_block_ends_at_once():
+    """Nothing is left to come: the iteration is over, not stuck."""
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url, limits=4) as flux:
+        async with Batch(flux, wishes(20)) as batch:
+            await anext(batch)
+        async with asyncio.timeout(QUICK):
+            left = await outcomes_of(batch)
+        assert len(left) < 20
+
+
+@pytest.mark.asyncio
+async def test_another_tasks_reader_ends_with_the_block():
+    """A task that waits for the next outcome when the block is left does not wait for ever."""
+    async with Simulator(NEVER) as sim, fast_session(sim.url, limits=2) as flux:
+        async with Batch(flux, wishes(5), grace=0) as batch:
+            reader = asyncio.create_task(outcomes_of(batch))
+            await until(lambda: len(sim.charges) == 2)
+        async with asyncio.timeout(QUICK):
+            assert await reader == []
+
+
+@pytest.mark.asyncio
+async def test_leaving_one_batch_does_not_wait_for_another():
+    """Two batches share a session: who leaves waits for POSTs of its own, not for the other's."""
+    steady = Limits(in_flight=20, rate=50)  # with answers this slow, some POST is always under way
+    scenario = evolve(SCENARIO, submit_delay=0.2)
+    async with Simulator(scenario) as sim, fast_session(sim.url, limits=steady) as flux:
+        busy = asyncio.create_task(run_out(Batch(flux, _without_end())))
+        await until(lambda: len(sim.charges) > 10)
+        async with asyncio.timeout(2):
+            async with Batch(flux, wishes(1)) as batch:
+                assert len(await outcomes_of(batch)) == 1
+        assert not busy.done()
+        busy.cancel()
+
+
+def _without_end() -> Iterator[ImageRequest]:
+    number = 1000
+    while True:
+        yield wishes(1, start=number)[0]
+        number += 1
+
+
+@pytest.mark.asyncio
+async def test_a_generator_is_closed_when_the_reader_leaves():
+    """An async generator's `finally` has run when the block is left."""
+    closed: list[bool] = []
+
+    async def prompts() -> AsyncIterator[ImageRequest]:
+        try:
+            for request in wishes(1000):
+                yield request
+        finally:
+            closed.append(True)
+
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url, limits=2) as flux:
+        async with Batch(flux, prompts()) as batch:
+            await anext(batch)
+        assert closed == [True]
+
+
+# --- an error ends it -----------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_a_redirect_ends_the_run_with_one_message(tmp_path: Path):
+    """F16: base_url is wrong for all of them: few are sent, none is marked as failed."""
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url + "/wrong", limits=3) as flux:
+        batch = Batch(flux, wishes(50), out=tmp_path)
+        outcomes, error = await run_out(batch)
+        assert isinstance(error, Redirected)
+        assert outcomes == []
+        assert (batch.summary.not_started, batch.summary.failed.total()) == (50, 0)
+
+
+@pytest.mark.asyncio
+async def test_an_outage_longer_than_patience_ends_the_run():
+    """F31: nobody listens: after `retry.patience` the run ends, and all of it is still to do."""
+    impatient = {"retry": evolve(fast_session("http://127.0.0.1:9").retry, patience=0.1)}
+    async with fast_session("http://127.0.0.1:9", **impatient) as flux:
+        batch = Batch(flux, wishes(5))
+        outcomes, error = await run_out(batch)
+        assert "cannot connect" in str(error)
+        assert outcomes == []
+        assert batch.summary.not_started == 5
+
+
+@pytest.mark.asyncio
+async def test_push_back_longer_than_patience_ends_the_run():
+    """F7: a 429 that never ends is not waited for without end."""
+    scenario = evolve(SCENARIO, faults=["429"])
+    impatient = {"retry": evolve(fast_session("http://127.0.0.1:9").retry, patience=0.1)}
+    async with Simulator(scenario) as sim, fast_session(sim.url, **impatient) as flux:
+        batch = Batch(flux, wishes(5))
+        outcomes, error = await run_out(batch)
+        assert "too many" in str(error)
+        assert outcomes == []
+        assert sim.charges == []
+
+
+@pytest.mark.asyncio
+async def test_a_budget_ends_the_run_exactly(tmp_path: Path):
+    """P7: the server charges for what the cap pays, all of it is saved, the rest is to do."""
+    async with (
+        Simulator(SCENARIO) as sim,
+        fast_session(sim.url, limits=6, budget="0.26") as flux,
+    ):
+        batch = Batch(flux, wishes(30), out=tmp_path)
+        outcomes, error = await run_out(batch)
+        assert "cap" in str(error)
+        assert len(sim.charges) == 10
+        assert tally(outcomes) == {"saved": 10}
+        assert batch.summary.not_started == 20
+        audit(sim.world, outcomes, folder=tmp_path)
+
+
+@pytest.mark.asyncio
+async def test_a_folder_that_vanishes_ends_the_run(tmp_path: Path):
+    """F105: the disk's error ends the run at once; paid jobs are listed and counted."""
+    folder, limits = tmp_path / "out", Limits(in_flight=3, downloads=1)
+
+    def pull_the_rug(event: Event) -> None:
+        if isinstance(event, JobReady) and folder.exists():
+            shutil.rmtree(folder)
+
+    async with (
+        Simulator(SCENARIO) as sim,
+        fast_session(sim.url, limits=limits, on_event=pull_the_rug) as flux,
+    ):
+        batch = Batch(flux, wishes(50), out=folder)
+        outcomes, error = await run_out(batch)
+        assert isinstance(error, SinkError)
+        assert "does not exist" in str(error)
+        assert outcomes == []
+        assert sim.world.posts <= 3 + 1
+        assert sorted(c.job_id for c in sim.charges) == sorted(j.job_id for j in flux.unclaimed)
+        assert len(sim.charges) == batch.summary.unclaimed
+        assert 50 - len(sim.charges) == batch.summary.not_started
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.asyncio
+async def test_an_error_of_the_source_ends_the_run_with_its_cause(ordered: bool):
+    """What the user's iterable raises comes out last, behind the outcomes of what was paid."""
+
+    async def broken() -> AsyncIterator[ImageRequest]:
+        for request in wishes(3):
+            yield request
+        await until(lambda: len(sim.charges) == 3)
+        raise ZeroDivisionError("in the user's own code")
+
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        outcomes, error = await run_out(Batch(flux, broken(), ordered=ordered))
+        assert isinstance(error, ConfigError)
+        assert isinstance(error.__cause__, ZeroDivisionError)
+        assert tally(outcomes) == {"saved": 3}
+        audit(sim.world, outcomes)
+
+
+# --- a thing of the user's breaks -----------------------------------------------------------------
+
+
+class BrokenSink:
+    """A sink of the user's own with a bug in it."""
+
+    async def store(
+        self, request: ImageRequest | None, job: Job, chunks: AsyncIterator[bytes]
+    ) -> Stored:
+        raise ZeroDivisionError("in the user's own sink")
+
+
+class BrokenLedger(MemoryLedger):
+    """A ledger of the user's own with a bug in it."""
+
+    async def settle(self, outcome: Outcome) -> None:
+        raise ZeroDivisionError("in the user's own ledger")
+
+
+@pytest.mark.parametrize("broken", ["sink", "ledger"])
+@pytest.mark.asyncio
+async def test_a_bug_in_a_sink_or_ledger_ends_the_run_and_is_raised(broken: str):
+    """P26: a bug outside neither hangs the run nor goes unseen; paid jobs are accounted."""
+    parts = {"sink": {"sink": BrokenSink()}, "ledger": {"ledger": BrokenLedger()}}[broken]
+    limits = Limits(in_flight=2, downloads=1)
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url, limits=limits) as flux:
+        batch = Batch(flux, wishes(30), **parts)
+        async with asyncio.timeout(QUICK):
+            with pytest.raises(ZeroDivisionError):
+                await run_out(batch)
+        assert sim.world.posts < 30
+
+
+@pytest.mark.asyncio
+async def test_events_tell_the_story_in_order():
+    """Each image is submitted, then ready, then settled; what is in flight stays in the limit."""
+    seen: list[Event] = []
+    async with (
+        Simulator(SCENARIO) as sim,
+        fast_session(sim.url, limits=3, on_event=seen.append) as flux,
+    ):
+        await run_out(Batch(flux, wishes(10)))
+    steps: dict[str, list[str]] = {}
+    for event in seen:
+        match event:
+            case JobSubmitted(job=job, in_flight=in_flight):
+                assert in_flight <= 3
+                steps.setdefault(job.job_id, []).append("submitted")
+            case JobReady(job=job):
+                steps[job.job_id].append("ready")
+            case Settled(outcome=outcome):
+                steps[outcome.job.job_id].append("settled")  # type: ignore[union-attr]
+    assert list(steps.values()) == [["submitted", "ready", "settled"]] * 10

@@ -1,0 +1,693 @@
+"""The one thing that does HTTP, against real sockets: what went out, what came back, to whom."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import hashlib
+import logging
+import socket
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from wires import (
+    Behaviour,
+    Line,
+    Peer,
+    answer,
+    hangs,
+    peer,
+    resets_unread,
+    says,
+    says_then_hangs_up,
+    says_then_resets,
+    streams,
+)
+
+from fluxasync._config import Timeouts
+from fluxasync._errors import TransportError
+from fluxasync._models import Call, Reply
+from fluxasync._transport import MAX_REPLY, AiohttpTransport, check_url
+
+CANARY = "sk-canary-4711"
+SIGNATURE = "sig-canary-0815"
+QUICK = Timeouts(connect=0.3)
+ACCEPTED = answer(b'{"id": "a-1"}')
+
+
+def open_transport(*, loopback: bool = True, timeouts: Timeouts = QUICK) -> AiohttpTransport:
+    return AiohttpTransport(timeouts=timeouts, allow_loopback=loopback)
+
+
+def post(url: str, *, body: bytes = b"{}", timeout: float = 5.0) -> Call:
+    headers = {"Authorization": f"Bearer {CANARY}", "x-key": CANARY}
+    return Call(method="POST", url=url, headers=headers, body=body, timeout=timeout)
+
+
+def get(url: str, *, timeout: float = 5.0) -> Call:
+    return Call(method="GET", url=url, headers={"x-key": CANARY}, timeout=timeout)
+
+
+async def sent_to(behaviour: Behaviour, **options: Any) -> tuple[Reply | TransportError, Peer]:
+    """POST once to a server that behaves so; return what became of it."""
+    async with peer(behaviour) as server, open_transport() as transport:
+        try:
+            return await transport.send(post(f"{server.url}/submit", **options)), server
+        except TransportError as error:
+            return error, server
+
+
+async def fetched(
+    transport: AiohttpTransport, url: str, *, timeout: float = 5.0
+) -> tuple[int, bytes]:
+    async with transport.stream(url, timeout=timeout) as found:
+        return found.status, b"".join([chunk async for chunk in found.chunks()])
+
+
+async def fetch_from(behaviour: Behaviour, path: str = "/x", **options: Any) -> tuple[int, bytes]:
+    async with peer(behaviour) as server, open_transport() as transport:
+        return await fetched(transport, server.url + path, **options)
+
+
+def everything_in(error: BaseException) -> str:
+    """All that a log, a debugger or a crash report could print of an error."""
+    seen: list[BaseException] = []
+    left: list[BaseException | None] = [error]
+    while left:
+        current = left.pop()
+        if current is not None and current not in seen:
+            seen.append(current)
+            left += [current.__cause__, current.__context__]
+    shown = [f"{e!r} {e} {e.args!r} {vars(e)!r} {getattr(e, '__notes__', '')}" for e in seen]
+    return "\n".join([*shown, *traceback.format_exception(error)])
+
+
+# — what went out ——————————————————————————————————————————————————————————————————————————————
+
+HALF_HEAD = b"HTTP/1.1 200 OK\r\nContent-Ty"
+HALF_BODY = answer(b'{"id": ', length=13)
+HUGE_HEADER = answer(b'{"id": "a-1"}', headers={"X-Trace": "t" * 70_000})
+NO_HTTP = b"\x15\x03\x01\x00\x02\x02\x28 and more that is no HTTP\r\n\r\n"
+
+#: a POST that may have been taken
+IN_DOUBT = [
+    pytest.param(resets_unread, id="F34 RST before reading"),
+    pytest.param(says_then_resets(b""), id="F35 RST after reading"),
+    pytest.param(says_then_hangs_up(b""), id="F36 FIN without an answer"),
+    pytest.param(says_then_resets(HALF_HEAD), id="F37 RST inside the headers"),
+    pytest.param(says_then_hangs_up(HALF_HEAD), id="F37 FIN inside the headers"),
+    pytest.param(says_then_resets(HALF_BODY), id="F37 RST inside the body"),
+    pytest.param(says_then_hangs_up(HALF_BODY), id="F37 FIN inside the body"),
+    pytest.param(says(HUGE_HEADER), id="F24 70 KB header"),
+    pytest.param(says_then_hangs_up(NO_HTTP), id="F18 no HTTP at all"),
+    pytest.param(says(answer(b"x" * (MAX_REPLY + 1))), id="F22 over the cap"),
+]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("behaviour", IN_DOUBT)
+async def test_a_post_without_a_whole_answer_was_sent(behaviour: Behaviour) -> None:
+    """The server may have taken the job, so the error says that the bytes went out."""
+    error, server = await sent_to(behaviour)
+    assert isinstance(error, TransportError)
+    assert (error.sent, error.permanent) == (True, False)
+    assert len(server.lines) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_whole_answer_counts_whatever_follows() -> None:
+    """F38 Complete, then RST: the answer was read and the job is known."""
+    reply, _ = await sent_to(says_then_resets(ACCEPTED))
+    assert isinstance(reply, Reply)
+    assert (reply.status, reply.body) == (200, b'{"id": "a-1"}')
+
+
+@pytest.mark.asyncio
+async def test_a_silent_server_was_sent_to() -> None:
+    """F39 F43 No answer in time is in doubt: the request went out."""
+    error, _ = await sent_to(hangs, timeout=0.1)
+    assert isinstance(error, TransportError)
+    assert error.sent
+    assert "in time" in str(error)
+
+
+@pytest.mark.asyncio
+async def test_endless_informational_answers_meet_the_deadline() -> None:
+    """F26 A server that says "100 Continue" for ever is left in time."""
+    endless = streams(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+    error, _ = await sent_to(endless, timeout=0.2)
+    assert isinstance(error, TransportError)
+    assert error.sent
+
+
+@pytest.mark.asyncio
+async def test_a_refused_connection_sent_nothing() -> None:
+    """F31 Nobody listens: the POST never left."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    async with open_transport() as transport:
+        with pytest.raises(TransportError, match="cannot connect") as caught:
+            await transport.send(post(f"http://127.0.0.1:{port}/submit"))
+    assert (caught.value.sent, caught.value.permanent) == (False, False)
+
+
+Names = dict[str, list[str] | OSError]
+
+
+@pytest_asyncio.fixture
+async def names() -> Names:
+    """A resolver of our own: what the test says a name stands for. Literals are resolved as ever.
+
+    The one thing here that no server can play: the loop's view of DNS.
+    """
+    table: Names = {}
+    loop: Any = asyncio.get_running_loop()
+    real = loop.getaddrinfo
+
+    async def getaddrinfo(host: str, port: int, **options: Any) -> Any:
+        found = table.get(host, [host])
+        if isinstance(found, OSError):
+            raise found
+        return [each for address in found for each in await real(address, port, **options)]
+
+    loop.getaddrinfo = getaddrinfo
+    return table
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "reason",
+    [
+        pytest.param(socket.gaierror(socket.EAI_NONAME, "Name not known"), id="F30 NXDOMAIN"),
+        pytest.param(socket.gaierror(socket.EAI_AGAIN, "Try again"), id="F30 EAI_AGAIN"),
+    ],
+)
+async def test_a_name_that_does_not_resolve_sent_nothing(names: Names, reason: OSError) -> None:
+    """F30 Without an address nothing left this machine, and a later try may help."""
+    names["api.example"] = reason
+    async with open_transport() as transport:
+        with pytest.raises(TransportError) as caught:
+            await transport.send(post("https://api.example/submit"))
+    assert (caught.value.sent, caught.value.permanent) == (False, False)
+
+
+@pytest.mark.asyncio
+async def test_a_host_that_is_no_name_sent_nothing() -> None:
+    """F30 A label too long for DNS is an error of ours too, not a UnicodeError."""
+    async with open_transport() as transport:
+        with pytest.raises(TransportError) as caught:
+            await transport.send(post(f"https://{'a' * 70}.example/submit"))
+    assert not caught.value.sent
+
+
+async def speaks_plainly(line: Line) -> None:
+    await line.arrival()
+    await line.say(answer(b"this is plain http"))
+    await line.silence()
+
+
+@pytest.mark.asyncio
+async def test_a_server_without_tls_is_not_asked_again() -> None:
+    """F33 Where TLS fails nothing was sent, and waiting cannot help."""
+    async with peer(speaks_plainly) as server, open_transport() as transport:
+        with pytest.raises(TransportError) as caught:
+            await transport.send(post(f"https://{server.host}/submit"))
+    assert (caught.value.sent, caught.value.permanent) == (False, True)
+    assert CANARY.encode() not in b"".join(server.heard)
+
+
+@pytest.fixture
+def deaf() -> Iterator[str]:
+    """An address whose connections are never answered: a listener with a full queue."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        for each in waiting:
+            each.close()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("connect", "whole"), [(0.1, 5.0), (5.0, 0.1)], ids=["F32 connect", "F32 the whole call"]
+)
+async def test_a_connection_that_hangs_sent_nothing(
+    deaf: str, connect: float, whole: float
+) -> None:
+    """F32 Packets fall into a hole: whichever timeout strikes first, the POST never left."""
+    async with open_transport(timeouts=Timeouts(connect=connect)) as transport:
+        with pytest.raises(TransportError, match="in time") as caught:
+            await transport.send(post(f"{deaf}/submit", timeout=whole))
+    assert (caught.value.sent, caught.value.permanent) == (False, False)
+
+
+@pytest.mark.asyncio
+async def test_a_lost_post_is_not_repeated_on_a_pooled_connection() -> None:
+    """F40 The server closes after its first answer: the second POST is in doubt, not resent."""
+    seen: list[bytes] = []
+
+    async def once(line: Line) -> None:
+        seen.append(await line.request())
+        await line.say(ACCEPTED)
+        seen.append(await line.request())
+        line.finish()
+
+    async with peer(once) as server, open_transport() as transport:
+        await transport.send(post(f"{server.url}/first"))
+        with pytest.raises(TransportError) as caught:
+            await transport.send(post(f"{server.url}/second"))
+    assert caught.value.sent
+    assert [request.split()[1] for request in seen] == [b"/first", b"/second"]
+    assert len(server.lines) == 1
+
+
+@pytest.mark.asyncio
+async def test_keepalive_zero_means_a_connection_for_each_post() -> None:
+    """F41 With `keepalive=0` no answer can be left over from an earlier POST."""
+    fresh = Timeouts(keepalive=0)
+    async with peer(says(ACCEPTED)) as server, open_transport(timeouts=fresh) as transport:
+        for _ in range(2):
+            await transport.send(post(f"{server.url}/submit"))
+    assert len(server.lines) == 2
+
+
+# — what came back —————————————————————————————————————————————————————————————————————————————
+
+
+@pytest.mark.asyncio
+async def test_an_endless_body_is_cut_off() -> None:
+    """F22 Beyond a megabyte the answer is let go, and the connection with it."""
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    endless = streams(head, b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+    error, server = await sent_to(endless)
+    assert isinstance(error, TransportError)
+    assert error.sent
+    assert server.lines[0].sent < 32 * 2**20
+
+
+@pytest.mark.asyncio
+async def test_a_gzip_bomb_is_not_inflated() -> None:
+    """F23 The body comes as it was sent: nothing asks for compression, nothing unpacks it."""
+    bomb = gzip.compress(bytes(64 * 2**20))
+    assert len(bomb) < MAX_REPLY
+    reply, server = await sent_to(says(answer(bomb, headers={"Content-Encoding": "gzip"})))
+    assert isinstance(reply, Reply)
+    assert bomb == reply.body
+    assert b"\r\naccept-encoding: identity\r\n" in server.heard[0].lower()
+
+
+@pytest.mark.asyncio
+async def test_a_long_header_is_read() -> None:
+    """F24 A 9 KB header on a paid 200 is no synthetic 400."""
+    reply, _ = await sent_to(says(answer(b'{"id": "a-1"}', headers={"X-Trace": "t" * 9_000})))
+    assert isinstance(reply, Reply)
+    assert (reply.status, len(reply.headers["x-trace"])) == (200, 9_000)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("status", [200, 204, 400, 401, 402, 429, 500, 503, 524])
+async def test_every_status_is_an_answer(status: int) -> None:
+    """No status raises: what it means is decided elsewhere, on the values."""
+    text = b"" if status == 204 else b"\xff not JSON"
+    reply, _ = await sent_to(says(answer(text, status, {"Retry-After": "3"})))
+    assert isinstance(reply, Reply)
+    assert (status, text, "3") == (reply.status, reply.body, reply.headers["retry-after"])
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("make", [post, get], ids=["POST", "GET"])
+async def test_api_calls_follow_no_redirect(status: int, make: Callable[[str], Call]) -> None:
+    """F16 F17 T2 The redirect is the answer; not a byte reaches the host that it names."""
+    async with (
+        peer(says(ACCEPTED)) as evil,
+        peer(says(answer(b"", status, {"Location": f"{evil.url}/steal"}))) as server,
+        open_transport() as transport,
+    ):
+        reply = await transport.send(make(f"{server.url}/submit"))
+    assert status == reply.status
+    assert evil.lines == []
+
+
+# — downloads: where to ————————————————————————————————————————————————————————————————————————
+
+REFUSED_URLS = [
+    "https://127.0.0.1/x", "https://127.255.255.254/x", "https://localhost/x", "https://127.1/x",
+    "https://0x7f.1/x", "https://0x7f000001/x", "https://2130706433/x", "https://017700000001/x",
+    "https://0.0.0.0/x", "https://0/x", "https://10.0.0.1/x", "https://10.255.255.255/x",
+    "https://172.16.0.1/x", "https://172.31.255.255/x", "https://192.168.1.1/x",
+    "https://169.254.169.254/latest/meta-data/", "https://169.254.1.1/x", "https://100.64.0.1/x",
+    "https://192.0.0.1/x", "https://192.0.2.1/x", "https://198.18.0.1/x", "https://224.0.0.1/x",
+    "https://240.0.0.1/x", "https://255.255.255.255/x", "https://[::1]/x", "https://[::]/x",
+    "https://[::ffff:127.0.0.1]/x", "https://[::ffff:10.0.0.1]/x",
+    "https://[::ffff:169.254.169.254]/x", "https://[64:ff9b::7f00:1]/x", "https://[fe80::1]/x",
+    "https://[fc00::1]/x", "https://[fd00:ec2::254]/x", "https://[ff02::1]/x",
+    "https://[2002:7f00:1::]/x", "https://[2001:db8::1]/x", "https://me.example/x",
+    "https://me6.example/x", "https://both.example/x", "https://inner.example/x",
+    "https://mapped.example/x", "https://metadata.example/x",
+]  # fmt: skip
+
+NAMES: Mapping[str, list[str]] = {
+    "me.example": ["127.0.0.1"],
+    "me6.example": ["::1"],
+    "both.example": ["127.0.0.1", "::1"],
+    "inner.example": ["10.0.0.1", "127.0.0.1", "192.168.0.1"],
+    "mapped.example": ["::ffff:127.0.0.1"],
+    "metadata.example": ["169.254.169.254"],
+}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("url", REFUSED_URLS, ids=lambda url: f"P23 T3 F82 {url[8:]}")
+async def test_private_addresses_are_refused_where_they_are_connected_to(
+    url: str, names: Names
+) -> None:
+    """F82 However it is written and whatever resolves to it, nothing inside is fetched."""
+    names.update(NAMES)
+    async with open_transport(loopback=False) as transport:
+        with pytest.raises(TransportError, match=r"private address|not a URL") as caught:
+            await fetched(transport, url)
+    assert (caught.value.sent, caught.value.permanent) == (False, True)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0x7f.1", "me.example", "[::1]"])
+async def test_not_a_byte_reaches_a_refused_address(host: str, names: Names) -> None:
+    """F82 The listener on this machine never sees a connection."""
+    names.update(NAMES)
+    async with peer(says(answer(b"secret"))) as server, open_transport(loopback=False) as transport:
+        for scheme in ("http", "https"):
+            with pytest.raises(TransportError):
+                await fetched(transport, f"{scheme}://{host}:{server.port}/x")
+    assert server.lines == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "url",
+    [
+        pytest.param("https://10.0.0.1/x", id="F82 private network"),
+        pytest.param("https://inner.example/x", id="F82 a name for one"),
+        pytest.param("http://10.0.0.1/x", id="F82 plain http"),
+        pytest.param("http://me.example/x", id="F82 plain http by name"),
+        pytest.param("https://169.254.169.254/x", id="F82 metadata"),
+    ],
+)
+async def test_a_local_origin_opens_this_machine_and_nothing_else(url: str, names: Names) -> None:
+    """F82 T3 With the API on loopback, loopback downloads are trusted; the network is not."""
+    names.update({name: [a for a in found if a != "127.0.0.1"] for name, found in NAMES.items()})
+    async with open_transport(loopback=True) as transport:
+        with pytest.raises(TransportError, match=r"private address|is not https") as caught:
+            await fetched(transport, url)
+    assert caught.value.permanent
+
+
+@pytest.mark.asyncio
+async def test_a_local_origin_is_fetched_from() -> None:
+    """The simulator's pictures come over plain http from this machine."""
+    assert await fetch_from(says(answer(b"picture"))) == (200, b"picture")
+
+
+ODD_URLS = [
+    "", "x", "//host.example/x", "/x", "file:///etc/passwd", "ftp://host.example/x", "https://",
+    "ws://host.example/x", "wss://host.example/x", "data:image/png;base64,AA", "https:///x",
+    "javascript:alert(1)", "https://user@host.example/x", "https://u:p@host.example/x",
+    "https://:p@host.example/x", "https://host.example@evil.example/x", "https://@host.example/x",
+    "https://host.example:99999/x", "https://host.example:x/x", "https://[::1/x", "https://[x]/x",
+    "https://host.example/ x", "https://host.example/\r\nX: y", "https://host.example/\tx",
+    "https://host.example/\x7f", "https://host.example/\x00", "https://host.example/\u00e9",
+    "https://h\u00f6st.example/x", "https://host.example\u2100/x", "https://host.example/\ud800",
+    "https://host.example/" + "x" * 4096, "http://host.example/x", "http://1.1.1.1/x", "HTTP://h/x",
+    "ht\ntps://host.example/x", " https://host.example/x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", ODD_URLS, ids=lambda url: f"T4 {url[:40]!a}")
+@pytest.mark.parametrize("loopback", [False, True], ids=["remote", "local"])
+def test_odd_urls_are_refused_before_anything_opens(url: str, loopback: bool) -> None:
+    """T4 Whatever a server writes as a URL is fetched over https, or is our own kind of error."""
+    with pytest.raises(TransportError) as caught:
+        check_url(url, allow_loopback=loopback)
+    assert (caught.value.sent, caught.value.permanent) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://d.example/x?sig=%2F%3D", "https://d.example:8443/x", "https://[2606:4700::1]/x",
+        "HTTPS://D.EXAMPLE/x", "https://d.example/" + "x" * 4000,
+    ],
+)  # fmt: skip
+def test_ordinary_urls_pass(url: str) -> None:
+    """Hosts are not documented, so any public one over https will do."""
+    check_url(url, allow_loopback=False)
+
+
+@pytest.mark.asyncio
+async def test_a_download_follows_three_redirects() -> None:
+    """F81 A delivery host may move an image up to three times, by relative addresses too."""
+
+    async def moves(line: Line) -> None:
+        while path := (await line.request()).split()[1].decode():
+            hop = int(path.rsplit("/", 1)[1])
+            moved = answer(b"", 302, {"Location": f"{hop + 1}"})
+            await line.say(answer(b"picture") if hop == 4 else moved)
+
+    assert await fetch_from(moves, "/hop/1") == (200, b"picture")
+    with pytest.raises(TransportError, match="redirects"):
+        await fetch_from(moves, "/hop/0")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param("http://10.0.0.1/x", id="F81 to plain http"),
+        pytest.param("https://10.0.0.1/x", id="F81 F82 to a private address"),
+        pytest.param("https://169.254.169.254/x", id="F81 F82 to metadata"),
+        pytest.param("file:///etc/passwd", id="F81 T4 to a file"),
+        pytest.param("https://u:p@host.example/x", id="F81 T4 to user info"),
+        pytest.param("//10.0.0.1/x", id="F81 to another host"),
+    ],
+)
+async def test_each_redirect_is_judged_like_the_first_url(target: str) -> None:
+    """F81 P23 Where the first address would have been refused, so is the second."""
+    with pytest.raises(TransportError, match=r"private address|the image's URL") as caught:
+        await fetch_from(says(answer(b"", 302, {"Location": target})))
+    assert caught.value.permanent
+
+
+# — downloads: what is said and what comes —————————————————————————————————————————————————————
+
+SIGNED = "/x/sample.jpeg?se=2026-01-01T00%3A00%3A00Z&rsct=image/jpeg&sig=a%2Fb%7Ec%27d+e%3d"
+
+
+@pytest.mark.asyncio
+async def test_a_signed_url_is_asked_for_byte_for_byte() -> None:
+    """F83 The query is what was signed: nothing is re-quoted, not even the case of %3d."""
+    async with peer(says(answer(b"picture"))) as server, open_transport() as transport:
+        await fetched(transport, server.url + SIGNED)
+    assert SIGNED.encode() == server.heard[0].split()[1]
+
+
+@pytest.mark.asyncio
+async def test_downloads_carry_no_credentials_and_no_cookies() -> None:
+    """F84 T14 Neither the key of the API calls nor any cookie that was set goes along."""
+    cookie = {"Set-Cookie": "tracking=1; Path=/"}
+    async with peer(says(answer(b"x", headers=cookie))) as server, open_transport() as transport:
+        await transport.send(post(f"{server.url}/submit"))
+        await transport.send(get(f"{server.url}/poll"))
+        await fetched(transport, f"{server.url}/one")
+        await fetched(transport, f"{server.url}/two")
+        await transport.send(get(f"{server.url}/poll"))
+    heard = [request.lower() for request in server.heard]
+    downloads = [each for each in heard if b"/one " in each or b"/two " in each]
+    assert (len(heard), len(downloads)) == (5, 2)
+    private = (CANARY.encode(), b"authorization", b"x-key", b"referer")
+    assert not [word for word in private for each in downloads if word in each]
+    assert not [each for each in heard if b"\r\ncookie" in each]
+
+
+@pytest.mark.asyncio
+async def test_a_hostile_environment_is_not_listened_to(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """T14 Proxy variables and a netrc neither reroute a call nor put credentials into it."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login evil password evil\ndefault login e password e\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    async with peer(says(ACCEPTED)) as evil, peer(says(ACCEPTED)) as server:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, evil.url)
+            monkeypatch.setenv(name.lower(), evil.url)
+        async with open_transport() as transport:
+            call = Call(method="POST", url=server.url, headers={}, body=b"{}")
+            assert (await transport.send(call)).status == 200
+            assert (await fetched(transport, f"{server.url}/x"))[0] == 200
+    assert evil.lines == []
+    assert len(server.lines) == 2
+    assert not any(b"authorization" in heard.lower() for heard in server.heard)
+
+
+def md5(body: bytes) -> dict[str, str]:
+    digest = hashlib.md5(body, usedforsecurity=False).digest()
+    return {"Content-MD5": base64.b64encode(digest).decode()}
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        pytest.param(says_then_hangs_up(answer(b"pict", length=7)), id="F71 short, FIN"),
+        pytest.param(says_then_resets(answer(b"pict", length=7)), id="F71 short, RST"),
+        pytest.param(says_then_hangs_up(CHUNKED + b"4\r\npict\r\n"), id="F73 cut chunks"),
+        pytest.param(says_then_hangs_up(CHUNKED + b"zz\r\npict\r\n"), id="F73 broken chunks"),
+        pytest.param(says_then_hangs_up(HALF_HEAD), id="F71 cut headers"),
+        pytest.param(says_then_resets(b""), id="F71 no answer"),
+        pytest.param(says(answer(b"picture", headers=md5(b"picturE"))), id="F77 wrong MD5"),
+        pytest.param(says(answer(b"picture", headers={"Content-MD5": "?"})), id="F77 no MD5"),
+    ],
+)
+async def test_a_body_that_is_not_whole_is_an_error(behaviour: Behaviour) -> None:
+    """F71 F73 Fewer or other bytes than announced are never taken for the image."""
+    with pytest.raises(TransportError) as caught:
+        await fetch_from(behaviour)
+    assert not caught.value.permanent
+
+
+@pytest.mark.asyncio
+async def test_a_body_with_its_md5_is_whole() -> None:
+    """A checksum that holds changes nothing, and is not required."""
+    assert await fetch_from(says(answer(b"picture", headers=md5(b"picture")))) == (200, b"picture")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("status", [403, 404, 410, 429, 500, 503])
+async def test_a_downloads_status_is_told_and_not_raised(status: int) -> None:
+    """F70 F87 What a status means for the image is decided elsewhere."""
+    assert (await fetch_from(says(answer(b"<Error/>", status))))[0] == status
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        pytest.param(hangs, id="F43 no answer"),
+        pytest.param(says(answer(b"pict", length=7)), id="F86 a body that stops"),
+    ],
+)
+async def test_a_download_has_a_deadline(behaviour: Behaviour) -> None:
+    """F86 From the first byte asked to the last one read, the whole fetch is bounded."""
+    with pytest.raises(TransportError, match="in time"):
+        await fetch_from(behaviour, timeout=0.1)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left"), ValueError("a bug"), TimeoutError("the sink's")],
+    ids=repr,
+)
+async def test_what_the_reader_raises_is_the_readers(error: Exception) -> None:
+    """F100 A full disk or a bug behind the stream is not mistaken for a broken connection."""
+    async with peer(says(answer(b"picture"))) as server, open_transport() as transport:
+        with pytest.raises(type(error)) as caught:
+            async with transport.stream(f"{server.url}/x", timeout=5.0):
+                raise error
+    assert caught.value is error
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_call_is_cancelled() -> None:
+    """A cancellation passes through as itself, and the connection is closed."""
+    heard, left = asyncio.Event(), asyncio.Event()
+
+    async def listens(line: Line) -> None:
+        await line.request()
+        heard.set()
+        await line.silence()
+        left.set()
+
+    async with peer(listens) as server, open_transport() as transport:
+        call = asyncio.create_task(transport.send(post(f"{server.url}/submit")))
+        await heard.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await asyncio.wait_for(left.wait(), 5)
+
+
+# — nothing secret in any error ————————————————————————————————————————————————————————————————
+
+BROKEN = [
+    *IN_DOUBT,
+    pytest.param(hangs, id="F39 silence"),
+    pytest.param(says_then_hangs_up(CHUNKED + b"zz\r\n"), id="F73 broken chunks"),
+    pytest.param(says_then_hangs_up(answer(b"x", headers=md5(b"y"))), id="F77 wrong MD5"),
+    pytest.param(says(answer(b"", 302, {"Location": "https://[x?" + SIGNATURE})), id="F81 moved"),
+]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("behaviour", BROKEN)
+async def test_no_error_or_log_holds_the_key_or_the_signed_query(
+    behaviour: Behaviour, caplog: pytest.LogCaptureFixture
+) -> None:
+    """P22 T1 Text, repr, arguments, causes, contexts and tracebacks are free of secrets."""
+    caplog.set_level(logging.DEBUG)
+    signed = f"/x?sig={SIGNATURE}"
+    shown = ""
+    async with peer(behaviour) as server, open_transport() as transport:
+        for make in (post, get):
+            try:
+                shown += repr(await transport.send(make(server.url + signed, timeout=0.2)))
+            except TransportError as error:
+                shown += everything_in(error)
+        try:
+            await fetched(transport, server.url + signed, timeout=0.2)
+        except TransportError as error:
+            shown += everything_in(error)
+    assert "TransportError" in shown
+    assert CANARY not in shown + caplog.text
+    assert SIGNATURE not in shown + caplog.text
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "origin",
+    [
+        pytest.param("http://127.0.0.1:9", id="F31 refused"),
+        pytest.param("https://10.0.0.1", id="F82 private"),
+        pytest.param("https://host.example:99999", id="T4 port"),
+        pytest.param(f"https://{'a' * 70}.example", id="F30 label"),
+        pytest.param("https://gone.example", id="F30 NXDOMAIN"),
+        pytest.param("https://[", id="T4 bracket"),
+    ],
+)
+async def test_no_failed_connection_holds_the_key_or_the_signed_query(
+    origin: str, names: Names
+) -> None:
+    """P22 T1 Also where nothing was ever sent."""
+    names["gone.example"] = socket.gaierror(socket.EAI_NONAME, "Name not known")
+    signed = f"{origin}/x?sig={SIGNATURE}"
+    async with open_transport(loopback=False) as transport:
+        with pytest.raises(TransportError) as caught:
+            await fetched(transport, signed)
+        shown = everything_in(caught.value)
+        if origin != "https://10.0.0.1":
+            with pytest.raises(TransportError) as caught:
+                await transport.send(post(signed))
+            shown += everything_in(caught.value)
+    assert SIGNATURE not in shown
+    assert CANARY not in shown

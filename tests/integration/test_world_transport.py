@@ -1,0 +1,194 @@
+"""The transport of simulations keeps the contract of the real one, so what they show holds.
+
+Each test runs against aiohttp and the practice server on sockets, and against the world alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+from world_transport import ORIGIN, WorldTransport
+
+from fluxasync import Timeouts, Transport, TransportError
+from fluxasync._models import Call, Reply
+from fluxasync._transport import AiohttpTransport
+from fluxasync.simulator import Scenario, Simulator, World
+from fluxasync.simulator._dice import Dice
+
+Place = tuple[Transport, str, World]
+Opened = Callable[[Scenario], AbstractAsyncContextManager[Place]]
+
+BODY = json.dumps({"prompt": "a red fox", "width": 256, "height": 256}).encode()
+HEADERS = {"Content-Type": "application/json", "Authorization": "Bearer k"}
+
+
+@asynccontextmanager
+async def on_sockets(scenario: Scenario) -> AsyncIterator[Place]:
+    transport = AiohttpTransport(timeouts=Timeouts(), allow_loopback=True)
+    async with Simulator(scenario) as sim, transport:
+        yield transport, sim.url, sim.world
+
+
+@asynccontextmanager
+async def without_sockets(scenario: Scenario) -> AsyncIterator[Place]:
+    world = World(scenario)
+    yield WorldTransport(world), ORIGIN, world
+
+
+opened = pytest.mark.parametrize(
+    "opened",
+    [pytest.param(on_sockets, id="sockets"), pytest.param(without_sockets, id="no sockets")],
+)
+
+
+async def submitted(place: Place, *, path: str = "/flux/v1/flux-dev", timeout: float = 5) -> Reply:
+    transport, origin, _ = place
+    url = origin + path
+    return await transport.send(
+        Call(method="POST", url=url, headers=HEADERS, body=BODY, timeout=timeout)
+    )
+
+
+async def sample_url(place: Place) -> str:
+    """The signed URL of an image that is ready at once."""
+    transport, origin, _ = place
+    job_id = json.loads((await submitted(place)).body)["id"]
+    url = f"{origin}/flux/v1/get_result?id={job_id}"
+    reply = await transport.send(Call(method="GET", url=url, headers=HEADERS))
+    sample: str = json.loads(reply.body)["result"]["sample"]
+    return sample
+
+
+async def fetched(place: Place, url: str) -> tuple[int, bytes]:
+    async with place[0].stream(url, timeout=5) as answer:
+        return answer.status, b"".join([chunk async for chunk in answer.chunks()])
+
+
+@opened
+@pytest.mark.asyncio
+async def test_a_job_goes_from_its_submit_to_its_image(opened: Opened):
+    """Submit, poll and download reach the same world, whose picture arrives byte for byte."""
+    async with opened(Scenario(latency=0)) as place:
+        url = await sample_url(place)
+        status, image = await fetched(place, url)
+        spec = place[2].wanted(0, url[url.index("/results") :])
+        assert spec is not None
+        assert (200, place[2].gallery.picture(spec).body) == (status, image)
+        assert place[2].charges[0].delivered
+
+
+@opened
+@pytest.mark.asyncio
+async def test_header_names_come_in_lower_case(opened: Opened):
+    """Replies and downloads tell their headers by lower-case names, lengths included."""
+    async with opened(Scenario(latency=0)) as place:
+        reply = await submitted(place)
+        assert {"content-type", "date", "content-length"} <= set(reply.headers)
+        async with place[0].stream(await sample_url(place), timeout=5) as answer:
+            assert {"content-md5", "date", "content-length"} <= set(answer.headers)
+            assert answer.headers["content-type"] == "image/jpeg"
+
+
+@opened
+@pytest.mark.asyncio
+async def test_a_regional_job_is_known_only_at_its_region(opened: Opened):
+    """BFL's dialect: the polling URL answers, the submit host does not know the job."""
+    async with opened(Scenario(latency=0)) as place:
+        told = json.loads((await submitted(place, path="/v1/flux-dev")).body)
+        here = f"{place[1]}/v1/get_result?id={told['id']}"
+        statuses = [
+            (await place[0].send(Call(method="GET", url=url, headers={"x-key": "k"}))).status
+            for url in (told["polling_url"], here)
+        ]
+        assert statuses == [200, 404]
+
+
+@opened
+@pytest.mark.asyncio
+async def test_a_wrong_path_is_answered_as_the_gateway_does(opened: Opened):
+    """A redirect is an answer like any other; nobody follows it."""
+    async with opened(Scenario()) as place:
+        assert (await submitted(place, path="/flux/flux-dev")).status == 301
+
+
+@opened
+@pytest.mark.parametrize(
+    ("fault", "timeout"),
+    [
+        pytest.param("lost-reply", 5, id="F36 lost reply"),
+        pytest.param(None, 0.05, id="F39 no answer in time"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_submit_without_an_answer_counts_as_sent(
+    opened: Opened, fault: str | None, timeout: float
+):
+    """What may have been charged says so: `sent` is true, and the world has the charge."""
+    scenario = Scenario(faults=[fault] if fault else [], submit_delay=0 if fault else 0.5)
+    async with opened(scenario) as place:
+        with pytest.raises(TransportError) as caught:
+            await submitted(place, timeout=timeout)
+        assert caught.value.sent
+        assert len(place[2].charges) == 1
+
+
+@opened
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param("wrong-bytes", id="F77 bytes that differ from their MD5"),
+        pytest.param("download-reset", id="F71 connection torn half way"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_broken_download_raises_and_a_second_one_is_whole(opened: Opened, fault: str):
+    """Broken bytes are an error by the end of the body, never a short image."""
+    async with opened(Scenario(latency=0, faults=[fault])) as place:
+        url = await sample_url(place)
+        with pytest.raises(TransportError):
+            await fetched(place, url)
+        assert (await fetched(place, url))[0] == 200
+
+
+@opened
+@pytest.mark.asyncio
+async def test_half_an_image_may_come_without_an_error(opened: Opened):
+    """F72: cut where no length was told, the body simply ends: only its content can tell."""
+    seed = next(n for n in range(100) if _ends_cleanly(Scenario(seed=n, faults=["truncated"])))
+    scenario = Scenario(latency=0, seed=seed, faults=["truncated"])
+    async with opened(scenario) as place:
+        url = await sample_url(place)
+        half, whole = (await fetched(place, url))[1], (await fetched(place, url))[1]
+        assert whole[: len(half)] == half
+        assert 0 < len(half) < len(whole)
+
+
+def _ends_cleanly(scenario: Scenario) -> bool:
+    """Ask the server's own dice which of the two cuts its first job gets."""
+    return Dice(scenario.seed).roll("truncated with length", 1) >= 0.5
+
+
+@opened
+@pytest.mark.asyncio
+async def test_a_signed_url_is_asked_for_byte_by_byte_and_without_the_key(opened: Opened):
+    """F83, F84: a re-quoted signature is refused, the exact one is served, no key arrives."""
+    async with opened(Scenario(latency=0)) as place:
+        url = await sample_url(place)
+        assert (await fetched(place, url.replace("%2F", "/")))[0] == 403
+        assert (await fetched(place, url))[0] == 200
+        assert not place[2].leaks
+
+
+@opened
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "http://10.0.0.1/x", "ftp://127.0.0.1/x"])
+@pytest.mark.asyncio
+async def test_an_odd_url_is_refused_before_anything_is_asked(opened: Opened, url: str):
+    """T4: only https, or http on this machine."""
+    async with opened(Scenario()) as place:
+        with pytest.raises(TransportError) as caught:
+            await fetched(place, url)
+        assert caught.value.permanent
+        assert place[2].downloads == 0

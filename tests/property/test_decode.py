@@ -1,0 +1,167 @@
+"""P25 Whatever a server sends, decoding gives one of its values and nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+import tracemalloc
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from fluxasync._errors import APIError, JobError, TransportError
+from fluxasync._models import ImageRequest, Job, Pending, Ready, Refused, Reply, Verdict
+from fluxasync._protocol import (
+    LONGEST_WAIT,
+    MESSAGE_LENGTH,
+    Missing,
+    Phase,
+    Unclear,
+    classify,
+    decode_poll,
+    decode_submit,
+    read_object,
+)
+from fluxasync._providers import BFL, COMETAPI
+
+REQUEST = ImageRequest(prompt="a red fox", webhook_secret="s3cr3t")
+JOB = Job(job_id="a-1", request=REQUEST)
+
+KEYS = (
+    "id", "status", "state", "result", "sample", "detail", "error", "message", "code", "details",
+    "Moderation Reasons", "cost", "progress", "seed", "prompt", "duration", "start_time",
+    "end_time", "polling_url", "retry_after", "loc", "msg", "input",
+)  # fmt: skip
+WORDS = (
+    "a-1", "Ready", "Pending", "Error", "Failed", "Task not found", "Request Moderated",
+    "Content Moderated", "invalid_request", "model_not_found", "../x", "1e999", "nan", "-5",
+    "https://d.example/x?se=2026-03-01T12%3A00%3A00Z", "https://[", "https://d.example/?se=%ff",
+)  # fmt: skip
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(WORDS)
+    | st.text(max_size=20)
+)
+values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=6), inner, max_size=6)
+    ),
+    max_leaves=12,
+)
+#: objects that look like answers, with anything in any place
+answers = st.dictionaries(st.sampled_from(KEYS), values, max_size=8)
+
+
+def as_json(value: Any) -> bytes:
+    return json.dumps(value).encode()  # NaN and Infinity included
+
+
+def cut(body: bytes, at: int) -> bytes:
+    return body[: at % (len(body) + 1)]
+
+
+bodies = (
+    st.binary(max_size=200)
+    | answers.map(as_json)
+    | values.map(as_json)
+    | st.builds(cut, answers.map(as_json), st.integers(min_value=0))
+)
+statuses = st.integers(min_value=100, max_value=599) | st.sampled_from(
+    [200, 202, 301, 401, 402, 404, 422, 429, 500, 503, 521]
+)
+dates = st.sampled_from(
+    ["", "3", "-5", "nan", "1e309", "Sun, 01 Mar 2026 12:00:00 GMT", "Sun, 01 Mar 0000 12:00:00"]
+) | st.text(max_size=30)
+headers = st.dictionaries(st.sampled_from(["retry-after", "date", "content-type"]), dates)
+replies = st.builds(Reply, status=statuses, headers=headers, body=bodies)
+providers = st.sampled_from([BFL, COMETAPI])
+
+
+@settings(max_examples=100)
+@given(reply=replies, provider=providers)
+def test_any_answer_to_a_post_is_a_job_or_a_refusal(reply, provider):
+    """P25 A job has a usable id; a refusal an error of ours, of bounded length, and a sane wait."""
+    answer = decode_submit(reply, REQUEST, provider)
+    if isinstance(answer, Job):
+        assert 200 <= reply.status < 300
+        assert answer.job_id
+        assert answer.cost is None or answer.cost.is_finite()
+        return
+    assert isinstance(answer, Refused)
+    assert isinstance(answer.error, APIError | TransportError)
+    assert (answer.verdict is Verdict.AMBIGUOUS) is isinstance(answer.error, TransportError)
+    assert len(str(answer.error)) < MESSAGE_LENGTH + 150
+    assert str(answer.error).isprintable()
+    assert answer.retry_after is None or 0 <= answer.retry_after <= LONGEST_WAIT
+
+
+@settings(max_examples=100)
+@given(reply=replies, provider=providers)
+def test_any_answer_to_a_poll_is_news(reply, provider):
+    """P25 News are one of five kinds, with finite numbers and a deadline not in the past."""
+    news = decode_poll(reply, JOB, provider, now=5000.0)
+    assert isinstance(news, Pending | Ready | Missing | JobError | Unclear)
+    match news:
+        case Ready():
+            assert 5000.0 <= news.deadline <= 5000.0 + LONGEST_WAIT
+            assert news.url
+            seconds = news.generate_seconds
+            assert seconds is None or (math.isfinite(seconds) and seconds >= 0)
+        case Pending():
+            assert news.progress is None or 0 <= news.progress <= 1
+            assert len(news.status) <= 40
+        case Unclear():
+            assert news.retry_after is None or 0 <= news.retry_after <= LONGEST_WAIT
+
+
+@settings(max_examples=60)
+@given(status=st.none() | statuses, answer=st.none() | answers, sent=st.booleans())
+def test_only_a_submission_is_ever_in_doubt(status, answer, sent):
+    """Polls and downloads cost nothing; and what got no answer is no job."""
+    judged = {phase: classify(phase, status, answer, sent=sent) for phase in Phase}
+    assert judged[Phase.POLL] is not Verdict.AMBIGUOUS
+    assert judged[Phase.DOWNLOAD] is not Verdict.AMBIGUOUS
+    assert status is not None or Verdict.ACCEPTED not in judged.values()
+
+
+@settings(max_examples=100)
+@given(body=bodies)
+@example(body=b"[" * 200_000)
+@example(body=b'{"a":' * 100_000)
+@example(body=b'{"a":' + b"9" * 100_000 + b"}")
+@example(body=b"\xff\xfe{\x00}\x00")
+def test_any_body_is_an_object_or_nothing(body):
+    """P25 F25 Neither depth nor digits nor encodings escape as an exception."""
+    found = read_object(body)
+    assert found is None or isinstance(found, dict)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'{"detail":"' + b"x" * 2**20 + b'"}', id="F12 a megabyte of detail"),
+        pytest.param(b"<" * 2**20, id="F18 a megabyte of markup"),
+        pytest.param(b'{"id":' + b"[" * 2**20, id="F25 a megabyte of brackets"),
+        pytest.param(as_json({"detail": [{"msg": "m"}] * 60_000}), id="F12 60,000 entries"),
+        pytest.param(as_json({str(n): n for n in range(70_000)}), id="P25 70,000 keys"),
+    ],
+)
+def test_the_largest_answer_costs_little_memory(body):
+    """P25 An answer at the transport's cap is decoded within 32 MB."""
+    reply = Reply(status=422, headers={}, body=body)
+    tracemalloc.start()
+    try:
+        decode_submit(reply, REQUEST, BFL)
+        decode_poll(reply, JOB, BFL, now=0.0)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 32 * 2**20

@@ -1,0 +1,146 @@
+"""When to stop asking: gates, and which errors shut them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import virtual_time
+
+from fluxasync._breakers import Gate, ends_run, is_lasting
+from fluxasync._errors import (
+    AuthenticationError,
+    BudgetExceeded,
+    ConfigError,
+    CreditError,
+    DeadlineExceeded,
+    DownloadError,
+    Expired,
+    FluxError,
+    InvalidRequest,
+    JobFailed,
+    JobLost,
+    JournalError,
+    Moderated,
+    RateLimited,
+    Redirected,
+    ServerError,
+    SinkError,
+    TransportError,
+)
+from fluxasync._models import Job
+
+JOB = Job(job_id="a-1")
+FIRST, SECOND = FluxError("first"), FluxError("second")
+
+
+def test_an_open_gate_lets_everybody_pass() -> None:
+    """No error, no stop."""
+    gate = Gate(Gate())
+    gate.check()
+    assert gate.error is None
+
+
+def test_a_shut_gate_raises_what_shut_it() -> None:
+    """P8 The reason is told to everyone, and the first one stays."""
+    gate = Gate()
+    gate.shut(FIRST)
+    gate.shut(SECOND)
+    with pytest.raises(FluxError) as caught:
+        gate.check()
+    assert caught.value is FIRST
+
+
+def test_a_child_is_shut_with_its_parent_and_not_the_other_way() -> None:
+    """P8 A session's end is its batches' end; a stopped batch leaves the session open."""
+    parent = Gate()
+    stopped, running = Gate(parent), Gate(parent)
+    stopped.shut(FIRST)
+    assert (parent.error, running.error) == (None, None)
+    parent.shut(SECOND)
+    assert (stopped.error, running.error) == (FIRST, SECOND)
+
+
+def test_whoever_watches_is_told_once() -> None:
+    """A future that is done already is left alone; a shut gate forgets its watchers."""
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        parent = Gate()
+        gate = Gate(parent)
+        waiting, done, gone = (loop.create_future() for _ in range(3))
+        for future in (waiting, done, gone):
+            gate.watch(future)
+        done.set_result(7)
+        gone.cancel()
+        gate.shut(FIRST)
+        parent.shut(SECOND)
+        assert waiting.exception() is FIRST
+        assert done.result() == 7
+        assert gone.cancelled()
+
+    virtual_time.run(story())
+
+
+def test_futures_that_ended_are_not_kept() -> None:
+    """P20 A gate that stays open for a million submissions holds none of them."""
+
+    async def story() -> None:
+        gate = Gate(Gate())
+        for _ in range(1000):
+            future = asyncio.get_running_loop().create_future()
+            gate.watch(future)
+            future.set_result(None)
+        await asyncio.sleep(0)
+        held = [owner._waiters for owner in (gate, gate._parent) if owner is not None]
+        assert [set(), set()] == held
+
+    virtual_time.run(story())
+
+
+@pytest.mark.parametrize(
+    ("error", "before", "after"),
+    [
+        pytest.param(AuthenticationError("no", status=401), True, True, id="F9 F10 401"),
+        pytest.param(AuthenticationError("no", status=403), True, False, id="F11 403"),
+        pytest.param(CreditError("no", status=402), True, True, id="F8 402"),
+        pytest.param(Redirected("no", status=301), True, True, id="F16 redirect"),
+        pytest.param(RateLimited("no", status=429), True, True, id="F7 429 out of patience"),
+        pytest.param(ServerError("no", status=503), True, True, id="F161 outage"),
+        pytest.param(TransportError("no", sent=False), True, True, id="F161 not sent"),
+        pytest.param(TransportError("no", sent=True), False, False, id="F36 in doubt"),
+        pytest.param(SinkError("full"), True, True, id="F100 disk"),
+        pytest.param(JournalError("gone"), True, True, id="F106 journal"),
+        pytest.param(BudgetExceeded("cap"), True, True, id="F160 budget"),
+        pytest.param(InvalidRequest("no", status=422), False, False, id="F12 rejected"),
+        pytest.param(ConfigError("no"), False, False, id="F137 invalid"),
+        pytest.param(Moderated("no", job=JOB), False, False, id="F56 moderated"),
+        pytest.param(JobFailed("no", job=JOB), False, False, id="F57 failed"),
+        pytest.param(JobLost("no", job=JOB), False, False, id="F53 lost"),
+        pytest.param(DeadlineExceeded("no", job=JOB), False, False, id="F54 stuck"),
+        pytest.param(DownloadError("no", job=JOB), False, False, id="F75 download"),
+        pytest.param(Expired("no", job=JOB), False, False, id="F70 expired"),
+    ],
+)
+def test_what_ends_a_run(error: FluxError, before: bool, after: bool) -> None:
+    """P8 P26 One image's failure never ends a run; a key, credit, disk or outage does."""
+    assert before is ends_run(error, key_worked=False)
+    assert after is ends_run(error, key_worked=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "lasting"),
+    [
+        pytest.param(AuthenticationError("no", status=401), True, id="F9 401"),
+        pytest.param(AuthenticationError("no", status=403), True, id="F11 403"),
+        pytest.param(CreditError("no", status=402), True, id="F8 402"),
+        pytest.param(Redirected("no", status=302), True, id="F16 redirect"),
+        pytest.param(TransportError("no", sent=False, permanent=True), True, id="F33 certificate"),
+        pytest.param(TransportError("no", sent=False), False, id="F31 no connection"),
+        pytest.param(RateLimited("no", status=429), False, id="F1 429"),
+        pytest.param(ServerError("no", status=503), False, id="F15 503"),
+    ],
+)
+def test_what_waiting_cannot_help(error: FluxError, lasting: bool) -> None:
+    """A refused key is not asked about again; push-back and outages are waited out."""
+    assert lasting is is_lasting(error)

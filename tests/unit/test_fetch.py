@@ -1,0 +1,287 @@
+"""A Ready job's bytes, from a transport that plays a script, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import virtual_time
+from attrs import frozen
+from pictures import jpeg, png
+
+from fluxasync._config import Retry, Timeouts
+from fluxasync._errors import (
+    DownloadError,
+    Expired,
+    FluxError,
+    JobFailed,
+    JobLost,
+    SinkError,
+    TransportError,
+)
+from fluxasync._fetch import Fetch
+from fluxasync._models import Call, ImageRequest, Job, Ready, Reply, Stored
+from fluxasync._providers import COMETAPI
+from fluxasync._sinks import MemorySink
+from fluxasync._wire import Wire
+
+JOB = Job(job_id="a-1", request=ImageRequest(prompt="a red fox"))
+IMAGE = png()
+LIFE = 600.0
+FRESH = "https://d.example/fresh"
+
+
+@frozen(kw_only=True)
+class Answer:
+    """One download's answer: its status, its body in pieces, and how it breaks off."""
+
+    status: int = 200
+    body: tuple[bytes, ...] = (IMAGE,)
+    headers: Mapping[str, str] = {}
+    breaks: FluxError | None = None
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for piece in self.body:
+            yield piece
+        if self.breaks is not None:
+            raise self.breaks
+
+
+WHOLE = Answer()
+CUT = Answer(body=(IMAGE[:20],), breaks=TransportError("short", sent=True))
+DOWN = TransportError("no connection", sent=True)
+
+
+class ScriptedTransport:
+    """Plays one answer for each download and each poll; the last of each is repeated.
+
+    Given a `fresh` answer, the fresh URL has that one.
+    """
+
+    def __init__(
+        self, downloads: list[Answer | FluxError], polls: list[Any], fresh: Answer | None
+    ) -> None:
+        self._downloads, self._polls, self._fresh = downloads, polls, fresh
+        self.fetched: list[tuple[float, str]] = []
+        self.asked = 0
+
+    async def send(self, call: Call) -> Reply:
+        self.asked += 1
+        body = self._polls.pop(0) if len(self._polls) > 1 else self._polls[0]
+        return Reply(status=200, headers={}, body=json.dumps(body).encode())
+
+    @asynccontextmanager
+    async def stream(self, url: str, *, timeout: float) -> AsyncIterator[Answer]:
+        self.fetched.append((asyncio.get_running_loop().time() - virtual_time.START, url))
+        answer = self._downloads.pop(0) if len(self._downloads) > 1 else self._downloads[0]
+        if self._fresh is not None and url == FRESH:
+            answer = self._fresh
+        if isinstance(answer, FluxError):
+            raise answer
+        yield answer
+
+    async def aclose(self) -> None:
+        pass
+
+
+@frozen
+class Story:
+    """What became of a fetch."""
+
+    end: tuple[Ready, Stored] | FluxError
+    transport: ScriptedTransport
+    seconds: float
+
+    @property
+    def stored(self) -> bytes | None:
+        assert not isinstance(self.end, FluxError), self.end
+        return self.end[1].data
+
+    @property
+    def urls(self) -> list[str]:
+        return [url.rsplit("/", 1)[1] for _, url in self.transport.fetched]
+
+
+def ready_again(url: str = FRESH) -> dict[str, Any]:
+    return {"id": "a-1", "status": "Ready", "result": {"sample": url}}
+
+
+PENDING = {"id": "a-1", "status": "Pending"}
+GONE = {"id": "a-1", "status": "Task not found"}
+FAILED = {"id": "a-1", "status": "Error", "details": {"error": "no"}}
+
+
+def fetch(
+    *downloads: Answer | FluxError,
+    polls: tuple[Any, ...] = (PENDING,),
+    life: float = LIFE,
+    max_bytes: int = 100_000,
+    retry: Retry | None = None,
+    fresh: Answer | None = None,
+) -> Story:
+    """Fetch with the scripted answers and return the story."""
+
+    async def play() -> Story:
+        transport = ScriptedTransport(list(downloads), list(polls), fresh)
+        wire = Wire(transport, COMETAPI, None, Timeouts)
+        sink = MemorySink(max_bytes=max_bytes)
+        began = asyncio.get_running_loop().time()
+        ready = Ready(job=JOB, url="https://d.example/first", deadline=began + life, polls=4)
+        try:
+            end: Any = await Fetch(wire, wire.ask, sink, retry or Retry(), max_bytes).run(ready)
+        except FluxError as error:
+            end = error
+        return Story(end, transport, asyncio.get_running_loop().time() - began)
+
+    return virtual_time.run(play())
+
+
+def test_a_whole_image_is_fetched_once() -> None:
+    """Nothing is asked twice where nothing went wrong."""
+    story = fetch(WHOLE)
+    assert story.stored == IMAGE
+    assert (story.urls, story.transport.asked, story.seconds) == (["first"], 0, 0.0)
+
+
+@pytest.mark.parametrize("status", [403, 404, 410], ids=lambda status: f"F70 {status}")
+def test_a_dead_url_is_asked_for_afresh(status: int) -> None:
+    """F70 The same URL is not tried again: one poll, and the new URL gives the image."""
+    story = fetch(Answer(status=status), WHOLE, polls=(ready_again(),))
+    assert story.stored == IMAGE
+    assert story.urls == ["first", "fresh"]
+    assert not isinstance(story.end, FluxError)
+    assert (story.end[0].url, story.end[0].polls) == (FRESH, 5)
+
+
+def test_a_url_is_renewed_once_only() -> None:
+    """F70 A second dead URL is the end, and the message says so."""
+    story = fetch(Answer(status=403), polls=(ready_again(),))
+    assert isinstance(story.end, Expired)
+    assert "403" in str(story.end)
+    assert story.urls == ["first", "fresh"]
+
+
+def test_ready_then_not_found_is_lost() -> None:
+    """F58 The URL died and the job is gone: lost, without asking for ever."""
+    story = fetch(Answer(status=404), polls=(GONE,))
+    assert isinstance(story.end, JobLost)
+    assert (story.urls, story.transport.asked) == (["first"], 1)
+
+
+def test_ready_then_failed_is_failed() -> None:
+    """F58 Where the provider changes its mind, its last word is the end."""
+    story = fetch(Answer(status=404), polls=(FAILED,))
+    assert isinstance(story.end, JobFailed)
+
+
+def test_no_fresh_url_is_expired() -> None:
+    """F59 Asked a few times for a fresh URL and given none, the image is expired."""
+    story = fetch(Answer(status=410), polls=(PENDING,))
+    assert isinstance(story.end, Expired)
+    assert story.end.job is JOB
+    assert 1 < story.transport.asked <= 5
+
+
+def test_a_fresh_url_may_come_late() -> None:
+    """F59 An unclear answer or two before the fresh URL lose nothing."""
+    story = fetch(Answer(status=403), WHOLE, polls=(PENDING, {"odd": 1}, ready_again()))
+    assert story.stored == IMAGE
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param(CUT, id="F71 cut short"),
+        pytest.param(DOWN, id="F71 no connection"),
+        pytest.param(Answer(body=()), id="F74 no bytes"),
+        pytest.param(Answer(body=(b"",)), id="F74 an empty piece"),
+        pytest.param(Answer(body=(IMAGE[:-4],)), id="F72 cut without a length"),
+        pytest.param(Answer(body=(b"<html>busy</html>",)), id="F75 HTML as an image"),
+        pytest.param(Answer(body=(b"<?xml version='1.0'?><Error/>",)), id="F75 XML as an image"),
+        pytest.param(Answer(body=(b'{"error":"busy"}',)), id="F75 JSON as an image"),
+        pytest.param(Answer(body=(jpeg()[:-2],)), id="F78 JPEG without its end"),
+        pytest.param(Answer(headers={"content-encoding": "gzip"}), id="F85 compressed"),
+        pytest.param(Answer(status=429), id="F87 429"),
+        pytest.param(Answer(status=500), id="F87 500"),
+        pytest.param(Answer(status=503, body=(b"busy",)), id="F87 503"),
+        pytest.param(Answer(status=301), id="F81 a redirect to nowhere"),
+    ],
+)
+def test_what_is_not_the_image_is_fetched_again(broken: Answer | FluxError) -> None:
+    """F71 F74 F75 F85 F87 Fetching is free: after a wait, the same URL gives the image."""
+    story = fetch(broken, WHOLE)
+    assert story.stored == IMAGE
+    assert story.urls == ["first", "first"]
+    assert story.seconds >= 0.25
+    assert story.transport.asked == 0
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        pytest.param(Answer(body=()), "empty", id="F74"),
+        pytest.param(Answer(body=(b"<html></html>",)), "HTML", id="F75"),
+        pytest.param(Answer(headers={"content-encoding": "br"}), "Content-Encoding", id="F85"),
+        pytest.param(Answer(headers={"content-length": "100001"}), "max_image_bytes", id="F79"),
+        pytest.param(Answer(body=(b"\x89PNG\r\n\x1a\n",) * 20_000), "100000 bytes", id="F79 long"),
+    ],
+)
+def test_broken_bytes_are_tried_as_often_as_said(broken: Answer, words: str) -> None:
+    """F79 Three bad bodies and the image is given up, with what came instead."""
+    story = fetch(broken)
+    assert type(story.end) is DownloadError
+    assert words in str(story.end)
+    assert len(story.urls) == Retry().downloads
+
+
+def test_an_endless_image_is_cut_at_the_cap() -> None:
+    """F79 Without a length, reading stops soon after `max_image_bytes`."""
+    read = 0
+
+    class Endless(Answer):
+        async def chunks(self) -> AsyncIterator[bytes]:
+            nonlocal read
+            while True:
+                read += 1000
+                yield IMAGE[:8] + bytes(992)
+
+    story = fetch(Endless(), retry=Retry(downloads=1))
+    assert isinstance(story.end, DownloadError)
+    assert read <= 101_000
+
+
+@pytest.mark.parametrize("fault", [DOWN, Answer(status=503)], ids=["F71 no connection", "F87 503"])
+def test_transport_faults_are_retried_within_the_urls_life(fault: Answer | FluxError) -> None:
+    """F87 Backing off, but for as long as the URL lives; then once more with a fresh one."""
+    story = fetch(fault, polls=(PENDING,))
+    assert isinstance(story.end, Expired)
+    assert story.seconds == pytest.approx(LIFE, abs=5)
+    assert 10 <= len(story.urls) <= 40
+    assert story.transport.fetched[-1][0] <= LIFE
+
+
+def test_a_url_that_dies_while_the_network_is_down_is_renewed() -> None:
+    """F70 F87 What outlives the URL gets a fresh one, and the image."""
+    story = fetch(DOWN, polls=(ready_again(),), life=1.0, fresh=WHOLE)
+    assert story.stored == IMAGE
+    assert story.urls.count("fresh") == 1
+
+
+def test_a_url_that_is_not_allowed_is_not_asked_again() -> None:
+    """F82 T4 What policy refuses stays refused: one try, no poll, no wait."""
+    refused = TransportError("the image's URL is not https", sent=False, permanent=True)
+    story = fetch(refused)
+    assert type(story.end) is DownloadError
+    assert "not https" in str(story.end)
+    assert (story.urls, story.seconds) == (["first"], 0.0)
+
+
+def test_the_disks_errors_pass_through() -> None:
+    """F100 A full disk is neither retried nor renamed."""
+    story = fetch(Answer(breaks=SinkError("the disk is full")))
+    assert isinstance(story.end, SinkError)
+    assert story.urls == ["first"]

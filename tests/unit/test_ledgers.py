@@ -1,0 +1,203 @@
+"""The contract of a ledger, held by each kind; a durable one joins as another parameter."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from decimal import Decimal
+
+import pytest
+
+from fluxasync._errors import (
+    FluxError,
+    InvalidRequest,
+    JobFailed,
+    Moderated,
+    RateLimited,
+    TransportError,
+)
+from fluxasync._ledgers import ForgetfulLedger, MemoryLedger
+from fluxasync._models import (
+    Failed,
+    ImageRequest,
+    InDoubt,
+    Job,
+    Ledger,
+    Outcome,
+    Refused,
+    Saved,
+    Stored,
+    Verdict,
+)
+
+REQUEST = ImageRequest(prompt="a red fox")
+OTHER = ImageRequest(prompt="a red fox", occurrence=1)
+JOB = Job(job_id="a-1", request=REQUEST)
+PRICE = Decimal("0.025")
+
+#: kinds that remember; a journal is made in a folder of its own
+REMEMBERING = [pytest.param(MemoryLedger, id="memory")]
+ALL = [*REMEMBERING, pytest.param(ForgetfulLedger, id="forgetful")]
+
+
+def refused(verdict: Verdict, error: FluxError) -> Refused:
+    return Refused(verdict=verdict, error=error)
+
+
+def saved(job: Job = JOB) -> Saved:
+    stored = Stored(size=3, sha256="ab", format="png", width=8, height=8)
+    return Saved(request=job.request, job=job, stored=stored)
+
+
+OUTCOMES = [
+    pytest.param(saved(), id="saved"),
+    pytest.param(
+        Failed(request=REQUEST, error=Moderated("no", job=JOB), job=JOB), id="F56 moderated"
+    ),
+    pytest.param(
+        InDoubt(request=REQUEST, error=TransportError("cut", sent=True), price=PRICE), id="P3"
+    ),
+]
+
+NOT_TAKEN = [
+    pytest.param(refused(Verdict.REFUSED, RateLimited("wait", status=429)), id="F1 refused"),
+    pytest.param(refused(Verdict.NOT_SENT, TransportError("no", sent=False)), id="F31 not sent"),
+    pytest.param(refused(Verdict.REJECTED, InvalidRequest("no", status=422)), id="F12 rejected"),
+]
+
+
+@pytest.mark.parametrize("make", REMEMBERING)
+class TestRemembering:
+    """What a later run may rely on."""
+
+    def test_a_new_request_is_unknown(self, make: Callable[[], Ledger]) -> None:
+        """Nothing was paid for it yet."""
+        assert asyncio.run(make().known(REQUEST)) is None
+
+    def test_an_accepted_job_is_known(self, make: Callable[[], Ledger]) -> None:
+        """P1 What has a job is watched, and not submitted again."""
+
+        async def story() -> object:
+            ledger = make()
+            await ledger.intent(REQUEST, price=PRICE)
+            await ledger.answered(REQUEST, JOB)
+            return await ledger.known(REQUEST)
+
+        assert asyncio.run(story()) == JOB
+
+    @pytest.mark.parametrize("answer", NOT_TAKEN)
+    def test_what_was_not_taken_leaves_nothing(
+        self, make: Callable[[], Ledger], answer: Refused
+    ) -> None:
+        """A refusal that costs nothing takes its intent back: the request is new again."""
+
+        async def story() -> object:
+            ledger = make()
+            await ledger.intent(REQUEST, price=PRICE)
+            await ledger.answered(REQUEST, answer)
+            return await ledger.known(REQUEST)
+
+        assert asyncio.run(story()) is None
+
+    @pytest.mark.parametrize("outcome", OUTCOMES)
+    def test_an_outcome_is_known_and_not_rerun(
+        self, make: Callable[[], Ledger], outcome: Outcome
+    ) -> None:
+        """P3 Saved, failed and in doubt are told as they are; none is run again by itself."""
+
+        async def story() -> object:
+            ledger = make()
+            await ledger.intent(REQUEST, price=PRICE)
+            await ledger.settle(outcome)
+            return await ledger.known(REQUEST)
+
+        assert asyncio.run(story()) == outcome
+
+    def test_the_outcome_stands_before_the_job(self, make: Callable[[], Ledger]) -> None:
+        """A job that ended is not watched again."""
+
+        async def story() -> object:
+            ledger = make()
+            await ledger.intent(REQUEST, price=PRICE)
+            await ledger.answered(REQUEST, JOB)
+            await ledger.settle(Failed(request=REQUEST, error=JobFailed("no", job=JOB), job=JOB))
+            return await ledger.known(REQUEST)
+
+        assert isinstance(asyncio.run(story()), Failed)
+
+    def test_each_occurrence_is_one_request(self, make: Callable[[], Ledger]) -> None:
+        """P27 The same prompt twice is two images: settling one leaves the other new."""
+
+        async def story() -> tuple[object, object]:
+            ledger = make()
+            await ledger.intent(REQUEST, price=PRICE)
+            await ledger.answered(REQUEST, JOB)
+            await ledger.settle(saved())
+            return await ledger.known(REQUEST), await ledger.known(OTHER)
+
+        known, other = asyncio.run(story())
+        assert isinstance(known, Saved)
+        assert other is None
+
+    def test_a_second_try_after_a_refusal_is_recorded(self, make: Callable[[], Ledger]) -> None:
+        """Refused, then accepted: the job of the second POST is known."""
+
+        async def story() -> object:
+            ledger = make()
+            for answer in (refused(Verdict.REFUSED, RateLimited("wait", status=429)), JOB):
+                await ledger.intent(REQUEST, price=PRICE)
+                await ledger.answered(REQUEST, answer)
+            return await ledger.known(REQUEST)
+
+        assert asyncio.run(story()) == JOB
+
+
+@pytest.mark.parametrize("make", ALL)
+class TestAnyLedger:
+    """What a session may do with whichever ledger it is given."""
+
+    def test_a_whole_story_is_taken(self, make: Callable[[], Ledger]) -> None:
+        """Intent, refusal, intent, job, outcome: nothing raises."""
+
+        async def story() -> None:
+            ledger = make()
+            await ledger.intent(REQUEST, price=None)
+            await ledger.answered(
+                REQUEST, refused(Verdict.REFUSED, RateLimited("wait", status=429))
+            )
+            await ledger.intent(REQUEST, price=PRICE)
+            await ledger.answered(REQUEST, JOB)
+            await ledger.settle(saved())
+
+        asyncio.run(story())
+
+    def test_an_unreadable_row_may_settle(self, make: Callable[[], Ledger]) -> None:
+        """A row that never became a request has an outcome too, and no key."""
+        outcome = Failed(request=None, error=FluxError("bad line"), where="line 17")
+        asyncio.run(make().settle(outcome))
+
+
+def test_a_doubtful_answer_keeps_the_intent() -> None:
+    """P2 While a POST may have been charged, its intent stays open."""
+
+    async def story() -> MemoryLedger:
+        ledger = MemoryLedger()
+        await ledger.intent(REQUEST, price=PRICE)
+        doubt = refused(Verdict.AMBIGUOUS, TransportError("cut", sent=True))
+        await ledger.answered(REQUEST, doubt)
+        return ledger
+
+    assert {REQUEST.key: REQUEST} == asyncio.run(story()).intents
+
+
+def test_the_forgetful_ledger_knows_nothing() -> None:
+    """One image without a folder leaves no trace to resume from."""
+
+    async def story() -> object:
+        ledger = ForgetfulLedger()
+        await ledger.intent(REQUEST, price=PRICE)
+        await ledger.answered(REQUEST, JOB)
+        await ledger.settle(saved())
+        return await ledger.known(REQUEST)
+
+    assert asyncio.run(story()) is None

@@ -1,0 +1,261 @@
+"""What a job's news mean, decided on numbers alone: nothing here sleeps or asks."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from fluxasync._config import Polling, Retry
+from fluxasync._errors import (
+    AuthenticationError,
+    DeadlineExceeded,
+    JobFailed,
+    JobLost,
+    Moderated,
+)
+from fluxasync._models import Job, Pending, Ready
+from fluxasync._protocol import Missing, Unclear
+from fluxasync._watch import Watch
+
+START = 1000.0
+STEP = 2.0
+
+
+def accepted(seconds_ago: float = 0.0) -> Job:
+    return Job(job_id="a-1", submitted_at=datetime.now(UTC) - timedelta(seconds=seconds_ago))
+
+
+class Story:
+    """A watch and its clock: each news arrives after the wait that the watch asked for."""
+
+    def __init__(self, job: Job | None = None, **options: Any) -> None:
+        self.job = job or accepted()
+        self.now = START
+        self.polls = 0
+        settings = {
+            "typical": 4.0,
+            "polling": Polling(interval=STEP),
+            "retry": Retry(),
+            "timeout": 600.0,
+            **options,
+        }
+        self.watch = Watch(self.job, now=START, **settings)
+
+    def hear(self, news: Any, *, after: float = 0.0) -> Ready | float:
+        self.now += after
+        self.polls += 1
+        return self.watch.decide(news, self.now, dice=0.5)
+
+    def hear_until_it_ends(self, news: Any) -> None:
+        """Repeat the same news for ever, at the watch's own pace."""
+        wait = self.watch.first(self.now, dice=0.5)
+        for _ in range(10_000):
+            heard = self.hear(news, after=wait)
+            assert not isinstance(heard, Ready)
+            wait = heard
+        raise AssertionError("still watching after 10,000 polls")
+
+    @property
+    def elapsed(self) -> float:
+        return self.now - START
+
+
+def pending(job: Job, status: str = "Pending") -> Pending:
+    return Pending(job=job, status=status)
+
+
+def ready(job: Job) -> Ready:
+    return Ready(job=job, url="https://d.example/x", deadline=START + 600)
+
+
+def test_ready_ends_the_watch_with_its_count_and_time() -> None:
+    """The Ready says how many polls it took and how long after the submit it was seen."""
+    story = Story()
+    for _ in range(3):
+        story.hear(pending(story.job), after=2.0)
+    found = story.hear(ready(story.job), after=2.0)
+    assert isinstance(found, Ready)
+    assert found.polls == 4
+    assert found.watch_seconds == pytest.approx(8.0, abs=0.5)
+
+
+@pytest.mark.parametrize("kind", [Moderated, JobFailed])
+def test_a_bad_end_is_raised_as_it_is(kind: type[Moderated | JobFailed]) -> None:
+    """F56 F57 Moderation and failure are the provider's last word."""
+    story = Story()
+    end = kind("no", job=story.job)
+    with pytest.raises(kind) as caught:
+        story.hear(end)
+    assert caught.value is end
+
+
+def test_not_found_right_after_submit_is_waited_out() -> None:
+    """F53 Regions replicate late: five misses within a minute, then the job is there."""
+    story = Story()
+    for _ in range(5):
+        assert isinstance(story.hear(Missing(), after=10.0), float)
+    assert isinstance(story.hear(ready(story.job), after=5.0), Ready)
+
+
+def test_not_found_for_longer_than_the_grace_is_lost() -> None:
+    """F53 Beyond the minute the job is lost, and the message says that it may be charged."""
+    story = Story()
+    with pytest.raises(JobLost, match="may have been charged"):
+        story.hear_until_it_ends(Missing())
+    assert 60 <= story.elapsed <= 60 + 2 * STEP + 4
+    assert story.polls >= 3
+
+
+def test_a_lost_job_was_asked_for_three_times() -> None:
+    """F53 Two misses far apart are not enough, however far."""
+    story = Story(timeout=9000.0)
+    story.hear(Missing())
+    assert isinstance(story.hear(Missing(), after=500.0), float)
+    with pytest.raises(JobLost):
+        story.hear(Missing(), after=1.0)
+
+
+def test_one_sighting_starts_the_grace_again() -> None:
+    """F53 A job seen in between was never lost: its misses are counted anew."""
+    story = Story()
+    for _ in range(3):
+        story.hear(Missing(), after=15.0)
+    story.hear(pending(story.job), after=10.0)
+    for _ in range(3):
+        assert isinstance(story.hear(Missing(), after=15.0), float)
+
+
+def test_misses_are_not_asked_in_a_busy_loop() -> None:
+    """F53 However close the polling, a missing job is asked for at most thirty times a grace."""
+    story = Story(polling=Polling(interval=0.0))
+    with pytest.raises(JobLost):
+        story.hear_until_it_ends(Missing())
+    assert story.polls <= 32
+
+
+def test_an_old_job_gets_the_whole_grace_too() -> None:
+    """F53 A job from yesterday's run is asked for as patiently as a fresh one."""
+    story = Story(accepted(seconds_ago=86_400))
+    with pytest.raises((JobLost, DeadlineExceeded)):
+        story.hear_until_it_ends(Missing())
+    assert story.elapsed >= 60
+    assert story.polls >= 3
+
+
+def test_an_old_job_is_asked_at_once() -> None:
+    """What was accepted long ago may be Ready: no wait before the first poll."""
+    story = Story(accepted(seconds_ago=500))
+    assert story.watch.first(START, dice=1.0) == 0.0
+    assert isinstance(story.hear(ready(story.job)), Ready)
+
+
+def test_a_job_past_its_time_may_still_be_found() -> None:
+    """A resumed job beyond its deadline is watched for the grace, then left as stuck."""
+    story = Story(accepted(seconds_ago=10_000))
+    with pytest.raises(DeadlineExceeded):
+        story.hear_until_it_ends(pending(story.job))
+    assert story.elapsed == pytest.approx(60.0, abs=0.01)
+
+
+def test_a_job_from_the_future_is_a_job_from_now() -> None:
+    """F155 A wall clock that was set back does not stretch the deadline."""
+    story = Story(accepted(seconds_ago=-86_400))
+    assert story.watch.deadline == START + 600
+
+
+@pytest.mark.parametrize(
+    "news",
+    [
+        pytest.param(pending(accepted()), id="F54 pending forever"),
+        pytest.param(pending(accepted(), "Dreaming"), id="F55 an unknown word forever"),
+        pytest.param(Unclear(reason="HTTP 502", status=502), id="F50 502 forever"),
+        pytest.param(Unclear(reason="no answer", status=0), id="F50 no answer forever"),
+        pytest.param(
+            Unclear(reason="HTTP 429", status=429, retry_after=3600.0), id="F51 told to wait"
+        ),
+    ],
+)
+def test_the_deadline_ends_every_watch(news: Any) -> None:
+    """F54 The last poll is at the deadline, then the job is stuck: collectable, not resubmitted."""
+    story = Story()
+    with pytest.raises(DeadlineExceeded, match="collected later") as caught:
+        story.hear_until_it_ends(news)
+    assert caught.value.job is story.job
+    assert story.elapsed == pytest.approx(600.0, abs=0.01)
+
+
+def test_a_ready_at_the_deadline_is_taken() -> None:
+    """F54 The last poll's good news counts, however late it came."""
+    story = Story()
+    assert isinstance(story.hear(ready(story.job), after=10_000.0), Ready)
+
+
+def test_failed_polls_back_off_and_decide_nothing() -> None:
+    """F50 Each failure widens the wait; the next news starts from the usual pace."""
+    story = Story()
+    waits = [story.hear(Unclear(reason="HTTP 500", status=500), after=1.0) for _ in range(6)]
+    assert sorted(waits) == waits  # type: ignore[type-var]
+    assert waits[5] > 4 * waits[0]  # type: ignore[operator]
+    assert story.hear(pending(story.job), after=1.0) == STEP
+    assert waits[0] == story.hear(Unclear(reason="HTTP 500", status=500), after=1.0)
+
+
+def test_a_poll_told_to_wait_waits() -> None:
+    """F51 Retry-After widens this job's polls, never below what was asked."""
+    story = Story()
+    assert story.hear(Unclear(reason="HTTP 429", status=429, retry_after=45.0)) == 45.0
+
+
+@pytest.mark.parametrize("status", [401, 403], ids=lambda status: f"F63 {status}")
+def test_three_refusals_of_the_key_end_the_watch(status: int) -> None:
+    """F63 Once or twice may be a moment; three in a row is the key, and the job stays there."""
+    story = Story()
+    refusal = Unclear(reason=f"HTTP {status}", status=status)
+    story.hear(refusal)
+    story.hear(refusal)
+    with pytest.raises(AuthenticationError, match="still there") as caught:
+        story.hear(refusal)
+    assert status == caught.value.status
+
+
+@pytest.mark.parametrize(
+    "between", [Unclear(reason="HTTP 500", status=500), pending(accepted())], ids=["500", "Pending"]
+)
+def test_refusals_that_are_not_in_a_row_are_moments(between: Any) -> None:
+    """F63 Two refusals, something else, two refusals: the key is not to blame."""
+    story = Story()
+    refusal = Unclear(reason="HTTP 403", status=403)
+    for news in (refusal, refusal, between, refusal, refusal):
+        assert isinstance(story.hear(news, after=1.0), float)
+
+
+def test_ready_without_a_url_is_a_protocol_error_after_its_grace() -> None:
+    """F59 Asked again for thirty seconds, then the job has failed."""
+    story = Story()
+    with pytest.raises(JobFailed, match="no image URL"):
+        story.hear_until_it_ends(pending(story.job, "Ready"))
+    assert 30 < story.elapsed <= 30 + 3 * STEP
+
+
+def test_a_flip_back_to_pending_starts_the_ready_grace_again() -> None:
+    """F59 Ready, Pending, Ready: only an unbroken stretch counts."""
+    story = Story()
+    for word in ("Ready", "Pending", "Ready"):
+        assert isinstance(story.hear(pending(story.job, word), after=20.0), float)
+    assert isinstance(story.hear(pending(story.job, "Ready"), after=25.0), float)
+    assert isinstance(story.hear(ready(story.job), after=1.0), Ready)
+
+
+def test_the_first_wait_counts_from_the_submit() -> None:
+    """What the submit and the queue took is not waited twice."""
+    story = Story(accepted(seconds_ago=2.0), polling=Polling(), typical=4.0)
+    assert story.watch.first(START, dice=0.5) == pytest.approx(1.0, abs=0.2)
+
+
+def test_no_wait_goes_past_the_deadline() -> None:
+    """A long step is cut, so that the last question is asked in time."""
+    story = Story(timeout=5.0, polling=Polling(interval=60.0))
+    assert story.watch.first(START, dice=0.5) == pytest.approx(5.0, abs=0.2)
+    assert story.hear(pending(story.job), after=4.0) == pytest.approx(1.0, abs=0.2)

@@ -1,0 +1,199 @@
+"""Raw servers for transport tests: they say exactly what a test wants on the wire, faults too.
+
+aiohttp's own server would not cut an answer or reset a connection. A `Peer` listens on loopback,
+keeps what it was sent, and plays one behaviour for each connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+
+Behaviour = Callable[["Line"], Awaitable[None]]
+
+
+class Line:
+    """One accepted connection, seen from the server."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self.requests: list[bytes] = []
+        self._unread = b""
+        self.sent = 0  #: bytes that the kernel took
+
+    async def arrival(self) -> None:
+        """Wait until something can be read, and leave it there."""
+        readable = asyncio.Event()
+        self._loop.add_reader(self._connection, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            self._loop.remove_reader(self._connection)
+
+    async def request(self) -> bytes:
+        """Read the next request whole: head, and as much body as it announces."""
+        while b"\r\n\r\n" not in self._unread:
+            await self._read()
+        head, _, _ = self._unread.partition(b"\r\n\r\n")
+        lines = head.lower().split(b"\r\n")
+        lengths = [line.split(b":")[1] for line in lines if line.startswith(b"content-length:")]
+        size = len(head) + 4 + int(lengths[0] if lengths else 0)
+        while len(self._unread) < size:
+            await self._read()
+        request, self._unread = self._unread[:size], self._unread[size:]
+        self.requests.append(request)
+        return request
+
+    async def _read(self) -> None:
+        block = await self._loop.sock_recv(self._connection, 65_536)
+        if not block:
+            raise ConnectionResetError
+        self._unread += block
+
+    async def say(self, text: bytes) -> None:
+        await self._loop.sock_sendall(self._connection, text)
+        self.sent += len(text)
+
+    def finish(self) -> None:
+        """Say no more (FIN)."""
+        self._connection.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """Break the connection (RST)."""
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._connection.close()
+
+    async def silence(self) -> None:
+        """Say nothing until the other side has gone."""
+        with suppress(OSError):
+            while await self._loop.sock_recv(self._connection, 65_536):
+                pass
+
+
+class Peer:
+    """A listening server with one behaviour; `heard` is every request that was read."""
+
+    def __init__(self, behaviour: Behaviour, listener: socket.socket) -> None:
+        self._behaviour = behaviour
+        self._listener = listener
+        self._stories: set[asyncio.Task[None]] = set()
+        self.lines: list[Line] = []
+        self.port = int(listener.getsockname()[1])
+        self.host = f"127.0.0.1:{self.port}"
+        self.url = f"http://{self.host}"
+
+    @property
+    def heard(self) -> list[bytes]:
+        return [request for line in self.lines for request in line.requests]
+
+    async def serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            connection, _ = await loop.sock_accept(self._listener)
+            connection.setblocking(False)
+            story = asyncio.create_task(self._one(connection))
+            self._stories.add(story)
+            story.add_done_callback(self._stories.discard)
+
+    async def _one(self, connection: socket.socket) -> None:
+        line = Line(connection)
+        self.lines.append(line)
+        try:
+            with suppress(OSError):
+                await self._behaviour(line)
+        finally:
+            connection.close()
+
+    async def close(self) -> None:
+        for story in tuple(self._stories):
+            story.cancel()
+        await asyncio.gather(*self._stories, return_exceptions=True)
+
+
+@asynccontextmanager
+async def peer(behaviour: Behaviour) -> AsyncIterator[Peer]:
+    """Serve one behaviour on a free loopback port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        served = Peer(behaviour, listener)
+        accepting = asyncio.create_task(served.serve())
+        try:
+            yield served
+        finally:
+            accepting.cancel()
+            await asyncio.gather(accepting, return_exceptions=True)
+            await served.close()
+
+
+def answer(
+    body: bytes = b"",
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    *,
+    length: int | None = None,
+) -> bytes:
+    """An HTTP answer; a `length` of its own makes it lie."""
+    lines = {"Content-Length": str(len(body) if length is None else length), **(headers or {})}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"HTTP/1.1 {status} Said\r\n{head}\r\n".encode() + body
+
+
+def says(text: bytes) -> Behaviour:
+    """Give each request on the line the same answer."""
+
+    async def behave(line: Line) -> None:
+        while await line.request():
+            await line.say(text)
+
+    return behave
+
+
+def says_then_hangs_up(text: bytes) -> Behaviour:
+    """Read a request, say this, and close (FIN)."""
+
+    async def behave(line: Line) -> None:
+        await line.request()
+        await line.say(text)
+        line.finish()
+
+    return behave
+
+
+def says_then_resets(text: bytes) -> Behaviour:
+    """Read a request, say this, and break the line (RST)."""
+
+    async def behave(line: Line) -> None:
+        await line.request()
+        if text:
+            await line.say(text)
+        line.reset()
+
+    return behave
+
+
+async def resets_unread(line: Line) -> None:
+    """Break the line when the request has arrived, without reading it."""
+    await line.arrival()
+    line.reset()
+
+
+async def hangs(line: Line) -> None:
+    """Read the request and never answer."""
+    await line.request()
+    await line.silence()
+
+
+def streams(head: bytes, block: bytes) -> Behaviour:
+    """Answer with a body that never ends."""
+
+    async def behave(line: Line) -> None:
+        await line.request()
+        await line.say(head)
+        while True:
+            await line.say(block)
+
+    return behave

@@ -1,0 +1,137 @@
+"""A Transport over the simulator's world: HTTP without sockets, on whatever clock its loop has.
+
+It stands in for aiohttp and the practice server where time is virtual, so the same contract test
+(`integration/test_world_transport.py`) runs against both. Only routing and the ways an answer
+breaks are spelled here: what is answered is the world's. Its origins are loopback addresses that
+nothing listens on, so that a session needs no key and trusts the regional host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from attrs import frozen
+
+from fluxasync import TransportError
+from fluxasync._models import Call, Reply
+from fluxasync._transport import check_url
+from fluxasync.simulator import Answer, World
+from fluxasync.simulator._dialects import DialectName, wrong_path
+
+ORIGIN = "http://127.0.0.1:1"
+DELIVERY = "http://127.0.0.1:2"
+REGION = "http://127.0.0.1:3"
+#: the server's wall clock when its loop's clock shows 0; a session must not mind that it is off
+EPOCH = 1_766_072_345.0
+
+#: path of a submit or poll → the dialect spoken there
+_PATHS: tuple[tuple[str, DialectName], ...] = (("/flux/v1/", "comet"), ("/v1/", "bfl"))
+
+
+class WorldTransport:
+    """Speaks to a world; `round_trip` is the seconds that each exchange takes on the way."""
+
+    def __init__(self, world: World, *, round_trip: float = 0.0) -> None:
+        self.world = world
+        self._leg = round_trip / 2
+        world.place(epoch=EPOCH, delivery=DELIVERY, region_origin=REGION)
+
+    async def send(self, call: Call) -> Reply:
+        with _as_transport_errors():
+            async with asyncio.timeout(call.timeout):
+                await asyncio.sleep(self._leg)
+                answer = self._answer(call)
+                await asyncio.sleep(answer.delay + self._leg)
+        if answer.drop is not None:
+            raise TransportError("the connection broke", sent=True)
+        return Reply(status=answer.status, headers=_lowered(answer), body=answer.body)
+
+    @asynccontextmanager
+    async def stream(self, url: str, *, timeout: float) -> AsyncIterator[WorldDownload]:
+        check_url(url, allow_loopback=True)
+        origin, path_query = url[: len(DELIVERY)], url[len(DELIVERY) :]
+        if origin != DELIVERY:
+            raise TransportError("cannot connect: nothing listens there", sent=False)
+        with _as_transport_errors():
+            async with asyncio.timeout(timeout):
+                await asyncio.sleep(self._leg)
+                now = asyncio.get_running_loop().time()
+                answer = self.world.deliver(now, path_query=path_query, headers={})
+                await asyncio.sleep(answer.delay + self._leg)
+                if answer.drop in {"close", "reset"}:
+                    raise TransportError("the connection broke", sent=True)
+                yield WorldDownload(answer)
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+    def _answer(self, call: Call) -> Answer:
+        now, parts = asyncio.get_running_loop().time(), urlsplit(call.url)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        for prefix, dialect in _PATHS:
+            name = parts.path.removeprefix(prefix)
+            if origin not in {ORIGIN, REGION} or name == parts.path or "/" in name:
+                continue
+            if call.method == "GET" and name == "get_result":
+                return self.world.poll(
+                    now,
+                    dialect=dialect,
+                    job_id=parse_qs(parts.query)["id"][0],
+                    headers=call.headers,
+                    host_region=self.world.region if origin == REGION else None,
+                )
+            if call.method == "POST" and origin == ORIGIN:
+                return self.world.submit(
+                    now,
+                    dialect=dialect,
+                    model=unquote(name),
+                    headers=call.headers,
+                    body=call.body or b"",
+                )
+        return wrong_path(parts.path)
+
+
+@frozen
+class WorldDownload:
+    """An open answer; breaks off where the world says so, and checks MD5 as aiohttp's does."""
+
+    answer: Answer
+
+    @property
+    def status(self) -> int:
+        return self.answer.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return _lowered(self.answer)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        answer = self.answer
+        body = answer.body[: len(answer.body) // 2] if answer.drop else answer.body
+        if answer.bytes_per_second is not None:
+            await asyncio.sleep(len(body) / answer.bytes_per_second)
+        yield body
+        if answer.drop:
+            raise TransportError("the connection broke", sent=True)
+        expected = answer.headers.get("Content-MD5")
+        digest = hashlib.md5(body, usedforsecurity=False).digest()
+        if expected and base64.b64encode(digest).decode() != expected:
+            raise TransportError("the image's bytes do not match their Content-MD5", sent=True)
+
+
+def _lowered(answer: Answer) -> dict[str, str]:
+    length = {"content-length": str(len(answer.body))} if answer.has_length else {}
+    return length | {name.lower(): value for name, value in answer.headers.items()}
+
+
+@contextmanager
+def _as_transport_errors() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError:
+        raise TransportError("no answer in time", sent=True) from None
