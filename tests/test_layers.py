@@ -56,7 +56,7 @@ ROOMS = {
     "_summary": _row(0, "_models _money"),
     "_transport": _row(1),
     "_inputs": _row(1),
-    "_journal": _row(1),
+    "_journal": _row(1, "_disk _manifest"),
     "_sources": _row(1, "_inputs"),
     "_wire": _row(1),
     "_disk": _row(1),
@@ -66,8 +66,12 @@ ROOMS = {
     "_fetch": _row(2, never="_transport"),
     # knows one image, and no batches
     "_session": _row(2, "_submits _fetch", never="_journal _sources _manifest"),
-    "_batch": _row(2, "_session", never="_transport"),  # holds no HTTP
-    "_audit": _row(2),
+    "_earlier": _row(2),
+    "_output": _row(2),
+    "_settle": _row(2, "_session _earlier _output", never="_transport"),
+    # holds no HTTP
+    "_batch": _row(2, "_session _earlier _output _settle", never="_transport"),
+    "_audit": _row(2),  # a journal and its folder; no network
     "_api": _row(3, "_progress"),
     "_progress": _row(3),
     "_gallery": _row(3),

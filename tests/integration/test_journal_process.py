@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -182,5 +183,6 @@ async def test_a_forked_child_does_not_write(tmp_path):
             except JournalError:
                 os._exit(17)
             os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 17
+        _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        assert os.waitstatus_to_exitcode(status) == 17
         await ledger.intent(wish(0), price=None)

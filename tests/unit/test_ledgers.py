@@ -1,10 +1,12 @@
-"""The contract of a ledger, held by each kind; a durable one joins as another parameter."""
+"""The contract of a ledger, held by each kind: journal, memory, forgetful."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,7 @@ from fluxasync._errors import (
     RateLimited,
     TransportError,
 )
+from fluxasync._journal import Journal
 from fluxasync._ledgers import ForgetfulLedger, MemoryLedger
 from fluxasync._models import (
     Failed,
@@ -35,9 +38,39 @@ OTHER = ImageRequest(prompt="a red fox", occurrence=1)
 JOB = Job(job_id="a-1", request=REQUEST)
 PRICE = Decimal("0.025")
 
-#: kinds that remember; a journal is made in a folder of its own
-REMEMBERING = [pytest.param(MemoryLedger, id="memory")]
-ALL = [*REMEMBERING, pytest.param(ForgetfulLedger, id="forgetful")]
+Make = Callable[[Path], AbstractAsyncContextManager[Ledger]]
+
+
+def memory(_: Path) -> AbstractAsyncContextManager[Ledger]:
+    return nullcontext(MemoryLedger())
+
+
+def forgetful(_: Path) -> AbstractAsyncContextManager[Ledger]:
+    return nullcontext(ForgetfulLedger())
+
+
+def journal(folder: Path) -> AbstractAsyncContextManager[Ledger]:
+    return Journal(folder, provider="cometapi", origin="https://one.example", simulated=False)
+
+
+#: kinds that remember
+REMEMBERING = [pytest.param(memory, id="memory"), pytest.param(journal, id="journal")]
+ALL = [*REMEMBERING, pytest.param(forgetful, id="forgetful")]
+
+
+def same(told: object, known: object) -> bool:
+    """Whether a ledger tells the same of an image; errors and times may have been to disk."""
+    if isinstance(told, Job) and isinstance(known, Job):
+        return told.job_id == known.job_id
+    if isinstance(told, Failed) and isinstance(known, Failed):
+        return (told.cause, told.paid, str(told.error)) == (
+            known.cause,
+            known.paid,
+            str(known.error),
+        )
+    if isinstance(told, Saved) and isinstance(known, Saved):
+        return told.stored.sha256 == known.stored.sha256 and same(told.job, known.job)
+    return type(told) is type(known) and getattr(told, "request", 0) == REQUEST
 
 
 def refused(verdict: Verdict, error: FluxError) -> Refused:
@@ -70,111 +103,128 @@ NOT_TAKEN = [
 class TestRemembering:
     """What a later run may rely on."""
 
-    def test_a_new_request_is_unknown(self, make: Callable[[], Ledger]) -> None:
+    def test_a_new_request_is_unknown(self, make: Make, tmp_path: Path) -> None:
         """Nothing was paid for it yet."""
-        assert asyncio.run(make().known(REQUEST)) is None
 
-    def test_an_accepted_job_is_known(self, make: Callable[[], Ledger]) -> None:
+        async def story() -> object:
+            async with make(tmp_path) as ledger:
+                return await ledger.known(REQUEST)
+
+        assert asyncio.run(story()) is None
+
+    def test_an_accepted_job_is_known(self, make: Make, tmp_path: Path) -> None:
         """P1 What has a job is watched, and not submitted again."""
 
         async def story() -> object:
-            ledger = make()
-            await ledger.intent(REQUEST, price=PRICE)
-            await ledger.answered(REQUEST, JOB)
-            return await ledger.known(REQUEST)
+            async with make(tmp_path) as ledger:
+                await ledger.intent(REQUEST, price=PRICE)
+                await ledger.answered(REQUEST, JOB)
+                return await ledger.known(REQUEST)
 
-        assert asyncio.run(story()) == JOB
+        assert same(JOB, asyncio.run(story()))
 
     @pytest.mark.parametrize("answer", NOT_TAKEN)
     def test_what_was_not_taken_leaves_nothing(
-        self, make: Callable[[], Ledger], answer: Refused
+        self, make: Make, tmp_path: Path, answer: Refused
     ) -> None:
         """A refusal that costs nothing takes its intent back: the request is new again."""
 
         async def story() -> object:
-            ledger = make()
-            await ledger.intent(REQUEST, price=PRICE)
-            await ledger.answered(REQUEST, answer)
-            return await ledger.known(REQUEST)
+            async with make(tmp_path) as ledger:
+                await ledger.intent(REQUEST, price=PRICE)
+                await ledger.answered(REQUEST, answer)
+                return await ledger.known(REQUEST)
 
         assert asyncio.run(story()) is None
 
     @pytest.mark.parametrize("outcome", OUTCOMES)
     def test_an_outcome_is_known_and_not_rerun(
-        self, make: Callable[[], Ledger], outcome: Outcome
+        self, make: Make, tmp_path: Path, outcome: Outcome
     ) -> None:
         """P3 Saved, failed and in doubt are told as they are; none is run again by itself."""
 
         async def story() -> object:
-            ledger = make()
-            await ledger.intent(REQUEST, price=PRICE)
-            await ledger.settle(outcome)
-            return await ledger.known(REQUEST)
+            async with make(tmp_path) as ledger:
+                await ledger.intent(REQUEST, price=PRICE)
+                if isinstance(outcome, InDoubt):
+                    doubt = refused(Verdict.AMBIGUOUS, TransportError("cut", sent=True))
+                    await ledger.answered(REQUEST, doubt)
+                else:
+                    await ledger.answered(REQUEST, JOB)
+                await ledger.settle(outcome)
+                return await ledger.known(REQUEST)
 
-        assert asyncio.run(story()) == outcome
+        assert same(outcome, asyncio.run(story()))
 
-    def test_the_outcome_stands_before_the_job(self, make: Callable[[], Ledger]) -> None:
+    def test_the_outcome_stands_before_the_job(self, make: Make, tmp_path: Path) -> None:
         """A job that ended is not watched again."""
 
         async def story() -> object:
-            ledger = make()
-            await ledger.intent(REQUEST, price=PRICE)
-            await ledger.answered(REQUEST, JOB)
-            await ledger.settle(Failed(request=REQUEST, error=JobFailed("no", job=JOB), job=JOB))
-            return await ledger.known(REQUEST)
+            async with make(tmp_path) as ledger:
+                await ledger.intent(REQUEST, price=PRICE)
+                await ledger.answered(REQUEST, JOB)
+                await ledger.settle(
+                    Failed(request=REQUEST, error=JobFailed("no", job=JOB), job=JOB)
+                )
+                return await ledger.known(REQUEST)
 
         assert isinstance(asyncio.run(story()), Failed)
 
-    def test_each_occurrence_is_one_request(self, make: Callable[[], Ledger]) -> None:
+    def test_each_occurrence_is_one_request(self, make: Make, tmp_path: Path) -> None:
         """P27 The same prompt twice is two images: settling one leaves the other new."""
 
         async def story() -> tuple[object, object]:
-            ledger = make()
-            await ledger.intent(REQUEST, price=PRICE)
-            await ledger.answered(REQUEST, JOB)
-            await ledger.settle(saved())
-            return await ledger.known(REQUEST), await ledger.known(OTHER)
+            async with make(tmp_path) as ledger:
+                await ledger.intent(REQUEST, price=PRICE)
+                await ledger.answered(REQUEST, JOB)
+                await ledger.settle(saved())
+                return await ledger.known(REQUEST), await ledger.known(OTHER)
 
         known, other = asyncio.run(story())
         assert isinstance(known, Saved)
         assert other is None
 
-    def test_a_second_try_after_a_refusal_is_recorded(self, make: Callable[[], Ledger]) -> None:
+    def test_a_second_try_after_a_refusal_is_recorded(self, make: Make, tmp_path: Path) -> None:
         """Refused, then accepted: the job of the second POST is known."""
 
         async def story() -> object:
-            ledger = make()
-            for answer in (refused(Verdict.REFUSED, RateLimited("wait", status=429)), JOB):
-                await ledger.intent(REQUEST, price=PRICE)
-                await ledger.answered(REQUEST, answer)
-            return await ledger.known(REQUEST)
+            async with make(tmp_path) as ledger:
+                for answer in (refused(Verdict.REFUSED, RateLimited("wait", status=429)), JOB):
+                    await ledger.intent(REQUEST, price=PRICE)
+                    await ledger.answered(REQUEST, answer)
+                return await ledger.known(REQUEST)
 
-        assert asyncio.run(story()) == JOB
+        assert same(JOB, asyncio.run(story()))
 
 
 @pytest.mark.parametrize("make", ALL)
 class TestAnyLedger:
     """What a session may do with whichever ledger it is given."""
 
-    def test_a_whole_story_is_taken(self, make: Callable[[], Ledger]) -> None:
+    def test_a_whole_story_is_taken(self, make: Make, tmp_path: Path) -> None:
         """Intent, refusal, intent, job, outcome: nothing raises."""
 
         async def story() -> None:
-            ledger = make()
-            await ledger.intent(REQUEST, price=None)
-            await ledger.answered(
-                REQUEST, refused(Verdict.REFUSED, RateLimited("wait", status=429))
-            )
-            await ledger.intent(REQUEST, price=PRICE)
-            await ledger.answered(REQUEST, JOB)
-            await ledger.settle(saved())
+            async with make(tmp_path) as ledger:
+                await ledger.intent(REQUEST, price=None)
+                await ledger.answered(
+                    REQUEST, refused(Verdict.REFUSED, RateLimited("wait", status=429))
+                )
+                await ledger.intent(REQUEST, price=PRICE)
+                await ledger.answered(REQUEST, JOB)
+                await ledger.settle(saved())
 
         asyncio.run(story())
 
-    def test_an_unreadable_row_may_settle(self, make: Callable[[], Ledger]) -> None:
+    def test_an_unreadable_row_may_settle(self, make: Make, tmp_path: Path) -> None:
         """A row that never became a request has an outcome too, and no key."""
         outcome = Failed(request=None, error=FluxError("bad line"), where="line 17")
-        asyncio.run(make().settle(outcome))
+
+        async def story() -> None:
+            async with make(tmp_path) as ledger:
+                await ledger.settle(outcome)
+
+        asyncio.run(story())
 
 
 def test_a_doubtful_answer_keeps_the_intent() -> None:

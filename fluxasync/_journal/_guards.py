@@ -1,0 +1,217 @@
+"""Whether a journal may be trusted: looked at before anything is written or spent.
+
+A journal that cannot be read must never pass for one that is empty: that would pay for everything
+a second time. Each check raises JournalError, saying what is wrong and what to do. Only reads.
+
+An odd fact: a write-ahead log does not say whose it is. SQLite applies another database's log to
+ours without a word, so the journal's own id is read twice, without the log and with it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+
+from attrs import frozen
+
+from .._errors import JournalError
+from .._manifest import METADATA
+from ._lock import machine_id
+from ._schema import APPLICATION_ID, VERSION, connect_read_only, journal_errors
+
+logger = logging.getLogger("fluxasync")
+
+MOUNTS = Path("/proc/self/mountinfo")
+
+#: file systems of other machines: their locks and shared memory do not hold what SQLite needs
+_NETWORK = re.compile(r"nfs\d?|cifs|smb\w*|ncpfs|afs|9p|ceph|glusterfs|lustre")
+
+_MAGIC = b"SQLite format 3\0"
+#: lines of metadata.jsonl looked at for files of ours
+_LINES = 1_000
+#: bytes up to which every page is checked at every start; above, after an unclean end only
+_ALWAYS_CHECKED = 256 * 2**20
+
+_RESTORE = "restore it from a copy, or choose a fresh folder"
+
+
+@frozen(kw_only=True)
+class Facts:
+    """What a journal says of itself."""
+
+    simulated: bool
+    is_clean: bool  #: it was closed, not killed
+    inode: str
+    machine: str
+    is_empty: bool
+    places: tuple[tuple[str, str], ...]  #: provider and origin of unfinished jobs
+
+
+def check_place(folder: Path, mounts: Path = MOUNTS) -> None:
+    """Refuse a network file system; warn of a mounted drive."""
+    kind = _file_system(folder.resolve(), mounts)
+    if _NETWORK.fullmatch(kind):
+        raise JournalError(
+            f"{folder} is on a network file system ({kind}), where a journal cannot be kept "
+            "safely: choose a folder on a local disk"
+        )
+    if kind.startswith("fuse"):
+        logger.warning("%s is on a mounted drive (%s): a power cut may lose records", folder, kind)
+
+
+def check_absent(folder: Path, path: Path) -> None:
+    """Refuse a folder without a journal that has images of ours: they would be paid again."""
+    if path.with_name(f"{path.name}-wal").exists():
+        raise JournalError(f"{path} is gone, and its log is still there: {_RESTORE}")
+    if sign := _sign_of_run(folder):
+        raise JournalError(f"{path} is gone, but {sign} is there from an earlier run: {_RESTORE}")
+
+
+def check_file(path: Path) -> None:
+    """Refuse what is no whole SQLite file, without opening it as one."""
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        raise JournalError(f"{path} is not a file: move it away and {_RESTORE}")
+    if not found.st_size:
+        raise JournalError(f"{path} is empty, which it never was by itself: {_RESTORE}")
+    with path.open("rb") as file:
+        head = file.read(100)
+    if not head.startswith(_MAGIC) or len(head) < 100:
+        raise JournalError(f"{path} is no journal, or its start is damaged: {_RESTORE}")
+    pages, page_size = int.from_bytes(head[28:32]), int.from_bytes(head[16:18])
+    if found.st_size < pages * (65_536 if page_size == 1 else page_size):
+        raise JournalError(f"{path} was cut short: {_RESTORE}")
+
+
+def check_content(folder: Path, path: Path) -> Facts:
+    """Refuse a foreign, newer or damaged journal, or one that lost its rows; return its facts."""
+    with journal_errors(path, _RESTORE):
+        with closing(connect_read_only(path, alone=True)) as connection:
+            own = _own_id(connection, path)
+        with closing(connect_read_only(path)) as connection:
+            if _own_id(connection, path) != own:
+                raise JournalError(f"{path}-wal belongs to another journal: {_RESTORE}")
+            facts = _facts(connection)
+            if not facts.is_clean or path.stat().st_size <= _ALWAYS_CHECKED:
+                _check_pages(connection, path)
+    if facts.is_empty and (sign := _sign_of_run(folder)):
+        raise JournalError(f"{path} records nothing, but {sign} is there: {_RESTORE}")
+    return facts
+
+
+def check_run(folder: Path, facts: Facts, *, simulated: bool, provider: str, origin: str) -> None:
+    """Refuse to mix practice with paid work, or the jobs of one provider with another's."""
+    if facts.simulated != simulated:
+        ours, theirs = ("simulated", "paid") if simulated else ("paid", "simulated")
+        raise JournalError(f"{folder} holds {theirs} images: choose another folder for {ours} ones")
+    for other in facts.places:
+        if other != (provider, origin):
+            raise JournalError(
+                f"{folder} has unfinished jobs at {other[0]} ({other[1]}): finish them there "
+                f"first, or choose another folder for {provider} ({origin})"
+            )
+
+
+def check_home(path: Path, facts: Facts, *, take_over: bool) -> None:
+    """Refuse a copy on a second machine: the first one may still be at work with its own."""
+    machine, inode = machine_id(), str(path.stat().st_ino)
+    moved = facts.inode != inode and "" != machine != facts.machine != ""
+    if moved and not take_over:
+        raise JournalError(
+            f"{path} was copied from another machine: if nothing runs there any more, go on here "
+            "with take_over=True"
+        )
+
+
+def _file_system(folder: Path, mounts: Path) -> str:
+    """Return the type of the file system a folder is on, "" where the system does not tell."""
+    try:
+        lines = mounts.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    kind, longest = "", -1
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        fields = left.split(" ")
+        if len(fields) < 5 or not right:
+            continue
+        point = re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), fields[4])
+        if len(point) >= longest and folder.is_relative_to(point):
+            kind, longest = right.split(" ")[0], len(point)
+    return kind
+
+
+def _sign_of_run(folder: Path) -> str | None:
+    """Return the name of something that only a run of ours leaves."""
+    for name in _listed(folder / METADATA):
+        if os.path.lexists(folder / name):
+            return name
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_part(entry.name):
+                return entry.name
+    return None
+
+
+def is_part(name: str) -> bool:
+    """Whether a file name is that of an unfinished image of ours."""
+    return name.startswith(".fluxasync-") and name.endswith(".part")
+
+
+def _listed(metadata: Path) -> Iterator[str]:
+    if not metadata.is_file():
+        return
+    with metadata.open("rb") as file:
+        for line in islice(file, _LINES):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict) and "job_id" in row and isinstance(row.get("file_name"), str):
+                yield row["file_name"]
+
+
+def _own_id(connection: sqlite3.Connection, path: Path) -> str:
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    if application != APPLICATION_ID:
+        raise JournalError(f"{path} belongs to another program: move it away and {_RESTORE}")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version != VERSION:
+        raise JournalError(
+            f"{path} has version {version}, and this fluxasync reads version {VERSION}: "
+            "install a newer fluxasync"
+        )
+    found = connection.execute("SELECT value FROM meta WHERE name = 'id'").fetchone()
+    if found is None:
+        raise JournalError(f"{path} is damaged (it lost its own id): {_RESTORE}")
+    return str(found[0])
+
+
+def _facts(connection: sqlite3.Connection) -> Facts:
+    meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
+    places = connection.execute(
+        "SELECT DISTINCT provider, origin FROM image JOIN place ON place.id = image.place "
+        "WHERE state IN (0, 1)"
+    )
+    return Facts(
+        simulated=meta.get("simulated") == "1",
+        is_clean=meta.get("clean") == "1",
+        inode=meta.get("inode", ""),
+        machine=meta.get("machine", ""),
+        is_empty=connection.execute("SELECT 1 FROM image LIMIT 1").fetchone() is None,
+        places=tuple(places.fetchall()),
+    )
+
+
+def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise JournalError(f"{path} is damaged ({found.splitlines()[0]}): {_RESTORE}")

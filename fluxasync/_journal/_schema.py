@@ -1,0 +1,207 @@
+"""What a journal file is: its tables, its marks, and how a connection to it is set up.
+
+A file of ours carries an application id and a version; both are judged in `_guards` before it is
+trusted. Nothing here knows what the columns mean.
+
+An odd fact: SQLite's automatic checkpoint ignores its own errors, a failing fsync among them, so
+it is off, and the writer checkpoints where an error is seen.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from enum import IntEnum
+from pathlib import Path
+
+from .._disk import sync, sync_folder
+from .._errors import JournalError
+
+#: the folder of our own inside the output folder
+HOME = ".fluxasync"
+FILE = "journal.db"
+
+APPLICATION_ID = 0x666C7578  # "flux", in the file's header
+VERSION = 1
+
+#: kibibytes of pages kept in memory by a connection
+_CACHE = 16_384
+
+
+class State(IntEnum):
+    """Where a row stands. The numbers are in the files: they never change."""
+
+    INTENT = 0
+    SUBMITTED = 1
+    DONE = 2
+    FAILED = 3
+    IN_DOUBT = 4
+    AGAIN = 5  # decided by the user: to be submitted once more
+
+    @property
+    def word(self) -> str:
+        return self.name.lower().replace("_", "-")
+
+
+#: a row is born at its intent, so a wish not yet sent takes no space. `money` is the best
+#: knowledge of what the row costs or may cost, and has an index with the state, so that the totals
+#: of a million rows need no look at the rows. Amounts are decimal text, instants Unix seconds.
+_TABLES = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE place (
+    id INTEGER PRIMARY KEY, provider TEXT NOT NULL, origin TEXT NOT NULL,
+    UNIQUE (provider, origin)
+);
+CREATE TABLE image (
+    id INTEGER PRIMARY KEY,
+    key BLOB NOT NULL UNIQUE,
+    state INTEGER NOT NULL,
+    attempt INTEGER NOT NULL DEFAULT 1,
+    place INTEGER NOT NULL REFERENCES place (id),
+    idx INTEGER NOT NULL,
+    occurrence INTEGER NOT NULL,
+    model TEXT NOT NULL,
+    request TEXT NOT NULL,
+    begun_at REAL NOT NULL,
+    price TEXT,
+    money TEXT,
+    job_id TEXT UNIQUE,
+    polling_url TEXT,
+    submitted_at REAL,
+    cost TEXT,
+    stem TEXT,
+    seq INTEGER,
+    finished_at REAL,
+    path TEXT,
+    sha256 BLOB,
+    size INTEGER,
+    format TEXT,
+    width INTEGER,
+    height INTEGER,
+    result TEXT,
+    cause TEXT,
+    message TEXT,
+    paid TEXT,
+    evidence TEXT
+);
+CREATE INDEX image_tally ON image (state, cause, money);
+CREATE INDEX image_running ON image (submitted_at, id) WHERE state = 1;
+CREATE UNIQUE INDEX image_settled ON image (seq) WHERE seq IS NOT NULL;
+"""
+
+
+def create(path: Path, *, facts: dict[str, str]) -> None:
+    """Make an empty journal under its name, whole or not at all, with these facts in `meta`.
+
+    It is built under another name first: a file of no bytes under the final one is never ours.
+    """
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    with closing(sqlite3.connect(_uri(new, "rw"), uri=True, isolation_level=None)) as connection:
+        connection.execute("PRAGMA page_size = 4096")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.executescript(_TABLES)
+        rows = {"id": secrets.token_hex(16)} | facts
+        connection.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
+        connection.execute("PRAGMA journal_mode = WAL")
+    handle = os.open(new, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        sync(handle)
+    finally:
+        os.close(handle)
+    new.rename(path)
+    sync_folder(path.parent)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Return the one connection that writes. Raises JournalError unless commits are durable."""
+    connection = _opened(_uri(path, "rw"))
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA fullfsync = 1")  # macOS, where fsync stops at the drive's cache
+        connection.execute("PRAGMA checkpoint_fullfsync = 1")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute(f"PRAGMA journal_size_limit = {64 * 2**20}")
+        modes = (_pragma(connection, "journal_mode"), _pragma(connection, "synchronous"))
+        if modes != ("wal", 2):
+            raise JournalError(f"{path}: SQLite would not keep commits durable here ({modes})")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_read_only(path: Path, *, alone: bool = False) -> sqlite3.Connection:
+    """Return a connection that changes nothing; `alone` reads the main file without its log."""
+    connection = _opened(_uri(path, "ro") + ("&immutable=1" if alone else ""))
+    try:
+        connection.execute("PRAGMA query_only = 1")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def close_untouched(connection: sqlite3.Connection, path: Path) -> None:
+    """Close the writing connection without the checkpoint that closing makes.
+
+    After a failed write nothing more may be written. SQLite checkpoints when its last connection
+    closes; so one that only reads closes last.
+    """
+    with suppress(sqlite3.Error):
+        connection.rollback()
+    last: sqlite3.Connection | None = None
+    with suppress(sqlite3.Error, JournalError):
+        last = connect_read_only(path)
+        last.execute("SELECT count(*) FROM meta").fetchone()
+    connection.close()
+    if last is not None:
+        last.close()
+
+
+@contextmanager
+def journal_errors(path: Path, step: str) -> Iterator[None]:
+    """Turn what SQLite and the disk say into JournalError, with the next step."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as exc:
+        if is_full(exc):
+            step = "free some space, then run the same line again"
+        raise JournalError(f"{path}: {exc}: {step}") from exc
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the error says that space is missing, and nothing worse."""
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _opened(uri: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA trusted_schema = 0")
+        connection.execute("PRAGMA mmap_size = 0")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE}")
+        if sys.version_info >= (3, 12):
+            connection.setconfig(sqlite3.SQLITE_DBCONFIG_DQS_DML, False)
+            connection.setconfig(sqlite3.SQLITE_DBCONFIG_DQS_DDL, False)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> object:
+    return connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def _uri(path: Path, mode: str) -> str:
+    return f"{path.absolute().as_uri()}?mode={mode}"

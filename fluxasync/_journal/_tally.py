@@ -1,0 +1,120 @@
+"""How many rows stand where, and the money in them.
+
+Kept in memory beside the rows while a run goes on, because counting a million of them takes
+longer than people wait; counted anew from an index at every start. Knows no files.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from attrs import field, frozen
+
+from .._money import dollars
+from ._schema import State
+
+_NOTHING = Decimal(0)
+
+#: states whose money is gone, or will be; that of in-doubt rows may be
+_SPENT = (State.SUBMITTED, State.DONE, State.FAILED)
+_DOUBTFUL = (State.INTENT, State.IN_DOUBT)
+
+
+@frozen(kw_only=True)
+class Recovery:
+    """What a journal holds, in numbers. Amounts are US dollars; unknown prices count as nothing."""
+
+    done: int = 0
+    running: int = 0  #: accepted and not yet here; those past their deadline too
+    in_doubt: int = 0  #: may have been charged; repeated only when told
+    in_doubt_price: Decimal = _NOTHING
+    failed: Mapping[str, int] = field(factory=dict)  #: by cause
+    again: int = 0  #: decided to be submitted once more
+    spent: Decimal = _NOTHING  #: earlier attempts included, in-doubt ones not
+    written_off: Decimal = _NOTHING  #: in doubt, and then submitted once more: may be charged too
+
+    def __str__(self) -> str:
+        parts = [f"done {self.done}", f"still running {self.running}"]
+        price = f" ({dollars(self.in_doubt_price)})" if self.in_doubt_price else ""
+        parts.append(f"in doubt {self.in_doubt}{price}")
+        parts.append(f"failed {sum(self.failed.values())}")
+        return ", ".join(parts)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON can hold it; amounts as decimal text."""
+        return {
+            "done": self.done,
+            "running": self.running,
+            "in_doubt": self.in_doubt,
+            "in_doubt_price": str(self.in_doubt_price),
+            "failed": dict(self.failed),
+            "again": self.again,
+            "spent": str(self.spent),
+            "written_off": str(self.written_off),
+        }
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Recovery:
+        """Return what `as_json` wrote."""
+        amounts = ("in_doubt_price", "spent", "written_off")
+        return cls(**{**given, **{name: Decimal(given[name]) for name in amounts}})
+
+
+class Tally:
+    """The counts behind a Recovery, changed row by row."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * len(State)
+        self.money = [_NOTHING] * len(State)
+        self.causes: Counter[str] = Counter()
+        self.sunk = _NOTHING  #: of earlier attempts, certainly or probably charged
+        self.written_off = _NOTHING  #: of earlier attempts in doubt
+
+    def add(self, state: int, cause: str | None, money: str | None, count: int = 1) -> None:
+        """Count rows in, or out with a negative count; `money` is that of one row."""
+        self.counts[state] += count
+        if money is not None:
+            self.money[state] += Decimal(money) * count
+        if state == State.FAILED:
+            self.causes[cause or "error"] += count
+
+    def sink(self, state: int, money: str | None) -> None:
+        """Keep the money of a row that is to be submitted once more."""
+        if money is None:
+            return
+        if state in _DOUBTFUL:
+            self.written_off += Decimal(money)
+        else:
+            self.sunk += Decimal(money)
+
+    def recovery(self) -> Recovery:
+        counts, money = self.counts, self.money
+        return Recovery(
+            done=counts[State.DONE],
+            running=counts[State.SUBMITTED],
+            in_doubt=sum(counts[state] for state in _DOUBTFUL),
+            in_doubt_price=sum((money[state] for state in _DOUBTFUL), _NOTHING),
+            failed=dict(sorted((+self.causes).items())),
+            again=counts[State.AGAIN],
+            spent=self.sunk + sum((money[state] for state in _SPENT), _NOTHING),
+            written_off=self.written_off,
+        )
+
+
+def counted(connection: sqlite3.Connection) -> Tally:
+    """Count the rows of a journal: an index is read, never the rows."""
+    tally = Tally()
+    rows = connection.execute(
+        "SELECT state, cause, money, count(*) FROM image GROUP BY state, cause, money"
+    )
+    for state, cause, money, count in rows:
+        tally.add(state, cause, money, count)
+    found = connection.execute("SELECT name, value FROM meta WHERE name IN ('sunk', 'written_off')")
+    meta = dict(found.fetchall())
+    tally.sunk = Decimal(meta.get("sunk", 0))
+    tally.written_off = Decimal(meta.get("written_off", 0))
+    return tally

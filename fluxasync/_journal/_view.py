@@ -1,0 +1,191 @@
+"""A journal read without a run: no key, no network, nothing changed.
+
+While a run holds the folder its own summary is read, which it renews once a second; a second
+reader in the database would be in its way. Otherwise the rows themselves are read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any, Self
+
+from attrs import frozen
+
+from .._errors import JournalError
+from .._models import Failed, InDoubt, Job, Saved
+from ._guards import check_content, check_file
+from ._lock import holder, identity
+from ._rows import SELECT, Row, known_of
+from ._schema import FILE, HOME, State, connect_read_only, journal_errors
+from ._tally import Recovery, counted
+
+STATUS = "status.json"
+
+_PAGE = 500
+
+#: keys → state words ("intent", "submitted", "done", "failed", "in-doubt"), or None for what is
+#: to be submitted: unknown, or decided to be submitted again
+Lookup = Callable[[Sequence[str]], list[str | None]]
+
+_WORDS = {int(state): state.word for state in State}
+
+
+@frozen(kw_only=True)
+class Entry:
+    """One image of a journal."""
+
+    key: str
+    state: str  #: one of Lookup's words
+    known: Saved | Failed | InDoubt | Job | None  #: None = to be submitted once more
+    cause: str | None
+    stem: str | None  #: path in the folder without extension, where it was recorded
+
+
+class JournalView:
+    """What a folder's journal holds. Close it, or use it in a `with` block.
+
+    `is_running` says that another process is at work there: then only `counts` is known, as of
+    `counted_at`, and `entries` raises JournalError.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.holder: dict[str, Any] | None = holder(folder / HOME)
+        self.is_running = self.holder is not None
+        self.counted_at: str | None = None  #: UTC; None = just now
+        self.simulated: bool | None = None  #: None while a run goes on
+        self.places: tuple[tuple[str, str], ...] = ()  #: provider and origin of unfinished jobs
+        self._connection: sqlite3.Connection | None = None
+        if self.is_running:
+            self.counts, self.counted_at = _read_status(folder / HOME / STATUS)
+            return
+        path = folder / HOME / FILE
+        if not path.exists():
+            raise JournalError(f"{folder} has no journal: no run began there")
+        check_file(path)
+        facts = check_content(folder, path)
+        self.simulated, self.places = facts.simulated, facts.places
+        self._connection = connect_read_only(path)
+        with journal_errors(path, "restore it from a copy"):
+            self.counts = counted(self._connection).recovery()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def entries(self, *states: str) -> Iterator[Entry]:
+        """Yield the images in these states (all without any), in the order they were begun.
+
+        Raises JournalError while a run goes on.
+        """
+        after = 0
+        while page := self._page(after):
+            for row in page:
+                if not states or _WORDS[row.state] in states:
+                    yield _entry(row, self.folder)
+            after = page[-1].id
+
+    def _page(self, after: int) -> list[Row]:
+        if self._connection is None:
+            raise JournalError(f"{self.folder}: a run is going on there; ask again after it")
+        query = SELECT + "WHERE image.id > ? ORDER BY image.id LIMIT ?"
+        return [Row._make(found) for found in self._connection.execute(query, (after, _PAGE))]
+
+
+def read_only(folder: str | os.PathLike[str]) -> JournalView:
+    """Open a folder's journal for reading; see JournalView. Raises JournalError when there is
+    none, or none that can be trusted."""
+    return JournalView(Path(folder))
+
+
+def _entry(row: Row, folder: Path) -> Entry:
+    return Entry(
+        key=row.key.hex(),
+        state=_WORDS[row.state],
+        known=known_of(row, folder),
+        cause=row.cause,
+        stem=row.stem,
+    )
+
+
+class Looking:
+    """A Lookup with a connection of its own, made at the first call; for one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._lock = Lock()
+        self._is_closed = False
+
+    def __call__(self, keys: Sequence[str]) -> list[str | None]:
+        found: dict[bytes, str] = {}
+        blobs = [bytes.fromhex(key) for key in keys]
+        with self._lock, journal_errors(self._path, "check the disk"):
+            connection = self._opened()
+            for start in range(0, len(blobs), _PAGE):
+                some = blobs[start : start + _PAGE]
+                marks = ",".join("?" * len(some))
+                query = f"SELECT key, state FROM image WHERE key IN ({marks})"  # noqa: S608 — marks
+                for key, state in connection.execute(query, some):
+                    if state != State.AGAIN:
+                        found[key] = _WORDS[state]
+        return [found.get(blob) for blob in blobs]
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._is_closed:
+            raise JournalError(f"{self._path}: the journal is closed")
+        if self._connection is None:
+            self._connection = connect_read_only(self._path)
+        return self._connection
+
+
+def write_status(home: Path, counts: Recovery, at: str) -> None:
+    """Leave the counts where others may read them while the journal is ours."""
+    new = home / f"{STATUS}.new"
+    text = json.dumps(identity() | {"at": at, "counts": counts.as_json()})
+    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(handle, "w") as file:
+        file.write(text)
+    os.replace(new, home / STATUS)
+
+
+def _read_status(path: Path) -> tuple[Recovery, str | None]:
+    try:
+        found = json.loads(path.read_text())
+        return Recovery.from_json(found["counts"]), found["at"]
+    except (FileNotFoundError, ValueError, KeyError):
+        return Recovery(), None
+
+
+@contextmanager
+def peek(folder: Path) -> Iterator[Lookup | None]:
+    """Look keys up in a folder's journal without opening a run; None where there is no journal."""
+    path = folder / HOME / FILE
+    if not path.exists():
+        yield None
+        return
+    looking = Looking(path)
+    try:
+        yield looking
+    finally:
+        looking.close()

@@ -1,0 +1,223 @@
+"""Broken, foreign and misplaced journals: refused before anything is written, with what to do."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from pictures import jpeg
+from test_journal import journal, saved, submitted, wish
+
+from fluxasync._errors import JournalError
+from fluxasync._journal import Locked, read_only
+from fluxasync._journal._lock import machine_id
+
+pytestmark = pytest.mark.asyncio
+
+FIXTURE = Path(__file__).parent.parent / "fixtures" / "journal-v1.db"
+
+
+def _db(folder: Path) -> Path:
+    return folder / ".fluxasync" / "journal.db"
+
+
+def _sql(path: Path, *lines: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for line in lines:
+            connection.execute(line)
+
+
+def _empty(folder: Path) -> None:
+    _db(folder).write_bytes(b"")
+
+
+def _text(folder: Path) -> None:
+    _db(folder).write_text("prompt,file\n" * 500)
+
+
+def _foreign(folder: Path) -> None:
+    _db(folder).unlink()
+    _sql(_db(folder), "CREATE TABLE visits (url TEXT)")
+
+
+def _newer(folder: Path) -> None:
+    _sql(_db(folder), "PRAGMA user_version = 2")
+
+
+def _truncated(folder: Path) -> None:
+    content = _db(folder).read_bytes()
+    _db(folder).write_bytes(content[: len(content) // 2])
+
+
+def _page_overwritten(folder: Path) -> None:
+    content = bytearray(_db(folder).read_bytes())
+    middle = len(content) // 2 // 4096 * 4096
+    content[middle : middle + 4096] = b"\xa5" * 4096
+    _db(folder).write_bytes(bytes(content))
+
+
+def _header_damaged(folder: Path) -> None:
+    content = bytearray(_db(folder).read_bytes())
+    content[:8] = bytes(8)
+    _db(folder).write_bytes(bytes(content))
+
+
+def _missing(folder: Path) -> None:
+    _db(folder).unlink()
+    (folder / "metadata.jsonl").write_text('{"file_name": "000000.jpg", "job_id": "job-0"}\n')
+
+
+def _missing_beside_parts(folder: Path) -> None:
+    _db(folder).unlink()
+    (folder / ".fluxasync-00aa.part").write_bytes(b"")
+
+
+def _directory(folder: Path) -> None:
+    _db(folder).unlink()
+    _db(folder).mkdir()
+
+
+def _emptied(folder: Path) -> None:
+    _sql(_db(folder), "DELETE FROM image")
+    (folder / "metadata.jsonl").write_text('{"file_name": "000000.jpg", "job_id": "job-0"}\n')
+
+
+def _log_of_another(folder: Path) -> None:
+    other = folder / "other.db"
+    shutil.copy(_db(folder), other)
+    with closing(sqlite3.connect(other, isolation_level=None)) as connection:
+        connection.execute("UPDATE meta SET value = 'another' WHERE name = 'id'")
+        shutil.copy(f"{other}-wal", f"{_db(folder)}-wal")
+    other.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        pytest.param(_empty, "is empty", id="F115 no bytes"),
+        pytest.param(_text, "is no journal", id="F114 text"),
+        pytest.param(_foreign, "belongs to another program", id="F114 foreign database"),
+        pytest.param(_newer, "version 2, and this fluxasync reads version 1", id="F116 P28 newer"),
+        pytest.param(_truncated, "was cut short", id="P18 truncated"),
+        pytest.param(_page_overwritten, "damaged|malformed", id="F113 page overwritten"),
+        pytest.param(_header_damaged, "start is damaged", id="P18 header damaged"),
+        pytest.param(_missing, "is gone, but 000000.jpg is there", id="P18 missing beside images"),
+        pytest.param(_missing_beside_parts, "is gone, but .fluxasync-00aa.part", id="P18 parts"),
+        pytest.param(_directory, "is not a file", id="P18 directory"),
+        pytest.param(_emptied, "records nothing, but 000000.jpg", id="P18 emptied"),
+        pytest.param(_log_of_another, "belongs to another journal", id="P18 log of another"),
+    ],
+)
+async def test_a_journal_that_cannot_be_trusted_is_refused_untouched(tmp_path, spoil, message):
+    """It is never taken for an empty one, says what to do, and stays as it was for a rescue."""
+    async with journal(tmp_path) as ledger:
+        for n in range(40):
+            await ledger.settle(saved(tmp_path, await submitted(ledger, wish(n))))
+    spoil(tmp_path)
+    before = _contents(tmp_path)
+    with pytest.raises(JournalError, match=message) as refusal:
+        await journal(tmp_path).__aenter__()
+    assert before == _contents(tmp_path)
+    assert any(step in str(refusal.value) for step in ("fresh folder", "newer fluxasync"))
+    with pytest.raises(JournalError):
+        read_only(tmp_path)
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    """All that a rescue may need: not the lock, and not what SQLite makes to read by."""
+    return {
+        str(path): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "lock" and not path.name.endswith("-shm")
+        if path.stat().st_size or not path.name.endswith("-wal")
+    }
+
+
+async def test_a_folder_with_other_pictures_is_fine(tmp_path):
+    """P18: only our own outputs mean that a journal is missing."""
+    (tmp_path / "holiday.jpg").write_bytes(jpeg())
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "holiday.jpg", "caption": "sea"}\n')
+    async with journal(tmp_path) as ledger:
+        assert ledger.recovered.done == 0
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+async def test_simulated_and_paid_images_do_not_share_a_folder(tmp_path, simulated):
+    """P18: practice never passes for paid work, nor the other way round."""
+    async with journal(tmp_path, simulated=simulated):
+        pass
+    with pytest.raises(JournalError, match="choose another folder"):
+        await journal(tmp_path, simulated=not simulated).__aenter__()
+
+
+async def test_another_provider_waits_until_no_job_is_unfinished(tmp_path):
+    """P18: a job is asked for where it was submitted; done work binds nobody."""
+    async with journal(tmp_path) as ledger:
+        job = await submitted(ledger, wish())
+    bfl = {"provider": "bfl", "origin": "https://api.bfl.ai"}
+    with pytest.raises(JournalError, match=r"unfinished jobs at cometapi \(https://api.cometapi"):
+        await journal(tmp_path, **bfl).__aenter__()
+    async with journal(tmp_path) as ledger:
+        await ledger.settle(saved(tmp_path, job))
+    async with journal(tmp_path, **bfl) as ledger:
+        assert ledger.recovered.done == 1
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "smb3"])
+async def test_a_network_file_system_is_refused(tmp_path, kind):
+    """F120: SQLite's locks do not hold there."""
+    with pytest.raises(JournalError, match=rf"network file system \({kind}\)"):
+        await journal(tmp_path, mounts=_mounts(tmp_path, kind)).__aenter__()
+    assert not _db(tmp_path).exists()
+
+
+async def test_a_mounted_drive_is_warned_of(tmp_path, caplog):
+    """It mostly works, and the user knows."""
+    async with journal(tmp_path, mounts=_mounts(tmp_path, "fuse.sshfs")):
+        assert "fuse.sshfs" in caplog.text
+
+
+def _mounts(folder: Path, kind: str) -> Path:
+    table = folder / "mountinfo"
+    point = str(folder.resolve()).replace(" ", "\\040")
+    table.write_text(
+        "22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n"
+        f"30 22 0:44 / {point} rw - {kind} server:/share rw\n"
+    )
+    return table
+
+
+async def test_a_journal_copied_to_a_second_machine_asks_first(tmp_path):
+    """F117: both would go on with the same jobs."""
+    async with journal(tmp_path):
+        pass
+    _sql(_db(tmp_path), "UPDATE meta SET value = '1' || value WHERE name IN ('inode', 'machine')")
+    if not machine_id():
+        pytest.skip("this machine has no id")
+    with pytest.raises(JournalError, match="copied from another machine"):
+        await journal(tmp_path).__aenter__()
+    async with journal(tmp_path, take_over=True):
+        pass
+    async with journal(tmp_path):
+        pass
+
+
+async def test_a_second_journal_on_a_folder_is_refused(tmp_path):
+    """P16: within one process too; the first is none the worse for it."""
+    async with journal(tmp_path) as ledger:
+        with pytest.raises(Locked, match="is in use by process") as refusal:
+            await journal(tmp_path).__aenter__()
+        assert refusal.value.locked
+        await submitted(ledger, wish())
+
+
+async def test_version_1_journals_stay_readable(tmp_path):
+    """P28: a journal kept since version 1 is read and carried on."""
+    (tmp_path / ".fluxasync").mkdir()
+    shutil.copy(FIXTURE, _db(tmp_path))
+    async with journal(tmp_path, take_over=True) as ledger:
+        assert str(ledger.recovered) == "done 2, still running 1, in doubt 1 ($0.025), failed 1"
+        assert await ledger.known(wish(0)) is not None
