@@ -10,35 +10,32 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, Self
-
-from attrs import evolve
+from typing import Any, Literal, NoReturn, Self
 
 from ._catalog import models_with
-from ._errors import ConfigError, FluxError, JournalError, SinkError, TransportError
-from ._events import Settled
+from ._errors import ConfigError, FluxError, JournalError, SinkError
+from ._journal import Journal, Recovery, has_journal, peek
 from ._ledgers import ForgetfulLedger
-from ._manifest import Manifest
-from ._models import Failed, ImageRequest, InDoubt, Job, Ledger, Outcome, Saved, Sink
-from ._money import Estimate, price
+from ._models import ImageRequest, Ledger, Outcome, Sink
+from ._money import Estimate
 from ._names import DEFAULT, Template
+from ._output import Output, open_folder, open_sink
 from ._rows import ROW_KEYS
 from ._session import FluxSession
-from ._sinks import FolderSink, MemorySink
-from ._sources import BadRow, Plan, open_source
+from ._settle import Settle, Stopped
+from ._sources import BadRow, Lookup, Plan, open_source
 from ._summary import Count, Summary
 
 #: seconds that paid jobs may take to land after a stop
 GRACE = 10.0
 
+#: states of a journal's rows that a run leaves alone
+SETTLED = frozenset({"done", "failed", "in-doubt"})
+
 _Row = tuple[int, ImageRequest | BadRow]  #: with its place in the source
-
-
-class _Stopped(FluxError):
-    """The batch was stopped before this request was sent; it is still to do."""
 
 
 class Batch:
@@ -56,7 +53,8 @@ class Batch:
         out: the folder for the images, with metadata.jsonl and failures.jsonl; None and no `sink`
             keeps each image in `saved.data`.
         sink: where bytes land, instead of a folder.
-        ledger: what remembers paid work; None remembers nothing.
+        ledger: what remembers paid work; None is a journal in `out`, so that the same call carries
+            on after any end, and without a folder nothing.
         name: template of the file names, by default `{index:06}-{key:.8}.{ext}`.
         model, parameters: for rows that do not say.
         n: images of each row that does not say.
@@ -64,9 +62,12 @@ class Batch:
         ordered: hand outcomes out in source order.
         skip_bad: go on past rows that are no requests; each is a Failed.
         grace: seconds.
+        finished: "yield" hands out the outcomes of earlier runs too, in their rows' places; "skip"
+            passes over them, which is faster for long lists.
+        on_plan: called once with the Plan, after the check and before the first submission.
 
-    Raises ConfigError and SinkError on entry; from the iteration, after the last outcome, the
-    error that ended the run.
+    Raises ConfigError, SinkError and JournalError on entry; from the iteration, after the last
+    outcome, the error that ended the run.
     """
 
     def __init__(
@@ -85,6 +86,8 @@ class Batch:
         ordered: bool = False,
         skip_bad: bool = False,
         grace: float = GRACE,
+        finished: Literal["yield", "skip"] = "yield",
+        on_plan: Callable[[Plan], None] | None = None,
     ) -> None:
         if out is not None and sink is not None:
             raise ConfigError("give `out` or `sink`, not both")
@@ -93,14 +96,19 @@ class Batch:
         self._source = open_source(source, defaults=defaults, n=n, limit=limit, skip_bad=skip_bad)
         self._out = None if out is None else Path(out)
         self._sink, self._template = sink, Template.parse(name or DEFAULT)
-        self._ledger = ledger or ForgetfulLedger()
+        self._ledger = ledger
+        self._skip = SETTLED if finished == "skip" else frozenset[str]()
+        self._on_plan = on_plan
         self._ordered = ordered
         self._grace = grace
         self._plan: Plan | None = None
         self._count = Count()
-        self._manifest: Manifest | None = None
+        self._output: Output | None = None
+        self._gate = session.gate()
+        self._feeder: asyncio.Task[None] | None = None
+        self._places = 0
+        self._strangers = 0
         self._error: Exception | None = None
-        self._bad_rows = 0
         self._began: float | None = None
         self._ended: float | None = None
 
@@ -111,17 +119,38 @@ class Batch:
         rows, unless they are to be skipped.
         """
         if self._plan is None:
-            self._plan = await self._source.check(progress=progress)
+            with self._lookup() as lookup:
+                self._plan = await self._source.check(progress=progress, lookup=lookup)
         return self._plan
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._source.aclose)
-            await self.check()
-            await self._open_sink(stack)
+            if self._out is None or not has_journal(self._out):
+                await self.check()  # nothing is paid yet: a bad source leaves no folder behind
+            self._unclaimed = {job.job_id for job in self._session.unclaimed}
+            self._output = await stack.enter_async_context(self._opened())
+            self._settle = Settle(
+                self._session,
+                self._output,
+                gate=self._gate,
+                count=self._count,
+                end=self._end,
+                places=self._worker_limit(),
+            )
+            stack.push_async_callback(self._leave_earlier)
+            if self._output.journal is not None:
+                self._carry_on(self._output.journal)
+            plan = await self.check()
+            if self._error is not None:  # of a job that an earlier run left
+                raise self._error
+            if self._on_plan is not None:
+                self._on_plan(plan)
             self._stack = stack.pop_all()
-        self._gate = self._session.gate()
-        self._unclaimed = {job.job_id for job in self._session.unclaimed}
+        self._start()
+        return self
+
+    def _start(self) -> None:
         in_flight = self._session.limits.in_flight
         self._requests: asyncio.Queue[_Row] = asyncio.Queue(in_flight)
         self._outcomes: asyncio.Queue[tuple[int, Outcome | None] | None] = asyncio.Queue(in_flight)
@@ -132,7 +161,6 @@ class Batch:
         self._began = asyncio.get_running_loop().time()
         self._feeder = asyncio.create_task(self._feed())
         self._runner = asyncio.create_task(self._run())
-        return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
         try:
@@ -143,7 +171,7 @@ class Batch:
             self._cut()
             self._runner.cancel()
             try:
-                await asyncio.wait({self._runner, self._feeder, *self._workers})
+                await asyncio.wait({self._runner, *self._fed(), *self._workers})
                 await self._session.settled()
             finally:
                 self._hang_up()
@@ -171,6 +199,12 @@ class Batch:
         return self._plan
 
     @property
+    def recovered(self) -> Recovery | None:
+        """What earlier runs left in the folder, as of entry; None without a journal."""
+        journal = None if self._output is None else self._output.journal
+        return None if journal is None else journal.recovered
+
+    @property
     def estimate(self) -> Estimate | None:
         """What the whole source costs and takes at the session's limit; None before `check`, and
         for a stream."""
@@ -182,16 +216,17 @@ class Batch:
     def summary(self) -> Summary:
         """The run so far in numbers."""
         count = self._count
-        images = None if self._plan is None else self._plan.images
+        plan = self._plan or Plan(images=None)
         unclaimed = sum(job.job_id not in self._unclaimed for job in self._session.unclaimed)
-        done = count.settled - self._bad_rows + unclaimed
+        already = count.already + sum(plan.known.get(word, 0) for word in self._skip)
+        done = count.settled + already - count.already - self._strangers + unclaimed
         return Summary(
             saved=count.saved,
             failed=count.failed.copy(),
             in_doubt=count.in_doubt,
-            already=count.already,
+            already=already,
             unclaimed=unclaimed,
-            not_started=None if images is None else images - done,
+            not_started=None if plan.images is None else max(plan.images - done, 0),
             cost=count.cost,
             unpriced=count.unpriced,
             seconds=self._seconds(),
@@ -207,14 +242,39 @@ class Batch:
 
     # --- opening and closing --------------------------------------------------------------------
 
-    async def _open_sink(self, stack: AsyncExitStack) -> None:
+    def _opened(self) -> AbstractAsyncContextManager[Output]:
         limit = self._session.limits.max_image_bytes
-        if self._out is not None:
-            folder = FolderSink(self._out, template=self._template, max_bytes=limit)
-            self._sink = await stack.enter_async_context(folder)
-            self._manifest = await stack.enter_async_context(Manifest(self._out))
-        elif self._sink is None:
-            self._sink = await stack.enter_async_context(MemorySink(max_bytes=limit))
+        if self._out is None:
+            return open_sink(self._sink, max_bytes=limit, ledger=self._ledger or ForgetfulLedger())
+        return open_folder(
+            self._out,
+            provider=self._session.provider,
+            template=self._template,
+            max_bytes=limit,
+            ledger=self._ledger,
+        )
+
+    @contextmanager
+    def _lookup(self) -> Iterator[Lookup | None]:
+        """What the journal knows of keys: of the open one, or before entry of the folder's."""
+        if self._output is not None:
+            journal = self._output.journal
+            yield None if journal is None else journal.lookup()
+        elif self._out is None or self._ledger is not None:
+            yield None
+        else:
+            with peek(self._out) as lookup:
+                yield lookup
+
+    def _carry_on(self, journal: Journal) -> None:
+        """Begin with what is paid: count it against the budget, and collect what is not here."""
+        left = journal.recovered
+        self._session.recall(spent=left.spent, in_doubt=left.in_doubt_price + left.written_off)
+        self._settle.earlier.start(journal.unfinished())
+
+    async def _leave_earlier(self) -> None:
+        self._settle.earlier.cut()
+        await self._settle.earlier.finish()
 
     async def _drain(self) -> None:
         """Read on, so that no worker waits to hand over an outcome that was counted already."""
@@ -224,8 +284,9 @@ class Batch:
             reading.cancel()
 
     def _close_intake(self) -> None:
-        self._gate.shut(_Stopped("the batch was stopped"))
-        self._feeder.cancel()
+        self._gate.shut(Stopped("the batch was stopped"))
+        if self._feeder is not None:
+            self._feeder.cancel()
 
     def _end(self, error: Exception) -> None:
         """End the run: disk and journal errors at once, any other when paid jobs have landed."""
@@ -237,7 +298,7 @@ class Batch:
 
     def _cut(self) -> None:
         """Wait no longer: jobs still running become unclaimed."""
-        self._feeder.cancel()
+        self._settle.earlier.cut()
         for worker in self._workers:
             worker.cancel()
         while not self._requests.empty():
@@ -261,20 +322,22 @@ class Batch:
     async def _feed(self) -> None:
         """Hand the source's rows to workers, as many as there may be; ends with the source."""
         try:
-            async with aclosing(self._source.requests()) as rows:
-                place = 0
+            async with aclosing(self._source.requests(skip=self._skip)) as rows:
                 async for row in rows:
                     if self._ordered:
                         await self._window.acquire()
                     self._start_worker()
-                    await self._requests.put((place, row))
-                    place += 1
+                    await self._requests.put((self._places, row))
+                    self._places += 1
         except FluxError as error:
             self._end(error)
         except Exception as error:  # the user's iterable: whatever it raises ends the run
             ended = ConfigError(f"the source failed: {type(error).__name__}: {error}")
             ended.__cause__ = error
             self._end(ended)
+
+    def _fed(self) -> set[asyncio.Task[None]]:
+        return set() if self._feeder is None else {self._feeder}
 
     def _start_worker(self) -> None:
         if len(self._workers) < self._worker_limit():
@@ -290,8 +353,12 @@ class Batch:
 
     async def _run(self) -> None:
         """See the run to its end: the source read, every request settled, workers sent home."""
-        await asyncio.wait({self._feeder})
+        await asyncio.wait(self._fed())
         await self._requests.join()
+        for outcome in await self._settle.earlier.finish():  # rows that the source has no more
+            self._strangers += 1
+            await self._outcomes.put((self._places, outcome))
+            self._places += 1
         for worker in self._workers:
             worker.cancel()
         if self._workers:
@@ -303,66 +370,12 @@ class Batch:
         while True:
             place, row = await self._requests.get()
             try:
-                outcome = await self._settled(row)
+                outcome = await self._settle.row(row)
                 await self._outcomes.put((place, outcome))
             except Exception as error:  # a user's sink or ledger: raised where outcomes are read
                 self._end(error)
             finally:
                 self._requests.task_done()
-
-    async def _settled(self, row: ImageRequest | BadRow) -> Outcome | None:
-        """See one row through to its outcome, recorded; None when the run ended before it."""
-        if isinstance(row, BadRow):
-            self._bad_rows += 1
-            bad = Failed(request=None, error=row.error, index=-1, where=row.where)
-            return await self._record(bad)
-        try:
-            known = await self._ledger.known(row)
-            if known is not None and not isinstance(known, Job):
-                self._count.already += 1
-                return evolve(known, index=row.index)
-            outcome = await self._outcome(row, known)
-            return None if outcome is None else await self._record(outcome)
-        except FluxError as error:
-            self._end(error)
-            return None
-
-    async def _outcome(self, request: ImageRequest, job: Job | None) -> Outcome | None:
-        """Turn the story of one image into a value."""
-        assert self._sink is not None  # noqa: S101 — set on entry
-        story: Awaitable[Saved]
-        paid = [] if job is None else [job]
-        if job is None:
-            story = self._session.generate(
-                request, to=self._sink, ledger=self._ledger, gate=self._gate, on_job=paid.append
-            )
-        else:  # paid in an earlier run: watch it, do not submit
-            story = self._session.collect(job, to=self._sink)
-        try:
-            return await story
-        except _Stopped:
-            return None
-        except TransportError as error:
-            if error.sent:
-                stake = price(request)
-                return InDoubt(request=request, error=error, index=request.index, price=stake)
-            self._end(error)
-            return None
-        except FluxError as error:
-            if self._session.ends_run(error):
-                self._end(error)
-                return None
-            accepted = paid[-1] if paid else None
-            return Failed(request=request, error=error, index=request.index, job=accepted)
-
-    async def _record(self, outcome: Outcome) -> Outcome:
-        """The one place where an outcome is settled and counted."""
-        await self._ledger.settle(outcome)
-        self._count.add(outcome)
-        if self._manifest is not None:
-            await self._manifest.add(outcome)
-        self._session.emit(Settled(outcome=outcome))
-        return outcome
 
     # --- handing out ----------------------------------------------------------------------------
 

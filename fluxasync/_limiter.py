@@ -99,6 +99,13 @@ class Limiter:
         assert isinstance(lease, Lease)  # noqa: S101 — gates set only exceptions
         return lease
 
+    def count(self, group: str) -> Lease:
+        """Return a lease for what is active at the server already, whatever the limits say."""
+        lease = Lease(group)
+        self._leases.add(lease)
+        self._by_group[group] += 1
+        return lease
+
     def give(self, lease: Lease) -> None:
         """Give a slot back; a second time does nothing."""
         if lease not in self._leases:
@@ -151,9 +158,7 @@ class Limiter:
         return max(self._paused_until, self._last_grant + 1 / self._limits.rate)
 
     def _grant(self, waiter: _Waiter, now: float) -> None:
-        lease = Lease(waiter.group)
-        self._leases.add(lease)
-        self._by_group[lease.group] += 1
+        lease = self.count(waiter.group)
         self._last_grant = now
         waiter.future.set_result(lease)
 

@@ -151,8 +151,9 @@ class Manifest:
     Entering it raises SinkError when the folder already holds a run, or cannot be read.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *, resumes: bool = False) -> None:
         self.folder = Path(folder)
+        self._resumes = resumes  # a journal vouches for the lines that are there
         self._threads = Threads(count=1)
         self._files: dict[str, int] = {}  # open handles by name; only the thread touches them
         self._waiting: list[tuple[str, bytes]] = []
@@ -226,6 +227,8 @@ class Manifest:
         await self._threads.run(self._finish)
 
     def _begin(self) -> None:
+        if self._resumes:
+            return
         try:
             check_fresh(self.folder)
         except OSError as exc:

@@ -184,6 +184,11 @@ class Purse:
         spent, reserved, in_doubt = map(dollars, parts)
         return f"<Purse {spent} spent, {reserved} reserved, {in_doubt} in doubt, {cap}>"
 
+    def recall(self, *, spent: Decimal, in_doubt: Decimal) -> None:
+        """Count what earlier runs spent under the same cap."""
+        self.spent += spent
+        self.in_doubt += in_doubt
+
     def fits(self, price: Decimal | None) -> bool:
         """Tell whether one more submission stays within the cap."""
         return self._within(self.spent + self.reserved + self.in_doubt, price)

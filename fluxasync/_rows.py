@@ -41,13 +41,16 @@ def request_from(
     which that model lacks are left out; in every other row they must fit. With `allow_extras`
     false, a key that nothing knows is an error instead of metadata. Raises ConfigError, one line.
     """
-    given = _with_defaults(row, defaults) if defaults else _present(row)
-    name = given.get("model", DEFAULT_MODEL)
+    given = _with_defaults(row, defaults) if defaults else row
+    name = given.get("model")
+    name = DEFAULT_MODEL if name is None else name
     model = find(name) if isinstance(name, str) else None
     typed: dict[str, Any] = {}
     parameters: dict[str, Any] = {}
     own: dict[str, Any] = {}
     for key, value in given.items():
+        if value is None:
+            continue
         if key in _FIELDS:
             typed[key] = value
         elif key in model.parameters if model else models_with(key):
@@ -63,7 +66,7 @@ def _request(
     typed: dict[str, Any], parameters: dict[str, Any], own: dict[str, Any]
 ) -> ImageRequest:
     for key in ("extra_body", "extras"):
-        if not isinstance(typed.get(key, _NOTHING), Mapping):
+        if key in typed and not isinstance(typed[key], Mapping):
             raise ConfigError(f"{key} is an object, not {type(typed[key]).__name__}")
     if own:
         typed["extras"] = own | dict(typed.get("extras", _NOTHING))

@@ -186,6 +186,10 @@ class FluxSession:
         """Say whether no further submission of this session can succeed after this error."""
         return self._submits.ends_run(error)
 
+    def recall(self, *, spent: Decimal, in_doubt: Decimal) -> None:
+        """Count what earlier runs spent, in US dollars, against this session's budget."""
+        self._submits.purse.recall(spent=spent, in_doubt=in_doubt)
+
     async def settled(self) -> None:
         """Wait for the POSTs under way now, so that what they are recorded in may close."""
         await self._submits.settled()
@@ -266,6 +270,7 @@ class FluxSession:
         seconds. A failed poll decides nothing. The job's slot is free when this returns.
         """
         self._check_open()
+        self._submits.adopt(job, seconds=self.timeouts.job)
         watch = Watch(
             job,
             typical=typical_seconds(job.model),

@@ -61,7 +61,7 @@ class _Held:
 
     lease: Lease
     timer: asyncio.TimerHandle
-    accepted: float  #: loop time
+    accepted: float | None  #: loop time; None for a job of an earlier process
 
 
 class Submits:
@@ -101,6 +101,12 @@ class Submits:
                 raise answer.error
             if self._is_over(answer.error, submission.retry):
                 raise answer.error
+
+    def adopt(self, job: Job, *, seconds: float) -> None:
+        """Count a job of an earlier process: the server does, until a poll sees its end."""
+        if job.job_id not in self._held:
+            lease = self.limiter.count(_group(job.model or "")[0])
+            self._keep(job, lease, seconds=seconds, accepted=None)
 
     def release(self, job: Job) -> None:
         """Give a job's slot back: its one giver; a second time does nothing."""
@@ -231,7 +237,7 @@ class Submits:
                 self._obey(answer, submission.retry)
             self.limiter.give(lease)
 
-    def _keep(self, job: Job, lease: Lease, *, seconds: float, accepted: float) -> None:
+    def _keep(self, job: Job, lease: Lease, *, seconds: float, accepted: float | None) -> None:
         timer = asyncio.get_running_loop().call_later(seconds, self.release, job)
         self._held[job.job_id] = _Held(lease, timer, accepted)
 

@@ -61,6 +61,7 @@ class Count:
     failed: Counter[str] = field(factory=Counter)
     in_doubt: int = 0
     already: int = 0
+    bad_rows: int = 0  #: of the failed: rows that were no requests
     cost: Decimal = Decimal(0)
     unpriced: int = 0
 
@@ -78,4 +79,6 @@ class Count:
 
     @property
     def settled(self) -> int:
-        return self.saved + self.failed.total() + self.in_doubt + self.already
+        """Images of the source that have their outcome, in this run."""
+        failed = self.failed.total() - self.bad_rows
+        return self.saved + failed + self.in_doubt + self.already

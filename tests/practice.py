@@ -161,8 +161,9 @@ def audit_folder(folder: Path, outcomes: Sequence[Outcome]) -> None:
 
 
 def names(folder: Path) -> set[str]:
-    """The names of the files in a folder and below it."""
-    return {path.name for path in folder.rglob("*") if path.is_file()}
+    """The names of the files in a folder and below it; the journal's own are not looked at."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path.name for path in found if path.parent.name != ".fluxasync"}
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

@@ -55,7 +55,17 @@ from ._rows import (
 from ._schema import FILE, HOME, State, close_untouched, connect, create, journal_errors
 from ._steps import Steps
 from ._tally import Recovery
-from ._view import STATUS, Entry, JournalView, Looking, Lookup, peek, read_only, write_status
+from ._view import (
+    STATUS,
+    Entry,
+    JournalView,
+    Looking,
+    Lookup,
+    has_journal,
+    peek,
+    read_only,
+    write_status,
+)
 from ._writer import Kind, Writer
 
 __all__ = [
@@ -66,6 +76,7 @@ __all__ = [
     "Locked",
     "Lookup",
     "Recovery",
+    "has_journal",
     "peek",
     "read_only",
 ]

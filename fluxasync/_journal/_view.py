@@ -177,14 +177,18 @@ def _read_status(path: Path) -> tuple[Recovery, str | None]:
         return Recovery(), None
 
 
+def has_journal(folder: Path) -> bool:
+    """Say whether a run began in this folder."""
+    return os.path.lexists(folder / HOME / FILE)
+
+
 @contextmanager
 def peek(folder: Path) -> Iterator[Lookup | None]:
     """Look keys up in a folder's journal without opening a run; None where there is no journal."""
-    path = folder / HOME / FILE
-    if not path.exists():
+    if not has_journal(folder):
         yield None
         return
-    looking = Looking(path)
+    looking = Looking(folder / HOME / FILE)
     try:
         yield looking
     finally:

@@ -10,19 +10,28 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Container,
+    Iterable,
+    Mapping,
+)
 from pathlib import Path
 from typing import Any, Protocol
 
 from .._errors import ConfigError
 from .._models import ImageRequest
 from ._files import FileSource
+from ._lists import ListSource
 from ._plan import BadRow, Plan
 from ._reading import Dialect, Reading
 from ._stdin import lines_of, standard_input
-from ._streams import ListSource, StreamSource, items
+from ._streams import StreamSource, items
+from ._survey import Lookup
 
-__all__ = ["BadRow", "Plan", "Source", "open_source"]
+__all__ = ["BadRow", "Lookup", "Plan", "Source", "open_source"]
 
 _DIALECTS = {".txt": Dialect.TEXT, ".jsonl": Dialect.JSON}
 
@@ -34,20 +43,31 @@ class Source(Protocol):
 
     re_readable: bool  #: it can be checked whole before it is run
 
-    async def check(self, *, progress: Callable[[int], None] | None = None) -> Plan:
+    async def check(
+        self,
+        *,
+        progress: Callable[[int], None] | None = None,
+        lookup: Lookup | None = None,
+    ) -> Plan:
         """Read the whole source, or its first `limit` images, and count what it holds.
 
-        `progress` is called with the rows so far. Raises ConfigError that lists the first bad rows
-        with their places, unless they are to be skipped. A stream is not touched: its Plan has
-        `images` None.
+        `progress` is called with the rows so far. `lookup` says what earlier runs left of images,
+        in blocks of up to 2,000 keys and in a thread of the source's own; the plan counts that as
+        `known` and estimates the rest. Raises ConfigError that lists the first bad rows with their
+        places, unless they are to be skipped, and JournalError when the temporary folder is full.
+        A stream is not touched: its Plan has `images` None.
         """
 
-    def requests(self) -> AsyncGenerator[ImageRequest | BadRow, None]:
+    def requests(
+        self, *, skip: Container[str] = frozenset()
+    ) -> AsyncGenerator[ImageRequest | BadRow, None]:
         """Yield every image in source order, checked, numbered from 0, its image inputs digested.
 
-        An async generator: whoever iterates it closes it, before the source. What was not checked
-        yet is checked first. A row that is no request is a BadRow and takes no number. Raises
-        ConfigError when a file is no longer what was checked, before it yields from that part.
+        Images whose state was in `skip` when a `lookup` was asked are left out; the others keep
+        the numbers that they have in the whole. A stream leaves nothing out. An async generator:
+        whoever iterates it closes it, before the source. What was not checked yet is checked first.
+        A row that is no request is a BadRow and takes no number. Raises ConfigError when a file is
+        no longer what was checked, before it yields from that part.
         """
 
     async def aclose(self) -> None:

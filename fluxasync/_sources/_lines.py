@@ -26,11 +26,12 @@ class Splitter:
 
     def feed(self, block: bytes) -> list[bytes]:
         """Return the lines that this block ends; one over the cap comes cut just beyond it."""
-        if self._after_cr:
+        if self._after_cr and block:
             block = block.removeprefix(b"\n")  # the other half of a CRLF
-        self._after_cr = block.endswith(b"\r")
+            self._after_cr = False
         if not block:
             return []
+        self._after_cr = block.endswith(b"\r")
         lines = (self._rest + block).splitlines()
         ended = block.endswith((b"\n", b"\r"))
         self._rest = b"" if ended else lines.pop()[: LINE_CAP + 1]

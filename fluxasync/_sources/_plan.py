@@ -6,7 +6,8 @@ reads anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice, repeat
 
 from attrs import evolve, field, frozen
 
@@ -21,6 +22,9 @@ from ._occurrences import Occurrences
 SHOWN_BAD_ROWS = 10
 
 _SHOWN_NAMES = 20
+
+#: a row's images, each as content key and occurrence
+Numbers = Sequence[tuple[str, int]]
 
 
 @frozen(kw_only=True)
@@ -46,7 +50,9 @@ class Plan:
     unknown_keys: tuple[str, ...] = ()  #: names that only the metadata will carry; the first 20
     models: tuple[str, ...] = ()  #: the first 20 seen
     unknown_models: tuple[str, ...] = ()  #: those of them that the catalogue lacks
-    estimator: Estimator = field(factory=Estimator, repr=False)
+    known: Mapping[str, int] = field(factory=dict)  #: images by what earlier runs left of them
+    to_do: int | None = None  #: images of which nothing is known; None for a stream
+    estimator: Estimator = field(factory=Estimator, repr=False)  #: of the images to do
 
 
 class Names:
@@ -74,6 +80,7 @@ class Tally:
         self._bad = 0
         self._first_bad: list[BadRow] = []
         self._unknown_keys = unknown_keys
+        self._known: dict[str, int] = {}
         self._models = Names()
         self._estimator = Estimator()
 
@@ -81,8 +88,11 @@ class Tally:
     def full(self) -> bool:
         return self.images == self._limit
 
-    def take(self, entry: ImageRequest | BadRow | None) -> None:
-        """Count a row: a request, a bad one, or None for a blank one."""
+    def take(self, entry: ImageRequest | BadRow | None, states: Sequence[str | None] = ()) -> None:
+        """Count a row: a request, a bad one, or None for a blank one.
+
+        `states` say what is known of the request's images, in order.
+        """
         if entry is None:
             self._blank += 1
             return
@@ -93,10 +103,21 @@ class Tally:
                 self._first_bad.append(entry)
             return
         self._models.add(entry.model)
-        if self._limit is not None and self.images + entry.n > self._limit:
-            entry = evolve(entry, n=self._limit - self.images)
-        self.images += entry.n
-        self._estimator.add(entry)
+        images = entry.n if self._limit is None else min(entry.n, self._limit - self.images)
+        self.images += images
+        self._estimate(entry, images - self._count_known(states))
+
+    def _count_known(self, states: Sequence[str | None]) -> int:
+        known = 0
+        for state in states:
+            if state is not None:
+                self._known[state] = self._known.get(state, 0) + 1
+                known += 1
+        return known
+
+    def _estimate(self, request: ImageRequest, images: int) -> None:
+        if images:
+            self._estimator.add(request if images == request.n else evolve(request, n=images))
 
     def plan(self, *, skip_bad: bool) -> Plan:
         """Return what was counted. Raises ConfigError for bad rows that are not to be skipped."""
@@ -112,6 +133,8 @@ class Tally:
             unknown_keys=tuple(self._unknown_keys),
             models=models,
             unknown_models=tuple(name for name in models if find(name) is None),
+            known=dict(self._known),
+            to_do=self.images - sum(self._known.values()),
             estimator=self._estimator,
         )
 
@@ -136,14 +159,32 @@ class Numbering:
     def full(self) -> bool:
         return self._index == self._limit
 
+    def numbers(self, request: ImageRequest) -> Numbers:
+        """Return the content key and occurrence of each of the request's images."""
+        count = self._occurrences.count
+        keys = _content_keys(request)
+        if self._limit is not None:
+            keys = islice(keys, self._limit - self._index)
+        numbers = [(key, count(key)) for key in keys]
+        self._index += len(numbers)
+        return numbers
+
     def images(self, request: ImageRequest) -> Iterator[ImageRequest]:
         """Yield the request's images; what index and occurrence it had is overwritten."""
-        for image in expanded(request):
-            if self.full:
-                return
-            occurrence = self._occurrences.count(image.content_key)
-            yield evolve(image, index=self._index, occurrence=occurrence)
-            self._index += 1
+        first = self._index
+        numbers = self.numbers(request)
+        images = zip(numbers, expanded(request), strict=False)  # a limit leaves some out
+        for index, ((_, occurrence), image) in enumerate(images, start=first):
+            yield evolve(image, index=index, occurrence=occurrence)
 
     def close(self) -> None:
         self._occurrences.close()
+
+
+def _content_keys(request: ImageRequest) -> Iterable[str]:
+    """Return the content key of each image; copies without a seed are alike."""
+    if request.n == 1:
+        return (request.content_key,)
+    if request.seed is None:
+        return repeat(request.content_key, request.n)
+    return (image.content_key for image in expanded(request))

@@ -90,5 +90,7 @@ def entry(where: str, read: Callable[[Given], ImageRequest | None], given: Given
 
 def image_inputs(request: ImageRequest) -> list[ImageInput]:
     """Return the images that a request is given, in no special order."""
+    if request.image_prompt is None and not request.parameters:
+        return []
     given = [request.image_prompt, *request.parameters.values()]
     return [value for value in given if isinstance(value, ImageInput)]

@@ -1,4 +1,4 @@
-"""Requests from a program or a pipe: a list is checked whole, a stream row by row as it comes.
+"""Requests from a program or a pipe, checked row by row as they come.
 
 Everything runs on the loop, in the program's own iterator, which is closed at the end. A sync
 iterator that blocks is its owner's business; between its rows the loop gets a turn now and then.
@@ -11,6 +11,7 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     Callable,
+    Container,
     Generator,
     Iterable,
 )
@@ -20,55 +21,15 @@ from typing import Any, TypeVar
 from .._errors import ConfigError
 from .._inputs import resolve
 from .._models import ImageRequest
-from ._plan import BadRow, Numbering, Plan, Tally
+from ._plan import BadRow, Numbering, Plan
 from ._reading import Entry, Reading, entry, image_inputs
+from ._survey import Lookup
 
 Given = TypeVar("Given")
 
 Rows = AsyncGenerator[tuple[str, Any], None]  #: a row and its place, "item 3"
 
-_TURN = 100  #: rows between two turns of the loop; about 3 ms
-
-
-class ListSource:
-    """Requests from a list or tuple. See `Source`."""
-
-    re_readable = True
-
-    def __init__(
-        self, given: Iterable[object], *, reading: Reading, limit: int | None, skip_bad: bool
-    ) -> None:
-        self._given = tuple(given)
-        self._reading = reading
-        self._limit = limit
-        self._skip_bad = skip_bad
-        self._checked = False
-
-    async def check(self, *, progress: Callable[[int], None] | None = None) -> Plan:
-        tally = Tally(limit=self._limit, unknown_keys=self._reading.unknown_keys)
-        async with aclosing(self._entries()) as entries:
-            async for row in entries:
-                tally.take(row)
-                if tally.full:
-                    break
-                if progress is not None and tally.rows % _TURN == 0:
-                    progress(tally.rows)
-        plan = tally.plan(skip_bad=self._skip_bad)
-        self._checked = True
-        return plan
-
-    async def requests(self) -> AsyncGenerator[ImageRequest | BadRow, None]:
-        if not self._checked:
-            await self.check()
-        async with aclosing(numbered(self._entries(), limit=self._limit)) as requests:
-            async for request in requests:
-                yield request
-
-    async def aclose(self) -> None:
-        """Nothing is held."""
-
-    def _entries(self) -> AsyncGenerator[Entry, None]:
-        return entries_of(items(self._given), self._reading.item, self._reading)
+TURN = 100  #: rows between two turns of the loop; about 3 ms
 
 
 class StreamSource:
@@ -90,10 +51,17 @@ class StreamSource:
         self._limit = limit
         self._begun = False
 
-    async def check(self, *, progress: Callable[[int], None] | None = None) -> Plan:
+    async def check(
+        self,
+        *,
+        progress: Callable[[int], None] | None = None,
+        lookup: Lookup | None = None,
+    ) -> Plan:
         return Plan(images=None)
 
-    async def requests(self) -> AsyncGenerator[ImageRequest | BadRow, None]:
+    async def requests(
+        self, *, skip: Container[str] = frozenset()
+    ) -> AsyncGenerator[ImageRequest | BadRow, None]:
         if self._begun:
             raise ConfigError("a stream of prompts is read once; pass a list or a file")
         self._begun = True
@@ -140,19 +108,21 @@ async def entries_of(
     async with aclosing(rows):
         number = 0
         async for where, row in rows:
-            made = entry(where, read, row)
-            if isinstance(made, ImageRequest) and image_inputs(made):
-                made = await _resolved(where, made, reading)
-            yield made
+            yield await entry_of(where, row, read, reading)
             number += 1
-            if number % _TURN == 0:
+            if number % TURN == 0:
                 await asyncio.sleep(0)
 
 
-async def _resolved(where: str, request: ImageRequest, reading: Reading) -> ImageRequest | BadRow:
-    """Return the request with its images read, off the loop, so that it has a key."""
+async def entry_of(
+    where: str, row: Any, read: Callable[[Any], ImageRequest | None], reading: Reading
+) -> Entry:
+    """Read a row, and its images off the loop, so that it has a key."""
+    made = entry(where, read, row)
+    if not isinstance(made, ImageRequest) or not image_inputs(made):
+        return made
     try:
-        return await resolve(request, base=reading.base)
+        return await resolve(made, base=reading.base)
     except ConfigError as error:
         return BadRow(where=where, error=error)
 

@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from decimal import Decimal
@@ -39,12 +40,12 @@ from fluxasync import (
     ImageRequest,
     InDoubt,
     Job,
+    JournalError,
     Limits,
     MemoryLedger,
     MemorySink,
     Saved,
     Settled,
-    SinkError,
     Stored,
 )
 from fluxasync.simulator import Scenario, Simulator
@@ -189,13 +190,27 @@ async def test_a_limit_ends_the_source():
 
 
 @pytest.mark.asyncio
-async def test_a_folder_with_a_run_in_it_is_refused_before_spending(tmp_path: Path):
-    """Two runs never share their lists: the second is told to take a fresh folder."""
+async def test_the_same_batch_again_pays_nothing_and_tells_the_same(tmp_path: Path):
+    """P1: what is done is handed out again in its place, and not submitted."""
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        first, _ = await run_out(Batch(flux, wishes(3), out=tmp_path))
+        batch = Batch(flux, wishes(3), out=tmp_path, ordered=True)
+        again, error = await run_out(batch)
+        assert error is None
+        told = sorted((o.index, o.path) for o in first if isinstance(o, Saved))
+        assert told == [(o.index, o.path) for o in again if isinstance(o, Saved)]
+        assert (sim.world.posts, batch.summary.already, batch.summary.saved) == (3, 3, 0)
+
+
+@pytest.mark.asyncio
+async def test_a_folder_whose_journal_is_gone_is_refused_before_spending(tmp_path: Path):
+    """P18: images of ours without a journal are never "nothing done yet"."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
         await run_out(Batch(flux, wishes(1), out=tmp_path))
+        shutil.rmtree(tmp_path / ".fluxasync")
         before = names(tmp_path)
         outcomes, error = await run_out(Batch(flux, wishes(1), out=tmp_path))
-        assert isinstance(error, SinkError)
+        assert isinstance(error, JournalError)
         assert outcomes == []
         assert (1, before) == (sim.world.posts, names(tmp_path))
 

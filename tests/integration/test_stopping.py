@@ -23,6 +23,7 @@ from fluxasync import (
     Job,
     JobReady,
     JobSubmitted,
+    JournalError,
     Limits,
     MemoryLedger,
     Outcome,
@@ -269,8 +270,7 @@ async def test_a_folder_that_vanishes_ends_the_run(tmp_path: Path):
     ):
         batch = Batch(flux, wishes(50), out=folder)
         outcomes, error = await run_out(batch)
-        assert isinstance(error, SinkError)
-        assert "does not exist" in str(error)
+        assert isinstance(error, SinkError | JournalError)  # whoever notices first
         assert outcomes == []
         assert sim.world.posts <= 3 + 1
         assert sorted(c.job_id for c in sim.charges) == sorted(j.job_id for j in flux.unclaimed)

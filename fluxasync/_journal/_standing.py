@@ -1,0 +1,198 @@
+"""A journal between two runs: what people ask of it, and opening it to decide what they decide.
+
+`Standing` is the same journal and the same lock; it only takes provider and origin from the file
+instead of from a run. The questions read the rows by connections of their own, which change
+nothing, so they may be asked while a Standing holds the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+from attrs import define, field, frozen
+
+from .._errors import ConfigError
+from . import Journal
+from ._guards import check_content, check_file, check_home
+from ._lock import Locked, holder
+from ._schema import FILE, HOME, State, connect_read_only, journal_errors
+
+_PAGE = 1_000
+
+#: states whose money is gone, or will be; that of the others may be
+_SPENT = (State.SUBMITTED, State.DONE, State.FAILED)
+
+
+@frozen(kw_only=True)
+class Doubt:
+    """A submission whose answer never came: it may have been charged."""
+
+    key: str
+    prompt: str
+    model: str
+    begun_at: datetime  #: UTC; when it was about to be sent
+    price: Decimal | None  #: US dollars by the catalogue; None = unknown
+    message: str  #: what came instead of the answer
+
+
+@define(kw_only=True)
+class Share:
+    """What one model made and cost; earlier attempts of images submitted once more not included."""
+
+    images: int = 0  #: done
+    spent: Decimal = field(default=Decimal(0))  #: US dollars
+    in_doubt: Decimal = field(default=Decimal(0))  #: US dollars
+
+
+@frozen(kw_only=True)
+class Unmade:
+    """An image that was submitted, or refused, and is not here, or was made once."""
+
+    key: str
+    state: str  #: "failed", "submitted" or "done"
+    cause: str | None
+    job_id: str | None
+    path: str | None  #: in the folder, of a done one
+    price: Decimal | None  #: US dollars by the catalogue
+
+
+class Standing(Journal):
+    """A folder's journal as it stands, for those who settle doubts: see Journal.
+
+    Raises ConfigError for a folder without one, which stays as it is.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        super().__init__(folder, provider="", origin="", simulated=False)
+
+    def _open(self) -> None:
+        require(self.folder)
+        super()._open()
+
+    def _check(self) -> bool:
+        check_file(self.path)
+        facts = check_content(self.folder, self.path)
+        check_home(self.path, facts, take_over=False)
+        self._provider, self._origin = _last_place(self.folder)
+        return facts.is_clean
+
+
+def require(folder: Path) -> None:
+    """Raise ConfigError unless the folder has a journal, whatever its state."""
+    if not os.path.lexists(folder / HOME / FILE):
+        raise ConfigError(f"{folder} has no journal: no run began there")
+
+
+def require_idle(folder: Path) -> None:
+    """Raise Locked while a process is at work in the folder."""
+    found = holder(folder / HOME)
+    if found is not None:
+        raise Locked(
+            f"{folder} is in use by process {found.get('pid')} on {found.get('host')} since "
+            f"{found.get('since')}: ask again when it is done"
+        )
+
+
+def doubts(folder: Path) -> list[Doubt]:
+    """Return what is in doubt, oldest first."""
+    query = (
+        "SELECT key, request, model, begun_at, price, message FROM image WHERE state IN (0, 4) "
+        "ORDER BY begun_at, id"
+    )
+    with _reading(folder) as connection:
+        return [_doubt(*found) for found in connection.execute(query)]
+
+
+def shares(folder: Path) -> dict[str, Share]:
+    """Return the money by model, the most expensive first. Reads every row."""
+    found: defaultdict[str, Share] = defaultdict(Share)
+    query = "SELECT model, state, money, count(*) FROM image GROUP BY model, state, money"
+    with _reading(folder) as connection:
+        for model, state, money, count in connection.execute(query):
+            amount = Decimal(money or 0) * count
+            share = found[model]
+            share.images += count if state == State.DONE else 0
+            share.spent += amount if state in _SPENT else 0
+            share.in_doubt += 0 if state in _SPENT else amount
+    return dict(sorted(found.items(), key=lambda item: (-item[1].spent, item[0])))
+
+
+def span(folder: Path) -> tuple[datetime | None, datetime | None]:
+    """Return when the first submission began and when the last image was settled, UTC."""
+    query = "SELECT min(begun_at), max(finished_at) FROM image"
+    with _reading(folder) as connection:
+        first, last = connection.execute(query).fetchone()
+    return _instant(first), _instant(last)
+
+
+def unmade(folder: Path, states: Collection[State]) -> Iterator[list[Unmade]]:
+    """Yield the images in these states, a page at a time, in the order they were begun."""
+    marks = ",".join(str(int(state)) for state in states)
+    query = (
+        "SELECT id, key, state, cause, job_id, path, price FROM image "  # noqa: S608 — numbers
+        f"WHERE id > ? AND state IN ({marks}) ORDER BY id LIMIT {_PAGE}"
+    )
+    after = 0
+    with _reading(folder) as connection:
+        while page := connection.execute(query, (after,)).fetchall():
+            yield [_unmade(*found) for _, *found in page]
+            after = page[-1][0]
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[sqlite3.Connection]:
+    path = folder / HOME / FILE
+    with (
+        journal_errors(path, "restore it from a copy"),
+        closing(connect_read_only(path)) as connection,
+    ):
+        yield connection
+
+
+def _last_place(folder: Path) -> tuple[str, str]:
+    """Return who served the image begun last; nobody where nothing was begun."""
+    query = (
+        "SELECT provider, origin FROM image JOIN place ON place.id = image.place "
+        "ORDER BY image.id DESC LIMIT 1"
+    )
+    with _reading(folder) as connection:
+        return connection.execute(query).fetchone() or ("", "")
+
+
+def _doubt(
+    key: bytes, request: str, model: str, begun_at: float, price: str | None, message: str | None
+) -> Doubt:
+    return Doubt(
+        key=key.hex(),
+        prompt=json.loads(request).get("prompt", ""),
+        model=model,
+        begun_at=datetime.fromtimestamp(begun_at, UTC),
+        price=None if price is None else Decimal(price),
+        message=message or "the run ended before the answer came",
+    )
+
+
+def _unmade(
+    key: bytes,
+    state: int,
+    cause: str | None,
+    job_id: str | None,
+    path: str | None,
+    price: str | None,
+) -> Unmade:
+    amount = None if price is None else Decimal(price)
+    return Unmade(
+        key=key.hex(), state=State(state).word, cause=cause, job_id=job_id, path=path, price=amount
+    )
+
+
+def _instant(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

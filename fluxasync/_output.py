@@ -1,0 +1,114 @@
+"""What a batch leaves behind: the sink for its images, the ledger of its money, the lists beside.
+
+They are opened and closed in one order, here and nowhere else: the journal first, because it may
+refuse the folder before anything in it is touched; the lists last, because they are projections of
+the journal and are compared with it when nobody writes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from attrs import frozen
+
+from ._disk import disk_error, make_folder, prove_writable
+from ._errors import JournalError
+from ._journal import Journal, has_journal
+from ._manifest import Manifest
+from ._models import ImageRequest, Ledger, Outcome, Sink
+from ._names import Template
+from ._providers import Provider
+from ._sinks import FolderSink, MemorySink
+
+logger = logging.getLogger("fluxasync")
+
+
+@frozen
+class Output:
+    """An open output."""
+
+    sink: Sink
+    ledger: Ledger
+    journal: Journal | None = None
+    manifest: Manifest | None = None
+
+    async def record(self, outcome: Outcome) -> None:
+        """Settle an outcome: durable in the ledger first, then a line in the lists."""
+        await self.ledger.settle(outcome)
+        if self.manifest is not None:
+            await self.manifest.add(outcome)
+
+
+@asynccontextmanager
+async def open_folder(
+    folder: Path,
+    *,
+    provider: Provider,
+    template: Template,
+    max_bytes: int,
+    ledger: Ledger | None,
+) -> AsyncIterator[Output]:
+    """Open a folder as an output, with a journal in it unless the user brings a ledger."""
+    async with AsyncExitStack() as stack:
+        journal = None
+        if ledger is None:
+            if not has_journal(folder):
+                await asyncio.to_thread(_prove, folder)
+            journal = await stack.enter_async_context(_journal(folder, provider, template))
+            stack.push_async_callback(_projected, journal)
+            ledger = journal
+        sink = FolderSink(folder, template=template, max_bytes=max_bytes)
+        await stack.enter_async_context(sink)
+        if journal is not None:
+            await journal.project()
+        manifest = Manifest(folder, resumes=journal is not None)
+        await stack.enter_async_context(manifest)
+        yield Output(sink, ledger, journal, manifest)
+
+
+@asynccontextmanager
+async def open_sink(sink: Sink | None, *, max_bytes: int, ledger: Ledger) -> AsyncIterator[Output]:
+    """Take the user's own sink, or keep images in memory."""
+    if sink is not None:
+        yield Output(sink, ledger)
+        return
+    async with MemorySink(max_bytes=max_bytes) as memory:
+        yield Output(memory, ledger)
+
+
+def _prove(folder: Path) -> None:
+    """A fresh folder that cannot be written is a slip of the caller's, not a broken journal."""
+    try:
+        make_folder(folder)
+        prove_writable(folder)
+    except OSError as error:
+        raise disk_error(folder, error) from error
+
+
+def _journal(folder: Path, provider: Provider, template: Template) -> Journal:
+    # practice servers come and go on other ports; whatever is on loopback is one of them
+    scheme, host, port = provider.origin
+    origin = "loopback" if provider.is_loopback else f"{scheme}://{host}:{port}"
+
+    def stem_of(request: ImageRequest) -> str:
+        return template.render(request, ext="jpg").as_posix().removesuffix(".jpg")
+
+    return Journal(
+        folder,
+        provider=provider.name,
+        origin=origin,
+        simulated=provider.is_loopback,
+        stem_of=stem_of,
+    )
+
+
+async def _projected(journal: Journal) -> None:
+    """Leave the lists as the journal has them; a journal that broke says so itself."""
+    try:
+        await journal.project(keep_bad_rows=True)
+    except JournalError as error:
+        logger.warning("the lists were not compared with the journal: %s", error)

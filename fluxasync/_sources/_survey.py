@@ -1,0 +1,91 @@
+"""The first pass over a source: count every row, and what earlier runs left of its images.
+
+With a `Lookup` each image is numbered and asked for by its key, in blocks, because a question by
+itself costs ten times its share of a block; the answers are counted and kept as marks for the
+second pass. Without one rows are only counted, which is faster. Knows neither files nor journals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from .._models import ImageRequest, occurrence_key
+from ._marks import Marks
+from ._plan import BadRow, Numbering, Numbers, Tally
+from ._reading import Entry, image_inputs
+
+#: hex keys → the state of each, "done", "failed", "in_doubt", "submitted", or None for unknown.
+#: Called in the source's own thread with up to 2,000 keys
+Lookup = Callable[[Sequence[str]], Sequence[str | None]]
+
+BLOCK = 2_000  #: keys
+
+
+class Survey:
+    """Takes rows, and asks for a block of them when it is due."""
+
+    def __init__(self, tally: Tally, *, lookup: Lookup | None, limit: int | None) -> None:
+        self.marks = None if lookup is None else Marks()
+        self._tally = tally
+        self._lookup = lookup
+        self._numbering = Numbering(limit=limit)
+        self._rows: list[tuple[Entry, Numbers]] = []
+        self._keys: list[str] = []
+
+    @property
+    def full(self) -> bool:
+        """Whether the limit is reached: no more rows are to be taken."""
+        return self._tally.full if self._lookup is None else self._numbering.full
+
+    @property
+    def asks(self) -> bool:
+        return self._lookup is not None
+
+    @property
+    def is_due(self) -> bool:
+        return len(self._keys) >= BLOCK or len(self._rows) >= BLOCK
+
+    def take(self, entry: Entry) -> None:
+        """Count a row now, or with a lookup when its block is settled."""
+        if self._lookup is None:
+            self._tally.take(entry)
+            return
+        numbers: Numbers = ()
+        if isinstance(entry, ImageRequest):
+            numbers = self._numbering.numbers(entry)
+            for content_key, occurrence in numbers:
+                self._keys.append(occurrence_key(content_key, occurrence))
+        self._rows.append((entry, numbers))
+
+    def ask(self) -> list[str | None]:
+        """Return what is known of the images that wait. May block."""
+        states: list[str | None] = []
+        if self._lookup is not None:
+            for start in range(0, len(self._keys), BLOCK):
+                states += self._lookup(self._keys[start : start + BLOCK])
+        return states
+
+    def settle(self, states: Sequence[str | None]) -> None:
+        """Count and mark the rows that wait, with what `ask` returned."""
+        start = 0
+        for entry, numbers in self._rows:
+            known = states[start : start + len(numbers)]
+            start += len(numbers)
+            self._tally.take(entry, known)
+            self._mark(entry, numbers, known)
+        self._rows.clear()
+        self._keys.clear()
+
+    def _mark(self, entry: Entry, numbers: Numbers, states: Sequence[str | None]) -> None:
+        if self.marks is None:
+            return
+        if entry is None:
+            self.marks.add_blank()
+        elif isinstance(entry, BadRow):
+            self.marks.add_bad()
+        else:
+            self.marks.add(entry, numbers, states, fixed=not image_inputs(entry))
+
+    def close(self) -> None:
+        """Give back what numbers were counted in; the marks are the source's."""
+        self._numbering.close()
