@@ -17,6 +17,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -166,7 +167,7 @@ class ImageRequest:
             given |= {name: value for name, value in self.parameters.items() if value is not None}
         return given
 
-    @property
+    @cached_property
     def content_key(self) -> str:
         """Hex sha256 of what the image is: model and parameters as given, inputs by digest.
 

@@ -57,6 +57,8 @@ _REJECTING = frozenset({400, 404, 405, 413, 415, 422})
 _NO_ENTRY = frozenset({401, 402, 403})
 #: Cloudflare: the edge never reached the origin (522 may be either, so it is not here)
 _UNREACHED = frozenset({521, 523, 525, 526})
+#: models whose result repeats the prompt as it was sent (recordings of BFL's FLUX.1 family)
+_ECHOING = ("flux-dev", "flux-pro", "flux-kontext")
 #: error codes that say "this request will never be taken", whatever the status (CometAPI docs)
 _REJECTING_CODES = frozenset({"invalid_request", "model_not_found"})
 
@@ -298,12 +300,14 @@ def _without_status(
 
 def _ready(
     answer: Mapping[str, Any], reply: Reply, job: Job, provider: Provider, now: float
-) -> Pending | Ready:
+) -> Pending | Ready | JobFailed:
     result = answer.get("result")
     sample = result.get("sample") if isinstance(result, dict) else None
     if not isinstance(result, dict) or not isinstance(sample, str) or not sample:
         return Pending(job=job, status="Ready")
     seed, prompt = result.get("seed"), result.get("prompt")
+    if isinstance(prompt, str) and not _is_of(prompt, job.request):
+        return JobFailed("the provider's image is of another prompt; it is not kept", job=job)
     cost = _echoed_cost(answer, provider)
     if cost is not None and job.cost is None:
         job = evolve(job, cost=cost)
@@ -315,6 +319,16 @@ def _ready(
         prompt=prompt if isinstance(prompt, str) else None,
         generate_seconds=_generate_seconds(result),
     )
+
+
+def _is_of(prompt: str, request: ImageRequest | None) -> bool:
+    """Whether an echoed prompt is the request's own. FLUX.2 and upsampling echo a rewritten one;
+    of models nobody documented the echo means nothing."""
+    if request is None or request.prompt_upsampling or not request.prompt.strip():
+        return True
+    if not request.model.startswith(_ECHOING):
+        return True
+    return not prompt.strip() or prompt.strip() == request.prompt.strip()
 
 
 def _url_life(url: str, date: str | None) -> float:

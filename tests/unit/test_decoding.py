@@ -34,7 +34,7 @@ from fluxasync._errors import (
     ServerError,
     TransportError,
 )
-from fluxasync._models import Job, Pending, Ready, Refused, Verdict
+from fluxasync._models import ImageRequest, Job, Pending, Ready, Refused, Verdict
 from fluxasync._protocol import (
     LONGEST_WAIT,
     MESSAGE_LENGTH,
@@ -440,11 +440,12 @@ def ready(**result: Any) -> dict[str, Any]:
 
 def test_a_recorded_ready_is_read_whole() -> None:
     """URL byte-exact, seed, prompt, duration, cost, and the deadline by the server's clock."""
-    body = {**ready(prompt="a fox", seed=42, duration=2.487895965576172), "cost": 2.5}
+    body = {**ready(prompt="a red fox", seed=42, duration=2.487895965576172), "cost": 2.5}
     answer = news(body, date=format_datetime(SERVER_TIME, usegmt=True))
     assert isinstance(answer, Ready)
     assert answer.url == SIGNED
-    assert (answer.seed, answer.prompt, answer.generate_seconds) == (42, "a fox", 2.487895965576172)
+    assert (answer.seed, answer.prompt) == (42, "a red fox")
+    assert answer.generate_seconds == 2.487895965576172
     assert Decimal("0.025") == answer.job.cost
     assert answer.deadline == NOW + 547
 
@@ -520,3 +521,27 @@ def test_an_odd_seed_or_prompt_is_left_out(odd: Any) -> None:
     """What is no whole number is no seed, and what is no text no prompt."""
     answer = news(ready(seed=odd, prompt=7))
     assert (answer.seed, answer.prompt) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("model", "upsampling", "echo", "kept"),
+    [
+        pytest.param("flux-dev", None, "a red fox", True, id="P14 its own"),
+        pytest.param("flux-dev", None, "a blue cow", False, id="F88 another"),
+        pytest.param("flux-dev", True, "a red fox, in the style of", True, id="upsampled"),
+        pytest.param("flux-2-pro", None, "a red fox, elaborated", True, id="FLUX.2 rewrites"),
+        pytest.param("house-model", None, "anything", True, id="undocumented"),
+    ],
+)
+def test_an_image_of_another_prompt_is_never_kept(
+    model: str, upsampling: bool | None, echo: str, kept: bool
+) -> None:
+    """P14: the prompt that the provider says it drew must be the one that was paid for."""
+    request = ImageRequest(prompt="a red fox", model=model, prompt_upsampling=upsampling)
+    job = Job(job_id="a-1", request=request)
+    result = {"sample": "https://delivery.example/a?se=x", "prompt": echo}
+    news = decode_poll(
+        reply({"id": "a-1", "status": "Ready", "result": result}), job, COMETAPI, now=0.0
+    )
+    assert kept is isinstance(news, Ready)
+    assert kept is not isinstance(news, JobFailed)
