@@ -49,6 +49,7 @@ _RUNNING = frozenset(
     {"pending", "queued", "reasoning", "generating", "uploading", "processing", "submitted",
      "starting"}
 )  # fmt: skip
+_QUEUED = frozenset({"queued", "submitting", "starting"})
 _MODERATED = frozenset({"request moderated", "content moderated"})
 _FAILED = frozenset({"error", "failed"})
 _MISSING = "task not found"
@@ -223,6 +224,11 @@ def decode_poll(reply: Reply, job: Job, provider: Provider, *, now: float) -> Ne
 def is_known(status: str) -> bool:
     """Say whether this is a documented word for a running job."""
     return status.strip().casefold() in _RUNNING | {"ready"}
+
+
+def is_queued(status: str) -> bool:
+    """Say whether this word means that generation has not begun."""
+    return status.strip().casefold() in _QUEUED
 
 
 def read_object(body: bytes) -> dict[str, Any] | None:

@@ -51,8 +51,9 @@ from ._models import (
 from ._protocol import Missing, News, Unclear, is_known
 from ._providers import Provider, choose
 from ._rows import request_from
+from ._schedule import Schedules
 from ._sinks import FileSink, MemorySink
-from ._submits import Submission, Submits, typical_seconds
+from ._submits import Submission, Submits, size_class, typical_seconds
 from ._transport import AiohttpTransport
 from ._watch import Watch
 from ._wire import Wire, now
@@ -108,6 +109,7 @@ class FluxSession:
             limits=Limits.of(limits), max_cost=Budget.of(budget).max_cost, emit=self.emit
         )
         self._downloads = asyncio.Semaphore(self.limits.downloads)
+        self._schedules = Schedules()
         self._dice = random.Random()  # noqa: S311 — jitter, not secrets
         self._warned: set[str] = set()
         self._stack: AsyncExitStack | None = None
@@ -273,7 +275,10 @@ class FluxSession:
         self._submits.adopt(job, seconds=self.timeouts.job)
         watch = Watch(
             job,
-            typical=typical_seconds(job.model),
+            schedule=self._schedules.of(
+                (job.model, size_class(job)), typical=typical_seconds(job.model)
+            ),
+            pace=self._schedules.pace,
             polling=self.polling,
             retry=self.retry,
             timeout=self.timeouts.job,
@@ -284,7 +289,10 @@ class FluxSession:
         try:
             while not isinstance(step, Ready):
                 await asyncio.sleep(step)
-                step = watch.decide(await self._ask(job), now(), dice=self._dice.random())
+                await self._polling_turn()
+                asked = now()
+                news = await self._ask(job)
+                step = watch.decide(news, now(), asked=asked, dice=self._dice.random())
         except asyncio.CancelledError:
             self._submits.hold(job)
             raise
@@ -337,6 +345,11 @@ class FluxSession:
         if find(request.model) is None:
             self._warn_once(f"unknown model {request.model!r}: passed on unchecked, no price known")
         return await resolve(checked(request), executor=self._disk)
+
+    async def _polling_turn(self) -> None:
+        wait = self._schedules.pace.turn(now(), self.polling.max_rate)
+        if wait:
+            await asyncio.sleep(wait)
 
     async def _ask(self, job: Job) -> News:
         news = await self._wire.ask(job)

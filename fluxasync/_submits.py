@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
@@ -302,6 +303,16 @@ def typical_seconds(model: str | None) -> float:
     """The catalogue's usual duration of a model, or a guess for one it does not know."""
     known = None if model is None else find(model)
     return UNKNOWN_TYPICAL if known is None else known.typical_seconds
+
+
+def size_class(job: Job) -> int | None:
+    """Which jobs of a model take equally long: by the image's area, in steps of a factor of two.
+    None where the request does not say."""
+    if job.request is None or not (job.request.width or job.request.height):
+        return None
+    side = 1024
+    pixels = (job.request.width or side) * (job.request.height or side)
+    return round(math.log2(pixels / side**2))
 
 
 def _group(model: str) -> tuple[str, int | None]:

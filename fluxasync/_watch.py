@@ -1,7 +1,9 @@
 """What to make of a job's news: wait so long, it is ready, or it ended badly.
 
 One `Watch` follows one job. It holds numbers and decides; the session asks and sleeps. A poll that
-failed decides nothing: only a status does, or the job's deadline.
+failed decides nothing: only a status does, or the job's deadline. What its polls saw teaches the
+schedule of its class. Odd fact: a poll tells how things were half a round trip ago, so both what
+is learned and what is planned is shifted by that.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from attrs import evolve
 from ._config import Polling, Retry
 from ._errors import AuthenticationError, DeadlineExceeded, JobError, JobFailed, JobLost
 from ._models import Job, Pending, Ready
-from ._protocol import Missing, News, Unclear
-from ._schedule import first_poll, next_poll, retry_delay
+from ._protocol import Missing, News, Unclear, is_queued
+from ._schedule import Hint, Pace, Schedule, retry_delay
 
 #: polls refused for auth before the key, not the moment, is to blame
 AUTH_POLLS = 3
@@ -29,7 +31,8 @@ class Watch:
         self,
         job: Job,
         *,
-        typical: float,
+        schedule: Schedule,
+        pace: Pace,
         polling: Polling,
         retry: Retry,
         timeout: float,
@@ -37,7 +40,8 @@ class Watch:
         submitted: float | None = None,
     ) -> None:
         self._job = job
-        self._typical = typical
+        self._schedule = schedule
+        self._pace = pace
         self._polling = polling
         self._retry = retry
         # by the wall clock only for jobs of an earlier process: it jumps, the loop's does not
@@ -46,6 +50,11 @@ class Watch:
         age = now - self._submitted
         # a job from an earlier run may be past its time: it still gets the grace of a lost one
         self.deadline = now + max(timeout - age, min(timeout, retry.not_found_grace))
+        self._began = self._submitted  #: when it may have begun to run, at the earliest
+        self._was_queued = False
+        self._running_until = 0.0  #: the last age at which it was seen running
+        self._told: list[tuple[float, float]] = []  #: progress, at what age
+        self._hint: Hint | None = None
         self._polls = 0
         self._unclear = 0
         self._auth = 0
@@ -55,8 +64,7 @@ class Watch:
 
     def first(self, now: float, *, dice: float) -> float:
         """Return the seconds until the first poll."""
-        delay = first_poll(self._typical, self._polling, dice=dice)
-        return self._within(max(delay - (now - self._submitted), 0.0), now)
+        return self._within(self._first(now, dice), now)
 
     def decide(
         self,
@@ -64,20 +72,26 @@ class Watch:
         now: float,
         *,
         dice: float,
+        asked: float | None = None,
     ) -> Ready | float:
-        """Return the Ready, or the seconds until the next poll; raise what ended the job."""
+        """Return the Ready, or the seconds until the next poll; raise what ended the job. `asked`
+        is when the poll was sent, if that was earlier than now."""
         self._polls += 1
+        trip = 0.0 if asked is None else now - asked
+        seen = now - trip / 2  # when the server looked
         match news:
             case Ready():
+                self._learn_end(news, seen, trip)
                 return evolve(news, polls=self._polls, watch_seconds=now - self._submitted)
             case JobError():
                 raise news
             case Unclear():
-                delay = self._unclear_delay(news, dice)
+                delay = self._unclear_delay(news, now, dice)
             case Missing():
                 delay = self._missing_delay(now, dice)
             case Pending():
-                delay = self._pending_delay(news, now, dice)
+                self._schedule.saw_trip(trip)
+                delay = self._pending_delay(news, now, seen, dice)
         if now >= self.deadline:
             raise DeadlineExceeded(
                 f"still running {now - self._submitted:.0f} s after submit; it may be collected "
@@ -86,7 +100,7 @@ class Watch:
             )
         return self._within(delay, now)
 
-    def _pending_delay(self, news: Pending, now: float, dice: float) -> float:
+    def _pending_delay(self, news: Pending, now: float, seen: float, dice: float) -> float:
         self._unclear = self._auth = self._missing = 0
         if news.status.strip().casefold() != "ready":
             self._urlless_since = None
@@ -94,6 +108,11 @@ class Watch:
             self._urlless_since = now
         elif now - self._urlless_since > self._retry.ready_grace:
             raise JobFailed("the provider says Ready but gives no image URL", job=self._job)
+        if is_queued(news.status):
+            # its clock has not begun: were it to begin now, this would be its first poll
+            self._began, self._was_queued = seen, True
+            return self._first(now, dice)
+        self._learn_running(news, seen - self._began)
         return self._step(now, dice)
 
     def _missing_delay(self, now: float, dice: float) -> float:
@@ -109,8 +128,10 @@ class Watch:
             )
         return max(self._step(now, dice), self._retry.not_found_grace / 30)
 
-    def _unclear_delay(self, news: Unclear, dice: float) -> float:
+    def _unclear_delay(self, news: Unclear, now: float, dice: float) -> float:
         self._unclear += 1
+        if news.status == 429:
+            self._pace.pushed_back(now)
         self._auth = self._auth + 1 if news.status in {401, 403} else 0
         if self._auth >= AUTH_POLLS:
             raise AuthenticationError(
@@ -122,8 +143,47 @@ class Watch:
         )
         return max(backoff, news.retry_after or 0.0)
 
+    def _first(self, now: float, dice: float) -> float:
+        stretch = self._pace.stretch(now)
+        return self._until(self._schedule.first(self._polling, dice=dice, stretch=stretch), now)
+
     def _step(self, now: float, dice: float) -> float:
-        return next_poll(now - self._submitted, self._typical, self._polling, dice=dice)
+        # from the last answer's age, not from now: a round trip is part of the step
+        age = now - self._schedule.trip / 2 - self._began
+        due = self._schedule.next(
+            age, self._polling, dice=dice, stretch=self._pace.stretch(now), hint=self._hint
+        )
+        return self._until(due, now)
+
+    def _until(self, age: float, now: float) -> float:
+        """The seconds until a poll has to leave that shall arrive at this age."""
+        return max(self._began + age - self._schedule.trip / 2 - now, 0.0)
+
+    def _learn_running(self, news: Pending, age: float) -> None:
+        if self._polling.interval is not None or age <= self._running_until:
+            return
+        if not self._was_queued:  # else nobody knows when it began
+            self._schedule.saw_running(self._running_until, age)
+        self._running_until = age
+        if news.progress:
+            self._told.append((news.progress, age))
+            self._hint = self._schedule.hint(news.progress, age)
+
+    def _learn_end(self, ready: Ready, seen: float, trip: float) -> None:
+        if self._polling.interval is not None:
+            return
+        since, age, exact = self._running_until, seen - self._began, ready.generate_seconds
+        if self._was_queued:  # when it began is not known, so only its own word counts
+            if exact:
+                self._schedule.saw_end(0.0, exact + 1e-6, exact=exact)
+            return
+        if exact is not None:
+            exact -= trip / 2  # the server took the job before its answer was here
+        if age > 0:
+            self._schedule.saw_end(since, age, exact=exact)
+        duration = exact if exact is not None and since < exact < age else (since + age) / 2
+        for progress, told_at in self._told:
+            self._schedule.hints.learn(progress, told_at, duration)
 
     def _within(self, delay: float, now: float) -> float:
         """The last poll is at the deadline, never after it."""

@@ -36,6 +36,9 @@ class Polls:
     def __init__(self, state: State) -> None:
         self._state = state
         self.polls = 0
+        self.seen = 0  #: jobs whose end a poll has seen
+        self.lag = 0.0  #: seconds from their ends until then, together
+        self.last_seen: float | None = None  #: when that was the last time
         self._window = (0, 0)  # second, polls in it
 
     def answer(
@@ -99,6 +102,9 @@ class Polls:
     def _task(self, now: float, job: Job) -> Answer:
         if now < job.ends_at:
             return self._healthy(now, self._running(now, job))
+        if not job.is_seen:
+            job.is_seen = True
+            self.seen, self.lag, self.last_seen = self.seen + 1, self.lag + now - job.ends_at, now
         if job.fate == "Ready":
             return self._healthy(now, self._ready(now, job))
         dice = self._state.dice
@@ -115,7 +121,7 @@ class Polls:
         if self._state.happens("unknown-status", job.number):
             nth = self._state.dice.whole("word", job.number, job.polls, below=len(_ODD_WORDS))
             word = _ODD_WORDS[nth]
-        if job.model.is_flux2:
+        if job.model.is_flux2 or not self._state.scenario.tells_progress:
             return task_body(job.id, word)
         share = (now - job.started_at) / max(job.ends_at - job.started_at, 1e-9)
         return task_body(job.id, word, progress=round(min(1.0, 0.1 + share), 1))
@@ -128,7 +134,7 @@ class Polls:
             "seed": job.picture.seed,
             "start_time": epoch + job.started_at,
         }
-        if not job.model.is_flux2:
+        if not job.model.is_flux2 and self._state.scenario.tells_progress:
             result["end_time"] = epoch + job.ends_at
             result["duration"] = job.ends_at - job.started_at
         body = task_body(job.id, "Ready", result=result)

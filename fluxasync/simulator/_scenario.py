@@ -129,6 +129,11 @@ class Scenario:
 
     #: seconds a job runs, drawn evenly from A..B; (0, 0) = at once, None = as the model usually
     latency: tuple[float, float] | None = field(default=None, converter=_latency)
+    #: durations are log-normal instead, with the middle of `latency` (or the model's own) as their
+    #: mean and so much of it as their standard deviation; None = as above
+    latency_cv: float | None = field(default=None, validator=_not_below(0))
+    #: whether polls tell how far a job is and results how long it took, where the model does
+    tells_progress: bool = True
     #: active jobs allowed (BFL docs: 24); at most 6 of them flux-kontext-max
     active_limit: int = field(default=24, validator=_not_below(1))
     #: rate (0..1) by fault name, or texts like "429:0.1"; see FAULTS. 401-after takes a count

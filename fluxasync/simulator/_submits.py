@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from decimal import Decimal
-from math import exp
+from math import exp, log, sqrt
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +20,7 @@ from ._answers import Answer, html_answer
 from ._charges import Charge, body_digest, key_digest
 from ._delivery import image_path
 from ._dialects import DIALECTS, Accepted, DialectName
+from ._dice import Dice
 from ._jobs import Job
 from ._models_table import MODELS, Model
 from ._pictures import PictureSpec
@@ -59,6 +60,8 @@ class Submits:
         self._state = state
         self.posts = 0
         self.accepted = 0
+        self.seconds = 0.0  #: that all accepted jobs take together
+        self.began: float | None = None  #: when the first one was accepted
         self.max_active = 0  #: most jobs that were ever active at once
         self.refused: Counter[int] = Counter()  #: by status
 
@@ -157,6 +160,8 @@ class Submits:
         number = self.accepted
         charge = self._charged(number, order)
         fate, ends_at = self._fate(number, order)
+        self.seconds += ends_at - order.now
+        self.began = order.now if self.began is None else self.began
         picture = self._picture(number, order)
         job = Job(
             number=number, id=charge.job_id, dialect=order.dialect, model=order.model,
@@ -212,7 +217,11 @@ class Submits:
         return "Error" if state.happens("error", number) else "Ready", now + seconds
 
     def _duration(self, number: int, model: Model) -> float:
-        dice, latency = self._state.dice, self._state.scenario.latency
+        scenario = self._state.scenario
+        dice, latency = self._state.dice, scenario.latency
+        if scenario.latency_cv is not None:
+            mean = model.seconds if latency is None else sum(latency) / 2
+            return lognormal(dice, number, mean=mean, cv=scenario.latency_cv)
         if latency is not None:
             return latency[0] + (latency[1] - latency[0]) * dice.roll("latency", number)
         seconds = model.seconds * exp(_SPREAD * dice.normal("latency", number))
@@ -237,6 +246,12 @@ class Submits:
             output_pixels=job.picture.width * job.picture.height,
             input_images=sum(1 for name in order.wish if name.startswith("input_image")),
         )
+
+
+def lognormal(dice: Dice, number: int, *, mean: float, cv: float) -> float:
+    """The seconds that a scenario's job of this number takes, under `latency_cv`."""
+    variance = log(1 + cv * cv)
+    return mean * exp(sqrt(variance) * dice.normal("latency", number) - variance / 2)
 
 
 def _told_prompt(order: _Order) -> str:

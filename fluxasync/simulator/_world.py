@@ -58,6 +58,10 @@ class World:
         self._state.delivery = delivery
         self._state.region_origin = region_origin
 
+    def change(self, scenario: Scenario) -> None:
+        """Play another script from now on; the jobs that run keep the fate they have."""
+        self.scenario = self._state.scenario = scenario
+
     def close(self) -> None:
         """Close the charge log, if there is one."""
         self._state.books.close()
@@ -166,6 +170,11 @@ class World:
         limit of its own."""
         return self._state.jobs.active(now, model)
 
+    def _makespan(self) -> float | None:
+        """Seconds from the first acceptance until the last end was seen by a poll."""
+        began, last_seen = self._submits.began, self._polls.last_seen
+        return None if began is None or last_seen is None else last_seen - began
+
     def summary(self, now: float) -> dict[str, Any]:
         """The totals, as plain JSON values."""
         books = self._state.books
@@ -177,6 +186,10 @@ class World:
             "polls": self.polls,
             "downloads": self.downloads,
             "active": self.active(now),
+            "seconds": self._submits.seconds,
+            "seen": self._polls.seen,
+            "lag": self._polls.lag,
+            "makespan": self._makespan(),
             "max_active": self.max_active,
             "refused": {str(status): count for status, count in self.refused.items()},
             "faults": dict(self.faults),

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from fluxasync._config import Polling, Retry
 from fluxasync._errors import (
@@ -17,6 +18,7 @@ from fluxasync._errors import (
 )
 from fluxasync._models import Job, Pending, Ready
 from fluxasync._protocol import Missing, Unclear
+from fluxasync._schedule import Pace, Schedule
 from fluxasync._watch import Watch
 
 START = 1000.0
@@ -34,8 +36,11 @@ class Story:
         self.job = job or accepted()
         self.now = START
         self.polls = 0
+        self.schedule = Schedule(4.0)
+        self.pace = Pace()
         settings = {
-            "typical": 4.0,
+            "schedule": self.schedule,
+            "pace": self.pace,
             "polling": Polling(interval=STEP),
             "retry": Retry(),
             "timeout": 600.0,
@@ -43,10 +48,10 @@ class Story:
         }
         self.watch = Watch(self.job, now=START, **settings)
 
-    def hear(self, news: Any, *, after: float = 0.0) -> Ready | float:
-        self.now += after
+    def hear(self, news: Any, *, after: float = 0.0, trip: float = 0.0) -> Ready | float:
+        self.now += after + trip
         self.polls += 1
-        return self.watch.decide(news, self.now, dice=0.5)
+        return self.watch.decide(news, self.now, dice=0.5, asked=self.now - trip)
 
     def hear_until_it_ends(self, news: Any) -> None:
         """Repeat the same news for ever, at the watch's own pace."""
@@ -62,8 +67,8 @@ class Story:
         return self.now - START
 
 
-def pending(job: Job, status: str = "Pending") -> Pending:
-    return Pending(job=job, status=status)
+def pending(job: Job, status: str = "Pending", progress: float | None = None) -> Pending:
+    return Pending(job=job, status=status, progress=progress)
 
 
 def ready(job: Job) -> Ready:
@@ -198,7 +203,7 @@ def test_failed_polls_back_off_and_decide_nothing() -> None:
     waits = [story.hear(Unclear(reason="HTTP 500", status=500), after=1.0) for _ in range(6)]
     assert sorted(waits) == waits  # type: ignore[type-var]
     assert waits[5] > 4 * waits[0]  # type: ignore[operator]
-    assert story.hear(pending(story.job), after=1.0) == STEP
+    assert story.hear(pending(story.job), after=1.0) == pytest.approx(STEP)
     assert waits[0] == story.hear(Unclear(reason="HTTP 500", status=500), after=1.0)
 
 
@@ -250,8 +255,95 @@ def test_a_flip_back_to_pending_starts_the_ready_grace_again() -> None:
 
 def test_the_first_wait_counts_from_the_submit() -> None:
     """What the submit and the queue took is not waited twice."""
-    story = Story(accepted(seconds_ago=2.0), polling=Polling(), typical=4.0)
-    assert story.watch.first(START, dice=0.5) == pytest.approx(1.0, abs=0.2)
+    fresh, old = Story(polling=Polling()), Story(accepted(seconds_ago=1.0), polling=Polling())
+    waited = fresh.watch.first(START, dice=0.5) - old.watch.first(START, dice=0.5)
+    assert waited == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_poll_leaves_half_a_round_trip_early() -> None:
+    """The server looks when the poll arrives, so that is when it has to be there."""
+    story = Story(polling=Polling(), submitted=START)
+    wait = story.hear(pending(story.job), after=2.4, trip=0.2)
+    planned = story.schedule.next(2.5, Polling()) - 2.5
+    assert wait == pytest.approx(planned - 0.2)
+
+
+def test_what_a_watch_saw_teaches_its_class() -> None:
+    """After many jobs running at 9 s and ready at 9.5 s, the next is not asked for at 2 s."""
+    polling, first = Polling(), Story(polling=Polling(), submitted=START)
+    before = first.watch.first(START, dice=0.0)
+    for _ in range(300):
+        story = Story(polling=polling, schedule=first.schedule, submitted=START)
+        story.hear(pending(story.job), after=9.0)
+        story.hear(ready(story.job), after=0.5)
+    assert before < 3
+    assert 7 < first.watch.first(START, dice=0.0) < 9.5
+
+
+@pytest.mark.parametrize("end", [Moderated, JobFailed])
+def test_a_bad_end_does_not_teach_how_long_images_take(end: type[JobFailed]) -> None:
+    """A refused prompt ends early: images are not polled early for it."""
+    schedule = Schedule(4.0)
+    before = schedule.first(Polling())
+    for _ in range(50):
+        story = Story(polling=Polling(), schedule=schedule, submitted=START)
+        with pytest.raises(end):
+            story.hear(end("no", job=story.job), after=0.4)
+    assert schedule.first(Polling()) == before
+
+
+def test_a_queued_jobs_clock_has_not_begun() -> None:
+    """While a job is queued the wait is that of a first poll; after it, age counts from there."""
+    story = Story(polling=Polling(), submitted=START)
+    first = story.watch.first(START, dice=0.5)
+    assert story.hear(pending(story.job, "Queued"), after=60.0) == pytest.approx(first)
+    running = story.hear(pending(story.job, "Generating"), after=first)
+    assert isinstance(running, float)
+    assert running < first / 2
+
+
+def test_a_queue_does_not_teach_how_long_images_take() -> None:
+    """An hour in a queue is the queue's: the class keeps its usual duration."""
+    schedule = Schedule(4.0)
+    before = schedule.first(Polling())
+    for _ in range(50):
+        story = Story(polling=Polling(), schedule=schedule, submitted=START)
+        story.hear(pending(story.job, "queued"), after=300.0)
+        story.hear(pending(story.job, "Pending"), after=4.0)
+        story.hear(ready(story.job), after=3.0)
+    assert schedule.first(Polling()) == before
+
+
+def test_a_queued_job_that_tells_its_duration_teaches_it() -> None:
+    """Where the provider says how long generation took, the queue does not matter."""
+    schedule = Schedule(4.0)
+    for _ in range(50):
+        story = Story(polling=Polling(), schedule=schedule, submitted=START)
+        story.hear(pending(story.job, "queued"), after=300.0)
+        story.hear(evolve(ready(story.job), generate_seconds=20.0), after=21.0)
+    schedule.first(Polling())
+    assert schedule.usual == pytest.approx(20, rel=0.05)
+
+
+def test_progress_narrows_the_next_wait() -> None:
+    """A class whose progress has proved right: 0.2 told at 4 s is not polled as usual at 4.2 s."""
+    schedule = Schedule(4.0)
+    for duration in (3.0, 3.5, 4.0, 4.5, 5.0) * 20:
+        for tenth in (0.2, 0.5, 0.8):
+            schedule.hints.learn(tenth, tenth * duration, duration)
+    plain, told = (Story(polling=Polling(), schedule=schedule, submitted=START) for _ in range(2))
+    usual = plain.hear(pending(plain.job), after=4.0)
+    late = told.hear(pending(told.job, progress=0.2), after=4.0)
+    assert isinstance(usual, float)
+    assert isinstance(late, float)
+    assert late > 2 * usual
+
+
+def test_a_429_on_a_poll_widens_every_jobs_polls() -> None:
+    """F51 The pace of the whole session slows, and no submission knows of it."""
+    story = Story(polling=Polling(), submitted=START)
+    story.hear(Unclear(reason="HTTP 429", status=429), after=3.0)
+    assert story.pace.stretch(story.now) == pytest.approx(1.5)
 
 
 def test_no_wait_goes_past_the_deadline() -> None:
