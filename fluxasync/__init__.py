@@ -38,7 +38,18 @@ if TYPE_CHECKING:
         SinkError,
         TransportError,
     )
-    from ._events import Event, JobReady, JobSubmitted, Paused, Resumed, Settled
+    from ._events import (
+        ClockJumped,
+        DiskLagged,
+        Event,
+        JobReady,
+        JobSubmitted,
+        LimitChanged,
+        LoopLagged,
+        Paused,
+        Resumed,
+        Settled,
+    )
     from ._ledgers import ForgetfulLedger, MemoryLedger
     from ._models import (
         Failed,
@@ -75,7 +86,10 @@ _ROOMS = {
         "JobFailed", "JobLost", "JournalError", "Moderated", "RateLimited", "Redirected",
         "ServerError", "SinkError", "TransportError",
     ),
-    "_events": ("Event", "JobReady", "JobSubmitted", "Paused", "Resumed", "Settled"),
+    "_events": (
+        "ClockJumped", "DiskLagged", "Event", "JobReady", "JobSubmitted", "LimitChanged",
+        "LoopLagged", "Paused", "Resumed", "Settled",
+    ),
     "_ledgers": ("ForgetfulLedger", "MemoryLedger"),
     "_models": (
         "Failed", "ImageInput", "ImageRequest", "InDoubt", "Job", "Ledger", "Observer", "Outcome",
@@ -91,13 +105,14 @@ _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
     "BFL", "COMETAPI", "APIError", "AuthenticationError", "Batch", "Budget", "BudgetExceeded",
-    "ConfigError", "CreditError", "DeadlineExceeded", "DownloadError", "Event", "Expired",
-    "Failed", "FileSink", "FluxError", "FluxSession", "FolderSink", "ForgetfulLedger",
-    "ImageInput", "ImageRequest", "InDoubt", "InvalidRequest", "Job", "JobError", "JobFailed",
-    "JobLost", "JobReady", "JobSubmitted", "JournalError", "Ledger", "Limits", "MemoryLedger",
-    "MemorySink", "Model", "Moderated", "Observer", "Outcome", "Paused", "Pending", "Polling",
-    "Provider", "RateLimited", "Ready", "Redirected", "Refused", "Resumed", "Retry", "Saved",
-    "ServerError", "Settled", "Sink", "SinkError", "Stored", "Summary", "Timeouts", "Transport",
+    "ClockJumped", "ConfigError", "CreditError", "DeadlineExceeded", "DiskLagged",
+    "DownloadError", "Event", "Expired", "Failed", "FileSink", "FluxError", "FluxSession",
+    "FolderSink", "ForgetfulLedger", "ImageInput", "ImageRequest", "InDoubt", "InvalidRequest",
+    "Job", "JobError", "JobFailed", "JobLost", "JobReady", "JobSubmitted", "JournalError",
+    "Ledger", "LimitChanged", "Limits", "LoopLagged", "MemoryLedger", "MemorySink", "Model",
+    "Moderated", "Observer", "Outcome", "Paused", "Pending", "Polling", "Provider",
+    "RateLimited", "Ready", "Redirected", "Refused", "Resumed", "Retry", "Saved", "ServerError",
+    "Settled", "Sink", "SinkError", "Stored", "Summary", "Timeouts", "Transport",
     "TransportError", "Verdict", "generate", "models", "run",
 ]  # fmt: skip
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from ._batch import Batch
 from ._config import Budget, Limits, Polling
@@ -49,7 +49,7 @@ async def run(
     provider: Provider | str | None = None,
     api_key: str | None = None,
     base_url: str | None = None,
-    limits: Limits | int | None = None,
+    limits: Limits | int | Literal["auto"] | None = None,
     polling: Polling | float | None = None,
     budget: Budget | Decimal | float | str | None = None,
     on_event: Observer | None = None,

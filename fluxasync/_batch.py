@@ -151,7 +151,7 @@ class Batch:
         return self
 
     def _start(self) -> None:
-        in_flight = self._session.limits.in_flight
+        in_flight = self._session.slots
         self._requests: asyncio.Queue[_Row] = asyncio.Queue(in_flight)
         self._outcomes: asyncio.Queue[tuple[int, Outcome | None] | None] = asyncio.Queue(in_flight)
         self._window = asyncio.Semaphore(4 * self._worker_limit())
@@ -210,7 +210,7 @@ class Batch:
         for a stream."""
         if self._plan is None or self._plan.images is None:
             return None
-        return self._plan.estimator.estimate(self._session.limits.in_flight)
+        return self._plan.estimator.estimate(self._session.slots)
 
     @property
     def summary(self) -> Summary:
@@ -348,8 +348,7 @@ class Batch:
     def _worker_limit(self) -> int:
         """As many as may be in flight and downloading: workers stuck in downloads are the
         back-pressure."""
-        limits = self._session.limits
-        return limits.in_flight + limits.downloads
+        return self._session.slots + self._session.limits.downloads
 
     async def _run(self) -> None:
         """See the run to its end: the source read, every request settled, workers sent home."""

@@ -9,12 +9,14 @@ they are still collected.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from ._errors import (
     AuthenticationError,
     BudgetExceeded,
     CreditError,
     FluxError,
+    InvalidRequest,
     JournalError,
     RateLimited,
     Redirected,
@@ -22,6 +24,13 @@ from ._errors import (
     SinkError,
     TransportError,
 )
+
+#: requests refused before any was accepted, after which a whole batch counts as wrong
+BAD_BATCH = 20
+#: calls in a row without any answer, after which the network counts as down
+UNANSWERED = 3
+#: seconds over which those who slept through an outage come back
+RETURN = 2.0
 
 
 class Gate:
@@ -31,6 +40,7 @@ class Gate:
         self._parent = parent
         self._error: FluxError | None = None
         self._waiters: set[asyncio.Future[object]] = set()
+        self._rejected: int | None = 0  # None once a request was accepted
 
     @property
     def error(self) -> FluxError | None:
@@ -61,6 +71,82 @@ class Gate:
             gate._waiters.add(waiter)
             waiter.add_done_callback(gate._waiters.discard)
             gate = gate._parent
+
+    def accepted(self) -> None:
+        """A request that passed here became a job."""
+        self._rejected = None
+
+    def rejected(self, error: FluxError) -> None:
+        """A request that passed here was wrong: when the first ones all are, no more may pass.
+
+        Only a gate with a parent is shut by it: a batch's requests are of one making, those of an
+        app's users are not.
+        """
+        if self._rejected is None or self._parent is None:
+            return
+        self._rejected += 1
+        if self._rejected == BAD_BATCH:
+            said = f"the first {BAD_BATCH} requests were all refused, the last with: {error}"
+            self.shut(InvalidRequest(said, status=getattr(error, "status", 0)))
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it can be shut without shutting the session's."""
+        return self._parent is not None
+
+
+class Network:
+    """Whether the provider answers at all; any answer to a submission or a poll counts.
+
+    Down after a few calls in a row that nothing answered. Sleepers are woken when it is up again.
+    """
+
+    def __init__(self) -> None:
+        self.has_answered = False  #: ever
+        self.outages = 0  #: begun so far
+        self._unanswered = 0
+        self._sleepers: set[asyncio.Future[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Network {'down' if self.is_down else 'up'}, {self.outages} outages>"
+
+    @property
+    def is_down(self) -> bool:
+        return self._unanswered >= UNANSWERED
+
+    def answered(self) -> bool:
+        """Something was answered; return whether that ended an outage."""
+        was_down, self._unanswered, self.has_answered = self.is_down, 0, True
+        if was_down:
+            self.wake()
+        return was_down
+
+    def unanswered(self) -> None:
+        """A call had no answer."""
+        self._unanswered += 1
+        self.outages += self._unanswered == UNANSWERED
+
+    def wake(self) -> None:
+        """End every sleep soon."""
+        for sleeper in self._sleepers:
+            if not sleeper.done():
+                sleeper.set_result(None)
+
+    async def sleep(self, seconds: float, *, dice: float) -> None:
+        """Sleep; when woken, come back within a few seconds, and not all at once."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._sleepers.add(sleeper)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await sleeper
+        finally:
+            self._sleepers.discard(sleeper)
+        if sleeper.done() and not sleeper.cancelled():
+            await asyncio.sleep(min(dice * RETURN, seconds))
 
 
 def ends_run(error: FluxError, *, key_worked: bool) -> bool:

@@ -8,7 +8,7 @@ the loop's clock. Nothing here knows a vendor.
 from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from attrs import field, frozen, validators
 
@@ -24,6 +24,12 @@ def _at_least(minimum: float) -> Any:
     return check
 
 
+def _count_or_auto(instance: object, attribute: Any, value: Any) -> None:
+    if value == "auto" or (isinstance(value, int) and value >= 1):
+        return
+    raise ConfigError(f"Limits(in_flight={value!r}): must be 1 or more, or 'auto'")
+
+
 _positive_or_none = validators.optional(_at_least(1e-6))
 
 
@@ -31,21 +37,26 @@ _positive_or_none = validators.optional(_at_least(1e-6))
 class Limits:
     """How much may go on at once.
 
-    Shorthand: a number is `in_flight`.
+    Shorthand: a number, or "auto", is `in_flight`.
     """
 
     #: jobs submitted and not yet terminal. 24 is the documented limit of an account (BFL docs,
     #: "active tasks"); a model with a lower one of its own (flux-kontext-max: 6) obeys that too.
-    in_flight: int = field(default=24, validator=_at_least(1))
+    #: "auto" begins with those and then finds out: a 429 tells the count, and from time to time
+    #: one more is tried.
+    in_flight: int | Literal["auto"] = field(default=24, validator=_count_or_auto)
     #: submissions per second, evenly spaced; None = as slots come free.
     rate: float | None = field(default=None, validator=_positive_or_none)
     #: downloads at once. Kept apart from slots: a slot is free at the terminal status.
     downloads: int = field(default=16, validator=_at_least(1))
     #: bytes; a larger image is refused. PNGs of 4 MP are 5–9 MB.
     max_image_bytes: int = field(default=64 * 2**20, validator=_at_least(1))
+    #: bytes of images that are on their way at once; one image alone may be more. 16 PNGs of 4 MP
+    #: are about 100 MB: on a fast line nobody waits, on a small machine nothing is swapped.
+    max_bytes_in_flight: int = field(default=128 * 2**20, validator=_at_least(1))
 
     @classmethod
-    def of(cls, given: Self | int | None) -> Limits:
+    def of(cls, given: Self | int | Literal["auto"] | None) -> Limits:
         """Return a Limits from its shorthand."""
         if isinstance(given, Limits):
             return given
@@ -58,7 +69,8 @@ class Retry:
 
     initial: float = field(default=0.5, validator=_at_least(0))  #: seconds before the second try
     maximum: float = field(default=60.0, validator=_at_least(0))  #: longest wait between tries
-    #: seconds of push-back or outage without one accepted submission before a run gives up
+    #: seconds of push-back without one accepted submission before a run gives up. A network that
+    #: is down counts only until the provider has answered for the first time: later a run waits.
     patience: float = field(default=600.0, validator=_at_least(0))
     #: seconds after submit in which "not found" means "not yet visible" (regions replicate late)
     not_found_grace: float = field(default=60.0, validator=_at_least(0))
@@ -95,13 +107,15 @@ class Polling:
 
 @frozen(kw_only=True)
 class Timeouts:
-    """How long each call may take."""
+    """How long each call may take: its own time, not that of a blocked event loop."""
 
     connect: float = field(default=10.0, validator=_at_least(0.001))
     #: the answer of a POST is worth money: read on far beyond the seconds it usually takes
     submit: float = field(default=120.0, validator=_at_least(0.001))
     poll: float = field(default=20.0, validator=_at_least(0.001))
-    download: float = field(default=60.0, validator=_at_least(0.001))
+    download: float = field(default=60.0, validator=_at_least(0.001))  #: until it begins
+    #: a download that brings less than 1 KB/s over so many seconds is begun anew
+    stall: float = field(default=30.0, validator=_at_least(0.001))
     #: from submit until a job that is still running counts as stuck (CometAPI's FLUX.2: ~100 s)
     job: float = field(default=600.0, validator=_at_least(0.001))
     #: seconds an idle submit connection is kept; 0 = a fresh one for every submission. Well below

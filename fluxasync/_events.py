@@ -42,10 +42,49 @@ class Resumed:
 
 
 @frozen(kw_only=True)
+class LimitChanged:
+    """A limit that is being found out (`Limits(in_flight="auto")`) is another now."""
+
+    group: str  #: "account", or the model group that has a limit of its own
+    limit: int  #: jobs that may be active at once
+
+
+@frozen(kw_only=True)
+class LoopLagged:
+    """The event loop was blocked for so long: something beside fluxasync kept it."""
+
+    seconds: float
+
+
+@frozen(kw_only=True)
+class ClockJumped:
+    """The machine slept for so long: connections are dropped, images' URLs asked for afresh."""
+
+    seconds: float
+
+
+@frozen(kw_only=True)
+class DiskLagged:
+    """An image that has arrived has waited so long for the disk."""
+
+    seconds: float
+
+
+@frozen(kw_only=True)
 class Settled:
     """One image of a batch has its outcome."""
 
     outcome: Outcome = field(repr=False)
 
 
-Event = JobSubmitted | JobReady | Paused | Resumed | Settled
+Event = (
+    JobSubmitted
+    | JobReady
+    | Paused
+    | Resumed
+    | LimitChanged
+    | LoopLagged
+    | ClockJumped
+    | DiskLagged
+    | Settled
+)

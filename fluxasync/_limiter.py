@@ -2,8 +2,10 @@
 
 A slot stands for one active job at the server. Deciding is one synchronous pass, called on every
 arrival, every departure and every change; waiting is a future per waiter. Higher `priority` goes
-first, then arrival; a waiter whose model group is full does not hold up the others.
-It knows neither jobs nor models: who takes a lease says which group it counts for.
+first, then arrival; a waiter whose model group is full does not hold up the others. In trouble
+submissions go one at a time, until one is accepted: a herd never finds out what one can.
+It knows neither jobs nor models: who takes a lease says which group it counts for, and how its
+POST was answered.
 """
 
 from __future__ import annotations
@@ -12,15 +14,23 @@ import asyncio
 import math
 from bisect import insort
 from collections import Counter
+from collections.abc import Callable
 
 from attrs import frozen
 
 from ._breakers import Gate
 from ._config import Limits
+from ._discovery import Discovery
 
 #: leases granted in one turn of the loop. A thousand at once would be a thousand POSTs made in one
 #: breath, and as many answers read in another, while every timer waits.
 BURST = 16
+#: the group of every model without a limit of its own
+ACCOUNT = "account"
+#: active jobs to begin with, where the limit is to be found out (BFL docs: 24 an account)
+START = 24
+#: seconds after which a probe without an answer no longer holds up the next one
+PROBE_PATIENCE = 30.0
 
 
 @frozen(eq=False)
@@ -28,6 +38,8 @@ class Lease:
     """One slot, taken; identity matters, so equal leases are still two."""
 
     group: str
+    cap: int | None = None
+    episode: int = 0  #: push-backs seen when it was granted
 
 
 @frozen(eq=False)
@@ -42,20 +54,37 @@ class _Waiter:
 
 
 class Limiter:
-    """Hands out leases within `limits`; assign `limits` to change them while running."""
+    """Hands out leases within `limits`; assign `limits` to change them while running.
 
-    def __init__(self, limits: Limits) -> None:
+    `brake` is asked before each grant for seconds to wait: 0 lets go. `on_change(group, limit)`
+    is called when a limit that is being found out has changed.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        brake: Callable[[], float] = lambda: 0.0,
+        on_change: Callable[[str, int], None] = lambda group, limit: None,
+    ) -> None:
         self._limits = limits
+        self._brake = brake
+        self._on_change = on_change
+        self._found: dict[str, Discovery] = {}  # by group, when the limit is "auto"
         self._leases: set[Lease] = set()
+        self._unanswered: set[Lease] = set()  # their POSTs are under way
         self._by_group: Counter[str] = Counter()
         self._waiters: list[_Waiter] = []
         self._serial = 0
         self._paused_until = 0.0
+        self._probing = False
+        self._probe_at = 0.0
+        self._episode = 0
         self._last_grant = -math.inf
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<Limiter {self.in_flight}/{self._limits.in_flight}, {len(self._waiters)} waiting>"
+        return f"<Limiter {self.in_flight}/{self.slots}, {len(self._waiters)} waiting>"
 
     @property
     def in_flight(self) -> int:
@@ -63,8 +92,19 @@ class Limiter:
         return len(self._leases)
 
     @property
+    def slots(self) -> int:
+        """Jobs that may be in flight now."""
+        given = self._limits.in_flight
+        return self._discovery(ACCOUNT, None).limit if given == "auto" else given
+
+    @property
     def is_paused(self) -> bool:
         return self._paused_until > asyncio.get_running_loop().time()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether nothing may go yet: what is answered now was sent before the trouble."""
+        return self.is_paused or self._probe_at > asyncio.get_running_loop().time()
 
     @property
     def limits(self) -> Limits:
@@ -101,16 +141,50 @@ class Limiter:
 
     def count(self, group: str) -> Lease:
         """Return a lease for what is active at the server already, whatever the limits say."""
-        lease = Lease(group)
-        self._leases.add(lease)
-        self._by_group[group] += 1
-        return lease
+        return self._counted(Lease(group))
+
+    def accepted(self, lease: Lease) -> None:
+        """The lease's POST became a job: the trouble, if there was any, is over."""
+        self._unanswered.discard(lease)
+        if self._limits.in_flight == "auto":
+            for group, cap in self._counting(lease):
+                found = self._discovery(group, cap)
+                before = found.limit
+                is_wanted = self._taken(group) >= found.limit
+                found.accepted(active=self._active(group), is_wanted=is_wanted)
+                self._told(group, found, before)
+        self.clear()
+
+    def answered(self, lease: Lease) -> None:
+        """The lease's POST was answered, or given up, without becoming a job."""
+        self._unanswered.discard(lease)
+        if self._probing and self._waiters:
+            self._admit()
+
+    def crowded(self, lease: Lease) -> None:
+        """The lease's POST met a limit (429). One of several under way at the time counts."""
+        self._unanswered.discard(lease)
+        if self._limits.in_flight != "auto" or lease.episode < self._episode:
+            return
+        self._episode += 1
+        group, found = self._fullest(lease)
+        before = found.limit
+        found.crowded(active=self._active(group, without=lease))
+        self._told(group, found, before)
+
+    def troubled(self) -> None:
+        """The server failed: a limit that is being found out grows no further for now."""
+        for group, found in self._found.items():
+            before = found.limit
+            found.troubled()
+            self._told(group, found, before)
 
     def give(self, lease: Lease) -> None:
         """Give a slot back; a second time does nothing."""
         if lease not in self._leases:
             return
         self._leases.remove(lease)
+        self._unanswered.discard(lease)
         self._by_group[lease.group] -= 1
         if self._waiters:
             self._admit()
@@ -119,6 +193,53 @@ class Limiter:
         """Let no submission go for so many seconds from now; a longer pause stays."""
         until = asyncio.get_running_loop().time() + seconds
         self._paused_until = max(self._paused_until, until)
+
+    def probe(self, seconds: float) -> None:
+        """From so many seconds on let submissions go one at a time, until one is accepted."""
+        self._probing = True
+        until = asyncio.get_running_loop().time() + seconds
+        self._probe_at = max(self._probe_at, until)
+
+    def clear(self) -> None:
+        """The trouble is over: all may go that have slots, once a pause is."""
+        if self._probing:
+            self._probing, self._probe_at = False, 0.0
+            self._admit()
+
+    # --- the limit that is found out ------------------------------------------------------------
+
+    def _discovery(self, group: str, cap: int | None) -> Discovery:
+        if group not in self._found:
+            self._found[group] = Discovery(START if cap is None else cap)
+        return self._found[group]
+
+    @staticmethod
+    def _counting(lease: Lease) -> list[tuple[str, int | None]]:
+        """The limits that a lease counts for: its own group's, and the account's."""
+        own = [(lease.group, lease.cap)] if lease.cap is not None else []
+        return [*own, (ACCOUNT, None)]
+
+    def _fullest(self, lease: Lease) -> tuple[str, Discovery]:
+        """The limit that a 429 is about: nobody says, so the one that is used up the most."""
+        counting = [(group, self._discovery(group, cap)) for group, cap in self._counting(lease)]
+        return max(counting, key=lambda each: self._taken(each[0]) / each[1].limit)
+
+    def _taken(self, group: str) -> int:
+        return len(self._leases) if group == ACCOUNT else self._by_group[group]
+
+    def _active(self, group: str, *, without: Lease | None = None) -> int:
+        """Jobs that the server has accepted and that are not known to have ended."""
+        posting = sum(group in (ACCOUNT, lease.group) for lease in self._unanswered)
+        return self._taken(group) - posting - (without in self._leases)
+
+    def _told(self, group: str, found: Discovery, before: int) -> None:
+        if found.limit == before:
+            return
+        self._on_change(group, found.limit)
+        if found.limit > before and self._waiters:
+            self._admit()
+
+    # --- who goes next --------------------------------------------------------------------------
 
     def _leave(self, waiter: _Waiter) -> None:
         if waiter in self._waiters:
@@ -133,34 +254,52 @@ class Limiter:
         loop = asyncio.get_running_loop()
         held: list[_Waiter] = []
         granted = 0
-        while self._waiters and self.in_flight < self._limits.in_flight:
+        while self._waiters and self.in_flight < self.slots:
             if granted == BURST:
                 self._wake_at(loop.time())
                 break
-            earliest = self._earliest()
+            earliest = self._earliest(loop.time())
             if earliest > loop.time():
                 self._wake_at(earliest)
                 break
             waiter = self._waiters.pop(0)
             if waiter.future.done():
                 continue
-            if waiter.cap is not None and self._by_group[waiter.group] >= waiter.cap:
+            if self._is_full(waiter):
                 held.append(waiter)
                 continue
             self._grant(waiter, loop.time())
             granted += 1
         self._waiters[:0] = held
 
-    def _earliest(self) -> float:
-        """The loop time before which the pause and the rate let nothing go."""
-        if self._limits.rate is None:
-            return self._paused_until
-        return max(self._paused_until, self._last_grant + 1 / self._limits.rate)
+    def _is_full(self, waiter: _Waiter) -> bool:
+        if waiter.cap is None:
+            return False
+        is_auto = self._limits.in_flight == "auto"
+        cap = self._discovery(waiter.group, waiter.cap).limit if is_auto else waiter.cap
+        return self._by_group[waiter.group] >= cap
+
+    def _earliest(self, now: float) -> float:
+        """The loop time before which pause, rate, brake and trouble let nothing go."""
+        earliest = self._paused_until
+        if self._limits.rate is not None:
+            earliest = max(earliest, self._last_grant + 1 / self._limits.rate)
+        if self._probing:
+            earliest = max(earliest, self._probe_at)
+            if self._unanswered:
+                earliest = max(earliest, self._last_grant + PROBE_PATIENCE)
+        return max(earliest, now + self._brake())
 
     def _grant(self, waiter: _Waiter, now: float) -> None:
-        lease = self.count(waiter.group)
+        lease = self._counted(Lease(waiter.group, waiter.cap, self._episode))
+        self._unanswered.add(lease)
         self._last_grant = now
         waiter.future.set_result(lease)
+
+    def _counted(self, lease: Lease) -> Lease:
+        self._leases.add(lease)
+        self._by_group[lease.group] += 1
+        return lease
 
     def _wake_at(self, when: float) -> None:
         if self._timer is not None:

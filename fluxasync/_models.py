@@ -272,6 +272,8 @@ class Refused:
     verdict: Verdict
     error: FluxError
     retry_after: float | None = None  #: seconds, as the server said it
+    status: int | None = None  #: HTTP status; None = no answer came
+    is_final: bool = False  #: waiting cannot help, or has taken too long
 
 
 @frozen(kw_only=True)
@@ -293,6 +295,7 @@ class Ready:
     seed: int | None = None  #: the one used, as the provider said
     prompt: str | None = None  #: the prompt used; an upsampled one where that is on
     generate_seconds: float | None = None  #: the provider's own duration
+    seen: float | None = None  #: loop time at which the provider said so
     watch_seconds: float | None = None  #: from the submit's answer until this was seen
     polls: int = 0
 
@@ -417,8 +420,11 @@ class Transport(Protocol):
     async def send(self, call: Call) -> Reply:
         """Send the call and read its answer whole, up to a cap."""
 
-    def stream(self, url: str, *, timeout: float) -> AbstractAsyncContextManager[Download]:
-        """Fetch a URL byte-exact, without credentials, cookies or redirects."""
+    def stream(
+        self, url: str, *, timeout: float, headers: Mapping[str, str] | None = None
+    ) -> AbstractAsyncContextManager[Download]:
+        """Fetch a URL byte-exact, without credentials, cookies or redirects. `headers` are given
+        only to ask for the rest of an image whose transfer broke."""
 
     async def aclose(self) -> None: ...
 

@@ -228,6 +228,11 @@ class Purse:
         self._take(price)
         self.spent += amount
 
+    def correct(self, price: Decimal | None, cost: Decimal) -> None:
+        """Replace a price that was charged by the cost, which some providers echo only later."""
+        if cost.is_finite() and cost >= 0:
+            self.spent += cost.quantize(_GRAIN) - (price or _ZERO)
+
     def doubt(self, price: Decimal | None) -> None:
         """Keep a reservation for good: it may have been charged."""
         self._take(price)

@@ -166,6 +166,27 @@ def encode_poll(job: Job, provider: Provider, key: Secret | None, *, timeout: fl
     return Call(method="GET", url=url, headers=provider.auth(key), timeout=timeout)
 
 
+def encode_credits(provider: Provider, key: Secret | None, *, timeout: float) -> Call | None:
+    """Return the GET that asks for the account's balance; None where there is no such address."""
+    url = provider.credits_url()
+    if url is None:
+        return None
+    return Call(method="GET", url=url, headers=provider.auth(key), timeout=timeout)
+
+
+def decode_credits(reply: Reply) -> Decimal:
+    """Return the balance in the provider's credits. Raises AuthenticationError, or TransportError
+    for an answer that tells none."""
+    answer = read_object(reply.body)
+    credits = None if answer is None else _number(answer.get("credits"))
+    if reply.status == 200 and credits is not None:
+        return round(Decimal(repr(credits)), 6)
+    message = vendor_message(reply, answer)
+    if reply.status in {401, 403}:
+        raise AuthenticationError(f"the key was refused: {message}", status=reply.status)
+    raise TransportError(f"HTTP {reply.status} and no balance: {message}", sent=True)
+
+
 def decode_submit(reply: Reply, request: ImageRequest, provider: Provider) -> Job | Refused:
     """Read the answer of a POST."""
     answer = read_object(reply.body)
@@ -193,7 +214,7 @@ def decode_submit(reply: Reply, request: ImageRequest, provider: Provider) -> Jo
         )
     else:
         error = _refusal(reply, message, wait, verdict)
-    return Refused(verdict=verdict, error=error, retry_after=wait)
+    return Refused(verdict=verdict, error=error, retry_after=wait, status=reply.status)
 
 
 def decode_poll(reply: Reply, job: Job, provider: Provider, *, now: float) -> News:
@@ -320,6 +341,7 @@ def _ready(
     return Ready(
         job=job,
         url=sample,
+        seen=now,
         deadline=now + _url_life(sample, reply.headers.get("date")),
         seed=seed if isinstance(seed, int) else None,
         prompt=prompt if isinstance(prompt, str) else None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import random
 from collections.abc import Callable, Mapping
@@ -16,13 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from attrs import evolve
 
-from ._breakers import Gate
+from ._breakers import Gate, Network
 from ._catalog import checked, find
 from ._config import Budget, Limits, Polling, Retry, Timeouts
+from ._dog import Dog
 from ._errors import (
     AuthenticationError,
     ConfigError,
@@ -31,7 +33,7 @@ from ._errors import (
     JobError,
     TransportError,
 )
-from ._events import Event, JobReady
+from ._events import ClockJumped, Event, JobReady, LoopLagged
 from ._fetch import Fetch
 from ._inputs import resolve
 from ._ledgers import ForgetfulLedger
@@ -48,6 +50,7 @@ from ._models import (
     Stored,
     Transport,
 )
+from ._permits import Permits
 from ._protocol import Missing, News, Unclear, is_known
 from ._providers import Provider, choose
 from ._rows import request_from
@@ -60,6 +63,8 @@ from ._wire import Wire, now
 
 logger = logging.getLogger("fluxasync")
 
+#: seconds of a blocked loop after which pooled connections count as dead
+LONG_LAG = 5.0
 #: threads for image inputs and single files; a batch's sink has its own
 DISK_THREADS = 2
 
@@ -78,7 +83,8 @@ class FluxSession:
         base_url: another address of the same wire shape; may carry a path prefix. A loopback
             address needs no key.
         limits, retry, polling, timeouts, budget: see the classes; `limits=24` is 24 jobs in
-            flight, `budget="5.00"` a cap in US dollars.
+            flight, `limits="auto"` as many as the account allows, `budget="5.00"` a cap in US
+            dollars.
         transport: what does HTTP, for tests; None is aiohttp.
         on_event: called synchronously with every event; what it raises is logged once.
 
@@ -91,7 +97,7 @@ class FluxSession:
         *,
         api_key: str | None = None,
         base_url: str | None = None,
-        limits: Limits | int | None = None,
+        limits: Limits | int | Literal["auto"] | None = None,
         retry: Retry | None = None,
         polling: Polling | float | None = None,
         timeouts: Timeouts | None = None,
@@ -105,12 +111,25 @@ class FluxSession:
         self.timeouts = timeouts or Timeouts()
         self._transport_given = transport
         self._on_event = on_event
+        self._dice = random.Random()  # noqa: S311 — jitter, not secrets; all of a session's
+        self._network = Network()
+        self._permits = Permits(lambda: self.limits, active=lambda: self.in_flight)
         self._submits = Submits(
-            limits=Limits.of(limits), max_cost=Budget.of(budget).max_cost, emit=self.emit
+            limits=Limits.of(limits),
+            max_cost=Budget.of(budget).max_cost,
+            emit=self.emit,
+            network=self._network,
+            brake=self._permits.brake,
+            dice=self._dice,
         )
-        self._downloads = asyncio.Semaphore(self.limits.downloads)
+        self._dog = Dog(
+            self._barked,
+            is_busy=lambda: bool(self.in_flight) or not self._permits.is_idle,
+            longest_store=lambda: self._permits.longest_store(now()),
+        )
+        self._woke_at = -math.inf
+        self._pools: AiohttpTransport | None = None
         self._schedules = Schedules()
-        self._dice = random.Random()  # noqa: S311 — jitter, not secrets
         self._warned: set[str] = set()
         self._stack: AsyncExitStack | None = None
 
@@ -134,10 +153,12 @@ class FluxSession:
             return self._transport_given
         loopback = self._provider.is_loopback
         transport = AiohttpTransport(timeouts=self.timeouts, allow_loopback=loopback)
-        return await stack.enter_async_context(transport)
+        self._pools = await stack.enter_async_context(transport)
+        return self._pools
 
     async def __aexit__(self, *exc_info: object) -> None:
         stack, self._stack = self._stack, None
+        self._dog.stop()
         try:
             await self._submits.finish()
         finally:
@@ -160,19 +181,19 @@ class FluxSession:
         return self._submits.limiter.limits
 
     @limits.setter
-    def limits(self, limits: Limits | int) -> None:
-        limits = Limits.of(limits)
-        more = limits.downloads - self.limits.downloads
-        if more < 0:  # downloads under way end on the places they have
-            self._downloads = asyncio.Semaphore(limits.downloads)
-        for _ in range(more):
-            self._downloads.release()
-        self._submits.limiter.limits = limits
+    def limits(self, limits: Limits | int | Literal["auto"]) -> None:
+        self._submits.limiter.limits = Limits.of(limits)
+        self._permits.refresh()
 
     @property
     def in_flight(self) -> int:
         """Active jobs, as far as the server has said, and POSTs under way."""
         return self._submits.limiter.in_flight
+
+    @property
+    def slots(self) -> int:
+        """Jobs that may be in flight: `limits.in_flight`, or under "auto" what was found so far."""
+        return self._submits.limiter.slots
 
     @property
     def unclaimed(self) -> tuple[Job, ...]:
@@ -195,6 +216,12 @@ class FluxSession:
     async def settled(self) -> None:
         """Wait for the POSTs under way now, so that what they are recorded in may close."""
         await self._submits.settled()
+
+    async def credits(self) -> Decimal | None:
+        """Ask for the account's balance, in the provider's credits (BFL: US$0.01 each); None where
+        the provider does not tell it. Raises AuthenticationError and TransportError."""
+        self._check_open()
+        return await self._wire.credits()
 
     async def generate(
         self,
@@ -239,6 +266,7 @@ class FluxSession:
         job may have been charged. Higher `priority` goes first.
         """
         request = await self._prepared(request)
+        self._dog.wake()
         return await self._submits.submit(
             Submission(
                 request=request,
@@ -272,6 +300,7 @@ class FluxSession:
         seconds. A failed poll decides nothing. The job's slot is free when this returns.
         """
         self._check_open()
+        self._dog.wake()
         self._submits.adopt(job, seconds=self.timeouts.job)
         watch = Watch(
             job,
@@ -288,10 +317,12 @@ class FluxSession:
         step: Ready | float = watch.first(now(), dice=self._dice.random())
         try:
             while not isinstance(step, Ready):
-                await asyncio.sleep(step)
+                await self._network.sleep(step, dice=self._dice.random())
                 await self._polling_turn()
                 asked = now()
                 news = await self._ask(job)
+                if self._network.is_down:  # an outage decides nothing, however long it is
+                    watch.deadline = max(watch.deadline, now() + self.retry.not_found_grace)
                 step = watch.decide(news, now(), asked=asked, dice=self._dice.random())
         except asyncio.CancelledError:
             self._submits.hold(job)
@@ -314,11 +345,23 @@ class FluxSession:
         A dead URL is asked for afresh once. Raises DownloadError (Expired) and SinkError.
         """
         sink = self._sink(to)
-        async with self._downloads:
+        self._dog.wake()
+        async with self._permits.take(ready.deadline) as permit:
             began = now()
-            fetch = Fetch(self._wire, self._ask, sink, self.retry, self.limits.max_image_bytes)
+            fetch = Fetch(
+                self._wire,
+                self._ask,
+                sink,
+                self.retry,
+                self.limits.max_image_bytes,
+                permit=permit,
+                network=self._network,
+                dice=self._dice,
+                woke_at=lambda: self._woke_at,
+            )
             ready, stored = await fetch.run(ready)
             took = now() - began
+            self._permits.landed(stored.size)
         return _saved(ready, stored, download_seconds=took)
 
     async def collect(self, job: Job, *, to: str | os.PathLike[str] | Sink | None = None) -> Saved:
@@ -353,12 +396,31 @@ class FluxSession:
 
     async def _ask(self, job: Job) -> News:
         news = await self._wire.ask(job)
+        if isinstance(news, Unclear) and not news.status:
+            self._network.unanswered()
+        else:
+            self._submits.answered()
         match news:
-            case Ready() | JobError():
+            case Ready(job=known):
+                self._submits.release(job)
+                if job.cost is None:
+                    await self._submits.correct(known, job.price)
+            case JobError():
                 self._submits.release(job)
             case Pending() if not is_known(news.status):
                 self._warn_once(f"unknown status {news.status!r}: taken as still running")
         return news
+
+    def _barked(self, event: Event) -> None:
+        """After a sleep, or a long stop, what was known of the outside is old."""
+        self.emit(event)
+        if isinstance(event, ClockJumped):
+            self._woke_at = now()
+        elif not (isinstance(event, LoopLagged) and event.seconds > LONG_LAG):
+            return
+        if self._pools is not None:
+            self._pools.renew()
+        self._network.wake()
 
     def _sink(self, to: str | os.PathLike[str] | Sink | None) -> Sink:
         limit = self.limits.max_image_bytes

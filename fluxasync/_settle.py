@@ -110,7 +110,7 @@ class Settle:
             self._end(error)
             return None
         except FluxError as error:
-            if self._session.ends_run(error):
+            if error is self._gate.error or self._session.ends_run(error):
                 self._end(error)
                 return None
             accepted = paid[-1] if paid else None

@@ -4,7 +4,7 @@ Intent → POST → record runs as a task of its own: from its first byte it may
 cancelled caller leaves at once while the answer is still read and recorded. A slot is taken in
 `submit`; it is given back in `release`, when a poll has seen the job's end, or by a timer when
 nobody asks any more. The one retry loop of the submit phase is here: push-back and outages pause
-every submission, because they are never one request's own.
+every submission, because they are never one request's own; what they mean is `_trouble`'s to say.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from decimal import Decimal
 
 from attrs import evolve, frozen
 
-from ._breakers import Gate, ends_run, is_lasting
+from ._breakers import Gate, Network, ends_run
 from ._catalog import find
 from ._config import Limits, Retry
-from ._errors import BudgetExceeded, FluxError, TransportError
-from ._events import Event, JobSubmitted, Paused, Resumed
+from ._errors import BudgetExceeded, FluxError, RateLimited, ServerError, TransportError
+from ._events import Event, JobSubmitted, LimitChanged, Paused, Resumed
 from ._inputs import wire_images
-from ._limiter import Lease, Limiter
+from ._limiter import ACCOUNT, Lease, Limiter
 from ._models import ImageRequest, Job, Ledger, Refused, Verdict
 from ._money import Purse, price
-from ._schedule import retry_delay
+from ._trouble import Over, Trouble, Wait
 from ._wire import Wire, now
 
 logger = logging.getLogger("fluxasync")
@@ -38,7 +38,7 @@ UNKNOWN_TYPICAL = 6.0
 #: what a p90 duration is to a typical one (log-normal, sigma 0.35): a slot nobody watches is
 #: held that long, because the server still counts its job
 P90_SHARE = 1.6
-#: job ids remembered to notice one that comes twice
+#: job ids remembered to notice one that comes twice, and costs that do
 RECENT_IDS = 10_000
 
 
@@ -74,20 +74,24 @@ class Submits:
         limits: Limits,
         max_cost: Decimal | None,
         emit: Callable[[Event], None],
+        network: Network,
+        brake: Callable[[], float],
+        dice: random.Random,
     ) -> None:
-        self.limiter = Limiter(limits)
+        self.limiter = Limiter(limits, brake=brake, on_change=self._limit_changed)
         self.gate = Gate()
         self.purse = Purse(max_cost)
         self.unclaimed: dict[str, Job] = {}
         self._emit = emit
-        self._dice = random.Random()  # noqa: S311 — jitter, not secrets
+        self._network = network
+        self._dice = dice
+        self._trouble = Trouble()
         self._tasks: set[asyncio.Task[Job | Refused]] = set()
         self._held: dict[str, _Held] = {}
         self._recent_ids: dict[str, None] = {}
+        self._corrected: dict[str, None] = {}
         self._refunds = asyncio.Condition()
         self._key_worked = False
-        self._trouble_since: float | None = None  #: first refusal since a job was accepted
-        self._episodes = 0
 
     async def submit(self, submission: Submission) -> Job:
         """Wait for a slot, POST, and wait out push-back; see `FluxSession.submit`."""
@@ -98,9 +102,7 @@ class Submits:
             answer = await self._owned(self._post(submission, lease))
             if isinstance(answer, Job):
                 return answer
-            if answer.verdict in {Verdict.REJECTED, Verdict.AMBIGUOUS}:
-                raise answer.error
-            if self._is_over(answer.error, submission.retry):
+            if answer.verdict in {Verdict.REJECTED, Verdict.AMBIGUOUS} or answer.is_final:
                 raise answer.error
 
     def adopt(self, job: Job, *, seconds: float) -> None:
@@ -139,6 +141,20 @@ class Submits:
                 job.job_id,
                 job.polling_url,
             )
+
+    async def correct(self, job: Job, price: Decimal | None) -> None:
+        """Count what a job has cost instead of its price, told only with its end; once."""
+        if job.cost is None or price is None or job.job_id in self._corrected:
+            return
+        _remember(self._corrected, job.job_id)
+        self.purse.correct(price, job.cost)
+        async with self._refunds:
+            self._refunds.notify_all()
+
+    def answered(self) -> None:
+        """Something was answered: if nothing was before, submissions need not wait for a probe."""
+        if self._network.answered():
+            self.limiter.clear()
 
     def end_if_hopeless(self, error: FluxError) -> None:
         """Shut the gate where no further submission can succeed after this error."""
@@ -201,12 +217,14 @@ class Submits:
                 await self._account(None, cost)
                 raise
             answer = self._unique(await submission.wire.submit(request, images), cost)
-            self._place(answer, lease, submission)
+            answer = self._place(answer, lease, submission)
             await self._account(answer, cost)
             await ledger.answered(request, answer)
         except BaseException:
             if answer is None:
                 self.limiter.give(lease)
+                # a probe that was never sent must not hold up the next one
+                self.limiter.answered(lease)
             elif isinstance(answer, Job):
                 self.leave(answer)  # paid, and its caller will not be told of it
             raise
@@ -217,62 +235,91 @@ class Submits:
             return answer
         if answer.job_id in self._recent_ids:
             repeated = TransportError("the server gave the id of another job", sent=True)
-            return Refused(verdict=Verdict.AMBIGUOUS, error=repeated)
-        self._recent_ids[answer.job_id] = None
-        if len(self._recent_ids) > RECENT_IDS:
-            del self._recent_ids[next(iter(self._recent_ids))]
+            return Refused(verdict=Verdict.AMBIGUOUS, error=repeated, status=200)
+        _remember(self._recent_ids, answer.job_id)
         return evolve(answer, price=cost)
 
-    def _place(self, answer: Job | Refused, lease: Lease, submission: Submission) -> None:
-        """Keep the slot for what the server counts, give it back for what it does not."""
+    def _place(self, answer: Job | Refused, lease: Lease, submission: Submission) -> Job | Refused:
+        """Keep the slot for what the server counts, give it back for what it does not; judge what
+        the answer means for other submissions before the next one in line can run into it."""
+        self._hear(answer)
         if isinstance(answer, Job):
             # whoever never asks again still frees the slot once the job cannot be running
             self._keep(answer, lease, seconds=submission.job_timeout, accepted=now())
-            self._accepted(answer)
-        elif answer.verdict is Verdict.AMBIGUOUS:
-            seconds = P90_SHARE * typical_seconds(submission.request.model)
-            asyncio.get_running_loop().call_later(seconds, self.limiter.give, lease)
+            self._accepted(answer, lease, submission.gate)
+            return answer
+        if answer.verdict is Verdict.AMBIGUOUS:
+            self._lost(answer, lease, submission)
+            return answer
+        if answer.verdict is Verdict.REJECTED:
+            self._trouble.rejected()
+            submission.gate.rejected(answer.error)
         else:
-            if answer.verdict is not Verdict.REJECTED:
-                # before the slot goes on: the next in line must not run into the same wall
-                self._obey(answer, submission.retry)
-            self.limiter.give(lease)
+            answer = self._refused(answer, lease, submission.retry)
+        self.limiter.answered(lease)
+        self.limiter.give(lease)
+        return answer
+
+    def _hear(self, answer: Job | Refused) -> None:
+        if isinstance(answer, Refused) and answer.status is None:
+            self._network.unanswered()
+        else:
+            self.answered()
 
     def _keep(self, job: Job, lease: Lease, *, seconds: float, accepted: float | None) -> None:
         timer = asyncio.get_running_loop().call_later(seconds, self.release, job)
         self._held[job.job_id] = _Held(lease, timer, accepted)
 
-    def _accepted(self, job: Job) -> None:
+    def _accepted(self, job: Job, lease: Lease, gate: Gate) -> None:
         self._key_worked = True
-        if self._trouble_since is not None:
-            self._trouble_since, self._episodes = None, 0
+        gate.accepted()
+        if self._trouble.accepted():
             self._emit(Resumed())
+        self.limiter.accepted(lease)
         self._emit(JobSubmitted(job=job, in_flight=self.limiter.in_flight))
 
-    def _obey(self, refused: Refused, retry: Retry) -> None:
-        """Pause all submissions, or shut the gate when waiting cannot help. Refusals that arrive
+    def _refused(self, answer: Refused, lease: Lease, retry: Retry) -> Refused:
+        """Pause all submissions, or end them where waiting cannot help. Refusals that arrive
         within a pause belong to its episode: they do not make the next one longer."""
-        if self._trouble_since is None:
-            self._trouble_since = now()
-        if self._is_over(refused.error, retry):
-            self.end_if_hopeless(refused.error)
-            return
-        self._episodes += not self.limiter.is_paused
-        delay = refused.retry_after
-        if delay is None:
-            delay = retry_delay(
-                self._episodes,
-                initial=retry.initial,
-                maximum=retry.maximum,
-                dice=self._dice.random(),
-            )
-        self.limiter.pause(delay)
-        self._emit(Paused(seconds=delay, reason=str(refused.error)))
+        if isinstance(answer.error, RateLimited):
+            self.limiter.crowded(lease)
+        elif isinstance(answer.error, ServerError):
+            self.limiter.troubled()
+        judged = self._trouble.refused(
+            answer,
+            retry,
+            now=now(),
+            dice=self._dice.random(),
+            first=not self.limiter.is_waiting,
+            reached=self._network.has_answered,
+        )
+        if isinstance(judged, Over):
+            self.end_if_hopeless(judged.error)
+            return evolve(answer, is_final=True)
+        self._wait(judged)
+        return answer
 
-    def _is_over(self, error: FluxError, retry: Retry) -> bool:
-        """Waiting cannot help, or patience has run out."""
-        since = self._trouble_since
-        return is_lasting(error) or (since is not None and now() - since > retry.patience)
+    def _lost(self, answer: Refused, lease: Lease, submission: Submission) -> None:
+        seconds = P90_SHARE * typical_seconds(submission.request.model)
+        asyncio.get_running_loop().call_later(seconds, self.limiter.give, lease)
+        if not self.limiter.is_waiting:  # those under way when a streak was noticed are part of it
+            judged = self._trouble.lost(
+                answer, submission.retry, now=now(), dice=self._dice.random()
+            )
+            if isinstance(judged, Wait):
+                self._wait(judged)
+            elif judged is not None and submission.gate.is_own:
+                submission.gate.shut(judged.error)
+        self.limiter.answered(lease)
+
+    def _wait(self, wait: Wait) -> None:
+        if wait.is_told:
+            self.limiter.pause(wait.seconds)
+        self.limiter.probe(wait.seconds)
+        self._emit(Paused(seconds=wait.seconds, reason=wait.reason))
+
+    def _limit_changed(self, group: str, limit: int) -> None:
+        self._emit(LimitChanged(group=group, limit=limit))
 
     async def _reserve(self, cost: Decimal | None) -> None:
         """Take the price out of the budget before the POST; wait where a POST under way may still
@@ -317,4 +364,11 @@ def size_class(job: Job) -> int | None:
 
 def _group(model: str) -> tuple[str, int | None]:
     known = find(model)
-    return ("account", None) if known is None else (known.group, known.active_limit)
+    return (ACCOUNT, None) if known is None else (known.group, known.active_limit)
+
+
+def _remember(ids: dict[str, None], job_id: str) -> None:
+    """Keep an id among the latest ones."""
+    ids[job_id] = None
+    if len(ids) > RECENT_IDS:
+        del ids[next(iter(ids))]

@@ -29,6 +29,7 @@ from yarl import URL
 from . import __version__
 from ._addresses import is_loopback_address, private_address
 from ._config import Timeouts
+from ._deadline import deadline
 from ._errors import FluxError, TransportError
 from ._models import Call, Reply
 
@@ -55,6 +56,12 @@ class AiohttpTransport:
         self._open: list[aiohttp.ClientSession] = []
 
     async def __aenter__(self) -> Self:
+        self.renew()
+        return self
+
+    def renew(self) -> None:
+        """Use fresh connections from now on: after a sleep the pooled ones are dead, and a POST
+        on one would be in doubt. Calls under way keep theirs."""
         keepalive = self._timeouts.keepalive
         pool: dict[str, Any] = (
             {"keepalive_timeout": keepalive} if keepalive else {"force_close": True}
@@ -63,7 +70,6 @@ class AiohttpTransport:
         self._submits = self._session(limit=0, traced=True, **pool)
         self._polls = self._session(limit=POLL_CONNECTIONS, keepalive_timeout=10)
         self._downloads = self._session(limit=0, limit_per_host=0, socket_factory=self._guarded)
-        return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
@@ -79,7 +85,7 @@ class AiohttpTransport:
         trace = SimpleNamespace(sent=call.method != "POST")
         with _mapped_errors(trace):
             async with (
-                asyncio.timeout(call.timeout),
+                deadline(call.timeout),
                 session.request(
                     call.method,
                     URL(call.url, encoded=True),
@@ -93,25 +99,29 @@ class AiohttpTransport:
         return Reply(status=response.status, headers=_lowered(response), body=body)
 
     @asynccontextmanager
-    async def stream(self, url: str, *, timeout: float) -> AsyncIterator[AiohttpDownload]:
+    async def stream(
+        self, url: str, *, timeout: float, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[AiohttpDownload]:
         """Fetch a URL byte-exact, without credentials or cookies. At most three redirects are
         followed, each to a URL that would have been allowed itself. Raises TransportError."""
-        deadline = asyncio.timeout(timeout)
+        limit: asyncio.Timeout | None = None
         try:
-            async with deadline:
+            async with deadline(timeout) as limit:
                 with _mapped_errors(_SENT):
-                    response = await self._opened(url)
+                    response = await self._opened(url, headers)
                 async with response:
                     yield AiohttpDownload(response)  # what the caller raises here is not ours
         except TimeoutError:
-            if not deadline.expired():
+            if limit is None or not limit.expired():
                 raise
             raise TransportError("no whole answer in time", sent=True) from None
 
-    async def _opened(self, url: str) -> ClientResponse:
+    async def _opened(self, url: str, headers: Mapping[str, str] | None) -> ClientResponse:
         for _ in range(MAX_REDIRECTS + 1):
             check_url(url, allow_loopback=self._allow_loopback)
-            response = await self._downloads.get(URL(url, encoded=True), allow_redirects=False)
+            response = await self._downloads.get(
+                URL(url, encoded=True), allow_redirects=False, headers=headers
+            )
             target = response.headers.get("Location")
             if not (300 <= response.status < 400 and target):
                 return response

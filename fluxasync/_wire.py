@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 
 from attrs import evolve, frozen
 
@@ -20,8 +21,10 @@ from ._protocol import (
     Phase,
     Unclear,
     classify,
+    decode_credits,
     decode_poll,
     decode_submit,
+    encode_credits,
     encode_poll,
     encode_submit,
 )
@@ -62,6 +65,11 @@ class Wire:
         except TransportError as error:
             return Unclear(reason=str(error), status=0)
         return decode_poll(reply, job, self.provider, now=now())
+
+    async def credits(self) -> Decimal | None:
+        """Ask for the account's balance; None where the provider has no such address."""
+        call = encode_credits(self.provider, self.key, timeout=self.timeouts().poll)
+        return None if call is None else decode_credits(await self._send(call))
 
     async def _send(self, call: Call) -> Reply:
         reply = await self.transport.send(call)

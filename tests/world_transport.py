@@ -52,7 +52,9 @@ class WorldTransport:
         return Reply(status=answer.status, headers=_lowered(answer), body=answer.body)
 
     @asynccontextmanager
-    async def stream(self, url: str, *, timeout: float) -> AsyncIterator[WorldDownload]:
+    async def stream(
+        self, url: str, *, timeout: float, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[WorldDownload]:
         check_url(url, allow_loopback=True)
         origin, path_query = url[: len(DELIVERY)], url[len(DELIVERY) :]
         if origin != DELIVERY:
@@ -61,7 +63,7 @@ class WorldTransport:
             async with asyncio.timeout(timeout):
                 await asyncio.sleep(self._leg)
                 now = asyncio.get_running_loop().time()
-                answer = self.world.deliver(now, path_query=path_query, headers={})
+                answer = self.world.deliver(now, path_query=path_query, headers=headers or {})
                 await asyncio.sleep(answer.delay + self._leg)
                 if answer.drop in {"close", "reset"}:
                     raise TransportError("the connection broke", sent=True)
@@ -77,6 +79,8 @@ class WorldTransport:
             name = parts.path.removeprefix(prefix)
             if origin not in {ORIGIN, REGION} or name == parts.path or "/" in name:
                 continue
+            if call.method == "GET" and name == "credits" and dialect == "bfl":
+                return self.world.credits(now, call.headers)
             if call.method == "GET" and name == "get_result":
                 return self.world.poll(
                     now,

@@ -7,7 +7,6 @@ fault that a run survives strikes one in twenty; what must hold, holds for any s
 from __future__ import annotations
 
 import asyncio
-import random
 from hashlib import sha256
 
 import pytest
@@ -69,7 +68,7 @@ async def simulated(
         transport=WorldTransport(world, round_trip=0.1),
         on_event=events.append,
     )
-    _seed(flux, scenario.seed)
+    flux._dice.seed(scenario.seed)  # nothing public does: only a simulation should want it
     async with flux, Batch(flux, wishes(count), sink=MemorySink(), ledger=ledger) as batch:
         outcomes = [outcome async for outcome in batch]
     return History(
@@ -80,13 +79,6 @@ async def simulated(
         summary=batch.summary,
         seconds=asyncio.get_running_loop().time() - began,
     )
-
-
-def _seed(flux: FluxSession, seed: int) -> None:
-    """Seed the jitter: nothing public does, because nobody but a simulation should want it."""
-    random.seed(seed)
-    flux._dice.seed(seed)
-    flux._submits._dice.seed(seed)
 
 
 @pytest.mark.parametrize(
