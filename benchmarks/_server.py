@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from ast import literal_eval
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,9 +38,8 @@ async def serve(scenario: Scenario) -> None:
         await loop.run_in_executor(None, sys.stdin.read)
 
 
-def _scenario(arguments: list[str]) -> Scenario:
-    from ast import literal_eval
-
+def read_scenario(arguments: list[str]) -> Scenario:
+    """Read NAME=VALUE arguments, as written by `repr`."""
     pairs = (argument.split("=", 1) for argument in arguments)
     return Scenario(**{name: literal_eval(value) for name, value in pairs})
 
@@ -48,6 +48,6 @@ if __name__ == "__main__":
     try:
         import uvloop
     except ImportError:
-        asyncio.run(serve(_scenario(sys.argv[1:])))
+        asyncio.run(serve(read_scenario(sys.argv[1:])))
     else:
-        uvloop.run(serve(_scenario(sys.argv[1:])))
+        uvloop.run(serve(read_scenario(sys.argv[1:])))

@@ -9,51 +9,53 @@ from __future__ import annotations
 
 from math import exp, inf
 
-#: seconds in which a widening is forgotten, e-fold
-RELAXES_IN = 30.0
-#: for a 429, and for polls that queue for their turn
-WIDER, LITTLE_WIDER = 1.5, 1.15
-MOST = 64.0
-#: seconds between two widenings: refusals of one moment are one
+#: a 429 widens by this, and it is forgotten in so many seconds, e-fold
+WIDER, RELAXES_IN = 1.5, 30.0
+#: seconds between two such widenings: refusals of one moment are one
 EPISODE = 1.0
-#: seconds for which a poll may wait its turn before all are widened
-QUEUE = 0.05
+#: polls that may stand in line for their turn before all are widened: polls come by chance, so
+#: some stand in line at any rate that is used well
+QUEUE = 2.0
+#: how much a turn changes the stretch for each poll too many in line, or for a line that is short
+GAIN = 0.01
+MOST = 64.0
 
 
 class Pace:
     """One session's polls; `now` is the loop's time."""
 
     def __init__(self) -> None:
-        self._stretch = 1.0
+        self._crowding = 1.0  #: for the rate
+        self._pressure = 1.0  #: from 429s, as of `_as_of`
         self._as_of = -inf
-        self._widened_at = -inf
+        self._pushed_at = -inf
         self._free_at = -inf
 
     def __repr__(self) -> str:
-        return f"<Pace ×{self._stretch:.2f}>"
+        return f"<Pace ×{self._crowding * self._pressure:.2f}>"
 
     def stretch(self, now: float) -> float:
         """Return by how much every step between polls is longer than planned, 1 or more."""
-        if self._stretch > 1:
-            self._stretch = 1 + (self._stretch - 1) * exp((self._as_of - now) / RELAXES_IN)
+        if self._pressure > 1:
+            faded = exp((self._as_of - now) / RELAXES_IN)
+            self._pressure = 1 + (self._pressure - 1) * faded
         self._as_of = now
-        return self._stretch
+        return min(self._crowding * self._pressure, MOST)
 
     def turn(self, now: float, max_rate: float | None) -> float:
         """Take the next turn to poll and return the seconds until it, 0 without a rate."""
         if max_rate is None:
+            self._crowding = 1.0
             return 0.0
         wait = max(self._free_at - now, 0.0)
         self._free_at = now + wait + 1 / max_rate
-        if wait > QUEUE:
-            self._widen(now, LITTLE_WIDER)
+        line = min(max(wait * max_rate - QUEUE, -1.0), 4.0)
+        self._crowding = min(max(self._crowding * (1 + GAIN * line), 1.0), MOST)
         return wait
 
     def pushed_back(self, now: float) -> None:
         """A poll was refused as one too many."""
-        self._widen(now, WIDER)
-
-    def _widen(self, now: float, factor: float) -> None:
-        if now - self._widened_at >= EPISODE:
-            self._stretch = min(self.stretch(now) * factor, MOST)
-            self._widened_at = now
+        if now - self._pushed_at >= EPISODE:
+            self.stretch(now)
+            self._pressure = min(self._pressure * WIDER, MOST)
+            self._pushed_at = now

@@ -212,6 +212,9 @@ def test_polls_that_queue_widen_all_schedules() -> None:
     for tick in range(200):
         pace.turn(tick / 10, 5.0)
     assert pace.stretch(20.0) > 1.5
+    for tick in range(1000):
+        pace.turn(100 + tick, 5.0)
+    assert pace.stretch(1100.0) == 1.0  # forgotten when nobody stands in line
 
 
 def test_push_back_on_polls_widens_and_is_forgotten() -> None:
