@@ -1,0 +1,144 @@
+"""How full are the slots, and what does that cost in polls?
+
+    python -m benchmarks.slots [--rounds 5] [--images 300] [--only NAME …] [--told]
+
+A server in another process allows 24 active jobs, hard. Jobs take log-normal times (mean 2 s, cv
+0.2), images have 256 KB. In one round every contender gets the same durations, and the order
+alternates. Utilisation = Σ durations ÷ (slots × makespan), by the server's clock, from the first
+acceptance to the last end seen. The bound is what is left of the slots when every end is seen at
+once: it is below 1 because the last jobs leave slots empty. The server tells neither progress nor
+durations, unless `--told`: what ours knows, it learned from its polls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import urllib.request
+from collections import defaultdict
+from heapq import heapify, heapreplace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from benchmarks._dialects import bilingual
+from benchmarks._pollers import CONTENDERS, Task, measure
+from fluxasync.simulator._dice import Dice
+from fluxasync.simulator._submits import lognormal
+
+TARGETS = {"ours, default lag": (0.95, 5.0), "ours, tight": (0.975, 12.0)}
+
+
+@frozen
+class Row:
+    """One contender in one round."""
+
+    share: float  #: of the zero-lag bound
+    utilisation: float
+    polls: float  #: an image
+    lag: float  #: mean seconds from a job's end to the poll that saw it
+    cpu: float  #: seconds an image
+
+
+def bound(durations: list[float], slots: int) -> float:
+    """The utilisation when every end is seen at once and the next job takes its slot."""
+    free = [0.0] * slots
+    heapify(free)
+    for duration in durations:
+        heapreplace(free, free[0] + duration)
+    return sum(durations) / (slots * max(free))
+
+
+def played(name: str, seed: int, given: argparse.Namespace) -> Row:
+    """Let one contender make the images of one round."""
+    scenario = {
+        "latency": given.mean, "latency_cv": given.cv, "image_bytes": 256 * 1024,
+        "active_limit": given.slots, "seed": seed, "tells_progress": given.told,
+    }  # fmt: skip
+    dice = Dice(seed)
+    durations = [
+        lognormal(dice, number, mean=given.mean, cv=given.cv)
+        for number in range(1, given.images + 1)
+    ]
+    with tempfile.TemporaryDirectory() as scratch, bilingual(**scenario) as (native, other):
+        url = other if name == "replicate" else native
+        folder = Path(scratch, "images")
+        task = Task(url, folder, given.images, given.slots, given.mean, given.cv)
+        cpu = measure(name, task)
+        told = _ledger(native)
+    assert told["seen"] == given.images, told
+    utilisation = sum(durations) / (given.slots * told["makespan"])
+    return Row(
+        share=utilisation / bound(durations, given.slots),
+        utilisation=utilisation,
+        polls=told["polls"] / given.images,
+        lag=told["lag"] / given.images,
+        cpu=cpu / given.images,
+    )
+
+
+def _ledger(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{url}/simulator/ledger") as answer:  # noqa: S310 — our own
+        told: dict[str, Any] = json.load(answer)
+    return told
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--slots", type=int, default=24)
+    parser.add_argument("--mean", type=float, default=2.0)
+    parser.add_argument("--cv", type=float, default=0.2)
+    parser.add_argument("--only", nargs="*", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--told", action="store_true", help="the server tells progress")
+    given = parser.parse_args()
+    names = list(given.only)
+    if "replicate" in names and find_spec("replicate") is None:
+        names.remove("replicate")
+        print("replicate: left out, it is not installed (pip install replicate)")
+    rows: dict[str, list[Row]] = defaultdict(list)
+    for turn in range(given.rounds):
+        for name in names if turn % 2 else names[::-1]:
+            rows[name].append(played(name, turn + 1, given))
+    _show(rows, names, given)
+
+
+def _show(rows: dict[str, list[Row]], names: list[str], given: argparse.Namespace) -> None:
+    sample = rows[names[0]]
+    zero = statistics.median(row.utilisation / row.share for row in sample)
+    print(
+        f"{given.rounds} rounds of {given.images} images, {given.slots} slots, mean {given.mean:g} "
+        f"s, cv {given.cv:g}, 256 KB; progress {'told' if given.told else 'not told'}"
+    )
+    print(f"medians; zero-lag bound of utilisation: {zero:.3f}")
+    print(f"{'':20} {'utilisation':>11} {'of bound':>20} {'polls':>6} {'lag ms':>7} {'CPU ms':>7}")
+    for name in names:
+        shares = [row.share for row in rows[name]]
+        middle = {
+            field: statistics.median(getattr(row, field) for row in rows[name])
+            for field in ("utilisation", "polls", "lag", "cpu")
+        }
+        print(
+            f"{name:20} {middle['utilisation']:11.3f} {statistics.median(shares):6.3f} "
+            f"({min(shares):.3f}-{max(shares):.3f}) {middle['polls']:6.2f} "
+            f"{1000 * middle['lag']:7.1f} {1000 * middle['cpu']:7.2f}{_target(name, rows[name])}"
+        )
+
+
+def _target(name: str, rows: list[Row]) -> str:
+    if name not in TARGETS:
+        return ""
+    least, most = TARGETS[name]
+    share = statistics.median(row.share for row in rows)
+    polls = statistics.median(row.polls for row in rows)
+    verdict = "reached" if share >= least and polls <= most else "MISSED"
+    return f"  target ≥ {least:g} at ≤ {most:g} polls: {verdict}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""The poll schedule in the real session, in virtual time, against the simulator's world."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import sqrt
+
+import pytest
+from attrs import evolve
+from practice import PROVIDERS, tally, wishes
+from virtual_time import run
+from world_transport import ORIGIN, WorldTransport
+
+from fluxasync import Batch, FluxSession, MemoryLedger, MemorySink, Polling
+from fluxasync.simulator import Scenario, World
+
+TRIP = 0.1  #: seconds of every exchange
+MEAN, CV = 2.5, 0.2
+SCENARIO = Scenario(latency=MEAN, latency_cv=CV, image_bytes=1, seed=3)
+
+
+async def polled(
+    scenario: Scenario, *, count: int = 600, polling: Polling | None = None, dialect: str = "bfl"
+) -> World:
+    """Make so many images in a world and return it, with its books."""
+    world = World(scenario)
+    flux = FluxSession(
+        PROVIDERS[dialect],
+        base_url=ORIGIN,
+        polling=polling,
+        transport=WorldTransport(world, round_trip=TRIP),
+    )
+    async with flux, Batch(flux, wishes(count), sink=MemorySink(), ledger=MemoryLedger()) as batch:
+        assert tally([outcome async for outcome in batch]) == {"saved": count}
+    return world
+
+
+@pytest.mark.parametrize("tells", [False, True], ids=["told nothing", "told progress"])
+def test_the_lag_asked_for_is_the_servers_lag(tells: bool) -> None:
+    """A tenth of a second of round trip neither adds to the lag nor takes from it: polls leave
+    early by as much. Progress that is told makes it smaller still."""
+    scenario = Scenario(latency=MEAN, latency_cv=CV, image_bytes=1, seed=3, tells_progress=tells)
+    world = run(polled(scenario))
+    asked = 0.04 * MEAN / sqrt(1 + CV**2)
+    lag = world.summary(0)["lag"] / 600
+    assert lag < asked * 1.1
+    assert tells or lag > asked * 0.85
+    assert world.polls / 600 < (4.6 if tells else 5.5)
+
+
+def test_a_rate_of_polls_is_never_passed_and_nothing_starves() -> None:
+    """25 polls a second where 24 jobs would ask for 45: no second has more, and every image
+    comes, a little later."""
+    world = run(polled(SCENARIO, polling=Polling(max_rate=25)))
+    seconds = Counter(int(seen.at) for seen in world.requests if seen.path.endswith("get_result"))
+    assert max(seconds.values()) <= 26  # a second's edges may cut one more in
+    assert world.summary(0)["lag"] / 600 < 0.15 * MEAN
+
+
+def test_a_server_that_refuses_polls_is_asked_less_often() -> None:
+    """F51 A limit of polls that nobody told: all jobs are asked after less often, and every
+    image comes."""
+    free, limited = run(polled(SCENARIO)), run(polled(evolve(SCENARIO, poll_rate_limit=25)))
+    assert limited.polls < 0.8 * free.polls
+    assert limited.summary(0)["lag"] / 600 < 0.2 * MEAN
