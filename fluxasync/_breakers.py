@@ -39,7 +39,7 @@ class Gate:
     def __init__(self, parent: Gate | None = None) -> None:
         self._parent = parent
         self._error: FluxError | None = None
-        self._waiters: set[asyncio.Future[object]] = set()
+        self._waiters: dict[asyncio.Future[object], None] = {}  # in order, as a set is not
         self._rejected: int | None = 0  # None once a request was accepted
 
     @property
@@ -68,9 +68,12 @@ class Gate:
         """Fail this future when the gate, or its parent, is shut before it is done."""
         gate: Gate | None = self
         while gate is not None:
-            gate._waiters.add(waiter)
-            waiter.add_done_callback(gate._waiters.discard)
+            gate._waiters[waiter] = None
+            waiter.add_done_callback(gate._forget)
             gate = gate._parent
+
+    def _forget(self, waiter: asyncio.Future[object]) -> None:
+        self._waiters.pop(waiter, None)
 
     def accepted(self) -> None:
         """A request that passed here became a job."""
@@ -105,7 +108,7 @@ class Network:
         self.has_answered = False  #: ever
         self.outages = 0  #: begun so far
         self._unanswered = 0
-        self._sleepers: set[asyncio.Future[None]] = set()
+        self._sleepers: dict[asyncio.Future[None], None] = {}
 
     def __repr__(self) -> str:
         return f"<Network {'down' if self.is_down else 'up'}, {self.outages} outages>"
@@ -138,13 +141,13 @@ class Network:
             await asyncio.sleep(0)
             return
         sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._sleepers.add(sleeper)
+        self._sleepers[sleeper] = None
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await sleeper
         finally:
-            self._sleepers.discard(sleeper)
+            del self._sleepers[sleeper]
         if sleeper.done() and not sleeper.cancelled():
             await asyncio.sleep(min(dice * RETURN, seconds))
 

@@ -36,7 +36,7 @@ ASK_AGAIN = 1.0
 class Permit:
     """One download under way; `size` bytes are counted for it."""
 
-    deadline: float  #: loop time at which the URL dies
+    rank: tuple[float, int]  #: loop time at which the URL dies, then arrival
     owner: Permits = field(repr=False)
     size: int = 0
     storing_since: float | None = None  #: loop time; all bytes are here, the disk is not done
@@ -52,13 +52,12 @@ class Permit:
 
 @define(eq=False)
 class _Waiter:
-    rank: tuple[float, int]  #: deadline, then arrival
     permit: Permit
     more: int  #: bytes
     future: asyncio.Future[None]
 
     def __lt__(self, other: _Waiter) -> bool:
-        return self.rank < other.rank
+        return self.permit.rank < other.permit.rank
 
 
 class Permits:
@@ -100,7 +99,8 @@ class Permits:
         self._life = deadline - now
         if not self._waiting:
             self._since = now
-        permit = Permit(deadline=deadline, owner=self)
+        self._serial += 1
+        permit = Permit(rank=(deadline, self._serial), owner=self)
         try:
             await self._granted(permit, int(self._guess), self._waiting)
             yield permit
@@ -152,9 +152,8 @@ class Permits:
 
     async def _granted(self, permit: Permit, more: int, queue: list[_Waiter]) -> None:
         """Wait for so many bytes; they are the permit's when this returns, or raises too late."""
-        self._serial += 1
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiter = _Waiter((permit.deadline, self._serial), permit, more, future)
+        waiter = _Waiter(permit, more, future)
         insort(queue, waiter)
         self._admit()
         try:
@@ -176,7 +175,7 @@ class Permits:
         limits = self._limits()
         if self._growing:
             waiter = self._growing[0]
-            is_first = waiter.permit.deadline <= min(p.deadline for p in self._open)
+            is_first = waiter.permit.rank == min(permit.rank for permit in self._open)
             fits = is_first or self._bytes + waiter.more <= limits.max_bytes_in_flight
             return self._growing.pop(0) if fits else None
         if not self._waiting or len(self._open) >= limits.downloads:

@@ -41,6 +41,11 @@ P90_SHARE = 1.6
 #: job ids remembered to notice one that comes twice, and costs that do
 RECENT_IDS = 10_000
 
+#: what a submission that stayed at home "answers": nobody was asked
+_HELD_BACK = Refused(
+    verdict=Verdict.NOT_SENT, error=TransportError("held back by a push-back", sent=False)
+)
+
 
 @frozen(kw_only=True)
 class Submission:
@@ -216,7 +221,10 @@ class Submits:
             except BaseException:
                 await self._account(None, cost)
                 raise
-            answer = self._unique(await submission.wire.submit(request, images), cost)
+            if self.limiter.is_waiting:  # told so since the slot was granted
+                answer = _HELD_BACK
+            else:
+                answer = self._unique(await submission.wire.submit(request, images), cost)
             answer = self._place(answer, lease, submission)
             await self._account(answer, cost)
             await ledger.answered(request, answer)

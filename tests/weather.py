@@ -11,6 +11,8 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from decimal import Decimal
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
@@ -39,6 +41,7 @@ from fluxasync import (
 )
 from fluxasync._models import Call, Download, Ledger, Reply
 from fluxasync.simulator import Scenario, World
+from fluxasync.simulator._pictures import Gallery
 
 #: seeds for each promise
 SEEDS = int(os.environ.get("FLUXASYNC_SEEDS", "100"))
@@ -51,6 +54,12 @@ Script = Callable[[FluxSession, World], Awaitable[None]]
 def seeds(count: int | None = None) -> range:
     """The seeds of one test; fewer where one story takes long."""
     return range(1, 1 + (SEEDS if count is None else max(1, count * SEEDS // 100)))
+
+
+@lru_cache
+def _gallery(image_bytes: int | None) -> Gallery:
+    """One for all worlds, because drawing a picture takes longer than making a hundred jobs."""
+    return Gallery(image_bytes=image_bytes)
 
 
 class Weather(WorldTransport):
@@ -205,11 +214,16 @@ async def story(
     requests: list[ImageRequest] | None = None,
     ledger: Ledger | None = None,
     world: World | None = None,
+    recall: Mapping[str, Decimal] | None = None,
+    stop_after: int | None = None,
     **options: Any,
 ) -> Story:
-    """Make so many images in that weather; `script` runs beside it, in the same time."""
+    """Make so many images in that weather; `script` runs beside it, in the same time.
+
+    `recall` is the money of earlier runs; `stop_after` leaves at once after so many outcomes.
+    """
     loop = asyncio.get_running_loop()
-    world = World(scenario) if world is None else world
+    world = world or World(scenario, gallery=_gallery(scenario.image_bytes))
     line = Weather(world, **(weather or {}))
     events: list[tuple[float, Event]] = []
     flux = FluxSession(
@@ -226,12 +240,15 @@ async def story(
     error: FluxError | None = None
     began, ledger = loop.time(), ledger or MemoryLedger()
     async with flux:
+        flux.recall(**(recall or {"spent": Decimal(0), "in_doubt": Decimal(0)}))
         beside = asyncio.create_task(script(flux, world)) if script else None
         source = wishes(count) if requests is None else requests
         try:
-            async with Batch(flux, source, sink=Scales(), ledger=ledger) as batch:
+            async with Batch(flux, source, sink=Scales(), ledger=ledger, grace=0) as batch:
                 async for outcome in batch:
-                    outcomes.append(outcome)  # noqa: PERF401 — those before an error count
+                    outcomes.append(outcome)
+                    if len(outcomes) == stop_after:
+                        break
         except FluxError as caught:
             error = caught
         ended = loop.time()

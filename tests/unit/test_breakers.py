@@ -7,7 +7,15 @@ import asyncio
 import pytest
 import virtual_time
 
-from fluxasync._breakers import Gate, ends_run, is_lasting
+from fluxasync._breakers import (
+    BAD_BATCH,
+    RETURN,
+    UNANSWERED,
+    Gate,
+    Network,
+    ends_run,
+    is_lasting,
+)
 from fluxasync._errors import (
     AuthenticationError,
     BudgetExceeded,
@@ -93,7 +101,7 @@ def test_futures_that_ended_are_not_kept() -> None:
             future.set_result(None)
         await asyncio.sleep(0)
         held = [owner._waiters for owner in (gate, gate._parent) if owner is not None]
-        assert [set(), set()] == held
+        assert not any(held)
 
     virtual_time.run(story())
 
@@ -144,3 +152,96 @@ def test_what_ends_a_run(error: FluxError, before: bool, after: bool) -> None:
 def test_what_waiting_cannot_help(error: FluxError, lasting: bool) -> None:
     """A refused key is not asked about again; push-back and outages are waited out."""
     assert lasting is is_lasting(error)
+
+
+# --- a batch that is all wrong --------------------------------------------------------------------
+
+WRONG = InvalidRequest("steps: too many", status=422)
+
+
+def refused_at(gate: Gate, times: int) -> None:
+    for _ in range(times):
+        gate.rejected(WRONG)
+
+
+def test_a_batch_whose_first_requests_are_all_wrong_is_stopped() -> None:
+    """F12 Nineteen are bad luck; with the twentieth no more may pass, and it is said why."""
+    session = Gate()
+    batch = Gate(session)
+    refused_at(batch, BAD_BATCH - 1)
+    batch.check()
+    refused_at(batch, 1)
+    with pytest.raises(InvalidRequest, match=r"first 20 requests .* too many"):
+        batch.check()
+    session.check()
+
+
+def test_one_accepted_request_proves_a_batch() -> None:
+    """F12 After it, each wrong request is its own."""
+    batch = Gate(Gate())
+    refused_at(batch, BAD_BATCH - 1)
+    batch.accepted()
+    refused_at(batch, 10 * BAD_BATCH)
+    batch.check()
+
+
+def test_a_sessions_own_gate_is_not_shut_by_wrong_requests() -> None:
+    """F12 The users of an app do not stop each other."""
+    session = Gate()
+    refused_at(session, 10 * BAD_BATCH)
+    session.check()
+
+
+# --- the network ----------------------------------------------------------------------------------
+
+
+def test_the_network_is_down_after_a_few_calls_without_an_answer() -> None:
+    """P9 Two are bad luck; any answer in between starts the count again."""
+    network = Network()
+    for _ in range(UNANSWERED - 1):
+        network.unanswered()
+    assert not network.is_down
+    network.answered()
+    for _ in range(UNANSWERED):
+        network.unanswered()
+    assert (network.is_down, network.outages) == (True, 1)
+    assert network.answered(), "it ended an outage"
+    assert not network.answered()
+    assert (network.is_down, network.outages) == (False, 1)
+
+
+def test_sleepers_come_back_soon_after_an_outage_and_not_in_step() -> None:
+    """P9 Who sleeps for a minute when the line is up again polls within seconds."""
+
+    async def story() -> list[float]:
+        network, loop = Network(), asyncio.get_running_loop()
+        for _ in range(UNANSWERED):
+            network.unanswered()
+        back: list[float] = []
+
+        async def sleeper(dice: float) -> None:
+            await network.sleep(60.0, dice=dice)
+            back.append(loop.time() - virtual_time.START)
+
+        tasks = [asyncio.create_task(sleeper(number / 10)) for number in range(10)]
+        await asyncio.sleep(5)
+        network.answered()
+        await asyncio.gather(*tasks)
+        return back
+
+    back = virtual_time.run(story())
+    assert back == sorted(back)
+    assert len(set(back)) == 10
+    assert 5 <= min(back) < max(back) <= 5 + RETURN
+
+
+def test_a_sleep_without_an_outage_is_a_sleep() -> None:
+    """Nobody wakes it, so it lasts as long as it was to; zero gives the loop a turn."""
+
+    async def story() -> float:
+        network = Network()
+        await network.sleep(0.0, dice=0.5)
+        await network.sleep(7.0, dice=0.5)
+        return asyncio.get_running_loop().time() - virtual_time.START
+
+    assert virtual_time.run(story()) == pytest.approx(7.0)

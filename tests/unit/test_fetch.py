@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
+import math
+import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import virtual_time
-from attrs import frozen
+from attrs import evolve, frozen
 from pictures import jpeg, png
 
+from fluxasync._breakers import Network
 from fluxasync._config import Retry, Timeouts
 from fluxasync._errors import (
     DownloadError,
@@ -25,8 +30,9 @@ from fluxasync._errors import (
 )
 from fluxasync._fetch import Fetch
 from fluxasync._models import Call, ImageRequest, Job, Ready, Reply, Stored
+from fluxasync._protocol import Unclear
 from fluxasync._providers import COMETAPI
-from fluxasync._sinks import MemorySink
+from fluxasync._sinks import MemorySink, _judged
 from fluxasync._wire import Wire
 
 JOB = Job(job_id="a-1", request=ImageRequest(prompt="a red fox"))
@@ -43,15 +49,19 @@ class Answer:
     body: tuple[bytes, ...] = (IMAGE,)
     headers: Mapping[str, str] = {}
     breaks: FluxError | None = None
+    pause: float = 0.0  #: seconds before each piece
 
     async def chunks(self) -> AsyncIterator[bytes]:
         for piece in self.body:
+            await asyncio.sleep(self.pause)
             yield piece
         if self.breaks is not None:
             raise self.breaks
 
 
 WHOLE = Answer()
+#: incompressible, like a photograph
+BYTES = random.Random(1).randbytes(5 * 2**20)
 CUT = Answer(body=(IMAGE[:20],), breaks=TransportError("short", sent=True))
 DOWN = TransportError("no connection", sent=True)
 
@@ -67,15 +77,21 @@ class ScriptedTransport:
     ) -> None:
         self._downloads, self._polls, self._fresh = downloads, polls, fresh
         self.fetched: list[tuple[float, str]] = []
+        self.ranges: list[Mapping[str, str] | None] = []
         self.asked = 0
 
     async def send(self, call: Call) -> Reply:
         self.asked += 1
         body = self._polls.pop(0) if len(self._polls) > 1 else self._polls[0]
+        if isinstance(body, FluxError):
+            raise body
         return Reply(status=200, headers={}, body=json.dumps(body).encode())
 
     @asynccontextmanager
-    async def stream(self, url: str, *, timeout: float) -> AsyncIterator[Answer]:
+    async def stream(
+        self, url: str, *, timeout: float, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Answer]:
+        self.ranges.append(headers)
         self.fetched.append((asyncio.get_running_loop().time() - virtual_time.START, url))
         answer = self._downloads.pop(0) if len(self._downloads) > 1 else self._downloads[0]
         if self._fresh is not None and url == FRESH:
@@ -122,17 +138,37 @@ def fetch(
     max_bytes: int = 100_000,
     retry: Retry | None = None,
     fresh: Answer | None = None,
+    sink: MemorySink | None = None,
+    seen: float | None = None,
+    woke_after: float = -math.inf,
 ) -> Story:
     """Fetch with the scripted answers and return the story."""
 
     async def play() -> Story:
         transport = ScriptedTransport(list(downloads), list(polls), fresh)
         wire = Wire(transport, COMETAPI, None, Timeouts)
-        sink = MemorySink(max_bytes=max_bytes)
+        where, network = sink or MemorySink(max_bytes=max_bytes), Network()
         began = asyncio.get_running_loop().time()
-        ready = Ready(job=JOB, url="https://d.example/first", deadline=began + life, polls=4)
+        ready = Ready(
+            job=JOB,
+            url="https://d.example/first",
+            deadline=began + life,
+            polls=4,
+            seen=None if seen is None else began + seen - 90.0,
+        )
+
+        async def ask(job: Job) -> Any:
+            news = await wire.ask(job)
+            unanswered = isinstance(news, Unclear) and not news.status
+            network.unanswered() if unanswered else network.answered()
+            return news
+
+        story = Fetch(
+            wire, ask, where, retry or Retry(), max_bytes, network=network,
+            woke_at=lambda: began + woke_after - 90.0,
+        )  # fmt: skip
         try:
-            end: Any = await Fetch(wire, wire.ask, sink, retry or Retry(), max_bytes).run(ready)
+            end: Any = await story.run(ready)
         except FluxError as error:
             end = error
         return Story(end, transport, asyncio.get_running_loop().time() - began)
@@ -285,3 +321,154 @@ def test_the_disks_errors_pass_through() -> None:
     story = fetch(Answer(breaks=SinkError("the disk is full")))
     assert isinstance(story.end, SinkError)
     assert story.urls == ["first"]
+
+
+# --- stalled, broken and resumed ------------------------------------------------------------------
+
+
+def test_a_trickle_is_given_up_and_asked_for_afresh() -> None:
+    """F86 10 B/s: after half a minute the provider is asked for a livelier URL, and it has one."""
+    trickle = Answer(body=tuple(IMAGE[i : i + 10] for i in range(len(IMAGE))), pause=1.0)
+    story = fetch(trickle, polls=(ready_again(),), fresh=WHOLE)
+    assert story.stored == IMAGE
+    assert story.urls == ["first", "fresh"]
+    assert 29 <= story.seconds <= 33
+
+
+def test_a_stalled_image_is_begun_anew_where_there_is_no_other_url() -> None:
+    """F86 The old URL does: what stalled once comes the second time."""
+    story = fetch(Answer(pause=3600.0), WHOLE, polls=(PENDING,))
+    assert story.stored == IMAGE
+    assert story.urls == ["first", "first"]
+    assert story.transport.asked == 1
+
+
+def test_a_slow_link_is_no_stall() -> None:
+    """F86 2 KB/s for five minutes: slow, but it comes; the image is not begun anew."""
+    large = jpeg(payload=BYTES[:400_000])
+    pieces = tuple(large[i : i + 4096] for i in range(0, len(large), 4096))
+    story = fetch(Answer(body=pieces, pause=2.0), max_bytes=10**6)
+    assert story.stored == large
+    assert story.urls == ["first"]
+    assert story.seconds > 190
+
+
+def test_a_slow_disk_is_no_stall() -> None:
+    """F125 A minute between two pieces that the sink took for itself is not the network's."""
+
+    class SlowSink(MemorySink):
+        async def store(self, request: Any, job: Job, chunks: AsyncIterator[bytes]) -> Stored:
+            async def taken() -> AsyncIterator[bytes]:
+                async for chunk in chunks:
+                    await asyncio.sleep(60)
+                    yield chunk
+
+            return await super().store(request, job, taken())
+
+    story = fetch(Answer(body=(IMAGE[:20], IMAGE[20:])), sink=SlowSink())
+    assert story.stored == IMAGE
+    assert story.urls == ["first"]
+
+
+LARGE = jpeg(1200, 1200, payload=BYTES)
+HALF = 2**22 + 1000
+WHOLE_HEADERS = {
+    "accept-ranges": "bytes",
+    "etag": '"one"',
+    "content-length": str(len(LARGE)),
+    "content-md5": base64.b64encode(hashlib.md5(LARGE, usedforsecurity=False).digest()).decode(),
+}
+BROKEN = Answer(body=(LARGE[:HALF],), headers=WHOLE_HEADERS, breaks=DOWN)
+
+
+def rest(start: int = HALF, *, status: int = 206, body: bytes | None = None) -> Answer:
+    span = f"bytes {start}-{len(LARGE) - 1}/{len(LARGE)}"
+    return Answer(
+        status=status,
+        body=(LARGE[start:] if body is None else body,),
+        headers={"content-range": span},
+    )
+
+
+class Inline(MemorySink):
+    """Judges large images too without a thread, for which virtual time would not wait."""
+
+    async def store(self, request: Any, job: Job, chunks: AsyncIterator[bytes]) -> Stored:
+        return _judged(b"".join([chunk async for chunk in chunks]))
+
+
+def fetch_large(*downloads: Answer | FluxError) -> Story:
+    return fetch(*downloads, max_bytes=10**8, sink=Inline())
+
+
+def test_a_large_image_goes_on_where_it_broke() -> None:
+    """F71 U19 Above 4 MiB only the rest is asked for, of the very same image."""
+    story = fetch_large(BROKEN, rest())
+    assert story.stored == LARGE
+    assert [None, {"Range": f"bytes={HALF}-", "If-Match": '"one"'}] == story.transport.ranges
+
+
+def test_a_rest_that_breaks_goes_on_again() -> None:
+    """F71 Break by break, as long as each brings something."""
+    second = evolve(rest(), body=(LARGE[HALF : HALF + 1000],), breaks=DOWN)
+    story = fetch_large(BROKEN, second, rest(HALF + 1000))
+    assert story.stored == LARGE
+    assert story.transport.ranges[2] == {"Range": f"bytes={HALF + 1000}-", "If-Match": '"one"'}
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        pytest.param(rest(status=200), id="the whole again"),
+        pytest.param(rest(HALF - 1), id="another span"),
+        pytest.param(Answer(status=412), id="another image by now"),
+        pytest.param(Answer(status=416), id="no such range"),
+        pytest.param(rest(body=bytes(len(LARGE) - HALF)), id="F77 other bytes"),
+        pytest.param(rest(body=LARGE[HALF:-10]), id="F71 too few bytes"),
+        pytest.param(DOWN, id="F71 no connection"),
+    ],
+)
+def test_a_rest_that_is_not_the_rest_is_no_part_of_an_image(second: Answer | FluxError) -> None:
+    """F71 F77 What does not fit is thrown away and the image fetched from its first byte."""
+    whole = Answer(body=(LARGE,), headers=WHOLE_HEADERS)
+    story = fetch_large(BROKEN, second, whole)
+    assert story.stored == LARGE
+    assert story.transport.ranges[-1] is None
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(evolve(BROKEN, body=(LARGE[:2000],)), id="less than 4 MiB came"),
+        pytest.param(evolve(BROKEN, headers={**WHOLE_HEADERS, "etag": 'W/"one"'}), id="weak ETag"),
+        pytest.param(evolve(BROKEN, headers={**WHOLE_HEADERS, "etag": ""}), id="no ETag"),
+        pytest.param(
+            evolve(BROKEN, headers={**WHOLE_HEADERS, "accept-ranges": "none"}), id="no ranges"
+        ),
+    ],
+)
+def test_what_cannot_be_resumed_is_fetched_anew(first: Answer) -> None:
+    """F71 No guessing: without an ETag that promises the same bytes the whole is fetched."""
+    story = fetch_large(first, Answer(body=(LARGE,), headers=WHOLE_HEADERS))
+    assert story.stored == LARGE
+    assert story.transport.ranges == [None, None]
+
+
+# --- sleep and outage -----------------------------------------------------------------------------
+
+
+def test_after_a_sleep_of_the_machine_the_url_is_asked_for_afresh() -> None:
+    """F154 A URL from before the sleep is not even tried; the one from after it is."""
+    story = fetch(WHOLE, polls=(ready_again(),), woke_after=60.0, seen=0.0)
+    assert story.stored == IMAGE
+    assert story.urls == ["fresh"]
+    awake = fetch(WHOLE, polls=(ready_again(),), woke_after=-60.0, seen=0.0)
+    assert awake.urls == ["first"]
+
+
+def test_an_outage_does_not_use_up_the_tries() -> None:
+    """P9 F161 While nothing answers, the URL's death and polls without answer decide nothing."""
+    unanswered = [TransportError("no network", sent=False)] * 40
+    story = fetch(DOWN, polls=(*unanswered, ready_again()), life=5.0, fresh=WHOLE)
+    assert story.stored == IMAGE
+    assert story.urls[-1] == "fresh"

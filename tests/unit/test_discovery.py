@@ -1,0 +1,103 @@
+"""A limit found out from what is accepted and what is pushed back: pure numbers."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fluxasync._discovery import PROBE_EVERY, SMALL, WIDEST, Discovery
+
+
+def grown(found: Discovery, jobs: int) -> list[int]:
+    """Let so many jobs in, each slot wanted and used; return the limits on the way."""
+    limits = []
+    for _ in range(jobs):
+        before = found.limit
+        found.accepted(active=found.limit, is_wanted=True)
+        if found.limit != before:
+            limits.append(found.limit)
+    return limits
+
+
+def test_a_push_back_tells_the_count():
+    """P12 F2: the limit is what was active when the server said no; nothing is multiplied."""
+    found = Discovery(24)
+    found.crowded(active=12)
+    assert found.limit == 12
+
+
+def test_one_job_may_always_be_tried():
+    """P12: where others use up the account, one slot is left to ask with."""
+    found = Discovery(24)
+    found.crowded(active=0)
+    assert found.limit == 1
+
+
+def test_posts_under_way_at_a_push_back_count_when_they_are_taken():
+    """P12: of a herd that met the limit, those that were let in tell how many it lets in."""
+    found = Discovery(24)
+    found.crowded(active=3)
+    for active in range(4, 13):
+        found.accepted(active=active, is_wanted=True)
+    assert found.limit == 12
+
+
+def test_one_more_is_tried_after_a_hundred_jobs():
+    """P12: not sooner, and not at all while there are slots that nobody wants."""
+    found = Discovery(24)
+    assert grown(found, PROBE_EVERY - 1) == []
+    assert grown(found, 1) == [25]
+    idle = Discovery(24)
+    for _ in range(10 * PROBE_EVERY):
+        idle.accepted(active=10, is_wanted=False)
+    assert idle.limit == 24
+
+
+def test_steps_double_while_probes_are_let_in_and_stay_small():
+    """P12: 1, 2, 4, then an eighth of the limit: quick to a large account, no burst of refusals."""
+    limits = grown(Discovery(24), 2000)
+    steps = [b - a for a, b in zip([24, *limits], limits, strict=False)]
+    assert steps[:3] == [1, 2, 4]
+    assert all(
+        step <= max(SMALL, limit * WIDEST) for step, limit in zip(steps, limits, strict=True)
+    )
+    assert limits[-1] > 100
+
+
+def test_a_refused_probe_starts_again_with_one():
+    """P12: back to the count, a hundred jobs, and one more."""
+    found = Discovery(24)
+    grown(found, 300)
+    found.crowded(active=24)
+    assert grown(found, PROBE_EVERY) == [25]
+
+
+def test_bad_weather_takes_a_probe_back():
+    """P12: a server that fails is not asked for more; the probe that is open is forgotten."""
+    found = Discovery(24)
+    grown(found, PROBE_EVERY - 1)
+    found.accepted(active=24, is_wanted=True)
+    assert found.limit == 25
+    found.troubled()
+    assert found.limit == 24
+    assert grown(found, PROBE_EVERY - 1) == []
+
+
+@given(st.lists(st.sampled_from("aact"), max_size=600), st.integers(1, 50))
+def test_the_limit_is_always_a_number_of_slots(story: list[str], start: int):
+    """P12: whatever happens, in whatever order: at least one slot, never more than was seen."""
+    found, dice, most = Discovery(start), random.Random(len(story)), start
+    for move in story:
+        active = dice.randint(0, found.limit)
+        match move:
+            case "a":
+                found.accepted(active=active, is_wanted=active == found.limit)
+            case "c":
+                found.crowded(active=active)
+            case "t":
+                found.troubled()
+        most = max(most, found.limit)
+        assert found.limit >= 1
+    assert most <= start + len(story)

@@ -1,0 +1,153 @@
+"""What a refused or lost submission means for those after it: a table, and three patiences."""
+
+from __future__ import annotations
+
+import pytest
+
+from fluxasync._config import Retry
+from fluxasync._errors import (
+    AuthenticationError,
+    CreditError,
+    FluxError,
+    RateLimited,
+    Redirected,
+    ServerError,
+    TransportError,
+)
+from fluxasync._models import Refused, Verdict
+from fluxasync._trouble import HOPELESS, STREAK, Over, Trouble, Wait
+
+RETRY = Retry()
+CROWDED = RateLimited("too many", status=429)
+BUSY = ServerError("busy", status=503)
+DOWN = TransportError("cannot connect", sent=False)
+LOST = TransportError("no answer", sent=True)
+
+
+def refused(error: FluxError, retry_after: float | None = None) -> Refused:
+    sent_home = isinstance(error, TransportError)
+    verdict = Verdict.NOT_SENT if sent_home else Verdict.REFUSED
+    return Refused(verdict=verdict, error=error, retry_after=retry_after)
+
+
+def judged(
+    trouble: Trouble, answer: Refused, now: float = 0.0, *, reached: bool = True, dice: float = 0.5
+) -> Wait | Over:
+    return trouble.refused(answer, RETRY, now=now, dice=dice, first=True, reached=reached)
+
+
+def waits(judgement: Wait | Over | None) -> float:
+    assert isinstance(judgement, Wait), judgement
+    return judgement.seconds
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(AuthenticationError("no", status=401), id="F9 401"),
+        pytest.param(AuthenticationError("no", status=403), id="F9 403"),
+        pytest.param(CreditError("no", status=402), id="F8 402"),
+        pytest.param(Redirected("there", status=301), id="F16 301"),
+        pytest.param(TransportError("certificate", sent=False, permanent=True), id="F33 TLS"),
+    ],
+)
+def test_what_waiting_cannot_help_is_over_at_once(error: FluxError):
+    """P8: the first such answer is the last."""
+    answer = judged(Trouble(), refused(error))
+    assert answer == Over(error=error)
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        pytest.param(3.0, 3.0, id="F1 three seconds"),
+        pytest.param(3600.0, 3600.0, id="F5 an hour"),
+        pytest.param(0.0, RETRY.initial, id="F4 zero is no invitation to a storm"),
+    ],
+)
+def test_a_told_time_is_the_time(told: float, seconds: float):
+    """P11: waited as told, to the second."""
+    answer = judged(Trouble(), refused(CROWDED, told))
+    assert isinstance(answer, Wait)
+    assert (answer.seconds, answer.is_told) == (seconds, True)
+
+
+def test_more_than_an_hour_is_not_waited():
+    """F5: whoever is told to come back tomorrow ends, and can be run again."""
+    assert isinstance(judged(Trouble(), refused(CROWDED, 3601.0)), Over)
+
+
+def test_without_a_told_time_waits_grow_up_to_a_minute():
+    """F2: half a second, then double, with jitter above a half; never more than a minute."""
+    trouble = Trouble()
+    steps = [waits(judged(trouble, refused(CROWDED), dice=1.0)) for _ in range(12)]
+    assert steps[:4] == [0.5, 1.0, 2.0, 4.0]
+    assert max(steps) == 60.0
+
+
+def test_refusals_of_one_episode_count_once():
+    """F1: 24 answers to one herd do not make the wait of the next 24 times as long."""
+    trouble = Trouble()
+    judged(trouble, refused(BUSY))
+    for _ in range(23):
+        trouble.refused(refused(BUSY), RETRY, now=0, dice=1.0, first=False, reached=True)
+    assert waits(judged(trouble, refused(BUSY), dice=1.0)) == 1.0
+
+
+def test_push_back_is_over_after_ten_minutes_without_a_job():
+    """F7: not one second earlier, and a single job in between starts the ten minutes again."""
+    trouble = Trouble()
+    for at in (0.0, 300.0, 600.0):
+        waits(judged(trouble, refused(CROWDED), at))
+    assert isinstance(judged(trouble, refused(CROWDED), 601.0), Over)
+    assert trouble.accepted()
+    waits(judged(trouble, refused(CROWDED), 700.0))
+
+
+def test_one_long_told_wait_is_no_proof_of_hopelessness():
+    """F5 F7: after an hour as told, the next push-back is waited out as well."""
+    trouble = Trouble()
+    waits(judged(trouble, refused(CROWDED, 3600.0), 0.0))
+    waits(judged(trouble, refused(CROWDED, 5.0), 3601.0))
+
+
+def test_a_dead_network_is_tried_every_half_minute_for_ever():
+    """P9 F30 F31: quick first, because most are short; then 30 s and some jitter, without end."""
+    trouble = Trouble()
+    steps = [waits(judged(trouble, refused(DOWN), at * 30.0, dice=0.5)) for at in range(300)]
+    assert steps[0] < 1
+    assert set(steps[10:]) == {33.0}
+
+
+def test_a_network_that_never_worked_is_given_up():
+    """F30: an address that nothing ever answered at is more likely wrong than down."""
+    trouble = Trouble()
+    waits(judged(trouble, refused(DOWN), 0.0, reached=False))
+    assert isinstance(judged(trouble, refused(DOWN), 601.0, reached=False), Over)
+
+
+def lost(trouble: Trouble) -> Wait | Over | None:
+    answer = Refused(verdict=Verdict.AMBIGUOUS, error=LOST)
+    return trouble.lost(answer, RETRY, now=0.0, dice=0.5)
+
+
+def test_answers_that_tell_nothing_stop_after_a_few():
+    """F18: one or two are bad luck, three pause the rest, three probes more and a batch ends."""
+    trouble = Trouble()
+    judgements = [lost(trouble) for _ in range(HOPELESS)]
+    assert judgements[: STREAK - 1] == [None] * (STREAK - 1)
+    assert [waits(each) for each in judgements[STREAK - 1 : -1]] == [33.0] * STREAK
+    last = judgements[-1]
+    assert isinstance(last, Over)
+    assert not last.everyone
+    assert isinstance(last.error, TransportError)
+    assert not last.error.sent, "of those that stay at home nothing is in doubt"
+
+
+@pytest.mark.parametrize("between", ["accepted", "rejected"])
+def test_a_real_answer_ends_a_streak(between: str):
+    """F14: two lost, one real answer, two lost: no more than that."""
+    trouble = Trouble()
+    for _ in range(3):
+        assert [lost(trouble), lost(trouble)] == [None, None]
+        getattr(trouble, between)()
