@@ -127,7 +127,7 @@ def how_drift_is_followed() -> None:
         label="lag, % of the duration",
     )  # fmt: skip
     right.axhline(4, color=ORANGE, lw=0.7, ls=":")
-    right.set_ylim(0, 44)
+    right.set_ylim(0, 55)
     right.set_ylabel("lag, %", color=ORANGE, fontsize=9)
     right.tick_params(labelsize=8, colors=ORANGE)
     right.spines[["top", "left"]].set_visible(False)

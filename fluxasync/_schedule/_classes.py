@@ -11,6 +11,7 @@ from collections.abc import Hashable
 
 from .._config import Polling
 from ._durations import Durations
+from ._grid import EDGES
 from ._hints import Hint, Hints
 from ._pace import Pace
 from ._plan import FIRST, Plan
@@ -56,7 +57,7 @@ class Schedule:
         if polling.interval is not None:
             return polling.interval
         plan = self._planned(polling)
-        return plan.age((FIRST + dice) * plan.step * stretch)
+        return min(plan.age((FIRST + dice) * plan.step * stretch), EDGES[-1])
 
     def next(
         self,

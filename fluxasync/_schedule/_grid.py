@@ -23,7 +23,8 @@ WIDTHS = tuple(high - low for low, high in pairwise(EDGES))
 
 
 def place(age: float) -> float:
-    """Return where an age lies on the grid: bin number and the part of the bin before it."""
+    """Return where an age lies on the grid: bin number and the part of the bin before it. What is
+    older than the grid lies just before its end."""
     if age < EDGES[1]:
         return max(age, 0.0) / EDGES[1]
-    return min(log(age / SHORTEST) / STEP, BINS - 1e-6)
+    return min(log(age / SHORTEST) / STEP, BINS - 0.01)

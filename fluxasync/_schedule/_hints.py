@@ -12,6 +12,8 @@ from math import exp, log, sqrt
 
 from attrs import define, frozen
 
+from ._grid import SHORTEST
+
 #: before anything is learned: progress is the part of time, give or take; worth so many jobs
 PRIOR_SIGMA = 0.4
 PRIOR_WEIGHT = 4.0
@@ -46,11 +48,11 @@ class Hint:
 
     def to_class(self, age: float) -> float:
         """Return the age at which a usual job is as near its end as this one is at `age`."""
-        return self.usual * exp((log(max(age, 1e-6)) - self.mean) * self.spread / self.sigma)
+        return self.usual * _exp((log(age) - self.mean) * self.spread / self.sigma)
 
     def from_class(self, age: float) -> float:
         """Return the age at which this job is as near its end as a usual one is at `age`."""
-        return exp(self.mean + log(max(age, 1e-6) / self.usual) * self.sigma / self.spread)
+        return _exp(self.mean + log(age / self.usual) * self.sigma / self.spread)
 
     @property
     def step(self) -> float:
@@ -73,14 +75,14 @@ class Hints:
     def learn(self, progress: float, age: float, duration: float) -> None:
         """Count that this was told at an age of a job that then took so long."""
         tenth = self._tenth(progress)
-        if tenth is not None and 0 < age < duration:
+        if tenth is not None and SHORTEST <= age < duration:
             tenth.add(log(age / duration))
             self._whatever.add(log(age / duration))
 
     def hint(self, progress: float, age: float, *, usual: float, spread: float) -> Hint | None:
         """Return what a class's job that tells this at an age will take, or None."""
         tenth = self._tenth(progress)
-        if tenth is None or age <= 0:
+        if tenth is None or age < SHORTEST:
             return None
         least = LEAST_SIGMA**2
         known = 1 / spread**2
@@ -92,3 +94,8 @@ class Hints:
 
     def _tenth(self, progress: float) -> _Tenth | None:
         return self._tenths.get(round(min(progress, 1.0) * 10))
+
+
+def _exp(exponent: float) -> float:
+    """Far beyond any age instead of an overflow."""
+    return exp(min(max(exponent, -50.0), 50.0))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from itertools import accumulate, pairwise
-from math import log, sqrt
+from math import inf, log, sqrt
 
 from ._durations import Durations
 from ._grid import BINS, EDGES, MIDDLES, WIDTHS
@@ -45,9 +45,9 @@ class Plan:
         return low + (high - low) * (age - EDGES[i]) / WIDTHS[i]
 
     def age(self, root: float) -> float:
-        """Return the age at which R has grown so far."""
+        """Return the age at which R has grown so far; infinity beyond what is learned."""
         if root >= self._roots[-1]:
-            return EDGES[-1]
+            return inf
         i = bisect_right(self._roots, root) - 1
         low, high = self._roots[i], self._roots[i + 1]
         return EDGES[i] + WIDTHS[i] * (root - low) / (high - low)

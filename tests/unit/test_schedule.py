@@ -106,6 +106,7 @@ def test_a_straggler_is_asked_about_ever_more_rarely_but_for_ever() -> None:
     steps = [schedule.next(age, DEFAULT) - age for age in (4, 8, 16, 64, 256, 1024)]
     assert sorted(steps) == steps
     assert steps[-1] <= MAXIMUM
+    assert schedule.next(7200.0, DEFAULT) == 7200 + MAXIMUM  # beyond what the grid holds
 
 
 # ----------------------------------------------------------------------------------- single polls
