@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any, Protocol
 
-from ._events import JobReady, JobSubmitted, Paused, Resumed
+from ._events import JobReady, JobSubmitted, LimitChanged, Paused, Resumed
 from ._models import Failed, InDoubt, Outcome, Saved
 from ._money import dollars
 
@@ -60,7 +60,9 @@ class Progress:
         self.in_flight = 0  #: jobs not yet terminal
         self.cost = Decimal(0)  #: US dollars, of what was saved
         self._ended = 0
+        self.limit: int | None = None  #: active jobs found to be allowed, under "auto"
         self._paused: Paused | None = None
+        self._resumes_at: float | None = None
         self._landed: deque[float] = deque(maxlen=_WINDOW)
 
     def __repr__(self) -> str:
@@ -74,8 +76,10 @@ class Progress:
                 self.in_flight = in_flight
             case JobReady(in_flight=in_flight):
                 self.in_flight = in_flight
+            case LimitChanged(group="account", limit=limit):
+                self.limit = limit
             case Paused():
-                self._paused = event
+                self._paused, self._resumes_at = event, None
             case Resumed():
                 self._paused = None
 
@@ -102,7 +106,8 @@ class Progress:
         """Return the run as one line of plain words, at `now` seconds on the same clock."""
         parts = [self._counts()]
         if self.under_way:
-            parts.append(f"{self.under_way} running")
+            slots = "" if self.limit is None else f" ({self.limit} slots)"
+            parts.append(f"{self.under_way} running{slots}")
         rate = self._rate(now)
         if rate:
             parts.append(f"{60 * rate:.1f} images/min")
@@ -111,8 +116,15 @@ class Progress:
         if rate and self.total is not None:
             parts.append(f"ETA {duration((self.total - self._outcomes) / rate)}")
         if self._paused is not None:
-            parts.append(f"paused: {self._paused.reason}")
+            parts.append(f"paused{self._countdown(self._paused, now)}: {self._paused.reason}")
         return ", ".join(parts)
+
+    def _countdown(self, paused: Paused, now: float) -> str:
+        """Count down from the first line that tells the pause: events know no clock of ours."""
+        if self._resumes_at is None:
+            self._resumes_at = now + paused.seconds
+        left = self._resumes_at - now
+        return f" for {duration(left)}" if left >= 1 else ""
 
     def _counts(self) -> str:
         of_total = "" if self.total is None else f"/{self.total}"

@@ -13,7 +13,7 @@ import logging
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
@@ -69,7 +69,7 @@ def run(
     *,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     options: Options | None = None,
-    in_flight: _AtLeastOne | None = None,
+    in_flight: int | Literal["auto"] | None = None,
     n: _AtLeastOne = 1,
     name: str | None = None,
     max_cost: str | None = None,
@@ -88,7 +88,7 @@ def run(
     out
         Folder for the images and their metadata.jsonl.
     in_flight
-        Jobs at once; 24 unless you say otherwise.
+        Jobs at once; 24 unless you say otherwise. auto finds out what the account allows.
     n
         Images of each prompt; 1 unless you say otherwise.
     name

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from attrs import field, frozen
 
@@ -37,7 +37,7 @@ class Order:
     name: str | None = None
     n: int = 1
     limit: int | None = None
-    in_flight: int | None = None
+    in_flight: int | Literal["auto"] | None = None
     max_cost: str | None = None
     polling_lag: float | None = None
     grace: float = GRACE

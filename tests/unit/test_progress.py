@@ -14,6 +14,7 @@ from fluxasync import (
     Job,
     JobReady,
     JobSubmitted,
+    LimitChanged,
     Moderated,
     Paused,
     Resumed,
@@ -90,9 +91,21 @@ def test_a_pause_is_shown_until_work_goes_on() -> None:
     """Whoever watches sees why nothing moves, and no longer than it is true."""
     progress = Progress()
     progress(Paused(seconds=30.0, reason="429, asked for 30 s"))
-    assert progress.line(0.0).endswith("paused: 429, asked for 30 s")
+    assert progress.line(0.0).endswith("paused for 30 s: 429, asked for 30 s")
+    assert progress.line(12.0).endswith("paused for 18 s: 429, asked for 30 s")
+    assert progress.line(31.0).endswith("paused: 429, asked for 30 s")
     progress(Resumed())
     assert "paused" not in progress.line(0.0)
+
+
+def test_a_limit_that_was_found_out_is_shown() -> None:
+    """P12: under "auto" the line says how many slots there are; a model's own limit is not it."""
+    progress = Progress()
+    progress(JobSubmitted(job=JOB, in_flight=1))
+    assert progress.line(0.0).endswith("1 running")
+    progress(LimitChanged(group="account", limit=13))
+    progress(LimitChanged(group="kontext-max", limit=5))
+    assert progress.line(0.0).endswith("1 running (13 slots)")
 
 
 def test_eta_forgets_a_pause_of_the_past() -> None:

@@ -1,0 +1,226 @@
+"""Fault rows A to D on the wire: a batch through a line that breaks, then the audit.
+
+One story for all rows: six images into a folder, through a proxy before the API and one before
+the image store. Asserted each time: how the images end, what the server charged, the files, the
+time it took, and that the key is nowhere but in the requests that need it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from attrs import evolve, field, frozen
+from practice import FAST, RETRY, audit, fast_session, run_out, tally, until, wishes
+from proxy import Fault, Proxy, gets, posts, proxy
+
+from fluxasync import Batch, FluxSession, InDoubt, Outcome
+from fluxasync.simulator import Scenario, Simulator
+
+COUNT = 6
+KEY = "canary-key-0123456789abcdef"
+SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02, key=KEY)
+PATIENT = evolve(RETRY, patience=20, not_found_grace=2)
+QUICK = evolve(FAST["timeouts"], submit=0.6, poll=0.6, download=0.6, stall=0.4)
+
+
+@frozen(kw_only=True)
+class Row:
+    """One fault on the line to the API or to the image store, and what it may cost."""
+
+    api: Fault | None = None
+    store: Fault | None = None
+    doubts: int = 0  #: images in doubt; all others are saved
+    uncharged: int = 0  #: of those, what the server never took
+    within: float = 10.0  #: seconds
+    scenario: dict[str, Any] = field(factory=dict)
+
+
+def hit(kind: Any, *numbers: int, seconds: float = 0.0) -> Fault:
+    return Fault(kind=kind, strikes=posts(*(numbers or (3,))), seconds=seconds)
+
+
+def polled(kind: Any, *numbers: int, seconds: float = 0.0) -> Fault:
+    return Fault(kind=kind, strikes=gets(*(numbers or (2, 4, 5))), seconds=seconds)
+
+
+PNG = {"image_bytes": 60_000}
+
+ROWS = {
+    "F34 reset before the request was read": Row(api=hit("reset unread"), doubts=1, uncharged=1),
+    "F35 reset in the request": Row(api=hit("reset in request"), doubts=1, uncharged=1),
+    "F36 taken and never answered": Row(api=hit("swallow"), doubts=1),
+    "F36 half closed and taken": Row(api=hit("half close"), doubts=1),
+    "F37 reset in the answer's head": Row(api=hit("reset in head"), doubts=1),
+    "F37 reset in the answer's body": Row(api=hit("reset in body"), doubts=1),
+    "F37 ended in the answer's body": Row(api=hit("end in body"), doubts=1),
+    "F38 reset after the answer": Row(api=hit("reset after", 1, 2, 3, 4, 5, 6)),
+    "F39 a late answer is read": Row(api=hit("late", seconds=0.4)),
+    "F39 too late an answer": Row(api=hit("late", seconds=1.0), doubts=1),
+    "F39 half of it, silence, the rest": Row(api=hit("burst", seconds=0.3)),
+    "F40 closed after each answer": Row(api=Fault(kind="end after")),
+    "F41 an answer nobody asked for": Row(api=Fault(kind="unasked 200", strikes=posts())),
+    "F41 an answer nobody asked for, to polls": Row(api=Fault(kind="unasked 200", strikes=gets())),
+    "F41 a stale 408 on an idle line": Row(api=Fault(kind="stale 408", seconds=0.01)),
+    "F41 every answer twice": Row(api=Fault(kind="twice", strikes=gets())),
+    "F43 slow loris": Row(api=hit("slices", seconds=0.02), doubts=1),
+    "F43 slow loris at polls": Row(api=polled("slices", seconds=0.02)),
+    "F50 poll reset unread": Row(api=polled("reset unread")),
+    "F50 poll reset in the head": Row(api=polled("reset in head")),
+    "F50 poll ended in the body": Row(api=polled("end in body")),
+    "F50 poll swallowed": Row(api=polled("swallow")),
+    "F50 poll too late": Row(api=polled("late", seconds=1.0)),
+    "F70 F71 store resets unread": Row(store=polled("reset unread", 1, 2)),
+    "F71 cut with a length, FIN": Row(store=polled("end in body", 1, 3), scenario=PNG),
+    "F71 cut with a length, RST": Row(store=polled("reset in body", 1, 3), scenario=PNG),
+    "F71 nothing but half a head": Row(store=polled("reset in head", 1, 3), scenario=PNG),
+    "F74 no answer at all": Row(store=polled("swallow", 1, 3), scenario=PNG),
+    "F86 a body that stops": Row(store=polled("burst", 1, 3, seconds=2.0), scenario=PNG),
+    "F86 a trickle": Row(store=polled("narrow", 1, 3, seconds=500), scenario=PNG),
+    "F86 a slow link is no stall": Row(store=Fault(kind="narrow", seconds=60_000), scenario=PNG),
+    "F87 a store that is late": Row(store=polled("late", 1, seconds=1.0), scenario=PNG),
+}  # fmt: skip
+
+
+@frozen(kw_only=True)
+class Line:
+    """A session through two proxies to a practice server."""
+
+    flux: FluxSession
+    sim: Simulator
+    api: Proxy
+    store: Proxy
+
+
+@asynccontextmanager
+async def line(row: Row, **options: Any) -> AsyncIterator[Line]:
+    session = {"retry": PATIENT, "timeouts": QUICK, "limits": 3, "api_key": KEY} | options
+    async with AsyncExitStack() as stack:
+        sim = await stack.enter_async_context(Simulator(evolve(SCENARIO, **row.scenario)))
+        state = sim.world._state
+        api = await stack.enter_async_context(proxy(sim.url, row.api))
+        store = await stack.enter_async_context(proxy(state.delivery, row.store))
+        epoch = time.time() - asyncio.get_running_loop().time()
+        sim.world.place(epoch=epoch, delivery=store.url, region_origin=state.region_origin)
+        flux = await stack.enter_async_context(fast_session(api.url, **session))
+        yield Line(flux=flux, sim=sim, api=api, store=store)
+
+
+def no_key_in(folder: Path, outcomes: list[Outcome], store: Proxy, logged: str) -> None:
+    """The key is in no file, no error, no log line and no request to the image store."""
+    secret = KEY.encode()
+    assert all(secret not in request for request in store.heard)
+    assert all(secret not in p.read_bytes() for p in folder.rglob("*") if p.is_file())
+    assert KEY not in repr(outcomes) + logged
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=name) for name, row in ROWS.items()])
+@pytest.mark.asyncio
+async def test_a_broken_line_costs_what_it_must(
+    row: Row, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """Sent and unanswered is in doubt and never sent again; everything else is saved."""
+    began = time.monotonic()
+    async with line(row) as through:
+        outcomes, error = await run_out(Batch(through.flux, wishes(COUNT), out=tmp_path))
+        assert error is None
+        assert through.api.struck + through.store.struck, "the fault never struck"
+        expected = {"saved": COUNT - row.doubts, "in doubt": row.doubts}
+        assert Counter(expected) == tally(outcomes)
+        assert COUNT - row.uncharged == len(through.sim.charges)
+        sent = [request for request in through.api.heard if request.startswith(b"POST")]
+        assert len(sent) == COUNT - row.uncharged
+        audit(through.sim.world, outcomes, folder=tmp_path)
+        no_key_in(tmp_path, outcomes, through.store, caplog.text)
+    assert time.monotonic() - began < row.within
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_goes_away_and_comes_back_costs_nothing(tmp_path: Path):
+    """F31 P9: connections refused for a while in the middle: every image is saved, none twice."""
+    async with line(Row(scenario={"latency": 0.05}), limits=2) as through:
+        sim, api = through.sim, through.api
+        run = asyncio.create_task(run_out(Batch(through.flux, wishes(COUNT), out=tmp_path)))
+        await until(lambda: len(sim.charges) >= 2)
+        await api.close()
+        await asyncio.sleep(0.5)
+        await api.listen(int(api.url.rpartition(":")[2]))
+        outcomes, error = await run
+        assert error is None
+        counted = tally(outcomes)
+        assert counted["saved"] + counted["in doubt"] == COUNT
+        assert counted["in doubt"] <= 2, "POSTs that were under way when it went"
+        audit(sim.world, outcomes, folder=tmp_path)
+
+
+@pytest.mark.asyncio
+async def test_an_id_that_came_before_is_in_doubt(tmp_path: Path):
+    """F21: two submissions told the same job: one image, and the other is in doubt, not its."""
+    row = Row()
+    async with line(row, limits=1) as through:
+        api = through.api
+        first: list[bytes] = []
+        asked = api._asked
+
+        async def repeating(request: bytes) -> bytes:
+            answer = await asked(request)
+            if request.startswith(b"POST"):
+                first.append(answer)
+                return first[0] if len(first) == 2 else answer
+            return answer
+
+        object.__setattr__(api, "_asked", repeating)
+        outcomes, error = await run_out(Batch(through.flux, wishes(3), out=tmp_path))
+        assert error is None
+        assert tally(outcomes) == {"saved": 2, "in doubt": 1}
+        (doubt,) = [outcome for outcome in outcomes if isinstance(outcome, InDoubt)]
+        assert "id of another job" in str(doubt.error)
+        audit(through.sim.world, outcomes, folder=tmp_path)
+
+
+@pytest.mark.asyncio
+async def test_a_submissions_deadline_begins_at_its_slot(tmp_path: Path):
+    """F45: eight callers, two slots, slow answers: waiting for a slot is nobody's delay."""
+    row = Row(api=Fault(kind="late", strikes=posts(), seconds=0.3))
+    async with line(row, limits=2) as through:
+        saved = await asyncio.gather(*map(through.flux.generate, wishes(8)))
+        assert len(saved) == len(through.sim.charges) == 8
+
+
+def test_the_http_client_is_none_of_the_poisoned_ones():
+    """F46: aiohttp 3.14.0 and 3.14.1 hand a broken connection to the next request."""
+    version = tuple(int(part) for part in aiohttp.__version__.split(".")[:3] if part.isdigit())
+    assert version >= (3, 14, 3)
+
+
+@pytest.mark.asyncio
+async def test_a_name_with_a_dead_address_is_reached_at_its_living_one(tmp_path: Path):
+    """F47: "localhost" is ::1 first on many machines; where nothing listens there, 127.0.0.1 is
+    asked within the second."""
+    began = time.monotonic()
+    async with (
+        Simulator(SCENARIO) as sim,
+        fast_session(sim.url.replace("127.0.0.1", "localhost"), api_key=KEY) as flux,
+    ):
+        saved = await flux.generate(wishes(1)[0])
+        audit(sim.world, [saved])
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.asyncio
+async def test_nobody_sends_a_key_through_a_proxy_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """F42 T14: proxies of the environment are not used, so none of them can see a key or fail."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    async with line(Row()) as through:
+        saved = await through.flux.generate(wishes(1)[0])
+        audit(through.sim.world, [saved])

@@ -1,0 +1,230 @@
+"""A line between client and server that breaks on purpose: an HTTP-aware TCP proxy.
+
+It passes exchanges on, byte for byte, and lets one `Fault` happen to those it is told to: a reset
+or an orderly end before, in or after the request or the answer, bytes that come late, in slices,
+twice or unasked. What it read is kept, so that a test can look for what must not be there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Literal
+
+from attrs import define, field, frozen
+
+Kind = Literal[
+    "reset unread", "reset in request", "swallow", "reset in head", "reset in body", "end in body",
+    "reset after", "end after", "late", "slices", "unasked 200", "stale 408", "twice", "half close",
+    "burst", "narrow",
+]  # fmt: skip
+
+#: a whole answer that nobody asked for, telling of a job that is not the next request's
+UNASKED = b'{"id":"unasked-0000","status":"Ready","result":{"sample":"http://127.0.0.1:9/x.png"}}'
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST
+
+
+@frozen(kw_only=True)
+class Fault:
+    """What happens to an exchange, and to which ones."""
+
+    kind: Kind
+    strikes: Callable[[int, bytes], bool] = lambda number, head: True
+    seconds: float = 0.0  #: of "late", "slices" (each), "burst"; bytes a second of "narrow"
+
+
+def posts(*numbers: int) -> Callable[[int, bytes], bool]:
+    """Strike these submissions, counted from 1; without numbers every one."""
+    seen = 0
+
+    def strikes(_: int, head: bytes) -> bool:
+        nonlocal seen
+        seen += head.startswith(b"POST")
+        return head.startswith(b"POST") and (not numbers or seen in numbers)
+
+    return strikes
+
+
+def gets(*numbers: int) -> Callable[[int, bytes], bool]:
+    """Strike these GETs, counted from 1; without numbers every one."""
+    seen = 0
+
+    def strikes(_: int, head: bytes) -> bool:
+        nonlocal seen
+        seen += head.startswith(b"GET")
+        return head.startswith(b"GET") and (not numbers or seen in numbers)
+
+    return strikes
+
+
+@define(eq=False)
+class Proxy:
+    """Passes exchanges on to `upstream`, a host and a port."""
+
+    upstream: tuple[str, int]
+    fault: Fault | None = None
+    url: str = ""
+    heard: list[bytes] = field(factory=list)  #: requests, as far as they were read
+    struck: int = 0
+    _lines: set[asyncio.Task[None]] = field(factory=set)
+    _server: asyncio.Server | None = None
+
+    async def listen(self, port: int = 0) -> None:
+        self._server = await asyncio.start_server(self.line, "127.0.0.1", port, limit=2**24)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def line(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection, exchange by exchange."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._lines.add(task)
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError):
+                while await self._exchange(reader, writer):
+                    pass
+        finally:
+            self._lines.discard(task)
+            writer.close()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Pass one exchange on; tell whether another may follow on this connection."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        fault = self.fault
+        if fault is not None and not fault.strikes(len(self.heard), head):
+            fault = None
+        self.struck += fault is not None
+        size = _length(head)
+        if fault is not None and fault.kind in ("reset unread", "reset in request"):
+            if fault.kind == "reset in request":
+                await reader.readexactly(size // 2)
+            _reset(writer)
+            return False
+        request = head + await reader.readexactly(size)
+        self.heard.append(request)
+        if fault is not None and fault.kind == "half close":
+            writer.write_eof()  # says that it will not answer, and takes the request all the same
+        answer = await self._asked(request)
+        if fault is None:
+            writer.write(answer)
+            await writer.drain()
+            return True
+        return await _broken(fault, answer, writer)
+
+    async def _asked(self, request: bytes) -> bytes:
+        """Ask the server on a connection of its own, and read the whole answer."""
+        reader, writer = await asyncio.open_connection(*self.upstream)
+        try:
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            if b"transfer-encoding: chunked" in head.lower():
+                return head + await _chunked(reader)
+            return head + await reader.readexactly(_length(head))
+        finally:
+            writer.close()
+
+    async def close(self) -> None:
+        """Refuse every further connection, and drop those there are."""
+        if self._server is not None:
+            self._server.close()
+        for task in tuple(self._lines):
+            task.cancel()
+        await asyncio.gather(*self._lines, return_exceptions=True)
+
+
+async def _broken(fault: Fault, answer: bytes, writer: asyncio.StreamWriter) -> bool:
+    """Give the answer as the fault leaves it."""
+    head_size = answer.index(b"\r\n\r\n") + 4
+    middle = (head_size + len(answer)) // 2
+    match fault.kind:
+        case "swallow":
+            return False
+        case "reset in head":
+            return await _cut(writer, answer[: head_size // 2])
+        case "reset in body":
+            return await _cut(writer, answer[:middle])
+        case "end in body":
+            writer.write(answer[:middle])
+            return False
+        case "reset after":
+            return await _cut(writer, answer)
+        case "end after":
+            writer.write(answer)
+            return False
+        case "late":
+            await asyncio.sleep(fault.seconds)
+            writer.write(answer)
+        case "slices":
+            await _sliced(writer, answer, 1, fault.seconds)
+        case "burst":
+            writer.write(answer[:middle])
+            await asyncio.sleep(fault.seconds)
+            writer.write(answer[middle:])
+        case "narrow":
+            await _sliced(writer, answer, max(1, int(fault.seconds / 50)), 1 / 50)
+        case "unasked 200":
+            writer.write(answer + _said(b"200 OK", UNASKED))
+        case "stale 408":
+            writer.write(answer)
+            await asyncio.sleep(fault.seconds)
+            writer.write(_said(b"408 Request Timeout", b""))
+        case "twice":
+            writer.write(answer + answer)
+        case "half close":
+            return False
+    await writer.drain()
+    return True
+
+
+async def _cut(writer: asyncio.StreamWriter, piece: bytes) -> bool:
+    writer.write(piece)
+    await writer.drain()
+    await asyncio.sleep(0.05)  # let it be read: an RST may overtake what is on its way
+    _reset(writer)
+    return False
+
+
+async def _sliced(writer: asyncio.StreamWriter, text: bytes, size: int, seconds: float) -> None:
+    for start in range(0, len(text), size):
+        writer.write(text[start : start + size])
+        await writer.drain()
+        await asyncio.sleep(seconds)
+
+
+async def _chunked(reader: asyncio.StreamReader) -> bytes:
+    body = b""
+    while not body.endswith(b"\r\n0\r\n\r\n") and body != b"0\r\n\r\n":
+        body += await reader.readuntil(b"\r\n")
+    return body
+
+
+def _said(status: bytes, body: bytes) -> bytes:
+    head = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    return head % (status, len(body)) + body
+
+
+def _length(head: bytes) -> int:
+    for line in head.lower().split(b"\r\n"):
+        if line.startswith(b"content-length:"):
+            return int(line.partition(b":")[2])
+    return 0
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    connection = writer.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    writer.transport.abort()
+
+
+@asynccontextmanager
+async def proxy(upstream: str, fault: Fault | None = None) -> AsyncIterator[Proxy]:
+    """A proxy before an origin like "http://127.0.0.1:8080", on a free loopback port."""
+    host, _, port = upstream.removeprefix("http://").partition(":")
+    line = Proxy((host, int(port)), fault)
+    await line.listen()
+    try:
+        yield line
+    finally:
+        await line.close()
