@@ -19,7 +19,7 @@ from attrs import define, field, frozen
 Kind = Literal[
     "reset unread", "reset in request", "swallow", "reset in head", "reset in body", "end in body",
     "reset after", "end after", "late", "slices", "unasked 200", "stale 408", "twice", "half close",
-    "burst", "narrow",
+    "burst", "narrow", "repeat",
 ]  # fmt: skip
 
 #: a whole answer that nobody asked for, telling of a job that is not the next request's
@@ -71,6 +71,7 @@ class Proxy:
     struck: int = 0
     _lines: set[asyncio.Task[None]] = field(factory=set)
     _server: asyncio.Server | None = None
+    _told: bytes = b""  #: the latest submission's answer
 
     async def listen(self, port: int = 0) -> None:
         self._server = await asyncio.start_server(self.line, "127.0.0.1", port, limit=2**24)
@@ -107,6 +108,10 @@ class Proxy:
         if fault is not None and fault.kind == "half close":
             writer.write_eof()  # says that it will not answer, and takes the request all the same
         answer = await self._asked(request)
+        if fault is not None and fault.kind == "repeat":
+            answer, fault = self._told, None  # what the submission before it was told
+        if request.startswith(b"POST"):
+            self._told = answer
         if fault is None:
             writer.write(answer)
             await writer.drain()

@@ -20,6 +20,7 @@ from weather import Story, Weather, seeds, story
 from world_transport import ORIGIN
 
 from fluxasync import (
+    BFL,
     AuthenticationError,
     BudgetExceeded,
     CreditError,
@@ -32,6 +33,7 @@ from fluxasync import (
     RateLimited,
     TransportError,
 )
+from fluxasync._models import Call, Reply
 from fluxasync.simulator import Scenario, World
 
 CALM = Scenario(image_bytes=1)
@@ -462,3 +464,32 @@ def test_a_day_of_traffic_adds_up():
     assert len(charged) - len(told_jobs) <= counted["in doubt"]
     assert set(counted) <= {"saved", "in doubt", "failed", "moderated"}
     assert max(Counter(charge.body_digest for charge in ran.world.charges).values()) == 1
+
+
+class _Cheaper(Weather):
+    """A provider that echoes, with the finished image, less than the list price."""
+
+    async def send(self, call: Call) -> Reply:
+        reply = await super().send(call)
+        return evolve(reply, body=reply.body.replace(b'"cost":2.5', b'"cost":1.0'))
+
+
+def test_what_an_image_has_cost_counts_and_not_its_price():
+    """P7: FLUX.1 at BFL echoes the cost with the end only; the cap is then kept by what it was."""
+
+    async def played() -> tuple[int, type[BaseException] | None]:
+        line = _Cheaper(World(CALM))
+        saved, ended = 0, None
+        async with FluxSession(
+            BFL, base_url=ORIGIN, limits=1, budget="0.10", transport=line, polling=SELDOM
+        ) as flux:
+            try:
+                for wish in wishes(12):
+                    await flux.generate(wish)
+                    saved += 1
+            except BudgetExceeded as error:
+                ended = type(error)
+        return saved, ended
+
+    # the eighth: 7 × $0.01 + $0.025 fits; the ninth: 8 × $0.01 + $0.025 does not
+    assert run(played()) == (8, BudgetExceeded)
