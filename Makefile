@@ -10,12 +10,13 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 PIP = $(VENV)/bin/python -m pip -qq --disable-pip-version-check
 ARGS ?=
 
-.PHONY: help demo test quick check clean
+.PHONY: help demo test quick simulate check clean
 
 help:
 	@echo "make demo    40 example prompts into 40 images, simulated: no key, no cost"
 	@echo "make test    every test"
 	@echo "make quick   the tests without the slow ones (ARGS='-k name' picks some)"
+	@echo "make simulate  the promises of pace over 1,000 seeds (SEEDS=… for another number)"
 	@echo "make check   ruff, formatting, types"
 	@echo "make clean   remove what make made: environments, caches, demo images"
 
@@ -29,6 +30,10 @@ test: $(VENV)/.test
 
 quick: $(VENV)/.test
 	@$(VENV)/bin/python -m pytest -m "not slow" $(ARGS)
+
+SEEDS ?= 1000
+simulate: $(VENV)/.test
+	@FLUXASYNC_SEEDS=$(SEEDS) $(VENV)/bin/python -m pytest tests/simulation $(ARGS)
 
 check: $(VENV)/.lint
 	@$(VENV)/bin/ruff check .

@@ -312,12 +312,17 @@ class Submits:
         asyncio.get_running_loop().call_later(seconds, self.limiter.give, lease)
         if not self.limiter.is_waiting:  # those under way when a streak was noticed are part of it
             judged = self._trouble.lost(
-                answer, submission.retry, now=now(), dice=self._dice.random()
+                answer,
+                submission.retry,
+                now=now(),
+                dice=self._dice.random(),
+                may_end=submission.gate.is_own,
             )
-            if isinstance(judged, Wait):
-                self._wait(judged)
-            elif judged is not None and submission.gate.is_own:
-                submission.gate.shut(judged.error)
+            match judged:
+                case Wait():
+                    self._wait(judged)
+                case Over(error=error):
+                    submission.gate.shut(error)
         self.limiter.answered(lease)
 
     def _wait(self, wait: Wait) -> None:

@@ -46,7 +46,6 @@ class Over:
     """Waiting cannot help, or has taken too long."""
 
     error: FluxError
-    everyone: bool = True  #: False: only batches give up, and others go on trying
 
 
 class Trouble:
@@ -90,16 +89,19 @@ class Trouble:
         return Wait(seconds=seconds, reason=str(error), is_told=told is not None)
 
     def lost(
-        self, refused: Refused, retry: Retry, *, now: float, dice: float
+        self, refused: Refused, retry: Retry, *, now: float, dice: float, may_end: bool
     ) -> Wait | Over | None:
-        """Judge a submission whose answer told nothing; None while it may be its own bad luck."""
+        """Judge a submission whose answer told nothing; None while it may be its own bad luck.
+
+        A batch may end by it; an app's users each try for themselves.
+        """
         self._streak += 1
         if self._streak < STREAK:
             return None
         if self._since is None:
             self._since = now
-        if self._streak >= HOPELESS:
-            return Over(error=_hopeless(refused.error), everyone=False)
+        if self._streak >= HOPELESS and may_end:
+            return Over(error=_hopeless(refused.error))
         seconds = _probe_every(retry, dice)
         reason = f"{self._streak} submissions in a row without a usable answer: {refused.error}"
         return Wait(seconds=seconds, reason=reason, is_told=False)

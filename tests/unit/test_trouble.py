@@ -126,9 +126,9 @@ def test_a_network_that_never_worked_is_given_up():
     assert isinstance(judged(trouble, refused(DOWN), 601.0, reached=False), Over)
 
 
-def lost(trouble: Trouble) -> Wait | Over | None:
+def lost(trouble: Trouble, *, may_end: bool = True) -> Wait | Over | None:
     answer = Refused(verdict=Verdict.AMBIGUOUS, error=LOST)
-    return trouble.lost(answer, RETRY, now=0.0, dice=0.5)
+    return trouble.lost(answer, RETRY, now=0.0, dice=0.5, may_end=may_end)
 
 
 def test_answers_that_tell_nothing_stop_after_a_few():
@@ -139,9 +139,15 @@ def test_answers_that_tell_nothing_stop_after_a_few():
     assert [waits(each) for each in judgements[STREAK - 1 : -1]] == [33.0] * STREAK
     last = judgements[-1]
     assert isinstance(last, Over)
-    assert not last.everyone
     assert isinstance(last.error, TransportError)
     assert not last.error.sent, "of those that stay at home nothing is in doubt"
+
+
+def test_an_app_goes_on_trying_one_by_one():
+    """F18: no batch, no end: each half minute one of the users may find that it works again."""
+    trouble = Trouble()
+    judgements = [lost(trouble, may_end=False) for _ in range(30)]
+    assert {33.0} == {waits(each) for each in judgements[STREAK - 1 :]}
 
 
 @pytest.mark.parametrize("between", ["accepted", "rejected"])
