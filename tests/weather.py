@@ -16,6 +16,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
+import pytest
 from attrs import define, field, frozen
 from practice import PROVIDERS, wishes
 from virtual_time import START
@@ -45,15 +46,22 @@ from fluxasync.simulator._pictures import Gallery
 
 #: seeds for each promise
 SEEDS = int(os.environ.get("FLUXASYNC_SEEDS", "100"))
+#: of them, those that `make quick` takes
+QUICK = 5
 #: bytes that a narrow link passes on at once
 PACKET = 64 * 1024
 
 Script = Callable[[FluxSession, World], Awaitable[None]]
 
 
-def seeds(count: int | None = None) -> range:
-    """The seeds of one test; fewer where one story takes long."""
-    return range(1, 1 + (SEEDS if count is None else max(1, count * SEEDS // 100)))
+def seeds(count: int = 100) -> list[Any]:
+    """The seeds of one test as parameters, fewer where one story takes long; all but the first
+    are slow."""
+    last = max(1, count * SEEDS // 100)
+    return [
+        pytest.param(seed, marks=[pytest.mark.slow] if seed > QUICK else [])
+        for seed in range(1, last + 1)
+    ]
 
 
 @lru_cache
