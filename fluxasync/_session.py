@@ -110,6 +110,7 @@ class FluxSession:
         self._downloads = asyncio.Semaphore(self.limits.downloads)
         self._dice = random.Random()  # noqa: S311 — jitter, not secrets
         self._warned: set[str] = set()
+        self._recalled: set[str] = set()
         self._stack: AsyncExitStack | None = None
 
     async def __aenter__(self) -> Self:
@@ -186,9 +187,12 @@ class FluxSession:
         """Say whether no further submission of this session can succeed after this error."""
         return self._submits.ends_run(error)
 
-    def recall(self, *, spent: Decimal, in_doubt: Decimal) -> None:
-        """Count what earlier runs spent, in US dollars, against this session's budget."""
-        self._submits.purse.recall(spent=spent, in_doubt=in_doubt)
+    def recall(self, ledger: str, *, spent: Decimal, in_doubt: Decimal) -> None:
+        """Count what earlier runs spent, in US dollars, against this session's budget: once a
+        ledger, because what this session spends itself is counted as it goes."""
+        if ledger not in self._recalled:
+            self._recalled.add(ledger)
+            self._submits.purse.recall(spent=spent, in_doubt=in_doubt)
 
     async def settled(self) -> None:
         """Wait for the POSTs under way now, so that what they are recorded in may close."""
