@@ -144,7 +144,7 @@ class Batch:
             )
             stack.push_async_callback(self._leave_earlier)
             if self._output.journal is not None:
-                self._carry_on(self._output.journal)
+                await self._carry_on(self._output.journal)
             plan = await self.check()
             if self._error is not None:  # of a job that an earlier run left
                 raise self._error
@@ -267,7 +267,7 @@ class Batch:
             with peek(self._out) as lookup:
                 yield lookup
 
-    def _carry_on(self, journal: Journal) -> None:
+    async def _carry_on(self, journal: Journal) -> None:
         """Begin with what is paid: count it against the budget, and collect what is not here."""
         left = journal.recovered
         self._session.recall(
@@ -275,7 +275,8 @@ class Batch:
             spent=left.spent,
             in_doubt=left.in_doubt_price + left.written_off,
         )
-        self._settle.earlier.start(journal.unfinished())
+        # read before anything is submitted, or jobs of this run would be among them
+        self._settle.earlier.start([pair async for pair in journal.unfinished()])
 
     async def _leave_earlier(self) -> None:
         self._settle.earlier.cut()

@@ -45,6 +45,10 @@ def pytest_report_header() -> str:
     return f"event loop: {type(loop).__module__}.{type(loop).__name__} on {platform.platform()}"
 
 
+# under `nohup` a hang-up is ignored, and so it would be by every process that a test starts
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_keys() -> Iterator[None]:
     """No test finds a real key, so none can spend money or pass only where a key is set."""
