@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
