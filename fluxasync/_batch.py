@@ -65,6 +65,7 @@ class Batch:
         grace: seconds.
         finished: "yield" hands out the outcomes of earlier runs too, in their rows' places; "skip"
             passes over them, which is faster for long lists.
+        on_check: called with the rows read so far, while the source is checked on entry.
         on_plan: called once with the Plan, after the check and before the first submission.
 
     Raises ConfigError, SinkError and JournalError on entry; from the iteration, after the last
@@ -88,6 +89,7 @@ class Batch:
         skip_bad: bool = False,
         grace: float = GRACE,
         finished: Literal["yield", "skip"] = "yield",
+        on_check: Callable[[int], None] | None = None,
         on_plan: Callable[[Plan], None] | None = None,
     ) -> None:
         if out is not None and sink is not None:
@@ -99,7 +101,7 @@ class Batch:
         self._sink, self._template = sink, Template.parse(name or DEFAULT)
         self._ledger = ledger
         self._skip = SETTLED if finished == "skip" else frozenset[str]()
-        self._on_plan = on_plan
+        self._on_check, self._on_plan = on_check, on_plan
         self._grace = grace
         self._plan: Plan | None = None
         self._count = Count()
@@ -120,12 +122,18 @@ class Batch:
         """Check the whole source and count it; spends nothing and needs no open session.
 
         `progress` is called with the rows read so far. Raises ConfigError naming the first bad
-        rows, unless they are to be skipped.
+        rows, unless they are to be skipped. Without entering afterwards, call `aclose`.
         """
         if self._plan is None:
             with self._lookup() as lookup:
-                self._plan = await self._source.check(progress=progress, lookup=lookup)
+                self._plan = await self._source.check(
+                    progress=progress or self._on_check, lookup=lookup
+                )
         return self._plan
+
+    async def aclose(self) -> None:
+        """Give back what `check` holds, for a batch that is not entered."""
+        await self._source.aclose()
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -141,6 +149,7 @@ class Batch:
                 count=self._count,
                 end=self._end,
                 places=self._worker_limit(),
+                skips=bool(self._skip),
             )
             stack.push_async_callback(self._leave_earlier)
             if self._output.journal is not None:

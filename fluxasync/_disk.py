@@ -17,6 +17,7 @@ import itertools
 import mmap
 import os
 import secrets
+import stat
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -179,9 +180,11 @@ class Part:
             handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return False
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_size != self.size:
+            os.close(handle)
+            return False
         with open(handle, "rb") as file:
-            if os.fstat(handle).st_size != self.size:
-                return False
             return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
 
 

@@ -36,9 +36,8 @@ class Output:
     journal: Journal | None = None
     manifest: Manifest | None = None
 
-    async def record(self, outcome: Outcome) -> None:
-        """Settle an outcome: durable in the ledger first, then a line in the lists."""
-        await self.ledger.settle(outcome)
+    async def list(self, outcome: Outcome) -> None:
+        """Add a line to the lists, for an outcome that the ledger has."""
         if self.manifest is not None:
             await self.manifest.add(outcome)
 

@@ -40,12 +40,14 @@ class Settle:
         count: Count,
         end: Callable[[Exception], None],
         places: int,
+        skips: bool,
     ) -> None:
         self._session = session
         self._output = output
         self._gate = gate
         self._count = count
         self._end = end
+        self._skips = skips  #: what earlier runs settled is counted and not handed out
         self.earlier = Earlier(self._collected, places=places)
 
     async def row(self, row: ImageRequest | BadRow) -> Outcome | None:
@@ -72,6 +74,8 @@ class Settle:
             return None if settled is None else evolve(settled, index=request.index)
         assert not isinstance(known, Job)  # noqa: S101 — its job is itself; for the type checker
         self._count.already += 1
+        if self._skips:
+            return None
         return evolve(known, index=request.index)
 
     async def _collected(self, request: ImageRequest, job: Job) -> Outcome | None:
@@ -123,6 +127,9 @@ class Settle:
         return outcome
 
     async def _recorded(self, outcome: Outcome) -> None:
-        await self._output.record(outcome)
-        self._count.add(outcome)
-        self._session.emit(Settled(outcome=outcome))
+        await self._output.ledger.settle(outcome)
+        try:
+            await self._output.list(outcome)
+        finally:  # without a line too, it is settled
+            self._count.add(outcome)
+            self._session.emit(Settled(outcome=outcome))

@@ -177,7 +177,7 @@ async def _standing(
     async with Threads(count=1) as threads, Standing(folder) as journal:
         yield journal, await threads.run(doubts, journal.folder)
         with suppress(JournalError, SinkError):  # the decision is made; the next run sees to lists
-            await whole(journal.project(keep_bad_rows=True))
+            await whole(journal.project(keep_bad_rows=True, rewrite=True))
 
 
 def _named(open_doubts: Sequence[Doubt], keys: Sequence[str]) -> list[Doubt]:

@@ -7,6 +7,7 @@ only when an errand starts, because they bring aiohttp, and `--help` must not wa
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ from ._shown import announcement, as_json, outcome_of, plan_row, retry_line
 
 #: seconds one paid image may still land after the first Ctrl-C; the batch's own default
 GRACE = 10.0
+#: seconds between two lines of a check
+_PATIENCE = 2.0
 
 
 @frozen(kw_only=True)
@@ -56,13 +59,18 @@ class Order:
         }
 
     def batch(
-        self, session: FluxSession, *, on_plan: Callable[[Plan], None] | None = None
+        self,
+        session: FluxSession,
+        *,
+        on_check: Callable[[int], None] | None = None,
+        on_plan: Callable[[Plan], None] | None = None,
     ) -> Batch:
         return Batch(
             session,
             self.source,
             out=self.out,
             finished="skip",
+            on_check=on_check,
             on_plan=on_plan,
             name=self.name,
             model=self.options.model,
@@ -121,7 +129,7 @@ async def run(errand: Errand, order: Order) -> None:
 
     async with _session(errand, order.options, **order.policies()) as flux:
         await _retry(errand, order)
-        batch = order.batch(flux, on_plan=announce)
+        batch = order.batch(flux, on_check=_checking(errand), on_plan=announce)
         async with batch, showing(errand.progress, errand.terminal):
             errand.batch = batch
             errand.stop_with(batch.stop, grace=order.grace)
@@ -136,7 +144,10 @@ async def dry_run(errand: Errand, order: Order) -> None:
     flux = FluxSession(options.provider, base_url=options.base_url, **order.policies())
     batch = order.batch(flux)
     await _retry(errand, order, only_count=True)
-    plan = await batch.check(_checking(errand))
+    try:
+        plan = await batch.check(_checking(errand))
+    finally:
+        await batch.aclose()
     *notes, price = announcement(plan, batch.estimate, simulated=options.simulate)
     for line in notes:
         errand.terminal.note(line)
@@ -180,4 +191,13 @@ def _key(errand: Errand, options: Options) -> str | None:
 
 
 def _checking(errand: Errand) -> Callable[[int], None]:
-    return lambda rows: errand.terminal.status(f"{rows:,} lines checked")
+    """Tell how far the check is, where it takes longer than people like to wait in the dark."""
+    due = time.monotonic() + _PATIENCE
+
+    def told(rows: int) -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            due = time.monotonic() + _PATIENCE
+            errand.terminal.status(f"{rows:,} lines checked")
+
+    return told

@@ -47,15 +47,19 @@ _LISTS = (
 )
 
 
-def project(connection: sqlite3.Connection, folder: Path, *, keep_bad_rows: bool) -> list[str]:
+def project(
+    connection: sqlite3.Connection, folder: Path, *, keep_bad_rows: bool, rewrite: bool = False
+) -> list[str]:
     """Make both lists agree with the journal; return the names of those that were rewritten.
 
+    They are compared by their numbers of lines and their last ones; after rows were changed by
+    hand `rewrite` makes both anew.
     Raises SinkError when the disk refuses: the journal itself is none the worse for it.
     """
     rewritten = []
     for shown in _LISTS:
         try:
-            if _differs(connection, folder, shown, keep_bad_rows):
+            if rewrite or _differs(connection, folder, shown, keep_bad_rows):
                 _rewrite(connection, folder, shown, keep_bad_rows)
                 rewritten.append(shown.name)
         except OSError as exc:

@@ -48,9 +48,10 @@ money = NULL, stem = NULL, seq = NULL, finished_at = NULL, path = NULL, sha256 =
 format = NULL, width = NULL, height = NULL, result = NULL, cause = NULL, message = NULL,
 paid = NULL, evidence = NULL WHERE id = ?"""
 _GIVEN = """
-UPDATE OR IGNORE image SET state = 1, job_id = ?, polling_url = NULL, submitted_at = ?, seq = NULL,
+UPDATE OR IGNORE image SET state = 1, job_id = ?1,
+polling_url = CASE WHEN job_id = ?1 THEN polling_url END, submitted_at = ?2, seq = NULL,
 finished_at = NULL, cause = NULL, message = NULL, paid = NULL, evidence = NULL,
-result = NULL, money = coalesce(money, price) WHERE id = ?"""
+result = NULL, money = coalesce(money, price) WHERE id = ?3"""
 
 
 class Steps:
