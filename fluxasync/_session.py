@@ -52,7 +52,7 @@ from ._protocol import Missing, News, Unclear, is_known
 from ._providers import Provider, choose
 from ._rows import request_from
 from ._sinks import FileSink, MemorySink
-from ._submits import Submission, Submits, typical_seconds
+from ._submits import Submission, Submits, outlives_us, typical_seconds
 from ._transport import AiohttpTransport
 from ._watch import Watch
 from ._wire import Wire, now
@@ -223,7 +223,7 @@ class FluxSession:
         job = await self.submit(request, ledger=ledger, priority=priority, gate=gate)
         if on_job is not None:
             on_job(job)
-        return await self.collect(job, to=sink)
+        return await self.collect(job, to=sink, ledger=ledger)
 
     async def submit(
         self,
@@ -317,15 +317,25 @@ class FluxSession:
             took = now() - began
         return _saved(ready, stored, download_seconds=took)
 
-    async def collect(self, job: Job, *, to: str | os.PathLike[str] | Sink | None = None) -> Saved:
-        """Watch and download a job that was accepted earlier, here or in another process."""
+    async def collect(
+        self,
+        job: Job,
+        *,
+        to: str | os.PathLike[str] | Sink | None = None,
+        ledger: Ledger = _FORGETFUL,
+    ) -> Saved:
+        """Watch and download a job that was accepted earlier, here or in another process.
+
+        When cancelled the job is listed in `unclaimed`, and told of at WARNING unless a ledger
+        remembers it.
+        """
         try:
             saved = await self.download(await self.watch(job), to=to)
         except (JobError, DownloadError):
             self._submits.unclaimed.pop(job.job_id, None)
             raise
         except BaseException:  # cancelled, no disk, no key: the job is still there
-            self._submits.leave(job)
+            self._submits.leave(job, recorded=outlives_us(ledger))
             raise
         self._submits.unclaimed.pop(job.job_id, None)
         return saved

@@ -81,7 +81,7 @@ class Settle:
     async def _collected(self, request: ImageRequest, job: Job) -> Outcome | None:
         """See a job of an earlier run through to its outcome, recorded."""
         try:
-            story = self._session.collect(job, to=self._output.sink)
+            story = self._session.collect(job, to=self._output.sink, ledger=self._output.ledger)
             outcome = await self._told(request, story, [job])
             return None if outcome is None else await self._record(outcome)
         except Exception as error:  # a user's sink: raised where outcomes are read

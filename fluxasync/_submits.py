@@ -15,6 +15,7 @@ import random
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from decimal import Decimal
+from functools import partial
 
 from attrs import evolve, frozen
 
@@ -24,6 +25,7 @@ from ._config import Limits, Retry
 from ._errors import BudgetExceeded, FluxError, TransportError
 from ._events import Event, JobSubmitted, Paused, Resumed
 from ._inputs import wire_images
+from ._ledgers import ForgetfulLedger, MemoryLedger
 from ._limiter import Lease, Limiter
 from ._models import ImageRequest, Job, Ledger, Refused, Verdict
 from ._money import Purse, price
@@ -94,7 +96,8 @@ class Submits:
         gate, priority = submission.gate, submission.priority
         while True:
             lease = await self.limiter.take(group, cap, gate=gate, priority=priority)
-            answer = await self._owned(self._post(submission, lease))
+            post = self._post(submission, lease)
+            answer = await self._owned(post, recorded=outlives_us(submission.ledger))
             if isinstance(answer, Job):
                 return answer
             if answer.verdict in {Verdict.REJECTED, Verdict.AMBIGUOUS}:
@@ -128,11 +131,12 @@ class Submits:
         held = self._held.get(job.job_id)
         return None if held is None else held.accepted
 
-    def leave(self, job: Job) -> None:
-        """List a paid job that nobody waits for any more."""
+    def leave(self, job: Job, *, recorded: bool = False) -> None:
+        """List a paid job that nobody waits for any more; where no ledger has it, say so aloud."""
         if job.job_id not in self.unclaimed:
             self.unclaimed[job.job_id] = job
-            logger.warning(
+            logger.log(
+                logging.INFO if recorded else logging.WARNING,
                 "job %s was accepted but nobody waits for it: collect(job) gets its image "
                 "(polling URL %s)",
                 job.job_id,
@@ -163,7 +167,9 @@ class Submits:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
 
-    async def _owned(self, story: Coroutine[None, None, Job | Refused]) -> Job | Refused:
+    async def _owned(
+        self, story: Coroutine[None, None, Job | Refused], *, recorded: bool
+    ) -> Job | Refused:
         """Run a submission as a task of the session's own.
 
         Shielded for the money: what a caller's cancellation must not tear is the way from the
@@ -175,15 +181,15 @@ class Submits:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            task.add_done_callback(self._leave_answer)
+            task.add_done_callback(partial(self._leave_answer, recorded=recorded))
             raise
 
-    def _leave_answer(self, task: asyncio.Task[Job | Refused]) -> None:
+    def _leave_answer(self, task: asyncio.Task[Job | Refused], *, recorded: bool) -> None:
         if not task.cancelled() and task.exception() is None:
             answer = task.result()
             if isinstance(answer, Job):
                 self.hold(answer)
-                self.leave(answer)
+                self.leave(answer, recorded=recorded)
 
     async def _post(self, submission: Submission, lease: Lease) -> Job | Refused:
         """Intent → POST → record: one unit, one attempt."""
@@ -296,6 +302,11 @@ class Submits:
                 self.purse.release(cost)
         async with self._refunds:
             self._refunds.notify_all()
+
+
+def outlives_us(ledger: Ledger) -> bool:
+    """Whether the ledger still knows a job when this process does not."""
+    return not isinstance(ledger, ForgetfulLedger | MemoryLedger)
 
 
 def typical_seconds(model: str | None) -> float:
