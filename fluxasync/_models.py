@@ -247,7 +247,7 @@ class Reply:
     """What came back, whatever it was."""
 
     status: int
-    headers: Mapping[str, str] = field(repr=False)  #: names in lower case
+    headers: Mapping[str, str] = field(repr=False)  #: asked for in lower case
     body: bytes = field(repr=False)
 
 
@@ -421,7 +421,7 @@ class Download(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Names in lower case."""
+        """Asked for in lower case."""
 
     def chunks(self) -> AsyncIterator[bytes]: ...
 

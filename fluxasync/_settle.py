@@ -63,7 +63,7 @@ class Settle:
             return None
 
     async def _request(self, request: ImageRequest) -> Outcome | None:
-        known = await self._output.ledger.known(request)
+        known = None if self._output.is_fresh else await self._output.ledger.known(request)
         if known is None:
             outcome = await self._new(request)
             return None if outcome is None else await self._record(outcome)

@@ -17,7 +17,7 @@ from concurrent.futures import Executor
 from decimal import Decimal
 from functools import partial
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from ._breakers import Gate, ends_run, is_lasting
 from ._catalog import find
@@ -205,7 +205,7 @@ class Submits:
             except BaseException:
                 await self._account(None, cost)
                 raise
-            answer = self._unique(await submission.wire.submit(request, images), cost)
+            answer = self._unique(await submission.wire.submit(request, images, cost))
             self._place(answer, lease, submission)
             await self._account(answer, cost)
             await ledger.answered(request, answer)
@@ -217,7 +217,7 @@ class Submits:
             raise
         return answer
 
-    def _unique(self, answer: Job | Refused, cost: Decimal | None) -> Job | Refused:
+    def _unique(self, answer: Job | Refused) -> Job | Refused:
         if not isinstance(answer, Job):
             return answer
         if answer.job_id in self._recent_ids:
@@ -226,7 +226,7 @@ class Submits:
         self._recent_ids[answer.job_id] = None
         if len(self._recent_ids) > RECENT_IDS:
             del self._recent_ids[next(iter(self._recent_ids))]
-        return evolve(answer, price=cost)
+        return answer
 
     def _place(self, answer: Job | Refused, lease: Lease, submission: Submission) -> None:
         """Keep the slot for what the server counts, give it back for what it does not."""
