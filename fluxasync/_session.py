@@ -194,6 +194,10 @@ class FluxSession:
             self._recalled.add(ledger)
             self._submits.purse.recall(spent=spent, in_doubt=in_doubt)
 
+    def leave(self, job: Job, *, ledger: Ledger = _FORGETFUL) -> None:
+        """List a paid job as unclaimed; tell of it at WARNING unless a ledger remembers it."""
+        self._submits.leave(job, recorded=outlives_us(ledger))
+
     async def settled(self) -> None:
         """Wait for the POSTs under way now, so that what they are recorded in may close."""
         await self._submits.settled()
@@ -335,7 +339,7 @@ class FluxSession:
             self._submits.unclaimed.pop(job.job_id, None)
             raise
         except BaseException:  # cancelled, no disk, no key: the job is still there
-            self._submits.leave(job, recorded=outlives_us(ledger))
+            self.leave(job, ledger=ledger)
             raise
         self._submits.unclaimed.pop(job.job_id, None)
         return saved

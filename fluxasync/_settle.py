@@ -123,7 +123,12 @@ class Settle:
     async def _record(self, outcome: Outcome) -> Outcome:
         """The one place where an outcome is settled and counted. A cancellation waits for it: what
         is durable must not be missing from the counts."""
-        await whole(self._recorded(outcome))
+        try:
+            await whole(self._recorded(outcome))
+        except FluxError:
+            if not isinstance(outcome, InDoubt) and outcome.job is not None:
+                self._session.leave(outcome.job, ledger=self._output.ledger)
+            raise
         return outcome
 
     async def _recorded(self, outcome: Outcome) -> None:

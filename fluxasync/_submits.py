@@ -305,8 +305,11 @@ class Submits:
 
 
 def outlives_us(ledger: Ledger) -> bool:
-    """Whether the ledger still knows a job when this process does not."""
-    return not isinstance(ledger, ForgetfulLedger | MemoryLedger)
+    """Whether the ledger still knows a job when this process does not. One whose file was removed
+    or whose disk failed says so by `is_kept`; a ledger without the word is taken at its own."""
+    if isinstance(ledger, ForgetfulLedger | MemoryLedger):
+        return False
+    return bool(getattr(ledger, "is_kept", True))
 
 
 def typical_seconds(model: str | None) -> float:

@@ -224,6 +224,12 @@ class Journal:
         return looking
 
     @property
+    def is_kept(self) -> bool:
+        """Whether what is recorded will be found by the next run: the disk takes it, and the file
+        is still where it was."""
+        return not self._writer.is_broken and self._writer.is_linked()
+
+    @property
     def counts(self) -> Recovery:
         """The journal in numbers, now."""
         return self._steps.tally.recovery()
