@@ -184,6 +184,8 @@ def _limited(kind: int, limit: int) -> None:
 def _few_files(_: Struck, *, spare: int) -> None:
     """So many files and sockets more than are open now."""
     used = {int(name) for name in os.listdir("/proc/self/fd")}
+    while os.dup(0) < max(used):  # numbers free between those in use would be spare too
+        pass
     _limited(resource.RLIMIT_NOFILE, max(used) + 1 + spare)
 
 
