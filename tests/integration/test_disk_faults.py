@@ -342,7 +342,7 @@ async def test_too_few_open_files_end_the_run_clearly(fault: str, sim: Simulator
     run that gets through on the connections it has is none the worse."""
     report = await run(sim.url, tmp_path, fault=fault, count=COUNT)
     if report.kind is None:
-        assert {"done": COUNT} == looked(sim, tmp_path).states
+        assert looked(sim, tmp_path).states == {"done": COUNT}
         return
     assert report.kind in {"SinkError", "TransportError"}
     assert "oo many open files" in report.message
