@@ -123,16 +123,16 @@ class Settle:
     async def _record(self, outcome: Outcome) -> Outcome:
         """The one place where an outcome is settled and counted. A cancellation waits for it: what
         is durable must not be missing from the counts."""
-        try:
-            await whole(self._recorded(outcome))
-        except FluxError:
-            if not isinstance(outcome, InDoubt) and outcome.job is not None:
-                self._session.leave(outcome.job, ledger=self._output.ledger)
-            raise
+        await whole(self._recorded(outcome))
         return outcome
 
     async def _recorded(self, outcome: Outcome) -> None:
-        await self._output.ledger.settle(outcome)
+        try:
+            await self._output.ledger.settle(outcome)
+        except FluxError:  # in here, because a caller that is cancelled never sees it
+            if not isinstance(outcome, InDoubt) and outcome.job is not None:
+                self._session.leave(outcome.job, ledger=self._output.ledger)
+            raise
         try:
             await self._output.list(outcome)
         finally:  # without a line too, it is settled
