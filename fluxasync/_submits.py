@@ -97,7 +97,7 @@ class Submits:
         while True:
             lease = await self.limiter.take(group, cap, gate=gate, priority=priority)
             post = self._post(submission, lease)
-            answer = await self._owned(post, recorded=outlives_us(submission.ledger))
+            answer = await self._owned(post, submission.ledger)
             if isinstance(answer, Job):
                 return answer
             if answer.verdict in {Verdict.REJECTED, Verdict.AMBIGUOUS}:
@@ -168,7 +168,7 @@ class Submits:
             await asyncio.gather(*left, return_exceptions=True)
 
     async def _owned(
-        self, story: Coroutine[None, None, Job | Refused], *, recorded: bool
+        self, story: Coroutine[None, None, Job | Refused], ledger: Ledger
     ) -> Job | Refused:
         """Run a submission as a task of the session's own.
 
@@ -181,15 +181,15 @@ class Submits:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            task.add_done_callback(partial(self._leave_answer, recorded=recorded))
+            task.add_done_callback(partial(self._leave_answer, ledger=ledger))
             raise
 
-    def _leave_answer(self, task: asyncio.Task[Job | Refused], *, recorded: bool) -> None:
+    def _leave_answer(self, task: asyncio.Task[Job | Refused], *, ledger: Ledger) -> None:
         if not task.cancelled() and task.exception() is None:
             answer = task.result()
             if isinstance(answer, Job):
                 self.hold(answer)
-                self.leave(answer, recorded=recorded)
+                self.leave(answer, recorded=outlives_us(ledger))
 
     async def _post(self, submission: Submission, lease: Lease) -> Job | Refused:
         """Intent → POST → record: one unit, one attempt."""
