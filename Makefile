@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 PIP = $(VENV)/bin/python -m pip -qq --disable-pip-version-check
 ARGS ?=
 
-.PHONY: help demo test quick simulate check clean
+.PHONY: help demo test quick simulate check crash clean
 
 help:
 	@echo "make demo    40 example prompts into 40 images, simulated: no key, no cost"
@@ -18,6 +18,7 @@ help:
 	@echo "make quick   the tests without the slow ones (ARGS='-k name' picks some)"
 	@echo "make simulate  the promises of pace over 1,000 seeds (SEEDS=… for another number)"
 	@echo "make check   ruff, formatting, types"
+	@echo "make crash   a thousand kills and ten thousand power cuts, into docs/crash-results.md"
 	@echo "make clean   remove what make made: environments, caches, demo images"
 
 demo: $(VENV)/.app
@@ -39,6 +40,9 @@ check: $(VENV)/.lint
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+
+crash: $(VENV)/.test
+	@$(VENV)/bin/python -m tests.crash $(ARGS)
 
 clean:
 	rm -rf .venv .venvs build dist demo-images .coverage* .hypothesis

@@ -13,10 +13,11 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, contextmanager
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, Literal, Self
 
 from ._catalog import models_with
 from ._errors import ConfigError, FluxError, JournalError, SinkError
+from ._handout import Handout
 from ._journal import Journal, Recovery, has_journal, peek
 from ._ledgers import ForgetfulLedger
 from ._models import ImageRequest, Ledger, Outcome, Sink
@@ -64,6 +65,7 @@ class Batch:
         grace: seconds.
         finished: "yield" hands out the outcomes of earlier runs too, in their rows' places; "skip"
             passes over them, which is faster for long lists.
+        on_check: called with the rows read so far, while the source is checked on entry.
         on_plan: called once with the Plan, after the check and before the first submission.
 
     Raises ConfigError, SinkError and JournalError on entry; from the iteration, after the last
@@ -87,6 +89,7 @@ class Batch:
         skip_bad: bool = False,
         grace: float = GRACE,
         finished: Literal["yield", "skip"] = "yield",
+        on_check: Callable[[int], None] | None = None,
         on_plan: Callable[[Plan], None] | None = None,
     ) -> None:
         if out is not None and sink is not None:
@@ -98,15 +101,18 @@ class Batch:
         self._sink, self._template = sink, Template.parse(name or DEFAULT)
         self._ledger = ledger
         self._skip = SETTLED if finished == "skip" else frozenset[str]()
-        self._on_plan = on_plan
-        self._ordered = ordered
+        self._on_check, self._on_plan = on_check, on_plan
         self._grace = grace
         self._plan: Plan | None = None
         self._count = Count()
         self._output: Output | None = None
         self._gate = session.gate()
+        in_flight = session.slots
+        self._requests: asyncio.Queue[_Row] = asyncio.Queue(in_flight)
+        self._handout = Handout(ordered=ordered, places=in_flight)
+        self._workers: set[asyncio.Task[None]] = set()
         self._feeder: asyncio.Task[None] | None = None
-        self._places = 0
+        self._runner: asyncio.Task[None] | None = None
         self._strangers = 0
         self._error: Exception | None = None
         self._began: float | None = None
@@ -116,12 +122,18 @@ class Batch:
         """Check the whole source and count it; spends nothing and needs no open session.
 
         `progress` is called with the rows read so far. Raises ConfigError naming the first bad
-        rows, unless they are to be skipped.
+        rows, unless they are to be skipped. Without entering afterwards, call `aclose`.
         """
         if self._plan is None:
             with self._lookup() as lookup:
-                self._plan = await self._source.check(progress=progress, lookup=lookup)
+                self._plan = await self._source.check(
+                    progress=progress or self._on_check, lookup=lookup
+                )
         return self._plan
+
+    async def aclose(self) -> None:
+        """Give back what `check` holds, for a batch that is not entered."""
+        await self._source.aclose()
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -137,10 +149,11 @@ class Batch:
                 count=self._count,
                 end=self._end,
                 places=self._worker_limit(),
+                skips=bool(self._skip),
             )
             stack.push_async_callback(self._leave_earlier)
             if self._output.journal is not None:
-                self._carry_on(self._output.journal)
+                await self._carry_on(self._output.journal)
             plan = await self.check()
             if self._error is not None:  # of a job that an earlier run left
                 raise self._error
@@ -151,13 +164,6 @@ class Batch:
         return self
 
     def _start(self) -> None:
-        in_flight = self._session.slots
-        self._requests: asyncio.Queue[_Row] = asyncio.Queue(in_flight)
-        self._outcomes: asyncio.Queue[tuple[int, Outcome | None] | None] = asyncio.Queue(in_flight)
-        self._window = asyncio.Semaphore(4 * self._worker_limit())
-        self._waiting: dict[int, Outcome | None] = {}
-        self._next = 0
-        self._workers: set[asyncio.Task[None]] = set()
         self._began = asyncio.get_running_loop().time()
         self._feeder = asyncio.create_task(self._feed())
         self._runner = asyncio.create_task(self._run())
@@ -169,12 +175,14 @@ class Batch:
             await self._drain()
         finally:
             self._cut()
-            self._runner.cancel()
+            tasks = {task for task in (self._runner, self._feeder) if task is not None}
+            for task in tasks:
+                task.cancel()
             try:
-                await asyncio.wait({self._runner, *self._fed(), *self._workers})
+                await asyncio.wait(tasks | self._workers)
                 await self._session.settled()
             finally:
-                self._hang_up()
+                self._handout.hang_up()
                 await self._stack.aclose()
 
     def __repr__(self) -> str:
@@ -188,10 +196,12 @@ class Batch:
         return self
 
     async def __anext__(self) -> Outcome:
-        while True:
-            outcome = await (self._take_ordered() if self._ordered else self._take())
-            if outcome is not None:
-                return outcome
+        outcome = await self._handout.take()
+        if outcome is not None:
+            return outcome
+        if self._error is not None:
+            raise self._error
+        raise StopAsyncIteration
 
     @property
     def plan(self) -> Plan | None:
@@ -236,7 +246,7 @@ class Batch:
         """Submit nothing more. POSTs under way finish, paid jobs may land for `grace` seconds;
         then the iteration ends."""
         self._close_intake()
-        if not self._runner.done():
+        if self._runner is None or not self._runner.done():
             seconds = self._grace if grace is None else grace
             asyncio.get_running_loop().call_later(seconds, self._cut)
 
@@ -266,11 +276,16 @@ class Batch:
             with peek(self._out) as lookup:
                 yield lookup
 
-    def _carry_on(self, journal: Journal) -> None:
+    async def _carry_on(self, journal: Journal) -> None:
         """Begin with what is paid: count it against the budget, and collect what is not here."""
         left = journal.recovered
-        self._session.recall(spent=left.spent, in_doubt=left.in_doubt_price + left.written_off)
-        self._settle.earlier.start(journal.unfinished())
+        self._session.recall(
+            str(journal.folder.resolve()),
+            spent=left.spent,
+            in_doubt=left.in_doubt_price + left.written_off,
+        )
+        # read before anything is submitted, or jobs of this run would be among them
+        self._settle.earlier.start([pair async for pair in journal.unfinished()])
 
     async def _leave_earlier(self) -> None:
         self._settle.earlier.cut()
@@ -278,8 +293,8 @@ class Batch:
 
     async def _drain(self) -> None:
         """Read on, so that no worker waits to hand over an outcome that was counted already."""
-        while not self._runner.done():
-            reading = asyncio.create_task(self._outcomes.get())
+        while self._runner is not None and not self._runner.done():
+            reading = asyncio.create_task(self._handout.take())
             await asyncio.wait({reading, self._runner}, return_when=asyncio.FIRST_COMPLETED)
             reading.cancel()
 
@@ -305,12 +320,6 @@ class Batch:
             self._requests.get_nowait()
             self._requests.task_done()
 
-    def _hang_up(self) -> None:
-        """Tell whoever still reads that no outcome comes any more."""
-        while not self._outcomes.empty():
-            self._outcomes.get_nowait()
-        self._outcomes.put_nowait(None)
-
     def _seconds(self) -> float:
         if self._began is None:
             return 0.0
@@ -321,23 +330,20 @@ class Batch:
 
     async def _feed(self) -> None:
         """Hand the source's rows to workers, as many as there may be; ends with the source."""
+        if self._gate.error is not None:  # stopped during the check
+            return
         try:
             async with aclosing(self._source.requests(skip=self._skip)) as rows:
                 async for row in rows:
-                    if self._ordered:
-                        await self._window.acquire()
+                    place = await self._handout.place()
                     self._start_worker()
-                    await self._requests.put((self._places, row))
-                    self._places += 1
+                    await self._requests.put((place, row))
         except FluxError as error:
             self._end(error)
         except Exception as error:  # the user's iterable: whatever it raises ends the run
             ended = ConfigError(f"the source failed: {type(error).__name__}: {error}")
             ended.__cause__ = error
             self._end(ended)
-
-    def _fed(self) -> set[asyncio.Task[None]]:
-        return set() if self._feeder is None else {self._feeder}
 
     def _start_worker(self) -> None:
         if len(self._workers) < self._worker_limit():
@@ -352,58 +358,29 @@ class Batch:
 
     async def _run(self) -> None:
         """See the run to its end: the source read, every request settled, workers sent home."""
-        await asyncio.wait(self._fed())
+        assert self._feeder is not None  # noqa: S101 — started before
+        await asyncio.wait({self._feeder})
         await self._requests.join()
         for outcome in await self._settle.earlier.finish():  # rows that the source has no more
             self._strangers += 1
-            await self._outcomes.put((self._places, outcome))
-            self._places += 1
+            await self._handout.put(await self._handout.place(), outcome)
         for worker in self._workers:
             worker.cancel()
         if self._workers:
             await asyncio.wait(self._workers)
         self._ended = asyncio.get_running_loop().time()
-        await self._outcomes.put(None)
+        await self._handout.end()
 
     async def _work(self) -> None:
         while True:
             place, row = await self._requests.get()
             try:
                 outcome = await self._settle.row(row)
-                await self._outcomes.put((place, outcome))
+                await self._handout.put(place, outcome)
             except Exception as error:  # a user's sink or ledger: raised where outcomes are read
                 self._end(error)
             finally:
                 self._requests.task_done()
-
-    # --- handing out ----------------------------------------------------------------------------
-
-    async def _take(self) -> Outcome | None:
-        taken = await self._outcomes.get()
-        if taken is None:
-            self._outcomes.put_nowait(None)  # for whoever asks again
-            self._raise_end()
-        return taken[1]
-
-    async def _take_ordered(self) -> Outcome | None:
-        while self._next not in self._waiting:
-            taken = await self._outcomes.get()
-            if taken is None:
-                self._outcomes.put_nowait(None)
-                if not self._waiting:
-                    self._raise_end()
-                self._next = min(self._waiting)  # a stopped run has gaps
-                break
-            self._waiting[taken[0]] = taken[1]
-        self._window.release()
-        outcome = self._waiting.pop(self._next)
-        self._next += 1
-        return outcome
-
-    def _raise_end(self) -> NoReturn:
-        if self._error is not None:
-            raise self._error
-        raise StopAsyncIteration
 
 
 def _named(parameters: Mapping[str, Any]) -> dict[str, Any]:

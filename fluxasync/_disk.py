@@ -17,6 +17,7 @@ import itertools
 import mmap
 import os
 import secrets
+import stat
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -97,13 +98,38 @@ async def whole(step: Awaitable[_T]) -> _T:
         raise
 
 
+class FolderSyncs:
+    """Makes names durable, several with one fsync: whoever waits for the folder while another
+    syncs it is served by the next sync, which begins after the name was given."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tickets = itertools.count(1)
+        self._latest: dict[Path, int] = {}
+        self._covered: dict[Path, int] = {}
+
+    def sync(self, folder: Path) -> None:
+        """Return when the names that the folder had at the call are durable."""
+        ticket = self._latest[folder] = next(self._tickets)
+        with self._lock:
+            if self._covered.get(folder, 0) >= ticket:
+                return
+            # read before the sync begins; a ticket is drawn only after its name was given
+            covered = max(ticket, self._latest[folder])
+            sync_folder(folder)
+            self._covered[folder] = covered
+
+
 class Part:
     """A file under a temporary name: published whole, or discarded.
 
     Construction touches no disk. Not for two threads at once.
     """
 
-    def __init__(self, folder: Path, *, fsync: bool = True) -> None:
+    def __init__(
+        self, folder: Path, *, fsync: bool = True, names: FolderSyncs | None = None
+    ) -> None:
+        self._names = names or FolderSyncs()
         self.path = folder / f".fluxasync-{secrets.token_hex(8)}.part"
         self.size = 0  #: bytes written
         self._fsync = fsync
@@ -147,7 +173,7 @@ class Part:
         published = self._linked(target)
         self.discard()
         if self._fsync:
-            sync_folder(target.parent)
+            self._names.sync(target.parent)
         return published
 
     def discard(self) -> None:
@@ -179,9 +205,11 @@ class Part:
             handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return False
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_size != self.size:
+            os.close(handle)
+            return False
         with open(handle, "rb") as file:
-            if os.fstat(handle).st_size != self.size:
-                return False
             return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
 
 

@@ -8,7 +8,7 @@ the source that is one of them waits here for its outcome instead of asking the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from ._models import ImageRequest, Job, Outcome
 
@@ -24,11 +24,11 @@ class Earlier:
         self._places = asyncio.Semaphore(places)
         self._tasks: dict[str, asyncio.Task[Outcome | None]] = {}  # by job id
         self._asked: set[str] = set()
-        self._reading: asyncio.Task[None] | None = None
+        self._beginning: asyncio.Task[None] | None = None
 
-    def start(self, unfinished: AsyncIterator[tuple[ImageRequest, Job]]) -> None:
+    def start(self, unfinished: Sequence[tuple[ImageRequest, Job]]) -> None:
         """Begin with the first of them, which is the oldest."""
-        self._reading = asyncio.create_task(self._read(unfinished))
+        self._beginning = asyncio.create_task(self._begin_all(unfinished))
 
     def has(self, job: Job) -> bool:
         """Whether this run collects the job, or has."""
@@ -44,8 +44,8 @@ class Earlier:
 
     async def finish(self) -> list[Outcome]:
         """Wait for all of them; return the outcomes that no row of the source asked for."""
-        if self._reading is not None:
-            await asyncio.wait({self._reading})
+        if self._beginning is not None:
+            await asyncio.wait({self._beginning})
         if self._tasks:
             await asyncio.wait(set(self._tasks.values()))
         left = [task for job_id, task in self._tasks.items() if job_id not in self._asked]
@@ -54,12 +54,12 @@ class Earlier:
 
     def cut(self) -> None:
         """Wait no longer: they stay paid, and the next run collects them."""
-        for task in (self._reading, *self._tasks.values()):
+        for task in (self._beginning, *self._tasks.values()):
             if task is not None:
                 task.cancel()
 
-    async def _read(self, unfinished: AsyncIterator[tuple[ImageRequest, Job]]) -> None:
-        async for request, job in unfinished:
+    async def _begin_all(self, unfinished: Sequence[tuple[ImageRequest, Job]]) -> None:
+        for request, job in unfinished:
             await self._places.acquire()
             if self.has(job):
                 self._places.release()

@@ -82,6 +82,7 @@ class Limiter:
         self._episode = 0
         self._last_grant = -math.inf
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
 
     def __repr__(self) -> str:
         return f"<Limiter {self.in_flight}/{self.slots}, {len(self._waiters)} waiting>"
@@ -303,9 +304,11 @@ class Limiter:
 
     def _wake_at(self, when: float) -> None:
         if self._timer is not None:
-            if not self._timer.cancelled() and self._timer.when() == when:
+            if self._timer_at == when:
                 return
             self._timer.cancel()
+        # not asked of the handle: uvloop's has no `when` for an instant that is here already
+        self._timer_at = when
         self._timer = asyncio.get_running_loop().call_at(when, self._on_timer)
 
     def _on_timer(self) -> None:

@@ -227,6 +227,9 @@ class Manifest:
         await self._threads.run(self._finish)
 
     def _begin(self) -> None:
+        for name in (METADATA, FAILURES):
+            if (self.folder / name).is_symlink():  # said now, because no line will go through it
+                raise SinkError(f"{self.folder / name} is a link: remove it, then start again")
         if self._resumes:
             return
         try:

@@ -17,7 +17,7 @@ from attrs import frozen
 
 from ._disk import disk_error, make_folder, prove_writable
 from ._errors import JournalError
-from ._journal import Journal, has_journal
+from ._journal import Journal, Recovery, has_journal
 from ._manifest import Manifest
 from ._models import ImageRequest, Ledger, Outcome, Sink
 from ._names import Template
@@ -36,9 +36,13 @@ class Output:
     journal: Journal | None = None
     manifest: Manifest | None = None
 
-    async def record(self, outcome: Outcome) -> None:
-        """Settle an outcome: durable in the ledger first, then a line in the lists."""
-        await self.ledger.settle(outcome)
+    @property
+    def is_fresh(self) -> bool:
+        """Whether there was nothing before this run, which asks for each image once."""
+        return self.journal is not None and self.journal.recovered == Recovery()
+
+    async def list(self, outcome: Outcome) -> None:
+        """Add a line to the lists, for an outcome that the ledger has."""
         if self.manifest is not None:
             await self.manifest.add(outcome)
 

@@ -56,7 +56,7 @@ from ._providers import Provider, choose
 from ._rows import request_from
 from ._schedule import Schedules
 from ._sinks import FileSink, MemorySink
-from ._submits import Submission, Submits, size_class, typical_seconds
+from ._submits import Submission, Submits, outlives_us, size_class, typical_seconds
 from ._transport import AiohttpTransport
 from ._watch import Watch
 from ._wire import Wire, now
@@ -131,6 +131,7 @@ class FluxSession:
         self._pools: AiohttpTransport | None = None
         self._schedules = Schedules()
         self._warned: set[str] = set()
+        self._recalled: set[str] = set()
         self._stack: AsyncExitStack | None = None
 
     async def __aenter__(self) -> Self:
@@ -209,9 +210,16 @@ class FluxSession:
         """Say whether no further submission of this session can succeed after this error."""
         return self._submits.ends_run(error)
 
-    def recall(self, *, spent: Decimal, in_doubt: Decimal) -> None:
-        """Count what earlier runs spent, in US dollars, against this session's budget."""
-        self._submits.purse.recall(spent=spent, in_doubt=in_doubt)
+    def recall(self, ledger: str, *, spent: Decimal, in_doubt: Decimal) -> None:
+        """Count what earlier runs spent, in US dollars, against this session's budget: once a
+        ledger, because what this session spends itself is counted as it goes."""
+        if ledger not in self._recalled:
+            self._recalled.add(ledger)
+            self._submits.purse.recall(spent=spent, in_doubt=in_doubt)
+
+    def leave(self, job: Job, *, ledger: Ledger = _FORGETFUL) -> None:
+        """List a paid job as unclaimed; tell of it at WARNING unless a ledger remembers it."""
+        self._submits.leave(job, recorded=outlives_us(ledger))
 
     async def settled(self) -> None:
         """Wait for the POSTs under way now, so that what they are recorded in may close."""
@@ -248,7 +256,7 @@ class FluxSession:
         job = await self.submit(request, ledger=ledger, priority=priority, gate=gate)
         if on_job is not None:
             on_job(job)
-        return await self.collect(job, to=sink)
+        return await self.collect(job, to=sink, ledger=ledger)
 
     async def submit(
         self,
@@ -364,15 +372,25 @@ class FluxSession:
             self._permits.landed(stored.size)
         return _saved(ready, stored, download_seconds=took)
 
-    async def collect(self, job: Job, *, to: str | os.PathLike[str] | Sink | None = None) -> Saved:
-        """Watch and download a job that was accepted earlier, here or in another process."""
+    async def collect(
+        self,
+        job: Job,
+        *,
+        to: str | os.PathLike[str] | Sink | None = None,
+        ledger: Ledger = _FORGETFUL,
+    ) -> Saved:
+        """Watch and download a job that was accepted earlier, here or in another process.
+
+        When cancelled the job is listed in `unclaimed`, and told of at WARNING unless a ledger
+        remembers it.
+        """
         try:
             saved = await self.download(await self.watch(job), to=to)
         except (JobError, DownloadError):
             self._submits.unclaimed.pop(job.job_id, None)
             raise
         except BaseException:  # cancelled, no disk, no key: the job is still there
-            self._submits.leave(job)
+            self.leave(job, ledger=ledger)
             raise
         self._submits.unclaimed.pop(job.job_id, None)
         return saved

@@ -40,12 +40,14 @@ class Settle:
         count: Count,
         end: Callable[[Exception], None],
         places: int,
+        skips: bool,
     ) -> None:
         self._session = session
         self._output = output
         self._gate = gate
         self._count = count
         self._end = end
+        self._skips = skips  #: what earlier runs settled is counted and not handed out
         self.earlier = Earlier(self._collected, places=places)
 
     async def row(self, row: ImageRequest | BadRow) -> Outcome | None:
@@ -61,7 +63,7 @@ class Settle:
             return None
 
     async def _request(self, request: ImageRequest) -> Outcome | None:
-        known = await self._output.ledger.known(request)
+        known = None if self._output.is_fresh else await self._output.ledger.known(request)
         if known is None:
             outcome = await self._new(request)
             return None if outcome is None else await self._record(outcome)
@@ -72,12 +74,14 @@ class Settle:
             return None if settled is None else evolve(settled, index=request.index)
         assert not isinstance(known, Job)  # noqa: S101 — its job is itself; for the type checker
         self._count.already += 1
+        if self._skips:
+            return None
         return evolve(known, index=request.index)
 
     async def _collected(self, request: ImageRequest, job: Job) -> Outcome | None:
         """See a job of an earlier run through to its outcome, recorded."""
         try:
-            story = self._session.collect(job, to=self._output.sink)
+            story = self._session.collect(job, to=self._output.sink, ledger=self._output.ledger)
             outcome = await self._told(request, story, [job])
             return None if outcome is None else await self._record(outcome)
         except Exception as error:  # a user's sink: raised where outcomes are read
@@ -123,6 +127,14 @@ class Settle:
         return outcome
 
     async def _recorded(self, outcome: Outcome) -> None:
-        await self._output.record(outcome)
-        self._count.add(outcome)
-        self._session.emit(Settled(outcome=outcome))
+        try:
+            await self._output.ledger.settle(outcome)
+        except FluxError:  # in here, because a caller that is cancelled never sees it
+            if not isinstance(outcome, InDoubt) and outcome.job is not None:
+                self._session.leave(outcome.job, ledger=self._output.ledger)
+            raise
+        try:
+            await self._output.list(outcome)
+        finally:  # without a line too, it is settled
+            self._count.add(outcome)
+            self._session.emit(Settled(outcome=outcome))

@@ -21,9 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import ParamSpec, Self, TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 
-from ._disk import Part, Threads, disk_error, make_folder, prove_writable
+from ._disk import FolderSyncs, Part, Threads, disk_error, make_folder, prove_writable
 from ._errors import DownloadError, SinkError
 from ._images import EXTENSIONS, ImageInfo, NotAnImage, inspect, sniff
 from ._models import ImageRequest, Job, Stored
@@ -235,6 +235,7 @@ class _Landing:
     threads: Threads
     max_bytes: int
     fsync: bool
+    names: FolderSyncs = field(factory=FolderSyncs, init=False)
 
     async def open(self, prepare: Callable[[], None]) -> None:
         await self.threads.__aenter__()
@@ -268,7 +269,7 @@ class _Landing:
     def _keep(self, image: bytes, target_of: Callable[[str], Path]) -> Stored:
         info = inspect(image)
         target = target_of(info.format)
-        part = Part(target.parent, fsync=self.fsync)
+        part = Part(target.parent, fsync=self.fsync, names=self.names)
         try:
             part.write(image)
             path = part.publish(target)
@@ -285,7 +286,7 @@ class _Landing:
     ) -> Stored:
         """Write piece by piece, so that a large image never lies in memory whole."""
         target = await self._step(job, lambda: target_of(sniff(piece[:64])))
-        part = Part(target.parent, fsync=self.fsync)
+        part = Part(target.parent, fsync=self.fsync, names=self.names)
         try:
             while piece:
                 if part.size + len(piece) > self.max_bytes:

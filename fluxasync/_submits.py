@@ -16,6 +16,7 @@ import random
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from decimal import Decimal
+from functools import partial
 
 from attrs import evolve, frozen
 
@@ -25,6 +26,7 @@ from ._config import Limits, Retry
 from ._errors import BudgetExceeded, FluxError, RateLimited, ServerError, TransportError
 from ._events import Event, JobSubmitted, LimitChanged, Paused, Resumed
 from ._inputs import wire_images
+from ._ledgers import ForgetfulLedger, MemoryLedger
 from ._limiter import ACCOUNT, Lease, Limiter
 from ._models import ImageRequest, Job, Ledger, Refused, Verdict
 from ._money import Purse, price
@@ -104,7 +106,8 @@ class Submits:
         gate, priority = submission.gate, submission.priority
         while True:
             lease = await self.limiter.take(group, cap, gate=gate, priority=priority)
-            answer = await self._owned(self._post(submission, lease))
+            post = self._post(submission, lease)
+            answer = await self._owned(post, submission.ledger)
             if isinstance(answer, Job):
                 return answer
             if answer.verdict in {Verdict.REJECTED, Verdict.AMBIGUOUS} or answer.is_final:
@@ -136,11 +139,12 @@ class Submits:
         held = self._held.get(job.job_id)
         return None if held is None else held.accepted
 
-    def leave(self, job: Job) -> None:
-        """List a paid job that nobody waits for any more."""
+    def leave(self, job: Job, *, recorded: bool = False) -> None:
+        """List a paid job that nobody waits for any more; where no ledger has it, say so aloud."""
         if job.job_id not in self.unclaimed:
             self.unclaimed[job.job_id] = job
-            logger.warning(
+            logger.log(
+                logging.INFO if recorded else logging.WARNING,
                 "job %s was accepted but nobody waits for it: collect(job) gets its image "
                 "(polling URL %s)",
                 job.job_id,
@@ -185,7 +189,9 @@ class Submits:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
 
-    async def _owned(self, story: Coroutine[None, None, Job | Refused]) -> Job | Refused:
+    async def _owned(
+        self, story: Coroutine[None, None, Job | Refused], ledger: Ledger
+    ) -> Job | Refused:
         """Run a submission as a task of the session's own.
 
         Shielded for the money: what a caller's cancellation must not tear is the way from the
@@ -197,15 +203,15 @@ class Submits:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            task.add_done_callback(self._leave_answer)
+            task.add_done_callback(partial(self._leave_answer, ledger=ledger))
             raise
 
-    def _leave_answer(self, task: asyncio.Task[Job | Refused]) -> None:
+    def _leave_answer(self, task: asyncio.Task[Job | Refused], *, ledger: Ledger) -> None:
         if not task.cancelled() and task.exception() is None:
             answer = task.result()
             if isinstance(answer, Job):
                 self.hold(answer)
-                self.leave(answer)
+                self.leave(answer, recorded=outlives_us(ledger))
 
     async def _post(self, submission: Submission, lease: Lease) -> Job | Refused:
         """Intent → POST → record: one unit, one attempt."""
@@ -224,7 +230,7 @@ class Submits:
             if self.limiter.is_waiting:  # told so since the slot was granted
                 answer = _HELD_BACK
             else:
-                answer = self._unique(await submission.wire.submit(request, images), cost)
+                answer = self._unique(await submission.wire.submit(request, images, cost))
             answer = self._place(answer, lease, submission)
             await self._account(answer, cost)
             await ledger.answered(request, answer)
@@ -238,14 +244,14 @@ class Submits:
             raise
         return answer
 
-    def _unique(self, answer: Job | Refused, cost: Decimal | None) -> Job | Refused:
+    def _unique(self, answer: Job | Refused) -> Job | Refused:
         if not isinstance(answer, Job):
             return answer
         if answer.job_id in self._recent_ids:
             repeated = TransportError("the server gave the id of another job", sent=True)
             return Refused(verdict=Verdict.AMBIGUOUS, error=repeated, status=200)
         _remember(self._recent_ids, answer.job_id)
-        return evolve(answer, price=cost)
+        return answer
 
     def _place(self, answer: Job | Refused, lease: Lease, submission: Submission) -> Job | Refused:
         """Keep the slot for what the server counts, give it back for what it does not; judge what
@@ -357,6 +363,14 @@ class Submits:
                 self.purse.release(cost)
         async with self._refunds:
             self._refunds.notify_all()
+
+
+def outlives_us(ledger: Ledger) -> bool:
+    """Whether the ledger still knows a job when this process does not. One whose file was removed
+    or whose disk failed says so by `is_kept`; a ledger without the word is taken at its own."""
+    if isinstance(ledger, ForgetfulLedger | MemoryLedger):
+        return False
+    return bool(getattr(ledger, "is_kept", True))
 
 
 def typical_seconds(model: str | None) -> float:

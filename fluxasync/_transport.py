@@ -96,7 +96,7 @@ class AiohttpTransport:
                 ) as response,
             ):
                 body = await _capped(response)
-        return Reply(status=response.status, headers=_lowered(response), body=body)
+        return Reply(status=response.status, headers=response.headers, body=body)
 
     @asynccontextmanager
     async def stream(
@@ -170,7 +170,7 @@ class AiohttpDownload:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        return _lowered(self._response)
+        return self._response.headers
 
     async def chunks(self) -> AsyncIterator[bytes]:
         expected = self._response.headers.get("Content-MD5")
@@ -207,10 +207,6 @@ def check_url(url: str, *, allow_loopback: bool) -> None:
 
 def _names_loopback(host: str) -> bool:
     return host == "localhost" or is_loopback_address(host)
-
-
-def _lowered(response: ClientResponse) -> Mapping[str, str]:
-    return {name.lower(): value for name, value in response.headers.items()}
 
 
 async def _capped(response: ClientResponse) -> bytes:

@@ -43,7 +43,9 @@ class Wire:
     key: Secret | None
     timeouts: Callable[[], Timeouts]  #: read at each call, because a session's may be assigned
 
-    async def submit(self, request: ImageRequest, images: Mapping[str, str]) -> Job | Refused:
+    async def submit(
+        self, request: ImageRequest, images: Mapping[str, str], price: Decimal | None
+    ) -> Job | Refused:
         """POST a request once; `images` holds its inputs as the wire wants them."""
         timeout = self.timeouts().submit
         call = encode_submit(request, images, self.provider, self.key, timeout=timeout)
@@ -54,7 +56,7 @@ class Wire:
             verdict = classify(Phase.SUBMIT, None, None, sent=error.sent)
             return Refused(verdict=verdict, error=error)
         if isinstance(answer, Job):
-            return evolve(answer, submit_seconds=now() - began)
+            return evolve(answer, price=price, submit_seconds=now() - began)
         return answer
 
     async def ask(self, job: Job) -> News:

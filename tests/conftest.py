@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -43,6 +44,10 @@ def pytest_report_header() -> str:
     loop = factory()
     loop.close()
     return f"event loop: {type(loop).__module__}.{type(loop).__name__} on {platform.platform()}"
+
+
+# under `nohup` a hang-up is ignored, and so it would be by every process that a test starts
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -73,10 +73,11 @@ ROOMS = {
     # knows one image, and no batches
     "_session": _row(2, "_submits _fetch", never="_journal _sources _manifest"),
     "_earlier": _row(2),
+    "_handout": _row(2),
     "_output": _row(2),
     "_settle": _row(2, "_session _earlier _output", never="_transport"),
     # holds no HTTP
-    "_batch": _row(2, "_session _earlier _output _settle", never="_transport"),
+    "_batch": _row(2, "_session _earlier _output _settle _handout", never="_transport"),
     "_audit": _row(2),  # a journal and its folder; no network
     "_api": _row(3, "_progress"),
     "_progress": _row(3),

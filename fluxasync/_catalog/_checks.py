@@ -155,10 +155,11 @@ def _check_int(value: Any, parameter: Parameter, model: str) -> int:
         if isinstance(value, bool) or not hasattr(value, "__index__"):
             raise _wrong_kind(value, parameter, model, "a whole number")
         value = int(value)  # numpy's integers become ours, because JSON has no others
+    number: int = value
     step = parameter.multiple_of
-    if _is_outside(value, parameter) or (step and value % step):
-        raise _not_taken(value, parameter, model)
-    return int(value)
+    if _is_outside(number, parameter) or (step and number % step):
+        raise _not_taken(number, parameter, model)
+    return number
 
 
 def _check_number(value: Any, parameter: Parameter, model: str) -> float:
@@ -217,18 +218,17 @@ def _is_web_url(text: str) -> bool:
 
 
 def _check_text_value(value: Any, parameter: Parameter, model: str) -> Any:
-    if isinstance(value, Secret):
-        _check_text(parameter.name, value.reveal())
-        return value
-    if not isinstance(value, str):
+    if not isinstance(value, str | Secret):
         raise _wrong_kind(value, parameter, model, "text")
-    _check_text(parameter.name, value)
+    _check_text(parameter.name, value if isinstance(value, str) else value.reveal())
     return value
 
 
 def _check_text(name: str, text: Any) -> None:
     if not isinstance(text, str):
         raise ConfigError(f"{name} is text, not {type(text).__name__}")
+    if text.isascii():  # which costs nothing, and most prompts are
+        return
     try:
         text.encode()
     except UnicodeEncodeError as error:

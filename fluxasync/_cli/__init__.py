@@ -1,9 +1,9 @@
 """The command line: arguments → the library's own values → one event loop, and no logic of its own.
 
 A folder, because it has several stories: `_options` (what is written), `_runs` (the errands),
-`_errand` and `_signals` (how they end), `_exits` (the codes), `_terminal` and `_shown` (what is
-seen), `_practice` (the simulator), `_catalogue` (the models). Everything that brings aiohttp is
-imported inside a command, so that `--help` is instant.
+`_errand` and `_signals` (how they end), `_folders` (what a folder holds), `_exits` (the codes),
+`_terminal` and `_shown` (what is seen), `_practice` (the simulator), `_catalogue` (the models).
+Everything that brings aiohttp is imported inside a command, so that `--help` is instant.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cyclopts.validators import Number
 
 from .. import __version__
 from .._errors import ConfigError, FluxError
-from ._exits import USAGE, exit_code
+from ._exits import INTERRUPTED, USAGE, exit_code
 from ._options import Options
 from ._terminal import Terminal
 
@@ -76,10 +76,11 @@ def run(
     dry_run: bool = False,
     skip_bad: bool = False,
     limit: _AtLeastOne | None = None,
+    retry: str | None = None,
     polling_lag: float | None = None,
     grace: Annotated[float, Parameter(validator=Number(gte=0))] = 10.0,
 ) -> int:
-    """Make many images.
+    """Make many images; the same line again carries on, whatever ended it.
 
     Parameters
     ----------
@@ -101,6 +102,10 @@ def run(
         Leave out lines that are wrong, instead of refusing the file.
     limit
         Make only the first so many images.
+    retry
+        Failures of earlier runs to do again, as CLASS,CLASS: failed (all but moderated and dropped
+        ones), a cause such as expired, lost or moderated, timeout (pays twice for jobs that still
+        run), or missing (images whose file was removed).
     polling_lag
         How late a finished job may be noticed, as a share of its usual duration.
     grace
@@ -114,11 +119,85 @@ def run(
         order = _runs.Order(
             source=source, out=out, name=name, n=n, limit=limit, in_flight=in_flight,
             max_cost=max_cost, polling_lag=polling_lag, grace=grace, skip_bad=skip_bad,
-            options=options,
+            retry=retry, options=options,
         )  # fmt: skip
         return _runs.dry_run(errand, order) if dry_run else _runs.run(errand, order)
 
     return _performed(story, options, folder=out)
+
+
+@app.command
+def status(folder: Path, /, *, json: bool = False) -> int:
+    """Say how far the run in a folder is; also while it goes on. Needs no key.
+
+    Parameters
+    ----------
+    folder
+        The folder of a run.
+    json
+        Print one JSON object.
+    """
+    return _told(lambda folders, terminal: folders.status(terminal, folder, json=json))
+
+
+@app.command
+def verify(folder: Path, /, *, json: bool = False) -> int:
+    """Compare every image of a folder with its record. Needs no key.
+
+    Exit code 0: all as recorded. 3: something is not; each thing is printed.
+
+    Parameters
+    ----------
+    folder
+        The folder of a run that is not going on.
+    json
+        Print one JSON object.
+    """
+    return _told(lambda folders, terminal: folders.verify(terminal, folder, json=json))
+
+
+@app.command
+def resolve(
+    folder: Path,
+    /,
+    *keys: str,
+    drop: bool = False,
+    resubmit: bool = False,
+    max_cost: str | None = None,
+    job_id: tuple[str, ...] = (),
+    json: bool = False,
+) -> int:
+    """List the submissions in doubt, or settle them. Needs no key and submits nothing.
+
+    Exit code 0: none is left in doubt. 4: those printed are.
+
+    Parameters
+    ----------
+    folder
+        The folder of a run that is not going on.
+    keys
+        Those to settle, as their first four digits or more; all of them unless you say otherwise.
+    drop
+        Give them up; they may have been charged.
+    resubmit
+        Pay again: the next run submits them, and this counts as allowed up to --max-cost.
+    max_cost
+        Most that the resubmission may cost, in US dollars.
+    job_id
+        The job that one became, as KEY=ID; the next run collects it. Repeatable.
+    json
+        Print one JSON object.
+    """
+
+    def story(folders: Any, terminal: Terminal) -> Coroutine[Any, Any, int]:
+        decision = folders.Decision(
+            folder=folder, keys=keys, drop=drop, resubmit=resubmit, max_cost=max_cost,
+            job_ids=job_id,
+        )  # fmt: skip
+        found: Coroutine[Any, Any, int] = folders.resolve(terminal, decision, json=json)
+        return found
+
+    return _told(story)
 
 
 @app.command
@@ -209,6 +288,14 @@ def _performed(
     return code
 
 
+def _told(story: Callable[[Any, Terminal], Coroutine[Any, Any, int]]) -> int:
+    """Tell what a folder holds; `story` takes the room that knows, and the screen."""
+    from . import _folders
+
+    terminal = Terminal()
+    return _looped(lambda: story(_folders, terminal), terminal)
+
+
 def _looped(story: Callable[[], Coroutine[Any, Any, int]], terminal: Terminal) -> int:
     """Run the story on the fastest loop installed; whatever happens, the screen is written."""
     handler = _Warnings(terminal)
@@ -219,6 +306,8 @@ def _looped(story: Callable[[], Coroutine[Any, Any, int]], terminal: Terminal) -
     except FluxError as error:
         terminal.say(f"fluxasync: {error}")
         return exit_code(None, error, None)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     finally:
         logging.getLogger().removeHandler(handler)
         terminal.close()

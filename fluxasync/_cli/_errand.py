@@ -8,13 +8,19 @@ the session warns of each with its id, and the command shows the library's warni
 from __future__ import annotations
 
 import asyncio
+import errno
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._errors import ConfigError, FluxError, SinkError
+from attrs import frozen
+
+from .._errors import ConfigError, FluxError, JournalError, SinkError
+from .._journal import Recovery
 from .._models import Outcome, Saved
 from .._progress import Progress
+from .._sources import Plan
 from ._exits import exit_code
 from ._shown import as_json, closing, complaint, outcome_row
 from ._signals import Interrupts
@@ -25,6 +31,19 @@ if TYPE_CHECKING:  # imported by the stories, after the options were judged
 
 #: complaints printed; more would scroll the first ones away, and failures.jsonl has them all
 _COMPLAINTS = 10
+
+#: what the disk says of a folder that was badly chosen, rather than of a disk that fails
+_MISPLACED = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
+)  # fmt: skip
+
+
+@frozen(kw_only=True)
+class _Standing:
+    """Where a folder stands after a run: what the run left, and what earlier ones had left."""
+
+    failed: Counter[str]
+    in_doubt: int
 
 
 class Errand:
@@ -41,6 +60,7 @@ class Errand:
         self._simulated = simulated
         self._folder = folder or Path()
         self._complaints = 0
+        self._failed_before = self._doubts_before = 0
 
     async def settled(self, story: Callable[[], Coroutine[Any, Any, None]]) -> int:
         """Await the story; say how it ended and return the exit code."""
@@ -56,8 +76,15 @@ class Errand:
             self.terminal.say(f"fluxasync: {error}")
         finally:
             self._close()
-        summary = None if self.batch is None else self.batch.summary
-        return exit_code(summary, error, self.interrupts.first)
+        return exit_code(self._standing(), error, self.interrupts.first)
+
+    def expect(self, plan: Plan, recovered: Recovery | None) -> None:
+        """Take note of what is to come, and of what earlier runs left."""
+        running = 0 if recovered is None else recovered.running
+        self.progress.total = None if plan.to_do is None else plan.to_do + running
+        self.progress.submitted += running  # paid, and not here yet
+        self._failed_before = plan.known.get("failed", 0)
+        self._doubts_before = 0 if recovered is None else recovered.in_doubt
 
     def show(self, outcome: Outcome) -> None:
         """Print an image's end: its path or its row as data, or what went wrong."""
@@ -90,9 +117,22 @@ class Errand:
         jobs = "1 job is" if paid == 1 else f"{paid} jobs are"
         return f"{jobs} paid and may land for {grace:g} s; Ctrl-C again to leave at once"
 
+    def _standing(self) -> _Standing | None:
+        if self.batch is None:
+            return None
+        summary = self.batch.summary
+        before = Counter(failed=self._failed_before)
+        return _Standing(
+            failed=summary.failed + before, in_doubt=summary.in_doubt + self._doubts_before
+        )
+
     def _judged(self, error: FluxError) -> FluxError:
         """A folder that cannot be used before anything was submitted is bad input, not a loss."""
-        if isinstance(error, SinkError) and not self.progress.submitted:
+        if self.progress.submitted:
+            return error
+        cause = error.__cause__
+        misplaced = isinstance(cause, OSError) and cause.errno in _MISPLACED
+        if isinstance(error, SinkError) or (isinstance(error, JournalError) and misplaced):
             return ConfigError(str(error))
         return error
 
@@ -104,9 +144,17 @@ class Errand:
             self.terminal.say(f"more went wrong: see {self._folder / 'failures.jsonl'}")
 
     def _close(self) -> None:
-        if self.batch is None:
+        standing = self._standing()
+        if self.batch is None or standing is None:
             return
-        lines = list(closing(self.batch.summary, self._folder, simulated=self._simulated))
+        lines = list(
+            closing(
+                self.batch.summary,
+                self._folder,
+                in_doubt=standing.in_doubt,
+                simulated=self._simulated,
+            )
+        )
         for line in lines[:-1]:
             self.terminal.say(line)
         self.terminal.note(lines[-1])

@@ -1,8 +1,8 @@
 """How a run's end becomes one number.
 
 Exit codes are a contract for scripts and schedulers, so they are decided in one pure function. When
-several things happened, the one that needs a person first wins: a full disk before a bad key, a
-bad key before Ctrl-C, Ctrl-C before what could simply be run again.
+several things happened, the one that needs a person first wins: a full disk before a folder in use,
+that before a bad key, a bad key before Ctrl-C, Ctrl-C before what could simply be run again.
 """
 
 from __future__ import annotations
@@ -32,13 +32,15 @@ IN_DOUBT = 4
 BUDGET = 5
 ACCOUNT = 6
 DISK = 7
+LOCKED = 8
 OUTAGE = 9
 _SIGNALLED = 128  #: plus the signal's number, as shells count
+INTERRUPTED = _SIGNALLED + 2
 
 #: which of several codes is told, most pressing first
-_PRECEDENCE = (
-    DISK, ACCOUNT, UNEXPECTED, USAGE, _SIGNALLED + 2, _SIGNALLED + 15, _SIGNALLED + 1, OUTAGE,
-    BUDGET, IN_DOUBT, FAILED, DONE,
+PRECEDENCE = (
+    DISK, LOCKED, ACCOUNT, UNEXPECTED, USAGE, INTERRUPTED, _SIGNALLED + 15, _SIGNALLED + 1,
+    OUTAGE, BUDGET, IN_DOUBT, FAILED, DONE,
 )  # fmt: skip
 
 
@@ -66,11 +68,13 @@ def exit_code(counts: Counts | None, error: BaseException | None, signal: int | 
         codes.add(IN_DOUBT)
     if counts is not None and counts.failed.total():
         codes.add(FAILED)
-    return min(codes, key=_PRECEDENCE.index)
+    return min(codes, key=PRECEDENCE.index)
 
 
 def _error_code(error: BaseException, *, one_image: bool) -> int:
     match error:
+        case JournalError(cause="locked"):  # by its word: the journal's room is heavy
+            return LOCKED
         case SinkError() | JournalError():
             return DISK
         case AuthenticationError() | CreditError():

@@ -7,6 +7,7 @@ only when an errand starts, because they bring aiohttp, and `--help` must not wa
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -14,18 +15,22 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
+from .._audit import classes_of, retry
 from .._batch import Batch
 from .._errors import ConfigError, FluxError, SinkError
 from .._progress import showing
 from .._rows import request_from
 from .._session import FluxSession
+from .._sources import Plan
 from ._errand import Errand
 from ._options import Options, read_key
 from ._practice import practice_server
-from ._shown import announcement, as_json, outcome_of, plan_row
+from ._shown import announcement, as_json, outcome_of, plan_row, retry_line
 
 #: seconds one paid image may still land after the first Ctrl-C; the batch's own default
 GRACE = 10.0
+#: seconds between two lines of a check
+_PATIENCE = 2.0
 
 
 @frozen(kw_only=True)
@@ -42,6 +47,7 @@ class Order:
     polling_lag: float | None = None
     grace: float = GRACE
     skip_bad: bool = False
+    retry: str | None = None
     options: Options = field(factory=Options)
 
     def policies(self) -> dict[str, Any]:
@@ -52,11 +58,20 @@ class Order:
             "budget": self.max_cost,
         }
 
-    def batch(self, session: FluxSession) -> Batch:
+    def batch(
+        self,
+        session: FluxSession,
+        *,
+        on_check: Callable[[int], None] | None = None,
+        on_plan: Callable[[Plan], None] | None = None,
+    ) -> Batch:
         return Batch(
             session,
             self.source,
             out=self.out,
+            finished="skip",
+            on_check=on_check,
+            on_plan=on_plan,
             name=self.name,
             model=self.options.model,
             parameters=self.options.parameters,
@@ -96,15 +111,25 @@ def _stopper_of_one(errand: Errand) -> Callable[[], None]:
 
 
 async def run(errand: Errand, order: Order) -> None:
-    """Make many images; each outcome is shown as it comes."""
+    """Make many images, or the rest of them; each outcome is shown as it comes."""
     if order.out is None:
         raise ConfigError("say which folder the images go to: -o DIR")
-    async with _session(errand, order.options, **order.policies()) as flux:
-        batch = order.batch(flux)
-        plan = await batch.check(_checking(errand))
-        for line in announcement(plan, batch.estimate, simulated=order.options.simulate):
+
+    def announce(plan: Plan) -> None:
+        errand.expect(plan, batch.recovered)
+        lines = announcement(
+            plan,
+            batch.estimate,
+            recovered=batch.recovered,
+            is_whole=order.limit is None,
+            simulated=order.options.simulate,
+        )
+        for line in lines:
             errand.terminal.note(line)
-        errand.progress.total = plan.images
+
+    async with _session(errand, order.options, **order.policies()) as flux:
+        await _retry(errand, order)
+        batch = order.batch(flux, on_check=_checking(errand), on_plan=announce)
         async with batch, showing(errand.progress, errand.terminal):
             errand.batch = batch
             errand.stop_with(batch.stop, grace=order.grace)
@@ -118,11 +143,23 @@ async def dry_run(errand: Errand, order: Order) -> None:
     options = order.options
     flux = FluxSession(options.provider, base_url=options.base_url, **order.policies())
     batch = order.batch(flux)
-    plan = await batch.check(_checking(errand))
+    await _retry(errand, order, only_count=True)
+    try:
+        plan = await batch.check(_checking(errand))
+    finally:
+        await batch.aclose()
     *notes, price = announcement(plan, batch.estimate, simulated=options.simulate)
     for line in notes:
         errand.terminal.note(line)
     errand.terminal.out(as_json(plan_row(plan, batch.estimate)) if options.json else price)
+
+
+async def _retry(errand: Errand, order: Order, *, only_count: bool = False) -> None:
+    """Before the check, so that failures to do again are counted and priced as images to do."""
+    if order.retry is None or order.out is None:
+        return
+    again = await retry(order.out, classes_of(order.retry), only_count=only_count)
+    errand.terminal.note(retry_line(again, only_count=only_count))
 
 
 @asynccontextmanager
@@ -154,4 +191,13 @@ def _key(errand: Errand, options: Options) -> str | None:
 
 
 def _checking(errand: Errand) -> Callable[[int], None]:
-    return lambda rows: errand.terminal.status(f"{rows:,} lines checked")
+    """Tell how far the check is, where it takes longer than people like to wait in the dark."""
+    due = time.monotonic() + _PATIENCE
+
+    def told(rows: int) -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            due = time.monotonic() + _PATIENCE
+            errand.terminal.status(f"{rows:,} lines checked")
+
+    return told

@@ -15,10 +15,12 @@ from typing import Any
 
 from attrs import evolve
 
+from .._audit import Retried
 from .._errors import FluxError, TransportError
+from .._journal import Recovery
 from .._manifest import failure_row, metadata_row
 from .._models import Failed, ImageRequest, InDoubt, Outcome, Saved
-from .._money import Estimate
+from .._money import Estimate, dollars
 from .._sources import Plan
 from .._summary import Summary
 
@@ -65,8 +67,26 @@ def _named(request: ImageRequest | None) -> str:
     return f" “{prompt[:_PROMPT]}…”" if len(prompt) > _PROMPT else f" “{prompt}”"
 
 
-def announcement(plan: Plan, estimate: Estimate | None, *, simulated: bool) -> Iterator[str]:
-    """Yield what is said before anything is spent; the price is the last line."""
+def announcement(
+    plan: Plan,
+    estimate: Estimate | None,
+    *,
+    recovered: Recovery | None = None,
+    is_whole: bool = True,
+    simulated: bool,
+) -> Iterator[str]:
+    """Yield what is said before anything is spent: what earlier runs left, and last the price.
+
+    `is_whole` says that the plan is of all the prompts, not only of the first ones.
+    """
+    if recovered is not None and recovered != Recovery():
+        to_do = "" if plan.to_do is None else f", to do {plan.to_do}"
+        yield f"{recovered}{to_do}"
+        if is_whole:
+            yield from _removed(plan, recovered)
+    elif recovered is None and plan.known:
+        known = ", ".join(f"{state} {count}" for state, count in sorted(plan.known.items()))
+        yield f"from earlier runs: {known}; to do {plan.to_do}"
     if plan.unknown_keys:
         yield f"kept as metadata, not sent: {', '.join(plan.unknown_keys)}"
     if plan.bad:
@@ -77,11 +97,38 @@ def announcement(plan: Plan, estimate: Estimate | None, *, simulated: bool) -> I
     yield f"{text}; simulated: costs nothing" if simulated else text
 
 
+def _removed(plan: Plan, recovered: Recovery) -> Iterator[str]:
+    """Say how many images the prompts have no more; for a stream that is not known."""
+    failed = sum(recovered.failed.values())
+    left = recovered.done + recovered.running + recovered.in_doubt + failed
+    count = left - sum(plan.known.values())
+    if plan.to_do is not None and count > 0:
+        images = "1 image" if count == 1 else f"{count} images"
+        yield f"{images} of earlier runs not among these prompts: kept as they are"
+
+
+def retry_line(again: Retried, *, only_count: bool) -> str:
+    """Return the line about failures that are done again."""
+    total = again.submitted + again.collected
+    if not total:
+        return "no failures of these classes: nothing is done again"
+    parts = []
+    if again.submitted:
+        unknown = f" and {again.unpriced} of unknown price" if again.unpriced else ""
+        parts.append(f"{again.submitted} submitted again ({dollars(again.price)}{unknown})")
+    if again.collected:
+        parts.append(f"{again.collected} paid already, asked for again")
+    would = "would be done again, and are not in the price below" if only_count else "done again"
+    return f"failures {would}: {', '.join(parts)}"
+
+
 def plan_row(plan: Plan, estimate: Estimate | None) -> dict[str, Any]:
     """Return the object that `--dry-run --json` prints; US dollars and seconds, null if unknown."""
     priced = estimate is not None and not estimate.unpriced
     return {
         "images": plan.images,
+        "known": dict(plan.known),
+        "to_do": plan.to_do,
         "cost": float(estimate.cost) if estimate is not None and priced else None,
         "seconds": None if estimate is None else estimate.seconds,
         "bad": plan.bad,
@@ -90,13 +137,18 @@ def plan_row(plan: Plan, estimate: Estimate | None) -> dict[str, Any]:
     }
 
 
-def closing(summary: Summary, where: Path, *, simulated: bool) -> Iterator[str]:
-    """Yield the last lines of a run: what is in doubt, then the totals and where to look."""
-    if summary.in_doubt:
+def closing(
+    summary: Summary, where: Path, *, in_doubt: int = 0, simulated: bool = False
+) -> Iterator[str]:
+    """Yield the last lines of a run: what is in doubt in the folder, how to carry on, and the
+    totals with where to look."""
+    if in_doubt:
         yield (
-            f"{summary.in_doubt} in doubt: the answer never came, so they may have been charged; "
-            f"none is sent again by itself; see {where / 'failures.jsonl'}"
+            f"{in_doubt} in doubt: the answer never came, so they may have been charged; "
+            f"none is sent again by itself; to settle them: fluxasync resolve {where}"
         )
+    if summary.not_started or summary.unclaimed:
+        yield "run the same line again to carry on"
     totals = str(summary)
     if simulated:
         free = evolve(summary, cost=Decimal(0), unpriced=0)

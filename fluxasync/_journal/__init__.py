@@ -224,18 +224,25 @@ class Journal:
         return looking
 
     @property
+    def is_kept(self) -> bool:
+        """Whether what is recorded will be found by the next run: the disk takes it, and the file
+        is still where it was."""
+        return not self._writer.is_broken and self._writer.is_linked()
+
+    @property
     def counts(self) -> Recovery:
         """The journal in numbers, now."""
         return self._steps.tally.recovery()
 
-    async def project(self, *, keep_bad_rows: bool = False) -> list[str]:
+    async def project(self, *, keep_bad_rows: bool = False, rewrite: bool = False) -> list[str]:
         """Make `metadata.jsonl` and `failures.jsonl` agree with the journal; return the names of
         those rewritten. Nobody may have them open for writing.
 
         Lines of rows that were no requests stand in no journal: after a run they are kept, before
-        one they are left out, because its source brings them again.
+        one they are left out, because its source brings them again. `rewrite` makes both anew:
+        after decisions that change what lines say, and not how many there are.
         """
-        step = partial(project, folder=self.folder, keep_bad_rows=keep_bad_rows)
+        step = partial(project, folder=self.folder, keep_bad_rows=keep_bad_rows, rewrite=rewrite)
         return await self._writer.run(step, kind=Kind.READ)
 
     # --- what a user decides --------------------------------------------------------------------
@@ -308,7 +315,7 @@ class Journal:
             assert connection is not None  # noqa: S101 — open since entry
             for looking in self._lookups:
                 looking.close()
-            if self._writer.is_broken:
+            if self._writer.is_broken or not self._writer.is_linked():
                 close_untouched(connection, self.path)
                 return
             with journal_errors(self.path, "check the disk, then run the same line again"):

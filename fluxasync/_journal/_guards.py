@@ -86,18 +86,47 @@ def check_file(path: Path) -> None:
         head = file.read(100)
     if not head.startswith(_MAGIC) or len(head) < 100:
         raise JournalError(f"{path} is no journal, or its start is damaged: {_RESTORE}")
-    pages, page_size = int.from_bytes(head[28:32]), int.from_bytes(head[16:18])
-    if found.st_size < pages * (65_536 if page_size == 1 else page_size):
+    if _is_short(path) and not _log_vouches(path):
         raise JournalError(f"{path} was cut short: {_RESTORE}")
+
+
+def _is_short(path: Path) -> bool:
+    """Whether the file has fewer pages than its header tells of."""
+    with path.open("rb") as file:
+        head = file.read(100)
+    return path.stat().st_size < int.from_bytes(head[28:32]) * _page_size(head[16:18])
+
+
+def _log_vouches(path: Path) -> bool:
+    """Whether the log is what a checkpoint was copying when it was killed: the file's first page,
+    which tells of the missing ones, is then one of the log's own."""
+    log = path.with_name(f"{path.name}-wal")
+    try:
+        with path.open("rb") as file, log.open("rb") as frames:
+            size = int.from_bytes(frames.read(32)[8:12])
+            first = file.read(size)
+            while size and len(frame := frames.read(24 + size)) == 24 + size:
+                if int.from_bytes(frame[:4]) == 1 and frame[24:] == first:
+                    return True
+    except FileNotFoundError:
+        pass
+    return False
+
+
+def _page_size(field: bytes) -> int:
+    size = int.from_bytes(field)
+    return 65_536 if size == 1 else size
 
 
 def check_content(folder: Path, path: Path) -> Facts:
     """Refuse a foreign, newer or damaged journal, or one that lost its rows; return its facts."""
     with journal_errors(path, _RESTORE):
-        with closing(connect_read_only(path, alone=True)) as connection:
-            own = _own_id(connection, path)
+        own = None
+        if not _is_short(path):  # then `check_file` has seen that the log is its own
+            with closing(connect_read_only(path, alone=True)) as connection:
+                own = _own_id(connection, path)
         with closing(connect_read_only(path)) as connection:
-            if _own_id(connection, path) != own:
+            if _own_id(connection, path) != own and own is not None:
                 raise JournalError(f"{path}-wal belongs to another journal: {_RESTORE}")
             facts = _facts(connection)
             if not facts.is_clean or path.stat().st_size <= _ALWAYS_CHECKED:

@@ -323,7 +323,7 @@ def _saved_of(row: Row, folder: Path, request: ImageRequest) -> Saved:
         job=evolve(job, cost=None) if job.cost == job.price else job,
         stored=stored,
         index=request.index,
-        seed=result.get("seed"),
+        seed=result.get("seed", request.seed),
         prompt=request.prompt if "same" in result else result.get("prompt"),
         cost=job.cost,
         finished_at=_instant(row.finished_at),

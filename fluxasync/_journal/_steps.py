@@ -48,7 +48,8 @@ money = NULL, stem = NULL, seq = NULL, finished_at = NULL, path = NULL, sha256 =
 format = NULL, width = NULL, height = NULL, result = NULL, cause = NULL, message = NULL,
 paid = NULL, evidence = NULL WHERE id = ?"""
 _GIVEN = """
-UPDATE OR IGNORE image SET state = 1, job_id = ?, polling_url = NULL, submitted_at = ?, seq = NULL,
+UPDATE OR IGNORE image SET state = 1, job_id = ?,
+polling_url = CASE WHEN job_id = ? THEN polling_url END, submitted_at = ?, seq = NULL,
 finished_at = NULL, cause = NULL, message = NULL, paid = NULL, evidence = NULL,
 result = NULL, money = coalesce(money, price) WHERE id = ?"""
 
@@ -217,7 +218,7 @@ class Steps:
     def give_job(self, connection: sqlite3.Connection, key: bytes, job_id: str) -> None:
         """Say which job an image in doubt became, or that a failed one's is to be collected."""
         row, state, cause, money = _must(connection, key, State.IN_DOUBT, State.FAILED)
-        if not connection.execute(_GIVEN, (job_id, time.time(), row)).rowcount:
+        if not connection.execute(_GIVEN, (job_id, job_id, time.time(), row)).rowcount:
             raise JournalError(f"job {job_id} belongs to another image already")
         found = _by_key(connection, key)
         self.tally.add(state, cause, money, -1)

@@ -175,14 +175,17 @@ class Writer:
                 results.append((future, None, exc))
         return results
 
-    def _prove_linked(self) -> None:
-        """An unlinked file goes on accepting commits, for nobody (SQLite, "How To Corrupt")."""
+    def is_linked(self) -> bool:
+        """Whether the open file is still the one under its name."""
         try:
             found = os.stat(self._path)
-        except FileNotFoundError:
-            found = None
-        here = self._file
-        if found is None or (found.st_dev, found.st_ino) != (here.st_dev, here.st_ino):
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return (found.st_dev, found.st_ino) == (self._file.st_dev, self._file.st_ino)
+
+    def _prove_linked(self) -> None:
+        """An unlinked file goes on accepting commits, for nobody (SQLite, "How To Corrupt")."""
+        if not self.is_linked():
             raise JournalError(
                 f"{self._path} was removed or replaced while it was in use: put it back, "
                 "then run the same line again"
@@ -195,17 +198,18 @@ class Writer:
         if is_full(error):
             with suppress(OSError):
                 self._make_room()
-            self._is_saving = True
+        # a file that was only moved away is put back one day, and is sound
+        self._is_saving = is_full(error) or isinstance(error, JournalError)
 
     def _refuse(self, group: list[_Waiting]) -> None:
-        """Answer everyone with the error; where only space was missing, save the jobs' ids."""
+        """Answer everyone with the error; where the file itself is sound, save the jobs' ids."""
         results = self._saved([waiting for waiting in group if waiting[3] is Kind.JOB])
         kept = {id(result[0]) for result in results}
         for _, args, future, kind in group:
+            if kind is Kind.JOB and not (id(future) in kept and self.is_linked()):
+                logger.critical("paid, and cannot be recorded: %s", self._describe(*args))
             if id(future) in kept:
                 continue
-            if kind is Kind.JOB:
-                logger.critical("paid, and cannot be recorded: %s", self._describe(*args))
             results.append((future, None, self._journal_error()))
         self._wake(results)
 

@@ -20,6 +20,7 @@ from .._models import ImageRequest
 from .._rows import expanded
 from ._occurrences import no_room
 from ._plan import BadRow, Numbers
+from ._reading import Entry, image_inputs
 
 _BLANK, _BAD, _DETAILED = 0, 1, 2
 _FIRST = 3  #: code of the first state; a row of this code or above is one image that came first
@@ -42,9 +43,7 @@ class Mark:
     wanted: Sequence[bool] = ()  #: whether each image is to do
     content: bytes = _UNCHECKED
 
-    def images(
-        self, where: str, row: ImageRequest | BadRow | None
-    ) -> Iterator[ImageRequest | BadRow]:
+    def images(self, where: str, row: Entry) -> Iterator[ImageRequest | BadRow]:
         """Yield the images of the row, read again, that are to do."""
         if isinstance(row, BadRow):
             yield row
@@ -68,25 +67,27 @@ class Marks:
         self._codes = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 — closed by `close`
         self._details = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 — closed by `close`
 
-    def add_blank(self) -> None:
-        self._add_code(_BLANK)
+    def add(self, entry: Entry, numbers: Numbers, states: Sequence[str | None]) -> None:
+        """Note a row and what is known of each of its images."""
+        if isinstance(entry, ImageRequest):
+            code = self._request(entry, numbers, states)
+        else:
+            code = _BLANK if entry is None else _BAD
+        self._waiting.append(code)
+        if len(self._waiting) == _IN_MEMORY // 16:
+            self._flush()
 
-    def add_bad(self) -> None:
-        self._add_code(_BAD)
-
-    def add(
-        self, request: ImageRequest, numbers: Numbers, states: Sequence[str | None], *, fixed: bool
-    ) -> None:
-        """Note what is known of a row's images; `fixed` = its content stands in the row."""
-        if fixed and len(numbers) == 1 and not numbers[0][1]:
-            self._add_code(self._code(states[0]))
-            return
+    def _request(
+        self, request: ImageRequest, numbers: Numbers, states: Sequence[str | None]
+    ) -> int:
+        inputs = image_inputs(request)
+        if len(numbers) == 1 and not numbers[0][1] and not inputs:
+            return self._code(states[0])
         codes = bytes(map(self._code, states))
-        content = _UNCHECKED if fixed else _digest(request)
         occurrences = array("I", (occurrence for _, occurrence in numbers))
-        head = _HEAD.pack(content, len(codes))
+        head = _HEAD.pack(_digest(request) if inputs else _UNCHECKED, len(codes))
         self._write(self._details, head + codes + occurrences.tobytes())
-        self._add_code(_DETAILED)
+        return _DETAILED
 
     def close(self) -> None:
         self._codes.close()
@@ -100,11 +101,6 @@ class Marks:
 
     def _code(self, state: str | None) -> int:
         return self._states.setdefault(state, _FIRST + len(self._states))
-
-    def _add_code(self, code: int) -> None:
-        self._waiting.append(code)
-        if len(self._waiting) == _IN_MEMORY // 16:
-            self._flush()
 
     def _flush(self) -> None:
         self._write(self._codes, self._waiting)

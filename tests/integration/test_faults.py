@@ -92,7 +92,7 @@ ROWS = {
     "F53 not found first": Row(fault="not-found-first"),
     "F54 pending forever": Row(fault="pending-forever:0.3", ends="timeout", options=_SHORT_JOBS),
     "F55 unknown status": Row(
-        fault="unknown-status", scenario=lambda scenario: evolve(scenario, latency=(0.05, 0.1))
+        fault="unknown-status", scenario=lambda scenario: evolve(scenario, latency=(0.6, 0.7))
     ),
     "F56 moderated request": Row(fault="moderated-request:0.4", ends="moderated"),
     "F56 moderated content": Row(fault="moderated-content:0.4", ends="moderated"),
@@ -167,7 +167,7 @@ async def test_unknown_words_of_a_status_are_told_once_each(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     """F55: an undocumented status means running, and makes one warning however often it comes."""
-    scenario = evolve(SCENARIO, faults=["unknown-status"], latency=(0.05, 0.1))
+    scenario = evolve(SCENARIO, faults=["unknown-status"], latency=(0.6, 0.7))
     with caplog.at_level(logging.WARNING, "fluxasync"):
         await run(scenario, "cometapi", tmp_path)
     told = Counter(r.getMessage() for r in caplog.records if "unknown status" in r.getMessage())

@@ -219,17 +219,17 @@ json_values = st.recursive(
     prompt=st.text(),
     model=st.text(),
     seed=st.one_of(st.none(), st.integers()),
-    parameters=st.dictionaries(st.text(), json_values, max_size=4),
+    guidance=st.one_of(st.none(), st.integers(), st.floats(), st.booleans()),
+    parameters=st.dictionaries(st.text(), json_values, max_size=2),
     extra_body=st.dictionaries(st.text(), json_values, max_size=4),
 )
 def test_a_key_is_the_digest_of_one_sorted_object(
-    prompt: str, model: str, seed: int | None, parameters: Any, extra_body: Any
+    prompt: str, model: str, seed: int | None, guidance: Any, parameters: Any, extra_body: Any
 ) -> None:
     """P27: the key can be computed by anyone with JSON and SHA-256."""
-    request = ImageRequest(
-        prompt=prompt, model=model, seed=seed, parameters=parameters, extra_body=extra_body
-    )
-    typed = {"prompt": prompt or None, "seed": seed}
+    given: dict[str, Any] = {"prompt": prompt, "model": model, "seed": seed, "guidance": guidance}
+    request = ImageRequest(**given, parameters=parameters, extra_body=extra_body)
+    typed = {"prompt": prompt or None, "seed": seed, "guidance": guidance}
     sent = {k: v for each in (typed, parameters) for k, v in each.items() if v is not None}
     content = {"version": 1, "model": model, "parameters": sent, "extra_body": extra_body}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))

@@ -29,8 +29,9 @@ from fluxasync import (
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 
-from fluxasync._cli._exits import exit_code
+from fluxasync._cli._exits import PRECEDENCE, exit_code
 from fluxasync._cli._options import Options, read_key
+from fluxasync._journal import Locked
 
 JOB = Job(job_id="j")
 
@@ -65,6 +66,8 @@ SOME_IN_DOUBT = Counts(failed=Counter(lost=1), in_doubt=1)
         pytest.param(6, CLEAN, CreditError("empty", status=402), 2, id="P30 credit before Ctrl-C"),
         pytest.param(7, SOME_FAILED, SinkError("full"), 15, id="P30 disk before TERM"),
         pytest.param(7, CLEAN, JournalError("gone"), None, id="P30 journal"),
+        pytest.param(8, None, Locked("in use"), None, id="P30 F118 locked"),
+        pytest.param(8, SOME_IN_DOUBT, Locked("in use"), 2, id="P30 locked before Ctrl-C"),
         pytest.param(9, SOME_IN_DOUBT, TransportError("no DNS", sent=False), None, id="P30 outage"),
         pytest.param(9, None, TransportError("no DNS", sent=False), None, id="P30 outage, one"),
         pytest.param(9, SOME_FAILED, RateLimited("429", status=429), None, id="P30 pushed back"),
@@ -79,6 +82,12 @@ def test_exit_codes_are_a_contract(
 ) -> None:
     """Scripts can rely on what a code means, and on which is told when several things happened."""
     assert expected == exit_code(counts, error, signal)
+
+
+def test_the_most_pressing_code_is_told() -> None:
+    """P30: 7 > 8 > 6 > 130/143/129 > 9 > 5 > 4 > 3 > 0, as the contract has it."""
+    ours = [code for code in PRECEDENCE if code not in (1, 2)]
+    assert ours == [7, 8, 6, 130, 143, 129, 9, 5, 4, 3, 0]
 
 
 def test_every_error_of_ours_has_an_exit_code_of_its_own_meaning() -> None:

@@ -45,7 +45,7 @@ def reply(body: Any, status: int = 200) -> Reply:
 
 def submitted(end: Reply | TransportError, key: str = KEY) -> Job | Refused:
     wire = Wire(OneAnswer(end), COMETAPI, Secret(key), Timeouts)
-    return virtual_time.run(wire.submit(REQUEST, {}))
+    return virtual_time.run(wire.submit(REQUEST, {}, None))
 
 
 def asked(end: Reply | TransportError, key: str = KEY) -> Any:

@@ -1,0 +1,30 @@
+"""What a folder's journal says, whether its files agree, and what people decide about it.
+
+No network, no key, and no run: while one goes on only `status` answers. The journal is read and
+changed through its own room; files are only read. Everything blocking happens in a thread.
+"""
+
+from __future__ import annotations
+
+from .._journal._standing import Doubt, Share
+from ._decide import CLASSES, Retried, classes_of, drop, give_jobs, in_doubt, resubmit, retry
+from ._status import Status, status
+from ._verify import Finding, Verification, verify
+
+__all__ = [
+    "CLASSES",
+    "Doubt",
+    "Finding",
+    "Retried",
+    "Share",
+    "Status",
+    "Verification",
+    "classes_of",
+    "drop",
+    "give_jobs",
+    "in_doubt",
+    "resubmit",
+    "retry",
+    "status",
+    "verify",
+]

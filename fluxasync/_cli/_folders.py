@@ -1,0 +1,266 @@
+"""The three errands about a folder that was run in: its status, its check, and its doubts.
+
+They need no network and no key. What they say is data and goes to standard output; what to do next
+goes to stderr. Odd fact: `resolve` never submits. It only decides, so the money is spent by the
+next run, under that run's checks and caps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from .. import _audit
+from .._config import Budget
+from .._display import display
+from .._errors import ConfigError
+from .._money import dollars
+from ._exits import DONE, FAILED, IN_DOUBT
+from ._shown import as_json
+from ._terminal import Terminal
+
+#: findings and strangers printed; --json has up to a thousand
+_SHOWN = 50
+#: columns of a prompt in a line
+_PROMPT = 60
+#: digits of a key that are shown: enough to name one among ten thousand
+_KEY = 12
+
+
+# --- status -------------------------------------------------------------------------------------
+
+
+async def status(terminal: Terminal, folder: Path, *, json: bool) -> int:
+    """Print a folder in numbers."""
+    found = await _audit.status(folder)
+    for line in [as_json(_status_row(found))] if json else _status_lines(found):
+        terminal.out(display(line))
+    return DONE
+
+
+def _status_row(found: _audit.Status) -> dict[str, Any]:
+    counts = found.counts
+    models = {
+        name: {
+            "images": share.images,
+            "spent": float(share.spent),
+            "in_doubt": float(share.in_doubt),
+        }
+        for name, share in found.by_model.items()
+    }
+    return {
+        "folder": str(found.folder),
+        "running": found.is_running,
+        "holder": found.holder,
+        "counted_at": found.counted_at,
+        "simulated": found.simulated,
+        "done": counts.done,
+        "still_running": counts.running,
+        "in_doubt": counts.in_doubt,
+        "failed": counts.failed,
+        "to_submit_again": counts.again,
+        "cost": {
+            "spent": float(counts.spent),
+            "in_doubt": float(counts.in_doubt_price),
+            "written_off": float(counts.written_off),
+        },
+        "models": models,
+        "since": found.since and found.since.isoformat(),
+        "until": found.until and found.until.isoformat(),
+    }
+
+
+def _status_lines(found: _audit.Status) -> Iterator[str]:
+    counts = found.counts
+    causes = ", ".join(f"{count} {cause}" for cause, count in counts.failed.items())
+    again = f", to submit again {counts.again}" if counts.again else ""
+    yield f"{counts}{f' ({causes})' if causes else ''}{again}"
+    yield f"spent {dollars(counts.spent)}{_at_stake(counts.in_doubt_price, counts.written_off)}"
+    for name, share in found.by_model.items():
+        yield f"{name}: {share.images} done, {dollars(share.spent)}{_at_stake(share.in_doubt)}"
+    earlier = counts.spent - sum(share.spent for share in found.by_model.values())
+    if found.by_model and earlier:
+        yield f"earlier attempts of images submitted again: {dollars(earlier)}"
+    if found.simulated:
+        yield "simulated: nothing of this was paid"
+    if found.since is not None:
+        until = f", last image {_minute(found.until)}" if found.until else ""
+        yield f"first submission {_minute(found.since)}{until}"
+    if found.holder is not None:
+        holder = found.holder
+        counted = f"counted at {found.counted_at}" if found.counted_at else "not counted yet"
+        yield (
+            f"a run is going on: process {holder.get('pid')} on {holder.get('host')} since "
+            f"{holder.get('since')}; {counted}"
+        )
+
+
+def _at_stake(in_doubt: Decimal, written_off: Decimal = Decimal(0)) -> str:
+    text = f", in doubt {dollars(in_doubt)}" if in_doubt else ""
+    if written_off:
+        text += f", in doubt and submitted again {dollars(written_off)}"
+    return text
+
+
+def _minute(instant: datetime | None) -> str:
+    return "" if instant is None else f"{instant:%Y-%m-%d %H:%M} UTC"
+
+
+# --- verify -------------------------------------------------------------------------------------
+
+
+async def verify(terminal: Terminal, folder: Path, *, json: bool) -> int:
+    """Print what is not as the journal says; return 3 when there is something."""
+
+    def checking(images: int, total: int) -> None:
+        terminal.status(f"{images:,} of {total:,} images checked")
+
+    found = await _audit.verify(folder, progress=checking)
+    for line in [as_json(_verify_row(found))] if json else _verify_lines(found):
+        terminal.out(display(line))
+    if set(found.found) & {"line missing", "line wrong", "unknown file"}:
+        terminal.say("the next run in this folder mends its lists and removes what is half done")
+    if "missing" in found.found:
+        terminal.say("to pay for missing images again: run the same line with --retry missing")
+    return DONE if found.is_clean else FAILED
+
+
+def _verify_row(found: _audit.Verification) -> dict[str, Any]:
+    return {
+        "folder": str(found.folder),
+        "clean": found.is_clean,
+        "images": found.images,
+        "bytes": found.bytes,
+        "found": found.found,
+        "findings": [
+            {"finding": one.word, "where": one.where, "key": one.key, "details": one.details}
+            for one in found.findings
+        ],
+        "strangers": found.strangers,
+        "first_strangers": found.first_strangers,
+    }
+
+
+def _verify_lines(found: _audit.Verification) -> Iterator[str]:
+    for one in found.findings[:_SHOWN]:
+        details = f" ({one.details})" if one.details else ""
+        yield f"{one.word}: {one.where}{f' {one.key[:_KEY]}' if one.key else ''}{details}"
+    total = sum(found.found.values())
+    if total > _SHOWN:
+        yield f"and {total - _SHOWN:,} more: see --json"
+    if found.strangers:
+        names = ", ".join(found.first_strangers[:3])
+        more = ", …" if found.strangers > 3 else ""
+        yield f"{found.strangers:,} image files that no run made here, left alone: {names}{more}"
+    words = ", ".join(f"{count} {word}" for word, count in found.found.items())
+    yield f"{found.images:,} images checked, {found.bytes:,} bytes: {words or 'all as recorded'}"
+
+
+# --- resolve ------------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class Decision:
+    """What `resolve` was asked for; nothing but the folder lists what is in doubt."""
+
+    folder: Path
+    keys: tuple[str, ...] = ()
+    drop: bool = False
+    resubmit: bool = False
+    max_cost: str | None = None
+    job_ids: tuple[str, ...] = ()  #: as KEY=ID
+
+    def checked(self) -> Decision:
+        """Return it, or raise ConfigError for what does not go together."""
+        if sum((self.drop, self.resubmit, bool(self.job_ids))) > 1:
+            raise ConfigError("decide one thing at a time: --drop, --resubmit or --job-id")
+        if self.keys and not (self.drop or self.resubmit):
+            raise ConfigError("say what becomes of these: --drop or --resubmit --max-cost X")
+        if self.resubmit and self.max_cost is None:
+            raise ConfigError("--resubmit pays once more: say up to how much with --max-cost X")
+        if self.max_cost is not None and not self.resubmit:
+            raise ConfigError("--max-cost belongs to --resubmit")
+        return self
+
+
+async def resolve(terminal: Terminal, decision: Decision, *, json: bool) -> int:
+    """Settle doubts as decided, then print those that remain; return 4 when there are some."""
+    settled, said = await _settled(decision.checked())
+    if said:
+        terminal.say(said)
+    left = await _audit.in_doubt(decision.folder)
+    if json:
+        row = {"settled": [doubt.key for doubt in settled], "in_doubt": _doubt_rows(left)}
+        terminal.out(as_json(row))
+    else:
+        for line in _doubt_lines(left):
+            terminal.out(display(line))
+    if left:
+        terminal.say(_advice(left))
+    elif not settled:
+        terminal.say("nothing is in doubt")
+    return IN_DOUBT if left else DONE
+
+
+async def _settled(decision: Decision) -> tuple[list[_audit.Doubt], str]:
+    """Do what was decided; return the images, and a line about them."""
+    folder, keys = decision.folder, decision.keys
+    if decision.drop:
+        settled = await _audit.drop(folder, keys)
+        return settled, f"{_sum(settled)} given up: they may have been charged"
+    if decision.resubmit:
+        cap = Budget.of(decision.max_cost).max_cost or Decimal(0)
+        settled = await _audit.resubmit(folder, keys, max_cost=cap)
+        return settled, f"{_sum(settled)} to do again: run the same line again to submit them"
+    if decision.job_ids:
+        settled = await _audit.give_jobs(folder, dict(map(_pair, decision.job_ids)))
+        return settled, f"{_sum(settled)} given a job: run the same line again to collect them"
+    return [], ""
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, _, job_id = (part.strip() for part in text.partition("="))
+    if not (key and job_id):
+        raise ConfigError(f"--job-id {text}: say KEY=ID")
+    return key, job_id
+
+
+def _doubt_rows(left: Iterable[_audit.Doubt]) -> list[dict[str, Any]]:
+    return [
+        {
+            "key": doubt.key,
+            "at": doubt.begun_at.isoformat(),
+            "price": None if doubt.price is None else float(doubt.price),
+            "model": doubt.model,
+            "prompt": doubt.prompt,
+            "message": doubt.message,
+        }
+        for doubt in left
+    ]
+
+
+def _doubt_lines(left: Iterable[_audit.Doubt]) -> Iterator[str]:
+    for doubt in left:
+        price = "price unknown" if doubt.price is None else dollars(doubt.price)
+        at, prompt = f"{doubt.begun_at:%Y-%m-%d %H:%M:%S} UTC", display(doubt.prompt, _PROMPT)
+        yield f"{doubt.key[:_KEY]}  {at}  {price}  {doubt.model}  {prompt}"
+
+
+def _sum(some: Sequence[_audit.Doubt]) -> str:
+    prices = [doubt.price for doubt in some if doubt.price is not None]
+    unknown = len(some) - len(prices)
+    text = dollars(sum(prices, Decimal(0)))
+    return f"{len(some)} ({text}{f' and {unknown} of unknown price' if unknown else ''})"
+
+
+def _advice(left: Sequence[_audit.Doubt]) -> str:
+    return (
+        f"{_sum(left)} in doubt: the answer never came, so they may have been charged. Settle "
+        "them with --job-id KEY=ID if the provider's own list shows their jobs, with --resubmit "
+        "--max-cost X to pay again, or with --drop"
+    )

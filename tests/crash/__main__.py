@@ -1,0 +1,110 @@
+"""The long form: a thousand kills over twenty seeds, and ten thousand power cuts, as a table.
+
+`make crash`, or `python -m tests.crash --kills 1000 --seeds 20`. The table goes to
+docs/crash-results.md; the exit code is 1 when a promise was broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from .children import Children
+from .crashfs import Loss, losses
+from .evidence import recorded
+from .harness import Result, play
+from .report import page
+from .trials import CAUGHT, Finding, cut_checkpoint, tried
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "crash-results.md"
+
+#: runs side by side
+_PLAYERS = 2
+#: of one seed: more images than so many kills leave time for
+_IMAGES, _KILLS = 400, 60
+#: recorded runs, and power cuts in each
+_RECORDINGS, _STATES = 4, 3_000
+
+
+def main() -> int:
+    """Play, write the page, and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=1_000)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=1)
+    parser.add_argument("--home", type=Path, help="keep folders, logs and books here")
+    parser.add_argument("--to", type=Path, default=DOCS)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        home = asked.home or Path(scratch)
+        result = _played(home, asked)
+        cut = _cut(home)
+        trials = _tried(home)
+        with Children() as children:
+            checkpoint = cut_checkpoint(children, home / "checkpoint")
+    command = f"python -m tests.crash --kills {asked.kills} --seeds {asked.seeds}"
+    asked.to.write_text(page(command, result, checkpoint, cut, _RECORDINGS * _STATES, trials))
+    is_caught = all(found.kinds for found in trials.values())
+    return int(bool(result.violations or checkpoint.violations or cut) or not is_caught)
+
+
+def _played(home: Path, asked: argparse.Namespace) -> Result:
+    """Play seed after seed until there were enough of both."""
+    seeds = itertools.count(asked.first_seed)
+    results: list[Result] = []
+    lock = threading.Lock()
+
+    def player(_number: int) -> None:
+        with Children() as children:
+            while seed := _next():
+                result = play(
+                    children, home / f"seed-{seed}", seed=seed, images=_IMAGES, kills=_KILLS
+                )
+                with lock:
+                    results.append(result)
+                    _say(seed, result)
+
+    def _next() -> int | None:
+        with lock:
+            kills = sum(result.kills.total() for result in results)
+            begun = next(seeds) if kills < asked.kills or len(results) < asked.seeds else None
+            return begun
+
+    with ThreadPoolExecutor(_PLAYERS) as threads:
+        list(threads.map(player, range(_PLAYERS)))
+    return sum(results[1:], start=results[0])
+
+
+def _cut(home: Path) -> list[Loss]:
+    found: list[Loss] = []
+    with Children() as children:
+        for number in range(_RECORDINGS):
+            events = recorded(children, home / f"recorded-{number}", streamed=number % 2 == 1)
+            found += losses(events, states=_STATES, seed=number)
+    return found
+
+
+def _tried(home: Path) -> dict[tuple[str, str], Finding]:
+    with Children() as children:
+        return {
+            (mutant, method): tried(method, children, home / f"{mutant} {method}", mutant)
+            for mutant, method in CAUGHT
+        }
+
+
+def _say(seed: int, result: Result) -> None:
+    sys.stderr.write(
+        f"seed {seed}: {result.kills.total()} kills, {result.done} done, "
+        f"{result.in_doubt} in doubt, {len(result.violations)} violations\n"
+    )
+    for violation in result.violations[:5]:
+        sys.stderr.write(f"  {violation.kind}: {violation.what[-600:]}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

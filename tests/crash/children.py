@@ -1,0 +1,152 @@
+"""The parent's end: a process that forks runs and servers on order, and what became of each."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+from attrs import frozen
+
+#: jobs in flight
+SLOTS = 8
+
+_TESTS = Path(__file__).resolve().parent.parent
+
+
+class Broken(AssertionError):
+    """A run failed, or hung, where it should have ended or been killed."""
+
+
+@frozen(kw_only=True)
+class Plan:
+    """How a run ends: at a place, by the clock, whichever comes first, or by itself."""
+
+    point: str | None = None
+    passes: int = 1  #: the kill comes when the place is passed for the n-th time
+    kill_after: float | None = None  #: seconds
+
+
+@frozen(kw_only=True)
+class Place:
+    """Where a run works: its folder, its prompts, its server."""
+
+    home: Path
+    url: str
+
+    @property
+    def folder(self) -> Path:
+        return self.home / "images"
+
+    @property
+    def source(self) -> Path:
+        return self.home / "prompts.jsonl"
+
+    @property
+    def charges(self) -> Path:
+        return self.home / "charges.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.home / "log.txt"
+
+
+class Children:
+    """Forks on order, for as long as its `with` lasts; for one thread at a time.
+
+    `under` is a command that runs the whole of it, like a tracer.
+    """
+
+    def __init__(self, *, under: Sequence[str] = ()) -> None:
+        self._under = under
+
+    def __enter__(self) -> Self:
+        self._stack = ExitStack()
+        self._process = subprocess.Popen(
+            [*self._under, sys.executable, "-m", "crash.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=_environment(),
+        )
+        assert self._process.stdin is not None
+        self._stack.enter_context(self._process)
+        self._stack.callback(self._process.stdin.close)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stack.close()
+
+    def serve(self, home: Path, *, seed: int, latency: tuple[float, float] = (0.01, 0.08)) -> Place:
+        """Start a practice server that outlives every run; its books are in a file."""
+        answer = self._ask(
+            do="serve",
+            seed=seed,
+            latency=latency,
+            charges=str(home / "charges.jsonl"),
+            log=str(home / "server.txt"),
+        )
+        if not answer["url"]:
+            raise Broken(f"no server: {(home / 'server.txt').read_text()}")
+        return Place(home=home, url=answer["url"])
+
+    def run(
+        self,
+        place: Place,
+        plan: Plan | None = None,
+        *,
+        in_flight: int = SLOTS,
+        streamed: bool = False,
+        mutant: str | None = None,
+        record: Path | None = None,
+    ) -> str | None:
+        """Run what is left to do; return the place where it was killed, "timer" for the clock, None
+        when it came to its end. `streamed` stores images piece by piece, as large ones are.
+
+        Raises Broken when it ended otherwise.
+        """
+        plan = plan or Plan()
+        answer = self._ask(
+            do="run",
+            url=place.url,
+            source=str(place.source),
+            folder=str(place.folder),
+            log=str(place.log),
+            point=plan.point,
+            passes=plan.passes,
+            kill_after=plan.kill_after,
+            in_flight=in_flight,
+            streamed=streamed,
+            mutant=mutant,
+            record=None if record is None else str(record),
+        )
+        is_hung = not answer["in_time"] and plan.kill_after is None
+        if is_hung or answer["code"] not in (0, -signal.SIGKILL, -signal.SIGXFSZ):
+            said = place.log.read_text()[-3000:]
+            raise Broken(f"{plan}: {answer}\n{said}")
+        if not answer["code"]:
+            return None
+        return plan.point if answer["in_time"] else "timer"
+
+    def _ask(self, **order: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise Broken(f"the worker ended ({self._process.wait()}) at {order}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without anybody's keys: none is to reach even a practice server."""
+    kept = {name: value for name, value in os.environ.items() if not name.endswith("API_KEY")}
+    return kept | {"PYTHONPATH": str(_TESTS)}

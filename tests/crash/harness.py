@@ -1,0 +1,178 @@
+"""Kill, look, carry on, until nothing is left to do: one seed after the other, as values.
+
+Places are taken in turn and forced by count, because random timers seldom hit the short ones; some
+kills are by the clock all the same. After every kill the oracle looks, so that a later step cannot
+mend what an earlier one broke.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from attrs import evolve, field, frozen
+
+from .children import SLOTS, Broken, Children, Place, Plan
+from .oracle import KINDS, Seen, Violation, Wish, losses, seen, violations
+from .points import POINTS
+
+#: pixels; the smallest there is
+SIDE = 256
+
+#: seconds within which a kill by the clock falls
+_TIMER = (0.05, 0.6)
+#: timers for each kill at a place
+_TIMERS = 0.1
+
+_NOTHING = Seen(rows={}, charges={}, files={}, parts=0)
+
+
+@frozen(kw_only=True)
+class Result:
+    """What one or more seeds came to."""
+
+    seeds: int = 1
+    kills: Counter[str] = field(factory=Counter)  #: by place
+    images: int = 0  #: asked for
+    done: int = 0
+    charges: int = 0
+    in_doubt: int = 0
+    in_doubt_charged: int = 0  #: of those, how many the server had really charged
+    most_doubts: int = 0  #: by one kill
+    violations: tuple[Violation, ...] = ()
+
+    def __add__(self, other: Result) -> Result:
+        return Result(
+            seeds=self.seeds + other.seeds,
+            kills=self.kills + other.kills,
+            images=self.images + other.images,
+            done=self.done + other.done,
+            charges=self.charges + other.charges,
+            in_doubt=self.in_doubt + other.in_doubt,
+            in_doubt_charged=self.in_doubt_charged + other.in_doubt_charged,
+            most_doubts=max(self.most_doubts, other.most_doubts),
+            violations=self.violations + other.violations,
+        )
+
+    def broken(self) -> dict[str, int]:
+        """How many violations there were of each kind."""
+        found = Counter(violation.kind for violation in self.violations)
+        return {kind: found[kind] for kind in KINDS}
+
+
+def wishes(count: int, *, seed: int, side: int = SIDE) -> list[Wish]:
+    """Prompts of one's own, and one in ten that stands in the file twice."""
+    rows: list[Wish] = [
+        {"prompt": f"picture {number} of {seed}", "seed": number, "width": side, "height": side}
+        for number in range(count - count // 10)
+    ]
+    return rows + rows[: count // 10]
+
+
+def plans(seed: int) -> Iterator[Plan]:
+    """Draw ends for runs without end: every place in turn, in an order of the seed's own."""
+    dice = random.Random(seed)
+    yield Plan(point="during creation")
+    while True:
+        turn = [point for point in POINTS if point != "during creation"]
+        dice.shuffle(turn)
+        for point in turn:
+            if dice.random() < _TIMERS:
+                yield Plan(kill_after=dice.uniform(*_TIMER))
+            # the clock too, because not every run comes to every place
+            passes = dice.randint(1, POINTS[point])
+            yield Plan(point=point, passes=passes, kill_after=_TIMER[1])
+
+
+def prepared(
+    children: Children,
+    home: Path,
+    rows: Sequence[Wish],
+    *,
+    seed: int,
+    latency: tuple[float, float] = (0.01, 0.08),
+) -> Place:
+    """Start a seed's server and write its prompts."""
+    home.mkdir(parents=True, exist_ok=True)
+    place = children.serve(home, seed=seed, latency=latency)
+    place.source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return place
+
+
+def play(
+    children: Children,
+    home: Path,
+    *,
+    seed: int,
+    images: int,
+    kills: int,
+    mutant: str | None = None,
+    ends: Iterator[Plan] | None = None,
+) -> Result:
+    """Kill one seed's run up to `kills` times, looking each time, and then let it end.
+
+    Every second seed stores its images piece by piece, as large ones are. Stops at the first
+    violation: what a broken run does next proves nothing.
+    """
+    rows = wishes(images, seed=seed)
+    place = prepared(children, home, rows, seed=seed)
+    result, before = Result(images=images), _NOTHING
+    for plan in plans(seed) if ends is None else ends:
+        if sum(result.kills.values()) >= kills or _is_over(before, images):
+            break
+        try:
+            killed_at = children.run(place, plan, streamed=seed % 2 == 0, mutant=mutant)
+        except Broken as broken:
+            return _stopped(result, before, [_refused(broken)])
+        if killed_at is None:
+            continue
+        after = seen(place)
+        result.kills[killed_at] += 1
+        found = list(violations(before, after, rows, slots=SLOTS))
+        doubts = max(result.most_doubts, after.in_doubt - before.in_doubt)
+        result, before = evolve(result, most_doubts=doubts), after
+        if found:
+            return _stopped(result, after, found)
+    return _ended(children, place, rows, result, mutant)
+
+
+def _is_over(last: Seen, images: int) -> bool:
+    return last.done + last.in_doubt >= images
+
+
+def _ended(
+    children: Children,
+    place: Place,
+    rows: Sequence[Wish],
+    result: Result,
+    mutant: str | None,
+) -> Result:
+    before = seen(place)
+    try:
+        children.run(place, mutant=mutant)
+    except Broken as broken:
+        return _stopped(result, before, [_refused(broken)])
+    after = seen(place)
+    found = [*violations(before, after, rows, slots=SLOTS), *losses(place, after, rows)]
+    return _stopped(result, after, found)
+
+
+def _refused(broken: Broken) -> Violation:
+    """A run that should have carried on and did not: its paid images are out of reach."""
+    return Violation(kind="refused run", what=str(broken))
+
+
+def _stopped(result: Result, after: Seen, found: Sequence[Violation]) -> Result:
+    """Return the result with the last look in it."""
+    told = {row.job_id for row in after.rows.values()}
+    return evolve(
+        result,
+        done=after.done,
+        charges=len(after.charges),
+        in_doubt=after.in_doubt,
+        in_doubt_charged=len(after.charges.keys() - told),
+        violations=tuple(found),
+    )

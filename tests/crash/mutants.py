@@ -1,0 +1,143 @@
+"""The package with one safeguard taken out, in one process: what the harness must catch.
+
+A harness that catches nothing and a package without faults look the same. Each mutant is a
+plausible slip, patched over the package's functions in a forked process, with the method that must
+see it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+import fluxasync._disk
+from fluxasync._disk import Part
+from fluxasync._images import inspect
+from fluxasync._journal import Journal
+from fluxasync._journal._steps import Steps
+from fluxasync._models import Saved, Stored
+from fluxasync._sinks import _Landing, _stored
+
+from .points import Watched
+
+
+@frozen(kw_only=True)
+class Mutant:
+    """A slip, where to kill so that it shows, and as what; without such places kills are blind."""
+
+    install: Callable[[], None]
+    points: tuple[str, ...] = ()
+    breaks: str | None = None  #: the kind of violation
+
+
+def no_intent_record() -> None:
+    """The POST goes out with nothing on disk that tells of it."""
+
+    async def intent(*_args: Any, **_options: Any) -> None:
+        return None
+
+    Journal.intent = intent  # type: ignore[method-assign]
+
+
+def resubmits_intents() -> None:
+    """Recovery takes an intent without an answer for one that never went out."""
+
+    def doubt_intents(self: Steps, connection: sqlite3.Connection) -> None:
+        found = connection.execute("SELECT money FROM image WHERE state = 0").fetchall()
+        connection.execute("DELETE FROM image WHERE state = 0")
+        for (money,) in found:
+            self.tally.add(0, None, money, -1)
+
+    Steps.doubt_intents = doubt_intents  # type: ignore[method-assign]
+
+
+def done_before_publish() -> None:
+    """The image is recorded as done, and only then gets its name."""
+    late: dict[Path, Part] = {}
+    publish, discard, settle = Part.publish, Part.discard, Journal.settle
+
+    def promise(self: Part, target: Path) -> Path:
+        late[target] = self
+        return target
+
+    def keep(self: Part) -> None:
+        if self not in late.values():
+            discard(self)
+
+    async def settle_first(self: Journal, outcome: Any) -> None:
+        await settle(self, outcome)
+        if isinstance(outcome, Saved) and outcome.path in late:
+            await asyncio.to_thread(publish, late.pop(outcome.path), outcome.path)
+
+    Part.publish = promise  # type: ignore[method-assign]
+    Part.discard = keep  # type: ignore[method-assign]
+    Journal.settle = settle_first  # type: ignore[method-assign]
+
+
+def in_place_write() -> None:
+    """The image is written under its final name from the first byte on."""
+
+    def keep(_self: _Landing, image: bytes, target_of: Callable[[str], Path]) -> Stored:
+        info = inspect(image)
+        target = target_of(info.format)
+        part = Part(target.parent)
+        part._handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        part.write(image)
+        fluxasync._disk.sync(part._handle)
+        os.close(part._handle)
+        fluxasync._disk.sync_folder(target.parent)
+        return _stored(target, part, info)
+
+    _Landing._keep = keep  # type: ignore[method-assign, assignment]
+
+
+def no_file_fsync() -> None:
+    """A name is given to bytes that the disk may not have."""
+    sync = fluxasync._disk.sync
+
+    def sync_folders_only(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            sync(handle)
+
+    fluxasync._disk.sync = sync_folders_only
+
+
+def no_folder_fsync() -> None:
+    """An image is recorded as done under a name that the disk may not have."""
+    fluxasync._disk.sync_folder = lambda folder: None
+
+
+def synchronous_normal() -> None:
+    """Commits are fast, and a power cut takes the last ones back; the guard is told otherwise."""
+    Watched.replaced["PRAGMA synchronous = FULL"] = "PRAGMA synchronous = NORMAL"
+    Watched.replaced["PRAGMA synchronous"] = "SELECT 2"
+
+
+MUTANTS: Mapping[str, Mutant] = {
+    "no intent record": Mutant(
+        install=no_intent_record,
+        points=("before job commit",),
+        breaks="unaccounted charge",
+    ),
+    "recovery resubmits intents": Mutant(
+        install=resubmits_intents,
+        points=("before job commit",),
+        breaks="double charge",
+    ),
+    "done before publish": Mutant(
+        install=done_before_publish,
+        points=("after done commit",),
+        breaks="lost image",
+    ),
+    "in-place write": Mutant(install=in_place_write, points=("mid-write",), breaks="partial file"),
+    "no file fsync": Mutant(install=no_file_fsync),
+    "no folder fsync": Mutant(install=no_folder_fsync),
+    "synchronous=NORMAL": Mutant(install=synchronous_normal),
+}

@@ -1,0 +1,263 @@
+"""What must hold after every kill, looked at from outside: journal, files and the server's books.
+
+Nothing of the package is asked: the journal is read as the SQLite file it is, from a copy, so that
+looking changes nothing; the pictures are drawn again by the server's own brush. `seen` gathers,
+`violations` judges two looks in a row, `losses` what is left when a run has ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sqlite3
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from fluxasync.simulator._pictures import PictureSpec, plain_png
+
+from .children import Place
+
+#: as numbers in the files: see the journal's schema
+INTENT, SUBMITTED, DONE, FAILED, IN_DOUBT = range(5)
+#: states that own up to a charge whose job id was never heard
+_DOUBTFUL = {INTENT, IN_DOUBT}
+#: the way of a row: it may stay, or go on to one of these
+_NEXT = {
+    INTENT: {INTENT, SUBMITTED, DONE, FAILED, IN_DOUBT},
+    SUBMITTED: {SUBMITTED, DONE, FAILED},
+    DONE: {DONE},
+    FAILED: {FAILED},
+    IN_DOUBT: {IN_DOUBT},
+}
+
+Wish = Mapping[str, Any]  #: one line of the prompt file
+
+
+@frozen(kw_only=True)
+class Row:
+    """One image as the journal has it."""
+
+    key: str
+    state: int
+    prompt: str
+    job_id: str | None
+    path: str | None
+    sha256: str | None
+    size: int | None
+
+
+@frozen(kw_only=True)
+class Seen:
+    """One look at everything."""
+
+    rows: Mapping[str, Row]  #: by key
+    charges: Mapping[str, str]  #: prompts by job id
+    files: Mapping[str, bytes]  #: under final names
+    parts: int  #: files under temporary names
+
+    @property
+    def in_doubt(self) -> int:
+        return sum(row.state in _DOUBTFUL for row in self.rows.values())
+
+    @property
+    def done(self) -> int:
+        return sum(row.state == DONE for row in self.rows.values())
+
+
+@frozen(kw_only=True)
+class Violation:
+    """A promise that was not kept."""
+
+    kind: str  #: one of KINDS
+    what: str
+
+
+#: what the table counts; "other" is everything else that must not be
+KINDS = (
+    "double charge",
+    "unaccounted charge",
+    "partial file",
+    "lost image",
+    "refused run",
+    "other",
+)
+
+
+# --- looking --------------------------------------------------------------------------------------
+
+
+def seen(place: Place) -> Seen:
+    """Look at a folder whose process is dead, and at the books of its server."""
+    files, parts = {}, 0
+    if place.folder.exists():
+        for path in place.folder.iterdir():
+            if path.name.endswith(".part"):
+                parts += 1
+            elif path.is_file() and path.suffix != ".jsonl":
+                files[path.name] = path.read_bytes()
+    return Seen(
+        rows=_rows(place.folder / ".fluxasync"),
+        charges=_charges(place.charges),
+        files=files,
+        parts=parts,
+    )
+
+
+def _rows(home: Path) -> dict[str, Row]:
+    if not (home / "journal.db").exists():
+        return {}
+    with tempfile.TemporaryDirectory() as copy:
+        for name in ("journal.db", "journal.db-wal"):
+            if (home / name).exists():
+                shutil.copyfile(home / name, Path(copy) / name)
+        with closing(sqlite3.connect(Path(copy) / "journal.db")) as connection:
+            found = connection.execute(
+                "SELECT hex(key), state, request, job_id, path, hex(sha256), size FROM image"
+            )
+            rows = [_row(*values) for values in found]
+    return {row.key: row for row in rows}
+
+
+def _row(
+    key: str,
+    state: int,
+    request: str,
+    job_id: str | None,
+    path: str | None,
+    sha256: str,
+    size: int | None,
+) -> Row:
+    return Row(
+        key=key.lower(),
+        state=state,
+        prompt=json.loads(request)["prompt"],
+        job_id=job_id,
+        path=path,
+        sha256=sha256.lower() or None,
+        size=size,
+    )
+
+
+def _charges(log: Path) -> dict[str, str]:
+    """Read the server's books: it may be at work in the last line for a job it still serves."""
+    if not log.exists():
+        return {}
+    lines = log.read_text().split("\n")[:-1]
+    made = [json.loads(line) for line in lines if '"charged"' in line]
+    return {charge["charged"]: charge["prompt"] for charge in made}
+
+
+# --- judging --------------------------------------------------------------------------------------
+
+
+def violations(
+    before: Seen, after: Seen, wishes: Sequence[Wish], *, slots: int
+) -> Iterator[Violation]:
+    """Yield what a kill broke (P1 to P5)."""
+    yield from _doubles(after, wishes)
+    yield from _unaccounted(after)
+    yield from _bad_files(after, wishes)
+    yield from _bad_rows(after)
+    yield from _turned_back(before, after)
+    if after.in_doubt - before.in_doubt > slots:
+        yield _other(f"{after.in_doubt - before.in_doubt} in doubt by one kill")
+
+
+def _doubles(after: Seen, wishes: Sequence[Wish]) -> Iterator[Violation]:
+    """No wish is charged oftener than it stands in the file."""
+    wanted = Counter(wish["prompt"] for wish in wishes)
+    for prompt, times in Counter(after.charges.values()).items():
+        if times > wanted[prompt]:
+            yield Violation(kind="double charge", what=f"{prompt!r}: {times} charges")
+
+
+def _unaccounted(after: Seen) -> Iterator[Violation]:
+    """Every charge has a row: with its job's id, or one that says it may have been charged."""
+    told = {row.job_id for row in after.rows.values()}
+    untold = Counter(prompt for job_id, prompt in after.charges.items() if job_id not in told)
+    doubts = Counter(row.prompt for row in after.rows.values() if row.state in _DOUBTFUL)
+    for prompt, times in (untold - doubts).items():
+        yield Violation(kind="unaccounted charge", what=f"{prompt!r}: {times} not in the journal")
+    for job_id in told - after.charges.keys() - {None}:
+        yield _other(f"job {job_id} was never charged")
+
+
+def _bad_files(after: Seen, wishes: Sequence[Wish]) -> Iterator[Violation]:
+    """What is under a final name is the picture of its prompt, whole."""
+    for name, content in after.files.items():
+        wish = wishes[int(name[:6])]
+        if content != picture(wish["prompt"], wish["seed"], wish["width"]):
+            yield Violation(kind="partial file", what=f"{name}: {len(content)} bytes")
+
+
+def _bad_rows(after: Seen) -> Iterator[Violation]:
+    """A done row has its file, and a file has a row that is done, or will be found to be."""
+    owners: dict[str, list[Row]] = defaultdict(list)
+    for row in after.rows.values():
+        if row.state == DONE:
+            owners[str(row.path)].append(row)
+    for name, rows in owners.items():
+        content = after.files.get(name)
+        digest = None if content is None else hashlib.sha256(content).hexdigest()
+        if len(rows) > 1:
+            yield _other(f"{name} belongs to {len(rows)} rows")
+        elif content is None:
+            yield Violation(kind="lost image", what=f"{name} is done and not there")
+        elif (rows[0].sha256, rows[0].size) != (digest, len(content)):
+            yield _other(f"{name} is not what was recorded")
+    running = {row.key[:8] for row in after.rows.values() if row.state == SUBMITTED}
+    for name in after.files.keys() - owners.keys():
+        if name[7:15] not in running:
+            yield _other(f"{name} belongs to no row")
+
+
+def _turned_back(before: Seen, after: Seen) -> Iterator[Violation]:
+    """What was recorded once is never forgotten or taken back."""
+    for key, old in before.rows.items():
+        new = after.rows.get(key)
+        if new is None or new.state not in _NEXT[old.state]:
+            yield _other(f"{old} became {new}")
+        elif old.job_id not in (None, new.job_id):
+            yield _other(f"{old} became job {new.job_id}")
+
+
+def losses(place: Place, after: Seen, wishes: Sequence[Wish]) -> Iterator[Violation]:
+    """Yield what a run that ended left undone: images, strays, lines of its list."""
+    states = Counter(row.state for row in after.rows.values())
+    missing = len(wishes) - states[DONE] - states[IN_DOUBT]
+    if missing or len(after.files) != states[DONE]:
+        yield Violation(kind="lost image", what=f"{missing} of {len(wishes)} missing: {states}")
+    if after.parts:
+        yield _other(f"{after.parts} unfinished files left")
+    done = {(row.path, row.key, row.job_id) for row in after.rows.values() if row.state == DONE}
+    if Counter(done) != Counter(_listed(place.folder / "metadata.jsonl", "file_name")):
+        yield _other("metadata.jsonl does not list the done rows")
+    doubts = [row.key for row in after.rows.values() if row.state == IN_DOUBT]
+    if Counter(doubts) != Counter(key for _, key, _ in _listed(place.folder / "failures.jsonl")):
+        yield _other("failures.jsonl does not list what is in doubt")
+
+
+def _listed(path: Path, name: str = "index") -> Iterable[tuple[Any, str, str]]:
+    if not path.exists():
+        return []
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [(row[name], row["key"], row["job_id"]) for row in rows]
+
+
+def _other(what: str) -> Violation:
+    return Violation(kind="other", what=what)
+
+
+@lru_cache(maxsize=4_096)
+def picture(prompt: str, seed: int, side: int) -> bytes:
+    """Return the picture that the server draws."""
+    spec = PictureSpec(prompt=prompt, seed=seed, width=side, height=side, format="png")
+    return plain_png(spec)(88)

@@ -1,0 +1,132 @@
+"""The page that the long form leaves: what was done to the package, and what came of it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from .children import SLOTS
+from .crashfs import Loss
+from .harness import Result
+from .oracle import KINDS
+from .points import MID_CHECKPOINT, POINTS
+from .trials import Finding
+
+_PAGE = """\
+# Killed {kills:,} times
+
+`kill -9` at {places} places of a run and by the clock, with real processes, real SQLite and real
+files, against a practice server in another process whose books survive. After every kill books,
+journal and files were compared; then the same line was run again, until nothing was left to do.
+In doubt is what was being submitted at a kill: it is listed, never submitted again by itself.
+
+`{command}` · {date} · {machine}
+
+| | |
+|---|---|
+| seeds | {seeds} |
+| kills | {kills:,} |
+| images asked for | {images:,} |
+| images there at the end | {done:,} |
+| charges in the server's books | {charges:,} |
+| in doubt at the end | {in_doubt:,} ({in_doubt_charged:,} of them charged) |
+| most in doubt by one kill, with {slots} slots | {most_doubts} |
+
+## Violations, after every kill and at the end
+
+{violations}
+
+## Kills by place
+
+{points}
+
+## A checkpoint cut short
+
+Killed at the write that makes the journal's file longer, and run again: {checkpoint}
+
+## Power cuts
+
+A model of the disk drops or tears what was not synced, at every step of recorded runs:
+**{states:,} states, {losses} losses** (partial image under its final name, or recorded and gone).
+
+## Safeguards taken out on purpose
+
+Each must be noticed, or the numbers above mean nothing; {caught} of {mutants} were.
+
+{trials}
+"""
+
+
+def page(
+    command: str,
+    result: Result,
+    checkpoint: Result,
+    losses: Sequence[Loss],
+    states: int,
+    trials: Mapping[tuple[str, str], Finding],
+) -> str:
+    """Return the page as Markdown."""
+    caught = {mutant for (mutant, _), found in trials.items() if found.kinds}
+    return _PAGE.format(
+        places=len(POINTS),
+        command=command,
+        date=datetime.now(UTC).date(),
+        machine=_machine(),
+        seeds=result.seeds,
+        kills=result.kills.total(),
+        images=result.images,
+        done=result.done,
+        charges=result.charges,
+        in_doubt=result.in_doubt,
+        in_doubt_charged=result.in_doubt_charged,
+        slots=SLOTS,
+        most_doubts=result.most_doubts,
+        violations=_violations(result),
+        points=_table("place", "kills", _by_place(result)),
+        checkpoint=_checkpoint(checkpoint),
+        states=states,
+        losses=len(losses),
+        caught=len(caught),
+        mutants=len({mutant for mutant, _ in trials}),
+        trials=_trials(trials),
+    )
+
+
+def _machine() -> str:
+    return (
+        f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, "
+        f"SQLite {sqlite3.sqlite_version}"
+    )
+
+
+def _violations(result: Result) -> str:
+    names = {kind: f"{kind}s" for kind in KINDS} | {"other": "rows, files and lists that disagree"}
+    return _table("", "", ((names[kind], f"**{n}**") for kind, n in result.broken().items()))
+
+
+def _checkpoint(result: Result) -> str:
+    if not result.kills[MID_CHECKPOINT]:
+        return "**not killed there**."
+    broken = [f"{count} {kind}" for kind, count in result.broken().items() if count]
+    return f"**{', '.join(broken) or 'carried on, no violation'}**."
+
+
+def _by_place(result: Result) -> Iterable[tuple[str, int]]:
+    return ((point, result.kills[point]) for point in (*POINTS, "timer"))
+
+
+def _trials(trials: Mapping[tuple[str, str], Finding]) -> str:
+    rows = [
+        f"| {mutant} | {method} | {'; '.join(sorted(found.kinds)) or '**not noticed**'} "
+        f"| {found.kills or ''} |"
+        for (mutant, method), found in trials.items()
+    ]
+    return "\n".join(["| taken out | looked at by | seen as | kills |", "|---|---|---|---|", *rows])
+
+
+def _table(left: str, right: str, rows: Iterable[tuple[str, object]]) -> str:
+    lines = [f"| {name} | {value} |" for name, value in rows]
+    return "\n".join([f"| {left} | {right} |", "|---|---|", *lines])

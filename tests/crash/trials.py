@@ -1,0 +1,83 @@
+"""One method tried on one mutant, or on the package itself: what it finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import frozen
+
+from .children import Children, Plan
+from .crashfs import losses
+from .evidence import recorded
+from .harness import Result, play
+from .mutants import MUTANTS
+from .points import MID_CHECKPOINT
+from .recorder import misordered
+
+#: mutants by the method that must see them
+CAUGHT = (
+    ("no intent record", "kills"),
+    ("no intent record", "order"),
+    ("recovery resubmits intents", "kills"),
+    ("done before publish", "kills"),
+    ("done before publish", "order"),
+    ("done before publish", "power cuts"),
+    ("in-place write", "kills"),
+    ("in-place write", "order"),
+    ("in-place write", "power cuts"),
+    ("no file fsync", "order"),
+    ("no file fsync", "power cuts"),
+    ("no folder fsync", "order"),
+    ("no folder fsync", "power cuts"),
+    ("synchronous=NORMAL", "order"),
+)
+
+METHODS = ("kills", "order", "power cuts")
+
+#: power cuts of one trial
+STATES = 500
+
+
+@frozen(kw_only=True)
+class Finding:
+    """What was found wrong, by kind, and after how many kills."""
+
+    kinds: frozenset[str]
+    kills: int = 0
+
+
+def tried(method: str, children: Children, home: Path, mutant: str | None = None) -> Finding:
+    """Look at a mutant, or at the package itself, with one method."""
+    if method == "kills":
+        return _killed(children, home, mutant)
+    events = recorded(children, home, mutant=mutant)
+    if method == "order":
+        return Finding(
+            kinds=frozenset(what for wrong in misordered(events).values() for what in wrong)
+        )
+    return Finding(kinds=frozenset(loss.what for loss in losses(events, states=STATES, seed=1)))
+
+
+def _killed(children: Children, home: Path, mutant: str | None) -> Finding:
+    """Kill once where the mutant shows, and let it end; the package itself, where any does."""
+    if mutant is None:
+        points = tuple(point for other in MUTANTS.values() for point in other.points)
+    else:
+        points = MUTANTS[mutant].points
+    result = play(
+        children,
+        home,
+        seed=7,
+        images=60,
+        kills=len(points),
+        mutant=mutant,
+        ends=(Plan(point=point, passes=2) for point in points),
+    )
+    kinds = frozenset(violation.kind for violation in result.violations)
+    return Finding(kinds=kinds, kills=result.kills.total())
+
+
+def cut_checkpoint(children: Children, home: Path) -> Result:
+    """Kill while a checkpoint makes the journal's file longer, and carry on."""
+    ends = iter([Plan(point=MID_CHECKPOINT)])
+    return play(children, home, seed=11, images=60, kills=1, ends=ends)

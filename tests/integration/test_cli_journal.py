@@ -1,0 +1,378 @@
+"""The command and its journal, among real processes: ended in every way, it carries on.
+
+The oracle is the practice server's ledger: it runs in a process of its own and outlives every run.
+Where all prompts differ, as many charges as images means that none was paid twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
+
+from test_cli import CTRL_C, FAST, MODULE, Practice, Terminal, practice, started
+
+from fluxasync._cli import main
+
+COUNT = 12
+#: keeps three jobs long enough for a signal to meet them, and little longer
+BRIEF = ("--latency", "0.2..0.4")
+#: accepts and charges, and keeps the answer to itself
+SILENT = """
+import asyncio, sys
+from fluxasync.simulator import Scenario, Simulator
+
+async def main():
+    async with Simulator(Scenario(submit_delay=60)) as simulator:
+        print(simulator.url, flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.txt"
+    path.write_text("".join(f"a lamp, number {number}\n" for number in range(COUNT)))
+    return path
+
+
+@pytest.fixture
+def cli(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, list[str], list[str]]]:
+    """Run a command in this process: exit code, lines of stdout, lines of stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, list[str], list[str]]:
+        code = main([str(argument) for argument in arguments])
+        shown = capfd.readouterr()
+        return code, shown.out.splitlines(), shown.err.splitlines()
+
+    return run
+
+
+class Silent(Practice):
+    """A practice server whose answers to submissions never come."""
+
+    def __init__(self) -> None:
+        self._child = subprocess.Popen(
+            [sys.executable, "-c", SILENT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self._child.stdout is not None
+        self.url = self._child.stdout.readline().strip()
+
+    def end(self) -> str:
+        """Close its input, which ends it even while somebody waits for an answer."""
+        self._child.kill()
+        return self._child.communicate(timeout=10)[1]
+
+
+@contextmanager
+def silent() -> Iterator[Silent]:
+    server = Silent()
+    try:
+        yield server
+    finally:
+        server.end()
+
+
+def line_for(server: Practice, *more: str) -> tuple[str, ...]:
+    """The one command line that starts a run and carries it on."""
+    return ("run", "prompts.txt", "-o", "out", "--base-url", server.url, *FAST, *more)
+
+
+def a_run(server: Practice, folder: Path, *more: str, until: int) -> subprocess.Popen[str]:
+    """Start the run; return it when so many images were charged."""
+    child = started(
+        *line_for(server, *more), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    while server.charges() < until:
+        assert child.poll() is None, child.communicate()[1]
+    return child
+
+
+def ended(child: subprocess.Popen[str]) -> tuple[int, str]:
+    said = child.communicate(timeout=30)[1]
+    return child.returncode, said
+
+
+def assert_whole(cli: Any, server: Practice, folder: Path) -> None:
+    """The run is over: every prompt has its image or is in doubt, and none was charged twice."""
+    code, doubts, _ = cli("resolve", "out")
+    assert code == (4 if doubts else 0)
+    code, _, err = cli(*line_for(server))  # nothing is left to do
+    assert (code, ", to do 0" in err[0]) == (4 if doubts else 0, True)
+    images = len(list((folder / "out").glob("*.jpg")))
+    assert images + len(doubts) == COUNT
+    assert images <= server.charges() <= COUNT
+    code, out, _ = cli("verify", "out")
+    assert (code, out[-1].split(",")[0]) == (0, f"{images} images checked")
+
+
+# --- ended, and carried on ------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_p1_p15_a_run_ended_in_every_way_is_paid_once(cli: Any, prompts: Path) -> None:
+    """P1 P15 F151: SIGTERM, kill -9, Ctrl-C, SIGHUP, then in peace: each prompt is charged once."""
+    folder, codes = prompts.parent, []
+    with practice(*BRIEF) as server:
+        for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP):
+            child = a_run(server, folder, "--in-flight", "2", until=server.charges() + 2)
+            child.send_signal(number)  # two POSTs are answered at this moment, or were just now
+            codes.append(ended(child)[0])
+        _, _, err = cli(*line_for(server))
+        assert codes == [143, -9, 130, 129]
+        assert re.match(r"done [1-9]\d*, still running \d+, in doubt [012]\D.*, to do \d+$", err[0])
+        assert_whole(cli, server, folder)
+
+
+@pytest.mark.slow
+def test_p15_once_no_new_submission_and_paid_jobs_land(cli: Any, prompts: Path) -> None:
+    """P15 F150: after Ctrl-C at most what was being sent is charged; all of it lands."""
+    folder = prompts.parent
+    with practice(*BRIEF) as server:
+        terminal = Terminal(*line_for(server, "--in-flight", "3"), cwd=folder)
+        terminal.read_until("running")
+        posts = server.ledger()["posts"]
+        terminal.press(CTRL_C)
+        assert terminal.end() == 130
+        ledger = server.ledger()
+        assert ledger["posts"] <= posts + 3
+        assert ledger["charges"] == ledger["delivered"]
+        assert "run the same line again to carry on" in terminal.shown
+        assert cli("verify", "out")[0] == 0
+        assert cli(*line_for(server))[0] == 0
+        assert server.charges() == COUNT
+        assert_whole(cli, server, folder)
+
+
+@pytest.mark.slow
+def test_p15_twice_running_jobs_are_left_to_the_next_run(cli: Any, prompts: Path) -> None:
+    """P15 F150: nobody waits for jobs that take long; the same line collects them."""
+    folder = prompts.parent
+    with practice("--latency", "4..4") as server:
+        terminal = Terminal(*line_for(server, "--in-flight", str(COUNT)), cwd=folder)
+        terminal.read_until(f"{COUNT} running")
+        terminal.press(CTRL_C)
+        terminal.read_until(f"{COUNT} jobs are paid and may land")
+        terminal.press(CTRL_C)
+        assert terminal.end() == 130
+        assert server.ledger()["delivered"] == 0
+        code, _, err = cli(*line_for(server))
+        assert code == 0
+        assert f"done 0, still running {COUNT}, in doubt 0, failed 0, to do 0" == err[0]
+        assert_whole(cli, server, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "presses",
+    [pytest.param(2, id="P15 F150 twice"), pytest.param(3, id="P15 F150 thrice")],
+)
+def test_p15_intents_without_an_answer_become_in_doubt(
+    cli: Any, prompts: Path, presses: int
+) -> None:
+    """P2 P3: who leaves while answers are due sees what it may cost, and pays nothing twice."""
+    folder = prompts.parent
+    with silent() as server:
+        terminal = Terminal(*line_for(server, "--in-flight", str(COUNT)), cwd=folder)
+        terminal.read_until("$")
+        while server.charges() < COUNT:
+            pass
+        terminal.press(CTRL_C)
+        terminal.read_until("Ctrl-C again to leave at once")
+        for _ in range(presses - 1):
+            terminal.press(CTRL_C)
+        assert terminal.end() == 130
+        code, out, err = cli("resolve", "out")
+        assert (code, len(out)) == (4, COUNT)
+        assert f"{COUNT} ($0.168) in doubt" in err[-1]
+        code, out, err = cli(*line_for(server))
+        assert (code, out) == (4, [])
+        assert f"done 0, still running 0, in doubt {COUNT} ($0.168), failed 0, to do 0" == err[0]
+        assert any("fluxasync resolve out" in line for line in err)
+        assert server.ledger()["posts"] == COUNT
+
+
+@pytest.mark.slow
+def test_p27_an_edited_prompt_file_pays_for_what_is_new(cli: Any, prompts: Path) -> None:
+    """P27 F132 F139: shuffled, re-encoded, one line less and two more: two are charged."""
+    with practice("--latency", "0..0") as server:
+        assert cli(*line_for(server))[0] == 0
+        lines = [*prompts.read_text().splitlines()[:0:-1], "a new lamp", "another"]
+        prompts.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+        code, out, err = cli(*line_for(server))
+        assert (code, len(out), server.charges()) == (0, 2, COUNT + 2)
+        assert f"done {COUNT}, still running 0, in doubt 0, failed 0, to do 2" == err[0]
+        assert err[1] == "1 image of earlier runs not among these prompts: kept as they are"
+        assert cli("verify", "out")[0] == 0
+
+
+# --- two at once ----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_p16_a_second_run_in_the_folder_is_refused(cli: Any, prompts: Path) -> None:
+    """P16 F118 F119: exit 8, nothing sent, and who holds it; free again when the holder is dead."""
+    folder = prompts.parent
+    with practice(*BRIEF) as server:
+        child = a_run(server, folder, "--in-flight", "2", until=2)
+        child.send_signal(signal.SIGSTOP)  # it holds the folder and does nothing
+        try:
+            posts = server.ledger()["posts"]
+            code, out, err = cli(*line_for(server))
+            assert (code, out) == (8, [])
+            assert f"in use by process {child.pid} on {os.uname().nodename} since 20" in err[-1]
+            assert server.ledger()["posts"] == posts
+            assert [cli(verb, "out")[0] for verb in ("verify", "resolve")] == [8, 8]
+            assert cli(*line_for(server, "--retry", "failed"))[0] == 8
+            code, out, _ = cli("status", "out")
+            assert code == 0
+            assert f"a run is going on: process {child.pid} on" in out[-1]
+        finally:
+            child.kill()
+            ended(child)
+        assert cli(*line_for(server))[0] in (0, 4)
+        assert_whole(cli, server, folder)
+
+
+# --- status, verify, resolve ----------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_p3_doubts_are_settled_and_then_run(cli: Any, prompts: Path) -> None:
+    """Dropped, given its job, submitted again within the cap: exit 4 until none is left."""
+    with practice("--latency", "0..0", "--fault", "lost-reply:1") as server:
+        assert cli(*line_for(server))[0] == 4
+    _, out, _ = cli("resolve", "out", "--json")
+    first, second, *rest = [row["key"] for row in json.loads(out[0])["in_doubt"]]
+    assert (len(rest), json.loads(out[0])["in_doubt"][0]["price"]) == (COUNT - 2, 0.014)
+    assert cli("resolve", "out", first[:8], "--drop")[0] == 4
+    assert cli("resolve", "out", "--job-id", f"{second[:8]}=made-up")[0] == 4
+    code, _, err = cli("resolve", "out", "--resubmit", "--max-cost", "0.13")
+    assert (code, err[-1].split(":")[0]) == (5, "fluxasync")
+    assert "$0.14, more than $0.13" in err[-1]
+    code, out, err = cli("resolve", "out", "--resubmit", "--max-cost", "0.14")
+    assert (code, out) == (0, [])
+    assert err == [f"{COUNT - 2} ($0.14) to do again: run the same line again to submit them"]
+    row = json.loads(cli("status", "out", "--json")[1][0])
+    assert (row["still_running"], row["failed"], row["to_submit_again"]) == (
+        1, {"dropped": 1}, COUNT - 2,
+    )  # fmt: skip
+    line = ("run", "prompts.txt", "-o", "out", "--dry-run", *FAST)
+    said = started(*line, cwd=prompts.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    out, _ = said.communicate(timeout=30)
+    assert out.startswith(f"from earlier runs: failed 1, submitted 1; to do {COUNT - 2}\n")
+    assert f"\n{COUNT - 2} images, $0.14 by the catalogue" in out
+
+
+@pytest.mark.slow
+def test_failures_are_run_again_when_told(cli: Any, prompts: Path) -> None:
+    """P30: the code stays 3 while failures are left; moderated ones only when named."""
+    with practice("--latency", "0..0", "--fault", "error:1") as server:
+        assert cli(*line_for(server))[0] == 3
+    with practice("--latency", "0..0") as server:
+        code, out, err = cli(*line_for(server))
+        assert (code, out, server.charges()) == (3, [], 0)
+        _, _, err = cli(*line_for(server, "--retry", "moderated"))
+        assert "no failures of these classes" in err[0]
+        code, _, err = cli(*line_for(server, "--retry", "failed"))
+        assert code == 0
+        assert f"failures done again: {COUNT} submitted again ($0.168)" == err[0]
+        assert f"done 0, still running 0, in doubt 0, failed 0, to do {COUNT}" == err[1]
+        assert_whole(cli, server, prompts.parent)
+
+
+@pytest.mark.slow
+def test_f124_a_removed_image_is_told_and_made_again_when_told(cli: Any, prompts: Path) -> None:
+    """`verify` finds it, exit 3; the same line leaves it; --retry missing pays for it again."""
+    folder = prompts.parent
+    with practice("--latency", "0..0") as server:
+        assert cli(*line_for(server))[0] == 0
+        gone = sorted((folder / "out").glob("*.jpg"))[3]
+        gone.unlink()
+        code, out, err = cli("verify", "out")
+        assert code == 3
+        assert out[0].startswith(f"missing: {gone.name} ")
+        assert "--retry missing" in err[-1]
+        assert cli(*line_for(server))[0] == 0
+        assert server.charges() == COUNT
+        assert cli(*line_for(server, "--retry", "missing"))[0] == 0
+        assert (server.charges(), gone.exists()) == (COUNT + 1, True)
+        assert json.loads(cli("verify", "out", "--json")[1][0])["clean"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param(("status", "nowhere"), "no journal", id="status of no run"),
+        pytest.param(("verify", "nowhere"), "no journal", id="verify no run"),
+        pytest.param(("resolve", "nowhere"), "no journal", id="resolve no run"),
+        pytest.param(("resolve", "x", "--resubmit"), "--max-cost X", id="no cap"),
+        pytest.param(("resolve", "x", "--max-cost", "1"), "--resubmit", id="only a cap"),
+        pytest.param(("resolve", "x", "--resubmit", "--max-cost", "much"), "much", id="no amount"),
+        pytest.param(("resolve", "x", "beef"), "--drop", id="keys without a decision"),
+        pytest.param(("resolve", "x", "--drop", "--job-id", "a=b"), "one thing", id="two at once"),
+        pytest.param(("resolve", "x", "--job-id", "beef"), "KEY=ID", id="no id"),
+    ],
+)
+def test_a_wrong_question_is_told_in_one_line(
+    cli: Any, arguments: tuple[str, ...], said: str
+) -> None:
+    """P30: exit code 2, nothing on standard output, nothing made."""
+    code, out, err = cli(*arguments)
+    assert (code, out, len(err)) == (2, [], 1)
+    assert err[0].startswith("fluxasync: ")
+    assert said in err[0]
+    assert os.listdir() == []
+
+
+def test_an_unknown_class_of_failures_is_refused(cli: Any, prompts: Path) -> None:
+    """Before a server is asked for anything, with the words there are."""
+    code, out, err = cli(
+        "run", prompts, "-o", "out", "--retry", "expird", "--base-url", "http://127.0.0.1:9"
+    )
+    assert (code, out) == (2, [])
+    assert "expird" in err[-1]
+    assert "expired" in err[-1]
+
+
+@pytest.mark.slow
+def test_t6_prompts_in_doubt_cannot_paint_on_the_terminal(cli: Any, prompts: Path) -> None:
+    """T6 F136: what a prompt carries is shown and not obeyed."""
+    rows = prompts.with_name("prompts.txt")
+    rows.write_text("a \x1b[2J fox \u202e\x9b31m\n")
+    with practice("--latency", "0..0", "--fault", "lost-reply:1") as server:
+        assert cli(*line_for(server))[0] == 4
+    _, out, _ = cli("resolve", "out")
+    assert "[2J fox" in out[0]
+    assert not set(out[0]) & {"\x1b", "\x9b", "\u202e"}
+
+
+def test_the_journals_commands_do_not_import_aiohttp() -> None:
+    """No network and no key: what they do not load they cannot use."""
+    code = (
+        "import sys; from fluxasync._cli import main;"
+        "main(['status', 'nowhere']); main(['verify', 'nowhere']); main(['resolve', 'nowhere']);"
+        "sys.exit('aiohttp' in sys.modules)"
+    )
+    done = subprocess.run([*MODULE[:1], "-c", code], capture_output=True, timeout=30, check=False)
+    assert done.returncode == 0
