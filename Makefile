@@ -18,7 +18,7 @@ help:
 	@echo "make quick   the tests without the slow ones (ARGS='-k name' picks some)"
 	@echo "make simulate  the promises of pace over 1,000 seeds (SEEDS=… for another number)"
 	@echo "make check   ruff, formatting, types"
-	@echo "make crash   a thousand kills and ten thousand power cuts, into docs/crash-results.md"
+	@echo "make crash   kills, signals and power cuts by the thousand, into docs/crash-results.md"
 	@echo "make clean   remove what make made: environments, caches, demo images"
 
 demo: $(VENV)/.app

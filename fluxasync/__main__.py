@@ -10,10 +10,22 @@ import sys
 
 #: what the extra `cli` brings
 _EXTRA = ("cyclopts", "rich")
+#: what a shell calls a process that SIGINT ended
+_INTERRUPTED = 130
 
 
 def main() -> int:
-    """Run the command on this process's arguments and return its exit code."""
+    """Run the command on this process's arguments and return its exit code.
+
+    Ctrl-C while it is still being loaded, or while it closes, is no reason for a traceback.
+    """
+    try:
+        return _command()
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _command() -> int:
     try:
         from ._cli import main as command
     except ModuleNotFoundError as error:

@@ -2,8 +2,11 @@
 
 The library installs no signal handlers; the command does, for as long as it waits on paid work.
 The first SIGINT, SIGTERM or SIGHUP stops new submissions, the second stops waiting, the third
-leaves at once. Odd fact: shells start background jobs with SIGINT ignored, so the handlers are
-installed whatever was set before; only an ignored SIGHUP stays ignored, because `nohup` asked.
+leaves at once. When all is over a signal changes nothing any more, and a second one leaves. The
+handlers stay until the loop is closed: Python's own would tear it while it closes.
+
+Odd fact: shells start background jobs with SIGINT ignored, so the handlers are installed whatever
+was set before; only an ignored SIGHUP stays ignored, because `nohup` asked.
 """
 
 from __future__ import annotations
@@ -31,19 +34,20 @@ class Interrupts:
         self.stop: Callable[[], None] | None = None
         self._leave = leave
         self._count = 0
+        self._in_time: int | None = None  #: of those, how many came before all was over
 
     @property
     def is_leaving(self) -> bool:
         """Whether a second signal came: nothing may be waited for any more."""
-        return self._count > 1
+        return (self._count if self._in_time is None else self._in_time) > 1
 
     def __enter__(self) -> Interrupts:
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
-        self._signals = [signal.SIGINT, signal.SIGTERM]
+        numbers = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            self._signals.append(signal.SIGHUP)
-        for number in self._signals:
+            numbers.append(signal.SIGHUP)
+        for number in numbers:
             self._loop.add_signal_handler(number, self._on_signal, number)
         return self
 
@@ -53,12 +57,14 @@ class Interrupts:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for number in self._signals:
-            self._loop.remove_signal_handler(number)
+        self._in_time = self._count
 
     def _on_signal(self, number: signal.Signals) -> None:
         self._count += 1
-        if self._count == 1:
+        if self._in_time is not None:
+            if self.is_leaving or self._count > self._in_time + 1:
+                os._exit(128 + (self.first or number))
+        elif self._count == 1:
             self.first = number
             (self.stop or self._cancel)()
         elif self._count == 2:

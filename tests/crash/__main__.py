@@ -1,4 +1,5 @@
-"""The long form: a thousand kills over twenty seeds, and ten thousand power cuts, as a table.
+"""The long form: a thousand kills over twenty seeds, two hundred runs met by signals, and ten
+thousand power cuts, as a table.
 
 `make crash`, or `python -m tests.crash --kills 1000 --seeds 20`. The table goes to
 docs/crash-results.md; the exit code is 1 when a promise was broken.
@@ -18,6 +19,7 @@ from .children import Children
 from .crashfs import Loss, losses
 from .evidence import recorded
 from .harness import Result, play
+from .interrupts import Interrupted, interrupted
 from .report import page
 from .trials import CAUGHT, Finding, cut_checkpoint, tried
 
@@ -29,6 +31,8 @@ _PLAYERS = 2
 _IMAGES, _KILLS = 400, 60
 #: recorded runs, and power cuts in each
 _RECORDINGS, _STATES = 4, 3_000
+#: runs interrupted by signals, and of one seed
+_INTERRUPTED, _OF_SEED = 200, 25
 
 
 def main() -> int:
@@ -43,14 +47,17 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         home = asked.home or Path(scratch)
         result = _played(home, asked)
+        signals = _interrupted(home)
         cut = _cut(home)
         trials = _tried(home)
         with Children() as children:
             checkpoint = cut_checkpoint(children, home / "checkpoint")
     command = f"python -m tests.crash --kills {asked.kills} --seeds {asked.seeds}"
-    asked.to.write_text(page(command, result, checkpoint, cut, _RECORDINGS * _STATES, trials))
+    states = _RECORDINGS * _STATES
+    asked.to.write_text(page(command, result, signals, checkpoint, cut, states, trials))
     is_caught = all(found.kinds for found in trials.values())
-    return int(bool(result.violations or checkpoint.violations or cut) or not is_caught)
+    broken = result.violations or signals.violations or checkpoint.violations or cut
+    return int(bool(broken) or not is_caught)
 
 
 def _played(home: Path, asked: argparse.Namespace) -> Result:
@@ -78,6 +85,20 @@ def _played(home: Path, asked: argparse.Namespace) -> Result:
     with ThreadPoolExecutor(_PLAYERS) as threads:
         list(threads.map(player, range(_PLAYERS)))
     return sum(results[1:], start=results[0])
+
+
+def _interrupted(home: Path) -> Interrupted:
+    """Interrupt runs of one seed after the other, some side by side, until there were enough."""
+
+    def player(seed: int) -> Interrupted:
+        with Children() as children:
+            found = interrupted(children, home / f"signals-{seed}", seed=seed, runs=_OF_SEED)
+        for violation in found.violations[:5]:
+            sys.stderr.write(f"  {violation.kind}: {violation.what[-600:]}\n")
+        return found
+
+    with ThreadPoolExecutor(_PLAYERS) as threads:
+        return sum(threads.map(player, range(_INTERRUPTED // _OF_SEED)), start=Interrupted())
 
 
 def _cut(home: Path) -> list[Loss]:

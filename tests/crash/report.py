@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from .children import SLOTS
 from .crashfs import Loss
 from .harness import Result
+from .interrupts import Interrupted
 from .oracle import KINDS
 from .points import MID_CHECKPOINT, POINTS
 from .trials import Finding
@@ -43,6 +44,13 @@ In doubt is what was being submitted at a kill: it is listed, never submitted ag
 
 {points}
 
+## Signals
+
+The real command on a terminal of its own, and Ctrl-C or SIGTERM at random instants, once, twice or
+thrice; after every run the same comparison.
+
+{signals}
+
 ## A checkpoint cut short
 
 Killed at the write that makes the journal's file longer, and run again: {checkpoint}
@@ -63,6 +71,7 @@ Each must be noticed, or the numbers above mean nothing; {caught} of {mutants} w
 def page(
     command: str,
     result: Result,
+    signals: Interrupted,
     checkpoint: Result,
     losses: Sequence[Loss],
     states: int,
@@ -86,6 +95,7 @@ def page(
         most_doubts=result.most_doubts,
         violations=_violations(result),
         points=_table("place", "kills", _by_place(result)),
+        signals=_signals(signals),
         checkpoint=_checkpoint(checkpoint),
         states=states,
         losses=len(losses),
@@ -105,6 +115,23 @@ def _machine() -> str:
 def _violations(result: Result) -> str:
     names = {kind: f"{kind}s" for kind in KINDS} | {"other": "rows, files and lists that disagree"}
     return _table("", "", ((names[kind], f"**{n}**") for kind, n in result.broken().items()))
+
+
+def _signals(result: Interrupted) -> str:
+    rows = [
+        ("runs", result.runs.total()),
+        *((f"met by {n} of them", result.runs[n]) for n in sorted(result.runs)),
+        ("that had submitted something by then", result.at_work),
+        ("images asked for, there at the end", f"{result.images:,}, {result.done:,}"),
+        ("charges, in doubt", f"{result.charges:,}, {result.in_doubt:,}"),
+        ("charges later than 0.1 s after the first signal", result.charged_late),
+        *(
+            (f"slowest end after {n} signals, seconds", f"{seconds:.2f}")
+            for n, seconds in sorted(result.slowest.items())
+        ),
+        ("violations", f"**{len(result.violations)}**"),
+    ]
+    return _table("", "", rows)
 
 
 def _checkpoint(result: Result) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -20,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from terminals import CTRL_C, MODULE, Terminal
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 
 from fluxasync._cli import main
 
-MODULE = (sys.executable, "-m", "fluxasync")
 #: the model with the shortest usual duration, so that the first poll comes soonest
 FAST = ("--model", "flux-2-klein-4b")
 CANARY = "sk-canary-8c1f40"
@@ -355,60 +354,6 @@ def test_closed_stderr_does_not_stop_a_paid_run(server: Practice, prompts: Path)
     os.close(writer)
     out, _ = child.communicate(timeout=30)
     assert (child.returncode, len(out.splitlines())) == (0, 3)
-
-
-#: makes the terminal named first the process's own, then becomes the command
-OPENS_TERMINAL = """
-import fcntl, os, sys, termios
-terminal = os.open(sys.argv[1], os.O_RDWR)
-fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
-for number in (0, 1, 2):
-    os.dup2(terminal, number)
-os.write(1, b"ready")
-os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
-"""
-
-
-class Terminal:
-    """A command in a terminal of its own, as a person would have it."""
-
-    def __init__(self, *arguments: str, cwd: Path) -> None:
-        self._tty, other_end = pty.openpty()
-        self._child = subprocess.Popen(
-            [sys.executable, "-c", OPENS_TERMINAL, os.ttyname(other_end), *MODULE[1:], *arguments],
-            cwd=cwd,
-            start_new_session=True,
-        )
-        self.shown = ""
-        self.read_until("ready")
-        os.close(other_end)  # so that reading ends with the command
-
-    def read_until(self, words: str) -> None:
-        """Read on until the words are shown; fail if the command ends first."""
-        while words not in self.shown:
-            chunk = self._read()
-            assert chunk, f"ended before {words!r}: {self.shown}"
-
-    def press(self, key: bytes) -> None:
-        os.write(self._tty, key)
-
-    def end(self) -> int:
-        """Read to the end and return the exit code."""
-        while self._read():
-            pass
-        os.close(self._tty)
-        return self._child.wait(timeout=10)
-
-    def _read(self) -> str:
-        try:
-            chunk = os.read(self._tty, 65536).decode(errors="replace")
-        except OSError:  # Linux: the other end is closed
-            return ""
-        self.shown += chunk
-        return chunk
-
-
-CTRL_C = b"\x03"
 
 
 @pytest.mark.slow

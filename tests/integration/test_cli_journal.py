@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from terminals import CTRL_C, MODULE, Terminal
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 
-from test_cli import CTRL_C, FAST, MODULE, Practice, Terminal, practice, started
+from test_cli import FAST, Practice, practice, started
 
 from fluxasync._cli import main
 

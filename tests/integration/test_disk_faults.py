@@ -186,16 +186,16 @@ async def test_a_disk_full_of_images_stops_the_run(disks: Disks, sim: Simulator,
 async def test_a_disk_full_of_records_keeps_the_ids(disks: Disks, sim: Simulator, tmp_path: Path):
     """F101, P17: the reserve is given up for the ids in flight, so that nothing is in doubt."""
     out, long = tmp_path / "out", {"extras": {"text": "x" * 20_000}}
-    disks.small(out, "9m")
-    disks.small(out / "pictures", "32m")
-    report = await run(sim.url, out, disks=disks, count=COUNT, fields=long, name=INSIDE)
+    disks.small(out, "32m")  # of images and lists
+    disks.small(out / HOME, "9m")
+    report = await run(sim.url, out, disks=disks, count=COUNT, fields=long)
     assert report.kind == "JournalError"
     assert "full: free some space, then run the same line again" in report.message
     assert not (disks.seen(out) / HOME / "reserve").exists()
     assert 0 < len(sim.charges) < COUNT
     assert looked(sim, out, disks).states.keys() <= {"done", "submitted"}
-    disks.now(out, "size=32m")
-    await carried_on(sim, out, disks, name=INSIDE)
+    disks.now(out / HOME, "size=32m")
+    await carried_on(sim, out, disks)
 
 
 @pytest.mark.slow

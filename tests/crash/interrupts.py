@@ -1,0 +1,200 @@
+"""Ctrl-C and SIGTERM at random instants: the real command on a terminal, once, twice, thrice (P15).
+
+The same oracle as after a kill looks after every run: whatever the instant was, nothing is paid
+twice and nothing paid is unknown. Besides, it is noted what the promise says in seconds.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+from attrs import evolve, field, frozen
+from terminals import CTRL_C, Terminal
+
+from .children import SLOTS, Children, Place
+from .harness import prepared, wishes
+from .oracle import Seen, Violation, losses, seen, violations
+
+#: seconds from the start of the command: while Python starts, while rows are read, while it runs
+_FIRST = (0.0, 3.0)
+#: seconds between signals
+_GAP = (0.0, 0.6)
+#: seconds a job takes: some are always running, and all of them land within the grace
+_LATENCY = (0.2, 1.5)
+#: seconds after the first signal until which a POST may still go out
+_PROMPT = 0.1
+#: of `--grace`, and of a second and third signal; beyond it a run hangs
+_HANGING = 60.0
+
+_WAYS = (signal.SIGINT, signal.SIGTERM)
+#: what a command ends with that a signal met
+_CODES = {130, 143}
+#: and what Python ends with, traceback or not, when it has not yet come to the command
+_TOO_SOON = {-signal.SIGINT, -signal.SIGTERM}
+#: images left, or all done: a run that no signal met any more
+_OVER = {0, 4}
+
+
+@frozen(kw_only=True)
+class Interrupted:
+    """What one or more seeds of interrupted runs came to."""
+
+    runs: Counter[int] = field(factory=Counter)  #: by number of signals that were met
+    at_work: int = 0  #: runs that had submitted something when the first signal came
+    charged_late: int = 0  #: charges later than a tenth of a second after the first signal
+    slowest: dict[int, float] = field(factory=dict)  #: seconds from the last signal to the end
+    images: int = 0
+    done: int = 0
+    charges: int = 0
+    in_doubt: int = 0
+    violations: tuple[Violation, ...] = ()
+
+    def __add__(self, other: Interrupted) -> Interrupted:
+        counts = self.slowest.keys() | other.slowest.keys()
+        return Interrupted(
+            runs=self.runs + other.runs,
+            at_work=self.at_work + other.at_work,
+            charged_late=self.charged_late + other.charged_late,
+            slowest={n: max(self.slowest.get(n, 0), other.slowest.get(n, 0)) for n in counts},
+            images=self.images + other.images,
+            done=self.done + other.done,
+            charges=self.charges + other.charges,
+            in_doubt=self.in_doubt + other.in_doubt,
+            violations=self.violations + other.violations,
+        )
+
+
+@frozen(kw_only=True)
+class _Run:
+    """One run of the command, and how its signals were met."""
+
+    code: int
+    signals: int  #: that it lived to see
+    charged: tuple[int, int, int]  #: before the first signal, a tenth of a second later, at the end
+    seconds: float  #: from the last signal to the end
+    shown: str
+
+
+def interrupted(
+    children: Children, home: Path, *, seed: int, runs: int, images: int = 400
+) -> Interrupted:
+    """Interrupt up to so many runs of one prompt file, looking after each, and then let it end."""
+    dice = random.Random(seed)
+    rows = wishes(images, seed=seed)
+    place = prepared(children, home, rows, seed=seed, latency=_LATENCY)
+    result = Interrupted(images=images)
+    before = seen(place)
+    while result.runs.total() < runs and before.done + before.in_doubt < images:
+        run = _interrupted(place, dice)
+        after = seen(place)
+        found = [*_broken(run), *violations(before, after, rows, slots=SLOTS)]
+        if run.signals == 1 and after.in_doubt > before.in_doubt:
+            found.append(Violation(kind="other", what="in doubt after one signal"))
+        result = _with(result, run)
+        before = after
+        if found:
+            return _ended(result, after, found)
+    code, shown = _in_peace(place)
+    after = seen(place)
+    found = [*violations(before, after, rows, slots=SLOTS), *losses(place, after, rows)]
+    if code not in _OVER:
+        found.append(Violation(kind="refused run", what=shown))
+    return _ended(result, after, found)
+
+
+def _with(result: Interrupted, run: _Run) -> Interrupted:
+    first, soon, last = run.charged
+    slowest = {run.signals: run.seconds} if run.signals else {}
+    return result + Interrupted(
+        runs=Counter([run.signals]),
+        at_work=int(bool(run.signals) and first > 0),
+        charged_late=last - soon,
+        slowest=slowest,
+    )
+
+
+def _ended(result: Interrupted, after: Seen, found: list[Violation]) -> Interrupted:
+    return evolve(
+        result,
+        done=after.done,
+        charges=len(after.charges),
+        in_doubt=after.in_doubt,
+        violations=tuple(found),
+    )
+
+
+def _command(place: Place) -> Terminal:
+    return Terminal(
+        *("run", str(place.source), "-o", str(place.folder), "--base-url", place.url),
+        *("--in-flight", str(SLOTS)),
+        cwd=place.home,
+    )
+
+
+def _interrupted(place: Place, dice: random.Random) -> _Run:
+    """Run the command; one to three signals come at instants of the dice's choosing."""
+    gaps = [dice.uniform(*_FIRST), *(dice.uniform(*_GAP) for _ in range(dice.randint(0, 2)))]
+    at_start = _charges(place)
+    terminal = _command(place)
+    met, charged, at = 0, (0, 0), time.monotonic()
+    for gap in gaps:
+        if not terminal.watch(gap):
+            break
+        way = dice.choice(_WAYS)
+        if not met:
+            charged = (_charges(place), 0)
+        at = time.monotonic()
+        if way is signal.SIGINT:
+            terminal.press(CTRL_C)
+        else:
+            terminal.send(way)
+        met += 1
+        if met == 1:
+            terminal.watch(_PROMPT)
+            charged = (charged[0], _charges(place))
+    hangs = terminal.watch(_HANGING)
+    if hangs:
+        terminal.send(signal.SIGKILL)
+    seconds = time.monotonic() - at
+    code = terminal.end()
+    last = _charges(place)
+    first, soon = charged if met else (last, last)
+    return _Run(
+        code=code,
+        signals=met,
+        charged=(first - at_start, soon - at_start, last - at_start),
+        seconds=seconds,
+        shown=terminal.shown[-2_000:],
+    )
+
+
+def _in_peace(place: Place) -> tuple[int, str]:
+    terminal = _command(place)
+    if terminal.watch(2 * _HANGING):
+        terminal.send(signal.SIGKILL)
+    return terminal.end(), terminal.shown[-2_000:]
+
+
+def _charges(place: Place) -> int:
+    if not place.charges.exists():
+        return 0
+    return place.charges.read_bytes().count(b'"charged"')
+
+
+def _broken(run: _Run) -> list[Violation]:
+    """What the promise says of one run: what was being sent may still be charged, no more."""
+    first, _, last = run.charged
+    found: list[Violation] = []
+    if run.code in _TOO_SOON and not last:
+        return found
+    if run.code not in _CODES | _OVER:
+        found.append(Violation(kind="refused run", what=f"exit code {run.code}: {run.shown}"))
+    if "Traceback" in run.shown:
+        found.append(Violation(kind="other", what=run.shown))
+    if run.signals and last - first > SLOTS:
+        found.append(Violation(kind="other", what=f"{last - first} charges after a signal"))
+    return found

@@ -1,0 +1,79 @@
+"""A command in a terminal of its own: what it shows, and the keys and signals it gets."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+MODULE = (sys.executable, "-m", "fluxasync")
+#: the key that interrupts
+CTRL_C = b"\x03"
+
+#: makes the terminal named first the process's own, then becomes the command
+OPENS_TERMINAL = """
+import fcntl, os, sys, termios
+terminal = os.open(sys.argv[1], os.O_RDWR)
+fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+for number in (0, 1, 2):
+    os.dup2(terminal, number)
+os.write(1, b"ready")
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
+
+class Terminal:
+    """A command in a terminal of its own, as a person would have it."""
+
+    def __init__(self, *arguments: str, cwd: Path) -> None:
+        self._tty, other_end = pty.openpty()
+        self._child = subprocess.Popen(
+            [sys.executable, "-c", OPENS_TERMINAL, os.ttyname(other_end), *MODULE[1:], *arguments],
+            cwd=cwd,
+            start_new_session=True,
+        )
+        self.shown = ""
+        self.read_until("ready")
+        os.close(other_end)  # so that reading ends with the command
+
+    def read_until(self, words: str) -> None:
+        """Read on until the words are shown; fail if the command ends first."""
+        while words not in self.shown:
+            chunk = self._read()
+            assert chunk, f"ended before {words!r}: {self.shown}"
+
+    def watch(self, seconds: float) -> bool:
+        """Read whatever is shown for so long; return whether the command still runs."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            readable, _, _ = select.select([self._tty], [], [], left)
+            if readable and not self._read():
+                return False
+        return True
+
+    def press(self, key: bytes) -> None:
+        os.write(self._tty, key)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the command alone."""
+        self._child.send_signal(number)
+
+    def end(self) -> int:
+        """Read to the end and return the exit code."""
+        while self._read():
+            pass
+        os.close(self._tty)
+        return self._child.wait(timeout=10)
+
+    def _read(self) -> str:
+        try:
+            chunk = os.read(self._tty, 65536).decode(errors="replace")
+        except OSError:  # Linux: the other end is closed
+            return ""
+        self.shown += chunk
+        return chunk
