@@ -248,7 +248,8 @@ async def story(
     error: FluxError | None = None
     began, ledger = loop.time(), ledger or MemoryLedger()
     async with flux:
-        flux.recall(**(recall or {"spent": Decimal(0), "in_doubt": Decimal(0)}))
+        if recall is not None:
+            flux.recall("earlier runs", **recall)
         beside = asyncio.create_task(script(flux, world)) if script else None
         source = wishes(count) if requests is None else requests
         try:
