@@ -48,7 +48,7 @@ ROOMS = {
     "_limiter": _row(0, "_config _breakers"),
     "_money": _row(0, "_models _catalog _errors"),
     "_breakers": _row(0, "_errors"),
-    "_ledgers": _row(0, "_models"),
+    "_ledgers": _row(0, "_models _errors"),
     "_names": _row(0, "_models _errors"),
     "_images": _row(0),
     "_display": _row(0),
