@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from ._errors import TransportError
 from ._models import (
     Failed,
     ImageRequest,
@@ -40,16 +41,24 @@ class MemoryLedger:
     """Remembers outcomes, jobs and open intents by request key, for as long as it lives."""
 
     def __init__(self) -> None:
-        self.intents: dict[str, ImageRequest] = {}
+        self.intents: dict[str, ImageRequest] = {}  #: POSTs without an answer
         self.jobs: dict[str, Job] = {}
         self.outcomes: dict[str, Outcome] = {}
+        self._prices: dict[str, Decimal | None] = {}  #: of the intents
 
     async def known(self, request: ImageRequest) -> Saved | Failed | InDoubt | Job | None:
         key = request.key
-        return self.outcomes.get(key) or self.jobs.get(key)
+        found = self.outcomes.get(key) or self.jobs.get(key)
+        if found is None and key in self.intents:
+            lost = TransportError("the run ended before the answer came", sent=True)
+            return InDoubt(
+                request=request, error=lost, index=request.index, price=self._prices[key]
+            )
+        return found
 
     async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
         self.intents[request.key] = request
+        self._prices[request.key] = price
 
     async def answered(self, request: ImageRequest, answer: Job | Refused) -> None:
         if isinstance(answer, Job):
@@ -57,6 +66,7 @@ class MemoryLedger:
         elif answer.verdict is Verdict.AMBIGUOUS:
             return  # the intent stays: it may have been charged
         self.intents.pop(request.key, None)
+        self._prices.pop(request.key, None)
 
     async def settle(self, outcome: Outcome) -> None:
         if outcome.request is not None:

@@ -53,7 +53,7 @@ ROOMS = {
     "_permits": _row(0, "_config"),
     "_deadline": _row(0),
     "_dog": _row(0, "_events"),
-    "_ledgers": _row(0, "_models"),
+    "_ledgers": _row(0, "_models _errors"),
     "_names": _row(0, "_models _errors"),
     "_images": _row(0),
     "_display": _row(0),

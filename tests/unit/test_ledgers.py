@@ -37,6 +37,7 @@ REQUEST = ImageRequest(prompt="a red fox")
 OTHER = ImageRequest(prompt="a red fox", occurrence=1)
 JOB = Job(job_id="a-1", request=REQUEST)
 PRICE = Decimal("0.025")
+LOST = TransportError("cut", sent=True)
 
 Make = Callable[[Path], AbstractAsyncContextManager[Ledger]]
 
@@ -136,6 +137,21 @@ class TestRemembering:
                 return await ledger.known(REQUEST)
 
         assert asyncio.run(story()) is None
+
+    def test_a_lost_answer_that_nobody_settled_is_in_doubt(
+        self, make: Make, tmp_path: Path
+    ) -> None:
+        """P1 P3 Whoever left before the outcome was told may have paid: it is not sent again."""
+
+        async def story() -> object:
+            async with make(tmp_path) as ledger:
+                await ledger.intent(REQUEST, price=PRICE)
+                await ledger.answered(REQUEST, refused(Verdict.AMBIGUOUS, LOST))
+                return await ledger.known(REQUEST)
+
+        known = asyncio.run(story())
+        assert isinstance(known, InDoubt)
+        assert (known.request, known.price) == (REQUEST, PRICE)
 
     @pytest.mark.parametrize("outcome", OUTCOMES)
     def test_an_outcome_is_known_and_not_rerun(
@@ -238,6 +254,19 @@ def test_a_doubtful_answer_keeps_the_intent() -> None:
         return ledger
 
     assert {REQUEST.key: REQUEST} == asyncio.run(story()).intents
+
+
+def test_an_intent_without_an_answer_is_in_doubt_for_the_next_batch() -> None:
+    """P1 P3 A memory ledger given to a second batch says what the first one left unanswered."""
+
+    async def story() -> object:
+        ledger = MemoryLedger()
+        await ledger.intent(REQUEST, price=PRICE)
+        return await ledger.known(REQUEST)
+
+    known = asyncio.run(story())
+    assert isinstance(known, InDoubt)
+    assert (known.request, known.price) == (REQUEST, PRICE)
 
 
 def test_the_forgetful_ledger_knows_nothing() -> None:
