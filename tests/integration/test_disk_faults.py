@@ -166,6 +166,7 @@ def closing_lock(folder: Path) -> Iterator[None]:
 # --- full -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_a_disk_full_of_images_stops_the_run(disks: Disks, sim: Simulator, tmp_path: Path):
     """F100, P17: no half file stays, no loop of paid failures; with more space the rest comes."""
@@ -260,6 +261,7 @@ async def test_a_file_that_is_cut_short_is_no_image(tmp_path: Path):
         await carried_on(sim, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_a_log_that_may_not_grow_names_what_it_cannot_keep(sim: Simulator, tmp_path: Path):
     """F103, P17: what was under way is in doubt, and its ids are on standard error."""
@@ -306,6 +308,7 @@ async def test_a_folder_that_becomes_read_only_stops_the_run(
     await carried_on(sim, out, disks)
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_a_folder_that_is_moved_away_stops_the_run(sim: Simulator, tmp_path: Path):
     """F105: every id is in the journal, wherever that is; moved back, the rest comes, and the
@@ -354,6 +357,7 @@ async def test_too_few_open_files_end_the_run_clearly(fault: str, sim: Simulator
 # --- broken and slow ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_proc
 @pytest.mark.asyncio
 async def test_a_failed_fsync_of_an_image_is_not_tried_again(sim: Simulator, tmp_path: Path):
@@ -367,6 +371,7 @@ async def test_a_failed_fsync_of_an_image_is_not_tried_again(sim: Simulator, tmp
     await carried_on(sim, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_after_a_failed_commit_nothing_is_written(sim: Simulator, tmp_path: Path):
     """F102, P17: the failing commit is the last; ids that came later are on standard error."""

@@ -181,6 +181,7 @@ def _posts_per_image(stories: Iterable[Story]) -> float:
     return sum(len(s.weather.posts) for s in told) / sum(len(s.outcomes) for s in told)
 
 
+@pytest.mark.slow
 def test_refusals_cost_no_more_posts_than_they_must():
     """P10 P11 F15: 30 % of 503s; each image is saved, no POST is early, at most 1.1 / (1 − p)."""
     ran = []
@@ -273,6 +274,7 @@ def test_a_limit_does_not_grow_in_bad_weather(seed: int):
     assert max([24, *(event.limit for _, event in ran.told(LimitChanged))]) <= 25
 
 
+@pytest.mark.slow
 def test_an_account_that_allows_more_is_used():
     """P12: a hidden limit of 100 is reached step by step, in less than a thousand jobs."""
     ran = told(evolve(CALM, active_limit=100), seed=3, count=1500, limits="auto")
@@ -282,6 +284,7 @@ def test_an_account_that_allows_more_is_used():
     assert ran.world.refused[429] <= 0.02 * ran.world.posts
 
 
+@pytest.mark.slow
 def test_a_models_own_limit_is_found_apart():
     """P12: the six of flux-kontext-max are probed apart, and never cost the others their slots."""
     narrow = [

@@ -81,6 +81,7 @@ async def simulated(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dialect", "count"), [("cometapi", COUNT), ("bfl", COUNT // 4)], ids=["cometapi", "bfl"]
 )
@@ -122,6 +123,7 @@ def test_a_calm_run_keeps_its_slots_busy():
     assert generating / (24 * ran.seconds) > 0.8
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_history():
     """P29: two runs of one seed tell the same events at the same instants, another does not."""
     told = [

@@ -48,6 +48,7 @@ def test_the_lag_asked_for_is_the_servers_lag(tells: bool) -> None:
     assert world.polls / 600 < (4.6 if tells else 5.5)
 
 
+@pytest.mark.slow
 def test_a_rate_of_polls_is_never_passed_and_nothing_starves() -> None:
     """25 polls a second where 24 jobs would ask for 45: no second has more, and every image
     comes, a little later."""
@@ -57,6 +58,7 @@ def test_a_rate_of_polls_is_never_passed_and_nothing_starves() -> None:
     assert world.summary(0)["lag"] / 600 < 0.15 * MEAN
 
 
+@pytest.mark.slow
 def test_a_server_that_refuses_polls_is_asked_less_often() -> None:
     """F51 A limit of polls that nobody told: all jobs are asked after less often, and every
     image comes."""
