@@ -55,11 +55,18 @@ class TransportError(FluxError):
     cause = "transport"
 
     def __init__(
-        self, message: str, *, sent: bool, permanent: bool = False, evidence: str = ""
+        self,
+        message: str,
+        *,
+        sent: bool,
+        permanent: bool = False,
+        local: bool = False,
+        evidence: str = "",
     ) -> None:
         super().__init__(message)
         self.sent = sent
         self.permanent = permanent  #: trying again cannot help: certificate, proxy login
+        self.local = local  #: this machine's own trouble, not the network's: too few open files
         self.evidence = evidence  #: start of what did come back, cut and made safe
 
 

@@ -87,6 +87,7 @@ class Unclear:
     reason: str
     status: int
     retry_after: float | None = None
+    local: bool = False  #: it never left, and the network is not to blame
 
 
 News = Pending | Ready | Missing | JobError | Unclear

@@ -415,7 +415,8 @@ class FluxSession:
     async def _ask(self, job: Job) -> News:
         news = await self._wire.ask(job)
         if isinstance(news, Unclear) and not news.status:
-            self._network.unanswered()
+            if not news.local:
+                self._network.unanswered()
         else:
             self._submits.answered()
         match news:

@@ -30,7 +30,7 @@ from ._ledgers import ForgetfulLedger, MemoryLedger
 from ._limiter import ACCOUNT, Lease, Limiter
 from ._models import ImageRequest, Job, Ledger, Refused, Verdict
 from ._money import Purse, price
-from ._trouble import Over, Trouble, Wait
+from ._trouble import Over, Trouble, Wait, is_local
 from ._wire import Wire, now
 
 logger = logging.getLogger("fluxasync")
@@ -276,7 +276,8 @@ class Submits:
 
     def _hear(self, answer: Job | Refused) -> None:
         if isinstance(answer, Refused) and answer.status is None:
-            self._network.unanswered()
+            if not is_local(answer.error):
+                self._network.unanswered()
         else:
             self.answered()
 

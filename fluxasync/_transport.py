@@ -41,6 +41,8 @@ POLL_CONNECTIONS = 128
 
 #: a GET: whether it went out makes no difference
 _SENT = SimpleNamespace(sent=True)
+#: what a machine says that has nothing left to connect with
+_OWN_TROUBLE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class AiohttpTransport:
@@ -254,8 +256,9 @@ def _mapped(error: BaseException, *, sent: bool) -> TransportError:
             return TransportError(reason, sent=False, permanent=True)
         case aiohttp.ClientConnectorError():
             refused = error.os_error.errno == errno.EACCES
+            local = error.os_error.errno in _OWN_TROUBLE
             reason = f"cannot connect: {_plain(error)}"
-            return TransportError(reason, sent=False, permanent=refused)
+            return TransportError(reason, sent=False, permanent=refused, local=local)
         case aiohttp.InvalidURL():
             return TransportError("not a URL that can be asked", sent=False, permanent=True)
         case TimeoutError():

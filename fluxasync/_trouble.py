@@ -79,7 +79,7 @@ class Trouble:
             return Over(error=error)
         if self._since is None:
             self._since = now
-        is_network = refused.verdict is Verdict.NOT_SENT
+        is_network = refused.verdict is Verdict.NOT_SENT and not is_local(error)
         if not (is_network and reached) and self._is_too_long(refused, retry, now):
             return Over(error=error)
         self._episodes += first
@@ -119,6 +119,11 @@ class Trouble:
         if is_network and full >= PROBE_SHARE * retry.maximum:
             return _probe_every(retry, dice)
         return retry_delay(episodes, initial=retry.initial, maximum=retry.maximum, dice=dice)
+
+
+def is_local(error: FluxError) -> bool:
+    """Say whether it is this machine that has nothing left to connect with."""
+    return isinstance(error, TransportError) and error.local
 
 
 def _probe_every(retry: Retry, dice: float) -> float:

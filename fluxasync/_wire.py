@@ -65,7 +65,7 @@ class Wire:
         try:
             reply = await self._send(call)
         except TransportError as error:
-            return Unclear(reason=str(error), status=0)
+            return Unclear(reason=str(error), status=0, local=error.local)
         return decode_poll(reply, job, self.provider, now=now())
 
     async def credits(self) -> Decimal | None:

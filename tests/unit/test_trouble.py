@@ -21,6 +21,7 @@ RETRY = Retry()
 CROWDED = RateLimited("too many", status=429)
 BUSY = ServerError("busy", status=503)
 DOWN = TransportError("cannot connect", sent=False)
+FULL = TransportError("cannot connect: Too many open files", sent=False, local=True)
 LOST = TransportError("no answer", sent=True)
 
 
@@ -109,6 +110,13 @@ def test_one_long_told_wait_is_no_proof_of_hopelessness():
     trouble = Trouble()
     waits(judged(trouble, refused(CROWDED, 3600.0), 0.0))
     waits(judged(trouble, refused(CROWDED, 5.0), 3601.0))
+
+
+def test_a_machine_without_free_files_is_not_an_outage():
+    """F107: waited for as long as for push-back, because it is nothing that passes by itself."""
+    trouble = Trouble()
+    waits(judged(trouble, refused(FULL), 0.0))
+    assert isinstance(judged(trouble, refused(FULL), 601.0), Over)
 
 
 def test_a_dead_network_is_tried_every_half_minute_for_ever():
