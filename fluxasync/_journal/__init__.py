@@ -9,9 +9,11 @@ does it (`_writer`). Others read it by `_view`, people by the lists of `_project
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -41,7 +43,7 @@ from ._guards import (
 )
 from ._lock import FolderLock, Locked, machine_id
 from ._projection import project
-from ._recovery import next_running, recover
+from ._recovery import next_running, recover, sweep
 from ._rows import (
     Dropped,
     failed_values,
@@ -130,6 +132,8 @@ class Journal:
         self._threads = Threads(count=1)
         self._keys: dict[int, tuple[ImageRequest, bytes]] = {}
         self._lookups: list[Looking] = []
+        self._unswept: set[Path] = set()
+        self._sweeping: asyncio.Task[None] | None = None  #: held, or it might vanish
         self._connection: sqlite3.Connection | None = None
 
     def __repr__(self) -> str:
@@ -152,11 +156,14 @@ class Journal:
             describe=_describe,
             rest=self._write_status,
         )
+        if self._unswept:
+            story = self._threads.run(sweep, self._unswept, before=time.time())
+            self._sweeping = asyncio.create_task(story)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         try:
-            await whole(self._threads.run(self._close))
+            await whole(self._threads.run(self._close))  # after the sweep: there is one thread
         finally:
             await self._threads.__aexit__()
 
@@ -301,7 +308,7 @@ class Journal:
     def _recover(self, connection: sqlite3.Connection, is_clean: bool) -> Steps:
         connection.execute("BEGIN IMMEDIATE")
         steps = Steps(connection, provider=self._provider, origin=self._origin)
-        recover(connection, steps, self.folder, is_clean=is_clean)
+        self._unswept = recover(connection, steps, self.folder, is_clean=is_clean)
         inode = str(self.path.stat().st_ino)
         _note(connection, clean="0", inode=inode, machine=machine_id())
         connection.execute("COMMIT")

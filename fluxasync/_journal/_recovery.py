@@ -33,17 +33,19 @@ _COARSE = 2.0
 _EARLIER = 86_400.0
 
 
-def recover(connection: sqlite3.Connection, steps: Steps, folder: Path, *, is_clean: bool) -> None:
-    """Settle what can be settled without asking anybody."""
+def recover(
+    connection: sqlite3.Connection, steps: Steps, folder: Path, *, is_clean: bool
+) -> set[Path]:
+    """Settle what can be settled without asking anybody; return the folders to `sweep`."""
     steps.doubt_intents(connection)
     if is_clean:
-        return
+        return set()
     rows = [row for row in running(connection) if row.stem is not None]
-    _remove_parts(folder, rows)
     for row, path in _published(connection, folder, rows):
         with suppress(OSError, NotAnImage):  # then it is collected again, which is free
             values = _measured(path, folder, row)
             steps.adopt(connection, row, values)
+    return {folder} | {folder / PurePath(row.stem or "").parent for row in rows}
 
 
 def running(connection: sqlite3.Connection) -> Iterator[Row]:
@@ -65,14 +67,21 @@ def next_running(connection: sqlite3.Connection, after: Row | None) -> list[Row]
     return [Row._make(values) for values in found]
 
 
-def _remove_parts(folder: Path, rows: list[Row]) -> None:
-    """Remove unfinished files of ours where images were being written."""
-    parents = {PurePath(row.stem or "").parent for row in rows} | {PurePath()}
-    for parent in parents:
-        with suppress(OSError), os.scandir(folder / parent) as entries:
+def sweep(folders: set[Path], *, before: float) -> None:
+    """Remove unfinished files of ours that were written before a time, in seconds of the epoch.
+
+    Of a million names that takes a second, so it is done beside the run, whose own are younger.
+    """
+    for folder in folders:
+        with suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
-                if is_part(entry.name) and entry.is_file(follow_symlinks=False):
+                if is_part(entry.name) and _is_older(entry, before):
                     os.unlink(entry.path)
+
+
+def _is_older(entry: os.DirEntry[str], before: float) -> bool:
+    found = entry.stat(follow_symlinks=False)
+    return stat.S_ISREG(found.st_mode) and found.st_mtime < before
 
 
 def _published(

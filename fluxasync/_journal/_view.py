@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,11 +30,15 @@ STATUS = "status.json"
 
 _PAGE = 500
 
+#: rows read ahead at once, pages of them kept, and pages that may help nobody before it ends
+_AHEAD, _PAGES, _PATIENCE = 1_000, 4, 3
+
 #: keys → state words ("intent", "submitted", "done", "failed", "in-doubt"), or None for what is
 #: to be submitted: unknown, or decided to be submitted again
 Lookup = Callable[[Sequence[str]], list[str | None]]
 
 _WORDS = {int(state): state.word for state in State}
+_ANSWERS = {state: word for state, word in _WORDS.items() if state != State.AGAIN}
 
 
 @frozen(kw_only=True)
@@ -122,27 +127,47 @@ def _entry(row: Row, folder: Path) -> Entry:
 
 
 class Looking:
-    """A Lookup with a connection of its own, made at the first call; for one thread at a time."""
+    """A Lookup with a connection of its own, made at the first call; for one thread at a time.
+
+    Whoever reads a prompt file again mostly asks in the order in which its images were begun. So
+    it reads a page ahead of what was asked, in that order, which takes an eighth of the time of
+    finding each row; what is not there is found, and pages that help nobody are no longer read.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection: sqlite3.Connection | None = None
         self._lock = Lock()
         self._is_closed = False
+        self._pages: deque[dict[bytes, int]] = deque(maxlen=_PAGES)
+        self._last_id = 0
+        self._useless = 0  #: pages in a row
 
     def __call__(self, keys: Sequence[str]) -> list[str | None]:
-        found: dict[bytes, str] = {}
         blobs = [bytes.fromhex(key) for key in keys]
         with self._lock, journal_errors(self._path, "check the disk"):
             connection = self._opened()
-            for start in range(0, len(blobs), _PAGE):
-                some = blobs[start : start + _PAGE]
-                marks = ",".join("?" * len(some))
-                query = f"SELECT key, state FROM image WHERE key IN ({marks})"  # noqa: S608 — marks
-                for key, state in connection.execute(query, some):
-                    if state != State.AGAIN:
-                        found[key] = _WORDS[state]
-        return [found.get(blob) for blob in blobs]
+            found, missing = self._in_pages(blobs)
+            if missing and self._useless < _PATIENCE:
+                self._read_page(connection)
+                more, missing = self._in_pages(missing)
+                found |= more
+                self._useless = 0 if more else self._useless + 1
+            for start in range(0, len(missing), _PAGE):
+                found |= _found(connection, missing[start : start + _PAGE])
+        return [_ANSWERS.get(found.get(blob, State.AGAIN)) for blob in blobs]
+
+    def _in_pages(self, blobs: list[bytes]) -> tuple[dict[bytes, int], list[bytes]]:
+        """Return the states of those that were read ahead, and the others."""
+        found = {blob: page[blob] for page in self._pages for blob in blobs if blob in page}
+        return found, [blob for blob in blobs if blob not in found]
+
+    def _read_page(self, connection: sqlite3.Connection) -> None:
+        query = "SELECT id, key, state FROM image WHERE id > ? ORDER BY id LIMIT ?"
+        rows = connection.execute(query, (self._last_id, _AHEAD)).fetchall()
+        if rows:
+            self._last_id = rows[-1][0]
+            self._pages.append({key: state for _, key, state in rows})
 
     def close(self) -> None:
         with self._lock:
@@ -157,6 +182,12 @@ class Looking:
         if self._connection is None:
             self._connection = connect_read_only(self._path)
         return self._connection
+
+
+def _found(connection: sqlite3.Connection, blobs: list[bytes]) -> dict[bytes, int]:
+    marks = ",".join("?" * len(blobs))
+    query = f"SELECT key, state FROM image WHERE key IN ({marks})"  # noqa: S608 — marks
+    return dict(connection.execute(query, blobs).fetchall())
 
 
 def write_status(home: Path, counts: Recovery, at: str) -> None:

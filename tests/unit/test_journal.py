@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import random
 import sqlite3
 import stat
 from contextlib import closing
@@ -332,6 +333,29 @@ async def test_a_lookup_answers_from_any_thread(tmp_path):
         assert found == [None, "submitted", *[None] * 1_198]
     with pytest.raises(JournalError, match="closed"):
         lookup(keys)
+
+
+@pytest.mark.parametrize("order", ["as begun", "the other way round", "at random"])
+async def test_a_lookup_answers_in_any_order(tmp_path, order):
+    """What is read ahead is a saving, not an answer: each key has its own row's state."""
+    begun = list(range(2_500))
+    async with journal(tmp_path) as ledger:
+        for start in range(0, len(begun), 500):
+            wishes = [wish(n) for n in begun[start : start + 500]]
+            await asyncio.gather(*(ledger.intent(w, price=PRICE) for w in wishes))
+            odd = [w for w in wishes if w.index % 2]
+            await asyncio.gather(*(ledger.answered(w, job_of(w)) for w in odd))
+        asked = begun if order == "as begun" else begun[::-1]
+        if order == "at random":
+            random.Random(3).shuffle(asked)
+        expected = ["submitted" if n % 2 else "intent" for n in asked]
+        lookup = ledger.lookup()
+        found = []
+        for start in range(0, len(asked), 400):
+            keys = [wish(n).key for n in asked[start : start + 400]]
+            found += await asyncio.to_thread(lookup, [*keys, "00" * 32])
+            assert found.pop() is None
+        assert found == expected
 
 
 async def test_commits_are_durable_and_files_private(tmp_path):
