@@ -8,7 +8,7 @@ source's own thread.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,12 +46,16 @@ class LineFormat:
         self.read = reading.line
 
     def lists(self, witness: Witness) -> Generator[list[Any], None, None]:
-        splitter = Splitter()
         with closing(blocks_of(self._path, witness)) as blocks:
-            for number, block in enumerate(blocks):
-                if number == 0:
-                    refuse_wide(block, name=self._name)
-                yield splitter.feed(block)
+            yield from self.rows(blocks)
+
+    def rows(self, blocks: Iterable[bytes]) -> Iterator[list[bytes]]:
+        """Yield the lines of blocks that were read already."""
+        splitter = Splitter()
+        for number, block in enumerate(blocks):
+            if number == 0:
+                refuse_wide(block, name=self._name)
+            yield splitter.feed(block)
         yield splitter.finish()
 
     def where(self, number: int) -> str:

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ._strict import parsed_object
 from ._unpacked import Witness, blocks_of
 
 _ROWS = 1_000  #: elements of a list
+_LEAD = codecs.BOM_UTF8 + b" \t\n\r"
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 #: finds the end of an element; what it says is read again, strictly, when it is wanted
@@ -41,17 +43,19 @@ class JsonFormat:
 
     def lists(self, witness: Witness) -> Generator[list[Any], None, None]:
         with closing(blocks_of(self._path, witness)) as blocks:
-            texts = _texts(blocks, name=self._name)
-            head = ""
-            for text in texts:
-                head += text
-                if head.strip():
+            head: list[bytes] = []
+            for block in blocks:
+                head.append(block)
+                if start := block.lstrip(_LEAD):
+                    self._is_lines = start.startswith(b"{")
                     break
-            self._is_lines = head.lstrip().startswith("{")
-            if not self._is_lines and head.strip():
-                yield from self._elements(_Cutter(head, texts, name=self._name))
-        if self._is_lines:
-            yield from self._lines.lists(witness)
+            else:
+                return
+            every = chain(head, blocks)
+            if self._is_lines:
+                yield from self._lines.rows(every)
+            else:
+                yield from self._elements(_Cutter(_texts(every, name=self._name), name=self._name))
 
     def where(self, number: int) -> str:
         return self._lines.where(number) if self._is_lines else f"{self._name} item {number}"
@@ -81,9 +85,9 @@ class JsonFormat:
 class _Cutter:
     """Cuts a list into the texts of its elements; holds a block and one element."""
 
-    def __init__(self, head: str, texts: Iterator[str], *, name: str) -> None:
+    def __init__(self, texts: Iterator[str], *, name: str) -> None:
         self._name = name
-        self._text, self._texts = head, texts
+        self._text, self._texts = "", texts
         self._place = 0
         self._number = 0  #: elements so far
 

@@ -24,7 +24,8 @@ _DEPTH_CAP = 20
 #: bytes of a list; alternatives are held in memory
 _LIST_CAP = 10_000_000
 
-_LIST = re.compile(r"__((?:[^\W_]|[-/ ]|_(?!_))+)__")
+#: letters and digits at both ends; no dots, so that no list is outside of its folder
+_LIST = re.compile(r"__([^\W_](?:(?:[^\W_]|[-/ ]|_(?!_))*[^\W_])?)__")
 _ESCAPED = frozenset("{|}_\\")
 
 
@@ -160,7 +161,7 @@ class _Reader:
         if match is None:
             return None
         self.place = match.end()
-        return match[1].strip().lstrip("/")
+        return match[1]
 
     def text(self, *, stops_at_bar: bool) -> str:
         """Return the characters up to what means something; at least one."""
