@@ -1,9 +1,9 @@
 """Where requests come from: prompt files and iterables → checked ImageRequests.
 
-A file is read twice, first to check all of it before anything is spent, then to run it; a list
-is checked whole too; a stream is checked row by row as it comes. A request's index is its place
-in the run and its occurrence counts equal ones before it, so that a prompt written three times is
-three images, in every run the same three. Nothing here knows sessions, sinks or journals.
+A file of any format is read twice, first to check all of it before anything is spent, then to run
+it; a list is checked whole too; a stream is checked row by row as it comes. A request's index is
+its place in the run and its occurrence counts equal ones before it, so that a prompt written three
+times is three images, in every run the same three. Nothing here knows sessions, sinks or journals.
 """
 
 from __future__ import annotations
