@@ -8,6 +8,7 @@ one is mapped to an image input.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,6 +20,9 @@ from ._reading import Reading, Wish
 from ._unpacked import Witness, blocks_of
 
 _ROWS = 1_000  #: rows of a list
+
+#: what pandas names the index of a table, which nobody wrote
+_INDEX = re.compile(r"__index_level_[0-9]+__")
 
 
 class ParquetFormat:
@@ -60,12 +64,15 @@ class ParquetFormat:
             wanted = [
                 field.name
                 for field in schema
-                if not _holds_bytes(field.type) or every.takes(field.name)
+                if not _INDEX.fullmatch(field.name)
+                and (not _holds_bytes(field.type) or every.takes(field.name))
             ]
             self._header = self._opened(wanted)
         except ConfigError as error:
             raise ConfigError(f"{self._name}: {error}") from None
-        left_out = [name for name in schema.names if name not in wanted]
+        left_out = [
+            name for name in schema.names if name not in wanted and not _INDEX.fullmatch(name)
+        ]
         if left_out:
             self._reading.notes.add(
                 f"left out, because bytes are no metadata: {', '.join(left_out)}"

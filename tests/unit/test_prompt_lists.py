@@ -316,7 +316,8 @@ async def test_pictures_of_a_data_set_are_not_metadata(tmp_path: Path) -> None:
     import pyarrow.parquet as parquet
 
     image = {"bytes": png(128, 128), "path": "a.png"}
-    rows = [{"prompt": "fox", "photo": image, "taken": None, "split": "train"}]
+    index = "__index_level_0__"  # as pandas writes it
+    rows = [{"prompt": "fox", "photo": image, "taken": None, "split": "train", index: 7}]
     path = tmp_path / "p.parquet"
     parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     [request] = await requests_of(path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 from contextlib import aclosing
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from fluxasync._errors import ConfigError
 from fluxasync._models import ImageRequest
-from fluxasync._sources import BadRow, Plan, Sample, Spread, open_source
+from fluxasync._sources import BadRow, Columns, Plan, Sample, Spread, open_source
 from fluxasync._sources._wildcards import Wildcards
 
 
@@ -84,6 +86,40 @@ async def test_every_kind_of_source_is_multiplied(tmp_path: Path, kind: str) -> 
     got = await requests_of(given, spread=Spread.of(seeds=[3, 1]))
     assert [(r.seed, r.width) for r in got] == [(3, 512), (1, 512)]
     assert all(r.extras == {"mine": 1} for r in got)
+
+
+@pytest.mark.asyncio
+async def test_a_multiplied_list_leaves_turns_to_the_loop() -> None:
+    """Few rows may be many images: other tasks run between them all the same."""
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    await plan_of(["fox"] * 30, spread=Spread.of(seeds=range(100)))
+    task.cancel()
+    assert turns >= 30
+
+
+@pytest.mark.asyncio
+async def test_standard_input_is_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes once is multiplied as it comes, and columns of its objects are mapped."""
+    reader, writer = os.pipe()
+    os.write(writer, b'a {red|grey} fox\n{"t": "owl", "w": 256}\n')
+    os.close(writer)
+    with os.fdopen(reader) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        options: dict[str, Any] = {"columns": Columns.of("t", {"width": "w"})}
+        got = await requests_of("-", spread=Spread.of(seeds=[5], wildcards=True), **options)
+    assert [(r.prompt, r.seed, r.width) for r in got] == [
+        ("a red fox", 5, None),
+        ("a grey fox", 5, None),
+        ("owl", 5, 256),
+    ]
 
 
 @pytest.mark.asyncio
