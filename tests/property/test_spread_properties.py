@@ -12,12 +12,13 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fluxasync._errors import ConfigError
 from fluxasync._models import ImageRequest
-from fluxasync._sources import Spread, open_source
+from fluxasync._sources import Sample, Spread, open_source
 from fluxasync._sources._wildcards import Wildcards
 
 plain = st.text(
@@ -145,7 +146,7 @@ wishes = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(rows=st.lists(wishes, min_size=1, max_size=6), separator=st.sampled_from(",;\t"))
 def test_p27_a_table_and_lines_of_equal_content_have_equal_keys(
     rows: list[dict[str, Any]], separator: str
@@ -160,3 +161,40 @@ def test_p27_a_table_and_lines_of_equal_content_have_equal_keys(
             writer.writeheader()
             writer.writerows(rows)
         assert [r.key for r in requests_of(lines)] == [r.key for r in requests_of(table)]
+
+
+pieces = st.sampled_from(
+    [b"prompt", b"seed", b",", b";", b"\t", b'"', b'""', b"\n", b"\r\n", b"\r", b"fox", b"7", b"{",
+     b"}", b"[", b"]", b":", b'{"prompt": "fox"}', b"\xe9", b"\xc3\xa9", b"\0", b"\xef\xbb\xbf",
+     b" ", b"sep=", b"\\", b"\xff\xfe", b"1e999", b"NaN", b"null", b"\\ud800"]
+)  # fmt: skip
+contents = st.binary(max_size=40) | st.lists(pieces, max_size=25).map(b"".join)
+suffixes = st.sampled_from(
+    [".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".csv.gz", ".json.zst"]
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=150)
+@given(content=contents, suffix=suffixes, sample=st.none() | st.just(Sample(2)))
+def test_any_bytes_are_a_list_or_are_refused(
+    content: bytes, suffix: str, sample: Sample | None
+) -> None:
+    """Whatever a file holds, the check ends with a plan or with lines that say what is wrong, and
+    both passes find the same."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"p{suffix}")
+        path.write_bytes(content)
+        first = requests_or_refusal(path, sample)
+        assert first == requests_or_refusal(path, sample)
+        if isinstance(first, str):
+            assert len(first.splitlines()[0]) < 400
+        else:
+            assert all(request.prompt.strip() for request in first)
+
+
+def requests_or_refusal(path: Path, sample: Sample | None) -> list[ImageRequest] | str:
+    try:
+        return requests_of(path, skip_bad=True, sample=sample)
+    except ConfigError as error:
+        return str(error)
