@@ -6,7 +6,7 @@ They open a session, call the same verbs everybody else calls, and return: no se
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -43,6 +43,14 @@ async def run(
     model: str | None = None,
     parameters: Mapping[str, Any] | None = None,
     n: int = 1,
+    seeds: Iterable[int] | None = None,
+    models: Sequence[str] | None = None,
+    grid: Mapping[str, Iterable[Any]] | None = None,
+    wildcards: bool | str | os.PathLike[str] = False,
+    sample: int | None = None,
+    sample_seed: int = 0,
+    prompt_column: str | None = None,
+    map: Mapping[str, str] | None = None,
     name: str | None = None,
     limit: int | None = None,
     skip_bad: bool = False,
@@ -74,6 +82,14 @@ async def run(
             model=model,
             parameters=parameters,
             n=n,
+            seeds=seeds,
+            models=models,
+            grid=grid,
+            wildcards=wildcards,
+            sample=sample,
+            sample_seed=sample_seed,
+            prompt_column=prompt_column,
+            map=map,
             name=name,
             limit=limit,
             skip_bad=skip_bad,

@@ -10,7 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -27,7 +35,7 @@ from ._output import Output, open_folder, open_sink
 from ._rows import ROW_KEYS
 from ._session import FluxSession
 from ._settle import Settle, Stopped
-from ._sources import BadRow, Lookup, Plan, open_source
+from ._sources import BadRow, Columns, Lookup, Plan, Sample, Spread, open_source
 from ._summary import Count, Summary
 
 #: seconds that paid jobs may take to land after a stop
@@ -49,8 +57,9 @@ class Batch:
 
     Args:
         session: an open FluxSession; several batches and other callers may share it.
-        source: a prompt file (.txt, .jsonl), "-", or an iterable or async iterable of text, dicts
-            and ImageRequests. Files and lists are checked whole before anything is spent.
+        source: a prompt file (.txt, .jsonl, .json, .csv, .tsv, .parquet), a folder of .txt, "-", or
+            an iterable or async iterable of text, dicts and ImageRequests. Files and lists are
+            checked whole before anything is spent.
         out: the folder for the images, with metadata.jsonl and failures.jsonl; None and no `sink`
             keeps each image in `saved.data`.
         sink: where bytes land, instead of a folder.
@@ -59,6 +68,11 @@ class Batch:
         name: template of the file names, by default `{index:06}-{key:.8}.{ext}`.
         model, parameters: for rows that do not say.
         n: images of each row that does not say.
+        seeds, models, grid: values that every row is multiplied by, grid as {"guidance": [2, 3.5]}.
+        wildcards: True multiplies prompts by their {red|grey} choices; a folder also by the lines
+            of its lists, `__animals__` for animals.txt.
+        sample, sample_seed: take so many rows of a file or list, by chance, the same in every run.
+        prompt_column, map: columns by other names, map as {"width": "w"}.
         limit: stop after so many images of the source.
         ordered: hand outcomes out in source order.
         skip_bad: go on past rows that are no requests; each is a Failed.
@@ -66,7 +80,8 @@ class Batch:
         finished: "yield" hands out the outcomes of earlier runs too, in their rows' places; "skip"
             passes over them, which is faster for long lists.
         on_check: called with the rows read so far, while the source is checked on entry.
-        on_plan: called once with the Plan, after the check and before the first submission.
+        on_plan: called once with the Plan, after the check and before the first submission; what
+            it returns is awaited if it can be, and an error that it raises ends it there.
 
     Raises ConfigError, SinkError and JournalError on entry; from the iteration, after the last
     outcome, the error that ended the run.
@@ -84,19 +99,36 @@ class Batch:
         model: str | None = None,
         parameters: Mapping[str, Any] | None = None,
         n: int = 1,
+        seeds: Iterable[int] | None = None,
+        models: Sequence[str] | None = None,
+        grid: Mapping[str, Iterable[Any]] | None = None,
+        wildcards: bool | str | os.PathLike[str] = False,
+        sample: int | None = None,
+        sample_seed: int = 0,
+        prompt_column: str | None = None,
+        map: Mapping[str, str] | None = None,
         limit: int | None = None,
         ordered: bool = False,
         skip_bad: bool = False,
         grace: float = GRACE,
         finished: Literal["yield", "skip"] = "yield",
         on_check: Callable[[int], None] | None = None,
-        on_plan: Callable[[Plan], None] | None = None,
+        on_plan: Callable[[Plan], Awaitable[None] | None] | None = None,
     ) -> None:
         if out is not None and sink is not None:
             raise ConfigError("give `out` or `sink`, not both")
         defaults = _named(parameters or {}) | ({"model": model} if model else {})
         self._session = session
-        self._source = open_source(source, defaults=defaults, n=n, limit=limit, skip_bad=skip_bad)
+        self._source = open_source(
+            source,
+            defaults=defaults,
+            n=n,
+            limit=limit,
+            skip_bad=skip_bad,
+            columns=Columns.of(prompt_column, map),
+            spread=Spread.of(seeds=seeds, models=models, grid=grid, wildcards=wildcards),
+            sample=None if sample is None else Sample(sample, sample_seed),
+        )
         self._out = None if out is None else Path(out)
         self._sink, self._template = sink, Template.parse(name or DEFAULT)
         self._ledger = ledger
@@ -157,8 +189,8 @@ class Batch:
             plan = await self.check()
             if self._error is not None:  # of a job that an earlier run left
                 raise self._error
-            if self._on_plan is not None:
-                self._on_plan(plan)
+            if self._on_plan is not None and (asked := self._on_plan(plan)) is not None:
+                await asked
             self._stack = stack.pop_all()
         self._start()
         return self

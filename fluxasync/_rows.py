@@ -97,15 +97,18 @@ def _check_own_key(key: Any, name: str, model: Model | None, allow_extras: bool)
     if not isinstance(key, str):
         raise ConfigError(f"a row's keys are text, not {type(key).__name__}")
     if near := _close_row_key(key):
-        _refuse(f"{key!r} looks like {near}", allow_extras)
+        _refuse(key, f"{key!r} looks like {near}", allow_extras)
     if model is not None and (models_with(key) or closest(key, model)):
-        _refuse(lacking(key, model, models_with(key)), allow_extras)
+        _refuse(key, lacking(key, model, models_with(key)), allow_extras)
     if not allow_extras:
-        _refuse(f"{key}: {name} has no such parameter", allow_extras)
+        _refuse(key, f"{key}: {name} has no such parameter", allow_extras)
 
 
-def _refuse(reason: str, allow_extras: bool) -> NoReturn:
-    keep = '; to keep it as metadata, put it inside "extras"' if allow_extras else ""
+def _refuse(key: str, reason: str, allow_extras: bool) -> NoReturn:
+    keep = ""
+    if allow_extras:
+        column = f"a column: map extras.{key[:40]}={key[:40]}"
+        keep = f'; to keep it as metadata, put it inside "extras" ({column})'
     raise ConfigError(f'{reason}{keep}; to send it all the same, inside "extra_body"')
 
 

@@ -99,6 +99,9 @@ FOREIGN = {
     "rich": {"_cli"},
     "uvloop": {"_cli", "bench"},
     "PIL": {"simulator", "_gallery"},
+    "pyarrow": {"_sources"},
+    "zstandard": {"_sources"},
+    "compression": {"_sources"},  # the standard library's, from Python 3.14 on
 }
 
 

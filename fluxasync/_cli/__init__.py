@@ -21,7 +21,7 @@ from cyclopts.validators import Number
 from .. import __version__
 from .._errors import ConfigError, FluxError
 from ._exits import INTERRUPTED, USAGE, exit_code
-from ._options import Options
+from ._options import Lists, Options
 from ._terminal import Terminal
 
 app = App(
@@ -76,6 +76,9 @@ def run(
     dry_run: bool = False,
     skip_bad: bool = False,
     limit: _AtLeastOne | None = None,
+    lists: Lists | None = None,
+    confirm_above: Annotated[float, Parameter(validator=Number(gte=0))] = 10.0,
+    yes: bool = False,
     retry: str | None = None,
     polling_lag: float | None = None,
     grace: Annotated[float, Parameter(validator=Number(gte=0))] = 10.0,
@@ -85,7 +88,8 @@ def run(
     Parameters
     ----------
     source
-        A .txt file (a prompt a line), a .jsonl file (an object a line), or - for stdin.
+        A .txt (a prompt a line), .jsonl, .json, .csv, .tsv or .parquet file, the text ones also
+        as .gz or .zst; a folder of .txt files; or - for stdin.
     out
         Folder for the images and their metadata.jsonl.
     in_flight
@@ -102,6 +106,10 @@ def run(
         Leave out lines that are wrong, instead of refusing the file.
     limit
         Make only the first so many images.
+    confirm_above
+        Ask at a terminal before a run that costs more US dollars; 10 unless you say otherwise.
+    yes
+        Do not ask.
     retry
         Failures of earlier runs to do again, as CLASS,CLASS: failed (all but moderated and dropped
         ones), a cause such as expired, lost or moderated, timeout (pays twice for jobs that still
@@ -119,7 +127,8 @@ def run(
         order = _runs.Order(
             source=source, out=out, name=name, n=n, limit=limit, in_flight=in_flight,
             max_cost=max_cost, polling_lag=polling_lag, grace=grace, skip_bad=skip_bad,
-            retry=retry, options=options,
+            retry=retry, options=options, lists=lists or Lists(),
+            confirm_above=None if yes else confirm_above,
         )  # fmt: skip
         return _runs.dry_run(errand, order) if dry_run else _runs.run(errand, order)
 

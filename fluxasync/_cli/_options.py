@@ -79,10 +79,107 @@ def _parameter(text: str) -> tuple[str, Any]:
         raise ConfigError(f"--param {text}: say NAME=VALUE, for example --param seed=7")
     if name.strip() in ("prompt", "model"):
         raise ConfigError(f"--param {text}: {name.strip()} has its own place on the command line")
+    return name.strip(), _value(value)
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class Lists:
+    """How `run` reads its prompts, and what each of them is multiplied by."""
+
+    prompt_column: Annotated[
+        str | None, Parameter(help="Column of the prompts, where it is not named prompt.")
+    ] = None
+    map: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="A parameter's column, as PARAMETER=COLUMN; extras.NAME=COLUMN keeps a column "
+            "as metadata. Repeatable."
+        ),
+    ] = ()
+    seeds: Annotated[
+        str | None, Parameter(help="Every prompt with each of these seeds, as 1..4 or 1,7,20..30.")
+    ] = None
+    models: Annotated[
+        str | None, Parameter(help="Every prompt with each of these models, as A,B.")
+    ] = None
+    grid: Annotated[
+        tuple[str, ...],
+        Parameter(help="Every prompt with each value of a parameter, as NAME=V,V. Repeatable."),
+    ] = ()
+    wildcards: Annotated[
+        Path | None,
+        Parameter(
+            help="Every choice of {red|grey} in prompts, and of __animals__ every line of "
+            "animals.txt in this folder."
+        ),
+    ] = None
+    sample: Annotated[
+        int | None,
+        Parameter(help="Only so many rows, by chance, the same ones every time."),
+    ] = None
+    sample_seed: Annotated[int, Parameter(help="Another number, another sample.")] = 0
+
+    def keywords(self) -> dict[str, Any]:
+        """What Batch is given. Raises ConfigError for what cannot be read."""
+        return {
+            "prompt_column": self.prompt_column,
+            "map": dict(_pair(text, "--map", "PARAMETER=COLUMN") for text in self.map),
+            "seeds": None if self.seeds is None else seeds_of(self.seeds),
+            "models": None if self.models is None else _parts(self.models),
+            "grid": self._grid(),
+            "wildcards": self.wildcards or False,
+            "sample": self.sample,
+            "sample_seed": self.sample_seed,
+        }
+
+    def _grid(self) -> dict[str, list[Any]]:
+        grid: dict[str, list[Any]] = {}
+        for text in self.grid:
+            name, values = _pair(text, "--grid", "NAME=V,V")
+            if name in grid:
+                raise ConfigError(f"--grid {name} stands twice; say {name}=V,V")
+            grid[name] = [_value(part) for part in _parts(values)]
+        return grid
+
+
+#: seeds of one range; more images of one prompt are refused anyway, with a better reason
+_MOST_SEEDS = 100_000
+
+
+def seeds_of(text: str) -> list[int]:
+    """Return the seeds that "1..4,9" says. Raises ConfigError, with the form to use."""
+    seeds: list[int] = []
+    for part in _parts(text):
+        first, dots, last = part.partition("..")
+        try:
+            low, high = int(first), int(last if dots else first)
+        except ValueError:
+            raise ConfigError(f"--seeds {text}: say 1..4 or 1,7,20..30") from None
+        if high < low:
+            raise ConfigError(f"--seeds {text}: {part} goes backwards; say {high}..{low}")
+        if high - low >= _MOST_SEEDS:
+            raise ConfigError(f"--seeds {text}: {part} is {high - low + 1:,} seeds of each prompt")
+        seeds += range(low, high + 1)
+    return seeds
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
+
+
+def _pair(text: str, option: str, form: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip() or not value:
+        raise ConfigError(f"{option} {text}: say {form}")
+    return name.strip(), value
+
+
+def _value(text: str) -> Any:
     try:
-        return name.strip(), json.loads(value)
+        return json.loads(text)
     except (ValueError, RecursionError):
-        return name.strip(), value
+        return text
 
 
 def read_key(path: Path) -> tuple[str, str | None]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,13 +18,15 @@ from attrs import field, frozen
 
 from .._audit import classes_of, retry
 from .._batch import Batch
+from .._config import Budget
 from .._errors import ConfigError, FluxError, SinkError
+from .._money import dollars
 from .._progress import showing
 from .._rows import request_from
 from .._session import FluxSession
 from .._sources import Plan
 from ._errand import Errand
-from ._options import Options, read_key
+from ._options import DEFAULT_MODEL, Lists, Options, read_key
 from ._practice import practice_server
 from ._shown import announcement, as_json, outcome_of, plan_row, retry_line
 
@@ -48,7 +51,9 @@ class Order:
     grace: float = GRACE
     skip_bad: bool = False
     retry: str | None = None
+    confirm_above: float | None = None  #: US dollars; None never asks
     options: Options = field(factory=Options)
+    lists: Lists = field(factory=Lists)
 
     def policies(self) -> dict[str, Any]:
         """The session's policies, in their shorthands."""
@@ -63,8 +68,10 @@ class Order:
         session: FluxSession,
         *,
         on_check: Callable[[int], None] | None = None,
-        on_plan: Callable[[Plan], None] | None = None,
+        on_plan: Callable[[Plan], Awaitable[None]] | None = None,
     ) -> Batch:
+        if self.lists.models is not None and self.options.model != DEFAULT_MODEL:
+            raise ConfigError("--model and --models: put them all into --models A,B")
         return Batch(
             session,
             self.source,
@@ -73,9 +80,10 @@ class Order:
             on_check=on_check,
             on_plan=on_plan,
             name=self.name,
-            model=self.options.model,
+            model=None if self.lists.models is not None else self.options.model,
             parameters=self.options.parameters,
             n=self.n,
+            **self.lists.keywords(),
             limit=self.limit,
             skip_bad=self.skip_bad,
             grace=self.grace,
@@ -115,7 +123,7 @@ async def run(errand: Errand, order: Order) -> None:
     if order.out is None:
         raise ConfigError("say which folder the images go to: -o DIR")
 
-    def announce(plan: Plan) -> None:
+    async def announce(plan: Plan) -> None:
         errand.expect(plan, batch.recovered)
         lines = announcement(
             plan,
@@ -126,6 +134,8 @@ async def run(errand: Errand, order: Order) -> None:
         )
         for line in lines:
             errand.terminal.note(line)
+        if not order.options.simulate and batch.estimate is not None:
+            await _agreed(errand, batch.estimate.cost, order)
 
     async with _session(errand, order.options, **order.policies()) as flux:
         await _retry(errand, order)
@@ -136,6 +146,18 @@ async def run(errand: Errand, order: Order) -> None:
             async for outcome in batch:
                 errand.show(outcome)
                 await errand.terminal.room()
+
+
+async def _agreed(errand: Errand, price: Decimal, order: Order) -> None:
+    """Ask a person before much is spent. Raises ConfigError unless they say yes."""
+    if order.max_cost is not None:
+        price = min(price, Budget.of(order.max_cost).max_cost or price)
+    above = order.confirm_above
+    if above is None or price <= Decimal(str(above)) or not errand.terminal.converses:
+        return
+    answer = await errand.terminal.answer(f"This may cost {dollars(price)}. Go on? [y/N]")
+    if answer.strip().lower() not in ("y", "yes"):
+        raise ConfigError("not begun, and nothing submitted; --yes goes on without a question")
 
 
 async def dry_run(errand: Errand, order: Order) -> None:

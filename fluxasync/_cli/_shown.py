@@ -87,6 +87,10 @@ def announcement(
     elif recovered is None and plan.known:
         known = ", ".join(f"{state} {count}" for state, count in sorted(plan.known.items()))
         yield f"from earlier runs: {known}; to do {plan.to_do}"
+    if plan.images is not None and plan.images != plan.rows - plan.bad:
+        rows = plan.rows - plan.bad
+        yield f"{rows:,} {'row' if rows == 1 else 'rows'} for {plan.images:,} images"
+    yield from plan.notes
     if plan.unknown_keys:
         yield f"kept as metadata, not sent: {', '.join(plan.unknown_keys)}"
     if plan.bad:
@@ -131,6 +135,7 @@ def plan_row(plan: Plan, estimate: Estimate | None) -> dict[str, Any]:
         "to_do": plan.to_do,
         "cost": float(estimate.cost) if estimate is not None and priced else None,
         "seconds": None if estimate is None else estimate.seconds,
+        "rows": plan.rows,
         "bad": plan.bad,
         "unknown_keys": plan.unknown_keys,
         "unknown_models": plan.unknown_models,

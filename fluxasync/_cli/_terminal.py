@@ -71,6 +71,25 @@ class Terminal:
         if not self._quiet and self._lines.empty():
             self._lines.put(("status", line))
 
+    @property
+    def converses(self) -> bool:
+        """Whether a person can be asked: both the question and the answer are at a terminal."""
+        return _is_terminal(self._err) and _is_terminal(_descriptor(sys.stdin))
+
+    async def answer(self, question: str) -> str:
+        """Ask, whether or not quiet was wanted, and return the line that is typed; "" at its end.
+
+        May be cancelled: the thread that waits for the keyboard holds nothing up.
+        """
+        from .._sources._stdin import PipeReader  # heavy, and `--help` asks nothing
+
+        reader = PipeReader(sys.stdin.fileno())
+        self.say(question)
+        try:
+            return (await reader.read()).decode(errors="replace")
+        finally:
+            reader.close()
+
     async def room(self) -> None:
         """Wait while a slow reader is far behind, so that memory stays bounded."""
         # no event to wait for: the queue's reader is a thread that must not touch the loop

@@ -1,15 +1,14 @@
 """Where requests come from: prompt files and iterables → checked ImageRequests.
 
-A file is read twice, first to check all of it before anything is spent, then to run it; a list
-is checked whole too; a stream is checked row by row as it comes. A request's index is its place
-in the run and its occurrence counts equal ones before it, so that a prompt written three times is
-three images, in every run the same three. Nothing here knows sessions, sinks or journals.
+A file of any format is read twice, first to check all of it before anything is spent, then to run
+it; a list is checked whole too; a stream is checked row by row as it comes. A request's index is
+its place in the run and its occurrence counts equal ones before it, so that a prompt written three
+times is three images, in every run the same three. Nothing here knows sessions, sinks or journals.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -23,19 +22,28 @@ from typing import Any, Protocol
 
 from .._errors import ConfigError
 from .._models import ImageRequest
+from ._cells import Columns
 from ._files import FileSource
+from ._kinds import format_of
 from ._lists import ListSource
 from ._plan import BadRow, Plan
 from ._reading import Dialect, Reading
+from ._sample import Sample
+from ._spread import Spread
 from ._stdin import lines_of, standard_input
 from ._streams import StreamSource, items
 from ._survey import Lookup
 
-__all__ = ["BadRow", "Lookup", "Plan", "Source", "open_source"]
-
-_DIALECTS = {".txt": Dialect.TEXT, ".jsonl": Dialect.JSON}
-
-_KINDS = '.txt (a prompt a line) or .jsonl (an object a line); "-" is standard input'
+__all__ = [
+    "BadRow",
+    "Columns",
+    "Lookup",
+    "Plan",
+    "Sample",
+    "Source",
+    "Spread",
+    "open_source",
+]
 
 
 class Source(Protocol):
@@ -81,31 +89,46 @@ def open_source(
     n: int = 1,
     limit: int | None = None,
     skip_bad: bool = False,
+    columns: Columns | None = None,
+    spread: Spread | None = None,
+    sample: Sample | None = None,
 ) -> Source:
     """Return the source that `given` is, unread.
 
-    `given` is the path of a prompt file, "-" for standard input, or an iterable or async iterable
-    of text, dicts and ImageRequests. `defaults` are parameters for rows that lack them (an
-    ImageRequest is complete and takes none); `n` is the images of a row that does not say; `limit`
-    ends the source after that many images. Image paths in a file are relative to its folder.
-    Raises ConfigError when `given` is none of these.
+    `given` is the path of a prompt file or of a folder of .txt, "-" for standard input, or an
+    iterable or async iterable of text, dicts and ImageRequests. `defaults` are parameters for rows
+    that lack them (an ImageRequest is complete and takes none); `n` is the images of a row that
+    does not say; `limit` ends the source after that many images. `columns` renames what rows have,
+    `spread` multiplies each row, `sample` takes some of them. Image paths in a file are relative to
+    its folder. Raises ConfigError when `given` is none of these.
     """
     _refuse_counts(n, limit)
+    _refuse_both(defaults or {}, spread)
     path = _path(given)
 
     def reading(dialect: Dialect, base: Path | None = None) -> Reading:
-        return Reading(defaults=defaults or {}, n=n, dialect=dialect, base=base)
+        return Reading(
+            defaults=defaults or {}, n=n, dialect=dialect, base=base, columns=columns, spread=spread
+        )
 
-    if path == Path("-"):
+    if path is not None and path != Path("-"):
+        dialect, base, opened = format_of(path)
+        if dialect is Dialect.TEXT and columns is not None and columns.sources:
+            raise ConfigError(f"{path.name} has no columns that could be mapped: a row is a prompt")
+        rule = reading(dialect, base)
+        return FileSource(
+            path, opened(rule), reading=rule, limit=limit, skip_bad=skip_bad, sample=sample
+        )
+    if isinstance(given, list | tuple):
+        rule = reading(Dialect.TEXT)
+        return ListSource(given, reading=rule, limit=limit, skip_bad=skip_bad, sample=sample)
+    if sample is not None:
+        raise ConfigError("a sample needs a file or a list: of a stream the end is not known ahead")
+    if path is not None:
         rule = reading(Dialect.EITHER)
         rows = lines_of(standard_input())
         return StreamSource(rows, read=rule.line, reading=rule, limit=limit)
-    if path is not None:
-        rule = reading(_dialect(path), base=path.parent)
-        return FileSource(path, reading=rule, limit=limit, skip_bad=skip_bad)
     rule = reading(Dialect.TEXT)
-    if isinstance(given, list | tuple):
-        return ListSource(given, reading=rule, limit=limit, skip_bad=skip_bad)
     return StreamSource(_items(given), read=rule.item, reading=rule, limit=limit)
 
 
@@ -114,6 +137,15 @@ def _refuse_counts(n: int, limit: int | None) -> None:
         raise ConfigError(f"n={n}: 1 to 10,000 images of a prompt")
     if limit is not None and limit < 1:
         raise ConfigError(f"limit={limit}: 1 or more images, or none for no limit")
+
+
+def _refuse_both(defaults: Mapping[str, Any], spread: Spread | None) -> None:
+    names = [] if spread is None else [name for name, _ in spread.axes]
+    if spread is not None and spread.models:
+        names.append("model")
+    for name in names:
+        if defaults.get(name) is not None:
+            raise ConfigError(f"{name} is given once for all and as values to vary: take one away")
 
 
 def _path(given: object) -> Path | None:
@@ -127,24 +159,3 @@ def _items(given: object) -> Any:
         kind = type(given).__name__
         raise ConfigError(f"a source is a path or an iterable of prompts, not {kind}")
     return items(given)
-
-
-def _dialect(path: Path) -> Dialect:
-    shown = str(path)[:80]
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        raise ConfigError(f"{shown}: no such file; {_ONE_PROMPT}") from None
-    except (OSError, ValueError):  # too long for a name, or holding a NUL
-        raise ConfigError(f"{shown}: not the path of a file; {_ONE_PROMPT}") from None
-    if stat.S_ISDIR(mode):
-        raise ConfigError(f"{shown} is a folder; a prompt file is {_KINDS}")
-    if not stat.S_ISREG(mode):
-        raise ConfigError(f'{shown} can be read only once; pipe it in and say "-"')
-    dialect = _DIALECTS.get(path.suffix.lower())
-    if dialect is None:
-        raise ConfigError(f"{shown}: a prompt file is {_KINDS}")
-    return dialect
-
-
-_ONE_PROMPT = "for one prompt use generate, or pass a list"

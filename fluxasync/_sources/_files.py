@@ -1,68 +1,36 @@
-"""A prompt file, read twice: once to check all of it, once to run it.
+"""A prompt file of any format, read twice: once to check all of it, once to run it.
 
-All reading, parsing and counting happens in one thread of its own, in blocks of 1 MiB that cross
-to the loop as short lists of ready requests. The first pass keeps a digest of every block and the
-second compares before it yields a row, so that no request is made from bytes that were not
-checked: 64 KB of digests for a file of 2 GB. After a first pass that asked what is known, the
-second reads only the rows that have something to do.
+A sample is drawn in a pass before these. All reading, parsing and counting happens in one thread of
+its own, in blocks of 1 MiB that cross to the loop as short lists of ready requests. The first pass
+keeps a digest of every block and each later one compares before it yields a row, so that no request
+is made from bytes that were not checked: 64 KB of digests for a file of 2 GB. After a first pass
+that asked what is known, the second reads only the rows that have something to do.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
 from collections.abc import AsyncGenerator, Callable, Container, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, closing
-from itertools import count
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from .._errors import ConfigError
-from .._inputs import resolve_now
 from .._models import ImageRequest
-from ._lines import Splitter, refuse_wide
+from ._formats import Format
 from ._marks import Marks
 from ._plan import BadRow, Numbering, Plan, Tally
-from ._reading import Entry, Reading, entry, image_inputs
+from ._reading import Entry, Reading, Wish, entry, settled
+from ._sample import Draw, Sample
 from ._survey import Lookup, Survey
+from ._unpacked import Witness
 
 Result = TypeVar("Result")
 
 #: one of a second pass; None = a block of lines ends
 Image = ImageRequest | BadRow | None
 
-_BLOCK = 2**20  #: bytes a read; line by line through a thread costs 100 µs a line
 _HAND_OVER = 2_000  #: rows that cross to the loop at once
-
-
-class Witness:
-    """Remembers what the first pass saw of a file, and recognises it in the second."""
-
-    def __init__(self, name: str) -> None:
-        self.complete = False  #: the first pass has ended
-        self._name = name
-        self._stamp: tuple[int, ...] | None = None
-        self._digests: list[bytes] = []
-
-    def stat(self, found: os.stat_result) -> None:
-        """Raise ConfigError if the file is no longer the one that was opened first."""
-        stamp = (found.st_size, found.st_mtime_ns, found.st_ino)
-        if self._stamp is None:
-            self._stamp = stamp
-        self._expect(stamp == self._stamp)
-
-    def block(self, number: int, block: bytes) -> None:
-        """Raise ConfigError if this block is not what the first pass read in its place."""
-        digest = hashlib.sha256(block).digest()
-        if not self.complete:
-            self._digests.append(digest)
-        self._expect(self._digests[number : number + 1] == [digest])
-
-    def _expect(self, same: bool) -> None:
-        if not same:
-            raise ConfigError(f"{self._name} changed while it was being read; start again")
 
 
 class FileSource:
@@ -70,15 +38,26 @@ class FileSource:
 
     re_readable = True
 
-    def __init__(self, path: Path, *, reading: Reading, limit: int | None, skip_bad: bool) -> None:
-        self._path = path
-        self._name = path.name  # said of every row, and slow to ask a path for
+    def __init__(
+        self,
+        path: Path,
+        form: Format,
+        *,
+        reading: Reading,
+        limit: int | None,
+        skip_bad: bool,
+        sample: Sample | None = None,
+    ) -> None:
+        self._name = path.name
+        self._format = form
         self._reading = reading
         self._limit = limit
         self._skip_bad = skip_bad
+        self._sample = sample
+        self._chosen: frozenset[int] | None = None  #: places of the sample's rows, from 0
         self._witness = Witness(self._name)
+        self._checked = False
         self._marks: Marks | None = None
-        self._blocks_read = 0
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="fluxasync-source")
 
     async def check(
@@ -87,7 +66,9 @@ class FileSource:
         progress: Callable[[int], None] | None = None,
         lookup: Lookup | None = None,
     ) -> Plan:
+        self._checked = False
         self._witness = Witness(self._name)
+        await self._draw()
         tally = Tally(limit=self._limit, unknown_keys=self._reading.unknown_keys)
         survey = Survey(tally, lookup=lookup, limit=self._limit)
         self._keep(survey.marks)
@@ -100,12 +81,15 @@ class FileSource:
             await self._in_thread(entries.close)
             await self._in_thread(survey.close)
         self._witness.complete = True
-        return tally.plan(skip_bad=self._skip_bad)
+        plan = tally.plan(skip_bad=self._skip_bad, notes=self._reading.all_notes())
+        self._reading.refuse_unseen()
+        self._checked = True
+        return plan
 
     async def requests(
         self, *, skip: Container[str] = frozenset()
     ) -> AsyncGenerator[ImageRequest | BadRow, None]:
-        if not self._witness.complete:
+        if not self._checked:
             await self.check()
         images = self._numbered() if self._marks is None else self._to_do(self._marks, skip)
         async with aclosing(self._chunks(images)) as chunks:
@@ -116,6 +100,20 @@ class FileSource:
     async def aclose(self) -> None:
         self._keep(None)
         self._executor.shutdown(wait=False)  # what it still does is one hand-over
+
+    async def _draw(self) -> None:
+        """Choose the sample's rows, a list of rows at a time, so that this can be cancelled."""
+        self._chosen = None
+        if self._sample is None:
+            return
+        draw, lists = Draw(self._sample), self._format.lists(self._witness)
+        try:
+            while await self._in_thread(lambda: self._drawn(draw, lists)):
+                pass
+        finally:
+            await self._in_thread(lists.close)
+        self._witness.complete = True
+        self._chosen = draw.places
 
     def _keep(self, marks: Marks | None) -> None:
         if self._marks is not None:
@@ -145,12 +143,12 @@ class FileSource:
 
     def _take_some(self, entries: Iterator[Entry], survey: Survey) -> bool:
         """Count the next rows; return whether there may be more."""
-        more, last_block = False, self._blocks_read + 1
+        more, last_block = False, self._witness.seen + 1
         for taken, row in enumerate(entries, start=1):
             survey.take(row)
             if survey.is_due:
                 survey.settle(survey.ask())
-            more = taken == _HAND_OVER or self._blocks_read > last_block
+            more = taken == _HAND_OVER or self._witness.seen > last_block
             if more or survey.full:
                 break
         survey.settle(survey.ask())
@@ -159,11 +157,11 @@ class FileSource:
     def _some(self, images: Iterator[Image]) -> list[ImageRequest | BadRow] | None:
         """Return the next images, or None after the last."""
         some: list[ImageRequest | BadRow] = []
-        last_block = self._blocks_read + 1
+        last_block = self._witness.seen + 1
         for image in images:
             if image is not None:
                 some.append(image)
-            if len(some) == _HAND_OVER or self._blocks_read > last_block:
+            if len(some) == _HAND_OVER or self._witness.seen > last_block:
                 return some
         return some or None
 
@@ -181,55 +179,33 @@ class FileSource:
     def _to_do(self, marks: Marks, skip: Container[str]) -> Generator[Image, None, None]:
         """Yield the images that are to do, with the numbers of the first pass."""
         to_do, begun = marks.to_do(skip), 0
-        with closing(self._line_lists()) as blocks:
-            for lines in blocks:
-                for mark in to_do.rows(len(lines)):
-                    where = self._where(mark.row + 1)
-                    yield from mark.images(where, self._entry(where, lines[mark.row - begun]))
+        with closing(self._format.lists(self._witness)) as lists:
+            for rows in lists:
+                for mark in to_do.rows(len(rows)):
+                    where = self._format.where(mark.row + 1)
+                    yield from mark.images(where, entry(where, self._wish, rows[mark.row - begun]))
                 if to_do.images == self._limit:
                     return
-                begun += len(lines)
+                begun += len(rows)
                 yield None
 
     def _entries(self) -> Generator[Entry, None, None]:
-        number = 0
-        with closing(self._line_lists()) as blocks:
-            for lines in blocks:
-                for line in lines:
+        number, where, chosen = 0, self._format.where, self._chosen
+        with closing(self._format.lists(self._witness)) as lists:
+            for rows in lists:
+                for row in rows:
                     number += 1
-                    yield self._entry(self._where(number), line)
+                    if chosen is None or number - 1 in chosen:
+                        yield entry(where(number), self._wish, row)
+                    else:
+                        yield None
 
-    def _where(self, number: int) -> str:
-        return f"{self._name} line {number}"
+    def _wish(self, row: Any) -> Wish | None:
+        return settled(self._format.read(row), base=self._reading.base)
 
-    def _entry(self, where: str, line: bytes) -> Entry:
-        return entry(where, self._request, line)
-
-    def _request(self, line: bytes) -> ImageRequest | None:
-        request = self._reading.line(line)
-        if request is None or not image_inputs(request):
-            return request
-        return resolve_now(request, base=self._reading.base)
-
-    def _line_lists(self) -> Generator[list[bytes], None, None]:
-        splitter = Splitter()
-        with closing(self._blocks()) as blocks:
-            for number, block in enumerate(blocks):
-                if number == 0:
-                    refuse_wide(block, name=self._name)
-                yield splitter.feed(block)
-        yield splitter.finish()
-
-    def _blocks(self) -> Generator[bytes, None, None]:
-        try:
-            with self._path.open("rb") as file:
-                for number in count():
-                    block = file.read(_BLOCK)
-                    self._witness.stat(os.fstat(file.fileno()))
-                    self._witness.block(number, block)
-                    self._blocks_read += 1
-                    if not block:
-                        return
-                    yield block
-        except OSError as exc:
-            raise ConfigError(f"{self._name} cannot be read: {exc.strerror}") from exc
+    def _drawn(self, draw: Draw, lists: Iterator[list[Any]]) -> bool:
+        """Show the draw the next rows; return whether there were any."""
+        rows = next(lists, None)
+        if rows is not None:
+            draw.take(map(self._format.content, rows))
+        return rows is not None

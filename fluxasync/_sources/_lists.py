@@ -15,7 +15,8 @@ from contextlib import aclosing
 from .._models import ImageRequest
 from ._marks import Marks
 from ._plan import BadRow, Plan, Tally
-from ._reading import Entry, Reading
+from ._reading import LEFT_OUT, Entry, Reading
+from ._sample import Draw, Sample
 from ._streams import TURN, entries_of, entry_of, items, numbered
 from ._survey import Lookup, Survey
 
@@ -26,9 +27,15 @@ class ListSource:
     re_readable = True
 
     def __init__(
-        self, given: Iterable[object], *, reading: Reading, limit: int | None, skip_bad: bool
+        self,
+        given: Iterable[object],
+        *,
+        reading: Reading,
+        limit: int | None,
+        skip_bad: bool,
+        sample: Sample | None = None,
     ) -> None:
-        self._given = tuple(given)
+        self._given = _sampled(tuple(given), sample)
         self._reading = reading
         self._limit = limit
         self._skip_bad = skip_bad
@@ -50,7 +57,8 @@ class ListSource:
             await self._take_all(survey, tally, progress)
         finally:
             survey.close()
-        plan = tally.plan(skip_bad=self._skip_bad)
+        plan = tally.plan(skip_bad=self._skip_bad, notes=self._reading.all_notes())
+        self._reading.refuse_unseen()
         self._checked = True
         return plan
 
@@ -111,3 +119,13 @@ class ListSource:
                 for image in mark.images(where, row):
                     yield image
             await asyncio.sleep(0)
+
+
+def _sampled(given: tuple[object, ...], sample: Sample | None) -> tuple[object, ...]:
+    """Leave out what is not in the sample, so that the others keep their places."""
+    if sample is None:
+        return given
+    draw = Draw(sample)
+    draw.take(repr(item).encode(errors="surrogatepass") for item in given)
+    chosen = draw.places
+    return tuple(item if place in chosen else LEFT_OUT for place, item in enumerate(given))

@@ -8,6 +8,7 @@ Knows nothing of files of prompts; its own files are in memory up to 1 MB.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from array import array
 from collections.abc import Container, Iterator, Sequence
@@ -17,9 +18,8 @@ from attrs import evolve, frozen
 
 from .._errors import ConfigError
 from .._models import ImageRequest
-from .._rows import expanded
 from ._occurrences import no_room
-from ._plan import BadRow, Numbers
+from ._plan import BadRow, Numbers, Variants, images_of, requests_of
 from ._reading import Entry, image_inputs
 
 _BLANK, _BAD, _DETAILED = 0, 1, 2
@@ -52,7 +52,7 @@ class Mark:
                 error = ConfigError("an image input changed since it was checked; start again")
                 yield BadRow(where=where, error=error)
                 return
-            numbers = zip(expanded(row), self.occurrences, self.wanted, strict=False)  # a limit
+            numbers = zip(images_of(row), self.occurrences, self.wanted, strict=False)  # a limit
             for index, (image, occurrence, wanted) in enumerate(numbers, start=self.index):
                 if wanted:
                     yield evolve(image, index=index, occurrence=occurrence)
@@ -69,23 +69,23 @@ class Marks:
 
     def add(self, entry: Entry, numbers: Numbers, states: Sequence[str | None]) -> None:
         """Note a row and what is known of each of its images."""
-        if isinstance(entry, ImageRequest):
-            code = self._request(entry, numbers, states)
-        else:
+        if entry is None or isinstance(entry, BadRow):
             code = _BLANK if entry is None else _BAD
+        else:
+            code = self._wish(entry, numbers, states)
         self._waiting.append(code)
         if len(self._waiting) == _IN_MEMORY // 16:
             self._flush()
 
-    def _request(
-        self, request: ImageRequest, numbers: Numbers, states: Sequence[str | None]
+    def _wish(
+        self, wish: ImageRequest | Variants, numbers: Numbers, states: Sequence[str | None]
     ) -> int:
-        inputs = image_inputs(request)
+        inputs = image_inputs(wish)
         if len(numbers) == 1 and not numbers[0][1] and not inputs:
             return self._code(states[0])
         codes = bytes(map(self._code, states))
         occurrences = array("I", (occurrence for _, occurrence in numbers))
-        head = _HEAD.pack(_digest(request) if inputs else _UNCHECKED, len(codes))
+        head = _HEAD.pack(_digest(wish) if inputs else _UNCHECKED, len(codes))
         self._write(self._details, head + codes + occurrences.tobytes())
         return _DETAILED
 
@@ -164,6 +164,9 @@ class ToDo:
         return Mark(row=row, index=index, occurrences=occurrences, wanted=wanted, content=content)
 
 
-def _digest(request: ImageRequest) -> bytes:
+def _digest(wish: ImageRequest | Variants) -> bytes:
     """Return what tells whether the row's image inputs are those that were checked."""
-    return bytes.fromhex(request.content_key[:32])
+    if isinstance(wish, ImageRequest):
+        return bytes.fromhex(wish.content_key[:32])
+    keys = "".join(request.content_key for request in requests_of(wish))
+    return hashlib.sha256(keys.encode()).digest()[:16]

@@ -7,7 +7,7 @@ reads anything.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice, repeat
+from itertools import chain, islice, repeat
 
 from attrs import evolve, field, frozen
 
@@ -51,8 +51,26 @@ class Plan:
     models: tuple[str, ...] = ()  #: the first 20 seen
     unknown_models: tuple[str, ...] = ()  #: those of them that the catalogue lacks
     known: Mapping[str, int] = field(factory=dict)  #: images by what earlier runs left of them
+    notes: tuple[str, ...] = ()  #: what people should know of how the source was read
     to_do: int | None = None  #: images of which nothing is known; None for a stream
     estimator: Estimator = field(factory=Estimator, repr=False)  #: of the images to do
+
+
+@frozen
+class Variants:
+    """The requests that one row stands for, each with its own `n`."""
+
+    requests: tuple[ImageRequest, ...]
+
+
+def requests_of(wish: ImageRequest | Variants) -> tuple[ImageRequest, ...]:
+    """Return the requests of a row, in order."""
+    return wish.requests if isinstance(wish, Variants) else (wish,)
+
+
+def images_of(wish: ImageRequest | Variants) -> Iterator[ImageRequest]:
+    """Yield every image of a row, in order."""
+    return chain.from_iterable(map(expanded, requests_of(wish)))
 
 
 class Names:
@@ -88,10 +106,12 @@ class Tally:
     def full(self) -> bool:
         return self.images == self._limit
 
-    def take(self, entry: ImageRequest | BadRow | None, states: Sequence[str | None] = ()) -> None:
-        """Count a row: a request, a bad one, or None for a blank one.
+    def take(
+        self, entry: ImageRequest | Variants | BadRow | None, states: Sequence[str | None] = ()
+    ) -> None:
+        """Count a row: one or more requests, a bad one, or None for a blank one.
 
-        `states` say what is known of the request's images, in order.
+        `states` say what is known of the requests' images, in order.
         """
         if entry is None:
             self._blank += 1
@@ -102,10 +122,20 @@ class Tally:
             if len(self._first_bad) < SHOWN_BAD_ROWS:
                 self._first_bad.append(entry)
             return
-        self._models.add(entry.model)
-        images = entry.n if self._limit is None else min(entry.n, self._limit - self.images)
+        if isinstance(entry, ImageRequest):
+            self._request(entry, states)
+            return
+        for request in entry.requests:
+            images = self._request(request, states[: request.n])
+            states = states[images:]
+
+    def _request(self, request: ImageRequest, states: Sequence[str | None]) -> int:
+        """Count a request and return its images up to the limit."""
+        self._models.add(request.model)
+        images = request.n if self._limit is None else min(request.n, self._limit - self.images)
         self.images += images
-        self._estimate(entry, images - self._count_known(states))
+        self._estimate(request, images - self._count_known(states))
+        return images
 
     def _count_known(self, states: Sequence[str | None]) -> int:
         known = 0
@@ -119,7 +149,7 @@ class Tally:
         if images:
             self._estimator.add(request if images == request.n else evolve(request, n=images))
 
-    def plan(self, *, skip_bad: bool) -> Plan:
+    def plan(self, *, skip_bad: bool, notes: Iterable[str] = ()) -> Plan:
         """Return what was counted. Raises ConfigError for bad rows that are not to be skipped."""
         if self._bad and not skip_bad:
             raise ConfigError(self._complaint())
@@ -134,6 +164,7 @@ class Tally:
             models=models,
             unknown_models=tuple(name for name in models if find(name) is None),
             known=dict(self._known),
+            notes=tuple(notes),
             to_do=self.images - sum(self._known.values()),
             estimator=self._estimator,
         )
@@ -159,21 +190,24 @@ class Numbering:
     def full(self) -> bool:
         return self._index == self._limit
 
-    def numbers(self, request: ImageRequest) -> Numbers:
-        """Return the content key and occurrence of each of the request's images."""
+    def numbers(self, wish: ImageRequest | Variants) -> Numbers:
+        """Return the content key and occurrence of each of the row's images."""
         count = self._occurrences.count
-        keys = _content_keys(request)
+        if isinstance(wish, ImageRequest):
+            keys = _content_keys(wish)
+        else:
+            keys = chain.from_iterable(map(_content_keys, wish.requests))
         if self._limit is not None:
             keys = islice(keys, self._limit - self._index)
         numbers = [(key, count(key)) for key in keys]
         self._index += len(numbers)
         return numbers
 
-    def images(self, request: ImageRequest) -> Iterator[ImageRequest]:
-        """Yield the request's images; what index and occurrence it had is overwritten."""
+    def images(self, wish: ImageRequest | Variants) -> Iterator[ImageRequest]:
+        """Yield the row's images; what index and occurrence it had is overwritten."""
         first = self._index
-        numbers = self.numbers(request)
-        images = zip(numbers, expanded(request), strict=False)  # a limit leaves some out
+        numbers = self.numbers(wish)
+        images = zip(numbers, images_of(wish), strict=False)  # a limit leaves some out
         for index, ((_, occurrence), image) in enumerate(images, start=first):
             yield evolve(image, index=index, occurrence=occurrence)
 

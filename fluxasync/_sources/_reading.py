@@ -16,16 +16,25 @@ from attrs import evolve
 
 from .._catalog import checked
 from .._errors import ConfigError
+from .._inputs import resolve_now
 from .._models import ImageInput, ImageRequest
 from .._rows import request_from
+from ._cells import Columns
 from ._lines import decoded
-from ._plan import BadRow, Names
+from ._plan import BadRow, Names, Variants, requests_of
+from ._spread import Spread
 from ._strict import parsed_object
 
 Given = TypeVar("Given")
 
+#: what one good row is
+Wish = ImageRequest | Variants
+
 #: what one row turned out to be; None = blank
-Entry = ImageRequest | BadRow | None
+Entry = Wish | BadRow | None
+
+#: stands for an item of a program that is not in the sample
+LEFT_OUT = object()
 
 
 class Dialect(Enum):
@@ -40,47 +49,110 @@ class Reading:
     """Reads rows, and notes the names it does not know while it does."""
 
     def __init__(
-        self, *, defaults: Mapping[str, Any], n: int, dialect: Dialect, base: Path | None = None
+        self,
+        *,
+        defaults: Mapping[str, Any],
+        n: int,
+        dialect: Dialect,
+        base: Path | None = None,
+        columns: Columns | None = None,
+        spread: Spread | None = None,
     ) -> None:
+        self.columns = columns or Columns()
+        self.spread = spread
         self.base = base  #: folder of relative image paths; None = the current one
         self.unknown_keys = Names()
+        self.notes = Names()  #: what people should know of how the source was read
+        self._unseen = dict(self.columns.sources)  #: mapped columns that no object had so far
+        self._objects = 0
         self._defaults = dict(defaults)
         self._n = n
         self._dialect = dialect
 
-    def line(self, raw: bytes) -> ImageRequest | None:
+    @property
+    def draws_without_prompt(self) -> bool:
+        """Whether rows need not say what to draw, because the defaults do."""
+        return self._defaults.get("prompt") is not None
+
+    def line(self, raw: bytes) -> Wish | None:
         """Return the line's request, or None if it is blank."""
         text = decoded(raw).strip()
         if not text:
             return None
         if self._dialect is Dialect.TEXT:
-            return self._row({"prompt": text})
+            return self.row({"prompt": text})
         if self._dialect is Dialect.EITHER and not text.startswith("{"):
-            return self._row({"prompt": text})
-        return self._row(parsed_object(text))
+            return self.row({"prompt": text})
+        return self.object(parsed_object(text))
 
-    def item(self, given: object) -> ImageRequest:
-        """Return the request of something that a program gave."""
+    def item(self, given: object) -> Wish | None:
+        """Return the request of something that a program gave; None for one left out."""
         if isinstance(given, ImageRequest):
-            return checked(given if given.n != 1 else evolve(given, n=self._n))
+            given = given if given.n != 1 else evolve(given, n=self._n)
+            return checked(given) if self.spread is None else self._variants(_as_row(given), {})
         if isinstance(given, str):
-            return self._row({"prompt": given})
+            return self.row({"prompt": given})
         if isinstance(given, Mapping):
-            return self._row(given)
+            return self.object(given)
+        if given is LEFT_OUT:
+            return None
         kind = type(given).__name__
         raise ConfigError(f"a request is text, a dict or an ImageRequest, not {kind}")
 
-    def _row(self, row: Mapping[str, Any]) -> ImageRequest:
+    def object(self, row: Mapping[str, Any]) -> Wish:
+        """Return the request of an object, whose columns are renamed as the caller said."""
+        if not self.columns.sources:
+            return self.row(row)
+        self._objects += 1
+        if self._unseen:
+            unseen = {name: column for name, column in self._unseen.items() if column not in row}
+            self._unseen = unseen
+        return self.row(self.columns.renamed(row))
+
+    def refuse_unseen(self) -> None:
+        """Raise ConfigError for a mapped column that no object had: it is a slip."""
+        if self._objects and self._unseen:
+            target, column = next(iter(self._unseen.items()))
+            raise ConfigError(f"map: no row has {column!r}, which {target} was to come from")
+
+    def all_notes(self) -> list[str]:
+        """Return what people should know once all rows were read."""
+        spread = [] if self.spread is None else self.spread.notes()
+        return [*spread, *self.notes]
+
+    def row(self, row: Mapping[str, Any]) -> Wish:
+        """Return the request of a row under the names of parameters, multiplied."""
         if self._n != 1 and row.get("n") is None:
             row = {**row, "n": self._n}
-        request = request_from(row, defaults=self._defaults)
+        if self.spread is None:
+            return self._request(row, self._defaults)
+        return self._variants(row, self._defaults)
+
+    def _request(self, row: Mapping[str, Any], defaults: Mapping[str, Any]) -> ImageRequest:
+        request = request_from(row, defaults=defaults)
         for name in request.extras:
             if name in row:  # not from the object that is named "extras" on purpose
                 self.unknown_keys.add(name)
         return request
 
+    def _variants(self, row: Mapping[str, Any], defaults: Mapping[str, Any]) -> Variants:
+        assert self.spread is not None  # noqa: S101 — asked before
+        made = []
+        for variant in self.spread.rows(row, defaults):
+            try:
+                made.append(self._request(variant, defaults))
+            except ConfigError as error:
+                raise ConfigError(f"{error}{self.spread.described(variant)}") from None
+        return Variants(tuple(made))
 
-def entry(where: str, read: Callable[[Given], ImageRequest | None], given: Given) -> Entry:
+
+def _as_row(request: ImageRequest) -> dict[str, Any]:
+    """Return the row that a request could have been made of."""
+    rest = {"extra_body": request.extra_body, "extras": request.extras, "name": request.name}
+    return {**request.given(), "model": request.model, "n": request.n, **rest}
+
+
+def entry(where: str, read: Callable[[Given], Wish | None], given: Given) -> Entry:
     """Return what `read` makes of a row; its ConfigError becomes a BadRow with its place."""
     try:
         return read(given)
@@ -88,9 +160,20 @@ def entry(where: str, read: Callable[[Given], ImageRequest | None], given: Given
         return BadRow(where=where, error=error)
 
 
-def image_inputs(request: ImageRequest) -> list[ImageInput]:
-    """Return the images that a request is given, in no special order."""
-    if request.image_prompt is None and not request.parameters:
+def image_inputs(wish: Wish) -> list[ImageInput]:
+    """Return the images that a row is given, in no special order."""
+    if isinstance(wish, Variants):
+        return [image for request in requests_of(wish) for image in image_inputs(request)]
+    if wish.image_prompt is None and not wish.parameters:
         return []
-    given = [request.image_prompt, *request.parameters.values()]
+    given = [wish.image_prompt, *wish.parameters.values()]
     return [value for value in given if isinstance(value, ImageInput)]
+
+
+def settled(wish: Wish | None, *, base: Path | None) -> Wish | None:
+    """Return the row with its image inputs read, in the calling thread. Raises ConfigError."""
+    if wish is None or not image_inputs(wish):
+        return wish
+    if isinstance(wish, ImageRequest):
+        return resolve_now(wish, base=base)
+    return Variants(tuple(resolve_now(request, base=base) for request in wish.requests))

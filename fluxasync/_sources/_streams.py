@@ -21,15 +21,15 @@ from typing import Any, TypeVar
 from .._errors import ConfigError
 from .._inputs import resolve
 from .._models import ImageRequest
-from ._plan import BadRow, Numbering, Plan
-from ._reading import Entry, Reading, entry, image_inputs
+from ._plan import BadRow, Numbering, Plan, Variants
+from ._reading import Entry, Reading, Wish, entry, image_inputs
 from ._survey import Lookup
 
 Given = TypeVar("Given")
 
 Rows = AsyncGenerator[tuple[str, Any], None]  #: a row and its place, "item 3"
 
-TURN = 100  #: rows between two turns of the loop; about 3 ms
+TURN = 100  #: requests between two turns of the loop; about 3 ms
 
 
 class StreamSource:
@@ -41,7 +41,7 @@ class StreamSource:
         self,
         rows: Rows,
         *,
-        read: Callable[[Any], ImageRequest | None],
+        read: Callable[[Any], Wish | None],
         reading: Reading,
         limit: int | None,
     ) -> None:
@@ -102,27 +102,31 @@ async def _closed_at_end(iterator: Given) -> AsyncGenerator[Given, None]:
 
 
 async def entries_of(
-    rows: Rows, read: Callable[[Any], ImageRequest | None], reading: Reading
+    rows: Rows, read: Callable[[Any], Wish | None], reading: Reading
 ) -> AsyncGenerator[Entry, None]:
     """Read each row into its entry, giving the loop a turn now and then."""
     async with aclosing(rows):
-        number = 0
+        requests = 0  #: since the last turn
         async for where, row in rows:
-            yield await entry_of(where, row, read, reading)
-            number += 1
-            if number % TURN == 0:
+            made = await entry_of(where, row, read, reading)
+            yield made
+            requests += len(made.requests) if isinstance(made, Variants) else 1
+            if requests >= TURN:
+                requests = 0
                 await asyncio.sleep(0)
 
 
 async def entry_of(
-    where: str, row: Any, read: Callable[[Any], ImageRequest | None], reading: Reading
+    where: str, row: Any, read: Callable[[Any], Wish | None], reading: Reading
 ) -> Entry:
     """Read a row, and its images off the loop, so that it has a key."""
     made = entry(where, read, row)
-    if not isinstance(made, ImageRequest) or not image_inputs(made):
+    if made is None or isinstance(made, BadRow) or not image_inputs(made):
         return made
     try:
-        return await resolve(made, base=reading.base)
+        if isinstance(made, ImageRequest):
+            return await resolve(made, base=reading.base)
+        return Variants(tuple([await resolve(each, base=reading.base) for each in made.requests]))
     except ConfigError as error:
         return BadRow(where=where, error=error)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from .._models import ImageRequest, occurrence_key
+from .._models import occurrence_key
 from ._marks import Marks
-from ._plan import Numbering, Numbers, Tally
+from ._plan import BadRow, Numbering, Numbers, Tally
 from ._reading import Entry
 
 #: hex keys → the state of each, "done", "failed", "in_doubt", "submitted", or None for unknown.
@@ -50,7 +50,7 @@ class Survey:
             self._tally.take(entry)
             return
         numbers: Numbers = ()
-        if isinstance(entry, ImageRequest):
+        if entry is not None and not isinstance(entry, BadRow):
             numbers = self._numbering.numbers(entry)
             for content_key, occurrence in numbers:
                 self._keys.append(occurrence_key(content_key, occurrence))

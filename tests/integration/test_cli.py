@@ -152,7 +152,7 @@ def test_dry_run_needs_no_key_and_sends_nothing(cli: Any, server: Practice, prom
     """The price is known before there is an account, and nothing is written."""
     charged = server.charges()
     code, out, err = cli("run", prompts, "--n", "4", "--in-flight", "2", "--dry-run")
-    assert (code, err) == (0, [])
+    assert (code, err) == (0, ["3 rows for 12 images"])
     assert out[0].startswith("12 images, $0.30 by the catalogue, about")
     assert out[0].endswith("at 2 in flight")
     assert server.charges() == charged

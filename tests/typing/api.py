@@ -116,6 +116,9 @@ async def sources(flux: FluxSession) -> None:
     Batch(flux, ["a red fox", "a lighthouse"], sink=MemorySink(), ordered=True)
     Batch(flux, ({"prompt": p, "seed": 7} for p in ("a", "b")), sink=MemorySink())
     Batch(flux, [ImageRequest(prompt="a red fox")], sink=FolderSink("images"))
+    Batch(flux, "p.csv", seeds=range(4), models=["flux-dev"], grid={"guidance": [2, 3.5]})
+    Batch(flux, Path("p.parquet"), prompt_column="caption", map={"width": "w"}, sample=100)
+    Batch(flux, "captions/", wildcards=True, sample=10, sample_seed=1)
     Batch(flux, endless(), sink=MemorySink(), ledger=MemoryLedger())
 
 

@@ -486,11 +486,11 @@ def test_what_is_no_source_is_refused(given: Any, reason: str) -> None:
 
 
 def test_what_is_no_prompt_file_is_refused(tmp_path: Path) -> None:
-    """Other suffixes, folders and pipes are told what works."""
-    with pytest.raises(ConfigError, match=r"\.txt .* or \.jsonl"):
-        open_source(saved(tmp_path, "prompts.csv", "fox"))
-    with pytest.raises(ConfigError, match="is a folder"):
-        open_source(tmp_path)
+    """Other suffixes and pipes are told what works."""
+    with pytest.raises(ConfigError, match=r"\.txt .* or a folder of \.txt"):
+        open_source(saved(tmp_path, "prompts.md", "fox"))
+    with pytest.raises(ConfigError, match="save it as CSV in UTF-8"):
+        open_source(saved(tmp_path, "prompts.xlsx", "fox"))
     os.mkfifo(tmp_path / "pipe.txt")
     with pytest.raises(ConfigError, match="can be read only once"):
         open_source(tmp_path / "pipe.txt")

@@ -1,0 +1,82 @@
+"""A folder of .txt files, one prompt each, as captions lie beside pictures.
+
+Files come in the order of their names; a file's stem is its image's `name`. The folder itself is
+not watched, only what is read: images may be written into it meanwhile. Names are held, about
+100 bytes each, contents are not.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from .._errors import ConfigError
+from ._lines import LINE_CAP, refuse_wide
+from ._reading import Reading, Wish
+from ._unpacked import Witness
+
+_FILES = 200  #: files of a list
+
+#: a file's name, and its content up to a little more than is taken
+Raw = tuple[str, bytes]
+
+
+class FolderFormat:
+    """A prompt a file. See `Format`."""
+
+    def __init__(self, path: Path, reading: Reading) -> None:
+        self._path = path
+        self._name = path.name or str(path)
+        self._reading = reading
+        self._names: list[str] = []
+
+    def lists(self, witness: Witness) -> Generator[list[Any], None, None]:
+        try:
+            self._names = _names(self._path)
+            if not self._names:
+                raise ConfigError(f"{self._name}/ holds no .txt file; a prompt a file is read")
+            witness.block(0, "\0".join(self._names).encode(errors="surrogateescape"))
+            for number, start in enumerate(range(0, len(self._names), _FILES), start=1):
+                some = [self._file(name) for name in self._names[start : start + _FILES]]
+                witness.block(number, b"\0".join(content for _, content in some))
+                yield some
+        except OSError as exc:
+            where = exc.filename or self._path
+            raise ConfigError(f"{where} cannot be read: {exc.strerror}") from exc
+
+    def where(self, number: int) -> str:
+        return f"{self._name}/{self._names[number - 1]}"
+
+    def read(self, raw: Raw) -> Wish | None:
+        name, content = raw
+        if len(content) > LINE_CAP:
+            raise ConfigError(f"longer than {LINE_CAP:,} bytes, which is no prompt")
+        refuse_wide(content, name="the file")
+        try:
+            text = content.removeprefix(codecs.BOM_UTF8).decode()
+        except UnicodeDecodeError as error:
+            byte = content[error.start]
+            raise ConfigError(f"byte 0x{byte:02x} is not UTF-8; save it as UTF-8") from None
+        prompt = text.replace("\r\n", "\n").replace("\r", "\n").strip()
+        return self._reading.row({"prompt": prompt, "name": Path(name).stem}) if prompt else None
+
+    def content(self, raw: Raw) -> bytes:
+        return raw[1].strip()
+
+    def _file(self, name: str) -> Raw:
+        with (self._path / name).open("rb") as file:
+            return name, file.read(LINE_CAP + 1)
+
+
+def _names(folder: Path) -> list[str]:
+    with os.scandir(folder) as found:
+        return sorted(
+            each.name
+            for each in found
+            if each.name.lower().endswith(".txt")
+            and not each.name.startswith(".")  # what Macs leave beside files on other disks
+            and each.is_file()
+        )

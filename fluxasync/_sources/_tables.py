@@ -1,0 +1,133 @@
+"""Tables of text, as spreadsheets and pandas write them: .csv and .tsv.
+
+Cells may be quoted, hold the separator, quotes and line ends; the separator is found in the first
+row, because spreadsheets of half the world write semicolons. Rows are counted as a spreadsheet
+shows them, the one with the names being row 1. Odd fact: Python's reader takes a quote that is
+never closed for a cell up to the end of the file, unless it is told to be strict.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from .._errors import ConfigError
+from ._cells import Header
+from ._lines import Splitter, refuse_wide
+from ._reading import Reading, Wish
+from ._unpacked import Witness, blocks_of, suffix_of
+
+_SEPARATORS = (",", ";", "\t")
+_ROWS = 1_000  #: rows of a list
+
+#: a row's cells, or why there are none
+Raw = list[str] | ConfigError
+
+
+class TableFormat:
+    """A table whose first row names the columns. See `Format`."""
+
+    def __init__(self, path: Path, reading: Reading) -> None:
+        self._path = path
+        self._name = path.name
+        self._reading = reading
+        self._header: Header | None = None
+        self._above = 0  #: rows above the first of the prompts
+
+    def lists(self, witness: Witness) -> Generator[list[Any], None, None]:
+        with closing(blocks_of(self._path, witness)) as blocks:
+            lines = _lines(blocks, name=self._name)
+            separator, first, blank = self._separator(lines)
+            rows = _rows(chain(first, lines), separator)
+            names = next(rows, None)
+            if names is None:
+                return
+            if isinstance(names, ConfigError):
+                raise ConfigError(f"{self._name} row {blank + 1}: {names}")
+            self._above = blank + 1
+            self._header = self._opened(names, separator)
+            while some := list(islice(rows, _ROWS)):
+                yield some
+
+    def where(self, number: int) -> str:
+        return f"{self._name} row {number + self._above}"
+
+    def read(self, raw: Raw) -> Wish | None:
+        if isinstance(raw, ConfigError):
+            raise raw
+        assert self._header is not None  # noqa: S101 — rows come after it
+        row = self._header.row(raw)
+        return None if row is None else self._reading.row(row)
+
+    def content(self, raw: Raw) -> bytes:
+        text = str(raw) if isinstance(raw, ConfigError) else "\x1f".join(raw)
+        return b"" if not text.strip("\x1f \t\n") else text.encode(errors="surrogateescape")
+
+    def _opened(self, names: list[str], separator: str) -> Header:
+        reading = self._reading
+        try:
+            return Header(
+                names,
+                reading.columns,
+                comma=separator == ";",  # written where commas are decimal
+                prompted=reading.draws_without_prompt,
+            )
+        except ConfigError as error:
+            raise ConfigError(f"{self._name}: {error}") from None
+
+    def _separator(self, lines: Iterator[str]) -> tuple[str, list[str], int]:
+        """Return the separator, the line that it was found in, and the blank lines above that."""
+        blank, said = 0, None
+        for line in lines:
+            if line.lower().startswith("sep=") and said is None:
+                said = line.rstrip("\n")[4:5]  # Excel's own way to tell, and no row of the table
+            elif line.strip():
+                return said or self._found(line), [line], blank
+            else:
+                blank += 1
+        return ",", [], blank
+
+    def _found(self, line: str) -> str:
+        if suffix_of(self._path) == ".tsv":
+            return "\t"
+        bare = "".join(line.split('"')[::2])  # what stands outside of quotes
+        return max(_SEPARATORS, key=bare.count)
+
+
+def _lines(blocks: Iterator[bytes], *, name: str) -> Iterator[str]:
+    """Yield each line with one kind of end; bytes that are not UTF-8 are left for their cell."""
+    splitter = Splitter()
+    for number, block in enumerate(blocks):
+        if number == 0:
+            refuse_wide(block, name=name)
+            block = block.removeprefix(codecs.BOM_UTF8)
+        for line in splitter.feed(block):
+            yield line.decode(errors="surrogateescape") + "\n"
+    for line in splitter.finish():
+        yield line.decode(errors="surrogateescape") + "\n"
+
+
+def _rows(lines: Iterator[str], separator: str) -> Iterator[Raw]:
+    reader = csv.reader(lines, delimiter=separator, strict=True)
+    while True:
+        try:
+            yield next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield ConfigError(_told(str(error)))
+
+
+def _told(reason: str) -> str:
+    if "unexpected end" in reason:
+        return 'a double quote that is never closed; in a cell it is written twice: ""'
+    if "field larger" in reason:
+        return "a cell of more than 131,072 characters; is a double quote never closed?"
+    if "expected after" in reason:
+        return 'text after a closing double quote; in a cell it is written twice: ""'
+    return f"not a row of a table: {reason}"
