@@ -61,6 +61,8 @@ class ImageRecord:
     disk: float | None = None  #: checking, writing and publishing
     latency: float | None = None  #: from the intended instant until stored; None unless saved
 
+    #: the server did not say when it was done: `generated_at` is half way between two polls
+    estimated: bool = False
     polls: int = 0
     bytes: int | None = None
     width: int | None = None  #: pixels
@@ -123,10 +125,13 @@ class Stage:
     model: str
     in_flight: int | None = None  #: the closed loop's workers; None in an open loop
     rate: float | None = None  #: submissions a second wanted; None in a closed loop
-    seconds: float  #: measured: from the end of the warm-up until the last image
+    rate_to: float | None = None  #: where a ramp ends; None otherwise
+    seconds: float  #: measured: from the first measured image's turn until the last was stored
     images: int  #: saved and measured
     attempts: int  #: begun and measured, whatever became of them
 
+    #: sustained: a closed loop's slots turned round so often a minute (so the slow end, when slots
+    #: run empty, counts for nothing); an open loop's pace of arriving images
     images_per_minute: float
     images_per_minute_interval: Interval | None = None
     goodput: float | None = None  #: images a minute within the objective; None without one
@@ -136,7 +141,8 @@ class Stage:
     parts: Mapping[str, Distribution]  #: by name, see PARTS
     schedule_lag: Schedule | None = None  #: open loop only
 
-    slot_utilisation: float | None = None  #: share of the slots in which the server worked
+    slot_utilisation: float | None = None  #: share of the slots' time in which the server worked
+    estimated: int = 0  #: images whose end at the server was estimated, see ImageRecord
     polls_per_image: float | None = None
     outcomes: Mapping[str, int]  #: how many ended how, "saved" included
     moderated_share: float  #: 0 to 1, of the attempts
@@ -167,6 +173,7 @@ class Report:
     environment: Mapping[str, Any]  #: versions, machine, provider, origin, options
     stages: tuple[Stage, ...]
     knee: str | None = None  #: label of the stage after which more load buys next to nothing
+    knees: Mapping[str, str] = field(factory=dict)  #: as above by model, for those that have one
     knee_why: str = ""  #: a sentence, also when there is no knee
     slots: tuple[SlotSample, ...] = ()  #: about ten a second, thinned for long runs
     verdict: str = ""  #: who is in the way, the API or this machine, and why
@@ -175,6 +182,8 @@ class Report:
     unpriced: int = 0  #: jobs of unknown price, not in `spent`
     simulated: bool = False
     note: str = ""  #: why the run ended early, if it did
+    clock_skew: float | None = None  #: seconds that the server's clock is ahead of ours
+    clock_uncertainty: float | None = None  #: seconds that may be wrong about it, either way
     folder: Path | None = field(default=None, eq=False)  #: where it lies
 
     def records(self) -> Iterator[ImageRecord]:
