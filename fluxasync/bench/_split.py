@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from attrs import define, frozen
 
 from .._models import Ready
-from ._values import ImageRecord
+from ._values import UNFINISHED, ImageRecord
 
 Bounds = tuple[float, float]
 
@@ -33,7 +33,7 @@ class Trace:
     ready: Ready | None = None
     downloaded: float | None = None
     stored: float | None = None
-    outcome: str = "unfinished"
+    outcome: str = UNFINISHED
     job_id: str | None = None
     size: int | None = None
     width: int | None = None

@@ -31,6 +31,7 @@ PERCENTILES: Mapping[str, float] = {
 PARTS = ("submit", "queue", "generate", "detection_lag", "download", "disk")
 
 SAVED = "saved"
+UNFINISHED = "unfinished"  #: paid, and the run ended before its image was here
 IN_DOUBT = "in_doubt"
 
 
@@ -146,6 +147,7 @@ class Stage:
     polls_per_image: float | None = None
     outcomes: Mapping[str, int]  #: how many ended how, "saved" included
     moderated_share: float  #: 0 to 1, of the attempts
+    push_backs: int = 0  #: times the server said to wait (429 and its like)
     bytes: int = 0
     megapixels: float = 0.0
     cost: float | None = None  #: of everything in it, warm-up excluded; None = unknown
