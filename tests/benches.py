@@ -78,6 +78,7 @@ def stage(images: Sequence[ImageRecord], in_flight: int, **changed: Any) -> Stag
     ends = [one.stored_at for one in saved if one.stored_at is not None]
     seconds = max(ends) - min(one.intended_at for one in images)
     pace = 60 * len(saved) / seconds
+    cost = math.fsum(one.cost or 0 for one in images)
     made = Stage(
         label=f"{in_flight} in flight", model=images[0].model, in_flight=in_flight,
         seconds=seconds, images=len(saved), attempts=len(images), images_per_minute=pace,
@@ -87,8 +88,8 @@ def stage(images: Sequence[ImageRecord], in_flight: int, **changed: Any) -> Stag
         slot_utilisation=0.9, polls_per_image=fmean(one.polls for one in images),
         outcomes=Counter(one.outcome for one in images),
         moderated_share=1 - len(saved) / len(images), bytes=200_000 * len(saved),
-        megapixels=1.05 * len(saved), cost=0.025 * len(saved), cost_per_image=0.025,
-        cost_per_1000=25.0,
+        megapixels=1.05 * len(saved), cost=cost, cost_per_image=cost / len(saved),
+        cost_per_1000=1000 * cost / len(saved),
         machine=Machine(
             loop_lag_p99=0.0021, loop_lag_max=0.012, cpu_seconds_per_image=0.0034, cpu_share=0.04,
             disk_queue_max=2, memory_bytes=61_000_000,
