@@ -54,6 +54,10 @@ class Drive:
         return f"<Drive {self._load.label}: {self._given} given, {len(self.ended)} ended>"
 
     @property
+    def label(self) -> str:
+        return self._load.label
+
+    @property
     def given(self) -> int:
         """Images begun so far, warm-up included."""
         return self._given
