@@ -113,7 +113,9 @@ def report(
         end = began + stages[-1].seconds
         ticks = [began + (end - began) * part / 80 for part in range(80)]
         slots += [
-            SlotSample(at=at, in_flight=_active(made, at), downloading=int(at * 7) % 3, stage=number)
+            SlotSample(
+                at=at, in_flight=_active(made, at), downloading=int(at * 7) % 3, stage=number
+            )
             for at in ticks
         ]
         every += made

@@ -75,7 +75,7 @@ class Comparison:
         groups: dict[tuple[str, str], list[Difference]] = defaultdict(list)
         for one in self.differences:
             groups[one.stage, one.model].append(one)
-        rows = [_HEADINGS]
+        rows: list[tuple[str, ...]] = [_HEADINGS]
         for (stage, model), members in groups.items():
             rows.append((f"{display(stage, 30)}, {display(model, 40)}", "", "", "", "", ""))
             rows += [_cells(one) for one in members]

@@ -80,7 +80,11 @@ def _latency(stages: Sequence[Stage]) -> Plot:
         for number, model in enumerate(models):
             mine, at = _of(model, stages)
             if len(models) == 1:
-                styles = {"p50": (_SERIES[0], "-"), "p95": (_SERIES[1], "-"), "p99": (_SERIES[5], "-")}
+                styles = {
+                    "p50": (_SERIES[0], "-"),
+                    "p95": (_SERIES[1], "-"),
+                    "p99": (_SERIES[5], "-"),
+                }
             else:
                 styles = {"p50": (_series(number), "-"), "p95": (_series(number), "--")}
             for name, (colour, dash) in styles.items():
@@ -222,7 +226,11 @@ def _every_image(images: Sequence[ImageRecord]) -> Plot:
 
     def paint(figure: Figure, width: int) -> None:
         axes = _axes(figure, "wanted, seconds since the run began", "seconds until stored")
-        styles = {"saved": ("o", _SERIES[0]), "warm-up": ("o", _QUIET), "not saved": ("x", _SERIES[5])}
+        styles = {
+            "saved": ("o", _SERIES[0]),
+            "warm-up": ("o", _QUIET),
+            "not saved": ("x", _SERIES[5]),
+        }
         for group, points in groups.items():
             if points:
                 mark, colour = styles[group]
