@@ -139,7 +139,7 @@ class Run:
         if not self._stages and self.error is not None:
             raise self.error
         report = self._report(began, described, meter, simulated=simulated)
-        await asyncio.to_thread(write_report, order.out, report)
+        await asyncio.to_thread(_written, report)
         return report
 
     # --- before --------------------------------------------------------------------------------
@@ -345,6 +345,18 @@ async def is_practice(provider: Provider) -> bool:
     except (aiohttp.ClientError, TimeoutError, ValueError):
         return False
     return isinstance(told, dict) and "charges" in told and "spent_usd" in told
+
+
+def _written(report: Report) -> None:
+    """Write the numbers, then the page: a page that cannot be drawn loses nothing."""
+    from ._page import write_page
+
+    assert report.folder is not None  # noqa: S101 — the order's; for the type checker
+    write_report(report.folder, report)
+    try:
+        write_page(report)
+    except OSError as error:
+        raise disk_error(report.folder, error) from error
 
 
 def _prepare(folder: Path) -> None:
