@@ -61,6 +61,9 @@ class Comparison:
     warnings: tuple[str, ...] = ()  #: what else was different between the two
     conclusion: str = field(default="")
 
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
     def as_row(self) -> dict[str, Any]:
         """Return it as plain values for JSON."""
         row = asdict(self)
@@ -131,7 +134,7 @@ def _matched(
 
 
 def _namesakes(wanted: Stage, stages: Mapping[int, Stage]) -> int:
-    """How many of the stages left have its label: one against one is a pair, whatever the models."""
+    """How many of the stages left have its label: one against one is a pair."""
     return sum(stage.label == wanted.label for stage in stages.values())
 
 

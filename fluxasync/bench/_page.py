@@ -11,12 +11,14 @@ import base64
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from heapq import nlargest
 from pathlib import Path
 
 from .._display import display
 from .._errors import ConfigError
-from ._plots import Plot, plots
+from ._canvas import Plot
+from ._plots import is_knee, plots
 from ._style import sheet
 from ._tables import WORDS, amount, environment, seconds, shown, slowest, stage_details, stage_table
 from ._values import PAGE_NAME, ImageRecord, Report, Stage
@@ -108,7 +110,7 @@ def _body(
         yield "<h2>Each stage in numbers</h2>"
         is_short = len(report.stages) <= 2
         for stage in report.stages:
-            yield stage_details(stage, is_open=is_short or stage.label == report.knee)
+            yield stage_details(stage, is_open=is_short or is_knee(stage, report))
     saved = [one for one in records if one.latency is not None and not one.warm_up]
     if saved:
         yield f"<h2>The {min(_SLOWEST, len(saved))} slowest images</h2>"
@@ -127,7 +129,8 @@ def _head(report: Report) -> Iterator[str]:
         for name in ("provider", "origin")
         if report.environment.get(name)
     )
-    yield f'<p class="quiet">{shown(report.began)}{" · " if origin else ""}{shown(origin)}</p>'
+    where = " · ".join(filter(None, (_when(report.began), origin)))
+    yield f'<p class="quiet">{shown(where)}</p>'
     yield "</header>"
     yield f'<section class="card verdict{" bad" if report.is_machine_slow else ""}">'
     yield f"<p>{shown(report.verdict or 'No verdict.')}</p>"
@@ -143,12 +146,19 @@ def _head(report: Report) -> Iterator[str]:
     yield "</section>"
 
 
+def _when(began: str) -> str:
+    try:
+        return f"{datetime.fromisoformat(began).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except ValueError:
+        return began
+
+
 def _tiles(report: Report) -> Iterator[str]:
     measured = [stage for stage in report.stages if stage.images]
     if not measured:
         return
     best = max(measured, key=lambda stage: stage.images_per_minute)
-    chosen = next((stage for stage in measured if stage.label == report.knee), best)
+    chosen = next((stage for stage in measured if is_knee(stage, report)), best)
     per_image = "unknown" if chosen.cost_per_image is None else f"${chosen.cost_per_image:.4f}"
     unpriced = f" and {report.unpriced} of unknown price" if report.unpriced else ""
     images = sum(stage.images for stage in report.stages)

@@ -1,53 +1,47 @@
-"""A report in pictures: each drawn twice, for a wide place and for a narrow one.
+"""A report in pictures: latency, throughput, where the time goes, slots, and the single images.
 
-Lettering in a scaled picture would be too small on a phone, so a page holds both and shows one.
-What a picture shows is also said in words, for those who do not see it. Needs the extra `bench`
-(matplotlib), which is imported when something is drawn. Nothing here measures or computes.
+What a picture shows is also said in words, for those who do not see it. Everything is drawn on
+`_canvas`; nothing here measures or computes.
 """
 
 from __future__ import annotations
 
-import io
-import re
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from heapq import nlargest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from attrs import frozen
-
-from .._display import display
-from .._errors import ConfigError
-from ._svg import PALETTE, inline
-from ._values import PARTS, ImageRecord, Interval, Report, SlotSample, Stage
+from ._canvas import (
+    INK,
+    PAPER,
+    QUIET,
+    SERIES,
+    Plot,
+    axes_on,
+    demand_matplotlib,
+    legend,
+    line,
+    plot,
+    ring,
+    series,
+    short,
+    whiskers,
+)
+from ._values import PARTS, ImageRecord, Report, SlotSample, Stage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: pixels, as the page shows them: half of a wide page, and a phone's 390 without its margins
-_WIDTHS = {"wide": 576, "narrow": 342}
 #: more columns than a line of the timeline can show; more dots than an eye tells apart
-_COLUMNS, _DOTS = 400, 600
-#: XML holds neither, and `display` lets them pass
-_NO_XML = re.compile("[\ufffe\uffff]")
-_SERIES = [PALETTE[f"c{number}"] for number in range(8)]
-_PART_COLOURS = dict(zip(PARTS, ("c7", "c4", "c0", "c1", "c2", "c3"), strict=True))
-_INK, _QUIET, _GRID = PALETTE["ink"], PALETTE["quiet"], PALETTE["grid"]
+_COLUMNS, _DOTS = 300, 600
+#: points of a line that shows how latencies are spread; its stages at most
+_STEPS, _SPREADS = 100, 8
+_PART_COLOURS = dict(zip(PARTS, (SERIES[n] for n in (7, 4, 0, 1, 2, 3)), strict=True))
 #: how far apart numbers on an axis must stand, in pixels, to be told from each other
 _TICK_ROOM = 26
-
-_Paint = Callable[["Figure", int], None]
-
-
-@frozen(kw_only=True)
-class Plot:
-    """One picture and what to know about it."""
-
-    name: str  #: an id
-    title: str
-    caption: str  #: how to read it
-    svg: str  #: for inside a page: a wide and a narrow drawing
+#: what an axis of loads can be of: numbers of one kind, or else labels in turn
+_SLOTS, _RATES, _LABELS = "images in flight", "submissions a second wanted", "load"
 
 
 def plots(report: Report, records: Iterable[ImageRecord] = ()) -> tuple[Plot, ...]:
@@ -55,45 +49,45 @@ def plots(report: Report, records: Iterable[ImageRecord] = ()) -> tuple[Plot, ..
 
     Raises ConfigError when matplotlib is missing.
     """
-    try:
-        import matplotlib  # noqa: F401 — to say early what is missing
-    except ImportError:
-        raise ConfigError(
-            "plots need matplotlib: install it with pip install 'fluxasync[bench]'"
-        ) from None
+    demand_matplotlib()
     stages = [stage for stage in report.stages if stage.images]
     drawn = []
     if stages:
-        drawn += [_latency(stages), _throughput(stages, report.knee), _split(stages)]
+        drawn += [_latency(stages), _throughput(stages, report), _split(stages)]
     if report.slots:
         drawn.append(_timeline(report.slots, report.stages))
-    if images := _thinned(records):
-        drawn.append(_every_image(images))
+    if images := list(records):
+        drawn += [_spread(images, report), _every_image(images)]
     return tuple(drawn)
+
+
+def is_knee(stage: Stage, report: Report) -> bool:
+    """Whether more load than that stage's buys next to nothing, for its model."""
+    return stage.label == report.knees.get(stage.model, None if report.knees else report.knee)
 
 
 def _latency(stages: Sequence[Stage]) -> Plot:
     models = _models(stages)
 
     def paint(figure: Figure, width: int) -> None:
-        axes = _axes(figure, _load_name(stages), "seconds until stored")
+        axes = axes_on(figure, _load_name(stages), "seconds until stored")
         for number, model in enumerate(models):
             mine, at = _of(model, stages)
             if len(models) == 1:
                 styles = {
-                    "p50": (_SERIES[0], "-"),
-                    "p95": (_SERIES[1], "-"),
-                    "p99": (_SERIES[5], "-"),
+                    "p50": (SERIES[0], "-"),
+                    "p95": (SERIES[1], "-"),
+                    "p99": (SERIES[5], "-"),
                 }
             else:
-                styles = {"p50": (_series(number), "-"), "p95": (_series(number), "--")}
+                styles = {"p50": (series(number), "-"), "p95": (series(number), "--")}
             for name, (colour, dash) in styles.items():
                 values = [stage.latency[name] for stage in mine]
-                label = name if len(models) == 1 else f"{_text(model)} {name}"
-                _line(axes, at, values, colour, dash, label)
-            _whiskers(axes, at, [s.median_latency_interval for s in mine], styles["p50"][0])
+                label = name if len(models) == 1 else f"{short(model)} {name}"
+                line(axes, at, values, colour, dash, label)
+            whiskers(axes, at, [s.median_latency_interval for s in mine], styles["p50"][0])
         for objective in {stage.objective for stage in stages} - {None}:
-            axes.axhline(objective or 0, color=_QUIET, lw=1, ls=":", label="objective")
+            axes.axhline(objective or 0, color=QUIET, lw=1, ls=":", label="objective")
         _finish(axes, stages, width)
 
     said = "; ".join(
@@ -105,28 +99,28 @@ def _latency(stages: Sequence[Stage]) -> Plot:
         "From the moment an image was wanted until it lay on disk. Half of the images were faster "
         "than p50, one in twenty slower than p95; a thin bar is where the median may lie by chance."
     )
-    return _plot("latency", "Latency by load", caption, said, paint, height=300)
+    return plot("latency", "Latency by load", caption, said, paint, height=300)
 
 
-def _throughput(stages: Sequence[Stage], knee: str | None) -> Plot:
+def _throughput(stages: Sequence[Stage], report: Report) -> Plot:
     models = _models(stages)
 
     def paint(figure: Figure, width: int) -> None:
-        axes = _axes(figure, _load_name(stages), "images a minute")
+        axes = axes_on(figure, _load_name(stages), "images a minute")
         for number, model in enumerate(models):
             mine, at = _of(model, stages)
-            colour, pace = _series(number), [stage.images_per_minute for stage in mine]
-            _line(axes, at, pace, colour, "-", _text(model))
-            _whiskers(axes, at, [s.images_per_minute_interval for s in mine], colour)
+            colour, pace = series(number), [stage.images_per_minute for stage in mine]
+            line(axes, at, pace, colour, "-", short(model))
+            whiskers(axes, at, [s.images_per_minute_interval for s in mine], colour)
             if any(stage.goodput is not None for stage in mine):
-                _line(axes, at, [s.goodput for s in mine], colour, ":", "within the objective")
-            if len(mine) > 1:
+                line(axes, at, [s.goodput for s in mine], colour, ":", "within the objective")
+            if len(mine) > 1 and _load_name(stages) != _LABELS:
                 ideal = [60 * x if mine[0].in_flight is None else pace[0] * x / at[0] for x in at]
-                axes.plot(at, ideal, color=_QUIET, lw=1, ls="--", zorder=1,
+                axes.plot(at, ideal, color=QUIET, lw=1, ls="--", zorder=1,
                           label=None if number else _ideal_name(mine))  # fmt: skip
             for x, stage in zip(at, mine, strict=True):
-                if stage.label == knee:
-                    _ring(axes, x, stage.images_per_minute)
+                if is_knee(stage, report):
+                    ring(axes, x, stage.images_per_minute)
         _finish(axes, stages, width)
         axes.set_ylim(0, 1.22 * max(_high(stage) for stage in stages) or 1)
 
@@ -134,12 +128,13 @@ def _throughput(stages: Sequence[Stage], knee: str | None) -> Plot:
         f"{_named(stage, models)}: {stage.images_per_minute:.1f} images a minute"
         for stage in stages
     )
-    said += f"; the knee is at {display(knee)}" if knee else "; no knee"
+    knees = [_named(stage, models) for stage in stages if is_knee(stage, report)]
+    said += f"; knee: {', '.join(knees) or 'none'}"
     caption = (
         "Where the line leaves the dashed one, more load buys less; past the ring, the knee, "
         "next to nothing. Thin bars are what chance may have added or taken."
     )
-    return _plot("throughput", "Throughput by load", caption, said, paint, height=300)
+    return plot("throughput", "Throughput by load", caption, said, paint, height=300)
 
 
 def _split(stages: Sequence[Stage]) -> Plot:
@@ -147,7 +142,7 @@ def _split(stages: Sequence[Stage]) -> Plot:
     totals = [sum(_mean(stage, part) for part in PARTS) for stage in stages]
 
     def paint(figure: Figure, width: int) -> None:
-        axes = _axes(figure, "mean seconds of an image", "")
+        axes = axes_on(figure, "mean seconds of an image", "")
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         lefts = [0.0] * len(stages)
@@ -155,20 +150,20 @@ def _split(stages: Sequence[Stage]) -> Plot:
         for part in PARTS:
             means = [_mean(stage, part) for stage in stages]
             if any(means):
-                axes.barh(places, means, 0.72, lefts, color=PALETTE[_PART_COLOURS[part]],
-                          edgecolor=PALETTE["paper"], lw=0.6, label=part.replace("_", " "))  # fmt: skip
+                axes.barh(places, means, 0.72, lefts, color=_PART_COLOURS[part],
+                          edgecolor=PAPER, lw=0.6, label=_word(part))  # fmt: skip
             lefts = [left + mean for left, mean in zip(lefts, means, strict=True)]
         for place, stage, total in zip(places, stages, totals, strict=True):
             axes.text(0, place + 0.45, f"{_named(stage, models)}: {_seconds(total)}",
-                      va="bottom", color=_INK, fontsize=12)  # fmt: skip
+                      va="bottom", color=INK, fontsize=12)  # fmt: skip
         axes.set_yticks([])
         axes.set_ylim(places[-1] - 0.6, 1.25)
         axes.set_xlim(0, 1.04 * max(totals) or 1)
-        _legend(axes, columns=6 if width > 400 else 3)
+        legend(axes, columns=6 if width > 400 else 3)
 
     said = "; ".join(
         f"{_named(stage, models)}: "
-        + ", ".join(f"{part.replace('_', ' ')} {_seconds(_mean(stage, part))}" for part in PARTS)
+        + ", ".join(f"{_word(part)} {_seconds(_mean(stage, part))}" for part in PARTS)
         for stage in stages
     )
     caption = (
@@ -176,7 +171,7 @@ def _split(stages: Sequence[Stage]) -> Plot:
         "the server's own work; detection lag is the time from ready until a poll saw it."
     )
     height = 120 + 40 * len(stages)
-    return _plot("split", "Where the time goes", caption, said, paint, height=height)
+    return plot("split", "Where the time goes", caption, said, paint, height=height)
 
 
 def _timeline(slots: Sequence[SlotSample], stages: Sequence[Stage]) -> Plot:
@@ -188,112 +183,91 @@ def _timeline(slots: Sequence[SlotSample], stages: Sequence[Stage]) -> Plot:
     name, unit = ("minutes", 60.0) if end > 600 else ("seconds", 1.0)
 
     def paint(figure: Figure, width: int) -> None:
-        axes = _axes(figure, f"{name} since the run began", "images")
+        axes = axes_on(figure, f"{name} since the run began", "images")
         at = [sample.at / unit for sample in kept]
         active = [sample.in_flight for sample in kept]
-        axes.fill_between(at, active, step="post", color=_SERIES[0], alpha=0.18, lw=0)
-        axes.step(at, active, where="post", color=_SERIES[0], lw=1.3, label="in flight")
-        axes.step(at, [s.downloading for s in kept], where="post", color=_SERIES[1], lw=1.3,
+        axes.fill_between(at, active, step="post", color=SERIES[0], alpha=0.18, lw=0)
+        axes.step(at, active, where="post", color=SERIES[0], lw=1.3, label="in flight")
+        axes.step(at, [s.downloading for s in kept], where="post", color=SERIES[1], lw=1.3,
                   label="downloading")  # fmt: skip
         bounds = [*starts.values(), end]
         for (number, start), stop in zip(starts.items(), bounds[1:], strict=True):
             stage = stages[number] if 0 <= number < len(stages) else None
             if number != next(iter(starts)):
-                axes.axvline(start / unit, color=_QUIET, lw=0.8, ls=":")
+                axes.axvline(start / unit, color=QUIET, lw=0.8, ls=":")
             if stage and stage.in_flight:
-                axes.hlines(stage.in_flight, start / unit, stop / unit, color=_QUIET, lw=1, ls="--")
+                axes.hlines(stage.in_flight, start / unit, stop / unit, color=QUIET, lw=1, ls="--")
             share = (stop - start) / (end - slots[0].at or 1)
             if stage and share * width > 8 * len(stage.label):
-                axes.text((start + stop) / 2 / unit, 1.1 * top, _text(stage.label), ha="center",
-                          color=_QUIET, fontsize=11)  # fmt: skip
+                axes.text((start + stop) / 2 / unit, 1.1 * top, short(stage.label), ha="center",
+                          color=QUIET, fontsize=11)  # fmt: skip
         axes.set_xlim(slots[0].at / unit, end / unit or 1)
         axes.set_ylim(0, 1.25 * top or 1)
-        _legend(axes, columns=2)
+        legend(axes, columns=2)
 
     said = f"{len(slots)} samples over {end:.0f} seconds; at most {top} at once."
     caption = (
         "How many jobs were in flight, and how many images were coming down. Dashed: the load that "
         "was wanted. Gaps under the dashed line are slots that stood empty."
     )
-    return _plot("slots", "Slots over time", caption, said, paint, height=280)
+    return plot("slots", "Slots over time", caption, said, paint, height=280)
+
+
+def _spread(images: Sequence[ImageRecord], report: Report) -> Plot:
+    took: dict[int, list[float]] = defaultdict(list)
+    for one in images:
+        if one.latency is not None and not one.warm_up and 0 <= one.stage < len(report.stages):
+            took[one.stage].append(one.latency)
+    kept = {number: sorted(took[number]) for number in _picked(sorted(took))}
+    models = _models(report.stages)
+
+    def paint(figure: Figure, width: int) -> None:
+        axes = axes_on(figure, "seconds until stored", "% of the images stored by then")
+        for place, (number, values) in enumerate(kept.items()):
+            step = max(len(values) / _STEPS, 1)
+            ranks = [round(step * point) for point in range(int(len(values) / step))]
+            ranks.append(len(values) - 1)
+            at = [values[0], *(values[rank] for rank in ranks)]
+            shares = [0.0, *(100 * (rank + 1) / len(values) for rank in ranks)]
+            axes.plot(at, shares, color=series(place), lw=1.7,
+                      label=_named(report.stages[number], models))  # fmt: skip
+        axes.set_ylim(0, 100)
+        axes.set_xlim(left=0)
+        legend(axes, columns=4 if width > 400 and len(models) == 1 else 2)
+
+    said = f"{len(kept)} lines; the percentiles of each are in the tables."
+    caption = (
+        "How latencies are spread: the steeper a line, the more alike the images. A long tail at "
+        "the top is the few that took much longer."
+    )
+    return plot("spread", "How latency is spread", caption, said, paint, height=300)
 
 
 def _every_image(images: Sequence[ImageRecord]) -> Plot:
     groups: dict[str, list[tuple[float, float]]] = {"saved": [], "warm-up": [], "not saved": []}
-    for one in images:
-        group = "warm-up" if one.warm_up else "saved" if one.is_saved else "not saved"
+    for one in _thinned(images):
+        group = "not saved" if not one.is_saved else "warm-up" if one.warm_up else "saved"
         groups[group].append((one.intended_at, one.latency or 0.0))
+    looks = {"saved": ("o", SERIES[0]), "warm-up": ("o", QUIET), "not saved": ("x", SERIES[5])}
 
     def paint(figure: Figure, width: int) -> None:
-        axes = _axes(figure, "wanted, seconds since the run began", "seconds until stored")
-        styles = {
-            "saved": ("o", _SERIES[0]),
-            "warm-up": ("o", _QUIET),
-            "not saved": ("x", _SERIES[5]),
-        }
+        axes = axes_on(figure, "wanted, seconds since the run began", "seconds until stored")
         for group, points in groups.items():
+            mark, colour = looks[group]
+            is_cross = mark == "x"
             if points:
-                mark, colour = styles[group]
-                axes.plot(*zip(*points, strict=True), mark, ms=3.4, mew=1 if mark == "x" else 0,
-                          color=colour, alpha=0.75, label=group)  # fmt: skip
+                axes.plot(*zip(*points, strict=True), mark, ms=6 if is_cross else 3.6, zorder=3,
+                          mew=1.6 if is_cross else 0, color=colour, alpha=1 if is_cross else 0.75,
+                          label=group, clip_on=False)  # fmt: skip
         axes.set_ylim(bottom=0)
-        _legend(axes, columns=3)
+        legend(axes, columns=3)
 
     said = ", ".join(f"{len(points)} {group}" for group, points in groups.items()) + " drawn."
     caption = (
         f"A dot an image (at most {_DOTS}, the slowest among them); crosses at the bottom did not "
-        "come. Steps and slopes here mean that the service changed while it was measured."
+        "come. Steps and slopes within a stage mean that the service changed meanwhile."
     )
-    return _plot("images", "Every image", caption, said, paint, height=280)
-
-
-def _plot(name: str, title: str, caption: str, said: str, paint: _Paint, *, height: int) -> Plot:
-    drawings = [
-        inline(
-            _drawn(paint, width, height),
-            prefix=f"{name}-{kind}",
-            title=title,
-            description=_NO_XML.sub("·", said),
-            kind=kind,
-        )
-        for kind, width in _WIDTHS.items()
-    ]
-    return Plot(name=name, title=title, caption=caption, svg="\n".join(drawings))
-
-
-def _drawn(paint: _Paint, width: int, height: int) -> str:
-    """One drawing as matplotlib writes it: the same from the same numbers, whatever its settings."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    page = io.StringIO()
-    with mpl.rc_context(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # characters its font lacks: the page's font has them
-        mpl.rcdefaults()
-        mpl.rcParams |= {
-            "svg.fonttype": "none", "svg.hashsalt": "fluxasync", "text.parse_math": False,
-            "font.size": 12, "path.simplify": True,
-        }  # fmt: skip
-        figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
-        figure.patch.set_visible(False)
-        paint(figure, width)
-        figure.savefig(page, format="svg", metadata={"Date": None})
-    return page.getvalue()
-
-
-def _axes(figure: Figure, across: str, up: str) -> Axes:
-    axes = figure.subplots()
-    axes.patch.set_visible(False)
-    axes.set_xlabel(across, color=_QUIET)
-    axes.set_ylabel(up, color=_QUIET)
-    axes.tick_params(colors=_QUIET, length=0, pad=5)
-    for spine in ("top", "right"):
-        axes.spines[spine].set_visible(False)
-    for spine in ("left", "bottom"):
-        axes.spines[spine].set_color(_GRID)
-    axes.grid(color=_GRID, lw=1)
-    axes.set_axisbelow(True)
-    return axes
+    return plot("images", "Every image", caption, said, paint, height=300)
 
 
 def _finish(axes: Axes, stages: Sequence[Stage], width: int) -> None:
@@ -309,38 +283,7 @@ def _finish(axes: Axes, stages: Sequence[Stage], width: int) -> None:
     axes.set_xlim(low, high)
     axes.set_xticks(kept, [_tick(load, stages) for load in kept])
     axes.set_ylim(bottom=0)
-    _legend(axes, columns=3 if width > 400 else 2)
-
-
-def _legend(axes: Axes, *, columns: int) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    if len(labels) > 1:
-        axes.legend(
-            handles, labels, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=columns,
-            frameon=False, labelcolor=_INK, handlelength=1.4, columnspacing=1.2, borderpad=0.2,
-        )  # fmt: skip
-
-
-def _line(
-    axes: Axes, at: Sequence[float], values: Sequence[float | None], colour: str, dash: str,
-    label: str,
-) -> None:  # fmt: skip
-    gapped: list[Any] = [float("nan") if value is None else value for value in values]
-    axes.plot(at, gapped, dash, color=colour, lw=1.9, marker="o", ms=5, label=label)
-
-
-def _whiskers(
-    axes: Axes, at: Sequence[float], intervals: Sequence[Interval | None], colour: str
-) -> None:
-    known = [(x, one.low, one.high) for x, one in zip(at, intervals, strict=True) if one]
-    for x, low, high in known:
-        axes.vlines(x, low, high, color=colour, lw=1.2)
-
-
-def _ring(axes: Axes, x: float, y: float) -> None:
-    axes.plot([x], [y], "o", ms=15, mfc="none", mec=_INK, mew=1.4)
-    axes.annotate("knee", (x, y), xytext=(0, -14), textcoords="offset points", ha="center",
-                  va="top", color=_INK, fontsize=12, fontweight="bold")  # fmt: skip
+    legend(axes, columns=3 if width > 400 else 2)
 
 
 def _models(stages: Sequence[Stage]) -> list[str]:
@@ -356,9 +299,9 @@ def _of(model: str, stages: Sequence[Stage]) -> tuple[list[Stage], list[float]]:
 
 def _loads(stages: Sequence[Stage]) -> list[float]:
     """Where stages stand on the axis: by number if all are of one kind, else by label in turn."""
-    if all(stage.in_flight is not None for stage in stages):
+    if _load_name(stages) == _SLOTS:
         return [float(stage.in_flight or 0) for stage in stages]
-    if all(stage.rate is not None for stage in stages):
+    if _load_name(stages) == _RATES:
         return [float(stage.rate or 0) for stage in stages]
     order = list(dict.fromkeys(stage.label for stage in stages))
     return [float(order.index(stage.label)) for stage in stages]
@@ -366,16 +309,16 @@ def _loads(stages: Sequence[Stage]) -> list[float]:
 
 def _load_name(stages: Sequence[Stage]) -> str:
     if all(stage.in_flight is not None for stage in stages):
-        return "images in flight"
-    if all(stage.rate is not None for stage in stages):
-        return "submissions a second wanted"
-    return "load"
+        return _SLOTS
+    if all(stage.rate is not None and stage.rate_to is None for stage in stages):
+        return _RATES
+    return _LABELS
 
 
 def _tick(load: float, stages: Sequence[Stage]) -> str:
-    if _load_name(stages) != "load":
+    if _load_name(stages) != _LABELS:
         return f"{load:g}"
-    return _text(next(s.label for x, s in zip(_loads(stages), stages, strict=True) if x == load))
+    return short(next(s.label for x, s in zip(_loads(stages), stages, strict=True) if x == load))
 
 
 def _ideal_name(stages: Sequence[Stage]) -> str:
@@ -393,15 +336,11 @@ def _mean(stage: Stage, part: str) -> float:
 
 
 def _named(stage: Stage, models: Sequence[str]) -> str:
-    return _text(stage.label if len(models) == 1 else f"{stage.label} · {stage.model}")
+    return short(stage.label if len(models) == 1 else f"{stage.label} · {stage.model}")
 
 
-def _text(text: str) -> str:
-    return _NO_XML.sub("·", display(text, 40))
-
-
-def _series(number: int) -> str:
-    return _SERIES[number % len(_SERIES)]
+def _word(part: str) -> str:
+    return part.replace("_", " ")
 
 
 def _seconds(value: float | None) -> str:
@@ -425,10 +364,17 @@ def _fill(sample: SlotSample) -> int:
     return sample.in_flight
 
 
-def _thinned(records: Iterable[ImageRecord]) -> list[ImageRecord]:
-    images = list(records)
+def _picked(stages: Sequence[int]) -> list[int]:
+    """Of many stages so many as can be told apart, the first and the last among them."""
+    if len(stages) <= _SPREADS:
+        return list(stages)
+    last = len(stages) - 1
+    return [stages[round(place * last / (_SPREADS - 1))] for place in range(_SPREADS)]
+
+
+def _thinned(images: Sequence[ImageRecord]) -> list[ImageRecord]:
     if len(images) <= _DOTS:
-        return images
+        return list(images)
     slowest = nlargest(_DOTS // 6, images, key=lambda one: one.latency or 0.0)
     kept = {one.index: one for one in slowest}
     step = -(-len(images) // (_DOTS - len(slowest)))

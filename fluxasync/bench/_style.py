@@ -60,9 +60,8 @@ thead th{border-top:0;color:var(--quiet);font-weight:600;vertical-align:bottom}
 thead small{display:block;font-weight:400}
 th:first-child,td:first-child{text-align:left}
 tbody th{font-weight:600;position:sticky;left:0;background:var(--paper)}
-td.text{text-align:left}
+td.text,th.text{text-align:left}
 td.few{color:var(--quiet)}
-td.wrap{white-space:normal;min-width:14em}
 details{margin:0 0 12px}
 summary{cursor:pointer;font-weight:600;padding:4px 0}
 summary .quiet{font-weight:400}
@@ -72,9 +71,9 @@ dl.plain{display:grid;grid-template-columns:minmax(0,1fr) minmax(0,1.4fr);gap:4p
  font-size:.875rem}
 dl.plain dt{color:var(--quiet)}
 dl.plain dd{margin:0}
-dl.words{font-size:.9rem;margin:0;max-width:75ch}
-dl.words dt{font-weight:600}
-dl.words dd{margin:0 0 8px;color:var(--quiet)}
+dl.words{font-size:.9rem;margin:0;columns:2 380px;column-gap:40px}
+dl.words dt{font-weight:600;break-after:avoid}
+dl.words dd{margin:0 0 8px;color:var(--quiet);break-inside:avoid}
 @media (max-width:480px){main{padding:20px 12px 40px}.card{padding:12px}h1{font-size:1.4rem}
  .tiles{grid-template-columns:1fr 1fr}.tiles .figure{font-size:1.2rem}}
 @media print{body{background:#fff}.card,.scroll{break-inside:avoid}}

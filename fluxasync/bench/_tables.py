@@ -12,6 +12,7 @@ from html import escape
 from typing import Any
 
 from .._display import display
+from ._plots import is_knee
 from ._values import PARTS, PERCENTILES, Distribution, ImageRecord, Machine, Report, Stage
 
 _DASH = "–"
@@ -51,27 +52,32 @@ def dollars(value: float | None, places: int = 4) -> str:
 
 def stage_table(report: Report) -> str:
     """Return one row a stage: what a reader compares first."""
-    heads = (
-        ("Load", ""), ("Model", ""), ("Images", "saved"), ("Pace", "images/min"),
-        ("", "95 %"), ("p50", "s"), ("p95", "s"), ("p99", "s"), ("Slots busy", "%"),
-        ("Polls", "per image"), ("Not saved", ""), ("Cost", "$/1,000"),
-    )  # fmt: skip
+    is_one = len({stage.model for stage in report.stages}) == 1
+    heads = [
+        ("Load", ""), ("Model", ""), ("Pace", "images/min"), ("", "95 %"), ("p50", "s"),
+        ("p95", "s"), ("p99", "s"), ("Images", "saved"), ("Not saved", ""), ("Slots busy", "%"),
+        ("Polls", "per image"), ("Cost", "$/1,000"),
+    ]  # fmt: skip
     rows = [
         [
-            shown(stage.label, _SHORT) + (" ◂ knee" if _is_knee(stage, report) else ""),
+            shown(stage.label, _SHORT) + (" ◂ knee" if is_knee(stage, report) else ""),
             shown(stage.model, _SHORT),
-            f"{stage.images:,}",
             amount(stage.images_per_minute),
             _between(stage),
             *(amount(stage.latency[name]) for name in ("p50", "p95", "p99")),
+            f"{stage.images:,}",
+            f"{stage.attempts - stage.images:,}",
             percent(stage.slot_utilisation).removesuffix(" %"),
             amount(stage.polls_per_image),
-            f"{stage.attempts - stage.images:,}",
             dollars(stage.cost_per_1000, 2),
         ]
         for stage in report.stages
     ]
-    return _table("Stages", heads, rows, texts={1})
+    if is_one:  # a column that says the same in every row only takes room
+        del heads[1]
+        for row in rows:
+            del row[1]
+    return _table("Stages", heads, rows, texts=set() if is_one else {1})
 
 
 def stage_details(stage: Stage, *, is_open: bool) -> str:
@@ -199,6 +205,7 @@ def _time_row(name: str, known: Distribution, percentiles: Sequence[str]) -> lis
     ]
 
 
+_TEXT = ' class="text"'
 #: marks a cell of a percentile that so few images cannot tell; no text from outside begins so
 _FEW = "\0"
 
@@ -212,8 +219,9 @@ def _table(
 ) -> str:
     """A table that scrolls within itself; its cells are HTML already."""
     head = "".join(
-        f'<th scope="col">{title or "&nbsp;"}<small>{unit or "&nbsp;"}</small></th>'
-        for title, unit in heads
+        f'<th scope="col"{_TEXT if place in texts else ""}>{title or "&nbsp;"}'
+        f"<small>{unit or '&nbsp;'}</small></th>"
+        for place, (title, unit) in enumerate(heads)
     )
     body = "\n".join(
         f'<tr><th scope="row">{row[0]}</th>'
@@ -230,7 +238,7 @@ def _table(
 def _cell(text: str, is_text: bool) -> str:
     if text.startswith(_FEW):
         return f'<td class="few">{text.removeprefix(_FEW)}</td>'
-    return f'<td class="text">{text}</td>' if is_text else f"<td>{text}</td>"
+    return f"<td{_TEXT if is_text else ''}>{text}</td>"
 
 
 def _plain(pairs: Mapping[str, str]) -> str:
@@ -240,10 +248,6 @@ def _plain(pairs: Mapping[str, str]) -> str:
 
 def _label(number: int, report: Report) -> str:
     return shown(report.stages[number].label, _SHORT) if 0 <= number < len(report.stages) else _DASH
-
-
-def _is_knee(stage: Stage, report: Report) -> bool:
-    return stage.label == report.knees.get(stage.model, report.knee)
 
 
 def _between(stage: Stage) -> str:
@@ -274,15 +278,15 @@ def _words(pairs: Mapping[str, str]) -> str:
 WORDS = _words(
     {
         "latency": "From the moment an image was wanted until it lay on disk, whole and verified. "
-        "In an open loop that is the moment of the schedule, so an image that had to wait because "
-        "others were slow counts its wait.",
-        "submit": "Until the service had accepted the job: the wait for a slot and for a pause that "
-        "the service asked for is in it.",
+        "In an open loop that is the moment of the schedule, so an image that had to wait "
+        "because others were slow counts its wait.",
+        "submit": "Until the service had accepted the job: the wait for a slot, and for a pause "
+        "that the service asked for, is in it.",
         "queue, generate": "Waiting at the service, and its own work, by its own clock where it "
         "tells the times.",
         "detection lag": "The image was ready, but no poll had seen it yet.",
-        "download, disk": "Fetching the image, waiting for a place included; then checking, writing "
-        "and publishing it.",
+        "download, disk": "Fetching the image, waiting for a place included; then checking, "
+        "writing and publishing it.",
         "p50, p95, p99.9": "So many percent of the images were at most as slow. Grey: too few "
         "images to tell, so it is the slowest one.",
         "95 %": "Where the figure would be in 95 of 100 runs like this one, if images were "
