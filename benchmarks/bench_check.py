@@ -91,6 +91,9 @@ def show(report: bench.Report, durations: dict[str, float], told: dict[str, Any]
     print(f"schedule lag: p50 {1000 * late.p50:.2f} ms, p99 {1000 * late.p99:.2f} ms, "
           f"most {1000 * late.maximum:.2f} ms; target p99 ≤ {1000 * LATEST:g} ms")  # fmt: skip
     print(f"generate is at most {worst:.2%} apart; target ≤ {WITHIN:.0%}")
+    crowd = stage.machine.cpu_wait_share
+    if crowd is not None and crowd > 0.02:
+        print(f"other programs had the cores for {crowd:.0%} of the time: measure again in peace")
     print(f"{report.environment['loop']}; CPU {stage.machine.cpu_share:.0%} of a core, "
           f"timers {1000 * (stage.machine.loop_lag_p99 or 0):.1f} ms late at p99")  # fmt: skip
 

@@ -14,6 +14,7 @@ import sys
 import time
 from array import array
 from collections.abc import Callable
+from pathlib import Path
 
 from ._stats import percentile
 from ._values import Machine, SlotSample
@@ -24,6 +25,10 @@ EVERY = 0.02
 SAMPLE = 5
 #: samples kept; when there are more, every other one goes and they come half as often
 MOST_SAMPLES = 4000
+
+#: what the kernel knows of this process's first thread, the loop's: nanoseconds on a core, and
+#: nanoseconds that it waited for one (Linux docs, sched-stats)
+_SCHEDSTAT = Path("/proc/self/schedstat")
 
 Clock = Callable[[], float]
 
@@ -50,6 +55,7 @@ class Meter:
         self._stage = 0
         self._zero = clock()
         self._cpu = time.process_time()
+        self._waited = _waited()
         self._began = self._zero
         self._on_disk = 0
         self._on_disk_max = 0
@@ -76,7 +82,7 @@ class Meter:
         """Begin to count anew, for this stage."""
         self._stage = stage
         self._lags = array("d")
-        self._cpu, self._began = time.process_time(), self._clock()
+        self._cpu, self._waited, self._began = time.process_time(), _waited(), self._clock()
         self._on_disk_max = self._on_disk
 
     def arrived(self) -> None:
@@ -92,12 +98,17 @@ class Meter:
         """Return what the stage did to this machine, over so many images."""
         cpu = time.process_time() - self._cpu
         seconds = self._clock() - self._began
+        waited = _waited()
+        is_known = waited is not None and self._waited is not None and seconds > 0
         ordered = sorted(self._lags)
         return Machine(
             loop_lag_p99=round(percentile(ordered, 0.99), 6) if ordered else None,
             loop_lag_max=round(ordered[-1], 6) if ordered else None,
             cpu_seconds_per_image=cpu / images if images else None,
             cpu_share=cpu / seconds if seconds > 0 else None,
+            cpu_wait_share=((waited or 0.0) - (self._waited or 0.0)) / seconds
+            if is_known
+            else None,
             disk_queue_max=self._on_disk_max,
             memory_bytes=_resident(),
         )
@@ -127,6 +138,14 @@ class Meter:
         if len(self._samples) > MOST_SAMPLES:
             del self._samples[::2]
             self._sample *= 2
+
+
+def _waited() -> float | None:
+    """Seconds that the loop's thread was ready to run and had to wait; None where nobody counts."""
+    try:
+        return int(_SCHEDSTAT.read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _resident() -> int:

@@ -114,6 +114,8 @@ class Machine:
     loop_lag_max: float | None = None
     cpu_seconds_per_image: float | None = None  #: of all threads of this process
     cpu_share: float | None = None  #: of one core; 1.0 is a full one
+    #: share of the time in which our loop could have run and other programs had the cores; Linux
+    cpu_wait_share: float | None = None
     disk_queue_max: int = 0  #: images that had arrived and waited for the disk, at most
     memory_bytes: int | None = None  #: resident, the peak so far
 
