@@ -105,11 +105,13 @@ def axes_on(figure: Figure, across: str, up: str) -> Axes:
     return axes
 
 
-def legend(axes: Axes, *, columns: int) -> None:
+def legend(axes: Axes, width: int) -> None:
+    """Name the lines above the axes, in as many columns as go side by side."""
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
+        columns = int((width - 50) // (7 * max(map(len, labels)) + 34))
         axes.legend(
-            handles, labels, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=columns,
+            handles, labels, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=min(max(columns, 1), len(labels)),
             frameon=False, labelcolor=INK, handlelength=1.4, columnspacing=1.2, borderpad=0.2,
         )  # fmt: skip
 

@@ -159,7 +159,7 @@ def _split(stages: Sequence[Stage]) -> Plot:
         axes.set_yticks([])
         axes.set_ylim(places[-1] - 0.6, 1.25)
         axes.set_xlim(0, 1.04 * max(totals) or 1)
-        legend(axes, columns=6 if width > 400 else 3)
+        legend(axes, width)
 
     said = "; ".join(
         f"{_named(stage, models)}: "
@@ -203,7 +203,7 @@ def _timeline(slots: Sequence[SlotSample], stages: Sequence[Stage]) -> Plot:
                           color=QUIET, fontsize=11)  # fmt: skip
         axes.set_xlim(slots[0].at / unit, end / unit or 1)
         axes.set_ylim(0, 1.25 * top or 1)
-        legend(axes, columns=2)
+        legend(axes, width)
 
     said = f"{len(slots)} samples over {end:.0f} seconds; at most {top} at once."
     caption = (
@@ -233,7 +233,7 @@ def _spread(images: Sequence[ImageRecord], report: Report) -> Plot:
                       label=_named(report.stages[number], models))  # fmt: skip
         axes.set_ylim(0, 100)
         axes.set_xlim(left=0)
-        legend(axes, columns=4 if width > 400 and len(models) == 1 else 2)
+        legend(axes, width)
 
     said = f"{len(kept)} lines; the percentiles of each are in the tables."
     caption = (
@@ -260,7 +260,7 @@ def _every_image(images: Sequence[ImageRecord]) -> Plot:
                           mew=1.6 if is_cross else 0, color=colour, alpha=1 if is_cross else 0.75,
                           label=group, clip_on=False)  # fmt: skip
         axes.set_ylim(bottom=0)
-        legend(axes, columns=3)
+        legend(axes, width)
 
     said = ", ".join(f"{len(points)} {group}" for group, points in groups.items()) + " drawn."
     caption = (
@@ -283,7 +283,7 @@ def _finish(axes: Axes, stages: Sequence[Stage], width: int) -> None:
     axes.set_xlim(low, high)
     axes.set_xticks(kept, [_tick(load, stages) for load in kept])
     axes.set_ylim(bottom=0)
-    legend(axes, columns=3 if width > 400 else 2)
+    legend(axes, width)
 
 
 def _models(stages: Sequence[Stage]) -> list[str]:

@@ -66,7 +66,7 @@ details{margin:0 0 12px}
 summary{cursor:pointer;font-weight:600;padding:4px 0}
 summary .quiet{font-weight:400}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr));gap:16px;
- margin-top:12px;align-items:start}
+ margin:12px 0 16px;align-items:start}
 dl.plain{display:grid;grid-template-columns:minmax(0,1fr) minmax(0,1.4fr);gap:4px 16px;margin:0;
  font-size:.875rem}
 dl.plain dt{color:var(--quiet)}

@@ -89,7 +89,7 @@ def stage_details(stage: Stage, *, is_open: bool) -> str:
         f'<span class="quiet">· {lead}</span></summary>'
         f'<div class="pair"><div>{_plain(_figures(stage))}</div><div>'
         f"{_plain(_machine(stage.machine, stage))}</div><div>{_outcomes(stage)}</div></div>"
-        f"<p></p>{_times(stage)}</details>"
+        f"{_times(stage)}</details>"
     )
 
 
