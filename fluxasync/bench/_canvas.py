@@ -109,9 +109,13 @@ def legend(axes: Axes, width: int) -> None:
     """Name the lines above the axes, in as many columns as go side by side."""
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
-        columns = int((width - 50) // (7 * max(map(len, labels)) + 34))
+        room = width - 50
+        columns = int(room // (7 * max(map(len, labels)) + 34))
+        if sum(6.5 * len(label) + 34 for label in labels) < room:
+            columns = len(labels)
+        columns = min(max(columns, 1), len(labels))
         axes.legend(
-            handles, labels, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=min(max(columns, 1), len(labels)),
+            handles, labels, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=columns,
             frameon=False, labelcolor=INK, handlelength=1.4, columnspacing=1.2, borderpad=0.2,
         )  # fmt: skip
 

@@ -8,12 +8,11 @@ lines say what else was different.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from attrs import asdict, field, frozen
+from attrs import asdict, frozen
 
 from .._display import columns, display
 from ._chance import combined, percentile_difference, ratio_difference
@@ -22,8 +21,13 @@ from ._values import ImageRecord, Interval, Report, Stage
 NOISE, BETTER, WORSE, SAME, UNKNOWN = "noise", "better", "worse", "same", "too few"
 #: of a figure; floating point, not a difference
 _NOTHING = 1e-9
-#: what of an environment may differ without a word: it does not change what is measured
-_UNTOLD = {"options", "began", "folder", "pid", "hostname"}
+#: what of an order may differ without a word: stages say it themselves, or it is only how many
+_LOAD = {
+    f"options.{name}"
+    for name in (
+        "models", "in_flight", "rate", "ramp", "sweep", "images", "duration", "seed", "max_cost",
+    )
+}  # fmt: skip
 _HEADINGS = ("", "A", "B", "change", "B - A (95 %)", "")
 
 
@@ -54,12 +58,12 @@ class Difference:
 class Comparison:
     """Two reports side by side; "better" and "worse" are said of the second."""
 
-    before: str  #: title of the first
-    after: str  #: title of the second
+    before: str  #: title of the first, and when it began
+    after: str  #: the same of the second
     differences: tuple[Difference, ...]
     unmatched: tuple[str, ...] = ()  #: stages that only one of them has
     warnings: tuple[str, ...] = ()  #: what else was different between the two
-    conclusion: str = field(default="")
+    conclusion: str = ""
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -102,8 +106,8 @@ def compare(before: Report, after: Report) -> Comparison:
         one, two = before.stages[first], after.stages[second]
         differences += _differences(one, images[0].get(first, []), two, images[1].get(second, []))
     return Comparison(
-        before=before.title,
-        after=after.title,
+        before=f"{before.title}, {before.began}",
+        after=f"{after.title}, {after.began}",
         differences=tuple(differences),
         unmatched=tuple(unmatched),
         warnings=tuple(_warnings(before, after)),
@@ -200,15 +204,23 @@ def _verdict(was: float, now: float, around: Interval | None, more_is_better: bo
 def _warnings(before: Report, after: Report) -> Iterator[str]:
     if before.simulated != after.simulated:
         yield "one of them is simulated and one is not: they do not measure the same thing"
-    here, there = before.environment, after.environment
+    here, there = dict(_flat(before.environment)), dict(_flat(after.environment))
     for name in dict.fromkeys((*here, *there)):
-        if name not in _UNTOLD and here.get(name) != there.get(name):
+        if name not in _LOAD and here.get(name) != there.get(name):
             yield f"also different: {name} is {here.get(name)} in A, {there.get(name)} in B"
     for letter, report in (("A", before), ("B", after)):
         if report.is_machine_slow:
             yield f"{letter} was held up by its own machine, so its figures are not the service's"
         if report.note:
             yield f"{letter}: {report.note}"
+
+
+def _flat(known: Mapping[str, Any], lead: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in known.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{lead}{name}.")
+        else:
+            yield f"{lead}{name}", value
 
 
 def _conclusion(differences: Iterable[Difference]) -> str:
@@ -219,10 +231,9 @@ def _conclusion(differences: Iterable[Difference]) -> str:
     if not real:
         return "No difference that chance would not explain."
     better = sum(one.verdict == BETTER for one in real)
-    by_chance = math.ceil(0.05 * len(told))
     return (
-        f"Of {len(told)} figures B is better in {better} and worse in {len(real) - better}; "
-        f"about {by_chance} of so many would look so by chance alone."
+        f"Of {len(told)} figures B is better in {better} and worse in {len(real) - better}. By "
+        "chance alone one in twenty would look so."
     )
 
 

@@ -27,7 +27,7 @@ from ._canvas import (
     short,
     whiskers,
 )
-from ._values import PARTS, ImageRecord, Report, SlotSample, Stage
+from ._values import PARTS, PERCENTILES, Distribution, ImageRecord, Report, SlotSample, Stage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,6 +66,11 @@ def is_knee(stage: Stage, report: Report) -> bool:
     return stage.label == report.knees.get(stage.model, None if report.knees else report.knee)
 
 
+def is_few(known: Distribution, name: str) -> bool:
+    """Whether there are too few values for that percentile to differ from the largest one."""
+    return known.count * (1 - PERCENTILES[name]) < 1 - 1e-9
+
+
 def _latency(stages: Sequence[Stage]) -> Plot:
     models = _models(stages)
 
@@ -82,9 +87,10 @@ def _latency(stages: Sequence[Stage]) -> Plot:
             else:
                 styles = {"p50": (series(number), "-"), "p95": (series(number), "--")}
             for name, (colour, dash) in styles.items():
-                values = [stage.latency[name] for stage in mine]
+                values = [_told(stage.latency, name) for stage in mine]
                 label = name if len(models) == 1 else f"{short(model)} {name}"
-                line(axes, at, values, colour, dash, label)
+                if any(value is not None for value in values):
+                    line(axes, at, values, colour, dash, label)
             whiskers(axes, at, [s.median_latency_interval for s in mine], styles["p50"][0])
         for objective in {stage.objective for stage in stages} - {None}:
             axes.axhline(objective or 0, color=QUIET, lw=1, ls=":", label="objective")
@@ -258,8 +264,10 @@ def _every_image(images: Sequence[ImageRecord]) -> Plot:
             if points:
                 axes.plot(*zip(*points, strict=True), mark, ms=6 if is_cross else 3.6, zorder=3,
                           mew=1.6 if is_cross else 0, color=colour, alpha=1 if is_cross else 0.75,
-                          label=group, clip_on=False)  # fmt: skip
-        axes.set_ylim(bottom=0)
+                          label=group, clip_on=not is_cross)  # fmt: skip
+        # a first image that had to wait for connections must not squeeze all the others
+        top = max((latency for _, latency in groups["saved"]), default=None)
+        axes.set_ylim(0, None if top is None else 1.08 * top)
         legend(axes, width)
 
     said = ", ".join(f"{len(points)} {group}" for group, points in groups.items()) + " drawn."
@@ -328,6 +336,11 @@ def _ideal_name(stages: Sequence[Stage]) -> str:
 def _high(stage: Stage) -> float:
     interval = stage.images_per_minute_interval
     return max(stage.images_per_minute, interval.high if interval else 0.0)
+
+
+def _told(known: Distribution, name: str) -> float | None:
+    """A percentile, unless so few values cannot tell it."""
+    return None if is_few(known, name) else known[name]
 
 
 def _mean(stage: Stage, part: str) -> float:

@@ -12,7 +12,7 @@ from html import escape
 from typing import Any
 
 from .._display import display
-from ._plots import is_knee
+from ._plots import is_few, is_knee
 from ._values import PARTS, PERCENTILES, Distribution, ImageRecord, Machine, Report, Stage
 
 _DASH = "–"
@@ -193,9 +193,7 @@ def _times(stage: Stage) -> str:
 
 
 def _time_row(name: str, known: Distribution, percentiles: Sequence[str]) -> list[str]:
-    cells = [
-        (amount(known[each]), known.count * (1 - PERCENTILES[each]) < 1) for each in percentiles
-    ]
+    cells = [(amount(known[each]), is_few(known, each)) for each in percentiles]
     return [
         name,
         amount(known.mean),
