@@ -8,16 +8,14 @@ importer of matplotlib (extra `bench`), which is loaded when something is drawn.
 from __future__ import annotations
 
 import io
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from .._display import display
 from .._errors import ConfigError
-from ._svg import PALETTE, inline
+from ._svg import PALETTE, inline, plain
 from ._values import Interval
 
 if TYPE_CHECKING:
@@ -28,8 +26,6 @@ SERIES = tuple(PALETTE[f"c{number}"] for number in range(8))
 INK, QUIET, GRID, PAPER = (PALETTE[name] for name in ("ink", "quiet", "grid", "paper"))
 #: pixels, as the page shows them: half of a wide page, and a phone's 390 without its margins
 _WIDTHS = {"wide": 576, "narrow": 342}
-#: XML holds neither, and `display` lets them pass
-_NO_XML = re.compile("[\ufffe\uffff]")
 #: characters of a label in a picture
 _LABEL = 40
 
@@ -63,7 +59,7 @@ def plot(name: str, title: str, caption: str, said: str, paint: Paint, *, height
             _drawn(paint, width, height),
             prefix=f"{name}-{kind}",
             title=title,
-            description=_NO_XML.sub("·", said),
+            description=plain(said),
             kind=kind,
         )
         for kind, width in _WIDTHS.items()
@@ -144,7 +140,7 @@ def ring(axes: Axes, x: float, y: float) -> None:
 
 def short(text: str) -> str:
     """Return a label that matplotlib and XML can take, whatever it was."""
-    return _NO_XML.sub("·", display(text, _LABEL))
+    return plain(text, _LABEL)
 
 
 def series(number: int) -> str:

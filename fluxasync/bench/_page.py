@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from heapq import nlargest
 from pathlib import Path
 
-from .._display import display
 from .._errors import ConfigError
 from ._canvas import Plot
 from ._plots import is_knee, plots
@@ -125,7 +124,7 @@ def _head(report: Report) -> Iterator[str]:
     badge = ' <span class="badge">simulated</span>' if report.simulated else ""
     yield f"<header><h1>{shown(report.title)}{badge}</h1>"
     origin = ", ".join(
-        display(str(report.environment[name]))
+        str(report.environment[name])
         for name in ("provider", "origin")
         if report.environment.get(name)
     )

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator, Mapping
 from xml.etree import ElementTree as ET
 
+from .._display import display
+
 #: what drawings may be coloured with: a name in the style sheet, and the colour that stands for it
 #: until then (a drawing looks right by itself, too)
 PALETTE: Mapping[str, str] = {
@@ -24,16 +26,23 @@ _NAMES = {colour: name for name, colour in PALETTE.items()}
 _CLASSES = {"fill": "f", "stroke": "s"}
 _FONT = re.compile(r"(?:(\d{3}) )?([\d.]+)px")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
+#: XML holds neither, and `display` lets them pass
+_NO_XML = re.compile("[\ufffe\uffff]")
 _DROPPED = {"metadata", "style"}
 #: declarations that a page decides or that mean nothing there
 _UNSAID = {"font-family", "text-align"}
+
+
+def plain(text: object, width: int | None = None) -> str:
+    """Return any text as one inert line that XML, HTML and a terminal can all hold."""
+    return _NO_XML.sub("·", display(str(text), width))
 
 
 def inline(svg: str, *, prefix: str, title: str, description: str, kind: str = "") -> str:
     """Return a drawing of matplotlib as an `<svg>` element for a page.
 
     `prefix` makes its ids its own, `title` and `description` are what a screen reader says, and
-    `kind` is a further class. All texts may be anything that XML can hold.
+    `kind` is a further class; all of them texts that XML can hold.
     """
     root = ET.fromstring(svg)  # noqa: S314 — made by matplotlib in this process a moment ago
     _bare(root)

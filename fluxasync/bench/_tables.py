@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from .._display import display
 from ._plots import is_few, is_knee
+from ._svg import plain
 from ._values import PARTS, PERCENTILES, Distribution, ImageRecord, Machine, Report, Stage
 
 _DASH = "–"
@@ -21,7 +21,7 @@ _SHORT = 60  #: characters of a label in a table
 
 def shown(text: object, width: int | None = None) -> str:
     """Return any text as inert, escaped HTML, good for content and for quoted attributes."""
-    return escape(display(str(text), width), quote=True)
+    return escape(plain(text, width), quote=True)
 
 
 def amount(value: float | None, digits: int = 3) -> str:
