@@ -98,17 +98,13 @@ class Meter:
         """Return what the stage did to this machine, over so many images."""
         cpu = time.process_time() - self._cpu
         seconds = self._clock() - self._began
-        waited = _waited()
-        is_known = waited is not None and self._waited is not None and seconds > 0
         ordered = sorted(self._lags)
         return Machine(
             loop_lag_p99=round(percentile(ordered, 0.99), 6) if ordered else None,
             loop_lag_max=round(ordered[-1], 6) if ordered else None,
             cpu_seconds_per_image=cpu / images if images else None,
             cpu_share=cpu / seconds if seconds > 0 else None,
-            cpu_wait_share=((waited or 0.0) - (self._waited or 0.0)) / seconds
-            if is_known
-            else None,
+            cpu_wait_share=_share(self._waited, _waited(), seconds),
             disk_queue_max=self._on_disk_max,
             memory_bytes=_resident(),
         )
@@ -138,6 +134,12 @@ class Meter:
         if len(self._samples) > MOST_SAMPLES:
             del self._samples[::2]
             self._sample *= 2
+
+
+def _share(before: float | None, after: float | None, seconds: float) -> float | None:
+    if before is None or after is None or seconds <= 0:
+        return None
+    return (after - before) / seconds
 
 
 def _waited() -> float | None:

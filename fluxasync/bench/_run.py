@@ -127,11 +127,12 @@ class Run:
         prompts = await wishes(
             order.prompts, models=order.models, parameters=order.parameters, seed=order.seed
         )
-        await asyncio.to_thread(_prepare, order.out)
+        await asyncio.to_thread(_check_unused, order.out)
         began = datetime.now(UTC)
         async with self._session() as flux:
             simulated = order.simulated or await is_practice(flux.provider)
             self._guard(flux.provider, simulated=simulated)
+            await asyncio.to_thread(_made, order.out)
             self._announce(prompts, simulated=simulated)
             described = environment(flux.provider, simulated=simulated, options=order.options())
             meter = Meter(self._clock, in_flight=lambda: flux.in_flight)
@@ -359,13 +360,17 @@ def _written(report: Report) -> None:
         raise disk_error(report.folder, error) from error
 
 
-def _prepare(folder: Path) -> None:
-    """Make the folder; one that holds a report, or anything else, stays as it is."""
+def _check_unused(folder: Path) -> None:
+    """Refuse a folder that holds a report, or anything else: it stays as it is."""
+    if (folder / REPORT_NAME).exists():
+        raise ConfigError(f"{folder} holds a report already: choose another folder with -o")
+    if folder.is_dir() and any(islice(folder.iterdir(), 1)):
+        raise ConfigError(f"{folder} is not empty: choose another folder with -o")
+
+
+def _made(folder: Path) -> None:
+    """Make the folder. A place where none can be is a slip of the caller's, not a broken disk."""
     try:
-        if (folder / REPORT_NAME).exists():
-            raise ConfigError(f"{folder} holds a report already: choose another folder with -o")
-        if folder.is_dir() and any(islice(folder.iterdir(), 1)):
-            raise ConfigError(f"{folder} is not empty: choose another folder with -o")
         make_folder(folder)
     except OSError as error:
         raise ConfigError(str(disk_error(folder, error))) from error
