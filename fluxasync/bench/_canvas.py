@@ -26,6 +26,8 @@ SERIES = tuple(PALETTE[f"c{number}"] for number in range(8))
 INK, QUIET, GRID, PAPER = (PALETTE[name] for name in ("ink", "quiet", "grid", "paper"))
 #: pixels, as the page shows them: half of a wide page, and a phone's 390 without its margins
 _WIDTHS = {"wide": 576, "narrow": 342}
+#: pixels of a line of the legend
+_ROW = 18
 #: characters of a label in a picture
 _LABEL = 40
 
@@ -102,7 +104,10 @@ def axes_on(figure: Figure, across: str, up: str) -> Axes:
 
 
 def legend(axes: Axes, width: int) -> None:
-    """Name the lines above the axes, in as many columns as go side by side."""
+    """Name the lines above the axes, in as many columns as go side by side.
+
+    The figure grows by the rows, so that many names leave the picture its height.
+    """
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
         room = width - 50
@@ -110,9 +115,12 @@ def legend(axes: Axes, width: int) -> None:
         if sum(6.5 * len(label) + 34 for label in labels) < room:
             columns = len(labels)
         columns = min(max(columns, 1), len(labels))
+        rows = -(-len(labels) // columns)
+        if (figure := axes.get_figure(root=True)) is not None:
+            figure.set_figheight(figure.get_figheight() + _ROW * (rows - 1) / 72)
         axes.legend(
             handles, labels, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=columns,
-            frameon=False, labelcolor=INK, handlelength=1.4, columnspacing=1.2, borderpad=0.2,
+            frameon=False, labelcolor=INK, handlelength=1.8, columnspacing=1.2, borderpad=0.2,
         )  # fmt: skip
 
 

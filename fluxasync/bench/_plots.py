@@ -119,7 +119,8 @@ def _throughput(stages: Sequence[Stage], report: Report) -> Plot:
             line(axes, at, pace, colour, "-", short(model))
             whiskers(axes, at, [s.images_per_minute_interval for s in mine], colour)
             if any(stage.goodput is not None for stage in mine):
-                line(axes, at, [s.goodput for s in mine], colour, ":", "within the objective")
+                line(axes, at, [s.goodput for s in mine], colour, ":",
+                     "" if number else "within the objective")  # fmt: skip
             if len(mine) > 1 and _load_name(stages) != _LABELS:
                 ideal = [60 * x if mine[0].in_flight is None else pace[0] * x / at[0] for x in at]
                 axes.plot(at, ideal, color=QUIET, lw=1, ls="--", zorder=1,
