@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._compare import Comparison, Difference, compare
     from ._order import Order
+    from ._page import write_page
     from ._record import load
     from ._run import run
     from ._values import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _ROOMS = {
     "_compare": ("Comparison", "Difference", "compare"),
     "_order": ("Order",),
+    "_page": ("write_page",),
     "_record": ("load",),
     "_run": ("run",),
     "_values": (
@@ -49,7 +51,7 @@ _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
     "PARTS", "PERCENTILES", "Comparison", "Difference", "Distribution", "ImageRecord", "Interval",
-    "Machine", "Order", "Report", "Schedule", "SlotSample", "Stage", "compare", "load", "run",
+    "Machine", "Order", "Report", "Schedule", "SlotSample", "Stage", "compare", "load", "run", "write_page",
 ]  # fmt: skip
 
 

@@ -138,6 +138,7 @@ def _figures(stage: Stage) -> dict[str, str]:
         "bytes": _bytes(stage.bytes),
         "slots busy": percent(stage.slot_utilisation),
         "polls per image": amount(stage.polls_per_image),
+        "asked to slow down": f"{stage.push_backs:,} times",
         "moderated": percent(stage.moderated_share),
         "cost": dollars(stage.cost),
         "cost per image saved": dollars(stage.cost_per_image),
@@ -154,6 +155,7 @@ def _machine(machine: Machine, stage: Stage) -> dict[str, str]:
         "event loop late, most": seconds(machine.loop_lag_max),
         "CPU per image": seconds(machine.cpu_seconds_per_image),
         "CPU, of one core": percent(machine.cpu_share),
+        "kept waiting by other programs": percent(machine.cpu_wait_share),
         "waiting for the disk, most": f"{machine.disk_queue_max:,} images",
         "memory, peak": _bytes(machine.memory_bytes),
     }
