@@ -51,7 +51,8 @@ _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
     "PARTS", "PERCENTILES", "Comparison", "Difference", "Distribution", "ImageRecord", "Interval",
-    "Machine", "Order", "Report", "Schedule", "SlotSample", "Stage", "compare", "load", "run", "write_page",
+    "Machine", "Order", "Report", "Schedule", "SlotSample", "Stage", "compare", "load", "run",
+    "write_page",
 ]  # fmt: skip
 
 
