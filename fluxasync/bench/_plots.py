@@ -122,7 +122,7 @@ def _throughput(stages: Sequence[Stage], report: Report) -> Plot:
                 line(axes, at, [s.goodput for s in mine], colour, ":",
                      "" if number else "within the objective")  # fmt: skip
             if len(mine) > 1 and _load_name(stages) != _LABELS:
-                ideal = [60 * x if mine[0].in_flight is None else pace[0] * x / at[0] for x in at]
+                ideal = [pace[0] * x / at[0] if mine[0].rate is None else 60 * x for x in at]
                 axes.plot(at, ideal, color=QUIET, lw=1, ls="--", zorder=1,
                           label=None if number else _ideal_name(mine))  # fmt: skip
             for x, stage in zip(at, mine, strict=True):
@@ -138,8 +138,8 @@ def _throughput(stages: Sequence[Stage], report: Report) -> Plot:
     knees = [_named(stage, models) for stage in stages if is_knee(stage, report)]
     said += f"; knee: {', '.join(knees) or 'none'}"
     caption = (
-        "Where the line leaves the dashed one, more load buys less; past the ring, the knee, "
-        "next to nothing. Thin bars are what chance may have added or taken."
+        "Where the line leaves the dashed one, more load buys less; past a ring, the knee, next to "
+        "nothing. Thin bars are what chance may have added or taken."
     )
     return plot("throughput", "Throughput by load", caption, said, paint, height=300)
 
@@ -214,8 +214,8 @@ def _timeline(slots: Sequence[SlotSample], stages: Sequence[Stage]) -> Plot:
 
     said = f"{len(slots)} samples over {end:.0f} seconds; at most {top} at once."
     caption = (
-        "How many jobs were in flight, and how many images were coming down. Dashed: the load that "
-        "was wanted. Gaps under the dashed line are slots that stood empty."
+        "How many jobs were in flight, and how many images were coming down. Dashed: the slots that "
+        "the stage had. What is white below them stood empty."
     )
     return plot("slots", "Slots over time", caption, said, paint, height=280)
 
@@ -317,7 +317,7 @@ def _loads(stages: Sequence[Stage]) -> list[float]:
 
 
 def _load_name(stages: Sequence[Stage]) -> str:
-    if all(stage.in_flight is not None for stage in stages):
+    if all(stage.rate is None for stage in stages):
         return _SLOTS
     if all(stage.rate is not None and stage.rate_to is None for stage in stages):
         return _RATES
@@ -331,7 +331,7 @@ def _tick(load: float, stages: Sequence[Stage]) -> str:
 
 
 def _ideal_name(stages: Sequence[Stage]) -> str:
-    return "as wanted" if stages[0].in_flight is None else "if slots were all it took"
+    return "if slots were all it took" if stages[0].rate is None else "as wanted"
 
 
 def _high(stage: Stage) -> float:

@@ -162,20 +162,29 @@ def test_without_matplotlib_the_page_says_how_to_have_pictures(tmp_path, monkeyp
         pytest.param({"stages": (), "slots": ()}, id="nothing measured"),
         pytest.param({"slots": ()}, id="no samples"),
         pytest.param({"loads": (4,), "images": 1}, id="one image"),
-        pytest.param({"loads": (0.5, 2)}, id="fractions"),
     ],
 )
 def test_a_report_of_next_to_nothing_is_a_page_too(changed):
     """A run that ended early shows what it has."""
-    loads = changed.pop("loads", (1, 4))
-    report = benches.report(loads=[max(int(load), 1) for load in loads], **changed)
-    if loads == (0.5, 2):
-        stages = tuple(
-            evolve(stage, in_flight=None, rate=load, rate_to=load if load > 1 else None)
-            for stage, load in zip(report.stages, loads, strict=True)
-        )
-        report = evolve(report, stages=stages)
-    assert "</html>" in page(report)
+    assert "</html>" in page(benches.report(**({"loads": (1, 4)} | changed)))
+
+
+@pytest.mark.parametrize(
+    ("rates", "axis"),
+    [
+        pytest.param([(None, None), (None, None)], "images in flight", id="closed loops"),
+        pytest.param([(0.5, None), (2, None)], "submissions a second wanted", id="open loops"),
+        pytest.param([(0.5, 2), (None, None)], "load", id="a ramp and a closed loop"),
+    ],
+)
+def test_load_is_drawn_as_what_it_is(rates, axis):
+    """An open loop has slots too, but its load is its rate."""
+    report = benches.report(loads=(4, 12), images=12, slots=())
+    stages = tuple(
+        evolve(stage, rate=rate, rate_to=end)
+        for stage, (rate, end) in zip(report.stages, rates, strict=True)
+    )
+    assert f">{axis}</text>" in page(evolve(report, stages=stages))
 
 
 def test_a_stage_that_saved_nothing_has_dashes():
