@@ -214,8 +214,8 @@ def _timeline(slots: Sequence[SlotSample], stages: Sequence[Stage]) -> Plot:
 
     said = f"{len(slots)} samples over {end:.0f} seconds; at most {top} at once."
     caption = (
-        "How many jobs were in flight, and how many images were coming down. Dashed: the slots that "
-        "the stage had. What is white below them stood empty."
+        "How many jobs were in flight, and how many images were coming down. Dashed: the slots "
+        "that the stage had. What is white below them stood empty."
     )
     return plot("slots", "Slots over time", caption, said, paint, height=280)
 
