@@ -8,6 +8,7 @@ what was learned of durations stays known.
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -55,6 +56,7 @@ GRACE = 10.0
 _ASKING = 5.0
 #: a sweep of a live account goes no further than this many times a usual account's slots
 _SWEEP_BEYOND = 4
+_STOPPED = "stopped before its end"
 
 
 async def run(
@@ -97,7 +99,7 @@ class Run:
         self._begun = 0  #: images of the stages before this one
         self._spent = Decimal(0)
         self._unpriced = 0
-        self.under_way = 0  #: jobs that are paid and whose image is not here
+        self._is_stopped = False
 
     def __repr__(self) -> str:
         return f"<Run {len(self._stages)} stages, {self._drive!r}>"
@@ -109,15 +111,16 @@ class Run:
 
     def stop(self, grace: float = GRACE) -> None:
         """Submit nothing more; paid images may land for so many seconds."""
+        self._is_stopped = True  # also before there is anything to stop
         if self._maker is not None:
-            self._maker.end(Stopped("stopped before its end"))
+            self._maker.end(Stopped(_STOPPED))
             asyncio.get_running_loop().call_later(grace, self._cut)
 
     def line(self) -> str:
         """Return how far the stage is, in words."""
         drive = self._drive
         if drive is None:
-            return "…"
+            return "writing the report" if self._stages else "starting"
         saved = sum(trace.stored is not None for trace in drive.ended)
         return f"stage {len(self._stages) + 1}, {drive.label}: {drive.given} begun, {saved} saved"
 
@@ -205,8 +208,14 @@ class Run:
             maker = self._maker = Maker(
                 flux, output, self._listener, clock=self._clock, meter=meter
             )
+            if self._is_stopped:
+                maker.end(Stopped(_STOPPED))
             self._zero = self._clock()
             meter.start(self._zero)
+            # a full collection goes over all that was imported and stops the loop for that long;
+            # submissions would be late, and answers be seen late
+            gc.collect()
+            gc.freeze()
             try:
                 for load in self._loads():
                     if maker.over.is_set():
@@ -214,7 +223,9 @@ class Run:
                     flux.limits = evolve(flux.limits, in_flight=load.in_flight)
                     await self._stage(load, maker, prompts, meter)
             finally:
+                gc.unfreeze()
                 meter.stop()
+                self._drive = None
 
     def _loads(self) -> Iterator[Load]:
         for model in self._order.models:

@@ -203,6 +203,17 @@ async def test_a_stop_lets_paid_images_land_and_writes_the_report(tmp_path: Path
     assert "stopped" in report.note
 
 
+@pytest.mark.asyncio
+async def test_a_stop_before_the_first_image_spends_nothing(tmp_path: Path) -> None:
+    """Ctrl-C while prompts are still being read is not lost."""
+    async with Simulator(Scenario(**QUICK)) as sim:
+        run = Run(order(sim, tmp_path / "out"))
+        run.stop()
+        with pytest.raises(FluxError, match="stopped"):
+            await run.perform()
+    assert not sim.charges
+
+
 @pytest.mark.slow
 @pytest.mark.asyncio
 async def test_the_same_seed_asks_for_the_same_images(tmp_path: Path) -> None:
