@@ -311,6 +311,11 @@ class Ready:
     prompt: str | None = None  #: the prompt used; an upsampled one where that is on
     generate_seconds: float | None = None  #: the provider's own duration
     seen: float | None = None  #: loop time at which the provider said so
+    asked: float | None = None  #: loop time at which the poll that saw it was sent
+    last_running: float | None = None  #: loop time at which it was seen running for the last time
+    server_started: float | None = None  #: seconds since 1970, by the provider's clock
+    server_ended: float | None = None  #: as above
+    server_date: float | None = None  #: what its clock showed with this answer, in whole seconds
     watch_seconds: float | None = None  #: from the submit's answer until this was seen
     polls: int = 0
 

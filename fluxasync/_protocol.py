@@ -344,6 +344,9 @@ def _ready(
         url=sample,
         seen=now,
         deadline=now + _url_life(sample, reply.headers.get("date")),
+        server_started=_number(result.get("start_time")),
+        server_ended=_number(result.get("end_time")),
+        server_date=_server_date(reply),
         seed=seed if isinstance(seed, int) else None,
         prompt=prompt if isinstance(prompt, str) else None,
         generate_seconds=_generate_seconds(result),
@@ -358,6 +361,14 @@ def _is_of(prompt: str, request: ImageRequest | None) -> bool:
     if not request.model.startswith(_ECHOING):
         return True
     return not prompt.strip() or prompt.strip() == request.prompt.strip()
+
+
+def _server_date(reply: Reply) -> float | None:
+    """What the server's own clock showed, in seconds since 1970."""
+    try:
+        return parsedate_to_datetime(reply.headers["date"]).timestamp()
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return None
 
 
 def _url_life(url: str, date: str | None) -> float:

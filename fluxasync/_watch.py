@@ -53,6 +53,7 @@ class Watch:
         self._began = self._submitted  #: when it may have begun to run, at the earliest
         self._was_queued = False
         self._running_until = 0.0  #: the last age at which it was seen running
+        self._last_running: float | None = None  #: as above, or queued; a loop time
         self._told: list[tuple[float, float]] = []  #: progress, at what age
         self._hint: Hint | None = None
         self._polls = 0
@@ -82,7 +83,12 @@ class Watch:
         match news:
             case Ready():
                 self._learn_end(news, seen, trip)
-                return evolve(news, polls=self._polls, watch_seconds=now - self._submitted)
+                return evolve(
+                    news,
+                    polls=self._polls,
+                    watch_seconds=now - self._submitted,
+                    last_running=self._last_running,
+                )
             case JobError():
                 raise news
             case Unclear():
@@ -91,6 +97,7 @@ class Watch:
                 delay = self._missing_delay(now, dice)
             case Pending():
                 self._schedule.saw_trip(trip)
+                self._last_running = seen
                 delay = self._pending_delay(news, now, seen, dice)
         if now >= self.deadline:
             raise DeadlineExceeded(

@@ -15,7 +15,7 @@ from attrs import evolve, frozen
 
 from ._config import Timeouts
 from ._errors import TransportError
-from ._models import Call, ImageRequest, Job, Refused, Reply, Secret, Transport
+from ._models import Call, ImageRequest, Job, Ready, Refused, Reply, Secret, Transport
 from ._protocol import (
     News,
     Phase,
@@ -62,11 +62,13 @@ class Wire:
     async def ask(self, job: Job) -> News:
         """Poll a job once."""
         call = encode_poll(job, self.provider, self.key, timeout=self.timeouts().poll)
+        asked = now()
         try:
             reply = await self._send(call)
         except TransportError as error:
             return Unclear(reason=str(error), status=0, local=error.local)
-        return decode_poll(reply, job, self.provider, now=now())
+        news = decode_poll(reply, job, self.provider, now=now())
+        return evolve(news, asked=asked) if isinstance(news, Ready) else news
 
     async def credits(self) -> Decimal | None:
         """Ask for the account's balance; None where the provider has no such address."""

@@ -98,6 +98,7 @@ FOREIGN = {
     "cyclopts": {"_cli"},
     "rich": {"_cli"},
     "uvloop": {"_cli", "bench"},
+    "matplotlib": {"bench"},
     "PIL": {"simulator", "_gallery"},
     "pyarrow": {"_sources"},
     "zstandard": {"_sources"},

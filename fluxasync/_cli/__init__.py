@@ -2,7 +2,8 @@
 
 A folder, because it has several stories: `_options` (what is written), `_runs` (the errands),
 `_errand` and `_signals` (how they end), `_folders` (what a folder holds), `_exits` (the codes),
-`_terminal` and `_shown` (what is seen), `_practice` (the simulator), `_catalogue` (the models).
+`_terminal` and `_shown` (what is seen), `_practice` (the simulator), `_catalogue` (the models),
+`_bench` and `_measure` (the benchmark).
 Everything that brings aiohttp is imported inside a command, so that `--help` is instant.
 """
 
@@ -20,6 +21,7 @@ from cyclopts.validators import Number
 
 from .. import __version__
 from .._errors import ConfigError, FluxError
+from ._bench import bench
 from ._exits import INTERRUPTED, USAGE, exit_code
 from ._options import Lists, Options
 from ._terminal import Terminal
@@ -31,6 +33,8 @@ app = App(
     help_format="plaintext",
     default_parameter=Parameter(negative=(), show_default=False),
 )
+
+app.command(bench)
 
 _AtLeastOne = Annotated[int, Parameter(validator=Number(gte=1))]
 
@@ -247,7 +251,7 @@ def simulate(
         await serve(scenario, port=port, with_parent=with_parent, terminal=terminal)
         return 0
 
-    return _looped(story, terminal)
+    return looped(story, terminal)
 
 
 @app.command
@@ -290,7 +294,7 @@ def _performed(
 
     terminal = Terminal(quiet=options.quiet)
     errand = Errand(terminal, json=options.json, simulated=options.simulate, folder=folder)
-    code = _looped(lambda: errand.settled(lambda: story(errand)), terminal)
+    code = looped(lambda: errand.settled(lambda: story(errand)), terminal)
     if errand.interrupts.is_leaving:
         # a thread that is stuck in a write would be waited for at exit
         os._exit(code)
@@ -302,10 +306,10 @@ def _told(story: Callable[[Any, Terminal], Coroutine[Any, Any, int]]) -> int:
     from . import _folders
 
     terminal = Terminal()
-    return _looped(lambda: story(_folders, terminal), terminal)
+    return looped(lambda: story(_folders, terminal), terminal)
 
 
-def _looped(story: Callable[[], Coroutine[Any, Any, int]], terminal: Terminal) -> int:
+def looped(story: Callable[[], Coroutine[Any, Any, int]], terminal: Terminal) -> int:
     """Run the story on the fastest loop installed; whatever happens, the screen is written."""
     handler = _Warnings(terminal)
     logging.getLogger().addHandler(handler)

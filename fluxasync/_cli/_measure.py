@@ -1,0 +1,251 @@
+"""What `bench` does: words into an Order, a run watched from outside, a line that says what it was.
+
+The practice server is measured when nobody has a key, and that is said first, because a figure of
+it is no figure of the API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json as json_text
+import os
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve, field, frozen
+
+from .._errors import ConfigError, FluxError
+from .._money import dollars
+from .._progress import REPEAT_EVERY, REWRITE_EVERY, duration
+from .._providers import PROVIDERS
+from ..bench._compare import compare as compared
+from ..bench._load import read_counts, read_duration, read_ramp, read_rates
+from ..bench._order import Order
+from ..bench._record import load
+from ..bench._run import GRACE, Run
+from ..bench._values import IMAGES_NAME, IN_DOUBT, PAGE_NAME, REPORT_NAME, Report, Stage
+from ._exits import DONE, exit_code
+from ._options import Options, read_key
+from ._practice import practice_server
+from ._shown import as_json
+from ._signals import Interrupts
+from ._terminal import Terminal
+
+
+@frozen(kw_only=True)
+class Wanted:
+    """What was written on the command line."""
+
+    out: Path | None
+    models: tuple[str, ...]
+    prompts: str | None
+    in_flight: str | None
+    rate: str | None
+    arrivals: Any
+    ramp: str | None
+    sweep: bool
+    slots: int
+    images: int | None
+    duration: str | None
+    warm_up: int | None
+    objective: str | None
+    seed: int
+    title: str
+    max_cost: str | None
+    polling_lag: float | None
+    options: Options
+
+    def order(self) -> Order:
+        """Return the order, without a key and a target. Raises ConfigError."""
+        return Order(
+            out=self.out or Path(f"bench-{datetime.now():%Y-%m-%d_%H%M%S}"),
+            models=self.models,
+            in_flight=read_counts(self.in_flight) if self.in_flight else (),
+            rate=read_rates(self.rate) if self.rate else (),
+            ramp=read_ramp(self.ramp) if self.ramp else None,
+            sweep=self.sweep,
+            arrivals=self.arrivals,
+            slots=self.slots,
+            images=self.images,
+            duration=read_duration(self.duration) if self.duration else None,
+            warm_up=self.warm_up,
+            objective=read_duration(self.objective) if self.objective else None,
+            prompts=self.prompts,
+            parameters=self.options.parameters,
+            seed=self.seed,
+            title=self.title,
+            provider=self.options.provider,
+            base_url=self.options.base_url,
+            polling=self.polling_lag,
+            max_cost=self.max_cost,
+        )
+
+
+@frozen(kw_only=True)
+class _Standing:
+    """What an exit code needs: a benchmark's failures are findings, money in doubt is not."""
+
+    in_doubt: int = 0
+    failed: Counter[str] = field(factory=Counter)
+
+
+async def measure(terminal: Terminal, wanted: Wanted) -> int:
+    """Run a benchmark; say what it measured, print where its page is, return the exit code."""
+    run: Run | None = None
+    report: Report | None = None
+    error: FluxError | None = None
+    interrupts = Interrupts(leave=lambda: terminal.close(timeout=0.2))
+    try:
+        with interrupts:
+            async with _targeted(terminal, wanted) as order:
+                run = Run(
+                    order,
+                    on_note=terminal.note,
+                    on_stage=lambda stage: terminal.note(_stage_line(stage)),
+                )
+                interrupts.stop = _stopper(run, terminal)
+                async with _showing(run, terminal):
+                    report = await run.perform()
+    except asyncio.CancelledError:
+        if interrupts.first is None:
+            raise
+    except FluxError as caught:
+        error = caught
+        terminal.say(f"fluxasync: {error}")
+    if report is None:
+        return exit_code(None, None if interrupts.first else error, interrupts.first)
+    in_doubt = _close(terminal, report, wanted)
+    if interrupts.first is None and run is not None:
+        error = run.error
+    return exit_code(_Standing(in_doubt=in_doubt), error, interrupts.first)
+
+
+async def compare(terminal: Terminal, before: Path, after: Path, *, json: bool) -> int:
+    """Print two reports side by side."""
+    comparison = compared(load(before), load(after))
+    for line in [as_json(comparison.as_row())] if json else comparison.lines():
+        terminal.out(line)
+    return DONE
+
+
+@asynccontextmanager
+async def _targeted(terminal: Terminal, wanted: Wanted) -> AsyncIterator[Order]:
+    """The order with its target: the practice server where that was asked for, or no key is set."""
+    order, options = wanted.order(), wanted.options
+    if options.simulate and options.base_url is not None:
+        raise ConfigError("--simulate starts a server of its own: leave out --base-url")
+    if not (options.simulate or options.base_url or options.key_file or _has_key(options)):
+        terminal.say("NO KEY IS SET: a practice server is measured, not the API (as --simulate)")
+    elif not options.simulate:
+        yield evolve(order, api_key=_key(terminal, options))
+        return
+    async with practice_server() as url:
+        # a made-up key, so that the real one does not even reach our own practice server
+        yield evolve(order, base_url=url, api_key="practice", simulated=True)
+
+
+def _has_key(options: Options) -> bool:
+    named = (options.provider or "").lower()
+    candidates = [PROVIDERS[named]] if named in PROVIDERS else PROVIDERS.values()
+    return any(os.environ.get(each.key_variable or "", "").strip() for each in candidates)
+
+
+def _key(terminal: Terminal, options: Options) -> str | None:
+    if options.key_file is None:
+        return None
+    key, warning = read_key(options.key_file)
+    if warning is not None:
+        terminal.say(f"warning: {warning}")
+    return key
+
+
+def _stopper(run: Run, terminal: Terminal) -> Any:
+    def stop() -> None:
+        run.stop()
+        terminal.say(
+            f"stopping: paid images may land for {GRACE:g} s, then the report is written; "
+            "Ctrl-C again to leave at once"
+        )
+
+    return stop
+
+
+@asynccontextmanager
+async def _showing(run: Run, terminal: Terminal) -> AsyncIterator[None]:
+    task = asyncio.create_task(_show(run, terminal))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _show(run: Run, terminal: Terminal) -> None:
+    every = REWRITE_EVERY if terminal.rewrites else REPEAT_EVERY
+    while True:
+        await asyncio.sleep(every)
+        terminal.status(run.line())
+
+
+def _stage_line(stage: Stage) -> str:
+    lost = stage.attempts - stage.images
+    parts = [
+        f"{stage.label}, {stage.model}: {stage.images_per_minute:.1f} images/min",
+        f"latency p50 {_seconds(stage.latency['p50'])}, p95 {_seconds(stage.latency['p95'])}",
+        f"{stage.images} saved" + (f", {lost} not" if lost else ""),
+    ]
+    if stage.slot_utilisation is not None and stage.rate is None:
+        parts.append(f"slots {stage.slot_utilisation:.0%} at work")
+    if stage.schedule_lag is not None:
+        parts.append(f"submissions {1000 * stage.schedule_lag.p99:.1f} ms late at p99")
+    if stage.push_backs:
+        parts.append(f"pushed back {stage.push_backs} times")
+    return "; ".join(parts)
+
+
+def _seconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f} s"
+
+
+def _close(terminal: Terminal, report: Report, wanted: Wanted) -> int:
+    """Say how it ended, print where it lies, and return how many images are in doubt."""
+    folder = report.folder or Path()
+    in_doubt = sum(stage.outcomes.get(IN_DOUBT, 0) for stage in report.stages)
+    if report.note:
+        terminal.say(report.note)
+    if in_doubt:
+        terminal.say(
+            f"{in_doubt} in doubt: the answer never came, so they may have been charged; to settle "
+            f"them: fluxasync resolve {folder / IMAGES_NAME}"
+        )
+    page = folder / PAGE_NAME
+    shown = page if page.exists() else folder / REPORT_NAME
+    terminal.note(_closing(report, shown))
+    terminal.out(_as_one_line(folder) if wanted.options.json else str(shown))
+    return in_doubt
+
+
+def _closing(report: Report, page: Path) -> str:
+    """One line: what was measured, the figure to remember, who set the pace, where to look."""
+    images = sum(stage.images for stage in report.stages)
+    models = ", ".join(dict.fromkeys(stage.model for stage in report.stages))
+    seconds = sum(stage.seconds for stage in report.stages)
+    origin = report.environment.get("origin")
+    where = "a practice server (simulated)" if report.simulated else str(origin)
+    cost = "$0.00 (simulated)" if report.simulated else dollars(report.spent)
+    best = max(report.stages, key=lambda stage: stage.images_per_minute)
+    return (
+        f"measured {images} images of {models} at {where} in {duration(seconds)}, {cost}: at most "
+        f"{best.images_per_minute:.1f} images/min, at {best.label}. {report.verdict} → {page}"
+    )
+
+
+def _as_one_line(folder: Path) -> str:
+    row = json_text.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
+    row.pop("slots", None)
+    return as_json(row)

@@ -1,0 +1,69 @@
+"""How fast a model goes on an account, at what latency and price, and who is in the way.
+
+    from fluxasync import bench
+
+    report = await bench.run(bench.Order(out="monday", in_flight=(1, 12, 24), max_cost="3.00"))
+    print(report.verdict)
+    print(bench.compare(bench.load("monday"), report))
+
+`run` puts load on one session and leaves a folder; `load` reads such a folder again; `compare`
+holds two of them side by side. Names resolve on first use: reading a report needs no aiohttp.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._compare import Comparison, Difference, compare
+    from ._order import Order
+    from ._page import write_page
+    from ._record import load
+    from ._run import run
+    from ._values import (
+        PARTS,
+        PERCENTILES,
+        Distribution,
+        ImageRecord,
+        Interval,
+        Machine,
+        Report,
+        Schedule,
+        SlotSample,
+        Stage,
+    )
+
+#: room → the names it gives to users
+_ROOMS = {
+    "_compare": ("Comparison", "Difference", "compare"),
+    "_order": ("Order",),
+    "_page": ("write_page",),
+    "_record": ("load",),
+    "_run": ("run",),
+    "_values": (
+        "PARTS", "PERCENTILES", "Distribution", "ImageRecord", "Interval", "Machine", "Report",
+        "Schedule", "SlotSample", "Stage",
+    ),
+}  # fmt: skip
+
+_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = [
+    "PARTS", "PERCENTILES", "Comparison", "Difference", "Distribution", "ImageRecord", "Interval",
+    "Machine", "Order", "Report", "Schedule", "SlotSample", "Stage", "compare", "load", "run",
+    "write_page",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    room = _HOME.get(name)
+    if room is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{room}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,184 @@
+"""Putting a load on: lanes that ask again when a job has ended, or a schedule that does not wait.
+
+A lane is one slot: it submits, watches, hands the image over to be downloaded, and takes its next
+turn at once. An arrival of an open loop counts from the instant it was wanted, not from when we got
+round to it, so that a stall of ours or of the server's is in the latency of all it held up
+(coordinated omission). Decides who goes when; what an image does is the maker's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from .._models import ImageRequest
+from ._load import Load, intended
+from ._maker import Maker
+from ._meter import Clock
+from ._split import Trace
+
+#: images ready and not yet stored, for each lane: beyond that the lanes wait, as a run would
+LANDINGS_A_LANE = 2
+FEWEST_LANDINGS = 32
+
+
+class Drive:
+    """Puts one load on; `run` returns when its last image has ended, in the order they did."""
+
+    def __init__(
+        self,
+        load: Load,
+        maker: Maker,
+        wish: Callable[[int], ImageRequest],
+        *,
+        stage: int,
+        first: int,
+        seed: int,
+        clock: Clock,
+    ) -> None:
+        self._load = load
+        self._maker = maker
+        self._wish = wish
+        self._stage = stage
+        self._first = first  #: the index of the stage's first image
+        self._seed = seed
+        self._clock = clock
+        self._given = 0
+        self._measured_since: float | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(max(LANDINGS_A_LANE * load.in_flight, FEWEST_LANDINGS))
+        self.ended: list[Trace] = []
+
+    def __repr__(self) -> str:
+        return f"<Drive {self._load.label}: {self._given} given, {len(self.ended)} ended>"
+
+    @property
+    def label(self) -> str:
+        return self._load.label
+
+    @property
+    def given(self) -> int:
+        """Images begun so far, warm-up included."""
+        return self._given
+
+    async def run(self) -> list[Trace]:
+        """Put the load on until it is done or the maker is over."""
+        try:
+            if self._load.rate is None:
+                for _ in range(self._load.in_flight):
+                    self._start(self._lane())
+            else:
+                self._start(self._arrivals())
+            await self._finished()
+        finally:
+            self.cut()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+        return self.ended
+
+    def cut(self) -> None:
+        """Leave what is under way: paid jobs are told of, and stay in the journal."""
+        for task in self._tasks:
+            task.cancel()
+
+    def _start(self, story: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(story)
+        self._tasks.add(task)
+        return task
+
+    async def _finished(self) -> None:
+        while self._tasks:
+            done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            self._tasks -= done
+            for task in done:
+                if not task.cancelled() and (error := task.exception()) is not None:
+                    raise error
+
+    # --- a closed loop --------------------------------------------------------------------------
+
+    async def _lane(self) -> None:
+        turn = self._clock()
+        while self._has_more(turn):
+            trace = self._trace(wanted=turn)
+            request = self._wish(trace.index)
+            if await self._begun(trace, request):
+                landing = self._start(self._landed(trace, request))
+                landing.add_done_callback(self._landed_one)
+                await self._room.acquire()
+            now = self._clock()
+            trace.lane_seconds, turn = now - turn, now
+
+    def _landed_one(self, _task: asyncio.Task[None]) -> None:
+        self._room.release()
+
+    def _has_more(self, turn: float) -> bool:
+        load = self._load
+        if self._maker.over.is_set():
+            return False
+        if load.images is not None and self._given >= load.images + load.warm_up:
+            return False
+        if self._given < load.warm_up:
+            return True
+        if self._measured_since is None:
+            self._measured_since = turn
+        return load.duration is None or turn - self._measured_since < load.duration
+
+    # --- an open loop ---------------------------------------------------------------------------
+
+    async def _arrivals(self) -> None:
+        begin = self._clock()
+        for offset in intended(self._load, seed=self._seed):
+            if await self._is_over_by(begin + offset):
+                return
+            self._start(self._whole(self._trace(wanted=begin + offset)))
+
+    async def _is_over_by(self, instant: float) -> bool:
+        """Wait for the instant, unless the run ends before it."""
+        over, wait = self._maker.over, instant - self._clock()
+        if wait > 0 and not over.is_set():
+            try:
+                async with asyncio.timeout(wait):
+                    await over.wait()
+            except TimeoutError:
+                pass
+        return over.is_set()
+
+    async def _whole(self, trace: Trace) -> None:
+        trace.began = self._clock()
+        request = self._wish(trace.index)
+        if await self._begun(trace, request):
+            await self._landed(trace, request)
+
+    # --- both -----------------------------------------------------------------------------------
+
+    def _trace(self, *, wanted: float) -> Trace:
+        number = self._given
+        self._given += 1
+        return Trace(
+            index=self._first + number,
+            model=self._load.model,
+            stage=self._stage,
+            warm_up=number < self._load.warm_up,
+            intended=wanted,
+            began=self._clock(),
+        )
+
+    async def _begun(self, trace: Trace, request: ImageRequest) -> bool:
+        """Whether there is an image to be fetched."""
+        try:
+            await self._maker.begin(trace, request)
+        finally:
+            if trace.ready is None:
+                self._end(trace)
+        return trace.ready is not None
+
+    async def _landed(self, trace: Trace, request: ImageRequest) -> None:
+        assert trace.ready is not None  # noqa: S101 — both callers have it; for the type checker
+        try:
+            await self._maker.land(trace, request, trace.ready)
+        finally:
+            self._end(trace)
+
+    def _end(self, trace: Trace) -> None:
+        self.ended.append(trace)

@@ -1,0 +1,387 @@
+"""A benchmark from top to bottom: one session, a stage after another, a folder at the end.
+
+Each stage is driven, measured and written down before the next begins, so that a run which ends
+early still leaves what it found. One session is shared, as in an app: connections stay warm and
+what was learned of durations stays known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from itertools import islice
+from pathlib import Path
+from time import time
+from urllib.parse import urlsplit
+
+from attrs import evolve
+
+from .._disk import disk_error, make_folder
+from .._errors import BudgetExceeded, ConfigError, FluxError
+from .._models import ImageRequest
+from .._money import Estimator, dollars
+from .._names import DEFAULT, Template
+from .._output import open_folder
+from .._providers import Provider
+from .._session import FluxSession
+from ._drive import Drive
+from ._environment import environment
+from ._load import SWEEP, Load
+from ._maker import Listener, Maker, Stopped
+from ._meter import Meter, clock_of
+from ._order import Order
+from ._prompts import MOST_KEPT, Wishes, wishes
+from ._record import append_records, write_report
+from ._split import Offset, Trace, clock_offset, record_of
+from ._stage import Measured, stage_of
+from ._stats import WORTH, knee, worth
+from ._values import (
+    IMAGES_NAME,
+    REPORT_NAME,
+    UNFINISHED,
+    ImageRecord,
+    Report,
+    Stage,
+)
+from ._verdict import verdict
+
+#: seconds that paid images may still land after a stop
+GRACE = 10.0
+#: seconds a practice server has to say that it is one
+_ASKING = 5.0
+#: a sweep of a live account goes no further than this many times a usual account's slots
+_SWEEP_BEYOND = 4
+_STOPPED = "stopped before its end"
+
+
+async def run(
+    order: Order,
+    *,
+    on_note: Callable[[str], None] | None = None,
+    on_stage: Callable[[Stage], None] | None = None,
+) -> Report:
+    """Put the order's loads on, one after another, and return what was measured.
+
+    The order's folder then holds report.json, requests.jsonl, report.html and images/. `on_note`
+    hears what a person should know, `on_stage` each stage as it ends. A run that ends early (the
+    cap, a bad key, a full disk) returns what it has, with `note` saying why; where nothing was
+    measured the error is raised. Raises ConfigError for a target that is not a practice server
+    when the order has no `max_cost`.
+    """
+    return await Run(order, on_note=on_note, on_stage=on_stage).perform()
+
+
+class Run:
+    """One benchmark; `perform` it once, `stop` it at any time."""
+
+    def __init__(
+        self,
+        order: Order,
+        *,
+        on_note: Callable[[str], None] | None = None,
+        on_stage: Callable[[Stage], None] | None = None,
+    ) -> None:
+        self._order = order
+        self._note = on_note or (lambda text: None)
+        self._on_stage = on_stage or (lambda stage: None)
+        self._clock = clock_of(asyncio.get_running_loop())
+        self._zero = self._clock()
+        self._listener = Listener(self._clock)
+        self._maker: Maker | None = None
+        self._drive: Drive | None = None
+        self._stages: list[Stage] = []
+        self._offset: Offset | None = None
+        self._begun = 0  #: images of the stages before this one
+        self._spent = Decimal(0)
+        self._unpriced = 0
+        self._is_stopped = False
+
+    def __repr__(self) -> str:
+        return f"<Run {len(self._stages)} stages, {self._drive!r}>"
+
+    @property
+    def error(self) -> FluxError | None:
+        """What ended the run early; None while nothing has."""
+        return None if self._maker is None else self._maker.error
+
+    def stop(self, grace: float = GRACE) -> None:
+        """Submit nothing more; paid images may land for so many seconds."""
+        self._is_stopped = True  # also before there is anything to stop
+        if self._maker is not None:
+            self._maker.end(Stopped(_STOPPED))
+            asyncio.get_running_loop().call_later(grace, self._cut)
+
+    def line(self) -> str:
+        """Return how far the stage is, in words."""
+        drive = self._drive
+        if drive is None:
+            return "writing the report" if self._stages else "starting"
+        saved = sum(trace.stored is not None for trace in drive.ended)
+        return f"stage {len(self._stages) + 1}, {drive.label}: {drive.given} begun, {saved} saved"
+
+    async def perform(self) -> Report:
+        """See `run`."""
+        order = self._order
+        prompts = await wishes(
+            order.prompts, models=order.models, parameters=order.parameters, seed=order.seed
+        )
+        await asyncio.to_thread(_check_unused, order.out)
+        began = datetime.now(UTC)
+        async with self._session() as flux:
+            simulated = order.simulated or await is_practice(flux.provider)
+            self._guard(flux.provider, simulated=simulated)
+            await asyncio.to_thread(_made, order.out)
+            self._announce(prompts, simulated=simulated)
+            described = environment(flux.provider, simulated=simulated, options=order.options())
+            meter = Meter(self._clock, in_flight=lambda: flux.in_flight)
+            await self._measure(flux, prompts, meter)
+        if not self._stages and self.error is not None:
+            raise self.error
+        report = self._report(began, described, meter, simulated=simulated)
+        await asyncio.to_thread(_written, report)
+        return report
+
+    # --- before --------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[FluxSession]:
+        order = self._order
+        async with FluxSession(
+            order.provider,
+            api_key=order.api_key,
+            base_url=order.base_url,
+            polling=order.polling,
+            budget=order.max_cost,
+            on_event=self._listener,
+        ) as flux:
+            yield flux
+
+    def _guard(self, provider: Provider, *, simulated: bool) -> None:
+        if not simulated and self._order.max_cost is None:
+            raise ConfigError(
+                f"a benchmark of {provider.origin[1]} spends money: say how much at most, such as "
+                "--max-cost 2.00, or measure the practice server with --simulate"
+            )
+
+    def _announce(self, prompts: Wishes, *, simulated: bool) -> None:
+        """Say what it will cost; a run that only the time ends is priced by its cap."""
+        cost, is_whole = self._cost(prompts)
+        if simulated:
+            self._note("a practice server is measured: it costs nothing and is not the real API")
+            return
+        cap = self._order.max_cost or Decimal(0)
+        if not is_whole:
+            self._note(f"the number of images is not known ahead; at most {dollars(cap)} is spent")
+            return
+        self._note(f"about {dollars(cost)} by the catalogue; at most {dollars(cap)} is spent")
+        if cost > cap:
+            self._note("that is more than the cap: the run will end early")
+
+    def _cost(self, prompts: Wishes) -> tuple[Decimal, bool]:
+        """Return the price of all stages by the catalogue, and whether that is all of them."""
+        estimator = Estimator()
+        is_whole = not self._order.sweep
+        for model in self._order.models:
+            for load in self._order.loads(model):
+                count = load.most_images
+                is_whole = is_whole and count is not None
+                kept = min(count or 0, MOST_KEPT)
+                for index in range(kept):
+                    estimator.add(prompts.of(model, index))
+        return estimator.estimate(1).cost, is_whole
+
+    # --- the stages -----------------------------------------------------------------------------
+
+    async def _measure(self, flux: FluxSession, prompts: Wishes, meter: Meter) -> None:
+        async with open_folder(
+            self._order.out / IMAGES_NAME,
+            provider=flux.provider,
+            template=Template.parse(DEFAULT),
+            max_bytes=flux.limits.max_image_bytes,
+            ledger=None,
+        ) as output:
+            maker = self._maker = Maker(
+                flux, output, self._listener, clock=self._clock, meter=meter
+            )
+            if self._is_stopped:
+                maker.end(Stopped(_STOPPED))
+            self._zero = self._clock()
+            meter.start(self._zero)
+            # a full collection goes over all that was imported and stops the loop for that long;
+            # submissions would be late, and answers be seen late
+            gc.collect()
+            gc.freeze()
+            try:
+                for load in self._loads():
+                    if maker.over.is_set():
+                        return
+                    flux.limits = evolve(flux.limits, in_flight=load.in_flight)
+                    await self._stage(load, maker, prompts, meter)
+            finally:
+                gc.unfreeze()
+                meter.stop()
+                self._drive = None
+
+    def _loads(self) -> Iterator[Load]:
+        for model in self._order.models:
+            yield from self._sweep(model) if self._order.sweep else self._order.loads(model)
+
+    def _sweep(self, model: str) -> Iterator[Load]:
+        """Double the load, roughly, until more of it buys next to nothing."""
+        before: Stage | None = None
+        most = self._order.slots * _SWEEP_BEYOND
+        for in_flight in SWEEP:
+            if in_flight > most:
+                return
+            yield self._order.step(model, in_flight)
+            stage = self._stages[-1]
+            if before is not None and worth(before, stage) < WORTH:
+                return
+            before = stage
+
+    async def _stage(self, load: Load, maker: Maker, prompts: Wishes, meter: Meter) -> None:
+        number, push_backs = len(self._stages), self._listener.push_backs
+
+        def wish(index: int) -> ImageRequest:
+            # each stage asks for the same list from its beginning, so that stages compare
+            request = prompts.of(load.model, index - self._begun)
+            return evolve(request, index=index, occurrence=index)
+
+        drive = self._drive = Drive(
+            load, maker, wish,
+            stage=number, first=self._begun, seed=self._order.seed + number, clock=self._clock,
+        )  # fmt: skip
+        meter.turn(number)
+        try:
+            await drive.run()
+        finally:  # also when it is cut short: what was paid is told
+            traces = [t for t in drive.ended if t.outcome != UNFINISHED or t.accepted is not None]
+            records = await self._recorded(traces)
+        self._begun += drive.given
+        if any(not record.warm_up for record in records):
+            measured = Measured(
+                load=load,
+                traces=traces,
+                records=records,
+                machine=meter.machine(sum(record.is_saved for record in records)),
+                push_backs=self._listener.push_backs - push_backs,
+                objective=self._order.objective,
+            )
+            stage = stage_of(measured)
+            self._stages.append(stage)
+            self._on_stage(stage)
+
+    async def _recorded(self, traces: list[Trace]) -> list[ImageRecord]:
+        """Write a stage's images down; its server's clock is judged by its own images."""
+        offset = clock_offset(traces) or self._offset
+        self._offset = offset
+        records = [record_of(trace, zero=self._zero, offset=offset) for trace in traces]
+        for record in records:
+            if record.cost is not None:
+                self._spent += Decimal(repr(record.cost))
+            elif record.job_id is not None:
+                self._unpriced += 1
+        await asyncio.to_thread(append_records, self._order.out, records)
+        return records
+
+    def _cut(self) -> None:
+        if self._drive is not None:
+            self._drive.cut()
+
+    # --- after ----------------------------------------------------------------------------------
+
+    def _report(
+        self, began: datetime, described: dict[str, object], meter: Meter, *, simulated: bool
+    ) -> Report:
+        knees, why = self._knees()
+        is_slow, said = verdict(self._stages)
+        offset = self._offset
+        wall = time() - self._clock()  # what our own wall clock shows at 0 on this one
+        return Report(
+            title=self._order.name,
+            began=began.isoformat(timespec="seconds"),
+            environment=described,
+            stages=tuple(self._stages),
+            knee=next(iter(knees.values()), None),
+            knees=knees,
+            knee_why=why,
+            slots=meter.samples,
+            verdict=said,
+            is_machine_slow=is_slow,
+            spent=self._spent,
+            unpriced=self._unpriced,
+            simulated=simulated,
+            note=self._why_early(),
+            clock_skew=None if offset is None else round(offset.seconds - wall, 4),
+            clock_uncertainty=None if offset is None else round(math.fabs(offset.uncertainty), 4),
+            folder=self._order.out,
+        )
+
+    def _knees(self) -> tuple[dict[str, str], str]:
+        knees: dict[str, str] = {}
+        reasons: list[str] = []
+        for model in self._order.models:
+            label, why = knee([stage for stage in self._stages if stage.model == model])
+            if label is not None:
+                knees[model] = label
+            reasons.append(f"{model}: {why}" if len(self._order.models) > 1 else why)
+        return knees, " ".join(reasons)
+
+    def _why_early(self) -> str:
+        if self.error is None:
+            return ""
+        if isinstance(self.error, BudgetExceeded):
+            return f"ended early: {self.error}"
+        return f"ended early: {type(self.error).__name__}: {self.error}"
+
+
+async def is_practice(provider: Provider) -> bool:
+    """Whether the provider is a practice server of ours; asked of this machine only, without the
+    key."""
+    if not provider.is_loopback:
+        return False
+    import aiohttp
+
+    parts = urlsplit(provider.base_url)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_ASKING)) as client,
+            client.get(f"{parts.scheme}://{parts.netloc}/simulator/ledger") as answer,
+        ):
+            told = await answer.json() if answer.status == 200 else None
+    except (aiohttp.ClientError, TimeoutError, ValueError):
+        return False
+    return isinstance(told, dict) and "charges" in told and "spent_usd" in told
+
+
+def _written(report: Report) -> None:
+    """Write the numbers, then the page: a page that cannot be drawn loses nothing."""
+    from ._page import write_page
+
+    assert report.folder is not None  # noqa: S101 — the order's; for the type checker
+    write_report(report.folder, report)
+    try:
+        write_page(report)
+    except OSError as error:
+        raise disk_error(report.folder, error) from error
+
+
+def _check_unused(folder: Path) -> None:
+    """Refuse a folder that holds a report, or anything else: it stays as it is."""
+    if (folder / REPORT_NAME).exists():
+        raise ConfigError(f"{folder} holds a report already: choose another folder with -o")
+    if folder.is_dir() and any(islice(folder.iterdir(), 1)):
+        raise ConfigError(f"{folder} is not empty: choose another folder with -o")
+
+
+def _made(folder: Path) -> None:
+    """Make the folder. A place where none can be is a slip of the caller's, not a broken disk."""
+    try:
+        make_folder(folder)
+    except OSError as error:
+        raise ConfigError(str(disk_error(folder, error))) from error

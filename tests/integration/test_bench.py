@@ -1,0 +1,273 @@
+"""A benchmark over real sockets: what it measures, what it may spend, and what it leaves behind.
+
+One practice server, in this process, so that its own books can be read: jobs of a tenth of a
+second, small images. Nothing here asserts how fast anything is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from practice import names, until
+
+from fluxasync import ConfigError, FluxError, Polling, bench
+from fluxasync._audit import in_doubt
+from fluxasync.bench._run import Run
+from fluxasync.simulator import Scenario, Simulator
+
+SMALL = {"width": 256, "height": 256}
+QUICK = {"latency": (0.1, 0.1), "image_bytes": 2048}
+
+
+def order(sim: Simulator, out: Path, **wanted: Any) -> bench.Order:
+    usual = {
+        "in_flight": (2,),
+        "images": 4,
+        "warm_up": 2,
+        "parameters": SMALL,
+        "polling": Polling(interval=0.02),
+    }
+    return bench.Order(out=out, base_url=sim.url, **usual | wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_every_image_is_recorded_and_only_the_measured_ones_count(tmp_path: Path) -> None:
+    """Two stages of two and four: twelve lines, eight measured, each paid once, all kept."""
+    async with Simulator(Scenario(**QUICK)) as sim:
+        report = await bench.run(order(sim, tmp_path / "out", in_flight=(1, 2)))
+    records = list(report.records())
+    assert Counter(record.warm_up for record in records) == {False: 8, True: 4}
+    assert [stage.images for stage in report.stages] == [4, 4]
+    assert [stage.attempts for stage in report.stages] == [4, 4]
+    assert len({charge.job_id for charge in sim.charges}) == len(sim.charges) == 12
+    assert {record.job_id for record in records} == {charge.job_id for charge in sim.charges}
+    assert {record.index for record in records} == set(range(12))
+    assert report.simulated
+    assert float(report.spent) == pytest.approx(12 * 0.025)
+    images = {name for name in names(tmp_path / "out" / "images") if name.endswith(".jpg")}
+    assert len(images) == 12
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_the_split_holds_what_the_server_did(tmp_path: Path) -> None:
+    """Every job ran for a tenth of a second, and the parts fill the time until detection."""
+    async with Simulator(Scenario(**QUICK, clock_skew=3600.0)) as sim:
+        report = await bench.run(order(sim, tmp_path / "out"))
+    (stage,) = report.stages
+    assert stage.parts["generate"]["p50"] == pytest.approx(0.1, abs=1e-4)
+    assert report.clock_skew == pytest.approx(3600, abs=0.5)
+    assert stage.estimated == 0
+    for record in report.records():
+        instants = [record.intended_at, record.began_at, record.accepted_at, record.generated_at,
+                    record.detected_at, record.downloaded_at, record.stored_at]  # fmt: skip
+        known = [instant for instant in instants if instant is not None]
+        assert known == sorted(known)
+        assert len(known) == 7
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_a_server_that_tells_no_end_has_it_estimated(tmp_path: Path) -> None:
+    """FLUX.2 at BFL tells its begin only: the end lies between two polls, and is called a guess."""
+    scenario = Scenario(latency=(0.3, 0.3), image_bytes=2048, tells_progress=False)
+    async with Simulator(scenario) as sim:
+        wanted = order(sim, tmp_path / "out", polling=Polling(interval=0.05))
+        report = await bench.run(wanted)
+    (stage,) = report.stages
+    assert stage.estimated == stage.images == 4
+    assert 0.2 < (stage.parts["generate"]["p50"] or 0) < 0.45
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_a_report_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    """What `load` returns equals what `run` returned, field by field."""
+    async with Simulator(Scenario(**QUICK)) as sim:
+        wanted = order(sim, tmp_path / "out", in_flight=(), rate=(20.0,), objective=5.0)
+        report = await bench.run(wanted)
+    assert bench.load(tmp_path / "out") == report
+    assert bench.load(tmp_path / "out" / "report.json").stages == report.stages
+    (stage,) = report.stages
+    assert stage.schedule_lag is not None
+    assert stage.goodput == stage.images_per_minute
+    assert (tmp_path / "out" / "report.html").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("{", id="cut"),
+        pytest.param("[]", id="another shape"),
+        pytest.param('{"schema": 99}', id="another version"),
+        pytest.param('{"schema": 1, "stages": [{}]}', id="damaged"),
+    ],
+)
+def test_a_report_that_is_none_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    """No traceback for a file that somebody cut or mixed up."""
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(ConfigError, match="report"):
+        bench.load(tmp_path)
+    with pytest.raises(ConfigError, match="no such report"):
+        bench.load(tmp_path / "nowhere")
+
+
+@pytest.mark.asyncio
+async def test_a_target_that_is_no_practice_server_needs_a_cap(tmp_path: Path) -> None:
+    """Without max_cost nothing is sent to what may be the real thing, and no folder is left."""
+    asked = []
+
+    async def foreign(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(foreign, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        wanted = bench.Order(out=tmp_path / "out", base_url=f"http://127.0.0.1:{port}")
+        with pytest.raises(ConfigError, match="--max-cost"):
+            await bench.run(wanted)
+    assert [line.split()[:2] for line in asked] == [[b"GET", b"/simulator/ledger"]]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_the_cap_ends_the_run_and_the_report_says_so(tmp_path: Path) -> None:
+    """Five images at $0.025 fit into $0.13: no sixth is paid, and what was measured is kept."""
+    async with Simulator(Scenario(**QUICK)) as sim:
+        wanted = order(sim, tmp_path / "out", images=20, max_cost="0.13")
+        report = await bench.run(wanted)
+    assert len(sim.charges) == 5
+    assert "cap" in report.note
+    assert report.stages[0].images == 3
+    assert float(report.spent) == pytest.approx(0.125)
+
+
+@pytest.mark.asyncio
+async def test_a_bad_key_is_an_error_and_no_report(tmp_path: Path) -> None:
+    """Where nothing was measured there is nothing to read."""
+    async with Simulator(Scenario(**QUICK, key="right")) as sim:
+        with pytest.raises(FluxError, match="key"):
+            await bench.run(order(sim, tmp_path / "out", api_key="wrong-key"))
+    assert not (tmp_path / "out" / "report.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_failures_are_findings_with_their_cause(tmp_path: Path) -> None:
+    """Moderated and failed images are counted by cause, and are in no latency."""
+    scenario = Scenario(**QUICK, faults={"moderated-request": 0.4, "error": 0.3}, seed=2)
+    async with Simulator(scenario) as sim:
+        report = await bench.run(order(sim, tmp_path / "out", in_flight=(4,), images=24))
+    (stage,) = report.stages
+    assert sum(stage.outcomes.values()) == stage.attempts == 24
+    assert stage.outcomes["moderated"] > 0
+    assert stage.outcomes["failed"] > 0
+    assert stage.images == stage.outcomes["saved"] == stage.latency.count
+    assert stage.moderated_share == stage.outcomes["moderated"] / 24
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_a_lost_answer_is_in_doubt_and_is_not_sent_again(tmp_path: Path) -> None:
+    """Money first, also while measuring: as many POSTs as images."""
+    scenario = Scenario(**QUICK, faults={"lost-reply": 0.2}, seed=1)
+    async with Simulator(scenario) as sim:
+        report = await bench.run(order(sim, tmp_path / "out", in_flight=(4,), images=20))
+        assert sim.world.posts == 22
+    total = Counter(record.outcome for record in report.records())
+    assert total["in_doubt"] > 0
+    assert len(await in_doubt(tmp_path / "out" / "images")) == total["in_doubt"]
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_a_stop_lets_paid_images_land_and_writes_the_report(tmp_path: Path) -> None:
+    """Stopped in the middle: nothing new is paid, every paid image is kept and told."""
+    async with Simulator(Scenario(**QUICK)) as sim:
+        run = Run(order(sim, tmp_path / "out", images=500))
+        running = asyncio.create_task(run.perform())
+        await until(lambda: len(sim.charges) >= 8)
+        run.stop()
+        report = await running
+    paid = {charge.job_id for charge in sim.charges}
+    assert {record.job_id for record in report.records() if record.is_saved} == paid
+    assert "stopped" in report.note
+
+
+@pytest.mark.asyncio
+async def test_a_stop_before_the_first_image_spends_nothing(tmp_path: Path) -> None:
+    """Ctrl-C while prompts are still being read is not lost."""
+    async with Simulator(Scenario(**QUICK)) as sim:
+        run = Run(order(sim, tmp_path / "out"))
+        run.stop()
+        with pytest.raises(FluxError, match="stopped"):
+            await run.perform()
+    assert not sim.charges
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_the_same_seed_asks_for_the_same_images(tmp_path: Path) -> None:
+    """Two runs measure the same work: prompts and seeds are equal, in another run's another."""
+    async with Simulator(Scenario(**QUICK)) as sim:
+        for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+            await bench.run(order(sim, tmp_path / name, in_flight=(1,), seed=seed))
+    asked = [(charge.prompt, charge.seed) for charge in sim.charges]
+    assert asked[:6] == asked[6:12] != asked[12:]
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_prompts_of_the_users_own_are_gone_through_again(tmp_path: Path) -> None:
+    """Two prompts for six images: each three times, every one a job of its own."""
+    async with Simulator(Scenario(**QUICK)) as sim:
+        await bench.run(order(sim, tmp_path / "out", prompts=["a red fox", "a lamp"]))
+    assert Counter(charge.prompt for charge in sim.charges) == {"a red fox": 3, "a lamp": 3}
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_several_models_are_measured_one_after_another(tmp_path: Path) -> None:
+    """A stage for each, and a knee for each that has one."""
+    async with Simulator(Scenario(**QUICK)) as sim:
+        models = ("flux-dev", "flux-pro-1.1")
+        report = await bench.run(order(sim, tmp_path / "out", models=models))
+    assert [stage.model for stage in report.stages] == list(models)
+    assert report.knee_why.count("nothing to find a knee in") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_a_sweep_ends_when_more_load_buys_nothing(tmp_path: Path) -> None:
+    """An account of two jobs: the sweep does not go on to what it will never reach."""
+    scenario = Scenario(latency=(0.1, 0.1), image_bytes=2048, active_limit=2, retry_after=0.05)
+    async with Simulator(scenario) as sim:
+        wanted = order(sim, tmp_path / "out", in_flight=(), sweep=True, images=8, slots=4)
+        report = await bench.run(wanted)
+    tried = [stage.in_flight for stage in report.stages]
+    assert tried[:2] == [1, 2]
+    assert len(tried) < 7
+    assert report.knee == report.stages[-2].label
+    assert report.stages[-1].push_backs > 0
+
+
+@pytest.mark.asyncio
+async def test_a_folder_in_use_is_left_as_it_is(tmp_path: Path) -> None:
+    """A report is not written over, and nothing is paid before that is known."""
+    (tmp_path / "report.json").write_text("{}")
+    async with Simulator(Scenario(**QUICK)) as sim:
+        with pytest.raises(ConfigError, match="holds a report already"):
+            await bench.run(order(sim, tmp_path))
+        with pytest.raises(ConfigError, match="not empty"):
+            await bench.run(order(sim, tmp_path.parent))
+    assert not sim.charges
+    assert json.loads((tmp_path / "report.json").read_text()) == {}

@@ -1,0 +1,238 @@
+"""report.html: whole, inert, and true to the report's numbers."""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import re
+from base64 import b64encode
+from html.parser import HTMLParser
+
+import benches
+import evil
+import pytest
+from attrs import evolve
+
+from fluxasync import ConfigError
+from fluxasync.bench._page import page, write_page
+from fluxasync.bench._tables import amount, seconds
+
+pytest.importorskip("matplotlib", reason="the extra bench is not installed")
+
+#: what the page is made of
+TAGS = {
+    "html", "head", "meta", "title", "style", "body", "main", "header", "section", "h1", "h2",
+    "h3", "p", "b", "small", "span", "div", "dl", "dt", "dd", "figure", "figcaption", "table",
+    "thead", "tbody", "tr", "th", "td", "details", "summary",
+    "svg", "desc", "defs", "g", "path", "text", "tspan", "use", "clippath", "rect",
+}  # fmt: skip
+
+
+class Tree(HTMLParser):
+    """Tags, attributes and ids of a page, as a browser would take them."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.ids, self.links = set(), set(), [], set()
+        self.words = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        for name, value in attrs:
+            self.attributes.add(name)
+            if name == "id":
+                self.ids.append(value)
+            if name in ("href", "src", "xlink:href", "action"):
+                self.links.add(value)
+
+    def handle_data(self, text):
+        self.words.append(text)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A report with all there is, and its page."""
+    report = benches.report(folder=tmp_path_factory.mktemp("report"))
+    return report, write_page(report).read_text(encoding="utf-8")
+
+
+def evil_report(text, **changed):
+    """A report with that text wherever a text can be."""
+    made = benches.report(loads=(1, 4), images=12, title=text, verdict=text, **changed)
+    stages = tuple(
+        evolve(stage, label=f"{text}{number}", model=text, outcomes={"saved": 11, text: 1})
+        for number, stage in enumerate(made.stages)
+    )
+    images = [evolve(one, job_id=text, model=text) for one in benches.records(24)]
+    return evolve(
+        made, stages=stages, began=text, knee=stages[0].label, knee_why=text, note=text,
+        environment={text: text, "origin": text, "options": {text: [text, {text: text}]}},
+    ), images  # fmt: skip
+
+
+def test_the_page_asks_for_nothing_and_runs_nothing(drawn):
+    """No script, no link, no style attribute, no address of another server."""
+    tree = Tree(drawn[1])
+    assert tree.tags <= TAGS
+    assert all(link.startswith("#") for link in tree.links)
+    assert not {name for name in tree.attributes if name.startswith("on") or name == "style"}
+    assert "http" not in drawn[1].replace("http-equiv", "").replace("https://api.example.com", "")
+
+
+def test_its_policy_allows_its_own_style_sheet_only(drawn):
+    """The fingerprint in the policy is the style sheet's."""
+    style = re.search(r"<style>(.*?)</style>", drawn[1], re.DOTALL)
+    assert style is not None
+    digest = b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'sha256-{digest}'; " in drawn[1]
+
+
+def test_ids_are_unique_and_every_reference_has_its_target(drawn):
+    """Twelve drawings in one page share no id, and none points into another."""
+    ids = Tree(drawn[1]).ids
+    assert len(set(ids)) == len(ids) > 40
+    pointed = re.findall(r'(?:href="#|url\(#|labelledby=")([^")]+)', drawn[1])
+    assert {name for names in pointed for name in names.split()} <= set(ids)
+
+
+def test_every_picture_is_there_twice_and_says_what_it_shows(drawn):
+    """A wide and a narrow drawing each, with a title and the numbers in words."""
+    for name in ("latency", "throughput", "split", "slots", "spread", "images"):
+        for kind in ("wide", "narrow"):
+            assert f'id="{name}-{kind}-title"' in drawn[1]
+    p50 = drawn[0].stages[0].latency["p50"]
+    assert f"1 in flight: median {p50:.3g} s" in drawn[1]
+
+
+def test_no_colour_is_left_that_the_night_cannot_change(drawn):
+    """Every fill and stroke is a class of the palette, or none."""
+    painted = set(re.findall(r'(?:fill|stroke)="([^"]*)"', drawn[1]))
+    assert painted <= {"none"}
+
+
+def test_the_numbers_are_on_the_page(drawn):
+    """Verdict, knee, each stage's pace and latency, the environment."""
+    report, words = drawn[0], "\n".join(Tree(drawn[1]).words)
+    for stage in report.stages:
+        assert amount(stage.images_per_minute) in words
+        assert amount(stage.latency["p95"]) in words
+    for text in (report.verdict, report.knee_why, "uvloop", "12 in flight ◂ knee"):
+        assert text in words
+
+
+def test_the_same_report_gives_the_same_page():
+    """Nothing of the hour or of chance is in it."""
+    report = benches.report(loads=(4,), images=12, slots=())
+    assert page(report) == page(report)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", evil.CORPUS)
+def test_whatever_a_text_holds_it_stays_text(text):
+    """No title, label, model, cause, job id or setting adds a tag or an attribute."""
+    made = page(*evil_report(text))
+    made.encode("utf-8")
+    tree = Tree(made)
+    assert tree.tags <= TAGS
+    assert all(link.startswith("#") for link in tree.links)
+    assert not {name for name in tree.attributes if name.startswith("on") or name == "style"}
+    assert not re.search("[\x00-\x08\x0b\x1b\x7f-\x9f\u202e\u2066\ufffe\uffff]", made)
+
+
+def test_without_matplotlib_the_page_says_how_to_have_pictures(tmp_path, monkeypatch):
+    """A run that was paid for is not lost to a missing extra: all numbers are there."""
+    imported = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return imported(name, *args, **kwargs)
+
+    report = benches.report(loads=(1, 4), folder=tmp_path)
+    monkeypatch.setattr(builtins, "__import__", without)
+    text = write_page(report).read_text(encoding="utf-8")
+    assert "pip install &#x27;fluxasync[bench]&#x27;" in text
+    assert amount(report.stages[1].images_per_minute) in text
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param({"stages": (), "slots": ()}, id="nothing measured"),
+        pytest.param({"slots": ()}, id="no samples"),
+        pytest.param({"loads": (4,), "images": 1}, id="one image"),
+    ],
+)
+def test_a_report_of_next_to_nothing_is_a_page_too(changed):
+    """A run that ended early shows what it has."""
+    assert "</html>" in page(benches.report(**({"loads": (1, 4)} | changed)))
+
+
+@pytest.mark.parametrize(
+    ("rates", "axis"),
+    [
+        pytest.param([(None, None), (None, None)], "images in flight", id="closed loops"),
+        pytest.param([(0.5, None), (2, None)], "submissions a second wanted", id="open loops"),
+        pytest.param([(0.5, 2), (None, None)], "load", id="a ramp and a closed loop"),
+    ],
+)
+def test_load_is_drawn_as_what_it_is(rates, axis):
+    """An open loop has slots too, but its load is its rate."""
+    report = benches.report(loads=(4, 12), images=12, slots=())
+    stages = tuple(
+        evolve(stage, rate=rate, rate_to=end)
+        for stage, (rate, end) in zip(report.stages, rates, strict=True)
+    )
+    assert f">{axis}</text>" in page(evolve(report, stages=stages))
+
+
+def test_a_stage_that_saved_nothing_has_dashes():
+    """Unknown is not zero."""
+    (stage,) = benches.report(loads=(4,)).stages
+    empty = evolve(
+        stage, images=0, images_per_minute=0.0, images_per_minute_interval=None,
+        median_latency_interval=None, latency=benches.distribution([]), cost_per_image=None,
+        cost_per_1000=None, parts={}, polls_per_image=None, slot_utilisation=None,
+        outcomes={"timeout": 60},
+    )  # fmt: skip
+    text = page(evolve(benches.report(loads=(4,)), stages=(empty,)))
+    assert "timeout" in text
+    assert "<td>–</td>" in text
+    assert "nan" not in text.lower().replace("finance", "")
+
+
+def test_a_report_in_no_folder_cannot_be_written():
+    """One line, with the next step."""
+    with pytest.raises(ConfigError, match="load it with"):
+        write_page(benches.report(loads=(1,)))
+
+
+def test_a_page_that_cannot_be_written_leaves_nothing_behind(tmp_path):
+    """Where a folder has its name, the folder stays and no temporary file does."""
+    report = benches.report(loads=(1,), images=4, folder=tmp_path)
+    (tmp_path / "report.html" / "x").mkdir(parents=True)
+    with pytest.raises(OSError, match="report"):
+        write_page(report)
+    assert {"report.html", "requests.jsonl"} == {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, "–"), (float("nan"), "–"), (0, "0"), (0.00123456, "0.00123"), (1.5, "1.50"),
+        (26.04, "26.0"), (161.3, "161"), (123456.7, "123,457"), (-0.5, "-0.500"),
+        (1e-9, "0.000000"),
+    ],
+)  # fmt: skip
+def test_numbers_have_three_digits_that_matter(value, expected):
+    """Never 1e+05, never ten decimals."""
+    assert expected == amount(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0.0021, "2.10 ms"), (0.1, "0.100 s"), (4, "4.00 s"), (None, "–")]
+)
+def test_short_times_are_milliseconds(value, expected):
+    """0.0021 s is hard to read."""
+    assert expected == seconds(value)
