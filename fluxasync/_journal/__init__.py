@@ -15,6 +15,7 @@ import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
@@ -87,6 +88,8 @@ logger = logging.getLogger("fluxasync")
 
 #: bytes set aside, so that a full disk still takes the ids of what was paid
 RESERVE = 8 * 2**20
+#: seconds after which strays are looked for
+_CALM = 10.0
 
 #: requests whose keys are remembered between their steps: many more than are ever in flight
 _KEYS = 4_096
@@ -133,7 +136,8 @@ class Journal:
         self._keys: dict[int, tuple[ImageRequest, bytes]] = {}
         self._lookups: list[Looking] = []
         self._unswept: set[Path] = set()
-        self._sweeping: asyncio.Task[None] | None = None  #: held, or it might vanish
+        self._sweeping: asyncio.Task[None] | None = None
+        self._leaving = asyncio.Event()
         self._connection: sqlite3.Connection | None = None
 
     def __repr__(self) -> str:
@@ -157,15 +161,27 @@ class Journal:
             rest=self._write_status,
         )
         if self._unswept:
-            story = self._threads.run(sweep, self._unswept, before=time.time())
-            self._sweeping = asyncio.create_task(story)
+            self._sweeping = asyncio.create_task(self._sweep(before=time.time()))
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        self._leaving.set()
         try:
-            await whole(self._threads.run(self._close))  # after the sweep: there is one thread
+            await whole(self._closed())
         finally:
             await self._threads.__aexit__()
+
+    async def _closed(self) -> None:
+        if self._sweeping is not None:
+            await self._sweeping
+        await self._threads.run(self._close)
+
+    async def _sweep(self, *, before: float) -> None:
+        """Remove strays when the start is over, which has more urgent things to do."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CALM):
+                await self._leaving.wait()
+        await self._threads.run(sweep, self._unswept, before=before)
 
     # --- the ledger -----------------------------------------------------------------------------
 

@@ -16,11 +16,12 @@ from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .._errors import ConfigError
 from .._models import ImageRequest
 from ._formats import Format
 from ._marks import Marks
 from ._plan import BadRow, Numbering, Plan, Tally
-from ._reading import Entry, Reading, Wish, entry, settled
+from ._reading import Entry, Reading, settled
 from ._sample import Draw, Sample
 from ._survey import Lookup, Survey
 from ._unpacked import Witness
@@ -183,25 +184,29 @@ class FileSource:
             for rows in lists:
                 for mark in to_do.rows(len(rows)):
                     where = self._format.where(mark.row + 1)
-                    yield from mark.images(where, entry(where, self._wish, rows[mark.row - begun]))
+                    entry = self._entry(mark.row + 1, rows[mark.row - begun])
+                    yield from mark.images(where, entry)
                 if to_do.images == self._limit:
                     return
                 begun += len(rows)
                 yield None
 
     def _entries(self) -> Generator[Entry, None, None]:
-        number, where, chosen = 0, self._format.where, self._chosen
+        number, chosen = 0, self._chosen
         with closing(self._format.lists(self._witness)) as lists:
             for rows in lists:
                 for row in rows:
                     number += 1
                     if chosen is None or number - 1 in chosen:
-                        yield entry(where(number), self._wish, row)
+                        yield self._entry(number, row)
                     else:
                         yield None
 
-    def _wish(self, row: Any) -> Wish | None:
-        return settled(self._format.read(row), base=self._reading.base)
+    def _entry(self, number: int, row: Any) -> Entry:
+        try:
+            return settled(self._format.read(row), base=self._reading.base)
+        except ConfigError as error:
+            return BadRow(where=self._format.where(number), error=error)
 
     def _drawn(self, draw: Draw, lists: Iterator[list[Any]]) -> bool:
         """Show the draw the next rows; return whether there were any."""

@@ -193,6 +193,11 @@ class Numbering:
     def numbers(self, wish: ImageRequest | Variants) -> Numbers:
         """Return the content key and occurrence of each of the row's images."""
         count = self._occurrences.count
+        if self._limit is None and isinstance(wish, ImageRequest) and wish.n == 1:
+            # nearly every row there is: the general way takes twice as long
+            self._index += 1
+            key = wish.content_key
+            return ((key, count(key)),)
         if isinstance(wish, ImageRequest):
             keys = _content_keys(wish)
         else:

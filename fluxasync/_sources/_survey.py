@@ -53,7 +53,8 @@ class Survey:
         if entry is not None and not isinstance(entry, BadRow):
             numbers = self._numbering.numbers(entry)
             for content_key, occurrence in numbers:
-                self._keys.append(occurrence_key(content_key, occurrence))
+                key = occurrence_key(content_key, occurrence) if occurrence else content_key
+                self._keys.append(key)
         self._rows.append((entry, numbers))
         self.is_due = len(self._rows) >= BLOCK or len(self._keys) >= BLOCK
 
