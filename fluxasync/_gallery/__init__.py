@@ -15,10 +15,12 @@ from pathlib import Path
 from attrs import frozen
 
 from .._disk import Threads, disk_error
+from .._errors import ConfigError
 from .._journal._schema import HOME
 from ._cards import Card, Cards, read
 from ._page import page
-from ._thumbs import Thumbs, require_pillow
+from ._thumbs import Thumbs
+from ._thumbs import require_pillow as require_pillow
 
 #: the page's name in the folder
 FILE = "gallery.html"
@@ -53,9 +55,14 @@ async def write(
             await thumbs.sweep(made.values())
         path = await threads.run(_store, folder, found, made)
     saved = sum(card.file is not None for card in found.cards)
-    return Written(
-        path=path, cards=len(found.cards), saved=saved, without_thumb=saved - len(made)
-    )
+    return Written(path=path, cards=len(found.cards), saved=saved, without_thumb=saved - len(made))
+
+
+def check(folder: Path) -> None:
+    """Raise ConfigError for a folder that is not there, and for a missing extra."""
+    require_pillow()
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder: give the folder of a run")
 
 
 async def _all_made(

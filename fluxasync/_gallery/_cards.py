@@ -25,7 +25,7 @@ from .._errors import ConfigError
 from .._images import EXTENSIONS
 from .._journal import has_journal, read_only
 from .._manifest import FAILURES, METADATA, failure_row, metadata_row, parameters_of
-from .._models import Failed, InDoubt, Job, Saved
+from .._models import Failed, ImageRequest, InDoubt, Job, Saved
 
 Status = Literal["saved", "moderated", "failed", "in doubt", "running"]
 
@@ -107,14 +107,18 @@ def _of_entry(key: str, known: Saved | Failed | InDoubt | Job | None, folder: Pa
         case Saved():
             return _of_line(metadata_row(known, folder) | {"key": key})
         case Failed() | InDoubt():
-            request = known.request
-            more = {"parameters": parameters_of(request), "seed": request and request.seed}
-            return _of_line(failure_row(known) | more | {"key": key})
+            return _of_line(failure_row(known) | _wished(known.request) | {"key": key})
         case Job(request=request) if request is not None:
-            line = {"prompt": request.prompt, "model": request.model, "seed": request.seed}
-            more = {"parameters": parameters_of(request), "job_id": known.job_id, "key": key}
-            return _of_line(line | more | {"index": request.index}, status="running")
+            line: dict[str, Any] = {"prompt": request.prompt, "model": request.model}
+            line |= {"index": request.index, "job_id": known.job_id, "key": key}
+            return _of_line(line | _wished(request), status="running")
     return None  # to be submitted once more: nothing to look at
+
+
+def _wished(request: ImageRequest | None) -> dict[str, Any]:
+    """Return what the list of failures does not tell of a request."""
+    seed = None if request is None else request.seed
+    return {"parameters": parameters_of(request), "seed": seed}
 
 
 def _of_line(line: Mapping[str, Any], *, status: Status | None = None) -> Card | None:
@@ -234,5 +238,3 @@ class _Tail:
             return
         except OSError as exc:
             raise disk_error(self.path, exc) from exc
-
-

@@ -117,7 +117,7 @@ class _Painter:
     async def paint(self, source: Path, target: Path) -> str:
         try:
             async with asyncio.timeout(_PATIENCE):
-                return await self._asked([str(source.absolute()), str(target.absolute())])
+                return await self._asked([str(source), str(target)])
         except TimeoutError:
             problem = f"not decoded within {_PATIENCE:g} s"
         except (OSError, ValueError):

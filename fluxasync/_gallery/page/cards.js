@@ -70,6 +70,12 @@ function valuesOf(axis, cards) {
   return areNumbers ? values.sort((a, b) => Number(a) - Number(b)) : values;
 }
 
+// A value as people read it: prompts and models speak for themselves, numbers do not.
+function labelOf(axis, value) {
+  if (value === "") return "no " + axis.name;
+  return ["prompt", "model"].includes(axis.name) ? value : axis.name + " " + value;
+}
+
 // The pair of axes that fills the largest table best; prompts go to the rows where they can.
 function bestAxes(axes, cards) {
   let best = { rows: axes[0], columns: null, score: 0 };

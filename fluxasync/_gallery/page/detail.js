@@ -16,7 +16,9 @@ const PAID = { yes: "paid", no: "not paid", unknown: "may have been charged" };
 
 function factsOf(card) {
   const facts = [["Model", card.model], ["Seed", card.seed]];
-  for (const [name, value] of Object.entries(card.parameters || {})) facts.push([name, shown(value)]);
+  for (const [name, value] of Object.entries(card.parameters || {})) {
+    if (card[name] !== value) facts.push([name, shown(value)]);
+  }
   if (card.width) facts.push(["Size", card.width + " × " + card.height]);
   if (card.bytes) facts.push(["File", card.file_name + ", " + bytes(card.bytes)]);
   if (card.cost !== undefined) facts.push(["Cost", dollars(card.cost)]);
@@ -31,16 +33,11 @@ function factsOf(card) {
   return facts.filter(([, value]) => value !== undefined && value !== "");
 }
 
-const STEPS = {
-  queue: "Waited", submit: "Submitted", watch: "Watched", generate: "Generated",
-  download: "Downloaded",
-};
-
 function timingsOf(card) {
   return Object.entries(card.timings || {})
     .filter(([, value]) => typeof value === "number")
     .map(([name, value]) =>
-      name === "polls" ? ["Asked", value + "×"] : [STEPS[name] || name, seconds(value)]);
+      [name[0].toUpperCase() + name.slice(1), name === "polls" ? value : seconds(value)]);
 }
 
 function fill(list, pairs) {

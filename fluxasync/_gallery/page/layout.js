@@ -5,8 +5,8 @@ const CAPTION = 30;
 const HEADING = 34;
 
 function shapeOf(card) {
-  if (card.width && card.height) return Math.min(Math.max(card.width / card.height, 0.4), 3);
-  return 1;
+  const { width, height } = card.width ? card : card.parameters || {};
+  return width > 0 && height > 0 ? Math.min(Math.max(width / height, 0.4), 3) : 1;
 }
 
 // Rows as wide as the page, all of about one height, pictures whole and never cropped.
@@ -49,9 +49,9 @@ function compared(table, columns, width, gap) {
   const tall = cell / middle + CAPTION;
   const rows = table.map(([value, cells], number) => {
     const tiles = [...cells].map(([name, cards]) => ({
-      card: cards[0],
+      card: cards.find((card) => card.status === "saved") || cards[0],
       cards,
-      caption: names ? name || "not given" : "",
+      caption: names ? labelOf(columns, name) : "",
       width: cell,
       x: (names ? names.indexOf(name) : Number(name)) * (cell + gap),
     }));

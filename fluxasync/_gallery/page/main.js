@@ -66,7 +66,9 @@ class Page {
     this.found = within.filter((card) => !this.status || card.status === this.status);
     this.say(all);
     this.axes = axesOf(this.found);
-    byId("as-comparison").disabled = this.view === "pictures" && !this.axes.length;
+    // where every image differs from all others in everything there is nothing to set side by side
+    const isTable = axesOf(all).some((axis) => axis.values.length < all.length);
+    byId("views").hidden = !isTable && this.view === "pictures";
     this.offerAxes();
     this.arrange();
   }
@@ -201,8 +203,7 @@ class Page {
     for (const row of wanted) {
       if (this.headings.has(row)) continue;
       const made = element("div", "row");
-      const name = this.rows && this.rows.name !== "prompt" ? this.rows.name + " " : "";
-      const text = element("h2", "", this.rows ? name + (row.heading || "not given") : "All");
+      const text = element("h2", "", this.rows ? labelOf(this.rows, row.heading) : "All");
       text.dir = "auto";
       text.title = row.heading;
       put(text, { maxWidth: this.width });
