@@ -57,7 +57,9 @@ def page(title: str, run: Mapping[str, Any], *, served: bool) -> Page:
         "script": script,
         "run": _json(run),
     }
-    return Page(text=_filled(_part("gallery.html"), parts).encode(), policy=policy)
+    text = _filled(_part("gallery.html"), parts)
+    # a folder's name need not be text
+    return Page(text=text.encode(errors="replace"), policy=policy)
 
 
 def _filled(template: str, parts: Mapping[str, str]) -> str:
