@@ -13,13 +13,29 @@ function shown(value) {
   return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
-function searchable(card) {
-  const values = [
-    card.prompt, card.prompt_used, card.model, card.file, card.cause, card.message, card.where,
-    ...Object.entries(card.parameters || {}).flat(), ...Object.entries(card.extras || {}).flat(),
+// Named values, which `seed:7` asks for exactly.
+function namedOf(card) {
+  const named = { model: card.model, seed: card.seed, ...card.extras, ...card.parameters };
+  return new Map(
+    Object.entries(named).map(([name, value]) => [name.toLowerCase(), shown(value).toLowerCase()]),
+  );
+}
+
+function searchable(card, named) {
+  const texts = [
+    card.prompt, card.prompt_used, card.file_name, card.cause, card.message, card.where,
+    ...named.keys(), ...named.values(),
   ];
-  if (card.seed !== undefined) values.push(card.seed, "seed " + card.seed);
-  return values.map(shown).join("\n").toLowerCase();
+  return texts.map(shown).join("\n").toLowerCase();
+}
+
+function hasWord(card, word) {
+  card.named = card.named || namedOf(card);
+  const colon = word.indexOf(":");
+  const value = colon > 0 && card.named.get(word.slice(0, colon));
+  if (value && colon < word.length - 1) return value === word.slice(colon + 1);
+  card.text = card.text || searchable(card, card.named);
+  return card.text.includes(word);
 }
 
 function finder(text, model, status) {
@@ -27,9 +43,7 @@ function finder(text, model, status) {
   return (card) => {
     if (model && card.model !== model) return false;
     if (status && card.status !== status) return false;
-    if (!words.length) return true;
-    card.text = card.text || searchable(card);
-    return words.every((word) => card.text.includes(word));
+    return words.every((word) => hasWord(card, word));
   };
 }
 
