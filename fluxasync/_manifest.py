@@ -49,7 +49,7 @@ def metadata_row(saved: Saved, folder: Path) -> dict[str, Any]:
         "prompt": _plain(prompt),
         "model": None if request is None else _plain(request.model),
         "seed": seed,
-        "parameters": _parameters(request),
+        "parameters": parameters_of(request),
         "job_id": _plain(job.job_id),
         "width": stored.width,
         "height": stored.height,
@@ -96,7 +96,8 @@ def _relative(path: Path, folder: Path) -> str:
     return relative
 
 
-def _parameters(request: ImageRequest | None) -> dict[str, Any]:
+def parameters_of(request: ImageRequest | None) -> dict[str, Any]:
+    """Return what was given beside prompt, model and seed, as JSON can hold it."""
     if request is None:
         return {}
     given = {k: v for k, v in request.given().items() if k not in _NOT_PARAMETERS}

@@ -1,102 +1,107 @@
-"""A real browser for tests: Chromium without a window, spoken to over its debugging socket."""
+"""A real browser for tests: Debian's Chromium, headless, with nothing of a person's in it.
+
+`Browser` opens pages, presses keys, sets the width of the screen and its colours, and hands out
+what the console said: an error there, a violated policy among them, is what a page's visitor would
+find broken.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import itertools
 import shutil
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import aiohttp
 import pytest
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars", "--remote-debugging-port=0",
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+    "--no-first-run", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+    "--disable-dev-shm-usage",
 )  # fmt: skip
 
 
-class Tab:
-    """One page of the browser; everything it reports is kept in `events`."""
+class Browser:
+    """One window; see the module."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self._socket = socket
-        self._numbers = itertools.count(1)
-        self.events: list[dict[str, Any]] = []
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
 
-    async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Do something in the browser and return its answer."""
-        number = next(self._numbers)
-        await self._socket.send_json({"id": number, "method": method, "params": parameters})
-        while True:
-            said = await self._socket.receive_json(timeout=30)
-            if said.get("id") == number:
-                assert "error" not in said, said["error"]
-                return dict(said["result"])
-            self.events.append(said)
-
-    async def open(self, path: Path, *, width: int, dark: bool = False) -> None:
-        """Load a file in a window of that width and wait until it is all there."""
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            await self.call(f"{domain}.enable")
-        await self.call("Emulation.setDeviceMetricsOverride", width=width, height=900,
-                        deviceScaleFactor=1, mobile=False)  # fmt: skip
+    def open(self, url: str, *, wide: int = 1400, tall: int = 900, dark: bool = False) -> None:
+        """Open a page anew, in a window of so many CSS pixels."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        await self.call("Emulation.setEmulatedMedia", features=[scheme])
-        await self.call("Page.navigate", url=path.as_uri())
-        while not any(said["method"] == "Page.loadEventFired" for said in self.events):
-            self.events.append(await self._socket.receive_json(timeout=30))
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        size = {"width": wide, "height": tall, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.driver.get("about:blank")
+        self.complaints()
+        self.driver.get(url)
 
-    async def value(self, expression: str) -> Any:
-        """Return what an expression is in the page."""
-        answer = await self.call("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
+    def run(self, script: str, *args: Any) -> Any:
+        """Return what an expression of JavaScript gives, with `arguments`."""
+        return self.driver.execute_script(f"return ({script})", *args)
 
-    async def picture(self) -> bytes:
-        """Return the whole page as a PNG."""
-        shot = await self.call("Page.captureScreenshot", captureBeyondViewport=True, format="png")
-        return base64.b64decode(shot["data"])
+    def until(self, script: str, *args: Any, within: float = 10.0) -> Any:
+        """Wait until an expression is true, looking at every frame; return what it gave."""
+        code = (
+            "const done = arguments[arguments.length - 1]; const args = arguments;"
+            f"const look = () => {{ const found = (function () {{ return ({script}); }})"
+            ".apply(null, args); if (found) done(found); else setTimeout(look, 15); }; look();"
+        )
+        self.driver.set_script_timeout(within)
+        return self.driver.execute_async_script(code, *args)
 
-    def told(self, method: str) -> list[Mapping[str, Any]]:
-        """What the browser reported of one kind."""
-        return [said["params"] for said in self.events if said["method"] == method]
+    def press(self, *keys: str) -> None:
+        """Press keys where the focus is, as a person would."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        ActionChains(self.driver).send_keys(*keys).perform()
+
+    def click(self, selector: str) -> None:
+        from selenium.webdriver.common.by import By
+
+        self.driver.find_element(By.CSS_SELECTOR, selector).click()
+
+    def complaints(self) -> list[str]:
+        """Return what the console has complained of since the last time."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def shoot(self, path: Path) -> None:
+        """Save what is seen as a PNG."""
+        found = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
+        path.write_bytes(base64.b64decode(found["data"]))
 
 
-@asynccontextmanager
-async def browser() -> AsyncIterator[Tab]:
-    """A fresh browser with one empty tab; skips the test where there is none."""
-    program = next(filter(None, map(shutil.which, NAMES)), None)
-    if program is None:
-        pytest.skip("no Chromium on the PATH: apt-get install chromium")
-    with TemporaryDirectory(prefix="fluxasync-browser-", ignore_cleanup_errors=True) as home:
-        process = await asyncio.create_subprocess_exec(
-            program, *FLAGS, f"--user-data-dir={home}", "about:blank",
-            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+def _started(selenium: Any, options: Any) -> Any:
+    """Start it, once more where a busy machine let its first start take too long."""
+    from selenium.common.exceptions import SessionNotCreatedException
+
+    try:
+        return selenium.Chrome(options=options, service=selenium.ChromeService(DRIVER))
+    except SessionNotCreatedException:
+        return selenium.Chrome(options=options, service=selenium.ChromeService(DRIVER))
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """Start a browser with a profile of its own; skip the test where there is none."""
+    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("no Chromium with its driver: apt-get install chromium chromium-driver")
+    options = selenium.ChromeOptions()
+    options.binary_location = CHROMIUM
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with tempfile.TemporaryDirectory(prefix="fluxasync-browser-") as profile:
+        for flag in (*FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        driver = _started(selenium, options)
         try:
-            port = await _port(process)
-            async with aiohttp.ClientSession() as http:
-                async with http.get(f"http://127.0.0.1:{port}/json/list") as answer:
-                    tabs = [tab for tab in await answer.json() if tab["type"] == "page"]
-                url = tabs[0]["webSocketDebuggerUrl"]
-                async with http.ws_connect(url, max_msg_size=0) as socket:
-                    yield Tab(socket)
+            yield Browser(driver)
         finally:
-            process.terminate()
-            await process.communicate()
-
-
-async def _port(process: asyncio.subprocess.Process) -> int:
-    """The port of its debugging socket, which it prints when it listens."""
-    assert process.stderr is not None
-    while line := await asyncio.wait_for(process.stderr.readline(), 30):
-        if b"DevTools listening on " in line:
-            return int(line.split(b"127.0.0.1:")[1].split(b"/")[0])
-    raise AssertionError("the browser ended before it listened")
+            driver.quit()

@@ -2,8 +2,8 @@
 
 A folder, because it has several stories: `_options` (what is written), `_runs` (the errands),
 `_errand` and `_signals` (how they end), `_folders` (what a folder holds), `_exits` (the codes),
-`_terminal` and `_shown` (what is seen), `_practice` (the simulator), `_catalogue` (the models),
-`_bench` and `_measure` (the benchmark).
+`_terminal` and `_shown` (what is seen), `_gallery` (a page of the images), `_practice` (the
+simulator), `_catalogue` (the models), `_bench` and `_measure` (the benchmark).
 Everything that brings aiohttp is imported inside a command, so that `--help` is instant.
 """
 
@@ -86,6 +86,7 @@ def run(
     retry: str | None = None,
     polling_lag: float | None = None,
     grace: Annotated[float, Parameter(validator=Number(gte=0))] = 10.0,
+    watch: bool = False,
 ) -> int:
     """Make many images; the same line again carries on, whatever ended it.
 
@@ -122,6 +123,8 @@ def run(
         How late a finished job may be noticed, as a share of its usual duration.
     grace
         Seconds in which paid jobs may still land after Ctrl-C; 10 unless you say otherwise.
+    watch
+        Serve a page of the images as they land, to this machine only, and print its address.
     """
     options = options or Options()
 
@@ -131,7 +134,7 @@ def run(
         order = _runs.Order(
             source=source, out=out, name=name, n=n, limit=limit, in_flight=in_flight,
             max_cost=max_cost, polling_lag=polling_lag, grace=grace, skip_bad=skip_bad,
-            retry=retry, options=options, lists=lists or Lists(),
+            retry=retry, watch=watch, options=options, lists=lists or Lists(),
             confirm_above=None if yes else confirm_above,
         )  # fmt: skip
         return _runs.dry_run(errand, order) if dry_run else _runs.run(errand, order)
@@ -211,6 +214,35 @@ def resolve(
         return found
 
     return _told(story)
+
+
+@app.command
+def gallery(
+    folder: Path,
+    /,
+    *,
+    watch: bool = False,
+    with_parent: Annotated[bool, Parameter(show=False)] = False,
+) -> int:
+    """Write gallery.html into the folder of a run: a page of its images. Needs no key.
+
+    Parameters
+    ----------
+    folder
+        The folder of a run; also while it goes on.
+    watch
+        Serve the page instead, to this machine only, with images appearing as they land.
+    """
+    terminal = Terminal()
+
+    def story() -> Coroutine[Any, Any, int]:
+        from . import _gallery
+
+        if watch:
+            return _gallery.serve(terminal, folder, with_parent=with_parent)
+        return _gallery.write(terminal, folder)
+
+    return _looped(story, terminal)
 
 
 @app.command

@@ -26,6 +26,7 @@ from .._rows import request_from
 from .._session import FluxSession
 from .._sources import Plan
 from ._errand import Errand
+from ._gallery import watching
 from ._options import DEFAULT_MODEL, Lists, Options, read_key
 from ._practice import practice_server
 from ._shown import announcement, as_json, outcome_of, plan_row, retry_line
@@ -51,6 +52,7 @@ class Order:
     grace: float = GRACE
     skip_bad: bool = False
     retry: str | None = None
+    watch: bool = False
     confirm_above: float | None = None  #: US dollars; None never asks
     options: Options = field(factory=Options)
     lists: Lists = field(factory=Lists)
@@ -137,7 +139,11 @@ async def run(errand: Errand, order: Order) -> None:
         if not order.options.simulate and batch.estimate is not None:
             await _agreed(errand, batch.estimate.cost, order)
 
-    async with _session(errand, order.options, **order.policies()) as flux:
+    watched = order.out if order.watch else None
+    async with (
+        watching(errand.terminal, watched),
+        _session(errand, order.options, **order.policies()) as flux,
+    ):
         await _retry(errand, order)
         batch = order.batch(flux, on_check=_checking(errand), on_plan=announce)
         async with batch, showing(errand.progress, errand.terminal):

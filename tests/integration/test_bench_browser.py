@@ -8,7 +8,7 @@ import benches
 import evil
 import pytest
 from attrs import evolve
-from browsers import browser
+from tabs import browser
 
 from fluxasync.bench._page import write_page
 

@@ -1,0 +1,123 @@
+// One image large, with all that is known of it; arrows go on within the list it was opened from.
+
+function seconds(value) {
+  return (value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2)) + " s";
+}
+
+function dollars(value) {
+  return "$" + (value >= 1 || Number.isInteger(value * 100) ? value.toFixed(2) : String(value));
+}
+
+function bytes(value) {
+  return value >= 1e6 ? (value / 1e6).toFixed(1) + " MB" : Math.ceil(value / 1e3) + " kB";
+}
+
+const PAID = { yes: "paid", no: "not paid", unknown: "may have been charged" };
+
+function factsOf(card) {
+  const facts = [["Model", card.model], ["Seed", card.seed]];
+  for (const [name, value] of Object.entries(card.parameters || {})) {
+    if (card[name] !== value) facts.push([name, shown(value)]);
+  }
+  if (card.width) facts.push(["Size", card.width + " × " + card.height]);
+  if (card.bytes) facts.push(["File", card.file_name + ", " + bytes(card.bytes)]);
+  if (card.cost !== undefined) facts.push(["Cost", dollars(card.cost)]);
+  if (card.paid) {
+    const price = card.price === undefined ? "" : ", " + dollars(card.price);
+    facts.push(["Charge", PAID[card.paid] + (card.paid === "no" ? "" : price)]);
+  }
+  facts.push(["Prompt used", card.prompt_used]);
+  for (const [name, value] of Object.entries(card.extras || {})) facts.push([name, shown(value)]);
+  if (card.finished_at) facts.push(["Finished", new Date(card.finished_at).toLocaleString()]);
+  facts.push(["From", card.where], ["Job", card.job_id], ["Served by", card.provider]);
+  return facts.filter(([, value]) => value !== undefined && value !== "");
+}
+
+function timingsOf(card) {
+  return Object.entries(card.timings || {})
+    .filter(([, value]) => typeof value === "number")
+    .map(([name, value]) =>
+      [name[0].toUpperCase() + name.slice(1), name === "polls" ? value : seconds(value)]);
+}
+
+function fill(list, pairs) {
+  list.replaceChildren(
+    ...pairs.flatMap(([name, value]) => {
+      const said = element("dd", "", shown(value));
+      said.dir = "auto";
+      return [element("dt", "", name), said];
+    }),
+  );
+}
+
+class Detail {
+  constructor(onClose) {
+    this.dialog = document.getElementById("detail");
+    this.cards = [];
+    this.at = 0;
+    this.dialog.addEventListener("close", () => onClose(this.cards[this.at]));
+    byId("previous").addEventListener("click", () => this.step(-1));
+    byId("next").addEventListener("click", () => this.step(1));
+    byId("close").addEventListener("click", () => this.dialog.close());
+    byId("detail-picture").addEventListener("error", () => this.absent("The file is missing."));
+  }
+
+  get isOpen() {
+    return this.dialog.open;
+  }
+
+  open(cards, card) {
+    this.cards = cards;
+    this.at = Math.max(cards.indexOf(card), 0);
+    this.show();
+    this.dialog.showModal();
+    byId("close").focus({ preventScroll: true, focusVisible: false });
+  }
+
+  step(by) {
+    const to = this.at + by;
+    if (to < 0 || to >= this.cards.length) return;
+    this.at = to;
+    this.show();
+  }
+
+  show() {
+    const card = this.cards[this.at];
+    const picture = byId("detail-picture");
+    const status = byId("detail-status");
+    byId("detail-absent").hidden = true;
+    picture.hidden = !card.file;
+    picture.alt = card.prompt || "";
+    if (card.file) picture.src = card.file;
+    else this.absent(card.status === "saved" ? "The file is missing." : WORDS[card.status]);
+    status.textContent = card.status === "saved" ? "" : WORDS[card.status];
+    status.hidden = card.status === "saved";
+    status.className = className(card);
+    byId("detail-prompt").textContent = card.prompt || card.where || "";
+    byId("detail-message").textContent = card.message || "";
+    byId("detail-message").hidden = !card.message;
+    fill(byId("facts"), factsOf(card));
+    fill(byId("timings"), timingsOf(card));
+    byId("timings-title").hidden = !timingsOf(card).length;
+    byId("file").hidden = !card.file;
+    if (card.file) byId("file").href = card.file;
+    byId("place").textContent = this.at + 1 + " of " + this.cards.length;
+    byId("previous").disabled = this.at === 0;
+    byId("next").disabled = this.at === this.cards.length - 1;
+    this.dialog.scrollTop = 0;
+    this.preload();
+  }
+
+  absent(text) {
+    byId("detail-picture").hidden = true;
+    byId("detail-picture").removeAttribute("src");
+    byId("detail-absent").textContent = text;
+    byId("detail-absent").hidden = false;
+  }
+
+  preload() {
+    for (const card of [this.cards[this.at + 1], this.cards[this.at - 1]]) {
+      if (card && card.file) new Image().src = card.file;
+    }
+  }
+}
