@@ -242,7 +242,7 @@ def gallery(
             return _gallery.serve(terminal, folder, with_parent=with_parent)
         return _gallery.write(terminal, folder)
 
-    return _looped(story, terminal)
+    return looped(story, terminal)
 
 
 @app.command
