@@ -38,6 +38,7 @@ from fluxasync.simulator._submits import lognormal
 TINY = bytes.fromhex("ffd8ffc0000b080010001001011100ffda0008010100003f0000ffd9")
 #: what stands before an API that is down for a moment
 BAD_GATEWAY = b"<html><body><h1>502 Bad Gateway</h1><hr>nginx</body></html>"
+URL_LIFE = 600  #: seconds
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _PROMPT = re.compile(rb"prompt (\d+)\"")
@@ -64,6 +65,7 @@ class Books:
     charges: int = 0
     twice: int = 0  #: charges beyond one a prompt
     polls: int = 0
+    downloads: int = 0
     lost_replies: int = 0
     bad_gateways: int = 0
     truncated: int = 0
@@ -77,7 +79,7 @@ class Books:
     def add(self, other: Books) -> None:
         self.began = min(self.began, other.began)
         self.ended = max(self.ended, other.ended)
-        for name in ("charges", "polls", "lost_replies", "bad_gateways", "truncated"):
+        for name in ("charges", "polls", "downloads", "lost_replies", "bad_gateways", "truncated"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("lag", "work", "cpu"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -182,7 +184,7 @@ class World:
             b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n"
             b"Content-MD5: %b\r\n\r\n" % (len(image), digest)
         )
-        self._date, self._date_of = b"", 0
+        self._date, self._expiry, self._second = b"", b"", 0
 
     def submit(self, body: bytes) -> bytes | None:
         """Accept a job and charge for it; None when the reply gets lost on its way."""
@@ -217,22 +219,31 @@ class World:
         return True
 
     def sample(self, job: bytes) -> bytes:
-        return b"%b/images/%b.jpg?se=2099-01-01T00%%3A00%%3A00Z&sig=c2ln" % (self.url, job)
+        self._tell_time()
+        return b"%b/images/%b.jpg?se=%b&sig=c2ln" % (self.url, job, self._expiry)
 
     def image(self, job: bytes) -> tuple[bytes, bytes, bool]:
         """The head and the body of an image's delivery, and whether it breaks off after that."""
-        if self._goes_wrong("image", job, self.books.polls, "truncated"):
+        self.books.downloads += 1
+        if self._goes_wrong("image", job, self.books.downloads, "truncated"):
             return self._image_head, self._image[: len(self._image) // 2], True
         return self._image_head, self._image, False
 
     def head(self, length: int, status: bytes = b"200 OK") -> bytes:
-        second = int(time.time())
-        if second != self._date_of:
-            self._date, self._date_of = formatdate(second, usegmt=True).encode(), second
+        self._tell_time()
         return (
             b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nDate: %b\r\nContent-Length: %d"
             b"\r\n\r\n" % (status, self._date, length)
         )
+
+    def _tell_time(self) -> None:
+        second = int(time.time())
+        if second == self._second:
+            return
+        self._second = second
+        self._date = formatdate(second, usegmt=True).encode()
+        expiry = time.strftime("%Y-%m-%dT%H%%3A%M%%3A%SZ", time.gmtime(second + URL_LIFE))
+        self._expiry = expiry.encode()
 
     def _goes_wrong(self, what: str, which: object, turn: int, count: str) -> bool:
         share = self._scenario.faults

@@ -16,6 +16,7 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
+from benchmarks import _page
 from benchmarks._contenders import Figures, Task, measure
 from benchmarks._fast_server import fast_server
 
@@ -49,7 +50,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--in-flight", type=int, nargs="+", default=[64])
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
+    parser.add_argument("--write", action="store_true", help=f"into {_page.PAGE.name}")
     given = parser.parse_args()
+    load = _page.load()
     runs: Runs = defaultdict(list)
     for turn in range(given.rounds + 1):
         for in_flight in given.in_flight:
@@ -57,40 +60,47 @@ def main() -> None:
                 figures = run(name, in_flight, given)
                 if turn:  # the first is the warm-up
                     runs[name, in_flight].append(figures)
-    print(f"{given.rounds} rounds of {given.images} images, 256 KB, {given.loop} loop")
-    for in_flight in given.in_flight:
-        _show(runs, in_flight, given.images)
+    rounds = f"{given.rounds} rounds of {given.images:,} images, 256 KB, {given.loop} loop"
+    lines = [f"{rounds}. {_page.machine(load)}", "", _table(runs, given), ""]
     if len(given.in_flight) > 1:
-        _show_growth(runs, given)
+        lines.append(_growth(runs, given))
+    else:
+        lines += _ratios(runs, given.in_flight[0])
+    print("\n".join(lines))
+    if given.write:
+        _page.write("growth" if len(given.in_flight) > 1 else "overhead", "\n".join(lines))
 
 
-def _show(runs: Runs, in_flight: int, images: int) -> None:
-    print(f"{in_flight:,} in flight {'CPU ms/image':>24} {'images/s':>10}")
-    for name in NAMES:
-        cpu = [1000 * one.cpu / images for one in runs[name, in_flight]]
-        rate = statistics.median(images / one.wall for one in runs[name, in_flight])
-        print(
-            f"{name:14} {statistics.median(cpu):8.2f} ({min(cpu):.2f} to {max(cpu):.2f}) "
-            f"{rate:10.0f}"
-        )
+def _table(runs: Runs, given: argparse.Namespace) -> str:
+    body = []
+    for (name, in_flight), found in runs.items():
+        cpu = [1000 * one.cpu / given.images for one in found]
+        rate = statistics.median(given.images / one.wall for one in found)
+        spread = f"{statistics.median(cpu):.2f} ({min(cpu):.2f}–{max(cpu):.2f})"
+        body.append([f"{name}, {in_flight:,} in flight", spread, f"{rate:.0f}"])
+    return _page.rows(["", "CPU ms/image", "images/s"], body)
+
+
+def _ratios(runs: Runs, in_flight: int) -> list[str]:
     pairs = list(zip(runs["ours", in_flight], runs["bare", in_flight], strict=True))
-    _ratio("CPU", [ours.cpu / bare.cpu for ours, bare in pairs], f"≤ {TARGET_CPU}")
-    _ratio("images/s", [bare.wall / ours.wall for ours, bare in pairs], f"≥ {TARGET_SPEED}")
+    cpu = [ours.cpu / bare.cpu for ours, bare in pairs]
+    speed = [bare.wall / ours.wall for ours, bare in pairs]
+    return [
+        f"Ours ÷ bare: {what} {statistics.median(found):.2f} ({min(found):.2f}–{max(found):.2f}); "
+        f"target {target}.  "
+        for what, found, target in (
+            ("CPU an image", cpu, f"≤ {TARGET_CPU}"),
+            ("images/s", speed, f"≥ {TARGET_SPEED}"),
+        )
+    ]
 
 
-def _ratio(what: str, ratios: list[float], target: str) -> None:
-    print(
-        f"ours ÷ bare, {what}: median {statistics.median(ratios):.2f} "
-        f"({min(ratios):.2f} to {max(ratios):.2f}); target {target}"
-    )
-
-
-def _show_growth(runs: Runs, given: argparse.Namespace) -> None:
+def _growth(runs: Runs, given: argparse.Namespace) -> str:
     first, last = given.in_flight[0], given.in_flight[-1]
     growth = {name: 100 * (_cpu(runs[name, last]) / _cpu(runs[name, first]) - 1) for name in NAMES}
-    print(
+    return (
         f"CPU an image from {first:,} to {last:,} in flight: ours {growth['ours']:+.0f} %, bare "
-        f"{growth['bare']:+.0f} %; target: ours at most {TARGET_GROWTH} points above bare"
+        f"{growth['bare']:+.0f} %; target: ours at most {TARGET_GROWTH} points above bare."
     )
 
 

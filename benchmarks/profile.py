@@ -23,19 +23,23 @@ from pathlib import Path
 
 from attrs import asdict
 
+from benchmarks import _page
 from benchmarks._contenders import Task, ours
 from benchmarks._fast_server import fast_server
 
+THREADS = {
+    "MainThread": "the event loop",
+    "fluxasync-disk": "disk: write, SHA-256, judge, fsync, name",
+    "fluxasync-journal": "journal: SQLite",
+    "asyncio": "reading prompts, writing the lists",
+}
 #: places on the way of an image, and what they are to a reader
 PLACES = {
-    "Submits._post": "submit: intent, POST, record",
-    "Wire.submit": "· the POST itself",
-    "FluxSession.watch": "watch",
-    "Wire.ask": "· the poll itself",
-    "FluxSession.download": "download, verify, hand to the disk",
-    "Fetch._opened": "· the GET itself",
-    "Transfer.chunks": "· the bytes, and their MD5",
-    "_Landing.store": "· the disk's part, seen from the loop",
+    "Submits._post": "submitting: intent, POST, record",
+    "FluxSession.watch": "watching",
+    "FluxSession.download": "downloading and handing over to the disk",
+    "Fetch._opened": "… of which until the image begins to arrive",
+    "AiohttpDownload.chunks": "… of which its bytes, and their MD5",
     "Settle._recorded": "outcome into journal and lists",
     "Batch._feed": "prompts in",
     "ClientSession._request": "aiohttp, in all of these",
@@ -94,8 +98,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--in-flight", type=int, default=64)
     parser.add_argument("--every", action="store_true", help="all places, not those we know")
+    parser.add_argument("--write", action="store_true", help=f"into {_page.PAGE.name}")
     given = parser.parse_args()
-    for step in ("threads", "places"):
+    texts = [_page.machine(_page.load())]
+    for work in (_threads, _places):
         with tempfile.TemporaryDirectory() as name, fast_server(images=given.images) as server:
             task = Task(
                 url=server.url,
@@ -104,24 +110,32 @@ def main() -> None:
                 slots=given.in_flight,
                 interval=0,
             )
-            if step == "threads":
-                _show_threads(by_thread(task))
-            else:
-                _show_places(by_place(task, Path(name)), every=given.every)
+            texts.append(work(task, Path(name), every=given.every))
+    said = "\n\n".join(texts)
+    print(said)
+    if given.write:
+        _page.write("profile", said)
 
 
-def _show_threads(spent: Counter[str]) -> None:
+def _threads(task: Task, scratch: Path, *, every: bool) -> str:
+    spent = by_thread(task)
     whole = sum(spent.values())
-    print(f"CPU an image: {whole:.2f} ms")
-    for name, milliseconds in spent.most_common():
-        print(f"{milliseconds:8.2f} ms {milliseconds / whole:6.0%}  {name}")
+    rows = [
+        [THREADS[name], f"{milliseconds:.2f}", f"{milliseconds / whole:.0%}"]
+        for name, milliseconds in spent.most_common()
+        if name in THREADS
+    ]
+    return _page.rows(["thread", "CPU ms/image", "share"], rows)
 
 
-def _show_places(shares: Counter[str], *, every: bool) -> None:
-    print("of the loop's thread:")
-    for place, share in shares.most_common(120 if every else None):
-        if every or place in PLACES:
-            print(f"{share:8.0%}  {place:24} {PLACES.get(place, '')}")
+def _places(task: Task, scratch: Path, *, every: bool) -> str:
+    shares = by_place(task, scratch)
+    rows = [
+        [PLACES.get(place, place), f"{share:.0%}"]
+        for place, share in shares.most_common(120 if every else None)
+        if every or place in PLACES
+    ]
+    return _page.rows(["the loop's thread was in", "share"], rows)
 
 
 if __name__ == "__main__":
