@@ -1,4 +1,4 @@
-"""The benchmarks' own machinery: books that agree, faults that hurt, a long run that stays small."""
+"""The benchmarks' own machinery: books that agree, faults that hurt, a long run kept small."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+
 from benchmarks import _page
 from benchmarks._contenders import Task, Told, aiohttp_loop, ours
 from benchmarks._fast_server import Books, Server, fast_server
