@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 PIP = $(VENV)/bin/python -m pip -qq --disable-pip-version-check
 ARGS ?=
 
-.PHONY: help demo test quick simulate check crash clean
+.PHONY: help demo test quick simulate check crash bench soak clean
 
 help:
 	@echo "make demo    40 example prompts into 40 images, simulated: no key, no cost"
@@ -19,6 +19,8 @@ help:
 	@echo "make simulate  the promises of pace over 1,000 seeds (SEEDS=… for another number)"
 	@echo "make check   ruff, formatting, types"
 	@echo "make crash   kills, signals and power cuts by the thousand, into docs/crash-results.md"
+	@echo "make bench   ours against what one would use instead, into docs/benchmarks.md (20 minutes)"
+	@echo "make soak    a million images: does memory stay flat? (an hour; ARGS='--images 100000')"
 	@echo "make clean   remove what make made: environments, caches, demo images"
 
 demo: $(VENV)/.app
@@ -43,6 +45,15 @@ check: $(VENV)/.lint
 
 crash: $(VENV)/.test
 	@$(VENV)/bin/python -m tests.crash $(ARGS)
+
+bench: $(VENV)/.bench
+	@$(VENV)/bin/python -m benchmarks.table --write $(ARGS)
+	@$(VENV)/bin/python -m benchmarks.overhead --in-flight 64 --write
+	@$(VENV)/bin/python -m benchmarks.overhead --in-flight 24 2000 --images 4000 --rounds 3 --write
+	@$(VENV)/bin/python -m benchmarks.profile --write
+
+soak: $(VENV)/.app
+	@$(VENV)/bin/python -m benchmarks.soak --write $(ARGS)
 
 clean:
 	rm -rf .venv .venvs build dist demo-images .coverage* .hypothesis
@@ -70,6 +81,11 @@ $(VENV)/.app: pyproject.toml | $(VENV)/.made
 $(VENV)/.test: $(VENV)/.app
 	@echo "installing what the tests need"
 	@$(PIP) install --group test
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.app
+	@echo "installing what ours is measured against"
+	@$(PIP) install --group bench
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.test

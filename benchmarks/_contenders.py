@@ -1,107 +1,268 @@
-"""The same work done by different clients: N images, so many in flight, into a folder.
+"""The same work done by different clients: N images, so many at once, into a folder.
 
-Each contender runs in a process of its own (`python -m benchmarks._contenders NAME …`) and prints
-one JSON line with the CPU seconds of all its threads and the wall seconds of the work alone:
-imports and connections' set-up before the first image are not in it.
+Each contender runs in a process of its own (`python -m benchmarks._contenders NAME TASK`) and
+prints one JSON line: the CPU seconds of all its threads and the wall seconds of the work alone
+(imports are not in them), its peak memory, and what it told of images that it does not have.
+Nobody is tuned: what a package does by default, or shows in its manual, is what it is measured by.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
+import os
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import aiohttp
+from attrs import asdict, frozen
 from yarl import URL
 
-from fluxasync import Batch, FluxSession, Limits, Polling, Saved
-
-Work = Callable[[str, Path, int, int], Awaitable[None]]
+from fluxasync import Batch, FluxSession, Limits, Polling
 
 
-async def ours(url: str, folder: Path, images: int, in_flight: int) -> None:
-    """fluxasync with everything on: verify, fsync, metadata."""
-    prompts = (f"prompt {number}" for number in range(images))
-    saved = 0
+@frozen(kw_only=True)
+class Task:
+    """What every contender is given."""
+
+    url: str
+    folder: str
+    images: int
+    slots: int  #: images at once
+    interval: float | None = None  #: seconds between polls; None = the client's own
+    tls_url: str = ""  #: for clients that speak nothing else
+    certificate: str = ""
+    loop: str = "asyncio"
+
+    def path(self, number: int) -> Path:
+        return Path(self.folder, f"{number:06}.jpg")
+
+    def pause(self, usual: float) -> float:
+        return usual if self.interval is None else self.interval
+
+
+@frozen(kw_only=True)
+class Told:
+    """What a contender says of images that it does not have."""
+
+    failed: int = 0
+    in_doubt: int = 0  #: named as perhaps paid, and kept to be settled
+
+
+@frozen(kw_only=True)
+class Figures:
+    """One contender's run."""
+
+    cpu: float  #: seconds, of all threads
+    wall: float  #: seconds
+    rss: float  #: MB at most
+    told: Told
+
+
+async def ours(task: Task) -> Told:
+    """fluxasync with everything on: journal, verify, fsync, metadata."""
+    prompts = (f"prompt {number}" for number in range(task.images))
+    polling = Polling(interval=task.interval)
+    limits = Limits(in_flight=task.slots)
     async with (
-        FluxSession(
-            base_url=url,
-            limits=Limits(in_flight=in_flight, downloads=16),
-            polling=Polling(interval=0),
-        ) as flux,
-        Batch(flux, prompts, out=folder) as batch,
+        FluxSession(base_url=task.url, limits=limits, polling=polling) as flux,
+        Batch(flux, prompts, out=task.folder) as batch,
     ):
-        async for outcome in batch:
-            saved += isinstance(outcome, Saved)
-    assert saved == images, batch.summary
+        async for _ in batch:
+            pass
+    return Told(failed=batch.summary.failed.total(), in_doubt=batch.summary.in_doubt)
 
 
-async def bare(url: str, folder: Path, images: int, in_flight: int) -> None:
-    """What people write first: no checks, no fsync, no names, no record."""
-    folder.mkdir()
-    numbers = iter(range(images))
+async def bare(task: Task) -> Told:
+    """The least that can be done: workers, no checks, no waits, no errors. A yardstick."""
+    numbers = iter(range(task.images))
 
     async def worker(session: aiohttp.ClientSession) -> None:
         for number in numbers:
             body = {"prompt": f"prompt {number}"}
-            async with session.post(f"{url}/flux/v1/flux-dev", json=body) as answer:
+            async with session.post(f"{task.url}/flux/v1/flux-dev", json=body) as answer:
                 job = (await answer.json())["id"]
-            async with session.get(f"{url}/flux/v1/get_result", params={"id": job}) as answer:
+            async with session.get(f"{task.url}/flux/v1/get_result", params={"id": job}) as answer:
                 sample = (await answer.json())["result"]["sample"]
             async with session.get(URL(sample, encoded=True)) as answer:
                 image = await answer.read()
-            (folder / f"{number:06}.jpg").write_bytes(image)
+            task.path(number).write_bytes(image)
 
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
-        await asyncio.gather(*(worker(session) for _ in range(in_flight)))
-    assert len(list(folder.iterdir())) == images
+        await asyncio.gather(*(worker(session) for _ in range(task.slots)))
+    return Told()
 
 
-CONTENDERS: dict[str, Work] = {"ours": ours, "bare": bare}
+async def aiohttp_loop(task: Task, *, tries: int = 1) -> Told:
+    """A semaphore and aiohttp, as people write it; `tries` as a retry decorator does it."""
+
+    async def one(session: aiohttp.ClientSession, number: int) -> None:
+        body = {"prompt": f"prompt {number}"}
+        async with session.post(f"{task.url}/flux/v1/flux-dev", json=body) as answer:
+            job = (await answer.json())["id"]
+        while True:
+            async with session.get(f"{task.url}/flux/v1/get_result", params={"id": job}) as answer:
+                told = await answer.json()
+            if told["status"] == "Ready":
+                break
+            await asyncio.sleep(task.pause(0.5))
+        async with session.get(URL(told["result"]["sample"], encoded=True)) as answer:
+            task.path(number).write_bytes(await answer.read())
+
+    async with aiohttp.ClientSession(raise_for_status=True) as session:
+        return await _all(task, partial(one, session), tries=tries)
 
 
-def measure(
-    name: str, url: str, folder: Path, *, images: int, in_flight: int, loop: str = "asyncio"
-) -> dict[str, float]:
-    """Run one contender once, in a fresh process; return its figures."""
-    command = [
-        sys.executable, "-m", "benchmarks._contenders", name, url, str(folder),
-        "--images", str(images), "--in-flight", str(in_flight), "--loop", loop,
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+async def httpx_loop(task: Task) -> Told:
+    """The same on httpx."""
+    import httpx
+
+    async def one(client: httpx.AsyncClient, number: int) -> None:
+        body = {"prompt": f"prompt {number}"}
+        answer = await client.post(f"{task.url}/flux/v1/flux-dev", json=body)
+        job = answer.raise_for_status().json()["id"]
+        while True:
+            answer = await client.get(f"{task.url}/flux/v1/get_result", params={"id": job})
+            told = answer.raise_for_status().json()
+            if told["status"] == "Ready":
+                break
+            await asyncio.sleep(task.pause(0.5))
+        answer = await client.get(told["result"]["sample"])
+        task.path(number).write_bytes(answer.raise_for_status().content)
+
+    async with httpx.AsyncClient(timeout=60) as client:
+        return await _all(task, partial(one, client))
+
+
+async def replicate(task: Task) -> Told:
+    """The `replicate` client from PyPI as its manual shows it: async_run, then read the output."""
+    from replicate.client import Client
+    from replicate.helpers import FileOutput
+
+    client = Client(api_token="practice", base_url=task.url)  # noqa: S106 — made up
+
+    async def one(number: int) -> None:
+        (output,) = await client.async_run(
+            "black-forest-labs/flux-dev", input={"prompt": f"prompt {number}"}
+        )
+        # it makes one of these itself, but not of a URL that is plain http
+        image = await FileOutput(str(output), client).aread()
+        task.path(number).write_bytes(image)
+
+    return await _all(task, one)
+
+
+async def fal(task: Task) -> Told:
+    """The `fal-client` from PyPI as its manual shows it: subscribe, then fetch the image's URL."""
+    import fal_client
+    import httpx
+
+    client = fal_client.AsyncClient(key="practice")
+
+    async def one(images: httpx.AsyncClient, number: int) -> None:
+        arguments = {"prompt": f"prompt {number}"}
+        interval = task.pause(fal_client.client.DEFAULT_QUEUE_POLL_INTERVAL)
+        told = await client.subscribe("fal-ai/flux/dev", arguments, interval=interval)
+        answer = await images.get(told["images"][0]["url"])
+        task.path(number).write_bytes(answer.raise_for_status().content)
+
+    async with httpx.AsyncClient(timeout=60) as images:
+        return await _all(task, partial(one, images))
+
+
+async def _all(task: Task, one: Callable[[int], Awaitable[None]], *, tries: int = 1) -> Told:
+    """So many at once, and a count of those that ended in an exception."""
+    semaphore = asyncio.Semaphore(task.slots)
+
+    async def held(number: int) -> None:
+        async with semaphore:
+            for left in reversed(range(tries)):
+                try:
+                    return await one(number)
+                except Exception:
+                    if not left:
+                        raise
+
+    ends = await asyncio.gather(*map(held, range(task.images)), return_exceptions=True)
+    return Told(failed=sum(end is not None for end in ends))
+
+
+Work = Callable[[Task], Awaitable[Told]]
+CONTENDERS: dict[str, Work] = {
+    "ours": ours,
+    "bare": bare,
+    "aiohttp loop": aiohttp_loop,
+    "aiohttp loop, 3 tries": partial(aiohttp_loop, tries=3),
+    "httpx loop": httpx_loop,
+    "replicate": replicate,
+    "fal-client": fal,
+}
+#: the packages that do a contender's work
+PACKAGES = {
+    "ours": ("fluxasync", "aiohttp"),
+    "httpx loop": ("httpx",),
+    "replicate": ("replicate", "httpx"),
+    "fal-client": ("fal-client", "httpx"),
+}
+
+
+def versions(name: str) -> str | None:
+    """What a contender is made of; None when it is not installed."""
+    try:
+        return ", ".join(f"{p} {version(p)}" for p in PACKAGES.get(name, ("aiohttp",)))
+    except PackageNotFoundError:
+        return None
+
+
+def measure(name: str, task: Task) -> Figures:
+    """Run one contender once, in a fresh process and into a new folder; return its figures."""
+    if name != "ours":  # which makes its folder itself
+        Path(task.folder).mkdir()
+    command = [sys.executable, "-m", "benchmarks._contenders", name, json.dumps(asdict(task))]
+    environ = dict(os.environ)
+    if name == "fal-client":
+        environ["FAL_QUEUE_RUN_HOST"] = task.tls_url.removeprefix("https://")
+        environ["SSL_CERT_FILE"] = task.certificate
+    if task.interval is not None:
+        environ["REPLICATE_POLL_INTERVAL"] = str(task.interval)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
     if done.returncode:
-        sys.exit(f"{name} failed:\n{done.stderr}")
-    figures: dict[str, float] = json.loads(done.stdout)
-    return figures
+        sys.exit(f"{name} failed:\n{done.stderr[-4000:]}")
+    figures = json.loads(done.stdout)
+    return Figures(**figures | {"told": Told(**figures["told"])})
 
 
 def _main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("name", choices=CONTENDERS)
-    parser.add_argument("url")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--images", type=int, required=True)
-    parser.add_argument("--in-flight", type=int, required=True)
-    parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
-    given = parser.parse_args()
-    if given.loop == "uvloop":
+    name, told = sys.argv[1:]
+    task = Task(**json.loads(told))
+    if task.loop == "uvloop":
         import uvloop
 
         run = uvloop.run
     else:
         run = asyncio.run
     cpu, wall = _cpu(), time.perf_counter()
-    run(CONTENDERS[given.name](given.url, given.folder, given.images, given.in_flight))
+    told_of = run(CONTENDERS[name](task))  # type: ignore[arg-type]
     cpu, wall = _cpu() - cpu, time.perf_counter() - wall
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"cpu": cpu, "wall": wall, "rss": peak}))
+    rss = peak_memory()
+    print(json.dumps(asdict(Figures(cpu=cpu, wall=wall, rss=rss, told=told_of))))
+
+
+def peak_memory() -> float:
+    """MB at most, of this process: getrusage would count what its parent had when it forked."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _cpu() -> float:

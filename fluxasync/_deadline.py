@@ -8,8 +8,7 @@ deadline that strikes late is put off by as much as the loop was late, and strik
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 
 #: seconds a timer may be late on a loop that is merely busy
 BUSY = 0.25
@@ -17,27 +16,40 @@ BUSY = 0.25
 MOST_GRACE = 10.0
 
 
-@asynccontextmanager
-async def deadline(seconds: float) -> AsyncIterator[asyncio.Timeout]:
+class deadline:
     """Raise TimeoutError in the block after so many seconds of a loop that runs.
 
-    Yields the timeout, which tells whether it `expired()`.
+    `async with deadline(seconds) as limit:` gives the timeout, which tells whether it `expired()`.
+    A class and no generator, because every call and every chunk enters one.
     """
-    loop = asyncio.get_running_loop()
-    due = loop.time() + seconds
-    timers: list[asyncio.TimerHandle] = []
 
-    def strike() -> None:
-        late = loop.time() - due
-        if late > BUSY and len(timers) == 1:
-            timers.append(loop.call_later(min(late, MOST_GRACE), strike))
+    __slots__ = ("_due", "_is_put_off", "_limit", "_loop", "_seconds", "_timer")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._is_put_off = False
+
+    async def __aenter__(self) -> asyncio.Timeout:
+        self._loop = asyncio.get_running_loop()
+        self._due = self._loop.time() + self._seconds
+        self._limit = asyncio.timeout(None)
+        await self._limit.__aenter__()
+        self._timer = self._loop.call_at(self._due, self._strike)
+        return self._limit
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        await self._limit.__aexit__(kind, error, trace)
+
+    def _strike(self) -> None:
+        late = self._loop.time() - self._due
+        if late > BUSY and not self._is_put_off:
+            self._is_put_off = True
+            self._timer = self._loop.call_later(min(late, MOST_GRACE), self._strike)
         else:
-            limit.reschedule(due)
-
-    async with asyncio.timeout(None) as limit:
-        timers.append(loop.call_at(due, strike))
-        try:
-            yield limit
-        finally:
-            for timer in timers:
-                timer.cancel()
+            self._limit.reschedule(self._due)

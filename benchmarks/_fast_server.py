@@ -1,0 +1,385 @@
+"""A server that costs less than any client: several processes on one port, three dialects.
+
+    with fast_server(workers=2, images=1000, image_bytes=262144) as server: …
+
+It speaks Flux's submit and poll, Replicate's predictions and fal's queue (that one over TLS too,
+because its client knows nothing else), and gives the same image to everybody. The processes share
+nothing: a job's id carries when it ends and which prompt it is for, so whichever process is asked
+knows the answer. Each keeps its own books, and `fast_server` adds them up at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from email.utils import formatdate
+from hashlib import md5
+from pathlib import Path
+from typing import Any
+
+from attrs import asdict, define, field, frozen
+
+from fluxasync.simulator._dice import Dice
+from fluxasync.simulator._padding import padded
+from fluxasync.simulator._pictures import Gallery, PictureSpec
+from fluxasync.simulator._submits import lognormal
+
+#: a whole JPEG of 16 × 16 pixels as far as its structure goes, for images of a few bytes
+TINY = bytes.fromhex("ffd8ffc0000b080010001001011100ffda0008010100003f0000ffd9")
+#: what stands before an API that is down for a moment
+BAD_GATEWAY = b"<html><body><h1>502 Bad Gateway</h1><hr>nginx</body></html>"
+URL_LIFE = 600  #: seconds
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_PROMPT = re.compile(rb"prompt (\d+)\"")
+
+
+@frozen(kw_only=True)
+class Scenario:
+    """What the server does; all of it is told to every process."""
+
+    workers: int = 2
+    images: int  #: prompts are "prompt 0" to "prompt N - 1"
+    image_bytes: int = 256 * 1024
+    mean: float = 0.0  #: seconds of a job; 0 = ready at once
+    cv: float = 0.2
+    faults: float = 0.0  #: share of submissions, polls and downloads that go wrong
+    seed: int = 1
+    tls: bool = False
+
+
+@define
+class Books:
+    """What happened: of one process, or of all of them."""
+
+    charges: int = 0
+    twice: int = 0  #: charges beyond one a prompt
+    polls: int = 0
+    downloads: int = 0
+    lost_replies: int = 0
+    bad_gateways: int = 0
+    truncated: int = 0
+    began: float = float("inf")  #: of the first acceptance, on the clock all processes share
+    ended: float = 0.0  #: the last end of a job that was seen
+    lag: float = 0.0  #: seconds from jobs' ends to the polls that saw them, summed
+    work: float = 0.0  #: seconds of all jobs, summed
+    cpu: float = 0.0  #: seconds of the server's processes while they served
+    paid: bytearray = field(factory=bytearray, repr=False)
+
+    def add(self, other: Books) -> None:
+        self.began = min(self.began, other.began)
+        self.ended = max(self.ended, other.ended)
+        for name in ("charges", "polls", "downloads", "lost_replies", "bad_gateways", "truncated"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("lag", "work", "cpu"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.paid = bytearray(
+            min(a + b, 255) for a, b in zip(self.paid or bytes(len(other.paid)), other.paid,
+                                            strict=True)
+        )  # fmt: skip
+        self.twice = sum(count - 1 for count in self.paid if count > 1)
+
+
+@define
+class Server:
+    """A running server: where it is, and its books once it has ended."""
+
+    url: str
+    tls_url: str
+    certificate: str
+    image: bytes = field(repr=False)
+    books: Books = field(factory=Books)
+
+
+def drawn(size: int) -> bytes:
+    """A JPEG of exactly so many bytes: a drawn one, or a mere frame where it would not fit."""
+    if size < 64 * 1024:
+        tiny = padded(TINY, size)
+        assert tiny is not None
+        return tiny
+    spec = PictureSpec(prompt="", seed=0, width=1024, height=768, format="jpeg")
+    return Gallery(image_bytes=size).picture(spec).body
+
+
+@contextmanager
+def fast_server(**options: Any) -> Iterator[Server]:
+    """Start the server's processes; end them, and fill in `books`."""
+    scenario = Scenario(**options)
+    with tempfile.TemporaryDirectory() as scratch, _port() as port, _port() as tls_port:
+        image = drawn(scenario.image_bytes)
+        Path(scratch, "image").write_bytes(image)
+        if scenario.tls:
+            _make_certificate(Path(scratch))
+        told = json.dumps([asdict(scenario), scratch, port, tls_port])
+        children = [
+            subprocess.Popen(
+                [sys.executable, "-m", "benchmarks._fast_server", told],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(scenario.workers)
+        ]
+        server = Server(
+            url=f"http://127.0.0.1:{port}",
+            tls_url=f"https://127.0.0.1:{tls_port}",
+            certificate=str(Path(scratch, "cert.pem")),
+            image=image,
+        )
+        try:
+            for child in children:
+                assert child.stdout is not None
+                child.stdout.readline()
+            yield server
+        finally:
+            for child in children:
+                said, _ = child.communicate(timeout=60)
+                row = json.loads(said)
+                row["paid"] = bytearray.fromhex(row["paid"])
+                server.books.add(Books(**row))
+
+
+@contextmanager
+def _port() -> Iterator[int]:
+    """Keep a port for processes that listen on it together: bound here, listened on there."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
+def _make_certificate(folder: Path) -> None:
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 "
+        "-subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out cert.pem"
+    )
+    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+
+
+# --- one process ----------------------------------------------------------------------------------
+
+
+class World:
+    """The jobs, of which nothing is kept but what their ids say."""
+
+    def __init__(self, scenario: Scenario, image: bytes, url: str, tls_url: str) -> None:
+        self.books = Books(paid=bytearray(scenario.images))
+        self.url, self.tls_url = url.encode(), tls_url.encode()
+        self._scenario = scenario
+        self._image = image
+        self._dice = Dice(scenario.seed)
+        self._seen: set[bytes] = set()
+        digest = b64encode(md5(image, usedforsecurity=False).digest())
+        self._image_head = (
+            b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n"
+            b"Content-MD5: %b\r\n\r\n" % (len(image), digest)
+        )
+        self._date, self._expiry, self._second = b"", b"", 0
+
+    def submit(self, body: bytes) -> bytes | None:
+        """Accept a job and charge for it; None when the reply gets lost on its way."""
+        found = _PROMPT.search(body)
+        assert found is not None, body
+        number, now, books = int(found[1]), time.monotonic(), self.books
+        takes = 0.0
+        if self._scenario.mean:
+            takes = lognormal(self._dice, number, mean=self._scenario.mean, cv=self._scenario.cv)
+        books.charges += 1
+        books.began = min(books.began, now)
+        books.work += takes
+        before = books.paid[number]
+        books.paid[number] = min(before + 1, 255)
+        job = b"%016x%08x%08x" % (int(1e6 * (now + takes)), number, books.charges)
+        return None if self._goes_wrong("submit", number, before, "lost_replies") else job
+
+    def is_ready(self, job: bytes) -> bool | None:
+        """Whether a job has ended; None when a gateway answers instead."""
+        self.books.polls += 1
+        if self._goes_wrong("poll", job, self.books.polls, "bad_gateways"):
+            return None
+        if not self._scenario.mean:
+            return True
+        now, end = time.monotonic(), int(job[:16], 16) / 1e6
+        if now < end:
+            return False
+        if job not in self._seen:
+            self._seen.add(job)
+            self.books.lag += now - end
+            self.books.ended = max(self.books.ended, end)
+        return True
+
+    def sample(self, job: bytes) -> bytes:
+        self._tell_time()
+        return b"%b/images/%b.jpg?se=%b&sig=c2ln" % (self.url, job, self._expiry)
+
+    def image(self, job: bytes) -> tuple[bytes, bytes, bool]:
+        """The head and the body of an image's delivery, and whether it breaks off after that."""
+        self.books.downloads += 1
+        if self._goes_wrong("image", job, self.books.downloads, "truncated"):
+            return self._image_head, self._image[: len(self._image) // 2], True
+        return self._image_head, self._image, False
+
+    def head(self, length: int, status: bytes = b"200 OK") -> bytes:
+        self._tell_time()
+        return (
+            b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nDate: %b\r\nContent-Length: %d"
+            b"\r\n\r\n" % (status, self._date, length)
+        )
+
+    def _tell_time(self) -> None:
+        second = int(time.time())
+        if second == self._second:
+            return
+        self._second = second
+        self._date = formatdate(second, usegmt=True).encode()
+        expiry = time.strftime("%Y-%m-%dT%H%%3A%M%%3A%SZ", time.gmtime(second + URL_LIFE))
+        self._expiry = expiry.encode()
+
+    def _goes_wrong(self, what: str, which: object, turn: int, count: str) -> bool:
+        share = self._scenario.faults
+        if not share or self._dice.roll(what, which, turn) >= share:
+            return False
+        setattr(self.books, count, getattr(self.books, count) + 1)
+        return True
+
+
+class Connection(asyncio.Protocol):
+    """HTTP/1.1 with keep-alive, as far as these clients speak it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._got = b""
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        self._got += data
+        while (end := self._got.find(b"\r\n\r\n")) >= 0:
+            head, whole = self._got[:end], end + 4
+            if head.startswith(b"POST") and (length := _LENGTH.search(head)):
+                whole += int(length[1])
+                if len(self._got) < whole:
+                    return
+            body, self._got = self._got[end + 4 : whole], self._got[whole:]
+            method, target, _ = head.split(b"\r\n", 1)[0].split(b" ", 2)
+            self._answer(method, target, body)
+
+    def _answer(self, method: bytes, target: bytes, body: bytes) -> None:
+        world, path = self._world, target.partition(b"?")[0]
+        if path.startswith(b"/images/"):
+            head, image, breaks = world.image(path[8:40])
+            self._transport.writelines((head, image))
+            if breaks:
+                self._transport.close()
+            return
+        told = (posted if method == b"POST" else polled)(world, path, target, body)
+        if told is None:
+            self._transport.abort() if method == b"POST" else self._send(
+                BAD_GATEWAY, b"502 Bad Gateway"
+            )
+        else:
+            self._send(told)
+
+    def _send(self, body: bytes, status: bytes = b"200 OK") -> None:
+        self._transport.write(self._world.head(len(body), status) + body)
+
+
+def posted(world: World, path: bytes, target: bytes, body: bytes) -> bytes | None:
+    """What a submission is answered, in the dialect of its path."""
+    job = world.submit(body)
+    if job is None:
+        return None
+    if path.startswith(b"/flux/"):
+        url = b"%b/flux/v1/get_result?id=%b" % (world.url, job)
+        return b'{"id":"%b","polling_url":"%b"}' % (job, url)
+    if path.startswith(b"/v1/"):
+        return _prediction(world, job, b"starting")
+    url = b"%b%b/requests/%b" % (world.tls_url, path, job)
+    return (
+        b'{"request_id":"%b","response_url":"%b","status_url":"%b/status",'
+        b'"cancel_url":"%b/cancel"}' % (job, url, url, url)
+    )
+
+
+def polled(world: World, path: bytes, target: bytes, body: bytes) -> bytes | None:
+    """What a poll is answered: by Flux, by Replicate, or by fal, which asks twice."""
+    if path.startswith(b"/flux/"):
+        job = target[-32:]
+        match world.is_ready(job):
+            case None:
+                return None
+            case False:
+                return b'{"id":"%b","status":"Pending","result":null}' % job
+        result = b'{"sample":"%b","seed":42,"duration":2.5}' % world.sample(job)
+        return b'{"id":"%b","status":"Ready","result":%b}' % (job, result)
+    if path.startswith(b"/v1/"):
+        job = path[-32:]
+        ready = world.is_ready(job)
+        return None if ready is None else _prediction(
+            world, job, b"succeeded" if ready else b"processing"
+        )  # fmt: skip
+    job, asks_status = path.removesuffix(b"/status")[-32:], path.endswith(b"/status")
+    ready = world.is_ready(job)
+    if ready is None:
+        return None
+    if asks_status:
+        status = b"COMPLETED" if ready else b"IN_PROGRESS"
+        return b'{"status":"%b","logs":null,"metrics":{}}' % status
+    return b'{"images":[{"url":"%b"}],"seed":42}' % world.sample(job)
+
+
+def _prediction(world: World, job: bytes, status: bytes) -> bytes:
+    output = b"null"
+    if status == b"succeeded":
+        output = b'["%b"]' % world.sample(job)
+    get = b"%b/v1/predictions/%b" % (world.url, job)
+    return (
+        b'{"id":"%b","status":"%b","error":null,"urls":{"get":"%b","cancel":"%b/cancel"},'
+        b'"model":"m","version":"hidden","input":{},"output":%b,"logs":""}'
+        % (job, status, get, get, output)
+    )
+
+
+async def _serve(scenario: Scenario, folder: Path, port: int, tls_port: int) -> None:
+    loop = asyncio.get_running_loop()
+    image = (folder / "image").read_bytes()
+    url, tls_url = f"http://127.0.0.1:{port}", f"https://127.0.0.1:{tls_port}"
+    world = World(scenario, image, url, tls_url)
+    make: Callable[[], Connection] = lambda: Connection(world)  # noqa: E731 — a factory, typed
+    shared: dict[str, Any] = {"reuse_port": True, "backlog": 4096}
+    await loop.create_server(make, "127.0.0.1", port, **shared)
+    if scenario.tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+        await loop.create_server(make, "127.0.0.1", tls_port, ssl=context, **shared)
+    cpu = time.process_time()
+    print("ready", flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+    world.books.cpu = time.process_time() - cpu
+    print(json.dumps(asdict(world.books) | {"paid": world.books.paid.hex()}))
+
+
+def _main() -> None:
+    options, folder, port, tls_port = json.loads(sys.argv[1])
+    run: Callable[[Any], Any] = asyncio.run
+    with suppress(ImportError):
+        import uvloop
+
+        run = uvloop.run
+    run(_serve(Scenario(**options), Path(folder), port, tls_port))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,295 @@
+"""What does a user get, and pay, with what they would pick instead? One table.
+
+    make bench        (python -m benchmarks.table [--rounds 5] [--write])
+
+Three works for every contender, each in a fresh process, in alternating order:
+
+- *fast*: jobs are ready at once and polls do not pause, so the client is the limit;
+- *slots*: 24 at a time, jobs of 2 s (log-normal, cv 0.2), everybody polls as it does by itself;
+- *faults*: 5 % of the submissions lose their reply after they were charged, 5 % of the polls
+  answer 502, 5 % of the images break off halfway.
+
+Afterwards the folder is held against the server's books: a file counts when all its bytes are
+there. `--write` puts the figures into docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from attrs import evolve, frozen
+
+from benchmarks import _page
+from benchmarks._contenders import PACKAGES, Figures, Task, measure, versions
+from benchmarks._fast_server import Books, Server, fast_server
+from benchmarks.slots import bound
+from fluxasync.simulator._dice import Dice
+from fluxasync.simulator._submits import lognormal
+
+SLOTS = 24
+IN_FLIGHT = 64  #: in *fast*
+MEAN, CV = 2.0, 0.2
+FAULTS = 0.05
+
+ROWS = (
+    "ours",
+    "ours, uvloop",
+    "aiohttp loop",
+    "aiohttp loop, 3 tries",
+    "httpx loop",
+    "replicate",
+    "fal-client",
+    "bare",
+)
+WORDS = {
+    "ours": "**fluxasync**",
+    "ours, uvloop": "fluxasync on uvloop",
+    "aiohttp loop": "semaphore + aiohttp",
+    "aiohttp loop, 3 tries": "semaphore + aiohttp, 3 tries",
+    "httpx loop": "semaphore + httpx",
+    "replicate": "`replicate`",
+    "fal-client": "`fal-client`",
+    "bare": "*bare loop*",
+}
+#: what is the same as another row, or not meant for a work
+LEFT_OUT = {
+    "fast": {"aiohttp loop, 3 tries"},
+    "slots": {"ours, uvloop", "aiohttp loop, 3 tries", "bare"},
+    "faults": {"ours, uvloop", "bare"},
+}
+
+
+@frozen(kw_only=True)
+class Run:
+    """One contender's run of one work."""
+
+    images: int
+    figures: Figures
+    books: Books
+    workers: int
+    broken: int  #: files that are not all there
+    whole: int
+    share: float = 0.0  #: of the slot time, of what could be used
+
+    @property
+    def load(self) -> float:
+        """CPU of the server's processes, of what they could have used."""
+        return self.books.cpu / self.figures.wall / self.workers
+
+    @property
+    def lost(self) -> int:
+        """Images that were to be, are not there whole, and are not kept to be settled."""
+        return self.images - self.whole - self.figures.told.in_doubt
+
+
+Runs = dict[str, list[Run]]
+
+
+def fast(name: str, turn: int, given: argparse.Namespace) -> Run:
+    return _run(name, given.fast, workers=2, slots=IN_FLIGHT, interval=0)
+
+
+def slots(name: str, turn: int, given: argparse.Namespace) -> Run:
+    # one process: a job's end is seen once, whoever asks
+    run = _run(name, given.slots, workers=1, slots=SLOTS, mean=MEAN, cv=CV, seed=turn)
+    dice = Dice(turn)
+    durations = [lognormal(dice, n, mean=MEAN, cv=CV) for n in range(given.slots)]
+    used = run.books.work / (SLOTS * (run.books.ended - run.books.began))
+    return evolve(run, share=used / bound(durations, SLOTS))
+
+
+def faults(name: str, turn: int, given: argparse.Namespace) -> Run:
+    return _run(name, given.faults, workers=1, slots=SLOTS, mean=0.3, faults=FAULTS, seed=turn)
+
+
+WORKS: dict[str, Callable[[str, int, argparse.Namespace], Run]] = {
+    "fast": fast,
+    "slots": slots,
+    "faults": faults,
+}
+
+
+def _run(
+    name: str,
+    images: int,
+    *,
+    workers: int,
+    slots: int,
+    interval: float | None = None,
+    **scenario: Any,
+) -> Run:
+    scenario |= {"images": images, "workers": workers, "tls": name == "fal-client"}
+    with tempfile.TemporaryDirectory() as scratch, fast_server(**scenario) as server:
+        task = _task(server, Path(scratch, "images"), images, slots, interval)
+        if name == "ours, uvloop":
+            figures = measure("ours", evolve(task, loop="uvloop"))
+        else:
+            figures = measure(name, task)
+        files = [path.read_bytes() for path in Path(task.folder).glob("*.jpg")]
+    whole = sum(file == server.image for file in files)
+    return Run(
+        images=images,
+        figures=figures,
+        books=server.books,
+        workers=workers,
+        whole=whole,
+        broken=len(files) - whole,
+    )
+
+
+def _task(server: Server, folder: Path, images: int, slots: int, interval: float | None) -> Task:
+    return Task(
+        url=server.url,
+        folder=str(folder),
+        images=images,
+        slots=slots,
+        interval=interval,
+        tls_url=server.tls_url,
+        certificate=server.certificate,
+    )
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+def spread(values: list[float], form: str = ".0f") -> str:
+    """The median, and the least and the most where they differ as written."""
+    low, middle, high = (format(v, form) for v in (min(values), median(values), max(values)))
+    return middle if low == high else f"{middle} ({low}–{high})"
+
+
+def speed_rows(runs: Runs) -> str:
+    head = ["", "images/s", "CPU ms/image", "CPU ÷ fluxasync", "peak RSS MB", "server's load"]
+    ours = median(run.figures.cpu / run.images for run in runs["ours"])
+    body = []
+    for name, found in runs.items():
+        cpu = [1000 * run.figures.cpu / run.images for run in found]
+        body.append(
+            [
+                WORDS[name],
+                spread([run.images / run.figures.wall for run in found]),
+                spread(cpu, ".2f"),
+                f"{median(cpu) / 1000 / ours:.2f}",
+                spread([run.figures.rss for run in found]),
+                f"{max(run.load for run in found):.0%}",
+            ]
+        )
+    return _page.rows(head, body)
+
+
+def slot_rows(runs: Runs) -> str:
+    head = ["", "slots used", "polls/image", "seen late, ms"]
+    body = [
+        [
+            WORDS[name],
+            spread([100 * run.share for run in found], ".1f") + " %",
+            spread([run.books.polls / run.images for run in found], ".1f"),
+            spread([1000 * run.books.lag / run.images for run in found]),
+        ]
+        for name, found in runs.items()
+    ]
+    return _page.rows(head, body)
+
+
+def fault_rows(runs: Runs) -> str:
+    head = ["", "whole", "lost", "in doubt, named", "broken files kept", "paid twice"]
+    body = []
+    for name, found in runs.items():
+        images = sum(run.images for run in found)
+        counts = (
+            sum(run.whole for run in found),
+            sum(run.lost for run in found),
+            sum(run.figures.told.in_doubt for run in found),
+            sum(run.broken for run in found),
+            sum(run.books.twice for run in found),
+        )
+        body.append([WORDS[name], *(f"{100 * count / images:.1f} %" for count in counts)])
+    return _page.rows(head, body)
+
+
+def short_rows(all_runs: dict[str, Runs]) -> str:
+    """The table for those who only glance."""
+    head = ["", "CPU/image", "images/s", "slots used", "lost", "paid twice"]
+    body = []
+    for name in ("ours", "aiohttp loop", "httpx loop", "replicate", "fal-client"):
+        quick, paced, hurt = (all_runs[work].get(name) for work in WORKS)
+        if not (quick and paced and hurt):
+            continue
+        images = sum(run.images for run in hurt)
+        body.append(
+            [
+                WORDS[name],
+                f"{median(1000 * run.figures.cpu / run.images for run in quick):.1f} ms",
+                f"{median(run.images / run.figures.wall for run in quick):.0f}",
+                f"{median(100 * run.share for run in paced):.0f} %",
+                f"{100 * sum(run.lost for run in hurt) / images:.1f} %",
+                f"{100 * sum(run.books.twice for run in hurt) / images:.1f} %",
+            ]
+        )
+    return _page.rows(head, body)
+
+
+SHOWN = {"fast": speed_rows, "slots": slot_rows, "faults": fault_rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="of the work `fast`")
+    parser.add_argument("--other-rounds", type=int, default=3)
+    parser.add_argument("--fast", type=int, default=500, metavar="IMAGES")
+    parser.add_argument("--slots", type=int, default=192, metavar="IMAGES")
+    parser.add_argument("--faults", type=int, default=400, metavar="IMAGES")
+    parser.add_argument("--work", nargs="*", choices=WORKS, default=list(WORKS))
+    parser.add_argument("--only", nargs="*", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--write", action="store_true", help=f"into {_page.PAGE.name}")
+    given = parser.parse_args()
+    before = _page.load()
+    names = [name for name in given.only if versions(_package(name))]
+    for name in set(given.only) - set(names):
+        packages = " ".join(PACKAGES[_package(name)])
+        print(f"{name}: left out, not installed (pip install {packages})", file=sys.stderr)
+    all_runs: dict[str, Runs] = {}
+    said = _page.machine(before) + "\n\n" + _made_of(names)
+    print(said)
+    for work in given.work:
+        rounds = given.rounds if work == "fast" else given.other_rounds
+        all_runs[work] = _rounds(work, names, rounds, given)
+        text = SHOWN[work](all_runs[work])
+        print(f"\n{work}\n{text}", flush=True)
+        if given.write:
+            _page.write(work, text)
+    if given.write:
+        _page.write("machine", said)
+        if len(all_runs) == len(WORKS):
+            _page.write("short", short_rows(all_runs))
+
+
+def _rounds(work: str, names: list[str], rounds: int, given: argparse.Namespace) -> Runs:
+    runs: Runs = defaultdict(list)
+    taking_part = [name for name in names if name not in LEFT_OUT[work]]
+    for turn in range(rounds):
+        for name in taking_part if turn % 2 else taking_part[::-1]:
+            print(f"\r{work} {turn + 1}/{rounds} {name:24}", end="", file=sys.stderr, flush=True)
+            runs[name].append(WORKS[work](name, turn + 1, given))
+    print("\r" + " " * 60 + "\r", end="", file=sys.stderr)
+    return {name: runs[name] for name in taking_part}
+
+
+def _package(name: str) -> str:
+    return "ours" if name == "ours, uvloop" else name
+
+
+def _made_of(names: list[str]) -> str:
+    parts = {part for name in names for part in (versions(_package(name)) or "").split(", ")}
+    return f"Versions: {', '.join(sorted(parts))}."
+
+
+if __name__ == "__main__":
+    main()

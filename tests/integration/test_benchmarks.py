@@ -1,0 +1,88 @@
+"""The benchmarks' own machinery: books that agree, faults that hurt, a long run kept small."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from benchmarks import _page
+from benchmarks._contenders import Task, Told, aiohttp_loop, ours
+from benchmarks._fast_server import Books, Server, fast_server
+from benchmarks.soak import soak
+
+
+def task(server: Server, folder: Path, images: int) -> Task:
+    return Task(url=server.url, folder=str(folder), images=images, slots=8, interval=0)
+
+
+def whole(server: Server, folder: Path) -> tuple[int, int]:
+    """How many files are the server's image, and how many are something else."""
+    files = [path.read_bytes() for path in folder.glob("*.jpg")]
+    return sum(file == server.image for file in files), sum(file != server.image for file in files)
+
+
+def test_the_books_of_several_processes_are_one(tmp_path: Path) -> None:
+    """Two processes that share nothing know each other's jobs, and count every charge once."""
+    with fast_server(images=20, image_bytes=1024, workers=2) as server:
+        told = asyncio.run(ours(task(server, tmp_path / "images", 20)))
+        assert whole(server, tmp_path / "images") == (20, 0)
+    assert told == Told()
+    assert (server.books.charges, server.books.twice) == (20, 0)
+    assert server.books.polls >= 20
+    assert server.books.cpu > 0
+
+
+def test_added_books_know_what_two_processes_charged() -> None:
+    """A prompt paid at each of two processes was paid twice, though neither knows."""
+    books = Books()
+    books.add(Books(charges=2, polls=3, began=5.0, paid=bytearray([1, 1, 0])))
+    books.add(Books(charges=2, polls=4, began=4.0, paid=bytearray([1, 0, 1])))
+    assert (books.charges, books.polls, books.began, books.twice) == (4, 7, 4.0, 1)
+
+
+@pytest.mark.slow
+def test_faults_lose_nothing_of_ours_and_something_of_a_plain_loop(tmp_path: Path) -> None:
+    """With one exchange in five gone wrong, ours has every image or names it in doubt, and pays
+    none twice; the plain loop loses some, and pays some twice when it tries again."""
+    faults = {"images": 60, "image_bytes": 64 * 1024, "workers": 1, "faults": 0.2}
+    with fast_server(**faults) as server:
+        told = asyncio.run(ours(task(server, tmp_path / "ours", 60)))
+        kept = whole(server, tmp_path / "ours")
+    assert kept == (60 - told.in_doubt, 0)
+    assert (server.books.twice, told.in_doubt) == (0, server.books.lost_replies)
+    assert server.books.lost_replies
+    assert server.books.bad_gateways
+    assert server.books.truncated
+    for tries in (1, 3):
+        folder = tmp_path / f"loop{tries}"
+        folder.mkdir()
+        with fast_server(**faults) as server:
+            told = asyncio.run(aiohttp_loop(task(server, folder, 60), tries=tries))
+            assert whole(server, folder)[0] == 60 - told.failed
+        assert (told.failed > 0) == (tries == 1) or server.books.twice > 0
+
+
+@pytest.mark.slow
+def test_a_long_run_stays_small(tmp_path: Path) -> None:
+    """The short form of `make soak`: a few thousand images add next to nothing to memory, and the
+    journal's log is folded back as it grows."""
+    found = soak(3_000, tmp_path)
+    assert found.peak <= 150
+    assert found.wal <= 64
+    # MB over the run's last 80 %; what a run holds settles in its first thousands
+    assert 0.8 * found.images / 100_000 * found.slope <= 8
+
+
+def test_a_script_writes_its_own_block_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Figures go between their marks; the words around them stay, backslashes and all."""
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- one -->\nold\n<!-- end one -->\nb\n<!-- two -->\n<!-- end two -->\n")
+    monkeypatch.setattr(_page, "PAGE", page)
+    _page.write("one", r"\1 new")
+    assert "a\n<!-- one -->\n\n\\1 new\n\n<!-- end one -->\nb" in page.read_text()
+    with pytest.raises(SystemExit, match="no block 'three'"):
+        _page.write("three", "x")
