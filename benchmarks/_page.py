@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-#: load of other programs, in cores, from which on a machine counts as busy
+#: load average before a run, from which on a machine counts as busy
 BUSY = 0.5
 
 
@@ -34,20 +34,20 @@ def rows(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
 
 
 def machine(load: float) -> str:
-    """What measured, when, and whether others were busy on it (cores, before the run)."""
+    """What measured, when, and whether others were busy on it (load average before)."""
     moment = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     said = f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
     said += f"Python {platform.python_version()}; {moment}"
     if load > BUSY:
         said += (
-            f". **The machine was busy**: other programs used {load:.1f} cores, so absolute "
-            "figures are too high; compare the contenders"
+            f". **The machine was busy** (a load of {load:.1f} before the run), so CPU and seconds "
+            "are too high; compare the contenders"
         )
     return f"Measured on {said}."
 
 
 def load() -> float:
-    """Cores in use by others over the last minute."""
+    """The load average of the last minute."""
     return os.getloadavg()[0]
 
 

@@ -43,7 +43,7 @@ PLACES = {
     "Settle._recorded": "outcome into journal and lists",
     "Batch._feed": "prompts in",
     "ClientSession._request": "aiohttp, in all of these",
-    "deadline": "time limits, in all of these",
+    "deadline.__aenter__": "time limits, in all of these",
 }
 
 
@@ -130,11 +130,8 @@ def _threads(task: Task, scratch: Path, *, every: bool) -> str:
 
 def _places(task: Task, scratch: Path, *, every: bool) -> str:
     shares = by_place(task, scratch)
-    rows = [
-        [PLACES.get(place, place), f"{share:.0%}"]
-        for place, share in shares.most_common(120 if every else None)
-        if every or place in PLACES
-    ]
+    places = [place for place, _ in shares.most_common(120)] if every else list(PLACES)
+    rows = [[PLACES.get(place, place), f"{shares[place]:.0%}"] for place in places]
     return _page.rows(["the loop's thread was in", "share"], rows)
 
 
