@@ -183,6 +183,7 @@ async def test_a_disk_full_of_images_stops_the_run(disks: Disks, sim: Simulator,
     await carried_on(sim, out, disks)
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_a_disk_full_of_records_keeps_the_ids(disks: Disks, sim: Simulator, tmp_path: Path):
     """F101, P17: the reserve is given up for the ids in flight, so that nothing is in doubt."""

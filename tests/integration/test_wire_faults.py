@@ -144,6 +144,7 @@ async def test_a_broken_line_costs_what_it_must(
     assert time.monotonic() - began < row.within
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_a_server_that_goes_away_and_comes_back_costs_nothing(tmp_path: Path):
     """F31 P9: connections refused for a while in the middle: every image is saved, none twice."""
@@ -162,6 +163,7 @@ async def test_a_server_that_goes_away_and_comes_back_costs_nothing(tmp_path: Pa
         audit(sim.world, outcomes, folder=tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_an_id_that_came_before_is_in_doubt(tmp_path: Path):
     """F21: two submissions told the same job: one image, and the other is in doubt, not its."""

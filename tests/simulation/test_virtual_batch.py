@@ -100,6 +100,7 @@ def test_a_run_under_every_fault_adds_up(dialect: str, count: int):
     assert set(ran.world.faults) == set(SURVIVED), "a fault never struck"
 
 
+@pytest.mark.slow
 def test_never_more_than_the_limit_is_in_flight():
     """P12: neither the session's own count nor the server's is ever above the limit, and the
     server hardly ever has to say so itself."""
@@ -112,6 +113,7 @@ def test_never_more_than_the_limit_is_in_flight():
     assert pushed_back <= 0.02 * ran.world.posts
 
 
+@pytest.mark.slow
 def test_a_calm_run_keeps_its_slots_busy():
     """P12: without faults the slots are used to 80 % of what the jobs' own durations allow."""
     calm, count = Scenario(image_bytes=1, seed=4), COUNT // 4

@@ -35,6 +35,7 @@ async def polled(
     return world
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tells", [False, True], ids=["told nothing", "told progress"])
 def test_the_lag_asked_for_is_the_servers_lag(tells: bool) -> None:
     """A tenth of a second of round trip neither adds to the lag nor takes from it: polls leave
