@@ -44,7 +44,7 @@ check: $(VENV)/.lint
 	@$(VENV)/bin/mypy
 
 crash: $(VENV)/.test
-	@$(VENV)/bin/python -m tests.crash $(ARGS)
+	@PYTHONPATH=tests $(VENV)/bin/python -m crash $(ARGS)
 
 bench: $(VENV)/.bench
 	@$(VENV)/bin/python -m benchmarks.table --write $(ARGS)

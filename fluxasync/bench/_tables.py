@@ -155,7 +155,7 @@ def _machine(machine: Machine, stage: Stage) -> dict[str, str]:
         "event loop late, most": seconds(machine.loop_lag_max),
         "CPU per image": seconds(machine.cpu_seconds_per_image),
         "CPU, of one core": percent(machine.cpu_share),
-        "kept waiting by other programs": percent(machine.cpu_wait_share),
+        "waited for a core": percent(machine.cpu_wait_share),
         "waiting for the disk, most": f"{machine.disk_queue_max:,} images",
         "memory, peak": _bytes(machine.memory_bytes),
     }

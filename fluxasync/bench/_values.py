@@ -114,7 +114,8 @@ class Machine:
     loop_lag_max: float | None = None
     cpu_seconds_per_image: float | None = None  #: of all threads of this process
     cpu_share: float | None = None  #: of one core; 1.0 is a full one
-    #: share of the time in which our loop could have run and other programs had the cores; Linux
+    #: share of the time in which our loop could have run and something else had the cores: other
+    #: programs, our own threads, a practice server on this machine; Linux
     cpu_wait_share: float | None = None
     disk_queue_max: int = 0  #: images that had arrived and waited for the disk, at most
     memory_bytes: int | None = None  #: resident, the peak so far
@@ -126,7 +127,7 @@ class Stage:
 
     label: str  #: "24 in flight", "0.5/s", "ramp to 2/s"
     model: str
-    in_flight: int | None = None  #: the closed loop's workers; None in an open loop
+    in_flight: int | None = None  #: jobs at once: a closed loop's workers, an open loop's slots
     rate: float | None = None  #: submissions a second wanted; None in a closed loop
     rate_to: float | None = None  #: where a ramp ends; None otherwise
     seconds: float  #: measured: from the first measured image's turn until the last was stored

@@ -15,7 +15,7 @@ from ._values import PARTS, Stage
 LATE_LOOP = 0.05
 #: of one core; above it timers, polls and downloads wait for each other
 FULL_CORE = 0.85
-#: share of the time in which other programs had the cores we could have used
+#: share of the time in which something else had the cores that our loop could have used
 CROWDED = 0.1
 #: share of an image's mean time; a disk or a line that takes more of it is the thing to mend
 LARGE_SHARE = 0.25
@@ -57,7 +57,7 @@ def server_share(stage: Stage) -> float | None:
 def _reasons(stage: Stage) -> Iterator[str]:
     machine, where = stage.machine, f"at {stage.label}"
     if (machine.cpu_wait_share or 0.0) > CROWDED:
-        yield f"other programs kept the cores for {machine.cpu_wait_share:.0%} of the time {where}"
+        yield f"the loop waited for a core for {machine.cpu_wait_share:.0%} of the time {where}"
         return
     if (machine.cpu_share or 0.0) > FULL_CORE:
         yield f"{where} the process kept {machine.cpu_share:.0%} of a core busy"

@@ -1,7 +1,7 @@
 """The long form: a thousand kills over twenty seeds, two hundred runs met by signals, and ten
 thousand power cuts, as a table.
 
-`make crash`, or `python -m tests.crash --kills 1000 --seeds 20`. The table goes to
+`make crash`, or `PYTHONPATH=tests python -m crash --kills 1000 --seeds 20`. The table goes to
 docs/crash-results.md; the exit code is 1 when a promise was broken.
 """
 
@@ -52,7 +52,7 @@ def main() -> int:
         trials = _tried(home)
         with Children() as children:
             checkpoint = cut_checkpoint(children, home / "checkpoint")
-    command = f"python -m tests.crash --kills {asked.kills} --seeds {asked.seeds}"
+    command = f"make crash ARGS='--kills {asked.kills} --seeds {asked.seeds}'"
     states = _RECORDINGS * _STATES
     asked.to.write_text(page(command, result, signals, checkpoint, cut, states, trials))
     is_caught = all(found.kinds for found in trials.values())

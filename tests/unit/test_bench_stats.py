@@ -6,8 +6,9 @@ import random
 from statistics import fmean
 
 import pytest
+from attrs import evolve
 
-from fluxasync.bench import Stage, _stats
+from fluxasync.bench import Interval, Stage, _stats
 from fluxasync.bench._stats import (
     arrival_gaps,
     bootstrap,
@@ -120,3 +121,11 @@ def test_an_open_loops_knee_is_the_last_rate_that_came_back():
     label, why = knee([opened(0.5, 30.0), opened(1.0, 59.0), opened(2.0, 72.0)])
     assert label == "1/s"
     assert "2/s" in why
+
+
+def test_a_pace_that_chance_explains_is_no_knee():
+    """40 images at random intervals came at 94/min where 120 were wanted, and might have at 128."""
+    few = _stage("2/s", 94.0, in_flight=24, rate=2.0)
+    few = evolve(few, images_per_minute_interval=Interval(low=70.0, high=128.0))
+    more = _stage("4/s", 236.0, in_flight=24, rate=4.0)
+    assert knee([few, more])[0] is None
