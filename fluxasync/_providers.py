@@ -94,7 +94,8 @@ class Provider:
     key_variable: str | None = None  #: environment variable that holds the key
     #: "polling_url": jobs are regional and the URL in the answer must be used
     poll_by: Literal["id", "polling_url"] = "id"
-    polling_hosts: tuple[str, ...] = ()  #: further hosts that may get the key: "*.example.com"
+    #: further hosts that may get the key, such as ``*.example.com``
+    polling_hosts: tuple[str, ...] = ()
     credit: Decimal | None = None  #: US dollars for each unit of echoed cost
 
     @property

@@ -1,4 +1,4 @@
-"""Run `fluxasync`, or a script, as the documentation's shell blocks call them, for nothing.
+"""What the documentation's blocks run against: `fluxasync`, or a script, for nothing.
 
 A provider's address is data: here it is that of the practice server in PRACTICE_URL. Nothing else
 differs from what a reader runs.
@@ -6,11 +6,17 @@ differs from what a reader runs.
 
 from __future__ import annotations
 
+import asyncio
 import os
+import queue
 import runpy
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from fluxasync._providers import PROVIDERS, Provider
+from fluxasync.simulator import Scenario, Simulator
 
 URL = "PRACTICE_URL"
 
@@ -18,6 +24,27 @@ URL = "PRACTICE_URL"
 def addresses(url: str) -> dict[str, Provider]:
     """The known providers, all of them behind one address."""
     return {name: provider.at(url) for name, provider in PROVIDERS.items()}
+
+
+@contextmanager
+def practice_server() -> Iterator[str]:
+    """Run a simulator on a loop and a thread of its own; yield its URL."""
+    opened: queue.Queue[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = queue.Queue()
+
+    async def serve() -> None:
+        async with Simulator(Scenario(latency="0..0")) as simulator:
+            stopped = asyncio.Event()
+            opened.put((simulator.url, asyncio.get_running_loop(), stopped))
+            await stopped.wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        served = pool.submit(asyncio.run, serve())
+        url, loop, stopped = opened.get(timeout=10)
+        try:
+            yield url
+        finally:
+            loop.call_soon_threadsafe(stopped.set)
+            served.result()
 
 
 def main() -> None:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import queue
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,10 +12,9 @@ import pytest
 pytest.importorskip("markdown_it", reason="the extra `cli` is not installed")
 
 from fluxasync._providers import PROVIDERS
-from fluxasync.simulator import Scenario, Simulator
 
 from .pages import BadPage, blocks, perform
-from .practised import URL, addresses
+from .practised import URL, addresses, practice_server
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -40,30 +35,9 @@ def _case(page: Path) -> object:
     return pytest.param(page, id=page.name, marks=[] if is_quick else [pytest.mark.slow])
 
 
-@contextmanager
-def practice_server() -> Iterator[str]:
-    """Run a simulator on a loop and a thread of its own; yield its URL."""
-    opened: queue.Queue[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = queue.Queue()
-
-    async def serve() -> None:
-        async with Simulator(Scenario(latency="0..0")) as simulator:
-            stopped = asyncio.Event()
-            opened.put((simulator.url, asyncio.get_running_loop(), stopped))
-            await stopped.wait()
-
-    with ThreadPoolExecutor(1) as pool:
-        served = pool.submit(asyncio.run, serve())
-        url, loop, stopped = opened.get(timeout=10)
-        try:
-            yield url
-        finally:
-            loop.call_soon_threadsafe(stopped.set)
-            served.result()
-
-
 @pytest.fixture
 def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """Stand in a fresh folder where every provider is the practice server; the shell's variables."""
+    """Stand in a fresh folder, every provider the practice server; give the shell's variables."""
     folder, bin_ = tmp_path / "reader", tmp_path / "bin"
     folder.mkdir()
     bin_.mkdir()
@@ -136,4 +110,5 @@ def test_blocks_of_a_page_follow_one_another(tmp_path: Path) -> None:
         "```shell\ncat a.txt\n```\n<!-- prints -->\n```text\nf…x\n```\n"
         "```python\nprint(word)\n```\n<!-- prints -->\n```text\nred\n```\n"
     )
-    assert 3 == perform(_page(tmp_path, text), folder=tmp_path, environ=os.environ)
+    ran = perform(_page(tmp_path, text), folder=tmp_path, environ=os.environ)
+    assert ran == 3
