@@ -154,8 +154,9 @@ async def test_an_interactive_request_goes_before_a_bulk_batch(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_the_notebook_runs(tmp_path: Path) -> None:
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every cell runs in a fresh kernel, and the last run made three images."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     notebook = nbformat.read(EXAMPLES / "notebook.ipynb", as_version=4)
     resources = {"metadata": {"path": str(tmp_path)}}
@@ -166,14 +167,17 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_nightly_script_makes_only_what_is_missing(tmp_path: Path) -> None:
+def test_the_nightly_script_makes_only_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The second night pays for what the list got since the first, and the cap is for both."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
     def night(*options: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(EXAMPLES / "top_up.py"), str(prompts), str(tmp_path / "out")]
         return subprocess.run(
             [*command, "--model", MODEL, "--base-url", url, *options],
-            capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
+            capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
     prompts = tmp_path / "prompts.txt"
