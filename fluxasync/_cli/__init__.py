@@ -1,9 +1,10 @@
 """The command line: arguments → the library's own values → one event loop, and no logic of its own.
 
 A folder, because it has several stories: `_options` (what is written), `_runs` (the errands),
-`_errand` and `_signals` (how they end), `_folders` (what a folder holds), `_exits` (the codes),
-`_terminal` and `_shown` (what is seen), `_practice` (the simulator), `_catalogue` (the models).
-Everything that brings aiohttp is imported inside a command, so that `--help` is instant.
+`_errand` and `_signals` (how they end), `_advice` (what to do then), `_folders` (what a folder
+holds), `_exits` (the codes), `_terminal` and `_shown` (what is seen), `_practice` (the simulator),
+`_catalogue` (the models). Everything that brings aiohttp is imported inside a command, so that
+`--help` is instant.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from cyclopts.validators import Number
 
 from .. import __version__
 from .._errors import ConfigError, FluxError
+from ._advice import told
 from ._exits import INTERRUPTED, USAGE, exit_code
 from ._options import Options
 from ._terminal import Terminal
@@ -304,7 +306,7 @@ def _looped(story: Callable[[], Coroutine[Any, Any, int]], terminal: Terminal) -
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(story())
     except FluxError as error:
-        terminal.say(f"fluxasync: {error}")
+        terminal.say(f"fluxasync: {told(error)}")
         return exit_code(None, error, None)
     except KeyboardInterrupt:
         return INTERRUPTED
