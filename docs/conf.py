@@ -30,4 +30,4 @@ html_title = "fluxasync"
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_copy_source = False
-html_show_sphinx = False
+html_show_sphinx = html_show_copyright = False
