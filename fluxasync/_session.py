@@ -274,9 +274,12 @@ class FluxSession:
         """Wait for a slot, send the request once, and return the job that the server accepted.
 
         Sends again by itself only what certainly was not taken (429, 503 with Retry-After, no
-        connection), for `retry.patience` seconds at most. Raises ConfigError and InvalidRequest
-        for requests that cannot be, TransportError(sent=True) when the answer never arrived: the
-        job may have been charged. Higher `priority` goes first.
+        connection), for `retry.patience` seconds at most. Higher `priority` goes first.
+
+        Raises ConfigError and InvalidRequest for requests that cannot be, BudgetExceeded at the
+        cap, AuthenticationError and CreditError, RateLimited, ServerError and
+        TransportError(sent=False) when patience is over, and TransportError(sent=True) when the
+        answer never arrived: the job may have been charged.
         """
         request = await self._prepared(request)
         self._dog.wake()
@@ -386,8 +389,8 @@ class FluxSession:
     ) -> Saved:
         """Watch and download a job that was accepted earlier, here or in another process.
 
-        When cancelled the job is listed in `unclaimed`, and told of at WARNING unless a ledger
-        remembers it.
+        Raises what `watch` and `download` raise. When cancelled the job is listed in `unclaimed`,
+        and told of at WARNING unless a ledger remembers it.
         """
         try:
             saved = await self.download(await self.watch(job), to=to)
