@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 PIP = $(VENV)/bin/python -m pip -qq --disable-pip-version-check
 ARGS ?=
 
-.PHONY: help demo test quick simulate check crash bench soak clean
+.PHONY: help demo test quick simulate check crash bench soak docs clean
 
 help:
 	@echo "make demo    40 example prompts into 40 images, simulated: no key, no cost"
@@ -21,6 +21,7 @@ help:
 	@echo "make crash   kills, signals and power cuts by the thousand, into docs/crash-results.md"
 	@echo "make bench   ours against what one would use instead, into docs/benchmarks.md (20 minutes)"
 	@echo "make soak    a million images: does memory stay flat? (an hour; ARGS='--images 100000')"
+	@echo "make docs    the documentation as a site, into docs/_build; a warning is an error"
 	@echo "make clean   remove what make made: environments, caches, demo images"
 
 demo: $(VENV)/.app
@@ -55,8 +56,12 @@ bench: $(VENV)/.bench
 soak: $(VENV)/.app
 	@$(VENV)/bin/python -m benchmarks.soak --write $(ARGS)
 
+docs: $(VENV)/.docs
+	@$(VENV)/bin/python -m sphinx -qW --keep-going docs docs/_build
+	@echo "Open $(CURDIR)/docs/_build/index.html"
+
 clean:
-	rm -rf .venv .venvs build dist demo-images .coverage* .hypothesis
+	rm -rf .venv .venvs build dist demo-images docs/_build .coverage* .hypothesis
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find fluxasync tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -91,4 +96,9 @@ $(VENV)/.bench: $(VENV)/.app
 $(VENV)/.lint: $(VENV)/.test
 	@echo "installing the linters"
 	@$(PIP) install --group lint
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.app
+	@echo "installing what the documentation needs"
+	@$(PIP) install --group docs
 	@touch $@

@@ -30,7 +30,10 @@ async def generate(
 ) -> Saved:
     """Make one image and return it: in the file `out`, or with its bytes in `saved.data`.
 
-    Parameters are the model's own. For more than one image keep a FluxSession. Raises FluxError.
+    `out` must not exist yet. Parameters are the model's own. For more than one image keep a
+    FluxSession: it keeps the connections and the count of active jobs. Raises ConfigError and
+    SinkError before anything is sent; then what `FluxSession.generate` raises, of which
+    TransportError(sent=True) means that the image may have been charged.
     """
     async with FluxSession(provider, api_key=api_key, base_url=base_url) as flux:
         return await flux.generate(prompt, to=out, model=model, **parameters)
@@ -64,7 +67,10 @@ async def run(
 ) -> Summary:
     """Make every image of a source into a folder and return the run in numbers.
 
-    See Batch for the source and FluxSession for the rest. Raises the error that ended the run.
+    The same call again carries on, whatever ended it: what is there is skipped, what was paid is
+    collected. Images that fail or stay in doubt are counted in the Summary and raise nothing.
+    See Batch for the source and FluxSession for the rest. Raises ConfigError, SinkError and
+    JournalError before anything is sent, and the error that ended the run once paid jobs landed.
     """
     async with FluxSession(
         provider,

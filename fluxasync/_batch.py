@@ -373,7 +373,9 @@ class Batch:
         except FluxError as error:
             self._end(error)
         except Exception as error:  # the user's iterable: whatever it raises ends the run
-            ended = ConfigError(f"the source failed: {type(error).__name__}: {error}")
+            ended = ConfigError(
+                f"the source failed: {type(error).__name__}: {error}; what is done is kept"
+            )
             ended.__cause__ = error
             self._end(ended)
 

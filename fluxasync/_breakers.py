@@ -89,7 +89,10 @@ class Gate:
             return
         self._rejected += 1
         if self._rejected == BAD_BATCH:
-            said = f"the first {BAD_BATCH} requests were all refused, the last with: {error}"
+            said = (
+                f"the first {BAD_BATCH} requests were all refused, so no more are sent; the last "
+                f"with: {error}"
+            )
             self.shut(InvalidRequest(said, status=getattr(error, "status", 0)))
 
     @property

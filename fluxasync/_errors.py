@@ -64,7 +64,7 @@ class TransportError(FluxError):
         evidence: str = "",
     ) -> None:
         super().__init__(message)
-        self.sent = sent
+        self.sent = sent  #: whether the bytes went out
         self.permanent = permanent  #: trying again cannot help: certificate, proxy login
         self.local = local  #: this machine's own trouble, not the network's: too few open files
         self.evidence = evidence  #: start of what did come back, cut and made safe

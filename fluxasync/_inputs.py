@@ -131,7 +131,7 @@ def _wire_form(name: str, image: ImageInput) -> str:
     if content is None:
         content = _read(name, _path(image))
         if image.sha256 not in (None, hashlib.sha256(content).hexdigest()):
-            raise ConfigError(f"{name}={image.path}: has changed since it was checked")
+            raise ConfigError(f"{name}={image.path}: has changed since it was checked; start again")
     return base64.b64encode(content).decode("ascii")
 
 

@@ -25,16 +25,17 @@ class ForgetfulLedger:
     """Remembers nothing: for one image, or a batch without a folder."""
 
     async def known(self, request: ImageRequest) -> None:
+        """Return None: every request is new."""
         return None
 
     async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
-        pass
+        """Forget it."""
 
     async def answered(self, request: ImageRequest, answer: Job | Refused) -> None:
-        pass
+        """Forget it."""
 
     async def settle(self, outcome: Outcome) -> None:
-        pass
+        """Forget it."""
 
 
 class MemoryLedger:
@@ -47,6 +48,7 @@ class MemoryLedger:
         self._prices: dict[str, Decimal | None] = {}  #: of the intents
 
     async def known(self, request: ImageRequest) -> Saved | Failed | InDoubt | Job | None:
+        """Return the outcome, else the job, else the doubt that an intent without an answer is."""
         key = request.key
         found = self.outcomes.get(key) or self.jobs.get(key)
         if found is None and key in self.intents:
@@ -57,10 +59,12 @@ class MemoryLedger:
         return found
 
     async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
+        """Note that a POST is about to start."""
         self.intents[request.key] = request
         self._prices[request.key] = price
 
     async def answered(self, request: ImageRequest, answer: Job | Refused) -> None:
+        """Note the job, or take the intent back; an ambiguous answer leaves it open."""
         if isinstance(answer, Job):
             self.jobs[request.key] = answer
         elif answer.verdict is Verdict.AMBIGUOUS:
@@ -69,5 +73,6 @@ class MemoryLedger:
         self._prices.pop(request.key, None)
 
     async def settle(self, outcome: Outcome) -> None:
+        """Note the end; that of a row which was no request has nothing to be known by."""
         if outcome.request is not None:
             self.outcomes[outcome.request.key] = outcome

@@ -77,6 +77,7 @@ class ImageInput:
 
     @classmethod
     def of(cls, given: ImageInput | str | bytes | os.PathLike[str]) -> ImageInput:
+        """Return the input that a user wrote. Raises ConfigError for what is none of these."""
         if isinstance(given, ImageInput):
             return given
         if isinstance(given, bytes):
@@ -267,6 +268,7 @@ class Job:
 
     @property
     def model(self) -> str | None:
+        """The model's name; None for a job rebuilt from a bare id."""
         return None if self.request is None else self.request.model
 
 
@@ -302,7 +304,7 @@ class Pending:
 
 @frozen(kw_only=True)
 class Ready:
-    """The image can be fetched, until the deadline."""
+    """The image can be fetched, until the deadline: ten minutes from its end (BFL docs)."""
 
     job: Job
     url: str = field(repr=False)  #: signed: whoever has it may fetch the image
@@ -349,10 +351,12 @@ class Saved:
 
     @property
     def path(self) -> Path | None:
+        """The image's file; None when it is in memory."""
         return self.stored.path
 
     @property
     def data(self) -> bytes | None:
+        """The image's bytes; None when they are in a file."""
         return self.stored.data
 
 
@@ -368,6 +372,7 @@ class Failed:
 
     @property
     def cause(self) -> str:
+        """The one word under which summaries and failures.jsonl count it, as `--retry` takes it."""
         return self.error.cause
 
     @property
@@ -379,6 +384,7 @@ class Failed:
 
     @property
     def moderated(self) -> bool:
+        """Whether the provider's filter refused it: another prompt may help, another try not."""
         return isinstance(self.error, Moderated)
 
 
@@ -396,10 +402,15 @@ Outcome = Saved | Failed | InDoubt
 
 
 class Ledger(Protocol):
-    """Remembers what was paid. `intent` is durable when it returns."""
+    """Remembers what was paid: by `request.key`, in the order known, intent, answered, settle.
+
+    Each method is durable when it returns. What one raises ends the run (JournalError, if it is to
+    be told from a bug); an error of `intent` keeps its request from being sent.
+    """
 
     async def known(self, request: ImageRequest) -> Saved | Failed | InDoubt | Job | None:
-        """What earlier runs left of this request."""
+        """Return what earlier runs left of this request: its end, or the job to collect; None when
+        it is still to do."""
 
     async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
         """A POST of this request is about to start."""
@@ -412,13 +423,15 @@ class Ledger(Protocol):
 
 
 class Sink(Protocol):
-    """Where bytes land."""
+    """Where bytes land: one method, called for one image at a time, several at once."""
 
     async def store(
         self, request: ImageRequest | None, job: Job, chunks: AsyncIterator[bytes]
     ) -> Stored:
-        """Keep the image whole or not at all. Raises DownloadError for bytes that are no whole
-        image and SinkError when they cannot be kept."""
+        """Keep the image whole or not at all, and return what was kept; `chunks` are its bytes in
+        order, of any sizes. A cancellation leaves nothing half done. Raises DownloadError for bytes
+        that are no whole image (fetched again) and SinkError when they cannot be kept (the run
+        ends)."""
 
 
 class Download(Protocol):
@@ -446,7 +459,8 @@ class Transport(Protocol):
         """Fetch a URL byte-exact, without credentials, cookies or redirects. `headers` are given
         only to ask for the rest of an image whose transfer broke."""
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Close what it holds; called by whoever opened it."""
 
 
 class Observer(Protocol):

@@ -94,7 +94,8 @@ class Provider:
     key_variable: str | None = None  #: environment variable that holds the key
     #: "polling_url": jobs are regional and the URL in the answer must be used
     poll_by: Literal["id", "polling_url"] = "id"
-    polling_hosts: tuple[str, ...] = ()  #: further hosts that may get the key: "*.example.com"
+    #: further hosts that may get the key, such as ``*.example.com``
+    polling_hosts: tuple[str, ...] = ()
     credit: Decimal | None = None  #: US dollars for each unit of echoed cost
 
     @property
@@ -108,12 +109,15 @@ class Provider:
         return is_loopback_address(self.origin[1])
 
     def submit_url(self, model: str) -> str:
+        """Return where a request for the model is submitted; the name is quoted."""
         return self.base_url + self.submit_path.replace("{model}", quote(model, safe=""))
 
     def poll_url(self, job_id: str) -> str:
+        """Return where a job is asked for by its id; the id is quoted."""
         return f"{self.base_url}{self.poll_path}?id={quote(job_id, safe='')}"
 
     def credits_url(self) -> str | None:
+        """Return where the balance is asked for; None when the provider does not tell it."""
         return None if self.credits_path is None else self.base_url + self.credits_path
 
     def auth(self, key: Secret | None) -> dict[str, str]:

@@ -82,13 +82,16 @@ class FluxSession:
         api_key: the key; None reads the provider's variable (COMETAPI_KEY, BFL_API_KEY).
         base_url: another address of the same wire shape; may carry a path prefix. A loopback
             address needs no key.
-        limits, retry, polling, timeouts, budget: see the classes; `limits=24` is 24 jobs in
-            flight, `limits="auto"` as many as the account allows, `budget="5.00"` a cap in US
-            dollars.
+        limits: Limits, or a number of jobs in flight, or `"auto"`: as many as the account allows.
+        retry: how free calls, and submissions that were certainly not taken, are tried again.
+        polling: Polling, or its `lag`: how late an end may be seen, as a share of the usual time.
+        timeouts: seconds for each call, and for a job.
+        budget: Budget, or a cap in US dollars: `"5.00"`.
         transport: what does HTTP, for tests; None is aiohttp.
         on_event: called synchronously with every event; what it raises is logged once.
 
-    Raises ConfigError on entry when the key is missing.
+    Raises ConfigError: at once for policies that make no sense, on entry for a missing key and for
+    an address that cannot be used. Leaving waits for the POSTs under way, because they may be paid.
     """
 
     def __init__(
@@ -245,9 +248,11 @@ class FluxSession:
         """Make one image, the whole way, and return it.
 
         `to` is a file that does not exist yet, a sink, or None: then the bytes are in
-        `saved.data`. Parameters are the model's own, checked before anything is spent. `on_job`
-        hands the job out as soon as it is paid. Raises FluxError; when cancelled after the job
-        was accepted, the job is listed in `unclaimed`.
+        `saved.data`. Parameters are the model's own, checked before anything is spent. Higher
+        `priority` goes first: of all who wait for a slot of this session, batches (0) among them.
+        `on_job` hands the job out as soon as it is paid. Raises what `submit`, `watch` and
+        `download` raise, and SinkError for a file that exists already, before anything is sent.
+        When cancelled after the job was accepted, the job is listed in `unclaimed`.
         """
         sink = self._sink(to)
         request = _requested(prompt, parameters, sink)
@@ -269,9 +274,12 @@ class FluxSession:
         """Wait for a slot, send the request once, and return the job that the server accepted.
 
         Sends again by itself only what certainly was not taken (429, 503 with Retry-After, no
-        connection), for `retry.patience` seconds at most. Raises ConfigError and InvalidRequest
-        for requests that cannot be, TransportError(sent=True) when the answer never arrived: the
-        job may have been charged. Higher `priority` goes first.
+        connection), for `retry.patience` seconds at most. Higher `priority` goes first.
+
+        Raises ConfigError and InvalidRequest for requests that cannot be, BudgetExceeded at the
+        cap, AuthenticationError and CreditError, RateLimited, ServerError and
+        TransportError(sent=False) when patience is over, and TransportError(sent=True) when the
+        answer never arrived: the job may have been charged.
         """
         request = await self._prepared(request)
         self._dog.wake()
@@ -381,8 +389,8 @@ class FluxSession:
     ) -> Saved:
         """Watch and download a job that was accepted earlier, here or in another process.
 
-        When cancelled the job is listed in `unclaimed`, and told of at WARNING unless a ledger
-        remembers it.
+        Raises what `watch` and `download` raise. When cancelled the job is listed in `unclaimed`,
+        and told of at WARNING unless a ledger remembers it.
         """
         try:
             saved = await self.download(await self.watch(job), to=to)

@@ -96,7 +96,7 @@ async def give_jobs(folder: str | os.PathLike[str], jobs: Mapping[str, str]) -> 
     async with _standing(folder) as (journal, open_doubts):
         named = [(_one(open_doubts, key), job_id) for key, job_id in jobs.items()]
         if len({doubt.key for doubt, _ in named}) < len(named):
-            raise ConfigError("two job ids were given for one image")
+            raise ConfigError("two job ids were given for one image: leave one out")
         for doubt, job_id in named:
             await journal.give_job(doubt.key, job_id)
         return [doubt for doubt, _ in named]
@@ -149,7 +149,7 @@ def classes_of(text: str) -> frozenset[str]:
     """Return the classes of a text such as "failed,expired". Raises ConfigError for others."""
     words = frozenset(word.strip() for word in text.split(",")) - {""}
     for word in sorted(words - set(CLASSES)) or ([""] if not words else []):
-        raise ConfigError(f"{word!r} is no class of failures: {', '.join(CLASSES)}")
+        raise ConfigError(f"{word!r} is no class of failures: say one of {', '.join(CLASSES)}")
     return words
 
 
@@ -193,9 +193,13 @@ def _one(open_doubts: Iterable[Doubt], start: str) -> Doubt:
         raise ConfigError(f"{start!r} is no key: give its first {_SHORTEST} digits or more")
     found = [doubt for doubt in open_doubts if doubt.key.startswith(start)]
     if not found:
-        raise ConfigError(f"no image in doubt has a key that begins with {start}")
+        raise ConfigError(
+            f"no image in doubt has a key that begins with {start}: fluxasync resolve lists them"
+        )
     if len(found) > 1:
-        raise ConfigError(f"{len(found)} images in doubt have keys that begin with {start}")
+        raise ConfigError(
+            f"{len(found)} images in doubt have keys that begin with {start}: give more digits"
+        )
     return found[0]
 
 

@@ -140,7 +140,7 @@ def _check_rest(request: ImageRequest, given: Mapping[str, Any]) -> None:
     if request.extra_body:
         _check_json("extra_body", request.extra_body)
         if both := given.keys() & request.extra_body.keys():
-            raise ConfigError(f"{min(both)}: given twice, once in extra_body")
+            raise ConfigError(f"{min(both)}: given twice, once in extra_body: leave one out")
     if request.extras:
         _check_json("extras", request.extras)
     if request.name is not None:
@@ -264,7 +264,9 @@ def _check_json(name: str, value: Any) -> None:
     try:
         _ENCODER.encode(value).encode()
     except UnicodeEncodeError:
-        raise ConfigError(f"{name}: half of a surrogate pair, which UTF-8 cannot carry") from None
+        raise ConfigError(
+            f"{name}: half of a surrogate pair, which UTF-8 cannot carry: remove it"
+        ) from None
     except (TypeError, ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise ConfigError(f"{name}: cannot be sent as JSON: {reason}") from None

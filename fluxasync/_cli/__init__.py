@@ -1,10 +1,11 @@
 """The command line: arguments → the library's own values → one event loop, and no logic of its own.
 
 A folder, because it has several stories: `_options` (what is written), `_runs` (the errands),
-`_errand` and `_signals` (how they end), `_folders` (what a folder holds), `_exits` (the codes),
-`_terminal` and `_shown` (what is seen), `_gallery` (a page of the images), `_practice` (the
-simulator), `_catalogue` (the models), `_bench` and `_measure` (the benchmark).
-Everything that brings aiohttp is imported inside a command, so that `--help` is instant.
+`_errand` and `_signals` (how they end), `_advice` (what to do then), `_folders` (what a folder
+holds), `_exits` (the codes), `_terminal` and `_shown` (what is seen), `_gallery` (a page of the
+images), `_practice` (the simulator), `_catalogue` (the models), `_bench` and `_measure` (the
+benchmark). Everything that brings aiohttp is imported inside a command, so that `--help` is
+instant.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from cyclopts.validators import Number
 
 from .. import __version__
 from .._errors import ConfigError, FluxError
+from ._advice import told
 from ._bench import bench
 from ._exits import INTERRUPTED, USAGE, exit_code
 from ._options import Lists, Options
@@ -349,7 +351,7 @@ def looped(story: Callable[[], Coroutine[Any, Any, int]], terminal: Terminal) ->
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(story())
     except FluxError as error:
-        terminal.say(f"fluxasync: {error}")
+        terminal.say(f"fluxasync: {told(error)}")
         return exit_code(None, error, None)
     except KeyboardInterrupt:
         return INTERRUPTED

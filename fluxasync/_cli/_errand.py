@@ -21,6 +21,7 @@ from .._journal import Recovery
 from .._models import Outcome, Saved
 from .._progress import Progress
 from .._sources import Plan
+from ._advice import told
 from ._exits import exit_code
 from ._shown import as_json, closing, complaint, outcome_row
 from ._signals import Interrupts
@@ -73,7 +74,7 @@ class Errand:
                 raise
         except FluxError as caught:
             error = self._judged(caught)
-            self.terminal.say(f"fluxasync: {error}")
+            self.terminal.say(f"fluxasync: {told(error)}")
         finally:
             self._close()
         return exit_code(self._standing(), error, self.interrupts.first)

@@ -69,7 +69,9 @@ class Options:
         model = find(self.model)
         for name in given:
             if model is not None and name != "extra_body" and not models_with(name):
-                raise ConfigError(f"--param {lacking(name, model, ())}")
+                reason = lacking(name, model, ())
+                step = "" if "; " in reason else "; fluxasync models lists what it takes"
+                raise ConfigError(f"--param {reason}{step}")
         return given
 
 

@@ -23,6 +23,7 @@ from .._models import Failed, ImageRequest, InDoubt, Outcome, Saved
 from .._money import Estimate, dollars
 from .._sources import Plan
 from .._summary import Summary
+from ._advice import about_failures
 
 #: characters of a prompt that name it in a message
 _PROMPT = 60
@@ -145,13 +146,14 @@ def plan_row(plan: Plan, estimate: Estimate | None) -> dict[str, Any]:
 def closing(
     summary: Summary, where: Path, *, in_doubt: int = 0, simulated: bool = False
 ) -> Iterator[str]:
-    """Yield the last lines of a run: what is in doubt in the folder, how to carry on, and the
-    totals with where to look."""
+    """Yield the last lines of a run: what is in doubt in the folder, what to do about failures,
+    how to carry on, and the totals with where to look."""
     if in_doubt:
         yield (
             f"{in_doubt} in doubt: the answer never came, so they may have been charged; "
             f"none is sent again by itself; to settle them: fluxasync resolve {where}"
         )
+    yield from about_failures(summary.failed, where)
     if summary.not_started or summary.unclaimed:
         yield "run the same line again to carry on"
     totals = str(summary)

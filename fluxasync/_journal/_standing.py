@@ -88,7 +88,7 @@ class Standing(Journal):
 def require(folder: Path) -> None:
     """Raise ConfigError unless the folder has a journal, whatever its state."""
     if not os.path.lexists(folder / HOME / FILE):
-        raise ConfigError(f"{folder} has no journal: no run began there")
+        raise ConfigError(f"{folder} has no journal: no run began there; name the folder of a run")
 
 
 def require_idle(folder: Path) -> None:

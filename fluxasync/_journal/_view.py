@@ -72,7 +72,9 @@ class JournalView:
             return
         path = folder / HOME / FILE
         if not path.exists():
-            raise JournalError(f"{folder} has no journal: no run began there")
+            raise JournalError(
+                f"{folder} has no journal: no run began there; name the folder of a run"
+            )
         check_file(path)
         facts = check_content(folder, path)
         self.simulated, self.places = facts.simulated, facts.places

@@ -1,6 +1,6 @@
 """A practice server that speaks the vendors' wire, with faults on order and a ledger of charges.
 
-For trying things out (`fluxasync simulate`, `--simulate`) and for tests:
+For trying things out (`fluxasync simulate`, `--simulate`) and for tests::
 
     async with Simulator(Scenario(faults=["lost-reply:0.1"])) as sim:
         async with FluxSession(base_url=sim.url) as flux:

@@ -150,14 +150,17 @@ class World:
 
     @property
     def posts(self) -> int:
+        """Submits, whatever was answered."""
         return self._submits.posts
 
     @property
     def polls(self) -> int:
+        """Polls, whatever was answered."""
         return self._polls.polls
 
     @property
     def downloads(self) -> int:
+        """Downloads begun, whatever was answered."""
         return self._deliveries.downloads
 
     @property

@@ -1,0 +1,67 @@
+"""The next step after an error, where its message cannot hold it.
+
+The library's messages say what happened; most say what to do as well. What to do about a refused
+key or a silent network is another thing in a program than at a prompt, so it is said here, once a
+class, and put behind the message. It decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from .._errors import (
+    AuthenticationError,
+    DeadlineExceeded,
+    DownloadError,
+    FluxError,
+    InvalidRequest,
+    JobFailed,
+    JobLost,
+    RateLimited,
+    ServerError,
+    TransportError,
+)
+
+_AGAIN = "run the same line again"
+
+
+def told(error: FluxError) -> str:
+    """Return the error's message, ending with what to do next."""
+    step = next_step(error)
+    return f"{error}; {step}" if step else str(error)
+
+
+def next_step(error: FluxError) -> str:
+    """Return what to do about an error; "" where its own message says it."""
+    match error:
+        case AuthenticationError():
+            return f"check COMETAPI_KEY, BFL_API_KEY or --key-file, then {_AGAIN}"
+        case InvalidRequest():
+            return "change the request: fluxasync models lists what each model takes"
+        case RateLimited() | ServerError():
+            return f"{_AGAIN} in a while"
+        case TransportError(sent=True):
+            return "look for the job in the provider's own list before you pay again"
+        case TransportError(permanent=True):
+            return f"mend that, then {_AGAIN}"
+        case TransportError():
+            return f"check the network and --base-url, then {_AGAIN}"
+        case DeadlineExceeded():
+            return f"the job is {error.job.job_id}"
+        case JobFailed() | JobLost() | DownloadError():
+            return "trying again pays again"
+    return ""
+
+
+def about_failures(failed: Counter[str], where: Path) -> Iterator[str]:
+    """Yield what to do about a run's failures, a line for each kind of remedy."""
+    lists = where / "failures.jsonl"
+    moderated, wrong = failed["moderated"], failed["invalid"] + failed["rejected"]
+    if moderated:
+        yield f"{moderated} moderated: change those prompts, listed in {lists}"
+    if wrong:
+        yield f"{wrong} wrong: mend those lines, listed in {lists}"
+    if failed.total() - moderated - wrong:
+        yield "to try failures again: the same line with --retry failed"

@@ -1,0 +1,194 @@
+"""The examples run: real servers, real clients that hang up, a real kernel, a real process."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from practice import FAST, until
+
+from fluxasync import Batch, FluxSession
+from fluxasync.simulator import Scenario, Simulator
+
+from .practised import practice_server
+
+ROOT = Path(__file__).parent.parent.parent
+EXAMPLES = ROOT / "examples"
+PNG_OR_JPEG = (b"\x89PNG", b"\xff\xd8\xff")
+#: the model with the shortest usual duration, so that the first poll comes soonest
+MODEL = "flux-2-klein-4b"
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Import an example as a reader's own module; its images go to a fresh folder."""
+
+    def imported(name: str, practice: Simulator) -> ModuleType:
+        monkeypatch.syspath_prepend(str(EXAMPLES))
+        monkeypatch.setenv("FLUX_BASE_URL", practice.url)
+        monkeypatch.setenv("IMAGES", str(tmp_path / "images"))
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        module = importlib.import_module(name)
+        monkeypatch.delitem(sys.modules, name)
+        return module
+
+    return imported
+
+
+@asynccontextmanager
+async def serving(app: Any) -> AsyncIterator[str]:
+    """Run an ASGI app on a free port of this loop; yield its URL."""
+    uvicorn = pytest.importorskip("uvicorn")
+    config = uvicorn.Config(app, port=0, log_level="error", ws="none", loop="none")
+    server = uvicorn.Server(config)
+    socket = config.bind_socket()
+    task = asyncio.create_task(server.serve([socket]))
+    await until(lambda: server.started or task.done())
+    try:
+        yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_fastapi_returns_an_image_and_streams_a_batch(example: Any) -> None:
+    """A visitor gets one image as bytes, another one a line for each image of a batch."""
+    async with Simulator(Scenario(latency="0..0")) as practice:
+        app = example("fastapi_app", practice).app
+        async with serving(app) as url, aiohttp.ClientSession(url) as client:
+            async with client.get("/image", params={"prompt": "fox", "model": MODEL}) as answer:
+                assert answer.status == 200
+                assert (await answer.read()).startswith(PNG_OR_JPEG)
+            two = client.post("/batches/two", json=["a", "b"], params={"model": MODEL})
+            async with two as answer:
+                lines = [line async for line in answer.content]
+            assert len(lines) == 3
+            assert b"2 saved" in lines[-1]
+            async with client.get("/image", params={"prompt": ""}) as answer:
+                assert answer.status == 502
+        assert len(practice.charges) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_fastapi_stops_spending_when_the_client_hangs_up(
+    example: Any, tmp_path: Path
+) -> None:
+    """A batch whose listener leaves submits nothing more, and the same call collects what is
+    paid; a lone image whose visitor leaves is kept when the app ends."""
+    async with Simulator(Scenario(latency="1..1", active_limit=4)) as practice:
+        app = example("fastapi_app", practice).app
+        prompts = [f"fox {number}" for number in range(40)]
+        async with serving(app) as url:
+            async with aiohttp.ClientSession(url) as client:
+                many = client.post("/batches/many", json=prompts, params={"model": MODEL})
+                async with many as answer:
+                    await answer.content.readline()
+                asking = asyncio.create_task(client.get("/image", params={"prompt": "gone"}))
+                await until(lambda: any(c.prompt == "gone" for c in practice.charges))
+                asking.cancel()
+            flux = app.state.flux
+            await until(lambda: any(job.request.prompt == "gone" for job in flux.unclaimed))
+            await flux.settled()
+            paid = len(practice.charges)
+            assert paid < 30
+        kept = list((tmp_path / "images").glob("unclaimed-*"))
+        assert any(path.read_bytes().startswith(PNG_OR_JPEG) for path in kept)
+        assert len(practice.charges) == paid
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_aiohttp_app_shares_one_session(example: Any, monkeypatch: Any) -> None:
+    """The stock is made in the background, a visitor's image beside it, over one session."""
+    async with Simulator(Scenario(latency="0..0")) as practice:
+        monkeypatch.setenv("STOCK", "a lamp\na boat")
+        module = example("aiohttp_app", practice)
+        runner = web.AppRunner(module.make_app(), handler_cancellation=True)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            host, port = runner.addresses[0][:2]
+            async with aiohttp.ClientSession(f"http://{host}:{port}") as client:
+                async with client.get("/image", params={"prompt": "fox"}) as answer:
+                    assert answer.status == 200
+                    assert (await answer.read()).startswith(PNG_OR_JPEG)
+                async with client.get("/image", params={"prompt": ""}) as answer:
+                    assert answer.status == 400
+                async with client.get("/status") as answer:
+                    assert "saved" in (await answer.json())["stock"]
+        finally:
+            await runner.cleanup()
+        assert {charge.prompt for charge in practice.charges} == {"fox", "a lamp", "a boat"}
+
+
+@pytest.mark.asyncio
+async def test_an_interactive_request_goes_before_a_bulk_batch(tmp_path: Path) -> None:
+    """With `priority`, an image that somebody waits for takes the next slot that comes free,
+    however many requests of a batch have been waiting for it."""
+    async with (
+        Simulator(Scenario(latency=0.02)) as practice,
+        FluxSession(base_url=practice.url, limits=2, **FAST) as flux,
+    ):
+        rows = [{"prompt": f"bulk {n}", "width": 256, "height": 256} for n in range(30)]
+        async with Batch(flux, rows, out=tmp_path / "bulk") as batch:
+            await anext(batch)
+            ahead = len(practice.charges) + flux.slots  # those may hold their slots already
+            await flux.generate("mine", width=256, height=256, priority=1)
+            place = [charge.prompt for charge in practice.charges].index("mine")
+            assert place <= ahead
+            assert batch.summary.saved < len(rows)
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cell runs in a fresh kernel, and the last run made three images."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    notebook = nbformat.read(EXAMPLES / "notebook.ipynb", as_version=4)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=60, resources=resources).execute()
+    shown = [out.get("data", {}) for cell in notebook.cells for out in cell.get("outputs", [])]
+    assert any("image/png" in data or "image/jpeg" in data for data in shown)
+    assert any("3 saved" in data.get("text/plain", "") for data in shown)
+
+
+@pytest.mark.slow
+def test_the_nightly_script_makes_only_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second night pays for what the list got since the first, and the cap is for both."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+    def night(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(EXAMPLES / "top_up.py"), str(prompts), str(tmp_path / "out")]
+        return subprocess.run(
+            [*command, "--model", MODEL, "--base-url", url, *options],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a fox\na lamp\n")
+    with practice_server() as url:
+        first = night("--max-cost", "0.05")
+        assert (first.returncode, first.stdout[:7]) == (0, "2 saved"), first.stderr
+        prompts.write_text("a boat\na lamp\na fox\n")
+        second = night("--max-cost", "0.05")
+        assert (second.returncode, second.stdout[:7]) == (0, "1 saved"), second.stderr
+        prompts.write_text("a boat\na lamp\na fox\na mill\n")
+        third = night("--max-cost", "0.05")
+        assert third.returncode == 1
+        assert "raise it to go on" in third.stderr

@@ -1,0 +1,72 @@
+"""The next step after an error, as the command says it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import fluxasync
+from fluxasync import FluxError, Job, JobError
+from fluxasync._cli._advice import about_failures, next_step, told
+
+#: errors whose own messages end with what to do
+OUTSPOKEN = {
+    "FluxError", "ConfigError", "APIError", "CreditError", "Redirected", "JobError", "Moderated",
+    "JournalError", "SinkError", "BudgetExceeded",
+}  # fmt: skip
+JOB = Job(job_id="job-7")
+
+
+def _every_error() -> Iterator[FluxError]:
+    """One of each class that users can import."""
+    for name in fluxasync.__all__:
+        kind = getattr(fluxasync, name)
+        if isinstance(kind, type) and issubclass(kind, FluxError):
+            if issubclass(kind, JobError | fluxasync.DownloadError):
+                yield kind("so it was", job=JOB)
+            elif issubclass(kind, fluxasync.APIError):
+                yield kind("so it was", status=400)
+            elif issubclass(kind, fluxasync.TransportError):
+                yield from (kind("so it was", sent=True), kind("so it was", sent=False))
+            else:
+                yield kind("so it was")
+
+
+@pytest.mark.parametrize("error", [*_every_error()], ids=lambda error: type(error).__name__)
+def test_every_error_ends_with_what_to_do(error: FluxError) -> None:
+    """A class either says it in its own messages or is given a next step here, never both."""
+    assert (type(error).__name__ in OUTSPOKEN) == (next_step(error) == "")
+    assert told(error).startswith("so it was")
+
+
+@pytest.mark.parametrize(
+    ("error", "step"),
+    [
+        pytest.param(fluxasync.AuthenticationError("no", status=401), "--key-file", id="key"),
+        pytest.param(fluxasync.TransportError("no", sent=False), "--base-url", id="network"),
+        pytest.param(fluxasync.TransportError("no", sent=True), "before you pay", id="in doubt"),
+        pytest.param(fluxasync.DeadlineExceeded("no", job=JOB), "job-7", id="deadline"),
+    ],
+)
+def test_the_step_fits_the_error(error: FluxError, step: str) -> None:
+    """What a reader needs to act is in the line: the option, the job, the danger."""
+    assert step in told(error)
+
+
+@pytest.mark.parametrize(
+    ("failed", "lines"),
+    [
+        pytest.param({}, [], id="none"),
+        pytest.param({"moderated": 2}, ["2 moderated"], id="moderated"),
+        pytest.param({"invalid": 1, "rejected": 2}, ["3 wrong"], id="wrong"),
+        pytest.param({"lost": 1, "moderated": 1}, ["1 moderated", "to try"], id="both"),
+    ],
+)
+def test_failures_are_told_by_their_remedy(failed: dict[str, int], lines: list[str]) -> None:
+    """Those that trying again may help, and those that only another prompt or line does."""
+    told_lines = list(about_failures(Counter(failed), Path("out")))
+    pairs = zip(told_lines, lines, strict=True)
+    assert all(line.startswith(start) for line, start in pairs)
