@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import sys
 
+from . import _loading
+
 #: what the extra `cli` brings
 _EXTRA = ("cyclopts", "rich")
-#: what a shell calls a process that SIGINT ended
-_INTERRUPTED = 130
 
 
 def main() -> int:
     """Run the command on this process's arguments and return its exit code.
 
-    Ctrl-C while it is still being loaded, or while it closes, is no reason for a traceback.
+    Ctrl-C while it is still being loaded, or when it is over, is no reason for a traceback.
     """
+    _loading.begin()
     try:
-        return _command()
+        code = _command()
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        code = _loading.INTERRUPTED
+    _loading.over(code)
+    return code
 
 
 def _command() -> int:

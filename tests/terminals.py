@@ -17,7 +17,8 @@ CTRL_C = b"\x03"
 
 #: makes the terminal named first the process's own, then becomes the command
 OPENS_TERMINAL = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where the tests were started with an "&"
 terminal = os.open(sys.argv[1], os.O_RDWR)
 fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 for number in (0, 1, 2):

@@ -83,6 +83,7 @@ ROOMS = {
     "_progress": _row(3),
     "_gallery": _row(3),
     "bench": _row(3, "_api simulator"),
+    "_loading": _row(0),
     "_cli": _row(3, f"_api _progress _gallery bench simulator {FACE}"),
     "__main__": _row(3, f"_cli {FACE}"),
     # nothing of ours: it spells the wire a second time, so that the two can disagree

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
-from .. import __version__
+from .. import __version__, _loading
 from .._errors import ConfigError, FluxError
 from ._advice import told
 from ._bench import bench
@@ -349,7 +349,9 @@ def looped(story: Callable[[], Coroutine[Any, Any, int]], terminal: Terminal) ->
     logging.getLogger().addHandler(handler)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(story())
+            performed = story()
+            _loading.end()
+            return runner.run(performed)
     except FluxError as error:
         terminal.say(f"fluxasync: {told(error)}")
         return exit_code(None, error, None)

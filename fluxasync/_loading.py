@@ -1,0 +1,40 @@
+"""Ctrl-C before the command and after it: the process leaves at once, and without a word.
+
+Python's own handler raises an exception wherever the interpreter is just then. In a weak
+reference's callback, of which imports have many, that is printed and forgotten, and the command
+goes on to spend money. Nothing is paid while loading, so the process may simply end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+
+#: what a shell calls a process that SIGINT ended
+INTERRUPTED = 130
+
+
+def begin() -> None:
+    """From now on SIGINT ends the process; where it was ignored it stays ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+
+
+def end() -> None:
+    """Give SIGINT back to Python, for whoever handles it from here on."""
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def over(code: int) -> None:
+    """All is done and said: from now on SIGINT only makes the process end sooner."""
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        os._exit(code)
+
+    signal.signal(signal.SIGINT, leave)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    os._exit(INTERRUPTED)
