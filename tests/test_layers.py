@@ -37,7 +37,8 @@ def _row(floor: int, beside: str = "", never: str = "") -> Row:
 ROOMS = {
     "_errors": _row(0),
     "_models": _row(0, "_errors"),
-    "_events": _row(0, "_models"),
+    "_events": _row(0, "_models _errors"),
+    "_observers": _row(0, "_events _models _errors"),
     "_config": _row(0, "_errors"),
     "_catalog": _row(0, "_models _errors"),
     "_rows": _row(0, "_models _errors _catalog"),
