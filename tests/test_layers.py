@@ -82,6 +82,7 @@ ROOMS = {
     "_audit": _row(2),  # a journal and its folder; no network
     "_api": _row(3, "_progress"),
     "_progress": _row(3),
+    "otel": _row(3, FACE),  # its version
     "_gallery": _row(3),
     "bench": _row(3, "_api simulator"),
     "_cli": _row(3, f"_api _progress _gallery bench simulator {FACE}"),
@@ -103,6 +104,7 @@ FOREIGN = {
     "PIL": {"simulator", "_gallery"},
     "pyarrow": {"_sources"},
     "zstandard": {"_sources"},
+    "opentelemetry": {"otel"},
     "compression": {"_sources"},  # the standard library's, from Python 3.14 on
 }
 
