@@ -80,7 +80,7 @@ $(VENV)/.made:
 
 $(VENV)/.app: pyproject.toml | $(VENV)/.made
 	@echo "installing fluxasync with its extras"
-	@$(PIP) install --editable '.[bench,cli,data,image,speed]'
+	@$(PIP) install --editable '.[bench,cli,data,image,otel,speed]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.app

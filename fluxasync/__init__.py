@@ -42,13 +42,17 @@ if TYPE_CHECKING:
         ClockJumped,
         DiskLagged,
         Event,
+        EventsDropped,
+        JobEnded,
         JobReady,
         JobSubmitted,
+        JobUnclaimed,
         LimitChanged,
         LoopLagged,
         Paused,
         Resumed,
         Settled,
+        SubmitFailed,
     )
     from ._ledgers import ForgetfulLedger, MemoryLedger
     from ._models import (
@@ -87,8 +91,9 @@ _ROOMS = {
         "ServerError", "SinkError", "TransportError",
     ),
     "_events": (
-        "ClockJumped", "DiskLagged", "Event", "JobReady", "JobSubmitted", "LimitChanged",
-        "LoopLagged", "Paused", "Resumed", "Settled",
+        "ClockJumped", "DiskLagged", "Event", "EventsDropped", "JobEnded", "JobReady",
+        "JobSubmitted", "JobUnclaimed", "LimitChanged", "LoopLagged", "Paused", "Resumed",
+        "Settled", "SubmitFailed",
     ),
     "_ledgers": ("ForgetfulLedger", "MemoryLedger"),
     "_models": (
@@ -106,14 +111,15 @@ _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 __all__ = [
     "BFL", "COMETAPI", "APIError", "AuthenticationError", "Batch", "Budget", "BudgetExceeded",
     "ClockJumped", "ConfigError", "CreditError", "DeadlineExceeded", "DiskLagged",
-    "DownloadError", "Event", "Expired", "Failed", "FileSink", "FluxError", "FluxSession",
-    "FolderSink", "ForgetfulLedger", "ImageInput", "ImageRequest", "InDoubt", "InvalidRequest",
-    "Job", "JobError", "JobFailed", "JobLost", "JobReady", "JobSubmitted", "JournalError",
-    "Ledger", "LimitChanged", "Limits", "LoopLagged", "MemoryLedger", "MemorySink", "Model",
-    "Moderated", "Observer", "Outcome", "Paused", "Pending", "Polling", "Provider",
-    "RateLimited", "Ready", "Redirected", "Refused", "Resumed", "Retry", "Saved", "ServerError",
-    "Settled", "Sink", "SinkError", "Stored", "Summary", "Timeouts", "Transport",
-    "TransportError", "Verdict", "generate", "models", "run",
+    "DownloadError", "Event", "EventsDropped", "Expired", "Failed", "FileSink", "FluxError",
+    "FluxSession", "FolderSink", "ForgetfulLedger", "ImageInput", "ImageRequest", "InDoubt",
+    "InvalidRequest", "Job", "JobEnded", "JobError", "JobFailed", "JobLost", "JobReady",
+    "JobSubmitted", "JobUnclaimed", "JournalError", "Ledger", "LimitChanged", "Limits",
+    "LoopLagged", "MemoryLedger", "MemorySink", "Model", "Moderated", "Observer", "Outcome",
+    "Paused", "Pending", "Polling", "Provider", "RateLimited", "Ready", "Redirected", "Refused",
+    "Resumed", "Retry", "Saved", "ServerError", "Settled", "Sink", "SinkError", "Stored",
+    "SubmitFailed", "Summary", "Timeouts", "Transport", "TransportError", "Verdict", "generate",
+    "models", "run",
 ]  # fmt: skip
 
 

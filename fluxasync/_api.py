@@ -5,16 +5,20 @@ They open a session, call the same verbs everybody else calls, and return: no se
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from decimal import Decimal
 from typing import Any, Literal
 
 from ._batch import Batch
 from ._config import Budget, Limits, Polling
+from ._events import Event, Settled
 from ._models import Observer, Saved
 from ._providers import Provider
 from ._session import FluxSession
+from ._sources import Plan
 from ._summary import Summary
 
 
@@ -64,23 +68,32 @@ async def run(
     polling: Polling | float | None = None,
     budget: Budget | Decimal | float | str | None = None,
     on_event: Observer | None = None,
+    progress: bool = False,
 ) -> Summary:
     """Make every image of a source into a folder and return the run in numbers.
 
     The same call again carries on, whatever ended it: what is there is skipped, what was paid is
     collected. Images that fail or stay in doubt are counted in the Summary and raise nothing.
-    See Batch for the source and FluxSession for the rest. Raises ConfigError, SinkError and
-    JournalError before anything is sent, and the error that ended the run once paid jobs landed.
+    `progress` shows the run while it lasts: in a notebook, at a terminal, else as a line every ten
+    seconds on stderr. See Batch for the source and FluxSession for the rest. Raises ConfigError,
+    SinkError and JournalError before anything is sent, and the error that ended the run once paid
+    jobs landed.
     """
-    async with FluxSession(
-        provider,
-        api_key=api_key,
-        base_url=base_url,
-        limits=limits,
-        polling=polling,
-        budget=budget,
-        on_event=on_event,
-    ) as flux:
+    watched = _Watched() if progress else None
+    async with AsyncExitStack() as stack:
+        if watched is not None:
+            await stack.enter_async_context(watched.shown())
+        flux = await stack.enter_async_context(
+            FluxSession(
+                provider,
+                api_key=api_key,
+                base_url=base_url,
+                limits=limits,
+                polling=polling,
+                budget=budget,
+                on_event=on_event,
+            )
+        )
         batch = Batch(
             flux,
             source,
@@ -99,8 +112,34 @@ async def run(
             name=name,
             limit=limit,
             skip_bad=skip_bad,
+            on_event=watched,
+            on_plan=None if watched is None else lambda plan: watched.expect(plan, batch, flux),
         )
         async with batch:
             async for _ in batch:
                 pass
         return batch.summary
+
+
+class _Watched:
+    """The progress of a run of ours, counted from its events."""
+
+    def __init__(self) -> None:
+        from ._progress import Progress
+
+        self._progress = Progress()
+
+    def shown(self) -> AbstractAsyncContextManager[None]:
+        from ._progress import at_hand
+
+        return at_hand(self._progress)
+
+    def expect(self, plan: Plan, batch: Batch, flux: FluxSession) -> None:
+        self._progress.expect(
+            plan, recovered=batch.recovered, estimate=batch.estimate, slots=flux.slots
+        )
+
+    def __call__(self, event: Event) -> None:
+        self._progress(event)
+        if isinstance(event, Settled):
+            self._progress.update(event.outcome, now=asyncio.get_running_loop().time())

@@ -25,12 +25,14 @@ from typing import Any, Literal, Self
 
 from ._catalog import models_with
 from ._errors import ConfigError, FluxError, JournalError, SinkError
+from ._events import Event, EventsDropped, Settled
 from ._handout import Handout
 from ._journal import Journal, Recovery, has_journal, peek
 from ._ledgers import ForgetfulLedger
-from ._models import ImageRequest, Ledger, Outcome, Sink
+from ._models import ImageRequest, Ledger, Observer, Outcome, Sink
 from ._money import Estimate
 from ._names import DEFAULT, Template
+from ._observers import Observers
 from ._output import Output, open_folder, open_sink
 from ._rows import ROW_KEYS
 from ._session import FluxSession
@@ -40,6 +42,9 @@ from ._summary import Count, Summary
 
 #: seconds that paid jobs may take to land after a stop
 GRACE = 10.0
+
+#: unread events that `events()` keeps: a few seconds of a fast run
+UNREAD = 1000
 
 #: states of a journal's rows that a run leaves alone
 SETTLED = frozenset({"done", "failed", "in-doubt"})
@@ -82,6 +87,8 @@ class Batch:
         on_check: called with the rows read so far, while the source is checked on entry.
         on_plan: called once with the Plan, after the check and before the first submission; what
             it returns is awaited if it can be, and an error that it raises ends it there.
+        on_event: called synchronously with the session's events while the batch is open (those of
+            others who share it too) and with this batch's Settled; what it raises is logged once.
 
     Raises ConfigError, SinkError and JournalError on entry; from the iteration, after the last
     outcome, the error that ended the run.
@@ -114,6 +121,7 @@ class Batch:
         finished: Literal["yield", "skip"] = "yield",
         on_check: Callable[[int], None] | None = None,
         on_plan: Callable[[Plan], Awaitable[None] | None] | None = None,
+        on_event: Observer | None = None,
     ) -> None:
         if out is not None and sink is not None:
             raise ConfigError("give `out` or `sink`, not both")
@@ -134,6 +142,7 @@ class Batch:
         self._ledger = ledger
         self._skip = SETTLED if finished == "skip" else frozenset[str]()
         self._on_check, self._on_plan = on_check, on_plan
+        self._observers = Observers(on_event)
         self._grace = grace
         self._plan: Plan | None = None
         self._count = Count()
@@ -172,6 +181,8 @@ class Batch:
             stack.push_async_callback(self._source.aclose)
             if self._out is None or not has_journal(self._out):
                 await self.check()  # nothing is paid yet: a bad source leaves no folder behind
+            stack.callback(self._observers.end)
+            stack.callback(self._session.follow(self._pass_on))
             self._unclaimed = {job.job_id for job in self._session.unclaimed}
             self._output = await stack.enter_async_context(self._opened())
             self._settle = Settle(
@@ -180,6 +191,7 @@ class Batch:
                 gate=self._gate,
                 count=self._count,
                 end=self._end,
+                emit=self._settled,
                 places=self._worker_limit(),
                 skips=bool(self._skip),
             )
@@ -274,6 +286,15 @@ class Batch:
             seconds=self._seconds(),
         )
 
+    def events(self, *, buffer: int = UNREAD) -> AsyncIterator[Event | EventsDropped]:
+        """What happens from now on, for a task beside the one that reads the outcomes:
+        `async for event in batch.events(): …`, ending when the run does.
+
+        Keeps `buffer` unread events; a slower reader loses the oldest, and reads EventsDropped
+        where they were. It never holds the run up.
+        """
+        return self._observers.read(buffer=buffer)
+
     def stop(self, grace: float | None = None) -> None:
         """Submit nothing more. POSTs under way finish, paid jobs may land for `grace` seconds;
         then the iteration ends."""
@@ -343,6 +364,15 @@ class Batch:
         if isinstance(error, SinkError | JournalError):
             self._cut()
 
+    def _pass_on(self, event: Event) -> None:
+        """Show the session's events; what it tells of other batches' outcomes is not ours."""
+        if not isinstance(event, Settled):
+            self._observers.show(event)
+
+    def _settled(self, event: Event) -> None:
+        self._observers.show(event)
+        self._session.emit(event)
+
     def _cut(self) -> None:
         """Wait no longer: jobs still running become unclaimed."""
         self._settle.earlier.cut()
@@ -403,6 +433,7 @@ class Batch:
         if self._workers:
             await asyncio.wait(self._workers)
         self._ended = asyncio.get_running_loop().time()
+        self._observers.end()
         await self._handout.end()
 
     async def _work(self) -> None:

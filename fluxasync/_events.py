@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
-from ._models import Job, Outcome
+from ._errors import FluxError
+from ._models import ImageRequest, Job, Outcome, Saved
 
 
 @frozen(kw_only=True)
@@ -17,6 +18,14 @@ class JobSubmitted:
 
     job: Job
     in_flight: int  #: jobs not yet terminal, this one included
+
+
+@frozen(kw_only=True)
+class SubmitFailed:
+    """A submission ended without a job: it was refused for good, or its answer never came."""
+
+    request: ImageRequest
+    error: FluxError  #: TransportError with `sent` where it may have been charged
 
 
 @frozen(kw_only=True)
@@ -29,11 +38,28 @@ class JobReady:
 
 
 @frozen(kw_only=True)
+class JobEnded:
+    """A job's image was fetched and kept, or will never come: one of `saved` and `error` is set."""
+
+    job: Job
+    saved: Saved | None = field(default=None, repr=False)
+    error: FluxError | None = None
+
+
+@frozen(kw_only=True)
+class JobUnclaimed:
+    """Nobody waits for a paid job any more; `FluxSession.collect(job)` gets its image."""
+
+    job: Job
+
+
+@frozen(kw_only=True)
 class Paused:
-    """The server pushed back: no submission for so long."""
+    """The server pushed back, or did not answer: no submission for so long."""
 
     seconds: float
     reason: str
+    status: int | None = None  #: of the HTTP answer that said so; None = no answer came
 
 
 @frozen(kw_only=True)
@@ -77,9 +103,19 @@ class Settled:
     outcome: Outcome = field(repr=False)
 
 
+@frozen(kw_only=True)
+class EventsDropped:
+    """A reader of `Batch.events()` was too slow: so many events before the next one are lost."""
+
+    count: int
+
+
 Event = (
     JobSubmitted
+    | SubmitFailed
     | JobReady
+    | JobEnded
+    | JobUnclaimed
     | Paused
     | Resumed
     | LimitChanged

@@ -33,7 +33,7 @@ from ._errors import (
     JobError,
     TransportError,
 )
-from ._events import ClockJumped, Event, JobReady, LoopLagged
+from ._events import ClockJumped, Event, JobEnded, JobReady, LoopLagged
 from ._fetch import Fetch
 from ._inputs import resolve
 from ._ledgers import ForgetfulLedger
@@ -50,6 +50,7 @@ from ._models import (
     Stored,
     Transport,
 )
+from ._observers import Observers
 from ._permits import Permits
 from ._protocol import Missing, News, Unclear, is_known
 from ._providers import Provider, choose
@@ -113,7 +114,7 @@ class FluxSession:
         self.polling = Polling.of(polling)
         self.timeouts = timeouts or Timeouts()
         self._transport_given = transport
-        self._on_event = on_event
+        self._observers = Observers(on_event)
         self._dice = random.Random()  # noqa: S311 — jitter, not secrets; all of a session's
         self._network = Network()
         self._permits = Permits(lambda: self.limits, active=lambda: self.in_flight)
@@ -347,8 +348,9 @@ class FluxSession:
             self._submits.hold(job)
             self._submits.end_if_hopeless(error)
             raise
-        except JobError:
+        except JobError as error:
             self._submits.release(job)
+            self.emit(JobEnded(job=job, error=error))
             raise
         self.emit(JobReady(job=job, polls=step.polls, in_flight=self.in_flight))
         return step
@@ -375,10 +377,16 @@ class FluxSession:
                 dice=self._dice,
                 woke_at=lambda: self._woke_at,
             )
-            ready, stored = await fetch.run(ready)
+            try:
+                ready, stored = await fetch.run(ready)
+            except (JobError, DownloadError) as error:
+                self.emit(JobEnded(job=ready.job, error=error))
+                raise
             took = now() - began
             self._permits.landed(stored.size)
-        return _saved(ready, stored, download_seconds=took)
+        saved = _saved(ready, stored, download_seconds=took)
+        self.emit(JobEnded(job=saved.job, saved=saved))
+        return saved
 
     async def collect(
         self,
@@ -458,18 +466,17 @@ class FluxSession:
         return to
 
     def emit(self, event: Event) -> None:
-        """Show an event to the observer, if there is one."""
-        if self._on_event is None:
-            return
-        try:
-            self._on_event(event)
-        except Exception:  # an observer is the user's code: whatever it raises stays outside
-            self._warn_once("an on_event observer failed; the run goes on", exc_info=True)
+        """Show an event to those who watch."""
+        self._observers.show(event)
 
-    def _warn_once(self, message: str, *, exc_info: bool = False) -> None:
+    def follow(self, observer: Observer) -> Callable[[], None]:
+        """Show further events to this observer too; return what ends that."""
+        return self._observers.add(observer)
+
+    def _warn_once(self, message: str) -> None:
         if message not in self._warned:
             self._warned.add(message)
-            logger.warning("%s", message, exc_info=exc_info)
+            logger.warning("%s", message)
 
 
 def _requested(

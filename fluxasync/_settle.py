@@ -15,7 +15,7 @@ from ._breakers import Gate
 from ._disk import whole
 from ._earlier import Earlier
 from ._errors import FluxError, TransportError
-from ._events import Settled
+from ._events import Event, Settled
 from ._models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved
 from ._money import price
 from ._output import Output
@@ -39,6 +39,7 @@ class Settle:
         gate: Gate,
         count: Count,
         end: Callable[[Exception], None],
+        emit: Callable[[Event], None],
         places: int,
         skips: bool,
     ) -> None:
@@ -47,6 +48,7 @@ class Settle:
         self._gate = gate
         self._count = count
         self._end = end
+        self._emit = emit
         self._skips = skips  #: what earlier runs settled is counted and not handed out
         self.earlier = Earlier(self._collected, places=places)
 
@@ -137,4 +139,4 @@ class Settle:
             await self._output.list(outcome)
         finally:  # without a line too, it is settled
             self._count.add(outcome)
-            self._session.emit(Settled(outcome=outcome))
+            self._emit(Settled(outcome=outcome))

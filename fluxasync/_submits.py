@@ -24,7 +24,15 @@ from ._breakers import Gate, Network, ends_run
 from ._catalog import find
 from ._config import Limits, Retry
 from ._errors import BudgetExceeded, FluxError, RateLimited, ServerError, TransportError
-from ._events import Event, JobSubmitted, LimitChanged, Paused, Resumed
+from ._events import (
+    Event,
+    JobSubmitted,
+    JobUnclaimed,
+    LimitChanged,
+    Paused,
+    Resumed,
+    SubmitFailed,
+)
 from ._inputs import wire_images
 from ._ledgers import ForgetfulLedger, MemoryLedger
 from ._limiter import ACCOUNT, Lease, Limiter
@@ -111,6 +119,7 @@ class Submits:
             if isinstance(answer, Job):
                 return answer
             if answer.verdict in {Verdict.REJECTED, Verdict.AMBIGUOUS} or answer.is_final:
+                self._emit(SubmitFailed(request=submission.request, error=answer.error))
                 raise answer.error
 
     def adopt(self, job: Job, *, seconds: float) -> None:
@@ -150,6 +159,7 @@ class Submits:
                 job.job_id,
                 job.polling_url,
             )
+            self._emit(JobUnclaimed(job=job))
 
     async def correct(self, job: Job, price: Decimal | None) -> None:
         """Count what a job has cost instead of its price, told only with its end; once."""
@@ -311,7 +321,7 @@ class Submits:
         if isinstance(judged, Over):
             self.end_if_hopeless(judged.error)
             return evolve(answer, is_final=True)
-        self._wait(judged)
+        self._wait(judged, answer.status)
         return answer
 
     def _lost(self, answer: Refused, lease: Lease, submission: Submission) -> None:
@@ -327,16 +337,16 @@ class Submits:
             )
             match judged:
                 case Wait():
-                    self._wait(judged)
+                    self._wait(judged, answer.status)
                 case Over(error=error):
                     submission.gate.shut(error)
         self.limiter.answered(lease)
 
-    def _wait(self, wait: Wait) -> None:
+    def _wait(self, wait: Wait, status: int | None) -> None:
         if wait.is_told:
             self.limiter.pause(wait.seconds)
         self.limiter.probe(wait.seconds)
-        self._emit(Paused(seconds=wait.seconds, reason=wait.reason))
+        self._emit(Paused(seconds=wait.seconds, reason=wait.reason, status=status))
 
     def _limit_changed(self, group: str, limit: int) -> None:
         self._emit(LimitChanged(group=group, limit=limit))

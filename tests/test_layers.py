@@ -37,7 +37,8 @@ def _row(floor: int, beside: str = "", never: str = "") -> Row:
 ROOMS = {
     "_errors": _row(0),
     "_models": _row(0, "_errors"),
-    "_events": _row(0, "_models"),
+    "_events": _row(0, "_models _errors"),
+    "_observers": _row(0, "_events _models _errors"),
     "_config": _row(0, "_errors"),
     "_catalog": _row(0, "_models _errors"),
     "_rows": _row(0, "_models _errors _catalog"),
@@ -81,6 +82,7 @@ ROOMS = {
     "_audit": _row(2),  # a journal and its folder; no network
     "_api": _row(3, "_progress"),
     "_progress": _row(3),
+    "otel": _row(3, FACE),  # its version
     "_gallery": _row(3),
     "bench": _row(3, "_api simulator"),
     "_loading": _row(0),
@@ -97,12 +99,14 @@ FOREIGN = {
     "yarl": {"_transport", "simulator"},
     "aiofiles": {"_disk"},
     "cyclopts": {"_cli"},
-    "rich": {"_cli"},
+    "rich": {"_cli", "_progress"},
+    "IPython": {"_progress"},
     "uvloop": {"_cli", "bench"},
     "matplotlib": {"bench"},
     "PIL": {"simulator", "_gallery"},
     "pyarrow": {"_sources"},
     "zstandard": {"_sources"},
+    "opentelemetry": {"otel"},
     "compression": {"_sources"},  # the standard library's, from Python 3.14 on
 }
 

@@ -19,6 +19,7 @@ from attrs import frozen
 from .._errors import ConfigError, FluxError, JournalError, SinkError
 from .._journal import Recovery
 from .._models import Outcome, Saved
+from .._money import Estimate
 from .._progress import Progress
 from .._sources import Plan
 from ._advice import told
@@ -79,20 +80,26 @@ class Errand:
             self._close()
         return exit_code(self._standing(), error, self.interrupts.first)
 
-    def expect(self, plan: Plan, recovered: Recovery | None) -> None:
+    def expect(
+        self,
+        plan: Plan,
+        *,
+        recovered: Recovery | None,
+        estimate: Estimate | None,
+        slots: int,
+    ) -> None:
         """Take note of what is to come, and of what earlier runs left."""
-        running = 0 if recovered is None else recovered.running
-        self.progress.total = None if plan.to_do is None else plan.to_do + running
-        self.progress.submitted += running  # paid, and not here yet
+        self.progress.expect(plan, recovered=recovered, estimate=estimate, slots=slots)
         self._failed_before = plan.known.get("failed", 0)
         self._doubts_before = 0 if recovered is None else recovered.in_doubt
 
     def show(self, outcome: Outcome) -> None:
-        """Print an image's end: its path or its row as data, or what went wrong."""
+        """Print an image's end: its path or its row as data, or what went wrong. A person who sees
+        the picture of a run sees the latest paths in it."""
         self.progress.update(outcome, now=asyncio.get_running_loop().time())
         self.show_row(outcome)
         if isinstance(outcome, Saved):
-            if not self._json:
+            if not self._json and not (self.batch is not None and self.terminal.pictures):
                 self.terminal.out(str(outcome.path))
         else:
             self._complain(complaint(outcome))

@@ -98,7 +98,8 @@ async def generate(errand: Errand, prompt: str, *, out: Path, options: Options) 
     request = request_from(row, allow_extras=False)
     if request.n != 1:
         raise ConfigError("generate makes one image; for more: fluxasync run - --n 4 -o DIR")
-    async with _session(errand, options) as flux, showing(errand.progress, errand.terminal):
+    one_line = showing(errand.progress, errand.terminal, in_full=False)
+    async with _session(errand, options) as flux, one_line:
         errand.progress.total = 1
         errand.stop_with(_stopper_of_one(errand), grace=GRACE)
         try:
@@ -126,7 +127,7 @@ async def run(errand: Errand, order: Order) -> None:
         raise ConfigError("say which folder the images go to: -o DIR")
 
     async def announce(plan: Plan) -> None:
-        errand.expect(plan, batch.recovered)
+        errand.expect(plan, recovered=batch.recovered, estimate=batch.estimate, slots=flux.slots)
         lines = announcement(
             plan,
             batch.estimate,

@@ -6,7 +6,8 @@ thread, never the event loop, so image URLs do not expire meanwhile.
 
 All text for people passes `_display`: prompts and servers' words cannot move the cursor. Odd fact:
 the descriptors are written directly, because Python's own streams try to flush at exit and turn a
-closed pipe into exit code 120.
+closed pipe into exit code 120. That is also why the picture of a run is put on the screen here, and
+not by rich's Live: rich draws it into lines, and the one thread that may wait writes them.
 """
 
 from __future__ import annotations
@@ -18,16 +19,23 @@ import select
 import shutil
 import sys
 import threading
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from .._display import columns as width_of
 from .._display import display
 
-_CLEAR = b"\r\x1b[K"
+if TYPE_CHECKING:
+    from .._progress import View
+
+_TO_END_OF_LINE, _TO_END_OF_SCREEN = "\x1b[K", "\x1b[J"
 #: lines waiting to be written before the run waits too
 _BACKLOG = 1000
 
 #: columns of a table that no person sees as it is written
 _PAGE = 160
+
+#: columns and rows of a terminal that does not say
+_USUAL = (80, 24)
 
 _Kind = Literal["out", "say", "status"]
 
@@ -41,8 +49,9 @@ class Terminal:
         self._err = _descriptor(sys.stderr)
         self._out_is_terminal = _is_terminal(self._out)
         self.rewrites = _is_terminal(self._err) and os.environ.get("TERM") != "dumb"
-        self._status_shown = False  # touched by the thread only
-        self._lines: queue.SimpleQueue[tuple[_Kind, str] | None] = queue.SimpleQueue()
+        self._shown: list[int] = []  # widths of the passing lines; touched by the thread only
+        self._picture: View | None = None  # as above; stays below whatever is written
+        self._lines: queue.SimpleQueue[tuple[_Kind, str] | View | None] = queue.SimpleQueue()
         # a daemon: a reader that never reads again must not keep a stopped process alive
         self._thread = threading.Thread(target=self._write_lines, name="terminal", daemon=True)
         self._thread.start()
@@ -70,6 +79,21 @@ class Terminal:
         """Show a passing line; dropped when earlier lines are still unwritten."""
         if not self._quiet and self._lines.empty():
             self._lines.put(("status", line))
+
+    def draw(self, view: View) -> None:
+        """Show a picture of the run below all lines, instead of the one before; dropped when
+        earlier lines are still unwritten."""
+        if not self._quiet and self._lines.empty():
+            self._lines.put(view)
+
+    def clear(self) -> None:
+        """Take the picture, or the passing line, away."""
+        self._lines.put(("status", ""))
+
+    @property
+    def pictures(self) -> bool:
+        """Whether the one who sees the data sees the picture too."""
+        return self.rewrites and self._out_is_terminal and not self._quiet
 
     @property
     def converses(self) -> bool:
@@ -103,26 +127,64 @@ class Terminal:
 
     def _write_lines(self) -> None:
         while (item := self._lines.get()) is not None:
-            self._write_line(*item)
-        self._clear_status()
+            if isinstance(item, tuple):
+                self._write_line(*item)
+            else:
+                self._picture = item
+            if self._picture is not None and self._lines.empty():
+                self._write_picture(self._picture)
+        self._pass("")
 
     def _write_line(self, kind: _Kind, text: str) -> None:
-        if kind == "status" and self.rewrites:
-            columns = shutil.get_terminal_size().columns - 1
-            self._err = _write(self._err, _CLEAR + _encoded(display(text, columns)))
-            self._status_shown = True
+        if kind == "status":
+            self._picture = None
+            if self.rewrites:
+                self._pass(display(text, self._size()[0] - 1))
+            elif text:
+                self._err = _write(self._err, _encoded(display(text)) + b"\n")
         elif kind == "out":
             if self._out_is_terminal:
-                self._clear_status()
+                self._pass("")
             self._out = _write(self._out, os.fsencode(text) + b"\n")
         else:
-            self._clear_status()
-            self._err = _write(self._err, _encoded(display(text)) + b"\n")
+            above = self._over(self._shown, [])
+            self._shown = []
+            self._err = _write(self._err, _encoded(f"{above}{display(text)}\n"))
 
-    def _clear_status(self) -> None:
-        if self._status_shown:
-            self._err = _write(self._err, _CLEAR)
-            self._status_shown = False
+    def _write_picture(self, view: View) -> None:
+        from .._progress._picture import drawn  # brings rich, which takes its time
+
+        columns, rows = self._size()
+        lines = drawn(view, columns=columns - 1, rows=rows - 1)
+        text = self._over(self._shown, lines)
+        self._shown = [columns - 1] * len(lines)
+        self._err = _write(self._err, _encoded(text))
+
+    def _pass(self, line: str) -> None:
+        """Show a passing line instead of what passed before; "" only takes that away."""
+        if line or self._shown:
+            text = self._over(self._shown, [line] if line else [])
+            self._shown = [width_of(line)] if line else []
+            self._err = _write(self._err, _encoded(text))
+
+    def _over(self, shown: list[int], lines: list[str]) -> str:
+        """Return what puts lines where passing ones were: each is written over the old one, so
+        that nothing flickers, and only the rest is erased."""
+        if not shown and not lines:
+            return ""
+        columns, _ = self._size()
+        # a terminal that became narrower has broken the long ones
+        rows = sum(max(1, -(-width // columns)) for width in shown)
+        up = f"\x1b[{rows - 1}A" if rows > 1 else ""
+        body = f"{_TO_END_OF_LINE}\r\n".join(lines)
+        return f"\r{up}{body}{_TO_END_OF_SCREEN}"
+
+    def _size(self) -> tuple[int, int]:
+        try:
+            size = os.get_terminal_size(-1 if self._err is None else self._err)
+        except OSError:
+            return _USUAL
+        return size.columns or _USUAL[0], size.lines or _USUAL[1]
 
 
 def _descriptor(stream: Any) -> int | None:

@@ -18,6 +18,8 @@ from fluxasync import (
     Batch,
     Budget,
     DownloadError,
+    Event,
+    EventsDropped,
     Failed,
     FluxError,
     FluxSession,
@@ -32,11 +34,13 @@ from fluxasync import (
     MemorySink,
     Moderated,
     Observer,
+    Outcome,
     Pending,
     Polling,
     Ready,
     Retry,
     Saved,
+    Settled,
     Sink,
     Stored,
     Summary,
@@ -50,6 +54,17 @@ async def helpers() -> None:
     assert_type(saved, Saved)
     assert_type(await fluxasync.run("prompts.jsonl", out="images/"), Summary)
     assert_type(await fluxasync.run(["a red fox"], out=Path("images")), Summary)
+
+
+async def events() -> None:
+    async with FluxSession() as flux, Batch(flux, ["a red fox"], on_event=print) as batch:
+        async for event in batch.events(buffer=100):
+            assert_type(event, Event | EventsDropped)
+            match event:
+                case Settled(outcome=outcome):
+                    assert_type(outcome, Outcome)
+                case EventsDropped(count=count):
+                    assert_type(count, int)
 
 
 async def one_image_in_steps() -> None:

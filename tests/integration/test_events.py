@@ -1,0 +1,205 @@
+"""What a program sees of a run: events of every image, for observers and for `batch.events()`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from practice import fast_session, outcomes_of, run_out, until, wishes
+
+from fluxasync import (
+    Batch,
+    CreditError,
+    Event,
+    EventsDropped,
+    InDoubt,
+    JobEnded,
+    JobReady,
+    JobSubmitted,
+    JobUnclaimed,
+    Moderated,
+    Paused,
+    Saved,
+    Settled,
+    SubmitFailed,
+    TransportError,
+)
+from fluxasync.simulator import Scenario, Simulator
+
+SCENARIO = Scenario(latency=(0, 0.02))
+
+
+async def everything(batch: Batch, **options: int) -> list[Event | EventsDropped]:
+    return [event async for event in batch.events(**options)]
+
+
+def of_jobs(seen: list[Event]) -> list[tuple[str, str]]:
+    """The job of each event that has one, with the event's name."""
+    return [(event.job.job_id, type(event).__name__) for event in seen if hasattr(event, "job")]
+
+
+@pytest.mark.asyncio
+async def test_one_image_is_submitted_ready_and_ended():
+    """Without a batch too, a story has its beginning and its end, the latter with what was kept."""
+    seen: list[Event] = []
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url, on_event=seen.append) as flux:
+        saved = await flux.generate(wishes(1)[0])
+    assert [type(event).__name__ for event in seen] == ["JobSubmitted", "JobReady", "JobEnded"]
+    assert [saved.job.job_id] * 3 == [job_id for job_id, _ in of_jobs(seen)]
+    assert seen[-1] == JobEnded(job=saved.job, saved=saved)
+
+
+@pytest.mark.asyncio
+async def test_a_job_that_ends_badly_says_why():
+    """A moderated image ends with its error, and is never ready."""
+    seen: list[Event] = []
+    async with (
+        Simulator(evolve(SCENARIO, faults=["moderated-content"])) as sim,
+        fast_session(sim.url, on_event=seen.append) as flux,
+    ):
+        with pytest.raises(Moderated) as caught:
+            await flux.generate(wishes(1)[0])
+    assert [type(event).__name__ for event in seen] == ["JobSubmitted", "JobEnded"]
+    assert isinstance(seen[-1], JobEnded)
+    assert seen[-1].error is caught.value
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        pytest.param("402", CreditError, id="refused"),
+        pytest.param("lost-reply", TransportError, id="in doubt"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_submission_without_a_job_is_told_once(fault: str, error: type[Exception]):
+    """What ends before there is a job has its event too, with the request it was of."""
+    seen: list[Event] = []
+    async with (
+        Simulator(evolve(SCENARIO, faults=[fault])) as sim,
+        fast_session(sim.url, on_event=seen.append) as flux,
+    ):
+        with pytest.raises(error) as caught:
+            await flux.generate(wishes(1)[0])
+    (event,) = seen
+    assert isinstance(event, SubmitFailed)
+    assert (event.error, event.request.prompt) == (caught.value, wishes(1)[0].prompt)
+
+
+@pytest.mark.asyncio
+async def test_a_paid_job_that_nobody_waits_for_is_told():
+    """Cancelling whoever waits for a job says that it is unclaimed, and which."""
+    seen: list[Event] = []
+    async with (
+        Simulator(evolve(SCENARIO, latency=(30, 30))) as sim,
+        fast_session(sim.url, on_event=seen.append) as flux,
+    ):
+        task = asyncio.create_task(flux.generate(wishes(1)[0]))
+        await until(lambda: seen)
+        task.cancel()
+        await asyncio.wait({task})
+        assert [JobUnclaimed(job=flux.unclaimed[0])] == seen[1:]
+
+
+@pytest.mark.asyncio
+async def test_a_push_back_says_which_status_it_was():
+    """Programs count 429s without reading words."""
+    seen: list[Event] = []
+    async with (
+        Simulator(evolve(SCENARIO, active_limit=1, retry_after=None)) as sim,
+        fast_session(sim.url, limits=3, on_event=seen.append) as flux,
+    ):
+        await asyncio.gather(*map(flux.generate, wishes(3)))
+        refused = sum(1 for event in seen if isinstance(event, Paused))
+    assert refused > 0
+    assert {429} == {event.status for event in seen if isinstance(event, Paused)}
+
+
+@pytest.mark.asyncio
+async def test_a_reader_of_events_sees_the_run_to_its_end():
+    """Every image's story is complete, and the loop ends inside the batch's block."""
+    async with (
+        Simulator(SCENARIO) as sim,
+        fast_session(sim.url) as flux,
+        Batch(flux, wishes(6)) as batch,
+    ):
+        reading = asyncio.create_task(everything(batch))
+        await asyncio.sleep(0)
+        outcomes = await outcomes_of(batch)
+        seen = await reading
+    kinds = Counter(type(event) for event in seen)
+    assert {JobSubmitted: 6, JobReady: 6, JobEnded: 6, Settled: 6} == kinds
+    settled = [event.outcome for event in seen if isinstance(event, Settled)]
+    assert sorted(map(id, outcomes)) == sorted(map(id, settled))
+
+
+@pytest.mark.asyncio
+async def test_who_never_reads_slows_nothing_and_learns_what_was_lost():
+    """A reader that sleeps through a run finds the newest events, and how many came before."""
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        async with Batch(flux, wishes(10)) as batch:
+            events = batch.events(buffer=5)
+            outcomes = await outcomes_of(batch)
+        seen = [event async for event in events]
+    assert len(outcomes) == 10
+    assert EventsDropped(count=35) == seen[0]
+    assert [Settled(outcome=outcomes[-1])] == seen[-1:]
+    assert len(seen) == 6
+
+
+@pytest.mark.asyncio
+async def test_batches_of_one_session_are_told_their_own_outcomes():
+    """Settled is for the batch whose image it is; the session's observer hears of all."""
+    heard: list[list[Event]] = [[], [], []]
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url, on_event=heard[2].append) as flux:
+        batches = [
+            Batch(flux, wishes(3, start=10 * number), on_event=heard[number].append)
+            for number in range(2)
+        ]
+        ends = await asyncio.gather(*map(run_out, batches))
+    for (outcomes, _), seen in zip(ends, heard[:2], strict=True):
+        settled = [event.outcome for event in seen if isinstance(event, Settled)]
+        assert sorted(map(id, outcomes)) == sorted(map(id, settled))
+    assert sum(isinstance(event, Settled) for event in heard[2]) == 6
+
+
+@pytest.mark.asyncio
+async def test_p26_a_batch_whose_observer_fails_goes_on(caplog: pytest.LogCaptureFixture):
+    """P26: an observer that raises at every event costs no image, and one line of log."""
+
+    def broken(event: Event) -> None:
+        raise ZeroDivisionError
+
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        outcomes, error = await run_out(Batch(flux, wishes(4), on_event=broken))
+    assert (error, {Saved}) == (None, set(map(type, outcomes)))
+    assert sum("observer failed" in record.message for record in caplog.records) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_batch_that_cannot_open_leaves_no_reader_waiting(tmp_path: Path):
+    """Whoever reads events of a batch that fails on entry is told that it is over."""
+    (tmp_path / "file").touch()
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        batch = Batch(flux, wishes(1), out=tmp_path / "file" / "below")
+        reading = asyncio.create_task(everything(batch))
+        await asyncio.sleep(0)
+        _, error = await run_out(batch)
+        assert error is not None
+        assert await asyncio.wait_for(reading, 5) == []
+
+
+@pytest.mark.asyncio
+async def test_in_doubt_is_told_as_a_submission_and_as_an_outcome():
+    """In a batch, a lost answer is one failed submission and one outcome."""
+    seen: list[Event] = []
+    async with (
+        Simulator(evolve(SCENARIO, faults=["lost-reply"])) as sim,
+        fast_session(sim.url, on_event=seen.append) as flux,
+    ):
+        outcomes, _ = await run_out(Batch(flux, wishes(1)))
+    assert [InDoubt] == list(map(type, outcomes))
+    assert [SubmitFailed, Settled] == list(map(type, seen))
