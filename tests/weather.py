@@ -29,8 +29,10 @@ from fluxasync import (
     FluxSession,
     ImageRequest,
     Job,
+    JobEnded,
     JobReady,
     JobSubmitted,
+    JobUnclaimed,
     Limits,
     MemoryLedger,
     Outcome,
@@ -203,8 +205,10 @@ class Story:
 
 def _about(event: Event) -> object:
     match event:
-        case JobSubmitted(job=job) | JobReady(job=job):
+        case JobSubmitted(job=job) | JobReady(job=job) | JobUnclaimed(job=job):
             return job.job_id
+        case JobEnded(job=job, error=error):
+            return job.job_id, repr(error)
         case Settled(outcome=outcome):
             return outcome.index
     return event

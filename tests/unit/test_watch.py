@@ -161,7 +161,7 @@ def test_a_job_past_its_time_may_still_be_found() -> None:
     story = Story(accepted(seconds_ago=10_000))
     with pytest.raises(DeadlineExceeded):
         story.hear_until_it_ends(pending(story.job))
-    assert story.elapsed == pytest.approx(60.0, abs=0.01)
+    assert story.elapsed == pytest.approx(60.0, abs=1)
 
 
 def test_a_job_from_the_future_is_a_job_from_now() -> None:
@@ -188,7 +188,7 @@ def test_the_deadline_ends_every_watch(news: Any) -> None:
     with pytest.raises(DeadlineExceeded, match="collected later") as caught:
         story.hear_until_it_ends(news)
     assert caught.value.job is story.job
-    assert story.elapsed == pytest.approx(600.0, abs=0.01)
+    assert story.elapsed == pytest.approx(600.0, abs=1)
 
 
 def test_a_ready_at_the_deadline_is_taken() -> None:
