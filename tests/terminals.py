@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import pty
 import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -31,12 +33,22 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 class Terminal:
     """A command in a terminal of its own, as a person would have it."""
 
-    def __init__(self, *arguments: str, cwd: Path) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        cwd: Path,
+        size: tuple[int, int] = (24, 80),
+        program: tuple[str, ...] = MODULE[1:],
+    ) -> None:
+        """Start Python with `program` and the arguments; `size` is rows and columns."""
         self._tty, other_end = pty.openpty()
+        termios.tcsetwinsize(other_end, size)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._child = subprocess.Popen(
-            [sys.executable, "-c", OPENS_TERMINAL, os.ttyname(other_end), *MODULE[1:], *arguments],
+            [sys.executable, "-c", OPENS_TERMINAL, os.ttyname(other_end), *program, *arguments],
             cwd=cwd,
             start_new_session=True,
+            env=os.environ | {"TERM": "xterm-256color"},
         )
         self.shown = ""
         self.read_until("ready")
@@ -45,8 +57,7 @@ class Terminal:
     def read_until(self, words: str) -> None:
         """Read on until the words are shown; fail if the command ends first."""
         while words not in self.shown:
-            chunk = self._read()
-            assert chunk, f"ended before {words!r}: {self.shown}"
+            assert self._read(), f"ended before {words!r}: {self.shown}"
 
     def watch(self, seconds: float) -> bool:
         """Read whatever is shown for so long; return whether the command still runs."""
@@ -71,10 +82,11 @@ class Terminal:
         os.close(self._tty)
         return self._child.wait(timeout=10)
 
-    def _read(self) -> str:
+    def _read(self) -> bool:
+        """Read what is there; return whether there may be more."""
         try:
-            chunk = os.read(self._tty, 65536).decode(errors="replace")
+            chunk = os.read(self._tty, 65536)
         except OSError:  # Linux: the other end is closed
-            return ""
-        self.shown += chunk
-        return chunk
+            return False
+        self.shown += self._decoder.decode(chunk)
+        return bool(chunk)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
+from .._display import display
 from .._errors import ConfigError, FluxError, JournalError, SinkError
 from .._journal import Recovery
 from .._models import Outcome, Saved
@@ -147,7 +148,7 @@ class Errand:
     def _complain(self, line: str) -> None:
         self._complaints += 1
         if self._complaints <= _COMPLAINTS:
-            self.terminal.say(line)
+            self.terminal.say(display(line))  # a prompt of many lines is one line here
         elif self._complaints == _COMPLAINTS + 1:
             self.terminal.say(f"more went wrong: see {self._folder / 'failures.jsonl'}")
 

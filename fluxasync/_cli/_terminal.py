@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
+import re
 import select
 import shutil
 import sys
@@ -36,6 +37,9 @@ _PAGE = 160
 
 #: columns and rows of a terminal that does not say
 _USUAL = (80, 24)
+
+#: what rich paints with
+_COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
 _Kind = Literal["out", "say", "status"]
 
@@ -157,7 +161,7 @@ class Terminal:
         columns, rows = self._size()
         lines = drawn(view, columns=columns - 1, rows=rows - 1)
         text = self._over(self._shown, lines)
-        self._shown = [columns - 1] * len(lines)
+        self._shown = [width_of(_COLOURS.sub("", line)) for line in lines]
         self._err = _write(self._err, _encoded(text))
 
     def _pass(self, line: str) -> None:

@@ -155,7 +155,7 @@ class Progress:
                 self._own.add(job.job_id)
             case JobReady(job=job):
                 self._fetching.add(job.job_id)
-            case JobEnded(job=job) | JobUnclaimed(job=job):
+            case JobEnded(job=job, saved=None) | JobUnclaimed(job=job):
                 self._fetching.discard(job.job_id)
             case LimitChanged(group="account", limit=limit):
                 self.limit = self.slots = limit
@@ -168,7 +168,7 @@ class Progress:
     def update(self, outcome: Outcome, *, now: float) -> None:
         """Count one image's end, at `now` seconds on any steady clock."""
         self._landed.append(now)
-        self._spent(outcome)
+        self._forget(outcome)
         match outcome:
             case Saved(cost=cost):
                 self.saved += 1
@@ -212,13 +212,14 @@ class Progress:
             latest=tuple(self._latest),
         )
 
-    def _spent(self, outcome: Outcome) -> None:
-        """Take an image of this run out of what is still to be spent; what earlier runs paid was
-        never in it."""
+    def _forget(self, outcome: Outcome) -> None:
+        """Take an image out of what is under way, and of what is still to be spent: there, what
+        earlier runs paid never was."""
         job: Job | None = getattr(outcome, "job", None)
         is_own = job is None or job.job_id in self._own
         if job is not None:
             self._own.discard(job.job_id)
+            self._fetching.discard(job.job_id)
         if is_own and self._to_spend is not None and outcome.request is not None:
             self._to_spend -= price(outcome.request) or 0
 

@@ -8,7 +8,7 @@ over two lines, and what does not fit is left out from below.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from attrs import frozen
 
@@ -19,8 +19,10 @@ from ._numbers import View
 
 try:
     from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.live import Live
     from rich.progress_bar import ProgressBar
     from rich.table import Table
+    from rich.terminal_theme import TerminalTheme
     from rich.text import Text
 except ImportError:
     raise ConfigError("the live view needs rich: pip install 'fluxasync[cli]'") from None
@@ -33,6 +35,15 @@ _ROOM_FOR_PROMPTS = 50
 _PAGE = (80, 24)
 #: a notebook's own colours, whether it is light or dark
 _HTML = '<pre style="margin:0;line-height:1.35;font-family:monospace">{code}</pre>'
+#: black, red, green, yellow, …: of a brightness that is read on white and on black
+_PAGE_THEME = TerminalTheme(
+    background=(255, 255, 255),
+    foreground=(128, 128, 128),
+    normal=[
+        (128, 128, 128), (221, 68, 68), (42, 150, 64), (176, 125, 0),
+        (64, 112, 208), (160, 80, 180), (0, 140, 150), (128, 128, 128),
+    ],
+)  # fmt: skip
 
 
 @frozen
@@ -50,7 +61,9 @@ class Picture:
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         console = _console(_PAGE[0], record=True)
         console.print(self)
-        html = console.export_html(inline_styles=True, code_format=_HTML, clear=False)
+        html = console.export_html(
+            theme=_PAGE_THEME, inline_styles=True, code_format=_HTML, clear=False
+        )
         return {"text/plain": console.export_text(), "text/html": html}
 
 
@@ -62,11 +75,23 @@ def drawn(view: View, *, columns: int, rows: int) -> list[str]:
     return capture.get().splitlines()
 
 
+def live(view: Callable[[], View], *, every: float) -> Live:
+    """Return rich's Live on stderr, drawing what `view` returns, every so many seconds."""
+    console = Console(stderr=True, force_jupyter=False)
+    return Live(
+        get_renderable=lambda: Picture(view(), console.height - 1),
+        console=console,
+        refresh_per_second=1 / every,
+        transient=True,
+    )
+
+
 def _console(width: int, *, record: bool = False) -> Console:
     return Console(
         file=io.StringIO(),
         width=width,
         record=record,
+        color_system="256" if record else "auto",
         force_terminal=True,
         force_jupyter=False,
         legacy_windows=False,
@@ -132,9 +157,8 @@ def _latest(name: str, prompt: str, width: int) -> Text:
     if width < _ROOM_FOR_PROMPTS:
         return _line(name, width, "dim")
     shown = display(name, width // 2)
-    line = Text(shown, "dim", no_wrap=True, overflow="crop")
-    room = width - columns(shown) - 2
-    return line.append("  ").append(display(prompt, room))
+    prompt = display(prompt, width - columns(shown) - 2)
+    return Text.assemble((shown, "dim"), "  ", prompt, no_wrap=True, overflow="crop")
 
 
 def _flow(parts: Iterable[Text], width: int) -> Iterator[Text]:

@@ -139,19 +139,10 @@ class _LiveTerminal:
     rewrites = True
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.live import Live
-
-        from ._picture import Picture
+        from ._picture import live
 
         self._view = View()
-        console = Console(stderr=True, force_jupyter=False)
-        self._live = Live(
-            get_renderable=lambda: Picture(self._view, console.height - 1),
-            console=console,
-            refresh_per_second=1 / REWRITE_EVERY,
-            transient=True,
-        )
+        self._live = live(lambda: self._view, every=REWRITE_EVERY)
         self._live.start()
 
     def status(self, line: str) -> None:
