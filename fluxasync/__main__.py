@@ -24,7 +24,7 @@ def main() -> int:
         code = _command()
     except KeyboardInterrupt:
         code = _loading.INTERRUPTED
-    _loading.over(code)
+    _loading.over()
     return code
 
 

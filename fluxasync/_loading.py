@@ -27,13 +27,12 @@ def end() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def over(code: int) -> None:
-    """All is done and said: from now on SIGINT only makes the process end sooner."""
+def over() -> None:
+    """All is done and said: from now on SIGINT changes nothing, not even the exit code.
 
-    def leave(_number: int, _frame: FrameType | None) -> None:
-        os._exit(code)
-
-    signal.signal(signal.SIGINT, leave)
+    Ignored, because Python takes handlers of its own away while it shuts down.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
