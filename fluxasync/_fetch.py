@@ -132,7 +132,7 @@ class Fetch:
             raise DownloadError(f"the image is {length} bytes: over max_image_bytes", job=job)
 
     def _is_stale(self, ready: Ready) -> bool:
-        return ready.seen is not None and ready.seen < self.woke_at()
+        return ready.seen is not None and ready.seen <= self.woke_at()
 
     async def _asked_again(self, ready: Ready) -> Ready:
         """Ask once for a URL of another, livelier host; the old one does without."""
