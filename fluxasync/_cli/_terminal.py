@@ -54,6 +54,7 @@ class Terminal:
         self._out_is_terminal = _is_terminal(self._out)
         self.rewrites = _is_terminal(self._err) and os.environ.get("TERM") != "dumb"
         self._shown: list[int] = []  # widths of the passing lines; touched by the thread only
+        self._columns = 0  # when they were shown; as above
         self._picture: View | None = None  # as above; stays below whatever is written
         self._lines: queue.SimpleQueue[tuple[_Kind, str] | View | None] = queue.SimpleQueue()
         # a daemon: a reader that never reads again must not keep a stopped process alive
@@ -177,11 +178,13 @@ class Terminal:
         if not shown and not lines:
             return ""
         columns, _ = self._size()
-        # a terminal that became narrower has broken the long ones
+        # a terminal that became narrower has broken the long ones, and must forget that it did
         rows = sum(max(1, -(-width // columns)) for width in shown)
         up = f"\x1b[{rows - 1}A" if rows > 1 else ""
+        afresh = "" if columns == self._columns else _TO_END_OF_SCREEN
+        self._columns = columns
         body = f"{_TO_END_OF_LINE}\r\n".join(lines)
-        return f"\r{up}{body}{_TO_END_OF_SCREEN}"
+        return f"\r{up}{afresh}{body}{_TO_END_OF_SCREEN}"
 
     def _size(self) -> tuple[int, int]:
         try:

@@ -38,7 +38,7 @@ _HTML = '<pre style="margin:0;line-height:1.35;font-family:monospace">{code}</pr
 #: black, red, green, yellow, …: of a brightness that is read on white and on black
 _PAGE_THEME = TerminalTheme(
     background=(255, 255, 255),
-    foreground=(128, 128, 128),
+    foreground=(0, 0, 0),  # dimmed half way to white it is the grey between both
     normal=[
         (128, 128, 128), (221, 68, 68), (42, 150, 64), (176, 125, 0),
         (64, 112, 208), (160, 80, 180), (0, 140, 150), (128, 128, 128),

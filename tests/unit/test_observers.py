@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -84,3 +87,11 @@ def test_a_reader_keeps_at_least_one_event() -> None:
     """A buffer that can hold nothing is a slip, told before anything is lost."""
     with pytest.raises(ConfigError, match="buffer=0: keep at least 1 event"):
         Observers().read(buffer=0)
+
+
+def test_the_page_about_events_names_them_all() -> None:
+    """docs/progress.md has a row, or at least a word, for each event there is, and none besides."""
+    page = Path(__file__).parents[2].joinpath("docs", "progress.md").read_text("utf-8")
+    table = page[page.index("| event |") : page.index("A batch's observers")]
+    named = set(re.findall(r"`([A-Z]\w+)`", table))
+    assert {kind.__name__ for kind in get_args(Event)} == named
