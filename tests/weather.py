@@ -29,8 +29,10 @@ from fluxasync import (
     FluxSession,
     ImageRequest,
     Job,
+    JobEnded,
     JobReady,
     JobSubmitted,
+    JobUnclaimed,
     Limits,
     MemoryLedger,
     Outcome,
@@ -38,6 +40,7 @@ from fluxasync import (
     Saved,
     Settled,
     Stored,
+    SubmitFailed,
     TransportError,
 )
 from fluxasync._models import Call, Download, Ledger, Reply
@@ -203,8 +206,10 @@ class Story:
 
 def _about(event: Event) -> object:
     match event:
-        case JobSubmitted(job=job) | JobReady(job=job):
+        case JobSubmitted(job=job) | JobReady(job=job) | JobEnded(job=job) | JobUnclaimed(job=job):
             return job.job_id
+        case SubmitFailed(request=request, error=error):
+            return request.index, str(error)
         case Settled(outcome=outcome):
             return outcome.index
     return event

@@ -145,4 +145,4 @@ async def test_after_a_sleep_urls_are_asked_for_afresh_on_fresh_connections():
         assert sim.world.polls == polls + 1
         assert pools._polls is not before
         audit_image(sim.world, saved)
-    assert seen[-1] == ClockJumped(seconds=8 * 3600.0)
+    assert ClockJumped(seconds=8 * 3600.0) in seen
