@@ -40,6 +40,7 @@ from fluxasync import (
     Saved,
     Settled,
     Stored,
+    SubmitFailed,
     TransportError,
 )
 from fluxasync._models import Call, Download, Ledger, Reply
@@ -209,6 +210,8 @@ def _about(event: Event) -> object:
             return job.job_id
         case JobEnded(job=job, error=error):
             return job.job_id, repr(error)
+        case SubmitFailed(request=request, error=error):
+            return request.index, str(error)
         case Settled(outcome=outcome):
             return outcome.index
     return event

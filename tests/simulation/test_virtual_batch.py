@@ -19,6 +19,7 @@ from fluxasync import (
     Batch,
     Event,
     FluxSession,
+    JobEnded,
     JobReady,
     JobSubmitted,
     MemoryLedger,
@@ -143,7 +144,7 @@ def _digest(ran: History) -> str:
 
 def _about(event: Event) -> object:
     match event:
-        case JobSubmitted(job=job) | JobReady(job=job):
+        case JobSubmitted(job=job) | JobReady(job=job) | JobEnded(job=job):
             return job.job_id
         case Settled(outcome=outcome):
             return outcome.index
