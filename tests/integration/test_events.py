@@ -189,7 +189,7 @@ async def test_a_batch_that_cannot_open_leaves_no_reader_waiting(tmp_path: Path)
         await asyncio.sleep(0)
         _, error = await run_out(batch)
         assert error is not None
-        assert await asyncio.wait_for(reading, 5) == []
+        assert await asyncio.wait_for(reading, 30) == []
 
 
 @pytest.mark.asyncio

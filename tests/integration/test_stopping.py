@@ -168,7 +168,7 @@ async def test_leaving_one_batch_does_not_wait_for_another():
     async with Simulator(scenario) as sim, fast_session(sim.url, limits=steady) as flux:
         busy = asyncio.create_task(run_out(Batch(flux, _without_end())))
         await until(lambda: len(sim.charges) > 10)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             async with Batch(flux, wishes(1)) as batch:
                 assert len(await outcomes_of(batch)) == 1
         assert not busy.done()
