@@ -48,7 +48,7 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 3 --dist loadgroup` a file stays in one process, for its fixtures' sake; the storms
+    """With `-n 4 --dist loadgroup` a file stays in one process, for its fixtures' sake; the storms
     need none, and are too many for one."""
     for item in items:
         group = item.nodeid.partition("::")[0]
