@@ -173,7 +173,7 @@ class Journal:
 
     async def _closed(self) -> None:
         if self._sweeping is not None:
-            await self._sweeping
+            await asyncio.wait({self._sweeping})  # whatever became of it, the lock is given back
         await self._threads.run(self._close)
 
     async def _sweep(self, *, before: float) -> None:

@@ -445,6 +445,20 @@ async def test_a_published_file_whose_record_was_lost_is_adopted(tmp_path):
     assert not (tmp_path / "sub/.fluxasync-00.part").exists()
 
 
+async def test_only_what_an_earlier_run_left_is_swept(tmp_path):
+    """P4 F121: a killed run's unfinished files go; those of this run are being written."""
+    async with journal(tmp_path, stem_of=lambda r: f"{r.index:06}") as ledger:
+        await submitted(ledger, wish(0))
+        old, own = tmp_path / ".fluxasync-00.part", tmp_path / ".fluxasync-01.part"
+        old.write_bytes(b"half")
+        os.utime(old, (1, 1))
+    _forget_the_clean_end(tmp_path)
+    async with journal(tmp_path):
+        own.write_bytes(b"half")
+        os.utime(own, (2**32, 2**32))
+    assert (old.exists(), own.exists()) == (False, True)
+
+
 async def test_another_images_file_is_never_adopted(tmp_path):
     """P14: a name that two images share says nothing about whose picture it is."""
     async with journal(tmp_path, stem_of=lambda r: "fox") as ledger:
