@@ -18,6 +18,7 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
+from .._display import display
 from .._errors import ConfigError, FluxError
 from .._money import dollars
 from .._progress import REPEAT_EVERY, REWRITE_EVERY, duration
@@ -27,7 +28,7 @@ from ..bench._load import read_counts, read_duration, read_ramp, read_rates
 from ..bench._order import Order
 from ..bench._record import load
 from ..bench._run import GRACE, Run
-from ..bench._values import IMAGES_NAME, IN_DOUBT, PAGE_NAME, REPORT_NAME, Report, Stage
+from ..bench._values import IMAGES_NAME, IN_DOUBT, PAGE_NAME, REPORT_NAME, SAVED, Report, Stage
 from ._exits import DONE, exit_code
 from ._options import Options, read_key
 from ._practice import practice_server
@@ -64,16 +65,16 @@ class Wanted:
         return Order(
             out=self.out or Path(f"bench-{datetime.now():%Y-%m-%d_%H%M%S}"),
             models=self.models,
-            in_flight=read_counts(self.in_flight) if self.in_flight else (),
-            rate=read_rates(self.rate) if self.rate else (),
-            ramp=read_ramp(self.ramp) if self.ramp else None,
+            in_flight=read_counts(self.in_flight) if self.in_flight is not None else (),
+            rate=read_rates(self.rate) if self.rate is not None else (),
+            ramp=read_ramp(self.ramp) if self.ramp is not None else None,
             sweep=self.sweep,
             arrivals=self.arrivals,
             slots=self.slots,
             images=self.images,
-            duration=read_duration(self.duration) if self.duration else None,
+            duration=read_duration(self.duration) if self.duration is not None else None,
             warm_up=self.warm_up,
-            objective=read_duration(self.objective) if self.objective else None,
+            objective=read_duration(self.objective) if self.objective is not None else None,
             prompts=self.prompts,
             parameters=self.options.parameters,
             seed=self.seed,
@@ -193,11 +194,15 @@ async def _show(run: Run, terminal: Terminal) -> None:
 
 
 def _stage_line(stage: Stage) -> str:
-    lost = stage.attempts - stage.images
+    lost = [
+        f"{count} {display(cause.replace('_', ' '), 40)}"
+        for cause, count in stage.outcomes.items()
+        if cause != SAVED
+    ]
     parts = [
         f"{stage.label}, {stage.model}: {stage.images_per_minute:.1f} images/min",
         f"latency p50 {_seconds(stage.latency['p50'])}, p95 {_seconds(stage.latency['p95'])}",
-        f"{stage.images} saved" + (f", {lost} not" if lost else ""),
+        ", ".join([f"{stage.images} saved", *lost]),
     ]
     if stage.slot_utilisation is not None and stage.rate is None:
         parts.append(f"slots {stage.slot_utilisation:.0%} at work")

@@ -22,9 +22,10 @@ from urllib.parse import urlsplit
 from attrs import evolve
 
 from .._disk import disk_error, make_folder
+from .._display import display
 from .._errors import BudgetExceeded, ConfigError, FluxError
 from .._models import ImageRequest
-from .._money import Estimator, dollars
+from .._money import Estimator, dollars, price
 from .._names import DEFAULT, Template
 from .._output import open_folder
 from .._providers import Provider
@@ -134,7 +135,7 @@ class Run:
         began = datetime.now(UTC)
         async with self._session() as flux:
             simulated = order.simulated or await is_practice(flux.provider)
-            self._guard(flux.provider, simulated=simulated)
+            self._guard(flux.provider, prompts, simulated=simulated)
             await asyncio.to_thread(_made, order.out)
             self._announce(prompts, simulated=simulated)
             described = environment(flux.provider, simulated=simulated, options=order.options())
@@ -161,12 +162,25 @@ class Run:
         ) as flux:
             yield flux
 
-    def _guard(self, provider: Provider, *, simulated: bool) -> None:
+    def _guard(self, provider: Provider, prompts: Wishes, *, simulated: bool) -> None:
+        """Refuse what could spend more than was said. Raises ConfigError."""
+        if self._order.simulated and not provider.is_loopback:
+            raise ConfigError(
+                f"simulated is said of a practice server on this machine; {provider.origin[1]} is "
+                "none: give its base_url, or say max_cost"
+            )
         if not simulated and self._order.max_cost is None:
             raise ConfigError(
                 f"a benchmark of {provider.origin[1]} spends money: say how much at most, such as "
                 "--max-cost 2.00, or measure the practice server with --simulate"
             )
+        if self._order.max_cost is not None:
+            for model in self._order.models:
+                if price(prompts.of(model, 0)) is None:
+                    raise ConfigError(
+                        f"the price of {display(model, 60)} is not known, so no cap can be kept: "
+                        "take a model that fluxasync models lists"
+                    )
 
     def _announce(self, prompts: Wishes, *, simulated: bool) -> None:
         """Say what it will cost; a run that only the time ends is priced by its cap."""
@@ -184,16 +198,13 @@ class Run:
 
     def _cost(self, prompts: Wishes) -> tuple[Decimal, bool]:
         """Return the price of all stages by the catalogue, and whether that is all of them."""
-        estimator = Estimator()
-        is_whole = not self._order.sweep
+        cost, is_whole = Decimal(0), not self._order.sweep
         for model in self._order.models:
             for load in self._order.loads(model):
                 count = load.most_images
                 is_whole = is_whole and count is not None
-                kept = min(count or 0, MOST_KEPT)
-                for index in range(kept):
-                    estimator.add(prompts.of(model, index))
-        return estimator.estimate(1).cost, is_whole
+                cost += _price(prompts, model, count or 0)
+        return cost, is_whole
 
     # --- the stages -----------------------------------------------------------------------------
 
@@ -357,6 +368,17 @@ async def is_practice(provider: Provider) -> bool:
     except (aiohttp.ClientError, TimeoutError, ValueError):
         return False
     return isinstance(told, dict) and "charges" in told and "spent_usd" in told
+
+
+def _price(prompts: Wishes, model: str, count: int) -> Decimal:
+    """Return what so many images cost by the catalogue; of very many, by the first of them."""
+    looked = min(count, MOST_KEPT)
+    if not looked:
+        return Decimal(0)
+    estimator = Estimator()
+    for index in range(looked):
+        estimator.add(prompts.of(model, index))
+    return estimator.estimate(1).cost * count / looked
 
 
 def _written(report: Report) -> None:

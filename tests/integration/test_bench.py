@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from practice import names, until
 
 from fluxasync import ConfigError, FluxError, Polling, bench
 from fluxasync._audit import in_doubt
-from fluxasync.bench._run import Run
+from fluxasync.bench._prompts import wishes
+from fluxasync.bench._run import Run, _price
 from fluxasync.simulator import Scenario, Simulator
 
 SMALL = {"width": 256, "height": 256}
@@ -136,6 +138,33 @@ async def test_a_target_that_is_no_practice_server_needs_a_cap(tmp_path: Path) -
             await bench.run(wanted)
     assert [line.split()[:2] for line in asked] == [[b"GET", b"/simulator/ledger"]]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        pytest.param({"simulated": True}, "simulated is said of", id="a live API called simulated"),
+        pytest.param(
+            {"models": "flux-9", "max_cost": 1}, "price of flux-9 is not known", id="no known price"
+        ),
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_live_target_is_refused_where_no_cap_would_hold(
+    wanted: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    """Before the folder is made and anything is sent."""
+    ordered = bench.Order(out=tmp_path / "out", provider="cometapi", api_key="sk-1", **wanted)
+    with pytest.raises(ConfigError, match=said):
+        await bench.run(ordered)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.asyncio
+async def test_very_many_images_are_priced_whole(tmp_path: Path) -> None:
+    """Only 10,000 requests are looked at; the other 10,000 cost as much."""
+    asked = await wishes(["a red fox"], models=["flux-dev"], parameters={}, seed=0)
+    assert Decimal("500") == _price(asked, "flux-dev", 20_000)
 
 
 @pytest.mark.slow

@@ -10,12 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from benches import report
 from terminals import MODULE
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 
 from fluxasync._cli import main
+from fluxasync._cli._measure import _stage_line
 from fluxasync.bench._record import write_report
 
 #: the model with the shortest usual duration
@@ -73,6 +75,8 @@ def test_ctrl_c_keeps_what_was_paid_and_measured(tmp_path: Path) -> None:
         pytest.param(("--rate", "fast"), "0.5/s", id="no rate"),
         pytest.param(("--ramp", "1/s..2/s"), "--duration", id="a ramp without end"),
         pytest.param(("--duration", "soon"), "90s", id="no time"),
+        pytest.param(("--rate", ""), "0.5/s", id="an empty rate"),
+        pytest.param(("--in-flight", ""), "1,4,12,24", id="an empty number"),
         pytest.param(("--param", "widht=256"), "did you mean width", id="a misspelt parameter"),
         pytest.param(("--images", "0"), "images", id="no image"),
         pytest.param(("--simulate", "--base-url", "http://127.0.0.1:1"), "leave out", id="both"),
@@ -100,6 +104,14 @@ def test_a_live_target_needs_a_cap(
     assert "--max-cost" in told.err
     assert "canary" not in told.err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_line_of_a_stage_says_what_became_of_the_rest() -> None:
+    """Not how many were lost, but why: that is what is mended."""
+    told = evolve(
+        report().stages[0], images=53, outcomes={"saved": 53, "in_doubt": 4, "timeout": 3}
+    )
+    assert "; 53 saved, 4 in doubt, 3 timeout" in _stage_line(told)
 
 
 def test_two_reports_are_compared_as_a_table_or_as_json(
