@@ -224,6 +224,9 @@ def _flat(known: Mapping[str, Any], lead: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _conclusion(differences: Iterable[Difference]) -> str:
+    differences = list(differences)
+    if not differences:
+        return "No stage is in both: measure the same loads to compare them."
     told = [one for one in differences if one.verdict != UNKNOWN]
     real = [one for one in told if one.verdict in (BETTER, WORSE)]
     if not told:

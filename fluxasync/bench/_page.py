@@ -161,17 +161,17 @@ def _tiles(report: Report) -> Iterator[str]:
     per_image = "unknown" if chosen.cost_per_image is None else f"${chosen.cost_per_image:.4f}"
     unpriced = f" and {report.unpriced} of unknown price" if report.unpriced else ""
     images = sum(stage.images for stage in report.stages)
+    stages = len(report.stages)
+    spent, of_what = f"${report.spent:.2f}", "warm-up included"
+    if report.simulated:
+        spent, of_what = "$0.00", f"simulated; {spent} by the catalogue"
     rows = (
         ("Fastest", f"{amount(best.images_per_minute)} / min", _of(best, report)),
         ("Median latency", seconds(chosen.latency["p50"]), _of(chosen, report)),
         ("p95 latency", seconds(chosen.latency["p95"]), _of(chosen, report)),
         ("Per image", per_image, _of(chosen, report)),
-        ("Images measured", f"{images:,}", f"{len(report.stages)} stages"),
-        (
-            "Spent",
-            f"${report.spent:.2f}",
-            ("simulated" if report.simulated else "warm-up included") + unpriced,
-        ),
+        ("Images measured", f"{images:,}", f"{stages} stage{'' if stages == 1 else 's'}"),
+        ("Spent", spent, of_what + unpriced),
     )
     yield '<dl class="tiles">'
     for name, figure, where in rows:

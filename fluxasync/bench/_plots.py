@@ -6,7 +6,7 @@ What a picture shows is also said in words, for those who do not see it. Everyth
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from heapq import nlargest
 from typing import TYPE_CHECKING
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _COLUMNS, _DOTS = 300, 600
 #: points of a line that shows how latencies are spread; its stages at most
 _STEPS, _SPREADS = 100, 8
+#: steps of a ramp's lines: so many images in each, if that leaves neither too few nor too many
+_IMAGES_A_STEP, _FEWEST_STEPS, _MOST_STEPS = 8, 6, 40
 _PART_COLOURS = dict(zip(PARTS, (SERIES[n] for n in (7, 4, 0, 1, 2, 3)), strict=True))
 #: how far apart numbers on an axis must stand, in pixels, to be told from each other
 _TICK_ROOM = 26
@@ -51,12 +53,15 @@ def plots(report: Report, records: Iterable[ImageRecord] = ()) -> tuple[Plot, ..
     """
     demand_matplotlib()
     stages = [stage for stage in report.stages if stage.images]
-    drawn = []
+    images = list(records)
+    drawn = _ramps(images, report)
+    if stages and not drawn:
+        drawn += [_latency(stages), _throughput(stages, report)]
     if stages:
-        drawn += [_latency(stages), _throughput(stages, report), _split(stages)]
+        drawn.append(_split(stages))
     if report.slots:
         drawn.append(_timeline(report.slots, report.stages))
-    if images := list(records):
+    if images:
         drawn += [_spread(images, report), _every_image(images)]
     return tuple(drawn)
 
@@ -106,6 +111,52 @@ def _latency(stages: Sequence[Stage]) -> Plot:
         "than p50, one in twenty slower than p95; a thin bar is where the median may lie by chance."
     )
     return plot("latency", "Latency by load", caption, said, paint, height=300)
+
+
+def _ramps(images: Sequence[ImageRecord], report: Report) -> list[Plot]:
+    """A picture for each stage that became faster: there is no other load to set it beside."""
+    return [
+        _ramp(number, mine, report)
+        for number, stage in enumerate(report.stages)
+        if stage.rate_to is not None
+        and (mine := [one for one in images if one.stage == number and not one.warm_up])
+    ]
+
+
+def _ramp(number: int, images: Sequence[ImageRecord], report: Report) -> Plot:
+    stage = report.stages[number]
+    wanted = [one.intended_at for one in images]
+    stored = [one.stored_at for one in images if one.stored_at is not None]
+    begin, end = min(wanted), max([*wanted, *stored])
+    count = min(max(len(images) // _IMAGES_A_STEP, _FEWEST_STEPS), _MOST_STEPS)
+    width = (end - begin) / count or 1.0
+    edges = [begin + width * step for step in range(count + 1)]
+    asked, came = (_paces(instants, begin, width, count) for instants in (wanted, stored))
+
+    def paint(figure: Figure, _width: int) -> None:
+        axes = axes_on(figure, "seconds since the run began", "images a second")
+        axes.stairs(asked, edges, color=QUIET, lw=1.3, ls="--", label="wanted", baseline=None)
+        axes.stairs(came, edges, color=SERIES[0], lw=1.9, label="stored", baseline=None)
+        axes.set_ylim(bottom=0)
+        legend(axes, _width)
+
+    said = (
+        f"wanted from {stage.rate or 0:g} to {stage.rate_to or 0:g} images a second; at most "
+        f"{max(came):.3g} a second were stored"
+    )
+    caption = (
+        "How many images were wanted, and how many lay on disk. Where the second line stays behind "
+        "the first, more was asked for than goes; what came late is stored after the end."
+    )
+    several = len(report.stages) > 1
+    title = f"Wanted and stored · {short(stage.model)}" if several else "Wanted and stored"
+    return plot(f"ramp{number}", title, caption, said, paint, height=300)
+
+
+def _paces(instants: Iterable[float], begin: float, width: float, count: int) -> list[float]:
+    """How many a second there were in each step."""
+    steps = Counter(min(int((at - begin) / width), count - 1) for at in instants)
+    return [steps[step] / width for step in range(count)]
 
 
 def _throughput(stages: Sequence[Stage], report: Report) -> Plot:

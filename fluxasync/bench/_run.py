@@ -32,6 +32,7 @@ from .._providers import Provider
 from .._session import FluxSession
 from ._drive import Drive
 from ._environment import environment
+from ._knee import is_past_knee, knee
 from ._load import SWEEP, Load
 from ._maker import Listener, Maker, Stopped
 from ._meter import Meter, clock_of
@@ -40,7 +41,6 @@ from ._prompts import MOST_KEPT, Wishes, wishes
 from ._record import append_records, write_report
 from ._split import Offset, Trace, clock_offset, record_of
 from ._stage import Measured, stage_of
-from ._stats import WORTH, knee, worth
 from ._values import (
     IMAGES_NAME,
     REPORT_NAME,
@@ -244,16 +244,11 @@ class Run:
 
     def _sweep(self, model: str) -> Iterator[Load]:
         """Double the load, roughly, until more of it buys next to nothing."""
-        before: Stage | None = None
-        most = self._order.slots * _SWEEP_BEYOND
+        first, most = len(self._stages), self._order.slots * _SWEEP_BEYOND
         for in_flight in SWEEP:
-            if in_flight > most:
+            if in_flight > most or is_past_knee(self._stages[first:]):
                 return
             yield self._order.step(model, in_flight)
-            stage = self._stages[-1]
-            if before is not None and worth(before, stage) < WORTH:
-                return
-            before = stage
 
     async def _stage(self, load: Load, maker: Maker, prompts: Wishes, meter: Meter) -> None:
         number, push_backs = len(self._stages), self._listener.push_backs

@@ -1,4 +1,4 @@
-"""From records to numbers: percentiles, what chance does to them, the knee. Pure arithmetic.
+"""From records to numbers: percentiles, paces, and what chance does to them. Pure arithmetic.
 
 Odd fact: a percentile is the smallest value that at least so many are not above (nearest rank), so
 it is always one that was measured; with 20 images p99 is the slowest of them.
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import TypeVar
 
-from ._values import PERCENTILES, Distribution, Interval, Stage
+from ._values import PERCENTILES, Distribution, Interval
 
 T = TypeVar("T")
 
@@ -26,11 +26,6 @@ MOST_DRAWS = 2_000_000
 FEWEST_RESAMPLES = 100
 #: fewer values than this say nothing of chance
 FEWEST_VALUES = 5
-
-#: share of more load that must come back as more images; below it there is a knee
-WORTH = 0.25
-#: share of an open loop's wanted rate that must arrive
-KEPT_UP = 0.9
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
@@ -91,53 +86,3 @@ def gap_pace(gaps: Sequence[float]) -> float:
     """Return images a minute from the seconds between them."""
     total = math.fsum(gaps)
     return 60 * len(gaps) / total if total > 0 else 0.0
-
-
-def knee(stages: Sequence[Stage]) -> tuple[str | None, str]:
-    """Return the label of one model's stage after which more load is not worth it, and why."""
-    closed = sorted((s for s in stages if s.in_flight and s.rate is None), key=_load)
-    opened = sorted((s for s in stages if s.rate is not None and s.rate_to is None), key=_load)
-    if len(closed) >= 2:
-        return _closed_knee(closed)
-    if len(opened) >= 2:
-        return _open_knee(opened)
-    return None, "One load only, so there is nothing to find a knee in."
-
-
-def worth(before: Stage, after: Stage) -> float:
-    """Return the share of the additional load that came back as additional images."""
-    if not before.images_per_minute:
-        return 1.0
-    more_images = after.images_per_minute / before.images_per_minute - 1
-    return more_images / (_load(after) / _load(before) - 1)
-
-
-def _load(stage: Stage) -> float:
-    return float(stage.rate if stage.rate is not None else stage.in_flight or 0)
-
-
-def _closed_knee(stages: Sequence[Stage]) -> tuple[str | None, str]:
-    for before, after in itertools.pairwise(stages):
-        if _load(after) > _load(before) and worth(before, after) < WORTH:
-            return before.label, (
-                f"From {before.in_flight} to {after.in_flight} in flight the pace went only from "
-                f"{before.images_per_minute:.1f} to {after.images_per_minute:.1f} images/min."
-            )
-    return None, (
-        f"No knee up to {stages[-1].in_flight} in flight: every step still bought images."
-    )
-
-
-def _open_knee(stages: Sequence[Stage]) -> tuple[str | None, str]:
-    kept: Stage | None = None
-    for stage in stages:
-        rate = stage.rate or 0.0
-        saved_share = stage.images / stage.attempts if stage.attempts else 0.0
-        interval = stage.images_per_minute_interval
-        # a few images at random intervals come slower by chance alone
-        pace = stage.images_per_minute if interval is None else interval.high
-        if pace < KEPT_UP * 60 * rate * saved_share:
-            lead = f"At {rate:g}/s only {stage.images_per_minute / 60:.2f} images/s came"
-            return (kept.label if kept else None), f"{lead}: more was asked for than goes."
-        kept = stage
-    return None, f"No knee up to {stages[-1].rate:g}/s: all that was asked for came."

@@ -124,8 +124,9 @@ def _flat(known: Mapping[str, Any], lead: str = "") -> Iterator[tuple[str, str]]
         if isinstance(value, Mapping):
             yield from _flat(value, f"{lead}{name} · ")
         elif isinstance(value, Sequence) and not isinstance(value, str):
-            yield f"{lead}{name}", ", ".join(map(str, value))
-        elif value is not None:
+            if value:
+                yield f"{lead}{name}", ", ".join(map(str, value))
+        elif value not in (None, ""):
             yield f"{lead}{name}", str(value)
 
 

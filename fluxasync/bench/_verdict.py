@@ -30,9 +30,9 @@ def verdict(stages: Sequence[Stage]) -> tuple[bool, str]:
     measured = [stage for stage in stages if stage.images]
     if not measured:
         return False, "Nothing was saved, so nothing can be said about speed."
-    reasons = list(dict.fromkeys(reason for stage in measured for reason in _reasons(stage)))
-    if reasons:
-        return True, f"Your machine is in the way: {'; '.join(reasons[:3])}."
+    found = [reason for stage in measured for reason in _reasons(stage, _where(stage, measured))]
+    if found:
+        return True, f"Your machine is in the way: {'; '.join(_worst(found))}."
     worst = max(measured, key=lambda stage: stage.machine.cpu_share or 0.0)
     lag = max(stage.machine.loop_lag_p99 or 0.0 for stage in measured)
     share = server_share(measured[-1])
@@ -54,19 +54,40 @@ def server_share(stage: Stage) -> float | None:
     return (means["queue"] + means["generate"]) / total
 
 
-def _reasons(stage: Stage) -> Iterator[str]:
-    machine, where = stage.machine, f"at {stage.label}"
-    if (machine.cpu_wait_share or 0.0) > CROWDED:
-        yield f"the loop waited for a core for {machine.cpu_wait_share:.0%} of the time {where}"
+Reason = tuple[str, float, str]  #: what kind it is of, how bad, in words
+
+
+def _worst(reasons: Sequence[Reason]) -> Iterator[str]:
+    """The worst of each kind, and how many stages it was so in."""
+    for kind in dict.fromkeys(kind for kind, _, _ in reasons):
+        alike = [reason for reason in reasons if reason[0] == kind]
+        more = f", the worst of {len(alike)} such stages" if len(alike) > 1 else ""
+        yield max(alike, key=lambda reason: reason[1])[2] + more
+
+
+def _where(stage: Stage, stages: Sequence[Stage]) -> str:
+    several = len({other.model for other in stages}) > 1
+    return f"at {stage.label} of {stage.model}" if several else f"at {stage.label}"
+
+
+def _reasons(stage: Stage, where: str) -> Iterator[Reason]:
+    machine = stage.machine
+    if (wait := machine.cpu_wait_share or 0.0) > CROWDED:
+        yield "crowd", wait, f"the loop waited for a core for {wait:.0%} of the time {where}"
         return
-    if (machine.cpu_share or 0.0) > FULL_CORE:
-        yield f"{where} the process kept {machine.cpu_share:.0%} of a core busy"
-    elif (machine.loop_lag_p99 or 0.0) > LATE_LOOP:
-        yield f"{where} timers came {1000 * (machine.loop_lag_p99 or 0):.0f} ms late at p99"
-    elif stage.schedule_lag is not None and stage.schedule_lag.p99 > LATE_SCHEDULE:
-        yield f"{where} submissions began {1000 * stage.schedule_lag.p99:.0f} ms late at p99"
+    schedule = 0.0 if stage.schedule_lag is None else stage.schedule_lag.p99
+    if (share := machine.cpu_share or 0.0) > FULL_CORE:
+        yield "core", share, f"{where} the process kept {share:.0%} of a core busy"
+    elif (lag := machine.loop_lag_p99 or 0.0) > LATE_LOOP:
+        yield "loop", lag, f"{where} timers came {1000 * lag:.0f} ms late at p99"
+    elif schedule > LATE_SCHEDULE:
+        yield (
+            "schedule",
+            schedule,
+            f"{where} submissions began {1000 * schedule:.0f} ms late at p99",
+        )
     for part, words in (("disk", "the disk"), ("download", "your line, or the image store,")):
         mean = stage.parts[part].mean or 0.0
-        total = stage.latency.mean or 0.0
-        if mean > WORTH_MENDING and total and mean / total > LARGE_SHARE:
-            yield f"{where} {words} took {mean / total:.0%} of an image's time"
+        share = mean / stage.latency.mean if stage.latency.mean else 0.0
+        if mean > WORTH_MENDING and share > LARGE_SHARE:
+            yield part, share, f"{where} {words} took {share:.0%} of an image's time"

@@ -68,6 +68,16 @@ def test_two_models_can_be_held_against_each_other():
     assert {"flux-dev → flux-pro-1.1"} == {one.model for one in comparison.differences}
 
 
+def test_reports_of_other_loads_are_not_called_too_short():
+    """Nothing stands side by side: more images would not help."""
+    comparison = compare(benches.report(loads=(4,)), benches.report(loads=(12,)))
+    assert (comparison.unmatched) == (
+        "only in A: 4 in flight, flux-dev",
+        "only in B: 12 in flight, flux-dev",
+    )
+    assert comparison.conclusion.startswith("No stage is in both")
+
+
 def test_what_else_was_different_is_said():
     """Another loop or size explains a difference better than the service does; other loads are
     what the stages say anyway."""

@@ -6,6 +6,7 @@ import builtins
 import hashlib
 import re
 from base64 import b64encode
+from decimal import Decimal
 from html.parser import HTMLParser
 
 import benches
@@ -119,6 +120,32 @@ def test_the_numbers_are_on_the_page(drawn):
         assert amount(stage.latency["p95"]) in words
     for text in (report.verdict, report.knee_why, "uvloop", "12 in flight ◂ knee"):
         assert text in words
+
+
+def test_a_simulated_run_has_cost_nothing():
+    """The catalogue's price is told beside it; settings that were not made are left out."""
+    made = benches.report(loads=(4,), images=12, simulated=True, spent=Decimal("2.22"))
+    made = evolve(made, environment={"options": {"rate": [], "title": "", "seed": 0}})
+    words = "\n".join(Tree(page(made)).words)
+    assert "Spent\n$0.00\nsimulated; $2.22 by the catalogue" in words
+    assert "\n1 stage\n" in words
+    assert "seed" in words
+    assert "rate" not in words.split("Measured with")[1].split("What the words mean")[0]
+
+
+def test_a_ramp_shows_where_what_is_stored_falls_behind():
+    """One stage has no load to be set beside: its own time is the axis, and the numbers agree."""
+    report = benches.report(loads=(4,), images=48)
+    ramp = evolve(report.stages[0], label="ramp", rate=1.0, rate_to=4.0)
+    images = [
+        evolve(one, intended_at=number / 4, stored_at=number / 2 + 1)
+        for number, one in enumerate(benches.records(48))
+    ]
+    made = page(evolve(report, stages=(ramp,), knee=None), images)
+    assert 'id="ramp0-wide-title"' in made
+    assert "wanted from 1 to 4 images a second; at most 2.2 a second were stored" in made
+    assert 'id="latency-wide-title"' not in made
+    assert 'id="latency-wide-title"' in page(evolve(report, stages=(ramp,), knee=None))
 
 
 def test_the_same_report_gives_the_same_page():

@@ -1,4 +1,4 @@
-"""The arithmetic of a benchmark: percentiles, chance, paces, knees; numbers worked by hand."""
+"""The arithmetic of a benchmark: percentiles, chance, paces; numbers worked by hand."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import random
 from statistics import fmean
 
 import pytest
-from attrs import evolve
 
-from fluxasync.bench import Interval, Stage, _stats
+from fluxasync.bench import _stats
 from fluxasync.bench._stats import (
     arrival_gaps,
     bootstrap,
     distribution,
     gap_pace,
-    knee,
     lane_pace,
     median,
     percentile,
@@ -83,49 +81,3 @@ def test_one_straggler_does_not_stretch_an_open_loops_pace():
     """One image a second is 60 a minute, also when the last one comes an hour late."""
     stored = [*range(100), 3_700]
     assert pytest.approx(60) == gap_pace(arrival_gaps(stored))
-
-
-def _stage(label: str, pace: float, **load: float) -> Stage:
-    return Stage(
-        label=label, model="flux-dev", seconds=60, images=60, attempts=60, images_per_minute=pace,
-        latency=distribution([]), parts={}, outcomes={}, moderated_share=0.0, **load,
-    )  # fmt: skip
-
-
-def _closed(*paces: tuple[int, float]) -> list[Stage]:
-    return [_stage(f"{load} in flight", pace, in_flight=load) for load, pace in paces]
-
-
-def test_the_knee_is_where_more_load_stops_buying_images():
-    """Twice the load for 5 % more images: the knee is before that step, and the reason says so."""
-    label, why = knee(_closed((1, 10.0), (4, 40.0), (12, 110.0), (24, 115.0)))
-    assert label == "12 in flight"
-    assert "12 to 24" in why
-    assert "115.0" in why
-
-
-def test_a_curve_that_still_grows_has_no_knee():
-    """Nothing is said of loads that were not tried."""
-    label, why = knee(_closed((1, 10.0), (4, 40.0), (24, 230.0)))
-    assert label is None
-    assert "up to 24" in why
-    assert knee(_closed((4, 40.0)))[0] is None
-
-
-def test_an_open_loops_knee_is_the_last_rate_that_came_back():
-    """At 1/s all came, at 2/s only 1.2/s did."""
-
-    def opened(rate: float, pace: float) -> Stage:
-        return _stage(f"{rate:g}/s", pace, in_flight=24, rate=rate)
-
-    label, why = knee([opened(0.5, 30.0), opened(1.0, 59.0), opened(2.0, 72.0)])
-    assert label == "1/s"
-    assert "2/s" in why
-
-
-def test_a_pace_that_chance_explains_is_no_knee():
-    """40 images at random intervals came at 94/min where 120 were wanted, and might have at 128."""
-    few = _stage("2/s", 94.0, in_flight=24, rate=2.0)
-    few = evolve(few, images_per_minute_interval=Interval(low=70.0, high=128.0))
-    more = _stage("4/s", 236.0, in_flight=24, rate=4.0)
-    assert knee([few, more])[0] is None
