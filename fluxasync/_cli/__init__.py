@@ -254,6 +254,7 @@ def simulate(
     latency: str | None = None,
     limit: _AtLeastOne | None = None,
     fault: tuple[str, ...] = (),
+    image_bytes: _AtLeastOne | None = None,
     seed: int | None = None,
     with_parent: Annotated[bool, Parameter(show=False)] = False,
 ) -> int:
@@ -269,6 +270,8 @@ def simulate(
         Active jobs allowed.
     fault
         A misbehaviour and how often, as NAME:RATE, for example 429:0.1. Repeatable.
+    image_bytes
+        The same picture for everybody, of this size: to measure a client and not our drawing.
     seed
         Makes the same history again.
     """
@@ -279,7 +282,9 @@ def simulate(
         from ._practice import serve
 
         try:
-            scenario = Scenario.parse(faults=fault, latency=latency, limit=limit, seed=seed)
+            scenario = Scenario.parse(
+                faults=fault, latency=latency, limit=limit, image_bytes=image_bytes, seed=seed
+            )
         except ValueError as error:
             raise ConfigError(str(error)) from error
         await serve(scenario, port=port, with_parent=with_parent, terminal=terminal)

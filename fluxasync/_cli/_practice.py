@@ -30,11 +30,15 @@ _ENDING = 3.0
 
 
 @asynccontextmanager
-async def practice_server() -> AsyncIterator[str]:
-    """Run the simulator in a process of its own; yield its URL, end it with the block."""
+async def practice_server(*, image_bytes: int | None = None) -> AsyncIterator[str]:
+    """Run the simulator in a process of its own; yield its URL, end it with the block.
+
+    `image_bytes` gives the same picture to everybody, which costs the machine next to nothing.
+    """
+    size = [] if image_bytes is None else ["--image-bytes", str(image_bytes)]
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "fluxasync", "simulate", "--port", "0", "--with-parent",
-        "--seed", _SEED,
+        "--seed", _SEED, *size,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         start_new_session=True,

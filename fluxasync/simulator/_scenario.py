@@ -174,8 +174,11 @@ class Scenario:
         faults: Iterable[str] = (),
         latency: str | None = None,
         limit: int | None = None,
+        image_bytes: int | None = None,
         seed: int | None = None,
     ) -> Scenario:
         """Read a scenario from command-line words: faults 'NAME:RATE', latency 'A..B'."""
-        spelled: dict[str, Any] = {"latency": latency, "active_limit": limit, "seed": seed}
+        spelled: dict[str, Any] = {
+            "latency": latency, "active_limit": limit, "image_bytes": image_bytes, "seed": seed,
+        }  # fmt: skip
         return cls(faults=faults, **{k: v for k, v in spelled.items() if v is not None})

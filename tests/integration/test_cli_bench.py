@@ -43,6 +43,9 @@ def test_without_a_key_the_practice_server_is_measured_and_that_is_said_first(
     assert "NO KEY IS SET" in first
     assert "measured 4 images of flux-2-klein-4b at a practice server (simulated)" in last
     assert "$0.00 (simulated)" in last
+    lines = (out / "requests.jsonl").read_text("utf-8").splitlines()
+    sizes = {json.loads(line)["bytes"] for line in lines}
+    assert sizes == {256 * 1024}, "a picture drawn for each prompt is what would be measured"
     assert str(out / "report.html") in last
 
 
