@@ -1,7 +1,7 @@
 """`docs/benchmarks.md`, of which figures are written by the scripts that measured them.
 
 A block lies between `<!-- name -->` and `<!-- end name -->`; what stands around it is written by
-hand. The machine and the moment are told with every block.
+hand. The short table stands in the README too. The machine and the moment are told with the blocks.
 """
 
 from __future__ import annotations
@@ -9,22 +9,30 @@ from __future__ import annotations
 import os
 import platform
 import re
+import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-#: load average before a run, from which on a machine counts as busy
-BUSY = 0.5
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "benchmarks.md"
+README = ROOT / "README.md"
+#: share of its cores that others keep, from which on a machine counts as busy
+BUSY = 0.1
+#: seconds that this is looked at
+LOOKING = 2.0
 
 
 def write(name: str, text: str) -> None:
-    """Replace a block of the page."""
-    page = PAGE.read_text("utf-8")
+    """Replace a block, wherever it stands."""
     block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
-    if not block.search(page):
+    pages = {path: path.read_text("utf-8") for path in (PAGE, README)}
+    places = [path for path, page in pages.items() if block.search(page)]
+    if not places:
         raise SystemExit(f"{PAGE}: no block {name!r}")
-    PAGE.write_text(block.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", page), "utf-8")
+    for path in places:
+        new = block.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", pages[path])
+        path.write_text(new, "utf-8")
 
 
 def rows(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
@@ -34,21 +42,40 @@ def rows(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
 
 
 def machine(load: float) -> str:
-    """What measured, when, and whether others were busy on it (load average before)."""
+    """What measured, when, and whether others were busy on it (see `load`)."""
     moment = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     said = f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
     said += f"Python {platform.python_version()}; {moment}"
     if load > BUSY:
         said += (
-            f". **The machine was busy** (a load of {load:.1f} before the run), so CPU and seconds "
-            "are too high; compare the contenders"
+            f". **The machine was busy** (others kept {load:.0%} of its cores before the run), so "
+            "CPU and seconds are too high; compare the contenders"
         )
     return f"Measured on {said}."
 
 
 def load() -> float:
-    """The load average of the last minute."""
-    return os.getloadavg()[0]
+    """The share of this machine's cores that are at work while we are not.
+
+    Not the load average, which still counts the benchmark that ran before this one.
+    """
+    before = _ticks()
+    time.sleep(LOOKING)
+    after = _ticks()
+    if before is None or after is None:
+        return min(os.getloadavg()[0] / (os.cpu_count() or 1), 1.0)
+    idle, whole = (now - was for was, now in zip(before, after, strict=True))
+    return 1 - idle / whole if whole else 0.0
+
+
+def _ticks() -> tuple[int, int] | None:
+    """Of all cores: ticks without work, and all; None where the system does not tell (Linux)."""
+    try:
+        told = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    except OSError:
+        return None
+    ticks = [int(count) for count in told]
+    return ticks[3] + ticks[4], sum(ticks)
 
 
 def _processor() -> str:

@@ -60,7 +60,8 @@ def main() -> None:
                 figures = run(name, in_flight, given)
                 if turn:  # the first is the warm-up
                     runs[name, in_flight].append(figures)
-    rounds = f"{given.rounds} rounds of {given.images:,} images, 256 KB, {given.loop} loop"
+    rounds = "1 round" if given.rounds == 1 else f"{given.rounds} rounds"
+    rounds += f" of {given.images:,} images, 256 KB, {given.loop} loop"
     lines = [f"{rounds}. {_page.machine(load)}", "", _table(runs, given), ""]
     if len(given.in_flight) > 1:
         lines.append(_growth(runs, given))

@@ -79,3 +79,12 @@ def test_links_of_the_readme_lead_somewhere() -> None:
     links = {link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link}
     assert links
     assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_the_readme_and_the_docs_show_the_same_figures() -> None:
+    """The short table of the benchmarks: one run wrote both."""
+    block = re.compile(r"<!-- short -->.*<!-- end short -->", re.DOTALL)
+    pages = [ROOT / "README.md", DOCS / "benchmarks.md"]
+    readme, docs = (block.findall(page.read_text("utf-8")) for page in pages)
+    assert len(readme) == 1
+    assert readme == docs
