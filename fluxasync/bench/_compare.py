@@ -46,6 +46,7 @@ class Difference:
 
     @property
     def change(self) -> float:
+        """`after - before`, in the figure's unit."""
         return self.after - self.before
 
     @property

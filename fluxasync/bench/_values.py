@@ -72,6 +72,7 @@ class ImageRecord:
 
     @property
     def is_saved(self) -> bool:
+        """Whether its image was stored."""
         return self.outcome == SAVED
 
 

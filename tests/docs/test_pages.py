@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 import fluxasync
-from fluxasync import simulator
+from fluxasync import bench, simulator
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
-PUBLIC = [(module, name) for module in (fluxasync, simulator) for name in module.__all__]
+PAGES = {fluxasync: "api.rst", simulator: "api-simulator.rst", bench: "api-bench.rst"}
+PUBLIC = [(module, name) for module in PAGES for name in module.__all__]
 
 
 def _members(owner: Any) -> Iterator[tuple[str, Any]]:
@@ -34,7 +35,7 @@ def _members(owner: Any) -> Iterator[tuple[str, Any]]:
 @pytest.mark.parametrize(("module", "name"), PUBLIC)
 def test_every_public_name_is_in_the_reference(module: ModuleType, name: str) -> None:
     """Whoever looks a name up finds it."""
-    page = DOCS / ("api.rst" if module is fluxasync else "api-simulator.rst")
+    page = DOCS / PAGES[module]
     listed = re.findall(r"^\.\. (?:auto|py:)\w+:: (\S+)$", page.read_text("utf-8"), re.MULTILINE)
     assert f"{module.__name__}.{name}" in listed
 
