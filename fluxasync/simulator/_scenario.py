@@ -136,7 +136,7 @@ class Scenario:
     tells_progress: bool = True
     #: active jobs allowed (BFL docs: 24); at most 6 of them flux-kontext-max
     active_limit: int = field(default=24, validator=_not_below(1))
-    #: how often (0 to 1) by fault name, or texts like "429:0.1"; see FAULTS. 401-after takes a count
+    #: how often (0..1) by fault name, or texts like "429:0.1"; see FAULTS. 401-after takes a count
     faults: Mapping[str, float] = field(factory=dict, converter=_faults)
     #: polls or downloads in a row that a fault spoils for a job it strikes
     repeats: int = field(default=1, validator=_not_below(1))
