@@ -52,6 +52,7 @@ bench: $(VENV)/.bench
 	@$(VENV)/bin/python -m benchmarks.overhead --in-flight 64 --write
 	@$(VENV)/bin/python -m benchmarks.overhead --in-flight 24 2000 --images 4000 --rounds 3 --write
 	@$(VENV)/bin/python -m benchmarks.profile --write
+	@$(VENV)/bin/python -m benchmarks.bench_check --write
 
 soak: $(VENV)/.app
 	@$(VENV)/bin/python -m benchmarks.soak --write $(ARGS)

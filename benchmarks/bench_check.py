@@ -2,10 +2,11 @@
 
     python -m benchmarks.bench_check [--rate 100] [--seconds 10] [--loop uvloop]
 
-An open loop at 100 images a second against a simulator in another process, which writes down every
-job it accepted; how long each took follows from its seed. Printed are, side by side, percentiles of
-generation as the benchmark measured them and as the server has them, the mean detection lag, and
-how late the benchmark's own submissions began.
+An open loop at 100 images a second against a simulator in another process, which at its end writes
+down when it began each job, ended it, and told a poll of it. Printed are, side by side, percentiles
+as the benchmark has them and as the server does: of generation, and of the time from acceptance
+until the end was seen, which the server does not tell anybody; and how late the benchmark's own
+submissions began. `--write` puts it into docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -14,36 +15,18 @@ import argparse
 import asyncio
 import json
 import tempfile
-import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks import _page
 from benchmarks._server import simulator
 from fluxasync import bench
 from fluxasync.bench._stats import percentile
-from fluxasync.simulator import Scenario, World
-from fluxasync.simulator._models_table import MODELS
 
 MODEL = "flux-dev"
 WITHIN = 0.02
 LATEST = 0.005  # seconds, p99 of schedule lag
-
-
-def server_durations(script: dict[str, Any], log: Path) -> dict[str, float]:
-    """Seconds that each job took, by its id, as the server decided."""
-    lines = map(json.loads, log.read_text("utf-8").splitlines())
-    accepted = [line["charged"] for line in lines if "charged" in line]
-    desk = World(Scenario(**script | {"charge_log": None}))._submits
-    return {
-        job_id: desk._duration(number, MODELS[MODEL])
-        for number, job_id in enumerate(accepted, start=1)
-    }
-
-
-def ledger(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{url}/simulator/ledger") as answer:  # noqa: S310 — loopback
-        told: dict[str, Any] = json.load(answer)
-    return told
 
 
 def main() -> None:
@@ -51,14 +34,15 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=100.0)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="uvloop")
+    parser.add_argument("--write", action="store_true", help=f"into {_page.PAGE.name}")
     given = parser.parse_args()
+    load = _page.load()
     with tempfile.TemporaryDirectory() as scratch:
-        log = Path(scratch, "charges.jsonl")
+        log = Path(scratch, "jobs.jsonl")
         script: dict[str, Any] = {
             "latency": (0.5, 2.0), "seed": 7, "active_limit": 100_000, "image_bytes": 2048,
-            "charge_log": str(log),
         }  # fmt: skip
-        with simulator(**script) as url:
+        with simulator(jobs=log, **script) as url:
             order = bench.Order(
                 out=Path(scratch, "out"), models=MODEL, rate=given.rate, slots=10_000,
                 duration=given.seconds, warm_up=50, base_url=url,
@@ -66,36 +50,51 @@ def main() -> None:
             )  # fmt: skip
             with asyncio.Runner(loop_factory=_factory(given.loop)) as runner:
                 report = runner.run(bench.run(order, on_note=print))
-            told = ledger(url)
-        show(report, server_durations(script, log), told)
+        jobs = {job["id"]: job for job in map(json.loads, log.read_text("utf-8").splitlines())}
+        said = f"{_page.machine(load)}\n\n{shown(report, jobs)}"
+    print(said)
+    if given.write:
+        _page.write("self", said)
 
 
-def show(report: bench.Report, durations: dict[str, float], told: dict[str, Any]) -> None:
+def shown(report: bench.Report, jobs: Mapping[str, Mapping[str, float]]) -> str:
+    """A table of both sides, and a sentence on each promise."""
     (stage,) = report.stages
-    records = [record for record in report.records() if not record.warm_up and record.is_saved]
-    theirs = sorted(durations[record.job_id] for record in records if record.job_id)
-    print(f"{stage.attempts} images at {stage.label}, {stage.images} saved")
-    print(f"{'generate':12}{'bench':>10}{'server':>10}{'apart':>9}")
-    worst = 0.0
-    for name, share in bench.PERCENTILES.items():
-        ours, its = stage.parts["generate"][name] or 0.0, percentile(theirs, share)
-        worst = max(worst, abs(ours / its - 1))
-        print(f"{name:12}{ours:10.4f}{its:10.4f}{ours / its - 1:9.2%}")
-    lags = [r.detection_lag for r in report.records() if r.detection_lag is not None]
-    ours, its = sum(lags) / len(lags), told["lag"] / told["seen"]
-    print(f"{'mean lag':12}{ours:10.4f}{its:10.4f}{ours / its - 1:9.2%}  (all images)")
-    print(f"clock: {1000 * (report.clock_skew or 0):+.1f} ms (0 is true), "
-          f"± {1000 * (report.clock_uncertainty or 0):.1f} ms")  # fmt: skip
-    assert stage.schedule_lag is not None
-    late = stage.schedule_lag
-    print(f"schedule lag: p50 {1000 * late.p50:.2f} ms, p99 {1000 * late.p99:.2f} ms, "
-          f"most {1000 * late.maximum:.2f} ms; target p99 ≤ {1000 * LATEST:g} ms")  # fmt: skip
-    print(f"generate is at most {worst:.2%} apart; target ≤ {WITHIN:.0%}")
-    crowd = stage.machine.cpu_wait_share
-    if crowd is not None and crowd > 0.02:
-        print(f"other programs had the cores for {crowd:.0%} of the time: measure again in peace")
-    print(f"{report.environment['loop']}; CPU {stage.machine.cpu_share:.0%} of a core, "
-          f"timers {1000 * (stage.machine.loop_lag_p99 or 0):.1f} ms late at p99")  # fmt: skip
+    pairs = [(r, jobs[r.job_id]) for r in report.records() if r.job_id and not r.warm_up]
+    sides = {
+        "generate": [(r.generate, job["ended"] - job["started"]) for r, job in pairs],
+        "accepted to seen": [
+            ((r.detected_at or 0) - (r.accepted_at or 0), job["seen"] - job["started"])
+            for r, job in pairs
+        ],
+    }
+    body, worst = [], 0.0
+    for name, values in sides.items():
+        ours, theirs = (
+            sorted(value or 0.0 for value in side) for side in zip(*values, strict=True)
+        )
+        for label, share in bench.PERCENTILES.items():
+            one, other = percentile(ours, share), percentile(theirs, share)
+            worst = max(worst, abs(one / other - 1))
+            body.append(
+                [f"{name}, {label}", f"{one:.4f}", f"{other:.4f}", f"{one / other - 1:+.2%}"]
+            )
+    late, machine = stage.schedule_lag, stage.machine
+    assert late is not None
+    lines = [
+        f"{stage.images:,} of {stage.attempts:,} images at {stage.label}, "
+        f"{report.environment['loop']}; CPU {machine.cpu_share:.0%} of a core, timers "
+        f"{1000 * (machine.loop_lag_p99 or 0):.1f} ms late at p99.",
+        "",
+        _page.rows(["seconds", "bench", "server", "apart"], body),
+        "",
+        f"At most {worst:.2%} apart; target ≤ {WITHIN:.0%}.  ",
+        f"Submissions late: p50 {1000 * late.p50:.2f} ms, p99 {1000 * late.p99:.2f} ms, most "
+        f"{1000 * late.maximum:.2f} ms; target p99 ≤ {1000 * LATEST:g} ms.  ",
+        f"The server's clock, which is ours, was found {1000 * (report.clock_skew or 0):+.1f} ms "
+        f"ahead, ± {1000 * (report.clock_uncertainty or 0):.1f} ms.",
+    ]
+    return "\n".join(lines)
 
 
 def _factory(name: str) -> Any:

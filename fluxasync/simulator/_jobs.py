@@ -37,7 +37,7 @@ class Job:
     fate: str  #: the terminal status; "Pending" when there is none
     path: str  #: of its image on the delivery host
     polls: int = 0
-    is_seen: bool = False  #: a poll has told its end
+    seen_at: float | None = None  #: a poll has told its end
     fetches: int = 0
     urls: dict[str, float] = field(factory=dict)  #: path and query → when that URL dies
 

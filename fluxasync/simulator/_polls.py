@@ -102,8 +102,8 @@ class Polls:
     def _task(self, now: float, job: Job) -> Answer:
         if now < job.ends_at:
             return self._healthy(now, self._running(now, job))
-        if not job.is_seen:
-            job.is_seen = True
+        if job.seen_at is None:
+            job.seen_at = now
             self.seen, self.lag, self.last_seen = self.seen + 1, self.lag + now - job.ends_at, now
         if job.fate == "Ready":
             return self._healthy(now, self._ready(now, job))
