@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
@@ -85,6 +86,27 @@ async def test_a_server_that_tells_no_end_has_it_estimated(tmp_path: Path) -> No
     (stage,) = report.stages
     assert stage.estimated == stage.images == 4
     assert 0.2 < (stage.parts["generate"]["p50"] or 0) < 0.45
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_an_open_loop_counts_from_when_an_image_was_wanted(tmp_path: Path) -> None:
+    """Fifty a second, and our own loop stands still for a while: the schedule does not move, and
+    what was held up counts its wait."""
+    async with Simulator(Scenario(**QUICK)) as sim:
+        wanted = order(sim, tmp_path / "out", in_flight=(), rate=(50.0,), images=12, warm_up=0)
+        task = asyncio.create_task(bench.run(wanted))
+        await until(lambda: bool(sim.charges))
+        time.sleep(0.3)  # noqa: ASYNC251 — stands still, as a slow callback of a program would
+        report = await task
+    records = sorted(report.records(), key=lambda one: one.index)
+    first = records[0].intended_at
+    assert [one.intended_at - first for one in records] == pytest.approx(
+        [number / 50 for number in range(12)], abs=1e-5
+    )
+    late = max(records, key=lambda one: one.began_at - one.intended_at)
+    assert late.began_at - late.intended_at > 0.02
+    assert late.latency == pytest.approx((late.stored_at or 0) - late.intended_at, abs=1e-5)
 
 
 @pytest.mark.slow
