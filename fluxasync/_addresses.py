@@ -9,6 +9,7 @@ calls multicast and the NAT64 form of 127.0.0.1 global.
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 #: carries an IPv4 address in its last 32 bits (RFC 6052)
@@ -45,6 +46,7 @@ def private_address(address: str) -> bool:
     return _is_not_public(found)
 
 
+@lru_cache(maxsize=256)
 def is_loopback_address(host: str) -> bool:
     """Tell whether a host, by name or address, is this machine: localhost, 127.0.0.0/8 or ::1."""
     if host.lower() == "localhost":

@@ -10,6 +10,7 @@ unless somebody waits for it; so here somebody always does.
 from __future__ import annotations
 
 import asyncio
+import base64
 import errno
 import fcntl
 import hashlib
@@ -123,11 +124,17 @@ class FolderSyncs:
 class Part:
     """A file under a temporary name: published whole, or discarded.
 
-    Construction touches no disk. Not for two threads at once.
+    Construction touches no disk. Not for two threads at once. `md5` is what the whole must have,
+    in base64, where that is known: see `is_as_told`.
     """
 
     def __init__(
-        self, folder: Path, *, fsync: bool = True, names: FolderSyncs | None = None
+        self,
+        folder: Path,
+        *,
+        fsync: bool = True,
+        names: FolderSyncs | None = None,
+        md5: str | None = None,
     ) -> None:
         self._names = names or FolderSyncs()
         self.path = folder / f".fluxasync-{secrets.token_hex(8)}.part"
@@ -135,10 +142,17 @@ class Part:
         self._fsync = fsync
         self._handle: int | None = None
         self._digest = hashlib.sha256()
+        self._told = md5
+        self._md5 = hashlib.md5(usedforsecurity=False)
 
     @property
     def sha256(self) -> str:
         return self._digest.hexdigest()
+
+    @property
+    def is_as_told(self) -> bool:
+        """Whether the bytes written are those that `md5` was told of."""
+        return self._told is None or self._told == base64.b64encode(self._md5.digest()).decode()
 
     def open(self) -> int:
         """Create the file; never follows a link, never opens one that is there."""
@@ -155,6 +169,8 @@ class Part:
             while done < len(view):
                 done += os.write(handle, view[done:])
         self._digest.update(piece)
+        if self._told is not None:
+            self._md5.update(piece)
         self.size += len(piece)
 
     def mapped(self) -> mmap.mmap:

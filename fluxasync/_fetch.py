@@ -18,11 +18,11 @@ from ._breakers import Network
 from ._config import Retry
 from ._deadline import deadline
 from ._errors import DownloadError, Expired, JobError, JobLost, TransportError
-from ._models import Download, Job, Ready, Sink, Stored, Verdict
+from ._models import Chunks, Download, Job, Ready, Sink, Stored, Verdict
 from ._permits import Permit
 from ._protocol import Missing, News, Phase, classify
 from ._schedule import retry_delay
-from ._transfer import Stalled, Transfer
+from ._transfer import Altered, Stalled, Transfer
 from ._wire import Wire, now
 
 #: times a fresh URL is asked for, where the answer tells nothing
@@ -61,7 +61,7 @@ class Fetch:
                 dead, reason = now() >= ready.deadline, str(error)
                 ready = await self._asked_again(ready)
             except (TransportError, DownloadError) as error:
-                broken += isinstance(error, DownloadError)
+                broken += isinstance(error, DownloadError | Altered)
                 hopeless = isinstance(error, TransportError) and error.permanent
                 if hopeless or broken >= self.retry.downloads:
                     raise DownloadError(str(error), job=ready.job) from error
@@ -85,7 +85,8 @@ class Fetch:
                 reopen=lambda start, etag: self._reopened(ready, stack, start, etag),
                 stall=self.wire.timeouts().stall,
             )
-            stored = await self.sink.store(job.request, job, self._counted(transfer))
+            chunks = Chunks(self._counted(transfer), take_md5=transfer.take_md5)
+            stored = await self.sink.store(job.request, job, chunks)
         return stored
 
     async def _opened(self, ready: Ready, stack: AsyncExitStack, **ranged: str) -> Download:

@@ -19,7 +19,7 @@ import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Self
 
 from ._disk import Threads, disk_error, sync, sync_folder, whole
@@ -92,7 +92,10 @@ def failure_row(outcome: Failed | InDoubt) -> dict[str, Any]:
 
 
 def _relative(path: Path, folder: Path) -> str:
-    relative: str = _plain(PurePath(os.path.relpath(path, folder)).as_posix())
+    inside, text = os.path.join(folder, ""), str(path)
+    if not text.startswith(inside):
+        text, inside = os.path.relpath(path, folder), ""
+    relative: str = _plain(text.removeprefix(inside))
     return relative
 
 
@@ -129,7 +132,7 @@ def _plain(value: Any) -> Any:
         case None | bool() | int():
             return value
         case str():
-            return value.encode(errors="backslashreplace").decode()
+            return value if value.isascii() else value.encode(errors="backslashreplace").decode()
         case float() | Decimal():
             return float(value) if math.isfinite(value) else None
         case bytes():
@@ -290,8 +293,11 @@ def _count_lines(path: Path) -> int:
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
-    text = json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
-    return text.encode() + b"\n"
+    return _encode(row).encode() + b"\n"
+
+
+#: made once, because `json.dumps` with options makes one a call
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def _write_all(handle: int, text: bytes) -> None:

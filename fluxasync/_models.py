@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -420,6 +420,27 @@ class Ledger(Protocol):
 
     async def settle(self, outcome: Outcome) -> None:
         """The image's story has ended."""
+
+
+class Chunks:
+    """An image's bytes in order, checked on the way against the MD5 that the server told."""
+
+    def __init__(
+        self, chunks: AsyncIterator[bytes], *, take_md5: Callable[[], str | None] = lambda: None
+    ) -> None:
+        self._chunks = chunks
+        self._take_md5 = take_md5
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    def __anext__(self) -> Awaitable[bytes]:
+        return self._chunks.__anext__()
+
+    def take_md5(self) -> str | None:
+        """Take the check over, before the first chunk: return the MD5 in base64, None where none
+        was told. For sinks that look at the bytes in a thread anyway."""
+        return self._take_md5()
 
 
 class Sink(Protocol):

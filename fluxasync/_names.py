@@ -81,13 +81,16 @@ class Template:
 
         A job collected by its bare id has no request: its id stands for the key.
         """
+        return PurePosixPath(f"{self.stem(request, job_id=job_id, ext=ext)}.{ext}")
+
+    def stem(self, request: ImageRequest | None, *, job_id: str = "", ext: str = "jpg") -> str:
+        """Return the same without its extension, which only the image's bytes tell."""
         stem = ""
         for literal, name, spec in self._parts:
             stem += literal
             if name is not None:
                 stem += _filled(_value(name, request, job_id, ext), spec)
-        *folders, last = (_component(part) for part in stem.split("/"))
-        return PurePosixPath(*folders, f"{last}.{ext}")
+        return "/".join(map(_component, stem.split("/")))
 
 
 def _bad(text: str, problem: str) -> ConfigError:

@@ -19,7 +19,7 @@ from ._disk import disk_error, make_folder, prove_writable
 from ._errors import JournalError
 from ._journal import Journal, Recovery, has_journal
 from ._manifest import Manifest
-from ._models import ImageRequest, Ledger, Outcome, Sink
+from ._models import Ledger, Outcome, Sink
 from ._names import Template
 from ._providers import Provider
 from ._sinks import FolderSink, MemorySink
@@ -97,16 +97,12 @@ def _journal(folder: Path, provider: Provider, template: Template) -> Journal:
     # practice servers come and go on other ports; whatever is on loopback is one of them
     scheme, host, port = provider.origin
     origin = "loopback" if provider.is_loopback else f"{scheme}://{host}:{port}"
-
-    def stem_of(request: ImageRequest) -> str:
-        return template.render(request, ext="jpg").as_posix().removesuffix(".jpg")
-
     return Journal(
         folder,
         provider=provider.name,
         origin=origin,
         simulated=provider.is_loopback,
-        stem_of=stem_of,
+        stem_of=template.stem,
     )
 
 

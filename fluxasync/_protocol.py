@@ -17,8 +17,9 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from functools import lru_cache
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import unquote_plus, urlsplit
 
 from attrs import evolve, frozen
 
@@ -63,6 +64,8 @@ _ECHOING = ("flux-dev", "flux-pro", "flux-kontext")
 #: error codes that say "this request will never be taken", whatever the status (CometAPI docs)
 _REJECTING_CODES = frozenset({"invalid_request", "model_not_found"})
 
+#: when a signed URL dies, in its query (Azure's shared access signatures)
+_EXPIRY = re.compile(r"(?:^|&)se=([^&]*)")
 #: what an id looks like anywhere: UUIDs, and the lower-case words of older CometAPI docs
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:=+@-]{0,255}")
 
@@ -153,7 +156,7 @@ def encode_submit(
         method="POST",
         url=provider.submit_url(request.model),
         headers={"Content-Type": "application/json", **provider.auth(key)},
-        body=json.dumps(body, separators=(",", ":")).encode(),
+        body=_encode(body).encode(),
         timeout=timeout,
     )
 
@@ -257,9 +260,7 @@ def read_object(body: bytes) -> dict[str, Any] | None:
     """Return the JSON object that a body is, or None: for not JSON, not an object, NaN,
     duplicate keys, absurd nesting or numbers. Never raises."""
     try:
-        value = json.loads(
-            body, parse_constant=_refuse_constant, object_pairs_hook=_without_duplicates
-        )
+        value = _decode(body.decode(json.detect_encoding(body), "surrogatepass"))
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -366,7 +367,7 @@ def _is_of(prompt: str, request: ImageRequest | None) -> bool:
 def _server_date(reply: Reply) -> float | None:
     """What the server's own clock showed, in seconds since 1970."""
     try:
-        return parsedate_to_datetime(reply.headers["date"]).timestamp()
+        return _read_date(reply.headers["date"]).timestamp()
     except (KeyError, ValueError, TypeError, OverflowError):
         return None
 
@@ -374,9 +375,9 @@ def _server_date(reply: Reply) -> float | None:
 def _url_life(url: str, date: str | None) -> float:
     """Seconds the signed URL has left by the server's own clock; the documented life without."""
     try:
-        expiry = parse_qs(urlsplit(url).query).get("se", [""])[0]
-        ends = datetime.fromisoformat(expiry.replace("Z", "+00:00"))
-        began = parsedate_to_datetime(date) if date else datetime.now(UTC)
+        found = _EXPIRY.search(urlsplit(url).query)
+        ends = datetime.fromisoformat(unquote_plus(found[1]) if found else "")
+        began = _read_date(date) if date else datetime.now(UTC)
         left = (ends - began).total_seconds()
     except (ValueError, TypeError, OverflowError):
         return URL_LIFETIME
@@ -482,10 +483,16 @@ def _number(given: Any) -> float | None:
 
 def _seconds_between(date: str | None, later: str) -> float | None:
     try:
-        began = parsedate_to_datetime(date) if date else datetime.now(UTC)
-        return (parsedate_to_datetime(later) - began).total_seconds()
+        began = _read_date(date) if date else datetime.now(UTC)
+        return (_read_date(later) - began).total_seconds()
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+@lru_cache(maxsize=64)
+def _read_date(date: str) -> datetime:
+    """Read an HTTP date; many answers of one second carry the same."""
+    return parsedate_to_datetime(date)
 
 
 def _refuse_constant(name: str) -> Any:
@@ -497,3 +504,10 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("duplicate key")
     return found
+
+
+#: made once, because `json.dumps` and `json.loads` with options make one a call
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_decode = json.JSONDecoder(
+    parse_constant=_refuse_constant, object_pairs_hook=_without_duplicates
+).decode

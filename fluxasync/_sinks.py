@@ -26,7 +26,7 @@ from attrs import field, frozen
 from ._disk import FolderSyncs, Part, Threads, disk_error, make_folder, prove_writable
 from ._errors import DownloadError, SinkError
 from ._images import EXTENSIONS, ImageInfo, NotAnImage, inspect, sniff
-from ._models import ImageRequest, Job, Stored
+from ._models import Chunks, ImageRequest, Job, Stored
 from ._names import DEFAULT, Template
 
 logger = logging.getLogger("fluxasync")
@@ -255,10 +255,11 @@ class _Landing:
     async def store(
         self, job: Job, chunks: AsyncIterator[bytes], target_of: Callable[[str], Path]
     ) -> Stored:
+        md5 = chunks.take_md5() if isinstance(chunks, Chunks) else None
         head, is_all = await _collected(chunks, min(_ONE_HOP, self.max_bytes))
         if is_all:
-            return await self._step(job, self._keep, head, target_of)
-        return await self._stream(job, head, chunks, target_of)
+            return await self._step(job, self._keep, head, target_of, md5)
+        return await self._stream(job, head, chunks, target_of, md5)
 
     async def _step(
         self, job: Job, step: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
@@ -266,16 +267,18 @@ class _Landing:
         with _image_errors(job), _disk_errors(self.where):
             return await self.threads.run(step, *args, **kwargs)
 
-    def _keep(self, image: bytes, target_of: Callable[[str], Path]) -> Stored:
+    def _keep(self, image: bytes, target_of: Callable[[str], Path], md5: str | None) -> Stored:
         info = inspect(image)
         target = target_of(info.format)
-        part = Part(target.parent, fsync=self.fsync, names=self.names)
+        part = self._part(target, md5)
         try:
             part.write(image)
-            path = part.publish(target)
+            return _published(part, target, info)
         finally:
             part.discard()
-        return _stored(path, part, info)
+
+    def _part(self, target: Path, md5: str | None) -> Part:
+        return Part(target.parent, fsync=self.fsync, names=self.names, md5=md5)
 
     async def _stream(
         self,
@@ -283,10 +286,11 @@ class _Landing:
         piece: bytes,
         chunks: AsyncIterator[bytes],
         target_of: Callable[[str], Path],
+        md5: str | None,
     ) -> Stored:
         """Write piece by piece, so that a large image never lies in memory whole."""
         target = await self._step(job, lambda: target_of(sniff(piece[:64])))
-        part = Part(target.parent, fsync=self.fsync, names=self.names)
+        part = self._part(target, md5)
         try:
             while piece:
                 if part.size + len(piece) > self.max_bytes:
@@ -300,12 +304,14 @@ class _Landing:
     def _finish(self, part: Part, target: Path) -> Stored:
         with part.mapped() as content:
             info = inspect(content)
-        return _stored(part.publish(target), part, info)
+        return _published(part, target, info)
 
 
-def _stored(path: Path, part: Part, info: ImageInfo) -> Stored:
+def _published(part: Part, target: Path, info: ImageInfo) -> Stored:
+    if not part.is_as_told:
+        raise NotAnImage("not what the server has: its Content-MD5 is another")
     return Stored(
-        path=path,
+        path=part.publish(target),
         size=part.size,
         sha256=part.sha256,
         format=info.format,

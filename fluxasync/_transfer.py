@@ -1,8 +1,9 @@
 """One image's bytes as one stream, whatever the connection does.
 
 A transfer that brings next to nothing is given up; a large one that breaks goes on from the byte
-where it broke, if the server can do that and the image is still the same one. Nothing here knows
-whose image it is, or where the bytes go.
+where it broke, if the server can do that and the image is still the same one. The bytes are held
+against the MD5 that came with them: here, chunk by chunk, or by whoever takes that over, in a
+thread. Nothing here knows whose image it is, or where the bytes go.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ class Stalled(TransportError):
     """Next to nothing came for too long."""
 
 
+class Altered(TransportError):
+    """The bytes are not those that the server has."""
+
+
 class Transfer:
     """An answer's body; `reopen(start, etag)` asks for what follows byte `start`.
 
@@ -55,8 +60,14 @@ class Transfer:
         etag = headers.get("etag", "")
         can_resume = headers.get("accept-ranges") == "bytes" and etag and etag[:2] != "W/"
         self._etag = etag if can_resume and (self.length or 0) > RESUME_FROM else None
-        self._md5 = headers.get("content-md5")
+        self._md5 = headers.get("content-md5", "").strip() or None
         self._digest = hashlib.md5(usedforsecurity=False)
+
+    def take_md5(self) -> str | None:
+        """Return the MD5 that the whole must have, in base64, where it was told. Whoever asks
+        before the first chunk checks it: the bytes then come as they are."""
+        told, self._md5 = self._md5, None
+        return told
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The bytes in order. Raises TransportError for a stream that stalls or breaks for good."""
@@ -65,7 +76,7 @@ class Transfer:
             try:
                 async for chunk in self._steady(answer):
                     self._read += len(chunk)
-                    if self._etag is not None and self._md5:
+                    if self._md5 is not None:
                         self._digest.update(chunk)
                     yield chunk
                 break
@@ -74,8 +85,7 @@ class Transfer:
                 if self._etag is None or self._read < RESUME_FROM or resumes > RESUMES:
                     raise
                 answer = await self._rest(self._etag)
-        if resumes:
-            self._check_whole()
+        self._check_whole(resumes)
 
     async def _rest(self, etag: str) -> Download:
         answer = await self._reopen(self._read, etag)
@@ -84,12 +94,12 @@ class Transfer:
             raise TransportError("the rest of the image was not given", sent=True)
         return answer
 
-    def _check_whole(self) -> None:
-        """The transport checks what it reads in one piece; of several the whole is checked here."""
-        if self._md5 and base64.b64encode(self._digest.digest()).decode() != self._md5.strip():
-            raise TransportError("the image's bytes do not match their Content-MD5", sent=True)
-        if self.length is not None and self._read != self.length:
+    def _check_whole(self, resumes: int) -> None:
+        # the transport counts what it reads in one piece; of several the whole is counted here
+        if resumes and self.length is not None and self._read != self.length:
             raise TransportError("the image is not as long as it was said to be", sent=True)
+        if self._md5 is not None and self._md5 != base64.b64encode(self._digest.digest()).decode():
+            raise Altered("the image's bytes do not match their Content-MD5", sent=True)
 
     async def _steady(self, answer: Download) -> AsyncIterator[bytes]:
         """The answer's chunks, as long as enough of them come."""

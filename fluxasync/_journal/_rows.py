@@ -205,7 +205,7 @@ def _amount(value: Decimal | None) -> str | None:
 
 def _json(value: Any) -> str:
     try:
-        text = json.dumps(value, ensure_ascii=False, default=_kept, separators=(",", ":"))
+        text = _encode(value)
         if not text.isascii():
             text.encode()
     except UnicodeEncodeError:
@@ -229,6 +229,10 @@ def _kept(value: Any) -> Any:
         case Mapping():
             return dict(value)
     return str(value)
+
+
+#: made once, because `json.dumps` with options makes one a call
+_encode = json.JSONEncoder(ensure_ascii=False, default=_kept, separators=(",", ":")).encode
 
 
 def _named(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import gzip
-import hashlib
 import logging
 import socket
 import traceback
@@ -537,11 +535,6 @@ async def test_a_hostile_environment_is_not_listened_to(
     assert not any(b"authorization" in heard.lower() for heard in server.heard)
 
 
-def md5(body: bytes) -> dict[str, str]:
-    digest = hashlib.md5(body, usedforsecurity=False).digest()
-    return {"Content-MD5": base64.b64encode(digest).decode()}
-
-
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -555,21 +548,13 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
         pytest.param(says_then_hangs_up(CHUNKED + b"zz\r\npict\r\n"), id="F73 broken chunks"),
         pytest.param(says_then_hangs_up(HALF_HEAD), id="F71 cut headers"),
         pytest.param(says_then_resets(b""), id="F71 no answer"),
-        pytest.param(says(answer(b"picture", headers=md5(b"picturE"))), id="F77 wrong MD5"),
-        pytest.param(says(answer(b"picture", headers={"Content-MD5": "?"})), id="F77 no MD5"),
     ],
 )
 async def test_a_body_that_is_not_whole_is_an_error(behaviour: Behaviour) -> None:
-    """F71 F73 Fewer or other bytes than announced are never taken for the image."""
+    """F71 F73 Fewer bytes than announced are never taken for the image."""
     with pytest.raises(TransportError) as caught:
         await fetch_from(behaviour)
     assert not caught.value.permanent
-
-
-@pytest.mark.asyncio
-async def test_a_body_with_its_md5_is_whole() -> None:
-    """A checksum that holds changes nothing, and is not required."""
-    assert await fetch_from(says(answer(b"picture", headers=md5(b"picture")))) == (200, b"picture")
 
 
 @pytest.mark.asyncio
@@ -634,7 +619,6 @@ BROKEN = [
     *IN_DOUBT,
     pytest.param(hangs, id="F39 silence"),
     pytest.param(says_then_hangs_up(CHUNKED + b"zz\r\n"), id="F73 broken chunks"),
-    pytest.param(says_then_hangs_up(answer(b"x", headers=md5(b"y"))), id="F77 wrong MD5"),
     pytest.param(says(answer(b"", 302, {"Location": "https://[x?" + SIGNATURE})), id="F81 moved"),
 ]
 

@@ -59,7 +59,12 @@ class Answer:
             raise self.breaks
 
 
-WHOLE = Answer()
+def md5(content: bytes) -> dict[str, str]:
+    digest = hashlib.md5(content, usedforsecurity=False).digest()
+    return {"content-md5": base64.b64encode(digest).decode()}
+
+
+WHOLE = Answer(headers=md5(IMAGE))
 #: incompressible, like a photograph
 BYTES = random.Random(1).randbytes(5 * 2**20)
 CUT = Answer(body=(IMAGE[:20],), breaks=TransportError("short", sent=True))
@@ -240,6 +245,7 @@ def test_a_fresh_url_may_come_late() -> None:
         pytest.param(Answer(body=(b"<?xml version='1.0'?><Error/>",)), id="F75 XML as an image"),
         pytest.param(Answer(body=(b'{"error":"busy"}',)), id="F75 JSON as an image"),
         pytest.param(Answer(body=(jpeg()[:-2],)), id="F78 JPEG without its end"),
+        pytest.param(Answer(headers=md5(b"another")), id="F77 other bytes"),
         pytest.param(Answer(headers={"content-encoding": "gzip"}), id="F85 compressed"),
         pytest.param(Answer(status=429), id="F87 429"),
         pytest.param(Answer(status=500), id="F87 500"),
@@ -261,6 +267,7 @@ def test_what_is_not_the_image_is_fetched_again(broken: Answer | FluxError) -> N
     [
         pytest.param(Answer(body=()), "empty", id="F74"),
         pytest.param(Answer(body=(b"<html></html>",)), "HTML", id="F75"),
+        pytest.param(Answer(headers=md5(b"another")), "Content-MD5", id="F77"),
         pytest.param(Answer(headers={"content-encoding": "br"}), "Content-Encoding", id="F85"),
         pytest.param(Answer(headers={"content-length": "100001"}), "max_image_bytes", id="F79"),
         pytest.param(Answer(body=(b"\x89PNG\r\n\x1a\n",) * 20_000), "100000 bytes", id="F79 long"),
@@ -376,7 +383,7 @@ WHOLE_HEADERS = {
     "accept-ranges": "bytes",
     "etag": '"one"',
     "content-length": str(len(LARGE)),
-    "content-md5": base64.b64encode(hashlib.md5(LARGE, usedforsecurity=False).digest()).decode(),
+    **md5(LARGE),
 }
 BROKEN = Answer(body=(LARGE[:HALF],), headers=WHOLE_HEADERS, breaks=DOWN)
 

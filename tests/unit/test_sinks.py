@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import errno
 import hashlib
 import os
@@ -18,7 +19,7 @@ import pytest
 from pictures import jpeg, png, webp
 
 from fluxasync._errors import DownloadError, SinkError
-from fluxasync._models import ImageRequest, Job
+from fluxasync._models import Chunks, ImageRequest, Job
 from fluxasync._sinks import FileSink, FolderSink, MemorySink
 
 JOB = Job(job_id="7f3a9c21", request=ImageRequest(prompt="a red fox", name="fox"))
@@ -100,6 +101,22 @@ async def test_what_is_no_image_leaves_nothing_behind(tmp_path, content, reason)
                 await _store(place, content)
             assert JOB is caught.value.job
     assert _names(tmp_path) == []
+
+
+@pytest.mark.parametrize("image", [jpeg(), LARGE], ids=["one hop", "streamed"])
+async def test_bytes_of_another_md5_leave_nothing_behind(tmp_path, image):
+    """P4 F77 The sink takes the check over, and what the server did not mean is no image."""
+
+    def told(content: bytes) -> Chunks:
+        digest = hashlib.md5(content, usedforsecurity=False).digest()
+        return Chunks(_chunks(image), take_md5=lambda: base64.b64encode(digest).decode())
+
+    async with FolderSink(tmp_path, template="{name}.{ext}") as sink:
+        with pytest.raises(DownloadError, match="Content-MD5"):
+            await sink.store(JOB.request, JOB, told(image[::-1]))
+        assert _names(tmp_path) == []
+        stored = await sink.store(JOB.request, JOB, told(image))
+    assert image == stored.path.read_bytes()
 
 
 @pytest.mark.parametrize("limit", [100, 5_000_000], ids=["small limit", "large limit"])
