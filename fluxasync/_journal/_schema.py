@@ -25,6 +25,9 @@ from .._errors import JournalError
 #: the folder of our own inside the output folder
 HOME = ".fluxasync"
 FILE = "journal.db"
+#: beside the journal: a summary that is there from a run's first record to its clean end, and the
+#: bytes set aside for a full disk
+STATUS, RESERVED = "status.json", "reserve"
 
 APPLICATION_ID = 0x666C7578  # "flux", in the file's header
 VERSION = 1

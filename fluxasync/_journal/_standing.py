@@ -21,7 +21,7 @@ from attrs import define, field, frozen
 
 from .._errors import ConfigError
 from . import Journal
-from ._guards import check_content, check_file, check_home
+from ._guards import check_content, check_current, check_file, check_home
 from ._lock import Locked, holder
 from ._schema import FILE, HOME, State, connect_read_only, journal_errors
 
@@ -81,6 +81,7 @@ class Standing(Journal):
         check_file(self.path)
         facts = check_content(self.folder, self.path)
         check_home(self.path, facts, take_over=False)
+        check_current(self.folder, self.path, facts)
         self._provider, self._origin = _last_place(self.folder)
         return facts.is_clean
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from contextlib import closing
@@ -14,6 +15,7 @@ from test_journal import journal, saved, submitted, wish
 from fluxasync._errors import JournalError
 from fluxasync._journal import Locked, read_only
 from fluxasync._journal._lock import machine_id
+from fluxasync._journal._standing import Standing
 
 pytestmark = pytest.mark.asyncio
 
@@ -75,6 +77,11 @@ def _missing_beside_parts(folder: Path) -> None:
     (folder / ".fluxasync-00aa.part").write_bytes(b"")
 
 
+def _missing_before_the_first_image(folder: Path) -> None:
+    """Jobs were paid, and the folder shows nothing of them yet."""
+    _db(folder).unlink()
+
+
 def _directory(folder: Path) -> None:
     _db(folder).unlink()
     _db(folder).mkdir()
@@ -106,6 +113,7 @@ def _log_of_another(folder: Path) -> None:
         pytest.param(_header_damaged, "start is damaged", id="P18 header damaged"),
         pytest.param(_missing, "is gone, but 000000.jpg is there", id="P18 missing beside images"),
         pytest.param(_missing_beside_parts, "is gone, but .fluxasync-00aa.part", id="P18 parts"),
+        pytest.param(_missing_before_the_first_image, "is gone, but .fluxasync/", id="P18 gone"),
         pytest.param(_directory, "is not a file", id="P18 directory"),
         pytest.param(_emptied, "records nothing, but 000000.jpg", id="P18 emptied"),
         pytest.param(_log_of_another, "belongs to another journal", id="P18 log of another"),
@@ -134,6 +142,40 @@ def _contents(folder: Path) -> dict[str, bytes]:
         if path.is_file() and path.name != "lock" and not path.name.endswith("-shm")
         if path.stat().st_size or not path.name.endswith("-wal")
     }
+
+
+@pytest.mark.parametrize(
+    "sign",
+    [
+        pytest.param(".fluxasync/status.json", id="P18 nothing had landed"),
+        pytest.param("metadata.jsonl", id="P18 an image had landed"),
+    ],
+)
+async def test_a_journal_that_lost_its_log_is_refused(tmp_path, sign):
+    """What a killed run recorded last is in the log; without it that would be paid again."""
+    folder, killed, lost = tmp_path / "images", tmp_path / "killed", tmp_path / "lost"
+    async with journal(folder) as ledger:
+        await ledger.settle(saved(folder, await submitted(ledger, wish(0))))
+    async with journal(folder) as ledger:
+        image = saved(folder, await submitted(ledger, wish(1)))
+        await ledger.settle(image)
+        row = {"file_name": "000001.jpg", "job_id": image.job.job_id, "key": wish(1).key}
+        (folder / "metadata.jsonl").write_text(f"{json.dumps(row)}\n")
+        shutil.copytree(folder, killed)
+        shutil.copytree(folder, lost)
+    async with journal(killed) as ledger:
+        assert ledger.recovered.done == 2
+    for name in ("journal.db-wal", "journal.db-shm"):
+        (lost / ".fluxasync" / name).unlink()
+    for name in {".fluxasync/status.json", "metadata.jsonl"} - {sign}:
+        (lost / name).unlink()
+    with pytest.raises(JournalError, match=f"older than {sign}"):
+        await journal(lost).__aenter__()
+    with pytest.raises(JournalError, match=f"older than {sign}"):
+        await Standing(lost).__aenter__()
+    (lost / sign).unlink()  # as the message says
+    async with journal(lost) as ledger:
+        assert ledger.recovered.done == 1
 
 
 async def test_a_folder_with_other_pictures_is_fine(tmp_path):
