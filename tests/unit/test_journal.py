@@ -9,6 +9,7 @@ import os
 import random
 import sqlite3
 import stat
+import threading
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -270,6 +271,27 @@ async def test_a_cancelled_caller_tears_no_write(tmp_path):
         await asyncio.gather(*tasks, return_exceptions=True)
     async with journal(tmp_path) as ledger:
         assert ledger.recovered.in_doubt == 8
+
+
+async def test_ids_of_paid_jobs_are_written_before_all_that_waits(tmp_path):
+    """P1: a job's id is at the head of the next commit, however much came before it."""
+    order: list[object] = []
+    is_busy, go_on = threading.Event(), threading.Event()
+
+    def hold(_connection: sqlite3.Connection) -> None:
+        is_busy.set()
+        go_on.wait(10)
+
+    async with journal(tmp_path) as ledger:
+        run = ledger._writer.run
+        steps = [asyncio.create_task(run(hold))]
+        await asyncio.to_thread(is_busy.wait, 10)
+        steps += [asyncio.create_task(run(lambda _, n=n: order.append(n))) for n in range(600)]
+        steps += [asyncio.create_task(run(lambda _: order.append("job"), kind=Kind.JOB))]
+        await asyncio.sleep(0)  # until each of them waits
+        go_on.set()
+        await asyncio.gather(*steps)
+    assert order == ["job", *range(600)]
 
 
 async def test_the_user_decides_what_becomes_of_doubts(tmp_path):
