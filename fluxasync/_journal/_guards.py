@@ -158,15 +158,20 @@ def check_current(folder: Path, path: Path, facts: Facts) -> None:
 
 def check_run(folder: Path, facts: Facts, *, simulated: bool, provider: str, origin: str) -> None:
     """Refuse to mix practice with paid work, or the jobs of one provider with another's."""
-    if facts.simulated != simulated:
-        ours, theirs = ("simulated", "paid") if simulated else ("paid", "simulated")
-        raise JournalError(f"{folder} holds {theirs} images: choose another folder for {ours} ones")
+    check_kind(folder, facts, simulated=simulated)
     for other in facts.places:
         if other != (provider, origin):
             raise JournalError(
                 f"{folder} has unfinished jobs at {other[0]} ({other[1]}): finish them there "
                 f"first, or choose another folder for {provider} ({origin})"
             )
+
+
+def check_kind(folder: Path, facts: Facts, *, simulated: bool) -> None:
+    """Refuse to mix practice with paid work."""
+    if facts.simulated != simulated:
+        ours, theirs = ("simulated", "paid") if simulated else ("paid", "simulated")
+        raise JournalError(f"{folder} holds {theirs} images: choose another folder for {ours} ones")
 
 
 def check_home(path: Path, facts: Facts, *, take_over: bool) -> None:

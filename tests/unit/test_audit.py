@@ -580,6 +580,18 @@ async def test_a_removed_image_is_made_again_when_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
+async def test_practice_leaves_no_paid_failure_to_be_paid_again(
+    all_failed: Path, tmp_path: Path
+) -> None:
+    """P18: the same line with --simulate is refused before it decides anything."""
+    folder = shutil.copytree(all_failed, tmp_path / "out")
+    with pytest.raises(JournalError, match="holds paid images"):
+        await retry(folder, {"failed"}, simulated=True)
+    assert await states(folder, *(wish(number) for number in range(6))) == BEFORE
+    assert (await retry(folder, {"failed"}, simulated=False)).submitted
+
+
+@pytest.mark.asyncio
 async def test_retry_where_nothing_ran_does_nothing(tmp_path: Path) -> None:
     """The same line with --retry starts the first run too."""
     assert (await retry(tmp_path / "new", {"failed"})).submitted == 0
