@@ -450,16 +450,27 @@ def _fill(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA max_page_count = {pages + 8}")
 
 
-async def test_a_published_file_whose_record_was_lost_is_adopted(tmp_path):
-    """P5: whole, newer than its job and nobody else's: it is done, without asking the server."""
+async def test_a_published_file_whose_record_was_lost_is_adopted(tmp_path, monkeypatch):
+    """P5 P6: whole, newer than its job and nobody else's: it is done, without asking the server,
+    once it and its name are durable."""
+    synced, fsync = [], os.fsync
+
+    def recorded(handle: int) -> None:
+        fsync(handle)
+        synced.append(os.fstat(handle).st_ino)
+
+    monkeypatch.setattr(os, "fsync", recorded)
     async with journal(tmp_path, stem_of=lambda r: f"sub/{r.index:06}") as ledger:
         jobs = [await submitted(ledger, wish(n)) for n in range(3)]
         saved(tmp_path, jobs[0], "sub/000000.jpg")
         (tmp_path / "sub/000001.jpg").write_bytes(IMAGE[:-2])
         (tmp_path / "sub/.fluxasync-00.part").write_bytes(b"half")
     _forget_the_clean_end(tmp_path)
+    synced.clear()
     async with journal(tmp_path) as ledger:
         assert (ledger.recovered.done, ledger.recovered.running) == (1, 2)
+        order = [(tmp_path / name).stat().st_ino for name in ("sub/000000.jpg", "sub")]
+        assert order == [inode for inode in synced if inode in order]
         known = await ledger.known(wish(0))
         assert isinstance(known, Saved)
         assert known.path == tmp_path / "sub/000000.jpg"
@@ -483,13 +494,14 @@ async def test_only_what_an_earlier_run_left_is_swept(tmp_path):
 
 async def test_another_images_file_is_never_adopted(tmp_path):
     """P14: a name that two images share says nothing about whose picture it is."""
-    async with journal(tmp_path, stem_of=lambda r: "fox") as ledger:
-        first = await submitted(ledger, wish(0))
-        await submitted(ledger, wish(1))
-        await ledger.settle(saved(tmp_path, first, "fox.jpg"))
+    stems = ["done", "done", "running", "running"]
+    async with journal(tmp_path, stem_of=lambda request: stems[request.index]) as ledger:
+        jobs = [await submitted(ledger, wish(number)) for number in range(4)]
+        await ledger.settle(saved(tmp_path, jobs[0], "done.jpg"))
+        saved(tmp_path, jobs[2], "running.jpg")
     _forget_the_clean_end(tmp_path)
     async with journal(tmp_path) as ledger:
-        assert (ledger.recovered.done, ledger.recovered.running) == (1, 1)
+        assert (ledger.recovered.done, ledger.recovered.running) == (1, 3)
 
 
 async def test_an_older_file_is_never_adopted(tmp_path):

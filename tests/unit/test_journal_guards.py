@@ -82,6 +82,13 @@ def _missing_before_the_first_image(folder: Path) -> None:
     _db(folder).unlink()
 
 
+def _missing_beside_its_log(folder: Path) -> None:
+    """A fresh journal of that name would take the log for its own."""
+    _db(folder).unlink()
+    (folder / ".fluxasync/reserve").unlink()
+    _db(folder).with_name("journal.db-wal").write_bytes(b"records")
+
+
 def _directory(folder: Path) -> None:
     _db(folder).unlink()
     _db(folder).mkdir()
@@ -114,6 +121,9 @@ def _log_of_another(folder: Path) -> None:
         pytest.param(_missing, "is gone, but 000000.jpg is there", id="P18 missing beside images"),
         pytest.param(_missing_beside_parts, "is gone, but .fluxasync-00aa.part", id="P18 parts"),
         pytest.param(_missing_before_the_first_image, "is gone, but .fluxasync/", id="P18 gone"),
+        pytest.param(
+            _missing_beside_its_log, "gone, and its log is still there", id="P18 log left"
+        ),
         pytest.param(_directory, "is not a file", id="P18 directory"),
         pytest.param(_emptied, "records nothing, but 000000.jpg", id="P18 emptied"),
         pytest.param(_log_of_another, "belongs to another journal", id="P18 log of another"),
