@@ -127,6 +127,7 @@ def connect(path: Path) -> sqlite3.Connection:
     """Return the one connection that writes. Raises JournalError unless commits are durable."""
     connection = _opened(_uri(path, "rw"))
     try:
+        connection.execute("PRAGMA journal_mode = WAL")  # a tool of somebody's may have changed it
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA fullfsync = 1")  # macOS, where fsync stops at the drive's cache
         connection.execute("PRAGMA checkpoint_fullfsync = 1")
@@ -134,7 +135,10 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute(f"PRAGMA journal_size_limit = {64 * 2**20}")
         modes = (_pragma(connection, "journal_mode"), _pragma(connection, "synchronous"))
         if modes != ("wal", 2):
-            raise JournalError(f"{path}: SQLite would not keep commits durable here ({modes})")
+            raise JournalError(
+                f"{path}: SQLite would not keep commits durable here ({modes}): choose a folder on "
+                "a local disk"
+            )
     except BaseException:
         connection.close()
         raise

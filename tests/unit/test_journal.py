@@ -12,7 +12,9 @@ import stat
 import threading
 from contextlib import closing
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pictures import jpeg
@@ -395,6 +397,40 @@ async def test_commits_are_durable_and_files_private(tmp_path):
             assert reserve.st_blocks * 512 >= reserve.st_size == 8 * 2**20
     finally:
         os.umask(mask)
+
+
+async def test_a_tool_that_changed_the_mode_does_no_harm(tmp_path):
+    """A journal is opened as it must be, however it was left."""
+    async with journal(tmp_path) as ledger:
+        await submitted(ledger, wish())
+    with closing(sqlite3.connect(ledger.path)) as connection:
+        assert connection.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
+    async with journal(tmp_path) as ledger:
+        modes = [
+            await ledger._writer.run(_pragma, name) for name in ("journal_mode", "synchronous")
+        ]
+        assert modes == ["wal", 2]
+        assert ledger.recovered.running == 1
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> object:
+    return connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+class _Hasty(sqlite3.Connection):
+    """SQLite as it would be where it does not wait for the disk."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        return super().execute(
+            sql.replace("synchronous = FULL", "synchronous = NORMAL"), parameters
+        )
+
+
+async def test_commits_that_are_not_durable_are_refused(tmp_path, monkeypatch):
+    """P6: the setting is read back before anything is recorded, and then submitted."""
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=_Hasty))
+    with pytest.raises(JournalError, match="choose a folder on a local disk"):
+        await journal(tmp_path).__aenter__()
 
 
 async def test_an_unlinked_journal_stops_the_run(tmp_path):
