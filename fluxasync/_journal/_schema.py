@@ -147,7 +147,13 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def connect_read_only(path: Path, *, alone: bool = False) -> sqlite3.Connection:
     """Return a connection that changes nothing; `alone` reads the main file without its log."""
-    connection = _opened(_uri(path, "ro") + ("&immutable=1" if alone else ""))
+    try:
+        connection = _opened(_uri(path, "ro") + ("&immutable=1" if alone else ""))
+    except sqlite3.OperationalError:
+        if alone or path.with_name(f"{path.name}-wal").exists() or os.access(path.parent, os.W_OK):
+            raise
+        # where nobody can write, SQLite misses the files that readers and writers share
+        return connect_read_only(path, alone=True)
     try:
         connection.execute("PRAGMA query_only = 1")
     except BaseException:
