@@ -193,6 +193,23 @@ async def test_a_failed_sync_publishes_nothing(tmp_path, monkeypatch):
     assert _names(tmp_path) == []
 
 
+async def test_after_a_failed_sync_of_the_folder_no_name_is_called_durable(tmp_path, monkeypatch):
+    """F102: the kernel reports a loss once; a second fsync would say "done" to another image."""
+    fsync, failures = os.fsync, [errno.EIO]
+
+    def fails_once(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode) and failures:
+            raise OSError(failures.pop(), "I/O error")
+        fsync(handle)
+
+    async with FolderSink(tmp_path) as sink:
+        monkeypatch.setattr(os, "fsync", fails_once)
+        for _ in range(2):
+            with pytest.raises(SinkError, match="the disk reports an error"):
+                await _store(sink, jpeg())
+    assert not failures
+
+
 async def test_without_hard_links_files_are_renamed_and_still_not_replaced(tmp_path, monkeypatch):
     """F108 A mounted drive that knows no links keeps the promise not to overwrite."""
 
