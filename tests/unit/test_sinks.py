@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from pictures import jpeg, png, webp
 
+from fluxasync._disk import FolderSyncs
 from fluxasync._errors import DownloadError, SinkError
 from fluxasync._models import ImageRequest, Job
 from fluxasync._sinks import FileSink, FolderSink, MemorySink
@@ -191,6 +192,25 @@ async def test_a_failed_sync_publishes_nothing(tmp_path, monkeypatch):
         with pytest.raises(SinkError, match="disk reports an error"):
             await _store(sink, jpeg())
     assert _names(tmp_path) == []
+
+
+async def test_a_name_given_during_a_sync_waits_for_the_next_one(tmp_path, monkeypatch):
+    """P6 A sync covers what was there when it began; whoever came later needs another."""
+    names, fsync, syncs = FolderSyncs(), os.fsync, []
+    late = threading.Thread(target=names.sync, args=(tmp_path,))
+
+    def slow(handle: int) -> None:
+        syncs.append(handle)
+        if len(syncs) == 1:
+            late.start()
+            while names._latest[tmp_path] != 2:  # until it waits for its turn
+                os.sched_yield()
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    await asyncio.to_thread(names.sync, tmp_path)
+    await asyncio.to_thread(late.join)
+    assert len(syncs) == 2
 
 
 async def test_after_a_failed_sync_of_the_folder_no_name_is_called_durable(tmp_path, monkeypatch):
