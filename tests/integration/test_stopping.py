@@ -256,6 +256,24 @@ async def test_a_budget_ends_the_run_exactly(tmp_path: Path):
 
 
 @pytest.mark.asyncio
+async def test_a_disk_that_fails_after_the_cap_is_what_is_told():
+    """P30: when several things end a run, the one that a person must see to first is raised."""
+
+    class FullDisk:
+        async def store(self, request: object, job: Job, chunks: AsyncIterator[bytes]) -> Stored:
+            raise SinkError("the disk is full")
+
+    async with (
+        Simulator(SCENARIO) as sim,
+        fast_session(sim.url, limits=6, budget="0.03") as flux,
+    ):
+        batch = Batch(flux, wishes(2), sink=FullDisk())
+        outcomes, error = await run_out(batch)
+        assert (outcomes, str(error)) == ([], "the disk is full")
+        assert [charge.job_id for charge in sim.charges] == [job.job_id for job in flux.unclaimed]
+
+
+@pytest.mark.asyncio
 async def test_a_folder_that_vanishes_ends_the_run(tmp_path: Path):
     """F105: the disk's error ends the run at once; paid jobs are listed and counted."""
     folder, limits = tmp_path / "out", Limits(in_flight=3, downloads=1)
