@@ -329,7 +329,7 @@ class Journal:
             provider=self._provider,
             origin=self._origin,
         )
-        check_current(self.folder, self.path, facts)
+        check_current(self.folder, self.path)
         return facts.is_clean
 
     def _recover(self, connection: sqlite3.Connection, is_clean: bool) -> Steps:

@@ -129,6 +129,8 @@ def _page_size(field: bytes) -> int:
 def check_content(folder: Path, path: Path) -> Facts:
     """Refuse a foreign, newer or damaged journal, or one that lost its rows; return its facts."""
     with journal_errors(path, _RESTORE):
+        # looked for first: a run that begins meanwhile leaves its mark in the other order
+        is_left = path.with_name(STATUS).exists()
         own = None
         if not _is_short(path):  # then `check_file` has seen that the log is its own
             with closing(connect_read_only(path, alone=True)) as connection:
@@ -141,19 +143,29 @@ def check_content(folder: Path, path: Path) -> Facts:
                 _check_pages(connection, path)
     if facts.is_empty and (sign := _sign_of_run(folder)):
         raise JournalError(f"{path} records nothing, but {sign} is there: {_RESTORE}")
+    if facts.is_clean and is_left:  # it is removed before an end is noted as clean
+        raise _outdated(path, f"{path.parent.name}/{STATUS}")
     return facts
 
 
-def check_current(folder: Path, path: Path, facts: Facts) -> None:
-    """Refuse a journal that lost its last records, with its log or because an old copy came back:
-    what it forgot would be paid again."""
-    with journal_errors(path, _RESTORE):
-        sign = _sign_of_later(folder, path, facts)
-    if sign is not None:
-        raise JournalError(
-            f"{path} is older than {sign}, so what it lacks would be paid again: {_RESTORE}; or, "
-            "to go on all the same, move that file away"
-        )
+def check_current(folder: Path, path: Path) -> None:
+    """Refuse a journal that does not know the image listed last: an old copy came back, or its
+    log was lost."""
+    row = _last_listed(folder / METADATA)
+    if row is None or not os.path.lexists(folder / row["file_name"]):
+        return
+    with journal_errors(path, _RESTORE), closing(connect_read_only(path)) as connection:
+        query = "SELECT 1 FROM image WHERE job_id = ? UNION ALL SELECT 1 FROM image WHERE key = ?"
+        found = connection.execute(query, (row["job_id"], _blob(row.get("key")))).fetchone()
+    if found is None:
+        raise _outdated(path, METADATA)
+
+
+def _outdated(path: Path, sign: str) -> JournalError:
+    return JournalError(
+        f"{path} is older than {sign}, so what it lacks would be paid again: {_RESTORE}; or, to go "
+        "on all the same, move that file away"
+    )
 
 
 def check_run(folder: Path, facts: Facts, *, simulated: bool, provider: str, origin: str) -> None:
@@ -226,20 +238,6 @@ def _sign_at_home(home: Path) -> str | None:
         if os.path.lexists(home / name):
             return f"{home.name}/{name}"
     return None
-
-
-def _sign_of_later(folder: Path, path: Path, facts: Facts) -> str | None:
-    """Return the name of a file that tells of more than the journal does."""
-    status = path.with_name(STATUS)
-    if facts.is_clean and status.exists():  # it is removed before an end is noted as clean
-        return str(status.relative_to(folder))
-    row = _last_listed(folder / METADATA)
-    if row is None or not os.path.lexists(folder / row["file_name"]):
-        return None
-    with closing(connect_read_only(path)) as connection:
-        query = "SELECT 1 FROM image WHERE job_id = ? UNION ALL SELECT 1 FROM image WHERE key = ?"
-        found = connection.execute(query, (row["job_id"], _blob(row.get("key")))).fetchone()
-    return METADATA if found is None else None
 
 
 def _blob(key: object) -> bytes | None:

@@ -83,7 +83,7 @@ class Standing(Journal):
         check_file(self.path)
         facts = check_content(self.folder, self.path)
         check_home(self.path, facts, take_over=False)
-        check_current(self.folder, self.path, facts)
+        check_current(self.folder, self.path)
         if self._kind is not None:
             check_kind(self.folder, facts, simulated=self._kind)
         self._provider, self._origin = _last_place(self.folder)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from test_journal import journal, saved, submitted, wish
 
 from fluxasync._errors import JournalError
 from fluxasync._journal import Locked, read_only
-from fluxasync._journal._lock import machine_id
+from fluxasync._journal._lock import FolderLock, machine_id
 from fluxasync._journal._standing import Standing
 
 pytestmark = pytest.mark.asyncio
@@ -183,6 +185,9 @@ async def test_a_journal_that_lost_its_log_is_refused(tmp_path, sign):
         await journal(lost).__aenter__()
     with pytest.raises(JournalError, match=f"older than {sign}"):
         await Standing(lost).__aenter__()
+    if sign != "metadata.jsonl":  # `verify` tells of lines, one by one
+        with pytest.raises(JournalError, match=f"older than {sign}"):
+            read_only(lost)
     (lost / sign).unlink()  # as the message says
     async with journal(lost) as ledger:
         assert ledger.recovered.done == 1
@@ -264,6 +269,26 @@ async def test_a_second_journal_on_a_folder_is_refused(tmp_path):
             await journal(tmp_path).__aenter__()
         assert refusal.value.locked
         await submitted(ledger, wish())
+
+
+async def test_the_folder_is_given_back_last(tmp_path):
+    """P16: whoever comes next finds everything settled."""
+    is_busy, go_on = threading.Event(), threading.Event()
+
+    def hold(_connection: sqlite3.Connection) -> None:
+        is_busy.set()
+        go_on.wait(10)
+
+    lock = FolderLock(tmp_path / ".fluxasync")
+    ledger = await journal(tmp_path).__aenter__()
+    step = asyncio.create_task(ledger._writer.run(hold))
+    await asyncio.to_thread(is_busy.wait, 10)
+    end = asyncio.create_task(ledger.__aexit__())
+    with pytest.raises(Locked):
+        await asyncio.to_thread(lock.take)
+    go_on.set()
+    await asyncio.gather(step, end)
+    lock.take().release()
 
 
 async def test_version_1_journals_stay_readable(tmp_path):
