@@ -272,13 +272,23 @@ async def test_a_planted_folder_link_leads_nowhere(tmp_path):
     assert _names(outside) == []
 
 
-async def test_subfolders_are_made_on_the_way(tmp_path):
-    """A template with slashes makes its folders, once for all images in them."""
+async def test_subfolders_are_made_on_the_way(tmp_path, monkeypatch):
+    """F112 A template with slashes makes its folders, once for all images in them; each image is
+    written where it will be, because a name cannot be given across file systems."""
+    links, link = [], os.link
+
+    def recorded(part: Path, name: Path, **options: bool) -> None:
+        links.append((part.parent, name.parent))
+        link(part, name, **options)
+
+    monkeypatch.setattr(os, "link", recorded)
     async with FolderSink(tmp_path / "a" / "b", template="{slug}/{name}/{index}.{ext}") as sink:
         for width in (1, 2):
             await _store(sink, png(width))
     expected = ["0-2.png", "0.png"]
-    assert expected == _names(tmp_path / "a" / "b" / "a-red-fox" / "fox")
+    deep = tmp_path / "a" / "b" / "a-red-fox" / "fox"
+    assert expected == _names(deep)
+    assert {(deep, deep)} == set(links)
 
 
 @pytest.mark.parametrize(
