@@ -30,6 +30,7 @@ from fluxasync._errors import (
     TransportError,
 )
 from fluxasync._journal import Dropped, Journal, read_only
+from fluxasync._journal._recovery import sweep
 from fluxasync._journal._writer import Kind
 from fluxasync._models import (
     Failed,
@@ -526,6 +527,22 @@ async def test_only_what_an_earlier_run_left_is_swept(tmp_path):
         own.write_bytes(b"half")
         os.utime(own, (2**32, 2**32))
     assert (old.exists(), own.exists()) == (False, True)
+
+
+async def test_strays_are_swept_while_other_files_come_and_go(tmp_path, monkeypatch):
+    """P4 F123: a file that is published meanwhile does not end the sweep."""
+    for number in range(5):
+        (tmp_path / f".fluxasync-{number}.part").touch()
+    unlink = os.unlink
+
+    def unlink_two(path: str) -> None:
+        unlink(path)
+        unlink(next(tmp_path.iterdir()))
+        monkeypatch.setattr(os, "unlink", unlink)
+
+    monkeypatch.setattr(os, "unlink", unlink_two)
+    sweep({tmp_path}, before=2**32)
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_another_images_file_is_never_adopted(tmp_path):
