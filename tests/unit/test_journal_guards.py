@@ -146,6 +146,21 @@ async def test_a_journal_that_cannot_be_trusted_is_refused_untouched(tmp_path, s
         read_only(tmp_path)
 
 
+async def test_whatever_page_is_damaged_it_is_noticed_first(tmp_path):
+    """F113: also one that nothing would have read before the money was spent."""
+    async with journal(tmp_path) as ledger:
+        for n in range(40):
+            await submitted(ledger, wish(n))
+    content = _db(tmp_path).read_bytes()
+    starts = range(4096, len(content), 4096)
+    assert len(starts) > 10
+    for start in starts:
+        page = b"\xa5" * 4096
+        _db(tmp_path).write_bytes(content[:start] + page + content[start + 4096 :])
+        with pytest.raises(JournalError, match=r"damaged|malformed"):
+            read_only(tmp_path)
+
+
 def _contents(folder: Path) -> dict[str, bytes]:
     """All that a rescue may need: not the lock, and not what SQLite makes to read by."""
     return {
