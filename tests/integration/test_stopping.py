@@ -139,6 +139,26 @@ async def test_stop_ends_the_iteration_after_what_is_paid(ordered: bool, tmp_pat
 
 
 @pytest.mark.asyncio
+async def test_an_image_that_is_being_recorded_is_counted():
+    """P5: waiting no longer does not tear what is durable from the counts."""
+    recording, go_on = asyncio.Event(), asyncio.Event()
+
+    class SlowLedger(MemoryLedger):
+        async def settle(self, outcome: Outcome) -> None:
+            recording.set()
+            await go_on.wait()
+            await super().settle(outcome)
+
+    ledger, loop = SlowLedger(), asyncio.get_running_loop()
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        async with Batch(flux, wishes(1), ledger=ledger) as batch:
+            await recording.wait()
+            batch.stop(grace=0)
+            loop.call_later(0, go_on.set)  # right after it was told to wait no longer
+        assert (batch.summary.saved, len(ledger.outcomes)) == (1, 1)
+
+
+@pytest.mark.asyncio
 async def test_reading_on_after_the_block_ends_at_once():
     """Nothing is left to come: the iteration is over, not stuck."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, limits=4) as flux:
