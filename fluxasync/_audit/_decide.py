@@ -91,12 +91,14 @@ async def give_jobs(folder: str | os.PathLike[str], jobs: Mapping[str, str]) -> 
     """Say which jobs images in doubt became: `jobs` maps keys to job ids. The next run collects
     them. Returns the images.
 
-    Raises as `drop`, and JournalError for the id of another image's job.
+    Raises as `drop`. An id of another image's job is a ConfigError too; those before it are given.
     """
     async with _standing(folder) as (journal, open_doubts):
         named = [(_one(open_doubts, key), job_id) for key, job_id in jobs.items()]
         if len({doubt.key for doubt, _ in named}) < len(named):
             raise ConfigError("two job ids were given for one image: leave one out")
+        if len(set(jobs.values())) < len(jobs):
+            raise ConfigError("one job id was given for two images: leave one out")
         for doubt, job_id in named:
             await journal.give_job(doubt.key, job_id)
         return [doubt for doubt, _ in named]

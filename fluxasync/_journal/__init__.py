@@ -285,7 +285,8 @@ class Journal:
         await self._writer.run(self._steps.drop, bytes.fromhex(key))
 
     async def give_job(self, key: str, job_id: str) -> None:
-        """Say which job an image in doubt became; a failed one's own id has it collected anew."""
+        """Say which job an image in doubt became; a failed one's own id has it collected anew.
+        Raises ConfigError for the id of another image's job."""
         await self._writer.run(self._steps.give_job, bytes.fromhex(key), job_id)
 
     async def forget(self, keys: Sequence[str]) -> int:

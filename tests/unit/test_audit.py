@@ -421,9 +421,11 @@ async def test_dropped_doubts_are_failures(tmp_path: Path) -> None:
 async def test_a_doubt_is_given_its_job(tmp_path: Path) -> None:
     """The next run collects it: nothing is submitted."""
     await a_run(tmp_path, doubts=2)
+    with pytest.raises(ConfigError, match="one job id was given for two"):
+        await give_jobs(tmp_path, {wish(0).key: "x", wish(1).key: "x"})
     await give_jobs(tmp_path, {wish(1).key[:6]: "from-the-dashboard"})
     assert await states(tmp_path, wish(0), wish(1)) == ["InDoubt", "from-the-dashboard"]
-    with pytest.raises(JournalError, match="belongs to another image"):
+    with pytest.raises(ConfigError, match="belongs to another image"):
         await give_jobs(tmp_path, {wish(0).key: "from-the-dashboard"})
 
 
