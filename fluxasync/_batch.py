@@ -357,11 +357,16 @@ class Batch:
             self._feeder.cancel()
 
     def _end(self, error: Exception) -> None:
-        """End the run: disk and journal errors at once, any other when paid jobs have landed."""
-        if self._error is None:
+        """End the run: disk and journal errors at once, any other when paid jobs have landed. The
+        first error is told, or the first of the disk, which a person must see to before all else.
+        """
+        is_disk = isinstance(error, SinkError | JournalError)
+        if self._error is None or (
+            is_disk and not isinstance(self._error, SinkError | JournalError)
+        ):
             self._error = error
         self._close_intake()
-        if isinstance(error, SinkError | JournalError):
+        if is_disk:
             self._cut()
 
     def _pass_on(self, event: Event) -> None:

@@ -50,6 +50,9 @@ _NEXT_STEP = {
 #: what a file system without hard links answers to link()
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
+#: why a folder could not even be opened, which says nothing of the names in it
+_NOT_OPENED = (errno.EMFILE, errno.ENFILE, errno.ENOENT, errno.ENOTDIR, errno.EACCES)
+
 #: rename() replaces, so where link() is missing only one thread at a time looks and renames
 _RENAMING = threading.Lock()
 
@@ -101,23 +104,34 @@ async def whole(step: Awaitable[_T]) -> _T:
 
 class FolderSyncs:
     """Makes names durable, several with one fsync: whoever waits for the folder while another
-    syncs it is served by the next sync, which begins after the name was given."""
+    syncs it is served by the next sync, which begins after the name was given.
+
+    The first failed fsync is everybody's: a second one says "done" of what the first lost.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tickets = itertools.count(1)
         self._latest: dict[Path, int] = {}
         self._covered: dict[Path, int] = {}
+        self._error: OSError | None = None
 
     def sync(self, folder: Path) -> None:
         """Return when the names that the folder had at the call are durable."""
         ticket = self._latest[folder] = next(self._tickets)
         with self._lock:
+            if self._error is not None:
+                raise self._error
             if self._covered.get(folder, 0) >= ticket:
                 return
             # read before the sync begins; a ticket is drawn only after its name was given
             covered = max(ticket, self._latest[folder])
-            sync_folder(folder)
+            try:
+                sync_folder(folder)
+            except OSError as error:
+                if error.errno not in _NOT_OPENED:
+                    self._error = error
+                raise
             self._covered[folder] = covered
 
 

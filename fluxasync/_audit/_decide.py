@@ -91,12 +91,14 @@ async def give_jobs(folder: str | os.PathLike[str], jobs: Mapping[str, str]) -> 
     """Say which jobs images in doubt became: `jobs` maps keys to job ids. The next run collects
     them. Returns the images.
 
-    Raises as `drop`, and JournalError for the id of another image's job.
+    Raises as `drop`. An id of another image's job is a ConfigError too; those before it are given.
     """
     async with _standing(folder) as (journal, open_doubts):
         named = [(_one(open_doubts, key), job_id) for key, job_id in jobs.items()]
         if len({doubt.key for doubt, _ in named}) < len(named):
             raise ConfigError("two job ids were given for one image: leave one out")
+        if len(set(jobs.values())) < len(jobs):
+            raise ConfigError("one job id was given for two images: leave one out")
         for doubt, job_id in named:
             await journal.give_job(doubt.key, job_id)
         return [doubt for doubt, _ in named]
@@ -118,14 +120,20 @@ async def resubmit(
 
 
 async def retry(
-    folder: str | os.PathLike[str], classes: Collection[str], *, only_count: bool = False
+    folder: str | os.PathLike[str],
+    classes: Collection[str],
+    *,
+    only_count: bool = False,
+    simulated: bool | None = None,
 ) -> Retried:
     """Let the next run do failed images again; return how many, and their price.
 
     `classes` are words of CLASSES: causes of failures; "failed" for all but moderated and dropped
     ones; "timeout" for jobs past their deadline, which are then paid twice; "missing" for images
-    whose file was removed. With `only_count` nothing is changed. A folder without a journal has
-    no failures. Raises Locked while a run goes on.
+    whose file was removed. With `only_count` nothing is changed. `simulated` says whether the next
+    run costs nothing, where that is known. A folder without a journal has no failures. Raises
+    Locked while a run goes on, and JournalError, having changed nothing, for images of the other
+    kind.
     """
     wanted, folder = frozenset(classes), Path(folder)
     try:
@@ -135,7 +143,7 @@ async def retry(
     async with Threads(count=1) as threads:
         if only_count:
             return await threads.run(_counted, folder, wanted)
-        async with Standing(folder) as journal:
+        async with Standing(folder, simulated=simulated) as journal:
             pages = unmade(folder, _states(wanted))
             total = Retried()
             while page := await threads.run(next, pages, None):

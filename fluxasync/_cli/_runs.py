@@ -145,7 +145,7 @@ async def run(errand: Errand, order: Order) -> None:
         watching(errand.terminal, watched),
         _session(errand, order.options, **order.policies()) as flux,
     ):
-        await _retry(errand, order)
+        await _retry(errand, order, simulated=flux.provider.is_loopback)
         batch = order.batch(flux, on_check=_checking(errand), on_plan=announce)
         async with batch, showing(errand.progress, errand.terminal):
             errand.batch = batch
@@ -183,11 +183,15 @@ async def dry_run(errand: Errand, order: Order) -> None:
     errand.terminal.out(as_json(plan_row(plan, batch.estimate)) if options.json else price)
 
 
-async def _retry(errand: Errand, order: Order, *, only_count: bool = False) -> None:
+async def _retry(
+    errand: Errand, order: Order, *, only_count: bool = False, simulated: bool | None = None
+) -> None:
     """Before the check, so that failures to do again are counted and priced as images to do."""
     if order.retry is None or order.out is None:
         return
-    again = await retry(order.out, classes_of(order.retry), only_count=only_count)
+    again = await retry(
+        order.out, classes_of(order.retry), only_count=only_count, simulated=simulated
+    )
     errand.terminal.note(retry_line(again, only_count=only_count))
 
 

@@ -113,18 +113,18 @@ def _removed(plan: Plan, recovered: Recovery) -> Iterator[str]:
 
 
 def retry_line(again: Retried, *, only_count: bool) -> str:
-    """Return the line about failures that are done again."""
+    """Return the line about failures that are to be done again."""
     total = again.submitted + again.collected
     if not total:
         return "no failures of these classes: nothing is done again"
     parts = []
     if again.submitted:
         unknown = f" and {again.unpriced} of unknown price" if again.unpriced else ""
-        parts.append(f"{again.submitted} submitted again ({dollars(again.price)}{unknown})")
+        parts.append(f"{again.submitted} to submit again ({dollars(again.price)}{unknown})")
     if again.collected:
-        parts.append(f"{again.collected} paid already, asked for again")
-    would = "would be done again, and are not in the price below" if only_count else "done again"
-    return f"failures {would}: {', '.join(parts)}"
+        parts.append(f"{again.collected} paid already, to ask for again")
+    which = "failures, not in the price below" if only_count else "failures"
+    return f"{which}: {', '.join(parts)}"
 
 
 def plan_row(plan: Plan, estimate: Estimate | None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from .._disk import Threads, make_folder, sync, whole
+from .._disk import Threads, make_folder, sync, sync_folder, whole
 from .._errors import JournalError
 from .._models import (
     Failed,
@@ -37,6 +37,7 @@ from ._guards import (
     MOUNTS,
     check_absent,
     check_content,
+    check_current,
     check_file,
     check_home,
     check_place,
@@ -55,11 +56,20 @@ from ._rows import (
     saved_values,
     sound,
 )
-from ._schema import FILE, HOME, State, close_untouched, connect, create, journal_errors
+from ._schema import (
+    FILE,
+    HOME,
+    RESERVED,
+    STATUS,
+    State,
+    close_untouched,
+    connect,
+    create,
+    journal_errors,
+)
 from ._steps import Steps
 from ._tally import Recovery
 from ._view import (
-    STATUS,
     Entry,
     JournalView,
     Looking,
@@ -156,7 +166,7 @@ class Journal:
         self._writer = Writer(
             self._connection,
             self.path,
-            make_room=(self.folder / HOME / "reserve").unlink,
+            make_room=(self.folder / HOME / RESERVED).unlink,
             describe=_describe,
             rest=self._write_status,
         )
@@ -275,7 +285,8 @@ class Journal:
         await self._writer.run(self._steps.drop, bytes.fromhex(key))
 
     async def give_job(self, key: str, job_id: str) -> None:
-        """Say which job an image in doubt became; a failed one's own id has it collected anew."""
+        """Say which job an image in doubt became; a failed one's own id has it collected anew.
+        Raises ConfigError for the id of another image's job."""
         await self._writer.run(self._steps.give_job, bytes.fromhex(key), job_id)
 
     async def forget(self, keys: Sequence[str]) -> int:
@@ -293,7 +304,7 @@ class Journal:
             self._lock.take()
             check_place(self.folder, self._mounts)
             is_clean = self._check()
-            _set_aside(home / "reserve")
+            _set_aside(home / RESERVED)
             self._connection = connect(self.path)
             self._steps = self._recover(self._connection, is_clean)
 
@@ -319,6 +330,7 @@ class Journal:
             provider=self._provider,
             origin=self._origin,
         )
+        check_current(self.folder, self.path)
         return facts.is_clean
 
     def _recover(self, connection: sqlite3.Connection, is_clean: bool) -> Steps:
@@ -343,10 +355,12 @@ class Journal:
                 return
             with journal_errors(self.path, "check the disk, then run the same line again"):
                 try:
+                    # durably: found beside a clean journal, it means that records were lost
+                    (self.path.parent / STATUS).unlink(missing_ok=True)
+                    sync_folder(self.path.parent)
                     _note(connection, clean="1")
                 finally:
                     connection.close()
-            (self.path.parent / STATUS).unlink(missing_ok=True)
         finally:
             self._lock.release()
 

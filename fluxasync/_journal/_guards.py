@@ -19,13 +19,21 @@ from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 
 from .._errors import JournalError
 from .._manifest import METADATA
 from ._lock import machine_id
-from ._schema import APPLICATION_ID, VERSION, connect_read_only, journal_errors
+from ._schema import (
+    APPLICATION_ID,
+    RESERVED,
+    STATUS,
+    VERSION,
+    connect_read_only,
+    journal_errors,
+)
 
 logger = logging.getLogger("fluxasync")
 
@@ -35,8 +43,8 @@ MOUNTS = Path("/proc/self/mountinfo")
 _NETWORK = re.compile(r"nfs\d?|cifs|smb\w*|ncpfs|afs|9p|ceph|glusterfs|lustre")
 
 _MAGIC = b"SQLite format 3\0"
-#: lines of metadata.jsonl looked at for files of ours
-_LINES = 1_000
+#: lines of metadata.jsonl looked at for files of ours, and bytes at its end that hold the last one
+_LINES, _TAIL = 1_000, 2**20
 #: bytes up to which every page is checked at every start; above, after an unclean end only
 _ALWAYS_CHECKED = 256 * 2**20
 
@@ -71,7 +79,7 @@ def check_absent(folder: Path, path: Path) -> None:
     """Refuse a folder without a journal that has images of ours: they would be paid again."""
     if path.with_name(f"{path.name}-wal").exists():
         raise JournalError(f"{path} is gone, and its log is still there: {_RESTORE}")
-    if sign := _sign_of_run(folder):
+    if sign := _sign_of_run(folder) or _sign_at_home(path.parent):
         raise JournalError(f"{path} is gone, but {sign} is there from an earlier run: {_RESTORE}")
 
 
@@ -121,6 +129,8 @@ def _page_size(field: bytes) -> int:
 def check_content(folder: Path, path: Path) -> Facts:
     """Refuse a foreign, newer or damaged journal, or one that lost its rows; return its facts."""
     with journal_errors(path, _RESTORE):
+        # looked for first: a run that begins meanwhile leaves its mark in the other order
+        is_left = path.with_name(STATUS).exists()
         own = None
         if not _is_short(path):  # then `check_file` has seen that the log is its own
             with closing(connect_read_only(path, alone=True)) as connection:
@@ -133,20 +143,47 @@ def check_content(folder: Path, path: Path) -> Facts:
                 _check_pages(connection, path)
     if facts.is_empty and (sign := _sign_of_run(folder)):
         raise JournalError(f"{path} records nothing, but {sign} is there: {_RESTORE}")
+    if facts.is_clean and is_left:  # it is removed before an end is noted as clean
+        raise _outdated(path, f"{path.parent.name}/{STATUS}")
     return facts
+
+
+def check_current(folder: Path, path: Path) -> None:
+    """Refuse a journal that does not know the image listed last: an old copy came back, or its
+    log was lost."""
+    row = _last_listed(folder / METADATA)
+    if row is None or not os.path.lexists(folder / row["file_name"]):
+        return
+    with journal_errors(path, _RESTORE), closing(connect_read_only(path)) as connection:
+        query = "SELECT 1 FROM image WHERE job_id = ? UNION ALL SELECT 1 FROM image WHERE key = ?"
+        found = connection.execute(query, (row["job_id"], _blob(row.get("key")))).fetchone()
+    if found is None:
+        raise _outdated(path, METADATA)
+
+
+def _outdated(path: Path, sign: str) -> JournalError:
+    return JournalError(
+        f"{path} is older than {sign}, so what it lacks would be paid again: {_RESTORE}; or, to go "
+        "on all the same, move that file away"
+    )
 
 
 def check_run(folder: Path, facts: Facts, *, simulated: bool, provider: str, origin: str) -> None:
     """Refuse to mix practice with paid work, or the jobs of one provider with another's."""
-    if facts.simulated != simulated:
-        ours, theirs = ("simulated", "paid") if simulated else ("paid", "simulated")
-        raise JournalError(f"{folder} holds {theirs} images: choose another folder for {ours} ones")
+    check_kind(folder, facts, simulated=simulated)
     for other in facts.places:
         if other != (provider, origin):
             raise JournalError(
                 f"{folder} has unfinished jobs at {other[0]} ({other[1]}): finish them there "
                 f"first, or choose another folder for {provider} ({origin})"
             )
+
+
+def check_kind(folder: Path, facts: Facts, *, simulated: bool) -> None:
+    """Refuse to mix practice with paid work."""
+    if facts.simulated != simulated:
+        ours, theirs = ("simulated", "paid") if simulated else ("paid", "simulated")
+        raise JournalError(f"{folder} holds {theirs} images: choose another folder for {ours} ones")
 
 
 def check_home(path: Path, facts: Facts, *, take_over: bool) -> None:
@@ -180,9 +217,9 @@ def _file_system(folder: Path, mounts: Path) -> str:
 
 def _sign_of_run(folder: Path) -> str | None:
     """Return the name of something that only a run of ours leaves."""
-    for name in _listed(folder / METADATA):
-        if os.path.lexists(folder / name):
-            return name
+    for row in _listed(folder / METADATA):
+        if os.path.lexists(folder / row["file_name"]):
+            return str(row["file_name"])
     with os.scandir(folder) as entries:
         for entry in entries:
             if is_part(entry.name):
@@ -195,17 +232,50 @@ def is_part(name: str) -> bool:
     return name.startswith(".fluxasync-") and name.endswith(".part")
 
 
-def _listed(metadata: Path) -> Iterator[str]:
+def _sign_at_home(home: Path) -> str | None:
+    """Return the name of a file that is made after the journal, never before."""
+    for name in (STATUS, RESERVED):
+        if os.path.lexists(home / name):
+            return f"{home.name}/{name}"
+    return None
+
+
+def _blob(key: object) -> bytes | None:
+    try:
+        return bytes.fromhex(str(key))
+    except ValueError:
+        return None
+
+
+def _listed(metadata: Path) -> Iterator[dict[str, Any]]:
+    """Yield what our lines at the start of the list tell."""
+    if metadata.is_file():
+        with metadata.open("rb") as file:
+            yield from filter(None, map(_read, islice(file, _LINES)))
+
+
+def _last_listed(metadata: Path) -> dict[str, Any] | None:
+    """Return what the last whole line of the list tells, None where it is none of ours."""
     if not metadata.is_file():
-        return
+        return None
     with metadata.open("rb") as file:
-        for line in islice(file, _LINES):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict) and "job_id" in row and isinstance(row.get("file_name"), str):
-                yield row["file_name"]
+        file.seek(max(file.seek(0, os.SEEK_END) - _TAIL, 0))
+        lines = file.read().split(b"\n")[:-1]
+    return _read(lines[-1]) if lines else None
+
+
+def _read(line: bytes) -> dict[str, Any] | None:
+    """Return what a line tells, None where it is none of ours."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_ours = (
+        isinstance(row, dict)
+        and isinstance(row.get("job_id"), str)
+        and isinstance(row.get("file_name"), str)
+    )
+    return row if is_ours else None
 
 
 def _own_id(connection: sqlite3.Connection, path: Path) -> str:

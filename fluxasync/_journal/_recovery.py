@@ -75,8 +75,9 @@ def sweep(folders: set[Path], *, before: float) -> None:
     for folder in folders:
         with suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
-                if is_part(entry.name) and _is_older(entry, before):
-                    os.unlink(entry.path)
+                with suppress(FileNotFoundError):  # one of this run's own, published meanwhile
+                    if is_part(entry.name) and _is_older(entry, before):
+                        os.unlink(entry.path)
 
 
 def _is_older(entry: os.DirEntry[str], before: float) -> bool:

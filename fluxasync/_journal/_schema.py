@@ -25,6 +25,9 @@ from .._errors import JournalError
 #: the folder of our own inside the output folder
 HOME = ".fluxasync"
 FILE = "journal.db"
+#: beside the journal: a summary that is there from a run's first record to its clean end, and the
+#: bytes set aside for a full disk
+STATUS, RESERVED = "status.json", "reserve"
 
 APPLICATION_ID = 0x666C7578  # "flux", in the file's header
 VERSION = 1
@@ -124,6 +127,7 @@ def connect(path: Path) -> sqlite3.Connection:
     """Return the one connection that writes. Raises JournalError unless commits are durable."""
     connection = _opened(_uri(path, "rw"))
     try:
+        connection.execute("PRAGMA journal_mode = WAL")  # a tool of somebody's may have changed it
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA fullfsync = 1")  # macOS, where fsync stops at the drive's cache
         connection.execute("PRAGMA checkpoint_fullfsync = 1")
@@ -131,7 +135,10 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute(f"PRAGMA journal_size_limit = {64 * 2**20}")
         modes = (_pragma(connection, "journal_mode"), _pragma(connection, "synchronous"))
         if modes != ("wal", 2):
-            raise JournalError(f"{path}: SQLite would not keep commits durable here ({modes})")
+            raise JournalError(
+                f"{path}: SQLite would not keep commits durable here ({modes}): choose a folder on "
+                "a local disk"
+            )
     except BaseException:
         connection.close()
         raise
@@ -140,7 +147,13 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def connect_read_only(path: Path, *, alone: bool = False) -> sqlite3.Connection:
     """Return a connection that changes nothing; `alone` reads the main file without its log."""
-    connection = _opened(_uri(path, "ro") + ("&immutable=1" if alone else ""))
+    try:
+        connection = _opened(_uri(path, "ro") + ("&immutable=1" if alone else ""))
+    except sqlite3.OperationalError:
+        if alone or path.with_name(f"{path.name}-wal").exists() or os.access(path.parent, os.W_OK):
+            raise
+        # where nobody can write, SQLite misses the files that readers and writers share
+        return connect_read_only(path, alone=True)
     try:
         connection.execute("PRAGMA query_only = 1")
     except BaseException:

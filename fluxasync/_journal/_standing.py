@@ -21,7 +21,7 @@ from attrs import define, field, frozen
 
 from .._errors import ConfigError
 from . import Journal
-from ._guards import check_content, check_file, check_home
+from ._guards import check_content, check_current, check_file, check_home, check_kind
 from ._lock import Locked, holder
 from ._schema import FILE, HOME, State, connect_read_only, journal_errors
 
@@ -67,11 +67,13 @@ class Unmade:
 class Standing(Journal):
     """A folder's journal as it stands, for those who settle doubts: see Journal.
 
-    Raises ConfigError for a folder without one, which stays as it is.
+    With `simulated` only for images of that kind. Raises ConfigError for a folder without a
+    journal, which stays as it is.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        super().__init__(folder, provider="", origin="", simulated=False)
+    def __init__(self, folder: str | os.PathLike[str], *, simulated: bool | None = None) -> None:
+        super().__init__(folder, provider="", origin="", simulated=bool(simulated))
+        self._kind = simulated
 
     def _open(self) -> None:
         require(self.folder)
@@ -81,6 +83,9 @@ class Standing(Journal):
         check_file(self.path)
         facts = check_content(self.folder, self.path)
         check_home(self.path, facts, take_over=False)
+        check_current(self.folder, self.path)
+        if self._kind is not None:
+            check_kind(self.folder, facts, simulated=self._kind)
         self._provider, self._origin = _last_place(self.folder)
         return facts.is_clean
 

@@ -219,7 +219,9 @@ class Steps:
         """Say which job an image in doubt became, or that a failed one's is to be collected."""
         row, state, cause, money = _must(connection, key, State.IN_DOUBT, State.FAILED)
         if not connection.execute(_GIVEN, (job_id, job_id, time.time(), row)).rowcount:
-            raise JournalError(f"job {job_id} belongs to another image already")
+            raise ConfigError(
+                f"job {job_id} belongs to another image already: look its id up again"
+            )
         found = _by_key(connection, key)
         self.tally.add(state, cause, money, -1)
         self.tally.add(State.SUBMITTED, None, found[3])

@@ -23,10 +23,8 @@ from .._models import Failed, InDoubt, Job, Saved
 from ._guards import check_content, check_file
 from ._lock import holder, identity
 from ._rows import SELECT, Row, known_of
-from ._schema import FILE, HOME, State, connect_read_only, journal_errors
+from ._schema import FILE, HOME, STATUS, State, connect_read_only, journal_errors
 from ._tally import Recovery, counted
-
-STATUS = "status.json"
 
 _PAGE = 500
 

@@ -83,12 +83,20 @@ class Children:
     def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
 
-    def serve(self, home: Path, *, seed: int, latency: tuple[float, float] = (0.01, 0.08)) -> Place:
+    def serve(
+        self,
+        home: Path,
+        *,
+        seed: int,
+        latency: tuple[float, float] = (0.01, 0.08),
+        faults: Sequence[str] = (),
+    ) -> Place:
         """Start a practice server that outlives every run; its books are in a file."""
         answer = self._ask(
             do="serve",
             seed=seed,
             latency=latency,
+            faults=list(faults),
             charges=str(home / "charges.jsonl"),
             log=str(home / "server.txt"),
         )

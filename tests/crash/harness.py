@@ -27,6 +27,9 @@ _TIMER = (0.05, 0.6)
 #: timers for each kill at a place
 _TIMERS = 0.1
 
+#: what certainly was not accepted, nor charged
+_PUSH_BACK = ("429:0.05", "503:0.05")
+
 _NOTHING = Seen(rows={}, charges={}, files={}, parts=0)
 
 
@@ -94,10 +97,11 @@ def prepared(
     *,
     seed: int,
     latency: tuple[float, float] = (0.01, 0.08),
+    faults: Sequence[str] = (),
 ) -> Place:
     """Start a seed's server and write its prompts."""
     home.mkdir(parents=True, exist_ok=True)
-    place = children.serve(home, seed=seed, latency=latency)
+    place = children.serve(home, seed=seed, latency=latency, faults=faults)
     place.source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return place
 
@@ -114,11 +118,12 @@ def play(
 ) -> Result:
     """Kill one seed's run up to `kills` times, looking each time, and then let it end.
 
-    Every second seed stores its images piece by piece, as large ones are. Stops at the first
-    violation: what a broken run does next proves nothing.
+    Every second seed stores its images piece by piece, as large ones are; every third one's server
+    pushes back now and then, so that intents are taken back too. Stops at the first violation: what
+    a broken run does next proves nothing.
     """
     rows = wishes(images, seed=seed)
-    place = prepared(children, home, rows, seed=seed)
+    place = prepared(children, home, rows, seed=seed, faults=() if seed % 3 else _PUSH_BACK)
     result, before = Result(images=images), _NOTHING
     for plan in plans(seed) if ends is None else ends:
         if sum(result.kills.values()) >= kills or _is_over(before, images):

@@ -19,14 +19,18 @@ from .children import SLOTS, Children, Place
 from .harness import prepared, wishes
 from .oracle import Seen, Violation, losses, seen, violations
 
-#: seconds from the start of the command: while Python starts, while rows are read, while it runs
-_FIRST = (0.0, 3.0)
-#: seconds between signals
+#: seconds from the start of the command, while Python starts and rows are read; and from its first
+#: charge, whenever a busy machine came to that
+_FIRST, _AT_WORK = (0.0, 1.5), (0.0, 1.0)
+#: seconds until the second signal, and until the third: after two a run is over in a moment
 _GAP = (0.0, 0.6)
+_HASTE = (0.0, 0.05)
 #: seconds a job takes: some are always running, and all of them land within the grace
 _LATENCY = (0.2, 1.5)
 #: seconds after the first signal until which a POST may still go out
 _PROMPT = 0.1
+#: seconds between two looks at the server's books
+_MOMENT = 0.02
 #: of `--grace`, and of a second and third signal; beyond it a run hangs
 _HANGING = 60.0
 
@@ -137,9 +141,12 @@ def _command(place: Place) -> Terminal:
 
 def _interrupted(place: Place, dice: random.Random) -> _Run:
     """Run the command; one to three signals come at instants of the dice's choosing."""
-    gaps = [dice.uniform(*_FIRST), *(dice.uniform(*_GAP) for _ in range(dice.randint(0, 2)))]
+    first = dice.choice((_FIRST, _AT_WORK))
+    gaps = [dice.uniform(*span) for span in (first, _GAP, _HASTE)[: dice.randint(1, 3)]]
     at_start = _charges(place)
     terminal = _command(place)
+    if first is _AT_WORK:
+        _watch_until_charged(terminal, place, at_start)
     met, charged, at = 0, (0, 0), time.monotonic()
     for gap in gaps:
         if not terminal.watch(gap):
@@ -170,6 +177,12 @@ def _interrupted(place: Place, dice: random.Random) -> _Run:
         seconds=seconds,
         shown=terminal.shown[-2_000:],
     )
+
+
+def _watch_until_charged(terminal: Terminal, place: Place, at_start: int) -> None:
+    until = time.monotonic() + _HANGING
+    while _charges(place) == at_start and time.monotonic() < until and terminal.watch(_MOMENT):
+        pass
 
 
 def _in_peace(place: Place) -> tuple[int, str]:

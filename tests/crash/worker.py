@@ -161,6 +161,8 @@ async def _simulate(order: dict[str, Any], lifeline: int, telling: int) -> None:
         seed=order["seed"],
         active_limit=10_000,  # jobs of a killed run go on: they must not push the next one back
         charge_log=order["charges"],
+        faults=order["faults"],
+        retry_after=0.02,
     )
     simulator = Simulator(scenario)
     # pictures that are quick to draw, and each its prompt's own

@@ -297,7 +297,7 @@ def test_failures_are_run_again_when_told(cli: Any, prompts: Path) -> None:
         assert "no failures of these classes" in err[0]
         code, _, err = cli(*line_for(server, "--retry", "failed"))
         assert code == 0
-        assert f"failures done again: {COUNT} submitted again ($0.168)" == err[0]
+        assert f"failures: {COUNT} to submit again ($0.168)" == err[0]
         assert f"done 0, still running 0, in doubt 0, failed 0, to do {COUNT}" == err[1]
         assert_whole(cli, server, prompts.parent)
 

@@ -154,6 +154,28 @@ with read_only(folder) as view:
 """
 
 
+def test_a_folder_that_nobody_can_write_is_read(tmp_path):
+    """An archive on a read-only file system is still looked at."""
+    if os.geteuid() or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("mounting is not permitted here")
+    asyncio.run(_finished(tmp_path))
+    script = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && "$2" -c "$3" "$1"'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, "sh", str(tmp_path), sys.executable, CHILD + AFTER],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["running"] == 1
+
+
+async def _finished(folder: Path) -> None:
+    async with journal(folder) as ledger:
+        await ledger.intent(wish(0), price=None)
+        await ledger.answered(wish(0), Job(job_id="job-0", request=wish(0)))
+
+
 def test_a_file_that_may_not_grow_stops_the_run(tmp_path):
     """P17, F103: a short write is an error; what was committed before it is there."""
     limit = "def limit():\n    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n"

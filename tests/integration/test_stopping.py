@@ -139,6 +139,26 @@ async def test_stop_ends_the_iteration_after_what_is_paid(ordered: bool, tmp_pat
 
 
 @pytest.mark.asyncio
+async def test_an_image_that_is_being_recorded_is_counted():
+    """P5: waiting no longer does not tear what is durable from the counts."""
+    recording, go_on = asyncio.Event(), asyncio.Event()
+
+    class SlowLedger(MemoryLedger):
+        async def settle(self, outcome: Outcome) -> None:
+            recording.set()
+            await go_on.wait()
+            await super().settle(outcome)
+
+    ledger, loop = SlowLedger(), asyncio.get_running_loop()
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        async with Batch(flux, wishes(1), ledger=ledger) as batch:
+            await recording.wait()
+            batch.stop(grace=0)
+            loop.call_later(0, go_on.set)  # right after it was told to wait no longer
+        assert (batch.summary.saved, len(ledger.outcomes)) == (1, 1)
+
+
+@pytest.mark.asyncio
 async def test_reading_on_after_the_block_ends_at_once():
     """Nothing is left to come: the iteration is over, not stuck."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, limits=4) as flux:
@@ -253,6 +273,24 @@ async def test_a_budget_ends_the_run_exactly(tmp_path: Path):
         assert tally(outcomes) == {"saved": 10}
         assert batch.summary.not_started == 20
         audit(sim.world, outcomes, folder=tmp_path)
+
+
+@pytest.mark.asyncio
+async def test_a_disk_that_fails_after_the_cap_is_what_is_told():
+    """P30: when several things end a run, the one that a person must see to first is raised."""
+
+    class FullDisk:
+        async def store(self, request: object, job: Job, chunks: AsyncIterator[bytes]) -> Stored:
+            raise SinkError("the disk is full")
+
+    async with (
+        Simulator(SCENARIO) as sim,
+        fast_session(sim.url, limits=6, budget="0.03") as flux,
+    ):
+        batch = Batch(flux, wishes(2), sink=FullDisk())
+        outcomes, error = await run_out(batch)
+        assert (outcomes, str(error)) == ([], "the disk is full")
+        assert [charge.job_id for charge in sim.charges] == [job.job_id for job in flux.unclaimed]
 
 
 @pytest.mark.asyncio

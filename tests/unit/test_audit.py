@@ -421,9 +421,11 @@ async def test_dropped_doubts_are_failures(tmp_path: Path) -> None:
 async def test_a_doubt_is_given_its_job(tmp_path: Path) -> None:
     """The next run collects it: nothing is submitted."""
     await a_run(tmp_path, doubts=2)
+    with pytest.raises(ConfigError, match="one job id was given for two"):
+        await give_jobs(tmp_path, {wish(0).key: "x", wish(1).key: "x"})
     await give_jobs(tmp_path, {wish(1).key[:6]: "from-the-dashboard"})
     assert await states(tmp_path, wish(0), wish(1)) == ["InDoubt", "from-the-dashboard"]
-    with pytest.raises(JournalError, match="belongs to another image"):
+    with pytest.raises(ConfigError, match="belongs to another image"):
         await give_jobs(tmp_path, {wish(0).key: "from-the-dashboard"})
 
 
@@ -577,6 +579,18 @@ async def test_a_removed_image_is_made_again_when_told(tmp_path: Path) -> None:
     assert (await retry(tmp_path, {"failed"})).submitted == 0
     assert (await retry(tmp_path, {"missing"})).submitted == 1
     assert await states(tmp_path, wish(0), wish(1)) == [None, "Saved"]
+
+
+@pytest.mark.asyncio
+async def test_practice_leaves_no_paid_failure_to_be_paid_again(
+    all_failed: Path, tmp_path: Path
+) -> None:
+    """P18: the same line with --simulate is refused before it decides anything."""
+    folder = shutil.copytree(all_failed, tmp_path / "out")
+    with pytest.raises(JournalError, match="holds paid images"):
+        await retry(folder, {"failed"}, simulated=True)
+    assert await states(folder, *(wish(number) for number in range(6))) == BEFORE
+    assert (await retry(folder, {"failed"}, simulated=False)).submitted
 
 
 @pytest.mark.asyncio

@@ -9,9 +9,12 @@ import os
 import random
 import sqlite3
 import stat
+import threading
 from contextlib import closing
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pictures import jpeg
@@ -27,6 +30,7 @@ from fluxasync._errors import (
     TransportError,
 )
 from fluxasync._journal import Dropped, Journal, read_only
+from fluxasync._journal._recovery import sweep
 from fluxasync._journal._writer import Kind
 from fluxasync._models import (
     Failed,
@@ -272,6 +276,27 @@ async def test_a_cancelled_caller_tears_no_write(tmp_path):
         assert ledger.recovered.in_doubt == 8
 
 
+async def test_ids_of_paid_jobs_are_written_before_all_that_waits(tmp_path):
+    """P1: a job's id is at the head of the next commit, however much came before it."""
+    order: list[object] = []
+    is_busy, go_on = threading.Event(), threading.Event()
+
+    def hold(_connection: sqlite3.Connection) -> None:
+        is_busy.set()
+        go_on.wait(10)
+
+    async with journal(tmp_path) as ledger:
+        run = ledger._writer.run
+        steps = [asyncio.create_task(run(hold))]
+        await asyncio.to_thread(is_busy.wait, 10)
+        steps += [asyncio.create_task(run(lambda _, n=n: order.append(n))) for n in range(600)]
+        steps += [asyncio.create_task(run(lambda _: order.append("job"), kind=Kind.JOB))]
+        await asyncio.sleep(0)  # until each of them waits
+        go_on.set()
+        await asyncio.gather(*steps)
+    assert order == ["job", *range(600)]
+
+
 async def test_the_user_decides_what_becomes_of_doubts(tmp_path):
     """Each decision is durable, and the money of the first attempt stays counted."""
     async with journal(tmp_path) as ledger:
@@ -375,6 +400,40 @@ async def test_commits_are_durable_and_files_private(tmp_path):
         os.umask(mask)
 
 
+async def test_a_tool_that_changed_the_mode_does_no_harm(tmp_path):
+    """A journal is opened as it must be, however it was left."""
+    async with journal(tmp_path) as ledger:
+        await submitted(ledger, wish())
+    with closing(sqlite3.connect(ledger.path)) as connection:
+        assert connection.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
+    async with journal(tmp_path) as ledger:
+        modes = [
+            await ledger._writer.run(_pragma, name) for name in ("journal_mode", "synchronous")
+        ]
+        assert modes == ["wal", 2]
+        assert ledger.recovered.running == 1
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> object:
+    return connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+class _Hasty(sqlite3.Connection):
+    """SQLite as it would be where it does not wait for the disk."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        return super().execute(
+            sql.replace("synchronous = FULL", "synchronous = NORMAL"), parameters
+        )
+
+
+async def test_commits_that_are_not_durable_are_refused(tmp_path, monkeypatch):
+    """P6: the setting is read back before anything is recorded, and then submitted."""
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=_Hasty))
+    with pytest.raises(JournalError, match="choose a folder on a local disk"):
+        await journal(tmp_path).__aenter__()
+
+
 async def test_an_unlinked_journal_stops_the_run(tmp_path):
     """F106: nothing is submitted under a record that nobody will find."""
     async with journal(tmp_path) as ledger:
@@ -428,16 +487,27 @@ def _fill(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA max_page_count = {pages + 8}")
 
 
-async def test_a_published_file_whose_record_was_lost_is_adopted(tmp_path):
-    """P5: whole, newer than its job and nobody else's: it is done, without asking the server."""
+async def test_a_published_file_whose_record_was_lost_is_adopted(tmp_path, monkeypatch):
+    """P5 P6: whole, newer than its job and nobody else's: it is done, without asking the server,
+    once it and its name are durable."""
+    synced, fsync = [], os.fsync
+
+    def recorded(handle: int) -> None:
+        fsync(handle)
+        synced.append(os.fstat(handle).st_ino)
+
+    monkeypatch.setattr(os, "fsync", recorded)
     async with journal(tmp_path, stem_of=lambda r: f"sub/{r.index:06}") as ledger:
         jobs = [await submitted(ledger, wish(n)) for n in range(3)]
         saved(tmp_path, jobs[0], "sub/000000.jpg")
         (tmp_path / "sub/000001.jpg").write_bytes(IMAGE[:-2])
         (tmp_path / "sub/.fluxasync-00.part").write_bytes(b"half")
     _forget_the_clean_end(tmp_path)
+    synced.clear()
     async with journal(tmp_path) as ledger:
         assert (ledger.recovered.done, ledger.recovered.running) == (1, 2)
+        order = [(tmp_path / name).stat().st_ino for name in ("sub/000000.jpg", "sub")]
+        assert order == [inode for inode in synced if inode in order]
         known = await ledger.known(wish(0))
         assert isinstance(known, Saved)
         assert known.path == tmp_path / "sub/000000.jpg"
@@ -459,15 +529,32 @@ async def test_only_what_an_earlier_run_left_is_swept(tmp_path):
     assert (old.exists(), own.exists()) == (False, True)
 
 
+async def test_strays_are_swept_while_other_files_come_and_go(tmp_path, monkeypatch):
+    """P4 F123: a file that is published meanwhile does not end the sweep."""
+    for number in range(5):
+        (tmp_path / f".fluxasync-{number}.part").touch()
+    unlink = os.unlink
+
+    def unlink_two(path: str) -> None:
+        unlink(path)
+        unlink(next(tmp_path.iterdir()))
+        monkeypatch.setattr(os, "unlink", unlink)
+
+    monkeypatch.setattr(os, "unlink", unlink_two)
+    sweep({tmp_path}, before=2**32)
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_another_images_file_is_never_adopted(tmp_path):
     """P14: a name that two images share says nothing about whose picture it is."""
-    async with journal(tmp_path, stem_of=lambda r: "fox") as ledger:
-        first = await submitted(ledger, wish(0))
-        await submitted(ledger, wish(1))
-        await ledger.settle(saved(tmp_path, first, "fox.jpg"))
+    stems = ["done", "done", "running", "running"]
+    async with journal(tmp_path, stem_of=lambda request: stems[request.index]) as ledger:
+        jobs = [await submitted(ledger, wish(number)) for number in range(4)]
+        await ledger.settle(saved(tmp_path, jobs[0], "done.jpg"))
+        saved(tmp_path, jobs[2], "running.jpg")
     _forget_the_clean_end(tmp_path)
     async with journal(tmp_path) as ledger:
-        assert (ledger.recovered.done, ledger.recovered.running) == (1, 1)
+        assert (ledger.recovered.done, ledger.recovered.running) == (1, 3)
 
 
 async def test_an_older_file_is_never_adopted(tmp_path):

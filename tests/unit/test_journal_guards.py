@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import shutil
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -13,7 +16,8 @@ from test_journal import journal, saved, submitted, wish
 
 from fluxasync._errors import JournalError
 from fluxasync._journal import Locked, read_only
-from fluxasync._journal._lock import machine_id
+from fluxasync._journal._lock import FolderLock, machine_id
+from fluxasync._journal._standing import Standing
 
 pytestmark = pytest.mark.asyncio
 
@@ -75,6 +79,18 @@ def _missing_beside_parts(folder: Path) -> None:
     (folder / ".fluxasync-00aa.part").write_bytes(b"")
 
 
+def _missing_before_the_first_image(folder: Path) -> None:
+    """Jobs were paid, and the folder shows nothing of them yet."""
+    _db(folder).unlink()
+
+
+def _missing_beside_its_log(folder: Path) -> None:
+    """A fresh journal of that name would take the log for its own."""
+    _db(folder).unlink()
+    (folder / ".fluxasync/reserve").unlink()
+    _db(folder).with_name("journal.db-wal").write_bytes(b"records")
+
+
 def _directory(folder: Path) -> None:
     _db(folder).unlink()
     _db(folder).mkdir()
@@ -106,6 +122,10 @@ def _log_of_another(folder: Path) -> None:
         pytest.param(_header_damaged, "start is damaged", id="P18 header damaged"),
         pytest.param(_missing, "is gone, but 000000.jpg is there", id="P18 missing beside images"),
         pytest.param(_missing_beside_parts, "is gone, but .fluxasync-00aa.part", id="P18 parts"),
+        pytest.param(_missing_before_the_first_image, "is gone, but .fluxasync/", id="P18 gone"),
+        pytest.param(
+            _missing_beside_its_log, "gone, and its log is still there", id="P18 log left"
+        ),
         pytest.param(_directory, "is not a file", id="P18 directory"),
         pytest.param(_emptied, "records nothing, but 000000.jpg", id="P18 emptied"),
         pytest.param(_log_of_another, "belongs to another journal", id="P18 log of another"),
@@ -126,6 +146,21 @@ async def test_a_journal_that_cannot_be_trusted_is_refused_untouched(tmp_path, s
         read_only(tmp_path)
 
 
+async def test_whatever_page_is_damaged_it_is_noticed_first(tmp_path):
+    """F113: also one that nothing would have read before the money was spent."""
+    async with journal(tmp_path) as ledger:
+        for n in range(40):
+            await submitted(ledger, wish(n))
+    content = _db(tmp_path).read_bytes()
+    starts = range(4096, len(content), 4096)
+    assert len(starts) > 10
+    for start in starts:
+        page = b"\xa5" * 4096
+        _db(tmp_path).write_bytes(content[:start] + page + content[start + 4096 :])
+        with pytest.raises(JournalError, match=r"damaged|malformed"):
+            read_only(tmp_path)
+
+
 def _contents(folder: Path) -> dict[str, bytes]:
     """All that a rescue may need: not the lock, and not what SQLite makes to read by."""
     return {
@@ -134,6 +169,43 @@ def _contents(folder: Path) -> dict[str, bytes]:
         if path.is_file() and path.name != "lock" and not path.name.endswith("-shm")
         if path.stat().st_size or not path.name.endswith("-wal")
     }
+
+
+@pytest.mark.parametrize(
+    "sign",
+    [
+        pytest.param(".fluxasync/status.json", id="P18 nothing had landed"),
+        pytest.param("metadata.jsonl", id="P18 an image had landed"),
+    ],
+)
+async def test_a_journal_that_lost_its_log_is_refused(tmp_path, sign):
+    """What a killed run recorded last is in the log; without it that would be paid again."""
+    folder, killed, lost = tmp_path / "images", tmp_path / "killed", tmp_path / "lost"
+    async with journal(folder) as ledger:
+        await ledger.settle(saved(folder, await submitted(ledger, wish(0))))
+    async with journal(folder) as ledger:
+        image = saved(folder, await submitted(ledger, wish(1)))
+        await ledger.settle(image)
+        row = {"file_name": "000001.jpg", "job_id": image.job.job_id, "key": wish(1).key}
+        (folder / "metadata.jsonl").write_text(f"{json.dumps(row)}\n")
+        shutil.copytree(folder, killed)
+        shutil.copytree(folder, lost)
+    async with journal(killed) as ledger:
+        assert ledger.recovered.done == 2
+    for name in ("journal.db-wal", "journal.db-shm"):
+        (lost / ".fluxasync" / name).unlink()
+    for name in {".fluxasync/status.json", "metadata.jsonl"} - {sign}:
+        (lost / name).unlink()
+    with pytest.raises(JournalError, match=f"older than {sign}"):
+        await journal(lost).__aenter__()
+    with pytest.raises(JournalError, match=f"older than {sign}"):
+        await Standing(lost).__aenter__()
+    if sign != "metadata.jsonl":  # `verify` tells of lines, one by one
+        with pytest.raises(JournalError, match=f"older than {sign}"):
+            read_only(lost)
+    (lost / sign).unlink()  # as the message says
+    async with journal(lost) as ledger:
+        assert ledger.recovered.done == 1
 
 
 async def test_a_folder_with_other_pictures_is_fine(tmp_path):
@@ -212,6 +284,26 @@ async def test_a_second_journal_on_a_folder_is_refused(tmp_path):
             await journal(tmp_path).__aenter__()
         assert refusal.value.locked
         await submitted(ledger, wish())
+
+
+async def test_the_folder_is_given_back_last(tmp_path):
+    """P16: whoever comes next finds everything settled."""
+    is_busy, go_on = threading.Event(), threading.Event()
+
+    def hold(_connection: sqlite3.Connection) -> None:
+        is_busy.set()
+        go_on.wait(10)
+
+    lock = FolderLock(tmp_path / ".fluxasync")
+    ledger = await journal(tmp_path).__aenter__()
+    step = asyncio.create_task(ledger._writer.run(hold))
+    await asyncio.to_thread(is_busy.wait, 10)
+    end = asyncio.create_task(ledger.__aexit__())
+    with pytest.raises(Locked):
+        await asyncio.to_thread(lock.take)
+    go_on.set()
+    await asyncio.gather(step, end)
+    lock.take().release()
 
 
 async def test_version_1_journals_stay_readable(tmp_path):

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from pictures import jpeg, png, webp
 
+from fluxasync._disk import FolderSyncs
 from fluxasync._errors import DownloadError, SinkError
 from fluxasync._models import Chunks, ImageRequest, Job
 from fluxasync._sinks import FileSink, FolderSink, MemorySink
@@ -210,6 +211,42 @@ async def test_a_failed_sync_publishes_nothing(tmp_path, monkeypatch):
     assert _names(tmp_path) == []
 
 
+async def test_a_name_given_during_a_sync_waits_for_the_next_one(tmp_path, monkeypatch):
+    """P6 A sync covers what was there when it began; whoever came later needs another."""
+    names, fsync, syncs = FolderSyncs(), os.fsync, []
+    late = threading.Thread(target=names.sync, args=(tmp_path,))
+
+    def slow(handle: int) -> None:
+        syncs.append(handle)
+        if len(syncs) == 1:
+            late.start()
+            while names._latest[tmp_path] != 2:  # until it waits for its turn
+                os.sched_yield()
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    await asyncio.to_thread(names.sync, tmp_path)
+    await asyncio.to_thread(late.join)
+    assert len(syncs) == 2
+
+
+async def test_after_a_failed_sync_of_the_folder_no_name_is_called_durable(tmp_path, monkeypatch):
+    """F102: the kernel reports a loss once; a second fsync would say "done" to another image."""
+    fsync, failures = os.fsync, [errno.EIO]
+
+    def fails_once(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode) and failures:
+            raise OSError(failures.pop(), "I/O error")
+        fsync(handle)
+
+    async with FolderSink(tmp_path) as sink:
+        monkeypatch.setattr(os, "fsync", fails_once)
+        for _ in range(2):
+            with pytest.raises(SinkError, match="the disk reports an error"):
+                await _store(sink, jpeg())
+    assert not failures
+
+
 async def test_without_hard_links_files_are_renamed_and_still_not_replaced(tmp_path, monkeypatch):
     """F108 A mounted drive that knows no links keeps the promise not to overwrite."""
 
@@ -252,13 +289,23 @@ async def test_a_planted_folder_link_leads_nowhere(tmp_path):
     assert _names(outside) == []
 
 
-async def test_subfolders_are_made_on_the_way(tmp_path):
-    """A template with slashes makes its folders, once for all images in them."""
+async def test_subfolders_are_made_on_the_way(tmp_path, monkeypatch):
+    """F112 A template with slashes makes its folders, once for all images in them; each image is
+    written where it will be, because a name cannot be given across file systems."""
+    links, link = [], os.link
+
+    def recorded(part: Path, name: Path, **options: bool) -> None:
+        links.append((part.parent, name.parent))
+        link(part, name, **options)
+
+    monkeypatch.setattr(os, "link", recorded)
     async with FolderSink(tmp_path / "a" / "b", template="{slug}/{name}/{index}.{ext}") as sink:
         for width in (1, 2):
             await _store(sink, png(width))
     expected = ["0-2.png", "0.png"]
-    assert expected == _names(tmp_path / "a" / "b" / "a-red-fox" / "fox")
+    deep = tmp_path / "a" / "b" / "a-red-fox" / "fox"
+    assert expected == _names(deep)
+    assert {(deep, deep)} == set(links)
 
 
 @pytest.mark.parametrize(
