@@ -237,18 +237,17 @@ class Submits:
             except BaseException:
                 await self._account(None, cost)
                 raise
-            if self.limiter.is_waiting:  # told so since the slot was granted
+            if self.limiter.is_waiting:  # told so since the slot was granted: nobody was asked
                 answer = _HELD_BACK
+                self._free(lease)
             else:
                 answer = self._unique(await submission.wire.submit(request, images, cost))
-            answer = self._place(answer, lease, submission)
+                answer = self._place(answer, lease, submission)
             await self._account(answer, cost)
             await ledger.answered(request, answer)
         except BaseException:
             if answer is None:
-                self.limiter.give(lease)
-                # a probe that was never sent must not hold up the next one
-                self.limiter.answered(lease)
+                self._free(lease)
             elif isinstance(answer, Job):
                 self.leave(answer)  # paid, and its caller will not be told of it
             raise
@@ -280,9 +279,13 @@ class Submits:
             submission.gate.rejected(answer.error)
         else:
             answer = self._refused(answer, lease, submission.retry)
+        self._free(lease)
+        return answer
+
+    def _free(self, lease: Lease) -> None:
+        """Give back a slot that no job came into; a probe so ended must not hold up the next."""
         self.limiter.answered(lease)
         self.limiter.give(lease)
-        return answer
 
     def _hear(self, answer: Job | Refused) -> None:
         if isinstance(answer, Refused) and answer.status is None:

@@ -25,10 +25,12 @@ from fluxasync import (
     BudgetExceeded,
     CreditError,
     FluxSession,
+    ImageRequest,
     JobSubmitted,
     LimitChanged,
     Limits,
     MemoryLedger,
+    Paused,
     Polling,
     RateLimited,
     TransportError,
@@ -208,6 +210,31 @@ def test_a_told_time_is_never_cut_short(seed: int):
     ran = told(scenario, seed=seed, count=35, limits="auto" if seed % 2 else 24)
     assert tally(ran.outcomes) == {"saved": 35}
     assert ran.weather.early == 0
+
+
+class _SlowLedger(MemoryLedger):
+    """A disk that takes longer than the provider: a push-back comes between intent and POST."""
+
+    async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
+        await asyncio.sleep(0.1 * (request.index % 7))
+        await super().intent(request, price=price)
+
+
+def test_who_stayed_at_home_tells_nothing_of_the_network():
+    """F2 F51: submissions held back by a push-back were never sent. They are no calls without an
+    answer, so no outage is seen whose end would let the herd go, and they pause nobody."""
+    outages = set()
+
+    async def look(flux: FluxSession, world: World) -> None:
+        while True:
+            outages.add(flux._network.outages)
+            await asyncio.sleep(0.05)
+
+    scenario = evolve(CALM, active_limit=6)
+    ran = told(scenario, seed=1, count=40, script=look, ledger=_SlowLedger())
+    assert tally(ran.outcomes) == {"saved": 40}
+    assert outages == {0}
+    assert {429} == {event.status for _, event in ran.told(Paused)}
 
 
 # --- slots ----------------------------------------------------------------------------------------
