@@ -41,7 +41,8 @@ class Limits:
     """
 
     #: jobs submitted and not yet terminal. 24 is the documented limit of an account (BFL docs,
-    #: "active tasks"); a model with a lower one of its own (flux-kontext-max: 6) obeys that too.
+    #: "active tasks"); a model with a lower one of its own (flux-kontext-max: 6) obeys that too,
+    #: and where a 429 says that fewer are allowed, fewer are in flight until more are let in.
     #: "auto" begins with those and then finds out: a 429 tells the count, and from time to time
     #: one more is tried.
     in_flight: int | Literal["auto"] = field(default=24, validator=_count_or_auto)
