@@ -14,14 +14,15 @@ from decimal import Decimal
 
 import pytest
 from attrs import evolve
-from practice import tally, wishes
+from practice import run_out, tally, wishes
 from virtual_time import START, run
-from weather import SEEDS, Story, Weather, seeds, story
+from weather import SEEDS, Scales, Story, Weather, seeds, story
 from world_transport import ORIGIN
 
 from fluxasync import (
     BFL,
     AuthenticationError,
+    Batch,
     BudgetExceeded,
     CreditError,
     FluxSession,
@@ -64,16 +65,63 @@ def dice(seed: int) -> random.Random:
 def test_a_dead_key_or_an_empty_account_costs_no_more_than_what_is_in_flight(seed: int):
     """P8 F8 F10: at most in-flight + 1 further POSTs; what is paid is saved, nothing is failed."""
     slots, works = dice(seed).randint(1, 30), dice(seed).randint(1, 20)
+    dialect = ("cometapi", "bfl")[seed // 2 % 2]
     if seed % 2:
-        scenario, expected, status = evolve(CALM, faults=[f"401-after:{works}"]), 401, 401
+        status = {"cometapi": 401, "bfl": 403}[dialect]
+        scenario, expected = evolve(CALM, faults=[f"401-after:{works}"]), 401
     else:
         balance = 2.5 * works  # flux-dev: 2.5 credits
         scenario, expected, status = evolve(CALM, credits=balance), 402, 402
     scenario = evolve(scenario, active_limit=slots)
-    ran = told(scenario, seed=seed, count=works + 40, limits=slots)
+    ran = told(scenario, seed=seed, count=works + 40, limits=slots, dialect=dialect)
     assert isinstance(ran.error, AuthenticationError if expected == 401 else CreditError)
     assert {"saved": works} == tally(ran.outcomes)
     assert ran.world.refused[status] <= slots + 1
+
+
+class _Forbidding(Weather):
+    """A provider that forbids some prompts or models, in words that nobody documented."""
+
+    forbidden = b""
+
+    async def send(self, call: Call) -> Reply:
+        if call.method == "POST" and self.forbidden in call.url.encode() + (call.body or b""):
+            self.posts.append(asyncio.get_running_loop().time())
+            return Reply(status=403, headers={}, body=b'{"detail":"not available to you"}')
+        return await super().send(call)
+
+
+def forbade(forbidden: bytes, requests: list[ImageRequest]) -> tuple[Counter[str], object, int]:
+    """How the requests ended, what ended the run, and how many POSTs were made."""
+
+    async def played() -> tuple[Counter[str], object, int]:
+        line = _Forbidding(World(CALM))
+        line.forbidden = forbidden
+        session = FluxSession(base_url=ORIGIN, limits=4, transport=line, polling=SELDOM)
+        async with session as flux:
+            outcomes, error = await run_out(Batch(flux, requests, sink=Scales()))
+        return tally(outcomes), error, len(line.posts)
+
+    return run(played())
+
+
+def test_a_403_for_one_model_is_that_models_own():
+    """F11: the key works with one model; of another each image fails, unpaid, and the run goes on,
+    however many there are."""
+    ultra = [evolve(wish, model="flux-2-max") for wish in wishes(60, start=10)]
+    counted, error, _ = forbade(b"/flux-2-max", [*wishes(10), *ultra, *wishes(10, start=90)])
+    assert error is None
+    assert counted == {"saved": 20, "auth": 60}
+
+
+def test_403s_without_end_are_the_key_whatever_they_say():
+    """F10 F11: a few prompts may be forbidden; twenty in a row, of a model that was given before,
+    end the batch, and it can be carried on."""
+    counted, error, posts = forbade(b"number 1", wishes(8, start=2) + wishes(90, start=100))
+    assert isinstance(error, AuthenticationError)
+    assert counted == {"saved": 8, "auth": counted["auth"]}
+    assert counted["auth"] < 20 + 4
+    assert posts <= 8 + 20 + 4
 
 
 @pytest.mark.parametrize("seed", seeds())
