@@ -27,6 +27,8 @@ from ._errors import (
 
 #: requests refused before any was accepted, after which a whole batch counts as wrong
 BAD_BATCH = 20
+#: requests in a row refused as forbidden, all of models that the key has had jobs of
+FORBIDDEN = 20
 #: calls in a row without any answer, after which the network counts as down
 UNANSWERED = 3
 #: seconds over which those who slept through an outage come back
@@ -41,6 +43,7 @@ class Gate:
         self._error: FluxError | None = None
         self._waiters: dict[asyncio.Future[object], None] = {}  # in order, as a set is not
         self._rejected: int | None = 0  # None once a request was accepted
+        self._forbidden = 0  # in a row
 
     @property
     def error(self) -> FluxError | None:
@@ -77,7 +80,7 @@ class Gate:
 
     def accepted(self) -> None:
         """A request that passed here became a job."""
-        self._rejected = None
+        self._rejected, self._forbidden = None, 0
 
     def rejected(self, error: FluxError) -> None:
         """A request that passed here was wrong: when the first ones all are, no more may pass.
@@ -94,6 +97,13 @@ class Gate:
                 f"with: {error}"
             )
             self.shut(InvalidRequest(said, status=getattr(error, "status", 0)))
+
+    def forbidden(self, error: FluxError) -> None:
+        """A request that passed here was refused what others were given: one may be that request's
+        own, many in a row are the key. As above, only a batch ends by it."""
+        self._forbidden += 1
+        if self._forbidden == FORBIDDEN and self._parent is not None:
+            self.shut(error)
 
     @property
     def is_own(self) -> bool:
@@ -158,12 +168,12 @@ class Network:
 def ends_run(error: FluxError, *, key_worked: bool) -> bool:
     """Say whether no further submission can succeed after this error.
 
-    A 403 ends the run only before the key's first accepted job; afterwards it is that job's own
-    (a model or a prompt that this key may not use). RateLimited, ServerError and a TransportError
-    that was not sent come here only when patience has run out.
+    A 403 that does not name the key ends the run only before the key's first accepted job;
+    afterwards it is that job's own (a model or a prompt that this key may not use). RateLimited,
+    ServerError and a TransportError that was not sent come here only when patience has run out.
     """
     match error:
-        case AuthenticationError(status=403):
+        case AuthenticationError(of_key=False):
             return not key_worked
         case TransportError():
             return not error.sent

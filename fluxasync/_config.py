@@ -8,6 +8,8 @@ the loop's clock. Nothing here knows a vendor.
 from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
+from math import inf
+from numbers import Real
 from typing import Any, Literal, Self
 
 from attrs import field, frozen, validators
@@ -15,17 +17,23 @@ from attrs import field, frozen, validators
 from ._errors import ConfigError
 
 
-def _at_least(minimum: float) -> Any:
+def _at_least(minimum: float, maximum: float = inf, *, why: str = "") -> Any:
     def check(instance: object, attribute: Any, value: Any) -> None:
-        if not value >= minimum:
-            owner = type(instance).__name__
-            raise ConfigError(f"{owner}({attribute.name}={value!r}): must be {minimum:g} or more")
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        # no endless ones: a timer for ever overflows some event loops
+        if is_number and minimum <= value <= maximum and value < inf:
+            return
+        wanted = (
+            f"a number, {minimum:g} or more" if maximum == inf else f"{minimum:g} to {maximum:g}"
+        )
+        owner = type(instance).__name__
+        raise ConfigError(f"{owner}({attribute.name}={value!r}): must be {wanted}{why}")
 
     return check
 
 
 def _count_or_auto(instance: object, attribute: Any, value: Any) -> None:
-    if value == "auto" or (isinstance(value, int) and value >= 1):
+    if value == "auto" or (isinstance(value, int) and value >= 1 and value is not True):
         return
     raise ConfigError(f"Limits(in_flight={value!r}): must be 1 or more, or 'auto'")
 
@@ -41,7 +49,8 @@ class Limits:
     """
 
     #: jobs submitted and not yet terminal. 24 is the documented limit of an account (BFL docs,
-    #: "active tasks"); a model with a lower one of its own (flux-kontext-max: 6) obeys that too.
+    #: "active tasks"); a model with a lower one of its own (flux-kontext-max: 6) obeys that too,
+    #: and where a 429 says that fewer are allowed, fewer are in flight until more are let in.
     #: "auto" begins with those and then finds out: a 429 tells the count, and from time to time
     #: one more is tried.
     in_flight: int | Literal["auto"] = field(default=24, validator=_count_or_auto)
@@ -90,7 +99,10 @@ class Polling:
     #: mean seconds from a job's end to the poll that sees it, as a share of the usual duration of
     #: its model and size, which is learned. It is what slots lose: 0.04 leaves 96 % of an account's
     #: throughput for some 5 polls an image (durations of cv 0.2), 0.015 leaves 98.5 % for 12.
-    lag: float = field(default=0.04, validator=_at_least(0.001))
+    lag: float = field(
+        default=0.04,
+        validator=_at_least(0.001, 0.5, why=", a share of the usual duration (0.04 is 4 %)"),
+    )
     #: polls per second over the whole session; None = as the schedule has it. All jobs are then
     #: polled less often alike.
     max_rate: float | None = field(default=None, validator=_positive_or_none)

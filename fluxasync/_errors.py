@@ -86,6 +86,18 @@ class AuthenticationError(APIError):
 
     cause = "auth"
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        retry_after: float | None = None,
+        of_key: bool | None = None,
+    ) -> None:
+        super().__init__(message, status=status, retry_after=retry_after)
+        #: whether the key itself is refused, not only what was asked with it
+        self.of_key = status == 401 if of_key is None else of_key
+
 
 class CreditError(APIError):
     """The account has no credit left (402)."""

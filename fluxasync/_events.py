@@ -69,7 +69,7 @@ class Resumed:
 
 @frozen(kw_only=True)
 class LimitChanged:
-    """A limit that is being found out (`Limits(in_flight="auto")`) is another now."""
+    """Another limit was found out: under `Limits(in_flight="auto")`, or below the one given."""
 
     group: str  #: "account", or the model group that has a limit of its own
     limit: int  #: jobs that may be active at once

@@ -70,7 +70,7 @@ class Limiter:
         self._limits = limits
         self._brake = brake
         self._on_change = on_change
-        self._found: dict[str, Discovery] = {}  # by group, when the limit is "auto"
+        self._found: dict[str, Discovery] = {}  # by group
         self._leases: set[Lease] = set()
         self._unanswered: set[Lease] = set()  # their POSTs are under way
         self._by_group: Counter[str] = Counter()
@@ -95,8 +95,7 @@ class Limiter:
     @property
     def slots(self) -> int:
         """Jobs that may be in flight now."""
-        given = self._limits.in_flight
-        return self._discovery(ACCOUNT, None).limit if given == "auto" else given
+        return self._discovery(ACCOUNT, None).limit
 
     @property
     def is_paused(self) -> bool:
@@ -113,6 +112,8 @@ class Limiter:
 
     @limits.setter
     def limits(self, limits: Limits) -> None:
+        if limits.in_flight != self._limits.in_flight:
+            self._found.clear()  # what is given now is newer than what was found
         self._limits = limits
         if self._waiters:
             self._admit()
@@ -147,13 +148,13 @@ class Limiter:
     def accepted(self, lease: Lease) -> None:
         """The lease's POST became a job: the trouble, if there was any, is over."""
         self._unanswered.discard(lease)
-        if self._limits.in_flight == "auto":
-            for group, cap in self._counting(lease):
-                found = self._discovery(group, cap)
-                before = found.limit
-                is_wanted = self._taken(group) >= found.limit
-                found.accepted(active=self._active(group), is_wanted=is_wanted)
-                self._told(group, found, before)
+        for group, cap in self._counting(lease):
+            found = self._discovery(group, cap)
+            before, active = found.limit, self._active(group)
+            if lease.episode == self._episode:  # what is more, was counted from an earlier process
+                active = min(active, before)
+            found.accepted(active=active, is_wanted=self._taken(group) >= before)
+            self._told(group, found, before)
         self.clear()
 
     def answered(self, lease: Lease) -> None:
@@ -165,10 +166,11 @@ class Limiter:
     def crowded(self, lease: Lease) -> None:
         """The lease's POST met a limit (429). One of several under way at the time counts."""
         self._unanswered.discard(lease)
-        if self._limits.in_flight != "auto" or lease.episode < self._episode:
-            return
-        self._episode += 1
         group, found = self._fullest(lease)
+        if lease.episode == self._episode:
+            self._episode += 1
+        elif not found.is_in_doubt:
+            return
         before = found.limit
         found.crowded(active=self._active(group, without=lease))
         self._told(group, found, before)
@@ -211,7 +213,12 @@ class Limiter:
 
     def _discovery(self, group: str, cap: int | None) -> Discovery:
         if group not in self._found:
-            self._found[group] = Discovery(START if cap is None else cap)
+            given = self._limits.in_flight
+            if given == "auto":
+                self._found[group] = Discovery(START if cap is None else cap)
+            else:
+                start = given if cap is None else cap
+                self._found[group] = Discovery(start, ceiling=start)
         return self._found[group]
 
     @staticmethod
@@ -276,9 +283,7 @@ class Limiter:
     def _is_full(self, waiter: _Waiter) -> bool:
         if waiter.cap is None:
             return False
-        is_auto = self._limits.in_flight == "auto"
-        cap = self._discovery(waiter.group, waiter.cap).limit if is_auto else waiter.cap
-        return self._by_group[waiter.group] >= cap
+        return self._by_group[waiter.group] >= self._discovery(waiter.group, waiter.cap).limit
 
     def _earliest(self, now: float) -> float:
         """The loop time before which pause, rate, brake and trouble let nothing go."""

@@ -55,6 +55,9 @@ _MODERATED = frozenset({"request moderated", "content moderated"})
 _FAILED = frozenset({"error", "failed"})
 _MISSING = "task not found"
 
+#: BFL's words for a key that is none, under a 403 that may also mean a model (recordings)
+_NO_KEY = "not authenticated"
+
 _REJECTING = frozenset({400, 404, 405, 413, 415, 422})
 _NO_ENTRY = frozenset({401, 402, 403})
 #: Cloudflare: the edge never reached the origin (522 may be either, so it is not here)
@@ -91,6 +94,7 @@ class Unclear:
     status: int
     retry_after: float | None = None
     local: bool = False  #: it never left, and the network is not to blame
+    of_key: bool = False  #: the key itself was refused
 
 
 News = Pending | Ready | Missing | JobError | Unclear
@@ -300,7 +304,8 @@ def vendor_message(
 def _refusal(reply: Reply, message: str, wait: float | None, verdict: Verdict) -> APIError:
     status = reply.status
     if status == 401 or status == 403:
-        return AuthenticationError(f"the key was refused (HTTP {status}): {message}", status=status)
+        said = f"the key was refused (HTTP {status}): {message}"
+        return AuthenticationError(said, status=status, of_key=_is_of_key(status, message))
     if status == 402:
         return CreditError(f"no credit left: {message}; top up, then run again", status=status)
     if 300 <= status < 400:
@@ -323,8 +328,17 @@ def _without_status(
     if reply.status == 404:
         return Missing()
     wait = retry_after(reply, answer) if reply.status in {429, 503} else None
-    reason = f"HTTP {reply.status}: {vendor_message(reply, answer)}"
-    return Unclear(reason=reason, status=reply.status, retry_after=wait)
+    message = vendor_message(reply, answer)
+    return Unclear(
+        reason=f"HTTP {reply.status}: {message}",
+        status=reply.status,
+        retry_after=wait,
+        of_key=_is_of_key(reply.status, message),
+    )
+
+
+def _is_of_key(status: int, message: str) -> bool:
+    return status == 401 or (status == 403 and message.casefold().startswith(_NO_KEY))
 
 
 def _ready(

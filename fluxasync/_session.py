@@ -197,7 +197,8 @@ class FluxSession:
 
     @property
     def slots(self) -> int:
-        """Jobs that may be in flight: `limits.in_flight`, or under "auto" what was found so far."""
+        """Jobs that may be in flight: what was found so far under "auto", else `limits.in_flight`,
+        or fewer where the provider refused as many."""
         return self._submits.limiter.slots
 
     @property

@@ -23,7 +23,14 @@ from attrs import evolve, frozen
 from ._breakers import Gate, Network, ends_run
 from ._catalog import find
 from ._config import Limits, Retry
-from ._errors import BudgetExceeded, FluxError, RateLimited, ServerError, TransportError
+from ._errors import (
+    AuthenticationError,
+    BudgetExceeded,
+    FluxError,
+    RateLimited,
+    ServerError,
+    TransportError,
+)
 from ._events import (
     Event,
     JobSubmitted,
@@ -106,7 +113,7 @@ class Submits:
         self._recent_ids: dict[str, None] = {}
         self._corrected: dict[str, None] = {}
         self._refunds = asyncio.Condition()
-        self._key_worked = False
+        self._worked: set[str] = set()  # models that the key has had a job of
 
     async def submit(self, submission: Submission) -> Job:
         """Wait for a slot, POST, and wait out push-back; see `FluxSession.submit`."""
@@ -181,7 +188,7 @@ class Submits:
             self.gate.shut(error)
 
     def ends_run(self, error: FluxError) -> bool:
-        return ends_run(error, key_worked=self._key_worked)
+        return ends_run(error, key_worked=bool(self._worked))
 
     async def settled(self) -> None:
         """Wait for the POSTs that are under way now."""
@@ -237,18 +244,17 @@ class Submits:
             except BaseException:
                 await self._account(None, cost)
                 raise
-            if self.limiter.is_waiting:  # told so since the slot was granted
+            if self.limiter.is_waiting:  # told so since the slot was granted: nobody was asked
                 answer = _HELD_BACK
+                self._free(lease)
             else:
                 answer = self._unique(await submission.wire.submit(request, images, cost))
-            answer = self._place(answer, lease, submission)
+                answer = self._place(answer, lease, submission)
             await self._account(answer, cost)
             await ledger.answered(request, answer)
         except BaseException:
             if answer is None:
-                self.limiter.give(lease)
-                # a probe that was never sent must not hold up the next one
-                self.limiter.answered(lease)
+                self._free(lease)
             elif isinstance(answer, Job):
                 self.leave(answer)  # paid, and its caller will not be told of it
             raise
@@ -270,7 +276,7 @@ class Submits:
         if isinstance(answer, Job):
             # whoever never asks again still frees the slot once the job cannot be running
             self._keep(answer, lease, seconds=submission.job_timeout, accepted=now())
-            self._accepted(answer, lease, submission.gate)
+            self._accepted(answer, lease, submission)
             return answer
         if answer.verdict is Verdict.AMBIGUOUS:
             self._lost(answer, lease, submission)
@@ -279,10 +285,14 @@ class Submits:
             self._trouble.rejected()
             submission.gate.rejected(answer.error)
         else:
-            answer = self._refused(answer, lease, submission.retry)
+            answer = self._refused(answer, lease, submission)
+        self._free(lease)
+        return answer
+
+    def _free(self, lease: Lease) -> None:
+        """Give back a slot that no job came into; a probe so ended must not hold up the next."""
         self.limiter.answered(lease)
         self.limiter.give(lease)
-        return answer
 
     def _hear(self, answer: Job | Refused) -> None:
         if isinstance(answer, Refused) and answer.status is None:
@@ -295,15 +305,15 @@ class Submits:
         timer = asyncio.get_running_loop().call_later(seconds, self.release, job)
         self._held[job.job_id] = _Held(lease, timer, accepted)
 
-    def _accepted(self, job: Job, lease: Lease, gate: Gate) -> None:
-        self._key_worked = True
-        gate.accepted()
+    def _accepted(self, job: Job, lease: Lease, submission: Submission) -> None:
+        self._worked.add(submission.request.model)
+        submission.gate.accepted()
         if self._trouble.accepted():
             self._emit(Resumed())
         self.limiter.accepted(lease)
         self._emit(JobSubmitted(job=job, in_flight=self.limiter.in_flight))
 
-    def _refused(self, answer: Refused, lease: Lease, retry: Retry) -> Refused:
+    def _refused(self, answer: Refused, lease: Lease, submission: Submission) -> Refused:
         """Pause all submissions, or end them where waiting cannot help. Refusals that arrive
         within a pause belong to its episode: they do not make the next one longer."""
         if isinstance(answer.error, RateLimited):
@@ -312,7 +322,7 @@ class Submits:
             self.limiter.troubled()
         judged = self._trouble.refused(
             answer,
-            retry,
+            submission.retry,
             now=now(),
             dice=self._dice.random(),
             first=not self.limiter.is_waiting,
@@ -320,6 +330,9 @@ class Submits:
         )
         if isinstance(judged, Over):
             self.end_if_hopeless(judged.error)
+            is_forbidden = isinstance(judged.error, AuthenticationError)
+            if is_forbidden and submission.request.model in self._worked:
+                submission.gate.forbidden(judged.error)
             return evolve(answer, is_final=True)
         self._wait(judged, answer.status)
         return answer

@@ -144,6 +144,7 @@ class Watch:
             raise AuthenticationError(
                 f"the key was refused for a poll ({news.reason}); the job is still there",
                 status=news.status,
+                of_key=news.of_key or news.status == 401,
             )
         backoff = retry_delay(
             self._unclear, initial=self._retry.initial, maximum=self._retry.maximum, dice=dice

@@ -197,12 +197,13 @@ async def test_a_key_revoked_in_the_middle_stops_the_run(tmp_path: Path):
 
 
 @pytest.mark.asyncio
-async def test_a_403_after_an_accepted_job_is_that_jobs_own(tmp_path: Path):
-    """F11: where the key has worked, a 403 fails its own image, unpaid, and the run goes on."""
+async def test_a_key_revoked_in_the_middle_is_403_at_bfl(tmp_path: Path):
+    """F10, P8: BFL says 403 "Not authenticated" to a dead key, and that ends the run as a 401
+    does: no image is marked as failed."""
     ran = await run(evolve(SCENARIO, faults=["401-after:5"]), "bfl", tmp_path, limits=3)
-    assert ran.error is None
-    assert tally(ran.outcomes) == {"saved": 5, "auth": COUNT - 5}
-    assert {"no"} == {o.paid for o in ran.outcomes if isinstance(o, Failed)}
+    assert isinstance(ran.error, AuthenticationError)
+    assert tally(ran.outcomes) == {"saved": 5}
+    assert ran.world.refused[403] <= 3 + 1
 
 
 REFUSALS = [

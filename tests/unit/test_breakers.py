@@ -111,6 +111,9 @@ def test_futures_that_ended_are_not_kept() -> None:
     [
         pytest.param(AuthenticationError("no", status=401), True, True, id="F9 F10 401"),
         pytest.param(AuthenticationError("no", status=403), True, False, id="F11 403"),
+        pytest.param(
+            AuthenticationError("no", status=403, of_key=True), True, True, id="F10 403 of the key"
+        ),
         pytest.param(CreditError("no", status=402), True, True, id="F8 402"),
         pytest.param(Redirected("no", status=301), True, True, id="F16 redirect"),
         pytest.param(RateLimited("no", status=429), True, True, id="F7 429 out of patience"),

@@ -365,6 +365,38 @@ def test_raised_limits_let_the_waiting_go_at_once() -> None:
     assert played(story()) == {"a": 0, "b": 1, "c": 1, "d": 10}
 
 
+def test_jobs_of_an_earlier_process_do_not_raise_what_is_found_out() -> None:
+    """P12 They are counted beyond any limit, so their number says nothing of what is allowed."""
+
+    async def story() -> tuple[int, int]:
+        limiter, gate = Limiter(Limits(in_flight="auto")), Gate()
+        lease = await limiter.take("account", gate=gate)
+        for _ in range(100):
+            limiter.count("account")
+        limiter.accepted(lease)
+        return limiter.in_flight, limiter.slots
+
+    assert played(story()) == (101, 24)
+
+
+def test_a_limit_given_anew_is_believed_anew() -> None:
+    """F2 A 429 lowers what was given, visibly; who then assigns another limit knows better."""
+
+    async def story() -> list[int]:
+        limiter, gate, slots = Limiter(Limits(in_flight=24)), Gate(), []
+        leases = [await limiter.take("account", gate=gate) for _ in range(9)]
+        for lease in leases[:8]:
+            limiter.accepted(lease)
+        limiter.crowded(leases[8])
+        slots.append(limiter.slots)
+        limiter.limits = evolve(limiter.limits, rate=50.0)
+        slots.append(limiter.slots)
+        limiter.limits = evolve(limiter.limits, in_flight=20)
+        return [*slots, limiter.slots]
+
+    assert played(story()) == [8, 8, 20]
+
+
 def test_lowered_limits_let_the_running_finish() -> None:
     """Fewer slots take nobody's lease; the next goes when the count is below the new limit."""
 

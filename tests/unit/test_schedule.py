@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from math import sqrt
 
@@ -270,7 +271,14 @@ def test_the_classes_kept_are_bounded() -> None:
 # ------------------------------------------------------------------------------------ the policies
 
 
-@pytest.mark.parametrize("bad", [{"lag": 0}, {"max_rate": 0}, {"interval": -1}, {"lag": -0.1}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"lag": 0}, {"max_rate": 0}, {"interval": -1}, {"lag": -0.1}, {"lag": 4}, {"lag": "0.1"},
+        {"lag": math.nan}, {"max_rate": math.inf}, {"interval": math.inf}, {"interval": True},
+    ],
+    ids=repr,
+)  # fmt: skip
 def test_a_polling_policy_that_makes_no_sense_is_refused(bad: dict[str, float]) -> None:
     """Wrong before anything is asked, and the message names the field."""
     with pytest.raises(ConfigError, match=next(iter(bad))):

@@ -260,6 +260,20 @@ def test_the_first_wait_counts_from_the_submit() -> None:
     assert waited == pytest.approx(1.0, abs=0.1)
 
 
+def test_what_a_poll_tells_was_so_half_a_round_trip_ago() -> None:
+    """The server looked in the middle of the exchange: so it is told, and so it is learned."""
+    early, late = Story(polling=Polling()), Story(polling=Polling())
+    for story, trip in ((early, 0.0), (late, 0.4)):
+        story.hear(pending(story.job), after=3.0 - trip / 2, trip=trip)
+        found = story.hear(ready(story.job), after=1.0 - trip, trip=trip)
+        assert isinstance(found, Ready)
+        assert found.last_running == pytest.approx(START + 3.0)
+    late.schedule.trip = 0.0
+    assert late.schedule.first(Polling()) == pytest.approx(
+        early.schedule.first(Polling()), rel=0.01
+    )
+
+
 def test_a_poll_leaves_half_a_round_trip_early() -> None:
     """The server looks when the poll arrives, so that is when it has to be there."""
     story = Story(polling=Polling(), submitted=START)
