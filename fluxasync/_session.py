@@ -251,8 +251,8 @@ class FluxSession:
         `to` is a file that does not exist yet, a sink, or None: then the bytes are in
         `saved.data`. Parameters are the model's own, checked before anything is spent. Higher
         `priority` goes first: of all who wait for a slot of this session, batches (0) among them.
-        `on_job` hands the job out as soon as it is paid. Raises what `submit`, `watch` and
-        `download` raise, and SinkError for a file that exists already, before anything is sent.
+        `on_job` hands the job out as soon as it is paid. Raises what `submit`, `watch`, `download`
+        and `on_job` raise, and SinkError for a file that exists already, before anything is sent.
         When cancelled after the job was accepted, the job is listed in `unclaimed`.
         """
         sink = self._sink(to)
@@ -261,7 +261,12 @@ class FluxSession:
             await sink.preflight()
         job = await self.submit(request, ledger=ledger, priority=priority, gate=gate)
         if on_job is not None:
-            on_job(job)
+            try:
+                on_job(job)
+            except BaseException:
+                self._submits.hold(job)
+                self.leave(job, ledger=ledger)
+                raise
         return await self.collect(job, to=sink, ledger=ledger)
 
     async def submit(

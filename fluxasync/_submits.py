@@ -13,7 +13,7 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
 from decimal import Decimal
 from functools import partial
@@ -54,6 +54,10 @@ RECENT_IDS = 10_000
 #: what a submission that stayed at home "answers": nobody was asked
 _HELD_BACK = Refused(
     verdict=Verdict.NOT_SENT, error=TransportError("held back by a push-back", sent=False)
+)
+#: what a submission comes to that broke off while it was under way
+_UNHEARD = Refused(
+    verdict=Verdict.AMBIGUOUS, error=TransportError("the answer was not waited for", sent=True)
 )
 
 
@@ -114,7 +118,8 @@ class Submits:
         gate, priority = submission.gate, submission.priority
         while True:
             lease = await self.limiter.take(group, cap, gate=gate, priority=priority)
-            post = self._post(submission, lease)
+            images = await self._readied(submission, lease)
+            post = self._post(submission, images, lease)
             answer = await self._owned(post, submission.ledger)
             if isinstance(answer, Job):
                 return answer
@@ -223,36 +228,50 @@ class Submits:
                 self.hold(answer)
                 self.leave(answer, recorded=outlives_us(ledger))
 
-    async def _post(self, submission: Submission, lease: Lease) -> Job | Refused:
+    async def _readied(self, submission: Submission, lease: Lease) -> dict[str, str]:
+        """Read the images to send and set the price aside. Whoever is cancelled here, while
+        nothing was sent, sends nothing."""
+        try:
+            images = await wire_images(submission.request, executor=submission.disk)
+            await self._reserve(price(submission.request))
+        except BaseException:
+            self._unused(lease)
+            raise
+        return images
+
+    async def _post(
+        self, submission: Submission, images: Mapping[str, str], lease: Lease
+    ) -> Job | Refused:
         """Intent → POST → record: one unit, one attempt."""
         request, ledger = submission.request, submission.ledger
         cost = price(request)
         answer: Job | Refused | None = None
+        is_sent = False
         try:
-            images = await wire_images(request, executor=submission.disk)
-            await self._reserve(cost)
-            try:
-                submission.gate.check()  # it may have been shut while the reserve was waited for
-                await ledger.intent(request, price=cost)
-            except BaseException:
-                await self._account(None, cost)
-                raise
+            submission.gate.check()  # it may have been shut while the reserve was waited for
+            await ledger.intent(request, price=cost)
             if self.limiter.is_waiting:  # told so since the slot was granted
                 answer = _HELD_BACK
             else:
+                is_sent = True
                 answer = self._unique(await submission.wire.submit(request, images, cost))
             answer = self._place(answer, lease, submission)
             await self._account(answer, cost)
             await ledger.answered(request, answer)
         except BaseException:
             if answer is None:
-                self.limiter.give(lease)
-                # a probe that was never sent must not hold up the next one
-                self.limiter.answered(lease)
+                self._unused(lease)
+                await self._account(_UNHEARD if is_sent else None, cost)
             elif isinstance(answer, Job):
                 self.leave(answer)  # paid, and its caller will not be told of it
             raise
         return answer
+
+    def _unused(self, lease: Lease) -> None:
+        """Give back a slot for which no answer came."""
+        self.limiter.give(lease)
+        # a probe that was never sent must not hold up the next one
+        self.limiter.answered(lease)
 
     def _unique(self, answer: Job | Refused) -> Job | Refused:
         if not isinstance(answer, Job):
@@ -266,6 +285,9 @@ class Submits:
     def _place(self, answer: Job | Refused, lease: Lease, submission: Submission) -> Job | Refused:
         """Keep the slot for what the server counts, give it back for what it does not; judge what
         the answer means for other submissions before the next one in line can run into it."""
+        if answer is _HELD_BACK:  # nobody was asked, so it says nothing of network and server
+            self._unused(lease)
+            return answer
         self._hear(answer)
         if isinstance(answer, Job):
             # whoever never asks again still frees the slot once the job cannot be running
