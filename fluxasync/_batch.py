@@ -163,13 +163,16 @@ class Batch:
         """Check the whole source and count it; spends nothing and needs no open session.
 
         `progress` is called with the rows read so far. Raises ConfigError naming the first bad
-        rows, unless they are to be skipped. Without entering afterwards, call `aclose`.
+        rows, unless they are to be skipped, and for an unknown price under a cost cap. Without
+        entering afterwards, call `aclose`.
         """
         if self._plan is None:
             with self._lookup() as lookup:
                 self._plan = await self._source.check(
                     progress=progress or self._on_check, lookup=lookup
                 )
+        if (estimate := self.estimate) is not None:
+            self._session.check_prices(estimate)
         return self._plan
 
     async def aclose(self) -> None:

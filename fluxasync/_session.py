@@ -50,6 +50,7 @@ from ._models import (
     Stored,
     Transport,
 )
+from ._money import Estimate
 from ._observers import Observers
 from ._permits import Permits
 from ._protocol import Missing, News, Unclear, is_known
@@ -220,6 +221,11 @@ class FluxSession:
         if ledger not in self._recalled:
             self._recalled.add(ledger)
             self._submits.purse.recall(spent=spent, in_doubt=in_doubt)
+
+    def check_prices(self, estimate: Estimate) -> None:
+        """Raise ConfigError for images of unknown price under a cost cap, before any is made."""
+        if estimate.unpriced:
+            self._submits.purse.fits(None)
 
     def leave(self, job: Job, *, ledger: Ledger = _FORGETFUL) -> None:
         """List a paid job as unclaimed; tell of it at WARNING unless a ledger remembers it."""

@@ -148,6 +148,19 @@ async def test_a_bad_row_is_refused_before_anything_is_spent(tmp_path: Path):
 
 
 @pytest.mark.asyncio
+async def test_an_unknown_price_under_a_cap_is_refused_before_the_others_are_paid(tmp_path: Path):
+    """F160, P19: the list is checked whole, prices too; no folder is made."""
+    source = [*wishes(2), evolve(wishes(1)[0], model="flux-9")]
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url, budget="5") as flux:
+        batch = Batch(flux, source, out=tmp_path / "new")
+        with pytest.raises(ConfigError, match="unknown price"):
+            async with batch:
+                pass
+        assert sim.world.posts == 0
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.asyncio
 async def test_a_bad_row_may_be_skipped(tmp_path: Path):
     """With `skip_bad` it is a Failed without a request, with its place, and the run goes on."""
     source = [PROMPTS[0], {"prompt": "a fox", "widht": 512}, PROMPTS[1]]
