@@ -38,7 +38,7 @@ from ._rows import ROW_KEYS
 from ._session import FluxSession
 from ._settle import Settle, Stopped
 from ._sources import BadRow, Columns, Lookup, Plan, Sample, Spread, open_source
-from ._summary import Count, Summary
+from ._summary import Count, Summary, price_of
 
 #: seconds that paid jobs may take to land after a stop
 GRACE = 10.0
@@ -274,7 +274,8 @@ class Batch:
         """The run so far in numbers."""
         count = self._count
         plan = self._plan or Plan(images=None)
-        unclaimed = sum(job.job_id not in self._unclaimed for job in self._session.unclaimed)
+        left = [job for job in self._session.unclaimed if job.job_id not in self._unclaimed]
+        unclaimed = len(left)
         already = count.already + sum(plan.known.get(word, 0) for word in self._skip)
         done = count.settled + already - count.already - self._strangers + unclaimed
         return Summary(
@@ -286,6 +287,7 @@ class Batch:
             not_started=None if plan.images is None else max(plan.images - done, 0),
             cost=count.cost,
             unpriced=count.unpriced,
+            perhaps=sum(map(price_of, left), count.perhaps),
             seconds=self._seconds(),
         )
 

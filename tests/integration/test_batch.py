@@ -48,6 +48,7 @@ from fluxasync import (
     Settled,
     Stored,
 )
+from fluxasync._money import dollars
 from fluxasync.simulator import Scenario, Simulator
 
 SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02)
@@ -313,7 +314,10 @@ async def test_a_run_is_told_in_one_line_and_counted_once(tmp_path: Path):
     assert Decimal("0.025") * summary.saved == summary.cost
     line = str(summary)
     assert line.startswith(f"{summary.saved} saved, {summary.failed.total()} failed (")
-    assert f"{summary.in_doubt} in doubt, ${summary.cost:.2f}, " in line
+    lost = summary.failed.total() + summary.in_doubt
+    assert Decimal("0.025") * lost == summary.perhaps
+    assert summary.in_doubt
+    assert f"{summary.in_doubt} in doubt, {dollars(summary.cost)} + perhaps " in line
     shown = rf"<Batch \d+ in flight, {summary.saved} saved, {summary.failed.total()} failed>"
     assert re.fullmatch(shown, repr(batch))
 
