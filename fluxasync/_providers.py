@@ -215,7 +215,7 @@ def choose(
     if key is None and chosen.key_variable is not None:
         key = _key(environ.get(chosen.key_variable), source=chosen.key_variable)
     if key is None and not chosen.is_loopback:
-        raise ConfigError(_missing_key(chosen))
+        raise ConfigError(_missing_key(chosen, is_named=provider is not None))
     return chosen, key
 
 
@@ -242,9 +242,11 @@ def _key(given: str | Secret | None, *, source: str) -> Secret | None:
     return Secret(text)
 
 
-def _missing_key(provider: Provider) -> str:
-    where = f"set {provider.key_variable}" if provider.key_variable else "give api_key"
+def _missing_key(provider: Provider, *, is_named: bool) -> str:
+    possible = [provider] if is_named else [*PROVIDERS.values()]
+    names = " or ".join(each.name for each in possible)
+    variables = " or ".join(each.key_variable for each in possible if each.key_variable)
     return (
-        f"no key for {provider.name}: {where} "
+        f"no key for {names}: {f'set {variables}' if variables else 'give api_key'} "
         "(none is needed with --simulate or a simulator's base_url)"
     )

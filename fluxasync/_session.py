@@ -395,6 +395,7 @@ class FluxSession:
                 raise
             took = now() - began
             self._permits.landed(stored.size)
+        self._check_likeness(ready.job.request, stored)
         saved = _saved(ready, stored, download_seconds=took)
         self.emit(JobEnded(job=saved.job, saved=saved))
         return saved
@@ -484,9 +485,22 @@ class FluxSession:
         """Show further events to this observer too; return what ends that."""
         return self._observers.add(observer)
 
-    def _warn_once(self, message: str) -> None:
-        if message not in self._warned:
-            self._warned.add(message)
+    def _check_likeness(self, request: ImageRequest | None, stored: Stored) -> None:
+        """Tell once a model that an image is whole, and of another size or format than asked."""
+        if request is None:
+            return
+        asked = (request.width, request.height, request.output_format)
+        drawn = (stored.width, stored.height, stored.format)
+        for part, wanted, came in zip(("width", "height", "format"), asked, drawn, strict=True):
+            if wanted not in (None, came):
+                warned = (
+                    f"{request.model}: images come with {part} {came} and not {wanted} as asked"
+                )
+                self._warn_once(warned, about=f"{part} of {request.model}")
+
+    def _warn_once(self, message: str, *, about: str | None = None) -> None:
+        if (about or message) not in self._warned:
+            self._warned.add(about or message)
             logger.warning("%s", message)
 
 

@@ -16,6 +16,7 @@ from pictures import jpeg
 from practice import (
     FAST,
     PROVIDERS,
+    SIDE,
     audit,
     audit_image,
     fast_session,
@@ -40,6 +41,7 @@ from fluxasync import (
     Pending,
     Ready,
     SinkError,
+    Stored,
 )
 from fluxasync.simulator import Scenario, Simulator
 
@@ -195,6 +197,26 @@ async def test_a_session_that_is_not_open_says_so():
         assert repr(flux) == "<FluxSession 0 in flight>"
     with pytest.raises(ConfigError, match="not open"):
         await flux.submit(wish())
+
+
+class Swapping(MemorySink):
+    """Keeps another image than the one that came, as a provider that draws what it likes."""
+
+    async def store(self, *given: Any) -> Stored:
+        return evolve(await super().store(*given), width=SIDE // 2, format="webp")
+
+
+@pytest.mark.asyncio
+async def test_an_image_unlike_what_was_asked_for_is_told_once(caplog: pytest.LogCaptureFixture):
+    """F76, F80: it is whole and paid, so it is kept; that size or format differ is said, once."""
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        for number in range(2):
+            await flux.generate(wish(number, output_format="png"), to=Swapping())
+        await flux.generate(wish(2, output_format="png"))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"flux-dev: images come with width {SIDE // 2} and not {SIDE} as asked",
+        "flux-dev: images come with format webp and not png as asked",
+    ]
 
 
 # --- slots ----------------------------------------------------------------------------------------

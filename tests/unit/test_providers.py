@@ -211,11 +211,17 @@ def test_this_machine_needs_no_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("provider", "variable"), [(None, "COMETAPI_KEY"), ("bfl", "BFL_API_KEY"), (BFL, "BFL_API_KEY")]
+    ("provider", "variable"),
+    [
+        (None, "COMETAPI_KEY or BFL_API_KEY"),
+        ("cometapi", "COMETAPI_KEY"),
+        ("bfl", "BFL_API_KEY"),
+        (BFL, "BFL_API_KEY"),
+    ],
 )
 def test_a_missing_key_is_named(provider: Provider | str | None, variable: str) -> None:
     """The message names the variable to set, and that a simulator needs none."""
-    with pytest.raises(ConfigError, match=f"set {variable}.*--simulate"):
+    with pytest.raises(ConfigError, match=rf"set {variable} \(none .*--simulate"):
         choose(provider, environ={})
 
 
