@@ -38,7 +38,7 @@ from ._rows import ROW_KEYS
 from ._session import FluxSession
 from ._settle import Settle, Stopped
 from ._sources import BadRow, Columns, Lookup, Plan, Sample, Spread, open_source
-from ._summary import Count, Summary
+from ._summary import Count, Summary, price_of
 
 #: seconds that paid jobs may take to land after a stop
 GRACE = 10.0
@@ -163,13 +163,16 @@ class Batch:
         """Check the whole source and count it; spends nothing and needs no open session.
 
         `progress` is called with the rows read so far. Raises ConfigError naming the first bad
-        rows, unless they are to be skipped. Without entering afterwards, call `aclose`.
+        rows, unless they are to be skipped, and for an unknown price under a cost cap. Without
+        entering afterwards, call `aclose`.
         """
         if self._plan is None:
             with self._lookup() as lookup:
                 self._plan = await self._source.check(
                     progress=progress or self._on_check, lookup=lookup
                 )
+        if (estimate := self.estimate) is not None:
+            self._session.check_prices(estimate)
         return self._plan
 
     async def aclose(self) -> None:
@@ -271,7 +274,8 @@ class Batch:
         """The run so far in numbers."""
         count = self._count
         plan = self._plan or Plan(images=None)
-        unclaimed = sum(job.job_id not in self._unclaimed for job in self._session.unclaimed)
+        left = [job for job in self._session.unclaimed if job.job_id not in self._unclaimed]
+        unclaimed = len(left)
         already = count.already + sum(plan.known.get(word, 0) for word in self._skip)
         done = count.settled + already - count.already - self._strangers + unclaimed
         return Summary(
@@ -283,6 +287,7 @@ class Batch:
             not_started=None if plan.images is None else max(plan.images - done, 0),
             cost=count.cost,
             unpriced=count.unpriced,
+            perhaps=sum(map(price_of, left), count.perhaps),
             seconds=self._seconds(),
         )
 

@@ -127,8 +127,25 @@ class Provider:
         return {self.auth_header: f"{self.auth_scheme} {key.reveal()}".lstrip()}
 
     def at(self, base_url: str | None) -> Provider:
-        """Return the same provider behind another address; None = this one."""
-        return self if base_url is None else evolve(self, base_url=base_url)
+        """Return the same provider behind another address; None = this one.
+
+        Behind a stranger's gateway the key is the stranger's: the provider's own polling hosts do
+        not get it, and jobs are polled at the gateway.
+        """
+        if base_url is None:
+            return self
+        moved = evolve(self, base_url=base_url)
+        if self._is_at_home and not (moved._is_at_home or moved.is_loopback):
+            return evolve(moved, polling_hosts=())
+        return moved
+
+    @property
+    def _is_at_home(self) -> bool:
+        return self._may_poll(self.origin[1])
+
+    def _may_poll(self, host: str) -> bool:
+        is_name = _HOST_NAME.fullmatch(host) is not None
+        return is_name and any(_matches(host, pattern) for pattern in self.polling_hosts)
 
     def trusts(self, url: str) -> bool:
         """Tell whether the key may be sent to a URL that a server named.
@@ -144,11 +161,7 @@ class Provider:
             return True
         if self.is_loopback and is_loopback_address(host):
             return True
-        return (
-            (scheme, port) == ("https", _PORTS["https"])
-            and _HOST_NAME.fullmatch(host) is not None
-            and any(_matches(host, pattern) for pattern in self.polling_hosts)
-        )
+        return (scheme, port) == ("https", _PORTS["https"]) and self._may_poll(host)
 
 
 def _matches(host: str, pattern: str) -> bool:
@@ -202,7 +215,7 @@ def choose(
     if key is None and chosen.key_variable is not None:
         key = _key(environ.get(chosen.key_variable), source=chosen.key_variable)
     if key is None and not chosen.is_loopback:
-        raise ConfigError(_missing_key(chosen))
+        raise ConfigError(_missing_key(chosen, is_named=provider is not None))
     return chosen, key
 
 
@@ -229,9 +242,11 @@ def _key(given: str | Secret | None, *, source: str) -> Secret | None:
     return Secret(text)
 
 
-def _missing_key(provider: Provider) -> str:
-    where = f"set {provider.key_variable}" if provider.key_variable else "give api_key"
+def _missing_key(provider: Provider, *, is_named: bool) -> str:
+    possible = [provider] if is_named else [*PROVIDERS.values()]
+    names = " or ".join(each.name for each in possible)
+    variables = " or ".join(each.key_variable for each in possible if each.key_variable)
     return (
-        f"no key for {provider.name}: {where} "
+        f"no key for {names}: {f'set {variables}' if variables else 'give api_key'} "
         "(none is needed with --simulate or a simulator's base_url)"
     )

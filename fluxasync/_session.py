@@ -50,6 +50,7 @@ from ._models import (
     Stored,
     Transport,
 )
+from ._money import Estimate
 from ._observers import Observers
 from ._permits import Permits
 from ._protocol import Missing, News, Unclear, is_known
@@ -222,6 +223,11 @@ class FluxSession:
             self._recalled.add(ledger)
             self._submits.purse.recall(spent=spent, in_doubt=in_doubt)
 
+    def check_prices(self, estimate: Estimate) -> None:
+        """Raise ConfigError for images of unknown price under a cost cap, before any is made."""
+        if estimate.unpriced:
+            self._submits.purse.fits(None)
+
     def leave(self, job: Job, *, ledger: Ledger = _FORGETFUL) -> None:
         """List a paid job as unclaimed; tell of it at WARNING unless a ledger remembers it."""
         self._submits.leave(job, recorded=outlives_us(ledger))
@@ -252,8 +258,8 @@ class FluxSession:
         `to` is a file that does not exist yet, a sink, or None: then the bytes are in
         `saved.data`. Parameters are the model's own, checked before anything is spent. Higher
         `priority` goes first: of all who wait for a slot of this session, batches (0) among them.
-        `on_job` hands the job out as soon as it is paid. Raises what `submit`, `watch` and
-        `download` raise, and SinkError for a file that exists already, before anything is sent.
+        `on_job` hands the job out as soon as it is paid. Raises what `submit`, `watch`, `download`
+        and `on_job` raise, and SinkError for a file that exists already, before anything is sent.
         When cancelled after the job was accepted, the job is listed in `unclaimed`.
         """
         sink = self._sink(to)
@@ -262,7 +268,12 @@ class FluxSession:
             await sink.preflight()
         job = await self.submit(request, ledger=ledger, priority=priority, gate=gate)
         if on_job is not None:
-            on_job(job)
+            try:
+                on_job(job)
+            except BaseException:
+                self._submits.hold(job)
+                self.leave(job, ledger=ledger)
+                raise
         return await self.collect(job, to=sink, ledger=ledger)
 
     async def submit(
@@ -385,6 +396,7 @@ class FluxSession:
                 raise
             took = now() - began
             self._permits.landed(stored.size)
+        self._check_likeness(ready.job.request, stored)
         saved = _saved(ready, stored, download_seconds=took)
         self.emit(JobEnded(job=saved.job, saved=saved))
         return saved
@@ -474,9 +486,22 @@ class FluxSession:
         """Show further events to this observer too; return what ends that."""
         return self._observers.add(observer)
 
-    def _warn_once(self, message: str) -> None:
-        if message not in self._warned:
-            self._warned.add(message)
+    def _check_likeness(self, request: ImageRequest | None, stored: Stored) -> None:
+        """Tell once a model that an image is whole, and of another size or format than asked."""
+        if request is None:
+            return
+        asked = (request.width, request.height, request.output_format)
+        drawn = (stored.width, stored.height, stored.format)
+        for part, wanted, came in zip(("width", "height", "format"), asked, drawn, strict=True):
+            if wanted not in (None, came):
+                warned = (
+                    f"{request.model}: images come with {part} {came} and not {wanted} as asked"
+                )
+                self._warn_once(warned, about=f"{part} of {request.model}")
+
+    def _warn_once(self, message: str, *, about: str | None = None) -> None:
+        if (about or message) not in self._warned:
+            self._warned.add(about or message)
             logger.warning("%s", message)
 
 

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
 from decimal import Decimal
 from functools import partial
@@ -61,6 +61,10 @@ RECENT_IDS = 10_000
 #: what a submission that stayed at home "answers": nobody was asked
 _HELD_BACK = Refused(
     verdict=Verdict.NOT_SENT, error=TransportError("held back by a push-back", sent=False)
+)
+#: what a submission comes to that broke off while it was under way
+_UNHEARD = Refused(
+    verdict=Verdict.AMBIGUOUS, error=TransportError("the answer was not waited for", sent=True)
 )
 
 
@@ -121,7 +125,8 @@ class Submits:
         gate, priority = submission.gate, submission.priority
         while True:
             lease = await self.limiter.take(group, cap, gate=gate, priority=priority)
-            post = self._post(submission, lease)
+            images = await self._readied(submission, lease)
+            post = self._post(submission, images, lease)
             answer = await self._owned(post, submission.ledger)
             if isinstance(answer, Job):
                 return answer
@@ -230,24 +235,33 @@ class Submits:
                 self.hold(answer)
                 self.leave(answer, recorded=outlives_us(ledger))
 
-    async def _post(self, submission: Submission, lease: Lease) -> Job | Refused:
+    async def _readied(self, submission: Submission, lease: Lease) -> dict[str, str]:
+        """Read the images to send and set the price aside. Whoever is cancelled here, while
+        nothing was sent, sends nothing."""
+        try:
+            images = await wire_images(submission.request, executor=submission.disk)
+            await self._reserve(price(submission.request))
+        except BaseException:
+            self._free(lease)
+            raise
+        return images
+
+    async def _post(
+        self, submission: Submission, images: Mapping[str, str], lease: Lease
+    ) -> Job | Refused:
         """Intent → POST → record: one unit, one attempt."""
         request, ledger = submission.request, submission.ledger
         cost = price(request)
         answer: Job | Refused | None = None
+        is_sent = False
         try:
-            images = await wire_images(request, executor=submission.disk)
-            await self._reserve(cost)
-            try:
-                submission.gate.check()  # it may have been shut while the reserve was waited for
-                await ledger.intent(request, price=cost)
-            except BaseException:
-                await self._account(None, cost)
-                raise
+            submission.gate.check()  # it may have been shut while the reserve was waited for
+            await ledger.intent(request, price=cost)
             if self.limiter.is_waiting:  # told so since the slot was granted: nobody was asked
                 answer = _HELD_BACK
                 self._free(lease)
             else:
+                is_sent = True
                 answer = self._unique(await submission.wire.submit(request, images, cost))
                 answer = self._place(answer, lease, submission)
             await self._account(answer, cost)
@@ -255,6 +269,7 @@ class Submits:
         except BaseException:
             if answer is None:
                 self._free(lease)
+                await self._account(_UNHEARD if is_sent else None, cost)
             elif isinstance(answer, Job):
                 self.leave(answer)  # paid, and its caller will not be told of it
             raise

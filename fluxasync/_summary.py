@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from attrs import define, field, frozen
 
-from ._models import Failed, InDoubt, Outcome, Saved
+from ._models import Failed, InDoubt, Job, Outcome, Saved
 from ._money import dollars
 
 
@@ -26,6 +26,9 @@ class Summary:
     not_started: int | None = 0  #: never sent; None = of a stream, so not known
     cost: Decimal = Decimal(0)  #: US dollars of what was saved: echoed, else the catalogue's
     unpriced: int = 0  #: saved images whose price is not known
+    #: US dollars that may have been charged besides: for what failed once it was accepted, was not
+    #: fetched, or is in doubt
+    perhaps: Decimal = Decimal(0)
     seconds: float = 0.0
 
     def __str__(self) -> str:
@@ -49,8 +52,10 @@ class Summary:
         return f"{total} failed ({causes})" if total else "0 failed"
 
     def _price(self) -> str:
-        known = dollars(self.cost)
-        return f"{known} + {self.unpriced} of unknown price" if self.unpriced else known
+        price = dollars(self.cost)
+        if self.unpriced:
+            price += f" + {self.unpriced} of unknown price"
+        return f"{price} + perhaps {dollars(self.perhaps)}" if self.perhaps else price
 
 
 @define
@@ -64,6 +69,7 @@ class Count:
     bad_rows: int = 0  #: of the failed: rows that were no requests
     cost: Decimal = Decimal(0)
     unpriced: int = 0
+    perhaps: Decimal = Decimal(0)
 
     def add(self, outcome: Outcome) -> None:
         """Count an outcome that this run made."""
@@ -72,13 +78,22 @@ class Count:
                 self.saved += 1
                 self.cost += cost or 0
                 self.unpriced += cost is None
-            case Failed(cause=cause):
+            case Failed(cause=cause, job=job):
                 self.failed[cause] += 1
-            case InDoubt():
+                self.perhaps += price_of(job)
+            case InDoubt(price=price):
                 self.in_doubt += 1
+                self.perhaps += price or 0
 
     @property
     def settled(self) -> int:
         """Images of the source that have their outcome, in this run."""
         failed = self.failed.total() - self.bad_rows
         return self.saved + failed + self.in_doubt + self.already
+
+
+def price_of(job: Job | None) -> Decimal:
+    """US dollars that a job cost, if it was charged: echoed, else the catalogue's; 0 if unknown."""
+    if job is None:
+        return Decimal(0)
+    return (job.price if job.cost is None else job.cost) or Decimal(0)

@@ -158,6 +158,6 @@ def closing(
         yield "run the same line again to carry on"
     totals = str(summary)
     if simulated:
-        free = evolve(summary, cost=Decimal(0), unpriced=0)
+        free = evolve(summary, cost=Decimal(0), unpriced=0, perhaps=Decimal(0))
         totals = str(free).replace("$0.00", "$0.00 (simulated)")
     yield f"{totals} → {where}/"

@@ -48,6 +48,7 @@ from fluxasync import (
     Settled,
     Stored,
 )
+from fluxasync._money import dollars
 from fluxasync.simulator import Scenario, Simulator
 
 SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02)
@@ -145,6 +146,19 @@ async def test_a_bad_row_is_refused_before_anything_is_spent(tmp_path: Path):
                 pass
         assert sim.world.posts == 0
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.asyncio
+async def test_an_unknown_price_under_a_cap_is_refused_before_the_others_are_paid(tmp_path: Path):
+    """F160, P19: the list is checked whole, prices too; no folder is made."""
+    source = [*wishes(2), evolve(wishes(1)[0], model="flux-9")]
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url, budget="5") as flux:
+        batch = Batch(flux, source, out=tmp_path / "new")
+        with pytest.raises(ConfigError, match="unknown price"):
+            async with batch:
+                pass
+        assert sim.world.posts == 0
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.asyncio
@@ -300,7 +314,10 @@ async def test_a_run_is_told_in_one_line_and_counted_once(tmp_path: Path):
     assert Decimal("0.025") * summary.saved == summary.cost
     line = str(summary)
     assert line.startswith(f"{summary.saved} saved, {summary.failed.total()} failed (")
-    assert f"{summary.in_doubt} in doubt, ${summary.cost:.2f}, " in line
+    lost = summary.failed.total() + summary.in_doubt
+    assert Decimal("0.025") * lost == summary.perhaps
+    assert summary.in_doubt
+    assert f"{summary.in_doubt} in doubt, {dollars(summary.cost)} + perhaps " in line
     shown = rf"<Batch \d+ in flight, {summary.saved} saved, {summary.failed.total()} failed>"
     assert re.fullmatch(shown, repr(batch))
 

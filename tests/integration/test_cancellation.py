@@ -10,7 +10,8 @@ import pytest
 from attrs import evolve
 from practice import PROVIDERS, audit, fast_session, until, wishes
 
-from fluxasync import ImageRequest, Job, MemoryLedger, Saved
+from fluxasync import BudgetExceeded, ImageRequest, Job, MemoryLedger, Saved
+from fluxasync._models import Call, Reply
 from fluxasync.simulator import Scenario, Simulator
 
 SCENARIO = Scenario(latency=(0, 0.02))
@@ -99,6 +100,21 @@ async def test_a_caller_cancelled_while_waiting_for_a_slot_leaves_nothing():
 
 
 @pytest.mark.asyncio
+async def test_a_caller_cancelled_while_waiting_for_the_budget_pays_nothing():
+    """P7: money that comes back later is not spent on an image that nobody waits for."""
+    scenario = evolve(SLOW_ANSWER, faults=["429"], retry_after=60)
+    async with Simulator(scenario) as sim, fast_session(sim.url, budget="0.03") as flux:
+        first = asyncio.create_task(flux.submit(wish(0)))
+        second = asyncio.create_task(flux.submit(wish(1)))
+        await until(lambda: flux.in_flight == 2)
+        await cancelled(second)
+        assert flux.in_flight == 1, "its slot is free at once"
+        await cancelled(first)
+        await flux.settled()
+        assert (sim.world.posts, flux.in_flight, flux.unclaimed) == (1, 0, ())
+
+
+@pytest.mark.asyncio
 async def test_a_cancelled_watch_keeps_its_slot_because_the_server_counts_its_job():
     """P12: the job is listed at once; its slot is not given to another."""
     async with Simulator(NEVER) as sim, fast_session(sim.url, limits=1) as flux:
@@ -132,6 +148,45 @@ async def test_the_job_is_handed_out_as_soon_as_it_is_paid():
         assert [charge.job_id for charge in sim.charges] == [job.job_id for job in paid]
         assert not task.done()
         await cancelled(task)
+
+
+@pytest.mark.asyncio
+async def test_a_job_is_listed_when_handing_it_out_fails():
+    """F165: what `on_job` raises is the caller's, and the paid job is still there to collect."""
+
+    def full(job: Job) -> None:
+        raise OSError("no space left")
+
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        with pytest.raises(OSError, match="no space left"):
+            await flux.generate(wish(), on_job=full)
+        audit(sim.world, [await flux.collect(*flux.unclaimed)])
+
+
+class Odd:
+    """A transport of somebody's own, which fails in a way that ours never does."""
+
+    async def send(self, call: Call) -> Reply:
+        await asyncio.sleep(0)
+        raise RuntimeError("odd")
+
+    def stream(self, url: str, **options: Any) -> Any:
+        raise NotImplementedError
+
+    async def aclose(self) -> None: ...
+
+
+@pytest.mark.asyncio
+async def test_a_submission_that_breaks_off_oddly_may_have_been_paid():
+    """P7: its price counts as in doubt, so those who wait for the budget are told at once."""
+    async with (
+        asyncio.timeout(10),
+        fast_session("http://127.0.0.1:9", transport=Odd(), budget="0.03") as flux,
+    ):
+        both = (flux.submit(wish(0)), flux.submit(wish(1)))
+        first, second = await asyncio.gather(*both, return_exceptions=True)
+        assert isinstance(first, RuntimeError)
+        assert isinstance(second, BudgetExceeded)
 
 
 @pytest.mark.asyncio

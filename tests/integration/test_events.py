@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,13 @@ from fluxasync import (
     CreditError,
     Event,
     EventsDropped,
+    ImageRequest,
     InDoubt,
     JobEnded,
     JobReady,
     JobSubmitted,
     JobUnclaimed,
+    MemoryLedger,
     Moderated,
     Paused,
     Saved,
@@ -116,6 +119,39 @@ async def test_a_push_back_says_which_status_it_was():
         refused = sum(1 for event in seen if isinstance(event, Paused))
     assert refused > 0
     assert {429} == {event.status for event in seen if isinstance(event, Paused)}
+
+
+class Slow(MemoryLedger):
+    """Its disk takes its time, until `ready`, for all but the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ready = asyncio.Event()
+
+    async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
+        first = not self.intents
+        await super().intent(request, price=price)
+        if not first:
+            await self.ready.wait()
+
+
+@pytest.mark.asyncio
+async def test_what_is_held_back_by_a_pause_says_nothing_of_the_network():
+    """Those on their way to a POST when a 429 came stay at home: no pause of their own, and no
+    network that counts as down."""
+    seen: list[Event] = []
+    ledger = Slow()
+    scenario = evolve(SCENARIO, faults=["429"], retry_after=60)
+    async with Simulator(scenario) as sim, fast_session(sim.url, on_event=seen.append) as flux:
+        tasks = [asyncio.create_task(flux.submit(wish, ledger=ledger)) for wish in wishes(5)]
+        await until(lambda: any(isinstance(event, Paused) for event in seen))
+        ledger.ready.set()
+        await until(lambda: not ledger.intents)
+        assert (sim.world.posts, flux.in_flight) == (1, 0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert [event.status for event in seen if isinstance(event, Paused)] == [429]
 
 
 @pytest.mark.asyncio

@@ -16,6 +16,7 @@ from pictures import jpeg
 from practice import (
     FAST,
     PROVIDERS,
+    SIDE,
     audit,
     audit_image,
     fast_session,
@@ -40,6 +41,7 @@ from fluxasync import (
     Pending,
     Ready,
     SinkError,
+    Stored,
 )
 from fluxasync.simulator import Scenario, Simulator
 
@@ -197,6 +199,26 @@ async def test_a_session_that_is_not_open_says_so():
         await flux.submit(wish())
 
 
+class Swapping(MemorySink):
+    """Keeps another image than the one that came, as a provider that draws what it likes."""
+
+    async def store(self, *given: Any) -> Stored:
+        return evolve(await super().store(*given), width=SIDE // 2, format="webp")
+
+
+@pytest.mark.asyncio
+async def test_an_image_unlike_what_was_asked_for_is_told_once(caplog: pytest.LogCaptureFixture):
+    """F76, F80: it is whole and paid, so it is kept; that size or format differ is said, once."""
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        for number in range(2):
+            await flux.generate(wish(number, output_format="png"), to=Swapping())
+        await flux.generate(wish(2, output_format="png"))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"flux-dev: images come with width {SIDE // 2} and not {SIDE} as asked",
+        "flux-dev: images come with format webp and not png as asked",
+    ]
+
+
 # --- slots ----------------------------------------------------------------------------------------
 
 
@@ -263,21 +285,24 @@ async def test_higher_priority_goes_first():
 @pytest.mark.asyncio
 async def test_limits_change_while_running():
     """A raised limit lets waiting requests go at once; a lowered one holds the next ones back."""
-    seen: list[Event] = []
-    scenario = evolve(SCENARIO, latency=0.3)
+    counts: list[int] = []
+
+    def lowered(event: Event) -> None:  # in the moment of the fourth: a fifth has no time to go
+        if isinstance(event, JobSubmitted):
+            counts.append(event.in_flight)
+            if len(counts) == 4:
+                flux.limits = 1
+
     async with (
-        Simulator(scenario) as sim,
-        fast_session(sim.url, limits=1, on_event=seen.append) as flux,
+        Simulator(evolve(SCENARIO, latency=0.4)) as sim,
+        fast_session(sim.url, limits=1, on_event=lowered) as flux,
     ):
         tasks = [asyncio.create_task(flux.generate(request)) for request in wishes(6)]
         await until(lambda: sim.charges)
         flux.limits = evolve(flux.limits, in_flight=4)
-        await until(lambda: sum(isinstance(event, JobSubmitted) for event in seen) == 4)
-        flux.limits = 1
-        seen.clear()
         await asyncio.gather(*tasks)
         assert sim.world.max_active == 4
-        assert {1} == {event.in_flight for event in seen if isinstance(event, JobSubmitted)}
+        assert counts[4:] == [1, 1]
 
 
 @pytest.mark.asyncio

@@ -21,7 +21,7 @@ from attrs import evolve, field, frozen
 from practice import FAST, RETRY, audit, fast_session, run_out, tally, until, wishes
 from proxy import Fault, Proxy, gets, posts, proxy
 
-from fluxasync import Batch, FluxSession, InDoubt, Outcome
+from fluxasync import Batch, FluxSession, InDoubt, Outcome, TransportError
 from fluxasync.simulator import Scenario, Simulator
 
 COUNT = 6
@@ -174,6 +174,18 @@ async def test_an_id_that_came_before_is_in_doubt(tmp_path: Path):
         (doubt,) = [outcome for outcome in outcomes if isinstance(outcome, InDoubt)]
         assert "id of another job" in str(doubt.error)
         audit(through.sim.world, outcomes, folder=tmp_path)
+
+
+@pytest.mark.asyncio
+async def test_an_id_that_came_before_is_in_doubt_without_a_journal_too():
+    """F21: the session itself remembers ids, and the first job keeps its slot and its image."""
+    async with line(Row(api=hit("repeat", 2))) as through:
+        first = await through.flux.submit(wishes(1)[0])
+        with pytest.raises(TransportError, match="id of another job"):
+            await through.flux.submit(wishes(1, start=1)[0])
+        assert through.flux.unclaimed == ()
+        saved = await through.flux.collect(first)
+        assert saved.request == first.request
 
 
 @pytest.mark.asyncio

@@ -131,6 +131,23 @@ def test_a_base_url_keeps_its_prefix(given: str, kept: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("base_url", "trusted"),
+    [
+        pytest.param("https://api.eu.bfl.ai", True, id="another region"),
+        pytest.param("http://127.0.0.1:8123", True, id="this machine"),
+        pytest.param("https://gateway.example.com/bfl", False, id="T2 a stranger's gateway"),
+    ],
+)
+def test_a_gateways_key_does_not_follow_the_polling_urls_it_passes_on(
+    base_url: str, trusted: bool
+) -> None:
+    """Gateways of BFL's shape hand BFL's polling URLs through; their key stays with them."""
+    gateway = BFL.at(base_url)
+    assert gateway.trusts("https://api.us3.bfl.ai/v1/get_result?id=1") is trusted
+    assert gateway.trusts(gateway.poll_url("1"))
+
+
+@pytest.mark.parametrize(
     "url",
     [
         pytest.param("http://api.example.com", id="T2 plain http"),
@@ -194,11 +211,17 @@ def test_this_machine_needs_no_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("provider", "variable"), [(None, "COMETAPI_KEY"), ("bfl", "BFL_API_KEY"), (BFL, "BFL_API_KEY")]
+    ("provider", "variable"),
+    [
+        (None, "COMETAPI_KEY or BFL_API_KEY"),
+        ("cometapi", "COMETAPI_KEY"),
+        ("bfl", "BFL_API_KEY"),
+        (BFL, "BFL_API_KEY"),
+    ],
 )
 def test_a_missing_key_is_named(provider: Provider | str | None, variable: str) -> None:
     """The message names the variable to set, and that a simulator needs none."""
-    with pytest.raises(ConfigError, match=f"set {variable}.*--simulate"):
+    with pytest.raises(ConfigError, match=rf"set {variable} \(none .*--simulate"):
         choose(provider, environ={})
 
 
