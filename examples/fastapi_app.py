@@ -21,7 +21,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
 
-from fluxasync import Batch, FluxError, FluxSession, Moderated, Saved
+from fluxasync import Batch, ConfigError, FluxError, FluxSession, Moderated, Saved
 
 #: the folder of the batches, and of paid images whose visitors left
 OUT = Path(os.environ.get("IMAGES", "images"))
@@ -46,7 +46,7 @@ async def image(request: Request, prompt: str, model: str = "flux-dev") -> Respo
     flux: FluxSession = request.app.state.flux
     try:
         saved = await while_connected(request, flux.generate(prompt, model=model, priority=1))
-    except Moderated as error:
+    except (ConfigError, Moderated) as error:  # what was asked for cannot be, or is not made
         raise HTTPException(422, str(error)) from error
     except FluxError as error:
         raise HTTPException(502, str(error)) from error

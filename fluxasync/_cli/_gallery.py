@@ -24,7 +24,7 @@ from ._terminal import Terminal
 #: seconds between two lines about thumbnails
 _PATIENCE = 2.0
 #: seconds that a run which is over waits for its page, before the command ends without
-_FINISHING = 5.0
+_FINISHING = 10.0
 
 
 async def write(terminal: Terminal, folder: Path) -> int:
@@ -70,18 +70,20 @@ async def watching(terminal: Terminal, folder: Path | None) -> AsyncIterator[Non
         yield
         return
     _gallery.require_pillow()
-    watch = asyncio.create_task(_watch(terminal, folder))
-    over = False
+    over = asyncio.Event()
+    watch = asyncio.create_task(_watch(terminal, folder, over))
     try:
         yield
-        over = True
+        over.set()
     finally:
         with suppress(Exception):
-            await _left(watch, terminal, folder, with_page=over)
+            await _left(watch, terminal, folder, with_page=over.is_set())
 
 
-async def _watch(terminal: Terminal, folder: Path) -> asyncio.subprocess.Process | None:
-    """Start the child; return it once its address is known and said."""
+async def _watch(
+    terminal: Terminal, folder: Path, over: asyncio.Event
+) -> asyncio.subprocess.Process | None:
+    """Start the child; return it once its address is known, and said unless the run is over."""
     try:
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "fluxasync", "gallery", "--watch", "--with-parent",
@@ -102,7 +104,8 @@ async def _watch(terminal: Terminal, folder: Path) -> asyncio.subprocess.Process
         terminal.say("warning: no page to watch: its server did not start; the run goes on")
         await _ended(child)
         return None
-    terminal.say(f"watch it at {url}")
+    if not over.is_set():  # else nobody would find anything there
+        terminal.say(f"watch it at {url}")
     return child
 
 
@@ -113,28 +116,37 @@ async def _left(
     *,
     with_page: bool,
 ) -> None:
-    """End the child; after a run that came to its end, let it write the page first."""
-    if not watch.done():
-        watch.cancel()
-    await asyncio.wait({watch})
-    child = None if watch.cancelled() else watch.result()
-    if child is None:
-        return
+    """End the child; after a run that came to its end, let it write the page first.
+
+    A short run may be over before its page has come up: it is waited for all the same, and when it
+    takes too long people are told how to make it.
+    """
     page = b""
     try:
-        assert child.stdin is not None  # noqa: S101 — asked for; for the type checker
-        assert child.stdout is not None  # noqa: S101 — as above
-        child.stdin.close()
         if with_page:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_FINISHING):
-                    page = await child.stdout.readline()
+                    page = await _page_of(await asyncio.shield(watch))
     finally:
-        await _ended(child)
+        watch.cancel()
+        await asyncio.wait({watch})
+        child = None if watch.cancelled() else watch.result()
+        if child is not None:
+            await _ended(child)
     if page:
         terminal.note(f"pictures: {folder / _gallery.FILE}")
     elif with_page:
         terminal.note(f"for a page of the pictures: fluxasync gallery {folder}")
+
+
+async def _page_of(child: asyncio.subprocess.Process | None) -> bytes:
+    """Tell the child that the run is over; return what it says once its page is written."""
+    if child is None:
+        return b""
+    assert child.stdin is not None  # noqa: S101 — asked for; for the type checker
+    assert child.stdout is not None  # noqa: S101 — as above
+    child.stdin.close()
+    return await child.stdout.readline()
 
 
 async def _ended(child: asyncio.subprocess.Process) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from attrs import evolve
 
 from .._audit import Retried
+from .._catalog import closest_model
 from .._errors import FluxError, TransportError
 from .._journal import Recovery
 from .._manifest import failure_row, metadata_row
@@ -94,6 +95,10 @@ def announcement(
     yield from plan.notes
     if plan.unknown_keys:
         yield f"kept as metadata, not sent: {', '.join(plan.unknown_keys)}"
+    for name in plan.unknown_models:
+        near = closest_model(name)
+        step = f"did you mean {near}?" if near else "fluxasync models lists what is"
+        yield f"{name} is not in the catalogue, so it is neither checked nor priced; {step}"
     if plan.bad:
         yield f"{plan.bad} bad {'line is' if plan.bad == 1 else 'lines are'} left out"
     text = "read as it comes: number and price are not known ahead"

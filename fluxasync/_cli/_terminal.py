@@ -174,17 +174,18 @@ class Terminal:
 
     def _over(self, shown: list[int], lines: list[str]) -> str:
         """Return what puts lines where passing ones were: each is written over the old one, so
-        that nothing flickers, and only the rest is erased."""
+        that nothing flickers, and only the rest is erased. The cursor is left where the last one
+        begins: what keys write there (`^C`) makes no new line of it."""
         if not shown and not lines:
             return ""
         columns, _ = self._size()
         # a terminal that became narrower has broken the long ones, and must forget that it did
-        rows = sum(max(1, -(-width // columns)) for width in shown)
-        up = f"\x1b[{rows - 1}A" if rows > 1 else ""
+        rows = sum(max(1, -(-width // columns)) for width in shown[:-1])
+        up = f"\x1b[{rows}A" if rows else ""
         afresh = "" if columns == self._columns else _TO_END_OF_SCREEN
         self._columns = columns
         body = f"{_TO_END_OF_LINE}\r\n".join(lines)
-        return f"\r{up}{afresh}{body}{_TO_END_OF_SCREEN}"
+        return f"\r{up}{afresh}{body}{_TO_END_OF_SCREEN}\r"
 
     def _size(self) -> tuple[int, int]:
         try:

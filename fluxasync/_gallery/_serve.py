@@ -45,6 +45,9 @@ _HEADERS = {
     "Cache-Control": "private, no-cache",
 }
 
+#: of a thumbnail, whose name changes with its image: so it is still seen when the run is over
+_FOR_GOOD = "private, max-age=86400, immutable"
+
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -189,7 +192,8 @@ class GalleryServer:
         kind = await self._threads.run(_kind, self.folder / path)
         if kind is None:
             return web.Response(status=404, text="not an image", headers=_HEADERS)
-        answer = web.FileResponse(self.folder / path, headers=_HEADERS)
+        headers = _HEADERS if path == source else {**_HEADERS, "Cache-Control": _FOR_GOOD}
+        answer = web.FileResponse(self.folder / path, headers=headers)
         answer.content_type = f"image/{kind}"
         return answer
 

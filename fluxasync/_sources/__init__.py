@@ -155,6 +155,8 @@ def _path(given: object) -> Path | None:
 def _items(given: object) -> Any:
     if isinstance(given, Mapping | ImageRequest):
         raise ConfigError("a source is a file or many requests; put this one into a list")
+    if type(given).__name__ == "DataFrame":  # iterating one yields the names of its columns
+        raise ConfigError('a DataFrame is given as its rows: df.to_dict("records")')
     if isinstance(given, bytes | bytearray) or not isinstance(given, Iterable | AsyncIterable):
         kind = type(given).__name__
         raise ConfigError(f"a source is a path or an iterable of prompts, not {kind}")

@@ -84,6 +84,11 @@ class Columns:
             rest["extras"] = own | dict(rest.get("extras") or {})
         return rest
 
+    def among(self, names: Sequence[str]) -> Columns:
+        """Return those of them whose columns have one of these names."""
+        there = {name.strip() for name in names}
+        return Columns({to: name for to, name in self.sources.items() if name.strip() in there})
+
 
 class Header:
     """What each cell of a table is. Raises ConfigError when its columns cannot be a prompt list."""
@@ -92,7 +97,7 @@ class Header:
         self, names: Sequence[str], columns: Columns, *, comma: bool = False, prompted: bool = False
     ) -> None:
         """`comma` says that numbers have decimal commas, `prompted` that rows need no prompt."""
-        self._names = [name.strip() for name in names]
+        self._names = [_utf8(name).strip() for name in names]
         self._targets = [self._target(name, columns) for name in self._names]
         self._refuse_missing(columns)
         self._refuse_twice()
@@ -164,6 +169,21 @@ def kind_of(name: str) -> str | None:
     return None if model is None else model.parameters[name].kind
 
 
+def without_gaps(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the row of an object as it was before pandas filled the gaps of its columns: there a
+    whole number is 512.0, and what is not given is NaN."""
+    floats = [name for name, value in row.items() if isinstance(value, float)]
+    if not floats:
+        return row
+    own = dict(row)
+    for name in floats:
+        if math.isnan(own[name]):
+            del own[name]
+        elif own[name].is_integer() and kind_of(name) == "int":
+            own[name] = int(own[name])
+    return own
+
+
 def _draws(target: str) -> bool:
     return target == "prompt" or kind_of(target) == "image"
 
@@ -178,6 +198,8 @@ def _with_extras(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _twice(target: str, one: str, other: str) -> str:
+    if one == other:
+        return f"two columns are named {_short(one)}; rename one, or take it away"
     return (
         f"{target} would come from two columns, {_short(one)} and {_short(other)}; "
         f"keep one as metadata: --map {_EXTRAS}{target}=COLUMN"
@@ -197,12 +219,12 @@ def _short(text: str) -> str:
 # "not given". Cells are text in a file of text, and anything that Arrow has in a .parquet file.
 
 
-def _read_int(_: bool, cell: Any) -> Any:
+def _read_int(comma: bool, cell: Any) -> Any:
     if isinstance(cell, float):
         return _whole_float(cell)
     if not isinstance(cell, str):
         return cell
-    match = _WHOLE.fullmatch(cell.strip())  # "1024.0" is a column with gaps, by pandas
+    match = _WHOLE.fullmatch(_pointed(cell, comma))  # "1024.0" is a column with gaps, by pandas
     if match is None:
         raise ConfigError(f"{_short(cell)} is not a whole number")
     return int(match[1])
@@ -220,12 +242,16 @@ def _read_number(comma: bool, cell: Any) -> Any:
         return None
     if not isinstance(cell, str):
         return cell
-    text = cell.strip().replace(",", ".") if comma else cell.strip()
+    text = _pointed(cell, comma)
     if _INTEGER.fullmatch(text):
         return int(text)
     if not _NUMBER.fullmatch(text) or math.isinf(float(text)):
         raise ConfigError(f"{_short(cell)} is not a number")
     return float(text)
+
+
+def _pointed(cell: str, comma: bool) -> str:
+    return cell.strip().replace(",", ".") if comma else cell.strip()
 
 
 def _read_bool(_: bool, cell: Any) -> Any:

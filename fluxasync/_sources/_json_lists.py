@@ -30,6 +30,11 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 #: finds the end of an element; what it says is read again, strictly, when it is wanted
 _FINDER = json.JSONDecoder(parse_int=str, parse_float=str)
 
+_FORM = (
+    'a .json file is one list: [{"prompt": "…"}, …] (from pandas: orient="records"); '
+    "an object a line is .jsonl"
+)
+
 
 class JsonFormat:
     """A list of objects or texts. See `Format`."""
@@ -48,6 +53,8 @@ class JsonFormat:
                 head.append(block)
                 if start := block.lstrip(_LEAD):
                     self._is_lines = start.startswith(b"{")
+                    if self._is_lines and _is_one_object(start):
+                        raise ConfigError(f"{self._name}: {_FORM}")
                     break
             else:
                 return
@@ -93,7 +100,7 @@ class _Cutter:
 
     def elements(self) -> Iterator[str]:
         if self._next() != "[":
-            self._fail('a .json file is one list: [{"prompt": "…"}, …]; an object a line is .jsonl')
+            self._fail(_FORM)
         self._place += 1
         if self._next() == "]":
             self._end()
@@ -151,6 +158,19 @@ class _Cutter:
     def _fail(self, reason: str) -> None:
         where = f"{self._name} item {self._number}" if self._number else self._name
         raise ConfigError(f"{where}: {reason}")
+
+
+def _is_one_object(start: bytes) -> bool:
+    """Whether all of a file is in one object, as pandas writes tables unless told otherwise: its
+    first line only opens it, or holds nothing but objects and lists."""
+    line = start.splitlines()[0].strip()
+    if line == b"{":
+        return True
+    try:
+        values = json.loads(line).values()
+    except (ValueError, AttributeError, RecursionError):
+        return False
+    return bool(values) and all(isinstance(value, dict | list) for value in values)
 
 
 def _texts(blocks: Iterator[bytes], *, name: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .._errors import ConfigError
-from ._cells import Header
+from ._cells import Columns, Header
 from ._reading import Reading, Wish
 from ._unpacked import Witness, blocks_of
 
@@ -60,14 +60,15 @@ class ParquetFormat:
     def _wanted(self, schema: Any) -> list[str]:
         """Return the columns to read, and settle what they are."""
         try:
-            every = self._opened(schema.names)
+            columns = self._reading.columns
+            every = self._opened(schema.names, columns)
             wanted = [
                 field.name
                 for field in schema
                 if not _INDEX.fullmatch(field.name)
                 and (not _holds_bytes(field.type) or every.takes(field.name))
             ]
-            self._header = self._opened(wanted)
+            self._header = self._opened(wanted, columns.among(wanted))
         except ConfigError as error:
             raise ConfigError(f"{self._name}: {error}") from None
         left_out = [
@@ -79,9 +80,8 @@ class ParquetFormat:
             )
         return wanted
 
-    def _opened(self, names: list[str]) -> Header:
-        reading = self._reading
-        return Header(names, reading.columns, prompted=reading.draws_without_prompt)
+    def _opened(self, names: list[str], columns: Columns) -> Header:
+        return Header(names, columns, prompted=self._reading.draws_without_prompt)
 
     @contextmanager
     def _readable(self) -> Generator[None, None, None]:

@@ -19,7 +19,7 @@ from .._errors import ConfigError
 from .._inputs import resolve_now
 from .._models import ImageInput, ImageRequest
 from .._rows import request_from
-from ._cells import Columns
+from ._cells import Columns, without_gaps
 from ._lines import decoded
 from ._plan import BadRow, Names, Variants, requests_of
 from ._spread import Spread
@@ -102,12 +102,12 @@ class Reading:
     def object(self, row: Mapping[str, Any]) -> Wish:
         """Return the request of an object, whose columns are renamed as the caller said."""
         if not self.columns.sources:
-            return self.row(row)
+            return self.row(without_gaps(row))
         self._objects += 1
         if self._unseen:
             unseen = {name: column for name, column in self._unseen.items() if column not in row}
             self._unseen = unseen
-        return self.row(self.columns.renamed(row))
+        return self.row(without_gaps(self.columns.renamed(row)))
 
     def refuse_unseen(self) -> None:
         """Raise ConfigError for a mapped column that no object had: it is a slip."""

@@ -77,7 +77,7 @@ async def test_fastapi_returns_an_image_and_streams_a_batch(example: Any) -> Non
             assert len(lines) == 3
             assert b"2 saved" in lines[-1]
             async with client.get("/image", params={"prompt": ""}) as answer:
-                assert answer.status == 502
+                assert answer.status == 422
         assert len(practice.charges) == 3
 
 

@@ -158,6 +158,17 @@ def test_dry_run_needs_no_key_and_sends_nothing(cli: Any, server: Practice, prom
     assert server.charges() == charged
 
 
+def test_a_misspelt_model_is_named_while_nothing_is_spent(cli: Any, prompts: Path) -> None:
+    """A model that the catalogue lacks may be new or a slip, and has no price to stop anybody."""
+    code, out, err = cli("run", prompts, "--models", "flux-dve,flux-dev", "--dry-run")
+    assert code == 0
+    assert (
+        "flux-dve is not in the catalogue, so it is neither checked nor priced; did you mean"
+        in (err[-1])
+    )
+    assert "of unknown price" in out[0]
+
+
 def test_keys_that_only_the_metadata_carries_are_named_once(cli: Any, tmp_path: Path) -> None:
     """A key of the user's own is told before anything is spent; it is not sent."""
     rows = tmp_path / "rows.jsonl"

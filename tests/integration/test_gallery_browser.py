@@ -285,6 +285,24 @@ def test_images_appear_while_the_page_is_open(window, tmp_path):
     window.until("document.getElementById('live').textContent === 'the run has ended'")
 
 
+def test_a_picture_is_not_missing_because_its_server_has_ended(window, tmp_path):
+    """Who goes on looking after the run is told where pictures are, and still sees those seen."""
+    folder = Folder(tmp_path)
+    for number in range(60):
+        folder.saved(prompt=f"picture {number}")
+    with serving(tmp_path) as url:
+        window.open(url)
+        window.until(f"{TILES} > 0 && {DRAWN}")
+        seen = window.run("document.querySelector('.tile').dataset.key")
+    window.until("document.getElementById('live').textContent === 'the run has ended'")
+    window.press(chr(0xE010))  # End
+    window.until("document.activeElement.textContent.includes('Not served any more')")
+    assert "File missing" not in window.run("document.body.innerText")
+    window.press(chr(0xE011))  # Home
+    window.until(f"document.activeElement.dataset.key === '{seen}'")
+    window.until("document.activeElement.querySelector('img')?.naturalWidth > 0")
+
+
 class serving:
     """A page served from a thread of its own, as the command's child serves it."""
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from practice import SIDE
-from terminals import Terminal
+from terminals import CTRL_C, Terminal
 
 import fluxasync
 from fluxasync import Polling, Summary
@@ -90,6 +90,22 @@ def test_t6_a_run_of_hostile_prompts_is_a_calm_picture(
     last = "".join(seen[-1])
     assert "saved" in last
     assert " failed (" in last.replace("\n", "")
+
+
+@pytest.mark.slow
+def test_the_key_that_stops_a_run_breaks_no_picture(server: Practice, tmp_path: Path) -> None:
+    """P15: a terminal writes `^C` where the cursor stands; the picture stays in one piece."""
+    path = listed(tmp_path, [f"{number} {'long ' * 20}" for number in range(40)])
+    line = ("run", path.name, "-o", "x", "--base-url", server.url, "--in-flight", "3", *FAST)
+    terminal = Terminal(*line, cwd=tmp_path)
+    terminal.read_until(".jpg")  # from now on the last line is as wide as the terminal
+    terminal.press(CTRL_C)
+    assert terminal.end() == 130
+    assert "^C" in terminal.shown
+    seen = list(screens(terminal.shown.removeprefix("ready"), columns=80, rows=24))
+    bars = [sum("━" in line for line in lines) for lines in seen]
+    assert max(bars) == 1
+    assert bars[-1] == 0
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import math
 import sys
 from collections.abc import Callable
 from contextlib import aclosing
@@ -200,6 +201,10 @@ BAD_TABLES = [
                  " 'Titel', 'Text'; say which one it is: --prompt-column NAME", id="no prompt"),
     pytest.param("prompt,Width,width\nfox,1,2\n", "p.csv: width would come from two columns,"
                  " 'Width' and 'width'", id="two columns"),
+    pytest.param("prompt,note,note\nfox,1,2\n", "p.csv: two columns are named 'note'; rename one",
+                 id="the same name twice"),
+    pytest.param("prompt,Gr\xf6\xdfe\nfox,1\n".encode("latin-1"), "p.csv: byte 0xf6 is not UTF-8;"
+                 " save the table as UTF-8", id="F133 a header in another encoding"),
     pytest.param("prompt,width\nfox,512\n".encode("utf-16"), "p.csv is UTF-16 or UTF-32; save it"
                  " as UTF-8", id="F131 Excel's Unicode text"),
 ]  # fmt: skip
@@ -368,6 +373,59 @@ async def test_an_empty_folder_says_what_it_looks_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
+async def test_the_picture_of_a_data_set_is_kept_out_by_the_mapping_that_an_error_advises(
+    tmp_path: Path,
+) -> None:
+    """A column `image` of bytes is no other model's input by accident, and easily left out."""
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    path = tmp_path / "p.parquet"
+    rows = [{"prompt": "fox", "image": {"bytes": b"x", "path": "a.png"}}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    assert "map extras.image=image" in await complaint_of(path)
+    columns = Columns.of(None, {"extras.image": "image"})
+    [request] = await requests_of(path, columns=columns)
+    assert request.extras == {}
+    plan = await plan_of(path, columns=columns)
+    assert plan.notes == ("left out, because bytes are no metadata: image",)
+
+
+GAPS = [
+    pytest.param("p.csv", "prompt;width;seed\nfox;512,0;7,0\nowl;;\n", id="csv, decimal commas"),
+    pytest.param("p.csv", "prompt,width,seed\nfox,512.0,7.0\nowl,,\n", id="csv"),
+    pytest.param("p.jsonl", '{"prompt": "fox", "width": 512.0, "seed": 7.0}\n'
+                 '{"prompt": "owl", "width": null, "seed": null}\n', id="json lines"),
+]  # fmt: skip
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("name", "content"), GAPS)
+async def test_whole_numbers_survive_the_gaps_of_their_column(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    """pandas makes 512 a 512.0 where another row has none: it is the same image."""
+    fox, owl = await requests_of(saved(tmp_path, name, content))
+    assert fox.key == ImageRequest(prompt="fox", width=512, seed=7).key
+    assert owl.key == ImageRequest(prompt="owl").key
+
+
+@pytest.mark.asyncio
+async def test_the_rows_of_a_data_frame_are_requests_and_the_frame_is_none() -> None:
+    """`to_dict("records")` has NaN in its gaps; a frame itself would be its columns' names."""
+    rows = [
+        {"prompt": "fox", "width": 512.0},
+        {"prompt": "owl", "width": math.nan, "mine": math.nan},
+    ]
+    fox, owl = await requests_of(rows)
+    assert fox.key == ImageRequest(prompt="fox", width=512).key
+    assert (owl.key, owl.extras) == (ImageRequest(prompt="owl").key, {})
+    frame = type("DataFrame", (), {"__iter__": lambda self: iter(["prompt", "width"])})()
+    with pytest.raises(ConfigError, match=r'its rows: df\.to_dict\("records"\)'):
+        open_source(frame)
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -379,6 +437,9 @@ async def test_an_empty_folder_says_what_it_looks_for(tmp_path: Path) -> None:
         pytest.param('["fox"] []', "item 1: there is more after the list", id="more"),
         pytest.param('["fox", 7]', "p.json item 2: not a JSON object", id="a number"),
         pytest.param('"fox"', "p.json: a .json file is one list", id="one text"),
+        pytest.param('{"prompt": {"0": "fox"}, "width": {"0": 512}}', 'p.json: a .json file is one'
+                     ' list: [{"prompt": "…"}, …] (from pandas: orient="records")', id="columns"),
+        pytest.param('{\n  "data": ["fox"]\n}', "p.json: a .json file is one list", id="an object"),
         pytest.param(b'["caf\xe9"]', "p.json: byte 0xe9 is not UTF-8", id="Latin-1"),
         pytest.param('["fox"]'.encode("utf-16"), "p.json is UTF-16 or UTF-32", id="UTF-16"),
         pytest.param('[{"prompt": "fox", "guidance": NaN}]', "NaN is not a number", id="NaN"),

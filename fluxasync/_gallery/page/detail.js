@@ -59,7 +59,7 @@ class Detail {
     byId("previous").addEventListener("click", () => this.step(-1));
     byId("next").addEventListener("click", () => this.step(1));
     byId("close").addEventListener("click", () => this.dialog.close());
-    byId("detail-picture").addEventListener("error", () => this.absent("The file is missing."));
+    byId("detail-picture").addEventListener("error", () => this.absent(absence(this.cards[this.at]).join(": ")));
   }
 
   get isOpen() {

@@ -301,6 +301,7 @@ class Page {
   follow() {
     const live = byId("live");
     const say = (text, isOn) => {
+      server.isGone = !isOn;
       live.textContent = text;
       live.classList.toggle("on", isOn);
       live.hidden = false;

@@ -12,6 +12,15 @@ function className(card) {
   return card.status.replace(" ", "-");
 }
 
+// A run's own server ends with it. What was not fetched before is not missing for that.
+const server = { isGone: false };
+
+function absence(card) {
+  return server.isGone
+    ? ["Not served any more", "It is in the folder."]
+    : ["File missing", card.file_name || ""];
+}
+
 function pictureOf(card, onAbsent) {
   const image = element("img");
   image.alt = "";
@@ -36,7 +45,7 @@ function tileOf(spot) {
   const words = (word, why) =>
     frame.replaceChildren(element("span", "word", word), element("span", "why", why));
   if (card.status === "saved" && card.file) {
-    frame.append(pictureOf(card, () => words("File missing", card.file_name)));
+    frame.append(pictureOf(card, () => words(...absence(card))));
   } else if (card.status === "saved") {
     words("File missing", card.file_name || "");
   } else {
