@@ -18,6 +18,7 @@ from attrs import frozen
 
 from .._display import display
 from .._errors import ConfigError, FluxError, JournalError, SinkError
+from .._events import Event
 from .._journal import Recovery
 from .._models import Outcome, Saved
 from .._money import Estimate
@@ -25,7 +26,7 @@ from .._progress import Progress
 from .._sources import Plan
 from ._advice import told
 from ._exits import exit_code
-from ._shown import as_json, closing, complaint, outcome_row
+from ._shown import as_json, closing, complaint, event_row, outcome_row
 from ._signals import Interrupts
 from ._terminal import Terminal
 
@@ -93,6 +94,12 @@ class Errand:
         self.progress.expect(plan, recovered=recovered, estimate=estimate, slots=slots)
         self._failed_before = plan.known.get("failed", 0)
         self._doubts_before = 0 if recovered is None else recovered.in_doubt
+
+    def watch(self, event: Event) -> None:
+        """Take note of what a session does; print it where a run's events were asked for."""
+        self.progress(event)
+        if self._json and self.batch is not None and (row := event_row(event)) is not None:
+            self.terminal.out(as_json(row))
 
     def show(self, outcome: Outcome) -> None:
         """Print an image's end: its path or its row as data, or what went wrong. A person who sees

@@ -53,7 +53,9 @@ class Options:
     simulate: Annotated[
         bool, Parameter(help="Use a practice server of our own: costs nothing, needs no key.")
     ] = False
-    json: Annotated[bool, Parameter(help="Print one JSON object a line instead of paths.")] = False
+    json: Annotated[
+        bool, Parameter(help="Print one JSON object a line instead of paths: images, and events.")
+    ] = False
     quiet: Annotated[bool, Parameter(help="No progress and no summary, only what went wrong.")] = (
         False
     )

@@ -208,7 +208,7 @@ async def _session(errand: Errand, options: Options, **policies: Any) -> AsyncIt
             options.provider,
             api_key=key,
             base_url=base_url,
-            on_event=errand.progress,
+            on_event=errand.watch,
             **policies,
         )
         yield await stack.enter_async_context(session)

@@ -13,14 +13,29 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve
+from attrs import asdict, evolve
 
 from .._audit import Retried
 from .._catalog import closest_model
 from .._errors import FluxError, TransportError
+from .._events import (
+    ClockJumped,
+    DiskLagged,
+    Event,
+    JobEnded,
+    JobReady,
+    JobSubmitted,
+    JobUnclaimed,
+    LimitChanged,
+    LoopLagged,
+    Paused,
+    Resumed,
+    Settled,
+    SubmitFailed,
+)
 from .._journal import Recovery
 from .._manifest import failure_row, metadata_row
-from .._models import Failed, ImageRequest, InDoubt, Outcome, Saved
+from .._models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved
 from .._money import Estimate, dollars
 from .._sources import Plan
 from .._summary import Summary
@@ -45,6 +60,36 @@ def outcome_row(outcome: Outcome, folder: Path) -> dict[str, Any]:
             return {"outcome": "failed", **failure_row(outcome)}
         case InDoubt():
             return {"outcome": "in doubt", **failure_row(outcome)}
+
+
+def event_row(event: Event) -> dict[str, Any] | None:
+    """Return the object that `run --json` prints for what happens on an image's way; None for ends,
+    of which an outcome tells."""
+    match event:
+        case JobSubmitted(job=job, in_flight=in_flight):
+            return {"event": "submitted", **_job(job), "in_flight": in_flight}
+        case JobReady(job=job, polls=polls, in_flight=in_flight):
+            return {"event": "ready", **_job(job), "polls": polls, "in_flight": in_flight}
+        case JobUnclaimed(job=job):
+            return {"event": "unclaimed", **_job(job)}
+        case JobEnded() | SubmitFailed() | Settled():
+            return None
+    return {"event": _EVENTS[type(event)], **asdict(event)}
+
+
+#: the names of events that are no image's own
+_EVENTS = {
+    Paused: "paused",
+    Resumed: "resumed",
+    LimitChanged: "limit changed",
+    LoopLagged: "loop lagged",
+    ClockJumped: "clock jumped",
+    DiskLagged: "disk lagged",
+}
+
+
+def _job(job: Job) -> dict[str, Any]:
+    return {"job_id": job.job_id, "index": None if job.request is None else job.request.index}
 
 
 def outcome_of(error: FluxError, request: ImageRequest) -> Failed | InDoubt:

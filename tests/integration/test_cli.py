@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -106,13 +107,16 @@ def test_run_prints_paths_as_data_and_the_rest_for_people(
 
 
 @pytest.mark.slow
-def test_run_with_json_prints_an_object_for_each_outcome(
+def test_run_with_json_prints_an_object_for_each_outcome_and_event(
     cli: Any, server: Practice, prompts: Path
 ) -> None:
-    """A program reads outcomes line by line, in the columns of metadata.jsonl."""
+    """A program reads line by line what happens, and outcomes in the columns of metadata.jsonl."""
     code, out, _ = cli("run", prompts, "-o", "images", "--base-url", server.url, "--json", *FAST)
-    rows = sorted((json.loads(line) for line in out), key=lambda row: row["index"])
-    assert code == 0
+    told = [json.loads(line) for line in out]
+    rows = sorted((row for row in told if "outcome" in row), key=lambda row: row["index"])
+    events = Counter(row["event"] for row in told if "event" in row)
+    assert (code, events) == (0, {"submitted": 3, "ready": 3})
+    assert {row["job_id"] for row in told if "event" in row} == {row["job_id"] for row in rows}
     assert [row["prompt"] for row in rows] == prompts.read_text(encoding="utf-8").splitlines()
     assert all(row["outcome"] == "saved" and Path(row["path"]).is_file() for row in rows)
 
