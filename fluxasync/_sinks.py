@@ -310,8 +310,12 @@ class _Landing:
 def _published(part: Part, target: Path, info: ImageInfo) -> Stored:
     if not part.is_as_told:
         raise NotAnImage("not what the server has: its Content-MD5 is another")
+    return _stored(part.publish(target), part, info)
+
+
+def _stored(path: Path, part: Part, info: ImageInfo) -> Stored:
     return Stored(
-        path=part.publish(target),
+        path=path,
         size=part.size,
         sha256=part.sha256,
         format=info.format,

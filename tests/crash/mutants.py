@@ -84,7 +84,9 @@ def done_before_publish() -> None:
 def in_place_write() -> None:
     """The image is written under its final name from the first byte on."""
 
-    def keep(_self: _Landing, image: bytes, target_of: Callable[[str], Path]) -> Stored:
+    def keep(
+        _self: _Landing, image: bytes, target_of: Callable[[str], Path], _md5: str | None
+    ) -> Stored:
         info = inspect(image)
         target = target_of(info.format)
         part = Part(target.parent)

@@ -33,11 +33,11 @@ from fluxasync._transport import MAX_REPLY, AiohttpTransport, check_url
 
 CANARY = "sk-canary-4711"
 SIGNATURE = "sig-canary-0815"
-QUICK = Timeouts(connect=0.3)
+PATIENT = Timeouts(connect=5)  # a busy machine takes its time
 ACCEPTED = answer(b'{"id": "a-1"}')
 
 
-def open_transport(*, loopback: bool = True, timeouts: Timeouts = QUICK) -> AiohttpTransport:
+def open_transport(*, loopback: bool = True, timeouts: Timeouts = PATIENT) -> AiohttpTransport:
     return AiohttpTransport(timeouts=timeouts, allow_loopback=loopback)
 
 
