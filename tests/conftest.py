@@ -47,6 +47,7 @@ def pytest_report_header() -> str:
     return f"event loop: {type(loop).__module__}.{type(loop).__name__} on {platform.platform()}"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `-n 4 --dist loadgroup` a file stays in one process, for its fixtures' sake; the storms
     need none, and are too many for one."""
