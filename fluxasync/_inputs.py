@@ -1,10 +1,11 @@
 """Image inputs: a path, bytes or a URL become what the wire wants, off the event loop.
 
 `resolve` reads each input once to judge it and to fix its digest, which is part of the request's
-identity; `wire_images` reads it again to send it, and refuses a file that changed in between. Bytes
-are not kept from one to the other: a million rows may name a million photographs. A URL stays a
-URL, because the provider fetches it. Inputs are judged more gently than results: phones append
-their own data to a JPEG, and the provider accepts that.
+identity, and its size, which is part of some models' price; `wire_images` reads it again to send
+it, and refuses a file that changed in between. Bytes are not kept from one to the other: a million
+rows may name a million photographs. A URL stays a URL, because the provider fetches it. Inputs are
+judged more gently than results: phones append their own data to a JPEG, and the provider accepts
+that.
 """
 
 from __future__ import annotations
@@ -97,11 +98,12 @@ def _is_settled(image: ImageInput) -> bool:
 
 def _settled(name: str, image: ImageInput, base: Path | None) -> ImageInput:
     if image.data is not None:
-        _judge(image.data, what=name)
-        return evolve(image, sha256=hashlib.sha256(image.data).hexdigest())
+        sha256, pixels = _read_off(image.data, what=name)
+        return evolve(image, sha256=sha256, pixels=pixels)
     path = _path(image)
     path = path if base is None else base / path
-    return evolve(image, path=path, sha256=_digest(name, path))
+    sha256, pixels = _known(name, path)
+    return evolve(image, path=path, sha256=sha256, pixels=pixels)
 
 
 def _path(image: ImageInput) -> Path:
@@ -110,18 +112,22 @@ def _path(image: ImageInput) -> Path:
     return image.path
 
 
-def _digest(name: str, path: Path) -> str:
+def _known(name: str, path: Path) -> tuple[str, int | None]:
     with _readable(name, path):
         found = os.stat(path)
     # The same photograph in a thousand rows is read once, as long as it stays the same.
-    return _digest_of(name, path, found.st_size, found.st_mtime_ns, found.st_ino)
+    return _known_of(name, path, found.st_size, found.st_mtime_ns, found.st_ino)
 
 
 @lru_cache(maxsize=1024)
-def _digest_of(name: str, path: Path, size: int, changed: int, inode: int) -> str:
-    content = _read(name, path)
-    _judge(content, what=f"{name}={path}")
-    return hashlib.sha256(content).hexdigest()
+def _known_of(name: str, path: Path, size: int, changed: int, inode: int) -> tuple[str, int | None]:
+    return _read_off(_read(name, path), what=f"{name}={path}")
+
+
+def _read_off(content: bytes, *, what: str) -> tuple[str, int | None]:
+    """Return digest and pixels of an image that can be given to a model."""
+    pixels = _judge(content, what=what)
+    return hashlib.sha256(content).hexdigest(), pixels
 
 
 def _wire_form(name: str, image: ImageInput) -> str:
@@ -165,7 +171,7 @@ def _readable(name: str, path: Path) -> Iterator[None]:
         raise ConfigError(f"{name}={str(path)[:80]!r}: not a path") from error
 
 
-def _judge(content: bytes, *, what: str) -> None:
+def _judge(content: bytes, *, what: str) -> int | None:
     if len(content) > MAX_BYTES:
         raise _too_large(what, len(content))
     try:
@@ -175,13 +181,14 @@ def _judge(content: bytes, *, what: str) -> None:
     try:
         size = inspect(content)
     except NotAnImage:
-        return  # the right kind, oddly built: the provider's decoder is the judge
+        return None  # the right kind, oddly built: the provider's decoder is the judge
     if min(size.width, size.height) < MIN_SIDE:
         raise ConfigError(
             f"{what}: {size.width}×{size.height} pixels; each side needs {MIN_SIDE} or more"
         )
     if size.width * size.height > MAX_PIXELS:
         raise ConfigError(f"{what}: {size.width}×{size.height} pixels; 20 MP at most")
+    return size.width * size.height
 
 
 def _too_large(what: str, size: int) -> ConfigError:

@@ -74,6 +74,7 @@ class ImageInput:
     path: Path | None = None
     data: bytes | None = field(default=None, repr=False)
     sha256: str | None = None  #: of the content, once read
+    pixels: int | None = field(default=None, eq=False)  #: as above; None where it does not say
 
     @classmethod
     def of(cls, given: ImageInput | str | bytes | os.PathLike[str]) -> ImageInput:

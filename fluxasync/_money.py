@@ -15,10 +15,12 @@ from attrs import define, field, frozen
 
 from ._catalog import Model, find
 from ._errors import BudgetExceeded, ConfigError
-from ._models import ImageRequest
+from ._models import ImageInput, ImageRequest
 
 _CREDIT = Decimal("0.01")  # US dollars, BFL docs
 _MEGAPIXEL = 2**20  # as in echoed `output_mp`: 256×256 is 0.06
+_REFERENCE = "input_image"  # and input_image_2, …
+_LARGEST_REFERENCE = 4 * _MEGAPIXEL  # larger ones are made smaller, BFL docs
 _UNSET_SIDE = 1024  # what FLUX.2 draws without a size is about 1 MP
 _ZERO = Decimal(0)
 _GRAIN = Decimal("0.000001")  # finer than any price; cuts binary noise off echoed costs
@@ -31,7 +33,9 @@ _UNKNOWN_MODEL_SECONDS = 5.0
 def price(request: ImageRequest) -> Decimal | None:
     """Return what one image of the request costs, in US dollars; None for an unknown model.
 
-    FLUX.2: each begun megapixel of output counts, and one for each reference image.
+    FLUX.2: each begun megapixel of output counts, and of each reference image. What is not known
+    (output without a size, a reference by its URL) is taken for one; without a size the output is
+    as large as the first reference.
     """
     model = find(request.model)
     if model is None:
@@ -39,18 +43,28 @@ def price(request: ImageRequest) -> Decimal | None:
     credits = model.price.first
     if model.price.following or model.price.reference:
         sent = {**request.extra_body, **request.given()}
-        references = sum(name.startswith("input_image") for name in sent)
-        further = _output_megapixels(sent) - 1
-        credits += further * model.price.following + references * model.price.reference
+        references = [_pixels(sent[name]) for name in sorted(sent) if name.startswith(_REFERENCE)]
+        further = _megapixels(_output_pixels(sent, references)) - 1
+        credits += further * model.price.following
+        credits += sum(map(_megapixels, references)) * model.price.reference
     return credits * _CREDIT
 
 
-def _output_megapixels(sent: dict[str, object]) -> int:
-    width, height = (
-        side if isinstance(side := sent.get(name), int) else _UNSET_SIDE
-        for name in ("width", "height")
-    )
-    return max(1, math.ceil(width * height / _MEGAPIXEL))
+def _output_pixels(sent: dict[str, object], references: list[int]) -> int:
+    sides = [side for name in ("width", "height") if isinstance(side := sent.get(name), int)]
+    if not sides and references:
+        return references[0]
+    width, height = (*sides, _UNSET_SIDE, _UNSET_SIDE)[:2]
+    return width * height
+
+
+def _pixels(reference: object) -> int:
+    known = reference.pixels if isinstance(reference, ImageInput) else None
+    return min(known or _MEGAPIXEL, _LARGEST_REFERENCE)
+
+
+def _megapixels(pixels: int) -> int:
+    return max(1, math.ceil(pixels / _MEGAPIXEL))
 
 
 def dollars(amount: Decimal) -> str:

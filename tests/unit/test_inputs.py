@@ -41,13 +41,14 @@ def request(**parameters: object) -> ImageRequest:
     return checked(ImageRequest(prompt="a fox", model="flux-kontext-pro", parameters=parameters))
 
 
-def test_a_path_gets_its_digest(tmp_path: Path) -> None:
+def test_a_path_gets_its_digest_and_size(tmp_path: Path) -> None:
     """A relative path is found beside the prompt file, and enters the key by its content."""
     (tmp_path / "fox.png").write_bytes(FOX)
     found = resolve_now(request(input_image="fox.png"), base=tmp_path)
     digest = hashlib.sha256(FOX).hexdigest()
     expected = ImageInput(path=tmp_path / "fox.png", sha256=digest)
     assert found.parameters["input_image"] == expected
+    assert found.parameters["input_image"].pixels == 64 * 64
     assert found.content_key == request(input_image=FOX).content_key
 
 

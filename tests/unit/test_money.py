@@ -8,8 +8,18 @@ from typing import Any
 import pytest
 
 from fluxasync._errors import BudgetExceeded, ConfigError
-from fluxasync._models import ImageRequest
+from fluxasync._models import ImageInput, ImageRequest
 from fluxasync._money import Estimator, Purse, dollars, price
+
+
+SMALL = {"width": 512, "height": 512}
+
+
+def photographs(*megapixels: float) -> dict[str, Any]:
+    """Image inputs that were read, of such sizes."""
+    names = ("input_image", "input_image_2")
+    images = [ImageInput(data=b"", pixels=round(size * 2**20)) for size in megapixels]
+    return {"parameters": dict(zip(names, images, strict=False))}
 
 
 @pytest.mark.parametrize(
@@ -30,6 +40,10 @@ from fluxasync._money import Estimator, Purse, dollars, price
             "flux-2-flex", {"parameters": {"input_image": "a", "input_image_2": "b"}}, "0.15",
             id="reference images",
         ),
+        pytest.param("flux-2-pro", photographs(2), "0.075", id="as large as the reference"),
+        pytest.param("flux-2-pro", photographs(2) | SMALL, "0.06", id="a reference's megapixels"),
+        pytest.param("flux-2-pro", photographs(1, 1.5), "0.075", id="references are rounded up"),
+        pytest.param("flux-2-pro", photographs(12) | SMALL, "0.09", id="made smaller first"),
         pytest.param("flux-2-klein-4b", {}, "0.014", id="a fraction of a credit"),
         pytest.param("flux-2-pro", {"extra_body": {"width": 2048}}, "0.045", id="by extra_body"),
     ],
