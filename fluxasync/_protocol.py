@@ -47,8 +47,8 @@ LONGEST_WAIT = 24 * 3600.0
 MESSAGE_LENGTH = 300
 
 _RUNNING = frozenset(
-    {"pending", "queued", "reasoning", "generating", "uploading", "processing", "submitted",
-     "starting"}
+    {"pending", "queued", "reasoning", "generating", "uploading", "processing", "submitting",
+     "submitted", "starting"}
 )  # fmt: skip
 _QUEUED = frozenset({"queued", "submitting", "starting"})
 _MODERATED = frozenset({"request moderated", "content moderated"})

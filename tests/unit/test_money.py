@@ -11,7 +11,6 @@ from fluxasync._errors import BudgetExceeded, ConfigError
 from fluxasync._models import ImageInput, ImageRequest
 from fluxasync._money import Estimator, Purse, dollars, price
 
-
 SMALL = {"width": 512, "height": 512}
 
 
