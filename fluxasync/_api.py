@@ -61,6 +61,7 @@ async def run(
     name: str | None = None,
     limit: int | None = None,
     skip_bad: bool = False,
+    retry: str | Iterable[str] = (),
     provider: Provider | str | None = None,
     api_key: str | None = None,
     base_url: str | None = None,
@@ -112,6 +113,7 @@ async def run(
             name=name,
             limit=limit,
             skip_bad=skip_bad,
+            retry=retry,
             on_event=watched,
             on_plan=None if watched is None else lambda plan: watched.expect(plan, batch, flux),
         )

@@ -27,7 +27,7 @@ from ._catalog import models_with
 from ._errors import ConfigError, FluxError, JournalError, SinkError
 from ._events import Event, EventsDropped, Settled
 from ._handout import Handout
-from ._journal import Journal, Recovery, has_journal, peek
+from ._journal import Journal, Recovery, classes_of, has_journal, peek
 from ._ledgers import ForgetfulLedger
 from ._models import ImageRequest, Ledger, Observer, Outcome, Sink
 from ._money import Estimate
@@ -84,6 +84,10 @@ class Batch:
         grace: seconds.
         finished: "yield" hands out the outcomes of earlier runs too, in their rows' places; "skip"
             passes over them, which is faster for long lists.
+        retry: failures of earlier runs in `out` to do again, as "failed,moderated" or several
+            words: "failed" for all but moderated and dropped ones, or a cause such as "expired",
+            "lost" or "moderated"; "timeout" pays twice for jobs that still run, "missing" is images
+            whose file was removed. Each stays what it is until it is submitted.
         on_check: called with the rows read so far, while the source is checked on entry.
         on_plan: called once with the Plan, after the check and before the first submission; what
             it returns is awaited if it can be, and an error that it raises ends it there.
@@ -119,12 +123,16 @@ class Batch:
         skip_bad: bool = False,
         grace: float = GRACE,
         finished: Literal["yield", "skip"] = "yield",
+        retry: str | Iterable[str] = (),
         on_check: Callable[[int], None] | None = None,
         on_plan: Callable[[Plan], Awaitable[None] | None] | None = None,
         on_event: Observer | None = None,
     ) -> None:
         if out is not None and sink is not None:
             raise ConfigError("give `out` or `sink`, not both")
+        self._retry = classes_of(retry)
+        if self._retry and (out is None or ledger is not None):
+            raise ConfigError("`retry` asks the journal of a folder: give `out`, and no `ledger`")
         defaults = _named(parameters or {}) | ({"model": model} if model else {})
         self._session = session
         self._source = open_source(
@@ -257,7 +265,8 @@ class Batch:
 
     @property
     def recovered(self) -> Recovery | None:
-        """What earlier runs left in the folder, as of entry; None without a journal."""
+        """What earlier runs left in the folder, as of entry; None without a journal. What `retry`
+        names is counted as `again`, or as running where its image is only asked for again."""
         journal = None if self._output is None else self._output.journal
         return None if journal is None else journal.recovered
 
@@ -320,6 +329,7 @@ class Batch:
             template=self._template,
             max_bytes=limit,
             ledger=self._ledger,
+            retry=self._retry,
         )
 
     @contextmanager
@@ -331,7 +341,7 @@ class Batch:
         elif self._out is None or self._ledger is not None:
             yield None
         else:
-            with peek(self._out) as lookup:
+            with peek(self._out, retry=self._retry) as lookup:
                 yield lookup
 
     async def _carry_on(self, journal: Journal) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -55,14 +55,18 @@ async def open_folder(
     template: Template,
     max_bytes: int,
     ledger: Ledger | None,
+    retry: Collection[str] = (),
 ) -> AsyncIterator[Output]:
-    """Open a folder as an output, with a journal in it unless the user brings a ledger."""
+    """Open a folder as an output, with a journal in it unless the user brings a ledger.
+
+    `retry` are the classes of failures that the journal lets be done again.
+    """
     async with AsyncExitStack() as stack:
         journal = None
         if ledger is None:
             if not has_journal(folder):
                 await asyncio.to_thread(_prove, folder)
-            journal = await stack.enter_async_context(_journal(folder, provider, template))
+            journal = await stack.enter_async_context(_journal(folder, provider, template, retry))
             stack.push_async_callback(_projected, journal)
             ledger = journal
         sink = FolderSink(folder, template=template, max_bytes=max_bytes)
@@ -93,7 +97,9 @@ def _prove(folder: Path) -> None:
         raise disk_error(folder, error) from error
 
 
-def _journal(folder: Path, provider: Provider, template: Template) -> Journal:
+def _journal(
+    folder: Path, provider: Provider, template: Template, retry: Collection[str]
+) -> Journal:
     # practice servers come and go on other ports; whatever is on loopback is one of them
     scheme, host, port = provider.origin
     origin = "loopback" if provider.is_loopback else f"{scheme}://{host}:{port}"
@@ -103,6 +109,7 @@ def _journal(folder: Path, provider: Provider, template: Template) -> Journal:
         origin=origin,
         simulated=provider.is_loopback,
         stem_of=template.stem,
+        retry=retry,
     )
 
 

@@ -7,24 +7,20 @@ changed through its own room; files are only read. Everything blocking happens i
 from __future__ import annotations
 
 from .._journal._standing import Doubt, Share
-from ._decide import CLASSES, Retried, classes_of, drop, give_jobs, in_doubt, resubmit, retry
+from ._decide import drop, give_jobs, in_doubt, resubmit
 from ._status import Status, status
 from ._verify import Finding, Verification, verify
 
 __all__ = [
-    "CLASSES",
     "Doubt",
     "Finding",
-    "Retried",
     "Share",
     "Status",
     "Verification",
-    "classes_of",
     "drop",
     "give_jobs",
     "in_doubt",
     "resubmit",
-    "retry",
     "status",
     "verify",
 ]

@@ -1,68 +1,27 @@
-"""What only a person can decide: what becomes of doubts, and which failures to pay for again.
+"""What only a person can decide: what becomes of doubts.
 
 Each decision is durable when its function returns and is made under the folder's lock, so no run
 is in the middle of the same image. Nothing is submitted here: the next run does it, under its own
 checks.
-
-An odd fact: an image that was paid, and whose bytes never arrived whole, is asked for again before
-it is paid again; only when its job is gone does a second retry submit it anew.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from string import hexdigits
 
-from attrs import frozen
-
 from .._disk import Threads, whole
 from .._errors import BudgetExceeded, ConfigError, JournalError, SinkError
-from .._journal import Dropped, Journal, JournalView, read_only
-from .._journal._schema import State
-from .._journal._standing import (
-    Doubt,
-    Standing,
-    Unmade,
-    doubts,
-    require,
-    require_idle,
-    unmade,
-)
+from .._journal import Journal, JournalView, read_only
+from .._journal._standing import Doubt, Standing, doubts, require, require_idle
 from .._money import dollars
 
 #: characters of a key that name an image among a few hundred
 _SHORTEST = 4
-
-#: the word for every failure that nobody decided about and the provider did not judge
-FAILED = "failed"
-#: given up, or refused by the provider's filter: again only when named
-_ONLY_NAMED = frozenset({"moderated", Dropped.cause})
-#: accepted, and past its deadline: each run asks for it anyway, so paying again must be named
-_LATE = "timeout"
-#: done, and its file was removed since
-_MISSING = "missing"
-#: paid, and its image may still be there
-_FREE_FIRST = "download"
-
-#: what `retry` takes
-CLASSES = (
-    FAILED, "auth", _FREE_FIRST, Dropped.cause, "expired", "invalid", "lost", _MISSING,
-    "moderated", "refused", "rejected", _LATE,
-)  # fmt: skip
-
-
-@frozen(kw_only=True)
-class Retried:
-    """What the next run will do again."""
-
-    submitted: int = 0  #: to be submitted, and paid, once more
-    price: Decimal = Decimal(0)  #: US dollars of those, by the catalogue
-    unpriced: int = 0  #: of those, by models that the catalogue does not know
-    collected: int = 0  #: paid already: their jobs are asked for their images again
 
 
 async def in_doubt(folder: str | os.PathLike[str]) -> list[Doubt]:
@@ -117,48 +76,6 @@ async def resubmit(
         _check_cost(again, max_cost)
         await journal.forget([doubt.key for doubt in again])
         return again
-
-
-async def retry(
-    folder: str | os.PathLike[str],
-    classes: Collection[str],
-    *,
-    only_count: bool = False,
-    simulated: bool | None = None,
-) -> Retried:
-    """Let the next run do failed images again; return how many, and their price.
-
-    `classes` are words of CLASSES: causes of failures; "failed" for all but moderated and dropped
-    ones; "timeout" for jobs past their deadline, which are then paid twice; "missing" for images
-    whose file was removed. With `only_count` nothing is changed. `simulated` says whether the next
-    run costs nothing, where that is known. A folder without a journal has no failures. Raises
-    Locked while a run goes on, and JournalError, having changed nothing, for images of the other
-    kind.
-    """
-    wanted, folder = frozenset(classes), Path(folder)
-    try:
-        require(folder)
-    except ConfigError:
-        return Retried()
-    async with Threads(count=1) as threads:
-        if only_count:
-            return await threads.run(_counted, folder, wanted)
-        async with Standing(folder, simulated=simulated) as journal:
-            pages = unmade(folder, _states(wanted))
-            total = Retried()
-            while page := await threads.run(next, pages, None):
-                chosen = await threads.run(_chosen, folder, page, wanted)
-                await _again(journal, chosen)
-                total = _sum(total, chosen)
-            return total
-
-
-def classes_of(text: str) -> frozenset[str]:
-    """Return the classes of a text such as "failed,expired". Raises ConfigError for others."""
-    words = frozenset(word.strip() for word in text.split(",")) - {""}
-    for word in sorted(words - set(CLASSES)) or ([""] if not words else []):
-        raise ConfigError(f"{word!r} is no class of failures: say one of {', '.join(CLASSES)}")
-    return words
 
 
 # --- doubts -------------------------------------------------------------------------------------
@@ -225,62 +142,3 @@ def _check_cost(again: Iterable[Doubt], max_cost: Decimal) -> None:
             f"submitting them again costs {dollars(cost)}, more than {dollars(max_cost)}: "
             "raise --max-cost or name fewer"
         )
-
-
-# --- failures -----------------------------------------------------------------------------------
-
-
-def _states(wanted: frozenset[str]) -> list[State]:
-    states = [State.FAILED]
-    if _LATE in wanted:
-        states.append(State.SUBMITTED)
-    if _MISSING in wanted:
-        states.append(State.DONE)
-    return states
-
-
-def _chosen(folder: Path, page: Iterable[Unmade], wanted: frozenset[str]) -> list[Unmade]:
-    return [image for image in page if _is_wanted(folder, image, wanted)]
-
-
-def _is_wanted(folder: Path, image: Unmade, wanted: frozenset[str]) -> bool:
-    if image.state == State.DONE.word:
-        return image.path is not None and not os.path.lexists(folder / image.path)
-    if image.state == State.SUBMITTED.word:
-        return image.cause == _LATE
-    return image.cause in wanted or (FAILED in wanted and image.cause not in _ONLY_NAMED)
-
-
-async def _again(journal: Journal, chosen: Iterable[Unmade]) -> None:
-    paid = []
-    for image in chosen:
-        if _is_free(image) and image.job_id is not None:
-            await journal.give_job(image.key, image.job_id)
-        else:
-            paid.append(image.key)
-    if paid:
-        await journal.forget(paid)
-
-
-def _is_free(image: Unmade) -> bool:
-    return image.cause == _FREE_FIRST and image.job_id is not None
-
-
-def _counted(folder: Path, wanted: frozenset[str]) -> Retried:
-    total = Retried()
-    with _idle(folder):
-        for page in unmade(folder, _states(wanted)):
-            total = _sum(total, _chosen(folder, page, wanted))
-    return total
-
-
-def _sum(total: Retried, chosen: Iterable[Unmade]) -> Retried:
-    free = [image for image in chosen if _is_free(image)]
-    paid = [image for image in chosen if not _is_free(image)]
-    prices = [image.price for image in paid if image.price is not None]
-    return Retried(
-        submitted=total.submitted + len(paid),
-        price=total.price + sum(prices, Decimal(0)),
-        unpriced=total.unpriced + len(paid) - len(prices),
-        collected=total.collected + len(free),
-    )

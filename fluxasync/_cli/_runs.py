@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
-from .._audit import classes_of, retry
 from .._batch import Batch
 from .._config import Budget
 from .._errors import ConfigError, FluxError, SinkError
@@ -29,7 +28,7 @@ from ._errand import Errand
 from ._gallery import watching
 from ._options import DEFAULT_MODEL, Lists, Options, read_key
 from ._practice import practice_server
-from ._shown import announcement, as_json, outcome_of, plan_row, retry_line
+from ._shown import announcement, as_json, outcome_of, plan_row
 
 #: seconds one paid image may still land after the first Ctrl-C; the batch's own default
 GRACE = 10.0
@@ -57,6 +56,11 @@ class Order:
     options: Options = field(factory=Options)
     lists: Lists = field(factory=Lists)
 
+    @property
+    def again(self) -> str | tuple[()]:
+        """The failures to do again; without a folder there are none."""
+        return () if self.retry is None or self.out is None else self.retry
+
     def policies(self) -> dict[str, Any]:
         """The session's policies, in their shorthands."""
         return {
@@ -79,6 +83,7 @@ class Order:
             self.source,
             out=self.out,
             finished="skip",
+            retry=self.again,
             on_check=on_check,
             on_plan=on_plan,
             name=self.name,
@@ -132,6 +137,7 @@ async def run(errand: Errand, order: Order) -> None:
             plan,
             batch.estimate,
             recovered=batch.recovered,
+            retries=bool(order.again),
             is_whole=order.limit is None,
             simulated=order.options.simulate,
         )
@@ -145,7 +151,6 @@ async def run(errand: Errand, order: Order) -> None:
         watching(errand.terminal, watched),
         _session(errand, order.options, **order.policies()) as flux,
     ):
-        await _retry(errand, order, simulated=flux.provider.is_loopback)
         batch = order.batch(flux, on_check=_checking(errand), on_plan=announce)
         async with batch, showing(errand.progress, errand.terminal):
             errand.batch = batch
@@ -172,27 +177,16 @@ async def dry_run(errand: Errand, order: Order) -> None:
     options = order.options
     flux = FluxSession(options.provider, base_url=options.base_url, **order.policies())
     batch = order.batch(flux)
-    await _retry(errand, order, only_count=True)
     try:
         plan = await batch.check(_checking(errand))
     finally:
         await batch.aclose()
-    *notes, price = announcement(plan, batch.estimate, simulated=options.simulate)
+    *notes, price = announcement(
+        plan, batch.estimate, retries=bool(order.again), simulated=options.simulate
+    )
     for line in notes:
         errand.terminal.note(line)
     errand.terminal.out(as_json(plan_row(plan, batch.estimate)) if options.json else price)
-
-
-async def _retry(
-    errand: Errand, order: Order, *, only_count: bool = False, simulated: bool | None = None
-) -> None:
-    """Before the check, so that failures to do again are counted and priced as images to do."""
-    if order.retry is None or order.out is None:
-        return
-    again = await retry(
-        order.out, classes_of(order.retry), only_count=only_count, simulated=simulated
-    )
-    errand.terminal.note(retry_line(again, only_count=only_count))
 
 
 @asynccontextmanager

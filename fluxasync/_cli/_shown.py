@@ -15,7 +15,6 @@ from typing import Any
 
 from attrs import asdict, evolve
 
-from .._audit import Retried
 from .._catalog import closest_model
 from .._errors import FluxError, TransportError
 from .._events import (
@@ -120,12 +119,16 @@ def announcement(
     *,
     recovered: Recovery | None = None,
     is_whole: bool = True,
+    retries: bool = False,
     simulated: bool,
 ) -> Iterator[str]:
     """Yield what is said before anything is spent: what earlier runs left, and last the price.
 
-    `is_whole` says that the plan is of all the prompts, not only of the first ones.
+    `is_whole` says that the plan is of all the prompts, not only of the first ones; `retries` that
+    failures were named to be done again.
     """
+    if retries:
+        yield retry_line(plan)
     if recovered is not None and recovered != Recovery():
         to_do = "" if plan.to_do is None else f", to do {plan.to_do}"
         yield f"{recovered}{to_do}"
@@ -155,26 +158,27 @@ def announcement(
 def _removed(plan: Plan, recovered: Recovery) -> Iterator[str]:
     """Say how many images the prompts have no more; for a stream that is not known."""
     failed = sum(recovered.failed.values())
-    left = recovered.done + recovered.running + recovered.in_doubt + failed
-    count = left - sum(plan.known.values())
+    left = recovered.done + recovered.running + recovered.in_doubt + failed + recovered.again
+    count = left - sum(plan.known.values()) - plan.again.estimate(1).images
     if plan.to_do is not None and count > 0:
         images = "1 image" if count == 1 else f"{count} images"
         yield f"{images} of earlier runs not among these prompts: kept as they are"
 
 
-def retry_line(again: Retried, *, only_count: bool) -> str:
-    """Return the line about failures that are to be done again."""
-    total = again.submitted + again.collected
-    if not total:
-        return "no failures of these classes: nothing is done again"
+def retry_line(plan: Plan) -> str:
+    """Return the line about what is done again of earlier runs."""
+    if plan.images is None:
+        return "failures of these classes are done again where their prompts come"
+    again = plan.again.estimate(1)
     parts = []
-    if again.submitted:
+    if again.images:
         unknown = f" and {again.unpriced} of unknown price" if again.unpriced else ""
-        parts.append(f"{again.submitted} to submit again ({dollars(again.price)}{unknown})")
-    if again.collected:
-        parts.append(f"{again.collected} paid already, to ask for again")
-    which = "failures, not in the price below" if only_count else "failures"
-    return f"{which}: {', '.join(parts)}"
+        parts.append(f"{again.images} to submit again ({dollars(again.cost)}{unknown})")
+    if to_collect := plan.known.get("to-collect"):
+        parts.append(f"{to_collect} paid already, to ask for again")
+    if not parts:
+        return "no failures of these classes: nothing is done again"
+    return f"failures: {', '.join(parts)}"
 
 
 def plan_row(plan: Plan, estimate: Estimate | None) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 A session sees four verbs (`known`, `intent`, `answered`, `settle`), each durable when it returns.
 It knows values and files; nothing of sessions, batches or servers. Its parts: the file (`_schema`),
 who may have it (`_lock`), whether it can be trusted (`_guards`), what the last run left
-(`_recovery`), values as rows (`_rows`), what happens to them (`_steps`), and the one thread that
-does it (`_writer`). Others read it by `_view`, people by the lists of `_projection`.
+(`_recovery`), what of it is done again (`_again`), values as rows (`_rows`), what happens to them
+(`_steps`), and the one thread that does it (`_writer`). Others read it by `_view`, people by the
+lists of `_projection`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -33,6 +34,7 @@ from .._models import (
     Refused,
     Saved,
 )
+from ._again import TO_COLLECT, Again, classes_of
 from ._guards import (
     MOUNTS,
     check_absent,
@@ -89,6 +91,7 @@ __all__ = [
     "Locked",
     "Lookup",
     "Recovery",
+    "classes_of",
     "has_journal",
     "peek",
     "read_only",
@@ -116,6 +119,8 @@ class Journal:
         simulated: whether images cost nothing; paid and simulated ones do not share a folder.
         stem_of: path of a request's file in the folder, without extension; with it a file whose
             record was lost is found again after a crash.
+        retry: classes of failures of earlier runs to do again, see `classes_of`: `known`, `lookup`
+            and `recovered` tell of them as still to do, and each stays what it is until its intent.
         take_over: go on with a journal that was copied from another machine.
         mounts: the system's table of file systems.
 
@@ -132,6 +137,7 @@ class Journal:
         origin: str,
         simulated: bool,
         stem_of: _Stem | None = None,
+        retry: Collection[str] = (),
         take_over: bool = False,
         mounts: Path = MOUNTS,
     ) -> None:
@@ -140,6 +146,7 @@ class Journal:
         self.recovered = Recovery()  #: what earlier runs left, as of entry
         self._provider, self._origin, self._simulated = provider, origin, simulated
         self._stem_of, self._take_over, self._mounts = stem_of, take_over, mounts
+        self._again = Again(self.folder, frozenset(retry))
         self._inside = os.path.join(self.folder, "")
         self._lock = FolderLock(self.folder / HOME)
         self._threads = Threads(count=1)
@@ -161,7 +168,6 @@ class Journal:
             await self._threads.run(self._give_up)
             await self._threads.__aexit__()
             raise
-        self.recovered = self._steps.tally.recovery()
         assert self._connection is not None  # noqa: S101 — opened above
         self._writer = Writer(
             self._connection,
@@ -197,7 +203,10 @@ class Journal:
 
     async def known(self, request: ImageRequest) -> Saved | Failed | InDoubt | Job | None:
         """What earlier runs left of this request."""
-        row = await self._writer.run(self._steps.known, self._key(request), kind=Kind.READ)
+        key = self._key(request)
+        row = await self._writer.run(self._steps.known, key, kind=Kind.READ)
+        if row is not None and row.state == TO_COLLECT:
+            row = await self._writer.run(self._steps.ask_again, key)
         if row is None:
             return None
         if row.state == State.INTENT:
@@ -241,18 +250,20 @@ class Journal:
     # --- what earlier runs left -----------------------------------------------------------------
 
     async def unfinished(self) -> AsyncIterator[tuple[ImageRequest, Job]]:
-        """Yield what was accepted and is not here yet, oldest first, with constant memory."""
+        """Yield what was accepted and is not here yet, oldest first, with constant memory; not what
+        is to be submitted once more."""
         page = await self._writer.run(next_running, None, kind=Kind.READ)
         while page:
             for row in page:
-                request = request_of(row)
-                yield request, job_of(row, request)
+                if self._again.of(row) == State.SUBMITTED:
+                    request = request_of(row)
+                    yield request, job_of(row, request)
             page = await self._writer.run(next_running, page[-1], kind=Kind.READ)
 
     def lookup(self) -> Lookup:
         """Return a function from keys to state words, None for unknown ones; for use in a thread
         of the caller's, in blocks of a thousand or so. Closed with the journal."""
-        looking = Looking(self.path)
+        looking = Looking(self.path, self._again)
         self._lookups.append(looking)
         return looking
 
@@ -305,7 +316,7 @@ class Journal:
             check_place(self.folder, self._mounts)
             is_clean = self._check()
             _set_aside(home / RESERVED)
-            self._connection = connect(self.path)
+            self._connection = self._again.teach(connect(self.path))
             self._steps = self._recover(self._connection, is_clean)
 
     def _give_up(self) -> None:
@@ -321,7 +332,7 @@ class Journal:
             create(self.path, facts={"simulated": str(int(self._simulated)), "clean": "1"})
             return True
         check_file(self.path)
-        facts = check_content(self.folder, self.path)
+        facts = check_content(self.folder, self.path, self._again)
         check_home(self.path, facts, take_over=self._take_over)
         check_run(
             self.folder,
@@ -335,8 +346,10 @@ class Journal:
 
     def _recover(self, connection: sqlite3.Connection, is_clean: bool) -> Steps:
         connection.execute("BEGIN IMMEDIATE")
-        steps = Steps(connection, provider=self._provider, origin=self._origin)
+        steps = Steps(connection, provider=self._provider, origin=self._origin, again=self._again)
         self._unswept = recover(connection, steps, self.folder, is_clean=is_clean)
+        again, tally = self._again, steps.tally
+        self.recovered = again.recovered(connection) if again.classes else tally.recovery()
         inode = str(self.path.stat().st_ino)
         _note(connection, clean="0", inode=inode, machine=machine_id())
         connection.execute("COMMIT")

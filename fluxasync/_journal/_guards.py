@@ -25,12 +25,14 @@ from attrs import frozen
 
 from .._errors import JournalError
 from .._manifest import METADATA
+from ._again import TO_COLLECT, Again
 from ._lock import machine_id
 from ._schema import (
     APPLICATION_ID,
     RESERVED,
     STATUS,
     VERSION,
+    State,
     connect_read_only,
     journal_errors,
 )
@@ -126,8 +128,9 @@ def _page_size(field: bytes) -> int:
     return 65_536 if size == 1 else size
 
 
-def check_content(folder: Path, path: Path) -> Facts:
-    """Refuse a foreign, newer or damaged journal, or one that lost its rows; return its facts."""
+def check_content(folder: Path, path: Path, again: Again | None = None) -> Facts:
+    """Refuse a foreign, newer or damaged journal, or one that lost its rows; return its facts, to
+    a run that does something again as it takes them."""
     with journal_errors(path, _RESTORE):
         # looked for first: a run that begins meanwhile leaves its mark in the other order
         is_left = path.with_name(STATUS).exists()
@@ -138,7 +141,7 @@ def check_content(folder: Path, path: Path) -> Facts:
         with closing(connect_read_only(path)) as connection:
             if _own_id(connection, path) != own and own is not None:
                 raise JournalError(f"{path}-wal belongs to another journal: {_RESTORE}")
-            facts = _facts(connection)
+            facts = _facts(connection, again or Again(folder))
             if not facts.is_clean or path.stat().st_size <= _ALWAYS_CHECKED:
                 _check_pages(connection, path)
     if facts.is_empty and (sign := _sign_of_run(folder)):
@@ -294,11 +297,11 @@ def _own_id(connection: sqlite3.Connection, path: Path) -> str:
     return str(found[0])
 
 
-def _facts(connection: sqlite3.Connection) -> Facts:
+def _facts(connection: sqlite3.Connection, again: Again) -> Facts:
     meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
-    places = connection.execute(
-        "SELECT DISTINCT provider, origin FROM image JOIN place ON place.id = image.place "
-        "WHERE state IN (0, 1)"
+    places = again.teach(connection).execute(
+        "SELECT DISTINCT provider, origin FROM image JOIN place ON place.id = image.place "  # noqa: S608 — our own words
+        f"WHERE {again.seen} IN ({State.INTENT:d}, {State.SUBMITTED:d}, {TO_COLLECT})"
     )
     return Facts(
         simulated=meta.get("simulated") == "1",

@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -21,11 +21,9 @@ from attrs import define, field, frozen
 
 from .._errors import ConfigError
 from . import Journal
-from ._guards import check_content, check_current, check_file, check_home, check_kind
+from ._guards import check_content, check_current, check_file, check_home
 from ._lock import Locked, holder
 from ._schema import FILE, HOME, State, connect_read_only, journal_errors
-
-_PAGE = 1_000
 
 #: states whose money is gone, or will be; that of the others may be
 _SPENT = (State.SUBMITTED, State.DONE, State.FAILED)
@@ -52,28 +50,14 @@ class Share:
     in_doubt: Decimal = field(default=Decimal(0))  #: US dollars
 
 
-@frozen(kw_only=True)
-class Unmade:
-    """An image that was submitted, or refused, and is not here, or was made once."""
-
-    key: str
-    state: str  #: "failed", "submitted" or "done"
-    cause: str | None
-    job_id: str | None
-    path: str | None  #: in the folder, of a done one
-    price: Decimal | None  #: US dollars by the catalogue
-
-
 class Standing(Journal):
     """A folder's journal as it stands, for those who settle doubts: see Journal.
 
-    With `simulated` only for images of that kind. Raises ConfigError for a folder without a
-    journal, which stays as it is.
+    Raises ConfigError for a folder without a journal, which stays as it is.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, simulated: bool | None = None) -> None:
-        super().__init__(folder, provider="", origin="", simulated=bool(simulated))
-        self._kind = simulated
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        super().__init__(folder, provider="", origin="", simulated=False)
 
     def _open(self) -> None:
         require(self.folder)
@@ -84,8 +68,6 @@ class Standing(Journal):
         facts = check_content(self.folder, self.path)
         check_home(self.path, facts, take_over=False)
         check_current(self.folder, self.path)
-        if self._kind is not None:
-            check_kind(self.folder, facts, simulated=self._kind)
         self._provider, self._origin = _last_place(self.folder)
         return facts.is_clean
 
@@ -138,20 +120,6 @@ def span(folder: Path) -> tuple[datetime | None, datetime | None]:
     return _instant(first), _instant(last)
 
 
-def unmade(folder: Path, states: Collection[State]) -> Iterator[list[Unmade]]:
-    """Yield the images in these states, a page at a time, in the order they were begun."""
-    marks = ",".join(str(int(state)) for state in states)
-    query = (
-        "SELECT id, key, state, cause, job_id, path, price FROM image "  # noqa: S608 — numbers
-        f"WHERE id > ? AND state IN ({marks}) ORDER BY id LIMIT {_PAGE}"
-    )
-    after = 0
-    with _reading(folder) as connection:
-        while page := connection.execute(query, (after,)).fetchall():
-            yield [_unmade(*found) for _, *found in page]
-            after = page[-1][0]
-
-
 @contextmanager
 def _reading(folder: Path) -> Iterator[sqlite3.Connection]:
     path = folder / HOME / FILE
@@ -182,20 +150,6 @@ def _doubt(
         begun_at=datetime.fromtimestamp(begun_at, UTC),
         price=None if price is None else Decimal(price),
         message=message or "the run ended before the answer came",
-    )
-
-
-def _unmade(
-    key: bytes,
-    state: int,
-    cause: str | None,
-    job_id: str | None,
-    path: str | None,
-    price: str | None,
-) -> Unmade:
-    amount = None if price is None else Decimal(price)
-    return Unmade(
-        key=key.hex(), state=State(state).word, cause=cause, job_id=job_id, path=path, price=amount
     )
 
 

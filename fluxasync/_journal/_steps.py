@@ -14,6 +14,7 @@ from typing import Any, NoReturn, cast
 
 from .._errors import ConfigError, FluxError, JournalError, TransportError
 from .._models import ImageRequest, Job, Saved, Verdict
+from ._again import TO_COLLECT, Again
 from ._rows import SELECT, Dropped, Row, amount, evidence, message, request_text, sound
 from ._schema import State
 from ._tally import Tally, counted
@@ -57,17 +58,26 @@ result = NULL, money = coalesce(money, price) WHERE id = ?"""
 class Steps:
     """The steps of one open journal, with its tally and its place in the order of settling."""
 
-    def __init__(self, connection: sqlite3.Connection, *, provider: str, origin: str) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, *, provider: str, origin: str, again: Again
+    ) -> None:
         self.tally: Tally = counted(connection)
+        self._again = again
         self._place = _place(connection, provider, origin)
         last = "SELECT coalesce(max(seq), 0) FROM image WHERE seq IS NOT NULL"
         self._seq: int = connection.execute(last).fetchone()[0]
+        self._before = self._seq  #: of what earlier runs settled; this run's own is done once
 
     # --- the four of a ledger -------------------------------------------------------------------
 
     def known(self, connection: sqlite3.Connection, key: bytes) -> Row | None:
+        """Return the row with the state for which this run takes it."""
         found = connection.execute(SELECT + "WHERE key = ?", (key,)).fetchone()
-        return None if found is None else Row._make(found)
+        if found is None:
+            return None
+        row = Row._make(found)
+        is_own = row.seq is not None and row.seq > self._before
+        return row if is_own else row._replace(state=self._again.of(row))
 
     def intent(
         self,
@@ -83,6 +93,8 @@ class Steps:
             price, price,
         )  # fmt: skip
         if not connection.execute(_INTENT, (key, *values)).rowcount:
+            if self._is_again(connection, key):
+                self.forget(connection, [key])  # decided only here, with the intent
             if not connection.execute(_INTENT_AGAIN, (*values, key)).rowcount:
                 _, state, _, _ = _by_key(connection, key)
                 raise JournalError(
@@ -226,6 +238,13 @@ class Steps:
         self.tally.add(state, cause, money, -1)
         self.tally.add(State.SUBMITTED, None, found[3])
 
+    def ask_again(self, connection: sqlite3.Connection, key: bytes) -> Row | None:
+        """Have a failed image's own job collected once more; return its row as it is then."""
+        row = self.known(connection, key)
+        if row is not None and row.state == TO_COLLECT and row.job_id is not None:
+            self.give_job(connection, key, row.job_id)
+        return self.known(connection, key)
+
     def forget(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> int:
         """Let images be submitted once more; their money stays counted. Returns how many."""
         count = 0
@@ -260,6 +279,10 @@ class Steps:
 
     # --- below ----------------------------------------------------------------------------------
 
+    def _is_again(self, connection: sqlite3.Connection, key: bytes) -> bool:
+        row = self.known(connection, key)
+        return row is not None and row.state == State.AGAIN
+
     def _next(self) -> int:
         self._seq += 1
         return self._seq
@@ -283,7 +306,7 @@ class Steps:
             except ConfigError:  # an image input that could not be read, which is why it failed
                 return None
             found = _by_key(connection, key)
-            if found is None or found[1] == State.AGAIN:
+            if found is None or self._is_again(connection, key):
                 self.intent(connection, key, request, request_text(request), None)
                 found = _by_key(connection, key)
         return found

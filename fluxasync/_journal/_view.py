@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -20,6 +20,7 @@ from attrs import frozen
 
 from .._errors import JournalError
 from .._models import Failed, InDoubt, Job, Saved
+from ._again import TO_COLLECT, Again
 from ._guards import check_content, check_file
 from ._lock import holder, identity
 from ._rows import SELECT, Row, known_of
@@ -31,12 +32,12 @@ _PAGE = 500
 #: rows read ahead at once, pages of them kept, and pages that may help nobody before it ends
 _AHEAD, _PAGES, _PATIENCE = 1_000, 4, 3
 
-#: keys → state words ("intent", "submitted", "done", "failed", "in-doubt"), or None for what is
-#: to be submitted: unknown, or decided to be submitted again
+#: keys → state words ("intent", "submitted", "done", "failed", "in-doubt"; "again" for what is to
+#: be submitted once more, "to-collect" for what is to be asked for once more), or None for unknown
 Lookup = Callable[[Sequence[str]], list[str | None]]
 
 _WORDS = {int(state): state.word for state in State}
-_ANSWERS = {state: word for state, word in _WORDS.items() if state != State.AGAIN}
+_ANSWERS = _WORDS | {TO_COLLECT: "to-collect"}
 
 
 @frozen(kw_only=True)
@@ -44,7 +45,7 @@ class Entry:
     """One image of a journal."""
 
     key: str
-    state: str  #: one of Lookup's words
+    state: str  #: the first of Lookup's words, or "again"
     known: Saved | Failed | InDoubt | Job | None  #: None = to be submitted once more
     cause: str | None
     stem: str | None  #: path in the folder without extension, where it was recorded
@@ -134,8 +135,8 @@ class Looking:
     finding each row; what is not there is found, and pages that help nobody are no longer read.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, again: Again) -> None:
+        self._path, self._again = path, again
         self._connection: sqlite3.Connection | None = None
         self._lock = Lock()
         self._is_closed = False
@@ -154,8 +155,8 @@ class Looking:
                 found |= more
                 self._useless = 0 if more else self._useless + 1
             for start in range(0, len(missing), _PAGE):
-                found |= _found(connection, missing[start : start + _PAGE])
-        return [_ANSWERS.get(found.get(blob, State.AGAIN)) for blob in blobs]
+                found |= self._found(connection, missing[start : start + _PAGE])
+        return [None if blob not in found else _ANSWERS[found[blob]] for blob in blobs]
 
     def _in_pages(self, blobs: list[bytes]) -> tuple[dict[bytes, int], list[bytes]]:
         """Return the states of those that were read ahead, and the others."""
@@ -163,7 +164,7 @@ class Looking:
         return found, [blob for blob in blobs if blob not in found]
 
     def _read_page(self, connection: sqlite3.Connection) -> None:
-        query = "SELECT id, key, state FROM image WHERE id > ? ORDER BY id LIMIT ?"
+        query = f"SELECT id, key, {self._again.seen} FROM image WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608 — our own words
         rows = connection.execute(query, (self._last_id, _AHEAD)).fetchall()
         if rows:
             self._last_id = rows[-1][0]
@@ -180,14 +181,13 @@ class Looking:
         if self._is_closed:
             raise JournalError(f"{self._path}: the journal is closed")
         if self._connection is None:
-            self._connection = connect_read_only(self._path)
+            self._connection = self._again.teach(connect_read_only(self._path))
         return self._connection
 
-
-def _found(connection: sqlite3.Connection, blobs: list[bytes]) -> dict[bytes, int]:
-    marks = ",".join("?" * len(blobs))
-    query = f"SELECT key, state FROM image WHERE key IN ({marks})"  # noqa: S608 — marks
-    return dict(connection.execute(query, blobs).fetchall())
+    def _found(self, connection: sqlite3.Connection, blobs: list[bytes]) -> dict[bytes, int]:
+        marks = ",".join("?" * len(blobs))
+        query = f"SELECT key, {self._again.seen} FROM image WHERE key IN ({marks})"  # noqa: S608 — marks
+        return dict(connection.execute(query, blobs).fetchall())
 
 
 def write_status(home: Path, counts: Recovery, at: str) -> None:
@@ -214,12 +214,15 @@ def has_journal(folder: Path) -> bool:
 
 
 @contextmanager
-def peek(folder: Path) -> Iterator[Lookup | None]:
-    """Look keys up in a folder's journal without opening a run; None where there is no journal."""
+def peek(folder: Path, *, retry: Collection[str] = ()) -> Iterator[Lookup | None]:
+    """Look keys up in a folder's journal without opening a run; None where there is no journal.
+
+    `retry` are classes of failures that the run would do again.
+    """
     if not has_journal(folder):
         yield None
         return
-    looking = Looking(folder / HOME / FILE)
+    looking = Looking(folder / HOME / FILE, Again(folder, frozenset(retry)))
     try:
         yield looking
     finally:

@@ -61,9 +61,9 @@ class Source(Protocol):
 
         `progress` is called with the rows so far. `lookup` says what earlier runs left of images,
         in blocks of up to 500 keys and in a thread of the source's own; the plan counts that as
-        `known` and estimates the rest. Raises ConfigError that lists the first bad rows with their
-        places, unless they are to be skipped, and JournalError when the temporary folder is full.
-        A stream is not touched: its Plan has `images` None.
+        `known` and estimates the rest, among it what is to do "again". Raises ConfigError that
+        lists the first bad rows with their places, unless they are to be skipped, and JournalError
+        when the temporary folder is full. A stream is not touched: its Plan has `images` None.
         """
 
     def requests(

@@ -23,6 +23,9 @@ SHOWN_BAD_ROWS = 10
 
 _SHOWN_NAMES = 20
 
+#: what a lookup says of an image that is submitted once more: it is to do, as if it were unknown
+AGAIN = "again"
+
 #: a row's images, each as content key and occurrence
 Numbers = Sequence[tuple[str, int]]
 
@@ -52,8 +55,9 @@ class Plan:
     unknown_models: tuple[str, ...] = ()  #: those of them that the catalogue lacks
     known: Mapping[str, int] = field(factory=dict)  #: images by what earlier runs left of them
     notes: tuple[str, ...] = ()  #: what people should know of how the source was read
-    to_do: int | None = None  #: images of which nothing is known; None for a stream
+    to_do: int | None = None  #: images that are to be submitted; None for a stream
     estimator: Estimator = field(factory=Estimator, repr=False)  #: of the images to do
+    again: Estimator = field(factory=Estimator, repr=False)  #: of those among them not new
 
 
 @frozen
@@ -101,6 +105,7 @@ class Tally:
         self._known: dict[str, int] = {}
         self._models = Names()
         self._estimator = Estimator()
+        self._again = Estimator()
 
     @property
     def full(self) -> bool:
@@ -134,20 +139,23 @@ class Tally:
         self._models.add(request.model)
         images = request.n if self._limit is None else min(request.n, self._limit - self.images)
         self.images += images
-        self._estimate(request, images - self._count_known(states))
+        self._estimate(self._estimator, request, images - self._count_known(states))
+        if again := states.count(AGAIN):
+            self._estimate(self._again, request, again)
         return images
 
     def _count_known(self, states: Sequence[str | None]) -> int:
         known = 0
         for state in states:
-            if state is not None:
+            if state is not None and state != AGAIN:
                 self._known[state] = self._known.get(state, 0) + 1
                 known += 1
         return known
 
-    def _estimate(self, request: ImageRequest, images: int) -> None:
+    @staticmethod
+    def _estimate(estimator: Estimator, request: ImageRequest, images: int) -> None:
         if images:
-            self._estimator.add(request if images == request.n else evolve(request, n=images))
+            estimator.add(request if images == request.n else evolve(request, n=images))
 
     def plan(self, *, skip_bad: bool, notes: Iterable[str] = ()) -> Plan:
         """Return what was counted. Raises ConfigError for bad rows that are not to be skipped."""
@@ -167,6 +175,7 @@ class Tally:
             notes=tuple(notes),
             to_do=self.images - sum(self._known.values()),
             estimator=self._estimator,
+            again=self._again,
         )
 
     def _complaint(self) -> str:

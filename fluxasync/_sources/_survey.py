@@ -14,8 +14,8 @@ from ._marks import Marks
 from ._plan import BadRow, Numbering, Numbers, Tally
 from ._reading import Entry
 
-#: hex keys → the state of each, "done", "failed", "in_doubt", "submitted", or None for unknown.
-#: Called in the source's own thread with up to 500 keys
+#: hex keys → what is known of each, such as "done", "failed" or "submitted"; "again" for what is
+#: to do once more, None for unknown. Called in the source's own thread with up to 500 keys
 Lookup = Callable[[Sequence[str]], Sequence[str | None]]
 
 #: keys or rows. What waits is looked at by the garbage collector again and again: with 2,000

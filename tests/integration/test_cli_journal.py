@@ -10,10 +10,11 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +301,56 @@ def test_failures_are_run_again_when_told(cli: Any, prompts: Path) -> None:
         assert f"failures: {COUNT} to submit again ($0.168)" == err[0]
         assert f"done 0, still running 0, in doubt 0, failed 0, to do {COUNT}" == err[1]
         assert_whole(cli, server, prompts.parent)
+
+
+@pytest.fixture
+def failed(cli: Any, prompts: Path) -> Iterator[tuple[Practice, Path]]:
+    """A server where nothing goes wrong, and a folder of nothing but failures."""
+    with practice("--latency", "0..0", "--fault", "error:1") as broken:
+        assert cli(*line_for(broken))[0] == 3
+    with practice("--latency", "0..0") as server:
+        yield server, prompts.parent
+
+
+def table(folder: Path) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(folder / "out" / ".fluxasync" / "journal.db")) as connection:
+        return connection.execute("SELECT * FROM image ORDER BY id").fetchall()
+
+
+@pytest.mark.slow
+def test_a_no_at_the_price_decides_nothing_about_failures(
+    cli: Any, failed: tuple[Practice, Path]
+) -> None:
+    """Nor does what is refused before: the next plain run pays for none; a yes for each, once."""
+    server, folder = failed
+    before = table(folder)
+    for typed in (b"n\n", CTRL_C):
+        line = line_for(server, "--retry", "failed", "--confirm-above", "0.1")
+        terminal = Terminal(*line, cwd=folder)
+        terminal.read_until("This may cost $0.168. Go on? [y/N]")
+        assert f"failures: {COUNT} to submit again ($0.168)" in terminal.shown
+        terminal.press(typed)
+        assert terminal.end() == (2 if typed == b"n\n" else 130)
+        assert table(folder) == before
+    code, out, err = cli(*line_for(server, "--retry", "failed", "--dry-run"))
+    assert (code, out[0].split(",")[:2]) == (0, [f"{COUNT} images", " $0.168 by the catalogue"])
+    assert err[0] == f"failures: {COUNT} to submit again ($0.168)"
+    (folder / "bad.jsonl").write_text('{"prompt": "a lamp", "widht": 3}\n')
+    refused = [
+        ("run", "bad.jsonl", *line_for(server)[2:], "--retry", "failed"),
+        line_for(server, "--retry", "failed", "--key-file", "none"),
+    ]
+    for arguments in refused:
+        assert cli(*arguments)[0] == 2
+    assert (cli(*line_for(server))[0], server.charges()) == (3, 0)
+    assert table(folder) == before
+    terminal = Terminal(
+        *line_for(server, "--retry", "failed", "--confirm-above", "0.1"), cwd=folder
+    )
+    terminal.read_until("Go on? [y/N]")
+    terminal.press(b"y\n")
+    assert (terminal.end(), server.charges()) == (0, COUNT)
+    assert_whole(cli, server, folder)
 
 
 @pytest.mark.slow

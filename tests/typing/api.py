@@ -54,6 +54,7 @@ async def helpers() -> None:
     assert_type(saved, Saved)
     assert_type(await fluxasync.run("prompts.jsonl", out="images/"), Summary)
     assert_type(await fluxasync.run(["a red fox"], out=Path("images")), Summary)
+    assert_type(await fluxasync.run("prompts.jsonl", out="images/", retry="failed"), Summary)
 
 
 async def events() -> None:
@@ -133,6 +134,8 @@ async def sources(flux: FluxSession) -> None:
     Batch(flux, [ImageRequest(prompt="a red fox")], sink=FolderSink("images"))
     Batch(flux, "p.csv", seeds=range(4), models=["flux-dev"], grid={"guidance": [2, 3.5]})
     Batch(flux, Path("p.parquet"), prompt_column="caption", map={"width": "w"}, sample=100)
+    Batch(flux, "prompts.txt", out="images", retry="failed,moderated", finished="skip")
+    Batch(flux, "prompts.txt", out="images", retry=["expired", "lost"])
     Batch(flux, "captions/", wildcards=True, sample=10, sample_seed=1)
     Batch(flux, endless(), sink=MemorySink(), ledger=MemoryLedger())
 

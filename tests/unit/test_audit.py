@@ -17,24 +17,17 @@ from pictures import jpeg
 
 from fluxasync import _journal
 from fluxasync._audit import (
-    classes_of,
     drop,
     give_jobs,
     in_doubt,
     resubmit,
-    retry,
     status,
     verify,
 )
 from fluxasync._errors import (
     BudgetExceeded,
     ConfigError,
-    DeadlineExceeded,
-    DownloadError,
-    FluxError,
-    JobLost,
     JournalError,
-    Moderated,
     TransportError,
 )
 from fluxasync._journal import Journal, Locked
@@ -175,11 +168,6 @@ FUNCTIONS: dict[str, Callable[[Path], Any]] = {
     "give_jobs": lambda folder: give_jobs(folder, {"abcd": "x"}),
     "resubmit": lambda folder: resubmit(folder, max_cost=Decimal(1)),
 }
-#: these begin with a folder that is not there yet
-RETRIES: dict[str, Callable[[Path], Any]] = {
-    "retry": lambda folder: retry(folder, {"failed"}),
-    "retry, counted": lambda folder: retry(folder, {"failed"}, only_count=True),
-}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -193,26 +181,24 @@ async def test_a_folder_without_a_run_stays_as_it_is(tmp_path: Path, name: str) 
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", [*list(FUNCTIONS)[1:], *RETRIES])
+@pytest.mark.parametrize("name", list(FUNCTIONS)[1:])
 @pytest.mark.asyncio
 async def test_nothing_is_decided_beside_a_run(tmp_path: Path, name: str) -> None:
     """P16: while a process is at work in the folder, everything but status says who."""
     await a_run(tmp_path, doubts=1)
-    asked = (FUNCTIONS | RETRIES)[name]
     async with journal(tmp_path):
         with pytest.raises(Locked, match=f"in use by process {os.getpid()} on .* since 20"):
-            await asked(tmp_path)
+            await FUNCTIONS[name](tmp_path)
 
 
-@pytest.mark.parametrize("name", [*FUNCTIONS, *RETRIES])
+@pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.asyncio
 async def test_a_broken_journal_is_never_read_as_an_empty_one(tmp_path: Path, name: str) -> None:
     """P18: F115: whatever is asked, a journal of no bytes is an error."""
     await a_run(tmp_path, done=1)
     (tmp_path / ".fluxasync" / "journal.db").write_bytes(b"")
-    asked = (FUNCTIONS | RETRIES)[name]
     with pytest.raises(JournalError, match="empty"):
-        await asked(tmp_path)
+        await FUNCTIONS[name](tmp_path)
 
 
 # --- verify ---------------------------------------------------------------------------------------
@@ -504,113 +490,3 @@ async def test_the_lists_tell_of_the_decision(tmp_path: Path) -> None:
     await resubmit(tmp_path, [wish(0).key], max_cost=PRICE)
     (line,) = (tmp_path / "failures.jsonl").read_text().splitlines()
     assert wish(1).key == json.loads(line)["key"]
-
-
-# --- retries --------------------------------------------------------------------------------------
-
-
-async def failures(folder: Path) -> None:
-    """A failure of each kind: dropped, lost, moderated, not downloaded, late; one done."""
-    await a_run(folder, doubts=1)
-    await drop(folder)
-    async with journal(folder) as ledger:
-        kinds: list[Callable[[Job], FluxError]] = [
-            lambda job: JobLost("gone", job=job),
-            lambda job: Moderated("no", job=job),
-            lambda job: DownloadError("short", job=job),
-            lambda job: DeadlineExceeded("late", job=job),
-        ]
-        for number, kind in enumerate(kinds, 1):
-            job = await submitted(ledger, wish(number))
-            await ledger.settle(Failed(request=job.request, error=kind(job), job=job))
-        await ledger.settle(saved(folder, await submitted(ledger, wish(5))))
-
-
-@pytest.fixture(scope="module")
-def all_failed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of `failures`, to be copied."""
-    folder = tmp_path_factory.mktemp("failures")
-    asyncio.run(failures(folder))
-    return folder
-
-
-BEFORE = ["dropped", "lost", "moderated", "download", "job-4", "Saved"]
-
-
-@pytest.mark.parametrize(
-    ("classes", "after"),
-    [
-        pytest.param(
-            "failed",
-            ["dropped", None, "moderated", "job-3", "job-4", "Saved"],
-            id="all but what somebody decided",
-        ),
-        pytest.param("lost", ["dropped", None, *BEFORE[2:]], id="one cause"),
-        pytest.param(
-            "moderated, dropped", [None, "lost", None, *BEFORE[3:]], id="decided, and named"
-        ),
-        pytest.param("timeout", [*BEFORE[:4], None, "Saved"], id="paid again while it runs"),
-        pytest.param("download", [*BEFORE[:3], "job-3", *BEFORE[4:]], id="F71 paid, fetched anew"),
-        pytest.param("missing", BEFORE, id="no file is missing"),
-        pytest.param("expired", BEFORE, id="none of these"),
-    ],
-)
-@pytest.mark.asyncio
-async def test_retry_does_again_what_it_names(
-    all_failed: Path, tmp_path: Path, classes: str, after: list[str | None]
-) -> None:
-    """Forgotten rows are submitted by the next run, and no other."""
-    folder = shutil.copytree(all_failed, tmp_path / "out")
-    wishes = [wish(number) for number in range(6)]
-    counted = await retry(folder, classes_of(classes), only_count=True)
-    assert await states(folder, *wishes) == BEFORE
-    assert await retry(folder, classes_of(classes)) == counted
-    assert await states(folder, *wishes) == after
-    assert counted.submitted == after.count(None)
-    assert counted.price == PRICE * after.count(None)
-    assert counted.collected == (BEFORE[3] != after[3])
-
-
-@pytest.mark.asyncio
-async def test_a_removed_image_is_made_again_when_told(tmp_path: Path) -> None:
-    """F124: never by itself, and only those whose file is gone."""
-    await a_run(tmp_path, done=2)
-    (tmp_path / "000000.jpg").unlink()
-    assert (await retry(tmp_path, {"failed"})).submitted == 0
-    assert (await retry(tmp_path, {"missing"})).submitted == 1
-    assert await states(tmp_path, wish(0), wish(1)) == [None, "Saved"]
-
-
-@pytest.mark.asyncio
-async def test_practice_leaves_no_paid_failure_to_be_paid_again(
-    all_failed: Path, tmp_path: Path
-) -> None:
-    """P18: the same line with --simulate is refused before it decides anything."""
-    folder = shutil.copytree(all_failed, tmp_path / "out")
-    with pytest.raises(JournalError, match="holds paid images"):
-        await retry(folder, {"failed"}, simulated=True)
-    assert await states(folder, *(wish(number) for number in range(6))) == BEFORE
-    assert (await retry(folder, {"failed"}, simulated=False)).submitted
-
-
-@pytest.mark.asyncio
-async def test_retry_where_nothing_ran_does_nothing(tmp_path: Path) -> None:
-    """The same line with --retry starts the first run too."""
-    assert (await retry(tmp_path / "new", {"failed"})).submitted == 0
-    assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.asyncio
-async def test_money_of_earlier_attempts_stays_counted(tmp_path: Path) -> None:
-    """P7: across retries too, what was spent is spent."""
-    await failures(tmp_path)
-    before = (await status(tmp_path)).counts.spent
-    await retry(tmp_path, {"failed", "moderated"})
-    assert (await status(tmp_path)).counts.spent == before
-
-
-@pytest.mark.parametrize("text", ["", " , ", "nonsense", "failed,expird"])
-def test_classes_are_known_words(text: str) -> None:
-    """A slip is told with all the words there are."""
-    with pytest.raises(ConfigError, match="failed, auth, download"):
-        classes_of(text)

@@ -16,6 +16,7 @@ from fluxasync import (
     CreditError,
     DownloadError,
     FluxError,
+    ImageRequest,
     InvalidRequest,
     Job,
     JournalError,
@@ -31,7 +32,10 @@ pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 
 from fluxasync._cli._exits import PRECEDENCE, exit_code
 from fluxasync._cli._options import Options, read_key
-from fluxasync._journal import Locked
+from fluxasync._cli._shown import announcement
+from fluxasync._journal import Locked, Recovery
+from fluxasync._money import Estimator
+from fluxasync._sources import Plan
 
 JOB = Job(job_id="j")
 
@@ -158,3 +162,54 @@ def test_key_file_without_a_key_is_refused_unseen(tmp_path: Path, content: bytes
     with pytest.raises(ConfigError, match="--key-file") as caught:
         read_key(path)
     assert "sk-" not in str(caught.value)
+
+
+# --- what is done again ---------------------------------------------------------------------------
+
+
+def estimator(*models: str) -> Estimator:
+    adds = Estimator()
+    for model in models:
+        adds.add(ImageRequest(prompt="fox", model=model))
+    return adds
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        pytest.param(
+            Plan(images=3, rows=3, again=estimator("flux-dev", "flux-dev", "odd")),
+            "failures: 3 to submit again ($0.05 and 1 of unknown price)",
+            id="to pay for",
+        ),
+        pytest.param(
+            Plan(images=1, rows=1, known={"to-collect": 1}),
+            "failures: 1 paid already, to ask for again",
+            id="free",
+        ),
+        pytest.param(
+            Plan(images=1, rows=1, known={"failed": 1}),
+            "no failures of these classes: nothing is done again",
+            id="none of these",
+        ),
+        pytest.param(
+            Plan(images=None), "failures of these classes are done again where their prompts come",
+            id="a stream",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_done_again_is_told_first(plan: Plan, said: str) -> None:
+    """By number and price, of the images that these prompts have; without --retry nothing of it."""
+    assert said == next(announcement(plan, None, retries=True, simulated=False))
+    assert said not in announcement(plan, None, simulated=False)
+
+
+def test_what_other_prompts_left_is_not_counted_as_done_again() -> None:
+    """Of three failures named, these prompts have one: the others stay, and are told as such."""
+    recovered, again = Recovery(done=1, again=3), estimator("flux-dev")
+    plan = Plan(images=2, rows=2, known={"done": 1}, to_do=1, again=again)
+    lines = list(announcement(plan, None, recovered=recovered, retries=True, simulated=False))
+    assert lines[1:3] == [
+        "done 1, still running 0, in doubt 0, failed 0, to do 1",
+        "2 images of earlier runs not among these prompts: kept as they are",
+    ]

@@ -1,0 +1,231 @@
+"""Failures of earlier runs, done again when their user says so and agrees: not before, and once.
+
+The oracle is the journal's rows, compared whole, and the practice server's book of charges.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from attrs import evolve
+from practice import SIDE, fast_session, rows, run_out, tally
+
+from fluxasync import (
+    Batch,
+    BudgetExceeded,
+    ConfigError,
+    FluxSession,
+    MemoryLedger,
+    Polling,
+    Saved,
+    run,
+)
+from fluxasync._sources import Plan
+from fluxasync.simulator import Scenario, Simulator
+
+PROMPTS = [f"a small picture, number {number}" for number in range(4)]
+INSTANT = Polling(interval=0.01)
+SMALL: dict[str, Any] = {"width": SIDE, "height": SIDE}
+SCENARIO = Scenario(latency=(0, 0), retry_after=0.02)
+PRICE = Decimal("0.025")
+
+
+@pytest_asyncio.fixture
+async def sim(tmp_path: Path) -> AsyncIterator[Simulator]:
+    """A server where nothing goes wrong, and `out` after a run that saved one image and lost the
+    three others to a server where everything did."""
+    async with Simulator(SCENARIO) as simulator:
+        await a_run(simulator, tmp_path, PROMPTS[:1])
+        async with Simulator(evolve(SCENARIO, faults=["error"])) as broken:
+            outcomes, error = await a_run(broken, tmp_path, PROMPTS)
+        assert (tally(outcomes), error) == ({"failed": 3}, None)
+        yield simulator
+
+
+async def a_run(simulator: Simulator, folder: Path, source: Any, **options: Any) -> Any:
+    budget = options.pop("budget", None)
+    async with fast_session(simulator.url, budget=budget, limits=4) as flux:
+        return await run_out(batch_of(flux, folder, source, **options))
+
+
+async def an_entry(simulator: Simulator, folder: Path, source: Any, **options: Any) -> None:
+    async with fast_session(simulator.url) as flux, batch_of(flux, folder, source, **options):
+        raise AssertionError("it was let in")
+
+
+def batch_of(flux: FluxSession, folder: Path, source: Any, **options: Any) -> Batch:
+    given: dict[str, Any] = {"parameters": SMALL, "finished": "skip", **options}
+    return Batch(flux, source, out=folder / "out", **given)
+
+
+def table(folder: Path) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(folder / "out" / ".fluxasync" / "journal.db")) as connection:
+        return connection.execute("SELECT * FROM image ORDER BY id").fetchall()
+
+
+def charges(simulator: Simulator) -> int:
+    return len(simulator.world.charges)
+
+
+def no(plan: Plan) -> None:
+    raise ConfigError("too dear")
+
+
+async def no_later(plan: Plan) -> None:
+    raise ConfigError("too dear")
+
+
+def bad_file(folder: Path) -> Path:
+    path = folder / "bad.jsonl"
+    path.write_text('{"prompt": "a fox", "widht": 3}\n')
+    return path
+
+
+@pytest.mark.parametrize(
+    ("source", "options"),
+    [
+        pytest.param(lambda _: PROMPTS, {"on_plan": no}, id="the plan is refused"),
+        pytest.param(lambda _: PROMPTS, {"on_plan": no_later}, id="after a question"),
+        pytest.param(bad_file, {}, id="a bad prompt file"),
+        pytest.param(lambda folder: folder / "none.txt", {}, id="no prompt file"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_what_was_not_agreed_to_is_not_decided(
+    sim: Simulator, tmp_path: Path, source: Callable[[Path], Any], options: dict[str, Any]
+) -> None:
+    """The journal stays as it was, row by row, and the next plain run pays for nothing."""
+    before, paid = table(tmp_path), charges(sim)
+    with pytest.raises(ConfigError):
+        await an_entry(sim, tmp_path, source(tmp_path), retry="failed", **options)
+    assert table(tmp_path) == before
+    outcomes, error = await a_run(sim, tmp_path, PROMPTS)
+    assert (outcomes, error, charges(sim)) == ([], None, paid)
+    assert table(tmp_path) == before
+
+
+@pytest.mark.asyncio
+async def test_the_plan_counts_what_is_done_again(sim: Simulator, tmp_path: Path) -> None:
+    """To do, to pay for, and told apart from what is new; before entry and after it the same."""
+    plans: list[Plan] = []
+    source = [*PROMPTS, "a fifth one"]
+    async with fast_session(sim.url) as flux:
+        batch = batch_of(flux, tmp_path, source, retry=["failed"])
+        plans.append(await batch.check())
+        await batch.aclose()
+        batch = batch_of(flux, tmp_path, source, retry=["failed"], on_plan=plans.append)
+        async with batch:
+            assert batch.recovered is not None
+            assert (batch.recovered.again, dict(batch.recovered.failed)) == (3, {})
+            assert batch.estimate is not None
+            assert batch.estimate.cost == 4 * PRICE
+            batch.stop(grace=0)
+    for plan in plans:
+        assert (plan.to_do, plan.known) == (4, {"done": 1})
+        assert plan.again.estimate(1).images == 3
+
+
+@pytest.mark.parametrize(
+    "form", [pytest.param(list, id="checked ahead"), pytest.param(iter, id="as it comes")]
+)
+@pytest.mark.asyncio
+async def test_what_was_agreed_to_is_submitted_once(
+    sim: Simulator, tmp_path: Path, form: Callable[[Sequence[str]], Any]
+) -> None:
+    """P1: three failures are three more charges, here and after; the lists tell of images only."""
+    paid = charges(sim)
+    outcomes, error = await a_run(
+        sim, tmp_path, form(PROMPTS), retry="failed", on_plan=lambda plan: None
+    )
+    assert (tally(outcomes), error, charges(sim) - paid) == ({"saved": 3}, None, 3)
+    assert sorted(o.request.prompt for o in outcomes) == PROMPTS[1:]
+    for retry in ("failed", ()):
+        assert await a_run(sim, tmp_path, form(PROMPTS), retry=retry) == ([], None)
+    assert charges(sim) - paid == 3
+    assert len(rows(tmp_path / "out" / "metadata.jsonl")) == 4
+    assert rows(tmp_path / "out" / "failures.jsonl") == []
+
+
+@pytest.mark.asyncio
+async def test_only_what_the_source_has_is_decided(sim: Simulator, tmp_path: Path) -> None:
+    """A price is told for these prompts: the failures of others wait for theirs."""
+    outcomes, _ = await a_run(sim, tmp_path, PROMPTS, limit=2, retry="failed")
+    assert tally(outcomes) == {"saved": 1}
+    paid = charges(sim)
+    assert await a_run(sim, tmp_path, PROMPTS) == ([], None)
+    assert charges(sim) == paid
+
+
+@pytest.mark.asyncio
+async def test_what_the_cap_keeps_back_stays_a_failure(sim: Simulator, tmp_path: Path) -> None:
+    """P7: the cap leaves room for one more; of the two others nothing is decided."""
+    before = table(tmp_path)
+    outcomes, error = await a_run(sim, tmp_path, PROMPTS, retry="failed", budget=str(5 * PRICE))
+    assert isinstance(error, BudgetExceeded)
+    assert tally(outcomes) == {"saved": 1}
+    assert len([old for old, new in zip(before, table(tmp_path), strict=True) if old == new]) == 3
+    paid = charges(sim)
+    assert await a_run(sim, tmp_path, PROMPTS) == ([], None)
+    assert charges(sim) == paid
+
+
+@pytest.mark.asyncio
+async def test_f71_what_was_paid_is_asked_for_again_first(tmp_path: Path) -> None:
+    """F71: its image did not come whole; its own job brings it, free, once that was agreed to."""
+    scenario = evolve(SCENARIO, faults=["html-as-image"], repeats=20)
+    async with Simulator(scenario) as sim:
+        outcomes, _ = await a_run(sim, tmp_path, PROMPTS[:1])
+        assert tally(outcomes) == {"download": 1}
+        before = table(tmp_path)
+        _, error = await a_run(sim, tmp_path, PROMPTS[:1], retry="failed", on_plan=no)
+        assert isinstance(error, ConfigError)
+        assert table(tmp_path) == before
+        plans: list[Plan] = []
+        for _ in range(20):  # as many downloads as the fault spoils
+            outcomes, _ = await a_run(
+                sim, tmp_path, PROMPTS[:1], retry="download", on_plan=plans.append
+            )
+            if tally(outcomes) == {"saved": 1}:
+                break
+        assert isinstance(outcomes[0], Saved)
+        assert (plans[0].to_do, plans[0].known) == (0, {"to-collect": 1})
+        assert charges(sim) == 1
+
+
+@pytest.mark.asyncio
+async def test_the_helper_retries_too(sim: Simulator, tmp_path: Path) -> None:
+    """The same words in the one-line form."""
+    summary = await run(
+        PROMPTS,
+        out=tmp_path / "out",
+        parameters=SMALL,
+        base_url=sim.url,
+        polling=INSTANT,
+        retry="failed",
+    )
+    assert (summary.saved, summary.already, summary.not_started) == (3, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        pytest.param({"retry": "expird", "out": "out"}, "expired", id="no such class"),
+        pytest.param({"retry": "failed"}, "give `out`", id="no folder"),
+        pytest.param(
+            {"retry": "failed", "out": "out", "ledger": MemoryLedger()}, "no `ledger`", id="ledger"
+        ),
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_retry_of_nothing_is_a_slip(options: dict[str, Any], said: str) -> None:
+    """There is no journal that could know of failures, or no such failure."""
+    async with fast_session("http://127.0.0.1:9") as flux:
+        with pytest.raises(ConfigError, match=said):
+            Batch(flux, PROMPTS, **options)
