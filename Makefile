@@ -29,8 +29,9 @@ demo: $(VENV)/.app
 	$(VENV)/bin/fluxasync run examples/prompts.txt --simulate -o "$$out" >/dev/null && \
 	echo "Look at the images in $(CURDIR)/$$out"
 
+# a file at a time on each core: a file's fixtures are made once
 test: $(VENV)/.test
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@$(VENV)/bin/python -m pytest -n auto --dist loadfile $(ARGS)
 
 quick: $(VENV)/.test
 	@$(VENV)/bin/python -m pytest -m "not slow" $(ARGS)

@@ -12,7 +12,6 @@ import os
 import platform
 import signal
 from collections.abc import Callable, Iterator
-from zlib import crc32
 
 import pytest
 from hypothesis import settings
@@ -45,17 +44,6 @@ def pytest_report_header() -> str:
     loop = factory()
     loop.close()
     return f"event loop: {type(loop).__module__}.{type(loop).__name__} on {platform.platform()}"
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 4 --dist loadgroup` a file stays in one process, for its fixtures' sake; the storms
-    need none, and are too many for one."""
-    for item in items:
-        group = item.nodeid.partition("::")[0]
-        if group.endswith("test_storms.py"):
-            group += str(crc32(item.nodeid.encode()) % 6)
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 # under `nohup` a hang-up is ignored, and so it would be by every process that a test starts

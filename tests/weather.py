@@ -57,12 +57,12 @@ PACKET = 64 * 1024
 Script = Callable[[FluxSession, World], Awaitable[None]]
 
 
-def seeds(count: int = 100) -> list[Any]:
+def seeds(count: int = 100, *, quick: int = QUICK) -> list[Any]:
     """The seeds of one test as parameters, fewer where one story takes long; all but the first
     are slow."""
     last = max(1, count * SEEDS // 100)
     return [
-        pytest.param(seed, marks=[pytest.mark.slow] if seed > QUICK else [])
+        pytest.param(seed, marks=[pytest.mark.slow] if seed > quick else [])
         for seed in range(1, last + 1)
     ]
 

@@ -11,6 +11,7 @@ lists of `_projection`.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import sqlite3
@@ -372,6 +373,11 @@ class Journal:
                     (self.path.parent / STATUS).unlink(missing_ok=True)
                     sync_folder(self.path.parent)
                     _note(connection, clean="1")
+                except OSError as exc:
+                    if exc.errno not in (errno.EMFILE, errno.ENFILE):
+                        raise
+                    # the journal is sound; the next run looks at it as after a kill
+                    logger.debug("%s: not noted as ended: %s", self.path, exc)
                 finally:
                     connection.close()
         finally:

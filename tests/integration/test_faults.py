@@ -32,7 +32,7 @@ from fluxasync.simulator import FAULTS, Scenario, Simulator, World
 from fluxasync.simulator._dice import Dice
 
 COUNT = 12
-SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02)
+SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02, image_bytes=40_000)
 DIALECTS = ("cometapi", "bfl")
 PATIENT = evolve(RETRY, patience=20, not_found_grace=2)  # a busy machine must not end a test
 

@@ -301,6 +301,7 @@ def test_an_account_that_allows_less_is_not_stormed(limits: object, retry_after:
     assert ran.world.max_active == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [24, "auto"])
 def test_push_back_that_is_no_count_does_not_strangle_a_run(limits: object):
     """P12: every tenth POST is refused for reasons of the provider's own, as a gateway does under
@@ -368,7 +369,7 @@ def test_a_limit_that_changes_is_followed(seed: int):
     assert found.world.refused[429] <= 0.02 * found.world.posts
 
 
-@pytest.mark.parametrize("seed", seeds(20))
+@pytest.mark.parametrize("seed", seeds(20, quick=2))
 def test_a_limit_does_not_grow_in_bad_weather(seed: int):
     """P12 F163: while the server fails, or is slow, no more is asked of it than before."""
     scenario = evolve(CALM, active_limit=1000, faults=["503:0.1"], retry_after=0.5)
@@ -535,7 +536,7 @@ MIXED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", seeds(5))
+@pytest.mark.parametrize("seed", seeds(5, quick=1))
 def test_the_same_seed_tells_the_same_storm(seed: int):
     """P29: with faults, outages and a limit to find: bit for bit the same history."""
     options = {

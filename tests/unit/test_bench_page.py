@@ -20,6 +20,8 @@ from fluxasync.bench._tables import amount, seconds
 
 pytest.importorskip("matplotlib", reason="the extra bench is not installed")
 
+pytestmark = pytest.mark.slow  # a page has two dozen drawings
+
 #: what the page is made of
 TAGS = {
     "html", "head", "meta", "title", "style", "body", "main", "header", "section", "h1", "h2",

@@ -29,6 +29,7 @@ def median(mean: float, cv: float) -> float:
 # ------------------------------------------------------------------------------ the lag asked for
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.015, 0.04])
 @pytest.mark.parametrize("cv", [0.1, 0.3, 0.6])
 def test_the_mean_lag_is_the_one_asked_for(cv: float, share: float) -> None:
