@@ -8,6 +8,7 @@ SUITABLE = import sys, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	"$$p" -c '$(SUITABLE)' >/dev/null 2>&1 && command -v "$$p" && break; done)
 PIP = $(VENV)/bin/python -m pip -qq --disable-pip-version-check
+INSTALL = $(PIP) install --no-compile # what is never imported need not be compiled
 ARGS ?=
 
 .PHONY: help demo test quick simulate check crash bench soak docs clean
@@ -82,25 +83,25 @@ $(VENV)/.made:
 
 $(VENV)/.app: pyproject.toml | $(VENV)/.made
 	@echo "installing fluxasync with its extras"
-	@$(PIP) install --editable '.[bench,cli,data,image,otel,speed]'
+	@$(INSTALL) --editable '.[bench,cli,data,image,otel,speed]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.app
 	@echo "installing what the tests need"
-	@$(PIP) install --group test
+	@$(INSTALL) --group test
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.app
 	@echo "installing what ours is measured against"
-	@$(PIP) install --group bench
+	@$(INSTALL) --group bench
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.test
 	@echo "installing the linters"
-	@$(PIP) install --group lint
+	@$(INSTALL) --group lint
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.app
 	@echo "installing what the documentation needs"
-	@$(PIP) install --group docs
+	@$(INSTALL) --group docs
 	@touch $@

@@ -373,7 +373,7 @@ def test_a_limit_that_changes_is_followed(seed: int):
 def test_a_limit_does_not_grow_in_bad_weather(seed: int):
     """P12 F163: while the server fails, or is slow, no more is asked of it than before."""
     scenario = evolve(CALM, active_limit=1000, faults=["503:0.1"], retry_after=0.5)
-    ran = told(scenario, seed=seed, count=300, limits="auto")
+    ran = told(scenario, seed=seed, count=150, limits="auto")
     assert max([24, *(event.limit for _, event in ran.told(LimitChanged))]) <= 25
 
 
