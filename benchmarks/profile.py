@@ -29,7 +29,7 @@ from benchmarks._fast_server import fast_server
 
 THREADS = {
     "MainThread": "the event loop",
-    "fluxasync-disk": "disk: write, SHA-256, judge, fsync, name",
+    "fluxasync-disk": "disk: write, SHA-256, MD5, judge, fsync, name",
     "fluxasync-journal": "journal: SQLite",
     "asyncio": "reading prompts, writing the lists",
 }
@@ -39,7 +39,7 @@ PLACES = {
     "FluxSession.watch": "watching",
     "FluxSession.download": "downloading and handing over to the disk",
     "Fetch._opened": "… of which until the image begins to arrive",
-    "AiohttpDownload.chunks": "… of which its bytes, and their MD5",
+    "AiohttpDownload.chunks": "… of which its bytes",
     "Settle._recorded": "outcome into journal and lists",
     "Batch._feed": "prompts in",
     "ClientSession._request": "aiohttp, in all of these",
