@@ -8,8 +8,10 @@ SUITABLE = import sys, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	"$$p" -c '$(SUITABLE)' >/dev/null 2>&1 && command -v "$$p" && break; done)
 PIP = $(VENV)/bin/python -m pip -qq --disable-pip-version-check
-INSTALL = $(PIP) install --no-compile # what is never imported need not be compiled
 ARGS ?=
+
+# tests start many processes, and none should compile everything anew
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test quick simulate check crash bench soak docs clean
 
@@ -83,25 +85,25 @@ $(VENV)/.made:
 
 $(VENV)/.app: pyproject.toml | $(VENV)/.made
 	@echo "installing fluxasync with its extras"
-	@$(INSTALL) --editable '.[bench,cli,data,image,otel,speed]'
+	@$(PIP) install --editable '.[bench,cli,data,image,otel,speed]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.app
 	@echo "installing what the tests need"
-	@$(INSTALL) --group test
+	@$(PIP) install --group test
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.app
 	@echo "installing what ours is measured against"
-	@$(INSTALL) --group bench
+	@$(PIP) install --group bench
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.test
 	@echo "installing the linters"
-	@$(INSTALL) --group lint
+	@$(PIP) install --group lint
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.app
 	@echo "installing what the documentation needs"
-	@$(INSTALL) --group docs
+	@$(PIP) install --group docs
 	@touch $@
