@@ -37,8 +37,9 @@ _HANGING = 60.0
 _WAYS = (signal.SIGINT, signal.SIGTERM)
 #: what a command ends with that a signal met
 _CODES = {130, 143}
-#: and what Python ends with, traceback or not, when it has not yet come to the command
-_TOO_SOON = {-signal.SIGINT, -signal.SIGTERM}
+#: and what Python ends with, traceback or not, when it has not yet come to the command, or has left
+#: it: a shell sees the same codes
+_BY_SIGNAL = {-signal.SIGINT, -signal.SIGTERM}
 #: images left, or all done: a run that no signal met any more
 _OVER = {0, 4}
 
@@ -202,9 +203,10 @@ def _broken(run: _Run) -> list[Violation]:
     """What the promise says of one run: what was being sent may still be charged, no more."""
     first, _, last = run.charged
     found: list[Violation] = []
-    if run.code in _TOO_SOON and not last:
+    if run.code in _BY_SIGNAL and not last:
         return found
-    if run.code not in _CODES | _OVER:
+    leaving = _BY_SIGNAL if run.signals > 1 else set()
+    if run.code not in _CODES | _OVER | leaving:
         found.append(Violation(kind="refused run", what=f"exit code {run.code}: {run.shown}"))
     if "Traceback" in run.shown:
         found.append(Violation(kind="other", what=run.shown))
