@@ -89,7 +89,7 @@ async def test_a_server_that_tells_no_end_has_it_estimated(tmp_path: Path) -> No
         assert record.accepted_at is not None
         assert record.generated_at is not None
         assert record.detected_at is not None
-        assert record.accepted_at < record.generated_at <= record.detected_at
+        assert record.accepted_at < record.generated_at < record.detected_at
 
 
 @pytest.mark.slow
