@@ -23,12 +23,14 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import ParamSpec, Self, TypeVar
 
 from aiofiles.os import wrap
 
 from ._errors import SinkError
+from ._gathering import Gathering
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -103,36 +105,42 @@ async def whole(step: Awaitable[_T]) -> _T:
 
 
 class FolderSyncs:
-    """Makes names durable, several with one fsync: whoever waits for the folder while another
-    syncs it is served by the next sync, which begins after the name was given.
+    """Makes names durable, many with one fsync: whoever comes while a folder is synced is served
+    by its next sync, which begins after the name was given.
 
     The first failed fsync is everybody's: a second one says "done" of what the first lost.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._tickets = itertools.count(1)
-        self._latest: dict[Path, int] = {}
-        self._covered: dict[Path, int] = {}
+    def __init__(self, threads: Threads) -> None:
+        self._threads = threads
+        self._folders: dict[Path, Gathering[None]] = {}
         self._error: OSError | None = None
 
-    def sync(self, folder: Path) -> None:
-        """Return when the names that the folder had at the call are durable."""
-        ticket = self._latest[folder] = next(self._tickets)
-        with self._lock:
-            if self._error is not None:
-                raise self._error
-            if self._covered.get(folder, 0) >= ticket:
-                return
-            # read before the sync begins; a ticket is drawn only after its name was given
-            covered = max(ticket, self._latest[folder])
-            try:
-                sync_folder(folder)
-            except OSError as error:
-                if error.errno not in _NOT_OPENED:
-                    self._error = error
-                raise
-            self._covered[folder] = covered
+    async def sync(self, folder: Path) -> None:
+        """Return when the names that the folder had at the call are durable. Raises OSError."""
+        gathering = self._folders.get(folder)
+        if gathering is None:
+            gathering = self._folders[folder] = Gathering(partial(self._sync, folder))
+        try:
+            await gathering.add(None)
+        finally:
+            if gathering.is_idle and self._folders.get(folder) is gathering:
+                del self._folders[folder]
+
+    async def finish(self) -> None:
+        """Wait for what was begun for callers who have left."""
+        for gathering in list(self._folders.values()):
+            await gathering.finish()
+
+    async def _sync(self, folder: Path, _waiting: list[None]) -> None:
+        if self._error is not None:
+            raise self._error
+        try:
+            await self._threads.run(sync_folder, folder)
+        except OSError as error:
+            if error.errno not in _NOT_OPENED:
+                self._error = error
+            raise
 
 
 class Part:
@@ -147,10 +155,8 @@ class Part:
         folder: Path,
         *,
         fsync: bool = True,
-        names: FolderSyncs | None = None,
         md5: str | None = None,
     ) -> None:
-        self._names = names or FolderSyncs()
         self.path = folder / f".fluxasync-{secrets.token_hex(8)}.part"
         self.size = 0  #: bytes written
         self._fsync = fsync
@@ -192,18 +198,17 @@ class Part:
         return mmap.mmap(self.open(), self.size, access=mmap.ACCESS_READ)
 
     def publish(self, target: Path) -> Path:
-        """Give the file its final name, durably, and return that name.
+        """Give the file its final name and return that.
 
         Nothing is overwritten: a file of the same content under that name is adopted, beside
-        another one the name gets "-2", "-3", … before its extension. The order is file, name,
-        folder, so that whatever a power cut leaves under a final name is whole.
+        another one the name gets "-2", "-3", … before its extension. The file is synced before
+        it is named, so that whatever a power cut leaves under a final name is whole; that the name
+        stays is for a sync of its folder, which serves many: see `FolderSyncs`.
         """
         if self._fsync:
             sync(self.open())
         published = self._linked(target)
         self.discard()
-        if self._fsync:
-            self._names.sync(target.parent)
         return published
 
     def discard(self) -> None:

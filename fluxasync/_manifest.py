@@ -11,7 +11,6 @@ strict readers refuse the whole file; here it is written as the text of its esca
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import math
@@ -24,6 +23,7 @@ from typing import Any, Self
 
 from ._disk import Threads, disk_error, sync, sync_folder, whole
 from ._errors import ConfigError, SinkError
+from ._gathering import Gathering
 from ._models import WEBHOOK_FIELDS, Failed, ImageInput, ImageRequest, InDoubt, Outcome, Saved
 
 METADATA = "metadata.jsonl"
@@ -160,13 +160,11 @@ class Manifest:
         self._resumes = resumes  # a journal vouches for the lines that are there
         self._threads = Threads(count=1)
         self._files: dict[str, int] = {}  # open handles by name; only the thread touches them
-        self._waiting: list[tuple[str, bytes]] = []
-        self._group: asyncio.Future[None] | None = None  # of all the lines waiting
-        self._writer: asyncio.Task[None] | None = None
+        self._lines = Gathering(self._write)
         self._broken: SinkError | None = None
 
     def __repr__(self) -> str:
-        return f"<Manifest of {str(self.folder)!r}, {len(self._waiting)} lines waiting>"
+        return f"<Manifest of {str(self.folder)!r}, {len(self._lines)} lines waiting>"
 
     async def __aenter__(self) -> Self:
         await self._threads.__aenter__()
@@ -192,42 +190,19 @@ class Manifest:
         if self._broken is not None:
             raise self._broken
         if isinstance(outcome, Saved):
-            self._waiting.append((METADATA, _line(metadata_row(outcome, self.folder))))
+            await self._lines.add((METADATA, _line(metadata_row(outcome, self.folder))))
         else:
-            self._waiting.append((FAILURES, _line(failure_row(outcome))))
-        if self._group is None:
-            self._group = asyncio.get_running_loop().create_future()
-        if self._writer is None:
-            self._writer = asyncio.create_task(self._write(), name="fluxasync manifest")
-        await asyncio.shield(self._group)  # the line is in the queue: it is written anyway
+            await self._lines.add((FAILURES, _line(failure_row(outcome))))
 
-    async def _write(self) -> None:
-        """Write groups until no line waits: while one is written, the next gathers by itself."""
-        try:
-            while self._group is not None:
-                group, self._group = self._group, None
-                lines, self._waiting = self._waiting, []
-                await self._write_group(lines, group)
-        finally:
-            self._writer = None
-
-    async def _write_group(
-        self, lines: list[tuple[str, bytes]], group: asyncio.Future[None]
-    ) -> None:
+    async def _write(self, lines: list[tuple[str, bytes]]) -> None:
         try:
             await self._threads.run(self._append, lines)
         except SinkError as exc:
             self._broken = exc
-            group.set_exception(exc)
-            group.exception()  # looked at: those who waited may have been cancelled
-        else:
-            group.set_result(None)
-        finally:
-            group.cancel()  # nobody waits for ever for a writer that was cancelled
+            raise
 
     async def _close(self) -> None:
-        if self._writer is not None:
-            await asyncio.wait({self._writer})
+        await self._lines.finish()
         await self._threads.run(self._finish)
 
     def _begin(self) -> None:

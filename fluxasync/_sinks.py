@@ -235,7 +235,11 @@ class _Landing:
     threads: Threads
     max_bytes: int
     fsync: bool
-    names: FolderSyncs = field(factory=FolderSyncs, init=False)
+    names: FolderSyncs = field(init=False)
+
+    @names.default
+    def _default_names(self) -> FolderSyncs:
+        return FolderSyncs(self.threads)
 
     async def open(self, prepare: Callable[[], None]) -> None:
         await self.threads.__aenter__()
@@ -250,7 +254,10 @@ class _Landing:
             await self.threads.run(prepare)
 
     async def close(self) -> None:
-        await self.threads.__aexit__()
+        try:
+            await self.names.finish()
+        finally:
+            await self.threads.__aexit__()
 
     async def store(
         self, job: Job, chunks: AsyncIterator[bytes], target_of: Callable[[str], Path]
@@ -258,8 +265,13 @@ class _Landing:
         md5 = chunks.take_md5() if isinstance(chunks, Chunks) else None
         head, is_all = await _collected(chunks, min(_ONE_HOP, self.max_bytes))
         if is_all:
-            return await self._step(job, self._keep, head, target_of, md5)
-        return await self._stream(job, head, chunks, target_of, md5)
+            stored = await self._step(job, self._keep, head, target_of, md5)
+        else:
+            stored = await self._stream(job, head, chunks, target_of, md5)
+        if self.fsync and stored.path is not None:
+            with _disk_errors(self.where):
+                await self.names.sync(stored.path.parent)
+        return stored
 
     async def _step(
         self, job: Job, step: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
@@ -278,7 +290,7 @@ class _Landing:
             part.discard()
 
     def _part(self, target: Path, md5: str | None) -> Part:
-        return Part(target.parent, fsync=self.fsync, names=self.names, md5=md5)
+        return Part(target.parent, fsync=self.fsync, md5=md5)
 
     async def _stream(
         self,

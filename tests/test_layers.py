@@ -53,6 +53,7 @@ ROOMS = {
     "_trouble": _row(0, "_models _errors _config _breakers _schedule"),
     "_permits": _row(0, "_config"),
     "_deadline": _row(0),
+    "_gathering": _row(0),
     "_dog": _row(0, "_events"),
     "_ledgers": _row(0, "_models _errors"),
     "_names": _row(0, "_models _errors"),

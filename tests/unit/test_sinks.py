@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from pictures import jpeg, png, webp
 
-from fluxasync._disk import FolderSyncs
+from fluxasync._disk import FolderSyncs, Threads
 from fluxasync._errors import DownloadError, SinkError
 from fluxasync._models import Chunks, ImageRequest, Job
 from fluxasync._sinks import FileSink, FolderSink, MemorySink
@@ -212,21 +212,26 @@ async def test_a_failed_sync_publishes_nothing(tmp_path, monkeypatch):
 
 
 async def test_a_name_given_during_a_sync_waits_for_the_next_one(tmp_path, monkeypatch):
-    """P6 A sync covers what was there when it began; whoever came later needs another."""
-    names, fsync, syncs = FolderSyncs(), os.fsync, []
-    late = threading.Thread(target=names.sync, args=(tmp_path,))
+    """P6 A sync covers what was there when it began; all who came later share another."""
+    fsync, begun, later, syncs = os.fsync, asyncio.Event(), threading.Event(), []
+    loop = asyncio.get_running_loop()
 
     def slow(handle: int) -> None:
         syncs.append(handle)
         if len(syncs) == 1:
-            late.start()
-            while names._latest[tmp_path] != 2:  # until it waits for its turn
-                os.sched_yield()
+            loop.call_soon_threadsafe(begun.set)
+            later.wait()
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", slow)
-    await asyncio.to_thread(names.sync, tmp_path)
-    await asyncio.to_thread(late.join)
+    async with Threads(count=2) as threads, asyncio.TaskGroup() as group:
+        names = FolderSyncs(threads)
+        first = group.create_task(names.sync(tmp_path))
+        await begun.wait()
+        late = [group.create_task(names.sync(tmp_path)) for _ in range(3)]
+        await asyncio.wait(late, timeout=0)  # they are in line before the first sync ends
+        later.set()
+        await first
     assert len(syncs) == 2
 
 
