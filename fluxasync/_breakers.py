@@ -9,7 +9,6 @@ they are still collected.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 from ._errors import (
     AuthenticationError,
@@ -121,7 +120,8 @@ class Network:
         self.has_answered = False  #: ever
         self.outages = 0  #: begun so far
         self._unanswered = 0
-        self._sleepers: dict[asyncio.Future[None], None] = {}
+        #: each tells at its end whether it was woken
+        self._sleepers: dict[asyncio.Future[bool], None] = {}
 
     def __repr__(self) -> str:
         return f"<Network {'down' if self.is_down else 'up'}, {self.outages} outages>"
@@ -145,24 +145,30 @@ class Network:
     def wake(self) -> None:
         """End every sleep soon."""
         for sleeper in self._sleepers:
-            if not sleeper.done():
-                sleeper.set_result(None)
+            _end_sleep(sleeper, True)
 
     async def sleep(self, seconds: float, *, dice: float) -> None:
         """Sleep; when woken, come back within a few seconds, and not all at once."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return
-        sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        sleeper: asyncio.Future[bool] = loop.create_future()
+        # no asyncio.timeout: it ends by an exception, and this is how nearly all sleeps end
+        timer = loop.call_later(seconds, _end_sleep, sleeper, False)
         self._sleepers[sleeper] = None
         try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await sleeper
+            is_woken = await sleeper
         finally:
+            timer.cancel()
             del self._sleepers[sleeper]
-        if sleeper.done() and not sleeper.cancelled():
+        if is_woken:
             await asyncio.sleep(min(dice * RETURN, seconds))
+
+
+def _end_sleep(sleeper: asyncio.Future[bool], is_woken: bool) -> None:
+    if not sleeper.done():
+        sleeper.set_result(is_woken)
 
 
 def ends_run(error: FluxError, *, key_worked: bool) -> bool:

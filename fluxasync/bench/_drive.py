@@ -47,6 +47,8 @@ class Drive:
         self._given = 0
         self._measured_since: float | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_done = asyncio.Event()  #: no task is left, or one has failed
+        self._error: BaseException | None = None
         self._room = asyncio.Semaphore(max(LANDINGS_A_LANE * load.in_flight, FEWEST_LANDINGS))
         self.ended: list[Trace] = []
 
@@ -70,11 +72,13 @@ class Drive:
                     self._start(self._lane())
             else:
                 self._start(self._arrivals())
-            await self._finished()
+            await self._is_done.wait()
         finally:
             self.cut()
             if self._tasks:
                 await asyncio.wait(self._tasks)
+        if self._error is not None:
+            raise self._error
         return self.ended
 
     def cut(self) -> None:
@@ -85,15 +89,15 @@ class Drive:
     def _start(self, story: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(story)
         self._tasks.add(task)
+        task.add_done_callback(self._done)  # asyncio.wait would look at all for each that ends
         return task
 
-    async def _finished(self) -> None:
-        while self._tasks:
-            done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-            self._tasks -= done
-            for task in done:
-                if not task.cancelled() and (error := task.exception()) is not None:
-                    raise error
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._error = self._error or error
+        if self._error is not None or not self._tasks:
+            self._is_done.set()
 
     # --- a closed loop --------------------------------------------------------------------------
 
@@ -128,21 +132,17 @@ class Drive:
 
     async def _arrivals(self) -> None:
         begin = self._clock()
-        for offset in intended(self._load, seed=self._seed):
-            if await self._is_over_by(begin + offset):
-                return
-            self._start(self._whole(self._trace(wanted=begin + offset)))
-
-    async def _is_over_by(self, instant: float) -> bool:
-        """Wait for the instant, unless the run ends before it."""
-        over, wait = self._maker.over, instant - self._clock()
-        if wait > 0 and not over.is_set():
-            try:
-                async with asyncio.timeout(wait):
-                    await over.wait()
-            except TimeoutError:
-                pass
-        return over.is_set()
+        over = asyncio.create_task(self._maker.over.wait())
+        try:
+            for offset in intended(self._load, seed=self._seed):
+                wait = begin + offset - self._clock()
+                if wait > 0:
+                    await asyncio.wait({over}, timeout=wait)
+                if self._maker.over.is_set():
+                    return
+                self._start(self._whole(self._trace(wanted=begin + offset)))
+        finally:
+            over.cancel()
 
     async def _whole(self, trace: Trace) -> None:
         trace.began = self._clock()
