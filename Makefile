@@ -7,7 +7,8 @@ VENV ?= .venv
 SUITABLE = import sys, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	"$$p" -c '$(SUITABLE)' >/dev/null 2>&1 && command -v "$$p" && break; done)
-PIP = $(VENV)/bin/python -m pip -qq --disable-pip-version-check
+# what is not imported need not be compiled: installing takes less than half the time
+INSTALL = $(VENV)/bin/python -m pip -qq --disable-pip-version-check install --no-compile
 ARGS ?=
 
 # tests start many processes, and none should compile everything anew
@@ -51,10 +52,14 @@ check: $(VENV)/.lint
 crash: $(VENV)/.test
 	@PYTHONPATH=tests $(VENV)/bin/python -m crash $(ARGS)
 
+# a minute between, for what `emptied` in benchmarks/_contenders.py says of deleted files
 bench: $(VENV)/.bench
 	@$(VENV)/bin/python -m benchmarks.table --write $(ARGS)
+	@sync; sleep 60
 	@$(VENV)/bin/python -m benchmarks.overhead --in-flight 64 --write
+	@sync; sleep 60
 	@$(VENV)/bin/python -m benchmarks.overhead --in-flight 24 2000 --images 4000 --rounds 3 --write
+	@sync; sleep 60
 	@$(VENV)/bin/python -m benchmarks.profile --write
 	@$(VENV)/bin/python -m benchmarks.bench_check --write
 
@@ -80,30 +85,30 @@ $(VENV)/.made:
 	echo "$(PYTHON) is older than 3.11 or has no ensurepip" >&2; exit 1; }
 	@echo "making $(VENV) with $(PYTHON)"
 	@"$(PYTHON)" -m venv $(VENV)
-	@$(PIP) install --upgrade 'pip>=25.1' # the first with --group
+	@$(INSTALL) --upgrade 'pip>=25.1' # the first with --group
 	@touch $@
 
 $(VENV)/.app: pyproject.toml | $(VENV)/.made
 	@echo "installing fluxasync with its extras"
-	@$(PIP) install --editable '.[bench,cli,data,image,otel,speed]'
+	@$(INSTALL) --editable '.[bench,cli,data,image,otel,speed]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.app
 	@echo "installing what the tests need"
-	@$(PIP) install --group test
+	@$(INSTALL) --group test
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.app
 	@echo "installing what ours is measured against"
-	@$(PIP) install --group bench
+	@$(INSTALL) --group bench
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.test
 	@echo "installing the linters"
-	@$(PIP) install --group lint
+	@$(INSTALL) --group lint
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.app
 	@echo "installing what the documentation needs"
-	@$(PIP) install --group docs
+	@$(INSTALL) --group docs
 	@touch $@

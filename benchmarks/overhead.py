@@ -17,7 +17,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from benchmarks import _page
-from benchmarks._contenders import Figures, Task, measure
+from benchmarks._contenders import Figures, Task, emptied, measure
 from benchmarks._fast_server import fast_server
 
 TARGET_CPU = 2.3  #: ours ÷ bare
@@ -28,12 +28,13 @@ NAMES = ("bare", "ours")
 Runs = dict[tuple[str, int], list[Figures]]
 
 
-def run(name: str, in_flight: int, given: argparse.Namespace) -> Figures:
+def run(name: str, in_flight: int, scratch: str, given: argparse.Namespace) -> Figures:
     """Let one contender make its images once."""
-    with tempfile.TemporaryDirectory() as scratch, fast_server(images=given.images) as server:
+    home = Path(tempfile.mkdtemp(dir=scratch))
+    with fast_server(images=given.images) as server:
         task = Task(
             url=server.url,
-            folder=str(Path(scratch, "images")),
+            folder=str(home / "images"),
             images=given.images,
             slots=in_flight,
             interval=0,
@@ -41,6 +42,7 @@ def run(name: str, in_flight: int, given: argparse.Namespace) -> Figures:
         )
         figures = measure(name, task)
         assert len(list(Path(task.folder).glob("*.jpg"))) == given.images
+    emptied(home)
     return figures
 
 
@@ -54,12 +56,13 @@ def main() -> None:
     given = parser.parse_args()
     load = _page.load()
     runs: Runs = defaultdict(list)
-    for turn in range(given.rounds + 1):
-        for in_flight in given.in_flight:
-            for name in NAMES if turn % 2 else NAMES[::-1]:
-                figures = run(name, in_flight, given)
-                if turn:  # the first is the warm-up
-                    runs[name, in_flight].append(figures)
+    with tempfile.TemporaryDirectory() as scratch:
+        for turn in range(given.rounds + 1):
+            for in_flight in given.in_flight:
+                for name in NAMES if turn % 2 else NAMES[::-1]:
+                    figures = run(name, in_flight, scratch, given)
+                    if turn:  # the first is the warm-up
+                        runs[name, in_flight].append(figures)
     rounds = "1 round" if given.rounds == 1 else f"{given.rounds} rounds"
     rounds += f" of {given.images:,} images, 256 KB, {given.loop} loop"
     lines = [f"{rounds}. {_page.machine(load)}", "", _table(runs, given), ""]

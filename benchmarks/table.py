@@ -27,7 +27,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from benchmarks import _page
-from benchmarks._contenders import PACKAGES, Figures, Task, measure, versions
+from benchmarks._contenders import PACKAGES, Figures, Task, emptied, measure, versions
 from benchmarks._fast_server import Books, Server, fast_server
 from benchmarks.slots import bound
 from fluxasync.simulator._dice import Dice
@@ -93,12 +93,13 @@ Runs = dict[str, list[Run]]
 
 
 def fast(name: str, turn: int, given: argparse.Namespace) -> Run:
-    return _run(name, given.fast, workers=2, slots=IN_FLIGHT, interval=0)
+    return _run(name, given.fast, given.scratch, workers=2, slots=IN_FLIGHT, interval=0)
 
 
 def slots(name: str, turn: int, given: argparse.Namespace) -> Run:
     # one process: a job's end is seen once, whoever asks
-    run = _run(name, given.slots, workers=1, slots=SLOTS, mean=MEAN, cv=CV, seed=turn)
+    law: dict[str, Any] = {"mean": MEAN, "cv": CV, "seed": turn}
+    run = _run(name, given.slots, given.scratch, workers=1, slots=SLOTS, **law)
     dice = Dice(turn)
     durations = [lognormal(dice, n, mean=MEAN, cv=CV) for n in range(given.slots)]
     used = run.books.work / (SLOTS * (run.books.ended - run.books.began))
@@ -106,7 +107,8 @@ def slots(name: str, turn: int, given: argparse.Namespace) -> Run:
 
 
 def faults(name: str, turn: int, given: argparse.Namespace) -> Run:
-    return _run(name, given.faults, workers=1, slots=SLOTS, mean=0.3, faults=FAULTS, seed=turn)
+    law: dict[str, Any] = {"mean": 0.3, "faults": FAULTS, "seed": turn}
+    return _run(name, given.faults, given.scratch, workers=1, slots=SLOTS, **law)
 
 
 WORKS: dict[str, Callable[[str, int, argparse.Namespace], Run]] = {
@@ -119,6 +121,7 @@ WORKS: dict[str, Callable[[str, int, argparse.Namespace], Run]] = {
 def _run(
     name: str,
     images: int,
+    scratch: str,
     *,
     workers: int,
     slots: int,
@@ -126,13 +129,15 @@ def _run(
     **scenario: Any,
 ) -> Run:
     scenario |= {"images": images, "workers": workers, "tls": name == "fal-client"}
-    with tempfile.TemporaryDirectory() as scratch, fast_server(**scenario) as server:
-        task = _task(server, Path(scratch, "images"), images, slots, interval)
+    home = Path(tempfile.mkdtemp(dir=scratch))
+    with fast_server(**scenario) as server:
+        task = _task(server, home / "images", images, slots, interval)
         if name == "ours, uvloop":
             figures = measure("ours", evolve(task, loop="uvloop"))
         else:
             figures = measure(name, task)
         files = [path.read_bytes() for path in Path(task.folder).glob("*.jpg")]
+    emptied(home)
     whole = sum(file == server.image for file in files)
     return Run(
         images=images,
@@ -258,13 +263,14 @@ def main() -> None:
     all_runs: dict[str, Runs] = {}
     said = _page.machine(before) + "\n\n" + _made_of(names)
     print(said)
-    for work in given.work:
-        rounds = given.rounds if work == "fast" else given.other_rounds
-        all_runs[work] = _rounds(work, names, rounds, given)
-        text = SHOWN[work](all_runs[work])
-        print(f"\n{work}\n{text}", flush=True)
-        if given.write:
-            _page.write(work, text)
+    with tempfile.TemporaryDirectory() as given.scratch:
+        for work in given.work:
+            rounds = given.rounds if work == "fast" else given.other_rounds
+            all_runs[work] = _rounds(work, names, rounds, given)
+            text = SHOWN[work](all_runs[work])
+            print(f"\n{work}\n{text}", flush=True)
+            if given.write:
+                _page.write(work, text)
     if given.write:
         _page.write("machine", said)
         if len(all_runs) == len(WORKS):
