@@ -131,17 +131,34 @@ class Drive:
     # --- an open loop ---------------------------------------------------------------------------
 
     async def _arrivals(self) -> None:
-        begin = self._clock()
+        """Start each image at its instant, straight from the timer: a task that slept until then
+        would be a turn of the loop later, which on a busy one is milliseconds."""
+        loop = asyncio.get_running_loop()
+        offsets = intended(self._load, seed=self._seed)
+        begin, last = self._clock(), loop.create_future()
+        timer: asyncio.Handle | None = None
+
+        def arrive(offset: float) -> None:
+            nonlocal timer
+            if self._maker.over.is_set():
+                return
+            self._start(self._whole(self._trace(wanted=begin + offset)))
+            upcoming = next(offsets, None)
+            if upcoming is None:
+                last.set_result(None)
+            else:
+                wait = max(begin + upcoming - self._clock(), 0.0)
+                timer = loop.call_later(wait, arrive, upcoming)
+
+        first = next(offsets, None)
+        if first is None:
+            return
+        timer = loop.call_later(first, arrive, first)
         over = asyncio.create_task(self._maker.over.wait())
         try:
-            for offset in intended(self._load, seed=self._seed):
-                wait = begin + offset - self._clock()
-                if wait > 0:
-                    await asyncio.wait({over}, timeout=wait)
-                if self._maker.over.is_set():
-                    return
-                self._start(self._whole(self._trace(wanted=begin + offset)))
+            await asyncio.wait({over, last}, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            timer.cancel()
             over.cancel()
 
     async def _whole(self, trace: Trace) -> None:
