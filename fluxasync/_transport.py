@@ -53,7 +53,8 @@ class AiohttpTransport:
     def __init__(self, *, timeouts: Timeouts, allow_loopback: bool = False) -> None:
         self._timeouts = timeouts
         self._allow_loopback = allow_loopback
-        self._open: list[aiohttp.ClientSession] = []
+        self._pools: tuple[_Pool, ...] = ()
+        self._retired: list[_Pool] = []
 
     async def __aenter__(self) -> Self:
         self.renew()
@@ -61,29 +62,40 @@ class AiohttpTransport:
 
     def renew(self) -> None:
         """Use fresh connections from now on: after a sleep the pooled ones are dead, and a POST
-        on one would be in doubt. Calls under way keep theirs."""
+        on one would be in doubt. Calls under way keep theirs, which are closed after them."""
+        self._retired += self._pools
         keepalive = self._timeouts.keepalive
         pool: dict[str, Any] = (
             {"keepalive_timeout": keepalive} if keepalive else {"force_close": True}
         )
         # limit=0: slots bound the submits; a queue here would hide them from the limiter
-        self._submits = self._session(limit=0, traced=True, **pool)
-        self._polls = self._session(limit=POLL_CONNECTIONS, keepalive_timeout=10)
-        self._downloads = self._session(limit=0, limit_per_host=0, socket_factory=self._guarded)
+        self._submits = self._pool(limit=0, traced=True, **pool)
+        self._polls = self._pool(limit=POLL_CONNECTIONS, keepalive_timeout=10)
+        self._downloads = self._pool(limit=0, limit_per_host=0, socket_factory=self._guarded)
+        self._pools = (self._submits, self._polls, self._downloads)
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
-        while self._open:
-            await self._open.pop().close()
+        pools, self._pools, self._retired = [*self._retired, *self._pools], (), []
+        for pool in pools:
+            await pool.session.close()
+
+    async def _close_unused(self) -> None:
+        unused = [pool for pool in self._retired if not pool.users]
+        self._retired = [pool for pool in self._retired if pool.users]
+        for pool in unused:
+            await pool.session.close()
 
     async def send(self, call: Call) -> Reply:
         """Send the call and read its answer whole. Raises TransportError; `sent` says whether the
         request's headers went out."""
-        session = self._submits if call.method == "POST" else self._polls
+        if self._retired:
+            await self._close_unused()
+        pool = self._submits if call.method == "POST" else self._polls
         trace = SimpleNamespace(sent=call.method != "POST")
-        with _mapped_errors(trace):
+        with _mapped_errors(trace), pool as session:
             async with (
                 deadline(call.timeout),
                 session.request(
@@ -106,20 +118,23 @@ class AiohttpTransport:
         followed, each to a URL that would have been allowed itself. Raises TransportError."""
         limit: asyncio.Timeout | None = None
         try:
-            async with deadline(timeout) as limit:
-                with _mapped_errors(_SENT):
-                    response = await self._opened(url, headers)
-                async with response:
-                    yield AiohttpDownload(response)  # what the caller raises here is not ours
+            with self._downloads as session:
+                async with deadline(timeout) as limit:
+                    with _mapped_errors(_SENT):
+                        response = await self._opened(session, url, headers)
+                    async with response:
+                        yield AiohttpDownload(response)  # what the caller raises here is not ours
         except TimeoutError:
             if limit is None or not limit.expired():
                 raise
             raise TransportError("no whole answer in time", sent=True) from None
 
-    async def _opened(self, url: str, headers: Mapping[str, str] | None) -> ClientResponse:
+    async def _opened(
+        self, session: aiohttp.ClientSession, url: str, headers: Mapping[str, str] | None
+    ) -> ClientResponse:
         for _ in range(MAX_REDIRECTS + 1):
             check_url(url, allow_loopback=self._allow_loopback)
-            response = await self._downloads.get(
+            response = await session.get(
                 URL(url, encoded=True), allow_redirects=False, headers=headers
             )
             target = response.headers.get("Location")
@@ -129,7 +144,7 @@ class AiohttpTransport:
             url = urljoin(url, target)
         raise TransportError("the image's URL redirects without end", sent=True)
 
-    def _session(self, *, traced: bool = False, **connector: Any) -> aiohttp.ClientSession:
+    def _pool(self, *, traced: bool = False, **connector: Any) -> _Pool:
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ttl_dns_cache=60, **connector),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -145,8 +160,7 @@ class AiohttpTransport:
             max_line_size=MAX_HEADER,
             trace_configs=[_sent_trace()] if traced else None,
         )
-        self._open.append(session)
-        return session
+        return _Pool(session)
 
     def _guarded(self, address: Any) -> socket.socket:
         """Make a socket for a resolved address, unless policy refuses it. Names, literals and
@@ -156,6 +170,21 @@ class AiohttpTransport:
         if private_address(host) and not (self._allow_loopback and is_loopback_address(host)):
             raise OSError(errno.EACCES, "refused to fetch from a private address")
         return socket.socket(family, kind, protocol)
+
+
+@define
+class _Pool:
+    """A client session, and how many calls use it: entered, it gives the session for one."""
+
+    session: aiohttp.ClientSession
+    users: int = 0
+
+    def __enter__(self) -> aiohttp.ClientSession:
+        self.users += 1
+        return self.session
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.users -= 1
 
 
 @define

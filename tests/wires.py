@@ -82,6 +82,7 @@ class Peer:
         self._listener = listener
         self._stories: set[asyncio.Task[None]] = set()
         self.lines: list[Line] = []
+        self.ended = asyncio.Semaphore(0)  #: released for each line that is over
         self.port = int(listener.getsockname()[1])
         self.host = f"127.0.0.1:{self.port}"
         self.url = f"http://{self.host}"
@@ -107,6 +108,7 @@ class Peer:
                 await self._behaviour(line)
         finally:
             connection.close()
+            self.ended.release()
 
     async def close(self) -> None:
         for story in tuple(self._stories):

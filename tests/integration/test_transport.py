@@ -277,6 +277,36 @@ async def test_keepalive_zero_means_a_connection_for_each_post() -> None:
     assert len(server.lines) == 2
 
 
+@pytest.mark.asyncio
+async def test_fresh_connections_leave_none_of_the_old_ones_behind() -> None:
+    """F154 After a sleep the old ones go, those of calls under way when the calls are done."""
+    arrived, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def behave(line: Line) -> None:
+        while request := await line.request():
+            if request.startswith(b"POST"):
+                arrived.set()
+                await goes_on.wait()
+            await line.say(ACCEPTED)
+
+    async with peer(behave) as server, open_transport() as transport, asyncio.timeout(10):
+        await transport.send(get(f"{server.url}/before"))
+        under_way = asyncio.create_task(transport.send(post(f"{server.url}/under-way")))
+        await arrived.wait()
+        transport.renew()
+        await transport.send(get(f"{server.url}/after"))
+        await server.ended.acquire()  # the line that was idle
+        goes_on.set()
+        assert (await under_way).status == 200
+        await transport.send(get(f"{server.url}/later"))
+        await server.ended.acquire()  # the line that was in use
+    assert [line.requests[0].split()[1] for line in server.lines] == [
+        b"/before",
+        b"/under-way",
+        b"/after",
+    ]
+
+
 # — what came back —————————————————————————————————————————————————————————————————————————————
 
 
