@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     )
     from ._ledgers import ForgetfulLedger, MemoryLedger
     from ._models import (
+        Call,
+        Download,
         Failed,
         ImageInput,
         ImageRequest,
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
         Pending,
         Ready,
         Refused,
+        Reply,
         Saved,
         Sink,
         Stored,
@@ -97,8 +100,9 @@ _ROOMS = {
     ),
     "_ledgers": ("ForgetfulLedger", "MemoryLedger"),
     "_models": (
-        "Failed", "ImageInput", "ImageRequest", "InDoubt", "Job", "Ledger", "Observer", "Outcome",
-        "Pending", "Ready", "Refused", "Saved", "Sink", "Stored", "Transport", "Verdict",
+        "Call", "Download", "Failed", "ImageInput", "ImageRequest", "InDoubt", "Job", "Ledger",
+        "Observer", "Outcome", "Pending", "Ready", "Refused", "Reply", "Saved", "Sink", "Stored",
+        "Transport", "Verdict",
     ),
     "_providers": ("BFL", "COMETAPI", "Provider"),
     "_session": ("FluxSession",),
@@ -110,14 +114,14 @@ _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
     "BFL", "COMETAPI", "APIError", "AuthenticationError", "Batch", "Budget", "BudgetExceeded",
-    "ClockJumped", "ConfigError", "CreditError", "DeadlineExceeded", "DiskLagged",
-    "DownloadError", "Event", "EventsDropped", "Expired", "Failed", "FileSink", "FluxError",
-    "FluxSession", "FolderSink", "ForgetfulLedger", "ImageInput", "ImageRequest", "InDoubt",
-    "InvalidRequest", "Job", "JobEnded", "JobError", "JobFailed", "JobLost", "JobReady",
+    "Call", "ClockJumped", "ConfigError", "CreditError", "DeadlineExceeded", "DiskLagged",
+    "Download", "DownloadError", "Event", "EventsDropped", "Expired", "Failed", "FileSink",
+    "FluxError", "FluxSession", "FolderSink", "ForgetfulLedger", "ImageInput", "ImageRequest",
+    "InDoubt", "InvalidRequest", "Job", "JobEnded", "JobError", "JobFailed", "JobLost", "JobReady",
     "JobSubmitted", "JobUnclaimed", "JournalError", "Ledger", "LimitChanged", "Limits",
     "LoopLagged", "MemoryLedger", "MemorySink", "Model", "Moderated", "Observer", "Outcome",
     "Paused", "Pending", "Polling", "Provider", "RateLimited", "Ready", "Redirected", "Refused",
-    "Resumed", "Retry", "Saved", "ServerError", "Settled", "Sink", "SinkError", "Stored",
+    "Reply", "Resumed", "Retry", "Saved", "ServerError", "Settled", "Sink", "SinkError", "Stored",
     "SubmitFailed", "Summary", "Timeouts", "Transport", "TransportError", "Verdict", "generate",
     "models", "run",
 ]  # fmt: skip
