@@ -23,7 +23,7 @@ help:
 	@echo "make simulate  the promises of pace over 1,000 seeds (SEEDS=… for another number)"
 	@echo "make check   ruff, formatting, types"
 	@echo "make crash   kills, signals and power cuts by the thousand, into docs/crash-results.md"
-	@echo "make bench   ours against what one would use instead, into docs/benchmarks.md (20 minutes)"
+	@echo "make bench   ours against what one would use instead, into docs/benchmarks.md (25 minutes)"
 	@echo "make soak    a million images: does memory stay flat? (an hour; ARGS='--images 100000')"
 	@echo "make docs    the documentation as a site, into docs/_build; a warning is an error"
 	@echo "make clean   remove what make made: environments, caches, demo images"
