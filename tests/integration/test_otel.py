@@ -98,8 +98,10 @@ async def test_an_image_is_a_span_with_its_steps(backend: Backend):
 async def test_a_run_is_counted_by_outcome(backend: Backend):
     """Images, failures by cause, what it cost and jobs in flight agree with the summary."""
     faults = ["moderated-content:0.3", "lost-reply:0.2"]
+    # long enough to be in each other's way on any machine
+    full = evolve(SCENARIO, latency=0.2, faults=faults, active_limit=3, retry_after=None)
     async with (
-        Simulator(evolve(SCENARIO, faults=faults, active_limit=3, retry_after=None)) as sim,
+        Simulator(full) as sim,
         fast_session(sim.url, limits=6, on_event=Tracing(**backend.providers)) as flux,
     ):
         batch = Batch(flux, wishes(20))
