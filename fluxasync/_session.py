@@ -203,6 +203,11 @@ class FluxSession:
         return self._submits.limiter.slots
 
     @property
+    def is_unanswered(self) -> bool:
+        """Whether nothing has answered the latest few calls, submissions and polls alike."""
+        return self._network.is_down
+
+    @property
     def unclaimed(self) -> tuple[Job, ...]:
         """Jobs that were accepted (and may be charged) but delivered to nobody, because their
         caller was cancelled. `collect` one to have its image."""

@@ -92,7 +92,8 @@ class Wanted:
 
 @frozen(kw_only=True)
 class _Standing:
-    """What an exit code needs: a benchmark's failures are findings, money in doubt is not."""
+    """What an exit code needs: single failures of a benchmark are findings, money in doubt is not,
+    nor is a load of which nothing was saved."""
 
     in_doubt: int = 0
     failed: Counter[str] = field(factory=Counter)
@@ -123,10 +124,11 @@ async def measure(terminal: Terminal, wanted: Wanted) -> int:
         terminal.say(f"fluxasync: {error}")
     if report is None:
         return exit_code(None, None if interrupts.first else error, interrupts.first)
-    in_doubt = _close(terminal, report, wanted)
+    _close(terminal, report, wanted)
     if interrupts.first is None and run is not None:
         error = run.error
-    return exit_code(_Standing(in_doubt=in_doubt), error, interrupts.first)
+    standing = _Standing(in_doubt=_in_doubt(report), failed=_failed(report))
+    return exit_code(standing, error, interrupts.first)
 
 
 async def compare(terminal: Terminal, before: Path, after: Path, *, json: bool) -> int:
@@ -199,7 +201,7 @@ async def _show(run: Run, terminal: Terminal) -> None:
 
 def _stage_line(stage: Stage) -> str:
     lost = [
-        f"{count} {display(cause.replace('_', ' '), 40)}"
+        f"{count} {display(cause.replace('_', ' '), 40)}" + _because(stage.why.get(cause))
         for cause, count in stage.outcomes.items()
         if cause != SAVED
     ]
@@ -217,14 +219,31 @@ def _stage_line(stage: Stage) -> str:
     return "; ".join(parts)
 
 
+def _because(why: str | None) -> str:
+    return "" if why is None else f" ({display(why, 100)})"
+
+
 def _seconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f} s"
 
 
-def _close(terminal: Terminal, report: Report, wanted: Wanted) -> int:
-    """Say how it ended, print where it lies, and return how many images are in doubt."""
+def _in_doubt(report: Report) -> int:
+    return sum(stage.outcomes.get(IN_DOUBT, 0) for stage in report.stages)
+
+
+def _failed(report: Report) -> Counter[str]:
+    """The failures of loads of which nothing was saved."""
+    failed: Counter[str] = Counter()
+    for stage in report.stages:
+        if not stage.images:
+            failed.update({k: v for k, v in stage.outcomes.items() if k != IN_DOUBT})
+    return failed
+
+
+def _close(terminal: Terminal, report: Report, wanted: Wanted) -> None:
+    """Say how it ended, and print where it lies."""
     folder = report.folder or Path()
-    in_doubt = sum(stage.outcomes.get(IN_DOUBT, 0) for stage in report.stages)
+    in_doubt = _in_doubt(report)
     if report.note:
         terminal.say(report.note)
     if in_doubt:
@@ -236,7 +255,6 @@ def _close(terminal: Terminal, report: Report, wanted: Wanted) -> int:
     shown = page if page.exists() else folder / REPORT_NAME
     terminal.note(_closing(report, shown))
     terminal.out(_as_one_line(folder) if wanted.options.json else str(shown))
-    return in_doubt
 
 
 def _closing(report: Report, page: Path) -> str:

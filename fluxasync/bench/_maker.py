@@ -14,8 +14,9 @@ from typing import Any
 from attrs import frozen
 
 from .._disk import whole
+from .._display import display
 from .._errors import FluxError, TransportError
-from .._events import JobSubmitted, Paused
+from .._events import JobSubmitted, Paused, Resumed
 from .._models import Failed, ImageRequest, InDoubt, Job, Outcome, Ready, Saved, Sink, Stored
 from .._money import price
 from .._output import Output
@@ -24,6 +25,8 @@ from ._meter import Clock, Meter
 from ._split import Trace
 from ._values import IN_DOUBT, SAVED
 
+#: characters kept of what was said of a failure
+_LONGEST_WHY = 200
 #: jobs accepted and not yet asked for; more than can be under way
 _MOST_ACCEPTED = 100_000
 
@@ -40,6 +43,9 @@ class Listener:
         self._accepted: dict[str, float] = {}
         self.push_backs = 0
         self.submitted = 0
+        self.waits_for: str | None = None  #: why submissions wait just now
+        self.waited_for: str | None = None  #: why they did the last time
+        self.is_unheard = False  #: they wait because nothing answered one of them
 
     def __call__(self, event: Any) -> None:
         match event:
@@ -48,8 +54,12 @@ class Listener:
                 self._accepted[job.job_id] = self._clock()
                 if len(self._accepted) > _MOST_ACCEPTED:
                     del self._accepted[next(iter(self._accepted))]
-            case Paused():
-                self.push_backs += 1
+            case Paused(reason=reason, status=status):
+                self.waits_for = self.waited_for = reason
+                self.is_unheard = status is None
+                self.push_backs += status is not None
+            case Resumed():
+                self.waits_for, self.is_unheard = None, False
 
     def accepted(self, job: Job) -> float:
         """Return when the job's acceptance was read; asked once a job."""
@@ -80,6 +90,10 @@ class Maker:
             self.error = error
         self._gate.shut(error)
         self.over.set()
+
+    def turn(self) -> None:
+        """Begin with another model: its first requests are judged by themselves."""
+        self._gate = self._flux.gate()
 
     async def begin(self, trace: Trace, request: ImageRequest) -> None:
         """Submit and watch; without a `trace.ready` afterwards that was the end of it."""
@@ -134,7 +148,7 @@ class Maker:
             self._leave(job)
             self.end(error)
         else:
-            trace.outcome = error.cause
+            trace.outcome, trace.why = error.cause, display(str(error), _LONGEST_WHY)
             await self._settle(Failed(request=request, error=error, index=request.index, job=job))
 
     def _ends_run(self, error: FluxError) -> bool:

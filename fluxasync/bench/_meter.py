@@ -41,12 +41,21 @@ def clock_of(loop: asyncio.AbstractEventLoop) -> Clock:
 class Meter:
     """Ticks from `start` to `stop`; `turn` begins a stage and `machine` tells of it.
 
-    `in_flight` says how many jobs are not known to be terminal.
+    `in_flight` says how many jobs are not known to be terminal, `is_unanswered` whether the
+    service has stopped answering.
     """
 
-    def __init__(self, clock: Clock, *, in_flight: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        in_flight: Callable[[], int],
+        is_unanswered: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._clock = clock
         self._in_flight = in_flight
+        self._is_unanswered = is_unanswered
+        self.unanswered = 0.0  #: seconds of the stage in which nothing answered
         self._timer: asyncio.TimerHandle | None = None
         self._ticks = 0
         self._sample = SAMPLE
@@ -84,6 +93,7 @@ class Meter:
         self._lags = array("d")
         self._cpu, self._waited, self._began = time.process_time(), _waited(), self._clock()
         self._on_disk_max = self._on_disk
+        self.unanswered = 0.0
 
     def arrived(self) -> None:
         """An image is here; from now on it is the disk's."""
@@ -116,7 +126,10 @@ class Meter:
     def _tick(self, due: float) -> None:
         now = self._clock()
         # a timer of uvloop may come up to a millisecond early
-        self._lags.append(max(now - due, 0.0))
+        late = max(now - due, 0.0)
+        self._lags.append(late)
+        if self._is_unanswered():
+            self.unanswered += EVERY + late
         self._ticks += 1
         if self._ticks % self._sample == 0:
             self._note(now)

@@ -10,20 +10,22 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from time import time
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 from attrs import evolve
 
 from .._disk import disk_error, make_folder
 from .._display import display
-from .._errors import BudgetExceeded, ConfigError, FluxError
+from .._errors import ConfigError, FluxError
 from .._models import ImageRequest
 from .._money import Estimator, dollars, price
 from .._names import DEFAULT, Template
@@ -43,6 +45,7 @@ from ._split import Offset, Trace, clock_offset, record_of
 from ._stage import Measured, stage_of
 from ._values import (
     IMAGES_NAME,
+    RECORDS_NAME,
     REPORT_NAME,
     UNFINISHED,
     ImageRecord,
@@ -93,11 +96,13 @@ class Run:
         self._clock = clock_of(asyncio.get_running_loop())
         self._zero = self._clock()
         self._listener = Listener(self._clock)
+        self._flux: FluxSession | None = None
         self._maker: Maker | None = None
         self._drive: Drive | None = None
         self._stages: list[Stage] = []
         self._offset: Offset | None = None
         self._begun = 0  #: images of the stages before this one
+        self._noted = 0  #: images written down
         self._spent = Decimal(0)
         self._unpriced = 0
         self._is_stopped = False
@@ -123,7 +128,12 @@ class Run:
         if drive is None:
             return "writing the report" if self._stages else "starting"
         saved = sum(trace.stored is not None for trace in drive.ended)
-        return f"stage {len(self._stages) + 1}, {drive.label}: {drive.given} begun, {saved} saved"
+        said = f"stage {len(self._stages) + 1}, {drive.label}: {drive.given} begun, {saved} saved"
+        if (reason := self._listener.waits_for) is not None:
+            return f"{said}; submissions wait: {display(reason, 80)}"
+        if self._flux is not None and self._flux.is_unanswered:
+            return f"{said}; the service does not answer"
+        return said
 
     async def perform(self) -> Report:
         """See `run`."""
@@ -139,13 +149,28 @@ class Run:
             await asyncio.to_thread(_made, order.out)
             self._announce(prompts, simulated=simulated)
             described = environment(flux.provider, simulated=simulated, options=order.options())
-            meter = Meter(self._clock, in_flight=lambda: flux.in_flight)
+            meter = Meter(
+                self._clock,
+                in_flight=lambda: flux.in_flight,
+                is_unanswered=lambda: flux.is_unanswered or self._listener.is_unheard,
+            )
+            self._flux = flux
             await self._measure(flux, prompts, meter)
         if not self._stages and self.error is not None:
-            raise self.error
+            await self._fail(self.error)
         report = self._report(began, described, meter, simulated=simulated)
         await asyncio.to_thread(_written, report)
         return report
+
+    async def _fail(self, error: FluxError) -> NoReturn:
+        """Raise what ended a run that measured nothing. Where nothing was sent either, its folder
+        goes with it, so that the corrected line may use it."""
+        if isinstance(error, Stopped):
+            if (reason := self._listener.waited_for) is not None:
+                raise Stopped(f"{_STOPPED}, with nothing measured: {reason}")
+        elif not self._noted and not self._listener.submitted:
+            await asyncio.to_thread(_removed, self._order.out)
+        raise error
 
     # --- before --------------------------------------------------------------------------------
 
@@ -185,16 +210,15 @@ class Run:
     def _announce(self, prompts: Wishes, *, simulated: bool) -> None:
         """Say what it will cost; a run that only the time ends is priced by its cap."""
         cost, is_whole = self._cost(prompts)
+        cap = self._order.max_cost
         if simulated:
             self._note("a practice server is measured: it costs nothing and is not the real API")
-            return
-        cap = self._order.max_cost or Decimal(0)
-        if not is_whole:
-            self._note(f"the number of images is not known ahead; at most {dollars(cap)} is spent")
-            return
-        self._note(f"about {dollars(cost)} by the catalogue; at most {dollars(cap)} is spent")
-        if cost > cap:
-            self._note("that is more than the cap: the run will end early")
+        elif cap is not None:
+            about = f"about {dollars(cost)} by the catalogue"
+            said = about if is_whole else "the number of images is not known ahead"
+            self._note(f"{said}; at most {dollars(cap)} is spent")
+        if cap is not None and cost > cap:
+            self._note(f"{dollars(cost)} is more than the cap: the run will end early")
 
     def _cost(self, prompts: Wishes) -> tuple[Decimal, bool]:
         """Return the price of all stages by the catalogue, and whether that is all of them."""
@@ -252,6 +276,8 @@ class Run:
 
     async def _stage(self, load: Load, maker: Maker, prompts: Wishes, meter: Meter) -> None:
         number, push_backs = len(self._stages), self._listener.push_backs
+        if self._stages and self._stages[-1].model != load.model:
+            maker.turn()
 
         def wish(index: int) -> ImageRequest:
             # each stage asks for the same list from its beginning, so that stages compare
@@ -276,6 +302,7 @@ class Run:
                 records=records,
                 machine=meter.machine(sum(record.is_saved for record in records)),
                 push_backs=self._listener.push_backs - push_backs,
+                unanswered=meter.unanswered,
                 objective=self._order.objective,
             )
             stage = stage_of(measured)
@@ -293,6 +320,7 @@ class Run:
             elif record.job_id is not None:
                 self._unpriced += 1
         await asyncio.to_thread(append_records, self._order.out, records)
+        self._noted += len(records)
         return records
 
     def _cut(self) -> None:
@@ -339,11 +367,7 @@ class Run:
         return knees, " ".join(reasons)
 
     def _why_early(self) -> str:
-        if self.error is None:
-            return ""
-        if isinstance(self.error, BudgetExceeded):
-            return f"ended early: {self.error}"
-        return f"ended early: {type(self.error).__name__}: {self.error}"
+        return "" if self.error is None else f"ended early: {self.error}"
 
 
 async def is_practice(provider: Provider) -> bool:
@@ -394,6 +418,14 @@ def _check_unused(folder: Path) -> None:
         raise ConfigError(f"{folder} holds a report already: choose another folder with -o")
     if folder.is_dir() and any(islice(folder.iterdir(), 1)):
         raise ConfigError(f"{folder} is not empty: choose another folder with -o")
+
+
+def _removed(folder: Path) -> None:
+    """Remove what a run that sent nothing has made."""
+    shutil.rmtree(folder / IMAGES_NAME, ignore_errors=True)
+    (folder / RECORDS_NAME).unlink(missing_ok=True)
+    with suppress(OSError):  # it holds something else by now
+        folder.rmdir()
 
 
 def _made(folder: Path) -> None:

@@ -39,6 +39,7 @@ class Trace:
     width: int | None = None
     height: int | None = None
     cost: float | None = None
+    why: str | None = None
     lane_seconds: float | None = None  #: that it kept a lane of a closed loop busy
 
 
@@ -138,6 +139,7 @@ def record_of(trace: Trace, *, zero: float, offset: Offset | None) -> ImageRecor
         width=trace.width,
         height=trace.height,
         cost=trace.cost,
+        why=trace.why,
     )
 
 

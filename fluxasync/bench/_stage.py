@@ -27,6 +27,7 @@ class Measured:
     records: Sequence[ImageRecord]
     machine: Machine
     push_backs: int
+    unanswered: float  #: seconds
     objective: float | None  #: seconds
 
 
@@ -63,7 +64,9 @@ def stage_of(measured: Measured) -> Stage:
         polls_per_image=sum(r.polls for r in saved) / len(saved) if saved else None,
         outcomes=dict(outcomes.most_common()),
         moderated_share=outcomes["moderated"] / len(counted) if counted else 0.0,
+        why=_why(counted),
         push_backs=measured.push_backs,
+        unanswered=round(measured.unanswered, 3),
         bytes=sum(record.bytes or 0 for record in saved),
         megapixels=sum((r.width or 0) * (r.height or 0) for r in saved) / 1e6,
         cost=cost,
@@ -76,6 +79,12 @@ def stage_of(measured: Measured) -> Stage:
 def _known(records: Sequence[ImageRecord], part: str) -> list[float]:
     values = (getattr(record, part) for record in records)
     return [value for value in values if value is not None]
+
+
+def _why(counted: Sequence[ImageRecord]) -> dict[str, str]:
+    said = Counter((record.outcome, record.why) for record in counted if record.why)
+    # the rarest first, so that the commonest of each outcome stays
+    return {outcome: why for (outcome, why), _ in reversed(said.most_common()) if why}
 
 
 def _seconds(counted: Sequence[ImageRecord]) -> float:

@@ -69,6 +69,7 @@ class ImageRecord:
     width: int | None = None  #: pixels
     height: int | None = None  #: pixels
     cost: float | None = None  #: as the provider said, else the catalogue's price
+    why: str | None = None  #: of one that failed: what was said of it
 
     @property
     def is_saved(self) -> bool:
@@ -151,7 +152,9 @@ class Stage:
     polls_per_image: float | None = None
     outcomes: Mapping[str, int]  #: how many ended how, "saved" included
     moderated_share: float  #: 0 to 1, of the attempts
+    why: Mapping[str, str] = field(factory=dict)  #: of failures: by outcome, what was said most
     push_backs: int = 0  #: times the server said to wait (429 and its like)
+    unanswered: float = 0.0  #: seconds in which nothing answered, from its begin to its end
     bytes: int = 0
     megapixels: float = 0.0
     cost: float | None = None  #: of everything in it, warm-up excluded; None = unknown

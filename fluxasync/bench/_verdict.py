@@ -7,6 +7,7 @@ beside them, because a reader will ask.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from ._values import PARTS, Stage
@@ -23,13 +24,45 @@ LARGE_SHARE = 0.25
 WORTH_MENDING = 0.2
 #: seconds an open loop's p99 submission may be late
 LATE_SCHEDULE = 0.02
+#: seconds without any answer that are worth a word; fewer are a hiccup
+SILENCE = 1.0
 
 
 def verdict(stages: Sequence[Stage]) -> tuple[bool, str]:
-    """Return whether this machine is in the way, and one or two sentences that say why."""
+    """Return whether this machine is in the way, and a few sentences: what went wrong before all
+    else, then who set the pace and why."""
+    is_slow, said = _pace(stages)
+    return is_slow, " ".join([*_silences(stages), *_failures(stages), said])
+
+
+def is_sound(stages: Sequence[Stage]) -> bool:
+    """Whether each stage has images, and was answered all the time."""
+    return bool(stages) and not [*_silences(stages), *_failures(stages)]
+
+
+def _silences(stages: Sequence[Stage]) -> Iterator[str]:
+    silent = [stage for stage in stages if stage.unanswered > SILENCE]
+    if silent:
+        seconds = math.fsum(stage.unanswered for stage in silent)
+        where = ", ".join(_where(stage, stages) for stage in silent)
+        yield f"The service answered nothing for {seconds:.0f} s {where}."
+
+
+def _failures(stages: Sequence[Stage]) -> Iterator[str]:
+    for stage in stages:
+        if stage.images or not stage.attempts:
+            continue
+        cause, count = next(iter(stage.outcomes.items()))
+        said = f" ({stage.why[cause]})" if cause in stage.why else ""
+        where = _where(stage, stages)
+        words = cause.replace("_", " ")
+        yield f"Nothing was saved {where}: {count} of {stage.attempts} {words}{said}."
+
+
+def _pace(stages: Sequence[Stage]) -> tuple[bool, str]:
     measured = [stage for stage in stages if stage.images]
     if not measured:
-        return False, "Nothing was saved, so nothing can be said about speed."
+        return False, "Nothing can be said about speed."
     found = [reason for stage in measured for reason in _reasons(stage, _where(stage, measured))]
     if found:
         return True, f"Your machine is in the way: {'; '.join(_worst(found))}."

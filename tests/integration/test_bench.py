@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections import Counter
 from decimal import Decimal
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from practice import names, until
+from proxy import proxy
 
 from fluxasync import ConfigError, FluxError, Polling, bench
 from fluxasync._audit import in_doubt
@@ -231,6 +234,72 @@ async def test_failures_are_findings_with_their_cause(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_a_model_that_fails_whole_is_told_and_soon_left(tmp_path: Path) -> None:
+    """P15 The second model is none: twenty refusals end it, and the report says what was said."""
+    models = ("flux-dev", "flux-none")
+    async with Simulator(Scenario(**QUICK)) as sim:
+        wanted = order(sim, tmp_path / "out", models=models, images=50, parameters={})
+        report = await bench.run(wanted)
+    good, bad = report.stages
+    assert (good.images, bad.images) == (50, 0)
+    assert bad.attempts < 30
+    assert "flux-none" in bad.why["rejected"]
+    assert report.verdict.startswith("Nothing was saved at 2 in flight of flux-none")
+    assert report.note.startswith("ended early: the first 20 requests were all refused")
+    assert {record.why for record in report.records() if record.model == "flux-dev"} == {None}
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_a_service_that_falls_silent_is_told(tmp_path: Path) -> None:
+    """An outage is seen while it lasts, and the report does not vouch for what it measured."""
+    async with Simulator(Scenario(**QUICK)) as sim:
+        async with proxy(sim.url) as line:
+            wanted = order(sim, tmp_path / "out", images=10_000)
+            run = Run(evolve(wanted, base_url=line.url))
+            performed = asyncio.create_task(run.perform())
+            await until(lambda: len(sim.charges) > 10)
+        await until(lambda: "the service does not answer" in run.line() or "wait" in run.line())
+        seen = time.monotonic()
+        await until(lambda: time.monotonic() - seen > 2)  # an outage worth a word
+        run.stop(grace=0.5)
+        report = await performed
+    (stage,) = report.stages
+    assert stage.images
+    assert report.verdict.startswith("The service answered nothing for ")
+
+
+@pytest.mark.asyncio
+async def test_a_service_that_was_never_there_is_named(tmp_path: Path) -> None:
+    """Whoever stops such a run hears why nothing came."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    run = Run(
+        bench.Order(
+            out=tmp_path / "out", base_url=f"http://127.0.0.1:{port}", api_key="none", max_cost="1"
+        )
+    )
+    performed = asyncio.create_task(run.perform())
+    await until(lambda: "submissions wait: cannot connect" in run.line())
+    run.stop()
+    with pytest.raises(FluxError, match="nothing measured: cannot connect"):
+        await performed
+
+
+@pytest.mark.asyncio
+async def test_a_run_that_sent_nothing_leaves_its_folder_to_the_next(tmp_path: Path) -> None:
+    """A cap below one image: with a higher one the same line works."""
+    async with Simulator(Scenario(**QUICK)) as sim:
+        wanted = order(sim, tmp_path / "out", max_cost="0.01")
+        with pytest.raises(FluxError, match=r"cap of \$0.01"):
+            await bench.run(wanted)
+        assert not (tmp_path / "out").exists()
+        report = await bench.run(evolve(wanted, max_cost="1"))
+    assert report.stages
+
+
 @pytest.mark.asyncio
 async def test_a_lost_answer_is_in_doubt_and_is_not_sent_again(tmp_path: Path) -> None:
     """Money first, also while measuring: as many POSTs as images."""

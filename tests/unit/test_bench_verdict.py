@@ -7,7 +7,7 @@ import pytest
 from attrs import evolve
 
 from fluxasync.bench import Machine, Schedule
-from fluxasync.bench._verdict import verdict
+from fluxasync.bench._verdict import is_sound, verdict
 
 
 def _stages(*machines: Machine, **changed):
@@ -76,4 +76,27 @@ def test_where_nothing_was_saved_nobody_is_blamed():
     """No image, no speed."""
     is_slow, said = verdict([evolve(stage, images=0) for stage in _stages(Machine(cpu_share=1.0))])
     assert not is_slow
-    assert "Nothing was saved" in said
+    assert said.endswith("Nothing can be said about speed.")
+
+
+def test_a_load_of_which_nothing_was_saved_is_told_before_all_else():
+    """One model that fails whole is no success of the others; the reason is the service's own."""
+    good, bad = _stages(Machine(), Machine())
+    bad = evolve(
+        bad, model="flux-none", images=0, attempts=9, outcomes={"rejected": 8, "timeout": 1},
+        why={"rejected": "no such model"},
+    )  # fmt: skip
+    assert is_sound([good])
+    assert not is_sound([good, bad])
+    assert verdict([good, bad])[1].startswith(
+        f"Nothing was saved at {bad.label} of flux-none: 8 of 9 rejected (no such model). The API"
+    )
+
+
+def test_a_service_that_was_silent_is_not_said_to_set_the_pace_alone():
+    """A hiccup is nothing; minutes without an answer come first."""
+    good = _stages(Machine())[0]
+    assert is_sound([evolve(good, unanswered=0.5)])
+    silent = evolve(good, unanswered=95.2)
+    assert not is_sound([silent])
+    assert verdict([silent])[1].startswith(f"The service answered nothing for 95 s at {good.label}")
