@@ -16,6 +16,7 @@ from attrs import evolve
 
 from fluxasync import ConfigError
 from fluxasync.bench._page import page, write_page
+from fluxasync.bench._plots import plots
 from fluxasync.bench._tables import amount, seconds
 
 pytest.importorskip("matplotlib", reason="the extra bench is not installed")
@@ -201,6 +202,74 @@ def test_without_matplotlib_the_page_says_how_to_have_pictures(tmp_path, monkeyp
 def test_a_report_of_next_to_nothing_is_a_page_too(changed):
     """A run that ended early shows what it has."""
     assert "</html>" in page(benches.report(**({"loads": (1, 4)} | changed)))
+
+
+def test_what_so_few_images_cannot_tell_is_grey_everywhere():
+    """Twelve images through twelve slots tell no p95, no p99 and no pace: in the first table and
+    the tiles as in the details."""
+    report = benches.report(loads=(12,), images=12, knee=None)
+    (stage,) = report.stages
+    made = page(report)
+    first = made.split("Each stage in numbers")[0]
+    for figure in (stage.images_per_minute, stage.latency["p95"], stage.latency["p99"]):
+        assert f'<td class="few">{amount(figure)}</td>' in first
+    assert f"<td>{amount(stage.latency['p50'])}</td>" in first
+    assert f'<dd class="figure few">{seconds(stage.latency["p95"])}</dd>' in first
+    assert f'<dd class="figure few">{amount(stage.images_per_minute)} / min</dd>' in first
+    assert "too few images to tell" in first
+    enough = page(benches.report(loads=(12,), images=120, knee=None))
+    assert 'class="figure few"' not in enough
+
+
+def test_the_fastest_stage_is_one_whose_pace_is_told():
+    """A stage with a slot or two filled by chance is not the record."""
+    report = benches.report(loads=(4, 24), images=30, knee=None)
+    told, few = report.stages
+    made = page(evolve(report, stages=(told, evolve(few, images_per_minute=1_285_292.2))))
+    assert f'<dd class="figure">{amount(told.images_per_minute)} / min</dd>' in made
+    assert "Left out, because so few images tell no pace: 24 in flight." in made
+
+
+def test_a_caption_explains_the_lines_that_are_drawn():
+    """Twelve images draw no p95, so nothing explains it; a line that is missing is named."""
+    captions = {one.name: one.caption for one in plots(benches.report(loads=(4,), images=12))}
+    assert "slower than p95" not in captions["latency"]
+    assert "too few images to tell it: p95, p99" in captions["latency"]
+    captions = {one.name: one.caption for one in plots(benches.report(loads=(4,), images=120))}
+    assert "one in twenty slower than p95, one in a hundred slower than p99" in captions["latency"]
+    assert "Left out" not in captions["latency"]
+
+
+def test_a_picture_without_lines_says_why():
+    """One image tells neither a median nor a pace: words stand in the place of empty axes."""
+    made = page(benches.report(loads=(4,), images=1, knee=None))
+    assert "Too few images to tell even a median" in made
+    assert "Too few images to tell a pace" in made
+    assert 'id="latency-wide-title"' not in made
+    assert 'id="throughput-wide-title"' not in made
+
+
+@pytest.mark.parametrize(
+    ("changed", "colour"),
+    [
+        pytest.param({}, "", id="all has a pace"),
+        pytest.param({"images": 0, "attempts": 60}, " bad", id="nothing saved"),
+        pytest.param({"images": 5}, " unsure", id="too few to tell"),
+    ],
+)
+def test_green_is_for_what_was_measured(changed, colour):
+    """A run that saved nothing, or too little to tell, does not look as if all were well."""
+    report = benches.report(loads=(4,), images=60, knee=None)
+    made = page(evolve(report, stages=tuple(evolve(s, **changed) for s in report.stages)))
+    assert f'<section class="card verdict{colour}">' in made
+
+
+def test_a_model_of_which_nothing_was_saved_is_not_green():
+    """Two models, one of them refused whole."""
+    report = benches.report(loads=(4, 4), images=60, knee=None)
+    first, second = report.stages
+    lost = evolve(second, model="flux-pro", images=0)
+    assert 'class="card verdict unsure"' in page(evolve(report, stages=(first, lost)))
 
 
 @pytest.mark.parametrize(
