@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from heapq import nlargest
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from ._canvas import (
     INK,
     PAPER,
@@ -261,8 +263,11 @@ def _timeline(slots: Sequence[SlotSample], stages: Sequence[Stage]) -> Plot:
     starts: dict[int, float] = {}
     for sample in slots:
         starts.setdefault(sample.stage, sample.at)
-    end, top = slots[-1].at, max(max(s.in_flight, s.downloading) for s in slots)
+    end, peak = slots[-1].at, max(max(s.in_flight, s.downloading) for s in slots)
+    had = [stages[number].in_flight or 0 for number in starts if 0 <= number < len(stages)]
+    top = max([peak, *had])
     name, unit = ("minutes", 60.0) if end > 600 else ("seconds", 1.0)
+    numbered: set[str] = set()  # what stands for a label that was too long
 
     def paint(figure: Figure, width: int) -> None:
         axes = axes_on(figure, f"{name} since the run began", "images")
@@ -279,20 +284,30 @@ def _timeline(slots: Sequence[SlotSample], stages: Sequence[Stage]) -> Plot:
                 axes.axvline(start / unit, color=QUIET, lw=0.8, ls=":")
             if stage and stage.in_flight:
                 axes.hlines(stage.in_flight, start / unit, stop / unit, color=QUIET, lw=1, ls="--")
-            share = (stop - start) / (end - slots[0].at or 1)
-            if stage and share * width > 8 * len(stage.label):
-                axes.text((start + stop) / 2 / unit, 1.1 * top, short(stage.label), ha="center",
-                          color=QUIET, fontsize=11)  # fmt: skip
+            room = width * (stop - start) / (end - slots[0].at or 1)
+            if stage and (label := _fitting(stage, room)):
+                numbered.update({label} - {short(stage.label)})
+                axes.text((start + stop) / 2 / unit, 1.1 * top, label, ha="center", color=QUIET,
+                          fontsize=11)  # fmt: skip
         axes.set_xlim(slots[0].at / unit, end / unit or 1)
         axes.set_ylim(0, 1.25 * top or 1)
         legend(axes, width)
 
-    said = f"{len(slots)} samples over {end:.0f} seconds; at most {top} at once."
+    said = f"{len(slots)} samples over {end:.0f} seconds; at most {peak} at once."
     caption = (
         "How many jobs were in flight, and how many images were coming down. Dashed: the slots "
         "that the stage had. What is white below them stood empty."
     )
-    return plot("slots", "Slots over time", caption, said, paint, height=280)
+    drawn = plot("slots", "Slots over time", caption, said, paint, height=280)
+    if numbered:
+        caption += " A number alone is a short stage's jobs in flight."
+    return evolve(drawn, caption=caption)
+
+
+def _fitting(stage: Stage, room: float) -> str:
+    """A stage's label, or its number alone, or nothing: what goes into so many pixels."""
+    number = "" if stage.rate is not None or not stage.in_flight else str(stage.in_flight)
+    return next((text for text in (short(stage.label), number) if room > 8 * len(text)), "")
 
 
 def _spread(images: Sequence[ImageRecord], report: Report) -> Plot:

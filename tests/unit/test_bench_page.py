@@ -15,6 +15,7 @@ import pytest
 from attrs import evolve
 
 from fluxasync import ConfigError
+from fluxasync.bench import SlotSample
 from fluxasync.bench._page import page, write_page
 from fluxasync.bench._plots import plots
 from fluxasync.bench._tables import amount, seconds
@@ -270,6 +271,30 @@ def test_a_model_of_which_nothing_was_saved_is_not_green():
     first, second = report.stages
     lost = evolve(second, model="flux-pro", images=0)
     assert 'class="card verdict unsure"' in page(evolve(report, stages=(first, lost)))
+
+
+def test_slots_that_were_never_filled_are_on_the_picture():
+    """Forty slots of which five were used: the axis reaches the dashed line at forty."""
+    report = benches.report(loads=(4,), images=12, knee=None)
+    slots = tuple(evolve(one, in_flight=min(one.in_flight, 5)) for one in report.slots)
+    stages = tuple(evolve(stage, in_flight=40) for stage in report.stages)
+    drawn = {one.name: one for one in plots(evolve(report, stages=stages, slots=slots))}
+    numbers = re.findall(r">(\d+)</text>", drawn["slots"].svg)
+    assert "40" in numbers
+    assert "at most 4 at once" in drawn["slots"].svg
+
+
+def test_a_short_stage_is_named_by_its_number():
+    """Where "1 in flight" does not fit beside a long stage, "1" does."""
+    report = benches.report(loads=(9, 7), images=12, knee=None, slots=())
+    at = [(0, 0), (50, 0), (100, 0), (103, 1), (105, 1)]
+    slots = tuple(SlotSample(at=x, in_flight=2, downloading=0, stage=n) for x, n in at)
+    drawn = {one.name: one for one in plots(evolve(report, slots=slots))}
+    assert ">9 in flight</text>" in drawn["slots"].svg
+    assert ">7</text>" in drawn["slots"].svg
+    assert "A number alone is a short stage's jobs in flight." in drawn["slots"].caption
+    even = {one.name: one for one in plots(benches.report(loads=(9,), images=12, knee=None))}
+    assert "A number alone" not in even["slots"].caption
 
 
 @pytest.mark.parametrize(
