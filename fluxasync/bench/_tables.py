@@ -17,6 +17,7 @@ from ._values import PARTS, PERCENTILES, Distribution, ImageRecord, Machine, Rep
 
 _DASH = "–"
 _SHORT = 60  #: characters of a label in a table
+_JOB, _WHOLE = 9, 200  #: characters of a job's id: in a column that stays while others scroll; all
 
 
 def shown(text: object, width: int | None = None) -> str:
@@ -101,7 +102,7 @@ def slowest(images: Iterable[ImageRecord], report: Report) -> str:
     heads += [(part.replace("_", " ").capitalize(), "s") for part in PARTS]
     rows = [
         [
-            shown(one.job_id or f"image {one.index}", 40),
+            _job(one),
             _label(one.stage, report),
             amount(one.latency),
             *(amount(getattr(one, part)) for part in PARTS),
@@ -109,6 +110,13 @@ def slowest(images: Iterable[ImageRecord], report: Report) -> str:
         for one in images
     ]
     return _table("Slowest images", heads, rows, texts={1})
+
+
+def _job(one: ImageRecord) -> str:
+    """A job's id short enough for a phone, and the whole of it for those who point at it."""
+    if not one.job_id:
+        return f"image {one.index}"
+    return f'<span title="{shown(one.job_id, _WHOLE)}">{shown(one.job_id, _JOB)}</span>'
 
 
 def environment(report: Report) -> str:

@@ -297,6 +297,15 @@ def test_a_short_stage_is_named_by_its_number():
     assert "A number alone" not in even["slots"].caption
 
 
+def test_a_long_job_id_leaves_room_for_the_numbers():
+    """The column that stays while others scroll is narrow on a phone; the whole id is its title."""
+    job = "0f8fad5b-d9cb-469f-a165-70867728950e"
+    images = [evolve(one, job_id=job) for one in benches.records(1)]
+    made = page(benches.report(loads=(4,), images=12), images)
+    assert f'<th scope="row"><span title="{job}">0f8fad5b' in made
+    assert f">{job}" not in made
+
+
 @pytest.mark.parametrize(
     ("rates", "axis"),
     [
