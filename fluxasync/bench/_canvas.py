@@ -41,7 +41,7 @@ class Plot:
     name: str  #: an id
     title: str
     caption: str  #: how to read it
-    svg: str  #: for inside a page: a wide and a narrow drawing
+    svg: str  #: for inside a page: a wide and a narrow drawing; empty where the caption is all
 
 
 def demand_matplotlib() -> None:

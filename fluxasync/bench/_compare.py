@@ -8,6 +8,7 @@ lines say what else was different.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from attrs import asdict, frozen
 
 from .._display import columns, display
-from ._chance import combined, percentile_difference, ratio_difference
+from ._chance import FEWEST, combined, percentile_difference, ratio_difference
 from ._values import ImageRecord, Interval, Report, Stage
 
 NOISE, BETTER, WORSE, SAME, UNKNOWN = "noise", "better", "worse", "same", "too few"
@@ -87,10 +88,12 @@ class Comparison:
         for (stage, model), members in groups.items():
             rows.append((f"{display(stage, 30)}, {display(model, 40)}", "", "", "", "", ""))
             rows += [_cells(one) for one in members]
-        if self.differences:
-            yield ""
-            yield from _aligned(rows)
-            yield ""
+        yield ""
+        if not self.differences:  # then that is the news
+            yield from map(display, (self.conclusion, *self.unmatched, *self.warnings))
+            return
+        yield from _aligned(rows)
+        yield ""
         yield from map(display, (*self.unmatched, *self.warnings, self.conclusion))
 
 
@@ -189,6 +192,8 @@ def _pace_interval(one: Stage, two: Stage) -> Interval | None:
     around = one.images_per_minute_interval, two.images_per_minute_interval
     if around[0] is None or around[1] is None:
         return None
+    if any(stage.has_few_images or stage.images < FEWEST for stage in (one, two)):
+        return None
     return combined(one.images_per_minute, around[0], two.images_per_minute, around[1])
 
 
@@ -227,10 +232,13 @@ def _flat(known: Mapping[str, Any], lead: str = "") -> Iterator[tuple[str, Any]]
 def _conclusion(differences: Iterable[Difference]) -> str:
     differences = list(differences)
     if not differences:
-        return "No stage is in both: measure the same loads to compare them."
+        return (
+            "No stage is in both, so nothing can be compared: measure the same loads in both "
+            "(--in-flight, --rate or --ramp)."
+        )
     told = [one for one in differences if one.verdict != UNKNOWN]
     real = [one for one in told if one.verdict in (BETTER, WORSE)]
-    if not told:
+    if len(told) < len(differences) and all(one.verdict == SAME for one in told):
         return "Too few images to tell a difference from noise: measure more of them."
     if not real:
         return "No difference that chance would not explain."
@@ -242,16 +250,30 @@ def _conclusion(differences: Iterable[Difference]) -> str:
 
 
 def _cells(one: Difference) -> tuple[str, ...]:
-    relative = "" if one.relative is None else f"{100 * one.relative:+.1f} %"
+    relative = "" if one.relative is None else f"{_signed(100 * one.relative, places=1)} %"
     around = one.interval
     return (
         f"  {one.figure}",
         _value(one.before, one.unit),
         _value(one.after, one.unit),
         relative,
-        "" if around is None else f"{around.low:+.2g} to {around.high:+.2g}",
+        "" if around is None else f"{_change(around.low)} to {_change(around.high)}",
         one.verdict,
     )
+
+
+def _change(value: float) -> str:
+    """A difference with the two digits that matter: never 1e+02, never ten decimals."""
+    if not value or not math.isfinite(value):
+        return "0" if not value else _signed(value, places=0)
+    places = min(1 - math.floor(math.log10(abs(value))), 6)
+    return _signed(round(value, places), places=max(places, 0))
+
+
+def _signed(value: float, *, places: int) -> str:
+    """A number with its sign; what rounds to zero has none."""
+    text = f"{value:+,.{places}f}"
+    return text if any(digit in "123456789" for digit in text) else "0"
 
 
 def _value(value: float, unit: str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .._errors import ConfigError
 from ._canvas import Plot
-from ._plots import is_knee, plots
+from ._plots import is_few, is_knee, plots
 from ._style import sheet
 from ._tables import WORDS, amount, environment, seconds, shown, slowest, stage_details, stage_table
 from ._values import PAGE_NAME, ImageRecord, Report, Stage
@@ -131,7 +131,7 @@ def _head(report: Report) -> Iterator[str]:
     where = " · ".join(filter(None, (_when(report.began), origin)))
     yield f'<p class="quiet">{shown(where)}</p>'
     yield "</header>"
-    yield f'<section class="card verdict{" bad" if report.is_machine_slow else ""}">'
+    yield f'<section class="card verdict{_colour(report)}">'
     yield f"<p>{shown(report.verdict or 'No verdict.')}</p>"
     if report.knee_why:
         yield f"<p>{shown(report.knee_why)}</p>"
@@ -145,6 +145,15 @@ def _head(report: Report) -> Iterator[str]:
     yield "</section>"
 
 
+def _colour(report: Report) -> str:
+    """Green is for a run in which all went well and every model has a pace."""
+    if report.is_machine_slow or not any(stage.images for stage in report.stages):
+        return " bad"
+    models = {stage.model for stage in report.stages}
+    told = {one.model for one in report.stages if one.images and not one.has_few_images}
+    return "" if models == told else " unsure"
+
+
 def _when(began: str) -> str:
     try:
         return f"{datetime.fromisoformat(began).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
@@ -156,7 +165,8 @@ def _tiles(report: Report) -> Iterator[str]:
     measured = [stage for stage in report.stages if stage.images]
     if not measured:
         return
-    best = max(measured, key=lambda stage: stage.images_per_minute)
+    told = [stage for stage in measured if not stage.has_few_images]
+    best = max(told or measured, key=lambda stage: stage.images_per_minute)
     chosen = next((stage for stage in measured if is_knee(stage, report)), best)
     per_image = "unknown" if chosen.cost_per_image is None else f"${chosen.cost_per_image:.4f}"
     unpriced = f" and {report.unpriced} of unknown price" if report.unpriced else ""
@@ -165,19 +175,21 @@ def _tiles(report: Report) -> Iterator[str]:
     spent, of_what = f"${report.spent:.2f}", "warm-up included"
     if report.simulated:
         spent, of_what = "$0.00", f"simulated; {spent} by the catalogue"
+    few = {name: is_few(chosen.latency, name) for name in ("p50", "p95")}
     rows = (
-        ("Fastest", f"{amount(best.images_per_minute)} / min", _of(best, report)),
-        ("Median latency", seconds(chosen.latency["p50"]), _of(chosen, report)),
-        ("p95 latency", seconds(chosen.latency["p95"]), _of(chosen, report)),
-        ("Per image", per_image, _of(chosen, report)),
-        ("Images measured", f"{images:,}", f"{stages} stage{'' if stages == 1 else 's'}"),
-        ("Spent", spent, of_what + unpriced),
+        ("Fastest", f"{amount(best.images_per_minute)} / min", _of(best, report), not told),
+        ("Median latency", seconds(chosen.latency["p50"]), _of(chosen, report), few["p50"]),
+        ("p95 latency", seconds(chosen.latency["p95"]), _of(chosen, report), few["p95"]),
+        ("Per image", per_image, _of(chosen, report), False),
+        ("Images measured", f"{images:,}", f"{stages} stage{'' if stages == 1 else 's'}", False),
+        ("Spent", spent, of_what + unpriced, False),
     )
     yield '<dl class="tiles">'
-    for name, figure, where in rows:
+    for name, figure, where, is_grey in rows:
+        mark, more = (" few", "; too few images to tell") if is_grey else ("", "")
         yield (
-            f'<div class="card"><dt>{name}</dt><dd class="figure">{shown(figure)}</dd>'
-            f'<dd class="quiet small">{shown(where)}</dd></div>'
+            f'<div class="card"><dt>{name}</dt><dd class="figure{mark}">{shown(figure)}</dd>'
+            f'<dd class="quiet small">{shown(where + more)}</dd></div>'
         )
     yield "</dl>"
 
@@ -188,6 +200,8 @@ def _of(stage: Stage, report: Report) -> str:
 
 
 def _figure(plot: Plot) -> str:
+    if not plot.svg:
+        return f'<div class="card"><h3>{shown(plot.title)}</h3><p>{shown(plot.caption)}</p></div>'
     return (
         f'<div class="card"><h3>{shown(plot.title)}</h3><figure>{plot.svg}'
         f"<figcaption>{shown(plot.caption)}</figcaption></figure></div>"

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from heapq import nlargest
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from ._canvas import (
     INK,
     PAPER,
@@ -42,6 +44,8 @@ _IMAGES_A_STEP, _FEWEST_STEPS, _MOST_STEPS = 8, 6, 40
 _PART_COLOURS = dict(zip(PARTS, (SERIES[n] for n in (7, 4, 0, 1, 2, 3)), strict=True))
 #: how far apart numbers on an axis must stand, in pixels, to be told from each other
 _TICK_ROOM = 26
+#: how many images are slower than that percentile, in words
+_BEYOND = {"p95": "one in twenty", "p99": "one in a hundred"}
 #: what an axis of loads can be of: numbers of one kind, or else labels in turn
 _SLOTS, _RATES, _LABELS = "images in flight", "submissions a second wanted", "load"
 
@@ -78,6 +82,14 @@ def is_few(known: Distribution, name: str) -> bool:
 
 def _latency(stages: Sequence[Stage]) -> Plot:
     models = _models(stages)
+    # p99 of several models would be a thicket
+    wanted = ("p50", "p95", "p99") if len(models) == 1 else ("p50", "p95")
+    drawn = [name for name in wanted if any(not is_few(s.latency, name) for s in stages)]
+    if not drawn:
+        return Plot(
+            name="latency", title="Latency by load", svg="",
+            caption="Too few images to tell even a median: measure more images in each stage.",
+        )  # fmt: skip
 
     def paint(figure: Figure, width: int) -> None:
         axes = axes_on(figure, _load_name(stages), "seconds until stored")
@@ -102,14 +114,18 @@ def _latency(stages: Sequence[Stage]) -> Plot:
         _finish(axes, stages, width)
 
     said = "; ".join(
-        f"{_named(stage, models)}: median {_seconds(stage.latency['p50'])}, "
-        f"p95 {_seconds(stage.latency['p95'])}"
+        f"{_named(stage, models)}: median {_seconds(_told(stage.latency, 'p50'))}, "
+        f"p95 {_seconds(_told(stage.latency, 'p95'))}"
         for stage in stages
     )
+    slower = "".join(f", {_BEYOND[name]} slower than {name}" for name in drawn if name in _BEYOND)
+    missing = [name for name in wanted if any(s.images and is_few(s.latency, name) for s in stages)]
     caption = (
         "From the moment an image was wanted until it lay on disk. Half of the images were faster "
-        "than p50, one in twenty slower than p95; a thin bar is where the median may lie by chance."
+        f"than p50{slower}; a thin bar is where the median may lie by chance."
     )
+    if missing:
+        caption += f" Left out where a stage has too few images to tell it: {', '.join(missing)}."
     return plot("latency", "Latency by load", caption, said, paint, height=300)
 
 
@@ -161,37 +177,47 @@ def _paces(instants: Iterable[float], begin: float, width: float, count: int) ->
 
 def _throughput(stages: Sequence[Stage], report: Report) -> Plot:
     models = _models(stages)
+    told = [stage for stage in stages if not stage.has_few_images]
+    if not told:
+        return Plot(
+            name="throughput", title="Throughput by load", svg="",
+            caption="Too few images to tell a pace: measure two at least for each slot.",
+        )  # fmt: skip
 
     def paint(figure: Figure, width: int) -> None:
-        axes = axes_on(figure, _load_name(stages), "images a minute")
+        axes = axes_on(figure, _load_name(told), "images a minute")
         for number, model in enumerate(models):
-            mine, at = _of(model, stages)
+            mine, at = _of(model, told)
+            if not mine:
+                continue
             colour, pace = series(number), [stage.images_per_minute for stage in mine]
             line(axes, at, pace, colour, "-", short(model))
             whiskers(axes, at, [s.images_per_minute_interval for s in mine], colour)
             if any(stage.goodput is not None for stage in mine):
                 line(axes, at, [s.goodput for s in mine], colour, ":",
                      "" if number else "within the objective")  # fmt: skip
-            if len(mine) > 1 and _load_name(stages) != _LABELS:
+            if len(mine) > 1 and _load_name(told) != _LABELS:
                 ideal = [pace[0] * x / at[0] if mine[0].rate is None else 60 * x for x in at]
                 axes.plot(at, ideal, color=QUIET, lw=1, ls="--", zorder=1,
                           label=None if number else _ideal_name(mine))  # fmt: skip
             for x, stage in zip(at, mine, strict=True):
                 if is_knee(stage, report):
                     ring(axes, x, stage.images_per_minute)
-        _finish(axes, stages, width)
-        axes.set_ylim(0, 1.22 * max(_high(stage) for stage in stages) or 1)
+        _finish(axes, told, width)
+        axes.set_ylim(0, 1.22 * max(_high(stage) for stage in told) or 1)
 
     said = "; ".join(
-        f"{_named(stage, models)}: {stage.images_per_minute:.1f} images a minute"
-        for stage in stages
+        f"{_named(stage, models)}: {stage.images_per_minute:.1f} images a minute" for stage in told
     )
-    knees = [_named(stage, models) for stage in stages if is_knee(stage, report)]
+    knees = [_named(stage, models) for stage in told if is_knee(stage, report)]
     said += f"; knee: {', '.join(knees) or 'none'}"
     caption = (
         "Where the line leaves the dashed one, more load buys less; past a ring, the knee, next to "
         "nothing. Thin bars are what chance may have added or taken."
     )
+    if len(told) < len(stages):
+        left_out = ", ".join(_named(stage, models) for stage in stages if stage.has_few_images)
+        caption += f" Left out, because so few images tell no pace: {left_out}."
     return plot("throughput", "Throughput by load", caption, said, paint, height=300)
 
 
@@ -237,8 +263,11 @@ def _timeline(slots: Sequence[SlotSample], stages: Sequence[Stage]) -> Plot:
     starts: dict[int, float] = {}
     for sample in slots:
         starts.setdefault(sample.stage, sample.at)
-    end, top = slots[-1].at, max(max(s.in_flight, s.downloading) for s in slots)
+    end, peak = slots[-1].at, max(max(s.in_flight, s.downloading) for s in slots)
+    had = [stages[number].in_flight or 0 for number in starts if 0 <= number < len(stages)]
+    top = max([peak, *had])
     name, unit = ("minutes", 60.0) if end > 600 else ("seconds", 1.0)
+    numbered: set[str] = set()  # what stands for a label that was too long
 
     def paint(figure: Figure, width: int) -> None:
         axes = axes_on(figure, f"{name} since the run began", "images")
@@ -255,20 +284,30 @@ def _timeline(slots: Sequence[SlotSample], stages: Sequence[Stage]) -> Plot:
                 axes.axvline(start / unit, color=QUIET, lw=0.8, ls=":")
             if stage and stage.in_flight:
                 axes.hlines(stage.in_flight, start / unit, stop / unit, color=QUIET, lw=1, ls="--")
-            share = (stop - start) / (end - slots[0].at or 1)
-            if stage and share * width > 8 * len(stage.label):
-                axes.text((start + stop) / 2 / unit, 1.1 * top, short(stage.label), ha="center",
-                          color=QUIET, fontsize=11)  # fmt: skip
+            room = width * (stop - start) / (end - slots[0].at or 1)
+            if stage and (label := _fitting(stage, room)):
+                numbered.update({label} - {short(stage.label)})
+                axes.text((start + stop) / 2 / unit, 1.1 * top, label, ha="center", color=QUIET,
+                          fontsize=11)  # fmt: skip
         axes.set_xlim(slots[0].at / unit, end / unit or 1)
         axes.set_ylim(0, 1.25 * top or 1)
         legend(axes, width)
 
-    said = f"{len(slots)} samples over {end:.0f} seconds; at most {top} at once."
+    said = f"{len(slots)} samples over {end:.0f} seconds; at most {peak} at once."
     caption = (
         "How many jobs were in flight, and how many images were coming down. Dashed: the slots "
         "that the stage had. What is white below them stood empty."
     )
-    return plot("slots", "Slots over time", caption, said, paint, height=280)
+    drawn = plot("slots", "Slots over time", caption, said, paint, height=280)
+    if numbered:
+        caption += " A number alone is a short stage's jobs in flight."
+    return evolve(drawn, caption=caption)
+
+
+def _fitting(stage: Stage, room: float) -> str:
+    """A stage's label, or its number alone, or nothing: what goes into so many pixels."""
+    number = "" if stage.rate is not None or not stage.in_flight else str(stage.in_flight)
+    return next((text for text in (short(stage.label), number) if room > 8 * len(text)), "")
 
 
 def _spread(images: Sequence[ImageRecord], report: Report) -> Plot:

@@ -33,6 +33,7 @@ p{margin:0 0 10px;max-width:75ch}
 .card{background:var(--paper);border:1px solid var(--grid);border-radius:10px;padding:16px;
  min-width:0}
 .verdict{border-left:5px solid var(--good);margin:20px 0}
+.verdict.unsure{border-left-color:var(--c4)}
 .verdict.bad{border-left-color:var(--bad)}
 .verdict p{font-size:1.1rem;margin:0 0 6px}
 .verdict p:last-child{margin:0}
@@ -61,7 +62,7 @@ thead small{display:block;font-weight:400}
 th:first-child,td:first-child{text-align:left}
 tbody th{font-weight:600;position:sticky;left:0;background:var(--paper)}
 td.text,th.text{text-align:left}
-td.few{color:var(--quiet)}
+.few{color:var(--quiet)}
 details{margin:0 0 12px}
 summary{cursor:pointer;font-weight:600;padding:4px 0}
 summary .quiet{font-weight:400}

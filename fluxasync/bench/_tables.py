@@ -1,7 +1,7 @@
 """The numbers of a report as HTML tables: every one with its unit, unknowns as a dash.
 
 `shown` is the one door for text from outside: inert for a terminal's eyes and escaped for a
-browser's. A percentile that so few images cannot tell is grey.
+browser's. A percentile or a pace that so few images cannot tell is grey.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ._values import PARTS, PERCENTILES, Distribution, ImageRecord, Machine, Rep
 
 _DASH = "–"
 _SHORT = 60  #: characters of a label in a table
+_JOB, _WHOLE = 9, 200  #: characters of a job's id: in a column that stays while others scroll; all
 
 
 def shown(text: object, width: int | None = None) -> str:
@@ -62,9 +63,9 @@ def stage_table(report: Report) -> str:
         [
             shown(stage.label, _SHORT) + (" ◂ knee" if is_knee(stage, report) else ""),
             shown(stage.model, _SHORT),
-            amount(stage.images_per_minute),
-            _between(stage),
-            *(amount(stage.latency[name]) for name in ("p50", "p95", "p99")),
+            _marked(amount(stage.images_per_minute), stage.has_few_images),
+            _marked(_between(stage), stage.has_few_images),
+            *(_percentile(stage.latency, name) for name in ("p50", "p95", "p99")),
             f"{stage.images:,}",
             f"{stage.attempts - stage.images:,}",
             percent(stage.slot_utilisation).removesuffix(" %"),
@@ -83,7 +84,9 @@ def stage_table(report: Report) -> str:
 def stage_details(stage: Stage, *, is_open: bool) -> str:
     """Return everything known of a stage, folded."""
     name = f"{shown(stage.label, _SHORT)}, {shown(stage.model, _SHORT)}"
-    lead = f"{amount(stage.images_per_minute)} images/min, median {seconds(stage.latency['p50'])}"
+    few = " (too few images)" if stage.has_few_images else ""
+    pace = f"{amount(stage.images_per_minute)} images/min{few}"
+    lead = f"{pace}, median {seconds(stage.latency['p50'])}"
     return (
         f'<details class="card"{" open" if is_open else ""}><summary>{name} '
         f'<span class="quiet">· {lead}</span></summary>'
@@ -99,7 +102,7 @@ def slowest(images: Iterable[ImageRecord], report: Report) -> str:
     heads += [(part.replace("_", " ").capitalize(), "s") for part in PARTS]
     rows = [
         [
-            shown(one.job_id or f"image {one.index}", 40),
+            _job(one),
             _label(one.stage, report),
             amount(one.latency),
             *(amount(getattr(one, part)) for part in PARTS),
@@ -107,6 +110,13 @@ def slowest(images: Iterable[ImageRecord], report: Report) -> str:
         for one in images
     ]
     return _table("Slowest images", heads, rows, texts={1})
+
+
+def _job(one: ImageRecord) -> str:
+    """A job's id short enough for a phone, and the whole of it for those who point at it."""
+    if not one.job_id:
+        return f"image {one.index}"
+    return f'<span title="{shown(one.job_id, _WHOLE)}">{shown(one.job_id, _JOB)}</span>'
 
 
 def environment(report: Report) -> str:
@@ -196,19 +206,26 @@ def _times(stage: Stage) -> str:
 
 
 def _time_row(name: str, known: Distribution, percentiles: Sequence[str]) -> list[str]:
-    cells = [(amount(known[each]), is_few(known, each)) for each in percentiles]
     return [
         name,
         amount(known.mean),
-        *(f"{_FEW}{text}" if is_few and text != _DASH else text for text, is_few in cells),
+        *(_percentile(known, each) for each in percentiles),
         amount(known.maximum),
         f"{known.count:,}",
     ]
 
 
 _TEXT = ' class="text"'
-#: marks a cell of a percentile that so few images cannot tell; no text from outside begins so
+#: marks a cell of a figure that so few images cannot tell; no text from outside begins so
 _FEW = "\0"
+
+
+def _percentile(known: Distribution, name: str) -> str:
+    return _marked(amount(known[name]), is_few(known, name))
+
+
+def _marked(text: str, is_few: bool) -> str:
+    return f"{_FEW}{text}" if is_few and text != _DASH else text
 
 
 def _table(
@@ -290,6 +307,8 @@ WORDS = _words(
         "writing and publishing it.",
         "p50, p95, p99.9": "So many percent of the images were at most as slow. Grey: too few "
         "images to tell, so it is the slowest one.",
+        "images/min": "How many were stored a minute. Grey: fewer than two for each slot, which is "
+        "too few to tell a pace.",
         "95 %": "Where the figure would be in 95 of 100 runs like this one, if images were "
         "independent of one another.",
         "knee": "The load after which more of it buys next to no images, only waiting.",

@@ -30,6 +30,10 @@ PERCENTILES: Mapping[str, float] = {
 #: the parts of an image's time, in the order in which they pass
 PARTS = ("submit", "queue", "generate", "detection_lag", "download", "disk")
 
+#: images saved for each slot of a closed loop, below which its pace is no claim: the slots have
+#: hardly turned round
+TURNS = 2
+
 SAVED = "saved"
 UNFINISHED = "unfinished"  #: paid, and the run ended before its image was here
 IN_DOUBT = "in_doubt"
@@ -161,6 +165,11 @@ class Stage:
     cost_per_image: float | None = None
     cost_per_1000: float | None = None
     machine: Machine = field(factory=Machine)
+
+    @property
+    def has_few_images(self) -> bool:
+        """Whether a closed loop saved too few images for its pace to be a claim."""
+        return self.rate is None and self.images < TURNS * (self.in_flight or 0)
 
 
 @frozen(kw_only=True)

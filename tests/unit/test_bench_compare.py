@@ -8,7 +8,7 @@ import benches
 import pytest
 from attrs import evolve
 
-from fluxasync.bench import compare
+from fluxasync.bench import Comparison, Interval, compare
 
 
 def _verdicts(comparison, stage="12 in flight"):
@@ -40,6 +40,23 @@ def test_few_images_are_called_few(tmp_path):
     before = benches.report(loads=(12,), images=8, folder=tmp_path / "a")
     after = benches.report(loads=(12,), images=8, slower=3, folder=tmp_path / "b")
     assert _verdicts(compare(before, after))["latency p50"] == "too few"
+
+
+def test_few_images_are_few_for_every_figure(tmp_path):
+    """Six images: a pace is no better known than a median, whatever its own interval says."""
+    before = benches.report(loads=(2,), images=6, folder=tmp_path / "a")
+    after = benches.report(loads=(2,), images=6, slower=1.01, seed=3, folder=tmp_path / "b")
+    verdicts = _verdicts(compare(before, after), "2 in flight")
+    assert {"too few", "same"} >= set(verdicts.values())
+    assert verdicts["images/min"] == "too few"
+    assert compare(before, after).conclusion.startswith("Too few images to tell")
+
+
+def test_a_pace_of_hardly_one_turn_is_not_compared(tmp_path):
+    """Twenty images through twelve slots have latencies, but no pace."""
+    before = benches.report(loads=(12,), images=20, folder=tmp_path / "a")
+    after = benches.report(loads=(12,), images=20, slower=3, folder=tmp_path / "b")
+    assert _verdicts(compare(before, after))["images/min"] == "too few"
 
 
 def test_without_single_images_nothing_is_said_of_chance():
@@ -75,7 +92,8 @@ def test_reports_of_other_loads_are_not_called_too_short():
         "only in A: 4 in flight, flux-dev",
         "only in B: 12 in flight, flux-dev",
     )
-    assert comparison.conclusion.startswith("No stage is in both")
+    assert comparison.conclusion.startswith("No stage is in both, so nothing can be compared")
+    assert str(comparison).splitlines()[3] == comparison.conclusion, "the news comes first"
 
 
 def test_what_else_was_different_is_said():
@@ -104,6 +122,31 @@ def test_a_comparison_prints_as_a_table_and_leaves_as_json(tmp_path):
     row = json.loads(json.dumps(comparison.as_row()))
     assert row["differences"][0]["change"] == 0
     assert row["differences"][0]["figure"] == "latency p50"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (-137.2, "-140"), (12.3, "+12"), (1234.5, "+1,200"), (0.0, "0"), (-0.0, "0"),
+        (-0.0123, "-0.012"), (0.00042, "+0.00042"), (-1e-9, "0"),
+    ],
+)  # fmt: skip
+def test_the_ends_of_a_range_are_plain_numbers(value, expected):
+    """Never -1.4e+02, and no zero with a sign."""
+    (one, *_) = compare(benches.report(loads=(12,)), benches.report(loads=(12,))).differences
+    one = evolve(one, interval=Interval(low=value, high=value))
+    comparison = Comparison(before="", after="", differences=(one,))
+    assert f" {expected} to {expected} " in str(comparison)
+
+
+def test_a_change_that_rounds_to_nothing_has_no_sign():
+    """A reader of "-0.0 %" wonders what became smaller."""
+    (one, *_) = compare(benches.report(loads=(12,)), benches.report(loads=(12,))).differences
+    comparison = Comparison(
+        before="", after="", differences=(evolve(one, before=1.0, after=1 - 1e-12),)
+    )
+    assert " 0 % " in str(comparison)
+    assert "-0" not in str(comparison)
 
 
 @pytest.mark.parametrize("text", ["\x1b]0;owned\x07", "a\nb", "\u202egnp.exe", "\x9b31m"])

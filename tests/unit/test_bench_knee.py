@@ -16,9 +16,10 @@ from fluxasync.bench._load import SWEEP, closed
 from fluxasync.bench._stats import distribution, lane_pace
 
 
-def _stage(label: str, pace: float, **load: float) -> Stage:
+def _stage(label: str, pace: float, *, images: int = 400, **load: float) -> Stage:
     return Stage(
-        label=label, model="flux-dev", seconds=60, images=60, attempts=60, images_per_minute=pace,
+        label=label, model="flux-dev", seconds=60, images=images, attempts=images,
+        images_per_minute=pace,
         latency=distribution([]), parts={}, outcomes={}, moderated_share=0.0, **load,
     )  # fmt: skip
 
@@ -68,6 +69,64 @@ def test_one_poor_step_is_no_knee_when_the_next_makes_up_for_it():
     label, why = knee(_closed((8, 80.0), (12, 118.0), (16, 120.0), (24, 110.0)))
     assert label == "12 in flight"
     assert "fell from 118.0 to 110.0" in why
+
+
+def test_a_knee_between_coarse_steps_is_said_to_lie_between_them():
+    """From 2 to 24 in flight the pace trebled: 2 is no knee, and the steps to try are named."""
+    label, why = knee(_closed((2, 331.9), (24, 1034.1)))
+    assert label is None
+    assert "The knee lies between 2 and 24 in flight" in why
+    assert "--in-flight 2,6,12,24" in why
+    assert knee(_closed((1, 10.0), (2, 11.5)))[0] == "1 in flight", "no step lies between"
+    assert knee(_closed((12, 100.0), (16, 107.0)))[0] == "12 in flight", "a fine step"
+    assert knee(_closed((12, 100.0), (24, 104.0)))[0] == "12 in flight", "it did not grow"
+
+
+def test_stages_of_few_images_have_no_say_in_the_knee():
+    """Three images through twelve slots fell from 399 to 300 a minute by chance; how many would
+    tell is said."""
+    stages = [
+        _stage(f"{load} in flight", pace, images=3, in_flight=load)
+        for load, pace in ((1, 60.0), (12, 399.0), (16, 300.0))
+    ]
+    label, why = knee(stages)
+    assert label is None
+    assert "Too few images were measured at 12 in flight and 16 in flight" in why
+    assert "measure at least 32 images a stage" in why
+    assert "No knee up to" not in why
+    assert "One load only" not in why
+
+
+def test_one_image_through_many_slots_says_only_that_it_is_too_few():
+    """A single stage: no word of one load, which was not the trouble."""
+    why = knee([_stage("100000 in flight", 1285292.2, images=1, in_flight=100_000)])[1]
+    assert why.startswith("Too few images were measured at 100000 in flight")
+    assert "at least 200,000 images a stage" in why
+
+
+def test_a_sweep_of_too_few_images_ends():
+    """Three images a stage say nothing of two slots, and less of more."""
+    stages = [_stage(f"{n} in flight", 60.0 * n, images=3, in_flight=n) for n in (1, 2)]
+    assert not is_past_knee(stages[:1])
+    assert is_past_knee(stages)
+
+
+def test_where_nothing_was_saved_no_knee_is_said_to_be_absent():
+    """Neither "more still bought more images" nor "all that was asked for came" is true."""
+    closed = [evolve(stage, images=0) for stage in _closed((1, 0.0), (4, 0.0))]
+    opened = [_stage(f"{n}/s", 0.0, images=0, in_flight=24, rate=n) for n in (4.0, 8.0)]
+    for stages in (closed, opened):
+        assert knee(stages) == (None, "No image was saved, so there is no knee to find.")
+
+
+def test_a_load_at_which_nothing_was_saved_is_named():
+    """It is no witness of a knee, and no proof that all that was asked for came."""
+    opened = [_stage(f"{n:g}/s", 60.0 * n, in_flight=24, rate=n) for n in (1.0, 2.0, 4.0)]
+    opened[-1] = evolve(opened[-1], images=0, images_per_minute=0.0)
+    label, why = knee(opened)
+    assert label is None
+    assert "No knee up to 2/s" in why
+    assert "Nothing was saved at 4/s." in why
 
 
 def test_a_sweep_in_which_nothing_is_saved_ends():

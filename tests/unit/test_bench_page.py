@@ -15,7 +15,9 @@ import pytest
 from attrs import evolve
 
 from fluxasync import ConfigError
+from fluxasync.bench import SlotSample
 from fluxasync.bench._page import page, write_page
+from fluxasync.bench._plots import plots
 from fluxasync.bench._tables import amount, seconds
 
 pytest.importorskip("matplotlib", reason="the extra bench is not installed")
@@ -201,6 +203,107 @@ def test_without_matplotlib_the_page_says_how_to_have_pictures(tmp_path, monkeyp
 def test_a_report_of_next_to_nothing_is_a_page_too(changed):
     """A run that ended early shows what it has."""
     assert "</html>" in page(benches.report(**({"loads": (1, 4)} | changed)))
+
+
+def test_what_so_few_images_cannot_tell_is_grey_everywhere():
+    """Twelve images through twelve slots tell no p95, no p99 and no pace: in the first table and
+    the tiles as in the details."""
+    report = benches.report(loads=(12,), images=12, knee=None)
+    (stage,) = report.stages
+    made = page(report)
+    first = made.split("Each stage in numbers")[0]
+    for figure in (stage.images_per_minute, stage.latency["p95"], stage.latency["p99"]):
+        assert f'<td class="few">{amount(figure)}</td>' in first
+    assert f"<td>{amount(stage.latency['p50'])}</td>" in first
+    assert f'<dd class="figure few">{seconds(stage.latency["p95"])}</dd>' in first
+    assert f'<dd class="figure few">{amount(stage.images_per_minute)} / min</dd>' in first
+    assert "too few images to tell" in first
+    enough = page(benches.report(loads=(12,), images=120, knee=None))
+    assert 'class="figure few"' not in enough
+
+
+def test_the_fastest_stage_is_one_whose_pace_is_told():
+    """A stage with a slot or two filled by chance is not the record."""
+    report = benches.report(loads=(4, 24), images=30, knee=None)
+    told, few = report.stages
+    made = page(evolve(report, stages=(told, evolve(few, images_per_minute=1_285_292.2))))
+    assert f'<dd class="figure">{amount(told.images_per_minute)} / min</dd>' in made
+    assert "Left out, because so few images tell no pace: 24 in flight." in made
+
+
+def test_a_caption_explains_the_lines_that_are_drawn():
+    """Twelve images draw no p95, so nothing explains it; a line that is missing is named."""
+    captions = {one.name: one.caption for one in plots(benches.report(loads=(4,), images=12))}
+    assert "slower than p95" not in captions["latency"]
+    assert "too few images to tell it: p95, p99" in captions["latency"]
+    captions = {one.name: one.caption for one in plots(benches.report(loads=(4,), images=120))}
+    assert "one in twenty slower than p95, one in a hundred slower than p99" in captions["latency"]
+    assert "Left out" not in captions["latency"]
+
+
+def test_a_picture_without_lines_says_why():
+    """One image tells neither a median nor a pace: words stand in the place of empty axes."""
+    made = page(benches.report(loads=(4,), images=1, knee=None))
+    assert "Too few images to tell even a median" in made
+    assert "Too few images to tell a pace" in made
+    assert 'id="latency-wide-title"' not in made
+    assert 'id="throughput-wide-title"' not in made
+
+
+@pytest.mark.parametrize(
+    ("changed", "colour"),
+    [
+        pytest.param({}, "", id="all has a pace"),
+        pytest.param({"images": 0, "attempts": 60}, " bad", id="nothing saved"),
+        pytest.param({"images": 5}, " unsure", id="too few to tell"),
+    ],
+)
+def test_green_is_for_what_was_measured(changed, colour):
+    """A run that saved nothing, or too little to tell, does not look as if all were well."""
+    report = benches.report(loads=(4,), images=60, knee=None)
+    made = page(evolve(report, stages=tuple(evolve(s, **changed) for s in report.stages)))
+    assert f'<section class="card verdict{colour}">' in made
+
+
+def test_a_model_of_which_nothing_was_saved_is_not_green():
+    """Two models, one of them refused whole."""
+    report = benches.report(loads=(4, 4), images=60, knee=None)
+    first, second = report.stages
+    lost = evolve(second, model="flux-pro", images=0)
+    assert 'class="card verdict unsure"' in page(evolve(report, stages=(first, lost)))
+
+
+def test_slots_that_were_never_filled_are_on_the_picture():
+    """Forty slots of which five were used: the axis reaches the dashed line at forty."""
+    report = benches.report(loads=(4,), images=12, knee=None)
+    slots = tuple(evolve(one, in_flight=min(one.in_flight, 5)) for one in report.slots)
+    stages = tuple(evolve(stage, in_flight=40) for stage in report.stages)
+    drawn = {one.name: one for one in plots(evolve(report, stages=stages, slots=slots))}
+    numbers = re.findall(r">(\d+)</text>", drawn["slots"].svg)
+    assert "40" in numbers
+    assert "at most 4 at once" in drawn["slots"].svg
+
+
+def test_a_short_stage_is_named_by_its_number():
+    """Where "1 in flight" does not fit beside a long stage, "1" does."""
+    report = benches.report(loads=(9, 7), images=12, knee=None, slots=())
+    at = [(0, 0), (50, 0), (100, 0), (103, 1), (105, 1)]
+    slots = tuple(SlotSample(at=x, in_flight=2, downloading=0, stage=n) for x, n in at)
+    drawn = {one.name: one for one in plots(evolve(report, slots=slots))}
+    assert ">9 in flight</text>" in drawn["slots"].svg
+    assert ">7</text>" in drawn["slots"].svg
+    assert "A number alone is a short stage's jobs in flight." in drawn["slots"].caption
+    even = {one.name: one for one in plots(benches.report(loads=(9,), images=12, knee=None))}
+    assert "A number alone" not in even["slots"].caption
+
+
+def test_a_long_job_id_leaves_room_for_the_numbers():
+    """The column that stays while others scroll is narrow on a phone; the whole id is its title."""
+    job = "0f8fad5b-d9cb-469f-a165-70867728950e"
+    images = [evolve(one, job_id=job) for one in benches.records(1)]
+    made = page(benches.report(loads=(4,), images=12), images)
+    assert f'<th scope="row"><span title="{job}">0f8fad5b' in made
+    assert f">{job}" not in made
 
 
 @pytest.mark.parametrize(
