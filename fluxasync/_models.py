@@ -460,13 +460,15 @@ class Download(Protocol):
     """An open answer to a download: read `chunks` to the end inside the `async with`."""
 
     @property
-    def status(self) -> int: ...
+    def status(self) -> int:
+        """The HTTP status."""
 
     @property
     def headers(self) -> Mapping[str, str]:
         """Asked for in lower case."""
 
-    def chunks(self) -> AsyncIterator[bytes]: ...
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body in order. Raises TransportError where it ends before its announced length."""
 
 
 class Transport(Protocol):

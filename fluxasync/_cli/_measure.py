@@ -206,7 +206,7 @@ def _stage_line(stage: Stage) -> str:
         if cause != SAVED
     ]
     parts = [
-        f"{stage.label}, {stage.model}: {stage.images_per_minute:.1f} images/min",
+        f"{stage.label}, {stage.model}: {_pace(stage)}",
         f"latency p50 {_seconds(stage.latency['p50'])}, p95 {_seconds(stage.latency['p95'])}",
         ", ".join([f"{stage.images} saved", *lost]),
     ]
@@ -217,6 +217,12 @@ def _stage_line(stage: Stage) -> str:
     if stage.push_backs:
         parts.append(f"pushed back {stage.push_backs} times")
     return "; ".join(parts)
+
+
+def _pace(stage: Stage) -> str:
+    if stage.has_few_images:
+        return "too few images to tell a pace"
+    return f"{stage.images_per_minute:.1f} images/min"
 
 
 def _because(why: str | None) -> str:
@@ -265,10 +271,15 @@ def _closing(report: Report, page: Path) -> str:
     origin = report.environment.get("origin")
     where = "a practice server (simulated)" if report.simulated else str(origin)
     cost = "$0.00 (simulated)" if report.simulated else dollars(report.spent)
-    best = max(report.stages, key=lambda stage: stage.images_per_minute)
+    told = [stage for stage in report.stages if stage.images and not stage.has_few_images]
+    if told:
+        best = max(told, key=lambda stage: stage.images_per_minute)
+        pace = f"at most {_pace(best)}, at {best.label}."
+    else:
+        pace = report.knee_why
     return (
-        f"measured {images} images of {models} at {where} in {duration(seconds)}, {cost}: at most "
-        f"{best.images_per_minute:.1f} images/min, at {best.label}. {report.verdict} → {page}"
+        f"measured {images} images of {models} at {where} in {duration(seconds)}, {cost}: "
+        f"{pace} {report.verdict} → {page}"
     )
 
 
