@@ -21,6 +21,7 @@ from ._plots import is_few, is_knee, plots
 from ._style import sheet
 from ._tables import WORDS, amount, environment, seconds, shown, slowest, stage_details, stage_table
 from ._values import PAGE_NAME, ImageRecord, Report, Stage
+from ._verdict import is_sound
 
 _SLOWEST = 10
 #: images that are read for the page at most: a page of a million must not take minutes
@@ -151,7 +152,7 @@ def _colour(report: Report) -> str:
         return " bad"
     models = {stage.model for stage in report.stages}
     told = {one.model for one in report.stages if one.images and not one.has_few_images}
-    return "" if models == told else " unsure"
+    return "" if models == told and is_sound(report.stages) else " unsure"
 
 
 def _when(began: str) -> str:

@@ -256,6 +256,7 @@ def test_a_picture_without_lines_says_why():
         pytest.param({}, "", id="all has a pace"),
         pytest.param({"images": 0, "attempts": 60}, " bad", id="nothing saved"),
         pytest.param({"images": 5}, " unsure", id="too few to tell"),
+        pytest.param({"unanswered": 20.0}, " unsure", id="an outage"),
     ],
 )
 def test_green_is_for_what_was_measured(changed, colour):
