@@ -1,14 +1,9 @@
-"""What `bench` does: words into an Order, a run watched from outside, a line that says what it was.
-
-The practice server is measured when nobody has a key, and that is said first, because a figure of
-it is no figure of the API.
-"""
+"""What `bench` does: words into an Order, a run watched from outside, a line of what it was."""
 
 from __future__ import annotations
 
 import asyncio
 import json as json_text
-import os
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -22,23 +17,18 @@ from .._display import display
 from .._errors import ConfigError, FluxError
 from .._money import dollars
 from .._progress import REPEAT_EVERY, REWRITE_EVERY, duration
-from .._providers import PROVIDERS
 from ..bench._compare import compare as compared
 from ..bench._load import read_counts, read_duration, read_ramp, read_rates
 from ..bench._order import Order
 from ..bench._record import load
 from ..bench._run import GRACE, Run
+from ..bench._target import targeted
 from ..bench._values import IMAGES_NAME, IN_DOUBT, PAGE_NAME, REPORT_NAME, SAVED, Report, Stage
 from ._exits import DONE, exit_code
 from ._options import Options, read_key
-from ._practice import practice_server
 from ._shown import as_json
 from ._signals import Interrupts
 from ._terminal import Terminal
-
-#: of the practice server's one picture: drawing one for each prompt takes 70 ms of a core, which
-#: would be measured instead of the client
-_IMAGE_BYTES = 256 * 1024
 
 
 @frozen(kw_only=True)
@@ -85,6 +75,7 @@ class Wanted:
             title=self.title,
             provider=self.options.provider,
             base_url=self.options.base_url,
+            simulate=self.options.simulate,
             polling=self.polling_lag,
             max_cost=self.max_cost,
         )
@@ -139,24 +130,14 @@ async def compare(terminal: Terminal, before: Path, after: Path, *, json: bool) 
 
 @asynccontextmanager
 async def _targeted(terminal: Terminal, wanted: Wanted) -> AsyncIterator[Order]:
-    """The order with its target: the practice server where that was asked for, or no key is set."""
+    """The order with its key and target."""
     order, options = wanted.order(), wanted.options
     if options.simulate and options.base_url is not None:
         raise ConfigError("--simulate starts a server of its own: leave out --base-url")
-    if not (options.simulate or options.base_url or options.key_file or _has_key(options)):
-        terminal.say("NO KEY IS SET: a practice server is measured, not the API (as --simulate)")
-    elif not options.simulate:
-        yield evolve(order, api_key=_key(terminal, options))
-        return
-    async with practice_server(image_bytes=_IMAGE_BYTES) as url:
-        # a made-up key, so that the real one does not even reach our own practice server
-        yield evolve(order, base_url=url, api_key="practice", simulated=True)
-
-
-def _has_key(options: Options) -> bool:
-    named = (options.provider or "").lower()
-    candidates = [PROVIDERS[named]] if named in PROVIDERS else PROVIDERS.values()
-    return any(os.environ.get(each.key_variable or "", "").strip() for each in candidates)
+    if not options.simulate:
+        order = evolve(order, api_key=_key(terminal, options))
+    async with targeted(order, say=terminal.say) as aimed:
+        yield aimed
 
 
 def _key(terminal: Terminal, options: Options) -> str | None:

@@ -20,6 +20,7 @@ from .._batch import Batch
 from .._config import Budget
 from .._errors import ConfigError, FluxError, SinkError
 from .._money import dollars
+from .._practice import practice_server
 from .._progress import showing
 from .._rows import request_from
 from .._session import FluxSession
@@ -27,7 +28,6 @@ from .._sources import Plan
 from ._errand import Errand
 from ._gallery import watching
 from ._options import DEFAULT_MODEL, Lists, Options, read_key
-from ._practice import practice_server
 from ._shown import announcement, as_json, outcome_of, plan_row
 
 #: seconds one paid image may still land after the first Ctrl-C; the batch's own default

@@ -71,7 +71,9 @@ class Order:
     polling: Polling | float | None = None
     #: US dollars, over all stages; without it only a practice server is measured
     max_cost: Decimal | None = field(default=None, converter=_cap)
-    simulated: bool = False  #: `base_url` is a practice server on this machine: nothing is spent
+    #: measure a practice server, for nothing: that at `base_url` on this machine, else one that is
+    #: started for the run. It is what is measured too where there is no key and no `base_url`.
+    simulate: bool = False
 
     def __attrs_post_init__(self) -> None:
         kinds = [bool(self.in_flight), bool(self.rate), self.ramp is not None, self.sweep]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -41,6 +42,7 @@ from ._prompts import MOST_KEPT, Wishes, wishes
 from ._record import append_records, write_report
 from ._split import Offset, Trace, clock_offset, record_of
 from ._stage import Measured, stage_of
+from ._target import targeted
 from ._values import (
     IMAGES_NAME,
     REPORT_NAME,
@@ -50,6 +52,8 @@ from ._values import (
     Stage,
 )
 from ._verdict import verdict
+
+logger = logging.getLogger("fluxasync")
 
 #: seconds that paid images may still land after a stop
 GRACE = 10.0
@@ -69,12 +73,20 @@ async def run(
     """Put the order's loads on, one after another, and return what was measured.
 
     The order's folder then holds report.json, requests.jsonl, report.html and images/. `on_note`
-    hears what a person should know, `on_stage` each stage as it ends. A run that ends early (the
+    hears what a person should know, `on_stage` each stage as it ends. Without a key a practice
+    server is started and measured, and a warning says so. A run that ends early (the
     cap, a bad key, a full disk) returns what it has, with `note` saying why; where nothing was
     measured the error is raised. Raises ConfigError for a target that is not a practice server
     when the order has no `max_cost`.
     """
-    return await Run(order, on_note=on_note, on_stage=on_stage).perform()
+
+    def say(text: str) -> None:
+        logger.warning("%s", text)
+        if on_note is not None:
+            on_note(text)
+
+    async with targeted(order, say=say) as aimed:
+        return await Run(aimed, on_note=on_note, on_stage=on_stage).perform()
 
 
 class Run:
@@ -134,7 +146,7 @@ class Run:
         await asyncio.to_thread(_check_unused, order.out)
         began = datetime.now(UTC)
         async with self._session() as flux:
-            simulated = order.simulated or await is_practice(flux.provider)
+            simulated = order.simulate or await is_practice(flux.provider)
             self._guard(flux.provider, prompts, simulated=simulated)
             await asyncio.to_thread(_made, order.out)
             self._announce(prompts, simulated=simulated)
@@ -164,15 +176,16 @@ class Run:
 
     def _guard(self, provider: Provider, prompts: Wishes, *, simulated: bool) -> None:
         """Refuse what could spend more than was said. Raises ConfigError."""
-        if self._order.simulated and not provider.is_loopback:
+        if self._order.simulate and not provider.is_loopback:
             raise ConfigError(
-                f"simulated is said of a practice server on this machine; {provider.origin[1]} is "
-                "none: give its base_url, or say max_cost"
+                f"simulate=True is for a practice server on this machine; {provider.origin[1]} is "
+                "none: leave out base_url, or say max_cost instead"
             )
         if not simulated and self._order.max_cost is None:
             raise ConfigError(
                 f"a benchmark of {provider.origin[1]} spends money: say how much at most, such as "
-                "--max-cost 2.00, or measure the practice server with --simulate"
+                "--max-cost 2.00 (max_cost=2), or measure the practice server with --simulate "
+                "(simulate=True)"
             )
         if self._order.max_cost is not None:
             for model in self._order.models:

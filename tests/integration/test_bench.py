@@ -169,7 +169,11 @@ async def test_a_target_that_is_no_practice_server_needs_a_cap(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
-        pytest.param({"simulated": True}, "simulated is said of", id="a live API called simulated"),
+        pytest.param(
+            {"simulate": True, "base_url": "https://api.cometapi.com"},
+            "simulate=True is for",
+            id="a live API called simulated",
+        ),
         pytest.param(
             {"models": "flux-9", "max_cost": 1}, "price of flux-9 is not known", id="no known price"
         ),
@@ -184,6 +188,36 @@ async def test_a_live_target_is_refused_where_no_cap_would_hold(
     with pytest.raises(ConfigError, match=said):
         await bench.run(ordered)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("wanted", "warned"),
+    [
+        pytest.param({}, True, id="no key"),
+        pytest.param({"simulate": True, "api_key": "sk-canary-0001"}, False, id="asked for"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_from_python_too_a_practice_server_is_there_for_nothing(
+    wanted: dict[str, Any],
+    warned: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """None has to be started; that it is not the API is warned of unless it was asked for."""
+    monkeypatch.delenv("COMETAPI_KEY", raising=False)
+    monkeypatch.delenv("BFL_API_KEY", raising=False)
+    notes: list[str] = []
+    ordered = bench.Order(
+        out=tmp_path / "out", models="flux-2-klein-4b", in_flight=2, images=2, warm_up=0, **wanted
+    )
+    report = await bench.run(ordered, on_note=notes.append)
+    assert report.simulated
+    assert report.stages[0].images == 2
+    for heard in (notes, caplog.messages):
+        assert any("NO KEY IS SET" in text for text in heard) == warned
 
 
 @pytest.mark.asyncio
