@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json as json_text
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import evolve, field, frozen
 
@@ -29,6 +29,8 @@ from ._options import Options, read_key
 from ._shown import as_json
 from ._signals import Interrupts
 from ._terminal import Terminal
+
+_T = TypeVar("_T")
 
 
 @frozen(kw_only=True)
@@ -59,16 +61,16 @@ class Wanted:
         return Order(
             out=self.out or Path(f"bench-{datetime.now():%Y-%m-%d_%H%M%S}"),
             models=self.models,
-            in_flight=read_counts(self.in_flight) if self.in_flight is not None else (),
-            rate=read_rates(self.rate) if self.rate is not None else (),
-            ramp=read_ramp(self.ramp) if self.ramp is not None else None,
+            in_flight=_read(read_counts, "--in-flight", self.in_flight) or (),
+            rate=_read(read_rates, "--rate", self.rate) or (),
+            ramp=_read(read_ramp, "--ramp", self.ramp),
             sweep=self.sweep,
             arrivals=self.arrivals,
             slots=self.slots,
             images=self.images,
-            duration=read_duration(self.duration) if self.duration is not None else None,
+            duration=_read(read_duration, "--duration", self.duration),
             warm_up=self.warm_up,
-            objective=read_duration(self.objective) if self.objective is not None else None,
+            objective=_read(read_duration, "--objective", self.objective),
             prompts=self.prompts,
             parameters=self.options.parameters,
             seed=self.seed,
@@ -138,6 +140,11 @@ async def _targeted(terminal: Terminal, wanted: Wanted) -> AsyncIterator[Order]:
         order = evolve(order, api_key=_key(terminal, options))
     async with targeted(order, say=terminal.say) as aimed:
         yield aimed
+
+
+def _read(read: Callable[[str, str], _T], option: str, text: str | None) -> _T | None:
+    """Read an option's text; what is wrong with it is said of the option."""
+    return None if text is None else read(text, f"{option} {text}".rstrip())
 
 
 def _key(terminal: Terminal, options: Options) -> str | None:

@@ -77,7 +77,7 @@ def test_ctrl_c_keeps_what_was_paid_and_measured(tmp_path: Path) -> None:
         pytest.param(("--in-flight", "one"), "1,4,12,24", id="no number"),
         pytest.param(("--rate", "fast"), "0.5/s", id="no rate"),
         pytest.param(("--ramp", "1/s..2/s"), "--duration", id="a ramp without end"),
-        pytest.param(("--duration", "soon"), "90s", id="no time"),
+        pytest.param(("--duration", "soon"), "--duration soon: say a time", id="no time"),
         pytest.param(("--rate", ""), "0.5/s", id="an empty rate"),
         pytest.param(("--in-flight", ""), "1,4,12,24", id="an empty number"),
         pytest.param(("--param", "widht=256"), "did you mean width", id="a misspelt parameter"),
