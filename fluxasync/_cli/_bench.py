@@ -37,7 +37,7 @@ def measure(
     arrivals: Literal["constant", "poisson"] = "constant",
     ramp: str | None = None,
     sweep: bool = False,
-    slots: _AtLeastOne = 24,
+    slots: _AtLeastOne | None = None,
     images: _AtLeastOne | None = None,
     duration: str | None = None,
     warm_up: Annotated[int | None, Parameter(validator=Number(gte=0))] = None,
@@ -81,7 +81,7 @@ def measure(
     images
         Images measured in each stage; by default four for each job at once, 12 at least.
     duration
-        Or the time of each stage, such as 90s or 5min.
+        Instead of --images the time of each stage, such as 90s or 5min.
     warm_up
         Images before each stage that are not measured; by default one for each job at once.
     objective

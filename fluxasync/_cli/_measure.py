@@ -45,7 +45,7 @@ class Wanted:
     arrivals: Any
     ramp: str | None
     sweep: bool
-    slots: int
+    slots: int | None
     images: int | None
     duration: str | None
     warm_up: int | None

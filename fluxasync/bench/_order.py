@@ -157,7 +157,7 @@ class Order:
     )
     sweep: bool = False
     arrivals: Arrivals = field(default="constant", validator=_arrivals)
-    slots: int = field(default=USUAL_SLOTS, validator=_whole)
+    slots: int | None = field(default=None, validator=optional(_whole))
     images: int | None = field(default=None, validator=optional(_whole))
     duration: float | None = field(default=None, converter=_duration, validator=optional(_positive))
     warm_up: int | None = None
@@ -183,6 +183,7 @@ class Order:
             raise ConfigError("say one of in-flight, rate, ramp and sweep: each is another load")
         if self.ramp is not None and self.images is None and self.duration is None:
             raise ConfigError("a ramp needs a duration, such as --duration 5min")
+        self._refuse_idle(is_open=bool(self.rate) or self.ramp is not None)
         if self.warm_up is not None and not (
             isinstance(self.warm_up, Integral) and self.warm_up >= 0
         ):
@@ -190,17 +191,41 @@ class Order:
         if len(set(self.models)) < len(self.models) or not self.models:
             raise ConfigError("name each model once")
 
+    def _refuse_idle(self, *, is_open: bool) -> None:
+        """Refuse what would be passed over in silence."""
+        if self.arrivals != "constant" and not is_open:
+            raise ConfigError(
+                f"{self.arrivals} arrivals are those of an open loop: say its --rate or --ramp too"
+            )
+        if self.slots is not None and not (is_open or self.sweep):
+            raise ConfigError(
+                "slots are those of an open loop or a sweep, and in a closed loop --in-flight says "
+                "how many jobs there are at once: leave out --slots, or say --rate, --ramp or "
+                "--sweep"
+            )
+        if self.images is not None and self.duration is not None:
+            raise ConfigError("a stage ends by --images or by --duration: say one of them")
+        for values, option in ((self.in_flight, "--in-flight"), (self.rate, "--rate")):
+            twice = [each for each in dict.fromkeys(values) if values.count(each) > 1]
+            if twice:
+                raise ConfigError(f"{option}: {twice[0]:g} stands twice; say each load once")
+
     @property
     def name(self) -> str:
         """The title, or what it measures."""
         return self.title or " and ".join(self.models)
+
+    @property
+    def most_slots(self) -> int:
+        """The slots of an open loop, said or usual."""
+        return USUAL_SLOTS if self.slots is None else self.slots
 
     def loads(self, model: str) -> Iterator[Load]:
         """Yield the stages of one model; a sweep's are not known ahead."""
         ends: dict[str, Any] = {
             "images": self.images, "duration": self.duration, "warm_up": self.warm_up,
         }  # fmt: skip
-        opening: dict[str, Any] = ends | {"slots": self.slots, "arrivals": self.arrivals}
+        opening: dict[str, Any] = ends | {"slots": self.most_slots, "arrivals": self.arrivals}
         if self.ramp is not None:
             yield opened(model, self.ramp[0], rate_to=self.ramp[1], **opening)
         elif self.rate:
@@ -225,7 +250,7 @@ class Order:
             "ramp": None if self.ramp is None else list(self.ramp),
             "sweep": self.sweep,
             "arrivals": self.arrivals,
-            "slots": self.slots,
+            "slots": self.most_slots,
             "images": self.images,
             "duration": self.duration,
             "warm_up": self.warm_up,

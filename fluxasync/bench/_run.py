@@ -257,7 +257,7 @@ class Run:
 
     def _sweep(self, model: str) -> Iterator[Load]:
         """Double the load, roughly, until more of it buys next to nothing."""
-        first, most = len(self._stages), self._order.slots * _SWEEP_BEYOND
+        first, most = len(self._stages), self._order.most_slots * _SWEEP_BEYOND
         for in_flight in SWEEP:
             if in_flight > most or is_past_knee(self._stages[first:]):
                 return
