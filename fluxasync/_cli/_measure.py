@@ -25,7 +25,7 @@ from ..bench._run import GRACE, Run
 from ..bench._target import targeted
 from ..bench._values import IMAGES_NAME, IN_DOUBT, PAGE_NAME, REPORT_NAME, SAVED, Report, Stage
 from ._exits import DONE, exit_code
-from ._options import Options, read_key
+from ._options import Options, read_key, read_lag
 from ._shown import as_json
 from ._signals import Interrupts
 from ._terminal import Terminal
@@ -75,10 +75,10 @@ class Wanted:
             parameters=self.options.parameters,
             seed=self.seed,
             title=self.title,
-            provider=self.options.provider,
+            provider=self.options.provider_named,
             base_url=self.options.base_url,
             simulate=self.options.simulate,
-            polling=self.polling_lag,
+            polling=read_lag(self.polling_lag),
             max_cost=self.max_cost,
         )
 

@@ -15,7 +15,7 @@ from attrs.validators import deep_iterable, optional
 
 from .._config import Budget, Polling
 from .._errors import ConfigError
-from .._providers import Provider
+from .._providers import Provider, known
 from ._load import (
     USUAL_IN_FLIGHT,
     USUAL_SLOTS,
@@ -102,6 +102,11 @@ def _arrivals(instance: object, attribute: Any, value: Any) -> None:
         raise ConfigError(f"arrivals={value!r}: must be {' or '.join(get_args(Arrivals))}")
 
 
+def _known(instance: object, attribute: Any, value: Provider | str | None) -> None:
+    if value is not None and not isinstance(value, Provider):
+        known(value)
+
+
 @frozen(kw_only=True)
 class Order:
     """A benchmark, before it runs: models × loads into a folder.
@@ -170,7 +175,7 @@ class Order:
     seed: int = 0
     title: str = ""
 
-    provider: Provider | str | None = None
+    provider: Provider | str | None = field(default=None, validator=_known)
     api_key: str | None = field(default=None, repr=False)
     base_url: str | None = None
     polling: Polling | float | None = None

@@ -82,6 +82,8 @@ def test_ctrl_c_keeps_what_was_paid_and_measured(tmp_path: Path) -> None:
         pytest.param(("--in-flight", ""), "1,4,12,24", id="an empty number"),
         pytest.param(("--param", "widht=256"), "did you mean width", id="a misspelt parameter"),
         pytest.param(("--images", "0"), "images", id="no image"),
+        pytest.param(("--polling-lag", "1"), "--polling-lag 1: must be 0.001", id="a lag"),
+        pytest.param(("--provider", "foo"), "--provider foo: cometapi or bfl", id="no provider"),
         pytest.param(("--arrivals", "poisson"), "--rate or --ramp", id="idle arrivals"),
         pytest.param(("--in-flight", "4", "--slots", "24"), "leave out --slots", id="idle slots"),
         pytest.param(("--images", "4", "--duration", "9s"), "say one of them", id="two ends"),
