@@ -40,6 +40,7 @@ class Wanted:
     out: Path | None
     models: tuple[str, ...]
     prompts: str | None
+    prompt_column: str | None
     in_flight: str | None
     rate: str | None
     arrivals: Any
@@ -72,6 +73,7 @@ class Wanted:
             warm_up=self.warm_up,
             objective=_read(read_duration, "--objective", self.objective),
             prompts=self.prompts,
+            prompt_column=self.prompt_column,
             parameters=self.options.parameters,
             seed=self.seed,
             title=self.title,

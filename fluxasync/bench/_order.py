@@ -134,6 +134,7 @@ class Order:
         objective: the latency that counts as good, in seconds or as "10s"; none by default. The
             report then tells goodput.
         prompts: what `Batch` takes as a source; by default a varied list of our own.
+        prompt_column: the column of the prompts, where it is not named prompt.
         parameters: of the model, for every image.
         seed: of our prompts, their image seeds and arrivals; 0 by default, the same again.
         title: what the report is called; by default its models.
@@ -171,6 +172,7 @@ class Order:
     )
 
     prompts: Any = None
+    prompt_column: str | None = None
     parameters: Mapping[str, Any] = field(factory=dict)
     seed: int = 0
     title: str = ""
@@ -210,6 +212,8 @@ class Order:
             )
         if self.images is not None and self.duration is not None:
             raise ConfigError("a stage ends by --images or by --duration: say one of them")
+        if self.prompt_column is not None and self.prompts is None:
+            raise ConfigError("--prompt-column names a column of --prompts FILE: say that too")
         for values, option in ((self.in_flight, "--in-flight"), (self.rate, "--rate")):
             twice = [each for each in dict.fromkeys(values) if values.count(each) > 1]
             if twice:

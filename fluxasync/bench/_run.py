@@ -141,8 +141,9 @@ class Run:
         """See `run`."""
         order = self._order
         prompts = await wishes(
-            order.prompts, models=order.models, parameters=order.parameters, seed=order.seed
-        )
+            order.prompts, models=order.models, parameters=order.parameters, seed=order.seed,
+            prompt_column=order.prompt_column,
+        )  # fmt: skip
         await asyncio.to_thread(_check_unused, order.out)
         began = datetime.now(UTC)
         async with self._session() as flux:
