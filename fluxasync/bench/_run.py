@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from attrs import evolve
 
+from .._catalog import closest_model
 from .._disk import disk_error, make_folder
 from .._display import display
 from .._errors import BudgetExceeded, ConfigError, FluxError
@@ -149,6 +150,8 @@ class Run:
         async with self._session() as flux:
             simulated = order.simulate or await is_practice(flux.provider)
             self._guard(flux.provider, prompts, simulated=simulated)
+            for model in order.models:  # before the first is paid, not when its stage begins
+                flux.check_model(model)
             await asyncio.to_thread(_made, order.out)
             self._announce(prompts, simulated=simulated)
             described = environment(flux.provider, simulated=simulated, options=order.options())
@@ -191,9 +194,11 @@ class Run:
         if self._order.max_cost is not None:
             for model in self._order.models:
                 if price(prompts.of(model, 0)) is None:
+                    near = closest_model(model)
+                    step = f"did you mean {near}?" if near else "fluxasync models lists those known"
                     raise ConfigError(
                         f"the price of {display(model, 60)} is not known, so no cap can be kept: "
-                        "take a model that fluxasync models lists"
+                        f"{step}"
                     )
 
     def _announce(self, prompts: Wishes, *, simulated: bool) -> None:

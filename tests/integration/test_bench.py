@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections import Counter
 from decimal import Decimal
@@ -175,7 +176,9 @@ async def test_a_target_that_is_no_practice_server_needs_a_cap(tmp_path: Path) -
             id="a live API called simulated",
         ),
         pytest.param(
-            {"models": "flux-9", "max_cost": 1}, "price of flux-9 is not known", id="no known price"
+            {"models": "flux-dve", "max_cost": 1},
+            r"price of flux-dve is not known, .* did you mean flux-dev\?",
+            id="no known price",
         ),
     ],
 )
@@ -332,6 +335,38 @@ async def test_several_models_are_measured_one_after_another(tmp_path: Path) -> 
         report = await bench.run(order(sim, tmp_path / "out", models=models))
     assert [stage.model for stage in report.stages] == list(models)
     assert report.knee_why.count("nothing to find a knee in") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_unknown_models_are_warned_of_once_and_before_anything_is_paid(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A slip in the second name is seen while nothing is spent, with the name that was meant."""
+    paid: list[int] = []
+
+    class Watching(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            paid.append(len(sim.charges))
+
+    models, log, handler = (
+        ("flux-dev", "flux-dve", "own"),
+        logging.getLogger("fluxasync"),
+        Watching(),
+    )
+    async with Simulator(Scenario(**QUICK)) as sim:
+        log.addHandler(handler)
+        try:
+            await bench.run(order(sim, tmp_path / "out", models=models, parameters={}, images=1))
+        finally:
+            log.removeHandler(handler)
+    said = [text for text in caplog.messages if "unknown model" in text]
+    assert said == [
+        "unknown model 'flux-dve': passed on unchecked, no price known; did you mean flux-dev?",
+        "unknown model 'own': passed on unchecked, no price known",
+    ]
+    assert paid[:2] == [0, 0]
+    assert len(sim.charges) > 0
 
 
 @pytest.mark.slow
