@@ -114,6 +114,7 @@ class Run:
         self._spent = Decimal(0)
         self._unpriced = 0
         self._is_stopped = False
+        self._is_simulated = False
 
     def __repr__(self) -> str:
         return f"<Run {len(self._stages)} stages, {self._drive!r}>"
@@ -131,12 +132,12 @@ class Run:
             asyncio.get_running_loop().call_later(grace, self._cut)
 
     def line(self) -> str:
-        """Return how far the stage is, in words."""
+        """Return how far the stage is and what all of them spent, in words."""
         drive = self._drive
         if drive is None:
             return "writing the report" if self._stages else "starting"
-        saved = sum(trace.stored is not None for trace in drive.ended)
-        return f"stage {len(self._stages) + 1}, {drive.label}: {drive.given} begun, {saved} saved"
+        spent = "$0.00 (simulated)" if self._is_simulated else dollars(drive.spent)
+        return f"{drive.counts()}, {spent}, {drive.seconds:.0f} s"
 
     async def perform(self) -> Report:
         """See `run`."""
@@ -149,6 +150,7 @@ class Run:
         began = datetime.now(UTC)
         async with self._session() as flux:
             simulated = order.simulate or await is_practice(flux.provider)
+            self._is_simulated = simulated
             self._guard(flux.provider, prompts, simulated=simulated)
             for model in order.models:  # before the first is paid, not when its stage begins
                 flux.check_model(model)
@@ -279,7 +281,8 @@ class Run:
 
         drive = self._drive = Drive(
             load, maker, wish,
-            stage=number, first=self._begun, seed=self._order.seed + number, clock=self._clock,
+            stage=number, first=self._begun, seed=self._order.seed + number,
+            spent=self._spent, clock=self._clock,
         )  # fmt: skip
         meter.turn(number)
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import time
 from collections import Counter
 from decimal import Decimal
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 from practice import names, until
+from proxy import Fault, proxy
 
 from fluxasync import ConfigError, FluxError, Polling, bench
 from fluxasync._audit import in_doubt
@@ -36,7 +38,9 @@ def order(sim: Simulator, out: Path, **wanted: Any) -> bench.Order:
         "parameters": SMALL,
         "polling": Polling(interval=0.02),
     }
-    return bench.Order(out=out, base_url=sim.url, **usual | wanted)
+    if "duration" in wanted:
+        del usual["images"]
+    return bench.Order(out=out, **{"base_url": sim.url} | usual | wanted)
 
 
 @pytest.mark.slow
@@ -293,6 +297,65 @@ async def test_a_stop_lets_paid_images_land_and_writes_the_report(tmp_path: Path
     paid = {charge.job_id for charge in sim.charges}
     assert {record.job_id for record in report.records() if record.is_saved} == paid
     assert "stopped" in report.note
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        pytest.param({"images": 6}, r"2 in flight: \d of 8 begun, \d saved", id="so many"),
+        pytest.param({"duration": 0.5}, r"2 in flight: \d+ begun, \d+ saved", id="so long"),
+        pytest.param(
+            {"in_flight": (), "rate": 20, "duration": 0.5},
+            r"20/s: \d+ of 12 begun, \d+ saved",
+            id="at a pace",
+        ),
+        pytest.param(
+            {"in_flight": (), "rate": 20, "duration": 0.5, "arrivals": "poisson"},
+            r"20/s: \d+ begun, \d+ saved",
+            id="by chance",
+        ),
+    ],
+)
+@pytest.mark.asyncio
+async def test_the_line_tells_how_far_a_stage_is(
+    wanted: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    """Of how many where that is known ahead, and for how long."""
+    async with Simulator(Scenario(**QUICK)) as sim:
+        lines = await _lines(order(sim, tmp_path / "out", **wanted))
+    form = re.compile(rf"stage 1, {told}, \$0\.00 \(simulated\), \d+ s")
+    assert all(form.fullmatch(line) for line in lines), lines
+    assert any(" 0 saved" not in line for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_the_line_tells_what_all_stages_have_cost(tmp_path: Path) -> None:
+    """At $0.025 an image; a practice server that does not say so is taken for the real thing."""
+    hidden = Fault(kind="reset unread", strikes=lambda _, head: b"/simulator/ledger" in head)
+    async with Simulator(Scenario(**QUICK)) as sim, proxy(sim.url, hidden) as line:
+        wanted = order(sim, tmp_path / "out", base_url=line.url, in_flight=(1, 2), max_cost=1)
+        lines = await _lines(wanted)
+    assert any("stage 1" in line and ", $0.025, " in line for line in lines)
+    spent = [float(line.split("$")[1].split(",")[0]) for line in lines]
+    assert spent == sorted(spent)
+    assert max(spent) > 0.15, "what the six of the first stage cost is still in it"
+
+
+async def _lines(wanted: bench.Order) -> list[str]:
+    """Run it, and return the different lines that were told of its stages."""
+    run = Run(wanted)
+    running = asyncio.create_task(run.perform())
+    lines: dict[str, None] = {}
+
+    def is_over() -> bool:
+        lines[run.line()] = None
+        return running.done()
+
+    await until(is_over)
+    await running
+    return [line for line in lines if line.startswith("stage ")]
 
 
 @pytest.mark.asyncio
