@@ -27,19 +27,25 @@ async def targeted(order: Order, *, say: Callable[[str], None]) -> AsyncIterator
 
     `say` hears of the second, before anything is begun. The server ends with the block.
     """
-    if order.base_url is not None or not (order.simulate or _lacks_key(order)):
+    missing = "" if order.simulate else _missing(order)
+    if order.base_url is not None or not (order.simulate or missing):
         yield order
         return
-    if not order.simulate:
-        say("NO KEY IS SET: a practice server is measured, not the API (as --simulate)")
+    if missing:
+        say(f"NO KEY IS SET: a practice server is measured, not the API; for that set {missing}")
     async with practice_server(image_bytes=_IMAGE_BYTES) as url:
         # a made-up key, so that the real one does not even reach our own practice server
         yield evolve(order, base_url=url, api_key="practice", simulate=True)
 
 
-def _lacks_key(order: Order) -> bool:
-    """Whether nobody gave a key; a Provider of one's own is a target that somebody chose."""
+def _missing(order: Order) -> str:
+    """The variables that could hold a key where nobody gave one, else "".
+
+    A Provider of one's own is a target that somebody chose: its key is the session's to miss.
+    """
     if order.api_key or isinstance(order.provider, Provider):
-        return False
+        return ""
     candidates = PROVIDERS.values() if order.provider is None else [known(order.provider)]
-    return not any(os.environ.get(each.key_variable or "", "").strip() for each in candidates)
+    variables = [each.key_variable for each in candidates if each.key_variable is not None]
+    is_set = any(os.environ.get(variable, "").strip() for variable in variables)
+    return "" if is_set else " or ".join(variables)

@@ -41,6 +41,7 @@ def test_without_a_key_the_practice_server_is_measured_and_that_is_said_first(
     assert told.out.strip() == str(out / "report.html")
     first, *_, last = told.err.strip().splitlines()
     assert "NO KEY IS SET" in first
+    assert first.endswith("set COMETAPI_KEY or BFL_API_KEY")
     assert "measured 4 images of flux-2-klein-4b at a practice server (simulated)" in last
     assert "$0.00 (simulated)" in last
     lines = (out / "requests.jsonl").read_text("utf-8").splitlines()
