@@ -225,9 +225,15 @@ def _named(provider: Provider | str | None, environ: Mapping[str, str]) -> Provi
     if provider is None:
         keyed = (each for each in PROVIDERS.values() if environ.get(each.key_variable or "", ""))
         return next(keyed, COMETAPI)
-    if (known := PROVIDERS.get(str(provider).lower())) is None:
-        raise ConfigError(f"provider={str(provider)[:40]!r}: {' or '.join(PROVIDERS)}")
-    return known
+    return known(provider)
+
+
+def known(name: str, *, as_written: str | None = None) -> Provider:
+    """Return the provider of this name. Raises ConfigError, which shows it as it was written."""
+    if (found := PROVIDERS.get(str(name).lower())) is None:
+        lead = f"provider={str(name)[:40]!r}" if as_written is None else as_written
+        raise ConfigError(f"{lead}: {' or '.join(PROVIDERS)}")
+    return found
 
 
 def _key(given: str | Secret | None, *, source: str) -> Secret | None:

@@ -22,7 +22,7 @@ from typing import Any, Literal, Self
 from attrs import evolve
 
 from ._breakers import Gate, Network
-from ._catalog import checked, find
+from ._catalog import checked, closest_model, find
 from ._config import Budget, Limits, Polling, Retry, Timeouts
 from ._dog import Dog
 from ._errors import (
@@ -233,6 +233,13 @@ class FluxSession:
         if estimate.unpriced:
             self._submits.purse.fits(None)
 
+    def check_model(self, model: str) -> None:
+        """Warn, once a session, of a model that the catalogue does not know; the log has it."""
+        if find(model) is None:
+            near = closest_model(model)
+            step = f"; did you mean {near}?" if near else ""
+            self._warn_once(f"unknown model {model!r}: passed on unchecked, no price known{step}")
+
     def leave(self, job: Job, *, ledger: Ledger = _FORGETFUL) -> None:
         """List a paid job as unclaimed; tell of it at WARNING unless a ledger remembers it."""
         self._submits.leave(job, recorded=outlives_us(ledger))
@@ -437,8 +444,7 @@ class FluxSession:
         self._check_open()
         if request.n != 1:
             raise ConfigError(f"n={request.n}: one submission is one image; use a Batch for more")
-        if find(request.model) is None:
-            self._warn_once(f"unknown model {request.model!r}: passed on unchecked, no price known")
+        self.check_model(request.model)
         return await resolve(checked(request), executor=self._disk)
 
     async def _polling_turn(self) -> None:

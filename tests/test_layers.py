@@ -85,9 +85,10 @@ ROOMS = {
     "_progress": _row(3),
     "otel": _row(3, FACE),  # its version
     "_gallery": _row(3),
-    "bench": _row(3, "_api simulator"),
+    "_practice": _row(3),  # a process of its own: no server code here
+    "bench": _row(3, "_api _practice simulator"),
     "_loading": _row(0),
-    "_cli": _row(3, f"_api _progress _gallery bench simulator {FACE}"),
+    "_cli": _row(3, f"_api _practice _progress _gallery bench simulator {FACE}"),
     "__main__": _row(3, f"_cli {FACE}"),
     # nothing of ours: it spells the wire a second time, so that the two can disagree
     "simulator": _row(3, never="*"),

@@ -32,12 +32,13 @@ def measure(
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     model: tuple[str, ...] = (DEFAULT_MODEL,),
     prompts: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    prompt_column: str | None = None,
     in_flight: str | None = None,
     rate: str | None = None,
     arrivals: Literal["constant", "poisson"] = "constant",
     ramp: str | None = None,
     sweep: bool = False,
-    slots: _AtLeastOne = 24,
+    slots: _AtLeastOne | None = None,
     images: _AtLeastOne | None = None,
     duration: str | None = None,
     warm_up: Annotated[int | None, Parameter(validator=Number(gte=0))] = None,
@@ -66,6 +67,8 @@ def measure(
         flux-dev unless you say otherwise. Repeatable: each is measured on its own.
     prompts
         A prompt file, or - for stdin; by default a varied list of ours.
+    prompt_column
+        Column of the prompts, where it is not named prompt.
     in_flight
         Closed loops: so many jobs at once, one stage each; 1,4,12,24 unless you say otherwise.
     rate
@@ -81,7 +84,7 @@ def measure(
     images
         Images measured in each stage; by default four for each job at once, 12 at least.
     duration
-        Or the time of each stage, such as 90s or 5min.
+        Instead of --images the time of each stage, such as 90s or 5min.
     warm_up
         Images before each stage that are not measured; by default one for each job at once.
     objective
@@ -116,9 +119,10 @@ def measure(
             simulate=simulate, json=json, quiet=quiet,
         )  # fmt: skip
         wanted = measuring.Wanted(
-            out=out, models=model, prompts=prompts, in_flight=in_flight, rate=rate,
-            arrivals=arrivals, ramp=ramp, sweep=sweep, slots=slots, images=images,
-            duration=duration, warm_up=warm_up, objective=objective, seed=seed, title=title,
+            out=out, models=model, prompts=prompts, prompt_column=prompt_column,
+            in_flight=in_flight, rate=rate, arrivals=arrivals, ramp=ramp, sweep=sweep, slots=slots,
+            images=images, duration=duration, warm_up=warm_up, objective=objective, seed=seed,
+            title=title,
             max_cost=max_cost, polling_lag=polling_lag, options=options,
         )  # fmt: skip
         told: Coroutine[Any, Any, int] = measuring.measure(terminal, wanted)

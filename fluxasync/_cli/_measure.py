@@ -1,20 +1,15 @@
-"""What `bench` does: words into an Order, a run watched from outside, a line that says what it was.
-
-The practice server is measured when nobody has a key, and that is said first, because a figure of
-it is no figure of the API.
-"""
+"""What `bench` does: words into an Order, a run watched from outside, a line of what it was."""
 
 from __future__ import annotations
 
 import asyncio
 import json as json_text
-import os
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import evolve, field, frozen
 
@@ -22,23 +17,20 @@ from .._display import display
 from .._errors import ConfigError, FluxError
 from .._money import dollars
 from .._progress import REPEAT_EVERY, REWRITE_EVERY, duration
-from .._providers import PROVIDERS
 from ..bench._compare import compare as compared
 from ..bench._load import read_counts, read_duration, read_ramp, read_rates
 from ..bench._order import Order
 from ..bench._record import load
 from ..bench._run import GRACE, Run
+from ..bench._target import targeted
 from ..bench._values import IMAGES_NAME, IN_DOUBT, PAGE_NAME, REPORT_NAME, SAVED, Report, Stage
 from ._exits import DONE, exit_code
-from ._options import Options, read_key
-from ._practice import practice_server
+from ._options import Options, read_key, read_lag
 from ._shown import as_json
 from ._signals import Interrupts
 from ._terminal import Terminal
 
-#: of the practice server's one picture: drawing one for each prompt takes 70 ms of a core, which
-#: would be measured instead of the client
-_IMAGE_BYTES = 256 * 1024
+_T = TypeVar("_T")
 
 
 @frozen(kw_only=True)
@@ -48,12 +40,13 @@ class Wanted:
     out: Path | None
     models: tuple[str, ...]
     prompts: str | None
+    prompt_column: str | None
     in_flight: str | None
     rate: str | None
     arrivals: Any
     ramp: str | None
     sweep: bool
-    slots: int
+    slots: int | None
     images: int | None
     duration: str | None
     warm_up: int | None
@@ -69,23 +62,25 @@ class Wanted:
         return Order(
             out=self.out or Path(f"bench-{datetime.now():%Y-%m-%d_%H%M%S}"),
             models=self.models,
-            in_flight=read_counts(self.in_flight) if self.in_flight is not None else (),
-            rate=read_rates(self.rate) if self.rate is not None else (),
-            ramp=read_ramp(self.ramp) if self.ramp is not None else None,
+            in_flight=_read(read_counts, "--in-flight", self.in_flight) or (),
+            rate=_read(read_rates, "--rate", self.rate) or (),
+            ramp=_read(read_ramp, "--ramp", self.ramp),
             sweep=self.sweep,
             arrivals=self.arrivals,
             slots=self.slots,
             images=self.images,
-            duration=read_duration(self.duration) if self.duration is not None else None,
+            duration=_read(read_duration, "--duration", self.duration),
             warm_up=self.warm_up,
-            objective=read_duration(self.objective) if self.objective is not None else None,
+            objective=_read(read_duration, "--objective", self.objective),
             prompts=self.prompts,
+            prompt_column=self.prompt_column,
             parameters=self.options.parameters,
             seed=self.seed,
             title=self.title,
-            provider=self.options.provider,
+            provider=self.options.provider_named,
             base_url=self.options.base_url,
-            polling=self.polling_lag,
+            simulate=self.options.simulate,
+            polling=read_lag(self.polling_lag),
             max_cost=self.max_cost,
         )
 
@@ -141,24 +136,19 @@ async def compare(terminal: Terminal, before: Path, after: Path, *, json: bool) 
 
 @asynccontextmanager
 async def _targeted(terminal: Terminal, wanted: Wanted) -> AsyncIterator[Order]:
-    """The order with its target: the practice server where that was asked for, or no key is set."""
+    """The order with its key and target."""
     order, options = wanted.order(), wanted.options
     if options.simulate and options.base_url is not None:
         raise ConfigError("--simulate starts a server of its own: leave out --base-url")
-    if not (options.simulate or options.base_url or options.key_file or _has_key(options)):
-        terminal.say("NO KEY IS SET: a practice server is measured, not the API (as --simulate)")
-    elif not options.simulate:
-        yield evolve(order, api_key=_key(terminal, options))
-        return
-    async with practice_server(image_bytes=_IMAGE_BYTES) as url:
-        # a made-up key, so that the real one does not even reach our own practice server
-        yield evolve(order, base_url=url, api_key="practice", simulated=True)
+    if not options.simulate:
+        order = evolve(order, api_key=_key(terminal, options))
+    async with targeted(order, say=terminal.say) as aimed:
+        yield aimed
 
 
-def _has_key(options: Options) -> bool:
-    named = (options.provider or "").lower()
-    candidates = [PROVIDERS[named]] if named in PROVIDERS else PROVIDERS.values()
-    return any(os.environ.get(each.key_variable or "", "").strip() for each in candidates)
+def _read(read: Callable[[str, str], _T], option: str, text: str | None) -> _T | None:
+    """Read an option's text; what is wrong with it is said of the option."""
+    return None if text is None else read(text, f"{option} {text}".rstrip())
 
 
 def _key(terminal: Terminal, options: Options) -> str | None:

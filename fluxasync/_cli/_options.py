@@ -16,7 +16,9 @@ from attrs import frozen
 from cyclopts import Parameter
 
 from .._catalog import find, lacking, models_with
+from .._config import Polling
 from .._errors import ConfigError
+from .._providers import known
 
 #: the model when none is named: the cheapest on the vendor page and its quick start's example
 DEFAULT_MODEL = "flux-dev"
@@ -75,6 +77,22 @@ class Options:
                 step = "" if "; " in reason else "; fluxasync models lists what it takes"
                 raise ConfigError(f"--param {reason}{step}")
         return given
+
+    @property
+    def provider_named(self) -> str | None:
+        """The `--provider`. Raises ConfigError for one that is not known."""
+        if self.provider is not None:
+            known(self.provider, as_written=f"--provider {self.provider[:40]}")
+        return self.provider
+
+
+def read_lag(lag: float | None) -> Polling:
+    """Return what `--polling-lag` says. Raises ConfigError."""
+    try:
+        return Polling.of(lag)
+    except ConfigError as error:
+        reason = str(error).partition("): ")[2]  # after the name that it has in Python
+        raise ConfigError(f"--polling-lag {lag:g}: {reason}") from None
 
 
 def _parameter(text: str) -> tuple[str, Any]:

@@ -20,14 +20,14 @@ from .._batch import Batch
 from .._config import Budget
 from .._errors import ConfigError, FluxError, SinkError
 from .._money import dollars
+from .._practice import practice_server
 from .._progress import showing
 from .._rows import request_from
 from .._session import FluxSession
 from .._sources import Plan
 from ._errand import Errand
 from ._gallery import watching
-from ._options import DEFAULT_MODEL, Lists, Options, read_key
-from ._practice import practice_server
+from ._options import DEFAULT_MODEL, Lists, Options, read_key, read_lag
 from ._shown import announcement, as_json, outcome_of, plan_row
 
 #: seconds one paid image may still land after the first Ctrl-C; the batch's own default
@@ -65,7 +65,7 @@ class Order:
         """The session's policies, in their shorthands."""
         return {
             "limits": self.in_flight,
-            "polling": self.polling_lag,
+            "polling": read_lag(self.polling_lag),
             "budget": self.max_cost,
         }
 
@@ -175,7 +175,7 @@ async def _agreed(errand: Errand, price: Decimal, order: Order) -> None:
 async def dry_run(errand: Errand, order: Order) -> None:
     """Say what the run would make, cost and take; needs no key and sends nothing."""
     options = order.options
-    flux = FluxSession(options.provider, base_url=options.base_url, **order.policies())
+    flux = FluxSession(options.provider_named, base_url=options.base_url, **order.policies())
     batch = order.batch(flux)
     try:
         plan = await batch.check(_checking(errand))
@@ -199,7 +199,7 @@ async def _session(errand: Errand, options: Options, **policies: Any) -> AsyncIt
             # a made-up key, so that the real one does not even reach our own practice server
             base_url, key = await stack.enter_async_context(practice_server()), "practice"
         session = FluxSession(
-            options.provider,
+            options.provider_named,
             api_key=key,
             base_url=base_url,
             on_event=errand.watch,

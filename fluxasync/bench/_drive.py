@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from decimal import Decimal
 from typing import Any
 
 from .._models import ImageRequest
@@ -35,6 +36,7 @@ class Drive:
         stage: int,
         first: int,
         seed: int,
+        spent: Decimal,
         clock: Clock,
     ) -> None:
         self._load = load
@@ -44,25 +46,37 @@ class Drive:
         self._first = first  #: the index of the stage's first image
         self._seed = seed
         self._clock = clock
+        self._since = clock()
         self._given = 0
+        self._saved = 0
         self._measured_since: float | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_done = asyncio.Event()  #: no task is left, or one has failed
         self._error: BaseException | None = None
         self._room = asyncio.Semaphore(max(LANDINGS_A_LANE * load.in_flight, FEWEST_LANDINGS))
         self.ended: list[Trace] = []
+        self.spent = spent  #: US dollars: by the stages before, and for what has ended here
 
     def __repr__(self) -> str:
         return f"<Drive {self._load.label}: {self._given} given, {len(self.ended)} ended>"
 
     @property
-    def label(self) -> str:
-        return self._load.label
-
-    @property
     def given(self) -> int:
         """Images begun so far, warm-up included."""
         return self._given
+
+    def counts(self) -> str:
+        """How far it is, in words; of how many where that is known ahead."""
+        load = self._load
+        is_known = load.images is not None or load.arrivals == "constant"  # chance has a mean
+        total = f" of {load.most_images:,}" if is_known and load.most_images is not None else ""
+        begun = f"{self._given:,}{total} begun"
+        return f"stage {self._stage + 1}, {load.label}: {begun}, {self._saved:,} saved"
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return self._clock() - self._since
 
     async def run(self) -> list[Trace]:
         """Put the load on until it is done or the maker is over."""
@@ -199,3 +213,6 @@ class Drive:
 
     def _end(self, trace: Trace) -> None:
         self.ended.append(trace)
+        self._saved += trace.stored is not None
+        if trace.cost is not None:
+            self.spent += Decimal(repr(trace.cost))

@@ -159,18 +159,18 @@ def _when(load: Load, wanted: float) -> float | None:
     return (math.sqrt(under) - first) / (2 * bend)
 
 
-def read_counts(text: str) -> tuple[int, ...]:
-    """Read "1,4,12,24". Raises ConfigError."""
+def read_counts(text: str, given: str) -> tuple[int, ...]:
+    """Read "1,4,12,24"; `given` is how it was said. Raises ConfigError."""
     try:
         counts = tuple(int(part) for part in text.split(","))
     except ValueError:
         counts = (0,)
     if min(counts) < 1:
-        raise ConfigError(f"--in-flight {text}: say numbers of jobs, such as 1,4,12,24")
+        raise ConfigError(f"{given}: say numbers of jobs, such as 1,4,12,24")
     return counts
 
 
-def read_rate(text: str) -> float:
+def read_rate(text: str, given: str) -> float:
     """Read "0.5/s", "30/min" or plain images a second. Raises ConfigError."""
     number, _, unit = text.strip().partition("/")
     per = {"": 1.0, "s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}.get(unit.strip())
@@ -179,24 +179,24 @@ def read_rate(text: str) -> float:
     except (ValueError, ZeroDivisionError):
         rate = math.nan
     if not (math.isfinite(rate) and rate > 0):
-        raise ConfigError(f"--rate {text}: say a pace, such as 0.5/s or 30/min")
+        raise ConfigError(f"{given}: say a pace, such as 0.5/s or 30/min")
     return rate
 
 
-def read_rates(text: str) -> tuple[float, ...]:
+def read_rates(text: str, given: str) -> tuple[float, ...]:
     """Read "0.2/s,0.5/s". Raises ConfigError."""
-    return tuple(read_rate(part) for part in text.split(","))
+    return tuple(read_rate(part, given) for part in text.split(","))
 
 
-def read_ramp(text: str) -> tuple[float, float]:
+def read_ramp(text: str, given: str) -> tuple[float, float]:
     """Read "0.1/s..2/s". Raises ConfigError."""
     first, dots, last = text.partition("..")
     if not dots:
-        raise ConfigError(f"--ramp {text}: say from where to where, such as 0.1/s..2/s")
-    return read_rate(first), read_rate(last)
+        raise ConfigError(f"{given}: say from where to where, such as 0.1/s..2/s")
+    return read_rate(first, given), read_rate(last, given)
 
 
-def read_duration(text: str) -> float:
+def read_duration(text: str, given: str) -> float:
     """Read "90", "90s" or "5min" as seconds. Raises ConfigError."""
     units: Sequence[tuple[str, float]] = (("min", 60.0), ("m", 60.0), ("h", 3600.0), ("s", 1.0))
     stripped, scale = text.strip(), 1.0
@@ -209,5 +209,5 @@ def read_duration(text: str) -> float:
     except ValueError:
         duration = math.nan
     if not (math.isfinite(duration) and duration > 0):
-        raise ConfigError(f"{text}: say a time, such as 90s or 5min")
+        raise ConfigError(f"{given}: say a time, such as 90s or 5min")
     return duration

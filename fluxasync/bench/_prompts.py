@@ -17,7 +17,7 @@ from .._catalog import checked, find
 from .._errors import ConfigError
 from .._models import ImageRequest
 from .._rows import request_from
-from .._sources import BadRow, open_source
+from .._sources import BadRow, Columns, open_source
 
 #: requests kept of a source; a longer one is measured on its beginning
 MOST_KEPT = 10_000
@@ -54,11 +54,17 @@ class Wishes:
 
 
 async def wishes(
-    source: Any, *, models: Sequence[str], parameters: Mapping[str, Any], seed: int
+    source: Any,
+    *,
+    models: Sequence[str],
+    parameters: Mapping[str, Any],
+    seed: int,
+    prompt_column: str | None = None,
 ) -> Wishes:
     """Read and check all that will be asked for, before anything is spent.
 
     `source` is what `Batch` takes, or None for our own list. Each row is asked of every model.
+    `prompt_column` is the column of the prompts, where it is not named prompt.
     Raises ConfigError for rows that a model does not take.
     """
     rows: dict[str, Sequence[ImageRequest]] = {}
@@ -66,7 +72,7 @@ async def wishes(
         for model in models:
             rows[model] = own_list(model, parameters, seed=seed)
         return Wishes(rows)
-    read = await _read(source, {**parameters, "model": models[0]})
+    read = await _read(source, {**parameters, "model": models[0]}, Columns.of(prompt_column, None))
     random.Random(seed).shuffle(read)  # noqa: S311 — an order, not secrets
     for model in models:
         rows[model] = [checked(evolve(row, model=model)) for row in read]
@@ -99,8 +105,8 @@ def own_list(model: str, parameters: Mapping[str, Any], *, seed: int) -> list[Im
     ]
 
 
-async def _read(source: Any, defaults: Mapping[str, Any]) -> list[ImageRequest]:
-    opened = open_source(source, defaults=defaults, limit=MOST_KEPT)
+async def _read(source: Any, defaults: Mapping[str, Any], columns: Columns) -> list[ImageRequest]:
+    opened = open_source(source, defaults=defaults, limit=MOST_KEPT, columns=columns)
     found: list[ImageRequest] = []
     try:
         await opened.check()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import math
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -23,6 +24,7 @@ from urllib.parse import urlsplit
 
 from attrs import evolve
 
+from .._catalog import closest_model
 from .._disk import disk_error, make_folder
 from .._display import display
 from .._errors import ConfigError, FluxError
@@ -43,6 +45,7 @@ from ._prompts import MOST_KEPT, Wishes, wishes
 from ._record import append_records, write_report
 from ._split import Offset, Trace, clock_offset, record_of
 from ._stage import Measured, stage_of
+from ._target import targeted
 from ._values import (
     IMAGES_NAME,
     RECORDS_NAME,
@@ -53,6 +56,8 @@ from ._values import (
     Stage,
 )
 from ._verdict import verdict
+
+logger = logging.getLogger("fluxasync")
 
 #: seconds that paid images may still land after a stop
 GRACE = 10.0
@@ -72,12 +77,20 @@ async def run(
     """Put the order's loads on, one after another, and return what was measured.
 
     The order's folder then holds report.json, requests.jsonl, report.html and images/. `on_note`
-    hears what a person should know, `on_stage` each stage as it ends. A run that ends early (the
+    hears what a person should know, `on_stage` each stage as it ends. Without a key a practice
+    server is started and measured, and a warning says so. A run that ends early (the
     cap, a bad key, a full disk) returns what it has, with `note` saying why; where nothing was
     measured the error is raised. Raises ConfigError for a target that is not a practice server
     when the order has no `max_cost`.
     """
-    return await Run(order, on_note=on_note, on_stage=on_stage).perform()
+
+    def say(text: str) -> None:
+        logger.warning("%s", text)
+        if on_note is not None:
+            on_note(text)
+
+    async with targeted(order, say=say) as aimed:
+        return await Run(aimed, on_note=on_note, on_stage=on_stage).perform()
 
 
 class Run:
@@ -106,6 +119,7 @@ class Run:
         self._spent = Decimal(0)
         self._unpriced = 0
         self._is_stopped = False
+        self._is_simulated = False
 
     def __repr__(self) -> str:
         return f"<Run {len(self._stages)} stages, {self._drive!r}>"
@@ -123,12 +137,12 @@ class Run:
             asyncio.get_running_loop().call_later(grace, self._cut)
 
     def line(self) -> str:
-        """Return how far the stage is, in words."""
+        """Return how far the stage is and what all of them spent, in words."""
         drive = self._drive
         if drive is None:
             return "writing the report" if self._stages else "starting"
-        saved = sum(trace.stored is not None for trace in drive.ended)
-        said = f"stage {len(self._stages) + 1}, {drive.label}: {drive.given} begun, {saved} saved"
+        spent = "$0.00 (simulated)" if self._is_simulated else dollars(drive.spent)
+        said = f"{drive.counts()}, {spent}, {drive.seconds:.0f} s"
         if (reason := self._listener.waits_for) is not None:
             return f"{said}; submissions wait: {display(reason, 80)}"
         if self._flux is not None and self._flux.is_unanswered:
@@ -139,13 +153,17 @@ class Run:
         """See `run`."""
         order = self._order
         prompts = await wishes(
-            order.prompts, models=order.models, parameters=order.parameters, seed=order.seed
-        )
+            order.prompts, models=order.models, parameters=order.parameters, seed=order.seed,
+            prompt_column=order.prompt_column,
+        )  # fmt: skip
         await asyncio.to_thread(_check_unused, order.out)
         began = datetime.now(UTC)
         async with self._session() as flux:
-            simulated = order.simulated or await is_practice(flux.provider)
+            simulated = order.simulate or await is_practice(flux.provider)
+            self._is_simulated = simulated
             self._guard(flux.provider, prompts, simulated=simulated)
+            for model in order.models:  # before the first is paid, not when its stage begins
+                flux.check_model(model)
             await asyncio.to_thread(_made, order.out)
             self._announce(prompts, simulated=simulated)
             described = environment(flux.provider, simulated=simulated, options=order.options())
@@ -189,22 +207,25 @@ class Run:
 
     def _guard(self, provider: Provider, prompts: Wishes, *, simulated: bool) -> None:
         """Refuse what could spend more than was said. Raises ConfigError."""
-        if self._order.simulated and not provider.is_loopback:
+        if self._order.simulate and not provider.is_loopback:
             raise ConfigError(
-                f"simulated is said of a practice server on this machine; {provider.origin[1]} is "
-                "none: give its base_url, or say max_cost"
+                f"simulate=True is for a practice server on this machine; {provider.origin[1]} is "
+                "none: leave out base_url, or say max_cost instead"
             )
         if not simulated and self._order.max_cost is None:
             raise ConfigError(
                 f"a benchmark of {provider.origin[1]} spends money: say how much at most, such as "
-                "--max-cost 2.00, or measure the practice server with --simulate"
+                "--max-cost 2.00 (max_cost=2), or measure the practice server with --simulate "
+                "(simulate=True)"
             )
         if self._order.max_cost is not None:
             for model in self._order.models:
                 if price(prompts.of(model, 0)) is None:
+                    near = closest_model(model)
+                    step = f"did you mean {near}?" if near else "fluxasync models lists those known"
                     raise ConfigError(
                         f"the price of {display(model, 60)} is not known, so no cap can be kept: "
-                        "take a model that fluxasync models lists"
+                        f"{step}"
                     )
 
     def _announce(self, prompts: Wishes, *, simulated: bool) -> None:
@@ -268,7 +289,7 @@ class Run:
 
     def _sweep(self, model: str) -> Iterator[Load]:
         """Double the load, roughly, until more of it buys next to nothing."""
-        first, most = len(self._stages), self._order.slots * _SWEEP_BEYOND
+        first, most = len(self._stages), self._order.most_slots * _SWEEP_BEYOND
         for in_flight in SWEEP:
             if in_flight > most or is_past_knee(self._stages[first:]):
                 return
@@ -286,7 +307,8 @@ class Run:
 
         drive = self._drive = Drive(
             load, maker, wish,
-            stage=number, first=self._begun, seed=self._order.seed + number, clock=self._clock,
+            stage=number, first=self._begun, seed=self._order.seed + number,
+            spent=self._spent, clock=self._clock,
         )  # fmt: skip
         meter.turn(number)
         try:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import re
 import socket
 import time
 from collections import Counter
@@ -18,7 +20,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 from practice import names, until
-from proxy import proxy
+from proxy import Fault, proxy
 
 from fluxasync import ConfigError, FluxError, Polling, bench
 from fluxasync._audit import in_doubt
@@ -38,7 +40,9 @@ def order(sim: Simulator, out: Path, **wanted: Any) -> bench.Order:
         "parameters": SMALL,
         "polling": Polling(interval=0.02),
     }
-    return bench.Order(out=out, base_url=sim.url, **usual | wanted)
+    if "duration" in wanted:
+        del usual["images"]
+    return bench.Order(out=out, **{"base_url": sim.url} | usual | wanted)
 
 
 @pytest.mark.slow
@@ -172,9 +176,15 @@ async def test_a_target_that_is_no_practice_server_needs_a_cap(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
-        pytest.param({"simulated": True}, "simulated is said of", id="a live API called simulated"),
         pytest.param(
-            {"models": "flux-9", "max_cost": 1}, "price of flux-9 is not known", id="no known price"
+            {"simulate": True, "base_url": "https://api.cometapi.com"},
+            "simulate=True is for",
+            id="a live API called simulated",
+        ),
+        pytest.param(
+            {"models": "flux-dve", "max_cost": 1},
+            r"price of flux-dve is not known, .* did you mean flux-dev\?",
+            id="no known price",
         ),
     ],
 )
@@ -187,6 +197,36 @@ async def test_a_live_target_is_refused_where_no_cap_would_hold(
     with pytest.raises(ConfigError, match=said):
         await bench.run(ordered)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("wanted", "warned"),
+    [
+        pytest.param({}, True, id="no key"),
+        pytest.param({"simulate": True, "api_key": "sk-canary-0001"}, False, id="asked for"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_from_python_too_a_practice_server_is_there_for_nothing(
+    wanted: dict[str, Any],
+    warned: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """None has to be started; that it is not the API is warned of unless it was asked for."""
+    monkeypatch.delenv("COMETAPI_KEY", raising=False)
+    monkeypatch.delenv("BFL_API_KEY", raising=False)
+    notes: list[str] = []
+    ordered = bench.Order(
+        out=tmp_path / "out", models="flux-2-klein-4b", in_flight=2, images=2, warm_up=0, **wanted
+    )
+    report = await bench.run(ordered, on_note=notes.append)
+    assert report.simulated
+    assert report.stages[0].images == 2
+    for heard in (notes, caplog.messages):
+        assert any("NO KEY IS SET" in text for text in heard) == warned
 
 
 @pytest.mark.asyncio
@@ -327,6 +367,65 @@ async def test_a_stop_lets_paid_images_land_and_writes_the_report(tmp_path: Path
     assert "stopped" in report.note
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        pytest.param({"images": 6}, r"2 in flight: \d of 8 begun, \d saved", id="so many"),
+        pytest.param({"duration": 0.5}, r"2 in flight: \d+ begun, \d+ saved", id="so long"),
+        pytest.param(
+            {"in_flight": (), "rate": 20, "duration": 0.5},
+            r"20/s: \d+ of 12 begun, \d+ saved",
+            id="at a pace",
+        ),
+        pytest.param(
+            {"in_flight": (), "rate": 20, "duration": 0.5, "arrivals": "poisson"},
+            r"20/s: \d+ begun, \d+ saved",
+            id="by chance",
+        ),
+    ],
+)
+@pytest.mark.asyncio
+async def test_the_line_tells_how_far_a_stage_is(
+    wanted: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    """Of how many where that is known ahead, and for how long."""
+    async with Simulator(Scenario(**QUICK)) as sim:
+        lines = await _lines(order(sim, tmp_path / "out", **wanted))
+    form = re.compile(rf"stage 1, {told}, \$0\.00 \(simulated\), \d+ s")
+    assert all(form.fullmatch(line) for line in lines), lines
+    assert any(" 0 saved" not in line for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_the_line_tells_what_all_stages_have_cost(tmp_path: Path) -> None:
+    """At $0.025 an image; a practice server that does not say so is taken for the real thing."""
+    hidden = Fault(kind="reset unread", strikes=lambda _, head: b"/simulator/ledger" in head)
+    async with Simulator(Scenario(**QUICK)) as sim, proxy(sim.url, hidden) as line:
+        wanted = order(sim, tmp_path / "out", base_url=line.url, in_flight=(1, 2), max_cost=1)
+        lines = await _lines(wanted)
+    assert any("stage 1" in line and ", $0.025, " in line for line in lines)
+    spent = [float(line.split("$")[1].split(",")[0]) for line in lines]
+    assert spent == sorted(spent)
+    assert max(spent) > 0.15, "what the six of the first stage cost is still in it"
+
+
+async def _lines(wanted: bench.Order) -> list[str]:
+    """Run it, and return the different lines that were told of its stages."""
+    run = Run(wanted)
+    running = asyncio.create_task(run.perform())
+    lines: dict[str, None] = {}
+
+    def is_over() -> bool:
+        lines[run.line()] = None
+        return running.done()
+
+    await until(is_over)
+    await running
+    return [line for line in lines if line.startswith("stage ")]
+
+
 @pytest.mark.asyncio
 async def test_a_stop_before_the_first_image_spends_nothing(tmp_path: Path) -> None:
     """Ctrl-C while prompts are still being read is not lost."""
@@ -367,6 +466,38 @@ async def test_several_models_are_measured_one_after_another(tmp_path: Path) -> 
         report = await bench.run(order(sim, tmp_path / "out", models=models))
     assert [stage.model for stage in report.stages] == list(models)
     assert report.knee_why.count("nothing to find a knee in") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_unknown_models_are_warned_of_once_and_before_anything_is_paid(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A slip in the second name is seen while nothing is spent, with the name that was meant."""
+    paid: list[int] = []
+
+    class Watching(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            paid.append(len(sim.charges))
+
+    models, log, handler = (
+        ("flux-dev", "flux-dve", "own"),
+        logging.getLogger("fluxasync"),
+        Watching(),
+    )
+    async with Simulator(Scenario(**QUICK)) as sim:
+        log.addHandler(handler)
+        try:
+            await bench.run(order(sim, tmp_path / "out", models=models, parameters={}, images=1))
+        finally:
+            log.removeHandler(handler)
+    said = [text for text in caplog.messages if "unknown model" in text]
+    assert said == [
+        "unknown model 'flux-dve': passed on unchecked, no price known; did you mean flux-dev?",
+        "unknown model 'own': passed on unchecked, no price known",
+    ]
+    assert paid[:2] == [0, 0]
+    assert len(sim.charges) > 0
 
 
 @pytest.mark.slow

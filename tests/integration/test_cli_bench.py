@@ -41,6 +41,7 @@ def test_without_a_key_the_practice_server_is_measured_and_that_is_said_first(
     assert told.out.strip() == str(out / "report.html")
     first, *_, last = told.err.strip().splitlines()
     assert "NO KEY IS SET" in first
+    assert first.endswith("set COMETAPI_KEY or BFL_API_KEY")
     assert "measured 4 images of flux-2-klein-4b at a practice server (simulated)" in last
     assert "$0.00 (simulated)" in last
     lines = (out / "requests.jsonl").read_text("utf-8").splitlines()
@@ -77,11 +78,18 @@ def test_ctrl_c_keeps_what_was_paid_and_measured(tmp_path: Path) -> None:
         pytest.param(("--in-flight", "one"), "1,4,12,24", id="no number"),
         pytest.param(("--rate", "fast"), "0.5/s", id="no rate"),
         pytest.param(("--ramp", "1/s..2/s"), "--duration", id="a ramp without end"),
-        pytest.param(("--duration", "soon"), "90s", id="no time"),
+        pytest.param(("--duration", "soon"), "--duration soon: say a time", id="no time"),
         pytest.param(("--rate", ""), "0.5/s", id="an empty rate"),
         pytest.param(("--in-flight", ""), "1,4,12,24", id="an empty number"),
         pytest.param(("--param", "widht=256"), "did you mean width", id="a misspelt parameter"),
         pytest.param(("--images", "0"), "images", id="no image"),
+        pytest.param(("--prompt-column", "caption"), "--prompts FILE", id="a column of nothing"),
+        pytest.param(("--polling-lag", "1"), "--polling-lag 1: must be 0.001", id="a lag"),
+        pytest.param(("--provider", "foo"), "--provider foo: cometapi or bfl", id="no provider"),
+        pytest.param(("--arrivals", "poisson"), "--rate or --ramp", id="idle arrivals"),
+        pytest.param(("--in-flight", "4", "--slots", "24"), "leave out --slots", id="idle slots"),
+        pytest.param(("--images", "4", "--duration", "9s"), "say one of them", id="two ends"),
+        pytest.param(("--in-flight", "1,1"), "1 stands twice", id="one load twice"),
         pytest.param(("--simulate", "--base-url", "http://127.0.0.1:1"), "leave out", id="both"),
     ],
 )
@@ -95,6 +103,21 @@ def test_what_cannot_be_measured_is_refused_in_one_line(
     assert said in told.err
     assert not told.out
     assert not out.exists()
+
+
+@pytest.mark.slow
+def test_a_table_of_prompts_is_measured_by_the_column_that_its_refusal_asks_for(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What the message says to add is an option, and then the prompts are read."""
+    table = tmp_path / "p.csv"
+    table.write_text("caption,artist\na red fox,me\na lamp,you\n", encoding="utf-8")
+    given = ["bench", "--simulate", "-o", str(tmp_path / "out"), "--prompts", str(table), *SHORT]
+    assert main([*given, "4"]) == 2
+    assert "--prompt-column NAME" in capfd.readouterr().err
+    assert main([*given, "4", "--prompt-column", "caption"]) == 0
+    rows = (tmp_path / "out/images/metadata.jsonl").read_text("utf-8").splitlines()
+    assert {json.loads(row)["prompt"] for row in rows} == {"a red fox", "a lamp"}
 
 
 def test_a_live_target_needs_a_cap(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
+import re
 import statistics
 
 import pytest
+from attrs import fields
 
 from fluxasync import ConfigError
 from fluxasync.bench import Order
@@ -59,10 +62,35 @@ def test_a_closed_loop_measures_four_images_a_lane_and_warms_up_with_one():
 
 def test_loads_are_read_as_people_write_them():
     """Counts, rates by their unit, ramps and times."""
-    assert read_counts("1,4,12") == (1, 4, 12)
-    assert read_rates("0.5/s,6/min") == (0.5, 0.1)
-    assert read_ramp("0.1/s..2/s") == (0.1, 2.0)
-    assert [read_duration(text) for text in ("90s", "5min", "7")] == [90.0, 300.0, 7.0]
+    assert read_counts("1,4,12", "") == (1, 4, 12)
+    assert read_rates("0.5/s,6/min", "") == (0.5, 0.1)
+    assert read_ramp("0.1/s..2/s", "") == (0.1, 2.0)
+    assert [read_duration(text, "") for text in ("90s", "5min", "7")] == [90.0, 300.0, 7.0]
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        pytest.param({"in_flight": "1,4"}, {"in_flight": (1, 4)}, id="counts"),
+        pytest.param({"rate": "30/min"}, {"rate": (0.5,)}, id="rate"),
+        pytest.param(
+            {"ramp": "0.1/s..2/s", "duration": "5min"},
+            {"ramp": (0.1, 2.0), "duration": 300.0},
+            id="ramp",
+        ),
+        pytest.param({"objective": "2s"}, {"objective": 2.0}, id="objective"),
+    ],
+)
+def test_an_order_takes_the_spellings_of_the_command_line(given, meant, tmp_path):
+    """Whoever knows one knows the other."""
+    assert Order(out=tmp_path, **given) == Order(out=tmp_path, **meant)
+
+
+def test_the_help_of_an_order_tells_every_field():
+    """help(Order) is where somebody in a notebook looks."""
+    told = inspect.getdoc(Order)
+    for one in fields(Order):
+        assert re.search(rf"^    {one.name}: \S", told, re.MULTILINE), one.name
 
 
 @pytest.mark.parametrize(
@@ -81,7 +109,7 @@ def test_loads_are_read_as_people_write_them():
 def test_a_load_that_is_none_is_refused_with_an_example(read, text):
     """One line that shows what would be right."""
     with pytest.raises(ConfigError, match="such as"):
-        read(text)
+        read(text, "")
 
 
 @pytest.mark.parametrize(
@@ -90,6 +118,23 @@ def test_a_load_that_is_none_is_refused_with_an_example(read, text):
         pytest.param({"in_flight": 4, "rate": 1.0}, "say one of", id="two loads"),
         pytest.param({"ramp": (0.1, 1.0)}, "needs a duration", id="a ramp without end"),
         pytest.param({"in_flight": (4, 0)}, "above 0", id="no job"),
+        pytest.param({"in_flight": 2.5}, "in_flight=2.5: .* whole number", id="half a job"),
+        pytest.param({"in_flight": "one"}, "in_flight='one': .*1,4,12,24", id="no number of jobs"),
+        pytest.param({"images": "3"}, "images='3': .* whole number", id="no number of images"),
+        pytest.param({"duration": "soon"}, "duration='soon': .*90s", id="no time"),
+        pytest.param({"duration": [3]}, r"duration=\[3\]: .*'5min'", id="another kind"),
+        pytest.param({"objective": "0s"}, "objective='0s': .*90s", id="no objective"),
+        pytest.param({"rate": "fast"}, "rate='fast': .*0.5/s", id="no pace"),
+        pytest.param({"ramp": (1.0,)}, r"ramp=\(1.0,\): .*'0.1/s..2/s'", id="half a ramp"),
+        pytest.param({"warm_up": "2"}, "warm_up='2': .* 0 or more", id="no warm-up"),
+        pytest.param({"arrivals": "poisson"}, "--rate or --ramp", id="arrivals of a closed loop"),
+        pytest.param({"in_flight": 4, "slots": 8}, "leave out --slots", id="idle slots"),
+        pytest.param({"slots": 24}, "leave out --slots", id="slots of the usual loops"),
+        pytest.param({"images": 4, "duration": 9}, "--images or by --duration", id="two ends"),
+        pytest.param({"in_flight": (1, 4, 1)}, "--in-flight: 1 stands twice", id="a load twice"),
+        pytest.param({"rate": "0.5/s,30/min"}, "--rate: 0.5 stands twice", id="a rate twice"),
+        pytest.param({"provider": "foo"}, "provider='foo': cometapi or bfl", id="no provider"),
+        pytest.param({"arrivals": "normal"}, "constant or poisson", id="other arrivals"),
         pytest.param({"models": ("flux-dev", "flux-dev")}, "once", id="one model twice"),
         pytest.param({"max_cost": "a lot"}, "US dollars", id="no amount"),
     ],
