@@ -210,6 +210,8 @@ def _stage_line(stage: Stage) -> str:
 
 
 def _pace(stage: Stage) -> str:
+    if not stage.images:
+        return "nothing saved"
     if stage.has_few_images:
         return "too few images to tell a pace"
     return f"{stage.images_per_minute:.1f} images/min"
