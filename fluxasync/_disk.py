@@ -3,8 +3,10 @@
 `Part` is a file under a temporary name until it is published; `Threads` runs such steps away from
 the loop, each to its end. This room knows nothing of images or requests, and never retries.
 
-An odd fact: cancelling an await does not stop the thread behind it. The write goes on, unseen,
-unless somebody waits for it; so here somebody always does.
+Two odd facts. Cancelling an await does not stop the thread behind it: the write goes on, unseen,
+unless somebody waits for it; so here somebody always does. And a Path interns its parts: the table
+of what is interned is made anew every few thousand names, by whichever thread gives the next one,
+and leaves megabytes in the memory of each. So the names of single images are plain text here.
 """
 
 from __future__ import annotations
@@ -152,12 +154,12 @@ class Part:
 
     def __init__(
         self,
-        folder: Path,
+        folder: str | os.PathLike[str],
         *,
         fsync: bool = True,
         md5: str | None = None,
     ) -> None:
-        self.path = folder / f".fluxasync-{secrets.token_hex(8)}.part"
+        self.path = os.path.join(folder, f".fluxasync-{secrets.token_hex(8)}.part")
         self.size = 0  #: bytes written
         self._fsync = fsync
         self._handle: int | None = None
@@ -197,7 +199,7 @@ class Part:
         """Return the file's content without reading it; close it after use."""
         return mmap.mmap(self.open(), self.size, access=mmap.ACCESS_READ)
 
-    def publish(self, target: Path) -> Path:
+    def publish(self, target: str) -> str:
         """Give the file its final name and return that.
 
         Nothing is overwritten: a file of the same content under that name is adopted, beside
@@ -218,9 +220,9 @@ class Part:
         os.close(self._handle)
         self._handle = None
         with suppress(OSError):  # a stray part is harmless, and must not hide why it is discarded
-            self.path.unlink()
+            os.unlink(self.path)
 
-    def _linked(self, target: Path) -> Path:
+    def _linked(self, target: str) -> str:
         for name in _candidates(target):
             try:
                 os.link(self.path, name, follow_symlinks=False)
@@ -235,7 +237,7 @@ class Part:
             return name
         raise AssertionError("unreachable: candidates never end")  # pragma: no cover
 
-    def _is_same(self, name: Path) -> bool:
+    def _is_same(self, name: str) -> bool:
         try:
             handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
@@ -248,7 +250,7 @@ class Part:
             return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
 
 
-def _renamed(path: Path, name: Path) -> bool:
+def _renamed(path: str, name: str) -> bool:
     """The only way left without links: safe among our threads, a guess among processes."""
     with _RENAMING:
         if os.path.lexists(name):
@@ -257,10 +259,11 @@ def _renamed(path: Path, name: Path) -> bool:
     return True
 
 
-def _candidates(target: Path) -> Iterator[Path]:
+def _candidates(target: str) -> Iterator[str]:
     yield target
+    stem, suffix = os.path.splitext(target)
     for number in itertools.count(2):
-        yield target.with_name(f"{target.stem}-{number}{target.suffix}")
+        yield f"{stem}-{number}{suffix}"
 
 
 def make_folder(folder: Path) -> None:

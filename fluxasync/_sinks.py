@@ -14,7 +14,7 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import partial
@@ -145,12 +145,13 @@ class FolderSink:
         make_folder(self.folder)
         prove_writable(self.folder)
 
-    def _target(self, request: ImageRequest | None, job: Job, format: str) -> Path:
-        relative = self.template.render(request, job_id=job.job_id, ext=EXTENSIONS[format])
-        self._make_inside(relative.parts[:-1])
-        return self.folder / relative
+    def _target(self, request: ImageRequest | None, job: Job, format: str) -> str:
+        ext = EXTENSIONS[format]
+        stem = self.template.stem(request, job_id=job.job_id, ext=ext)
+        self._make_inside(stem.split("/")[:-1])
+        return os.path.join(self.folder, f"{stem}.{ext}")
 
-    def _make_inside(self, names: tuple[str, ...]) -> None:
+    def _make_inside(self, names: Sequence[str]) -> None:
         """Make subfolders one by one, so that none is made through a link that leads outside."""
         folder = self.folder
         for name in names:
@@ -218,13 +219,13 @@ class FileSink:
             raise SinkError(f"{self.path} exists already: choose another name or move it away")
         prove_writable(self.path.parent)
 
-    def _target(self, format: str) -> Path:
+    def _target(self, format: str) -> str:
         if self.output_format == format:
-            return self.path
+            return os.fspath(self.path)
         stem = self.path.stem if self.output_format else self.path.name
         target = self.path.with_name(f"{stem}.{EXTENSIONS[format]}")
         logger.warning("%s: the image is a %s, so its file is %s", self.path, format, target.name)
-        return target
+        return os.fspath(target)
 
 
 @frozen(kw_only=True)
@@ -260,18 +261,18 @@ class _Landing:
             await self.threads.__aexit__()
 
     async def store(
-        self, job: Job, chunks: AsyncIterator[bytes], target_of: Callable[[str], Path]
+        self, job: Job, chunks: AsyncIterator[bytes], target_of: Callable[[str], str]
     ) -> Stored:
         md5 = chunks.take_md5() if isinstance(chunks, Chunks) else None
         head, is_all = await _collected(chunks, min(_ONE_HOP, self.max_bytes))
         if is_all:
-            stored = await self._step(job, self._keep, head, target_of, md5)
+            kept = await self._step(job, self._keep, head, target_of, md5)
         else:
-            stored = await self._stream(job, head, chunks, target_of, md5)
-        if self.fsync and stored.path is not None:
+            kept = await self._stream(job, head, chunks, target_of, md5)
+        if self.fsync:
             with _disk_errors(self.where):
-                await self.names.sync(stored.path.parent)
-        return stored
+                await self.names.sync(Path(os.path.dirname(kept.name)))
+        return kept.stored()
 
     async def _step(
         self, job: Job, step: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
@@ -279,7 +280,7 @@ class _Landing:
         with _image_errors(job), _disk_errors(self.where):
             return await self.threads.run(step, *args, **kwargs)
 
-    def _keep(self, image: bytes, target_of: Callable[[str], Path], md5: str | None) -> Stored:
+    def _keep(self, image: bytes, target_of: Callable[[str], str], md5: str | None) -> _Kept:
         info = inspect(image)
         target = target_of(info.format)
         part = self._part(target, md5)
@@ -289,17 +290,17 @@ class _Landing:
         finally:
             part.discard()
 
-    def _part(self, target: Path, md5: str | None) -> Part:
-        return Part(target.parent, fsync=self.fsync, md5=md5)
+    def _part(self, target: str, md5: str | None) -> Part:
+        return Part(os.path.dirname(target), fsync=self.fsync, md5=md5)
 
     async def _stream(
         self,
         job: Job,
         piece: bytes,
         chunks: AsyncIterator[bytes],
-        target_of: Callable[[str], Path],
+        target_of: Callable[[str], str],
         md5: str | None,
-    ) -> Stored:
+    ) -> _Kept:
         """Write piece by piece, so that a large image never lies in memory whole."""
         target = await self._step(job, lambda: target_of(sniff(piece[:64])))
         part = self._part(target, md5)
@@ -313,27 +314,35 @@ class _Landing:
         finally:
             await self.threads.run(part.discard)
 
-    def _finish(self, part: Part, target: Path) -> Stored:
+    def _finish(self, part: Part, target: str) -> _Kept:
         with part.mapped() as content:
             info = inspect(content)
         return _published(part, target, info)
 
 
-def _published(part: Part, target: Path, info: ImageInfo) -> Stored:
+@frozen
+class _Kept:
+    """A part that has its final name."""
+
+    name: str
+    part: Part
+    info: ImageInfo
+
+    def stored(self) -> Stored:
+        return Stored(
+            path=Path(self.name),
+            size=self.part.size,
+            sha256=self.part.sha256,
+            format=self.info.format,
+            width=self.info.width,
+            height=self.info.height,
+        )
+
+
+def _published(part: Part, target: str, info: ImageInfo) -> _Kept:
     if not part.is_as_told:
         raise NotAnImage("not what the server has: its Content-MD5 is another")
-    return _stored(part.publish(target), part, info)
-
-
-def _stored(path: Path, part: Part, info: ImageInfo) -> Stored:
-    return Stored(
-        path=path,
-        size=part.size,
-        sha256=part.sha256,
-        format=info.format,
-        width=info.width,
-        height=info.height,
-    )
+    return _Kept(part.publish(target), part, info)
 
 
 async def _collected(chunks: AsyncIterator[bytes], limit: int) -> tuple[bytes, bool]:

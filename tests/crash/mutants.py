@@ -22,8 +22,8 @@ from fluxasync._disk import Part
 from fluxasync._images import inspect
 from fluxasync._journal import Journal
 from fluxasync._journal._steps import Steps
-from fluxasync._models import Saved, Stored
-from fluxasync._sinks import _Landing, _stored
+from fluxasync._models import Saved
+from fluxasync._sinks import _Kept, _Landing
 
 from .points import Watched
 
@@ -60,10 +60,10 @@ def resubmits_intents() -> None:
 
 def done_before_publish() -> None:
     """The image is recorded as done, and only then gets its name."""
-    late: dict[Path, Part] = {}
+    late: dict[str, Part] = {}
     publish, discard, settle = Part.publish, Part.discard, Journal.settle
 
-    def promise(self: Part, target: Path) -> Path:
+    def promise(self: Part, target: str) -> str:
         late[target] = self
         return target
 
@@ -73,8 +73,8 @@ def done_before_publish() -> None:
 
     async def settle_first(self: Journal, outcome: Any) -> None:
         await settle(self, outcome)
-        if isinstance(outcome, Saved) and outcome.path in late:
-            await asyncio.to_thread(publish, late.pop(outcome.path), outcome.path)
+        if isinstance(outcome, Saved) and (name := str(outcome.path)) in late:
+            await asyncio.to_thread(publish, late.pop(name), name)
 
     Part.publish = promise  # type: ignore[method-assign]
     Part.discard = keep  # type: ignore[method-assign]
@@ -85,17 +85,17 @@ def in_place_write() -> None:
     """The image is written under its final name from the first byte on."""
 
     def keep(
-        _self: _Landing, image: bytes, target_of: Callable[[str], Path], _md5: str | None
-    ) -> Stored:
+        _self: _Landing, image: bytes, target_of: Callable[[str], str], _md5: str | None
+    ) -> _Kept:
         info = inspect(image)
         target = target_of(info.format)
-        part = Part(target.parent)
+        part = Part(os.path.dirname(target))
         part._handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         part.write(image)
         fluxasync._disk.sync(part._handle)
         os.close(part._handle)
-        fluxasync._disk.sync_folder(target.parent)
-        return _stored(target, part, info)
+        fluxasync._disk.sync_folder(Path(target).parent)
+        return _Kept(target, part, info)
 
     _Landing._keep = keep  # type: ignore[method-assign, assignment]
 

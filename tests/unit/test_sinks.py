@@ -299,8 +299,8 @@ async def test_subfolders_are_made_on_the_way(tmp_path, monkeypatch):
     written where it will be, because a name cannot be given across file systems."""
     links, link = [], os.link
 
-    def recorded(part: Path, name: Path, **options: bool) -> None:
-        links.append((part.parent, name.parent))
+    def recorded(part: str, name: str, **options: bool) -> None:
+        links.append((Path(part).parent, Path(name).parent))
         link(part, name, **options)
 
     monkeypatch.setattr(os, "link", recorded)
