@@ -119,7 +119,7 @@ class Network:
     def __init__(self) -> None:
         self.has_answered = False  #: ever
         self.outages = 0  #: begun so far
-        self._unanswered = 0
+        self.unanswered_calls = 0  #: in a row
         #: each tells at its end whether it was woken
         self._sleepers: dict[asyncio.Future[bool], None] = {}
 
@@ -128,19 +128,19 @@ class Network:
 
     @property
     def is_down(self) -> bool:
-        return self._unanswered >= UNANSWERED
+        return self.unanswered_calls >= UNANSWERED
 
     def answered(self) -> bool:
         """Something was answered; return whether that ended an outage."""
-        was_down, self._unanswered, self.has_answered = self.is_down, 0, True
+        was_down, self.unanswered_calls, self.has_answered = self.is_down, 0, True
         if was_down:
             self.wake()
         return was_down
 
     def unanswered(self) -> None:
         """A call had no answer."""
-        self._unanswered += 1
-        self.outages += self._unanswered == UNANSWERED
+        self.unanswered_calls += 1
+        self.outages += self.unanswered_calls == UNANSWERED
 
     def wake(self) -> None:
         """End every sleep soon."""

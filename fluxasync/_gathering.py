@@ -55,6 +55,9 @@ class Gathering(Generic[_T]):
                 await self._run_with(items, group)
         finally:
             self._runner = None
+            if self._group is not None:  # cancelled: nobody waits for ever for what was next
+                self._group.cancel()
+                self._group, self._items = None, []
 
     async def _run_with(self, items: list[_T], group: asyncio.Future[None]) -> None:
         try:

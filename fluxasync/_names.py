@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from pathlib import PurePosixPath
 from string import Formatter
 from typing import Any
 from unicodedata import category, normalize
@@ -74,14 +73,12 @@ class Template:
         parts[-1] = (parts[-1][0].removesuffix("."), None, "")
         return cls(text=text, parts=tuple(parts))
 
-    def render(
-        self, request: ImageRequest | None, *, job_id: str = "", ext: str = "jpg"
-    ) -> PurePosixPath:
-        """Return the relative path for one image, safe whatever the request says.
+    def render(self, request: ImageRequest | None, *, job_id: str = "", ext: str = "jpg") -> str:
+        """Return the relative path for one image, safe whatever the request says; "/" divides it.
 
         A job collected by its bare id has no request: its id stands for the key.
         """
-        return PurePosixPath(f"{self.stem(request, job_id=job_id, ext=ext)}.{ext}")
+        return f"{self.stem(request, job_id=job_id, ext=ext)}.{ext}"
 
     def stem(self, request: ImageRequest | None, *, job_id: str = "", ext: str = "jpg") -> str:
         """Return the same without its extension, which only the image's bytes tell."""

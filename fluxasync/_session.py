@@ -203,9 +203,9 @@ class FluxSession:
         return self._submits.limiter.slots
 
     @property
-    def is_unanswered(self) -> bool:
-        """Whether nothing has answered the latest few calls, submissions and polls alike."""
-        return self._network.is_down
+    def unanswered(self) -> int:
+        """Calls in a row, submissions and polls, that nothing has answered."""
+        return self._network.unanswered_calls
 
     @property
     def unclaimed(self) -> tuple[Job, ...]:

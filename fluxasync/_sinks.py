@@ -146,10 +146,9 @@ class FolderSink:
         prove_writable(self.folder)
 
     def _target(self, request: ImageRequest | None, job: Job, format: str) -> str:
-        ext = EXTENSIONS[format]
-        stem = self.template.stem(request, job_id=job.job_id, ext=ext)
-        self._make_inside(stem.split("/")[:-1])
-        return os.path.join(self.folder, f"{stem}.{ext}")
+        relative = self.template.render(request, job_id=job.job_id, ext=EXTENSIONS[format])
+        self._make_inside(relative.split("/")[:-1])
+        return os.path.join(self.folder, relative)
 
     def _make_inside(self, names: Sequence[str]) -> None:
         """Make subfolders one by one, so that none is made through a link that leads outside."""

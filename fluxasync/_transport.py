@@ -55,6 +55,7 @@ class AiohttpTransport:
         self._allow_loopback = allow_loopback
         self._pools: tuple[_Pool, ...] = ()
         self._retired: list[_Pool] = []
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         self.renew()
@@ -81,18 +82,21 @@ class AiohttpTransport:
         pools, self._pools, self._retired = [*self._retired, *self._pools], (), []
         for pool in pools:
             await pool.session.close()
+        await asyncio.gather(*self._closing)
 
-    async def _close_unused(self) -> None:
-        unused = [pool for pool in self._retired if not pool.users]
-        self._retired = [pool for pool in self._retired if pool.users]
-        for pool in unused:
-            await pool.session.close()
+    def _close_unused(self) -> None:
+        """Close old connections beside the calls: no call waits for it, nor is cancelled in it."""
+        for pool in [pool for pool in self._retired if not pool.users]:
+            self._retired.remove(pool)
+            closing = asyncio.create_task(pool.session.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     async def send(self, call: Call) -> Reply:
         """Send the call and read its answer whole. Raises TransportError; `sent` says whether the
         request's headers went out."""
         if self._retired:
-            await self._close_unused()
+            self._close_unused()
         pool = self._submits if call.method == "POST" else self._polls
         trace = SimpleNamespace(sent=call.method != "POST")
         with _mapped_errors(trace), pool as session:
@@ -172,7 +176,7 @@ class AiohttpTransport:
         return socket.socket(family, kind, protocol)
 
 
-@define
+@define(eq=False)
 class _Pool:
     """A client session, and how many calls use it: entered, it gives the session for one."""
 

@@ -152,28 +152,27 @@ class Drive:
         begin, last = self._clock(), loop.create_future()
         timer: asyncio.Handle | None = None
 
-        def arrive(offset: float) -> None:
+        def wait_for_next() -> None:
             nonlocal timer
-            if self._maker.over.is_set():
-                return
-            self._start(self._whole(self._trace(wanted=begin + offset)))
-            upcoming = next(offsets, None)
-            if upcoming is None:
+            if (upcoming := next(offsets, None)) is None:
                 last.set_result(None)
             else:
                 wait = max(begin + upcoming - self._clock(), 0.0)
-                timer = loop.call_later(wait, arrive, upcoming)
+                timer = loop.call_later(wait, arrive, begin + upcoming)
 
-        first = next(offsets, None)
-        if first is None:
-            return
-        timer = loop.call_later(first, arrive, first)
+        def arrive(wanted: float) -> None:
+            if not self._maker.over.is_set():
+                self._start(self._whole(self._trace(wanted=wanted)))
+                wait_for_next()
+
+        wait_for_next()
         over = asyncio.create_task(self._maker.over.wait())
         try:
             await asyncio.wait({over, last}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            timer.cancel()
             over.cancel()
+            if timer is not None:
+                timer.cancel()
 
     async def _whole(self, trace: Trace) -> None:
         trace.began = self._clock()

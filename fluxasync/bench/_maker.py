@@ -42,7 +42,6 @@ class Listener:
         self._clock = clock
         self._accepted: dict[str, float] = {}
         self.push_backs = 0
-        self.submitted = 0
         self.waits_for: str | None = None  #: why submissions wait just now
         self.waited_for: str | None = None  #: why they did the last time
         self.is_unheard = False  #: they wait because nothing answered one of them
@@ -50,7 +49,6 @@ class Listener:
     def __call__(self, event: Any) -> None:
         match event:
             case JobSubmitted(job=job):
-                self.submitted += 1
                 self._accepted[job.job_id] = self._clock()
                 if len(self._accepted) > _MOST_ACCEPTED:
                     del self._accepted[next(iter(self._accepted))]

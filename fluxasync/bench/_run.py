@@ -11,45 +11,40 @@ import asyncio
 import gc
 import logging
 import math
-import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import islice
-from pathlib import Path
 from time import time
 from typing import NoReturn
-from urllib.parse import urlsplit
 
 from attrs import evolve
 
-from .._catalog import closest_model
-from .._disk import disk_error, make_folder
+from .._breakers import UNANSWERED
 from .._display import display
-from .._errors import ConfigError, FluxError
+from .._errors import FluxError
+from .._journal import Recovery
 from .._models import ImageRequest
-from .._money import Estimator, dollars, price
+from .._money import dollars
 from .._names import DEFAULT, Template
 from .._output import open_folder
-from .._providers import Provider
 from .._session import FluxSession
+from ._cost import announce, guard
 from ._drive import Drive
 from ._environment import environment
+from ._folder import check_unused, make, remove, write
 from ._knee import is_past_knee, knee
 from ._load import SWEEP, Load
 from ._maker import Listener, Maker, Stopped
 from ._meter import Meter, clock_of
 from ._order import Order
-from ._prompts import MOST_KEPT, Wishes, wishes
-from ._record import append_records, write_report
+from ._prompts import Wishes, wishes
+from ._record import append_records
 from ._split import Offset, Trace, clock_offset, record_of
 from ._stage import Measured, stage_of
-from ._target import targeted
+from ._target import is_practice, targeted
 from ._values import (
     IMAGES_NAME,
-    RECORDS_NAME,
-    REPORT_NAME,
     UNFINISHED,
     ImageRecord,
     Report,
@@ -61,8 +56,6 @@ logger = logging.getLogger("fluxasync")
 
 #: seconds that paid images may still land after a stop
 GRACE = 10.0
-#: seconds a practice server has to say that it is one
-_ASKING = 5.0
 #: a sweep of a live account goes no further than this many times a usual account's slots
 _SWEEP_BEYOND = 4
 _STOPPED = "stopped before its end"
@@ -115,7 +108,7 @@ class Run:
         self._stages: list[Stage] = []
         self._offset: Offset | None = None
         self._begun = 0  #: images of the stages before this one
-        self._noted = 0  #: images written down
+        self._is_blank = False  #: it is over, and the journal knows of nothing
         self._spent = Decimal(0)
         self._unpriced = 0
         self._is_stopped = False
@@ -145,9 +138,7 @@ class Run:
         said = f"{drive.counts()}, {spent}, {drive.seconds:.0f} s"
         if (reason := self._listener.waits_for) is not None:
             return f"{said}; submissions wait: {display(reason, 80)}"
-        if self._flux is not None and self._flux.is_unanswered:
-            return f"{said}; the service does not answer"
-        return said
+        return f"{said}; the service does not answer" if self._is_unanswered() else said
 
     async def perform(self) -> Report:
         """See `run`."""
@@ -156,39 +147,42 @@ class Run:
             order.prompts, models=order.models, parameters=order.parameters, seed=order.seed,
             prompt_column=order.prompt_column,
         )  # fmt: skip
-        await asyncio.to_thread(_check_unused, order.out)
+        await asyncio.to_thread(check_unused, order.out)
         began = datetime.now(UTC)
         async with self._session() as flux:
-            simulated = order.simulate or await is_practice(flux.provider)
-            self._is_simulated = simulated
-            self._guard(flux.provider, prompts, simulated=simulated)
+            simulated = self._is_simulated = await is_practice(flux.provider)
+            guard(order, flux.provider, prompts, simulated=simulated)
             for model in order.models:  # before the first is paid, not when its stage begins
                 flux.check_model(model)
-            await asyncio.to_thread(_made, order.out)
-            self._announce(prompts, simulated=simulated)
+            await asyncio.to_thread(make, order.out)
+            announce(order, prompts, simulated=simulated, note=self._note)
             described = environment(flux.provider, simulated=simulated, options=order.options())
-            meter = Meter(
-                self._clock,
-                in_flight=lambda: flux.in_flight,
-                is_unanswered=lambda: flux.is_unanswered or self._listener.is_unheard,
-            )
             self._flux = flux
+            meter = Meter(
+                self._clock, in_flight=lambda: flux.in_flight, is_unanswered=self._is_unanswered
+            )
             await self._measure(flux, prompts, meter)
         if not self._stages and self.error is not None:
             await self._fail(self.error)
         report = self._report(began, described, meter, simulated=simulated)
-        await asyncio.to_thread(_written, report)
+        await asyncio.to_thread(write, report)
         return report
 
     async def _fail(self, error: FluxError) -> NoReturn:
-        """Raise what ended a run that measured nothing. Where nothing was sent either, its folder
-        goes with it, so that the corrected line may use it."""
-        if isinstance(error, Stopped):
-            if (reason := self._listener.waited_for) is not None:
-                raise Stopped(f"{_STOPPED}, with nothing measured: {reason}")
-        elif not self._noted and not self._listener.submitted:
-            await asyncio.to_thread(_removed, self._order.out)
+        """Raise what ended a run that measured nothing. Where its journal knows of nothing either,
+        the folder goes with it, so that the corrected line may use it."""
+        if self._is_blank:
+            await asyncio.to_thread(remove, self._order.out)
+        reason = self._listener.waited_for
+        if isinstance(error, Stopped) and reason is not None:
+            raise Stopped(f"{_STOPPED}, with nothing measured: {reason}")
         raise error
+
+    def _is_unanswered(self) -> bool:
+        """Whether the service is silent: some calls in a row say so, or the one that submissions
+        wait for."""
+        enough = 1 if self._listener.is_unheard else UNANSWERED
+        return self._flux is not None and self._flux.unanswered >= enough
 
     # --- before --------------------------------------------------------------------------------
 
@@ -204,52 +198,6 @@ class Run:
             on_event=self._listener,
         ) as flux:
             yield flux
-
-    def _guard(self, provider: Provider, prompts: Wishes, *, simulated: bool) -> None:
-        """Refuse what could spend more than was said. Raises ConfigError."""
-        if self._order.simulate and not provider.is_loopback:
-            raise ConfigError(
-                f"simulate=True is for a practice server on this machine; {provider.origin[1]} is "
-                "none: leave out base_url, or say max_cost instead"
-            )
-        if not simulated and self._order.max_cost is None:
-            raise ConfigError(
-                f"a benchmark of {provider.origin[1]} spends money: say how much at most, such as "
-                "--max-cost 2.00 (max_cost=2), or measure the practice server with --simulate "
-                "(simulate=True)"
-            )
-        if self._order.max_cost is not None:
-            for model in self._order.models:
-                if price(prompts.of(model, 0)) is None:
-                    near = closest_model(model)
-                    step = f"did you mean {near}?" if near else "fluxasync models lists those known"
-                    raise ConfigError(
-                        f"the price of {display(model, 60)} is not known, so no cap can be kept: "
-                        f"{step}"
-                    )
-
-    def _announce(self, prompts: Wishes, *, simulated: bool) -> None:
-        """Say what it will cost; a run that only the time ends is priced by its cap."""
-        cost, is_whole = self._cost(prompts)
-        cap = self._order.max_cost
-        if simulated:
-            self._note("a practice server is measured: it costs nothing and is not the real API")
-        elif cap is not None:
-            about = f"about {dollars(cost)} by the catalogue"
-            said = about if is_whole else "the number of images is not known ahead"
-            self._note(f"{said}; at most {dollars(cap)} is spent")
-        if cap is not None and cost > cap:
-            self._note(f"{dollars(cost)} is more than the cap: the run will end early")
-
-    def _cost(self, prompts: Wishes) -> tuple[Decimal, bool]:
-        """Return the price of all stages by the catalogue, and whether that is all of them."""
-        cost, is_whole = Decimal(0), not self._order.sweep
-        for model in self._order.models:
-            for load in self._order.loads(model):
-                count = load.most_images
-                is_whole = is_whole and count is not None
-                cost += _price(prompts, model, count or 0)
-        return cost, is_whole
 
     # --- the stages -----------------------------------------------------------------------------
 
@@ -275,13 +223,16 @@ class Run:
             try:
                 for load in self._loads():
                     if maker.over.is_set():
-                        return
+                        break
                     flux.limits = evolve(flux.limits, in_flight=load.in_flight)
                     await self._stage(load, maker, prompts, meter)
             finally:
                 gc.unfreeze()
                 meter.stop()
                 self._drive = None
+                await flux.settled()  # a POST whose lane was cut is recorded all the same
+            assert output.journal is not None  # noqa: S101 — a folder's own; for the type checker
+            self._is_blank = output.journal.counts == Recovery()
 
     def _loads(self) -> Iterator[Load]:
         for model in self._order.models:
@@ -342,7 +293,6 @@ class Run:
             elif record.job_id is not None:
                 self._unpriced += 1
         await asyncio.to_thread(append_records, self._order.out, records)
-        self._noted += len(records)
         return records
 
     def _cut(self) -> None:
@@ -390,69 +340,3 @@ class Run:
 
     def _why_early(self) -> str:
         return "" if self.error is None else f"ended early: {self.error}"
-
-
-async def is_practice(provider: Provider) -> bool:
-    """Whether the provider is a practice server of ours; asked of this machine only, without the
-    key."""
-    if not provider.is_loopback:
-        return False
-    import aiohttp
-
-    parts = urlsplit(provider.base_url)
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_ASKING)) as client,
-            client.get(f"{parts.scheme}://{parts.netloc}/simulator/ledger") as answer,
-        ):
-            told = await answer.json() if answer.status == 200 else None
-    except (aiohttp.ClientError, TimeoutError, ValueError):
-        return False
-    return isinstance(told, dict) and "charges" in told and "spent_usd" in told
-
-
-def _price(prompts: Wishes, model: str, count: int) -> Decimal:
-    """Return what so many images cost by the catalogue; of very many, by the first of them."""
-    looked = min(count, MOST_KEPT)
-    if not looked:
-        return Decimal(0)
-    estimator = Estimator()
-    for index in range(looked):
-        estimator.add(prompts.of(model, index))
-    return estimator.estimate(1).cost * count / looked
-
-
-def _written(report: Report) -> None:
-    """Write the numbers, then the page: a page that cannot be drawn loses nothing."""
-    from ._page import write_page
-
-    assert report.folder is not None  # noqa: S101 — the order's; for the type checker
-    write_report(report.folder, report)
-    try:
-        write_page(report)
-    except OSError as error:
-        raise disk_error(report.folder, error) from error
-
-
-def _check_unused(folder: Path) -> None:
-    """Refuse a folder that holds a report, or anything else: it stays as it is."""
-    if (folder / REPORT_NAME).exists():
-        raise ConfigError(f"{folder} holds a report already: choose another folder with -o")
-    if folder.is_dir() and any(islice(folder.iterdir(), 1)):
-        raise ConfigError(f"{folder} is not empty: choose another folder with -o")
-
-
-def _removed(folder: Path) -> None:
-    """Remove what a run that sent nothing has made."""
-    shutil.rmtree(folder / IMAGES_NAME, ignore_errors=True)
-    (folder / RECORDS_NAME).unlink(missing_ok=True)
-    with suppress(OSError):  # it holds something else by now
-        folder.rmdir()
-
-
-def _made(folder: Path) -> None:
-    """Make the folder. A place where none can be is a slip of the caller's, not a broken disk."""
-    try:
-        make_folder(folder)
-    except OSError as error:
-        raise ConfigError(str(disk_error(folder, error))) from error

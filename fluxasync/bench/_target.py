@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 from attrs import evolve
 
@@ -19,6 +20,8 @@ from ._order import Order
 #: of the practice server's one picture: drawing one for each prompt takes 70 ms of a core, which
 #: would be measured instead of the client
 _IMAGE_BYTES = 256 * 1024
+#: seconds a practice server has to say that it is one
+_ASKING = 5.0
 
 
 @asynccontextmanager
@@ -49,3 +52,22 @@ def _missing(order: Order) -> str:
     variables = [each.key_variable for each in candidates if each.key_variable is not None]
     is_set = any(os.environ.get(variable, "").strip() for variable in variables)
     return "" if is_set else " or ".join(variables)
+
+
+async def is_practice(provider: Provider) -> bool:
+    """Whether the provider is a practice server of ours; asked of this machine only, without the
+    key."""
+    if not provider.is_loopback:
+        return False
+    import aiohttp
+
+    parts = urlsplit(provider.base_url)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_ASKING)) as client,
+            client.get(f"{parts.scheme}://{parts.netloc}/simulator/ledger") as answer,
+        ):
+            told = await answer.json() if answer.status == 200 else None
+    except (aiohttp.ClientError, TimeoutError, ValueError):
+        return False
+    return isinstance(told, dict) and "charges" in told and "spent_usd" in told

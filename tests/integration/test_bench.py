@@ -20,12 +20,13 @@ from typing import Any
 import pytest
 from attrs import evolve
 from practice import names, until
-from proxy import Fault, proxy
+from proxy import Fault, posts, proxy
 
 from fluxasync import ConfigError, FluxError, Polling, bench
-from fluxasync._audit import in_doubt
+from fluxasync._audit import in_doubt, status
+from fluxasync.bench._cost import cost_of
 from fluxasync.bench._prompts import wishes
-from fluxasync.bench._run import Run, _price
+from fluxasync.bench._run import Run
 from fluxasync.simulator import Scenario, Simulator
 
 SMALL = {"width": 256, "height": 256}
@@ -169,7 +170,9 @@ async def test_a_target_that_is_no_practice_server_needs_a_cap(tmp_path: Path) -
         wanted = bench.Order(out=tmp_path / "out", base_url=f"http://127.0.0.1:{port}")
         with pytest.raises(ConfigError, match="--max-cost"):
             await bench.run(wanted)
-    assert [line.split()[:2] for line in asked] == [[b"GET", b"/simulator/ledger"]]
+        with pytest.raises(ConfigError, match="simulate=True is for a practice server"):
+            await bench.run(evolve(wanted, simulate=True))
+    assert [line.split()[:2] for line in asked] == [[b"GET", b"/simulator/ledger"]] * 2
     assert not (tmp_path / "out").exists()
 
 
@@ -233,7 +236,7 @@ async def test_from_python_too_a_practice_server_is_there_for_nothing(
 async def test_very_many_images_are_priced_whole(tmp_path: Path) -> None:
     """Only 10,000 requests are looked at; the other 10,000 cost as much."""
     asked = await wishes(["a red fox"], models=["flux-dev"], parameters={}, seed=0)
-    assert Decimal("500") == _price(asked, "flux-dev", 20_000)
+    assert Decimal("500") == cost_of(asked, "flux-dev", 20_000)
 
 
 @pytest.mark.slow
@@ -338,6 +341,32 @@ async def test_a_run_that_sent_nothing_leaves_its_folder_to_the_next(tmp_path: P
         assert not (tmp_path / "out").exists()
         report = await bench.run(evolve(wanted, max_cost="1"))
     assert report.stages
+
+
+@pytest.mark.asyncio
+async def test_a_folder_that_knows_of_a_doubt_is_never_removed(tmp_path: Path) -> None:
+    """The only image was paid perhaps, in the warm-up, and a second one is over the cap."""
+    async with Simulator(Scenario(**QUICK, faults={"lost-reply": 1.0})) as sim:
+        wanted = order(sim, tmp_path / "out", max_cost="0.03")
+        with pytest.raises(FluxError, match=r"cap of \$0.03"):
+            await bench.run(wanted)
+    (doubt,) = await in_doubt(tmp_path / "out" / "images")
+    assert doubt.model == "flux-dev"
+
+
+@pytest.mark.asyncio
+async def test_a_submission_that_is_cut_off_is_recorded_all_the_same(tmp_path: Path) -> None:
+    """P10 Its answer comes after the last second of grace, and before the journal closes."""
+    late = Fault(kind="late", seconds=0.5, strikes=posts())
+    async with Simulator(Scenario(**QUICK)) as sim, proxy(sim.url, late) as line:
+        run = Run(evolve(order(sim, tmp_path / "out"), base_url=line.url, max_cost=1))
+        performed = asyncio.create_task(run.perform())
+        await until(lambda: len(sim.charges) == 2)
+        run.stop(grace=0)
+        with pytest.raises(FluxError, match="stopped"):
+            await performed
+    left = await status(tmp_path / "out" / "images")
+    assert (left.counts.running, left.counts.in_doubt) == (2, 0)
 
 
 @pytest.mark.asyncio

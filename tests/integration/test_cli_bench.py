@@ -106,6 +106,19 @@ def test_what_cannot_be_measured_is_refused_in_one_line(
 
 
 @pytest.mark.slow
+def test_a_load_of_which_nothing_was_saved_is_no_success(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 3, and the service's words where one looks first."""
+    load = ("--model", "flux-none", "--in-flight", "1", "--warm-up", "0", "--images", "3")
+    assert main(["bench", "--simulate", "-o", str(tmp_path / "out"), *load]) == 3
+    told = capfd.readouterr().err
+    assert "1 in flight, flux-none: nothing saved; " in told
+    assert "3 rejected (HTTP 503: no available channel for model flux-none" in told
+    assert "No image was saved, so there is no knee to find. Nothing was saved at" in told
+
+
+@pytest.mark.slow
 def test_a_table_of_prompts_is_measured_by_the_column_that_its_refusal_asks_for(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -57,17 +57,37 @@ async def test_an_error_is_told_to_those_of_its_run_and_the_next_run_is_tried() 
 
 
 @pytest.mark.asyncio
-async def test_an_item_outlives_whoever_added_it_and_finish_waits_for_it() -> None:
-    """P26 A cancelled caller leaves at once; what he added is done all the same."""
+async def test_nobody_waits_for_ever_for_a_step_that_was_cancelled() -> None:
+    """P26 A loop that is closing cancels what it finds; who waits for it hears that."""
     steps = Steps()
     gathering = Gathering(steps.run)
-    caller = asyncio.create_task(gathering.add("left"))
+    waiting = [asyncio.create_task(gathering.add("now"))]
     await steps.begun.wait()
-    caller.cancel()
+    waiting.append(asyncio.create_task(gathering.add("next")))
+    await asyncio.sleep(0)
+    (running,) = [t for t in asyncio.all_tasks() if t.get_name() == "fluxasync gathering"]
+    running.cancel()
+    async with asyncio.timeout(5):
+        told = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(each) for each in told] == [asyncio.CancelledError] * 2
+    assert gathering.is_idle
+    assert len(gathering) == 0
+
+
+@pytest.mark.asyncio
+async def test_an_item_outlives_whoever_added_it() -> None:
+    """P26 A cancelled caller leaves at once; what he added is done, and told to the others."""
+    steps = Steps()
+    gathering = Gathering(steps.run)
+    first = asyncio.create_task(gathering.add("first"))
+    await steps.begun.wait()
+    leaving, staying = (asyncio.create_task(gathering.add(name)) for name in ("left", "stayed"))
+    await asyncio.sleep(0)
+    leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await caller
+        await leaving
     finished = asyncio.create_task(gathering.finish())
     steps.let_go.set()
-    await finished
-    assert steps.given == [["left"]]
+    await asyncio.gather(first, staying, finished)
+    assert steps.given == [["first"], ["left", "stayed"]]
     assert gathering.is_idle

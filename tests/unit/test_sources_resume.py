@@ -319,6 +319,15 @@ def test_occurrences_are_exact_beyond_their_memory() -> None:
         assert [number // 7 for number in range(70)] == [occurrences.count(key) for key in keys]
 
 
+def test_a_full_bucket_takes_nothing_from_the_next() -> None:
+    """What is over in one of them is counted on the disk, and its neighbour's contents stay."""
+    neighbour = "00" * 16 + "aa" + "1" + "0" * 29
+    crowd = ["00" * 16 + "aa" + f"{number:030x}" for number in range(30)]
+    with closing(Occurrences(room=40)) as occurrences:
+        for times in range(3):
+            assert [occurrences.count(key) for key in (neighbour, *crowd)] == [times] * 31
+
+
 def test_contents_are_told_apart_within_a_bucket() -> None:
     """The end of one and the start of the next are not taken for a third."""
     tails = ["ab" + "ac" + "cd" * 13, "ab" + "ef" * 14]
