@@ -71,10 +71,10 @@ async def run(
 
     The order's folder then holds report.json, requests.jsonl, report.html and images/. `on_note`
     hears what a person should know, `on_stage` each stage as it ends. Without a key a practice
-    server is started and measured, and a warning says so. A run that ends early (the
-    cap, a bad key, a full disk) returns what it has, with `note` saying why; where nothing was
-    measured the error is raised. Raises ConfigError for a target that is not a practice server
-    when the order has no `max_cost`.
+    server is started and measured, and a warning says so. A run that ends early (the cap, a bad
+    key, a full disk) returns what it has, with `note` saying why; where nothing was measured the
+    error is raised. Raises ConfigError for a target that is not a practice server when the order
+    has no `max_cost`.
     """
 
     def say(text: str) -> None:
