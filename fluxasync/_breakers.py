@@ -9,6 +9,7 @@ they are still collected.
 from __future__ import annotations
 
 import asyncio
+import math
 
 from ._errors import (
     AuthenticationError,
@@ -30,6 +31,8 @@ BAD_BATCH = 20
 FORBIDDEN = 20
 #: calls in a row without any answer, after which the network counts as down
 UNANSWERED = 3
+#: poll answers about another job in a row, after which no answer of this provider is believed
+WRONG_ANSWERS = 3
 #: seconds over which those who slept through an outage come back
 RETURN = 2.0
 
@@ -164,6 +167,52 @@ class Network:
             del self._sleepers[sleeper]
         if is_woken:
             await asyncio.sleep(min(dice * RETURN, seconds))
+
+
+class WrongAnswers:
+    """Counts poll answers about other jobs, in a row over all of a session's polls.
+
+    Polls that were under way together count once: each further one was asked after the answer to
+    the last, on a fresh connection. A cache gives all of them the same answer, which is right for
+    one job: so a right answer ends the row only if it is about a job that was not named wrongly.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._named: set[str] = set()
+        self._latest = -math.inf
+
+    def __repr__(self) -> str:
+        return f"<WrongAnswers {self._count} in a row>"
+
+    def right(self, job_id: str) -> None:
+        """A poll was answered about its own job."""
+        if job_id not in self._named and not self.is_hopeless:
+            self._count = 0
+            self._named.clear()
+
+    def counts(self, named: str, *, asked: float, now: float) -> bool:
+        """A poll was answered about the job that is named; return whether it is a further one."""
+        if asked < self._latest or self.is_hopeless:
+            return False
+        self._count, self._latest = self._count + 1, now
+        self._named.add(named)
+        return True
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether there were enough of them; then it stays so."""
+        return self._count >= WRONG_ANSWERS
+
+    def error(self) -> TransportError:
+        """Return what ends the run."""
+        return TransportError(
+            f"{self._count} poll answers in a row were about other jobs than the one asked for: is "
+            "there a cache or a broken proxy between? Nothing more is sent; the paid jobs can be "
+            "collected later",
+            sent=False,
+            permanent=True,
+        )
 
 
 def _end_sleep(sleeper: asyncio.Future[bool], is_woken: bool) -> None:

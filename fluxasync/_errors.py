@@ -33,6 +33,16 @@ if TYPE_CHECKING:
     from ._models import Job
 
 
+#: begins the first line of evidence that holds a job id
+CANDIDATE = "candidate job id: "
+
+
+def candidate_in(evidence: str) -> str | None:
+    """Return the job id that the evidence of a submission in doubt names, if it names one."""
+    first = evidence.partition("\n")[0]
+    return first.removeprefix(CANDIDATE) if first.startswith(CANDIDATE) else None
+
+
 class FluxError(Exception):
     """Base of every error that fluxasync raises on purpose."""
 
@@ -68,6 +78,11 @@ class TransportError(FluxError):
         self.permanent = permanent  #: trying again cannot help: certificate, proxy login
         self.local = local  #: this machine's own trouble, not the network's: too few open files
         self.evidence = evidence  #: start of what did come back, cut and made safe
+
+    @property
+    def candidate(self) -> str | None:
+        """The job id in an answer that cannot be relied on: perhaps the submission's own."""
+        return candidate_in(self.evidence)
 
 
 class APIError(FluxError):

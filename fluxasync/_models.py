@@ -251,6 +251,15 @@ class Reply:
     status: int
     headers: Mapping[str, str] = field(repr=False)  #: asked for in lower case
     body: bytes = field(repr=False)
+    is_cut: bool = False  #: the body is longer than is read
+    broken: str = ""  #: why the body ends before its end; "" = it does not
+    #: more bytes followed on a connection that had been used before: it may be another call's
+    is_followed: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the body can be relied on; the status can be in any case."""
+        return not (self.is_cut or self.broken)
 
 
 @frozen(kw_only=True)

@@ -21,7 +21,7 @@ from typing import Any, Literal, Self
 
 from attrs import evolve
 
-from ._breakers import Gate, Network
+from ._breakers import Gate, Network, WrongAnswers
 from ._catalog import checked, closest_model, find
 from ._config import Budget, Limits, Polling, Retry, Timeouts
 from ._dog import Dog
@@ -118,6 +118,7 @@ class FluxSession:
         self._observers = Observers(on_event)
         self._dice = random.Random()  # noqa: S311 — jitter, not secrets; all of a session's
         self._network = Network()
+        self._wrong_answers = WrongAnswers()
         self._permits = Permits(lambda: self.limits, active=lambda: self.in_flight)
         self._submits = Submits(
             limits=Limits.of(limits),
@@ -149,7 +150,11 @@ class FluxSession:
             # not waited for: every write is awaited to its end by whoever began it
             stack.callback(self._disk.shutdown, wait=False)
             self._wire = Wire(
-                await self._opened_transport(stack), self._provider, key, lambda: self.timeouts
+                await self._opened_transport(stack),
+                self._provider,
+                key,
+                lambda: self.timeouts,
+                warn=self._warn_once,
             )
             self._stack = stack.pop_all()
         return self
@@ -368,7 +373,7 @@ class FluxSession:
         except asyncio.CancelledError:
             self._submits.hold(job)
             raise
-        except AuthenticationError as error:
+        except (AuthenticationError, TransportError) as error:  # of polls about other jobs
             self._submits.hold(job)
             self._submits.end_if_hopeless(error)
             raise
@@ -453,7 +458,9 @@ class FluxSession:
             await asyncio.sleep(wait)
 
     async def _ask(self, job: Job) -> News:
+        asked = now()
         news = await self._wire.ask(job)
+        self._check_answer(job, news, asked)
         if isinstance(news, Unclear) and not news.status:
             if not news.local:
                 self._network.unanswered()
@@ -469,6 +476,20 @@ class FluxSession:
             case Pending() if not is_known(news.status):
                 self._warn_once(f"unknown status {news.status!r}: taken as still running")
         return news
+
+    def _check_answer(self, job: Job, news: News, asked: float) -> None:
+        """Raise TransportError, which ends the run, where polls are answered about other jobs."""
+        wrong = self._wrong_answers
+        if not isinstance(news, Unclear):
+            wrong.right(job.job_id)
+        elif (
+            news.another is not None
+            and wrong.counts(news.another, asked=asked, now=now())
+            and self._pools is not None
+        ):
+            self._pools.renew()
+        if wrong.is_hopeless and not isinstance(news, Ready | JobError):
+            raise wrong.error()
 
     def _barked(self, event: Event) -> None:
         """After a sleep, or a long stop, what was known of the outside is old."""

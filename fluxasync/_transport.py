@@ -6,32 +6,46 @@ credentials and refuse private addresses where the resolved address is seen. For
 here: they become TransportError from None, because aiohttp's own may hold the request's headers,
 and with them the key. An error is never judged by `exc.status`: aiohttp raises a synthetic 400
 for an over-long header on an answer that was a paid 200.
+
+An answer that arrives on an idle connection is handed by aiohttp to the next request there
+(aiohttp#13656). So a connection is looked at before it is used again, which takes 2 µs; a fresh
+one for each submission would take two or three round trips, some 0.25 s of a slot.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import logging
+import select
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from types import SimpleNamespace
 from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
+from weakref import WeakKeyDictionary
 
 import aiohttp
-from aiohttp.client_reqrep import ClientResponse
-from attrs import define
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ClientRequest, ClientResponse
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
+from attrs import define, evolve, frozen
 from yarl import URL
 
 from . import __version__
 from ._addresses import is_loopback_address, private_address
 from ._config import Timeouts
-from ._deadline import deadline
+from ._deadline import BUSY, deadline
 from ._errors import FluxError, TransportError
 from ._models import Call, Reply
 
+logger = logging.getLogger("fluxasync")
+
 MAX_REPLY = 2**20  #: bytes of an API answer; the documented ones are a few hundred
+#: seconds for the body of a 3xx or 4xx: the status has decided, the body only explains
+EXPLAINING = 5.0
 MAX_HEADER = 65_536  #: bytes; the default of 8,190 turns a paid 200 into a synthetic 400
 MAX_URL = 4096  #: characters
 MAX_REDIRECTS = 3
@@ -93,26 +107,30 @@ class AiohttpTransport:
             closing.add_done_callback(self._closing.discard)
 
     async def send(self, call: Call) -> Reply:
-        """Send the call and read its answer whole. Raises TransportError; `sent` says whether the
-        request's headers went out."""
+        """Send the call and read its answer, whole where it can be: once the status of a POST is
+        known, a body that breaks off is part of a Reply. Raises TransportError; `sent` says
+        whether the request's headers went out."""
         if self._retired:
             self._close_unused()
         pool = self._submits if call.method == "POST" else self._polls
         trace = SimpleNamespace(sent=call.method != "POST")
+        due = asyncio.get_running_loop().time() + call.timeout
         with _mapped_errors(trace), pool as session:
-            async with (
-                deadline(call.timeout),
-                session.request(
+            async with deadline(call.timeout):
+                response = await session.request(
                     call.method,
                     URL(call.url, encoded=True),
                     data=call.body,
                     headers=call.headers,
                     allow_redirects=False,
                     trace_request_ctx=trace,
-                ) as response,
-            ):
-                body = await _capped(response)
-        return Reply(status=response.status, headers=response.headers, body=body)
+                )
+            async with response:
+                use = pool.connector.use(response)
+                reply = await _read(response, due)
+                if call.method == "GET" and reply.broken:
+                    raise TransportError(reply.broken, sent=True)
+                return evolve(reply, is_followed=pool.connector.is_followed(use))
 
     @asynccontextmanager
     async def stream(
@@ -127,7 +145,9 @@ class AiohttpTransport:
                     with _mapped_errors(_SENT):
                         response = await self._opened(session, url, headers)
                     async with response:
-                        yield AiohttpDownload(response)  # what the caller raises here is not ours
+                        connector = self._downloads.connector
+                        # what the caller raises here is not ours
+                        yield AiohttpDownload(response, connector, connector.use(response))
         except TimeoutError:
             if limit is None or not limit.expired():
                 raise
@@ -149,8 +169,10 @@ class AiohttpTransport:
         raise TransportError("the image's URL redirects without end", sent=True)
 
     def _pool(self, *, traced: bool = False, **connector: Any) -> _Pool:
+        lender = _Connector(ttl_dns_cache=60, **connector)
         session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ttl_dns_cache=60, **connector),
+            connector=lender,
+            response_class=_Answer,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
             headers={
@@ -164,7 +186,7 @@ class AiohttpTransport:
             max_line_size=MAX_HEADER,
             trace_configs=[_sent_trace()] if traced else None,
         )
-        return _Pool(session)
+        return _Pool(session, lender)
 
     def _guarded(self, address: Any) -> socket.socket:
         """Make a socket for a resolved address, unless policy refuses it. Names, literals and
@@ -181,6 +203,7 @@ class _Pool:
     """A client session, and how many calls use it: entered, it gives the session for one."""
 
     session: aiohttp.ClientSession
+    connector: _Connector
     users: int = 0
 
     def __enter__(self) -> aiohttp.ClientSession:
@@ -191,11 +214,94 @@ class _Pool:
         self.users -= 1
 
 
+class _Answer(ClientResponse):
+    """Remembers its connection, which aiohttp forgets as soon as the body has arrived."""
+
+    line: ResponseHandler | None = None
+
+    async def start(self, connection: Connection) -> ClientResponse:
+        self.line = connection.protocol
+        return await super().start(connection)
+
+
+@frozen
+class _Use:
+    """One answer's use of a connection; `number` counts the uses, from 1."""
+
+    line: ResponseHandler | None
+    number: int
+
+
+class _Connector(aiohttp.TCPConnector):
+    """A pool that lends no connection on which anything came that was not asked for.
+
+    After the first such answer no connection is used twice: an answer that comes late, when the
+    next request is already out, cannot be told from that request's own.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._uses: WeakKeyDictionary[ResponseHandler, int] = WeakKeyDictionary()
+        self.is_out_of_step = False
+
+    async def connect(
+        self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            line = connection.protocol
+            assert line is not None  # noqa: S101 — one that was just lent
+            number = self._uses.get(line, 0) + 1
+            self._uses[line] = number
+            self._look(line)
+            if number == 1 or (not line.should_close and self._is_quiet(line)):
+                break
+            connection.close()
+        if self.is_out_of_step:
+            line.force_close()
+        return connection
+
+    def use(self, response: ClientResponse) -> _Use:
+        """Return the answer's use of its connection; ask before its body is awaited."""
+        line = response.line if isinstance(response, _Answer) else None
+        return _Use(line, 0 if line is None else self._uses.get(line, 0))
+
+    def is_followed(self, use: _Use) -> bool:
+        """Say whether more came after the answer, so that it may be an earlier call's: not on the
+        connection's first use, and not by what a later use brought."""
+        line = use.line
+        if line is None or self._uses.get(line) != use.number:
+            return False
+        return self._look(line) and use.number > 1
+
+    def _look(self, line: ResponseHandler) -> bool:
+        if not len(line):
+            return False
+        if not self.is_out_of_step:
+            self.is_out_of_step = True
+            logger.warning(
+                "the server sent an answer that nothing had asked for; from now on each call "
+                "there uses a fresh connection, which is slower. Is a broken proxy between?"
+            )
+        return True
+
+    def _is_quiet(self, line: ResponseHandler) -> bool:
+        """Whether a used connection has nothing to read: neither an answer nor its end (FIN)."""
+        opened = line.transport.get_extra_info("socket") if line.transport else None
+        if self.is_out_of_step or opened is None or opened.fileno() < 0:
+            return False
+        poller = select.poll()
+        poller.register(opened.fileno(), select.POLLIN)
+        return not poller.poll(0)
+
+
 @define
 class AiohttpDownload:
     """An open answer: `chunks()` raises where there are fewer than were announced."""
 
     _response: ClientResponse
+    _connector: _Connector
+    _use: _Use
 
     @property
     def status(self) -> int:
@@ -209,6 +315,8 @@ class AiohttpDownload:
         with _mapped_errors(_SENT):
             async for chunk in self._response.content.iter_any():
                 yield chunk
+            if self._connector.is_followed(self._use):
+                raise TransportError("the image may be an earlier call's answer", sent=True)
 
 
 def check_url(url: str, *, allow_loopback: bool) -> None:
@@ -236,13 +344,37 @@ def _names_loopback(host: str) -> bool:
     return host == "localhost" or is_loopback_address(host)
 
 
-async def _capped(response: ClientResponse) -> bytes:
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > MAX_REPLY:
-            raise TransportError(f"the answer is larger than {MAX_REPLY} bytes", sent=True)
-    return bytes(body)
+async def _read(response: ClientResponse, due: float) -> Reply:
+    """Read the answer's body until it ends, breaks, is too long, or the loop's time is `due`."""
+    seconds = max(due - asyncio.get_running_loop().time(), BUSY)
+    if 300 <= response.status < 500:
+        seconds = min(seconds, EXPLAINING)
+    body, broken = bytearray(), ""
+    try:
+        async with deadline(seconds):
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > MAX_REPLY:
+                    break
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        broken = str(_mapped(error, sent=True))
+        body += _left_in(response)
+    return Reply(
+        status=response.status,
+        headers=response.headers,
+        body=bytes(body[:MAX_REPLY]),
+        is_cut=len(body) > MAX_REPLY,
+        broken=broken,
+    )
+
+
+def _left_in(response: ClientResponse) -> bytes:
+    """What arrived together with the break: aiohttp raises before it gives that out, and has no
+    public way to it."""
+    try:
+        return bytes(response.content._read_nowait(-1))
+    except (AttributeError, RuntimeError, TimeoutError):  # pragma: no cover — another aiohttp
+        return b""
 
 
 def _sent_trace() -> aiohttp.TraceConfig:
@@ -288,6 +420,8 @@ def _mapped(error: BaseException, *, sent: bool) -> TransportError:
             return TransportError("not a URL that can be asked", sent=False, permanent=True)
         case TimeoutError():
             return TransportError("no answer in time", sent=sent)
+        case aiohttp.ClientPayloadError():
+            return TransportError("the connection broke inside the body", sent=sent)
         case ValueError() if not isinstance(error, aiohttp.ClientError):
             return TransportError("malformed URL or answer", sent=sent)
     return TransportError(f"the connection broke: {_plain(error)}", sent=sent)

@@ -1,8 +1,8 @@
 """One exchange with the provider: encode, send, decode, and nothing remembered.
 
 What comes back is always a value: a submission is a Job or a Refused with its verdict, a poll is
-news or Unclear. The key stays in here; where a gateway echoes it in an error, it is taken out
-before any message is made of the body.
+news or Unclear. The key stays in here: where a gateway echoes it, it is replaced before the body is
+read, or, if it is too short for that, before a text is made of the body.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import asyncio
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from ._config import Timeouts
-from ._errors import TransportError
-from ._models import Call, ImageRequest, Job, Ready, Refused, Reply, Secret, Transport
+from ._errors import JobError, TransportError
+from ._models import Call, ImageRequest, Job, Pending, Ready, Refused, Reply, Secret, Transport
 from ._protocol import (
     News,
+    OfAnotherPrompt,
     Phase,
+    Redaction,
     Unclear,
     classify,
     decode_credits,
@@ -27,11 +29,11 @@ from ._protocol import (
     encode_credits,
     encode_poll,
     encode_submit,
+    in_doubt,
+    read_object,
+    suspicion,
 )
 from ._providers import Provider
-
-#: shorter ones are made up for a local gateway, and may be part of any word of an answer
-SHORTEST_KEY = 8
 
 
 @frozen
@@ -42,6 +44,11 @@ class Wire:
     provider: Provider
     key: Secret | None
     timeouts: Callable[[], Timeouts]  #: read at each call, because a session's may be assigned
+    warn: Callable[[str], None] = lambda message: None  #: shows a message, each one once
+    _hide: Redaction = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_hide", Redaction().also(self.key, "(key)"))
 
     async def submit(
         self, request: ImageRequest, images: Mapping[str, str], price: Decimal | None
@@ -51,13 +58,31 @@ class Wire:
         call = encode_submit(request, images, self.provider, self.key, timeout=timeout)
         began = now()
         try:
-            answer = decode_submit(await self._send(call), request, self.provider)
+            reply = await self._send(call)
         except TransportError as error:
             verdict = classify(Phase.SUBMIT, None, None, sent=error.sent)
             return Refused(verdict=verdict, error=error)
-        if isinstance(answer, Job):
-            return evolve(answer, price=price, submit_seconds=now() - began)
-        return answer
+        took = now() - began
+        answer = decode_submit(reply, request, self.provider, self._hide)
+        if isinstance(answer, Refused):
+            return answer
+        if (sign := suspicion(reply)) and (problem := await self._disproof(answer)):
+            reason = f"{sign}, and {problem}"
+            return in_doubt(reply, reason, self._hide.also(request.webhook_secret))
+        return evolve(answer, price=price, submit_seconds=took)
+
+    async def _disproof(self, job: Job) -> str | None:
+        """Ask once for a job whose id may be an earlier call's; return why it is not believed."""
+        news = await self.ask(job)
+        seed = None if job.request is None else job.request.seed
+        match news:
+            case Ready() if None not in (seed, news.seed) and seed != news.seed:
+                return "the job has another seed"
+            case OfAnotherPrompt() | Unclear(another=str()):
+                return "the job is another one"
+            case Pending() | Ready() | JobError():
+                return None
+        return "the provider does not confirm the job"
 
     async def ask(self, job: Job) -> News:
         """Poll a job once."""
@@ -67,20 +92,21 @@ class Wire:
             reply = await self._send(call)
         except TransportError as error:
             return Unclear(reason=str(error), status=0, local=error.local)
-        news = decode_poll(reply, job, self.provider, now=now())
+        news = decode_poll(reply, job, self.provider, self._hide, now=now())
         return evolve(news, asked=asked) if isinstance(news, Ready) else news
 
     async def credits(self) -> Decimal | None:
         """Ask for the account's balance; None where the provider has no such address."""
         call = encode_credits(self.provider, self.key, timeout=self.timeouts().poll)
-        return None if call is None else decode_credits(await self._send(call))
+        return None if call is None else decode_credits(await self._send(call), self._hide)
 
     async def _send(self, call: Call) -> Reply:
         reply = await self.transport.send(call)
-        secret = self.key.reveal().encode() if self.key else b""
-        if len(secret) >= SHORTEST_KEY and secret in reply.body:
-            reply = evolve(reply, body=reply.body.replace(secret, b"(key)"))
-        return reply
+        kind = reply.headers.get("content-type", "").partition(";")[0].strip()[:40]
+        if kind and "json" not in kind.lower() and read_object(reply.body) is not None:
+            self.warn(f"the provider sends JSON as {kind!r}; it is read as JSON all the same")
+        body = self._hide.body(reply.body)
+        return reply if body is reply.body else evolve(reply, body=body)
 
 
 def now() -> float:

@@ -19,7 +19,7 @@ from attrs import define, field, frozen
 Kind = Literal[
     "reset unread", "reset in request", "swallow", "reset in head", "reset in body", "end in body",
     "reset after", "end after", "late", "slices", "unasked 200", "stale 408", "twice", "half close",
-    "burst", "narrow", "repeat",
+    "burst", "narrow", "repeat", "unasked later", "cached",
 ]  # fmt: skip
 
 #: a whole answer that nobody asked for, telling of a job that is not the next request's
@@ -33,7 +33,8 @@ class Fault:
 
     kind: Kind
     strikes: Callable[[int, bytes], bool] = lambda number, head: True
-    seconds: float = 0.0  #: of "late", "slices" (each), "burst"; bytes a second of "narrow"
+    #: of "late", "slices" (each), "burst", "unasked later"; bytes a second of "narrow"
+    seconds: float = 0.0
 
 
 def posts(*numbers: int) -> Callable[[int, bytes], bool]:
@@ -72,6 +73,7 @@ class Proxy:
     _lines: set[asyncio.Task[None]] = field(factory=set)
     _server: asyncio.Server | None = None
     _told: bytes = b""  #: the latest submission's answer
+    _cached: bytes = b""  #: the first answer that a cache kept
 
     async def listen(self, port: int = 0) -> None:
         self._server = await asyncio.start_server(self.line, "127.0.0.1", port, limit=2**24)
@@ -110,6 +112,9 @@ class Proxy:
         answer = await self._asked(request)
         if fault is not None and fault.kind == "repeat":
             answer, fault = self._told, None  # what the submission before it was told
+        if fault is not None and fault.kind == "cached":
+            answer, fault = self._cached or answer, None
+            self._cached = answer
         if request.startswith(b"POST"):
             self._told = answer
         if fault is None:
@@ -171,6 +176,10 @@ async def _broken(fault: Fault, answer: bytes, writer: asyncio.StreamWriter) -> 
             await _sliced(writer, answer, max(1, int(fault.seconds / 50)), 1 / 50)
         case "unasked 200":
             writer.write(answer + _said(b"200 OK", UNASKED))
+        case "unasked later":
+            writer.write(answer)
+            await asyncio.sleep(fault.seconds)
+            writer.write(_said(b"200 OK", UNASKED))
         case "stale 408":
             writer.write(answer)
             await asyncio.sleep(fault.seconds)

@@ -7,7 +7,7 @@ reader of its database would be in its way.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from attrs import field, frozen
 
 from .._disk import Threads
 from .._journal import Recovery, read_only
-from .._journal._standing import Share, require, shares, span
+from .._journal._standing import Doubt, Share, doubts, require, shares, span
 
 
 @frozen(kw_only=True)
@@ -31,6 +31,7 @@ class Status:
     by_model: Mapping[str, Share] = field(factory=dict)  #: empty during a run
     since: datetime | None = None  #: first submission, UTC; None during a run
     until: datetime | None = None  #: last image settled, UTC; None during a run
+    doubts: Sequence[Doubt] = ()  #: oldest first; empty during a run
 
     @property
     def is_running(self) -> bool:
@@ -62,4 +63,5 @@ def _status(folder: Path) -> Status:
             by_model=shares(folder),
             since=since,
             until=until,
+            doubts=doubts(folder) if view.counts.in_doubt else (),
         )

@@ -26,6 +26,8 @@ from ._terminal import Terminal
 
 #: findings and strangers printed; --json has up to a thousand
 _SHOWN = 50
+#: images in doubt in the JSON of a status; resolve --json has them all
+_LISTED = 1_000
 #: columns of a prompt in a line
 _PROMPT = 60
 #: digits of a key that are shown: enough to name one among ten thousand
@@ -72,6 +74,7 @@ def _status_row(found: _audit.Status) -> dict[str, Any]:
         "models": models,
         "since": found.since and found.since.isoformat(),
         "until": found.until and found.until.isoformat(),
+        "doubts": _doubt_rows(found.doubts[:_LISTED]),
     }
 
 
@@ -239,6 +242,8 @@ def _doubt_rows(left: Iterable[_audit.Doubt]) -> list[dict[str, Any]]:
             "model": doubt.model,
             "prompt": doubt.prompt,
             "message": doubt.message,
+            "candidate_job_id": doubt.candidate,
+            "evidence": doubt.evidence,
         }
         for doubt in left
     ]

@@ -62,7 +62,7 @@ _FIELDS = tuple(name for name in ImageRequest.WIRE_FIELDS if name not in WEBHOOK
 _IMAGE = "$image"
 
 #: the query of a URL is where signatures are
-_QUERY = re.compile(r"(https?://[^\s?\"'<>]+)\?[^\s\"'<>]*")
+_QUERY = re.compile(r"(https?:(?:\\*/){2}[^\s?\"'<>]+)\?[^\s\"'<>]*")
 
 _ERRORS: dict[str, type[FluxError]] = {
     kind.cause: kind

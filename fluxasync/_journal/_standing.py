@@ -19,12 +19,14 @@ from pathlib import Path
 
 from attrs import define, field, frozen
 
-from .._errors import ConfigError
+from .._errors import ConfigError, candidate_in
 from . import Journal
 from ._guards import check_content, check_current, check_file, check_home
 from ._lock import Locked, holder
 from ._schema import FILE, HOME, State, connect_read_only, journal_errors
 
+#: characters of each doubt's evidence that are read
+_EVIDENCE = 4_096
 #: states whose money is gone, or will be; that of the others may be
 _SPENT = (State.SUBMITTED, State.DONE, State.FAILED)
 
@@ -39,6 +41,12 @@ class Doubt:
     begun_at: datetime  #: UTC; when it was about to be sent
     price: Decimal | None  #: US dollars by the catalogue; None = unknown
     message: str  #: what came instead of the answer
+    evidence: str  #: its beginning, without secrets; the journal keeps more of it
+
+    @property
+    def candidate(self) -> str | None:
+        """The job id in that answer: perhaps the submission's own."""
+        return candidate_in(self.evidence)
 
 
 @define(kw_only=True)
@@ -91,11 +99,11 @@ def require_idle(folder: Path) -> None:
 def doubts(folder: Path) -> list[Doubt]:
     """Return what is in doubt, oldest first."""
     query = (
-        "SELECT key, request, model, begun_at, price, message FROM image WHERE state IN (0, 4) "
-        "ORDER BY begun_at, id"
+        "SELECT key, request, model, begun_at, price, message, substr(evidence, 1, ?) FROM image "
+        "WHERE state IN (0, 4) ORDER BY begun_at, id"
     )
     with _reading(folder) as connection:
-        return [_doubt(*found) for found in connection.execute(query)]
+        return [_doubt(*found) for found in connection.execute(query, (_EVIDENCE,))]
 
 
 def shares(folder: Path) -> dict[str, Share]:
@@ -141,7 +149,13 @@ def _last_place(folder: Path) -> tuple[str, str]:
 
 
 def _doubt(
-    key: bytes, request: str, model: str, begun_at: float, price: str | None, message: str | None
+    key: bytes,
+    request: str,
+    model: str,
+    begun_at: float,
+    price: str | None,
+    message: str | None,
+    evidence: str | None,
 ) -> Doubt:
     return Doubt(
         key=key.hex(),
@@ -150,6 +164,7 @@ def _doubt(
         begun_at=datetime.fromtimestamp(begun_at, UTC),
         price=None if price is None else Decimal(price),
         message=message or "the run ended before the answer came",
+        evidence=evidence or "",
     )
 
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 from ._body import read_object
 from ._calls import encode_credits, encode_poll, encode_submit
 from ._credits import decode_credits
-from ._jobs import decode_submit
+from ._jobs import decode_submit, in_doubt, suspicion
 from ._messages import MESSAGE_LENGTH, vendor_message
-from ._news import Missing, News, Unclear, decode_poll
+from ._news import Missing, News, OfAnotherPrompt, Unclear, decode_poll
+from ._redaction import Redaction
 from ._times import LONGEST_WAIT, URL_LIFETIME, retry_after
 from ._verdicts import Phase, classify
 from ._words import is_known, is_queued
@@ -26,7 +27,9 @@ __all__ = [
     "URL_LIFETIME",
     "Missing",
     "News",
+    "OfAnotherPrompt",
     "Phase",
+    "Redaction",
     "Unclear",
     "classify",
     "decode_credits",
@@ -35,9 +38,11 @@ __all__ = [
     "encode_credits",
     "encode_poll",
     "encode_submit",
+    "in_doubt",
     "is_known",
     "is_queued",
     "read_object",
     "retry_after",
+    "suspicion",
     "vendor_message",
 ]

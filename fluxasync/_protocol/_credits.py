@@ -15,16 +15,17 @@ from .._models import Reply
 from .._providers import Provider
 from ._body import number_of, read_object
 from ._messages import vendor_message
+from ._redaction import NOTHING, Redaction
 
 
-def decode_credits(reply: Reply) -> Decimal:
+def decode_credits(reply: Reply, hide: Redaction = NOTHING) -> Decimal:
     """Return the balance in the provider's credits. Raises AuthenticationError, or TransportError
     for an answer that tells none."""
     answer = read_object(reply.body)
     credits = None if answer is None else number_of(answer.get("credits"))
     if reply.status == 200 and credits is not None:
         return round(Decimal(repr(credits)), 6)
-    message = vendor_message(reply, answer)
+    message = vendor_message(reply, answer, hide)
     if reply.status in {401, 403}:
         raise AuthenticationError(f"the key was refused: {message}", status=reply.status)
     raise TransportError(f"HTTP {reply.status} and no balance: {message}", sent=True)

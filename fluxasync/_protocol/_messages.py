@@ -6,46 +6,66 @@ here; whoever shows a message adds what to do next.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from .._models import Reply, Secret
+from .._models import Reply
+from ._redaction import NOTHING, Redaction
 
 #: of a vendor's message; validation errors may echo megabytes of base64
 MESSAGE_LENGTH = 300
+#: characters of what is kept of an answer that cannot be relied on
+EVIDENCE_LENGTH = 65_536
+#: characters of a text that are searched for secrets: far more than is shown of it
+_READ = 16_384
+
+#: the reason in a validation error that was cut before it was valid JSON; not in an echoed text,
+#: where the quotes are escaped
+_REASON = re.compile(r'(?<!\\)"(?:msg|message|detail)"\s*:\s*"((?:[^"\\]|\\.){1,600})"')
+#: an image in base64, which a journal need not hold
+_LONG_RUN = re.compile(r"[A-Za-z0-9+/=_\\-]{512,}")
 
 
 def vendor_message(
-    reply: Reply, answer: Mapping[str, Any] | None, *, hidden: Secret | None = None
+    reply: Reply, answer: Mapping[str, Any] | None, hide: Redaction = NOTHING
 ) -> str:
-    """Return the vendor's own words: cut, on one line, without echoed inputs or the `hidden`."""
+    """Return the vendor's own words: cut, on one line, without echoed inputs or secrets."""
     text = "" if answer is None else _worded(answer)
     if not text and b'"input"' in reply.body:
-        text = "validation errors of an unknown shape"
+        text = _reason_in(reply.body) or "validation errors of an unknown shape"
     elif not text:
-        text = reply.body[: 4 * MESSAGE_LENGTH].decode("utf-8", "replace")
+        text = reply.body[:_READ].decode("utf-8", "replace")
         if "<" in text[:100]:
             text = "an HTML or XML page"
-    if hidden:
-        text = text.replace(hidden.reveal(), "(secret)")
-    return _one_line(text) or f"HTTP {reply.status}"
+    return _one_line(text, hide, is_whole=reply.is_whole) or f"HTTP {reply.status}"
 
 
-def failure_of(answer: Mapping[str, Any], reply: Reply) -> str:
+def evidence_of(reply: Reply, hide: Redaction) -> str:
+    """Return what can be kept of a body: without secrets and images, at most 64 KB."""
+    text = reply.body.decode("utf-8", "replace")
+    text = _LONG_RUN.sub(lambda run: f"({len(run[0])} characters)", text)
+    is_whole = reply.is_whole and len(text) <= EVIDENCE_LENGTH
+    text = hide.text(text[:EVIDENCE_LENGTH], is_whole=is_whole)[:EVIDENCE_LENGTH]
+    text = "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
+    return text.strip()
+
+
+def failure_of(answer: Mapping[str, Any], reply: Reply, hide: Redaction) -> str:
     """Return why a job failed, in the vendor's words."""
     details = answer.get("details")
     if isinstance(details, dict) and isinstance(details.get("error"), str):
-        return _one_line(details["error"])
-    return _one_line(_worded(answer)) or f"HTTP {reply.status}"
+        return _one_line(details["error"], hide)
+    return _one_line(_worded(answer), hide) or f"HTTP {reply.status}"
 
 
-def reasons_of(answer: Mapping[str, Any]) -> tuple[str, ...]:
+def reasons_of(answer: Mapping[str, Any], hide: Redaction) -> tuple[str, ...]:
     """Return what a moderated job was stopped for; BFL lists it, others may not."""
     details = answer.get("details")
     listed = details.get("Moderation Reasons") if isinstance(details, dict) else None
     if not isinstance(listed, list):
         return ()
-    return tuple(_one_line(reason)[:80] for reason in listed[:8] if isinstance(reason, str))
+    return tuple(_one_line(reason, hide)[:80] for reason in listed[:8] if isinstance(reason, str))
 
 
 def _worded(answer: Mapping[str, Any]) -> str:
@@ -70,7 +90,13 @@ def _validation(entry: Mapping[str, Any]) -> str:
     return f"{'.'.join(parts) or 'request'}: {entry.get('msg', 'invalid')}"
 
 
-def _one_line(text: str) -> str:
-    printable = "".join(c if c.isprintable() else " " for c in text[: 4 * MESSAGE_LENGTH])
+def _reason_in(body: bytes) -> str:
+    found = _REASON.search(body.decode("utf-8", "replace"))
+    return found[1] if found else ""
+
+
+def _one_line(text: str, hide: Redaction, *, is_whole: bool = True) -> str:
+    shown = hide.text(text[:_READ], is_whole=is_whole and len(text) <= _READ)
+    printable = "".join(c if c.isprintable() else " " for c in shown[: 4 * MESSAGE_LENGTH])
     line = " ".join(printable.split())
     return line if len(line) <= MESSAGE_LENGTH else line[: MESSAGE_LENGTH - 1] + "…"

@@ -18,8 +18,10 @@ from .._providers import Provider
 from ._body import number_of, read_object
 from ._credits import echoed_cost
 from ._messages import failure_of, reasons_of, vendor_message
+from ._redaction import NOTHING, Redaction
 from ._times import retry_after, server_date, url_life
-from ._words import FAILED, MISSING, MODERATED, READY, is_of_key, status_word
+from ._verdicts import is_job_id
+from ._words import FAILED, MISSING, MODERATED, READY, is_known, is_of_key, status_word
 
 #: models whose result repeats the prompt as it was sent (recordings of BFL's FLUX.1 family)
 _ECHOING = ("flux-dev", "flux-pro", "flux-kontext")
@@ -39,45 +41,56 @@ class Unclear:
     retry_after: float | None = None
     local: bool = False  #: it never left, and the network is not to blame
     of_key: bool = False  #: the key itself was refused
+    another: str | None = None  #: the id of the job that it is about
+
+
+class OfAnotherPrompt(JobFailed):
+    """The job's image was made of a prompt that is not its request's."""
 
 
 News = Pending | Ready | Missing | JobError | Unclear
 
 
-def decode_poll(reply: Reply, job: Job, provider: Provider, *, now: float) -> News:
+def decode_poll(
+    reply: Reply, job: Job, provider: Provider, hide: Redaction = NOTHING, *, now: float
+) -> News:
     """Read the answer of a poll; `now` is the loop's time. Only a status object that is not
     another job's moves the job: everything else is Unclear."""
-    answer = read_object(reply.body)
+    hide = hide if job.request is None else hide.also(job.request.webhook_secret)
+    answer = read_object(reply.body) if reply.is_whole else None
     word = status_word(answer)
     # under 401, 403 and 429 "status" may be a gateway's error envelope: only our id makes it news
     is_pushback = reply.status in {401, 403, 429}
     if answer is None or word is None or (is_pushback and answer.get("id") != job.job_id):
-        return _without_status(reply, answer, job)
+        return _without_status(reply, answer, job, hide)
     if answer.get("id", job.job_id) != job.job_id:
-        return Unclear(reason="the answer is about another job", status=reply.status)
+        reason = "the answer is about another job"
+        another = answer["id"] if is_job_id(answer["id"]) else None
+        return Unclear(reason=reason, status=reply.status, another=another)
     folded = word.strip().casefold()
     if folded == READY:
         return _ready(answer, reply, job, provider, now)
     if folded in MODERATED:
-        reasons = reasons_of(answer)
+        reasons = reasons_of(answer, hide)
         listed = f": {', '.join(reasons)}" if reasons else ""
         return Moderated(f"{word}{listed}; change the prompt", job=job, reasons=reasons)
     if folded in FAILED:
-        return JobFailed(f"the provider says {word}: {failure_of(answer, reply)}", job=job)
+        return JobFailed(f"the provider says {word}: {failure_of(answer, reply, hide)}", job=job)
     if folded == MISSING:
         return Missing()
-    return Pending(job=job, status=word[:40], progress=_progress(answer))
+    shown = word if is_known(word) else hide.text(word[:80], is_whole=len(word) <= 80)
+    return Pending(job=job, status=shown[:40], progress=_progress(answer))
 
 
 def _without_status(
-    reply: Reply, answer: Mapping[str, Any] | None, job: Job
+    reply: Reply, answer: Mapping[str, Any] | None, job: Job, hide: Redaction
 ) -> Pending | Missing | Unclear:
     if reply.status == 202:
         return Pending(job=job, status="Pending")
     if reply.status == 404:
         return Missing()
     wait = retry_after(reply, answer) if reply.status in {429, 503} else None
-    message = vendor_message(reply, answer)
+    message = vendor_message(reply, answer, hide)
     return Unclear(
         reason=f"HTTP {reply.status}: {message}",
         status=reply.status,
@@ -95,7 +108,8 @@ def _ready(
         return Pending(job=job, status="Ready")
     seed, prompt = result.get("seed"), result.get("prompt")
     if isinstance(prompt, str) and not _is_of(prompt, job.request):
-        return JobFailed("the provider's image is of another prompt; it is not kept", job=job)
+        said = "the provider's image is of another prompt; it is not kept"
+        return OfAnotherPrompt(said, job=job)
     cost = echoed_cost(answer, provider)
     if cost is not None and job.cost is None:
         job = evolve(job, cost=cost)

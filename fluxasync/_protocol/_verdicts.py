@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, TypeGuard
 
 from .._models import Verdict
 from ._words import status_word
@@ -63,7 +63,7 @@ def classify(
 def _classify_submit(
     status: int, answer: Mapping[str, Any] | None, *, told_to_wait: bool
 ) -> Verdict:
-    if 200 <= status < 300 and _job_id(answer) is not None:
+    if 200 <= status < 300 and answer is not None and is_job_id(answer.get("id")):
         return Verdict.ACCEPTED
     # before the codes: a bad key is the run's end whatever else its answer says
     if status == 429 or status in _NO_ENTRY or 300 <= status < 400:
@@ -75,11 +75,9 @@ def _classify_submit(
     return Verdict.AMBIGUOUS
 
 
-def _job_id(answer: Mapping[str, Any] | None) -> str | None:
-    job_id = None if answer is None else answer.get("id")
-    if not isinstance(job_id, str) or ".." in job_id:
-        return None
-    return job_id if _JOB_ID.fullmatch(job_id) else None
+def is_job_id(value: Any) -> TypeGuard[str]:
+    """Say whether a value of an answer can be a job's id."""
+    return isinstance(value, str) and ".." not in value and _JOB_ID.fullmatch(value) is not None
 
 
 def _error_code(answer: Mapping[str, Any] | None) -> str | None:

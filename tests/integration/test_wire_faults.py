@@ -8,6 +8,8 @@ time it took, and that the key is nowhere but in the requests that need it.
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -20,8 +22,24 @@ import pytest
 from attrs import evolve, field, frozen
 from practice import FAST, RETRY, audit, fast_session, run_out, tally, until, wishes
 from proxy import Fault, Proxy, gets, posts, proxy
+from wires import answer, peer, says, says_then_hangs_up
 
-from fluxasync import Batch, FluxSession, InDoubt, Outcome, TransportError
+from fluxasync import (
+    AuthenticationError,
+    Batch,
+    CreditError,
+    FluxError,
+    FluxSession,
+    InDoubt,
+    InvalidRequest,
+    Outcome,
+    Pending,
+    RateLimited,
+    Redirected,
+    TransportError,
+)
+from fluxasync._audit import status as audit_status
+from fluxasync._cli._exits import OUTAGE, exit_code
 from fluxasync.simulator import Scenario, Simulator
 
 COUNT = 6
@@ -186,6 +204,121 @@ async def test_an_id_that_came_before_is_in_doubt_without_a_journal_too():
         assert through.flux.unclaimed == ()
         saved = await through.flux.collect(first)
         assert saved.request == first.request
+
+
+@pytest.mark.asyncio
+async def test_an_answer_that_comes_late_is_no_other_submissions(tmp_path: Path):
+    """F41: a stale 200 on the idle connection is not taken for the next prompt's answer."""
+    row = Row(
+        api=Fault(kind="unasked later", strikes=posts(), seconds=0.005),
+        scenario={"latency": 0.05},
+    )
+    async with line(row, limits=1) as through:
+        outcomes, error = await run_out(Batch(through.flux, wishes(COUNT), out=tmp_path))
+        assert error is None
+        assert tally(outcomes) == {"saved": COUNT}
+        audit(through.sim.world, outcomes, folder=tmp_path)
+
+
+@pytest.mark.asyncio
+async def test_polls_that_are_answered_about_another_job_stop_the_run(tmp_path: Path):
+    """F60: a cache gives each poll the first one's answer: after three in a row nothing more is
+    submitted, the run says why and can be carried on, and then all is collected."""
+    row = Row(api=Fault(kind="cached", strikes=gets()), scenario={"latency": 0.2})
+    async with line(row, limits=2) as through:
+        outcomes, error = await run_out(Batch(through.flux, wishes(COUNT), out=tmp_path))
+        assert isinstance(error, TransportError)
+        assert "other jobs" in str(error)
+        assert exit_code(None, error, None) == OUTAGE
+        assert not {"timeout", "lost", "in doubt"} & set(tally(outcomes))
+        assert len(through.sim.charges) < COUNT
+        through.api.fault = None
+        async with fast_session(through.api.url, retry=PATIENT, api_key=KEY) as flux:
+            outcomes, error = await run_out(Batch(flux, wishes(COUNT), out=tmp_path))
+        assert error is None
+        assert len(through.sim.charges) == COUNT
+        assert (await audit_status(tmp_path)).counts.done == COUNT
+
+
+ECHO = b'{"detail": [{"loc": ["body", "image_prompt"], "msg": "no image", "input": "%s"}]}' % (
+    b"iVBORw0KGgo" * 200_000
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "kind", "code"),
+    [
+        pytest.param(422, {}, InvalidRequest, 3, id="F12 422"),
+        pytest.param(400, {}, InvalidRequest, 3, id="F12 400"),
+        pytest.param(401, {}, AuthenticationError, 6, id="F9 401"),
+        pytest.param(402, {}, CreditError, 6, id="F8 402"),
+        pytest.param(302, {"Location": "/"}, Redirected, 2, id="F16 302"),
+        pytest.param(429, {"Retry-After": "4000"}, RateLimited, 9, id="F5 429 for an hour"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_refusal_with_a_huge_body_ends_the_run_as_any_other(
+    status: int, headers: dict[str, str], kind: type[FluxError], code: int, tmp_path: Path
+):
+    """F12 F22: 2 MB of echoed input under a certain refusal is neither in doubt nor an outage."""
+    says_no = says(answer(ECHO, status, headers))
+    async with peer(says_no) as server, fast_session(server.url, limits=8) as flux:
+        batch = Batch(flux, wishes(40), out=tmp_path)
+        outcomes, error = await run_out(batch)
+    assert type(error) is kind
+    assert "iVBOR" not in str(error)
+    assert tally(outcomes)["in doubt"] == 0
+    assert code == exit_code(batch.summary, error, None)
+    assert len(server.heard) <= 20 + 8
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        pytest.param(answer(b'{"id": "cand-1", "polling_url": "x', length=99), id="F37 cut"),
+        pytest.param(answer(b'{"id": "cand-1"}', length=99), id="F37 a length too long"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n"
+            b'{"id": "cand-1", "polling_url": "x',
+            id="F37 a cut chunk",
+        ),
+    ],
+)
+@pytest.mark.asyncio
+async def test_an_answer_that_breaks_off_after_its_id_is_in_the_journal(
+    ending: bytes, tmp_path: Path
+):
+    """F37: the id and what else arrived are kept with the image in doubt, as `status --json` and
+    `resolve --json` say."""
+    breaks = says_then_hangs_up(ending)
+    async with peer(breaks) as server, fast_session(server.url, api_key=KEY) as flux:
+        outcomes, error = await run_out(Batch(flux, wishes(1), out=tmp_path))
+    assert (error, tally(outcomes)) == (None, {"in doubt": 1})
+    for verb, rows in (("status", "doubts"), ("resolve", "in_doubt")):
+        command = (sys.executable, "-m", "fluxasync", verb, str(tmp_path), "--json")
+        child = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        (doubt,) = json.loads((await child.communicate())[0])[rows]
+        assert doubt["candidate_job_id"] == "cand-1"
+        assert '{"id": "cand-1"' in doubt["evidence"]
+        assert "broke off" in doubt["message"]
+
+
+@pytest.mark.asyncio
+async def test_json_that_is_called_something_else_is_warned_of_once(
+    caplog: pytest.LogCaptureFixture,
+):
+    """F27: JSON under text/html is read, and one warning says so, however many answers come."""
+
+    mislabelled = {"Content-Type": "text/html; charset=utf-8"}
+    body = b'{"id": "a-1", "status": "Pending"}'
+    async with (
+        peer(says(answer(body, headers=mislabelled))) as server,
+        fast_session(server.url) as flux,
+    ):
+        job = await flux.submit(wishes(1)[0])
+        for _ in range(3):
+            assert isinstance(await flux.poll(job), Pending)
+    assert caplog.text.count("JSON as 'text/html'") == 1
 
 
 @pytest.mark.asyncio

@@ -13,6 +13,7 @@ from fluxasync._breakers import (
     UNANSWERED,
     Gate,
     Network,
+    WrongAnswers,
     ends_run,
     is_lasting,
 )
@@ -248,3 +249,41 @@ def test_a_sleep_without_an_outage_is_a_sleep() -> None:
         return asyncio.get_running_loop().time() - virtual_time.START
 
     assert virtual_time.run(story()) == pytest.approx(7.0)
+
+
+# — answers about other jobs ————————————————————————————————————————————————————————————————————
+
+
+def told(*polls: str) -> bool:
+    """Play polls, each asked after the last was answered: "a>b" was asked for a, answered b."""
+    wrong = WrongAnswers()
+    for time, poll in enumerate(polls):
+        asked, _, named = poll.partition(">")
+        if asked == named:
+            wrong.right(asked)
+        else:
+            wrong.counts(named, asked=float(time), now=time + 0.5)
+    return wrong.is_hopeless
+
+
+@pytest.mark.parametrize(
+    ("polls", "is_hopeless"),
+    [
+        pytest.param(["a>x", "b>y"], False, id="F60 two"),
+        pytest.param(["a>x", "b>y", "c>z"], True, id="F60 three in a row"),
+        pytest.param(["a>x", "a>x", "a>x"], True, id="F60 of one job"),
+        pytest.param(["a>x", "b>y", "c>c", "d>z"], False, id="F60 a right one between"),
+        pytest.param(["a>x", "x>x", "b>x", "x>x", "c>x"], True, id="F60 a cache is right once"),
+        pytest.param(["a>x", "b>x", "c>x", "d>d"], True, id="F60 it stays"),
+    ],
+)
+def test_answers_about_other_jobs_are_counted_in_a_row(polls: list[str], is_hopeless: bool):
+    """F60 Three in a row end a run; one connection that was out of step does not."""
+    assert is_hopeless is told(*polls)
+
+
+def test_polls_under_way_together_are_one_wrong_answer():
+    """F60 A proxy that swaps the answers of many open polls is no proof for the next poll."""
+    wrong = WrongAnswers()
+    assert [wrong.counts("x", asked=0.0, now=1.0) for _ in range(9)] == [True, *[False] * 8]
+    assert not wrong.is_hopeless

@@ -7,6 +7,7 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
+from attrs import evolve
 from replies import (
     BAD_KEY,
     HTML,
@@ -45,6 +46,7 @@ from fluxasync._protocol import (
     decode_submit,
     is_known,
 )
+from fluxasync._protocol._messages import EVIDENCE_LENGTH
 from fluxasync._providers import BFL, COMETAPI, Provider
 
 
@@ -147,7 +149,82 @@ def test_an_unusable_answer_is_in_doubt(status: int, body: Any, provider: Provid
     assert Verdict.AMBIGUOUS is answer.verdict
     assert isinstance(answer.error, TransportError)
     assert (answer.error.sent, answer.error.permanent) == (True, False)
-    assert 0 < len(answer.error.evidence) <= MESSAGE_LENGTH
+    assert 0 < len(answer.error.evidence) <= EVIDENCE_LENGTH
+
+
+@pytest.mark.parametrize("status", [200, 202])
+@pytest.mark.parametrize(
+    ("body", "candidate"),
+    [
+        pytest.param({"id": UUID, "polling_url": "https://x.example"}, UUID, id="F37 whole JSON"),
+        pytest.param(b'{"id": "a-1", "polling_u', "a-1", id="F37 after the id"),
+        pytest.param(b'{"status": "Pending", "id":"a-1"', "a-1", id="F37 an id at the end"),
+        pytest.param(b'{"id": "a-', None, id="F37 inside the id"),
+        pytest.param(b'{"id": "../x", "po', None, id="F37 no id that can be"),
+        pytest.param(b'{"prompt": "say \\"id\\": \\"a-1\\""', None, id="F37 an echoed prompt"),
+        pytest.param(b"", None, id="F37 nothing"),
+    ],
+)
+def test_an_answer_that_is_not_whole_is_in_doubt_with_its_id(
+    status: int, body: Any, candidate: str | None
+) -> None:
+    """F37 F22 The answer is kept, and the id in it as a candidate; it is not taken for a job."""
+    for part in ({"broken": "the connection broke"}, {"is_cut": True}):
+        answer = decode_submit(evolve(reply(body, status), **part), REQUEST, BFL)
+        assert isinstance(answer, Refused)
+        assert answer.verdict is Verdict.AMBIGUOUS
+        assert isinstance(answer.error, TransportError)
+        assert candidate == answer.error.candidate
+        assert answer.error.evidence
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 402, 403, 404, 422, 429, 521])
+def test_a_refusal_is_one_whatever_its_body(status: int) -> None:
+    """F12 F22 F37 The status decides; a body that is cut or breaks off only explains."""
+    whole = refused(status, VALIDATION)
+    for part in ({"broken": "the connection broke"}, {"is_cut": True}):
+        body = b'{"detail": [{"loc": ["body"], "msg": "too large", "input": "' + b"A" * 2**20
+        answer = decode_submit(evolve(reply(body, status), **part), REQUEST, BFL)
+        assert isinstance(answer, Refused)
+        assert (whole.verdict, type(whole.error)) == (answer.verdict, type(answer.error))
+        assert "AAAA" not in str(answer.error)
+
+
+def test_a_refusal_that_is_cut_still_says_why() -> None:
+    """F12 The reason stands before the megabytes that were echoed."""
+    body = b'{"detail": [{"loc": ["body"], "msg": "not a \\"PNG\\"", "input": "' + b"A" * 2**20
+    answer = decode_submit(evolve(reply(body, 422), is_cut=True), REQUEST, BFL)
+    assert isinstance(answer, Refused)
+    assert "PNG" in str(answer.error)
+
+
+def test_evidence_holds_no_image_and_at_most_64_kb() -> None:
+    """P22 An input that is echoed under a 500 is not kept."""
+    for body in ({"input": "iVBORw0KGgo" * 10_000, "id": "a-1"}, {"detail": "word " * 50_000}):
+        error = refused(500, body).error
+        assert isinstance(error, TransportError)
+        assert "iVBORw0KGgoiVBOR" not in error.evidence
+        assert len(error.evidence) <= EVIDENCE_LENGTH
+
+
+@pytest.mark.parametrize(
+    ("polling_url", "is_job"),
+    [
+        pytest.param(f"https://api.eu4.bfl.ai/v1/get_result?id={UUID}", True, id="the same"),
+        pytest.param("https://api.eu4.bfl.ai/v1/get_result?id=b-2", False, id="another"),
+        pytest.param(f"https://api.bfl.ai/r?id={UUID}&id=b-2", False, id="both"),
+        pytest.param("https://api.eu4.bfl.ai/v1/results/b-2", True, id="no id in it"),
+        pytest.param("https://gateway.example/r?id=b-2", True, id="a URL that is not used"),
+    ],
+)
+def test_the_ids_of_an_answer_must_agree(polling_url: str, is_job: bool) -> None:
+    """F60 An answer that names two jobs is in doubt, with the first as a candidate."""
+    answer = decode_submit(reply({"id": UUID, "polling_url": polling_url}), REQUEST, BFL)
+    assert is_job is isinstance(answer, Job)
+    if isinstance(answer, Refused):
+        assert answer.verdict is Verdict.AMBIGUOUS
+        assert isinstance(answer.error, TransportError)
+        assert (UUID, "two jobs" in str(answer.error)) == (answer.error.candidate, True)
 
 
 def test_evidence_shows_what_came_instead_of_an_id() -> None:
