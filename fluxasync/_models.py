@@ -484,7 +484,7 @@ class Transport(Protocol):
     """The one thing that does HTTP. Foreign errors leave it as TransportError."""
 
     async def send(self, call: Call) -> Reply:
-        """Send the call and read its answer whole, up to a cap."""
+        """Send the call and read its answer, up to a cap; the Reply says whether it is whole."""
 
     def stream(
         self, url: str, *, timeout: float, headers: Mapping[str, str] | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 from .._errors import (
     CANDIDATE,
@@ -52,9 +52,11 @@ def decode_submit(
         if _names_another(answer["id"], polling_url, provider):
             said = "the answer names two jobs, one by its id and one by its polling_url"
             return in_doubt(reply, said, hide)
+        if not isinstance(polling_url, str) or _carries_secret(polling_url, hide):
+            polling_url = None
         return Job(
             job_id=answer["id"],
-            polling_url=polling_url if isinstance(polling_url, str) else None,
+            polling_url=polling_url,
             request=request,
             provider=provider.name,
             cost=echoed_cost(answer, provider),
@@ -99,6 +101,12 @@ def _names_another(job_id: str, polling_url: Any, provider: Provider) -> bool:
         return False
     named = parse_qs(urlsplit(polling_url).query).get("id", [job_id])
     return named != [job_id]
+
+
+def _carries_secret(url: str, hide: Redaction) -> bool:
+    """Whether a value in the URL's query is a secret: the URL is stored and logged."""
+    values = (value for _, value in parse_qsl(url.partition("?")[2]))
+    return any(hide.text(value) != value for value in values)
 
 
 def _evidence(reply: Reply, hide: Redaction) -> str:

@@ -151,6 +151,16 @@ async def test_a_status_counts_whatever_becomes_of_the_body(status: int) -> None
         assert (status, False) == (reply.status, reply.is_whole)
 
 
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_a_refusals_body_is_not_waited_for_long() -> None:
+    """F12 F43 The status has decided; ten minutes for a body that only explains are not given."""
+    async with asyncio.timeout(60):
+        reply, _ = await sent_to(says(answer(b'{"detail', 422, length=99)), timeout=600.0)
+    assert isinstance(reply, Reply)
+    assert (reply.status, reply.is_whole) == (422, False)
+
+
 @pytest.mark.asyncio
 async def test_a_poll_that_breaks_off_is_no_answer() -> None:
     """F50 Asking again costs nothing, so half an answer to a poll is an error like none."""

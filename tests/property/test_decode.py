@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import itertools
 import json
 import math
 import tracemalloc
@@ -12,12 +14,22 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fluxasync._errors import APIError, JobError, TransportError
-from fluxasync._models import ImageRequest, Job, Pending, Ready, Refused, Reply, Verdict
+from fluxasync._models import (
+    ImageRequest,
+    Job,
+    Pending,
+    Ready,
+    Refused,
+    Reply,
+    Secret,
+    Verdict,
+)
 from fluxasync._protocol import (
     LONGEST_WAIT,
     MESSAGE_LENGTH,
     Missing,
     Phase,
+    Redaction,
     Unclear,
     classify,
     decode_poll,
@@ -165,3 +177,47 @@ def test_the_largest_answer_costs_little_memory(body):
     finally:
         tracemalloc.stop()
     assert peak < 32 * 2**20
+
+
+SPELLINGS = (
+    str,
+    lambda c: f"\\u{ord(c):04x}",
+    lambda c: f"\\\\u{ord(c):04X}",
+    lambda c: f"\\{c}" if not c.isalnum() else c,
+    lambda c: f"%{ord(c):02X}",
+    lambda c: f"%25{ord(c):02x}",
+    lambda c: f"&#{ord(c)};",
+    lambda c: f"&#x{ord(c):x};",
+    html.escape,
+)
+keys = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8, max_size=40)
+plain_keys = st.text("abcXYZ019-_./+=~:", min_size=8, max_size=40)
+
+
+@settings(max_examples=300)
+@given(key=keys, spellings=st.lists(st.sampled_from(SPELLINGS), min_size=1, max_size=40))
+def test_a_key_is_found_however_each_character_is_spelled(key, spellings):
+    """P22 A server, its framework and a gateway may each escape some of the characters."""
+    spelled = "".join(spell(c) for c, spell in zip(key, itertools.cycle(spellings), strict=False))
+    hide = Redaction().also(Secret(key), "(key)")
+    assert "(key)" in hide.text(f"it was {spelled}!")
+    assert b"(key)" in hide.body(f"it was {spelled}!".encode())
+
+
+@settings(max_examples=200)
+@given(key=plain_keys, value=st.recursive(st.text() | st.integers(), st.lists), ascii=st.booleans())
+def test_a_redacted_answer_is_the_same_json(key, value, ascii):
+    """P22 P25 Only the key's place changes: the rest is read as before."""
+    hide = Redaction().also(Secret(key), "(key)")
+    told = {"before": value, "echo": f'a\n{key}"{key}', "after": value}
+    found = json.loads(hide.body(json.dumps(told, ensure_ascii=ascii).encode("utf-8", "replace")))
+    assert found["echo"] == 'a\n(key)"(key)'
+    assert set(found) == set(told)
+
+
+@pytest.mark.parametrize("filler", ["\\", "%25", "&amp;", "sk-canar", "&#0", "\\u00"])
+def test_hostile_text_is_searched_in_linear_time(filler):
+    """P25 A megabyte made to be tried at every place takes ten times as long as a tenth of it."""
+    hide = Redaction().also(Secret("sk-canary-4711"), "(key)")
+    text = filler * (2**20 // len(filler))
+    assert text == hide.text(text)

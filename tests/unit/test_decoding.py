@@ -84,6 +84,7 @@ def test_a_recorded_bfl_answer_becomes_a_job() -> None:
         pytest.param({"id": UUID}, id="BFL 2024"),
         pytest.param({"id": UUID, "status": "x", "webhook_url": "https://h.example"}, id="webhook"),
         pytest.param({"id": UUID, "polling_url": 7, "cost": None}, id="odd polling_url"),
+        pytest.param({"id": UUID, "polling_url": "https://[?a=b"}, id="no URL"),
     ],
 )
 @both_dialects

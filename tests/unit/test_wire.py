@@ -184,6 +184,15 @@ def test_an_echoed_webhook_secret_is_nowhere(spelling: str) -> None:
             assert core not in text
 
 
+@pytest.mark.parametrize("key", [KEY, "k3y"])
+def test_a_polling_url_with_the_key_in_it_is_not_kept(key: str) -> None:
+    """P22 It would be stored and logged; the job is polled by its id."""
+    url = f"https://api.example/r?id=a-1&token={key}"
+    job = submitted(reply({"id": "a-1", "polling_url": url}), key)
+    assert isinstance(job, Job)
+    assert key not in str(job.polling_url)
+
+
 def test_a_key_that_breaks_off_is_replaced_too() -> None:
     """P22 F37 A body that ends inside the key shows no start of it."""
     said = Reply(status=200, headers={}, body=b"your key sk-canary-4", broken="it broke")
