@@ -55,6 +55,10 @@ class Options:
     simulate: Annotated[
         bool, Parameter(help="Use a practice server of our own: costs nothing, needs no key.")
     ] = False
+    allow_unknown_models: Annotated[
+        bool,
+        Parameter(help="Send a model name that resembles one of the catalogue and is not in it."),
+    ] = False
     json: Annotated[
         bool, Parameter(help="Print one JSON object a line instead of paths: images, and events.")
     ] = False

@@ -20,6 +20,7 @@ from typing import NoReturn
 
 from attrs import evolve
 
+from .._arguments import check_callback, check_type
 from .._breakers import UNANSWERED
 from .._display import display
 from .._errors import FluxError
@@ -76,6 +77,10 @@ async def run(
     error is raised. Raises ConfigError for a target that is not a practice server when the order
     has no `max_cost`.
     """
+
+    check_type("order", order, Order, expected="a bench.Order")
+    check_callback("on_note", on_note)
+    check_callback("on_stage", on_stage)
 
     def say(text: str) -> None:
         logger.warning("%s", text)
