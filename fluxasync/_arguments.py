@@ -57,10 +57,8 @@ def local_path(name: str, given: str | os.PathLike[str]) -> Path:
     if not text:
         raise ConfigError(f"{name}: the path is empty")
     if url := _SCHEME.fullmatch(text):
-        raise ConfigError(
-            f"{name}: {url[1]}://{url[2][:60]} is a URL, and only local paths are supported "
-            "(for a folder of that name: its absolute path)"
-        )
+        # a local folder that is named like this can be given by its absolute path
+        raise ConfigError(f"{name}: {url[1]}://{url[2][:60]} is a URL: give a local path")
     return Path(given)
 
 

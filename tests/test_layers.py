@@ -37,6 +37,7 @@ def _row(floor: int, beside: str = "", never: str = "") -> Row:
 ROOMS = {
     "_errors": _row(0),
     "_arguments": _row(0, "_errors"),
+    "_extras": _row(0),
     "_models": _row(0, "_errors"),
     "_events": _row(0, "_models _errors"),
     "_observers": _row(0, "_arguments _events _models _errors"),

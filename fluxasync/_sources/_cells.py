@@ -61,7 +61,7 @@ class Columns:
             if kind_of(target) is None and not target.startswith(_EXTRAS):
                 raise ConfigError(
                     f"map: {target!r} is no parameter of any model; "
-                    f"a column that only the metadata carries is {_EXTRAS}{target}={column}"
+                    f"to keep a column as metadata: --map {_EXTRAS}{target}={column}"
                 )
         return cls(sources)
 

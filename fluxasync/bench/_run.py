@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
+from importlib.util import find_spec
 from time import time
 from typing import NoReturn
 
@@ -24,6 +25,7 @@ from .._arguments import check_callback, check_type
 from .._breakers import UNANSWERED
 from .._display import display
 from .._errors import FluxError
+from .._extras import install_command
 from .._journal import Recovery
 from .._models import ImageRequest
 from .._money import dollars
@@ -161,6 +163,8 @@ class Run:
                 flux.check_model(model)
             await asyncio.to_thread(make, order.out)
             announce(order, prompts, simulated=simulated, note=self._note)
+            if find_spec("matplotlib") is None:
+                self._note(f"the report will have no pictures: {install_command('bench')}")
             described = environment(flux.provider, simulated=simulated, options=order.options())
             self._flux = flux
             meter = Meter(

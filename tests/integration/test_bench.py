@@ -11,6 +11,7 @@ import json
 import logging
 import re
 import socket
+import sys
 import time
 from collections import Counter
 from decimal import Decimal
@@ -24,6 +25,7 @@ from proxy import Fault, posts, proxy
 
 from fluxasync import ConfigError, FluxError, Polling, bench
 from fluxasync._audit import in_doubt, status
+from fluxasync._extras import install_command
 from fluxasync.bench._cost import cost_of
 from fluxasync.bench._prompts import wishes
 from fluxasync.bench._run import Run
@@ -526,6 +528,21 @@ async def test_unknown_models_are_warned_of_once_and_before_anything_is_paid(
     ]
     assert paid[:1] == [0]
     assert len(sim.charges) > 0
+
+
+@pytest.mark.asyncio
+async def test_missing_pictures_are_noted_before_anything_is_paid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without matplotlib a benchmark names what to install while there is no charge yet."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    noted: list[tuple[str, int]] = []
+    async with Simulator(Scenario(**QUICK)) as sim:
+        await bench.run(
+            order(sim, tmp_path / "out", images=1),
+            on_note=lambda note: noted.append((note, len(sim.charges))),
+        )
+    assert (f"the report will have no pictures: {install_command('bench')}", 0) in noted
 
 
 @pytest.mark.asyncio
