@@ -75,8 +75,8 @@ class Batch:
         ledger: what remembers paid work; None is a journal in `out`, so that the same call carries
             on after any end, and without a folder nothing.
         name: template of the file names, by default `{index:06}-{key:.8}.{ext}`.
-        model, parameters: for rows that do not say.
-        n: images of each row that does not say.
+        model, parameters, n: for rows that leave them open: what a row gives wins over these, and
+            these win over the model's defaults. One that no row takes is an error.
         seeds, models, grid: values that every row is multiplied by, grid as {"guidance": [2, 3.5]}.
         wildcards: True multiplies prompts by their {red|grey} choices; a folder also by the lines
             of its lists, `__animals__` for animals.txt.
@@ -145,6 +145,7 @@ class Batch:
         defaults = _named(parameters or {}) | ({"model": model} if model else {})
         self._session = session
         self._models = (model,) if model else tuple(models or ())
+        self._is_whole = limit is None and sample is None
         self._source = open_source(
             source,
             defaults=defaults,
@@ -191,11 +192,23 @@ class Batch:
                 self._plan = await self._source.check(
                     progress=progress or self._on_check, lookup=lookup
                 )
+        if self._is_whole:
+            self._refuse_unused_model(self._plan)
         for name in (*self._models, *self._plan.unknown_models):
             self._session.refuse_misspelt(name)
         if (estimate := self.estimate) is not None:
             self._session.check_prices(estimate)
         return self._plan
+
+    def _refuse_unused_model(self, plan: Plan) -> None:
+        """Raise ConfigError for a `model` that no row takes: each names another, at its price."""
+        for model in self._models:
+            if plan.models and model != ImageRequest().model and model not in plan.models:
+                named = ", ".join(plan.models[:3])
+                raise ConfigError(
+                    f"model={model}: no row takes it, because each row names its own ({named}). "
+                    "Leave it out, or remove the models from the rows"
+                )
 
     async def aclose(self) -> None:
         """Give back what `check` holds, for a batch that is not entered."""

@@ -92,8 +92,8 @@ class Options:
     param: Annotated[
         tuple[str, ...],
         Parameter(
-            help="A parameter of the model, as K=V: a JSON value if it is one, else text. "
-            "Repeatable.",
+            help="A parameter of the model for rows that leave it open, as K=V: a JSON value if it "
+            "is one, else text. A column wins. Repeatable.",
         ),
     ] = ()
     provider: Annotated[

@@ -419,3 +419,14 @@ async def test_an_unknown_model_can_be_sent(model: str, options: dict[str, Any])
         with pytest.raises(InvalidRequest):
             await flux.generate("a fox", model=model)
         assert sim.world.summary(0)["posts"] == 1
+
+
+@pytest.mark.asyncio
+async def test_a_model_that_no_row_takes_is_refused():
+    """Where every row names its model, another `model` would be passed over, at another price."""
+    rows = [{"prompt": "a fox", "model": "flux-dev"}]
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        with pytest.raises(ConfigError, match="model=flux-2-max: no row takes it"):
+            await Batch(flux, rows, model="flux-2-max").check()
+        plan = await Batch(flux, [*rows, "a cat"], model="flux-2-max").check()
+        assert plan.models == ("flux-dev", "flux-2-max")
