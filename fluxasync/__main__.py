@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 from . import _loading
+from ._extras import install_command
 
 #: what the extra `cli` brings
 _EXTRA = ("cyclopts", "rich")
@@ -35,7 +36,7 @@ def _command() -> int:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         sys.stderr.write(
-            "fluxasync: the command is not installed; pip install 'fluxasync[cli]'"
+            f"fluxasync: the command is not installed: {install_command('cli')}"
             " (the library works without it)\n"
         )
         return 2

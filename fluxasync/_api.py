@@ -12,8 +12,10 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from decimal import Decimal
 from typing import Any, Literal
 
+from ._arguments import local_path
 from ._batch import Batch
 from ._config import Budget, Limits, Polling
+from ._errors import ConfigError
 from ._events import Event, Settled
 from ._models import Observer, Saved
 from ._providers import Provider
@@ -30,6 +32,7 @@ async def generate(
     provider: Provider | str | None = None,
     api_key: str | None = None,
     base_url: str | None = None,
+    allow_unknown_models: bool = False,
     **parameters: Any,
 ) -> Saved:
     """Make one image and return it: in the file `out`, or with its bytes in `saved.data`.
@@ -39,7 +42,13 @@ async def generate(
     SinkError before anything is sent; then what `FluxSession.generate` raises, of which
     TransportError(sent=True) means that the image may have been charged.
     """
-    async with FluxSession(provider, api_key=api_key, base_url=base_url) as flux:
+    if "to" in parameters:
+        raise ConfigError("to: fluxasync.generate names the file `out`: generate(…, out=…)")
+    if out is not None:
+        local_path("out", out)
+    async with FluxSession(
+        provider, api_key=api_key, base_url=base_url, allow_unknown_models=allow_unknown_models
+    ) as flux:
         return await flux.generate(prompt, to=out, model=model, **parameters)
 
 
@@ -68,6 +77,7 @@ async def run(
     limits: Limits | int | Literal["auto"] | None = None,
     polling: Polling | float | None = None,
     budget: Budget | Decimal | float | str | None = None,
+    allow_unknown_models: bool = False,
     on_event: Observer | None = None,
     progress: bool = False,
 ) -> Summary:
@@ -80,6 +90,7 @@ async def run(
     SinkError and JournalError before anything is sent, and the error that ended the run once paid
     jobs landed.
     """
+    local_path("out", out)
     watched = _Watched() if progress else None
     async with AsyncExitStack() as stack:
         if watched is not None:
@@ -92,6 +103,7 @@ async def run(
                 limits=limits,
                 polling=polling,
                 budget=budget,
+                allow_unknown_models=allow_unknown_models,
                 on_event=on_event,
             )
         )

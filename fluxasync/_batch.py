@@ -20,15 +20,18 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, contextmanager
-from pathlib import Path
+from math import inf
+from numbers import Real
 from typing import Any, Literal, Self
 
+from ._arguments import check_callback, check_type, described, local_path
 from ._catalog import models_with
+from ._earlier import Earlier
 from ._errors import ConfigError, FluxError, JournalError, SinkError
 from ._events import Event, EventsDropped, Settled
 from ._handout import Handout
 from ._journal import Journal, Recovery, classes_of, has_journal, peek
-from ._ledgers import ForgetfulLedger
+from ._ledgers import ForgetfulLedger, check_ledger
 from ._models import ImageRequest, Ledger, Observer, Outcome, Sink
 from ._money import Estimate
 from ._names import DEFAULT, Template
@@ -37,6 +40,7 @@ from ._output import Output, open_folder, open_sink
 from ._rows import ROW_KEYS
 from ._session import FluxSession
 from ._settle import Settle, Stopped
+from ._sinks import check_sink
 from ._sources import BadRow, Columns, Lookup, Plan, Sample, Spread, open_source
 from ._summary import Count, Summary, price_of
 
@@ -71,8 +75,8 @@ class Batch:
         ledger: what remembers paid work; None is a journal in `out`, so that the same call carries
             on after any end, and without a folder nothing.
         name: template of the file names, by default `{index:06}-{key:.8}.{ext}`.
-        model, parameters: for rows that do not say.
-        n: images of each row that does not say.
+        model, parameters, n: for rows that leave them open: what a row gives wins over these, and
+            these win over the model's defaults. One that no row takes is an error.
         seeds, models, grid: values that every row is multiplied by, grid as {"guidance": [2, 3.5]}.
         wildcards: True multiplies prompts by their {red|grey} choices; a folder also by the lines
             of its lists, `__animals__` for animals.txt.
@@ -128,13 +132,20 @@ class Batch:
         on_plan: Callable[[Plan], Awaitable[None] | None] | None = None,
         on_event: Observer | None = None,
     ) -> None:
+        check_type("session", session, FluxSession, expected="an open FluxSession")
         if out is not None and sink is not None:
             raise ConfigError("give `out` or `sink`, not both")
+        if ledger is not None:
+            check_ledger(ledger)
+        check_callback("on_check", on_check)
+        check_callback("on_plan", on_plan, may_wait=True)
         self._retry = classes_of(retry)
         if self._retry and (out is None or ledger is not None):
             raise ConfigError("`retry` asks the journal of a folder: give `out`, and no `ledger`")
         defaults = _named(parameters or {}) | ({"model": model} if model else {})
         self._session = session
+        self._models = (model,) if model else tuple(models or ())
+        self._is_whole = limit is None and sample is None
         self._source = open_source(
             source,
             defaults=defaults,
@@ -145,13 +156,13 @@ class Batch:
             spread=Spread.of(seeds=seeds, models=models, grid=grid, wildcards=wildcards),
             sample=None if sample is None else Sample(sample, sample_seed),
         )
-        self._out = None if out is None else Path(out)
+        self._out = None if out is None else local_path("out", out)
         self._sink, self._template = sink, Template.parse(name or DEFAULT)
         self._ledger = ledger
-        self._skip = SETTLED if finished == "skip" else frozenset[str]()
+        self._skip = _passed_over(finished)
         self._on_check, self._on_plan = on_check, on_plan
         self._observers = Observers(on_event)
-        self._grace = grace
+        self._grace = _seconds(grace)
         self._plan: Plan | None = None
         self._count = Count()
         self._output: Output | None = None
@@ -162,6 +173,8 @@ class Batch:
         self._workers: set[asyncio.Task[None]] = set()
         self._feeder: asyncio.Task[None] | None = None
         self._runner: asyncio.Task[None] | None = None
+        self._earlier: Earlier | None = None
+        self._is_entered = False
         self._strangers = 0
         self._error: Exception | None = None
         self._began: float | None = None
@@ -171,28 +184,48 @@ class Batch:
         """Check the whole source and count it; spends nothing and needs no open session.
 
         `progress` is called with the rows read so far. Raises ConfigError naming the first bad
-        rows, unless they are to be skipped, and for an unknown price under a cost cap. Without
-        entering afterwards, call `aclose`.
+        rows, unless they are to be skipped, for a misspelt model, and for an unknown price under a
+        cost cap. Without entering afterwards, call `aclose`.
         """
         if self._plan is None:
             with self._lookup() as lookup:
                 self._plan = await self._source.check(
                     progress=progress or self._on_check, lookup=lookup
                 )
+        if self._is_whole:
+            self._refuse_unused_model(self._plan)
+        for name in (*self._models, *self._plan.unknown_models):
+            self._session.refuse_misspelt(name)
         if (estimate := self.estimate) is not None:
             self._session.check_prices(estimate)
         return self._plan
+
+    def _refuse_unused_model(self, plan: Plan) -> None:
+        """Raise ConfigError for a `model` that no row takes: each names another, at its price."""
+        for model in self._models:
+            if plan.models and model != ImageRequest().model and model not in plan.models:
+                named = ", ".join(plan.models[:3])
+                raise ConfigError(
+                    f"model={model}: no row takes it, because each row names its own ({named}). "
+                    "Leave it out, or remove the models from the rows"
+                )
 
     async def aclose(self) -> None:
         """Give back what `check` holds, for a batch that is not entered."""
         await self._source.aclose()
 
     async def __aenter__(self) -> Self:
+        if self._is_entered:
+            raise ConfigError("a batch runs once: make a new Batch for another run")
+        self._is_entered = True
         async with AsyncExitStack() as stack:
+            stack.callback(self._observers.end)  # readers of a batch that does not open
             stack.push_async_callback(self._source.aclose)
+            self._session.check_open()
+            if self._sink is not None:
+                check_sink("sink", self._sink, expected="a Sink (a folder is given as `out`)")
             if self._out is None or not has_journal(self._out):
                 await self.check()  # nothing is paid yet: a bad source leaves no folder behind
-            stack.callback(self._observers.end)
             stack.callback(self._session.follow(self._pass_on))
             self._unclaimed = {job.job_id for job in self._session.unclaimed}
             self._output = await stack.enter_async_context(self._opened())
@@ -206,6 +239,7 @@ class Batch:
                 places=self._worker_limit(),
                 skips=bool(self._skip),
             )
+            self._earlier = self._settle.earlier
             stack.push_async_callback(self._leave_earlier)
             if self._output.journal is not None:
                 await self._carry_on(self._output.journal)
@@ -251,6 +285,8 @@ class Batch:
         return self
 
     async def __anext__(self) -> Outcome:
+        if not self._is_entered:
+            raise ConfigError("the batch is not open: use `async with Batch(…) as batch:`")
         outcome = await self._handout.take()
         if outcome is not None:
             return outcome
@@ -314,7 +350,7 @@ class Batch:
         then the iteration ends."""
         self._close_intake()
         if self._runner is None or not self._runner.done():
-            seconds = self._grace if grace is None else grace
+            seconds = self._grace if grace is None else _seconds(grace)
             asyncio.get_running_loop().call_later(seconds, self._cut)
 
     # --- opening and closing --------------------------------------------------------------------
@@ -395,7 +431,8 @@ class Batch:
 
     def _cut(self) -> None:
         """Wait no longer: jobs still running become unclaimed."""
-        self._settle.earlier.cut()
+        if self._earlier is not None:
+            self._earlier.cut()
         for worker in self._workers:
             worker.cancel()
         while not self._requests.empty():
@@ -468,9 +505,24 @@ class Batch:
                 self._requests.task_done()
 
 
+def _seconds(grace: float) -> float:
+    check_type("grace", grace, Real, expected="seconds, 0 or more")
+    if not 0 <= grace < inf:
+        raise ConfigError(f"grace: seconds, 0 or more, not {grace!r}")
+    return grace
+
+
+def _passed_over(finished: str) -> frozenset[str]:
+    if finished not in ("yield", "skip"):
+        raise ConfigError(f"finished: 'yield' or 'skip', not {described(finished)}")
+    return SETTLED if finished == "skip" else frozenset()
+
+
 def _named(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Refuse defaults that no model has: in a row they would be metadata, here they are slips."""
+    check_type("parameters", parameters, Mapping, expected='as {"width": 512}')
     for name in parameters:
+        check_type("parameters", name, str, expected="names are text")
         if name not in ROW_KEYS and not models_with(name):
             raise ConfigError(f"{name!r}: no model of the catalogue has such a parameter")
     return dict(parameters)

@@ -95,8 +95,8 @@ class Gate:
         self._rejected += 1
         if self._rejected == BAD_BATCH:
             said = (
-                f"the first {BAD_BATCH} requests were all refused, so no more are sent; the last "
-                f"with: {error}"
+                f"the first {BAD_BATCH} requests were all refused, so no more are sent: check what "
+                f"they share (model, parameters, address); the last refusal: {error}"
             )
             self.shut(InvalidRequest(said, status=getattr(error, "status", 0)))
 

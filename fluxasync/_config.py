@@ -10,11 +10,13 @@ from __future__ import annotations
 from decimal import Decimal, InvalidOperation
 from math import inf
 from numbers import Real
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from attrs import field, frozen, validators
 
 from ._errors import ConfigError
+
+_T = TypeVar("_T")
 
 
 def _at_least(minimum: float, maximum: float = inf, *, why: str = "") -> Any:
@@ -36,6 +38,15 @@ def _count_or_auto(instance: object, attribute: Any, value: Any) -> None:
     if value == "auto" or (isinstance(value, int) and value >= 1 and value is not True):
         return
     raise ConfigError(f"Limits(in_flight={value!r}): must be 1 or more, or 'auto'")
+
+
+def _one_of(kind: type[_T], name: str, given: object) -> _T:
+    if isinstance(given, kind):
+        return given
+    if given is not None:
+        owner = kind.__name__
+        raise ConfigError(f"{name}: a fluxasync.{owner}, not {type(given).__name__}")
+    return kind()
 
 
 _positive_or_none = validators.optional(_at_least(1e-6))
@@ -88,6 +99,11 @@ class Retry:
     #: tries for bytes that arrive broken
     downloads: int = field(default=3, validator=_at_least(1))
 
+    @classmethod
+    def of(cls, given: Self | None) -> Retry:
+        """Return the Retry given, or the default. Raises ConfigError for anything else."""
+        return _one_of(Retry, "retry", given)
+
 
 @frozen(kw_only=True)
 class Polling:
@@ -133,6 +149,11 @@ class Timeouts:
     #: seconds an idle submit connection is kept; 0 = a fresh one for every submission. Well below
     #: what servers keep, because a POST on a connection that is just closing may be paid unseen.
     keepalive: float = field(default=4.0, validator=_at_least(0))
+
+    @classmethod
+    def of(cls, given: Self | None) -> Timeouts:
+        """Return the Timeouts given, or the default. Raises ConfigError for anything else."""
+        return _one_of(Timeouts, "timeouts", given)
 
 
 def _dollars(value: Any) -> Decimal | None:

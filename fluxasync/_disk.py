@@ -85,6 +85,10 @@ class Threads:
             owned, self._owned, self._executor = self._owned, None, None
             await whole(asyncio.to_thread(owned.shutdown))
 
+    @property
+    def is_open(self) -> bool:
+        return self._executor is not None
+
     async def run(self, step: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Run one step in a thread, to its end even when the caller is cancelled."""
         if self._executor is None:

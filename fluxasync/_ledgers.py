@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from ._arguments import check_methods
 from ._errors import TransportError
 from ._models import (
     Failed,
@@ -36,6 +37,12 @@ class ForgetfulLedger:
 
     async def settle(self, outcome: Outcome) -> None:
         """Forget it."""
+
+
+def check_ledger(ledger: object) -> None:
+    """Raise ConfigError for what is not a Ledger."""
+    methods = ("known", "intent", "answered", "settle")
+    check_methods("ledger", ledger, methods, expected="a Ledger")
 
 
 class MemoryLedger:

@@ -18,6 +18,7 @@ from unicodedata import category, normalize
 
 from attrs import field, frozen
 
+from ._arguments import check_type
 from ._errors import ConfigError
 from ._models import ImageRequest
 
@@ -62,6 +63,7 @@ class Template:
         (with a length: `{key:.8}`) and ext, which comes last. Raises ConfigError, naming the
         fields, for anything that is not that or that might leave the folder.
         """
+        check_type("name", text, str, expected="a template of file names")
         parts = _parsed(normalize("NFC", text))
         for _, name, spec in parts:
             _check_field(text, name, spec)

@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
+from ._arguments import check_callback
 from ._errors import ConfigError
 from ._events import Event, EventsDropped
 from ._models import Observer
@@ -22,6 +23,7 @@ class Observers:
     """Shows events to whoever watches, in the order in which they began to."""
 
     def __init__(self, first: Observer | None = None) -> None:
+        check_callback("on_event", first)
         self._watching: list[Observer] = [] if first is None else [first]
         self._readers: list[Events] = []
         self._is_warned = self._is_over = False

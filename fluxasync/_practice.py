@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from importlib.util import find_spec
 
 from ._errors import ConfigError, FluxError
+from ._extras import install_command
 
 #: of the durations' dice: the demo's 40 images meet one mild straggler, not a wild one
 _SEED = "20"
@@ -31,9 +32,9 @@ async def practice_server(*, image_bytes: int | None = None) -> AsyncIterator[st
     """
     if find_spec("cyclopts") is None:
         raise ConfigError(
-            "a practice server in a process of its own needs pip install 'fluxasync[cli]'; or have "
-            "one in this process: async with fluxasync.simulator.Simulator() as sim, and give "
-            "base_url=sim.url"
+            "a practice server in a process of its own needs the command line: "
+            f"{install_command('cli')}; or start one in this process: "
+            "async with fluxasync.simulator.Simulator() as sim, and give base_url=sim.url"
         )
     size = [] if image_bytes is None else ["--image-bytes", str(image_bytes)]
     child = await asyncio.create_subprocess_exec(

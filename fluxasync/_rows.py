@@ -107,7 +107,7 @@ def _check_own_key(key: Any, name: str, model: Model | None, allow_extras: bool)
 def _refuse(key: str, reason: str, allow_extras: bool) -> NoReturn:
     keep = ""
     if allow_extras:
-        column = f"a column: map extras.{key[:40]}={key[:40]}"
+        column = f"a column: --map extras.{key[:40]}={key[:40]}"
         keep = f'; to keep it as metadata, put it inside "extras" ({column})'
     raise ConfigError(f'{reason}{keep}; to send it all the same, inside "extra_body"')
 

@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from attrs import evolve
 
+from ._arguments import check_callback, check_methods, check_type, local_path
 from ._breakers import Gate, Network, WrongAnswers
 from ._catalog import checked, closest_model, find
 from ._config import Budget, Limits, Polling, Retry, Timeouts
@@ -36,7 +36,7 @@ from ._errors import (
 from ._events import ClockJumped, Event, JobEnded, JobReady, LoopLagged
 from ._fetch import Fetch
 from ._inputs import resolve
-from ._ledgers import ForgetfulLedger
+from ._ledgers import ForgetfulLedger, check_ledger
 from ._models import (
     ImageRequest,
     Job,
@@ -57,7 +57,7 @@ from ._protocol import Missing, News, Unclear, is_known
 from ._providers import Provider, choose
 from ._rows import request_from
 from ._schedule import Schedules
-from ._sinks import FileSink, MemorySink
+from ._sinks import FileSink, MemorySink, check_sink
 from ._submits import Submission, Submits, outlives_us, size_class, typical_seconds
 from ._transport import AiohttpTransport
 from ._watch import Watch
@@ -89,6 +89,8 @@ class FluxSession:
         polling: Polling, or its `lag`: how late an end may be seen, as a share of the usual time.
         timeouts: seconds for each call, and for a job.
         budget: Budget, or a cap in US dollars: `"5.00"`.
+        allow_unknown_models: send a model name that the catalogue lacks, although it resembles one
+            that it has. A name that resembles none is always sent, with a warning.
         transport: what does HTTP, for tests; None is aiohttp.
         on_event: called synchronously with every event; what it raises is logged once.
 
@@ -107,13 +109,19 @@ class FluxSession:
         polling: Polling | float | None = None,
         timeouts: Timeouts | None = None,
         budget: Budget | Decimal | float | str | None = None,
+        allow_unknown_models: bool = False,
         transport: Transport | None = None,
         on_event: Observer | None = None,
     ) -> None:
+        if not isinstance(api_key, str | Secret | None):
+            raise ConfigError(f"api_key: text, not {type(api_key).__name__}")
+        if transport is not None:
+            methods = ("send", "stream")
+            check_methods("transport", transport, methods, expected="a Transport")
         self._wanted = (provider, Secret(api_key) if api_key else None, base_url)
-        self.retry = retry or Retry()
-        self.polling = Polling.of(polling)
-        self.timeouts = timeouts or Timeouts()
+        self.retry, self.timeouts = retry, timeouts
+        self.polling = polling
+        self._allow_unknown_models = allow_unknown_models
         self._transport_given = transport
         self._observers = Observers(on_event)
         self._dice = random.Random()  # noqa: S311 — jitter, not secrets; all of a session's
@@ -141,6 +149,8 @@ class FluxSession:
         self._stack: AsyncExitStack | None = None
 
     async def __aenter__(self) -> Self:
+        if self._stack is not None:
+            raise ConfigError("the session is open already: share it inside its `async with`")
         provider, api_key, base_url = self._wanted
         self._provider, key = choose(
             provider, api_key=api_key, base_url=base_url, environ=os.environ
@@ -184,7 +194,35 @@ class FluxSession:
     @property
     def provider(self) -> Provider:
         """Who serves the models; known after entry."""
+        self.check_open()
         return self._provider
+
+    @property
+    def retry(self) -> Retry:
+        """The Retry in force; assign another at any time."""
+        return self._retry
+
+    @retry.setter
+    def retry(self, retry: Retry | None) -> None:
+        self._retry = Retry.of(retry)
+
+    @property
+    def polling(self) -> Polling:
+        """The Polling in force; assign another, or its `lag`, at any time."""
+        return self._polling
+
+    @polling.setter
+    def polling(self, polling: Polling | float | None) -> None:
+        self._polling = Polling.of(polling)
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """The Timeouts in force; assign others at any time."""
+        return self._timeouts
+
+    @timeouts.setter
+    def timeouts(self, timeouts: Timeouts | None) -> None:
+        self._timeouts = Timeouts.of(timeouts)
 
     @property
     def limits(self) -> Limits:
@@ -238,12 +276,22 @@ class FluxSession:
         if estimate.unpriced:
             self._submits.purse.fits(None)
 
+    def refuse_misspelt(self, model: str) -> None:
+        """Raise ConfigError for a model that the catalogue lacks and that resembles one of its
+        names, unless the session allows unknown models."""
+        if self._allow_unknown_models or find(model) is not None:
+            return
+        if near := closest_model(model):
+            raise ConfigError(
+                f"unknown model {model!r}: did you mean {near}? To send it as it is: "
+                "--allow-unknown-models (allow_unknown_models=True)"
+            )
+
     def check_model(self, model: str) -> None:
-        """Warn, once a session, of a model that the catalogue does not know; the log has it."""
+        """Refuse a misspelt model; warn, once a session, of any other unknown one."""
+        self.refuse_misspelt(model)
         if find(model) is None:
-            near = closest_model(model)
-            step = f"; did you mean {near}?" if near else ""
-            self._warn_once(f"unknown model {model!r}: passed on unchecked, no price known{step}")
+            self._warn_once(f"unknown model {model!r}: passed on unchecked, no price known")
 
     def leave(self, job: Job, *, ledger: Ledger = _FORGETFUL) -> None:
         """List a paid job as unclaimed; tell of it at WARNING unless a ledger remembers it."""
@@ -256,7 +304,7 @@ class FluxSession:
     async def credits(self) -> Decimal | None:
         """Ask for the account's balance, in the provider's credits (BFL: US$0.01 each); None where
         the provider does not tell it. Raises AuthenticationError and TransportError."""
-        self._check_open()
+        self.check_open()
         return await self._wire.credits()
 
     async def generate(
@@ -279,7 +327,10 @@ class FluxSession:
         and `on_job` raise, and SinkError for a file that exists already, before anything is sent.
         When cancelled after the job was accepted, the job is listed in `unclaimed`.
         """
+        self.check_open()
         sink = self._sink(to)
+        check_callback("on_job", on_job)
+        _check_waiting(ledger, priority, gate)
         request = _requested(prompt, parameters, sink)
         if isinstance(sink, FileSink):
             await sink.preflight()
@@ -311,6 +362,8 @@ class FluxSession:
         TransportError(sent=False) when patience is over, and TransportError(sent=True) when the
         answer never arrived: the job may have been charged.
         """
+        check_type("request", request, ImageRequest, expected="an ImageRequest")
+        _check_waiting(ledger, priority, gate)
         request = await self._prepared(request)
         self._dog.wake()
         return await self._submits.submit(
@@ -329,6 +382,8 @@ class FluxSession:
     async def poll(self, job: Job) -> Pending | Ready:
         """Ask once. Raises JobError for a job that ended badly and TransportError when the answer
         told nothing (ask again later)."""
+        self.check_open()
+        _check_job(job)
         news = await self._ask(job)
         match news:
             case Pending() | Ready():
@@ -345,7 +400,8 @@ class FluxSession:
         Raises JobError: Moderated, JobFailed, JobLost, or DeadlineExceeded after `timeouts.job`
         seconds. A failed poll decides nothing. The job's slot is free when this returns.
         """
-        self._check_open()
+        self.check_open()
+        _check_job(job)
         self._dog.wake()
         self._submits.adopt(job, seconds=self.timeouts.job)
         watch = Watch(
@@ -391,6 +447,8 @@ class FluxSession:
 
         A dead URL is asked for afresh once. Raises DownloadError (Expired) and SinkError.
         """
+        self.check_open()
+        check_type("ready", ready, Ready, expected="the Ready that `watch` returns")
         sink = self._sink(to)
         self._dog.wake()
         async with self._permits.take(ready.deadline) as permit:
@@ -430,8 +488,12 @@ class FluxSession:
         Raises what `watch` and `download` raise. When cancelled the job is listed in `unclaimed`,
         and told of at WARNING unless a ledger remembers it.
         """
+        self.check_open()
+        _check_job(job)
+        check_ledger(ledger)
+        sink = self._sink(to)
         try:
-            saved = await self.download(await self.watch(job), to=to)
+            saved = await self.download(await self.watch(job), to=sink)
         except (JobError, DownloadError):
             self._submits.unclaimed.pop(job.job_id, None)
             raise
@@ -441,12 +503,13 @@ class FluxSession:
         self._submits.unclaimed.pop(job.job_id, None)
         return saved
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise ConfigError unless the session is inside its `async with`."""
         if self._stack is None:
             raise ConfigError("the session is not open: use `async with FluxSession() as flux:`")
 
     async def _prepared(self, request: ImageRequest) -> ImageRequest:
-        self._check_open()
+        self.check_open()
         if request.n != 1:
             raise ConfigError(f"n={request.n}: one submission is one image; use a Batch for more")
         self.check_model(request.model)
@@ -507,7 +570,8 @@ class FluxSession:
         if to is None:
             return MemorySink(max_bytes=limit)
         if isinstance(to, str | os.PathLike):
-            return FileSink(Path(to), max_bytes=limit, executor=self._disk)
+            return FileSink(local_path("to", to), max_bytes=limit, executor=self._disk)
+        check_sink("to", to)
         return to
 
     def emit(self, event: Event) -> None:
@@ -537,9 +601,22 @@ class FluxSession:
             logger.warning("%s", message)
 
 
+def _check_job(job: object) -> None:
+    expected = 'a Job; for one of which only the id is known: Job(job_id="…")'
+    check_type("job", job, Job, expected=expected)
+
+
+def _check_waiting(ledger: object, priority: object, gate: object) -> None:
+    check_ledger(ledger)
+    check_type("priority", priority, int, expected="a whole number")
+    check_type("gate", gate, Gate, type(None), expected="a Gate or None")
+
+
 def _requested(
     prompt: str | ImageRequest, parameters: Mapping[str, Any], sink: Sink
 ) -> ImageRequest:
+    if "out" in parameters:
+        raise ConfigError("out: a session's generate names the file `to`: generate(…, to=…)")
     if isinstance(prompt, ImageRequest):
         if parameters:
             raise ConfigError("give parameters inside the ImageRequest, not beside it")

@@ -23,8 +23,9 @@ from typing import ParamSpec, Self, TypeVar
 
 from attrs import field, frozen
 
+from ._arguments import check_methods, local_path
 from ._disk import FolderSyncs, Part, Threads, disk_error, make_folder, prove_writable
-from ._errors import DownloadError, SinkError
+from ._errors import ConfigError, DownloadError, SinkError
 from ._images import EXTENSIONS, ImageInfo, NotAnImage, inspect, sniff
 from ._models import Chunks, ImageRequest, Job, Stored
 from ._names import DEFAULT, Template
@@ -81,6 +82,14 @@ class MemorySink:
             return await asyncio.to_thread(_judged, image)
 
 
+def check_sink(name: str, sink: object, *, expected: str = "a path, a Sink or None") -> None:
+    """Raise ConfigError for what is not a Sink, and for a sink of ours that is not open."""
+    check_methods(name, sink, ("store",), expected=expected)
+    if isinstance(sink, FolderSink | FileSink) and not sink.is_open:
+        kind = type(sink).__name__
+        raise ConfigError(f"{name}: the {kind} is not open: use `async with {kind}(…) as sink:`")
+
+
 def _judged(image: bytes) -> Stored:
     info = inspect(image)
     return Stored(
@@ -112,7 +121,7 @@ class FolderSink:
         executor: Executor | None = None,
         fsync: bool = True,
     ) -> None:
-        self.folder = Path(folder)
+        self.folder = local_path("folder", folder)
         self.template = template if isinstance(template, Template) else Template.parse(template)
         self._landing = _Landing(
             where=self.folder,
@@ -123,6 +132,11 @@ class FolderSink:
 
     def __repr__(self) -> str:
         return f"<FolderSink {str(self.folder)!r} {self.template.text!r}>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can store: entered, or given an executor."""
+        return self._landing.threads.is_open
 
     async def __aenter__(self) -> Self:
         await self._landing.open(self._prepare)
@@ -175,7 +189,7 @@ class FileSink:
         executor: Executor | None = None,
         fsync: bool = True,
     ) -> None:
-        self.path = Path(path)
+        self.path = local_path("path", path)
         self._landing = _Landing(
             where=self.path,
             threads=Threads(executor, count=1),
@@ -185,6 +199,11 @@ class FileSink:
 
     def __repr__(self) -> str:
         return f"<FileSink {str(self.path)!r}>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can store: entered, or given an executor."""
+        return self._landing.threads.is_open
 
     async def __aenter__(self) -> Self:
         await self._landing.open(self._prove_free)

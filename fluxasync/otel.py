@@ -21,6 +21,7 @@ from attrs import define
 from . import __version__
 from ._errors import ConfigError, FluxError, TransportError
 from ._events import Event, JobEnded, JobReady, JobSubmitted, JobUnclaimed, Paused, SubmitFailed
+from ._extras import install_command
 from ._models import ImageRequest, Job, Saved
 
 if TYPE_CHECKING:
@@ -65,9 +66,7 @@ class Tracing:
         try:
             from opentelemetry import metrics, trace
         except ImportError:
-            raise ConfigError(
-                "tracing needs OpenTelemetry: pip install 'fluxasync[otel]'"
-            ) from None
+            raise ConfigError(f"tracing needs OpenTelemetry: {install_command('otel')}") from None
         self._trace = trace
         self._tracer = trace.get_tracer("fluxasync", __version__, tracer_provider)
         meter = metrics.get_meter("fluxasync", __version__, meter_provider)

@@ -36,9 +36,11 @@ def _row(floor: int, beside: str = "", never: str = "") -> Row:
 
 ROOMS = {
     "_errors": _row(0),
+    "_arguments": _row(0, "_errors"),
+    "_extras": _row(0),
     "_models": _row(0, "_errors"),
     "_events": _row(0, "_models _errors"),
-    "_observers": _row(0, "_events _models _errors"),
+    "_observers": _row(0, "_arguments _events _models _errors"),
     "_config": _row(0, "_errors"),
     "_catalog": _row(0, "_models _errors"),
     "_rows": _row(0, "_models _errors _catalog"),
@@ -55,8 +57,8 @@ ROOMS = {
     "_deadline": _row(0),
     "_gathering": _row(0),
     "_dog": _row(0, "_events"),
-    "_ledgers": _row(0, "_models _errors"),
-    "_names": _row(0, "_models _errors"),
+    "_ledgers": _row(0, "_arguments _models _errors"),
+    "_names": _row(0, "_arguments _models _errors"),
     "_images": _row(0),
     "_display": _row(0),
     "_watch": _row(0, "_models _errors _config _protocol _schedule"),

@@ -25,7 +25,7 @@ from .._errors import ConfigError, FluxError
 from ._advice import told
 from ._bench import bench
 from ._exits import INTERRUPTED, USAGE, exit_code
-from ._options import Lists, Options
+from ._options import Lists, LocalPath, Options, usage
 from ._terminal import Terminal
 
 app = App(
@@ -46,7 +46,7 @@ def generate(
     prompt: str,
     /,
     *,
-    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    out: Annotated[LocalPath, Parameter(name=["--out", "-o"])],
     options: Options | None = None,
 ) -> int:
     """Make one image.
@@ -73,7 +73,7 @@ def run(
     source: Annotated[str, Parameter(allow_leading_hyphen=True)],
     /,
     *,
-    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    out: Annotated[LocalPath | None, Parameter(name=["--out", "-o"])] = None,
     options: Options | None = None,
     in_flight: int | Literal["auto"] | None = None,
     n: _AtLeastOne = 1,
@@ -145,7 +145,7 @@ def run(
 
 
 @app.command
-def status(folder: Path, /, *, json: bool = False) -> int:
+def status(folder: LocalPath, /, *, json: bool = False) -> int:
     """Say how far the run in a folder is; also while it goes on. Needs no key.
 
     Parameters
@@ -159,7 +159,7 @@ def status(folder: Path, /, *, json: bool = False) -> int:
 
 
 @app.command
-def verify(folder: Path, /, *, json: bool = False) -> int:
+def verify(folder: LocalPath, /, *, json: bool = False) -> int:
     """Compare every image of a folder with its record. Needs no key.
 
     Exit code 0: all as recorded. 3: something is not; each thing is printed.
@@ -176,7 +176,7 @@ def verify(folder: Path, /, *, json: bool = False) -> int:
 
 @app.command
 def resolve(
-    folder: Path,
+    folder: LocalPath,
     /,
     *keys: str,
     drop: bool = False,
@@ -220,7 +220,7 @@ def resolve(
 
 @app.command
 def gallery(
-    folder: Path,
+    folder: LocalPath,
     /,
     *,
     watch: bool = False,
@@ -317,7 +317,7 @@ def main(tokens: Sequence[str] | None = None) -> int:
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         terminal = Terminal()
-        terminal.say(f"fluxasync: {error} See fluxasync --help")
+        terminal.say(f"fluxasync: {usage(error)} See fluxasync --help")
         terminal.close()
         return USAGE
     return int(code or 0)

@@ -58,10 +58,12 @@ def next_step(error: FluxError) -> str:
 def about_failures(failed: Counter[str], where: Path) -> Iterator[str]:
     """Yield what to do about a run's failures, a line for each kind of remedy."""
     lists = where / "failures.jsonl"
-    moderated, wrong = failed["moderated"], failed["invalid"] + failed["rejected"]
+    moderated, wrong, refused = failed["moderated"], failed["invalid"], failed["rejected"]
     if moderated:
         yield f"{moderated} moderated: change those prompts, listed in {lists}"
     if wrong:
-        yield f"{wrong} wrong: mend those lines, listed in {lists}"
-    if failed.total() - moderated - wrong:
+        yield f"{wrong} wrong: correct those lines, listed in {lists}"
+    if refused:
+        yield f"{refused} refused by the server: its reasons are in {lists}"
+    if failed.total() - moderated - wrong - refused:
         yield "to try failures again: the same line with --retry failed"

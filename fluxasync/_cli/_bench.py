@@ -7,13 +7,12 @@ a command runs.
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from ._options import DEFAULT_MODEL, Options
+from ._options import DEFAULT_MODEL, LocalPath, Options
 from ._terminal import Terminal
 
 bench = App(
@@ -29,7 +28,7 @@ _AtLeastOne = Annotated[int, Parameter(validator=Number(gte=1))]
 @bench.default
 def measure(
     *,
-    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    out: Annotated[LocalPath | None, Parameter(name=["--out", "-o"])] = None,
     model: tuple[str, ...] = (DEFAULT_MODEL,),
     prompts: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     prompt_column: str | None = None,
@@ -50,7 +49,7 @@ def measure(
     param: tuple[str, ...] = (),
     provider: str | None = None,
     base_url: str | None = None,
-    key_file: Path | None = None,
+    key_file: LocalPath | None = None,
     simulate: bool = False,
     json: bool = False,
     quiet: bool = False,
@@ -132,7 +131,7 @@ def measure(
 
 
 @bench.command
-def compare(before: Path, after: Path, /, *, json: bool = False) -> int:
+def compare(before: LocalPath, after: LocalPath, /, *, json: bool = False) -> int:
     """Hold two reports side by side, and say which differences are only chance.
 
     Parameters

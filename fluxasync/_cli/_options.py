@@ -9,12 +9,21 @@ from __future__ import annotations
 
 import json
 import stat
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from attrs import frozen
-from cyclopts import Parameter
+from cyclopts import (
+    CoercionError,
+    CycloptsError,
+    Parameter,
+    Token,
+    UnusedCliTokensError,
+    ValidationError,
+)
 
+from .._arguments import local_path
 from .._catalog import find, lacking, models_with
 from .._config import Polling
 from .._errors import ConfigError
@@ -24,6 +33,52 @@ from .._providers import known
 DEFAULT_MODEL = "flux-dev"
 #: bytes; a file longer than this is not a key
 _LONGEST_KEY = 4096
+
+
+def _check_local(_type: Any, path: Path | None) -> None:
+    if path is not None:
+        local_path("", path)
+
+
+#: a path on this machine: a URL such as s3://bucket/run is refused
+LocalPath = Annotated[Path, Parameter(validator=_check_local)]
+
+_KINDS = {int: "a whole number", float: "a number"}
+
+
+def usage(error: CycloptsError) -> str:
+    """Return what is wrong with a command line, and what to do about it."""
+    match error:
+        case UnusedCliTokensError(unused_tokens=list(unused)):
+            return _unused(unused, error.command_chain or ())
+        case CoercionError(token=Token() as token):
+            kinds = [_KINDS[kind] for kind in _KINDS if kind in _kinds(error.target_type)]
+            kinds += [text for text in _kinds(error.target_type) if isinstance(text, str)]
+            if kinds:
+                return f"{_option(error)} {token.value}: must be {' or '.join(kinds)}."
+        case ValidationError() if isinstance(error.__cause__, ConfigError):
+            return f"{_option(error)}{error.__cause__!s}."
+    return str(error)
+
+
+def _unused(unused: Sequence[str], command: Sequence[str]) -> str:
+    words = " ".join(unused)
+    if tuple(command) == ("generate",):
+        return f'unexpected {words}: put a prompt of several words in quotes, as in "a red fox".'
+    return f"unexpected {words}: put an argument that has spaces in quotes."
+
+
+def _kinds(target: Any) -> tuple[Any, ...]:
+    """Return the types that a hint such as `int | Literal["auto"] | None` consists of."""
+    inner = get_args(target)
+    return tuple(kind for each in inner for kind in _kinds(each)) if inner else (target,)
+
+
+def _option(error: CycloptsError) -> str:
+    token = getattr(error, "token", None)
+    if token is not None and token.keyword:
+        return str(token.keyword)
+    return "" if error.argument is None else error.argument.name
 
 
 @Parameter(name="*")
@@ -37,8 +92,8 @@ class Options:
     param: Annotated[
         tuple[str, ...],
         Parameter(
-            help="A parameter of the model, as K=V: a JSON value if it is one, else text. "
-            "Repeatable.",
+            help="A parameter of the model for rows that leave it open, as K=V: a JSON value if it "
+            "is one, else text. A column wins. Repeatable.",
         ),
     ] = ()
     provider: Annotated[
@@ -49,11 +104,15 @@ class Options:
         str | None, Parameter(help="Another origin of the provider, also with a path prefix.")
     ] = None
     key_file: Annotated[
-        Path | None,
+        LocalPath | None,
         Parameter(help="File with the key; else COMETAPI_KEY or BFL_API_KEY is read."),
     ] = None
     simulate: Annotated[
         bool, Parameter(help="Use a practice server of our own: costs nothing, needs no key.")
+    ] = False
+    allow_unknown_models: Annotated[
+        bool,
+        Parameter(help="Send a model name that resembles one of the catalogue and is not in it."),
     ] = False
     json: Annotated[
         bool, Parameter(help="Print one JSON object a line instead of paths: images, and events.")
@@ -130,7 +189,7 @@ class Lists:
         Parameter(help="Every prompt with each value of a parameter, as NAME=V,V. Repeatable."),
     ] = ()
     wildcards: Annotated[
-        Path | None,
+        LocalPath | None,
         Parameter(
             help="Every choice of {red|grey} in prompts, and of __animals__ every line of "
             "animals.txt in this folder."

@@ -175,7 +175,12 @@ async def _agreed(errand: Errand, price: Decimal, order: Order) -> None:
 async def dry_run(errand: Errand, order: Order) -> None:
     """Say what the run would make, cost and take; needs no key and sends nothing."""
     options = order.options
-    flux = FluxSession(options.provider_named, base_url=options.base_url, **order.policies())
+    flux = FluxSession(
+        options.provider_named,
+        base_url=options.base_url,
+        allow_unknown_models=options.allow_unknown_models,
+        **order.policies(),
+    )
     batch = order.batch(flux)
     try:
         plan = await batch.check(_checking(errand))
@@ -202,6 +207,7 @@ async def _session(errand: Errand, options: Options, **policies: Any) -> AsyncIt
             options.provider_named,
             api_key=key,
             base_url=base_url,
+            allow_unknown_models=options.allow_unknown_models,
             on_event=errand.watch,
             **policies,
         )

@@ -15,7 +15,6 @@ from typing import Any
 
 from attrs import asdict, evolve
 
-from .._catalog import closest_model
 from .._errors import FluxError, TransportError
 from .._events import (
     ClockJumped,
@@ -144,9 +143,10 @@ def announcement(
     if plan.unknown_keys:
         yield f"kept as metadata, not sent: {', '.join(plan.unknown_keys)}"
     for name in plan.unknown_models:
-        near = closest_model(name)
-        step = f"did you mean {near}?" if near else "fluxasync models lists what is"
-        yield f"{name} is not in the catalogue, so it is neither checked nor priced; {step}"
+        yield (
+            f"{name} is not in the catalogue, so it is neither checked nor priced; "
+            "fluxasync models lists what is"
+        )
     if plan.bad:
         yield f"{plan.bad} bad {'line is' if plan.bad == 1 else 'lines are'} left out"
     text = "read as it comes: number and price are not known ahead"

@@ -21,6 +21,7 @@ from typing import Any, Self
 
 from .._disk import Threads, make_folder
 from .._errors import ConfigError
+from .._extras import install_command
 from .._journal._schema import HOME
 
 FOLDER = f"{HOME}/thumbs"
@@ -34,7 +35,7 @@ _MOST_PAINTERS = 4
 def require_pillow() -> None:
     """Raise ConfigError, naming the extra, where thumbnails cannot be made."""
     if importlib.util.find_spec("PIL") is None:
-        raise ConfigError("thumbnails need pillow: pip install 'fluxasync[image]'")
+        raise ConfigError(f"thumbnails need pillow: {install_command('image')}")
 
 
 class Thumbs:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from attrs import frozen
 
+from .._arguments import check_type
 from .._errors import ConfigError
 from ._rows import Dropped, Row
 from ._schema import State
@@ -48,7 +49,8 @@ def classes_of(given: str | Iterable[str]) -> frozenset[str]:
 
     Raises ConfigError for others.
     """
-    words = given.split(",") if isinstance(given, str) else list(given)
+    check_type("retry", given, str, Iterable, expected="classes of failures")
+    words = given.split(",") if isinstance(given, str) else [str(word) for word in given]
     classes = frozenset(word.strip() for word in words) - {""}
     for word in sorted(classes - set(CLASSES)) or ([""] if words and not classes else []):
         raise ConfigError(f"{word!r} is no class of failures: say one of {', '.join(CLASSES)}")

@@ -14,6 +14,7 @@ from attrs import frozen
 
 from .._display import columns, display
 from .._errors import ConfigError
+from .._extras import install_command
 from .._money import dollars
 from ._numbers import View
 
@@ -25,7 +26,7 @@ try:
     from rich.terminal_theme import TerminalTheme
     from rich.text import Text
 except ImportError:
-    raise ConfigError("the live view needs rich: pip install 'fluxasync[cli]'") from None
+    raise ConfigError(f"the live view needs rich: {install_command('cli')}") from None
 
 _BETWEEN = " · "
 #: columns; a bar is a bar from here on

@@ -20,6 +20,7 @@ from collections.abc import (
 from pathlib import Path
 from typing import Any, Protocol
 
+from .._arguments import check_type, local_path
 from .._errors import ConfigError
 from .._models import ImageRequest
 from ._cells import Columns
@@ -133,6 +134,8 @@ def open_source(
 
 
 def _refuse_counts(n: int, limit: int | None) -> None:
+    check_type("n", n, int, expected="a whole number, 1 to 10,000")
+    check_type("limit", limit, int, type(None), expected="a whole number, or None for no limit")
     if not 1 <= n <= 10_000:
         raise ConfigError(f"n={n}: 1 to 10,000 images of a prompt")
     if limit is not None and limit < 1:
@@ -149,7 +152,7 @@ def _refuse_both(defaults: Mapping[str, Any], spread: Spread | None) -> None:
 
 
 def _path(given: object) -> Path | None:
-    return Path(given) if isinstance(given, str | os.PathLike) else None
+    return local_path("source", given) if isinstance(given, str | os.PathLike) else None
 
 
 def _items(given: object) -> Any:

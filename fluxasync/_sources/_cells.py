@@ -17,6 +17,7 @@ from typing import Any
 
 from attrs import field, frozen
 
+from .._arguments import check_type
 from .._catalog import find, models_with
 from .._errors import ConfigError
 from ._strict import parsed_object
@@ -47,6 +48,8 @@ class Columns:
     @classmethod
     def of(cls, prompt_column: str | None, given: Mapping[str, str] | None) -> Columns:
         """Return what a caller asked for. Raises ConfigError for a target that nothing takes."""
+        check_type("map", given, Mapping, type(None), expected='as {"width": "w"}')
+        check_type("prompt_column", prompt_column, str, type(None), expected="a column's name")
         sources = dict(given or {})
         if prompt_column is not None:
             if "prompt" in sources:
@@ -58,7 +61,7 @@ class Columns:
             if kind_of(target) is None and not target.startswith(_EXTRAS):
                 raise ConfigError(
                     f"map: {target!r} is no parameter of any model; "
-                    f"a column that only the metadata carries is {_EXTRAS}{target}={column}"
+                    f"to keep a column as metadata: --map {_EXTRAS}{target}={column}"
                 )
         return cls(sources)
 

@@ -55,6 +55,7 @@ class FileSource:
         self._limit = limit
         self._skip_bad = skip_bad
         self._sample = sample
+        self._is_whole = limit is None and sample is None
         self._chosen: frozenset[int] | None = None  #: places of the sample's rows, from 0
         self._witness = Witness(self._name)
         self._checked = False
@@ -84,6 +85,8 @@ class FileSource:
         self._witness.complete = True
         plan = tally.plan(skip_bad=self._skip_bad, notes=self._reading.all_notes())
         self._reading.refuse_unseen()
+        if self._is_whole:
+            self._reading.refuse_unused()
         self._checked = True
         return plan
 

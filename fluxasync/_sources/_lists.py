@@ -38,6 +38,7 @@ class ListSource:
         self._given = _sampled(tuple(given), sample)
         self._reading = reading
         self._limit = limit
+        self._is_whole = limit is None and sample is None
         self._skip_bad = skip_bad
         self._checked = False
         self._marks: Marks | None = None
@@ -59,6 +60,8 @@ class ListSource:
             survey.close()
         plan = tally.plan(skip_bad=self._skip_bad, notes=self._reading.all_notes())
         self._reading.refuse_unseen()
+        if self._is_whole:
+            self._reading.refuse_unused()
         self._checked = True
         return plan
 

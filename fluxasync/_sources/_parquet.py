@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .._errors import ConfigError
+from .._extras import install_command
 from ._cells import Columns, Header
 from ._reading import Reading, Wish
 from ._unpacked import Witness, blocks_of
@@ -100,7 +101,7 @@ def _pyarrow_parquet(name: str) -> Any:
     try:
         import pyarrow.parquet as parquet
     except ImportError:
-        raise ConfigError(f"{name} needs pyarrow: pip install 'fluxasync[data]'") from None
+        raise ConfigError(f"{name} needs pyarrow: {install_command('data')}") from None
     return parquet
 
 

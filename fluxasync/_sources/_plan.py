@@ -52,7 +52,7 @@ class Plan:
     first_bad: tuple[BadRow, ...] = ()  #: up to 10
     unknown_keys: tuple[str, ...] = ()  #: names that only the metadata will carry; the first 20
     models: tuple[str, ...] = ()  #: the first 20 seen
-    unknown_models: tuple[str, ...] = ()  #: those of them that the catalogue lacks
+    unknown_models: tuple[str, ...] = ()  #: that the catalogue lacks; the first 20
     known: Mapping[str, int] = field(factory=dict)  #: images by what earlier runs left of them
     notes: tuple[str, ...] = ()  #: what people should know of how the source was read
     to_do: int | None = None  #: images that are to be submitted; None for a stream
@@ -104,6 +104,7 @@ class Tally:
         self._unknown_keys = unknown_keys
         self._known: dict[str, int] = {}
         self._models = Names()
+        self._unknown_models = Names()
         self._estimator = Estimator()
         self._again = Estimator()
 
@@ -137,6 +138,8 @@ class Tally:
     def _request(self, request: ImageRequest, states: Sequence[str | None]) -> int:
         """Count a request and return its images up to the limit."""
         self._models.add(request.model)
+        if find(request.model) is None:
+            self._unknown_models.add(request.model)
         images = request.n if self._limit is None else min(request.n, self._limit - self.images)
         self.images += images
         self._estimate(self._estimator, request, images - self._count_known(states))
@@ -161,7 +164,6 @@ class Tally:
         """Return what was counted. Raises ConfigError for bad rows that are not to be skipped."""
         if self._bad and not skip_bad:
             raise ConfigError(self._complaint())
-        models = tuple(self._models)
         return Plan(
             images=self.images,
             rows=self.rows,
@@ -169,8 +171,8 @@ class Tally:
             bad=self._bad,
             first_bad=tuple(self._first_bad),
             unknown_keys=tuple(self._unknown_keys),
-            models=models,
-            unknown_models=tuple(name for name in models if find(name) is None),
+            models=tuple(self._models),
+            unknown_models=tuple(self._unknown_models),
             known=dict(self._known),
             notes=tuple(notes),
             to_do=self.images - sum(self._known.values()),

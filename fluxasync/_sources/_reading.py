@@ -18,7 +18,7 @@ from .._catalog import checked
 from .._errors import ConfigError
 from .._inputs import resolve_now
 from .._models import ImageInput, ImageRequest
-from .._rows import request_from
+from .._rows import ROW_KEYS, request_from
 from ._cells import Columns, without_gaps
 from ._lines import decoded
 from ._plan import BadRow, Names, Variants, requests_of
@@ -67,6 +67,11 @@ class Reading:
         self._objects = 0
         self._defaults = dict(defaults)
         self._n = n
+        #: given for all rows and taken by none so far; the model is judged by the batch
+        self._unused = {name for name, value in defaults.items() if value is not None} - {"model"}
+        if n != 1:
+            self._unused.add("n")
+        self._is_empty = True  #: no good row so far
         self._dialect = dialect
 
     @property
@@ -88,7 +93,10 @@ class Reading:
     def item(self, given: object) -> Wish | None:
         """Return the request of something that a program gave; None for one left out."""
         if isinstance(given, ImageRequest):
-            given = given if given.n != 1 else evolve(given, n=self._n)
+            self._is_empty = False
+            if given.n == 1:
+                given = evolve(given, n=self._n)
+                self._unused.discard("n")
             return checked(given) if self.spread is None else self._variants(_as_row(given), {})
         if isinstance(given, str):
             return self.row({"prompt": given})
@@ -115,6 +123,16 @@ class Reading:
             target, column = next(iter(self._unseen.items()))
             raise ConfigError(f"map: no row has {column!r}, which {target} was to come from")
 
+    def refuse_unused(self) -> None:
+        """Raise ConfigError for a value for all rows that no row took: it would be lost, and it
+        was never checked."""
+        if self._unused and not self._is_empty:
+            name = min(self._unused)
+            raise ConfigError(
+                f"{name}: given for all rows, but no row takes it: each has its own {name}, or a "
+                "model without one. Leave it out, or remove it from the rows"
+            )
+
     def all_notes(self) -> list[str]:
         """Return what people should know once all rows were read."""
         spread = [] if self.spread is None else self.spread.notes()
@@ -124,16 +142,25 @@ class Reading:
         """Return the request of a row under the names of parameters, multiplied."""
         if self._n != 1 and row.get("n") is None:
             row = {**row, "n": self._n}
+            self._unused.discard("n")
         if self.spread is None:
             return self._request(row, self._defaults)
         return self._variants(row, self._defaults)
 
     def _request(self, row: Mapping[str, Any], defaults: Mapping[str, Any]) -> ImageRequest:
         request = request_from(row, defaults=defaults)
+        self._note_used(row, request)
         for name in request.extras:
             if name in row:  # not from the object that is named "extras" on purpose
                 self.unknown_keys.add(name)
         return request
+
+    def _note_used(self, row: Mapping[str, Any], request: ImageRequest) -> None:
+        self._is_empty = False
+        if self._unused:
+            given = request.given()
+            taken = {name for name in self._unused if name in given or name in ROW_KEYS}
+            self._unused -= {name for name in taken if row.get(name) is None}
 
     def _variants(self, row: Mapping[str, Any], defaults: Mapping[str, Any]) -> Variants:
         assert self.spread is not None  # noqa: S101 — asked before

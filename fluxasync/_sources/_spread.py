@@ -12,11 +12,11 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 
+from .._arguments import check_type, local_path
 from .._catalog import COPIES_MAXIMUM, Model, find, lacking, models_with
 from .._errors import ConfigError
 from .._rows import DEFAULT_MODEL, ROW_KEYS
@@ -51,6 +51,7 @@ class Spread:
 
         Raises ConfigError for an axis that no model has, that is empty, or has a value twice.
         """
+        check_type("grid", grid, Mapping, type(None), expected='as {"guidance": [2, 3.5]}')
         axes = [_axis(name, values) for name, values in (grid or {}).items()]
         if seeds is not None:
             axes.append(_axis("seed", seeds, said="seeds"))
@@ -146,7 +147,7 @@ class Spread:
 def _wildcards(given: bool | str | os.PathLike[str] | None) -> Wildcards | None:
     if given is None or given is False:
         return None
-    return Wildcards(None if given is True else Path(given))
+    return Wildcards(None if given is True else local_path("wildcards", given))
 
 
 def _axis(name: str, values: Iterable[Any], *, said: str = "") -> Axis:

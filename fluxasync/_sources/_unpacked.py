@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from .._errors import ConfigError
+from .._extras import install_command
 
 BLOCK = 2**20  #: bytes a read; line by line through a thread costs 100 µs a line
 
@@ -117,7 +118,7 @@ def _zstd(file: IO[bytes], path: Path) -> Iterator[Stream]:
         try:
             import zstandard
         except ImportError:
-            missing = f"{path.name} needs zstandard: pip install 'fluxasync[data]'"
+            missing = f"{path.name} needs zstandard: {install_command('data')}"
             raise ConfigError(missing) from None
         error = zstandard.ZstdError
     try:

@@ -1,5 +1,7 @@
 """How fast a model goes on an account, at what latency and price, and who is in the way.
 
+For example::
+
     from fluxasync import bench
 
     report = await bench.run(bench.Order(out="monday", in_flight=(1, 12, 24), max_cost="3.00"))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from .._errors import ConfigError
+from .._extras import install_command
 from ._svg import PALETTE, inline, plain
 from ._values import Interval
 
@@ -49,9 +50,7 @@ def demand_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401 — only to see whether it is there
     except ImportError:
-        raise ConfigError(
-            "plots need matplotlib: install it with pip install 'fluxasync[bench]'"
-        ) from None
+        raise ConfigError(f"plots need matplotlib: {install_command('bench')}") from None
 
 
 def plot(name: str, title: str, caption: str, said: str, paint: Paint, *, height: int) -> Plot:

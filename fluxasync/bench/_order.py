@@ -13,6 +13,7 @@ from typing import Any, get_args
 from attrs import field, frozen
 from attrs.validators import deep_iterable, optional
 
+from .._arguments import check_type, local_path
 from .._config import Budget, Polling
 from .._errors import ConfigError
 from .._providers import Provider, known
@@ -31,7 +32,7 @@ from ._load import (
 
 
 def _folder(given: str | os.PathLike[str]) -> Path:
-    return Path(given)
+    return local_path("out", given)
 
 
 def _cap(given: Decimal | float | str | None) -> Decimal | None:
@@ -102,6 +103,13 @@ def _arrivals(instance: object, attribute: Any, value: Any) -> None:
         raise ConfigError(f"arrivals={value!r}: must be {' or '.join(get_args(Arrivals))}")
 
 
+def _kind(*kinds: type, expected: str) -> Any:
+    def check(instance: object, attribute: Any, value: Any) -> None:
+        check_type(attribute.name, value, *kinds, expected=expected)
+
+    return check
+
+
 def _known(instance: object, attribute: Any, value: Provider | str | None) -> None:
     if value is not None and not isinstance(value, Provider):
         known(value)
@@ -153,7 +161,11 @@ class Order:
     """
 
     out: Path = field(converter=_folder)
-    models: tuple[str, ...] = field(default=("flux-dev",), converter=_several)
+    models: tuple[str, ...] = field(
+        default=("flux-dev",),
+        converter=_several,
+        validator=deep_iterable(_kind(str, expected="names of models")),
+    )
     in_flight: tuple[int, ...] = field(
         default=(), converter=_in_flight, validator=deep_iterable(_whole)
     )
@@ -172,10 +184,14 @@ class Order:
     )
 
     prompts: Any = None
-    prompt_column: str | None = None
-    parameters: Mapping[str, Any] = field(factory=dict)
-    seed: int = 0
-    title: str = ""
+    prompt_column: str | None = field(
+        default=None, validator=optional(_kind(str, expected="a column's name"))
+    )
+    parameters: Mapping[str, Any] = field(
+        factory=dict, validator=_kind(Mapping, expected='as {"width": 512}')
+    )
+    seed: int = field(default=0, validator=_kind(int, expected="a whole number"))
+    title: str = field(default="", validator=_kind(str, expected="text"))
 
     provider: Provider | str | None = field(default=None, validator=_known)
     api_key: str | None = field(default=None, repr=False)

@@ -15,14 +15,17 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
+from importlib.util import find_spec
 from time import time
 from typing import NoReturn
 
 from attrs import evolve
 
+from .._arguments import check_callback, check_type
 from .._breakers import UNANSWERED
 from .._display import display
 from .._errors import FluxError
+from .._extras import install_command
 from .._journal import Recovery
 from .._models import ImageRequest
 from .._money import dollars
@@ -76,6 +79,10 @@ async def run(
     error is raised. Raises ConfigError for a target that is not a practice server when the order
     has no `max_cost`.
     """
+
+    check_type("order", order, Order, expected="a bench.Order")
+    check_callback("on_note", on_note)
+    check_callback("on_stage", on_stage)
 
     def say(text: str) -> None:
         logger.warning("%s", text)
@@ -156,6 +163,8 @@ class Run:
                 flux.check_model(model)
             await asyncio.to_thread(make, order.out)
             announce(order, prompts, simulated=simulated, note=self._note)
+            if find_spec("matplotlib") is None:
+                self._note(f"the report will have no pictures: {install_command('bench')}")
             described = environment(flux.provider, simulated=simulated, options=order.options())
             self._flux = flux
             meter = Meter(

@@ -45,6 +45,12 @@ class Simulator:
     def __init__(
         self, scenario: Scenario | None = None, *, host: str = "127.0.0.1", port: int = 0
     ) -> None:
+        if not isinstance(scenario, Scenario | None):
+            raise TypeError(f"scenario: a Scenario, not {type(scenario).__name__}")
+        if not isinstance(host, str):
+            raise TypeError(f"host: text, not {type(host).__name__}")
+        if type(port) is not int or not 0 <= port <= 65535:
+            raise ValueError(f"port={port!r}: a whole number, 0 (any free one) to 65535")
         self.world = World(scenario, salt=token_hex(8))
         self.url = ""  #: API origin, known once open
         self._host = host

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import inspect
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,6 +18,8 @@ import pytest
 
 import fluxasync
 from fluxasync import bench, simulator
+
+from .pages import blocks
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
@@ -72,6 +76,31 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_
     for page in tmp_path.glob("*.html"):
         links.feed(page.read_text("utf-8"))
     assert not [link for link in links.found if re.match(r"(https?:)?//", link)]
+    reference = "".join(_text(tmp_path / f"{Path(page).stem}.html") for page in PAGES.values())
+    assert not re.findall(r"attr_dict.*|= NOTHING.*|<\w+.* object.*|.*~fluxasync.*", reference)
+    assert "width: int | None = None" in reference
+    assert "downloads: int = 16" in reference
+    # a colon in an attribute's comment does not make a type of what stands before it
+    assert "downloads at once. Kept apart from slots: a slot is free" in reference
+
+
+def _text(page: Path) -> str:
+    return html.unescape(re.sub(r"<[^>]+>", "", page.read_text("utf-8")))
+
+
+def test_the_index_is_readable_without_the_site() -> None:
+    """On a code host the index links every page: it does not rely on the site's navigation."""
+    index = (DOCS / "index.md").read_text("utf-8")
+    linked = set(re.findall(r"\]\(([\w-]+\.(?:md|rst))\)", index))
+    pages = {page.name for page in DOCS.iterdir() if page.suffix in (".md", ".rst")}
+    assert linked == pages - {"index.md"}
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    """Each relative link of a page names a file of the repository."""
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text("utf-8"))
+    assert not [link for link in links if "://" not in link and not (DOCS / link).exists()]
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:
@@ -89,3 +118,38 @@ def test_the_readme_and_the_docs_show_the_same_figures() -> None:
     readme, docs = (block.findall(page.read_text("utf-8")) for page in pages)
     assert len(readme) == 1
     assert readme == docs
+
+
+def _rows(name: str) -> dict[str, list[str]]:
+    page = (DOCS / "benchmarks.md").read_text("utf-8")
+    (block,) = re.findall(rf"<!-- {name} -->(.*)<!-- end {name} -->", page, re.DOTALL)
+    cells = [line.strip("| ").split(" | ") for line in block.split("\n") if line.startswith("| ")]
+    return {first: rest for first, *rest in cells}
+
+
+def test_the_short_table_says_what_became_of_every_image() -> None:
+    """Whole, in doubt, lost and paid twice of every contender are those of the long table: also of
+    the loop with three tries, and the doubts of our own."""
+    short, long = _rows("short"), _rows("faults")
+    assert "semaphore + aiohttp, 3 tries" in short
+    for name in long.keys() - {"---", "whole"}:
+        whole, lost, in_doubt, _, twice = long[name]
+        assert short[name][-4:] == [whole, in_doubt, lost, twice]
+
+
+@pytest.mark.slow
+def test_python_blocks_of_the_pages_pass_a_strict_type_checker(tmp_path: Path) -> None:
+    """What a reader copies is as typed as the library: each page's blocks, as one function."""
+    pytest.importorskip("mypy", reason="the dependency group `lint` is not installed")
+    for page in [ROOT / "README.md", *DOCS.glob("*.md")]:
+        shown = [b.text for b in blocks(page) if b.language == "python" and b.mark != "file"]
+        if shown:
+            body = textwrap.indent("\n".join(shown), "    ")
+            module = tmp_path / f"{page.stem.replace('-', '_')}_page.py"
+            module.write_text(f"async def page() -> None:\n{body}", encoding="utf-8")
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file", str(ROOT / "pyproject.toml"),
+         *map(str, sorted(tmp_path.glob("*.py")))],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert checked.returncode == 0, checked.stdout

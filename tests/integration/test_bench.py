@@ -11,6 +11,7 @@ import json
 import logging
 import re
 import socket
+import sys
 import time
 from collections import Counter
 from decimal import Decimal
@@ -24,6 +25,7 @@ from proxy import Fault, posts, proxy
 
 from fluxasync import ConfigError, FluxError, Polling, bench
 from fluxasync._audit import in_doubt, status
+from fluxasync._extras import install_command
 from fluxasync.bench._cost import cost_of
 from fluxasync.bench._prompts import wishes
 from fluxasync.bench._run import Run
@@ -502,7 +504,7 @@ async def test_several_models_are_measured_one_after_another(tmp_path: Path) -> 
 async def test_unknown_models_are_warned_of_once_and_before_anything_is_paid(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A slip in the second name is seen while nothing is spent, with the name that was meant."""
+    """A name that resembles none of the catalogue is warned of while nothing is spent."""
     paid: list[int] = []
 
     class Watching(logging.Handler):
@@ -510,7 +512,7 @@ async def test_unknown_models_are_warned_of_once_and_before_anything_is_paid(
             paid.append(len(sim.charges))
 
     models, log, handler = (
-        ("flux-dev", "flux-dve", "own"),
+        ("flux-dev", "own"),
         logging.getLogger("fluxasync"),
         Watching(),
     )
@@ -522,11 +524,35 @@ async def test_unknown_models_are_warned_of_once_and_before_anything_is_paid(
             log.removeHandler(handler)
     said = [text for text in caplog.messages if "unknown model" in text]
     assert said == [
-        "unknown model 'flux-dve': passed on unchecked, no price known; did you mean flux-dev?",
         "unknown model 'own': passed on unchecked, no price known",
     ]
-    assert paid[:2] == [0, 0]
+    assert paid[:1] == [0]
     assert len(sim.charges) > 0
+
+
+@pytest.mark.asyncio
+async def test_missing_pictures_are_noted_before_anything_is_paid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without matplotlib a benchmark names what to install while there is no charge yet."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    noted: list[tuple[str, int]] = []
+    async with Simulator(Scenario(**QUICK)) as sim:
+        await bench.run(
+            order(sim, tmp_path / "out", images=1),
+            on_note=lambda note: noted.append((note, len(sim.charges))),
+        )
+    assert (f"the report will have no pictures: {install_command('bench')}", 0) in noted
+
+
+@pytest.mark.asyncio
+async def test_a_misspelt_model_is_refused_before_anything_is_paid(tmp_path: Path) -> None:
+    """A slip in the second name ends the benchmark before the first one is measured."""
+    models = ("flux-dev", "flux-dve")
+    async with Simulator(Scenario(**QUICK)) as sim:
+        with pytest.raises(ConfigError, match="did you mean flux-dev"):
+            await bench.run(order(sim, tmp_path / "out", models=models, parameters={}, images=1))
+        assert not sim.charges
 
 
 @pytest.mark.slow

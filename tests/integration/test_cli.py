@@ -163,13 +163,14 @@ def test_dry_run_needs_no_key_and_sends_nothing(cli: Any, server: Practice, prom
 
 
 def test_a_misspelt_model_is_named_while_nothing_is_spent(cli: Any, prompts: Path) -> None:
-    """A model that the catalogue lacks may be new or a slip, and has no price to stop anybody."""
-    code, out, err = cli("run", prompts, "--models", "flux-dve,flux-dev", "--dry-run")
+    """A name that resembles one of the catalogue is refused, and the flag to insist is named."""
+    again = ("run", prompts, "--models", "flux-dve,flux-dev", "--dry-run")
+    code, out, err = cli(*again)
+    assert (code, out) == (2, [])
+    assert "did you mean flux-dev? To send it as it is: --allow-unknown-models" in err[-1]
+    code, out, err = cli(*again, "--allow-unknown-models")
     assert code == 0
-    assert (
-        "flux-dve is not in the catalogue, so it is neither checked nor priced; did you mean"
-        in (err[-1])
-    )
+    assert "flux-dve is not in the catalogue, so it is neither checked nor priced" in err[-1]
     assert "of unknown price" in out[0]
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import fluxasync
+from fluxasync._extras import install_command
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 
@@ -65,7 +67,7 @@ def test_a_core_install_says_what_to_install() -> None:
     )
     ended = started(sys.executable, "-c", code)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert "pip install 'fluxasync[cli]'" in ended.stderr
+    assert install_command("cli") in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
 
 
@@ -76,7 +78,22 @@ def test_a_core_install_says_what_to_install() -> None:
         pytest.param(("run", "p.txt", "--outt", "x"), "Did you mean --out", id="unknown option"),
         pytest.param(("run", "p.txt", "--n", "0"), "Must be >= 1", id="out of range"),
         pytest.param(("generate", "a fox"), "--out", id="missing option"),
-        pytest.param(("generate", "a", "fox", "-o", "f"), "fox", id="prompt without quotes"),
+        pytest.param(
+            ("generate", "a", "red", "fox", "-o", "f"),
+            "unexpected red fox: put a prompt of several words in quotes",
+            id="prompt without quotes",
+        ),
+        pytest.param(("run", "a.txt", "b.txt"), "unexpected b.txt: put", id="two files"),
+        pytest.param(
+            ("run", "p", "--in-flight", "many"),
+            "--in-flight many: must be a whole number or auto",
+            id="not a limit",
+        ),
+        pytest.param(("run", "p", "--n", "x"), "--n x: must be a whole number", id="not whole"),
+        pytest.param(("run", "p", "--grace", "x"), "--grace x: must be a number", id="no number"),
+        pytest.param(
+            ("bench", "--arrivals", "x"), "--arrivals x: must be constant or poisson", id="choice"
+        ),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_2(
@@ -90,6 +107,42 @@ def test_a_wrong_command_line_is_one_line_and_exit_2(
     assert shown.out == ""
     assert said in shown.err
     assert len(shown.err.splitlines()) == 1
+
+
+URL = "s3://bucket/run"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(("generate", "a fox", "-o", URL), id="generate"),
+        pytest.param(("run", "p.txt", "-o", URL, "--simulate", "--watch"), id="run"),
+        pytest.param(("run", URL, "-o", "out", "--dry-run"), id="a list"),
+        pytest.param(("run", "p.txt", "-o", "out", "--wildcards", URL), id="wildcards"),
+        pytest.param(("run", "p.txt", "-o", "out", "--key-file", URL), id="key file"),
+        pytest.param(("status", URL), id="status"),
+        pytest.param(("verify", URL), id="verify"),
+        pytest.param(("resolve", URL), id="resolve"),
+        pytest.param(("gallery", URL), id="gallery"),
+        pytest.param(("bench", "-o", URL, "--simulate"), id="bench"),
+        pytest.param(("bench", "compare", URL, "out"), id="compare"),
+        pytest.param(("bench", "--prompts", URL, "--simulate"), id="a benchmark's list"),
+    ],
+)
+def test_a_url_is_not_taken_for_a_folder(
+    arguments: tuple[str, ...],
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every verb refuses `scheme://` as typed, and makes no folder that is named `s3:`."""
+    from fluxasync._cli import main
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.txt").write_text("a fox")
+    assert main(arguments) == 2
+    assert f"{URL} is a URL: give a local path" in capfd.readouterr().err
+    assert [each.name for each in tmp_path.iterdir()] == ["p.txt"]
 
 
 def test_models_lists_the_catalogue_as_json(capfd: pytest.CaptureFixture[str]) -> None:
@@ -110,3 +163,19 @@ def test_models_table_has_a_line_for_each_model(capfd: pytest.CaptureFixture[str
     shown = capfd.readouterr().out
     assert all(model.name in shown for model in fluxasync.models())
     assert "$0.025" in shown
+
+
+@pytest.mark.parametrize("columns", [40, 80, 100, 139, 140, 200])
+def test_models_fit_the_screen_and_no_name_is_cut(columns: int) -> None:
+    """At every width each model's name, sizes and own parameters are there whole."""
+    from fluxasync._cli._catalogue import table
+
+    lines = table(columns)
+    assert all(len(line) <= max(columns, 80) for line in lines)
+    words = {word.strip(",") for line in lines for word in line.split()}
+    for model in fluxasync.models():
+        assert model.name in words
+        own = {"steps", "guidance", "canny_low_threshold"} & set(model.parameters)
+        assert own <= words
+    assert any("256–1440, step 32" in line for line in lines)
+    assert any("64+, step 16, ≤4 MP" in line for line in lines)

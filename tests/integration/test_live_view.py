@@ -207,7 +207,8 @@ def test_without_rich_the_extra_is_named(tmp_path: Path) -> None:
     program = "import sys; sys.modules['rich'] = None\n" + PROGRAM
     terminal = Terminal("http://127.0.0.1:9", cwd=tmp_path, program=("-c", program))
     assert terminal.end() == 1
-    assert "the live view needs rich: pip install 'fluxasync[cli]'" in terminal.shown
+    assert "the live view needs rich:" in terminal.shown
+    assert "[cli]" in terminal.shown
     assert not (tmp_path / "images").exists()
 
 

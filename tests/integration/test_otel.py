@@ -13,6 +13,7 @@ from attrs import evolve, frozen
 from practice import fast_session, run_out, until, wishes
 
 from fluxasync import Batch, ImageRequest, Job, JobSubmitted, Moderated, Saved
+from fluxasync._extras import install_command
 from fluxasync.otel import MOST_OPEN, Tracing
 from fluxasync.simulator import Scenario, Simulator
 
@@ -213,4 +214,4 @@ def test_without_opentelemetry_the_extra_is_named():
         "try:\n    Tracing()\nexcept ValueError as error:\n    print(error)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.stdout == "tracing needs OpenTelemetry: pip install 'fluxasync[otel]'\n"
+    assert result.stdout == f"tracing needs OpenTelemetry: {install_command('otel')}\n"

@@ -61,7 +61,7 @@ def test_the_step_fits_the_error(error: FluxError, step: str) -> None:
     [
         pytest.param({}, [], id="none"),
         pytest.param({"moderated": 2}, ["2 moderated"], id="moderated"),
-        pytest.param({"invalid": 1, "rejected": 2}, ["3 wrong"], id="wrong"),
+        pytest.param({"invalid": 1, "rejected": 2}, ["1 wrong", "2 refused"], id="wrong"),
         pytest.param({"lost": 1, "moderated": 1}, ["1 moderated", "to try"], id="both"),
     ],
 )

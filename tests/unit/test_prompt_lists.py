@@ -17,6 +17,7 @@ import pytest
 from pictures import png
 
 from fluxasync._errors import ConfigError
+from fluxasync._extras import install_command
 from fluxasync._models import ImageRequest
 from fluxasync._sources import BadRow, Columns, Plan, Spread, open_source
 
@@ -504,7 +505,7 @@ async def test_a_missing_extra_is_named(
     if package == "pyarrow.parquet":
         monkeypatch.setitem(sys.modules, "pyarrow", None)
     told = await complaint_of(saved(tmp_path, name, "x"))
-    assert told.endswith("pip install 'fluxasync[data]'")
+    assert told.endswith(install_command("data"))
 
 
 @pytest.mark.asyncio

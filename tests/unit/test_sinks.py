@@ -19,7 +19,7 @@ import pytest
 from pictures import jpeg, png, webp
 
 from fluxasync._disk import FolderSyncs, Threads
-from fluxasync._errors import DownloadError, SinkError
+from fluxasync._errors import ConfigError, DownloadError, SinkError
 from fluxasync._models import Chunks, ImageRequest, Job
 from fluxasync._sinks import FileSink, FolderSink, MemorySink
 
@@ -456,8 +456,10 @@ async def test_one_file_is_refused_before_anything_is_paid(tmp_path):
                 async with FileSink(tmp_path / name):
                     pass
     with pytest.raises(SinkError, match="names no file"):
-        async with FileSink(""):
+        async with FileSink("."):
             pass
+    with pytest.raises(ConfigError, match="the path is empty"):
+        FileSink("")
     assert _names(tmp_path) == ["link.png", "taken.png"]
 
 

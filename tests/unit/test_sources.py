@@ -18,7 +18,7 @@ import pytest
 
 from fluxasync._errors import ConfigError
 from fluxasync._models import ImageInput, ImageRequest
-from fluxasync._sources import BadRow, Plan, Source, open_source
+from fluxasync._sources import BadRow, Plan, Sample, Source, open_source
 from fluxasync._sources._lines import LINE_CAP, Splitter
 from fluxasync._sources._occurrences import Occurrences
 from fluxasync._sources._stdin import lines_of
@@ -613,3 +613,78 @@ def test_occurrences_are_exact() -> None:
     with closing(Occurrences()) as occurrences:
         keys = [f"{number % 7:064x}" for number in range(70)]
         assert [number // 7 for number in range(70)] == [occurrences.count(key) for key in keys]
+
+
+UNUSED = [
+    pytest.param({"defaults": {"width": 9999}}, "width", id="a column wins over a bad value"),
+    pytest.param({"defaults": {"width": 512}}, "width", id="a column wins over a good value"),
+    pytest.param({"defaults": {"height": 512, "width": 512}}, "width", id="one of two"),
+    pytest.param({"n": 3}, "n", id="n"),
+    pytest.param({"defaults": {"extra_body": {"a": 1}}}, "extra_body", id="extra_body"),
+]
+
+
+@pytest.mark.parametrize(("options", "name"), UNUSED)
+@pytest.mark.parametrize("form", ["list", "csv", "jsonl"])
+@pytest.mark.asyncio
+async def test_a_value_for_all_rows_that_no_row_takes_is_an_error(
+    tmp_path: Path, options: dict[str, Any], name: str, form: str
+) -> None:
+    """Columns win over values for all rows; a value that never counts is a slip, and is named."""
+    rows = [
+        {"prompt": f"fox {size}", "width": size, "n": 1, "extra_body": {"b": size}}
+        for size in (256, 512)
+    ]
+    source: Any = rows
+    if form == "jsonl":
+        source = saved(tmp_path, "p.jsonl", "\n".join(map(json.dumps, rows)))
+    elif form == "csv":
+        lines = [f'fox,{row["width"]},1,"{{""b"": 1}}"' for row in rows]
+        source = saved(tmp_path, "p.csv", "\n".join(["prompt,width,n,extra_body", *lines]))
+    with pytest.raises(ConfigError, match=f"{name}: given for all rows, but no row takes it"):
+        await plan_of(source, **options)
+
+
+@pytest.mark.parametrize(
+    ("rows", "defaults"),
+    [
+        pytest.param([{"prompt": "a"}, {"prompt": "b", "width": 256}], {"width": 512}, id="one"),
+        pytest.param([], {"width": 512}, id="no rows"),
+        pytest.param(
+            [{"prompt": "a", "model": "flux-kontext-pro"}, {"prompt": "b"}],
+            {"width": 512},
+            id="one whose model has it",
+        ),
+        pytest.param([{"prompt": "a", "width": None}], {"width": 512}, id="an empty cell"),
+        pytest.param([{"prompt": "a", "width": 256}], {"width": None}, id="not given"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_value_for_all_rows_counts_where_a_row_leaves_it_open(
+    rows: list[Any], defaults: dict[str, Any]
+) -> None:
+    """One row that takes it is enough; rows of a model without it are passed over."""
+    plan = await plan_of(rows, defaults=defaults)
+    assert plan.rows == len(rows)
+
+
+@pytest.mark.parametrize("options", [{"limit": 1}, {"sample": Sample(1)}], ids=["limit", "sample"])
+@pytest.mark.asyncio
+async def test_a_part_of_a_list_may_leave_a_value_for_all_rows_open(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    """A trial of the first rows says nothing about those that were not read."""
+    rows = [{"prompt": "a fox", "width": 256}] * 3
+    text = "\n".join(map(json.dumps, rows))
+    for source in (rows, saved(tmp_path, "p.jsonl", text)):
+        plan = await plan_of(source, defaults={"width": 512}, **options)
+        assert plan.images == 1
+
+
+@pytest.mark.asyncio
+async def test_values_for_all_rows_are_nothing_to_complete_requests() -> None:
+    """An ImageRequest is complete, so parameters beside a list of them are an error."""
+    with pytest.raises(ConfigError, match="width: given for all rows"):
+        await plan_of([ImageRequest(prompt="a fox")], defaults={"width": 512})
+    plan = await plan_of([ImageRequest(prompt="a fox")], n=3)
+    assert plan.images == 3
