@@ -19,6 +19,7 @@ from attrs import field, frozen
 from .._batch import Batch
 from .._config import Budget
 from .._errors import ConfigError, FluxError, SinkError
+from .._journal._schema import HOME
 from .._money import dollars
 from .._practice import practice_server
 from .._progress import showing
@@ -32,6 +33,8 @@ from ._shown import announcement, as_json, outcome_of, plan_row
 
 #: seconds one paid image may still land after the first Ctrl-C; the batch's own default
 GRACE = 10.0
+#: where in a folder its simulator keeps the jobs, as the provider would
+JOB_LOG = Path(HOME, "simulator.jsonl")
 #: seconds between two lines of a check
 _PATIENCE = 2.0
 
@@ -149,7 +152,7 @@ async def run(errand: Errand, order: Order) -> None:
     watched = order.out if order.watch else None
     async with (
         watching(errand.terminal, watched),
-        _session(errand, order.options, **order.policies()) as flux,
+        _session(errand, order.options, folder=order.out, **order.policies()) as flux,
     ):
         batch = order.batch(flux, on_check=_checking(errand), on_plan=announce)
         async with batch, showing(errand.progress, errand.terminal):
@@ -190,14 +193,17 @@ async def dry_run(errand: Errand, order: Order) -> None:
 
 
 @asynccontextmanager
-async def _session(errand: Errand, options: Options, **policies: Any) -> AsyncIterator[FluxSession]:
+async def _session(
+    errand: Errand, options: Options, *, folder: Path | None = None, **policies: Any
+) -> AsyncIterator[FluxSession]:
     async with AsyncExitStack() as stack:
         base_url, key = options.base_url, _key(errand, options)
         if options.simulate:
             if base_url is not None:
                 raise ConfigError("--simulate starts a server of its own: leave out --base-url")
+            practice = practice_server(job_log=None if folder is None else folder / JOB_LOG)
             # a made-up key, so that the real one does not even reach our own practice server
-            base_url, key = await stack.enter_async_context(practice_server()), "practice"
+            base_url, key = await stack.enter_async_context(practice), "practice"
         session = FluxSession(
             options.provider_named,
             api_key=key,

@@ -228,6 +228,59 @@ def test_p27_an_edited_prompt_file_pays_for_what_is_new(cli: Any, prompts: Path)
         assert cli("verify", "out")[0] == 0
 
 
+# --- practice, ended and carried on ---------------------------------------------------------------
+
+
+#: images of a practised run
+FEW = 6
+
+
+def a_practised_run(prompts: Path, line: tuple[str, ...], number: signal.Signals) -> None:
+    """Start a run that practises, and end it when its first job is ready: all are submitted."""
+    prompts.write_text("".join(prompts.read_text().splitlines(keepends=True)[:FEW]))
+    child = started(
+        *line, "--grace", "0", "--json", cwd=prompts.parent,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert child.stdout is not None
+    while '"ready"' not in child.stdout.readline():
+        pass
+    child.send_signal(number)
+    child.communicate(timeout=30)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("provider", ["cometapi", "bfl"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
+def test_p1_a_practised_run_is_carried_on_by_the_same_line(
+    cli: Any, prompts: Path, number: signal.Signals, provider: str
+) -> None:
+    """P1: the simulator of a folder keeps its jobs there, so nothing of a run that broke off is
+    lost; the second run collects them and ends well."""
+    line = ("run", "prompts.txt", "-o", "out", "--simulate", "--provider", provider)
+    a_practised_run(prompts, line, number)
+    code, _, err = cli(*line)
+    assert code == 0, err
+    assert re.match(r"done [01], still running [56], in doubt 0, failed 0, to do 0$", err[0])
+    assert len(list((prompts.parent / "out").glob("*.jpg"))) == FEW
+    assert cli("verify", "out")[0] == 0
+
+
+@pytest.mark.slow
+def test_p1_a_practised_run_is_carried_on_when_its_urls_are_dead(cli: Any, prompts: Path) -> None:
+    """P1: a day later the simulator still knows its jobs, and mints URLs that live."""
+    line = ("run", "prompts.txt", "-o", "out", "--simulate")
+    a_practised_run(prompts, line, signal.SIGKILL)
+    log = prompts.parent / "out" / ".fluxasync" / "simulator.jsonl"
+    rows = [json.loads(text) for text in log.read_text().splitlines()]
+    for row in rows:
+        row |= {name: row[name] - 86_400 for name in ("started_at", "ends_at") if name in row}
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, _, err = cli(*line)
+    assert code == 0, err
+    assert len(list((prompts.parent / "out").glob("*.jpg"))) == FEW
+
+
 # --- two at once ----------------------------------------------------------------------------------
 
 
