@@ -55,8 +55,14 @@ def next_step(error: FluxError) -> str:
     return ""
 
 
+def about_damage(count: int) -> str:
+    """Return what to do about images whose files are gone or cut short."""
+    return f"{count} damaged: to make them again, paid again: the same line with --retry damaged"
+
+
 def about_failures(failed: Counter[str], where: Path) -> Iterator[str]:
-    """Yield what to do about a run's failures, a line for each kind of remedy."""
+    """Yield what to do about the failures of a run and of those before it, a line for each kind of
+    remedy."""
     lists = where / "failures.jsonl"
     moderated, wrong = failed["moderated"], failed["invalid"] + failed["rejected"]
     if moderated:

@@ -25,9 +25,6 @@ from ._guards import check_content, check_current, check_file, check_home
 from ._lock import Locked, holder
 from ._schema import FILE, HOME, State, connect_read_only, journal_errors
 
-#: states whose money is gone, or will be; that of the others may be
-_SPENT = (State.SUBMITTED, State.DONE, State.FAILED)
-
 
 @frozen(kw_only=True)
 class Doubt:
@@ -46,7 +43,8 @@ class Share:
     """What one model made and cost; earlier attempts of images submitted once more not included."""
 
     images: int = 0  #: done
-    spent: Decimal = field(default=Decimal(0))  #: US dollars
+    spent: Decimal = field(default=Decimal(0))  #: US dollars, of the images that are here
+    perhaps: Decimal = field(default=Decimal(0))  #: US dollars; see Recovery
     in_doubt: Decimal = field(default=Decimal(0))  #: US dollars
 
 
@@ -107,8 +105,12 @@ def shares(folder: Path) -> dict[str, Share]:
             amount = Decimal(money or 0) * count
             share = found[model]
             share.images += count if state == State.DONE else 0
-            share.spent += amount if state in _SPENT else 0
-            share.in_doubt += 0 if state in _SPENT else amount
+            if state == State.DONE:
+                share.spent += amount
+            elif state in (State.SUBMITTED, State.FAILED):
+                share.perhaps += amount
+            else:
+                share.in_doubt += amount
     return dict(sorted(found.items(), key=lambda item: (-item[1].spent, item[0])))
 
 
