@@ -69,5 +69,9 @@ def about_failures(failed: Counter[str], where: Path) -> Iterator[str]:
         yield f"{moderated} moderated: change those prompts, listed in {lists}"
     if wrong:
         yield f"{wrong} wrong: mend those lines, listed in {lists}"
-    if failed.total() - moderated - wrong:
+    if late := failed["timeout"]:
+        yield f"{late} past the deadline: the same line asks for them again, which is free"
+    if dropped := failed["dropped"]:
+        yield f"{dropped} dropped: to make them, paid again: the same line with --retry dropped"
+    if failed.total() - moderated - wrong - late - dropped:
         yield "to try failures again: the same line with --retry failed"

@@ -171,7 +171,7 @@ def _removed(plan: Plan, recovered: Recovery) -> Iterator[str]:
 def retry_line(plan: Plan) -> str:
     """Return the line about what is done again of earlier runs."""
     if plan.images is None:
-        return "failures of these classes are done again where their prompts come"
+        return "images of these classes are made again where their prompts come"
     again = plan.again.estimate(1)
     parts = []
     if again.images:
@@ -180,8 +180,8 @@ def retry_line(plan: Plan) -> str:
     if to_collect := plan.known.get("to-collect"):
         parts.append(f"{to_collect} paid already, to ask for again")
     if not parts:
-        return "no failures of these classes: nothing is done again"
-    return f"failures: {', '.join(parts)}"
+        return "no images of these classes: nothing is made again"
+    return f"to make again: {', '.join(parts)}"
 
 
 def plan_row(plan: Plan, estimate: Estimate | None) -> dict[str, Any]:
