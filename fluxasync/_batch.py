@@ -88,7 +88,8 @@ class Batch:
         retry: failures of earlier runs in `out` to do again, as "failed,moderated" or several
             words: "failed" for all but moderated and dropped ones, or a cause such as "expired",
             "lost" or "moderated"; "timeout" pays twice for jobs that still run, "missing" is images
-            whose file was removed. Each stays what it is until it is submitted.
+            whose file was removed, "damaged" is those and files that were cut short. Each stays
+            what it is until it is submitted.
         on_check: called with the rows read so far, while the source is checked on entry.
         on_plan: called once with the Plan, after the check and before the first submission; what
             it returns is awaited if it can be, and an error that it raises ends it there.

@@ -120,7 +120,7 @@ def run(
     retry
         Failures of earlier runs to do again, as CLASS,CLASS: failed (all but moderated and dropped
         ones), a cause such as expired, lost or moderated, timeout (pays twice for jobs that still
-        run), or missing (images whose file was removed).
+        run), missing (images whose file was removed), or damaged (those, and files cut short).
     polling_lag
         How late a finished job may be noticed, as a share of its usual duration.
     grace

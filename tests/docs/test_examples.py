@@ -75,7 +75,7 @@ async def test_fastapi_returns_an_image_and_streams_a_batch(example: Any) -> Non
             async with two as answer:
                 lines = [line async for line in answer.content]
             assert len(lines) == 3
-            assert b"2 saved" in lines[-1]
+            assert b"2 new" in lines[-1]
             async with client.get("/image", params={"prompt": ""}) as answer:
                 assert answer.status == 422
         assert len(practice.charges) == 3
@@ -184,10 +184,10 @@ def test_the_nightly_script_makes_only_what_is_missing(
     prompts.write_text("a fox\na lamp\n")
     with practice_server() as url:
         first = night("--max-cost", "0.05")
-        assert (first.returncode, first.stdout[:7]) == (0, "2 saved"), first.stderr
+        assert (first.returncode, first.stdout[:5]) == (0, "2 new"), first.stderr
         prompts.write_text("a boat\na lamp\na fox\n")
         second = night("--max-cost", "0.05")
-        assert (second.returncode, second.stdout[:7]) == (0, "1 saved"), second.stderr
+        assert (second.returncode, second.stdout[:5]) == (0, "1 new"), second.stderr
         prompts.write_text("a boat\na lamp\na fox\na mill\n")
         third = night("--max-cost", "0.05")
         assert third.returncode == 1
