@@ -129,7 +129,7 @@ async def test_aiohttp_app_shares_one_session(example: Any, monkeypatch: Any) ->
                 async with client.get("/image", params={"prompt": ""}) as answer:
                     assert answer.status == 400
                 async with client.get("/status") as answer:
-                    assert "saved" in (await answer.json())["stock"]
+                    assert "new" in (await answer.json())["stock"]
         finally:
             await runner.cleanup()
         assert {charge.prompt for charge in practice.charges} == {"fox", "a lamp", "a boat"}
@@ -163,7 +163,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     nbclient.NotebookClient(notebook, timeout=60, resources=resources).execute()
     shown = [out.get("data", {}) for cell in notebook.cells for out in cell.get("outputs", [])]
     assert any("image/png" in data or "image/jpeg" in data for data in shown)
-    assert any("3 saved" in data.get("text/plain", "") for data in shown)
+    assert any("3 new" in data.get("text/plain", "") for data in shown)
 
 
 @pytest.mark.slow
