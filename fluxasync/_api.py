@@ -150,7 +150,7 @@ class _Watched:
 
     def expect(self, plan: Plan, batch: Batch, flux: FluxSession) -> None:
         self._progress.expect(
-            plan, recovered=batch.recovered, estimate=batch.estimate, slots=flux.slots
+            plan, recovered=batch.recovered, estimate=batch.affordable, slots=flux.slots
         )
 
     def __call__(self, event: Event) -> None:

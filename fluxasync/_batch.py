@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -22,6 +23,7 @@ from collections.abc import (
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, contextmanager
 from math import inf
 from numbers import Real
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from ._arguments import check_callback, check_type, described, local_path
@@ -36,7 +38,7 @@ from ._models import ImageRequest, Ledger, Observer, Outcome, Sink
 from ._money import Estimate
 from ._names import DEFAULT, Template
 from ._observers import Observers
-from ._output import Output, open_folder, open_sink
+from ._output import Output, expected_in, open_folder, open_sink
 from ._rows import ROW_KEYS
 from ._session import FluxSession
 from ._settle import Settle, Stopped
@@ -91,7 +93,8 @@ class Batch:
         retry: failures of earlier runs in `out` to do again, as "failed,moderated" or several
             words: "failed" for all but moderated and dropped ones, or a cause such as "expired",
             "lost" or "moderated"; "timeout" pays twice for jobs that still run, "missing" is images
-            whose file was removed. Each stays what it is until it is submitted.
+            whose file was removed, "damaged" is those and files that were cut short. Each stays
+            what it is until it is submitted.
         on_check: called with the rows read so far, while the source is checked on entry.
         on_plan: called once with the Plan, after the check and before the first submission; what
             it returns is awaited if it can be, and an error that it raises ends it there.
@@ -156,6 +159,8 @@ class Batch:
             spread=Spread.of(seeds=seeds, models=models, grid=grid, wildcards=wildcards),
             sample=None if sample is None else Sample(sample, sample_seed),
         )
+        #: a list that a person named and that holds nothing is a slip; a program's own may be empty
+        self._is_path, self._name = isinstance(source, str | os.PathLike), str(source)[:80]
         self._out = None if out is None else local_path("out", out)
         self._sink, self._template = sink, Template.parse(name or DEFAULT)
         self._ledger = ledger
@@ -164,6 +169,7 @@ class Batch:
         self._observers = Observers(on_event)
         self._grace = _seconds(grace)
         self._plan: Plan | None = None
+        self._expected: Recovery | None = None
         self._count = Count()
         self._output: Output | None = None
         self._gate = session.gate()
@@ -176,6 +182,9 @@ class Batch:
         self._earlier: Earlier | None = None
         self._is_entered = False
         self._strangers = 0
+        self._damaged = 0
+        self._rows, self._is_read = 0, False  # rows that were to do, and whether all were read
+        self._looking: asyncio.Task[int] | None = None  # for damaged files
         self._error: Exception | None = None
         self._began: float | None = None
         self._ended: float | None = None
@@ -188,6 +197,12 @@ class Batch:
         cost cap. Without entering afterwards, call `aclose`.
         """
         if self._plan is None:
+            if self._output is None and self._out is not None and self._ledger is None:
+                self._expected = await asyncio.to_thread(
+                    expected_in, self._out, self._session.provider, self._retry
+                )
+                if self._expected is not None:
+                    self._recall(self._out, self._expected)
             with self._lookup() as lookup:
                 self._plan = await self._source.check(
                     progress=progress or self._on_check, lookup=lookup
@@ -196,6 +211,8 @@ class Batch:
             self._refuse_unused_model(self._plan)
         for name in (*self._models, *self._plan.unknown_models):
             self._session.refuse_misspelt(name)
+        if self._plan.rows == 0 and self._is_path and self._plan.images is not None:
+            raise ConfigError(f"{self._name} holds no prompts, so there is nothing to do: check it")
         if (estimate := self.estimate) is not None:
             self._session.check_prices(estimate)
         return self._plan
@@ -301,10 +318,11 @@ class Batch:
 
     @property
     def recovered(self) -> Recovery | None:
-        """What earlier runs left in the folder, as of entry; None without a journal. What `retry`
-        names is counted as `again`, or as running where its image is only asked for again."""
+        """What earlier runs left in the folder, as of `check` or entry; None without a journal.
+        What `retry` names is counted as `again`, or as running where its image is only asked for
+        again."""
         journal = None if self._output is None else self._output.journal
-        return None if journal is None else journal.recovered
+        return self._expected if journal is None else journal.recovered
 
     @property
     def estimate(self) -> Estimate | None:
@@ -315,26 +333,48 @@ class Batch:
         return self._plan.estimator.estimate(self._session.slots)
 
     @property
+    def affordable(self) -> Estimate | None:
+        """The part of `estimate` that the session's budget still pays for, what earlier runs in
+        the folder spent included; at the mean price where prices differ."""
+        estimate = self.estimate
+        return None if estimate is None else estimate.within(self._session.budget_left)
+
+    @property
     def summary(self) -> Summary:
         """The run so far in numbers."""
         count = self._count
         plan = self._plan or Plan(images=None)
         left = [job for job in self._session.unclaimed if job.job_id not in self._unclaimed]
         unclaimed = len(left)
-        already = count.already + sum(plan.known.get(word, 0) for word in self._skip)
-        done = count.settled + already - count.already - self._strangers + unclaimed
+        known = {word: plan.known.get(word, 0) for word in self._skip}
+        done = count.settled + sum(known.values()) - self._strangers + unclaimed
         return Summary(
             saved=count.saved,
             failed=count.failed.copy(),
             in_doubt=count.in_doubt,
-            already=already,
+            already=count.already + known.get("done", 0),
+            failed_earlier=count.failed_earlier + self._causes(known.get("failed", 0)),
+            in_doubt_earlier=count.in_doubt_earlier + known.get("in-doubt", 0),
+            damaged=self._damaged,
             unclaimed=unclaimed,
             not_started=None if plan.images is None else max(plan.images - done, 0),
             cost=count.cost,
             unpriced=count.unpriced,
             perhaps=sum(map(price_of, left), count.perhaps),
+            in_doubt_cost=count.in_doubt_cost,
             seconds=self._seconds(),
         )
+
+    def _causes(self, failed: int) -> Counter[str]:
+        """Name the causes of so many earlier failures, where they are all those of the folder."""
+        found = Counter({} if self.recovered is None else self.recovered.failed)
+        return found if found.total() == failed else Counter({"": failed})
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the source is a stream that was read to its end and had not one row."""
+        is_stream = self._plan is not None and self._plan.images is None
+        return is_stream and self._is_read and self._rows == 0
 
     def events(self, *, buffer: int = UNREAD) -> AsyncIterator[Event | EventsDropped]:
         """What happens from now on, for a task beside the one that reads the outcomes:
@@ -383,15 +423,20 @@ class Batch:
     async def _carry_on(self, journal: Journal) -> None:
         """Begin with what is paid: count it against the budget, and collect what is not here."""
         left = journal.recovered
-        self._session.recall(
-            str(journal.folder.resolve()),
-            spent=left.spent,
-            in_doubt=left.in_doubt_price + left.written_off,
-        )
+        self._recall(journal.folder, left)
+        if left.done:
+            self._looking = asyncio.create_task(journal.damaged())
         # read before anything is submitted, or jobs of this run would be among them
         self._settle.earlier.start([pair async for pair in journal.unfinished()])
 
+    def _recall(self, folder: Path, left: Recovery) -> None:
+        spent, in_doubt = left.spent + left.perhaps, left.in_doubt_price
+        self._session.recall(str(folder.resolve()), spent=spent, in_doubt=in_doubt)
+
     async def _leave_earlier(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
         self._settle.earlier.cut()
         await self._settle.earlier.finish()
 
@@ -454,9 +499,11 @@ class Batch:
         try:
             async with aclosing(self._source.requests(skip=self._skip)) as rows:
                 async for row in rows:
+                    self._rows += 1
                     place = await self._handout.place()
                     self._start_worker()
                     await self._requests.put((place, row))
+            self._is_read = True
         except FluxError as error:
             self._end(error)
         except Exception as error:  # the user's iterable: whatever it raises ends the run
@@ -489,6 +536,8 @@ class Batch:
             worker.cancel()
         if self._workers:
             await asyncio.wait(self._workers)
+        if self._looking is not None:
+            self._damaged = await asyncio.shield(self._looking)
         self._ended = asyncio.get_running_loop().time()
         self._observers.end()
         await self._handout.end()

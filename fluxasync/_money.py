@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from ._catalog import Model, find
 from ._errors import BudgetExceeded, ConfigError
@@ -73,6 +73,26 @@ def dollars(amount: Decimal) -> str:
     return f"${text[:-2]}{text[-2:].rstrip('0')}"
 
 
+def spending(
+    spent: Decimal,
+    *,
+    perhaps: Decimal = _ZERO,
+    in_doubt: Decimal = _ZERO,
+    unpriced: int = 0,
+    simulated: bool = False,
+) -> str:
+    """Write what images cost in the words of every summary: `spent` for those that are here,
+    `perhaps` charged for accepted ones that are not, and `in_doubt` for unanswered submissions."""
+    if simulated:
+        return f"spent {dollars(_ZERO)} (simulated)"
+    text = f"spent {dollars(spent)}"
+    if unpriced:
+        text += f" + {unpriced:,} of unknown price"
+    if perhaps:
+        text += f", perhaps charged {dollars(perhaps)}"
+    return f"{text}, in doubt {dollars(in_doubt)}" if in_doubt else text
+
+
 @frozen(kw_only=True)
 class Estimate:
     """What a run would cost and take, before anything is spent."""
@@ -87,6 +107,19 @@ class Estimate:
         count = f"{self.images:,} image{'' if self.images == 1 else 's'}"
         time = f"about {_duration(self.seconds)} at {self.in_flight} in flight"
         return f"{count}, {self._cost()}, {time}"
+
+    def within(self, left: Decimal | None) -> Estimate:
+        """Return the part of it that `left` US dollars pay for, None pays for all. Exact where all
+        images have one price, else at their mean price."""
+        if left is None or self.cost <= left:
+            return self
+        images = int(self.images * max(left, _ZERO) // self.cost)
+        return evolve(
+            self,
+            images=images,
+            cost=self.cost * images / self.images,
+            seconds=self.seconds * images / self.images,
+        )
 
     def _cost(self) -> str:
         if self.images and self.unpriced == self.images:
@@ -202,6 +235,13 @@ class Purse:
         """Count what earlier runs spent under the same cap."""
         self.spent += spent
         self.in_doubt += in_doubt
+
+    @property
+    def left(self) -> Decimal | None:
+        """US dollars that may still be reserved; None = no cap."""
+        if self.max_cost is None:
+            return None
+        return max(_ZERO, self.max_cost - self.spent - self.reserved - self.in_doubt)
 
     def fits(self, price: Decimal | None) -> bool:
         """Tell whether one more submission stays within the cap."""

@@ -12,12 +12,13 @@ import logging
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 
 from ._disk import disk_error, make_folder, prove_writable
 from ._errors import JournalError
-from ._journal import Journal, Recovery, has_journal
+from ._journal import Journal, Recovery, expected, has_journal
 from ._manifest import Manifest
 from ._models import Ledger, Outcome, Sink
 from ._names import Template
@@ -97,17 +98,25 @@ def _prove(folder: Path) -> None:
         raise disk_error(folder, error) from error
 
 
+def expected_in(folder: Path, provider: Provider, retry: Collection[str]) -> Recovery | None:
+    """Return what a run of this provider would find in a folder; None without a journal. Raises
+    JournalError where it would be refused."""
+    return expected(folder, **_place(provider), retry=retry)
+
+
+def _place(provider: Provider) -> dict[str, Any]:
+    # simulators come and go on other ports; whatever is on loopback is one of them
+    scheme, host, port = provider.origin
+    origin = "loopback" if provider.is_loopback else f"{scheme}://{host}:{port}"
+    return {"provider": provider.name, "origin": origin, "simulated": provider.is_loopback}
+
+
 def _journal(
     folder: Path, provider: Provider, template: Template, retry: Collection[str]
 ) -> Journal:
-    # practice servers come and go on other ports; whatever is on loopback is one of them
-    scheme, host, port = provider.origin
-    origin = "loopback" if provider.is_loopback else f"{scheme}://{host}:{port}"
     return Journal(
         folder,
-        provider=provider.name,
-        origin=origin,
-        simulated=provider.is_loopback,
+        **_place(provider),
         stem_of=template.stem,
         retry=retry,
     )

@@ -8,10 +8,12 @@ and it ends when its standard input does: also when the parent was killed.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
+from pathlib import Path
 
 from ._errors import ConfigError, FluxError
 from ._extras import install_command
@@ -24,10 +26,13 @@ _ENDING = 3.0
 
 
 @asynccontextmanager
-async def practice_server(*, image_bytes: int | None = None) -> AsyncIterator[str]:
+async def practice_server(
+    *, image_bytes: int | None = None, job_log: Path | None = None
+) -> AsyncIterator[str]:
     """Run the simulator in a process of its own; yield its URL, end it with the block.
 
     `image_bytes` gives the same picture to everybody, which costs the machine next to nothing.
+    `job_log` is a file that keeps the server's jobs: the next server with it goes on with them.
     Raises ConfigError where the command line, which the child is, is not installed.
     """
     if find_spec("cyclopts") is None:
@@ -36,10 +41,9 @@ async def practice_server(*, image_bytes: int | None = None) -> AsyncIterator[st
             f"{install_command('cli')}; or start one in this process: "
             "async with fluxasync.simulator.Simulator() as sim, and give base_url=sim.url"
         )
-    size = [] if image_bytes is None else ["--image-bytes", str(image_bytes)]
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "fluxasync", "simulate", "--port", "0", "--with-parent",
-        "--seed", _SEED, *size,
+        "--seed", _SEED, *_options(image_bytes, job_log),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         start_new_session=True,
@@ -48,6 +52,11 @@ async def practice_server(*, image_bytes: int | None = None) -> AsyncIterator[st
         yield await _announced_url(child)
     finally:
         await _ended(child)
+
+
+def _options(image_bytes: int | None, job_log: Path | None) -> list[str]:
+    size = [] if image_bytes is None else ["--image-bytes", str(image_bytes)]
+    return size if job_log is None else [*size, "--job-log", os.path.abspath(job_log)]
 
 
 async def _announced_url(child: asyncio.subprocess.Process) -> str:

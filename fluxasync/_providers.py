@@ -210,13 +210,20 @@ def choose(
     is `api_key`, else the variable's; a provider on this machine needs none. Raises ConfigError
     for an unknown name, an unusable address, a key that cannot be one, and a missing key.
     """
-    chosen = _named(provider, environ).at(base_url)
+    chosen = provider_of(provider, base_url=base_url, environ=environ)
     key = _key(api_key, source="api_key")
     if key is None and chosen.key_variable is not None:
         key = _key(environ.get(chosen.key_variable), source=chosen.key_variable)
     if key is None and not chosen.is_loopback:
         raise ConfigError(_missing_key(chosen, is_named=provider is not None))
     return chosen, key
+
+
+def provider_of(
+    provider: Provider | str | None, *, base_url: str | None, environ: Mapping[str, str]
+) -> Provider:
+    """Return the provider that `choose` returns, without asking for its key."""
+    return _named(provider, environ).at(base_url)
 
 
 def _named(provider: Provider | str | None, environ: Mapping[str, str]) -> Provider:

@@ -54,7 +54,7 @@ from ._money import Estimate
 from ._observers import Observers
 from ._permits import Permits
 from ._protocol import Missing, News, Unclear, is_known
-from ._providers import Provider, choose
+from ._providers import Provider, choose, provider_of
 from ._rows import request_from
 from ._schedule import Schedules
 from ._sinks import FileSink, MemorySink, check_sink
@@ -193,9 +193,11 @@ class FluxSession:
 
     @property
     def provider(self) -> Provider:
-        """Who serves the models; known after entry."""
-        self.check_open()
-        return self._provider
+        """Who serves the models; before entry, who would."""
+        if self._stack is not None:
+            return self._provider
+        provider, _, base_url = self._wanted
+        return provider_of(provider, base_url=base_url, environ=os.environ)
 
     @property
     def retry(self) -> Retry:
@@ -270,6 +272,11 @@ class FluxSession:
         if ledger not in self._recalled:
             self._recalled.add(ledger)
             self._submits.purse.recall(spent=spent, in_doubt=in_doubt)
+
+    @property
+    def budget_left(self) -> Decimal | None:
+        """US dollars of the budget that are not spent, reserved or in doubt; None = no budget."""
+        return self._submits.purse.left
 
     def check_prices(self, estimate: Estimate) -> None:
         """Raise ConfigError for images of unknown price under a cost cap, before any is made."""

@@ -75,7 +75,7 @@ class Settle:
             settled = await self.earlier.outcome(request, job)
             return None if settled is None else evolve(settled, index=request.index)
         assert not isinstance(known, Job)  # noqa: S101 — its job is itself; for the type checker
-        self._count.already += 1
+        self._count.add_known(known)
         if self._skips:
             return None
         return evolve(known, index=request.index)

@@ -27,7 +27,7 @@ class Status:
     counts: Recovery
     holder: Mapping[str, Any] | None = None  #: pid, host and since of a run under way
     counted_at: str | None = None  #: UTC, of counts told by that run; None = just now
-    simulated: bool | None = None  #: None = not told during a run
+    simulated: bool | None = None  #: None = a run that goes on has not said so yet
     by_model: Mapping[str, Share] = field(factory=dict)  #: empty during a run
     since: datetime | None = None  #: first submission, UTC; None during a run
     until: datetime | None = None  #: last image settled, UTC; None during a run
@@ -53,7 +53,11 @@ def _status(folder: Path) -> Status:
     with read_only(folder) as view:
         if view.is_running:
             return Status(
-                folder=folder, counts=view.counts, holder=view.holder, counted_at=view.counted_at
+                folder=folder,
+                counts=view.counts,
+                holder=view.holder,
+                counted_at=view.counted_at,
+                simulated=view.simulated,
             )
         since, until = span(folder)
         return Status(

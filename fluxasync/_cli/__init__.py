@@ -120,7 +120,7 @@ def run(
     retry
         Failures of earlier runs to do again, as CLASS,CLASS: failed (all but moderated and dropped
         ones), a cause such as expired, lost or moderated, timeout (pays twice for jobs that still
-        run), or missing (images whose file was removed).
+        run), missing (images whose file was removed), or damaged (those, and files cut short).
     polling_lag
         How late a finished job may be noticed, as a share of its usual duration.
     grace
@@ -256,6 +256,7 @@ def simulate(
     fault: tuple[str, ...] = (),
     image_bytes: _AtLeastOne | None = None,
     seed: int | None = None,
+    job_log: Annotated[Path | None, Parameter(show=False)] = None,
     with_parent: Annotated[bool, Parameter(show=False)] = False,
 ) -> int:
     """Run the practice server until Ctrl-C.
@@ -283,8 +284,9 @@ def simulate(
 
         try:
             scenario = Scenario.parse(
-                faults=fault, latency=latency, limit=limit, image_bytes=image_bytes, seed=seed
-            )
+                faults=fault, latency=latency, limit=limit, image_bytes=image_bytes, seed=seed,
+                job_log=job_log,
+            )  # fmt: skip
         except ValueError as error:
             raise ConfigError(str(error)) from error
         await serve(scenario, port=port, with_parent=with_parent, terminal=terminal)

@@ -55,8 +55,14 @@ def next_step(error: FluxError) -> str:
     return ""
 
 
+def about_damage(count: int) -> str:
+    """Return what to do about images whose files are gone or cut short."""
+    return f"{count} damaged: to make them again, paid again: the same line with --retry damaged"
+
+
 def about_failures(failed: Counter[str], where: Path) -> Iterator[str]:
-    """Yield what to do about a run's failures, a line for each kind of remedy."""
+    """Yield what to do about the failures of a run and of those before it, a line for each kind of
+    remedy."""
     lists = where / "failures.jsonl"
     moderated, wrong, refused = failed["moderated"], failed["invalid"], failed["rejected"]
     if moderated:
@@ -65,5 +71,9 @@ def about_failures(failed: Counter[str], where: Path) -> Iterator[str]:
         yield f"{wrong} wrong: correct those lines, listed in {lists}"
     if refused:
         yield f"{refused} refused by the server: its reasons are in {lists}"
-    if failed.total() - moderated - wrong - refused:
+    if late := failed["timeout"]:
+        yield f"{late} past the deadline: the same line asks for them again, which is free"
+    if dropped := failed["dropped"]:
+        yield f"{dropped} dropped: to make them, paid again: the same line with --retry dropped"
+    if failed.total() - moderated - wrong - refused - late - dropped:
         yield "to try failures again: the same line with --retry failed"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from .._display import display
-from .._errors import ConfigError, FluxError, JournalError, SinkError
+from .._errors import BudgetExceeded, ConfigError, FluxError, JournalError, SinkError
 from .._events import Event
 from .._journal import Recovery
 from .._models import Outcome, Saved
@@ -61,10 +61,11 @@ class Errand:
         self.interrupts = Interrupts(leave=self._leave)
         self.batch: Batch | None = None  #: once it has started
         self._json = json
-        self._simulated = simulated
         self._folder = folder or Path()
         self._complaints = 0
-        self._failed_before = self._doubts_before = 0
+        self._doubts_before = 0
+        self._is_at_cap = False
+        self._is_simulated = simulated
 
     async def settled(self, story: Callable[[], Coroutine[Any, Any, None]]) -> int:
         """Await the story; say how it ended and return the exit code."""
@@ -77,6 +78,7 @@ class Errand:
                 raise
         except FluxError as caught:
             error = self._judged(caught)
+            self._is_at_cap = isinstance(error, BudgetExceeded)
             self.terminal.say(f"fluxasync: {told(error)}")
         finally:
             self._close()
@@ -92,8 +94,12 @@ class Errand:
     ) -> None:
         """Take note of what is to come, and of what earlier runs left."""
         self.progress.expect(plan, recovered=recovered, estimate=estimate, slots=slots)
-        self._failed_before = plan.known.get("failed", 0)
         self._doubts_before = 0 if recovered is None else recovered.in_doubt
+
+    def simulate(self) -> None:
+        """Show no money from now on: nothing is paid."""
+        self._is_simulated = True
+        self.progress.priced = False
 
     def watch(self, event: Event) -> None:
         """Take note of what a session does; print it where a run's events were asked for."""
@@ -137,9 +143,9 @@ class Errand:
         if self.batch is None:
             return None
         summary = self.batch.summary
-        before = Counter(failed=self._failed_before)
         return _Standing(
-            failed=summary.failed + before, in_doubt=summary.in_doubt + self._doubts_before
+            failed=summary.failed + summary.failed_earlier,
+            in_doubt=summary.in_doubt + max(self._doubts_before, summary.in_doubt_earlier),
         )
 
     def _judged(self, error: FluxError) -> FluxError:
@@ -168,7 +174,8 @@ class Errand:
                 self.batch.summary,
                 self._folder,
                 in_doubt=standing.in_doubt,
-                simulated=self._simulated,
+                at_cap=self._is_at_cap,
+                simulated=self._is_simulated,
             )
         )
         for line in lines[:-1]:

@@ -7,7 +7,7 @@ next run, under that run's checks and caps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +19,8 @@ from .. import _audit
 from .._config import Budget
 from .._display import display
 from .._errors import ConfigError
-from .._money import dollars
+from .._money import dollars, spending
+from ._advice import about_damage
 from ._exits import DONE, FAILED, IN_DOUBT
 from ._shown import as_json
 from ._terminal import Terminal
@@ -51,6 +52,7 @@ def _status_row(found: _audit.Status) -> dict[str, Any]:
         name: {
             "images": share.images,
             "spent": float(share.spent),
+            "perhaps": float(share.perhaps),
             "in_doubt": float(share.in_doubt),
         }
         for name, share in found.by_model.items()
@@ -68,8 +70,8 @@ def _status_row(found: _audit.Status) -> dict[str, Any]:
         "to_submit_again": counts.again,
         "cost": {
             "spent": float(counts.spent),
+            "perhaps": float(counts.perhaps),
             "in_doubt": float(counts.in_doubt_price),
-            "written_off": float(counts.written_off),
         },
         "models": models,
         "since": found.since and found.since.isoformat(),
@@ -79,18 +81,16 @@ def _status_row(found: _audit.Status) -> dict[str, Any]:
 
 
 def _status_lines(found: _audit.Status) -> Iterator[str]:
-    counts = found.counts
-    causes = ", ".join(f"{count} {cause}" for cause, count in counts.failed.items())
+    counts, simulated = found.counts, bool(found.simulated)
     again = f", to submit again {counts.again}" if counts.again else ""
-    yield f"{counts}{f' ({causes})' if causes else ''}{again}"
-    yield f"spent {dollars(counts.spent)}{_at_stake(counts.in_doubt_price, counts.written_off)}"
-    for name, share in found.by_model.items():
-        yield f"{name}: {share.images} done, {dollars(share.spent)}{_at_stake(share.in_doubt)}"
-    earlier = counts.spent - sum(share.spent for share in found.by_model.values())
-    if found.by_model and earlier:
-        yield f"earlier attempts of images submitted again: {dollars(earlier)}"
-    if found.simulated:
-        yield "simulated: nothing of this was paid"
+    yield f"{counts}{again}"
+    yield spending(
+        counts.spent,
+        perhaps=counts.perhaps,
+        in_doubt=counts.in_doubt_price,
+        simulated=simulated,
+    )
+    yield from _by_model(found, simulated=simulated)
     if found.since is not None:
         until = f", last image {_minute(found.until)}" if found.until else ""
         yield f"first submission {_minute(found.since)}{until}"
@@ -103,11 +103,15 @@ def _status_lines(found: _audit.Status) -> Iterator[str]:
         )
 
 
-def _at_stake(in_doubt: Decimal, written_off: Decimal = Decimal(0)) -> str:
-    text = f", in doubt {dollars(in_doubt)}" if in_doubt else ""
-    if written_off:
-        text += f", in doubt and submitted again {dollars(written_off)}"
-    return text
+def _by_model(found: _audit.Status, *, simulated: bool) -> Iterator[str]:
+    """Say what each model cost, and what earlier attempts did, of which only the sum is known."""
+    spent, perhaps = found.counts.spent, found.counts.perhaps
+    for name, share in found.by_model.items():
+        amounts = spending(share.spent, perhaps=share.perhaps, in_doubt=share.in_doubt)
+        yield f"{name}: {share.images} done{'' if simulated else f', {amounts}'}"
+        spent, perhaps = spent - share.spent, perhaps - share.perhaps
+    if found.by_model and (spent or perhaps) and not simulated:
+        yield f"earlier attempts of images submitted again: {spending(spent, perhaps=perhaps)}"
 
 
 def _minute(instant: datetime | None) -> str:
@@ -128,9 +132,22 @@ async def verify(terminal: Terminal, folder: Path, *, json: bool) -> int:
         terminal.out(display(line))
     if set(found.found) & {"line missing", "line wrong", "unknown file"}:
         terminal.say("the next run in this folder mends its lists and removes what is half done")
-    if "missing" in found.found:
-        terminal.say("to pay for missing images again: run the same line with --retry missing")
+    for line in _remedies(found.found):
+        terminal.say(line)
     return DONE if found.is_clean else FAILED
+
+
+def _remedies(found: Mapping[str, int]) -> Iterator[str]:
+    """Yield what to do about images that are not as they were stored."""
+    if count := found.get("missing", 0) + found.get("truncated", 0):
+        yield about_damage(count)
+    if count := found.get("changed", 0):
+        yield (
+            f"{count} changed: if that is not wanted, move the files away, then the same line with "
+            "--retry damaged makes them again, paid again"
+        )
+    if count := found.get("unreadable", 0):
+        yield f"{count} unreadable: check the permissions and the disk, then verify again"
 
 
 def _verify_row(found: _audit.Verification) -> dict[str, Any]:

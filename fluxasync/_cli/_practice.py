@@ -34,6 +34,8 @@ async def serve(scenario: Scenario, *, port: int, with_parent: bool, terminal: T
             if not with_parent:
                 terminal.say(_ledger_line(simulator))
     except OSError as error:
+        if error.filename is not None:
+            raise ConfigError(f"{error.filename}: {error.strerror}: move that file away") from error
         raise ConfigError(f"port {port} cannot be used: {error.strerror}; try --port 0") from error
 
 

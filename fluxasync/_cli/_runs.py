@@ -17,8 +17,8 @@ from typing import Any, Literal
 from attrs import field, frozen
 
 from .._batch import Batch
-from .._config import Budget
 from .._errors import ConfigError, FluxError, SinkError
+from .._journal._schema import HOME
 from .._money import dollars
 from .._practice import practice_server
 from .._progress import showing
@@ -32,6 +32,12 @@ from ._shown import announcement, as_json, outcome_of, plan_row
 
 #: seconds one paid image may still land after the first Ctrl-C; the batch's own default
 GRACE = 10.0
+#: where in a folder its simulator keeps the jobs, as the provider would
+JOB_LOG = Path(HOME, "simulator.jsonl")
+#: the address of a simulator that is not started, because nothing is sent
+_NOWHERE = "http://127.0.0.1:9"
+#: a stream's end shows that it held nothing; of a file its check does
+EMPTY = "standard input held no prompts, so nothing was done: check what writes it"
 #: seconds between two lines of a check
 _PATIENCE = 2.0
 
@@ -132,10 +138,12 @@ async def run(errand: Errand, order: Order) -> None:
         raise ConfigError("say which folder the images go to: -o DIR")
 
     async def announce(plan: Plan) -> None:
-        errand.expect(plan, recovered=batch.recovered, estimate=batch.estimate, slots=flux.slots)
+        affordable = batch.affordable
+        errand.expect(plan, recovered=batch.recovered, estimate=affordable, slots=flux.slots)
         lines = announcement(
             plan,
             batch.estimate,
+            affordable=affordable,
             recovered=batch.recovered,
             retries=bool(order.again),
             is_whole=order.limit is None,
@@ -143,14 +151,16 @@ async def run(errand: Errand, order: Order) -> None:
         )
         for line in lines:
             errand.terminal.note(line)
-        if not order.options.simulate and batch.estimate is not None:
-            await _agreed(errand, batch.estimate.cost, order)
+        if affordable is not None and not order.options.simulate:
+            await _agreed(errand, affordable.cost, order)
 
     watched = order.out if order.watch else None
     async with (
         watching(errand.terminal, watched),
-        _session(errand, order.options, **order.policies()) as flux,
+        _session(errand, order.options, folder=order.out, **order.policies()) as flux,
     ):
+        if flux.provider.is_loopback:
+            errand.simulate()
         batch = order.batch(flux, on_check=_checking(errand), on_plan=announce)
         async with batch, showing(errand.progress, errand.terminal):
             errand.batch = batch
@@ -158,12 +168,12 @@ async def run(errand: Errand, order: Order) -> None:
             async for outcome in batch:
                 errand.show(outcome)
                 await errand.terminal.room()
+            if batch.is_empty:
+                raise ConfigError(EMPTY)
 
 
 async def _agreed(errand: Errand, price: Decimal, order: Order) -> None:
     """Ask a person before much is spent. Raises ConfigError unless they say yes."""
-    if order.max_cost is not None:
-        price = min(price, Budget.of(order.max_cost).max_cost or price)
     above = order.confirm_above
     if above is None or price <= Decimal(str(above)) or not errand.terminal.converses:
         return
@@ -177,7 +187,7 @@ async def dry_run(errand: Errand, order: Order) -> None:
     options = order.options
     flux = FluxSession(
         options.provider_named,
-        base_url=options.base_url,
+        base_url=_NOWHERE if options.simulate else options.base_url,
         allow_unknown_models=options.allow_unknown_models,
         **order.policies(),
     )
@@ -187,7 +197,13 @@ async def dry_run(errand: Errand, order: Order) -> None:
     finally:
         await batch.aclose()
     *notes, price = announcement(
-        plan, batch.estimate, retries=bool(order.again), simulated=options.simulate
+        plan,
+        batch.estimate,
+        affordable=batch.affordable,
+        recovered=batch.recovered,
+        retries=bool(order.again),
+        is_whole=order.limit is None,
+        simulated=options.simulate,
     )
     for line in notes:
         errand.terminal.note(line)
@@ -195,14 +211,17 @@ async def dry_run(errand: Errand, order: Order) -> None:
 
 
 @asynccontextmanager
-async def _session(errand: Errand, options: Options, **policies: Any) -> AsyncIterator[FluxSession]:
+async def _session(
+    errand: Errand, options: Options, *, folder: Path | None = None, **policies: Any
+) -> AsyncIterator[FluxSession]:
     async with AsyncExitStack() as stack:
         base_url, key = options.base_url, _key(errand, options)
         if options.simulate:
             if base_url is not None:
                 raise ConfigError("--simulate starts a server of its own: leave out --base-url")
+            practice = practice_server(job_log=None if folder is None else folder / JOB_LOG)
             # a made-up key, so that the real one does not even reach our own practice server
-            base_url, key = await stack.enter_async_context(practice_server()), "practice"
+            base_url, key = await stack.enter_async_context(practice), "practice"
         session = FluxSession(
             options.provider_named,
             api_key=key,

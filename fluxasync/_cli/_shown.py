@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from attrs import asdict, evolve
+from attrs import asdict
 
 from .._errors import FluxError, TransportError
 from .._events import (
@@ -37,7 +36,7 @@ from .._models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved
 from .._money import Estimate, dollars
 from .._sources import Plan
 from .._summary import Summary
-from ._advice import about_failures
+from ._advice import about_damage, about_failures
 
 #: characters of a prompt that name it in a message
 _PROMPT = 60
@@ -116,6 +115,7 @@ def announcement(
     plan: Plan,
     estimate: Estimate | None,
     *,
+    affordable: Estimate | None = None,
     recovered: Recovery | None = None,
     is_whole: bool = True,
     retries: bool = False,
@@ -123,8 +123,9 @@ def announcement(
 ) -> Iterator[str]:
     """Yield what is said before anything is spent: what earlier runs left, and last the price.
 
-    `is_whole` says that the plan is of all the prompts, not only of the first ones; `retries` that
-    failures were named to be done again.
+    `affordable` is the part of the estimate that the cap pays for, where there is one; `is_whole`
+    says that the plan is of all the prompts, not only of the first ones; `retries` that failures
+    were named to be done again.
     """
     if retries:
         yield retry_line(plan)
@@ -152,6 +153,8 @@ def announcement(
     text = "read as it comes: number and price are not known ahead"
     if estimate is not None:
         text = str(estimate)
+    if estimate is not None and affordable is not None and affordable != estimate:
+        text += f"; the cap pays for {affordable}"
     yield f"{text}; simulated: costs nothing" if simulated else text
 
 
@@ -168,7 +171,7 @@ def _removed(plan: Plan, recovered: Recovery) -> Iterator[str]:
 def retry_line(plan: Plan) -> str:
     """Return the line about what is done again of earlier runs."""
     if plan.images is None:
-        return "failures of these classes are done again where their prompts come"
+        return "images of these classes are made again where their prompts come"
     again = plan.again.estimate(1)
     parts = []
     if again.images:
@@ -177,8 +180,8 @@ def retry_line(plan: Plan) -> str:
     if to_collect := plan.known.get("to-collect"):
         parts.append(f"{to_collect} paid already, to ask for again")
     if not parts:
-        return "no failures of these classes: nothing is done again"
-    return f"failures: {', '.join(parts)}"
+        return "no images of these classes: nothing is made again"
+    return f"to make again: {', '.join(parts)}"
 
 
 def plan_row(plan: Plan, estimate: Estimate | None) -> dict[str, Any]:
@@ -198,20 +201,25 @@ def plan_row(plan: Plan, estimate: Estimate | None) -> dict[str, Any]:
 
 
 def closing(
-    summary: Summary, where: Path, *, in_doubt: int = 0, simulated: bool = False
+    summary: Summary,
+    where: Path,
+    *,
+    in_doubt: int = 0,
+    at_cap: bool = False,
+    simulated: bool = False,
 ) -> Iterator[str]:
-    """Yield the last lines of a run: what is in doubt in the folder, what to do about failures,
-    how to carry on, and the totals with where to look."""
+    """Yield the last lines of a run: what is in doubt in the folder, what to do about failures and
+    damage, how to carry on, and the totals with where to look. `at_cap`: the cap ended it."""
     if in_doubt:
         yield (
             f"{in_doubt} in doubt: the answer never came, so they may have been charged; "
             f"none is sent again by itself; to settle them: fluxasync resolve {where}"
         )
-    yield from about_failures(summary.failed, where)
-    if summary.not_started or summary.unclaimed:
+    yield from about_failures(summary.failed + summary.failed_earlier, where)
+    if summary.damaged:
+        yield about_damage(summary.damaged)
+    if at_cap:
+        yield "to carry on: the same line with a higher --max-cost"
+    elif summary.not_started or summary.unclaimed:
         yield "run the same line again to carry on"
-    totals = str(summary)
-    if simulated:
-        free = evolve(summary, cost=Decimal(0), unpriced=0, perhaps=Decimal(0))
-        totals = str(free).replace("$0.00", "$0.00 (simulated)")
-    yield f"{totals} → {where}/"
+    yield f"{summary.line(simulated=simulated)} → {where}/"

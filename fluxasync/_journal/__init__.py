@@ -77,6 +77,8 @@ from ._view import (
     JournalView,
     Looking,
     Lookup,
+    damaged,
+    expected,
     has_journal,
     peek,
     read_only,
@@ -93,6 +95,7 @@ __all__ = [
     "Lookup",
     "Recovery",
     "classes_of",
+    "expected",
     "has_journal",
     "peek",
     "read_only",
@@ -268,6 +271,15 @@ class Journal:
         self._lookups.append(looking)
         return looking
 
+    async def damaged(self) -> int:
+        """Count the images whose file is gone or was cut short, and that this run does not make
+        again. Looks at sizes only."""
+        count = after = 0
+        while found := await self._threads.run(damaged, self.path, self._again, after=after):
+            after, some = found
+            count += some
+        return count
+
     @property
     def is_kept(self) -> bool:
         """Whether what is recorded will be found by the next run: the disk takes it, and the file
@@ -407,7 +419,8 @@ class Journal:
     def _write_status(self) -> None:
         at = datetime.now(UTC).isoformat(timespec="seconds")
         try:
-            write_status(self.path.parent, self._steps.tally.recovery(), at)
+            counts = self._steps.tally.recovery()
+            write_status(self.path.parent, counts, at, simulated=self._simulated)
         except OSError as exc:  # for readers only: the journal itself tells of a bad disk
             logger.debug("%s: no status written: %s", self.path.parent, exc)
 

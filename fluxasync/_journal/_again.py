@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -31,12 +32,14 @@ _ONLY_NAMED = frozenset({"moderated", Dropped.cause})
 _LATE = "timeout"
 #: done, and its file was removed since
 _MISSING = "missing"
+#: the same, and done with a file that was cut short since; one that was changed may be wanted so
+_DAMAGED = "damaged"
 #: paid, and its image may still be there
 _FREE_FIRST = "download"
 
 #: what `retry` takes
 CLASSES = (
-    FAILED, "auth", _FREE_FIRST, Dropped.cause, "expired", "invalid", "lost", _MISSING,
+    FAILED, "auth", _DAMAGED, _FREE_FIRST, Dropped.cause, "expired", "invalid", "lost", _MISSING,
     "moderated", "refused", "rejected", _LATE,
 )  # fmt: skip
 
@@ -57,6 +60,18 @@ def classes_of(given: str | Iterable[str]) -> frozenset[str]:
     return classes
 
 
+def damage(path: Path, size: int) -> str | None:
+    """Return "missing" or "truncated" for a file that is no longer as it was stored, None for any
+    other. Looks at no bytes."""
+    try:
+        found = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return _MISSING
+    except OSError:  # of the disk, or of its folder's permissions: a person must see to it
+        return None
+    return "truncated" if stat.S_ISREG(found.st_mode) and found.st_size < size else None
+
+
 @frozen
 class Again:
     """What a run makes of the rows of a folder's journal, with these classes to do again."""
@@ -67,22 +82,23 @@ class Again:
     @property
     def seen(self) -> str:
         """As SQL, the state for which a row is taken; its connection was taught that word."""
-        return "seen(state, cause, job_id IS NOT NULL, path)" if self.classes else "state"
+        return "seen(state, cause, job_id IS NOT NULL, path, size)" if self.classes else "state"
 
     def teach(self, connection: sqlite3.Connection) -> sqlite3.Connection:
         if self.classes:
-            connection.create_function("seen", 4, self._seen)
+            connection.create_function("seen", 5, self._seen)
         return connection
 
     def of(self, row: Row) -> int:
         """Return the state for which a row is taken: AGAIN, TO_COLLECT or its own."""
-        return self._seen(row.state, row.cause, row.job_id is not None, row.path)
+        return self._seen(row.state, row.cause, row.job_id is not None, row.path, row.size)
 
     def recovered(self, connection: sqlite3.Connection) -> Recovery:
         """Return the journal in numbers, each row counted as what it is taken for; the money of
         earlier attempts stays where it is."""
         tally = counted(connection)
-        states = (State.FAILED, State.SUBMITTED, *[State.DONE] * (_MISSING in self.classes))
+        looks = bool(self.classes & {_MISSING, _DAMAGED})
+        states = (State.FAILED, State.SUBMITTED, *[State.DONE] * looks)
         query = (
             f"SELECT state, cause, {self.seen}, count(*) FROM image "  # noqa: S608 — our own words
             f"WHERE state IN ({','.join(str(int(state)) for state in states)}) GROUP BY 1, 2, 3"
@@ -93,14 +109,25 @@ class Again:
                 tally.add(State.SUBMITTED if seen == TO_COLLECT else seen, None, None, count)
         return tally.recovery()
 
-    def _seen(self, state: int, cause: str | None, has_job: int, path: str | None) -> int:
+    def damaged(self, path: str, size: int) -> bool:
+        """Whether a done image's file is gone or was cut short, and this run leaves it so."""
+        word = damage(self.folder / path, size)
+        return word is not None and not self._remakes(word)
+
+    def _seen(
+        self, state: int, cause: str | None, has_job: int, path: str | None, size: int | None
+    ) -> int:
         if state == State.FAILED and self._names(cause):
             return TO_COLLECT if cause == _FREE_FIRST and has_job else State.AGAIN
         if state == State.SUBMITTED and cause == _LATE and _LATE in self.classes:
             return State.AGAIN
-        if state == State.DONE and _MISSING in self.classes and path is not None:
-            return state if os.path.lexists(self.folder / path) else State.AGAIN
+        if state == State.DONE and self.classes & {_MISSING, _DAMAGED} and path is not None:
+            remakes = self._remakes(damage(self.folder / path, size or 0))
+            return State.AGAIN if remakes else state
         return state
+
+    def _remakes(self, word: str | None) -> bool:
+        return word is not None and (_DAMAGED in self.classes or word in self.classes)
 
     def _names(self, cause: str | None) -> bool:
         return cause in self.classes or (FAILED in self.classes and cause not in _ONLY_NAMED)

@@ -27,8 +27,6 @@ from ._schema import FILE, HOME, State, connect_read_only, journal_errors
 
 #: characters of each doubt's evidence that are read
 _EVIDENCE = 4_096
-#: states whose money is gone, or will be; that of the others may be
-_SPENT = (State.SUBMITTED, State.DONE, State.FAILED)
 
 
 @frozen(kw_only=True)
@@ -54,7 +52,8 @@ class Share:
     """What one model made and cost; earlier attempts of images submitted once more not included."""
 
     images: int = 0  #: done
-    spent: Decimal = field(default=Decimal(0))  #: US dollars
+    spent: Decimal = field(default=Decimal(0))  #: US dollars, of the images that are here
+    perhaps: Decimal = field(default=Decimal(0))  #: US dollars; see Recovery
     in_doubt: Decimal = field(default=Decimal(0))  #: US dollars
 
 
@@ -115,8 +114,12 @@ def shares(folder: Path) -> dict[str, Share]:
             amount = Decimal(money or 0) * count
             share = found[model]
             share.images += count if state == State.DONE else 0
-            share.spent += amount if state in _SPENT else 0
-            share.in_doubt += 0 if state in _SPENT else amount
+            if state == State.DONE:
+                share.spent += amount
+            elif state in (State.SUBMITTED, State.FAILED):
+                share.perhaps += amount
+            else:
+                share.in_doubt += amount
     return dict(sorted(found.items(), key=lambda item: (-item[1].spent, item[0])))
 
 

@@ -258,7 +258,8 @@ class Steps:
             self.tally.sink(state, money)
             self.tally.add(State.AGAIN, None, None)
             count += 1
-        amounts = (("sunk", str(self.tally.sunk)), ("written_off", str(self.tally.written_off)))
+        names = ("sunk", "remade", "written_off")
+        amounts = [(name, str(getattr(self.tally, name))) for name in names]
         connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", amounts)
         return count
 

@@ -19,8 +19,8 @@ from ._schema import State
 
 _NOTHING = Decimal(0)
 
-#: states whose money is gone, or will be; that of in-doubt rows may be
-_SPENT = (State.SUBMITTED, State.DONE, State.FAILED)
+#: states of accepted images that are not here: they may have been charged
+_PERHAPS = (State.SUBMITTED, State.FAILED)
 _DOUBTFUL = (State.INTENT, State.IN_DOUBT)
 
 
@@ -34,14 +34,17 @@ class Recovery:
     in_doubt_price: Decimal = _NOTHING
     failed: Mapping[str, int] = field(factory=dict)  #: by cause
     again: int = 0  #: decided to be submitted once more
-    spent: Decimal = _NOTHING  #: earlier attempts included, in-doubt ones not
-    written_off: Decimal = _NOTHING  #: in doubt, and then submitted once more: may be charged too
+    spent: Decimal = _NOTHING  #: for images that are here, and for earlier attempts that were
+    #: may have been charged: for accepted images that failed or are not here yet, and for earlier
+    #: attempts of images submitted once more
+    perhaps: Decimal = _NOTHING
 
     def __str__(self) -> str:
         parts = [f"done {self.done}", f"still running {self.running}"]
         price = f" ({dollars(self.in_doubt_price)})" if self.in_doubt_price else ""
         parts.append(f"in doubt {self.in_doubt}{price}")
-        parts.append(f"failed {sum(self.failed.values())}")
+        causes = ", ".join(f"{count} {cause}" for cause, count in self.failed.items() if count)
+        parts.append(f"failed {sum(self.failed.values())}{f' ({causes})' if causes else ''}")
         return ", ".join(parts)
 
     def as_json(self) -> dict[str, Any]:
@@ -54,13 +57,13 @@ class Recovery:
             "failed": dict(self.failed),
             "again": self.again,
             "spent": str(self.spent),
-            "written_off": str(self.written_off),
+            "perhaps": str(self.perhaps),
         }
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Recovery:
         """Return what `as_json` wrote."""
-        amounts = ("in_doubt_price", "spent", "written_off")
+        amounts = ("in_doubt_price", "spent", "perhaps")
         return cls(**{**given, **{name: Decimal(given[name]) for name in amounts}})
 
 
@@ -72,6 +75,7 @@ class Tally:
         self.money = [_NOTHING] * len(State)
         self.causes: Counter[str] = Counter()
         self.sunk = _NOTHING  #: of earlier attempts, certainly or probably charged
+        self.remade = _NOTHING  #: of those, for images that had been here
         self.written_off = _NOTHING  #: of earlier attempts in doubt
 
     def add(self, state: int, cause: str | None, money: str | None, count: int = 1) -> None:
@@ -90,6 +94,7 @@ class Tally:
             self.written_off += Decimal(money)
         else:
             self.sunk += Decimal(money)
+            self.remade += Decimal(money) if state == State.DONE else 0
 
     def recovery(self) -> Recovery:
         counts, money = self.counts, self.money
@@ -100,8 +105,10 @@ class Tally:
             in_doubt_price=sum((money[state] for state in _DOUBTFUL), _NOTHING),
             failed=dict(sorted((+self.causes).items())),
             again=counts[State.AGAIN],
-            spent=self.sunk + sum((money[state] for state in _SPENT), _NOTHING),
-            written_off=self.written_off,
+            spent=money[State.DONE] + self.remade,
+            perhaps=sum((money[state] for state in _PERHAPS), self.written_off)
+            + self.sunk
+            - self.remade,
         )
 
 
@@ -113,8 +120,9 @@ def counted(connection: sqlite3.Connection) -> Tally:
     )
     for state, cause, money, count in rows:
         tally.add(state, cause, money, count)
-    found = connection.execute("SELECT name, value FROM meta WHERE name IN ('sunk', 'written_off')")
-    meta = dict(found.fetchall())
+    query = "SELECT name, value FROM meta WHERE name IN ('sunk', 'remade', 'written_off')"
+    meta = dict(connection.execute(query).fetchall())
     tally.sunk = Decimal(meta.get("sunk", 0))
+    tally.remade = Decimal(meta.get("remade", 0))
     tally.written_off = Decimal(meta.get("written_off", 0))
     return tally

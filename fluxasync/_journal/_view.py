@@ -11,7 +11,7 @@ import os
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any, Self
@@ -21,7 +21,7 @@ from attrs import frozen
 from .._errors import JournalError
 from .._models import Failed, InDoubt, Job, Saved
 from ._again import TO_COLLECT, Again
-from ._guards import check_content, check_file
+from ._guards import Facts, check_content, check_file, check_run
 from ._lock import holder, identity
 from ._rows import SELECT, Row, known_of
 from ._schema import FILE, HOME, STATUS, State, connect_read_only, journal_errors
@@ -63,11 +63,13 @@ class JournalView:
         self.holder: dict[str, Any] | None = holder(folder / HOME)
         self.is_running = self.holder is not None
         self.counted_at: str | None = None  #: UTC; None = just now
-        self.simulated: bool | None = None  #: None while a run goes on
+        self.simulated: bool | None = None  #: None where a run that goes on has not said so yet
+        self.facts: Facts | None = None  #: None while a run goes on
         self.places: tuple[tuple[str, str], ...] = ()  #: provider and origin of unfinished jobs
         self._connection: sqlite3.Connection | None = None
         if self.is_running:
-            self.counts, self.counted_at = _read_status(folder / HOME / STATUS)
+            found = _read_status(folder / HOME / STATUS)
+            self.counts, self.counted_at, self.simulated = found
             return
         path = folder / HOME / FILE
         if not path.exists():
@@ -75,7 +77,7 @@ class JournalView:
                 f"{folder} has no journal: no run began there; name the folder of a run"
             )
         check_file(path)
-        facts = check_content(folder, path)
+        self.facts = facts = check_content(folder, path)
         self.simulated, self.places = facts.simulated, facts.places
         self._connection = connect_read_only(path)
         with journal_errors(path, "restore it from a copy"):
@@ -91,6 +93,13 @@ class JournalView:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def recovered(self, retry: Collection[str]) -> Recovery:
+        """Return `counts` as a run takes them that does failures of these classes again."""
+        if self._connection is None or not retry:
+            return self.counts
+        again = Again(self.folder, frozenset(retry))
+        return again.recovered(again.teach(self._connection))
 
     def entries(self, *states: str) -> Iterator[Entry]:
         """Yield the images in these states (all without any), in the order they were begun.
@@ -125,6 +134,16 @@ def _entry(row: Row, folder: Path) -> Entry:
         cause=row.cause,
         stem=row.stem,
     )
+
+
+def damaged(path: Path, again: Again, *, after: int) -> tuple[int, int] | None:
+    """Look at a page of done images after a row; return the page's last row and how many of its
+    files are damaged, None after the last page."""
+    query = "SELECT id, path, size FROM image WHERE state = 2 AND id > ? ORDER BY id LIMIT ?"
+    with journal_errors(path, "check the disk"), closing(connect_read_only(path)) as connection:
+        page = connection.execute(query, (after, _PAGE)).fetchall()
+    count = sum(name is not None and again.damaged(name, size) for _, name, size in page)
+    return (page[-1][0], count) if page else None
 
 
 class Looking:
@@ -190,27 +209,40 @@ class Looking:
         return dict(connection.execute(query, blobs).fetchall())
 
 
-def write_status(home: Path, counts: Recovery, at: str) -> None:
+def write_status(home: Path, counts: Recovery, at: str, *, simulated: bool) -> None:
     """Leave the counts where others may read them while the journal is ours."""
     new = home / f"{STATUS}.new"
-    text = json.dumps(identity() | {"at": at, "counts": counts.as_json()})
+    text = json.dumps(identity() | {"at": at, "counts": counts.as_json(), "simulated": simulated})
     handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(handle, "w") as file:
         file.write(text)
     os.replace(new, home / STATUS)
 
 
-def _read_status(path: Path) -> tuple[Recovery, str | None]:
+def _read_status(path: Path) -> tuple[Recovery, str | None, bool | None]:
     try:
         found = json.loads(path.read_text())
-        return Recovery.from_json(found["counts"]), found["at"]
+        return Recovery.from_json(found["counts"]), found["at"], found.get("simulated") is True
     except (FileNotFoundError, ValueError, KeyError):
-        return Recovery(), None
+        return Recovery(), None, None
 
 
 def has_journal(folder: Path) -> bool:
     """Say whether a run began in this folder."""
     return os.path.lexists(folder / HOME / FILE)
+
+
+def expected(
+    folder: Path, *, simulated: bool, provider: str, origin: str, retry: Collection[str]
+) -> Recovery | None:
+    """Return what a run in the folder would find there, without beginning it; None without a
+    journal. Raises JournalError where that run would be refused."""
+    if not has_journal(folder):
+        return None
+    with read_only(folder) as view:
+        if view.facts is not None:
+            check_run(folder, view.facts, simulated=simulated, provider=provider, origin=origin)
+        return view.recovered(retry)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from .._journal import Recovery
 from .._models import Failed, InDoubt, Job, Outcome, Saved
 from .._money import Estimate, dollars, price
 from .._sources import Plan
+from .._summary import counted
 
 #: outcomes over which the rate is measured
 _WINDOW = 200
@@ -40,7 +41,8 @@ _TOO_MANY = 429
 class View:
     """A run at one moment."""
 
-    total: int | None = None  #: images wanted; None = not known
+    total: int | None = None  #: images of this run; None = not known
+    already: int = 0  #: images that earlier runs saved, not part of the total
     saved: int = 0
     failed: Counter[str] = field(factory=Counter)  #: by cause
     in_doubt: int = 0
@@ -49,6 +51,7 @@ class View:
     slots: int | None = None  #: jobs that may be active at once
     limit: int | None = None  #: the same, where it had to be found out
     rate: float | None = None  #: outcomes per second
+    idle: float = 0.0  #: seconds since the last outcome
     cost: Decimal | None = None  #: US dollars of what was saved; None is not shown
     projected: Decimal | None = None  #: US dollars of the whole run
     push_backs: int = 0  #: answers "429, too many"
@@ -72,10 +75,15 @@ class View:
 
     @property
     def eta(self) -> str | None:
-        """How long the rest takes at the present rate."""
-        if not self.rate or self.total is None:
+        """How long the rest takes at the present rate; None when nothing is left.
+
+        Never less than the last outcome is ago: the last jobs of a run are its slowest ones, and
+        the rate of the others says nothing about them.
+        """
+        left = 0 if self.total is None else self.total - self.ended
+        if not self.rate or left <= 0:
             return None
-        return duration((self.total - self.ended) / self.rate)
+        return duration(max(left / self.rate, self.idle, 1.0))
 
     def line(self) -> str:
         """Return the run as one line of plain words."""
@@ -96,7 +104,8 @@ class View:
     def counts(self) -> str:
         """Return the outcomes alone: "3/10 saved, 1 failed (1 moderated)"."""
         of_total = "" if self.total is None else f"/{self.total}"
-        text = f"{self.saved}{of_total} saved, {counted_failures(self.failed)}"
+        already = f"{self.already} already there, " if self.already else ""
+        text = f"{self.saved}{of_total} saved, {already}{counted(self.failed, 'failed')}"
         return f"{text}, {self.in_doubt} in doubt" if self.in_doubt else text
 
 
@@ -111,6 +120,7 @@ class Progress:
     def __init__(self, *, total: int | None = None, priced: bool = True) -> None:
         self.total = total
         self.priced = priced
+        self.already = 0  #: images that earlier runs saved
         self.saved = 0
         self.failed: Counter[str] = Counter()  #: by cause
         self.in_doubt = 0
@@ -139,9 +149,14 @@ class Progress:
         estimate: Estimate | None = None,
         slots: int | None = None,
     ) -> None:
-        """Take note of what is to come, and of what earlier runs left."""
+        """Take note of what is to come, and of what earlier runs left; `estimate` is of what is
+        submitted, which a budget may end before the last prompt."""
         running = 0 if recovered is None else recovered.running
-        self.total = None if plan.to_do is None else plan.to_do + running
+        self.already = plan.known.get("done", 0)
+        to_do = plan.to_do
+        if to_do is not None and estimate is not None:
+            to_do = min(to_do, estimate.images)
+        self.total = None if to_do is None else to_do + running
         self.submitted += running  # paid, and not here yet
         self.slots = slots
         if estimate is not None and not estimate.unpriced:
@@ -195,6 +210,7 @@ class Progress:
         left = self._to_spend
         return View(
             total=self.total,
+            already=self.already,
             saved=self.saved,
             failed=self.failed.copy(),
             in_doubt=self.in_doubt,
@@ -203,6 +219,7 @@ class Progress:
             slots=self.slots,
             limit=self.limit,
             rate=self._rate(now),
+            idle=max(0.0, now - self._landed[-1]) if self._landed else 0.0,
             cost=self.cost if self.priced else None,
             projected=None
             if left is None or not self.priced
@@ -237,12 +254,6 @@ class Progress:
             return None
         seconds = now - self._landed[0]
         return (len(self._landed) - 1) / seconds if seconds > 0 else None
-
-
-def counted_failures(failed: Counter[str]) -> str:
-    """Return "4 failed (3 moderated, 1 download)", causes only where there are failures."""
-    causes = ", ".join(f"{count} {cause}" for cause, count in failed.most_common())
-    return f"{failed.total()} failed ({causes})" if causes else "0 failed"
 
 
 def duration(seconds: float) -> str:

@@ -126,6 +126,8 @@ def _lines(view: View, width: int) -> Iterator[Text]:
 
 def _outcomes(view: View) -> Iterator[Text]:
     yield Text(f"{view.saved:,} saved", "green" if view.saved else "")
+    if view.already:
+        yield Text(f"{view.already:,} already there")
     if view.failed:
         causes = ", ".join(f"{count:,} {cause}" for cause, count in view.failed.most_common())
         yield Text(f"{view.failed.total():,} failed: {display(causes)}", "red")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,16 @@ from ._reading import Reading, Wish
 from ._unpacked import Witness
 
 _FILES = 200  #: files of a list
+#: lines of a long prompt; a file of more is a list, a log or a text
+_LINES = 10
+#: names that other files than prompts bear, in folders of code and of downloads
+_OTHERS = re.compile(
+    r"((read_?me|licen[cs]e|copying|requirements|change_?log)([-_.].*)?"
+    r"|notice|authors|contributors|changes|todo|notes|constraints|cmakelists|robots|nohup"
+    r"|(.*\.|(build|run|debug|error|install|access)[-_]?)?logs?)\.txt",
+    re.IGNORECASE,
+)
+_APART = "move it away, or name a list as the source itself"
 
 #: a file's name, and its content up to a little more than is taken
 Raw = tuple[str, bytes]
@@ -52,6 +63,8 @@ class FolderFormat:
 
     def read(self, raw: Raw) -> Wish | None:
         name, content = raw
+        if _OTHERS.fullmatch(name):
+            raise ConfigError(f"not a prompt, by its name; {_APART}")
         if len(content) > LINE_CAP:
             raise ConfigError(f"longer than {LINE_CAP:,} bytes, which is no prompt")
         refuse_wide(content, name="the file")
@@ -61,6 +74,8 @@ class FolderFormat:
             byte = content[error.start]
             raise ConfigError(f"byte 0x{byte:02x} is not UTF-8; save it as UTF-8") from None
         prompt = text.replace("\r\n", "\n").replace("\r", "\n").strip()
+        if (lines := prompt.count("\n") + 1) > _LINES:
+            raise ConfigError(f"{lines} lines, and a folder's file is one prompt; {_APART}")
         return self._reading.row({"prompt": prompt, "name": Path(name).stem}) if prompt else None
 
     def content(self, raw: Raw) -> bytes:

@@ -67,6 +67,14 @@ class Books:
             key_digest=charge.key_digest, price_usd=str(charge.price_usd), at=charge.at,
         )  # fmt: skip
 
+    def recall(self, charge: Charge) -> None:
+        """Count a charge of an earlier simulator; the log has it already."""
+        self.charged += 1
+        self.spent_usd += charge.price_usd
+        self.delivered += charge.delivered
+        if self._log is None:
+            self.charges.append(charge)
+
     def deliver(self, charge: Charge, *, at: float) -> None:
         """Note that the image went out whole; once, however often it is fetched."""
         if charge.delivered:

@@ -82,6 +82,8 @@ class Deliveries:
             return answer
         fault = state.first_of(_FAULTS, job.number, nth=job.fetches)
         if fault in (None, "slow"):
+            if not job.charge.delivered:
+                state.log.delivered(job)
             state.books.deliver(job.charge, at=now)
         return answer if fault is None else self._spoiled(fault, answer, job)
 

@@ -58,13 +58,16 @@ class JobBook:
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def add(self, job: Job) -> None:
+    def add(self, job: Job, *, now: float | None = None) -> None:
+        """Take a job. One of an earlier simulator is remembered as long as if it ended `now`:
+        time in which no simulator runs makes nothing forgotten."""
         self._by_id[job.id] = job
         self._by_path[job.path] = job
         heappush(self._ends.setdefault("", []), job.ends_at)
         if job.model.active_limit is not None:
             heappush(self._ends.setdefault(job.model.name, []), job.ends_at)
-        forget_at = job.ends_at if job.fate == "Pending" else job.ends_at + self._retention
+        ended_at = job.ends_at if now is None else max(job.ends_at, now)
+        forget_at = ended_at if job.fate == "Pending" else ended_at + self._retention
         heappush(self._finished, (forget_at, job.number, job))
 
     def active(self, now: float, model: str = "") -> int:

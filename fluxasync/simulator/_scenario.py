@@ -166,6 +166,9 @@ class Scenario:
     #: append a JSON line for every charge and delivery here, flushed before the answer leaves,
     #: instead of keeping charges in memory: what a test reads after it killed something
     charge_log: Path | None = field(default=None, converter=_path)
+    #: keep accepted jobs in this file, and go on with those that an earlier simulator kept there:
+    #: what makes the jobs of a folder outlive its simulator, a kill included
+    job_log: Path | None = field(default=None, converter=_path)
 
     @classmethod
     def parse(
@@ -176,9 +179,11 @@ class Scenario:
         limit: int | None = None,
         image_bytes: int | None = None,
         seed: int | None = None,
+        job_log: Path | None = None,
     ) -> Scenario:
         """Read a scenario from command-line words: faults 'NAME:RATE', latency 'A..B'."""
         spelled: dict[str, Any] = {
             "latency": latency, "active_limit": limit, "image_bytes": image_bytes, "seed": seed,
+            "job_log": job_log,
         }  # fmt: skip
         return cls(faults=faults, **{k: v for k, v in spelled.items() if v is not None})

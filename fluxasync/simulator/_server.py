@@ -69,12 +69,17 @@ class Simulator:
         loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
             stack.callback(self.world.close)
+            jobs, port = self.world.earlier()
             delivery = await self._serve(stack, self._deliver)
-            region = await self._serve(stack, self._poll_region)
+            region = await self._region(stack, port=port)
             self.url = await self._serve(stack, self._call, port=self._port)
             self.world.place(
-                epoch=time.time() - loop.time(), delivery=delivery, region_origin=region
+                epoch=time.time() - loop.time(),
+                delivery=delivery,
+                region_origin=region,
+                region_port=int(region.rpartition(":")[2]),
             )
+            self.world.resume(loop.time(), jobs)
             self._stack = stack.pop_all()
         return self
 
@@ -85,6 +90,13 @@ class Simulator:
         trace: TracebackType | None,
     ) -> None:
         await self._stack.aclose()
+
+    async def _region(self, stack: AsyncExitStack, *, port: int) -> str:
+        """Open the regional host where earlier polling URLs point to, or anywhere."""
+        if port:
+            with suppress(OSError):  # another process has that port now
+                return await self._serve(stack, self._poll_region, port=port)
+        return await self._serve(stack, self._poll_region)
 
     async def _serve(self, stack: AsyncExitStack, handler: Handler, *, port: int = 0) -> str:
         """Open one port and return its origin."""

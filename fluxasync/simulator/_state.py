@@ -18,6 +18,7 @@ from ._answers import Answer
 from ._charges import Books
 from ._dialects import DialectName
 from ._dice import Dice
+from ._job_log import JobLog
 from ._jobs import JobBook
 from ._pictures import Gallery
 from ._scenario import Scenario
@@ -46,10 +47,12 @@ class State:
         self.delivery = "http://delivery.simulator.invalid"
         self.region = "eu4"
         self.region_origin = "http://eu4.simulator.invalid"
+        self.region_port = 0  #: of that origin, where it is on a socket
         self.dice = Dice(scenario.seed)
         self.names = Dice(f"{scenario.seed}{salt}")  #: ids, paths, signatures
         self.jobs = JobBook(retention=scenario.retention)
         self.books = Books(scenario.charge_log)
+        self.log = JobLog(scenario.job_log)
         self.struck: Counter[str] = Counter()
         self.requests: deque[Seen] = deque(maxlen=_REQUESTS_KEPT)
         self.out_of_credit = False

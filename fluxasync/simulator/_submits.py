@@ -175,6 +175,7 @@ class Submits:
             ),
         )  # fmt: skip
         state.jobs.add(job)
+        state.log.accepted(job, epoch=state.epoch, port=state.region_port)
         self.max_active = max(self.max_active, state.jobs.active(order.now))
         return job
 

@@ -9,7 +9,7 @@ client. The work is done by the three desks, `_submits`, `_polls` and `_delivery
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -17,6 +17,7 @@ from ._answers import Answer, json_answer
 from ._charges import Charge
 from ._delivery import Deliveries
 from ._dialects import DIALECTS, DialectName
+from ._jobs import Job
 from ._pictures import Gallery, PictureSpec
 from ._polls import Polls
 from ._scenario import Scenario
@@ -52,19 +53,38 @@ class World:
     def __repr__(self) -> str:
         return f"<World {self.posts} posts, {self.polls} polls, {self._state.books!r}>"
 
-    def place(self, *, epoch: float, delivery: str, region_origin: str) -> None:
+    def place(
+        self, *, epoch: float, delivery: str, region_origin: str, region_port: int = 0
+    ) -> None:
         """Tell the world where it stands: its wall clock, and the origins its URLs point to."""
         self._state.epoch = epoch + self.scenario.clock_skew
         self._state.delivery = delivery
         self._state.region_origin = region_origin
+        self._state.region_port = region_port
+
+    def resume(self, now: float, jobs: Iterable[Job]) -> None:
+        """Go on with the jobs of an earlier simulator, their times in seconds of the epoch."""
+        state = self._state
+        for job in jobs:
+            job.started_at -= state.epoch
+            job.ends_at -= state.epoch
+            job.charge.at -= state.epoch
+            state.jobs.add(job, now=now)
+            state.books.recall(job.charge)
+            self._submits.accepted = max(self._submits.accepted, job.number)
+
+    def earlier(self) -> tuple[list[Job], int]:
+        """Return what the scenario's job_log has: see JobLog.earlier."""
+        return self._state.log.earlier()
 
     def change(self, scenario: Scenario) -> None:
         """Play another script from now on; the jobs that run keep the fate they have."""
         self.scenario = self._state.scenario = scenario
 
     def close(self) -> None:
-        """Close the charge log, if there is one."""
+        """Close the logs of charges and jobs, if there are any."""
         self._state.books.close()
+        self._state.log.close()
 
     # ------------------------------------------------------------------------------------ answers
 

@@ -75,7 +75,7 @@ async def test_fastapi_returns_an_image_and_streams_a_batch(example: Any) -> Non
             async with two as answer:
                 lines = [line async for line in answer.content]
             assert len(lines) == 3
-            assert b"2 saved" in lines[-1]
+            assert b"2 new" in lines[-1]
             async with client.get("/image", params={"prompt": ""}) as answer:
                 assert answer.status == 422
         assert len(practice.charges) == 3
@@ -129,7 +129,7 @@ async def test_aiohttp_app_shares_one_session(example: Any, monkeypatch: Any) ->
                 async with client.get("/image", params={"prompt": ""}) as answer:
                     assert answer.status == 400
                 async with client.get("/status") as answer:
-                    assert "saved" in (await answer.json())["stock"]
+                    assert "new" in (await answer.json())["stock"]
         finally:
             await runner.cleanup()
         assert {charge.prompt for charge in practice.charges} == {"fox", "a lamp", "a boat"}
@@ -163,7 +163,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     nbclient.NotebookClient(notebook, timeout=60, resources=resources).execute()
     shown = [out.get("data", {}) for cell in notebook.cells for out in cell.get("outputs", [])]
     assert any("image/png" in data or "image/jpeg" in data for data in shown)
-    assert any("3 saved" in data.get("text/plain", "") for data in shown)
+    assert any("3 new" in data.get("text/plain", "") for data in shown)
 
 
 @pytest.mark.slow
@@ -184,10 +184,10 @@ def test_the_nightly_script_makes_only_what_is_missing(
     prompts.write_text("a fox\na lamp\n")
     with practice_server() as url:
         first = night("--max-cost", "0.05")
-        assert (first.returncode, first.stdout[:7]) == (0, "2 saved"), first.stderr
+        assert (first.returncode, first.stdout[:5]) == (0, "2 new"), first.stderr
         prompts.write_text("a boat\na lamp\na fox\n")
         second = night("--max-cost", "0.05")
-        assert (second.returncode, second.stdout[:7]) == (0, "1 saved"), second.stderr
+        assert (second.returncode, second.stdout[:5]) == (0, "1 new"), second.stderr
         prompts.write_text("a boat\na lamp\na fox\na mill\n")
         third = night("--max-cost", "0.05")
         assert third.returncode == 1

@@ -48,7 +48,8 @@ from fluxasync import (
     Settled,
     Stored,
 )
-from fluxasync._money import dollars
+from fluxasync._audit import status
+from fluxasync._money import spending
 from fluxasync.simulator import Scenario, Simulator
 
 SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02)
@@ -313,11 +314,14 @@ async def test_a_run_is_told_in_one_line_and_counted_once(tmp_path: Path):
     )
     assert Decimal("0.025") * summary.saved == summary.cost
     line = str(summary)
-    assert line.startswith(f"{summary.saved} saved, {summary.failed.total()} failed (")
-    lost = summary.failed.total() + summary.in_doubt
-    assert Decimal("0.025") * lost == summary.perhaps
+    assert line.startswith(f"{summary.saved} new, {summary.failed.total()} failed (")
+    assert Decimal("0.025") * summary.failed.total() == summary.perhaps
+    assert Decimal("0.025") * summary.in_doubt == summary.in_doubt_cost
     assert summary.in_doubt
-    assert f"{summary.in_doubt} in doubt, {dollars(summary.cost)} + perhaps " in line
+    money = spending(summary.cost, perhaps=summary.perhaps, in_doubt=summary.in_doubt_cost)
+    assert f"{summary.in_doubt} in doubt, {money}, " in line
+    counts = (await status(tmp_path)).counts
+    assert money == spending(counts.spent, perhaps=counts.perhaps, in_doubt=counts.in_doubt_price)
     shown = rf"<Batch \d+ in flight, {summary.saved} saved, {summary.failed.total()} failed>"
     assert re.fullmatch(shown, repr(batch))
 
@@ -428,7 +432,9 @@ async def test_what_was_settled_is_told_and_not_made_again():
         second, _ = await run_out(again)
         assert sim.world.posts == 10
         assert first == second
-        assert (again.summary.already, again.summary.saved) == (10, 0)
+        earlier = Counter({"saved": again.summary.already}) + again.summary.failed_earlier
+        earlier["in doubt"] = again.summary.in_doubt_earlier
+        assert (earlier, again.summary.saved) == (tally(first), 0)
         assert {"saved", "in doubt", "moderated"} == set(tally(first))
 
 

@@ -103,7 +103,9 @@ def test_run_prints_paths_as_data_and_the_rest_for_people(
     assert code == 0
     assert {Path(line) for line in out} == set(Path("images").glob("*.jpg"))
     assert err[0] == "3 images, $0.042 by the catalogue, about 2 s at 24 in flight"
-    assert re.fullmatch(r"3 saved, 0 failed, \$0\.0\d+, \d\.\d s → images/", err[-1])
+    assert re.fullmatch(
+        r"3 new, 0 failed, spent \$0\.00 \(simulated\), \d+\.\d s → images/", err[-1]
+    )
 
 
 @pytest.mark.slow
@@ -273,7 +275,7 @@ def test_bad_lines_are_left_out_when_asked(cli: Any, server: Practice, tmp_path:
     assert (code, len(out)) == (3, 1)
     assert err[0] == "1 bad line is left out"
     assert any("bad.jsonl line 2" in line for line in err)
-    assert "1 saved, 1 failed (1 invalid)" in err[-1]
+    assert "1 new, 1 failed (1 invalid)" in err[-1]
 
 
 @pytest.mark.slow
@@ -282,8 +284,8 @@ def test_bad_lines_are_left_out_when_asked(cli: Any, server: Practice, tmp_path:
     [
         pytest.param("moderated-request:1", 3, "3 failed (3 moderated)", id="P30 F50 moderated"),
         pytest.param("lost-reply:1", 4, "3 in doubt", id="P3 P30 lost reply"),
-        pytest.param("402:1", 6, "0 saved", id="P30 no credit"),
-        pytest.param("401-after:0", 6, "0 saved", id="P30 bad key"),
+        pytest.param("402:1", 6, "0 new", id="P30 no credit"),
+        pytest.param("401-after:0", 6, "0 new", id="P30 bad key"),
     ],
 )
 def test_how_a_run_went_is_its_exit_code(
@@ -356,7 +358,7 @@ def test_closed_output_does_not_stop_a_paid_run(server: Practice, prompts: Path)
     os.close(writer)
     _, err = child.communicate(timeout=30)
     assert child.returncode == 0
-    assert "3 saved" in err
+    assert "3 new" in err
     assert "Traceback" not in err
 
 
@@ -428,6 +430,55 @@ def test_other_signals_are_as_polite_as_ctrl_c(
         assert child.wait(timeout=10) == expected
     assert "3 paid but not fetched" in said
     assert "run the same line again to carry on" in said
+
+
+def test_an_empty_list_is_an_error_that_a_scheduler_notices(
+    cli: Any, server: Practice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P30: exit code 2 and one sentence, from a file, blank lines and standard input alike."""
+    for content in ("", "\n \n"):
+        (tmp_path / "empty.txt").write_text(content)
+        for more in (("--dry-run",), ("-o", "x", "--base-url", server.url)):
+            code, out, err = cli("run", "empty.txt", *more)
+            assert (code, out) == (2, [])
+            assert err == [
+                "fluxasync: empty.txt holds no prompts, so there is nothing to do: check it"
+            ]
+    assert not (tmp_path / "x").exists()
+    child = started(
+        "run", "-", "-o", "x", "--base-url", server.url, cwd=tmp_path,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    _, said = child.communicate(timeout=30)
+    assert child.returncode == 2
+    assert "fluxasync: standard input held no prompts, so nothing was done" in said
+
+
+def test_a_cap_is_in_the_plan_and_in_the_way_on(cli: Any, server: Practice, tmp_path: Path) -> None:
+    """P7: the plan says how many images the cap pays for, dry or not; at the end one sentence says
+    how to carry on, and the same line with a higher cap does."""
+    (tmp_path / "many.txt").write_text("".join(f"a fox, {number}\n" for number in range(20)))
+    line = ("run", "many.txt", "-o", "out", "--base-url", server.url, *FAST)
+    expected = (
+        "20 images, $0.28 by the catalogue, about 2 s at 24 in flight; "
+        "the cap pays for 3 images, $0.042 by the catalogue, about 1 s at 24 in flight"
+    )
+    code, out, _ = cli(*line, "--max-cost", "0.05", "--dry-run")
+    assert (code, out) == (0, [expected])
+    code, out, err = cli(*line, "--max-cost", "0.05")
+    assert (code, len(out)) == (5, 3)
+    assert err[0] == expected
+    assert [text for text in err if "carry on" in text] == [
+        "to carry on: the same line with a higher --max-cost"
+    ]
+    assert "3 new, 0 failed, 17 not started" in err[-1]
+    code, out, _ = cli(*line, "--max-cost", "0.07", "--dry-run")
+    assert out[0].endswith(
+        "; the cap pays for 2 images, $0.028 by the catalogue, about 1 s at 24 in flight"
+    )
+    code, out, err = cli(*line, "--max-cost", "1")
+    assert (code, len(out)) == (0, 17)
+    assert "17 new, 3 already there, 0 failed, spent" in err[-1]
 
 
 def test_simulate_prints_its_url_and_a_command_and_ends_with_its_ledger() -> None:

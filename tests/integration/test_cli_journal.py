@@ -228,6 +228,86 @@ def test_p27_an_edited_prompt_file_pays_for_what_is_new(cli: Any, prompts: Path)
         assert cli("verify", "out")[0] == 0
 
 
+# --- practice, ended and carried on ---------------------------------------------------------------
+
+
+#: images of a practised run
+FEW = 6
+
+
+def a_practised_run(prompts: Path, line: tuple[str, ...], number: signal.Signals) -> None:
+    """Start a run that practises, and end it when its first job is ready: all are submitted."""
+    prompts.write_text("".join(prompts.read_text().splitlines(keepends=True)[:FEW]))
+    child = started(
+        *line, "--grace", "0", "--json", cwd=prompts.parent,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert child.stdout is not None
+    while '"ready"' not in child.stdout.readline():
+        pass
+    child.send_signal(number)
+    child.communicate(timeout=30)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("provider", ["cometapi", "bfl"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
+def test_p1_a_practised_run_is_carried_on_by_the_same_line(
+    cli: Any, prompts: Path, number: signal.Signals, provider: str
+) -> None:
+    """P1: the simulator of a folder keeps its jobs there, so nothing of a run that broke off is
+    lost; the second run collects them and ends well."""
+    line = ("run", "prompts.txt", "-o", "out", "--simulate", "--provider", provider)
+    a_practised_run(prompts, line, number)
+    code, _, err = cli(*line)
+    assert code == 0, err
+    assert re.match(r"done [01], still running [56], in doubt 0, failed 0, to do 0$", err[0])
+    assert len(list((prompts.parent / "out").glob("*.jpg"))) == FEW
+    assert cli("verify", "out")[0] == 0
+
+
+@pytest.mark.slow
+def test_p1_a_practised_run_is_carried_on_when_its_urls_are_dead(cli: Any, prompts: Path) -> None:
+    """P1: a day later the simulator still knows its jobs, and mints URLs that live."""
+    line = ("run", "prompts.txt", "-o", "out", "--simulate")
+    a_practised_run(prompts, line, signal.SIGKILL)
+    log = prompts.parent / "out" / ".fluxasync" / "simulator.jsonl"
+    rows = [json.loads(text) for text in log.read_text().splitlines()]
+    for row in rows:
+        row |= {name: row[name] - 86_400 for name in ("started_at", "ends_at") if name in row}
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, _, err = cli(*line)
+    assert code == 0, err
+    assert len(list((prompts.parent / "out").glob("*.jpg"))) == FEW
+
+
+@pytest.mark.slow
+def test_p18_a_dry_run_and_status_agree_with_the_run_about_a_practised_folder(
+    cli: Any, prompts: Path
+) -> None:
+    """P18: what a run refuses its dry run refuses, with the same sentence; otherwise the same
+    counts; and nothing of practice has cost anything, in the summary or in `status`."""
+    line = ("run", "prompts.txt", "-o", "out", *FAST)
+    with practice("--latency", "0..0", "--fault", "moderated-content:0.5") as server:
+        code, _, err = cli(*line, "--base-url", server.url)
+        assert code == 3
+        failed = int(re.search(r"(\d+) failed \(", err[-1])[1])  # type: ignore[index]
+        assert "spent $0.00 (simulated)" in err[-1]
+        assert "spent $0.00 (simulated)" in cli("status", "out")[1]
+    refusal = "out holds simulated images: choose another folder for paid ones"
+    code, out, err = cli(*line, "--dry-run")
+    assert (code, out, err) == (7, [], [f"fluxasync: {refusal}"])
+    counts = (
+        f"done {COUNT - failed}, still running 0, in doubt 0, failed {failed} ({failed} moderated)"
+    )
+    code, _, err = cli(*line, "--dry-run", "--simulate")
+    assert (code, err[0]) == (0, f"{counts}, to do 0")
+    code, _, err = cli(*line, "--simulate")
+    assert (code, err[0]) == (3, f"{counts}, to do 0")
+    assert f"0 new, {COUNT - failed} already there, 0 failed, {failed} failed earlier" in err[-1]
+    assert cli("status", "out")[1][0] == counts
+
+
 # --- two at once ----------------------------------------------------------------------------------
 
 
@@ -279,10 +359,12 @@ def test_p3_doubts_are_settled_and_then_run(cli: Any, prompts: Path) -> None:
     assert (row["still_running"], row["failed"], row["to_submit_again"]) == (
         1, {"dropped": 1}, COUNT - 2,
     )  # fmt: skip
-    line = ("run", "prompts.txt", "-o", "out", "--dry-run", *FAST)
+    line = ("run", "prompts.txt", "-o", "out", "--dry-run", "--simulate", *FAST)
     said = started(*line, cwd=prompts.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     out, _ = said.communicate(timeout=30)
-    assert out.startswith(f"from earlier runs: failed 1, submitted 1; to do {COUNT - 2}\n")
+    assert out.startswith(
+        f"done 0, still running 1, in doubt 0, failed 1 (1 dropped), to do {COUNT - 2}\n"
+    )
     assert f"\n{COUNT - 2} images, $0.14 by the catalogue" in out
 
 
@@ -294,11 +376,19 @@ def test_failures_are_run_again_when_told(cli: Any, prompts: Path) -> None:
     with practice("--latency", "0..0") as server:
         code, out, err = cli(*line_for(server))
         assert (code, out, server.charges()) == (3, [], 0)
+        assert (
+            err[0]
+            == f"done 0, still running 0, in doubt 0, failed {COUNT} ({COUNT} failed), to do 0"
+        )
+        assert err[-2] == "to try failures again: the same line with --retry failed"
+        assert err[-1].startswith(
+            f"0 new, 0 failed, {COUNT} failed earlier ({COUNT} failed), spent"
+        )
         _, _, err = cli(*line_for(server, "--retry", "moderated"))
-        assert "no failures of these classes" in err[0]
+        assert "no images of these classes" in err[0]
         code, _, err = cli(*line_for(server, "--retry", "failed"))
         assert code == 0
-        assert f"failures: {COUNT} to submit again ($0.168)" == err[0]
+        assert f"to make again: {COUNT} to submit again ($0.168)" == err[0]
         assert f"done 0, still running 0, in doubt 0, failed 0, to do {COUNT}" == err[1]
         assert_whole(cli, server, prompts.parent)
 
@@ -328,13 +418,13 @@ def test_a_no_at_the_price_decides_nothing_about_failures(
         line = line_for(server, "--retry", "failed", "--confirm-above", "0.1")
         terminal = Terminal(*line, cwd=folder)
         terminal.read_until("This may cost $0.168. Go on? [y/N]")
-        assert f"failures: {COUNT} to submit again ($0.168)" in terminal.shown
+        assert f"to make again: {COUNT} to submit again ($0.168)" in terminal.shown
         terminal.press(typed)
         assert terminal.end() == (2 if typed == b"n\n" else 130)
         assert table(folder) == before
     code, out, err = cli(*line_for(server, "--retry", "failed", "--dry-run"))
     assert (code, out[0].split(",")[:2]) == (0, [f"{COUNT} images", " $0.168 by the catalogue"])
-    assert err[0] == f"failures: {COUNT} to submit again ($0.168)"
+    assert err[0] == f"to make again: {COUNT} to submit again ($0.168)"
     (folder / "bad.jsonl").write_text('{"prompt": "a lamp", "widht": 3}\n')
     refused = [
         ("run", "bad.jsonl", *line_for(server)[2:], "--retry", "failed"),
@@ -355,20 +445,28 @@ def test_a_no_at_the_price_decides_nothing_about_failures(
 
 @pytest.mark.slow
 def test_f124_a_removed_image_is_told_and_made_again_when_told(cli: Any, prompts: Path) -> None:
-    """`verify` finds it, exit 3; the same line leaves it; --retry missing pays for it again."""
+    """`verify` finds what is gone or cut short, exit 3, and says what to type; the same line leaves
+    it, and says the same; --retry damaged pays for it again, and overwrites nothing."""
     folder = prompts.parent
     with practice("--latency", "0..0") as server:
         assert cli(*line_for(server))[0] == 0
-        gone = sorted((folder / "out").glob("*.jpg"))[3]
+        gone, cut = sorted((folder / "out").glob("*.jpg"))[3:5]
         gone.unlink()
+        os.truncate(cut, 100)
+        remedy = "2 damaged: to make them again, paid again: the same line with --retry damaged"
         code, out, err = cli("verify", "out")
         assert code == 3
         assert out[0].startswith(f"missing: {gone.name} ")
-        assert "--retry missing" in err[-1]
-        assert cli(*line_for(server))[0] == 0
+        assert out[1].startswith(f"truncated: {cut.name} ")
+        assert err == [remedy]
+        code, _, err = cli(*line_for(server))
+        assert (code, err[-2]) == (0, remedy)
+        assert f"0 new, {COUNT} already there, 0 failed, 2 damaged, spent" in err[-1]
         assert server.charges() == COUNT
-        assert cli(*line_for(server, "--retry", "missing"))[0] == 0
-        assert (server.charges(), gone.exists()) == (COUNT + 1, True)
+        code, _, err = cli(*line_for(server, "--retry", "damaged"))
+        assert (code, err[0]) == (0, "to make again: 2 to submit again ($0.028)")
+        assert f"2 new, {COUNT - 2} already there, 0 failed, spent" in err[-1]
+        assert (server.charges(), gone.exists(), cut.stat().st_size) == (COUNT + 2, True, 100)
         assert json.loads(cli("verify", "out", "--json")[1][0])["clean"] is True
 
 

@@ -88,7 +88,7 @@ def test_t6_a_run_of_hostile_prompts_is_a_calm_picture(
     assert any("000" in line and ".jpg" in line for lines in seen for line in lines)
     assert bars[-1] == 0
     last = "".join(seen[-1])
-    assert "saved" in last
+    assert " new, " in last
     assert " failed (" in last.replace("\n", "")
 
 
@@ -157,7 +157,7 @@ def test_a_stopped_terminal_stops_no_run(server: Practice, tmp_path: Path) -> No
     assert terminal.shown == shown
     terminal.press(b"\x11")
     assert terminal.end() in (0, 3)
-    assert " saved, " in terminal.shown.removeprefix(shown)
+    assert " new, " in terminal.shown.removeprefix(shown)
 
 
 @pytest.mark.slow

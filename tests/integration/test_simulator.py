@@ -6,9 +6,11 @@ import asyncio
 import base64
 import hashlib
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,6 +18,7 @@ import pytest
 from yarl import URL
 
 from fluxasync.simulator import Scenario, Simulator, serve
+from fluxasync.simulator._job_log import JobLog
 
 WISH = {"prompt": "a fox", "width": 256, "height": 256, "seed": 1}
 
@@ -230,3 +233,82 @@ async def test_serve_runs_until_cancelled() -> None:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+# --- jobs that outlive their simulator ------------------------------------------------------------
+
+
+async def bfl_sample(sim: Simulator, http: aiohttp.ClientSession, polling_url: str) -> str:
+    async with http.get(exact(polling_url)) as answer:
+        return str((await answer.json())["result"]["sample"])
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("away", [0.0, 700.0, 1e6], ids=["at once", "dead URL", "days later"])
+async def test_the_jobs_of_a_simulator_are_taken_up_by_the_next_one(
+    tmp_path: Path, away: float
+) -> None:
+    """Both dialects find their jobs again, whatever time has passed, and get the same image."""
+    log = tmp_path / "simulator.jsonl"
+    async with practice(job_log=log) as (sim, http):
+        async with http.post(f"{sim.url}/flux/v1/flux-dev", json=WISH) as answer:
+            comet = (await answer.json())["id"]
+        async with http.post(f"{sim.url}/v1/flux-dev", json=WISH | {"seed": 2}) as answer:
+            polling_url = (await answer.json())["polling_url"]
+        first = await sample_of(sim, http, seed=3)
+        async with http.get(exact(first)) as answer:
+            await answer.read()
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    for row in rows:
+        row |= {name: row[name] - away for name in ("started_at", "ends_at") if name in row}
+    torn = '{"id": "torn", "num'
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows) + torn)
+    async with practice(job_log=log) as (sim, http):
+        assert [charge.delivered for charge in sim.charges] == [False, False, True]
+        async with http.get(f"{sim.url}/flux/v1/get_result", params={"id": comet}) as answer:
+            urls = [str((await answer.json())["result"]["sample"])]
+        urls.append(await bfl_sample(sim, http, polling_url))
+        if away > 600:
+            for url in urls:
+                async with http.get(exact(url)) as answer:
+                    assert answer.status == 403
+            async with http.get(f"{sim.url}/flux/v1/get_result", params={"id": comet}) as answer:
+                urls = [str((await answer.json())["result"]["sample"])]
+            urls.append(await bfl_sample(sim, http, polling_url))
+        for url in urls:
+            async with http.get(exact(url)) as answer:
+                assert answer.status == 200
+        assert [charge.delivered for charge in sim.charges] == [True] * 3
+        await sample_of(sim, http, seed=4)
+    assert len(JobLog(log).earlier()[0]) == 4
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("content", "jobs"),
+    [
+        pytest.param(b"", 0, id="empty"),
+        pytest.param(b"[1]\n\xff\nnull\n{}\n", 0, id="other lines"),
+        pytest.param(b'{"id": 1e999}\n' + b"[" * 5000 + b"\n", 0, id="deep"),
+    ],
+)
+async def test_a_job_log_of_somebody_elses_is_read_as_far_as_it_makes_sense(
+    tmp_path: Path, content: bytes, jobs: int
+) -> None:
+    """T19: no line of it ends the simulator."""
+    log = tmp_path / "simulator.jsonl"
+    log.write_bytes(content)
+    async with practice(job_log=log) as (sim, http):
+        assert len(sim.charges) == jobs
+        await sample_of(sim, http)
+    assert len(JobLog(log).earlier()[0]) == jobs + 1
+
+
+def test_a_job_log_that_is_a_link_or_a_pipe_is_refused(tmp_path: Path) -> None:
+    """T19: nothing outside is written, and nothing waits for a pipe."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for name in ("pipe", "link"):
+        with pytest.raises(OSError, match=name):
+            JobLog(tmp_path / name).earlier()
+    assert not (tmp_path / "elsewhere").exists()

@@ -136,10 +136,10 @@ async def test_status_is_counts_and_money(tmp_path: Path) -> None:
         await submitted(ledger, wish(9, model="flux-pro"))
     found = await status(tmp_path)
     assert str(found.counts) == "done 2, still running 2, in doubt 1 ($0.025), failed 0"
-    assert found.counts.spent == 4 * PRICE
+    assert (found.counts.spent, found.counts.perhaps) == (2 * PRICE, 2 * PRICE)
     dev, pro = found.by_model["flux-dev"], found.by_model["flux-pro"]
-    assert (dev.images, dev.spent, dev.in_doubt) == (2, 3 * PRICE, PRICE)
-    assert (pro.images, pro.spent, pro.in_doubt) == (0, PRICE, 0)
+    assert (dev.images, dev.spent, dev.perhaps, dev.in_doubt) == (2, 2 * PRICE, PRICE, PRICE)
+    assert (pro.images, pro.spent, pro.perhaps, pro.in_doubt) == (0, 0, PRICE, 0)
     assert found.since is not None
     assert found.until is not None
     assert found.since <= found.until
@@ -156,7 +156,7 @@ async def test_status_beside_a_run_names_who_runs(tmp_path: Path) -> None:
     assert found.is_running
     assert found.holder is not None
     assert os.getpid() == found.holder["pid"]
-    assert (found.counts.running, found.by_model) == (1, {})
+    assert (found.counts.running, found.by_model, found.simulated) == (1, {}, False)
     assert found.counted_at is not None
 
 
@@ -424,7 +424,7 @@ async def test_doubts_are_resubmitted_within_the_cap(tmp_path: Path) -> None:
     assert len(await in_doubt(tmp_path)) == 2
     assert len(await resubmit(tmp_path, max_cost=Decimal("0.05"))) == 2
     counts = (await status(tmp_path)).counts
-    assert (counts.again, counts.in_doubt, counts.written_off) == (2, 0, 2 * PRICE)
+    assert (counts.again, counts.in_doubt, counts.perhaps) == (2, 0, 2 * PRICE)
     assert await states(tmp_path, wish(0), wish(1)) == [None, None]
 
 

@@ -62,6 +62,8 @@ def test_the_step_fits_the_error(error: FluxError, step: str) -> None:
         pytest.param({}, [], id="none"),
         pytest.param({"moderated": 2}, ["2 moderated"], id="moderated"),
         pytest.param({"invalid": 1, "rejected": 2}, ["1 wrong", "2 refused"], id="wrong"),
+        pytest.param({"timeout": 1}, ["1 past the deadline: the same line asks"], id="late"),
+        pytest.param({"dropped": 2}, ["2 dropped: to make them, paid again"], id="dropped"),
         pytest.param({"lost": 1, "moderated": 1}, ["1 moderated", "to try"], id="both"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,11 @@ pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 
 from fluxasync._cli._exits import PRECEDENCE, exit_code
 from fluxasync._cli._options import Options, read_key
-from fluxasync._cli._shown import announcement
+from fluxasync._cli._shown import announcement, closing
 from fluxasync._journal import Locked, Recovery
 from fluxasync._money import Estimator
 from fluxasync._sources import Plan
+from fluxasync._summary import Summary
 
 JOB = Job(job_id="j")
 
@@ -179,21 +181,21 @@ def estimator(*models: str) -> Estimator:
     [
         pytest.param(
             Plan(images=3, rows=3, again=estimator("flux-dev", "flux-dev", "odd")),
-            "failures: 3 to submit again ($0.05 and 1 of unknown price)",
+            "to make again: 3 to submit again ($0.05 and 1 of unknown price)",
             id="to pay for",
         ),
         pytest.param(
             Plan(images=1, rows=1, known={"to-collect": 1}),
-            "failures: 1 paid already, to ask for again",
+            "to make again: 1 paid already, to ask for again",
             id="free",
         ),
         pytest.param(
             Plan(images=1, rows=1, known={"failed": 1}),
-            "no failures of these classes: nothing is done again",
+            "no images of these classes: nothing is made again",
             id="none of these",
         ),
         pytest.param(
-            Plan(images=None), "failures of these classes are done again where their prompts come",
+            Plan(images=None), "images of these classes are made again where their prompts come",
             id="a stream",
         ),
     ],
@@ -213,3 +215,46 @@ def test_what_other_prompts_left_is_not_counted_as_done_again() -> None:
         "done 1, still running 0, in doubt 0, failed 0, to do 1",
         "2 images of earlier runs not among these prompts: kept as they are",
     ]
+
+
+EARLIER = Summary(
+    saved=3,
+    already=5,
+    failed=Counter(moderated=1),
+    failed_earlier=Counter(lost=2, dropped=1),
+    in_doubt=1,
+    in_doubt_earlier=2,
+    damaged=4,
+    not_started=7,
+    cost=Decimal("0.075"),
+    perhaps=Decimal("0.1"),
+    in_doubt_cost=Decimal("0.025"),
+    seconds=2.0,
+)
+
+
+def test_the_end_of_a_run_tells_new_from_earlier_and_what_to_type() -> None:
+    """Each count that asks for something has a line with the option that does it."""
+    *steps, totals = closing(EARLIER, Path("out"), in_doubt=3)
+    assert totals == (
+        "3 new, 5 already there, 1 failed (1 moderated), 3 failed earlier (2 lost, 1 dropped), "
+        "1 in doubt, 2 in doubt earlier, 4 damaged, 7 not started, "
+        "spent $0.075, perhaps charged $0.10, in doubt $0.025, 2.0 s → out/"
+    )
+    options = ("resolve out", "change those prompts", "--retry dropped", "--retry failed",
+               "--retry damaged", "run the same line again")  # fmt: skip
+    for step, option in zip(steps, options, strict=True):
+        assert option in step
+
+
+def test_at_the_cap_there_is_one_way_on() -> None:
+    """P7: the same line alone would end at the cap again, so it is not what is said."""
+    steps = list(closing(Summary(saved=1, not_started=9), Path("out"), at_cap=True))
+    assert steps[0] == "to carry on: the same line with a higher --max-cost"
+    assert not any("run the same line again" in step for step in steps)
+
+
+def test_causes_that_were_not_looked_up_are_not_made_up() -> None:
+    """Of a list that holds only some of the folder's images the number is known."""
+    line = str(Summary(failed_earlier=Counter({"": 2})))
+    assert line == "0 new, 0 failed, 2 failed earlier, spent $0.00, 0.0 s"

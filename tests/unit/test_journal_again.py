@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from fluxasync._errors import (
     RateLimited,
     TransportError,
 )
-from fluxasync._journal import Journal, classes_of, peek
+from fluxasync._journal import Journal, Recovery, classes_of, peek
 from fluxasync._models import (
     Failed,
     ImageRequest,
@@ -119,6 +120,11 @@ def table(folder: Path) -> list[tuple[Any, ...]]:
         return connection.execute("SELECT * FROM image ORDER BY id").fetchall()
 
 
+def total(counts: Recovery) -> Decimal:
+    """What may have been charged, by a cap's reckoning."""
+    return counts.spent + counts.perhaps
+
+
 async def states(ledger: Journal) -> list[str | None]:
     return [_state(await ledger.known(request)) for request in WISHES]
 
@@ -171,7 +177,7 @@ async def test_a_run_sees_what_it_does_again_and_decides_nothing(
         assert await asyncio.to_thread(ledger.lookup(), [*KEYS[::-1], "00"]) == [*words[::-1], None]
         assert ledger.recovered.again == after.count(None)
         assert ledger.recovered.running == ("job-3" in after) + ("job-4" in after)
-        assert ledger.recovered.spent == 6 * PRICE
+        assert total(ledger.recovered) == 6 * PRICE
         unfinished = [job.job_id async for _, job in ledger.unfinished()]
         assert unfinished == ["job-4"] * ("job-4" in after)
         assert table(folder) == rows
@@ -194,7 +200,7 @@ async def test_an_intent_decides_what_was_named_and_once(folder: Path) -> None:
             await ledger.intent(wish(1), price=PRICE)
         with pytest.raises(JournalError, match="recorded as failed: not submitted again"):
             await ledger.intent(wish(2), price=PRICE)
-        assert ledger.counts.spent == 7 * PRICE
+        assert total(ledger.counts) == 7 * PRICE
     async with journal(folder, "failed") as ledger:  # named once more, by the next run
         assert await ledger.known(wish(1)) is None
 
@@ -218,7 +224,7 @@ async def test_money_of_earlier_attempts_stays_counted(folder: Path) -> None:
         for number in (1, 2):
             error = InvalidRequest("no such input", status=0)
             await ledger.settle(Failed(request=wish(number), error=error))
-        assert ledger.counts.spent == 6 * PRICE
+        assert total(ledger.counts) == 6 * PRICE
         assert await states(ledger) == [
             "dropped",
             "rejected",
@@ -228,7 +234,7 @@ async def test_money_of_earlier_attempts_stays_counted(folder: Path) -> None:
             "Saved",
         ]
     async with journal(folder) as ledger:
-        assert ledger.recovered.spent == 6 * PRICE
+        assert total(ledger.recovered) == 6 * PRICE
 
 
 @pytest.mark.asyncio
@@ -241,7 +247,45 @@ async def test_a_removed_image_is_made_again_when_told(folder: Path) -> None:
         assert (ledger.recovered.done, ledger.recovered.again) == (0, 1)
         await ledger.settle(saved(folder, await submitted(ledger, wish(5), "job-8")))
         assert ledger.counts.done == 1
-        assert ledger.counts.spent == 7 * PRICE
+        assert total(ledger.counts) == 7 * PRICE
+        assert ledger.counts.spent == 2 * PRICE  # both images were here
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("damage", "classes"),
+    [
+        pytest.param("unlink", "missing", id="gone, missing"),
+        pytest.param("unlink", "damaged", id="gone, damaged"),
+        pytest.param("truncate", "damaged", id="cut short"),
+    ],
+)
+async def test_a_damaged_image_is_counted_and_made_again_when_told(
+    folder: Path, damage: str, classes: str
+) -> None:
+    """F124: any run says how many are damaged; only a class that names it makes it again."""
+    image = folder / "000005.jpg"
+    if damage == "unlink":
+        image.unlink()
+    else:
+        os.truncate(image, 10)
+    async with journal(folder, "failed") as ledger:
+        assert _state(await ledger.known(wish(5))) == "Saved"
+        assert await ledger.damaged() == 1
+    async with journal(folder, classes) as ledger:
+        assert await ledger.damaged() == 0
+        assert (ledger.recovered.done, ledger.recovered.again) == (0, 1)
+        assert await ledger.known(wish(5)) is None
+
+
+@pytest.mark.asyncio
+async def test_an_image_that_was_edited_is_not_made_again(folder: Path) -> None:
+    """It is larger than it was stored: its owner may want it so, and `damaged` leaves it."""
+    with (folder / "000005.jpg").open("ab") as file:
+        file.write(b"more")
+    async with journal(folder, "damaged") as ledger:
+        assert _state(await ledger.known(wish(5))) == "Saved"
+        assert await ledger.damaged() == 0
 
 
 @pytest.mark.asyncio
@@ -266,7 +310,7 @@ async def test_what_is_asked_for_again_is_asked_where_it_was_paid(folder: Path) 
 @pytest.mark.parametrize("given", ["", " , ", "nonsense", "failed,expird", ["lost", "expird"]])
 def test_classes_are_known_words(given: str | list[str]) -> None:
     """A slip is told with all the words there are."""
-    with pytest.raises(ConfigError, match="failed, auth, download"):
+    with pytest.raises(ConfigError, match="failed, auth, damaged, download"):
         classes_of(given)
 
 

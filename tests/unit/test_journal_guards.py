@@ -311,5 +311,6 @@ async def test_version_1_journals_stay_readable(tmp_path):
     (tmp_path / ".fluxasync").mkdir()
     shutil.copy(FIXTURE, _db(tmp_path))
     async with journal(tmp_path, take_over=True) as ledger:
-        assert str(ledger.recovered) == "done 2, still running 1, in doubt 1 ($0.025), failed 1"
+        expected = "done 2, still running 1, in doubt 1 ($0.025), failed 1 (1 lost)"
+        assert str(ledger.recovered) == expected
         assert await ledger.known(wish(0)) is not None

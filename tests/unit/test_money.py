@@ -9,7 +9,7 @@ import pytest
 
 from fluxasync._errors import BudgetExceeded, ConfigError
 from fluxasync._models import ImageInput, ImageRequest
-from fluxasync._money import Estimator, Purse, dollars, price
+from fluxasync._money import Estimator, Purse, dollars, price, spending
 
 SMALL = {"width": 512, "height": 512}
 
@@ -174,3 +174,51 @@ def test_a_reservation_is_given_back_once() -> None:
     """Giving back what was not taken would open the cap, so it is a loud error."""
     with pytest.raises(RuntimeError, match="twice"):
         Purse(D(1)).release(D("0.10"))
+
+
+@pytest.mark.parametrize(
+    ("left", "images"),
+    [(None, 2000), ("50", 2000), ("49.999", 1999), ("2", 80), ("0.0249", 0), ("0", 0), ("-1", 0)],
+)
+def test_a_budget_pays_for_so_many_images(left: str | None, images: int) -> None:
+    """Whole images only, none beyond the budget, and the time is that of those."""
+    whole = estimator(("flux-dev", 2000)).estimate(24)
+    part = whole.within(None if left is None else D(left))
+    assert part.images == images
+    assert part.cost == images * D("0.025")
+    assert part.seconds == pytest.approx(whole.seconds * images / 2000)
+
+
+def test_free_images_need_no_budget() -> None:
+    """What is known, or unpriced, costs nothing that a cap could refuse here."""
+    nothing = Estimator().estimate(24)
+    assert nothing.within(D(0)) == nothing
+
+
+def test_what_is_left_of_a_budget_counts_everything_that_may_be_charged() -> None:
+    """Spent, reserved and in doubt together; never less than nothing; None without a cap."""
+    assert Purse().left is None
+    purse = Purse(D("0.10"))
+    purse.recall(spent=D("0.02"), in_doubt=D("0.03"))
+    purse.reserve(D("0.04"))
+    assert purse.left == D("0.01")
+    purse.recall(spent=D(1), in_doubt=D(0))
+    assert purse.left == 0
+
+
+@pytest.mark.parametrize(
+    ("amounts", "text"),
+    [
+        pytest.param({}, "spent $1.00", id="all here"),
+        pytest.param({"unpriced": 2}, "spent $1.00 + 2 of unknown price", id="unpriced"),
+        pytest.param(
+            {"perhaps": D("0.2"), "in_doubt": D("0.05")},
+            "spent $1.00, perhaps charged $0.20, in doubt $0.05",
+            id="three figures",
+        ),
+        pytest.param({"perhaps": D(1), "simulated": True}, "spent $0.00 (simulated)", id="free"),
+    ],
+)
+def test_money_has_the_same_words_everywhere(amounts: dict[str, Any], text: str) -> None:
+    """One figure each for what was spent, may have been charged, and is in doubt."""
+    assert spending(D(1), **amounts) == text

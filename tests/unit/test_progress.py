@@ -23,7 +23,10 @@ from fluxasync import (
     Stored,
     TransportError,
 )
+from fluxasync._journal import Recovery
+from fluxasync._money import Estimate
 from fluxasync._progress import Progress, View, duration, showing
+from fluxasync._sources import Plan
 from tests.virtual_time import run
 
 REQUEST = ImageRequest(prompt="a fox")
@@ -121,6 +124,35 @@ def test_eta_forgets_a_pause_of_the_past() -> None:
     for second in range(400):
         progress.update(SAVED, now=3600.0 + second)
     assert "60.0 images/min" in progress.line(3999.0)
+
+
+def test_the_last_image_is_never_promised_for_now() -> None:
+    """While one is left the ETA is at least the silence since the last outcome, and not "0 s"."""
+    progress = Progress(total=40)
+    for number in range(39):
+        progress.update(SAVED, now=number / 4)
+    for silence in (0.0, 0.1, 5.0, 25.0, 80.0):
+        expected = f"ETA {max(1, round(silence))} s"
+        assert progress.line(38 / 4 + silence).endswith(expected)
+    progress.update(SAVED, now=100.0)
+    assert "ETA" not in progress.line(100.0)
+
+
+def test_what_earlier_runs_saved_is_said_beside_this_runs_count() -> None:
+    """The total is of what this run does: what it submits, and what it collects."""
+    progress = Progress()
+    plan = Plan(images=40, known={"done": 28, "submitted": 2, "failed": 1}, to_do=9)
+    progress.expect(plan, recovered=Recovery(done=28, running=2, failed={"lost": 1}))
+    assert progress.line(0.0) == "0/11 saved, 28 already there, 0 failed, 2 running"
+
+
+def test_a_cap_ends_the_total() -> None:
+    """Of 2,000 images of which the cap pays for 80, the line counts to 80."""
+    whole = Estimate(images=2000, cost=Decimal(50), unpriced=0, seconds=600.0, in_flight=24)
+    progress = Progress()
+    progress.expect(Plan(images=2000, to_do=2000), estimate=whole.within(Decimal(2)))
+    assert progress.line(0.0).startswith("0/80 saved")
+    assert progress.view(0.0).projected == 2
 
 
 @pytest.mark.parametrize(

@@ -518,3 +518,38 @@ async def test_images_of_a_table_are_relative_to_it(tmp_path: Path) -> None:
     assert fox.image_prompt == bare.image_prompt
     path = saved(tmp_path, "q.csv", f"{header}fox,flux-pro-1.1,gone.png\n")
     assert (await complaint_of(path)).startswith("q.csv row 2: ")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "README.txt",
+        "requirements-dev.txt",
+        "LICENSE.txt",
+        "build-log.txt",
+        "a.log.txt",
+        "todo.txt",
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_folder_of_other_files_is_refused_and_says_which(tmp_path: Path, name: str) -> None:
+    """`run .` does not paint what lies in a folder of code; captions with such words are taken."""
+    saved(tmp_path, "001.txt", "a fox")
+    saved(tmp_path, "a log on the river.txt", "a log")
+    assert len(await requests_of(tmp_path)) == 2
+    saved(tmp_path, name, "pip")
+    told = await complaint_of(tmp_path)
+    assert told == (
+        f"{tmp_path.name}/{name}: not a prompt, by its name; move it away, or name a list as the "
+        "source itself"
+    )
+
+
+@pytest.mark.asyncio
+async def test_a_list_in_a_folder_is_not_painted_as_one_prompt(tmp_path: Path) -> None:
+    """A file of many lines is a list or a log; ten lines may be a long prompt."""
+    saved(tmp_path, "001.txt", "\n".join(["a fox"] * 10))
+    assert len(await requests_of(tmp_path)) == 1
+    saved(tmp_path, "prompts.txt", "\n".join(["a fox"] * 11))
+    told = await complaint_of(tmp_path)
+    assert "prompts.txt: 11 lines, and a folder's file is one prompt" in told
