@@ -51,7 +51,7 @@ from ._models import (
     Transport,
 )
 from ._money import Estimate
-from ._observers import Observers
+from ._observers import Fallback, Observers
 from ._permits import Permits
 from ._protocol import Missing, News, Unclear, is_known
 from ._providers import Provider, choose
@@ -116,6 +116,7 @@ class FluxSession:
         self.timeouts = timeouts or Timeouts()
         self._transport_given = transport
         self._observers = Observers(on_event)
+        self._fallback = Fallback()
         self._dice = random.Random()  # noqa: S311 — jitter, not secrets; all of a session's
         self._network = Network()
         self._permits = Permits(lambda: self.limits, active=lambda: self.in_flight)
@@ -124,7 +125,7 @@ class FluxSession:
             max_cost=Budget.of(budget).max_cost,
             emit=self.emit,
             network=self._network,
-            brake=self._permits.brake,
+            brake=lambda: self._fallback(self._permits.brake, 0.0),
             dice=self._dice,
         )
         self._dog = Dog(
@@ -354,6 +355,7 @@ class FluxSession:
             timeout=self.timeouts.job,
             now=now(),
             submitted=self._submits.accepted_at(job),
+            fallback=self._fallback,
         )
         step: Ready | float = watch.first(now(), dice=self._dice.random())
         try:
@@ -407,7 +409,7 @@ class FluxSession:
                 self.emit(JobEnded(job=ready.job, error=error))
                 raise
             took = now() - began
-            self._permits.landed(stored.size)
+            self._fallback(lambda: self._permits.landed(stored.size), None)
         self._check_likeness(ready.job.request, stored)
         saved = _saved(ready, stored, download_seconds=took)
         self.emit(JobEnded(job=saved.job, saved=saved))
