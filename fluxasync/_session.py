@@ -34,7 +34,7 @@ from ._errors import (
     TransportError,
 )
 from ._events import ClockJumped, Event, JobEnded, JobReady, LoopLagged
-from ._fetch import Fetch
+from ._fetch import Fetch, Hosts
 from ._inputs import resolve
 from ._ledgers import ForgetfulLedger
 from ._models import (
@@ -133,6 +133,7 @@ class FluxSession:
             is_busy=lambda: bool(self.in_flight) or not self._permits.is_idle,
             longest_store=lambda: self._permits.longest_store(now()),
         )
+        self._hosts = Hosts()
         self._woke_at = -math.inf
         self._pools: AiohttpTransport | None = None
         self._schedules = Schedules()
@@ -386,30 +387,29 @@ class FluxSession:
     ) -> Saved:
         """Fetch a Ready job's image and keep it, whole and verified.
 
-        A dead URL is asked for afresh once. Raises DownloadError (Expired) and SinkError.
+        While the provider knows the job, fresh URLs are asked for, for `timeouts.job` seconds.
+        Raises DownloadError (Expired), JobError and SinkError.
         """
         sink = self._sink(to)
         self._dog.wake()
-        async with self._permits.take(ready.deadline) as permit:
-            began = now()
-            fetch = Fetch(
-                self._wire,
-                self._ask,
-                sink,
-                self.retry,
-                self.limits.max_image_bytes,
-                permit=permit,
-                network=self._network,
-                dice=self._dice,
-                woke_at=lambda: self._woke_at,
-            )
-            try:
-                ready, stored = await fetch.run(ready)
-            except (JobError, DownloadError) as error:
-                self.emit(JobEnded(job=ready.job, error=error))
-                raise
-            took = now() - began
-            self._fallback(lambda: self._permits.landed(stored.size), None)
+        fetch = Fetch(
+            self._wire,
+            self._ask_in_turn,
+            sink,
+            self.retry,
+            self.limits.max_image_bytes,
+            permits=self._permits,
+            landed=lambda size: self._fallback(lambda: self._permits.landed(size), None),
+            hosts=self._hosts,
+            network=self._network,
+            dice=self._dice,
+            woke_at=lambda: self._woke_at,
+        )
+        try:
+            ready, stored, took = await fetch.run(ready)
+        except (JobError, DownloadError) as error:
+            self.emit(JobEnded(job=ready.job, error=error))
+            raise
         self._check_likeness(ready.job.request, stored)
         saved = _saved(ready, stored, download_seconds=took)
         self.emit(JobEnded(job=saved.job, saved=saved))
@@ -453,6 +453,10 @@ class FluxSession:
         wait = self._schedules.pace.turn(now(), self.polling.max_rate)
         if wait:
             await asyncio.sleep(wait)
+
+    async def _ask_in_turn(self, job: Job) -> News:
+        await self._polling_turn()
+        return await self._ask(job)
 
     async def _ask(self, job: Job) -> News:
         news = await self._wire.ask(job)
