@@ -336,6 +336,12 @@ class FluxSession:
                 raise TransportError(f"no news of the job: {news.reason}", sent=True)
         raise news
 
+    async def is_collectable(self, job: Job) -> bool:
+        """Ask once whether a job can still be collected, whatever was recorded of it. An answer
+        that says nothing about the job counts as yes, so that nothing is paid twice because of it.
+        """
+        return not isinstance(await self._ask_in_turn(job), Missing | JobError)
+
     async def watch(self, job: Job) -> Ready:
         """Poll until the job's image can be fetched.
 
