@@ -27,6 +27,8 @@ from fluxasync import (
     Saved,
     run,
 )
+from fluxasync._audit import status
+from fluxasync._gallery._cards import read
 from fluxasync._sources import Plan
 from fluxasync.simulator import Scenario, Simulator
 
@@ -50,7 +52,8 @@ async def sim(tmp_path: Path) -> AsyncIterator[Simulator]:
 
 
 async def a_run(simulator: Simulator, folder: Path, source: Any, **options: Any) -> Any:
-    policies = {name: options.pop(name) for name in ("budget", "timeouts") if name in options}
+    named = ("budget", "timeouts", "polling")
+    policies = {name: options.pop(name) for name in named if name in options}
     async with fast_session(simulator.url, limits=4, **policies) as flux:
         return await run_out(batch_of(flux, folder, source, **options))
 
@@ -255,6 +258,25 @@ async def test_a_poll_that_says_nothing_pays_for_nothing(tmp_path: Path) -> None
             job.polls = 0
         outcomes, error = await a_run(sim, tmp_path, PROMPTS, retry="lost")
         assert (tally(outcomes), error, charges(sim)) == ({"saved": 4}, None, 4)
+
+
+@pytest.mark.asyncio
+async def test_a_job_that_nobody_knows_is_lost_everywhere(tmp_path: Path) -> None:
+    """F53 P27: accepted long ago, and unknown to the provider: the run, `status` and the gallery
+    all say that it failed, and none says that it runs."""
+    async with Simulator(SCENARIO) as sim:
+        await a_run(sim, tmp_path, PROMPTS[:1])
+    record(tmp_path, "timeout")
+    path = tmp_path / "out" / ".fluxasync" / "journal.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE image SET submitted_at = submitted_at - 2000")
+    async with Simulator(SCENARIO) as forgetful:
+        rarely = Polling(interval=0.07)  # two polls in the grace
+        outcomes, error = await a_run(forgetful, tmp_path, PROMPTS[:1], polling=rarely)
+        assert (tally(outcomes), error, charges(forgetful)) == ({"lost": 1}, None, 0)
+    counts = (await status(tmp_path / "out")).counts
+    assert (counts.running, dict(counts.failed)) == (0, {"lost": 1})
+    assert [card.status for card in read(tmp_path / "out").cards] == ["failed"]
 
 
 @pytest.mark.asyncio
