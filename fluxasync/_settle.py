@@ -145,7 +145,7 @@ class Settle:
     async def _recorded(self, outcome: Outcome) -> None:
         try:
             await self._output.ledger.settle(outcome)
-        except FluxError:  # in here, because a caller that is cancelled never sees it
+        except Exception:  # in here, because a caller that is cancelled never sees it
             if not isinstance(outcome, InDoubt) and outcome.job is not None:
                 self._session.leave(outcome.job, ledger=self._output.ledger)
             raise

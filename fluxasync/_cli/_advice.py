@@ -23,6 +23,7 @@ from .._errors import (
     ServerError,
     TransportError,
 )
+from .._progress import duration
 
 _AGAIN = "run the same line again"
 
@@ -40,6 +41,9 @@ def next_step(error: FluxError) -> str:
             return f"check COMETAPI_KEY, BFL_API_KEY or --key-file, then {_AGAIN}"
         case InvalidRequest():
             return "change the request: fluxasync models lists what each model takes"
+        case RateLimited() | ServerError() if error.retry_after:
+            asked = duration(error.retry_after)
+            return f"the server asked to wait {asked}: {_AGAIN} after that"
         case RateLimited() | ServerError():
             return f"{_AGAIN} in a while"
         case TransportError(sent=True):
@@ -50,7 +54,9 @@ def next_step(error: FluxError) -> str:
             return f"check the network and --base-url, then {_AGAIN}"
         case DeadlineExceeded():
             return f"the job is {error.job.job_id}"
-        case JobFailed() | JobLost() | DownloadError():
+        case DownloadError():
+            return f"the job is {error.job.job_id}: collecting it again is free"
+        case JobFailed() | JobLost():
             return "trying again pays again"
     return ""
 
@@ -59,9 +65,14 @@ def about_failures(failed: Counter[str], where: Path) -> Iterator[str]:
     """Yield what to do about a run's failures, a line for each kind of remedy."""
     lists = where / "failures.jsonl"
     moderated, wrong = failed["moderated"], failed["invalid"] + failed["rejected"]
+    late, unfetched = failed["timeout"], failed["download"] + failed["expired"]
     if moderated:
         yield f"{moderated} moderated: change those prompts, listed in {lists}"
     if wrong:
         yield f"{wrong} wrong: mend those lines, listed in {lists}"
-    if failed.total() - moderated - wrong:
+    if late:
+        yield f"{late} past the deadline and paid: {_AGAIN} to collect them, which is free"
+    if unfetched:
+        yield f"{unfetched} paid and not fetched: --retry download,expired collects them, for free"
+    if failed.total() - moderated - wrong - late - unfetched:
         yield "to try failures again: the same line with --retry failed"

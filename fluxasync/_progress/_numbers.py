@@ -235,7 +235,11 @@ class Progress:
             self._to_spend -= price(outcome.request) or 0
 
     def _told(self, paused: Paused, now: float) -> str:
-        """Count down from the first view that tells the pause: events know no clock of ours."""
+        """Count down from the first view that tells the pause: events know no clock of ours. While
+        nothing answers, say until when it is tried, which stays the same from try to try."""
+        if paused.status is None:
+            until = "" if paused.until is None else f" until {paused.until.astimezone():%H:%M}"
+            return f"{paused.reason}; still trying{until}, Ctrl-C to stop"
         if self._resumes_at is None:
             self._resumes_at = now + paused.seconds
         left = self._resumes_at - now
