@@ -57,13 +57,18 @@ class Hosts:
 class _Effort:
     """What one image's download has taken so far."""
 
-    until: float  #: loop time; afterwards no fresh URL is asked for
+    #: loop time; afterwards no fresh URL is asked for. Set by the first failure
+    until: float = math.inf
     began: float | None = None  #: loop time of the first try, once it had a permit
     tries: int = 0
     broken: int = 0  #: times that the present URL gave broken bytes
     renewals: int = 0  #: fresh URLs asked for
     misses: int = 0  #: polls in a row that did not find the job
     missing_since: float = 0.0  #: loop time of the first of them
+
+    def failed(self, patience: float) -> None:
+        """Give up so many seconds after the first failure."""
+        self.until = min(self.until, now() + patience)
 
     def missed(self) -> float:
         """Count a poll that did not find the job; return for how many seconds that has been so."""
@@ -93,11 +98,13 @@ class Fetch:
     async def run(self, ready: Ready) -> tuple[Ready, Stored, float]:
         """Return what was stored, the Ready whose URL gave it (it may have been renewed), and the
         seconds since the first try began."""
-        effort = _Effort(until=now() + self.wire.timeouts().job)
+        effort = _Effort()
         while True:
             ready = await self._usable(ready, effort)
+            queued = now()
             try:
                 async with self._permitted(ready) as permit:
+                    effort.until += now() - queued  # other images' time
                     if self._is_stale(ready) or self.hosts.wait(ready.url):
                         continue  # since the permit was asked for
                     effort.tries += 1
@@ -127,6 +134,7 @@ class Fetch:
         if error.permanent:
             raise DownloadError(said, job=ready.job, permanent=True) from error
         effort.broken += isinstance(error, DownloadError | Altered)
+        effort.failed(self.wire.timeouts().job)
         if now() >= ready.deadline:
             return Expired(f"the image's URL died: {said}", job=ready.job)
         if effort.broken >= self.retry.downloads or now() >= effort.until:
@@ -222,6 +230,7 @@ class Fetch:
     async def _renewed(self, ready: Ready, effort: _Effort, end: DownloadError) -> Ready:
         """Poll until the provider gives a URL: the first time at once, then with back-off. Raises
         `end` when the time is over, JobLost and other JobErrors where the provider says so."""
+        effort.failed(self.wire.timeouts().job)
         effort.broken, asked, told = 0, 0, 0.0
         while True:
             if self.network.is_down:  # an outage decides nothing

@@ -19,7 +19,7 @@ from attrs import evolve, frozen
 from pictures import jpeg, png
 
 from fluxasync._breakers import Network
-from fluxasync._config import Retry, Timeouts
+from fluxasync._config import Limits, Retry, Timeouts
 from fluxasync._errors import (
     DownloadError,
     Expired,
@@ -31,6 +31,7 @@ from fluxasync._errors import (
 )
 from fluxasync._fetch import Fetch, Hosts
 from fluxasync._models import Call, ImageRequest, Job, Ready, Reply, Stored
+from fluxasync._permits import Permits
 from fluxasync._protocol import Unclear
 from fluxasync._providers import COMETAPI
 from fluxasync._sinks import MemorySink, _judged
@@ -551,6 +552,34 @@ def test_polls_for_a_fresh_url_back_off_while_nothing_answers() -> None:
     pauses = [after - before for before, after in pairwise(story.transport.asked_at)]
     steps = [min(0.5 * 2**nth, Retry().maximum) for nth in range(len(pauses))]
     assert all(step / 2 <= pause <= step for step, pause in zip(steps, pauses, strict=True))
+
+
+def test_a_long_queue_and_a_slow_link_use_up_no_patience() -> None:
+    """F70 F86 Twenty minutes for a permit, twenty for bytes that break: then the time of a job is
+    there for fresh URLs."""
+    permits = Permits(lambda: Limits(downloads=1), active=lambda: 0)
+
+    async def play() -> Stored:
+        slow = Answer(body=(IMAGE[:20],) * 60, pause=20.0, breaks=DOWN)
+        dead = [Answer(status=404)] * 4
+        transport = ScriptedTransport([slow, *dead, WHOLE], [ready_again()], None)
+        wire = Wire(transport, COMETAPI, None, lambda: Timeouts(stall=10_000.0))
+        held = asyncio.create_task(hold())
+        await asyncio.sleep(1)
+        deadline = asyncio.get_running_loop().time() + LIFE
+        ready = Ready(job=JOB, url="https://d.example/first", deadline=deadline)
+        sink = MemorySink(max_bytes=100_000)
+        _, stored, _ = await Fetch(wire, wire.ask, sink, Retry(), 100_000, permits=permits).run(
+            ready
+        )
+        await held
+        return stored
+
+    async def hold() -> None:
+        async with permits.take(0.0):
+            await asyncio.sleep(1200)
+
+    assert virtual_time.run(play()).data == IMAGE
 
 
 # --- a delivery host that asks for a pause --------------------------------------------------------
