@@ -354,7 +354,8 @@ class FluxSession:
         watch = Watch(
             job,
             schedule=self._schedules.of(
-                (job.model, size_class(job)), typical=typical_seconds(job.model)
+                (job.model, self._fallback(lambda: size_class(job), None)),
+                typical=typical_seconds(job.model),
             ),
             pace=self._schedules.pace,
             polling=self.polling,
