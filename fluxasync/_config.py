@@ -96,7 +96,7 @@ class Retry:
     not_found_grace: float = field(default=60.0, validator=_at_least(0))
     #: seconds a Ready answer may lack its image URL before it is a protocol error
     ready_grace: float = field(default=30.0, validator=_at_least(0))
-    #: tries for bytes that arrive broken
+    #: tries of one URL for bytes that arrive broken; then a fresh URL is asked for
     downloads: int = field(default=3, validator=_at_least(1))
 
     @classmethod

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 
 from ._events import ClockJumped, DiskLagged, Event, LoopLagged
+from ._observers import Fallback
 
 #: seconds between looks
 EVERY = 1.0
@@ -53,6 +54,7 @@ class Dog:
         self._bark = bark
         self._is_busy = is_busy
         self._longest_store = longest_store
+        self._fallback = Fallback()
         self._timer: asyncio.TimerHandle | None = None
         self._slept = 0.0
         self._disk_told = False
@@ -78,15 +80,20 @@ class Dog:
 
     def _look(self, due: float) -> None:
         self._timer = None
+        for look in (self._look_at_sleep, lambda: self._look_at_loop(due), self._look_at_disk):
+            self._fallback(look, None)
+        if self._is_busy():
+            self._look_again()
+
+    def _look_at_sleep(self) -> None:
         slept, self._slept = self.asleep() - self._slept, self.asleep()
         if slept > SLEEP:
             self._bark(ClockJumped(seconds=slept))
+
+    def _look_at_loop(self, due: float) -> None:
         late = asyncio.get_running_loop().time() - due
         if late > LOOP_LAG:
             self._bark(LoopLagged(seconds=late))
-        self._look_at_disk()
-        if self._is_busy():
-            self._look_again()
 
     def _look_at_disk(self) -> None:
         """Bark once for each time that the disk falls behind."""

@@ -185,9 +185,10 @@ class DownloadError(FluxError):
 
     cause = "download"
 
-    def __init__(self, message: str, *, job: Job) -> None:
+    def __init__(self, message: str, *, job: Job, permanent: bool = False) -> None:
         super().__init__(message)
         self.job = job
+        self.permanent = permanent  #: trying again cannot help: larger than the limit
 
 
 class Expired(DownloadError):

@@ -6,6 +6,8 @@ from `_models` because nothing of the flow ever takes one.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from attrs import field, frozen
 
 from ._errors import FluxError
@@ -60,6 +62,7 @@ class Paused:
     seconds: float
     reason: str
     status: int | None = None  #: of the HTTP answer that said so; None = no answer came
+    until: datetime | None = None  #: UTC; the session gives up then. None = not by itself
 
 
 @frozen(kw_only=True)

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
 
 from ._arguments import check_callback
 from ._errors import ConfigError
@@ -17,6 +18,29 @@ from ._events import Event, EventsDropped
 from ._models import Observer
 
 logger = logging.getLogger("fluxasync")
+
+T = TypeVar("T")
+
+
+class Fallback:
+    """Runs the computations that serve a batch and must not end it: statistics, estimates, poll
+    schedules. The first that raises is logged with its traceback; a default replaces its result."""
+
+    def __init__(self) -> None:
+        self._is_warned = False
+
+    def __call__(self, compute: Callable[[], T], default: T) -> T:
+        try:
+            return compute()
+        except Exception:  # a bug of ours: the batch goes on with the default
+            if not self._is_warned:
+                self._is_warned = True
+                logger.warning(
+                    "an internal computation went wrong; the run goes on with a default: please "
+                    "report this",
+                    exc_info=True,
+                )
+            return default
 
 
 class Observers:

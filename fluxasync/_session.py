@@ -34,7 +34,7 @@ from ._errors import (
     TransportError,
 )
 from ._events import ClockJumped, Event, JobEnded, JobReady, LoopLagged
-from ._fetch import Fetch
+from ._fetch import Fetch, Hosts
 from ._inputs import resolve
 from ._ledgers import ForgetfulLedger, check_ledger
 from ._models import (
@@ -51,7 +51,7 @@ from ._models import (
     Transport,
 )
 from ._money import Estimate
-from ._observers import Observers
+from ._observers import Fallback, Observers
 from ._permits import Permits
 from ._protocol import Missing, News, Unclear, is_known
 from ._providers import Provider, choose, provider_of
@@ -124,6 +124,7 @@ class FluxSession:
         self._allow_unknown_models = allow_unknown_models
         self._transport_given = transport
         self._observers = Observers(on_event)
+        self._fallback = Fallback()
         self._dice = random.Random()  # noqa: S311 — jitter, not secrets; all of a session's
         self._network = Network()
         self._wrong_answers = WrongAnswers()
@@ -133,7 +134,7 @@ class FluxSession:
             max_cost=Budget.of(budget).max_cost,
             emit=self.emit,
             network=self._network,
-            brake=self._permits.brake,
+            brake=lambda: self._fallback(self._permits.brake, 0.0),
             dice=self._dice,
         )
         self._dog = Dog(
@@ -141,6 +142,7 @@ class FluxSession:
             is_busy=lambda: bool(self.in_flight) or not self._permits.is_idle,
             longest_store=lambda: self._permits.longest_store(now()),
         )
+        self._hosts = Hosts()
         self._woke_at = -math.inf
         self._pools: AiohttpTransport | None = None
         self._schedules = Schedules()
@@ -401,6 +403,12 @@ class FluxSession:
                 raise TransportError(f"no news of the job: {news.reason}", sent=True)
         raise news
 
+    async def is_collectable(self, job: Job) -> bool:
+        """Ask once whether a job can still be collected, whatever was recorded of it. An answer
+        that says nothing about the job counts as yes, so that nothing is paid twice because of it.
+        """
+        return not isinstance(await self._ask_in_turn(job), Missing | JobError)
+
     async def watch(self, job: Job) -> Ready:
         """Poll until the job's image can be fetched.
 
@@ -414,7 +422,8 @@ class FluxSession:
         watch = Watch(
             job,
             schedule=self._schedules.of(
-                (job.model, size_class(job)), typical=typical_seconds(job.model)
+                (job.model, self._fallback(lambda: size_class(job), None)),
+                typical=typical_seconds(job.model),
             ),
             pace=self._schedules.pace,
             polling=self.polling,
@@ -422,6 +431,7 @@ class FluxSession:
             timeout=self.timeouts.job,
             now=now(),
             submitted=self._submits.accepted_at(job),
+            fallback=self._fallback,
         )
         step: Ready | float = watch.first(now(), dice=self._dice.random())
         try:
@@ -452,32 +462,31 @@ class FluxSession:
     ) -> Saved:
         """Fetch a Ready job's image and keep it, whole and verified.
 
-        A dead URL is asked for afresh once. Raises DownloadError (Expired) and SinkError.
+        While the provider knows the job, fresh URLs are asked for, for `timeouts.job` seconds.
+        Raises DownloadError (Expired), JobError and SinkError.
         """
         self.check_open()
         check_type("ready", ready, Ready, expected="the Ready that `watch` returns")
         sink = self._sink(to)
         self._dog.wake()
-        async with self._permits.take(ready.deadline) as permit:
-            began = now()
-            fetch = Fetch(
-                self._wire,
-                self._ask,
-                sink,
-                self.retry,
-                self.limits.max_image_bytes,
-                permit=permit,
-                network=self._network,
-                dice=self._dice,
-                woke_at=lambda: self._woke_at,
-            )
-            try:
-                ready, stored = await fetch.run(ready)
-            except (JobError, DownloadError) as error:
-                self.emit(JobEnded(job=ready.job, error=error))
-                raise
-            took = now() - began
-            self._permits.landed(stored.size)
+        fetch = Fetch(
+            self._wire,
+            self._ask_in_turn,
+            sink,
+            self.retry,
+            self.limits.max_image_bytes,
+            permits=self._permits,
+            landed=lambda size: self._fallback(lambda: self._permits.landed(size), None),
+            hosts=self._hosts,
+            network=self._network,
+            dice=self._dice,
+            woke_at=lambda: self._woke_at,
+        )
+        try:
+            ready, stored, took = await fetch.run(ready)
+        except (JobError, DownloadError) as error:
+            self.emit(JobEnded(job=ready.job, error=error))
+            raise
         self._check_likeness(ready.job.request, stored)
         saved = _saved(ready, stored, download_seconds=took)
         self.emit(JobEnded(job=saved.job, saved=saved))
@@ -526,6 +535,10 @@ class FluxSession:
         wait = self._schedules.pace.turn(now(), self.polling.max_rate)
         if wait:
             await asyncio.sleep(wait)
+
+    async def _ask_in_turn(self, job: Job) -> News:
+        await self._polling_turn()
+        return await self._ask(job)
 
     async def _ask(self, job: Job) -> News:
         asked = now()

@@ -67,6 +67,8 @@ class Settle:
     async def _request(self, request: ImageRequest) -> Outcome | None:
         known = None if self._output.is_fresh else await self._output.ledger.known(request)
         if known is None:
+            known = await self._paid_before(request)
+        if known is None:
             outcome = await self._new(request)
             return None if outcome is None else await self._record(outcome)
         job = None if isinstance(known, InDoubt) else known if isinstance(known, Job) else known.job
@@ -79,6 +81,18 @@ class Settle:
         if self._skips:
             return None
         return evolve(known, index=request.index)
+
+    async def _paid_before(self, request: ImageRequest) -> Job | None:
+        """Return the job of a failure that is to be submitted again, where the provider still has
+        it: collecting it is free."""
+        journal = self._output.journal
+        if journal is None or self._output.is_fresh:
+            return None
+        job = await journal.paid_before(request)
+        if job is None or not await self._session.is_collectable(job):
+            return None
+        await journal.collect_again(request, job)
+        return job
 
     async def _collected(self, request: ImageRequest, job: Job) -> Outcome | None:
         """See a job of an earlier run through to its outcome, recorded."""
@@ -131,7 +145,7 @@ class Settle:
     async def _recorded(self, outcome: Outcome) -> None:
         try:
             await self._output.ledger.settle(outcome)
-        except FluxError:  # in here, because a caller that is cancelled never sees it
+        except Exception:  # in here, because a caller that is cancelled never sees it
             if not isinstance(outcome, InDoubt) and outcome.job is not None:
                 self._session.leave(outcome.job, ledger=self._output.ledger)
             raise

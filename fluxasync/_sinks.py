@@ -375,7 +375,8 @@ async def _collected(chunks: AsyncIterator[bytes], limit: int) -> tuple[bytes, b
 
 
 def _too_large(job: Job, max_bytes: int) -> DownloadError:
-    return DownloadError(f"job {job.job_id}: larger than the limit of {max_bytes} bytes", job=job)
+    said = f"job {job.job_id}: larger than the limit of {max_bytes} bytes"
+    return DownloadError(said, job=job, permanent=True)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import math
 import random
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 
@@ -374,7 +375,10 @@ class Submits:
         if wait.is_told:
             self.limiter.pause(wait.seconds)
         self.limiter.probe(wait.seconds)
-        self._emit(Paused(seconds=wait.seconds, reason=wait.reason, status=status))
+        until = None
+        if wait.patience is not None:
+            until = datetime.now(UTC) + timedelta(seconds=wait.patience)
+        self._emit(Paused(seconds=wait.seconds, reason=wait.reason, status=status, until=until))
 
     def _limit_changed(self, group: str, limit: int) -> None:
         self._emit(LimitChanged(group=group, limit=limit))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import select
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -427,8 +428,14 @@ def _mapped(error: BaseException, *, sent: bool) -> TransportError:
     return TransportError(f"the connection broke: {_plain(error)}", sent=sent)
 
 
+#: instead of the system's reason, asyncio gives an address
+_ASYNCIO_WORDS = "Connect call failed"
+
+
 def _plain(error: BaseException) -> str:
     """The operating system's words, or the error's kind: never its text, which may hold URLs."""
     os_error = getattr(error, "os_error", error)
-    text = getattr(os_error, "strerror", None)
+    text, number = getattr(os_error, "strerror", None), getattr(os_error, "errno", None)
+    if isinstance(text, str) and text.startswith(_ASYNCIO_WORDS) and number:
+        return os.strerror(number).lower()
     return text if isinstance(text, str) and text else type(error).__name__

@@ -39,6 +39,7 @@ class Wait:
     seconds: float
     reason: str
     is_told: bool  #: by the server: obeyed to the second
+    patience: float | None = None  #: seconds until the session gives up; None = it does not
 
 
 @frozen(kw_only=True)
@@ -80,13 +81,16 @@ class Trouble:
         if self._since is None:
             self._since = now
         is_network = refused.verdict is Verdict.NOT_SENT and not is_local(error)
-        if not (is_network and reached) and self._is_too_long(refused, retry, now):
+        is_outage = is_network and reached
+        if not is_outage and self._is_too_long(refused, retry, now):
             return Over(error=error)
+        patience = None if is_outage else max(self._since + retry.patience - now, 0.0)
         self._episodes += first
         told = refused.retry_after
         backoff = self._backoff(retry, dice, is_network=is_network)
         seconds = backoff if told is None else max(told, retry.initial)  # "0" asks for a storm
-        return Wait(seconds=seconds, reason=str(error), is_told=told is not None)
+        is_told = told is not None
+        return Wait(seconds=seconds, reason=str(error), is_told=is_told, patience=patience)
 
     def lost(
         self, refused: Refused, retry: Retry, *, now: float, dice: float, may_end: bool

@@ -8,20 +8,24 @@ is learned and what is planned is shifted by that.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from math import inf
 
 from attrs import evolve
 
 from ._config import Polling, Retry
 from ._errors import AuthenticationError, DeadlineExceeded, JobError, JobFailed, JobLost
 from ._models import Job, Pending, Ready
+from ._observers import Fallback
 from ._protocol import Missing, News, Unclear, is_queued
-from ._schedule import Hint, Pace, Schedule, retry_delay
+from ._schedule import Hint, Pace, Schedule, clamped, retry_delay
 
 #: polls refused for auth before the key, not the moment, is to blame
 AUTH_POLLS = 3
 #: polls answered "not found" before a job counts as lost
 MISSING_POLLS = 3
+#: seconds until the next poll where the schedule gives no usable number
+UNPLANNED = 5.0
 
 
 class Watch:
@@ -38,16 +42,16 @@ class Watch:
         timeout: float,
         now: float,
         submitted: float | None = None,
+        fallback: Fallback | None = None,
     ) -> None:
         self._job = job
         self._schedule = schedule
         self._pace = pace
         self._polling = polling
         self._retry = retry
-        # by the wall clock only for jobs of an earlier process: it jumps, the loop's does not
-        wall = max((datetime.now(UTC) - job.submitted_at).total_seconds(), 0.0)
-        self._submitted = now - wall if submitted is None else submitted
-        age = now - self._submitted
+        self._fallback = fallback or Fallback()
+        age = clamped(_wall_age(job) if submitted is None else now - submitted)
+        self._submitted = now - age
         # a job from an earlier run may be past its time: it still gets the grace of a lost one
         self.deadline = now + max(timeout - age, min(timeout, retry.not_found_grace))
         self._began = self._submitted  #: when it may have begun to run, at the earliest
@@ -78,11 +82,11 @@ class Watch:
         """Return the Ready, or the seconds until the next poll; raise what ended the job. `asked`
         is when the poll was sent, if that was earlier than now."""
         self._polls += 1
-        trip = 0.0 if asked is None else now - asked
+        trip = 0.0 if asked is None else min(clamped(now - asked), now - self._submitted)
         seen = now - trip / 2  # when the server looked
         match news:
             case Ready():
-                self._learn_end(news, seen, trip)
+                self._fallback(lambda: self._learn_end(news, seen, trip), None)
                 return evolve(
                     news,
                     polls=self._polls,
@@ -96,16 +100,37 @@ class Watch:
             case Missing():
                 delay = self._missing_delay(now, dice)
             case Pending():
-                self._schedule.saw_trip(trip)
+                self._fallback(lambda: self._schedule.saw_trip(trip), None)
                 self._last_running = seen
                 delay = self._pending_delay(news, now, seen, dice)
         if now >= self.deadline:
-            raise DeadlineExceeded(
-                f"still running {now - self._submitted:.0f} s after submit; it may be collected "
-                "later",
-                job=self._job,
-            )
+            raise self._end(news, now)
         return self._within(delay, now)
+
+    def _end(self, news: News, now: float) -> JobError:
+        """Return what to say of a job at its deadline: by the last poll, not by a guess."""
+        age = now - self._submitted
+        if isinstance(news, Missing) and age >= self._retry.not_found_grace:
+            return self._lost(now)
+        match news:
+            case Missing():
+                said = "not known to the provider yet"
+            case Unclear():
+                said = f"no usable answer about the job ({news.reason})"
+            case _:
+                said = "still running"
+        return DeadlineExceeded(
+            f"{said} {age:.0f} s after submit; it may be collected later", job=self._job
+        )
+
+    def _lost(self, now: float) -> JobLost:
+        lasted = now - self._missing_since
+        since = datetime.now(UTC) - timedelta(seconds=lasted)
+        return JobLost(
+            f"the provider has not known the job since {since:%H:%M:%S} UTC ({lasted:.0f} s); it "
+            f"was submitted {now - self._submitted:.0f} s ago and may have been charged",
+            job=self._job,
+        )
 
     def _pending_delay(self, news: Pending, now: float, seen: float, dice: float) -> float:
         self._unclear = self._auth = self._missing = 0
@@ -119,7 +144,7 @@ class Watch:
             # its clock has not begun: were it to begin now, this would be its first poll
             self._began, self._was_queued = seen, True
             return self._first(now, dice)
-        self._learn_running(news, seen - self._began)
+        self._fallback(lambda: self._learn_running(news, max(seen - self._began, 0.0)), None)
         return self._step(now, dice)
 
     def _missing_delay(self, now: float, dice: float) -> float:
@@ -129,10 +154,7 @@ class Watch:
         self._missing += 1
         lasted = now - self._missing_since
         if self._missing >= MISSING_POLLS and lasted >= self._retry.not_found_grace:
-            raise JobLost(
-                f"the provider has not known the job for {lasted:.0f} s; it may have been charged",
-                job=self._job,
-            )
+            raise self._lost(now)
         return max(self._step(now, dice), self._retry.not_found_grace / 30)
 
     def _unclear_delay(self, news: Unclear, now: float, dice: float) -> float:
@@ -152,16 +174,24 @@ class Watch:
         return max(backoff, news.retry_after or 0.0)
 
     def _first(self, now: float, dice: float) -> float:
-        stretch = self._pace.stretch(now)
-        return self._until(self._schedule.first(self._polling, dice=dice, stretch=stretch), now)
+        def planned() -> float:
+            stretch = self._pace.stretch(now)
+            due = self._schedule.first(self._polling, dice=dice, stretch=stretch)
+            return self._until(due, now)
+
+        return self._fallback(planned, UNPLANNED)
 
     def _step(self, now: float, dice: float) -> float:
         # from the last answer's age, not from now: a round trip is part of the step
-        age = now - self._schedule.trip / 2 - self._began
-        due = self._schedule.next(
-            age, self._polling, dice=dice, stretch=self._pace.stretch(now), hint=self._hint
-        )
-        return self._until(due, now)
+        def planned() -> float:
+            age = now - self._schedule.trip / 2 - self._began
+            stretch = self._pace.stretch(now)
+            due = self._schedule.next(
+                age, self._polling, dice=dice, stretch=stretch, hint=self._hint
+            )
+            return self._until(due, now)
+
+        return self._fallback(planned, UNPLANNED)
 
     def _until(self, age: float, now: float) -> float:
         """The seconds until a poll has to leave that shall arrive at this age."""
@@ -194,5 +224,16 @@ class Watch:
             self._schedule.hints.learn(progress, told_at, duration)
 
     def _within(self, delay: float, now: float) -> float:
-        """The last poll is at the deadline, never after it."""
+        """The last poll is at the deadline, never after it. No schedule, and no wait that a server
+        asked for, makes it a time that cannot be waited for."""
+        if not 0 <= delay < inf:
+            delay = UNPLANNED
         return min(delay, max(self.deadline - now, 0.0))
+
+
+def _wall_age(job: Job) -> float:
+    """The seconds since a job of an earlier process was accepted. Only for those: the wall clock
+    jumps, the loop's does not. A time without a zone is UTC, as everywhere."""
+    at = job.submitted_at
+    aware = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    return (datetime.now(UTC) - aware).total_seconds()

@@ -19,7 +19,7 @@ from attrs import define, field, frozen
 Kind = Literal[
     "reset unread", "reset in request", "swallow", "reset in head", "reset in body", "end in body",
     "reset after", "end after", "late", "slices", "unasked 200", "stale 408", "twice", "half close",
-    "burst", "narrow", "repeat", "unasked later", "cached",
+    "burst", "narrow", "repeat", "unasked later", "cached", "gone", "busy",
 ]  # fmt: skip
 
 #: a whole answer that nobody asked for, telling of a job that is not the next request's
@@ -33,7 +33,7 @@ class Fault:
 
     kind: Kind
     strikes: Callable[[int, bytes], bool] = lambda number, head: True
-    #: of "late", "slices" (each), "burst", "unasked later"; bytes a second of "narrow"
+    #: of "late", "slices" (each), "burst", "busy", "unasked later"; bytes a second of "narrow"
     seconds: float = 0.0
 
 
@@ -69,6 +69,7 @@ class Proxy:
     fault: Fault | None = None
     url: str = ""
     heard: list[bytes] = field(factory=list)  #: requests, as far as they were read
+    heard_at: list[float] = field(factory=list)  #: loop times of those
     struck: int = 0
     _lines: set[asyncio.Task[None]] = field(factory=set)
     _server: asyncio.Server | None = None
@@ -107,6 +108,7 @@ class Proxy:
             return False
         request = head + await reader.readexactly(size)
         self.heard.append(request)
+        self.heard_at.append(asyncio.get_running_loop().time())
         if fault is not None and fault.kind == "half close":
             writer.write_eof()  # says that it will not answer, and takes the request all the same
         answer = await self._asked(request)
@@ -188,6 +190,11 @@ async def _broken(fault: Fault, answer: bytes, writer: asyncio.StreamWriter) -> 
             writer.write(answer + answer)
         case "half close":
             return False
+        case "gone":
+            writer.write(_said(b"404 Not Found", b""))
+        case "busy":
+            asks = b"503 Server Busy\r\nRetry-After: %d" % fault.seconds
+            writer.write(_said(asks, b""))
     await writer.drain()
     return True
 

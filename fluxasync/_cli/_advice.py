@@ -23,6 +23,7 @@ from .._errors import (
     ServerError,
     TransportError,
 )
+from .._progress import duration
 
 _AGAIN = "run the same line again"
 
@@ -40,6 +41,9 @@ def next_step(error: FluxError) -> str:
             return f"check COMETAPI_KEY, BFL_API_KEY or --key-file, then {_AGAIN}"
         case InvalidRequest():
             return "change the request: fluxasync models lists what each model takes"
+        case RateLimited() | ServerError() if error.retry_after:
+            asked = duration(error.retry_after)
+            return f"the server asked to wait {asked}: {_AGAIN} after that"
         case RateLimited() | ServerError():
             return f"{_AGAIN} in a while"
         case TransportError(sent=True):
@@ -50,14 +54,19 @@ def next_step(error: FluxError) -> str:
             return f"check the network and --base-url, then {_AGAIN}"
         case DeadlineExceeded():
             return f"the job is {error.job.job_id}"
-        case JobFailed() | JobLost() | DownloadError():
+        case DownloadError():
+            return f"the job is {error.job.job_id}: collecting it again is free"
+        case JobFailed() | JobLost():
             return "trying again pays again"
     return ""
 
 
 def about_damage(count: int) -> str:
     """Return what to do about images whose files are gone or cut short."""
-    return f"{count} damaged: to make them again, paid again: the same line with --retry damaged"
+    return (
+        f"{count} damaged: the same line with --retry damaged fetches them again, and pays again "
+        "where the job is gone"
+    )
 
 
 def about_failures(failed: Counter[str], where: Path) -> Iterator[str]:
@@ -65,15 +74,18 @@ def about_failures(failed: Counter[str], where: Path) -> Iterator[str]:
     remedy."""
     lists = where / "failures.jsonl"
     moderated, wrong, refused = failed["moderated"], failed["invalid"], failed["rejected"]
+    late, unfetched = failed["timeout"], failed["download"] + failed["expired"]
     if moderated:
         yield f"{moderated} moderated: change those prompts, listed in {lists}"
     if wrong:
         yield f"{wrong} wrong: correct those lines, listed in {lists}"
     if refused:
         yield f"{refused} refused by the server: its reasons are in {lists}"
-    if late := failed["timeout"]:
-        yield f"{late} past the deadline: the same line asks for them again, which is free"
+    if late:
+        yield f"{late} past the deadline and paid: {_AGAIN} to collect them, which is free"
+    if unfetched:
+        yield f"{unfetched} paid and not fetched: --retry download,expired collects them, for free"
     if dropped := failed["dropped"]:
         yield f"{dropped} dropped: to make them, paid again: the same line with --retry dropped"
-    if failed.total() - moderated - wrong - refused - late - dropped:
+    if failed.total() - moderated - wrong - refused - late - unfetched - dropped:
         yield "to try failures again: the same line with --retry failed"

@@ -144,7 +144,7 @@ def _remedies(found: Mapping[str, int]) -> Iterator[str]:
     if count := found.get("changed", 0):
         yield (
             f"{count} changed: if that is not wanted, move the files away, then the same line with "
-            "--retry damaged makes them again, paid again"
+            "--retry damaged fetches or makes them again"
         )
     if count := found.get("unreadable", 0):
         yield f"{count} unreadable: check the permissions and the disk, then verify again"

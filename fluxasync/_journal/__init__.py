@@ -217,6 +217,20 @@ class Journal:
             raise JournalError(f"image {row.key.hex()[:8]} is being submitted by this run already")
         return known_of(row, self.folder, request)
 
+    async def paid_before(self, request: ImageRequest) -> Job | None:
+        """Return the job of an image that this run submits again, None where it has none: the
+        provider may have it still."""
+        if not self._again.classes:
+            return None
+        row = await self._writer.run(self._steps.known, self._key(request), kind=Kind.READ)
+        if row is None or row.state != State.AGAIN or row.job_id is None:
+            return None
+        return job_of(row, request)
+
+    async def collect_again(self, request: ImageRequest, job: Job) -> None:
+        """The provider still has that job, so it is collected and nothing is submitted."""
+        await self._writer.run(self._steps.collect_again, self._key(request), job.job_id)
+
     async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
         """A POST of this request is about to start; durable on return.
 

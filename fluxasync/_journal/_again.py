@@ -4,8 +4,10 @@ Naming decides nothing. The rows stay as they are, and the run takes them for wh
 them; the step that acts on one (an intent, or asking for a paid image) decides it. So whatever ends
 a run before, a bad prompt file or a "no" at the price, leaves every failure a failure.
 
-An odd fact: an image that was paid, and whose bytes never arrived whole, is asked for again before
-it is paid again; only when its job is gone does a second retry submit it anew.
+Whatever has a job is asked for by its id first, which is free. Where the provider gave no verdict
+on the job (a failed download, an expired URL), that is all a retry does, and the plan counts it as
+free. Where it did (failed, moderated, lost), the plan counts a new submission, and the run still
+asks once before it pays.
 """
 
 from __future__ import annotations
@@ -34,12 +36,12 @@ _LATE = "timeout"
 _MISSING = "missing"
 #: the same, and done with a file that was cut short since; one that was changed may be wanted so
 _DAMAGED = "damaged"
-#: paid, and its image may still be there
-_FREE_FIRST = "download"
+#: what the provider itself said of a job, so that asking again probably brings the same
+_JUDGED = frozenset({"failed", "moderated", "lost"})
 
 #: what `retry` takes
 CLASSES = (
-    FAILED, "auth", _DAMAGED, _FREE_FIRST, Dropped.cause, "expired", "invalid", "lost", _MISSING,
+    FAILED, "auth", _DAMAGED, "download", Dropped.cause, "expired", "invalid", "lost", _MISSING,
     "moderated", "refused", "rejected", _LATE,
 )  # fmt: skip
 
@@ -118,7 +120,7 @@ class Again:
         self, state: int, cause: str | None, has_job: int, path: str | None, size: int | None
     ) -> int:
         if state == State.FAILED and self._names(cause):
-            return TO_COLLECT if cause == _FREE_FIRST and has_job else State.AGAIN
+            return TO_COLLECT if has_job and cause not in _JUDGED else State.AGAIN
         if state == State.SUBMITTED and cause == _LATE and _LATE in self.classes:
             return State.AGAIN
         if state == State.DONE and self.classes & {_MISSING, _DAMAGED} and path is not None:

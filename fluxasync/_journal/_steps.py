@@ -50,7 +50,7 @@ format = NULL, width = NULL, height = NULL, result = NULL, cause = NULL, message
 paid = NULL, evidence = NULL WHERE id = ?"""
 _GIVEN = """
 UPDATE OR IGNORE image SET state = 1, job_id = ?,
-polling_url = CASE WHEN job_id = ? THEN polling_url END, submitted_at = ?, seq = NULL,
+polling_url = CASE WHEN job_id = ? THEN polling_url END, submitted_at = ?, seq = NULL, path = NULL,
 finished_at = NULL, cause = NULL, message = NULL, paid = NULL, evidence = NULL,
 result = NULL, money = coalesce(money, price) WHERE id = ?"""
 
@@ -229,14 +229,22 @@ class Steps:
 
     def give_job(self, connection: sqlite3.Connection, key: bytes, job_id: str) -> None:
         """Say which job an image in doubt became, or that a failed one's is to be collected."""
-        row, state, cause, money = _must(connection, key, State.IN_DOUBT, State.FAILED)
+        self._give(connection, _must(connection, key, State.IN_DOUBT, State.FAILED), key, job_id)
+
+    def collect_again(self, connection: sqlite3.Connection, key: bytes, job_id: str) -> None:
+        """Have an image's own job collected once more, whatever was recorded of it."""
+        found = _must(connection, key, State.SUBMITTED, State.DONE, State.FAILED)
+        if found[1] != State.SUBMITTED:
+            self._give(connection, found, key, job_id)
+
+    def _give(self, connection: sqlite3.Connection, found: _Found, key: bytes, job_id: str) -> None:
+        row, state, cause, money = found
         if not connection.execute(_GIVEN, (job_id, job_id, time.time(), row)).rowcount:
             raise ConfigError(
                 f"job {job_id} belongs to another image already: look its id up again"
             )
-        found = _by_key(connection, key)
         self.tally.add(state, cause, money, -1)
-        self.tally.add(State.SUBMITTED, None, found[3])
+        self.tally.add(State.SUBMITTED, None, _by_key(connection, key)[3])
 
     def ask_again(self, connection: sqlite3.Connection, key: bytes) -> Row | None:
         """Have a failed image's own job collected once more; return its row as it is then."""

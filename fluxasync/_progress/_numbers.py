@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from decimal import Decimal
+from math import inf
 from typing import Any
 
 from attrs import field, frozen
@@ -27,6 +28,7 @@ from .._events import (
 from .._journal import Recovery
 from .._models import Failed, InDoubt, Job, Outcome, Saved
 from .._money import Estimate, dollars, price
+from .._observers import Fallback
 from .._sources import Plan
 from .._summary import counted
 
@@ -35,6 +37,8 @@ _WINDOW = 200
 #: of the images saved last, so many are named
 _LATEST = 3
 _TOO_MANY = 429
+#: seconds; a longer estimate says nothing
+_LONGEST = 100 * 86_400.0
 
 
 @frozen(kw_only=True)
@@ -137,6 +141,7 @@ class Progress:
         self._resumes_at: float | None = None
         self._landed: deque[float] = deque(maxlen=_WINDOW)
         self._latest: deque[tuple[str, str]] = deque(maxlen=_LATEST)
+        self._fallback = Fallback()
 
     def __repr__(self) -> str:
         return f"<Progress {self.view(0).counts()}>"
@@ -182,6 +187,9 @@ class Progress:
 
     def update(self, outcome: Outcome, *, now: float) -> None:
         """Count one image's end, at `now` seconds on any steady clock."""
+        self._fallback(lambda: self._count(outcome, now), None)
+
+    def _count(self, outcome: Outcome, now: float) -> None:
         self._landed.append(now)
         self._forget(outcome)
         match outcome:
@@ -207,6 +215,9 @@ class Progress:
 
     def view(self, now: float) -> View:
         """Return the run as it is, at `now` seconds on the same clock."""
+        return self._fallback(lambda: self._view(now), View(total=self.total, saved=self.saved))
+
+    def _view(self, now: float) -> View:
         left = self._to_spend
         return View(
             total=self.total,
@@ -241,7 +252,11 @@ class Progress:
             self._to_spend -= price(outcome.request) or 0
 
     def _told(self, paused: Paused, now: float) -> str:
-        """Count down from the first view that tells the pause: events know no clock of ours."""
+        """Count down from the first view that tells the pause: events know no clock of ours. While
+        nothing answers, say until when it is tried, which stays the same from try to try."""
+        if paused.status is None:
+            until = "" if paused.until is None else f" until {paused.until.astimezone():%H:%M}"
+            return f"{paused.reason}; still trying{until}, Ctrl-C to stop"
         if self._resumes_at is None:
             self._resumes_at = now + paused.seconds
         left = self._resumes_at - now
@@ -253,13 +268,15 @@ class Progress:
         if len(self._landed) < 2:
             return None
         seconds = now - self._landed[0]
-        return (len(self._landed) - 1) / seconds if seconds > 0 else None
+        return (len(self._landed) - 1) / seconds if 0 < seconds < inf else None
 
 
 def duration(seconds: float) -> str:
     """Return seconds as people say them: "9 s", "4 min", "2 h 05 min"."""
+    if not seconds < _LONGEST:  # NaN too
+        return "more than 100 days"
     if seconds < 90:
-        return f"{max(0, round(seconds))} s"
+        return f"{round(max(seconds, 0.0))} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 

@@ -23,6 +23,8 @@ from ._numbers import Progress, View
 REWRITE_EVERY = 0.25
 #: seconds between lines that stay
 REPEAT_EVERY = 10.0
+#: seconds until a line that stays says that nothing answers
+SOON = 2.0
 
 #: seconds that the last line may take, before a run that is over returns without it
 _PATIENCE = 0.2
@@ -60,13 +62,31 @@ async def showing(
 
 async def _show(progress: Progress, screen: Screen, in_full: bool) -> None:
     loop = asyncio.get_running_loop()
-    every = REWRITE_EVERY if screen.rewrites else REPEAT_EVERY
+    if not screen.rewrites:
+        await _repeat(progress, screen)
     while True:
-        await asyncio.sleep(every)
-        if screen.rewrites and in_full:
+        await asyncio.sleep(REWRITE_EVERY)
+        if in_full:
             screen.draw(progress.view(loop.time()))
         else:
             screen.status(progress.line(loop.time()))
+
+
+async def _repeat(progress: Progress, screen: Screen) -> None:
+    """Show lines that stay: now and then, and soon when a pause begins; of a pause about which
+    nothing changes, one line."""
+    loop = asyncio.get_running_loop()
+    due, shown, was_paused = loop.time() + REPEAT_EVERY, "", False
+    while True:
+        await asyncio.sleep(SOON)
+        view = progress.view(loop.time())
+        is_paused, line = view.pause is not None, view.line()
+        if loop.time() < due and not (is_paused and not was_paused):
+            continue
+        due, was_paused = loop.time() + REPEAT_EVERY, is_paused
+        if line != shown or not is_paused:
+            screen.status(line)
+            shown = line
 
 
 @asynccontextmanager

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from ._classes import Schedule, Schedules
 from ._durations import Durations
+from ._grid import clamped
 from ._hints import Hint
 from ._pace import Pace
 from ._retry import retry_delay
 
-__all__ = ["Durations", "Hint", "Pace", "Schedule", "Schedules", "retry_delay"]
+__all__ = ["Durations", "Hint", "Pace", "Schedule", "Schedules", "clamped", "retry_delay"]

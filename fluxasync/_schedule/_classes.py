@@ -11,7 +11,7 @@ from collections.abc import Hashable
 
 from .._config import Polling
 from ._durations import Durations
-from ._grid import EDGES
+from ._grid import EDGES, clamped
 from ._hints import Hint, Hints
 from ._pace import Pace
 from ._plan import FIRST, Plan
@@ -69,6 +69,7 @@ class Schedule:
         hint: Hint | None = None,
     ) -> float:
         """Return the age for the next poll of a job that was running at `age`."""
+        age = clamped(age)
         if polling.interval is not None:
             return age + polling.interval * _spread(dice)
         plan = self._planned(polling)
@@ -83,15 +84,16 @@ class Schedule:
     def hint(self, progress: float, age: float) -> Hint | None:
         """Return what progress told at an age says of that job's own duration, if anything."""
         usual, spread = self.durations.median, self.durations.spread
-        return self.hints.hint(progress, age, usual=usual, spread=spread)
+        return self.hints.hint(progress, clamped(age), usual=usual, spread=spread)
 
     def saw_running(self, since: float, age: float) -> None:
         """Learn that a job was still running at an age; `since` is what was known before."""
-        self.durations.saw_running(since, age)
+        self.durations.saw_running(clamped(since), clamped(age))
         self._news += RUNNING_NEWS
 
     def saw_end(self, since: float, age: float, *, exact: float | None = None) -> None:
         """Learn that a job ended between two ages, or exactly when where that is known."""
+        since, age = clamped(since), clamped(age)
         if exact is not None and since < exact < age:
             self.durations.saw_running(since, exact)
             since = age = exact
@@ -100,7 +102,7 @@ class Schedule:
 
     def saw_trip(self, seconds: float) -> None:
         """Learn how long a poll was on its way."""
-        self.trip += (seconds - self.trip) * (0.2 if self.trip else 1.0)
+        self.trip += (clamped(seconds) - self.trip) * (0.2 if self.trip else 1.0)
 
     def _planned(self, polling: Polling) -> Plan:
         if self._plan is None or self._lag != polling.lag or self._is_stale():

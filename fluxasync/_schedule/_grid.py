@@ -21,6 +21,15 @@ EDGES = (0.0, *(SHORTEST * exp(STEP * i) for i in range(1, BINS + 1)))
 MIDDLES = tuple((low + high) / 2 for low, high in pairwise(EDGES))
 WIDTHS = tuple(high - low for low, high in pairwise(EDGES))
 
+#: seconds; older jobs are as old as this
+OLDEST = 1e9
+
+
+def clamped(age: float) -> float:
+    """Return an age from 0 to OLDEST. Clocks that jump give negative and endless ages, and ages
+    that are no number."""
+    return min(max(age, 0.0), OLDEST) if age == age else 0.0
+
 
 def place(age: float) -> float:
     """Return where an age lies on the grid: bin number and the part of the bin before it. What is

@@ -12,7 +12,7 @@ from math import exp, log, sqrt
 
 from attrs import define, frozen
 
-from ._grid import SHORTEST
+from ._grid import SHORTEST, clamped
 
 #: before anything is learned: progress is the part of time, give or take; worth so many jobs
 PRIOR_SIGMA = 0.4
@@ -48,11 +48,11 @@ class Hint:
 
     def to_class(self, age: float) -> float:
         """Return the age at which a usual job is as near its end as this one is at `age`."""
-        return self.usual * _exp((log(age) - self.mean) * self.spread / self.sigma)
+        return self.usual * _exp((_log(age) - self.mean) * self.spread / self.sigma)
 
     def from_class(self, age: float) -> float:
         """Return the age at which this job is as near its end as a usual one is at `age`."""
-        return _exp(self.mean + log(age / self.usual) * self.sigma / self.spread)
+        return _exp(self.mean + (_log(age) - log(self.usual)) * self.sigma / self.spread)
 
     @property
     def step(self) -> float:
@@ -74,7 +74,7 @@ class Hints:
 
     def learn(self, progress: float, age: float, duration: float) -> None:
         """Count that this was told at an age of a job that then took so long."""
-        tenth = self._tenth(progress)
+        tenth, age, duration = self._tenth(progress), clamped(age), clamped(duration)
         if tenth is not None and SHORTEST <= age < duration:
             tenth.add(log(age / duration))
             self._whatever.add(log(age / duration))
@@ -93,7 +93,12 @@ class Hints:
         return Hint(mean=mean, sigma=(known + told) ** -0.5, usual=usual, spread=spread)
 
     def _tenth(self, progress: float) -> _Tenth | None:
-        return self._tenths.get(round(min(progress, 1.0) * 10))
+        return self._tenths.get(round(min(clamped(progress), 1.0) * 10))
+
+
+def _log(age: float) -> float:
+    """Half a round trip is subtracted from an age, so it may be 0 or less: the shortest then."""
+    return log(max(age, SHORTEST))
 
 
 def _exp(exponent: float) -> float:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from math import exp, inf
 
+from ._grid import clamped
+
 #: a 429 widens by this, and it is forgotten in so many seconds, e-fold
 WIDER, RELAXES_IN = 1.5, 30.0
 #: seconds between two such widenings: refusals of one moment are one
@@ -37,7 +39,7 @@ class Pace:
     def stretch(self, now: float) -> float:
         """Return by how much every step between polls is longer than planned, 1 or more."""
         if self._pressure > 1:
-            faded = exp((self._as_of - now) / RELAXES_IN)
+            faded = exp(-clamped(now - self._as_of) / RELAXES_IN)
             self._pressure = 1 + (self._pressure - 1) * faded
         self._as_of = now
         return min(self._crowding * self._pressure, MOST)
@@ -47,7 +49,7 @@ class Pace:
         if max_rate is None:
             self._crowding = 1.0
             return 0.0
-        wait = max(self._free_at - now, 0.0)
+        wait = clamped(self._free_at - now)
         self._free_at = now + wait + 1 / max_rate
         line = min(max(wait * max_rate - QUEUE, -1.0), 4.0)
         self._crowding = min(max(self._crowding * (1 + GAIN * line), 1.0), MOST)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from attrs import evolve
-from practice import SIDE, fast_session, rows, run_out, tally
+from practice import FAST, SIDE, fast_session, rows, run_out, tally
 
 from fluxasync import (
     Batch,
@@ -27,6 +27,8 @@ from fluxasync import (
     Saved,
     run,
 )
+from fluxasync._audit import status
+from fluxasync._gallery._cards import read
 from fluxasync._sources import Plan
 from fluxasync.simulator import Scenario, Simulator
 
@@ -50,8 +52,9 @@ async def sim(tmp_path: Path) -> AsyncIterator[Simulator]:
 
 
 async def a_run(simulator: Simulator, folder: Path, source: Any, **options: Any) -> Any:
-    budget = options.pop("budget", None)
-    async with fast_session(simulator.url, budget=budget, limits=4) as flux:
+    named = ("budget", "timeouts", "polling")
+    policies = {name: options.pop(name) for name in named if name in options}
+    async with fast_session(simulator.url, limits=4, **policies) as flux:
         return await run_out(batch_of(flux, folder, source, **options))
 
 
@@ -179,24 +182,101 @@ async def test_what_the_cap_keeps_back_stays_a_failure(sim: Simulator, tmp_path:
 @pytest.mark.asyncio
 async def test_f71_what_was_paid_is_asked_for_again_first(tmp_path: Path) -> None:
     """F71: its image did not come whole; its own job brings it, free, once that was agreed to."""
-    scenario = evolve(SCENARIO, faults=["html-as-image"], repeats=20)
+    scenario = evolve(SCENARIO, faults=["html-as-image"], repeats=40)
+    hasty = evolve(FAST["timeouts"], job=0.2)
     async with Simulator(scenario) as sim:
-        outcomes, _ = await a_run(sim, tmp_path, PROMPTS[:1])
+        outcomes, _ = await a_run(sim, tmp_path, PROMPTS[:1], timeouts=hasty)
         assert tally(outcomes) == {"download": 1}
         before = table(tmp_path)
         _, error = await a_run(sim, tmp_path, PROMPTS[:1], retry="failed", on_plan=no)
         assert isinstance(error, ConfigError)
         assert table(tmp_path) == before
         plans: list[Plan] = []
-        for _ in range(20):  # as many downloads as the fault spoils
-            outcomes, _ = await a_run(
-                sim, tmp_path, PROMPTS[:1], retry="download", on_plan=plans.append
-            )
-            if tally(outcomes) == {"saved": 1}:
-                break
+        outcomes, _ = await a_run(
+            sim, tmp_path, PROMPTS[:1], retry="download", on_plan=plans.append
+        )
         assert isinstance(outcomes[0], Saved)
         assert (plans[0].to_do, plans[0].known) == (0, {"to-collect": 1})
         assert charges(sim) == 1
+
+
+def record(folder: Path, cause: str) -> None:
+    """Record every image of a folder as having ended so, as a blip would have it."""
+    path = folder / "out" / ".fluxasync" / "journal.db"
+    state = {"timeout": 1, "missing": 2}.get(cause, 3)
+    word = None if cause == "missing" else cause
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE image SET state = ?, cause = ?", (state, word))
+    for image in (folder / "out").glob("*.jpg"):
+        image.unlink()
+
+
+CAUSES = ("auth", "download", "expired", "failed", "lost", "missing", "moderated", "timeout")
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+@pytest.mark.asyncio
+async def test_no_class_pays_again_for_what_its_job_still_has(tmp_path: Path, cause: str) -> None:
+    """P1 F71: whatever was recorded, the job is Ready with a URL: collected, and not submitted."""
+    async with Simulator(SCENARIO) as sim:
+        await a_run(sim, tmp_path, PROMPTS)
+        record(tmp_path, cause)
+        classes = {cause, *({"failed"} if cause not in ("moderated", "missing", "timeout") else ())}
+        outcomes, error = await a_run(sim, tmp_path, PROMPTS, retry=classes)
+        assert (tally(outcomes), error, charges(sim)) == ({"saved": 4}, None, 4)
+        assert len(list((tmp_path / "out").glob("*.jpg"))) == 4
+        assert len(rows(tmp_path / "out" / "metadata.jsonl")) == 4
+        assert rows(tmp_path / "out" / "failures.jsonl") == []
+        assert await a_run(sim, tmp_path, PROMPTS, retry=classes) == ([], None)
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+@pytest.mark.asyncio
+async def test_what_the_provider_no_longer_knows_is_paid_again_only_as_announced(
+    tmp_path: Path, cause: str
+) -> None:
+    """P1 P7: submitted anew where the plan counted it, lost where the plan said that it is free."""
+    async with Simulator(evolve(SCENARIO, retention=60)) as sim:
+        await a_run(sim, tmp_path, PROMPTS)
+    record(tmp_path, cause)
+    plans: list[Plan] = []
+    async with Simulator(SCENARIO) as forgetful:  # a server that has none of these jobs
+        outcomes, _ = await a_run(forgetful, tmp_path, PROMPTS, retry=cause, on_plan=plans.append)
+        announced = plans[0].again.estimate(1).images
+        assert charges(forgetful) == announced == (4 if "saved" in tally(outcomes) else 0)
+        assert tally(outcomes) == ({"saved": 4} if announced else {"lost": 4})
+
+
+@pytest.mark.asyncio
+async def test_a_poll_that_says_nothing_pays_for_nothing(tmp_path: Path) -> None:
+    """P1: the job may be there still; a gateway's error page is no reason to submit it anew."""
+    scenario = evolve(SCENARIO, faults=["poll-500"], repeats=3)
+    async with Simulator(scenario) as sim:
+        await a_run(sim, tmp_path, PROMPTS)
+        record(tmp_path, "lost")
+        for job in sim.world._state.jobs._by_id.values():
+            job.polls = 0
+        outcomes, error = await a_run(sim, tmp_path, PROMPTS, retry="lost")
+        assert (tally(outcomes), error, charges(sim)) == ({"saved": 4}, None, 4)
+
+
+@pytest.mark.asyncio
+async def test_a_job_that_nobody_knows_is_lost_everywhere(tmp_path: Path) -> None:
+    """F53 P27: accepted long ago, and unknown to the provider: the run, `status` and the gallery
+    all say that it failed, and none says that it runs."""
+    async with Simulator(SCENARIO) as sim:
+        await a_run(sim, tmp_path, PROMPTS[:1])
+    record(tmp_path, "timeout")
+    path = tmp_path / "out" / ".fluxasync" / "journal.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE image SET submitted_at = submitted_at - 2000")
+    async with Simulator(SCENARIO) as forgetful:
+        rarely = Polling(interval=0.07)  # two polls in the grace
+        outcomes, error = await a_run(forgetful, tmp_path, PROMPTS[:1], polling=rarely)
+        assert (tally(outcomes), error, charges(forgetful)) == ({"lost": 1}, None, 0)
+    counts = (await status(tmp_path / "out")).counts
+    assert (counts.running, dict(counts.failed)) == (0, {"lost": 1})
+    assert [card.status for card in read(tmp_path / "out").cards] == ["failed"]
 
 
 @pytest.mark.asyncio

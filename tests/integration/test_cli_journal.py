@@ -446,14 +446,18 @@ def test_a_no_at_the_price_decides_nothing_about_failures(
 @pytest.mark.slow
 def test_f124_a_removed_image_is_told_and_made_again_when_told(cli: Any, prompts: Path) -> None:
     """`verify` finds what is gone or cut short, exit 3, and says what to type; the same line leaves
-    it, and says the same; --retry damaged pays for it again, and overwrites nothing."""
+    it, and says the same; --retry damaged fetches it from its job, which is free, and overwrites
+    nothing."""
     folder = prompts.parent
     with practice("--latency", "0..0") as server:
         assert cli(*line_for(server))[0] == 0
         gone, cut = sorted((folder / "out").glob("*.jpg"))[3:5]
         gone.unlink()
         os.truncate(cut, 100)
-        remedy = "2 damaged: to make them again, paid again: the same line with --retry damaged"
+        remedy = (
+            "2 damaged: the same line with --retry damaged fetches them again, and pays again "
+            "where the job is gone"
+        )
         code, out, err = cli("verify", "out")
         assert code == 3
         assert out[0].startswith(f"missing: {gone.name} ")
@@ -466,7 +470,7 @@ def test_f124_a_removed_image_is_told_and_made_again_when_told(cli: Any, prompts
         code, _, err = cli(*line_for(server, "--retry", "damaged"))
         assert (code, err[0]) == (0, "to make again: 2 to submit again ($0.028)")
         assert f"2 new, {COUNT - 2} already there, 0 failed, spent" in err[-1]
-        assert (server.charges(), gone.exists(), cut.stat().st_size) == (COUNT + 2, True, 100)
+        assert (server.charges(), gone.exists(), cut.stat().st_size) == (COUNT, True, 100)
         assert json.loads(cli("verify", "out", "--json")[1][0])["clean"] is True
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from typing import Any
 
 import pytest
 from practice import SIDE
-from terminals import CTRL_C, Terminal
+from terminals import CTRL_C, MODULE, Terminal
 
 import fluxasync
 from fluxasync import Polling, Summary
@@ -123,6 +125,30 @@ def test_paths_are_not_scrolled_past_a_picture(server: Practice, tmp_path: Path)
     assert terminal.end() in (0, 3)
     assert terminal.shown.count("z/0000") == len(list((tmp_path / "z").glob("*.jpg")))
     assert "\x1b" not in terminal.shown
+
+
+@pytest.mark.slow
+def test_an_address_that_never_answers_is_said_at_once(tmp_path: Path) -> None:
+    """F31: in the picture, which is updated in place, and as one line in a log."""
+    path = listed(tmp_path, ["1", "2"])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    line = ("run", path.name, "-o", "x", "--base-url", url)
+    terminal = Terminal(*line, cwd=tmp_path, size=(30, 120))
+    terminal.read_until("connection refused; still trying until ")
+    terminal.press(CTRL_C)
+    assert terminal.end() == 130
+    with subprocess.Popen(
+        [sys.executable, *MODULE[1:], *line], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as logged:
+        assert logged.stderr is not None
+        lines = iter(logged.stderr.readline, "")
+        said = next(line for line in lines if "still trying" in line)
+        logged.send_signal(signal.SIGINT)
+        rest = [*lines]
+    assert logged.returncode == 130
+    assert "cannot connect: connection refused; still trying until " in said
+    assert not any("cannot connect" in line for line in rest)
 
 
 @pytest.mark.slow

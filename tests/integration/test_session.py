@@ -88,6 +88,16 @@ async def test_generate_lands_where_it_is_told(dialect: str, tmp_path: Path):
 
 
 @pytest.mark.asyncio
+async def test_a_size_that_cannot_be_does_not_keep_a_paid_job_from_being_collected():
+    """F161: the size only chooses the poll schedule; a job of a damaged record is fetched."""
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        job = await flux.submit(wish())
+        assert job.request is not None
+        odd = evolve(job, request=evolve(job.request, width=-5))
+        assert (await flux.collect(odd)).data is not None
+
+
+@pytest.mark.asyncio
 async def test_generate_takes_the_vendors_parameters_by_name():
     """A prompt and keywords make the request; what comes back tells the seed that was used."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -20,6 +22,7 @@ from fluxasync import (
     Event,
     FluxSession,
     ImageRequest,
+    InDoubt,
     Job,
     JobReady,
     JobSubmitted,
@@ -27,11 +30,14 @@ from fluxasync import (
     Limits,
     MemoryLedger,
     Outcome,
+    Paused,
+    RateLimited,
     Redirected,
     Settled,
     SinkError,
     Stored,
 )
+from fluxasync._cli._advice import told as advice
 from fluxasync.simulator import Scenario, Simulator, World
 
 SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02)
@@ -238,9 +244,13 @@ async def test_a_redirect_ends_the_run_with_one_message(tmp_path: Path):
 async def test_an_outage_longer_than_patience_ends_the_run():
     """F31: nobody listens: after `retry.patience` the run ends, and all of it is still to do."""
     impatient = {"retry": evolve(fast_session("http://127.0.0.1:9").retry, patience=0.1)}
-    async with fast_session("http://127.0.0.1:9", **impatient) as flux:
+    seen: list[Any] = []
+    began = datetime.now(UTC)
+    async with fast_session("http://127.0.0.1:9", **impatient, on_event=seen.append) as flux:
         batch = Batch(flux, wishes(5))
         outcomes, error = await run_out(batch)
+        gives_up = next(event.until for event in seen if isinstance(event, Paused))
+        assert began < gives_up <= datetime.now(UTC) + timedelta(seconds=0.1)
         assert "cannot connect" in str(error)
         assert outcomes == []
         assert batch.summary.not_started == 5
@@ -367,6 +377,51 @@ async def test_a_bug_in_a_sink_or_ledger_ends_the_run_and_is_raised(broken: str)
             with pytest.raises(ZeroDivisionError):
                 await run_out(batch)
         assert sim.world.posts < 30
+
+
+@pytest.mark.parametrize(
+    "raised", [JournalError("disk full"), ZeroDivisionError("a bug")], ids=["F100 disk", "bug"]
+)
+@pytest.mark.parametrize("fault", ["moderated-content:0.5", "lost-reply:0.5"])
+@pytest.mark.asyncio
+async def test_a_paid_job_whose_outcome_is_not_recorded_is_named(
+    fault: str, raised: Exception, caplog: pytest.LogCaptureFixture
+):
+    """P5 F100: saved or failed, its end is in no record: the job is listed as unclaimed and named
+    in the log, once; what is in doubt has no job to name."""
+
+    class FailingLedger(MemoryLedger):
+        async def settle(self, outcome: Outcome) -> None:
+            told.append(outcome)
+            raise raised
+
+    told: list[Outcome] = []
+    scenario = evolve(SCENARIO, faults=[fault], seed=2)
+    async with Simulator(scenario) as sim, fast_session(sim.url, limits=2) as flux:
+        async with asyncio.timeout(QUICK):
+            with pytest.raises(type(raised)):
+                async with Batch(flux, wishes(30), ledger=FailingLedger()) as batch:
+                    await outcomes_of(batch)
+        named = [job.job_id for job in flux.unclaimed]
+        ended = {o.job.job_id for o in told if not isinstance(o, InDoubt) and o.job is not None}
+        assert ended or fault.startswith("lost")
+        assert ended <= set(named)
+        assert len(named) == len(set(named))
+        assert all(caplog.text.count(f"job {job_id} was accepted") == 1 for job_id in named)
+        doubts = sum(isinstance(outcome, InDoubt) for outcome in told)
+        assert len(named) + doubts <= sim.world.posts
+        assert len(named) + doubts >= len(sim.charges)
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_asks_for_hours_ends_the_run_and_says_for_how_long():
+    """F7: nobody waits two hours for one answer; the error has the time to come back."""
+    scenario = evolve(SCENARIO, faults=["429"], retry_after=7200)
+    async with Simulator(scenario) as sim, fast_session(sim.url) as flux:
+        _, error = await run_out(Batch(flux, wishes(3)))
+    assert isinstance(error, RateLimited)
+    assert error.retry_after == 7200
+    assert "the server asked to wait 2 h 00 min" in advice(error)
 
 
 @pytest.mark.asyncio

@@ -201,7 +201,7 @@ async def test_a_refused_connection_sent_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     async with open_transport() as transport:
-        with pytest.raises(TransportError, match="cannot connect") as caught:
+        with pytest.raises(TransportError, match="cannot connect: connection refused") as caught:
             await transport.send(post(f"http://127.0.0.1:{port}/submit"))
     assert (caught.value.sent, caught.value.permanent) == (False, False)
 

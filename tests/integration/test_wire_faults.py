@@ -32,6 +32,7 @@ from fluxasync import (
     FluxSession,
     InDoubt,
     InvalidRequest,
+    Limits,
     Outcome,
     Pending,
     RateLimited,
@@ -101,6 +102,7 @@ ROWS = {
     "F71 cut with a length, RST": Row(store=polled("reset in body", 1, 3), scenario=PNG),
     "F71 nothing but half a head": Row(store=polled("reset in head", 1, 3), scenario=PNG),
     "F74 no answer at all": Row(store=polled("swallow", 1, 3), scenario=PNG),
+    "F70 a store that knows no image, in a row": Row(store=polled("gone", *range(1, 31))),
     "F86 a body that stops": Row(store=polled("burst", 1, 3, seconds=2.0), scenario=PNG),
     "F86 a trickle": Row(store=polled("narrow", 1, 3, seconds=500), scenario=PNG),
     "F86 a slow link is no stall": Row(store=Fault(kind="narrow", seconds=60_000), scenario=PNG),
@@ -160,6 +162,20 @@ async def test_a_broken_line_costs_what_it_must(
         audit(through.sim.world, outcomes, folder=tmp_path)
         no_key_in(tmp_path, outcomes, through.store, caplog.text)
     assert time.monotonic() - began < row.within
+
+
+@pytest.mark.asyncio
+async def test_a_stores_retry_after_holds_for_every_image(tmp_path: Path):
+    """F87: one image is told to come back in a second: none comes earlier, and all are saved."""
+    store = polled("busy", 2, seconds=1)
+    one_by_one = Limits(in_flight=3, downloads=1)
+    async with line(Row(store=store), limits=one_by_one) as through:
+        outcomes, error = await run_out(Batch(through.flux, wishes(3), out=tmp_path))
+        assert (tally(outcomes), error) == ({"saved": 3}, None)
+        _, told, *later = through.store.heard_at
+        assert len(later) == 2
+        assert min(later) - told >= 0.99
+        audit(through.sim.world, outcomes, folder=tmp_path)
 
 
 @pytest.mark.slow

@@ -49,6 +49,16 @@ def test_every_error_ends_with_what_to_do(error: FluxError) -> None:
         pytest.param(fluxasync.TransportError("no", sent=False), "--base-url", id="network"),
         pytest.param(fluxasync.TransportError("no", sent=True), "before you pay", id="in doubt"),
         pytest.param(fluxasync.DeadlineExceeded("no", job=JOB), "job-7", id="deadline"),
+        pytest.param(fluxasync.DownloadError("no", job=JOB), "is free", id="F71 paid already"),
+        pytest.param(
+            fluxasync.RateLimited("no", status=429, retry_after=7200.0),
+            "asked to wait 2 h 00 min: run the same line again after that",
+            id="F7 a long wait",
+        ),
+        pytest.param(
+            fluxasync.ServerError("no", status=503, retry_after=40.0), "wait 40 s", id="F10 503"
+        ),
+        pytest.param(fluxasync.RateLimited("no", status=429), "in a while", id="no time told"),
     ],
 )
 def test_the_step_fits_the_error(error: FluxError, step: str) -> None:
@@ -62,9 +72,16 @@ def test_the_step_fits_the_error(error: FluxError, step: str) -> None:
         pytest.param({}, [], id="none"),
         pytest.param({"moderated": 2}, ["2 moderated"], id="moderated"),
         pytest.param({"invalid": 1, "rejected": 2}, ["1 wrong", "2 refused"], id="wrong"),
-        pytest.param({"timeout": 1}, ["1 past the deadline: the same line asks"], id="late"),
         pytest.param({"dropped": 2}, ["2 dropped: to make them, paid again"], id="dropped"),
         pytest.param({"lost": 1, "moderated": 1}, ["1 moderated", "to try"], id="both"),
+        pytest.param(
+            {"timeout": 2}, ["2 past the deadline and paid: run the same line again"], id="late"
+        ),
+        pytest.param(
+            {"download": 1, "expired": 2, "failed": 1},
+            ["3 paid and not fetched", "to try"],
+            id="F71 not fetched",
+        ),
     ],
 )
 def test_failures_are_told_by_their_remedy(failed: dict[str, int], lines: list[str]) -> None:

@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from attrs import evolve, frozen
 from pictures import jpeg, png
 
 from fluxasync._breakers import Network
-from fluxasync._config import Retry, Timeouts
+from fluxasync._config import Limits, Retry, Timeouts
 from fluxasync._errors import (
     DownloadError,
     Expired,
@@ -28,8 +29,9 @@ from fluxasync._errors import (
     SinkError,
     TransportError,
 )
-from fluxasync._fetch import Fetch
+from fluxasync._fetch import Fetch, Hosts
 from fluxasync._models import Call, ImageRequest, Job, Ready, Reply, Stored
+from fluxasync._permits import Permits
 from fluxasync._protocol import Unclear
 from fluxasync._providers import COMETAPI
 from fluxasync._sinks import MemorySink, _judged
@@ -37,6 +39,7 @@ from fluxasync._wire import Wire
 
 JOB = Job(job_id="a-1", request=ImageRequest(prompt="a red fox"))
 IMAGE = png()
+EAGER = Retry(initial=0)
 LIFE = 600.0
 FRESH = "https://d.example/fresh"
 
@@ -83,10 +86,14 @@ class ScriptedTransport:
         self._downloads, self._polls, self._fresh = downloads, polls, fresh
         self.fetched: list[tuple[float, str]] = []
         self.ranges: list[Mapping[str, str] | None] = []
-        self.asked = 0
+        self.asked_at: list[float] = []
+
+    @property
+    def asked(self) -> int:
+        return len(self.asked_at)
 
     async def send(self, call: Call) -> Reply:
-        self.asked += 1
+        self.asked_at.append(asyncio.get_running_loop().time() - virtual_time.START)
         body = self._polls.pop(0) if len(self._polls) > 1 else self._polls[0]
         if isinstance(body, FluxError):
             raise body
@@ -198,19 +205,58 @@ def test_a_dead_url_is_asked_for_afresh(status: int) -> None:
     assert (story.end[0].url, story.end[0].polls) == (FRESH, 5)
 
 
-def test_a_url_is_renewed_once_only() -> None:
-    """F70 A second dead URL is the end, and the message says so."""
+@pytest.mark.parametrize("status", [403, 404, 410], ids=lambda status: f"F70 {status}")
+def test_dead_urls_in_a_row_do_not_give_up_a_paid_image(status: int) -> None:
+    """F70 A blip of the delivery host: the job is still Ready, so its next URL is tried."""
+    story = fetch(*[Answer(status=status)] * 5, WHOLE, polls=(ready_again(),))
+    assert story.stored == IMAGE
+    assert story.urls == ["first", *["fresh"] * 5]
+    assert story.seconds >= 0.25 + 0.5 + 1 + 2  # with back-off
+
+
+@pytest.mark.parametrize(
+    "bad", [b"<html>busy</html>", IMAGE[:-4], b""], ids=["F75 HTML", "F72 cut", "F74 empty"]
+)
+def test_twenty_bad_answers_in_a_second_do_not_give_up_a_paid_image(bad: bytes) -> None:
+    """F75 What comes is no image however often it is asked for: a fresh URL is, with back-off."""
+    story = fetch(*[Answer(body=(bad,))] * 12, WHOLE, polls=(ready_again(),))
+    assert story.stored == IMAGE
+    assert story.urls[:4] == ["first", "first", "first", "fresh"]
+    assert story.seconds > 60
+
+
+def test_a_url_that_stays_dead_is_given_up_after_the_time_of_a_job() -> None:
+    """F70 Asked for with back-off for `timeouts.job` seconds, and the message says so."""
     story = fetch(Answer(status=403), polls=(ready_again(),))
     assert isinstance(story.end, Expired)
     assert "403" in str(story.end)
-    assert story.urls == ["first", "fresh"]
+    assert "600 s" in str(story.end)
+    assert story.seconds == pytest.approx(Timeouts().job)
+    gaps = [b - a for (a, _), (b, _) in pairwise(story.transport.fetched)]
+    assert max(gaps) <= Retry().maximum
+    assert 12 <= len(gaps) <= 30
 
 
-def test_ready_then_not_found_is_lost() -> None:
-    """F58 The URL died and the job is gone: lost, without asking for ever."""
+def test_renewing_does_not_spin_where_no_pause_is_wanted() -> None:
+    """F70 `Retry(initial=0)` gives up nothing sooner, and asks at most fifty times a second."""
+    story = fetch(*[Answer(status=403)] * 50, WHOLE, polls=(ready_again(),), retry=EAGER)
+    assert story.stored == IMAGE
+    assert story.seconds == pytest.approx(49 * 0.02)
+
+
+def test_ready_then_not_found_is_lost_after_the_grace() -> None:
+    """F53 F58 The URL died and the job is gone: lost, with the patience that any job has."""
     story = fetch(Answer(status=404), polls=(GONE,))
     assert isinstance(story.end, JobLost)
-    assert (story.urls, story.transport.asked) == (["first"], 1)
+    assert story.urls == ["first"]
+    assert 60 <= story.seconds <= 180
+    assert story.transport.asked >= 3
+
+
+def test_a_job_that_is_missed_for_a_moment_is_not_lost() -> None:
+    """F53 F58 Two misses after a dead URL, and the third poll has the job and a URL."""
+    story = fetch(Answer(status=404), WHOLE, polls=(GONE, GONE, ready_again()))
+    assert story.stored == IMAGE
 
 
 def test_ready_then_failed_is_failed() -> None:
@@ -220,11 +266,12 @@ def test_ready_then_failed_is_failed() -> None:
 
 
 def test_no_fresh_url_is_expired() -> None:
-    """F59 Asked a few times for a fresh URL and given none, the image is expired."""
+    """F59 Asked for a fresh URL for as long as a job may take and given none, it is expired."""
     story = fetch(Answer(status=410), polls=(PENDING,))
     assert isinstance(story.end, Expired)
     assert story.end.job is JOB
-    assert 1 < story.transport.asked <= 5
+    assert story.seconds == pytest.approx(Timeouts().job)
+    assert 12 <= story.transport.asked <= 30
 
 
 def test_a_fresh_url_may_come_late() -> None:
@@ -269,16 +316,32 @@ def test_what_is_not_the_image_is_fetched_again(broken: Answer | FluxError) -> N
         pytest.param(Answer(body=(b"<html></html>",)), "HTML", id="F75"),
         pytest.param(Answer(headers=md5(b"another")), "Content-MD5", id="F77"),
         pytest.param(Answer(headers={"content-encoding": "br"}), "Content-Encoding", id="F85"),
+    ],
+)
+def test_bytes_that_stay_broken_are_given_up_after_the_time_of_a_job(
+    broken: Answer, words: str
+) -> None:
+    """F74 F75 Three bad bodies a URL, and fresh URLs meanwhile; the end says what came instead."""
+    story = fetch(broken, polls=(ready_again(),))
+    assert type(story.end) is DownloadError
+    assert words in str(story.end)
+    assert story.urls[:4] == ["first", "first", "first", "fresh"]
+    assert Timeouts().job <= story.seconds <= Timeouts().job + Retry().maximum
+
+
+@pytest.mark.parametrize(
+    ("large", "words"),
+    [
         pytest.param(Answer(headers={"content-length": "100001"}), "max_image_bytes", id="F79"),
         pytest.param(Answer(body=(b"\x89PNG\r\n\x1a\n",) * 20_000), "100000 bytes", id="F79 long"),
     ],
 )
-def test_broken_bytes_are_tried_as_often_as_said(broken: Answer, words: str) -> None:
-    """F79 Three bad bodies and the image is given up, with what came instead."""
-    story = fetch(broken)
+def test_an_image_over_the_limit_is_not_asked_for_again(large: Answer, words: str) -> None:
+    """F79 The limit is ours, so another try brings nothing: one try, and the limit is named."""
+    story = fetch(large)
     assert type(story.end) is DownloadError
     assert words in str(story.end)
-    assert len(story.urls) == Retry().downloads
+    assert (story.urls, story.transport.asked) == (["first"], 0)
 
 
 def test_an_endless_image_is_cut_at_the_cap() -> None:
@@ -292,7 +355,7 @@ def test_an_endless_image_is_cut_at_the_cap() -> None:
                 read += 1000
                 yield IMAGE[:8] + bytes(992)
 
-    story = fetch(Endless(), retry=Retry(downloads=1))
+    story = fetch(Endless())
     assert isinstance(story.end, DownloadError)
     assert read <= 101_000
 
@@ -302,7 +365,7 @@ def test_transport_faults_are_retried_within_the_urls_life(fault: Answer | FluxE
     """F87 Backing off, but for as long as the URL lives; then once more with a fresh one."""
     story = fetch(fault, polls=(PENDING,))
     assert isinstance(story.end, Expired)
-    assert story.seconds == pytest.approx(LIFE, abs=5)
+    assert story.seconds == pytest.approx(LIFE)
     assert 10 <= len(story.urls) <= 40
     assert story.transport.fetched[-1][0] <= LIFE
 
@@ -479,3 +542,105 @@ def test_an_outage_does_not_use_up_the_tries() -> None:
     story = fetch(DOWN, polls=(*unanswered, ready_again()), life=5.0, fresh=WHOLE)
     assert story.stored == IMAGE
     assert story.urls[-1] == "fresh"
+
+
+def test_polls_for_a_fresh_url_back_off_while_nothing_answers() -> None:
+    """F161 In an outage too the pauses grow to the longest one, and no further."""
+    unanswered = [TransportError("no network", sent=False)] * 12
+    story = fetch(Answer(status=404), polls=(*unanswered, ready_again()), fresh=WHOLE)
+    assert story.stored == IMAGE
+    pauses = [after - before for before, after in pairwise(story.transport.asked_at)]
+    steps = [min(0.5 * 2**nth, Retry().maximum) for nth in range(len(pauses))]
+    assert all(step / 2 <= pause <= step for step, pause in zip(steps, pauses, strict=True))
+
+
+def test_a_long_queue_and_a_slow_link_use_up_no_patience() -> None:
+    """F70 F86 Twenty minutes for a permit, twenty for bytes that break: then the time of a job is
+    there for fresh URLs."""
+    permits = Permits(lambda: Limits(downloads=1), active=lambda: 0)
+
+    async def play() -> Stored:
+        slow = Answer(body=(IMAGE[:20],) * 60, pause=20.0, breaks=DOWN)
+        dead = [Answer(status=404)] * 4
+        transport = ScriptedTransport([slow, *dead, WHOLE], [ready_again()], None)
+        wire = Wire(transport, COMETAPI, None, lambda: Timeouts(stall=10_000.0))
+        held = asyncio.create_task(hold())
+        await asyncio.sleep(1)
+        deadline = asyncio.get_running_loop().time() + LIFE
+        ready = Ready(job=JOB, url="https://d.example/first", deadline=deadline)
+        sink = MemorySink(max_bytes=100_000)
+        _, stored, _ = await Fetch(wire, wire.ask, sink, Retry(), 100_000, permits=permits).run(
+            ready
+        )
+        await held
+        return stored
+
+    async def hold() -> None:
+        async with permits.take(0.0):
+            await asyncio.sleep(1200)
+
+    assert virtual_time.run(play()).data == IMAGE
+
+
+# --- a delivery host that asks for a pause --------------------------------------------------------
+
+
+def busy(seconds: str, status: int = 503) -> Answer:
+    return Answer(status=status, headers={"retry-after": seconds})
+
+
+@pytest.mark.parametrize("status", [429, 503], ids=lambda status: f"F87 {status}")
+def test_the_hosts_retry_after_is_obeyed(status: int) -> None:
+    """F87 The image is asked for again when the host said, neither earlier nor much later."""
+    story = fetch(busy("7", status), WHOLE)
+    assert story.stored == IMAGE
+    assert [at for at, _ in story.transport.fetched] == [0.0, pytest.approx(7.0)]
+
+
+@pytest.mark.parametrize("said", ["-1", "soon", "nan", ""])
+def test_a_retry_after_that_says_nothing_leaves_the_usual_back_off(said: str) -> None:
+    """F87 Then the image's own back-off holds."""
+    story = fetch(busy(said), WHOLE)
+    assert story.stored == IMAGE
+    assert 0.25 <= story.seconds <= 0.5
+
+
+def test_a_pause_of_one_host_holds_for_all_its_images_and_for_no_other_host() -> None:
+    """F87 One image is told; the others of that host wait too, those of another do not."""
+
+    async def play() -> list[tuple[float, str]]:
+        transport = ScriptedTransport([busy("9"), WHOLE], [PENDING], None)
+        wire, hosts = Wire(transport, COMETAPI, None, Timeouts), Hosts()
+
+        async def fetched(url: str) -> None:
+            deadline = asyncio.get_running_loop().time() + LIFE
+            sink = MemorySink(max_bytes=100_000)
+            await Fetch(wire, wire.ask, sink, Retry(), 100_000, hosts=hosts).run(
+                Ready(job=JOB, url=url, deadline=deadline)
+            )
+
+        first = asyncio.create_task(fetched("https://d.example/0"))
+        await asyncio.sleep(1)
+        others = [fetched(f"https://{host}.example/1") for host in ("d", "d", "e")]
+        await asyncio.gather(first, *others)
+        return transport.fetched
+
+    times = [(at, url[8:9]) for at, url in virtual_time.run(play())]
+    assert times[:2] == [(0.0, "d"), (1.0, "e")]
+    assert times[2:] == [(pytest.approx(9.0), "d")] * 3
+
+
+def test_a_pause_longer_than_the_urls_life_ends_in_a_fresh_url() -> None:
+    """F70 F87 The URL dies before the host may be asked: another one is, which may be elsewhere."""
+    elsewhere = ready_again("https://e.example/fresh")
+    story = fetch(busy("3600"), WHOLE, polls=(elsewhere,), life=30.0)
+    assert story.stored == IMAGE
+    assert story.transport.fetched[1:] == [(pytest.approx(30.0), "https://e.example/fresh")]
+
+
+def test_a_pause_of_a_day_is_given_up_after_the_time_of_a_job() -> None:
+    """F87 The job can be collected later; a run is not held up for a day."""
+    story = fetch(busy("86400"), polls=(ready_again(),), life=30.0)
+    assert isinstance(story.end, Expired)
+    assert Timeouts().job <= story.seconds <= Timeouts().job + 60
+    assert len(story.urls) == 1

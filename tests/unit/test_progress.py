@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -99,12 +100,44 @@ def test_under_way_counts_paid_jobs_until_their_image_landed() -> None:
 def test_a_pause_is_shown_until_work_goes_on() -> None:
     """Whoever watches sees why nothing moves, and no longer than it is true."""
     progress = Progress()
-    progress(Paused(seconds=30.0, reason="429, asked for 30 s"))
+    progress(Paused(seconds=30.0, reason="429, asked for 30 s", status=429))
     assert progress.line(0.0).endswith("paused for 30 s: 429, asked for 30 s")
     assert progress.line(12.0).endswith("paused for 18 s: 429, asked for 30 s")
     assert progress.line(31.0).endswith("paused: 429, asked for 30 s")
     progress(Resumed())
     assert "paused" not in progress.line(0.0)
+
+
+def test_an_address_that_never_answers_is_said_with_the_time_it_is_tried_until() -> None:
+    """F31: the reason, the end, and the key that stops it; the same words from try to try."""
+    progress, until = Progress(), datetime(2026, 11, 29, 12, 41, 30, tzinfo=UTC)
+    words = f"connection refused; still trying until {until.astimezone():%H:%M}, Ctrl-C to stop"
+    for now in (0.0, 7.0, 300.0):
+        progress(Paused(seconds=30.0, reason="connection refused", until=until))
+        assert progress.line(now).endswith(words)
+    progress(Paused(seconds=30.0, reason="connection refused"))
+    assert progress.line(0.0).endswith("connection refused; still trying, Ctrl-C to stop")
+
+
+def test_a_log_has_one_line_of_an_outage_and_has_it_soon() -> None:
+    """F31: not a line for each try, and none ten seconds late; the run's next line ends it."""
+    page, progress = Page(rewrites=False), Progress()
+
+    async def an_outage() -> None:
+        async with showing(progress, page):
+            for _ in range(20):
+                progress(Paused(seconds=30.0, reason="connection refused"))
+                await asyncio.sleep(3)
+            said.extend(page.lines)
+            progress(Resumed())
+            await asyncio.sleep(21)
+
+    said: list[str] = []
+    run(an_outage())
+    assert len(said) == 1
+    assert "still trying" in said[0]
+    assert len(page.lines) == 3
+    assert "still trying" not in page.lines[-1]
 
 
 def test_a_limit_that_was_found_out_is_shown() -> None:

@@ -131,6 +131,13 @@ def test_a_network_that_never_worked_is_given_up():
     """F30: an address that nothing ever answered at is more likely wrong than down."""
     trouble = Trouble()
     waits(judged(trouble, refused(DOWN), 0.0, reached=False))
+    for now, left in ((0.0, 600.0), (250.0, 350.0)):
+        wait = judged(trouble, refused(DOWN), now, reached=False)
+        assert isinstance(wait, Wait)
+        assert wait.patience == left
+    outage = judged(trouble, refused(DOWN), 250.0)  # it has answered before: for ever
+    assert isinstance(outage, Wait)
+    assert outage.patience is None
     assert isinstance(judged(trouble, refused(DOWN), 601.0, reached=False), Over)
 
 

@@ -19,7 +19,7 @@ from fluxasync._errors import (
 from fluxasync._models import Job, Pending, Ready
 from fluxasync._protocol import Missing, Unclear
 from fluxasync._schedule import Pace, Schedule
-from fluxasync._watch import Watch
+from fluxasync._watch import UNPLANNED, Watch
 
 START = 1000.0
 STEP = 2.0
@@ -53,11 +53,11 @@ class Story:
         self.polls += 1
         return self.watch.decide(news, self.now, dice=0.5, asked=self.now - trip)
 
-    def hear_until_it_ends(self, news: Any) -> None:
+    def hear_until_it_ends(self, news: Any, *, trip: float = 0.0) -> None:
         """Repeat the same news for ever, at the watch's own pace."""
         wait = self.watch.first(self.now, dice=0.5)
         for _ in range(10_000):
-            heard = self.hear(news, after=wait)
+            heard = self.hear(news, after=wait, trip=trip)
             assert not isinstance(heard, Ready)
             wait = heard
         raise AssertionError("still watching after 10,000 polls")
@@ -147,6 +147,69 @@ def test_an_old_job_gets_the_whole_grace_too() -> None:
         story.hear_until_it_ends(Missing())
     assert story.elapsed >= 60
     assert story.polls >= 3
+
+
+@pytest.mark.parametrize("polling", [Polling(), Polling(interval=7.0)], ids=["learned", "fixed"])
+def test_an_old_job_that_the_provider_does_not_know_is_lost(polling: Polling) -> None:
+    """F53 Past its deadline too it is lost and not "still running"; the message says since when."""
+    story = Story(accepted(seconds_ago=2000), polling=polling)
+    with pytest.raises(JobLost, match=r"since \d\d:\d\d:\d\d UTC .* submitted 20\d\d s ago"):
+        story.hear_until_it_ends(Missing(), trip=0.2)
+    assert 59 <= story.elapsed <= 61
+
+
+def test_a_young_job_is_not_lost_by_a_short_deadline() -> None:
+    """F53 Within the grace "not found" may mean "not yet": the job stays to be collected."""
+    story = Story(timeout=5.0)
+    with pytest.raises(DeadlineExceeded, match="not known to the provider yet"):
+        story.hear_until_it_ends(Missing())
+
+
+def test_a_job_that_gave_no_answer_is_not_said_to_run() -> None:
+    """P9 At the deadline the message is what the last poll said, and no guess."""
+    story = Story(timeout=30.0)
+    with pytest.raises(DeadlineExceeded, match=r"no usable answer about the job \(HTTP 500"):
+        story.hear_until_it_ends(Unclear(reason="HTTP 500: busy", status=500))
+
+
+# --- what goes wrong in the arithmetic ------------------------------------------------------------
+
+
+def test_a_slow_gateway_that_becomes_fast_does_not_end_a_watch() -> None:
+    """Half a round trip of a slow minute is more than a young job's age: the hint still holds."""
+    schedule = Schedule(4.0)
+    for tenth in range(1, 10):  # the provider's progress is worth something
+        for _ in range(20):
+            schedule.hints.learn(tenth / 10, 0.4 * tenth, 4.0)
+    schedule.saw_trip(20.0)
+    story = Story(schedule=schedule, polling=Polling())
+    story.hear(pending(story.job, progress=0.2), after=0.5)
+    waits = [story.hear(pending(story.job, progress=0.5), after=0.5) for _ in range(8)]
+    assert all(isinstance(wait, float) and 0 <= wait <= 600 for wait in waits)
+
+
+def test_a_bug_in_the_schedule_costs_a_default_wait(caplog: pytest.LogCaptureFixture) -> None:
+    """A poll is due all the same; the log has the traceback once."""
+
+    class Broken(Schedule):
+        def next(self, *given: Any, **more: Any) -> float:
+            raise ValueError("math domain error")
+
+    story = Story(schedule=Broken(4.0), polling=Polling())
+    waits = [story.hear(pending(story.job), after=1.0) for _ in range(3)]
+    assert waits == [UNPLANNED] * 3
+    assert caplog.text.count("ValueError: math domain error") == 1
+
+
+def test_a_wait_that_is_no_number_is_not_slept() -> None:
+    """Neither endless nor undefined waits reach the loop's timers."""
+
+    class Endless(Schedule):
+        def next(self, *given: Any, **more: Any) -> float:
+            return float("nan")
+
+    story = Story(schedule=Endless(4.0), polling=Polling())
+    assert story.hear(pending(story.job), after=1.0) == UNPLANNED
 
 
 def test_an_old_job_is_asked_at_once() -> None:

@@ -1,0 +1,218 @@
+"""Whatever the clocks show, in whatever order, no computation about times ends a batch."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from datetime import UTC, datetime, timedelta
+from math import inf, isfinite, nan
+from typing import Any
+
+import pytest
+import virtual_time
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fluxasync._breakers import Gate
+from fluxasync._config import Limits, Polling, Retry
+from fluxasync._dog import Dog
+from fluxasync._errors import DeadlineExceeded, JobFailed, JobLost
+from fluxasync._limiter import ACCOUNT, Lease, Limiter
+from fluxasync._models import Failed, Job, Pending, Ready
+from fluxasync._permits import Permits
+from fluxasync._progress import Progress
+from fluxasync._progress._numbers import duration
+from fluxasync._protocol import Missing, Unclear
+from fluxasync._schedule import Pace, Schedule
+from fluxasync._watch import Watch
+
+#: set FLUXASYNC_FUZZ=100000 for the long run
+EXAMPLES = int(os.environ.get("FLUXASYNC_FUZZ", "150"))
+fuzzed = settings(max_examples=EXAMPLES, deadline=None)
+
+ODD = (0.0, -0.0, 1e-9, 0.05, 1.0, 600.0, -1.0, -600.0, 1e9, -1e9, 1e308, inf, -inf, nan)
+#: an instant or a duration: what a broken clock, a broken server or a suspended machine gives
+times = st.one_of(st.sampled_from(ODD), st.floats(-100, 100), st.floats())
+#: steps of the loop's own clock, which is a number and never turns back
+steps = st.one_of(st.sampled_from((0.0, 1e-6, 0.05, 5.0, 1e4, 1e9)), st.floats(0, 60))
+#: what a server may ask to wait, cut to a day
+pauses = st.one_of(st.sampled_from((0.0, 1e-6, 86_400.0)), st.floats(0, 86_400))
+progress = st.one_of(st.none(), st.floats(0, 1))
+polls = st.lists(
+    st.one_of(
+        st.tuples(st.just("pending"), steps, times, progress),
+        st.tuples(st.just("queued"), steps, times, progress),
+        st.tuples(st.just("missing"), steps, times, progress),
+        st.tuples(st.just("unclear"), steps, times, progress),
+        st.tuples(st.just("ready"), steps, times, times),
+    ),
+    max_size=6,
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_fallback(caplog: pytest.LogCaptureFixture) -> Any:
+    """Fail where a default had to stand in: the arithmetic itself holds for every time."""
+    with caplog.at_level(logging.WARNING, logger="fluxasync"):
+        yield
+    assert "went wrong" not in caplog.text
+
+
+def news_of(word: str, value: float | None, job: Job) -> Any:
+    match word:
+        case "pending":
+            return Pending(job=job, status="Pending", progress=value)
+        case "queued":
+            return Pending(job=job, status="Queued", progress=value)
+        case "missing":
+            return Missing()
+        case "unclear":
+            return Unclear(reason="busy", status=429, retry_after=None)
+    seconds = None if value is None or not isfinite(value) else value
+    return Ready(job=job, url="https://d.example/x", deadline=0.0, generate_seconds=seconds)
+
+
+@fuzzed
+@given(
+    told=st.lists(polls, max_size=2),
+    ago=st.sampled_from((0.0, -3600.0, 3600.0, 1e9, -1e9)),
+    typical=st.floats(min_value=0.05, max_value=2000),
+    polling=st.sampled_from((Polling(), Polling(lag=0.5), Polling(interval=0.0))),
+    dice=st.floats(0, 1),
+    submitted=st.one_of(st.none(), times),
+)
+def test_any_times_of_polls_give_a_time_for_the_next_poll(
+    told: list[Any],
+    ago: float,
+    typical: float,
+    polling: Polling,
+    dice: float,
+    submitted: float | None,
+) -> None:
+    """A job's watch, and those of later jobs of its class, wait a finite time or end as they
+    should: accepted in the future, polls answered before they were sent, clocks that jump."""
+    schedule, pace, now = Schedule(typical), Pace(), 1000.0
+    for story in told:
+        job = Job(job_id="a", submitted_at=datetime.now(UTC) - timedelta(seconds=ago))
+        watch = Watch(
+            job, schedule=schedule, pace=pace, polling=polling, retry=Retry(), timeout=600.0,
+            now=now, submitted=submitted,
+        )  # fmt: skip
+        wait: Ready | float = watch.first(now, dice=dice)
+        for word, step, asked, value in story:
+            assert isinstance(wait, float)
+            assert 0 <= wait <= 600.1
+            now += step
+            try:
+                wait = watch.decide(news_of(word, value, job), now, asked=asked, dice=dice)
+            except (DeadlineExceeded, JobLost, JobFailed):
+                break
+            if isinstance(wait, Ready):
+                break
+
+
+@fuzzed
+@given(told=st.lists(st.tuples(st.floats(0, 1), times, times), max_size=8), at=times, age=times)
+def test_any_history_leaves_a_hint_that_can_be_used(
+    told: list[tuple[float, float, float]], at: float, age: float
+) -> None:
+    """A hint made at one age and asked at another, whatever both are, gives a number."""
+    schedule = Schedule(4.0)
+    for tenth, low, high in told:
+        schedule.hints.learn(tenth, low, high)
+        schedule.saw_running(low, high)
+        schedule.saw_end(low, high, exact=at)
+        schedule.saw_trip(low)
+    hint = schedule.hint(0.5, at)
+    assert isfinite(schedule.next(age, Polling(), hint=hint)) or not isfinite(age)
+    assert isfinite(schedule.first(Polling()))
+    assert isfinite(schedule.trip)
+    assert schedule.trip >= 0
+
+
+@fuzzed
+@given(seen=st.lists(times, max_size=8), now=times, total=st.one_of(st.none(), st.integers(0, 9)))
+def test_any_instants_give_a_progress_line(
+    seen: list[float], now: float, total: int | None
+) -> None:
+    """Outcomes in any order of times, then a view at any other: rate and ETA are left out where
+    they say nothing."""
+    told = Progress(total=total)
+    for instant in seen:
+        error = JobFailed("no", job=Job(job_id="a"))
+        told.update(Failed(request=None, error=error), now=instant)
+    assert told.line(now)
+    assert told.view(now).counts()
+
+
+@fuzzed
+@given(seconds=times)
+def test_any_duration_is_said(seconds: float) -> None:
+    """Durations are words, also where the number is none."""
+    assert duration(seconds)
+
+
+@fuzzed
+@given(given_steps=st.lists(st.tuples(times, times), max_size=8))
+def test_any_times_leave_the_pace_a_pace(given_steps: list[tuple[float, float]]) -> None:
+    """The polls of all jobs keep a finite rate whatever the clock shows."""
+    pace = Pace()
+    for now, rate in given_steps:
+        pace.pushed_back(now)
+        assert 1 <= pace.stretch(now) <= 64
+        wait = pace.turn(now, min(max(abs(rate), 1e-6), 1e6) if isfinite(rate) else None)
+        assert 0 <= wait < inf
+
+
+@fuzzed
+@given(
+    life=st.lists(st.tuples(times, st.integers(0, 10**9), steps), max_size=6), clock=st.lists(times)
+)
+def test_any_deadlines_leave_downloads_and_watchdog_working(
+    life: list[tuple[float, int, float]], clock: list[float]
+) -> None:
+    """Permits, the submissions' brake and the watchdog answer for URLs of any life and for a
+    machine's clock that jumps either way."""
+
+    async def play() -> None:
+        loop = asyncio.get_running_loop()
+        permits = Permits(Limits, active=lambda: 3)
+        shown = iter([*clock, 0.0])
+        dog = Dog(
+            lambda event: None,
+            is_busy=lambda: True,
+            longest_store=lambda: permits.longest_store(loop.time()),
+            asleep=lambda: next(shown, 0.0),
+        )
+        dog.wake()
+        for deadline, size, step in life:
+            async with permits.take(deadline) as permit:
+                await permit.expect(size)
+                permit.arrived(loop.time())
+                await asyncio.sleep(min(step, 60.0))
+            permits.landed(size)
+            assert 0 <= permits.brake() < inf
+        dog.stop()
+
+    virtual_time.run(play())
+
+
+@fuzzed
+@given(pauses=st.lists(st.tuples(pauses, pauses, st.integers(0, 3)), max_size=8))
+def test_any_pauses_leave_the_limiter_granting(pauses: list[tuple[float, float, int]]) -> None:
+    """After pauses and probes of any length, in any order, the next slot is granted."""
+
+    async def play() -> None:
+        limiter, gate, leases = Limiter(Limits(in_flight=2)), Gate(), list[Lease]()
+        for pause, probe, taken in pauses:
+            limiter.pause(pause)
+            limiter.probe(probe)
+            for _ in range(taken):
+                lease = await limiter.take(ACCOUNT, gate=gate)
+                limiter.accepted(lease)
+                limiter.give(lease)
+                leases.append(lease)
+        assert await limiter.take(ACCOUNT, gate=gate) not in leases
+
+    virtual_time.run(play())
