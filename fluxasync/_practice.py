@@ -8,11 +8,11 @@ and it ends when its standard input does: also when the parent was killed.
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 
+from ._child import start
 from ._errors import ConfigError, FluxError
 
 #: of the durations' dice: the demo's 40 images meet one mild straggler, not a wild one
@@ -36,13 +36,9 @@ async def practice_server(*, image_bytes: int | None = None) -> AsyncIterator[st
             "base_url=sim.url"
         )
     size = [] if image_bytes is None else ["--image-bytes", str(image_bytes)]
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "fluxasync", "simulate", "--port", "0", "--with-parent",
-        "--seed", _SEED, *size,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )  # fmt: skip
+    child = await start(
+        "fluxasync", "simulate", "--port", "0", "--with-parent", "--seed", _SEED, *size
+    )
     try:
         yield await _announced_url(child)
     finally:

@@ -13,12 +13,12 @@ import importlib.util
 import json
 import os
 import stat
-import sys
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
+from .._child import start
 from .._disk import Threads, make_folder
 from .._errors import ConfigError
 from .._journal._schema import HOME
@@ -138,12 +138,7 @@ class _Painter:
 
     async def _started(self) -> asyncio.subprocess.Process:
         if self._process is None:
-            options: dict[str, Any] = {"start_new_session": True}  # Ctrl-C is for who started it
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "fluxasync._gallery._painter",
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL, **options,
-            )  # fmt: skip
+            self._process = await start("fluxasync._gallery._painter", quiet=True)
         return self._process
 
     async def end(self) -> None:

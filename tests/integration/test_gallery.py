@@ -269,9 +269,9 @@ HOW_TO_MAKE_IT = "for a page of the pictures: fluxasync gallery "
 
 #: read by every Python that starts: the page's server waits until it is let go
 WAITS = """
-import os, sys
+import sys
 if "--with-parent" in sys.argv:
-    open(os.environ["GATE"]).close()
+    open({gate!r}).close()
 """
 
 
@@ -281,14 +281,14 @@ def test_a_run_that_is_over_before_its_page_has_come_up_has_one_too(tmp_path):
     gate, site = tmp_path / "gate", tmp_path / "site"
     os.mkfifo(gate)
     site.mkdir()
-    (site / "sitecustomize.py").write_text(WAITS)
+    (site / "sitecustomize.py").write_text(WAITS.format(gate=str(gate)))
     paths = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
     (tmp_path / "prompts.txt").write_text("a fox\na lamp\n")
     with practice() as url:
         child = subprocess.Popen(
             run(url, tmp_path / "prompts.txt", tmp_path / "out", "--watch"),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=os.environ | {"PYTHONPATH": paths, "GATE": str(gate)},
+            env=os.environ | {"PYTHONPATH": paths},
         )  # fmt: skip
         assert len([child.stdout.readline(), child.stdout.readline()]) == 2
         opened = os.open(gate, os.O_RDWR)  # never waits, and lets go whoever waits or will
