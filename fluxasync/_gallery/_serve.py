@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from .._disk import Threads
+from .._disk import Threads, reading
 from .._errors import FluxError
 from .._images import EXTENSIONS, NotAnImage, sniff
 from ._cards import Card, Lists
@@ -187,23 +187,39 @@ class GalleryServer:
         # asked again, because a link may have been put there since
         if source is None or (thumb := await self._thumbs.name(source)) is None:
             return web.Response(status=404, text="not found", headers=_HEADERS)
-        if path != source and (path != thumb or await self._thumbs.made(source, thumb)):
-            return web.Response(status=404, text="no thumbnail", headers=_HEADERS)
+        if path != source:
+            return await self._thumbnail(source, thumb if path == thumb else None)
         kind = await self._threads.run(_kind, self.folder / path)
         if kind is None:
             return web.Response(status=404, text="not an image", headers=_HEADERS)
-        headers = _HEADERS if path == source else {**_HEADERS, "Cache-Control": _FOR_GOOD}
-        answer = web.FileResponse(self.folder / path, headers=headers)
+        answer = web.FileResponse(self.folder / path, headers=_HEADERS)
         answer.content_type = f"image/{kind}"
         return answer
+
+    async def _thumbnail(self, source: str, thumb: str | None) -> web.StreamResponse:
+        """Send a thumbnail, painted if it is not there; None is one of an image that changed."""
+        image = None
+        if thumb is not None and not await self._thumbs.made(source, thumb):
+            image = await self._thumbs.image(thumb)
+        if image is None or _format(image) is None:
+            return web.Response(status=404, text="no thumbnail", headers=_HEADERS)
+        headers = {**_HEADERS, "Cache-Control": _FOR_GOOD}
+        return web.Response(body=image, content_type=f"image/{_format(image)}", headers=headers)
 
 
 def _kind(path: Path) -> str | None:
     """Return an image's format by its first bytes, None for a file that is none."""
     try:
-        with path.open("rb") as file:
-            kind = sniff(file.read(64))
-    except (OSError, NotAnImage):
+        with reading(path, follow=True) as file:
+            return _format(file.read(64))
+    except OSError:
+        return None
+
+
+def _format(image: bytes) -> str | None:
+    try:
+        kind = sniff(image[:64])
+    except NotAnImage:
         return None
     return kind if kind in EXTENSIONS else None
 
