@@ -339,12 +339,10 @@ def check_own_folder(folder: Path) -> None:
 
 
 def make_own_folder(folder: Path, *, mode: int) -> None:
-    """Make a folder of ours durably. Raises NotOurs for a link, and for another user's folder."""
-    try:
+    """Make a folder of ours. Raises NotOurs for a link, and for another user's folder."""
+    with suppress(FileExistsError):
         folder.mkdir(mode)
-        sync_folder(folder.parent)
-    except FileExistsError:
-        check_own_folder(folder)
+    check_own_folder(folder)
     _refuse_foreign(folder, folder.lstat())
 
 

@@ -133,6 +133,7 @@ def create(path: Path, *, facts: dict[str, str]) -> None:
         os.close(handle)
     new.rename(path)
     sync_folder(path.parent)
+    sync_folder(path.parent.parent)  # the name of the folder that the journal is in
 
 
 def connect(path: Path) -> sqlite3.Connection:
