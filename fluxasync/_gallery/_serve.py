@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
 from .._disk import Threads, reading
 from .._errors import FluxError
@@ -35,6 +36,8 @@ _LOOK = 0.3
 _SOME, _QUIET = 200, 15.0
 #: browsers' connections that are told news at once
 _LISTENERS = 32
+#: seconds for a request to arrive whole, and between two on one connection
+_PATIENCE = 15.0
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -52,10 +55,16 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class GalleryServer:
-    """Serves one folder's page while it is entered; `url` holds the token."""
+    """Serves one folder's page while it is entered; `url` holds the token.
 
-    def __init__(self, folder: Path) -> None:
+    A connection without a whole request for `patience` seconds is closed.
+    """
+
+    def __init__(self, folder: Path, *, patience: float = _PATIENCE) -> None:
         self.folder = folder
+        self._patience = patience
+        self._busy: set[RequestHandler] = set()  # connections with a request under way
+        self._idle_since: dict[RequestHandler, float] = {}  # the others
         self.url = ""
         self._token = secrets.token_urlsafe(24)
         self._hosts: frozenset[str] = frozenset()
@@ -105,8 +114,18 @@ class GalleryServer:
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(_LOOK)
+            self._close_idle()
             with suppress(FluxError):  # a list that cannot be read now may be readable later
                 await self._look()
+
+    def _close_idle(self) -> None:
+        assert self._runner.server is not None  # noqa: S101 — while it serves; for the type checker
+        now = asyncio.get_running_loop().time()
+        idle = set(self._runner.server.connections) - self._busy
+        self._idle_since = {each: self._idle_since.get(each, now) for each in idle}
+        for connection, since in self._idle_since.items():
+            if now - since >= self._patience:
+                connection.force_close()
 
     async def _look(self) -> None:
         news = await self._threads.run(self._lists.news)
@@ -137,7 +156,11 @@ class GalleryServer:
             if request.path == "/favicon.ico":  # asked for by every browser
                 return web.Response(status=204)
             return web.Response(status=404, text="not found", headers=_HEADERS)
-        return await handler(request)
+        self._busy.add(request.protocol)
+        try:
+            return await handler(request)
+        finally:
+            self._busy.discard(request.protocol)
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
         title = self.folder.resolve().name
@@ -194,6 +217,7 @@ class GalleryServer:
             return web.Response(status=404, text="not an image", headers=_HEADERS)
         answer = web.FileResponse(self.folder / path, headers=_HEADERS)
         answer.content_type = f"image/{kind}"
+        await answer.prepare(request)  # sends all of it, while the connection counts as busy
         return answer
 
     async def _thumbnail(self, source: str, thumb: str | None) -> web.StreamResponse:

@@ -11,6 +11,8 @@ import os
 import shutil
 import socket
 import stat
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +25,7 @@ pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 pytest.importorskip("PIL", reason="the extra `image` is not installed")
 
 from fluxasync import Batch, ImageRequest
+from fluxasync._disk import make_own_folder, open_own, reading
 from fluxasync._gallery import write
 from fluxasync._journal import RESERVE
 
@@ -164,11 +167,8 @@ def copied(made: Path, to: Path) -> Path:
 
 def plant(place: Path, name: str, kind: Callable[[Path, Outside], None], outside: Outside) -> None:
     """Put something in the place of a file of ours, which is moved away or removed."""
-    thumbs, images = place / HOME / "thumbs", sorted(place.glob("*.jpg"))
-    name = {"THUMB": f"{HOME}/thumbs/{_first(thumbs)}", "IMAGE": _first(place, ".jpg")}.get(
-        name, name
-    )
-    assert images or name in BEFORE
+    thumb, image = _first(place / HOME / "thumbs", ".webp"), _first(place, ".jpg")
+    name = {"THUMB": f"{HOME}/thumbs/{thumb}", "IMAGE": image}.get(name, name)
     target = place / name
     target.parent.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(target):
@@ -183,7 +183,7 @@ def plant(place: Path, name: str, kind: Callable[[Path, Outside], None], outside
         kind(target, outside)
 
 
-def _first(place: Path, ending: str = ".webp") -> str:
+def _first(place: Path, ending: str) -> str:
     return min((path.name for path in place.glob(f"*{ending}")), default="none")
 
 
@@ -224,6 +224,132 @@ def tried(forks: Forks, server: Practice, made: Path, tmp_path: Path, name: str,
         assert before == outside.kept(), f"{command[0]}: {ended.err}"
         judge(ended, f"{command[0]} {command[2:3]}")
         shutil.rmtree(base)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(f"{HOME}/status.json.new", link_to_a_file, id="S3 status"),
+        pytest.param(f"{HOME}/reserve", link_to_a_file, id="S3 reserve"),
+        pytest.param(f"{HOME}/gallery.html.new", link_to_a_file, id="S3 page"),
+        pytest.param(f"{HOME}/thumbs", link_to_a_folder, id="S2 thumbnails"),
+        pytest.param(HOME, link_to_its_copy, id="T19 the journal's folder"),
+        pytest.param("metadata.jsonl", pipe, id="S10 list"),
+        pytest.param(f"{HOME}/lock", pipe, id="S10 lock"),
+        pytest.param(f"{HOME}/journal.db-journal", pipe, id="S10 beside the journal"),
+    ],
+)
+def test_what_a_received_folder_may_hold_harms_nothing(forks, server, made, tmp_path, name, kind):
+    """The shortest ways to harm, with every command: no file outside changes, and none hangs."""
+    tried(forks, server, made, tmp_path, name, kind)
+
+
+FRESH = [
+    pytest.param(name, kind, id=f"{name}, {kind.__name__}") for name in BEFORE for kind in KINDS
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kind"), FRESH)
+def test_a_first_run_follows_nothing_planted(forks, server, tmp_path, name, kind):
+    """A folder in which nothing was made yet: the run is refused, or makes its images."""
+    outside, place = outside_of(tmp_path), tmp_path / "run"
+    place.mkdir()
+    plant(place, name, kind, outside)
+    before = outside.kept()
+    *_, command = commands(place, server.url)
+    ended = forks.run(*command, seconds=HANGING)
+    assert before == outside.kept(), ended.err
+    judge(ended, name)
+    assert ended.code != 0 or len(list(place.glob("*.jpg"))) == 3
+
+
+def test_a_link_that_is_the_output_folder_itself_is_the_users_own(forks, server, made, tmp_path):
+    """What is named on the command line may be a link: only names of ours below it may not."""
+    copied(made, tmp_path / "large disk")
+    place = tmp_path / "run"
+    place.symlink_to(tmp_path / "large disk")
+    for command in commands(place, server.url):
+        ended = forks.run(*command, seconds=HANGING)
+        assert ended.code == 0, ended.err
+
+
+def test_a_folder_open_to_every_user_is_said(forks, server, made, tmp_path):
+    """T19: anybody could take or replace what is paid for; a sticky folder protects each file."""
+    place = copied(made, tmp_path / "run")
+    *_, command = commands(place, server.url)
+    for mode, is_said in ((0o777, True), (0o1777, False), (0o775, False)):
+        place.chmod(mode)
+        ended = forks.run(*command, seconds=HANGING)
+        assert ended.code == 0
+        said = f"{place} can be changed by every user of this machine"
+        assert is_said == (said in ended.err), ended.err
+
+
+def as_user(number: int, story: Callable[[], object]) -> str:
+    """What the story says as another user, in a process of its own."""
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which the child needs not
+        child = os.fork()
+    if child == 0:
+        try:
+            os.setuid(number)
+            text = str(story())
+        except BaseException as error:
+            text = f"{type(error).__name__}: {error}"
+        os.write(writer, text.encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with open(reader) as file:
+        return file.read()
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder in which every user may make files, as /tmp is."""
+    with tempfile.TemporaryDirectory() as path:
+        Path(path).chmod(0o1777)
+        yield Path(path)
+
+
+@needs_root
+def test_another_users_folder_for_our_files_is_refused(shared):
+    """T19: its owner could exchange journal and lock at any time."""
+    home = shared / HOME
+    home.mkdir()
+    home.chmod(0o777)
+    os.chown(home, 4001, 4001)
+    said = as_user(4002, lambda: make_own_folder(home, mode=0o700))
+    assert said.startswith(f"NotOurs: {home} belongs to another user (id 4001): ")
+    assert as_user(4001, lambda: make_own_folder(home, mode=0o700)) == "None"
+
+
+@needs_root
+def test_another_users_list_is_not_written_to(shared):
+    """T19: prompts and addresses would be in a file that its owner reads and changes."""
+    path = shared / "metadata.jsonl"
+    path.write_text("")
+    path.chmod(0o666)
+    os.chown(path, 4001, 4001)
+    said = as_user(4002, lambda: open_own(path, os.O_WRONLY | os.O_APPEND))
+    # Linux may refuse it already: sysctl fs.protected_regular
+    assert said.startswith(("NotOurs: ", "PermissionError: ")), said
+    assert as_user(4002, lambda: reading(path).read()) == "b''"
+
+
+@needs_root
+def test_a_drive_that_gives_all_files_one_owner_is_ours(shared, monkeypatch):
+    """A mounted drive may say that what we made belongs to another: a new file tells."""
+    monkeypatch.setattr(os, "geteuid", lambda: 4009)  # the system's answer on such a drive
+    home = shared / HOME
+    assert as_user(4001, lambda: make_own_folder(home, mode=0o700)) == "None"
+    assert home.stat().st_uid == 4001
+    assert as_user(4001, lambda: make_own_folder(home, mode=0o700)) == "None"
 
 
 MATRIX = [
