@@ -1,4 +1,4 @@
-"""Files that are whole or absent, written off the loop.
+"""Files that are whole or absent, written off the loop, and opened without following or waiting.
 
 `Part` is a file under a temporary name until it is published; `Threads` runs such steps away from
 the loop, each to its end. This room knows nothing of images or requests, and never retries.
@@ -26,6 +26,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from typing import ParamSpec, Self, TypeVar
 
@@ -243,14 +244,12 @@ class Part:
 
     def _is_same(self, name: str) -> bool:
         try:
-            handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            file = reading(name)
         except OSError:
             return False
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode) or found.st_size != self.size:
-            os.close(handle)
-            return False
-        with open(handle, "rb") as file:
+        with file:
+            if os.fstat(file.fileno()).st_size != self.size:
+                return False
             return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
 
 
@@ -268,6 +267,122 @@ def _candidates(target: str) -> Iterator[str]:
     stem, suffix = os.path.splitext(target)
     for number in itertools.count(2):
         yield f"{stem}-{number}{suffix}"
+
+
+class NotOurs(OSError):
+    """Something else stands where a file or folder of ours belongs; its text says what to do."""
+
+    def __init__(self, path: str | os.PathLike[str], what: str) -> None:
+        super().__init__(errno.EEXIST, what, os.fspath(path))
+
+    def __str__(self) -> str:
+        return f"{self.filename} {self.strerror}: move it away, then run the same command again"
+
+
+def open_own(
+    path: str | os.PathLike[str],
+    flags: int = os.O_RDONLY,
+    *,
+    mode: int = 0o666,
+    follow: bool = False,
+) -> int:
+    """Open a regular file: at once, whatever stands there, and through no link without `follow`.
+
+    A folder may come from somebody else, with a link, a pipe or a device at a name of ours. Raises
+    NotOurs for those, and for another user's file that is to be written.
+    """
+    flags |= os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    try:
+        handle = os.open(path, flags, mode)
+    except OSError:
+        check_regular(path, follow=follow)  # a link, a socket, a pipe without a reader
+        raise
+    try:
+        found = os.fstat(handle)
+        _refuse_irregular(path, found)
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            _refuse_foreign(path, found)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def reading(path: str | os.PathLike[str], *, follow: bool = False) -> BufferedReader:
+    """Open a file to read; see `open_own`."""
+    return open(open_own(path, follow=follow), "rb")
+
+
+def create_own(path: str | os.PathLike[str], *, mode: int) -> BufferedWriter:
+    """Make a file anew; what stands under its name is removed, and never written through."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except (IsADirectoryError, PermissionError):
+        check_regular(path)
+        raise
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return open(os.open(path, flags, mode), "wb")
+
+
+def check_regular(path: str | os.PathLike[str], *, follow: bool = False) -> None:
+    """Raise NotOurs unless the path is a regular file or nothing."""
+    try:
+        found = os.stat(path, follow_symlinks=follow)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    _refuse_irregular(path, found)
+
+
+def check_own_folder(folder: Path) -> None:
+    """Raise NotOurs for a folder of ours that is a link or no folder. Reading needs no more."""
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotOurs(folder, f"is {_kind(found.st_mode)}, where a folder belongs")
+
+
+def make_own_folder(folder: Path, *, mode: int) -> None:
+    """Make a folder of ours. Raises NotOurs for a link, and for another user's folder."""
+    with suppress(FileExistsError):
+        folder.mkdir(mode)
+    check_own_folder(folder)
+    _refuse_foreign(folder, folder.lstat())
+
+
+def is_shared(folder: Path) -> bool:
+    """Whether every user of the machine can replace files in the folder."""
+    try:
+        mode = folder.stat().st_mode
+    except FileNotFoundError:
+        return False
+    return bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX
+
+
+def _refuse_irregular(path: str | os.PathLike[str], found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise NotOurs(path, f"is {_kind(found.st_mode)}, where a file belongs")
+
+
+def _refuse_foreign(path: str | os.PathLike[str], found: os.stat_result) -> None:
+    """Refuse what another user owns, who can change it at any time; root may do that anyway."""
+    if found.st_uid in (0, os.geteuid()):
+        return
+    # a mounted drive may give all files one owner: what we make there tells
+    with suppress(OSError):
+        part = Part(os.path.dirname(os.path.abspath(path)))
+        try:
+            if os.fstat(part.open()).st_uid == found.st_uid:
+                return
+        finally:
+            part.discard()
+    raise NotOurs(path, f"belongs to another user (id {found.st_uid})")
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    kinds |= {stat.S_IFDIR: "a folder", stat.S_IFREG: "a file"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 def make_folder(folder: Path) -> None:
@@ -310,5 +425,7 @@ def sync_folder(folder: Path) -> None:
 
 def disk_error(path: str | os.PathLike[str], error: OSError) -> SinkError:
     """Return the SinkError for what the disk said, with the next step."""
+    if isinstance(error, NotOurs):
+        return SinkError(str(error))
     step = _NEXT_STEP.get(error.errno or 0, "choose another folder")
     return SinkError(f"{os.fspath(path)}: {step} ({error.strerror or error})")

@@ -21,7 +21,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
 
-from ._disk import Threads, disk_error, sync, sync_folder, whole
+from ._disk import (
+    Threads,
+    check_regular,
+    disk_error,
+    open_own,
+    reading,
+    sync,
+    sync_folder,
+    whole,
+)
 from ._errors import ConfigError, SinkError
 from ._gathering import Gathering
 from ._models import WEBHOOK_FIELDS, Failed, ImageInput, ImageRequest, InDoubt, Outcome, Saved
@@ -206,13 +215,11 @@ class Manifest:
         await self._threads.run(self._finish)
 
     def _begin(self) -> None:
-        for name in (METADATA, FAILURES):
-            if (self.folder / name).is_symlink():  # said now, because no line will go through it
-                raise SinkError(f"{self.folder / name} is a link: remove it, then start again")
-        if self._resumes:
-            return
         try:
-            check_fresh(self.folder)
+            for name in (METADATA, FAILURES):
+                check_regular(self.folder / name)  # said now, because no line will go through it
+            if not self._resumes:
+                check_fresh(self.folder)
         except OSError as exc:
             raise disk_error(self.folder, exc) from exc
 
@@ -229,8 +236,8 @@ class Manifest:
 
     def _opened(self, name: str) -> int:
         if name not in self._files:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._files[name] = os.open(self.folder / name, flags, 0o666)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            self._files[name] = open_own(self.folder / name, flags)
         return self._files[name]
 
     def _finish(self) -> None:
@@ -263,7 +270,7 @@ def _size(path: Path) -> int:
 def _count_lines(path: Path) -> int:
     if not path.is_file():
         return 0
-    with path.open("rb") as file:
+    with reading(path) as file:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
 
 

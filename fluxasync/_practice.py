@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from ._child import start
 from ._errors import ConfigError, FluxError
 from ._extras import install_command
 
@@ -41,12 +41,9 @@ async def practice_server(
             f"{install_command('cli')}; or start one in this process: "
             "async with fluxasync.simulator.Simulator() as sim, and give base_url=sim.url"
         )
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "fluxasync", "simulate", "--port", "0", "--with-parent",
-        "--seed", _SEED, *_options(image_bytes, job_log),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        start_new_session=True,
+    child = await start(
+        "fluxasync", "simulate", "--port", "0", "--with-parent", "--seed", _SEED,
+        *_options(image_bytes, job_log),
     )  # fmt: skip
     try:
         yield await _announced_url(child)

@@ -54,6 +54,7 @@ ROOMS = {
     "_breakers": _row(0, "_errors"),
     "_trouble": _row(0, "_models _errors _config _breakers _schedule"),
     "_permits": _row(0, "_config"),
+    "_child": _row(0),
     "_deadline": _row(0),
     "_gathering": _row(0),
     "_dog": _row(0, "_events _observers"),

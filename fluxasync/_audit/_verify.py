@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import sqlite3
-import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -25,7 +24,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from .._disk import Threads, disk_error
+from .._disk import NotOurs, Threads, disk_error, reading
 from .._errors import JournalError
 from .._images import EXTENSIONS
 from .._journal import JournalView, read_only
@@ -184,23 +183,18 @@ def _judged(stored: Stored, report: _Report) -> tuple[str, str]:
     if stored.path is None:
         return "missing", "recorded without a file"
     try:
-        with open(stored.path, "rb", opener=_at_once) as file:
+        with reading(stored.path, follow=True) as file:
             return _compared(file, stored, report)
     except (FileNotFoundError, NotADirectoryError):
         return "missing", ""
+    except NotOurs:
+        return "missing", "something else has its name"
     except OSError as exc:
         return "unreadable", exc.strerror or str(exc)
 
 
-def _at_once(path: str, flags: int) -> int:
-    """Open without waiting: what lies under the name now may be a pipe."""
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
 def _compared(file: BufferedReader, stored: Stored, report: _Report) -> tuple[str, str]:
     found = os.fstat(file.fileno())
-    if not stat.S_ISREG(found.st_mode):
-        return "missing", "something else has its name"
     if found.st_size != stored.size:
         word = "truncated" if found.st_size < stored.size else "changed"
         return word, f"{found.st_size} bytes, not {stored.size}"
@@ -214,8 +208,8 @@ def _compared(file: BufferedReader, stored: Stored, report: _Report) -> tuple[st
 
 def _lines(path: Path, known: _Known, report: _Report) -> Iterator[None]:
     """Compare each line with its image, then look for images without a line."""
-    if path.exists():
-        with path.open("rb") as file:
+    if os.path.lexists(path):
+        with reading(path) as file:
             lines = iter(lambda: file.readline(_LONGEST_LINE), b"")
             for number, line in enumerate(lines, 1):
                 key, wrong = _read(line, known)

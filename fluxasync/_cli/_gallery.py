@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from .. import _gallery
+from .._child import start
 from .._errors import FluxError
 from ._exits import DONE
 from ._terminal import Terminal
@@ -85,12 +85,9 @@ async def _watch(
 ) -> asyncio.subprocess.Process | None:
     """Start the child; return it once its address is known, and said unless the run is over."""
     try:
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "fluxasync", "gallery", "--watch", "--with-parent",
-            "--", str(folder),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+        child = await start(
+            "fluxasync", "gallery", "--watch", "--with-parent", "--", str(folder), quiet=True
+        )
     except OSError as error:
         terminal.say(f"warning: no page to watch: {error.strerror}; the run goes on")
         return None

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from attrs import evolve, field, frozen
 
+from .._disk import reading
 from .._display import display
 from .._errors import ConfigError, FluxError
 from .._money import dollars
@@ -276,6 +277,7 @@ def _closing(report: Report, page: Path) -> str:
 
 
 def _as_one_line(folder: Path) -> str:
-    row = json_text.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
+    with reading(folder / REPORT_NAME, follow=True) as file:
+        row = json_text.loads(file.read())
     row.pop("slots", None)
     return as_json(row)

@@ -8,6 +8,7 @@ seen by everybody on the machine (`ps`), so a key comes from the environment or 
 from __future__ import annotations
 
 import json
+import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -264,14 +265,14 @@ def _value(text: str) -> Any:
 
 
 def read_key(path: Path) -> tuple[str, str | None]:
-    """Return the key in the file's first line, and a warning if other users can read it.
+    """Return the key in the file's first line, and a warning if others can read or change it.
 
     Raises ConfigError, never showing the content, when there is no key in it.
     """
     try:
         with path.open("rb") as file:
             first_line = file.readline(_LONGEST_KEY + 1)
-            mode = path.stat().st_mode
+            mode = os.fstat(file.fileno()).st_mode
     except OSError as error:
         raise ConfigError(f"--key-file {path}: {error.strerror}") from None
     try:
@@ -280,6 +281,17 @@ def read_key(path: Path) -> tuple[str, str | None]:
         key = ""
     if not key or len(first_line) > _LONGEST_KEY:
         raise ConfigError(f"--key-file {path}: its first line is not a key")
-    if mode & stat.S_IROTH:
-        return key, f"{path} can be read by every user of this machine; chmod 600 {path}"
-    return key, None
+    exposed = _exposed(mode) if stat.S_ISREG(mode) else None
+    return key, exposed and f"{path} can be {exposed}; chmod 600 {path}"
+
+
+def _exposed(mode: int) -> str | None:
+    """Return who else may do what to a file with these permissions, None for no one."""
+    everyone, group = "every user of this machine", "every user of its group"
+    cases = (
+        (stat.S_IWOTH, f"changed by {everyone}"),
+        (stat.S_IROTH, f"read by {everyone}"),
+        (stat.S_IWGRP, f"changed by {group}"),
+        (stat.S_IRGRP, f"read by {group}"),
+    )
+    return next((text for bit, text in cases if mode & bit), None)

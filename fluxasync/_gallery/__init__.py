@@ -14,7 +14,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from .._disk import Threads, disk_error
+from .._disk import Threads, create_own, disk_error, make_own_folder
 from .._errors import ConfigError
 from .._journal._schema import HOME
 from ._cards import Card, Cards, read
@@ -50,6 +50,7 @@ async def write(
     folder = Path(folder)
     async with Threads(count=1) as threads, Thumbs(folder) as thumbs:
         found = await threads.run(read, folder)
+        await thumbs.prepare()
         made = await _all_made(thumbs, found, progress or (lambda done, total: None))
         if not found.is_running:  # else somebody may be showing others
             await thumbs.sweep(made.values())
@@ -98,8 +99,9 @@ def _store(folder: Path, found: Cards, made: dict[str, str]) -> Path:
     text = page(folder.resolve().name, run, served=False).text
     path, new = folder / FILE, folder / HOME / f"{FILE}.new"
     try:
-        new.parent.mkdir(exist_ok=True)
-        new.write_bytes(text)
+        make_own_folder(new.parent, mode=0o777)
+        with create_own(new, mode=0o666) as file:
+            file.write(text)
         new.replace(path)
     except OSError as exc:
         raise disk_error(path, exc) from exc

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from attrs import define, field, frozen
 
-from .._disk import disk_error
+from .._disk import disk_error, reading
 from .._errors import ConfigError
 from .._images import EXTENSIONS
 from .._journal import has_journal, read_only
@@ -223,7 +223,7 @@ class _Tail:
     def lines(self) -> Iterator[bytes]:
         """Yield the whole lines that were not yielded before."""
         try:
-            with self.path.open("rb") as file:
+            with reading(self.path) as file:
                 facts = os.fstat(file.fileno())
                 if facts.st_ino != self._file or facts.st_size < self._offset:
                     self._file, self._offset, self._rest = facts.st_ino, 0, b""

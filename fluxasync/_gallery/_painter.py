@@ -14,6 +14,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from .._disk import create_own, reading
+
 #: pixels of a thumbnail's longer side: sharp on a dense screen at the size of the page's rows
 SIDE = 560
 #: pixels; the largest picture of the catalogue has four million
@@ -39,13 +41,17 @@ def paint(source: Path, target: Path) -> str:
 
     new = target.with_name(f"{target.name}.{os.getpid()}.new")
     try:
-        with Image.open(source, formats=("JPEG", "PNG", "WEBP")) as picture:
+        with (
+            reading(source, follow=True) as file,
+            Image.open(file, formats=("JPEG", "PNG", "WEBP")) as picture,
+        ):
             if picture.width * picture.height > _MOST_PIXELS:
                 return f"too large: {picture.width} × {picture.height} pixels"
             picture.draft("RGB", (SIDE, SIDE))
             small = picture.convert("RGBA" if "A" in picture.getbands() else "RGB")
             small.thumbnail((SIDE, SIDE))
-            small.save(new, "WEBP", quality=_QUALITY, method=3)
+            with create_own(new, mode=0o666) as made:
+                small.save(made, "WEBP", quality=_QUALITY, method=3)
         new.replace(target)
     except FileNotFoundError:
         return "missing"

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
-from .._disk import Threads
+from .._disk import Threads, reading
 from .._errors import FluxError
 from .._images import EXTENSIONS, NotAnImage, sniff
 from ._cards import Card, Lists
@@ -35,6 +36,8 @@ _LOOK = 0.3
 _SOME, _QUIET = 200, 15.0
 #: browsers' connections that are told news at once
 _LISTENERS = 32
+#: seconds for a request to arrive whole, and between two on one connection
+_PATIENCE = 15.0
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -52,10 +55,16 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class GalleryServer:
-    """Serves one folder's page while it is entered; `url` holds the token."""
+    """Serves one folder's page while it is entered; `url` holds the token.
 
-    def __init__(self, folder: Path) -> None:
+    A connection without a whole request for `patience` seconds is closed.
+    """
+
+    def __init__(self, folder: Path, *, patience: float = _PATIENCE) -> None:
         self.folder = folder
+        self._patience = patience
+        self._busy: set[RequestHandler] = set()  # connections with a request under way
+        self._idle_since: dict[RequestHandler, float] = {}  # the others
         self.url = ""
         self._token = secrets.token_urlsafe(24)
         self._hosts: frozenset[str] = frozenset()
@@ -105,8 +114,18 @@ class GalleryServer:
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(_LOOK)
+            self._close_idle()
             with suppress(FluxError):  # a list that cannot be read now may be readable later
                 await self._look()
+
+    def _close_idle(self) -> None:
+        assert self._runner.server is not None  # noqa: S101 — while it serves; for the type checker
+        now = asyncio.get_running_loop().time()
+        idle = set(self._runner.server.connections) - self._busy
+        self._idle_since = {each: self._idle_since.get(each, now) for each in idle}
+        for connection, since in self._idle_since.items():
+            if now - since >= self._patience:
+                connection.force_close()
 
     async def _look(self) -> None:
         news = await self._threads.run(self._lists.news)
@@ -137,7 +156,11 @@ class GalleryServer:
             if request.path == "/favicon.ico":  # asked for by every browser
                 return web.Response(status=204)
             return web.Response(status=404, text="not found", headers=_HEADERS)
-        return await handler(request)
+        self._busy.add(request.protocol)
+        try:
+            return await handler(request)
+        finally:
+            self._busy.discard(request.protocol)
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
         title = self.folder.resolve().name
@@ -187,23 +210,40 @@ class GalleryServer:
         # asked again, because a link may have been put there since
         if source is None or (thumb := await self._thumbs.name(source)) is None:
             return web.Response(status=404, text="not found", headers=_HEADERS)
-        if path != source and (path != thumb or await self._thumbs.made(source, thumb)):
-            return web.Response(status=404, text="no thumbnail", headers=_HEADERS)
+        if path != source:
+            return await self._thumbnail(source, thumb if path == thumb else None)
         kind = await self._threads.run(_kind, self.folder / path)
         if kind is None:
             return web.Response(status=404, text="not an image", headers=_HEADERS)
-        headers = _HEADERS if path == source else {**_HEADERS, "Cache-Control": _FOR_GOOD}
-        answer = web.FileResponse(self.folder / path, headers=headers)
+        answer = web.FileResponse(self.folder / path, headers=_HEADERS)
         answer.content_type = f"image/{kind}"
+        await answer.prepare(request)  # sends all of it, while the connection counts as busy
         return answer
+
+    async def _thumbnail(self, source: str, thumb: str | None) -> web.StreamResponse:
+        """Send a thumbnail, painted if it is not there; None is one of an image that changed."""
+        image = None
+        if thumb is not None and not await self._thumbs.made(source, thumb):
+            image = await self._thumbs.image(thumb)
+        if image is None or _format(image) is None:
+            return web.Response(status=404, text="no thumbnail", headers=_HEADERS)
+        headers = {**_HEADERS, "Cache-Control": _FOR_GOOD}
+        return web.Response(body=image, content_type=f"image/{_format(image)}", headers=headers)
 
 
 def _kind(path: Path) -> str | None:
     """Return an image's format by its first bytes, None for a file that is none."""
     try:
-        with path.open("rb") as file:
-            kind = sniff(file.read(64))
-    except (OSError, NotAnImage):
+        with reading(path, follow=True) as file:
+            return _format(file.read(64))
+    except OSError:
+        return None
+
+
+def _format(image: bytes) -> str | None:
+    try:
+        kind = sniff(image[:64])
+    except NotAnImage:
         return None
     return kind if kind in EXTENSIONS else None
 

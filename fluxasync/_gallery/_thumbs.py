@@ -12,19 +12,25 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import stat
-import sys
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from .._disk import Threads, make_folder
+from .._child import start
+from .._disk import Threads, check_own_folder, disk_error, make_own_folder, reading
 from .._errors import ConfigError
 from .._extras import install_command
 from .._journal._schema import HOME
 
 FOLDER = f"{HOME}/thumbs"
+
+#: how a thumbnail is called, and one that a painter had not finished
+_OURS = re.compile(r"[0-9a-f]{24}\.webp(\.\d+\.new)?")
+#: bytes; a thumbnail has some tens of thousands
+_LARGEST = 4 * 2**20
 
 #: seconds for one picture; the largest takes one on a slow machine
 _PATIENCE = 30.0
@@ -62,6 +68,17 @@ class Thumbs:
         finally:
             await self._threads.__aexit__()
 
+    async def prepare(self) -> None:
+        """Make the folder of thumbnails. Raises SinkError where it cannot be, or is not ours."""
+        try:
+            await self._threads.run(_make_folders, self.folder)
+        except OSError as error:
+            raise disk_error(self.folder / FOLDER, error) from error
+
+    async def image(self, thumb: str) -> bytes | None:
+        """Return a thumbnail's bytes, None where it is no small file of ours."""
+        return await self._threads.run(_image, self.folder, self.folder / thumb)
+
     async def name(self, file: str) -> str | None:
         """Return where the thumbnail of an image lies or would lie, as a path in the folder; None
         for a file that is not there, or not in the folder."""
@@ -70,8 +87,11 @@ class Thumbs:
     async def made(self, file: str, thumb: str) -> str:
         """Make sure that a thumbnail is there; return what was wrong, "" for nothing."""
         source, target = self.folder / file, self.folder / thumb
-        if await self._threads.run(_is_ready, target):
-            return ""
+        try:
+            if await self._threads.run(_is_ready, self.folder, target):
+                return ""
+        except OSError as error:
+            return f"cannot be kept: {error}"
         painter = await self._free.get()
         try:
             return await painter.paint(source, target)
@@ -95,18 +115,40 @@ def _name(folder: Path, file: str) -> str | None:
     return f"{FOLDER}/{hashlib.sha256(given.encode(errors='replace')).hexdigest()[:24]}.webp"
 
 
-def _is_ready(target: Path) -> bool:
-    if target.is_file():
-        return True
-    make_folder(target.parent)
+def _make_folders(folder: Path) -> None:
+    for made in (folder / HOME, folder / FOLDER):
+        make_own_folder(made, mode=0o777)
+
+
+def _is_ready(folder: Path, target: Path) -> bool:
+    _make_folders(folder)
+    with suppress(FileNotFoundError):
+        return stat.S_ISREG(target.lstat().st_mode)
     return False
 
 
+def _image(folder: Path, target: Path) -> bytes | None:
+    try:
+        _make_folders(folder)
+        with reading(target) as file:
+            image = file.read(_LARGEST + 1)
+    except OSError:
+        return None
+    return image if len(image) <= _LARGEST else None
+
+
 def _sweep(folder: Path, used: frozenset[str]) -> None:
-    with suppress(FileNotFoundError), os.scandir(folder / FOLDER) as entries:
-        for entry in entries:
-            if f"{FOLDER}/{entry.name}" not in used:
-                os.unlink(entry.path)
+    """Remove files whose names only thumbnails have, in the folder itself and through no link."""
+    check_own_folder(folder / HOME)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    handle = os.open(folder / FOLDER, flags)
+    try:
+        for name in os.listdir(handle):
+            if _OURS.fullmatch(name) and f"{FOLDER}/{name}" not in used:
+                with suppress(IsADirectoryError, PermissionError):  # a folder, which is not ours
+                    os.unlink(name, dir_fd=handle)
+    finally:
+        os.close(handle)
 
 
 class _Painter:
@@ -139,12 +181,7 @@ class _Painter:
 
     async def _started(self) -> asyncio.subprocess.Process:
         if self._process is None:
-            options: dict[str, Any] = {"start_new_session": True}  # Ctrl-C is for who started it
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "fluxasync._gallery._painter",
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL, **options,
-            )  # fmt: skip
+            self._process = await start("fluxasync._gallery._painter", quiet=True)
         return self._process
 
     async def end(self) -> None:

@@ -15,6 +15,7 @@ import errno
 import logging
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import suppress
@@ -24,7 +25,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from .._disk import Threads, make_folder, sync, sync_folder, whole
+from .._disk import (
+    Threads,
+    check_regular,
+    create_own,
+    make_folder,
+    make_own_folder,
+    sync,
+    sync_folder,
+    whole,
+)
 from .._errors import JournalError
 from .._models import (
     Failed,
@@ -338,8 +348,9 @@ class Journal:
         with journal_errors(self.path, "choose a folder that can be written"):
             home = self.path.parent
             make_folder(self.folder)
-            home.mkdir(mode=0o700, exist_ok=True)
+            make_own_folder(home, mode=0o700)
             self._lock.take()
+            check_regular(home / STATUS)
             check_place(self.folder, self._mounts)
             is_clean = self._check()
             _set_aside(home / RESERVED)
@@ -445,15 +456,17 @@ def _describe(key: bytes, request: ImageRequest, job: Job, stem: str | None) -> 
 
 def _set_aside(path: Path) -> None:
     """Write the reserve, in bytes that no file system can make small."""
-    if path.exists() and path.stat().st_size == RESERVE:
-        return
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with suppress(FileNotFoundError):
+        found = path.lstat()
+        if stat.S_ISREG(found.st_mode) and found.st_size == RESERVE:
+            return
+    file = create_own(path, mode=0o600)
     try:
-        with open(handle, "wb") as file:
+        with file:
             for _ in range(RESERVE // 2**20):
                 file.write(os.urandom(2**20))
             file.flush()
-            sync(handle)
+            sync(file.fileno())
     except BaseException:
         path.unlink()
         raise

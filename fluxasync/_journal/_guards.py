@@ -23,12 +23,14 @@ from typing import Any
 
 from attrs import frozen
 
+from .._disk import is_shared, reading
 from .._errors import JournalError
 from .._manifest import METADATA
 from ._again import TO_COLLECT, Again
 from ._lock import machine_id
 from ._schema import (
     APPLICATION_ID,
+    HOME,
     RESERVED,
     STATUS,
     VERSION,
@@ -66,13 +68,19 @@ class Facts:
 
 
 def check_place(folder: Path, mounts: Path = MOUNTS) -> None:
-    """Refuse a network file system; warn of a mounted drive."""
+    """Refuse a network file system; warn of a mounted drive and of a folder open to all users."""
     kind = _file_system(folder.resolve(), mounts)
     if _NETWORK.fullmatch(kind):
         raise JournalError(
             f"{folder} is on a network file system ({kind}), where a journal cannot be kept "
             "safely: choose a folder on a local disk"
         )
+    for place in (folder, folder / HOME):
+        if is_shared(place):
+            logger.warning(
+                "%s can be changed by every user of this machine, who may take or replace what "
+                "is paid for: chmod o-w %s", place, place,
+            )  # fmt: skip
     if kind.startswith("fuse"):
         logger.warning("%s is on a mounted drive (%s): a power cut may lose records", folder, kind)
 
@@ -92,7 +100,7 @@ def check_file(path: Path) -> None:
         raise JournalError(f"{path} is not a file: move it away and {_RESTORE}")
     if not found.st_size:
         raise JournalError(f"{path} is empty, which it never was by itself: {_RESTORE}")
-    with path.open("rb") as file:
+    with reading(path) as file:
         head = file.read(100)
     if not head.startswith(_MAGIC) or len(head) < 100:
         raise JournalError(f"{path} is no journal, or its start is damaged: {_RESTORE}")
@@ -102,7 +110,7 @@ def check_file(path: Path) -> None:
 
 def _is_short(path: Path) -> bool:
     """Whether the file has fewer pages than its header tells of."""
-    with path.open("rb") as file:
+    with reading(path) as file:
         head = file.read(100)
     return path.stat().st_size < int.from_bytes(head[28:32]) * _page_size(head[16:18])
 
@@ -112,7 +120,7 @@ def _log_vouches(path: Path) -> bool:
     which tells of the missing ones, is then one of the log's own."""
     log = path.with_name(f"{path.name}-wal")
     try:
-        with path.open("rb") as file, log.open("rb") as frames:
+        with reading(path) as file, reading(log) as frames:
             size = int.from_bytes(frames.read(32)[8:12])
             first = file.read(size)
             while size and len(frame := frames.read(24 + size)) == 24 + size:
@@ -253,7 +261,7 @@ def _blob(key: object) -> bytes | None:
 def _listed(metadata: Path) -> Iterator[dict[str, Any]]:
     """Yield what our lines at the start of the list tell."""
     if metadata.is_file():
-        with metadata.open("rb") as file:
+        with reading(metadata) as file:
             yield from filter(None, map(_read, islice(file, _LINES)))
 
 
@@ -261,7 +269,7 @@ def _last_listed(metadata: Path) -> dict[str, Any] | None:
     """Return what the last whole line of the list tells, None where it is none of ours."""
     if not metadata.is_file():
         return None
-    with metadata.open("rb") as file:
+    with reading(metadata) as file:
         file.seek(max(file.seek(0, os.SEEK_END) - _TAIL, 0))
         lines = file.read().split(b"\n")[:-1]
     return _read(lines[-1]) if lines else None

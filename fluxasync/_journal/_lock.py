@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from .._disk import check_own_folder, disk_error, open_own
 from .._errors import JournalError
 
 FILE = "lock"
@@ -40,8 +41,7 @@ class FolderLock:
 
     def take(self) -> Self:
         """Take the lock. Raises Locked, naming the holder."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        handle = os.open(self.path, flags, 0o600)
+        handle = open_own(self.path, os.O_RDWR | os.O_CREAT, mode=0o600)
         try:
             for left in reversed(range(_TRIES)):
                 if _locks(handle, fcntl.LOCK_EX):
@@ -64,11 +64,17 @@ class FolderLock:
 
 
 def holder(home: Path) -> dict[str, Any] | None:
-    """Return what the holder wrote of itself ({} while it writes), None when nobody holds."""
+    """Return what the holder wrote of itself ({} while it writes), None when nobody holds.
+
+    Raises JournalError for a folder or a lock that is not ours.
+    """
     try:
-        handle = os.open(home / FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
+        check_own_folder(home)
+        handle = open_own(home / FILE)
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as exc:
+        raise JournalError(str(disk_error(home / FILE, exc))) from exc
     try:
         return None if _locks(handle, fcntl.LOCK_SH) else _read(handle)
     finally:

@@ -20,7 +20,7 @@ from typing import Any
 
 from attrs import frozen
 
-from .._disk import disk_error, sync, sync_folder
+from .._disk import create_own, disk_error, open_own, reading, sync, sync_folder
 from .._manifest import FAILURES, METADATA, failure_row, metadata_row
 from .._models import Saved
 from ._rows import SELECT, Row, outcome_of, request_of
@@ -136,7 +136,7 @@ class _Lines:
 def _read_ends(path: Path) -> _Lines:
     """Read a list of images only: a million lines in a fraction of a second."""
     try:
-        with path.open("rb") as file:
+        with reading(path) as file:
             count = sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
             size = file.tell()
             file.seek(max(size - _TAIL, 0))
@@ -151,7 +151,7 @@ def _read_all(path: Path) -> _Lines:
     images = bad = size = 0
     line = last = b""
     try:
-        with path.open("rb") as file:
+        with reading(path) as file:
             for line in file:
                 if not line.endswith(b"\n"):
                     break
@@ -185,21 +185,19 @@ def _rewrite(
     connection: sqlite3.Connection, folder: Path, shown: _List, keep_bad_rows: bool
 ) -> None:
     new = folder / HOME / f"{shown.name}.new"
-    new.unlink(missing_ok=True)
-    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    with open(handle, "wb") as file:
+    with create_own(new, mode=0o666) as file:
         for row in _settled(connection, shown):
             file.write(_line(row, folder))
         if keep_bad_rows and shown.has_bad_rows:
             file.writelines(_bad_rows(folder / shown.name))
         file.flush()
-        sync(handle)
+        sync(file.fileno())
     os.replace(new, folder / shown.name)
     sync_folder(folder)
 
 
 def _append(connection: sqlite3.Connection, folder: Path, shown: _List, gap: _Gap) -> None:
-    handle = os.open(folder / shown.name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    handle = open_own(folder / shown.name, os.O_WRONLY)
     with open(handle, "wb") as file:
         file.truncate(gap.size)
         file.seek(gap.size)
@@ -220,7 +218,7 @@ def _settled(connection: sqlite3.Connection, shown: _List, *, after: int = 0) ->
 
 def _bad_rows(path: Path) -> Iterator[bytes]:
     if path.exists():
-        with path.open("rb") as file:
+        with reading(path) as file:
             yield from (line for line in file if _is_bad_row(line))
 
 

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any
 
-from .._disk import sync, sync_folder
+from .._disk import reading, sync, sync_folder
 from .._images import EXTENSIONS, NotAnImage, inspect
 from ._guards import is_part
 from ._rows import SELECT, Row
@@ -126,8 +126,8 @@ def _paths_since(connection: sqlite3.Connection, instant: float) -> set[str]:
 
 def _measured(path: Path, folder: Path, row: Row) -> tuple[Any, ...]:
     """Return the columns of a done row, read from its file; the file is durable then."""
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with open(handle, "rb") as file:
+    with reading(path) as file:
+        handle = file.fileno()
         found = os.fstat(handle)
         if not found.st_size:
             raise NotAnImage("empty")

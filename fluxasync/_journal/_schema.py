@@ -19,7 +19,14 @@ from contextlib import closing, contextmanager, suppress
 from enum import IntEnum
 from pathlib import Path
 
-from .._disk import sync, sync_folder
+from .._disk import (
+    NotOurs,
+    check_own_folder,
+    check_regular,
+    create_own,
+    sync,
+    sync_folder,
+)
 from .._errors import JournalError
 
 #: the folder of our own inside the output folder
@@ -31,6 +38,9 @@ STATUS, RESERVED = "status.json", "reserve"
 
 APPLICATION_ID = 0x666C7578  # "flux", in the file's header
 VERSION = 1
+
+#: what SQLite adds to a file's name for the files beside it
+_BESIDE = ("-wal", "-shm", "-journal")
 
 #: kibibytes of pages kept in memory by a connection
 _CACHE = 16_384
@@ -104,8 +114,10 @@ def create(path: Path, *, facts: dict[str, str]) -> None:
     It is built under another name first: a file of no bytes under the final one is never ours.
     """
     new = path.with_suffix(".new")
-    new.unlink(missing_ok=True)
-    os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    for ending in _BESIDE:  # of a start that was killed, or somebody else's
+        with suppress(FileNotFoundError):
+            os.unlink(f"{new}{ending}")
+    create_own(new, mode=0o600).close()
     with closing(sqlite3.connect(_uri(new, "rw"), uri=True, isolation_level=None)) as connection:
         connection.execute("PRAGMA page_size = 4096")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -121,10 +133,12 @@ def create(path: Path, *, facts: dict[str, str]) -> None:
         os.close(handle)
     new.rename(path)
     sync_folder(path.parent)
+    sync_folder(path.parent.parent)  # the name of the folder that the journal is in
 
 
 def connect(path: Path) -> sqlite3.Connection:
     """Return the one connection that writes. Raises JournalError unless commits are durable."""
+    _check_files(path)
     connection = _opened(_uri(path, "rw"))
     try:
         connection.execute("PRAGMA journal_mode = WAL")  # a tool of somebody's may have changed it
@@ -147,6 +161,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def connect_read_only(path: Path, *, alone: bool = False) -> sqlite3.Connection:
     """Return a connection that changes nothing; `alone` reads the main file without its log."""
+    _check_files(path)
     try:
         connection = _opened(_uri(path, "ro") + ("&immutable=1" if alone else ""))
     except sqlite3.OperationalError:
@@ -185,6 +200,8 @@ def journal_errors(path: Path, step: str) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as exc:
+        if isinstance(exc, NotOurs):
+            raise JournalError(str(exc)) from exc
         if is_full(exc):
             step = "free some space, then run the same line again"
         raise JournalError(f"{path}: {exc}: {step}") from exc
@@ -195,6 +212,13 @@ def is_full(error: BaseException) -> bool:
     if isinstance(error, sqlite3.Error):
         return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _check_files(path: Path) -> None:
+    """Refuse what SQLite would follow or wait for. Raises NotOurs."""
+    check_own_folder(path.parent)
+    for ending in ("", *_BESIDE):
+        check_regular(f"{path}{ending}")
 
 
 def _opened(uri: str) -> sqlite3.Connection:

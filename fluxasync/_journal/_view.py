@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from attrs import frozen
 
+from .._disk import create_own, reading
 from .._errors import JournalError
 from .._models import Failed, InDoubt, Job, Saved
 from ._again import TO_COLLECT, Again
@@ -28,6 +29,8 @@ from ._schema import FILE, HOME, STATUS, State, connect_read_only, journal_error
 from ._tally import Recovery, counted
 
 _PAGE = 500
+#: bytes read of a status file, which has a few hundred
+_LONGEST_STATUS = 2**20
 
 #: rows read ahead at once, pages of them kept, and pages that may help nobody before it ends
 _AHEAD, _PAGES, _PATIENCE = 1_000, 4, 3
@@ -68,8 +71,9 @@ class JournalView:
         self.places: tuple[tuple[str, str], ...] = ()  #: provider and origin of unfinished jobs
         self._connection: sqlite3.Connection | None = None
         if self.is_running:
-            found = _read_status(folder / HOME / STATUS)
-            self.counts, self.counted_at, self.simulated = found
+            status = folder / HOME / STATUS
+            with journal_errors(status, "look at it"):
+                self.counts, self.counted_at, self.simulated = _read_status(status)
             return
         path = folder / HOME / FILE
         if not path.exists():
@@ -213,17 +217,17 @@ def write_status(home: Path, counts: Recovery, at: str, *, simulated: bool) -> N
     """Leave the counts where others may read them while the journal is ours."""
     new = home / f"{STATUS}.new"
     text = json.dumps(identity() | {"at": at, "counts": counts.as_json(), "simulated": simulated})
-    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(handle, "w") as file:
-        file.write(text)
+    with create_own(new, mode=0o600) as file:
+        file.write(text.encode())
     os.replace(new, home / STATUS)
 
 
 def _read_status(path: Path) -> tuple[Recovery, str | None, bool | None]:
     try:
-        found = json.loads(path.read_text())
+        with reading(path) as file:
+            found = json.loads(file.read(_LONGEST_STATUS))
         return Recovery.from_json(found["counts"]), found["at"], found.get("simulated") is True
-    except (FileNotFoundError, ValueError, KeyError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, ArithmeticError):
         return Recovery(), None, None
 
 

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from heapq import nlargest
 from pathlib import Path
 
+from .._disk import create_own
 from .._errors import ConfigError
 from ._canvas import Plot
 from ._plots import is_few, is_knee, plots
@@ -39,7 +40,8 @@ def write_page(report: Report) -> Path:
     path = report.folder / PAGE_NAME
     part = path.with_name(f".{PAGE_NAME}.{os.getpid()}")
     try:
-        part.write_text(page(report, _records(report)), encoding="utf-8")
+        with create_own(part, mode=0o666) as file:
+            file.write(page(report, _records(report)).encode())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

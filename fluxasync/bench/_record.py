@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import asdict, evolve, fields
 
-from .._disk import disk_error
+from .._disk import disk_error, reading
 from .._errors import ConfigError
 from ._values import (
     RECORDS_NAME,
@@ -66,7 +66,8 @@ def load(folder: str | os.PathLike[str]) -> Report:
     path = Path(folder)
     path = path if path.suffix == ".json" else path / REPORT_NAME
     try:
-        row = json.loads(path.read_text(encoding="utf-8"))
+        with reading(path, follow=True) as file:
+            row = json.loads(file.read())
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such report; make one with fluxasync bench") from None
     except (OSError, ValueError) as error:

@@ -15,6 +15,8 @@ from typing import Any
 
 from attrs import field, frozen
 
+from .._disk import reading
+
 #: of report.json and requests.jsonl; another number means that their fields mean something else
 SCHEMA_VERSION = 1
 
@@ -211,7 +213,7 @@ class Report:
         """
         if self.folder is None:
             return
-        with (self.folder / RECORDS_NAME).open(encoding="utf-8") as lines:
+        with reading(self.folder / RECORDS_NAME, follow=True) as lines:
             for line in lines:
-                if line.endswith("\n"):
+                if line.endswith(b"\n"):
                     yield ImageRecord(**json.loads(line))

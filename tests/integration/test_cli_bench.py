@@ -166,6 +166,9 @@ def test_two_reports_are_compared_as_a_table_or_as_json(
     assert main(["bench", "compare", *folders, "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["differences"]
     assert main(["bench", "compare", folders[0], str(tmp_path / "c")]) == 2
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / "report.json")  # in a folder that came from somebody else
+    assert main(["bench", "compare", folders[0], str(tmp_path / "pipe")]) == 2
     assert "no such report" in capfd.readouterr().err
 
 

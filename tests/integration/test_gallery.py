@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
+import sys
+import zlib
 from pathlib import Path
 
 import aiohttp
@@ -19,7 +22,9 @@ from terminals import MODULE
 pytest.importorskip("PIL", reason="the extra `image` is not installed")
 
 from fluxasync import Batch, ConfigError
+from fluxasync._child import start
 from fluxasync._gallery import write
+from fluxasync._gallery._painter import paint
 from fluxasync._gallery._serve import GalleryServer
 from fluxasync.simulator import Scenario, Simulator
 
@@ -90,13 +95,13 @@ def bomb() -> bytes:
     return bytes(header)
 
 
-def png() -> bytes:
+def png(size: tuple[int, int] = (8, 8)) -> bytes:
     import io
 
     from PIL import Image
 
     file = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(file, "PNG")
+    Image.new("RGB", size).save(file, "PNG", compress_level=1)
     return file.getvalue()
 
 
@@ -115,6 +120,98 @@ async def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
         web.get(f"{server.url}link.jpg") as answer,
     ):
         assert answer.status == 404
+
+
+def planted_thumbnail(folder: Folder, kind: str) -> tuple[str, Path]:
+    """Put something in the place of a thumbnail; return the name, and a picture outside."""
+    outside = folder.path.parent / "private.jpg"
+    outside.write_bytes(picture(5))
+    (thumb,) = thumbs(folder.path)
+    target = folder.path / THUMBS / thumb
+    target.unlink()
+    if kind == "link":
+        target.symlink_to(outside)
+    else:
+        os.mkfifo(target)
+    return f"{THUMBS}/{thumb}", outside
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+async def test_what_stands_in_a_thumbnails_place_is_not_handed_out(tmp_path, kind):
+    """A link out of the folder or a pipe under a thumbnail's name is replaced by the thumbnail."""
+    folder = Folder(tmp_path / "run")
+    folder.saved()
+    await write(folder.path)
+    thumb, outside = planted_thumbnail(folder, kind)
+    async with (
+        GalleryServer(folder.path) as server,
+        aiohttp.ClientSession() as web,
+        web.get(server.url + thumb) as answer,
+    ):
+        assert answer.status == 200
+        assert await answer.read() == (folder.path / thumb).read_bytes()
+    assert not (folder.path / thumb).is_symlink()
+    assert outside.read_bytes() == picture(5)
+
+
+@pytest.mark.asyncio
+async def test_a_page_made_again_removes_thumbnails_only(tmp_path):
+    """A user's own files beside the thumbnails stay; those that no image has any more go."""
+    Folder(tmp_path).saved()
+    await write(tmp_path)
+    kept = ["notes.txt", "cover.webp", f"{'a' * 23}.webp", f"{'A' * 24}.webp", f"{'a' * 25}.webp"]
+    gone = [f"{'a' * 24}.webp", f"{'b' * 24}.webp.4242.new"]
+    for name in (*kept, *gone):
+        (tmp_path / THUMBS / name).write_text("mine")
+    (tmp_path / THUMBS / f"{'c' * 24}.webp").mkdir()
+    before = set(thumbs(tmp_path))
+    await write(tmp_path)
+    assert set(thumbs(tmp_path)) == before - set(gone)
+
+
+def test_a_picture_half_again_too_large_is_refused_by_its_header(tmp_path):
+    """T9, F80: ours is the limit of 64 million pixels; Pillow's own begins far above it."""
+    for side, problem in ((8_000, "cannot be decoded: "), (8_001, "too large: 8001 × 8001 ")):
+        image = bytearray(png())
+        image[16:24] = side.to_bytes(4, "big") * 2
+        image[29:33] = zlib.crc32(image[12:29]).to_bytes(4, "big")
+        (tmp_path / "large.png").write_bytes(image)
+        assert paint(tmp_path / "large.png", tmp_path / "thumb.webp").startswith(problem)
+
+
+@pytest.mark.asyncio
+@pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="limits are read from /proc")
+async def test_a_painter_has_little_memory_and_a_low_priority(tmp_path):
+    """T9: a picture made to exhaust its decoder takes 2 GiB of address space at most."""
+    painter = await start("fluxasync._gallery._painter")
+    painter.stdin.write(b'["missing.png", "thumb.webp"]\n')
+    assert await painter.stdout.readline() == b'"missing"\n'  # so it has set its limits
+    limits = Path(f"/proc/{painter.pid}/limits").read_text()  # noqa: ASYNC240 — of the kernel
+    nice = os.getpriority(os.PRIO_PROCESS, painter.pid)
+    await painter.communicate(b"")
+    assert re.search(r"Max address space +2147483648 +2147483648 ", limits)
+    assert nice == min(os.getpriority(os.PRIO_PROCESS, 0) + 10, 19)
+
+
+def test_a_picture_that_needs_too_much_memory_costs_one_thumbnail(tmp_path):
+    """T9: the painter says so, and paints the next one."""
+    code = """
+import resource
+from PIL import Image, PngImagePlugin, WebPImagePlugin
+from fluxasync._gallery import _painter
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+_painter._MOST_MEMORY = used + 64 * 2**20
+_painter._behave()
+for name in ("large.png", "small.png"):
+    print(_painter.paint(_painter.Path(name), _painter.Path(f"{name}.webp")))
+"""
+    (tmp_path / "small.png").write_bytes(png())
+    (tmp_path / "large.png").write_bytes(png((7_000, 7_000)))
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert found.stdout.splitlines() == ["too large to decode", ""]
 
 
 @pytest.mark.asyncio
@@ -221,6 +318,35 @@ async def test_without_the_token_there_is_nothing(tmp_path):
             assert answer.status == 200, port
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: 127", id="half of its headers"),
+        pytest.param(b"GET /x/ HTTP/1.1\r\nHost: x\r\n\r\nGET /x", id="one, and half of one"),
+    ],
+)
+async def test_half_of_a_request_does_not_hold_its_connection(tmp_path, sent):
+    """Who opens connections and sends nothing whole is cut off; an open page is not."""
+    folder = Folder(tmp_path)
+    async with (
+        GalleryServer(tmp_path, patience=0.1) as server,
+        aiohttp.ClientSession() as web,
+        web.get(f"{server.url}events") as events,
+    ):
+        port = int(server.url.split(":")[2].split("/")[0])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(sent)
+        async with asyncio.timeout(20):
+            answer = await reader.read()  # ends when the server closes
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 404")
+        writer.close()
+        folder.saved()
+        while not (await events.content.readline()).startswith(b"data: "):
+            pass
+
+
 # --- the command --------------------------------------------------------------------------------
 
 
@@ -269,9 +395,9 @@ HOW_TO_MAKE_IT = "for a page of the pictures: fluxasync gallery "
 
 #: read by every Python that starts: the page's server waits until it is let go
 WAITS = """
-import os, sys
+import sys
 if "--with-parent" in sys.argv:
-    open(os.environ["GATE"]).close()
+    open({gate!r}).close()
 """
 
 
@@ -281,14 +407,14 @@ def test_a_run_that_is_over_before_its_page_has_come_up_has_one_too(tmp_path):
     gate, site = tmp_path / "gate", tmp_path / "site"
     os.mkfifo(gate)
     site.mkdir()
-    (site / "sitecustomize.py").write_text(WAITS)
+    (site / "sitecustomize.py").write_text(WAITS.format(gate=str(gate)))
     paths = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
     (tmp_path / "prompts.txt").write_text("a fox\na lamp\n")
     with practice() as url:
         child = subprocess.Popen(
             run(url, tmp_path / "prompts.txt", tmp_path / "out", "--watch"),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=os.environ | {"PYTHONPATH": paths, "GATE": str(gate)},
+            env=os.environ | {"PYTHONPATH": paths},
         )  # fmt: skip
         assert len([child.stdout.readline(), child.stdout.readline()]) == 2
         opened = os.open(gate, os.O_RDWR)  # never waits, and lets go whoever waits or will

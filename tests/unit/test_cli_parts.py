@@ -137,6 +137,29 @@ def test_key_file_gives_its_first_line(tmp_path: Path) -> None:
     assert read_key(path) == ("sk-made-up", None)
 
 
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        pytest.param(0o600, None, id="its owner's alone"),
+        pytest.param(0o400, None, id="not even to be changed"),
+        pytest.param(0o640, "read by every user of its group", id="group reads"),
+        pytest.param(0o660, "changed by every user of its group", id="group writes"),
+        pytest.param(0o644, "read by every user of this machine", id="all read"),
+        pytest.param(0o602, "changed by every user of this machine", id="all write"),
+        pytest.param(0o666, "changed by every user of this machine", id="all read and write"),
+    ],
+)
+def test_key_file_open_to_others_is_said_with_what_they_can_do(
+    tmp_path: Path, mode: int, expected: str | None
+) -> None:
+    """Whoever can change the file can have another account pay, or see what is made."""
+    path = tmp_path / "key"
+    path.write_text("sk-made-up\n")
+    path.chmod(mode)
+    said = None if expected is None else f"{path} can be {expected}; chmod 600 {path}"
+    assert read_key(path) == ("sk-made-up", said)
+
+
 def test_key_file_that_all_can_read_is_named(tmp_path: Path) -> None:
     """Another user of the machine could spend with it: the warning says what to type."""
     path = tmp_path / "key"

@@ -1,0 +1,365 @@
+"""Somebody else's folder: whatever lies where a file of ours belongs, nothing outside is touched.
+
+T19. A link, a pipe or a device at one of our names is refused with what to do, or replaced; no
+command hangs on it, follows it, writes through it or deletes what it leads to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import stat
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from forks import Ended, Forks
+from practice import fast_session, outcomes_of
+from test_cli import Practice, practice
+
+pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
+pytest.importorskip("PIL", reason="the extra `image` is not installed")
+
+from fluxasync import Batch, ImageRequest
+from fluxasync._disk import make_own_folder, open_own, reading
+from fluxasync._gallery import write
+from fluxasync._journal import RESERVE
+
+#: seconds after which a command counts as hanging
+HANGING = 20
+HOME = ".fluxasync"
+MODEL = "flux-2-klein-4b"
+
+#: every name of ours in an output folder; `THUMB` and `IMAGE` stand for those of a run
+OURS = (
+    HOME, f"{HOME}/lock", f"{HOME}/journal.db", f"{HOME}/journal.db-wal",
+    f"{HOME}/journal.db-shm", f"{HOME}/journal.db-journal", f"{HOME}/journal.new",
+    f"{HOME}/journal.new-wal", f"{HOME}/journal.new-journal", f"{HOME}/status.json",
+    f"{HOME}/status.json.new", f"{HOME}/reserve", f"{HOME}/gallery.html.new",
+    f"{HOME}/metadata.jsonl.new", f"{HOME}/failures.jsonl.new", f"{HOME}/thumbs", "THUMB",
+    f"{HOME}/thumbs/{'ab' * 12}.webp", "metadata.jsonl", "failures.jsonl", "gallery.html", "IMAGE",
+    ".fluxasync-0123456789abcdef.part",
+)  # fmt: skip
+
+#: those that a folder may hold before anything ran there
+BEFORE = tuple(name for name in OURS if name not in ("THUMB", "IMAGE", f"{HOME}/journal.db"))
+
+
+class Outside:
+    """Files of the user's that lie beside the folder, and must stay as they are."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        (path / "Documents").mkdir(parents=True)
+        self.file = path / "Documents" / "thesis.txt"
+        self.file.write_text("years of work\n")
+        (path / "Documents" / f"{'cd' * 12}.webp").write_bytes(b"a picture of the user's")
+
+    def kept(self) -> dict[str, tuple[int, bytes]]:
+        """What is there now."""
+        return {
+            str(path.relative_to(self.path)): (
+                path.lstat().st_mode,
+                path.read_bytes() if path.is_file() else b"",
+            )
+            for path in self.path.rglob("*")
+        }
+
+
+def link_to_a_file(target: Path, outside: Outside) -> None:
+    target.symlink_to(outside.file)
+
+
+def link_to_a_folder(target: Path, outside: Outside) -> None:
+    target.symlink_to(outside.file.parent)
+
+
+def link_to_its_copy(target: Path, outside: Outside) -> None:
+    """What was there is there still, but elsewhere: as somebody would who wants it followed."""
+    copy = outside.path / "copy"
+    if (kept := target.with_name(target.name + ".moved")).exists():
+        kept.rename(copy)
+    else:
+        copy.write_bytes(b"\0" * RESERVE if target.name == "reserve" else b"")
+    target.symlink_to(copy)
+
+
+def link_to_nothing(target: Path, outside: Outside) -> None:
+    target.symlink_to(outside.path / "Documents" / "new.txt")
+
+
+def pipe(target: Path, outside: Outside) -> None:
+    os.mkfifo(target)
+
+
+def unix_socket(target: Path, outside: Outside) -> None:
+    here = os.getcwd()
+    os.chdir(target.parent)  # its path may be longer than a socket's name
+    try:
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(target.name)
+    finally:
+        os.chdir(here)
+
+
+def folder(target: Path, outside: Outside) -> None:
+    target.mkdir()
+    (target / "inside.txt").write_text("of the user")
+
+
+def endless_device(target: Path, outside: Outside) -> None:
+    try:
+        os.mknod(target, stat.S_IFCHR | 0o666, os.makedev(1, 5))
+        with target.open("rb"):
+            pass
+    except PermissionError:
+        pytest.skip("making devices needs root and a file system that has them")
+
+
+KINDS = (
+    link_to_a_file, link_to_a_folder, link_to_its_copy, link_to_nothing, pipe, unix_socket, folder,
+    endless_device,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Practice]:
+    with practice("--latency", "0..0") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    with Forks() as forks:
+        yield forks
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, server: Practice) -> Path:
+    """A folder in which two images were made, with a page of them."""
+    place = tmp_path_factory.mktemp("made") / "run"
+
+    async def run() -> None:
+        wishes = [ImageRequest(prompt=text, model=MODEL) for text in ("a fox", "a lamp")]
+        async with fast_session(server.url) as flux, Batch(flux, wishes, out=place) as batch:
+            await outcomes_of(batch)
+        await write(place)
+
+    asyncio.run(run())
+    return place
+
+
+def copied(made: Path, to: Path) -> Path:
+    """A copy of the folder; the reserve, which is large, is the same file."""
+
+    def copy(source: str, target: str) -> str:
+        if source.endswith("/reserve"):
+            os.link(source, target)
+            return target
+        return shutil.copy2(source, target)
+
+    return shutil.copytree(made, to, copy_function=copy)
+
+
+def plant(place: Path, name: str, kind: Callable[[Path, Outside], None], outside: Outside) -> None:
+    """Put something in the place of a file of ours, which is moved away or removed."""
+    thumb, image = _first(place / HOME / "thumbs", ".webp"), _first(place, ".jpg")
+    name = {"THUMB": f"{HOME}/thumbs/{thumb}", "IMAGE": image}.get(name, name)
+    target = place / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(target):
+        moved = target.with_name(target.name + ".moved")
+        target.rename(moved)
+        kind(target, outside)
+        if moved.is_dir():
+            shutil.rmtree(moved)
+        else:
+            moved.unlink(missing_ok=True)
+    else:
+        kind(target, outside)
+
+
+def _first(place: Path, ending: str) -> str:
+    return min((path.name for path in place.glob(f"*{ending}")), default="none")
+
+
+def commands(place: Path, url: str) -> Iterator[tuple[object, ...]]:
+    prompts = place.parent / "prompts.txt"
+    prompts.write_text("a fox\na lamp\na gate\n")
+    yield ("status", place)
+    yield ("verify", place)
+    yield ("resolve", place)
+    yield ("resolve", place, "--drop")
+    yield ("gallery", place)
+    yield ("run", prompts, "-o", place, "--base-url", url, "--model", MODEL)
+
+
+def judge(ended: Ended, what: str) -> None:
+    """A command ended in time, by itself, and said what was wrong and where."""
+    assert ended.code != -14, f"{what}: hung"
+    assert ended.code not in (1, -9, -11), f"{what}: {ended.err}"
+    assert "Traceback" not in ended.err, f"{what}: {ended.err}"
+    if ended.code:
+        assert ended.err.strip() or ended.out.strip(), what
+
+
+def outside_of(tmp_path: Path) -> Outside:
+    return Outside(tmp_path / "home")
+
+
+def tried(forks: Forks, server: Practice, made: Path, tmp_path: Path, name: str, kind) -> None:
+    """Run every command on a folder of its own in which something was planted."""
+    for number, _ in enumerate(commands(tmp_path, server.url)):
+        base = tmp_path / str(number)
+        base.mkdir()
+        outside, place = Outside(base / "home"), copied(made, base / "run")
+        plant(place, name, kind, outside)
+        before = outside.kept()
+        command = list(commands(place, server.url))[number]
+        ended = forks.run(*command, seconds=HANGING)
+        assert before == outside.kept(), f"{command[0]}: {ended.err}"
+        judge(ended, f"{command[0]} {command[2:3]}")
+        shutil.rmtree(base)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(f"{HOME}/status.json.new", link_to_a_file, id="S3 status"),
+        pytest.param(f"{HOME}/reserve", link_to_a_file, id="S3 reserve"),
+        pytest.param(f"{HOME}/gallery.html.new", link_to_a_file, id="S3 page"),
+        pytest.param(f"{HOME}/thumbs", link_to_a_folder, id="S2 thumbnails"),
+        pytest.param(HOME, link_to_its_copy, id="T19 the journal's folder"),
+        pytest.param("metadata.jsonl", pipe, id="S10 list"),
+        pytest.param(f"{HOME}/lock", pipe, id="S10 lock"),
+        pytest.param(f"{HOME}/journal.db-journal", pipe, id="S10 beside the journal"),
+    ],
+)
+def test_what_a_received_folder_may_hold_harms_nothing(forks, server, made, tmp_path, name, kind):
+    """The shortest ways to harm, with every command: no file outside changes, and none hangs."""
+    tried(forks, server, made, tmp_path, name, kind)
+
+
+FRESH = [
+    pytest.param(name, kind, id=f"{name}, {kind.__name__}") for name in BEFORE for kind in KINDS
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kind"), FRESH)
+def test_a_first_run_follows_nothing_planted(forks, server, tmp_path, name, kind):
+    """A folder in which nothing was made yet: the run is refused, or makes its images."""
+    outside, place = outside_of(tmp_path), tmp_path / "run"
+    place.mkdir()
+    plant(place, name, kind, outside)
+    before = outside.kept()
+    *_, command = commands(place, server.url)
+    ended = forks.run(*command, seconds=HANGING)
+    assert before == outside.kept(), ended.err
+    judge(ended, name)
+    assert ended.code != 0 or len(list(place.glob("*.jpg"))) == 3
+
+
+def test_a_link_that_is_the_output_folder_itself_is_the_users_own(forks, server, made, tmp_path):
+    """What is named on the command line may be a link: only names of ours below it may not."""
+    copied(made, tmp_path / "large disk")
+    place = tmp_path / "run"
+    place.symlink_to(tmp_path / "large disk")
+    for command in commands(place, server.url):
+        ended = forks.run(*command, seconds=HANGING)
+        assert ended.code == 0, ended.err
+
+
+def test_a_folder_open_to_every_user_is_said(forks, server, made, tmp_path):
+    """T19: anybody could take or replace what is paid for; a sticky folder protects each file."""
+    place = copied(made, tmp_path / "run")
+    *_, command = commands(place, server.url)
+    for mode, is_said in ((0o777, True), (0o1777, False), (0o775, False)):
+        place.chmod(mode)
+        ended = forks.run(*command, seconds=HANGING)
+        assert ended.code == 0
+        said = f"{place} can be changed by every user of this machine"
+        assert is_said == (said in ended.err), ended.err
+
+
+def as_user(number: int, story: Callable[[], object]) -> str:
+    """What the story says as another user, in a process of its own."""
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which the child needs not
+        child = os.fork()
+    if child == 0:
+        try:
+            os.setuid(number)
+            text = str(story())
+        except BaseException as error:
+            text = f"{type(error).__name__}: {error}"
+        os.write(writer, text.encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with open(reader) as file:
+        return file.read()
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder in which every user may make files, as /tmp is."""
+    with tempfile.TemporaryDirectory() as path:
+        Path(path).chmod(0o1777)
+        yield Path(path)
+
+
+@needs_root
+def test_another_users_folder_for_our_files_is_refused(shared):
+    """T19: its owner could exchange journal and lock at any time."""
+    home = shared / HOME
+    home.mkdir()
+    home.chmod(0o777)
+    os.chown(home, 4001, 4001)
+    said = as_user(4002, lambda: make_own_folder(home, mode=0o700))
+    assert said.startswith(f"NotOurs: {home} belongs to another user (id 4001): ")
+    assert as_user(4001, lambda: make_own_folder(home, mode=0o700)) == "None"
+
+
+@needs_root
+def test_another_users_list_is_not_written_to(shared):
+    """T19: prompts and addresses would be in a file that its owner reads and changes."""
+    path = shared / "metadata.jsonl"
+    path.write_text("")
+    path.chmod(0o666)
+    os.chown(path, 4001, 4001)
+    said = as_user(4002, lambda: open_own(path, os.O_WRONLY | os.O_APPEND))
+    # Linux may refuse it already: sysctl fs.protected_regular
+    assert said.startswith(("NotOurs: ", "PermissionError: ")), said
+    assert as_user(4002, lambda: reading(path).read()) == "b''"
+
+
+@needs_root
+def test_a_drive_that_gives_all_files_one_owner_is_ours(shared, monkeypatch):
+    """A mounted drive may say that what we made belongs to another: a new file tells."""
+    monkeypatch.setattr(os, "geteuid", lambda: 4009)  # the system's answer on such a drive
+    home = shared / HOME
+    assert as_user(4001, lambda: make_own_folder(home, mode=0o700)) == "None"
+    assert home.stat().st_uid == 4001
+    assert as_user(4001, lambda: make_own_folder(home, mode=0o700)) == "None"
+
+
+MATRIX = [
+    pytest.param(name, kind, id=f"{name}, {kind.__name__}") for name in OURS for kind in KINDS
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kind"), MATRIX)
+def test_nothing_planted_is_followed_or_waited_for(forks, server, made, tmp_path, name, kind):
+    """Every name of ours, everything that can stand there, every command: no file outside changes,
+    and each ends, with an error that says why or with its work done."""
+    tried(forks, server, made, tmp_path, name, kind)
