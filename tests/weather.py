@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from attrs import define, field, frozen
+from liveness import alive, drained
 from practice import PROVIDERS, wishes
 from virtual_time import START
 from world_transport import ORIGIN, WorldDownload, WorldTransport
@@ -254,7 +255,7 @@ async def story(
     outcomes: list[Outcome] = []
     error: FluxError | None = None
     began, ledger = loop.time(), ledger or MemoryLedger()
-    async with flux:
+    async with flux, alive(flux):
         if recall is not None:
             flux.recall("earlier runs", **recall)
         beside = asyncio.create_task(script(flux, world)) if script else None
@@ -271,6 +272,7 @@ async def story(
         if beside is not None:
             beside.cancel()
             await asyncio.gather(beside, return_exceptions=True)
+        await drained(flux)
     return Story(
         world=world, weather=line, outcomes=outcomes, error=error, events=events,
         seconds=ended - began, unclaimed=flux.unclaimed, ledger=ledger,

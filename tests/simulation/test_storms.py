@@ -14,6 +14,7 @@ from decimal import Decimal
 
 import pytest
 from attrs import evolve
+from liveness import alive, drained
 from practice import run_out, tally, wishes
 from virtual_time import START, run
 from weather import SEEDS, Scales, Story, Weather, seeds, story
@@ -98,8 +99,9 @@ def forbade(forbidden: bytes, requests: list[ImageRequest]) -> tuple[Counter[str
         line = _Forbidding(World(CALM))
         line.forbidden = forbidden
         session = FluxSession(base_url=ORIGIN, limits=4, transport=line, polling=SELDOM)
-        async with session as flux:
+        async with session as flux, alive(flux):
             outcomes, error = await run_out(Batch(flux, requests, sink=Scales()))
+            await drained(flux)
         return tally(outcomes), error, len(line.posts)
 
     return run(played())
@@ -476,8 +478,9 @@ def test_on_a_link_that_does_not_suffice_submissions_wait(seed: int):
         line = Weather(World(scenario), bandwidth=_need(scenario, 10) / 3)
         limits = Limits(in_flight=10, downloads=2)
         session = FluxSession(base_url=ORIGIN, limits=limits, transport=line, polling=SELDOM)
-        async with session as flux:
+        async with session as flux, alive(flux):
             await asyncio.gather(*(flux.generate(wish, to=Scales()) for wish in wishes(80)))
+            await drained(flux)
         return len(line.fetches)
 
     assert run(played(), seed=seed) == 80
@@ -519,12 +522,37 @@ def test_after_an_outage_the_oldest_comes_down_first():
     async def played() -> tuple[list[str], list[str]]:
         world = World(evolve(CALM, active_limit=100))
         line = Weather(world, bandwidth=10_000)
-        async with FluxSession(base_url=ORIGIN, limits=24, transport=line) as flux:
+        session = FluxSession(base_url=ORIGIN, limits=24, transport=line)
+        async with session as flux, alive(flux):
             wanted = await read(flux, world)
+            await drained(flux)
         return wanted, [url for _, url in line.fetches]
 
     wanted, fetched = run(played())
     assert fetched[1:] == [url for url in wanted if url != fetched[0]]
+
+
+@pytest.mark.parametrize("lifetime", [2.0, 0.0], ids=["collected late", "a server clock behind"])
+def test_an_image_whose_url_was_dead_when_first_seen_holds_up_no_submission(lifetime: float):
+    """P13 F70: such a URL says nothing of how long the next ones live; later images are made."""
+    scenario = evolve(CALM, url_lifetime=lifetime)
+
+    async def played() -> int:
+        line = Weather(World(scenario))
+        options = {"base_url": ORIGIN, "limits": 2, "transport": line, "polling": SELDOM}
+        async with FluxSession(**options) as flux:
+            job = await flux.submit(wishes(1)[0])
+        await asyncio.sleep(60)
+        async with FluxSession(**options) as flux, alive(flux):
+            ready = await flux.watch(job)
+            line.world.change(evolve(scenario, url_lifetime=600.0))
+            await asyncio.sleep(0.001)
+            await flux.download(ready, to=Scales())
+            await flux.generate(wishes(1, start=1)[0], to=Scales())
+            await drained(flux)
+        return len(line.posts)
+
+    assert run(played()) == 2
 
 
 # --- everything -----------------------------------------------------------------------------------
@@ -591,9 +619,10 @@ def test_what_an_image_has_cost_counts_and_not_its_price():
     async def played() -> tuple[int, type[BaseException] | None]:
         line = _Cheaper(World(CALM))
         saved, ended = 0, None
-        async with FluxSession(
+        session = FluxSession(
             BFL, base_url=ORIGIN, limits=1, budget="0.10", transport=line, polling=SELDOM
-        ) as flux:
+        )
+        async with session as flux, alive(flux):
             try:
                 for wish in wishes(12):
                     await flux.generate(wish)
