@@ -153,7 +153,8 @@ class Limiter:
             before, active = found.limit, self._active(group)
             if lease.episode == self._episode:  # what is more, was counted from an earlier process
                 active = min(active, before)
-            found.accepted(active=active, is_wanted=self._taken(group) >= before)
+            is_wanted = self._taken(group) >= before
+            found.accepted(active=active, is_wanted=is_wanted, now=_now())
             self._told(group, found, before)
         self.clear()
 
@@ -172,14 +173,14 @@ class Limiter:
         elif not found.is_in_doubt:
             return
         before = found.limit
-        found.crowded(active=self._active(group, without=lease))
+        found.crowded(active=self._active(group, without=lease), now=_now())
         self._told(group, found, before)
 
     def troubled(self) -> None:
         """The server failed: a limit that is being found out grows no further for now."""
         for group, found in self._found.items():
             before = found.limit
-            found.troubled()
+            found.troubled(now=_now())
             self._told(group, found, before)
 
     def give(self, lease: Lease) -> None:
@@ -319,3 +320,7 @@ class Limiter:
     def _on_timer(self) -> None:
         self._timer = None
         self._admit()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

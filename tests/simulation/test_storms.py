@@ -11,6 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable
 from decimal import Decimal
+from statistics import median_low
 
 import pytest
 from attrs import evolve
@@ -37,6 +38,7 @@ from fluxasync import (
     RateLimited,
     TransportError,
 )
+from fluxasync._discovery import SMALL
 from fluxasync._models import Call, Reply
 from fluxasync.simulator import Scenario, World
 
@@ -295,9 +297,8 @@ def test_who_stayed_at_home_tells_nothing_of_the_network():
 def test_an_account_that_allows_less_is_not_stormed(limits: object, retry_after: float | None):
     """F1 F2: 24 jobs are wanted where 12 may be active: beyond the first herd hardly a POST is
     refused, also where the 24 were given, and every slot there is does its work."""
-    ran = told(
-        evolve(CALM, active_limit=12, retry_after=retry_after), seed=1, count=200, limits=limits
-    )
+    scenario = evolve(CALM, active_limit=12, retry_after=retry_after)
+    ran = told(scenario, seed=1, count=200, limits=limits, polling=None)
     assert tally(ran.outcomes) == {"saved": 200}
     assert ran.world.refused[429] <= 12 + 6
     assert ran.world.max_active == 12
@@ -332,15 +333,16 @@ def test_a_configured_limit_is_never_passed(seed: int):
 
 @pytest.mark.parametrize("seed", seeds())
 def test_a_hidden_limit_is_found_by_the_first_push_back(seed: int):
-    """P12 F2: one herd of 24 meets a limit of its own; from then on hardly a POST is refused."""
+    """P12 F2: one herd of 24 meets a limit of its own; from then on hardly a POST is refused. More
+    is asked for every few rounds of jobs, because the rest may have been another user's."""
     hidden = dice(seed).randint(3, 22)
     scenario = evolve(CALM, active_limit=hidden, retry_after=(None, 1.0)[seed % 2])
-    ran = told(scenario, seed=seed, count=50, limits="auto")
+    ran = told(scenario, seed=seed, count=50, limits="auto", polling=None)
     assert tally(ran.outcomes) == {"saved": 50}
     first_herd = 24 - hidden
-    assert ran.world.refused[429] <= first_herd + 4
+    assert ran.world.refused[429] <= first_herd + 8
     limits = [event.limit for at, event in ran.told(LimitChanged) if at > 2]
-    assert set(limits) <= {hidden - 1, hidden, hidden + 1, hidden + 2}
+    assert not limits or hidden - 1 <= min(limits) <= max(limits) <= hidden + 1 + SMALL
 
 
 PHASES = ((0.0, 24), (100.0, 12), (300.0, 24))
@@ -365,7 +367,7 @@ def test_a_limit_that_changes_is_followed(seed: int):
     assert {"saved": 3000} == tally(found.outcomes) == tally(ideal.outcomes)
     assert ideal.seconds > PHASES[-1][0] + 100
     assert found.seconds <= ideal.seconds / 0.95
-    in_force = [max(e.limit for t, e in found.told(LimitChanged) if at + 60 <= t < at + 100)
+    in_force = [median_low(e.limit for t, e in found.told(LimitChanged) if at + 60 <= t < at + 100)
                 for at, _ in PHASES]  # fmt: skip
     assert all(abs(one - limit) <= 1 for one, (_, limit) in zip(in_force, PHASES, strict=True))
     assert found.world.refused[429] <= 0.02 * found.world.posts
