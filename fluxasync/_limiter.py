@@ -40,6 +40,7 @@ class Lease:
     group: str
     cap: int | None = None
     episode: int = 0  #: push-backs seen when it was granted
+    probes: int = 0  #: calls of `probe` before it was granted
 
 
 @frozen(eq=False)
@@ -79,6 +80,7 @@ class Limiter:
         self._paused_until = 0.0
         self._probing = False
         self._probe_at = 0.0
+        self._probes = 0
         self._episode = 0
         self._last_grant = -math.inf
         self._timer: asyncio.TimerHandle | None = None
@@ -105,6 +107,11 @@ class Limiter:
     def is_waiting(self) -> bool:
         """Whether nothing may go yet: what is answered now was sent before the trouble."""
         return self.is_paused or self._probe_at > asyncio.get_running_loop().time()
+
+    def holds(self, lease: Lease) -> bool:
+        """Whether push-back came after the grant: the lease goes back, and its submission waits
+        in line again, so that the one which goes first after a pause stays alone."""
+        return self.is_waiting or (self._probing and lease.probes != self._probes)
 
     @property
     def limits(self) -> Limits:
@@ -201,6 +208,7 @@ class Limiter:
     def probe(self, seconds: float) -> None:
         """From so many seconds on let submissions go one at a time, until one is accepted."""
         self._probing = True
+        self._probes += 1
         until = asyncio.get_running_loop().time() + seconds
         self._probe_at = max(self._probe_at, until)
 
@@ -298,7 +306,7 @@ class Limiter:
         return max(earliest, now + self._brake())
 
     def _grant(self, waiter: _Waiter, now: float) -> None:
-        lease = self._counted(Lease(waiter.group, waiter.cap, self._episode))
+        lease = self._counted(Lease(waiter.group, waiter.cap, self._episode, self._probes))
         self._unanswered.add(lease)
         self._last_grant = now
         waiter.future.set_result(lease)

@@ -104,6 +104,8 @@ class Weather(WorldTransport):
         return any(begin <= at < end for begin, end in self.outages)
 
     async def send(self, call: Call) -> Reply:
+        if call.before_send is not None:
+            call.before_send()
         if call.method == "POST":
             self.posts.append(asyncio.get_running_loop().time())
             self.early += self.posts[-1] < self._told_until

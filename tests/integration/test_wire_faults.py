@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,22 @@ async def test_an_id_that_came_before_is_in_doubt_without_a_journal_too():
         assert through.flux.unclaimed == ()
         saved = await through.flux.collect(first)
         assert saved.request == first.request
+
+
+@pytest.mark.asyncio
+async def test_an_id_of_an_earlier_run_is_in_doubt_and_paid_once(tmp_path: Path):
+    """F21: only the journal knows the id; the second image is in doubt, nothing is unclaimed, and
+    the budget counts each price once."""
+    async with line(Row(api=hit("repeat", 2)), limits=1) as through:
+        await run_out(Batch(through.flux, wishes(1), out=tmp_path))
+        options = {"api_key": KEY, "retry": PATIENT, "limits": 1}
+        async with fast_session(through.api.url, **options) as flux:
+            outcomes, error = await run_out(Batch(flux, wishes(3), out=tmp_path))
+            assert error is None
+            assert tally(outcomes) == {"saved": 2, "in doubt": 1}
+            assert flux.unclaimed == ()
+            purse = flux._submits.purse
+            assert (purse.spent, purse.in_doubt) == (2 * purse.in_doubt, Decimal("0.025"))
 
 
 @pytest.mark.asyncio

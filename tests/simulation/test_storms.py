@@ -11,6 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable
 from decimal import Decimal
+from itertools import pairwise
 from statistics import median_low
 
 import pytest
@@ -40,6 +41,7 @@ from fluxasync import (
 )
 from fluxasync._discovery import SMALL
 from fluxasync._models import Call, Reply
+from fluxasync._money import Purse
 from fluxasync.simulator import Scenario, World
 
 CALM = Scenario(image_bytes=1)
@@ -289,6 +291,79 @@ def test_who_stayed_at_home_tells_nothing_of_the_network():
     assert {429} == {event.status for _, event in ran.told(Paused)}
 
 
+class _SlowToConnect(Weather):
+    """Each new connection takes longer than the one before it, as under a burst of handshakes."""
+
+    async def send(self, call: Call) -> Reply:
+        if call.method == "POST":
+            self._handshakes = getattr(self, "_handshakes", 0) + 1
+            await asyncio.sleep(0.15 * (self._handshakes % 24))
+        return await super().send(call)
+
+
+def test_posts_that_are_still_connecting_wait_out_a_push_back():
+    """P11 F1: a 429 arrives while others of the herd are connecting: none of them is sent before
+    its `Retry-After` is over, and none of them counts as a call without an answer."""
+
+    async def played() -> tuple[int, int, int, int]:
+        line = _SlowToConnect(World(evolve(CALM, active_limit=3, retry_after=5.0)))
+        session = FluxSession(base_url=ORIGIN, limits=24, transport=line, polling=SELDOM)
+        async with session as flux, alive(flux):
+            await asyncio.gather(*(flux.generate(wish, to=Scales()) for wish in wishes(24)))
+            await drained(flux)
+            return line.early, flux._network.outages, len(line.world.charges), len(line.posts)
+
+    early, outages, charged, posts = run(played())
+    assert (early, outages, charged) == (0, 0, 24)
+    assert posts < 24 + 12
+
+
+class _Deliberate(MemoryLedger):
+    """A disk whose intents take longer and longer, so that granted slots are used late."""
+
+    async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
+        await asyncio.sleep(0.3 * request.seed)
+        await super().intent(request, price=price)
+
+
+class _Timed(Weather):
+    """Notes of each submission when it began, when it was answered, and how."""
+
+    def __init__(self, world: World, *, round_trip: float) -> None:
+        super().__init__(world, round_trip=round_trip)
+        self.exchanges: list[tuple[float, float, int]] = []
+
+    async def send(self, call: Call) -> Reply:
+        began = asyncio.get_running_loop().time()
+        reply = await super().send(call)
+        if call.method == "POST":
+            ended = asyncio.get_running_loop().time()
+            self.exchanges.append((began, ended, reply.status))
+        return reply
+
+
+def test_after_a_pause_one_submission_goes_alone_until_it_is_answered():
+    """F2 P11: those that were granted a slot before the push-back do not overtake it, although
+    their intents are recorded only after the pause is over."""
+
+    async def played() -> list[tuple[float, float, int]]:
+        scenario = evolve(CALM, active_limit=3, retry_after=1.0, latency=(5, 8))
+        line, ledger = _Timed(World(scenario), round_trip=1.0), _Deliberate()
+        session = FluxSession(base_url=ORIGIN, limits=24, transport=line, polling=SELDOM)
+        async with session as flux, alive(flux):
+            stories = (flux.generate(w, to=Scales(), ledger=ledger) for w in wishes(24))
+            await asyncio.gather(*stories)
+            await drained(flux)
+        return sorted(line.exchanges)
+
+    exchanges = run(played())
+    refused = min(ended for _, ended, status in exchanges if status == 429)
+    later = [each for each in exchanges if each[0] > refused]
+    until = next(number for number, each in enumerate(later) if each[2] == 200)
+    for (_, answered, _), (began, _, _) in pairwise(later[: until + 2]):
+        assert began >= answered
+
+
 # --- slots ----------------------------------------------------------------------------------------
 
 
@@ -343,6 +418,52 @@ def test_a_hidden_limit_is_found_by_the_first_push_back(seed: int):
     assert ran.world.refused[429] <= first_herd + 8
     limits = [event.limit for at, event in ran.told(LimitChanged) if at > 2]
     assert not limits or hidden - 1 <= min(limits) <= max(limits) <= hidden + 1 + SMALL
+
+
+class _Repeating(Weather):
+    """A provider that answers one submission with what it answered to the first one."""
+
+    repeats = 3  #: which one
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.first: Reply | None = None
+
+    async def send(self, call: Call) -> Reply:
+        number = len(self.posts) + 1
+        reply = await super().send(call)
+        if call.method != "POST":
+            return reply
+        self.first = self.first or reply
+        return self.first if number == self.repeats else reply
+
+
+@pytest.mark.parametrize("is_done", [True, False], ids=["made by then", "still running"])
+def test_an_id_of_an_earlier_run_costs_no_slot_and_is_counted_once(is_done: bool):
+    """F21 P12: the id is another image's, so the submission is in doubt: once, with its money,
+    and its slot comes back."""
+
+    async def played() -> tuple[Counter[str], Purse]:
+        line, ledger = _Repeating(World(evolve(CALM, latency=(20, 30)))), MemoryLedger()
+        options = {"base_url": ORIGIN, "limits": 2, "transport": line, "polling": SELDOM}
+        first, *rest = wishes(8)
+        async with FluxSession(**options) as flux:
+            if is_done:
+                batch = Batch(flux, [first], sink=Scales(), ledger=ledger)
+                assert tally((await run_out(batch))[0]) == {"saved": 1}
+            else:
+                await flux.submit(first, ledger=ledger)
+        async with FluxSession(**options) as flux, alive(flux):
+            batch = Batch(flux, [first, *rest], sink=Scales(), ledger=ledger)
+            outcomes, error = await run_out(batch)
+            assert error is None
+            assert flux.unclaimed == ()
+            await drained(flux)
+            return tally(outcomes), flux._submits.purse
+
+    counted, purse = run(played())
+    assert counted == {"saved": 7, "in doubt": 1}
+    assert (purse.spent, purse.in_doubt) == (6 * PRICE, PRICE)
 
 
 PHASES = ((0.0, 24), (100.0, 12), (300.0, 24))

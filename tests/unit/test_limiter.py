@@ -240,6 +240,28 @@ def test_a_pause_grows_while_its_timer_runs() -> None:
     assert played(story()) == pytest.approx(64)
 
 
+def test_a_lease_from_before_the_trouble_is_held_until_it_is_over() -> None:
+    """P11 F2 After the pause only what was granted since goes, until a submission is accepted."""
+
+    async def story() -> list[tuple[bool, bool]]:
+        limiter, gate = Limiter(Limits(in_flight=4)), Gate()
+        before = await limiter.take("a", gate=gate)
+        seen = [(limiter.holds(before), False)]
+        limiter.probe(5.0)
+        limiter.answered(before)
+        probe = asyncio.create_task(limiter.take("a", gate=gate))
+        await turns()
+        seen.append((limiter.holds(before), probe.done()))
+        await asyncio.sleep(6.0)
+        lease = await probe
+        seen.append((limiter.holds(before), limiter.holds(lease)))
+        limiter.accepted(lease)
+        seen.append((limiter.holds(before), limiter.holds(lease)))
+        return seen
+
+    assert played(story()) == [(False, False), (True, False), (True, False), (False, False)]
+
+
 def test_a_cancelled_waiter_leaves_its_place() -> None:
     """P12 Whoever gave up waiting takes no slot, and the next one does."""
 
