@@ -756,3 +756,22 @@ def test_what_an_image_has_cost_counts_and_not_its_price():
 
     # the eighth: 7 × $0.01 + $0.025 fits; the ninth: 8 × $0.01 + $0.025 does not
     assert run(played()) == (8, BudgetExceeded)
+
+
+def test_a_cost_that_comes_with_each_answer_is_counted_once():
+    """P7: a finished job that is asked after again and again corrects the budget one time."""
+
+    async def played() -> list[Decimal]:
+        line = _Cheaper(World(CALM))
+        flux = FluxSession(BFL, base_url=ORIGIN, transport=line, budget="1", polling=SELDOM)
+        async with flux, alive(flux):
+            job = await flux.submit(wishes(1)[0])
+            spent = [flux._submits.purse.spent]
+            await asyncio.sleep(60)
+            for _ in range(3):
+                await flux.poll(job)
+                spent.append(flux._submits.purse.spent)
+            await drained(flux)
+        return spent
+
+    assert run(played()) == [Decimal("0.025"), *[Decimal("0.01")] * 3]

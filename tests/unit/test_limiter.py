@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fluxasync._breakers import Gate
 from fluxasync._config import Limits
 from fluxasync._errors import AuthenticationError, FluxError
-from fluxasync._limiter import Lease, Limiter
+from fluxasync._limiter import BURST, Lease, Limiter
 
 
 class Desk:
@@ -162,6 +162,27 @@ def test_an_idle_hour_saves_up_no_burst() -> None:
         return list((await desk.close()).values())
 
     assert pytest.approx(played(story())) == [0, 3600, 3601, 3602]
+
+
+def test_a_herd_goes_in_portions_and_none_is_forgotten() -> None:
+    """P12 After a pause at most sixteen go in one turn of the loop, and all at that instant."""
+
+    async def story() -> tuple[list[int], dict[str, float]]:
+        desk, portions = Desk(1000), []
+        desk.limiter.pause(1.0)
+        for number in range(5 * BURST):
+            desk.come(str(number))
+        await asyncio.sleep(1.0)
+        for _ in range(10):
+            before = desk.limiter.in_flight
+            await asyncio.sleep(0)
+            portions.append(desk.limiter.in_flight - before)
+        return portions, await desk.close()
+
+    portions, went = played(story())
+    assert max(portions) <= BURST
+    assert len(went) == 5 * BURST
+    assert set(went.values()) == {1.0}
 
 
 def test_a_pause_is_obeyed_to_the_second() -> None:

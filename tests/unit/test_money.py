@@ -174,3 +174,24 @@ def test_a_reservation_is_given_back_once() -> None:
     """Giving back what was not taken would open the cap, so it is a loud error."""
     with pytest.raises(RuntimeError, match="twice"):
         Purse(D(1)).release(D("0.10"))
+
+
+@pytest.mark.parametrize(
+    ("cost", "spent"),
+    [
+        pytest.param("0.01", "0.01", id="less than its price"),
+        pytest.param("0.09", "0.09", id="more than its price"),
+        pytest.param("0", "0", id="nothing"),
+        pytest.param("-1", "0.025", id="below nothing is no cost"),
+        pytest.param("NaN", "0.025", id="no number is no cost"),
+        pytest.param("Infinity", "0.025", id="no end is no cost"),
+    ],
+)
+def test_a_cost_that_comes_with_the_jobs_end_takes_the_place_of_its_price(cost: str, spent: str):
+    """P7: what was charged by the catalogue is what the provider says it was."""
+    purse, price = Purse(D(1)), D("0.025")
+    purse.reserve(price)
+    purse.charge(price)
+    purse.correct(price, D(cost))
+    assert purse.spent == D(spent)
+    assert purse.reserved == 0
