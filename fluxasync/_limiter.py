@@ -158,9 +158,11 @@ class Limiter:
         for group, cap in self._counting(lease):
             found = self._discovery(group, cap)
             before, active = found.limit, self._active(group)
-            if lease.episode == self._episode:  # what is more, was counted from an earlier process
+            is_new = lease.episode == self._episode
+            if is_new:  # what is more, was counted from an earlier process
                 active = min(active, before)
-            is_wanted = self._taken(group) >= before
+            # those under way at the push-back say how many were let in, and ask for no more
+            is_wanted = is_new and self._taken(group) >= before
             found.accepted(active=active, is_wanted=is_wanted, now=_now())
             self._told(group, found, before)
         self.clear()

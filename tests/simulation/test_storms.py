@@ -415,7 +415,7 @@ def test_a_hidden_limit_is_found_by_the_first_push_back(seed: int):
     ran = told(scenario, seed=seed, count=50, limits="auto", polling=None)
     assert tally(ran.outcomes) == {"saved": 50}
     first_herd = 24 - hidden
-    assert ran.world.refused[429] <= first_herd + 8
+    assert ran.world.refused[429] <= first_herd + 7
     limits = [event.limit for at, event in ran.told(LimitChanged) if at > 2]
     assert not limits or hidden - 1 <= min(limits) <= max(limits) <= hidden + 1 + SMALL
 
