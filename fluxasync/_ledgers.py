@@ -53,6 +53,7 @@ class MemoryLedger:
         self.jobs: dict[str, Job] = {}
         self.outcomes: dict[str, Outcome] = {}
         self._prices: dict[str, Decimal | None] = {}  #: of the intents
+        self._owners: dict[str, str] = {}  #: job id → key of its request
 
     async def known(self, request: ImageRequest) -> Saved | Failed | InDoubt | Job | None:
         """Return the outcome, else the job, else the doubt that an intent without an answer is."""
@@ -71,8 +72,14 @@ class MemoryLedger:
         self._prices[request.key] = price
 
     async def answered(self, request: ImageRequest, answer: Job | Refused) -> None:
-        """Note the job, or take the intent back; an ambiguous answer leaves it open."""
+        """Note the job, or take the intent back; an ambiguous answer leaves it open.
+
+        Raises TransportError for a job id that another request has: the intent stays open then.
+        """
         if isinstance(answer, Job):
+            if self._owners.setdefault(answer.job_id, request.key) != request.key:
+                said = f"the server gave the id of another job ({answer.job_id})"
+                raise TransportError(said, sent=True)
             self.jobs[request.key] = answer
         elif answer.verdict is Verdict.AMBIGUOUS:
             return  # the intent stays: it may have been charged

@@ -40,6 +40,7 @@ class Lease:
     group: str
     cap: int | None = None
     episode: int = 0  #: push-backs seen when it was granted
+    probes: int = 0  #: calls of `probe` before it was granted
 
 
 @frozen(eq=False)
@@ -79,6 +80,7 @@ class Limiter:
         self._paused_until = 0.0
         self._probing = False
         self._probe_at = 0.0
+        self._probes = 0
         self._episode = 0
         self._last_grant = -math.inf
         self._timer: asyncio.TimerHandle | None = None
@@ -105,6 +107,11 @@ class Limiter:
     def is_waiting(self) -> bool:
         """Whether nothing may go yet: what is answered now was sent before the trouble."""
         return self.is_paused or self._probe_at > asyncio.get_running_loop().time()
+
+    def holds(self, lease: Lease) -> bool:
+        """Whether push-back came after the grant: the lease goes back, and its submission waits
+        in line again, so that the one which goes first after a pause stays alone."""
+        return self.is_waiting or (self._probing and lease.probes != self._probes)
 
     @property
     def limits(self) -> Limits:
@@ -151,9 +158,12 @@ class Limiter:
         for group, cap in self._counting(lease):
             found = self._discovery(group, cap)
             before, active = found.limit, self._active(group)
-            if lease.episode == self._episode:  # what is more, was counted from an earlier process
+            is_new = lease.episode == self._episode
+            if is_new:  # what is more, was counted from an earlier process
                 active = min(active, before)
-            found.accepted(active=active, is_wanted=self._taken(group) >= before)
+            # those under way at the push-back say how many were let in, and ask for no more
+            is_wanted = is_new and self._taken(group) >= before
+            found.accepted(active=active, is_wanted=is_wanted, now=_now())
             self._told(group, found, before)
         self.clear()
 
@@ -172,14 +182,14 @@ class Limiter:
         elif not found.is_in_doubt:
             return
         before = found.limit
-        found.crowded(active=self._active(group, without=lease))
+        found.crowded(active=self._active(group, without=lease), now=_now())
         self._told(group, found, before)
 
     def troubled(self) -> None:
         """The server failed: a limit that is being found out grows no further for now."""
         for group, found in self._found.items():
             before = found.limit
-            found.troubled()
+            found.troubled(now=_now())
             self._told(group, found, before)
 
     def give(self, lease: Lease) -> None:
@@ -200,6 +210,7 @@ class Limiter:
     def probe(self, seconds: float) -> None:
         """From so many seconds on let submissions go one at a time, until one is accepted."""
         self._probing = True
+        self._probes += 1
         until = asyncio.get_running_loop().time() + seconds
         self._probe_at = max(self._probe_at, until)
 
@@ -297,7 +308,7 @@ class Limiter:
         return max(earliest, now + self._brake())
 
     def _grant(self, waiter: _Waiter, now: float) -> None:
-        lease = self._counted(Lease(waiter.group, waiter.cap, self._episode))
+        lease = self._counted(Lease(waiter.group, waiter.cap, self._episode, self._probes))
         self._unanswered.add(lease)
         self._last_grant = now
         waiter.future.set_result(lease)
@@ -319,3 +330,7 @@ class Limiter:
     def _on_timer(self) -> None:
         self._timer = None
         self._admit()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

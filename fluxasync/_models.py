@@ -242,6 +242,8 @@ class Call:
     headers: Mapping[str, str] = field(repr=False)
     body: bytes | None = field(default=None, repr=False)
     timeout: float = 20.0  #: seconds for the whole call
+    #: called once connected, before the first byte is sent; what it raises ends the call unsent
+    before_send: Callable[[], None] | None = field(default=None, repr=False, eq=False)
 
 
 @frozen(kw_only=True)

@@ -12,6 +12,7 @@ deadline may always, else two that wait for each other's bytes would wait for ev
 from __future__ import annotations
 
 import asyncio
+import math
 from bisect import insort
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -77,7 +78,7 @@ class Permits:
         self._guess = float(FIRST_GUESS)
         self._pace: float | None = None  # seconds an image, where the link is the limit
         self._since = 0.0  # loop time of the latest image, or of the queue's beginning
-        self._life = 0.0
+        self._life = math.inf  # seconds that the newest live URL had left
         self._is_late = False
 
     def __repr__(self) -> str:
@@ -96,7 +97,8 @@ class Permits:
     async def take(self, deadline: float) -> AsyncIterator[Permit]:
         """Wait for a permit and hold it for the block."""
         now = asyncio.get_running_loop().time()
-        self._life = deadline - now
+        if deadline > now:  # a URL that is dead already says nothing about the next ones
+            self._life = deadline - now
         if not self._waiting:
             self._since = now
         self._serial += 1
@@ -132,7 +134,10 @@ class Permits:
         self._admit()
 
     def brake(self) -> float:
-        """Return the seconds a submission should wait: 0 while paid images come down in time."""
+        """Return the seconds a submission should wait: 0 while paid images come down in time.
+
+        Without a queue of downloads it returns 0, because then nothing would change its answer.
+        """
         share = RELEASE * SHARE if self._is_late else SHARE
         self._is_late = self._drain() > self._life * share
         return ASK_AGAIN if self._is_late else 0.0

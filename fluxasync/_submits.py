@@ -59,14 +59,17 @@ P90_SHARE = 1.6
 #: job ids remembered to notice one that comes twice, and costs that do
 RECENT_IDS = 10_000
 
-#: what a submission that stayed at home "answers": nobody was asked
-_HELD_BACK = Refused(
-    verdict=Verdict.NOT_SENT, error=TransportError("held back by a push-back", sent=False)
-)
 #: what a submission comes to that broke off while it was under way
 _UNHEARD = Refused(
     verdict=Verdict.AMBIGUOUS, error=TransportError("the answer was not waited for", sent=True)
 )
+
+
+class _HeldBack(TransportError):
+    """Push-back, or the end of the run, came after the slot was granted and before the POST."""
+
+    def __init__(self) -> None:
+        super().__init__("held back by a push-back", sent=False)
 
 
 @frozen(kw_only=True)
@@ -138,6 +141,7 @@ class Submits:
     def adopt(self, job: Job, *, seconds: float) -> None:
         """Count a job of an earlier process: the server does, until a poll sees its end."""
         if job.job_id not in self._held:
+            _remember(self._recent_ids, job.job_id)
             lease = self.limiter.count(_group(job.model or "")[0])
             self._keep(job, lease, seconds=seconds, accepted=None)
 
@@ -250,48 +254,86 @@ class Submits:
     async def _post(
         self, submission: Submission, images: Mapping[str, str], lease: Lease
     ) -> Job | Refused:
-        """Intent → POST → record: one unit, one attempt."""
-        request, ledger = submission.request, submission.ledger
-        cost = price(request)
-        answer: Job | Refused | None = None
+        """Intent → POST → record: one unit, one attempt. A job is recorded before it counts,
+        because the ledger may know its id as another image's."""
+        request, ledger, cost = submission.request, submission.ledger, price(submission.request)
+        answer = await self._answer(submission, images, lease, cost)
+        heard = now()
+        if isinstance(answer, Job):
+            job = answer
+            try:
+                answer = await _recorded(job, request, ledger)
+            except BaseException:
+                await self._settle(job, cost, lease, submission, heard)
+                self.leave(job)  # paid, and its caller does not get it
+                raise
+        answer = await self._settle(answer, cost, lease, submission, heard)
+        if isinstance(answer, Refused):
+            await ledger.answered(request, answer)
+        return answer
+
+    async def _answer(
+        self,
+        submission: Submission,
+        images: Mapping[str, str],
+        lease: Lease,
+        cost: Decimal | None,
+    ) -> Job | Refused:
+        """Record the intent, POST, and return the answer."""
+        request, gate = submission.request, submission.gate
         is_sent = False
         try:
-            submission.gate.check()  # it may have been shut while the reserve was waited for
-            await ledger.intent(request, price=cost)
-            if self.limiter.is_waiting:  # told so since the slot was granted: nobody was asked
-                answer = _HELD_BACK
-                self._free(lease)
-            else:
-                is_sent = True
-                answer = self._unique(await submission.wire.submit(request, images, cost))
-                answer = self._place(answer, lease, submission)
-            await self._account(answer, cost)
-            await ledger.answered(request, answer)
+            gate.check()  # it may have been shut while the reserve was waited for
+            await submission.ledger.intent(request, price=cost)
+            is_sent = True
+            hold = partial(self._check_hold, lease, gate)
+            return self._unique(
+                await submission.wire.submit(request, images, cost, before_send=hold)
+            )
         except BaseException:
-            if answer is None:
-                self._free(lease)
-                await self._account(_UNHEARD if is_sent else None, cost)
-            elif isinstance(answer, Job):
-                self.leave(answer)  # paid, and its caller will not be told of it
+            self._free(lease)
+            await self._account(_UNHEARD if is_sent else None, cost)
             raise
-        return answer
+
+    def _check_hold(self, lease: Lease, gate: Gate) -> None:
+        """Raise where push-back or a shut gate has overtaken this submission: nothing is sent."""
+        if self.limiter.holds(lease) or gate.error is not None:
+            raise _HeldBack
 
     def _unique(self, answer: Job | Refused) -> Job | Refused:
         if not isinstance(answer, Job):
             return answer
-        if answer.job_id in self._recent_ids:
+        if answer.job_id in self._recent_ids or answer.job_id in self._held:
             repeated = TransportError("the server gave the id of another job", sent=True)
             return Refused(verdict=Verdict.AMBIGUOUS, error=repeated, status=200)
         _remember(self._recent_ids, answer.job_id)
         return answer
 
-    def _place(self, answer: Job | Refused, lease: Lease, submission: Submission) -> Job | Refused:
+    async def _settle(
+        self,
+        answer: Job | Refused,
+        cost: Decimal | None,
+        lease: Lease,
+        submission: Submission,
+        heard: float,
+    ) -> Job | Refused:
+        """Decide what becomes of the slot and of the money."""
+        if isinstance(answer, Refused) and isinstance(answer.error, _HeldBack):
+            self._free(lease)  # the provider was not asked, so there is nothing to judge
+        else:
+            answer = self._place(answer, lease, submission, heard)
+        await self._account(answer, cost)
+        return answer
+
+    def _place(
+        self, answer: Job | Refused, lease: Lease, submission: Submission, heard: float
+    ) -> Job | Refused:
         """Keep the slot for what the server counts, give it back for what it does not; judge what
         the answer means for other submissions before the next one in line can run into it."""
         self._hear(answer)
         if isinstance(answer, Job):
             # whoever never asks again still frees the slot once the job cannot be running
-            self._keep(answer, lease, seconds=submission.job_timeout, accepted=now())
+            self._keep(answer, lease, seconds=submission.job_timeout, accepted=heard)
             self._accepted(answer, lease, submission)
             return answer
         if answer.verdict is Verdict.AMBIGUOUS:
@@ -406,6 +448,15 @@ class Submits:
                 self.purse.release(cost)
         async with self._refunds:
             self._refunds.notify_all()
+
+
+async def _recorded(job: Job, request: ImageRequest, ledger: Ledger) -> Job | Refused:
+    """Record a job. Where the ledger has its id for another image, the answer is ambiguous."""
+    try:
+        await ledger.answered(request, job)
+    except TransportError as error:
+        return Refused(verdict=Verdict.AMBIGUOUS, error=error, status=200)
+    return job
 
 
 def outlives_us(ledger: Ledger) -> bool:

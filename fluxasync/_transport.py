@@ -114,7 +114,7 @@ class AiohttpTransport:
         if self._retired:
             self._close_unused()
         pool = self._submits if call.method == "POST" else self._polls
-        trace = SimpleNamespace(sent=call.method != "POST")
+        trace = SimpleNamespace(sent=call.method != "POST", before_send=call.before_send)
         due = asyncio.get_running_loop().time() + call.timeout
         with _mapped_errors(trace), pool as session:
             async with deadline(call.timeout):
@@ -380,6 +380,9 @@ def _left_in(response: ClientResponse) -> bytes:
 
 def _sent_trace() -> aiohttp.TraceConfig:
     async def headers_sent(_session: Any, context: Any, _params: Any) -> None:
+        # aiohttp calls this once it is connected, and writes the headers afterwards
+        if (before_send := context.trace_request_ctx.before_send) is not None:
+            before_send()
         context.trace_request_ctx.sent = True
 
     trace = aiohttp.TraceConfig()

@@ -54,6 +54,7 @@ class Trouble:
 
     def __init__(self) -> None:
         self._since: float | None = None  # first refusal since a job was accepted
+        self._resumes = 0.0  # loop time at which the latest wait is over
         self._episodes = 0
         self._streak = 0
 
@@ -78,8 +79,8 @@ class Trouble:
         error = refused.error
         if is_lasting(error):
             return Over(error=error)
-        if self._since is None:
-            self._since = now
+        if self._since is None or now > self._resumes + LONGEST_WAIT:
+            self._since, self._episodes = now, 0  # idle hours are not hours of push-back
         is_network = refused.verdict is Verdict.NOT_SENT and not is_local(error)
         is_outage = is_network and reached
         if not is_outage and self._is_too_long(refused, retry, now):
@@ -89,6 +90,7 @@ class Trouble:
         told = refused.retry_after
         backoff = self._backoff(retry, dice, is_network=is_network)
         seconds = backoff if told is None else max(told, retry.initial)  # "0" asks for a storm
+        self._resumes = max(self._resumes, now + seconds)
         is_told = told is not None
         return Wait(seconds=seconds, reason=str(error), is_told=is_told, patience=patience)
 

@@ -51,13 +51,25 @@ class Wire:
         object.__setattr__(self, "_hide", Redaction().also(self.key, "(key)"))
 
     async def submit(
-        self, request: ImageRequest, images: Mapping[str, str], price: Decimal | None
+        self,
+        request: ImageRequest,
+        images: Mapping[str, str],
+        price: Decimal | None,
+        *,
+        before_send: Callable[[], None] | None = None,
     ) -> Job | Refused:
-        """POST a request once; `images` holds its inputs as the wire wants them."""
+        """POST a request once; `images` holds its inputs as the wire wants them.
+
+        `before_send` is called here, and again when the connection is there; a TransportError that
+        it raises is the answer, and nothing is sent.
+        """
         timeout = self.timeouts().submit
         call = encode_submit(request, images, self.provider, self.key, timeout=timeout)
+        call = evolve(call, before_send=before_send)
         began = now()
         try:
+            if before_send is not None:
+                before_send()
             reply = await self._send(call)
         except TransportError as error:
             verdict = classify(Phase.SUBMIT, None, None, sent=error.sent)

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from attrs import define, field, frozen
+from liveness import alive, drained
 from practice import PROVIDERS, wishes
 from virtual_time import START
 from world_transport import ORIGIN, WorldDownload, WorldTransport
@@ -103,6 +104,8 @@ class Weather(WorldTransport):
         return any(begin <= at < end for begin, end in self.outages)
 
     async def send(self, call: Call) -> Reply:
+        if call.before_send is not None:
+            call.before_send()
         if call.method == "POST":
             self.posts.append(asyncio.get_running_loop().time())
             self.early += self.posts[-1] < self._told_until
@@ -254,7 +257,7 @@ async def story(
     outcomes: list[Outcome] = []
     error: FluxError | None = None
     began, ledger = loop.time(), ledger or MemoryLedger()
-    async with flux:
+    async with flux, alive(flux):
         if recall is not None:
             flux.recall("earlier runs", **recall)
         beside = asyncio.create_task(script(flux, world)) if script else None
@@ -271,6 +274,7 @@ async def story(
         if beside is not None:
             beside.cancel()
             await asyncio.gather(beside, return_exceptions=True)
+        await drained(flux)
     return Story(
         world=world, weather=line, outcomes=outcomes, error=error, events=events,
         seconds=ended - began, unclaimed=flux.unclaimed, ledger=ledger,

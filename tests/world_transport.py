@@ -40,6 +40,8 @@ class WorldTransport:
         world.place(epoch=EPOCH, delivery=DELIVERY, region_origin=REGION)
 
     async def send(self, call: Call) -> Reply:
+        if call.before_send is not None:
+            call.before_send()
         with _as_transport_errors():
             async with asyncio.timeout(call.timeout):
                 await asyncio.sleep(self._leg)

@@ -215,7 +215,7 @@ def test_a_script_with_a_module_beside_it_starts_its_children_all_the_same(tmp_p
 
 
 def test_one_function_starts_every_child() -> None:
-    """No other file of the package starts a process; the install hint only names the interpreter."""
+    """No other file starts a process; the install hint only names the interpreter."""
     words: dict[str, Any] = {}
     package = Path(fluxasync.__file__).parent
     for path in sorted(package.rglob("*.py")):

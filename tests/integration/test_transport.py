@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from attrs import evolve
 from wires import (
     Behaviour,
     Line,
@@ -298,6 +299,46 @@ async def test_a_connection_that_hangs_sent_nothing(
         with pytest.raises(TransportError, match="in time") as caught:
             await transport.send(post(f"{deaf}/submit", timeout=whole))
     assert (caught.value.sent, caught.value.permanent) == (False, False)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("pooled", [False, True], ids=["fresh connection", "pooled connection"])
+async def test_a_post_is_held_back_when_it_is_connected(pooled: bool) -> None:
+    """P11 F1: what `before_send` raises is raised once there is a connection, and not a byte of the
+    POST is on it; the next POST goes."""
+    connected: list[int] = []
+
+    async def answers(line: Line) -> None:
+        while True:
+            await line.request()
+            await line.say(ACCEPTED)
+
+    async with peer(answers) as server, open_transport() as transport:
+
+        def hold() -> None:
+            connected.append(len(server.lines))
+            raise TransportError("held back", sent=False)
+
+        if pooled:
+            await transport.send(post(f"{server.url}/first"))
+        with pytest.raises(TransportError, match="held back") as caught:
+            await transport.send(evolve(post(f"{server.url}/held"), before_send=hold))
+        assert len(connected) == 1
+        assert not caught.value.sent
+        await transport.send(post(f"{server.url}/next"))
+        paths = [request.split()[1] for request in server.heard]
+    assert paths == ([b"/first", b"/next"] if pooled else [b"/next"])
+
+
+@pytest.mark.asyncio
+async def test_a_post_that_is_still_connecting_is_not_asked_to_go(deaf: str) -> None:
+    """P11 F32: `before_send` is called when the connection is there, and not before."""
+    called: list[int] = []
+    call = evolve(post(f"{deaf}/submit", timeout=0.1), before_send=lambda: called.append(1))
+    async with open_transport() as transport:
+        with pytest.raises(TransportError, match="in time"):
+            await transport.send(call)
+    assert called == []
 
 
 @pytest.mark.asyncio

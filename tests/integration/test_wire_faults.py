@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -335,6 +336,21 @@ async def test_json_that_is_called_something_else_is_warned_of_once(
         for _ in range(3):
             assert isinstance(await flux.poll(job), Pending)
     assert caplog.text.count("JSON as 'text/html'") == 1
+
+
+async def test_an_id_of_an_earlier_run_is_in_doubt_and_paid_once(tmp_path: Path):
+    """F21: only the journal knows the id; the second image is in doubt, nothing is unclaimed, and
+    the budget counts each price once."""
+    async with line(Row(api=hit("repeat", 2)), limits=1) as through:
+        await run_out(Batch(through.flux, wishes(1), out=tmp_path))
+        options = {"api_key": KEY, "retry": PATIENT, "limits": 1}
+        async with fast_session(through.api.url, **options) as flux:
+            outcomes, error = await run_out(Batch(flux, wishes(3), out=tmp_path))
+            assert error is None
+            assert tally(outcomes) == {"saved": 2, "in doubt": 1}
+            assert flux.unclaimed == ()
+            purse = flux._submits.purse
+            assert (purse.spent, purse.in_doubt) == (2 * purse.in_doubt, Decimal("0.025"))
 
 
 @pytest.mark.asyncio

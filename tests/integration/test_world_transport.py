@@ -82,6 +82,23 @@ async def test_a_job_goes_from_its_submit_to_its_image(opened: Opened):
 
 @opened
 @pytest.mark.asyncio
+async def test_a_call_that_is_held_back_reaches_no_server(opened: Opened):
+    """P11: what `before_send` raises is the end of the call, and nothing is charged."""
+
+    def hold() -> None:
+        raise TransportError("held back", sent=False)
+
+    async with opened(Scenario(latency=0)) as (transport, origin, world):
+        call = Call(
+            method="POST", url=f"{origin}/flux/v1/flux-dev", headers=HEADERS, before_send=hold
+        )
+        with pytest.raises(TransportError, match="held back"):
+            await transport.send(call)
+        assert len(world.requests) == 0
+
+
+@opened
+@pytest.mark.asyncio
 async def test_headers_are_asked_for_in_lower_case(opened: Opened):
     """Replies and downloads know their headers by lower-case names, lengths included."""
     async with opened(Scenario(latency=0)) as place:

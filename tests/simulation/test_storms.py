@@ -11,9 +11,12 @@ import random
 from collections import Counter
 from collections.abc import Iterable
 from decimal import Decimal
+from itertools import pairwise
+from statistics import median_low
 
 import pytest
 from attrs import evolve
+from liveness import alive, drained
 from practice import run_out, tally, wishes
 from virtual_time import START, run
 from weather import SEEDS, Scales, Story, Weather, seeds, story
@@ -36,7 +39,9 @@ from fluxasync import (
     RateLimited,
     TransportError,
 )
+from fluxasync._discovery import SMALL
 from fluxasync._models import Call, Reply
+from fluxasync._money import Purse
 from fluxasync.simulator import Scenario, World
 
 CALM = Scenario(image_bytes=1)
@@ -98,8 +103,9 @@ def forbade(forbidden: bytes, requests: list[ImageRequest]) -> tuple[Counter[str
         line = _Forbidding(World(CALM))
         line.forbidden = forbidden
         session = FluxSession(base_url=ORIGIN, limits=4, transport=line, polling=SELDOM)
-        async with session as flux:
+        async with session as flux, alive(flux):
             outcomes, error = await run_out(Batch(flux, requests, sink=Scales()))
+            await drained(flux)
         return tally(outcomes), error, len(line.posts)
 
     return run(played())
@@ -285,6 +291,79 @@ def test_who_stayed_at_home_tells_nothing_of_the_network():
     assert {429} == {event.status for _, event in ran.told(Paused)}
 
 
+class _SlowToConnect(Weather):
+    """Each new connection takes longer than the one before it, as under a burst of handshakes."""
+
+    async def send(self, call: Call) -> Reply:
+        if call.method == "POST":
+            self._handshakes = getattr(self, "_handshakes", 0) + 1
+            await asyncio.sleep(0.15 * (self._handshakes % 24))
+        return await super().send(call)
+
+
+def test_posts_that_are_still_connecting_wait_out_a_push_back():
+    """P11 F1: a 429 arrives while others of the herd are connecting: none of them is sent before
+    its `Retry-After` is over, and none of them counts as a call without an answer."""
+
+    async def played() -> tuple[int, int, int, int]:
+        line = _SlowToConnect(World(evolve(CALM, active_limit=3, retry_after=5.0)))
+        session = FluxSession(base_url=ORIGIN, limits=24, transport=line, polling=SELDOM)
+        async with session as flux, alive(flux):
+            await asyncio.gather(*(flux.generate(wish, to=Scales()) for wish in wishes(24)))
+            await drained(flux)
+            return line.early, flux._network.outages, len(line.world.charges), len(line.posts)
+
+    early, outages, charged, posts = run(played())
+    assert (early, outages, charged) == (0, 0, 24)
+    assert posts < 24 + 12
+
+
+class _Deliberate(MemoryLedger):
+    """A disk whose intents take longer and longer, so that granted slots are used late."""
+
+    async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
+        await asyncio.sleep(0.3 * request.seed)
+        await super().intent(request, price=price)
+
+
+class _Timed(Weather):
+    """Notes of each submission when it began, when it was answered, and how."""
+
+    def __init__(self, world: World, *, round_trip: float) -> None:
+        super().__init__(world, round_trip=round_trip)
+        self.exchanges: list[tuple[float, float, int]] = []
+
+    async def send(self, call: Call) -> Reply:
+        began = asyncio.get_running_loop().time()
+        reply = await super().send(call)
+        if call.method == "POST":
+            ended = asyncio.get_running_loop().time()
+            self.exchanges.append((began, ended, reply.status))
+        return reply
+
+
+def test_after_a_pause_one_submission_goes_alone_until_it_is_answered():
+    """F2 P11: those that were granted a slot before the push-back do not overtake it, although
+    their intents are recorded only after the pause is over."""
+
+    async def played() -> list[tuple[float, float, int]]:
+        scenario = evolve(CALM, active_limit=3, retry_after=1.0, latency=(5, 8))
+        line, ledger = _Timed(World(scenario), round_trip=1.0), _Deliberate()
+        session = FluxSession(base_url=ORIGIN, limits=24, transport=line, polling=SELDOM)
+        async with session as flux, alive(flux):
+            stories = (flux.generate(w, to=Scales(), ledger=ledger) for w in wishes(24))
+            await asyncio.gather(*stories)
+            await drained(flux)
+        return sorted(line.exchanges)
+
+    exchanges = run(played())
+    refused = min(ended for _, ended, status in exchanges if status == 429)
+    later = [each for each in exchanges if each[0] > refused]
+    until = next(number for number, each in enumerate(later) if each[2] == 200)
+    for (_, answered, _), (began, _, _) in pairwise(later[: until + 2]):
+        assert began >= answered
+
+
 # --- slots ----------------------------------------------------------------------------------------
 
 
@@ -293,9 +372,8 @@ def test_who_stayed_at_home_tells_nothing_of_the_network():
 def test_an_account_that_allows_less_is_not_stormed(limits: object, retry_after: float | None):
     """F1 F2: 24 jobs are wanted where 12 may be active: beyond the first herd hardly a POST is
     refused, also where the 24 were given, and every slot there is does its work."""
-    ran = told(
-        evolve(CALM, active_limit=12, retry_after=retry_after), seed=1, count=200, limits=limits
-    )
+    scenario = evolve(CALM, active_limit=12, retry_after=retry_after)
+    ran = told(scenario, seed=1, count=200, limits=limits, polling=None)
     assert tally(ran.outcomes) == {"saved": 200}
     assert ran.world.refused[429] <= 12 + 6
     assert ran.world.max_active == 12
@@ -330,15 +408,62 @@ def test_a_configured_limit_is_never_passed(seed: int):
 
 @pytest.mark.parametrize("seed", seeds())
 def test_a_hidden_limit_is_found_by_the_first_push_back(seed: int):
-    """P12 F2: one herd of 24 meets a limit of its own; from then on hardly a POST is refused."""
+    """P12 F2: one herd of 24 meets a limit of its own; from then on hardly a POST is refused. More
+    is asked for every few rounds of jobs, because the rest may have been another user's."""
     hidden = dice(seed).randint(3, 22)
     scenario = evolve(CALM, active_limit=hidden, retry_after=(None, 1.0)[seed % 2])
-    ran = told(scenario, seed=seed, count=50, limits="auto")
+    ran = told(scenario, seed=seed, count=50, limits="auto", polling=None)
     assert tally(ran.outcomes) == {"saved": 50}
     first_herd = 24 - hidden
-    assert ran.world.refused[429] <= first_herd + 4
+    assert ran.world.refused[429] <= first_herd + 7
     limits = [event.limit for at, event in ran.told(LimitChanged) if at > 2]
-    assert set(limits) <= {hidden - 1, hidden, hidden + 1, hidden + 2}
+    assert not limits or hidden - 1 <= min(limits) <= max(limits) <= hidden + 1 + SMALL
+
+
+class _Repeating(Weather):
+    """A provider that answers one submission with what it answered to the first one."""
+
+    repeats = 3  #: which one
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.first: Reply | None = None
+
+    async def send(self, call: Call) -> Reply:
+        number = len(self.posts) + 1
+        reply = await super().send(call)
+        if call.method != "POST":
+            return reply
+        self.first = self.first or reply
+        return self.first if number == self.repeats else reply
+
+
+@pytest.mark.parametrize("is_done", [True, False], ids=["made by then", "still running"])
+def test_an_id_of_an_earlier_run_costs_no_slot_and_is_counted_once(is_done: bool):
+    """F21 P12: the id is another image's, so the submission is in doubt: once, with its money,
+    and its slot comes back."""
+
+    async def played() -> tuple[Counter[str], Purse]:
+        line, ledger = _Repeating(World(evolve(CALM, latency=(20, 30)))), MemoryLedger()
+        options = {"base_url": ORIGIN, "limits": 2, "transport": line, "polling": SELDOM}
+        first, *rest = wishes(8)
+        async with FluxSession(**options) as flux:
+            if is_done:
+                batch = Batch(flux, [first], sink=Scales(), ledger=ledger)
+                assert tally((await run_out(batch))[0]) == {"saved": 1}
+            else:
+                await flux.submit(first, ledger=ledger)
+        async with FluxSession(**options) as flux, alive(flux):
+            batch = Batch(flux, [first, *rest], sink=Scales(), ledger=ledger)
+            outcomes, error = await run_out(batch)
+            assert error is None
+            assert flux.unclaimed == ()
+            await drained(flux)
+            return tally(outcomes), flux._submits.purse
+
+    counted, purse = run(played())
+    assert counted == {"saved": 7, "in doubt": 1}
+    assert (purse.spent, purse.in_doubt) == (6 * PRICE, PRICE)
 
 
 PHASES = ((0.0, 24), (100.0, 12), (300.0, 24))
@@ -363,7 +488,7 @@ def test_a_limit_that_changes_is_followed(seed: int):
     assert {"saved": 3000} == tally(found.outcomes) == tally(ideal.outcomes)
     assert ideal.seconds > PHASES[-1][0] + 100
     assert found.seconds <= ideal.seconds / 0.95
-    in_force = [max(e.limit for t, e in found.told(LimitChanged) if at + 60 <= t < at + 100)
+    in_force = [median_low(e.limit for t, e in found.told(LimitChanged) if at + 60 <= t < at + 100)
                 for at, _ in PHASES]  # fmt: skip
     assert all(abs(one - limit) <= 1 for one, (_, limit) in zip(in_force, PHASES, strict=True))
     assert found.world.refused[429] <= 0.02 * found.world.posts
@@ -476,8 +601,9 @@ def test_on_a_link_that_does_not_suffice_submissions_wait(seed: int):
         line = Weather(World(scenario), bandwidth=_need(scenario, 10) / 3)
         limits = Limits(in_flight=10, downloads=2)
         session = FluxSession(base_url=ORIGIN, limits=limits, transport=line, polling=SELDOM)
-        async with session as flux:
+        async with session as flux, alive(flux):
             await asyncio.gather(*(flux.generate(wish, to=Scales()) for wish in wishes(80)))
+            await drained(flux)
         return len(line.fetches)
 
     assert run(played(), seed=seed) == 80
@@ -519,12 +645,37 @@ def test_after_an_outage_the_oldest_comes_down_first():
     async def played() -> tuple[list[str], list[str]]:
         world = World(evolve(CALM, active_limit=100))
         line = Weather(world, bandwidth=10_000)
-        async with FluxSession(base_url=ORIGIN, limits=24, transport=line) as flux:
+        session = FluxSession(base_url=ORIGIN, limits=24, transport=line)
+        async with session as flux, alive(flux):
             wanted = await read(flux, world)
+            await drained(flux)
         return wanted, [url for _, url in line.fetches]
 
     wanted, fetched = run(played())
     assert fetched[1:] == [url for url in wanted if url != fetched[0]]
+
+
+@pytest.mark.parametrize("lifetime", [2.0, 0.0], ids=["collected late", "a server clock behind"])
+def test_an_image_whose_url_was_dead_when_first_seen_holds_up_no_submission(lifetime: float):
+    """P13 F70: such a URL says nothing of how long the next ones live; later images are made."""
+    scenario = evolve(CALM, url_lifetime=lifetime)
+
+    async def played() -> int:
+        line = Weather(World(scenario))
+        options = {"base_url": ORIGIN, "limits": 2, "transport": line, "polling": SELDOM}
+        async with FluxSession(**options) as flux:
+            job = await flux.submit(wishes(1)[0])
+        await asyncio.sleep(60)
+        async with FluxSession(**options) as flux, alive(flux):
+            ready = await flux.watch(job)
+            line.world.change(evolve(scenario, url_lifetime=600.0))
+            await asyncio.sleep(0.001)
+            await flux.download(ready, to=Scales())
+            await flux.generate(wishes(1, start=1)[0], to=Scales())
+            await drained(flux)
+        return len(line.posts)
+
+    assert run(played()) == 2
 
 
 # --- everything -----------------------------------------------------------------------------------
@@ -591,9 +742,10 @@ def test_what_an_image_has_cost_counts_and_not_its_price():
     async def played() -> tuple[int, type[BaseException] | None]:
         line = _Cheaper(World(CALM))
         saved, ended = 0, None
-        async with FluxSession(
+        session = FluxSession(
             BFL, base_url=ORIGIN, limits=1, budget="0.10", transport=line, polling=SELDOM
-        ) as flux:
+        )
+        async with session as flux, alive(flux):
             try:
                 for wish in wishes(12):
                     await flux.generate(wish)
@@ -604,3 +756,22 @@ def test_what_an_image_has_cost_counts_and_not_its_price():
 
     # the eighth: 7 × $0.01 + $0.025 fits; the ninth: 8 × $0.01 + $0.025 does not
     assert run(played()) == (8, BudgetExceeded)
+
+
+def test_a_cost_that_comes_with_each_answer_is_counted_once():
+    """P7: a finished job that is asked after again and again corrects the budget one time."""
+
+    async def played() -> list[Decimal]:
+        line = _Cheaper(World(CALM))
+        flux = FluxSession(BFL, base_url=ORIGIN, transport=line, budget="1", polling=SELDOM)
+        async with flux, alive(flux):
+            job = await flux.submit(wishes(1)[0])
+            spent = [flux._submits.purse.spent]
+            await asyncio.sleep(60)
+            for _ in range(3):
+                await flux.poll(job)
+                spent.append(flux._submits.purse.spent)
+            await drained(flux)
+        return spent
+
+    assert run(played()) == [Decimal("0.025"), *[Decimal("0.01")] * 3]

@@ -11,6 +11,7 @@ from hashlib import sha256
 
 import pytest
 from attrs import evolve, frozen
+from liveness import alive, drained
 from practice import PROVIDERS, audit, tally, wishes
 from virtual_time import run
 from world_transport import ORIGIN, WorldTransport
@@ -70,15 +71,18 @@ async def simulated(
         on_event=events.append,
     )
     flux._dice.seed(scenario.seed)  # nothing public does: only a simulation should want it
-    async with flux, Batch(flux, wishes(count), sink=MemorySink(), ledger=ledger) as batch:
-        outcomes = [outcome async for outcome in batch]
+    async with flux, alive(flux):
+        async with Batch(flux, wishes(count), sink=MemorySink(), ledger=ledger) as batch:
+            outcomes = [outcome async for outcome in batch]
+        seconds = asyncio.get_running_loop().time() - began
+        await drained(flux)
     return History(
         world=world,
         outcomes=outcomes,
         events=events,
         ledger=ledger,
         summary=batch.summary,
-        seconds=asyncio.get_running_loop().time() - began,
+        seconds=seconds,
     )
 
 

@@ -7,6 +7,7 @@ from math import sqrt
 
 import pytest
 from attrs import evolve
+from liveness import alive, drained
 from practice import PROVIDERS, tally, wishes
 from virtual_time import run
 from world_transport import ORIGIN, WorldTransport
@@ -30,8 +31,10 @@ async def polled(
         polling=polling,
         transport=WorldTransport(world, round_trip=TRIP),
     )
-    async with flux, Batch(flux, wishes(count), sink=MemorySink(), ledger=MemoryLedger()) as batch:
-        assert tally([outcome async for outcome in batch]) == {"saved": count}
+    async with flux, alive(flux):
+        async with Batch(flux, wishes(count), sink=MemorySink(), ledger=MemoryLedger()) as batch:
+            assert tally([outcome async for outcome in batch]) == {"saved": count}
+        await drained(flux)
     return world
 
 

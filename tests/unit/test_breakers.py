@@ -9,6 +9,7 @@ import virtual_time
 
 from fluxasync._breakers import (
     BAD_BATCH,
+    FORBIDDEN,
     RETURN,
     UNANSWERED,
     Gate,
@@ -196,6 +197,39 @@ def test_a_sessions_own_gate_is_not_shut_by_wrong_requests() -> None:
     session.check()
 
 
+FORBIDDEN_ONE = AuthenticationError("not for you", status=403)
+
+
+def test_twenty_403s_in_a_row_end_a_batch_and_one_fewer_does_not() -> None:
+    """F11 Each is one image's own; the twentieth in a row shuts the batch's gate with its words."""
+    session = Gate()
+    batch = Gate(session)
+    for _ in range(FORBIDDEN - 1):
+        batch.forbidden(FORBIDDEN_ONE)
+        batch.check()
+    batch.forbidden(FORBIDDEN_ONE)
+    assert batch.error is FORBIDDEN_ONE
+    session.check()
+
+
+def test_an_accepted_request_starts_the_403s_again() -> None:
+    """F11 Only those in a row count, however many there are in all."""
+    batch = Gate(Gate())
+    for _ in range(10):
+        for _ in range(FORBIDDEN - 1):
+            batch.forbidden(FORBIDDEN_ONE)
+        batch.accepted()
+    batch.check()
+
+
+def test_a_sessions_own_gate_is_not_shut_by_403s() -> None:
+    """F11 One user's forbidden requests do not stop the other users of an app."""
+    session = Gate()
+    for _ in range(10 * FORBIDDEN):
+        session.forbidden(FORBIDDEN_ONE)
+    session.check()
+
+
 # --- the network ----------------------------------------------------------------------------------
 
 
@@ -287,3 +321,22 @@ def test_polls_under_way_together_are_one_wrong_answer():
     wrong = WrongAnswers()
     assert [wrong.counts("x", asked=0.0, now=1.0) for _ in range(9)] == [True, *[False] * 8]
     assert not wrong.is_hopeless
+
+
+def test_no_sleep_leaves_anything_behind() -> None:
+    """P20 A million sleeps that ended, were woken or were cancelled are not remembered."""
+
+    async def story() -> None:
+        network = Network()
+        for _ in range(100):
+            await network.sleep(1.0, dice=0.5)
+        tasks = [asyncio.create_task(network.sleep(60.0, dice=0.5)) for _ in range(20)]
+        await asyncio.sleep(1)
+        assert len(network._sleepers) == 20
+        for task in tasks[:10]:
+            task.cancel()
+        network.wake()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert not network._sleepers
+
+    virtual_time.run(story())

@@ -280,3 +280,18 @@ def test_the_forgetful_ledger_knows_nothing() -> None:
         return await ledger.known(REQUEST)
 
     assert asyncio.run(story()) is None
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("make", REMEMBERING)
+async def test_a_job_id_belongs_to_one_request(tmp_path: Path, make: Make):
+    """F21: the second request with an id is refused and in doubt; the first one keeps its job."""
+    async with make(tmp_path) as ledger:
+        for request in (REQUEST, OTHER):
+            await ledger.intent(request, price=PRICE)
+        await ledger.answered(REQUEST, JOB)
+        with pytest.raises(TransportError, match="id of another job") as caught:
+            await ledger.answered(OTHER, Job(job_id=JOB.job_id, request=OTHER))
+        assert caught.value.sent
+        assert isinstance(await ledger.known(REQUEST), Job)
+        assert isinstance(await ledger.known(OTHER), InDoubt)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fluxasync._breakers import Gate
 from fluxasync._config import Limits
 from fluxasync._errors import AuthenticationError, FluxError
-from fluxasync._limiter import Lease, Limiter
+from fluxasync._limiter import BURST, Lease, Limiter
 
 
 class Desk:
@@ -164,6 +164,27 @@ def test_an_idle_hour_saves_up_no_burst() -> None:
     assert pytest.approx(played(story())) == [0, 3600, 3601, 3602]
 
 
+def test_a_herd_goes_in_portions_and_none_is_forgotten() -> None:
+    """P12 After a pause at most sixteen go in one turn of the loop, and all at that instant."""
+
+    async def story() -> tuple[list[int], dict[str, float]]:
+        desk, portions = Desk(1000), []
+        desk.limiter.pause(1.0)
+        for number in range(5 * BURST):
+            desk.come(str(number))
+        await asyncio.sleep(1.0)
+        for _ in range(10):
+            before = desk.limiter.in_flight
+            await asyncio.sleep(0)
+            portions.append(desk.limiter.in_flight - before)
+        return portions, await desk.close()
+
+    portions, went = played(story())
+    assert max(portions) <= BURST
+    assert len(went) == 5 * BURST
+    assert set(went.values()) == {1.0}
+
+
 def test_a_pause_is_obeyed_to_the_second() -> None:
     """P11 Nothing goes before the pause is over, though slots are free, and all goes after."""
 
@@ -238,6 +259,28 @@ def test_a_pause_grows_while_its_timer_runs() -> None:
         return (await desk.close())["a"]
 
     assert played(story()) == pytest.approx(64)
+
+
+def test_a_lease_from_before_the_trouble_is_held_until_it_is_over() -> None:
+    """P11 F2 After the pause only what was granted since goes, until a submission is accepted."""
+
+    async def story() -> list[tuple[bool, bool]]:
+        limiter, gate = Limiter(Limits(in_flight=4)), Gate()
+        before = await limiter.take("a", gate=gate)
+        seen = [(limiter.holds(before), False)]
+        limiter.probe(5.0)
+        limiter.answered(before)
+        probe = asyncio.create_task(limiter.take("a", gate=gate))
+        await turns()
+        seen.append((limiter.holds(before), probe.done()))
+        await asyncio.sleep(6.0)
+        lease = await probe
+        seen.append((limiter.holds(before), limiter.holds(lease)))
+        limiter.accepted(lease)
+        seen.append((limiter.holds(before), limiter.holds(lease)))
+        return seen
+
+    assert played(story()) == [(False, False), (True, False), (True, False), (False, False)]
 
 
 def test_a_cancelled_waiter_leaves_its_place() -> None:

@@ -222,3 +222,24 @@ def test_what_is_left_of_a_budget_counts_everything_that_may_be_charged() -> Non
 def test_money_has_the_same_words_everywhere(amounts: dict[str, Any], text: str) -> None:
     """One figure each for what was spent, may have been charged, and is in doubt."""
     assert spending(D(1), **amounts) == text
+
+
+@pytest.mark.parametrize(
+    ("cost", "spent"),
+    [
+        pytest.param("0.01", "0.01", id="less than its price"),
+        pytest.param("0.09", "0.09", id="more than its price"),
+        pytest.param("0", "0", id="nothing"),
+        pytest.param("-1", "0.025", id="below nothing is no cost"),
+        pytest.param("NaN", "0.025", id="no number is no cost"),
+        pytest.param("Infinity", "0.025", id="no end is no cost"),
+    ],
+)
+def test_a_cost_that_comes_with_the_jobs_end_takes_the_place_of_its_price(cost: str, spent: str):
+    """P7: what was charged by the catalogue is what the provider says it was."""
+    purse, price = Purse(D(1)), D("0.025")
+    purse.reserve(price)
+    purse.charge(price)
+    purse.correct(price, D(cost))
+    assert purse.spent == D(spent)
+    assert purse.reserved == 0

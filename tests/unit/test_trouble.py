@@ -15,7 +15,7 @@ from fluxasync._errors import (
     TransportError,
 )
 from fluxasync._models import Refused, Verdict
-from fluxasync._trouble import HOPELESS, STREAK, Over, Trouble, Wait
+from fluxasync._trouble import FEWEST, HOPELESS, STREAK, Over, Trouble, Wait
 
 RETRY = Retry()
 CROWDED = RateLimited("too many", status=429)
@@ -172,3 +172,20 @@ def test_a_real_answer_ends_a_streak(between: str):
     for _ in range(3):
         assert [lost(trouble), lost(trouble)] == [None, None]
         getattr(trouble, between)()
+
+
+def test_hours_in_which_nothing_was_tried_count_for_no_patience():
+    """F7: an app that was refused in the morning, and idle since, waits at noon as at first."""
+    trouble, now = Trouble(), 1000.0
+    for _ in range(FEWEST):
+        now += 1 + waits(judged(trouble, refused(CROWDED), now))
+    answer = judged(trouble, refused(CROWDED), now + 3 * 3600)
+    assert waits(answer) <= RETRY.initial
+
+
+def test_a_long_wait_that_was_ordered_is_no_idle_time():
+    """F7: three waits of half an hour each are an hour and a half of push-back."""
+    trouble, now = Trouble(), 1000.0
+    for _ in range(FEWEST):
+        now += waits(judged(trouble, refused(CROWDED, 1800.0), now))
+    assert judged(trouble, refused(CROWDED, 1800.0), now) == Over(error=CROWDED)

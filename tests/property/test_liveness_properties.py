@@ -1,0 +1,199 @@
+"""Whatever has happened, work that may go does go: limiter, brake, gates, probes and budget."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+import virtual_time
+from attrs import evolve
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from liveness import PATIENCE, alive, drained
+from practice import wishes
+from weather import Scales, Weather
+from world_transport import ORIGIN
+
+from fluxasync import FluxError, FluxSession, Limits
+from fluxasync._breakers import Gate
+from fluxasync._limiter import Lease, Limiter
+from fluxasync._permits import Permits
+from fluxasync.simulator import Scenario, World
+
+SLOWEST = 0.1  #: submissions a second, the lowest rate that is assigned
+HOUR = 3600.0
+LIVES = (-math.inf, -5.0, 0.0, 0.01, 600.0, math.inf, math.nan)  #: seconds that a URL has left
+
+moves = st.one_of(
+    st.tuples(st.just("take"), st.sampled_from("abc"), st.integers(0, 1)),
+    st.tuples(st.just("cancel"), st.integers(0, 9)),
+    st.tuples(st.just("accepted"), st.integers(0, 9)),
+    st.tuples(st.just("crowded"), st.integers(0, 9), st.sampled_from([0.0, 1.0, 60.0])),
+    st.tuples(st.just("failed"), st.integers(0, 9), st.sampled_from([0.0, 1.0, 60.0])),
+    st.tuples(st.just("lost"), st.integers(0, 9)),
+    st.tuples(st.just("silent"), st.integers(0, 9)),
+    st.tuples(st.just("ended"), st.integers(0, 9)),
+    st.tuples(st.just("download"), st.sampled_from(LIVES), st.sampled_from([0.0, 1.0, 50.0])),
+    st.tuples(st.just("earlier"), st.integers(1, 3)),
+    st.tuples(st.just("limits"), st.sampled_from([1, 3, "auto"]), st.sampled_from([None, SLOWEST])),
+    st.tuples(st.just("network back")),
+    st.tuples(st.just("shut")),
+    st.tuples(st.just("sleep"), st.sampled_from([0.0, 0.5, 5.0, 100.0])),
+)
+CAPS = {"a": None, "b": 2, "c": 1}
+
+
+class Machine:
+    """A limiter, its brake and two gates, driven by moves; then by a server that takes all."""
+
+    def __init__(self) -> None:
+        self.permits = Permits(lambda: Limits(downloads=1), active=lambda: self.limiter.in_flight)
+        self.limiter = Limiter(Limits(in_flight=2), brake=self.permits.brake)
+        self.gates = (Gate(), Gate())
+        self.tasks: list[asyncio.Task[None]] = []
+        self.waiting: list[asyncio.Task[None]] = []
+        self.posting: list[Lease] = []
+        self.running: list[Lease] = []
+
+    async def _submit(self, group: str, gate: int) -> None:
+        lease = await self.limiter.take(group, CAPS[group], gate=self.gates[gate])
+        self.posting.append(lease)
+
+    async def _download(self, life: float, hold: float) -> None:
+        async with self.permits.take(asyncio.get_running_loop().time() + life):
+            await asyncio.sleep(hold)
+            self.permits.landed(1)
+
+    def start(self, story: Any) -> asyncio.Task[None]:
+        task = asyncio.create_task(story)
+        self.tasks.append(task)
+        return task
+
+    async def play(self, move: tuple[Any, ...]) -> None:
+        limiter, posting, running = self.limiter, self.posting, self.running
+        match move:
+            case "take", group, gate:
+                self.waiting.append(self.start(self._submit(group, gate)))
+            case "cancel", at if self.waiting:
+                self.waiting[at % len(self.waiting)].cancel()
+            case "accepted", at if posting:
+                lease = posting.pop(at % len(posting))
+                running.append(lease)
+                limiter.accepted(lease)
+            case ("crowded" | "failed") as kind, at, seconds if posting:
+                lease = posting.pop(at % len(posting))
+                if kind == "crowded":
+                    limiter.crowded(lease)
+                    limiter.pause(seconds)
+                else:
+                    limiter.troubled()
+                limiter.probe(seconds)
+                limiter.answered(lease)
+                limiter.give(lease)
+            case "lost", at if posting:
+                lease = posting.pop(at % len(posting))
+                limiter.probe(1.0)
+                limiter.answered(lease)
+                asyncio.get_running_loop().call_later(10.0, limiter.give, lease)
+            case "silent", at if posting:  # answered long after everything else
+                lease = posting.pop(at % len(posting))
+                asyncio.get_running_loop().call_later(5 * HOUR, limiter.give, lease)
+            case "ended", at if running:
+                limiter.give(running.pop(at % len(running)))
+            case "download", life, hold:
+                self.start(self._download(life, hold))
+            case "earlier", count:
+                running += [limiter.count("a") for _ in range(count)]
+            case "limits", in_flight, rate:
+                limiter.limits = Limits(in_flight=in_flight, rate=rate)
+            case ("network back",):
+                limiter.clear()
+            case ("shut",):
+                self.gates[1].shut(FluxError("stop"))
+            case "sleep", seconds:
+                await asyncio.sleep(seconds)
+
+    async def finish(self) -> None:
+        """From now on every job is accepted at once and ends: all that waits must get through, as
+        soon as there are slots for more than the submissions that are silent."""
+        self.limiter.limits = evolve(self.limiter.limits, in_flight=100)
+        paused = max(self.limiter._paused_until, self.limiter._probe_at)
+        count = sum(not task.done() for task in self.tasks)
+        bound = max(paused - asyncio.get_running_loop().time(), 0.0)
+        bound += (count + 1) * (PATIENCE + 1 / SLOWEST + 50.0)
+        async with asyncio.timeout(bound):
+            while not all(task.done() for task in self.tasks):
+                await asyncio.sleep(0.5)
+                for move in (("accepted", 0), ("ended", 0)):
+                    await self.play(move)
+
+
+#: one POST is silent, the other fails, and a third submission waits
+SILENT = [*[("take", "a", 0)] * 3, ("sleep", 0.0), ("silent", 0), ("failed", 0, 1.0)]
+
+
+@settings(max_examples=200)
+@example(SILENT, 0)
+@given(st.lists(moves, max_size=40), st.integers(0, 3))
+def test_what_waits_with_an_open_gate_is_let_in_within_bounded_time(
+    story: list[tuple[Any, ...]], seed: int
+) -> None:
+    """P9 P12: after any order of push-back, outages, cancellations, dead URLs and new limits."""
+
+    async def played() -> None:
+        machine = Machine()
+        for move in story:
+            await machine.play(move)
+        await machine.finish()
+        results = await asyncio.gather(*machine.tasks, return_exceptions=True)
+        shut = machine.gates[1].error
+        assert all(
+            result is None or result is shut or isinstance(result, asyncio.CancelledError)
+            for result in results
+        )
+
+    virtual_time.run(played(), seed=seed)
+
+
+FAULTS = ("429", "503", "lost-reply", "error", "moderated-content", "expired", "download-503")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    faults=st.dictionaries(st.sampled_from(FAULTS), st.sampled_from([0.05, 0.3]), max_size=3),
+    lifetime=st.sampled_from([0.0, 2.0, 600.0]),
+    images=st.sampled_from([1, 50_000]),
+    limits=st.sampled_from([1, 4, "auto"]),
+    allowed=st.integers(1, 30),
+    cap=st.one_of(st.none(), st.integers(1, 20)),
+    seed=st.integers(1, 1000),
+)
+def test_a_session_under_any_weather_and_budget_ends(
+    faults: dict[str, float],
+    lifetime: float,
+    images: int,
+    limits: object,
+    allowed: int,
+    cap: int | None,
+    seed: int,
+) -> None:
+    """P7 P9 P12: each of twenty callers gets an image or an error, and nothing is left."""
+    scenario = evolve(
+        Scenario(image_bytes=images), faults=faults, url_lifetime=lifetime, active_limit=allowed,
+        seed=seed,
+    )  # fmt: skip
+
+    async def played() -> list[object]:
+        line = Weather(World(scenario), bandwidth=100_000)
+        budget = None if cap is None else f"{0.025 * cap:.3f}"
+        session = FluxSession(base_url=ORIGIN, limits=limits, transport=line, budget=budget)
+        async with session as flux, alive(flux):
+            ends = await asyncio.gather(
+                *(flux.generate(wish, to=Scales()) for wish in wishes(20)), return_exceptions=True
+            )
+            await drained(flux)
+        return list(ends)
+
+    ends = virtual_time.run(played(), seed=seed)
+    assert all(isinstance(end, FluxError) for end in ends if isinstance(end, BaseException))
