@@ -272,11 +272,12 @@ def _candidates(target: str) -> Iterator[str]:
 class NotOurs(OSError):
     """Something else stands where a file or folder of ours belongs; its text says what to do."""
 
-    def __init__(self, path: str | os.PathLike[str], what: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], what: str, step: str) -> None:
         super().__init__(errno.EEXIST, what, os.fspath(path))
+        self._step = step
 
     def __str__(self) -> str:
-        return f"{self.filename} {self.strerror}: move it away, then run the same command again"
+        return f"{self.filename} {self.strerror}: {self._step}"
 
 
 def open_own(
@@ -339,7 +340,7 @@ def check_own_folder(folder: Path) -> None:
     """Raise NotOurs for a folder of ours that is a link or no folder. Reading needs no more."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode):
-        raise NotOurs(folder, f"is {_kind(found.st_mode)}, where a folder belongs")
+        raise _misplaced(folder, found, "folder")
 
 
 def make_own_folder(folder: Path, *, mode: int) -> None:
@@ -361,7 +362,7 @@ def is_shared(folder: Path) -> bool:
 
 def _refuse_irregular(path: str | os.PathLike[str], found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
-        raise NotOurs(path, f"is {_kind(found.st_mode)}, where a file belongs")
+        raise _misplaced(path, found, "file")
 
 
 def _refuse_foreign(path: str | os.PathLike[str], found: os.stat_result) -> None:
@@ -376,7 +377,17 @@ def _refuse_foreign(path: str | os.PathLike[str], found: os.stat_result) -> None
                 return
         finally:
             part.discard()
-    raise NotOurs(path, f"belongs to another user (id {found.st_uid})")
+    raise NotOurs(
+        path,
+        f"belongs to another user (id {found.st_uid})",
+        "choose another folder, or make it your own with chown",
+    )
+
+
+def _misplaced(path: str | os.PathLike[str], found: os.stat_result, wanted: str) -> NotOurs:
+    step = "remove it" if stat.S_ISLNK(found.st_mode) else "move it away"
+    what = f"is {_kind(found.st_mode)}, where a {wanted} belongs"
+    return NotOurs(path, what, f"{step}, then run the same command again")
 
 
 def _kind(mode: int) -> str:

@@ -186,7 +186,7 @@ def close_untouched(connection: sqlite3.Connection, path: Path) -> None:
     with suppress(sqlite3.Error):
         connection.rollback()
     last: sqlite3.Connection | None = None
-    with suppress(sqlite3.Error, JournalError):
+    with suppress(sqlite3.Error, JournalError, OSError):  # its folder may be gone
         last = connect_read_only(path)
         last.execute("SELECT count(*) FROM meta").fetchone()
     connection.close()
