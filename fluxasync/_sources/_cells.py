@@ -17,14 +17,9 @@ from typing import Any
 
 from attrs import field, frozen
 
-from .._catalog import find, models_with
+from .._catalog import find, models_with, number_of, truth_of, whole_number
 from .._errors import ConfigError
 from ._strict import parsed_object
-
-_WHOLE = re.compile(r"([+-]?[0-9]{1,19})(?:\.0)?", re.ASCII)
-_INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
-_TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 _EXTRAS = "extras."  #: a target of this start is a key of the metadata
 
@@ -171,7 +166,10 @@ def kind_of(name: str) -> str | None:
 
 def without_gaps(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the row of an object as it was before pandas filled the gaps of its columns: there a
-    whole number is 512.0, and what is not given is NaN."""
+    whole number is 512.0, and what is not given is NaN. An `n` that is text, as `csv.DictReader`
+    gives it, becomes its number; text of other parameters is converted by the catalogue's check."""
+    if isinstance(row.get("n"), str):
+        row = {**row, "n": whole_number(row["n"]) if row["n"] else None}
     floats = [name for name, value in row.items() if isinstance(value, float)]
     if not floats:
         return row
@@ -224,10 +222,10 @@ def _read_int(comma: bool, cell: Any) -> Any:
         return _whole_float(cell)
     if not isinstance(cell, str):
         return cell
-    match = _WHOLE.fullmatch(_pointed(cell, comma))  # "1024.0" is a column with gaps, by pandas
-    if match is None:
+    number = whole_number(_pointed(cell, comma))
+    if isinstance(number, str):
         raise ConfigError(f"{_short(cell)} is not a whole number")
-    return int(match[1])
+    return number
 
 
 def _whole_float(cell: float) -> int | float | None:
@@ -242,23 +240,21 @@ def _read_number(comma: bool, cell: Any) -> Any:
         return None
     if not isinstance(cell, str):
         return cell
-    text = _pointed(cell, comma)
-    if _INTEGER.fullmatch(text):
-        return int(text)
-    if not _NUMBER.fullmatch(text) or math.isinf(float(text)):
+    number = number_of(_pointed(cell, comma))
+    if isinstance(number, str):
         raise ConfigError(f"{_short(cell)} is not a number")
-    return float(text)
+    return number
 
 
 def _pointed(cell: str, comma: bool) -> str:
-    return cell.strip().replace(",", ".") if comma else cell.strip()
+    return cell.replace(",", ".") if comma else cell
 
 
 def _read_bool(_: bool, cell: Any) -> Any:
     if not isinstance(cell, str):
         return cell
-    truth = _TRUTHS.get(cell.strip().lower())
-    if truth is None:
+    truth = truth_of(cell)
+    if isinstance(truth, str):
         raise ConfigError(f"{_short(cell)} is neither true nor false")
     return truth
 

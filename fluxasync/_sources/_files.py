@@ -77,7 +77,7 @@ class FileSource:
         try:
             while await self._in_thread(lambda: self._take_some(entries, survey)):
                 if progress is not None:
-                    progress(tally.rows)
+                    progress(tally.read)
         finally:
             await self._in_thread(entries.close)
             await self._in_thread(survey.close)

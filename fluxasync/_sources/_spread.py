@@ -17,9 +17,10 @@ from typing import Any
 
 from attrs import frozen
 
-from .._catalog import COPIES_MAXIMUM, Model, find, lacking, models_with
+from .._catalog import COPIES_MAXIMUM, NUMERIC, Model, find, lacking, models_with
 from .._errors import ConfigError
 from .._rows import DEFAULT_MODEL, ROW_KEYS
+from ._cells import kind_of
 from ._wildcards import Wildcards
 
 Axis = tuple[str, tuple[Any, ...]]
@@ -157,11 +158,12 @@ def _axis(name: str, values: Iterable[Any], *, said: str = "") -> Axis:
         raise ConfigError(_no_axis(name))
     if isinstance(values, Sequence) and len(values) > MOST:  # before a range is unrolled
         raise ConfigError(f"{shown}: {len(values):,} values; at most {MOST:,}")
+    read = NUMERIC.get(kind_of(name) or "")
     taken: list[Any] = []
     for value in values:
         if value is None or value == "":
             raise ConfigError(f"{shown}: an empty value")
-        taken.append(value)
+        taken.append(read(value) if read is not None and isinstance(value, str) else value)
         if len(taken) > MOST:
             raise ConfigError(f"{shown}: more than {MOST:,} values")
     if not taken:

@@ -517,3 +517,71 @@ async def test_images_of_a_table_are_relative_to_it(tmp_path: Path) -> None:
     assert fox.image_prompt == bare.image_prompt
     path = saved(tmp_path, "q.csv", f"{header}fox,flux-pro-1.1,gone.png\n")
     assert (await complaint_of(path)).startswith("q.csv row 2: ")
+
+
+# --- numbers that are text ------------------------------------------------------------------------
+
+TEXT_ROW = {"prompt": "a fox", "width": "1024", "seed": "7", "guidance": "3.5", "steps": "28.0",
+            "n": "2", "prompt_upsampling": "TRUE", "aspect_ratio": "", "model": ""}  # fmt: skip
+NUMBER_ROW = {"prompt": "a fox", "width": 1024, "seed": 7, "guidance": 3.5, "steps": 28,
+              "n": 2, "prompt_upsampling": True}  # fmt: skip
+
+
+@pytest.mark.asyncio
+async def test_text_numbers_are_taken_from_every_source(tmp_path: Path) -> None:
+    """ "1024" is 1024, with the same key, in CSV, JSON, dicts and the rows of csv.DictReader."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(TEXT_ROW))
+    writer.writeheader()
+    writer.writerow(TEXT_ROW)
+    content = text.getvalue()
+    expected = [request.key for request in await requests_of([NUMBER_ROW])]
+    sources = [
+        [TEXT_ROW],
+        csv.DictReader(io.StringIO(content)),
+        saved(tmp_path, "p.csv", content),
+        saved(tmp_path, "p.jsonl", json.dumps(TEXT_ROW)),
+        saved(tmp_path, "p.json", json.dumps([TEXT_ROW])),
+    ]
+    assert len(expected) == 2
+    for given in sources:
+        assert expected == [request.key for request in await requests_of(given)]
+
+
+@pytest.mark.asyncio
+async def test_text_numbers_of_a_grid_are_the_same_values() -> None:
+    """512 and "512" of a grid are one value, so they are not paid twice."""
+    with pytest.raises(ConfigError, match="width: 512 stands twice"):
+        Spread.of(grid={"width": [512, "512"]})
+    given = await requests_of(["a fox"], spread=Spread.of(seeds=["3"]))  # type: ignore[list-item]
+    assert [request.seed for request in given] == [3]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("value", ["1o24", "1024px", "0x400", "1_024", "1e3", "١٠٢٤", "10.5"])
+async def test_text_that_is_not_exactly_a_number_is_refused(value: str) -> None:
+    """The message shows the text and what the parameter takes."""
+    told = await complaint_of([{"prompt": "a fox", "width": value}])
+    assert f"item 1: width={value!r}: flux-dev takes a whole number" in told
+
+
+@pytest.mark.asyncio
+async def test_equal_complaints_are_one_line(tmp_path: Path) -> None:
+    """A wrong column is said once, with the rows that have it; another complaint stands apart."""
+    rows = ["1o24"] * 11 + ["512"] + ["1o24"] * 2 + ["1000"]
+    table = "prompt,width\n" + "".join(f"fox,{width}\n" for width in rows)
+    told = (await complaint_of(saved(tmp_path, "p.csv", table))).splitlines()
+    assert len(told) == 2
+    assert told[0].startswith("p.csv rows 2–12, 14–15: column 'width': '1o24' is not")
+    assert told[1].startswith("p.csv row 16: width=1000: ")
+
+
+@pytest.mark.asyncio
+async def test_complaints_stay_few_in_a_long_list() -> None:
+    """Scattered places are counted after the first five, and different complaints after ten."""
+    rows = [{"prompt": "a fox", "width": "x"}, {"prompt": "a fox"}] * 20
+    told = await complaint_of(rows)
+    assert told.startswith("items 1, 3, 5, 7, 9 and 15 more: width='x'")
+    told = await complaint_of([{"prompt": "a fox", "width": f"x{n}"} for n in range(25)])
+    assert len(told.splitlines()) == 11
+    assert told.splitlines()[-1] == "and 15 more"

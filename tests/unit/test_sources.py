@@ -126,8 +126,8 @@ async def test_bad_line_far_down_is_found_with_its_number(tmp_path: Path) -> Non
 
 @pytest.mark.asyncio
 async def test_first_ten_bad_lines_are_listed(tmp_path: Path) -> None:
-    """A file of another kind does not fill the screen."""
-    path = saved(tmp_path, "prompts.jsonl", "oops\n" * 1234)
+    """A file of another kind does not fill the screen: ten different complaints, then a count."""
+    path = saved(tmp_path, "prompts.jsonl", "".join(f'{{"seed": "x{n}"}}\n' for n in range(1234)))
     with pytest.raises(ConfigError) as caught:
         await plan_of(path)
     lines = str(caught.value).splitlines()
