@@ -25,7 +25,7 @@ from typing import TypeVar
 from attrs import evolve
 
 from ._errors import ConfigError
-from ._images import NotAnImage, inspect, sniff
+from ._images import NotAnImage, measure, sniff
 from ._models import ImageInput, ImageRequest
 
 #: "up to 20 MB or 20 MP" and at least 64 pixels a side, BFL docs; mega read the generous way, so
@@ -179,7 +179,7 @@ def _judge(content: bytes, *, what: str) -> int | None:
     except NotAnImage as error:
         raise ConfigError(f"{what}: {error}; JPEG, PNG and WebP are taken") from None
     try:
-        size = inspect(content)
+        size = measure(content)
     except NotAnImage:
         return None  # the right kind, oddly built: the provider's decoder is the judge
     if min(size.width, size.height) < MIN_SIDE:
