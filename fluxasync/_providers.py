@@ -210,7 +210,7 @@ def choose(
     is `api_key`, else the variable's; a provider on this machine needs none. Raises ConfigError
     for an unknown name, an unusable address, a key that cannot be one, and a missing key.
     """
-    chosen = _named(provider, environ).at(base_url)
+    chosen = named(provider, environ).at(base_url)
     key = _key(api_key, source="api_key")
     if key is None and chosen.key_variable is not None:
         key = _key(environ.get(chosen.key_variable), source=chosen.key_variable)
@@ -219,7 +219,7 @@ def choose(
     return chosen, key
 
 
-def _named(provider: Provider | str | None, environ: Mapping[str, str]) -> Provider:
+def named(provider: Provider | str | None, environ: Mapping[str, str]) -> Provider:
     if isinstance(provider, Provider):
         return provider
     if provider is None:

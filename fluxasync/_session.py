@@ -54,7 +54,7 @@ from ._money import Estimate
 from ._observers import Observers
 from ._permits import Permits
 from ._protocol import Missing, News, Unclear, is_known
-from ._providers import Provider, choose
+from ._providers import Provider, choose, named
 from ._rows import request_from
 from ._schedule import Schedules
 from ._sinks import FileSink, MemorySink
@@ -180,6 +180,13 @@ class FluxSession:
     def provider(self) -> Provider:
         """Who serves the models; known after entry."""
         return self._provider
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the provider is on this machine: a simulator, a local gateway. Known before
+        entry."""
+        provider, _, base_url = self._wanted
+        return named(provider, os.environ).at(base_url).is_loopback
 
     @property
     def limits(self) -> Limits:

@@ -175,7 +175,8 @@ async def _agreed(errand: Errand, price: Decimal, order: Order) -> None:
 async def dry_run(errand: Errand, order: Order) -> None:
     """Say what the run would make, cost and take; needs no key and sends nothing."""
     options = order.options
-    flux = FluxSession(options.provider_named, base_url=options.base_url, **order.policies())
+    base_url = "http://127.0.0.1" if options.simulate else options.base_url  # never connected to
+    flux = FluxSession(options.provider_named, base_url=base_url, **order.policies())
     batch = order.batch(flux)
     try:
         plan = await batch.check(_checking(errand))

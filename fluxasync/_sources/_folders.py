@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import codecs
 import os
+import stat
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 from .._errors import ConfigError
+from .._inputs import open_within
 from ._lines import LINE_CAP, refuse_wide
 from ._reading import Reading, Wish
 from ._unpacked import Witness
 
 _FILES = 200  #: files of a list
 
-#: a file's name, and its content up to a little more than is taken
-Raw = tuple[str, bytes]
+#: a file's name, and its content up to a little more than is taken, or why it has none
+Raw = tuple[str, bytes | ConfigError]
 
 
 class FolderFormat:
@@ -41,7 +43,7 @@ class FolderFormat:
             witness.block(0, "\0".join(self._names).encode(errors="surrogateescape"))
             for number, start in enumerate(range(0, len(self._names), _FILES), start=1):
                 some = [self._file(name) for name in self._names[start : start + _FILES]]
-                witness.block(number, b"\0".join(content for _, content in some))
+                witness.block(number, b"\0".join(map(self.content, some)))
                 yield some
         except OSError as exc:
             where = exc.filename or self._path
@@ -52,6 +54,8 @@ class FolderFormat:
 
     def read(self, raw: Raw) -> Wish | None:
         name, content = raw
+        if isinstance(content, ConfigError):
+            raise content
         if len(content) > LINE_CAP:
             raise ConfigError(f"longer than {LINE_CAP:,} bytes, which is no prompt")
         refuse_wide(content, name="the file")
@@ -64,11 +68,16 @@ class FolderFormat:
         return self._reading.row({"prompt": prompt, "name": Path(name).stem}) if prompt else None
 
     def content(self, raw: Raw) -> bytes:
-        return raw[1].strip()
+        return b"outside" if isinstance(raw[1], ConfigError) else raw[1].strip()
 
     def _file(self, name: str) -> Raw:
-        with (self._path / name).open("rb") as file:
-            return name, file.read(LINE_CAP + 1)
+        try:
+            descriptor = open_within(self._path / name, self._reading.allowed)
+        except ConfigError as error:
+            return name, error
+        with open(descriptor, "rb") as file:
+            is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)  # and no pipe by now
+            return name, file.read(LINE_CAP + 1) if is_file else b""
 
 
 def _names(folder: Path) -> list[str]:

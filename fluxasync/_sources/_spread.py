@@ -47,6 +47,7 @@ class Spread:
         models: Sequence[str] | None = None,
         grid: Mapping[str, Iterable[Any]] | None = None,
         wildcards: bool | str | os.PathLike[str] | None = None,
+        allow_files: tuple[str, ...] = (),
     ) -> Spread | None:
         """Return what a caller asked for, None for nothing.
 
@@ -56,7 +57,7 @@ class Spread:
         if seeds is not None:
             axes.append(_axis("seed", seeds, said="seeds"))
         _, names = _axis("model", models, said="models") if models is not None else ("", ())
-        spread = cls(models=names, axes=tuple(axes), wildcards=_wildcards(wildcards))
+        spread = cls(models=names, axes=tuple(axes), wildcards=_wildcards(wildcards, allow_files))
         spread._refuse_useless()
         return spread if axes or names or spread.wildcards is not None else None
 
@@ -144,10 +145,12 @@ class Spread:
             )
 
 
-def _wildcards(given: bool | str | os.PathLike[str] | None) -> Wildcards | None:
+def _wildcards(
+    given: bool | str | os.PathLike[str] | None, allow_files: tuple[str, ...]
+) -> Wildcards | None:
     if given is None or given is False:
         return None
-    return Wildcards(None if given is True else Path(given))
+    return Wildcards(None if given is True else Path(given), allow_files)
 
 
 def _axis(name: str, values: Iterable[Any], *, said: str = "") -> Axis:

@@ -9,7 +9,9 @@ themselves. Nothing here is random, and nothing is read unless wildcards were as
 from __future__ import annotations
 
 import math
+import os
 import re
+import stat
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -17,6 +19,7 @@ from pathlib import Path
 from attrs import frozen
 
 from .._errors import ConfigError
+from .._inputs import open_within
 from ._lines import decoded, refuse_wide
 
 #: levels of braces and of lists that name lists
@@ -65,8 +68,9 @@ class Wildcards:
     Lists are read when a template first names them, and not again.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, allow_files: tuple[str, ...] = ()) -> None:
         self._folder = folder
+        self._allowed = () if folder is None else (os.path.realpath(folder), *allow_files)
         self._lists: dict[str, Choice] = {}
         if folder is not None and not folder.is_dir():
             raise ConfigError(f"wildcards: {folder} is no folder; it holds the lists as .txt files")
@@ -128,12 +132,18 @@ class Wildcards:
         path = self._folder / f"{name}.txt"
         shown = f"the list {path}"
         try:
-            if path.stat().st_size > _LIST_CAP:
-                raise ConfigError(f"{shown} is larger than {_LIST_CAP // 10**6} MB")
-            content = path.read_bytes()
+            with open(open_within(path, self._allowed), "rb") as file:
+                regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+                content = file.read(_LIST_CAP + 1) if regular else b""
         except OSError as exc:
             missing = rf"{shown} cannot be read: {exc.strerror}; write \_ for the character"
             raise ConfigError(missing) from None
+        except ConfigError as exc:
+            raise ConfigError(f"{shown}: {exc}") from None
+        if not regular:
+            raise ConfigError(f"{shown} is not a file")
+        if len(content) > _LIST_CAP:
+            raise ConfigError(f"{shown} is larger than {_LIST_CAP // 10**6} MB")
         refuse_wide(content, name=shown)
         lines = [decoded(line).strip() for line in content.splitlines()]
         kept = [line for line in lines if line and not line.startswith("#")]

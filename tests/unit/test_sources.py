@@ -221,7 +221,7 @@ async def test_images_of_a_stream_are_read_as_they_come(tmp_path: Path) -> None:
     """A stream's image that is missing spoils its own item only."""
     image = saved(tmp_path, "a.png", png(128))
     rows = [
-        {"prompt": "fox", "model": "flux-pro-1.1", "image_prompt": str(path)}
+        {"prompt": "fox", "model": "flux-pro-1.1", "image_prompt": path}
         for path in (image, tmp_path / "gone.png")
     ]
     found, missing = await everything(open_source(iter(rows)))
