@@ -9,6 +9,8 @@ calls multicast and the NAT64 form of 127.0.0.1 global.
 from __future__ import annotations
 
 import ipaddress
+import socket
+import unicodedata
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
@@ -44,6 +46,26 @@ def private_address(address: str) -> bool:
         if any(found in network for network in _NOT_GLOBAL):
             return True
     return _is_not_public(found)
+
+
+#: names of machines in a local network, or of none (RFC 6761, 6762, 8375; ICANN's .internal)
+_LOCAL_NAMES = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
+
+
+@lru_cache(maxsize=256)
+def private_host(host: str) -> bool:
+    """Tell whether a URL's host certainly is no public one, without asking DNS.
+
+    True for private addresses in any spelling (0x7f.1, 2130706433), names without a dot, names
+    of local networks, and hosts with percent signs.
+    """
+    name = unicodedata.normalize("NFKC", host).lower().strip("[]").rstrip(".")
+    if ":" in name:
+        return private_address(name)
+    try:
+        return private_address(socket.inet_ntoa(socket.inet_aton(name)))
+    except (OSError, ValueError):  # a name
+        return "." not in name or "%" in name or name.endswith(_LOCAL_NAMES)
 
 
 @lru_cache(maxsize=256)

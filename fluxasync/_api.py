@@ -17,6 +17,7 @@ from ._batch import Batch
 from ._config import Budget, Limits, Polling
 from ._errors import ConfigError
 from ._events import Event, Settled
+from ._inputs import Folders
 from ._models import Observer, Saved
 from ._providers import Provider
 from ._session import FluxSession
@@ -67,6 +68,7 @@ async def run(
     sample_seed: int = 0,
     prompt_column: str | None = None,
     map: Mapping[str, str] | None = None,
+    allow_files: Folders = (),
     name: str | None = None,
     limit: int | None = None,
     skip_bad: bool = False,
@@ -122,6 +124,7 @@ async def run(
             sample_seed=sample_seed,
             prompt_column=prompt_column,
             map=map,
+            allow_files=allow_files,
             name=name,
             limit=limit,
             skip_bad=skip_bad,

@@ -32,6 +32,7 @@ from ._earlier import Earlier
 from ._errors import ConfigError, FluxError, JournalError, SinkError
 from ._events import Event, EventsDropped, Settled
 from ._handout import Handout
+from ._inputs import Folders, allowed_folders
 from ._journal import Journal, Recovery, classes_of, has_journal, peek
 from ._ledgers import ForgetfulLedger, check_ledger
 from ._models import ImageRequest, Ledger, Observer, Outcome, Sink
@@ -84,6 +85,8 @@ class Batch:
             of its lists, `__animals__` for animals.txt.
         sample, sample_seed: take so many rows of a file or list, by chance, the same in every run.
         prompt_column, map: columns by other names, map as {"width": "w"}.
+        allow_files: folders whose files rows may name as image inputs, beside the list's own folder
+            (rows of the program: the current one). Path and ImageInput objects may be anywhere.
         limit: stop after so many images of the source.
         ordered: hand outcomes out in source order.
         skip_bad: go on past rows that are no requests; each is a Failed.
@@ -125,6 +128,7 @@ class Batch:
         sample_seed: int = 0,
         prompt_column: str | None = None,
         map: Mapping[str, str] | None = None,
+        allow_files: Folders = (),
         limit: int | None = None,
         ordered: bool = False,
         skip_bad: bool = False,
@@ -146,6 +150,7 @@ class Batch:
         if self._retry and (out is None or ledger is not None):
             raise ConfigError("`retry` asks the journal of a folder: give `out`, and no `ledger`")
         defaults = _named(parameters or {}) | ({"model": model} if model else {})
+        allowed = allowed_folders(allow_files)
         self._session = session
         self._models = (model,) if model else tuple(models or ())
         self._is_whole = limit is None and sample is None
@@ -156,8 +161,12 @@ class Batch:
             limit=limit,
             skip_bad=skip_bad,
             columns=Columns.of(prompt_column, map),
-            spread=Spread.of(seeds=seeds, models=models, grid=grid, wildcards=wildcards),
+            spread=Spread.of(
+                seeds=seeds, models=models, grid=grid, wildcards=wildcards, allow_files=allowed
+            ),
             sample=None if sample is None else Sample(sample, sample_seed),
+            allow_files=allowed,
+            is_local=session.is_local,
         )
         #: a list that a person named and that holds nothing is a slip; a program's own may be empty
         self._is_path, self._name = isinstance(source, str | os.PathLike), str(source)[:80]

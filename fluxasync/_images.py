@@ -1,8 +1,9 @@
 """Judge image bytes without decoding them: which format, how large, and whether all is there.
 
-`inspect` walks the container (JPEG segments, PNG chunks, RIFF chunks), never the pixels, so a
-hostile picture costs no memory and a 256 KB JPEG takes microseconds. It knows nothing of jobs or
-files. Bytes of any kind give an ImageInfo or NotAnImage, never another exception.
+`measure` walks the container (JPEG segments, PNG chunks, RIFF chunks), never the pixels, so a
+256 KB JPEG takes microseconds. `inspect` also asks whether the pixels can all be there: a PNG is
+inflated piece by piece and counted (about 10 ms a megapixel), a JPEG needs a bit a block. A hostile
+picture costs no memory. Bytes of any kind give an ImageInfo or NotAnImage, never another exception.
 
 An odd fact: a JPEG that lost its last two bytes opens and verifies in Pillow; only loading every
 pixel fails. The end marker is what tells.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import mmap
 import zlib
+from collections.abc import Iterator
 from struct import Struct
 from struct import error as StructError
 from typing import Any
@@ -21,20 +23,36 @@ from attrs import frozen
 #: format → file extension, without the dot
 EXTENSIONS = {"jpeg": "jpg", "png": "png", "webp": "webp"}
 
+#: pixels of an image that is kept. The largest model makes 4 million; what opens an image later
+#: decodes all of them
+MAX_PIXELS = 2**26
+
+#: bytes of a PNG that are inflated at once, before and after
+_PACKED, _INFLATED = 2**14, 2**18
+
 #: zero bytes tolerated after the end of an image: some writers pad to a word or a small block
 _PADDING = 16
+
+#: frames of a JPEG with Huffman codes: baseline, extended, progressive
+_HUFFMAN = (0xC0, 0xC1, 0xC2)
 
 _U16 = Struct(">H")
 _MARKER = Struct(">BBH")  # FF, the marker, its length
 _SOF = Struct(">BHH")  # precision, height, width
 _PNG_CHUNK = Struct(">I4s")
-_IHDR = Struct(">II")
+_IHDR = Struct(">IIBBBBB")  # width, height, depth, colour type, compression, filter, interlace
 _U32 = Struct(">I")
 _RIFF = Struct("<4sI4s")
 _RIFF_CHUNK = Struct("<4sI")
 _VP8 = Struct("<3s3sHH")  # frame tag, start code, width, height
 _VP8L = Struct("<BI")  # signature, then 14 bits of width - 1 and 14 of height - 1
 _VP8X = Struct("<4sHBHB")  # flags, then two 24-bit sizes, each less one
+
+#: samples of a pixel, by colour type
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+#: the seven passes of an interlaced PNG: first column and row, and the steps between them
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+          (0, 1, 1, 2))  # fmt: skip
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -83,7 +101,27 @@ def inspect(data: bytes | bytearray | memoryview | mmap.mmap) -> ImageInfo:
     """Return format and size of a whole image.
 
     Raises NotAnImage for anything else: another kind of file, a cut image, a PNG whose checksums
-    are wrong. The pixels of JPEG and WebP carry no checksum, so a flipped bit in them passes.
+    are wrong or that has fewer rows than its header says, and more than 64 megapixels. The pixels
+    of JPEG and WebP carry no checksum, so a flipped bit in them passes.
+    """
+    info = measure(data)
+    if info.width * info.height > MAX_PIXELS:
+        raise NotAnImage(
+            f"a {info.format} of {info.width}x{info.height} pixels, which is more than "
+            f"{MAX_PIXELS // 2**20} megapixels"
+        )
+    with memoryview(data) as view:
+        if info.format == "png":
+            _check_rows(view)
+        elif info.format == "jpeg":
+            _check_blocks(view)
+    return info
+
+
+def measure(data: bytes | bytearray | memoryview | mmap.mmap) -> ImageInfo:
+    """Return what the container says, without asking whether all pixels are there.
+
+    Raises NotAnImage as `inspect` does for what has no whole container.
     """
     with memoryview(data) as view:
         found = sniff(bytes(view[:64]))
@@ -115,13 +153,31 @@ def _only_padding(view: memoryview, end: int) -> bool:
 
 
 def _jpeg(view: memoryview) -> tuple[int, int]:
-    """Jump from segment to segment up to the entropy-coded data, then look at the end.
+    _, size, offset = _frame(view)
+    if not _ends_with_eoi(view, offset):
+        raise NotAnImage("a truncated JPEG (no end marker)")
+    return size
+
+
+def _check_blocks(view: memoryview) -> None:
+    """Raise NotAnImage if there are fewer bits than blocks of 8x8 pixels.
+
+    With Huffman codes each block of the finest component takes one bit or more.
+    """
+    kind, (width, height), offset = _frame(view)
+    blocks = -(-width // 8) * -(-height // 8)
+    if kind in _HUFFMAN and (len(view) - offset) * 8 < blocks:
+        raise NotAnImage(f"a truncated JPEG (too few bytes for {width}x{height} pixels)")
+
+
+def _frame(view: memoryview) -> tuple[int, tuple[int, int], int]:
+    """Return the kind of frame, its size, and where the entropy-coded data starts.
 
     The data itself is not searched: it stuffs a zero after every FF, and what a cut removes is
     the end marker. Provenance (C2PA, in APP11) lies in segments and is jumped over.
     """
     size: tuple[int, int] | None = None
-    offset = 2
+    kind, offset = 0, 2
     while True:
         prefix, marker, length = _read(_MARKER, view, offset, "JPEG")
         if prefix != 0xFF:
@@ -135,15 +191,13 @@ def _jpeg(view: memoryview) -> tuple[int, int]:
         else:
             if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
                 _, height, width = _read(_SOF, view, offset + 4, "JPEG")
-                size = (width, height)
+                kind, size = marker, (width, height)
             offset += 2 + length
             if marker == 0xDA:
                 break
     if size is None:
         raise NotAnImage("a damaged JPEG (no frame header)")
-    if not _ends_with_eoi(view, offset):
-        raise NotAnImage("a truncated JPEG (no end marker)")
-    return size
+    return kind, size, offset
 
 
 def _ends_with_eoi(view: memoryview, data_start: int) -> bool:
@@ -163,7 +217,7 @@ def _png(view: memoryview) -> tuple[int, int]:
         if (offset == len(_PNG_SIGNATURE)) != (kind == b"IHDR"):
             raise NotAnImage("a damaged PNG (IHDR missing or out of place)")
         if kind == b"IHDR":
-            width, height = _read(_IHDR, view[:end], offset + 8, "PNG")
+            width, height, *_ = _read(_IHDR, view[:end], offset + 8, "PNG")
         has_data = has_data or (kind == b"IDAT" and length > 0)
         offset = end + 4
     if not has_data:
@@ -171,6 +225,50 @@ def _png(view: memoryview) -> tuple[int, int]:
     if not _only_padding(view, offset):
         raise NotAnImage("a PNG with something else after its end")
     return width, height
+
+
+def _check_rows(view: memoryview) -> None:
+    """Raise NotAnImage if a PNG's data is damaged, or holds fewer rows than its header says."""
+    wanted, made = _png_bytes(view), 0
+    inflater = zlib.decompressobj()
+    try:
+        for packed in _packed(view):
+            while packed and made < wanted:
+                made += len(inflater.decompress(packed, _INFLATED))
+                packed = inflater.unconsumed_tail
+            if made >= wanted:
+                return
+        made += len(inflater.flush())
+    except zlib.error:
+        raise NotAnImage("a damaged PNG (its picture data does not inflate)") from None
+    if made < wanted:
+        raise NotAnImage("a truncated PNG (fewer rows than its header says)")
+
+
+def _packed(view: memoryview) -> Iterator[memoryview | bytes]:
+    """Yield the picture data in pieces."""
+    offset = len(_PNG_SIGNATURE)
+    while offset < len(view) - _PNG_CHUNK.size:
+        length, kind = _PNG_CHUNK.unpack_from(view, offset)
+        if kind == b"IDAT":
+            for start in range(offset + 8, offset + 8 + length, _PACKED):
+                yield view[start : min(start + _PACKED, offset + 8 + length)]
+        offset += length + 12
+
+
+def _png_bytes(view: memoryview) -> int:
+    """Return how many bytes all rows have, each with the byte of its filter."""
+    width, height, depth, colour, _, _, interlaced = _read(_IHDR, view, 16, "PNG")
+    if colour not in _SAMPLES or depth not in (1, 2, 4, 8, 16):
+        raise NotAnImage("a damaged PNG (unknown colour type)")
+    bits = depth * _SAMPLES[colour]
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    total = 0
+    for left, top, across, down in passes:
+        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
+        if columns > 0 and rows > 0:
+            total += rows * (1 + -(-columns * bits // 8))
+    return total
 
 
 def _webp(view: memoryview) -> tuple[int, int]:
@@ -188,6 +286,8 @@ def _webp(view: memoryview) -> tuple[int, int]:
             raise NotAnImage("a truncated WebP (a chunk runs over the end)")
         if size is None:
             size = _webp_size(kind, view, offset + 8)
+        elif kind in (b"VP8 ", b"VP8L") and size != _webp_size(kind, view, offset + 8):
+            raise NotAnImage("a damaged WebP (its picture is not of the size of its header)")
         has_data = has_data or (kind in (b"VP8 ", b"VP8L", b"ANMF") and length > 0)
         offset += 8 + length + length % 2
     if size is None or not has_data:

@@ -74,6 +74,8 @@ class ImageInput:
     path: Path | None = None
     data: bytes | None = field(default=None, repr=False)
     sha256: str | None = None  #: of the content, once read
+    #: where `path` must be, links resolved, because somebody else named it; None = anywhere
+    within: tuple[str, ...] | None = field(default=None, eq=False, repr=False)
     pixels: int | None = field(default=None, eq=False)  #: as above; None where it does not say
 
     @classmethod

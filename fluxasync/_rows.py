@@ -43,16 +43,18 @@ def request_from(
     """
     given = _with_defaults(row, defaults) if defaults else row
     name = given.get("model")
-    name = DEFAULT_MODEL if name is None else name
+    name = DEFAULT_MODEL if name in (None, "") else name  # "" is an empty cell
     model = find(name) if isinstance(name, str) else None
     typed: dict[str, Any] = {}
     parameters: dict[str, Any] = {}
     own: dict[str, Any] = {}
     for key, value in given.items():
-        if value is None:
+        if value is None or (key == "model" and value == ""):
             continue
         if key in _FIELDS:
             typed[key] = value
+        elif isinstance(value, str) and not value and models_with(key):
+            continue  # an empty cell, as in the typed fields
         elif key in model.parameters if model else models_with(key):
             parameters[key] = value
         else:
@@ -74,7 +76,11 @@ def _request(
 
 
 def _present(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if value is not None}
+    return {
+        key: value
+        for key, value in row.items()
+        if value is not None and not (key == "model" and value == "")
+    }
 
 
 def _with_defaults(row: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

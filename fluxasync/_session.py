@@ -229,6 +229,12 @@ class FluxSession:
         self._timeouts = Timeouts.of(timeouts)
 
     @property
+    def is_local(self) -> bool:
+        """Whether the provider is on this machine: a simulator, a local gateway. Known before
+        entry."""
+        return self.provider.is_loopback
+
+    @property
     def limits(self) -> Limits:
         """The limits in force; assign new ones at any time."""
         return self._submits.limiter.limits

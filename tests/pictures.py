@@ -6,8 +6,9 @@ import zlib
 from struct import pack
 
 
-def jpeg(width: int = 8, height: int = 6, *, payload: bytes = b"\x12\x34" * 8) -> bytes:
+def jpeg(width: int = 8, height: int = 6, *, payload: bytes = b"") -> bytes:
     """A baseline JPEG's structure, with provenance in APP11; `payload` stands for its pixels."""
+    payload = payload or b"\x12\x34" * (8 + width * height // 1024)
 
     def segment(marker: int, content: bytes) -> bytes:
         return pack(">BBH", 0xFF, marker, len(content) + 2) + content

@@ -13,10 +13,12 @@ from functools import lru_cache
 
 from ._checks import COPIES_MAXIMUM, checked
 from ._model import Model, Parameter, Price, closest, lacking
+from ._numbers import NUMERIC, number_of, truth_of, whole_number
 from ._table import SEED_MAXIMUM, TABLE, find, models, models_with
 
 __all__ = [
     "COPIES_MAXIMUM",
+    "NUMERIC",
     "SEED_MAXIMUM",
     "TABLE",
     "Model",
@@ -29,6 +31,9 @@ __all__ = [
     "lacking",
     "models",
     "models_with",
+    "number_of",
+    "truth_of",
+    "whole_number",
 ]
 
 

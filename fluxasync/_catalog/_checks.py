@@ -21,6 +21,7 @@ from attrs import evolve
 from .._errors import ConfigError
 from .._models import ImageInput, ImageRequest, Secret
 from ._model import Model, Parameter, lacking
+from ._numbers import number_of, truth_of, whole_number
 from ._table import SEED_MAXIMUM, find, models, models_with
 
 #: a model's name is a segment of the URL that carries the key
@@ -34,7 +35,8 @@ _TYPED = frozenset(ImageRequest.WIRE_FIELDS)
 
 
 def checked(request: ImageRequest) -> ImageRequest:
-    """Return the request, fit to be sent: image inputs in `parameters` become ImageInput.
+    """Return the request, fit to be sent: image inputs in `parameters` become ImageInput, and text
+    that is exactly a number (or true or false) becomes that value where the parameter takes one.
 
     Raises ConfigError, one line, for the first parameter that the model does not have or whose
     value it does not take, and for a prompt that is missing. The parameters of a model that is
@@ -43,6 +45,8 @@ def checked(request: ImageRequest) -> ImageRequest:
     model = _model_of(request)
     given = request.given()
     changed = _judged(given, request.model, model)
+    if changed:
+        request, given = _evolved(request, changed), given | changed
     if model is None:
         if not request.prompt.strip() and not request.extra_body and not _has_image(given):
             raise ConfigError(f"the prompt is empty: {request.model} got nothing to draw")
@@ -51,7 +55,7 @@ def checked(request: ImageRequest) -> ImageRequest:
         _check_pixels(given, model)
     _check_copies(request, SEED_MAXIMUM if model else _LARGEST)
     _check_rest(request, given)
-    return _evolved(request, changed) if changed else request
+    return request
 
 
 def _model_of(request: ImageRequest) -> Model | None:
@@ -152,6 +156,7 @@ def _check_rest(request: ImageRequest, given: Mapping[str, Any]) -> None:
 
 def _check_int(value: Any, parameter: Parameter, model: str) -> int:
     if type(value) is not int:
+        value = whole_number(value) if isinstance(value, str) else value
         if isinstance(value, bool) or not hasattr(value, "__index__"):
             raise _wrong_kind(value, parameter, model, "a whole number")
         value = int(value)  # numpy's integers become ours, because JSON has no others
@@ -163,6 +168,7 @@ def _check_int(value: Any, parameter: Parameter, model: str) -> int:
 
 
 def _check_number(value: Any, parameter: Parameter, model: str) -> float:
+    value = number_of(value) if isinstance(value, str) else value
     number = float(value) if isinstance(value, Decimal) else value
     if isinstance(number, bool) or not isinstance(number, int | float):
         raise _wrong_kind(value, parameter, model, "a number")
@@ -179,6 +185,7 @@ def _is_outside(number: float, parameter: Parameter) -> bool:
 
 
 def _check_bool(value: Any, parameter: Parameter, model: str) -> bool:
+    value = truth_of(value) if isinstance(value, str) else value
     if not isinstance(value, bool):
         raise _wrong_kind(value, parameter, model, "true or false")
     return value

@@ -201,6 +201,13 @@ class Lists:
         Parameter(help="Only so many rows, by chance, the same ones every time."),
     ] = None
     sample_seed: Annotated[int, Parameter(help="Another number, another sample.")] = 0
+    allow_files: Annotated[
+        tuple[Path, ...],
+        Parameter(
+            help="Folder whose files the list may name as image inputs (default: only the list's "
+            "own folder). Repeatable."
+        ),
+    ] = ()
 
     def keywords(self) -> dict[str, Any]:
         """What Batch is given. Raises ConfigError for what cannot be read."""
@@ -213,6 +220,7 @@ class Lists:
             "wildcards": self.wildcards or False,
             "sample": self.sample,
             "sample_seed": self.sample_seed,
+            "allow_files": self.allow_files,
         }
 
     def _grid(self) -> dict[str, list[Any]]:

@@ -93,6 +93,8 @@ def open_source(
     columns: Columns | None = None,
     spread: Spread | None = None,
     sample: Sample | None = None,
+    allow_files: tuple[str, ...] = (),
+    is_local: bool = False,
 ) -> Source:
     """Return the source that `given` is, unread.
 
@@ -101,7 +103,8 @@ def open_source(
     that lack them (an ImageRequest is complete and takes none); `n` is the images of a row that
     does not say; `limit` ends the source after that many images. `columns` renames what rows have,
     `spread` multiplies each row, `sample` takes some of them. Image paths in a file are relative to
-    its folder. Raises ConfigError when `given` is none of these.
+    its folder, and must be below it or below one of the `allow_files` (links resolved). `is_local`:
+    the provider is on this machine. Raises ConfigError when `given` is none of these.
     """
     _refuse_counts(n, limit)
     _refuse_both(defaults or {}, spread)
@@ -109,7 +112,14 @@ def open_source(
 
     def reading(dialect: Dialect, base: Path | None = None) -> Reading:
         return Reading(
-            defaults=defaults or {}, n=n, dialect=dialect, base=base, columns=columns, spread=spread
+            defaults=defaults or {},
+            n=n,
+            dialect=dialect,
+            base=base,
+            columns=columns,
+            spread=spread,
+            allow_files=allow_files,
+            is_local=is_local,
         )
 
     if path is not None and path != Path("-"):

@@ -18,16 +18,14 @@ from typing import Any
 from attrs import field, frozen
 
 from .._arguments import check_type
-from .._catalog import find, models_with
+from .._catalog import find, models_with, number_of, truth_of, whole_number
 from .._errors import ConfigError
 from ._strict import parsed_object
 
-_WHOLE = re.compile(r"([+-]?[0-9]{1,19})(?:\.0)?", re.ASCII)
-_INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
-_TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-
 _EXTRAS = "extras."  #: a target of this start is a key of the metadata
+
+#: of a table; wide data sets have some hundred
+MOST_COLUMNS = 2_000
 
 _KINDS_OF_ROW_KEYS = {
     "prompt": "prompt", "model": "text", "name": "text", "n": "int", "extra_body": "object",
@@ -93,6 +91,14 @@ class Columns:
         return Columns({to: name for to, name in self.sources.items() if name.strip() in there})
 
 
+def refuse_many(columns: int) -> None:
+    """Raise ConfigError for more columns than a prompt list has."""
+    if columns > MOST_COLUMNS:
+        raise ConfigError(
+            f"{columns:,} columns; a prompt list has {MOST_COLUMNS:,} at most: leave some out"
+        )
+
+
 class Header:
     """What each cell of a table is. Raises ConfigError when its columns cannot be a prompt list."""
 
@@ -100,6 +106,7 @@ class Header:
         self, names: Sequence[str], columns: Columns, *, comma: bool = False, prompted: bool = False
     ) -> None:
         """`comma` says that numbers have decimal commas, `prompted` that rows need no prompt."""
+        refuse_many(len(names))
         self._names = [_utf8(name).strip() for name in names]
         self._targets = [self._target(name, columns) for name in self._names]
         self._refuse_missing(columns)
@@ -157,8 +164,9 @@ class Header:
                 )
 
     def _refuse_twice(self) -> None:
+        firsts: dict[str, int] = {}
         for place, target in enumerate(self._targets):
-            first = self._targets.index(target)
+            first = firsts.setdefault(target, place)
             if target and first != place:
                 raise ConfigError(_twice(target, self._names[first], self._names[place]))
 
@@ -174,7 +182,10 @@ def kind_of(name: str) -> str | None:
 
 def without_gaps(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the row of an object as it was before pandas filled the gaps of its columns: there a
-    whole number is 512.0, and what is not given is NaN."""
+    whole number is 512.0, and what is not given is NaN. An `n` that is text, as `csv.DictReader`
+    gives it, becomes its number; text of other parameters is converted by the catalogue's check."""
+    if isinstance(row.get("n"), str):
+        row = {**row, "n": whole_number(row["n"]) if row["n"] else None}
     floats = [name for name, value in row.items() if isinstance(value, float)]
     if not floats:
         return row
@@ -227,10 +238,10 @@ def _read_int(comma: bool, cell: Any) -> Any:
         return _whole_float(cell)
     if not isinstance(cell, str):
         return cell
-    match = _WHOLE.fullmatch(_pointed(cell, comma))  # "1024.0" is a column with gaps, by pandas
-    if match is None:
+    number = whole_number(_pointed(cell, comma))
+    if isinstance(number, str):
         raise ConfigError(f"{_short(cell)} is not a whole number")
-    return int(match[1])
+    return number
 
 
 def _whole_float(cell: float) -> int | float | None:
@@ -245,23 +256,21 @@ def _read_number(comma: bool, cell: Any) -> Any:
         return None
     if not isinstance(cell, str):
         return cell
-    text = _pointed(cell, comma)
-    if _INTEGER.fullmatch(text):
-        return int(text)
-    if not _NUMBER.fullmatch(text) or math.isinf(float(text)):
+    number = number_of(_pointed(cell, comma))
+    if isinstance(number, str):
         raise ConfigError(f"{_short(cell)} is not a number")
-    return float(text)
+    return number
 
 
 def _pointed(cell: str, comma: bool) -> str:
-    return cell.strip().replace(",", ".") if comma else cell.strip()
+    return cell.replace(",", ".") if comma else cell
 
 
 def _read_bool(_: bool, cell: Any) -> Any:
     if not isinstance(cell, str):
         return cell
-    truth = _TRUTHS.get(cell.strip().lower())
-    if truth is None:
+    truth = truth_of(cell)
+    if isinstance(truth, str):
         raise ConfigError(f"{_short(cell)} is neither true nor false")
     return truth
 

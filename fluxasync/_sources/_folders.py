@@ -10,11 +10,14 @@ from __future__ import annotations
 import codecs
 import os
 import re
+import stat
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 from .._errors import ConfigError
+from .._inputs import open_within
+from ._formats import gathered
 from ._lines import LINE_CAP, refuse_wide
 from ._reading import Reading, Wish
 from ._unpacked import Witness
@@ -31,8 +34,8 @@ _OTHERS = re.compile(
 )
 _APART = "move it away, or name a list as the source itself"
 
-#: a file's name, and its content up to a little more than is taken
-Raw = tuple[str, bytes]
+#: a file's name, and its content up to a little more than is taken, or why it has none
+Raw = tuple[str, bytes | ConfigError]
 
 
 class FolderFormat:
@@ -50,9 +53,9 @@ class FolderFormat:
             if not self._names:
                 raise ConfigError(f"{self._name}/ holds no .txt file; a prompt a file is read")
             witness.block(0, "\0".join(self._names).encode(errors="surrogateescape"))
-            for number, start in enumerate(range(0, len(self._names), _FILES), start=1):
-                some = [self._file(name) for name in self._names[start : start + _FILES]]
-                witness.block(number, b"\0".join(content for _, content in some))
+            every = gathered(map(self._file, self._names), most=_FILES, size=_size)
+            for number, some in enumerate(every, start=1):
+                witness.block(number, b"\0".join(map(self.content, some)))
                 yield some
         except OSError as exc:
             where = exc.filename or self._path
@@ -65,6 +68,8 @@ class FolderFormat:
         name, content = raw
         if _OTHERS.fullmatch(name):
             raise ConfigError(f"not a prompt, by its name; {_APART}")
+        if isinstance(content, ConfigError):
+            raise content
         if len(content) > LINE_CAP:
             raise ConfigError(f"longer than {LINE_CAP:,} bytes, which is no prompt")
         refuse_wide(content, name="the file")
@@ -79,11 +84,20 @@ class FolderFormat:
         return self._reading.row({"prompt": prompt, "name": Path(name).stem}) if prompt else None
 
     def content(self, raw: Raw) -> bytes:
-        return raw[1].strip()
+        return b"outside" if isinstance(raw[1], ConfigError) else raw[1].strip()
 
     def _file(self, name: str) -> Raw:
-        with (self._path / name).open("rb") as file:
-            return name, file.read(LINE_CAP + 1)
+        try:
+            descriptor = open_within(self._path / name, self._reading.allowed)
+        except ConfigError as error:
+            return name, error
+        with open(descriptor, "rb") as file:
+            is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)  # and no pipe by now
+            return name, file.read(LINE_CAP + 1) if is_file else b""
+
+
+def _size(raw: Raw) -> int:
+    return 0 if isinstance(raw[1], ConfigError) else len(raw[1])
 
 
 def _names(folder: Path) -> list[str]:

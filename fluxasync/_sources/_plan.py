@@ -18,8 +18,12 @@ from .._money import Estimator
 from .._rows import expanded
 from ._occurrences import Occurrences
 
-#: bad rows that are shown; more of the same would scroll the first one away
+#: bad rows that are kept, and different complaints that are shown
 SHOWN_BAD_ROWS = 10
+#: bad rows after which a check stops that will refuse the list anyway
+_MOST_BAD = 10_000
+#: runs of rows that one complaint names
+_SHOWN_RANGES = 5
 
 _SHOWN_NAMES = 20
 
@@ -91,16 +95,70 @@ class Names:
         return iter(self._seen)
 
 
+class Complaints:
+    """What is wrong with bad rows, each complaint once: "p.csv rows 2–11, 14: …"."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[str, str], _Places] = {}
+        self._rows = 0  #: of complaints beyond those that are shown
+
+    def add(self, row: BadRow) -> None:
+        stem, _, number = row.where.rpartition(" ")
+        if not number.isdecimal():  # a file of a folder
+            stem, number = "", ""
+        group = self._groups.get((stem, text := str(row.error)))
+        if group is None:
+            if len(self._groups) == SHOWN_BAD_ROWS:
+                self._rows += 1
+                return
+            group = self._groups[stem, text] = _Places(row.where, stem)
+        group.add(int(number) if number else None)
+
+    def __str__(self) -> str:
+        lines = [f"{places}: {text}" for (_, text), places in self._groups.items()]
+        return "\n".join([*lines, f"and {self._rows:,} more"] if self._rows else lines)
+
+
+class _Places:
+    """The places of one complaint, neighbours as a range."""
+
+    def __init__(self, first: str, stem: str) -> None:
+        self._first, self._stem = first, stem
+        self._ranges: list[list[int]] = []
+        self._rows = 0
+        self._left_out = 0
+
+    def add(self, number: int | None) -> None:
+        self._rows += 1
+        if number is None:
+            self._left_out += self._rows > 1
+        elif self._ranges and not self._left_out and self._ranges[-1][1] == number - 1:
+            self._ranges[-1][1] = number
+        elif len(self._ranges) < _SHOWN_RANGES:
+            self._ranges.append([number, number])
+        else:
+            self._left_out += 1
+
+    def __str__(self) -> str:
+        more = f" and {self._left_out:,} more" if self._left_out else ""
+        if self._rows == 1 or not self._ranges:
+            return self._first + more
+        shown = (f"{low}" if low == high else f"{low}–{high}" for low, high in self._ranges)
+        return f"{self._stem}s {', '.join(shown)}{more}"
+
+
 class Tally:
     """Counts entries into a Plan, up to `limit` images."""
 
-    def __init__(self, *, limit: int | None, unknown_keys: Names) -> None:
+    def __init__(self, *, limit: int | None, unknown_keys: Names, skip_bad: bool = False) -> None:
         self.rows = 0
         self.images = 0
+        self._skip_bad = skip_bad
         self._limit = limit
         self._blank = 0
         self._bad = 0
         self._first_bad: list[BadRow] = []
+        self._complaints = Complaints()
         self._unknown_keys = unknown_keys
         self._known: dict[str, int] = {}
         self._models = Names()
@@ -110,7 +168,17 @@ class Tally:
 
     @property
     def full(self) -> bool:
-        return self.images == self._limit
+        return self.images == self._limit or self.is_hopeless
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether so many rows are bad that the rest need not be read."""
+        return self._bad >= _MOST_BAD and not self._skip_bad
+
+    @property
+    def read(self) -> int:
+        """The rows so far, blank ones included, for a progress line."""
+        return self.rows + self._blank
 
     def take(
         self, entry: ImageRequest | Variants | BadRow | None, states: Sequence[str | None] = ()
@@ -127,6 +195,7 @@ class Tally:
             self._bad += 1
             if len(self._first_bad) < SHOWN_BAD_ROWS:
                 self._first_bad.append(entry)
+            self._complaints.add(entry)
             return
         if isinstance(entry, ImageRequest):
             self._request(entry, states)
@@ -160,10 +229,11 @@ class Tally:
         if images:
             estimator.add(request if images == request.n else evolve(request, n=images))
 
-    def plan(self, *, skip_bad: bool, notes: Iterable[str] = ()) -> Plan:
+    def plan(self, *, notes: Iterable[str] = ()) -> Plan:
         """Return what was counted. Raises ConfigError for bad rows that are not to be skipped."""
-        if self._bad and not skip_bad:
-            raise ConfigError(self._complaint())
+        if self._bad and not self._skip_bad:
+            stopped = f"\nnot read further after {self._bad:,} bad rows" * self.is_hopeless
+            raise ConfigError(f"{self._complaints}{stopped}")
         return Plan(
             images=self.images,
             rows=self.rows,
@@ -179,11 +249,6 @@ class Tally:
             estimator=self._estimator,
             again=self._again,
         )
-
-    def _complaint(self) -> str:
-        lines = [str(row) for row in self._first_bad]
-        more = self._bad - len(lines)
-        return "\n".join([*lines, f"and {more:,} more"] if more else lines)
 
 
 class Numbering:

@@ -7,16 +7,19 @@ room that knows the place adds it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from attrs import evolve
 
+from .._addresses import private_host
 from .._catalog import checked
 from .._errors import ConfigError
-from .._inputs import resolve_now
+from .._inputs import named_inputs, resolve_now
 from .._models import ImageInput, ImageRequest
 from .._rows import ROW_KEYS, request_from
 from ._cells import Columns, without_gaps
@@ -57,12 +60,17 @@ class Reading:
         base: Path | None = None,
         columns: Columns | None = None,
         spread: Spread | None = None,
+        allow_files: tuple[str, ...] = (),
+        is_local: bool = False,
     ) -> None:
         self.columns = columns or Columns()
         self.spread = spread
         self.base = base  #: folder of relative image paths; None = the current one
         self.unknown_keys = Names()
         self.notes = Names()  #: what people should know of how the source was read
+        #: where the files are that rows may name: the list's folder, or the current one, and others
+        self.allowed = (os.path.realpath(base or "."), *allow_files)
+        self._is_local = is_local  #: the provider is on this machine, so rows may name it
         self._unseen = dict(self.columns.sources)  #: mapped columns that no object had so far
         self._objects = 0
         self._defaults = dict(defaults)
@@ -144,12 +152,17 @@ class Reading:
             row = {**row, "n": self._n}
             self._unused.discard("n")
         if self.spread is None:
-            return self._request(row, self._defaults)
+            return self._request(row, self._defaults, row)
         return self._variants(row, self._defaults)
 
-    def _request(self, row: Mapping[str, Any], defaults: Mapping[str, Any]) -> ImageRequest:
+    def _request(
+        self, row: Mapping[str, Any], defaults: Mapping[str, Any], own: Mapping[str, Any]
+    ) -> ImageRequest:
+        """Return the request of a row; `own` is what of it the list says, and not its user."""
         request = request_from(row, defaults=defaults)
         self._note_used(row, request)
+        if image_inputs(request):
+            request = self._confined(request, own)
         for name in request.extras:
             if name in row:  # not from the object that is named "extras" on purpose
                 self.unknown_keys.add(name)
@@ -162,12 +175,28 @@ class Reading:
             taken = {name for name in self._unused if name in given or name in ROW_KEYS}
             self._unused -= {name for name in taken if row.get(name) is None}
 
+    def _confined(self, request: ImageRequest, own: Mapping[str, Any]) -> ImageRequest:
+        """Return the request with its list's paths held to the allowed folders.
+
+        Text of a row may have come from anybody; a Path or an ImageInput was made by the program.
+        """
+        confined: dict[str, ImageInput] = {}
+        for name, image in named_inputs(request):
+            if isinstance(own.get(name), str):
+                _refuse_url(name, image, is_local=self._is_local)
+                confined[name] = evolve(image, within=self.allowed)
+        if not confined:
+            return request
+        parameters = {**request.parameters, **confined}
+        prompt_image = parameters.pop("image_prompt", request.image_prompt)
+        return evolve(request, image_prompt=prompt_image, parameters=parameters)
+
     def _variants(self, row: Mapping[str, Any], defaults: Mapping[str, Any]) -> Variants:
         assert self.spread is not None  # noqa: S101 — asked before
         made = []
         for variant in self.spread.rows(row, defaults):
             try:
-                made.append(self._request(variant, defaults))
+                made.append(self._request(variant, defaults, row))
             except ConfigError as error:
                 raise ConfigError(f"{error}{self.spread.described(variant)}") from None
         return Variants(tuple(made))
@@ -187,14 +216,27 @@ def entry(where: str, read: Callable[[Given], Wish | None], given: Given) -> Ent
         return BadRow(where=where, error=error)
 
 
+def _refuse_url(name: str, image: ImageInput, *, is_local: bool) -> None:
+    """Raise ConfigError for a list's URL that holds a password, or points into a network."""
+    if image.url is None:
+        return
+    parts = urlsplit(image.url)
+    if "@" in parts.netloc:
+        raise ConfigError(f"{name}: the URL holds a user name or password; give one without")
+    if not is_local and private_host(parts.hostname or ""):
+        raise ConfigError(
+            f"{name}: {str(parts.hostname)[:60]} is not on the public internet, where the provider "
+            "fetches images; give a public URL or a path"
+        )
+
+
 def image_inputs(wish: Wish) -> list[ImageInput]:
     """Return the images that a row is given, in no special order."""
     if isinstance(wish, Variants):
         return [image for request in requests_of(wish) for image in image_inputs(request)]
     if wish.image_prompt is None and not wish.parameters:
         return []
-    given = [wish.image_prompt, *wish.parameters.values()]
-    return [value for value in given if isinstance(value, ImageInput)]
+    return [image for _, image in named_inputs(wish)]
 
 
 def settled(wish: Wish | None, *, base: Path | None) -> Wish | None:

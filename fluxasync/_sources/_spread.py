@@ -17,15 +17,19 @@ from typing import Any
 from attrs import frozen
 
 from .._arguments import check_type, local_path
-from .._catalog import COPIES_MAXIMUM, Model, find, lacking, models_with
+from .._catalog import COPIES_MAXIMUM, NUMERIC, Model, find, lacking, models_with
 from .._errors import ConfigError
 from .._rows import DEFAULT_MODEL, ROW_KEYS
-from ._wildcards import Wildcards
+from ._cells import kind_of
+from ._wildcards import COUNT_CAP, Wildcards
 
 Axis = tuple[str, tuple[Any, ...]]
 
 #: images of one row; they are held at once, and more is a slip of the finger
 MOST = COPIES_MAXIMUM
+
+#: characters of one row's prompts, which are held at once
+_PROMPTS_CAP = 20_000_000
 
 _PLACES = {"model": "models", "prompt": "the prompt's choices", "seed": "seeds"}
 
@@ -46,6 +50,7 @@ class Spread:
         models: Sequence[str] | None = None,
         grid: Mapping[str, Iterable[Any]] | None = None,
         wildcards: bool | str | os.PathLike[str] | None = None,
+        allow_files: tuple[str, ...] = (),
     ) -> Spread | None:
         """Return what a caller asked for, None for nothing.
 
@@ -56,7 +61,7 @@ class Spread:
         if seeds is not None:
             axes.append(_axis("seed", seeds, said="seeds"))
         _, names = _axis("model", models, said="models") if models is not None else ("", ())
-        spread = cls(models=names, axes=tuple(axes), wildcards=_wildcards(wildcards))
+        spread = cls(models=names, axes=tuple(axes), wildcards=_wildcards(wildcards, allow_files))
         spread._refuse_useless()
         return spread if axes or names or spread.wildcards is not None else None
 
@@ -77,8 +82,8 @@ class Spread:
         # (model or none, the axes that it has)
         lines = [(name, self._fitting(name, row, defaults)) for name in self.models or (None,)]
         each = sum(math.prod(len(values) for _, values in axes) for _, axes in lines)
-        self._refuse_many(row, each * (1 if template is None else template.count()))
-        for text in (None,) if template is None else template.texts():
+        self._refuse_many(row, each * (1 if template is None else template.count))
+        for text in (None,) if template is None else _held(template.texts()):
             told = {} if text is None else {"prompt": text}
             for name, axes in lines:
                 named = {} if name is None else {"model": name}
@@ -138,16 +143,32 @@ class Spread:
         n = row.get("n")
         images = count * (n if isinstance(n, int) else 1)
         if images > MOST:
+            shown = f"{images:,}" if images < COUNT_CAP else f"{COUNT_CAP:,} or more"
             raise ConfigError(
-                f"stands for {images:,} images; a row makes at most {MOST:,}: split it, or take "
+                f"stands for {shown} images; a row makes at most {MOST:,}: split it, or take "
                 "choices or values away"
             )
 
 
-def _wildcards(given: bool | str | os.PathLike[str] | None) -> Wildcards | None:
+def _held(texts: Iterable[str]) -> Iterator[str]:
+    """Yield the prompts of a row, which are held at once. Raises ConfigError when they are long."""
+    size = 0
+    for text in texts:
+        size += len(text)
+        if size > _PROMPTS_CAP:
+            raise ConfigError(
+                f"its prompts are more than {_PROMPTS_CAP // 10**6} million characters together: "
+                "split it, or take choices away"
+            )
+        yield text
+
+
+def _wildcards(
+    given: bool | str | os.PathLike[str] | None, allow_files: tuple[str, ...]
+) -> Wildcards | None:
     if given is None or given is False:
         return None
-    return Wildcards(None if given is True else local_path("wildcards", given))
+    return Wildcards(None if given is True else local_path("wildcards", given), allow_files)
 
 
 def _axis(name: str, values: Iterable[Any], *, said: str = "") -> Axis:
@@ -158,11 +179,12 @@ def _axis(name: str, values: Iterable[Any], *, said: str = "") -> Axis:
         raise ConfigError(_no_axis(name))
     if isinstance(values, Sequence) and len(values) > MOST:  # before a range is unrolled
         raise ConfigError(f"{shown}: {len(values):,} values; at most {MOST:,}")
+    read = NUMERIC.get(kind_of(name) or "")
     taken: list[Any] = []
     for value in values:
         if value is None or value == "":
             raise ConfigError(f"{shown}: an empty value")
-        taken.append(value)
+        taken.append(read(value) if read is not None and isinstance(value, str) else value)
         if len(taken) > MOST:
             raise ConfigError(f"{shown}: more than {MOST:,} values")
     if not taken:

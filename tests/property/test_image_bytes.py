@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import jpeg, png, riff, webp
 
-from fluxasync._images import ImageInfo, NotAnImage, inspect
+from fluxasync._images import ImageInfo, NotAnImage, inspect, measure
 
 STARTS = (b"", b"\xff\xd8", b"\xff\xd8\xff\xc0", png()[:8], png()[:16], b"RIFF", webp()[:16])
 WHOLE = (jpeg(), png(), webp())
@@ -63,5 +63,5 @@ def test_no_proper_prefix_is_an_image(image):
 def test_sizes_are_read_back(width, height, payload):
     """Every whole image is recognised with the size it was made with."""
     for make in (jpeg, png, webp):
-        info = inspect(make(width, height, payload=payload))
+        info = measure(make(width, height, payload=payload))
         assert (width, height) == (info.width, info.height)

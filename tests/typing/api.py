@@ -137,6 +137,8 @@ async def sources(flux: FluxSession) -> None:
     Batch(flux, "prompts.txt", out="images", retry="failed,moderated", finished="skip")
     Batch(flux, "prompts.txt", out="images", retry=["expired", "lost"])
     Batch(flux, "captions/", wildcards=True, sample=10, sample_seed=1)
+    Batch(flux, "p.csv", allow_files="photos")
+    Batch(flux, "p.csv", allow_files=["photos", Path("more")])
     Batch(flux, endless(), sink=MemorySink(), ledger=MemoryLedger())
 
 

@@ -123,8 +123,8 @@ def test_a_good_request_passes_as_the_same_object() -> None:
             id="bool is not a number",
         ),
         pytest.param(
-            {"width": "1024"},
-            "width='1024': flux-dev takes a whole number, 256 to 1440 in steps of 32",
+            {"width": "1o24"},
+            "width='1o24': flux-dev takes a whole number, 256 to 1440 in steps of 32",
             id="text is not an int",
         ),
         pytest.param(
@@ -133,8 +133,8 @@ def test_a_good_request_passes_as_the_same_object() -> None:
             id="a list is not shown",
         ),
         pytest.param(
-            {"prompt_upsampling": "yes"},
-            "prompt_upsampling='yes': flux-dev takes true or false",
+            {"prompt_upsampling": "maybe"},
+            "prompt_upsampling='maybe': flux-dev takes true or false",
             id="text is not a bool",
         ),
         pytest.param(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import mmap
+import struct
+import zlib
 
 import pytest
 from pictures import jpeg, png, png_chunk, riff, riff_chunk, webp
 
-from fluxasync._images import EXTENSIONS, NotAnImage, inspect
+from fluxasync._images import EXTENSIONS, NotAnImage, inspect, measure
 
 HTML = b"<!DOCTYPE html><html><body>502 Bad Gateway</body></html>"
 XML = b"\xef\xbb\xbf<?xml version='1.0'?><Error><Code>AuthenticationFailed</Code></Error>"
@@ -87,11 +89,90 @@ def test_what_is_no_whole_image_is_refused_by_name(broken, reason):
         inspect(broken)
 
 
+def png_of_size(width: int, height: int, rows: bytes, *, kind: tuple[int, ...] = (8, 2, 0, 0, 0)):
+    """A PNG whose header says what it likes of its rows."""
+    header = struct.pack(">II5B", width, height, *kind)
+    data = zlib.compress(rows)
+    chunks = (b"IHDR", header), (b"IDAT", data[:9]), (b"IDAT", data[9:]), (b"IEND", b"")
+    return png()[:8] + b"".join(png_chunk(name, content) for name, content in chunks)
+
+
 def test_dimensions_are_read_without_decoding():
     """F80 A picture of 200 megapixels is sized from its header; no pixel buffer is made."""
-    bomb = png()[:8] + png_chunk(b"IHDR", b"\0\0\x4e\x20\0\0\x27\x10\x08\0\0\0\0")
-    info = inspect(bomb + png_chunk(b"IDAT", b"x") + png_chunk(b"IEND", b""))
+    bomb = png_of_size(20_000, 10_000, b"")
+    info = measure(bomb)
     assert (info.width, info.height) == (20_000, 10_000)
+
+
+def test_a_picture_of_more_pixels_than_a_viewer_can_hold_is_refused():
+    """F80 T9 What is kept has 64 megapixels at most, whatever its bytes are."""
+    for bomb in (
+        png_of_size(60_000, 60_000, bytes(60 * 180_001)),
+        jpeg(60_000, 60_000, payload=bytes(10)),
+        webp(16_384, 16_384),
+    ):
+        with pytest.raises(NotAnImage, match=r"pixels, which is more than 64 megapixels"):
+            inspect(bomb)
+
+
+@pytest.mark.parametrize(
+    ("kind", "row_bytes"),
+    [
+        pytest.param((8, 2, 0, 0, 0), 301, id="colour"),
+        pytest.param((16, 6, 0, 0, 0), 801, id="colour and alpha of 16 bits"),
+        pytest.param((1, 0, 0, 0, 0), 14, id="one bit"),
+        pytest.param((4, 3, 0, 0, 0), 51, id="a palette"),
+    ],
+)
+def test_a_png_has_all_the_rows_that_its_header_says(kind, row_bytes):
+    """F80 One byte fewer is a truncated picture, though each of its checksums is right."""
+    assert inspect(png_of_size(100, 50, bytes(50 * row_bytes), kind=kind)).height == 50
+    with pytest.raises(NotAnImage, match="fewer rows"):
+        inspect(png_of_size(100, 50, bytes(50 * row_bytes - 1), kind=kind))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize("size", [(1, 1), (5, 3), (640, 480)])
+def test_the_rows_of_a_real_encoder_are_counted_exactly(mode, size):
+    """A PNG by Pillow has as many bytes as its header says, in every kind of pixel."""
+    pillow = pytest.importorskip("PIL.Image")
+    file = io.BytesIO()
+    pillow.new(mode, size).save(file, "png")
+    image = file.getvalue()
+    assert (inspect(image).width, inspect(image).height) == size
+    taller = image[:20] + struct.pack(">I", size[1] + 1) + image[24:29]
+    taller += struct.pack(">I", zlib.crc32(taller[12:29])) + image[33:]
+    with pytest.raises(NotAnImage, match="fewer rows"):
+        inspect(taller)
+
+
+def test_an_interlaced_png_is_counted_by_its_passes():
+    """F80 The seven passes of an interlaced 5x3 picture have 15 pixels and 7 rows."""
+    interlaced = (8, 0, 0, 0, 1)
+    assert inspect(png_of_size(5, 3, bytes(15 + 7), kind=interlaced)).width == 5
+    with pytest.raises(NotAnImage, match="fewer rows"):
+        inspect(png_of_size(5, 3, bytes(15 + 6), kind=interlaced))
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        pytest.param(png()[:33] + png_chunk(b"IDAT", b"x" * 20) + png_chunk(b"IEND", b""),
+                     "does not inflate", id="no deflate"),
+        pytest.param(png_of_size(4, 4, bytes(99), kind=(8, 5, 0, 0, 0)), "unknown colour type",
+                     id="no colour type"),
+        pytest.param(jpeg(8_000, 8_000, payload=bytes(100)), "too few bytes for 8000x8000 pixels",
+                     id="F80 a jpeg of fewer bits than blocks"),
+        pytest.param(riff(riff_chunk(b"VP8X", bytes(4) + b"\xff\x0f\0\xff\x0f\0")
+                          + webp()[12:]),
+                     "not of the size of its header", id="F80 a webp of another size"),
+    ],
+)  # fmt: skip
+def test_pixels_that_cannot_be_there_are_noticed(broken, reason):
+    """The container is whole, and is no picture of the size that it says."""
+    assert measure(broken) if b"WEBP" not in broken else True
+    with pytest.raises(NotAnImage, match=reason):
+        inspect(broken)
 
 
 def test_markers_without_length_and_fill_bytes_are_walked_over():

@@ -16,7 +16,14 @@ import pytest
 
 from fluxasync._catalog import checked
 from fluxasync._errors import ConfigError
-from fluxasync._inputs import resolve, resolve_now, wire_images
+from fluxasync._inputs import (
+    allowed_folders,
+    open_inside,
+    open_within,
+    resolve,
+    resolve_now,
+    wire_images,
+)
 from fluxasync._models import ImageInput, ImageRequest
 
 
@@ -182,3 +189,72 @@ async def test_the_loop_runs_while_files_are_read(tmp_path: Path) -> None:
         await asyncio.to_thread((tmp_path / "gate").write_bytes, b"open")
         assert (await waiting).content_key
         assert busy.result() == b"open"
+
+
+# --- files that a list names ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A folder with a private picture beside a list's folder, and links from one to the other."""
+    (tmp_path / "list" / "pictures").mkdir(parents=True)
+    (tmp_path / "private.png").write_bytes(FOX)
+    (tmp_path / "list" / "pictures" / "fox.png").write_bytes(FOX)
+    (tmp_path / "list" / "link.png").symlink_to(tmp_path / "private.png")
+    (tmp_path / "list" / "up").symlink_to(tmp_path)
+    (tmp_path / "list" / "inside.png").symlink_to("pictures/fox.png")
+    (tmp_path / "list-of-another").mkdir()
+    (tmp_path / "list-of-another" / "fox.png").write_bytes(FOX)
+    return tmp_path
+
+
+OUTSIDE = ["../private.png", "link.png", "up/private.png", "pictures/../../private.png",
+           "{home}/private.png", "{home}/list/../private.png", "{home}/gone.png",
+           "../list-of-another/fox.png", "/etc/passwd", "/proc/self/environ",
+           "/dev/zero"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_file_outside_of_the_allowed_folders_is_not_opened(home: Path, name: str) -> None:
+    """S6: links are resolved first, and the answer is the same whether the file exists."""
+    path = name.format(home=home)
+    image = ImageInput(path=Path(path), within=allowed_folders(home / "list"))
+    with pytest.raises(ConfigError, match=r"outside the list's folder; .* --allow-files DIR"):
+        resolve_now(request(input_image=image), base=home / "list")
+
+
+@pytest.mark.parametrize("name", ["pictures/fox.png", "inside.png", "{home}/list/inside.png"])
+def test_a_file_below_an_allowed_folder_is_read(home: Path, name: str) -> None:
+    """A link is followed as long as it stays below the folder."""
+    image = ImageInput(path=Path(name.format(home=home)), within=allowed_folders(home / "list"))
+    found = resolve_now(request(input_image=image), base=home / "list")
+    assert found.content_key == request(input_image=FOX).content_key
+
+
+def test_a_further_folder_is_allowed_by_name(home: Path) -> None:
+    """Folders add up, and a link to an allowed folder is one itself."""
+    (home / "photos").symlink_to(home / "list-of-another")
+    allowed = allowed_folders([home / "list", home / "photos"])
+    os.close(open_within(home / "list-of-another" / "fox.png", allowed))
+    os.close(open_within(home / "photos" / "fox.png", allowed))
+    with pytest.raises(ConfigError, match=r"allow_files: .*nowhere is no folder"):
+        allowed_folders(home / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["link.png", "up/private.png"])
+def test_a_link_that_appears_after_the_check_is_not_followed(home: Path, name: str) -> None:
+    """S6: a path whose links were resolved is opened without following any."""
+    with pytest.raises(OSError, match=r"symbolic|directory"):
+        open_inside(os.path.realpath(home / "list"), Path(name).parts)
+
+
+@pytest.mark.asyncio
+async def test_what_is_sent_is_what_was_allowed(home: Path) -> None:
+    """A link that takes the place of a checked file uploads nothing."""
+    path = home / "list" / "pictures" / "fox.png"
+    image = ImageInput(path=path, within=allowed_folders(home / "list"))
+    found = resolve_now(request(input_image=image))
+    path.unlink()
+    path.symlink_to(home / "private.png")
+    with pytest.raises(ConfigError, match="outside the list's folder"):
+        await wire_images(found)

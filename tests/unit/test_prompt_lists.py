@@ -18,6 +18,7 @@ from pictures import png
 
 from fluxasync._errors import ConfigError
 from fluxasync._extras import install_command
+from fluxasync._inputs import allowed_folders
 from fluxasync._models import ImageRequest
 from fluxasync._sources import BadRow, Columns, Plan, Spread, open_source
 
@@ -553,3 +554,190 @@ async def test_a_list_in_a_folder_is_not_painted_as_one_prompt(tmp_path: Path) -
     saved(tmp_path, "prompts.txt", "\n".join(["a fox"] * 11))
     told = await complaint_of(tmp_path)
     assert "prompts.txt: 11 lines, and a folder's file is one prompt" in told
+
+
+# --- numbers that are text ------------------------------------------------------------------------
+
+TEXT_ROW = {"prompt": "a fox", "width": "1024", "seed": "7", "guidance": "3.5", "steps": "28.0",
+            "n": "2", "prompt_upsampling": "TRUE", "aspect_ratio": "", "model": ""}  # fmt: skip
+NUMBER_ROW = {"prompt": "a fox", "width": 1024, "seed": 7, "guidance": 3.5, "steps": 28,
+              "n": 2, "prompt_upsampling": True}  # fmt: skip
+
+
+@pytest.mark.asyncio
+async def test_text_numbers_are_taken_from_every_source(tmp_path: Path) -> None:
+    """ "1024" is 1024, with the same key, in CSV, JSON, dicts and the rows of csv.DictReader."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(TEXT_ROW))
+    writer.writeheader()
+    writer.writerow(TEXT_ROW)
+    content = text.getvalue()
+    expected = [request.key for request in await requests_of([NUMBER_ROW])]
+    sources = [
+        [TEXT_ROW],
+        csv.DictReader(io.StringIO(content)),
+        saved(tmp_path, "p.csv", content),
+        saved(tmp_path, "p.jsonl", json.dumps(TEXT_ROW)),
+        saved(tmp_path, "p.json", json.dumps([TEXT_ROW])),
+    ]
+    assert len(expected) == 2
+    for given in sources:
+        assert expected == [request.key for request in await requests_of(given)]
+
+
+@pytest.mark.asyncio
+async def test_text_numbers_of_a_grid_are_the_same_values() -> None:
+    """512 and "512" of a grid are one value, so they are not paid twice."""
+    with pytest.raises(ConfigError, match="width: 512 stands twice"):
+        Spread.of(grid={"width": [512, "512"]})
+    given = await requests_of(["a fox"], spread=Spread.of(seeds=["3"]))  # type: ignore[list-item]
+    assert [request.seed for request in given] == [3]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("value", ["1o24", "1024px", "0x400", "1_024", "1e3", "١٠٢٤", "10.5"])
+async def test_text_that_is_not_exactly_a_number_is_refused(value: str) -> None:
+    """The message shows the text and what the parameter takes."""
+    told = await complaint_of([{"prompt": "a fox", "width": value}])
+    assert f"item 1: width={value!r}: flux-dev takes a whole number" in told
+
+
+@pytest.mark.asyncio
+async def test_equal_complaints_are_one_line(tmp_path: Path) -> None:
+    """A wrong column is said once, with the rows that have it; another complaint stands apart."""
+    rows = ["1o24"] * 11 + ["512"] + ["1o24"] * 2 + ["1000"]
+    table = "prompt,width\n" + "".join(f"fox,{width}\n" for width in rows)
+    told = (await complaint_of(saved(tmp_path, "p.csv", table))).splitlines()
+    assert len(told) == 2
+    assert told[0].startswith("p.csv rows 2–12, 14–15: column 'width': '1o24' is not")
+    assert told[1].startswith("p.csv row 16: width=1000: ")
+
+
+@pytest.mark.asyncio
+async def test_complaints_stay_few_in_a_long_list() -> None:
+    """Scattered places are counted after the first five, and different complaints after ten."""
+    rows = [{"prompt": "a fox", "width": "x"}, {"prompt": "a fox"}] * 20
+    told = await complaint_of(rows)
+    assert told.startswith("items 1, 3, 5, 7, 9 and 15 more: width='x'")
+    told = await complaint_of([{"prompt": "a fox", "width": f"x{n}"} for n in range(25)])
+    assert len(told.splitlines()) == 11
+    assert told.splitlines()[-1] == "and 15 more"
+
+
+# --- files and URLs that a list names -------------------------------------------------------------
+
+MODEL = "flux-pro-1.1"
+
+
+def one_image(kind: str, folder: Path, image: str) -> Any:
+    """A list of one row with this image, in one of the ways in which lists come."""
+    row = {"prompt": "fox", "model": MODEL, "image_prompt": image}
+    if kind == "csv":
+        return saved(folder, "p.csv", f"prompt,model,Image Prompt\nfox,{MODEL},{image}\n")
+    if kind == "jsonl":
+        return saved(folder, "p.jsonl", json.dumps(row))
+    if kind == "json":
+        return saved(folder, "p.json", json.dumps([row]))
+    if kind == "parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        import pyarrow.parquet as parquet
+
+        named = row | {"image_prompt": {"bytes": None, "path": image}}  # as `datasets` writes it
+        parquet.write_table(pyarrow.Table.from_pylist([named]), folder / "p.parquet")
+        return folder / "p.parquet"
+    return [row] if kind == "list" else iter([row])
+
+
+KINDS = ["csv", "jsonl", "json", "parquet", "list", "stream"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_row_names_files_of_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """S6: a path out of the list's folder is a bad row, until its folder is allowed."""
+    (tmp_path / "list").mkdir()
+    monkeypatch.chdir(tmp_path / "list")
+    private = saved(tmp_path, "passport.png", png(128, 128))
+    inside = saved(tmp_path / "list", "fox.png", png(128, 128))
+    folder = tmp_path / "list"
+    for name in (str(private), "../passport.png"):
+        [refused] = await rows_of(one_image(kind, folder, name), skip_bad=True)
+        assert isinstance(refused, BadRow)
+        assert "outside the list's folder" in str(refused)
+        allowed = allowed_folders(tmp_path)
+        [taken] = await requests_of(one_image(kind, folder, name), allow_files=allowed)
+        assert taken.key
+    for name in (str(inside), "fox.png"):
+        await requests_of(one_image(kind, folder, name))
+
+
+@pytest.mark.asyncio
+async def test_what_the_user_names_may_be_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S6: --param, --grid, Path objects and requests of a program are asked for knowingly."""
+    (tmp_path / "list").mkdir()
+    monkeypatch.chdir(tmp_path / "list")
+    image = str(saved(tmp_path, "fox.png", png(128, 128)))
+    prompts = saved(tmp_path / "list", "p.txt", "a fox\n")
+    await requests_of(prompts, defaults={"model": MODEL, "image_prompt": image})
+    grid = Spread.of(grid={"image_prompt": [image]})
+    await requests_of(prompts, defaults={"model": MODEL}, spread=grid)
+    await requests_of([{"prompt": "fox", "model": MODEL, "image_prompt": Path(image)}])
+    await requests_of([ImageRequest(prompt="fox", model=MODEL, image_prompt=image)])
+    seeds = Spread.of(seeds=[1, 2])
+    await requests_of([ImageRequest(prompt="a", model=MODEL, image_prompt=image)], spread=seeds)
+    with pytest.raises(ConfigError, match="outside the list's folder"):
+        await plan_of([{"prompt": "a", "model": MODEL, "image_prompt": image}], spread=seeds)
+
+
+PRIVATE_URLS = ["http://localhost/a.png", "http://127.0.0.1:8080/a.png", "http://10.0.0.7/a.png",
+                "http://169.254.169.254/latest", "http://[::1]/a.png", "http://0x7f.1/a.png",
+                "http://2130706433/a.png", "http://intranet/a.png", "http://nas.local/a.png",
+                "http://[::ffff:10.0.0.1]/a.png", "https://metadata.google.internal/a",
+                "http://127。0。0。1/a.png", "http://localhost./a.png"]  # fmt: skip
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("url", PRIVATE_URLS)
+async def test_a_url_of_a_private_network_is_refused_in_a_row(url: str) -> None:
+    """A list does not make the provider ask hosts that are not public; a local one may be asked."""
+    row = {"prompt": "fox", "model": MODEL, "image_prompt": url}
+    assert "is not on the public internet" in await complaint_of([row])
+    await requests_of([row], is_local=True)
+    await requests_of(["fox"], defaults={"model": MODEL, "image_prompt": url})
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("url", ["https://me:secret@e.com/a.png", "https://me@e.com/a.png"])
+async def test_a_url_with_a_password_is_refused_in_a_row(url: str) -> None:
+    """The provider would get to see it; the message does not show it."""
+    row = {"prompt": "fox", "model": MODEL, "image_prompt": url}
+    told = await complaint_of([row], is_local=True)
+    assert "holds a user name or password" in told
+    assert "me" not in told.replace("image_prompt", "").replace("name", "")
+
+
+@pytest.mark.asyncio
+async def test_a_public_url_is_passed_on() -> None:
+    """Nothing is looked up in DNS and nothing is fetched here."""
+    for url in ("https://example.com/a.png", "http://8.8.8.8/a.png", "https://a.b.example/c?d=@"):
+        [request] = await requests_of([{"prompt": "fox", "model": MODEL, "image_prompt": url}])
+        assert request.image_prompt is not None
+        assert url == request.image_prompt.url
+
+
+@pytest.mark.asyncio
+async def test_a_caption_that_is_a_link_out_of_its_folder_is_a_bad_row(tmp_path: Path) -> None:
+    """S5: no file of the user's becomes a prompt because somebody's folder links to it."""
+    (tmp_path / "captions").mkdir()
+    secret = saved(tmp_path, "secret.txt", "the secret")
+    saved(tmp_path / "captions", "b.txt", "a fox")
+    (tmp_path / "captions" / "a.txt").symlink_to(secret)
+    bad, fox = await rows_of(tmp_path / "captions", skip_bad=True)
+    assert str(bad).startswith("captions/a.txt: outside the list's folder")
+    assert isinstance(fox, ImageRequest)
+    linked, _ = await requests_of(tmp_path / "captions", allow_files=allowed_folders(tmp_path))
+    assert linked.prompt == "the secret"

@@ -157,8 +157,11 @@ async def test_a_lookup_is_asked_in_blocks_off_the_loop(tmp_path: Path, kind: st
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("kind", ["file", "list"])
-async def test_settled_rows_are_not_read_again(tmp_path: Path, kind: str) -> None:
+async def test_settled_rows_are_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     """A photograph that is gone spoils only the rows that still need it."""
+    monkeypatch.chdir(tmp_path)
     image = saved(tmp_path, "a.png", png(128, 128))
     rows = [
         {"prompt": p, "model": "flux-pro-1.1", "image_prompt": str(image)} for p in ("fox", "owl")
@@ -173,6 +176,24 @@ async def test_settled_rows_are_not_read_again(tmp_path: Path, kind: str) -> Non
     await source.aclose()
     assert isinstance(missing, BadRow)
     assert missing.where in ("prompts.jsonl line 2", "item 2")
+
+
+@pytest.mark.asyncio
+async def test_an_image_allowed_again_is_held_to_the_list_s_folder(tmp_path: Path) -> None:
+    """S6: what `resolve --resubmit` allowed is read anew, and a link out is refused."""
+    (tmp_path / "list").mkdir()
+    image = saved(tmp_path / "list", "a.png", png(128, 128))
+    row = '{"prompt": "fox", "model": "flux-pro-1.1", "image_prompt": "a.png"}\n'
+    path = saved(tmp_path / "list", "prompts.jsonl", row)
+    [key] = await key_list(path)
+    source = open_source(path)
+    await source.check(lookup=known({key: "again"}))
+    image.rename(tmp_path / "private.png")  # the same bytes, now elsewhere
+    image.symlink_to(tmp_path / "private.png")
+    [refused] = await numbered(source, skip=SETTLED)
+    await source.aclose()
+    assert isinstance(refused, BadRow)
+    assert "outside the list's folder" in str(refused)
 
 
 @pytest.mark.asyncio

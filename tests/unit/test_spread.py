@@ -358,3 +358,31 @@ async def test_a_stream_has_no_sample() -> None:
         open_source(iter(["fox"]), sample=Sample(1))
     with pytest.raises(ConfigError, match="sample=0"):
         Sample(0)
+
+
+# --- lists of other people ------------------------------------------------------------------------
+
+
+def test_a_wildcard_list_that_links_out_of_its_folder_is_refused(tmp_path: Path) -> None:
+    """S5: its lines would become prompts; an allowed folder is read."""
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "secret.txt").write_text("the secret\n")
+    (tmp_path / "lists" / "animals.txt").symlink_to(tmp_path / "secret.txt")
+    with pytest.raises(ConfigError, match=r"animals\.txt: outside the list's folder"):
+        Wildcards(tmp_path / "lists").template("a __animals__")
+    allowed = Wildcards(tmp_path / "lists", (os.path.realpath(tmp_path),))
+    assert list(allowed.template("a __animals__").texts()) == ["a the secret"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_a_wildcard_list_that_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
+    """S10: a pipe that nobody writes to is not waited for, and an endless file is not read."""
+    path = tmp_path / "animals.txt"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    with pytest.raises(ConfigError, match="animals"):
+        Wildcards(tmp_path, ("/dev",)).template("a __animals__")
