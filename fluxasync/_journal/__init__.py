@@ -35,6 +35,7 @@ from .._models import (
     Refused,
     Saved,
 )
+from .._money import amount_text
 from ._again import TO_COLLECT, Again, classes_of
 from ._guards import (
     MOUNTS,
@@ -69,6 +70,7 @@ from ._schema import (
     connect,
     create,
     journal_errors,
+    lift_limit,
 )
 from ._steps import Steps
 from ._tally import Recovery
@@ -220,8 +222,9 @@ class Journal:
         Raises JournalError when the request was submitted before and nobody decided to do so again.
         """
         key, text = self._key(request), request_text(request)
-        amount = None if price is None else str(price)
-        await self._writer.run(self._steps.intent, key, request, text, amount, kind=Kind.INTENT)
+        await self._writer.run(
+            self._steps.intent, key, request, text, amount_text(price), kind=Kind.INTENT
+        )
 
     async def answered(self, request: ImageRequest, answer: Job | Refused) -> None:
         """The POST was answered; a refusal that costs nothing takes the intent back.
@@ -319,6 +322,7 @@ class Journal:
             _set_aside(home / RESERVED)
             self._connection = self._again.teach(connect(self.path))
             self._steps = self._recover(self._connection, is_clean)
+            lift_limit(self._connection)
 
     def _give_up(self) -> None:
         if self._connection is not None:

@@ -18,7 +18,8 @@ from pathlib import Path
 from attrs import frozen
 
 from .._errors import ConfigError
-from ._rows import Dropped, Row
+from ._columns import Row
+from ._rows import Dropped
 from ._schema import State
 from ._tally import Recovery, counted
 
