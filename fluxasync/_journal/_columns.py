@@ -152,8 +152,12 @@ def _implausible(row: Row) -> str | None:
 
 
 def _oversized(row: Row) -> str | None:
-    if min(row.size or 0, row.width or 0, row.height or 0) < 0:
+    if (row.size or 0) < 0:
         return "size"
+    if (row.width or 0) < 0:
+        return "width"
+    if (row.height or 0) < 0:
+        return "height"
     if len(row.cause or "") > _CAUSE:
         return "cause"
     if len(row.message or "") > _MESSAGE:

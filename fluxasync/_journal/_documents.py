@@ -16,8 +16,9 @@ from ._columns import Row, damaged
 #: the only key of an object that stands for an image input
 IMAGE = "$image"
 
-#: characters of a document, and levels of it
-_LONGEST, _DEEPEST = 2**21, 64
+#: characters of a document, and levels of it: more than a line of a prompt list may have (64),
+#: few enough for the interpreter's own limit
+_LONGEST, _DEEPEST = 2**21, 100
 
 #: a string, also one that never ends: so each character is looked at once
 _STRING, _BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+["\\]?', re.DOTALL), re.compile(r"[\[{}\]]")

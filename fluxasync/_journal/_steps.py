@@ -302,12 +302,12 @@ class Steps:
         found = None if job_id is None else _by_job(connection, job_id)
         if found is None and request is not None:
             try:
-                key = bytes.fromhex(request.key)
-            except ConfigError:  # an image input that could not be read, which is why it failed
+                key, text = bytes.fromhex(request.key), request_text(request)
+            except ConfigError:  # it cannot be recorded, which is why it failed: nothing was sent
                 return None
             found = _by_key(connection, key)
             if found is None or self._is_again(connection, key):
-                self.intent(connection, key, request, request_text(request), None)
+                self.intent(connection, key, request, text, None)
                 found = _by_key(connection, key)
         return found
 

@@ -39,7 +39,7 @@ async def test_a_late_answer_changes_no_image_that_is_here(tmp_path):
     """F21: only an open intent becomes a job; another id for a done row is refused."""
     async with journal(tmp_path) as ledger:
         await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
-        with pytest.raises(JournalError, match="job late: image .* had no open intent"):
+        with pytest.raises(JournalError, match=r"job late: image .* had no open intent"):
             await ledger.answered(wish(), job_of(wish(), job_id="late", cost=PRICE))
         assert rows(ledger, "state, job_id") == [(2, "job-0")]
         assert (ledger.counts.done, ledger.counts.running) == (1, 0)
@@ -120,7 +120,7 @@ async def test_a_price_that_is_no_amount_is_unknown_and_an_absurd_one_is_the_lar
     ("extras", "message"),
     [
         pytest.param({"a": "x" * 2**21}, "more than 2,097,152 characters", id="long"),
-        pytest.param(None, "more than 64 levels", id="deep"),
+        pytest.param(None, "more than 100 levels", id="deep"),
     ],
 )
 async def test_what_could_not_be_read_again_is_refused_before_it_is_paid(tmp_path, extras, message):
@@ -132,6 +132,8 @@ async def test_what_could_not_be_read_again_is_refused_before_it_is_paid(tmp_pat
     async with journal(tmp_path) as ledger:
         with pytest.raises(ConfigError, match=message):
             await ledger.intent(wish(extras=extras), price=PRICE)
+        await ledger.settle(Failed(request=wish(extras=extras), error=ConfigError("too large")))
+        assert rows(ledger, "state") == []
         brackets = wish(1, extras={"a": ["[{" * 500, '"\\"[' * 90, {"$image": 5}]}, name="fox")
         await submitted(ledger, brackets)
         await ledger.settle(Failed(request=wish(2), error=FluxError("odd")))
@@ -140,6 +142,15 @@ async def test_what_could_not_be_read_again_is_refused_before_it_is_paid(tmp_pat
         assert isinstance(known, Job)
         ((again, _),) = [pair async for pair in ledger.unfinished()]
         assert again == brackets
+
+
+async def test_evidence_of_an_answer_in_doubt_is_kept_at_once(tmp_path):
+    """P3: a run that is killed before the image's end is told has it all the same."""
+    cut = TransportError("cut", sent=True, evidence='{"id": "ab')
+    async with journal(tmp_path) as ledger:
+        await ledger.intent(wish(), price=PRICE)
+        await ledger.answered(wish(), Refused(verdict=Verdict.AMBIGUOUS, error=cut))
+        assert rows(ledger, "state, message, evidence") == [(4, "cut", '{"id": "ab')]
 
 
 async def test_a_second_refusal_changes_nothing(tmp_path):
