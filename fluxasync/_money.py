@@ -30,7 +30,7 @@ _GRAIN = Decimal("0.000001")  # finer than any price; cuts binary noise off echo
 #: an image's amount, and a sum of them: few enough digits for exact arithmetic (28 in a Decimal)
 _AMOUNT = re.compile(r"[0-9]{1,9}(\.[0-9]{1,12})?")
 _SUM = re.compile(r"[0-9]{1,16}(\.[0-9]{1,12})?")
-_LARGEST = Decimal("999999999.999999")
+_LARGEST = Decimal("999999999.999999999999")
 
 #: seconds of an active job that are not generation: the submission and the last poll
 _ROUND_TRIP = 1.0
@@ -238,7 +238,7 @@ class Purse:
     def recall(self, *, spent: Decimal, in_doubt: Decimal) -> None:
         """Count what earlier runs spent under the same cap. Raises ConfigError for amounts that
         would raise the cap."""
-        if not (spent >= 0 and in_doubt >= 0):
+        if not all(amount.is_finite() and amount >= 0 for amount in (spent, in_doubt)):
             raise ConfigError(f"amounts spent earlier are not negative: {spent}, {in_doubt}")
         self.spent += spent
         self.in_doubt += in_doubt

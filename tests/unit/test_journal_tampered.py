@@ -203,3 +203,18 @@ async def test_a_line_of_the_list_with_half_a_surrogate_pair_is_read(tmp_path):
     (tmp_path / "metadata.jsonl").write_text("[" * 100_000 + "\n")
     async with journal(tmp_path) as ledger:
         assert await ledger.project() == ["metadata.jsonl"]
+
+
+async def test_no_folder_outside_is_swept(tmp_path):
+    """T19: an unfinished file behind a link is somebody else's, and stays."""
+    folder, other = tmp_path / "images", tmp_path / "other"
+    other.mkdir()
+    part = other / ".fluxasync-00aa.part"
+    part.write_bytes(b"")
+    async with journal(folder, stem_of=lambda _: "link/000000") as ledger:
+        await submitted(ledger, wish())
+    (folder / "link").symlink_to(other)
+    sql(_db(folder), "UPDATE meta SET value = '0' WHERE name = 'clean'")
+    async with journal(folder, stem_of=lambda _: "link/000000") as ledger:
+        assert ledger._unswept == {folder}
+    assert part.exists()
