@@ -9,7 +9,9 @@ favour. Odd fact: providers echo costs such as 7.000000000000001.
 from __future__ import annotations
 
 import math
+import re
 from decimal import Decimal
+from functools import lru_cache
 
 from attrs import define, evolve, field, frozen
 
@@ -24,6 +26,11 @@ _LARGEST_REFERENCE = 4 * _MEGAPIXEL  # larger ones are made smaller, BFL docs
 _UNSET_SIDE = 1024  # what FLUX.2 draws without a size is about 1 MP
 _ZERO = Decimal(0)
 _GRAIN = Decimal("0.000001")  # finer than any price; cuts binary noise off echoed costs
+
+#: an image's amount, and a sum of them: few enough digits for exact arithmetic (28 in a Decimal)
+_AMOUNT = re.compile(r"[0-9]{1,9}(\.[0-9]{1,12})?")
+_SUM = re.compile(r"[0-9]{1,16}(\.[0-9]{1,12})?")
+_LARGEST = Decimal("999999999.999999999999")
 
 #: seconds of an active job that are not generation: the submission and the last poll
 _ROUND_TRIP = 1.0
@@ -91,6 +98,36 @@ def spending(
     if perhaps:
         text += f", perhaps charged {dollars(perhaps)}"
     return f"{text}, in doubt {dollars(in_doubt)}" if in_doubt else text
+
+
+def amount_text(amount: Decimal | None) -> str | None:
+    """Return an image's amount as text that `amount_of` reads; None for what is not an amount.
+
+    An absurdly large amount becomes the largest one, so that a cap still counts it.
+    """
+    if amount is None or not amount.is_finite() or amount < 0:
+        return None
+    kept = min(amount, _LARGEST)
+    text = str(kept)
+    return text if _AMOUNT.fullmatch(text) else str(kept.quantize(_GRAIN))
+
+
+@lru_cache(1_024)
+def amount_of(text: str) -> Decimal:
+    """Return an image's amount in US dollars. Raises ValueError for other text: an amount is
+    finite, not negative, and has at most 9 digits before the point and 12 after it."""
+    return _decimal(_AMOUNT, text)
+
+
+def sum_of(text: str) -> Decimal:
+    """Return a sum of amounts in US dollars. Raises ValueError for other text."""
+    return _decimal(_SUM, text)
+
+
+def _decimal(form: re.Pattern[str], text: str) -> Decimal:
+    if not form.fullmatch(text):
+        raise ValueError(f"not an amount: {text[:40]!r}")
+    return Decimal(text)
 
 
 @frozen(kw_only=True)
@@ -232,7 +269,10 @@ class Purse:
         return f"<Purse {spent} spent, {reserved} reserved, {in_doubt} in doubt, {cap}>"
 
     def recall(self, *, spent: Decimal, in_doubt: Decimal) -> None:
-        """Count what earlier runs spent under the same cap."""
+        """Count what earlier runs spent under the same cap. Raises ConfigError for amounts that
+        would raise the cap."""
+        if not all(amount.is_finite() and amount >= 0 for amount in (spent, in_doubt)):
+            raise ConfigError(f"amounts spent earlier are not negative: {spent}, {in_doubt}")
         self.spent += spent
         self.in_doubt += in_doubt
 

@@ -113,7 +113,7 @@ def _steps(report: _Report) -> Generator[None, None, None]:
     folder = report.folder
     require(folder)
     require_idle(folder)
-    with read_only(folder) as view, closing(_Known()) as known:
+    with read_only(folder, thorough=True) as view, closing(_Known()) as known:
         report.total = view.counts.done
         yield from _images(view, known, report)
         yield from _lines(folder / METADATA, known, report)

@@ -11,7 +11,6 @@ left out, and a file name that leads out of the folder becomes no address.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -153,7 +152,9 @@ def _status_of(line: Mapping[str, Any]) -> Status:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a value is a finite number of a size that a browser shows."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) < 2**63
 
 
 def _is_object(value: Any) -> bool:

@@ -45,6 +45,7 @@ from .._models import (
     Refused,
     Saved,
 )
+from .._money import amount_text
 from ._again import TO_COLLECT, Again, classes_of
 from ._guards import (
     MOUNTS,
@@ -79,6 +80,7 @@ from ._schema import (
     connect,
     create,
     journal_errors,
+    lift_limit,
 )
 from ._steps import Steps
 from ._tally import Recovery
@@ -87,7 +89,7 @@ from ._view import (
     JournalView,
     Looking,
     Lookup,
-    damaged,
+    damaged_files,
     expected,
     has_journal,
     peek,
@@ -247,8 +249,9 @@ class Journal:
         Raises JournalError when the request was submitted before and nobody decided to do so again.
         """
         key, text = self._key(request), request_text(request)
-        amount = None if price is None else str(price)
-        await self._writer.run(self._steps.intent, key, request, text, amount, kind=Kind.INTENT)
+        await self._writer.run(
+            self._steps.intent, key, request, text, amount_text(price), kind=Kind.INTENT
+        )
 
     async def answered(self, request: ImageRequest, answer: Job | Refused) -> None:
         """The POST was answered; a refusal that costs nothing takes the intent back.
@@ -299,7 +302,7 @@ class Journal:
         """Count the images whose file is gone or was cut short, and that this run does not make
         again. Looks at sizes only."""
         count = after = 0
-        while found := await self._threads.run(damaged, self.path, self._again, after=after):
+        while found := await self._threads.run(damaged_files, self.path, self._again, after=after):
             after, some = found
             count += some
         return count
@@ -356,6 +359,7 @@ class Journal:
             _set_aside(home / RESERVED)
             self._connection = self._again.teach(connect(self.path))
             self._steps = self._recover(self._connection, is_clean)
+            lift_limit(self._connection)
 
     def _give_up(self) -> None:
         if self._connection is not None:

@@ -22,7 +22,8 @@ from attrs import frozen
 
 from .._arguments import check_type
 from .._errors import ConfigError
-from ._rows import Dropped, Row
+from ._columns import Row
+from ._rows import Dropped
 from ._schema import State
 from ._tally import Recovery, counted
 

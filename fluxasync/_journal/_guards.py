@@ -27,13 +27,14 @@ from .._disk import is_shared, reading
 from .._errors import JournalError
 from .._manifest import METADATA
 from ._again import TO_COLLECT, Again
+from ._columns import damaged
 from ._lock import machine_id
+from ._rows import sound
 from ._schema import (
-    APPLICATION_ID,
     HOME,
     RESERVED,
+    RESTORE,
     STATUS,
-    VERSION,
     State,
     connect_read_only,
     journal_errors,
@@ -51,8 +52,6 @@ _MAGIC = b"SQLite format 3\0"
 _LINES, _TAIL = 1_000, 2**20
 #: bytes up to which every page is checked at every start; above, after an unclean end only
 _ALWAYS_CHECKED = 256 * 2**20
-
-_RESTORE = "restore it from a copy, or choose a fresh folder"
 
 
 @frozen(kw_only=True)
@@ -88,24 +87,27 @@ def check_place(folder: Path, mounts: Path = MOUNTS) -> None:
 def check_absent(folder: Path, path: Path) -> None:
     """Refuse a folder without a journal that has images of ours: they would be paid again."""
     if path.with_name(f"{path.name}-wal").exists():
-        raise JournalError(f"{path} is gone, and its log is still there: {_RESTORE}")
+        raise JournalError(f"{path} is gone, and its log is still there: {RESTORE}")
     if sign := _sign_of_run(folder) or _sign_at_home(path.parent):
-        raise JournalError(f"{path} is gone, but {sign} is there from an earlier run: {_RESTORE}")
+        raise JournalError(f"{path} is gone, but {sign} is there from an earlier run: {RESTORE}")
 
 
 def check_file(path: Path) -> None:
     """Refuse what is no whole SQLite file, without opening it as one."""
+    for name in (f"{path}-wal", f"{path}-shm"):
+        if os.path.lexists(name) and not stat.S_ISREG(os.lstat(name).st_mode):
+            raise JournalError(f"{name} is not a file: move it away, then run the same line again")
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode):
-        raise JournalError(f"{path} is not a file: move it away and {_RESTORE}")
+        raise JournalError(f"{path} is not a file: move it away and {RESTORE}")
     if not found.st_size:
-        raise JournalError(f"{path} is empty, which it never was by itself: {_RESTORE}")
+        raise JournalError(f"{path} is empty, which it never was by itself: {RESTORE}")
     with reading(path) as file:
         head = file.read(100)
     if not head.startswith(_MAGIC) or len(head) < 100:
-        raise JournalError(f"{path} is no journal, or its start is damaged: {_RESTORE}")
+        raise JournalError(f"{path} is no journal, or its start is damaged: {RESTORE}")
     if _is_short(path) and not _log_vouches(path):
-        raise JournalError(f"{path} was cut short: {_RESTORE}")
+        raise JournalError(f"{path} was cut short: {RESTORE}")
 
 
 def _is_short(path: Path) -> bool:
@@ -136,10 +138,15 @@ def _page_size(field: bytes) -> int:
     return 65_536 if size == 1 else size
 
 
-def check_content(folder: Path, path: Path, again: Again | None = None) -> Facts:
+def check_content(
+    folder: Path, path: Path, again: Again | None = None, *, thorough: bool = False
+) -> Facts:
     """Refuse a foreign, newer or damaged journal, or one that lost its rows; return its facts, to
-    a run that does something again as it takes them."""
-    with journal_errors(path, _RESTORE):
+    a run that does something again as it takes them.
+
+    Every page is checked if `thorough`, after an unclean end, and in a small journal.
+    """
+    with journal_errors(path, RESTORE):
         # looked for first: a run that begins meanwhile leaves its mark in the other order
         is_left = path.with_name(STATUS).exists()
         own = None
@@ -148,12 +155,13 @@ def check_content(folder: Path, path: Path, again: Again | None = None) -> Facts
                 own = _own_id(connection, path)
         with closing(connect_read_only(path)) as connection:
             if _own_id(connection, path) != own and own is not None:
-                raise JournalError(f"{path}-wal belongs to another journal: {_RESTORE}")
+                raise JournalError(f"{path}-wal belongs to another journal: {RESTORE}")
             facts = _facts(connection, again or Again(folder))
-            if not facts.is_clean or path.stat().st_size <= _ALWAYS_CHECKED:
+            if thorough or not facts.is_clean or path.stat().st_size <= _ALWAYS_CHECKED:
                 _check_pages(connection, path)
+            _check_rows(connection)
     if facts.is_empty and (sign := _sign_of_run(folder)):
-        raise JournalError(f"{path} records nothing, but {sign} is there: {_RESTORE}")
+        raise JournalError(f"{path} records nothing, but {sign} is there: {RESTORE}")
     if facts.is_clean and is_left:  # it is removed before an end is noted as clean
         raise _outdated(path, f"{path.parent.name}/{STATUS}")
     return facts
@@ -165,16 +173,16 @@ def check_current(folder: Path, path: Path) -> None:
     row = _last_listed(folder / METADATA)
     if row is None or not os.path.lexists(folder / row["file_name"]):
         return
-    with journal_errors(path, _RESTORE), closing(connect_read_only(path)) as connection:
+    with journal_errors(path, RESTORE), closing(connect_read_only(path)) as connection:
         query = "SELECT 1 FROM image WHERE job_id = ? UNION ALL SELECT 1 FROM image WHERE key = ?"
-        found = connection.execute(query, (row["job_id"], _blob(row.get("key")))).fetchone()
+        found = connection.execute(query, (sound(row["job_id"]), _blob(row.get("key")))).fetchone()
     if found is None:
         raise _outdated(path, METADATA)
 
 
 def _outdated(path: Path, sign: str) -> JournalError:
     return JournalError(
-        f"{path} is older than {sign}, so what it lacks would be paid again: {_RESTORE}; or, to go "
+        f"{path} is older than {sign}, so what it lacks would be paid again: {RESTORE}; or, to go "
         "on all the same, move that file away"
     )
 
@@ -290,23 +298,19 @@ def _read(line: bytes) -> dict[str, Any] | None:
 
 
 def _own_id(connection: sqlite3.Connection, path: Path) -> str:
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    if application != APPLICATION_ID:
-        raise JournalError(f"{path} belongs to another program: move it away and {_RESTORE}")
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version != VERSION:
-        raise JournalError(
-            f"{path} has version {version}, and this fluxasync reads version {VERSION}: "
-            "install a newer fluxasync"
-        )
     found = connection.execute("SELECT value FROM meta WHERE name = 'id'").fetchone()
     if found is None:
-        raise JournalError(f"{path} is damaged (it lost its own id): {_RESTORE}")
+        raise JournalError(f"{path} is damaged (it lost its own id): {RESTORE}")
     return str(found[0])
 
 
 def _facts(connection: sqlite3.Connection, again: Again) -> Facts:
-    meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
+    names = "('simulated', 'clean', 'inode', 'machine')"
+    found = connection.execute(f"SELECT name, value FROM meta WHERE name IN {names}")  # noqa: S608 — our own words
+    meta = dict(found.fetchall())
+    for name, value in meta.items():
+        if not isinstance(value, str):
+            raise damaged("value", value, name)
     places = again.teach(connection).execute(
         "SELECT DISTINCT provider, origin FROM image JOIN place ON place.id = image.place "  # noqa: S608 — our own words
         f"WHERE {again.seen} IN ({State.INTENT:d}, {State.SUBMITTED:d}, {TO_COLLECT})"
@@ -321,7 +325,33 @@ def _facts(connection: sqlite3.Connection, again: Again) -> Facts:
     )
 
 
+#: rows that the queries in pages would pass over: by id, by time of submission
+_PASSED_OVER = (
+    ("id", "SELECT id, id FROM image WHERE id < 1"),
+    (
+        "submitted_at",
+        "SELECT id, submitted_at FROM image WHERE state = 1 AND "
+        "(typeof(submitted_at) <> 'real' OR submitted_at < 0)",
+    ),
+)
+#: characters of a provider's name, and of an origin
+_LONGEST_NAME = 300
+
+
+def _check_rows(connection: sqlite3.Connection) -> None:
+    """Refuse rows that would be passed over, and so be paid again or never collected; and names of
+    providers that are none."""
+    for column, query in _PASSED_OVER:
+        found = connection.execute(f"{query} LIMIT 1").fetchone()
+        if found is not None:
+            raise damaged(column, found[1], found[0])
+    for place, *names in connection.execute("SELECT id, provider, origin FROM place"):
+        for column, name in zip(("provider", "origin"), names, strict=True):
+            if not (isinstance(name, str) and name.isprintable() and len(name) <= _LONGEST_NAME):
+                raise damaged(column, name, place)
+
+
 def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
-        raise JournalError(f"{path} is damaged ({found.splitlines()[0]}): {_RESTORE}")
+        raise JournalError(f"{path} is damaged ({found.splitlines()[0]}): {RESTORE}")

@@ -23,7 +23,8 @@ from attrs import frozen
 from .._disk import create_own, disk_error, open_own, reading, sync, sync_folder
 from .._manifest import FAILURES, METADATA, failure_row, metadata_row
 from .._models import Saved
-from ._rows import SELECT, Row, outcome_of, request_of
+from ._columns import SELECT, Row, row_of
+from ._rows import outcome_of, request_of
 from ._schema import HOME
 
 _PAGE = 1_000
@@ -170,7 +171,7 @@ def _key(line: bytes) -> bytes:
     """Return the key in a line, no key at all where it is not one of ours."""
     try:
         return bytes.fromhex(json.loads(line)["key"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return b""
 
 
@@ -211,7 +212,7 @@ def _settled(connection: sqlite3.Connection, shown: _List, *, after: int = 0) ->
     """Yield the rows of a list in the order in which they were settled."""
     rows = shown.in_order(_count(connection, shown))
     query = SELECT + f"WHERE seq > ? AND {rows} ORDER BY seq LIMIT ?"
-    while page := [Row._make(found) for found in connection.execute(query, (after, _PAGE))]:
+    while page := [row_of(found) for found in connection.execute(query, (after, _PAGE))]:
         yield from page
         after = page[-1].seq or 0
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from .._disk import reading, sync, sync_folder
 from .._images import EXTENSIONS, NotAnImage, inspect
+from ._columns import SELECT, Row, damaged, is_instant, row_of
 from ._guards import is_part
-from ._rows import SELECT, Row
 from ._steps import Steps
 
 #: rows in one page of a long list
@@ -45,7 +45,9 @@ def recover(
         with suppress(OSError, NotAnImage):  # then it is collected again, which is free
             values = _measured(path, folder, row)
             steps.adopt(connection, row, values)
-    return {folder} | {folder / PurePath(row.stem or "").parent for row in rows}
+    folders = {folder} | {folder / PurePath(row.stem or "").parent for row in rows}
+    root = folder.resolve()
+    return {found for found in folders if found.resolve().is_relative_to(root)}
 
 
 def running(connection: sqlite3.Connection) -> Iterator[Row]:
@@ -64,7 +66,7 @@ def next_running(connection: sqlite3.Connection, after: Row | None) -> list[Row]
         "ORDER BY submitted_at, image.id LIMIT ?",
         (submitted_at, row, PAGE),
     )
-    return [Row._make(values) for values in found]
+    return [row_of(values) for values in found]
 
 
 def sweep(folders: set[Path], *, before: float) -> None:
@@ -115,9 +117,11 @@ def _is_newer(path: Path, row: Row) -> bool:
 def _paths_since(connection: sqlite3.Connection, instant: float) -> set[str]:
     paths = set()
     rows = connection.execute(
-        "SELECT path, finished_at FROM image WHERE seq IS NOT NULL ORDER BY seq DESC"
+        "SELECT id, path, finished_at FROM image WHERE seq IS NOT NULL ORDER BY seq DESC"
     )
-    for path, finished_at in rows:
+    for row, path, finished_at in rows:
+        if not is_instant(finished_at):
+            raise damaged("finished_at", finished_at, row)
         if finished_at < instant:
             break
         paths.add(path)

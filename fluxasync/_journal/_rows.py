@@ -2,7 +2,8 @@
 
 Kept is what the metadata, a later poll and a person need. Never kept are the webhook and its
 secret, the URL of an image (signed: whoever has it may fetch it), and image bytes, which are named
-by their digest. Pure: no connection is known here.
+by their digest. Pure: no connection is known here. A JSON column is checked when it is decoded;
+what does not fit raises JournalError, with row and column.
 
 An odd fact: half a surrogate pair is a Python string that SQLite refuses; such text is kept as
 JSON escapes or with the escape spelt out.
@@ -17,9 +18,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from attrs import evolve
+from typing import Any
 
 from .._errors import (
     APIError,
@@ -51,6 +50,9 @@ from .._models import (
     Saved,
     Stored,
 )
+from .._money import amount_of, amount_text
+from ._columns import Row, damaged
+from ._documents import IMAGE, REQUEST, RESULT, all_are, decoded, is_image, unfit
 from ._schema import State
 
 #: characters; a longer parameter is an image in base64, and is named by its digest
@@ -59,7 +61,6 @@ _LONGEST_PARAMETER = 8_192
 _EVIDENCE, _MESSAGE = 65_536, 2_048
 
 _FIELDS = tuple(name for name in ImageRequest.WIRE_FIELDS if name not in WEBHOOK_FIELDS)
-_IMAGE = "$image"
 
 #: the query of a URL is where signatures are
 _QUERY = re.compile(r"(https?:(?:\\*/){2}[^\s?\"'<>]+)\?[^\s\"'<>]*")
@@ -82,47 +83,6 @@ class Dropped(FluxError):
 
 
 _ERRORS[Dropped.cause] = Dropped
-
-
-class Row(NamedTuple):
-    """One row of the journal, as `SELECT` gives it."""
-
-    id: int
-    key: bytes
-    state: int
-    idx: int
-    occurrence: int
-    model: str
-    request: str
-    price: str | None
-    job_id: str | None
-    polling_url: str | None
-    submitted_at: float | None
-    cost: str | None
-    stem: str | None
-    seq: int | None
-    finished_at: float | None
-    path: str | None
-    sha256: bytes | None
-    size: int | None
-    format: str | None
-    width: int | None
-    height: int | None
-    result: str | None
-    cause: str | None
-    message: str | None
-    paid: str | None
-    evidence: str | None
-    provider: str
-
-
-#: selects a Row; a WHERE and so on follow
-SELECT = (
-    "SELECT image.id, key, state, idx, occurrence, model, request, price, job_id, polling_url, "
-    "submitted_at, cost, stem, seq, finished_at, path, sha256, size, format, width, height, "
-    "result, cause, message, paid, evidence, provider "
-    "FROM image JOIN place ON place.id = image.place "
-)
 
 
 # --- values → rows ------------------------------------------------------------------------------
@@ -160,7 +120,7 @@ def saved_values(saved: Saved, path: str | None) -> tuple[Any, ...]:
         result["prompt"] = saved.prompt
     elif saved.prompt is not None:
         result["same"] = 1
-    cost = _amount(saved.cost)
+    cost = amount_text(saved.cost)
     return (
         cost, cost, saved.finished_at.timestamp(), path, bytes.fromhex(stored.sha256),
         stored.size, stored.format, stored.width, stored.height, _json(result),
@@ -196,11 +156,7 @@ def sound(text: str) -> str:
 
 def amount(job: Job) -> str | None:
     """Return what a job costs as far as is known: echoed, else the catalogue's price."""
-    return _amount(job.price if job.cost is None else job.cost)
-
-
-def _amount(value: Decimal | None) -> str | None:
-    return None if value is None else str(value)
+    return amount_text(job.price if job.cost is None else job.cost)
 
 
 def _json(value: Any) -> str:
@@ -209,19 +165,21 @@ def _json(value: Any) -> str:
         if not text.isascii():
             text.encode()
     except UnicodeEncodeError:
-        return json.dumps(value, default=_kept, separators=(",", ":"))
+        text = json.dumps(value, default=_kept, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as exc:
         raise ConfigError(f"the request cannot be kept as JSON: {exc}") from exc
+    if wrong := unfit(text):
+        raise ConfigError(f"the request cannot be kept: as JSON it {wrong}")
     return text
 
 
 def _kept(value: Any) -> Any:
     match value:
         case ImageInput(url=str(url)):
-            return {_IMAGE: {"url": url}}
+            return {IMAGE: {"url": url}}
         case ImageInput(path=path, sha256=sha256):
             named = {} if path is None else {"path": sound(str(path))}
-            return {_IMAGE: named | {"sha256": sha256}}
+            return {IMAGE: named | {"sha256": sha256}}
         case Decimal():
             return float(value)
         case bytes():
@@ -253,20 +211,23 @@ def _short(value: Any) -> Any:
 def request_of(row: Row) -> ImageRequest:
     """Make the request again, for metadata and collecting: long inputs are digests in it, so its
     own `key` may differ from the row's."""
-    kept = json.loads(row.request)
+    kept = decoded(row, "request", REQUEST)
     for name in ("parameters", "extra_body"):
         if name in kept:
             kept[name] = {key: _revived(value) for key, value in kept[name].items()}
-    if "image_prompt" in kept:
-        kept["image_prompt"] = _revived(kept["image_prompt"])
-    return ImageRequest(**kept, model=row.model, index=row.idx, occurrence=row.occurrence)
+    try:
+        if "image_prompt" in kept:
+            kept["image_prompt"] = ImageInput.of(_revived(kept["image_prompt"]))
+        return ImageRequest(**kept, model=row.model, index=row.idx, occurrence=row.occurrence)
+    except (ConfigError, TypeError) as exc:
+        raise damaged("request", row.request, row.id) from exc
 
 
 def _revived(value: Any) -> Any:
     if isinstance(value, list):
         return [_revived(item) for item in value]
-    if isinstance(value, dict) and value.keys() == {_IMAGE}:
-        named = value[_IMAGE]
+    if is_image(value):
+        named = value[IMAGE]
         path = named.get("path")
         return ImageInput(
             url=named.get("url"), path=path and Path(path), sha256=named.get("sha256")
@@ -275,6 +236,10 @@ def _revived(value: Any) -> Any:
 
 
 def job_of(row: Row, request: ImageRequest) -> Job:
+    return _job(row, request, _dollars(row.cost))
+
+
+def _job(row: Row, request: ImageRequest, cost: Decimal | None) -> Job:
     assert row.job_id is not None  # noqa: S101 — the caller has looked
     return Job(
         job_id=row.job_id,
@@ -283,7 +248,7 @@ def job_of(row: Row, request: ImageRequest) -> Job:
         provider=row.provider,
         submitted_at=_instant(row.submitted_at),
         price=_dollars(row.price),
-        cost=_dollars(row.cost),
+        cost=cost,
     )
 
 
@@ -312,7 +277,10 @@ def outcome_of(row: Row, folder: Path, request: ImageRequest) -> Outcome:
 
 
 def _saved_of(row: Row, folder: Path, request: ImageRequest) -> Saved:
-    result = json.loads(row.result or "{}")
+    result = decoded(row, "result", RESULT)
+    timings: dict[str, float] = result.get("timings", {})
+    if not all_are(timings.values(), {int, float}):
+        raise damaged("result", row.result, row.id)
     stored = Stored(
         path=None if row.path is None else folder / row.path,
         size=row.size or 0,
@@ -321,17 +289,17 @@ def _saved_of(row: Row, folder: Path, request: ImageRequest) -> Saved:
         width=row.width or 0,
         height=row.height or 0,
     )
-    job = job_of(row, request)
+    cost = _dollars(row.cost)
     return Saved(
         request=request,
-        job=evolve(job, cost=None) if job.cost == job.price else job,
+        job=_job(row, request, None if cost == _dollars(row.price) else cost),
         stored=stored,
         index=request.index,
         seed=result.get("seed", request.seed),
         prompt=request.prompt if "same" in result else result.get("prompt"),
-        cost=job.cost,
+        cost=cost,
         finished_at=_instant(row.finished_at),
-        timings=result.get("timings", {}),
+        timings=timings,
     )
 
 
@@ -342,7 +310,10 @@ def _failed_of(row: Row, request: ImageRequest) -> Failed:
 
 
 def _error_of(row: Row, job: Job | None) -> FluxError:
-    text, details = row.message or "", json.loads(row.result or "{}")
+    text, details = row.message or "", decoded(row, "result", RESULT)
+    reasons: list[str] = details.get("reasons", [])
+    if not all_are(reasons, {str}):
+        raise damaged("result", row.result, row.id)
     kind = _ERRORS.get(row.cause or "", FluxError)
     if row.cause == TransportError.cause:
         return TransportError(text, sent=True)
@@ -352,13 +323,13 @@ def _error_of(row: Row, job: Job | None) -> FluxError:
         if job is None:
             return FluxError(text)
         if kind is Moderated:
-            return Moderated(text, job=job, reasons=tuple(details.get("reasons", ())))
+            return Moderated(text, job=job, reasons=tuple(reasons))
         return kind(text, job=job)
     return kind(text)
 
 
 def _dollars(text: str | None) -> Decimal | None:
-    return None if text is None else Decimal(text)
+    return None if text is None else amount_of(text)
 
 
 def _instant(seconds: float | None) -> datetime:

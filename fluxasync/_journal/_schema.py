@@ -1,9 +1,10 @@
 """What a journal file is: its tables, its marks, and how a connection to it is set up.
 
-A file of ours carries an application id and a version; both are judged in `_guards` before it is
-trusted. Nothing here knows what the columns mean.
+Every connection first compares the file's application id, version and schema with ours, so no view,
+trigger or table of another origin is ever read. A journal may come from somebody else: values are
+limited in length, and reading is limited in work (SQLite docs, "Defense Against The Dark Arts").
 
-An odd fact: SQLite's automatic checkpoint ignores its own errors, a failing fsync among them, so
+SQLite's automatic checkpoint ignores its own errors, a failing fsync among them, so
 it is off, and the writer checkpoints where an error is seen.
 """
 
@@ -17,6 +18,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from enum import IntEnum
+from functools import cache
 from pathlib import Path
 
 from .._disk import (
@@ -44,6 +46,13 @@ _BESIDE = ("-wal", "-shm", "-journal")
 
 #: kibibytes of pages kept in memory by a connection
 _CACHE = 16_384
+#: bytes of a value or a row; ours are below a tenth of it
+_LONGEST = 16 * 2**20
+#: SQLite instructions between two looks at the work done, and those that any journal may take.
+#: Counting and checking every row of ours takes 0.1 instructions per byte of the file; 1 is allowed
+_BETWEEN, _ALWAYS_ALLOWED = 10_000, 20_000_000
+
+RESTORE = "restore it from a copy, or choose a fresh folder"
 
 
 class State(IntEnum):
@@ -139,7 +148,7 @@ def create(path: Path, *, facts: dict[str, str]) -> None:
 def connect(path: Path) -> sqlite3.Connection:
     """Return the one connection that writes. Raises JournalError unless commits are durable."""
     _check_files(path)
-    connection = _opened(_uri(path, "rw"))
+    connection = _opened(path, _uri(path, "rw"))
     try:
         connection.execute("PRAGMA journal_mode = WAL")  # a tool of somebody's may have changed it
         connection.execute("PRAGMA synchronous = FULL")
@@ -163,7 +172,7 @@ def connect_read_only(path: Path, *, alone: bool = False) -> sqlite3.Connection:
     """Return a connection that changes nothing; `alone` reads the main file without its log."""
     _check_files(path)
     try:
-        connection = _opened(_uri(path, "ro") + ("&immutable=1" if alone else ""))
+        connection = _opened(path, _uri(path, "ro") + ("&immutable=1" if alone else ""))
     except sqlite3.OperationalError:
         if alone or path.with_name(f"{path.name}-wal").exists() or os.access(path.parent, os.W_OK):
             raise
@@ -204,7 +213,16 @@ def journal_errors(path: Path, step: str) -> Iterator[None]:
             raise JournalError(str(exc)) from exc
         if is_full(exc):
             step = "free some space, then run the same line again"
-        raise JournalError(f"{path}: {exc}: {step}") from exc
+        raise JournalError(f"{path}: {_reason(exc)}: {step}") from exc
+
+
+def _reason(error: Exception) -> str:
+    match getattr(error, "sqlite_errorcode", None):
+        case sqlite3.SQLITE_INTERRUPT:
+            return "reading it takes far more work than its size explains, so it is damaged"
+        case sqlite3.SQLITE_TOOBIG:
+            return f"it holds a value of more than {_LONGEST // 2**20} MiB, so it is damaged"
+    return str(error)
 
 
 def is_full(error: BaseException) -> bool:
@@ -221,19 +239,84 @@ def _check_files(path: Path) -> None:
         check_regular(f"{path}{ending}")
 
 
-def _opened(uri: str) -> sqlite3.Connection:
+def limit_work(connection: sqlite3.Connection, path: Path) -> None:
+    """From now on interrupt the connection after the work that a journal of this size explains."""
+    sizes = [os.stat(name).st_size for name in (path, f"{path}-wal") if os.path.exists(name)]
+    left = (_ALWAYS_ALLOWED + sum(sizes)) // _BETWEEN
+
+    def is_too_much() -> bool:
+        nonlocal left
+        left -= 1
+        return left < 0
+
+    connection.set_progress_handler(is_too_much, _BETWEEN)
+
+
+def lift_limit(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """Let a connection that has read the journal once work without a limit."""
+    connection.set_progress_handler(None, _BETWEEN)
+    return connection
+
+
+def _opened(path: Path, uri: str) -> sqlite3.Connection:
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     try:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
+        limit_work(connection, path)
         connection.execute("PRAGMA trusted_schema = 0")
+        connection.execute("PRAGMA cell_size_check = 1")
         connection.execute("PRAGMA mmap_size = 0")
         connection.execute(f"PRAGMA cache_size = -{_CACHE}")
         if sys.version_info >= (3, 12):
             connection.setconfig(sqlite3.SQLITE_DBCONFIG_DQS_DML, False)
             connection.setconfig(sqlite3.SQLITE_DBCONFIG_DQS_DDL, False)
+        _check_origin(connection, path)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _check_origin(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a database of another program, of a newer version, or with another schema."""
+    if _pragma(connection, "application_id") != APPLICATION_ID:
+        raise JournalError(f"{path} belongs to another program: move it away and {RESTORE}")
+    version = _pragma(connection, "user_version")
+    if version != VERSION:
+        raise JournalError(
+            f"{path} has version {version}, and this fluxasync reads version {VERSION}: "
+            "install a newer fluxasync"
+        )
+    found, expected = _schema(connection), _expected_schema()
+    if found != expected:
+        (kind, name), _ = min(found.items() ^ expected.items())
+        where = ascii(f"{kind} {name}"[:60])
+        raise JournalError(f"{path} was changed (its schema differs at {where}): {RESTORE}")
+
+
+def _schema(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
+    """Return the text of everything in a database, by kind and name; not the statistics that
+    ANALYZE adds, nor the indexes that a UNIQUE makes."""
+    rows = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+    return {
+        (str(kind), str(name)): " ".join(str(text).split())
+        for kind, name, text in rows
+        if (kind, text) not in _STATISTICS and (kind, text) != ("index", None)
+    }
+
+
+#: what ANALYZE makes, in any SQLite since 3.8
+_STATISTICS = {
+    ("table", "CREATE TABLE sqlite_stat1(tbl,idx,stat)"),
+    ("table", "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)"),
+}
+
+
+@cache
+def _expected_schema() -> dict[tuple[str, str], str]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(_TABLES)
+        return _schema(connection)
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> object:

@@ -7,7 +7,6 @@ nothing, so they may be asked while a Standing holds the folder.
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 from collections import defaultdict
@@ -20,10 +19,13 @@ from pathlib import Path
 from attrs import define, field, frozen
 
 from .._errors import ConfigError, candidate_in
+from .._money import amount_of
 from . import Journal
+from ._columns import SELECT, Row, check_tallied, damaged_in, is_instant, row_of
 from ._guards import check_content, check_current, check_file, check_home
 from ._lock import Locked, holder
-from ._schema import FILE, HOME, State, connect_read_only, journal_errors
+from ._rows import request_of
+from ._schema import FILE, HOME, RESTORE, State, connect_read_only, journal_errors
 
 #: characters of each doubt's evidence that are read
 _EVIDENCE = 4_096
@@ -97,12 +99,9 @@ def require_idle(folder: Path) -> None:
 
 def doubts(folder: Path) -> list[Doubt]:
     """Return what is in doubt, oldest first."""
-    query = (
-        "SELECT key, request, model, begun_at, price, message, substr(evidence, 1, ?) FROM image "
-        "WHERE state IN (0, 4) ORDER BY begun_at, id"
-    )
+    query = SELECT + "WHERE state IN (0, 4) ORDER BY begun_at, image.id"
     with _reading(folder) as connection:
-        return [_doubt(*found) for found in connection.execute(query, (_EVIDENCE,))]
+        return [_doubt(row_of(found)) for found in connection.execute(query)]
 
 
 def shares(folder: Path) -> dict[str, Share]:
@@ -111,7 +110,10 @@ def shares(folder: Path) -> dict[str, Share]:
     query = "SELECT model, state, money, count(*) FROM image GROUP BY model, state, money"
     with _reading(folder) as connection:
         for model, state, money, count in connection.execute(query):
-            amount = Decimal(money or 0) * count
+            check_tallied(connection, state, None, money)
+            if not isinstance(model, str):
+                raise damaged_in(connection, "model", model)
+            amount = amount_of(money or "0") * count
             share = found[model]
             share.images += count if state == State.DONE else 0
             if state == State.DONE:
@@ -128,6 +130,9 @@ def span(folder: Path) -> tuple[datetime | None, datetime | None]:
     query = "SELECT min(begun_at), max(finished_at) FROM image"
     with _reading(folder) as connection:
         first, last = connection.execute(query).fetchone()
+        for column, value in (("begun_at", first), ("finished_at", last)):
+            if value is not None and not is_instant(value):
+                raise damaged_in(connection, column, value)
     return _instant(first), _instant(last)
 
 
@@ -135,7 +140,7 @@ def span(folder: Path) -> tuple[datetime | None, datetime | None]:
 def _reading(folder: Path) -> Iterator[sqlite3.Connection]:
     path = folder / HOME / FILE
     with (
-        journal_errors(path, "restore it from a copy"),
+        journal_errors(path, RESTORE),
         closing(connect_read_only(path)) as connection,
     ):
         yield connection
@@ -151,23 +156,15 @@ def _last_place(folder: Path) -> tuple[str, str]:
         return connection.execute(query).fetchone() or ("", "")
 
 
-def _doubt(
-    key: bytes,
-    request: str,
-    model: str,
-    begun_at: float,
-    price: str | None,
-    message: str | None,
-    evidence: str | None,
-) -> Doubt:
+def _doubt(row: Row) -> Doubt:
     return Doubt(
-        key=key.hex(),
-        prompt=json.loads(request).get("prompt", ""),
-        model=model,
-        begun_at=datetime.fromtimestamp(begun_at, UTC),
-        price=None if price is None else Decimal(price),
-        message=message or "the run ended before the answer came",
-        evidence=evidence or "",
+        key=row.key.hex(),
+        prompt=request_of(row).prompt,
+        model=row.model,
+        begun_at=datetime.fromtimestamp(row.begun_at, UTC),
+        price=None if row.price is None else amount_of(row.price),
+        message=row.message or "the run ended before the answer came",
+        evidence=(row.evidence or "")[:_EVIDENCE],
     )
 
 

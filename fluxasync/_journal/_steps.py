@@ -9,13 +9,14 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Any, NoReturn, cast
 
 from .._errors import ConfigError, FluxError, JournalError, TransportError
 from .._models import ImageRequest, Job, Saved, Verdict
+from .._money import amount_text
 from ._again import TO_COLLECT, Again
-from ._rows import SELECT, Dropped, Row, amount, evidence, message, request_text, sound
+from ._columns import LAST_SEQ, SELECT, Row, damaged, row_of
+from ._rows import Dropped, amount, evidence, message, request_text, sound
 from ._schema import State
 from ._tally import Tally, counted
 
@@ -64,8 +65,7 @@ class Steps:
         self.tally: Tally = counted(connection)
         self._again = again
         self._place = _place(connection, provider, origin)
-        last = "SELECT coalesce(max(seq), 0) FROM image WHERE seq IS NOT NULL"
-        self._seq: int = connection.execute(last).fetchone()[0]
+        self._seq = _last_seq(connection)
         self._before = self._seq  #: of what earlier runs settled; this run's own is done once
 
     # --- the four of a ledger -------------------------------------------------------------------
@@ -75,7 +75,7 @@ class Steps:
         found = connection.execute(SELECT + "WHERE key = ?", (key,)).fetchone()
         if found is None:
             return None
-        row = Row._make(found)
+        row = row_of(found)
         is_own = row.seq is not None and row.seq > self._before
         return row if is_own else row._replace(state=self._again.of(row))
 
@@ -112,10 +112,10 @@ class Steps:
         stem: str | None,
     ) -> None:
         """Record a job's id. Raises TransportError when another row has that id already."""
-        price, money = _text(job.price), amount(job)
+        price, money = amount_text(job.price), amount(job)
         values = (
             job.job_id, job.polling_url and sound(job.polling_url), job.submitted_at.timestamp(),
-            _text(job.cost), price, stem, money, key,
+            amount_text(job.cost), price, stem, money, key,
         )  # fmt: skip
         before = price
         if not connection.execute(_JOB, (*values, before)).rowcount:
@@ -130,7 +130,7 @@ class Steps:
     ) -> str | None:
         """Return the money of the intent, made now where there is none: a paid job is kept."""
         if _by_key(connection, key) is None:
-            self.intent(connection, key, request, request_text(request), _text(job.price))
+            self.intent(connection, key, request, request_text(request), amount_text(job.price))
         _, state, _, money = _by_key(connection, key)
         if state != State.INTENT:
             raise JournalError(f"job {job.job_id}: image {key.hex()[:8]} had no open intent")
@@ -311,18 +311,14 @@ class Steps:
         found = None if job_id is None else _by_job(connection, job_id)
         if found is None and request is not None:
             try:
-                key = bytes.fromhex(request.key)
-            except ConfigError:  # an image input that could not be read, which is why it failed
+                key, text = bytes.fromhex(request.key), request_text(request)
+            except ConfigError:  # it cannot be recorded, which is why it failed: nothing was sent
                 return None
             found = _by_key(connection, key)
             if found is None or self._is_again(connection, key):
-                self.intent(connection, key, request, request_text(request), None)
+                self.intent(connection, key, request, text, None)
                 found = _by_key(connection, key)
         return found
-
-
-def _text(value: Decimal | None) -> str | None:
-    return None if value is None else str(value)
 
 
 def _by_job(connection: sqlite3.Connection, job_id: str) -> _Found | None:
@@ -345,6 +341,14 @@ def _must(connection: sqlite3.Connection, key: bytes, *states: State) -> Any:
     if found[1] not in states:
         allowed = " or ".join(state.word for state in states)
         raise JournalError(f"image {key.hex()[:8]} is {State(found[1]).word}, not {allowed}")
+    return found
+
+
+def _last_seq(connection: sqlite3.Connection) -> int:
+    last = "SELECT coalesce(max(seq), 0) FROM image WHERE seq IS NOT NULL"
+    found = connection.execute(last).fetchone()[0]
+    if not (isinstance(found, int) and 0 <= found < LAST_SEQ):
+        raise damaged("seq", found)
     return found
 
 

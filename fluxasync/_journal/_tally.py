@@ -14,7 +14,8 @@ from typing import Any
 
 from attrs import field, frozen
 
-from .._money import dollars
+from .._money import amount_of, dollars, sum_of
+from ._columns import check_tallied, damaged
 from ._schema import State
 
 _NOTHING = Decimal(0)
@@ -62,9 +63,18 @@ class Recovery:
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Recovery:
-        """Return what `as_json` wrote."""
-        amounts = ("in_doubt_price", "spent", "perhaps")
-        return cls(**{**given, **{name: Decimal(given[name]) for name in amounts}})
+        """Return what `as_json` wrote. Raises ValueError, TypeError or KeyError for the rest."""
+        failed = {str(cause): int(count) for cause, count in dict(given["failed"]).items()}
+        return cls(
+            done=int(given["done"]),
+            running=int(given["running"]),
+            in_doubt=int(given["in_doubt"]),
+            in_doubt_price=sum_of(given["in_doubt_price"]),
+            failed=failed,
+            again=int(given["again"]),
+            spent=sum_of(given["spent"]),
+            perhaps=sum_of(given["perhaps"]),
+        )
 
 
 class Tally:
@@ -82,7 +92,7 @@ class Tally:
         """Count rows in, or out with a negative count; `money` is that of one row."""
         self.counts[state] += count
         if money is not None:
-            self.money[state] += Decimal(money) * count
+            self.money[state] += amount_of(money) * count
         if state == State.FAILED:
             self.causes[cause or "error"] += count
 
@@ -91,10 +101,10 @@ class Tally:
         if money is None:
             return
         if state in _DOUBTFUL:
-            self.written_off += Decimal(money)
+            self.written_off += amount_of(money)
         else:
-            self.sunk += Decimal(money)
-            self.remade += Decimal(money) if state == State.DONE else 0
+            self.sunk += amount_of(money)
+            self.remade += amount_of(money) if state == State.DONE else 0
 
     def recovery(self) -> Recovery:
         counts, money = self.counts, self.money
@@ -113,16 +123,26 @@ class Tally:
 
 
 def counted(connection: sqlite3.Connection) -> Tally:
-    """Count the rows of a journal: an index is read, never the rows."""
+    """Count the rows of a journal: an index is read, never the rows. Raises JournalError for a
+    state or an amount that is not ours."""
     tally = Tally()
     rows = connection.execute(
         "SELECT state, cause, money, count(*) FROM image GROUP BY state, cause, money"
     )
     for state, cause, money, count in rows:
+        check_tallied(connection, state, cause, money)
         tally.add(state, cause, money, count)
-    query = "SELECT name, value FROM meta WHERE name IN ('sunk', 'remade', 'written_off')"
-    meta = dict(connection.execute(query).fetchall())
-    tally.sunk = Decimal(meta.get("sunk", 0))
-    tally.remade = Decimal(meta.get("remade", 0))
-    tally.written_off = Decimal(meta.get("written_off", 0))
+    tally.sunk = _sum(connection, "sunk")
+    tally.remade = _sum(connection, "remade")
+    tally.written_off = _sum(connection, "written_off")
     return tally
+
+
+def _sum(connection: sqlite3.Connection, name: str) -> Decimal:
+    found = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+    if found is None:
+        return _NOTHING
+    try:
+        return sum_of(found[0])
+    except (TypeError, ValueError) as exc:
+        raise damaged("value", found[0], name) from exc

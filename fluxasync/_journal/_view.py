@@ -22,10 +22,21 @@ from .._disk import create_own, reading
 from .._errors import JournalError
 from .._models import Failed, InDoubt, Job, Saved
 from ._again import TO_COLLECT, Again
+from ._columns import SELECT, Row, damaged, row_of
 from ._guards import Facts, check_content, check_file, check_run
 from ._lock import holder, identity
-from ._rows import SELECT, Row, known_of
-from ._schema import FILE, HOME, STATUS, State, connect_read_only, journal_errors
+from ._rows import known_of
+from ._schema import (
+    FILE,
+    HOME,
+    RESTORE,
+    STATUS,
+    State,
+    connect_read_only,
+    journal_errors,
+    lift_limit,
+    limit_work,
+)
 from ._tally import Recovery, counted
 
 _PAGE = 500
@@ -61,7 +72,7 @@ class JournalView:
     `counted_at`, and `entries` raises JournalError.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, thorough: bool = False) -> None:
         self.folder = folder
         self.holder: dict[str, Any] | None = holder(folder / HOME)
         self.is_running = self.holder is not None
@@ -81,11 +92,16 @@ class JournalView:
                 f"{folder} has no journal: no run began there; name the folder of a run"
             )
         check_file(path)
-        self.facts = facts = check_content(folder, path)
+        self.facts = facts = check_content(folder, path, thorough=thorough)
         self.simulated, self.places = facts.simulated, facts.places
-        self._connection = connect_read_only(path)
-        with journal_errors(path, "restore it from a copy"):
-            self.counts = counted(self._connection).recovery()
+        self._path = path
+        with journal_errors(path, RESTORE):
+            self._connection = connect_read_only(path)
+            try:
+                self.counts = counted(self._connection).recovery()
+            except BaseException:
+                self.close()
+                raise
 
     def __enter__(self) -> Self:
         return self
@@ -121,13 +137,16 @@ class JournalView:
         if self._connection is None:
             raise JournalError(f"{self.folder}: a run is going on there; ask again after it")
         query = SELECT + "WHERE image.id > ? ORDER BY image.id LIMIT ?"
-        return [Row._make(found) for found in self._connection.execute(query, (after, _PAGE))]
+        with journal_errors(self._path, RESTORE):
+            limit_work(self._connection, self._path)
+            rows = self._connection.execute(query, (after, _PAGE))
+            return [row_of(found) for found in rows]
 
 
-def read_only(folder: str | os.PathLike[str]) -> JournalView:
+def read_only(folder: str | os.PathLike[str], *, thorough: bool = False) -> JournalView:
     """Open a folder's journal for reading; see JournalView. Raises JournalError when there is
-    none, or none that can be trusted."""
-    return JournalView(Path(folder))
+    none, or none that can be trusted; `thorough` proves every page of a large one."""
+    return JournalView(Path(folder), thorough=thorough)
 
 
 def _entry(row: Row, folder: Path) -> Entry:
@@ -140,7 +159,7 @@ def _entry(row: Row, folder: Path) -> Entry:
     )
 
 
-def damaged(path: Path, again: Again, *, after: int) -> tuple[int, int] | None:
+def damaged_files(path: Path, again: Again, *, after: int) -> tuple[int, int] | None:
     """Look at a page of done images after a row; return the page's last row and how many of its
     files are damaged, None after the last page."""
     query = "SELECT id, path, size FROM image WHERE state = 2 AND id > ? ORDER BY id LIMIT ?"
@@ -179,7 +198,7 @@ class Looking:
                 self._useless = 0 if more else self._useless + 1
             for start in range(0, len(missing), _PAGE):
                 found |= self._found(connection, missing[start : start + _PAGE])
-        return [None if blob not in found else _ANSWERS[found[blob]] for blob in blobs]
+        return [None if blob not in found else _answer(found[blob]) for blob in blobs]
 
     def _in_pages(self, blobs: list[bytes]) -> tuple[dict[bytes, int], list[bytes]]:
         """Return the states of those that were read ahead, and the others."""
@@ -204,13 +223,20 @@ class Looking:
         if self._is_closed:
             raise JournalError(f"{self._path}: the journal is closed")
         if self._connection is None:
-            self._connection = self._again.teach(connect_read_only(self._path))
+            connection = lift_limit(connect_read_only(self._path))
+            self._connection = self._again.teach(connection)
         return self._connection
 
     def _found(self, connection: sqlite3.Connection, blobs: list[bytes]) -> dict[bytes, int]:
         marks = ",".join("?" * len(blobs))
         query = f"SELECT key, {self._again.seen} FROM image WHERE key IN ({marks})"  # noqa: S608 — marks
         return dict(connection.execute(query, blobs).fetchall())
+
+
+def _answer(state: object) -> str:
+    if not (isinstance(state, int) and state in _ANSWERS):
+        raise damaged("state", state)
+    return _ANSWERS[state]
 
 
 def write_status(home: Path, counts: Recovery, at: str, *, simulated: bool) -> None:
@@ -226,8 +252,9 @@ def _read_status(path: Path) -> tuple[Recovery, str | None, bool | None]:
     try:
         with reading(path) as file:
             found = json.loads(file.read(_LONGEST_STATUS))
-        return Recovery.from_json(found["counts"]), found["at"], found.get("simulated") is True
-    except (FileNotFoundError, ValueError, KeyError, TypeError, ArithmeticError):
+        counts, simulated = Recovery.from_json(found["counts"]), found.get("simulated")
+        return counts, str(found["at"]), simulated is True
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return Recovery(), None, None
 
 
@@ -258,6 +285,7 @@ def peek(folder: Path, *, retry: Collection[str] = ()) -> Iterator[Lookup | None
     if not has_journal(folder):
         yield None
         return
+    check_file(folder / HOME / FILE)
     looking = Looking(folder / HOME / FILE, Again(folder, frozenset(retry)))
     try:
         yield looking

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -519,6 +520,59 @@ def test_t6_prompts_in_doubt_cannot_paint_on_the_terminal(cli: Any, prompts: Pat
     _, out, _ = cli("resolve", "out")
     assert "[2J fox" in out[0]
     assert not set(out[0]) & {"\x1b", "\x9b", "\u202e"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of four practised images, to be copied."""
+    home = tmp_path_factory.mktemp("finished")
+    (home / "prompts.txt").write_text("".join(f"a lamp, number {n}\n" for n in range(4)))
+    child = started("run", "prompts.txt", "-o", "out", "--simulate", *FAST, cwd=home)
+    assert child.wait(60) == 0
+    return home
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param("UPDATE image SET money = '-1000'", "row 1, column money", id="negative"),
+        pytest.param("UPDATE image SET money = '1E+99999999'", "column money", id="endless digits"),
+        pytest.param("UPDATE image SET state = 9", "row 1, column state", id="unknown state"),
+        pytest.param(
+            "UPDATE image SET message = zeroblob(200000000) WHERE id = 2",
+            "more than 16 MiB",
+            id="200 MB",
+        ),
+        pytest.param(
+            "CREATE TRIGGER t AFTER INSERT ON image BEGIN DELETE FROM image; END",
+            "schema differs at 'trigger t'",
+            id="trigger",
+        ),
+        pytest.param(
+            "DROP TABLE image; CREATE VIEW image AS WITH RECURSIVE n AS "
+            "(SELECT 1 UNION ALL SELECT 1 FROM n) SELECT * FROM n",
+            "schema differs at",
+            id="endless view",
+        ),
+    ],
+)
+def test_t17_every_command_refuses_an_edited_journal(
+    cli: Any, finished: Path, tmp_path: Path, change: str, said: str
+) -> None:
+    """One sentence and exit code 7; nothing is submitted, whatever the cap."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    with closing(sqlite3.connect(tmp_path / "out/.fluxasync/journal.db")) as connection:
+        connection.executescript(change)
+        connection.commit()
+    run = ("run", "prompts.txt", "-o", "out", "--simulate", *FAST, "--max-cost", "0.15")
+    for line in (run, *((word, "out") for word in ("status", "verify", "resolve", "gallery"))):
+        code, _, errors = cli(*line)
+        if "16 MiB" in said and line[0] in {"run", "status", "resolve"}:
+            assert code == 0  # they read no row that is done: only the others meet the value
+            continue
+        assert (line[0], code) == (line[0], 7)
+        assert said in errors[-1]
+        assert not any("Traceback" in error for error in errors)
 
 
 def test_the_journals_commands_do_not_import_aiohttp() -> None:

@@ -28,7 +28,7 @@ def _db(folder: Path) -> Path:
     return folder / ".fluxasync" / "journal.db"
 
 
-def _sql(path: Path, *lines: str) -> None:
+def sql(path: Path, *lines: str) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for line in lines:
             connection.execute(line)
@@ -44,11 +44,11 @@ def _text(folder: Path) -> None:
 
 def _foreign(folder: Path) -> None:
     _db(folder).unlink()
-    _sql(_db(folder), "CREATE TABLE visits (url TEXT)")
+    sql(_db(folder), "CREATE TABLE visits (url TEXT)")
 
 
 def _newer(folder: Path) -> None:
-    _sql(_db(folder), "PRAGMA user_version = 2")
+    sql(_db(folder), "PRAGMA user_version = 2")
 
 
 def _truncated(folder: Path) -> None:
@@ -97,7 +97,7 @@ def _directory(folder: Path) -> None:
 
 
 def _emptied(folder: Path) -> None:
-    _sql(_db(folder), "DELETE FROM image")
+    sql(_db(folder), "DELETE FROM image")
     (folder / "metadata.jsonl").write_text('{"file_name": "000000.jpg", "job_id": "job-0"}\n')
 
 
@@ -266,7 +266,7 @@ async def test_a_journal_copied_to_a_second_machine_asks_first(tmp_path):
     """F117: both would go on with the same jobs."""
     async with journal(tmp_path):
         pass
-    _sql(_db(tmp_path), "UPDATE meta SET value = '1' || value WHERE name IN ('inode', 'machine')")
+    sql(_db(tmp_path), "UPDATE meta SET value = '1' || value WHERE name IN ('inode', 'machine')")
     if not machine_id():
         pytest.skip("this machine has no id")
     with pytest.raises(JournalError, match="copied from another machine"):

@@ -9,7 +9,16 @@ import pytest
 
 from fluxasync._errors import BudgetExceeded, ConfigError
 from fluxasync._models import ImageInput, ImageRequest
-from fluxasync._money import Estimator, Purse, dollars, price, spending
+from fluxasync._money import (
+    Estimator,
+    Purse,
+    amount_of,
+    amount_text,
+    dollars,
+    price,
+    spending,
+    sum_of,
+)
 
 SMALL = {"width": 512, "height": 512}
 
@@ -243,3 +252,54 @@ def test_a_cost_that_comes_with_the_jobs_end_takes_the_place_of_its_price(cost: 
     purse.correct(price, D(cost))
     assert purse.spent == D(spent)
     assert purse.reserved == 0
+
+
+@pytest.mark.parametrize("amount", ["-0.01", "NaN", "-Infinity"])
+@pytest.mark.parametrize("which", ["spent", "in_doubt"])
+def test_what_earlier_runs_spent_never_makes_the_cap_larger(amount, which):
+    """P12: an amount that would is refused, and nothing is counted."""
+    purse = Purse(D(1))
+    with pytest.raises(ConfigError, match="not negative"):
+        purse.recall(**{"spent": D(0), "in_doubt": D(0), which: D(amount)})
+    assert (purse.spent, purse.in_doubt) == (0, 0)
+
+
+@pytest.mark.parametrize("text", ["0", "0.025", "999999999.999999999999", "0.000001"])
+def test_an_amount_is_read_as_it_was_written(text):
+    """Nine digits before the point and twelve after it keep a sum of millions exact."""
+    assert text == str(amount_of(text)) == amount_text(amount_of(text))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-1", "+1", "1e5", "1E+99999999", "NaN", "Infinity", "1_0", " 1", "1.", ".5", "٣",
+             "1234567890", "0.1234567890123", "1\n"]
+)  # fmt: skip
+def test_other_text_is_no_amount(text):
+    """T17: a journal's amounts are untrusted text."""
+    with pytest.raises(ValueError, match="not an amount"):
+        amount_of(text)
+    if text != "1234567890":
+        with pytest.raises(ValueError, match="not an amount"):
+            sum_of(text)
+
+
+def test_a_sum_may_have_sixteen_digits_before_the_point():
+    """Ten million of the largest amounts."""
+    assert sum_of("9" * 16 + ".5") == D("9999999999999999.5")
+    with pytest.raises(ValueError, match="not an amount"):
+        sum_of("1" * 17)
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        (None, None), ("-1", None), ("NaN", None), ("Infinity", None), ("0", "0"),
+        ("1E+2", "100.000000"), ("1E-9", "0.000000"), ("1E+30", "9" * 9 + "." + "9" * 12),
+        ("0.12345678901234", "0.123457"), ("7.000000000000001", "7.000000"),
+    ],
+)  # fmt: skip
+def test_what_is_written_can_be_read_again(amount, text):
+    """What is no amount is unknown; an absurd one still uses the cap up."""
+    written = amount_text(None if amount is None else D(amount))
+    assert written == text
+    assert written is None or amount_of(written) >= 0

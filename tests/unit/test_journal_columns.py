@@ -1,0 +1,110 @@
+"""What a row and its JSON may hold: limits, kinds, and what each state requires."""
+
+from __future__ import annotations
+
+from typing import Any, get_type_hints
+
+import pytest
+
+from fluxasync._errors import JournalError
+from fluxasync._journal._columns import Row, row_of
+from fluxasync._journal._documents import _depth, decoded, unfit
+from fluxasync._journal._schema import State
+
+DONE: dict[str, Any] = {
+    "id": 1, "key": b"k" * 32, "state": 2, "idx": 0, "occurrence": 0, "model": "flux-dev",
+    "request": '{"prompt":"fox"}', "begun_at": 0.0, "price": "0.025", "job_id": "job-1",
+    "polling_url": None, "submitted_at": 1.0, "cost": "0", "stem": "a/b..c", "seq": 1,
+    "finished_at": 253_370_764_800.0, "path": "../elsewhere/a.jpg", "sha256": b"s" * 32, "size": 0,
+    "format": "jpeg", "width": 0, "height": 0, "result": "{}", "cause": "c" * 64,
+    "message": "m" * 6 * 2_048, "paid": "yes", "evidence": "e" * 6 * 65_536, "provider": "bfl",
+}  # fmt: skip
+
+
+def row(**fields: Any) -> Row:
+    return row_of(tuple((DONE | fields)[name] for name in Row._fields))
+
+
+def test_a_row_at_its_limits_is_ours():
+    """Each limit itself is allowed, so nothing that was written is refused."""
+    assert row() == Row(**DONE)
+    for state in State:
+        assert row(state=int(state)).state == state
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("id", 0), ("key", b"k" * 31), ("key", b"k" * 33), ("key", "text"), ("state", -1),
+        ("state", 6), ("state", 2.0), ("state", None), ("idx", "1"), ("occurrence", -1),
+        ("model", None), ("model", b"m"), ("request", None), ("begun_at", -0.1), ("begun_at", 5),
+        ("begun_at", 253_370_764_801.0), ("price", "-0.1"), ("price", "1e5"), ("price", ""),
+        ("price", "1234567890"), ("price", "0.1234567890123"), ("price", 0.025), ("price", "NaN"),
+        ("price", "\u0663"), ("job_id", 5), ("polling_url", b"u"), ("submitted_at", -1.0),
+        ("submitted_at", float("inf")), ("cost", "1_0"), ("cost", " 1"), ("stem", "/etc/x"),
+        ("stem", "../x"), ("stem", "a/../x"), ("stem", "a\0"), ("seq", 0), ("seq", 2**62),
+        ("finished_at", 1e300), ("finished_at", -1.0), ("path", "a\0"), ("sha256", b"s" * 31),
+        ("sha256", "s" * 32), ("size", -1), ("width", -1), ("height", -1), ("size", 1.5),
+        ("format", 1), ("result", 1), ("cause", "c" * 65), ("message", "m" * (6 * 2_048 + 1)),
+        ("evidence", "e" * (6 * 65_536 + 1)), ("paid", 1), ("provider", None),
+    ],
+)  # fmt: skip
+def test_a_value_beyond_its_limit_is_named(column: str, value: Any):
+    """T17: row and column stand in the error, and little of the value."""
+    with pytest.raises(JournalError, match=f"row .*, column {column} holds ") as refusal:
+        row(**{column: value})
+    assert len(str(refusal.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("state", "columns"),
+    [
+        (State.SUBMITTED, ["job_id", "submitted_at"]),
+        (State.DONE, ["job_id", "seq", "finished_at", "sha256", "size"]),
+        (State.FAILED, ["seq", "finished_at"]),
+        (State.IN_DOUBT, ["seq", "finished_at"]),
+    ],
+)
+def test_a_state_requires_its_columns(state: State, columns: list[str]):
+    """What its readers take for granted is there."""
+    optional = [name for name, hint in get_type_hints(Row).items() if hint == hint | None]
+    for name in optional:
+        if name in columns:
+            with pytest.raises(JournalError, match=f"column {name} holds None"):
+                row(state=int(state), **{name: None})
+        else:
+            assert getattr(row(state=int(state), **{name: None}), name) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "levels"),
+    [
+        ("1", 0), ("[]", 1), ("[[],[],[[]]]", 3), ('{"a":[{"b":1},{}]}', 3), ('["[[["]', 1),
+        ('["\\"[["]', 1), ('["\\\\",[]]', 2), ("[[", 2), ('["[[', 1), ('"[\\', 0), ("]]]", -1),
+    ],
+)  # fmt: skip
+def test_levels_are_counted_outside_of_strings(text: str, levels: int):
+    """Brackets in a prompt are text; a document that is none is counted as well."""
+    assert _depth(text) == levels
+
+
+def test_a_document_is_limited_in_length_and_levels():
+    """The limits themselves are allowed."""
+    assert unfit("x" * 2**21) is None
+    assert unfit("x" * (2**21 + 1)) == "has more than 2,097,152 characters"
+    assert unfit("[" * 100 + "]" * 100) is None
+    assert unfit("[" * 101 + "]" * 101) == "has more than 100 levels"
+    assert unfit("[]" * 101) is None
+    assert unfit("{" * 101) == "has more than 100 levels"
+    assert unfit('"' + '\\"' * 10**6) is None  # in one pass, whatever ends it
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "5", "null", "{", "{} ", " {}", '{"a": 1}', '{"n": "1"}', '{"n": 1}{}']
+)
+def test_a_document_of_another_kind_is_refused(text: str):
+    """An object, whole, with known fields of their types."""
+    with pytest.raises(JournalError, match="row 1, column request"):
+        decoded(row(request=text), "request", {"n": int})
+    assert decoded(row(request='{"n":1}'), "request", {"n": int}) == {"n": 1}
+    assert decoded(row(result=None), "result", {}) == {}

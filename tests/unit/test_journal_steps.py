@@ -1,0 +1,171 @@
+"""What the steps refuse or keep whatever the engine does: states never go backwards unasked."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+from test_journal import PRICE, job_of, journal, saved, submitted, wish
+
+from fluxasync._errors import (
+    ConfigError,
+    DeadlineExceeded,
+    FluxError,
+    JobLost,
+    JournalError,
+    TransportError,
+)
+from fluxasync._journal import Journal, _schema
+from fluxasync._models import Failed, ImageRequest, InDoubt, Job, Refused, Saved, Verdict
+
+pytestmark = pytest.mark.asyncio
+
+NO_ANSWER = TransportError("no answer", sent=True)
+
+
+def rows(ledger: Journal, columns: str) -> list[tuple[Any, ...]]:
+    """Read columns of all rows, as they are in the file."""
+    query = f"SELECT {columns} FROM image ORDER BY id"  # noqa: S608 — ours
+    with closing(sqlite3.connect(ledger.path)) as connection:
+        return connection.execute(query).fetchall()
+
+
+async def test_a_late_answer_changes_no_image_that_is_here(tmp_path):
+    """F21: only an open intent becomes a job; another id for a done row is refused."""
+    async with journal(tmp_path) as ledger:
+        await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
+        with pytest.raises(JournalError, match=r"job late: image .* had no open intent"):
+            await ledger.answered(wish(), job_of(wish(), job_id="late", cost=PRICE))
+        assert rows(ledger, "state, job_id") == [(2, "job-0")]
+        assert (ledger.counts.done, ledger.counts.running) == (1, 0)
+
+
+async def test_a_late_answer_changes_no_doubt(tmp_path):
+    """P3: what a user has yet to decide is not overwritten."""
+    async with journal(tmp_path) as ledger:
+        await ledger.intent(wish(), price=PRICE)
+        await ledger.settle(InDoubt(request=wish(), error=NO_ANSWER, price=PRICE))
+        with pytest.raises(JournalError, match="had no open intent"):
+            await ledger.answered(wish(), job_of(wish()))
+        assert rows(ledger, "state, job_id") == [(4, None)]
+
+
+async def test_an_image_is_settled_once(tmp_path):
+    """The first file stays the image's: a second end of the same job changes nothing."""
+    async with journal(tmp_path) as ledger:
+        first = saved(tmp_path, await submitted(ledger, wish()))
+        await ledger.settle(first)
+        second = evolve(first, stored=evolve(first.stored, sha256="22" * 32), cost=Decimal(9))
+        await ledger.settle(second)
+        assert rows(ledger, "lower(hex(sha256)), cost") == [(first.stored.sha256, "0.025")]
+        assert (ledger.counts.done, ledger.counts.spent) == (1, PRICE)
+
+
+async def test_a_failure_takes_no_image_away(tmp_path):
+    """An image that is here stays done, whatever is told of its job afterwards."""
+    async with journal(tmp_path) as ledger:
+        job = await submitted(ledger, wish())
+        await ledger.settle(saved(tmp_path, job))
+        gone = JobLost("gone", job=job)
+        await ledger.settle(Failed(request=wish(), error=gone, job=job))
+        await ledger.settle(InDoubt(request=wish(), error=NO_ANSWER, price=PRICE))
+        assert isinstance(await ledger.known(wish()), Saved)
+        assert ledger.counts.failed == {}
+
+
+@pytest.mark.parametrize("end", ["failed", "late", "done", "done after all"])
+async def test_an_outcome_finds_its_row_by_the_jobs_id(tmp_path, end):
+    """A request with long inputs is made again with digests in it, so its key is another one."""
+    long = ImageRequest(prompt="fox", parameters={"input_image": "x" * 10_000})
+    async with journal(tmp_path) as ledger:
+        await ledger.intent(long, price=PRICE)
+        await ledger.answered(long, job_of(long))
+    async with journal(tmp_path) as ledger:
+        ((again, job),) = [pair async for pair in ledger.unfinished()]
+        assert again.key != long.key
+        if end == "late":
+            late = DeadlineExceeded("still running", job=job)
+            await ledger.settle(Failed(request=again, error=late, job=job))
+        if end in ("failed", "done after all"):
+            gone = JobLost("gone", job=job)
+            await ledger.settle(Failed(request=again, error=gone, job=job))
+        if end.startswith("done"):
+            await ledger.settle(saved(tmp_path, evolve(job, request=again)))
+        state = {"failed": 3, "late": 1}.get(end, 2)
+        assert rows(ledger, "state, job_id") == [(state, "job-0")]
+        assert sum(ledger.counts.failed.values()) == (end == "failed")
+        assert ledger.counts.spent == PRICE
+
+
+async def test_a_price_that_is_no_amount_is_unknown_and_an_absurd_one_is_the_largest(tmp_path):
+    """P12: what is written can be read again, and a huge cost still uses the cap up."""
+    costs = [Decimal("-5"), Decimal("NaN"), Decimal("1E+20"), Decimal("1E-30"), Decimal("1E+2")]
+    async with journal(tmp_path) as ledger:
+        for number, cost in enumerate(costs):
+            await ledger.intent(wish(number), price=PRICE)
+            await ledger.answered(wish(number), job_of(wish(number), cost=cost))
+        money = [found for (found,) in rows(ledger, "money")]
+        assert money == [None, None, "9" * 9 + "." + "9" * 12, "0.000000", "100.000000"]
+    async with journal(tmp_path) as ledger:
+        assert ledger.recovered.spent == Decimal("1000000099.999999999999")
+        assert len([pair async for pair in ledger.unfinished()]) == len(costs)
+
+
+@pytest.mark.parametrize(
+    ("extras", "message"),
+    [
+        pytest.param({"a": "x" * 2**21}, "more than 2,097,152 characters", id="long"),
+        pytest.param(None, "more than 100 levels", id="deep"),
+    ],
+)
+async def test_what_could_not_be_read_again_is_refused_before_it_is_paid(tmp_path, extras, message):
+    """The limits of reading are those of writing, so no journal of ours refuses itself."""
+    if extras is None:
+        extras = {"a": 1}
+        for _ in range(100):
+            extras = {"a": [extras]}
+    async with journal(tmp_path) as ledger:
+        with pytest.raises(ConfigError, match=message):
+            await ledger.intent(wish(extras=extras), price=PRICE)
+        await ledger.settle(Failed(request=wish(extras=extras), error=ConfigError("too large")))
+        assert rows(ledger, "state") == []
+        brackets = wish(1, extras={"a": ["[{" * 500, '"\\"[' * 90, {"$image": 5}]}, name="fox")
+        await submitted(ledger, brackets)
+        await ledger.settle(Failed(request=wish(2), error=FluxError("odd")))
+    async with journal(tmp_path) as ledger:
+        known = await ledger.known(brackets)
+        assert isinstance(known, Job)
+        ((again, _),) = [pair async for pair in ledger.unfinished()]
+        assert again == brackets
+
+
+async def test_evidence_of_an_answer_in_doubt_is_kept_at_once(tmp_path):
+    """P3: a run that is killed before the image's end is told has it all the same."""
+    cut = TransportError("cut", sent=True, evidence='{"id": "ab')
+    async with journal(tmp_path) as ledger:
+        await ledger.intent(wish(), price=PRICE)
+        await ledger.answered(wish(), Refused(verdict=Verdict.AMBIGUOUS, error=cut))
+        assert rows(ledger, "state, message, evidence") == [(4, "cut", '{"id": "ab')]
+
+
+async def test_a_second_refusal_changes_nothing(tmp_path):
+    """An intent is taken back once; what has become a job or a doubt stays."""
+    no = Refused(verdict=Verdict.REFUSED, error=TransportError("no", sent=False))
+    async with journal(tmp_path) as ledger:
+        await submitted(ledger, wish())
+        await ledger.answered(wish(), no)
+        await ledger.answered(wish(1), no)
+        assert rows(ledger, "state") == [(1,)]
+        assert (ledger.counts.running, ledger.counts.in_doubt) == (1, 0)
+
+
+async def test_the_schema_of_every_released_version_is_accepted():
+    """P28: journals of version 1 have had this schema from the first release on."""
+    fixture = Path(__file__).parent.parent / "fixtures" / "journal-v1.db"
+    with closing(sqlite3.connect(f"file:{fixture}?mode=ro&immutable=1", uri=True)) as connection:
+        assert _schema._schema(connection) == _schema._expected_schema()
