@@ -23,6 +23,9 @@ from ._strict import parsed_object
 
 _EXTRAS = "extras."  #: a target of this start is a key of the metadata
 
+#: of a table; wide data sets have some hundred
+MOST_COLUMNS = 2_000
+
 _KINDS_OF_ROW_KEYS = {
     "prompt": "prompt", "model": "text", "name": "text", "n": "int", "extra_body": "object",
     "extras": "object",
@@ -85,6 +88,14 @@ class Columns:
         return Columns({to: name for to, name in self.sources.items() if name.strip() in there})
 
 
+def refuse_many(columns: int) -> None:
+    """Raise ConfigError for more columns than a prompt list has."""
+    if columns > MOST_COLUMNS:
+        raise ConfigError(
+            f"{columns:,} columns; a prompt list has {MOST_COLUMNS:,} at most: leave some out"
+        )
+
+
 class Header:
     """What each cell of a table is. Raises ConfigError when its columns cannot be a prompt list."""
 
@@ -92,6 +103,7 @@ class Header:
         self, names: Sequence[str], columns: Columns, *, comma: bool = False, prompted: bool = False
     ) -> None:
         """`comma` says that numbers have decimal commas, `prompted` that rows need no prompt."""
+        refuse_many(len(names))
         self._names = [_utf8(name).strip() for name in names]
         self._targets = [self._target(name, columns) for name in self._names]
         self._refuse_missing(columns)
@@ -149,8 +161,9 @@ class Header:
                 )
 
     def _refuse_twice(self) -> None:
+        firsts: dict[str, int] = {}
         for place, target in enumerate(self._targets):
-            first = self._targets.index(target)
+            first = firsts.setdefault(target, place)
             if target and first != place:
                 raise ConfigError(_twice(target, self._names[first], self._names[place]))
 

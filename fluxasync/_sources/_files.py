@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Container, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, closing
+from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,8 +29,15 @@ from ._unpacked import Witness
 
 Result = TypeVar("Result")
 
-#: one of a second pass; None = a block of lines ends
+#: one of a second pass; None = a list of rows ends
 Image = ImageRequest | BadRow | None
+
+
+class _Turn(Enum):
+    """Stands between rows where a format has read on, and whoever waits may have a turn."""
+
+    NOW = "now"
+
 
 _HAND_OVER = 2_000  #: rows that cross to the loop at once
 
@@ -57,6 +65,7 @@ class FileSource:
         self._sample = sample
         self._chosen: frozenset[int] | None = None  #: places of the sample's rows, from 0
         self._witness = Witness(self._name)
+        self._lists = 0  #: of rows, taken so far in all passes
         self._checked = False
         self._marks: Marks | None = None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="fluxasync-source")
@@ -70,7 +79,9 @@ class FileSource:
         self._checked = False
         self._witness = Witness(self._name)
         await self._draw()
-        tally = Tally(limit=self._limit, unknown_keys=self._reading.unknown_keys)
+        tally = Tally(
+            limit=self._limit, unknown_keys=self._reading.unknown_keys, skip_bad=self._skip_bad
+        )
         survey = Survey(tally, lookup=lookup, limit=self._limit)
         self._keep(survey.marks)
         entries = self._entries()
@@ -82,7 +93,7 @@ class FileSource:
             await self._in_thread(entries.close)
             await self._in_thread(survey.close)
         self._witness.complete = True
-        plan = tally.plan(skip_bad=self._skip_bad, notes=self._reading.all_notes())
+        plan = tally.plan(notes=self._reading.all_notes())
         self._reading.refuse_unseen()
         self._checked = True
         return plan
@@ -139,17 +150,20 @@ class FileSource:
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.wrap_future(self._submit(work))
 
-    # What follows runs in the thread. A hand-over is 2,000 rows, but no more than three blocks:
-    # of long lines there are few, and of settled ones none.
+    # What follows runs in the thread. A hand-over is 2,000 rows, but no more than three lists:
+    # of long rows there are few, and of settled ones none.
 
-    def _take_some(self, entries: Iterator[Entry], survey: Survey) -> bool:
+    def _take_some(self, entries: Iterator[Entry | _Turn], survey: Survey) -> bool:
         """Count the next rows; return whether there may be more."""
-        more, last_block = False, self._witness.seen + 1
+        more, last_list = False, self._lists + 1
         for taken, row in enumerate(entries, start=1):
+            if isinstance(row, _Turn):
+                more = True
+                break
             survey.take(row)
             if survey.is_due:
                 survey.settle(survey.ask())
-            more = taken == _HAND_OVER or self._witness.seen > last_block
+            more = taken == _HAND_OVER or self._lists > last_list
             if more or survey.full:
                 break
         survey.settle(survey.ask())
@@ -158,11 +172,11 @@ class FileSource:
     def _some(self, images: Iterator[Image]) -> list[ImageRequest | BadRow] | None:
         """Return the next images, or None after the last."""
         some: list[ImageRequest | BadRow] = []
-        last_block = self._witness.seen + 1
+        last_list = self._lists + 1
         for image in images:
             if image is not None:
                 some.append(image)
-            if len(some) == _HAND_OVER or self._witness.seen > last_block:
+            if len(some) == _HAND_OVER or self._lists > last_list:
                 return some
         return some or None
 
@@ -170,9 +184,11 @@ class FileSource:
         """Yield every image, numbered as it comes."""
         with closing(Numbering(limit=self._limit)) as numbering, closing(self._entries()) as rows:
             for row in rows:
-                if isinstance(row, BadRow):
+                if row is None or isinstance(row, _Turn):
+                    yield None
+                elif isinstance(row, BadRow):
                     yield row
-                elif row is not None:
+                else:
                     yield from numbering.images(row)
                 if numbering.full:
                     return
@@ -182,6 +198,7 @@ class FileSource:
         to_do, begun = marks.to_do(skip), 0
         with closing(self._format.lists(self._witness)) as lists:
             for rows in lists:
+                self._lists += 1
                 for mark in to_do.rows(len(rows)):
                     where = self._format.where(mark.row + 1)
                     entry = self._entry(mark.row + 1, rows[mark.row - begun])
@@ -191,10 +208,13 @@ class FileSource:
                 begun += len(rows)
                 yield None
 
-    def _entries(self) -> Generator[Entry, None, None]:
+    def _entries(self) -> Generator[Entry | _Turn, None, None]:
         number, chosen = 0, self._chosen
         with closing(self._format.lists(self._witness)) as lists:
             for rows in lists:
+                self._lists += 1
+                if not rows:
+                    yield _Turn.NOW
                 for row in rows:
                     number += 1
                     if chosen is None or number - 1 in chosen:

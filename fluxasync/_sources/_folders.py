@@ -16,6 +16,7 @@ from typing import Any
 
 from .._errors import ConfigError
 from .._inputs import open_within
+from ._formats import gathered
 from ._lines import LINE_CAP, refuse_wide
 from ._reading import Reading, Wish
 from ._unpacked import Witness
@@ -41,8 +42,8 @@ class FolderFormat:
             if not self._names:
                 raise ConfigError(f"{self._name}/ holds no .txt file; a prompt a file is read")
             witness.block(0, "\0".join(self._names).encode(errors="surrogateescape"))
-            for number, start in enumerate(range(0, len(self._names), _FILES), start=1):
-                some = [self._file(name) for name in self._names[start : start + _FILES]]
+            every = gathered(map(self._file, self._names), most=_FILES, size=_size)
+            for number, some in enumerate(every, start=1):
                 witness.block(number, b"\0".join(map(self.content, some)))
                 yield some
         except OSError as exc:
@@ -78,6 +79,10 @@ class FolderFormat:
         with open(descriptor, "rb") as file:
             is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)  # and no pipe by now
             return name, file.read(LINE_CAP + 1) if is_file else b""
+
+
+def _size(raw: Raw) -> int:
+    return 0 if isinstance(raw[1], ConfigError) else len(raw[1])
 
 
 def _names(folder: Path) -> list[str]:

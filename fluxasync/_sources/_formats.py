@@ -8,14 +8,17 @@ source's own thread.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+from .._errors import ConfigError
 from ._lines import Splitter, refuse_wide
 from ._reading import Reading, Wish
 from ._unpacked import Witness, blocks_of
+
+_Raw = TypeVar("_Raw")
 
 
 class Format(Protocol):
@@ -37,6 +40,26 @@ class Format(Protocol):
         """Return what tells rows apart, b"" for a blank one, without reading it."""
 
 
+#: bytes of rows that are handed over at once
+_LIST_CAP = 2**22
+
+
+def gathered(
+    rows: Iterable[_Raw], *, most: int, size: Callable[[_Raw], int]
+) -> Iterator[list[_Raw]]:
+    """Yield rows in lists, of `most` rows or of about 4 MB."""
+    some: list[_Raw] = []
+    held = 0
+    for row in rows:
+        some.append(row)
+        held += size(row)
+        if len(some) == most or held > _LIST_CAP:
+            yield some
+            some, held = [], 0
+    if some:
+        yield some
+
+
 class LineFormat:
     """A prompt or an object a line."""
 
@@ -55,8 +78,13 @@ class LineFormat:
         for number, block in enumerate(blocks):
             if number == 0:
                 refuse_wide(block, name=self._name)
-            yield splitter.feed(block)
-        yield splitter.finish()
+            try:
+                lines = splitter.feed(block)
+            except ConfigError as error:
+                raise ConfigError(f"{self._name}: {error}") from None
+            yield lines
+        if last := splitter.finish():
+            yield last
 
     def where(self, number: int) -> str:
         return f"{self._name} line {number}"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .._errors import ConfigError
-from ._formats import LineFormat
+from ._formats import LineFormat, gathered
 from ._lines import LINE_CAP, refuse_wide
 from ._reading import Reading, Wish
 from ._strict import parsed_object
@@ -62,7 +62,8 @@ class JsonFormat:
             if self._is_lines:
                 yield from self._lines.rows(every)
             else:
-                yield from self._elements(_Cutter(_texts(every, name=self._name), name=self._name))
+                cutter = _Cutter(_texts(every, name=self._name), name=self._name)
+                yield from gathered(cutter.elements(), most=_ROWS, size=len)
 
     def where(self, number: int) -> str:
         return self._lines.where(number) if self._is_lines else f"{self._name} item {number}"
@@ -77,16 +78,6 @@ class JsonFormat:
 
     def content(self, raw: Any) -> bytes:
         return self._lines.content(raw) if self._is_lines else raw.encode(errors="surrogatepass")
-
-    @staticmethod
-    def _elements(cutter: _Cutter) -> Iterator[list[str]]:
-        some: list[str] = []
-        for element in cutter.elements():
-            some.append(element)
-            if len(some) == _ROWS:
-                yield some
-                some = []
-        yield some
 
 
 class _Cutter:

@@ -14,6 +14,9 @@ from .._errors import ConfigError
 #: bytes; the longest prompts in use are a few kilobytes, so a longer line is another kind of file
 LINE_CAP = 1_000_000
 
+#: bytes of a line after which the rest of a text is not read: it is no prompt list
+LINE_END_CAP = 64_000_000
+
 _WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 
 
@@ -22,10 +25,14 @@ class Splitter:
 
     def __init__(self) -> None:
         self._rest = b""
+        self._length = 0  #: bytes of the unfinished line
         self._after_cr = False
 
     def feed(self, block: bytes) -> list[bytes]:
-        """Return the lines that this block ends; one over the cap comes cut just beyond it."""
+        """Return the lines that this block ends; one over the cap comes cut just beyond it.
+
+        Raises ConfigError for a line that goes on and on.
+        """
         if self._after_cr and block:
             block = block.removeprefix(b"\n")  # the other half of a CRLF
             self._after_cr = False
@@ -34,7 +41,13 @@ class Splitter:
         self._after_cr = block.endswith(b"\r")
         lines = (self._rest + block).splitlines()
         ended = block.endswith((b"\n", b"\r"))
-        self._rest = b"" if ended else lines.pop()[: LINE_CAP + 1]
+        unfinished = b"" if ended else lines.pop()
+        self._length = len(unfinished) if lines else self._length + len(block)
+        if not ended and self._length > LINE_END_CAP:
+            raise ConfigError(
+                f"a line of more than {LINE_END_CAP // 10**6} MB, so it is not a list of prompts"
+            )
+        self._rest = unfinished[: LINE_CAP + 1]
         return lines
 
     def finish(self) -> list[bytes]:

@@ -50,14 +50,16 @@ class ListSource:
         lookup: Lookup | None = None,
     ) -> Plan:
         self._checked = False
-        tally = Tally(limit=self._limit, unknown_keys=self._reading.unknown_keys)
+        tally = Tally(
+            limit=self._limit, unknown_keys=self._reading.unknown_keys, skip_bad=self._skip_bad
+        )
         survey = Survey(tally, lookup=lookup, limit=self._limit)
         self._keep(survey.marks)
         try:
             await self._take_all(survey, tally, progress)
         finally:
             survey.close()
-        plan = tally.plan(skip_bad=self._skip_bad, notes=self._reading.all_notes())
+        plan = tally.plan(notes=self._reading.all_notes())
         self._reading.refuse_unseen()
         self._checked = True
         return plan

@@ -20,6 +20,8 @@ from ._occurrences import Occurrences
 
 #: bad rows that are kept, and different complaints that are shown
 SHOWN_BAD_ROWS = 10
+#: bad rows after which a check stops that will refuse the list anyway
+_MOST_BAD = 10_000
 #: runs of rows that one complaint names
 _SHOWN_RANGES = 5
 
@@ -148,9 +150,10 @@ class _Places:
 class Tally:
     """Counts entries into a Plan, up to `limit` images."""
 
-    def __init__(self, *, limit: int | None, unknown_keys: Names) -> None:
+    def __init__(self, *, limit: int | None, unknown_keys: Names, skip_bad: bool = False) -> None:
         self.rows = 0
         self.images = 0
+        self._skip_bad = skip_bad
         self._limit = limit
         self._blank = 0
         self._bad = 0
@@ -164,7 +167,12 @@ class Tally:
 
     @property
     def full(self) -> bool:
-        return self.images == self._limit
+        return self.images == self._limit or self.is_hopeless
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether so many rows are bad that the rest need not be read."""
+        return self._bad >= _MOST_BAD and not self._skip_bad
 
     @property
     def read(self) -> int:
@@ -218,10 +226,11 @@ class Tally:
         if images:
             estimator.add(request if images == request.n else evolve(request, n=images))
 
-    def plan(self, *, skip_bad: bool, notes: Iterable[str] = ()) -> Plan:
+    def plan(self, *, notes: Iterable[str] = ()) -> Plan:
         """Return what was counted. Raises ConfigError for bad rows that are not to be skipped."""
-        if self._bad and not skip_bad:
-            raise ConfigError(str(self._complaints))
+        if self._bad and not self._skip_bad:
+            stopped = f"\nnot read further after {self._bad:,} bad rows" * self.is_hopeless
+            raise ConfigError(f"{self._complaints}{stopped}")
         models = tuple(self._models)
         return Plan(
             images=self.images,

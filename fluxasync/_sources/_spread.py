@@ -21,12 +21,15 @@ from .._catalog import COPIES_MAXIMUM, NUMERIC, Model, find, lacking, models_wit
 from .._errors import ConfigError
 from .._rows import DEFAULT_MODEL, ROW_KEYS
 from ._cells import kind_of
-from ._wildcards import Wildcards
+from ._wildcards import COUNT_CAP, Wildcards
 
 Axis = tuple[str, tuple[Any, ...]]
 
 #: images of one row; they are held at once, and more is a slip of the finger
 MOST = COPIES_MAXIMUM
+
+#: characters of one row's prompts, which are held at once
+_PROMPTS_CAP = 20_000_000
 
 _PLACES = {"model": "models", "prompt": "the prompt's choices", "seed": "seeds"}
 
@@ -78,8 +81,8 @@ class Spread:
         # (model or none, the axes that it has)
         lines = [(name, self._fitting(name, row, defaults)) for name in self.models or (None,)]
         each = sum(math.prod(len(values) for _, values in axes) for _, axes in lines)
-        self._refuse_many(row, each * (1 if template is None else template.count()))
-        for text in (None,) if template is None else template.texts():
+        self._refuse_many(row, each * (1 if template is None else template.count))
+        for text in (None,) if template is None else _held(template.texts()):
             told = {} if text is None else {"prompt": text}
             for name, axes in lines:
                 named = {} if name is None else {"model": name}
@@ -139,10 +142,24 @@ class Spread:
         n = row.get("n")
         images = count * (n if isinstance(n, int) else 1)
         if images > MOST:
+            shown = f"{images:,}" if images < COUNT_CAP else f"{COUNT_CAP:,} or more"
             raise ConfigError(
-                f"stands for {images:,} images; a row makes at most {MOST:,}: split it, or take "
+                f"stands for {shown} images; a row makes at most {MOST:,}: split it, or take "
                 "choices or values away"
             )
+
+
+def _held(texts: Iterable[str]) -> Iterator[str]:
+    """Yield the prompts of a row, which are held at once. Raises ConfigError when they are long."""
+    size = 0
+    for text in texts:
+        size += len(text)
+        if size > _PROMPTS_CAP:
+            raise ConfigError(
+                f"its prompts are more than {_PROMPTS_CAP // 10**6} million characters together: "
+                "split it, or take choices away"
+            )
+        yield text
 
 
 def _wildcards(

@@ -61,6 +61,13 @@ def _give(answer: Answer, found: bytes | OSError) -> None:
         answer.set_result(found)
 
 
+def _fed(splitter: Splitter, block: bytes) -> list[bytes]:
+    try:
+        return splitter.feed(block)
+    except ConfigError as error:
+        raise ConfigError(f"standard input: {error}") from None
+
+
 def standard_input() -> int:
     """Return the descriptor of standard input. Raises ConfigError if there is none."""
     try:
@@ -76,7 +83,7 @@ async def lines_of(descriptor: int) -> AsyncGenerator[tuple[str, bytes], None]:
         block = await reader.read()
         refuse_wide(block, name="standard input")
         while block:
-            for line in splitter.feed(block):
+            for line in _fed(splitter, block):
                 number += 1
                 yield f"standard input line {number}", line
             block = await reader.read()

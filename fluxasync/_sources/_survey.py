@@ -37,8 +37,10 @@ class Survey:
 
     @property
     def full(self) -> bool:
-        """Whether the limit is reached: no more rows are to be taken."""
-        return self._tally.full if self._lookup is None else self._numbering.full
+        """Whether no more rows are to be taken: the limit is reached, or nearly all are bad."""
+        if self._lookup is None or self._tally.is_hopeless:
+            return self._tally.full
+        return self._numbering.full
 
     @property
     def asks(self) -> bool:

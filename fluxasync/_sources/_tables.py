@@ -12,18 +12,22 @@ import codecs
 import csv
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from itertools import chain, islice
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from .._errors import ConfigError
-from ._cells import Header
-from ._lines import Splitter, refuse_wide
+from ._cells import MOST_COLUMNS, Header
+from ._formats import gathered
+from ._lines import LINE_CAP, Splitter, refuse_wide
 from ._reading import Reading, Wish
 from ._unpacked import Witness, blocks_of, suffix_of
 
 _SEPARATORS = (",", ";", "\t")
 _ROWS = 1_000  #: rows of a list
+_ROW_CAP = 4_000_000  #: characters of a row; a line has a million
+
+_OPEN = "; is a double quote never closed? Nothing after it can be read"
 
 #: a row's cells, or why there are none
 Raw = list[str] | ConfigError
@@ -43,7 +47,7 @@ class TableFormat:
         with closing(blocks_of(self._path, witness)) as blocks:
             lines = _lines(blocks, name=self._name)
             separator, first, blank = self._separator(lines)
-            rows = _rows(chain(first, lines), separator)
+            rows = _rows(chain(first, lines), separator, name=self._name, above=blank)
             names = next(rows, None)
             if names is None:
                 return
@@ -51,8 +55,7 @@ class TableFormat:
                 raise ConfigError(f"{self._name} row {blank + 1}: {names}")
             self._above = blank + 1
             self._header = self._opened(names, separator)
-            while some := list(islice(rows, _ROWS)):
-                yield some
+            yield from gathered(rows, most=_ROWS, size=_size)
 
     def where(self, number: int) -> str:
         return f"{self._name} row {number + self._above}"
@@ -106,28 +109,56 @@ def _lines(blocks: Iterator[bytes], *, name: str) -> Iterator[str]:
         if number == 0:
             refuse_wide(block, name=name)
             block = block.removeprefix(codecs.BOM_UTF8)
-        for line in splitter.feed(block):
+        try:
+            fed = splitter.feed(block)
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error}") from None
+        for line in fed:
             yield line.decode(errors="surrogateescape") + "\n"
     for line in splitter.finish():
         yield line.decode(errors="surrogateescape") + "\n"
 
 
-def _rows(lines: Iterator[str], separator: str) -> Iterator[Raw]:
-    reader = csv.reader(lines, delimiter=separator, strict=True)
-    while True:
+def _rows(lines: Iterator[str], separator: str, *, name: str, above: int) -> Iterator[Raw]:
+    """Yield each row. Raises ConfigError where a quote was certainly left open: what seems to be
+    rows after that are pieces of a cell, and would be paid for."""
+    taken = 0  #: characters of the row
+
+    def counted() -> Iterator[str]:
+        nonlocal taken
+        for line in lines:
+            taken += len(line)
+            if taken > _ROW_CAP:
+                raise ConfigError(f"{name} row {row}: more than {_ROW_CAP // 10**6} MB{_OPEN}")
+            yield line
+
+    reader = csv.reader(counted(), delimiter=separator, strict=True)
+    for row in count(above + 1):
+        taken = 0
         try:
-            yield next(reader)
+            cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
+            if "field larger" in str(error):
+                cells_cap = "a cell of more than 131,072 characters"
+                raise ConfigError(f"{name} row {row}: {cells_cap}{_OPEN}") from None
             yield ConfigError(_told(str(error)))
+            continue
+        if len(cells) > 2 * MOST_COLUMNS:  # a thousand rows are in memory at once
+            yield ConfigError(f"{len(cells):,} cells; a table has {MOST_COLUMNS:,} columns at most")
+        else:
+            yield cells
+
+
+def _size(raw: Raw) -> int:
+    # an error may stand for a line of megabytes
+    return LINE_CAP if isinstance(raw, ConfigError) else sum(map(len, raw))
 
 
 def _told(reason: str) -> str:
     if "unexpected end" in reason:
         return 'a double quote that is never closed; in a cell it is written twice: ""'
-    if "field larger" in reason:
-        return "a cell of more than 131,072 characters; is a double quote never closed?"
     if "expected after" in reason:
         return 'text after a closing double quote; in a cell it is written twice: ""'
     return f"not a row of a table: {reason}"

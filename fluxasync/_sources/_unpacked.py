@@ -25,7 +25,10 @@ BLOCK = 2**20  #: bytes a read; line by line through a thread costs 100 µs a li
 #: suffixes of packed files; the suffix before says what is in them
 PACKED = (".gz", ".zst")
 
-_CHUNK = 2**16  #: packed bytes that are unpacked at once
+#: packed bytes of a .zst that are unpacked at once: four of them may be a block of 128 KB
+_CHUNK = 2**9
+#: bytes that a .zst may refer back to, which are in memory; level 19 needs 8 MB
+_WINDOW = 2**26
 
 
 class Witness:
@@ -33,7 +36,6 @@ class Witness:
 
     def __init__(self, name: str) -> None:
         self.complete = False  #: the first pass has ended
-        self.seen = 0  #: blocks so far, of all passes
         self._name = name
         self._stamp: tuple[int, ...] | None = None
         self._digests: list[bytes] = []
@@ -51,7 +53,6 @@ class Witness:
         if not self.complete:
             self._digests.append(digest)
         self._expect(self._digests[number : number + 1] == [digest])
-        self.seen += 1
 
     def _expect(self, same: bool) -> None:
         if not same:
@@ -70,10 +71,13 @@ def suffix_of(path: Path) -> str:
     return Path(path.stem).suffix.lower() if suffix in PACKED else suffix
 
 
-def blocks_of(path: Path, witness: Witness) -> Generator[bytes, None, None]:
+def blocks_of(
+    path: Path, witness: Witness, *, is_text: bool = True
+) -> Generator[bytes, None, None]:
     """Yield the file's content in blocks that the witness has seen.
 
-    Raises ConfigError for a file that cannot be read or unpacked, and for one that has changed.
+    Raises ConfigError for a file that cannot be read or unpacked, for one that has changed, and
+    for text that goes on with nothing but blank lines.
     """
     try:
         with path.open("rb") as file, _unpacked(file, path) as stream:
@@ -83,6 +87,8 @@ def blocks_of(path: Path, witness: Witness) -> Generator[bytes, None, None]:
                 witness.block(number, block)
                 if not block:
                     return
+                if is_text and len(block) == BLOCK and block.isspace():
+                    raise ConfigError(f"{path.name} holds 1 MB of blank lines in a row")
                 yield block
     except (EOFError, zlib.error, gzip.BadGzipFile) as exc:
         raise _not_whole(path, exc) from exc
@@ -125,7 +131,8 @@ def _zstd(file: IO[bytes], path: Path) -> Iterator[Stream]:
             with zstd.ZstdFile(file) as stream:
                 yield stream
         else:
-            yield _Frames(file, zstandard.ZstdDecompressor().decompressobj)
+            unpacker = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
+            yield _Frames(file, unpacker.decompressobj)
     except error as exc:
         raise _not_whole(path, exc) from exc
 

@@ -8,7 +8,6 @@ themselves. Nothing here is random, and nothing is read unless wildcards were as
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import stat
@@ -16,8 +15,9 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 
+from .._catalog import COPIES_MAXIMUM
 from .._errors import ConfigError
 from .._inputs import open_within
 from ._lines import decoded, refuse_wide
@@ -27,34 +27,50 @@ _DEPTH_CAP = 20
 #: bytes of a list; alternatives are held in memory
 _LIST_CAP = 10_000_000
 
+#: lines of a list; a row makes 10,000 images at most. A text may have twice as many alternatives
+_MOST = COPIES_MAXIMUM
+#: alternatives of all lists, which are held in memory
+_ALL_MOST = 200_000
+#: lines of a list, with blank ones and comments
+_LINES_CAP = 100_000
+#: texts are counted up to here; lists that name lists make numbers of any length
+COUNT_CAP = 10**15
+
 #: letters and digits at both ends; no dots, so that no list is outside of its folder
 _LIST = re.compile(r"__([^\W_](?:(?:[^\W_]|[-/ ]|_(?!_))*[^\W_])?)__")
 _ESCAPED = frozenset("{|}_\\")
 
 
-@frozen
+@frozen(eq=False)
 class Choice:
     """A place in a template where one of several stands."""
 
     alternatives: tuple[Template, ...]
+    count: int = field(init=False)  #: of its texts, counted once, up to COUNT_CAP
 
-    def count(self) -> int:
-        return sum(alternative.count() for alternative in self.alternatives)
+    @count.default
+    def _counted(self) -> int:
+        return min(sum(alternative.count for alternative in self.alternatives), COUNT_CAP)
 
     def texts(self) -> Iterator[str]:
         for alternative in self.alternatives:
             yield from alternative.texts()
 
 
-@frozen
+@frozen(eq=False)
 class Template:
     """Text and choices, one after another."""
 
     parts: tuple[str | Choice, ...]
+    count: int = field(init=False)  #: of the texts it stands for, as above
 
-    def count(self) -> int:
-        """Return how many texts it stands for, without making them."""
-        return math.prod(part.count() for part in self.parts if isinstance(part, Choice))
+    @count.default
+    def _counted(self) -> int:
+        count = 1
+        for part in self.parts:
+            if isinstance(part, Choice):
+                count = min(count * part.count, COUNT_CAP)
+        return count
 
     def texts(self) -> Iterator[str]:
         """Yield each text, the last choice changing fastest."""
@@ -72,6 +88,7 @@ class Wildcards:
         self._folder = folder
         self._allowed = () if folder is None else (os.path.realpath(folder), *allow_files)
         self._lists: dict[str, Choice] = {}
+        self._held = 0  #: alternatives of all lists
         if folder is not None and not folder.is_dir():
             raise ConfigError(f"wildcards: {folder} is no folder; it holds the lists as .txt files")
 
@@ -84,10 +101,16 @@ class Wildcards:
         template = self._sequence(reader, 0, within)
         if not reader.at_end:
             reader.fail(r"a } without its {; write \} for the character")
+        self._held += reader.alternatives if within else 0
+        if self._held > _ALL_MOST:
+            raise ConfigError(f"the lists hold more than {_ALL_MOST:,} alternatives")
         return template
 
     def _sequence(self, reader: _Reader, depth: int, within: tuple[str, ...]) -> Template:
         """Read up to the end of an alternative, or of the text outside of braces."""
+        reader.alternatives += 1
+        if reader.alternatives > 2 * _MOST:
+            reader.fail(f"more than {2 * _MOST:,} alternatives in one text")
         parts: list[str | Choice] = []
         while not reader.at_end:
             if reader.looks_at("}" if not depth else "|}"):
@@ -145,10 +168,15 @@ class Wildcards:
         if len(content) > _LIST_CAP:
             raise ConfigError(f"{shown} is larger than {_LIST_CAP // 10**6} MB")
         refuse_wide(content, name=shown)
+        if content.count(b"\n") + content.count(b"\r") > _LINES_CAP:
+            raise ConfigError(f"{shown} has more than {_LINES_CAP:,} lines")
         lines = [decoded(line).strip() for line in content.splitlines()]
         kept = [line for line in lines if line and not line.startswith("#")]
         if not kept:
             raise ConfigError(f"{shown} is empty")
+        if len(kept) > _MOST:
+            most = f"a row makes at most {_MOST:,} images"
+            raise ConfigError(f"{shown} has {len(kept):,} alternatives; {most}")
         return kept
 
 
@@ -157,6 +185,7 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         self.place = 0
+        self.alternatives = 0  #: so far, the text itself among them
         self._text = text
 
     @property

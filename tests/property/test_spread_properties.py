@@ -87,7 +87,7 @@ def test_a_template_stands_for_all_its_texts(tree: Any) -> None:
     """Whatever the text is, escapes bring it back, and the count is right without making any."""
     template = Wildcards().template(written(tree))
     assert meant(tree) == list(template.texts())
-    assert template.count() == len(meant(tree))
+    assert template.count == len(meant(tree))
 
 
 @settings(max_examples=60)
@@ -98,7 +98,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         template = Wildcards().template(text)
     except ConfigError:
         return
-    assert sum(1 for _ in template.texts()) == template.count()
+    assert sum(1 for _ in template.texts()) == template.count
 
 
 @settings(max_examples=25)

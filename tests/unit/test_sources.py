@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import struct
 import subprocess
 import sys
 import zlib
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from fluxasync._models import ImageInput, ImageRequest
 from fluxasync._sources import BadRow, Plan, Source, open_source
 from fluxasync._sources._lines import LINE_CAP, Splitter
 from fluxasync._sources._occurrences import Occurrences
+from fluxasync._sources._pages import NotPages, pages_of
 from fluxasync._sources._stdin import lines_of
 
 FOX = '{"prompt": "a red fox"}'
@@ -613,3 +615,40 @@ def test_occurrences_are_exact() -> None:
     with closing(Occurrences()) as occurrences:
         keys = [f"{number % 7:064x}" for number in range(70)]
         assert [number // 7 for number in range(70)] == [occurrences.count(key) for key in keys]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("skip_bad", [False, True])
+async def test_a_hopeless_list_is_not_read_to_its_end(tmp_path: Path, skip_bad: bool) -> None:
+    """10,000 bad rows are enough to refuse a list; where they are skipped, all of it is read."""
+    path = saved(tmp_path, "prompts.jsonl", "oops\n" * 30_000 + f"{FOX}\n")
+    if skip_bad:
+        plan = await plan_of(path, skip_bad=True)
+        assert (plan.bad, plan.images) == (30_000, 1)
+        return
+    for lookup in (None, lambda keys: [None] * len(keys)):
+        source = open_source(path)
+        with pytest.raises(ConfigError, match="not read further after 10,000 bad rows"):
+            await source.check(lookup=lookup)
+        await source.aclose()
+
+
+@pytest.mark.asyncio
+async def test_progress_of_a_check_counts_blank_lines(tmp_path: Path) -> None:
+    """A file of nothing but blank lines is seen to be read on."""
+    seen: list[int] = []
+    source = open_source(saved(tmp_path, "prompts.txt", "\n" * 5_000))
+    await source.check(progress=seen.append)
+    await source.aclose()
+    assert seen == [2_000, 4_000]
+
+
+def test_pages_of_any_bytes_are_read_or_refused(tmp_path: Path) -> None:
+    """S5: a page header is a stranger's bytes too; nothing but NotPages is raised."""
+    path = tmp_path / "pages"
+    chance = random.Random(7)
+    for _ in range(2_000):
+        path.write_bytes(chance.randbytes(chance.randrange(60)))
+        with path.open("rb") as file, suppress(NotPages):
+            for page in pages_of(file, 0, 60):
+                assert page.size >= 0

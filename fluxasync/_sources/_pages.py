@@ -1,0 +1,125 @@
+"""The page headers of a .parquet file, read before Arrow allocates what they announce.
+
+A packed page of a few kilobytes may announce a cell of gigabytes, and Arrow unpacks a page whole.
+Headers are Thrift structs in the compact protocol (parquet-format, PageHeader); only sizes and
+counts are taken from them, everything else is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import IO
+
+from attrs import frozen
+
+#: bytes of a header that are read at first, and at most: it may hold the least and greatest value
+_HEAD, _LONGEST_HEAD = 2**12, 2**20
+#: levels of structs; a page header has four
+_DEPTH = 8
+
+_BOOLEANS, _BYTE, _INTEGERS, _DOUBLE, _BINARY = (1, 2), 3, (4, 5, 6), 7, 8
+_STRUCT = 12
+
+#: fields of a PageHeader
+_UNPACKED, _PACKED, _DATA, _DICTIONARY, _DATA_2 = 2, 3, 5, 7, 8
+
+
+class NotPages(ValueError):
+    """The bytes are no page headers."""
+
+
+@frozen
+class Page:
+    """One page of a column chunk, as its header announces it."""
+
+    size: int  #: bytes, unpacked
+    values: int
+    is_dictionary: bool
+
+
+def pages_of(file: IO[bytes], start: int, length: int) -> Iterator[Page]:
+    """Yield the pages of the column chunk at this place. Raises NotPages and OSError."""
+    place, end = start, start + length
+    while place < end:
+        fields, header = _header(file, place)
+        size, packed = fields.get(_UNPACKED), fields.get(_PACKED)
+        kinds = [fields[kind] for kind in (_DATA, _DATA_2, _DICTIONARY) if kind in fields]
+        inner = kinds[0] if kinds else {1: 0}
+        values = inner.get(1) if isinstance(inner, dict) else None
+        if not (isinstance(size, int) and isinstance(packed, int) and isinstance(values, int)):
+            raise NotPages("a page header without sizes")
+        if min(size, packed, values) < 0:
+            raise NotPages("a page header with a negative size")
+        yield Page(size, values, _DICTIONARY in fields)
+        place += header + packed
+
+
+_Fields = dict[int, "int | _Fields"]
+
+
+def _header(file: IO[bytes], place: int) -> tuple[_Fields, int]:
+    for length in (_HEAD, _LONGEST_HEAD):
+        reader = _Thrift(os.pread(file.fileno(), length, place))
+        try:
+            return reader.struct(), reader.place
+        except IndexError:
+            continue  # the header is longer than what was read
+    raise NotPages("a page header that does not end")
+
+
+class _Thrift:
+    """Reads a struct of the compact protocol; IndexError where the bytes end."""
+
+    def __init__(self, content: bytes) -> None:
+        self.place = 0
+        self._content = content
+
+    def struct(self, depth: int = 0) -> _Fields:
+        if depth > _DEPTH:
+            raise NotPages("a page header that is nested too deeply")
+        fields: _Fields = {}
+        number = 0
+        while head := self._byte():
+            delta, kind = head >> 4, head & 15
+            number = number + delta if delta else self._integer()
+            if kind in _INTEGERS:
+                fields[number] = self._integer()
+            elif kind == _STRUCT:
+                fields[number] = self.struct(depth + 1)
+            else:
+                self._skip(kind)
+        return fields
+
+    def _skip(self, kind: int) -> None:
+        if kind in _BOOLEANS:
+            return
+        if kind in (_BYTE, _DOUBLE):
+            self._pass(1 if kind == _BYTE else 8)
+        elif kind == _BINARY:
+            self._pass(self._varint())
+        else:  # page headers have no lists and maps
+            raise NotPages("a page header of an unknown form")
+
+    def _pass(self, length: int) -> None:
+        self.place += length
+        if self.place > len(self._content):
+            raise IndexError
+
+    def _byte(self) -> int:
+        byte = self._content[self.place]
+        self.place += 1
+        return byte
+
+    def _varint(self) -> int:
+        number = 0
+        for shift in range(0, 70, 7):
+            byte = self._byte()
+            number |= (byte & 127) << shift
+            if byte < 128:
+                return number
+        raise NotPages("a page header with a number that does not end")
+
+    def _integer(self) -> int:
+        number = self._varint()
+        return number >> 1 ^ -(number & 1)
