@@ -208,6 +208,30 @@ async def test_a_journal_that_lost_its_log_is_refused(tmp_path, sign):
         assert ledger.recovered.done == 1
 
 
+@pytest.mark.parametrize("is_own", [True, False])
+async def test_a_checkpoint_that_was_killed_is_not_a_journal_cut_short(tmp_path, is_own):
+    """P18: the first page, which tells of pages still to come, is one of the log's own."""
+    folder, killed = tmp_path / "images", tmp_path / "killed"
+    async with journal(folder) as ledger:
+        for n in range(60):
+            await submitted(ledger, wish(n))
+        shutil.copytree(folder, killed)
+    log = Path(f"{_db(killed)}-wal").read_bytes()
+    frames = [log[at : at + 24 + 4096] for at in range(32, len(log), 24 + 4096)]
+    first = bytearray([frame for frame in frames if frame[:4] == b"\0\0\0\1"][-1][24:])
+    content = _db(killed).read_bytes()
+    assert int.from_bytes(first[28:32]) * 4096 > len(content)
+    if not is_own:
+        first[60] ^= 1
+    _db(killed).write_bytes(bytes(first) + content[4096:])
+    if is_own:
+        async with journal(killed) as ledger:
+            assert ledger.recovered.running == 60
+    else:
+        with pytest.raises(JournalError, match="was cut short"):
+            await journal(killed).__aenter__()
+
+
 async def test_a_folder_with_other_pictures_is_fine(tmp_path):
     """P18: only our own outputs mean that a journal is missing."""
     (tmp_path / "holiday.jpg").write_bytes(jpeg())
@@ -257,6 +281,7 @@ def _mounts(folder: Path, kind: str) -> Path:
     point = str(folder.resolve()).replace(" ", "\\040")
     table.write_text(
         "22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n"
+        "no line of a table\nshort - nfs4\n23 22 0:5 / /longer/than/any/other rw\n\n"
         f"30 22 0:44 / {point} rw - {kind} server:/share rw\n"
     )
     return table

@@ -21,6 +21,7 @@ from fluxasync._errors import (
     TransportError,
 )
 from fluxasync._journal import Journal, _schema
+from fluxasync._journal._tally import counted
 from fluxasync._models import Failed, ImageRequest, InDoubt, Job, Refused, Saved, Verdict
 
 pytestmark = pytest.mark.asyncio
@@ -151,6 +152,46 @@ async def test_evidence_of_an_answer_in_doubt_is_kept_at_once(tmp_path):
         await ledger.intent(wish(), price=PRICE)
         await ledger.answered(wish(), Refused(verdict=Verdict.AMBIGUOUS, error=cut))
         assert rows(ledger, "state, message, evidence") == [(4, "cut", '{"id": "ab')]
+
+
+async def test_counts_in_memory_agree_with_the_rows_after_each_decision(tmp_path):
+    """What status shows is what a count of the rows gives, whatever the user decided."""
+    no = Refused(verdict=Verdict.REFUSED, error=TransportError("no", sent=False))
+    maybe = Refused(verdict=Verdict.AMBIGUOUS, error=NO_ANSWER)
+    async with journal(tmp_path) as ledger:
+
+        async def agree() -> None:
+            rows_of = await ledger._writer.run(counted)
+            assert ledger.counts == rows_of.recovery()
+
+        for number in range(5):
+            await ledger.intent(wish(number), price=PRICE)
+            await agree()
+            await ledger.answered(wish(number), maybe)
+            await agree()
+        await ledger.drop(wish(0).key)
+        await agree()
+        await ledger.give_job(wish(1).key, "found")
+        await agree()
+        await ledger.forget([wish(0).key, wish(1).key, wish(2).key])
+        await agree()
+        await ledger.intent(wish(0), price=Decimal("0.5"))
+        await agree()
+        await ledger.answered(wish(0), no)
+        await agree()
+        await ledger.intent(wish(1), price=None)
+        await ledger.answered(wish(1), job_of(wish(1), cost=Decimal("0.7")))
+        await agree()
+        late = job_of(wish(1))
+        error = DeadlineExceeded("still running", job=late)
+        await ledger.settle(Failed(request=wish(1), error=error, job=late))
+        await agree()
+        await ledger.settle(saved(tmp_path, late))
+        await agree()
+        await ledger.settle(Failed(request=wish(3), error=FluxError("odd")))
+        await agree()
+        await ledger.answered(wish(9), job_of(wish(9), cost=Decimal("0.9")))
+        await agree()
 
 
 async def test_a_second_refusal_changes_nothing(tmp_path):
