@@ -26,6 +26,8 @@ _UNSAFE = ("Cc", "Cf", "Cs", "Co")
 
 #: code points kept for each column: a heap of combining marks has no width to be cut by
 _MARKS = 4
+#: seconds; a longer estimate says nothing
+_LONGEST = 100 * 86_400.0
 
 
 def display(text: str, width: int | None = None) -> str:
@@ -72,3 +74,13 @@ def _cut(text: str, width: int) -> str:
             break
         kept += char
     return kept.rstrip() + "…"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: "9 s", "4 min", "2 h 05 min"."""
+    if not seconds < _LONGEST:  # NaN too
+        return "more than 100 days"
+    if seconds < 90:
+        return f"{round(max(seconds, 0.0))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"

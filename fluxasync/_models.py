@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 from attrs import field, frozen
+from attrs.validators import ge, matches_re
 
 from ._errors import ConfigError, FluxError, JobError, Moderated, TransportError
 
@@ -342,11 +343,11 @@ class Stored:
 
     path: Path | None = None
     data: bytes | None = field(default=None, repr=False)
-    size: int  #: bytes
-    sha256: str
+    size: int = field(validator=ge(0))  #: bytes
+    sha256: str = field(validator=matches_re(r"[0-9a-f]{64}"))  #: hexadecimal
     format: str  #: jpeg, png or webp, read from the bytes
-    width: int  #: pixels
-    height: int  #: pixels
+    width: int = field(validator=ge(0))  #: pixels
+    height: int = field(validator=ge(0))  #: pixels
 
 
 @frozen(kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -17,7 +18,7 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from liveness import alive, drained
 from practice import PROVIDERS, wishes
 from virtual_time import START
@@ -37,6 +38,7 @@ from fluxasync import (
     Limits,
     MemoryLedger,
     Outcome,
+    Paused,
     Ready,
     Saved,
     Settled,
@@ -207,16 +209,23 @@ class Story:
         return sha256(repr([events, self.seconds, list(self.world.requests)]).encode()).hexdigest()
 
 
+#: the real clock, in texts for people
+_CLOCK = re.compile(r"\d\d:\d\d:\d\d UTC")
+
+
 def _about(event: Event) -> object:
+    """Return what is told of an event in virtual time, without the real clock."""
     match event:
         case JobSubmitted(job=job) | JobReady(job=job) | JobUnclaimed(job=job):
             return job.job_id
         case JobEnded(job=job, error=error):
-            return job.job_id, repr(error)
+            return job.job_id, _CLOCK.sub("", repr(error))
         case SubmitFailed(request=request, error=error):
             return request.index, str(error)
         case Settled(outcome=outcome):
             return outcome.index
+        case Paused():
+            return evolve(event, until=None)
     return event
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from .._display import duration
 from .._errors import (
     AuthenticationError,
     DeadlineExceeded,
@@ -23,7 +24,6 @@ from .._errors import (
     ServerError,
     TransportError,
 )
-from .._progress import duration
 
 _AGAIN = "run the same line again"
 

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 from attrs import evolve, field, frozen
 
 from .._disk import reading
-from .._display import display
+from .._display import display, duration
 from .._errors import ConfigError, FluxError
 from .._money import dollars
-from .._progress import REPEAT_EVERY, REWRITE_EVERY, duration
+from .._progress import REPEAT_EVERY, REWRITE_EVERY
 from ..bench._compare import compare as compared
 from ..bench._load import read_counts, read_duration, read_ramp, read_rates
 from ..bench._order import Order

@@ -7,7 +7,7 @@ with rich, which is loaded only there; `_screens` is where a program's own run i
 
 from __future__ import annotations
 
-from ._numbers import Progress, View, duration
+from ._numbers import Progress, View
 from ._screens import REPEAT_EVERY, REWRITE_EVERY, Screen, at_hand, showing
 
 __all__ = [
@@ -17,6 +17,5 @@ __all__ = [
     "Screen",
     "View",
     "at_hand",
-    "duration",
     "showing",
 ]

@@ -16,6 +16,7 @@ from typing import Any
 
 from attrs import field, frozen
 
+from .._display import duration
 from .._events import (
     JobEnded,
     JobReady,
@@ -37,8 +38,6 @@ _WINDOW = 200
 #: of the images saved last, so many are named
 _LATEST = 3
 _TOO_MANY = 429
-#: seconds; a longer estimate says nothing
-_LONGEST = 100 * 86_400.0
 
 
 @frozen(kw_only=True)
@@ -269,16 +268,6 @@ class Progress:
             return None
         seconds = now - self._landed[0]
         return (len(self._landed) - 1) / seconds if 0 < seconds < inf else None
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as people say them: "9 s", "4 min", "2 h 05 min"."""
-    if not seconds < _LONGEST:  # NaN too
-        return "more than 100 days"
-    if seconds < 90:
-        return f"{round(max(seconds, 0.0))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def _named(saved: Saved) -> tuple[str, str]:

@@ -338,6 +338,7 @@ async def test_json_that_is_called_something_else_is_warned_of_once(
     assert caplog.text.count("JSON as 'text/html'") == 1
 
 
+@pytest.mark.asyncio
 async def test_an_id_of_an_earlier_run_is_in_doubt_and_paid_once(tmp_path: Path):
     """F21: only the journal knows the id; the second image is in doubt, nothing is unclaimed, and
     the budget counts each price once."""

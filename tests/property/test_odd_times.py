@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from fluxasync._breakers import Gate
 from fluxasync._config import Limits, Polling, Retry
+from fluxasync._display import duration
 from fluxasync._dog import Dog
 from fluxasync._errors import DeadlineExceeded, JobFailed, JobLost
 from fluxasync._limiter import ACCOUNT, Lease, Limiter
 from fluxasync._models import Failed, Job, Pending, Ready
 from fluxasync._permits import Permits
 from fluxasync._progress import Progress
-from fluxasync._progress._numbers import duration
 from fluxasync._protocol import Missing, Unclear
 from fluxasync._schedule import Pace, Schedule
 from fluxasync._watch import Watch

@@ -206,7 +206,11 @@ def test_the_log_does_not_keep_the_size_of_its_worst_hour(tmp_path):
     log = path.with_name("journal.db-wal")
     with closing(connect(path)) as connection:
         connection.execute("PRAGMA synchronous = OFF")  # only for the speed of this test
-        connection.execute("INSERT INTO meta VALUES ('large', zeroblob(?))", (70 * 2**20,))
+        with connection:
+            connection.execute("BEGIN")
+            for number in range(10):
+                large = (f"large {number}", 7 * 2**20)
+                connection.execute("INSERT INTO meta VALUES (?, zeroblob(?))", large)
         assert log.stat().st_size > 70 * 2**20
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         connection.execute("INSERT INTO meta VALUES ('small', 'x')")  # begins the log anew

@@ -79,7 +79,7 @@ def refused(verdict: Verdict, error: FluxError) -> Refused:
 
 
 def saved(job: Job = JOB) -> Saved:
-    stored = Stored(size=3, sha256="ab", format="png", width=8, height=8)
+    stored = Stored(size=3, sha256="ab" * 32, format="png", width=8, height=8)
     return Saved(request=job.request, job=job, stored=stored)
 
 

@@ -27,7 +27,7 @@ def _request(**fields: object) -> ImageRequest:
 def _saved(folder: Path, index: int = 0, **fields: object) -> Saved:
     request = _request(index=index, **fields)
     stored = Stored(
-        path=folder / f"{index:06}.png", size=123, sha256="ab", format="png", width=8, height=6
+        path=folder / f"{index:06}.png", size=123, sha256="ab" * 32, format="png", width=8, height=6
     )
     return Saved(
         request=request,
@@ -60,7 +60,7 @@ def test_a_metadata_line_says_all_about_an_image(tmp_path):
         "height": 6,
         "format": "png",
         "bytes": 123,
-        "sha256": "ab",
+        "sha256": "ab" * 32,
         "cost": 0.02,
         "timings": {"submit": 0.5, "polls": 3},
         "index": 0,

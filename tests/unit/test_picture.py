@@ -60,7 +60,7 @@ def a_saved(number: int, **parameters: Any) -> Saved:
     return Saved(
         request=request,
         job=Job(job_id=f"j{number}", request=request),
-        stored=Stored(path=path, size=1, sha256="0", format="jpeg", width=1, height=1),
+        stored=Stored(path=path, size=1, sha256="0" * 64, format="jpeg", width=1, height=1),
         cost=Decimal("0.025"),
     )
 

@@ -24,9 +24,10 @@ from fluxasync import (
     Stored,
     TransportError,
 )
+from fluxasync._display import duration
 from fluxasync._journal import Recovery
 from fluxasync._money import Estimate
-from fluxasync._progress import Progress, View, duration, showing
+from fluxasync._progress import Progress, View, showing
 from fluxasync._sources import Plan
 from tests.virtual_time import run
 
@@ -35,7 +36,7 @@ JOB = Job(job_id="j", request=REQUEST)
 SAVED = Saved(
     request=REQUEST,
     job=JOB,
-    stored=Stored(size=1, sha256="0", format="png", width=1, height=1),
+    stored=Stored(size=1, sha256="0" * 64, format="png", width=1, height=1),
     cost=Decimal("0.025"),
 )
 MODERATED = Failed(request=REQUEST, error=Moderated("no", job=JOB), job=JOB)
