@@ -45,7 +45,8 @@ from ._inputs import wire_images
 from ._ledgers import ForgetfulLedger, MemoryLedger
 from ._limiter import ACCOUNT, Lease, Limiter
 from ._models import ImageRequest, Job, Ledger, Refused, Verdict
-from ._money import Purse, price
+from ._money import price
+from ._purse import Purse
 from ._trouble import Over, Trouble, Wait, is_local
 from ._wire import Wire, now
 

@@ -13,8 +13,8 @@ from decimal import Decimal
 
 from attrs import define, field, frozen
 
+from ._amounts import spending
 from ._models import Failed, InDoubt, Job, Outcome, Saved
-from ._money import spending
 
 
 @frozen(kw_only=True)

@@ -14,11 +14,11 @@ from decimal import Decimal
 from pathlib import Path
 from string import hexdigits
 
+from .._amounts import dollars
 from .._disk import Threads, whole
 from .._errors import BudgetExceeded, ConfigError, JournalError, SinkError
 from .._journal import Journal, JournalView, read_only
 from .._journal._standing import Doubt, Standing, doubts, require, require_idle
-from .._money import dollars
 
 #: characters of a key that name an image among a few hundred
 _SHORTEST = 4

@@ -16,10 +16,10 @@ from typing import Any
 from attrs import frozen
 
 from .. import _audit
+from .._amounts import dollars, spending
 from .._config import Budget
 from .._display import display
 from .._errors import ConfigError
-from .._money import dollars, spending
 from ._advice import about_damage
 from ._exits import DONE, FAILED, IN_DOUBT
 from ._shown import as_json

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 from attrs import evolve, field, frozen
 
+from .._amounts import dollars
 from .._disk import reading
 from .._display import display, duration
 from .._errors import ConfigError, FluxError
-from .._money import dollars
 from .._progress import REPEAT_EVERY, REWRITE_EVERY
 from ..bench._compare import compare as compared
 from ..bench._load import read_counts, read_duration, read_ramp, read_rates

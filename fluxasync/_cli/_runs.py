@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
+from .._amounts import dollars
 from .._batch import Batch
 from .._errors import ConfigError, FluxError, SinkError
 from .._journal._schema import HOME
-from .._money import dollars
 from .._practice import practice_server
 from .._progress import showing
 from .._rows import request_from

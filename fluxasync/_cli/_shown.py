@@ -14,6 +14,7 @@ from typing import Any
 
 from attrs import asdict
 
+from .._amounts import dollars
 from .._errors import FluxError, TransportError
 from .._events import (
     ClockJumped,
@@ -33,7 +34,7 @@ from .._events import (
 from .._journal import Recovery
 from .._manifest import failure_row, metadata_row
 from .._models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved
-from .._money import Estimate, dollars
+from .._money import Estimate
 from .._sources import Plan
 from .._summary import Summary
 from ._advice import about_damage, about_failures

@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+from .._amounts import amount_text
 from .._disk import (
     Threads,
     check_regular,
@@ -45,7 +46,6 @@ from .._models import (
     Refused,
     Saved,
 )
-from .._money import amount_text
 from ._again import TO_COLLECT, Again, classes_of
 from ._guards import (
     MOUNTS,

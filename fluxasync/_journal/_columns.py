@@ -10,8 +10,8 @@ import sqlite3
 from functools import lru_cache
 from typing import Any, NamedTuple, get_args, get_type_hints
 
+from .._amounts import amount_of
 from .._errors import JournalError
-from .._money import amount_of
 from ._schema import FILE, HOME, RESTORE, State
 
 #: most characters of raw evidence, of a message and of a cause; escapes are counted in

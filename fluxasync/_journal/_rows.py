@@ -20,6 +20,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from .._amounts import amount_of, amount_text
 from .._errors import (
     APIError,
     AuthenticationError,
@@ -50,7 +51,6 @@ from .._models import (
     Saved,
     Stored,
 )
-from .._money import amount_of, amount_text
 from ._columns import Row, damaged
 from ._documents import IMAGE, REQUEST, RESULT, all_are, decoded, is_image, unfit
 from ._schema import State

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from attrs import define, field, frozen
 
+from .._amounts import amount_of
 from .._errors import ConfigError, candidate_in
-from .._money import amount_of
 from . import Journal
 from ._columns import SELECT, Row, check_tallied, damaged_in, is_instant, row_of
 from ._guards import check_content, check_current, check_file, check_home

@@ -11,9 +11,9 @@ import time
 from collections.abc import Sequence
 from typing import Any, NoReturn, cast
 
+from .._amounts import amount_text
 from .._errors import ConfigError, FluxError, JournalError, TransportError
 from .._models import ImageRequest, Job, Saved, Verdict
-from .._money import amount_text
 from ._again import TO_COLLECT, Again
 from ._columns import LAST_SEQ, SELECT, Row, damaged, row_of
 from ._rows import Dropped, amount, evidence, message, request_text, sound

@@ -14,7 +14,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from .._money import amount_of, dollars, sum_of
+from .._amounts import amount_of, dollars, sum_of
 from ._columns import check_tallied, damaged
 from ._schema import State
 

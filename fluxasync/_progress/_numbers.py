@@ -16,6 +16,7 @@ from typing import Any
 
 from attrs import field, frozen
 
+from .._amounts import dollars
 from .._display import duration
 from .._events import (
     JobEnded,
@@ -28,7 +29,7 @@ from .._events import (
 )
 from .._journal import Recovery
 from .._models import Failed, InDoubt, Job, Outcome, Saved
-from .._money import Estimate, dollars, price
+from .._money import Estimate, price
 from .._observers import Fallback
 from .._sources import Plan
 from .._summary import counted

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 from attrs import frozen
 
+from .._amounts import dollars
 from .._display import columns, display
 from .._errors import ConfigError
 from .._extras import install_command
-from .._money import dollars
 from ._numbers import View
 
 try:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal
 
+from .._amounts import dollars
 from .._catalog import closest_model
 from .._display import display
 from .._errors import ConfigError
-from .._money import Estimator, dollars, price
+from .._money import Estimator, price
 from .._providers import Provider
 from ._order import Order
 from ._prompts import MOST_KEPT, Wishes

@@ -21,6 +21,7 @@ from typing import NoReturn
 
 from attrs import evolve
 
+from .._amounts import dollars
 from .._arguments import check_callback, check_type
 from .._breakers import UNANSWERED
 from .._display import display
@@ -28,7 +29,6 @@ from .._errors import FluxError
 from .._extras import install_command
 from .._journal import Recovery
 from .._models import ImageRequest
-from .._money import dollars
 from .._names import DEFAULT, Template
 from .._output import open_folder
 from .._session import FluxSession

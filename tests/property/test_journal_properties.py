@@ -26,7 +26,7 @@ from fluxasync._gallery._cards import read
 from fluxasync._journal import Journal, classes_of, peek
 from fluxasync._journal._again import CLASSES
 from fluxasync._models import Failed, ImageInput, ImageRequest, InDoubt, Job, Saved, Stored
-from fluxasync._money import Purse
+from fluxasync._purse import Purse
 
 PRICE = Decimal("0.025")
 #: thousands of small journals: where there is a file system in memory, no disk is waited for

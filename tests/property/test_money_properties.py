@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from fluxasync._catalog import Model, models
 from fluxasync._errors import BudgetExceeded
 from fluxasync._models import ImageRequest
-from fluxasync._money import Estimator, Purse, price
+from fluxasync._money import Estimator, price
+from fluxasync._purse import Purse
 
 PRICES = st.sampled_from([Decimal(text) for text in ("0.014", "0.025", "0.04", "0.16", "0.3")])
 CAP = Decimal("1.00")

@@ -41,7 +41,7 @@ from fluxasync import (
 )
 from fluxasync._discovery import SMALL
 from fluxasync._models import Call, Reply
-from fluxasync._money import Purse
+from fluxasync._purse import Purse
 from fluxasync.simulator import Scenario, World
 
 CALM = Scenario(image_bytes=1)

@@ -7,18 +7,11 @@ from typing import Any
 
 import pytest
 
+from fluxasync._amounts import amount_of, amount_text, dollars, spending, sum_of
 from fluxasync._errors import BudgetExceeded, ConfigError
 from fluxasync._models import ImageInput, ImageRequest
-from fluxasync._money import (
-    Estimator,
-    Purse,
-    amount_of,
-    amount_text,
-    dollars,
-    price,
-    spending,
-    sum_of,
-)
+from fluxasync._money import Estimator, price
+from fluxasync._purse import Purse
 
 SMALL = {"width": 512, "height": 512}
 
