@@ -118,7 +118,7 @@ def test_a_document_of_another_kind_is_refused(text: str):
 @pytest.mark.parametrize(("result", "status"), [(None, 0), ("{}", 0), ('{"status":422}', 422)])
 def test_a_failure_without_details_has_no_status(result: str | None, status: int):
     """Older rows have none."""
-    failed = row(state=3, cause="invalid", message="no", result=result, job_id=None)
+    failed = row(state=3, cause="rejected", message="no", result=result, job_id=None)
     known = known_of(failed, Path("/images"))
     assert isinstance(known, Failed)
     assert isinstance(known.error, APIError)
