@@ -48,7 +48,7 @@ def test_a_row_at_its_limits_is_ours():
         ("price", "\u0663"), ("job_id", 5), ("polling_url", b"u"), ("submitted_at", -1.0),
         ("submitted_at", float("inf")), ("cost", "1_0"), ("cost", " 1"), ("stem", "/etc/x"),
         ("stem", "../x"), ("stem", "a/../x"), ("stem", "a\0"), ("seq", 0), ("seq", 2**62),
-        ("finished_at", 1e300), ("finished_at", -1.0), ("path", "a\0"), ("sha256", b"s" * 31),
+        ("finished_at", 1e300), ("finished_at", -1.0), ("path", "a\0"), ("sha256", b"s" * 33),
         ("sha256", "s" * 32), ("size", -1), ("width", -1), ("height", -1), ("size", 1.5),
         ("format", 1), ("result", 1), ("cause", "c" * 65), ("message", "m" * (6 * 2_048 + 1)),
         ("evidence", "e" * (6 * 65_536 + 1)), ("paid", 1), ("provider", None),
