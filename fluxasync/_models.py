@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 from attrs import field, frozen
-from attrs.validators import ge, matches_re
 
 from ._errors import ConfigError, FluxError, JobError, Moderated, TransportError
 
@@ -343,11 +342,11 @@ class Stored:
 
     path: Path | None = None
     data: bytes | None = field(default=None, repr=False)
-    size: int = field(validator=ge(0))  #: bytes
-    sha256: str = field(validator=matches_re(r"[0-9a-f]{64}"))  #: hexadecimal
+    size: int  #: bytes
+    sha256: str  #: hexadecimal
     format: str  #: jpeg, png or webp, read from the bytes
-    width: int = field(validator=ge(0))  #: pixels
-    height: int = field(validator=ge(0))  #: pixels
+    width: int  #: pixels
+    height: int  #: pixels
 
 
 @frozen(kw_only=True)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+from test_journal import journal
 
-from fluxasync._errors import JournalError
+from fluxasync._errors import APIError, JournalError
+from fluxasync._journal import Recovery
 from fluxasync._journal._columns import Row, row_of
 from fluxasync._journal._documents import _depth, decoded, unfit
+from fluxasync._journal._rows import known_of
 from fluxasync._journal._schema import State
+from fluxasync._models import Failed
 
 DONE: dict[str, Any] = {
     "id": 1, "key": b"k" * 32, "state": 2, "idx": 0, "occurrence": 0, "model": "flux-dev",
@@ -43,7 +48,7 @@ def test_a_row_at_its_limits_is_ours():
         ("price", "\u0663"), ("job_id", 5), ("polling_url", b"u"), ("submitted_at", -1.0),
         ("submitted_at", float("inf")), ("cost", "1_0"), ("cost", " 1"), ("stem", "/etc/x"),
         ("stem", "../x"), ("stem", "a/../x"), ("stem", "a\0"), ("seq", 0), ("seq", 2**62),
-        ("finished_at", 1e300), ("finished_at", -1.0), ("path", "a\0"), ("sha256", b"s" * 31),
+        ("finished_at", 1e300), ("finished_at", -1.0), ("path", "a\0"), ("sha256", b"s" * 33),
         ("sha256", "s" * 32), ("size", -1), ("width", -1), ("height", -1), ("size", 1.5),
         ("format", 1), ("result", 1), ("cause", "c" * 65), ("message", "m" * (6 * 2_048 + 1)),
         ("evidence", "e" * (6 * 65_536 + 1)), ("paid", 1), ("provider", None),
@@ -108,3 +113,25 @@ def test_a_document_of_another_kind_is_refused(text: str):
         decoded(row(request=text), "request", {"n": int})
     assert decoded(row(request='{"n":1}'), "request", {"n": int}) == {"n": 1}
     assert decoded(row(result=None), "result", {}) == {}
+
+
+@pytest.mark.parametrize(("result", "status"), [(None, 0), ("{}", 0), ('{"status":422}', 422)])
+def test_a_failure_without_details_has_no_status(result: str | None, status: int):
+    """Older rows have none."""
+    failed = row(state=3, cause="rejected", message="no", result=result, job_id=None)
+    known = known_of(failed, Path("/images"))
+    assert isinstance(known, Failed)
+    assert isinstance(known.error, APIError)
+    assert known.error.status == status
+
+
+@pytest.mark.asyncio
+async def test_an_empty_journal_counts_nothing(tmp_path: Path):
+    """What is said of a folder whose summary cannot be read is what an empty one says."""
+    async with journal(tmp_path) as ledger:
+        assert ledger.counts == Recovery()
+        assert ledger.counts.as_json() == {
+            "done": 0, "running": 0, "in_doubt": 0, "in_doubt_price": "0", "failed": {},
+            "again": 0, "spent": "0", "written_off": "0",
+        }  # fmt: skip
+        assert Recovery.from_json(ledger.counts.as_json()) == ledger.counts

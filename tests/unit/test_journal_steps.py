@@ -20,7 +20,7 @@ from fluxasync._errors import (
     JournalError,
     TransportError,
 )
-from fluxasync._journal import Journal, _schema
+from fluxasync._journal import Journal, _schema, _writer
 from fluxasync._journal._tally import counted
 from fluxasync._models import Failed, ImageRequest, InDoubt, Job, Refused, Saved, Verdict
 
@@ -193,6 +193,25 @@ async def test_counts_in_memory_agree_with_the_rows_after_each_decision(tmp_path
         await agree()
         await ledger.answered(wish(9), job_of(wish(9), cost=Decimal("0.9")))
         await agree()
+
+
+async def test_a_failing_checkpoint_is_the_last_write(tmp_path, monkeypatch):
+    """P5: its error is seen, as that of a commit is, and nothing is written after it."""
+
+    def refuse(action: int, name: str | None, *_: object) -> int:
+        is_checkpoint = action == sqlite3.SQLITE_PRAGMA and name == "wal_checkpoint"
+        return sqlite3.SQLITE_DENY if is_checkpoint else sqlite3.SQLITE_OK
+
+    monkeypatch.setattr(_writer, "_CHECKPOINT", 2)
+    async with journal(tmp_path) as ledger:
+        await ledger.intent(wish(0), price=PRICE)
+        ledger._connection.set_authorizer(refuse)
+        await ledger.intent(wish(1), price=PRICE)
+        with pytest.raises(JournalError, match=r"not authorized: check the disk"):
+            await ledger.intent(wish(2), price=PRICE)
+        assert not ledger.is_kept
+    async with journal(tmp_path) as ledger:
+        assert ledger.recovered.in_doubt == 2
 
 
 async def test_a_second_refusal_changes_nothing(tmp_path):
