@@ -132,6 +132,6 @@ async def test_an_empty_journal_counts_nothing(tmp_path: Path):
         assert ledger.counts == Recovery()
         assert ledger.counts.as_json() == {
             "done": 0, "running": 0, "in_doubt": 0, "in_doubt_price": "0", "failed": {},
-            "again": 0, "spent": "0", "written_off": "0",
+            "again": 0, "spent": "0", "perhaps": "0",
         }  # fmt: skip
         assert Recovery.from_json(ledger.counts.as_json()) == ledger.counts
