@@ -24,6 +24,7 @@ from terminals import CTRL_C, MODULE, Terminal
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 
+from patience import patient
 from test_cli import FAST, Practice, practice, started
 
 from fluxasync._cli import main
@@ -84,7 +85,7 @@ class Silent(Practice):
     def end(self) -> str:
         """Close its input, which ends it even while somebody waits for an answer."""
         self._child.kill()
-        return self._child.communicate(timeout=10)[1]
+        return self._child.communicate(timeout=patient())[1]
 
 
 @contextmanager
@@ -112,7 +113,7 @@ def a_run(server: Practice, folder: Path, *more: str, until: int) -> subprocess.
 
 
 def ended(child: subprocess.Popen[str]) -> tuple[int, str]:
-    said = child.communicate(timeout=30)[1]
+    said = child.communicate(timeout=patient())[1]
     return child.returncode, said
 
 
@@ -247,7 +248,7 @@ def a_practised_run(prompts: Path, line: tuple[str, ...], number: signal.Signals
     while '"ready"' not in child.stdout.readline():
         pass
     child.send_signal(number)
-    child.communicate(timeout=30)
+    child.communicate(timeout=patient())
 
 
 @pytest.mark.slow
@@ -362,7 +363,7 @@ def test_p3_doubts_are_settled_and_then_run(cli: Any, prompts: Path) -> None:
     )  # fmt: skip
     line = ("run", "prompts.txt", "-o", "out", "--dry-run", "--simulate", *FAST)
     said = started(*line, cwd=prompts.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    out, _ = said.communicate(timeout=30)
+    out, _ = said.communicate(timeout=patient())
     assert out.startswith(
         f"done 0, still running 1, in doubt 0, failed 1 (1 dropped), to do {COUNT - 2}\n"
     )
@@ -582,5 +583,7 @@ def test_the_journals_commands_do_not_import_aiohttp() -> None:
         "main(['status', 'nowhere']); main(['verify', 'nowhere']); main(['resolve', 'nowhere']);"
         "sys.exit('aiohttp' in sys.modules)"
     )
-    done = subprocess.run([*MODULE[:1], "-c", code], capture_output=True, timeout=30, check=False)
+    done = subprocess.run(
+        [*MODULE[:1], "-c", code], capture_output=True, timeout=patient(), check=False
+    )
     assert done.returncode == 0
