@@ -644,3 +644,21 @@ def test_a_pause_of_a_day_is_given_up_after_the_time_of_a_job() -> None:
     assert isinstance(story.end, Expired)
     assert Timeouts().job <= story.seconds <= Timeouts().job + 60
     assert len(story.urls) == 1
+
+
+def test_a_pause_that_is_over_is_forgotten():
+    """F22: of many hosts only those that ask for a pause now are kept; the longest pause counts."""
+
+    async def play() -> list[float]:
+        hosts, seen = Hosts(), []
+        hosts.pause("https://a.example/1.png", 5.0)
+        hosts.pause("https://a.example/2.png", 2.0)
+        hosts.pause("https://b.example/1.png", 9.0)
+        await asyncio.sleep(4.0)
+        seen.append(hosts.wait("https://a.example/3.png"))
+        await asyncio.sleep(1.0)
+        seen.append(hosts.wait("https://a.example/3.png"))
+        assert list(hosts._free_at) == ["https://b.example"]
+        return seen
+
+    assert virtual_time.run(play()) == [1.0, 0.0]
