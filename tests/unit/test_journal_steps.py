@@ -233,3 +233,16 @@ async def test_money_of_earlier_attempts_stays_counted_where_it_belongs(tmp_path
         assert after.again == 4
     async with journal(tmp_path) as ledger:
         assert (ledger.recovered.spent, ledger.recovered.perhaps) == (PRICE, 3 * PRICE)
+
+
+async def test_an_image_to_be_submitted_once_more_keeps_nothing_of_its_last_attempt(tmp_path):
+    """P5: its row has its place, its request and its first price, and no job, file or money."""
+    kept = "id key state attempt place idx occurrence model request begun_at price".split()
+    async with journal(tmp_path) as ledger:
+        await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
+        await ledger.forget([wish().key])
+        with closing(sqlite3.connect(ledger.path)) as connection:
+            names = [found[1] for found in connection.execute("PRAGMA table_info(image)")]
+        (row,) = rows(ledger, ", ".join(names))
+        left = {name for name, value in zip(names, row, strict=True) if value is not None}
+        assert left <= set(kept)
