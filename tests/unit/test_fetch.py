@@ -662,3 +662,30 @@ def test_a_pause_that_is_over_is_forgotten():
         return seen
 
     assert virtual_time.run(play()) == [1.0, 0.0]
+
+
+def test_an_image_that_breaks_again_and_again_is_at_last_begun_anew() -> None:
+    """F71 Eight times it goes on after a break; the ninth break throws the bytes away."""
+    starts = [HALF + 1000 * step for step in range(8)]
+    rests = [evolve(rest(at), body=(LARGE[at : at + 1000],), breaks=DOWN) for at in starts]
+    story = fetch_large(BROKEN, *rests, Answer(body=(LARGE,), headers=WHOLE_HEADERS))
+    assert story.stored == LARGE
+    asked = [headers and headers["Range"] for headers in story.transport.ranges]
+    assert asked == [None, *(f"bytes={at}-" for at in starts), None]
+
+
+def test_an_image_of_two_pieces_has_the_length_that_was_said() -> None:
+    """F71 Also where no MD5 came with it: a rest that is too long is no part of an image."""
+    headers = {name: value for name, value in WHOLE_HEADERS.items() if name != "content-md5"}
+    longer = rest(body=LARGE[HALF:] + bytes(5))
+    story = fetch_large(evolve(BROKEN, headers=headers), longer, Answer(body=(LARGE,)))
+    assert story.stored == LARGE
+    assert len(story.transport.ranges) == 3
+
+
+def test_an_image_that_always_stalls_says_how_much_came() -> None:
+    """F86 The count of bytes tells a dead connection from a slow one."""
+    nothing = fetch(Answer(pause=3600.0))
+    assert "the image stalled: 0 bytes in" in str(nothing.end)
+    little = fetch(Answer(body=(IMAGE[:20], IMAGE[20:]), pause=25.0))
+    assert "the image stalled: 20 bytes in" in str(little.end)
