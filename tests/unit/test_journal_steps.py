@@ -16,6 +16,7 @@ from fluxasync._errors import (
     ConfigError,
     DeadlineExceeded,
     FluxError,
+    InvalidRequest,
     JobLost,
     JournalError,
     TransportError,
@@ -246,3 +247,12 @@ async def test_an_image_to_be_submitted_once_more_keeps_nothing_of_its_last_atte
         (row,) = rows(ledger, ", ".join(names))
         left = {name for name, value in zip(names, row, strict=True) if value is not None}
         assert left <= kept | {"begun_at", "price"}
+
+
+async def test_a_refused_image_costs_nothing_though_it_had_a_price(tmp_path):
+    """P5: what the server certainly did not take is no money, now and at the next start."""
+    error = InvalidRequest("bad", status=422)
+    async with journal(tmp_path) as ledger:
+        await ledger.intent(wish(), price=PRICE)
+        await ledger.settle(Failed(request=wish(), error=error))
+        assert (ledger.counts.perhaps, rows(ledger, "state, money")) == (0, [(3, None)])
