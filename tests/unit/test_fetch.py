@@ -647,7 +647,7 @@ def test_a_pause_of_a_day_is_given_up_after_the_time_of_a_job() -> None:
 
 
 def test_a_pause_that_is_over_is_forgotten():
-    """F22: of many hosts only those that ask for a pause now are kept; the longest pause counts."""
+    """F87: of many hosts only those that ask for a pause now are kept; the longest pause counts."""
 
     async def play() -> list[float]:
         hosts, seen = Hosts(), []

@@ -234,7 +234,7 @@ async def test_the_schema_of_every_released_version_is_accepted():
 
 
 async def test_money_of_earlier_attempts_stays_counted_where_it_belongs(tmp_path):
-    """P5: of images submitted once more, those that were here stay spent, the rest perhaps."""
+    """Of images submitted once more, those that were here stay spent, the rest perhaps."""
     error = JobLost("gone", job=job_of(wish(1)))
     async with journal(tmp_path) as ledger:
         await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
@@ -256,7 +256,7 @@ async def test_money_of_earlier_attempts_stays_counted_where_it_belongs(tmp_path
 
 
 async def test_an_image_to_be_submitted_once_more_keeps_nothing_of_its_last_attempt(tmp_path):
-    """P5: its row has its place, its request and its first price, and no job, file or money."""
+    """Its row has its place, its request and its first price, and no job, file or money."""
     kept = {"id", "key", "state", "attempt", "place", "idx", "occurrence", "model", "request"}
     async with journal(tmp_path) as ledger:
         await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
@@ -269,7 +269,7 @@ async def test_an_image_to_be_submitted_once_more_keeps_nothing_of_its_last_atte
 
 
 async def test_a_refused_image_costs_nothing_though_it_had_a_price(tmp_path):
-    """P5: what the server certainly did not take is no money, now and at the next start."""
+    """What the server certainly did not take is no money, now and at the next start."""
     error = InvalidRequest("bad", status=422)
     async with journal(tmp_path) as ledger:
         await ledger.intent(wish(), price=PRICE)

@@ -309,5 +309,5 @@ async def test_a_job_id_belongs_to_one_request(tmp_path: Path, make: Make):
     ],
 )
 def test_only_a_ledger_that_outlives_the_process_makes_a_job_safe(ledger, outlives):
-    """F150: a paid job that is left is warned of where no record of it stays."""
+    """A paid job that is left is warned of where no record of it stays."""
     assert outlives_us(ledger) is outlives
