@@ -526,7 +526,8 @@ async def test_unknown_models_are_warned_of_once_and_before_anything_is_paid(
             log.removeHandler(handler)
     said = [text for text in caplog.messages if "unknown model" in text]
     assert said == [
-        "unknown model 'own': passed on unchecked, no price known",
+        "unknown model 'own': passed on unchecked, no price known; "
+        "fluxasync models lists the catalogue",
     ]
     assert paid[:1] == [0]
     assert len(sim.charges) > 0

@@ -173,8 +173,22 @@ def test_a_misspelt_model_is_named_while_nothing_is_spent(cli: Any, prompts: Pat
     assert "did you mean flux-dev? To send it as it is: --allow-unknown-models" in err[-1]
     code, out, err = cli(*again, "--allow-unknown-models")
     assert code == 0
-    assert "flux-dve is not in the catalogue, so it is neither checked nor priced" in err[-1]
+    said = [line for line in err if "flux-dve" in line]
+    assert said == [
+        "warning: unknown model 'flux-dve': passed on unchecked, no price known; "
+        "fluxasync models lists the catalogue"
+    ]
     assert "of unknown price" in out[0]
+
+
+def test_a_run_names_an_unknown_model_once(cli: Any, server: Practice, prompts: Path) -> None:
+    """The warning stands before the price, and the first submission does not repeat it."""
+    line = ("run", prompts, "-o", "x", "--model", "sdxl", "--base-url", server.url)
+    code, _, err = cli(*line)
+    assert code == 3
+    (warned,) = [number for number, text in enumerate(err) if "unknown model" in text]
+    (priced,) = [number for number, text in enumerate(err) if "price unknown" in text]
+    assert warned < priced
 
 
 def test_keys_that_only_the_metadata_carries_are_named_once(cli: Any, tmp_path: Path) -> None:
