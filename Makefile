@@ -9,17 +9,19 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	"$$p" -c '$(SUITABLE)' >/dev/null 2>&1 && command -v "$$p" && break; done)
 # what is not imported need not be compiled: installing takes less than half the time
 INSTALL = $(VENV)/bin/python -m pip -qq --disable-pip-version-check install --no-compile
+EXTRAS = .[bench,cli,data,image,otel,speed]
 ARGS ?=
 
 # tests start many processes, and none should compile everything anew
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test quick simulate check crash bench soak docs clean
+.PHONY: help demo test quick lowest simulate check crash bench soak docs clean
 
 help:
 	@echo "make demo    40 example prompts into 40 images, simulated: no key, no cost"
 	@echo "make test    every test"
 	@echo "make quick   the tests without the slow ones (ARGS='-k name' picks some)"
+	@echo "make lowest  those on the lowest versions that pyproject.toml allows, on Python 3.11"
 	@echo "make simulate  the promises of pace over 1,000 seeds (SEEDS=… for another number)"
 	@echo "make check   ruff, formatting, types"
 	@echo "make crash   kills, signals and power cuts by the thousand, into docs/crash-results.md"
@@ -39,6 +41,21 @@ test: $(VENV)/.test
 
 quick: $(VENV)/.test
 	@$(VENV)/bin/python -m pytest -m "not slow" $(ARGS)
+
+# on Python 3.11, the lowest too: the lowest pyarrow and zstandard have no wheels for the newest
+LOWEST = $(CURDIR)/.venvs/lowest
+OLDEST ?= $(shell command -v python3.11)
+lowest:
+	@test -n "$(OLDEST)" || { echo "No python3.11 on the PATH: install it," \
+	"or say make lowest OLDEST=/path/to/python3.11" >&2; exit 1; }
+	@rm -rf "$(LOWEST)"
+	@$(MAKE) --no-print-directory "$(LOWEST)/.made" VENV="$(LOWEST)" PYTHON="$(OLDEST)"
+	@"$(OLDEST)" .ci/lowest >"$(LOWEST)/lowest.txt"
+	@echo "installing the lowest versions, and what the tests need"
+	@"$(LOWEST)/bin/python" -m pip -qq --disable-pip-version-check install --no-compile \
+	--constraint "$(LOWEST)/lowest.txt" --group test --editable '$(EXTRAS)'
+	@touch "$(LOWEST)/.app" "$(LOWEST)/.test"
+	@$(MAKE) --no-print-directory quick VENV="$(LOWEST)" PYTHON="$(OLDEST)"
 
 SEEDS ?= 1000
 simulate: $(VENV)/.test
@@ -90,7 +107,7 @@ $(VENV)/.made:
 
 $(VENV)/.app: pyproject.toml | $(VENV)/.made
 	@echo "installing fluxasync with its extras"
-	@$(INSTALL) --editable '.[bench,cli,data,image,otel,speed]'
+	@$(INSTALL) --editable '$(EXTRAS)'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.app

@@ -219,7 +219,7 @@ class Batch:
         if self._is_whole:
             self._refuse_unused_model(self._plan)
         for name in (*self._models, *self._plan.unknown_models):
-            self._session.refuse_misspelt(name)
+            self._session.check_model(name)
         if self._plan.rows == 0 and self._is_path and self._plan.images is not None:
             raise ConfigError(f"{self._name} holds no prompts, so there is nothing to do: check it")
         if (estimate := self.estimate) is not None:

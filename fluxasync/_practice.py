@@ -64,7 +64,10 @@ async def _announced_url(child: asyncio.subprocess.Process) -> str:
     except TimeoutError:
         line = b""
     if not line:
-        raise FluxError("the simulator did not start; try `fluxasync simulate` to see why")
+        raise FluxError(
+            "the simulator did not start: its own message stands above; without one, "
+            "`fluxasync simulate` shows the reason"
+        )
     return line.decode().strip()
 
 

@@ -303,10 +303,13 @@ class FluxSession:
             )
 
     def check_model(self, model: str) -> None:
-        """Refuse a misspelt model; warn, once a session, of any other unknown one."""
+        """Refuse a misspelt model; warn of any other unknown one, once in a session."""
         self.refuse_misspelt(model)
         if find(model) is None:
-            self._warn_once(f"unknown model {model!r}: passed on unchecked, no price known")
+            self._warn_once(
+                f"unknown model {model!r}: passed on unchecked, no price known; "
+                "fluxasync models lists the catalogue"
+            )
 
     def leave(self, job: Job, *, ledger: Ledger = _FORGETFUL) -> None:
         """List a paid job as unclaimed; tell of it at WARNING unless a ledger remembers it."""

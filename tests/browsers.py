@@ -8,14 +8,16 @@ find broken.
 from __future__ import annotations
 
 import base64
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+from patience import HANGING, patient
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -25,6 +27,13 @@ FLAGS = (
     "--no-first-run", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
     "--disable-dev-shm-usage",
 )  # fmt: skip
+
+
+def without(what: str) -> NoReturn:
+    """Skip a test for what is missing; with `CI=true` in the environment, fail it instead."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what}; with CI=true no browser test is skipped", pytrace=False)
+    pytest.skip(what)
 
 
 class Browser:
@@ -47,14 +56,14 @@ class Browser:
         """Return what an expression of JavaScript gives, with `arguments`."""
         return self.driver.execute_script(f"return ({script})", *args)
 
-    def until(self, script: str, *args: Any, within: float = 10.0) -> Any:
+    def until(self, script: str, *args: Any, within: float = HANGING) -> Any:
         """Wait until an expression is true, looking at every frame; return what it gave."""
         code = (
             "const done = arguments[arguments.length - 1]; const args = arguments;"
             f"const look = () => {{ const found = (function () {{ return ({script}); }})"
             ".apply(null, args); if (found) done(found); else setTimeout(look, 15); }; look();"
         )
-        self.driver.set_script_timeout(within)
+        self.driver.set_script_timeout(patient(within))
         return self.driver.execute_async_script(code, *args)
 
     def press(self, *keys: str) -> None:
@@ -91,9 +100,12 @@ def _started(selenium: Any, options: Any) -> Any:
 @contextmanager
 def browser() -> Iterator[Browser]:
     """Start a browser with a profile of its own; skip the test where there is none."""
-    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    try:
+        from selenium import webdriver as selenium
+    except ImportError:
+        without("selenium is not installed: make test installs it")
     if CHROMIUM is None or DRIVER is None:
-        pytest.skip("no Chromium with its driver: apt-get install chromium chromium-driver")
+        without("no Chromium with its driver: apt-get install chromium chromium-driver")
     options = selenium.ChromeOptions()
     options.binary_location = CHROMIUM
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})

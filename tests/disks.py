@@ -35,11 +35,8 @@ from fluxasync import Batch, FluxError, Limits
 if __name__ == "__main__":  # the child's `practice` must not be imported twice
     sys.path.insert(0, str(Path(__file__).parent))
 
+from patience import patient
 from practice import fast_session, tally, wishes
-
-#: seconds after which a run counts as hanging
-HANGING = 30.0
-
 
 # --- the parent's end -----------------------------------------------------------------------------
 
@@ -114,7 +111,7 @@ async def run(url: str, folder: Path, *, disks: Disks | None = None, **order: An
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        out, err = await asyncio.wait_for(child.communicate(), HANGING)
+        out, err = await asyncio.wait_for(child.communicate(), patient())
     finally:
         if child.returncode is None:
             child.kill()

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from attrs import frozen
+from patience import patient
 
 
 @frozen(kw_only=True)
@@ -46,7 +47,7 @@ class Forks:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._child.communicate(timeout=10)
+        self._child.communicate(timeout=patient())
 
     def run(self, *arguments: object, seconds: int) -> Ended:
         assert self._child.stdin is not None

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from patience import HANGING, patient
+
 from fluxasync import (
     BFL,
     COMETAPI,
@@ -30,18 +32,18 @@ from fluxasync import (
     Saved,
     Timeouts,
 )
-from fluxasync.simulator import World
+from fluxasync.simulator import Simulator, World
 from fluxasync.simulator._pictures import PictureSpec
 
 PROVIDERS = {"cometapi": COMETAPI, "bfl": BFL}
 SIDE = 256  #: pixels; the smallest flux-dev takes, drawn in a few milliseconds
 
-#: the defaults, at a hundredth of real time
+#: the defaults, at a hundredth of real time; timeouts only end what hangs
 RETRY = Retry(initial=0.01, maximum=0.05, patience=1, not_found_grace=0.1, ready_grace=0.1)
 FAST: dict[str, Any] = {
     "retry": RETRY,
     "polling": Polling(interval=0.01),
-    "timeouts": Timeouts(connect=5, submit=5, poll=5, download=5, job=20),
+    "timeouts": Timeouts(connect=30, submit=30, poll=30, download=30, job=60),
 }
 
 
@@ -57,6 +59,12 @@ def wishes(count: int, *, start: int = 0, **parameters: Any) -> list[ImageReques
         ImageRequest(prompt=f"a small picture, number {number}", seed=number, **size)
         for number in range(start, start + count)
     ]
+
+
+def end_jobs(sim: Simulator) -> None:
+    """Let every job that runs end now, whatever its latency."""
+    for job in sim.world._state.jobs._by_id.values():
+        job.ends_at = job.started_at
 
 
 async def outcomes_of(batch: Batch) -> list[Outcome]:
@@ -76,9 +84,9 @@ async def run_out(batch: Batch) -> tuple[list[Outcome], FluxError | None]:
     return outcomes, None
 
 
-async def until(condition: Callable[[], object], *, within: float = 10.0) -> None:
+async def until(condition: Callable[[], object], *, within: float = HANGING) -> None:
     """Let the loop go on until something has happened; fail when it never does."""
-    async with asyncio.timeout(within):
+    async with asyncio.timeout(patient(within)):
         while not condition():  # noqa: ASYNC110 — what a server has seen sets no event
             await asyncio.sleep(0.001)
 

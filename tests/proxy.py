@@ -35,6 +35,7 @@ class Fault:
     strikes: Callable[[int, bytes], bool] = lambda number, head: True
     #: of "late", "slices" (each), "burst", "busy", "unasked later"; bytes a second of "narrow"
     seconds: float = 0.0
+    held: asyncio.Event | None = None  #: what "late" waits for, in place of a time
 
 
 def posts(*numbers: int) -> Callable[[int, bytes], bool]:
@@ -166,7 +167,7 @@ async def _broken(fault: Fault, answer: bytes, writer: asyncio.StreamWriter) -> 
             writer.write(answer)
             return False
         case "late":
-            await asyncio.sleep(fault.seconds)
+            await (fault.held.wait() if fault.held else asyncio.sleep(fault.seconds))
             writer.write(answer)
         case "slices":
             await _sliced(writer, answer, 1, fault.seconds)

@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
-import pytest
+from browsers import without
+from patience import patient
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (
@@ -35,7 +36,7 @@ class Tab:
         number = next(self._numbers)
         await self._socket.send_json({"id": number, "method": method, "params": parameters})
         while True:
-            said = await self._socket.receive_json(timeout=30)
+            said = await self._socket.receive_json(timeout=patient())
             if said.get("id") == number:
                 assert "error" not in said, said["error"]
                 return dict(said["result"])
@@ -51,7 +52,7 @@ class Tab:
         await self.call("Emulation.setEmulatedMedia", features=[scheme])
         await self.call("Page.navigate", url=path.as_uri())
         while not any(said["method"] == "Page.loadEventFired" for said in self.events):
-            self.events.append(await self._socket.receive_json(timeout=30))
+            self.events.append(await self._socket.receive_json(timeout=patient()))
 
     async def value(self, expression: str) -> Any:
         """Return what an expression is in the page."""
@@ -74,7 +75,7 @@ async def browser() -> AsyncIterator[Tab]:
     """A fresh browser with one empty tab; skips the test where there is none."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
-        pytest.skip("no Chromium on the PATH: apt-get install chromium")
+        without("no Chromium on the PATH: apt-get install chromium")
     with TemporaryDirectory(prefix="fluxasync-browser-", ignore_cleanup_errors=True) as home:
         process = await asyncio.create_subprocess_exec(
             program, *FLAGS, f"--user-data-dir={home}", "about:blank",
@@ -96,7 +97,7 @@ async def browser() -> AsyncIterator[Tab]:
 async def _port(process: asyncio.subprocess.Process) -> int:
     """The port of its debugging socket, which it prints when it listens."""
     assert process.stderr is not None
-    while line := await asyncio.wait_for(process.stderr.readline(), 30):
+    while line := await asyncio.wait_for(process.stderr.readline(), patient()):
         if b"DevTools listening on " in line:
             return int(line.split(b"127.0.0.1:")[1].split(b"/")[0])
     raise AssertionError("the browser ended before it listened")

@@ -13,6 +13,8 @@ import termios
 import time
 from pathlib import Path
 
+from patience import patient
+
 MODULE = (sys.executable, "-m", "fluxasync")
 #: the key that interrupts
 CTRL_C = b"\x03"
@@ -80,7 +82,7 @@ class Terminal:
         while self._read():
             pass
         os.close(self._tty)
-        return self._child.wait(timeout=10)
+        return self._child.wait(timeout=patient())
 
     def _read(self) -> bool:
         """Read what is there; return whether there may be more."""

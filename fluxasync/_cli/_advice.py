@@ -64,8 +64,8 @@ def next_step(error: FluxError) -> str:
 def about_damage(count: int) -> str:
     """Return what to do about images whose files are gone or cut short."""
     return (
-        f"{count} damaged: the same line with --retry damaged fetches them again, and pays again "
-        "where the job is gone"
+        f"{count} damaged: repeat the run command with --retry damaged, which fetches them again, "
+        "or pays again where the job is gone"
     )
 
 

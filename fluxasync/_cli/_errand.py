@@ -65,6 +65,7 @@ class Errand:
         self._complaints = 0
         self._doubts_before = 0
         self._is_at_cap = False
+        self._is_ended_by_error = False
         self._is_simulated = simulated
 
     async def settled(self, story: Callable[[], Coroutine[Any, Any, None]]) -> int:
@@ -79,6 +80,7 @@ class Errand:
         except FluxError as caught:
             error = self._judged(caught)
             self._is_at_cap = isinstance(error, BudgetExceeded)
+            self._is_ended_by_error = True
             self.terminal.say(f"fluxasync: {told(error)}")
         finally:
             self._close()
@@ -175,6 +177,7 @@ class Errand:
                 self._folder,
                 in_doubt=standing.in_doubt,
                 at_cap=self._is_at_cap,
+                by_error=self._is_ended_by_error,
                 simulated=self._is_simulated,
             )
         )

@@ -143,8 +143,9 @@ def _remedies(found: Mapping[str, int]) -> Iterator[str]:
         yield about_damage(count)
     if count := found.get("changed", 0):
         yield (
-            f"{count} changed: if that is not wanted, move the files away, then the same line with "
-            "--retry damaged fetches or makes them again"
+            f"{count} changed: if you did not change them, move the files away and repeat the run "
+            "command with --retry damaged, which fetches them again or pays again where the job is "
+            "gone"
         )
     if count := found.get("unreadable", 0):
         yield f"{count} unreadable: check the permissions and the disk, then verify again"
@@ -176,7 +177,8 @@ def _verify_lines(found: _audit.Verification) -> Iterator[str]:
     if found.strangers:
         names = ", ".join(found.first_strangers[:3])
         more = ", …" if found.strangers > 3 else ""
-        yield f"{found.strangers:,} image files that no run made here, left alone: {names}{more}"
+        files = "1 image file" if found.strangers == 1 else f"{found.strangers:,} image files"
+        yield f"{files} without a record in the journal, left alone: {names}{more}"
     words = ", ".join(f"{count} {word}" for word, count in found.found.items())
     yield f"{found.images:,} images checked, {found.bytes:,} bytes: {words or 'all as recorded'}"
 

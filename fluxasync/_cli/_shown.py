@@ -144,11 +144,6 @@ def announcement(
     yield from plan.notes
     if plan.unknown_keys:
         yield f"kept as metadata, not sent: {', '.join(plan.unknown_keys)}"
-    for name in plan.unknown_models:
-        yield (
-            f"{name} is not in the catalogue, so it is neither checked nor priced; "
-            "fluxasync models lists what is"
-        )
     if plan.bad:
         yield f"{plan.bad} bad {'line is' if plan.bad == 1 else 'lines are'} left out"
     text = "read as it comes: number and price are not known ahead"
@@ -172,16 +167,19 @@ def _removed(plan: Plan, recovered: Recovery) -> Iterator[str]:
 def retry_line(plan: Plan) -> str:
     """Return the line about what is done again of earlier runs."""
     if plan.images is None:
-        return "images of these classes are made again where their prompts come"
+        return "images with an outcome that --retry names are made again when their prompts arrive"
     again = plan.again.estimate(1)
     parts = []
     if again.images:
         unknown = f" and {again.unpriced} of unknown price" if again.unpriced else ""
-        parts.append(f"{again.images} to submit again ({dollars(again.cost)}{unknown})")
+        parts.append(
+            f"{again.images} (at most {dollars(again.cost)}{unknown}; what the provider still has "
+            "is collected for free)"
+        )
     if to_collect := plan.known.get("to-collect"):
         parts.append(f"{to_collect} paid already, to ask for again")
     if not parts:
-        return "no images of these classes: nothing is made again"
+        return "no image has an outcome that --retry names, so none is made again"
     return f"to make again: {', '.join(parts)}"
 
 
@@ -207,14 +205,16 @@ def closing(
     *,
     in_doubt: int = 0,
     at_cap: bool = False,
+    by_error: bool = False,
     simulated: bool = False,
 ) -> Iterator[str]:
     """Yield the last lines of a run: what is in doubt in the folder, what to do about failures and
-    damage, how to carry on, and the totals with where to look. `at_cap`: the cap ended it."""
+    damage, how to carry on, and the totals with where to look. `at_cap`: the cap ended it;
+    `by_error`: another error did, which names the first step."""
     if in_doubt:
         yield (
             f"{in_doubt} in doubt: the answer never came, so they may have been charged; "
-            f"none is sent again by itself; to settle them: fluxasync resolve {where}"
+            f"they are not submitted again; to settle them: fluxasync resolve {where}"
         )
     yield from about_failures(summary.failed + summary.failed_earlier, where)
     if summary.damaged:
@@ -222,5 +222,7 @@ def closing(
     if at_cap:
         yield "to carry on: the same line with a higher --max-cost"
     elif summary.not_started or summary.unclaimed:
-        yield "run the same line again to carry on"
+        first = "after that, " if by_error else ""
+        free = "; paid images are collected for free" if summary.unclaimed else ""
+        yield f"{first}run the same line again to carry on{free}"
     yield f"{summary.line(simulated=simulated)} → {where}/"

@@ -98,6 +98,10 @@ def _sorted(cards: list[Card]) -> tuple[Card, ...]:
     return tuple(sorted(cards, key=lambda card: (card.index, card.key)))
 
 
+#: read only from folders without a running batch, so its job is one that a run left
+_TO_COLLECT = {
+    "message": "accepted and maybe paid: the next run in this folder collects it for free"
+}
 _BAD = "line "  #: how keys of rows begin that were no requests
 
 
@@ -110,7 +114,7 @@ def _of_entry(key: str, known: Saved | Failed | InDoubt | Job | None, folder: Pa
         case Job(request=request) if request is not None:
             line: dict[str, Any] = {"prompt": request.prompt, "model": request.model}
             line |= {"index": request.index, "job_id": known.job_id, "key": key}
-            return _of_line(line | _wished(request), status="running")
+            return _of_line(line | _wished(request) | _TO_COLLECT, status="running")
     return None  # to be submitted once more: nothing to look at
 
 

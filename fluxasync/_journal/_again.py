@@ -65,14 +65,16 @@ def classes_of(given: str | Iterable[str]) -> frozenset[str]:
 
 def damage(path: Path, size: int) -> str | None:
     """Return "missing" or "truncated" for a file that is no longer as it was stored, None for any
-    other. Looks at no bytes."""
+    other. Follows links, as `verify` does, and looks at no bytes."""
     try:
-        found = os.lstat(path)
+        found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return _MISSING
     except OSError:  # of the disk, or of its folder's permissions: a person must see to it
         return None
-    return "truncated" if stat.S_ISREG(found.st_mode) and found.st_size < size else None
+    if not stat.S_ISREG(found.st_mode):
+        return _MISSING  # a pipe, a folder or a device has its name
+    return "truncated" if found.st_size < size else None
 
 
 @frozen

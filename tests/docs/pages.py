@@ -27,6 +27,7 @@ from typing import Any
 
 from attrs import field, frozen
 from markdown_it import MarkdownIt
+from patience import patient
 
 RUN = ("python", "shell")
 #: other spellings of what runs: a block in one of these would be passed over
@@ -115,7 +116,7 @@ def _shell(block: Block, folder: Path, environ: Mapping[str, str]) -> str:
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", block.text],
         cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, timeout=60, check=False,
+        stderr=subprocess.STDOUT, text=True, timeout=patient(), check=False,
     )  # fmt: skip
     expected = int(block.value) if block.mark == "exits" else 0
     if done.returncode != expected:

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+from patience import patient
+
 from fluxasync._providers import PROVIDERS, Provider
 from fluxasync.simulator import Scenario, Simulator
 
@@ -39,7 +41,7 @@ def practice_server() -> Iterator[str]:
 
     with ThreadPoolExecutor(1) as pool:
         served = pool.submit(asyncio.run, serve())
-        url, loop, stopped = opened.get(timeout=10)
+        url, loop, stopped = opened.get(timeout=patient())
         try:
             yield url
         finally:

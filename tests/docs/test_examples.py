@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from patience import patient
 from practice import FAST, until
 
 from fluxasync import Batch, FluxSession
@@ -160,7 +161,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     notebook = nbformat.read(EXAMPLES / "notebook.ipynb", as_version=4)
     resources = {"metadata": {"path": str(tmp_path)}}
-    nbclient.NotebookClient(notebook, timeout=60, resources=resources).execute()
+    nbclient.NotebookClient(notebook, timeout=patient(), resources=resources).execute()
     shown = [out.get("data", {}) for cell in notebook.cells for out in cell.get("outputs", [])]
     assert any("image/png" in data or "image/jpeg" in data for data in shown)
     assert any("3 new" in data.get("text/plain", "") for data in shown)
@@ -177,7 +178,7 @@ def test_the_nightly_script_makes_only_what_is_missing(
         command = [sys.executable, str(EXAMPLES / "top_up.py"), str(prompts), str(tmp_path / "out")]
         return subprocess.run(
             [*command, "--model", MODEL, "--base-url", url, *options],
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, timeout=patient(), check=False,
         )  # fmt: skip
 
     prompts = tmp_path / "prompts.txt"

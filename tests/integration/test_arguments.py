@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patient
 from practice import fast_session
 
 import fluxasync
@@ -30,7 +31,7 @@ from fluxasync.simulator import Scenario, Simulator
 SCENARIO = Scenario(latency=(0, 0.02))
 FOX = ImageRequest(prompt="a fox")
 JOB = Job(job_id="00000000-0000-0000-0000-000000000000")
-WAIT = 10  # seconds: what is refused is refused at once, and what hangs fails here
+WAIT = patient()  # seconds: what is refused is refused at once, and what hangs fails here
 
 
 async def observe(event: object) -> None:

@@ -453,3 +453,35 @@ async def test_a_job_of_an_earlier_run_is_collected_not_submitted():
         assert tally(outcomes) == {"saved": 4}
         audit(sim.world, outcomes)
         assert not any(isinstance(outcome, InDoubt) for outcome in outcomes)
+
+
+class Full(MemoryLedger):
+    """A ledger of somebody's own, whose disk is full once there is an outcome."""
+
+    async def settle(self, outcome: Any) -> None:
+        raise OSError("no space left")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("fault", "source", "left"),
+    [
+        pytest.param([], PROMPTS[:1], 1, id="saved"),
+        pytest.param(["moderated-content:1"], PROMPTS[:1], 1, id="failed and perhaps charged"),
+        pytest.param(["lost-reply:1"], PROMPTS[:1], 0, id="in doubt"),
+        pytest.param([], [{"prompt": ""}], 0, id="never sent"),
+    ],
+)
+async def test_a_paid_job_whose_outcome_cannot_be_recorded_is_left_to_collect(
+    fault: list[str], source: list[Any], left: int
+):
+    """P2 F165: the ledger's own error ends the run, and names no other; the job is listed."""
+    async with (
+        Simulator(evolve(SCENARIO, faults=fault)) as sim,
+        fast_session(sim.url) as flux,
+        Batch(flux, source, ledger=Full(), skip_bad=True) as batch,
+    ):
+        with pytest.raises(OSError, match="no space left"):
+            await outcomes_of(batch)
+        assert len(flux.unclaimed) == left
+        assert {job.job_id for job in flux.unclaimed} <= {c.job_id for c in sim.world.charges}

@@ -359,12 +359,14 @@ async def test_a_folder_that_knows_of_a_doubt_is_never_removed(tmp_path: Path) -
 @pytest.mark.asyncio
 async def test_a_submission_that_is_cut_off_is_recorded_all_the_same(tmp_path: Path) -> None:
     """P10 Its answer comes after the last second of grace, and before the journal closes."""
-    late = Fault(kind="late", seconds=0.5, strikes=posts())
-    async with Simulator(Scenario(**QUICK)) as sim, proxy(sim.url, late) as line:
+    stopped = asyncio.Event()
+    late = Fault(kind="late", held=stopped, strikes=posts())
+    async with Simulator(Scenario(**QUICK | {"latency": 600})) as sim, proxy(sim.url, late) as line:
         run = Run(evolve(order(sim, tmp_path / "out"), base_url=line.url, max_cost=1))
         performed = asyncio.create_task(run.perform())
         await until(lambda: len(sim.charges) == 2)
         run.stop(grace=0)
+        stopped.set()
         with pytest.raises(FluxError, match="stopped"):
             await performed
     left = await status(tmp_path / "out" / "images")
@@ -524,7 +526,8 @@ async def test_unknown_models_are_warned_of_once_and_before_anything_is_paid(
             log.removeHandler(handler)
     said = [text for text in caplog.messages if "unknown model" in text]
     assert said == [
-        "unknown model 'own': passed on unchecked, no price known",
+        "unknown model 'own': passed on unchecked, no price known; "
+        "fluxasync models lists the catalogue",
     ]
     assert paid[:1] == [0]
     assert len(sim.charges) > 0

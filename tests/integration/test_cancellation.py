@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 from practice import PROVIDERS, audit, fast_session, until, wishes
+from wires import Line, answer, peer
 
 from fluxasync import BudgetExceeded, ImageRequest, Job, MemoryLedger, Saved
 from fluxasync._models import Call, Reply
@@ -102,16 +103,23 @@ async def test_a_caller_cancelled_while_waiting_for_a_slot_leaves_nothing():
 @pytest.mark.asyncio
 async def test_a_caller_cancelled_while_waiting_for_the_budget_pays_nothing():
     """P7: money that comes back later is not spent on an image that nobody waits for."""
-    scenario = evolve(SLOW_ANSWER, faults=["429"], retry_after=60)
-    async with Simulator(scenario) as sim, fast_session(sim.url, budget="0.03") as flux:
+    answering = asyncio.Event()
+
+    async def pushes_back(line: Line) -> None:
+        while await line.request():
+            await answering.wait()
+            await line.say(answer(b"", 429, {"Retry-After": "60"}))
+
+    async with peer(pushes_back) as server, fast_session(server.url, budget="0.03") as flux:
         first = asyncio.create_task(flux.submit(wish(0)))
         second = asyncio.create_task(flux.submit(wish(1)))
-        await until(lambda: flux.in_flight == 2)
+        await until(lambda: server.heard and flux.in_flight == 2)
         await cancelled(second)
         assert flux.in_flight == 1, "its slot is free at once"
         await cancelled(first)
+        answering.set()
         await flux.settled()
-        assert (sim.world.posts, flux.in_flight, flux.unclaimed) == (1, 0, ())
+        assert (len(server.heard), flux.in_flight, flux.unclaimed) == (1, 0, ())
 
 
 @pytest.mark.asyncio

@@ -18,6 +18,8 @@ from test_cli import Practice, practice
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 pytest.importorskip("PIL", reason="the extra `image` is not installed")
 
+from patience import patient
+
 import fluxasync
 from fluxasync._child import start
 
@@ -83,8 +85,9 @@ def children(tmp_path: Path, word: str) -> list[tuple[dict[str, str], list[str]]
 
 def run(*arguments: str, cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=120
-    )
+        [*COMMAND, *arguments],
+        cwd=cwd, env=env, capture_output=True, text=True, timeout=patient(120),
+    )  # fmt: skip
 
 
 #: what stands on the command line of the child, and a command that starts it
@@ -179,7 +182,7 @@ def test_a_clone_starts_its_own_children(tmp_path, options: tuple[str, ...], pyt
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [own, env["PYTHONPATH"]]))
     found = subprocess.run(
         [sys.executable, *options, "-m", "fluxasync", "gallery", str(tmp_path / "o")],
-        cwd=clone, env=env, capture_output=True, text=True, timeout=120,
+        cwd=clone, env=env, capture_output=True, text=True, timeout=patient(120),
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
     ran = (clone / "fluxasync" / "__init__.py.ran").read_text().splitlines()
@@ -208,7 +211,7 @@ def test_a_script_with_a_module_beside_it_starts_its_children_all_the_same(tmp_p
     script.write_text(SCRIPT)
     found = subprocess.run(
         [sys.executable, str(script)],
-        cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=60,
+        cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=patient(),
     )  # fmt: skip
     assert found.stdout.startswith("http://127.0.0.1:"), found.stderr
     assert not (planted / "RAN").exists(), (planted / "RAN").read_text()

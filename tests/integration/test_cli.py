@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patient
 from terminals import CTRL_C, MODULE, Terminal
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
@@ -54,7 +55,7 @@ class Practice:
     def end(self) -> str:
         """Press Ctrl-C and return what it said last."""
         self._child.send_signal(signal.SIGINT)
-        _, said = self._child.communicate(timeout=10)
+        _, said = self._child.communicate(timeout=patient())
         return said
 
 
@@ -172,8 +173,22 @@ def test_a_misspelt_model_is_named_while_nothing_is_spent(cli: Any, prompts: Pat
     assert "did you mean flux-dev? To send it as it is: --allow-unknown-models" in err[-1]
     code, out, err = cli(*again, "--allow-unknown-models")
     assert code == 0
-    assert "flux-dve is not in the catalogue, so it is neither checked nor priced" in err[-1]
+    said = [line for line in err if "flux-dve" in line]
+    assert said == [
+        "warning: unknown model 'flux-dve': passed on unchecked, no price known; "
+        "fluxasync models lists the catalogue"
+    ]
     assert "of unknown price" in out[0]
+
+
+def test_a_run_names_an_unknown_model_once(cli: Any, server: Practice, prompts: Path) -> None:
+    """The warning stands before the price, and the first submission does not repeat it."""
+    line = ("run", prompts, "-o", "x", "--model", "sdxl", "--base-url", server.url)
+    code, _, err = cli(*line)
+    assert code == 3
+    (warned,) = [number for number, text in enumerate(err) if "unknown model" in text]
+    (priced,) = [number for number, text in enumerate(err) if "price unknown" in text]
+    assert warned < priced
 
 
 def test_keys_that_only_the_metadata_carries_are_named_once(cli: Any, tmp_path: Path) -> None:
@@ -333,7 +348,7 @@ def test_the_key_is_nowhere_but_in_its_file(server: Practice, prompts: Path) -> 
         ended = subprocess.run(
             [*MODULE, "run", str(prompts), "-o", "x", "--n", "4", "--base-url", faulty.url,
              "--key-file", "key"],
-            cwd=folder, capture_output=True, text=True, timeout=30, check=False,
+            cwd=folder, capture_output=True, text=True, timeout=patient(), check=False,
             env={**os.environ, "COMETAPI_KEY": CANARY, "PYTHONASYNCIODEBUG": "1"},
         )  # fmt: skip
         told = faulty.end()
@@ -356,7 +371,7 @@ def test_closed_output_does_not_stop_a_paid_run(server: Practice, prompts: Path)
     command = ("run", str(prompts), "-o", "x", "--base-url", server.url, *FAST)
     child = started(*command, cwd=prompts.parent, stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
-    _, err = child.communicate(timeout=30)
+    _, err = child.communicate(timeout=patient())
     assert child.returncode == 0
     assert "3 new" in err
     assert "Traceback" not in err
@@ -370,7 +385,7 @@ def test_closed_stderr_does_not_stop_a_paid_run(server: Practice, prompts: Path)
     command = ("run", str(prompts), "-o", "x", "--base-url", server.url, *FAST)
     child = started(*command, cwd=prompts.parent, stdout=subprocess.PIPE, stderr=writer)
     os.close(writer)
-    out, _ = child.communicate(timeout=30)
+    out, _ = child.communicate(timeout=patient())
     assert (child.returncode, len(out.splitlines())) == (0, 3)
 
 
@@ -427,7 +442,7 @@ def test_other_signals_are_as_polite_as_ctrl_c(
         child.send_signal(number)
         said += child.stderr.read()
         child.stderr.close()
-        assert child.wait(timeout=10) == expected
+        assert child.wait(timeout=patient()) == expected
     assert "3 paid but not fetched" in said
     assert "run the same line again to carry on" in said
 
@@ -449,7 +464,7 @@ def test_an_empty_list_is_an_error_that_a_scheduler_notices(
         "run", "-", "-o", "x", "--base-url", server.url, cwd=tmp_path,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    _, said = child.communicate(timeout=30)
+    _, said = child.communicate(timeout=patient())
     assert child.returncode == 2
     assert "fluxasync: standard input held no prompts, so nothing was done" in said
 
@@ -501,7 +516,7 @@ def test_the_child_of_simulate_ends_with_its_parent() -> None:
     assert child.stdin is not None
     assert child.stdout.readline().startswith("http://127.0.0.1:")
     child.stdin.close()
-    assert child.wait(timeout=10) == 0
+    assert child.wait(timeout=patient()) == 0
     child.stdout.close()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 from benches import report
+from patience import patient
 from terminals import MODULE
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
@@ -63,7 +64,7 @@ def test_ctrl_c_keeps_what_was_paid_and_measured(tmp_path: Path) -> None:
         if "begun" in line and " 0 saved" not in line:
             os.kill(child.pid, signal.SIGINT)
             break
-    child.communicate(timeout=60)
+    child.communicate(timeout=patient())
     assert child.returncode == 130
     told = json.loads((out / "report.json").read_text("utf-8"))
     assert "stopped" in told["note"]
@@ -176,7 +177,7 @@ def test_help_of_bench_is_instant() -> None:
     """Neither aiohttp nor matplotlib is loaded to say what there is."""
     ended = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "fluxasync", "bench", "--help"],
-        capture_output=True, text=True, check=True, timeout=30,
+        capture_output=True, text=True, check=True, timeout=patient(),
     )  # fmt: skip
     imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
     assert not imported & {"aiohttp", "matplotlib", "fluxasync._session", "uvloop"}

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import patient
 
 import fluxasync
 from fluxasync._extras import install_command
@@ -18,7 +19,7 @@ MODULE = (sys.executable, "-m", "fluxasync")
 
 
 def started(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=patient())
 
 
 @pytest.mark.parametrize(

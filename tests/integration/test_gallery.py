@@ -16,6 +16,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from galleries import Folder, cards_of, picture
+from patience import patient
 from practice import fast_session, outcomes_of, wishes
 from terminals import MODULE
 
@@ -360,7 +361,7 @@ def practice():
         yield child.stdout.readline().strip()
     finally:
         child.send_signal(signal.SIGINT)
-        child.communicate(timeout=10)
+        child.communicate(timeout=patient())
 
 
 def run(url, prompts, out, *more):
@@ -418,7 +419,7 @@ def test_a_run_that_is_over_before_its_page_has_come_up_has_one_too(tmp_path):
         )  # fmt: skip
         assert len([child.stdout.readline(), child.stdout.readline()]) == 2
         opened = os.open(gate, os.O_RDWR)  # never waits, and lets go whoever waits or will
-        _, said = child.communicate(timeout=60)
+        _, said = child.communicate(timeout=patient())
         os.close(opened)
     assert child.returncode == 0
     assert f"pictures: {tmp_path / 'out' / 'gallery.html'}\n" in said or HOW_TO_MAKE_IT in said
@@ -437,7 +438,7 @@ def test_a_run_outlives_the_death_of_its_page(tmp_path):
         (server,) = children_of(child.pid, "--with-parent")
         os.kill(server, signal.SIGKILL)
         prompts = "".join(f"picture {number}\n" for number in range(8))
-        out, said = child.communicate(prompts, timeout=60)
+        out, said = child.communicate(prompts, timeout=patient())
     assert child.returncode == 0
     assert out.count('{"outcome": "saved"') == 8
     assert HOW_TO_MAKE_IT in said
@@ -460,7 +461,7 @@ def test_the_page_of_a_run_elsewhere_is_served_until_ctrl_c(tmp_path):
     url = child.stdout.readline().strip()
     assert len(cards_of(asyncio.run(fetched(url)))) == 1
     child.send_signal(signal.SIGINT)
-    child.communicate(timeout=10)
+    child.communicate(timeout=patient())
     assert child.returncode == 0
 
 

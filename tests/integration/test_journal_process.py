@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from patience import patient
 
 from fluxasync._errors import JournalError
 from fluxasync._journal import Journal, Locked, read_only
@@ -94,7 +95,7 @@ def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
         yield child
     finally:
         child.kill()
-        child.wait(timeout=10)
+        child.wait(timeout=patient())
         child.stdout.close()
 
 
@@ -103,7 +104,7 @@ async def test_kill_9_loses_nothing_that_was_recorded(tmp_path):
     """P1 P2 P16: the lock is free, every job is there, what was under way is in doubt."""
     with holder(tmp_path) as child:
         child.send_signal(signal.SIGKILL)
-        child.wait(timeout=10)
+        child.wait(timeout=patient())
         async with journal(tmp_path) as ledger:
             assert str(ledger.recovered) == (
                 "done 0, still running 5, in doubt 1 ($0.025), failed 0"
@@ -137,7 +138,7 @@ def test_a_full_disk_keeps_the_ids_of_paid_jobs(tmp_path):
         ["unshare", "-m", "sh", "-c", script, "sh", str(tmp_path), sys.executable, fill, after],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patient(),
     )
     assert done.returncode == 0, done.stderr
     (kept, error), counts = map(json.loads, done.stdout.splitlines())
@@ -164,7 +165,7 @@ def test_a_folder_that_nobody_can_write_is_read(tmp_path):
         ["unshare", "-m", "sh", "-c", script, "sh", str(tmp_path), sys.executable, CHILD + AFTER],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patient(),
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["running"] == 1
@@ -183,7 +184,7 @@ def test_a_file_that_may_not_grow_stops_the_run(tmp_path):
         [sys.executable, "-c", CHILD + limit + FILL, str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patient(),
     )
     assert done.returncode == 0, done.stderr
     kept, error = json.loads(done.stdout)

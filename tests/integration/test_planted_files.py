@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from forks import Ended, Forks
+from patience import patient
 from practice import fast_session, outcomes_of
 from test_cli import Practice, practice
 
@@ -30,7 +31,7 @@ from fluxasync._gallery import write
 from fluxasync._journal import RESERVE
 
 #: seconds after which a command counts as hanging
-HANGING = 20
+HANGING = round(patient())
 HOME = ".fluxasync"
 MODEL = "flux-2-klein-4b"
 

@@ -19,6 +19,7 @@ from practice import (
     SIDE,
     audit,
     audit_image,
+    end_jobs,
     fast_session,
     names,
     until,
@@ -60,10 +61,11 @@ def wish(number: int = 0, **parameters: Any) -> ImageRequest:
 @pytest.mark.asyncio
 async def test_an_image_goes_from_verb_to_verb(dialect: str, tmp_path: Path):
     """submit, poll, watch and download in a row end in the file that was asked for."""
-    scenario = evolve(SCENARIO, latency=0.1)
+    scenario = evolve(SCENARIO, latency=600)
     async with Simulator(scenario) as sim, fast_session(sim.url, dialect) as flux:
         job = await flux.submit(wish())
         assert isinstance(await flux.poll(job), Pending)
+        end_jobs(sim)
         ready = await flux.watch(job)
         assert isinstance(await flux.poll(job), Ready)
         saved = await flux.download(ready, to=tmp_path / "fox.jpg")

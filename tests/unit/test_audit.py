@@ -31,6 +31,7 @@ from fluxasync._errors import (
     TransportError,
 )
 from fluxasync._journal import Journal, Locked
+from fluxasync._journal._again import damage as file_damage
 from fluxasync._manifest import METADATA, Manifest
 from fluxasync._models import (
     Failed,
@@ -311,6 +312,43 @@ async def test_each_kind_of_damage_has_its_word(
     assert [(words, where)] == [(one.word, one.where) for one in found.findings]
     assert {words: 1} == found.found
     assert not found.is_clean
+
+
+def _folder(folder: Path) -> None:
+    (folder / "000001.jpg").unlink()
+    (folder / "000001.jpg").mkdir()
+
+
+def _link_to(content: bytes | None) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        target = folder.parent / "elsewhere.jpg"
+        if content is not None:
+            target.write_bytes(content)
+        (folder / "000001.jpg").unlink()
+        (folder / "000001.jpg").symlink_to(target)
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        pytest.param(_pipe, "missing", id="a pipe"),
+        pytest.param(_folder, "missing", id="a folder"),
+        pytest.param(_link_to(None), "missing", id="a dangling link"),
+        pytest.param(_link_to(b"short"), "truncated", id="a link to a short file"),
+        pytest.param(_link_to(IMAGE), None, id="a link to the image, moved to another disk"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_run_sees_the_damage_that_verify_sees(
+    three_done: Path, tmp_path: Path, spoil: Callable[[Path], object], words: str | None
+) -> None:
+    """`verify` names `--retry damaged` as the remedy, so both find the same images."""
+    folder = shutil.copytree(three_done, tmp_path / "out")
+    spoil(folder)
+    assert (await verify(folder)).found == ({words: 1} if words else {})
+    assert file_damage(folder / "000001.jpg", len(IMAGE)) == words
 
 
 @pytest.mark.asyncio

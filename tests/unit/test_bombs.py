@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from patience import patient
 from pictures import png_chunk
 
 #: megabytes that a process may take, of which Python, the library and pyarrow take up to 80
@@ -61,7 +62,9 @@ print(peak(), told)
 def told_of(path: Path, *folder: Path) -> str:
     """Read the file in another process; return what it said, having held its peak to the cap."""
     command = [sys.executable, "-c", READ, str(path), *map(str, folder)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=patient(120), check=False
+    )
     assert not ended.stderr
     peak, told = ended.stdout.split(" ", 1)
     assert int(peak) <= MOST, f"{peak} MB: {told}"
@@ -158,7 +161,7 @@ def test_a_parquet_file_that_is_a_bomb_ends(tmp_path: Path, columns: str, said: 
 import pyarrow, pyarrow.parquet
 pyarrow.parquet.write_table(pyarrow.table({columns}), {str(path)!r}, compression="zstd")
 """
-    subprocess.run([sys.executable, "-c", write], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", write], check=True, timeout=patient(120))
     assert path.stat().st_size < 10**7
     assert said in told_of(path)
 

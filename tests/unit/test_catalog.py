@@ -19,6 +19,7 @@ from fluxasync._catalog import (
 )
 from fluxasync._errors import ConfigError
 from fluxasync._models import ImageInput, ImageRequest, Secret
+from fluxasync._submits import typical_seconds
 
 NAMES = [
     "flux-pro-1.1", "flux-pro", "flux-dev", "flux-pro-1.1-ultra", "flux-kontext-pro",
@@ -384,3 +385,12 @@ def test_the_lower_active_limit_is_its_own_group() -> None:
     limited = {m.name: (m.active_limit, m.group) for m in models() if m.active_limit is not None}
     assert limited == {"flux-kontext-max": (6, "flux-kontext-max")}
     assert {"account"} == {m.group for m in models() if m.active_limit is None}
+
+
+@pytest.mark.parametrize(
+    ("model", "seconds"),
+    [("flux-2-pro", find("flux-2-pro").typical_seconds), ("unheard-of", 6.0), (None, 6.0)],
+)
+def test_a_model_that_the_catalogue_lacks_takes_a_usual_time(model, seconds):
+    """The slot of a job that is not watched is held about as long as its model takes."""
+    assert typical_seconds(model) == seconds

@@ -204,7 +204,8 @@ def estimator(*models: str) -> Estimator:
     [
         pytest.param(
             Plan(images=3, rows=3, again=estimator("flux-dev", "flux-dev", "odd")),
-            "to make again: 3 to submit again ($0.05 and 1 of unknown price)",
+            "to make again: 3 (at most $0.05 and 1 of unknown price; what the provider still has "
+            "is collected for free)",
             id="to pay for",
         ),
         pytest.param(
@@ -214,11 +215,12 @@ def estimator(*models: str) -> Estimator:
         ),
         pytest.param(
             Plan(images=1, rows=1, known={"failed": 1}),
-            "no images of these classes: nothing is made again",
+            "no image has an outcome that --retry names, so none is made again",
             id="none of these",
         ),
         pytest.param(
-            Plan(images=None), "images of these classes are made again where their prompts come",
+            Plan(images=None),
+            "images with an outcome that --retry names are made again when their prompts arrive",
             id="a stream",
         ),
     ],
@@ -275,6 +277,14 @@ def test_at_the_cap_there_is_one_way_on() -> None:
     steps = list(closing(Summary(saved=1, not_started=9), Path("out"), at_cap=True))
     assert steps[0] == "to carry on: the same line with a higher --max-cost"
     assert not any("run the same line again" in step for step in steps)
+
+
+def test_after_an_error_its_own_step_comes_first() -> None:
+    """Twenty refused requests, or a login page, end every further run of the same line too."""
+    summary = Summary(not_started=9, unclaimed=2)
+    steps = list(closing(summary, Path("out"), by_error=True))
+    expected = "after that, run the same line again to carry on; paid images are collected for free"
+    assert steps[0] == expected
 
 
 def test_causes_that_were_not_looked_up_are_not_made_up() -> None:

@@ -623,3 +623,18 @@ def test_an_image_of_another_prompt_is_never_kept(
     )
     assert kept is isinstance(news, Ready)
     assert kept is not isinstance(news, JobFailed)
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        pytest.param({}, "HTML or XML page", id="F19 whole"),
+        pytest.param({"is_cut": True}, "the answer is larger than 1 MB", id="F22 cut"),
+        pytest.param({"broken": "it ends early"}, "broke off: it ends early", id="F37 broken"),
+    ],
+)
+def test_an_answer_in_doubt_says_why_it_is(part: dict[str, Any], reason: str) -> None:
+    """F19 F22 F37 Three things make an answer useless, and each has its own words."""
+    answer = decode_submit(evolve(reply(HTML, 200), **part), REQUEST, BFL)
+    assert isinstance(answer, Refused)
+    assert reason in str(answer.error)

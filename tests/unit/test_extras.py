@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patient
 
 from fluxasync._extras import _requirement, install_command
 
@@ -53,6 +54,7 @@ def test_a_tree_that_is_not_installed_is_named_by_its_folder() -> None:
     code = "from fluxasync._extras import install_command; print(install_command('cli'))"
     ended = subprocess.run(
         [sys.executable, "-S", "-c", code],
-        capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)}, timeout=30,
+        capture_output=True, text=True, check=True, timeout=patient(),
+        env={"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert shlex.split(ended.stdout)[-1] == f"{ROOT}[cli]"

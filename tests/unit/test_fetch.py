@@ -644,3 +644,48 @@ def test_a_pause_of_a_day_is_given_up_after_the_time_of_a_job() -> None:
     assert isinstance(story.end, Expired)
     assert Timeouts().job <= story.seconds <= Timeouts().job + 60
     assert len(story.urls) == 1
+
+
+def test_a_pause_that_is_over_is_forgotten():
+    """F87: of many hosts only those that ask for a pause now are kept; the longest pause counts."""
+
+    async def play() -> list[float]:
+        hosts, seen = Hosts(), []
+        hosts.pause("https://a.example/1.png", 5.0)
+        hosts.pause("https://a.example/2.png", 2.0)
+        hosts.pause("https://b.example/1.png", 9.0)
+        await asyncio.sleep(4.0)
+        seen.append(hosts.wait("https://a.example/3.png"))
+        await asyncio.sleep(1.0)
+        seen.append(hosts.wait("https://a.example/3.png"))
+        assert list(hosts._free_at) == ["https://b.example"]
+        return seen
+
+    assert virtual_time.run(play()) == [1.0, 0.0]
+
+
+def test_an_image_that_breaks_again_and_again_is_at_last_begun_anew() -> None:
+    """F71 Eight times it goes on after a break; the ninth break throws the bytes away."""
+    starts = [HALF + 1000 * step for step in range(8)]
+    rests = [evolve(rest(at), body=(LARGE[at : at + 1000],), breaks=DOWN) for at in starts]
+    story = fetch_large(BROKEN, *rests, Answer(body=(LARGE,), headers=WHOLE_HEADERS))
+    assert story.stored == LARGE
+    asked = [headers and headers["Range"] for headers in story.transport.ranges]
+    assert asked == [None, *(f"bytes={at}-" for at in starts), None]
+
+
+def test_an_image_of_two_pieces_has_the_length_that_was_said() -> None:
+    """F71 Also where no MD5 came with it: a rest that is too long is no part of an image."""
+    headers = {name: value for name, value in WHOLE_HEADERS.items() if name != "content-md5"}
+    longer = rest(body=LARGE[HALF:] + bytes(5))
+    story = fetch_large(evolve(BROKEN, headers=headers), longer, Answer(body=(LARGE,)))
+    assert story.stored == LARGE
+    assert len(story.transport.ranges) == 3
+
+
+def test_an_image_that_always_stalls_says_how_much_came() -> None:
+    """F86 The count of bytes tells a dead connection from a slow one."""
+    nothing = fetch(Answer(pause=3600.0))
+    assert "the image stalled: 0 bytes in" in str(nothing.end)
+    little = fetch(Answer(body=(IMAGE[:20], IMAGE[20:]), pause=25.0))
+    assert "the image stalled: 20 bytes in" in str(little.end)

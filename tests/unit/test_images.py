@@ -213,3 +213,10 @@ def test_images_of_a_real_encoder_pass_and_every_cut_of_them_fails(format, optio
     for length in range(0, len(image), 7):
         with pytest.raises(NotAnImage):
             inspect(image[:length])
+
+
+@pytest.mark.parametrize("marker", [*range(0xC0, 0xC4), *range(0xC5, 0xC8), 0xC9, 0xCE, 0xCF])
+def test_every_frame_header_of_a_jpeg_says_its_size(marker: int) -> None:
+    """F76 From the baseline's to the last of the standard's, lossless and arithmetic ones too."""
+    image = jpeg().replace(b"\xff\xc0", bytes([0xFF, marker]))
+    assert (inspect(image).width, inspect(image).height) == (8, 6)

@@ -16,6 +16,7 @@ from fluxasync._errors import (
     ConfigError,
     DeadlineExceeded,
     FluxError,
+    InvalidRequest,
     JobLost,
     JournalError,
     TransportError,
@@ -230,3 +231,47 @@ async def test_the_schema_of_every_released_version_is_accepted():
     fixture = Path(__file__).parent.parent / "fixtures" / "journal-v1.db"
     with closing(sqlite3.connect(f"file:{fixture}?mode=ro&immutable=1", uri=True)) as connection:
         assert _schema._schema(connection) == _schema._expected_schema()
+
+
+async def test_money_of_earlier_attempts_stays_counted_where_it_belongs(tmp_path):
+    """Of images submitted once more, those that were here stay spent, the rest perhaps."""
+    error = JobLost("gone", job=job_of(wish(1)))
+    async with journal(tmp_path) as ledger:
+        await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
+        await ledger.settle(
+            Failed(request=wish(1), error=error, job=await submitted(ledger, wish(1)))
+        )
+        await ledger.intent(wish(2), price=2 * PRICE)
+        await ledger.settle(InDoubt(request=wish(2), error=NO_ANSWER, price=2 * PRICE))
+        await ledger.intent(wish(3), price=None)
+        await ledger.settle(InDoubt(request=wish(3), error=NO_ANSWER, price=None))
+        before = ledger.counts
+        assert (before.spent, before.perhaps, before.in_doubt_price) == (PRICE, PRICE, 2 * PRICE)
+        await ledger.forget([wish(number).key for number in range(4)])
+        after = ledger.counts
+        assert (after.spent, after.perhaps, after.in_doubt_price) == (PRICE, 3 * PRICE, 0)
+        assert after.again == 4
+    async with journal(tmp_path) as ledger:
+        assert (ledger.recovered.spent, ledger.recovered.perhaps) == (PRICE, 3 * PRICE)
+
+
+async def test_an_image_to_be_submitted_once_more_keeps_nothing_of_its_last_attempt(tmp_path):
+    """Its row has its place, its request and its first price, and no job, file or money."""
+    kept = {"id", "key", "state", "attempt", "place", "idx", "occurrence", "model", "request"}
+    async with journal(tmp_path) as ledger:
+        await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
+        await ledger.forget([wish().key])
+        with closing(sqlite3.connect(ledger.path)) as connection:
+            names = [found[1] for found in connection.execute("PRAGMA table_info(image)")]
+        (row,) = rows(ledger, ", ".join(names))
+        left = {name for name, value in zip(names, row, strict=True) if value is not None}
+        assert left <= kept | {"begun_at", "price"}
+
+
+async def test_a_refused_image_costs_nothing_though_it_had_a_price(tmp_path):
+    """What the server certainly did not take is no money, now and at the next start."""
+    error = InvalidRequest("bad", status=422)
+    async with journal(tmp_path) as ledger:
+        await ledger.intent(wish(), price=PRICE)
+        await ledger.settle(Failed(request=wish(), error=error))
+        assert (ledger.counts.perhaps, rows(ledger, "state, money")) == (0, [(3, None)])

@@ -32,6 +32,7 @@ from fluxasync._models import (
     Stored,
     Verdict,
 )
+from fluxasync._submits import outlives_us
 
 REQUEST = ImageRequest(prompt="a red fox")
 OTHER = ImageRequest(prompt="a red fox", occurrence=1)
@@ -295,3 +296,18 @@ async def test_a_job_id_belongs_to_one_request(tmp_path: Path, make: Make):
         assert caught.value.sent
         assert isinstance(await ledger.known(REQUEST), Job)
         assert isinstance(await ledger.known(OTHER), InDoubt)
+
+
+@pytest.mark.parametrize(
+    ("ledger", "outlives"),
+    [
+        pytest.param(object(), True, id="somebody's own, without a word"),
+        pytest.param(type("Kept", (), {"is_kept": True})(), True, id="says it is kept"),
+        pytest.param(type("Removed", (), {"is_kept": False})(), False, id="its file was removed"),
+        pytest.param(MemoryLedger(), False, id="memory"),
+        pytest.param(ForgetfulLedger(), False, id="forgetful"),
+    ],
+)
+def test_only_a_ledger_that_outlives_the_process_makes_a_job_safe(ledger, outlives):
+    """A paid job that is left is warned of where no record of it stays."""
+    assert outlives_us(ledger) is outlives

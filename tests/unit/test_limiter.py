@@ -591,3 +591,22 @@ def test_a_gate_shut_at_any_moment_leaves_nobody_waiting(gates: list[int], after
         assert is_empty(limiter)
 
     virtual_time.run(story())
+
+
+def test_a_limit_that_changed_is_reported_and_one_that_did_not_is_not() -> None:
+    """P12 `on_change` names the group and its new limit, once for each change."""
+
+    async def story() -> list[tuple[str, int]]:
+        seen: list[tuple[str, int]] = []
+        limiter = Limiter(
+            Limits(in_flight=24), on_change=lambda group, limit: seen.append((group, limit))
+        )
+        leases = [await limiter.take("account", gate=Gate()) for _ in range(9)]
+        for lease in leases[:8]:
+            limiter.accepted(lease)
+        limiter.troubled()
+        assert seen == []
+        limiter.crowded(leases[8])
+        return seen
+
+    assert played(story()) == [("account", 8)]

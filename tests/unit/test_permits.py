@@ -223,3 +223,21 @@ def test_no_order_of_events_leaks_a_byte(story: list[tuple[Any, ...]], seed: int
         await dock.close()
 
     virtual_time.run(play(), seed=seed)
+
+
+def test_the_disk_is_measured_from_the_image_it_began_first():
+    """Only images whose bytes are all here count, and none once it is stored."""
+
+    async def story() -> list[float]:
+        dock, loop = Dock(downloads=3), asyncio.get_running_loop()
+        began, seen = loop.time(), []
+        async with dock.permits.take(began + 600), dock.permits.take(began + 600) as second:
+            seen.append(dock.permits.longest_store(began + 1))
+            async with dock.permits.take(began + 600) as first:
+                first.arrived(began + 1)
+                second.arrived(began + 4)
+                seen.append(dock.permits.longest_store(began + 10))
+            seen.append(dock.permits.longest_store(began + 10))
+        return [*seen, dock.permits.longest_store(began + 10)]
+
+    assert played(story()) == [0.0, 9.0, 6.0, 0.0]

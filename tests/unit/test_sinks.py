@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from pictures import jpeg, png, webp
 
-from fluxasync._disk import FolderSyncs, Threads
+from fluxasync._disk import FolderSyncs, Part, Threads
 from fluxasync._errors import ConfigError, DownloadError, SinkError
 from fluxasync._models import Chunks, ImageRequest, Job
 from fluxasync._sinks import FileSink, FolderSink, MemorySink
@@ -470,3 +470,14 @@ async def test_one_file_that_appears_meanwhile_is_not_overwritten(tmp_path):
         stored = await _store(sink, png())
     assert stored.path.name == "fox-2.png"
     assert (tmp_path / "fox.png").read_text() == "keep"
+
+
+async def test_a_published_image_leaves_no_open_file_and_no_other_name(tmp_path):
+    """A run of a million images has as many files open as one of a hundred."""
+    part = Part(tmp_path, fsync=False)
+    part.write(b"whole")
+    handle = part.open()
+    part.publish(str(tmp_path / "fox.png"))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(handle)
+    assert _names(tmp_path) == ["fox.png"]

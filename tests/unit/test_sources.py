@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patient
 
 from fluxasync._errors import ConfigError
 from fluxasync._models import ImageInput, ImageRequest
@@ -599,7 +600,9 @@ asyncio.run(main())
     read_end, write_end = os.pipe()
     with open(read_end) as stdin, open(write_end, "w"):
         command = [sys.executable, "-c", code]
-        ended = subprocess.run(command, stdin=stdin, capture_output=True, timeout=20, check=True)
+        ended = subprocess.run(
+            command, stdin=stdin, capture_output=True, timeout=patient(), check=True
+        )
     assert (ended.stdout, ended.stderr) == (b"left\n", b"")
 
 

@@ -189,3 +189,10 @@ def test_a_long_wait_that_was_ordered_is_no_idle_time():
     for _ in range(FEWEST):
         now += waits(judged(trouble, refused(CROWDED, 1800.0), now))
     assert judged(trouble, refused(CROWDED, 1800.0), now) == Over(error=CROWDED)
+
+
+def test_a_backoff_as_long_as_a_probes_pause_is_a_probes_pause():
+    """P9 F30: from half of the maximum on, a dead network is never tried sooner than that."""
+    slow = Retry(initial=30.0, maximum=60.0)
+    answer = Trouble().refused(refused(DOWN), slow, now=0.0, dice=0.0, first=True, reached=True)
+    assert waits(answer) == 30.0

@@ -4,7 +4,7 @@
 const STATUSES = ["saved", "moderated", "failed", "in doubt", "running"];
 const WORDS = {
   saved: "Saved", moderated: "Moderated", failed: "Failed", "in doubt": "In doubt",
-  running: "Running",
+  running: "Not collected yet",
 };
 const MOST_COLUMNS = 16;
 

@@ -49,7 +49,7 @@ function tileOf(spot) {
   } else if (card.status === "saved") {
     words("File missing", card.file_name || "");
   } else {
-    words(WORDS[card.status], card.status === "running" ? "" : card.message || card.cause || "");
+    words(WORDS[card.status], card.message || card.cause || "");
   }
   if (spot.cards && spot.cards.length > 1) {
     frame.append(element("span", "more", "+" + (spot.cards.length - 1)));
