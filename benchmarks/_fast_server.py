@@ -29,10 +29,10 @@ from typing import Any
 
 from attrs import asdict, define, field, frozen
 
-from fluxasync.simulator._dice import Dice
-from fluxasync.simulator._padding import padded
-from fluxasync.simulator._pictures import Gallery, PictureSpec
-from fluxasync.simulator._submits import lognormal
+from fluxasync.simulator.images import Gallery, PictureSpec
+from fluxasync.simulator.padding import padded
+from fluxasync.simulator.seeded_random import Dice
+from fluxasync.simulator.submit import lognormal
 
 #: a whole JPEG of 16 × 16 pixels as far as its structure goes, for images of a few bytes
 TINY = bytes.fromhex("ffd8ffc0000b080010001001011100ffda0008010100003f0000ffd9")

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
-from fluxasync._journal import Journal
-from fluxasync._models import ImageRequest, Job, Saved, Stored
+from fluxasync._core.models import ImageRequest, Job, Saved, Stored
+from fluxasync._store.journal.journal import Journal
 
 WRITERS = 64
 PRICE = Decimal("0.025")

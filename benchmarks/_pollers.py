@@ -24,7 +24,7 @@ from attrs import frozen
 from yarl import URL
 
 from fluxasync import Batch, FluxSession, Limits, Polling
-from fluxasync._schedule import Durations, Schedule, Schedules
+from fluxasync._engine.polling import Durations, Schedule, Schedules
 
 TIGHT = 0.015
 

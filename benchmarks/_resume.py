@@ -21,9 +21,9 @@ from pathlib import Path
 from attrs import frozen
 
 from fluxasync import Batch, FluxSession, ImageRequest
-from fluxasync._journal import Journal
-from fluxasync._names import DEFAULT, Template
-from fluxasync._output import open_folder
+from fluxasync._batch.output import open_folder
+from fluxasync._store.filenames import DEFAULT, Template
+from fluxasync._store.journal.journal import Journal
 from fluxasync.simulator import Scenario, Simulator
 
 from ._images import WRITERS, file_name, request, work

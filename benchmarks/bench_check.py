@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks import _page
 from benchmarks._server import simulator
 from fluxasync import bench
-from fluxasync.bench._stats import percentile
+from fluxasync.bench.stats import percentile
 
 MODEL = "flux-dev"
 WITHIN = 0.02

@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from fluxasync._sources import Lookup, open_source
+from fluxasync._requests.sources import Lookup, open_source
 
 
 def _nothing(keys: Sequence[str]) -> list[str | None]:

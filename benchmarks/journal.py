@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from fluxasync._journal import Journal, peek
+from fluxasync._store.journal.journal import Journal, peek
 
 from ._images import WRITERS, job_of, request, saved, work
 from ._resume import carried_on

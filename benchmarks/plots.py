@@ -19,7 +19,7 @@ from matplotlib import pyplot as plt
 
 from benchmarks.schedule_gain import theory
 from fluxasync import Polling
-from fluxasync._schedule import Schedule
+from fluxasync._engine.polling import Schedule
 from tests.fleets import Seen, knowing, lag, lognormal, polls, run
 
 FOLDER = Path(__file__).parent.parent / "docs" / "plots"

@@ -17,7 +17,7 @@ from math import exp, log, pi, sqrt
 from statistics import NormalDist, fmean
 
 from fluxasync import Polling
-from fluxasync._schedule import Schedule
+from fluxasync._engine.polling import Schedule
 from tests.fleets import lag, lognormal, polls, run
 
 TARGET = 0.85

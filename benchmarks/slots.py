@@ -27,8 +27,8 @@ from attrs import frozen
 
 from benchmarks._dialects import bilingual
 from benchmarks._pollers import CONTENDERS, Task, measure
-from fluxasync.simulator._dice import Dice
-from fluxasync.simulator._submits import lognormal
+from fluxasync.simulator.seeded_random import Dice
+from fluxasync.simulator.submit import lognormal
 
 TARGETS = {"ours, default lag": (0.95, 5.0), "ours, tight": (0.975, 12.0)}
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from ._core.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from ._api import generate, run
-    from ._batch import Batch
-    from ._catalog import Model, models
-    from ._config import Budget, Limits, Polling, Retry, Timeouts
-    from ._errors import (
+    from ._batch.api import generate, run
+    from ._batch.batch import Batch
+    from ._batch.summary import Summary
+    from ._core.config import Budget, Limits, Polling, Retry, Timeouts
+    from ._core.errors import (
         APIError,
         AuthenticationError,
         BudgetExceeded,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         SinkError,
         TransportError,
     )
-    from ._events import (
+    from ._core.events import (
         ClockJumped,
         DiskLagged,
         Event,
@@ -54,8 +54,7 @@ if TYPE_CHECKING:
         Settled,
         SubmitFailed,
     )
-    from ._ledgers import ForgetfulLedger, MemoryLedger
-    from ._models import (
+    from ._core.models import (
         Call,
         Download,
         Failed,
@@ -76,38 +75,39 @@ if TYPE_CHECKING:
         Transport,
         Verdict,
     )
-    from ._providers import BFL, COMETAPI, Provider
-    from ._session import FluxSession
-    from ._sinks import FileSink, FolderSink, MemorySink
-    from ._summary import Summary
+    from ._engine.session import FluxSession
+    from ._requests.catalog import Model, models
+    from ._store.ledgers import ForgetfulLedger, MemoryLedger
+    from ._store.sinks import FileSink, FolderSink, MemorySink
+    from ._wire.providers import BFL, COMETAPI, Provider
 
 #: room → the names it gives to users
 _ROOMS = {
-    "_api": ("generate", "run"),
-    "_batch": ("Batch",),
-    "_catalog": ("Model", "models"),
-    "_config": ("Budget", "Limits", "Polling", "Retry", "Timeouts"),
-    "_errors": (
+    "_batch.api": ("generate", "run"),
+    "_batch.batch": ("Batch",),
+    "_requests.catalog": ("Model", "models"),
+    "_core.config": ("Budget", "Limits", "Polling", "Retry", "Timeouts"),
+    "_core.errors": (
         "APIError", "AuthenticationError", "BudgetExceeded", "ConfigError", "CreditError",
         "DeadlineExceeded", "DownloadError", "Expired", "FluxError", "InvalidRequest", "JobError",
         "JobFailed", "JobLost", "JournalError", "Moderated", "RateLimited", "Redirected",
         "ServerError", "SinkError", "TransportError",
     ),
-    "_events": (
+    "_core.events": (
         "ClockJumped", "DiskLagged", "Event", "EventsDropped", "JobEnded", "JobReady",
         "JobSubmitted", "JobUnclaimed", "LimitChanged", "LoopLagged", "Paused", "Resumed",
         "Settled", "SubmitFailed",
     ),
-    "_ledgers": ("ForgetfulLedger", "MemoryLedger"),
-    "_models": (
+    "_store.ledgers": ("ForgetfulLedger", "MemoryLedger"),
+    "_core.models": (
         "Call", "Download", "Failed", "ImageInput", "ImageRequest", "InDoubt", "Job", "Ledger",
         "Observer", "Outcome", "Pending", "Ready", "Refused", "Reply", "Saved", "Sink", "Stored",
         "Transport", "Verdict",
     ),
-    "_providers": ("BFL", "COMETAPI", "Provider"),
-    "_session": ("FluxSession",),
-    "_sinks": ("FileSink", "FolderSink", "MemorySink"),
-    "_summary": ("Summary",),
+    "_wire.providers": ("BFL", "COMETAPI", "Provider"),
+    "_engine.session": ("FluxSession",),
+    "_store.sinks": ("FileSink", "FolderSink", "MemorySink"),
+    "_batch.summary": ("Summary",),
 }  # fmt: skip
 
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}

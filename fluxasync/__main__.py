@@ -1,6 +1,6 @@
 """The `fluxasync` command, also as `python -m fluxasync`.
 
-Stands apart from `_cli` so that a core install, which has no command-line library, gets one line
+Stands apart from `app` so that a core install, which has no command-line library, gets one line
 saying what to install instead of a traceback.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sys
 
-from . import _loading
-from ._extras import install_command
+from ._cli import startup_signals
+from ._core.extras import install_command
 
 #: what the extra `cli` brings
 _EXTRA = ("cyclopts", "rich")
@@ -20,18 +20,18 @@ def main() -> int:
 
     Ctrl-C while it is still being loaded, or when it is over, is no reason for a traceback.
     """
-    _loading.begin()
+    startup_signals.begin()
     try:
         code = _command()
     except KeyboardInterrupt:
-        code = _loading.INTERRUPTED
-    _loading.over()
+        code = startup_signals.INTERRUPTED
+    startup_signals.over()
     return code
 
 
 def _command() -> int:
     try:
-        from ._cli import main as command
+        from ._cli.app import main as command
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise

@@ -18,11 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define
 
-from . import __version__
-from ._errors import ConfigError, FluxError, TransportError
-from ._events import Event, JobEnded, JobReady, JobSubmitted, JobUnclaimed, Paused, SubmitFailed
-from ._extras import install_command
-from ._models import ImageRequest, Job, Saved
+from ._core.errors import ConfigError, FluxError, TransportError
+from ._core.events import (
+    Event,
+    JobEnded,
+    JobReady,
+    JobSubmitted,
+    JobUnclaimed,
+    Paused,
+    SubmitFailed,
+)
+from ._core.extras import install_command
+from ._core.models import ImageRequest, Job, Saved
+from ._core.version import __version__
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

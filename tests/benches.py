@@ -24,7 +24,7 @@ from fluxasync.bench import (
     SlotSample,
     Stage,
 )
-from fluxasync.bench._values import RECORDS_NAME
+from fluxasync.bench.records import RECORDS_NAME
 
 SHARES = dict(zip(PARTS, (0.05, 0.1, 0.72, 0.04, 0.07, 0.02), strict=True))
 

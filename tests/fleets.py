@@ -15,8 +15,8 @@ from statistics import fmean
 
 from attrs import Factory, define, frozen
 
-from fluxasync._config import Polling
-from fluxasync._schedule import Durations, Hint, Schedule
+from fluxasync._core.config import Polling
+from fluxasync._engine.polling import Durations, Hint, Schedule
 
 Draw = Callable[[int, random.Random], float]
 

@@ -82,7 +82,7 @@ def _run(arguments: list[str], seconds: int) -> list[Any]:
 
 def _become(arguments: list[str], seconds: int, paths: list[Path]) -> None:
     """Run the command on files for its streams, and end."""
-    from fluxasync._cli import main
+    from fluxasync._cli.app import main
 
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(seconds)
@@ -104,7 +104,14 @@ def _become(arguments: list[str], seconds: int, paths: list[Path]) -> None:
 def _import_everything() -> None:
     import importlib
 
-    for name in ("_api", "_cli._runs", "_cli._folders", "_cli._gallery", "_batch", "_progress"):
+    for name in (
+        "_batch.api",
+        "_cli.run_command",
+        "_cli.folder_commands",
+        "_cli.gallery_command",
+        "_batch.batch",
+        "_batch.progress",
+    ):
         importlib.import_module(f"fluxasync.{name}")
 
 

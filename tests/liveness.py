@@ -16,9 +16,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fluxasync import FluxSession
-from fluxasync._limiter import PROBE_PATIENCE, Limiter
-from fluxasync._permits import ASK_AGAIN
-from fluxasync._trouble import LONGEST_WAIT
+from fluxasync._engine.download_queue import ASK_AGAIN
+from fluxasync._engine.limiter import PROBE_PATIENCE, Limiter
+from fluxasync._engine.pushback import LONGEST_WAIT
 
 #: virtual seconds between looks
 EVERY = 5.0

@@ -33,7 +33,7 @@ from fluxasync import (
     Timeouts,
 )
 from fluxasync.simulator import Simulator, World
-from fluxasync.simulator._pictures import PictureSpec
+from fluxasync.simulator.images import PictureSpec
 
 PROVIDERS = {"cometapi": COMETAPI, "bfl": BFL}
 SIDE = 256  #: pixels; the smallest flux-dev takes, drawn in a few milliseconds

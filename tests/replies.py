@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fluxasync._models import ImageRequest, Job, Reply, Verdict
-from fluxasync._providers import BFL, COMETAPI
+from fluxasync._core.models import ImageRequest, Job, Reply, Verdict
+from fluxasync._wire.providers import BFL, COMETAPI
 
 REQUEST = ImageRequest(prompt="a red fox")
 UUID = "4ca5b657-4b04-4afc-9c4b-7445c578d324"

@@ -46,9 +46,9 @@ from fluxasync import (
     SubmitFailed,
     TransportError,
 )
-from fluxasync._models import Call, Download, Ledger, Reply
+from fluxasync._core.models import Call, Download, Ledger, Reply
 from fluxasync.simulator import Scenario, World
-from fluxasync.simulator._pictures import Gallery
+from fluxasync.simulator.images import Gallery
 
 #: seeds for each promise
 SEEDS = int(os.environ.get("FLUXASYNC_SEEDS", "100"))

@@ -16,10 +16,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from attrs import frozen
 
 from fluxasync import TransportError
-from fluxasync._models import Call, Reply
-from fluxasync._transport import check_url
+from fluxasync._core.models import Call, Reply
+from fluxasync._wire.transport import check_url
 from fluxasync.simulator import Answer, World
-from fluxasync.simulator._dialects import DialectName, wrong_path
+from fluxasync.simulator.dialects import DialectName, wrong_path
 
 ORIGIN = "http://127.0.0.1:1"
 DELIVERY = "http://127.0.0.1:2"

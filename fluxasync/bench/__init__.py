@@ -18,12 +18,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._compare import Comparison, Difference, compare
-    from ._order import Order
-    from ._page import write_page
-    from ._record import load
-    from ._run import run
-    from ._values import (
+    from .bench_config import Order
+    from .comparison import Comparison, Difference, compare
+    from .record_files import load
+    from .records import (
         PARTS,
         PERCENTILES,
         Distribution,
@@ -35,15 +33,17 @@ if TYPE_CHECKING:
         SlotSample,
         Stage,
     )
+    from .report.html_report import write_page
+    from .runner import run
 
 #: room → the names it gives to users
 _ROOMS = {
-    "_compare": ("Comparison", "Difference", "compare"),
-    "_order": ("Order",),
-    "_page": ("write_page",),
-    "_record": ("load",),
-    "_run": ("run",),
-    "_values": (
+    "comparison": ("Comparison", "Difference", "compare"),
+    "bench_config": ("Order",),
+    "report.html_report": ("write_page",),
+    "record_files": ("load",),
+    "runner": ("run",),
+    "records": (
         "PARTS", "PERCENTILES", "Distribution", "ImageRecord", "Interval", "Machine", "Report",
         "Schedule", "SlotSample", "Stage",
     ),

@@ -11,10 +11,10 @@ Nothing of the library is imported here: the wire is written down a second time,
 and simulator cannot share a mistake. `World` is the same server without sockets, on any clock.
 """
 
-from ._answers import Answer
-from ._charges import Charge
-from ._scenario import FAULTS, Fault, Scenario
-from ._server import Simulator, serve
-from ._world import World
+from .answers import Answer
+from .charges import Charge
+from .scenario import FAULTS, Fault, Scenario
+from .server import Simulator, serve
+from .world import World
 
 __all__ = ["FAULTS", "Answer", "Charge", "Fault", "Scenario", "Simulator", "World", "serve"]

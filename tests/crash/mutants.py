@@ -17,13 +17,13 @@ from typing import Any
 
 from attrs import frozen
 
-import fluxasync._disk
-from fluxasync._disk import Part
-from fluxasync._images import inspect
-from fluxasync._journal import Journal
-from fluxasync._journal._steps import Steps
-from fluxasync._models import Saved
-from fluxasync._sinks import _Kept, _Landing
+import fluxasync._store.files
+from fluxasync._core.images import inspect
+from fluxasync._core.models import Saved
+from fluxasync._store.files import Part
+from fluxasync._store.journal.journal import Journal
+from fluxasync._store.journal.transitions import Steps
+from fluxasync._store.sinks import _Kept, _Landing
 
 from .points import Watched
 
@@ -92,9 +92,9 @@ def in_place_write() -> None:
         part = Part(os.path.dirname(target))
         part._handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         part.write(image)
-        fluxasync._disk.sync(part._handle)
+        fluxasync._store.files.sync(part._handle)
         os.close(part._handle)
-        fluxasync._disk.sync_folder(Path(target).parent)
+        fluxasync._store.files.sync_folder(Path(target).parent)
         return _Kept(target, part, info)
 
     _Landing._keep = keep  # type: ignore[method-assign, assignment]
@@ -102,18 +102,18 @@ def in_place_write() -> None:
 
 def no_file_fsync() -> None:
     """A name is given to bytes that the disk may not have."""
-    sync = fluxasync._disk.sync
+    sync = fluxasync._store.files.sync
 
     def sync_folders_only(handle: int) -> None:
         if stat.S_ISDIR(os.fstat(handle).st_mode):
             sync(handle)
 
-    fluxasync._disk.sync = sync_folders_only
+    fluxasync._store.files.sync = sync_folders_only
 
 
 def no_folder_fsync() -> None:
     """An image is recorded as done under a name that the disk may not have."""
-    fluxasync._disk.sync_folder = lambda folder: None
+    fluxasync._store.files.sync_folder = lambda folder: None
 
 
 def synchronous_normal() -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 from attrs import frozen
 
-from fluxasync.simulator._pictures import PictureSpec, plain_png
+from fluxasync.simulator.images import PictureSpec, plain_png
 
 from .children import Place
 

@@ -19,17 +19,17 @@ from typing import Any, ClassVar, NoReturn
 
 from attrs import define, field
 
-import fluxasync._disk
-import fluxasync._journal
-import fluxasync._journal._projection
-import fluxasync._journal._schema
-import fluxasync._journal._writer
-import fluxasync._manifest
-from fluxasync._disk import Part
-from fluxasync._journal._steps import Steps
-from fluxasync._models import Ready
-from fluxasync._transport import AiohttpTransport
-from fluxasync._wire import Wire
+import fluxasync._store.files
+import fluxasync._store.journal.journal
+import fluxasync._store.journal.lists
+import fluxasync._store.journal.schema
+import fluxasync._store.journal.writer
+import fluxasync._store.metadata
+from fluxasync._core.models import Ready
+from fluxasync._store.files import Part
+from fluxasync._store.journal.transitions import Steps
+from fluxasync._wire.client import Wire
+from fluxasync._wire.transport import AiohttpTransport
 
 #: what a step writes; a commit is named after the dearest of those in it
 KINDS = ("intent", "job", "done")
@@ -170,7 +170,7 @@ def is_post(what: Any) -> bool:
 
 def install(fuse: Fuse) -> None:
     """Lay a fuse to every place; only the one it names is ever lit."""
-    fluxasync._journal._writer._CHECKPOINT = _CHECKPOINT
+    fluxasync._store.journal.writer._CHECKPOINT = _CHECKPOINT
     _at_commits(fuse)
     _at_sends(fuse)
     _at_files(fuse)
@@ -261,23 +261,23 @@ def _at_files(fuse: Fuse) -> None:
         if stat.S_ISREG(os.fstat(handle).st_mode):
             fuse.burn("before file fsync")
 
-    before(fluxasync._disk, "sync", see_sync)
+    before(fluxasync._store.files, "sync", see_sync)
     before(Part, "_linked", lambda *_: fuse.burn("before publish"))
     after(Part, "_linked", lambda *_: fuse.burn("after publish"))
-    after(fluxasync._disk, "sync_folder", lambda *_: fuse.burn("after folder fsync"))
+    after(fluxasync._store.files, "sync_folder", lambda *_: fuse.burn("after folder fsync"))
 
 
 def _at_recovery(fuse: Fuse) -> None:
     """Passed three times a start at least: before, between, and before it is committed."""
-    before(fluxasync._journal._schema, "sync", lambda *_: fuse.burn("during creation"))
+    before(fluxasync._store.journal.schema, "sync", lambda *_: fuse.burn("during creation"))
     for name in ("doubt_intents", "adopt"):
         after(Steps, name, lambda *_: fuse.burn("during recovery"))
-    before(fluxasync._journal, "recover", lambda *_: fuse.burn("during recovery"))
-    after(fluxasync._journal, "recover", lambda *_: fuse.burn("during recovery"))
+    before(fluxasync._store.journal.journal, "recover", lambda *_: fuse.burn("during recovery"))
+    after(fluxasync._store.journal.journal, "recover", lambda *_: fuse.burn("during recovery"))
 
 
 def _at_lists(fuse: Fuse) -> None:
-    write = fluxasync._manifest._write_all
+    write = fluxasync._store.metadata._write_all
 
     def in_halves(handle: int, text: bytes) -> None:
         half = len(text) // 2
@@ -285,6 +285,6 @@ def _at_lists(fuse: Fuse) -> None:
         fuse.burn("during list append")
         write(handle, text[half:])
 
-    fluxasync._manifest._write_all = in_halves
-    projection = fluxasync._journal._projection
+    fluxasync._store.metadata._write_all = in_halves
+    projection = fluxasync._store.journal.lists
     before(projection, "sync", lambda *_: fuse.burn("during list rewrite"))

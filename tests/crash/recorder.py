@@ -20,8 +20,8 @@ from typing import Any
 
 from attrs import asdict, frozen
 
-from fluxasync._journal._schema import HOME
-from fluxasync._transport import AiohttpTransport
+from fluxasync._store.journal.schema import HOME
+from fluxasync._wire.transport import AiohttpTransport
 
 from .points import Marks, Watched, before, is_post, marked_commits
 

@@ -21,10 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fluxasync._sinks
+import fluxasync._store.sinks
 from fluxasync import Batch, FluxSession, Limits, Polling, Retry, Timeouts
 from fluxasync.simulator import Scenario, Simulator, World
-from fluxasync.simulator._pictures import Gallery
+from fluxasync.simulator.images import Gallery
 
 from . import points
 from .mutants import MUTANTS
@@ -113,7 +113,7 @@ def _batch(order: dict[str, Any]) -> None:
         recorder = Recorder(Path(order["folder"]))
         recorder.install()
     if order["streamed"]:
-        fluxasync._sinks._ONE_HOP = fluxasync._sinks._PIECE = _SMALL_PIECE
+        fluxasync._store.sinks._ONE_HOP = fluxasync._store.sinks._PIECE = _SMALL_PIECE
     points.install(points.Fuse(order["point"], order["passes"]))
     asyncio.run(make_images(order["url"], order["source"], order["folder"], order["in_flight"]))
     if recorder is not None:

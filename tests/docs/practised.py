@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 from patience import patient
 
-from fluxasync._providers import PROVIDERS, Provider
+from fluxasync._wire.providers import PROVIDERS, Provider
 from fluxasync.simulator import Scenario, Simulator
 
 URL = "PRACTICE_URL"

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("markdown_it", reason="the extra `cli` is not installed")
 
-from fluxasync._providers import PROVIDERS
+from fluxasync._wire.providers import PROVIDERS
 
 from .pages import BadPage, blocks, perform
 from .practised import URL, addresses, practice_server

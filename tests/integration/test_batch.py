@@ -48,8 +48,8 @@ from fluxasync import (
     Settled,
     Stored,
 )
-from fluxasync._amounts import spending
-from fluxasync._audit import status
+from fluxasync._core.amounts import spending
+from fluxasync._store.audit import status
 from fluxasync.simulator import Scenario, Simulator
 
 SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02)

@@ -12,7 +12,7 @@ from practice import SIDE, audit, fast_session, run_out
 
 import fluxasync
 from fluxasync import Batch, ConfigError, Saved
-from fluxasync._sources import Plan, open_source
+from fluxasync._requests.sources import Plan, open_source
 from fluxasync.simulator import Scenario, Simulator
 
 SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02)

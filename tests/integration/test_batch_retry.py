@@ -27,9 +27,9 @@ from fluxasync import (
     Saved,
     run,
 )
-from fluxasync._audit import status
-from fluxasync._gallery._cards import read
-from fluxasync._sources import Plan
+from fluxasync._requests.sources import Plan
+from fluxasync._store.audit import status
+from fluxasync.gallery.cards import read
 from fluxasync.simulator import Scenario, Simulator
 
 PROMPTS = [f"a small picture, number {number}" for number in range(4)]

@@ -24,11 +24,11 @@ from practice import names, until
 from proxy import Fault, posts, proxy
 
 from fluxasync import ConfigError, FluxError, Polling, bench
-from fluxasync._audit import in_doubt, status
-from fluxasync._extras import install_command
-from fluxasync.bench._cost import cost_of
-from fluxasync.bench._prompts import wishes
-from fluxasync.bench._run import Run
+from fluxasync._core.extras import install_command
+from fluxasync._store.audit import in_doubt, status
+from fluxasync.bench.cost import cost_of
+from fluxasync.bench.prompt_pool import wishes
+from fluxasync.bench.runner import Run
 from fluxasync.simulator import Scenario, Simulator
 
 SMALL = {"width": 256, "height": 256}

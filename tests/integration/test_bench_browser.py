@@ -10,7 +10,7 @@ import pytest
 from attrs import evolve
 from tabs import browser
 
-from fluxasync.bench._page import write_page
+from fluxasync.bench.report.html_report import write_page
 
 pytest.importorskip("matplotlib", reason="the extra bench is not installed")
 

@@ -12,7 +12,7 @@ from practice import PROVIDERS, audit, fast_session, until, wishes
 from wires import Line, answer, peer
 
 from fluxasync import BudgetExceeded, ImageRequest, Job, MemoryLedger, Saved
-from fluxasync._models import Call, Reply
+from fluxasync._core.models import Call, Reply
 from fluxasync.simulator import Scenario, Simulator
 
 SCENARIO = Scenario(latency=(0, 0.02))

@@ -21,7 +21,7 @@ pytest.importorskip("PIL", reason="the extra `image` is not installed")
 from patience import patient
 
 import fluxasync
-from fluxasync._child import start
+from fluxasync._core.isolated_process import start
 
 #: what Python puts first on the path for a `-P` command is what it puts there for `fluxasync`
 COMMAND = (sys.executable, "-P", "-m", "fluxasync")
@@ -99,7 +99,7 @@ STARTERS = [
         ("run", "prompts.txt", "--watch", "-o", "o", "--model", "flux-2-klein-4b"),
         id="run --watch",
     ),
-    pytest.param("fluxasync._gallery._painter", ("gallery", "o"), id="gallery"),
+    pytest.param("fluxasync.gallery.thumbnail_worker", ("gallery", "o"), id="gallery"),
     pytest.param(
         "simulate",
         ("bench", "--simulate", "--images", "2", "--in-flight", "1", "-o", "b"),
@@ -140,7 +140,7 @@ def test_a_child_keeps_what_its_user_set_for_python_and_the_machine(tmp_path, se
     Folder(tmp_path / "o").saved()
     found = run("gallery", "o", cwd=tmp_path, env=environment(tmp_path, **given))
     assert found.returncode == 0, found.stderr
-    ((environ, _), *_) = children(tmp_path, "fluxasync._gallery._painter")
+    ((environ, _), *_) = children(tmp_path, "fluxasync.gallery.thumbnail_worker")
     assert given == {name: environ.get(name) for name in given}
 
 
@@ -151,7 +151,7 @@ async def test_a_child_starts_from_a_working_folder_that_is_gone(tmp_path, monke
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    child = await start("fluxasync._gallery._painter")
+    child = await start("fluxasync.gallery.thumbnail_worker")
     said, _ = await child.communicate(b'["missing.png", "thumb.webp"]\n')
     assert said == b'"missing"\n'
 
@@ -194,7 +194,7 @@ SCRIPT = """
 import sys
 beside = sys.path.pop(0)
 import asyncio
-from fluxasync._practice import practice_server
+from fluxasync.simulator.child_process import practice_server
 sys.path.insert(0, beside)
 
 async def main():
@@ -228,5 +228,5 @@ def test_one_function_starts_every_child() -> None:
                             "os.spawn", "os.posix_spawn", "os.fork(") if w in text]  # fmt: skip
         if hits:
             words[path.relative_to(package).as_posix()] = hits
-    assert words.pop("_extras.py") == ["sys.executable"]
-    assert list(words) == ["_child.py"], words
+    assert words.pop("_core/extras.py") == ["sys.executable"]
+    assert list(words) == ["_core/isolated_process.py"], words

@@ -25,7 +25,7 @@ from terminals import CTRL_C, MODULE, Terminal
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 
-from fluxasync._cli import main
+from fluxasync._cli.app import main
 
 #: the model with the shortest usual duration, so that the first poll comes soonest
 FAST = ("--model", "flux-2-klein-4b")

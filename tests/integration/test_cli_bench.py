@@ -17,9 +17,9 @@ from terminals import MODULE
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 
-from fluxasync._cli import main
-from fluxasync._cli._measure import _stage_line
-from fluxasync.bench._record import write_report
+from fluxasync._cli.app import main
+from fluxasync._cli.bench_measurement import _stage_line
+from fluxasync.bench.record_files import write_report
 
 #: the model with the shortest usual duration
 SHORT = ("--model", "flux-2-klein-4b", "--in-flight", "4", "--warm-up", "0", "--images")
@@ -180,5 +180,5 @@ def test_help_of_bench_is_instant() -> None:
         capture_output=True, text=True, check=True, timeout=patient(),
     )  # fmt: skip
     imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
-    assert not imported & {"aiohttp", "matplotlib", "fluxasync._session", "uvloop"}
+    assert not imported & {"aiohttp", "matplotlib", "fluxasync._engine.session", "uvloop"}
     assert {"--in-flight", "--rate", "--max-cost"} <= set(ended.stdout.split())

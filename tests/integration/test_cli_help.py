@@ -11,7 +11,7 @@ import pytest
 from patience import patient
 
 import fluxasync
-from fluxasync._extras import install_command
+from fluxasync._core.extras import install_command
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 
@@ -36,7 +36,7 @@ def test_help_does_not_import_aiohttp(arguments: tuple[str, ...]) -> None:
     imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
     assert ended.returncode == 0
     assert "cyclopts" in imported
-    assert not imported & {"aiohttp", "aiofiles", "uvloop", "PIL", "fluxasync._session"}
+    assert not imported & {"aiohttp", "aiofiles", "uvloop", "PIL", "fluxasync._engine.session"}
 
 
 def test_version_is_the_packages() -> None:
@@ -101,7 +101,7 @@ def test_a_wrong_command_line_is_one_line_and_exit_2(
     arguments: tuple[str, ...], said: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """P30: usage errors are 2, told in one line, with nothing on standard output."""
-    from fluxasync._cli import main
+    from fluxasync._cli.app import main
 
     assert main(arguments) == 2
     shown = capfd.readouterr()
@@ -137,7 +137,7 @@ def test_a_url_is_not_taken_for_a_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Every verb refuses `scheme://` as typed, and makes no folder that is named `s3:`."""
-    from fluxasync._cli import main
+    from fluxasync._cli.app import main
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "p.txt").write_text("a fox")
@@ -148,7 +148,7 @@ def test_a_url_is_not_taken_for_a_folder(
 
 def test_models_lists_the_catalogue_as_json(capfd: pytest.CaptureFixture[str]) -> None:
     """A program gets each model on a line, with money and seconds as numbers."""
-    from fluxasync._cli import main
+    from fluxasync._cli.app import main
 
     assert main(["models", "--json"]) == 0
     rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
@@ -158,7 +158,7 @@ def test_models_lists_the_catalogue_as_json(capfd: pytest.CaptureFixture[str]) -
 
 def test_models_table_has_a_line_for_each_model(capfd: pytest.CaptureFixture[str]) -> None:
     """A person sees every model's name and price."""
-    from fluxasync._cli import main
+    from fluxasync._cli.app import main
 
     assert main(["models"]) == 0
     shown = capfd.readouterr().out
@@ -169,7 +169,7 @@ def test_models_table_has_a_line_for_each_model(capfd: pytest.CaptureFixture[str
 @pytest.mark.parametrize("columns", [40, 80, 100, 139, 140, 200])
 def test_models_fit_the_screen_and_no_name_is_cut(columns: int) -> None:
     """At every width each model's name, sizes and own parameters are there whole."""
-    from fluxasync._cli._catalogue import table
+    from fluxasync._cli.models_command import table
 
     lines = table(columns)
     assert all(len(line) <= max(columns, 80) for line in lines)

@@ -27,7 +27,7 @@ pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 from patience import patient
 from test_cli import FAST, Practice, practice, started
 
-from fluxasync._cli import main
+from fluxasync._cli.app import main
 
 COUNT = 12
 MADE_AGAIN = (
@@ -585,7 +585,7 @@ def test_t17_every_command_refuses_an_edited_journal(
 def test_the_journals_commands_do_not_import_aiohttp() -> None:
     """No network and no key: what they do not load they cannot use."""
     code = (
-        "import sys; from fluxasync._cli import main;"
+        "import sys; from fluxasync._cli.app import main;"
         "main(['status', 'nowhere']); main(['verify', 'nowhere']); main(['resolve', 'nowhere']);"
         "sys.exit('aiohttp' in sys.modules)"
     )

@@ -36,10 +36,10 @@ from fluxasync import (
     Saved,
     SinkError,
 )
-from fluxasync._journal import Entry, read_only
-from fluxasync._journal._lock import FolderLock
-from fluxasync._journal._schema import HOME
-from fluxasync._sources import Plan
+from fluxasync._requests.sources import Plan
+from fluxasync._store.journal.journal import Entry, read_only
+from fluxasync._store.journal.lock import FolderLock
+from fluxasync._store.journal.schema import HOME
 from fluxasync.simulator import Scenario, Simulator
 
 #: more than are ever in flight and being stored, so that there is something left to stop

@@ -31,7 +31,7 @@ from fluxasync import (
     Saved,
 )
 from fluxasync.simulator import FAULTS, Scenario, Simulator, World
-from fluxasync.simulator._dice import Dice
+from fluxasync.simulator.seeded_random import Dice
 
 COUNT = 12
 SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02, image_bytes=40_000)

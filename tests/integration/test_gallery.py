@@ -23,10 +23,10 @@ from terminals import MODULE
 pytest.importorskip("PIL", reason="the extra `image` is not installed")
 
 from fluxasync import Batch, ConfigError
-from fluxasync._child import start
-from fluxasync._gallery import write
-from fluxasync._gallery._painter import paint
-from fluxasync._gallery._serve import GalleryServer
+from fluxasync._core.isolated_process import start
+from fluxasync.gallery import write
+from fluxasync.gallery.server import GalleryServer
+from fluxasync.gallery.thumbnail_worker import paint
 from fluxasync.simulator import Scenario, Simulator
 
 THUMBS = ".fluxasync/thumbs"
@@ -185,7 +185,7 @@ def test_a_picture_half_again_too_large_is_refused_by_its_header(tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="limits are read from /proc")
 async def test_a_painter_has_little_memory_and_a_low_priority(tmp_path):
     """T9: a picture made to exhaust its decoder takes 2 GiB of address space at most."""
-    painter = await start("fluxasync._gallery._painter")
+    painter = await start("fluxasync.gallery.thumbnail_worker")
     painter.stdin.write(b'["missing.png", "thumb.webp"]\n')
     assert await painter.stdout.readline() == b'"missing"\n'  # so it has set its limits
     limits = Path(f"/proc/{painter.pid}/limits").read_text()  # noqa: ASYNC240 — of the kernel
@@ -200,12 +200,13 @@ def test_a_picture_that_needs_too_much_memory_costs_one_thumbnail(tmp_path):
     code = """
 import resource
 from PIL import Image, PngImagePlugin, WebPImagePlugin
-from fluxasync._gallery import _painter
+from fluxasync.gallery import thumbnail_worker
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-_painter._MOST_MEMORY = used + 64 * 2**20
-_painter._behave()
+thumbnail_worker._MOST_MEMORY = used + 64 * 2**20
+thumbnail_worker._behave()
 for name in ("large.png", "small.png"):
-    print(_painter.paint(_painter.Path(name), _painter.Path(f"{name}.webp")))
+    target = thumbnail_worker.Path(f"{name}.webp")
+    print(thumbnail_worker.paint(thumbnail_worker.Path(name), target))
 """
     (tmp_path / "small.png").write_bytes(png())
     (tmp_path / "large.png").write_bytes(png((7_000, 7_000)))

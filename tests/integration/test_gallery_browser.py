@@ -17,9 +17,9 @@ from galleries import HOSTILE, Folder, picture
 
 pytest.importorskip("PIL", reason="the extra `image` is not installed")
 
-from fluxasync._gallery import write
-from fluxasync._gallery._page import page
-from fluxasync._gallery._serve import GalleryServer
+from fluxasync.gallery import write
+from fluxasync.gallery.html_page import page
+from fluxasync.gallery.server import GalleryServer
 
 pytestmark = pytest.mark.slow
 

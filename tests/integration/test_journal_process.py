@@ -15,18 +15,18 @@ from pathlib import Path
 import pytest
 from patience import patient
 
-from fluxasync._errors import JournalError
-from fluxasync._journal import Journal, Locked, read_only
-from fluxasync._models import ImageRequest, InDoubt, Job
+from fluxasync._core.errors import JournalError
+from fluxasync._core.models import ImageRequest, InDoubt, Job
+from fluxasync._store.journal.journal import Journal, Locked, read_only
 
 #: what the children share: a journal in the folder they are given, and events in it
 CHILD = """
 import asyncio, json, resource, signal, sys
 from decimal import Decimal
 from pathlib import Path
-from fluxasync._errors import JournalError
-from fluxasync._journal import Journal
-from fluxasync._models import ImageRequest, Job
+from fluxasync._core.errors import JournalError
+from fluxasync._store.journal.journal import Journal
+from fluxasync._core.models import ImageRequest, Job
 
 folder = Path(sys.argv[1])
 
@@ -149,7 +149,7 @@ def test_a_full_disk_keeps_the_ids_of_paid_jobs(tmp_path):
 
 #: reads what the full disk holds, as `status` does
 AFTER = """
-from fluxasync._journal import read_only
+from fluxasync._store.journal.journal import read_only
 with read_only(folder) as view:
     print(json.dumps(view.counts.as_json()))
 """

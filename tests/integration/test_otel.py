@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 from practice import fast_session, run_out, until, wishes
 
 from fluxasync import Batch, ImageRequest, Job, JobSubmitted, Moderated, Saved
-from fluxasync._extras import install_command
+from fluxasync._core.extras import install_command
 from fluxasync.otel import MOST_OPEN, Tracing
 from fluxasync.simulator import Scenario, Simulator
 

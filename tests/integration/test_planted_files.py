@@ -26,9 +26,9 @@ pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 pytest.importorskip("PIL", reason="the extra `image` is not installed")
 
 from fluxasync import Batch, ImageRequest
-from fluxasync._disk import make_own_folder, open_own, reading
-from fluxasync._gallery import write
-from fluxasync._journal import RESERVE
+from fluxasync._store.files import make_own_folder, open_own, reading
+from fluxasync._store.journal.journal import RESERVE
+from fluxasync.gallery import write
 
 #: seconds after which a command counts as hanging
 HANGING = round(patient())

@@ -18,7 +18,7 @@ import pytest
 from yarl import URL
 
 from fluxasync.simulator import Scenario, Simulator, serve
-from fluxasync.simulator._job_log import JobLog
+from fluxasync.simulator.job_log import JobLog
 
 WISH = {"prompt": "a fox", "width": 256, "height": 256, "seed": 1}
 

@@ -28,10 +28,10 @@ from wires import (
     streams,
 )
 
-from fluxasync._config import Timeouts
-from fluxasync._errors import TransportError
-from fluxasync._models import Call, Reply
-from fluxasync._transport import MAX_REPLY, AiohttpTransport, check_url
+from fluxasync._core.config import Timeouts
+from fluxasync._core.errors import TransportError
+from fluxasync._core.models import Call, Reply
+from fluxasync._wire.transport import MAX_REPLY, AiohttpTransport, check_url
 
 CANARY = "sk-canary-4711"
 SIGNATURE = "sig-canary-0815"

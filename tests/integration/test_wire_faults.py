@@ -41,8 +41,8 @@ from fluxasync import (
     Redirected,
     TransportError,
 )
-from fluxasync._audit import status as audit_status
-from fluxasync._cli._exits import OUTAGE, exit_code
+from fluxasync._cli.exit_codes import OUTAGE, exit_code
+from fluxasync._store.audit import status as audit_status
 from fluxasync.simulator import Scenario, Simulator
 
 COUNT = 6

@@ -13,10 +13,10 @@ import pytest
 from world_transport import ORIGIN, WorldTransport
 
 from fluxasync import Timeouts, Transport, TransportError
-from fluxasync._models import Call, Reply
-from fluxasync._transport import AiohttpTransport
+from fluxasync._core.models import Call, Reply
+from fluxasync._wire.transport import AiohttpTransport
 from fluxasync.simulator import Scenario, Simulator, World
-from fluxasync.simulator._dice import Dice
+from fluxasync.simulator.seeded_random import Dice
 
 Place = tuple[Transport, str, World]
 Opened = Callable[[Scenario], AbstractAsyncContextManager[Place]]

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fluxasync._errors import APIError, JobError, TransportError
-from fluxasync._models import (
+from fluxasync._core.errors import APIError, JobError, TransportError
+from fluxasync._core.models import (
     ImageRequest,
     Job,
     Pending,
@@ -24,7 +24,7 @@ from fluxasync._models import (
     Secret,
     Verdict,
 )
-from fluxasync._protocol import (
+from fluxasync._wire import (
     LONGEST_WAIT,
     MESSAGE_LENGTH,
     Missing,
@@ -36,7 +36,7 @@ from fluxasync._protocol import (
     decode_submit,
     read_object,
 )
-from fluxasync._providers import BFL, COMETAPI
+from fluxasync._wire.providers import BFL, COMETAPI
 
 REQUEST = ImageRequest(prompt="a red fox", webhook_secret="s3cr3t")
 JOB = Job(job_id="a-1", request=REQUEST)

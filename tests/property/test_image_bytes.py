@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import jpeg, png, riff, webp
 
-from fluxasync._images import ImageInfo, NotAnImage, inspect, measure
+from fluxasync._core.images import ImageInfo, NotAnImage, inspect, measure
 
 STARTS = (b"", b"\xff\xd8", b"\xff\xd8\xff\xc0", png()[:8], png()[:16], b"RIFF", webp()[:16])
 WHOLE = (jpeg(), png(), webp())

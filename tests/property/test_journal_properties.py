@@ -19,14 +19,15 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pictures import jpeg
 
-from fluxasync import _journal
-from fluxasync._audit import in_doubt, status, verify
-from fluxasync._errors import JobLost, JournalError, Moderated, TransportError
-from fluxasync._gallery._cards import read
-from fluxasync._journal import Journal, classes_of, peek
-from fluxasync._journal._again import CLASSES
-from fluxasync._models import Failed, ImageInput, ImageRequest, InDoubt, Job, Saved, Stored
-from fluxasync._purse import Purse
+from fluxasync._core.errors import JobLost, JournalError, Moderated, TransportError
+from fluxasync._core.models import Failed, ImageInput, ImageRequest, InDoubt, Job, Saved, Stored
+from fluxasync._engine.budget import Purse
+from fluxasync._store.audit import in_doubt, status, verify
+from fluxasync._store.journal import journal as journal_module
+from fluxasync._store.journal import schema
+from fluxasync._store.journal.journal import Journal, classes_of, peek
+from fluxasync._store.journal.retry_selection import CLASSES
+from fluxasync.gallery.cards import read
 
 PRICE = Decimal("0.025")
 #: thousands of small journals: where there is a file system in memory, no disk is waited for
@@ -93,14 +94,14 @@ async def _fill(folder: Path) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A finished run; no space is set aside, which takes longer than all else here."""
     home = tmp_path_factory.mktemp("tampered")
-    with patch.object(_journal, "RESERVE", 0):
+    with patch.object(journal_module, "RESERVE", 0):
         asyncio.run(_fill(home))
         yield home
 
 
 def _columns(table: str) -> list[str]:
     with closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(_journal._schema._TABLES)
+        connection.executescript(schema._TABLES)
         return [found[1] for found in connection.execute(f"PRAGMA table_info({table})")]
 
 

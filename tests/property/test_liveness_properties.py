@@ -16,9 +16,9 @@ from weather import Scales, Weather
 from world_transport import ORIGIN
 
 from fluxasync import FluxError, FluxSession, Limits
-from fluxasync._breakers import Gate
-from fluxasync._limiter import Lease, Limiter
-from fluxasync._permits import Permits
+from fluxasync._engine.circuit_breaker import Gate
+from fluxasync._engine.download_queue import Permits
+from fluxasync._engine.limiter import Lease, Limiter
 from fluxasync.simulator import Scenario, World
 
 SLOWEST = 0.1  #: submissions a second, the lowest rate that is assigned

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fluxasync._catalog import Model, models
-from fluxasync._errors import BudgetExceeded
-from fluxasync._models import ImageRequest
-from fluxasync._money import Estimator, price
-from fluxasync._purse import Purse
+from fluxasync._core.errors import BudgetExceeded
+from fluxasync._core.models import ImageRequest
+from fluxasync._engine.budget import Purse
+from fluxasync._requests.catalog import Model, models
+from fluxasync._requests.pricing import Estimator, price
 
 PRICES = st.sampled_from([Decimal(text) for text in ("0.014", "0.025", "0.04", "0.16", "0.3")])
 CAP = Decimal("1.00")

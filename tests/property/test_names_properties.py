@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluxasync._errors import ConfigError
-from fluxasync._models import ImageRequest
-from fluxasync._names import Template
+from fluxasync._core.errors import ConfigError
+from fluxasync._core.models import ImageRequest
+from fluxasync._store.filenames import Template
 
 HOSTILE = st.one_of(
     st.text(max_size=40),

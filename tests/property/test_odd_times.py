@@ -14,18 +14,18 @@ import virtual_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluxasync._breakers import Gate
-from fluxasync._config import Limits, Polling, Retry
-from fluxasync._display import duration
-from fluxasync._dog import Dog
-from fluxasync._errors import DeadlineExceeded, JobFailed, JobLost
-from fluxasync._limiter import ACCOUNT, Lease, Limiter
-from fluxasync._models import Failed, Job, Pending, Ready
-from fluxasync._permits import Permits
-from fluxasync._progress import Progress
-from fluxasync._protocol import Missing, Unclear
-from fluxasync._schedule import Pace, Schedule
-from fluxasync._watch import Watch
+from fluxasync._batch.progress import Progress
+from fluxasync._core.config import Limits, Polling, Retry
+from fluxasync._core.errors import DeadlineExceeded, JobFailed, JobLost
+from fluxasync._core.models import Failed, Job, Pending, Ready
+from fluxasync._core.text import duration
+from fluxasync._engine.circuit_breaker import Gate
+from fluxasync._engine.download_queue import Permits
+from fluxasync._engine.health import Dog
+from fluxasync._engine.limiter import ACCOUNT, Lease, Limiter
+from fluxasync._engine.poll_policy import Watch
+from fluxasync._engine.polling import Pace, Schedule
+from fluxasync._wire import Missing, Unclear
 
 #: set FLUXASYNC_FUZZ=100000 for the long run
 EXAMPLES = int(os.environ.get("FLUXASYNC_FUZZ", "150"))

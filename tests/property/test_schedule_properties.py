@@ -7,10 +7,10 @@ from math import isfinite
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluxasync._config import Polling
-from fluxasync._schedule import Durations, Schedule
-from fluxasync._schedule._classes import MAXIMUM, MAXIMUM_SHARE, MINIMUM
-from fluxasync._schedule._plan import Plan
+from fluxasync._core.config import Polling
+from fluxasync._engine.polling import Durations, Schedule
+from fluxasync._engine.polling.poll_times import Plan
+from fluxasync._engine.polling.schedule import MAXIMUM, MAXIMUM_SHARE, MINIMUM
 
 ages = st.floats(min_value=0, max_value=1e5)
 intervals = st.tuples(ages, ages).map(sorted)

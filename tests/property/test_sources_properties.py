@@ -16,10 +16,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluxasync._models import ImageRequest
-from fluxasync._sources import BadRow, Plan, open_source
-from fluxasync._sources._lines import Splitter
-from fluxasync._sources._occurrences import Occurrences
+from fluxasync._core.models import ImageRequest
+from fluxasync._requests.sources import BadRow, Plan, open_source
+from fluxasync._requests.sources.lines import Splitter
+from fluxasync._requests.sources.numbering import Occurrences
 
 # no line ends, no NUL (a text that starts with every second one looks like UTF-16), few different
 # ones so that duplicates are common

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluxasync._errors import ConfigError
-from fluxasync._models import ImageRequest
-from fluxasync._sources import Sample, Spread, open_source
-from fluxasync._sources._wildcards import Wildcards
+from fluxasync._core.errors import ConfigError
+from fluxasync._core.models import ImageRequest
+from fluxasync._requests.sources import Sample, Spread, open_source
+from fluxasync._requests.sources.wildcards import Wildcards
 
 plain = st.text(
     st.characters(exclude_categories=("Cs",), exclude_characters="\r\n\0\ufeff"), max_size=6

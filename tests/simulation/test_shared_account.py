@@ -15,8 +15,8 @@ from weather import Scales, Weather, seeds
 from world_transport import ORIGIN
 
 from fluxasync import Batch, FluxSession, ImageRequest, MemoryLedger, Outcome, Polling
-from fluxasync._models import Call, Reply
-from fluxasync._wire import now
+from fluxasync._core.models import Call, Reply
+from fluxasync._wire.client import now
 from fluxasync.simulator import Scenario, World
 
 ALLOWED = 24  #: active jobs of the account

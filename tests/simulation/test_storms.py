@@ -39,9 +39,9 @@ from fluxasync import (
     RateLimited,
     TransportError,
 )
-from fluxasync._discovery import SMALL
-from fluxasync._models import Call, Reply
-from fluxasync._purse import Purse
+from fluxasync._core.models import Call, Reply
+from fluxasync._engine.adaptive_limit import SMALL
+from fluxasync._engine.budget import Purse
 from fluxasync.simulator import Scenario, World
 
 CALM = Scenario(image_bytes=1)

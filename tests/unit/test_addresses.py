@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fluxasync._addresses import is_loopback_address, private_address
+from fluxasync._core.addresses import is_loopback_address, private_address
 
 
 def listed(text: str) -> list[str]:

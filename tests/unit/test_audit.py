@@ -15,33 +15,13 @@ from typing import Any
 import pytest
 from pictures import jpeg
 
-from fluxasync import _journal
-from fluxasync._audit import (
-    drop,
-    give_jobs,
-    in_doubt,
-    resubmit,
-    status,
-    verify,
-)
-from fluxasync._errors import (
-    BudgetExceeded,
-    ConfigError,
-    JournalError,
-    TransportError,
-)
-from fluxasync._journal import Journal, Locked
-from fluxasync._journal._again import damage as file_damage
-from fluxasync._manifest import METADATA, Manifest
-from fluxasync._models import (
-    Failed,
-    ImageRequest,
-    InDoubt,
-    Job,
-    Outcome,
-    Saved,
-    Stored,
-)
+from fluxasync._core.errors import BudgetExceeded, ConfigError, JournalError, TransportError
+from fluxasync._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved, Stored
+from fluxasync._store.audit import drop, give_jobs, in_doubt, resubmit, status, verify
+from fluxasync._store.journal import journal as journal_module
+from fluxasync._store.journal.journal import Journal, Locked
+from fluxasync._store.journal.retry_selection import damage as file_damage
+from fluxasync._store.metadata import METADATA, Manifest
 
 PRICE = Decimal("0.025")
 IMAGE = jpeg()
@@ -51,7 +31,7 @@ NO_ANSWER = TransportError("no answer", sent=True)
 @pytest.fixture(autouse=True)
 def _no_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
     """Setting space aside for a full disk takes longer than all else here."""
-    monkeypatch.setattr(_journal, "RESERVE", 0)
+    monkeypatch.setattr(journal_module, "RESERVE", 0)
 
 
 def journal(folder: Path) -> Journal:

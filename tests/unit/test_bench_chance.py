@@ -7,8 +7,8 @@ import random
 import pytest
 
 from fluxasync.bench import Interval
-from fluxasync.bench._chance import combined, percentile_difference, ratio_difference
-from fluxasync.bench._stats import percentile
+from fluxasync.bench.significance import combined, percentile_difference, ratio_difference
+from fluxasync.bench.stats import percentile
 
 
 def _draws(count, *, seed, factor=1.0):

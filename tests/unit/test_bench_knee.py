@@ -11,9 +11,9 @@ from statistics import fmean, stdev
 from attrs import evolve
 
 from fluxasync.bench import Interval, Stage
-from fluxasync.bench._knee import is_past_knee, knee
-from fluxasync.bench._load import SWEEP, closed
-from fluxasync.bench._stats import distribution, lane_pace
+from fluxasync.bench.load_profile import SWEEP, closed
+from fluxasync.bench.saturation import is_past_knee, knee
+from fluxasync.bench.stats import distribution, lane_pace
 
 
 def _stage(label: str, pace: float, *, images: int = 400, **load: float) -> Stage:

@@ -12,7 +12,7 @@ from attrs import fields
 
 from fluxasync import ConfigError
 from fluxasync.bench import Order
-from fluxasync.bench._load import (
+from fluxasync.bench.load_profile import (
     closed,
     intended,
     opened,

@@ -16,11 +16,11 @@ import pytest
 from attrs import evolve
 
 from fluxasync import ConfigError
-from fluxasync._extras import install_command
+from fluxasync._core.extras import install_command
 from fluxasync.bench import SlotSample
-from fluxasync.bench._page import page, write_page
-from fluxasync.bench._plots import plots
-from fluxasync.bench._tables import amount, seconds
+from fluxasync.bench.report.charts import plots
+from fluxasync.bench.report.html_report import page, write_page
+from fluxasync.bench.report.html_tables import amount, seconds
 
 pytest.importorskip("matplotlib", reason="the extra bench is not installed")
 

@@ -12,8 +12,8 @@ import random
 import pytest
 from attrs import evolve
 
-from fluxasync._models import Job, Ready
-from fluxasync.bench._split import Trace, clock_offset, most_agreed, record_of
+from fluxasync._core.models import Job, Ready
+from fluxasync.bench.latency_breakdown import Trace, clock_offset, most_agreed, record_of
 
 AHEAD = 1_700_000_000.25  #: what the server's clock shows when ours shows 0
 TRIP = 0.04  #: seconds one way

@@ -7,8 +7,8 @@ from statistics import fmean
 
 import pytest
 
-from fluxasync.bench import _stats
-from fluxasync.bench._stats import (
+from fluxasync.bench import stats
+from fluxasync.bench.stats import (
     arrival_gaps,
     bootstrap,
     distribution,
@@ -63,7 +63,7 @@ def test_a_bootstrap_of_many_values_draws_no_more_than_its_share():
     """A run of 50,000 images is not followed by minutes of resampling."""
     drawn = []
     bootstrap(range(20_000), lambda values: drawn.append(len(values)) or 0.0)
-    assert len(drawn) == _stats.FEWEST_RESAMPLES
+    assert len(drawn) == stats.FEWEST_RESAMPLES
 
 
 @pytest.mark.parametrize("images", [8, 9, 10, 11, 12])

@@ -7,7 +7,7 @@ import pytest
 from attrs import evolve
 
 from fluxasync.bench import Machine, Schedule
-from fluxasync.bench._verdict import is_sound, verdict
+from fluxasync.bench.bottleneck import is_sound, verdict
 
 
 def _stages(*machines: Machine, **changed):

@@ -25,9 +25,9 @@ MEGABYTE = 2**20
 READ = """
 import asyncio, resource, sys
 from pathlib import Path
-from fluxasync._errors import ConfigError
-from fluxasync._images import NotAnImage, inspect
-from fluxasync._sources import Spread, open_source
+from fluxasync._core.errors import ConfigError
+from fluxasync._core.images import NotAnImage, inspect
+from fluxasync._requests.sources import Spread, open_source
 
 async def checked(path, *folder):
     source = open_source(path, spread=Spread.of(wildcards=Path(*folder)) if folder else None)

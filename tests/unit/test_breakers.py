@@ -7,18 +7,7 @@ import asyncio
 import pytest
 import virtual_time
 
-from fluxasync._breakers import (
-    BAD_BATCH,
-    FORBIDDEN,
-    RETURN,
-    UNANSWERED,
-    Gate,
-    Network,
-    WrongAnswers,
-    ends_run,
-    is_lasting,
-)
-from fluxasync._errors import (
+from fluxasync._core.errors import (
     AuthenticationError,
     BudgetExceeded,
     ConfigError,
@@ -38,7 +27,18 @@ from fluxasync._errors import (
     SinkError,
     TransportError,
 )
-from fluxasync._models import Job
+from fluxasync._core.models import Job
+from fluxasync._engine.circuit_breaker import (
+    BAD_BATCH,
+    FORBIDDEN,
+    RETURN,
+    UNANSWERED,
+    Gate,
+    Network,
+    WrongAnswers,
+    ends_run,
+    is_lasting,
+)
 
 JOB = Job(job_id="a-1")
 FIRST, SECOND = FluxError("first"), FluxError("second")

@@ -9,17 +9,10 @@ from typing import Any
 
 import pytest
 
-from fluxasync._catalog import (
-    checked,
-    closest,
-    closest_model,
-    find,
-    models,
-    models_with,
-)
-from fluxasync._errors import ConfigError
-from fluxasync._models import ImageInput, ImageRequest, Secret
-from fluxasync._submits import typical_seconds
+from fluxasync._core.errors import ConfigError
+from fluxasync._core.models import ImageInput, ImageRequest, Secret
+from fluxasync._engine.submitter import typical_seconds
+from fluxasync._requests.catalog import checked, closest, closest_model, find, models, models_with
 
 NAMES = [
     "flux-pro-1.1", "flux-pro", "flux-dev", "flux-pro-1.1-ultra", "flux-kontext-pro",

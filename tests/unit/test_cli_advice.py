@@ -10,7 +10,7 @@ import pytest
 
 import fluxasync
 from fluxasync import FluxError, Job, JobError
-from fluxasync._cli._advice import about_failures, next_step, told
+from fluxasync._cli.advice import about_failures, next_step, told
 
 #: errors whose own messages end with what to do
 OUTSPOKEN = {

@@ -31,13 +31,13 @@ from fluxasync import (
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 
-from fluxasync._cli._exits import PRECEDENCE, exit_code
-from fluxasync._cli._options import Options, read_key
-from fluxasync._cli._shown import announcement, closing
-from fluxasync._journal import Locked, Recovery
-from fluxasync._money import Estimator
-from fluxasync._sources import Plan
-from fluxasync._summary import Summary
+from fluxasync._batch.summary import Summary
+from fluxasync._cli.exit_codes import PRECEDENCE, exit_code
+from fluxasync._cli.options import Options, read_key
+from fluxasync._cli.rendering import announcement, closing
+from fluxasync._requests.pricing import Estimator
+from fluxasync._requests.sources import Plan
+from fluxasync._store.journal.journal import Locked, Recovery
 
 JOB = Job(job_id="j")
 

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 import virtual_time
 
-from fluxasync._deadline import deadline
+from fluxasync._core.loop_timeout import deadline
 
 
 def block(seconds: float) -> None:

@@ -24,7 +24,7 @@ from replies import (
     reply,
 )
 
-from fluxasync._errors import (
+from fluxasync._core.errors import (
     AuthenticationError,
     CreditError,
     InvalidRequest,
@@ -35,8 +35,8 @@ from fluxasync._errors import (
     ServerError,
     TransportError,
 )
-from fluxasync._models import ImageRequest, Job, Pending, Ready, Refused, Verdict
-from fluxasync._protocol import (
+from fluxasync._core.models import ImageRequest, Job, Pending, Ready, Refused, Verdict
+from fluxasync._wire import (
     LONGEST_WAIT,
     MESSAGE_LENGTH,
     URL_LIFETIME,
@@ -46,8 +46,8 @@ from fluxasync._protocol import (
     decode_submit,
     is_known,
 )
-from fluxasync._protocol._messages import EVIDENCE_LENGTH
-from fluxasync._providers import BFL, COMETAPI, Provider
+from fluxasync._wire.messages import EVIDENCE_LENGTH
+from fluxasync._wire.providers import BFL, COMETAPI, Provider
 
 
 def refused(status: int, body: Any, provider: Provider = BFL, **headers: str) -> Refused:

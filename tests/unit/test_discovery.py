@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxasync._discovery import DOUBTED_AFTER, PROBE_EVERY, SMALL, WIDEST, Discovery
+from fluxasync._engine.adaptive_limit import DOUBTED_AFTER, PROBE_EVERY, SMALL, WIDEST, Discovery
 
 
 def grown(found: Discovery, jobs: int) -> list[int]:

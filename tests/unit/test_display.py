@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from fluxasync._display import columns, display
+from fluxasync._core.text import columns, display
 
 #: sequences that terminals, pagers and bidi renderers act on
 HOSTILE = [

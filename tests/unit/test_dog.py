@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import virtual_time
 
-from fluxasync._dog import Dog, asleep
-from fluxasync._events import ClockJumped, DiskLagged, Event, LoopLagged
+from fluxasync._core.events import ClockJumped, DiskLagged, Event, LoopLagged
+from fluxasync._engine.health import Dog, asleep
 
 
 class Yard:

@@ -17,11 +17,11 @@ import pytest
 from test_journal import journal, saved, submitted, wish
 from test_manifest import _saved as outcome
 
-from fluxasync._disk import make_folder
-from fluxasync._errors import InvalidRequest
-from fluxasync._journal._schema import connect, create
-from fluxasync._manifest import Manifest
-from fluxasync._models import Failed
+from fluxasync._core.errors import InvalidRequest
+from fluxasync._core.models import Failed
+from fluxasync._store.files import make_folder
+from fluxasync._store.journal.schema import connect, create
+from fluxasync._store.metadata import Manifest
 
 
 class Calls(list[str]):

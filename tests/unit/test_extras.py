@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from patience import patient
 
-from fluxasync._extras import _requirement, install_command
+from fluxasync._core.extras import _requirement, install_command
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -51,7 +51,7 @@ def test_the_hint_of_this_checkout_names_it() -> None:
 
 def test_a_tree_that_is_not_installed_is_named_by_its_folder() -> None:
     """A source tree on the path, without installed metadata, is what the hint installs."""
-    code = "from fluxasync._extras import install_command; print(install_command('cli'))"
+    code = "from fluxasync._core.extras import install_command; print(install_command('cli'))"
     ended = subprocess.run(
         [sys.executable, "-S", "-c", code],
         capture_output=True, text=True, check=True, timeout=patient(),

@@ -18,9 +18,8 @@ import virtual_time
 from attrs import evolve, frozen
 from pictures import jpeg, png
 
-from fluxasync._breakers import Network
-from fluxasync._config import Limits, Retry, Timeouts
-from fluxasync._errors import (
+from fluxasync._core.config import Limits, Retry, Timeouts
+from fluxasync._core.errors import (
     DownloadError,
     Expired,
     FluxError,
@@ -29,13 +28,14 @@ from fluxasync._errors import (
     SinkError,
     TransportError,
 )
-from fluxasync._fetch import Fetch, Hosts
-from fluxasync._models import Call, ImageRequest, Job, Ready, Reply, Stored
-from fluxasync._permits import Permits
-from fluxasync._protocol import Unclear
-from fluxasync._providers import COMETAPI
-from fluxasync._sinks import MemorySink, _judged
-from fluxasync._wire import Wire
+from fluxasync._core.models import Call, ImageRequest, Job, Ready, Reply, Stored
+from fluxasync._engine.circuit_breaker import Network
+from fluxasync._engine.download_queue import Permits
+from fluxasync._engine.downloader import Fetch, Hosts
+from fluxasync._store.sinks import MemorySink, _judged
+from fluxasync._wire import Unclear
+from fluxasync._wire.client import Wire
+from fluxasync._wire.providers import COMETAPI
 
 JOB = Job(job_id="a-1", request=ImageRequest(prompt="a red fox"))
 IMAGE = png()

@@ -8,8 +8,8 @@ import pytest
 from galleries import HOSTILE, Folder, cards_of
 
 from fluxasync import ConfigError
-from fluxasync._gallery._cards import Lists, address, read
-from fluxasync._gallery._page import page
+from fluxasync.gallery.cards import Lists, address, read
+from fluxasync.gallery.html_page import page
 
 
 def test_lists_are_read_on_as_they_grow(tmp_path):

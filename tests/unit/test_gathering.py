@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from fluxasync._gathering import Gathering
+from fluxasync._core.concurrency import Gathering
 
 
 class Steps:

@@ -10,7 +10,7 @@ import zlib
 import pytest
 from pictures import jpeg, png, png_chunk, riff, riff_chunk, webp
 
-from fluxasync._images import EXTENSIONS, NotAnImage, inspect, measure
+from fluxasync._core.images import EXTENSIONS, NotAnImage, inspect, measure
 
 HTML = b"<!DOCTYPE html><html><body>502 Bad Gateway</body></html>"
 XML = b"\xef\xbb\xbf<?xml version='1.0'?><Error><Code>AuthenticationFailed</Code></Error>"

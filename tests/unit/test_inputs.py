@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from fluxasync._catalog import checked
-from fluxasync._errors import ConfigError
-from fluxasync._inputs import (
+from fluxasync._core.errors import ConfigError
+from fluxasync._core.models import ImageInput, ImageRequest
+from fluxasync._requests.catalog import checked
+from fluxasync._requests.image_inputs import (
     allowed_folders,
     open_inside,
     open_within,
@@ -24,7 +25,6 @@ from fluxasync._inputs import (
     resolve_now,
     wire_images,
 )
-from fluxasync._models import ImageInput, ImageRequest
 
 
 def png(width: int = 64, height: int = 64) -> bytes:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from pictures import jpeg
 
-from fluxasync._errors import (
+from fluxasync._core.errors import (
     DeadlineExceeded,
     FluxError,
     InvalidRequest,
@@ -29,10 +29,7 @@ from fluxasync._errors import (
     RateLimited,
     TransportError,
 )
-from fluxasync._journal import Dropped, Journal, read_only
-from fluxasync._journal._recovery import sweep
-from fluxasync._journal._writer import Kind
-from fluxasync._models import (
+from fluxasync._core.models import (
     Failed,
     ImageRequest,
     InDoubt,
@@ -43,6 +40,9 @@ from fluxasync._models import (
     Stored,
     Verdict,
 )
+from fluxasync._store.journal.journal import Dropped, Journal, read_only
+from fluxasync._store.journal.recovery import sweep
+from fluxasync._store.journal.writer import Kind
 
 pytestmark = pytest.mark.asyncio
 
@@ -609,7 +609,7 @@ async def test_status_is_there_while_the_journal_is_open(tmp_path):
 
 async def test_a_lost_list_is_made_again_line_for_line(tmp_path):
     """The journal is the truth: the list it writes is the one that the run had written."""
-    from fluxasync._manifest import FAILURES, METADATA, Manifest
+    from fluxasync._store.metadata import FAILURES, METADATA, Manifest
 
     async with Manifest(tmp_path) as manifest, journal(tmp_path) as ledger:
         for n in range(4):

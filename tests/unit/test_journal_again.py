@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 from pictures import jpeg
 
-from fluxasync import _journal
-from fluxasync._errors import (
+from fluxasync._core.errors import (
     ConfigError,
     DeadlineExceeded,
     DownloadError,
@@ -29,8 +28,7 @@ from fluxasync._errors import (
     RateLimited,
     TransportError,
 )
-from fluxasync._journal import Journal, Recovery, classes_of, peek
-from fluxasync._models import (
+from fluxasync._core.models import (
     Failed,
     ImageRequest,
     InDoubt,
@@ -41,6 +39,8 @@ from fluxasync._models import (
     Stored,
     Verdict,
 )
+from fluxasync._store.journal import journal as journal_module
+from fluxasync._store.journal.journal import Journal, Recovery, classes_of, peek
 
 PRICE = Decimal("0.025")
 IMAGE = jpeg()
@@ -50,7 +50,7 @@ ORIGIN = "https://api.bfl.ai"
 @pytest.fixture(autouse=True)
 def _no_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
     """Setting space aside for a full disk takes longer than all else here."""
-    monkeypatch.setattr(_journal, "RESERVE", 0)
+    monkeypatch.setattr(journal_module, "RESERVE", 0)
 
 
 def journal(folder: Path, classes: str | tuple[()] = (), **given: Any) -> Journal:

@@ -8,13 +8,13 @@ from typing import Any, get_type_hints
 import pytest
 from test_journal import journal
 
-from fluxasync._errors import APIError, JournalError
-from fluxasync._journal import Recovery
-from fluxasync._journal._columns import Row, row_of
-from fluxasync._journal._documents import _depth, decoded, unfit
-from fluxasync._journal._rows import known_of
-from fluxasync._journal._schema import State
-from fluxasync._models import Failed
+from fluxasync._core.errors import APIError, JournalError
+from fluxasync._core.models import Failed
+from fluxasync._store.journal.checked_row import Row, row_of
+from fluxasync._store.journal.journal import Recovery
+from fluxasync._store.journal.json_columns import _depth, decoded, unfit
+from fluxasync._store.journal.schema import State
+from fluxasync._store.journal.serialization import known_of
 
 DONE: dict[str, Any] = {
     "id": 1, "key": b"k" * 32, "state": 2, "idx": 0, "occurrence": 0, "model": "flux-dev",

@@ -14,10 +14,10 @@ import pytest
 from pictures import jpeg
 from test_journal import journal, saved, submitted, wish
 
-from fluxasync._errors import JournalError
-from fluxasync._journal import Locked, read_only
-from fluxasync._journal._lock import FolderLock, machine_id
-from fluxasync._journal._standing import Standing
+from fluxasync._core.errors import JournalError
+from fluxasync._store.audit.offline_journal import Standing
+from fluxasync._store.journal.journal import Locked, read_only
+from fluxasync._store.journal.lock import FolderLock, machine_id
 
 pytestmark = pytest.mark.asyncio
 

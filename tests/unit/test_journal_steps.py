@@ -12,7 +12,7 @@ import pytest
 from attrs import evolve
 from test_journal import PRICE, job_of, journal, saved, submitted, wish
 
-from fluxasync._errors import (
+from fluxasync._core.errors import (
     ConfigError,
     DeadlineExceeded,
     FluxError,
@@ -21,9 +21,10 @@ from fluxasync._errors import (
     JournalError,
     TransportError,
 )
-from fluxasync._journal import Journal, _schema, _writer
-from fluxasync._journal._tally import counted
-from fluxasync._models import Failed, ImageRequest, InDoubt, Job, Refused, Saved, Verdict
+from fluxasync._core.models import Failed, ImageRequest, InDoubt, Job, Refused, Saved, Verdict
+from fluxasync._store.journal import schema, writer
+from fluxasync._store.journal.journal import Journal
+from fluxasync._store.journal.totals import counted
 
 pytestmark = pytest.mark.asyncio
 
@@ -203,7 +204,7 @@ async def test_a_failing_checkpoint_is_the_last_write(tmp_path, monkeypatch):
         is_checkpoint = action == sqlite3.SQLITE_PRAGMA and name == "wal_checkpoint"
         return sqlite3.SQLITE_DENY if is_checkpoint else sqlite3.SQLITE_OK
 
-    monkeypatch.setattr(_writer, "_CHECKPOINT", 2)
+    monkeypatch.setattr(writer, "_CHECKPOINT", 2)
     async with journal(tmp_path) as ledger:
         await ledger.intent(wish(0), price=PRICE)
         ledger._connection.set_authorizer(refuse)
@@ -230,7 +231,7 @@ async def test_the_schema_of_every_released_version_is_accepted():
     """P28: journals of version 1 have had this schema from the first release on."""
     fixture = Path(__file__).parent.parent / "fixtures" / "journal-v1.db"
     with closing(sqlite3.connect(f"file:{fixture}?mode=ro&immutable=1", uri=True)) as connection:
-        assert _schema._schema(connection) == _schema._expected_schema()
+        assert schema._schema(connection) == schema._expected_schema()
 
 
 async def test_money_of_earlier_attempts_stays_counted_where_it_belongs(tmp_path):

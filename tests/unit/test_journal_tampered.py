@@ -10,10 +10,11 @@ import pytest
 from test_journal import journal, saved, submitted, wish
 from test_journal_guards import sql
 
-from fluxasync._audit import verify
-from fluxasync._errors import JournalError
-from fluxasync._journal import Recovery, _guards, peek, read_only
-from fluxasync._journal._schema import connect_read_only, journal_errors
+from fluxasync._core.errors import JournalError
+from fluxasync._store.audit import verify
+from fluxasync._store.journal import integrity
+from fluxasync._store.journal.journal import Recovery, peek, read_only
+from fluxasync._store.journal.schema import connect_read_only, journal_errors
 
 pytestmark = pytest.mark.asyncio
 
@@ -171,7 +172,7 @@ async def test_a_large_journal_that_ended_well_is_checked_whole_by_verify(tmp_pa
     content = _db(tmp_path).read_bytes()
     page = content.rindex(b"fox 20") // 4096 * 4096
     _db(tmp_path).write_bytes(content[:page] + b"\xa5" * 4096 + content[page + 4096 :])
-    monkeypatch.setattr(_guards, "_ALWAYS_CHECKED", 0)
+    monkeypatch.setattr(integrity, "_ALWAYS_CHECKED", 0)
     with read_only(tmp_path) as view:
         assert view.counts.done == 40
     with pytest.raises(JournalError, match=r"damaged|malformed"):

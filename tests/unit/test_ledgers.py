@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxasync._errors import (
+from fluxasync._core.errors import (
     FluxError,
     InvalidRequest,
     JobFailed,
@@ -18,9 +18,7 @@ from fluxasync._errors import (
     RateLimited,
     TransportError,
 )
-from fluxasync._journal import Journal
-from fluxasync._ledgers import ForgetfulLedger, MemoryLedger
-from fluxasync._models import (
+from fluxasync._core.models import (
     Failed,
     ImageRequest,
     InDoubt,
@@ -32,7 +30,9 @@ from fluxasync._models import (
     Stored,
     Verdict,
 )
-from fluxasync._submits import outlives_us
+from fluxasync._engine.submitter import outlives_us
+from fluxasync._store.journal.journal import Journal
+from fluxasync._store.ledgers import ForgetfulLedger, MemoryLedger
 
 REQUEST = ImageRequest(prompt="a red fox")
 OTHER = ImageRequest(prompt="a red fox", occurrence=1)

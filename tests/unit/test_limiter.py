@@ -14,10 +14,10 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluxasync._breakers import Gate
-from fluxasync._config import Limits
-from fluxasync._errors import AuthenticationError, FluxError
-from fluxasync._limiter import BURST, Lease, Limiter
+from fluxasync._core.config import Limits
+from fluxasync._core.errors import AuthenticationError, FluxError
+from fluxasync._engine.circuit_breaker import Gate
+from fluxasync._engine.limiter import BURST, Lease, Limiter
 
 
 class Desk:

@@ -12,7 +12,7 @@ from weather import Scales, Weather
 from world_transport import ORIGIN
 
 from fluxasync import FluxSession
-from fluxasync._limiter import ACCOUNT
+from fluxasync._engine.limiter import ACCOUNT
 from fluxasync.simulator import Scenario, World
 
 

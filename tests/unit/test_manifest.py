@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from pictures import png
 
-from fluxasync._errors import ConfigError, InvalidRequest, Moderated, SinkError, TransportError
-from fluxasync._manifest import Manifest, failure_row, metadata_row
-from fluxasync._models import Failed, ImageInput, ImageRequest, InDoubt, Job, Saved, Stored
+from fluxasync._core.errors import ConfigError, InvalidRequest, Moderated, SinkError, TransportError
+from fluxasync._core.models import Failed, ImageInput, ImageRequest, InDoubt, Job, Saved, Stored
+from fluxasync._store.metadata import Manifest, failure_row, metadata_row
 
 SECRET = "canary-7f3a"
 

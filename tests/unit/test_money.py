@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from fluxasync._amounts import amount_of, amount_text, dollars, spending, sum_of
-from fluxasync._errors import BudgetExceeded, ConfigError
-from fluxasync._models import ImageInput, ImageRequest
-from fluxasync._money import Estimator, price
-from fluxasync._purse import Purse
+from fluxasync._core.amounts import amount_of, amount_text, dollars, spending, sum_of
+from fluxasync._core.errors import BudgetExceeded, ConfigError
+from fluxasync._core.models import ImageInput, ImageRequest
+from fluxasync._engine.budget import Purse
+from fluxasync._requests.pricing import Estimator, price
 
 SMALL = {"width": 512, "height": 512}
 

@@ -6,9 +6,9 @@ from unicodedata import normalize
 
 import pytest
 
-from fluxasync._errors import ConfigError
-from fluxasync._models import ImageRequest
-from fluxasync._names import DEFAULT, Template, slug
+from fluxasync._core.errors import ConfigError
+from fluxasync._core.models import ImageRequest
+from fluxasync._store.filenames import DEFAULT, Template, slug
 
 
 def _name(template: str, job_id: str = "job-1", **fields: object) -> str:

@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 
 from fluxasync import ConfigError, Event, EventsDropped, Paused, Resumed
-from fluxasync._observers import Events, Observers
+from fluxasync._core.observers import Events, Observers
 
 
 def paused(seconds: float) -> Paused:

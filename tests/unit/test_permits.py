@@ -9,8 +9,8 @@ import virtual_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluxasync._config import Limits
-from fluxasync._permits import FIRST_GUESS, Permits
+from fluxasync._core.config import Limits
+from fluxasync._engine.download_queue import FIRST_GUESS, Permits
 
 MB = 2**20
 

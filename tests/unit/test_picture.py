@@ -22,15 +22,15 @@ from fluxasync import (
     Saved,
     Stored,
 )
-from fluxasync._display import columns as width_of
-from fluxasync._money import Estimate
-from fluxasync._progress import Progress, View
-from fluxasync._sources import Plan
+from fluxasync._batch.progress import Progress, View
+from fluxasync._core.text import columns as width_of
+from fluxasync._requests.pricing import Estimate
+from fluxasync._requests.sources import Plan
 from tests.unit.test_display import HOSTILE
 
 pytest.importorskip("rich", reason="the extra `cli` is not installed")
 
-from fluxasync._progress._picture import Picture, drawn
+from fluxasync._batch.progress.live_view import Picture, drawn
 
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 BUSY = View(

@@ -24,11 +24,11 @@ from fluxasync import (
     Stored,
     TransportError,
 )
-from fluxasync._display import duration
-from fluxasync._journal import Recovery
-from fluxasync._money import Estimate
-from fluxasync._progress import Progress, View, showing
-from fluxasync._sources import Plan
+from fluxasync._batch.progress import Progress, View, showing
+from fluxasync._core.text import duration
+from fluxasync._requests.pricing import Estimate
+from fluxasync._requests.sources import Plan
+from fluxasync._store.journal.journal import Recovery
 from tests.virtual_time import run
 
 REQUEST = ImageRequest(prompt="a fox")

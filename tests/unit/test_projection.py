@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from fluxasync._journal import Journal
-from fluxasync._journal._projection import _LISTS, _settled
-from fluxasync._manifest import METADATA
-from fluxasync._models import ImageRequest, Job, Saved, Stored
+from fluxasync._core.models import ImageRequest, Job, Saved, Stored
+from fluxasync._store.journal.journal import Journal
+from fluxasync._store.journal.lists import _LISTS, _settled
+from fluxasync._store.metadata import METADATA
 
 COUNT = 5
 

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from pictures import png
 
-from fluxasync._errors import ConfigError
-from fluxasync._extras import install_command
-from fluxasync._inputs import allowed_folders
-from fluxasync._models import ImageRequest
-from fluxasync._sources import BadRow, Columns, Plan, Spread, open_source
+from fluxasync._core.errors import ConfigError
+from fluxasync._core.extras import install_command
+from fluxasync._core.models import ImageRequest
+from fluxasync._requests.image_inputs import allowed_folders
+from fluxasync._requests.sources import BadRow, Columns, Plan, Spread, open_source
 
 WISHES: list[dict[str, Any]] = [
     {"prompt": 'a "red" fox, in snow; or not', "width": 512, "seed": 7, "guidance": 2.5},

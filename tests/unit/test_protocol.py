@@ -25,8 +25,8 @@ from replies import (
     reply,
 )
 
-from fluxasync._models import ImageRequest, Job, Refused, Secret, Verdict
-from fluxasync._protocol import (
+from fluxasync._core.models import ImageRequest, Job, Refused, Secret, Verdict
+from fluxasync._wire import (
     LONGEST_WAIT,
     MESSAGE_LENGTH,
     Phase,
@@ -38,7 +38,7 @@ from fluxasync._protocol import (
     retry_after,
     vendor_message,
 )
-from fluxasync._providers import BFL, COMETAPI, Provider
+from fluxasync._wire.providers import BFL, COMETAPI, Provider
 
 # — the classifier, against hand-written tables ————————————————————————————————————————————————
 

@@ -6,9 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from fluxasync._errors import ConfigError
-from fluxasync._models import Secret
-from fluxasync._providers import BFL, COMETAPI, Provider, choose
+from fluxasync._core.errors import ConfigError
+from fluxasync._core.models import Secret
+from fluxasync._wire.providers import BFL, COMETAPI, Provider, choose
 
 LOCAL = COMETAPI.at("http://127.0.0.1:8123/prefix")
 

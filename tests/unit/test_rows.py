@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from fluxasync._errors import ConfigError
-from fluxasync._models import ImageInput, ImageRequest, Secret
-from fluxasync._rows import expanded, request_from
+from fluxasync._core.errors import ConfigError
+from fluxasync._core.models import ImageInput, ImageRequest, Secret
+from fluxasync._requests.parsing import expanded, request_from
 
 
 def refusal(row: dict[Any, Any], **options: Any) -> str:

@@ -11,11 +11,11 @@ from fleets import knowing, lag, lognormal, polls, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluxasync._config import Polling
-from fluxasync._errors import ConfigError
-from fluxasync._schedule import Durations, Pace, Schedule, Schedules, retry_delay
-from fluxasync._schedule._classes import MAXIMUM, MINIMUM, MOST_CLASSES
-from fluxasync._schedule._pace import MOST
+from fluxasync._core.config import Polling
+from fluxasync._core.errors import ConfigError
+from fluxasync._engine.polling import Durations, Pace, Schedule, Schedules, retry_delay
+from fluxasync._engine.polling.rate import MOST
+from fluxasync._engine.polling.schedule import MAXIMUM, MINIMUM, MOST_CLASSES
 
 DEFAULT = Polling()
 dice = st.floats(min_value=0, max_value=1)

@@ -8,8 +8,8 @@ from io import BytesIO
 
 import pytest
 
-from fluxasync.simulator._padding import padded
-from fluxasync.simulator._pictures import Gallery, Picture, PictureSpec
+from fluxasync.simulator.images import Gallery, Picture, PictureSpec
+from fluxasync.simulator.padding import padded
 
 Image = pytest.importorskip("PIL.Image", reason="the extra 'image' is not installed")
 

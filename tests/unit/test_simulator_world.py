@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from fluxasync.simulator import FAULTS, Answer, Scenario, World
-from fluxasync.simulator._models_table import MODELS
-from fluxasync.simulator._pictures import Gallery
+from fluxasync.simulator.images import Gallery
+from fluxasync.simulator.models import MODELS
 
 DIALECTS = ("comet", "bfl")
 AT_ONCE = (0.0, 0.0)

@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 from pictures import jpeg, png, webp
 
-from fluxasync._disk import FolderSyncs, Part, Threads
-from fluxasync._errors import ConfigError, DownloadError, SinkError
-from fluxasync._models import Chunks, ImageRequest, Job
-from fluxasync._sinks import FileSink, FolderSink, MemorySink
+from fluxasync._core.errors import ConfigError, DownloadError, SinkError
+from fluxasync._core.models import Chunks, ImageRequest, Job
+from fluxasync._store.files import FolderSyncs, Part, Threads
+from fluxasync._store.sinks import FileSink, FolderSink, MemorySink
 
 JOB = Job(job_id="7f3a9c21", request=ImageRequest(prompt="a red fox", name="fox"))
 LARGE = jpeg(payload=bytes(range(250)) * 22_000)  # over 5 MB: streamed

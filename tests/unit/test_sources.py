@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 from patience import patient
 
-from fluxasync._errors import ConfigError
-from fluxasync._models import ImageInput, ImageRequest
-from fluxasync._sources import BadRow, Plan, Sample, Source, open_source
-from fluxasync._sources._lines import LINE_CAP, Splitter
-from fluxasync._sources._occurrences import Occurrences
-from fluxasync._sources._pages import NotPages, pages_of
-from fluxasync._sources._stdin import lines_of
+from fluxasync._core.errors import ConfigError
+from fluxasync._core.models import ImageInput, ImageRequest
+from fluxasync._requests.sources import BadRow, Plan, Sample, Source, open_source
+from fluxasync._requests.sources.lines import LINE_CAP, Splitter
+from fluxasync._requests.sources.numbering import Occurrences
+from fluxasync._requests.sources.parquet_pages import NotPages, pages_of
+from fluxasync._requests.sources.stdin import lines_of
 
 FOX = '{"prompt": "a red fox"}'
 
@@ -587,7 +587,7 @@ def test_a_quiet_pipe_does_not_hold_the_process() -> None:
     """A run that is cancelled while it waits for standard input ends at once."""
     code = """
 import asyncio
-from fluxasync._sources import open_source
+from fluxasync._requests.sources import open_source
 async def main():
     try:
         async with asyncio.timeout(0.05):

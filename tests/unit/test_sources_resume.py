@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from pictures import png
 
-from fluxasync._errors import ConfigError, JournalError
-from fluxasync._models import ImageRequest
-from fluxasync._sources import BadRow, Lookup, Plan, Source, open_source
-from fluxasync._sources._marks import Marks
-from fluxasync._sources._occurrences import Occurrences
+from fluxasync._core.errors import ConfigError, JournalError
+from fluxasync._core.models import ImageRequest
+from fluxasync._requests.sources import BadRow, Lookup, Plan, Source, open_source
+from fluxasync._requests.sources.marks import Marks
+from fluxasync._requests.sources.numbering import Occurrences
 
 SETTLED = frozenset({"done", "failed", "in_doubt"})
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from fluxasync._errors import ConfigError
-from fluxasync._models import ImageRequest
-from fluxasync._sources import BadRow, Columns, Plan, Sample, Spread, open_source
-from fluxasync._sources._wildcards import Wildcards
+from fluxasync._core.errors import ConfigError
+from fluxasync._core.models import ImageRequest
+from fluxasync._requests.sources import BadRow, Columns, Plan, Sample, Spread, open_source
+from fluxasync._requests.sources.wildcards import Wildcards
 
 
 async def requests_of(given: Any, **options: Any) -> list[ImageRequest]:

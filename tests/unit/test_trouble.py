@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fluxasync._config import Retry
-from fluxasync._errors import (
+from fluxasync._core.config import Retry
+from fluxasync._core.errors import (
     AuthenticationError,
     CreditError,
     FluxError,
@@ -14,8 +14,8 @@ from fluxasync._errors import (
     ServerError,
     TransportError,
 )
-from fluxasync._models import Refused, Verdict
-from fluxasync._trouble import FEWEST, HOPELESS, STREAK, Over, Trouble, Wait
+from fluxasync._core.models import Refused, Verdict
+from fluxasync._engine.pushback import FEWEST, HOPELESS, STREAK, Over, Trouble, Wait
 
 RETRY = Retry()
 CROWDED = RateLimited("too many", status=429)

@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from fluxasync._config import Polling, Retry
-from fluxasync._errors import (
+from fluxasync._core.config import Polling, Retry
+from fluxasync._core.errors import (
     AuthenticationError,
     DeadlineExceeded,
     JobFailed,
     JobLost,
     Moderated,
 )
-from fluxasync._models import Job, Pending, Ready
-from fluxasync._protocol import Missing, Unclear
-from fluxasync._schedule import Pace, Schedule
-from fluxasync._watch import UNPLANNED, Watch
+from fluxasync._core.models import Job, Pending, Ready
+from fluxasync._engine.poll_policy import UNPLANNED, Watch
+from fluxasync._engine.polling import Pace, Schedule
+from fluxasync._wire import Missing, Unclear
 
 START = 1000.0
 STEP = 2.0

@@ -12,12 +12,12 @@ from urllib.parse import quote
 import pytest
 import virtual_time
 
-from fluxasync._config import Timeouts
-from fluxasync._errors import TransportError
-from fluxasync._models import Call, ImageRequest, Job, Ready, Refused, Reply, Secret, Verdict
-from fluxasync._protocol import Unclear
-from fluxasync._providers import BFL, COMETAPI
-from fluxasync._wire import Wire
+from fluxasync._core.config import Timeouts
+from fluxasync._core.errors import TransportError
+from fluxasync._core.models import Call, ImageRequest, Job, Ready, Refused, Reply, Secret, Verdict
+from fluxasync._wire import Unclear
+from fluxasync._wire.client import Wire
+from fluxasync._wire.providers import BFL, COMETAPI
 
 REQUEST = ImageRequest(prompt="a red fox")
 KEY = "sk-canary-4711"

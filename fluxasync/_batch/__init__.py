@@ -1,0 +1,1 @@
+"""Many images over one engine."""

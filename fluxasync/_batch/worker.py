@@ -1,0 +1,156 @@
+"""One row of a batch, seen through to its recorded outcome.
+
+Here an image's failure becomes a value, and an error that ends the run is handed to the batch,
+which raises it where outcomes are read. Settled in one place: durable first, then counted, then
+shown. It knows neither queues nor workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from attrs import evolve
+
+from .._core.errors import FluxError, TransportError
+from .._core.events import Event, Settled
+from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved
+from .._engine.circuit_breaker import Gate
+from .._engine.session import FluxSession
+from .._requests.pricing import price
+from .._requests.sources import BadRow
+from .._store.files import whole
+from .output import Output
+from .resumed_jobs import Earlier
+from .summary import Count
+
+
+class Stopped(FluxError):
+    """The batch was stopped before this request was sent; it is still to do."""
+
+
+class Settle:
+    """Settles the rows of one batch; `end` takes the errors that end its run."""
+
+    def __init__(
+        self,
+        session: FluxSession,
+        output: Output,
+        *,
+        gate: Gate,
+        count: Count,
+        end: Callable[[Exception], None],
+        emit: Callable[[Event], None],
+        places: int,
+        skips: bool,
+    ) -> None:
+        self._session = session
+        self._output = output
+        self._gate = gate
+        self._count = count
+        self._end = end
+        self._emit = emit
+        self._skips = skips  #: what earlier runs settled is counted and not handed out
+        self.earlier = Earlier(self._collected, places=places)
+
+    async def row(self, row: ImageRequest | BadRow) -> Outcome | None:
+        """Return the row's outcome, recorded; None when the run ended before it was sent."""
+        if isinstance(row, BadRow):
+            bad = Failed(request=None, error=row.error, index=-1, where=row.where)
+            self._count.bad_rows += 1
+            return await self._record(bad)
+        try:
+            return await self._request(row)
+        except FluxError as error:
+            self._end(error)
+            return None
+
+    async def _request(self, request: ImageRequest) -> Outcome | None:
+        known = None if self._output.is_fresh else await self._output.ledger.known(request)
+        if known is None:
+            known = await self._paid_before(request)
+        if known is None:
+            outcome = await self._new(request)
+            return None if outcome is None else await self._record(outcome)
+        job = None if isinstance(known, InDoubt) else known if isinstance(known, Job) else known.job
+        if job is not None and (isinstance(known, Job) or self.earlier.has(job)):
+            # paid in an earlier run: its job is watched, nothing is submitted
+            settled = await self.earlier.outcome(request, job)
+            return None if settled is None else evolve(settled, index=request.index)
+        assert not isinstance(known, Job)  # noqa: S101 — its job is itself; for the type checker
+        self._count.add_known(known)
+        if self._skips:
+            return None
+        return evolve(known, index=request.index)
+
+    async def _paid_before(self, request: ImageRequest) -> Job | None:
+        """Return the job of a failure that is to be submitted again, where the provider still has
+        it: collecting it is free."""
+        journal = self._output.journal
+        if journal is None or self._output.is_fresh:
+            return None
+        job = await journal.paid_before(request)
+        if job is None or not await self._session.is_collectable(job):
+            return None
+        await journal.collect_again(request, job)
+        return job
+
+    async def _collected(self, request: ImageRequest, job: Job) -> Outcome | None:
+        """See a job of an earlier run through to its outcome, recorded."""
+        try:
+            story = self._session.collect(job, to=self._output.sink, ledger=self._output.ledger)
+            outcome = await self._told(request, story, [job])
+            return None if outcome is None else await self._record(outcome)
+        except Exception as error:  # a user's sink: raised where outcomes are read
+            self._end(error)
+            return None
+
+    async def _new(self, request: ImageRequest) -> Outcome | None:
+        paid: list[Job] = []
+        story = self._session.generate(
+            request,
+            to=self._output.sink,
+            ledger=self._output.ledger,
+            gate=self._gate,
+            on_job=paid.append,
+        )
+        return await self._told(request, story, paid)
+
+    async def _told(
+        self, request: ImageRequest, story: Awaitable[Saved], paid: list[Job]
+    ) -> Outcome | None:
+        """Turn the story of one image into a value; `paid` holds its job once there is one."""
+        try:
+            return await story
+        except Stopped:
+            return None
+        except TransportError as error:
+            if error.sent:
+                stake = price(request)
+                return InDoubt(request=request, error=error, index=request.index, price=stake)
+            self._end(error)
+            return None
+        except FluxError as error:
+            if error is self._gate.error or self._session.ends_run(error):
+                self._end(error)
+                return None
+            accepted = paid[-1] if paid else None
+            return Failed(request=request, error=error, index=request.index, job=accepted)
+
+    async def _record(self, outcome: Outcome) -> Outcome:
+        """The one place where an outcome is settled and counted. A cancellation waits for it: what
+        is durable must not be missing from the counts."""
+        await whole(self._recorded(outcome))
+        return outcome
+
+    async def _recorded(self, outcome: Outcome) -> None:
+        try:
+            await self._output.ledger.settle(outcome)
+        except Exception:  # in here, because a caller that is cancelled never sees it
+            if not isinstance(outcome, InDoubt) and outcome.job is not None:
+                self._session.leave(outcome.job, ledger=self._output.ledger)
+            raise
+        try:
+            await self._output.list(outcome)
+        finally:  # without a line too, it is settled
+            self._count.add(outcome)
+            self._emit(Settled(outcome=outcome))

@@ -1,0 +1,91 @@
+"""The next step after an error, where its message cannot hold it.
+
+The library's messages say what happened; most say what to do as well. What to do about a refused
+key or a silent network is another thing in a program than at a prompt, so it is said here, once a
+class, and put behind the message. It decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from .._core.errors import (
+    AuthenticationError,
+    DeadlineExceeded,
+    DownloadError,
+    FluxError,
+    InvalidRequest,
+    JobFailed,
+    JobLost,
+    RateLimited,
+    ServerError,
+    TransportError,
+)
+from .._core.text import duration
+
+_AGAIN = "run the same line again"
+
+
+def told(error: FluxError) -> str:
+    """Return the error's message, ending with what to do next."""
+    step = next_step(error)
+    return f"{error}; {step}" if step else str(error)
+
+
+def next_step(error: FluxError) -> str:
+    """Return what to do about an error; "" where its own message says it."""
+    match error:
+        case AuthenticationError():
+            return f"check COMETAPI_KEY, BFL_API_KEY or --key-file, then {_AGAIN}"
+        case InvalidRequest():
+            return "change the request: fluxasync models lists what each model takes"
+        case RateLimited() | ServerError() if error.retry_after:
+            asked = duration(error.retry_after)
+            return f"the server asked to wait {asked}: {_AGAIN} after that"
+        case RateLimited() | ServerError():
+            return f"{_AGAIN} in a while"
+        case TransportError(sent=True):
+            return "look for the job in the provider's own list before you pay again"
+        case TransportError(permanent=True):
+            return f"mend that, then {_AGAIN}"
+        case TransportError():
+            return f"check the network and --base-url, then {_AGAIN}"
+        case DeadlineExceeded():
+            return f"the job is {error.job.job_id}"
+        case DownloadError():
+            return f"the job is {error.job.job_id}: collecting it again is free"
+        case JobFailed() | JobLost():
+            return "trying again pays again"
+    return ""
+
+
+def about_damage(count: int) -> str:
+    """Return what to do about images whose files are gone or cut short."""
+    return (
+        f"{count} damaged: repeat the run command with --retry damaged, which fetches them again, "
+        "or pays again where the job is gone"
+    )
+
+
+def about_failures(failed: Counter[str], where: Path) -> Iterator[str]:
+    """Yield what to do about the failures of a run and of those before it, a line for each kind of
+    remedy."""
+    lists = where / "failures.jsonl"
+    moderated, wrong, refused = failed["moderated"], failed["invalid"], failed["rejected"]
+    late, unfetched = failed["timeout"], failed["download"] + failed["expired"]
+    if moderated:
+        yield f"{moderated} moderated: change those prompts, listed in {lists}"
+    if wrong:
+        yield f"{wrong} wrong: correct those lines, listed in {lists}"
+    if refused:
+        yield f"{refused} refused by the server: its reasons are in {lists}"
+    if late:
+        yield f"{late} past the deadline and paid: {_AGAIN} to collect them, which is free"
+    if unfetched:
+        yield f"{unfetched} paid and not fetched: --retry download,expired collects them, for free"
+    if dropped := failed["dropped"]:
+        yield f"{dropped} dropped: to make them, paid again: the same line with --retry dropped"
+    if failed.total() - moderated - wrong - refused - late - unfetched - dropped:
+        yield "to try failures again: the same line with --retry failed"

@@ -1,0 +1,343 @@
+"""The command line: turns arguments into the library's values and runs one event loop.
+
+Modules that need aiohttp are imported inside a command, so that `--help` starts at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
+
+from .._core.errors import ConfigError
+from .._core.version import __version__
+from .bench_command import bench
+from .event_loop import looped
+from .exit_codes import USAGE
+from .options import Lists, LocalPath, Options, usage
+from .terminal import Terminal
+
+app = App(
+    name="fluxasync",
+    help="Batch image generation with Flux models: prompts in, verified images on disk.",
+    version=__version__,
+    help_format="plaintext",
+    default_parameter=Parameter(negative=(), show_default=False),
+)
+
+app.command(bench)
+
+_AtLeastOne = Annotated[int, Parameter(validator=Number(gte=1))]
+
+
+@app.command
+def generate(
+    prompt: str,
+    /,
+    *,
+    out: Annotated[LocalPath, Parameter(name=["--out", "-o"])],
+    options: Options | None = None,
+) -> int:
+    """Make one image.
+
+    Parameters
+    ----------
+    prompt
+        What to paint. Put `--` before one that starts with a dash.
+    out
+        File to write; it must not exist yet.
+    """
+    options = options or Options()
+
+    def story(errand: Any) -> Coroutine[Any, Any, None]:
+        from . import run_command
+
+        return run_command.generate(errand, prompt, out=out, options=options)
+
+    return _performed(story, options)
+
+
+@app.command
+def run(
+    source: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    out: Annotated[LocalPath | None, Parameter(name=["--out", "-o"])] = None,
+    options: Options | None = None,
+    in_flight: int | Literal["auto"] | None = None,
+    n: _AtLeastOne = 1,
+    name: str | None = None,
+    max_cost: str | None = None,
+    dry_run: bool = False,
+    skip_bad: bool = False,
+    limit: _AtLeastOne | None = None,
+    lists: Lists | None = None,
+    confirm_above: Annotated[float, Parameter(validator=Number(gte=0))] = 10.0,
+    yes: bool = False,
+    retry: str | None = None,
+    polling_lag: float | None = None,
+    grace: Annotated[float, Parameter(validator=Number(gte=0))] = 10.0,
+    watch: bool = False,
+) -> int:
+    """Make many images; the same line again carries on, whatever ended it.
+
+    Parameters
+    ----------
+    source
+        A .txt (a prompt a line), .jsonl, .json, .csv, .tsv or .parquet file, the text ones also
+        as .gz or .zst; a folder of .txt files; or - for stdin.
+    out
+        Folder for the images and their metadata.jsonl.
+    in_flight
+        Jobs at once; 24 unless you say otherwise. auto finds out what the account allows.
+    n
+        Images of each prompt; 1 unless you say otherwise.
+    name
+        File-name template; {index:06}-{key:.8}.{ext} unless you say otherwise.
+    max_cost
+        Most to spend, in US dollars.
+    dry_run
+        Only say how many images, what they cost and how long they take.
+    skip_bad
+        Leave out lines that are wrong, instead of refusing the file.
+    limit
+        Make only the first so many images.
+    confirm_above
+        Ask at a terminal before a run that costs more US dollars; 10 unless you say otherwise.
+    yes
+        Do not ask.
+    retry
+        Failures of earlier runs to do again, as CLASS,CLASS: failed (all but moderated and dropped
+        ones), a cause such as expired, lost or moderated, timeout (pays twice for jobs that still
+        run), missing (images whose file was removed), or damaged (those, and files cut short).
+    polling_lag
+        How late a finished job may be noticed, as a share of its usual duration.
+    grace
+        Seconds in which paid jobs may still land after Ctrl-C; 10 unless you say otherwise.
+    watch
+        Serve a page of the images as they land, to this machine only, and print its address.
+    """
+    options = options or Options()
+
+    def story(errand: Any) -> Coroutine[Any, Any, None]:
+        from . import run_command
+
+        order = run_command.Order(
+            source=source, out=out, name=name, n=n, limit=limit, in_flight=in_flight,
+            max_cost=max_cost, polling_lag=polling_lag, grace=grace, skip_bad=skip_bad,
+            retry=retry, watch=watch, options=options, lists=lists or Lists(),
+            confirm_above=None if yes else confirm_above,
+        )  # fmt: skip
+        return run_command.dry_run(errand, order) if dry_run else run_command.run(errand, order)
+
+    return _performed(story, options, folder=out)
+
+
+@app.command
+def status(folder: LocalPath, /, *, json: bool = False) -> int:
+    """Say how far the run in a folder is; also while it goes on. Needs no key.
+
+    Parameters
+    ----------
+    folder
+        The folder of a run.
+    json
+        Print one JSON object.
+    """
+    return _told(lambda folders, terminal: folders.status(terminal, folder, json=json))
+
+
+@app.command
+def verify(folder: LocalPath, /, *, json: bool = False) -> int:
+    """Compare every image of a folder with its record. Needs no key.
+
+    Exit code 0: all as recorded. 3: something is not; each thing is printed.
+
+    Parameters
+    ----------
+    folder
+        The folder of a run that is not going on.
+    json
+        Print one JSON object.
+    """
+    return _told(lambda folders, terminal: folders.verify(terminal, folder, json=json))
+
+
+@app.command
+def resolve(
+    folder: LocalPath,
+    /,
+    *keys: str,
+    drop: bool = False,
+    resubmit: bool = False,
+    max_cost: str | None = None,
+    job_id: tuple[str, ...] = (),
+    json: bool = False,
+) -> int:
+    """List the submissions in doubt, or settle them. Needs no key and submits nothing.
+
+    Exit code 0: none is left in doubt. 4: those printed are.
+
+    Parameters
+    ----------
+    folder
+        The folder of a run that is not going on.
+    keys
+        Those to settle, as their first four digits or more; all of them unless you say otherwise.
+    drop
+        Give them up; they may have been charged.
+    resubmit
+        Pay again: the next run submits them, and this counts as allowed up to --max-cost.
+    max_cost
+        Most that the resubmission may cost, in US dollars.
+    job_id
+        The job that one became, as KEY=ID; the next run collects it. Repeatable.
+    json
+        Print one JSON object.
+    """
+
+    def story(folders: Any, terminal: Terminal) -> Coroutine[Any, Any, int]:
+        decision = folders.Decision(
+            folder=folder, keys=keys, drop=drop, resubmit=resubmit, max_cost=max_cost,
+            job_ids=job_id,
+        )  # fmt: skip
+        found: Coroutine[Any, Any, int] = folders.resolve(terminal, decision, json=json)
+        return found
+
+    return _told(story)
+
+
+@app.command
+def gallery(
+    folder: LocalPath,
+    /,
+    *,
+    watch: bool = False,
+    with_parent: Annotated[bool, Parameter(show=False)] = False,
+) -> int:
+    """Write gallery.html into the folder of a run: a page of its images. Needs no key.
+
+    Parameters
+    ----------
+    folder
+        The folder of a run; also while it goes on.
+    watch
+        Serve the page instead, to this machine only, with images appearing as they land.
+    """
+    terminal = Terminal()
+
+    def story() -> Coroutine[Any, Any, int]:
+        from . import gallery_command
+
+        if watch:
+            return gallery_command.serve(terminal, folder, with_parent=with_parent)
+        return gallery_command.write(terminal, folder)
+
+    return looped(story, terminal)
+
+
+@app.command
+def simulate(
+    *,
+    port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 8787,
+    latency: str | None = None,
+    limit: _AtLeastOne | None = None,
+    fault: tuple[str, ...] = (),
+    image_bytes: _AtLeastOne | None = None,
+    seed: int | None = None,
+    job_log: Annotated[Path | None, Parameter(show=False)] = None,
+    with_parent: Annotated[bool, Parameter(show=False)] = False,
+) -> int:
+    """Run the practice server until Ctrl-C.
+
+    Parameters
+    ----------
+    port
+        Port on loopback: 8787 unless you say otherwise; 0 takes a free one.
+    latency
+        Seconds a job runs, as A..B; by default each model's usual time.
+    limit
+        Active jobs allowed.
+    fault
+        A misbehaviour and how often, as NAME:RATE, for example 429:0.1. Repeatable.
+    image_bytes
+        The same picture for everybody, of this size: to measure a client and not our drawing.
+    seed
+        Makes the same history again.
+    """
+    terminal = Terminal()
+
+    async def story() -> int:
+        from ..simulator import Scenario
+        from .simulate_command import serve
+
+        try:
+            scenario = Scenario.parse(
+                faults=fault, latency=latency, limit=limit, image_bytes=image_bytes, seed=seed,
+                job_log=job_log,
+            )  # fmt: skip
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        await serve(scenario, port=port, with_parent=with_parent, terminal=terminal)
+        return 0
+
+    return looped(story, terminal)
+
+
+@app.command
+def models(*, json: bool = False) -> int:
+    """List the models: price, parameters, limits, usual time.
+
+    Parameters
+    ----------
+    json
+        Print one JSON object a line.
+    """
+    from .models_command import rows, table
+
+    terminal = Terminal()
+    for line in rows() if json else table(terminal.columns):
+        terminal.out(line)
+    terminal.close()
+    return 0
+
+
+def main(tokens: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; a wrong command line is one line on stderr."""
+    try:
+        code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        terminal = Terminal()
+        terminal.say(f"fluxasync: {usage(error)} See fluxasync --help")
+        terminal.close()
+        return USAGE
+    return int(code or 0)
+
+
+def _performed(
+    story: Callable[[Any], Coroutine[Any, Any, None]],
+    options: Options,
+    *,
+    folder: Path | None = None,
+) -> int:
+    from .command_run import Errand
+
+    terminal = Terminal(quiet=options.quiet)
+    errand = Errand(terminal, json=options.json, simulated=options.simulate, folder=folder)
+    code = looped(lambda: errand.settled(lambda: story(errand)), terminal)
+    if errand.interrupts.is_leaving:
+        # a thread that is stuck in a write would be waited for at exit
+        os._exit(code)
+    return code
+
+
+def _told(story: Callable[[Any, Terminal], Coroutine[Any, Any, int]]) -> int:
+    """Tell what a folder holds; `story` takes the room that knows, and the screen."""
+    from . import folder_commands
+
+    terminal = Terminal()
+    return looped(lambda: story(folder_commands, terminal), terminal)

@@ -1,0 +1,52 @@
+"""Runs a command on an event loop and turns warnings into lines and errors into exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from .._core.errors import FluxError
+from . import startup_signals
+from .advice import told
+from .exit_codes import INTERRUPTED, exit_code
+from .terminal import Terminal
+
+
+def looped(story: Callable[[], Coroutine[Any, Any, int]], terminal: Terminal) -> int:
+    """Run the story on the fastest loop installed; whatever happens, the screen is written."""
+    handler = _Warnings(terminal)
+    logging.getLogger().addHandler(handler)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            performed = story()
+            startup_signals.end()
+            return runner.run(performed)
+    except FluxError as error:
+        terminal.say(f"fluxasync: {told(error)}")
+        return exit_code(None, error, None)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    finally:
+        logging.getLogger().removeHandler(handler)
+        terminal.close()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+class _Warnings(logging.Handler):
+    """The library's warnings as lines for people."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__(logging.WARNING)
+        self._terminal = terminal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._terminal.say(f"{record.levelname.lower()}: {self.format(record)}")

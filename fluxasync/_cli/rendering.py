@@ -1,0 +1,228 @@
+"""Outcomes and totals as people and programs read them.
+
+Pure text out of values; making it safe for a terminal is `terminal`'s. A program gets one JSON
+object a line, with the manifest's own columns, so that `--json` and `metadata.jsonl` read alike.
+Odd fact: JSON leaves here as plain ASCII, because a prompt may hold what a terminal obeys.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import asdict
+
+from .._batch.summary import Summary
+from .._core.amounts import dollars
+from .._core.errors import FluxError, TransportError
+from .._core.events import (
+    ClockJumped,
+    DiskLagged,
+    Event,
+    JobEnded,
+    JobReady,
+    JobSubmitted,
+    JobUnclaimed,
+    LimitChanged,
+    LoopLagged,
+    Paused,
+    Resumed,
+    Settled,
+    SubmitFailed,
+)
+from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved
+from .._requests.pricing import Estimate
+from .._requests.sources import Plan
+from .._store.journal.journal import Recovery
+from .._store.metadata import failure_row, metadata_row
+from .advice import about_damage, about_failures
+
+#: characters of a prompt that name it in a message
+_PROMPT = 60
+
+
+def as_json(row: Mapping[str, Any]) -> str:
+    """Return one line of JSON that any terminal and any encoding can take."""
+    return json.dumps(row, ensure_ascii=True, default=str)
+
+
+def outcome_row(outcome: Outcome, folder: Path) -> dict[str, Any]:
+    """Return the object that `--json` prints for an outcome; paths within are below `folder`."""
+    match outcome:
+        case Saved():
+            row = metadata_row(outcome, folder)
+            return {"outcome": "saved", "path": str(outcome.path), **row}
+        case Failed():
+            return {"outcome": "failed", **failure_row(outcome)}
+        case InDoubt():
+            return {"outcome": "in doubt", **failure_row(outcome)}
+
+
+def event_row(event: Event) -> dict[str, Any] | None:
+    """Return the object that `run --json` prints for what happens on an image's way; None for ends,
+    of which an outcome tells."""
+    match event:
+        case JobSubmitted(job=job, in_flight=in_flight):
+            return {"event": "submitted", **_job(job), "in_flight": in_flight}
+        case JobReady(job=job, polls=polls, in_flight=in_flight):
+            return {"event": "ready", **_job(job), "polls": polls, "in_flight": in_flight}
+        case JobUnclaimed(job=job):
+            return {"event": "unclaimed", **_job(job)}
+        case JobEnded() | SubmitFailed() | Settled():
+            return None
+    return {"event": _EVENTS[type(event)], **asdict(event)}
+
+
+#: the names of events that are no image's own
+_EVENTS = {
+    Paused: "paused",
+    Resumed: "resumed",
+    LimitChanged: "limit changed",
+    LoopLagged: "loop lagged",
+    ClockJumped: "clock jumped",
+    DiskLagged: "disk lagged",
+}
+
+
+def _job(job: Job) -> dict[str, Any]:
+    return {"job_id": job.job_id, "index": None if job.request is None else job.request.index}
+
+
+def outcome_of(error: FluxError, request: ImageRequest) -> Failed | InDoubt:
+    """Return the outcome of the one image that ended with this error."""
+    if isinstance(error, TransportError) and error.sent:
+        return InDoubt(request=request, error=error)
+    return Failed(request=request, error=error, job=getattr(error, "job", None))
+
+
+def complaint(outcome: Failed | InDoubt) -> str:
+    """Return one line about an image that did not come."""
+    where = getattr(outcome, "where", None) or f"image {outcome.index}"
+    if isinstance(outcome, InDoubt):
+        return f"in doubt: {where}{_named(outcome.request)}: {outcome.error}"
+    return f"{outcome.cause}: {where}{_named(outcome.request)}: {outcome.error}"
+
+
+def _named(request: ImageRequest | None) -> str:
+    if request is None or not request.prompt:
+        return ""
+    prompt = request.prompt
+    return f" “{prompt[:_PROMPT]}…”" if len(prompt) > _PROMPT else f" “{prompt}”"
+
+
+def announcement(
+    plan: Plan,
+    estimate: Estimate | None,
+    *,
+    affordable: Estimate | None = None,
+    recovered: Recovery | None = None,
+    is_whole: bool = True,
+    retries: bool = False,
+    simulated: bool,
+) -> Iterator[str]:
+    """Yield what is said before anything is spent: what earlier runs left, and last the price.
+
+    `affordable` is the part of the estimate that the cap pays for, where there is one; `is_whole`
+    says that the plan is of all the prompts, not only of the first ones; `retries` that failures
+    were named to be done again.
+    """
+    if retries:
+        yield retry_line(plan)
+    if recovered is not None and recovered != Recovery():
+        to_do = "" if plan.to_do is None else f", to do {plan.to_do}"
+        yield f"{recovered}{to_do}"
+        if is_whole:
+            yield from _removed(plan, recovered)
+    elif recovered is None and plan.known:
+        known = ", ".join(f"{state} {count}" for state, count in sorted(plan.known.items()))
+        yield f"from earlier runs: {known}; to do {plan.to_do}"
+    if plan.images is not None and plan.images != plan.rows - plan.bad:
+        rows = plan.rows - plan.bad
+        yield f"{rows:,} {'row' if rows == 1 else 'rows'} for {plan.images:,} images"
+    yield from plan.notes
+    if plan.unknown_keys:
+        yield f"kept as metadata, not sent: {', '.join(plan.unknown_keys)}"
+    if plan.bad:
+        yield f"{plan.bad} bad {'line is' if plan.bad == 1 else 'lines are'} left out"
+    text = "read as it comes: number and price are not known ahead"
+    if estimate is not None:
+        text = str(estimate)
+    if estimate is not None and affordable is not None and affordable != estimate:
+        text += f"; the cap pays for {affordable}"
+    yield f"{text}; simulated: costs nothing" if simulated else text
+
+
+def _removed(plan: Plan, recovered: Recovery) -> Iterator[str]:
+    """Say how many images the prompts have no more; for a stream that is not known."""
+    failed = sum(recovered.failed.values())
+    left = recovered.done + recovered.running + recovered.in_doubt + failed + recovered.again
+    count = left - sum(plan.known.values()) - plan.again.estimate(1).images
+    if plan.to_do is not None and count > 0:
+        images = "1 image" if count == 1 else f"{count} images"
+        yield f"{images} of earlier runs not among these prompts: kept as they are"
+
+
+def retry_line(plan: Plan) -> str:
+    """Return the line about what is done again of earlier runs."""
+    if plan.images is None:
+        return "images with an outcome that --retry names are made again when their prompts arrive"
+    again = plan.again.estimate(1)
+    parts = []
+    if again.images:
+        unknown = f" and {again.unpriced} of unknown price" if again.unpriced else ""
+        parts.append(
+            f"{again.images} (at most {dollars(again.cost)}{unknown}; what the provider still has "
+            "is collected for free)"
+        )
+    if to_collect := plan.known.get("to-collect"):
+        parts.append(f"{to_collect} paid already, to ask for again")
+    if not parts:
+        return "no image has an outcome that --retry names, so none is made again"
+    return f"to make again: {', '.join(parts)}"
+
+
+def plan_row(plan: Plan, estimate: Estimate | None) -> dict[str, Any]:
+    """Return the object that `--dry-run --json` prints; US dollars and seconds, null if unknown."""
+    priced = estimate is not None and not estimate.unpriced
+    return {
+        "images": plan.images,
+        "known": dict(plan.known),
+        "to_do": plan.to_do,
+        "cost": float(estimate.cost) if estimate is not None and priced else None,
+        "seconds": None if estimate is None else estimate.seconds,
+        "rows": plan.rows,
+        "bad": plan.bad,
+        "unknown_keys": plan.unknown_keys,
+        "unknown_models": plan.unknown_models,
+    }
+
+
+def closing(
+    summary: Summary,
+    where: Path,
+    *,
+    in_doubt: int = 0,
+    at_cap: bool = False,
+    by_error: bool = False,
+    simulated: bool = False,
+) -> Iterator[str]:
+    """Yield the last lines of a run: what is in doubt in the folder, what to do about failures and
+    damage, how to carry on, and the totals with where to look. `at_cap`: the cap ended it;
+    `by_error`: another error did, which names the first step."""
+    if in_doubt:
+        yield (
+            f"{in_doubt} in doubt: the answer never came, so they may have been charged; "
+            f"they are not submitted again; to settle them: fluxasync resolve {where}"
+        )
+    yield from about_failures(summary.failed + summary.failed_earlier, where)
+    if summary.damaged:
+        yield about_damage(summary.damaged)
+    if at_cap:
+        yield "to carry on: the same line with a higher --max-cost"
+    elif summary.not_started or summary.unclaimed:
+        first = "after that, " if by_error else ""
+        free = "; paid images are collected for free" if summary.unclaimed else ""
+        yield f"{first}run the same line again to carry on{free}"
+    yield f"{summary.line(simulated=simulated)} → {where}/"

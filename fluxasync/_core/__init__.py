@@ -1,0 +1,1 @@
+"""Values and vocabulary: errors, models, events, policies. No I/O."""

@@ -1,0 +1,76 @@
+"""Starts the package's own child processes: our code, no code of the working folder, no key.
+
+`python -m` puts the working folder first on the module path, so a `json.py` beside somebody's
+prompts would run in the child. A child starts with `-P` and gets its module path from here; and its
+environment has only the variables that Python and the machine need, because no child needs a key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+#: the folder that this package was imported from
+_HOME = str(Path(__file__).resolve().parents[2])
+
+#: variables that a child keeps: places, language and time zone
+_KEPT = frozenset({"HOME", "PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP"})
+#: and how those begin that Python, the dynamic linker, malloc and coverage read
+_KEPT_PREFIXES = ("LC_", "PYTHON", "VIRTUAL_ENV", "LD_", "DYLD_", "MALLOC_", "COVERAGE_", "COV_")
+
+
+async def start(module: str, *arguments: str, quiet: bool = False) -> asyncio.subprocess.Process:
+    """Start one of our modules in a process of its own, with pipes for its input and output.
+
+    It has its own session, so the terminal's Ctrl-C does not reach it. `quiet` discards its
+    standard error. Raises OSError when no process can be started.
+    """
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", module, *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL if quiet else None,
+        env=_environment(os.environ),
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def _environment(own: Mapping[str, str]) -> dict[str, str]:
+    """Return a child's environment: what is on the list, and the module path."""
+    kept = {
+        name: value
+        for name, value in own.items()
+        if name in _KEPT or name.startswith(_KEPT_PREFIXES)
+    }
+    return kept | {"PYTHONPATH": os.pathsep.join(_module_path())}
+
+
+def _module_path() -> Iterator[str]:
+    """Yield this process's module path without the working folder and the folder of its script.
+
+    The folder that this package came from stays, wherever it is: a child must run the same copy.
+    """
+    working = _working_folder()
+    unwanted = {os.path.realpath(folder) for folder in (working, _script_folder()) if folder}
+    absolute = (os.path.normpath(os.path.join(working, path)) for path in sys.path)
+    paths = dict.fromkeys(filter(os.path.isabs, absolute))
+    for path in paths:
+        if path == _HOME or os.path.realpath(path) not in unwanted:
+            yield path
+    if _HOME not in paths:
+        yield _HOME
+
+
+def _working_folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # it was removed; nothing can be imported from it either
+        return ""
+
+
+def _script_folder() -> str:
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    return os.path.dirname(script or "")

@@ -1,0 +1,1 @@
+"""One image within the limits of an account."""

@@ -1,0 +1,336 @@
+"""Which submission may go next: slots as leases, per model group, with a rate and a pause.
+
+A slot stands for one active job at the server. Deciding is one synchronous pass, called on every
+arrival, every departure and every change; waiting is a future per waiter. Higher `priority` goes
+first, then arrival; a waiter whose model group is full does not hold up the others. In trouble
+submissions go one at a time, until one is accepted: a herd never finds out what one can.
+It knows neither jobs nor models: who takes a lease says which group it counts for, and how its
+POST was answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from bisect import insort
+from collections import Counter
+from collections.abc import Callable
+
+from attrs import frozen
+
+from .._core.config import Limits
+from .adaptive_limit import Discovery
+from .circuit_breaker import Gate
+
+#: leases granted in one turn of the loop. A thousand at once would be a thousand POSTs made in one
+#: breath, and as many answers read in another, while every timer waits.
+BURST = 16
+#: the group of every model without a limit of its own
+ACCOUNT = "account"
+#: active jobs to begin with, where the limit is to be found out (BFL docs: 24 an account)
+START = 24
+#: seconds after which a probe without an answer no longer holds up the next one
+PROBE_PATIENCE = 30.0
+
+
+@frozen(eq=False)
+class Lease:
+    """One slot, taken; identity matters, so equal leases are still two."""
+
+    group: str
+    cap: int | None = None
+    episode: int = 0  #: push-backs seen when it was granted
+    probes: int = 0  #: calls of `probe` before it was granted
+
+
+@frozen(eq=False)
+class _Waiter:
+    rank: tuple[int, int]  #: priority first, then arrival
+    group: str
+    cap: int | None
+    future: asyncio.Future[object]
+
+    def __lt__(self, other: _Waiter) -> bool:
+        return self.rank < other.rank
+
+
+class Limiter:
+    """Hands out leases within `limits`; assign `limits` to change them while running.
+
+    `brake` is asked before each grant for seconds to wait: 0 lets go. `on_change(group, limit)`
+    is called when a limit that is being found out has changed.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        brake: Callable[[], float] = lambda: 0.0,
+        on_change: Callable[[str, int], None] = lambda group, limit: None,
+    ) -> None:
+        self._limits = limits
+        self._brake = brake
+        self._on_change = on_change
+        self._found: dict[str, Discovery] = {}  # by group
+        self._leases: set[Lease] = set()
+        self._unanswered: set[Lease] = set()  # their POSTs are under way
+        self._by_group: Counter[str] = Counter()
+        self._waiters: list[_Waiter] = []
+        self._serial = 0
+        self._paused_until = 0.0
+        self._probing = False
+        self._probe_at = 0.0
+        self._probes = 0
+        self._episode = 0
+        self._last_grant = -math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Limiter {self.in_flight}/{self.slots}, {len(self._waiters)} waiting>"
+
+    @property
+    def in_flight(self) -> int:
+        """Leases out: jobs not yet known to be terminal, and POSTs."""
+        return len(self._leases)
+
+    @property
+    def slots(self) -> int:
+        """Jobs that may be in flight now."""
+        return self._discovery(ACCOUNT, None).limit
+
+    @property
+    def is_paused(self) -> bool:
+        return self._paused_until > asyncio.get_running_loop().time()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether nothing may go yet: what is answered now was sent before the trouble."""
+        return self.is_paused or self._probe_at > asyncio.get_running_loop().time()
+
+    def holds(self, lease: Lease) -> bool:
+        """Whether push-back came after the grant: the lease goes back, and its submission waits
+        in line again, so that the one which goes first after a pause stays alone."""
+        return self.is_waiting or (self._probing and lease.probes != self._probes)
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        if limits.in_flight != self._limits.in_flight:
+            self._found.clear()  # what is given now is newer than what was found
+        self._limits = limits
+        if self._waiters:
+            self._admit()
+
+    async def take(
+        self, group: str, cap: int | None = None, *, gate: Gate, priority: int = 0
+    ) -> Lease:
+        """Wait for a slot of the group (at most `cap` of it at once) and return its lease.
+
+        Raises what shuts the gate, at once. A cancelled waiter leaves no slot behind.
+        """
+        gate.check()
+        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._serial += 1
+        waiter = _Waiter(rank=(-priority, self._serial), group=group, cap=cap, future=future)
+        insort(self._waiters, waiter)
+        self._admit()
+        if not future.done():
+            gate.watch(future)
+        try:
+            lease = await future
+        except BaseException:
+            self._leave(waiter)
+            raise
+        assert isinstance(lease, Lease)  # noqa: S101 — gates set only exceptions
+        return lease
+
+    def count(self, group: str) -> Lease:
+        """Return a lease for what is active at the server already, whatever the limits say."""
+        return self._counted(Lease(group))
+
+    def accepted(self, lease: Lease) -> None:
+        """The lease's POST became a job: the trouble, if there was any, is over."""
+        self._unanswered.discard(lease)
+        for group, cap in self._counting(lease):
+            found = self._discovery(group, cap)
+            before, active = found.limit, self._active(group)
+            is_new = lease.episode == self._episode
+            if is_new:  # what is more, was counted from an earlier process
+                active = min(active, before)
+            # those under way at the push-back say how many were let in, and ask for no more
+            is_wanted = is_new and self._taken(group) >= before
+            found.accepted(active=active, is_wanted=is_wanted, now=_now())
+            self._told(group, found, before)
+        self.clear()
+
+    def answered(self, lease: Lease) -> None:
+        """The lease's POST was answered, or given up, without becoming a job."""
+        self._unanswered.discard(lease)
+        if self._probing and self._waiters:
+            self._admit()
+
+    def crowded(self, lease: Lease) -> None:
+        """The lease's POST met a limit (429). One of several under way at the time counts."""
+        self._unanswered.discard(lease)
+        group, found = self._fullest(lease)
+        if lease.episode == self._episode:
+            self._episode += 1
+        elif not found.is_in_doubt:
+            return
+        before = found.limit
+        found.crowded(active=self._active(group, without=lease), now=_now())
+        self._told(group, found, before)
+
+    def troubled(self) -> None:
+        """The server failed: a limit that is being found out grows no further for now."""
+        for group, found in self._found.items():
+            before = found.limit
+            found.troubled(now=_now())
+            self._told(group, found, before)
+
+    def give(self, lease: Lease) -> None:
+        """Give a slot back; a second time does nothing."""
+        if lease not in self._leases:
+            return
+        self._leases.remove(lease)
+        self._unanswered.discard(lease)
+        self._by_group[lease.group] -= 1
+        if self._waiters:
+            self._admit()
+
+    def pause(self, seconds: float) -> None:
+        """Let no submission go for so many seconds from now; a longer pause stays."""
+        until = asyncio.get_running_loop().time() + seconds
+        self._paused_until = max(self._paused_until, until)
+
+    def probe(self, seconds: float) -> None:
+        """From so many seconds on let submissions go one at a time, until one is accepted."""
+        self._probing = True
+        self._probes += 1
+        until = asyncio.get_running_loop().time() + seconds
+        self._probe_at = max(self._probe_at, until)
+
+    def clear(self) -> None:
+        """The trouble is over: all may go that have slots, once a pause is."""
+        if self._probing:
+            self._probing, self._probe_at = False, 0.0
+            self._admit()
+
+    # --- the limit that is found out ------------------------------------------------------------
+
+    def _discovery(self, group: str, cap: int | None) -> Discovery:
+        if group not in self._found:
+            given = self._limits.in_flight
+            if given == "auto":
+                self._found[group] = Discovery(START if cap is None else cap)
+            else:
+                start = given if cap is None else cap
+                self._found[group] = Discovery(start, ceiling=start)
+        return self._found[group]
+
+    @staticmethod
+    def _counting(lease: Lease) -> list[tuple[str, int | None]]:
+        """The limits that a lease counts for: its own group's, and the account's."""
+        own = [(lease.group, lease.cap)] if lease.cap is not None else []
+        return [*own, (ACCOUNT, None)]
+
+    def _fullest(self, lease: Lease) -> tuple[str, Discovery]:
+        """The limit that a 429 is about: nobody says, so the one that is used up the most."""
+        counting = [(group, self._discovery(group, cap)) for group, cap in self._counting(lease)]
+        return max(counting, key=lambda each: self._taken(each[0]) / each[1].limit)
+
+    def _taken(self, group: str) -> int:
+        return len(self._leases) if group == ACCOUNT else self._by_group[group]
+
+    def _active(self, group: str, *, without: Lease | None = None) -> int:
+        """Jobs that the server has accepted and that are not known to have ended."""
+        posting = sum(group in (ACCOUNT, lease.group) for lease in self._unanswered)
+        return self._taken(group) - posting - (without in self._leases)
+
+    def _told(self, group: str, found: Discovery, before: int) -> None:
+        if found.limit == before:
+            return
+        self._on_change(group, found.limit)
+        if found.limit > before and self._waiters:
+            self._admit()
+
+    # --- who goes next --------------------------------------------------------------------------
+
+    def _leave(self, waiter: _Waiter) -> None:
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+        elif waiter.future.done() and not waiter.future.cancelled():
+            granted = None if waiter.future.exception() else waiter.future.result()
+            if isinstance(granted, Lease):  # granted and cancelled in the same turn of the loop
+                self.give(granted)
+
+    def _admit(self) -> None:
+        """Grant what may go now; arm a timer for what only has to wait for the clock."""
+        loop = asyncio.get_running_loop()
+        held: list[_Waiter] = []
+        granted = 0
+        while self._waiters and self.in_flight < self.slots:
+            if granted == BURST:
+                self._wake_at(loop.time())
+                break
+            earliest = self._earliest(loop.time())
+            if earliest > loop.time():
+                self._wake_at(earliest)
+                break
+            waiter = self._waiters.pop(0)
+            if waiter.future.done():
+                continue
+            if self._is_full(waiter):
+                held.append(waiter)
+                continue
+            self._grant(waiter, loop.time())
+            granted += 1
+        self._waiters[:0] = held
+
+    def _is_full(self, waiter: _Waiter) -> bool:
+        if waiter.cap is None:
+            return False
+        return self._by_group[waiter.group] >= self._discovery(waiter.group, waiter.cap).limit
+
+    def _earliest(self, now: float) -> float:
+        """The loop time before which pause, rate, brake and trouble let nothing go."""
+        earliest = self._paused_until
+        if self._limits.rate is not None:
+            earliest = max(earliest, self._last_grant + 1 / self._limits.rate)
+        if self._probing:
+            earliest = max(earliest, self._probe_at)
+            if self._unanswered:
+                earliest = max(earliest, self._last_grant + PROBE_PATIENCE)
+        return max(earliest, now + self._brake())
+
+    def _grant(self, waiter: _Waiter, now: float) -> None:
+        lease = self._counted(Lease(waiter.group, waiter.cap, self._episode, self._probes))
+        self._unanswered.add(lease)
+        self._last_grant = now
+        waiter.future.set_result(lease)
+
+    def _counted(self, lease: Lease) -> Lease:
+        self._leases.add(lease)
+        self._by_group[lease.group] += 1
+        return lease
+
+    def _wake_at(self, when: float) -> None:
+        if self._timer is not None:
+            if self._timer_at == when:
+                return
+            self._timer.cancel()
+        # not asked of the handle: uvloop's has no `when` for an instant that is here already
+        self._timer_at = when
+        self._timer = asyncio.get_running_loop().call_at(when, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._admit()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,94 @@
+"""Where the polls of one class lie: with a density proportional to √h.
+
+With h the hazard and R(t) = ∫√h, a job polled each time R has grown by a fixed step has the fewest
+polls for its mean lag. The step is chosen so that the mean lag, averaged over the learned
+distribution, is the one asked for. The first poll lies between a half and one and a half steps, at
+random: jobs submitted together never poll in step, and that costs 3 % more polls than the best
+first poll would. Odd fact: with the step of theory alone the lag came out 10 % too small, because
+few polls are not yet a density; so it is measured and the step corrected.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import accumulate, pairwise
+from math import inf, log, sqrt
+
+from .duration_grid import BINS, EDGES, MIDDLES, WIDTHS
+from .durations import Durations
+
+#: where the first poll lies, in steps: from here to one further
+FIRST = 0.5
+
+_CORRECTIONS = 2
+
+
+class Plan:
+    """The polls of one class for one lag, in seconds; does not change."""
+
+    def __init__(self, durations: Durations, lag: float) -> None:
+        self.median = durations.median
+        self.spread = durations.spread
+        self._roots = _roots(durations.density)
+        #: ∫ t dR, by which mean lags are sums instead of integrals
+        areas = ((b - a) * t for (a, b), t in zip(pairwise(self._roots), MIDDLES, strict=True))
+        self._areas = [0.0, *accumulate(areas)]
+        self._ends = [(i, part) for i, part in enumerate(durations.sharp) if part > 1e-5]
+        self.step = self._step(lag)
+
+    def root(self, age: float) -> float:
+        """Return R at an age."""
+        if age >= EDGES[-1]:
+            return self._roots[-1]
+        i = bisect_right(EDGES, age) - 1
+        low, high = self._roots[i], self._roots[i + 1]
+        return low + (high - low) * (age - EDGES[i]) / WIDTHS[i]
+
+    def age(self, root: float) -> float:
+        """Return the age at which R has grown so far; infinity beyond what is learned."""
+        if root >= self._roots[-1]:
+            return inf
+        i = bisect_right(self._roots, root) - 1
+        low, high = self._roots[i], self._roots[i + 1]
+        return EDGES[i] + WIDTHS[i] * (root - low) / (high - low)
+
+    def mean_lag(self, step: float) -> float:
+        """Return the mean seconds from a job's end to the poll that sees it."""
+        lag = weight = 0.0
+        for i, part in self._ends:
+            # the next poll lies anywhere within a step of here, or is the first
+            low = max((self._roots[i] + self._roots[i + 1]) / 2, FIRST * step)
+            seen = (self._area(low + step) - self._area(low)) / step
+            lag += part * (seen - MIDDLES[i])
+            weight += part
+        return lag / weight
+
+    def _step(self, lag: float) -> float:
+        """The step whose mean lag is the one asked for."""
+        alive, work = 1.0, 0.0
+        for i, part in self._ends:
+            work += alive * (self._roots[i + 1] - self._roots[i])
+            alive -= part
+        step = 2 * lag / work
+        for _ in range(_CORRECTIONS):
+            step *= lag / self.mean_lag(step)
+        return step
+
+    def _area(self, root: float) -> float:
+        """∫ t dR up to here."""
+        if root >= self._roots[-1]:
+            return self._areas[-1] + (root - self._roots[-1]) * EDGES[-1]
+        i = bisect_right(self._roots, root) - 1
+        inside = root - self._roots[i]
+        share = inside / (self._roots[i + 1] - self._roots[i])
+        return self._areas[i] + inside * (EDGES[i] + share * WIDTHS[i] / 2)
+
+
+def _roots(density: list[float]) -> list[float]:
+    """R at every edge of the grid, strictly growing."""
+    alive, roots = 1.0, [0.0]
+    for i in range(BINS):
+        left = max(1 - density[i] / alive, 1e-3) if alive > 1e-9 else 1.0
+        roots.append(roots[-1] + sqrt(-log(left) * WIDTHS[i]) + 1e-9)
+        alive -= density[i]
+    return roots

@@ -1,0 +1,1 @@
+"""What a user writes, as a checked, priced and keyed request."""

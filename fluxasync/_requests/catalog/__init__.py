@@ -1,0 +1,44 @@
+"""The Flux models as data: parameters, ranges, defaults, prices, limits and usual durations.
+
+Everything that is asked of the catalogue is asked here; `table` is the data, `model` its shape,
+`validation` the judgement of one request. Nothing here does I/O or knows who serves the models. A
+model that is not in the table is not an error: it passes with a check of types only, because
+vendors add models faster than catalogues do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from functools import lru_cache
+
+from .model import Model, Parameter, Price, closest, lacking
+from .table import SEED_MAXIMUM, TABLE, find, models, models_with
+from .text_numbers import NUMERIC, number_of, truth_of, whole_number
+from .validation import COPIES_MAXIMUM, checked
+
+__all__ = [
+    "COPIES_MAXIMUM",
+    "NUMERIC",
+    "SEED_MAXIMUM",
+    "TABLE",
+    "Model",
+    "Parameter",
+    "Price",
+    "checked",
+    "closest",
+    "closest_model",
+    "find",
+    "lacking",
+    "models",
+    "models_with",
+    "number_of",
+    "truth_of",
+    "whole_number",
+]
+
+
+@lru_cache(maxsize=256)
+def closest_model(name: str) -> str | None:
+    """Return the catalogue's name most like an unknown one, for a warning, or None."""
+    near = difflib.get_close_matches(name.lower(), TABLE, n=1, cutoff=0.75)
+    return near[0] if near else None

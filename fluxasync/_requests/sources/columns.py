@@ -1,0 +1,331 @@
+"""From the cells of a table to the row they stand for: names, types, and what to say of a bad one.
+
+Spreadsheets know no types: a size comes as "1024", after pandas as "1024.0", a truth as TRUE, and
+where commas are decimal as "3,5". A cell becomes what its parameter takes, decided once a column;
+an empty one is "not given". The same wish written as JSON has the same key, so numbers are read as
+JSON reads them. Knows no files.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, time
+from functools import partial
+from typing import Any
+
+from attrs import field, frozen
+
+from ..._core.arguments import check_type
+from ..._core.errors import ConfigError
+from ..._core.strict_json import parsed_object
+from ..catalog import find, models_with, number_of, truth_of, whole_number
+
+_EXTRAS = "extras."  #: a target of this start is a key of the metadata
+
+#: of a table; wide data sets have some hundred
+MOST_COLUMNS = 2_000
+
+_KINDS_OF_ROW_KEYS = {
+    "prompt": "prompt", "model": "text", "name": "text", "n": "int", "extra_body": "object",
+    "extras": "object",
+}  # fmt: skip
+
+
+def _no_columns() -> dict[str, str]:
+    return {}
+
+
+@frozen
+class Columns:
+    """Which column gives which parameter, where their names differ: {"width": "w"}."""
+
+    sources: Mapping[str, str] = field(factory=_no_columns)  #: target → column
+
+    @classmethod
+    def of(cls, prompt_column: str | None, given: Mapping[str, str] | None) -> Columns:
+        """Return what a caller asked for. Raises ConfigError for a target that nothing takes."""
+        check_type("map", given, Mapping, type(None), expected='as {"width": "w"}')
+        check_type("prompt_column", prompt_column, str, type(None), expected="a column's name")
+        sources = dict(given or {})
+        if prompt_column is not None:
+            if "prompt" in sources:
+                raise ConfigError("prompt_column and map both name a column for the prompt")
+            sources["prompt"] = prompt_column
+        for target, column in sources.items():
+            if not isinstance(column, str) or not column:
+                raise ConfigError(f"map: {target} needs the name of a column")
+            if kind_of(target) is None and not target.startswith(_EXTRAS):
+                raise ConfigError(
+                    f"map: {target!r} is no parameter of any model; "
+                    f"to keep a column as metadata: --map {_EXTRAS}{target}={column}"
+                )
+        return cls(sources)
+
+    def renamed(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the row of an object under the names of parameters; columns it lacks are left.
+
+        Raises ConfigError when there is no prompt column, and for a target that has two columns.
+        """
+        rest = {key: row[key] for key in row if key not in self.sources.values()}
+        own: dict[str, Any] = {}
+        for target, column in self.sources.items():
+            if column not in row:
+                if target == "prompt":
+                    raise ConfigError(f"there is no {column!r}; it has {_listed(list(row))}")
+                continue
+            if rest.get(target) is not None:
+                raise ConfigError(_twice(target, column, target))
+            if target.startswith(_EXTRAS):
+                own[target.removeprefix(_EXTRAS)] = row[column]
+            else:
+                rest[target] = row[column]
+        if own:
+            rest["extras"] = own | dict(rest.get("extras") or {})
+        return rest
+
+    def among(self, names: Sequence[str]) -> Columns:
+        """Return those of them whose columns have one of these names."""
+        there = {name.strip() for name in names}
+        return Columns({to: name for to, name in self.sources.items() if name.strip() in there})
+
+
+def refuse_many(columns: int) -> None:
+    """Raise ConfigError for more columns than a prompt list has."""
+    if columns > MOST_COLUMNS:
+        raise ConfigError(
+            f"{columns:,} columns; a prompt list has {MOST_COLUMNS:,} at most: leave some out"
+        )
+
+
+class Header:
+    """What each cell of a table is. Raises ConfigError when its columns cannot be a prompt list."""
+
+    def __init__(
+        self, names: Sequence[str], columns: Columns, *, comma: bool = False, prompted: bool = False
+    ) -> None:
+        """`comma` says that numbers have decimal commas, `prompted` that rows need no prompt."""
+        refuse_many(len(names))
+        self._names = [_utf8(name).strip() for name in names]
+        self._targets = [self._target(name, columns) for name in self._names]
+        self._refuse_missing(columns)
+        self._refuse_twice()
+        if not prompted and not any(map(_draws, self._targets)):
+            raise ConfigError(
+                f"no column is named prompt; the first row has {_listed(self._names)}; "
+                "say which one it is: --prompt-column NAME"
+            )
+        self._readers = [
+            (place, name, target, partial(_READERS.get(kind_of(target) or "own", _own), comma))
+            for place, (name, target) in enumerate(zip(self._names, self._targets, strict=True))
+            if target
+        ]
+
+    def row(self, cells: Sequence[Any]) -> dict[str, Any] | None:
+        """Return what the cells say, None for a blank row. Raises ConfigError with the column."""
+        if len(cells) > len(self._names) and any(cells[len(self._names) :]):
+            raise ConfigError(
+                f"{len(cells)} cells in a table of {len(self._names)} columns; "
+                "a cell that holds the separator is put in double quotes"
+            )
+        row: dict[str, Any] = {}
+        for place, name, target, reader in self._readers:
+            cell = cells[place] if place < len(cells) else None
+            if cell is None or cell == "" or (isinstance(cell, str) and not cell.strip()):
+                continue
+            try:
+                value = reader(cell)
+            except ConfigError as error:
+                raise ConfigError(f"column {_short(name)}: {error}") from None
+            if value is not None:
+                row[target] = value
+        return _with_extras(row) if row else None
+
+    def takes(self, name: str) -> bool:
+        """Tell whether a column gives an image input, whose bytes are wanted."""
+        place = self._names.index(name.strip())
+        return kind_of(self._targets[place]) == "image"
+
+    @staticmethod
+    def _target(name: str, columns: Columns) -> str:
+        for target, column in columns.sources.items():
+            if column.strip() == name:
+                return target
+        plain = re.sub(r"[\s-]+", "_", name.lower())  # "Output Format", as people write headers
+        return plain if kind_of(plain) is not None else name
+
+    def _refuse_missing(self, columns: Columns) -> None:
+        for target, column in columns.sources.items():
+            if column.strip() not in self._names:
+                raise ConfigError(
+                    f"there is no column {_short(column)} for {target}; "
+                    f"the first row has {_listed(self._names)}"
+                )
+
+    def _refuse_twice(self) -> None:
+        firsts: dict[str, int] = {}
+        for place, target in enumerate(self._targets):
+            first = firsts.setdefault(target, place)
+            if target and first != place:
+                raise ConfigError(_twice(target, self._names[first], self._names[place]))
+
+
+def kind_of(name: str) -> str | None:
+    """Return what a row's key takes, as the catalogue's kinds; None for a key of one's own."""
+    if name in _KINDS_OF_ROW_KEYS:
+        return _KINDS_OF_ROW_KEYS[name]
+    takers = models_with(name)
+    model = find(takers[0]) if takers else None
+    return None if model is None else model.parameters[name].kind
+
+
+def without_gaps(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the row of an object as it was before pandas filled the gaps of its columns: there a
+    whole number is 512.0, and what is not given is NaN. An `n` that is text, as `csv.DictReader`
+    gives it, becomes its number; text of other parameters is converted by the catalogue's check."""
+    if isinstance(row.get("n"), str):
+        row = {**row, "n": whole_number(row["n"]) if row["n"] else None}
+    floats = [name for name, value in row.items() if isinstance(value, float)]
+    if not floats:
+        return row
+    own = dict(row)
+    for name in floats:
+        if math.isnan(own[name]):
+            del own[name]
+        elif own[name].is_integer() and kind_of(name) == "int":
+            own[name] = int(own[name])
+    return own
+
+
+def _draws(target: str) -> bool:
+    return target == "prompt" or kind_of(target) == "image"
+
+
+def _with_extras(row: dict[str, Any]) -> dict[str, Any]:
+    own = {key for key in row if key.startswith(_EXTRAS)}
+    if not own:
+        return row
+    extras = {key.removeprefix(_EXTRAS): row[key] for key in own}
+    rest = {key: value for key, value in row.items() if key not in own}
+    return rest | {"extras": extras | dict(rest.get("extras") or {})}
+
+
+def _twice(target: str, one: str, other: str) -> str:
+    if one == other:
+        return f"two columns are named {_short(one)}; rename one, or take it away"
+    return (
+        f"{target} would come from two columns, {_short(one)} and {_short(other)}; "
+        f"keep one as metadata: --map {_EXTRAS}{target}=COLUMN"
+    )
+
+
+def _listed(names: Sequence[Any]) -> str:
+    shown = ", ".join(_short(str(name)) for name in names[:12] if name)
+    return f"{shown} and {len(names) - 12} more" if len(names) > 12 else shown or "no names"
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:40]}…")
+
+
+# The readers of one cell, by kind: given (decimal comma, cell), they return the value, None for
+# "not given". Cells are text in a file of text, and anything that Arrow has in a .parquet file.
+
+
+def _read_int(comma: bool, cell: Any) -> Any:
+    if isinstance(cell, float):
+        return _whole_float(cell)
+    if not isinstance(cell, str):
+        return cell
+    number = whole_number(_pointed(cell, comma))
+    if isinstance(number, str):
+        raise ConfigError(f"{_short(cell)} is not a whole number")
+    return number
+
+
+def _whole_float(cell: float) -> int | float | None:
+    """Undo what pandas does to whole numbers of a column with gaps."""
+    if math.isnan(cell):
+        return None
+    return int(cell) if cell.is_integer() else cell
+
+
+def _read_number(comma: bool, cell: Any) -> Any:
+    if isinstance(cell, float) and math.isnan(cell):
+        return None
+    if not isinstance(cell, str):
+        return cell
+    number = number_of(_pointed(cell, comma))
+    if isinstance(number, str):
+        raise ConfigError(f"{_short(cell)} is not a number")
+    return number
+
+
+def _pointed(cell: str, comma: bool) -> str:
+    return cell.replace(",", ".") if comma else cell
+
+
+def _read_bool(_: bool, cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return cell
+    truth = truth_of(cell)
+    if isinstance(truth, str):
+        raise ConfigError(f"{_short(cell)} is neither true nor false")
+    return truth
+
+
+def _read_text(_: bool, cell: Any) -> Any:
+    return _utf8(cell).strip() if isinstance(cell, str) else cell
+
+
+def _read_prompt(_: bool, cell: Any) -> Any:
+    return _utf8(cell) if isinstance(cell, str) else cell
+
+
+def _read_object(_: bool, cell: Any) -> Any:
+    return parsed_object(_utf8(cell).strip()) if isinstance(cell, str) else cell
+
+
+def _read_image(_: bool, cell: Any) -> Any:
+    if isinstance(cell, Mapping):  # as `datasets` writes an image
+        cell = cell.get("bytes") or cell.get("path")
+    return _utf8(cell).strip() if isinstance(cell, str) else cell
+
+
+def _own(_: bool, cell: Any) -> Any:
+    """Return a cell of the user's own as JSON has it."""
+    if isinstance(cell, str):
+        return _utf8(cell)
+    if isinstance(cell, float) and not math.isfinite(cell):
+        return None
+    if isinstance(cell, Mapping):
+        return {str(key): _own(False, value) for key, value in cell.items()}
+    if isinstance(cell, list | tuple):
+        return [_own(False, value) for value in cell]
+    if cell is None or isinstance(cell, bool | int | float):
+        return cell
+    return cell.isoformat() if isinstance(cell, date | time) else str(cell)
+
+
+def _utf8(text: str) -> str:
+    """Return the text; bytes that were not UTF-8 stand in it as halves of surrogate pairs."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        byte = ord(exc.object[exc.start]) - 0xDC00
+        if not 0x80 <= byte <= 0xFF:
+            raise ConfigError("half of a surrogate pair, which UTF-8 cannot carry") from None
+        raise ConfigError(
+            f"byte 0x{byte:02x} is not UTF-8; save the table as UTF-8 (in Excel: “CSV UTF-8”)"
+        ) from None
+    return text
+
+
+_READERS: Mapping[str, Callable[[bool, Any], Any]] = {
+    "int": _read_int, "number": _read_number, "bool": _read_bool, "choice": _read_text,
+    "ratio": _read_text, "url": _read_text, "text": _read_text, "image": _read_image,
+    "prompt": _read_prompt, "object": _read_object, "own": _own,
+}  # fmt: skip

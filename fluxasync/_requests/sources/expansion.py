@@ -1,0 +1,209 @@
+"""One row → the requests that it multiplies into: choices in its prompt, models, grids, seeds.
+
+The order never changes: the prompt's choices outermost, then models, then each axis of the grid as
+given, seeds last. An axis goes over rows that leave its parameter open; a row that gives the
+parameter too is an error, because either could be meant and one of them is paid for in vain. Where
+several models are in play, one that lacks an axis is made without it, and not once a value.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+from attrs import frozen
+
+from ..._core.arguments import check_type, local_path
+from ..._core.errors import ConfigError
+from ..catalog import COPIES_MAXIMUM, NUMERIC, Model, find, lacking, models_with
+from ..parsing import DEFAULT_MODEL, ROW_KEYS
+from .columns import kind_of
+from .wildcards import COUNT_CAP, Wildcards
+
+Axis = tuple[str, tuple[Any, ...]]
+
+#: images of one row; they are held at once, and more is a slip of the finger
+MOST = COPIES_MAXIMUM
+
+#: characters of one row's prompts, which are held at once
+_PROMPTS_CAP = 20_000_000
+
+_PLACES = {"model": "models", "prompt": "the prompt's choices", "seed": "seeds"}
+
+
+@frozen(kw_only=True)
+class Spread:
+    """What rows are multiplied by."""
+
+    models: tuple[str, ...] = ()
+    axes: tuple[Axis, ...] = ()  #: seeds last
+    wildcards: Wildcards | None = None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        seeds: Iterable[int] | None = None,
+        models: Sequence[str] | None = None,
+        grid: Mapping[str, Iterable[Any]] | None = None,
+        wildcards: bool | str | os.PathLike[str] | None = None,
+        allow_files: tuple[str, ...] = (),
+    ) -> Spread | None:
+        """Return what a caller asked for, None for nothing.
+
+        Raises ConfigError for an axis that no model has, that is empty, or has a value twice.
+        """
+        check_type("grid", grid, Mapping, type(None), expected='as {"guidance": [2, 3.5]}')
+        axes = [_axis(name, values) for name, values in (grid or {}).items()]
+        if seeds is not None:
+            axes.append(_axis("seed", seeds, said="seeds"))
+        _, names = _axis("model", models, said="models") if models is not None else ("", ())
+        spread = cls(models=names, axes=tuple(axes), wildcards=_wildcards(wildcards, allow_files))
+        spread._refuse_useless()
+        return spread if axes or names or spread.wildcards is not None else None
+
+    def notes(self) -> Iterator[str]:
+        """Yield what differs from plain multiplication."""
+        for name, _ in self.axes:
+            without = [model for model in self.models if not self._takes(model, name)]
+            if without:
+                yield f"{name} is not varied for {', '.join(without)}, which has no such parameter"
+
+    def rows(self, row: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield the rows that this one stands for.
+
+        Raises ConfigError when the row gives what the spread gives, or makes too many.
+        """
+        self._refuse_both(row, defaults)
+        template = self._template(row)
+        # (model or none, the axes that it has)
+        lines = [(name, self._fitting(name, row, defaults)) for name in self.models or (None,)]
+        each = sum(math.prod(len(values) for _, values in axes) for _, axes in lines)
+        self._refuse_many(row, each * (1 if template is None else template.count))
+        for text in (None,) if template is None else _held(template.texts()):
+            told = {} if text is None else {"prompt": text}
+            for name, axes in lines:
+                named = {} if name is None else {"model": name}
+                names = [axis for axis, _ in axes]
+                for values in product(*(values for _, values in axes)):
+                    yield {**row, **told, **named, **dict(zip(names, values, strict=True))}
+
+    def described(self, row: Mapping[str, Any]) -> str:
+        """Say which of a row's variants this is: " (with model=flux-dev, seed=3)"."""
+        names = [name for name, _ in self.axes]
+        given = [f"{name}={row[name]}" for name in ("model", *names) if row.get(name) is not None]
+        return f" (with {', '.join(given)})" if given and (self.axes or self.models) else ""
+
+    def _template(self, row: Mapping[str, Any]) -> Any:
+        prompt = row.get("prompt")
+        if self.wildcards is None or not isinstance(prompt, str):
+            return None
+        return self.wildcards.template(prompt)
+
+    def _fitting(
+        self, name: str | None, row: Mapping[str, Any], defaults: Mapping[str, Any]
+    ) -> tuple[Axis, ...]:
+        usual = defaults.get("model") or DEFAULT_MODEL
+        own = row.get("model", usual) if name is None else name
+        several = own != usual if name is None else len(self.models) > 1
+        if not several:
+            return self.axes  # what the only model lacks is a mistake, and found by the check
+        return tuple(axis for axis in self.axes if self._takes(own, axis[0]))
+
+    @staticmethod
+    def _takes(model: object, name: str) -> bool:
+        known = find(model) if isinstance(model, str) else None
+        return known is None or name in known.parameters
+
+    def _refuse_useless(self) -> None:
+        known = [model for name in self.models if (model := find(name)) is not None]
+        if len(known) < max(2, len(self.models)):
+            return
+        for name, _ in self.axes:
+            if not any(name in model.parameters for model in known):
+                raise ConfigError(f"grid: {lacking(name, known[0], models_with(name))}")
+
+    def _refuse_both(self, row: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+        names = [name for name, _ in self.axes] + (["model"] if self.models else [])
+        for name in names:
+            if row.get(name) is not None:
+                place = _PLACES.get(name, "the grid")
+                raise ConfigError(f"{name} stands in the row and in {place}; take one of them away")
+        n = row.get("n") or defaults.get("n")
+        if any(name == "seed" for name, _ in self.axes) and n not in (None, 1):
+            raise ConfigError(
+                f"n={n} and seeds: copies take the seeds that follow; list more seeds"
+            )
+
+    @staticmethod
+    def _refuse_many(row: Mapping[str, Any], count: int) -> None:
+        n = row.get("n")
+        images = count * (n if isinstance(n, int) else 1)
+        if images > MOST:
+            shown = f"{images:,}" if images < COUNT_CAP else f"{COUNT_CAP:,} or more"
+            raise ConfigError(
+                f"stands for {shown} images; a row makes at most {MOST:,}: split it, or take "
+                "choices or values away"
+            )
+
+
+def _held(texts: Iterable[str]) -> Iterator[str]:
+    """Yield the prompts of a row, which are held at once. Raises ConfigError when they are long."""
+    size = 0
+    for text in texts:
+        size += len(text)
+        if size > _PROMPTS_CAP:
+            raise ConfigError(
+                f"its prompts are more than {_PROMPTS_CAP // 10**6} million characters together: "
+                "split it, or take choices away"
+            )
+        yield text
+
+
+def _wildcards(
+    given: bool | str | os.PathLike[str] | None, allow_files: tuple[str, ...]
+) -> Wildcards | None:
+    if given is None or given is False:
+        return None
+    return Wildcards(None if given is True else local_path("wildcards", given), allow_files)
+
+
+def _axis(name: str, values: Iterable[Any], *, said: str = "") -> Axis:
+    shown = said or f"grid {name}"
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise ConfigError(f"{shown}: a list of values, not {type(values).__name__}")
+    if not said and (name in ROW_KEYS or name in ("prompt", "seed") or not models_with(name)):
+        raise ConfigError(_no_axis(name))
+    if isinstance(values, Sequence) and len(values) > MOST:  # before a range is unrolled
+        raise ConfigError(f"{shown}: {len(values):,} values; at most {MOST:,}")
+    read = NUMERIC.get(kind_of(name) or "")
+    taken: list[Any] = []
+    for value in values:
+        if value is None or value == "":
+            raise ConfigError(f"{shown}: an empty value")
+        taken.append(read(value) if read is not None and isinstance(value, str) else value)
+        if len(taken) > MOST:
+            raise ConfigError(f"{shown}: more than {MOST:,} values")
+    if not taken:
+        raise ConfigError(f"{shown}: no values")
+    shown_values = [repr(value) for value in taken]
+    if len(set(shown_values)) < len(taken):
+        twice = next(value for value in shown_values if shown_values.count(value) > 1)
+        raise ConfigError(f"{shown}: {twice} stands twice, which pays twice for the same")
+    return name, tuple(taken)
+
+
+def _no_axis(name: str) -> str:
+    if name == "seed":
+        return "grid seed: seeds have a place of their own, --seeds 1..4"
+    if name == "model":
+        return "grid model: models have a place of their own, --models A,B"
+    if name == "prompt":
+        return "grid prompt: prompts are the rows of the list"
+    model = find(DEFAULT_MODEL)
+    if name in ROW_KEYS or not isinstance(model, Model):
+        return f"grid {name}: not a parameter of a model"
+    return f"grid {lacking(name, model, ())}"

@@ -1,0 +1,305 @@
+"""What a first pass over a source counts, in memory that does not grow with it.
+
+Rows are what was written, images what they ask for: a row with `n` 4 is four images. Nothing here
+reads anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice, repeat
+
+from attrs import evolve, field, frozen
+
+from ..._core.errors import ConfigError
+from ..._core.models import ImageRequest
+from ..catalog import find
+from ..parsing import expanded
+from ..pricing import Estimator
+from .numbering import Occurrences
+
+#: bad rows that are kept, and different complaints that are shown
+SHOWN_BAD_ROWS = 10
+#: bad rows after which a check stops that will refuse the list anyway
+_MOST_BAD = 10_000
+#: runs of rows that one complaint names
+_SHOWN_RANGES = 5
+
+_SHOWN_NAMES = 20
+
+#: what a lookup says of an image that is submitted once more: it is to do, as if it were unknown
+AGAIN = "again"
+
+#: a row's images, each as content key and occurrence
+Numbers = Sequence[tuple[str, int]]
+
+
+@frozen(kw_only=True)
+class BadRow:
+    """A row that is no request, and why."""
+
+    where: str  #: "prompts.jsonl line 17"
+    error: ConfigError
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.error}"
+
+
+@frozen(kw_only=True)
+class Plan:
+    """What a source holds, counted before anything is spent."""
+
+    images: int | None  #: None for a stream, which is read only once
+    rows: int = 0  #: that are not blank, bad ones included
+    blank: int = 0
+    bad: int = 0
+    first_bad: tuple[BadRow, ...] = ()  #: up to 10
+    unknown_keys: tuple[str, ...] = ()  #: names that only the metadata will carry; the first 20
+    models: tuple[str, ...] = ()  #: the first 20 seen
+    unknown_models: tuple[str, ...] = ()  #: that the catalogue lacks; the first 20
+    known: Mapping[str, int] = field(factory=dict)  #: images by what earlier runs left of them
+    notes: tuple[str, ...] = ()  #: what people should know of how the source was read
+    to_do: int | None = None  #: images that are to be submitted; None for a stream
+    estimator: Estimator = field(factory=Estimator, repr=False)  #: of the images to do
+    again: Estimator = field(factory=Estimator, repr=False)  #: of those among them not new
+
+
+@frozen
+class Variants:
+    """The requests that one row stands for, each with its own `n`."""
+
+    requests: tuple[ImageRequest, ...]
+
+
+def requests_of(wish: ImageRequest | Variants) -> tuple[ImageRequest, ...]:
+    """Return the requests of a row, in order."""
+    return wish.requests if isinstance(wish, Variants) else (wish,)
+
+
+def images_of(wish: ImageRequest | Variants) -> Iterator[ImageRequest]:
+    """Yield every image of a row, in order."""
+    return chain.from_iterable(map(expanded, requests_of(wish)))
+
+
+class Names:
+    """The first few different names, in the order they came."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, None] = {}
+
+    def add(self, name: str) -> None:
+        if len(self._seen) < _SHOWN_NAMES:
+            self._seen[name] = None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._seen)
+
+
+class Complaints:
+    """What is wrong with bad rows, each complaint once: "p.csv rows 2–11, 14: …"."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[str, str], _Places] = {}
+        self._rows = 0  #: of complaints beyond those that are shown
+
+    def add(self, row: BadRow) -> None:
+        stem, _, number = row.where.rpartition(" ")
+        if not number.isdecimal():  # a file of a folder
+            stem, number = "", ""
+        group = self._groups.get((stem, text := str(row.error)))
+        if group is None:
+            if len(self._groups) == SHOWN_BAD_ROWS:
+                self._rows += 1
+                return
+            group = self._groups[stem, text] = _Places(row.where, stem)
+        group.add(int(number) if number else None)
+
+    def __str__(self) -> str:
+        lines = [f"{places}: {text}" for (_, text), places in self._groups.items()]
+        return "\n".join([*lines, f"and {self._rows:,} more"] if self._rows else lines)
+
+
+class _Places:
+    """The places of one complaint, neighbours as a range."""
+
+    def __init__(self, first: str, stem: str) -> None:
+        self._first, self._stem = first, stem
+        self._ranges: list[list[int]] = []
+        self._rows = 0
+        self._left_out = 0
+
+    def add(self, number: int | None) -> None:
+        self._rows += 1
+        if number is None:
+            self._left_out += self._rows > 1
+        elif self._ranges and not self._left_out and self._ranges[-1][1] == number - 1:
+            self._ranges[-1][1] = number
+        elif len(self._ranges) < _SHOWN_RANGES:
+            self._ranges.append([number, number])
+        else:
+            self._left_out += 1
+
+    def __str__(self) -> str:
+        more = f" and {self._left_out:,} more" if self._left_out else ""
+        if self._rows == 1 or not self._ranges:
+            return self._first + more
+        shown = (f"{low}" if low == high else f"{low}–{high}" for low, high in self._ranges)
+        return f"{self._stem}s {', '.join(shown)}{more}"
+
+
+class Tally:
+    """Counts entries into a Plan, up to `limit` images."""
+
+    def __init__(self, *, limit: int | None, unknown_keys: Names, skip_bad: bool = False) -> None:
+        self.rows = 0
+        self.images = 0
+        self._skip_bad = skip_bad
+        self._limit = limit
+        self._blank = 0
+        self._bad = 0
+        self._first_bad: list[BadRow] = []
+        self._complaints = Complaints()
+        self._unknown_keys = unknown_keys
+        self._known: dict[str, int] = {}
+        self._models = Names()
+        self._unknown_models = Names()
+        self._estimator = Estimator()
+        self._again = Estimator()
+
+    @property
+    def full(self) -> bool:
+        return self.images == self._limit or self.is_hopeless
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether so many rows are bad that the rest need not be read."""
+        return self._bad >= _MOST_BAD and not self._skip_bad
+
+    @property
+    def read(self) -> int:
+        """The rows so far, blank ones included, for a progress line."""
+        return self.rows + self._blank
+
+    def take(
+        self, entry: ImageRequest | Variants | BadRow | None, states: Sequence[str | None] = ()
+    ) -> None:
+        """Count a row: one or more requests, a bad one, or None for a blank one.
+
+        `states` say what is known of the requests' images, in order.
+        """
+        if entry is None:
+            self._blank += 1
+            return
+        self.rows += 1
+        if isinstance(entry, BadRow):
+            self._bad += 1
+            if len(self._first_bad) < SHOWN_BAD_ROWS:
+                self._first_bad.append(entry)
+            self._complaints.add(entry)
+            return
+        if isinstance(entry, ImageRequest):
+            self._request(entry, states)
+            return
+        for request in entry.requests:
+            images = self._request(request, states[: request.n])
+            states = states[images:]
+
+    def _request(self, request: ImageRequest, states: Sequence[str | None]) -> int:
+        """Count a request and return its images up to the limit."""
+        self._models.add(request.model)
+        if find(request.model) is None:
+            self._unknown_models.add(request.model)
+        images = request.n if self._limit is None else min(request.n, self._limit - self.images)
+        self.images += images
+        self._estimate(self._estimator, request, images - self._count_known(states))
+        if again := states.count(AGAIN):
+            self._estimate(self._again, request, again)
+        return images
+
+    def _count_known(self, states: Sequence[str | None]) -> int:
+        known = 0
+        for state in states:
+            if state is not None and state != AGAIN:
+                self._known[state] = self._known.get(state, 0) + 1
+                known += 1
+        return known
+
+    @staticmethod
+    def _estimate(estimator: Estimator, request: ImageRequest, images: int) -> None:
+        if images:
+            estimator.add(request if images == request.n else evolve(request, n=images))
+
+    def plan(self, *, notes: Iterable[str] = ()) -> Plan:
+        """Return what was counted. Raises ConfigError for bad rows that are not to be skipped."""
+        if self._bad and not self._skip_bad:
+            stopped = f"\nnot read further after {self._bad:,} bad rows" * self.is_hopeless
+            raise ConfigError(f"{self._complaints}{stopped}")
+        return Plan(
+            images=self.images,
+            rows=self.rows,
+            blank=self._blank,
+            bad=self._bad,
+            first_bad=tuple(self._first_bad),
+            unknown_keys=tuple(self._unknown_keys),
+            models=tuple(self._models),
+            unknown_models=tuple(self._unknown_models),
+            known=dict(self._known),
+            notes=tuple(notes),
+            to_do=self.images - sum(self._known.values()),
+            estimator=self._estimator,
+            again=self._again,
+        )
+
+
+class Numbering:
+    """Gives each image its place in the run and its occurrence, up to `limit` images.
+
+    Belongs to the thread that made it, which also closes it.
+    """
+
+    def __init__(self, *, limit: int | None) -> None:
+        self._limit = limit
+        self._index = 0
+        self._occurrences = Occurrences()
+
+    @property
+    def full(self) -> bool:
+        return self._index == self._limit
+
+    def numbers(self, wish: ImageRequest | Variants) -> Numbers:
+        """Return the content key and occurrence of each of the row's images."""
+        count = self._occurrences.count
+        if self._limit is None and isinstance(wish, ImageRequest) and wish.n == 1:
+            # nearly every row there is: the general way takes twice as long
+            self._index += 1
+            key = wish.content_key
+            return ((key, count(key)),)
+        if isinstance(wish, ImageRequest):
+            keys = _content_keys(wish)
+        else:
+            keys = chain.from_iterable(map(_content_keys, wish.requests))
+        if self._limit is not None:
+            keys = islice(keys, self._limit - self._index)
+        numbers = [(key, count(key)) for key in keys]
+        self._index += len(numbers)
+        return numbers
+
+    def images(self, wish: ImageRequest | Variants) -> Iterator[ImageRequest]:
+        """Yield the row's images; what index and occurrence it had is overwritten."""
+        first = self._index
+        numbers = self.numbers(wish)
+        images = zip(numbers, images_of(wish), strict=False)  # a limit leaves some out
+        for index, ((_, occurrence), image) in enumerate(images, start=first):
+            yield evolve(image, index=index, occurrence=occurrence)
+
+    def close(self) -> None:
+        self._occurrences.close()
+
+
+def _content_keys(request: ImageRequest) -> Iterable[str]:
+    """Return the content key of each image; copies without a seed are alike."""
+    if request.n == 1:
+        return (request.content_key,)
+    if request.seed is None:
+        return repeat(request.content_key, request.n)
+    return (image.content_key for image in expanded(request))

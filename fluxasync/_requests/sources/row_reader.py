@@ -1,0 +1,248 @@
+"""One row → one checked request: what the caller said for all rows, and how a row is written.
+
+Knows lines and items, not where they come from. A row is text (the prompt), an object, or an
+ImageRequest that someone made; what it cannot be is a ConfigError without a place, to which the
+room that knows the place adds it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from attrs import evolve
+
+from ..._core.addresses import private_host
+from ..._core.errors import ConfigError
+from ..._core.models import ImageInput, ImageRequest
+from ..._core.strict_json import parsed_object
+from ..catalog import checked
+from ..image_inputs import named_inputs, resolve_now
+from ..parsing import ROW_KEYS, request_from
+from .columns import Columns, without_gaps
+from .expansion import Spread
+from .lines import decoded
+from .plan import BadRow, Names, Variants, requests_of
+
+Given = TypeVar("Given")
+
+#: what one good row is
+Wish = ImageRequest | Variants
+
+#: what one row turned out to be; None = blank
+Entry = Wish | BadRow | None
+
+#: stands for an item of a program that is not in the sample
+LEFT_OUT = object()
+
+
+class Dialect(Enum):
+    """How a line is written."""
+
+    TEXT = "a prompt a line"
+    JSON = "an object a line"
+    EITHER = "an object if it starts with {, else a prompt"
+
+
+class Reading:
+    """Reads rows, and notes the names it does not know while it does."""
+
+    def __init__(
+        self,
+        *,
+        defaults: Mapping[str, Any],
+        n: int,
+        dialect: Dialect,
+        base: Path | None = None,
+        columns: Columns | None = None,
+        spread: Spread | None = None,
+        allow_files: tuple[str, ...] = (),
+        is_local: bool = False,
+    ) -> None:
+        self.columns = columns or Columns()
+        self.spread = spread
+        self.base = base  #: folder of relative image paths; None = the current one
+        self.unknown_keys = Names()
+        self.notes = Names()  #: what people should know of how the source was read
+        #: where the files are that rows may name: the list's folder, or the current one, and others
+        self.allowed = (os.path.realpath(base or "."), *allow_files)
+        self._is_local = is_local  #: the provider is on this machine, so rows may name it
+        self._unseen = dict(self.columns.sources)  #: mapped columns that no object had so far
+        self._objects = 0
+        self._defaults = dict(defaults)
+        self._n = n
+        #: given for all rows and taken by none so far; the model is judged by the batch
+        self._unused = {name for name, value in defaults.items() if value is not None} - {"model"}
+        if n != 1:
+            self._unused.add("n")
+        self._is_empty = True  #: no good row so far
+        self._dialect = dialect
+
+    @property
+    def draws_without_prompt(self) -> bool:
+        """Whether rows need not say what to draw, because the defaults do."""
+        return self._defaults.get("prompt") is not None
+
+    def line(self, raw: bytes) -> Wish | None:
+        """Return the line's request, or None if it is blank."""
+        text = decoded(raw).strip()
+        if not text:
+            return None
+        if self._dialect is Dialect.TEXT:
+            return self.row({"prompt": text})
+        if self._dialect is Dialect.EITHER and not text.startswith("{"):
+            return self.row({"prompt": text})
+        return self.object(parsed_object(text))
+
+    def item(self, given: object) -> Wish | None:
+        """Return the request of something that a program gave; None for one left out."""
+        if isinstance(given, ImageRequest):
+            self._is_empty = False
+            if given.n == 1:
+                given = evolve(given, n=self._n)
+                self._unused.discard("n")
+            return checked(given) if self.spread is None else self._variants(_as_row(given), {})
+        if isinstance(given, str):
+            return self.row({"prompt": given})
+        if isinstance(given, Mapping):
+            return self.object(given)
+        if given is LEFT_OUT:
+            return None
+        kind = type(given).__name__
+        raise ConfigError(f"a request is text, a dict or an ImageRequest, not {kind}")
+
+    def object(self, row: Mapping[str, Any]) -> Wish:
+        """Return the request of an object, whose columns are renamed as the caller said."""
+        if not self.columns.sources:
+            return self.row(without_gaps(row))
+        self._objects += 1
+        if self._unseen:
+            unseen = {name: column for name, column in self._unseen.items() if column not in row}
+            self._unseen = unseen
+        return self.row(without_gaps(self.columns.renamed(row)))
+
+    def refuse_unseen(self) -> None:
+        """Raise ConfigError for a mapped column that no object had: it is a slip."""
+        if self._objects and self._unseen:
+            target, column = next(iter(self._unseen.items()))
+            raise ConfigError(f"map: no row has {column!r}, which {target} was to come from")
+
+    def refuse_unused(self) -> None:
+        """Raise ConfigError for a value for all rows that no row took: it would be lost, and it
+        was never checked."""
+        if self._unused and not self._is_empty:
+            name = min(self._unused)
+            raise ConfigError(
+                f"{name}: given for all rows, but no row takes it: each has its own {name}, or a "
+                "model without one. Leave it out, or remove it from the rows"
+            )
+
+    def all_notes(self) -> list[str]:
+        """Return what people should know once all rows were read."""
+        spread = [] if self.spread is None else self.spread.notes()
+        return [*spread, *self.notes]
+
+    def row(self, row: Mapping[str, Any]) -> Wish:
+        """Return the request of a row under the names of parameters, multiplied."""
+        if self._n != 1 and row.get("n") is None:
+            row = {**row, "n": self._n}
+            self._unused.discard("n")
+        if self.spread is None:
+            return self._request(row, self._defaults, row)
+        return self._variants(row, self._defaults)
+
+    def _request(
+        self, row: Mapping[str, Any], defaults: Mapping[str, Any], own: Mapping[str, Any]
+    ) -> ImageRequest:
+        """Return the request of a row; `own` is what of it the list says, and not its user."""
+        request = request_from(row, defaults=defaults)
+        self._note_used(row, request)
+        if image_inputs(request):
+            request = self._confined(request, own)
+        for name in request.extras:
+            if name in row:  # not from the object that is named "extras" on purpose
+                self.unknown_keys.add(name)
+        return request
+
+    def _note_used(self, row: Mapping[str, Any], request: ImageRequest) -> None:
+        self._is_empty = False
+        if self._unused:
+            given = request.given()
+            taken = {name for name in self._unused if name in given or name in ROW_KEYS}
+            self._unused -= {name for name in taken if row.get(name) is None}
+
+    def _confined(self, request: ImageRequest, own: Mapping[str, Any]) -> ImageRequest:
+        """Return the request with its list's paths held to the allowed folders.
+
+        Text of a row may have come from anybody; a Path or an ImageInput was made by the program.
+        """
+        confined: dict[str, ImageInput] = {}
+        for name, image in named_inputs(request):
+            if isinstance(own.get(name), str):
+                _refuse_url(name, image, is_local=self._is_local)
+                confined[name] = evolve(image, within=self.allowed)
+        if not confined:
+            return request
+        parameters = {**request.parameters, **confined}
+        prompt_image = parameters.pop("image_prompt", request.image_prompt)
+        return evolve(request, image_prompt=prompt_image, parameters=parameters)
+
+    def _variants(self, row: Mapping[str, Any], defaults: Mapping[str, Any]) -> Variants:
+        assert self.spread is not None  # noqa: S101 — asked before
+        made = []
+        for variant in self.spread.rows(row, defaults):
+            try:
+                made.append(self._request(variant, defaults, row))
+            except ConfigError as error:
+                raise ConfigError(f"{error}{self.spread.described(variant)}") from None
+        return Variants(tuple(made))
+
+
+def _as_row(request: ImageRequest) -> dict[str, Any]:
+    """Return the row that a request could have been made of."""
+    rest = {"extra_body": request.extra_body, "extras": request.extras, "name": request.name}
+    return {**request.given(), "model": request.model, "n": request.n, **rest}
+
+
+def entry(where: str, read: Callable[[Given], Wish | None], given: Given) -> Entry:
+    """Return what `read` makes of a row; its ConfigError becomes a BadRow with its place."""
+    try:
+        return read(given)
+    except ConfigError as error:
+        return BadRow(where=where, error=error)
+
+
+def _refuse_url(name: str, image: ImageInput, *, is_local: bool) -> None:
+    """Raise ConfigError for a list's URL that holds a password, or points into a network."""
+    if image.url is None:
+        return
+    parts = urlsplit(image.url)
+    if "@" in parts.netloc:
+        raise ConfigError(f"{name}: the URL holds a user name or password; give one without")
+    if not is_local and private_host(parts.hostname or ""):
+        raise ConfigError(
+            f"{name}: {str(parts.hostname)[:60]} is not on the public internet, where the provider "
+            "fetches images; give a public URL or a path"
+        )
+
+
+def image_inputs(wish: Wish) -> list[ImageInput]:
+    """Return the images that a row is given, in no special order."""
+    if isinstance(wish, Variants):
+        return [image for request in requests_of(wish) for image in image_inputs(request)]
+    if wish.image_prompt is None and not wish.parameters:
+        return []
+    return [image for _, image in named_inputs(wish)]
+
+
+def settled(wish: Wish | None, *, base: Path | None) -> Wish | None:
+    """Return the row with its image inputs read, in the calling thread. Raises ConfigError."""
+    if wish is None or not image_inputs(wish):
+        return wish
+    if isinstance(wish, ImageRequest):
+        return resolve_now(wish, base=base)
+    return Variants(tuple(resolve_now(request, base=base) for request in wish.requests))

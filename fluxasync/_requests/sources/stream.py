@@ -1,0 +1,147 @@
+"""Requests from a program or a pipe, checked row by row as they come.
+
+Everything runs on the loop, in the program's own iterator, which is closed at the end. A sync
+iterator that blocks is its owner's business; between its rows the loop gets a turn now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Container,
+    Generator,
+    Iterable,
+)
+from contextlib import aclosing, asynccontextmanager, closing
+from typing import Any, TypeVar
+
+from ..._core.errors import ConfigError
+from ..._core.models import ImageRequest
+from ..image_inputs import resolve
+from .plan import BadRow, Numbering, Plan, Variants
+from .row_reader import Entry, Reading, Wish, entry, image_inputs
+from .survey import Lookup
+
+Given = TypeVar("Given")
+
+Rows = AsyncGenerator[tuple[str, Any], None]  #: a row and its place, "item 3"
+
+TURN = 100  #: requests between two turns of the loop; about 3 ms
+
+
+class StreamSource:
+    """Requests from rows that come once. See `Source`."""
+
+    re_readable = False
+
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        read: Callable[[Any], Wish | None],
+        reading: Reading,
+        limit: int | None,
+    ) -> None:
+        self._rows = rows
+        self._read = read
+        self._reading = reading
+        self._limit = limit
+        self._begun = False
+
+    async def check(
+        self,
+        *,
+        progress: Callable[[int], None] | None = None,
+        lookup: Lookup | None = None,
+    ) -> Plan:
+        return Plan(images=None)
+
+    async def requests(
+        self, *, skip: Container[str] = frozenset()
+    ) -> AsyncGenerator[ImageRequest | BadRow, None]:
+        if self._begun:
+            raise ConfigError("a stream of prompts is read once; pass a list or a file")
+        self._begun = True
+        entries = entries_of(self._rows, self._read, self._reading)
+        async with aclosing(numbered(entries, limit=self._limit)) as requests:
+            async for request in requests:
+                yield request
+
+    async def aclose(self) -> None:
+        await self._rows.aclose()
+
+
+async def items(given: Iterable[object] | AsyncIterable[object]) -> Rows:
+    """Yield each item with its place, and close the generator it came from."""
+    number = 0
+    if isinstance(given, AsyncIterable):
+        async with _closed_at_end(aiter(given)) as waiting:
+            async for item in waiting:
+                number += 1
+                yield f"item {number}", item
+        return
+    async with _closed_at_end(iter(given)) as ready:
+        for item in ready:
+            number += 1
+            yield f"item {number}", item
+
+
+@asynccontextmanager
+async def _closed_at_end(iterator: Given) -> AsyncGenerator[Given, None]:
+    """Close generators only: a file or cursor belongs to whoever opened it."""
+    try:
+        yield iterator
+    finally:
+        if isinstance(iterator, AsyncGenerator):
+            await iterator.aclose()
+        elif isinstance(iterator, Generator):
+            iterator.close()
+
+
+async def entries_of(
+    rows: Rows, read: Callable[[Any], Wish | None], reading: Reading
+) -> AsyncGenerator[Entry, None]:
+    """Read each row into its entry, giving the loop a turn now and then."""
+    async with aclosing(rows):
+        requests = 0  #: since the last turn
+        async for where, row in rows:
+            made = await entry_of(where, row, read, reading)
+            yield made
+            requests += len(made.requests) if isinstance(made, Variants) else 1
+            if requests >= TURN:
+                requests = 0
+                await asyncio.sleep(0)
+
+
+async def entry_of(
+    where: str, row: Any, read: Callable[[Any], Wish | None], reading: Reading
+) -> Entry:
+    """Read a row, and its images off the loop, so that it has a key."""
+    made = entry(where, read, row)
+    if made is None or isinstance(made, BadRow) or not image_inputs(made):
+        return made
+    try:
+        if isinstance(made, ImageRequest):
+            return await resolve(made, base=reading.base)
+        return Variants(tuple([await resolve(each, base=reading.base) for each in made.requests]))
+    except ConfigError as error:
+        return BadRow(where=where, error=error)
+
+
+async def numbered(
+    entries: AsyncGenerator[Entry, None], *, limit: int | None
+) -> AsyncGenerator[ImageRequest | BadRow, None]:
+    """Yield the images of the entries, each with its index and occurrence."""
+    async with aclosing(entries):
+        with closing(Numbering(limit=limit)) as numbering:
+            async for row in entries:
+                if isinstance(row, BadRow):
+                    yield row
+                elif row is not None:
+                    for image in numbering.images(row):
+                        yield image
+                if numbering.full:
+                    return

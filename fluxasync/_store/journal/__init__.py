@@ -1,0 +1,1 @@
+"""The durable ledger of a folder: one SQLite file with one writer."""

@@ -1,0 +1,293 @@
+"""A journal read without a run: no key, no network, nothing changed.
+
+While a run holds the folder its own summary is read, which it renews once a second; a second
+reader in the database would be in its way. Otherwise the rows themselves are read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any, Self
+
+from attrs import frozen
+
+from ..._core.errors import JournalError
+from ..._core.models import Failed, InDoubt, Job, Saved
+from ..files import create_own, reading
+from .checked_row import SELECT, Row, damaged, row_of
+from .integrity import Facts, check_content, check_file, check_run
+from .lock import holder, identity
+from .retry_selection import TO_COLLECT, Again
+from .schema import (
+    FILE,
+    HOME,
+    RESTORE,
+    STATUS,
+    State,
+    connect_read_only,
+    journal_errors,
+    lift_limit,
+    limit_work,
+)
+from .serialization import known_of
+from .totals import Recovery, counted
+
+_PAGE = 500
+#: bytes read of a status file, which has a few hundred
+_LONGEST_STATUS = 2**20
+
+#: rows read ahead at once, pages of them kept, and pages that may help nobody before it ends
+_AHEAD, _PAGES, _PATIENCE = 1_000, 4, 3
+
+#: keys → state words ("intent", "submitted", "done", "failed", "in-doubt"; "again" for what is to
+#: be submitted once more, "to-collect" for what is to be asked for once more), or None for unknown
+Lookup = Callable[[Sequence[str]], list[str | None]]
+
+_WORDS = {int(state): state.word for state in State}
+_ANSWERS = _WORDS | {TO_COLLECT: "to-collect"}
+
+
+@frozen(kw_only=True)
+class Entry:
+    """One image of a journal."""
+
+    key: str
+    state: str  #: the first of Lookup's words, or "again"
+    known: Saved | Failed | InDoubt | Job | None  #: None = to be submitted once more
+    cause: str | None
+    stem: str | None  #: path in the folder without extension, where it was recorded
+
+
+class JournalView:
+    """What a folder's journal holds. Close it, or use it in a `with` block.
+
+    `is_running` says that another process is at work there: then only `counts` is known, as of
+    `counted_at`, and `entries` raises JournalError.
+    """
+
+    def __init__(self, folder: Path, *, thorough: bool = False) -> None:
+        self.folder = folder
+        self.holder: dict[str, Any] | None = holder(folder / HOME)
+        self.is_running = self.holder is not None
+        self.counted_at: str | None = None  #: UTC; None = just now
+        self.simulated: bool | None = None  #: None where a run that goes on has not said so yet
+        self.facts: Facts | None = None  #: None while a run goes on
+        self.places: tuple[tuple[str, str], ...] = ()  #: provider and origin of unfinished jobs
+        self._connection: sqlite3.Connection | None = None
+        if self.is_running:
+            status = folder / HOME / STATUS
+            with journal_errors(status, "look at it"):
+                self.counts, self.counted_at, self.simulated = _read_status(status)
+            return
+        path = folder / HOME / FILE
+        if not path.exists():
+            raise JournalError(
+                f"{folder} has no journal: no run began there; name the folder of a run"
+            )
+        check_file(path)
+        self.facts = facts = check_content(folder, path, thorough=thorough)
+        self.simulated, self.places = facts.simulated, facts.places
+        self._path = path
+        with journal_errors(path, RESTORE):
+            self._connection = connect_read_only(path)
+            try:
+                self.counts = counted(self._connection).recovery()
+            except BaseException:
+                self.close()
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def recovered(self, retry: Collection[str]) -> Recovery:
+        """Return `counts` as a run takes them that does failures of these classes again."""
+        if self._connection is None or not retry:
+            return self.counts
+        again = Again(self.folder, frozenset(retry))
+        return again.recovered(again.teach(self._connection))
+
+    def entries(self, *states: str) -> Iterator[Entry]:
+        """Yield the images in these states (all without any), in the order they were begun.
+
+        Raises JournalError while a run goes on.
+        """
+        after = 0
+        while page := self._page(after):
+            for row in page:
+                if not states or _WORDS[row.state] in states:
+                    yield _entry(row, self.folder)
+            after = page[-1].id
+
+    def _page(self, after: int) -> list[Row]:
+        if self._connection is None:
+            raise JournalError(f"{self.folder}: a run is going on there; ask again after it")
+        query = SELECT + "WHERE image.id > ? ORDER BY image.id LIMIT ?"
+        with journal_errors(self._path, RESTORE):
+            limit_work(self._connection, self._path)
+            rows = self._connection.execute(query, (after, _PAGE))
+            return [row_of(found) for found in rows]
+
+
+def read_only(folder: str | os.PathLike[str], *, thorough: bool = False) -> JournalView:
+    """Open a folder's journal for reading; see JournalView. Raises JournalError when there is
+    none, or none that can be trusted; `thorough` proves every page of a large one."""
+    return JournalView(Path(folder), thorough=thorough)
+
+
+def _entry(row: Row, folder: Path) -> Entry:
+    return Entry(
+        key=row.key.hex(),
+        state=_WORDS[row.state],
+        known=known_of(row, folder),
+        cause=row.cause,
+        stem=row.stem,
+    )
+
+
+def damaged_files(path: Path, again: Again, *, after: int) -> tuple[int, int] | None:
+    """Look at a page of done images after a row; return the page's last row and how many of its
+    files are damaged, None after the last page."""
+    query = "SELECT id, path, size FROM image WHERE state = 2 AND id > ? ORDER BY id LIMIT ?"
+    with journal_errors(path, "check the disk"), closing(connect_read_only(path)) as connection:
+        page = connection.execute(query, (after, _PAGE)).fetchall()
+    count = sum(name is not None and again.damaged(name, size) for _, name, size in page)
+    return (page[-1][0], count) if page else None
+
+
+class Looking:
+    """A Lookup with a connection of its own, made at the first call; for one thread at a time.
+
+    Whoever reads a prompt file again mostly asks in the order in which its images were begun. So
+    it reads a page ahead of what was asked, in that order, which takes an eighth of the time of
+    finding each row; what is not there is found, and pages that help nobody are no longer read.
+    """
+
+    def __init__(self, path: Path, again: Again) -> None:
+        self._path, self._again = path, again
+        self._connection: sqlite3.Connection | None = None
+        self._lock = Lock()
+        self._is_closed = False
+        self._pages: deque[dict[bytes, int]] = deque(maxlen=_PAGES)
+        self._last_id = 0
+        self._useless = 0  #: pages in a row
+
+    def __call__(self, keys: Sequence[str]) -> list[str | None]:
+        blobs = [bytes.fromhex(key) for key in keys]
+        with self._lock, journal_errors(self._path, "check the disk"):
+            connection = self._opened()
+            found, missing = self._in_pages(blobs)
+            if missing and self._useless < _PATIENCE:
+                self._read_page(connection)
+                more, missing = self._in_pages(missing)
+                found |= more
+                self._useless = 0 if more else self._useless + 1
+            for start in range(0, len(missing), _PAGE):
+                found |= self._found(connection, missing[start : start + _PAGE])
+        return [None if blob not in found else _answer(found[blob]) for blob in blobs]
+
+    def _in_pages(self, blobs: list[bytes]) -> tuple[dict[bytes, int], list[bytes]]:
+        """Return the states of those that were read ahead, and the others."""
+        found = {blob: page[blob] for page in self._pages for blob in blobs if blob in page}
+        return found, [blob for blob in blobs if blob not in found]
+
+    def _read_page(self, connection: sqlite3.Connection) -> None:
+        query = f"SELECT id, key, {self._again.seen} FROM image WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608 — our own words
+        rows = connection.execute(query, (self._last_id, _AHEAD)).fetchall()
+        if rows:
+            self._last_id = rows[-1][0]
+            self._pages.append({key: state for _, key, state in rows})
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._is_closed:
+            raise JournalError(f"{self._path}: the journal is closed")
+        if self._connection is None:
+            connection = lift_limit(connect_read_only(self._path))
+            self._connection = self._again.teach(connection)
+        return self._connection
+
+    def _found(self, connection: sqlite3.Connection, blobs: list[bytes]) -> dict[bytes, int]:
+        marks = ",".join("?" * len(blobs))
+        query = f"SELECT key, {self._again.seen} FROM image WHERE key IN ({marks})"  # noqa: S608 — marks
+        return dict(connection.execute(query, blobs).fetchall())
+
+
+def _answer(state: object) -> str:
+    if not (isinstance(state, int) and state in _ANSWERS):
+        raise damaged("state", state)
+    return _ANSWERS[state]
+
+
+def write_status(home: Path, counts: Recovery, at: str, *, simulated: bool) -> None:
+    """Leave the counts where others may read them while the journal is ours."""
+    new = home / f"{STATUS}.new"
+    text = json.dumps(identity() | {"at": at, "counts": counts.as_json(), "simulated": simulated})
+    with create_own(new, mode=0o600) as file:
+        file.write(text.encode())
+    os.replace(new, home / STATUS)
+
+
+def _read_status(path: Path) -> tuple[Recovery, str | None, bool | None]:
+    try:
+        with reading(path) as file:
+            found = json.loads(file.read(_LONGEST_STATUS))
+        counts, simulated = Recovery.from_json(found["counts"]), found.get("simulated")
+        return counts, str(found["at"]), simulated is True
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+        return Recovery(), None, None
+
+
+def has_journal(folder: Path) -> bool:
+    """Say whether a run began in this folder."""
+    return os.path.lexists(folder / HOME / FILE)
+
+
+def expected(
+    folder: Path, *, simulated: bool, provider: str, origin: str, retry: Collection[str]
+) -> Recovery | None:
+    """Return what a run in the folder would find there, without beginning it; None without a
+    journal. Raises JournalError where that run would be refused."""
+    if not has_journal(folder):
+        return None
+    with read_only(folder) as view:
+        if view.facts is not None:
+            check_run(folder, view.facts, simulated=simulated, provider=provider, origin=origin)
+        return view.recovered(retry)
+
+
+@contextmanager
+def peek(folder: Path, *, retry: Collection[str] = ()) -> Iterator[Lookup | None]:
+    """Look keys up in a folder's journal without opening a run; None where there is no journal.
+
+    `retry` are classes of failures that the run would do again.
+    """
+    if not has_journal(folder):
+        yield None
+        return
+    check_file(folder / HOME / FILE)
+    looking = Looking(folder / HOME / FILE, Again(folder, frozenset(retry)))
+    try:
+        yield looking
+    finally:
+        looking.close()

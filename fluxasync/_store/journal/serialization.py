@@ -1,0 +1,336 @@
+"""Between values and rows: what of a request, a job and an outcome is kept, and made again of it.
+
+Kept is what the metadata, a later poll and a person need. Never kept are the webhook and its
+secret, the URL of an image (signed: whoever has it may fetch it), and image bytes, which are named
+by their digest. Pure: no connection is known here. A JSON column is checked when it is decoded;
+what does not fit raises JournalError, with row and column.
+
+An odd fact: half a surrogate pair is a Python string that SQLite refuses; such text is kept as
+JSON escapes or with the escape spelt out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from ..._core.amounts import amount_of, amount_text
+from ..._core.errors import (
+    APIError,
+    AuthenticationError,
+    ConfigError,
+    CreditError,
+    DeadlineExceeded,
+    DownloadError,
+    Expired,
+    FluxError,
+    InvalidRequest,
+    JobError,
+    JobFailed,
+    JobLost,
+    Moderated,
+    RateLimited,
+    Redirected,
+    ServerError,
+    TransportError,
+)
+from ..._core.models import (
+    WEBHOOK_FIELDS,
+    Failed,
+    ImageInput,
+    ImageRequest,
+    InDoubt,
+    Job,
+    Outcome,
+    Saved,
+    Stored,
+)
+from .checked_row import Row, damaged
+from .json_columns import IMAGE, REQUEST, RESULT, all_are, decoded, is_image, unfit
+from .schema import State
+
+#: characters; a longer parameter is an image in base64, and is named by its digest
+_LONGEST_PARAMETER = 8_192
+#: characters of raw evidence and of a message
+_EVIDENCE, _MESSAGE = 65_536, 2_048
+
+_FIELDS = tuple(name for name in ImageRequest.WIRE_FIELDS if name not in WEBHOOK_FIELDS)
+
+#: the query of a URL is where signatures are
+_QUERY = re.compile(r"(https?:(?:\\*/){2}[^\s?\"'<>]+)\?[^\s\"'<>]*")
+
+_ERRORS: dict[str, type[FluxError]] = {
+    kind.cause: kind
+    for kind in (
+        FluxError, ConfigError, APIError, AuthenticationError, CreditError, InvalidRequest,
+        RateLimited, Redirected, ServerError, DownloadError, Expired, Moderated, JobFailed,
+        JobLost, DeadlineExceeded,
+    )
+}  # fmt: skip
+
+
+class Dropped(FluxError):
+    """It was in doubt, and the user gave it up: it may have been charged."""
+
+    cause = "dropped"
+    sent = True
+
+
+_ERRORS[Dropped.cause] = Dropped
+
+
+# --- values → rows ------------------------------------------------------------------------------
+
+
+def request_text(request: ImageRequest) -> str:
+    """Return as JSON what of a request no column of its own holds.
+
+    Raises ConfigError when JSON cannot hold it.
+    """
+    kept: dict[str, Any] = {
+        name: value for name in _FIELDS if (value := getattr(request, name)) is not None
+    }
+    if request.parameters:
+        kept["parameters"] = _named(request.parameters)
+    if request.extra_body:
+        kept["extra_body"] = _named(request.extra_body)
+    if request.extras:
+        kept["extras"] = request.extras
+    if request.name is not None:
+        kept["name"] = request.name
+    if request.n != 1:
+        kept["n"] = request.n
+    return _json(kept)
+
+
+def saved_values(saved: Saved, path: str | None) -> tuple[Any, ...]:
+    """Return the columns of a done row, in the order of its statement."""
+    stored, job = saved.stored, saved.job
+    result: dict[str, Any] = {"timings": saved.timings}
+    if saved.seed is not None:
+        result["seed"] = saved.seed
+    request = saved.request or job.request
+    if saved.prompt is not None and (request is None or saved.prompt != request.prompt):
+        result["prompt"] = saved.prompt
+    elif saved.prompt is not None:
+        result["same"] = 1
+    cost = amount_text(saved.cost)
+    return (
+        cost, cost, saved.finished_at.timestamp(), path, bytes.fromhex(stored.sha256),
+        stored.size, stored.format, stored.width, stored.height, _json(result),
+    )  # fmt: skip
+
+
+def failed_values(failed: Failed) -> tuple[Any, ...]:
+    """Return cause, message, paid and details of a failure."""
+    error = failed.error
+    details: dict[str, Any] = {}
+    if isinstance(error, APIError):
+        details["status"] = error.status
+    if isinstance(error, Moderated) and error.reasons:
+        details["reasons"] = error.reasons
+    text = _json(details) if details else None
+    return failed.cause, message(error), failed.paid, text
+
+
+def evidence(error: FluxError) -> str | None:
+    """Return the start of what came instead of an answer, without signatures."""
+    found = getattr(error, "evidence", "")
+    return sound(_QUERY.sub(r"\1?…", found)[:_EVIDENCE]) or None
+
+
+def message(error: FluxError) -> str:
+    return sound(_QUERY.sub(r"\1?…", str(error))[:_MESSAGE])
+
+
+def sound(text: str) -> str:
+    """Return text that SQLite takes."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
+def amount(job: Job) -> str | None:
+    """Return what a job costs as far as is known: echoed, else the catalogue's price."""
+    return amount_text(job.price if job.cost is None else job.cost)
+
+
+def _json(value: Any) -> str:
+    try:
+        text = _encode(value)
+        if not text.isascii():
+            text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(value, default=_kept, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise ConfigError(f"the request cannot be kept as JSON: {exc}") from exc
+    if wrong := unfit(text):
+        raise ConfigError(f"the request cannot be kept: as JSON it {wrong}")
+    return text
+
+
+def _kept(value: Any) -> Any:
+    match value:
+        case ImageInput(url=str(url)):
+            return {IMAGE: {"url": url}}
+        case ImageInput(path=path, sha256=sha256):
+            named = {} if path is None else {"path": sound(str(path))}
+            return {IMAGE: named | {"sha256": sha256}}
+        case Decimal():
+            return float(value)
+        case bytes():
+            return f"sha256:{hashlib.sha256(value).hexdigest()}"
+        case Mapping():
+            return dict(value)
+    return str(value)
+
+
+#: made once, because `json.dumps` with options makes one a call
+_encode = json.JSONEncoder(ensure_ascii=False, default=_kept, separators=(",", ":")).encode
+
+
+def _named(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _short(value) for name, value in parameters.items() if name not in WEBHOOK_FIELDS}
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > _LONGEST_PARAMETER:
+        return f"sha256:{hashlib.sha256(value.encode(errors='surrogatepass')).hexdigest()}"
+    if isinstance(value, list | tuple):
+        return [_short(item) for item in value]
+    return value
+
+
+# --- rows → values ------------------------------------------------------------------------------
+
+
+def request_of(row: Row) -> ImageRequest:
+    """Make the request again, for metadata and collecting: long inputs are digests in it, so its
+    own `key` may differ from the row's."""
+    kept = decoded(row, "request", REQUEST)
+    for name in ("parameters", "extra_body"):
+        if name in kept:
+            kept[name] = {key: _revived(value) for key, value in kept[name].items()}
+    try:
+        if "image_prompt" in kept:
+            kept["image_prompt"] = ImageInput.of(_revived(kept["image_prompt"]))
+        return ImageRequest(**kept, model=row.model, index=row.idx, occurrence=row.occurrence)
+    except (ConfigError, TypeError) as exc:
+        raise damaged("request", row.request, row.id) from exc
+
+
+def _revived(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_revived(item) for item in value]
+    if is_image(value):
+        named = value[IMAGE]
+        path = named.get("path")
+        return ImageInput(
+            url=named.get("url"), path=path and Path(path), sha256=named.get("sha256")
+        )
+    return value
+
+
+def job_of(row: Row, request: ImageRequest) -> Job:
+    return _job(row, request, _dollars(row.cost))
+
+
+def _job(row: Row, request: ImageRequest, cost: Decimal | None) -> Job:
+    assert row.job_id is not None  # noqa: S101 — the caller has looked
+    return Job(
+        job_id=row.job_id,
+        polling_url=row.polling_url,
+        request=request,
+        provider=row.provider,
+        submitted_at=_instant(row.submitted_at),
+        price=_dollars(row.price),
+        cost=cost,
+    )
+
+
+def known_of(
+    row: Row, folder: Path, request: ImageRequest | None = None
+) -> Saved | Failed | InDoubt | Job | None:
+    """Return what the row says of its request: an outcome, a job to collect, or nothing yet.
+
+    An open intent counts as in doubt. `request` is the live one, where the caller has it.
+    """
+    given = request_of(row) if request is None else request
+    if row.state == State.SUBMITTED:
+        return job_of(row, given)
+    return None if row.state == State.AGAIN else outcome_of(row, folder, given)
+
+
+def outcome_of(row: Row, folder: Path, request: ImageRequest) -> Outcome:
+    """Return the outcome of a settled row; of a job past its deadline, that."""
+    if row.state == State.DONE:
+        return _saved_of(row, folder, request)
+    if row.state in (State.FAILED, State.SUBMITTED):
+        return _failed_of(row, request)
+    text = row.message or "the run ended before the answer came"
+    error = TransportError(text, sent=True, evidence=row.evidence or "")
+    return InDoubt(request=request, error=error, index=request.index, price=_dollars(row.price))
+
+
+def _saved_of(row: Row, folder: Path, request: ImageRequest) -> Saved:
+    result = decoded(row, "result", RESULT)
+    timings: dict[str, float] = result.get("timings", {})
+    if not all_are(timings.values(), {int, float}):
+        raise damaged("result", row.result, row.id)
+    stored = Stored(
+        path=None if row.path is None else folder / row.path,
+        size=row.size or 0,
+        sha256=(row.sha256 or b"").hex(),
+        format=row.format or "",
+        width=row.width or 0,
+        height=row.height or 0,
+    )
+    cost = _dollars(row.cost)
+    return Saved(
+        request=request,
+        job=_job(row, request, None if cost == _dollars(row.price) else cost),
+        stored=stored,
+        index=request.index,
+        seed=result.get("seed", request.seed),
+        prompt=request.prompt if "same" in result else result.get("prompt"),
+        cost=cost,
+        finished_at=_instant(row.finished_at),
+        timings=timings,
+    )
+
+
+def _failed_of(row: Row, request: ImageRequest) -> Failed:
+    job = None if row.job_id is None else job_of(row, request)
+    error = _error_of(row, job)
+    return Failed(request=request, error=error, index=request.index, job=job)
+
+
+def _error_of(row: Row, job: Job | None) -> FluxError:
+    text, details = row.message or "", decoded(row, "result", RESULT)
+    reasons: list[str] = details.get("reasons", [])
+    if not all_are(reasons, {str}):
+        raise damaged("result", row.result, row.id)
+    kind = _ERRORS.get(row.cause or "", FluxError)
+    if row.cause == TransportError.cause:
+        return TransportError(text, sent=True)
+    if issubclass(kind, APIError):
+        return kind(text, status=details.get("status", 0))
+    if issubclass(kind, JobError | DownloadError):
+        if job is None:
+            return FluxError(text)
+        if kind is Moderated:
+            return Moderated(text, job=job, reasons=tuple(reasons))
+        return kind(text, job=job)
+    return kind(text)
+
+
+def _dollars(text: str | None) -> Decimal | None:
+    return None if text is None else amount_of(text)
+
+
+def _instant(seconds: float | None) -> datetime:
+    return datetime.fromtimestamp(seconds or 0, UTC)

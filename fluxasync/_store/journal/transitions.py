@@ -1,0 +1,359 @@
+"""What happens to a row, as steps for the writer: one function for each event of an image.
+
+Each runs in the writer's thread inside its transaction, finds its row, and keeps the tally. What
+must never happen (a second intent for a paid image) is refused here, whatever the engine thinks.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from typing import Any, NoReturn, cast
+
+from ..._core.amounts import amount_text
+from ..._core.errors import ConfigError, FluxError, JournalError, TransportError
+from ..._core.models import ImageRequest, Job, Saved, Verdict
+from .checked_row import LAST_SEQ, SELECT, Row, damaged, row_of
+from .retry_selection import TO_COLLECT, Again
+from .schema import State
+from .serialization import Dropped, amount, evidence, message, request_text, sound
+from .totals import Tally, counted
+
+_Found = tuple[int, int, str | None, str | None]  # id, state, cause, money
+
+_INTENT = """
+INSERT INTO image (key, state, place, idx, occurrence, model, request, begun_at, price, money)
+VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"""
+_INTENT_AGAIN = """
+UPDATE image SET state = 0, attempt = attempt + 1, place = ?, idx = ?, occurrence = ?, model = ?,
+request = ?, begun_at = ?, price = ?, money = ? WHERE key = ? AND state = 5"""
+_JOB = """
+UPDATE OR IGNORE image SET state = 1, job_id = ?, polling_url = ?, submitted_at = ?, cost = ?,
+price = ?, stem = ?, money = ? WHERE key = ? AND state = 0 AND money IS ?"""
+_DONE = """
+UPDATE image SET state = 2, seq = ?, cost = ?, money = ?, finished_at = ?, path = ?, sha256 = ?,
+size = ?, format = ?, width = ?, height = ?, result = ?, polling_url = NULL, cause = NULL,
+message = NULL, paid = NULL, evidence = NULL """
+#: a column that is set has its index rewritten, so the job's id is set only where it may be new
+_DONE_JOB = _DONE + "WHERE job_id = ? AND state = 1 AND money IS ?"
+_DONE_ROW = _DONE + ", job_id = ? WHERE id = ?"
+_FAILED = """
+UPDATE image SET state = ?, seq = ?, finished_at = ?, cause = ?, message = ?, paid = ?, result = ?,
+money = ? WHERE id = ?"""
+_DOUBT = """
+UPDATE image SET state = 4, seq = ?, finished_at = ?, cause = 'in-doubt', message = ?,
+paid = 'unknown', evidence = coalesce(?, evidence) WHERE id = ?"""
+_AGAIN = """
+UPDATE image SET state = 5, job_id = NULL, polling_url = NULL, submitted_at = NULL, cost = NULL,
+money = NULL, stem = NULL, seq = NULL, finished_at = NULL, path = NULL, sha256 = NULL, size = NULL,
+format = NULL, width = NULL, height = NULL, result = NULL, cause = NULL, message = NULL,
+paid = NULL, evidence = NULL WHERE id = ?"""
+_GIVEN = """
+UPDATE OR IGNORE image SET state = 1, job_id = ?,
+polling_url = CASE WHEN job_id = ? THEN polling_url END, submitted_at = ?, seq = NULL, path = NULL,
+finished_at = NULL, cause = NULL, message = NULL, paid = NULL, evidence = NULL,
+result = NULL, money = coalesce(money, price) WHERE id = ?"""
+
+
+class Steps:
+    """The steps of one open journal, with its tally and its place in the order of settling."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, *, provider: str, origin: str, again: Again
+    ) -> None:
+        self.tally: Tally = counted(connection)
+        self._again = again
+        self._place = _place(connection, provider, origin)
+        self._seq = _last_seq(connection)
+        self._before = self._seq  #: of what earlier runs settled; this run's own is done once
+
+    # --- the four of a ledger -------------------------------------------------------------------
+
+    def known(self, connection: sqlite3.Connection, key: bytes) -> Row | None:
+        """Return the row with the state for which this run takes it."""
+        found = connection.execute(SELECT + "WHERE key = ?", (key,)).fetchone()
+        if found is None:
+            return None
+        row = row_of(found)
+        is_own = row.seq is not None and row.seq > self._before
+        return row if is_own else row._replace(state=self._again.of(row))
+
+    def intent(
+        self,
+        connection: sqlite3.Connection,
+        key: bytes,
+        request: ImageRequest,
+        text: str,
+        price: str | None,
+    ) -> None:
+        begun_at = time.time()
+        values = (
+            self._place, request.index, request.occurrence, request.model, text, begun_at,
+            price, price,
+        )  # fmt: skip
+        if not connection.execute(_INTENT, (key, *values)).rowcount:
+            if self._is_again(connection, key):
+                self.forget(connection, [key])  # decided only here, with the intent
+            if not connection.execute(_INTENT_AGAIN, (*values, key)).rowcount:
+                _, state, _, _ = _by_key(connection, key)
+                raise JournalError(
+                    f"image {key.hex()[:8]} is recorded as {State(state).word}: not submitted again"
+                )
+            self.tally.add(State.AGAIN, None, None, -1)
+        self.tally.add(State.INTENT, None, price)
+
+    def accepted(
+        self,
+        connection: sqlite3.Connection,
+        key: bytes,
+        request: ImageRequest,
+        job: Job,
+        stem: str | None,
+    ) -> None:
+        """Record a job's id. Raises TransportError when another row has that id already."""
+        price, money = amount_text(job.price), amount(job)
+        values = (
+            job.job_id, job.polling_url and sound(job.polling_url), job.submitted_at.timestamp(),
+            amount_text(job.cost), price, stem, money, key,
+        )  # fmt: skip
+        before = price
+        if not connection.execute(_JOB, (*values, before)).rowcount:
+            before = self._reserved(connection, key, request, job)
+            if not connection.execute(_JOB, (*values, before)).rowcount:
+                self._refuse_id(connection, key, job)
+        self.tally.add(State.INTENT, None, before, -1)
+        self.tally.add(State.SUBMITTED, None, money)
+
+    def _reserved(
+        self, connection: sqlite3.Connection, key: bytes, request: ImageRequest, job: Job
+    ) -> str | None:
+        """Return the money of the intent, made now where there is none: a paid job is kept."""
+        if _by_key(connection, key) is None:
+            self.intent(connection, key, request, request_text(request), amount_text(job.price))
+        _, state, _, money = _by_key(connection, key)
+        if state != State.INTENT:
+            raise JournalError(f"job {job.job_id}: image {key.hex()[:8]} had no open intent")
+        return cast("str | None", money)
+
+    def _refuse_id(self, connection: sqlite3.Connection, key: bytes, job: Job) -> NoReturn:
+        error = TransportError(f"the server gave the id of another job ({job.job_id})", sent=True)
+        self._doubt(connection, _by_key(connection, key), error)
+        raise error
+
+    def refused(
+        self, connection: sqlite3.Connection, key: bytes, verdict: Verdict, error: FluxError
+    ) -> None:
+        """Take the intent back; ambiguous evidence leaves it in doubt."""
+        found = _by_key(connection, key)
+        if found is None or found[1] != State.INTENT:
+            return
+        if verdict is Verdict.AMBIGUOUS:
+            self._doubt(connection, found, error)
+            return
+        row, state, _, money = found
+        self.tally.add(state, None, money, -1)
+        if not connection.execute(
+            "DELETE FROM image WHERE id = ? AND attempt = 1", (row,)
+        ).rowcount:
+            connection.execute(_AGAIN, (row,))
+            self.tally.add(State.AGAIN, None, None)
+
+    def done(
+        self,
+        connection: sqlite3.Connection,
+        saved: Saved,
+        values: tuple[Any, ...],
+    ) -> None:
+        job = saved.job
+        money = amount(job)
+        hot = (self._seq + 1, *values, job.job_id, money)
+        if connection.execute(_DONE_JOB, hot).rowcount:
+            self._next()
+            self.tally.add(State.SUBMITTED, None, money, -1)
+            self.tally.add(State.DONE, None, values[1])
+            return
+        found = self._found(connection, saved.request or job.request, job.job_id)
+        if found is None or found[1] == State.DONE:
+            return
+        self._settle_done(connection, found, job.job_id, values)
+
+    def _settle_done(
+        self,
+        connection: sqlite3.Connection,
+        found: _Found,
+        job_id: str,
+        values: tuple[Any, ...],
+    ) -> None:
+        row, state, cause, money = found
+        connection.execute(_DONE_ROW, (self._next(), *values, job_id, row))
+        self.tally.add(state, cause, money, -1)
+        self.tally.add(State.DONE, None, values[1])
+
+    def failed(
+        self,
+        connection: sqlite3.Connection,
+        request: ImageRequest | None,
+        job_id: str | None,
+        values: tuple[str, str, str, str | None],
+    ) -> None:
+        """Settle a failure. A job past its deadline stays submitted: it may be collected later."""
+        found = self._found(connection, request, job_id)
+        if found is None or found[1] == State.DONE:
+            return
+        row, state, cause, money = found
+        is_late = values[0] == "timeout" and state == State.SUBMITTED
+        after = State.SUBMITTED if is_late else State.FAILED
+        kept = None if values[2] == "no" else money
+        connection.execute(_FAILED, (after, self._next(), time.time(), *values, kept, row))
+        self.tally.add(state, cause, money, -1)
+        self.tally.add(after, values[0], kept)
+
+    def in_doubt(
+        self, connection: sqlite3.Connection, request: ImageRequest, error: FluxError
+    ) -> None:
+        found = self._found(connection, request, None)
+        if found is not None and found[1] in (State.INTENT, State.IN_DOUBT):
+            self._doubt(connection, found, error)
+
+    # --- what a user decides --------------------------------------------------------------------
+
+    def drop(self, connection: sqlite3.Connection, key: bytes) -> None:
+        """Give up an image in doubt."""
+        row, state, cause, money = _must(connection, key, State.IN_DOUBT)
+        what = (Dropped.cause, "given up while in doubt: it may have been charged", "unknown", None)
+        values = (State.FAILED, self._next(), time.time(), *what, money, row)
+        connection.execute(_FAILED, values)
+        self.tally.add(state, cause, money, -1)
+        self.tally.add(State.FAILED, Dropped.cause, money)
+
+    def give_job(self, connection: sqlite3.Connection, key: bytes, job_id: str) -> None:
+        """Say which job an image in doubt became, or that a failed one's is to be collected."""
+        self._give(connection, _must(connection, key, State.IN_DOUBT, State.FAILED), key, job_id)
+
+    def collect_again(self, connection: sqlite3.Connection, key: bytes, job_id: str) -> None:
+        """Have an image's own job collected once more, whatever was recorded of it."""
+        found = _must(connection, key, State.SUBMITTED, State.DONE, State.FAILED)
+        if found[1] != State.SUBMITTED:
+            self._give(connection, found, key, job_id)
+
+    def _give(self, connection: sqlite3.Connection, found: _Found, key: bytes, job_id: str) -> None:
+        row, state, cause, money = found
+        if not connection.execute(_GIVEN, (job_id, job_id, time.time(), row)).rowcount:
+            raise ConfigError(
+                f"job {job_id} belongs to another image already: look its id up again"
+            )
+        self.tally.add(state, cause, money, -1)
+        self.tally.add(State.SUBMITTED, None, _by_key(connection, key)[3])
+
+    def ask_again(self, connection: sqlite3.Connection, key: bytes) -> Row | None:
+        """Have a failed image's own job collected once more; return its row as it is then."""
+        row = self.known(connection, key)
+        if row is not None and row.state == TO_COLLECT and row.job_id is not None:
+            self.give_job(connection, key, row.job_id)
+        return self.known(connection, key)
+
+    def forget(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> int:
+        """Let images be submitted once more; their money stays counted. Returns how many."""
+        count = 0
+        for key in keys:
+            found = _by_key(connection, key)
+            if found is None or found[1] in (State.INTENT, State.AGAIN):
+                continue
+            row, state, cause, money = found
+            connection.execute(_AGAIN, (row,))
+            self.tally.add(state, cause, money, -1)
+            self.tally.sink(state, money)
+            self.tally.add(State.AGAIN, None, None)
+            count += 1
+        names = ("sunk", "remade", "written_off")
+        amounts = [(name, str(getattr(self.tally, name))) for name in names]
+        connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", amounts)
+        return count
+
+    # --- at the start ---------------------------------------------------------------------------
+
+    def doubt_intents(self, connection: sqlite3.Connection) -> None:
+        """Whatever was being submitted when the last run ended may have been charged."""
+        error = TransportError("the run ended before the answer came", sent=True)
+        rows = connection.execute("SELECT id, state, cause, money FROM image WHERE state = 0")
+        for found in rows.fetchall():
+            self._doubt(connection, found, error)
+
+    def adopt(self, connection: sqlite3.Connection, row: Row, values: tuple[Any, ...]) -> None:
+        """Settle a job whose file was published, and the record of it lost."""
+        found = _by_key(connection, row.key)
+        assert row.job_id is not None  # noqa: S101 — it was submitted
+        self._settle_done(connection, found, row.job_id, values)
+
+    # --- below ----------------------------------------------------------------------------------
+
+    def _is_again(self, connection: sqlite3.Connection, key: bytes) -> bool:
+        row = self.known(connection, key)
+        return row is not None and row.state == State.AGAIN
+
+    def _next(self) -> int:
+        self._seq += 1
+        return self._seq
+
+    def _doubt(self, connection: sqlite3.Connection, found: _Found, error: FluxError) -> None:
+        row, state, cause, money = found
+        values = (self._next(), time.time(), message(error), evidence(error), row)
+        connection.execute(_DOUBT, values)
+        self.tally.add(state, cause, money, -1)
+        self.tally.add(State.IN_DOUBT, None, money)
+
+    def _found(
+        self, connection: sqlite3.Connection, request: ImageRequest | None, job_id: str | None
+    ) -> _Found | None:
+        """Find the row of an outcome; one without any gets its row now (rejected at once, or
+        collected by hand)."""
+        found = None if job_id is None else _by_job(connection, job_id)
+        if found is None and request is not None:
+            try:
+                key, text = bytes.fromhex(request.key), request_text(request)
+            except ConfigError:  # it cannot be recorded, which is why it failed: nothing was sent
+                return None
+            found = _by_key(connection, key)
+            if found is None or self._is_again(connection, key):
+                self.intent(connection, key, request, text, None)
+                found = _by_key(connection, key)
+        return found
+
+
+def _by_job(connection: sqlite3.Connection, job_id: str) -> _Found | None:
+    found: _Found | None = connection.execute(
+        "SELECT id, state, cause, money FROM image WHERE job_id = ?", (job_id,)
+    ).fetchone()
+    return found
+
+
+def _by_key(connection: sqlite3.Connection, key: bytes) -> Any:
+    return connection.execute(
+        "SELECT id, state, cause, money FROM image WHERE key = ?", (key,)
+    ).fetchone()
+
+
+def _must(connection: sqlite3.Connection, key: bytes, *states: State) -> Any:
+    found = _by_key(connection, key)
+    if found is None:
+        raise JournalError(f"no image of this journal has the key {key.hex()[:8]}…")
+    if found[1] not in states:
+        allowed = " or ".join(state.word for state in states)
+        raise JournalError(f"image {key.hex()[:8]} is {State(found[1]).word}, not {allowed}")
+    return found
+
+
+def _last_seq(connection: sqlite3.Connection) -> int:
+    last = "SELECT coalesce(max(seq), 0) FROM image WHERE seq IS NOT NULL"
+    found = connection.execute(last).fetchone()[0]
+    if not (isinstance(found, int) and 0 <= found < LAST_SEQ):
+        raise damaged("seq", found)
+    return found
+
+
+def _place(connection: sqlite3.Connection, provider: str, origin: str) -> int:
+    who = (provider, origin)
+    connection.execute("INSERT OR IGNORE INTO place (provider, origin) VALUES (?, ?)", who)
+    found = connection.execute("SELECT id FROM place WHERE provider = ? AND origin = ?", who)
+    return int(found.fetchone()[0])

@@ -1,0 +1,136 @@
+"""One exchange with the provider: encode, send, decode, and nothing remembered.
+
+What comes back is always a value: a submission is a Job or a Refused with its verdict, a poll is
+news or Unclear. The key stays in here: where a gateway echoes it, it is replaced before the body is
+read, or, if it is too short for that, before a text is made of the body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+
+from attrs import evolve, field, frozen
+
+from .._core.config import Timeouts
+from .._core.errors import JobError, TransportError
+from .._core.models import (
+    Call,
+    ImageRequest,
+    Job,
+    Pending,
+    Ready,
+    Refused,
+    Reply,
+    Secret,
+    Transport,
+)
+from . import (
+    News,
+    OfAnotherPrompt,
+    Phase,
+    Redaction,
+    Unclear,
+    classify,
+    decode_credits,
+    decode_poll,
+    decode_submit,
+    encode_credits,
+    encode_poll,
+    encode_submit,
+    in_doubt,
+    read_object,
+    suspicion,
+)
+from .providers import Provider
+
+
+@frozen
+class Wire:
+    """A provider, spoken to with one key over one transport."""
+
+    transport: Transport
+    provider: Provider
+    key: Secret | None
+    timeouts: Callable[[], Timeouts]  #: read at each call, because a session's may be assigned
+    warn: Callable[[str], None] = lambda message: None  #: shows a message, each one once
+    _hide: Redaction = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_hide", Redaction().also(self.key, "(key)"))
+
+    async def submit(
+        self,
+        request: ImageRequest,
+        images: Mapping[str, str],
+        price: Decimal | None,
+        *,
+        before_send: Callable[[], None] | None = None,
+    ) -> Job | Refused:
+        """POST a request once; `images` holds its inputs as the wire wants them.
+
+        `before_send` is called here, and again when the connection is there; a TransportError that
+        it raises is the answer, and nothing is sent.
+        """
+        timeout = self.timeouts().submit
+        call = encode_submit(request, images, self.provider, self.key, timeout=timeout)
+        call = evolve(call, before_send=before_send)
+        began = now()
+        try:
+            if before_send is not None:
+                before_send()
+            reply = await self._send(call)
+        except TransportError as error:
+            verdict = classify(Phase.SUBMIT, None, None, sent=error.sent)
+            return Refused(verdict=verdict, error=error)
+        took = now() - began
+        answer = decode_submit(reply, request, self.provider, self._hide)
+        if isinstance(answer, Refused):
+            return answer
+        if (sign := suspicion(reply)) and (problem := await self._disproof(answer)):
+            reason = f"{sign}, and {problem}"
+            return in_doubt(reply, reason, self._hide.also(request.webhook_secret))
+        return evolve(answer, price=price, submit_seconds=took)
+
+    async def _disproof(self, job: Job) -> str | None:
+        """Ask once for a job whose id may be an earlier call's; return why it is not believed."""
+        news = await self.ask(job)
+        seed = None if job.request is None else job.request.seed
+        match news:
+            case Ready() if None not in (seed, news.seed) and seed != news.seed:
+                return "the job has another seed"
+            case OfAnotherPrompt() | Unclear(another=str()):
+                return "the job is another one"
+            case Pending() | Ready() | JobError():
+                return None
+        return "the provider does not confirm the job"
+
+    async def ask(self, job: Job) -> News:
+        """Poll a job once."""
+        call = encode_poll(job, self.provider, self.key, timeout=self.timeouts().poll)
+        asked = now()
+        try:
+            reply = await self._send(call)
+        except TransportError as error:
+            return Unclear(reason=str(error), status=0, local=error.local)
+        news = decode_poll(reply, job, self.provider, self._hide, now=now())
+        return evolve(news, asked=asked) if isinstance(news, Ready) else news
+
+    async def credits(self) -> Decimal | None:
+        """Ask for the account's balance; None where the provider has no such address."""
+        call = encode_credits(self.provider, self.key, timeout=self.timeouts().poll)
+        return None if call is None else decode_credits(await self._send(call), self._hide)
+
+    async def _send(self, call: Call) -> Reply:
+        reply = await self.transport.send(call)
+        kind = reply.headers.get("content-type", "").partition(";")[0].strip()[:40]
+        if kind and "json" not in kind.lower() and read_object(reply.body) is not None:
+            self.warn(f"the provider sends JSON as {kind!r}; it is read as JSON all the same")
+        body = self._hide.body(reply.body)
+        return reply if body is reply.body else evolve(reply, body=body)
+
+
+def now() -> float:
+    """The running loop's clock, in seconds."""
+    return asyncio.get_running_loop().time()

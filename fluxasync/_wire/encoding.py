@@ -1,0 +1,58 @@
+"""What is asked: the POST of a request, the GETs that ask for a job and for the balance.
+
+Where a call goes, and whether the key may go there too, is `providers`'s to say. Nothing here is
+sent, and nothing is checked again: requests come from the catalogue's check.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from .._core.models import Call, ImageRequest, Job, Secret
+from .providers import Provider
+
+
+def encode_submit(
+    request: ImageRequest,
+    images: Mapping[str, str],
+    provider: Provider,
+    key: Secret | None,
+    *,
+    timeout: float,
+) -> Call:
+    """Return the POST of a checked request; `images` holds its inputs as the wire wants them."""
+    body: dict[str, Any] = {k: v for k, v in request.given().items() if k not in images}
+    if request.webhook_secret is not None:
+        body["webhook_secret"] = request.webhook_secret.reveal()
+    body |= images
+    body |= request.extra_body
+    return Call(
+        method="POST",
+        url=provider.submit_url(request.model),
+        headers={"Content-Type": "application/json", **provider.auth(key)},
+        body=_encode(body).encode(),
+        timeout=timeout,
+    )
+
+
+def encode_poll(job: Job, provider: Provider, key: Secret | None, *, timeout: float) -> Call:
+    """Return the GET that asks for a job: at its polling URL where the provider's profile trusts
+    that URL with the key, else by id at the own origin."""
+    url = provider.poll_url(job.job_id)
+    if provider.poll_by == "polling_url" and job.polling_url and provider.trusts(job.polling_url):
+        url = job.polling_url
+    return Call(method="GET", url=url, headers=provider.auth(key), timeout=timeout)
+
+
+def encode_credits(provider: Provider, key: Secret | None, *, timeout: float) -> Call | None:
+    """Return the GET that asks for the account's balance; None where there is no such address."""
+    url = provider.credits_url()
+    if url is None:
+        return None
+    return Call(method="GET", url=url, headers=provider.auth(key), timeout=timeout)
+
+
+#: made once, because `json.dumps` with options makes one a call
+_encode = json.JSONEncoder(separators=(",", ":")).encode

@@ -1,0 +1,293 @@
+"""Two reports side by side: what changed, by how much, and whether chance explains it.
+
+Stages are matched by label and model; where only the models differ, by label alone, so that two
+models can be held against each other. A difference counts when the interval around it leaves out
+zero. What an interval cannot know is that the service was busier at another hour: the closing
+lines say what else was different.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from attrs import asdict, frozen
+
+from .._core.text import columns, display
+from .records import ImageRecord, Interval, Report, Stage
+from .significance import FEWEST, combined, percentile_difference, ratio_difference
+
+NOISE, BETTER, WORSE, SAME, UNKNOWN = "noise", "better", "worse", "same", "too few"
+#: of a figure; floating point, not a difference
+_NOTHING = 1e-9
+#: what of an order may differ without a word: stages say it themselves, or it is only how many
+_LOAD = {
+    f"options.{name}"
+    for name in (
+        "models", "in_flight", "rate", "ramp", "sweep", "images", "duration", "seed", "max_cost",
+    )
+}  # fmt: skip
+_HEADINGS = ("", "A", "B", "change", "B - A (95 %)", "")
+
+
+@frozen(kw_only=True)
+class Difference:
+    """One figure of one stage in both reports."""
+
+    stage: str  #: label of the stage, as both have it
+    model: str
+    figure: str  #: "latency p50", "latency p95", "images/min", "cost/image", "polls/image"
+    unit: str  #: "s", "/min", "$" or ""
+    before: float
+    after: float
+    interval: Interval | None  #: of `after - before`; None when there were too few images
+    verdict: str  #: "better", "worse", "noise", "same" or "too few"
+
+    @property
+    def change(self) -> float:
+        """`after - before`, in the figure's unit."""
+        return self.after - self.before
+
+    @property
+    def relative(self) -> float | None:
+        """The change as a share of `before`; None where that is zero."""
+        return self.change / self.before if self.before else None
+
+
+@frozen(kw_only=True)
+class Comparison:
+    """Two reports side by side; "better" and "worse" are said of the second."""
+
+    before: str  #: title of the first, and when it began
+    after: str  #: the same of the second
+    differences: tuple[Difference, ...]
+    unmatched: tuple[str, ...] = ()  #: stages that only one of them has
+    warnings: tuple[str, ...] = ()  #: what else was different between the two
+    conclusion: str = ""
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def as_row(self) -> dict[str, Any]:
+        """Return it as plain values for JSON."""
+        row = asdict(self)
+        for one, plain in zip(self.differences, row["differences"], strict=True):
+            plain |= {"change": one.change, "relative": one.relative}
+        return row
+
+    def lines(self) -> Iterator[str]:
+        """Yield a table for a terminal, safe to print, and what to know about it."""
+        yield f"A: {display(self.before)}"
+        yield f"B: {display(self.after)}"
+        groups: dict[tuple[str, str], list[Difference]] = defaultdict(list)
+        for one in self.differences:
+            groups[one.stage, one.model].append(one)
+        rows: list[tuple[str, ...]] = [_HEADINGS]
+        for (stage, model), members in groups.items():
+            rows.append((f"{display(stage, 30)}, {display(model, 40)}", "", "", "", "", ""))
+            rows += [_cells(one) for one in members]
+        yield ""
+        if not self.differences:  # then that is the news
+            yield from map(display, (self.conclusion, *self.unmatched, *self.warnings))
+            return
+        yield from _aligned(rows)
+        yield ""
+        yield from map(display, (*self.unmatched, *self.warnings, self.conclusion))
+
+
+def compare(before: Report, after: Report) -> Comparison:
+    """Hold a report against an earlier one, stage by stage.
+
+    Latency percentiles, cost and polls are compared image by image where the reports have their
+    requests.jsonl beside them; without it nothing is said of chance. Raises nothing.
+    """
+    pairs, unmatched = _matched(before.stages, after.stages)
+    images = [_by_stage(report) for report in (before, after)]
+    differences: list[Difference] = []
+    for first, second in pairs:
+        one, two = before.stages[first], after.stages[second]
+        differences += _differences(one, images[0].get(first, []), two, images[1].get(second, []))
+    return Comparison(
+        before=f"{before.title}, {before.began}",
+        after=f"{after.title}, {after.began}",
+        differences=tuple(differences),
+        unmatched=tuple(unmatched),
+        warnings=tuple(_warnings(before, after)),
+        conclusion=_conclusion(differences),
+    )
+
+
+def _matched(
+    before: Sequence[Stage], after: Sequence[Stage]
+) -> tuple[list[tuple[int, int]], list[str]]:
+    """Pairs of places, and a line for each stage that has no partner."""
+    left, right = dict(enumerate(before)), dict(enumerate(after))
+    pairs: list[tuple[int, int]] = []
+    for is_same_model in (True, False):
+        for here, one in list(left.items()):
+            partners = [
+                there
+                for there, two in right.items()
+                if one.label == two.label and (not is_same_model or one.model == two.model)
+            ]
+            rivals = {_namesakes(one, side) for side in (left, right)}
+            if partners and (is_same_model or rivals == {1}):
+                pairs.append((here, partners[0]))
+                del left[here], right[partners[0]]
+    lonely = [f"only in A: {stage.label}, {stage.model}" for stage in left.values()]
+    lonely += [f"only in B: {stage.label}, {stage.model}" for stage in right.values()]
+    return sorted(pairs), lonely
+
+
+def _namesakes(wanted: Stage, stages: Mapping[int, Stage]) -> int:
+    """How many of the stages left have its label: one against one is a pair."""
+    return sum(stage.label == wanted.label for stage in stages.values())
+
+
+def _by_stage(report: Report) -> dict[int, list[ImageRecord]]:
+    images: dict[int, list[ImageRecord]] = defaultdict(list)
+    try:
+        for one in report.records():
+            if not one.warm_up:
+                images[one.stage].append(one)
+    except OSError:
+        return {}
+    return images
+
+
+def _differences(
+    one: Stage, before: Sequence[ImageRecord], two: Stage, after: Sequence[ImageRecord]
+) -> Iterator[Difference]:
+    models = one.model if one.model == two.model else f"{one.model} → {two.model}"
+
+    def told(
+        figure: str, unit: str, was: float | None, now: float | None, around: Interval | None,
+        *, more_is_better: bool = False,
+    ) -> Iterator[Difference]:  # fmt: skip
+        if was is not None and now is not None:
+            yield Difference(
+                stage=one.label, model=models, figure=figure, unit=unit, before=was, after=now,
+                interval=around, verdict=_verdict(was, now, around, more_is_better),
+            )  # fmt: skip
+
+    took, takes = ([i.latency for i in side if i.latency is not None] for side in (before, after))
+    for name, share in (("p50", 0.5), ("p95", 0.95)):
+        around = percentile_difference(took, takes, share)
+        yield from told(f"latency {name}", "s", one.latency[name], two.latency[name], around)
+    yield from told(
+        "images/min", "/min", one.images_per_minute, two.images_per_minute,
+        _pace_interval(one, two), more_is_better=True,
+    )  # fmt: skip
+    costs = [[(i.cost or 0.0, float(i.is_saved)) for i in side] for side in (before, after)]
+    around = ratio_difference(*costs)
+    yield from told("cost/image", "$", one.cost_per_image, two.cost_per_image, around)
+    asked = [[(float(i.polls), 1.0) for i in side if i.is_saved] for side in (before, after)]
+    around = ratio_difference(*asked)
+    yield from told("polls/image", "", one.polls_per_image, two.polls_per_image, around)
+
+
+def _pace_interval(one: Stage, two: Stage) -> Interval | None:
+    around = one.images_per_minute_interval, two.images_per_minute_interval
+    if around[0] is None or around[1] is None:
+        return None
+    if any(stage.has_few_images or stage.images < FEWEST for stage in (one, two)):
+        return None
+    return combined(one.images_per_minute, around[0], two.images_per_minute, around[1])
+
+
+def _verdict(was: float, now: float, around: Interval | None, more_is_better: bool) -> str:
+    if abs(now - was) <= _NOTHING * max(abs(was), abs(now)):
+        return SAME
+    if around is None:
+        return UNKNOWN
+    if around.low <= 0 <= around.high:
+        return NOISE
+    return BETTER if (now > was) == more_is_better else WORSE
+
+
+def _warnings(before: Report, after: Report) -> Iterator[str]:
+    if before.simulated != after.simulated:
+        yield "one of them is simulated and one is not: they do not measure the same thing"
+    here, there = dict(_flat(before.environment)), dict(_flat(after.environment))
+    for name in dict.fromkeys((*here, *there)):
+        if name not in _LOAD and here.get(name) != there.get(name):
+            yield f"also different: {name} is {here.get(name)} in A, {there.get(name)} in B"
+    for letter, report in (("A", before), ("B", after)):
+        if report.is_machine_slow:
+            yield f"{letter} was held up by its own machine, so its figures are not the service's"
+        if report.note:
+            yield f"{letter}: {report.note}"
+
+
+def _flat(known: Mapping[str, Any], lead: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in known.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{lead}{name}.")
+        else:
+            yield f"{lead}{name}", value
+
+
+def _conclusion(differences: Iterable[Difference]) -> str:
+    differences = list(differences)
+    if not differences:
+        return (
+            "No stage is in both, so nothing can be compared: measure the same loads in both "
+            "(--in-flight, --rate or --ramp)."
+        )
+    told = [one for one in differences if one.verdict != UNKNOWN]
+    real = [one for one in told if one.verdict in (BETTER, WORSE)]
+    if len(told) < len(differences) and all(one.verdict == SAME for one in told):
+        return "Too few images to tell a difference from noise: measure more of them."
+    if not real:
+        return "No difference that chance would not explain."
+    better = sum(one.verdict == BETTER for one in real)
+    return (
+        f"Of {len(told)} figures B is better in {better} and worse in {len(real) - better}. By "
+        "chance alone one in twenty would look so."
+    )
+
+
+def _cells(one: Difference) -> tuple[str, ...]:
+    relative = "" if one.relative is None else f"{_signed(100 * one.relative, places=1)} %"
+    around = one.interval
+    return (
+        f"  {one.figure}",
+        _value(one.before, one.unit),
+        _value(one.after, one.unit),
+        relative,
+        "" if around is None else f"{_change(around.low)} to {_change(around.high)}",
+        one.verdict,
+    )
+
+
+def _change(value: float) -> str:
+    """A difference with the two digits that matter: never 1e+02, never ten decimals."""
+    if not value or not math.isfinite(value):
+        return "0" if not value else _signed(value, places=0)
+    places = min(1 - math.floor(math.log10(abs(value))), 6)
+    return _signed(round(value, places), places=max(places, 0))
+
+
+def _signed(value: float, *, places: int) -> str:
+    """A number with its sign; what rounds to zero has none."""
+    text = f"{value:+,.{places}f}"
+    return text if any(digit in "123456789" for digit in text) else "0"
+
+
+def _value(value: float, unit: str) -> str:
+    if unit == "$":
+        return f"${value:.4f}"
+    return f"{value:,.{2 if abs(value) < 100 else 1}f}{' s' if unit == 's' else ''}"
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """Columns of numbers to the right, the first and the last to the left."""
+    figures = [row for row in rows if any(row[1:])]
+    widths = [max(columns(row[place]) for row in figures) for place in range(len(_HEADINGS))]
+    for row in rows:
+        first, *middle, last = row
+        padded = [first + " " * (widths[0] - columns(first))]
+        padded += [f"{cell:>{width}}" for cell, width in zip(middle, widths[1:-1], strict=True)]
+        yield "  ".join([*padded, last]).rstrip()

@@ -1,0 +1,245 @@
+"""What a page tells of every image: one card each, out of the journal or out of the two lists.
+
+A folder in which nobody is at work is read from its journal, which also knows what is running or in
+doubt. While a run goes on, and in a folder copied without its journal, `metadata.jsonl` and
+`failures.jsonl` are read; `Lists` goes on reading them as they grow. Nothing is written here.
+
+A list is untrusted text: a line that is none of ours is passed over, a value of the wrong kind is
+left out, and a file name that leads out of the folder becomes no address.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+from urllib.parse import quote
+
+from attrs import define, field, frozen
+
+from .._core.errors import ConfigError
+from .._core.images import EXTENSIONS
+from .._core.models import Failed, ImageRequest, InDoubt, Job, Saved
+from .._store.files import disk_error, reading
+from .._store.journal.journal import has_journal, read_only
+from .._store.metadata import FAILURES, METADATA, failure_row, metadata_row, parameters_of
+
+Status = Literal["saved", "moderated", "failed", "in doubt", "running"]
+
+_ENDINGS = frozenset(EXTENSIONS.values()) | {"jpeg"}
+#: bytes read of a list at once, and of a line that is ours
+_BLOCK, _LONGEST_LINE = 2**20, 2**24
+
+_TEXTS = (
+    "prompt", "prompt_used", "model", "job_id", "provider", "finished_at", "cause", "message",
+    "where", "file_name",
+)  # fmt: skip
+_NUMBERS = ("seed", "width", "height", "bytes", "cost", "price")
+_OBJECTS = ("parameters", "extras", "timings")
+
+
+@frozen(kw_only=True)
+class Card:
+    """What the page tells of one image."""
+
+    key: str  #: unique in the folder
+    status: Status
+    index: int  #: position in the run
+    file: str | None = None  #: path in the folder, checked; None where there is no image
+    facts: Mapping[str, Any] = field(factory=dict)  #: JSON values; what is not known is left out
+
+    def as_json(self, thumb: str | None) -> dict[str, Any]:
+        """Return it for the page, with the addresses of its files relative to the page."""
+        given = {"key": self.key, "status": self.status, "index": self.index, **self.facts}
+        if self.file is not None:
+            given["file"] = address(self.file)
+        return given if thumb is None else given | {"thumb": address(thumb)}
+
+
+@frozen(kw_only=True)
+class Cards:
+    """All that a folder holds."""
+
+    cards: tuple[Card, ...]
+    simulated: bool = False
+    is_running: bool = False  #: another process is at work there
+
+
+def address(path: str) -> str:
+    """Return a path in the folder as an address that no browser takes for anything else."""
+    return "./" + quote(path)
+
+
+def read(folder: Path) -> Cards:
+    """Read a folder as it stands, from its journal if nobody is at work there.
+
+    Raises ConfigError for a folder without a run and JournalError for a journal that cannot be
+    trusted.
+    """
+    lists = Lists(folder)
+    if not has_journal(folder):
+        cards = lists.news()
+        if not cards:
+            raise ConfigError(f"{folder} has no images of a run: give the folder of one")
+        return Cards(cards=tuple(cards))
+    with read_only(folder) as view:
+        if not view.is_running:
+            found = [_of_entry(entry.key, entry.known, folder) for entry in view.entries()]
+            # a row of the prompt file that was no request is in the list only
+            bad = [card for card in lists.news() if card.key.startswith(_BAD)]
+            cards = [card for card in found if card is not None] + bad
+            return Cards(cards=_sorted(cards), simulated=bool(view.simulated))
+    return Cards(cards=_sorted(lists.news()), is_running=True)
+
+
+def _sorted(cards: list[Card]) -> tuple[Card, ...]:
+    return tuple(sorted(cards, key=lambda card: (card.index, card.key)))
+
+
+#: read only from folders without a running batch, so its job is one that a run left
+_TO_COLLECT = {
+    "message": "accepted and maybe paid: the next run in this folder collects it for free"
+}
+_BAD = "line "  #: how keys of rows begin that were no requests
+
+
+def _of_entry(key: str, known: Saved | Failed | InDoubt | Job | None, folder: Path) -> Card | None:
+    match known:
+        case Saved():
+            return _of_line(metadata_row(known, folder) | {"key": key})
+        case Failed() | InDoubt():
+            return _of_line(failure_row(known) | _wished(known.request) | {"key": key})
+        case Job(request=request) if request is not None:
+            line: dict[str, Any] = {"prompt": request.prompt, "model": request.model}
+            line |= {"index": request.index, "job_id": known.job_id, "key": key}
+            return _of_line(line | _wished(request) | _TO_COLLECT, status="running")
+    return None  # to be submitted once more: nothing to look at
+
+
+def _wished(request: ImageRequest | None) -> dict[str, Any]:
+    """Return what the list of failures does not tell of a request."""
+    seed = None if request is None else request.seed
+    return {"parameters": parameters_of(request), "seed": seed}
+
+
+def _of_line(line: Mapping[str, Any], *, status: Status | None = None) -> Card | None:
+    """Make a card of one line of either list; None when it is none of ours."""
+    texts = {name: line[name] for name in _TEXTS if isinstance(line.get(name), str)}
+    numbers = {name: line[name] for name in _NUMBERS if _is_number(line.get(name))}
+    objects = {name: line[name] for name in _OBJECTS if _is_object(line.get(name))}
+    paid = {"paid": line["paid"]} if line.get("paid") in ("yes", "no", "unknown") else {}
+    key, index = line.get("key"), line.get("index")
+    if key is None and "where" in texts:
+        key = f"{_BAD}{texts['where']}"
+    if not isinstance(key, str) or not isinstance(index, int):
+        return None
+    return Card(
+        key=key,
+        index=index,
+        status=status or _status_of(line),
+        file=_inside(texts.get("file_name")),
+        facts=texts | numbers | objects | paid,
+    )
+
+
+def _status_of(line: Mapping[str, Any]) -> Status:
+    match line.get("cause"):
+        case None:
+            return "saved"
+        case "moderated":
+            return "moderated"
+        case "in-doubt":
+            return "in doubt"
+    return "failed"
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a finite number of a size that a browser shows."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) < 2**63
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value)
+
+
+def _inside(name: str | None) -> str | None:
+    """Return a path that stays in the folder and is an image by its ending, None for any other."""
+    if not name or "\0" in name or "\\" in name:
+        return None
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or path.suffix[1:].lower() not in _ENDINGS:
+        return None
+    return str(path)
+
+
+class Lists:
+    """The two lists of a folder, read as far as they are written; for one thread at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._saved, self._failed = _Tail(folder / METADATA), _Tail(folder / FAILURES)
+        self._known: dict[str, Card] = {}
+
+    def news(self) -> list[Card]:
+        """Return the cards that are new or another since the last call.
+
+        Raises SinkError when a list cannot be read. A saved image outlives its earlier failure.
+        """
+        found: dict[str, Card] = {}
+        for tail in (self._failed, self._saved):
+            for line in tail.lines():
+                card = _parsed(line)
+                if card is not None:
+                    found[card.key] = card
+        news = [card for card in found.values() if self._is_news(card)]
+        self._known |= {card.key: card for card in news}
+        return news
+
+    def _is_news(self, card: Card) -> bool:
+        known = self._known.get(card.key)
+        if known is None or known.status != "saved":
+            return known != card
+        return card.status == "saved" and known != card
+
+
+def _parsed(line: bytes) -> Card | None:
+    try:
+        found = json.loads(line, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return None
+    return _of_line(found) if isinstance(found, dict) else None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+@define
+class _Tail:
+    """A list that grows, or is replaced by another: read on, or anew."""
+
+    path: Path
+    _file: int = 0  #: its inode; a list made anew is another file
+    _offset: int = 0
+    _rest: bytes = b""
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the whole lines that were not yielded before."""
+        try:
+            with reading(self.path) as file:
+                facts = os.fstat(file.fileno())
+                if facts.st_ino != self._file or facts.st_size < self._offset:
+                    self._file, self._offset, self._rest = facts.st_ino, 0, b""
+                file.seek(self._offset)
+                while block := file.read(_BLOCK):
+                    self._offset += len(block)
+                    *whole, self._rest = (self._rest + block).split(b"\n")
+                    if len(self._rest) > _LONGEST_LINE:
+                        self._rest = b""
+                    yield from whole
+        except FileNotFoundError:
+            return
+        except OSError as exc:
+            raise disk_error(self.path, exc) from exc

@@ -1,0 +1,231 @@
+"""The practice server over real sockets: three ports in front of one world.
+
+The API's port speaks both dialects; images come from a second port, and BFL's polling URLs point
+to a third, as with the vendors, so that a client which sends a key to the wrong place, or polls
+the wrong host, is found out. Only acts out the world's answers. Odd fact: aiohttp's router is left
+out, because at thousands of requests a second it costs more than the world does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from secrets import token_hex
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from .answers import Answer, json_answer
+from .charges import Charge
+from .dialects import DialectName, wrong_path
+from .scenario import Scenario
+from .world import World
+
+_COMET = "/flux/v1/"
+_BFL = "/v1/"
+_RESULT = "get_result"
+_ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST
+_SLICES = 20  # a trickled body is sent in so many pieces a second
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class Simulator:
+    """A practice server on loopback ports, for as long as its `async with` lasts.
+
+    `url` is the API's origin, to be given as `base_url`. `port` 0 takes any free one. Raises
+    OSError when the port is taken.
+    """
+
+    def __init__(
+        self, scenario: Scenario | None = None, *, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
+        if not isinstance(scenario, Scenario | None):
+            raise TypeError(f"scenario: a Scenario, not {type(scenario).__name__}")
+        if not isinstance(host, str):
+            raise TypeError(f"host: text, not {type(host).__name__}")
+        if type(port) is not int or not 0 <= port <= 65535:
+            raise ValueError(f"port={port!r}: a whole number, 0 (any free one) to 65535")
+        self.world = World(scenario, salt=token_hex(8))
+        self.url = ""  #: API origin, known once open
+        self._host = host
+        self._port = port
+        self._stack = AsyncExitStack()
+
+    def __repr__(self) -> str:
+        return f"<Simulator {self.url or 'not open'} {self.world!r}>"
+
+    @property
+    def charges(self) -> list[Charge]:
+        """Every charge in order, readable after the end too."""
+        return self.world.charges
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        async with AsyncExitStack() as stack:
+            stack.callback(self.world.close)
+            jobs, port = self.world.earlier()
+            delivery = await self._serve(stack, self._deliver)
+            region = await self._region(stack, port=port)
+            self.url = await self._serve(stack, self._call, port=self._port)
+            self.world.place(
+                epoch=time.time() - loop.time(),
+                delivery=delivery,
+                region_origin=region,
+                region_port=int(region.rpartition(":")[2]),
+            )
+            self.world.resume(loop.time(), jobs)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._stack.aclose()
+
+    async def _region(self, stack: AsyncExitStack, *, port: int) -> str:
+        """Open the regional host where earlier polling URLs point to, or anywhere."""
+        if port:
+            with suppress(OSError):  # another process has that port now
+                return await self._serve(stack, self._poll_region, port=port)
+        return await self._serve(stack, self._poll_region)
+
+    async def _serve(self, stack: AsyncExitStack, handler: Handler, *, port: int = 0) -> str:
+        """Open one port and return its origin."""
+        runner = web.ServerRunner(web.Server(handler, access_log=None), shutdown_timeout=0.1)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, self._host, port, backlog=1024).start()
+        host = "127.0.0.1" if self._host in ("", "0.0.0.0") else self._host  # noqa: S104 — compared, not bound
+        host = f"[{host}]" if ":" in host else host
+        return f"http://{host}:{runner.addresses[0][1]}"
+
+    # ------------------------------------------------------------------------------ the three ports
+
+    async def _call(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The API's own port."""
+        now, path = asyncio.get_running_loop().time(), request.path
+        if path == "/simulator/ledger":
+            return await _act(request, json_answer(self.world.summary(now)))
+        dialect: DialectName = "bfl" if path.startswith(_BFL) else "comet"
+        prefix = _BFL if dialect == "bfl" else _COMET
+        name = path.removeprefix(prefix)
+        if not path.startswith(prefix) or not name or "/" in name:
+            return await _act(request, wrong_path(path))
+        if request.method == "GET" and name == "credits" and dialect == "bfl":
+            return await _act(request, self.world.credits(now, request.headers))
+        if (request.method == "GET") != (name == _RESULT):
+            return await _act(request, json_answer({"detail": "Method Not Allowed"}, 405))
+        if name == _RESULT:
+            return await _act(request, self._polled(now, request, dialect))
+        body = await request.content.read()
+        answer = self.world.submit(
+            asyncio.get_running_loop().time(),
+            dialect=dialect,
+            model=name,
+            headers=request.headers,
+            body=body,
+        )
+        return await _act(request, answer)
+
+    def _polled(
+        self,
+        now: float,
+        request: web.BaseRequest,
+        dialect: DialectName,
+        host_region: str | None = None,
+    ) -> Answer:
+        return self.world.poll(
+            now,
+            dialect=dialect,
+            job_id=request.query.get("id", ""),
+            headers=request.headers,
+            host_region=host_region,
+        )
+
+    async def _poll_region(self, request: web.BaseRequest) -> web.StreamResponse:
+        """BFL's regional host."""
+        if request.method != "GET" or request.path != _BFL + _RESULT:
+            return await _act(request, wrong_path(_BFL))
+        now = asyncio.get_running_loop().time()
+        return await _act(request, self._polled(now, request, "bfl", self.world.region))
+
+    async def _deliver(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The image store."""
+        loop, path_query = asyncio.get_running_loop(), request.raw_path
+        spec = self.world.wanted(loop.time(), path_query)
+        if spec is not None and not self.world.gallery.has(spec):
+            await asyncio.to_thread(self.world.gallery.picture, spec)
+        answer = self.world.deliver(loop.time(), path_query=path_query, headers=request.headers)
+        return await _act(request, answer)
+
+
+async def serve(
+    scenario: Scenario | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    started: Callable[[Simulator], None],
+) -> None:
+    """Run a simulator until cancelled; `started` is called once its ports are open."""
+    async with Simulator(scenario, host=host, port=port) as simulator:
+        started(simulator)
+        await asyncio.get_running_loop().create_future()
+
+
+# --------------------------------------------------------------------------- acting an answer out
+
+
+async def _act(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+    if answer.delay:
+        await asyncio.sleep(answer.delay)
+    if answer.drop in ("close", "reset"):
+        _hang_up(request, rudely=answer.drop == "reset")
+        return web.Response()  # goes nowhere
+    if answer.drop is None and answer.bytes_per_second is None and answer.has_length:
+        return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
+    return await _spill(request, answer)
+
+
+async def _spill(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+    """Send a body slowly, without its length, or only in part."""
+    response = web.StreamResponse(status=answer.status, headers=answer.headers)
+    if answer.has_length:
+        response.content_length = len(answer.body)
+    with suppress(ConnectionError):  # the client may tire first
+        await response.prepare(request)
+        if answer.bytes_per_second is not None:
+            await _trickle(response, answer.body, answer.bytes_per_second)
+        elif answer.drop is not None:
+            await response.write(answer.body[: len(answer.body) // 2])
+            _hang_up(request, rudely=answer.drop == "tear")
+        else:
+            await response.write(answer.body)
+    return response
+
+
+async def _trickle(response: web.StreamResponse, body: bytes, bytes_per_second: float) -> None:
+    piece = max(1, round(bytes_per_second / _SLICES))
+    for start in range(0, len(body), piece):
+        await response.write(body[start : start + piece])
+        await asyncio.sleep(piece / bytes_per_second)
+
+
+def _hang_up(request: web.BaseRequest, *, rudely: bool) -> None:
+    transport = request.transport
+    if transport is None:  # the client was faster
+        return
+    if rudely:
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+        transport.abort()
+    else:
+        transport.close()
