@@ -31,7 +31,7 @@ from attrs import asdict, define, field, frozen
 
 from fluxasync.simulator.images import Gallery, PictureSpec
 from fluxasync.simulator.padding import padded
-from fluxasync.simulator.seeded_random import Dice
+from fluxasync.simulator.seeded_random import SeededRandom
 from fluxasync.simulator.submit import lognormal
 
 #: a whole JPEG of 16 × 16 pixels as far as its structure goes, for images of a few bytes
@@ -177,7 +177,7 @@ class World:
         self.url, self.tls_url = url.encode(), tls_url.encode()
         self._scenario = scenario
         self._image = image
-        self._dice = Dice(scenario.seed)
+        self._dice = SeededRandom(scenario.seed)
         self._seen: set[bytes] = set()
         digest = b64encode(md5(image, usedforsecurity=False).digest())
         self._image_head = (

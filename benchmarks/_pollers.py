@@ -24,7 +24,7 @@ from attrs import frozen
 from yarl import URL
 
 from fluxasync import Batch, FluxSession, Limits, Polling
-from fluxasync._engine.polling import Durations, Schedule, Schedules
+from fluxasync._engine.polling import Durations, PollSchedule, PollSchedules
 
 TIGHT = 0.015
 
@@ -53,7 +53,7 @@ async def ours(task: Task, *, polling: Polling, knows: bool = False) -> None:
     assert batch.summary.saved == task.images, batch.summary
 
 
-class Knowing(Schedules):
+class Knowing(PollSchedules):
     """Schedules that know the log-normal and learn nothing more."""
 
     def __init__(self, task: Task) -> None:
@@ -61,9 +61,9 @@ class Knowing(Schedules):
         sigma = sqrt(log(1 + task.cv**2))
         median = task.mean / sqrt(1 + task.cv**2)
         known = Durations(median, sigma=sigma, tail=0, weight=1e12)
-        self._known = Schedule(median, durations=known)
+        self._known = PollSchedule(median, durations=known)
 
-    def of(self, key: object, *, typical: float) -> Schedule:
+    def of(self, key: object, *, typical: float) -> PollSchedule:
         return self._known
 
 

@@ -22,7 +22,7 @@ from attrs import frozen
 
 from fluxasync import Batch, FluxSession, ImageRequest
 from fluxasync._batch.output import open_folder
-from fluxasync._store.filenames import DEFAULT, Template
+from fluxasync._store.filenames import DEFAULT, FilenameTemplate
 from fluxasync._store.journal.journal import Journal
 from fluxasync.simulator import Scenario, Simulator
 
@@ -110,7 +110,7 @@ async def fill(home: Path, url: str, rows: int) -> None:
         open_folder(
             folder,
             provider=flux.provider,
-            template=Template.parse(DEFAULT),
+            template=FilenameTemplate.parse(DEFAULT),
             max_bytes=2**20,
             ledger=None,
         ) as output,

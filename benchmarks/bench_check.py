@@ -43,7 +43,7 @@ def main() -> None:
             "latency": (0.5, 2.0), "seed": 7, "active_limit": 100_000, "image_bytes": 2048,
         }  # fmt: skip
         with simulator(jobs=log, **script) as url:
-            order = bench.Order(
+            order = bench.BenchConfig(
                 out=Path(scratch, "out"), models=MODEL, rate=given.rate, slots=10_000,
                 duration=given.seconds, warm_up=50, base_url=url,
                 parameters={"width": 256, "height": 256},

@@ -19,7 +19,7 @@ from matplotlib import pyplot as plt
 
 from benchmarks.schedule_gain import theory
 from fluxasync import Polling
-from fluxasync._engine.polling import Schedule
+from fluxasync._engine.polling import PollSchedule
 from tests.fleets import Seen, knowing, lag, lognormal, polls, run
 
 FOLDER = Path(__file__).parent.parent / "docs" / "plots"
@@ -87,7 +87,7 @@ def what_a_lag_costs() -> None:
         )  # fmt: skip
         points = []
         for share in shares:
-            seen = run(Schedule(2.5), lognormal(2.0, cv), 2000, polling=Polling(lag=share))
+            seen = run(PollSchedule(2.5), lognormal(2.0, cv), 2000, polling=Polling(lag=share))
             points.append((100 * lag(seen) / 2.0, polls(seen)))
         axes.plot(*zip(*points, strict=True), "o", color=colour, ms=4.5, label=f"learned, cv {cv}")
     axes.set_xscale("log")
@@ -104,7 +104,7 @@ def what_a_lag_costs() -> None:
 def how_drift_is_followed() -> None:
     """Durations double and halve; the schedule is asked at each job."""
     slow, fast = lognormal(4.0, 0.2), lognormal(2.0, 0.2)
-    schedule = Schedule(2.5)
+    schedule = PollSchedule(2.5)
     firsts: list[float] = []
 
     def draw(number: int, dice: random.Random) -> float:

@@ -17,7 +17,7 @@ from math import exp, log, pi, sqrt
 from statistics import NormalDist, fmean
 
 from fluxasync import Polling
-from fluxasync._engine.polling import Schedule
+from fluxasync._engine.polling import PollSchedule
 from tests.fleets import lag, lognormal, polls, run
 
 TARGET = 0.85
@@ -57,7 +57,13 @@ def main() -> None:
 
 def _row(asked: float, cv: float, mean: float, jobs: int) -> float:
     fleets = [
-        run(Schedule(GUESS * mean), lognormal(mean, cv), jobs, polling=Polling(lag=asked), seed=s)
+        run(
+            PollSchedule(GUESS * mean),
+            lognormal(mean, cv),
+            jobs,
+            polling=Polling(lag=asked),
+            seed=s,
+        )
         for s in SEEDS
     ]
     ours, late = fmean(map(polls, fleets)), fmean(map(lag, fleets))

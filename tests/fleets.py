@@ -16,7 +16,7 @@ from statistics import fmean
 from attrs import Factory, define, frozen
 
 from fluxasync._core.config import Polling
-from fluxasync._engine.polling import Durations, Hint, Schedule
+from fluxasync._engine.polling import Durations, Hint, PollSchedule
 
 Draw = Callable[[int, random.Random], float]
 
@@ -45,15 +45,15 @@ def lognormal(mean: float, cv: float) -> Draw:
     return lambda _, dice: mean * exp(sqrt(variance) * dice.gauss(0, 1) - variance / 2)
 
 
-def knowing(mean: float, cv: float) -> Schedule:
+def knowing(mean: float, cv: float) -> PollSchedule:
     """A schedule that knows such durations as well as if a billion jobs had been seen."""
     sigma = sqrt(log(1 + cv * cv))
     exact = Durations(mean / sqrt(1 + cv * cv), sigma=sigma, tail=0, weight=1e9)
-    return Schedule(mean, durations=exact)
+    return PollSchedule(mean, durations=exact)
 
 
 def run(
-    schedule: Schedule,
+    schedule: PollSchedule,
     draw: Draw,
     jobs: int,
     *,
@@ -97,7 +97,7 @@ def run(
 
 
 def _told(
-    schedule: Schedule,
+    schedule: PollSchedule,
     job: _Job,
     age: float,
     progress: Callable[[float, random.Random], float] | None,
@@ -109,7 +109,7 @@ def _told(
     return schedule.hint(*job.told[-1])
 
 
-def _teach_end(schedule: Schedule, job: _Job, age: float, *, exact: bool) -> None:
+def _teach_end(schedule: PollSchedule, job: _Job, age: float, *, exact: bool) -> None:
     schedule.saw_end(job.running_until, age, exact=job.duration if exact else None)
     for progress, told_at in job.told:
         schedule.hints.learn(progress, told_at, (job.running_until + age) / 2)

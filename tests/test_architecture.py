@@ -210,7 +210,6 @@ def test_no_module_name_stands_twice():
     assert {name for name, times in names.items() if times > 1} == set()
 
 
-@pytest.mark.xfail(strict=True, reason="the renames come next")
 def test_no_class_name_stands_twice():
     """A class is found by its name; the simulator mirrors the wire on purpose."""
     names = Counter(node.name for module, node in _classes() if _package(module) != "simulator")
@@ -259,8 +258,8 @@ WHERE = {
     "max-cost is reserved": "_engine.budget:SpendingAccount.reserve",
     "the key is attached": "_wire.providers:Provider.auth",
     "what may be submitted again": "_wire.classification:classify",
-    "the delay of a retry": "_core.config:Retry.delay",
-    "when a URL expires": "_wire.reply:url_life",
+    "the delay of a retry": "_core.retry_delay:retry_delay",
+    "when a URL expires": "_wire.times:url_life",
     "an image is judged whole": "_core.images:inspect",
     "a file name from a template": "_store.filenames:FilenameTemplate.render",
     "a line of metadata.jsonl": "_store.metadata:metadata_row",
@@ -280,9 +279,9 @@ WHERE = {
     "workers and feeder": "_batch.batch:Batch._feed",
     "'disk full' as an error": "_store.files:disk_error",
     "terminal escapes are made inert": "_core.text:display",
-    "Poisson arrivals": "bench.load_profile:LoadProfile.intended",
+    "Poisson arrivals": "bench.load_profile:intended",
     "the saturation point": "bench.saturation:find_saturation",
-    "equal rows are numbered": "_requests.sources.numbering:Numbering",
+    "equal rows are numbered": "_requests.sources.numbering:Occurrences",
     "--retry failed": "_store.journal.retry_selection:RetrySelection",
     "verify compares hashes": "_store.audit.verification:verify",
     "a stalled download is noticed": "_engine.resumable_stream:TransferStalled",
@@ -293,37 +292,9 @@ WHERE = {
 }
 
 
-#: found under another name until the renames
-NOT_YET: set[str] = {
-    "--grid is multiplied out",
-    "--retry failed",
-    "Poisson arrivals",
-    "a file name from a template",
-    "a finished file gets its name",
-    "a pause after 429 is decided",
-    "a stalled download is noticed",
-    "an image input becomes base64",
-    "equal rows are numbered",
-    "how many downloads at once",
-    "in_flight='auto'",
-    "max-cost is reserved",
-    "ordered=True",
-    "resume: skip, collect or submit",
-    "the ETA",
-    "the delay of a retry",
-    "the key is read from the environment",
-    "the next poll's delay is chosen",
-    "the saturation point",
-    "the threads for the disk",
-    "when a URL expires",
-}
-
-
 @pytest.mark.parametrize("behaviour", WHERE)
 def test_a_behaviour_is_where_the_map_says(behaviour):
     """docs/architecture.md answers "where is …" from this table."""
-    if behaviour in NOT_YET:
-        pytest.xfail("not renamed yet")
     module, _, name = WHERE[behaviour].partition(":")
     value = import_module(f"fluxasync.{module}")
     for part in name.split("."):

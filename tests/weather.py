@@ -268,7 +268,7 @@ async def story(
     began, ledger = loop.time(), ledger or MemoryLedger()
     async with flux, alive(flux):
         if recall is not None:
-            flux.recall("earlier runs", **recall)
+            flux.restore_spending("earlier runs", **recall)
         beside = asyncio.create_task(script(flux, world)) if script else None
         source = wishes(count) if requests is None else requests
         try:

@@ -147,9 +147,9 @@ class _Watched:
         self._progress = Progress()
 
     def shown(self) -> AbstractAsyncContextManager[None]:
-        from .progress import at_hand
+        from .progress import auto_screen
 
-        return at_hand(self._progress)
+        return auto_screen(self._progress)
 
     def expect(self, plan: Plan, batch: Batch, flux: FluxSession) -> None:
         self._progress.expect(

@@ -36,16 +36,16 @@ from .._requests.catalog import models_with
 from .._requests.image_inputs import Folders, allowed_folders
 from .._requests.parsing import ROW_KEYS
 from .._requests.pricing import Estimate
-from .._requests.sources import BadRow, Columns, Lookup, Plan, Sample, Spread, open_source
-from .._store.filenames import DEFAULT, Template
-from .._store.journal.journal import Journal, Recovery, classes_of, has_journal, peek
-from .._store.ledgers import ForgetfulLedger, check_ledger
+from .._requests.sources import BadRow, Columns, Expansion, Lookup, Plan, Sample, open_source
+from .._store.filenames import DEFAULT, FilenameTemplate
+from .._store.journal.journal import Journal, JournalCounts, classes_of, has_journal, peek
+from .._store.ledgers import NullLedger, check_ledger
 from .._store.sinks import check_sink
-from .outcome_queue import Handout
+from .outcome_queue import OutcomeQueue
 from .output import Output, expected_in, open_folder, open_sink
-from .resumed_jobs import Earlier
+from .resumed_jobs import ResumedJobs
 from .summary import Count, Summary, price_of
-from .worker import Settle, Stopped
+from .worker import RowWorker, RunStopped
 
 #: seconds that paid jobs may take to land after a stop
 GRACE = 10.0
@@ -161,7 +161,7 @@ class Batch:
             limit=limit,
             skip_bad=skip_bad,
             columns=Columns.of(prompt_column, map),
-            spread=Spread.of(
+            spread=Expansion.of(
                 seeds=seeds, models=models, grid=grid, wildcards=wildcards, allow_files=allowed
             ),
             sample=None if sample is None else Sample(sample, sample_seed),
@@ -171,24 +171,24 @@ class Batch:
         #: a list that a person named and that holds nothing is a slip; a program's own may be empty
         self._is_path, self._name = isinstance(source, str | os.PathLike), str(source)[:80]
         self._out = None if out is None else local_path("out", out)
-        self._sink, self._template = sink, Template.parse(name or DEFAULT)
+        self._sink, self._template = sink, FilenameTemplate.parse(name or DEFAULT)
         self._ledger = ledger
         self._skip = _passed_over(finished)
         self._on_check, self._on_plan = on_check, on_plan
         self._observers = Observers(on_event)
         self._grace = _seconds(grace)
         self._plan: Plan | None = None
-        self._expected: Recovery | None = None
+        self._expected: JournalCounts | None = None
         self._count = Count()
         self._output: Output | None = None
         self._gate = session.gate()
         in_flight = session.slots
         self._requests: asyncio.Queue[_Row] = asyncio.Queue(in_flight)
-        self._handout = Handout(ordered=ordered, places=in_flight)
+        self._handout = OutcomeQueue(ordered=ordered, places=in_flight)
         self._workers: set[asyncio.Task[None]] = set()
         self._feeder: asyncio.Task[None] | None = None
         self._runner: asyncio.Task[None] | None = None
-        self._earlier: Earlier | None = None
+        self._earlier: ResumedJobs | None = None
         self._is_entered = False
         self._strangers = 0
         self._damaged = 0
@@ -255,7 +255,7 @@ class Batch:
             stack.callback(self._session.follow(self._pass_on))
             self._unclaimed = {job.job_id for job in self._session.unclaimed}
             self._output = await stack.enter_async_context(self._opened())
-            self._settle = Settle(
+            self._settle = RowWorker(
                 self._session,
                 self._output,
                 gate=self._gate,
@@ -268,7 +268,7 @@ class Batch:
             self._earlier = self._settle.earlier
             stack.push_async_callback(self._leave_earlier)
             if self._output.journal is not None:
-                await self._carry_on(self._output.journal)
+                await self._resume(self._output.journal)
             plan = await self.check()
             if self._error is not None:  # of a job that an earlier run left
                 raise self._error
@@ -297,7 +297,7 @@ class Batch:
                 await asyncio.wait(tasks | self._workers)
                 await self._session.settled()
             finally:
-                self._handout.hang_up()
+                self._handout.close_now()
                 await self._stack.aclose()
 
     def __repr__(self) -> str:
@@ -326,7 +326,7 @@ class Batch:
         return self._plan
 
     @property
-    def recovered(self) -> Recovery | None:
+    def recovered(self) -> JournalCounts | None:
         """What earlier runs left in the folder, as of `check` or entry; None without a journal.
         What `retry` names is counted as `again`, or as running where its image is only asked for
         again."""
@@ -407,7 +407,7 @@ class Batch:
     def _opened(self) -> AbstractAsyncContextManager[Output]:
         limit = self._session.limits.max_image_bytes
         if self._out is None:
-            return open_sink(self._sink, max_bytes=limit, ledger=self._ledger or ForgetfulLedger())
+            return open_sink(self._sink, max_bytes=limit, ledger=self._ledger or NullLedger())
         return open_folder(
             self._out,
             provider=self._session.provider,
@@ -429,7 +429,7 @@ class Batch:
             with peek(self._out, retry=self._retry) as lookup:
                 yield lookup
 
-    async def _carry_on(self, journal: Journal) -> None:
+    async def _resume(self, journal: Journal) -> None:
         """Begin with what is paid: count it against the budget, and collect what is not here."""
         left = journal.recovered
         self._recall(journal.folder, left)
@@ -438,9 +438,9 @@ class Batch:
         # read before anything is submitted, or jobs of this run would be among them
         self._settle.earlier.start([pair async for pair in journal.unfinished()])
 
-    def _recall(self, folder: Path, left: Recovery) -> None:
+    def _recall(self, folder: Path, left: JournalCounts) -> None:
         spent, in_doubt = left.spent + left.perhaps, left.in_doubt_price
-        self._session.recall(str(folder.resolve()), spent=spent, in_doubt=in_doubt)
+        self._session.restore_spending(str(folder.resolve()), spent=spent, in_doubt=in_doubt)
 
     async def _leave_earlier(self) -> None:
         if self._looking is not None:
@@ -457,7 +457,7 @@ class Batch:
             reading.cancel()
 
     def _close_intake(self) -> None:
-        self._gate.shut(Stopped("the batch was stopped"))
+        self._gate.trip(RunStopped("the batch was stopped"))
         if self._feeder is not None:
             self._feeder.cancel()
 
@@ -509,7 +509,7 @@ class Batch:
             async with aclosing(self._source.requests(skip=self._skip)) as rows:
                 async for row in rows:
                     self._rows += 1
-                    place = await self._handout.place()
+                    place = await self._handout.next_index()
                     self._start_worker()
                     await self._requests.put((place, row))
             self._is_read = True
@@ -540,7 +540,7 @@ class Batch:
         await self._requests.join()
         for outcome in await self._settle.earlier.finish():  # rows that the source has no more
             self._strangers += 1
-            await self._handout.put(await self._handout.place(), outcome)
+            await self._handout.put(await self._handout.next_index(), outcome)
         for worker in self._workers:
             worker.cancel()
         if self._workers:

@@ -17,7 +17,7 @@ AHEAD = 6
 _Placed = tuple[int, Outcome | None]
 
 
-class Handout:
+class OutcomeQueue:
     """Hands outcomes out, as they come or in source order; None is a request without one."""
 
     def __init__(self, *, ordered: bool, places: int) -> None:
@@ -27,7 +27,7 @@ class Handout:
         self._places = 0
         self._due = 0
 
-    async def place(self) -> int:
+    async def next_index(self) -> int:
         """Return the next place in the source, once it is not too far ahead."""
         if self._window is not None:
             await self._window.acquire()
@@ -42,7 +42,7 @@ class Handout:
         """Say, after the last outcome, that none comes any more."""
         await self._queue.put(None)
 
-    def hang_up(self) -> None:
+    def close_now(self) -> None:
         """Say so at once, and drop what nobody has read."""
         while not self._queue.empty():
             self._queue.get_nowait()

@@ -18,10 +18,10 @@ from attrs import frozen
 
 from .._core.errors import JournalError
 from .._core.models import Ledger, Outcome, Sink
-from .._store.filenames import Template
+from .._store.filenames import FilenameTemplate
 from .._store.files import disk_error, make_folder, prove_writable
-from .._store.journal.journal import Journal, Recovery, expected, has_journal
-from .._store.metadata import Manifest
+from .._store.journal.journal import Journal, JournalCounts, expected, has_journal
+from .._store.metadata import MetadataWriter
 from .._store.sinks import FolderSink, MemorySink
 from .._wire.providers import Provider
 
@@ -35,12 +35,12 @@ class Output:
     sink: Sink
     ledger: Ledger
     journal: Journal | None = None
-    manifest: Manifest | None = None
+    manifest: MetadataWriter | None = None
 
     @property
     def is_fresh(self) -> bool:
         """Whether there was nothing before this run, which asks for each image once."""
-        return self.journal is not None and self.journal.recovered == Recovery()
+        return self.journal is not None and self.journal.recovered == JournalCounts()
 
     async def list(self, outcome: Outcome) -> None:
         """Add a line to the lists, for an outcome that the ledger has."""
@@ -53,7 +53,7 @@ async def open_folder(
     folder: Path,
     *,
     provider: Provider,
-    template: Template,
+    template: FilenameTemplate,
     max_bytes: int,
     ledger: Ledger | None,
     retry: Collection[str] = (),
@@ -74,7 +74,7 @@ async def open_folder(
         await stack.enter_async_context(sink)
         if journal is not None:
             await journal.project()
-        manifest = Manifest(folder, resumes=journal is not None)
+        manifest = MetadataWriter(folder, resumes=journal is not None)
         await stack.enter_async_context(manifest)
         yield Output(sink, ledger, journal, manifest)
 
@@ -98,7 +98,7 @@ def _prove(folder: Path) -> None:
         raise disk_error(folder, error) from error
 
 
-def expected_in(folder: Path, provider: Provider, retry: Collection[str]) -> Recovery | None:
+def expected_in(folder: Path, provider: Provider, retry: Collection[str]) -> JournalCounts | None:
     """Return what a run of this provider would find in a folder; None without a journal. Raises
     JournalError where it would be refused."""
     return expected(folder, **_place(provider), retry=retry)
@@ -112,7 +112,7 @@ def _place(provider: Provider) -> dict[str, Any]:
 
 
 def _journal(
-    folder: Path, provider: Provider, template: Template, retry: Collection[str]
+    folder: Path, provider: Provider, template: FilenameTemplate, retry: Collection[str]
 ) -> Journal:
     return Journal(
         folder,

@@ -16,7 +16,7 @@ from .._core.models import ImageRequest, Job, Outcome
 Collect = Callable[[ImageRequest, Job], Awaitable[Outcome | None]]
 
 
-class Earlier:
+class ResumedJobs:
     """Owns the tasks that collect what an earlier run left, at most `places` at once."""
 
     def __init__(self, collect: Collect, *, places: int) -> None:

@@ -14,21 +14,21 @@ from attrs import evolve
 from .._core.errors import FluxError, TransportError
 from .._core.events import Event, Settled
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved
-from .._engine.circuit_breaker import Gate
+from .._engine.circuit_breaker import CircuitBreaker
 from .._engine.session import FluxSession
 from .._requests.pricing import price
 from .._requests.sources import BadRow
-from .._store.files import whole
+from .._store.files import run_to_completion
 from .output import Output
-from .resumed_jobs import Earlier
+from .resumed_jobs import ResumedJobs
 from .summary import Count
 
 
-class Stopped(FluxError):
+class RunStopped(FluxError):
     """The batch was stopped before this request was sent; it is still to do."""
 
 
-class Settle:
+class RowWorker:
     """Settles the rows of one batch; `end` takes the errors that end its run."""
 
     def __init__(
@@ -36,7 +36,7 @@ class Settle:
         session: FluxSession,
         output: Output,
         *,
-        gate: Gate,
+        gate: CircuitBreaker,
         count: Count,
         end: Callable[[Exception], None],
         emit: Callable[[Event], None],
@@ -50,7 +50,7 @@ class Settle:
         self._end = end
         self._emit = emit
         self._skips = skips  #: what earlier runs settled is counted and not handed out
-        self.earlier = Earlier(self._collected, places=places)
+        self.earlier = ResumedJobs(self._collected, places=places)
 
     async def row(self, row: ImageRequest | BadRow) -> Outcome | None:
         """Return the row's outcome, recorded; None when the run ended before it was sent."""
@@ -98,7 +98,7 @@ class Settle:
         """See a job of an earlier run through to its outcome, recorded."""
         try:
             story = self._session.collect(job, to=self._output.sink, ledger=self._output.ledger)
-            outcome = await self._told(request, story, [job])
+            outcome = await self._to_outcome(request, story, [job])
             return None if outcome is None else await self._record(outcome)
         except Exception as error:  # a user's sink: raised where outcomes are read
             self._end(error)
@@ -113,15 +113,15 @@ class Settle:
             gate=self._gate,
             on_job=paid.append,
         )
-        return await self._told(request, story, paid)
+        return await self._to_outcome(request, story, paid)
 
-    async def _told(
+    async def _to_outcome(
         self, request: ImageRequest, story: Awaitable[Saved], paid: list[Job]
     ) -> Outcome | None:
         """Turn the story of one image into a value; `paid` holds its job once there is one."""
         try:
             return await story
-        except Stopped:
+        except RunStopped:
             return None
         except TransportError as error:
             if error.sent:
@@ -139,7 +139,7 @@ class Settle:
     async def _record(self, outcome: Outcome) -> Outcome:
         """The one place where an outcome is settled and counted. A cancellation waits for it: what
         is durable must not be missing from the counts."""
-        await whole(self._recorded(outcome))
+        await run_to_completion(self._recorded(outcome))
         return outcome
 
     async def _recorded(self, outcome: Outcome) -> None:
@@ -147,7 +147,7 @@ class Settle:
             await self._output.ledger.settle(outcome)
         except Exception:  # in here, because a caller that is cancelled never sees it
             if not isinstance(outcome, InDoubt) and outcome.job is not None:
-                self._session.leave(outcome.job, ledger=self._output.ledger)
+                self._session.mark_unclaimed(outcome.job, ledger=self._output.ledger)
             raise
         try:
             await self._output.list(outcome)

@@ -28,7 +28,7 @@ from .._core.text import duration
 _AGAIN = "run the same line again"
 
 
-def told(error: FluxError) -> str:
+def with_advice(error: FluxError) -> str:
     """Return the error's message, ending with what to do next."""
     step = next_step(error)
     return f"{error}; {step}" if step else str(error)

@@ -16,7 +16,7 @@ from cyclopts.validators import Number
 from .._core.errors import ConfigError
 from .._core.version import __version__
 from .bench_command import bench
-from .event_loop import looped
+from .event_loop import run_async
 from .exit_codes import USAGE
 from .options import Lists, LocalPath, Options, usage
 from .terminal import Terminal
@@ -58,7 +58,7 @@ def generate(
 
         return run_command.generate(errand, prompt, out=out, options=options)
 
-    return _performed(story, options)
+    return _run_paid_command(story, options)
 
 
 @app.command
@@ -126,7 +126,7 @@ def run(
     def story(errand: Any) -> Coroutine[Any, Any, None]:
         from . import run_command
 
-        order = run_command.Order(
+        order = run_command.RunArguments(
             source=source, out=out, name=name, n=n, limit=limit, in_flight=in_flight,
             max_cost=max_cost, polling_lag=polling_lag, grace=grace, skip_bad=skip_bad,
             retry=retry, watch=watch, options=options, lists=lists or Lists(),
@@ -134,7 +134,7 @@ def run(
         )  # fmt: skip
         return run_command.dry_run(errand, order) if dry_run else run_command.run(errand, order)
 
-    return _performed(story, options, folder=out)
+    return _run_paid_command(story, options, folder=out)
 
 
 @app.command
@@ -148,7 +148,9 @@ def status(folder: LocalPath, /, *, json: bool = False) -> int:
     json
         Print one JSON object.
     """
-    return _told(lambda folders, terminal: folders.status(terminal, folder, json=json))
+    return _run_folder_command(
+        lambda folders, terminal: folders.status(terminal, folder, json=json)
+    )
 
 
 @app.command
@@ -164,7 +166,9 @@ def verify(folder: LocalPath, /, *, json: bool = False) -> int:
     json
         Print one JSON object.
     """
-    return _told(lambda folders, terminal: folders.verify(terminal, folder, json=json))
+    return _run_folder_command(
+        lambda folders, terminal: folders.verify(terminal, folder, json=json)
+    )
 
 
 @app.command
@@ -208,7 +212,7 @@ def resolve(
         found: Coroutine[Any, Any, int] = folders.resolve(terminal, decision, json=json)
         return found
 
-    return _told(story)
+    return _run_folder_command(story)
 
 
 @app.command
@@ -237,7 +241,7 @@ def gallery(
             return gallery_command.serve(terminal, folder, with_parent=with_parent)
         return gallery_command.write(terminal, folder)
 
-    return looped(story, terminal)
+    return run_async(story, terminal)
 
 
 @app.command
@@ -285,7 +289,7 @@ def simulate(
         await serve(scenario, port=port, with_parent=with_parent, terminal=terminal)
         return 0
 
-    return looped(story, terminal)
+    return run_async(story, terminal)
 
 
 @app.command
@@ -318,26 +322,26 @@ def main(tokens: Sequence[str] | None = None) -> int:
     return int(code or 0)
 
 
-def _performed(
+def _run_paid_command(
     story: Callable[[Any], Coroutine[Any, Any, None]],
     options: Options,
     *,
     folder: Path | None = None,
 ) -> int:
-    from .command_run import Errand
+    from .command_run import CommandRun
 
     terminal = Terminal(quiet=options.quiet)
-    errand = Errand(terminal, json=options.json, simulated=options.simulate, folder=folder)
-    code = looped(lambda: errand.settled(lambda: story(errand)), terminal)
+    errand = CommandRun(terminal, json=options.json, simulated=options.simulate, folder=folder)
+    code = run_async(lambda: errand.settled(lambda: story(errand)), terminal)
     if errand.interrupts.is_leaving:
         # a thread that is stuck in a write would be waited for at exit
         os._exit(code)
     return code
 
 
-def _told(story: Callable[[Any, Terminal], Coroutine[Any, Any, int]]) -> int:
+def _run_folder_command(story: Callable[[Any, Terminal], Coroutine[Any, Any, int]]) -> int:
     """Tell what a folder holds; `story` takes the room that knows, and the screen."""
     from . import folder_commands
 
     terminal = Terminal()
-    return looped(lambda: story(folder_commands, terminal), terminal)
+    return run_async(lambda: story(folder_commands, terminal), terminal)

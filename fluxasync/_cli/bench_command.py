@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from .event_loop import looped
+from .event_loop import run_async
 from .options import DEFAULT_MODEL, LocalPath, Options
 from .terminal import Terminal
 
@@ -127,7 +127,7 @@ def measure(
         told: Coroutine[Any, Any, int] = measuring.measure(terminal, wanted)
         return told
 
-    return _told(story, quiet=quiet)
+    return _run_comparison(story, quiet=quiet)
 
 
 @bench.command
@@ -143,11 +143,13 @@ def compare(before: LocalPath, after: LocalPath, /, *, json: bool = False) -> in
     json
         Print one JSON object.
     """
-    return _told(lambda measuring, terminal: measuring.compare(terminal, before, after, json=json))
+    return _run_comparison(
+        lambda measuring, terminal: measuring.compare(terminal, before, after, json=json)
+    )
 
 
-def _told(story: Any, *, quiet: bool = False) -> int:
+def _run_comparison(story: Any, *, quiet: bool = False) -> int:
     from . import bench_measurement
 
     terminal = Terminal(quiet=quiet)
-    return looped(lambda: story(bench_measurement, terminal), terminal)
+    return run_async(lambda: story(bench_measurement, terminal), terminal)

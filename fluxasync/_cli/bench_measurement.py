@@ -18,7 +18,7 @@ from .._core.amounts import dollars
 from .._core.errors import ConfigError, FluxError
 from .._core.text import display, duration
 from .._store.files import reading
-from ..bench.bench_config import Order
+from ..bench.bench_config import BenchConfig
 from ..bench.comparison import compare as compared
 from ..bench.load_profile import read_counts, read_duration, read_ramp, read_rates
 from ..bench.record_files import load
@@ -58,9 +58,9 @@ class Wanted:
     polling_lag: float | None
     options: Options
 
-    def order(self) -> Order:
+    def order(self) -> BenchConfig:
         """Return the order, without a key and a target. Raises ConfigError."""
-        return Order(
+        return BenchConfig(
             out=self.out or Path(f"bench-{datetime.now():%Y-%m-%d_%H%M%S}"),
             models=self.models,
             in_flight=_read(read_counts, "--in-flight", self.in_flight) or (),
@@ -87,7 +87,7 @@ class Wanted:
 
 
 @frozen(kw_only=True)
-class _Standing:
+class BenchCounts:
     """What an exit code needs: single failures of a benchmark are findings, money in doubt is not,
     nor is a load of which nothing was saved."""
 
@@ -123,7 +123,7 @@ async def measure(terminal: Terminal, wanted: Wanted) -> int:
     _close(terminal, report, wanted)
     if interrupts.first is None and run is not None:
         error = run.error
-    standing = _Standing(in_doubt=_in_doubt(report), failed=_failed(report))
+    standing = BenchCounts(in_doubt=_in_doubt(report), failed=_failed(report))
     return exit_code(standing, error, interrupts.first)
 
 
@@ -136,7 +136,7 @@ async def compare(terminal: Terminal, before: Path, after: Path, *, json: bool) 
 
 
 @asynccontextmanager
-async def _targeted(terminal: Terminal, wanted: Wanted) -> AsyncIterator[Order]:
+async def _targeted(terminal: Terminal, wanted: Wanted) -> AsyncIterator[BenchConfig]:
     """The order with its key and target."""
     order, options = wanted.order(), wanted.options
     if options.simulate and options.base_url is not None:

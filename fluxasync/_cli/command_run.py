@@ -23,8 +23,8 @@ from .._core.models import Outcome, Saved
 from .._core.text import display
 from .._requests.pricing import Estimate
 from .._requests.sources import Plan
-from .._store.journal.journal import Recovery
-from .advice import told
+from .._store.journal.journal import JournalCounts
+from .advice import with_advice
 from .exit_codes import exit_code
 from .rendering import as_json, closing, complaint, event_row, outcome_row
 from .signals import Interrupts
@@ -43,14 +43,14 @@ _MISPLACED = (
 
 
 @frozen(kw_only=True)
-class _Standing:
+class ExitCounts:
     """Where a folder stands after a run: what the run left, and what earlier ones had left."""
 
     failed: Counter[str]
     in_doubt: int
 
 
-class Errand:
+class CommandRun:
     """One command's dealings: watch it with `settled(story)`."""
 
     def __init__(
@@ -81,7 +81,7 @@ class Errand:
             error = self._judged(caught)
             self._is_at_cap = isinstance(error, BudgetExceeded)
             self._is_ended_by_error = True
-            self.terminal.say(f"fluxasync: {told(error)}")
+            self.terminal.say(f"fluxasync: {with_advice(error)}")
         finally:
             self._close()
         return exit_code(self._standing(), error, self.interrupts.first)
@@ -90,7 +90,7 @@ class Errand:
         self,
         plan: Plan,
         *,
-        recovered: Recovery | None,
+        recovered: JournalCounts | None,
         estimate: Estimate | None,
         slots: int,
     ) -> None:
@@ -141,11 +141,11 @@ class Errand:
         jobs = "1 job is" if paid == 1 else f"{paid} jobs are"
         return f"{jobs} paid and may land for {grace:g} s; Ctrl-C again to leave at once"
 
-    def _standing(self) -> _Standing | None:
+    def _standing(self) -> ExitCounts | None:
         if self.batch is None:
             return None
         summary = self.batch.summary
-        return _Standing(
+        return ExitCounts(
             failed=summary.failed + summary.failed_earlier,
             in_doubt=summary.in_doubt + max(self._doubts_before, summary.in_doubt_earlier),
         )

@@ -9,12 +9,12 @@ from typing import Any
 
 from .._core.errors import FluxError
 from . import startup_signals
-from .advice import told
+from .advice import with_advice
 from .exit_codes import INTERRUPTED, exit_code
 from .terminal import Terminal
 
 
-def looped(story: Callable[[], Coroutine[Any, Any, int]], terminal: Terminal) -> int:
+def run_async(story: Callable[[], Coroutine[Any, Any, int]], terminal: Terminal) -> int:
     """Run the story on the fastest loop installed; whatever happens, the screen is written."""
     handler = _Warnings(terminal)
     logging.getLogger().addHandler(handler)
@@ -24,7 +24,7 @@ def looped(story: Callable[[], Coroutine[Any, Any, int]], terminal: Terminal) ->
             startup_signals.end()
             return runner.run(performed)
     except FluxError as error:
-        terminal.say(f"fluxasync: {told(error)}")
+        terminal.say(f"fluxasync: {with_advice(error)}")
         return exit_code(None, error, None)
     except KeyboardInterrupt:
         return INTERRUPTED

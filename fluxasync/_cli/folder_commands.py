@@ -229,7 +229,7 @@ async def resolve(terminal: Terminal, decision: Decision, *, json: bool) -> int:
     return IN_DOUBT if left else DONE
 
 
-async def _settled(decision: Decision) -> tuple[list[audit.Doubt], str]:
+async def _settled(decision: Decision) -> tuple[list[audit.InDoubtEntry], str]:
     """Do what was decided; return the images, and a line about them."""
     folder, keys = decision.folder, decision.keys
     if decision.drop:
@@ -252,7 +252,7 @@ def _pair(text: str) -> tuple[str, str]:
     return key, job_id
 
 
-def _doubt_rows(left: Iterable[audit.Doubt]) -> list[dict[str, Any]]:
+def _doubt_rows(left: Iterable[audit.InDoubtEntry]) -> list[dict[str, Any]]:
     return [
         {
             "key": doubt.key,
@@ -268,21 +268,21 @@ def _doubt_rows(left: Iterable[audit.Doubt]) -> list[dict[str, Any]]:
     ]
 
 
-def _doubt_lines(left: Iterable[audit.Doubt]) -> Iterator[str]:
+def _doubt_lines(left: Iterable[audit.InDoubtEntry]) -> Iterator[str]:
     for doubt in left:
         price = "price unknown" if doubt.price is None else dollars(doubt.price)
         at, prompt = f"{doubt.begun_at:%Y-%m-%d %H:%M:%S} UTC", display(doubt.prompt, _PROMPT)
         yield f"{doubt.key[:_KEY]}  {at}  {price}  {doubt.model}  {prompt}"
 
 
-def _sum(some: Sequence[audit.Doubt]) -> str:
+def _sum(some: Sequence[audit.InDoubtEntry]) -> str:
     prices = [doubt.price for doubt in some if doubt.price is not None]
     unknown = len(some) - len(prices)
     text = dollars(sum(prices, Decimal(0)))
     return f"{len(some)} ({text}{f' and {unknown} of unknown price' if unknown else ''})"
 
 
-def _advice(left: Sequence[audit.Doubt]) -> str:
+def _advice(left: Sequence[audit.InDoubtEntry]) -> str:
     return (
         f"{_sum(left)} in doubt: the answer never came, so they may have been charged. Settle "
         "them with --job-id KEY=ID if the provider's own list shows their jobs, with --resubmit "

@@ -27,8 +27,8 @@ from cyclopts import (
 from .._core.arguments import local_path
 from .._core.config import Polling
 from .._core.errors import ConfigError
-from .._requests.catalog import find, lacking, models_with
-from .._wire.providers import known
+from .._requests.catalog import find, models_with, unknown_parameter_message
+from .._wire.providers import provider_by_name
 
 #: the model when none is named: the cheapest on the vendor page and its quick start's example
 DEFAULT_MODEL = "flux-dev"
@@ -133,7 +133,7 @@ class Options:
         model = find(self.model)
         for name in given:
             if model is not None and name != "extra_body" and not models_with(name):
-                reason = lacking(name, model, ())
+                reason = unknown_parameter_message(name, model, ())
                 step = "" if "; " in reason else "; fluxasync models lists what it takes"
                 raise ConfigError(f"--param {reason}{step}")
         return given
@@ -142,7 +142,7 @@ class Options:
     def provider_named(self) -> str | None:
         """The `--provider`. Raises ConfigError for one that is not known."""
         if self.provider is not None:
-            known(self.provider, as_written=f"--provider {self.provider[:40]}")
+            provider_by_name(self.provider, as_written=f"--provider {self.provider[:40]}")
         return self.provider
 
 

@@ -35,7 +35,7 @@ from .._core.events import (
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved
 from .._requests.pricing import Estimate
 from .._requests.sources import Plan
-from .._store.journal.journal import Recovery
+from .._store.journal.journal import JournalCounts
 from .._store.metadata import failure_row, metadata_row
 from .advice import about_damage, about_failures
 
@@ -117,7 +117,7 @@ def announcement(
     estimate: Estimate | None,
     *,
     affordable: Estimate | None = None,
-    recovered: Recovery | None = None,
+    recovered: JournalCounts | None = None,
     is_whole: bool = True,
     retries: bool = False,
     simulated: bool,
@@ -130,7 +130,7 @@ def announcement(
     """
     if retries:
         yield retry_line(plan)
-    if recovered is not None and recovered != Recovery():
+    if recovered is not None and recovered != JournalCounts():
         to_do = "" if plan.to_do is None else f", to do {plan.to_do}"
         yield f"{recovered}{to_do}"
         if is_whole:
@@ -154,7 +154,7 @@ def announcement(
     yield f"{text}; simulated: costs nothing" if simulated else text
 
 
-def _removed(plan: Plan, recovered: Recovery) -> Iterator[str]:
+def _removed(plan: Plan, recovered: JournalCounts) -> Iterator[str]:
     """Say how many images the prompts have no more; for a stream that is not known."""
     failed = sum(recovered.failed.values())
     left = recovered.done + recovered.running + recovered.in_doubt + failed + recovered.again

@@ -21,11 +21,11 @@ from .._batch.progress import showing
 from .._core.amounts import dollars
 from .._core.errors import ConfigError, FluxError, SinkError
 from .._engine.session import FluxSession
-from .._requests.parsing import request_from
+from .._requests.parsing import parse_request
 from .._requests.sources import Plan
 from .._store.journal.schema import HOME
 from ..simulator.child_process import practice_server
-from .command_run import Errand
+from .command_run import CommandRun
 from .gallery_command import watching
 from .options import DEFAULT_MODEL, Lists, Options, read_key, read_lag
 from .rendering import announcement, as_json, outcome_of, plan_row
@@ -43,7 +43,7 @@ _PATIENCE = 2.0
 
 
 @frozen(kw_only=True)
-class Order:
+class RunArguments:
     """What `run` was asked for."""
 
     source: str
@@ -103,10 +103,10 @@ class Order:
         )
 
 
-async def generate(errand: Errand, prompt: str, *, out: Path, options: Options) -> None:
+async def generate(errand: CommandRun, prompt: str, *, out: Path, options: Options) -> None:
     """Make one image."""
     row = {"prompt": prompt, "model": options.model, **options.parameters}
-    request = request_from(row, allow_extras=False)
+    request = parse_request(row, allow_extras=False)
     if request.n != 1:
         raise ConfigError("generate makes one image; for more: fluxasync run - --n 4 -o DIR")
     one_line = showing(errand.progress, errand.terminal, in_full=False)
@@ -121,7 +121,7 @@ async def generate(errand: Errand, prompt: str, *, out: Path, options: Options) 
             raise
 
 
-def _stopper_of_one(errand: Errand) -> Callable[[], None]:
+def _stopper_of_one(errand: CommandRun) -> Callable[[], None]:
     """Return what the first signal does to one image: once paid it may land, else we leave."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
@@ -132,7 +132,7 @@ def _stopper_of_one(errand: Errand) -> Callable[[], None]:
     return stop
 
 
-async def run(errand: Errand, order: Order) -> None:
+async def run(errand: CommandRun, order: RunArguments) -> None:
     """Make many images, or the rest of them; each outcome is shown as it comes."""
     if order.out is None:
         raise ConfigError("say which folder the images go to: -o DIR")
@@ -172,7 +172,7 @@ async def run(errand: Errand, order: Order) -> None:
                 raise ConfigError(EMPTY)
 
 
-async def _agreed(errand: Errand, price: Decimal, order: Order) -> None:
+async def _agreed(errand: CommandRun, price: Decimal, order: RunArguments) -> None:
     """Ask a person before much is spent. Raises ConfigError unless they say yes."""
     above = order.confirm_above
     if above is None or price <= Decimal(str(above)) or not errand.terminal.converses:
@@ -182,7 +182,7 @@ async def _agreed(errand: Errand, price: Decimal, order: Order) -> None:
         raise ConfigError("not begun, and nothing submitted; --yes goes on without a question")
 
 
-async def dry_run(errand: Errand, order: Order) -> None:
+async def dry_run(errand: CommandRun, order: RunArguments) -> None:
     """Say what the run would make, cost and take; needs no key and sends nothing."""
     options = order.options
     flux = FluxSession(
@@ -212,7 +212,7 @@ async def dry_run(errand: Errand, order: Order) -> None:
 
 @asynccontextmanager
 async def _session(
-    errand: Errand, options: Options, *, folder: Path | None = None, **policies: Any
+    errand: CommandRun, options: Options, *, folder: Path | None = None, **policies: Any
 ) -> AsyncIterator[FluxSession]:
     async with AsyncExitStack() as stack:
         base_url, key = options.base_url, _key(errand, options)
@@ -233,7 +233,7 @@ async def _session(
         yield await stack.enter_async_context(session)
 
 
-def _key(errand: Errand, options: Options) -> str | None:
+def _key(errand: CommandRun, options: Options) -> str | None:
     if options.key_file is None:
         return None
     key, warning = read_key(options.key_file)
@@ -242,7 +242,7 @@ def _key(errand: Errand, options: Options) -> str | None:
     return key
 
 
-def _checking(errand: Errand) -> Callable[[int], None]:
+def _checking(errand: CommandRun) -> Callable[[int], None]:
     """Tell how far the check is, where it takes longer than people like to wait in the dark."""
     due = time.monotonic() + _PATIENCE
 

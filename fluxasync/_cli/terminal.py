@@ -26,7 +26,7 @@ from .._core.text import columns as width_of
 from .._core.text import display
 
 if TYPE_CHECKING:
-    from .._batch.progress import View
+    from .._batch.progress import ProgressSnapshot
 
 _TO_END_OF_LINE, _TO_END_OF_SCREEN = "\x1b[K", "\x1b[J"
 #: lines waiting to be written before the run waits too
@@ -55,8 +55,10 @@ class Terminal:
         self.rewrites = _is_terminal(self._err) and os.environ.get("TERM") != "dumb"
         self._shown: list[int] = []  # widths of the passing lines; touched by the thread only
         self._columns = 0  # when they were shown; as above
-        self._picture: View | None = None  # as above; stays below whatever is written
-        self._lines: queue.SimpleQueue[tuple[_Kind, str] | View | None] = queue.SimpleQueue()
+        self._picture: ProgressSnapshot | None = None  # as above; stays below whatever is written
+        self._lines: queue.SimpleQueue[tuple[_Kind, str] | ProgressSnapshot | None] = (
+            queue.SimpleQueue()
+        )
         # a daemon: a reader that never reads again must not keep a stopped process alive
         self._thread = threading.Thread(target=self._write_lines, name="terminal", daemon=True)
         self._thread.start()
@@ -85,7 +87,7 @@ class Terminal:
         if not self._quiet and self._lines.empty():
             self._lines.put(("status", line))
 
-    def draw(self, view: View) -> None:
+    def draw(self, view: ProgressSnapshot) -> None:
         """Show a picture of the run below all lines, instead of the one before; dropped when
         earlier lines are still unwritten."""
         if not self._quiet and self._lines.empty():
@@ -156,7 +158,7 @@ class Terminal:
             self._shown = []
             self._err = _write(self._err, _encoded(f"{above}{display(text)}\n"))
 
-    def _write_picture(self, view: View) -> None:
+    def _write_picture(self, view: ProgressSnapshot) -> None:
         from .._batch.progress.live_view import drawn  # brings rich, which takes its time
 
         columns, rows = self._size()

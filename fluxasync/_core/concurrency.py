@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 _T = TypeVar("_T")
 
 
-class Gathering(Generic[_T]):
+class Coalescer(Generic[_T]):
     """Runs `step` with all the items that came since its last run began, in their order."""
 
     def __init__(self, step: Callable[[list[_T]], Awaitable[None]]) -> None:
@@ -23,7 +23,7 @@ class Gathering(Generic[_T]):
         self._runner: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Gathering of {len(self._items)}>"
+        return f"<Coalescer of {len(self._items)}>"
 
     def __len__(self) -> int:
         return len(self._items)

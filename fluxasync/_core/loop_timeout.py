@@ -16,7 +16,7 @@ BUSY = 0.25
 MOST_GRACE = 10.0
 
 
-class deadline:
+class LoopAwareTimeout:
     """Raise TimeoutError in the block after so many seconds of a loop that runs.
 
     `async with deadline(seconds) as limit:` gives the timeout, which tells whether it `expired()`.

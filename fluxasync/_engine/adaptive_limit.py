@@ -30,7 +30,7 @@ WIDEST = 1 / 8
 SMALL = 4
 
 
-class Discovery:
+class AdaptiveLimit:
     """The limit of one model group under one key; `limit` is what may be active now, at most
     `ceiling`."""
 
@@ -48,7 +48,7 @@ class Discovery:
         self.is_in_doubt = False  #: whether a 429 was not believed, and none was accepted since
 
     def __repr__(self) -> str:
-        return f"<Discovery {self.limit}, +{self._step} in {self._until - self._jobs} jobs>"
+        return f"<AdaptiveLimit {self.limit}, +{self._step} in {self._until - self._jobs} jobs>"
 
     def accepted(self, *, active: int, is_wanted: bool, now: float) -> None:
         """Count an accepted job, the `active`th at once; `is_wanted` = further ones wait."""
@@ -66,7 +66,7 @@ class Discovery:
             self.limit = self._within(before + self._step)
             self._step, self._probing = self.limit - before or 1, self.limit > before
 
-    def crowded(self, *, active: int, now: float) -> None:
+    def on_rate_limited(self, *, active: int, now: float) -> None:
         """A 429 came while so many jobs were active: that is the limit now, unless far more were
         let in before. Then it is when the next submission is refused too."""
         if self._is_far_below(active) and not (self._probing or self._believes):
@@ -78,7 +78,7 @@ class Discovery:
         self._believes, self.is_in_doubt = True, False
         self._restart(active, now)
 
-    def troubled(self, *, now: float) -> None:
+    def on_server_error(self, *, now: float) -> None:
         """The server failed: no growth out of bad weather."""
         if self._probing:
             self.limit -= self._step

@@ -16,7 +16,7 @@ _ZERO = Decimal(0)
 
 
 @define(kw_only=False, repr=False, eq=False)
-class Purse:
+class SpendingAccount:
     """Keeps `spent + reserved + in_doubt <= max_cost` at every instant.
 
     `reserve` before a submission; then exactly one of `release` (it was refused), `charge` (it
@@ -34,9 +34,9 @@ class Purse:
         cap = "no cap" if self.max_cost is None else f"of {dollars(self.max_cost)}"
         parts = (self.spent, self.reserved, self.in_doubt)
         spent, reserved, in_doubt = map(dollars, parts)
-        return f"<Purse {spent} spent, {reserved} reserved, {in_doubt} in doubt, {cap}>"
+        return f"<SpendingAccount {spent} spent, {reserved} reserved, {in_doubt} in doubt, {cap}>"
 
-    def recall(self, *, spent: Decimal, in_doubt: Decimal) -> None:
+    def restore(self, *, spent: Decimal, in_doubt: Decimal) -> None:
         """Count what earlier runs spent under the same cap. Raises ConfigError for amounts that
         would raise the cap."""
         if not all(amount.is_finite() and amount >= 0 for amount in (spent, in_doubt)):
@@ -51,11 +51,11 @@ class Purse:
             return None
         return max(_ZERO, self.max_cost - self.spent - self.reserved - self.in_doubt)
 
-    def fits(self, price: Decimal | None) -> bool:
+    def can_reserve(self, price: Decimal | None) -> bool:
         """Tell whether one more submission stays within the cap."""
         return self._within(self.spent + self.reserved + self.in_doubt, price)
 
-    def fits_later(self, price: Decimal | None) -> bool:
+    def may_fit_later(self, price: Decimal | None) -> bool:
         """Tell whether it would, if every open reservation came back: worth waiting for."""
         return self._within(self.spent + self.in_doubt, price)
 
@@ -71,7 +71,7 @@ class Purse:
 
     def reserve(self, price: Decimal | None) -> None:
         """Set the price aside. Raises BudgetExceeded, changing nothing, if it does not fit."""
-        if not self.fits(price):
+        if not self.can_reserve(price):
             raise BudgetExceeded(
                 f"{dollars(price or _ZERO)} more would pass the cap of "
                 f"{dollars(self.max_cost or _ZERO)}: {dollars(self.spent)} spent, "
@@ -95,7 +95,7 @@ class Purse:
         if cost.is_finite() and cost >= 0:
             self.spent += cost.quantize(GRAIN) - (price or _ZERO)
 
-    def doubt(self, price: Decimal | None) -> None:
+    def mark_in_doubt(self, price: Decimal | None) -> None:
         """Keep a reservation for good: it may have been charged."""
         self._take(price)
         self.in_doubt += price or _ZERO

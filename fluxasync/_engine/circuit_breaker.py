@@ -37,10 +37,10 @@ WRONG_ANSWERS = 3
 RETURN = 2.0
 
 
-class Gate:
+class CircuitBreaker:
     """Open until `shut(error)`; a gate with a parent is shut with its parent too."""
 
-    def __init__(self, parent: Gate | None = None) -> None:
+    def __init__(self, parent: CircuitBreaker | None = None) -> None:
         self._parent = parent
         self._error: FluxError | None = None
         self._waiters: dict[asyncio.Future[object], None] = {}  # in order, as a set is not
@@ -59,7 +59,7 @@ class Gate:
         if (error := self.error) is not None:
             raise error
 
-    def shut(self, error: FluxError) -> None:
+    def trip(self, error: FluxError) -> None:
         """Shut for good; the first error stays. Whoever waits gets it at once."""
         if self._error is not None:
             return
@@ -71,7 +71,7 @@ class Gate:
 
     def watch(self, waiter: asyncio.Future[object]) -> None:
         """Fail this future when the gate, or its parent, is shut before it is done."""
-        gate: Gate | None = self
+        gate: CircuitBreaker | None = self
         while gate is not None:
             gate._waiters[waiter] = None
             waiter.add_done_callback(gate._forget)
@@ -98,14 +98,14 @@ class Gate:
                 f"the first {BAD_BATCH} requests were all refused, so no more are sent: check what "
                 f"they share (model, parameters, address); the last refusal: {error}"
             )
-            self.shut(InvalidRequest(said, status=getattr(error, "status", 0)))
+            self.trip(InvalidRequest(said, status=getattr(error, "status", 0)))
 
     def forbidden(self, error: FluxError) -> None:
         """A request that passed here was refused what others were given: one may be that request's
         own, many in a row are the key. As above, only a batch ends by it."""
         self._forbidden += 1
         if self._forbidden == FORBIDDEN and self._parent is not None:
-            self.shut(error)
+            self.trip(error)
 
     @property
     def is_own(self) -> bool:
@@ -113,7 +113,7 @@ class Gate:
         return self._parent is not None
 
 
-class Network:
+class Connectivity:
     """Whether the provider answers at all; any answer to a submission or a poll counts.
 
     Down after a few calls in a row that nothing answered. Sleepers are woken when it is up again.
@@ -127,7 +127,7 @@ class Network:
         self._sleepers: dict[asyncio.Future[bool], None] = {}
 
     def __repr__(self) -> str:
-        return f"<Network {'down' if self.is_down else 'up'}, {self.outages} outages>"
+        return f"<Connectivity {'down' if self.is_down else 'up'}, {self.outages} outages>"
 
     @property
     def is_down(self) -> bool:

@@ -34,11 +34,11 @@ ASK_AGAIN = 1.0
 
 
 @define(kw_only=True, eq=False)
-class Permit:
+class DownloadPermit:
     """One download under way; `size` bytes are counted for it."""
 
     rank: tuple[float, int]  #: loop time at which the URL dies, then arrival
-    owner: Permits = field(repr=False)
+    owner: DownloadQueue = field(repr=False)
     size: int = 0
     storing_since: float | None = None  #: loop time; all bytes are here, the disk is not done
 
@@ -52,16 +52,16 @@ class Permit:
 
 
 @define(eq=False)
-class _Waiter:
-    permit: Permit
+class _QueuedDownload:
+    permit: DownloadPermit
     more: int  #: bytes
     future: asyncio.Future[None]
 
-    def __lt__(self, other: _Waiter) -> bool:
+    def __lt__(self, other: _QueuedDownload) -> bool:
         return self.permit.rank < other.permit.rank
 
 
-class Permits:
+class DownloadQueue:
     """Hands out download permits within `limits()`; call `refresh` when those have changed.
 
     `active` tells the jobs that will want one soon.
@@ -70,10 +70,10 @@ class Permits:
     def __init__(self, limits: Callable[[], Limits], *, active: Callable[[], int]) -> None:
         self._limits = limits
         self._coming = active
-        self._open: set[Permit] = set()
+        self._open: set[DownloadPermit] = set()
         self._bytes = 0
-        self._waiting: list[_Waiter] = []  # for a permit
-        self._growing: list[_Waiter] = []  # for more bytes
+        self._waiting: list[_QueuedDownload] = []  # for a permit
+        self._growing: list[_QueuedDownload] = []  # for more bytes
         self._serial = 0
         self._guess = float(FIRST_GUESS)
         self._pace: float | None = None  # seconds an image, where the link is the limit
@@ -83,7 +83,7 @@ class Permits:
 
     def __repr__(self) -> str:
         waiting = len(self._waiting) + len(self._growing)
-        return f"<Permits {len(self._open)} open, {waiting} waiting, {self._bytes} bytes>"
+        return f"<DownloadQueue {len(self._open)} open, {waiting} waiting, {self._bytes} bytes>"
 
     @property
     def is_idle(self) -> bool:
@@ -94,7 +94,7 @@ class Permits:
         return self._bytes
 
     @asynccontextmanager
-    async def take(self, deadline: float) -> AsyncIterator[Permit]:
+    async def take(self, deadline: float) -> AsyncIterator[DownloadPermit]:
         """Wait for a permit and hold it for the block."""
         now = asyncio.get_running_loop().time()
         if deadline > now:  # a URL that is dead already says nothing about the next ones
@@ -102,7 +102,7 @@ class Permits:
         if not self._waiting:
             self._since = now
         self._serial += 1
-        permit = Permit(rank=(deadline, self._serial), owner=self)
+        permit = DownloadPermit(rank=(deadline, self._serial), owner=self)
         try:
             await self._granted(permit, int(self._guess), self._waiting)
             yield permit
@@ -111,7 +111,7 @@ class Permits:
             self._bytes -= permit.size
             self._admit()
 
-    async def grow(self, permit: Permit, more: int) -> None:
+    async def grow(self, permit: DownloadPermit, more: int) -> None:
         """Count more bytes for an open permit, or fewer."""
         if more > 0:
             await self._granted(permit, more, self._growing)
@@ -133,7 +133,7 @@ class Permits:
         """Grant what new limits allow."""
         self._admit()
 
-    def brake(self) -> float:
+    def submit_delay(self) -> float:
         """Return the seconds a submission should wait: 0 while paid images come down in time.
 
         Without a queue of downloads it returns 0, because then nothing would change its answer.
@@ -155,10 +155,12 @@ class Permits:
         images = len(self._waiting) + len(self._open) + self._coming()
         return images * max(self._pace, silence)
 
-    async def _granted(self, permit: Permit, more: int, queue: list[_Waiter]) -> None:
+    async def _granted(
+        self, permit: DownloadPermit, more: int, queue: list[_QueuedDownload]
+    ) -> None:
         """Wait for so many bytes; they are the permit's when this returns, or raises too late."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(permit, more, future)
+        waiter = _QueuedDownload(permit, more, future)
         insort(queue, waiter)
         self._admit()
         try:
@@ -175,7 +177,7 @@ class Permits:
             if not waiter.future.done():
                 waiter.future.set_result(None)
 
-    def _next(self) -> _Waiter | None:
+    def _next(self) -> _QueuedDownload | None:
         """Take the next one that may go from its queue: growth first, because it ends sooner."""
         limits = self._limits()
         if self._growing:

@@ -17,15 +17,15 @@ from attrs import define, evolve, field, frozen
 
 from .._core.config import Retry
 from .._core.errors import DownloadError, Expired, JobError, JobLost, TransportError
-from .._core.loop_timeout import deadline
+from .._core.loop_timeout import LoopAwareTimeout
 from .._core.models import Chunks, Download, Job, Ready, Reply, Sink, Stored, Verdict
-from .._wire import Missing, News, Phase, Unclear, classify, retry_after
-from .._wire.client import Wire, now
-from .circuit_breaker import Network
-from .download_queue import Permit, Permits
+from .._wire import Inconclusive, JobNotFound, Phase, PollResult, classify, retry_after
+from .._wire.client import ApiClient, now
+from .circuit_breaker import Connectivity
+from .download_queue import DownloadPermit, DownloadQueue
 from .poll_policy import MISSING_POLLS
 from .polling import retry_delay
-from .resumable_stream import Altered, Stalled, Transfer
+from .resumable_stream import ChecksumMismatch, ResumableStream, TransferStalled
 
 #: seconds for a whole image: a slow link is no fault, a stalled one is noticed long before
 LONGEST = 24 * 3600.0
@@ -79,18 +79,18 @@ class _Effort:
 
 
 @frozen
-class Fetch:
+class Downloader:
     """One image's download: where from, where to, how patiently."""
 
-    wire: Wire
-    ask: Callable[[Job], Awaitable[News]]
+    wire: ApiClient
+    ask: Callable[[Job], Awaitable[PollResult]]
     sink: Sink
     retry: Retry
     max_bytes: int
-    permits: Permits | None = None  #: one is held for each try, and none between two
+    permits: DownloadQueue | None = None  #: one is held for each try, and none between two
     landed: Callable[[int], None] = lambda size: None  #: is told each image's bytes
     hosts: Hosts = field(factory=Hosts)
-    network: Network = field(factory=Network)
+    network: Connectivity = field(factory=Connectivity)
     dice: random.Random = field(factory=random.Random)
     #: the loop time at which this machine last woke up: URLs from before it are stale
     woke_at: Callable[[], float] = lambda: -math.inf
@@ -114,7 +114,7 @@ class Fetch:
                     return ready, stored, now() - effort.began
             except Expired as error:
                 end: DownloadError | None = error
-            except Stalled as error:
+            except TransferStalled as error:
                 ready = await self._asked_again(ready)
                 end = self._verdict(error, ready, effort)
             except (TransportError, DownloadError) as error:
@@ -133,7 +133,7 @@ class Fetch:
         said = str(error)
         if error.permanent:
             raise DownloadError(said, job=ready.job, permanent=True) from error
-        effort.broken += isinstance(error, DownloadError | Altered)
+        effort.broken += isinstance(error, DownloadError | ChecksumMismatch)
         effort.failed(self.wire.timeouts().job)
         if now() >= ready.deadline:
             return Expired(f"the image's URL died: {said}", job=ready.job)
@@ -156,16 +156,16 @@ class Fetch:
                 paused = Expired("the image's host asked for a longer pause", job=ready.job)
                 ready = await self._renewed(ready, effort, paused)
 
-    def _permitted(self, ready: Ready) -> AbstractAsyncContextManager[Permit | None]:
+    def _permitted(self, ready: Ready) -> AbstractAsyncContextManager[DownloadPermit | None]:
         return nullcontext() if self.permits is None else self.permits.take(ready.deadline)
 
-    async def _once(self, ready: Ready, permit: Permit | None) -> Stored:
+    async def _once(self, ready: Ready, permit: DownloadPermit | None) -> Stored:
         """Fetch the image into the sink; raises TransportError, DownloadError and Expired."""
         job = ready.job
         async with AsyncExitStack() as stack:
             answer = await self._opened(ready, stack)
             self._check_headers(answer, job)
-            transfer = Transfer(
+            transfer = ResumableStream(
                 answer,
                 reopen=lambda start, etag: self._reopened(ready, stack, start, etag),
                 stall=self.wire.timeouts().stall,
@@ -183,7 +183,7 @@ class Fetch:
         else:
             opening = stream(ready.url, timeout=LONGEST)
         try:
-            async with deadline(self.wire.timeouts().download):
+            async with LoopAwareTimeout(self.wire.timeouts().download):
                 answer = await stack.enter_async_context(opening)
         except TimeoutError:
             raise TransportError("the image did not begin to arrive in time", sent=True) from None
@@ -250,9 +250,9 @@ class Fetch:
                     return evolve(news, polls=polls, watch_seconds=ready.watch_seconds)
                 case JobError():
                     raise news
-                case Missing():
+                case JobNotFound():
                     self._check_lost(effort, ready.job)
-                case Unclear():
+                case Inconclusive():
                     told = news.retry_after or 0.0
                 case _:
                     effort.misses = 0
@@ -276,7 +276,9 @@ class Fetch:
         return retry_delay(tries, initial=self.retry.initial, maximum=self.retry.maximum, dice=dice)
 
 
-async def _counted(transfer: Transfer, permit: Permit | None) -> AsyncIterator[bytes]:
+async def _counted(
+    transfer: ResumableStream, permit: DownloadPermit | None
+) -> AsyncIterator[bytes]:
     """The image's bytes, once there is room for them; tells when only the disk is left."""
     if permit is not None and transfer.length is not None:
         await permit.expect(transfer.length)

@@ -36,7 +36,7 @@ def asleep() -> float:
     return time.clock_gettime(clock) - time.monotonic()
 
 
-class Dog:
+class HealthMonitor:
     """Looks while `is_busy()`; `wake` it whenever that may have begun, `stop` it at the end.
 
     `bark` is called with an event, `longest_store()` tells for how long the disk has been at it.
@@ -51,7 +51,7 @@ class Dog:
         asleep: Callable[[], float] = asleep,
     ) -> None:
         self.asleep = asleep
-        self._bark = bark
+        self._on_event = bark
         self._is_busy = is_busy
         self._longest_store = longest_store
         self._fallback = Fallback()
@@ -60,7 +60,7 @@ class Dog:
         self._disk_told = False
 
     def __repr__(self) -> str:
-        return f"<Dog {'lies' if self._timer is None else 'watches'}>"
+        return f"<HealthMonitor {'lies' if self._timer is None else 'watches'}>"
 
     def wake(self) -> None:
         """Begin to look, unless it does already."""
@@ -88,16 +88,16 @@ class Dog:
     def _look_at_sleep(self) -> None:
         slept, self._slept = self.asleep() - self._slept, self.asleep()
         if slept > SLEEP:
-            self._bark(ClockJumped(seconds=slept))
+            self._on_event(ClockJumped(seconds=slept))
 
     def _look_at_loop(self, due: float) -> None:
         late = asyncio.get_running_loop().time() - due
         if late > LOOP_LAG:
-            self._bark(LoopLagged(seconds=late))
+            self._on_event(LoopLagged(seconds=late))
 
     def _look_at_disk(self) -> None:
         """Bark once for each time that the disk falls behind."""
         seconds = self._longest_store()
         if seconds > DISK_LAG and not self._disk_told:
-            self._bark(DiskLagged(seconds=seconds))
+            self._on_event(DiskLagged(seconds=seconds))
         self._disk_told = seconds > DISK_LAG

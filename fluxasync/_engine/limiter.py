@@ -19,8 +19,8 @@ from collections.abc import Callable
 from attrs import frozen
 
 from .._core.config import Limits
-from .adaptive_limit import Discovery
-from .circuit_breaker import Gate
+from .adaptive_limit import AdaptiveLimit
+from .circuit_breaker import CircuitBreaker
 
 #: leases granted in one turn of the loop. A thousand at once would be a thousand POSTs made in one
 #: breath, and as many answers read in another, while every timer waits.
@@ -71,7 +71,7 @@ class Limiter:
         self._limits = limits
         self._brake = brake
         self._on_change = on_change
-        self._found: dict[str, Discovery] = {}  # by group
+        self._found: dict[str, AdaptiveLimit] = {}  # by group
         self._leases: set[Lease] = set()
         self._unanswered: set[Lease] = set()  # their POSTs are under way
         self._by_group: Counter[str] = Counter()
@@ -126,7 +126,7 @@ class Limiter:
             self._admit()
 
     async def take(
-        self, group: str, cap: int | None = None, *, gate: Gate, priority: int = 0
+        self, group: str, cap: int | None = None, *, gate: CircuitBreaker, priority: int = 0
     ) -> Lease:
         """Wait for a slot of the group (at most `cap` of it at once) and return its lease.
 
@@ -164,7 +164,7 @@ class Limiter:
             # those under way at the push-back say how many were let in, and ask for no more
             is_wanted = is_new and self._taken(group) >= before
             found.accepted(active=active, is_wanted=is_wanted, now=_now())
-            self._told(group, found, before)
+            self._notify_limit_change(group, found, before)
         self.clear()
 
     def answered(self, lease: Lease) -> None:
@@ -173,7 +173,7 @@ class Limiter:
         if self._probing and self._waiters:
             self._admit()
 
-    def crowded(self, lease: Lease) -> None:
+    def on_rate_limited(self, lease: Lease) -> None:
         """The lease's POST met a limit (429). One of several under way at the time counts."""
         self._unanswered.discard(lease)
         group, found = self._fullest(lease)
@@ -182,15 +182,15 @@ class Limiter:
         elif not found.is_in_doubt:
             return
         before = found.limit
-        found.crowded(active=self._active(group, without=lease), now=_now())
-        self._told(group, found, before)
+        found.on_rate_limited(active=self._active(group, without=lease), now=_now())
+        self._notify_limit_change(group, found, before)
 
-    def troubled(self) -> None:
+    def on_server_error(self) -> None:
         """The server failed: a limit that is being found out grows no further for now."""
         for group, found in self._found.items():
             before = found.limit
-            found.troubled(now=_now())
-            self._told(group, found, before)
+            found.on_server_error(now=_now())
+            self._notify_limit_change(group, found, before)
 
     def give(self, lease: Lease) -> None:
         """Give a slot back; a second time does nothing."""
@@ -222,14 +222,14 @@ class Limiter:
 
     # --- the limit that is found out ------------------------------------------------------------
 
-    def _discovery(self, group: str, cap: int | None) -> Discovery:
+    def _discovery(self, group: str, cap: int | None) -> AdaptiveLimit:
         if group not in self._found:
             given = self._limits.in_flight
             if given == "auto":
-                self._found[group] = Discovery(START if cap is None else cap)
+                self._found[group] = AdaptiveLimit(START if cap is None else cap)
             else:
                 start = given if cap is None else cap
-                self._found[group] = Discovery(start, ceiling=start)
+                self._found[group] = AdaptiveLimit(start, ceiling=start)
         return self._found[group]
 
     @staticmethod
@@ -238,7 +238,7 @@ class Limiter:
         own = [(lease.group, lease.cap)] if lease.cap is not None else []
         return [*own, (ACCOUNT, None)]
 
-    def _fullest(self, lease: Lease) -> tuple[str, Discovery]:
+    def _fullest(self, lease: Lease) -> tuple[str, AdaptiveLimit]:
         """The limit that a 429 is about: nobody says, so the one that is used up the most."""
         counting = [(group, self._discovery(group, cap)) for group, cap in self._counting(lease)]
         return max(counting, key=lambda each: self._taken(each[0]) / each[1].limit)
@@ -251,7 +251,7 @@ class Limiter:
         posting = sum(group in (ACCOUNT, lease.group) for lease in self._unanswered)
         return self._taken(group) - posting - (without in self._leases)
 
-    def _told(self, group: str, found: Discovery, before: int) -> None:
+    def _notify_limit_change(self, group: str, found: AdaptiveLimit, before: int) -> None:
         if found.limit == before:
             return
         self._on_change(group, found.limit)

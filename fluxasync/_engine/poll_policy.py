@@ -17,8 +17,8 @@ from .._core.config import Polling, Retry
 from .._core.errors import AuthenticationError, DeadlineExceeded, JobError, JobFailed, JobLost
 from .._core.models import Job, Pending, Ready
 from .._core.observers import Fallback
-from .._wire import Missing, News, Unclear, is_queued
-from .polling import Hint, Pace, Schedule, clamped, retry_delay
+from .._wire import Inconclusive, JobNotFound, PollResult, is_queued
+from .polling import Hint, PollRateLimiter, PollSchedule, clamped, retry_delay
 
 #: polls refused for auth before the key, not the moment, is to blame
 AUTH_POLLS = 3
@@ -28,15 +28,15 @@ MISSING_POLLS = 3
 UNPLANNED = 5.0
 
 
-class Watch:
+class PollPolicy:
     """The decisions of one job's watch; times are loop times in seconds."""
 
     def __init__(
         self,
         job: Job,
         *,
-        schedule: Schedule,
-        pace: Pace,
+        schedule: PollSchedule,
+        pace: PollRateLimiter,
         polling: Polling,
         retry: Retry,
         timeout: float,
@@ -73,7 +73,7 @@ class Watch:
 
     def decide(
         self,
-        news: News,
+        news: PollResult,
         now: float,
         *,
         dice: float,
@@ -95,9 +95,9 @@ class Watch:
                 )
             case JobError():
                 raise news
-            case Unclear():
+            case Inconclusive():
                 delay = self._unclear_delay(news, now, dice)
-            case Missing():
+            case JobNotFound():
                 delay = self._missing_delay(now, dice)
             case Pending():
                 self._fallback(lambda: self._schedule.saw_trip(trip), None)
@@ -107,15 +107,15 @@ class Watch:
             raise self._end(news, now)
         return self._within(delay, now)
 
-    def _end(self, news: News, now: float) -> JobError:
+    def _end(self, news: PollResult, now: float) -> JobError:
         """Return what to say of a job at its deadline: by the last poll, not by a guess."""
         age = now - self._submitted
-        if isinstance(news, Missing) and age >= self._retry.not_found_grace:
+        if isinstance(news, JobNotFound) and age >= self._retry.not_found_grace:
             return self._lost(now)
         match news:
-            case Missing():
+            case JobNotFound():
                 said = "not known to the provider yet"
-            case Unclear():
+            case Inconclusive():
                 said = f"no usable answer about the job ({news.reason})"
             case _:
                 said = "still running"
@@ -157,7 +157,7 @@ class Watch:
             raise self._lost(now)
         return max(self._step(now, dice), self._retry.not_found_grace / 30)
 
-    def _unclear_delay(self, news: Unclear, now: float, dice: float) -> float:
+    def _unclear_delay(self, news: Inconclusive, now: float, dice: float) -> float:
         self._unclear += 1
         if news.status == 429:
             self._pace.pushed_back(now)

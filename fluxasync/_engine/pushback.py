@@ -33,7 +33,7 @@ PROBE_SPREAD = 0.2
 
 
 @frozen(kw_only=True)
-class Wait:
+class Backoff:
     """Nobody submits for so long, then one; the rest when that one is accepted."""
 
     seconds: float
@@ -43,13 +43,13 @@ class Wait:
 
 
 @frozen(kw_only=True)
-class Over:
+class GiveUp:
     """Waiting cannot help, or has taken too long."""
 
     error: FluxError
 
 
-class Trouble:
+class PushbackPolicy:
     """The judgement of one session's submissions; times are loop times in seconds."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Trouble:
         self._streak = 0
 
     def __repr__(self) -> str:
-        return f"<Trouble {self._episodes} episodes, {self._streak} lost in a row>"
+        return f"<PushbackPolicy {self._episodes} episodes, {self._streak} lost in a row>"
 
     def accepted(self) -> bool:
         """A submission became a job; return whether that ended a trouble."""
@@ -73,18 +73,18 @@ class Trouble:
 
     def refused(
         self, refused: Refused, retry: Retry, *, now: float, dice: float, first: bool, reached: bool
-    ) -> Wait | Over:
+    ) -> Backoff | GiveUp:
         """Judge what was certainly not taken; `first` = not part of a push-back already seen,
         `reached` = the provider has answered at least once."""
         error = refused.error
         if is_lasting(error):
-            return Over(error=error)
+            return GiveUp(error=error)
         if self._since is None or now > self._resumes + LONGEST_WAIT:
             self._since, self._episodes = now, 0  # idle hours are not hours of push-back
         is_network = refused.verdict is Verdict.NOT_SENT and not is_local(error)
         is_outage = is_network and reached
         if not is_outage and self._is_too_long(refused, retry, now):
-            return Over(error=error)
+            return GiveUp(error=error)
         patience = None if is_outage else max(self._since + retry.patience - now, 0.0)
         self._episodes += first
         told = refused.retry_after
@@ -92,11 +92,11 @@ class Trouble:
         seconds = backoff if told is None else max(told, retry.initial)  # "0" asks for a storm
         self._resumes = max(self._resumes, now + seconds)
         is_told = told is not None
-        return Wait(seconds=seconds, reason=str(error), is_told=is_told, patience=patience)
+        return Backoff(seconds=seconds, reason=str(error), is_told=is_told, patience=patience)
 
     def lost(
         self, refused: Refused, retry: Retry, *, now: float, dice: float, may_end: bool
-    ) -> Wait | Over | None:
+    ) -> Backoff | GiveUp | None:
         """Judge a submission whose answer told nothing; None while it may be its own bad luck.
 
         A batch may end by it; an app's users each try for themselves.
@@ -107,10 +107,10 @@ class Trouble:
         if self._since is None:
             self._since = now
         if self._streak >= HOPELESS and may_end:
-            return Over(error=_hopeless(refused.error))
+            return GiveUp(error=_hopeless(refused.error))
         seconds = _probe_every(retry, dice)
         reason = f"{self._streak} submissions in a row without a usable answer: {refused.error}"
-        return Wait(seconds=seconds, reason=reason, is_told=False)
+        return Backoff(seconds=seconds, reason=reason, is_told=False)
 
     def _is_too_long(self, refused: Refused, retry: Retry, now: float) -> bool:
         if refused.retry_after is not None and refused.retry_after > LONGEST_WAIT:

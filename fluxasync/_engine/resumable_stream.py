@@ -14,7 +14,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from .._core.errors import TransportError
-from .._core.loop_timeout import deadline
+from .._core.loop_timeout import LoopAwareTimeout
 from .._core.models import Download
 from .._wire.client import now
 
@@ -28,15 +28,15 @@ SLOWEST = 1024
 _SPAN = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
-class Stalled(TransportError):
+class TransferStalled(TransportError):
     """Next to nothing came for too long."""
 
 
-class Altered(TransportError):
+class ChecksumMismatch(TransportError):
     """The bytes are not those that the server has."""
 
 
-class Transfer:
+class ResumableStream:
     """An answer's body; `reopen(start, etag)` asks for what follows byte `start`.
 
     `stall` is the seconds within which some bytes must come.
@@ -99,7 +99,7 @@ class Transfer:
         if resumes and self.length is not None and self._read != self.length:
             raise TransportError("the image is not as long as it was said to be", sent=True)
         if self._md5 is not None and self._md5 != base64.b64encode(self._digest.digest()).decode():
-            raise Altered("the image's bytes do not match their Content-MD5", sent=True)
+            raise ChecksumMismatch("the image's bytes do not match their Content-MD5", sent=True)
 
     async def _steady(self, answer: Download) -> AsyncIterator[bytes]:
         """The answer's chunks, as long as enough of them come."""
@@ -108,11 +108,11 @@ class Transfer:
         while True:
             began = now()
             try:
-                async with deadline(max(self._stall - waited, 0.0)):
+                async with LoopAwareTimeout(max(self._stall - waited, 0.0)):
                     chunk = await anext(chunks, None)
             except TimeoutError:
                 said = f"the image stalled: {got} bytes in {self._stall:g} s"
-                raise Stalled(said, sent=True) from None
+                raise TransferStalled(said, sent=True) from None
             if chunk is None:
                 return
             waited, got = waited + now() - began, got + len(chunk)

@@ -45,23 +45,23 @@ from .._core.models import (
     Transport,
 )
 from .._core.observers import Fallback, Observers
-from .._requests.catalog import checked, closest_model, find
+from .._requests.catalog import closest_model, find, validate
 from .._requests.image_inputs import resolve
-from .._requests.parsing import request_from
+from .._requests.parsing import parse_request
 from .._requests.pricing import Estimate
-from .._store.ledgers import ForgetfulLedger, check_ledger
+from .._store.ledgers import NullLedger, check_ledger
 from .._store.sinks import FileSink, MemorySink, check_sink
-from .._wire import Missing, News, Unclear, is_known
-from .._wire.client import Wire, now
-from .._wire.providers import Provider, choose, provider_of
+from .._wire import Inconclusive, JobNotFound, PollResult, is_known
+from .._wire.client import ApiClient, now
+from .._wire.providers import Provider, provider_of, resolve_provider
 from .._wire.transport import AiohttpTransport
-from .circuit_breaker import Gate, Network, WrongAnswers
-from .download_queue import Permits
-from .downloader import Fetch, Hosts
-from .health import Dog
-from .poll_policy import Watch
-from .polling import Schedules
-from .submitter import Submission, Submits, outlives_us, size_class, typical_seconds
+from .circuit_breaker import CircuitBreaker, Connectivity, WrongAnswers
+from .download_queue import DownloadQueue
+from .downloader import Downloader, Hosts
+from .health import HealthMonitor
+from .poll_policy import PollPolicy
+from .polling import PollSchedules
+from .submitter import Submission, Submitter, outlives_us, size_class, typical_seconds
 
 logger = logging.getLogger("fluxasync")
 
@@ -70,7 +70,7 @@ LONG_LAG = 5.0
 #: threads for image inputs and single files; a batch's sink has its own
 DISK_THREADS = 2
 
-_FORGETFUL = ForgetfulLedger()
+_FORGETFUL = NullLedger()
 
 
 class FluxSession:
@@ -126,26 +126,26 @@ class FluxSession:
         self._observers = Observers(on_event)
         self._fallback = Fallback()
         self._dice = random.Random()  # noqa: S311 — jitter, not secrets; all of a session's
-        self._network = Network()
+        self._network = Connectivity()
         self._wrong_answers = WrongAnswers()
-        self._permits = Permits(lambda: self.limits, active=lambda: self.in_flight)
-        self._submits = Submits(
+        self._permits = DownloadQueue(lambda: self.limits, active=lambda: self.in_flight)
+        self._submits = Submitter(
             limits=Limits.of(limits),
             max_cost=Budget.of(budget).max_cost,
             emit=self.emit,
             network=self._network,
-            brake=lambda: self._fallback(self._permits.brake, 0.0),
+            brake=lambda: self._fallback(self._permits.submit_delay, 0.0),
             dice=self._dice,
         )
-        self._dog = Dog(
-            self._barked,
+        self._dog = HealthMonitor(
+            self._on_health_event,
             is_busy=lambda: bool(self.in_flight) or not self._permits.is_idle,
             longest_store=lambda: self._permits.longest_store(now()),
         )
         self._hosts = Hosts()
         self._woke_at = -math.inf
         self._pools: AiohttpTransport | None = None
-        self._schedules = Schedules()
+        self._schedules = PollSchedules()
         self._warned: set[str] = set()
         self._recalled: set[str] = set()
         self._stack: AsyncExitStack | None = None
@@ -154,14 +154,14 @@ class FluxSession:
         if self._stack is not None:
             raise ConfigError("the session is open already: share it inside its `async with`")
         provider, api_key, base_url = self._wanted
-        self._provider, key = choose(
+        self._provider, key = resolve_provider(
             provider, api_key=api_key, base_url=base_url, environ=os.environ
         )
         async with AsyncExitStack() as stack:
             self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="fluxasync-disk")
             # not waited for: every write is awaited to its end by whoever began it
             stack.callback(self._disk.shutdown, wait=False)
-            self._wire = Wire(
+            self._wire = ApiClient(
                 await self._opened_transport(stack),
                 self._provider,
                 key,
@@ -266,20 +266,20 @@ class FluxSession:
         caller was cancelled. `collect` one to have its image."""
         return tuple(self._submits.unclaimed.values())
 
-    def gate(self) -> Gate:
+    def gate(self) -> CircuitBreaker:
         """Return a new gate before submissions, shut with the session's own."""
-        return Gate(self._submits.gate)
+        return CircuitBreaker(self._submits.gate)
 
     def ends_run(self, error: FluxError) -> bool:
         """Say whether no further submission of this session can succeed after this error."""
         return self._submits.ends_run(error)
 
-    def recall(self, ledger: str, *, spent: Decimal, in_doubt: Decimal) -> None:
+    def restore_spending(self, ledger: str, *, spent: Decimal, in_doubt: Decimal) -> None:
         """Count what earlier runs spent, in US dollars, against this session's budget: once a
         ledger, because what this session spends itself is counted as it goes."""
         if ledger not in self._recalled:
             self._recalled.add(ledger)
-            self._submits.purse.recall(spent=spent, in_doubt=in_doubt)
+            self._submits.purse.restore(spent=spent, in_doubt=in_doubt)
 
     @property
     def budget_left(self) -> Decimal | None:
@@ -289,7 +289,7 @@ class FluxSession:
     def check_prices(self, estimate: Estimate) -> None:
         """Raise ConfigError for images of unknown price under a cost cap, before any is made."""
         if estimate.unpriced:
-            self._submits.purse.fits(None)
+            self._submits.purse.can_reserve(None)
 
     def refuse_misspelt(self, model: str) -> None:
         """Raise ConfigError for a model that the catalogue lacks and that resembles one of its
@@ -311,9 +311,9 @@ class FluxSession:
                 "fluxasync models lists the catalogue"
             )
 
-    def leave(self, job: Job, *, ledger: Ledger = _FORGETFUL) -> None:
+    def mark_unclaimed(self, job: Job, *, ledger: Ledger = _FORGETFUL) -> None:
         """List a paid job as unclaimed; tell of it at WARNING unless a ledger remembers it."""
-        self._submits.leave(job, recorded=outlives_us(ledger))
+        self._submits.mark_unclaimed(job, recorded=outlives_us(ledger))
 
     async def settled(self) -> None:
         """Wait for the POSTs under way now, so that what they are recorded in may close."""
@@ -332,7 +332,7 @@ class FluxSession:
         to: str | os.PathLike[str] | Sink | None = None,
         ledger: Ledger = _FORGETFUL,
         priority: int = 0,
-        gate: Gate | None = None,
+        gate: CircuitBreaker | None = None,
         on_job: Callable[[Job], None] | None = None,
         **parameters: Any,
     ) -> Saved:
@@ -358,7 +358,7 @@ class FluxSession:
                 on_job(job)
             except BaseException:
                 self._submits.hold(job)
-                self.leave(job, ledger=ledger)
+                self.mark_unclaimed(job, ledger=ledger)
                 raise
         return await self.collect(job, to=sink, ledger=ledger)
 
@@ -368,7 +368,7 @@ class FluxSession:
         *,
         ledger: Ledger = _FORGETFUL,
         priority: int = 0,
-        gate: Gate | None = None,
+        gate: CircuitBreaker | None = None,
     ) -> Job:
         """Wait for a slot, send the request once, and return the job that the server accepted.
 
@@ -406,9 +406,9 @@ class FluxSession:
         match news:
             case Pending() | Ready():
                 return news
-            case Missing():
+            case JobNotFound():
                 return Pending(job=job, status="Task not found")
-            case Unclear():
+            case Inconclusive():
                 raise TransportError(f"no news of the job: {news.reason}", sent=True)
         raise news
 
@@ -416,7 +416,7 @@ class FluxSession:
         """Ask once whether a job can still be collected, whatever was recorded of it. An answer
         that says nothing about the job counts as yes, so that nothing is paid twice because of it.
         """
-        return not isinstance(await self._ask_in_turn(job), Missing | JobError)
+        return not isinstance(await self._ask_in_turn(job), JobNotFound | JobError)
 
     async def watch(self, job: Job) -> Ready:
         """Poll until the job's image can be fetched.
@@ -428,7 +428,7 @@ class FluxSession:
         _check_job(job)
         self._dog.wake()
         self._submits.adopt(job, seconds=self.timeouts.job)
-        watch = Watch(
+        watch = PollPolicy(
             job,
             schedule=self._schedules.of(
                 (job.model, self._fallback(lambda: size_class(job), None)),
@@ -478,7 +478,7 @@ class FluxSession:
         check_type("ready", ready, Ready, expected="the Ready that `watch` returns")
         sink = self._sink(to)
         self._dog.wake()
-        fetch = Fetch(
+        fetch = Downloader(
             self._wire,
             self._ask_in_turn,
             sink,
@@ -523,7 +523,7 @@ class FluxSession:
             self._submits.unclaimed.pop(job.job_id, None)
             raise
         except BaseException:  # cancelled, no disk, no key: the job is still there
-            self.leave(job, ledger=ledger)
+            self.mark_unclaimed(job, ledger=ledger)
             raise
         self._submits.unclaimed.pop(job.job_id, None)
         return saved
@@ -538,22 +538,22 @@ class FluxSession:
         if request.n != 1:
             raise ConfigError(f"n={request.n}: one submission is one image; use a Batch for more")
         self.check_model(request.model)
-        return await resolve(checked(request), executor=self._disk)
+        return await resolve(validate(request), executor=self._disk)
 
     async def _polling_turn(self) -> None:
         wait = self._schedules.pace.turn(now(), self.polling.max_rate)
         if wait:
             await asyncio.sleep(wait)
 
-    async def _ask_in_turn(self, job: Job) -> News:
+    async def _ask_in_turn(self, job: Job) -> PollResult:
         await self._polling_turn()
         return await self._ask(job)
 
-    async def _ask(self, job: Job) -> News:
+    async def _ask(self, job: Job) -> PollResult:
         asked = now()
-        news = await self._wire.ask(job)
+        news = await self._wire.poll(job)
         self._check_answer(job, news, asked)
-        if isinstance(news, Unclear) and not news.status:
+        if isinstance(news, Inconclusive) and not news.status:
             if not news.local:
                 self._network.unanswered()
         else:
@@ -569,10 +569,10 @@ class FluxSession:
                 self._warn_once(f"unknown status {news.status!r}: taken as still running")
         return news
 
-    def _check_answer(self, job: Job, news: News, asked: float) -> None:
+    def _check_answer(self, job: Job, news: PollResult, asked: float) -> None:
         """Raise TransportError, which ends the run, where polls are answered about other jobs."""
         wrong = self._wrong_answers
-        if not isinstance(news, Unclear):
+        if not isinstance(news, Inconclusive):
             wrong.right(job.job_id)
         elif (
             news.another is not None
@@ -583,7 +583,7 @@ class FluxSession:
         if wrong.is_hopeless and not isinstance(news, Ready | JobError):
             raise wrong.error()
 
-    def _barked(self, event: Event) -> None:
+    def _on_health_event(self, event: Event) -> None:
         """After a sleep, or a long stop, what was known of the outside is old."""
         self.emit(event)
         if isinstance(event, ClockJumped):
@@ -638,7 +638,7 @@ def _check_job(job: object) -> None:
 def _check_waiting(ledger: object, priority: object, gate: object) -> None:
     check_ledger(ledger)
     check_type("priority", priority, int, expected="a whole number")
-    check_type("gate", gate, Gate, type(None), expected="a Gate or None")
+    check_type("gate", gate, CircuitBreaker, type(None), expected="a Gate or None")
 
 
 def _requested(
@@ -651,7 +651,7 @@ def _requested(
             raise ConfigError("give parameters inside the ImageRequest, not beside it")
         request = prompt
     else:
-        request = request_from({"prompt": prompt, **parameters}, allow_extras=False)
+        request = parse_request({"prompt": prompt, **parameters}, allow_extras=False)
     if isinstance(sink, FileSink) and request.output_format is None and sink.output_format:
         request = evolve(request, output_format=sink.output_format)
     return request

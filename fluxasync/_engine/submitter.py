@@ -41,14 +41,14 @@ from .._core.events import (
 )
 from .._core.models import ImageRequest, Job, Ledger, Refused, Verdict
 from .._requests.catalog import find
-from .._requests.image_inputs import wire_images
+from .._requests.image_inputs import encode_image_inputs
 from .._requests.pricing import price
-from .._store.ledgers import ForgetfulLedger, MemoryLedger
-from .._wire.client import Wire, now
-from .budget import Purse
-from .circuit_breaker import Gate, Network, ends_run
+from .._store.ledgers import MemoryLedger, NullLedger
+from .._wire.client import ApiClient, now
+from .budget import SpendingAccount
+from .circuit_breaker import CircuitBreaker, Connectivity, ends_run
 from .limiter import ACCOUNT, Lease, Limiter
-from .pushback import Over, Trouble, Wait, is_local
+from .pushback import Backoff, GiveUp, PushbackPolicy, is_local
 
 logger = logging.getLogger("fluxasync")
 
@@ -78,9 +78,9 @@ class Submission:
     """One image's way to a job: what to send, over what, recorded where, how patiently."""
 
     request: ImageRequest
-    wire: Wire
+    wire: ApiClient
     ledger: Ledger
-    gate: Gate
+    gate: CircuitBreaker
     priority: int
     retry: Retry
     job_timeout: float
@@ -88,7 +88,7 @@ class Submission:
 
 
 @frozen
-class _Held:
+class _SlotHold:
     """A job's slot, until a poll sees its end or the timer does."""
 
     lease: Lease
@@ -96,7 +96,7 @@ class _Held:
     accepted: float | None  #: loop time; None for a job of an earlier process
 
 
-class Submits:
+class Submitter:
     """Owns the slots, the gate, the purse and the submit tasks of one session."""
 
     def __init__(
@@ -105,20 +105,20 @@ class Submits:
         limits: Limits,
         max_cost: Decimal | None,
         emit: Callable[[Event], None],
-        network: Network,
+        network: Connectivity,
         brake: Callable[[], float],
         dice: random.Random,
     ) -> None:
         self.limiter = Limiter(limits, brake=brake, on_change=self._limit_changed)
-        self.gate = Gate()
-        self.purse = Purse(max_cost)
+        self.gate = CircuitBreaker()
+        self.purse = SpendingAccount(max_cost)
         self.unclaimed: dict[str, Job] = {}
         self._emit = emit
         self._network = network
-        self._dice = dice
-        self._trouble = Trouble()
+        self._rng = dice
+        self._trouble = PushbackPolicy()
         self._tasks: set[asyncio.Task[Job | Refused]] = set()
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, _SlotHold] = {}
         self._recent_ids: dict[str, None] = {}
         self._corrected: dict[str, None] = {}
         self._refunds = asyncio.Condition()
@@ -130,9 +130,9 @@ class Submits:
         gate, priority = submission.gate, submission.priority
         while True:
             lease = await self.limiter.take(group, cap, gate=gate, priority=priority)
-            images = await self._readied(submission, lease)
+            images = await self._prepare(submission, lease)
             post = self._post(submission, images, lease)
-            answer = await self._owned(post, submission.ledger)
+            answer = await self._run_detached(post, submission.ledger)
             if isinstance(answer, Job):
                 return answer
             if answer.verdict in {Verdict.REJECTED, Verdict.AMBIGUOUS} or answer.is_final:
@@ -166,7 +166,7 @@ class Submits:
         held = self._held.get(job.job_id)
         return None if held is None else held.accepted
 
-    def leave(self, job: Job, *, recorded: bool = False) -> None:
+    def mark_unclaimed(self, job: Job, *, recorded: bool = False) -> None:
         """List a paid job that nobody waits for any more; where no ledger has it, say so aloud."""
         if job.job_id not in self.unclaimed:
             self.unclaimed[job.job_id] = job
@@ -196,7 +196,7 @@ class Submits:
     def end_if_hopeless(self, error: FluxError) -> None:
         """Shut the gate where no further submission can succeed after this error."""
         if self.ends_run(error):
-            self.gate.shut(error)
+            self.gate.trip(error)
 
     def ends_run(self, error: FluxError) -> bool:
         return ends_run(error, key_worked=bool(self._worked))
@@ -217,7 +217,7 @@ class Submits:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
 
-    async def _owned(
+    async def _run_detached(
         self, story: Coroutine[None, None, Job | Refused], ledger: Ledger
     ) -> Job | Refused:
         """Run a submission as a task of the session's own.
@@ -231,21 +231,21 @@ class Submits:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            task.add_done_callback(partial(self._leave_answer, ledger=ledger))
+            task.add_done_callback(partial(self._record_unclaimed, ledger=ledger))
             raise
 
-    def _leave_answer(self, task: asyncio.Task[Job | Refused], *, ledger: Ledger) -> None:
+    def _record_unclaimed(self, task: asyncio.Task[Job | Refused], *, ledger: Ledger) -> None:
         if not task.cancelled() and task.exception() is None:
             answer = task.result()
             if isinstance(answer, Job):
                 self.hold(answer)
-                self.leave(answer, recorded=outlives_us(ledger))
+                self.mark_unclaimed(answer, recorded=outlives_us(ledger))
 
-    async def _readied(self, submission: Submission, lease: Lease) -> dict[str, str]:
+    async def _prepare(self, submission: Submission, lease: Lease) -> dict[str, str]:
         """Read the images to send and set the price aside. Whoever is cancelled here, while
         nothing was sent, sends nothing."""
         try:
-            images = await wire_images(submission.request, executor=submission.disk)
+            images = await encode_image_inputs(submission.request, executor=submission.disk)
             await self._reserve(price(submission.request))
         except BaseException:
             self._free(lease)
@@ -266,7 +266,7 @@ class Submits:
                 answer = await _recorded(job, request, ledger)
             except BaseException:
                 await self._settle(job, cost, lease, submission, heard)
-                self.leave(job)  # paid, and its caller does not get it
+                self.mark_unclaimed(job)  # paid, and its caller does not get it
                 raise
         answer = await self._settle(answer, cost, lease, submission, heard)
         if isinstance(answer, Refused):
@@ -296,7 +296,7 @@ class Submits:
             await self._account(_UNHEARD if is_sent else None, cost)
             raise
 
-    def _check_hold(self, lease: Lease, gate: Gate) -> None:
+    def _check_hold(self, lease: Lease, gate: CircuitBreaker) -> None:
         """Raise where push-back or a shut gate has overtaken this submission: nothing is sent."""
         if self.limiter.holds(lease) or gate.error is not None:
             raise _HeldBack
@@ -331,7 +331,7 @@ class Submits:
     ) -> Job | Refused:
         """Keep the slot for what the server counts, give it back for what it does not; judge what
         the answer means for other submissions before the next one in line can run into it."""
-        self._hear(answer)
+        self._note_reachability(answer)
         if isinstance(answer, Job):
             # whoever never asks again still frees the slot once the job cannot be running
             self._keep(answer, lease, seconds=submission.job_timeout, accepted=heard)
@@ -353,7 +353,7 @@ class Submits:
         self.limiter.answered(lease)
         self.limiter.give(lease)
 
-    def _hear(self, answer: Job | Refused) -> None:
+    def _note_reachability(self, answer: Job | Refused) -> None:
         if isinstance(answer, Refused) and answer.status is None:
             if not is_local(answer.error):
                 self._network.unanswered()
@@ -362,7 +362,7 @@ class Submits:
 
     def _keep(self, job: Job, lease: Lease, *, seconds: float, accepted: float | None) -> None:
         timer = asyncio.get_running_loop().call_later(seconds, self.release, job)
-        self._held[job.job_id] = _Held(lease, timer, accepted)
+        self._held[job.job_id] = _SlotHold(lease, timer, accepted)
 
     def _accepted(self, job: Job, lease: Lease, submission: Submission) -> None:
         self._worked.add(submission.request.model)
@@ -376,18 +376,18 @@ class Submits:
         """Pause all submissions, or end them where waiting cannot help. Refusals that arrive
         within a pause belong to its episode: they do not make the next one longer."""
         if isinstance(answer.error, RateLimited):
-            self.limiter.crowded(lease)
+            self.limiter.on_rate_limited(lease)
         elif isinstance(answer.error, ServerError):
-            self.limiter.troubled()
+            self.limiter.on_server_error()
         judged = self._trouble.refused(
             answer,
             submission.retry,
             now=now(),
-            dice=self._dice.random(),
+            dice=self._rng.random(),
             first=not self.limiter.is_waiting,
             reached=self._network.has_answered,
         )
-        if isinstance(judged, Over):
+        if isinstance(judged, GiveUp):
             self.end_if_hopeless(judged.error)
             is_forbidden = isinstance(judged.error, AuthenticationError)
             if is_forbidden and submission.request.model in self._worked:
@@ -404,17 +404,17 @@ class Submits:
                 answer,
                 submission.retry,
                 now=now(),
-                dice=self._dice.random(),
+                dice=self._rng.random(),
                 may_end=submission.gate.is_own,
             )
             match judged:
-                case Wait():
+                case Backoff():
                     self._wait(judged, answer.status)
-                case Over(error=error):
-                    submission.gate.shut(error)
+                case GiveUp(error=error):
+                    submission.gate.trip(error)
         self.limiter.answered(lease)
 
-    def _wait(self, wait: Wait, status: int | None) -> None:
+    def _wait(self, wait: Backoff, status: int | None) -> None:
         if wait.is_told:
             self.limiter.pause(wait.seconds)
         self.limiter.probe(wait.seconds)
@@ -430,8 +430,8 @@ class Submits:
         """Take the price out of the budget before the POST; wait where a POST under way may still
         give some back."""
         async with self._refunds:
-            while not self.purse.fits(cost):
-                if not self.purse.fits_later(cost):
+            while not self.purse.can_reserve(cost):
+                if not self.purse.may_fit_later(cost):
                     raise BudgetExceeded(
                         f"one more image (${cost}) would go over the cap of "
                         f"${self.purse.max_cost}; raise it to go on"
@@ -444,7 +444,7 @@ class Submits:
             case Job():
                 self.purse.charge(cost, answer.cost)
             case Refused(verdict=Verdict.AMBIGUOUS):
-                self.purse.doubt(cost)
+                self.purse.mark_in_doubt(cost)
             case _:
                 self.purse.release(cost)
         async with self._refunds:
@@ -463,7 +463,7 @@ async def _recorded(job: Job, request: ImageRequest, ledger: Ledger) -> Job | Re
 def outlives_us(ledger: Ledger) -> bool:
     """Whether the ledger still knows a job when this process does not. One whose file was removed
     or whose disk failed says so by `is_kept`; a ledger without the word is taken at its own."""
-    if isinstance(ledger, ForgetfulLedger | MemoryLedger):
+    if isinstance(ledger, NullLedger | MemoryLedger):
         return False
     return bool(getattr(ledger, "is_kept", True))
 

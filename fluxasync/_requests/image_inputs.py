@@ -118,7 +118,9 @@ def open_inside(folder: str, parts: tuple[str, ...]) -> int:
         os.close(handle)
 
 
-async def wire_images(request: ImageRequest, *, executor: Executor | None = None) -> dict[str, str]:
+async def encode_image_inputs(
+    request: ImageRequest, *, executor: Executor | None = None
+) -> dict[str, str]:
     """Return each image input by wire name: base64 text, or its URL.
 
     All files are read and encoded in one hop to `executor`. Raises ConfigError for a file that

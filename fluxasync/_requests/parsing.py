@@ -19,7 +19,7 @@ from attrs import evolve
 
 from .._core.errors import ConfigError
 from .._core.models import ImageRequest
-from .catalog import Model, checked, closest, find, lacking, models_with
+from .catalog import Model, closest, find, models_with, unknown_parameter_message, validate
 
 DEFAULT_MODEL: str = ImageRequest().model
 
@@ -29,7 +29,7 @@ _FIELDS = frozenset((*ImageRequest.WIRE_FIELDS, *ROW_KEYS))
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-def request_from(
+def parse_request(
     row: Mapping[str, Any],
     *,
     defaults: Mapping[str, Any] = _NOTHING,
@@ -72,7 +72,7 @@ def _request(
             raise ConfigError(f"{key} is an object, not {type(typed[key]).__name__}")
     if own:
         typed["extras"] = own | dict(typed.get("extras", _NOTHING))
-    return checked(ImageRequest(parameters=parameters, **typed))
+    return validate(ImageRequest(parameters=parameters, **typed))
 
 
 def _present(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def _check_own_key(key: Any, name: str, model: Model | None, allow_extras: bool)
     if near := _close_row_key(key):
         _refuse(key, f"{key!r} looks like {near}", allow_extras)
     if model is not None and (models_with(key) or closest(key, model)):
-        _refuse(key, lacking(key, model, models_with(key)), allow_extras)
+        _refuse(key, unknown_parameter_message(key, model, models_with(key)), allow_extras)
     if not allow_extras:
         _refuse(key, f"{key}: {name} has no such parameter", allow_extras)
 
@@ -126,7 +126,7 @@ def _close_row_key(key: str) -> str | None:
     return near[0] if near else None
 
 
-def expanded(request: ImageRequest) -> Iterator[ImageRequest]:
+def expand_copies(request: ImageRequest) -> Iterator[ImageRequest]:
     """Yield `n` requests of one image each; with a seed, copies take the seeds that follow.
 
     Without one they are alike, and only their occurrence in the run tells them apart.

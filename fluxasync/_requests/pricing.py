@@ -108,7 +108,7 @@ def _duration(seconds: float) -> str:
 
 
 @define
-class _Tally:
+class _ModelCount:
     images: int = 0
     cost: Decimal = _ZERO
 
@@ -118,7 +118,7 @@ class Estimator:
 
     def __init__(self) -> None:
         #: unknown models share one tally
-        self._tallies: dict[str | None, _Tally] = {}
+        self._tallies: dict[str | None, _ModelCount] = {}
 
     def __repr__(self) -> str:
         return f"<Estimator {sum(tally.images for tally in self._tallies.values())} images>"
@@ -126,13 +126,13 @@ class Estimator:
     def add(self, request: ImageRequest) -> None:
         """Count a request's images (all `n` of them)."""
         one = price(request)
-        tally = self._tallies.setdefault(None if one is None else request.model, _Tally())
+        tally = self._tallies.setdefault(None if one is None else request.model, _ModelCount())
         tally.images += request.n
         tally.cost += (one or _ZERO) * request.n
 
     def estimate(self, in_flight: int) -> Estimate:
         """Return the totals, and the time they take with so many jobs active at once."""
-        unknown = self._tallies.get(None, _Tally())
+        unknown = self._tallies.get(None, _ModelCount())
         return Estimate(
             images=sum(tally.images for tally in self._tallies.values()),
             cost=sum((tally.cost for tally in self._tallies.values()), _ZERO),
@@ -144,14 +144,14 @@ class Estimator:
     def _seconds(self, in_flight: int) -> float:
         """Return the longest of: everything at the whole limit, each group at its own."""
         work = [(self._model(name), tally.images) for name, tally in self._tallies.items()]
-        loads = [_Load(limit=in_flight)]
-        groups: dict[str, _Load] = {}
+        loads = [_LimitGroup(limit=in_flight)]
+        groups: dict[str, _LimitGroup] = {}
         for model, images in work:
             seconds = model.typical_seconds if model else _UNKNOWN_MODEL_SECONDS
             loads[0].add(images, seconds)
             if model is not None and model.active_limit is not None:
                 limit = min(in_flight, model.active_limit)
-                groups.setdefault(model.group, _Load(limit=limit)).add(images, seconds)
+                groups.setdefault(model.group, _LimitGroup(limit=limit)).add(images, seconds)
         return max(load.seconds for load in (*loads, *groups.values()))
 
     @staticmethod
@@ -160,7 +160,7 @@ class Estimator:
 
 
 @define
-class _Load:
+class _LimitGroup:
     """Jobs that share one limit."""
 
     limit: int

@@ -48,7 +48,7 @@ _SLUG_LENGTH = 60  # characters
 
 
 @frozen(kw_only=True)
-class Template:
+class FilenameTemplate:
     """A checked file-name template; make one with `Template.parse`."""
 
     text: str
@@ -56,7 +56,7 @@ class Template:
     _parts: tuple[tuple[str, str | None, str], ...] = field(repr=False)
 
     @classmethod
-    def parse(cls, text: str) -> Template:
+    def parse(cls, text: str) -> FilenameTemplate:
         """Check a template such as "{slug}/{index:06}-{key:.8}.{ext}".
 
         Fields are index, occurrence, seed (with a width: `{index:06}`), key, model, name, slug

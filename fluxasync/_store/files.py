@@ -32,7 +32,7 @@ from typing import ParamSpec, Self, TypeVar
 
 from aiofiles.os import wrap
 
-from .._core.concurrency import Gathering
+from .._core.concurrency import Coalescer
 from .._core.errors import SinkError
 
 _P = ParamSpec("_P")
@@ -64,7 +64,7 @@ _RENAMING = threading.Lock()
 _FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)  # macOS, where fsync stops at the drive's cache
 
 
-class Threads:
+class ThreadRunner:
     """A few threads of one's own: the default executor is shared with name look-ups.
 
     Given an executor, uses that one and leaves it running.
@@ -84,7 +84,7 @@ class Threads:
     async def __aexit__(self, *exc_info: object) -> None:
         if self._owned is not None:
             owned, self._owned, self._executor = self._owned, None, None
-            await whole(asyncio.to_thread(owned.shutdown))
+            await run_to_completion(asyncio.to_thread(owned.shutdown))
 
     @property
     def is_open(self) -> bool:
@@ -94,10 +94,10 @@ class Threads:
         """Run one step in a thread, to its end even when the caller is cancelled."""
         if self._executor is None:
             raise SinkError("not open: enter it with `async with` first")
-        return await whole(wrap(step)(*args, executor=self._executor, **kwargs))
+        return await run_to_completion(wrap(step)(*args, executor=self._executor, **kwargs))
 
 
-async def whole(step: Awaitable[_T]) -> _T:
+async def run_to_completion(step: Awaitable[_T]) -> _T:
     """Await a step to its end; a cancellation is passed on only after that."""
     task = asyncio.ensure_future(step)
     try:
@@ -111,23 +111,23 @@ async def whole(step: Awaitable[_T]) -> _T:
         raise
 
 
-class FolderSyncs:
+class DirectorySync:
     """Makes names durable, many with one fsync: whoever comes while a folder is synced is served
     by its next sync, which begins after the name was given.
 
     The first failed fsync is everybody's: a second one says "done" of what the first lost.
     """
 
-    def __init__(self, threads: Threads) -> None:
+    def __init__(self, threads: ThreadRunner) -> None:
         self._threads = threads
-        self._folders: dict[Path, Gathering[None]] = {}
+        self._folders: dict[Path, Coalescer[None]] = {}
         self._error: OSError | None = None
 
     async def sync(self, folder: Path) -> None:
         """Return when the names that the folder had at the call are durable. Raises OSError."""
         gathering = self._folders.get(folder)
         if gathering is None:
-            gathering = self._folders[folder] = Gathering(partial(self._sync, folder))
+            gathering = self._folders[folder] = Coalescer(partial(self._sync, folder))
         try:
             await gathering.add(None)
         finally:
@@ -150,7 +150,7 @@ class FolderSyncs:
             raise
 
 
-class Part:
+class AtomicFile:
     """A file under a temporary name: published whole, or discarded.
 
     Construction touches no disk. Not for two threads at once. `md5` is what the whole must have,
@@ -177,7 +177,7 @@ class Part:
         return self._digest.hexdigest()
 
     @property
-    def is_as_told(self) -> bool:
+    def matches_md5(self) -> bool:
         """Whether the bytes written are those that `md5` was told of."""
         return self._told is None or self._told == base64.b64encode(self._md5.digest()).decode()
 
@@ -371,7 +371,7 @@ def _refuse_foreign(path: str | os.PathLike[str], found: os.stat_result) -> None
         return
     # a mounted drive may give all files one owner: what we make there tells
     with suppress(OSError):
-        part = Part(os.path.dirname(os.path.abspath(path)))
+        part = AtomicFile(os.path.dirname(os.path.abspath(path)))
         try:
             if os.fstat(part.open()).st_uid == found.st_uid:
                 return
@@ -408,7 +408,7 @@ def make_folder(folder: Path) -> None:
 
 def prove_writable(folder: Path) -> None:
     """Make and remove a file, because permission bits do not tell of read-only mounts."""
-    part = Part(folder)
+    part = AtomicFile(folder)
     part.open()
     part.discard()
 

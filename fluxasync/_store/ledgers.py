@@ -13,7 +13,7 @@ from .._core.errors import TransportError
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Refused, Saved, Verdict
 
 
-class ForgetfulLedger:
+class NullLedger:
     """Remembers nothing: for one image, or a batch without a folder."""
 
     async def known(self, request: ImageRequest) -> None:

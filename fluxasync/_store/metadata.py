@@ -21,10 +21,19 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
 
-from .._core.concurrency import Gathering
+from .._core.concurrency import Coalescer
 from .._core.errors import ConfigError, SinkError
 from .._core.models import WEBHOOK_FIELDS, Failed, ImageInput, ImageRequest, InDoubt, Outcome, Saved
-from .files import Threads, check_regular, disk_error, open_own, reading, sync, sync_folder, whole
+from .files import (
+    ThreadRunner,
+    check_regular,
+    disk_error,
+    open_own,
+    reading,
+    run_to_completion,
+    sync,
+    sync_folder,
+)
 
 METADATA = "metadata.jsonl"
 FAILURES = "failures.jsonl"
@@ -149,7 +158,7 @@ def _plain(value: Any) -> Any:
     return _plain(str(value))
 
 
-class Manifest:
+class MetadataWriter:
     """Adds a line for every outcome to `metadata.jsonl` or `failures.jsonl` in a folder.
 
     Entering it raises SinkError when the folder already holds a run, or cannot be read.
@@ -158,13 +167,13 @@ class Manifest:
     def __init__(self, folder: str | os.PathLike[str], *, resumes: bool = False) -> None:
         self.folder = Path(folder)
         self._resumes = resumes  # a journal vouches for the lines that are there
-        self._threads = Threads(count=1)
+        self._threads = ThreadRunner(count=1)
         self._files: dict[str, int] = {}  # open handles by name; only the thread touches them
-        self._lines = Gathering(self._write)
+        self._lines = Coalescer(self._write)
         self._broken: SinkError | None = None
 
     def __repr__(self) -> str:
-        return f"<Manifest of {str(self.folder)!r}, {len(self._lines)} lines waiting>"
+        return f"<MetadataWriter of {str(self.folder)!r}, {len(self._lines)} lines waiting>"
 
     async def __aenter__(self) -> Self:
         await self._threads.__aenter__()
@@ -177,7 +186,7 @@ class Manifest:
 
     async def __aexit__(self, *exc_info: object) -> None:
         try:
-            await whole(self._close())
+            await run_to_completion(self._close())
         finally:
             await self._threads.__aexit__()
 

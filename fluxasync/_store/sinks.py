@@ -27,8 +27,8 @@ from .._core.arguments import check_methods, local_path
 from .._core.errors import ConfigError, DownloadError, SinkError
 from .._core.images import EXTENSIONS, ImageInfo, NotAnImage, inspect, sniff
 from .._core.models import Chunks, ImageRequest, Job, Stored
-from .filenames import DEFAULT, Template
-from .files import FolderSyncs, Part, Threads, disk_error, make_folder, prove_writable
+from .filenames import DEFAULT, FilenameTemplate
+from .files import AtomicFile, DirectorySync, ThreadRunner, disk_error, make_folder, prove_writable
 
 logger = logging.getLogger("fluxasync")
 
@@ -116,16 +116,18 @@ class FolderSink:
         self,
         folder: str | os.PathLike[str],
         *,
-        template: Template | str = DEFAULT,
+        template: FilenameTemplate | str = DEFAULT,
         max_bytes: int = _MAX_BYTES,
         executor: Executor | None = None,
         fsync: bool = True,
     ) -> None:
         self.folder = local_path("folder", folder)
-        self.template = template if isinstance(template, Template) else Template.parse(template)
-        self._landing = _Landing(
+        self.template = (
+            template if isinstance(template, FilenameTemplate) else FilenameTemplate.parse(template)
+        )
+        self._landing = _FileWriter(
             where=self.folder,
-            threads=Threads(executor, count=_THREADS),
+            threads=ThreadRunner(executor, count=_THREADS),
             max_bytes=max_bytes,
             fsync=fsync,
         )
@@ -190,9 +192,9 @@ class FileSink:
         fsync: bool = True,
     ) -> None:
         self.path = local_path("path", path)
-        self._landing = _Landing(
+        self._landing = _FileWriter(
             where=self.path,
-            threads=Threads(executor, count=1),
+            threads=ThreadRunner(executor, count=1),
             max_bytes=max_bytes,
             fsync=fsync,
         )
@@ -247,18 +249,18 @@ class FileSink:
 
 
 @frozen(kw_only=True)
-class _Landing:
+class _FileWriter:
     """The way of one image's bytes to a final name, which is asked for once its format is known."""
 
     where: Path  #: what an error names
-    threads: Threads
+    threads: ThreadRunner
     max_bytes: int
     fsync: bool
-    names: FolderSyncs = field(init=False)
+    names: DirectorySync = field(init=False)
 
     @names.default
-    def _default_names(self) -> FolderSyncs:
-        return FolderSyncs(self.threads)
+    def _default_names(self) -> DirectorySync:
+        return DirectorySync(self.threads)
 
     async def open(self, prepare: Callable[[], None]) -> None:
         await self.threads.__aenter__()
@@ -298,7 +300,7 @@ class _Landing:
         with _image_errors(job), _disk_errors(self.where):
             return await self.threads.run(step, *args, **kwargs)
 
-    def _keep(self, image: bytes, target_of: Callable[[str], str], md5: str | None) -> _Kept:
+    def _keep(self, image: bytes, target_of: Callable[[str], str], md5: str | None) -> _StoredFile:
         info = inspect(image)
         target = target_of(info.format)
         part = self._part(target, md5)
@@ -308,8 +310,8 @@ class _Landing:
         finally:
             part.discard()
 
-    def _part(self, target: str, md5: str | None) -> Part:
-        return Part(os.path.dirname(target), fsync=self.fsync, md5=md5)
+    def _part(self, target: str, md5: str | None) -> AtomicFile:
+        return AtomicFile(os.path.dirname(target), fsync=self.fsync, md5=md5)
 
     async def _stream(
         self,
@@ -318,7 +320,7 @@ class _Landing:
         chunks: AsyncIterator[bytes],
         target_of: Callable[[str], str],
         md5: str | None,
-    ) -> _Kept:
+    ) -> _StoredFile:
         """Write piece by piece, so that a large image never lies in memory whole."""
         target = await self._step(job, lambda: target_of(sniff(piece[:64])))
         part = self._part(target, md5)
@@ -332,18 +334,18 @@ class _Landing:
         finally:
             await self.threads.run(part.discard)
 
-    def _finish(self, part: Part, target: str) -> _Kept:
+    def _finish(self, part: AtomicFile, target: str) -> _StoredFile:
         with part.mapped() as content:
             info = inspect(content)
         return _published(part, target, info)
 
 
 @frozen
-class _Kept:
+class _StoredFile:
     """A part that has its final name."""
 
     name: str
-    part: Part
+    part: AtomicFile
     info: ImageInfo
 
     def stored(self) -> Stored:
@@ -357,10 +359,10 @@ class _Kept:
         )
 
 
-def _published(part: Part, target: str, info: ImageInfo) -> _Kept:
-    if not part.is_as_told:
+def _published(part: AtomicFile, target: str, info: ImageInfo) -> _StoredFile:
+    if not part.matches_md5:
         raise NotAnImage("not what the server has: its Content-MD5 is another")
-    return _Kept(part.publish(target), part, info)
+    return _StoredFile(part.publish(target), part, info)
 
 
 async def _collected(chunks: AsyncIterator[bytes], limit: int) -> tuple[bytes, bool]:

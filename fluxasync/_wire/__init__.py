@@ -14,7 +14,7 @@ from .classification import Phase, classify
 from .decoding import decode_submit, in_doubt, suspicion
 from .encoding import encode_credits, encode_poll, encode_submit
 from .messages import MESSAGE_LENGTH, vendor_message
-from .poll_result import Missing, News, OfAnotherPrompt, Unclear, decode_poll
+from .poll_result import Inconclusive, JobNotFound, OfAnotherPrompt, PollResult, decode_poll
 from .redaction import Redaction
 from .reply import read_object
 from .status_words import is_known, is_queued
@@ -24,12 +24,12 @@ __all__ = [
     "LONGEST_WAIT",
     "MESSAGE_LENGTH",
     "URL_LIFETIME",
-    "Missing",
-    "News",
+    "Inconclusive",
+    "JobNotFound",
     "OfAnotherPrompt",
     "Phase",
+    "PollResult",
     "Redaction",
-    "Unclear",
     "classify",
     "decode_credits",
     "decode_poll",

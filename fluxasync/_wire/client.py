@@ -27,11 +27,11 @@ from .._core.models import (
     Transport,
 )
 from . import (
-    News,
+    Inconclusive,
     OfAnotherPrompt,
     Phase,
+    PollResult,
     Redaction,
-    Unclear,
     classify,
     decode_credits,
     decode_poll,
@@ -47,7 +47,7 @@ from .providers import Provider
 
 
 @frozen
-class Wire:
+class ApiClient:
     """A provider, spoken to with one key over one transport."""
 
     transport: Transport
@@ -95,25 +95,25 @@ class Wire:
 
     async def _disproof(self, job: Job) -> str | None:
         """Ask once for a job whose id may be an earlier call's; return why it is not believed."""
-        news = await self.ask(job)
+        news = await self.poll(job)
         seed = None if job.request is None else job.request.seed
         match news:
             case Ready() if None not in (seed, news.seed) and seed != news.seed:
                 return "the job has another seed"
-            case OfAnotherPrompt() | Unclear(another=str()):
+            case OfAnotherPrompt() | Inconclusive(another=str()):
                 return "the job is another one"
             case Pending() | Ready() | JobError():
                 return None
         return "the provider does not confirm the job"
 
-    async def ask(self, job: Job) -> News:
+    async def poll(self, job: Job) -> PollResult:
         """Poll a job once."""
         call = encode_poll(job, self.provider, self.key, timeout=self.timeouts().poll)
         asked = now()
         try:
             reply = await self._send(call)
         except TransportError as error:
-            return Unclear(reason=str(error), status=0, local=error.local)
+            return Inconclusive(reason=str(error), status=0, local=error.local)
         news = decode_poll(reply, job, self.provider, self._hide, now=now())
         return evolve(news, asked=asked) if isinstance(news, Ready) else news
 

@@ -28,12 +28,12 @@ _ECHOING = ("flux-dev", "flux-pro", "flux-kontext")
 
 
 @frozen(kw_only=True)
-class Missing:
+class JobNotFound:
     """The server does not know the job (yet, or any more)."""
 
 
 @frozen(kw_only=True)
-class Unclear:
+class Inconclusive:
     """The poll told nothing about the job: ask again later."""
 
     reason: str
@@ -48,12 +48,12 @@ class OfAnotherPrompt(JobFailed):
     """The job's image was made of a prompt that is not its request's."""
 
 
-News = Pending | Ready | Missing | JobError | Unclear
+PollResult = Pending | Ready | JobNotFound | JobError | Inconclusive
 
 
 def decode_poll(
     reply: Reply, job: Job, provider: Provider, hide: Redaction = NOTHING, *, now: float
-) -> News:
+) -> PollResult:
     """Read the answer of a poll; `now` is the loop's time. Only a status object that is not
     another job's moves the job: everything else is Unclear."""
     hide = hide if job.request is None else hide.also(job.request.webhook_secret)
@@ -66,7 +66,7 @@ def decode_poll(
     if answer.get("id", job.job_id) != job.job_id:
         reason = "the answer is about another job"
         another = answer["id"] if is_job_id(answer["id"]) else None
-        return Unclear(reason=reason, status=reply.status, another=another)
+        return Inconclusive(reason=reason, status=reply.status, another=another)
     folded = word.strip().casefold()
     if folded == READY:
         return _ready(answer, reply, job, provider, now)
@@ -77,21 +77,21 @@ def decode_poll(
     if folded in FAILED:
         return JobFailed(f"the provider says {word}: {failure_of(answer, reply, hide)}", job=job)
     if folded == MISSING:
-        return Missing()
+        return JobNotFound()
     shown = word if is_known(word) else hide.text(word[:80], is_whole=len(word) <= 80)
     return Pending(job=job, status=shown[:40], progress=_progress(answer))
 
 
 def _without_status(
     reply: Reply, answer: Mapping[str, Any] | None, job: Job, hide: Redaction
-) -> Pending | Missing | Unclear:
+) -> Pending | JobNotFound | Inconclusive:
     if reply.status == 202:
         return Pending(job=job, status="Pending")
     if reply.status == 404:
-        return Missing()
+        return JobNotFound()
     wait = retry_after(reply, answer) if reply.status in {429, 503} else None
     message = vendor_message(reply, answer, hide)
-    return Unclear(
+    return Inconclusive(
         reason=f"HTTP {reply.status}: {message}",
         status=reply.status,
         retry_after=wait,

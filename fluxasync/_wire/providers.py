@@ -197,7 +197,7 @@ BFL: Final = Provider(
 PROVIDERS: Final = {provider.name: provider for provider in (COMETAPI, BFL)}
 
 
-def choose(
+def resolve_provider(
     provider: Provider | str | None = None,
     *,
     api_key: str | Secret | None = None,
@@ -232,10 +232,10 @@ def _named(provider: Provider | str | None, environ: Mapping[str, str]) -> Provi
     if provider is None:
         keyed = (each for each in PROVIDERS.values() if environ.get(each.key_variable or "", ""))
         return next(keyed, COMETAPI)
-    return known(provider)
+    return provider_by_name(provider)
 
 
-def known(name: str, *, as_written: str | None = None) -> Provider:
+def provider_by_name(name: str, *, as_written: str | None = None) -> Provider:
     """Return the provider of this name. Raises ConfigError, which shows it as it was written."""
     if (found := PROVIDERS.get(str(name).lower())) is None:
         lead = f"provider={str(name)[:40]!r}" if as_written is None else as_written

@@ -38,7 +38,7 @@ from yarl import URL
 from .._core.addresses import is_loopback_address, private_address
 from .._core.config import Timeouts
 from .._core.errors import FluxError, TransportError
-from .._core.loop_timeout import BUSY, deadline
+from .._core.loop_timeout import BUSY, LoopAwareTimeout
 from .._core.models import Call, Reply
 from .._core.version import __version__
 
@@ -117,7 +117,7 @@ class AiohttpTransport:
         trace = SimpleNamespace(sent=call.method != "POST", before_send=call.before_send)
         due = asyncio.get_running_loop().time() + call.timeout
         with _mapped_errors(trace), pool as session:
-            async with deadline(call.timeout):
+            async with LoopAwareTimeout(call.timeout):
                 response = await session.request(
                     call.method,
                     URL(call.url, encoded=True),
@@ -142,7 +142,7 @@ class AiohttpTransport:
         limit: asyncio.Timeout | None = None
         try:
             with self._downloads as session:
-                async with deadline(timeout) as limit:
+                async with LoopAwareTimeout(timeout) as limit:
                     with _mapped_errors(_SENT):
                         response = await self._opened(session, url, headers)
                     async with response:
@@ -352,7 +352,7 @@ async def _read(response: ClientResponse, due: float) -> Reply:
         seconds = min(seconds, EXPLAINING)
     body, broken = bytearray(), ""
     try:
-        async with deadline(seconds):
+        async with LoopAwareTimeout(seconds):
             async for chunk in response.content.iter_any():
                 body += chunk
                 if len(body) > MAX_REPLY:

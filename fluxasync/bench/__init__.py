@@ -4,7 +4,8 @@ For example::
 
     from fluxasync import bench
 
-    report = await bench.run(bench.Order(out="monday", in_flight=(1, 12, 24), max_cost="3.00"))
+    config = bench.BenchConfig(out="monday", in_flight=(1, 12, 24), max_cost="3.00")
+    report = await bench.run(config)
     print(report.verdict)
     print(bench.compare(bench.load("monday"), report))
 
@@ -18,7 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .bench_config import Order
+    from .bench_config import BenchConfig
     from .comparison import Comparison, Difference, compare
     from .record_files import load
     from .records import (
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
         Interval,
         Machine,
         Report,
-        Schedule,
+        ScheduleDelay,
         SlotSample,
         Stage,
     )
@@ -39,21 +40,35 @@ if TYPE_CHECKING:
 #: room → the names it gives to users
 _ROOMS = {
     "comparison": ("Comparison", "Difference", "compare"),
-    "bench_config": ("Order",),
+    "bench_config": ("BenchConfig",),
     "report.html_report": ("write_page",),
     "record_files": ("load",),
     "runner": ("run",),
     "records": (
         "PARTS", "PERCENTILES", "Distribution", "ImageRecord", "Interval", "Machine", "Report",
-        "Schedule", "SlotSample", "Stage",
+        "ScheduleDelay", "SlotSample", "Stage",
     ),
 }  # fmt: skip
 
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
-    "PARTS", "PERCENTILES", "Comparison", "Difference", "Distribution", "ImageRecord", "Interval",
-    "Machine", "Order", "Report", "Schedule", "SlotSample", "Stage", "compare", "load", "run",
+    "PARTS",
+    "PERCENTILES",
+    "BenchConfig",
+    "Comparison",
+    "Difference",
+    "Distribution",
+    "ImageRecord",
+    "Interval",
+    "Machine",
+    "Report",
+    "ScheduleDelay",
+    "SlotSample",
+    "Stage",
+    "compare",
+    "load",
+    "run",
     "write_page",
 ]  # fmt: skip
 

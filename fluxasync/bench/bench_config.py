@@ -16,12 +16,12 @@ from attrs.validators import deep_iterable, optional
 from .._core.arguments import check_type, local_path
 from .._core.config import Budget, Polling
 from .._core.errors import ConfigError
-from .._wire.providers import Provider, known
+from .._wire.providers import Provider, provider_by_name
 from .load_profile import (
     USUAL_IN_FLIGHT,
     USUAL_SLOTS,
     Arrivals,
-    Load,
+    LoadProfile,
     closed,
     opened,
     read_counts,
@@ -112,11 +112,11 @@ def _kind(*kinds: type, expected: str) -> Any:
 
 def _known(instance: object, attribute: Any, value: Provider | str | None) -> None:
     if value is not None and not isinstance(value, Provider):
-        known(value)
+        provider_by_name(value)
 
 
 @frozen(kw_only=True)
-class Order:
+class BenchConfig:
     """A benchmark, before it runs: models × loads into a folder.
 
     Say one kind of load: `in_flight`, `rate`, `ramp` or `sweep`. Each of its values on each model
@@ -245,7 +245,7 @@ class Order:
         """The slots of an open loop, said or usual."""
         return USUAL_SLOTS if self.slots is None else self.slots
 
-    def loads(self, model: str) -> Iterator[Load]:
+    def loads(self, model: str) -> Iterator[LoadProfile]:
         """Yield the stages of one model; a sweep's are not known ahead."""
         ends: dict[str, Any] = {
             "images": self.images, "duration": self.duration, "warm_up": self.warm_up,
@@ -260,7 +260,7 @@ class Order:
             for in_flight in self.in_flight or USUAL_IN_FLIGHT:
                 yield closed(model, in_flight, **ends)
 
-    def step(self, model: str, in_flight: int) -> Load:
+    def step(self, model: str, in_flight: int) -> LoadProfile:
         """Return one stage of a sweep."""
         return closed(
             model, in_flight, images=self.images, duration=self.duration, warm_up=self.warm_up

@@ -11,11 +11,11 @@ from .._core.text import display
 from .._requests.catalog import closest_model
 from .._requests.pricing import Estimator, price
 from .._wire.providers import Provider
-from .bench_config import Order
-from .prompt_pool import MOST_KEPT, Wishes
+from .bench_config import BenchConfig
+from .prompt_pool import MOST_KEPT, PromptPool
 
 
-def guard(order: Order, provider: Provider, prompts: Wishes, *, simulated: bool) -> None:
+def guard(order: BenchConfig, provider: Provider, prompts: PromptPool, *, simulated: bool) -> None:
     """Refuse what could spend more than was said. Raises ConfigError."""
     if order.simulate and not simulated:
         raise ConfigError(
@@ -39,7 +39,7 @@ def guard(order: Order, provider: Provider, prompts: Wishes, *, simulated: bool)
 
 
 def announce(
-    order: Order, prompts: Wishes, *, simulated: bool, note: Callable[[str], None]
+    order: BenchConfig, prompts: PromptPool, *, simulated: bool, note: Callable[[str], None]
 ) -> None:
     """Say what it will cost; a run that only the time ends is priced by its cap."""
     cost, is_whole = _cost(order, prompts)
@@ -54,7 +54,7 @@ def announce(
         note(f"{dollars(cost)} is more than the cap: the run will end early")
 
 
-def _cost(order: Order, prompts: Wishes) -> tuple[Decimal, bool]:
+def _cost(order: BenchConfig, prompts: PromptPool) -> tuple[Decimal, bool]:
     """Return the price of all stages by the catalogue, and whether that is all of them."""
     cost, is_whole = Decimal(0), not order.sweep
     for model in order.models:
@@ -65,7 +65,7 @@ def _cost(order: Order, prompts: Wishes) -> tuple[Decimal, bool]:
     return cost, is_whole
 
 
-def cost_of(prompts: Wishes, model: str, count: int) -> Decimal:
+def cost_of(prompts: PromptPool, model: str, count: int) -> Decimal:
     """Return what so many images cost by the catalogue; of very many, by the first of them."""
     looked = min(count, MOST_KEPT)
     if not looked:

@@ -20,9 +20,9 @@ from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Ready, S
 from .._core.text import display
 from .._engine.session import FluxSession
 from .._requests.pricing import price
-from .._store.files import whole
+from .._store.files import run_to_completion
 from .latency_breakdown import Trace
-from .monitor import Clock, Meter
+from .monitor import Clock, ResourceMonitor
 from .records import IN_DOUBT, SAVED
 
 #: characters kept of what was said of a failure
@@ -31,11 +31,11 @@ _LONGEST_WHY = 200
 _MOST_ACCEPTED = 100_000
 
 
-class Stopped(FluxError):
+class BenchStopped(FluxError):
     """The run was stopped; what had not been sent is not sent."""
 
 
-class Listener:
+class SessionObserver:
     """Hears a session's events: when jobs were accepted, and how often the server pushed back."""
 
     def __init__(self, clock: Clock) -> None:
@@ -64,11 +64,17 @@ class Listener:
         return self._accepted.pop(job.job_id, self._clock())
 
 
-class Maker:
+class ImageWorker:
     """Makes single images over a session; once `over` is set nothing more is begun."""
 
     def __init__(
-        self, flux: FluxSession, output: Output, listener: Listener, *, clock: Clock, meter: Meter
+        self,
+        flux: FluxSession,
+        output: Output,
+        listener: SessionObserver,
+        *,
+        clock: Clock,
+        meter: ResourceMonitor,
     ) -> None:
         self._flux = flux
         self._output = output
@@ -80,13 +86,13 @@ class Maker:
         self.error: FluxError | None = None  #: what ended the run
 
     def __repr__(self) -> str:
-        return f"<Maker {'over' if self.over.is_set() else 'open'}>"
+        return f"<ImageWorker {'over' if self.over.is_set() else 'open'}>"
 
     def end(self, error: FluxError) -> None:
         """Begin nothing more; what is paid may land. The first error stays."""
         if self.error is None:
             self.error = error
-        self._gate.shut(error)
+        self._gate.trip(error)
         self.over.set()
 
     def turn(self) -> None:
@@ -142,7 +148,7 @@ class Maker:
             await self._settle(
                 InDoubt(request=request, error=error, index=request.index, price=stake)
             )
-        elif isinstance(error, Stopped) or error is self._gate.error or self._ends_run(error):
+        elif isinstance(error, BenchStopped) or error is self._gate.error or self._ends_run(error):
             self._leave(job)
             self.end(error)
         else:
@@ -155,11 +161,11 @@ class Maker:
     def _leave(self, job: Job | None) -> None:
         """Tell of a paid job whose image is not fetched; the journal has its id."""
         if job is not None:
-            self._flux.leave(job, ledger=self._output.ledger)
+            self._flux.mark_unclaimed(job, ledger=self._output.ledger)
 
     async def _settle(self, outcome: Outcome) -> None:
         try:
-            await whole(self._recorded(outcome))
+            await run_to_completion(self._recorded(outcome))
         except FluxError as error:  # the disk, or the journal
             self.end(error)
 
@@ -175,7 +181,7 @@ class _Timed:
     sink: Sink
     trace: Trace
     clock: Clock
-    meter: Meter
+    meter: ResourceMonitor
 
     async def store(
         self, request: ImageRequest | None, job: Job, chunks: AsyncIterator[bytes]

@@ -44,7 +44,7 @@ class Trace:
 
 
 @frozen
-class Offset:
+class ClockOffset:
     """Add `seconds` to an instant of ours to have the server's; true within `uncertainty`."""
 
     seconds: float
@@ -55,7 +55,7 @@ class Offset:
         return at_server - self.seconds
 
 
-def clock_offset(traces: Iterable[Trace]) -> Offset | None:
+def clock_offset(traces: Iterable[Trace]) -> ClockOffset | None:
     """Return how far the server's clock is from ours; None when it told no moment."""
     causes: list[Bounds] = []
     dates: list[Bounds] = []
@@ -68,7 +68,7 @@ def clock_offset(traces: Iterable[Trace]) -> Offset | None:
     else:  # a Date of another host's clock, or one that is wrong, does not meet the rest
         low, high = max(found[0], dated[0]), min(found[1], dated[1])
         best = (low, high) if low <= high else found
-    return None if best is None else Offset((best[0] + best[1]) / 2, (best[1] - best[0]) / 2)
+    return None if best is None else ClockOffset((best[0] + best[1]) / 2, (best[1] - best[0]) / 2)
 
 
 def _by_cause(trace: Trace) -> Iterable[Bounds]:
@@ -102,7 +102,7 @@ def most_agreed(bounds: Sequence[Bounds]) -> Bounds | None:
     return found
 
 
-def record_of(trace: Trace, *, zero: float, offset: Offset | None) -> ImageRecord:
+def record_of(trace: Trace, *, zero: float, offset: ClockOffset | None) -> ImageRecord:
     """Return the trace as a record, its instants counted from `zero` on our clock."""
     ready, accepted = trace.ready, trace.accepted
     detected = None if ready is None else ready.seen
@@ -143,12 +143,12 @@ def record_of(trace: Trace, *, zero: float, offset: Offset | None) -> ImageRecor
     )
 
 
-def _generated(trace: Trace, offset: Offset | None) -> tuple[float | None, bool]:
+def _generated(trace: Trace, offset: ClockOffset | None) -> tuple[float | None, bool]:
     """Return when the server had the image, on our clock, and whether that is only an estimate."""
     ready, accepted = trace.ready, trace.accepted
     if ready is None or ready.seen is None or accepted is None:
         return None, False
-    told = _told_end(ready)
+    told = reported_end(ready)
     if told is not None and offset is not None:
         # the offset is not exact: what we saw, and when, is
         return min(max(offset.ours(told), accepted), ready.seen), False
@@ -157,7 +157,7 @@ def _generated(trace: Trace, offset: Offset | None) -> tuple[float | None, bool]
     return None, False
 
 
-def _told_end(ready: Ready) -> float | None:
+def reported_end(ready: Ready) -> float | None:
     if ready.server_ended is not None:
         return ready.server_ended
     if ready.server_started is not None and ready.generate_seconds is not None:
@@ -165,7 +165,7 @@ def _told_end(ready: Ready) -> float | None:
     return None
 
 
-def _generate(trace: Trace, generated: float | None, offset: Offset | None) -> float | None:
+def _generate(trace: Trace, generated: float | None, offset: ClockOffset | None) -> float | None:
     """The server's own word, or else from its begin (or the acceptance) until it was done."""
     ready = trace.ready
     if ready is None or generated is None or trace.accepted is None:

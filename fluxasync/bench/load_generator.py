@@ -14,9 +14,9 @@ from decimal import Decimal
 from typing import Any
 
 from .._core.models import ImageRequest
-from .image_worker import Maker
+from .image_worker import ImageWorker
 from .latency_breakdown import Trace
-from .load_profile import Load, intended
+from .load_profile import LoadProfile, intended
 from .monitor import Clock
 
 #: images ready and not yet stored, for each lane: beyond that the lanes wait, as a run would
@@ -24,13 +24,13 @@ LANDINGS_A_LANE = 2
 FEWEST_LANDINGS = 32
 
 
-class Drive:
+class LoadGenerator:
     """Puts one load on; `run` returns when its last image has ended, in the order they did."""
 
     def __init__(
         self,
-        load: Load,
-        maker: Maker,
+        load: LoadProfile,
+        maker: ImageWorker,
         wish: Callable[[int], ImageRequest],
         *,
         stage: int,
@@ -58,7 +58,7 @@ class Drive:
         self.spent = spent  #: US dollars: by the stages before, and for what has ended here
 
     def __repr__(self) -> str:
-        return f"<Drive {self._load.label}: {self._given} given, {len(self.ended)} ended>"
+        return f"<LoadGenerator {self._load.label}: {self._given} given, {len(self.ended)} ended>"
 
     @property
     def given(self) -> int:

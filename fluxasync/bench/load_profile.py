@@ -33,7 +33,7 @@ Arrivals = Literal["constant", "poisson"]
 
 
 @frozen(kw_only=True)
-class Load:
+class LoadProfile:
     """One stage: a closed loop, or an open one where `rate` is given."""
 
     model: str
@@ -71,11 +71,11 @@ def closed(
     images: int | None = None,
     duration: float | None = None,
     warm_up: int | None = None,
-) -> Load:
+) -> LoadProfile:
     """Return a closed loop. By default a lane warms up with one image and is measured on four."""
     if images is None and duration is None:
         images = max(ROUNDS * in_flight, FEWEST_IMAGES)
-    return Load(
+    return LoadProfile(
         model=model,
         in_flight=in_flight,
         images=images,
@@ -94,12 +94,12 @@ def opened(
     images: int | None = None,
     duration: float | None = None,
     warm_up: int | None = None,
-) -> Load:
+) -> LoadProfile:
     """Return an open loop, by default of a minute and of 12 images at least."""
     if images is None and duration is None:
         mean = (rate + (rate_to or rate)) / 2
         duration = max(60.0, FEWEST_IMAGES / mean)
-    return Load(
+    return LoadProfile(
         model=model,
         in_flight=slots,
         rate=rate,
@@ -111,7 +111,7 @@ def opened(
     )
 
 
-def intended(load: Load, *, seed: int) -> Iterator[float]:
+def intended(load: LoadProfile, *, seed: int) -> Iterator[float]:
     """Yield when each image of an open loop is wanted, in seconds from its begin: first the
     warm-up at the first rate, then what is measured. The same for the same seed."""
     if load.rate is None:
@@ -140,7 +140,7 @@ def _steps(arrivals: Arrivals, dice: random.Random) -> Iterator[float]:
         yield 1.0 if arrivals == "constant" else dice.expovariate(1.0)
 
 
-def _when(load: Load, wanted: float) -> float | None:
+def _when(load: LoadProfile, wanted: float) -> float | None:
     """Return the second at which so many images have been wanted; None for never.
 
     A ramp's rate grows evenly, so the number wanted grows with the square of the time.

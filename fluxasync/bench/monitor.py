@@ -38,7 +38,7 @@ def clock_of(loop: asyncio.AbstractEventLoop) -> Clock:
     return time.monotonic if abs(loop.time() - time.monotonic()) < 1 else loop.time
 
 
-class Meter:
+class ResourceMonitor:
     """Ticks from `start` to `stop`; `turn` begins a stage and `machine` tells of it.
 
     `in_flight` says how many jobs are not known to be terminal, `is_unanswered` whether the
@@ -71,7 +71,7 @@ class Meter:
         self.downloading = 0  #: images between Ready and stored
 
     def __repr__(self) -> str:
-        return f"<Meter {self._ticks} ticks, {self._on_disk} images at the disk>"
+        return f"<ResourceMonitor {self._ticks} ticks, {self._on_disk} images at the disk>"
 
     @property
     def samples(self) -> tuple[SlotSample, ...]:

@@ -15,8 +15,8 @@ from attrs import evolve, frozen
 
 from .._core.errors import ConfigError
 from .._core.models import ImageRequest
-from .._requests.catalog import checked, find
-from .._requests.parsing import request_from
+from .._requests.catalog import find, validate
+from .._requests.parsing import parse_request
 from .._requests.sources import BadRow, Columns, open_source
 
 #: requests kept of a source; a longer one is measured on its beginning
@@ -42,7 +42,7 @@ _STYLES = (
 
 
 @frozen
-class Wishes:
+class PromptPool:
     """Requests by number, for each model of a run."""
 
     _rows: Mapping[str, Sequence[ImageRequest]]
@@ -60,7 +60,7 @@ async def wishes(
     parameters: Mapping[str, Any],
     seed: int,
     prompt_column: str | None = None,
-) -> Wishes:
+) -> PromptPool:
     """Read and check all that will be asked for, before anything is spent.
 
     `source` is what `Batch` takes, or None for our own list. Each row is asked of every model.
@@ -71,12 +71,12 @@ async def wishes(
     if source is None:
         for model in models:
             rows[model] = own_list(model, parameters, seed=seed)
-        return Wishes(rows)
+        return PromptPool(rows)
     read = await _read(source, {**parameters, "model": models[0]}, Columns.of(prompt_column, None))
     random.Random(seed).shuffle(read)  # noqa: S311 — an order, not secrets
     for model in models:
-        rows[model] = [checked(evolve(row, model=model)) for row in read]
-    return Wishes(rows)
+        rows[model] = [validate(evolve(row, model=model)) for row in read]
+    return PromptPool(rows)
 
 
 def own_list(model: str, parameters: Mapping[str, Any], *, seed: int) -> list[ImageRequest]:
@@ -92,7 +92,7 @@ def own_list(model: str, parameters: Mapping[str, Any], *, seed: int) -> list[Im
     known = find(model)
     takes_seed = known is not None and "seed" in known.parameters and "seed" not in parameters
     return [
-        request_from(
+        parse_request(
             {
                 "prompt": prompt,
                 "model": model,

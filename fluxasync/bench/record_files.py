@@ -26,7 +26,7 @@ from .records import (
     Interval,
     Machine,
     Report,
-    Schedule,
+    ScheduleDelay,
     SlotSample,
     Stage,
 )
@@ -104,7 +104,7 @@ def _stage(row: Mapping[str, Any]) -> Stage:
         latency=Distribution(**row["latency"]),
         parts={part: Distribution(**values) for part, values in row["parts"].items()},
         machine=Machine(**row["machine"]),
-        schedule_lag=None if row["schedule_lag"] is None else Schedule(**row["schedule_lag"]),
+        schedule_lag=None if row["schedule_lag"] is None else ScheduleDelay(**row["schedule_lag"]),
         images_per_minute_interval=_interval(row["images_per_minute_interval"]),
         median_latency_interval=_interval(row["median_latency_interval"]),
     )

@@ -106,7 +106,7 @@ class Interval:
 
 
 @frozen(kw_only=True)
-class Schedule:
+class ScheduleDelay:
     """How late an open loop's submissions began: above some milliseconds our machine is slow."""
 
     p50: float
@@ -151,7 +151,7 @@ class Stage:
     latency: Distribution  #: of saved images, from the intended instant
     median_latency_interval: Interval | None = None
     parts: Mapping[str, Distribution]  #: by name, see PARTS
-    schedule_lag: Schedule | None = None  #: open loop only
+    schedule_lag: ScheduleDelay | None = None  #: open loop only
 
     slot_utilisation: float | None = None  #: share of the slots' time in which the server worked
     estimated: int = 0  #: images whose end at the server was estimated, see ImageRecord

@@ -30,24 +30,24 @@ from .._core.models import ImageRequest
 from .._core.text import display
 from .._engine.circuit_breaker import UNANSWERED
 from .._engine.session import FluxSession
-from .._store.filenames import DEFAULT, Template
-from .._store.journal.journal import Recovery
-from .bench_config import Order
+from .._store.filenames import DEFAULT, FilenameTemplate
+from .._store.journal.journal import JournalCounts
+from .bench_config import BenchConfig
 from .bottleneck import verdict
 from .cost import announce, guard
 from .environment import environment
 from .folder import check_unused, make, remove, write
-from .image_worker import Listener, Maker, Stopped
-from .latency_breakdown import Offset, Trace, clock_offset, record_of
-from .load_generator import Drive
-from .load_profile import SWEEP, Load
-from .monitor import Meter, clock_of
-from .prompt_pool import Wishes, wishes
+from .image_worker import BenchStopped, ImageWorker, SessionObserver
+from .latency_breakdown import ClockOffset, Trace, clock_offset, record_of
+from .load_generator import LoadGenerator
+from .load_profile import SWEEP, LoadProfile
+from .monitor import ResourceMonitor, clock_of
+from .prompt_pool import PromptPool, wishes
 from .record_files import append_records
 from .records import IMAGES_NAME, UNFINISHED, ImageRecord, Report, Stage
-from .saturation import is_past_knee, knee
+from .saturation import find_saturation, is_past_knee
 from .setup import is_practice, targeted
-from .stages import Measured, stage_of
+from .stages import StageSamples, stage_of
 
 logger = logging.getLogger("fluxasync")
 
@@ -59,7 +59,7 @@ _STOPPED = "stopped before its end"
 
 
 async def run(
-    order: Order,
+    order: BenchConfig,
     *,
     on_note: Callable[[str], None] | None = None,
     on_stage: Callable[[Stage], None] | None = None,
@@ -74,7 +74,7 @@ async def run(
     has no `max_cost`.
     """
 
-    check_type("order", order, Order, expected="a bench.Order")
+    check_type("order", order, BenchConfig, expected="a bench.Order")
     check_callback("on_note", on_note)
     check_callback("on_stage", on_stage)
 
@@ -92,7 +92,7 @@ class Run:
 
     def __init__(
         self,
-        order: Order,
+        order: BenchConfig,
         *,
         on_note: Callable[[str], None] | None = None,
         on_stage: Callable[[Stage], None] | None = None,
@@ -102,12 +102,12 @@ class Run:
         self._on_stage = on_stage or (lambda stage: None)
         self._clock = clock_of(asyncio.get_running_loop())
         self._zero = self._clock()
-        self._listener = Listener(self._clock)
+        self._listener = SessionObserver(self._clock)
         self._flux: FluxSession | None = None
-        self._maker: Maker | None = None
-        self._drive: Drive | None = None
+        self._maker: ImageWorker | None = None
+        self._drive: LoadGenerator | None = None
         self._stages: list[Stage] = []
-        self._offset: Offset | None = None
+        self._offset: ClockOffset | None = None
         self._begun = 0  #: images of the stages before this one
         self._is_blank = False  #: it is over, and the journal knows of nothing
         self._spent = Decimal(0)
@@ -127,7 +127,7 @@ class Run:
         """Submit nothing more; paid images may land for so many seconds."""
         self._is_stopped = True  # also before there is anything to stop
         if self._maker is not None:
-            self._maker.end(Stopped(_STOPPED))
+            self._maker.end(BenchStopped(_STOPPED))
             asyncio.get_running_loop().call_later(grace, self._cut)
 
     def line(self) -> str:
@@ -161,7 +161,7 @@ class Run:
                 self._note(f"the report will have no pictures: {install_command('bench')}")
             described = environment(flux.provider, simulated=simulated, options=order.options())
             self._flux = flux
-            meter = Meter(
+            meter = ResourceMonitor(
                 self._clock, in_flight=lambda: flux.in_flight, is_unanswered=self._is_unanswered
             )
             await self._measure(flux, prompts, meter)
@@ -177,8 +177,8 @@ class Run:
         if self._is_blank:
             await asyncio.to_thread(remove, self._order.out)
         reason = self._listener.waited_for
-        if isinstance(error, Stopped) and reason is not None:
-            raise Stopped(f"{_STOPPED}, with nothing measured: {reason}")
+        if isinstance(error, BenchStopped) and reason is not None:
+            raise BenchStopped(f"{_STOPPED}, with nothing measured: {reason}")
         raise error
 
     def _is_unanswered(self) -> bool:
@@ -204,19 +204,21 @@ class Run:
 
     # --- the stages -----------------------------------------------------------------------------
 
-    async def _measure(self, flux: FluxSession, prompts: Wishes, meter: Meter) -> None:
+    async def _measure(
+        self, flux: FluxSession, prompts: PromptPool, meter: ResourceMonitor
+    ) -> None:
         async with open_folder(
             self._order.out / IMAGES_NAME,
             provider=flux.provider,
-            template=Template.parse(DEFAULT),
+            template=FilenameTemplate.parse(DEFAULT),
             max_bytes=flux.limits.max_image_bytes,
             ledger=None,
         ) as output:
-            maker = self._maker = Maker(
+            maker = self._maker = ImageWorker(
                 flux, output, self._listener, clock=self._clock, meter=meter
             )
             if self._is_stopped:
-                maker.end(Stopped(_STOPPED))
+                maker.end(BenchStopped(_STOPPED))
             self._zero = self._clock()
             meter.start(self._zero)
             # a full collection goes over all that was imported and stops the loop for that long;
@@ -235,13 +237,13 @@ class Run:
                 self._drive = None
                 await flux.settled()  # a POST whose lane was cut is recorded all the same
             assert output.journal is not None  # noqa: S101 — a folder's own; for the type checker
-            self._is_blank = output.journal.counts == Recovery()
+            self._is_blank = output.journal.counts == JournalCounts()
 
-    def _loads(self) -> Iterator[Load]:
+    def _loads(self) -> Iterator[LoadProfile]:
         for model in self._order.models:
             yield from self._sweep(model) if self._order.sweep else self._order.loads(model)
 
-    def _sweep(self, model: str) -> Iterator[Load]:
+    def _sweep(self, model: str) -> Iterator[LoadProfile]:
         """Double the load, roughly, until more of it buys next to nothing."""
         first, most = len(self._stages), self._order.most_slots * _SWEEP_BEYOND
         for in_flight in SWEEP:
@@ -249,7 +251,9 @@ class Run:
                 return
             yield self._order.step(model, in_flight)
 
-    async def _stage(self, load: Load, maker: Maker, prompts: Wishes, meter: Meter) -> None:
+    async def _stage(
+        self, load: LoadProfile, maker: ImageWorker, prompts: PromptPool, meter: ResourceMonitor
+    ) -> None:
         number, push_backs = len(self._stages), self._listener.push_backs
         if self._stages and self._stages[-1].model != load.model:
             maker.turn()
@@ -259,7 +263,7 @@ class Run:
             request = prompts.of(load.model, index - self._begun)
             return evolve(request, index=index, occurrence=index)
 
-        drive = self._drive = Drive(
+        drive = self._drive = LoadGenerator(
             load, maker, wish,
             stage=number, first=self._begun, seed=self._order.seed + number,
             spent=self._spent, clock=self._clock,
@@ -272,7 +276,7 @@ class Run:
             records = await self._recorded(traces)
         self._begun += drive.given
         if any(not record.warm_up for record in records):
-            measured = Measured(
+            measured = StageSamples(
                 load=load,
                 traces=traces,
                 records=records,
@@ -305,7 +309,12 @@ class Run:
     # --- after ----------------------------------------------------------------------------------
 
     def _report(
-        self, began: datetime, described: dict[str, object], meter: Meter, *, simulated: bool
+        self,
+        began: datetime,
+        described: dict[str, object],
+        meter: ResourceMonitor,
+        *,
+        simulated: bool,
     ) -> Report:
         knees, why = self._knees()
         is_slow, said = verdict(self._stages)
@@ -335,7 +344,7 @@ class Run:
         knees: dict[str, str] = {}
         reasons: list[str] = []
         for model in self._order.models:
-            label, why = knee([stage for stage in self._stages if stage.model == model])
+            label, why = find_saturation([stage for stage in self._stages if stage.model == model])
             if label is not None:
                 knees[model] = label
             reasons.append(f"{model}: {why}" if len(self._order.models) > 1 else why)

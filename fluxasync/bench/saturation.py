@@ -30,19 +30,19 @@ WIDE_STEP = 1.5
 GREW = 0.1
 
 
-def knee(stages: Sequence[Stage]) -> tuple[str | None, str]:
+def find_saturation(stages: Sequence[Stage]) -> tuple[str | None, str]:
     """Return the label of one model's stage after which more load is not worth it, and why."""
     if stages and not any(stage.images for stage in stages):
         return None, "No image was saved, so there is no knee to find."
     told = [stage for stage in stages if stage.images and not stage.has_few_images]
-    label, why = _told_knee(told)
+    label, why = _closed_or_open_knee(told)
     left_out = list(_left_out(stages))
     if len(told) == 1 and left_out:
         why = ""  # it was not the only load
     return label, " ".join(filter(None, (why, *left_out)))
 
 
-def _told_knee(stages: Sequence[Stage]) -> tuple[str | None, str]:
+def _closed_or_open_knee(stages: Sequence[Stage]) -> tuple[str | None, str]:
     closed = sorted((s for s in stages if s.in_flight and s.rate is None), key=_load)
     opened = sorted((s for s in stages if s.rate is not None and s.rate_to is None), key=_load)
     if len(closed) >= 2:

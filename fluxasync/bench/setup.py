@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 from attrs import evolve
 
-from .._wire.providers import PROVIDERS, Provider, known
+from .._wire.providers import PROVIDERS, Provider, provider_by_name
 from ..simulator.child_process import practice_server
-from .bench_config import Order
+from .bench_config import BenchConfig
 
 #: of the practice server's one picture: drawing one for each prompt takes 70 ms of a core, which
 #: would be measured instead of the client
@@ -25,7 +25,7 @@ _ASKING = 5.0
 
 
 @asynccontextmanager
-async def targeted(order: Order, *, say: Callable[[str], None]) -> AsyncIterator[Order]:
+async def targeted(order: BenchConfig, *, say: Callable[[str], None]) -> AsyncIterator[BenchConfig]:
     """The order with its target: a practice server where it is to be simulated, or no key is set.
 
     `say` hears of the second, before anything is begun. The server ends with the block.
@@ -41,14 +41,16 @@ async def targeted(order: Order, *, say: Callable[[str], None]) -> AsyncIterator
         yield evolve(order, base_url=url, api_key="practice", simulate=True)
 
 
-def _missing(order: Order) -> str:
+def _missing(order: BenchConfig) -> str:
     """The variables that could hold a key where nobody gave one, else "".
 
     A Provider of one's own is a target that somebody chose: its key is the session's to miss.
     """
     if order.api_key or isinstance(order.provider, Provider):
         return ""
-    candidates = PROVIDERS.values() if order.provider is None else [known(order.provider)]
+    candidates = (
+        PROVIDERS.values() if order.provider is None else [provider_by_name(order.provider)]
+    )
     variables = [each.key_variable for each in candidates if each.key_variable is not None]
     is_set = any(os.environ.get(variable, "").strip() for variable in variables)
     return "" if is_set else " or ".join(variables)

@@ -13,16 +13,16 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from .latency_breakdown import Trace
-from .load_profile import Load
-from .records import PARTS, ImageRecord, Interval, Machine, Schedule, Stage
-from .stats import arrival_gaps, bootstrap, distribution, gap_pace, lane_pace, median, percentile
+from .load_profile import LoadProfile
+from .records import PARTS, ImageRecord, Interval, Machine, ScheduleDelay, Stage
+from .stats import arrival_gaps, bootstrap, distribution, gap_pace, median, percentile, worker_pace
 
 
 @frozen(kw_only=True)
-class Measured:
+class StageSamples:
     """What one stage left: its traces beside their records, in the same order."""
 
-    load: Load
+    load: LoadProfile
     traces: Sequence[Trace]
     records: Sequence[ImageRecord]
     machine: Machine
@@ -31,7 +31,7 @@ class Measured:
     objective: float | None  #: seconds
 
 
-def stage_of(measured: Measured) -> Stage:
+def stage_of(measured: StageSamples) -> Stage:
     """Return the stage in numbers."""
     load = measured.load
     counted = [record for record in measured.records if not record.warm_up]
@@ -99,17 +99,17 @@ def _ended(record: ImageRecord) -> float:
     return next((at for at in known if at is not None), record.began_at)
 
 
-def _pace(measured: Measured, saved: Sequence[ImageRecord]) -> tuple[float, Interval | None]:
+def _pace(measured: StageSamples, saved: Sequence[ImageRecord]) -> tuple[float, Interval | None]:
     """Return images a minute, and what chance may have done to it."""
     if measured.load.rate is None:
         turns = _turns(measured)
         lanes = measured.load.in_flight
-        return lane_pace(turns, lanes), bootstrap(turns, lambda some: lane_pace(some, lanes))
+        return worker_pace(turns, lanes), bootstrap(turns, lambda some: worker_pace(some, lanes))
     gaps = arrival_gaps([record.stored_at for record in saved if record.stored_at is not None])
     return gap_pace(gaps), bootstrap(gaps, gap_pace)
 
 
-def _turns(measured: Measured) -> list[tuple[float, bool]]:
+def _turns(measured: StageSamples) -> list[tuple[float, bool]]:
     return [
         (trace.lane_seconds, record.is_saved)
         for trace, record in zip(measured.traces, measured.records, strict=True)
@@ -124,14 +124,14 @@ def _goodput(pace: float, latencies: Sequence[float], objective: float | None) -
     return pace * good / len(latencies) if latencies else 0.0
 
 
-def _schedule_lag(counted: Sequence[ImageRecord]) -> Schedule | None:
+def _schedule_lag(counted: Sequence[ImageRecord]) -> ScheduleDelay | None:
     late = sorted(max(record.began_at - record.intended_at, 0.0) for record in counted)
     if not late:
         return None
-    return Schedule(p50=percentile(late, 0.5), p99=percentile(late, 0.99), maximum=late[-1])
+    return ScheduleDelay(p50=percentile(late, 0.5), p99=percentile(late, 0.99), maximum=late[-1])
 
 
-def _utilisation(measured: Measured, counted: Sequence[ImageRecord]) -> float | None:
+def _utilisation(measured: StageSamples, counted: Sequence[ImageRecord]) -> float | None:
     """How much of its slots' time the server worked: a closed loop's slots are its lanes."""
     work = math.fsum(record.generate or 0.0 for record in counted)
     if measured.load.rate is None:

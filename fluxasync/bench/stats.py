@@ -66,7 +66,7 @@ def bootstrap(
     return Interval(low=percentile(drawn, tail), high=percentile(drawn, 1 - tail))
 
 
-def lane_pace(turns: Sequence[tuple[float, bool]], lanes: int) -> float:
+def worker_pace(turns: Sequence[tuple[float, bool]], lanes: int) -> float:
     """Return a closed loop's images a minute; each turn is how long a lane was busy with an image,
     and whether it was saved. Whole turns only, so neither filling nor draining distorts it."""
     busy = math.fsum(seconds for seconds, _ in turns)

@@ -15,7 +15,7 @@ from pathlib import Path
 from attrs import frozen
 
 from .._core.errors import ConfigError
-from .._store.files import Threads, create_own, disk_error, make_own_folder
+from .._store.files import ThreadRunner, create_own, disk_error, make_own_folder
 from .._store.journal.schema import HOME
 from .cards import Card, Cards, read
 from .html_page import page
@@ -48,7 +48,7 @@ async def write(
     """
     require_pillow()
     folder = Path(folder)
-    async with Threads(count=1) as threads, Thumbs(folder) as thumbs:
+    async with ThreadRunner(count=1) as threads, Thumbs(folder) as thumbs:
         found = await threads.run(read, folder)
         await thumbs.prepare()
         made = await _all_made(thumbs, found, progress or (lambda done, total: None))

@@ -78,7 +78,7 @@ def read(folder: Path) -> Cards:
     Raises ConfigError for a folder without a run and JournalError for a journal that cannot be
     trusted.
     """
-    lists = Lists(folder)
+    lists = CardLists(folder)
     if not has_journal(folder):
         cards = lists.news()
         if not cards:
@@ -175,7 +175,7 @@ def _inside(name: str | None) -> str | None:
     return str(path)
 
 
-class Lists:
+class CardLists:
     """The two lists of a folder, read as far as they are written; for one thread at a time."""
 
     def __init__(self, folder: Path) -> None:

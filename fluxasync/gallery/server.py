@@ -25,8 +25,8 @@ from aiohttp.web_protocol import RequestHandler
 
 from .._core.errors import FluxError
 from .._core.images import EXTENSIONS, NotAnImage, sniff
-from .._store.files import Threads, reading
-from .cards import Card, Lists
+from .._store.files import ThreadRunner, reading
+from .cards import Card, CardLists
 from .html_page import page
 from .thumbnails import Thumbs
 
@@ -68,8 +68,8 @@ class GalleryServer:
         self.url = ""
         self._token = secrets.token_urlsafe(24)
         self._hosts: frozenset[str] = frozenset()
-        self._lists = Lists(folder)
-        self._threads = Threads(count=1)
+        self._lists = CardLists(folder)
+        self._threads = ThreadRunner(count=1)
         self._thumbs = Thumbs(folder, painters=1)
         self._told: list[dict[str, Any]] = []  # every card as it was sent, in that order
         self._files: dict[str, str] = {}  # what may be fetched: thumbnails and their images

@@ -22,7 +22,7 @@ from typing import Self
 from .._core.errors import ConfigError
 from .._core.extras import install_command
 from .._core.isolated_process import start
-from .._store.files import Threads, check_own_folder, disk_error, make_own_folder, reading
+from .._store.files import ThreadRunner, check_own_folder, disk_error, make_own_folder, reading
 from .._store.journal.schema import HOME
 
 FOLDER = f"{HOME}/thumbs"
@@ -50,7 +50,7 @@ class Thumbs:
     def __init__(self, folder: Path, *, painters: int | None = None) -> None:
         self.folder = folder
         self.painters = painters or min(os.cpu_count() or 1, _MOST_PAINTERS)
-        self._threads = Threads(count=1)
+        self._threads = ThreadRunner(count=1)
         self._free: asyncio.LifoQueue[_Painter] = asyncio.LifoQueue()
         self._painters: list[_Painter] = []
 

@@ -42,7 +42,7 @@ def key_digest(key: str | None) -> str | None:
     return None if key is None else sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
-class Books:
+class ChargeLog:
     """Charges in the order they were made; totals in any case."""
 
     def __init__(self, log: Path | None = None) -> None:
@@ -53,7 +53,7 @@ class Books:
         self._log: IO[str] | None = log.open("a", encoding="utf-8") if log else None
 
     def __repr__(self) -> str:
-        return f"<Books {self.charged} charged, {self.delivered} delivered, ${self.spent_usd}>"
+        return f"<ChargeLog {self.charged} charged, {self.delivered} delivered, ${self.spent_usd}>"
 
     def charge(self, charge: Charge) -> None:
         self.charged += 1

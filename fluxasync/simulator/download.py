@@ -17,7 +17,7 @@ from attrs import evolve
 from .answers import Answer, html_answer, json_answer, xml_answer
 from .images import Picture
 from .jobs import Job
-from .seeded_random import Dice
+from .seeded_random import SeededRandom
 from .state import State
 
 _RANGE = re.compile(r"bytes=(\d+-\d*|-\d+)")
@@ -27,7 +27,7 @@ _FAULTS = (
 )  # fmt: skip
 
 
-def image_path(dice: Dice, number: int, form: str, *, is_flux2: bool, wall: float) -> str:
+def image_path(dice: SeededRandom, number: int, form: str, *, is_flux2: bool, wall: float) -> str:
     """Where an image lies: the two layouts that were seen."""
     name = dice.hex("blob", number, digits=32)
     if is_flux2:
@@ -35,7 +35,7 @@ def image_path(dice: Dice, number: int, form: str, *, is_flux2: bool, wall: floa
     return f"/results/{name[:2]}/{name[2:16]}/{name}/sample.{form}"
 
 
-def signed_path(dice: Dice, path: str, form: str, *, expires_wall: float, nth: int) -> str:
+def signed_path(dice: SeededRandom, path: str, form: str, *, expires_wall: float, nth: int) -> str:
     """The path and query of an image's nth URL; `se` is told in whole seconds."""
     expires = datetime.fromtimestamp(expires_wall, UTC).strftime("%Y-%m-%dT%H%%3A%M%%3A%SZ")
     parts = [dice.hex("signature", path, nth, part, digits=12) for part in range(4)]

@@ -42,7 +42,7 @@ class Job:
     urls: dict[str, float] = field(factory=dict)  #: path and query → when that URL dies
 
 
-class JobBook:
+class JobTable:
     """Jobs by id and by delivery path, and the count of active ones."""
 
     def __init__(self, *, retention: float) -> None:

@@ -13,7 +13,7 @@ from statistics import NormalDist
 _NORMAL = NormalDist()
 
 
-class Dice:
+class SeededRandom:
     """Named rolls of one seed."""
 
     def __init__(self, seed: object) -> None:

@@ -15,13 +15,13 @@ from typing import NamedTuple
 from attrs import evolve
 
 from .answers import Answer
-from .charges import Books
+from .charges import ChargeLog
 from .dialects import DialectName
 from .images import Gallery
 from .job_log import JobLog
-from .jobs import JobBook
+from .jobs import JobTable
 from .scenario import Scenario
-from .seeded_random import Dice
+from .seeded_random import SeededRandom
 
 _REQUESTS_KEPT = 2000
 
@@ -48,10 +48,10 @@ class State:
         self.region = "eu4"
         self.region_origin = "http://eu4.simulator.invalid"
         self.region_port = 0  #: of that origin, where it is on a socket
-        self.dice = Dice(scenario.seed)
-        self.names = Dice(f"{scenario.seed}{salt}")  #: ids, paths, signatures
-        self.jobs = JobBook(retention=scenario.retention)
-        self.books = Books(scenario.charge_log)
+        self.dice = SeededRandom(scenario.seed)
+        self.names = SeededRandom(f"{scenario.seed}{salt}")  #: ids, paths, signatures
+        self.jobs = JobTable(retention=scenario.retention)
+        self.books = ChargeLog(scenario.charge_log)
         self.log = JobLog(scenario.job_log)
         self.struck: Counter[str] = Counter()
         self.requests: deque[Seen] = deque(maxlen=_REQUESTS_KEPT)

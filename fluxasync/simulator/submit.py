@@ -23,7 +23,7 @@ from .download import image_path
 from .images import PictureSpec
 from .jobs import Job
 from .models import MODELS, Model
-from .seeded_random import Dice
+from .seeded_random import SeededRandom
 from .state import State, key_of
 from .validation import complaints, read_body
 
@@ -249,7 +249,7 @@ class Submits:
         )
 
 
-def lognormal(dice: Dice, number: int, *, mean: float, cv: float) -> float:
+def lognormal(dice: SeededRandom, number: int, *, mean: float, cv: float) -> float:
     """The seconds that a scenario's job of this number takes, under `latency_cv`."""
     variance = log(1 + cv * cv)
     return mean * exp(sqrt(variance) * dice.normal("latency", number) - variance / 2)

@@ -20,10 +20,10 @@ from attrs import frozen
 import fluxasync._store.files
 from fluxasync._core.images import inspect
 from fluxasync._core.models import Saved
-from fluxasync._store.files import Part
+from fluxasync._store.files import AtomicFile
 from fluxasync._store.journal.journal import Journal
-from fluxasync._store.journal.transitions import Steps
-from fluxasync._store.sinks import _Kept, _Landing
+from fluxasync._store.journal.transitions import Transitions
+from fluxasync._store.sinks import _FileWriter, _StoredFile
 
 from .points import Watched
 
@@ -49,25 +49,25 @@ def no_intent_record() -> None:
 def resubmits_intents() -> None:
     """Recovery takes an intent without an answer for one that never went out."""
 
-    def doubt_intents(self: Steps, connection: sqlite3.Connection) -> None:
+    def doubt_intents(self: Transitions, connection: sqlite3.Connection) -> None:
         found = connection.execute("SELECT money FROM image WHERE state = 0").fetchall()
         connection.execute("DELETE FROM image WHERE state = 0")
         for (money,) in found:
             self.tally.add(0, None, money, -1)
 
-    Steps.doubt_intents = doubt_intents  # type: ignore[method-assign]
+    Transitions.doubt_intents = doubt_intents  # type: ignore[method-assign]
 
 
 def done_before_publish() -> None:
     """The image is recorded as done, and only then gets its name."""
-    late: dict[str, Part] = {}
-    publish, discard, settle = Part.publish, Part.discard, Journal.settle
+    late: dict[str, AtomicFile] = {}
+    publish, discard, settle = AtomicFile.publish, AtomicFile.discard, Journal.settle
 
-    def promise(self: Part, target: str) -> str:
+    def promise(self: AtomicFile, target: str) -> str:
         late[target] = self
         return target
 
-    def keep(self: Part) -> None:
+    def keep(self: AtomicFile) -> None:
         if self not in late.values():
             discard(self)
 
@@ -76,8 +76,8 @@ def done_before_publish() -> None:
         if isinstance(outcome, Saved) and (name := str(outcome.path)) in late:
             await asyncio.to_thread(publish, late.pop(name), name)
 
-    Part.publish = promise  # type: ignore[method-assign]
-    Part.discard = keep  # type: ignore[method-assign]
+    AtomicFile.publish = promise  # type: ignore[method-assign]
+    AtomicFile.discard = keep  # type: ignore[method-assign]
     Journal.settle = settle_first  # type: ignore[method-assign]
 
 
@@ -85,19 +85,19 @@ def in_place_write() -> None:
     """The image is written under its final name from the first byte on."""
 
     def keep(
-        _self: _Landing, image: bytes, target_of: Callable[[str], str], _md5: str | None
-    ) -> _Kept:
+        _self: _FileWriter, image: bytes, target_of: Callable[[str], str], _md5: str | None
+    ) -> _StoredFile:
         info = inspect(image)
         target = target_of(info.format)
-        part = Part(os.path.dirname(target))
+        part = AtomicFile(os.path.dirname(target))
         part._handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         part.write(image)
         fluxasync._store.files.sync(part._handle)
         os.close(part._handle)
         fluxasync._store.files.sync_folder(Path(target).parent)
-        return _Kept(target, part, info)
+        return _StoredFile(target, part, info)
 
-    _Landing._keep = keep  # type: ignore[method-assign, assignment]
+    _FileWriter._keep = keep  # type: ignore[method-assign, assignment]
 
 
 def no_file_fsync() -> None:

@@ -26,9 +26,9 @@ import fluxasync._store.journal.schema
 import fluxasync._store.journal.writer
 import fluxasync._store.metadata
 from fluxasync._core.models import Ready
-from fluxasync._store.files import Part
-from fluxasync._store.journal.transitions import Steps
-from fluxasync._wire.client import Wire
+from fluxasync._store.files import AtomicFile
+from fluxasync._store.journal.transitions import Transitions
+from fluxasync._wire.client import ApiClient
 from fluxasync._wire.transport import AiohttpTransport
 
 #: what a step writes; a commit is named after the dearest of those in it
@@ -134,7 +134,7 @@ def marked_commits() -> Marks:
     Watched.before.append(forget)
     steps = {"intent": "intent", "accepted": "job", "done": "done", "adopt": "done"}
     for name, kind in steps.items():
-        before(Steps, name, lambda *args, kind=kind: marks.append((kind, args)))
+        before(Transitions, name, lambda *args, kind=kind: marks.append((kind, args)))
     return marks
 
 
@@ -235,35 +235,35 @@ def _at_sends(fuse: Fuse) -> None:
     # aiohttp's own trace tells of headers while they still wait in its buffer
     for name in ("send", "sendmsg"):
         after(socket.socket, name, see_bytes)
-    ask = Wire.ask
+    ask = ApiClient.poll
 
-    async def asked(self: Wire, job: Any) -> Any:
+    async def asked(self: ApiClient, job: Any) -> Any:
         news = await ask(self, job)
         if isinstance(news, Ready):
             fuse.burn("Ready seen")
         return news
 
-    Wire.ask = asked  # type: ignore[method-assign]
+    ApiClient.poll = asked  # type: ignore[method-assign]
 
 
 def _at_files(fuse: Fuse) -> None:
-    write = Part.write
+    write = AtomicFile.write
 
-    def in_halves(self: Part, piece: bytes) -> None:
+    def in_halves(self: AtomicFile, piece: bytes) -> None:
         half = len(piece) // 2
         write(self, piece[:half])
         fuse.burn("mid-write")
         write(self, piece[half:])
 
-    Part.write = in_halves  # type: ignore[method-assign]
+    AtomicFile.write = in_halves  # type: ignore[method-assign]
 
     def see_sync(handle: int) -> None:
         if stat.S_ISREG(os.fstat(handle).st_mode):
             fuse.burn("before file fsync")
 
     before(fluxasync._store.files, "sync", see_sync)
-    before(Part, "_linked", lambda *_: fuse.burn("before publish"))
-    after(Part, "_linked", lambda *_: fuse.burn("after publish"))
+    before(AtomicFile, "_linked", lambda *_: fuse.burn("before publish"))
+    after(AtomicFile, "_linked", lambda *_: fuse.burn("after publish"))
     after(fluxasync._store.files, "sync_folder", lambda *_: fuse.burn("after folder fsync"))
 
 
@@ -271,7 +271,7 @@ def _at_recovery(fuse: Fuse) -> None:
     """Passed three times a start at least: before, between, and before it is committed."""
     before(fluxasync._store.journal.schema, "sync", lambda *_: fuse.burn("during creation"))
     for name in ("doubt_intents", "adopt"):
-        after(Steps, name, lambda *_: fuse.burn("during recovery"))
+        after(Transitions, name, lambda *_: fuse.burn("during recovery"))
     before(fluxasync._store.journal.journal, "recover", lambda *_: fuse.burn("during recovery"))
     after(fluxasync._store.journal.journal, "recover", lambda *_: fuse.burn("during recovery"))
 

@@ -314,13 +314,21 @@ HELPER_CALLS = [
     case("run source", lambda url: fluxasync.run(5, out="o", base_url=url), "source"),
     case("run a URL", lambda url: fluxasync.run("s3://b/p.csv", out="o", base_url=url), "is a URL"),
     case("bench order", lambda url: bench.run(5), "order: "),
-    case("bench out", lambda url: bench.run(bench.Order(out=5)), "out: "),
-    case("bench URL", lambda url: bench.run(bench.Order(out="s3://b/o")), "s3://b/o"),
-    case("bench model", lambda url: bench.run(bench.Order(out="o", models=5)), "models: "),
-    case("bench parameters", lambda url: bench.run(bench.Order(out="o", parameters=5)), "param"),
-    case("bench seed", lambda url: bench.run(bench.Order(out="o", seed="x")), "seed: "),
-    case("bench on_note", lambda url: bench.run(bench.Order(out="o"), on_note=5), "on_note: "),
-    case("bench on_stage", lambda url: bench.run(bench.Order(out="o"), on_stage=5), "on_stage: "),
+    case("bench out", lambda url: bench.run(bench.BenchConfig(out=5)), "out: "),
+    case("bench URL", lambda url: bench.run(bench.BenchConfig(out="s3://b/o")), "s3://b/o"),
+    case("bench model", lambda url: bench.run(bench.BenchConfig(out="o", models=5)), "models: "),
+    case(
+        "bench parameters", lambda url: bench.run(bench.BenchConfig(out="o", parameters=5)), "param"
+    ),
+    case("bench seed", lambda url: bench.run(bench.BenchConfig(out="o", seed="x")), "seed: "),
+    case(
+        "bench on_note", lambda url: bench.run(bench.BenchConfig(out="o"), on_note=5), "on_note: "
+    ),
+    case(
+        "bench on_stage",
+        lambda url: bench.run(bench.BenchConfig(out="o"), on_stage=5),
+        "on_stage: ",
+    ),
 ]
 
 

@@ -35,7 +35,7 @@ SMALL = {"width": 256, "height": 256}
 QUICK = {"latency": (0.1, 0.1), "image_bytes": 2048}
 
 
-def order(sim: Simulator, out: Path, **wanted: Any) -> bench.Order:
+def order(sim: Simulator, out: Path, **wanted: Any) -> bench.BenchConfig:
     usual = {
         "in_flight": (2,),
         "images": 4,
@@ -45,7 +45,7 @@ def order(sim: Simulator, out: Path, **wanted: Any) -> bench.Order:
     }
     if "duration" in wanted:
         del usual["images"]
-    return bench.Order(out=out, **{"base_url": sim.url} | usual | wanted)
+    return bench.BenchConfig(out=out, **{"base_url": sim.url} | usual | wanted)
 
 
 @pytest.mark.slow
@@ -169,7 +169,7 @@ async def test_a_target_that_is_no_practice_server_needs_a_cap(tmp_path: Path) -
 
     async with await asyncio.start_server(foreign, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        wanted = bench.Order(out=tmp_path / "out", base_url=f"http://127.0.0.1:{port}")
+        wanted = bench.BenchConfig(out=tmp_path / "out", base_url=f"http://127.0.0.1:{port}")
         with pytest.raises(ConfigError, match="--max-cost"):
             await bench.run(wanted)
         with pytest.raises(ConfigError, match="simulate=True is for a practice server"):
@@ -198,7 +198,7 @@ async def test_a_live_target_is_refused_where_no_cap_would_hold(
     wanted: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
     """Before the folder is made and anything is sent."""
-    ordered = bench.Order(out=tmp_path / "out", provider="cometapi", api_key="sk-1", **wanted)
+    ordered = bench.BenchConfig(out=tmp_path / "out", provider="cometapi", api_key="sk-1", **wanted)
     with pytest.raises(ConfigError, match=said):
         await bench.run(ordered)
     assert not (tmp_path / "out").exists()
@@ -224,7 +224,7 @@ async def test_from_python_too_a_practice_server_is_there_for_nothing(
     monkeypatch.delenv("COMETAPI_KEY", raising=False)
     monkeypatch.delenv("BFL_API_KEY", raising=False)
     notes: list[str] = []
-    ordered = bench.Order(
+    ordered = bench.BenchConfig(
         out=tmp_path / "out", models="flux-2-klein-4b", in_flight=2, images=2, warm_up=0, **wanted
     )
     report = await bench.run(ordered, on_note=notes.append)
@@ -322,7 +322,7 @@ async def test_a_service_that_was_never_there_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     run = Run(
-        bench.Order(
+        bench.BenchConfig(
             out=tmp_path / "out", base_url=f"http://127.0.0.1:{port}", api_key="none", max_cost="1"
         )
     )
@@ -444,7 +444,7 @@ async def test_the_line_tells_what_all_stages_have_cost(tmp_path: Path) -> None:
     assert max(spent) > 0.15, "what the six of the first stage cost is still in it"
 
 
-async def _lines(wanted: bench.Order) -> list[str]:
+async def _lines(wanted: bench.BenchConfig) -> list[str]:
     """Run it, and return the different lines that were told of its stages."""
     run = Run(wanted)
     running = asyncio.create_task(run.perform())

@@ -37,7 +37,7 @@ from fluxasync import (
     SinkError,
 )
 from fluxasync._requests.sources import Plan
-from fluxasync._store.journal.journal import Entry, read_only
+from fluxasync._store.journal.journal import JournalEntry, read_only
 from fluxasync._store.journal.lock import FolderLock
 from fluxasync._store.journal.schema import HOME
 from fluxasync.simulator import Scenario, Simulator
@@ -69,7 +69,7 @@ class Look:
     """A folder and its journal as they are between two runs."""
 
     folder: Path
-    entries: list[Entry]
+    entries: list[JournalEntry]
 
     @property
     def states(self) -> Counter[str]:

@@ -31,7 +31,7 @@ from fluxasync import (
     Saved,
 )
 from fluxasync.simulator import FAULTS, Scenario, Simulator, World
-from fluxasync.simulator.seeded_random import Dice
+from fluxasync.simulator.seeded_random import SeededRandom
 
 COUNT = 12
 SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02, image_bytes=40_000)
@@ -262,7 +262,7 @@ def _seed_where(fault: str, *, first: int, then: int) -> int:
     """A scenario seed whose first strike of a submit fault is between two of the attempts."""
 
     def strike(seed: int) -> int:
-        dice = Dice(seed)
+        dice = SeededRandom(seed)
         return next(n for n in range(1, 1000) if dice.roll(fault, n) < 0.2)
 
     return next(seed for seed in range(1000) if first < strike(seed) <= then)

@@ -141,7 +141,9 @@ async def test_after_a_sleep_urls_are_asked_for_afresh_on_fresh_connections():
         pools = flux._pools
         assert pools is not None
         before, polls = pools._polls, sim.world.polls
-        flux._barked(ClockJumped(seconds=8 * 3600.0))  # nobody can put this machine to sleep
+        flux._on_health_event(
+            ClockJumped(seconds=8 * 3600.0)
+        )  # nobody can put this machine to sleep
         saved = await flux.download(ready)
         assert sim.world.polls == polls + 1
         assert pools._polls is not before

@@ -37,7 +37,7 @@ from fluxasync import (
     SinkError,
     Stored,
 )
-from fluxasync._cli.advice import told as advice
+from fluxasync._cli.advice import with_advice as advice
 from fluxasync.simulator import Scenario, Simulator, World
 
 SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02)

@@ -16,7 +16,7 @@ from fluxasync import Timeouts, Transport, TransportError
 from fluxasync._core.models import Call, Reply
 from fluxasync._wire.transport import AiohttpTransport
 from fluxasync.simulator import Scenario, Simulator, World
-from fluxasync.simulator.seeded_random import Dice
+from fluxasync.simulator.seeded_random import SeededRandom
 
 Place = tuple[Transport, str, World]
 Opened = Callable[[Scenario], AbstractAsyncContextManager[Place]]
@@ -178,7 +178,7 @@ async def test_half_an_image_may_come_without_an_error(opened: Opened):
 
 def _ends_cleanly(scenario: Scenario) -> bool:
     """Ask the server's own dice which of the two cuts its first job gets."""
-    return Dice(scenario.seed).roll("truncated with length", 1) >= 0.5
+    return SeededRandom(scenario.seed).roll("truncated with length", 1) >= 0.5
 
 
 @opened

@@ -27,10 +27,10 @@ from fluxasync._core.models import (
 from fluxasync._wire import (
     LONGEST_WAIT,
     MESSAGE_LENGTH,
-    Missing,
+    Inconclusive,
+    JobNotFound,
     Phase,
     Redaction,
-    Unclear,
     classify,
     decode_poll,
     decode_submit,
@@ -120,7 +120,7 @@ def test_any_answer_to_a_post_is_a_job_or_a_refusal(reply, provider):
 def test_any_answer_to_a_poll_is_news(reply, provider):
     """P25 News are one of five kinds, with finite numbers and a deadline not in the past."""
     news = decode_poll(reply, JOB, provider, now=5000.0)
-    assert isinstance(news, Pending | Ready | Missing | JobError | Unclear)
+    assert isinstance(news, Pending | Ready | JobNotFound | JobError | Inconclusive)
     match news:
         case Ready():
             assert 5000.0 <= news.deadline <= 5000.0 + LONGEST_WAIT
@@ -130,7 +130,7 @@ def test_any_answer_to_a_poll_is_news(reply, provider):
         case Pending():
             assert news.progress is None or 0 <= news.progress <= 1
             assert len(news.status) <= 40
-        case Unclear():
+        case Inconclusive():
             assert news.retry_after is None or 0 <= news.retry_after <= LONGEST_WAIT
 
 

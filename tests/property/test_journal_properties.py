@@ -21,7 +21,7 @@ from pictures import jpeg
 
 from fluxasync._core.errors import JobLost, JournalError, Moderated, TransportError
 from fluxasync._core.models import Failed, ImageInput, ImageRequest, InDoubt, Job, Saved, Stored
-from fluxasync._engine.budget import Purse
+from fluxasync._engine.budget import SpendingAccount
 from fluxasync._store.audit import in_doubt, status, verify
 from fluxasync._store.journal import journal as journal_module
 from fluxasync._store.journal import schema
@@ -150,8 +150,8 @@ async def _run(folder: Path, classes: frozenset[str]) -> None:
         lookup([request.key for request in WISHES])
     async with journal(folder, retry=classes) as ledger:
         recovered = ledger.recovered
-        purse = Purse(Decimal("0.10"))
-        purse.recall(
+        purse = SpendingAccount(Decimal("0.10"))
+        purse.restore(
             spent=recovered.spent, in_doubt=recovered.in_doubt_price + recovered.written_off
         )
         assert min(recovered.spent, recovered.in_doubt_price, recovered.written_off) >= 0

@@ -16,8 +16,8 @@ from weather import Scales, Weather
 from world_transport import ORIGIN
 
 from fluxasync import FluxError, FluxSession, Limits
-from fluxasync._engine.circuit_breaker import Gate
-from fluxasync._engine.download_queue import Permits
+from fluxasync._engine.circuit_breaker import CircuitBreaker
+from fluxasync._engine.download_queue import DownloadQueue
 from fluxasync._engine.limiter import Lease, Limiter
 from fluxasync.simulator import Scenario, World
 
@@ -48,9 +48,11 @@ class Machine:
     """A limiter, its brake and two gates, driven by moves; then by a server that takes all."""
 
     def __init__(self) -> None:
-        self.permits = Permits(lambda: Limits(downloads=1), active=lambda: self.limiter.in_flight)
-        self.limiter = Limiter(Limits(in_flight=2), brake=self.permits.brake)
-        self.gates = (Gate(), Gate())
+        self.permits = DownloadQueue(
+            lambda: Limits(downloads=1), active=lambda: self.limiter.in_flight
+        )
+        self.limiter = Limiter(Limits(in_flight=2), brake=self.permits.submit_delay)
+        self.gates = (CircuitBreaker(), CircuitBreaker())
         self.tasks: list[asyncio.Task[None]] = []
         self.waiting: list[asyncio.Task[None]] = []
         self.posting: list[Lease] = []
@@ -84,10 +86,10 @@ class Machine:
             case ("crowded" | "failed") as kind, at, seconds if posting:
                 lease = posting.pop(at % len(posting))
                 if kind == "crowded":
-                    limiter.crowded(lease)
+                    limiter.on_rate_limited(lease)
                     limiter.pause(seconds)
                 else:
-                    limiter.troubled()
+                    limiter.on_server_error()
                 limiter.probe(seconds)
                 limiter.answered(lease)
                 limiter.give(lease)
@@ -110,7 +112,7 @@ class Machine:
             case ("network back",):
                 limiter.clear()
             case ("shut",):
-                self.gates[1].shut(FluxError("stop"))
+                self.gates[1].trip(FluxError("stop"))
             case "sleep", seconds:
                 await asyncio.sleep(seconds)
 

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from fluxasync._core.errors import BudgetExceeded
 from fluxasync._core.models import ImageRequest
-from fluxasync._engine.budget import Purse
+from fluxasync._engine.budget import SpendingAccount
 from fluxasync._requests.catalog import Model, models
 from fluxasync._requests.pricing import Estimator, price
 
@@ -23,14 +23,14 @@ class PurseUnderLoad(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.purse = Purse(CAP)
+        self.purse = SpendingAccount(CAP)
         self.open: list[Decimal] = []
         self.charged = Decimal(0)
 
     @rule(cost=PRICES)
     def submit(self, cost: Decimal) -> None:
         fits = self.charged + sum(self.open) + self.purse.in_doubt + cost <= CAP
-        assert self.purse.fits(cost) is fits
+        assert self.purse.can_reserve(cost) is fits
         try:
             self.purse.reserve(cost)
         except BudgetExceeded:
@@ -54,7 +54,7 @@ class PurseUnderLoad(RuleBasedStateMachine):
     @precondition(lambda self: self.open)
     @rule(which=st.integers(min_value=0))
     def lose(self, which: int) -> None:
-        self.purse.doubt(self._ended(which))
+        self.purse.mark_in_doubt(self._ended(which))
 
     def _ended(self, which: int) -> Decimal:
         return self.open.pop(which % len(self.open))

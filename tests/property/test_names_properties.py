@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fluxasync._core.errors import ConfigError
 from fluxasync._core.models import ImageRequest
-from fluxasync._store.filenames import Template
+from fluxasync._store.filenames import FilenameTemplate
 
 HOSTILE = st.one_of(
     st.text(max_size=40),
@@ -20,7 +20,7 @@ HOSTILE = st.one_of(
     st.sampled_from(["..", "CON", "nul.txt", "a" * 400, "🦊" * 300, "/etc/passwd", "C:\\x"]),
 )
 TEMPLATES = [
-    Template.parse(text)
+    FilenameTemplate.parse(text)
     for text in ("{index}-{slug}.{ext}", "{name}/{model}/{key:.8}.{ext}", "{name}{seed}.{ext}")
 ]
 LITERALS = st.text(alphabet="ab./\\-~ {}", max_size=8)
@@ -72,7 +72,7 @@ def test_ten_thousand_rendered_paths_are_inside_the_folder(texts):
 def test_every_accepted_template_stays_inside(before, after):
     """P24 A template is refused or harmless; there is no third kind."""
     try:
-        template = Template.parse(f"{before}{{index}}{after}.{{ext}}")
+        template = FilenameTemplate.parse(f"{before}{{index}}{after}.{{ext}}")
     except ConfigError:
         return
     _assert_inside(template.render(ImageRequest(prompt="x", index=3), job_id="", ext="png"))

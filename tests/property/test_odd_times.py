@@ -19,13 +19,13 @@ from fluxasync._core.config import Limits, Polling, Retry
 from fluxasync._core.errors import DeadlineExceeded, JobFailed, JobLost
 from fluxasync._core.models import Failed, Job, Pending, Ready
 from fluxasync._core.text import duration
-from fluxasync._engine.circuit_breaker import Gate
-from fluxasync._engine.download_queue import Permits
-from fluxasync._engine.health import Dog
+from fluxasync._engine.circuit_breaker import CircuitBreaker
+from fluxasync._engine.download_queue import DownloadQueue
+from fluxasync._engine.health import HealthMonitor
 from fluxasync._engine.limiter import ACCOUNT, Lease, Limiter
-from fluxasync._engine.poll_policy import Watch
-from fluxasync._engine.polling import Pace, Schedule
-from fluxasync._wire import Missing, Unclear
+from fluxasync._engine.poll_policy import PollPolicy
+from fluxasync._engine.polling import PollRateLimiter, PollSchedule
+from fluxasync._wire import Inconclusive, JobNotFound
 
 #: set FLUXASYNC_FUZZ=100000 for the long run
 EXAMPLES = int(os.environ.get("FLUXASYNC_FUZZ", "150"))
@@ -66,9 +66,9 @@ def news_of(word: str, value: float | None, job: Job) -> Any:
         case "queued":
             return Pending(job=job, status="Queued", progress=value)
         case "missing":
-            return Missing()
+            return JobNotFound()
         case "unclear":
-            return Unclear(reason="busy", status=429, retry_after=None)
+            return Inconclusive(reason="busy", status=429, retry_after=None)
     seconds = None if value is None or not isfinite(value) else value
     return Ready(job=job, url="https://d.example/x", deadline=0.0, generate_seconds=seconds)
 
@@ -92,10 +92,10 @@ def test_any_times_of_polls_give_a_time_for_the_next_poll(
 ) -> None:
     """A job's watch, and those of later jobs of its class, wait a finite time or end as they
     should: accepted in the future, polls answered before they were sent, clocks that jump."""
-    schedule, pace, now = Schedule(typical), Pace(), 1000.0
+    schedule, pace, now = PollSchedule(typical), PollRateLimiter(), 1000.0
     for story in told:
         job = Job(job_id="a", submitted_at=datetime.now(UTC) - timedelta(seconds=ago))
-        watch = Watch(
+        watch = PollPolicy(
             job, schedule=schedule, pace=pace, polling=polling, retry=Retry(), timeout=600.0,
             now=now, submitted=submitted,
         )  # fmt: skip
@@ -118,7 +118,7 @@ def test_any_history_leaves_a_hint_that_can_be_used(
     told: list[tuple[float, float, float]], at: float, age: float
 ) -> None:
     """A hint made at one age and asked at another, whatever both are, gives a number."""
-    schedule = Schedule(4.0)
+    schedule = PollSchedule(4.0)
     for tenth, low, high in told:
         schedule.hints.learn(tenth, low, high)
         schedule.saw_running(low, high)
@@ -157,7 +157,7 @@ def test_any_duration_is_said(seconds: float) -> None:
 @given(given_steps=st.lists(st.tuples(times, times), max_size=8))
 def test_any_times_leave_the_pace_a_pace(given_steps: list[tuple[float, float]]) -> None:
     """The polls of all jobs keep a finite rate whatever the clock shows."""
-    pace = Pace()
+    pace = PollRateLimiter()
     for now, rate in given_steps:
         pace.pushed_back(now)
         assert 1 <= pace.stretch(now) <= 64
@@ -177,9 +177,9 @@ def test_any_deadlines_leave_downloads_and_watchdog_working(
 
     async def play() -> None:
         loop = asyncio.get_running_loop()
-        permits = Permits(Limits, active=lambda: 3)
+        permits = DownloadQueue(Limits, active=lambda: 3)
         shown = iter([*clock, 0.0])
-        dog = Dog(
+        dog = HealthMonitor(
             lambda event: None,
             is_busy=lambda: True,
             longest_store=lambda: permits.longest_store(loop.time()),
@@ -192,7 +192,7 @@ def test_any_deadlines_leave_downloads_and_watchdog_working(
                 permit.arrived(loop.time())
                 await asyncio.sleep(min(step, 60.0))
             permits.landed(size)
-            assert 0 <= permits.brake() < inf
+            assert 0 <= permits.submit_delay() < inf
         dog.stop()
 
     virtual_time.run(play())
@@ -204,7 +204,7 @@ def test_any_pauses_leave_the_limiter_granting(pauses: list[tuple[float, float, 
     """After pauses and probes of any length, in any order, the next slot is granted."""
 
     async def play() -> None:
-        limiter, gate, leases = Limiter(Limits(in_flight=2)), Gate(), list[Lease]()
+        limiter, gate, leases = Limiter(Limits(in_flight=2)), CircuitBreaker(), list[Lease]()
         for pause, probe, taken in pauses:
             limiter.pause(pause)
             limiter.probe(probe)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fluxasync._core.config import Polling
-from fluxasync._engine.polling import Durations, Schedule
-from fluxasync._engine.polling.poll_times import Plan
+from fluxasync._engine.polling import Durations, PollSchedule
+from fluxasync._engine.polling.poll_times import PollTimes
 from fluxasync._engine.polling.schedule import MAXIMUM, MAXIMUM_SHARE, MINIMUM
 
 ages = st.floats(min_value=0, max_value=1e5)
@@ -25,7 +25,7 @@ news = st.lists(
 )
 
 
-def taught(schedule: Schedule, told: list[tuple[str, list[float]]], *, times: int = 3) -> None:
+def taught(schedule: PollSchedule, told: list[tuple[str, list[float]]], *, times: int = 3) -> None:
     """Teach a schedule the same news several times over, however contradictory."""
     for word, (low, high) in told * times:
         match word:
@@ -43,7 +43,7 @@ def test_any_news_leave_finite_bounded_steps(
     told: list[tuple[str, list[float]]], typical: float, age: float
 ) -> None:
     """No history of polls makes a schedule that asks without pause or not at all."""
-    schedule = Schedule(typical)
+    schedule = PollSchedule(typical)
     taught(schedule, told)
     first = schedule.first(Polling(), dice=1.0)
     step = schedule.next(age, Polling(), hint=schedule.hint(0.5, age)) - age
@@ -57,7 +57,7 @@ def test_any_news_leave_finite_bounded_steps(
 @given(told=news)
 def test_any_news_leave_a_distribution(told: list[tuple[str, list[float]]]) -> None:
     """Parts of jobs are never negative and never more than all of them."""
-    schedule = Schedule(4.0)
+    schedule = PollSchedule(4.0)
     taught(schedule, told)
     schedule.first(Polling())
     for density in (schedule.durations.sharp, schedule.durations.density):
@@ -71,6 +71,6 @@ def test_any_news_leave_a_distribution(told: list[tuple[str, list[float]]]) -> N
 )
 def test_ages_and_roots_are_two_names_of_one_thing(typical: float, age: float) -> None:
     """Going from an age to its place in the plan and back changes nothing."""
-    plan = Plan(Durations(typical), 0.04 * typical)
+    plan = PollTimes(Durations(typical), 0.04 * typical)
     assert abs(plan.age(plan.root(age)) - age) < 1e-6 * age
     assert plan.root(age) <= plan.root(1.1 * age)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from fluxasync._core.errors import ConfigError
 from fluxasync._core.models import ImageRequest
-from fluxasync._requests.sources import Sample, Spread, open_source
+from fluxasync._requests.sources import Expansion, Sample, open_source
 from fluxasync._requests.sources.wildcards import Wildcards
 
 plain = st.text(
@@ -108,7 +108,7 @@ def test_images_are_the_product(
 ) -> None:
     """Rows × values × seeds × n, each content once a copy, in the order of the product."""
     n = 1 if chosen is not None else n
-    spread = Spread.of(grid=grid, seeds=chosen)
+    spread = Expansion.of(grid=grid, seeds=chosen)
     got = requests_of([f"fox {row}" for row in range(rows)], spread=spread, n=n)
     product = math.prod(map(len, grid.values())) * len(chosen or [None])
     assert rows * product * n == len(got)
@@ -125,11 +125,13 @@ def test_keys_do_not_depend_on_how_a_grid_is_written(
     """P27: the order of axes, values and rows changes the order of images, not which they are."""
     rows = ["a {red|grey} fox", "owl", "owl"]
     options = {"seeds": chosen, "wildcards": True}
-    expected = {r.key for r in requests_of(rows, spread=Spread.of(grid=grid, **options))}
+    expected = {r.key for r in requests_of(rows, spread=Expansion.of(grid=grid, **options))}
     names = shuffle.sample(sorted(grid), len(grid))
     other = {name: shuffle.sample(grid[name], len(grid[name])) for name in names}
     shuffle.shuffle(rows)
-    assert expected == {r.key for r in requests_of(rows, spread=Spread.of(grid=other, **options))}
+    assert expected == {
+        r.key for r in requests_of(rows, spread=Expansion.of(grid=other, **options))
+    }
 
 
 cells = st.text(

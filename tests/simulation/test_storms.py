@@ -41,7 +41,7 @@ from fluxasync import (
 )
 from fluxasync._core.models import Call, Reply
 from fluxasync._engine.adaptive_limit import SMALL
-from fluxasync._engine.budget import Purse
+from fluxasync._engine.budget import SpendingAccount
 from fluxasync.simulator import Scenario, World
 
 CALM = Scenario(image_bytes=1)
@@ -443,7 +443,7 @@ def test_an_id_of_an_earlier_run_costs_no_slot_and_is_counted_once(is_done: bool
     """F21 P12: the id is another image's, so the submission is in doubt: once, with its money,
     and its slot comes back."""
 
-    async def played() -> tuple[Counter[str], Purse]:
+    async def played() -> tuple[Counter[str], SpendingAccount]:
         line, ledger = _Repeating(World(evolve(CALM, latency=(20, 30)))), MemoryLedger()
         options = {"base_url": ORIGIN, "limits": 2, "transport": line, "polling": SELDOM}
         first, *rest = wishes(8)

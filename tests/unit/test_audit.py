@@ -21,7 +21,7 @@ from fluxasync._store.audit import drop, give_jobs, in_doubt, resubmit, status, 
 from fluxasync._store.journal import journal as journal_module
 from fluxasync._store.journal.journal import Journal, Locked
 from fluxasync._store.journal.retry_selection import damage as file_damage
-from fluxasync._store.metadata import METADATA, Manifest
+from fluxasync._store.metadata import METADATA, MetadataWriter
 
 PRICE = Decimal("0.025")
 IMAGE = jpeg()
@@ -67,7 +67,7 @@ def saved(folder: Path, job: Job) -> Saved:
 
 async def a_run(folder: Path, *, done: int = 0, doubts: int = 0, running: int = 0) -> None:
     """Leave a folder as a run leaves it: so many images of each kind, in this order."""
-    async with journal(folder) as ledger, Manifest(folder, resumes=True) as manifest:
+    async with journal(folder) as ledger, MetadataWriter(folder, resumes=True) as manifest:
 
         async def settle(outcome: Outcome) -> None:
             await ledger.settle(outcome)

@@ -12,8 +12,8 @@ from attrs import evolve
 
 from fluxasync.bench import Interval, Stage
 from fluxasync.bench.load_profile import SWEEP, closed
-from fluxasync.bench.saturation import is_past_knee, knee
-from fluxasync.bench.stats import distribution, lane_pace
+from fluxasync.bench.saturation import find_saturation, is_past_knee
+from fluxasync.bench.stats import distribution, worker_pace
 
 
 def _stage(label: str, pace: float, *, images: int = 400, **load: float) -> Stage:
@@ -30,7 +30,7 @@ def _closed(*paces: tuple[int, float]) -> list[Stage]:
 
 def test_the_knee_is_where_more_load_stops_buying_images():
     """Twice the load for 5 % more images: the knee is before that step, and the reason says so."""
-    label, why = knee(_closed((1, 10.0), (4, 40.0), (12, 110.0), (24, 115.0)))
+    label, why = find_saturation(_closed((1, 10.0), (4, 40.0), (12, 110.0), (24, 115.0)))
     assert label == "12 in flight"
     assert "12 to 24" in why
     assert "115.0" in why
@@ -38,10 +38,10 @@ def test_the_knee_is_where_more_load_stops_buying_images():
 
 def test_a_curve_that_still_grows_has_no_knee():
     """Nothing is said of loads that were not tried."""
-    label, why = knee(_closed((1, 10.0), (4, 40.0), (24, 230.0)))
+    label, why = find_saturation(_closed((1, 10.0), (4, 40.0), (24, 230.0)))
     assert label is None
     assert "up to 24" in why
-    assert knee(_closed((4, 40.0)))[0] is None
+    assert find_saturation(_closed((4, 40.0)))[0] is None
 
 
 def test_an_open_loops_knee_is_the_last_rate_that_came_back():
@@ -50,7 +50,7 @@ def test_an_open_loops_knee_is_the_last_rate_that_came_back():
     def opened(rate: float, pace: float) -> Stage:
         return _stage(f"{rate:g}/s", pace, in_flight=24, rate=rate)
 
-    label, why = knee([opened(0.5, 30.0), opened(1.0, 59.0), opened(2.0, 72.0)])
+    label, why = find_saturation([opened(0.5, 30.0), opened(1.0, 59.0), opened(2.0, 72.0)])
     assert label == "1/s"
     assert "2/s" in why
 
@@ -60,26 +60,30 @@ def test_a_pace_that_chance_explains_is_no_knee():
     few = _stage("2/s", 94.0, in_flight=24, rate=2.0)
     few = evolve(few, images_per_minute_interval=Interval(low=70.0, high=128.0))
     more = _stage("4/s", 236.0, in_flight=24, rate=4.0)
-    assert knee([few, more])[0] is None
+    assert find_saturation([few, more])[0] is None
 
 
 def test_one_poor_step_is_no_knee_when_the_next_makes_up_for_it():
     """Twelve in flight had a few long jobs; sixteen show that the account was not the reason."""
-    assert knee(_closed((8, 80.0), (12, 82.0), (16, 158.0), (24, 240.0)))[0] is None
-    label, why = knee(_closed((8, 80.0), (12, 118.0), (16, 120.0), (24, 110.0)))
+    assert find_saturation(_closed((8, 80.0), (12, 82.0), (16, 158.0), (24, 240.0)))[0] is None
+    label, why = find_saturation(_closed((8, 80.0), (12, 118.0), (16, 120.0), (24, 110.0)))
     assert label == "12 in flight"
     assert "fell from 118.0 to 110.0" in why
 
 
 def test_a_knee_between_coarse_steps_is_said_to_lie_between_them():
     """From 2 to 24 in flight the pace trebled: 2 is no knee, and the steps to try are named."""
-    label, why = knee(_closed((2, 331.9), (24, 1034.1)))
+    label, why = find_saturation(_closed((2, 331.9), (24, 1034.1)))
     assert label is None
     assert "The knee lies between 2 and 24 in flight" in why
     assert "--in-flight 2,6,12,24" in why
-    assert knee(_closed((1, 10.0), (2, 11.5)))[0] == "1 in flight", "no step lies between"
-    assert knee(_closed((12, 100.0), (16, 107.0)))[0] == "12 in flight", "a fine step"
-    assert knee(_closed((12, 100.0), (24, 104.0)))[0] == "12 in flight", "it did not grow"
+    assert find_saturation(_closed((1, 10.0), (2, 11.5)))[0] == "1 in flight", (
+        "no step lies between"
+    )
+    assert find_saturation(_closed((12, 100.0), (16, 107.0)))[0] == "12 in flight", "a fine step"
+    assert find_saturation(_closed((12, 100.0), (24, 104.0)))[0] == "12 in flight", (
+        "it did not grow"
+    )
 
 
 def test_stages_of_few_images_have_no_say_in_the_knee():
@@ -89,7 +93,7 @@ def test_stages_of_few_images_have_no_say_in_the_knee():
         _stage(f"{load} in flight", pace, images=3, in_flight=load)
         for load, pace in ((1, 60.0), (12, 399.0), (16, 300.0))
     ]
-    label, why = knee(stages)
+    label, why = find_saturation(stages)
     assert label is None
     assert "Too few images were measured at 12 in flight and 16 in flight" in why
     assert "measure at least 32 images a stage" in why
@@ -99,7 +103,7 @@ def test_stages_of_few_images_have_no_say_in_the_knee():
 
 def test_one_image_through_many_slots_says_only_that_it_is_too_few():
     """A single stage: no word of one load, which was not the trouble."""
-    why = knee([_stage("100000 in flight", 1285292.2, images=1, in_flight=100_000)])[1]
+    why = find_saturation([_stage("100000 in flight", 1285292.2, images=1, in_flight=100_000)])[1]
     assert why.startswith("Too few images were measured at 100000 in flight")
     assert "at least 200,000 images a stage" in why
 
@@ -116,14 +120,14 @@ def test_where_nothing_was_saved_no_knee_is_said_to_be_absent():
     closed = [evolve(stage, images=0) for stage in _closed((1, 0.0), (4, 0.0))]
     opened = [_stage(f"{n}/s", 0.0, images=0, in_flight=24, rate=n) for n in (4.0, 8.0)]
     for stages in (closed, opened):
-        assert knee(stages) == (None, "No image was saved, so there is no knee to find.")
+        assert find_saturation(stages) == (None, "No image was saved, so there is no knee to find.")
 
 
 def test_a_load_at_which_nothing_was_saved_is_named():
     """It is no witness of a knee, and no proof that all that was asked for came."""
     opened = [_stage(f"{n:g}/s", 60.0 * n, in_flight=24, rate=n) for n in (1.0, 2.0, 4.0)]
     opened[-1] = evolve(opened[-1], images=0, images_per_minute=0.0)
-    label, why = knee(opened)
+    label, why = find_saturation(opened)
     assert label is None
     assert "No knee up to 2/s" in why
     assert "Nothing was saved at 4/s." in why
@@ -150,7 +154,7 @@ def _swept(dice: random.Random, *, slots: int) -> str | None:
         if is_past_knee(stages):
             break
         stages.append(_measured(dice, load, slots))
-    return knee(stages)[0]
+    return find_saturation(stages)[0]
 
 
 def _measured(dice: random.Random, load: int, slots: int) -> Stage:
@@ -166,7 +170,7 @@ def _measured(dice: random.Random, load: int, slots: int) -> Stage:
         if number >= wanted.warm_up:
             turns.append((end - turn, True))
     took = [seconds for seconds, _ in turns]
-    pace = lane_pace(turns, load)
+    pace = worker_pace(turns, load)
     by_chance = 1.96 * pace * stdev(took) / fmean(took) / len(took) ** 0.5
     around = Interval(low=pace - by_chance, high=pace + by_chance)
     (stage,) = _closed((load, pace))

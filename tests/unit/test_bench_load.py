@@ -11,7 +11,7 @@ import pytest
 from attrs import fields
 
 from fluxasync import ConfigError
-from fluxasync.bench import Order
+from fluxasync.bench import BenchConfig
 from fluxasync.bench.load_profile import (
     closed,
     intended,
@@ -83,13 +83,13 @@ def test_loads_are_read_as_people_write_them():
 )
 def test_an_order_takes_the_spellings_of_the_command_line(given, meant, tmp_path):
     """Whoever knows one knows the other."""
-    assert Order(out=tmp_path, **given) == Order(out=tmp_path, **meant)
+    assert BenchConfig(out=tmp_path, **given) == BenchConfig(out=tmp_path, **meant)
 
 
 def test_the_help_of_an_order_tells_every_field():
     """help(Order) is where somebody in a notebook looks."""
-    told = inspect.getdoc(Order)
-    for one in fields(Order):
+    told = inspect.getdoc(BenchConfig)
+    for one in fields(BenchConfig):
         assert re.search(rf"^    {one.name}: \S", told, re.MULTILINE), one.name
 
 
@@ -142,4 +142,4 @@ def test_a_load_that_is_none_is_refused_with_an_example(read, text):
 def test_an_order_that_cannot_be_is_refused_before_anything_is_opened(given, said, tmp_path):
     """Slips cost nothing."""
     with pytest.raises(ConfigError, match=said):
-        Order(out=tmp_path / "out", **given)
+        BenchConfig(out=tmp_path / "out", **given)

@@ -13,9 +13,9 @@ from fluxasync.bench.stats import (
     bootstrap,
     distribution,
     gap_pace,
-    lane_pace,
     median,
     percentile,
+    worker_pace,
 )
 
 
@@ -69,12 +69,12 @@ def test_a_bootstrap_of_many_values_draws_no_more_than_its_share():
 @pytest.mark.parametrize("images", [8, 9, 10, 11, 12])
 def test_lanes_are_as_fast_as_their_turns_however_the_count_divides(images):
     """Four lanes of two seconds an image make 120 a minute, also where the last round is short."""
-    assert pytest.approx(120) == lane_pace([(2.0, True)] * images, 4)
+    assert pytest.approx(120) == worker_pace([(2.0, True)] * images, 4)
 
 
 def test_what_was_not_saved_takes_time_and_is_no_image():
     """Half of the turns failing is half of the pace."""
-    assert pytest.approx(60) == lane_pace([(2.0, True), (2.0, False)] * 4, 4)
+    assert pytest.approx(60) == worker_pace([(2.0, True), (2.0, False)] * 4, 4)
 
 
 def test_one_straggler_does_not_stretch_an_open_loops_pace():

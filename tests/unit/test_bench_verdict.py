@@ -6,7 +6,7 @@ import benches
 import pytest
 from attrs import evolve
 
-from fluxasync.bench import Machine, Schedule
+from fluxasync.bench import Machine, ScheduleDelay
 from fluxasync.bench.bottleneck import is_sound, verdict
 
 
@@ -45,7 +45,7 @@ def test_a_calm_machine_leaves_the_pace_to_the_api():
             _stages(Machine(loop_lag_p99=0.2))[0], "timers came 200 ms late at p99", id="loop"
         ),
         pytest.param(
-            _stages(Machine(), schedule_lag=Schedule(p50=0.0, p99=0.03, maximum=0.1))[0],
+            _stages(Machine(), schedule_lag=ScheduleDelay(p50=0.0, p99=0.03, maximum=0.1))[0],
             "submissions began 30 ms late",
             id="schedule",
         ),

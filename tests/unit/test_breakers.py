@@ -33,8 +33,8 @@ from fluxasync._engine.circuit_breaker import (
     FORBIDDEN,
     RETURN,
     UNANSWERED,
-    Gate,
-    Network,
+    CircuitBreaker,
+    Connectivity,
     WrongAnswers,
     ends_run,
     is_lasting,
@@ -46,16 +46,16 @@ FIRST, SECOND = FluxError("first"), FluxError("second")
 
 def test_an_open_gate_lets_everybody_pass() -> None:
     """No error, no stop."""
-    gate = Gate(Gate())
+    gate = CircuitBreaker(CircuitBreaker())
     gate.check()
     assert gate.error is None
 
 
 def test_a_shut_gate_raises_what_shut_it() -> None:
     """P8 The reason is told to everyone, and the first one stays."""
-    gate = Gate()
-    gate.shut(FIRST)
-    gate.shut(SECOND)
+    gate = CircuitBreaker()
+    gate.trip(FIRST)
+    gate.trip(SECOND)
     with pytest.raises(FluxError) as caught:
         gate.check()
     assert caught.value is FIRST
@@ -63,11 +63,11 @@ def test_a_shut_gate_raises_what_shut_it() -> None:
 
 def test_a_child_is_shut_with_its_parent_and_not_the_other_way() -> None:
     """P8 A session's end is its batches' end; a stopped batch leaves the session open."""
-    parent = Gate()
-    stopped, running = Gate(parent), Gate(parent)
-    stopped.shut(FIRST)
+    parent = CircuitBreaker()
+    stopped, running = CircuitBreaker(parent), CircuitBreaker(parent)
+    stopped.trip(FIRST)
     assert (parent.error, running.error) == (None, None)
-    parent.shut(SECOND)
+    parent.trip(SECOND)
     assert (stopped.error, running.error) == (FIRST, SECOND)
 
 
@@ -76,15 +76,15 @@ def test_whoever_watches_is_told_once() -> None:
 
     async def story() -> None:
         loop = asyncio.get_running_loop()
-        parent = Gate()
-        gate = Gate(parent)
+        parent = CircuitBreaker()
+        gate = CircuitBreaker(parent)
         waiting, done, gone = (loop.create_future() for _ in range(3))
         for future in (waiting, done, gone):
             gate.watch(future)
         done.set_result(7)
         gone.cancel()
-        gate.shut(FIRST)
-        parent.shut(SECOND)
+        gate.trip(FIRST)
+        parent.trip(SECOND)
         assert waiting.exception() is FIRST
         assert done.result() == 7
         assert gone.cancelled()
@@ -96,7 +96,7 @@ def test_futures_that_ended_are_not_kept() -> None:
     """P20 A gate that stays open for a million submissions holds none of them."""
 
     async def story() -> None:
-        gate = Gate(Gate())
+        gate = CircuitBreaker(CircuitBreaker())
         for _ in range(1000):
             future = asyncio.get_running_loop().create_future()
             gate.watch(future)
@@ -164,15 +164,15 @@ def test_what_waiting_cannot_help(error: FluxError, lasting: bool) -> None:
 WRONG = InvalidRequest("steps: too many", status=422)
 
 
-def refused_at(gate: Gate, times: int) -> None:
+def refused_at(gate: CircuitBreaker, times: int) -> None:
     for _ in range(times):
         gate.rejected(WRONG)
 
 
 def test_a_batch_whose_first_requests_are_all_wrong_is_stopped() -> None:
     """F12 Nineteen are bad luck; with the twentieth no more may pass, and it is said why."""
-    session = Gate()
-    batch = Gate(session)
+    session = CircuitBreaker()
+    batch = CircuitBreaker(session)
     refused_at(batch, BAD_BATCH - 1)
     batch.check()
     refused_at(batch, 1)
@@ -183,7 +183,7 @@ def test_a_batch_whose_first_requests_are_all_wrong_is_stopped() -> None:
 
 def test_one_accepted_request_proves_a_batch() -> None:
     """F12 After it, each wrong request is its own."""
-    batch = Gate(Gate())
+    batch = CircuitBreaker(CircuitBreaker())
     refused_at(batch, BAD_BATCH - 1)
     batch.accepted()
     refused_at(batch, 10 * BAD_BATCH)
@@ -192,7 +192,7 @@ def test_one_accepted_request_proves_a_batch() -> None:
 
 def test_a_sessions_own_gate_is_not_shut_by_wrong_requests() -> None:
     """F12 The users of an app do not stop each other."""
-    session = Gate()
+    session = CircuitBreaker()
     refused_at(session, 10 * BAD_BATCH)
     session.check()
 
@@ -202,8 +202,8 @@ FORBIDDEN_ONE = AuthenticationError("not for you", status=403)
 
 def test_twenty_403s_in_a_row_end_a_batch_and_one_fewer_does_not() -> None:
     """F11 Each is one image's own; the twentieth in a row shuts the batch's gate with its words."""
-    session = Gate()
-    batch = Gate(session)
+    session = CircuitBreaker()
+    batch = CircuitBreaker(session)
     for _ in range(FORBIDDEN - 1):
         batch.forbidden(FORBIDDEN_ONE)
         batch.check()
@@ -214,7 +214,7 @@ def test_twenty_403s_in_a_row_end_a_batch_and_one_fewer_does_not() -> None:
 
 def test_an_accepted_request_starts_the_403s_again() -> None:
     """F11 Only those in a row count, however many there are in all."""
-    batch = Gate(Gate())
+    batch = CircuitBreaker(CircuitBreaker())
     for _ in range(10):
         for _ in range(FORBIDDEN - 1):
             batch.forbidden(FORBIDDEN_ONE)
@@ -224,7 +224,7 @@ def test_an_accepted_request_starts_the_403s_again() -> None:
 
 def test_a_sessions_own_gate_is_not_shut_by_403s() -> None:
     """F11 One user's forbidden requests do not stop the other users of an app."""
-    session = Gate()
+    session = CircuitBreaker()
     for _ in range(10 * FORBIDDEN):
         session.forbidden(FORBIDDEN_ONE)
     session.check()
@@ -235,7 +235,7 @@ def test_a_sessions_own_gate_is_not_shut_by_403s() -> None:
 
 def test_the_network_is_down_after_a_few_calls_without_an_answer() -> None:
     """P9 Two are bad luck; any answer in between starts the count again."""
-    network = Network()
+    network = Connectivity()
     for _ in range(UNANSWERED - 1):
         network.unanswered()
     assert not network.is_down
@@ -252,7 +252,7 @@ def test_sleepers_come_back_soon_after_an_outage_and_not_in_step() -> None:
     """P9 Who sleeps for a minute when the line is up again polls within seconds."""
 
     async def story() -> list[float]:
-        network, loop = Network(), asyncio.get_running_loop()
+        network, loop = Connectivity(), asyncio.get_running_loop()
         for _ in range(UNANSWERED):
             network.unanswered()
         back: list[float] = []
@@ -277,7 +277,7 @@ def test_a_sleep_without_an_outage_is_a_sleep() -> None:
     """Nobody wakes it, so it lasts as long as it was to; zero gives the loop a turn."""
 
     async def story() -> float:
-        network = Network()
+        network = Connectivity()
         await network.sleep(0.0, dice=0.5)
         await network.sleep(7.0, dice=0.5)
         return asyncio.get_running_loop().time() - virtual_time.START
@@ -327,7 +327,7 @@ def test_no_sleep_leaves_anything_behind() -> None:
     """P20 A million sleeps that ended, were woken or were cancelled are not remembered."""
 
     async def story() -> None:
-        network = Network()
+        network = Connectivity()
         for _ in range(100):
             await network.sleep(1.0, dice=0.5)
         tasks = [asyncio.create_task(network.sleep(60.0, dice=0.5)) for _ in range(20)]

@@ -12,7 +12,7 @@ import pytest
 from fluxasync._core.errors import ConfigError
 from fluxasync._core.models import ImageInput, ImageRequest, Secret
 from fluxasync._engine.submitter import typical_seconds
-from fluxasync._requests.catalog import checked, closest, closest_model, find, models, models_with
+from fluxasync._requests.catalog import closest, closest_model, find, models, models_with, validate
 
 NAMES = [
     "flux-pro-1.1", "flux-pro", "flux-dev", "flux-pro-1.1-ultra", "flux-kontext-pro",
@@ -33,7 +33,7 @@ def request(**given: Any) -> ImageRequest:
 
 def refusal(**given: Any) -> str:
     with pytest.raises(ConfigError) as caught:
-        checked(request(**given))
+        validate(request(**given))
     return str(caught.value)
 
 
@@ -61,13 +61,13 @@ def test_defaults_are_within_their_own_ranges(model: Any) -> None:
     rest = {k: v for k, v in given.items() if k not in typed}
     typed = {k: v for k, v in typed.items() if k in model.parameters}
     rest = {k: v for k, v in rest.items() if k in model.parameters}
-    assert checked(ImageRequest(model=model.name, parameters=rest, **typed)).model == model.name
+    assert validate(ImageRequest(model=model.name, parameters=rest, **typed)).model == model.name
 
 
 def test_a_good_request_passes_as_the_same_object() -> None:
     """Checking a request that needs no conversion makes no copy."""
     good = request(width=1024, height=768, seed=7, steps=28, guidance=3.5, output_format="png")
-    assert checked(good) is good
+    assert validate(good) is good
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_bad_values_are_refused_in_one_line(given: dict[str, Any], line: str) ->
 )
 def test_ratios_within_the_limits_pass(ratio: str) -> None:
     """Both limits of the aspect ratio are themselves allowed."""
-    assert checked(request(model="flux-kontext-pro", parameters={"aspect_ratio": ratio}))
+    assert validate(request(model="flux-kontext-pro", parameters={"aspect_ratio": ratio}))
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_a_webhook_secret_never_shows() -> None:
 
 def test_an_image_stands_in_for_the_prompt() -> None:
     """Models that take an image prompt need no text beside it."""
-    assert checked(ImageRequest(image_prompt="fox.png")).prompt == ""
+    assert validate(ImageRequest(image_prompt="fox.png")).prompt == ""
 
 
 def test_image_parameters_become_image_inputs() -> None:
@@ -292,7 +292,7 @@ def test_image_parameters_become_image_inputs() -> None:
         "input_image_2": "https://e.com/f.png",
         "input_image_3": b"x",
     }
-    images = checked(request(model="flux-kontext-pro", parameters=given)).parameters
+    images = validate(request(model="flux-kontext-pro", parameters=given)).parameters
     assert images["input_image"] == ImageInput(path=Path("fox.png"))
     assert images["input_image_2"] == ImageInput(url="https://e.com/f.png")
     assert images["input_image_3"] == ImageInput.of(b"x")
@@ -321,7 +321,7 @@ def test_foreign_integers_become_ours() -> None:
         def __index__(self) -> int:
             return 512
 
-    fit = checked(request(width=Foreign(), guidance=Decimal("2.5")))
+    fit = validate(request(width=Foreign(), guidance=Decimal("2.5")))
     assert (512, int) == (fit.width, type(fit.width))
     assert (2.5, float) == (fit.guidance, type(fit.guidance))
 
@@ -329,7 +329,7 @@ def test_foreign_integers_become_ours() -> None:
 def test_an_unknown_model_passes_unchanged() -> None:
     """Values outside every known range pass for a model that the catalogue does not know."""
     new = request(model="flux-9", width=7, steps=999, parameters={"sparkle": [1, 2]})
-    assert checked(new) is new
+    assert validate(new) is new
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_an_unknown_model_still_needs_sane_types(given: dict[str, Any]) -> None:
 
 def test_an_unknown_model_gets_its_images_recognised() -> None:
     """Image parameters that other models have are images for an unknown model too."""
-    fit = checked(request(model="flux-9", parameters={"input_image": "fox.png"}))
+    fit = validate(request(model="flux-9", parameters={"input_image": "fox.png"}))
     assert fit.parameters["input_image"] == ImageInput(path=Path("fox.png"))
 
 

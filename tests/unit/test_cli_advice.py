@@ -10,7 +10,7 @@ import pytest
 
 import fluxasync
 from fluxasync import FluxError, Job, JobError
-from fluxasync._cli.advice import about_failures, next_step, told
+from fluxasync._cli.advice import about_failures, next_step, with_advice
 
 #: errors whose own messages end with what to do
 OUTSPOKEN = {
@@ -39,7 +39,7 @@ def _every_error() -> Iterator[FluxError]:
 def test_every_error_ends_with_what_to_do(error: FluxError) -> None:
     """A class either says it in its own messages or is given a next step here, never both."""
     assert (type(error).__name__ in OUTSPOKEN) == (next_step(error) == "")
-    assert told(error).startswith("so it was")
+    assert with_advice(error).startswith("so it was")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_every_error_ends_with_what_to_do(error: FluxError) -> None:
 )
 def test_the_step_fits_the_error(error: FluxError, step: str) -> None:
     """What a reader needs to act is in the line: the option, the job, the danger."""
-    assert step in told(error)
+    assert step in with_advice(error)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from fluxasync._cli.options import Options, read_key
 from fluxasync._cli.rendering import announcement, closing
 from fluxasync._requests.pricing import Estimator
 from fluxasync._requests.sources import Plan
-from fluxasync._store.journal.journal import Locked, Recovery
+from fluxasync._store.journal.journal import JournalCounts, Locked
 
 JOB = Job(job_id="j")
 
@@ -233,7 +233,7 @@ def test_what_is_done_again_is_told_first(plan: Plan, said: str) -> None:
 
 def test_what_other_prompts_left_is_not_counted_as_done_again() -> None:
     """Of three failures named, these prompts have one: the others stay, and are told as such."""
-    recovered, again = Recovery(done=1, again=3), estimator("flux-dev")
+    recovered, again = JournalCounts(done=1, again=3), estimator("flux-dev")
     plan = Plan(images=2, rows=2, known={"done": 1}, to_do=1, again=again)
     lines = list(announcement(plan, None, recovered=recovered, retries=True, simulated=False))
     assert lines[1:3] == [

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 import virtual_time
 
-from fluxasync._core.loop_timeout import deadline
+from fluxasync._core.loop_timeout import LoopAwareTimeout
 
 
 def block(seconds: float) -> None:
@@ -28,7 +28,7 @@ def test_a_deadline_strikes_when_it_is_due() -> None:
 
     async def story() -> tuple[bool, float]:
         with pytest.raises(TimeoutError):
-            async with deadline(10.0) as limit:
+            async with LoopAwareTimeout(10.0) as limit:
                 await asyncio.sleep(60)
         return limit.expired(), elapsed()
 
@@ -39,7 +39,7 @@ def test_what_ends_in_time_leaves_no_timer_behind() -> None:
     """An answer in time is an answer; nothing strikes later."""
 
     async def story() -> float:
-        async with deadline(10.0):
+        async with LoopAwareTimeout(10.0):
             await asyncio.sleep(1)
         await asyncio.sleep(60)
         return elapsed()
@@ -56,7 +56,7 @@ def test_a_loop_that_was_blocked_is_not_the_servers_silence() -> None:
         loop.call_later(4.0, block, 30.0)
         # the answer was there after 5 s; the loop reads it when it runs again
         loop.call_later(5.0, lambda: loop.call_soon(answer.set_result, "charged"))
-        async with deadline(10.0):
+        async with LoopAwareTimeout(10.0):
             return await answer
 
     assert virtual_time.run(story()) == "charged"
@@ -68,7 +68,7 @@ def test_after_a_block_silence_is_still_given_up() -> None:
     async def story() -> float:
         asyncio.get_running_loop().call_later(4.0, block, 300.0)
         with pytest.raises(TimeoutError):
-            async with deadline(10.0):
+            async with LoopAwareTimeout(10.0):
                 await asyncio.sleep(10_000)
         return elapsed()
 
@@ -82,7 +82,7 @@ async def test_an_answer_that_waits_in_the_socket_is_read_first() -> None:
     reader, writer = await asyncio.open_connection(sock=ours)
     with theirs:
         asyncio.get_running_loop().call_later(0.05, _blocked_while, theirs, 0.6)
-        async with deadline(0.3):
+        async with LoopAwareTimeout(0.3):
             said = await reader.readexactly(7)
     writer.close()
     await writer.wait_closed()

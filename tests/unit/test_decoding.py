@@ -40,8 +40,8 @@ from fluxasync._wire import (
     LONGEST_WAIT,
     MESSAGE_LENGTH,
     URL_LIFETIME,
-    Missing,
-    Unclear,
+    Inconclusive,
+    JobNotFound,
     decode_poll,
     decode_submit,
     is_known,
@@ -460,7 +460,7 @@ def test_an_error_status_ends_the_job_whatever_the_http_code(
 )
 def test_not_found_is_missing_and_not_the_end(status: int, body: Any) -> None:
     """Whether a missing job is lost is decided by the watch, which knows for how long."""
-    assert isinstance(news(body, status), Missing)
+    assert isinstance(news(body, status), JobNotFound)
 
 
 @pytest.mark.parametrize(
@@ -492,7 +492,7 @@ def test_what_tells_nothing_of_this_job_is_unclear(
 ) -> None:
     """A failed or foreign answer never moves a paid job."""
     answer = news(body, status, provider)
-    assert isinstance(answer, Unclear)
+    assert isinstance(answer, Inconclusive)
     assert status == answer.status
     assert answer.reason
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import virtual_time
 
 from fluxasync._core.events import ClockJumped, DiskLagged, Event, LoopLagged
-from fluxasync._engine.health import Dog, asleep
+from fluxasync._engine.health import HealthMonitor, asleep
 
 
 class Yard:
@@ -20,7 +20,7 @@ class Yard:
         self.is_busy = True
         self.slept = 100.0
         self.storing = 0.0
-        self.dog = Dog(
+        self.dog = HealthMonitor(
             self.heard.append,
             is_busy=lambda: self.is_busy,
             longest_store=lambda: self.storing,
@@ -109,12 +109,12 @@ def test_it_lies_down_when_there_is_nothing_to_watch() -> None:
         await asyncio.sleep(2)
         lying = repr(yard.dog)
         yard.dog.wake()
-        assert repr(yard.dog) == "<Dog watches>"
+        assert repr(yard.dog) == "<HealthMonitor watches>"
         yard.dog.stop()
         yard.dog.stop()
         return lying
 
-    assert virtual_time.run(story()) == "<Dog lies>"
+    assert virtual_time.run(story()) == "<HealthMonitor lies>"
 
 
 def test_the_sleep_while_nobody_watched_is_not_news() -> None:

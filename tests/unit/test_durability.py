@@ -21,7 +21,7 @@ from fluxasync._core.errors import InvalidRequest
 from fluxasync._core.models import Failed
 from fluxasync._store.files import make_folder
 from fluxasync._store.journal.schema import connect, create
-from fluxasync._store.metadata import Manifest
+from fluxasync._store.metadata import MetadataWriter
 
 
 class Calls(list[str]):
@@ -142,7 +142,7 @@ def test_each_folder_on_the_way_is_durable_before_the_next(tmp_path, calls):
 @pytest.mark.asyncio
 async def test_the_lists_are_durable_when_they_are_closed(tmp_path, calls):
     """F122: both files, after their last lines, and then their names."""
-    async with Manifest(tmp_path) as lists:
+    async with MetadataWriter(tmp_path) as lists:
         await lists.add(outcome(tmp_path))
         await lists.add(Failed(request=None, error=InvalidRequest("no", status=422), index=1))
     for name in ("metadata.jsonl", "failures.jsonl"):

@@ -29,12 +29,12 @@ from fluxasync._core.errors import (
     TransportError,
 )
 from fluxasync._core.models import Call, ImageRequest, Job, Ready, Reply, Stored
-from fluxasync._engine.circuit_breaker import Network
-from fluxasync._engine.download_queue import Permits
-from fluxasync._engine.downloader import Fetch, Hosts
+from fluxasync._engine.circuit_breaker import Connectivity
+from fluxasync._engine.download_queue import DownloadQueue
+from fluxasync._engine.downloader import Downloader, Hosts
 from fluxasync._store.sinks import MemorySink, _judged
-from fluxasync._wire import Unclear
-from fluxasync._wire.client import Wire
+from fluxasync._wire import Inconclusive
+from fluxasync._wire.client import ApiClient
 from fluxasync._wire.providers import COMETAPI
 
 JOB = Job(job_id="a-1", request=ImageRequest(prompt="a red fox"))
@@ -158,8 +158,8 @@ def fetch(
 
     async def play() -> Story:
         transport = ScriptedTransport(list(downloads), list(polls), fresh)
-        wire = Wire(transport, COMETAPI, None, Timeouts)
-        where, network = sink or MemorySink(max_bytes=max_bytes), Network()
+        wire = ApiClient(transport, COMETAPI, None, Timeouts)
+        where, network = sink or MemorySink(max_bytes=max_bytes), Connectivity()
         began = asyncio.get_running_loop().time()
         ready = Ready(
             job=JOB,
@@ -170,12 +170,12 @@ def fetch(
         )
 
         async def ask(job: Job) -> Any:
-            news = await wire.ask(job)
-            unanswered = isinstance(news, Unclear) and not news.status
+            news = await wire.poll(job)
+            unanswered = isinstance(news, Inconclusive) and not news.status
             network.unanswered() if unanswered else network.answered()
             return news
 
-        story = Fetch(
+        story = Downloader(
             wire, ask, where, retry or Retry(), max_bytes, network=network,
             woke_at=lambda: began + woke_after - 90.0,
         )  # fmt: skip
@@ -557,21 +557,21 @@ def test_polls_for_a_fresh_url_back_off_while_nothing_answers() -> None:
 def test_a_long_queue_and_a_slow_link_use_up_no_patience() -> None:
     """F70 F86 Twenty minutes for a permit, twenty for bytes that break: then the time of a job is
     there for fresh URLs."""
-    permits = Permits(lambda: Limits(downloads=1), active=lambda: 0)
+    permits = DownloadQueue(lambda: Limits(downloads=1), active=lambda: 0)
 
     async def play() -> Stored:
         slow = Answer(body=(IMAGE[:20],) * 60, pause=20.0, breaks=DOWN)
         dead = [Answer(status=404)] * 4
         transport = ScriptedTransport([slow, *dead, WHOLE], [ready_again()], None)
-        wire = Wire(transport, COMETAPI, None, lambda: Timeouts(stall=10_000.0))
+        wire = ApiClient(transport, COMETAPI, None, lambda: Timeouts(stall=10_000.0))
         held = asyncio.create_task(hold())
         await asyncio.sleep(1)
         deadline = asyncio.get_running_loop().time() + LIFE
         ready = Ready(job=JOB, url="https://d.example/first", deadline=deadline)
         sink = MemorySink(max_bytes=100_000)
-        _, stored, _ = await Fetch(wire, wire.ask, sink, Retry(), 100_000, permits=permits).run(
-            ready
-        )
+        _, stored, _ = await Downloader(
+            wire, wire.poll, sink, Retry(), 100_000, permits=permits
+        ).run(ready)
         await held
         return stored
 
@@ -610,12 +610,12 @@ def test_a_pause_of_one_host_holds_for_all_its_images_and_for_no_other_host() ->
 
     async def play() -> list[tuple[float, str]]:
         transport = ScriptedTransport([busy("9"), WHOLE], [PENDING], None)
-        wire, hosts = Wire(transport, COMETAPI, None, Timeouts), Hosts()
+        wire, hosts = ApiClient(transport, COMETAPI, None, Timeouts), Hosts()
 
         async def fetched(url: str) -> None:
             deadline = asyncio.get_running_loop().time() + LIFE
             sink = MemorySink(max_bytes=100_000)
-            await Fetch(wire, wire.ask, sink, Retry(), 100_000, hosts=hosts).run(
+            await Downloader(wire, wire.poll, sink, Retry(), 100_000, hosts=hosts).run(
                 Ready(job=JOB, url=url, deadline=deadline)
             )
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from fluxasync._core.concurrency import Gathering
+from fluxasync._core.concurrency import Coalescer
 
 
 class Steps:
@@ -30,7 +30,7 @@ class Steps:
 async def test_what_comes_while_a_step_runs_shares_the_next_run_in_order() -> None:
     """P6 Many wait for one run, and nobody for a run that began before they came."""
     steps = Steps()
-    gathering = Gathering(steps.run)
+    gathering = Coalescer(steps.run)
     async with asyncio.TaskGroup() as group:
         group.create_task(gathering.add("first"))
         await steps.begun.wait()
@@ -46,7 +46,7 @@ async def test_what_comes_while_a_step_runs_shares_the_next_run_in_order() -> No
 async def test_an_error_is_told_to_those_of_its_run_and_the_next_run_is_tried() -> None:
     """F102 A failed step says so to everybody it was for."""
     steps = Steps()
-    gathering = Gathering(steps.run)
+    gathering = Coalescer(steps.run)
     steps.error = OSError("no")
     steps.let_go.set()
     told = await asyncio.gather(*map(gathering.add, "ab"), return_exceptions=True)
@@ -60,7 +60,7 @@ async def test_an_error_is_told_to_those_of_its_run_and_the_next_run_is_tried() 
 async def test_nobody_waits_for_ever_for_a_step_that_was_cancelled() -> None:
     """P26 A loop that is closing cancels what it finds; who waits for it hears that."""
     steps = Steps()
-    gathering = Gathering(steps.run)
+    gathering = Coalescer(steps.run)
     waiting = [asyncio.create_task(gathering.add("now"))]
     await steps.begun.wait()
     waiting.append(asyncio.create_task(gathering.add("next")))
@@ -78,7 +78,7 @@ async def test_nobody_waits_for_ever_for_a_step_that_was_cancelled() -> None:
 async def test_an_item_outlives_whoever_added_it() -> None:
     """P26 A cancelled caller leaves at once; what he added is done, and told to the others."""
     steps = Steps()
-    gathering = Gathering(steps.run)
+    gathering = Coalescer(steps.run)
     first = asyncio.create_task(gathering.add("first"))
     await steps.begun.wait()
     leaving, staying = (asyncio.create_task(gathering.add(name)) for name in ("left", "stayed"))

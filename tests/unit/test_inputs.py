@@ -16,14 +16,14 @@ import pytest
 
 from fluxasync._core.errors import ConfigError
 from fluxasync._core.models import ImageInput, ImageRequest
-from fluxasync._requests.catalog import checked
+from fluxasync._requests.catalog import validate
 from fluxasync._requests.image_inputs import (
     allowed_folders,
+    encode_image_inputs,
     open_inside,
     open_within,
     resolve,
     resolve_now,
-    wire_images,
 )
 
 
@@ -45,7 +45,7 @@ FOX = png()
 
 
 def request(**parameters: object) -> ImageRequest:
-    return checked(ImageRequest(prompt="a fox", model="flux-kontext-pro", parameters=parameters))
+    return validate(ImageRequest(prompt="a fox", model="flux-kontext-pro", parameters=parameters))
 
 
 def test_a_path_gets_its_digest_and_size(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ async def test_files_are_read_off_the_loop(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1, initializer=lambda: names.append(_thread())) as executor:
         found = await resolve(request(input_image="fox.png"), base=tmp_path, executor=executor)
         assert len(names) == 1
-        wire = await wire_images(found, executor=executor)
+        wire = await encode_image_inputs(found, executor=executor)
     assert wire == {"input_image": base64.b64encode(FOX).decode()}
     assert _thread() not in names
 
@@ -85,7 +85,7 @@ async def test_every_form_reaches_the_wire(tmp_path: Path) -> None:
     )
     text = base64.b64encode(FOX).decode()
     expected = {"input_image": text, "input_image_2": text, "input_image_3": "https://e.com/f.png"}
-    assert await wire_images(await resolve(given)) == expected
+    assert await encode_image_inputs(await resolve(given)) == expected
 
 
 @pytest.mark.asyncio
@@ -93,7 +93,7 @@ async def test_the_image_prompt_is_an_input_too(tmp_path: Path) -> None:
     """The vendor page's own image parameter is read like the others."""
     (tmp_path / "fox.png").write_bytes(FOX)
     found = await resolve(ImageRequest(image_prompt="fox.png"), base=tmp_path)
-    assert await wire_images(found) == {"image_prompt": base64.b64encode(FOX).decode()}
+    assert await encode_image_inputs(found) == {"image_prompt": base64.b64encode(FOX).decode()}
 
 
 @pytest.mark.asyncio
@@ -103,7 +103,7 @@ async def test_requests_without_files_take_no_thread() -> None:
     closed.shutdown()
     for given in (request(), request(input_image="https://e.com/f.png")):
         assert await resolve(given, executor=closed) is given
-        assert len(await wire_images(given, executor=closed)) == len(given.parameters)
+        assert len(await encode_image_inputs(given, executor=closed)) == len(given.parameters)
 
 
 @pytest.mark.asyncio
@@ -114,7 +114,7 @@ async def test_a_file_that_changed_since_it_was_checked_is_refused(tmp_path: Pat
     found = await resolve(request(input_image=path))
     path.write_bytes(png(128, 64))
     with pytest.raises(ConfigError, match=r"fox\.png: has changed since"):
-        await wire_images(found)
+        await encode_image_inputs(found)
 
 
 @pytest.mark.asyncio
@@ -257,4 +257,4 @@ async def test_what_is_sent_is_what_was_allowed(home: Path) -> None:
     path.unlink()
     path.symlink_to(home / "private.png")
     with pytest.raises(ConfigError, match="outside the list's folder"):
-        await wire_images(found)
+        await encode_image_inputs(found)

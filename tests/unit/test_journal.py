@@ -42,7 +42,7 @@ from fluxasync._core.models import (
 )
 from fluxasync._store.journal.journal import Dropped, Journal, read_only
 from fluxasync._store.journal.recovery import sweep
-from fluxasync._store.journal.writer import Kind
+from fluxasync._store.journal.writer import StepKind
 
 pytestmark = pytest.mark.asyncio
 
@@ -291,7 +291,7 @@ async def test_ids_of_paid_jobs_are_written_before_all_that_waits(tmp_path):
         steps = [asyncio.create_task(run(hold))]
         await asyncio.to_thread(is_busy.wait, 10)
         steps += [asyncio.create_task(run(lambda _, n=n: order.append(n))) for n in range(600)]
-        steps += [asyncio.create_task(run(lambda _: order.append("job"), kind=Kind.JOB))]
+        steps += [asyncio.create_task(run(lambda _: order.append("job"), kind=StepKind.JOB))]
         await asyncio.sleep(0)  # until each of them waits
         go_on.set()
         await asyncio.gather(*steps)
@@ -451,7 +451,7 @@ async def test_a_failing_commit_is_the_last_one(tmp_path, caplog):
     """P17: F102: nothing is tried again; a paid job's id goes to the log instead."""
     async with journal(tmp_path) as ledger:
         await ledger.intent(wish(), price=PRICE)
-        await ledger._writer.run(_spoil, kind=Kind.READ)
+        await ledger._writer.run(_spoil, kind=StepKind.READ)
         with pytest.raises(JournalError, match="check the disk"):
             await ledger.answered(wish(), job_of(wish()))
         with pytest.raises(JournalError, match="check the disk"):
@@ -609,9 +609,9 @@ async def test_status_is_there_while_the_journal_is_open(tmp_path):
 
 async def test_a_lost_list_is_made_again_line_for_line(tmp_path):
     """The journal is the truth: the list it writes is the one that the run had written."""
-    from fluxasync._store.metadata import FAILURES, METADATA, Manifest
+    from fluxasync._store.metadata import FAILURES, METADATA, MetadataWriter
 
-    async with Manifest(tmp_path) as manifest, journal(tmp_path) as ledger:
+    async with MetadataWriter(tmp_path) as manifest, journal(tmp_path) as ledger:
         for n in range(4):
             job = await submitted(ledger, wish(n, extras={"n": n}))
             lost = Failed(request=job.request, error=JobLost("gone", job=job), job=job, index=n)

@@ -40,7 +40,7 @@ from fluxasync._core.models import (
     Verdict,
 )
 from fluxasync._store.journal import journal as journal_module
-from fluxasync._store.journal.journal import Journal, Recovery, classes_of, peek
+from fluxasync._store.journal.journal import Journal, JournalCounts, classes_of, peek
 
 PRICE = Decimal("0.025")
 IMAGE = jpeg()
@@ -120,7 +120,7 @@ def table(folder: Path) -> list[tuple[Any, ...]]:
         return connection.execute("SELECT * FROM image ORDER BY id").fetchall()
 
 
-def total(counts: Recovery) -> Decimal:
+def total(counts: JournalCounts) -> Decimal:
     """What may have been charged, by a cap's reckoning."""
     return counts.spent + counts.perhaps
 

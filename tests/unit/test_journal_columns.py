@@ -11,7 +11,7 @@ from test_journal import journal
 from fluxasync._core.errors import APIError, JournalError
 from fluxasync._core.models import Failed
 from fluxasync._store.journal.checked_row import Row, row_of
-from fluxasync._store.journal.journal import Recovery
+from fluxasync._store.journal.journal import JournalCounts
 from fluxasync._store.journal.json_columns import _depth, decoded, unfit
 from fluxasync._store.journal.schema import State
 from fluxasync._store.journal.serialization import known_of
@@ -129,9 +129,9 @@ def test_a_failure_without_details_has_no_status(result: str | None, status: int
 async def test_an_empty_journal_counts_nothing(tmp_path: Path):
     """What is said of a folder whose summary cannot be read is what an empty one says."""
     async with journal(tmp_path) as ledger:
-        assert ledger.counts == Recovery()
+        assert ledger.counts == JournalCounts()
         assert ledger.counts.as_json() == {
             "done": 0, "running": 0, "in_doubt": 0, "in_doubt_price": "0", "failed": {},
             "again": 0, "spent": "0", "perhaps": "0",
         }  # fmt: skip
-        assert Recovery.from_json(ledger.counts.as_json()) == ledger.counts
+        assert JournalCounts.from_json(ledger.counts.as_json()) == ledger.counts

@@ -15,7 +15,7 @@ from pictures import jpeg
 from test_journal import journal, saved, submitted, wish
 
 from fluxasync._core.errors import JournalError
-from fluxasync._store.audit.offline_journal import Standing
+from fluxasync._store.audit.offline_journal import OfflineJournal
 from fluxasync._store.journal.journal import Locked, read_only
 from fluxasync._store.journal.lock import FolderLock, machine_id
 
@@ -199,7 +199,7 @@ async def test_a_journal_that_lost_its_log_is_refused(tmp_path, sign):
     with pytest.raises(JournalError, match=f"older than {sign}"):
         await journal(lost).__aenter__()
     with pytest.raises(JournalError, match=f"older than {sign}"):
-        await Standing(lost).__aenter__()
+        await OfflineJournal(lost).__aenter__()
     if sign != "metadata.jsonl":  # `verify` tells of lines, one by one
         with pytest.raises(JournalError, match=f"older than {sign}"):
             read_only(lost)

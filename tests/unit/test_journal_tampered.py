@@ -13,7 +13,7 @@ from test_journal_guards import sql
 from fluxasync._core.errors import JournalError
 from fluxasync._store.audit import verify
 from fluxasync._store.journal import integrity
-from fluxasync._store.journal.journal import Recovery, peek, read_only
+from fluxasync._store.journal.journal import JournalCounts, peek, read_only
 from fluxasync._store.journal.schema import connect_read_only, journal_errors
 
 pytestmark = pytest.mark.asyncio
@@ -190,7 +190,7 @@ async def test_a_summary_that_is_none_of_ours_tells_nothing(tmp_path, text):
     async with journal(tmp_path) as ledger:
         await submitted(ledger, wish())
         (tmp_path / ".fluxasync" / "status.json").write_text(text)
-        assert read_only(tmp_path).counts == Recovery()
+        assert read_only(tmp_path).counts == JournalCounts()
 
 
 async def test_a_line_of_the_list_with_half_a_surrogate_pair_is_read(tmp_path):

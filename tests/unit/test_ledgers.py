@@ -32,7 +32,7 @@ from fluxasync._core.models import (
 )
 from fluxasync._engine.submitter import outlives_us
 from fluxasync._store.journal.journal import Journal
-from fluxasync._store.ledgers import ForgetfulLedger, MemoryLedger
+from fluxasync._store.ledgers import MemoryLedger, NullLedger
 
 REQUEST = ImageRequest(prompt="a red fox")
 OTHER = ImageRequest(prompt="a red fox", occurrence=1)
@@ -48,7 +48,7 @@ def memory(_: Path) -> AbstractAsyncContextManager[Ledger]:
 
 
 def forgetful(_: Path) -> AbstractAsyncContextManager[Ledger]:
-    return nullcontext(ForgetfulLedger())
+    return nullcontext(NullLedger())
 
 
 def journal(folder: Path) -> AbstractAsyncContextManager[Ledger]:
@@ -274,7 +274,7 @@ def test_the_forgetful_ledger_knows_nothing() -> None:
     """One image without a folder leaves no trace to resume from."""
 
     async def story() -> object:
-        ledger = ForgetfulLedger()
+        ledger = NullLedger()
         await ledger.intent(REQUEST, price=PRICE)
         await ledger.answered(REQUEST, JOB)
         await ledger.settle(saved())
@@ -305,7 +305,7 @@ async def test_a_job_id_belongs_to_one_request(tmp_path: Path, make: Make):
         pytest.param(type("Kept", (), {"is_kept": True})(), True, id="says it is kept"),
         pytest.param(type("Removed", (), {"is_kept": False})(), False, id="its file was removed"),
         pytest.param(MemoryLedger(), False, id="memory"),
-        pytest.param(ForgetfulLedger(), False, id="forgetful"),
+        pytest.param(NullLedger(), False, id="forgetful"),
     ],
 )
 def test_only_a_ledger_that_outlives_the_process_makes_a_job_safe(ledger, outlives):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fluxasync._core.config import Limits
 from fluxasync._core.errors import AuthenticationError, FluxError
-from fluxasync._engine.circuit_breaker import Gate
+from fluxasync._engine.circuit_breaker import CircuitBreaker
 from fluxasync._engine.limiter import BURST, Lease, Limiter
 
 
@@ -25,7 +25,7 @@ class Desk:
 
     def __init__(self, in_flight: int = 2, **limits: Any) -> None:
         self.limiter = Limiter(Limits(in_flight=in_flight, **limits))
-        self.gate = Gate()
+        self.gate = CircuitBreaker()
         self.went: dict[str, float] = {}
         self.most = 0
         self._start = asyncio.get_running_loop().time()
@@ -265,7 +265,7 @@ def test_a_lease_from_before_the_trouble_is_held_until_it_is_over() -> None:
     """P11 F2 After the pause only what was granted since goes, until a submission is accepted."""
 
     async def story() -> list[tuple[bool, bool]]:
-        limiter, gate = Limiter(Limits(in_flight=4)), Gate()
+        limiter, gate = Limiter(Limits(in_flight=4)), CircuitBreaker()
         before = await limiter.take("a", gate=gate)
         seen = [(limiter.holds(before), False)]
         limiter.probe(5.0)
@@ -343,7 +343,7 @@ def test_a_shut_gate_sends_everybody_home_at_once() -> None:
         waiting = [desk.come(str(number)) for number in range(3)]
         await turns()
         desk.limiter.pause(3600)
-        desk.gate.shut(REASON)
+        desk.gate.trip(REASON)
         for task in waiting:
             with pytest.raises(AuthenticationError):
                 await task
@@ -359,15 +359,15 @@ def test_a_parents_gate_sends_home_too_and_other_gates_stay_open() -> None:
     """P8 The session's end is the batch's end; one batch's end is not another's."""
 
     async def story() -> None:
-        limiter, parent = Limiter(Limits(in_flight=1)), Gate()
-        stopped, other = Gate(parent), Gate(parent)
+        limiter, parent = Limiter(Limits(in_flight=1)), CircuitBreaker()
+        stopped, other = CircuitBreaker(parent), CircuitBreaker(parent)
         lease = await limiter.take("a", gate=parent)
         tasks = [asyncio.create_task(limiter.take("a", gate=g)) for g in (stopped, other)]
         await turns()
-        stopped.shut(REASON)
+        stopped.trip(REASON)
         await turns()
         assert [task.done() for task in tasks] == [True, False]
-        parent.shut(REASON)
+        parent.trip(REASON)
         ends = await asyncio.gather(*tasks, return_exceptions=True)
         assert ends == [REASON, REASON]
         limiter.give(lease)
@@ -384,7 +384,7 @@ def test_shut_and_cancelled_in_the_same_turn_is_quiet() -> None:
         lease = await desk.limiter.take("a", gate=desk.gate)
         task = desk.come("gone")
         await turns()
-        desk.gate.shut(REASON)
+        desk.gate.trip(REASON)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -412,7 +412,7 @@ def test_jobs_of_an_earlier_process_do_not_raise_what_is_found_out() -> None:
     """P12 They are counted beyond any limit, so their number says nothing of what is allowed."""
 
     async def story() -> tuple[int, int]:
-        limiter, gate = Limiter(Limits(in_flight="auto")), Gate()
+        limiter, gate = Limiter(Limits(in_flight="auto")), CircuitBreaker()
         lease = await limiter.take("account", gate=gate)
         for _ in range(100):
             limiter.count("account")
@@ -426,11 +426,11 @@ def test_a_limit_given_anew_is_believed_anew() -> None:
     """F2 A 429 lowers what was given, visibly; who then assigns another limit knows better."""
 
     async def story() -> list[int]:
-        limiter, gate, slots = Limiter(Limits(in_flight=24)), Gate(), []
+        limiter, gate, slots = Limiter(Limits(in_flight=24)), CircuitBreaker(), []
         leases = [await limiter.take("account", gate=gate) for _ in range(9)]
         for lease in leases[:8]:
             limiter.accepted(lease)
-        limiter.crowded(leases[8])
+        limiter.on_rate_limited(leases[8])
         slots.append(limiter.slots)
         limiter.limits = evolve(limiter.limits, rate=50.0)
         slots.append(limiter.slots)
@@ -504,7 +504,7 @@ class Crowd:
 
     def __init__(self) -> None:
         self.limiter = Limiter(Limits(in_flight=2))
-        self.gate = Gate()
+        self.gate = CircuitBreaker()
         self.held: dict[asyncio.Task[None], Lease] = {}
         self.tasks: list[asyncio.Task[None]] = []
 
@@ -579,10 +579,10 @@ def test_a_gate_shut_at_any_moment_leaves_nobody_waiting(gates: list[int], after
     """P8 Whoever waits behind the shut gate has its reason; the rest are let in."""
 
     async def story() -> None:
-        limiter, both = Limiter(Limits(in_flight=1)), (Gate(), Gate())
+        limiter, both = Limiter(Limits(in_flight=1)), (CircuitBreaker(), CircuitBreaker())
         tasks = [asyncio.create_task(limiter.take("a", gate=both[gate])) for gate in gates]
         await turns(after)
-        both[0].shut(FluxError("stop"))
+        both[0].trip(FluxError("stop"))
         for gate, task in zip(gates, tasks, strict=True):
             try:
                 limiter.give(await task)
@@ -601,12 +601,12 @@ def test_a_limit_that_changed_is_reported_and_one_that_did_not_is_not() -> None:
         limiter = Limiter(
             Limits(in_flight=24), on_change=lambda group, limit: seen.append((group, limit))
         )
-        leases = [await limiter.take("account", gate=Gate()) for _ in range(9)]
+        leases = [await limiter.take("account", gate=CircuitBreaker()) for _ in range(9)]
         for lease in leases[:8]:
             limiter.accepted(lease)
-        limiter.troubled()
+        limiter.on_server_error()
         assert seen == []
-        limiter.crowded(leases[8])
+        limiter.on_rate_limited(leases[8])
         return seen
 
     assert played(story()) == [("account", 8)]

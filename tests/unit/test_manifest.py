@@ -15,7 +15,7 @@ from pictures import png
 
 from fluxasync._core.errors import ConfigError, InvalidRequest, Moderated, SinkError, TransportError
 from fluxasync._core.models import Failed, ImageInput, ImageRequest, InDoubt, Job, Saved, Stored
-from fluxasync._store.metadata import Manifest, failure_row, metadata_row
+from fluxasync._store.metadata import MetadataWriter, failure_row, metadata_row
 
 SECRET = "canary-7f3a"
 
@@ -149,7 +149,7 @@ ODD = {
 @pytest.mark.asyncio
 async def test_every_line_is_strict_json(tmp_path):
     """T8 F25 Odd text and odd values make one valid UTF-8 line, whatever they are."""
-    async with Manifest(tmp_path) as manifest:
+    async with MetadataWriter(tmp_path) as manifest:
         await manifest.add(_saved(tmp_path, prompt="half \ud83d, sep \u2028 end", extras=ODD))
     text = (tmp_path / "metadata.jsonl").read_bytes()
     assert text.count(b"\n") == 1
@@ -168,7 +168,7 @@ async def test_every_line_is_strict_json(tmp_path):
 @pytest.mark.asyncio
 async def test_the_folder_is_an_image_folder(tmp_path):
     """datasets docs: metadata.jsonl beside the images, file_name relative, the same keys."""
-    async with Manifest(tmp_path) as manifest:
+    async with MetadataWriter(tmp_path) as manifest:
         for index in range(3):
             saved = _saved(tmp_path, index, extras={"style": "ink"} if index else {})
             saved.path.write_bytes(png())
@@ -183,7 +183,7 @@ async def test_the_folder_is_an_image_folder(tmp_path):
 async def test_the_datasets_library_reads_the_folder(tmp_path):
     """A run is a data set as it is."""
     datasets = pytest.importorskip("datasets")
-    async with Manifest(tmp_path) as manifest:
+    async with MetadataWriter(tmp_path) as manifest:
         for index in range(3):
             saved = _saved(tmp_path, index)
             saved.path.write_bytes(png())
@@ -202,7 +202,7 @@ def test_a_file_in_a_subfolder_is_named_from_the_manifests_folder(tmp_path, monk
 @pytest.mark.asyncio
 async def test_a_line_is_in_the_file_when_add_returns(tmp_path):
     """Nobody has to wait for the end of the run to read the lists."""
-    async with Manifest(tmp_path) as manifest:
+    async with MetadataWriter(tmp_path) as manifest:
         await manifest.add(_saved(tmp_path, 1))
         await manifest.add(Failed(request=_request(), error=ConfigError("no"), index=2))
         assert [row["index"] for row in _rows(tmp_path / "metadata.jsonl")] == [1]
@@ -215,7 +215,7 @@ async def test_lines_that_come_together_are_written_together(tmp_path, monkeypat
     writes = []
     real = os.write
     monkeypatch.setattr(os, "write", lambda *args: writes.append(args) or real(*args))
-    async with Manifest(tmp_path) as manifest:
+    async with MetadataWriter(tmp_path) as manifest:
         await asyncio.gather(*(manifest.add(_saved(tmp_path, index)) for index in range(300)))
     assert list(range(300)) == [row["index"] for row in _rows(tmp_path / "metadata.jsonl")]
     assert len(writes) < 30
@@ -224,7 +224,7 @@ async def test_lines_that_come_together_are_written_together(tmp_path, monkeypat
 @pytest.mark.asyncio
 async def test_a_cancelled_add_still_writes_its_line(tmp_path):
     """The image is there, so its line must be; and the next writer is not disturbed."""
-    async with Manifest(tmp_path) as manifest:
+    async with MetadataWriter(tmp_path) as manifest:
         adding = asyncio.create_task(manifest.add(_saved(tmp_path, 1)))
         await asyncio.sleep(0)
         adding.cancel()
@@ -237,7 +237,7 @@ async def test_a_cancelled_add_still_writes_its_line(tmp_path):
 @pytest.mark.asyncio
 async def test_a_full_disk_breaks_the_manifest_for_good(tmp_path):
     """F101 F103 After half a line nothing is appended: it would be lost with it."""
-    async with Manifest(tmp_path) as manifest:
+    async with MetadataWriter(tmp_path) as manifest:
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
         try:
@@ -254,16 +254,16 @@ async def test_a_full_disk_breaks_the_manifest_for_good(tmp_path):
 async def test_a_folder_that_holds_a_run_is_refused(tmp_path):
     """Two runs in one folder would mix; the message says how large the first one is."""
     (tmp_path / "metadata.jsonl").touch()
-    async with Manifest(tmp_path) as manifest:  # an empty list is no run
+    async with MetadataWriter(tmp_path) as manifest:  # an empty list is no run
         await manifest.add(_saved(tmp_path, 0))
         await manifest.add(_saved(tmp_path, 1))
     with pytest.raises(SinkError, match=r"already holds a run \(2 images\).*fresh folder"):
-        async with Manifest(tmp_path):
+        async with MetadataWriter(tmp_path):
             pass
     (tmp_path / "metadata.jsonl").unlink()
     (tmp_path / "failures.jsonl").write_text("{}\n")
     with pytest.raises(SinkError, match=r"\(0 images\)"):
-        async with Manifest(tmp_path):
+        async with MetadataWriter(tmp_path):
             pass
 
 
@@ -272,7 +272,7 @@ async def test_lists_are_not_written_through_a_planted_link(tmp_path):
     """F109 A link under a list's name is refused, wherever it leads."""
     (tmp_path / "metadata.jsonl").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(SinkError):
-        async with Manifest(tmp_path) as manifest:
+        async with MetadataWriter(tmp_path) as manifest:
             await manifest.add(_saved(tmp_path))
     assert not (tmp_path / "elsewhere").exists()
 
@@ -281,5 +281,5 @@ async def test_lists_are_not_written_through_a_planted_link(tmp_path):
 async def test_a_folder_that_is_not_there_is_named(tmp_path):
     """F105 The error names the list that could not be written, and what to do."""
     with pytest.raises(SinkError, match=r"metadata\.jsonl: the folder does not exist"):
-        async with Manifest(tmp_path / "missing") as manifest:
+        async with MetadataWriter(tmp_path / "missing") as manifest:
             await manifest.add(_saved(tmp_path))

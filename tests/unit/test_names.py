@@ -8,19 +8,19 @@ import pytest
 
 from fluxasync._core.errors import ConfigError
 from fluxasync._core.models import ImageRequest
-from fluxasync._store.filenames import DEFAULT, Template, slug
+from fluxasync._store.filenames import DEFAULT, FilenameTemplate, slug
 
 
 def _name(template: str, job_id: str = "job-1", **fields: object) -> str:
     request = ImageRequest(**{"prompt": "a red fox", **fields})  # type: ignore[arg-type]
-    return str(Template.parse(template).render(request, job_id=job_id, ext="png"))
+    return str(FilenameTemplate.parse(template).render(request, job_id=job_id, ext="png"))
 
 
 def test_the_default_name_is_the_index_and_the_keys_start():
     """Names sort in the run's order and say which request they are."""
     request = ImageRequest(prompt="a red fox", index=41)
     expected = f"000041-{request.key[:8]}.jpg"
-    assert expected == str(Template.parse(DEFAULT).render(request, job_id="j", ext="jpg"))
+    assert expected == str(FilenameTemplate.parse(DEFAULT).render(request, job_id="j", ext="jpg"))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_templates_are_filled(template, expected):
 def test_a_bad_template_is_refused_with_the_fields(template, problem):
     """F111 The message says what is wrong and what would be right."""
     with pytest.raises(ConfigError, match=problem) as caught:
-        Template.parse(template)
+        FilenameTemplate.parse(template)
     assert "{index}, {key}" in str(caught.value).replace("{occurrence}, {seed}, ", "")
 
 
@@ -131,5 +131,5 @@ def test_slugs_are_the_prompts_words(prompt, expected):
 
 def test_a_bare_job_is_named_by_its_id():
     """A job collected without its request still gets a safe name."""
-    rendered = Template.parse(DEFAULT).render(None, job_id="../x/7f3a9c21-77", ext="jpg")
+    rendered = FilenameTemplate.parse(DEFAULT).render(None, job_id="../x/7f3a9c21-77", ext="jpg")
     assert str(rendered) == "000000-..-x-7f3.jpg"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fluxasync._core.config import Limits
-from fluxasync._engine.download_queue import FIRST_GUESS, Permits
+from fluxasync._engine.download_queue import FIRST_GUESS, DownloadQueue
 
 MB = 2**20
 
@@ -20,7 +20,7 @@ class Dock:
 
     def __init__(self, *, active: int = 0, **limits: Any) -> None:
         self.limits = Limits(**limits)
-        self.permits = Permits(lambda: self.limits, active=lambda: active)
+        self.permits = DownloadQueue(lambda: self.limits, active=lambda: active)
         self.went: list[str] = []
         self.most = 0
         self.most_bytes = 0
@@ -146,15 +146,15 @@ def test_submissions_wait_while_paid_images_would_come_too_late():
 
     async def story() -> list[float]:
         dock = Dock(downloads=1, active=10)
-        brakes = [dock.permits.brake()]
+        brakes = [dock.permits.submit_delay()]
         for number in range(100):
             dock.come(str(number), life=300, hold=2.0)
         await asyncio.sleep(5)
-        brakes.append(dock.permits.brake())
+        brakes.append(dock.permits.submit_delay())
         await asyncio.sleep(120)
-        brakes.append(dock.permits.brake())
+        brakes.append(dock.permits.submit_delay())
         await dock.close()
-        return [*brakes, dock.permits.brake()]
+        return [*brakes, dock.permits.submit_delay()]
 
     assert played(story()) == [0.0, 1.0, 0.0, 0.0]
 
@@ -170,7 +170,7 @@ def test_a_link_that_fell_silent_brakes_too():
         for number in range(60):
             dock.come(f"stuck {number}", life=600, hold=1000)
         await asyncio.sleep(60)
-        brake = dock.permits.brake()
+        brake = dock.permits.submit_delay()
         for task in dock._tasks:
             task.cancel()
         await dock.close()
@@ -187,7 +187,7 @@ def test_a_free_link_never_brakes():
         for number in range(50):
             dock.come(str(number), hold=3.0)
             await asyncio.sleep(1)
-            seen.add(dock.permits.brake())
+            seen.add(dock.permits.submit_delay())
         await dock.close()
         return seen
 

@@ -22,7 +22,7 @@ from fluxasync import (
     Saved,
     Stored,
 )
-from fluxasync._batch.progress import Progress, View
+from fluxasync._batch.progress import Progress, ProgressSnapshot
 from fluxasync._core.text import columns as width_of
 from fluxasync._requests.pricing import Estimate
 from fluxasync._requests.sources import Plan
@@ -30,10 +30,10 @@ from tests.unit.test_display import HOSTILE
 
 pytest.importorskip("rich", reason="the extra `cli` is not installed")
 
-from fluxasync._batch.progress.live_view import Picture, drawn
+from fluxasync._batch.progress.live_view import LiveView, drawn
 
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
-BUSY = View(
+BUSY = ProgressSnapshot(
     total=1000,
     saved=412,
     failed=Counter(moderated=3, download=2),
@@ -50,7 +50,7 @@ BUSY = View(
 )
 
 
-def plain(view: View, columns: int = 79, rows: int = 23) -> list[str]:
+def plain(view: ProgressSnapshot, columns: int = 79, rows: int = 23) -> list[str]:
     return [COLOUR.sub("", line) for line in drawn(view, columns=columns, rows=rows)]
 
 
@@ -104,13 +104,13 @@ def test_without_a_total_there_is_no_bar_and_no_end() -> None:
 
 def test_nothing_is_made_up_at_the_beginning() -> None:
     """Before the first outcome there is no pace and no end, only what is known."""
-    assert plain(View()) == ["0 saved", "0 running"]
+    assert plain(ProgressSnapshot()) == ["0 saved", "0 running"]
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=[f"T6 {text!a}" for text in HOSTILE])
 def test_t6_what_is_written_on_an_image_is_inert(text: str) -> None:
     """T6: names, prompts and the server's words are only read: no escape but our colours."""
-    view = View(latest=((f"n{text}.jpg", f"p {text} q"),), pause=f"r {text}")
+    view = ProgressSnapshot(latest=((f"n{text}.jpg", f"p {text} q"),), pause=f"r {text}")
     shown = drawn(view, columns=79, rows=23)
     assert len(shown) == 4
     assert not re.search(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "".join(plain(view)))
@@ -118,14 +118,14 @@ def test_t6_what_is_written_on_an_image_is_inert(text: str) -> None:
 
 def test_t6_markup_is_text() -> None:
     """Brackets and colons that rich would act on are shown as they are."""
-    view = View(latest=(("[red]x.jpg", "[bold]fox[/bold] [link=http://x]:smile: 7"),))
+    view = ProgressSnapshot(latest=(("[red]x.jpg", "[bold]fox[/bold] [link=http://x]:smile: 7"),))
     assert plain(view)[-1] == "[red]x.jpg  [bold]fox[/bold] [link=http://x]:smile: 7"
 
 
 def test_t7_a_notebook_shows_text_not_markup() -> None:
     """T7: a prompt adds no element to the page; plain text is there for who shows no HTML."""
     view = evolve(BUSY, latest=(("x.jpg", "<script>alert(1)</script><img src=x onerror=1>"),))
-    shown = Picture(view)._repr_mimebundle_(include=None, exclude=None)
+    shown = LiveView(view)._repr_mimebundle_(include=None, exclude=None)
     assert not {"<script", "<img"} & set(re.findall(r"<\w+", shown["text/html"]))
     assert "&lt;script&gt;" in shown["text/html"]
     assert "412 saved" in shown["text/plain"]

@@ -24,11 +24,11 @@ from fluxasync import (
     Stored,
     TransportError,
 )
-from fluxasync._batch.progress import Progress, View, showing
+from fluxasync._batch.progress import Progress, ProgressSnapshot, showing
 from fluxasync._core.text import duration
 from fluxasync._requests.pricing import Estimate
 from fluxasync._requests.sources import Plan
-from fluxasync._store.journal.journal import Recovery
+from fluxasync._store.journal.journal import JournalCounts
 from tests.virtual_time import run
 
 REQUEST = ImageRequest(prompt="a fox")
@@ -54,7 +54,7 @@ class Page:
     def status(self, line: str) -> None:
         self.lines.append(line)
 
-    def draw(self, view: View) -> None:
+    def draw(self, view: ProgressSnapshot) -> None:
         self.lines.append(view.line())
 
     def clear(self) -> None:
@@ -176,7 +176,7 @@ def test_what_earlier_runs_saved_is_said_beside_this_runs_count() -> None:
     """The total is of what this run does: what it submits, and what it collects."""
     progress = Progress()
     plan = Plan(images=40, known={"done": 28, "submitted": 2, "failed": 1}, to_do=9)
-    progress.expect(plan, recovered=Recovery(done=28, running=2, failed={"lost": 1}))
+    progress.expect(plan, recovered=JournalCounts(done=28, running=2, failed={"lost": 1}))
     assert progress.line(0.0) == "0/11 saved, 28 already there, 0 failed, 2 running"
 
 

@@ -20,7 +20,7 @@ from fluxasync._core.errors import ConfigError
 from fluxasync._core.extras import install_command
 from fluxasync._core.models import ImageRequest
 from fluxasync._requests.image_inputs import allowed_folders
-from fluxasync._requests.sources import BadRow, Columns, Plan, Spread, open_source
+from fluxasync._requests.sources import BadRow, Columns, Expansion, Plan, open_source
 
 WISHES: list[dict[str, Any]] = [
     {"prompt": 'a "red" fox, in snow; or not', "width": 512, "seed": 7, "guidance": 2.5},
@@ -515,7 +515,7 @@ async def test_images_of_a_table_are_relative_to_it(tmp_path: Path) -> None:
     saved(tmp_path, "a.png", png(128, 128))
     header = "prompt,model,image_prompt\n"
     path = saved(tmp_path, "p.csv", f"{header}fox,flux-pro-1.1,a.png\n,flux-pro-1.1,a.png\n")
-    fox, bare = await requests_of(path, spread=Spread.of(seeds=[1]))
+    fox, bare = await requests_of(path, spread=Expansion.of(seeds=[1]))
     assert fox.image_prompt == bare.image_prompt
     path = saved(tmp_path, "q.csv", f"{header}fox,flux-pro-1.1,gone.png\n")
     assert (await complaint_of(path)).startswith("q.csv row 2: ")
@@ -589,8 +589,8 @@ async def test_text_numbers_are_taken_from_every_source(tmp_path: Path) -> None:
 async def test_text_numbers_of_a_grid_are_the_same_values() -> None:
     """512 and "512" of a grid are one value, so they are not paid twice."""
     with pytest.raises(ConfigError, match="width: 512 stands twice"):
-        Spread.of(grid={"width": [512, "512"]})
-    given = await requests_of(["a fox"], spread=Spread.of(seeds=["3"]))  # type: ignore[list-item]
+        Expansion.of(grid={"width": [512, "512"]})
+    given = await requests_of(["a fox"], spread=Expansion.of(seeds=["3"]))  # type: ignore[list-item]
     assert [request.seed for request in given] == [3]
 
 
@@ -683,11 +683,11 @@ async def test_what_the_user_names_may_be_anywhere(
     image = str(saved(tmp_path, "fox.png", png(128, 128)))
     prompts = saved(tmp_path / "list", "p.txt", "a fox\n")
     await requests_of(prompts, defaults={"model": MODEL, "image_prompt": image})
-    grid = Spread.of(grid={"image_prompt": [image]})
+    grid = Expansion.of(grid={"image_prompt": [image]})
     await requests_of(prompts, defaults={"model": MODEL}, spread=grid)
     await requests_of([{"prompt": "fox", "model": MODEL, "image_prompt": Path(image)}])
     await requests_of([ImageRequest(prompt="fox", model=MODEL, image_prompt=image)])
-    seeds = Spread.of(seeds=[1, 2])
+    seeds = Expansion.of(seeds=[1, 2])
     await requests_of([ImageRequest(prompt="a", model=MODEL, image_prompt=image)], spread=seeds)
     with pytest.raises(ConfigError, match="outside the list's folder"):
         await plan_of([{"prompt": "a", "model": MODEL, "image_prompt": image}], spread=seeds)

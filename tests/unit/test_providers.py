@@ -8,7 +8,7 @@ import pytest
 
 from fluxasync._core.errors import ConfigError
 from fluxasync._core.models import Secret
-from fluxasync._wire.providers import BFL, COMETAPI, Provider, choose
+from fluxasync._wire.providers import BFL, COMETAPI, Provider, resolve_provider
 
 LOCAL = COMETAPI.at("http://127.0.0.1:8123/prefix")
 
@@ -188,7 +188,7 @@ def test_a_submit_path_must_name_the_model(path: str) -> None:
 )
 def test_the_provider_follows_the_key(environ: dict[str, str], name: str) -> None:
     """Unnamed, the provider is the one whose key is there; CometAPI if both are."""
-    provider, key = choose(None, environ=environ)
+    provider, key = resolve_provider(None, environ=environ)
     assert provider.name == name
     assert key == Secret(name[0])
 
@@ -196,17 +196,20 @@ def test_the_provider_follows_the_key(environ: dict[str, str], name: str) -> Non
 def test_a_named_provider_takes_its_own_key() -> None:
     """With both keys set, the name decides which of them is used."""
     environ = {"BFL_API_KEY": "b", "COMETAPI_KEY": "c"}
-    assert choose("BFL", environ=environ) == (BFL, Secret("b"))
+    assert resolve_provider("BFL", environ=environ) == (BFL, Secret("b"))
 
 
 def test_a_given_key_wins() -> None:
     """A key given in code is used instead of the environment's."""
-    assert choose(BFL, api_key=" k \n", environ={"BFL_API_KEY": "b"}) == (BFL, Secret("k"))
+    assert resolve_provider(BFL, api_key=" k \n", environ={"BFL_API_KEY": "b"}) == (
+        BFL,
+        Secret("k"),
+    )
 
 
 def test_this_machine_needs_no_key() -> None:
     """A simulator is used without any key."""
-    provider, key = choose(None, base_url="http://127.0.0.1:8123", environ={})
+    provider, key = resolve_provider(None, base_url="http://127.0.0.1:8123", environ={})
     assert (provider.base_url, key) == ("http://127.0.0.1:8123", None)
 
 
@@ -222,14 +225,14 @@ def test_this_machine_needs_no_key() -> None:
 def test_a_missing_key_is_named(provider: Provider | str | None, variable: str) -> None:
     """The message names the variable to set, and that a simulator needs none."""
     with pytest.raises(ConfigError, match=rf"set {variable} \(none .*--simulate"):
-        choose(provider, environ={})
+        resolve_provider(provider, environ={})
 
 
 def test_a_provider_without_a_variable_asks_for_api_key() -> None:
     """A gateway of one's own without a key variable says how to give the key."""
     gateway = Provider(name="gateway", base_url="https://e.com")
     with pytest.raises(ConfigError, match="no key for gateway: give api_key"):
-        choose(gateway, environ={"COMETAPI_KEY": "c"})
+        resolve_provider(gateway, environ={"COMETAPI_KEY": "c"})
 
 
 @pytest.mark.parametrize(
@@ -238,11 +241,11 @@ def test_a_provider_without_a_variable_asks_for_api_key() -> None:
 def test_a_key_that_cannot_be_one_is_not_shown(key: str) -> None:
     """A key with spaces, control characters or curly quotes is refused without being quoted."""
     with pytest.raises(ConfigError, match=r"^COMETAPI_KEY: ") as caught:
-        choose(None, environ={"COMETAPI_KEY": key})
+        resolve_provider(None, environ={"COMETAPI_KEY": key})
     assert "ary" not in str(caught.value)
 
 
 def test_an_unknown_provider_lists_those_there_are() -> None:
     """A misspelt provider's name is answered with the known ones."""
     with pytest.raises(ConfigError, match="provider='commet': cometapi or bfl"):
-        choose("commet", environ={})
+        resolve_provider("commet", environ={})

@@ -8,18 +8,18 @@ import pytest
 
 from fluxasync._core.errors import ConfigError
 from fluxasync._core.models import ImageInput, ImageRequest, Secret
-from fluxasync._requests.parsing import expanded, request_from
+from fluxasync._requests.parsing import expand_copies, parse_request
 
 
 def refusal(row: dict[Any, Any], **options: Any) -> str:
     with pytest.raises(ConfigError) as caught:
-        request_from(row, **options)
+        parse_request(row, **options)
     return str(caught.value)
 
 
 def test_a_prompt_is_enough() -> None:
     """A row with a prompt is a request of the default model with nothing else given."""
-    assert request_from({"prompt": "a fox"}) == ImageRequest(prompt="a fox")
+    assert parse_request({"prompt": "a fox"}) == ImageRequest(prompt="a fox")
 
 
 def test_keys_go_where_they_belong() -> None:
@@ -29,7 +29,7 @@ def test_keys_go_where_they_belong() -> None:
         "input_image": b"x", "caption": "day 1", "name": "fox", "n": 2, "extra_body": {"new": 1},
         "webhook_url": "https://e.com/h", "webhook_secret": "s", "extras": {"lot": 4},
     }  # fmt: skip
-    assert request_from(row) == ImageRequest(
+    assert parse_request(row) == ImageRequest(
         prompt="a fox", model="flux-kontext-pro", seed=7, name="fox", n=2,
         webhook_url="https://e.com/h", webhook_secret=Secret("s"), extra_body={"new": 1},
         parameters={"aspect_ratio": "1:1", "input_image": ImageInput.of(b"x")},
@@ -40,7 +40,7 @@ def test_keys_go_where_they_belong() -> None:
 def test_null_means_not_given() -> None:
     """A null counts as an absent key, also against a default."""
     row = {"prompt": "a fox", "seed": None, "aspect_ratio": None, "caption": None, "width": None}
-    assert request_from(row, defaults={"width": 512}) == ImageRequest(prompt="a fox", width=512)
+    assert parse_request(row, defaults={"width": 512}) == ImageRequest(prompt="a fox", width=512)
 
 
 @pytest.mark.parametrize(
@@ -85,20 +85,20 @@ def test_rows_of_the_wrong_shape_are_refused(row: dict[Any, Any]) -> None:
 
 def test_defaults_have_the_lower_priority() -> None:
     """The row's own value wins over the default."""
-    made = request_from({"prompt": "a fox", "seed": 1}, defaults={"seed": 2, "steps": 3})
+    made = parse_request({"prompt": "a fox", "seed": 1}, defaults={"seed": 2, "steps": 3})
     assert (made.seed, made.steps) == (1, 3)
 
 
 def test_defaults_that_another_model_lacks_are_left_out() -> None:
     """A row that names another model takes only the defaults which that model has."""
     defaults = {"model": "flux-dev", "steps": 30, "seed": 7, "n": 2}
-    made = request_from({"prompt": "a fox", "model": "flux-pro-1.1"}, defaults=defaults)
+    made = parse_request({"prompt": "a fox", "model": "flux-pro-1.1"}, defaults=defaults)
     assert (made.model, made.steps, made.seed, made.n) == ("flux-pro-1.1", None, 7, 2)
 
 
 def test_defaults_go_to_an_unknown_model() -> None:
     """Nothing is known of the model that a row names, so every default is kept."""
-    made = request_from({"prompt": "a fox", "model": "flux-9"}, defaults={"steps": 30})
+    made = parse_request({"prompt": "a fox", "model": "flux-9"}, defaults={"steps": 30})
     assert (made.model, made.steps) == ("flux-9", 30)
 
 
@@ -118,22 +118,24 @@ def test_extras_can_be_refused() -> None:
 def test_an_unknown_model_takes_what_any_model_takes() -> None:
     """Keys that the catalogue knows go to an unknown model; the rest is metadata."""
     row = {"prompt": "a fox", "model": "flux-9", "width": 7, "aspect_ratio": "9:1", "widht": 3}
-    made = request_from(row)
+    made = parse_request(row)
     assert (made.width, made.parameters, made.extras) == (7, {"aspect_ratio": "9:1"}, {"widht": 3})
 
 
 def test_copies_with_a_seed_take_the_seeds_that_follow() -> None:
     """Four images of one prompt and seed are four different images, and the same ones next time."""
-    copies = list(expanded(ImageRequest(prompt="a fox", seed=7, n=3)))
+    copies = list(expand_copies(ImageRequest(prompt="a fox", seed=7, n=3)))
     assert [(copy.seed, copy.n) for copy in copies] == [(7, 1), (8, 1), (9, 1)]
 
 
 def test_a_single_request_is_its_own_expansion() -> None:
     """Where one image is wanted nothing is copied."""
     single = ImageRequest(prompt="a fox", seed=7)
-    assert [single] == list(expanded(single))
+    assert [single] == list(expand_copies(single))
 
 
 def test_copies_without_a_seed_are_alike() -> None:
     """Without a seed the provider draws one, so copies differ by nothing of ours."""
-    assert [ImageRequest(prompt="a fox")] * 2 == list(expanded(ImageRequest(prompt="a fox", n=2)))
+    assert [ImageRequest(prompt="a fox")] * 2 == list(
+        expand_copies(ImageRequest(prompt="a fox", n=2))
+    )

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from fluxasync._core.config import Polling
 from fluxasync._core.errors import ConfigError
-from fluxasync._engine.polling import Durations, Pace, Schedule, Schedules, retry_delay
+from fluxasync._engine.polling import (
+    Durations,
+    PollRateLimiter,
+    PollSchedule,
+    PollSchedules,
+    retry_delay,
+)
 from fluxasync._engine.polling.rate import MOST
 from fluxasync._engine.polling.schedule import MAXIMUM, MINIMUM, MOST_CLASSES
 
@@ -35,7 +41,7 @@ def median(mean: float, cv: float) -> float:
 def test_the_mean_lag_is_the_one_asked_for(cv: float, share: float) -> None:
     """What is learned from polls alone, who never see an end, gives the lag asked for: within a
     tenth of it, over narrow and wide durations."""
-    seen = run(Schedule(2.5), lognormal(2.0, cv), 1200, polling=Polling(lag=share))
+    seen = run(PollSchedule(2.5), lognormal(2.0, cv), 1200, polling=Polling(lag=share))
     assert lag(seen[300:]) == pytest.approx(share * median(2.0, cv), rel=0.1)
 
 
@@ -43,26 +49,26 @@ def test_the_mean_lag_is_the_one_asked_for(cv: float, share: float) -> None:
 def test_what_is_learned_costs_hardly_more_than_what_is_known(cv: float) -> None:
     """At the same lag, a tenth more polls than with the true distribution, at most."""
     known = run(knowing(2.0, cv), lognormal(2.0, cv), 1000)
-    learned = run(Schedule(2.5), lognormal(2.0, cv), 1300)[300:]
+    learned = run(PollSchedule(2.5), lognormal(2.0, cv), 1300)[300:]
     assert polls(learned) * lag(learned) < 1.1 * polls(known) * lag(known)
 
 
 def test_narrow_durations_are_seen_with_a_fifth_of_the_polls() -> None:
     """Fixed polling at the same lag needs an interval of twice the lag, whatever the spread."""
-    seen = run(Schedule(2.5), lognormal(2.0, 0.1), 1300, polling=Polling(lag=0.015))[300:]
+    seen = run(PollSchedule(2.5), lognormal(2.0, 0.1), 1300, polling=Polling(lag=0.015))[300:]
     fixed = 2.0 / (2 * lag(seen)) + 0.5
     assert polls(seen) < fixed / 4.4  # 85 % of the 5.2 that theory allows
 
 
 def test_a_provider_that_tells_durations_is_believed() -> None:
     """A duration told is as good as one seen: no more polls, no more lag."""
-    told = run(Schedule(2.5), lognormal(2.0, 0.2), 1300, exact=True)[300:]
+    told = run(PollSchedule(2.5), lognormal(2.0, 0.2), 1300, exact=True)[300:]
     assert lag(told) == pytest.approx(0.04 * median(2.0, 0.2), rel=0.1)
 
 
 def test_a_duration_that_polls_contradict_is_not_believed() -> None:
     """Running at 2 s and ended by 2.1 s, whatever the provider says it took."""
-    misled, plain = Schedule(2.5), Schedule(2.5)
+    misled, plain = PollSchedule(2.5), PollSchedule(2.5)
     for _ in range(50):
         misled.saw_end(2.0, 2.1, exact=0.3)
         plain.saw_end(2.0, 2.1)
@@ -75,7 +81,7 @@ def test_a_duration_that_polls_contradict_is_not_believed() -> None:
 @pytest.mark.parametrize("typical", [1.0, 5.0], ids=["the guess was short", "the guess was long"])
 def test_a_wrong_catalogue_is_corrected_within_tens_of_jobs(typical: float) -> None:
     """After three rounds of 24 slots the guess is forgotten: the lag is the one asked for."""
-    seen = run(Schedule(typical), lognormal(2.0, 0.2), 200)[72:]
+    seen = run(PollSchedule(typical), lognormal(2.0, 0.2), 200)[72:]
     assert lag(seen) < 1.25 * 0.04 * median(2.0, 0.2)
     assert polls(seen) < 9
 
@@ -84,7 +90,7 @@ def test_a_wrong_catalogue_is_corrected_within_tens_of_jobs(typical: float) -> N
 def test_drift_is_followed(before: float, after: float) -> None:
     """A provider that becomes twice as fast or slow is followed within a hundred jobs."""
     old, new = lognormal(before, 0.2), lognormal(after, 0.2)
-    seen = run(Schedule(before), lambda n, d: (old if n < 300 else new)(n, d), 700)
+    seen = run(PollSchedule(before), lambda n, d: (old if n < 300 else new)(n, d), 700)
     assert lag(seen[400:]) < 1.25 * 0.04 * after
     assert polls(seen[450:]) < 10
 
@@ -123,7 +129,7 @@ def test_the_first_poll_is_late_but_before_the_bulk() -> None:
 
 def test_jobs_submitted_together_do_not_poll_in_step() -> None:
     """First polls spread over a whole step, evenly where jobs end evenly."""
-    schedule = Schedule(10.0)
+    schedule = PollSchedule(10.0)
     firsts = [schedule.first(DEFAULT, dice=n / 24) for n in range(24)]
     assert len(set(firsts)) == 24
     assert max(firsts) - min(firsts) > 0.9 * (schedule.next(min(firsts), DEFAULT) - min(firsts))
@@ -146,14 +152,14 @@ def test_a_looser_lag_never_polls_more(share: float, dice: float) -> None:
 )
 def test_no_step_is_a_busy_loop_or_a_long_sleep(age: float, typical: float, stretch: float) -> None:
     """Whatever the model, the age and the pace: neither at once nor beyond the maximum."""
-    schedule = Schedule(typical)
+    schedule = PollSchedule(typical)
     step = schedule.next(age, DEFAULT, stretch=stretch) - age
     assert MINIMUM - 1e-6 <= step <= stretch * max(MAXIMUM, schedule.usual / 4) + 1e-6
 
 
 def test_a_fixed_interval_is_kept_for_every_poll() -> None:
     """`interval` overrides what is known of the model, for the first poll too."""
-    fixed, schedule = Polling(interval=2.0), Schedule(40.0)
+    fixed, schedule = Polling(interval=2.0), PollSchedule(40.0)
     assert schedule.first(fixed) == 2.0
     assert schedule.next(500.0, fixed) == 502.0
     assert len({schedule.next(0.0, fixed, dice=d / 10) for d in range(11)}) == 11
@@ -169,8 +175,8 @@ def tenths(share: float, dice: random.Random) -> float:
 
 def test_progress_that_means_something_saves_polls_and_lag() -> None:
     """A job that says how far it is, is polled near its own end, not near the class's."""
-    plain = run(Schedule(2.5), lognormal(2.0, 0.6), 900)[300:]
-    told = run(Schedule(2.5), lognormal(2.0, 0.6), 900, progress=tenths)[300:]
+    plain = run(PollSchedule(2.5), lognormal(2.0, 0.6), 900)[300:]
+    told = run(PollSchedule(2.5), lognormal(2.0, 0.6), 900, progress=tenths)[300:]
     assert polls(told) < 0.6 * polls(plain)
     assert lag(told) < 0.8 * lag(plain)
 
@@ -185,14 +191,14 @@ def test_progress_that_means_something_saves_polls_and_lag() -> None:
 )
 def test_progress_that_means_nothing_costs_nothing(progress) -> None:
     """What is told is believed as far as it proved right: as good as no progress at all."""
-    plain = run(Schedule(2.5), lognormal(2.0, 0.3), 900)[200:]
-    told = run(Schedule(2.5), lognormal(2.0, 0.3), 900, progress=progress)[200:]
+    plain = run(PollSchedule(2.5), lognormal(2.0, 0.3), 900)[200:]
+    told = run(PollSchedule(2.5), lognormal(2.0, 0.3), 900, progress=progress)[200:]
     assert polls(told) * lag(told) < 1.1 * polls(plain) * lag(plain)
 
 
 def test_a_hint_that_did_not_come_true_is_dropped() -> None:
     """A job that says 0.9 for ever is polled like any straggler, not every moment."""
-    schedule = Schedule(2.5)
+    schedule = PollSchedule(2.5)
     run(schedule, lognormal(2.0, 0.3), 400, progress=tenths)
     hint = schedule.hint(0.9, 2.0)
     assert hint is not None
@@ -204,14 +210,14 @@ def test_a_hint_that_did_not_come_true_is_dropped() -> None:
 
 def test_a_rate_is_kept_for_any_number_of_jobs() -> None:
     """Turns are handed out one by one: 100 polls wanted at once take 5 s at 20 a second."""
-    pace = Pace()
+    pace = PollRateLimiter()
     assert [pace.turn(7.0, 20.0) for _ in range(101)][-1] == pytest.approx(5.0)
     assert pace.turn(100.0, 20.0) == 0.0
 
 
 def test_polls_that_queue_widen_all_schedules() -> None:
     """Under a rate that is too small the polls are left out where they tell least."""
-    pace = Pace()
+    pace = PollRateLimiter()
     for tick in range(200):
         pace.turn(tick / 10, 5.0)
     assert pace.stretch(20.0) > 1.5
@@ -222,7 +228,7 @@ def test_polls_that_queue_widen_all_schedules() -> None:
 
 def test_push_back_on_polls_widens_and_is_forgotten() -> None:
     """F51 Each episode of 429s widens by half; refusals of one moment are one; quiet heals."""
-    pace = Pace()
+    pace = PollRateLimiter()
     for _ in range(24):
         pace.pushed_back(10.0)
     assert pace.stretch(10.0) == pytest.approx(1.5)
@@ -233,7 +239,7 @@ def test_push_back_on_polls_widens_and_is_forgotten() -> None:
 
 def test_push_back_without_end_is_bounded() -> None:
     """F51 However long the server refuses, polls go on: jobs that are paid for have to land."""
-    pace = Pace()
+    pace = PollRateLimiter()
     for second in range(1000):
         pace.pushed_back(float(second))
     assert 10 < pace.stretch(1000.0) <= MOST
@@ -241,14 +247,14 @@ def test_push_back_without_end_is_bounded() -> None:
 
 def test_no_rate_means_no_turns() -> None:
     """Without a rate nobody waits and nothing widens."""
-    pace = Pace()
+    pace = PollRateLimiter()
     assert {pace.turn(1.0, None) for _ in range(1000)} == {0.0}
     assert pace.stretch(1.0) == 1.0
 
 
 def test_classes_learn_apart() -> None:
     """A large image's slow jobs do not make the small ones be polled late."""
-    schedules = Schedules()
+    schedules = PollSchedules()
     small, large = (schedules.of(("flux-dev", size), typical=2.5) for size in (0, 2))
     before = small.first(DEFAULT)
     for _ in range(50):
@@ -261,7 +267,7 @@ def test_classes_learn_apart() -> None:
 
 def test_the_classes_kept_are_bounded() -> None:
     """However many models and sizes pass, memory does not grow; those in use stay."""
-    schedules = Schedules()
+    schedules = PollSchedules()
     kept = schedules.of("in use", typical=2.0)
     for number in range(MOST_CLASSES + 50):
         schedules.of(number, typical=2.0)

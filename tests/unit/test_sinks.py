@@ -20,7 +20,7 @@ from pictures import jpeg, png, webp
 
 from fluxasync._core.errors import ConfigError, DownloadError, SinkError
 from fluxasync._core.models import Chunks, ImageRequest, Job
-from fluxasync._store.files import FolderSyncs, Part, Threads
+from fluxasync._store.files import AtomicFile, DirectorySync, ThreadRunner
 from fluxasync._store.sinks import FileSink, FolderSink, MemorySink
 
 JOB = Job(job_id="7f3a9c21", request=ImageRequest(prompt="a red fox", name="fox"))
@@ -224,8 +224,8 @@ async def test_a_name_given_during_a_sync_waits_for_the_next_one(tmp_path, monke
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", slow)
-    async with Threads(count=2) as threads, asyncio.TaskGroup() as group:
-        names = FolderSyncs(threads)
+    async with ThreadRunner(count=2) as threads, asyncio.TaskGroup() as group:
+        names = DirectorySync(threads)
         first = group.create_task(names.sync(tmp_path))
         await begun.wait()
         late = [group.create_task(names.sync(tmp_path)) for _ in range(3)]
@@ -474,7 +474,7 @@ async def test_one_file_that_appears_meanwhile_is_not_overwritten(tmp_path):
 
 async def test_a_published_image_leaves_no_open_file_and_no_other_name(tmp_path):
     """A run of a million images has as many files open as one of a hundred."""
-    part = Part(tmp_path, fsync=False)
+    part = AtomicFile(tmp_path, fsync=False)
     part.write(b"whole")
     handle = part.open()
     part.publish(str(tmp_path / "fox.png"))

@@ -14,7 +14,7 @@ import pytest
 
 from fluxasync._core.errors import ConfigError
 from fluxasync._core.models import ImageRequest
-from fluxasync._requests.sources import BadRow, Columns, Plan, Sample, Spread, open_source
+from fluxasync._requests.sources import BadRow, Columns, Expansion, Plan, Sample, open_source
 from fluxasync._requests.sources.wildcards import Wildcards
 
 
@@ -52,7 +52,7 @@ async def test_seeds_models_and_a_grid_multiply(tmp_path: Path) -> None:
     """The issue's own line: each model with each seed, guidance for the one that takes it."""
     path = tmp_path / "p.txt"
     path.write_text("fox\nowl\n")
-    spread = Spread.of(
+    spread = Expansion.of(
         seeds=range(1, 5), models=["flux-dev", "flux-pro-1.1"], grid={"guidance": [2, 3.5]}
     )
     plan = await plan_of(path, spread=spread)
@@ -83,7 +83,7 @@ async def test_every_kind_of_source_is_multiplied(tmp_path: Path, kind: str) -> 
         "stream": iter([row]),
         "requests": [ImageRequest(prompt="fox", width=512, extras={"mine": 1})],
     }[kind]
-    got = await requests_of(given, spread=Spread.of(seeds=[3, 1]))
+    got = await requests_of(given, spread=Expansion.of(seeds=[3, 1]))
     assert [(r.seed, r.width) for r in got] == [(3, 512), (1, 512)]
     assert all(r.extras == {"mine": 1} for r in got)
 
@@ -100,7 +100,7 @@ async def test_a_multiplied_list_leaves_turns_to_the_loop() -> None:
             await asyncio.sleep(0)
 
     task = asyncio.create_task(other())
-    await plan_of(["fox"] * 30, spread=Spread.of(seeds=range(100)))
+    await plan_of(["fox"] * 30, spread=Expansion.of(seeds=range(100)))
     task.cancel()
     assert turns >= 30
 
@@ -114,7 +114,7 @@ async def test_standard_input_is_multiplied(monkeypatch: pytest.MonkeyPatch) -> 
     with os.fdopen(reader) as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
         options: dict[str, Any] = {"columns": Columns.of("t", {"width": "w"})}
-        got = await requests_of("-", spread=Spread.of(seeds=[5], wildcards=True), **options)
+        got = await requests_of("-", spread=Expansion.of(seeds=[5], wildcards=True), **options)
     assert [(r.prompt, r.seed, r.width) for r in got] == [
         ("a red fox", 5, None),
         ("a grey fox", 5, None),
@@ -127,7 +127,7 @@ async def test_a_multiplied_list_carries_on(tmp_path: Path) -> None:
     """What is to do of a row is found image by image, models and all."""
     path = tmp_path / "p.txt"
     path.write_text("fox\n\nowl\n")
-    spread = Spread.of(seeds=[1, 2], models=["flux-dev", "flux-pro-1.1"])
+    spread = Expansion.of(seeds=[1, 2], models=["flux-dev", "flux-pro-1.1"])
     keys = [r.key for r in await requests_of(path, spread=spread)]
     done = {keys[0], keys[3], keys[5]}
     source = open_source(path, spread=spread)
@@ -145,7 +145,7 @@ async def test_a_multiplied_list_carries_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("limit", [1, 3, 4, 5, 8, 9])
 async def test_a_limit_ends_within_a_multiplied_row(limit: int) -> None:
     """The limit counts images, with and without a question about what is known."""
-    spread = Spread.of(seeds=[1, 2], models=["flux-dev", "flux-pro-1.1"])
+    spread = Expansion.of(seeds=[1, 2], models=["flux-dev", "flux-pro-1.1"])
     whole = await requests_of(["fox", "owl"], spread=spread)
     got = await requests_of(["fox", "owl"], spread=spread, limit=limit)
     assert whole[:limit] == got
@@ -176,7 +176,7 @@ async def test_what_cannot_be_multiplied_is_told_with_its_place(
     row: dict[str, Any], asked: Any, said: str
 ) -> None:
     """Nothing is guessed where a guess would be paid for."""
-    told = await complaint_of([{"prompt": "fox", **row}], spread=Spread.of(**asked))
+    told = await complaint_of([{"prompt": "fox", **row}], spread=Expansion.of(**asked))
     assert said in told
 
 
@@ -199,21 +199,21 @@ async def test_what_cannot_be_multiplied_is_told_with_its_place(
 def test_a_grid_that_makes_no_sense_is_refused(asked: Any, said: str) -> None:
     """A slip is told before any file is read."""
     with pytest.raises(ConfigError) as caught:
-        Spread.of(**asked)
+        Expansion.of(**asked)
     assert said in str(caught.value)
 
 
 def test_a_default_and_an_axis_are_one_too_many() -> None:
     """A parameter for all and its values to vary contradict each other."""
     with pytest.raises(ConfigError, match="guidance is given once for all and as values to vary"):
-        open_source(["a"], defaults={"guidance": 2}, spread=Spread.of(grid={"guidance": [2, 3]}))
+        open_source(["a"], defaults={"guidance": 2}, spread=Expansion.of(grid={"guidance": [2, 3]}))
 
 
 @pytest.mark.asyncio
 async def test_a_row_of_another_model_is_made_once_where_it_lacks_an_axis() -> None:
     """As with defaults: what another model does not have is left out there."""
     rows = [{"prompt": "fox"}, {"prompt": "owl", "model": "flux-pro-1.1"}]
-    got = await requests_of(rows, spread=Spread.of(grid={"guidance": [2, 3]}))
+    got = await requests_of(rows, spread=Expansion.of(grid={"guidance": [2, 3]}))
     assert [(r.prompt, r.guidance) for r in got] == [("fox", 2), ("fox", 3), ("owl", None)]
 
 
@@ -291,20 +291,20 @@ def test_lists_stay_in_their_folder(lists: Path, name: str) -> None:
 async def test_wildcards_are_only_read_when_asked_for(tmp_path: Path) -> None:
     """Braces in a prompt are braces, unless somebody said otherwise."""
     assert [r.prompt for r in await requests_of(["{a|b}"])] == ["{a|b}"]
-    got = await requests_of(["{a|b}", "c"], spread=Spread.of(wildcards=True, seeds=[1, 2]))
+    got = await requests_of(["{a|b}", "c"], spread=Expansion.of(wildcards=True, seeds=[1, 2]))
     assert [(r.prompt, r.seed) for r in got] == [
         ("a", 1), ("a", 2), ("b", 1), ("b", 2), ("c", 1), ("c", 2),
     ]  # fmt: skip
-    told = await complaint_of(["__x__"], spread=Spread.of(wildcards=True))
+    told = await complaint_of(["__x__"], spread=Expansion.of(wildcards=True))
     assert told.startswith("item 1: __x__ names a list, and no folder of lists was given")
     with pytest.raises(ConfigError, match="is no folder"):
-        Spread.of(wildcards=tmp_path / "gone")
+        Expansion.of(wildcards=tmp_path / "gone")
 
 
 @pytest.mark.asyncio
 async def test_a_template_that_explodes_is_refused_unmade() -> None:
     """10^40 prompts are counted, not made."""
-    told = await complaint_of(["{0|1|2|3|4|5|6|7|8|9}" * 40], spread=Spread.of(wildcards=True))
+    told = await complaint_of(["{0|1|2|3|4|5|6|7|8|9}" * 40], spread=Expansion.of(wildcards=True))
     assert "a row makes at most 10,000" in told
 
 

@@ -17,9 +17,9 @@ from fluxasync._core.errors import (
     Moderated,
 )
 from fluxasync._core.models import Job, Pending, Ready
-from fluxasync._engine.poll_policy import UNPLANNED, Watch
-from fluxasync._engine.polling import Pace, Schedule
-from fluxasync._wire import Missing, Unclear
+from fluxasync._engine.poll_policy import UNPLANNED, PollPolicy
+from fluxasync._engine.polling import PollRateLimiter, PollSchedule
+from fluxasync._wire import Inconclusive, JobNotFound
 
 START = 1000.0
 STEP = 2.0
@@ -38,8 +38,8 @@ class Story:
             options.setdefault("submitted", START)
         self.now = START
         self.polls = 0
-        self.schedule = Schedule(4.0)
-        self.pace = Pace()
+        self.schedule = PollSchedule(4.0)
+        self.pace = PollRateLimiter()
         settings = {
             "schedule": self.schedule,
             "pace": self.pace,
@@ -48,7 +48,7 @@ class Story:
             "timeout": 600.0,
             **options,
         }
-        self.watch = Watch(self.job, now=START, **settings)
+        self.watch = PollPolicy(self.job, now=START, **settings)
 
     def hear(self, news: Any, *, after: float = 0.0, trip: float = 0.0) -> Ready | float:
         self.now += after + trip
@@ -102,7 +102,7 @@ def test_not_found_right_after_submit_is_waited_out() -> None:
     """F53 Regions replicate late: five misses within a minute, then the job is there."""
     story = Story()
     for _ in range(5):
-        assert isinstance(story.hear(Missing(), after=10.0), float)
+        assert isinstance(story.hear(JobNotFound(), after=10.0), float)
     assert isinstance(story.hear(ready(story.job), after=5.0), Ready)
 
 
@@ -110,7 +110,7 @@ def test_not_found_for_longer_than_the_grace_is_lost() -> None:
     """F53 Beyond the minute the job is lost, and the message says that it may be charged."""
     story = Story()
     with pytest.raises(JobLost, match="may have been charged"):
-        story.hear_until_it_ends(Missing())
+        story.hear_until_it_ends(JobNotFound())
     assert 60 <= story.elapsed <= 60 + 2 * STEP + 4
     assert story.polls >= 3
 
@@ -118,27 +118,27 @@ def test_not_found_for_longer_than_the_grace_is_lost() -> None:
 def test_a_lost_job_was_asked_for_three_times() -> None:
     """F53 Two misses far apart are not enough, however far."""
     story = Story(timeout=9000.0)
-    story.hear(Missing())
-    assert isinstance(story.hear(Missing(), after=500.0), float)
+    story.hear(JobNotFound())
+    assert isinstance(story.hear(JobNotFound(), after=500.0), float)
     with pytest.raises(JobLost):
-        story.hear(Missing(), after=1.0)
+        story.hear(JobNotFound(), after=1.0)
 
 
 def test_one_sighting_starts_the_grace_again() -> None:
     """F53 A job seen in between was never lost: its misses are counted anew."""
     story = Story()
     for _ in range(3):
-        story.hear(Missing(), after=15.0)
+        story.hear(JobNotFound(), after=15.0)
     story.hear(pending(story.job), after=10.0)
     for _ in range(3):
-        assert isinstance(story.hear(Missing(), after=15.0), float)
+        assert isinstance(story.hear(JobNotFound(), after=15.0), float)
 
 
 def test_misses_are_not_asked_in_a_busy_loop() -> None:
     """F53 However close the polling, a missing job is asked for at most thirty times a grace."""
     story = Story(polling=Polling(interval=0.0))
     with pytest.raises(JobLost):
-        story.hear_until_it_ends(Missing())
+        story.hear_until_it_ends(JobNotFound())
     assert story.polls <= 32
 
 
@@ -146,7 +146,7 @@ def test_an_old_job_gets_the_whole_grace_too() -> None:
     """F53 A job from yesterday's run is asked for as patiently as a fresh one."""
     story = Story(accepted(seconds_ago=86_400))
     with pytest.raises((JobLost, DeadlineExceeded)):
-        story.hear_until_it_ends(Missing())
+        story.hear_until_it_ends(JobNotFound())
     assert story.elapsed >= 60
     assert story.polls >= 3
 
@@ -156,7 +156,7 @@ def test_an_old_job_that_the_provider_does_not_know_is_lost(polling: Polling) ->
     """F53 Past its deadline too it is lost and not "still running"; the message says since when."""
     story = Story(accepted(seconds_ago=2000), polling=polling)
     with pytest.raises(JobLost, match=r"since \d\d:\d\d:\d\d UTC .* submitted 20\d\d s ago"):
-        story.hear_until_it_ends(Missing(), trip=0.2)
+        story.hear_until_it_ends(JobNotFound(), trip=0.2)
     assert 59 <= story.elapsed <= 61
 
 
@@ -164,14 +164,14 @@ def test_a_young_job_is_not_lost_by_a_short_deadline() -> None:
     """F53 Within the grace "not found" may mean "not yet": the job stays to be collected."""
     story = Story(timeout=5.0)
     with pytest.raises(DeadlineExceeded, match="not known to the provider yet"):
-        story.hear_until_it_ends(Missing())
+        story.hear_until_it_ends(JobNotFound())
 
 
 def test_a_job_that_gave_no_answer_is_not_said_to_run() -> None:
     """P9 At the deadline the message is what the last poll said, and no guess."""
     story = Story(timeout=30.0)
     with pytest.raises(DeadlineExceeded, match=r"no usable answer about the job \(HTTP 500"):
-        story.hear_until_it_ends(Unclear(reason="HTTP 500: busy", status=500))
+        story.hear_until_it_ends(Inconclusive(reason="HTTP 500: busy", status=500))
 
 
 # --- what goes wrong in the arithmetic ------------------------------------------------------------
@@ -179,7 +179,7 @@ def test_a_job_that_gave_no_answer_is_not_said_to_run() -> None:
 
 def test_a_slow_gateway_that_becomes_fast_does_not_end_a_watch() -> None:
     """Half a round trip of a slow minute is more than a young job's age: the hint still holds."""
-    schedule = Schedule(4.0)
+    schedule = PollSchedule(4.0)
     for tenth in range(1, 10):  # the provider's progress is worth something
         for _ in range(20):
             schedule.hints.learn(tenth / 10, 0.4 * tenth, 4.0)
@@ -193,7 +193,7 @@ def test_a_slow_gateway_that_becomes_fast_does_not_end_a_watch() -> None:
 def test_a_bug_in_the_schedule_costs_a_default_wait(caplog: pytest.LogCaptureFixture) -> None:
     """A poll is due all the same; the log has the traceback once."""
 
-    class Broken(Schedule):
+    class Broken(PollSchedule):
         def next(self, *given: Any, **more: Any) -> float:
             raise ValueError("math domain error")
 
@@ -206,7 +206,7 @@ def test_a_bug_in_the_schedule_costs_a_default_wait(caplog: pytest.LogCaptureFix
 def test_a_wait_that_is_no_number_is_not_slept() -> None:
     """Neither endless nor undefined waits reach the loop's timers."""
 
-    class Endless(Schedule):
+    class Endless(PollSchedule):
         def next(self, *given: Any, **more: Any) -> float:
             return float("nan")
 
@@ -240,10 +240,10 @@ def test_a_job_from_the_future_is_a_job_from_now() -> None:
     [
         pytest.param(pending(accepted()), id="F54 pending forever"),
         pytest.param(pending(accepted(), "Dreaming"), id="F55 an unknown word forever"),
-        pytest.param(Unclear(reason="HTTP 502", status=502), id="F50 502 forever"),
-        pytest.param(Unclear(reason="no answer", status=0), id="F50 no answer forever"),
+        pytest.param(Inconclusive(reason="HTTP 502", status=502), id="F50 502 forever"),
+        pytest.param(Inconclusive(reason="no answer", status=0), id="F50 no answer forever"),
         pytest.param(
-            Unclear(reason="HTTP 429", status=429, retry_after=3600.0), id="F51 told to wait"
+            Inconclusive(reason="HTTP 429", status=429, retry_after=3600.0), id="F51 told to wait"
         ),
     ],
 )
@@ -265,24 +265,24 @@ def test_a_ready_at_the_deadline_is_taken() -> None:
 def test_failed_polls_back_off_and_decide_nothing() -> None:
     """F50 Each failure widens the wait; the next news starts from the usual pace."""
     story = Story()
-    waits = [story.hear(Unclear(reason="HTTP 500", status=500), after=1.0) for _ in range(6)]
+    waits = [story.hear(Inconclusive(reason="HTTP 500", status=500), after=1.0) for _ in range(6)]
     assert sorted(waits) == waits  # type: ignore[type-var]
     assert waits[5] > 4 * waits[0]  # type: ignore[operator]
     assert story.hear(pending(story.job), after=1.0) == pytest.approx(STEP)
-    assert waits[0] == story.hear(Unclear(reason="HTTP 500", status=500), after=1.0)
+    assert waits[0] == story.hear(Inconclusive(reason="HTTP 500", status=500), after=1.0)
 
 
 def test_a_poll_told_to_wait_waits() -> None:
     """F51 Retry-After widens this job's polls, never below what was asked."""
     story = Story()
-    assert story.hear(Unclear(reason="HTTP 429", status=429, retry_after=45.0)) == 45.0
+    assert story.hear(Inconclusive(reason="HTTP 429", status=429, retry_after=45.0)) == 45.0
 
 
 @pytest.mark.parametrize("status", [401, 403], ids=lambda status: f"F63 {status}")
 def test_three_refusals_of_the_key_end_the_watch(status: int) -> None:
     """F63 Once or twice may be a moment; three in a row is the key, and the job stays there."""
     story = Story()
-    refusal = Unclear(reason=f"HTTP {status}", status=status)
+    refusal = Inconclusive(reason=f"HTTP {status}", status=status)
     story.hear(refusal)
     story.hear(refusal)
     with pytest.raises(AuthenticationError, match="still there") as caught:
@@ -291,12 +291,14 @@ def test_three_refusals_of_the_key_end_the_watch(status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "between", [Unclear(reason="HTTP 500", status=500), pending(accepted())], ids=["500", "Pending"]
+    "between",
+    [Inconclusive(reason="HTTP 500", status=500), pending(accepted())],
+    ids=["500", "Pending"],
 )
 def test_refusals_that_are_not_in_a_row_are_moments(between: Any) -> None:
     """F63 Two refusals, something else, two refusals: the key is not to blame."""
     story = Story()
-    refusal = Unclear(reason="HTTP 403", status=403)
+    refusal = Inconclusive(reason="HTTP 403", status=403)
     for news in (refusal, refusal, between, refusal, refusal):
         assert isinstance(story.hear(news, after=1.0), float)
 
@@ -368,7 +370,7 @@ def test_what_a_watch_saw_teaches_its_class() -> None:
 @pytest.mark.parametrize("end", [Moderated, JobFailed])
 def test_a_bad_end_does_not_teach_how_long_images_take(end: type[JobFailed]) -> None:
     """A refused prompt ends early: images are not polled early for it."""
-    schedule = Schedule(4.0)
+    schedule = PollSchedule(4.0)
     before = schedule.first(Polling())
     for _ in range(50):
         story = Story(polling=Polling(), schedule=schedule, submitted=START)
@@ -389,7 +391,7 @@ def test_a_queued_jobs_clock_has_not_begun() -> None:
 
 def test_a_queue_does_not_teach_how_long_images_take() -> None:
     """An hour in a queue is the queue's: the class keeps its usual duration."""
-    schedule = Schedule(4.0)
+    schedule = PollSchedule(4.0)
     before = schedule.first(Polling())
     for _ in range(50):
         story = Story(polling=Polling(), schedule=schedule, submitted=START)
@@ -401,7 +403,7 @@ def test_a_queue_does_not_teach_how_long_images_take() -> None:
 
 def test_a_queued_job_that_tells_its_duration_teaches_it() -> None:
     """Where the provider says how long generation took, the queue does not matter."""
-    schedule = Schedule(4.0)
+    schedule = PollSchedule(4.0)
     for _ in range(50):
         story = Story(polling=Polling(), schedule=schedule, submitted=START)
         story.hear(pending(story.job, "queued"), after=300.0)
@@ -412,7 +414,7 @@ def test_a_queued_job_that_tells_its_duration_teaches_it() -> None:
 
 def test_progress_narrows_the_next_wait() -> None:
     """A class whose progress has proved right: 0.2 told at 4 s is not polled as usual at 4.2 s."""
-    schedule = Schedule(4.0)
+    schedule = PollSchedule(4.0)
     for duration in (3.0, 3.5, 4.0, 4.5, 5.0) * 20:
         for tenth in (0.2, 0.5, 0.8):
             schedule.hints.learn(tenth, tenth * duration, duration)
@@ -427,7 +429,7 @@ def test_progress_narrows_the_next_wait() -> None:
 def test_a_429_on_a_poll_widens_every_jobs_polls() -> None:
     """F51 The pace of the whole session slows, and no submission knows of it."""
     story = Story(polling=Polling(), submitted=START)
-    story.hear(Unclear(reason="HTTP 429", status=429), after=3.0)
+    story.hear(Inconclusive(reason="HTTP 429", status=429), after=3.0)
     assert story.pace.stretch(story.now) == pytest.approx(1.5)
 
 

@@ -15,8 +15,8 @@ import virtual_time
 from fluxasync._core.config import Timeouts
 from fluxasync._core.errors import TransportError
 from fluxasync._core.models import Call, ImageRequest, Job, Ready, Refused, Reply, Secret, Verdict
-from fluxasync._wire import Unclear
-from fluxasync._wire.client import Wire
+from fluxasync._wire import Inconclusive
+from fluxasync._wire.client import ApiClient
 from fluxasync._wire.providers import BFL, COMETAPI
 
 REQUEST = ImageRequest(prompt="a red fox")
@@ -51,13 +51,13 @@ def reply(body: Any, status: int = 200, **headers: str) -> Reply:
 
 
 def submitted(end: Reply | TransportError, key: str = KEY) -> Job | Refused:
-    wire = Wire(Answers(end), COMETAPI, Secret(key), Timeouts)
+    wire = ApiClient(Answers(end), COMETAPI, Secret(key), Timeouts)
     return virtual_time.run(wire.submit(REQUEST, {}, None))
 
 
 def asked(end: Reply | TransportError, key: str = KEY) -> Any:
-    wire = Wire(Answers(end), BFL, Secret(key), Timeouts)
-    return virtual_time.run(wire.ask(Job(job_id="a-1")))
+    wire = ApiClient(Answers(end), BFL, Secret(key), Timeouts)
+    return virtual_time.run(wire.poll(Job(job_id="a-1")))
 
 
 def test_an_accepted_submission_is_a_job_with_its_time() -> None:
@@ -87,7 +87,7 @@ def test_a_submission_without_an_answer_is_judged_by_what_went_out(
 @pytest.mark.parametrize("sent", [True, False], ids=["F50 sent", "F50 not sent"])
 def test_a_poll_without_an_answer_is_unclear(sent: bool) -> None:
     """F50 A poll costs nothing, so its failure is only "ask again"."""
-    assert isinstance(asked(TransportError("cut", sent=sent)), Unclear)
+    assert isinstance(asked(TransportError("cut", sent=sent)), Inconclusive)
 
 
 def test_an_echoed_key_is_in_no_message() -> None:
@@ -132,11 +132,11 @@ def shown_of(body: bytes, key: str, request: ImageRequest = REQUEST) -> list[str
     for status in (200, 400, 401, 422, 429, 500):
         for part in ({}, {"is_cut": True}, {"broken": "the connection broke"}):
             said = Reply(status=status, headers={}, body=body, **part)
-            wire = Wire(Answers(said), COMETAPI, Secret(key), Timeouts)
+            wire = ApiClient(Answers(said), COMETAPI, Secret(key), Timeouts)
             answer = virtual_time.run(wire.submit(request, {}, None))
             assert isinstance(answer, Refused)
             texts += [str(answer.error), repr(answer), getattr(answer.error, "evidence", "")]
-            news = virtual_time.run(wire.ask(Job(job_id="a-1", request=request)))
+            news = virtual_time.run(wire.poll(Job(job_id="a-1", request=request)))
             texts += [repr(news), str(getattr(news, "status", ""))]
     return texts
 
@@ -250,7 +250,7 @@ def test_a_doubtful_id_is_proved_by_one_poll(
     """F41 An id that may be an earlier call's is a job when one poll fits the request; otherwise
     the submission is in doubt, with that id as a candidate."""
     transport = Answers(said, poll)
-    wire = Wire(transport, COMETAPI, Secret(KEY), Timeouts)
+    wire = ApiClient(transport, COMETAPI, Secret(KEY), Timeouts)
     answer = virtual_time.run(wire.submit(SEEDED, {}, None))
     assert [call.method for call in transport.calls] == ["POST", "GET"]
     assert is_believed is isinstance(answer, Job)
@@ -263,7 +263,7 @@ def test_a_doubtful_id_is_proved_by_one_poll(
 def test_an_ordinary_id_is_believed_without_a_poll() -> None:
     """A poll for each image would be one request in six more."""
     transport = Answers(reply({"id": "a-1", "status": "Pending"}, age="0"))
-    wire = Wire(transport, COMETAPI, Secret(KEY), Timeouts)
+    wire = ApiClient(transport, COMETAPI, Secret(KEY), Timeouts)
     assert isinstance(virtual_time.run(wire.submit(SEEDED, {}, None)), Job)
     assert len(transport.calls) == 1
 

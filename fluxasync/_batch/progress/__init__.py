@@ -7,15 +7,15 @@ with rich, which is loaded only there; `screens` is where a program's own run is
 
 from __future__ import annotations
 
-from .counts import Progress, View
-from .screens import REPEAT_EVERY, REWRITE_EVERY, Screen, at_hand, showing
+from .counts import Progress, ProgressSnapshot
+from .screens import REPEAT_EVERY, REWRITE_EVERY, Screen, auto_screen, showing
 
 __all__ = [
     "REPEAT_EVERY",
     "REWRITE_EVERY",
     "Progress",
+    "ProgressSnapshot",
     "Screen",
-    "View",
-    "at_hand",
+    "auto_screen",
     "showing",
 ]

@@ -31,7 +31,7 @@ from ..._core.observers import Fallback
 from ..._core.text import duration
 from ..._requests.pricing import Estimate, price
 from ..._requests.sources import Plan
-from ..._store.journal.journal import Recovery
+from ..._store.journal.journal import JournalCounts
 from ..summary import counted
 
 #: outcomes over which the rate is measured
@@ -42,7 +42,7 @@ _TOO_MANY = 429
 
 
 @frozen(kw_only=True)
-class View:
+class ProgressSnapshot:
     """A run at one moment."""
 
     total: int | None = None  #: images of this run; None = not known
@@ -150,7 +150,7 @@ class Progress:
         self,
         plan: Plan,
         *,
-        recovered: Recovery | None = None,
+        recovered: JournalCounts | None = None,
         estimate: Estimate | None = None,
         slots: int | None = None,
     ) -> None:
@@ -213,13 +213,15 @@ class Progress:
         """Return the run as one line of plain words, at `now` seconds on the same clock."""
         return self.view(now).line()
 
-    def view(self, now: float) -> View:
+    def view(self, now: float) -> ProgressSnapshot:
         """Return the run as it is, at `now` seconds on the same clock."""
-        return self._fallback(lambda: self._view(now), View(total=self.total, saved=self.saved))
+        return self._fallback(
+            lambda: self._view(now), ProgressSnapshot(total=self.total, saved=self.saved)
+        )
 
-    def _view(self, now: float) -> View:
+    def _view(self, now: float) -> ProgressSnapshot:
         left = self._to_spend
-        return View(
+        return ProgressSnapshot(
             total=self.total,
             already=self.already,
             saved=self.saved,
@@ -236,7 +238,7 @@ class Progress:
             if left is None or not self.priced
             else self.cost + max(left, Decimal(0)),
             push_backs=self._push_backs,
-            pause=None if self._paused is None else self._told(self._paused, now),
+            pause=None if self._paused is None else self._format_pause(self._paused, now),
             latest=tuple(self._latest),
         )
 
@@ -251,7 +253,7 @@ class Progress:
         if is_own and self._to_spend is not None and outcome.request is not None:
             self._to_spend -= price(outcome.request) or 0
 
-    def _told(self, paused: Paused, now: float) -> str:
+    def _format_pause(self, paused: Paused, now: float) -> str:
         """Count down from the first view that tells the pause: events know no clock of ours. While
         nothing answers, say until when it is tried, which stays the same from try to try."""
         if paused.status is None:

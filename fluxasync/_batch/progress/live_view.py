@@ -16,7 +16,7 @@ from ..._core.amounts import dollars
 from ..._core.errors import ConfigError
 from ..._core.extras import install_command
 from ..._core.text import columns, display
-from .counts import View
+from .counts import ProgressSnapshot
 
 try:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -48,10 +48,10 @@ _PAGE_THEME = TerminalTheme(
 
 
 @frozen
-class Picture:
+class LiveView:
     """A View as something that rich draws, and that a notebook shows."""
 
-    view: View
+    view: ProgressSnapshot
     rows: int = _PAGE[1]  #: the most that it takes
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -68,19 +68,19 @@ class Picture:
         return {"text/plain": console.export_text(), "text/html": html}
 
 
-def drawn(view: View, *, columns: int, rows: int) -> list[str]:
+def drawn(view: ProgressSnapshot, *, columns: int, rows: int) -> list[str]:
     """Return the picture as lines for a terminal, with colours, none wider than `columns`."""
     console = _console(columns)
     with console.capture() as capture:
-        console.print(Picture(view, rows))
+        console.print(LiveView(view, rows))
     return capture.get().splitlines()
 
 
-def live(view: Callable[[], View], *, every: float) -> Live:
+def live(view: Callable[[], ProgressSnapshot], *, every: float) -> Live:
     """Return rich's Live on stderr, drawing what `view` returns, every so many seconds."""
     console = Console(stderr=True, force_jupyter=False)
     return Live(
-        get_renderable=lambda: Picture(view(), console.height - 1),
+        get_renderable=lambda: LiveView(view(), console.height - 1),
         console=console,
         refresh_per_second=1 / every,
         transient=True,
@@ -99,7 +99,7 @@ def _console(width: int, *, record: bool = False) -> Console:
     )
 
 
-def _bar(view: View, width: int) -> Iterator[Text | Table]:
+def _bar(view: ProgressSnapshot, width: int) -> Iterator[Text | Table]:
     if not view.total:
         return
     share = view.ended / view.total
@@ -114,7 +114,7 @@ def _bar(view: View, width: int) -> Iterator[Text | Table]:
     yield line
 
 
-def _lines(view: View, width: int) -> Iterator[Text]:
+def _lines(view: ProgressSnapshot, width: int) -> Iterator[Text]:
     yield from _flow(_outcomes(view), width)
     yield from _flow(_stages(view), width)
     yield from _flow(_pace(view), width)
@@ -124,7 +124,7 @@ def _lines(view: View, width: int) -> Iterator[Text]:
         yield _latest(name, prompt, width)
 
 
-def _outcomes(view: View) -> Iterator[Text]:
+def _outcomes(view: ProgressSnapshot) -> Iterator[Text]:
     yield Text(f"{view.saved:,} saved", "green" if view.saved else "")
     if view.already:
         yield Text(f"{view.already:,} already there")
@@ -135,7 +135,7 @@ def _outcomes(view: View) -> Iterator[Text]:
         yield Text(f"{view.in_doubt:,} in doubt", "yellow")
 
 
-def _stages(view: View) -> Iterator[Text]:
+def _stages(view: ProgressSnapshot) -> Iterator[Text]:
     if view.waiting:
         yield Text(f"{view.waiting:,} waiting")
     slots = "" if view.slots is None else f" of {view.slots:,} slots"
@@ -144,7 +144,7 @@ def _stages(view: View) -> Iterator[Text]:
         yield Text(f"{view.downloading:,} downloading")
 
 
-def _pace(view: View) -> Iterator[Text]:
+def _pace(view: ProgressSnapshot) -> Iterator[Text]:
     if view.rate:
         yield Text(f"{60 * view.rate:,.1f} images/min")
     if view.eta is not None:

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from ..._core.text import display
-from .counts import Progress, View
+from .counts import Progress, ProgressSnapshot
 
 #: seconds between pictures: people see four a second as steady
 REWRITE_EVERY = 0.25
@@ -40,7 +40,7 @@ class Screen(Protocol):
     def status(self, line: str) -> None:
         """Show a line."""
 
-    def draw(self, view: View) -> None:
+    def draw(self, view: ProgressSnapshot) -> None:
         """Show a picture instead of the one before."""
 
     def clear(self) -> None:
@@ -90,7 +90,7 @@ async def _repeat(progress: Progress, screen: Screen) -> None:
 
 
 @asynccontextmanager
-async def at_hand(progress: Progress) -> AsyncIterator[None]:
+async def auto_screen(progress: Progress) -> AsyncIterator[None]:
     """Show the progress wherever this program is looked at. Raises ConfigError, naming the extra,
     when rich is needed and missing."""
     screen = _screen()
@@ -102,17 +102,17 @@ async def at_hand(progress: Progress) -> AsyncIterator[None]:
 
 
 class _Closes(Screen, Protocol):
-    def close(self, last: View) -> None:
+    def close(self, last: ProgressSnapshot) -> None:
         """Leave behind what is worth keeping."""
 
 
 def _screen() -> _Closes:
     if _is_notebook():
-        return _Cell()
+        return NotebookScreen()
     stream = sys.stderr
     if stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb":
         return _LiveTerminal()
-    return _Lines()
+    return _LineScreen()
 
 
 def _is_notebook() -> bool:
@@ -122,7 +122,7 @@ def _is_notebook() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
-class _Cell:
+class NotebookScreen:
     """The output of a notebook's cell; the last picture stays."""
 
     rewrites = True
@@ -130,22 +130,22 @@ class _Cell:
     def __init__(self) -> None:
         from IPython import display as ipython
 
-        from .live_view import Picture
+        from .live_view import LiveView
 
-        self._picture = Picture
+        self._picture = LiveView
         show: Any = ipython.display  # it tells no types
-        self._shown = show(Picture(View()), display_id=True)
+        self._shown = show(LiveView(ProgressSnapshot()), display_id=True)
 
     def status(self, line: str) -> None:
         """Not called: a cell rewrites."""
 
-    def draw(self, view: View) -> None:
+    def draw(self, view: ProgressSnapshot) -> None:
         self._shown.update(self._picture(view))
 
     def clear(self) -> None:
         """A cell keeps its output."""
 
-    def close(self, last: View) -> None:
+    def close(self, last: ProgressSnapshot) -> None:
         self.draw(last)
 
 
@@ -161,25 +161,25 @@ class _LiveTerminal:
     def __init__(self) -> None:
         from .live_view import live
 
-        self._view = View()
+        self._view = ProgressSnapshot()
         self._live = live(lambda: self._view, every=REWRITE_EVERY)
         self._live.start()
 
     def status(self, line: str) -> None:
         """Not called: a terminal rewrites."""
 
-    def draw(self, view: View) -> None:
+    def draw(self, view: ProgressSnapshot) -> None:
         self._view = view
 
     def clear(self) -> None:
         """Taken away by `close`, when the run has left nothing to wait for."""
 
-    def close(self, last: View) -> None:
+    def close(self, last: ProgressSnapshot) -> None:
         self._view = last
         self._live.stop()
 
 
-class _Lines:
+class _LineScreen:
     """Lines in a log, written by a thread that nobody waits for."""
 
     rewrites = False
@@ -193,13 +193,13 @@ class _Lines:
         if self._waiting.empty():
             self._waiting.put(line)
 
-    def draw(self, view: View) -> None:
+    def draw(self, view: ProgressSnapshot) -> None:
         """Not called: lines stay."""
 
     def clear(self) -> None:
         """Lines stay."""
 
-    def close(self, last: View) -> None:
+    def close(self, last: ProgressSnapshot) -> None:
         self._waiting.put(last.line())
         self._waiting.put(None)
         self._thread.join(_PATIENCE)

@@ -14,7 +14,15 @@ from ..._core.retry_delay import retry_delay
 from .duration_grid import clamped
 from .durations import Durations
 from .progress_hints import Hint
-from .rate import Pace
-from .schedule import Schedule, Schedules
+from .rate import PollRateLimiter
+from .schedule import PollSchedule, PollSchedules
 
-__all__ = ["Durations", "Hint", "Pace", "Schedule", "Schedules", "clamped", "retry_delay"]
+__all__ = [
+    "Durations",
+    "Hint",
+    "PollRateLimiter",
+    "PollSchedule",
+    "PollSchedules",
+    "clamped",
+    "retry_delay",
+]

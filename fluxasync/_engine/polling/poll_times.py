@@ -23,7 +23,7 @@ FIRST = 0.5
 _CORRECTIONS = 2
 
 
-class Plan:
+class PollTimes:
     """The polls of one class for one lag, in seconds; does not change."""
 
     def __init__(self, durations: Durations, lag: float) -> None:

@@ -23,7 +23,7 @@ MEMORY = 100.0
 
 
 @define
-class _Tenth:
+class _ProgressDecile:
     """The logarithm of the part really run, when this tenth was told: weighted moments."""
 
     mean: float
@@ -69,8 +69,10 @@ class Hints:
     """What each tenth of progress has meant so far, in one class."""
 
     def __init__(self) -> None:
-        self._tenths = {tenth: _Tenth(log(min(tenth / 10, 0.99))) for tenth in range(1, 11)}
-        self._whatever = _Tenth(log(0.8))  #: was told
+        self._tenths = {
+            tenth: _ProgressDecile(log(min(tenth / 10, 0.99))) for tenth in range(1, 11)
+        }
+        self._whatever = _ProgressDecile(log(0.8))  #: was told
 
     def learn(self, progress: float, age: float, duration: float) -> None:
         """Count that this was told at an age of a job that then took so long."""
@@ -92,7 +94,7 @@ class Hints:
         mean = (log(usual) * known + (log(age) - tenth.mean) * told) / (known + told)
         return Hint(mean=mean, sigma=(known + told) ** -0.5, usual=usual, spread=spread)
 
-    def _tenth(self, progress: float) -> _Tenth | None:
+    def _tenth(self, progress: float) -> _ProgressDecile | None:
         return self._tenths.get(round(min(clamped(progress), 1.0) * 10))
 
 

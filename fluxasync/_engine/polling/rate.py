@@ -23,7 +23,7 @@ GAIN = 0.01
 MOST = 64.0
 
 
-class Pace:
+class PollRateLimiter:
     """One session's polls; `now` is the loop's time."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Pace:
         self._free_at = -inf
 
     def __repr__(self) -> str:
-        return f"<Pace ×{self._crowding * self._pressure:.2f}>"
+        return f"<PollRateLimiter ×{self._crowding * self._pressure:.2f}>"
 
     def stretch(self, now: float) -> float:
         """Return by how much every step between polls is longer than planned, 1 or more."""

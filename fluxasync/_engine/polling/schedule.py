@@ -12,9 +12,9 @@ from collections.abc import Hashable
 from ..._core.config import Polling
 from .duration_grid import EDGES, clamped
 from .durations import Durations
-from .poll_times import FIRST, Plan
+from .poll_times import FIRST, PollTimes
 from .progress_hints import Hint, Hints
-from .rate import Pace
+from .rate import PollRateLimiter
 
 #: seconds between polls at least: below a round trip a poll says nothing new
 MINIMUM = 0.02
@@ -32,7 +32,7 @@ NEWS_SHARE = 1 / 8
 RUNNING_NEWS = 0.05
 
 
-class Schedule:
+class PollSchedule:
     """When to poll the jobs of one class. Ages are seconds since a job was accepted, or began to
     run where the provider says so; `dice` is a random number from 0 to 1."""
 
@@ -40,12 +40,12 @@ class Schedule:
         self.durations = durations or Durations(typical)
         self.hints = Hints()
         self.trip = 0.0  #: seconds of a poll's round trip, smoothed
-        self._plan: Plan | None = None
+        self._plan: PollTimes | None = None
         self._lag = 0.0
         self._news = 0.0
 
     def __repr__(self) -> str:
-        return f"<Schedule {self.durations!r}>"
+        return f"<PollSchedule {self.durations!r}>"
 
     @property
     def usual(self) -> float:
@@ -104,10 +104,10 @@ class Schedule:
         """Learn how long a poll was on its way."""
         self.trip += (clamped(seconds) - self.trip) * (0.2 if self.trip else 1.0)
 
-    def _planned(self, polling: Polling) -> Plan:
+    def _planned(self, polling: Polling) -> PollTimes:
         if self._plan is None or self._lag != polling.lag or self._is_stale():
             self.durations.refresh()
-            self._plan = Plan(self.durations, polling.lag * self.durations.median)
+            self._plan = PollTimes(self.durations, polling.lag * self.durations.median)
             self._lag, self._news = polling.lag, 0.0
         return self._plan
 
@@ -115,19 +115,19 @@ class Schedule:
         return self._news >= max(self.durations.jobs * NEWS_SHARE, 1.0)
 
 
-class Schedules:
+class PollSchedules:
     """The schedules of one session, by class, and the pace of all its polls."""
 
     def __init__(self) -> None:
-        self.pace = Pace()
-        self._classes: dict[Hashable, Schedule] = {}
+        self.pace = PollRateLimiter()
+        self._classes: dict[Hashable, PollSchedule] = {}
 
     def __repr__(self) -> str:
-        return f"<Schedules {self._classes}>"
+        return f"<PollSchedules {self._classes}>"
 
-    def of(self, key: Hashable, *, typical: float) -> Schedule:
+    def of(self, key: Hashable, *, typical: float) -> PollSchedule:
         """Return the schedule of a class; a new one starts from `typical` seconds."""
-        found = self._classes.pop(key, None) or Schedule(typical)
+        found = self._classes.pop(key, None) or PollSchedule(typical)
         self._classes[key] = found  # last: the one that was not asked for longest goes first
         if len(self._classes) > MOST_CLASSES:
             del self._classes[next(iter(self._classes))]

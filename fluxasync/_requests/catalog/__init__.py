@@ -11,10 +11,10 @@ from __future__ import annotations
 import difflib
 from functools import lru_cache
 
-from .model import Model, Parameter, Price, closest, lacking
+from .model import Model, Parameter, Price, closest, unknown_parameter_message
 from .table import SEED_MAXIMUM, TABLE, find, models, models_with
 from .text_numbers import NUMERIC, number_of, truth_of, whole_number
-from .validation import COPIES_MAXIMUM, checked
+from .validation import COPIES_MAXIMUM, validate
 
 __all__ = [
     "COPIES_MAXIMUM",
@@ -24,15 +24,15 @@ __all__ = [
     "Model",
     "Parameter",
     "Price",
-    "checked",
     "closest",
     "closest_model",
     "find",
-    "lacking",
     "models",
     "models_with",
     "number_of",
     "truth_of",
+    "unknown_parameter_message",
+    "validate",
     "whole_number",
 ]
 

@@ -131,7 +131,7 @@ _INSTEAD = {
 }
 
 
-def lacking(name: str, model: Model, others: tuple[str, ...]) -> str:
+def unknown_parameter_message(name: str, model: Model, others: tuple[str, ...]) -> str:
     """Say in one line that `model` has no such parameter, and what to do about it."""
     lead = f"{name}: {model.name} has no such parameter"
     instead = [known for known in _INSTEAD.get(name, ()) if known in model.parameters]

@@ -20,7 +20,7 @@ from attrs import evolve
 
 from ..._core.errors import ConfigError
 from ..._core.models import ImageInput, ImageRequest, Secret
-from .model import Model, Parameter, lacking
+from .model import Model, Parameter, unknown_parameter_message
 from .table import SEED_MAXIMUM, find, models, models_with
 from .text_numbers import number_of, truth_of, whole_number
 
@@ -34,7 +34,7 @@ _LARGEST = 2**63 - 1  # beyond it JSON readers disagree
 _TYPED = frozenset(ImageRequest.WIRE_FIELDS)
 
 
-def checked(request: ImageRequest) -> ImageRequest:
+def validate(request: ImageRequest) -> ImageRequest:
     """Return the request, fit to be sent: image inputs in `parameters` become ImageInput, and text
     that is exactly a number (or true or false) becomes that value where the parameter takes one.
 
@@ -74,7 +74,7 @@ def _judged(given: Mapping[str, Any], name: str, model: Model | None) -> dict[st
         parameter = known.get(key)
         if parameter is None:
             if model is not None:
-                raise ConfigError(lacking(key, model, models_with(key)))
+                raise ConfigError(unknown_parameter_message(key, model, models_with(key)))
             _check_json(key, value)
             continue
         fit = _CHECKS[parameter.kind](value, parameter, name)

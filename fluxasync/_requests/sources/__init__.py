@@ -24,12 +24,12 @@ from ..._core.arguments import check_type, local_path
 from ..._core.errors import ConfigError
 from ..._core.models import ImageRequest
 from .columns import Columns
-from .expansion import Spread
+from .expansion import Expansion
 from .file_source import FileSource
 from .kinds import format_of
 from .list_source import ListSource
 from .plan import BadRow, Plan
-from .row_reader import Dialect, Reading
+from .row_reader import RowDialect, RowReader
 from .sample import Sample
 from .stdin import lines_of, standard_input
 from .stream import StreamSource, items
@@ -38,11 +38,11 @@ from .survey import Lookup
 __all__ = [
     "BadRow",
     "Columns",
+    "Expansion",
     "Lookup",
     "Plan",
     "Sample",
     "Source",
-    "Spread",
     "open_source",
 ]
 
@@ -91,7 +91,7 @@ def open_source(
     limit: int | None = None,
     skip_bad: bool = False,
     columns: Columns | None = None,
-    spread: Spread | None = None,
+    spread: Expansion | None = None,
     sample: Sample | None = None,
     allow_files: tuple[str, ...] = (),
     is_local: bool = False,
@@ -110,8 +110,8 @@ def open_source(
     _refuse_both(defaults or {}, spread)
     path = _path(given)
 
-    def reading(dialect: Dialect, base: Path | None = None) -> Reading:
-        return Reading(
+    def reading(dialect: RowDialect, base: Path | None = None) -> RowReader:
+        return RowReader(
             defaults=defaults or {},
             n=n,
             dialect=dialect,
@@ -124,22 +124,22 @@ def open_source(
 
     if path is not None and path != Path("-"):
         dialect, base, opened = format_of(path)
-        if dialect is Dialect.TEXT and columns is not None and columns.sources:
+        if dialect is RowDialect.TEXT and columns is not None and columns.sources:
             raise ConfigError(f"{path.name} has no columns that could be mapped: a row is a prompt")
         rule = reading(dialect, base)
         return FileSource(
             path, opened(rule), reading=rule, limit=limit, skip_bad=skip_bad, sample=sample
         )
     if isinstance(given, list | tuple):
-        rule = reading(Dialect.TEXT)
+        rule = reading(RowDialect.TEXT)
         return ListSource(given, reading=rule, limit=limit, skip_bad=skip_bad, sample=sample)
     if sample is not None:
         raise ConfigError("a sample needs a file or a list: of a stream the end is not known ahead")
     if path is not None:
-        rule = reading(Dialect.EITHER)
+        rule = reading(RowDialect.EITHER)
         rows = lines_of(standard_input())
         return StreamSource(rows, read=rule.line, reading=rule, limit=limit)
-    rule = reading(Dialect.TEXT)
+    rule = reading(RowDialect.TEXT)
     return StreamSource(_items(given), read=rule.item, reading=rule, limit=limit)
 
 
@@ -152,7 +152,7 @@ def _refuse_counts(n: int, limit: int | None) -> None:
         raise ConfigError(f"limit={limit}: 1 or more images, or none for no limit")
 
 
-def _refuse_both(defaults: Mapping[str, Any], spread: Spread | None) -> None:
+def _refuse_both(defaults: Mapping[str, Any], spread: Expansion | None) -> None:
     names = [] if spread is None else [name for name, _ in spread.axes]
     if spread is not None and spread.models:
         names.append("model")

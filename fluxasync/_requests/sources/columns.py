@@ -180,7 +180,7 @@ def kind_of(name: str) -> str | None:
     return None if model is None else model.parameters[name].kind
 
 
-def without_gaps(row: Mapping[str, Any]) -> Mapping[str, Any]:
+def undo_pandas_nan(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the row of an object as it was before pandas filled the gaps of its columns: there a
     whole number is 512.0, and what is not given is NaN. An `n` that is text, as `csv.DictReader`
     gives it, becomes its number; text of other parameters is converted by the catalogue's check."""

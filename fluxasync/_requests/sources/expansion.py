@@ -18,7 +18,7 @@ from attrs import frozen
 
 from ..._core.arguments import check_type, local_path
 from ..._core.errors import ConfigError
-from ..catalog import COPIES_MAXIMUM, NUMERIC, Model, find, lacking, models_with
+from ..catalog import COPIES_MAXIMUM, NUMERIC, Model, find, models_with, unknown_parameter_message
 from ..parsing import DEFAULT_MODEL, ROW_KEYS
 from .columns import kind_of
 from .wildcards import COUNT_CAP, Wildcards
@@ -35,7 +35,7 @@ _PLACES = {"model": "models", "prompt": "the prompt's choices", "seed": "seeds"}
 
 
 @frozen(kw_only=True)
-class Spread:
+class Expansion:
     """What rows are multiplied by."""
 
     models: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Spread:
         grid: Mapping[str, Iterable[Any]] | None = None,
         wildcards: bool | str | os.PathLike[str] | None = None,
         allow_files: tuple[str, ...] = (),
-    ) -> Spread | None:
+    ) -> Expansion | None:
         """Return what a caller asked for, None for nothing.
 
         Raises ConfigError for an axis that no model has, that is empty, or has a value twice.
@@ -124,7 +124,9 @@ class Spread:
             return
         for name, _ in self.axes:
             if not any(name in model.parameters for model in known):
-                raise ConfigError(f"grid: {lacking(name, known[0], models_with(name))}")
+                raise ConfigError(
+                    f"grid: {unknown_parameter_message(name, known[0], models_with(name))}"
+                )
 
     def _refuse_both(self, row: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
         names = [name for name, _ in self.axes] + (["model"] if self.models else [])
@@ -206,4 +208,4 @@ def _no_axis(name: str) -> str:
     model = find(DEFAULT_MODEL)
     if name in ROW_KEYS or not isinstance(model, Model):
         return f"grid {name}: not a parameter of a model"
-    return f"grid {lacking(name, model, ())}"
+    return f"grid {unknown_parameter_message(name, model, ())}"

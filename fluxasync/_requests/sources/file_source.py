@@ -22,8 +22,8 @@ from ..._core.models import ImageRequest
 from .compression import Witness
 from .formats import Format
 from .marks import Marks
-from .plan import BadRow, Numbering, Plan, Tally
-from .row_reader import Entry, Reading, settled
+from .plan import BadRow, Numbering, Plan, PlanCounts
+from .row_reader import Entry, RowReader, settled
 from .sample import Draw, Sample
 from .survey import Lookup, Survey
 
@@ -52,7 +52,7 @@ class FileSource:
         path: Path,
         form: Format,
         *,
-        reading: Reading,
+        reading: RowReader,
         limit: int | None,
         skip_bad: bool,
         sample: Sample | None = None,
@@ -80,7 +80,7 @@ class FileSource:
         self._checked = False
         self._witness = Witness(self._name)
         await self._draw()
-        tally = Tally(
+        tally = PlanCounts(
             limit=self._limit, unknown_keys=self._reading.unknown_keys, skip_bad=self._skip_bad
         )
         survey = Survey(tally, lookup=lookup, limit=self._limit)

@@ -19,8 +19,8 @@ from ..._core.errors import ConfigError
 from ..image_inputs import open_within
 from .compression import Witness
 from .formats import gathered
-from .lines import LINE_CAP, refuse_wide
-from .row_reader import Reading, Wish
+from .lines import LINE_CAP, reject_utf16
+from .row_reader import RowReader, Wish
 
 _FILES = 200  #: files of a list
 #: lines of a long prompt; a file of more is a list, a log or a text
@@ -41,7 +41,7 @@ Raw = tuple[str, bytes | ConfigError]
 class FolderFormat:
     """A prompt a file. See `Format`."""
 
-    def __init__(self, path: Path, reading: Reading) -> None:
+    def __init__(self, path: Path, reading: RowReader) -> None:
         self._path = path
         self._name = path.name or str(path)
         self._reading = reading
@@ -72,7 +72,7 @@ class FolderFormat:
             raise content
         if len(content) > LINE_CAP:
             raise ConfigError(f"longer than {LINE_CAP:,} bytes, which is no prompt")
-        refuse_wide(content, name="the file")
+        reject_utf16(content, name="the file")
         try:
             text = content.removeprefix(codecs.BOM_UTF8).decode()
         except UnicodeDecodeError as error:

@@ -15,8 +15,8 @@ from typing import Any, Protocol, TypeVar
 
 from ..._core.errors import ConfigError
 from .compression import Witness, blocks_of
-from .lines import Splitter, refuse_wide
-from .row_reader import Reading, Wish
+from .lines import Splitter, reject_utf16
+from .row_reader import RowReader, Wish
 
 _Raw = TypeVar("_Raw")
 
@@ -63,7 +63,7 @@ def gathered(
 class LineFormat:
     """A prompt or an object a line."""
 
-    def __init__(self, path: Path, reading: Reading) -> None:
+    def __init__(self, path: Path, reading: RowReader) -> None:
         self._path = path
         self._name = path.name  # said of every row, and slow to ask a path for
         self.read = reading.line
@@ -77,7 +77,7 @@ class LineFormat:
         splitter = Splitter()
         for number, block in enumerate(blocks):
             if number == 0:
-                refuse_wide(block, name=self._name)
+                reject_utf16(block, name=self._name)
             try:
                 lines = splitter.feed(block)
             except ConfigError as error:

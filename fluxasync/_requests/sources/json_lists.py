@@ -20,8 +20,8 @@ from ..._core.errors import ConfigError
 from ..._core.strict_json import parsed_object
 from .compression import Witness, blocks_of
 from .formats import LineFormat, gathered
-from .lines import LINE_CAP, refuse_wide
-from .row_reader import Reading, Wish
+from .lines import LINE_CAP, reject_utf16
+from .row_reader import RowReader, Wish
 
 _ROWS = 1_000  #: elements of a list
 _LEAD = codecs.BOM_UTF8 + b" \t\n\r"
@@ -39,7 +39,7 @@ _FORM = (
 class JsonFormat:
     """A list of objects or texts. See `Format`."""
 
-    def __init__(self, path: Path, reading: Reading) -> None:
+    def __init__(self, path: Path, reading: RowReader) -> None:
         self._path = path
         self._name = path.name
         self._reading = reading
@@ -169,7 +169,7 @@ def _texts(blocks: Iterator[bytes], *, name: str) -> Iterator[str]:
     try:
         for number, block in enumerate(blocks):
             if number == 0:
-                refuse_wide(block, name=name)
+                reject_utf16(block, name=name)
             yield decoder.decode(block)
         yield decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:

@@ -12,17 +12,17 @@ from .folders import FolderFormat
 from .formats import Format, LineFormat
 from .json_lists import JsonFormat
 from .parquet import ParquetFormat
-from .row_reader import Dialect, Reading
+from .row_reader import RowDialect, RowReader
 from .tables import TableFormat
 
-_FORMATS: dict[str, tuple[Dialect, Callable[[Path, Reading], Format]]] = {
-    ".txt": (Dialect.TEXT, LineFormat),
-    ".jsonl": (Dialect.JSON, LineFormat),
-    ".ndjson": (Dialect.JSON, LineFormat),
-    ".json": (Dialect.JSON, JsonFormat),
-    ".csv": (Dialect.JSON, TableFormat),
-    ".tsv": (Dialect.JSON, TableFormat),
-    ".parquet": (Dialect.JSON, ParquetFormat),
+_FORMATS: dict[str, tuple[RowDialect, Callable[[Path, RowReader], Format]]] = {
+    ".txt": (RowDialect.TEXT, LineFormat),
+    ".jsonl": (RowDialect.JSON, LineFormat),
+    ".ndjson": (RowDialect.JSON, LineFormat),
+    ".json": (RowDialect.JSON, JsonFormat),
+    ".csv": (RowDialect.JSON, TableFormat),
+    ".tsv": (RowDialect.JSON, TableFormat),
+    ".parquet": (RowDialect.JSON, ParquetFormat),
 }
 
 _KINDS = (
@@ -42,10 +42,10 @@ _OTHERS = {
 
 _ONE_PROMPT = "for one prompt use generate, or pass a list"
 
-Opened = Callable[[Reading], Format]
+Opened = Callable[[RowReader], Format]
 
 
-def format_of(path: Path) -> tuple[Dialect, Path, Opened]:
+def format_of(path: Path) -> tuple[RowDialect, Path, Opened]:
     """Return how rows are written, the folder of their relative paths, and what opens the file.
 
     Raises ConfigError for what is no prompt file, with the next step.
@@ -58,7 +58,7 @@ def format_of(path: Path) -> tuple[Dialect, Path, Opened]:
     except (OSError, ValueError):  # too long for a name, or holding a NUL
         raise ConfigError(f"{shown}: not the path of a file; {_ONE_PROMPT}") from None
     if stat.S_ISDIR(mode):
-        return Dialect.TEXT, path, lambda reading: FolderFormat(path, reading)
+        return RowDialect.TEXT, path, lambda reading: FolderFormat(path, reading)
     if not stat.S_ISREG(mode):
         raise ConfigError(f'{shown} can be read only once; pipe it in and say "-"')
     suffix = suffix_of(path)

@@ -56,7 +56,7 @@ class Splitter:
         return [rest] if rest else []
 
 
-def refuse_wide(head: bytes, *, name: str) -> None:
+def reject_utf16(head: bytes, *, name: str) -> None:
     """Raise ConfigError when the first bytes show that the text is UTF-16 or UTF-32."""
     units = [bool(byte) for byte in head[:4]]
     unmarked = units in ([True, False, True, False], [False, True, False, True])

@@ -14,8 +14,8 @@ from contextlib import aclosing
 
 from ..._core.models import ImageRequest
 from .marks import Marks
-from .plan import BadRow, Plan, Tally
-from .row_reader import LEFT_OUT, Entry, Reading
+from .plan import BadRow, Plan, PlanCounts
+from .row_reader import LEFT_OUT, Entry, RowReader
 from .sample import Draw, Sample
 from .stream import TURN, entries_of, entry_of, items, numbered
 from .survey import Lookup, Survey
@@ -30,7 +30,7 @@ class ListSource:
         self,
         given: Iterable[object],
         *,
-        reading: Reading,
+        reading: RowReader,
         limit: int | None,
         skip_bad: bool,
         sample: Sample | None = None,
@@ -51,7 +51,7 @@ class ListSource:
         lookup: Lookup | None = None,
     ) -> Plan:
         self._checked = False
-        tally = Tally(
+        tally = PlanCounts(
             limit=self._limit, unknown_keys=self._reading.unknown_keys, skip_bad=self._skip_bad
         )
         survey = Survey(tally, lookup=lookup, limit=self._limit)
@@ -90,7 +90,7 @@ class ListSource:
         self._marks = marks
 
     async def _take_all(
-        self, survey: Survey, tally: Tally, progress: Callable[[int], None] | None
+        self, survey: Survey, tally: PlanCounts, progress: Callable[[int], None] | None
     ) -> None:
         async with aclosing(self._entries()) as entries:
             async for row in entries:

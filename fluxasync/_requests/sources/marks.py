@@ -19,7 +19,7 @@ from attrs import evolve, frozen
 from ..._core.errors import ConfigError
 from ..._core.models import ImageRequest
 from .numbering import no_room
-from .plan import BadRow, Numbers, Variants, images_of, requests_of
+from .plan import BadRow, ExpandedRow, Numbers, images_of, requests_of
 from .row_reader import Entry, image_inputs
 
 _BLANK, _BAD, _DETAILED = 0, 1, 2
@@ -78,7 +78,7 @@ class Marks:
             self._flush()
 
     def _wish(
-        self, wish: ImageRequest | Variants, numbers: Numbers, states: Sequence[str | None]
+        self, wish: ImageRequest | ExpandedRow, numbers: Numbers, states: Sequence[str | None]
     ) -> int:
         inputs = image_inputs(wish)
         if len(numbers) == 1 and not numbers[0][1] and not inputs:
@@ -164,7 +164,7 @@ class ToDo:
         return Mark(row=row, index=index, occurrences=occurrences, wanted=wanted, content=content)
 
 
-def _digest(wish: ImageRequest | Variants) -> bytes:
+def _digest(wish: ImageRequest | ExpandedRow) -> bytes:
     """Return what tells whether the row's image inputs are those that were checked."""
     if isinstance(wish, ImageRequest):
         return bytes.fromhex(wish.content_key[:32])

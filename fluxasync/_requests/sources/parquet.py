@@ -26,7 +26,7 @@ from .columns import Columns, Header, refuse_many
 from .compression import Witness, blocks_of
 from .lines import LINE_CAP
 from .parquet_pages import NotPages, pages_of
-from .row_reader import Reading, Wish
+from .row_reader import RowReader, Wish
 
 _ROWS = 1_000  #: rows of a list
 _FEW_ROWS = 4  #: of rows with pictures
@@ -50,7 +50,7 @@ _INDEX = re.compile(r"__index_level_[0-9]+__")
 class ParquetFormat:
     """A table with types. See `Format`."""
 
-    def __init__(self, path: Path, reading: Reading) -> None:
+    def __init__(self, path: Path, reading: RowReader) -> None:
         self._path = path
         self._name = path.name
         self._reading = reading

@@ -30,7 +30,7 @@ class NotPages(ValueError):
 
 
 @frozen
-class Page:
+class DataPage:
     """One page of a column chunk, as its header announces it."""
 
     size: int  #: bytes, unpacked
@@ -38,7 +38,7 @@ class Page:
     is_dictionary: bool
 
 
-def pages_of(file: IO[bytes], start: int, length: int) -> Iterator[Page]:
+def pages_of(file: IO[bytes], start: int, length: int) -> Iterator[DataPage]:
     """Yield the pages of the column chunk at this place. Raises NotPages and OSError."""
     place, end = start, start + length
     while place < end:
@@ -51,7 +51,7 @@ def pages_of(file: IO[bytes], start: int, length: int) -> Iterator[Page]:
             raise NotPages("a page header without sizes")
         if min(size, packed, values) < 0:
             raise NotPages("a page header with a negative size")
-        yield Page(size, values, _DICTIONARY in fields)
+        yield DataPage(size, values, _DICTIONARY in fields)
         place += header + packed
 
 

@@ -14,7 +14,7 @@ from attrs import evolve, field, frozen
 from ..._core.errors import ConfigError
 from ..._core.models import ImageRequest
 from ..catalog import find
-from ..parsing import expanded
+from ..parsing import expand_copies
 from ..pricing import Estimator
 from .numbering import Occurrences
 
@@ -65,23 +65,23 @@ class Plan:
 
 
 @frozen
-class Variants:
+class ExpandedRow:
     """The requests that one row stands for, each with its own `n`."""
 
     requests: tuple[ImageRequest, ...]
 
 
-def requests_of(wish: ImageRequest | Variants) -> tuple[ImageRequest, ...]:
+def requests_of(wish: ImageRequest | ExpandedRow) -> tuple[ImageRequest, ...]:
     """Return the requests of a row, in order."""
-    return wish.requests if isinstance(wish, Variants) else (wish,)
+    return wish.requests if isinstance(wish, ExpandedRow) else (wish,)
 
 
-def images_of(wish: ImageRequest | Variants) -> Iterator[ImageRequest]:
+def images_of(wish: ImageRequest | ExpandedRow) -> Iterator[ImageRequest]:
     """Yield every image of a row, in order."""
-    return chain.from_iterable(map(expanded, requests_of(wish)))
+    return chain.from_iterable(map(expand_copies, requests_of(wish)))
 
 
-class Names:
+class FirstNames:
     """The first few different names, in the order they came."""
 
     def __init__(self) -> None:
@@ -147,10 +147,12 @@ class _Places:
         return f"{self._stem}s {', '.join(shown)}{more}"
 
 
-class Tally:
+class PlanCounts:
     """Counts entries into a Plan, up to `limit` images."""
 
-    def __init__(self, *, limit: int | None, unknown_keys: Names, skip_bad: bool = False) -> None:
+    def __init__(
+        self, *, limit: int | None, unknown_keys: FirstNames, skip_bad: bool = False
+    ) -> None:
         self.rows = 0
         self.images = 0
         self._skip_bad = skip_bad
@@ -161,8 +163,8 @@ class Tally:
         self._complaints = Complaints()
         self._unknown_keys = unknown_keys
         self._known: dict[str, int] = {}
-        self._models = Names()
-        self._unknown_models = Names()
+        self._models = FirstNames()
+        self._unknown_models = FirstNames()
         self._estimator = Estimator()
         self._again = Estimator()
 
@@ -181,7 +183,7 @@ class Tally:
         return self.rows + self._blank
 
     def take(
-        self, entry: ImageRequest | Variants | BadRow | None, states: Sequence[str | None] = ()
+        self, entry: ImageRequest | ExpandedRow | BadRow | None, states: Sequence[str | None] = ()
     ) -> None:
         """Count a row: one or more requests, a bad one, or None for a blank one.
 
@@ -266,7 +268,7 @@ class Numbering:
     def full(self) -> bool:
         return self._index == self._limit
 
-    def numbers(self, wish: ImageRequest | Variants) -> Numbers:
+    def numbers(self, wish: ImageRequest | ExpandedRow) -> Numbers:
         """Return the content key and occurrence of each of the row's images."""
         count = self._occurrences.count
         if self._limit is None and isinstance(wish, ImageRequest) and wish.n == 1:
@@ -284,7 +286,7 @@ class Numbering:
         self._index += len(numbers)
         return numbers
 
-    def images(self, wish: ImageRequest | Variants) -> Iterator[ImageRequest]:
+    def images(self, wish: ImageRequest | ExpandedRow) -> Iterator[ImageRequest]:
         """Yield the row's images; what index and occurrence it had is overwritten."""
         first = self._index
         numbers = self.numbers(wish)
@@ -302,4 +304,4 @@ def _content_keys(request: ImageRequest) -> Iterable[str]:
         return (request.content_key,)
     if request.seed is None:
         return repeat(request.content_key, request.n)
-    return (image.content_key for image in expanded(request))
+    return (image.content_key for image in expand_copies(request))

@@ -20,18 +20,18 @@ from ..._core.addresses import private_host
 from ..._core.errors import ConfigError
 from ..._core.models import ImageInput, ImageRequest
 from ..._core.strict_json import parsed_object
-from ..catalog import checked
+from ..catalog import validate
 from ..image_inputs import named_inputs, resolve_now
-from ..parsing import ROW_KEYS, request_from
-from .columns import Columns, without_gaps
-from .expansion import Spread
+from ..parsing import ROW_KEYS, parse_request
+from .columns import Columns, undo_pandas_nan
+from .expansion import Expansion
 from .lines import decoded
-from .plan import BadRow, Names, Variants, requests_of
+from .plan import BadRow, ExpandedRow, FirstNames, requests_of
 
 Given = TypeVar("Given")
 
 #: what one good row is
-Wish = ImageRequest | Variants
+Wish = ImageRequest | ExpandedRow
 
 #: what one row turned out to be; None = blank
 Entry = Wish | BadRow | None
@@ -40,7 +40,7 @@ Entry = Wish | BadRow | None
 LEFT_OUT = object()
 
 
-class Dialect(Enum):
+class RowDialect(Enum):
     """How a line is written."""
 
     TEXT = "a prompt a line"
@@ -48,7 +48,7 @@ class Dialect(Enum):
     EITHER = "an object if it starts with {, else a prompt"
 
 
-class Reading:
+class RowReader:
     """Reads rows, and notes the names it does not know while it does."""
 
     def __init__(
@@ -56,18 +56,18 @@ class Reading:
         *,
         defaults: Mapping[str, Any],
         n: int,
-        dialect: Dialect,
+        dialect: RowDialect,
         base: Path | None = None,
         columns: Columns | None = None,
-        spread: Spread | None = None,
+        spread: Expansion | None = None,
         allow_files: tuple[str, ...] = (),
         is_local: bool = False,
     ) -> None:
         self.columns = columns or Columns()
         self.spread = spread
         self.base = base  #: folder of relative image paths; None = the current one
-        self.unknown_keys = Names()
-        self.notes = Names()  #: what people should know of how the source was read
+        self.unknown_keys = FirstNames()
+        self.notes = FirstNames()  #: what people should know of how the source was read
         #: where the files are that rows may name: the list's folder, or the current one, and others
         self.allowed = (os.path.realpath(base or "."), *allow_files)
         self._is_local = is_local  #: the provider is on this machine, so rows may name it
@@ -92,9 +92,9 @@ class Reading:
         text = decoded(raw).strip()
         if not text:
             return None
-        if self._dialect is Dialect.TEXT:
+        if self._dialect is RowDialect.TEXT:
             return self.row({"prompt": text})
-        if self._dialect is Dialect.EITHER and not text.startswith("{"):
+        if self._dialect is RowDialect.EITHER and not text.startswith("{"):
             return self.row({"prompt": text})
         return self.object(parsed_object(text))
 
@@ -105,7 +105,7 @@ class Reading:
             if given.n == 1:
                 given = evolve(given, n=self._n)
                 self._unused.discard("n")
-            return checked(given) if self.spread is None else self._variants(_as_row(given), {})
+            return validate(given) if self.spread is None else self._variants(_as_row(given), {})
         if isinstance(given, str):
             return self.row({"prompt": given})
         if isinstance(given, Mapping):
@@ -118,12 +118,12 @@ class Reading:
     def object(self, row: Mapping[str, Any]) -> Wish:
         """Return the request of an object, whose columns are renamed as the caller said."""
         if not self.columns.sources:
-            return self.row(without_gaps(row))
+            return self.row(undo_pandas_nan(row))
         self._objects += 1
         if self._unseen:
             unseen = {name: column for name, column in self._unseen.items() if column not in row}
             self._unseen = unseen
-        return self.row(without_gaps(self.columns.renamed(row)))
+        return self.row(undo_pandas_nan(self.columns.renamed(row)))
 
     def refuse_unseen(self) -> None:
         """Raise ConfigError for a mapped column that no object had: it is a slip."""
@@ -159,7 +159,7 @@ class Reading:
         self, row: Mapping[str, Any], defaults: Mapping[str, Any], own: Mapping[str, Any]
     ) -> ImageRequest:
         """Return the request of a row; `own` is what of it the list says, and not its user."""
-        request = request_from(row, defaults=defaults)
+        request = parse_request(row, defaults=defaults)
         self._note_used(row, request)
         if image_inputs(request):
             request = self._confined(request, own)
@@ -191,7 +191,7 @@ class Reading:
         prompt_image = parameters.pop("image_prompt", request.image_prompt)
         return evolve(request, image_prompt=prompt_image, parameters=parameters)
 
-    def _variants(self, row: Mapping[str, Any], defaults: Mapping[str, Any]) -> Variants:
+    def _variants(self, row: Mapping[str, Any], defaults: Mapping[str, Any]) -> ExpandedRow:
         assert self.spread is not None  # noqa: S101 — asked before
         made = []
         for variant in self.spread.rows(row, defaults):
@@ -199,7 +199,7 @@ class Reading:
                 made.append(self._request(variant, defaults, row))
             except ConfigError as error:
                 raise ConfigError(f"{error}{self.spread.described(variant)}") from None
-        return Variants(tuple(made))
+        return ExpandedRow(tuple(made))
 
 
 def _as_row(request: ImageRequest) -> dict[str, Any]:
@@ -232,7 +232,7 @@ def _refuse_url(name: str, image: ImageInput, *, is_local: bool) -> None:
 
 def image_inputs(wish: Wish) -> list[ImageInput]:
     """Return the images that a row is given, in no special order."""
-    if isinstance(wish, Variants):
+    if isinstance(wish, ExpandedRow):
         return [image for request in requests_of(wish) for image in image_inputs(request)]
     if wish.image_prompt is None and not wish.parameters:
         return []
@@ -245,4 +245,4 @@ def settled(wish: Wish | None, *, base: Path | None) -> Wish | None:
         return wish
     if isinstance(wish, ImageRequest):
         return resolve_now(wish, base=base)
-    return Variants(tuple(resolve_now(request, base=base) for request in wish.requests))
+    return ExpandedRow(tuple(resolve_now(request, base=base) for request in wish.requests))

@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from threading import Thread
 
 from ..._core.errors import ConfigError
-from .lines import Splitter, refuse_wide
+from .lines import Splitter, reject_utf16
 
 _BLOCK = 2**16  #: bytes; what a pipe holds on Linux
 
@@ -81,7 +81,7 @@ async def lines_of(descriptor: int) -> AsyncGenerator[tuple[str, bytes], None]:
     reader, splitter, number = PipeReader(descriptor), Splitter(), 0
     try:
         block = await reader.read()
-        refuse_wide(block, name="standard input")
+        reject_utf16(block, name="standard input")
         while block:
             for line in _fed(splitter, block):
                 number += 1

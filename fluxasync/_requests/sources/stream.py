@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 from ..._core.errors import ConfigError
 from ..._core.models import ImageRequest
 from ..image_inputs import resolve
-from .plan import BadRow, Numbering, Plan, Variants
-from .row_reader import Entry, Reading, Wish, entry, image_inputs
+from .plan import BadRow, ExpandedRow, Numbering, Plan
+from .row_reader import Entry, RowReader, Wish, entry, image_inputs
 from .survey import Lookup
 
 Given = TypeVar("Given")
@@ -42,7 +42,7 @@ class StreamSource:
         rows: Rows,
         *,
         read: Callable[[Any], Wish | None],
-        reading: Reading,
+        reading: RowReader,
         limit: int | None,
     ) -> None:
         self._rows = rows
@@ -102,7 +102,7 @@ async def _closed_at_end(iterator: Given) -> AsyncGenerator[Given, None]:
 
 
 async def entries_of(
-    rows: Rows, read: Callable[[Any], Wish | None], reading: Reading
+    rows: Rows, read: Callable[[Any], Wish | None], reading: RowReader
 ) -> AsyncGenerator[Entry, None]:
     """Read each row into its entry, giving the loop a turn now and then."""
     async with aclosing(rows):
@@ -110,14 +110,14 @@ async def entries_of(
         async for where, row in rows:
             made = await entry_of(where, row, read, reading)
             yield made
-            requests += len(made.requests) if isinstance(made, Variants) else 1
+            requests += len(made.requests) if isinstance(made, ExpandedRow) else 1
             if requests >= TURN:
                 requests = 0
                 await asyncio.sleep(0)
 
 
 async def entry_of(
-    where: str, row: Any, read: Callable[[Any], Wish | None], reading: Reading
+    where: str, row: Any, read: Callable[[Any], Wish | None], reading: RowReader
 ) -> Entry:
     """Read a row, and its images off the loop, so that it has a key."""
     made = entry(where, read, row)
@@ -126,7 +126,9 @@ async def entry_of(
     try:
         if isinstance(made, ImageRequest):
             return await resolve(made, base=reading.base)
-        return Variants(tuple([await resolve(each, base=reading.base) for each in made.requests]))
+        return ExpandedRow(
+            tuple([await resolve(each, base=reading.base) for each in made.requests])
+        )
     except ConfigError as error:
         return BadRow(where=where, error=error)
 

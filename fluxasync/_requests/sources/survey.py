@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from ..._core.models import occurrence_key
 from .marks import Marks
-from .plan import BadRow, Numbering, Numbers, Tally
+from .plan import BadRow, Numbering, Numbers, PlanCounts
 from .row_reader import Entry
 
 #: hex keys → what is known of each, such as "done", "failed" or "submitted"; "again" for what is
@@ -26,7 +26,7 @@ BLOCK = 500
 class Survey:
     """Takes rows, and asks for a block of them when it is due."""
 
-    def __init__(self, tally: Tally, *, lookup: Lookup | None, limit: int | None) -> None:
+    def __init__(self, tally: PlanCounts, *, lookup: Lookup | None, limit: int | None) -> None:
         self.marks = None if lookup is None else Marks()
         self.is_due = False  #: a block is waiting to be asked for
         self._tally = tally

@@ -20,8 +20,8 @@ from ..._core.errors import ConfigError
 from .columns import MOST_COLUMNS, Header
 from .compression import Witness, blocks_of, suffix_of
 from .formats import gathered
-from .lines import LINE_CAP, Splitter, refuse_wide
-from .row_reader import Reading, Wish
+from .lines import LINE_CAP, Splitter, reject_utf16
+from .row_reader import RowReader, Wish
 
 _SEPARATORS = (",", ";", "\t")
 _ROWS = 1_000  #: rows of a list
@@ -36,7 +36,7 @@ Raw = list[str] | ConfigError
 class TableFormat:
     """A table whose first row names the columns. See `Format`."""
 
-    def __init__(self, path: Path, reading: Reading) -> None:
+    def __init__(self, path: Path, reading: RowReader) -> None:
         self._path = path
         self._name = path.name
         self._reading = reading
@@ -107,7 +107,7 @@ def _lines(blocks: Iterator[bytes], *, name: str) -> Iterator[str]:
     splitter = Splitter()
     for number, block in enumerate(blocks):
         if number == 0:
-            refuse_wide(block, name=name)
+            reject_utf16(block, name=name)
             block = block.removeprefix(codecs.BOM_UTF8)
         try:
             fed = splitter.feed(block)
@@ -143,7 +143,7 @@ def _rows(lines: Iterator[str], separator: str, *, name: str, above: int) -> Ite
             if "field larger" in str(error):
                 cells_cap = "a cell of more than 131,072 characters"
                 raise ConfigError(f"{name} row {row}: {cells_cap}{_OPEN}") from None
-            yield ConfigError(_told(str(error)))
+            yield ConfigError(csv_error_message(str(error)))
             continue
         if len(cells) > 2 * MOST_COLUMNS:  # a thousand rows are in memory at once
             yield ConfigError(f"{len(cells):,} cells; a table has {MOST_COLUMNS:,} columns at most")
@@ -156,7 +156,7 @@ def _size(raw: Raw) -> int:
     return LINE_CAP if isinstance(raw, ConfigError) else sum(map(len, raw))
 
 
-def _told(reason: str) -> str:
+def csv_error_message(reason: str) -> str:
     if "unexpected end" in reason:
         return 'a double quote that is never closed; in a cell it is written twice: ""'
     if "expected after" in reason:

@@ -20,7 +20,7 @@ from attrs import field, frozen
 from ..._core.errors import ConfigError
 from ..catalog import COPIES_MAXIMUM
 from ..image_inputs import open_within
-from .lines import decoded, refuse_wide
+from .lines import decoded, reject_utf16
 
 #: levels of braces and of lists that name lists
 _DEPTH_CAP = 20
@@ -45,7 +45,7 @@ _ESCAPED = frozenset("{|}_\\")
 class Choice:
     """A place in a template where one of several stands."""
 
-    alternatives: tuple[Template, ...]
+    alternatives: tuple[PromptTemplate, ...]
     count: int = field(init=False)  #: of its texts, counted once, up to COUNT_CAP
 
     @count.default
@@ -58,7 +58,7 @@ class Choice:
 
 
 @frozen(eq=False)
-class Template:
+class PromptTemplate:
     """Text and choices, one after another."""
 
     parts: tuple[str | Choice, ...]
@@ -92,11 +92,11 @@ class Wildcards:
         if folder is not None and not folder.is_dir():
             raise ConfigError(f"wildcards: {folder} is no folder; it holds the lists as .txt files")
 
-    def template(self, text: str) -> Template:
+    def template(self, text: str) -> PromptTemplate:
         """Return the parsed template. Raises ConfigError with the column of what is wrong."""
         return self._parsed(text, ())
 
-    def _parsed(self, text: str, within: tuple[str, ...]) -> Template:
+    def _parsed(self, text: str, within: tuple[str, ...]) -> PromptTemplate:
         reader = _Reader(text)
         template = self._sequence(reader, 0, within)
         if not reader.at_end:
@@ -106,7 +106,7 @@ class Wildcards:
             raise ConfigError(f"the lists hold more than {_ALL_MOST:,} alternatives")
         return template
 
-    def _sequence(self, reader: _Reader, depth: int, within: tuple[str, ...]) -> Template:
+    def _sequence(self, reader: _Reader, depth: int, within: tuple[str, ...]) -> PromptTemplate:
         """Read up to the end of an alternative, or of the text outside of braces."""
         reader.alternatives += 1
         if reader.alternatives > 2 * _MOST:
@@ -121,13 +121,13 @@ class Wildcards:
                 parts.append(self._list(name, within))
             else:
                 parts.append(reader.text(stops_at_bar=bool(depth)))
-        return Template(tuple(parts))
+        return PromptTemplate(tuple(parts))
 
     def _braces(self, reader: _Reader, depth: int, within: tuple[str, ...]) -> Choice:
         begun = reader.place
         if depth > _DEPTH_CAP:
             reader.fail(f"braces nested deeper than {_DEPTH_CAP} levels")
-        alternatives: list[Template] = []
+        alternatives: list[PromptTemplate] = []
         while reader.looks_at("{" if not alternatives else "|"):
             reader.place += 1
             alternatives.append(self._sequence(reader, depth, within))
@@ -167,7 +167,7 @@ class Wildcards:
             raise ConfigError(f"{shown} is not a file")
         if len(content) > _LIST_CAP:
             raise ConfigError(f"{shown} is larger than {_LIST_CAP // 10**6} MB")
-        refuse_wide(content, name=shown)
+        reject_utf16(content, name=shown)
         if content.count(b"\n") + content.count(b"\r") > _LINES_CAP:
             raise ConfigError(f"{shown} has more than {_LINES_CAP:,} lines")
         lines = [decoded(line).strip() for line in content.splitlines()]

@@ -7,14 +7,14 @@ changed through its own room; files are only read. Everything blocking happens i
 from __future__ import annotations
 
 from .folder_status import Status, status
-from .offline_journal import Doubt, Share
+from .offline_journal import InDoubtEntry, ModelTotals
 from .resolution import drop, give_jobs, in_doubt, resubmit
 from .verification import Finding, Verification, verify
 
 __all__ = [
-    "Doubt",
     "Finding",
-    "Share",
+    "InDoubtEntry",
+    "ModelTotals",
     "Status",
     "Verification",
     "drop",

@@ -14,9 +14,9 @@ from typing import Any
 
 from attrs import field, frozen
 
-from ..files import Threads
-from ..journal.journal import Recovery, read_only
-from .offline_journal import Doubt, Share, doubts, require, shares, span
+from ..files import ThreadRunner
+from ..journal.journal import JournalCounts, read_only
+from .offline_journal import InDoubtEntry, ModelTotals, doubts, require, shares, span
 
 
 @frozen(kw_only=True)
@@ -24,14 +24,14 @@ class Status:
     """What a folder's journal holds."""
 
     folder: Path
-    counts: Recovery
+    counts: JournalCounts
     holder: Mapping[str, Any] | None = None  #: pid, host and since of a run under way
     counted_at: str | None = None  #: UTC, of counts told by that run; None = just now
     simulated: bool | None = None  #: None = a run that goes on has not said so yet
-    by_model: Mapping[str, Share] = field(factory=dict)  #: empty during a run
+    by_model: Mapping[str, ModelTotals] = field(factory=dict)  #: empty during a run
     since: datetime | None = None  #: first submission, UTC; None during a run
     until: datetime | None = None  #: last image settled, UTC; None during a run
-    doubts: Sequence[Doubt] = ()  #: oldest first; empty during a run
+    doubts: Sequence[InDoubtEntry] = ()  #: oldest first; empty during a run
 
     @property
     def is_running(self) -> bool:
@@ -44,7 +44,7 @@ async def status(folder: str | os.PathLike[str]) -> Status:
     Raises ConfigError for a folder without a journal and JournalError for one that cannot be
     trusted.
     """
-    async with Threads(count=1) as threads:
+    async with ThreadRunner(count=1) as threads:
         return await threads.run(_status, Path(folder))
 
 

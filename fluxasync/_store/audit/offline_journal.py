@@ -32,7 +32,7 @@ _EVIDENCE = 4_096
 
 
 @frozen(kw_only=True)
-class Doubt:
+class InDoubtEntry:
     """A submission whose answer never came: it may have been charged."""
 
     key: str
@@ -50,7 +50,7 @@ class Doubt:
 
 
 @define(kw_only=True)
-class Share:
+class ModelTotals:
     """What one model made and cost; earlier attempts of images submitted once more not included."""
 
     images: int = 0  #: done
@@ -59,7 +59,7 @@ class Share:
     in_doubt: Decimal = field(default=Decimal(0))  #: US dollars
 
 
-class Standing(Journal):
+class OfflineJournal(Journal):
     """A folder's journal as it stands, for those who settle doubts: see Journal.
 
     Raises ConfigError for a folder without a journal, which stays as it is.
@@ -97,16 +97,16 @@ def require_idle(folder: Path) -> None:
         )
 
 
-def doubts(folder: Path) -> list[Doubt]:
+def doubts(folder: Path) -> list[InDoubtEntry]:
     """Return what is in doubt, oldest first."""
     query = SELECT + "WHERE state IN (0, 4) ORDER BY begun_at, image.id"
     with _reading(folder) as connection:
         return [_doubt(row_of(found)) for found in connection.execute(query)]
 
 
-def shares(folder: Path) -> dict[str, Share]:
+def shares(folder: Path) -> dict[str, ModelTotals]:
     """Return the money by model, the most expensive first. Reads every row."""
-    found: defaultdict[str, Share] = defaultdict(Share)
+    found: defaultdict[str, ModelTotals] = defaultdict(ModelTotals)
     query = "SELECT model, state, money, count(*) FROM image GROUP BY model, state, money"
     with _reading(folder) as connection:
         for model, state, money, count in connection.execute(query):
@@ -156,8 +156,8 @@ def _last_place(folder: Path) -> tuple[str, str]:
         return connection.execute(query).fetchone() or ("", "")
 
 
-def _doubt(row: Row) -> Doubt:
-    return Doubt(
+def _doubt(row: Row) -> InDoubtEntry:
+    return InDoubtEntry(
         key=row.key.hex(),
         prompt=request_of(row).prompt,
         model=row.model,

@@ -16,24 +16,24 @@ from string import hexdigits
 
 from ..._core.amounts import dollars
 from ..._core.errors import BudgetExceeded, ConfigError, JournalError, SinkError
-from ..files import Threads, whole
+from ..files import ThreadRunner, run_to_completion
 from ..journal.journal import Journal, JournalView, read_only
-from .offline_journal import Doubt, Standing, doubts, require, require_idle
+from .offline_journal import InDoubtEntry, OfflineJournal, doubts, require, require_idle
 
 #: characters of a key that name an image among a few hundred
 _SHORTEST = 4
 
 
-async def in_doubt(folder: str | os.PathLike[str]) -> list[Doubt]:
+async def in_doubt(folder: str | os.PathLike[str]) -> list[InDoubtEntry]:
     """Return the submissions that may have been charged, oldest first; changes nothing.
 
     Raises ConfigError for a folder without a journal and Locked while a run goes on there.
     """
-    async with Threads(count=1) as threads:
+    async with ThreadRunner(count=1) as threads:
         return await threads.run(_looked_up, Path(folder))
 
 
-async def drop(folder: str | os.PathLike[str], keys: Sequence[str] = ()) -> list[Doubt]:
+async def drop(folder: str | os.PathLike[str], keys: Sequence[str] = ()) -> list[InDoubtEntry]:
     """Give up images in doubt, all of them without `keys`; return them. They become failures.
 
     `keys` are whole or the start of one, four digits at least. Raises ConfigError, having changed
@@ -46,7 +46,7 @@ async def drop(folder: str | os.PathLike[str], keys: Sequence[str] = ()) -> list
         return given_up
 
 
-async def give_jobs(folder: str | os.PathLike[str], jobs: Mapping[str, str]) -> list[Doubt]:
+async def give_jobs(folder: str | os.PathLike[str], jobs: Mapping[str, str]) -> list[InDoubtEntry]:
     """Say which jobs images in doubt became: `jobs` maps keys to job ids. The next run collects
     them. Returns the images.
 
@@ -65,7 +65,7 @@ async def give_jobs(folder: str | os.PathLike[str], jobs: Mapping[str, str]) -> 
 
 async def resubmit(
     folder: str | os.PathLike[str], keys: Sequence[str] = (), *, max_cost: Decimal
-) -> list[Doubt]:
+) -> list[InDoubtEntry]:
     """Let the next run submit images in doubt once more, all of them without `keys`; return them.
 
     `max_cost` is in US dollars. Raises as `drop`; BudgetExceeded, having changed nothing, when
@@ -81,7 +81,7 @@ async def resubmit(
 # --- doubts -------------------------------------------------------------------------------------
 
 
-def _looked_up(folder: Path) -> list[Doubt]:
+def _looked_up(folder: Path) -> list[InDoubtEntry]:
     with _idle(folder):
         return doubts(folder)
 
@@ -96,23 +96,23 @@ def _idle(folder: Path) -> JournalView:
 @asynccontextmanager
 async def _standing(
     folder: str | os.PathLike[str],
-) -> AsyncIterator[tuple[Journal, list[Doubt]]]:
+) -> AsyncIterator[tuple[Journal, list[InDoubtEntry]]]:
     """Hold the folder; yield its journal and what is in doubt, and leave its lists as they are
     told by the journal then."""
-    async with Threads(count=1) as threads, Standing(folder) as journal:
+    async with ThreadRunner(count=1) as threads, OfflineJournal(folder) as journal:
         yield journal, await threads.run(doubts, journal.folder)
         with suppress(JournalError, SinkError):  # the decision is made; the next run sees to lists
-            await whole(journal.project(keep_bad_rows=True, rewrite=True))
+            await run_to_completion(journal.project(keep_bad_rows=True, rewrite=True))
 
 
-def _named(open_doubts: Sequence[Doubt], keys: Sequence[str]) -> list[Doubt]:
+def _named(open_doubts: Sequence[InDoubtEntry], keys: Sequence[str]) -> list[InDoubtEntry]:
     """Return the doubts that the keys name, each once; all of them without keys."""
     if not keys:
         return list(open_doubts)
     return list({found.key: found for found in (_one(open_doubts, key) for key in keys)}.values())
 
 
-def _one(open_doubts: Iterable[Doubt], start: str) -> Doubt:
+def _one(open_doubts: Iterable[InDoubtEntry], start: str) -> InDoubtEntry:
     start = start.lower()
     if len(start) < _SHORTEST or set(start) - set(hexdigits):
         raise ConfigError(f"{start!r} is no key: give its first {_SHORTEST} digits or more")
@@ -128,7 +128,7 @@ def _one(open_doubts: Iterable[Doubt], start: str) -> Doubt:
     return found[0]
 
 
-def _check_cost(again: Iterable[Doubt], max_cost: Decimal) -> None:
+def _check_cost(again: Iterable[InDoubtEntry], max_cost: Decimal) -> None:
     cost = Decimal(0)
     for doubt in again:
         if doubt.price is None:

@@ -27,7 +27,7 @@ from attrs import define, field, frozen
 from ..._core.errors import JournalError
 from ..._core.images import EXTENSIONS
 from ..._core.models import Saved, Stored
-from ..files import NotOurs, Threads, disk_error, reading
+from ..files import NotOurs, ThreadRunner, disk_error, reading
 from ..journal.integrity import is_part
 from ..journal.journal import JournalView, read_only
 from ..journal.schema import HOME
@@ -83,7 +83,7 @@ async def verify(
     cannot be trusted.
     """
     report = _Report(folder=Path(folder))
-    async with Threads(count=1) as threads:
+    async with ThreadRunner(count=1) as threads:
         steps = _steps(report)
         try:
             while await threads.run(_advance, steps):

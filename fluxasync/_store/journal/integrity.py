@@ -28,7 +28,7 @@ from ..files import is_shared, reading
 from ..metadata import METADATA
 from .checked_row import damaged
 from .lock import machine_id
-from .retry_selection import TO_COLLECT, Again
+from .retry_selection import TO_COLLECT, RetrySelection
 from .schema import HOME, RESERVED, RESTORE, STATUS, State, connect_read_only, journal_errors
 from .serialization import sound
 
@@ -47,7 +47,7 @@ _ALWAYS_CHECKED = 256 * 2**20
 
 
 @frozen(kw_only=True)
-class Facts:
+class JournalHeader:
     """What a journal says of itself."""
 
     simulated: bool
@@ -131,8 +131,8 @@ def _page_size(field: bytes) -> int:
 
 
 def check_content(
-    folder: Path, path: Path, again: Again | None = None, *, thorough: bool = False
-) -> Facts:
+    folder: Path, path: Path, again: RetrySelection | None = None, *, thorough: bool = False
+) -> JournalHeader:
     """Refuse a foreign, newer or damaged journal, or one that lost its rows; return its facts, to
     a run that does something again as it takes them.
 
@@ -148,7 +148,7 @@ def check_content(
         with closing(connect_read_only(path)) as connection:
             if _own_id(connection, path) != own and own is not None:
                 raise JournalError(f"{path}-wal belongs to another journal: {RESTORE}")
-            facts = _facts(connection, again or Again(folder))
+            facts = _facts(connection, again or RetrySelection(folder))
             if thorough or not facts.is_clean or path.stat().st_size <= _ALWAYS_CHECKED:
                 _check_pages(connection, path)
             _check_rows(connection)
@@ -179,7 +179,9 @@ def _outdated(path: Path, sign: str) -> JournalError:
     )
 
 
-def check_run(folder: Path, facts: Facts, *, simulated: bool, provider: str, origin: str) -> None:
+def check_run(
+    folder: Path, facts: JournalHeader, *, simulated: bool, provider: str, origin: str
+) -> None:
     """Refuse to mix practice with paid work, or the jobs of one provider with another's."""
     check_kind(folder, facts, simulated=simulated)
     for other in facts.places:
@@ -190,14 +192,14 @@ def check_run(folder: Path, facts: Facts, *, simulated: bool, provider: str, ori
             )
 
 
-def check_kind(folder: Path, facts: Facts, *, simulated: bool) -> None:
+def check_kind(folder: Path, facts: JournalHeader, *, simulated: bool) -> None:
     """Refuse to mix practice with paid work."""
     if facts.simulated != simulated:
         ours, theirs = ("simulated", "paid") if simulated else ("paid", "simulated")
         raise JournalError(f"{folder} holds {theirs} images: choose another folder for {ours} ones")
 
 
-def check_home(path: Path, facts: Facts, *, take_over: bool) -> None:
+def check_home(path: Path, facts: JournalHeader, *, take_over: bool) -> None:
     """Refuse a copy on a second machine: the first one may still be at work with its own."""
     machine, inode = machine_id(), str(path.stat().st_ino)
     moved = facts.inode != inode and "" != machine != facts.machine != ""
@@ -296,18 +298,18 @@ def _own_id(connection: sqlite3.Connection, path: Path) -> str:
     return str(found[0])
 
 
-def _facts(connection: sqlite3.Connection, again: Again) -> Facts:
+def _facts(connection: sqlite3.Connection, again: RetrySelection) -> JournalHeader:
     names = "('simulated', 'clean', 'inode', 'machine')"
     found = connection.execute(f"SELECT name, value FROM meta WHERE name IN {names}")  # noqa: S608 — our own words
     meta = dict(found.fetchall())
     for name, value in meta.items():
         if not isinstance(value, str):
             raise damaged("value", value, name)
-    places = again.teach(connection).execute(
+    places = again.register(connection).execute(
         "SELECT DISTINCT provider, origin FROM image JOIN place ON place.id = image.place "  # noqa: S608 — our own words
-        f"WHERE {again.seen} IN ({State.INTENT:d}, {State.SUBMITTED:d}, {TO_COLLECT})"
+        f"WHERE {again.effective_state} IN ({State.INTENT:d}, {State.SUBMITTED:d}, {TO_COLLECT})"
     )
-    return Facts(
+    return JournalHeader(
         simulated=meta.get("simulated") == "1",
         is_clean=meta.get("clean") == "1",
         inode=meta.get("inode", ""),

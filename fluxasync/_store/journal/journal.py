@@ -28,14 +28,14 @@ from ..._core.amounts import amount_text
 from ..._core.errors import JournalError
 from ..._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Refused, Saved
 from ..files import (
-    Threads,
+    ThreadRunner,
     check_regular,
     create_own,
     make_folder,
     make_own_folder,
+    run_to_completion,
     sync,
     sync_folder,
-    whole,
 )
 from .integrity import (
     MOUNTS,
@@ -50,7 +50,7 @@ from .integrity import (
 from .lists import project
 from .lock import FolderLock, Locked, machine_id
 from .reader import (
-    Entry,
+    JournalEntry,
     JournalView,
     Looking,
     Lookup,
@@ -62,7 +62,7 @@ from .reader import (
     write_status,
 )
 from .recovery import next_running, recover, sweep
-from .retry_selection import TO_COLLECT, Again, classes_of
+from .retry_selection import TO_COLLECT, RetrySelection, classes_of
 from .schema import (
     FILE,
     HOME,
@@ -85,18 +85,18 @@ from .serialization import (
     saved_values,
     sound,
 )
-from .totals import Recovery
-from .transitions import Steps
-from .writer import Kind, Writer
+from .totals import JournalCounts
+from .transitions import Transitions
+from .writer import StepKind, Writer
 
 __all__ = [
     "Dropped",
-    "Entry",
     "Journal",
+    "JournalCounts",
+    "JournalEntry",
     "JournalView",
     "Locked",
     "Lookup",
-    "Recovery",
     "classes_of",
     "expected",
     "has_journal",
@@ -150,13 +150,13 @@ class Journal:
     ) -> None:
         self.folder = Path(folder)
         self.path = self.folder / HOME / FILE
-        self.recovered = Recovery()  #: what earlier runs left, as of entry
+        self.recovered = JournalCounts()  #: what earlier runs left, as of entry
         self._provider, self._origin, self._simulated = provider, origin, simulated
         self._stem_of, self._take_over, self._mounts = stem_of, take_over, mounts
-        self._again = Again(self.folder, frozenset(retry))
+        self._again = RetrySelection(self.folder, frozenset(retry))
         self._inside = os.path.join(self.folder, "")
         self._lock = FolderLock(self.folder / HOME)
-        self._threads = Threads(count=1)
+        self._threads = ThreadRunner(count=1)
         self._keys: dict[int, tuple[ImageRequest, bytes]] = {}
         self._lookups: list[Looking] = []
         self._unswept: set[Path] = set()
@@ -190,7 +190,7 @@ class Journal:
     async def __aexit__(self, *exc_info: object) -> None:
         self._leaving.set()
         try:
-            await whole(self._closed())
+            await run_to_completion(self._closed())
         finally:
             await self._threads.__aexit__()
 
@@ -211,7 +211,7 @@ class Journal:
     async def known(self, request: ImageRequest) -> Saved | Failed | InDoubt | Job | None:
         """What earlier runs left of this request."""
         key = self._key(request)
-        row = await self._writer.run(self._steps.known, key, kind=Kind.READ)
+        row = await self._writer.run(self._steps.known, key, kind=StepKind.READ)
         if row is not None and row.state == TO_COLLECT:
             row = await self._writer.run(self._steps.ask_again, key)
         if row is None:
@@ -225,7 +225,7 @@ class Journal:
         provider may have it still."""
         if not self._again.classes:
             return None
-        row = await self._writer.run(self._steps.known, self._key(request), kind=Kind.READ)
+        row = await self._writer.run(self._steps.known, self._key(request), kind=StepKind.READ)
         if row is None or row.state != State.AGAIN or row.job_id is None:
             return None
         return job_of(row, request)
@@ -241,7 +241,7 @@ class Journal:
         """
         key, text = self._key(request), request_text(request)
         await self._writer.run(
-            self._steps.intent, key, request, text, amount_text(price), kind=Kind.INTENT
+            self._steps.intent, key, request, text, amount_text(price), kind=StepKind.INTENT
         )
 
     async def answered(self, request: ImageRequest, answer: Job | Refused) -> None:
@@ -252,7 +252,9 @@ class Journal:
         key = self._key(request)
         if isinstance(answer, Job):
             stem = None if self._stem_of is None else sound(self._stem_of(request))
-            await self._writer.run(self._steps.accepted, key, request, answer, stem, kind=Kind.JOB)
+            await self._writer.run(
+                self._steps.accepted, key, request, answer, stem, kind=StepKind.JOB
+            )
         else:
             await self._writer.run(self._steps.refused, key, answer.verdict, answer.error)
 
@@ -274,13 +276,13 @@ class Journal:
     async def unfinished(self) -> AsyncIterator[tuple[ImageRequest, Job]]:
         """Yield what was accepted and is not here yet, oldest first, with constant memory; not what
         is to be submitted once more."""
-        page = await self._writer.run(next_running, None, kind=Kind.READ)
+        page = await self._writer.run(next_running, None, kind=StepKind.READ)
         while page:
             for row in page:
                 if self._again.of(row) == State.SUBMITTED:
                     request = request_of(row)
                     yield request, job_of(row, request)
-            page = await self._writer.run(next_running, page[-1], kind=Kind.READ)
+            page = await self._writer.run(next_running, page[-1], kind=StepKind.READ)
 
     def lookup(self) -> Lookup:
         """Return a function from keys to state words, None for unknown ones; for use in a thread
@@ -305,7 +307,7 @@ class Journal:
         return not self._writer.is_broken and self._writer.is_linked()
 
     @property
-    def counts(self) -> Recovery:
+    def counts(self) -> JournalCounts:
         """The journal in numbers, now."""
         return self._steps.tally.recovery()
 
@@ -318,7 +320,7 @@ class Journal:
         after decisions that change what lines say, and not how many there are.
         """
         step = partial(project, folder=self.folder, keep_bad_rows=keep_bad_rows, rewrite=rewrite)
-        return await self._writer.run(step, kind=Kind.READ)
+        return await self._writer.run(step, kind=StepKind.READ)
 
     # --- what a user decides --------------------------------------------------------------------
 
@@ -348,7 +350,7 @@ class Journal:
             check_place(self.folder, self._mounts)
             is_clean = self._check()
             _set_aside(home / RESERVED)
-            self._connection = self._again.teach(connect(self.path))
+            self._connection = self._again.register(connect(self.path))
             self._steps = self._recover(self._connection, is_clean)
             lift_limit(self._connection)
 
@@ -377,9 +379,11 @@ class Journal:
         check_current(self.folder, self.path)
         return facts.is_clean
 
-    def _recover(self, connection: sqlite3.Connection, is_clean: bool) -> Steps:
+    def _recover(self, connection: sqlite3.Connection, is_clean: bool) -> Transitions:
         connection.execute("BEGIN IMMEDIATE")
-        steps = Steps(connection, provider=self._provider, origin=self._origin, again=self._again)
+        steps = Transitions(
+            connection, provider=self._provider, origin=self._origin, again=self._again
+        )
         self._unswept = recover(connection, steps, self.folder, is_clean=is_clean)
         again, tally = self._again, steps.tally
         self.recovered = again.recovered(connection) if again.classes else tally.recovery()

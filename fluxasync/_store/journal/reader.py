@@ -22,9 +22,9 @@ from ..._core.errors import JournalError
 from ..._core.models import Failed, InDoubt, Job, Saved
 from ..files import create_own, reading
 from .checked_row import SELECT, Row, damaged, row_of
-from .integrity import Facts, check_content, check_file, check_run
+from .integrity import JournalHeader, check_content, check_file, check_run
 from .lock import holder, identity
-from .retry_selection import TO_COLLECT, Again
+from .retry_selection import TO_COLLECT, RetrySelection
 from .schema import (
     FILE,
     HOME,
@@ -37,7 +37,7 @@ from .schema import (
     limit_work,
 )
 from .serialization import known_of
-from .totals import Recovery, counted
+from .totals import JournalCounts, counted
 
 _PAGE = 500
 #: bytes read of a status file, which has a few hundred
@@ -55,7 +55,7 @@ _ANSWERS = _WORDS | {TO_COLLECT: "to-collect"}
 
 
 @frozen(kw_only=True)
-class Entry:
+class JournalEntry:
     """One image of a journal."""
 
     key: str
@@ -78,7 +78,7 @@ class JournalView:
         self.is_running = self.holder is not None
         self.counted_at: str | None = None  #: UTC; None = just now
         self.simulated: bool | None = None  #: None where a run that goes on has not said so yet
-        self.facts: Facts | None = None  #: None while a run goes on
+        self.facts: JournalHeader | None = None  #: None while a run goes on
         self.places: tuple[tuple[str, str], ...] = ()  #: provider and origin of unfinished jobs
         self._connection: sqlite3.Connection | None = None
         if self.is_running:
@@ -114,14 +114,14 @@ class JournalView:
             self._connection.close()
             self._connection = None
 
-    def recovered(self, retry: Collection[str]) -> Recovery:
+    def recovered(self, retry: Collection[str]) -> JournalCounts:
         """Return `counts` as a run takes them that does failures of these classes again."""
         if self._connection is None or not retry:
             return self.counts
-        again = Again(self.folder, frozenset(retry))
-        return again.recovered(again.teach(self._connection))
+        again = RetrySelection(self.folder, frozenset(retry))
+        return again.recovered(again.register(self._connection))
 
-    def entries(self, *states: str) -> Iterator[Entry]:
+    def entries(self, *states: str) -> Iterator[JournalEntry]:
         """Yield the images in these states (all without any), in the order they were begun.
 
         Raises JournalError while a run goes on.
@@ -149,8 +149,8 @@ def read_only(folder: str | os.PathLike[str], *, thorough: bool = False) -> Jour
     return JournalView(Path(folder), thorough=thorough)
 
 
-def _entry(row: Row, folder: Path) -> Entry:
-    return Entry(
+def _entry(row: Row, folder: Path) -> JournalEntry:
+    return JournalEntry(
         key=row.key.hex(),
         state=_WORDS[row.state],
         known=known_of(row, folder),
@@ -159,7 +159,7 @@ def _entry(row: Row, folder: Path) -> Entry:
     )
 
 
-def damaged_files(path: Path, again: Again, *, after: int) -> tuple[int, int] | None:
+def damaged_files(path: Path, again: RetrySelection, *, after: int) -> tuple[int, int] | None:
     """Look at a page of done images after a row; return the page's last row and how many of its
     files are damaged, None after the last page."""
     query = "SELECT id, path, size FROM image WHERE state = 2 AND id > ? ORDER BY id LIMIT ?"
@@ -177,7 +177,7 @@ class Looking:
     finding each row; what is not there is found, and pages that help nobody are no longer read.
     """
 
-    def __init__(self, path: Path, again: Again) -> None:
+    def __init__(self, path: Path, again: RetrySelection) -> None:
         self._path, self._again = path, again
         self._connection: sqlite3.Connection | None = None
         self._lock = Lock()
@@ -206,7 +206,11 @@ class Looking:
         return found, [blob for blob in blobs if blob not in found]
 
     def _read_page(self, connection: sqlite3.Connection) -> None:
-        query = f"SELECT id, key, {self._again.seen} FROM image WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608 — our own words
+        state = self._again.effective_state
+        query = (
+            f"SELECT id, key, {state} FROM image "  # noqa: S608 — our own words
+            "WHERE id > ? ORDER BY id LIMIT ?"
+        )
         rows = connection.execute(query, (self._last_id, _AHEAD)).fetchall()
         if rows:
             self._last_id = rows[-1][0]
@@ -224,12 +228,12 @@ class Looking:
             raise JournalError(f"{self._path}: the journal is closed")
         if self._connection is None:
             connection = lift_limit(connect_read_only(self._path))
-            self._connection = self._again.teach(connection)
+            self._connection = self._again.register(connection)
         return self._connection
 
     def _found(self, connection: sqlite3.Connection, blobs: list[bytes]) -> dict[bytes, int]:
         marks = ",".join("?" * len(blobs))
-        query = f"SELECT key, {self._again.seen} FROM image WHERE key IN ({marks})"  # noqa: S608 — marks
+        query = f"SELECT key, {self._again.effective_state} FROM image WHERE key IN ({marks})"  # noqa: S608 — marks
         return dict(connection.execute(query, blobs).fetchall())
 
 
@@ -239,7 +243,7 @@ def _answer(state: object) -> str:
     return _ANSWERS[state]
 
 
-def write_status(home: Path, counts: Recovery, at: str, *, simulated: bool) -> None:
+def write_status(home: Path, counts: JournalCounts, at: str, *, simulated: bool) -> None:
     """Leave the counts where others may read them while the journal is ours."""
     new = home / f"{STATUS}.new"
     text = json.dumps(identity() | {"at": at, "counts": counts.as_json(), "simulated": simulated})
@@ -248,14 +252,14 @@ def write_status(home: Path, counts: Recovery, at: str, *, simulated: bool) -> N
     os.replace(new, home / STATUS)
 
 
-def _read_status(path: Path) -> tuple[Recovery, str | None, bool | None]:
+def _read_status(path: Path) -> tuple[JournalCounts, str | None, bool | None]:
     try:
         with reading(path) as file:
             found = json.loads(file.read(_LONGEST_STATUS))
-        counts, simulated = Recovery.from_json(found["counts"]), found.get("simulated")
+        counts, simulated = JournalCounts.from_json(found["counts"]), found.get("simulated")
         return counts, str(found["at"]), simulated is True
     except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
-        return Recovery(), None, None
+        return JournalCounts(), None, None
 
 
 def has_journal(folder: Path) -> bool:
@@ -265,7 +269,7 @@ def has_journal(folder: Path) -> bool:
 
 def expected(
     folder: Path, *, simulated: bool, provider: str, origin: str, retry: Collection[str]
-) -> Recovery | None:
+) -> JournalCounts | None:
     """Return what a run in the folder would find there, without beginning it; None without a
     journal. Raises JournalError where that run would be refused."""
     if not has_journal(folder):
@@ -286,7 +290,7 @@ def peek(folder: Path, *, retry: Collection[str] = ()) -> Iterator[Lookup | None
         yield None
         return
     check_file(folder / HOME / FILE)
-    looking = Looking(folder / HOME / FILE, Again(folder, frozenset(retry)))
+    looking = Looking(folder / HOME / FILE, RetrySelection(folder, frozenset(retry)))
     try:
         yield looking
     finally:

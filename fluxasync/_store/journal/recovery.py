@@ -22,7 +22,7 @@ from ..._core.images import EXTENSIONS, NotAnImage, inspect
 from ..files import reading, sync, sync_folder
 from .checked_row import SELECT, Row, damaged, is_instant, row_of
 from .integrity import is_part
-from .transitions import Steps
+from .transitions import Transitions
 
 #: rows in one page of a long list
 PAGE = 256
@@ -34,7 +34,7 @@ _EARLIER = 86_400.0
 
 
 def recover(
-    connection: sqlite3.Connection, steps: Steps, folder: Path, *, is_clean: bool
+    connection: sqlite3.Connection, steps: Transitions, folder: Path, *, is_clean: bool
 ) -> set[Path]:
     """Settle what can be settled without asking anybody; return the folders to `sweep`."""
     steps.doubt_intents(connection)

@@ -25,7 +25,7 @@ from ..._core.errors import ConfigError
 from .checked_row import Row
 from .schema import State
 from .serialization import Dropped
-from .totals import Recovery, counted
+from .totals import JournalCounts, counted
 
 #: the word for every failure that nobody decided about and the provider did not judge
 FAILED = "failed"
@@ -78,18 +78,18 @@ def damage(path: Path, size: int) -> str | None:
 
 
 @frozen
-class Again:
+class RetrySelection:
     """What a run makes of the rows of a folder's journal, with these classes to do again."""
 
     folder: Path
     classes: frozenset[str] = frozenset()
 
     @property
-    def seen(self) -> str:
+    def effective_state(self) -> str:
         """As SQL, the state for which a row is taken; its connection was taught that word."""
         return "seen(state, cause, job_id IS NOT NULL, path, size)" if self.classes else "state"
 
-    def teach(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+    def register(self, connection: sqlite3.Connection) -> sqlite3.Connection:
         if self.classes:
             connection.create_function("seen", 5, self._seen)
         return connection
@@ -98,14 +98,14 @@ class Again:
         """Return the state for which a row is taken: AGAIN, TO_COLLECT or its own."""
         return self._seen(row.state, row.cause, row.job_id is not None, row.path, row.size)
 
-    def recovered(self, connection: sqlite3.Connection) -> Recovery:
+    def recovered(self, connection: sqlite3.Connection) -> JournalCounts:
         """Return the journal in numbers, each row counted as what it is taken for; the money of
         earlier attempts stays where it is."""
         tally = counted(connection)
         looks = bool(self.classes & {_MISSING, _DAMAGED})
         states = (State.FAILED, State.SUBMITTED, *[State.DONE] * looks)
         query = (
-            f"SELECT state, cause, {self.seen}, count(*) FROM image "  # noqa: S608 — our own words
+            f"SELECT state, cause, {self.effective_state}, count(*) FROM image "  # noqa: S608 — our own words
             f"WHERE state IN ({','.join(str(int(state)) for state in states)}) GROUP BY 1, 2, 3"
         )
         for state, cause, seen, count in connection.execute(query):

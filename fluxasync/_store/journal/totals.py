@@ -26,7 +26,7 @@ _DOUBTFUL = (State.INTENT, State.IN_DOUBT)
 
 
 @frozen(kw_only=True)
-class Recovery:
+class JournalCounts:
     """What a journal holds, in numbers. Amounts are US dollars; unknown prices count as nothing."""
 
     done: int = 0
@@ -62,7 +62,7 @@ class Recovery:
         }
 
     @classmethod
-    def from_json(cls, given: Mapping[str, Any]) -> Recovery:
+    def from_json(cls, given: Mapping[str, Any]) -> JournalCounts:
         """Return what `as_json` wrote. Raises ValueError, TypeError or KeyError for the rest."""
         failed = {str(cause): int(count) for cause, count in dict(given["failed"]).items()}
         return cls(
@@ -77,7 +77,7 @@ class Recovery:
         )
 
 
-class Tally:
+class JournalTotals:
     """The counts behind a Recovery, changed row by row."""
 
     def __init__(self) -> None:
@@ -106,9 +106,9 @@ class Tally:
             self.sunk += amount_of(money)
             self.remade += amount_of(money) if state == State.DONE else 0
 
-    def recovery(self) -> Recovery:
+    def recovery(self) -> JournalCounts:
         counts, money = self.counts, self.money
-        return Recovery(
+        return JournalCounts(
             done=counts[State.DONE],
             running=counts[State.SUBMITTED],
             in_doubt=sum(counts[state] for state in _DOUBTFUL),
@@ -122,10 +122,10 @@ class Tally:
         )
 
 
-def counted(connection: sqlite3.Connection) -> Tally:
+def counted(connection: sqlite3.Connection) -> JournalTotals:
     """Count the rows of a journal: an index is read, never the rows. Raises JournalError for a
     state or an amount that is not ours."""
-    tally = Tally()
+    tally = JournalTotals()
     rows = connection.execute(
         "SELECT state, cause, money, count(*) FROM image GROUP BY state, cause, money"
     )

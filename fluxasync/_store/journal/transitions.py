@@ -15,10 +15,10 @@ from ..._core.amounts import amount_text
 from ..._core.errors import ConfigError, FluxError, JournalError, TransportError
 from ..._core.models import ImageRequest, Job, Saved, Verdict
 from .checked_row import LAST_SEQ, SELECT, Row, damaged, row_of
-from .retry_selection import TO_COLLECT, Again
+from .retry_selection import TO_COLLECT, RetrySelection
 from .schema import State
 from .serialization import Dropped, amount, evidence, message, request_text, sound
-from .totals import Tally, counted
+from .totals import JournalTotals, counted
 
 _Found = tuple[int, int, str | None, str | None]  # id, state, cause, money
 
@@ -56,13 +56,13 @@ finished_at = NULL, cause = NULL, message = NULL, paid = NULL, evidence = NULL,
 result = NULL, money = coalesce(money, price) WHERE id = ?"""
 
 
-class Steps:
+class Transitions:
     """The steps of one open journal, with its tally and its place in the order of settling."""
 
     def __init__(
-        self, connection: sqlite3.Connection, *, provider: str, origin: str, again: Again
+        self, connection: sqlite3.Connection, *, provider: str, origin: str, again: RetrySelection
     ) -> None:
-        self.tally: Tally = counted(connection)
+        self.tally: JournalTotals = counted(connection)
         self._again = again
         self._place = _place(connection, provider, origin)
         self._seq = _last_seq(connection)

@@ -41,7 +41,7 @@ _CHECKPOINT = 2_000
 _REST = 1.0
 
 
-class Kind(IntEnum):
+class StepKind(IntEnum):
     """What a step does, as far as the writer must know."""
 
     READ = 0
@@ -51,7 +51,7 @@ class Kind(IntEnum):
 
 
 Step = Callable[..., Any]
-_Waiting = tuple[Step, tuple[Any, ...], "asyncio.Future[Any]", Kind]
+_Waiting = tuple[Step, tuple[Any, ...], "asyncio.Future[Any]", StepKind]
 _Result = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
 
@@ -81,7 +81,7 @@ class Writer:
         self._process = os.getpid()
         self._jobs: deque[_Waiting] = deque()
         self._others: deque[_Waiting] = deque()
-        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._wakeups: SimpleQueue[None] = SimpleQueue()
         self._rung = self._closing = False
         self._is_changed, self._rested_at, self._since_checkpoint = False, 0.0, 0
         self._error: Exception | None = None
@@ -93,7 +93,7 @@ class Writer:
     def is_broken(self) -> bool:
         return self._error is not None
 
-    async def run(self, step: Callable[..., _T], *args: Any, kind: Kind = Kind.WRITE) -> _T:
+    async def run(self, step: Callable[..., _T], *args: Any, kind: StepKind = StepKind.WRITE) -> _T:
         """Run `step(connection, *args)` in the thread; on return its changes are durable.
 
         A cancelled caller stops waiting; the step is done all the same.
@@ -101,21 +101,21 @@ class Writer:
         if self._closing or os.getpid() != self._process:
             raise JournalError(f"{self._path}: the journal is not open in this process")
         future: asyncio.Future[_T] = self._loop.create_future()
-        queue = self._jobs if kind is Kind.JOB else self._others
+        queue = self._jobs if kind is StepKind.JOB else self._others
         queue.append((step, args, future, kind))
-        self._ring()
+        self._wake_up()
         return await future
 
     def close(self) -> None:
         """Finish what waits and end the thread; blocks."""
         self._closing = True
-        self._ring()
+        self._wake_up()
         self._thread.join()
 
-    def _ring(self) -> None:
+    def _wake_up(self) -> None:
         if not self._rung:  # cleared by the thread before it looks, so no step is overlooked
             self._rung = True
-            self._bell.put(None)
+            self._wakeups.put(None)
 
     # --- in the thread --------------------------------------------------------------------------
 
@@ -125,15 +125,15 @@ class Writer:
             self._rung = False
             while group := self._drained():
                 self._settle(group)
-                self._keep_house()
+                self._checkpoint_and_report()
             if closing:
                 return
             self._wait()
-            self._keep_house()
+            self._checkpoint_and_report()
 
     def _wait(self) -> None:
         with suppress(Empty):
-            self._bell.get(timeout=_REST if self._is_changed else None)
+            self._wakeups.get(timeout=_REST if self._is_changed else None)
 
     def _drained(self) -> list[_Waiting]:
         group: list[_Waiting] = []
@@ -154,9 +154,9 @@ class Writer:
     def _committed(self, group: list[_Waiting]) -> list[_Result]:
         connection = self._connection
         most = max(kind for _, _, _, kind in group)
-        if most is Kind.READ:
+        if most is StepKind.READ:
             return self._steps(group)
-        if any(kind is Kind.INTENT for _, _, _, kind in group):
+        if any(kind is StepKind.INTENT for _, _, _, kind in group):
             self._prove_linked()
         connection.execute("BEGIN IMMEDIATE")
         results = self._steps(group)
@@ -203,10 +203,10 @@ class Writer:
 
     def _refuse(self, group: list[_Waiting]) -> None:
         """Answer everyone with the error; where the file itself is sound, save the jobs' ids."""
-        results = self._saved([waiting for waiting in group if waiting[3] is Kind.JOB])
+        results = self._saved([waiting for waiting in group if waiting[3] is StepKind.JOB])
         kept = {id(result[0]) for result in results}
         for _, args, future, kind in group:
-            if kind is Kind.JOB and not (id(future) in kept and self.is_linked()):
+            if kind is StepKind.JOB and not (id(future) in kept and self.is_linked()):
                 logger.critical("paid, and cannot be recorded: %s", self._describe(*args))
             if id(future) in kept:
                 continue
@@ -243,7 +243,7 @@ class Writer:
         except RuntimeError:  # the loop is closed: nobody waits any more
             logger.debug("%s: %d steps outlived their loop", self._path, len(results))
 
-    def _keep_house(self) -> None:
+    def _checkpoint_and_report(self) -> None:
         if self._error is None and self._since_checkpoint >= _CHECKPOINT:
             self._since_checkpoint = 0
             try:

@@ -98,7 +98,7 @@ def _latency(stages: Sequence[Stage]) -> Plot:
             else:
                 styles = {"p50": (series(number), "-"), "p95": (series(number), "--")}
             for name, (colour, dash) in styles.items():
-                values = [_told(stage.latency, name) for stage in mine]
+                values = [percentile_or_none(stage.latency, name) for stage in mine]
                 label = name if len(models) == 1 else f"{short(model)} {name}"
                 if any(value is not None for value in values):
                     line(axes, at, values, colour, dash, label)
@@ -108,8 +108,8 @@ def _latency(stages: Sequence[Stage]) -> Plot:
         _finish(axes, stages, width)
 
     said = "; ".join(
-        f"{_named(stage, models)}: median {_seconds(_told(stage.latency, 'p50'))}, "
-        f"p95 {_seconds(_told(stage.latency, 'p95'))}"
+        f"{_named(stage, models)}: median {_seconds(percentile_or_none(stage.latency, 'p50'))}, "
+        f"p95 {_seconds(percentile_or_none(stage.latency, 'p95'))}"
         for stage in stages
     )
     slower = "".join(f", {_BEYOND[name]} slower than {name}" for name in drawn if name in _BEYOND)
@@ -296,7 +296,7 @@ def _high(stage: Stage) -> float:
     return max(stage.images_per_minute, interval.high if interval else 0.0)
 
 
-def _told(known: Distribution, name: str) -> float | None:
+def percentile_or_none(known: Distribution, name: str) -> float | None:
     """A percentile, unless so few values cannot tell it."""
     return None if is_few(known, name) else known[name]
 
