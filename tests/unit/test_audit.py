@@ -24,12 +24,14 @@ from fluxasync._audit import (
     status,
     verify,
 )
+from fluxasync._cli._folders import _ways_on
 from fluxasync._errors import (
     BudgetExceeded,
     ConfigError,
     JournalError,
     TransportError,
 )
+from fluxasync._gallery._cards import read
 from fluxasync._journal import Journal, Locked
 from fluxasync._journal._again import damage as file_damage
 from fluxasync._manifest import METADATA, Manifest
@@ -200,6 +202,18 @@ async def test_a_broken_journal_is_never_read_as_an_empty_one(tmp_path: Path, na
     (tmp_path / ".fluxasync" / "journal.db").write_bytes(b"")
     with pytest.raises(JournalError, match="empty"):
         await FUNCTIONS[name](tmp_path)
+
+
+@pytest.mark.asyncio
+async def test_jobs_that_a_run_left_are_shown_with_the_way_to_collect_them(tmp_path: Path) -> None:
+    """P18: without a running batch no job "runs": the next run collects it, and a doubt is settled
+    with `resolve`."""
+    await a_run(tmp_path, done=1, doubts=1, running=1)
+    collect, settle = _ways_on(await status(tmp_path))
+    assert collect.startswith("1 accepted and not collected: run the same command again")
+    assert settle == f"1 in doubt; to settle them: fluxasync resolve {tmp_path}"
+    *_, card = read(tmp_path).cards
+    assert (card.status, "collects it for free" in card.facts["message"]) == ("running", True)
 
 
 # --- verify ---------------------------------------------------------------------------------------
