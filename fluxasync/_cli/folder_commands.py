@@ -43,7 +43,20 @@ async def status(terminal: Terminal, folder: Path, *, json: bool) -> int:
     found = await audit.status(folder)
     for line in [as_json(_status_row(found))] if json else _status_lines(found):
         terminal.out(display(line))
+    for line in () if json or found.is_running else _ways_on(found):
+        terminal.say(line)
     return DONE
+
+
+def _ways_on(found: audit.Status) -> Iterator[str]:
+    """Yield what to do about images that no run is working on."""
+    if found.counts.running:
+        yield (
+            f"{found.counts.running} accepted and not collected: run the same command again to "
+            "collect them for free"
+        )
+    if found.counts.in_doubt:
+        yield f"{found.counts.in_doubt} in doubt; to settle them: fluxasync resolve {found.folder}"
 
 
 def _status_row(found: audit.Status) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from pictures import jpeg
 
+from fluxasync._cli.folder_commands import _ways_on
 from fluxasync._core.errors import BudgetExceeded, ConfigError, JournalError, TransportError
 from fluxasync._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved, Stored
 from fluxasync._store.audit import drop, give_jobs, in_doubt, resubmit, status, verify
@@ -22,6 +23,7 @@ from fluxasync._store.journal import journal as journal_module
 from fluxasync._store.journal.journal import Journal, Locked
 from fluxasync._store.journal.retry_selection import damage as file_damage
 from fluxasync._store.metadata import METADATA, MetadataWriter
+from fluxasync.gallery.cards import read
 
 PRICE = Decimal("0.025")
 IMAGE = jpeg()
@@ -180,6 +182,18 @@ async def test_a_broken_journal_is_never_read_as_an_empty_one(tmp_path: Path, na
     (tmp_path / ".fluxasync" / "journal.db").write_bytes(b"")
     with pytest.raises(JournalError, match="empty"):
         await FUNCTIONS[name](tmp_path)
+
+
+@pytest.mark.asyncio
+async def test_jobs_that_a_run_left_are_shown_with_the_way_to_collect_them(tmp_path: Path) -> None:
+    """P18: without a running batch no job "runs": the next run collects it, and a doubt is settled
+    with `resolve`."""
+    await a_run(tmp_path, done=1, doubts=1, running=1)
+    collect, settle = _ways_on(await status(tmp_path))
+    assert collect.startswith("1 accepted and not collected: run the same command again")
+    assert settle == f"1 in doubt; to settle them: fluxasync resolve {tmp_path}"
+    *_, card = read(tmp_path).cards
+    assert (card.status, "collects it for free" in card.facts["message"]) == ("running", True)
 
 
 # --- verify ---------------------------------------------------------------------------------------
