@@ -282,6 +282,14 @@ class Batch:
         self._began = asyncio.get_running_loop().time()
         self._feeder = asyncio.create_task(self._feed())
         self._runner = asyncio.create_task(self._run())
+        self._runner.add_done_callback(self._on_run_end)
+
+    def _on_run_end(self, runner: asyncio.Task[None]) -> None:
+        """Pass on the error that ended the run early, or the reader of outcomes never ends."""
+        if runner.cancelled() or not isinstance(error := runner.exception(), Exception):
+            return
+        self._end(error)
+        self._handout.hang_up()
 
     async def __aexit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
         try:

@@ -593,3 +593,26 @@ def test_the_journals_commands_do_not_import_aiohttp() -> None:
         [*MODULE[:1], "-c", code], capture_output=True, timeout=patient(), check=False
     )
     assert done.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        pytest.param("size", "'many'", id="a size that is text"),
+        pytest.param("path", "x'00'", id="a path that is bytes"),
+        pytest.param("path", "'a' || char(0)", id="a path with a NUL"),
+    ],
+)
+def test_t17_a_run_in_a_folder_with_an_edited_image_ends_with_one_error(
+    cli: Any, prompts: Path, column: str, value: str
+) -> None:
+    """T17: earlier images are looked at beside the run, which ends with their error."""
+    with practice("--latency", "0..0") as server:
+        assert cli(*line_for(server))[0] == 0
+        with closing(sqlite3.connect(prompts.parent / "out/.fluxasync/journal.db")) as journal:
+            journal.execute(f"UPDATE image SET {column} = {value} WHERE id = 1")  # noqa: S608
+            journal.commit()
+        code, _, err = cli(*line_for(server))
+    assert code == 7
+    assert any(f"was changed (row 1, column {column}" in line for line in err)

@@ -165,8 +165,18 @@ def damaged_files(path: Path, again: RetrySelection, *, after: int) -> tuple[int
     query = "SELECT id, path, size FROM image WHERE state = 2 AND id > ? ORDER BY id LIMIT ?"
     with journal_errors(path, "check the disk"), closing(connect_read_only(path)) as connection:
         page = connection.execute(query, (after, _PAGE)).fetchall()
-    count = sum(name is not None and again.damaged(name, size) for _, name, size in page)
+    count = sum(_is_damaged(again, *row) for row in page)
     return (page[-1][0], count) if page else None
+
+
+def _is_damaged(again: Again, row: int, name: object, size: object) -> bool:
+    if name is None:
+        return False
+    if not isinstance(name, str) or "\0" in name:
+        raise damaged("path", name, row)
+    if not isinstance(size, int):
+        raise damaged("size", size, row)
+    return again.damaged(name, size)
 
 
 class Looking:
