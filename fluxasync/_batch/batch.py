@@ -289,7 +289,7 @@ class Batch:
         if runner.cancelled() or not isinstance(error := runner.exception(), Exception):
             return
         self._end(error)
-        self._handout.hang_up()
+        self._handout.close_now()
 
     async def __aexit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
         try:

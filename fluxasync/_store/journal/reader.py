@@ -169,7 +169,7 @@ def damaged_files(path: Path, again: RetrySelection, *, after: int) -> tuple[int
     return (page[-1][0], count) if page else None
 
 
-def _is_damaged(again: Again, row: int, name: object, size: object) -> bool:
+def _is_damaged(again: RetrySelection, row: int, name: object, size: object) -> bool:
     if name is None:
         return False
     if not isinstance(name, str) or "\0" in name:
