@@ -47,9 +47,9 @@ def generate(
     Parameters
     ----------
     prompt
-        What to paint. Put `--` before one that starts with a dash.
+        The prompt. Put `--` before a prompt that starts with a dash.
     out
-        File to write; it must not exist yet.
+        File to write. It must not exist yet.
     """
     options = options or Options()
 
@@ -83,43 +83,43 @@ def run(
     grace: Annotated[float, Parameter(validator=Number(gte=0))] = 10.0,
     watch: bool = False,
 ) -> int:
-    """Make many images; the same line again carries on, whatever ended it.
+    """Make many images. The same command again continues an interrupted run.
 
     Parameters
     ----------
     source
-        A .txt (a prompt a line), .jsonl, .json, .csv, .tsv or .parquet file, the text ones also
-        as .gz or .zst; a folder of .txt files; or - for stdin.
+        Prompt list: a .txt (one prompt per line), .jsonl, .json, .csv, .tsv or .parquet file, text
+        also as .gz or .zst; a folder of .txt files; or - for stdin.
     out
-        Folder for the images and their metadata.jsonl.
+        Folder for the images and metadata.jsonl.
     in_flight
-        Jobs at once; 24 unless you say otherwise. auto finds out what the account allows.
+        Maximum number of active jobs (default: 24). "auto" adapts to the account's limit.
     n
-        Images of each prompt; 1 unless you say otherwise.
+        Images per prompt (default: 1).
     name
-        File-name template; {index:06}-{key:.8}.{ext} unless you say otherwise.
+        File-name template (default: {index:06}-{key:.8}.{ext}).
     max_cost
         Most to spend, in US dollars.
     dry_run
-        Only say how many images, what they cost and how long they take.
+        Print the number of images, their cost and the expected time, and send nothing.
     skip_bad
-        Leave out lines that are wrong, instead of refusing the file.
+        Skip invalid rows instead of refusing the list.
     limit
-        Make only the first so many images.
+        Make only the first N images.
     confirm_above
-        Ask at a terminal before a run that costs more US dollars; 10 unless you say otherwise.
+        Ask before a run that costs more than this, in US dollars (default: 10; terminals only).
     yes
-        Do not ask.
+        Start without asking.
     retry
-        Failures of earlier runs to do again, as CLASS,CLASS: failed (all but moderated and dropped
-        ones), a cause such as expired, lost or moderated, timeout (pays twice for jobs that still
-        run), missing (images whose file was removed), or damaged (those, and files cut short).
+        Retry failures of earlier runs, as CLASS,CLASS: failed (all but moderated and dropped), a
+        cause such as expired, lost or moderated, timeout (pays twice for jobs that still run),
+        missing (the file was removed), or damaged (missing, or the file was cut short).
     polling_lag
-        How late a finished job may be noticed, as a share of its usual duration.
+        Mean delay between a job's end and the poll that sees it, as a share of its usual duration.
     grace
-        Seconds in which paid jobs may still land after Ctrl-C; 10 unless you say otherwise.
+        Seconds to wait for paid images after Ctrl-C (default: 10).
     watch
-        Serve a page of the images as they land, to this machine only, and print its address.
+        Serve a page of the images while they arrive, on this machine only, and print its address.
     """
     options = options or Options()
 
@@ -139,12 +139,12 @@ def run(
 
 @app.command
 def status(folder: LocalPath, /, *, json: bool = False) -> int:
-    """Say how far the run in a folder is; also while it goes on. Needs no key.
+    """Show the progress of a run, also while it is active. Needs no key.
 
     Parameters
     ----------
     folder
-        The folder of a run.
+        Folder of a run.
     json
         Print one JSON object.
     """
@@ -157,12 +157,12 @@ def status(folder: LocalPath, /, *, json: bool = False) -> int:
 def verify(folder: LocalPath, /, *, json: bool = False) -> int:
     """Compare every image of a folder with its record. Needs no key.
 
-    Exit code 0: all as recorded. 3: something is not; each thing is printed.
+    Exit code 0: every image matches. 3: differences were found and printed.
 
     Parameters
     ----------
     folder
-        The folder of a run that is not going on.
+        Folder of a run that is not active.
     json
         Print one JSON object.
     """
@@ -182,24 +182,24 @@ def resolve(
     job_id: tuple[str, ...] = (),
     json: bool = False,
 ) -> int:
-    """List the submissions in doubt, or settle them. Needs no key and submits nothing.
+    """List or settle submissions in doubt. Needs no key and submits nothing.
 
-    Exit code 0: none is left in doubt. 4: those printed are.
+    Exit code 0: none is in doubt. 4: the printed ones are.
 
     Parameters
     ----------
     folder
-        The folder of a run that is not going on.
+        Folder of a run that is not active.
     keys
-        Those to settle, as their first four digits or more; all of them unless you say otherwise.
+        Submissions to settle, by the first four or more digits of their keys (default: all).
     drop
-        Give them up; they may have been charged.
+        Give them up. They may have been charged.
     resubmit
-        Pay again: the next run submits them, and this counts as allowed up to --max-cost.
+        Submit them again in the next run, which may pay twice, up to --max-cost.
     max_cost
-        Most that the resubmission may cost, in US dollars.
+        Most that the resubmissions may cost, in US dollars.
     job_id
-        The job that one became, as KEY=ID; the next run collects it. Repeatable.
+        The job id of a submission, as KEY=ID. The next run collects it. Repeatable.
     json
         Print one JSON object.
     """
@@ -223,14 +223,14 @@ def gallery(
     watch: bool = False,
     with_parent: Annotated[bool, Parameter(show=False)] = False,
 ) -> int:
-    """Write gallery.html into the folder of a run: a page of its images. Needs no key.
+    """Write gallery.html, a page of a run's images, into its folder. Needs no key.
 
     Parameters
     ----------
     folder
-        The folder of a run; also while it goes on.
+        Folder of a run. The run may be active.
     watch
-        Serve the page instead, to this machine only, with images appearing as they land.
+        Serve the page on this machine only. Images appear as they arrive.
     """
     terminal = Terminal()
 
@@ -256,22 +256,22 @@ def simulate(
     job_log: Annotated[Path | None, Parameter(show=False)] = None,
     with_parent: Annotated[bool, Parameter(show=False)] = False,
 ) -> int:
-    """Run the practice server until Ctrl-C.
+    """Run the simulator until Ctrl-C.
 
     Parameters
     ----------
     port
-        Port on loopback: 8787 unless you say otherwise; 0 takes a free one.
+        Port on loopback (default: 8787). 0 takes a free port.
     latency
-        Seconds a job runs, as A..B; by default each model's usual time.
+        Duration of a job in seconds, as A..B (default: each model's usual time).
     limit
-        Active jobs allowed.
+        Maximum number of active jobs.
     fault
-        A misbehaviour and how often, as NAME:RATE, for example 429:0.1. Repeatable.
+        Fault and its rate, as NAME:RATE, for example 429:0.1. Repeatable.
     image_bytes
-        The same picture for everybody, of this size: to measure a client and not our drawing.
+        Size of the one image that all jobs return. For measuring a client.
     seed
-        Makes the same history again.
+        Random seed. The same seed gives the same history.
     """
     terminal = Terminal()
 
@@ -294,7 +294,7 @@ def simulate(
 
 @app.command
 def models(*, json: bool = False) -> int:
-    """List the models: price, parameters, limits, usual time.
+    """List the models with price, sizes, parameters, limits and usual time.
 
     Parameters
     ----------

@@ -54,62 +54,62 @@ def measure(
     json: bool = False,
     quiet: bool = False,
 ) -> int:
-    """Measure: put load on, and leave a folder with report.html.
+    """Put load on a provider and write a folder with report.html.
 
-    Without a key a practice server is measured, for nothing. A live target needs --max-cost.
+    Without a key, the built-in simulator is measured, at no cost. A live API needs --max-cost.
 
     Parameters
     ----------
     out
-        Folder for the report, new or empty; by default one named by the date.
+        Folder for the report, new or empty (default: named by the date).
     model
-        flux-dev unless you say otherwise. Repeatable: each is measured on its own.
+        Model (default: flux-dev). Repeatable: each model is measured separately.
     prompts
-        A prompt file, or - for stdin; by default a varied list of ours.
+        Prompt list, or - for stdin (default: built-in prompts).
     prompt_column
-        Column of the prompts, where it is not named prompt.
+        Column that holds the prompts (default: prompt).
     in_flight
-        Closed loops: so many jobs at once, one stage each; 1,4,12,24 unless you say otherwise.
+        Closed-loop load: active jobs, one stage for each number (default: 1,4,12,24).
     rate
-        Open loops: images wanted a second whatever comes back, such as 0.5/s or 6/min,12/min.
+        Open-loop load: arrival rate, e.g. 0.5/s or 6/min,12/min.
     arrivals
-        Of an open loop: constant, or poisson as independent users come.
+        Arrivals of an open loop: constant, or poisson (independent users).
     ramp
-        An open loop from one rate to another, such as 0.1/s..2/s; say --duration too.
+        Open-loop load that rises from one rate to another, e.g. 0.1/s..2/s. Needs --duration.
     sweep
-        More and more jobs at once, until more buys next to nothing.
+        Raise the number of active jobs until throughput stops growing.
     slots
-        Most jobs at once in an open loop; a sweep ends at four times that. 24 by default.
+        Maximum active jobs of an open loop (default: 24). A sweep ends at four times that.
     images
-        Images measured in each stage; by default four for each job at once, 12 at least.
+        Images measured per stage (default: four per active job, at least 12).
     duration
-        Instead of --images the time of each stage, such as 90s or 5min.
+        Duration of each stage, e.g. 90s or 5min, instead of --images.
     warm_up
-        Images before each stage that are not measured; by default one for each job at once.
+        Unmeasured images before each stage (default: one per active job).
     objective
-        The latency that counts as good, such as 10s; the report then tells goodput.
+        Latency objective, e.g. 10s. The report then shows goodput.
     seed
-        Of our prompts, their images and arrivals: the same again, unless you give another.
+        Random seed for built-in prompts, image seeds and arrival times (default: 0).
     title
-        What the report is called.
+        Title of the report.
     max_cost
         Most to spend, in US dollars, over all stages.
     polling_lag
-        How late a finished job may be noticed, as a share of its usual duration.
+        Mean delay between a job's end and the poll that sees it, as a share of its usual duration.
     param
-        A parameter of the model, as K=V. Repeatable.
+        Model parameter, as K=V. Repeatable.
     provider
-        cometapi or bfl; by default the one whose key is set.
+        cometapi or bfl (default: the provider whose key is set).
     base_url
-        Another origin of the provider, or a practice server's.
+        Base URL of the API, if it is not the provider's own, or of a simulator.
     key_file
-        File with the key; else COMETAPI_KEY or BFL_API_KEY is read.
+        File that holds the key (default: COMETAPI_KEY or BFL_API_KEY).
     simulate
-        Measure a practice server of our own: costs nothing, needs no key.
+        Measure the built-in simulator. Costs nothing and needs no key.
     json
         Print the report as one JSON object instead of the page's path.
     quiet
-        No progress and no summary, only what went wrong.
+        Print no progress and no summary, only problems.
     """
 
     def story(measuring: Any, terminal: Terminal) -> Coroutine[Any, Any, int]:
@@ -132,14 +132,14 @@ def measure(
 
 @bench.command
 def compare(before: LocalPath, after: LocalPath, /, *, json: bool = False) -> int:
-    """Hold two reports side by side, and say which differences are only chance.
+    """Compare two reports and test the differences for statistical significance.
 
     Parameters
     ----------
     before
-        The folder of one report.
+        Folder of the first report.
     after
-        The folder of the other.
+        Folder of the second report.
     json
         Print one JSON object.
     """

@@ -88,37 +88,37 @@ class Options:
     """What `generate` and `run` have in common."""
 
     model: Annotated[
-        str, Parameter(help=f"{DEFAULT_MODEL} unless you say otherwise; see fluxasync models.")
+        str, Parameter(help=f"Model (default: {DEFAULT_MODEL}). See fluxasync models.")
     ] = DEFAULT_MODEL
     param: Annotated[
         tuple[str, ...],
         Parameter(
-            help="A parameter of the model for rows that leave it open, as K=V: a JSON value if it "
-            "is one, else text. A column wins. Repeatable.",
+            help="Model parameter, as K=V, for rows that do not set it. V is JSON, else text. "
+            "A column takes precedence. Repeatable.",
         ),
     ] = ()
     provider: Annotated[
         str | None,
-        Parameter(help="cometapi or bfl; by default the one whose key is set."),
+        Parameter(help="cometapi or bfl (default: the provider whose key is set)."),
     ] = None
     base_url: Annotated[
-        str | None, Parameter(help="Another origin of the provider, also with a path prefix.")
+        str | None, Parameter(help="Base URL of the API, if not the provider's own.")
     ] = None
     key_file: Annotated[
         LocalPath | None,
-        Parameter(help="File with the key; else COMETAPI_KEY or BFL_API_KEY is read."),
+        Parameter(help="File that holds the key (default: COMETAPI_KEY or BFL_API_KEY)."),
     ] = None
     simulate: Annotated[
-        bool, Parameter(help="Use a practice server of our own: costs nothing, needs no key.")
+        bool, Parameter(help="Use the built-in simulator. Costs nothing and needs no key.")
     ] = False
     allow_unknown_models: Annotated[
         bool,
-        Parameter(help="Send a model name that resembles one of the catalogue and is not in it."),
+        Parameter(help="Send a model name that is not in the catalogue but resembles one that is."),
     ] = False
     json: Annotated[
-        bool, Parameter(help="Print one JSON object a line instead of paths: images, and events.")
+        bool, Parameter(help="Print one JSON object per line (images and events) instead of paths.")
     ] = False
-    quiet: Annotated[bool, Parameter(help="No progress and no summary, only what went wrong.")] = (
+    quiet: Annotated[bool, Parameter(help="Print no progress and no summary, only problems.")] = (
         False
     )
 
@@ -170,37 +170,40 @@ class Lists:
     """How `run` reads its prompts, and what each of them is multiplied by."""
 
     prompt_column: Annotated[
-        str | None, Parameter(help="Column of the prompts, where it is not named prompt.")
+        str | None, Parameter(help="Column that holds the prompts (default: prompt).")
     ] = None
     map: Annotated[
         tuple[str, ...],
         Parameter(
-            help="A parameter's column, as PARAMETER=COLUMN; extras.NAME=COLUMN keeps a column "
+            help="Column of a parameter, as PARAMETER=COLUMN. extras.NAME=COLUMN keeps a column "
             "as metadata. Repeatable."
         ),
     ] = ()
     seeds: Annotated[
-        str | None, Parameter(help="Every prompt with each of these seeds, as 1..4 or 1,7,20..30.")
+        str | None,
+        Parameter(help="Make every prompt with each of these seeds, e.g. 1..4 or 1,7,20..30."),
     ] = None
     models: Annotated[
-        str | None, Parameter(help="Every prompt with each of these models, as A,B.")
+        str | None, Parameter(help="Make every prompt with each of these models, as A,B.")
     ] = None
     grid: Annotated[
         tuple[str, ...],
-        Parameter(help="Every prompt with each value of a parameter, as NAME=V,V. Repeatable."),
+        Parameter(
+            help="Make every prompt with each value of a parameter, as NAME=V,V. Repeatable."
+        ),
     ] = ()
     wildcards: Annotated[
         LocalPath | None,
         Parameter(
-            help="Every choice of {red|grey} in prompts, and of __animals__ every line of "
+            help="Expand {red|grey} in prompts, and __animals__ from the lines of "
             "animals.txt in this folder."
         ),
     ] = None
     sample: Annotated[
         int | None,
-        Parameter(help="Only so many rows, by chance, the same ones every time."),
+        Parameter(help="Use a random sample of this many rows. The sample is the same every time."),
     ] = None
-    sample_seed: Annotated[int, Parameter(help="Another number, another sample.")] = 0
+    sample_seed: Annotated[int, Parameter(help="Random seed of the sample (default: 0).")] = 0
     allow_files: Annotated[
         tuple[Path, ...],
         Parameter(

@@ -152,10 +152,15 @@ def test_no_fault_of_the_simulator_is_left_out():
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.asyncio
 async def test_a_lost_reply_is_charged_and_shown_as_in_doubt(dialect: str, tmp_path: Path):
-    """F36: where every answer is lost, every charge is an InDoubt with its price, none a retry."""
+    """F36: where every answer is lost, every charge is an InDoubt with its price, none a retry.
+
+    Three lost answers in a row end the run, so submissions that still wait may not be sent.
+    """
     ran = await run(evolve(SCENARIO, faults=["lost-reply"]), dialect, tmp_path)
-    assert tally(ran.outcomes) == {"in doubt": COUNT}
-    assert COUNT == len(ran.world.charges) == ran.world.posts
+    charged = len(ran.world.charges)
+    assert 3 <= charged <= COUNT
+    assert tally(ran.outcomes) == {"in doubt": charged}
+    assert charged == ran.world.posts
     stakes = [o.price for o in ran.outcomes if isinstance(o, InDoubt)]
     assert [charge.price_usd for charge in ran.world.charges] == stakes
 
