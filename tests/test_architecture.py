@@ -7,6 +7,7 @@ Imports under `if TYPE_CHECKING:` do not count, because they never run.
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "fluxasync"
+PAGE = PACKAGE.parent / "docs" / "architecture.md"
 FACE = "__init__"
 
 _VALUES = {"_core"}
@@ -299,6 +301,46 @@ def test_a_behaviour_is_where_the_map_says(behaviour):
     value = import_module(f"fluxasync.{module}")
     for part in name.split("."):
         value = getattr(value, part)
+
+
+def _on_the_page(name: str) -> list[str]:
+    """The lines between `<!-- name -->` and `<!-- end name -->` of docs/architecture.md."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    return lines[lines.index(f"<!-- {name} -->") + 1 : lines.index(f"<!-- end {name} -->")]
+
+
+def _cells(name: str) -> list[list[str]]:
+    return [line.strip("| ").split(" | ") for line in _on_the_page(name)[2:]]
+
+
+def test_the_page_answers_where_each_behaviour_is():
+    """docs/architecture.md has the same rows as `WHERE`, in the same order."""
+    expected = []
+    for behaviour, place in WHERE.items():
+        module, _, name = place.partition(":")
+        path = MODULES[module].relative_to(PACKAGE).as_posix()
+        expected.append([behaviour, f"`{path}`", f"`{name}`"])
+    assert expected == _cells("where")
+
+
+def test_the_page_shows_the_same_layers():
+    """docs/architecture.md has a row for each package, with the imports that it is allowed."""
+    shown = {row[0].strip("`"): set(re.findall(r"`(\S+)`", row[-1])) for row in _cells("layers")}
+    assert shown == PACKAGES
+
+
+def test_the_page_shows_each_module_once():
+    """The tree of docs/architecture.md is the tree: no module is missing, none is gone."""
+    folders: list[str] = []
+    shown = []
+    for line in filter(str.strip, _on_the_page("tree")[1:-1]):
+        name = line.split()[0]
+        depth = (len(line) - len(line.lstrip())) // 2
+        folders[depth:] = [name] if name.endswith("/") else []
+        if name.endswith(".py"):
+            shown.append("".join((*folders[:depth], name)))
+    files = [path.relative_to(PACKAGE).as_posix() for path in MODULES.values()]
+    assert sorted(shown) == sorted(f for f in files if f == "__init__.py" or FACE not in f)
 
 
 @pytest.mark.parametrize(
