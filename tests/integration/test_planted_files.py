@@ -26,7 +26,7 @@ pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 pytest.importorskip("PIL", reason="the extra `image` is not installed")
 
 from fluxasync import Batch, ImageRequest
-from fluxasync._store.files import make_own_folder, open_own, reading
+from fluxasync._store.files import NotOurs, make_own_folder, open_own, reading
 from fluxasync._store.journal.journal import RESERVE
 from fluxasync.gallery import write
 
@@ -351,6 +351,18 @@ def test_a_drive_that_gives_all_files_one_owner_is_ours(shared, monkeypatch):
     assert as_user(4001, lambda: make_own_folder(home, mode=0o700)) == "None"
     assert home.stat().st_uid == 4001
     assert as_user(4001, lambda: make_own_folder(home, mode=0o700)) == "None"
+
+
+def test_a_link_at_a_name_of_ours_is_opened_only_where_links_may_be_followed(tmp_path):
+    """T19: neither read nor written through; what the user names is read where it leads to."""
+    (tmp_path / "thesis.txt").write_text("years of work")
+    link = tmp_path / "metadata.jsonl"
+    link.symlink_to("thesis.txt")
+    for flags in (os.O_RDONLY, os.O_WRONLY | os.O_TRUNC):
+        with pytest.raises(NotOurs, match="is a link"):
+            open_own(link, flags)
+    with reading(link, follow=True) as file:
+        assert file.read() == b"years of work"
 
 
 MATRIX = [

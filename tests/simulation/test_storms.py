@@ -775,3 +775,36 @@ def test_a_cost_that_comes_with_each_answer_is_counted_once():
         return spent
 
     assert run(played()) == [Decimal("0.025"), *[Decimal("0.01")] * 3]
+
+
+class _NoWayOut(Weather):
+    """The first submissions fail before they leave; notes what the session counts before each."""
+
+    def __init__(self, error: TransportError, count: int) -> None:
+        super().__init__(World(CALM))
+        self._errors = [error] * count
+        self.flux: FluxSession | None = None
+        self.counted: list[int] = []
+
+    async def send(self, call: Call) -> Reply:
+        if call.method == "POST" and self.flux is not None:
+            self.counted.append(self.flux.unanswered)
+            if self._errors:
+                raise self._errors.pop()
+        return await super().send(call)
+
+
+@pytest.mark.parametrize(
+    ("is_local", "counted"), [(True, [0, 0, 0, 0]), (False, [0, 1, 2, 3])], ids=["files", "network"]
+)
+def test_too_few_open_files_are_no_outage_of_the_network(is_local: bool, counted: list[int]):
+    """F107: a call that this machine could not make says nothing of the provider; one that found
+    no way to it does. Both are waited out."""
+    line = _NoWayOut(TransportError("cannot connect", sent=False, local=is_local), 3)
+
+    async def played() -> int:
+        async with FluxSession(BFL, base_url=ORIGIN, transport=line, polling=SELDOM) as line.flux:
+            await line.flux.generate(wishes(1)[0])
+            return line.flux.unanswered
+
+    assert (run(played()), line.counted) == (0, counted)
