@@ -31,6 +31,7 @@ from fluxasync import (
     FluxSession,
     ImageRequest,
     JobSubmitted,
+    JournalError,
     LimitChanged,
     Limits,
     MemoryLedger,
@@ -808,3 +809,39 @@ def test_too_few_open_files_are_no_outage_of_the_network(is_local: bool, counted
             return line.flux.unanswered
 
     assert (run(played()), line.counted) == (0, counted)
+
+
+class _Breaking(Weather):
+    """Every submission ends in an error of ours while it is sent."""
+
+    async def send(self, call: Call) -> Reply:
+        await super().send(call)
+        raise RuntimeError("a bug")
+
+
+class _FullDisk(MemoryLedger):
+    """Records no intent."""
+
+    async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
+        raise JournalError("the disk is full")
+
+
+@pytest.mark.parametrize(
+    ("is_sent", "error"), [(True, RuntimeError), (False, JournalError)], ids=["sent", "not sent"]
+)
+def test_a_submission_that_breaks_costs_the_budget_only_what_may_be_charged(
+    is_sent: bool, error: type[Exception]
+):
+    """P7: after the intent the server may have charged it; before, nothing was sent."""
+    line = (_Breaking if is_sent else Weather)(World(CALM))
+    ledger = MemoryLedger() if is_sent else _FullDisk()
+
+    async def played() -> tuple[Decimal, Decimal, int]:
+        async with FluxSession(BFL, base_url=ORIGIN, transport=line, budget="1") as flux:
+            with pytest.raises(error):
+                await flux.submit(wishes(1)[0], ledger=ledger)
+            purse = flux._submits.purse
+            return purse.in_doubt, purse.reserved, flux.in_flight
+
+    assert run(played()) == (Decimal("0.025") if is_sent else 0, 0, 0)
+    assert len(line.posts) == is_sent
