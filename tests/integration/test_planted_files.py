@@ -28,6 +28,7 @@ pytest.importorskip("PIL", reason="the extra `image` is not installed")
 from fluxasync import Batch, ImageRequest
 from fluxasync._store.files import NotOurs, make_own_folder, open_own, reading
 from fluxasync._store.journal.journal import RESERVE
+from fluxasync._store.journal.recovery import sweep
 from fluxasync.gallery import write
 
 #: seconds after which a command counts as hanging
@@ -363,6 +364,19 @@ def test_a_link_at_a_name_of_ours_is_opened_only_where_links_may_be_followed(tmp
             open_own(link, flags)
     with reading(link, follow=True) as file:
         assert file.read() == b"years of work"
+
+
+def test_a_link_with_the_name_of_an_unfinished_file_is_left_alone(tmp_path):
+    """T19: only files are removed; a link is none of ours, however old what it leads to is."""
+    outside, folder = Outside(tmp_path / "home"), tmp_path / "run"
+    folder.mkdir()
+    link, old = (folder / f".fluxasync-{number:016x}.part" for number in range(2))
+    link.symlink_to(outside.file)
+    old.write_bytes(b"half")
+    before = outside.kept()
+    sweep({folder}, before=float("inf"))
+    assert [path.name for path in folder.iterdir()] == [link.name]
+    assert outside.kept() == before
 
 
 MATRIX = [

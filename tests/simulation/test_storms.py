@@ -28,6 +28,7 @@ from fluxasync import (
     Batch,
     BudgetExceeded,
     CreditError,
+    FluxError,
     FluxSession,
     ImageRequest,
     JobSubmitted,
@@ -35,6 +36,8 @@ from fluxasync import (
     LimitChanged,
     Limits,
     MemoryLedger,
+    MemorySink,
+    Outcome,
     Paused,
     Polling,
     RateLimited,
@@ -845,3 +848,23 @@ def test_a_submission_that_breaks_costs_the_budget_only_what_may_be_charged(
 
     assert run(played()) == (Decimal("0.025") if is_sent else 0, 0, 0)
     assert len(line.posts) == is_sent
+
+
+class _BrokenDisk(MemoryLedger):
+    """Records jobs and no outcome."""
+
+    async def settle(self, outcome: Outcome) -> None:
+        raise JournalError("the disk is full")
+
+
+def test_a_record_that_fails_ends_the_run_with_its_error():
+    """F100: an outcome that nobody recorded is not handed out, and nothing goes on without it."""
+
+    async def played() -> tuple[list[Outcome], FluxError | None]:
+        line = Weather(World(CALM))
+        async with FluxSession(BFL, base_url=ORIGIN, transport=line, polling=SELDOM) as flux:
+            batch = Batch(flux, wishes(3), sink=MemorySink(), ledger=_BrokenDisk())
+            return await run_out(batch)
+
+    outcomes, error = run(played())
+    assert (outcomes, type(error)) == ([], JournalError)
