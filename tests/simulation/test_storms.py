@@ -868,3 +868,36 @@ def test_a_record_that_fails_ends_the_run_with_its_error():
 
     outcomes, error = run(played())
     assert (outcomes, type(error)) == ([], JournalError)
+
+
+class _SlowToStop(Weather):
+    """A submission that is cancelled needs a second to end."""
+
+    is_over = False
+
+    async def send(self, call: Call) -> Reply:
+        try:
+            await asyncio.sleep(HOURS)
+        finally:
+            await asyncio.sleep(1)
+            self.is_over = True
+        return await super().send(call)
+
+
+def test_a_session_in_a_hurry_still_waits_for_its_cancelled_submissions_to_end():
+    """P15: a cancelled close waits for no answer, and leaves no task behind either."""
+    line = _SlowToStop(World(CALM))
+
+    async def played() -> tuple[float, bool]:
+        async def hasty() -> None:
+            async with FluxSession(BFL, base_url=ORIGIN, transport=line) as flux:
+                await flux.generate(wishes(1)[0])
+
+        task = asyncio.create_task(hasty())
+        for _ in range(2):  # the caller, then the close
+            await asyncio.sleep(1)
+            task.cancel()
+        await asyncio.wait({task})
+        return asyncio.get_running_loop().time() - START, line.is_over
+
+    assert run(played()) == (pytest.approx(3.0), True)
