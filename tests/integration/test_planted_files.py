@@ -26,8 +26,9 @@ pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 pytest.importorskip("PIL", reason="the extra `image` is not installed")
 
 from fluxasync import Batch, ImageRequest
-from fluxasync._store.files import make_own_folder, open_own, reading
+from fluxasync._store.files import NotOurs, make_own_folder, open_own, reading
 from fluxasync._store.journal.journal import RESERVE
+from fluxasync._store.journal.recovery import sweep
 from fluxasync.gallery import write
 
 #: seconds after which a command counts as hanging
@@ -351,6 +352,31 @@ def test_a_drive_that_gives_all_files_one_owner_is_ours(shared, monkeypatch):
     assert as_user(4001, lambda: make_own_folder(home, mode=0o700)) == "None"
     assert home.stat().st_uid == 4001
     assert as_user(4001, lambda: make_own_folder(home, mode=0o700)) == "None"
+
+
+def test_a_link_at_a_name_of_ours_is_opened_only_where_links_may_be_followed(tmp_path):
+    """T19: neither read nor written through; what the user names is read where it leads to."""
+    (tmp_path / "thesis.txt").write_text("years of work")
+    link = tmp_path / "metadata.jsonl"
+    link.symlink_to("thesis.txt")
+    for flags in (os.O_RDONLY, os.O_WRONLY | os.O_TRUNC):
+        with pytest.raises(NotOurs, match="is a link"):
+            open_own(link, flags)
+    with reading(link, follow=True) as file:
+        assert file.read() == b"years of work"
+
+
+def test_a_link_with_the_name_of_an_unfinished_file_is_left_alone(tmp_path):
+    """T19: only files are removed; a link is none of ours, however old what it leads to is."""
+    outside, folder = Outside(tmp_path / "home"), tmp_path / "run"
+    folder.mkdir()
+    link, old = (folder / f".fluxasync-{number:016x}.part" for number in range(2))
+    link.symlink_to(outside.file)
+    old.write_bytes(b"half")
+    before = outside.kept()
+    sweep({folder}, before=float("inf"))
+    assert [path.name for path in folder.iterdir()] == [link.name]
+    assert outside.kept() == before
 
 
 MATRIX = [

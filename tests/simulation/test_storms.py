@@ -28,12 +28,16 @@ from fluxasync import (
     Batch,
     BudgetExceeded,
     CreditError,
+    FluxError,
     FluxSession,
     ImageRequest,
     JobSubmitted,
+    JournalError,
     LimitChanged,
     Limits,
     MemoryLedger,
+    MemorySink,
+    Outcome,
     Paused,
     Polling,
     RateLimited,
@@ -775,3 +779,125 @@ def test_a_cost_that_comes_with_each_answer_is_counted_once():
         return spent
 
     assert run(played()) == [Decimal("0.025"), *[Decimal("0.01")] * 3]
+
+
+class _NoWayOut(Weather):
+    """The first submissions fail before they leave; notes what the session counts before each."""
+
+    def __init__(self, error: TransportError, count: int) -> None:
+        super().__init__(World(CALM))
+        self._errors = [error] * count
+        self.flux: FluxSession | None = None
+        self.counted: list[int] = []
+
+    async def send(self, call: Call) -> Reply:
+        if call.method == "POST" and self.flux is not None:
+            self.counted.append(self.flux.unanswered)
+            if self._errors:
+                raise self._errors.pop()
+        return await super().send(call)
+
+
+@pytest.mark.parametrize(
+    ("is_local", "counted"), [(True, [0, 0, 0, 0]), (False, [0, 1, 2, 3])], ids=["files", "network"]
+)
+def test_too_few_open_files_are_no_outage_of_the_network(is_local: bool, counted: list[int]):
+    """F107: a call that this machine could not make says nothing of the provider; one that found
+    no way to it does. Both are waited out."""
+    line = _NoWayOut(TransportError("cannot connect", sent=False, local=is_local), 3)
+
+    async def played() -> int:
+        async with FluxSession(BFL, base_url=ORIGIN, transport=line, polling=SELDOM) as line.flux:
+            await line.flux.generate(wishes(1)[0])
+            return line.flux.unanswered
+
+    assert (run(played()), line.counted) == (0, counted)
+
+
+class _Breaking(Weather):
+    """Every submission ends in an error of ours while it is sent."""
+
+    async def send(self, call: Call) -> Reply:
+        await super().send(call)
+        raise RuntimeError("a bug")
+
+
+class _FullDisk(MemoryLedger):
+    """Records no intent."""
+
+    async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
+        raise JournalError("the disk is full")
+
+
+@pytest.mark.parametrize(
+    ("is_sent", "error"), [(True, RuntimeError), (False, JournalError)], ids=["sent", "not sent"]
+)
+def test_a_submission_that_breaks_costs_the_budget_only_what_may_be_charged(
+    is_sent: bool, error: type[Exception]
+):
+    """P7: after the intent the server may have charged it; before, nothing was sent."""
+    line = (_Breaking if is_sent else Weather)(World(CALM))
+    ledger = MemoryLedger() if is_sent else _FullDisk()
+
+    async def played() -> tuple[Decimal, Decimal, int]:
+        async with FluxSession(BFL, base_url=ORIGIN, transport=line, budget="1") as flux:
+            with pytest.raises(error):
+                await flux.submit(wishes(1)[0], ledger=ledger)
+            purse = flux._submits.purse
+            return purse.in_doubt, purse.reserved, flux.in_flight
+
+    assert run(played()) == (Decimal("0.025") if is_sent else 0, 0, 0)
+    assert len(line.posts) == is_sent
+
+
+class _BrokenDisk(MemoryLedger):
+    """Records jobs and no outcome."""
+
+    async def settle(self, outcome: Outcome) -> None:
+        raise JournalError("the disk is full")
+
+
+def test_a_record_that_fails_ends_the_run_with_its_error():
+    """F100: an outcome that nobody recorded is not handed out, and nothing goes on without it."""
+
+    async def played() -> tuple[list[Outcome], FluxError | None]:
+        line = Weather(World(CALM))
+        async with FluxSession(BFL, base_url=ORIGIN, transport=line, polling=SELDOM) as flux:
+            batch = Batch(flux, wishes(3), sink=MemorySink(), ledger=_BrokenDisk())
+            return await run_out(batch)
+
+    outcomes, error = run(played())
+    assert (outcomes, type(error)) == ([], JournalError)
+
+
+class _SlowToStop(Weather):
+    """A submission that is cancelled needs a second to end."""
+
+    is_over = False
+
+    async def send(self, call: Call) -> Reply:
+        try:
+            await asyncio.sleep(HOURS)
+        finally:
+            await asyncio.sleep(1)
+            self.is_over = True
+        return await super().send(call)
+
+
+def test_a_session_in_a_hurry_still_waits_for_its_cancelled_submissions_to_end():
+    """P15: a cancelled close waits for no answer, and leaves no task behind either."""
+    line = _SlowToStop(World(CALM))
+
+    async def played() -> tuple[float, bool]:
+        async def hasty() -> None:
+            async with FluxSession(BFL, base_url=ORIGIN, transport=line) as flux:
+                await flux.generate(wishes(1)[0])
+
+        task = asyncio.create_task(hasty())
+        for _ in range(2):  # the caller, then the close
+            await asyncio.sleep(1)
+            task.cancel()
+        await asyncio.wait({task})
+        return asyncio.get_running_loop().time() - START, line.is_over
+
+    assert run(played()) == (pytest.approx(3.0), True)

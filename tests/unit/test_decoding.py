@@ -208,6 +208,20 @@ def test_evidence_holds_no_image_and_at_most_64_kb() -> None:
         assert len(error.evidence) <= EVIDENCE_LENGTH
 
 
+@pytest.mark.parametrize("spelling", ["hook-canary/77", "hook-canary%2F77"])
+def test_a_polling_url_with_a_secret_in_it_is_not_kept(spelling: str) -> None:
+    """P22 The URL would be stored and logged; the job is polled by its id."""
+    request = evolve(REQUEST, webhook_secret="hook-canary/77")
+    url = f"https://api.eu4.bfl.ai/v1/get_result?id={UUID}"
+    plain, told = (
+        decode_submit(reply({"id": UUID, "polling_url": each}), request, BFL)
+        for each in (url, f"{url}&hook={spelling}")
+    )
+    assert isinstance(plain, Job)
+    assert isinstance(told, Job)
+    assert (plain.polling_url, told.polling_url, told.job_id) == (url, None, UUID)
+
+
 @pytest.mark.parametrize(
     ("polling_url", "is_job"),
     [
@@ -221,7 +235,7 @@ def test_evidence_holds_no_image_and_at_most_64_kb() -> None:
 def test_the_ids_of_an_answer_must_agree(polling_url: str, is_job: bool) -> None:
     """F60 An answer that names two jobs is in doubt, with the first as a candidate."""
     answer = decode_submit(reply({"id": UUID, "polling_url": polling_url}), REQUEST, BFL)
-    assert is_job is isinstance(answer, Job)
+    assert isinstance(answer, Job if is_job else Refused)
     if isinstance(answer, Refused):
         assert answer.verdict is Verdict.AMBIGUOUS
         assert isinstance(answer.error, TransportError)

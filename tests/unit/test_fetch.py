@@ -403,6 +403,7 @@ def test_a_trickle_is_given_up_and_asked_for_afresh() -> None:
     assert story.stored == IMAGE
     assert story.urls == ["first", "fresh"]
     assert 29 <= story.seconds <= 33
+    assert story.end[0].polls == 5, "the four before, and the one that gave the other URL"
 
 
 def test_a_stalled_image_is_begun_anew_where_there_is_no_other_url() -> None:

@@ -154,6 +154,33 @@ def test_an_interlaced_png_is_counted_by_its_passes():
         inspect(png_of_size(5, 3, bytes(15 + 6), kind=interlaced))
 
 
+#: the PNG standard's picture of the passes: which one the pixels of an 8x8 square come with
+ADAM7 = ("16462646", "77777777", "56565656", "77777777", "36463646", "77777777", "56565656",
+         "77777777")  # fmt: skip
+
+
+@pytest.mark.parametrize("height", [1, 2, 3, 4, 5, 6, 9, 13])
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 6, 9, 13])
+def test_the_passes_of_every_interlaced_png_are_those_of_the_standard(width: int, height: int):
+    """F80 Each row of a pass has a byte of its own, and passes without a pixel have no rows."""
+    pixels = [(y, ADAM7[y % 8][x % 8]) for y in range(height) for x in range(width)]
+    made = bytes(len(pixels) + len(set(pixels)))
+    interlaced = (8, 0, 0, 0, 1)
+    assert inspect(png_of_size(width, height, made, kind=interlaced)).height == height
+    with pytest.raises(NotAnImage, match="fewer rows"):
+        inspect(png_of_size(width, height, made[:-1], kind=interlaced))
+
+
+def test_a_jpeg_has_a_bit_for_each_block_at_least():
+    """F80 98 bytes and the end marker are 800 bits: enough for 800 blocks, not for 801."""
+    payload = bytes(98)
+    for width, height in ((6400, 8), (8, 6400), (6393, 1)):
+        assert inspect(jpeg(width, height, payload=payload)).width == width
+    for width, height in ((6401, 8), (8, 6401), (3201, 9)):
+        with pytest.raises(NotAnImage, match="too few bytes"):
+            inspect(jpeg(width, height, payload=payload))
+
+
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [

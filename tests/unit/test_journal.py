@@ -633,3 +633,17 @@ async def test_a_lost_list_is_made_again_line_for_line(tmp_path):
         assert await ledger.project() == [FAILURES]
         (line,) = (tmp_path / FAILURES).read_text().splitlines()
         assert json.loads(line)["key"] == wish(2, extras={"n": 2}).key
+
+
+async def test_closing_waits_for_the_step_under_way(tmp_path):
+    """P17: the connection is closed behind the last step, and never under it."""
+    async with journal(tmp_path) as ledger:
+        closer = threading.Thread(target=ledger._writer.close)
+
+        def step(connection: sqlite3.Connection) -> bool:
+            closer.start()
+            closer.join(0.1)  # it cannot end before this step does
+            return closer.is_alive()
+
+        assert await ledger._writer.run(step, kind=StepKind.READ)
+        await asyncio.to_thread(closer.join)

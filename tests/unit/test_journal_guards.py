@@ -276,6 +276,13 @@ async def test_a_mounted_drive_is_warned_of(tmp_path, caplog):
         assert "fuse.sshfs" in caplog.text
 
 
+async def test_a_system_without_a_table_of_its_drives_keeps_a_journal(tmp_path):
+    """Only Linux has it: elsewhere nothing is known of the drive, and nothing is refused."""
+    async with journal(tmp_path, mounts=tmp_path / "none") as ledger:
+        await submitted(ledger, wish())
+    assert _db(tmp_path).exists()
+
+
 def _mounts(folder: Path, kind: str) -> Path:
     table = folder / "mountinfo"
     point = str(folder.resolve()).replace(" ", "\\040")

@@ -610,3 +610,26 @@ def test_a_limit_that_changed_is_reported_and_one_that_did_not_is_not() -> None:
         return seen
 
     assert played(story()) == [("account", 8)]
+
+
+@pytest.mark.parametrize(
+    ("others", "lowered"), [(0, ("big", 7)), (15, ("account", 22))], ids=["its own", "the account"]
+)
+def test_a_429_lowers_the_limit_that_is_used_up_the_most(others: int, lowered: tuple[str, int]):
+    """P12 A server does not say which limit was met: of a model's own and the account's, the one
+    that is closer to being full is taken."""
+
+    async def story() -> list[tuple[str, int]]:
+        seen: list[tuple[str, int]] = []
+        gate = CircuitBreaker()
+        limiter = Limiter(
+            Limits(in_flight=24), on_change=lambda group, limit: seen.append((group, limit))
+        )
+        leases = [await limiter.take("small", gate=gate) for _ in range(others)]
+        leases += [await limiter.take("big", cap=10, gate=gate) for _ in range(8)]
+        for lease in leases[:-1]:
+            limiter.accepted(lease)
+        limiter.on_rate_limited(leases[-1])
+        return seen
+
+    assert played(story()) == [lowered]

@@ -179,6 +179,43 @@ def test_a_link_that_fell_silent_brakes_too():
     assert played(story()) > 0
 
 
+def test_an_idle_hour_does_not_count_as_a_silent_link():
+    """P13: the silence is measured from the time at which images began to wait."""
+
+    async def story() -> list[float]:
+        dock, brakes = Dock(downloads=1), []
+        for day in range(2):
+            for number in range(2):
+                dock.come(f"image {number} of {day}", hold=0.5)
+            await asyncio.sleep(0.25)
+            brakes.append(dock.permits.submit_delay())
+            await asyncio.sleep(3600)
+        await dock.close()
+        return brakes
+
+    assert played(story()) == [0.0, 0.0]
+
+
+def test_images_that_join_the_queue_do_not_hide_a_silent_link():
+    """P13: one more waits each second, and still the silence is that of the whole minute."""
+
+    async def story() -> list[float]:
+        dock, brakes = Dock(downloads=1), []
+        for name in ("quick", "quick too"):
+            dock.come(name, hold=0.1)
+        await asyncio.sleep(1)
+        for number in range(60):
+            dock.come(f"stuck {number}", life=600, hold=1000)
+            await asyncio.sleep(1)
+            brakes.append(dock.permits.submit_delay())
+        for task in dock._tasks:
+            task.cancel()
+        await dock.close()
+        return [brakes[1], brakes[-1]]
+
+    assert played(story()) == [0.0, 1.0]
+
+
 def test_a_free_link_never_brakes():
     """P13: without a queue there is nothing to be late for, however many jobs run."""
 
