@@ -26,6 +26,7 @@ from fluxasync import (
     MemoryLedger,
     MemorySink,
     Outcome,
+    Paused,
     Saved,
     Settled,
     Summary,
@@ -152,4 +153,6 @@ def _about(event: Event) -> object:
             return job.job_id
         case Settled(outcome=outcome):
             return outcome.index
+        case Paused():
+            return evolve(event, until=None)  # a date of the real clock
     return event

@@ -111,7 +111,7 @@ async def test_a_value_of_another_kind_is_refused_by_row_and_column(tmp_path, ch
         list(view.entries())
 
 
-@pytest.mark.parametrize("name", ["sunk", "written_off"])
+@pytest.mark.parametrize("name", ["sunk", "remade", "written_off"])
 @pytest.mark.parametrize("amount", ["-1000", "NaN", "1e9", "9" * 40, ""])
 async def test_a_sum_of_earlier_attempts_is_an_amount(tmp_path, name, amount):
     """P12: what earlier attempts cost cannot make a cap larger."""
@@ -122,6 +122,15 @@ async def test_a_sum_of_earlier_attempts_is_an_amount(tmp_path, name, amount):
         read_only(tmp_path)
     with pytest.raises(JournalError, match=f"row '{name}', column value"):
         await journal(tmp_path).__aenter__()
+
+
+async def test_a_part_of_a_sum_is_not_larger_than_the_sum(tmp_path):
+    """P7: images that were made again are a part of what earlier attempts cost."""
+    async with journal(tmp_path) as ledger:
+        await submitted(ledger, wish())
+    sql(_db(tmp_path), "INSERT INTO meta VALUES ('remade', '2.5')")
+    with pytest.raises(JournalError, match="row 'remade', column value"):
+        read_only(tmp_path)
 
 
 async def test_a_running_job_that_pages_would_pass_over_is_refused(tmp_path):

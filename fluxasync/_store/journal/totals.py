@@ -135,6 +135,8 @@ def counted(connection: sqlite3.Connection) -> JournalTotals:
     tally.sunk = _sum(connection, "sunk")
     tally.remade = _sum(connection, "remade")
     tally.written_off = _sum(connection, "written_off")
+    if tally.remade > tally.sunk:  # a part of it: the sums for a cap never fall below 0
+        raise damaged("value", str(tally.remade), "remade")
     return tally
 
 
