@@ -25,13 +25,15 @@ from ..image_inputs import MAX_BYTES
 from .columns import Columns, Header, refuse_many
 from .compression import Witness, blocks_of
 from .lines import LINE_CAP
-from .parquet_pages import NotPages, pages_of
+from .parquet_pages import NotPages, footer_of, pages_of
 from .row_reader import RowReader, Wish
 
 _ROWS = 1_000  #: rows of a list
 _FEW_ROWS = 4  #: of rows with pictures
 _BUFFER = 2**16  #: packed bytes of a column that are read at once
 
+#: bytes of a footer, which has about 100 for each column of each row group
+_FOOTER_CAP = 2**24
 #: bytes of a page, unpacked; most writers make pages of about 1 MB
 _PAGE_CAP = 2**24
 #: the same for many short values: some writers (DuckDB, fastparquet) make one page of a row group
@@ -62,6 +64,7 @@ class ParquetFormat:
                 yield []  # so that whoever waits may have a turn
         parquet = _pyarrow_parquet(self._name)
         with self._readable(), self._path.open("rb") as file:
+            self._check_footer(file)
             with parquet.ParquetFile(file) as table:
                 wanted = self._wanted(table.schema_arrow)
                 pictures = {n for n in wanted if _holds_bytes(table.schema_arrow.field(n).type)}
@@ -88,6 +91,19 @@ class ParquetFormat:
 
     def content(self, raw: tuple[Any, ...]) -> bytes:
         return b"" if all(cell in (None, "") for cell in raw) else repr(raw).encode()
+
+    def _check_footer(self, file: IO[bytes]) -> None:
+        """Raise ConfigError for a footer that would take too much memory, before it is parsed."""
+        size, columns = footer_of(file) or (0, 0)
+        try:
+            refuse_many(columns)
+        except ConfigError as error:
+            raise ConfigError(f"{self._name}: {error}") from None
+        if size > _FOOTER_CAP:
+            raise ConfigError(
+                f"{self._name}: a footer of {size / 10**6:,.0f} MB, more than the "
+                f"{_FOOTER_CAP // 2**20} MB that are read; write larger row groups"
+            )
 
     def _check_pages(self, file: IO[bytes], chunk: _Chunk, *, is_picture: bool) -> None:
         """Raise ConfigError for pages that would take too much memory, before one is unpacked."""

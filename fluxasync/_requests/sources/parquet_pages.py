@@ -1,8 +1,9 @@
-"""The page headers of a .parquet file, read before Arrow allocates what they announce.
+"""The footer and the page headers of a .parquet file, read before Arrow allocates memory for them.
 
 A packed page of a few kilobytes may announce a cell of gigabytes, and Arrow unpacks a page whole.
-Headers are Thrift structs in the compact protocol (parquet-format, PageHeader); only sizes and
-counts are taken from them, everything else is skipped.
+Arrow also parses a footer whole, into about nine times its size.
+Both are Thrift structs in the compact protocol (parquet-format, FileMetaData and PageHeader); only
+sizes and counts are taken from them, everything else is skipped.
 """
 
 from __future__ import annotations
@@ -19,14 +20,34 @@ _HEAD, _LONGEST_HEAD = 2**12, 2**20
 _DEPTH = 8
 
 _BOOLEANS, _BYTE, _INTEGERS, _DOUBLE, _BINARY = (1, 2), 3, (4, 5, 6), 7, 8
-_STRUCT = 12
+_LIST, _STRUCT = 9, 12
 
 #: fields of a PageHeader
 _UNPACKED, _PACKED, _DATA, _DICTIONARY, _DATA_2 = 2, 3, 5, 7, 8
 
 
+#: bytes at the end of a file: the length of the footer, and a mark
+_TAIL, _MARK = 8, b"PAR1"
+#: fields of a FileMetaData and of the SchemaElement of the root
+_VERSION, _SCHEMA, _CHILDREN = 1, 2, 5
+
+
 class NotPages(ValueError):
     """The bytes are no page headers."""
+
+
+def footer_of(file: IO[bytes]) -> tuple[int, int] | None:
+    """Return the bytes of the footer and the number of columns, or None if it cannot be read so."""
+    size = os.fstat(file.fileno()).st_size
+    tail = os.pread(file.fileno(), _TAIL, max(0, size - _TAIL))
+    length = int.from_bytes(tail[:4], "little")
+    if tail[4:] != _MARK or length > size - _TAIL:
+        return None
+    reader = _Thrift(os.pread(file.fileno(), min(length, _HEAD), size - _TAIL - length))
+    try:
+        return length, reader.columns()
+    except (NotPages, IndexError):
+        return None
 
 
 @frozen
@@ -90,6 +111,20 @@ class _Thrift:
             else:
                 self._skip(kind)
         return fields
+
+    def columns(self) -> int:
+        """Read the beginning of a footer; the root of its schema has the columns as children."""
+        if self._byte() != _VERSION << 4 | _INTEGERS[1]:
+            raise NotPages("no version")
+        self._integer()
+        if self._byte() != (_SCHEMA - _VERSION) << 4 | _LIST:
+            raise NotPages("no schema")
+        if self._byte() >> 4 == 15:  # a longer list has its length after the head
+            self._varint()
+        children = self.struct().get(_CHILDREN)
+        if not isinstance(children, int):
+            raise NotPages("a root without columns")
+        return children
 
     def _skip(self, kind: int) -> None:
         if kind in _BOOLEANS:
