@@ -23,8 +23,8 @@ from fluxasync.simulator import Scenario, World
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from virtual_time import START, run
-from weather import Story, story
+from support.outages import Story, story
+from support.virtual_time import START, run
 
 PHASES = ((0.0, 24), (100.0, 12), (300.0, 24))
 TARGET = (0.95, 0.02)

@@ -20,7 +20,7 @@ from matplotlib import pyplot as plt
 from benchmarks.schedule_gain import theory
 from fluxasync import Polling
 from fluxasync._engine.polling import PollSchedule
-from tests.fleets import Seen, knowing, lag, lognormal, polls, run
+from tests.support.job_fleet import Seen, knowing, lag, lognormal, polls, run
 
 FOLDER = Path(__file__).parent.parent / "docs" / "plots"
 INK, GREY, BLUE, ORANGE, GREEN = "#222222", "#9a9a9a", "#2f6fb3", "#d9772b", "#3d8f5a"

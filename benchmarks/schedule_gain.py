@@ -18,7 +18,7 @@ from statistics import NormalDist, fmean
 
 from fluxasync import Polling
 from fluxasync._engine.polling import PollSchedule
-from tests.fleets import lag, lognormal, polls, run
+from tests.support.job_fleet import lag, lognormal, polls, run
 
 TARGET = 0.85
 GUESS = 1.25

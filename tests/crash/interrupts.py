@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from attrs import evolve, field, frozen
-from terminals import CTRL_C, Terminal
+from support.pseudo_terminal import CTRL_C, Terminal
 
 from .children import SLOTS, Children, Place
 from .harness import prepared, wishes

@@ -27,7 +27,7 @@ from typing import Any
 
 from attrs import field, frozen
 from markdown_it import MarkdownIt
-from patience import patient
+from support.patience import patient
 
 RUN = ("python", "shell")
 #: other spellings of what runs: a block in one of these would be passed over

@@ -14,7 +14,7 @@ pytest.importorskip("markdown_it", reason="the extra `cli` is not installed")
 from fluxasync._wire.providers import PROVIDERS
 
 from .pages import BadPage, blocks, perform
-from .practised import URL, addresses, practice_server
+from .simulated import URL, addresses, practice_server
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -44,8 +44,8 @@ def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
     monkeypatch.chdir(folder)
     for command, what in COMMANDS.items():
         path = bin_ / command
-        practised = Path(__file__).with_name("practised.py")
-        path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{practised}" {what} "$@"\n')
+        simulated = Path(__file__).with_name("simulated.py")
+        path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{simulated}" {what} "$@"\n')
         path.chmod(0o755)
     with practice_server() as url:
         for name, provider in addresses(url).items():

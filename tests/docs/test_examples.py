@@ -15,13 +15,13 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from patience import patient
-from practice import FAST, until
+from support.patience import patient
+from support.simulator_sessions import FAST, until
 
 from fluxasync import Batch, FluxSession
 from fluxasync.simulator import Scenario, Simulator
 
-from .practised import practice_server
+from .simulated import practice_server
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from practice import PROVIDERS, SIDE, audit, audit_folder, names, rows
+from support.simulator_sessions import PROVIDERS, SIDE, audit, audit_folder, names, rows
 
 import fluxasync
 from fluxasync import BudgetExceeded, ConfigError, Event, Moderated, Polling, Settled, Summary

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from patience import patient
-from practice import fast_session
+from support.patience import patient
+from support.simulator_sessions import fast_session
 
 import fluxasync
 from fluxasync import (

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 import pytest
 from attrs import evolve
-from practice import (
+from support.simulator_sessions import (
     SIDE,
     audit,
     fast_session,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from practice import SIDE, audit, fast_session, run_out
+from support.simulator_sessions import SIDE, audit, fast_session, run_out
 
 import fluxasync
 from fluxasync import Batch, ConfigError, Saved

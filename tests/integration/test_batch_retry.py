@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from attrs import evolve
-from practice import FAST, SIDE, fast_session, rows, run_out, tally
+from support.simulator_sessions import FAST, SIDE, fast_session, rows, run_out, tally
 
 from fluxasync import (
     Batch,

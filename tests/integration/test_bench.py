@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from practice import names, until
-from proxy import Fault, posts, proxy
+from support.simulator_sessions import names, until
+from support.tcp_proxy import Fault, posts, proxy
 
 from fluxasync import ConfigError, FluxError, Polling, bench
 from fluxasync._core.extras import install_command

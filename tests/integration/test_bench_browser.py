@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 
-import benches
-import evil
 import pytest
 from attrs import evolve
-from tabs import browser
+from support import bench_samples as benches
+from support import hostile_text as evil
+from support.browser_tab import browser
 
 from fluxasync.bench.report.html_report import write_page
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from practice import PROVIDERS, audit, fast_session, until, wishes
-from wires import Line, answer, peer
+from support.raw_servers import Line, answer, peer
+from support.simulator_sessions import PROVIDERS, audit, fast_session, until, wishes
 
 from fluxasync import BudgetExceeded, ImageRequest, Job, MemoryLedger, Saved
 from fluxasync._core.models import Call, Reply

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from galleries import Folder
+from support.gallery_folders import Folder
 from test_cli import Practice, practice
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 pytest.importorskip("PIL", reason="the extra `image` is not installed")
 
-from patience import patient
+from support.patience import patient
 
 import fluxasync
 from fluxasync._core.isolated_process import start

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from patience import patient
-from terminals import CTRL_C, MODULE, Terminal
+from support.patience import patient
+from support.pseudo_terminal import CTRL_C, MODULE, Terminal
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 

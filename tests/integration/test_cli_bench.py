@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from benches import report
-from patience import patient
-from terminals import MODULE
+from support.bench_samples import report
+from support.patience import patient
+from support.pseudo_terminal import MODULE
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 

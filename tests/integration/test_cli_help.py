@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from patience import patient
+from support.patience import patient
 
 import fluxasync
 from fluxasync._core.extras import install_command

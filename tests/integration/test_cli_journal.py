@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from terminals import CTRL_C, MODULE, Terminal
+from support.pseudo_terminal import CTRL_C, MODULE, Terminal
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 
-from patience import patient
+from support.patience import patient
 from test_cli import FAST, Practice, practice, started
 
 from fluxasync._cli.app import main

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from terminals import CTRL_C, Terminal
+from support.pseudo_terminal import CTRL_C, Terminal
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 

@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from attrs import frozen
-from disks import Disks, mounted, run
-from practice import audit, fast_session, rows, run_out, tally, wishes
+from support.fault_disk import Disks, mounted, run
+from support.simulator_sessions import audit, fast_session, rows, run_out, tally, wishes
 
 from fluxasync import (
     Batch,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from practice import fast_session, outcomes_of, run_out, until, wishes
-from virtual_time import run
-from world_transport import ORIGIN, WorldTransport
+from support.simulator_sessions import fast_session, outcomes_of, run_out, until, wishes
+from support.virtual_time import run
+from support.world_transport import ORIGIN, WorldTransport
 
 from fluxasync import (
     Batch,

@@ -15,8 +15,18 @@ from typing import Any
 
 import pytest
 from attrs import evolve, field, frozen
-from patience import patient
-from practice import FAST, RETRY, audit, end_jobs, fast_session, run_out, tally, until, wishes
+from support.patience import patient
+from support.simulator_sessions import (
+    FAST,
+    RETRY,
+    audit,
+    end_jobs,
+    fast_session,
+    run_out,
+    tally,
+    until,
+    wishes,
+)
 
 from fluxasync import (
     AuthenticationError,

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from galleries import Folder, cards_of, picture
-from patience import patient
-from practice import fast_session, outcomes_of, wishes
-from terminals import MODULE
+from support.gallery_folders import Folder, cards_of, picture
+from support.patience import patient
+from support.pseudo_terminal import MODULE
+from support.simulator_sessions import fast_session, outcomes_of, wishes
 
 pytest.importorskip("PIL", reason="the extra `image` is not installed")
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browsers import Browser, browser
-from galleries import HOSTILE, Folder, picture
+from support.browser import Browser, browser
+from support.gallery_folders import HOSTILE, Folder, picture
 
 pytest.importorskip("PIL", reason="the extra `image` is not installed")
 

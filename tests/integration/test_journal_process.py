@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from patience import patient
+from support.patience import patient
 
 from fluxasync._core.errors import JournalError
 from fluxasync._core.models import ImageRequest, InDoubt, Job

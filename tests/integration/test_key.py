@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from attrs import evolve
-from practice import PROVIDERS, audit, fast_session, outcomes_of, wishes
+from support.simulator_sessions import PROVIDERS, audit, fast_session, outcomes_of, wishes
 
 from fluxasync import (
     AuthenticationError,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve, frozen
-from practice import fast_session, run_out, until, wishes
+from support.simulator_sessions import fast_session, run_out, until, wishes
 
 from fluxasync import Batch, ImageRequest, Job, JobSubmitted, Moderated, Saved
 from fluxasync._core.extras import install_command

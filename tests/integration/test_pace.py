@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from practice import FAST, RETRY, audit, audit_image, fast_session, outcomes_of, until, wishes
+from support.simulator_sessions import (
+    FAST,
+    RETRY,
+    audit,
+    audit_image,
+    fast_session,
+    outcomes_of,
+    until,
+    wishes,
+)
 
 from fluxasync import (
     AuthenticationError,

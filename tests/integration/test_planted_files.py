@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from forks import Ended, Forks
-from patience import patient
-from practice import fast_session, outcomes_of
+from support.command_forks import Ended, Forks
+from support.patience import patient
+from support.simulator_sessions import fast_session, outcomes_of
 from test_cli import Practice, practice
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from pictures import jpeg
-from practice import (
+from support.sample_images import jpeg
+from support.simulator_sessions import (
     FAST,
     PROVIDERS,
     SIDE,

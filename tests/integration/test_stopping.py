@@ -14,7 +14,16 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from practice import audit, fast_session, outcomes_of, rows, run_out, tally, until, wishes
+from support.simulator_sessions import (
+    audit,
+    fast_session,
+    outcomes_of,
+    rows,
+    run_out,
+    tally,
+    until,
+    wishes,
+)
 
 from fluxasync import (
     Batch,

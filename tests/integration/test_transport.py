@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from attrs import evolve
-from wires import (
+from support.raw_servers import (
     Behaviour,
     Line,
     Peer,

@@ -21,10 +21,19 @@ from typing import Any
 import aiohttp
 import pytest
 from attrs import evolve, field, frozen
-from patience import patient
-from practice import FAST, RETRY, audit, fast_session, run_out, tally, until, wishes
-from proxy import Fault, Proxy, gets, posts, proxy
-from wires import answer, peer, says, says_then_hangs_up
+from support.patience import patient
+from support.raw_servers import answer, peer, says, says_then_hangs_up
+from support.simulator_sessions import (
+    FAST,
+    RETRY,
+    audit,
+    fast_session,
+    run_out,
+    tally,
+    until,
+    wishes,
+)
+from support.tcp_proxy import Fault, Proxy, gets, posts, proxy
 
 from fluxasync import (
     AuthenticationError,

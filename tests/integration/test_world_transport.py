@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
-from world_transport import ORIGIN, WorldTransport
+from support.world_transport import ORIGIN, WorldTransport
 
 from fluxasync import Timeouts, Transport, TransportError
 from fluxasync._core.models import Call, Reply

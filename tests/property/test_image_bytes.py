@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import jpeg, png, riff, webp
+from support.sample_images import jpeg, png, riff, webp
 
 from fluxasync._core.images import ImageInfo, NotAnImage, inspect, measure
 

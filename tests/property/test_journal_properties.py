@@ -17,7 +17,7 @@ from unittest.mock import patch
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from pictures import jpeg
+from support.sample_images import jpeg
 
 from fluxasync._core.errors import JobLost, JournalError, Moderated, TransportError
 from fluxasync._core.models import Failed, ImageInput, ImageRequest, InDoubt, Job, Saved, Stored

@@ -6,14 +6,14 @@ import asyncio
 import math
 from typing import Any
 
-import virtual_time
 from attrs import evolve
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from liveness import PATIENCE, alive, drained
-from practice import wishes
-from weather import Scales, Weather
-from world_transport import ORIGIN
+from support import virtual_time
+from support.liveness import PATIENCE, alive, drained
+from support.outages import Scales, Weather
+from support.simulator_sessions import wishes
+from support.world_transport import ORIGIN
 
 from fluxasync import FluxError, FluxSession, Limits
 from fluxasync._engine.circuit_breaker import CircuitBreaker

@@ -10,9 +10,9 @@ from math import inf, isfinite, nan
 from typing import Any
 
 import pytest
-import virtual_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import virtual_time
 
 from fluxasync._batch.progress import Progress
 from fluxasync._core.config import Limits, Polling, Retry

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 from attrs import evolve, frozen
-from liveness import alive, drained
-from practice import outcomes_of, tally, wishes
-from virtual_time import START, run
-from weather import Scales, Weather, seeds
-from world_transport import ORIGIN
+from support.liveness import alive, drained
+from support.outages import Scales, Weather, seeds
+from support.simulator_sessions import outcomes_of, tally, wishes
+from support.virtual_time import START, run
+from support.world_transport import ORIGIN
 
 from fluxasync import Batch, FluxSession, ImageRequest, MemoryLedger, Outcome, Polling
 from fluxasync._core.models import Call, Reply

@@ -16,11 +16,11 @@ from statistics import median_low
 
 import pytest
 from attrs import evolve
-from liveness import alive, drained
-from practice import run_out, tally, wishes
-from virtual_time import START, run
-from weather import SEEDS, Scales, Story, Weather, seeds, story
-from world_transport import ORIGIN
+from support.liveness import alive, drained
+from support.outages import SEEDS, Scales, Story, Weather, seeds, story
+from support.simulator_sessions import run_out, tally, wishes
+from support.virtual_time import START, run
+from support.world_transport import ORIGIN
 
 from fluxasync import (
     BFL,

@@ -11,10 +11,10 @@ from hashlib import sha256
 
 import pytest
 from attrs import evolve, frozen
-from liveness import alive, drained
-from practice import PROVIDERS, audit, tally, wishes
-from virtual_time import run
-from world_transport import ORIGIN, WorldTransport
+from support.liveness import alive, drained
+from support.simulator_sessions import PROVIDERS, audit, tally, wishes
+from support.virtual_time import run
+from support.world_transport import ORIGIN, WorldTransport
 
 from fluxasync import (
     Batch,

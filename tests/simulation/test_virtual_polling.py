@@ -7,10 +7,10 @@ from math import sqrt
 
 import pytest
 from attrs import evolve
-from liveness import alive, drained
-from practice import PROVIDERS, tally, wishes
-from virtual_time import run
-from world_transport import ORIGIN, WorldTransport
+from support.liveness import alive, drained
+from support.simulator_sessions import PROVIDERS, tally, wishes
+from support.virtual_time import run
+from support.world_transport import ORIGIN, WorldTransport
 
 from fluxasync import Batch, FluxSession, MemoryLedger, MemorySink, Polling
 from fluxasync.simulator import Scenario, World

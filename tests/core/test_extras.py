@@ -1,0 +1,60 @@
+"""The hint that names a missing extra can be typed as it stands, however the package came here."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.patience import patient
+
+from fluxasync._core.extras import _requirement, install_command
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        pytest.param({}, "'fluxasync[image]'", id="an index"),
+        pytest.param(
+            {"url": "file:///src/my%20clone", "dir_info": {"editable": True}},
+            "-e '/src/my clone[image]'",
+            id="an editable clone",
+        ),
+        pytest.param(
+            {"url": "file:///src/clone", "dir_info": {}}, "'/src/clone[image]'", id="a clone"
+        ),
+        pytest.param(
+            {"url": "https://example.com/f.git", "vcs_info": {"vcs": "git", "commit_id": "1"}},
+            "'fluxasync[image] @ git+https://example.com/f.git'",
+            id="a repository",
+        ),
+    ],
+)
+def test_the_hint_names_where_the_package_came_from(origin: dict[str, Any], expected: str) -> None:
+    """An index, a clone and a repository each have their own requirement."""
+    assert _requirement(origin, "image") == expected
+
+
+def test_the_hint_of_this_checkout_names_it() -> None:
+    """In a clone the hint installs the clone, with the pip of the interpreter that runs."""
+    words = shlex.split(install_command("image"))
+    assert words[-1] == f"{ROOT}[image]"
+    if os.path.dirname(sys.executable) not in os.environ.get("PATH", "").split(os.pathsep):
+        assert words[:3] == [sys.executable, "-m", "pip"]
+
+
+def test_a_tree_that_is_not_installed_is_named_by_its_folder() -> None:
+    """A source tree on the path, without installed metadata, is what the hint installs."""
+    code = "from fluxasync._core.extras import install_command; print(install_command('cli'))"
+    ended = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        capture_output=True, text=True, check=True, timeout=patient(),
+        env={"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert shlex.split(ended.stdout)[-1] == f"{ROOT}[cli]"

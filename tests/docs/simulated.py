@@ -1,0 +1,68 @@
+"""What the documentation's blocks run against: `fluxasync`, or a script, for nothing.
+
+A provider's address is data: here it is that of the practice server in PRACTICE_URL. Nothing else
+differs from what a reader runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import runpy
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from support.patience import patient
+
+from fluxasync._wire.providers import PROVIDERS, Provider
+from fluxasync.simulator import Scenario, Simulator
+
+URL = "PRACTICE_URL"
+
+
+def addresses(url: str) -> dict[str, Provider]:
+    """The known providers, all of them behind one address."""
+    return {name: provider.at(url) for name, provider in PROVIDERS.items()}
+
+
+@contextmanager
+def practice_server() -> Iterator[str]:
+    """Run a simulator on a loop and a thread of its own; yield its URL."""
+    opened: queue.Queue[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = queue.Queue()
+
+    async def serve() -> None:
+        async with Simulator(Scenario(latency="0..0")) as simulator:
+            stopped = asyncio.Event()
+            opened.put((simulator.url, asyncio.get_running_loop(), stopped))
+            await stopped.wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        served = pool.submit(asyncio.run, serve())
+        url, loop, stopped = opened.get(timeout=patient())
+        try:
+            yield url
+        finally:
+            loop.call_soon_threadsafe(stopped.set)
+            served.result()
+
+
+def main() -> None:
+    PROVIDERS.update(addresses(os.environ[URL]))
+    _, what, *arguments = sys.argv
+    sys.argv = [what, *arguments]
+    if what == "fluxasync":
+        runpy.run_module("fluxasync", run_name="__main__", alter_sys=True)
+    elif what == "-m":
+        sys.argv = arguments
+        sys.path.insert(0, "")
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.path.insert(0, os.path.dirname(os.path.abspath(what)))
+        runpy.run_path(what, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,692 @@
+"""A Ready job's bytes, from a transport that plays a script, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import math
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from attrs import evolve, frozen
+from support import virtual_time
+from support.sample_images import jpeg, png
+
+from fluxasync._core.config import Limits, Retry, Timeouts
+from fluxasync._core.errors import (
+    DownloadError,
+    Expired,
+    FluxError,
+    JobFailed,
+    JobLost,
+    SinkError,
+    TransportError,
+)
+from fluxasync._core.models import Call, ImageRequest, Job, Ready, Reply, Stored
+from fluxasync._engine.circuit_breaker import Connectivity
+from fluxasync._engine.download_queue import DownloadQueue
+from fluxasync._engine.downloader import Downloader, Hosts
+from fluxasync._store.sinks import MemorySink, _judged
+from fluxasync._wire import Inconclusive
+from fluxasync._wire.client import ApiClient
+from fluxasync._wire.providers import COMETAPI
+
+JOB = Job(job_id="a-1", request=ImageRequest(prompt="a red fox"))
+IMAGE = png()
+EAGER = Retry(initial=0)
+LIFE = 600.0
+FRESH = "https://d.example/fresh"
+
+
+@frozen(kw_only=True)
+class Answer:
+    """One download's answer: its status, its body in pieces, and how it breaks off."""
+
+    status: int = 200
+    body: tuple[bytes, ...] = (IMAGE,)
+    headers: Mapping[str, str] = {}
+    breaks: FluxError | None = None
+    pause: float = 0.0  #: seconds before each piece
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for piece in self.body:
+            await asyncio.sleep(self.pause)
+            yield piece
+        if self.breaks is not None:
+            raise self.breaks
+
+
+def md5(content: bytes) -> dict[str, str]:
+    digest = hashlib.md5(content, usedforsecurity=False).digest()
+    return {"content-md5": base64.b64encode(digest).decode()}
+
+
+WHOLE = Answer(headers=md5(IMAGE))
+#: incompressible, like a photograph
+BYTES = random.Random(1).randbytes(5 * 2**20)
+CUT = Answer(body=(IMAGE[:20],), breaks=TransportError("short", sent=True))
+DOWN = TransportError("no connection", sent=True)
+
+
+class ScriptedTransport:
+    """Plays one answer for each download and each poll; the last of each is repeated.
+
+    Given a `fresh` answer, the fresh URL has that one.
+    """
+
+    def __init__(
+        self, downloads: list[Answer | FluxError], polls: list[Any], fresh: Answer | None
+    ) -> None:
+        self._downloads, self._polls, self._fresh = downloads, polls, fresh
+        self.fetched: list[tuple[float, str]] = []
+        self.ranges: list[Mapping[str, str] | None] = []
+        self.asked_at: list[float] = []
+
+    @property
+    def asked(self) -> int:
+        return len(self.asked_at)
+
+    async def send(self, call: Call) -> Reply:
+        self.asked_at.append(asyncio.get_running_loop().time() - virtual_time.START)
+        body = self._polls.pop(0) if len(self._polls) > 1 else self._polls[0]
+        if isinstance(body, FluxError):
+            raise body
+        return Reply(status=200, headers={}, body=json.dumps(body).encode())
+
+    @asynccontextmanager
+    async def stream(
+        self, url: str, *, timeout: float, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Answer]:
+        self.ranges.append(headers)
+        self.fetched.append((asyncio.get_running_loop().time() - virtual_time.START, url))
+        answer = self._downloads.pop(0) if len(self._downloads) > 1 else self._downloads[0]
+        if self._fresh is not None and url == FRESH:
+            answer = self._fresh
+        if isinstance(answer, FluxError):
+            raise answer
+        yield answer
+
+    async def aclose(self) -> None:
+        pass
+
+
+@frozen
+class Story:
+    """What became of a fetch."""
+
+    end: tuple[Ready, Stored] | FluxError
+    transport: ScriptedTransport
+    seconds: float
+
+    @property
+    def stored(self) -> bytes | None:
+        assert not isinstance(self.end, FluxError), self.end
+        return self.end[1].data
+
+    @property
+    def urls(self) -> list[str]:
+        return [url.rsplit("/", 1)[1] for _, url in self.transport.fetched]
+
+
+def ready_again(url: str = FRESH) -> dict[str, Any]:
+    return {"id": "a-1", "status": "Ready", "result": {"sample": url}}
+
+
+PENDING = {"id": "a-1", "status": "Pending"}
+GONE = {"id": "a-1", "status": "Task not found"}
+FAILED = {"id": "a-1", "status": "Error", "details": {"error": "no"}}
+
+
+def fetch(
+    *downloads: Answer | FluxError,
+    polls: tuple[Any, ...] = (PENDING,),
+    life: float = LIFE,
+    max_bytes: int = 100_000,
+    retry: Retry | None = None,
+    fresh: Answer | None = None,
+    sink: MemorySink | None = None,
+    seen: float | None = None,
+    woke_after: float = -math.inf,
+) -> Story:
+    """Fetch with the scripted answers and return the story."""
+
+    async def play() -> Story:
+        transport = ScriptedTransport(list(downloads), list(polls), fresh)
+        wire = ApiClient(transport, COMETAPI, None, Timeouts)
+        where, network = sink or MemorySink(max_bytes=max_bytes), Connectivity()
+        began = asyncio.get_running_loop().time()
+        ready = Ready(
+            job=JOB,
+            url="https://d.example/first",
+            deadline=began + life,
+            polls=4,
+            seen=None if seen is None else began + seen - 90.0,
+        )
+
+        async def ask(job: Job) -> Any:
+            news = await wire.poll(job)
+            unanswered = isinstance(news, Inconclusive) and not news.status
+            network.unanswered() if unanswered else network.answered()
+            return news
+
+        story = Downloader(
+            wire, ask, where, retry or Retry(), max_bytes, network=network,
+            woke_at=lambda: began + woke_after - 90.0,
+        )  # fmt: skip
+        try:
+            end: Any = await story.run(ready)
+        except FluxError as error:
+            end = error
+        return Story(end, transport, asyncio.get_running_loop().time() - began)
+
+    return virtual_time.run(play())
+
+
+def test_a_whole_image_is_fetched_once() -> None:
+    """Nothing is asked twice where nothing went wrong."""
+    story = fetch(WHOLE)
+    assert story.stored == IMAGE
+    assert (story.urls, story.transport.asked, story.seconds) == (["first"], 0, 0.0)
+
+
+@pytest.mark.parametrize("status", [403, 404, 410], ids=lambda status: f"F70 {status}")
+def test_a_dead_url_is_asked_for_afresh(status: int) -> None:
+    """F70 The same URL is not tried again: one poll, and the new URL gives the image."""
+    story = fetch(Answer(status=status), WHOLE, polls=(ready_again(),))
+    assert story.stored == IMAGE
+    assert story.urls == ["first", "fresh"]
+    assert not isinstance(story.end, FluxError)
+    assert (story.end[0].url, story.end[0].polls) == (FRESH, 5)
+
+
+@pytest.mark.parametrize("status", [403, 404, 410], ids=lambda status: f"F70 {status}")
+def test_dead_urls_in_a_row_do_not_give_up_a_paid_image(status: int) -> None:
+    """F70 A blip of the delivery host: the job is still Ready, so its next URL is tried."""
+    story = fetch(*[Answer(status=status)] * 5, WHOLE, polls=(ready_again(),))
+    assert story.stored == IMAGE
+    assert story.urls == ["first", *["fresh"] * 5]
+    assert story.seconds >= 0.25 + 0.5 + 1 + 2  # with back-off
+
+
+@pytest.mark.parametrize(
+    "bad", [b"<html>busy</html>", IMAGE[:-4], b""], ids=["F75 HTML", "F72 cut", "F74 empty"]
+)
+def test_twenty_bad_answers_in_a_second_do_not_give_up_a_paid_image(bad: bytes) -> None:
+    """F75 What comes is no image however often it is asked for: a fresh URL is, with back-off."""
+    story = fetch(*[Answer(body=(bad,))] * 12, WHOLE, polls=(ready_again(),))
+    assert story.stored == IMAGE
+    assert story.urls[:4] == ["first", "first", "first", "fresh"]
+    assert story.seconds > 60
+
+
+def test_a_url_that_stays_dead_is_given_up_after_the_time_of_a_job() -> None:
+    """F70 Asked for with back-off for `timeouts.job` seconds, and the message says so."""
+    story = fetch(Answer(status=403), polls=(ready_again(),))
+    assert isinstance(story.end, Expired)
+    assert "403" in str(story.end)
+    assert "600 s" in str(story.end)
+    assert story.seconds == pytest.approx(Timeouts().job)
+    gaps = [b - a for (a, _), (b, _) in pairwise(story.transport.fetched)]
+    assert max(gaps) <= Retry().maximum
+    assert 12 <= len(gaps) <= 30
+
+
+def test_renewing_does_not_spin_where_no_pause_is_wanted() -> None:
+    """F70 `Retry(initial=0)` gives up nothing sooner, and asks at most fifty times a second."""
+    story = fetch(*[Answer(status=403)] * 50, WHOLE, polls=(ready_again(),), retry=EAGER)
+    assert story.stored == IMAGE
+    assert story.seconds == pytest.approx(49 * 0.02)
+
+
+def test_ready_then_not_found_is_lost_after_the_grace() -> None:
+    """F53 F58 The URL died and the job is gone: lost, with the patience that any job has."""
+    story = fetch(Answer(status=404), polls=(GONE,))
+    assert isinstance(story.end, JobLost)
+    assert story.urls == ["first"]
+    assert 60 <= story.seconds <= 180
+    assert story.transport.asked >= 3
+
+
+def test_a_job_that_is_missed_for_a_moment_is_not_lost() -> None:
+    """F53 F58 Two misses after a dead URL, and the third poll has the job and a URL."""
+    story = fetch(Answer(status=404), WHOLE, polls=(GONE, GONE, ready_again()))
+    assert story.stored == IMAGE
+
+
+def test_ready_then_failed_is_failed() -> None:
+    """F58 Where the provider changes its mind, its last word is the end."""
+    story = fetch(Answer(status=404), polls=(FAILED,))
+    assert isinstance(story.end, JobFailed)
+
+
+def test_no_fresh_url_is_expired() -> None:
+    """F59 Asked for a fresh URL for as long as a job may take and given none, it is expired."""
+    story = fetch(Answer(status=410), polls=(PENDING,))
+    assert isinstance(story.end, Expired)
+    assert story.end.job is JOB
+    assert story.seconds == pytest.approx(Timeouts().job)
+    assert 12 <= story.transport.asked <= 30
+
+
+def test_a_fresh_url_may_come_late() -> None:
+    """F59 An unclear answer or two before the fresh URL lose nothing."""
+    story = fetch(Answer(status=403), WHOLE, polls=(PENDING, {"odd": 1}, ready_again()))
+    assert story.stored == IMAGE
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param(CUT, id="F71 cut short"),
+        pytest.param(DOWN, id="F71 no connection"),
+        pytest.param(Answer(body=()), id="F74 no bytes"),
+        pytest.param(Answer(body=(b"",)), id="F74 an empty piece"),
+        pytest.param(Answer(body=(IMAGE[:-4],)), id="F72 cut without a length"),
+        pytest.param(Answer(body=(b"<html>busy</html>",)), id="F75 HTML as an image"),
+        pytest.param(Answer(body=(b"<?xml version='1.0'?><Error/>",)), id="F75 XML as an image"),
+        pytest.param(Answer(body=(b'{"error":"busy"}',)), id="F75 JSON as an image"),
+        pytest.param(Answer(body=(jpeg()[:-2],)), id="F78 JPEG without its end"),
+        pytest.param(Answer(headers=md5(b"another")), id="F77 other bytes"),
+        pytest.param(Answer(headers={"content-encoding": "gzip"}), id="F85 compressed"),
+        pytest.param(Answer(status=429), id="F87 429"),
+        pytest.param(Answer(status=500), id="F87 500"),
+        pytest.param(Answer(status=503, body=(b"busy",)), id="F87 503"),
+        pytest.param(Answer(status=301), id="F81 a redirect to nowhere"),
+    ],
+)
+def test_what_is_not_the_image_is_fetched_again(broken: Answer | FluxError) -> None:
+    """F71 F74 F75 F85 F87 Fetching is free: after a wait, the same URL gives the image."""
+    story = fetch(broken, WHOLE)
+    assert story.stored == IMAGE
+    assert story.urls == ["first", "first"]
+    assert story.seconds >= 0.25
+    assert story.transport.asked == 0
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        pytest.param(Answer(body=()), "empty", id="F74"),
+        pytest.param(Answer(body=(b"<html></html>",)), "HTML", id="F75"),
+        pytest.param(Answer(headers=md5(b"another")), "Content-MD5", id="F77"),
+        pytest.param(Answer(headers={"content-encoding": "br"}), "Content-Encoding", id="F85"),
+    ],
+)
+def test_bytes_that_stay_broken_are_given_up_after_the_time_of_a_job(
+    broken: Answer, words: str
+) -> None:
+    """F74 F75 Three bad bodies a URL, and fresh URLs meanwhile; the end says what came instead."""
+    story = fetch(broken, polls=(ready_again(),))
+    assert type(story.end) is DownloadError
+    assert words in str(story.end)
+    assert story.urls[:4] == ["first", "first", "first", "fresh"]
+    assert Timeouts().job <= story.seconds <= Timeouts().job + Retry().maximum
+
+
+@pytest.mark.parametrize(
+    ("large", "words"),
+    [
+        pytest.param(Answer(headers={"content-length": "100001"}), "max_image_bytes", id="F79"),
+        pytest.param(Answer(body=(b"\x89PNG\r\n\x1a\n",) * 20_000), "100000 bytes", id="F79 long"),
+    ],
+)
+def test_an_image_over_the_limit_is_not_asked_for_again(large: Answer, words: str) -> None:
+    """F79 The limit is ours, so another try brings nothing: one try, and the limit is named."""
+    story = fetch(large)
+    assert type(story.end) is DownloadError
+    assert words in str(story.end)
+    assert (story.urls, story.transport.asked) == (["first"], 0)
+
+
+def test_an_endless_image_is_cut_at_the_cap() -> None:
+    """F79 Without a length, reading stops soon after `max_image_bytes`."""
+    read = 0
+
+    class Endless(Answer):
+        async def chunks(self) -> AsyncIterator[bytes]:
+            nonlocal read
+            while True:
+                read += 1000
+                yield IMAGE[:8] + bytes(992)
+
+    story = fetch(Endless())
+    assert isinstance(story.end, DownloadError)
+    assert read <= 101_000
+
+
+@pytest.mark.parametrize("fault", [DOWN, Answer(status=503)], ids=["F71 no connection", "F87 503"])
+def test_transport_faults_are_retried_within_the_urls_life(fault: Answer | FluxError) -> None:
+    """F87 Backing off, but for as long as the URL lives; then once more with a fresh one."""
+    story = fetch(fault, polls=(PENDING,))
+    assert isinstance(story.end, Expired)
+    assert story.seconds == pytest.approx(LIFE)
+    assert 10 <= len(story.urls) <= 40
+    assert story.transport.fetched[-1][0] <= LIFE
+
+
+def test_a_url_that_dies_while_the_network_is_down_is_renewed() -> None:
+    """F70 F87 What outlives the URL gets a fresh one, and the image."""
+    story = fetch(DOWN, polls=(ready_again(),), life=1.0, fresh=WHOLE)
+    assert story.stored == IMAGE
+    assert story.urls.count("fresh") == 1
+
+
+def test_a_url_that_is_not_allowed_is_not_asked_again() -> None:
+    """F82 T4 What policy refuses stays refused: one try, no poll, no wait."""
+    refused = TransportError("the image's URL is not https", sent=False, permanent=True)
+    story = fetch(refused)
+    assert type(story.end) is DownloadError
+    assert "not https" in str(story.end)
+    assert (story.urls, story.seconds) == (["first"], 0.0)
+
+
+def test_the_disks_errors_pass_through() -> None:
+    """F100 A full disk is neither retried nor renamed."""
+    story = fetch(Answer(breaks=SinkError("the disk is full")))
+    assert isinstance(story.end, SinkError)
+    assert story.urls == ["first"]
+
+
+# --- stalled, broken and resumed ------------------------------------------------------------------
+
+
+def test_a_trickle_is_given_up_and_asked_for_afresh() -> None:
+    """F86 10 B/s: after half a minute the provider is asked for a livelier URL, and it has one."""
+    trickle = Answer(body=tuple(IMAGE[i : i + 10] for i in range(len(IMAGE))), pause=1.0)
+    story = fetch(trickle, polls=(ready_again(),), fresh=WHOLE)
+    assert story.stored == IMAGE
+    assert story.urls == ["first", "fresh"]
+    assert 29 <= story.seconds <= 33
+    assert story.end[0].polls == 5, "the four before, and the one that gave the other URL"
+
+
+def test_a_stalled_image_is_begun_anew_where_there_is_no_other_url() -> None:
+    """F86 The old URL does: what stalled once comes the second time."""
+    story = fetch(Answer(pause=3600.0), WHOLE, polls=(PENDING,))
+    assert story.stored == IMAGE
+    assert story.urls == ["first", "first"]
+    assert story.transport.asked == 1
+
+
+def test_a_slow_link_is_no_stall() -> None:
+    """F86 2 KB/s for five minutes: slow, but it comes; the image is not begun anew."""
+    large = jpeg(payload=BYTES[:400_000])
+    pieces = tuple(large[i : i + 4096] for i in range(0, len(large), 4096))
+    story = fetch(Answer(body=pieces, pause=2.0), max_bytes=10**6)
+    assert story.stored == large
+    assert story.urls == ["first"]
+    assert story.seconds > 190
+
+
+def test_a_slow_disk_is_no_stall() -> None:
+    """F125 A minute between two pieces that the sink took for itself is not the network's."""
+
+    class SlowSink(MemorySink):
+        async def store(self, request: Any, job: Job, chunks: AsyncIterator[bytes]) -> Stored:
+            async def taken() -> AsyncIterator[bytes]:
+                async for chunk in chunks:
+                    await asyncio.sleep(60)
+                    yield chunk
+
+            return await super().store(request, job, taken())
+
+    story = fetch(Answer(body=(IMAGE[:20], IMAGE[20:])), sink=SlowSink())
+    assert story.stored == IMAGE
+    assert story.urls == ["first"]
+
+
+LARGE = jpeg(1200, 1200, payload=BYTES)
+HALF = 2**22 + 1000
+WHOLE_HEADERS = {
+    "accept-ranges": "bytes",
+    "etag": '"one"',
+    "content-length": str(len(LARGE)),
+    **md5(LARGE),
+}
+BROKEN = Answer(body=(LARGE[:HALF],), headers=WHOLE_HEADERS, breaks=DOWN)
+
+
+def rest(start: int = HALF, *, status: int = 206, body: bytes | None = None) -> Answer:
+    span = f"bytes {start}-{len(LARGE) - 1}/{len(LARGE)}"
+    return Answer(
+        status=status,
+        body=(LARGE[start:] if body is None else body,),
+        headers={"content-range": span},
+    )
+
+
+class Inline(MemorySink):
+    """Judges large images too without a thread, for which virtual time would not wait."""
+
+    async def store(self, request: Any, job: Job, chunks: AsyncIterator[bytes]) -> Stored:
+        return _judged(b"".join([chunk async for chunk in chunks]))
+
+
+def fetch_large(*downloads: Answer | FluxError) -> Story:
+    return fetch(*downloads, max_bytes=10**8, sink=Inline())
+
+
+def test_a_large_image_goes_on_where_it_broke() -> None:
+    """F71 U19 Above 4 MiB only the rest is asked for, of the very same image."""
+    story = fetch_large(BROKEN, rest())
+    assert story.stored == LARGE
+    assert [None, {"Range": f"bytes={HALF}-", "If-Match": '"one"'}] == story.transport.ranges
+
+
+def test_a_rest_that_breaks_goes_on_again() -> None:
+    """F71 Break by break, as long as each brings something."""
+    second = evolve(rest(), body=(LARGE[HALF : HALF + 1000],), breaks=DOWN)
+    story = fetch_large(BROKEN, second, rest(HALF + 1000))
+    assert story.stored == LARGE
+    assert story.transport.ranges[2] == {"Range": f"bytes={HALF + 1000}-", "If-Match": '"one"'}
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        pytest.param(rest(status=200), id="the whole again"),
+        pytest.param(rest(HALF - 1), id="another span"),
+        pytest.param(Answer(status=412), id="another image by now"),
+        pytest.param(Answer(status=416), id="no such range"),
+        pytest.param(rest(body=bytes(len(LARGE) - HALF)), id="F77 other bytes"),
+        pytest.param(rest(body=LARGE[HALF:-10]), id="F71 too few bytes"),
+        pytest.param(DOWN, id="F71 no connection"),
+    ],
+)
+def test_a_rest_that_is_not_the_rest_is_no_part_of_an_image(second: Answer | FluxError) -> None:
+    """F71 F77 What does not fit is thrown away and the image fetched from its first byte."""
+    whole = Answer(body=(LARGE,), headers=WHOLE_HEADERS)
+    story = fetch_large(BROKEN, second, whole)
+    assert story.stored == LARGE
+    assert story.transport.ranges[-1] is None
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(evolve(BROKEN, body=(LARGE[:2000],)), id="less than 4 MiB came"),
+        pytest.param(evolve(BROKEN, headers={**WHOLE_HEADERS, "etag": 'W/"one"'}), id="weak ETag"),
+        pytest.param(evolve(BROKEN, headers={**WHOLE_HEADERS, "etag": ""}), id="no ETag"),
+        pytest.param(
+            evolve(BROKEN, headers={**WHOLE_HEADERS, "accept-ranges": "none"}), id="no ranges"
+        ),
+    ],
+)
+def test_what_cannot_be_resumed_is_fetched_anew(first: Answer) -> None:
+    """F71 No guessing: without an ETag that promises the same bytes the whole is fetched."""
+    story = fetch_large(first, Answer(body=(LARGE,), headers=WHOLE_HEADERS))
+    assert story.stored == LARGE
+    assert story.transport.ranges == [None, None]
+
+
+# --- sleep and outage -----------------------------------------------------------------------------
+
+
+def test_after_a_sleep_of_the_machine_the_url_is_asked_for_afresh() -> None:
+    """F154 A URL from before the sleep is not even tried; the one from after it is."""
+    story = fetch(WHOLE, polls=(ready_again(),), woke_after=60.0, seen=0.0)
+    assert story.stored == IMAGE
+    assert story.urls == ["fresh"]
+    awake = fetch(WHOLE, polls=(ready_again(),), woke_after=-60.0, seen=0.0)
+    assert awake.urls == ["first"]
+
+
+def test_an_outage_does_not_use_up_the_tries() -> None:
+    """P9 F161 While nothing answers, the URL's death and polls without answer decide nothing."""
+    unanswered = [TransportError("no network", sent=False)] * 40
+    story = fetch(DOWN, polls=(*unanswered, ready_again()), life=5.0, fresh=WHOLE)
+    assert story.stored == IMAGE
+    assert story.urls[-1] == "fresh"
+
+
+def test_polls_for_a_fresh_url_back_off_while_nothing_answers() -> None:
+    """F161 In an outage too the pauses grow to the longest one, and no further."""
+    unanswered = [TransportError("no network", sent=False)] * 12
+    story = fetch(Answer(status=404), polls=(*unanswered, ready_again()), fresh=WHOLE)
+    assert story.stored == IMAGE
+    pauses = [after - before for before, after in pairwise(story.transport.asked_at)]
+    steps = [min(0.5 * 2**nth, Retry().maximum) for nth in range(len(pauses))]
+    assert all(step / 2 <= pause <= step for step, pause in zip(steps, pauses, strict=True))
+
+
+def test_a_long_queue_and_a_slow_link_use_up_no_patience() -> None:
+    """F70 F86 Twenty minutes for a permit, twenty for bytes that break: then the time of a job is
+    there for fresh URLs."""
+    permits = DownloadQueue(lambda: Limits(downloads=1), active=lambda: 0)
+
+    async def play() -> Stored:
+        slow = Answer(body=(IMAGE[:20],) * 60, pause=20.0, breaks=DOWN)
+        dead = [Answer(status=404)] * 4
+        transport = ScriptedTransport([slow, *dead, WHOLE], [ready_again()], None)
+        wire = ApiClient(transport, COMETAPI, None, lambda: Timeouts(stall=10_000.0))
+        held = asyncio.create_task(hold())
+        await asyncio.sleep(1)
+        deadline = asyncio.get_running_loop().time() + LIFE
+        ready = Ready(job=JOB, url="https://d.example/first", deadline=deadline)
+        sink = MemorySink(max_bytes=100_000)
+        _, stored, _ = await Downloader(
+            wire, wire.poll, sink, Retry(), 100_000, permits=permits
+        ).run(ready)
+        await held
+        return stored
+
+    async def hold() -> None:
+        async with permits.take(0.0):
+            await asyncio.sleep(1200)
+
+    assert virtual_time.run(play()).data == IMAGE
+
+
+# --- a delivery host that asks for a pause --------------------------------------------------------
+
+
+def busy(seconds: str, status: int = 503) -> Answer:
+    return Answer(status=status, headers={"retry-after": seconds})
+
+
+@pytest.mark.parametrize("status", [429, 503], ids=lambda status: f"F87 {status}")
+def test_the_hosts_retry_after_is_obeyed(status: int) -> None:
+    """F87 The image is asked for again when the host said, neither earlier nor much later."""
+    story = fetch(busy("7", status), WHOLE)
+    assert story.stored == IMAGE
+    assert [at for at, _ in story.transport.fetched] == [0.0, pytest.approx(7.0)]
+
+
+@pytest.mark.parametrize("said", ["-1", "soon", "nan", ""])
+def test_a_retry_after_that_says_nothing_leaves_the_usual_back_off(said: str) -> None:
+    """F87 Then the image's own back-off holds."""
+    story = fetch(busy(said), WHOLE)
+    assert story.stored == IMAGE
+    assert 0.25 <= story.seconds <= 0.5
+
+
+def test_a_pause_of_one_host_holds_for_all_its_images_and_for_no_other_host() -> None:
+    """F87 One image is told; the others of that host wait too, those of another do not."""
+
+    async def play() -> list[tuple[float, str]]:
+        transport = ScriptedTransport([busy("9"), WHOLE], [PENDING], None)
+        wire, hosts = ApiClient(transport, COMETAPI, None, Timeouts), Hosts()
+
+        async def fetched(url: str) -> None:
+            deadline = asyncio.get_running_loop().time() + LIFE
+            sink = MemorySink(max_bytes=100_000)
+            await Downloader(wire, wire.poll, sink, Retry(), 100_000, hosts=hosts).run(
+                Ready(job=JOB, url=url, deadline=deadline)
+            )
+
+        first = asyncio.create_task(fetched("https://d.example/0"))
+        await asyncio.sleep(1)
+        others = [fetched(f"https://{host}.example/1") for host in ("d", "d", "e")]
+        await asyncio.gather(first, *others)
+        return transport.fetched
+
+    times = [(at, url[8:9]) for at, url in virtual_time.run(play())]
+    assert times[:2] == [(0.0, "d"), (1.0, "e")]
+    assert times[2:] == [(pytest.approx(9.0), "d")] * 3
+
+
+def test_a_pause_longer_than_the_urls_life_ends_in_a_fresh_url() -> None:
+    """F70 F87 The URL dies before the host may be asked: another one is, which may be elsewhere."""
+    elsewhere = ready_again("https://e.example/fresh")
+    story = fetch(busy("3600"), WHOLE, polls=(elsewhere,), life=30.0)
+    assert story.stored == IMAGE
+    assert story.transport.fetched[1:] == [(pytest.approx(30.0), "https://e.example/fresh")]
+
+
+def test_a_pause_of_a_day_is_given_up_after_the_time_of_a_job() -> None:
+    """F87 The job can be collected later; a run is not held up for a day."""
+    story = fetch(busy("86400"), polls=(ready_again(),), life=30.0)
+    assert isinstance(story.end, Expired)
+    assert Timeouts().job <= story.seconds <= Timeouts().job + 60
+    assert len(story.urls) == 1
+
+
+def test_a_pause_that_is_over_is_forgotten():
+    """F87: of many hosts only those that ask for a pause now are kept; the longest pause counts."""
+
+    async def play() -> list[float]:
+        hosts, seen = Hosts(), []
+        hosts.pause("https://a.example/1.png", 5.0)
+        hosts.pause("https://a.example/2.png", 2.0)
+        hosts.pause("https://b.example/1.png", 9.0)
+        await asyncio.sleep(4.0)
+        seen.append(hosts.wait("https://a.example/3.png"))
+        await asyncio.sleep(1.0)
+        seen.append(hosts.wait("https://a.example/3.png"))
+        assert list(hosts._free_at) == ["https://b.example"]
+        return seen
+
+    assert virtual_time.run(play()) == [1.0, 0.0]
+
+
+def test_an_image_that_breaks_again_and_again_is_at_last_begun_anew() -> None:
+    """F71 Eight times it goes on after a break; the ninth break throws the bytes away."""
+    starts = [HALF + 1000 * step for step in range(8)]
+    rests = [evolve(rest(at), body=(LARGE[at : at + 1000],), breaks=DOWN) for at in starts]
+    story = fetch_large(BROKEN, *rests, Answer(body=(LARGE,), headers=WHOLE_HEADERS))
+    assert story.stored == LARGE
+    asked = [headers and headers["Range"] for headers in story.transport.ranges]
+    assert asked == [None, *(f"bytes={at}-" for at in starts), None]
+
+
+def test_an_image_of_two_pieces_has_the_length_that_was_said() -> None:
+    """F71 Also where no MD5 came with it: a rest that is too long is no part of an image."""
+    headers = {name: value for name, value in WHOLE_HEADERS.items() if name != "content-md5"}
+    longer = rest(body=LARGE[HALF:] + bytes(5))
+    story = fetch_large(evolve(BROKEN, headers=headers), longer, Answer(body=(LARGE,)))
+    assert story.stored == LARGE
+    assert len(story.transport.ranges) == 3
+
+
+def test_an_image_that_always_stalls_says_how_much_came() -> None:
+    """F86 The count of bytes tells a dead connection from a slow one."""
+    nothing = fetch(Answer(pause=3600.0))
+    assert "the image stalled: 0 bytes in" in str(nothing.end)
+    little = fetch(Answer(body=(IMAGE[:20], IMAGE[20:]), pause=25.0))
+    assert "the image stalled: 20 bytes in" in str(little.end)

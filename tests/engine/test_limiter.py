@@ -1,0 +1,635 @@
+"""Slots, rate and pause on a virtual clock: what may go, when, and that nothing leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from attrs import evolve
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import virtual_time
+
+from fluxasync._core.config import Limits
+from fluxasync._core.errors import AuthenticationError, FluxError
+from fluxasync._engine.circuit_breaker import CircuitBreaker
+from fluxasync._engine.limiter import BURST, Lease, Limiter
+
+
+class Desk:
+    """A limiter with people before it: who was let in, and when (seconds from the start)."""
+
+    def __init__(self, in_flight: int = 2, **limits: Any) -> None:
+        self.limiter = Limiter(Limits(in_flight=in_flight, **limits))
+        self.gate = CircuitBreaker()
+        self.went: dict[str, float] = {}
+        self.most = 0
+        self._start = asyncio.get_running_loop().time()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def come(self, name: str, group: str = "a", cap: int | None = None, **options: Any) -> Any:
+        task = asyncio.create_task(self._visit(name, group, cap, **options))
+        self._tasks.append(task)
+        return task
+
+    async def _visit(
+        self, name: str, group: str, cap: int | None, *, hold: float = 1.0, priority: int = 0
+    ) -> None:
+        lease = await self.limiter.take(group, cap, gate=self.gate, priority=priority)
+        self.went[name] = asyncio.get_running_loop().time() - self._start
+        self.most = max(self.most, self.limiter.in_flight)
+        await asyncio.sleep(hold)
+        self.limiter.give(lease)
+
+    async def close(self) -> dict[str, float]:
+        """Wait until everybody has been and gone."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        assert is_empty(self.limiter)
+        return self.went
+
+
+def is_empty(limiter: Limiter) -> bool:
+    return repr(limiter).startswith("<Limiter 0/") and repr(limiter).endswith(", 0 waiting>")
+
+
+async def turns(count: int = 3) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def played(story: Coroutine[Any, Any, Any]) -> Any:
+    return virtual_time.run(story)
+
+
+def test_never_more_than_in_flight_and_never_idle() -> None:
+    """P12 A hundred jobs of mixed length: at most four at once, and no slot waits for a job."""
+
+    async def story() -> None:
+        desk, dice = Desk(4), random.Random(1)
+        holds = [dice.uniform(0.1, 3) for _ in range(100)]
+        for number, hold in enumerate(holds):
+            desk.come(str(number), hold=hold)
+        await desk.close()
+        assert desk.most == 4
+        assert max(desk.went.values()) <= sum(holds) / 4 + 3
+
+    played(story())
+
+
+def test_a_full_group_does_not_hold_up_the_others() -> None:
+    """P12 While one model's limit is reached, later requests of other models go."""
+
+    async def story() -> dict[str, float]:
+        desk = Desk(3)
+        for name in ("max1", "max2", "max3"):
+            desk.come(name, "kontext-max", 1)
+        desk.come("dev1", "dev")
+        desk.come("dev2", "dev")
+        return await desk.close()
+
+    expected = {"max1": 0, "dev1": 0, "dev2": 0, "max2": 1, "max3": 2}
+    assert expected == played(story())
+
+
+def test_higher_priority_goes_first_then_arrival() -> None:
+    """Among those who wait, the highest priority goes, and of equals who came first."""
+
+    async def story() -> list[str]:
+        desk = Desk(1)
+        desk.come("running")
+        await turns()
+        for name, priority in (("b", 0), ("c", 0), ("a", 5), ("e", -1), ("d", 0)):
+            desk.come(name, priority=priority)
+        return list(await desk.close())
+
+    assert ["running", *"abcde"] == played(story())
+
+
+def test_arrival_counts_within_a_full_group_too() -> None:
+    """Who was passed over because their model was full keeps their place."""
+
+    async def story() -> list[str]:
+        desk = Desk(2)
+        for name in "abcd":
+            desk.come(name, "one", 1)
+        desk.come("x", "two")
+        return list(await desk.close())
+
+    assert [*"axbcd"] == played(story())
+
+
+def test_those_passed_over_stay_before_later_arrivals() -> None:
+    """When the model's slot is free again, its first request goes before what came after it."""
+
+    async def story() -> dict[str, float]:
+        desk = Desk(2)
+        desk.come("one", "one", 1, hold=2.0)
+        desk.come("two", "two", hold=1.0)
+        desk.come("passed over", "one", 1)
+        desk.come("passing", "two", hold=5.0)
+        desk.come("later", "two")
+        return await desk.close()
+
+    expected = {"one": 0, "two": 0, "passing": 1, "passed over": 2, "later": 3}
+    assert expected == played(story())
+
+
+def test_a_rate_has_no_opening_burst() -> None:
+    """Two a second means one every half second from the first on."""
+
+    async def story() -> list[float]:
+        desk = Desk(100, rate=2.0)
+        for number in range(6):
+            desk.come(str(number))
+        return list((await desk.close()).values())
+
+    assert pytest.approx(played(story())) == [0, 0.5, 1, 1.5, 2, 2.5]
+
+
+def test_an_idle_hour_saves_up_no_burst() -> None:
+    """After a long silence the spacing is what it was."""
+
+    async def story() -> list[float]:
+        desk = Desk(100, rate=1.0)
+        desk.come("before")
+        await asyncio.sleep(3600)
+        for number in range(3):
+            desk.come(str(number))
+        return list((await desk.close()).values())
+
+    assert pytest.approx(played(story())) == [0, 3600, 3601, 3602]
+
+
+def test_a_herd_goes_in_portions_and_none_is_forgotten() -> None:
+    """P12 After a pause at most sixteen go in one turn of the loop, and all at that instant."""
+
+    async def story() -> tuple[list[int], dict[str, float]]:
+        desk, portions = Desk(1000), []
+        desk.limiter.pause(1.0)
+        for number in range(5 * BURST):
+            desk.come(str(number))
+        await asyncio.sleep(1.0)
+        for _ in range(10):
+            before = desk.limiter.in_flight
+            await asyncio.sleep(0)
+            portions.append(desk.limiter.in_flight - before)
+        return portions, await desk.close()
+
+    portions, went = played(story())
+    assert max(portions) <= BURST
+    assert len(went) == 5 * BURST
+    assert set(went.values()) == {1.0}
+
+
+def test_a_pause_is_obeyed_to_the_second() -> None:
+    """P11 Nothing goes before the pause is over, though slots are free, and all goes after."""
+
+    async def story() -> dict[str, float]:
+        desk = Desk(3)
+        desk.come("before", hold=1.0)
+        await turns()
+        desk.limiter.pause(30.0)
+        for name in ("a", "b", "c"):
+            desk.come(name, hold=1.0)
+        return await desk.close()
+
+    went = played(story())
+    assert went == pytest.approx({"before": 0, "a": 30, "b": 30, "c": 30})
+    assert all(went[name] >= 30 for name in "abc")
+
+
+@pytest.mark.parametrize(
+    ("pauses", "ends"), [((30, 5), 30), ((5, 30), 30), ((0,), 0), ((10, 10), 10)], ids=str
+)
+def test_the_longest_pause_counts(pauses: tuple[float, ...], ends: float) -> None:
+    """P11 A shorter push-back after a longer one does not shorten it."""
+
+    async def story() -> float:
+        desk = Desk(1)
+        for seconds in pauses:
+            desk.limiter.pause(seconds)
+        desk.come("a")
+        return (await desk.close())["a"]
+
+    assert played(story()) == pytest.approx(ends)
+
+
+def test_a_pause_that_comes_while_others_wait_holds_them() -> None:
+    """P11 Waiting for a slot when the push-back came, they wait for both."""
+
+    async def story() -> dict[str, float]:
+        desk = Desk(1)
+        desk.come("running", hold=2.0)
+        desk.come("next")
+        await asyncio.sleep(1.0)
+        desk.limiter.pause(10.0)
+        return await desk.close()
+
+    assert played(story()) == pytest.approx({"running": 0, "next": 11})
+
+
+def test_a_pause_is_shown_while_it_lasts() -> None:
+    """One push-back among many POSTs is told apart from the next."""
+
+    async def story() -> list[bool]:
+        limiter = Desk().limiter
+        seen = [limiter.is_paused]
+        limiter.pause(5.0)
+        for _ in range(2):
+            seen.append(limiter.is_paused)
+            await asyncio.sleep(5.0)
+        return [*seen, limiter.is_paused]
+
+    assert played(story()) == [False, True, False, False]
+
+
+def test_a_pause_grows_while_its_timer_runs() -> None:
+    """P11 A second push-back before the first is over is obeyed as well."""
+
+    async def story() -> float:
+        desk = Desk(1)
+        desk.limiter.pause(5.0)
+        desk.come("a")
+        await asyncio.sleep(4.0)
+        desk.limiter.pause(60.0)
+        return (await desk.close())["a"]
+
+    assert played(story()) == pytest.approx(64)
+
+
+def test_a_lease_from_before_the_trouble_is_held_until_it_is_over() -> None:
+    """P11 F2 After the pause only what was granted since goes, until a submission is accepted."""
+
+    async def story() -> list[tuple[bool, bool]]:
+        limiter, gate = Limiter(Limits(in_flight=4)), CircuitBreaker()
+        before = await limiter.take("a", gate=gate)
+        seen = [(limiter.holds(before), False)]
+        limiter.probe(5.0)
+        limiter.answered(before)
+        probe = asyncio.create_task(limiter.take("a", gate=gate))
+        await turns()
+        seen.append((limiter.holds(before), probe.done()))
+        await asyncio.sleep(6.0)
+        lease = await probe
+        seen.append((limiter.holds(before), limiter.holds(lease)))
+        limiter.accepted(lease)
+        seen.append((limiter.holds(before), limiter.holds(lease)))
+        return seen
+
+    assert played(story()) == [(False, False), (True, False), (True, False), (False, False)]
+
+
+def test_a_cancelled_waiter_leaves_its_place() -> None:
+    """P12 Whoever gave up waiting takes no slot, and the next one does."""
+
+    async def story() -> dict[str, float]:
+        desk = Desk(1)
+        desk.come("running")
+        gone = desk.come("gone")
+        desk.come("next")
+        await turns()
+        gone.cancel()
+        return await desk.close()
+
+    assert played(story()) == {"running": 0, "next": 1}
+
+
+def test_granted_and_cancelled_in_the_same_turn_gives_the_slot_on() -> None:
+    """P12 The lease of a task that was cancelled before it woke goes to the next one."""
+
+    async def story() -> dict[str, float]:
+        desk = Desk(1)
+        lease = await desk.limiter.take("a", gate=desk.gate)
+        gone = desk.come("gone")
+        desk.come("next")
+        await turns()
+        desk.limiter.give(lease)
+        gone.cancel()  # the slot is already its own, but it has not woken yet
+        return await desk.close()
+
+    assert played(story()) == {"next": 0}
+
+
+def test_giving_back_twice_gives_one_slot() -> None:
+    """P12 A lease is worth one slot however often it is handed in; so is a foreign one none."""
+
+    async def story() -> int:
+        desk = Desk(1)
+        lease = await desk.limiter.take("a", gate=desk.gate)
+        desk.limiter.give(lease)
+        desk.limiter.give(lease)
+        desk.limiter.give(Lease("a"))
+        for name in "ab":
+            desk.come(name)
+        await desk.close()
+        return desk.most
+
+    assert played(story()) == 1
+
+
+REASON = AuthenticationError("the key was refused", status=401)
+
+
+def test_a_shut_gate_sends_everybody_home_at_once() -> None:
+    """P8 Those who wait for slots or a pause get the reason now; those inside finish."""
+
+    async def story() -> dict[str, float]:
+        desk = Desk(1)
+        desk.come("running", hold=5.0)
+        waiting = [desk.come(str(number)) for number in range(3)]
+        await turns()
+        desk.limiter.pause(3600)
+        desk.gate.trip(REASON)
+        for task in waiting:
+            with pytest.raises(AuthenticationError):
+                await task
+        with pytest.raises(AuthenticationError):
+            await desk.limiter.take("a", gate=desk.gate)
+        assert asyncio.get_running_loop().time() == virtual_time.START
+        return await desk.close()
+
+    assert played(story()) == {"running": 0}
+
+
+def test_a_parents_gate_sends_home_too_and_other_gates_stay_open() -> None:
+    """P8 The session's end is the batch's end; one batch's end is not another's."""
+
+    async def story() -> None:
+        limiter, parent = Limiter(Limits(in_flight=1)), CircuitBreaker()
+        stopped, other = CircuitBreaker(parent), CircuitBreaker(parent)
+        lease = await limiter.take("a", gate=parent)
+        tasks = [asyncio.create_task(limiter.take("a", gate=g)) for g in (stopped, other)]
+        await turns()
+        stopped.trip(REASON)
+        await turns()
+        assert [task.done() for task in tasks] == [True, False]
+        parent.trip(REASON)
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        assert ends == [REASON, REASON]
+        limiter.give(lease)
+        assert is_empty(limiter)
+
+    played(story())
+
+
+def test_shut_and_cancelled_in_the_same_turn_is_quiet() -> None:
+    """A task that was cancelled as the gate shut leaves neither a slot nor a forgotten error."""
+
+    async def story() -> None:
+        desk = Desk(1)
+        lease = await desk.limiter.take("a", gate=desk.gate)
+        task = desk.come("gone")
+        await turns()
+        desk.gate.trip(REASON)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        desk.limiter.give(lease)
+        await desk.close()
+
+    played(story())
+
+
+def test_raised_limits_let_the_waiting_go_at_once() -> None:
+    """Assigning more slots needs no departure to take effect."""
+
+    async def story() -> dict[str, float]:
+        desk = Desk(1)
+        for name in "abcd":
+            desk.come(name, hold=10.0)
+        await asyncio.sleep(1.0)
+        desk.limiter.limits = evolve(desk.limiter.limits, in_flight=3)
+        return await desk.close()
+
+    assert played(story()) == {"a": 0, "b": 1, "c": 1, "d": 10}
+
+
+def test_jobs_of_an_earlier_process_do_not_raise_what_is_found_out() -> None:
+    """P12 They are counted beyond any limit, so their number says nothing of what is allowed."""
+
+    async def story() -> tuple[int, int]:
+        limiter, gate = Limiter(Limits(in_flight="auto")), CircuitBreaker()
+        lease = await limiter.take("account", gate=gate)
+        for _ in range(100):
+            limiter.count("account")
+        limiter.accepted(lease)
+        return limiter.in_flight, limiter.slots
+
+    assert played(story()) == (101, 24)
+
+
+def test_a_limit_given_anew_is_believed_anew() -> None:
+    """F2 A 429 lowers what was given, visibly; who then assigns another limit knows better."""
+
+    async def story() -> list[int]:
+        limiter, gate, slots = Limiter(Limits(in_flight=24)), CircuitBreaker(), []
+        leases = [await limiter.take("account", gate=gate) for _ in range(9)]
+        for lease in leases[:8]:
+            limiter.accepted(lease)
+        limiter.on_rate_limited(leases[8])
+        slots.append(limiter.slots)
+        limiter.limits = evolve(limiter.limits, rate=50.0)
+        slots.append(limiter.slots)
+        limiter.limits = evolve(limiter.limits, in_flight=20)
+        return [*slots, limiter.slots]
+
+    assert played(story()) == [8, 8, 20]
+
+
+def test_lowered_limits_let_the_running_finish() -> None:
+    """Fewer slots take nobody's lease; the next goes when the count is below the new limit."""
+
+    async def story() -> dict[str, float]:
+        desk = Desk(3)
+        for name, hold in (("a", 1.0), ("b", 2.0), ("c", 3.0), ("d", 1.0)):
+            desk.come(name, hold=hold)
+        await turns()
+        desk.limiter.limits = evolve(desk.limiter.limits, in_flight=1)
+        return await desk.close()
+
+    assert played(story()) == {"a": 0, "b": 0, "c": 0, "d": 3}
+
+
+@pytest.mark.parametrize(("rate", "ends"), [(None, 1.0), (2.0, 1.0), (0.1, 10.0)], ids=repr)
+def test_a_changed_rate_counts_from_the_last_submission(rate: float | None, ends: float) -> None:
+    """An hour's spacing, taken back after a second, is not waited to its end."""
+
+    async def story() -> float:
+        desk = Desk(5, rate=1 / 3600)
+        desk.come("first", hold=0.0)
+        desk.come("second")
+        await asyncio.sleep(1.0)
+        desk.limiter.limits = evolve(desk.limiter.limits, rate=rate)
+        return (await desk.close())["second"]
+
+    assert played(story()) == pytest.approx(ends)
+
+
+def test_the_repr_shows_what_goes_on() -> None:
+    """Slots taken, slots there are, and how many wait."""
+
+    async def story() -> str:
+        desk = Desk(1)
+        desk.come("a")
+        desk.come("b")
+        await turns()
+        shown = repr(desk.limiter)
+        await desk.close()
+        return shown
+
+    assert played(story()) == "<Limiter 1/1, 1 waiting>"
+
+
+# — any order of events ————————————————————————————————————————————————————————————————————————
+
+CAPS = {"a": None, "b": 2, "c": 1}
+
+moves = st.one_of(
+    st.tuples(st.just("take"), st.sampled_from("abc"), st.integers(0, 2)),
+    st.tuples(st.just("give"), st.integers(0, 9)),
+    st.tuples(st.just("cancel"), st.integers(0, 9)),
+    st.tuples(st.just("limit"), st.integers(1, 4)),
+    st.tuples(st.just("pause"), st.integers(0, 3)),
+    st.tuples(st.just("turn")),
+    st.tuples(st.just("sleep"), st.integers(0, 4)),
+)
+
+
+class Crowd:
+    """Plays moves, some of them in the same turn of the loop, and counts what is held."""
+
+    def __init__(self) -> None:
+        self.limiter = Limiter(Limits(in_flight=2))
+        self.gate = CircuitBreaker()
+        self.held: dict[asyncio.Task[None], Lease] = {}
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def _visit(self, group: str, priority: int) -> None:
+        lease = await self.limiter.take(group, CAPS[group], gate=self.gate, priority=priority)
+        task = asyncio.current_task()
+        assert task is not None
+        self.held[task] = lease
+        await asyncio.get_running_loop().create_future()
+
+    async def play(self, move: tuple[Any, ...]) -> None:
+        match move:
+            case "take", group, priority:
+                self.tasks.append(asyncio.create_task(self._visit(group, priority)))
+            case "give", at if self.held:
+                task = list(self.held)[at % len(self.held)]
+                self.limiter.give(self.held.pop(task))
+                task.cancel()
+            case "cancel", at:
+                waiting = [t for t in self.tasks if not t.done() and t not in self.held]
+                if waiting:
+                    waiting[at % len(waiting)].cancel()
+            case "limit", in_flight:
+                self.limiter.limits = Limits(in_flight=in_flight)
+            case "pause", seconds:
+                self.limiter.pause(seconds)
+            case ("turn",):
+                await turns()
+                self.check()
+            case "sleep", seconds:
+                await asyncio.sleep(seconds)
+                await turns()
+                self.check()
+
+    def check(self) -> None:
+        """Leases are those that are held, and no group is over its cap."""
+        assert self.limiter.in_flight == len(self.held)
+        by_group = Counter(lease.group for lease in self.held.values())
+        assert all(cap is None or by_group[group] <= cap for group, cap in CAPS.items())
+
+    async def end(self) -> None:
+        """With the pauses over, everybody who still waits is let in, one after another."""
+        self.limiter.limits = Limits(in_flight=1)
+        waiting = sum(not task.done() for task in self.tasks)
+        for _ in range(waiting):
+            await asyncio.sleep(4)
+            self.check()
+            await self.play(("give", 0))
+        await turns()
+        assert not self.held
+        assert all(task.done() for task in self.tasks)
+        assert is_empty(self.limiter)
+
+
+@settings(max_examples=150)
+@given(st.lists(moves, max_size=40), st.integers(0, 3))
+def test_no_order_of_events_leaks_a_slot(story: list[tuple[Any, ...]], seed: int) -> None:
+    """P12 Takes, returns, cancellations and new limits in any order, also within one turn."""
+
+    async def played() -> None:
+        crowd = Crowd()
+        for move in story:
+            await crowd.play(move)
+        await turns()
+        await crowd.end()
+
+    virtual_time.run(played(), seed=seed)
+
+
+@given(st.lists(st.integers(0, 1), min_size=1, max_size=20), st.integers(0, 20))
+def test_a_gate_shut_at_any_moment_leaves_nobody_waiting(gates: list[int], after: int) -> None:
+    """P8 Whoever waits behind the shut gate has its reason; the rest are let in."""
+
+    async def story() -> None:
+        limiter, both = Limiter(Limits(in_flight=1)), (CircuitBreaker(), CircuitBreaker())
+        tasks = [asyncio.create_task(limiter.take("a", gate=both[gate])) for gate in gates]
+        await turns(after)
+        both[0].trip(FluxError("stop"))
+        for gate, task in zip(gates, tasks, strict=True):
+            try:
+                limiter.give(await task)
+            except FluxError:
+                assert gate == 0
+        assert is_empty(limiter)
+
+    virtual_time.run(story())
+
+
+def test_a_limit_that_changed_is_reported_and_one_that_did_not_is_not() -> None:
+    """P12 `on_change` names the group and its new limit, once for each change."""
+
+    async def story() -> list[tuple[str, int]]:
+        seen: list[tuple[str, int]] = []
+        limiter = Limiter(
+            Limits(in_flight=24), on_change=lambda group, limit: seen.append((group, limit))
+        )
+        leases = [await limiter.take("account", gate=CircuitBreaker()) for _ in range(9)]
+        for lease in leases[:8]:
+            limiter.accepted(lease)
+        limiter.on_server_error()
+        assert seen == []
+        limiter.on_rate_limited(leases[8])
+        return seen
+
+    assert played(story()) == [("account", 8)]
+
+
+@pytest.mark.parametrize(
+    ("others", "lowered"), [(0, ("big", 7)), (15, ("account", 22))], ids=["its own", "the account"]
+)
+def test_a_429_lowers_the_limit_that_is_used_up_the_most(others: int, lowered: tuple[str, int]):
+    """P12 A server does not say which limit was met: of a model's own and the account's, the one
+    that is closer to being full is taken."""
+
+    async def story() -> list[tuple[str, int]]:
+        seen: list[tuple[str, int]] = []
+        gate = CircuitBreaker()
+        limiter = Limiter(
+            Limits(in_flight=24), on_change=lambda group, limit: seen.append((group, limit))
+        )
+        leases = [await limiter.take("small", gate=gate) for _ in range(others)]
+        leases += [await limiter.take("big", cap=10, gate=gate) for _ in range(8)]
+        for lease in leases[:-1]:
+            limiter.accepted(lease)
+        limiter.on_rate_limited(leases[-1])
+        return seen
+
+    assert played(story()) == [lowered]

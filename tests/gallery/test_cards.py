@@ -1,0 +1,120 @@
+"""The cards of a page: read out of lists that grow, and out of lists that somebody else wrote."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from support.gallery_folders import HOSTILE, Folder, cards_of
+
+from fluxasync import ConfigError
+from fluxasync.gallery.cards import CardLists, address, read
+from fluxasync.gallery.html_page import page
+
+
+def test_lists_are_read_on_as_they_grow(tmp_path):
+    """Every image is told once, when its line is whole."""
+    folder, lists = Folder(tmp_path), CardLists(tmp_path)
+    assert lists.news() == []
+    folder.saved()
+    folder.failed()
+    assert {"saved", "moderated"} == {card.status for card in lists.news()}
+    with (tmp_path / "metadata.jsonl").open("a") as file:
+        file.write('{"key": "torn", "ind')
+        file.flush()
+        assert lists.news() == []
+        file.write('ex": 9, "file_name": "x.jpg"}\n')
+    assert [card.key for card in lists.news()] == ["torn"]
+
+
+def test_a_list_made_anew_tells_only_what_changed(tmp_path):
+    """After a list was replaced in one rename, as a run's start may do, nothing is told twice."""
+    folder, lists = Folder(tmp_path), CardLists(tmp_path)
+    first = folder.failed()
+    folder.failed()
+    lists.news()
+    new = tmp_path / "new"
+    new.write_text(json.dumps(first | {"message": "another"}) + "\n")
+    new.replace(tmp_path / "failures.jsonl")
+    assert [first["key"]] == [card.key for card in lists.news()]
+
+
+def test_a_saved_image_outlives_its_earlier_failure(tmp_path):
+    """An image that failed and was made later is a picture, whichever list is read first."""
+    folder, lists = Folder(tmp_path), CardLists(tmp_path)
+    key = folder.failed()["key"]
+    assert [card.status for card in lists.news()] == ["moderated"]
+    folder.saved(key=key)
+    assert [card.status for card in lists.news()] == ["saved"]
+    folder.failed(key=key)
+    assert lists.news() == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../etc/x.jpg", "/etc/x.jpg", "a/../../x.jpg", "..\\x.jpg", "x.html", "x.svg", "x.jpg\0",
+        "", "javascript:alert(1)", ".fluxasync/journal.db", 7, None, ["x.jpg"],
+    ],
+)  # fmt: skip
+def test_a_name_that_is_no_image_in_the_folder_becomes_no_address(tmp_path, name):
+    """Whatever a list names, the page addresses images of its own folder only."""
+    Folder(tmp_path).saved(file_name=name, with_file=False)
+    (card,) = CardLists(tmp_path).news()
+    assert card.file is None
+    assert "file" not in card.as_json(None)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        pytest.param("a b/ü#?.jpg", "./a%20b/%C3%BC%23%3F.jpg", id="reserved"),
+        pytest.param("javascript:alert(1).jpg", "./javascript%3Aalert%281%29.jpg", id="scheme"),
+        pytest.param('"><x.jpg', "./%22%3E%3Cx.jpg", id="markup"),
+        pytest.param("%2e%2e/x.jpg", "./%252e%252e/x.jpg", id="encoded already"),
+    ],
+)
+def test_an_address_is_a_path_beside_the_page(name, expected):
+    """No name of a file is taken for a scheme, a query or markup."""
+    assert expected == address(name)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "", "null", "[]", "7", '"x"', "{", "[" * 100_000, '{"key": 1, "index": 1}', '{"key": "x"}',
+        '{"key": "x", "index": "1"}', '{"key": "x", "index": 1, "cost": NaN}', "\udcff",
+    ],
+)  # fmt: skip
+def test_a_line_that_is_none_of_ours_is_passed_over(tmp_path, line):
+    """One bad line, and the rest is read as ever."""
+    text = f"{line}\n".encode(errors="surrogateescape")
+    (tmp_path / "metadata.jsonl").write_bytes(text)
+    Folder(tmp_path).saved()
+    assert [card.status for card in CardLists(tmp_path).news()] == ["saved"]
+
+
+def test_values_of_the_wrong_kind_are_left_out(tmp_path):
+    """What should be a number and is not does not reach the page."""
+    Folder(tmp_path).saved(prompt=["x"], seed="7", width=True, cost=None, timings=[1], paid="x")
+    (card,) = CardLists(tmp_path).news()
+    assert not {"prompt", "seed", "width", "cost", "timings", "paid"} & set(card.facts)
+
+
+def test_a_folder_without_a_run_is_said_in_one_line(tmp_path):
+    """There is no empty page of a folder that was mistyped."""
+    with pytest.raises(ConfigError, match="no images of a run"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_texts_come_out_of_the_page_as_they_went_in(tmp_path, text):
+    """T7: whatever a text holds, it is data in the page, and the page's markup stays the same."""
+    plain, made = (
+        page(words, {"cards": [{"prompt": words, "extras": {words: words}}]}, served=False).text
+        for words in ("plain", text)
+    )
+    assert [{"prompt": text, "extras": {text: text}}] == cards_of(made)
+    assert plain.count(b"<") == made.count(b"<")
+    assert plain.count(b">") == made.count(b">")
+    assert plain.count(b'"') <= made.count(b'"')

@@ -1,0 +1,229 @@
+"""Small files that stand for huge ones end soon, in little memory, and say what is wrong.
+
+Each is read in a process of its own, whose peak memory is measured there.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.patience import patient
+from support.sample_images import png_chunk
+
+#: megabytes that reading may take beyond Python, the library and pyarrow, which alone take 80 to
+#: 105 by pyarrow's version
+MOST = 70
+
+MEGABYTE = 2**20
+
+READ = """
+import asyncio, resource, sys
+from pathlib import Path
+from fluxasync._core.errors import ConfigError
+from fluxasync._core.images import NotAnImage, inspect
+from fluxasync._requests.sources import Expansion, open_source
+
+async def checked(path, *folder):
+    source = open_source(path, spread=Expansion.of(wildcards=Path(*folder)) if folder else None)
+    try:
+        plan = await source.check()
+        return f"{plan.images} images"
+    except ConfigError as error:
+        return str(error)
+    finally:
+        await source.aclose()
+
+def judged(path):
+    try:
+        return str(inspect(path.read_bytes()))
+    except NotAnImage as error:
+        return str(error)
+
+def peak():
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**20
+    # not ru_maxrss, which on Linux begins with the memory of the process that started this one
+    [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) // 1024
+
+path = Path(sys.argv[1])
+if path.suffix == ".parquet":
+    import pyarrow.parquet
+before = peak()
+told = judged(path) if path.suffix == ".png" else asyncio.run(checked(path, *sys.argv[2:]))
+print(peak() - before, told)
+"""
+
+
+def told_of(path: Path, *folder: Path) -> str:
+    """Read the file in another process; return what it said, having held its peak to the cap."""
+    command = [sys.executable, "-c", READ, str(path), *map(str, folder)]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=patient(120), check=False
+    )
+    assert not ended.stderr
+    peak, told = ended.stdout.split(" ", 1)
+    assert int(peak) <= MOST, f"{peak} MB: {told}"
+    return told
+
+
+def packed(piece: bytes, times: int, *, head: bytes = b"") -> bytes:
+    """A .gz of many members, which is made at once."""
+    return gzip.compress(head) + gzip.compress(piece, 1) * times
+
+
+def zst(piece: bytes, times: int) -> bytes:
+    zstandard = pytest.importorskip("zstandard")
+    packer = zstandard.ZstdCompressor().compressobj()
+    return b"".join(packer.compress(piece) for _ in range(times)) + bytes(packer.flush())
+
+
+BOMBS = [
+    pytest.param("p.txt.zst", lambda: zst(b"a" * MEGABYTE, 500),
+                 "a line of more than 64 MB", id="zst: one line of 500 MB"),
+    pytest.param("p.txt.gz", lambda: packed(b"a" * MEGABYTE, 1000),
+                 "a line of more than 64 MB", id="gz: one line of 1 GB"),
+    pytest.param("p.txt.gz", lambda: packed(b"\n" * MEGABYTE, 1000),
+                 "holds 1 MB of blank lines in a row", id="gz: 1 GB of blank lines"),
+    pytest.param("p.jsonl.gz", lambda: packed(b" \t\r\n" * (MEGABYTE // 4), 1000),
+                 "holds 1 MB of blank lines in a row", id="gz: 1 GB of lines of spaces"),
+    pytest.param("p.json.gz", lambda: packed(b"\n" * MEGABYTE, 1000, head=b"["),
+                 "holds 1 MB of blank lines in a row", id="gz: 1 GB of space in a list"),
+    pytest.param("p.json.gz", lambda: packed(b"a" * MEGABYTE, 1000, head=b'["'),
+                 "item 1: not JSON", id="gz: one text of 1 GB in a list"),
+    pytest.param("p.json.gz", lambda: packed(b"[" * MEGABYTE, 1000),
+                 "nested too deeply", id="gz: 1 billion lists in lists"),
+    pytest.param("p.csv.gz", lambda: packed(b"," * MEGABYTE, 1000, head=b"prompt\n"),
+                 "a line of more than 64 MB", id="gz: a row of 1 billion cells"),
+    pytest.param("p.csv.gz", lambda: packed(b'\n","' * MEGABYTE, 100, head=b'prompt\n"'),
+                 "row 2: more than 4 MB; is a double quote never closed?",
+                 id="gz: a row of 100 million lines"),
+    pytest.param("p.csv", lambda: b'prompt\n"a fox\n' + b"owl\n" * 2_500_000,
+                 "row 2: a cell of more than 131,072 characters; is a double quote never closed?",
+                 id="csv: a quote that never closes, 10 MB"),
+    pytest.param("p.csv", lambda: b",".join(b"c%d" % n for n in range(500_000)) + b"\nfox\n",
+                 "a table has 2,000 columns at most", id="csv: 500,000 columns"),
+    pytest.param("p.csv", lambda: b",".join(b"c%d" % n for n in range(3_000)) + b"\nfox\n",
+                 "3,000 columns; a prompt list has 2,000 at most", id="csv: 3,000 columns"),
+    pytest.param("p.csv", lambda: b"prompt\n" + (b"," * 900_000 + b"\n") * 12,
+                 "rows 2–13: 900,001 cells", id="csv: rows of a million cells"),
+    pytest.param("p.csv", lambda: b"prompt\n" + (b'"' + b"a" * 131_000 + b'"\n') * 900,
+                 "900 images", id="csv: 900 rows of 131 KB"),
+    pytest.param("p.json", lambda: b"[" + b",".join([b'"' + b"a" * 900_000 + b'"'] * 200) + b"]",
+                 "200 images", id="json: 200 texts of 900 KB"),
+    pytest.param("p.jsonl", lambda: b"oops\n" * 2_000_000,
+                 "lines 1–10000: column 1: not JSON", id="jsonl: 2 million bad lines"),
+    pytest.param("p.csv", lambda: b"prompt,width\n" + b"a,x\n" * 2_000_000,
+                 "rows 2–10001: column 'width'", id="csv: 2 million bad rows"),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "content", "said"), BOMBS)
+def test_a_list_that_is_a_bomb_ends(
+    tmp_path: Path, name: str, content: Callable[[], bytes], said: str
+) -> None:
+    """S5: it ends in seconds and 70 MB, and names what is wrong; honest lists are read."""
+    path = tmp_path / name
+    path.write_bytes(content())
+    assert said in told_of(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        pytest.param("{'prompt': ['a' * 10**8]}", "a page unpacks to 100 MB",
+                     id="a cell of 100 MB"),
+        pytest.param("{'prompt': ['a'] * 999 + ['a' * 20_000_000]}", "a page unpacks to 20 MB",
+                     id="a cell of 20 MB among small ones"),
+        pytest.param("{'prompt': ['fox'], 'note': ['a' * 10**8]}", "column 'note': a page",
+                     id="a cell of metadata of 100 MB"),
+        pytest.param("{'prompt': ['fox'], **{f'c{n}': [1] for n in range(20_000)}}",
+                     "20,001 columns; a prompt list has 2,000 at most", id="20,000 columns"),
+        pytest.param("{'prompt': ['a' * 900_000] * 300}", "300 images",
+                     id="a long text in every row"),
+        pytest.param("{'prompt': ['fox'], 'tags': [['a' * 900_000] * 100]}",
+                     "a row of 90.0 MB of text", id="a long text a hundred times in a cell"),
+        pytest.param("{'prompt': ['fox'], 'tags': [[1] * 3_000_000]}",
+                     "column 'tags': lists of more than 1,000 values", id="a list of 3 million"),
+    ],
+)  # fmt: skip
+def test_a_parquet_file_that_is_a_bomb_ends(tmp_path: Path, columns: str, said: str) -> None:
+    """S5: pages are measured before they are unpacked, and cells before they are Python's."""
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "p.parquet"
+    write = f"""
+import pyarrow, pyarrow.parquet
+pyarrow.parquet.write_table(pyarrow.table({columns}), {str(path)!r}, compression="zstd")
+"""
+    subprocess.run([sys.executable, "-c", write], check=True, timeout=patient(120))
+    assert path.stat().st_size < 10**7
+    assert said in told_of(path)
+
+
+def wild(folder: Path, lists: dict[str, str], prompt: str) -> str:
+    for name, content in lists.items():
+        (folder / f"{name}.txt").write_text(content)
+    (folder / "prompts.txt").write_text(prompt)
+    return told_of(folder / "prompts.txt", folder)
+
+
+WILD = [
+    pytest.param({f"l{n}": f"__l{n + 1}__\n" * 20 for n in range(18)} | {"l18": "x\n"}, "a __l0__",
+                 "stands for 1,000,000,000,000,000 or more images", id="20^18 by lists of lists"),
+    pytest.param({}, "{a|b}" * 66_000, "alternatives in one text", id="66,000 choices"),
+    pytest.param({}, "{a|b}" * 9_000, "stands for 1,000,000,000,000,000 or more images",
+                 id="9,000 choices"),
+    pytest.param({}, "{" + "|" * 900_000 + "}", "alternatives in one text", id="a place of bars"),
+    pytest.param({"l": "a\n" * 4_900_000}, "a __l__", "has more than 100,000 lines",
+                 id="a list of 5 million lines"),
+    pytest.param({f"l{n}": ("{" + "|" * 9_000 + "}\n") * 9 for n in range(9)},
+                 "".join(f"__l{n}__" for n in range(9)), "the lists hold more than 200,000",
+                 id="lists of bars"),
+    pytest.param({}, "x" * 900_000 + "{" + "|".join(map(str, range(9_000))) + "}",
+                 "its prompts are more than 20 million characters", id="9,000 long prompts"),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("lists", "prompt", "said"), WILD)
+def test_choices_that_multiply_without_end_are_refused(
+    tmp_path: Path, lists: dict[str, str], prompt: str, said: str
+) -> None:
+    """S5: they are counted and not made, and lists that nothing could use are not held."""
+    assert said in wild(tmp_path, lists, prompt)
+
+
+def big_png(width: int, height: int, rows: int) -> bytes:
+    """A PNG of 16 bits and four samples whose data has so many empty rows."""
+    packer = zlib.compressobj()
+    row = bytes(1 + width * 8)
+    data = b"".join(packer.compress(row) for _ in range(rows)) + packer.flush()
+    header = png_chunk(b"IHDR", struct.pack(">II5B", width, height, 16, 6, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", data) + png_chunk(b"IEND", b"")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("size", "rows", "said"),
+    [
+        pytest.param((60_000, 60_000), 60, "more than 64 megapixels", id="60 of 60,000 rows"),
+        pytest.param((8_000, 8_000), 60, "fewer rows than its header says", id="60 of 8,000 rows"),
+        pytest.param((8_000, 8_000), 8_000, "width=8000", id="512 MB of empty rows"),
+    ],
+)
+def test_a_png_is_judged_in_little_memory(
+    tmp_path: Path, size: tuple[int, int], rows: int, said: str
+) -> None:
+    """F80 T9 Its rows are counted piece by piece, and not kept."""
+    (tmp_path / "a.png").write_bytes(big_png(*size, rows))
+    assert said in told_of(tmp_path / "a.png")

@@ -1,0 +1,358 @@
+"""A source whose images are partly known: what is counted, what is read again, what is yielded."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import threading
+from collections.abc import Sequence
+from contextlib import aclosing, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.sample_images import png
+
+from fluxasync._core.errors import ConfigError, JournalError
+from fluxasync._core.models import ImageRequest
+from fluxasync._requests.sources import BadRow, Lookup, Plan, Source, open_source
+from fluxasync._requests.sources.marks import Marks
+from fluxasync._requests.sources.numbering import Occurrences
+
+SETTLED = frozenset({"done", "failed", "in_doubt"})
+
+
+async def numbered(source: Source, **options: Any) -> list[ImageRequest | BadRow]:
+    async with aclosing(source.requests(**options)) as requests:
+        return [request async for request in requests]
+
+
+async def key_list(given: Any, **options: Any) -> list[str]:
+    source = open_source(given, **options)
+    rows = await numbered(source)
+    await source.aclose()
+    return [row.key for row in rows if isinstance(row, ImageRequest)]
+
+
+async def resumed(
+    given: Any, lookup: Lookup, **options: Any
+) -> tuple[Plan, list[ImageRequest | BadRow]]:
+    source = open_source(given, **options)
+    try:
+        plan = await source.check(lookup=lookup)
+        return plan, await numbered(source, skip=SETTLED)
+    finally:
+        await source.aclose()
+
+
+def known(states: dict[str, str]) -> Lookup:
+    return lambda keys: [states.get(key) for key in keys]
+
+
+def all_done(keys: Sequence[str]) -> list[str | None]:
+    return ["done"] * len(keys)
+
+
+def saved(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def places(rows: list[ImageRequest | BadRow]) -> list[tuple[int, int, str]]:
+    return [(r.index, r.occurrence, r.prompt) for r in rows if isinstance(r, ImageRequest)]
+
+
+PROMPTS = ["fox", "owl", "fox", "bat", "fox", "elk"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", [pytest.param("file", id="P27 file"), pytest.param("list")])
+async def test_what_is_settled_is_left_out_and_the_rest_keeps_its_numbers(
+    tmp_path: Path, kind: str
+) -> None:
+    """Index, occurrence and key of an image are those of the whole source, in every run."""
+    path = saved(tmp_path, "prompts.txt", "\n\n".join(PROMPTS))
+    given: Any = path if kind == "file" else PROMPTS
+    keys = await key_list(given)
+    states = {keys[0]: "done", keys[2]: "failed", keys[3]: "submitted", keys[5]: "in_doubt"}
+    plan, rows = await resumed(given, known(states))
+    assert plan.known == {"done": 1, "failed": 1, "submitted": 1, "in_doubt": 1}
+    assert (plan.images, plan.to_do, plan.estimator.estimate(1).images) == (6, 2, 2)
+    assert places(rows) == [(1, 0, "owl"), (3, 0, "bat"), (4, 2, "fox")]
+    assert [keys[1], keys[3], keys[4]] == [r.key for r in rows if isinstance(r, ImageRequest)]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("given", [pytest.param(PROMPTS, id="list"), pytest.param(None, id="file")])
+async def test_nothing_is_left_out_unless_it_is_said(
+    tmp_path: Path, given: list[str] | None
+) -> None:
+    """A program that wants every outcome gets every request, known or not."""
+    source = open_source(given or saved(tmp_path, "prompts.txt", "\n".join(PROMPTS)))
+    await source.check(lookup=all_done)
+    rows = await numbered(source)
+    await source.aclose()
+    assert list(zip(range(6), [0, 0, 1, 0, 2, 0], PROMPTS, strict=True)) == places(rows)
+
+
+@pytest.mark.asyncio
+async def test_without_a_lookup_everything_is_to_do() -> None:
+    """A plan made without one says so in the same words."""
+    source = open_source(PROMPTS)
+    plan = await source.check()
+    assert (dict(plan.known), plan.to_do) == ({}, 6)
+    assert len(await numbered(source, skip=SETTLED)) == 6
+    await source.aclose()
+
+
+@pytest.mark.asyncio
+async def test_a_stream_leaves_nothing_out() -> None:
+    """What comes once cannot be asked about before it is run."""
+    source = open_source(iter(PROMPTS))
+    plan = await source.check(lookup=all_done)
+    assert (plan.images, dict(plan.known), plan.to_do) == (None, {}, None)
+    assert len(await numbered(source, skip=SETTLED)) == 6
+    await source.aclose()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", ["file", "list"])
+async def test_images_of_one_row_are_settled_one_by_one(tmp_path: Path, kind: str) -> None:
+    """A row of several images is read again for those that are to do, seeds and all."""
+    row = {"prompt": "fox", "seed": 7, "n": 4}
+    path = saved(tmp_path, "prompts.jsonl", '{"prompt": "fox", "seed": 7, "n": 4}\n')
+    given: Any = path if kind == "file" else [row]
+    keys = await key_list(given)
+    plan, rows = await resumed(given, known({keys[1]: "done", keys[2]: "done"}))
+    assert (plan.to_do, plan.estimator.estimate(1).images) == (2, 2)
+    assert [(r.index, r.seed, r.n) for r in rows if isinstance(r, ImageRequest)] == [
+        (0, 7, 1),
+        (3, 10, 1),
+    ]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", ["file", "list"])
+async def test_a_lookup_is_asked_in_blocks_off_the_loop(tmp_path: Path, kind: str) -> None:
+    """P21: a question may read a disk, so it is short and never stops the loop."""
+    asked: list[tuple[int, str]] = []
+
+    def lookup(keys: Sequence[str]) -> list[str | None]:
+        asked.append((len(keys), threading.current_thread().name))
+        return ["done"] * len(keys)
+
+    rows = ['{"prompt": "fox", "n": 5000}', *(f'{{"prompt": "owl {i}"}}' for i in range(900))]
+    path = saved(tmp_path, "prompts.jsonl", "\n".join(rows))
+    owls = [f"owl {i}" for i in range(900)]
+    given: Any = path if kind == "file" else [{"prompt": "fox", "n": 5000}, *owls]
+    plan, left = await resumed(given, lookup)
+    assert (dict(plan.known), left) == ({"done": 5900}, [])
+    assert sum(count for count, _ in asked) == 5900
+    assert max(count for count, _ in asked) <= 500
+    [thread] = {name for _, name in asked}
+    assert thread.startswith("fluxasync-source")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", ["file", "list"])
+async def test_settled_rows_are_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A photograph that is gone spoils only the rows that still need it."""
+    monkeypatch.chdir(tmp_path)
+    image = saved(tmp_path, "a.png", png(128, 128))
+    rows = [
+        {"prompt": p, "model": "flux-pro-1.1", "image_prompt": str(image)} for p in ("fox", "owl")
+    ]
+    lines = "\n".join(str(row).replace("'", '"') for row in rows)
+    given: Any = saved(tmp_path, "prompts.jsonl", lines) if kind == "file" else rows
+    keys = await key_list(given)
+    source = open_source(given)
+    await source.check(lookup=known({keys[0]: "done"}))
+    image.unlink()
+    [missing] = await numbered(source, skip=SETTLED)
+    await source.aclose()
+    assert isinstance(missing, BadRow)
+    assert missing.where in ("prompts.jsonl line 2", "item 2")
+
+
+@pytest.mark.asyncio
+async def test_an_image_allowed_again_is_held_to_the_list_s_folder(tmp_path: Path) -> None:
+    """S6: what `resolve --resubmit` allowed is read anew, and a link out is refused."""
+    (tmp_path / "list").mkdir()
+    image = saved(tmp_path / "list", "a.png", png(128, 128))
+    row = '{"prompt": "fox", "model": "flux-pro-1.1", "image_prompt": "a.png"}\n'
+    path = saved(tmp_path / "list", "prompts.jsonl", row)
+    [key] = await key_list(path)
+    source = open_source(path)
+    await source.check(lookup=known({key: "again"}))
+    image.rename(tmp_path / "private.png")  # the same bytes, now elsewhere
+    image.symlink_to(tmp_path / "private.png")
+    [refused] = await numbered(source, skip=SETTLED)
+    await source.aclose()
+    assert isinstance(refused, BadRow)
+    assert "outside the list's folder" in str(refused)
+
+
+@pytest.mark.asyncio
+async def test_an_image_that_changed_after_the_check_is_a_bad_row(tmp_path: Path) -> None:
+    """Its occurrence was counted for other content, so that it may be another image's key."""
+    image = saved(tmp_path, "a.png", png(128, 128))
+    row = '{"prompt": "fox", "model": "flux-pro-1.1", "image_prompt": "a.png"}\n'
+    source = open_source(saved(tmp_path, "prompts.jsonl", row + '{"prompt": "owl"}\n'))
+    await source.check(lookup=known({}))
+    image.write_bytes(png(160, 160))
+    changed, owl = await numbered(source, skip=SETTLED)
+    await source.aclose()
+    assert str(changed).startswith("prompts.jsonl line 1: an image input changed")
+    assert isinstance(owl, ImageRequest)
+    assert owl.index == 1
+
+
+@pytest.mark.asyncio
+async def test_bad_rows_stay_in_their_places(tmp_path: Path) -> None:
+    """Rows that were skipped as bad are told again, between the images that are to do."""
+    path = saved(tmp_path, "prompts.jsonl", '{"prompt":"fox"}\noops\n{"prompt":"owl"}\noops\n')
+    keys = await key_list(path, skip_bad=True)
+    plan, rows = await resumed(path, known({keys[0]: "done"}), skip_bad=True)
+    assert (plan.images, plan.bad, plan.to_do) == (2, 2, 1)
+    wheres = [row.where if isinstance(row, BadRow) else row.index for row in rows]
+    assert wheres == ["prompts.jsonl line 2", 1, "prompts.jsonl line 4"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("limit", [1023, 1024, 1025, 3000, 9000])
+async def test_a_limit_counts_known_images(tmp_path: Path, limit: int) -> None:
+    """The limit is of the whole source, wherever it falls in the blocks of a file."""
+    lines = (f"{number:05}".ljust(1023, "x") + "\n" for number in range(3000))  # 1,024 a block
+    path = saved(tmp_path, "prompts.txt", "".join(lines))
+    keys = await key_list(path, limit=limit)
+    states = dict.fromkeys(keys[:-2], "done")
+    plan, rows = await resumed(path, known(states), limit=limit)
+    images = min(limit, 3000)
+    assert (plan.images, plan.to_do) == (images, 2)
+    assert [index for index, _, _ in places(rows)] == [images - 2, images - 1]
+    assert (await resumed(path, all_done, limit=limit))[1] == []
+
+
+@pytest.mark.asyncio
+async def test_a_limit_ends_within_a_row(tmp_path: Path) -> None:
+    """Images beyond the limit are neither asked for nor yielded."""
+    path = saved(tmp_path, "prompts.jsonl", '{"prompt":"owl"}\n{"prompt":"fox","n":9}\noops\n')
+    plan, rows = await resumed(path, known({}), limit=3)
+    assert (plan.images, plan.to_do, plan.estimator.estimate(1).images) == (3, 3, 3)
+    assert places(rows) == [(0, 0, "owl"), (1, 0, "fox"), (2, 1, "fox")]
+
+
+@pytest.mark.asyncio
+async def test_a_changed_file_is_seen_where_nothing_is_to_do(tmp_path: Path) -> None:
+    """F139: rows that are passed over are compared all the same."""
+    path = saved(tmp_path, "prompts.txt", "fox\nowl\n")
+    before = path.stat()
+    source = open_source(path)
+    await source.check(lookup=all_done)
+    path.write_text("bat\nowl\n")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(ConfigError, match="changed while it was being read"):
+        await numbered(source, skip=SETTLED)
+    await source.aclose()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", ["file", "list"])
+async def test_a_lookup_that_fails_ends_the_check(tmp_path: Path, kind: str) -> None:
+    """A journal that cannot be read is not taken for an empty one; a new check starts afresh."""
+
+    def broken(keys: Sequence[str]) -> list[str | None]:
+        raise JournalError("cannot be read")
+
+    given: Any = saved(tmp_path, "p.txt", "fox\nowl\n") if kind == "file" else ["fox", "owl"]
+    source = open_source(given)
+    with pytest.raises(JournalError, match="cannot be read"):
+        await source.check(lookup=broken)
+    assert len(await numbered(source, skip=SETTLED)) == 2
+    assert (await source.check(lookup=all_done)).to_do == 0
+    assert await numbered(source, skip=SETTLED) == []
+    await source.aclose()
+
+
+@pytest.mark.asyncio
+async def test_two_readers_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """A run that was left in the middle can be begun again beside it."""
+    path = saved(tmp_path, "prompts.txt", "fox\nowl\nfox\nbat\n" * 1_500)
+    source = open_source(path)
+    await source.check(lookup=known({}))
+    expected = await numbered(source)
+    async with aclosing(source.requests()) as first, aclosing(source.requests()) as second:
+        for _ in range(4_500):
+            await anext(first)
+        assert expected[0] == await anext(second)
+        assert expected[4_500] == await anext(first)
+    await source.aclose()
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_check_leaves_no_marks(tmp_path: Path) -> None:
+    """Half a first pass is no first pass."""
+    source = open_source(saved(tmp_path, "prompts.txt", "fox\n" * 5_000))
+    with pytest.raises(asyncio.CancelledError):
+        await source.check(
+            lookup=all_done,
+            progress=lambda rows: asyncio.current_task().cancel(),  # type: ignore[union-attr]
+        )
+    assert len(await numbered(source, skip=SETTLED)) == 5_000
+    await source.aclose()
+
+
+def add_blanks(marks: Marks, count: int) -> None:
+    for _ in range(count):
+        marks.add(None, (), ())
+
+
+def test_marks_do_not_stay_in_memory() -> None:
+    """A million rows are marked on the disk, and the one that is to do is found."""
+    with closing(Marks()) as marks:
+        fox = ImageRequest(prompt="fox")
+        numbers = [(fox.content_key, 0)]
+        add_blanks(marks, 1_100_000)
+        marks.add(fox, numbers, ["done"])
+        marks.add(fox, numbers, [None])
+        to_do = marks.to_do(SETTLED)
+        found = [mark for _ in range(11) for mark in to_do.rows(100_001)]
+        assert [(mark.row, mark.index) for mark in found] == [(1_100_001, 1)]
+
+
+def test_a_temporary_folder_that_fails_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run's own folder may be fine: the message names the other one."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with closing(Marks()) as marks, pytest.raises(JournalError, match="set TMPDIR"):
+        add_blanks(marks, 1_200_000)
+
+
+def test_occurrences_are_exact_beyond_their_memory() -> None:
+    """What no longer fits is counted on the disk, with the same answers."""
+    with closing(Occurrences(room=3)) as occurrences:
+        keys = [f"{number % 7:064x}" for number in range(70)]
+        assert [number // 7 for number in range(70)] == [occurrences.count(key) for key in keys]
+
+
+def test_a_full_bucket_takes_nothing_from_the_next() -> None:
+    """What is over in one of them is counted on the disk, and its neighbour's contents stay."""
+    neighbour = "00" * 16 + "aa" + "1" + "0" * 29
+    crowd = ["00" * 16 + "aa" + f"{number:030x}" for number in range(30)]
+    with closing(Occurrences(room=40)) as occurrences:
+        for times in range(3):
+            assert [occurrences.count(key) for key in (neighbour, *crowd)] == [times] * 31
+
+
+def test_contents_are_told_apart_within_a_bucket() -> None:
+    """The end of one and the start of the next are not taken for a third."""
+    tails = ["ab" + "ac" + "cd" * 13, "ab" + "ef" * 14]
+    across = ("".join(tails))[2:32]
+    keys = ["00" * 16 + "aa" + tail for tail in (*tails, across, tails[1])]
+    with closing(Occurrences()) as occurrences:
+        assert [occurrences.count(key) for key in keys] == [0, 0, 0, 1]

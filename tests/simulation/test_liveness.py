@@ -1,0 +1,60 @@
+"""The liveness watchdog itself: it sees a stall and a leak, and it lets a healthy wait be."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from support.liveness import PATIENCE, Stalled, alive, drained
+from support.outages import Scales, Weather
+from support.simulator_sessions import wishes
+from support.virtual_time import START, run
+from support.world_transport import ORIGIN
+
+from fluxasync import FluxSession
+from fluxasync._engine.limiter import ACCOUNT
+from fluxasync.simulator import Scenario, World
+
+
+def session(limits: int = 2) -> FluxSession:
+    line = Weather(World(Scenario(image_bytes=1)))
+    return FluxSession(base_url=ORIGIN, limits=limits, transport=line)
+
+
+def test_a_session_that_never_submits_is_noticed():
+    """A brake that never lets go ends the test within a minute, with a sentence."""
+
+    async def story() -> None:
+        async with session() as flux, alive(flux):
+            flux._submits.limiter._brake = lambda: 1.0
+            await flux.generate(wishes(1)[0], to=Scales())
+
+    with pytest.raises(Stalled, match="no submission for"):
+        run(story())
+
+
+def test_a_slot_that_is_never_given_back_is_noticed():
+    """At the end no slot may be left over, although the work is done."""
+
+    async def story() -> None:
+        async with session() as flux, alive(flux):
+            flux._submits.limiter.count(ACCOUNT)
+            await flux.generate(wishes(1)[0], to=Scales())
+            await drained(flux)
+
+    with pytest.raises(AssertionError, match="slots leaked: <Limiter 1/2"):
+        run(story())
+
+
+def test_a_pause_that_was_ordered_is_no_stall():
+    """An hour without a submission is what the server asked for."""
+
+    async def story() -> float:
+        async with session() as flux, alive(flux):
+            flux._submits.limiter.pause(3600)
+            await flux.generate(wishes(1)[0], to=Scales())
+            ended = asyncio.get_running_loop().time()
+            await drained(flux)
+        return ended - START
+
+    assert 3600 < run(story()) < 3600 + PATIENCE

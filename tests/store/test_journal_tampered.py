@@ -1,0 +1,230 @@
+"""Journals that were edited: one error that says where, whatever reads them, and never a hang."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from test_integrity import sql
+from test_journal import journal, saved, submitted, wish
+
+from fluxasync._core.errors import JournalError
+from fluxasync._store.audit import verify
+from fluxasync._store.journal import integrity
+from fluxasync._store.journal.journal import JournalCounts, peek, read_only
+from fluxasync._store.journal.schema import connect_read_only, journal_errors
+
+pytestmark = pytest.mark.asyncio
+
+
+def _db(folder: Path) -> Path:
+    return folder / ".fluxasync" / "journal.db"
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        pytest.param(
+            [
+                "ALTER TABLE image RENAME TO hidden",
+                "CREATE VIEW image AS WITH RECURSIVE endless AS (SELECT 1 UNION ALL SELECT 1 "
+                "FROM endless) SELECT * FROM endless",
+            ],
+            ".*image.*",
+            id="a view that never ends",
+        ),
+        pytest.param(
+            [
+                "CREATE TRIGGER again AFTER INSERT ON image BEGIN "
+                "DELETE FROM image WHERE id = new.id; END"
+            ],
+            "trigger again",
+            id="a trigger",
+        ),
+        pytest.param(["CREATE TABLE notes (text TEXT)"], "table notes", id="a table"),
+        pytest.param(["CREATE INDEX mine ON image (upper(model))"], "index mine", id="an index"),
+        pytest.param(["DROP INDEX image_tally"], "index image_tally", id="an index less"),
+        pytest.param(["ALTER TABLE image ADD COLUMN rating"], "table image", id="a column"),
+    ],
+)
+async def test_a_journal_with_another_schema_is_refused_by_every_reader(tmp_path, change, where):
+    """T17: nothing of it is run, because the schema is compared before a table is read."""
+    async with journal(tmp_path) as ledger:
+        await submitted(ledger, wish())
+    sql(_db(tmp_path), *change)
+    with pytest.raises(JournalError, match=rf"schema differs at '({where})'.*fresh folder"):
+        await journal(tmp_path).__aenter__()
+    with pytest.raises(JournalError, match="schema differs"):
+        read_only(tmp_path)
+    with peek(tmp_path) as lookup, pytest.raises(JournalError, match="schema differs"):
+        lookup([wish().key])
+
+
+async def test_what_a_user_may_do_with_sqlite_does_no_harm(tmp_path):
+    """ANALYZE adds statistics, VACUUM writes the file anew: both leave the schema as it was."""
+    async with journal(tmp_path) as ledger:
+        await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
+    sql(_db(tmp_path), "ANALYZE", "VACUUM", "REINDEX", "PRAGMA optimize")
+    with read_only(tmp_path) as view:
+        assert view.counts.done == 1
+    async with journal(tmp_path) as ledger:
+        assert ledger.recovered.done == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param("money = '-1000'", "row 1, column money holds '-1000'", id="money"),
+        pytest.param("money = '1E+99999999'", "row 1, column money holds '1E", id="exponent"),
+        pytest.param("cost = 'lots'", "row 1, column cost holds 'lots'", id="text"),
+        pytest.param("state = 9", "row 1, column state holds 9", id="state"),
+        pytest.param("state = -1", "row 1, column state holds -1", id="negative state"),
+        pytest.param("finished_at = 1e300", "row 1, column finished_at", id="instant"),
+        pytest.param("begun_at = -5", "row 1, column begun_at", id="before 1970"),
+        pytest.param("request = '[1'", "row 1, column request holds '.1'", id="no JSON"),
+        pytest.param(
+            f"request = '{'[' * 5_000}{']' * 5_000}'", "row 1, column request", id="deep JSON"
+        ),
+        pytest.param("""request = '{"odd": 1}'""", "row 1, column request", id="unknown field"),
+        pytest.param("""result = '{"timings": 1}'""", "row 1, column result", id="result"),
+        pytest.param("sha256 = 'text'", "row 1, column sha256 holds 'text'", id="digest"),
+        pytest.param("size = 'big'", "row 1, column size holds 'big'", id="size"),
+        pytest.param("seq = 9223372036854775807", "column seq", id="last sequence number"),
+        pytest.param("stem = '../../etc/x'", "row 1, column stem", id="a stem outside"),
+        pytest.param("place = 99", "row 1, column provider holds None", id="unknown place"),
+        pytest.param("id = -1", "row -1, column id", id="a row before the first"),
+        pytest.param("seq = NULL", "row 1, column seq holds None", id="done without its number"),
+        pytest.param("message = zeroblob(20000000)", "more than 16 MiB", id="a blob of 20 MB"),
+        pytest.param(
+            "message = hex(zeroblob(1000000))", "row 1, column message", id="a long message"
+        ),
+    ],
+)
+async def test_a_value_of_another_kind_is_refused_by_row_and_column(tmp_path, change, message):
+    """T17: one error says where it is, and lists, doubts and money never see the value."""
+    async with journal(tmp_path) as ledger:
+        await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
+    sql(_db(tmp_path), f"UPDATE image SET {change} WHERE id = 1")  # noqa: S608 — ours
+    with pytest.raises(JournalError, match=message), read_only(tmp_path) as view:
+        list(view.entries())
+
+
+@pytest.mark.parametrize("name", ["sunk", "remade", "written_off"])
+@pytest.mark.parametrize("amount", ["-1000", "NaN", "1e9", "9" * 40, ""])
+async def test_a_sum_of_earlier_attempts_is_an_amount(tmp_path, name, amount):
+    """P12: what earlier attempts cost cannot make a cap larger."""
+    async with journal(tmp_path) as ledger:
+        await submitted(ledger, wish())
+    sql(_db(tmp_path), f"INSERT INTO meta VALUES ('{name}', '{amount}')")  # noqa: S608 — ours
+    with pytest.raises(JournalError, match=f"row '{name}', column value"):
+        read_only(tmp_path)
+    with pytest.raises(JournalError, match=f"row '{name}', column value"):
+        await journal(tmp_path).__aenter__()
+
+
+async def test_a_part_of_a_sum_is_not_larger_than_the_sum(tmp_path):
+    """P7: images that were made again are a part of what earlier attempts cost."""
+    async with journal(tmp_path) as ledger:
+        await submitted(ledger, wish())
+    sql(_db(tmp_path), "INSERT INTO meta VALUES ('remade', '2.5')")
+    with pytest.raises(JournalError, match="row 'remade', column value"):
+        read_only(tmp_path)
+
+
+async def test_a_running_job_that_pages_would_pass_over_is_refused(tmp_path):
+    """P1: a job without the time of its submission would never be collected."""
+    async with journal(tmp_path) as ledger:
+        await submitted(ledger, wish())
+    for value in ("NULL", "-5", "'soon'"):
+        sql(_db(tmp_path), f"UPDATE image SET submitted_at = {value}")  # noqa: S608 — ours
+        with pytest.raises(JournalError, match="row 1, column submitted_at"):
+            await journal(tmp_path).__aenter__()
+
+
+async def test_reading_ends_when_it_takes_more_work_than_the_size_explains(tmp_path):
+    """T17: whatever a damaged file makes of a query, it ends; counted in work, not in seconds."""
+    async with journal(tmp_path) as ledger:
+        await submitted(ledger, wish())
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+    with (
+        closing(connect_read_only(_db(tmp_path))) as connection,
+        pytest.raises(JournalError, match="more work than its size explains"),
+        journal_errors(_db(tmp_path), "restore it"),
+    ):
+        connection.execute(endless).fetchone()
+
+
+@pytest.mark.parametrize("name", ["journal.db", "journal.db-wal", "journal.db-shm"])
+async def test_a_pipe_in_place_of_a_file_hangs_nothing(tmp_path, name):
+    """T17: SQLite would wait for somebody to write to it."""
+    async with journal(tmp_path) as ledger:
+        await submitted(ledger, wish())
+    path = tmp_path / ".fluxasync" / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(JournalError, match=f"{name} is not a file"):
+        read_only(tmp_path)
+    with pytest.raises(JournalError, match=f"{name} is not a file"):
+        await journal(tmp_path).__aenter__()
+    with pytest.raises(JournalError, match=f"{name} is not a file"), peek(tmp_path):
+        pass
+
+
+async def test_a_large_journal_that_ended_well_is_checked_whole_by_verify(tmp_path, monkeypatch):
+    """F113: a start reads every page only after a kill, or where that takes less than a second."""
+    async with journal(tmp_path) as ledger:
+        for n in range(40):
+            await ledger.settle(saved(tmp_path, await submitted(ledger, wish(n))))
+    sql(_db(tmp_path), "VACUUM")
+    content = _db(tmp_path).read_bytes()
+    page = content.rindex(b"fox 20") // 4096 * 4096
+    _db(tmp_path).write_bytes(content[:page] + b"\xa5" * 4096 + content[page + 4096 :])
+    monkeypatch.setattr(integrity, "_ALWAYS_CHECKED", 0)
+    with read_only(tmp_path) as view:
+        assert view.counts.done == 40
+    with pytest.raises(JournalError, match=r"damaged|malformed"):
+        read_only(tmp_path, thorough=True)
+    with pytest.raises(JournalError, match=r"damaged|malformed"):
+        await verify(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "[" * 5_000, '{"counts": 5}', '{"at": 1, "counts": {"done": "x"}}', "9" * 5_000],
+)
+async def test_a_summary_that_is_none_of_ours_tells_nothing(tmp_path, text):
+    """While a run holds the folder its summary is read, and may be anything."""
+    async with journal(tmp_path) as ledger:
+        await submitted(ledger, wish())
+        (tmp_path / ".fluxasync" / "status.json").write_text(text)
+        assert read_only(tmp_path).counts == JournalCounts()
+
+
+async def test_a_line_of_the_list_with_half_a_surrogate_pair_is_read(tmp_path):
+    """metadata.jsonl is compared with the journal at a start, and is untrusted text as well."""
+    async with journal(tmp_path) as ledger:
+        await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
+    line = '{"file_name": "000000.jpg", "job_id": "\\ud800", "key": "zz"}\n'
+    (tmp_path / "metadata.jsonl").write_text(line)
+    with pytest.raises(JournalError, match=r"is older than metadata\.jsonl"):
+        await journal(tmp_path).__aenter__()
+    (tmp_path / "metadata.jsonl").write_text("[" * 100_000 + "\n")
+    async with journal(tmp_path) as ledger:
+        assert await ledger.project() == ["metadata.jsonl"]
+
+
+async def test_no_folder_outside_is_swept(tmp_path):
+    """T19: an unfinished file behind a link is somebody else's, and stays."""
+    folder, other = tmp_path / "images", tmp_path / "other"
+    other.mkdir()
+    part = other / ".fluxasync-00aa.part"
+    part.write_bytes(b"")
+    async with journal(folder, stem_of=lambda _: "link/000000") as ledger:
+        await submitted(ledger, wish())
+    (folder / "link").symlink_to(other)
+    sql(_db(folder), "UPDATE meta SET value = '0' WHERE name = 'clean'")
+    async with journal(folder, stem_of=lambda _: "link/000000") as ledger:
+        assert ledger._unswept == {folder}
+    assert part.exists()

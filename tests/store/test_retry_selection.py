@@ -1,0 +1,320 @@
+"""What a run does again of earlier failures: named, seen as still to do, decided by its intent."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.sample_images import jpeg
+
+from fluxasync._core.errors import (
+    ConfigError,
+    DeadlineExceeded,
+    DownloadError,
+    FluxError,
+    InvalidRequest,
+    JobLost,
+    JournalError,
+    Moderated,
+    RateLimited,
+    TransportError,
+)
+from fluxasync._core.models import (
+    Failed,
+    ImageRequest,
+    InDoubt,
+    Job,
+    Outcome,
+    Refused,
+    Saved,
+    Stored,
+    Verdict,
+)
+from fluxasync._store.journal import journal as journal_module
+from fluxasync._store.journal.journal import Journal, JournalCounts, classes_of, peek
+
+PRICE = Decimal("0.025")
+IMAGE = jpeg()
+ORIGIN = "https://api.bfl.ai"
+
+
+@pytest.fixture(autouse=True)
+def _no_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Setting space aside for a full disk takes longer than all else here."""
+    monkeypatch.setattr(journal_module, "RESERVE", 0)
+
+
+def journal(folder: Path, classes: str | tuple[()] = (), **given: Any) -> Journal:
+    run: dict[str, Any] = {"provider": "bfl", "origin": ORIGIN, "simulated": False}
+    return Journal(folder, retry=classes_of(classes), **(run | given))
+
+
+def wish(number: int) -> ImageRequest:
+    return ImageRequest(prompt=f"fox {number}", index=number)
+
+
+WISHES = [wish(number) for number in range(6)]
+KEYS = [request.key for request in WISHES]
+
+
+async def submitted(ledger: Journal, request: ImageRequest, job_id: str | None = None) -> Job:
+    await ledger.intent(request, price=PRICE)
+    name = job_id or f"job-{request.index}"
+    job = Job(job_id=name, request=request, provider="bfl", price=PRICE)
+    await ledger.answered(request, job)
+    return job
+
+
+def saved(folder: Path, job: Job) -> Saved:
+    assert job.request is not None
+    path = folder / f"{job.request.index:06}.jpg"
+    path.write_bytes(IMAGE)
+    digest = hashlib.sha256(IMAGE).hexdigest()
+    stored = Stored(path=path, size=len(IMAGE), sha256=digest, format="jpeg", width=8, height=6)
+    return Saved(request=job.request, job=job, stored=stored, index=job.request.index, cost=PRICE)
+
+
+async def failures(folder: Path) -> None:
+    """A failure of each kind: dropped, lost, moderated, not downloaded, late; one done."""
+    async with journal(folder) as ledger:
+        no_answer = TransportError("no answer", sent=True)
+        await ledger.intent(wish(0), price=PRICE)
+        await ledger.settle(InDoubt(request=wish(0), error=no_answer, price=PRICE))
+        await ledger.drop(wish(0).key)
+        kinds: list[Callable[[Job], FluxError]] = [
+            lambda job: JobLost("gone", job=job),
+            lambda job: Moderated("no", job=job),
+            lambda job: DownloadError("short", job=job),
+            lambda job: DeadlineExceeded("late", job=job),
+        ]
+        for number, kind in enumerate(kinds, 1):
+            job = await submitted(ledger, wish(number))
+            await ledger.settle(Failed(request=job.request, error=kind(job), job=job))
+        await ledger.settle(saved(folder, await submitted(ledger, wish(5))))
+
+
+@pytest.fixture(scope="module")
+def all_failed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of `failures`, to be copied."""
+    folder = tmp_path_factory.mktemp("failures")
+    asyncio.run(failures(folder))
+    return folder
+
+
+@pytest.fixture
+def folder(all_failed: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(all_failed, tmp_path / "out")
+
+
+def table(folder: Path) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(folder / ".fluxasync" / "journal.db")) as connection:
+        return connection.execute("SELECT * FROM image ORDER BY id").fetchall()
+
+
+def total(counts: JournalCounts) -> Decimal:
+    """What may have been charged, by a cap's reckoning."""
+    return counts.spent + counts.perhaps
+
+
+async def states(ledger: Journal) -> list[str | None]:
+    return [_state(await ledger.known(request)) for request in WISHES]
+
+
+def _state(known: Outcome | Job | None) -> str | None:
+    match known:
+        case Job(job_id=job_id):
+            return job_id
+        case Failed(cause=cause):
+            return cause
+        case None:
+            return None
+    return type(known).__name__
+
+
+BEFORE = ["dropped", "lost", "moderated", "download", "job-4", "Saved"]
+_WORDS = {"job-3": "to-collect", "job-4": "submitted", "Saved": "done", None: "again"}
+
+
+@pytest.mark.parametrize(
+    ("classes", "after"),
+    [
+        pytest.param(
+            "failed",
+            ["dropped", None, "moderated", "job-3", "job-4", "Saved"],
+            id="all but what somebody decided",
+        ),
+        pytest.param("lost", ["dropped", None, *BEFORE[2:]], id="one cause"),
+        pytest.param(
+            "moderated, dropped", [None, "lost", None, *BEFORE[3:]], id="decided, and named"
+        ),
+        pytest.param("timeout", [*BEFORE[:4], None, "Saved"], id="paid again while it runs"),
+        pytest.param("download", [*BEFORE[:3], "job-3", *BEFORE[4:]], id="F71 paid, fetched anew"),
+        pytest.param("missing", BEFORE, id="no file is missing"),
+        pytest.param("expired", BEFORE, id="none of these"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_run_sees_what_it_does_again_and_decides_nothing(
+    folder: Path, classes: str, after: list[str | None]
+) -> None:
+    """What is named is told of as still to do, before entry and after; the rows stay as they are
+    until something is asked for or submitted."""
+    rows = table(folder)
+    words = [_WORDS.get(state, "failed") for state in after]
+    with peek(folder, retry=classes_of(classes)) as lookup:
+        assert lookup is not None
+        assert lookup(KEYS) == words
+    async with journal(folder, classes) as ledger:
+        assert await asyncio.to_thread(ledger.lookup(), [*KEYS[::-1], "00"]) == [*words[::-1], None]
+        assert ledger.recovered.again == after.count(None)
+        assert ledger.recovered.running == ("job-3" in after) + ("job-4" in after)
+        assert total(ledger.recovered) == 6 * PRICE
+        unfinished = [job.job_id async for _, job in ledger.unfinished()]
+        assert unfinished == ["job-4"] * ("job-4" in after)
+        assert table(folder) == rows
+        assert await states(ledger) == after
+    changed = [old for old, new in zip(rows, table(folder), strict=True) if old != new]
+    assert len(changed) == (BEFORE[3] != after[3])  # asked for again, which costs nothing
+    async with journal(folder) as ledger:
+        still = [old if new is None else new for old, new in zip(BEFORE, after, strict=True)]
+        assert await states(ledger) == still
+
+
+@pytest.mark.asyncio
+async def test_an_intent_decides_what_was_named_and_once(folder: Path) -> None:
+    """P1: one more submission of this image, not two, and none of what was not named."""
+    async with journal(folder, "failed") as ledger:
+        job = await submitted(ledger, wish(1), "job-7")
+        await ledger.settle(Failed(request=wish(1), error=JobLost("gone", job=job), job=job))
+        assert _state(await ledger.known(wish(1))) == "lost"
+        with pytest.raises(JournalError, match="recorded as failed: not submitted again"):
+            await ledger.intent(wish(1), price=PRICE)
+        with pytest.raises(JournalError, match="recorded as failed: not submitted again"):
+            await ledger.intent(wish(2), price=PRICE)
+        assert total(ledger.counts) == 7 * PRICE
+    async with journal(folder, "failed") as ledger:  # named once more, by the next run
+        assert await ledger.known(wish(1)) is None
+
+
+@pytest.mark.asyncio
+async def test_a_push_back_leaves_it_to_be_submitted(folder: Path) -> None:
+    """What was begun again and not taken is still to do, as it was agreed."""
+    async with journal(folder, "lost") as ledger:
+        await ledger.intent(wish(1), price=PRICE)
+        error = RateLimited("slower", status=429)
+        await ledger.answered(wish(1), Refused(verdict=Verdict.REFUSED, error=error))
+    async with journal(folder) as ledger:
+        assert await ledger.known(wish(1)) is None
+        await ledger.intent(wish(1), price=PRICE)
+
+
+@pytest.mark.asyncio
+async def test_money_of_earlier_attempts_stays_counted(folder: Path) -> None:
+    """P7: also where the second attempt costs nothing, because it never left this machine."""
+    async with journal(folder, "failed,moderated") as ledger:
+        for number in (1, 2):
+            error = InvalidRequest("no such input", status=0)
+            await ledger.settle(Failed(request=wish(number), error=error))
+        assert total(ledger.counts) == 6 * PRICE
+        assert await states(ledger) == [
+            "dropped",
+            "rejected",
+            "rejected",
+            "job-3",
+            "job-4",
+            "Saved",
+        ]
+    async with journal(folder) as ledger:
+        assert total(ledger.recovered) == 6 * PRICE
+
+
+@pytest.mark.asyncio
+async def test_a_removed_image_is_made_again_when_told(folder: Path) -> None:
+    """F124: never by itself, and only those whose file is gone."""
+    (folder / "000005.jpg").unlink()
+    async with journal(folder, "failed") as ledger:
+        assert _state(await ledger.known(wish(5))) == "Saved"
+    async with journal(folder, "missing") as ledger:
+        assert (ledger.recovered.done, ledger.recovered.again) == (0, 1)
+        await ledger.settle(saved(folder, await submitted(ledger, wish(5), "job-8")))
+        assert ledger.counts.done == 1
+        assert total(ledger.counts) == 7 * PRICE
+        assert ledger.counts.spent == 2 * PRICE  # both images were here
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("damage", "classes"),
+    [
+        pytest.param("unlink", "missing", id="gone, missing"),
+        pytest.param("unlink", "damaged", id="gone, damaged"),
+        pytest.param("truncate", "damaged", id="cut short"),
+    ],
+)
+async def test_a_damaged_image_is_counted_and_made_again_when_told(
+    folder: Path, damage: str, classes: str
+) -> None:
+    """F124: any run says how many are damaged; only a class that names it makes it again."""
+    image = folder / "000005.jpg"
+    if damage == "unlink":
+        image.unlink()
+    else:
+        os.truncate(image, 10)
+    async with journal(folder, "failed") as ledger:
+        assert _state(await ledger.known(wish(5))) == "Saved"
+        assert await ledger.damaged() == 1
+    async with journal(folder, classes) as ledger:
+        assert await ledger.damaged() == 0
+        assert (ledger.recovered.done, ledger.recovered.again) == (0, 1)
+        assert await ledger.known(wish(5)) is None
+
+
+@pytest.mark.asyncio
+async def test_an_image_that_was_edited_is_not_made_again(folder: Path) -> None:
+    """It is larger than it was stored: its owner may want it so, and `damaged` leaves it."""
+    with (folder / "000005.jpg").open("ab") as file:
+        file.write(b"more")
+    async with journal(folder, "damaged") as ledger:
+        assert _state(await ledger.known(wish(5))) == "Saved"
+        assert await ledger.damaged() == 0
+
+
+@pytest.mark.asyncio
+async def test_practice_leaves_no_paid_failure_to_be_paid_again(folder: Path) -> None:
+    """P18: the same line with --simulate is refused, and nothing of it stays."""
+    rows = table(folder)
+    with pytest.raises(JournalError, match="holds paid images"):
+        await journal(folder, "failed", simulated=True).__aenter__()
+    assert table(folder) == rows
+
+
+@pytest.mark.asyncio
+async def test_what_is_asked_for_again_is_asked_where_it_was_paid(folder: Path) -> None:
+    """Another provider does not know the job; a late job that is given up keeps nobody there."""
+    elsewhere = {"provider": "cometapi", "origin": "https://api.cometapi.com"}
+    with pytest.raises(JournalError, match="unfinished jobs at bfl"):
+        await journal(folder, "timeout,download", **elsewhere).__aenter__()
+    async with journal(folder, "timeout", **elsewhere) as ledger:
+        await submitted(ledger, wish(4), "job-9")
+
+
+@pytest.mark.parametrize("given", ["", " , ", "nonsense", "failed,expird", ["lost", "expird"]])
+def test_classes_are_known_words(given: str | list[str]) -> None:
+    """A slip is told with all the words there are."""
+    with pytest.raises(ConfigError, match="failed, auth, damaged, download"):
+        classes_of(given)
+
+
+def test_classes_are_a_text_or_words() -> None:
+    """As on the command line, or as a program has them; no words name nothing."""
+    assert classes_of("failed, lost,") == classes_of(["lost", "failed"]) == {"failed", "lost"}
+    assert classes_of(()) == frozenset()

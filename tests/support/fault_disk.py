@@ -1,0 +1,299 @@
+"""Disks that fail: small and read-only ones, and a process of its own that meets them in a run.
+
+`Disks` is a mount namespace that no other process is in, so its file systems are as full and as
+read-only as a test wants them; this process looks in through /proc. The child runs one batch and
+tells how it ended. Its faults strike when so many outcomes are there: what the kernel cannot be
+asked for, a disk that is slow or broken, is played between the library and `os.fsync` or SQLite.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import resource
+import shutil
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import field, frozen
+
+from fluxasync import Batch, FluxError, Limits
+
+if __name__ == "__main__":  # the child's `practice` must not be imported twice
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from support.patience import patient
+from support.simulator_sessions import fast_session, tally, wishes
+
+# --- the parent's end -----------------------------------------------------------------------------
+
+
+class Disks:
+    """Mounts in a namespace of their own; `inside` is how a command gets there."""
+
+    def __init__(self, keeper: int) -> None:
+        self._keeper = keeper
+        self.inside = ("nsenter", "-t", str(keeper), "-U", "-m", "--preserve-credentials", "--")
+
+    def small(self, folder: Path, size: str) -> None:
+        """Make a folder a file system of this size, like "256k"."""
+        self._call("mkdir", "-p", folder)
+        self._call("mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder)
+
+    def now(self, folder: Path, option: str) -> None:
+        """Change what it is: "size=8m", "ro", "rw"."""
+        self._call("mount", "-o", f"remount,{option}", folder)
+
+    def _call(self, *command: object) -> None:
+        subprocess.run([*self.inside, *map(str, command)], check=True)
+
+    def seen(self, path: Path) -> Path:
+        """The path in there, for this process; SQLite cannot use it, because it is a link."""
+        return Path(f"/proc/{self._keeper}/root{path}")
+
+    def copied(self, folder: Path, to: Path) -> Path:
+        """Copy a folder to where SQLite can read it, as it is now."""
+        ignored = shutil.ignore_patterns("*-shm")  # made anew from the log, like after a crash
+        return shutil.copytree(self.seen(folder), to, ignore=ignored)
+
+
+@contextmanager
+def mounted() -> Iterator[Disks]:
+    """Make a namespace for mounts; skip the test where the system does not permit that."""
+    keep = ["unshare", "-rm", "sh", "-c", "mount -t tmpfs none /mnt && echo made && exec cat"]
+    if sys.platform != "linux" or not (shutil.which("unshare") and shutil.which("nsenter")):
+        pytest.skip("small file systems are made with Linux's unshare and nsenter")
+    with subprocess.Popen(
+        keep, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as keeper:
+        assert keeper.stdout is not None
+        assert keeper.stdin is not None
+        if not keeper.stdout.readline():
+            pytest.skip("mounting a small file system is not permitted here")
+        yield Disks(keeper.pid)
+        keeper.stdin.close()
+
+
+@frozen(kw_only=True)
+class Report:
+    """How a child's run ended."""
+
+    ends: Counter[str]  #: of the outcomes handed out; see `practice.tally`
+    settled: int  #: by the summary
+    kind: str | None  #: class of the error that ended the run
+    message: str
+    noted: Counter[str]  #: by the fault
+    said: str  #: on standard error
+
+
+_KILLED: dict[str, Any] = {"ends": {}, "settled": 0, "kind": "killed", "message": "", "noted": {}}
+
+
+async def run(url: str, folder: Path, *, disks: Disks | None = None, **order: Any) -> Report:
+    """Run one batch in a child; see `_batch` for what may be ordered."""
+    text = json.dumps({"url": url, "folder": str(folder), **order})
+    inside = () if disks is None else disks.inside
+    child = await asyncio.create_subprocess_exec(
+        *inside, sys.executable, __file__, text,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        out, err = await asyncio.wait_for(child.communicate(), patient())
+    finally:
+        if child.returncode is None:
+            child.kill()
+    if child.returncode == -signal.SIGKILL:
+        out = json.dumps(_KILLED).encode()
+    else:
+        assert child.returncode == 0, err.decode()
+    told = json.loads(out)
+    return Report(
+        ends=Counter(told["ends"]),
+        settled=told["settled"],
+        kind=told["kind"],
+        message=told["message"],
+        noted=Counter(told["noted"]),
+        said=err.decode(),
+    )
+
+
+# --- the child ------------------------------------------------------------------------------------
+
+
+@frozen
+class Struck:
+    """What a fault may touch, and what it notes."""
+
+    folder: Path
+    loop: asyncio.AbstractEventLoop
+    noted: Counter[str] = field(factory=Counter)
+
+
+async def _batch(order: dict[str, Any]) -> dict[str, Any]:
+    """Run `count` wishes with these `fields` into `folder` by the template `name`; the `fault`
+    strikes when there are `after` outcomes, 0 being before the first submission."""
+    struck = Struck(Path(order["folder"]), asyncio.get_running_loop())
+    strike = partial(FAULTS[order.get("fault", "none")], struck)
+    after = order.get("after", 0)
+    outcomes, error = [], None
+    async with fast_session(order["url"], limits=Limits(in_flight=4, downloads=4)) as flux:
+        batch = Batch(
+            flux,
+            wishes(order.get("count", 12), **order.get("fields", {})),
+            out=struck.folder,
+            name=order.get("name"),
+            on_plan=None if after else lambda _: strike(),
+        )
+        try:
+            async with batch:
+                async for outcome in batch:
+                    outcomes.append(outcome)
+                    if len(outcomes) == after:
+                        strike()
+        except FluxError as caught:
+            error = caught
+    return {
+        "settled": batch.summary.saved + batch.summary.failed.total() + batch.summary.in_doubt,
+        "ends": tally(outcomes),
+        "kind": None if error is None else type(error).__name__,
+        "message": str(error or ""),
+        "noted": struck.noted,
+    }
+
+
+def _limited(kind: int, limit: int) -> None:
+    resource.setrlimit(kind, (limit, resource.getrlimit(kind)[1]))
+
+
+def _few_files(_: Struck, *, spare: int) -> None:
+    """So many files and sockets more than are open now."""
+    used = {int(name) for name in os.listdir("/proc/self/fd")}
+    while os.dup(0) < max(used):  # numbers free between those in use would be spare too
+        pass
+    _limited(resource.RLIMIT_NOFILE, max(used) + 1 + spare)
+
+
+def _read_only(struck: Struck) -> None:
+    """The folder of the images takes no files any more; refused while one is being written."""
+    command = ["mount", "-o", "remount,ro", str(struck.folder)]
+    while subprocess.run(command, capture_output=True).returncode:
+        struck.noted["tries"] += 1
+
+
+def _renamed(struck: Struck) -> None:
+    """The folder is moved away while its third image is written."""
+    _before_third_link(struck, lambda: struck.folder.rename(struck.folder.with_name("elsewhere")))
+
+
+def _removed(struck: Struck) -> None:
+    _before_third_link(struck, lambda: shutil.rmtree(struck.folder, ignore_errors=True))
+
+
+def _before_third_link(struck: Struck, happens: Callable[[], object]) -> None:
+    real, lock = os.link, threading.Lock()
+
+    def link(*names: Any, **options: Any) -> None:
+        with lock:
+            struck.noted["link"] += 1
+            if struck.noted["link"] == 3:
+                happens()
+        real(*names, **options)
+
+    os.link = link
+
+
+def _eio_on_fsync(struck: Struck) -> None:
+    """The third image's fsync fails, and the kernel would call a second try a success."""
+    real, lock = os.fsync, threading.Lock()
+
+    def fsync(handle: int) -> None:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return real(handle)
+        name = os.readlink(f"/proc/self/fd/{handle}")
+        with lock:
+            struck.noted[name] += 1
+            if len(struck.noted) == 3:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(handle)
+
+    os.fsync = fsync
+
+
+def _slow_fsync(struck: Struck) -> None:
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        _wait_for_loop(struck)
+        real(handle)
+
+    os.fsync = fsync
+
+
+def _wait_for_loop(struck: Struck) -> None:
+    """Be as slow as the loop needs to go round once; a loop that waits for this never does."""
+    turned = threading.Event()
+    struck.loop.call_soon_threadsafe(turned.set)
+    struck.noted["the loop went round" if turned.wait(5) else "the loop waited"] += 1
+
+
+class _Connection(sqlite3.Connection):
+    """SQLite with something before its commits."""
+
+    before_commit: Callable[[], None] | None = None
+
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        if sql == "COMMIT" and _Connection.before_commit is not None:
+            _Connection.before_commit()
+        return super().execute(sql, *arguments)
+
+
+def _eio_on_commit(struck: Struck) -> None:
+    """The second commit fails in its fsync, when a POST or more is under way."""
+
+    def fail() -> None:
+        struck.noted["commits"] += 1
+        if struck.noted["commits"] == 2:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+            raise error
+
+    _Connection.before_commit = fail
+
+
+def _slow_commit(struck: Struck) -> None:
+    _Connection.before_commit = partial(_wait_for_loop, struck)
+
+
+FAULTS: dict[str, Callable[[Struck], None]] = {
+    "none": lambda _: None,
+    "short writes": lambda _: _limited(resource.RLIMIT_FSIZE, 2**20),
+    "short log": lambda _: _limited(resource.RLIMIT_FSIZE, 2**17),
+    "few files": partial(_few_files, spare=4),
+    "few sockets": partial(_few_files, spare=1),
+    "killed": lambda _: os.kill(os.getpid(), signal.SIGKILL),
+    "read-only": _read_only,
+    "renamed": _renamed,
+    "removed": _removed,
+    "EIO on fsync": _eio_on_fsync,
+    "EIO on commit": _eio_on_commit,
+    "slow fsync": _slow_fsync,
+    "slow commit": _slow_commit,
+}
+
+
+if __name__ == "__main__":
+    sqlite3.connect = partial(sqlite3.connect, factory=_Connection)
+    sys.stdout.write(json.dumps(asyncio.run(_batch(json.loads(sys.argv[1])))))

@@ -1,0 +1,293 @@
+"""Bad weather for simulations: outages, a narrow link, a limit that changes, seeds by the hundred.
+
+Everything runs in virtual time over the simulator's world, so that a night of trouble takes part
+of a second, and the same seed tells the same story. `FLUXASYNC_SEEDS` says how many seeds each
+promise is shown with; `make simulate` sets it high.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from attrs import define, evolve, field, frozen
+
+from fluxasync import (
+    Batch,
+    Event,
+    FluxError,
+    FluxSession,
+    ImageRequest,
+    Job,
+    JobEnded,
+    JobReady,
+    JobSubmitted,
+    JobUnclaimed,
+    Limits,
+    MemoryLedger,
+    Outcome,
+    Paused,
+    Ready,
+    Saved,
+    Settled,
+    Stored,
+    SubmitFailed,
+    TransportError,
+)
+from fluxasync._core.models import Call, Download, Ledger, Reply
+from fluxasync.simulator import Scenario, World
+from fluxasync.simulator.images import Gallery
+from support.liveness import alive, drained
+from support.simulator_sessions import PROVIDERS, wishes
+from support.virtual_time import START
+from support.world_transport import ORIGIN, WorldDownload, WorldTransport
+
+#: seeds for each promise
+SEEDS = int(os.environ.get("FLUXASYNC_SEEDS", "100"))
+#: of them, those that `make quick` takes
+QUICK = 5
+#: bytes that a narrow link passes on at once
+PACKET = 64 * 1024
+
+Script = Callable[[FluxSession, World], Awaitable[None]]
+
+
+def seeds(count: int = 100, *, quick: int = QUICK) -> list[Any]:
+    """The seeds of one test as parameters, fewer where one story takes long; all but the first
+    are slow."""
+    last = max(1, count * SEEDS // 100)
+    return [
+        pytest.param(seed, marks=[pytest.mark.slow] if seed > quick else [])
+        for seed in range(1, last + 1)
+    ]
+
+
+@lru_cache
+def _gallery(image_bytes: int | None) -> Gallery:
+    """One for all worlds, because drawing a picture takes longer than making a hundred jobs."""
+    return Gallery(image_bytes=image_bytes)
+
+
+class Weather(WorldTransport):
+    """A world behind a line that may be down, and a link that may be narrow.
+
+    `outages` are spans of seconds from the start in which nothing gets through; what is under way
+    when one begins is lost. `bandwidth` is bytes a second, shared by all downloads.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        round_trip: float = 0.1,
+        outages: tuple[tuple[float, float], ...] = (),
+        bandwidth: float | None = None,
+    ) -> None:
+        super().__init__(world, round_trip=round_trip)
+        self.outages = outages
+        self.bandwidth = bandwidth
+        self.posts: list[float] = []  #: loop times, of those too that never arrived
+        self.fetches: list[tuple[float, str]] = []
+        self.early = 0  #: submissions before the time that the server told to wait for
+        self._told_until = 0.0
+        self._free_at = 0.0
+
+    @property
+    def is_down(self) -> bool:
+        at = asyncio.get_running_loop().time() - START
+        return any(begin <= at < end for begin, end in self.outages)
+
+    async def send(self, call: Call) -> Reply:
+        if call.before_send is not None:
+            call.before_send()
+        if call.method == "POST":
+            self.posts.append(asyncio.get_running_loop().time())
+            self.early += self.posts[-1] < self._told_until
+        if self.is_down:
+            raise TransportError("cannot connect: the network is down", sent=False)
+        reply = await super().send(call)
+        if self.is_down:
+            raise TransportError("the connection broke", sent=True)
+        if call.method == "POST" and reply.status in {429, 503}:
+            told = float(reply.headers.get("retry-after", 0))
+            self._told_until = max(self._told_until, asyncio.get_running_loop().time() + told)
+        return reply
+
+    @asynccontextmanager
+    async def stream(
+        self, url: str, *, timeout: float, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Download]:
+        self.fetches.append((asyncio.get_running_loop().time(), url))
+        if self.is_down:
+            raise TransportError("cannot connect: the network is down", sent=False)
+        async with super().stream(url, timeout=timeout, headers=headers) as answer:
+            yield _Narrow(answer, self)
+
+    async def passed(self, size: int) -> None:
+        """Wait until the link has passed on so many bytes; raises when the line is down."""
+        if self.bandwidth is not None:
+            now = asyncio.get_running_loop().time()
+            self._free_at = max(self._free_at, now) + size / self.bandwidth
+            await asyncio.sleep(self._free_at - now)
+        if self.is_down:
+            raise TransportError("the connection broke", sent=True)
+
+
+@frozen
+class _Narrow:
+    """An answer whose bytes come through the link."""
+
+    answer: WorldDownload
+    weather: Weather
+
+    @property
+    def status(self) -> int:
+        return self.answer.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self.answer.headers
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        async for chunk in self.answer.chunks():
+            for start in range(0, len(chunk), PACKET):
+                piece = chunk[start : start + PACKET]
+                await self.weather.passed(len(piece))
+                yield piece
+
+
+class Scales:
+    """A sink that weighs images and keeps none."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    async def store(
+        self, request: ImageRequest | None, job: Job, chunks: AsyncIterator[bytes]
+    ) -> Stored:
+        size = 0
+        async for chunk in chunks:
+            size += len(chunk)
+        self.sizes.append(size)
+        return Stored(size=size, sha256="0" * 64, format="jpeg", width=256, height=256)
+
+
+@define(kw_only=True)
+class Story:
+    """What happened, as all sides tell it."""
+
+    world: World
+    weather: Weather
+    outcomes: list[Outcome]
+    error: FluxError | None
+    events: list[tuple[float, Event]]
+    seconds: float
+    unclaimed: tuple[Job, ...] = ()
+    ledger: Ledger | None = None
+    extra: dict[str, Any] = field(factory=dict)
+
+    @property
+    def saved(self) -> list[Saved]:
+        return [outcome for outcome in self.outcomes if isinstance(outcome, Saved)]
+
+    def told(self, kind: type) -> list[tuple[float, Any]]:
+        """The events of one kind, with their seconds from the start."""
+        return [(at - START, event) for at, event in self.events if isinstance(event, kind)]
+
+    @property
+    def digest(self) -> str:
+        """The whole history as one word."""
+        events = [(at, type(event).__name__, _about(event)) for at, event in self.events]
+        return sha256(repr([events, self.seconds, list(self.world.requests)]).encode()).hexdigest()
+
+
+#: the real clock, in texts for people
+_CLOCK = re.compile(r"\d\d:\d\d:\d\d UTC")
+
+
+def _about(event: Event) -> object:
+    """Return what is told of an event in virtual time, without the real clock."""
+    match event:
+        case JobSubmitted(job=job) | JobReady(job=job) | JobUnclaimed(job=job):
+            return job.job_id
+        case JobEnded(job=job, error=error):
+            return job.job_id, _CLOCK.sub("", repr(error))
+        case SubmitFailed(request=request, error=error):
+            return request.index, str(error)
+        case Settled(outcome=outcome):
+            return outcome.index
+        case Paused():
+            return evolve(event, until=None)
+    return event
+
+
+async def story(
+    scenario: Scenario,
+    *,
+    count: int,
+    seed: int,
+    limits: Any = 24,
+    dialect: str = "cometapi",
+    script: Script | None = None,
+    weather: Mapping[str, Any] | None = None,
+    requests: list[ImageRequest] | None = None,
+    ledger: Ledger | None = None,
+    world: World | None = None,
+    recall: Mapping[str, Decimal] | None = None,
+    stop_after: int | None = None,
+    **options: Any,
+) -> Story:
+    """Make so many images in that weather; `script` runs beside it, in the same time.
+
+    `recall` is the money of earlier runs; `stop_after` leaves at once after so many outcomes.
+    """
+    loop = asyncio.get_running_loop()
+    world = world or World(scenario, gallery=_gallery(scenario.image_bytes))
+    line = Weather(world, **(weather or {}))
+    events: list[tuple[float, Event]] = []
+    flux = FluxSession(
+        PROVIDERS[dialect],
+        base_url=ORIGIN,
+        api_key=options.pop("api_key", None),
+        limits=limits,
+        transport=line,
+        on_event=lambda event: events.append((loop.time(), event)),
+        **options,
+    )
+    flux._dice.seed(seed)
+    outcomes: list[Outcome] = []
+    error: FluxError | None = None
+    began, ledger = loop.time(), ledger or MemoryLedger()
+    async with flux, alive(flux):
+        if recall is not None:
+            flux.restore_spending("earlier runs", **recall)
+        beside = asyncio.create_task(script(flux, world)) if script else None
+        source = wishes(count) if requests is None else requests
+        try:
+            async with Batch(flux, source, sink=Scales(), ledger=ledger, grace=0) as batch:
+                async for outcome in batch:
+                    outcomes.append(outcome)
+                    if len(outcomes) == stop_after:
+                        break
+        except FluxError as caught:
+            error = caught
+        ended = loop.time()
+        if beside is not None:
+            beside.cancel()
+            await asyncio.gather(beside, return_exceptions=True)
+        await drained(flux)
+    return Story(
+        world=world, weather=line, outcomes=outcomes, error=error, events=events,
+        seconds=ended - began, unclaimed=flux.unclaimed, ledger=ledger,
+    )  # fmt: skip
+
+
+__all__ = ["SEEDS", "Limits", "Ready", "Scales", "Story", "Weather", "seeds", "story"]
