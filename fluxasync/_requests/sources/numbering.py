@@ -107,6 +107,6 @@ def _opened() -> sqlite3.Connection:
 def no_room(error: Exception) -> JournalError:
     """Return the error that says what to do about the temporary folder."""
     return JournalError(
-        f"the temporary folder cannot be used to count prompts: {error};"
+        f"the temporary folder cannot be used to check the prompts: {error};"
         " free space there or set TMPDIR to another folder"
     )

@@ -1,6 +1,5 @@
 """A .parquet file, as `datasets`, pandas and Spark write them, through pyarrow.
 
-The file is digested whole before its first row is read, because Arrow reads it in its own order.
 What pages announce is checked before Arrow unpacks them, and cells are measured before they become
 Python's: texts are read as indices into a dictionary, so that a long one that stands in every row
 takes its memory once.
@@ -10,10 +9,9 @@ one is mapped to an image input.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,7 +21,6 @@ from ..._core.errors import ConfigError
 from ..._core.extras import install_command
 from ..image_inputs import MAX_BYTES
 from .columns import Columns, Header, refuse_many
-from .compression import Witness, blocks_of
 from .lines import LINE_CAP
 from .parquet_pages import NotPages, footer_of, pages_of
 from .row_reader import RowReader, Wish
@@ -58,10 +55,7 @@ class ParquetFormat:
         self._reading = reading
         self._header: Header | None = None
 
-    def lists(self, witness: Witness) -> Generator[list[Any], None, None]:
-        with closing(blocks_of(self._path, witness, is_text=False)) as blocks:
-            for _ in blocks:
-                yield []  # so that whoever waits may have a turn
+    def lists(self) -> Generator[list[Any], None, None]:
         parquet = _pyarrow_parquet(self._name)
         with self._readable(), self._path.open("rb") as file:
             self._check_footer(file)
@@ -71,12 +65,11 @@ class ParquetFormat:
                 chunks = _chunks(table.metadata, set(wanted))
                 for chunk in chunks:
                     self._check_pages(file, chunk, is_picture=chunk.column in pictures)
-                    yield []
+                    yield []  # a turn
             texts = sorted({chunk.path for chunk in chunks if chunk.is_bytes})
             with parquet.ParquetFile(file, read_dictionary=texts, buffer_size=_BUFFER) as table:
                 rows = _FEW_ROWS if pictures else _ROWS
                 for batch in table.iter_batches(batch_size=rows, columns=wanted):
-                    witness.stat(os.fstat(file.fileno()))
                     for part in self._measured(batch):
                         columns = [_cells(column) for column in part.columns]
                         yield list(zip(*columns, strict=True))

@@ -6,7 +6,7 @@ reads anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice, repeat
 
 from attrs import evolve, field, frozen
@@ -29,6 +29,10 @@ _SHOWN_NAMES = 20
 
 #: what a lookup says of an image that is submitted once more: it is to do, as if it were unknown
 AGAIN = "again"
+
+#: hex keys → what is known of each, such as "done", "failed" or "submitted"; "again" for what is to
+#: do once more, None for unknown. Called in the source's own thread with up to 500 keys
+Lookup = Callable[[Sequence[str]], Sequence[str | None]]
 
 #: a row's images, each as content key and occurrence
 Numbers = Sequence[tuple[str, int]]
@@ -169,10 +173,6 @@ class PlanCounts:
         self._again = Estimator()
 
     @property
-    def full(self) -> bool:
-        return self.images == self._limit or self.is_hopeless
-
-    @property
     def is_hopeless(self) -> bool:
         """Whether so many rows are bad that the rest need not be read."""
         return self._bad >= _MOST_BAD and not self._skip_bad
@@ -205,6 +205,10 @@ class PlanCounts:
         for request in entry.requests:
             images = self._request(request, states[: request.n])
             states = states[images:]
+
+    def pass_over(self, rows: int) -> None:
+        """Count rows that are not in the sample as blank ones."""
+        self._blank += rows
 
     def _request(self, request: ImageRequest, states: Sequence[str | None]) -> int:
         """Count a request and return its images up to the limit."""

@@ -36,9 +36,6 @@ Wish = ImageRequest | ExpandedRow
 #: what one row turned out to be; None = blank
 Entry = Wish | BadRow | None
 
-#: stands for an item of a program that is not in the sample
-LEFT_OUT = object()
-
 
 class RowDialect(Enum):
     """How a line is written."""
@@ -99,7 +96,7 @@ class RowReader:
         return self.object(parsed_object(text))
 
     def item(self, given: object) -> Wish | None:
-        """Return the request of something that a program gave; None for one left out."""
+        """Return the request of something that a program gave."""
         if isinstance(given, ImageRequest):
             self._is_empty = False
             if given.n == 1:
@@ -110,8 +107,6 @@ class RowReader:
             return self.row({"prompt": given})
         if isinstance(given, Mapping):
             return self.object(given)
-        if given is LEFT_OUT:
-            return None
         kind = type(given).__name__
         raise ConfigError(f"a request is text, a dict or an ImageRequest, not {kind}")
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..._core.errors import ConfigError
 from .columns import MOST_COLUMNS, Header
-from .compression import Witness, blocks_of, suffix_of
+from .compression import blocks_of, suffix_of
 from .formats import gathered
 from .lines import LINE_CAP, Splitter, reject_utf16
 from .row_reader import RowReader, Wish
@@ -43,8 +43,8 @@ class TableFormat:
         self._header: Header | None = None
         self._above = 0  #: rows above the first of the prompts
 
-    def lists(self, witness: Witness) -> Generator[list[Any], None, None]:
-        with closing(blocks_of(self._path, witness)) as blocks:
+    def lists(self) -> Generator[list[Any], None, None]:
+        with closing(blocks_of(self._path)) as blocks:
             lines = _lines(blocks, name=self._name)
             separator, first, blank = self._separator(lines)
             rows = _rows(chain(first, lines), separator, name=self._name, above=blank)
