@@ -1,9 +1,8 @@
-"""Where requests come from: prompt files and iterables → checked ImageRequests.
+"""Prompt files and iterables → checked ImageRequests; the file formats by suffix.
 
-A file of any format is read twice, first to check all of it before anything is spent, then to run
-it; a list is checked whole too; a stream is checked row by row as it comes. A request's index is
-its place in the run and its occurrence counts equal ones before it, so that a prompt written three
-times is three images, in every run the same three. Nothing here knows sessions, sinks or journals.
+A file or list is checked whole before anything is spent; a stream is checked row by row. The index
+of a request is its place in the run. Its occurrence counts the equal requests before it, so a
+prompt written three times is three images, the same three in every run.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ _KINDS = (
 _AS_CSV = "save it as CSV in UTF-8 (in Excel: “CSV UTF-8”)"
 _REPACK = "unpack it, or pack it as .gz"
 
-#: what people have instead, and what to do about it
+#: other suffixes of lists, and what to do
 _OTHERS = {
     ".xlsx": _AS_CSV, ".xls": _AS_CSV, ".ods": _AS_CSV, ".numbers": _AS_CSV,
     ".arrow": "write it as .parquet", ".feather": "write it as .parquet",
@@ -73,9 +72,9 @@ _Opened = Callable[[RowReader], Format]
 
 
 def _format_of(path: Path) -> tuple[RowDialect, Path, _Opened]:
-    """Return how rows are written, the folder of their relative paths, and what opens the file.
+    """Return the row dialect, the folder of relative paths, and a function that opens the file.
 
-    Raises ConfigError for what is no prompt file, with the next step.
+    Raises ConfigError for a path that is not a prompt file, with the next step.
     """
     shown = str(path)[:80]
     try:
@@ -110,11 +109,11 @@ class Source(Protocol):
     ) -> Plan:
         """Read the whole source, or its first `limit` images, and count what it holds.
 
-        `progress` is called with the rows so far. `lookup` says what earlier runs left of images,
-        in blocks of up to 500 keys and in a thread of the source's own; the plan counts that as
-        `known` and estimates the rest, among it what is to do "again". Raises ConfigError that
-        lists the first bad rows with their places, unless they are to be skipped, and JournalError
-        when the temporary folder is full. A stream is not touched: its Plan has `images` None.
+        `progress` is called with the number of rows so far. `lookup` returns the states that
+        earlier runs left; the plan counts them as `known` and estimates the rest, including what
+        is to be done "again". Raises ConfigError that lists the first bad rows with their places
+        (bad rows that are skipped excepted), and JournalError when the temporary folder is full. A
+        stream is not read: its Plan has `images` None.
         """
 
     def requests(
@@ -122,19 +121,18 @@ class Source(Protocol):
     ) -> AsyncGenerator[ImageRequest | BadRow, None]:
         """Yield every image in source order, checked, numbered from 0, its image inputs digested.
 
-        Images whose state was in `skip` when a `lookup` was asked are left out; the others keep
-        the numbers that they have in the whole. A stream leaves nothing out. An async generator:
-        whoever iterates it closes it, before the source. What was not checked yet is checked first.
-        A row that is no request is a BadRow and takes no number. Raises ConfigError when a file is
-        no longer what was checked, before it yields from that part.
+        Images whose looked-up state is in `skip` are left out; the others keep their numbers in the
+        whole source. A stream leaves nothing out. The caller closes the generator before the
+        source. A source that was not checked is checked first. A row that is no request is a
+        BadRow and takes no number.
         """
 
     async def aclose(self) -> None:
-        """Give back threads and the program's iterator."""
+        """Release threads, the temporary file and the program's iterator."""
 
 
 def open_source(given: Any, *, is_local: bool = False) -> Source:
-    """Return the source that the prompts name, unread; a bare `given` is `Prompts(given)`.
+    """Return the source of the prompts, unread; any other `given` is `Prompts(given)`.
 
     `is_local`: the provider is on this machine, so rows may name URLs on it. Raises ConfigError for
     a file that is no prompt list, and without a standard input.

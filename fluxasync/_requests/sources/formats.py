@@ -21,14 +21,14 @@ from ..._core.strict_json import parsed_object
 from ..image_inputs import open_within
 from .compression import blocks_of
 from .lines import LINE_CAP, Splitter, reject_utf16
-from .row_reader import RowReader, Wish
+from .row_reader import ParsedRow, RowReader
 
 _ROWS = 1_000  #: rows of a list
 _Raw = TypeVar("_Raw")
 
 
 class Format(Protocol):
-    """A prompt file as raw rows, which only their own format understands."""
+    """Cuts a list into raw rows and reads them. Everything runs in the source's own thread."""
 
     def lists(self) -> Generator[list[Any], None, None]:
         """Yield all rows in lists, blank ones included; an empty list lets the loop have a turn.
@@ -39,11 +39,11 @@ class Format(Protocol):
     def where(self, number: int) -> str:
         """Return the place of a row, counted from 1: "prompts.csv row 17"."""
 
-    def read(self, raw: Any) -> Wish | None:
+    def read(self, raw: Any) -> ParsedRow | None:
         """Return a row's request, None for a blank row. Raises ConfigError without its place."""
 
     def content(self, raw: Any) -> bytes:
-        """Return what tells rows apart, b"" for a blank one, without reading it."""
+        """Return the bytes by which a sample ranks the row, b"" for a blank one."""
 
 
 #: bytes of rows that are handed over at once
@@ -71,7 +71,7 @@ class LineFormat:
 
     def __init__(self, path: Path, reading: RowReader) -> None:
         self._path = path
-        self._name = path.name  # said of every row, and slow to ask a path for
+        self._name = path.name  # used for every row; `Path.name` is slow
         self.read = reading.line
 
     def lists(self) -> Generator[list[Any], None, None]:
@@ -115,7 +115,7 @@ class ItemFormat:
     def where(self, number: int) -> str:
         return f"item {number}"
 
-    def read(self, raw: int) -> Wish | None:
+    def read(self, raw: int) -> ParsedRow | None:
         return self._reading.item(self._given[raw])
 
     def content(self, raw: int) -> bytes:
@@ -171,7 +171,7 @@ class JsonFormat:
     def where(self, number: int) -> str:
         return self._lines.where(number) if self._is_lines else f"{self._name} item {number}"
 
-    def read(self, raw: Any) -> Wish | None:
+    def read(self, raw: Any) -> ParsedRow | None:
         if self._is_lines:
             return self._lines.read(raw)
         if raw.startswith('"'):
@@ -304,7 +304,7 @@ class FolderFormat:
     def where(self, number: int) -> str:
         return f"{self._name}/{self._names[number - 1]}"
 
-    def read(self, raw: _FileRow) -> Wish | None:
+    def read(self, raw: _FileRow) -> ParsedRow | None:
         name, content = raw
         if _OTHERS.fullmatch(name):
             raise ConfigError(f"not a prompt, by its name; {_APART}")

@@ -19,7 +19,7 @@ from ..._core.errors import ConfigError
 from ..._core.models import ImageRequest, occurrence_key
 from .formats import LIST_CAP, Format
 from .plan import BadRow, Lookup, Numbering, Numbers, Plan, PlanCounts, images_of, requests_of
-from .row_reader import Entry, RowReader, Wish, image_inputs, settled
+from .row_reader import ParsedRow, RowReader, RowResult, image_inputs, with_inputs_read
 from .spool import ImageValues, RowValues, Sample, Spool, SpooledRow, pack
 
 Result = TypeVar("Result")
@@ -180,9 +180,9 @@ class ListedSource:
                 if not rows:
                     yield None
 
-    def _entry(self, number: int, raw: Any) -> Entry:
+    def _entry(self, number: int, raw: Any) -> RowResult:
         try:
-            return settled(self._format.read(raw), base=self._reading.base)
+            return with_inputs_read(self._format.read(raw), base=self._reading.base)
         except ConfigError as error:
             return BadRow(where=self._format.where(number), error=error)
 
@@ -235,7 +235,7 @@ class _Block:
 
     def __init__(self, spool: Spool, counts: PlanCounts, lookup: Lookup | None) -> None:
         self._spool, self._counts, self._lookup = spool, counts, lookup
-        self._rows: list[tuple[int, bytes, Wish | BadRow, Numbers]] = []
+        self._rows: list[tuple[int, bytes, ParsedRow | BadRow, Numbers]] = []
         self._taken = 0  #: rows, blank ones included
         self._index = 0  #: of the first image that waits
         self._images = 0
@@ -245,7 +245,7 @@ class _Block:
     def is_due(self) -> bool:
         return max(self._taken, self._images) >= BLOCK or self._size > LIST_CAP
 
-    def take(self, number: int, raw: Any, entry: Entry, numbers: Numbers) -> None:
+    def take(self, number: int, raw: Any, entry: RowResult, numbers: Numbers) -> None:
         self._taken += 1
         if entry is None or isinstance(entry, BadRow):  # nothing to look up
             self._counts.take(entry)
@@ -292,7 +292,7 @@ class _Block:
         return states
 
 
-def _digest(wish: Wish) -> bytes:
+def _digest(parsed: ParsedRow) -> bytes:
     """Return what tells whether the row's image inputs are those that were checked."""
-    keys = "".join(request.content_key for request in requests_of(wish))
+    keys = "".join(request.content_key for request in requests_of(parsed))
     return hashlib.sha256(keys.encode()).digest()

@@ -1,10 +1,10 @@
 """A .parquet file, as `datasets`, pandas and Spark write them, through pyarrow.
 
 What pages announce is checked before Arrow unpacks them, and cells are measured before they become
-Python's: texts are read as indices into a dictionary, so that a long one that stands in every row
-takes its memory once.
-Columns of bytes (the pictures of an image data set) are no metadata and are not even read, unless
-one is mapped to an image input.
+Python's: texts are read as indices into a dictionary, so that a long text in every
+row takes its memory once.
+Columns of bytes (the pictures of an image data set) are read only where one is
+mapped to an image input.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..image_inputs import MAX_BYTES
 from .columns import Columns, Header, refuse_many
 from .lines import LINE_CAP
 from .parquet_pages import NotPages, footer_of, pages_of
-from .row_reader import RowReader, Wish
+from .row_reader import ParsedRow, RowReader
 
 _ROWS = 1_000  #: rows of a list
 _FEW_ROWS = 4  #: of rows with pictures
@@ -42,7 +42,7 @@ _LIST_VALUES = 1_000
 #: bytes of texts that become Python's at once
 _TEXTS_CAP = 2**23
 
-#: what pandas names the index of a table, which nobody wrote
+#: the column in which pandas stores a table's index
 _INDEX = re.compile(r"__index_level_[0-9]+__")
 
 
@@ -77,7 +77,7 @@ class ParquetFormat:
     def where(self, number: int) -> str:
         return f"{self._name} row {number}"
 
-    def read(self, raw: tuple[Any, ...]) -> Wish | None:
+    def read(self, raw: tuple[Any, ...]) -> ParsedRow | None:
         assert self._header is not None  # noqa: S101 — rows come after it
         row = self._header.row(raw)
         return None if row is None else self._reading.row(row)

@@ -21,7 +21,7 @@ from ..._core.errors import ConfigError
 from .numbering import no_room
 
 #: KB of pages in memory; of a longer list the rest is in the file
-_CACHE = 16_384
+_CACHE = 8_192
 _SETTINGS = ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{_CACHE}")
 
 _TABLES = (

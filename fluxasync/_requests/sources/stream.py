@@ -1,7 +1,7 @@
 """Requests from a program's iterable or from standard input, checked row by row as they come.
 
 Everything runs on the loop, in the program's own iterator, which is closed at the end. A sync
-iterator that blocks is its owner's business; between its rows the loop gets a turn now and then.
+iterator that blocks blocks the loop; the loop gets a turn after every 100 requests.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..._core.models import ImageRequest
 from ..image_inputs import resolve
 from .lines import Splitter, reject_utf16
 from .plan import BadRow, ExpandedRow, Lookup, Numbering, Plan
-from .row_reader import Entry, RowReader, Wish, entry, image_inputs
+from .row_reader import ParsedRow, RowReader, RowResult, entry, image_inputs
 
 Given = TypeVar("Given")
 
@@ -45,7 +45,7 @@ class StreamSource:
         self,
         rows: Rows,
         *,
-        read: Callable[[Any], Wish | None],
+        read: Callable[[Any], ParsedRow | None],
         reading: RowReader,
         limit: int | None,
     ) -> None:
@@ -95,7 +95,7 @@ async def items(given: Iterable[object] | AsyncIterable[object]) -> Rows:
 
 @asynccontextmanager
 async def _closed_at_end(iterator: Given) -> AsyncGenerator[Given, None]:
-    """Close generators only: a file or cursor belongs to whoever opened it."""
+    """Close generators only: a file or cursor belongs to the program."""
     try:
         yield iterator
     finally:
@@ -106,8 +106,8 @@ async def _closed_at_end(iterator: Given) -> AsyncGenerator[Given, None]:
 
 
 async def entries_of(
-    rows: Rows, read: Callable[[Any], Wish | None], reading: RowReader
-) -> AsyncGenerator[Entry, None]:
+    rows: Rows, read: Callable[[Any], ParsedRow | None], reading: RowReader
+) -> AsyncGenerator[RowResult, None]:
     """Read each row into its entry, giving the loop a turn now and then."""
     async with aclosing(rows):
         requests = 0  #: since the last turn
@@ -121,8 +121,8 @@ async def entries_of(
 
 
 async def entry_of(
-    where: str, row: Any, read: Callable[[Any], Wish | None], reading: RowReader
-) -> Entry:
+    where: str, row: Any, read: Callable[[Any], ParsedRow | None], reading: RowReader
+) -> RowResult:
     """Read a row, and its images off the loop, so that it has a key."""
     made = entry(where, read, row)
     if made is None or isinstance(made, BadRow) or not image_inputs(made):
@@ -138,7 +138,7 @@ async def entry_of(
 
 
 async def numbered(
-    entries: AsyncGenerator[Entry, None], *, limit: int | None
+    entries: AsyncGenerator[RowResult, None], *, limit: int | None
 ) -> AsyncGenerator[ImageRequest | BadRow, None]:
     """Yield the images of the entries, each with its index and occurrence."""
     async with aclosing(entries):
