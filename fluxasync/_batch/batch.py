@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from .._core.arguments import check_callback, check_type, described, local_path
-from .._core.errors import ConfigError, FluxError, JournalError, SinkError
+from .._core.errors import ConfigError, FluxError, JournalError, RunStopped, SinkError
 from .._core.events import Event, EventsDropped, Settled
 from .._core.models import ImageRequest, Ledger, Observer, Outcome, Sink
 from .._core.observers import Observers
@@ -45,7 +45,7 @@ from .outcome_queue import OutcomeQueue
 from .output import Output, expected_in, open_folder, open_sink
 from .resumed_jobs import ResumedJobs
 from .summary import Count, Summary, price_of
-from .worker import RowWorker, RunStopped
+from .worker import RowWorker
 
 #: seconds that paid jobs may take to land after a stop
 GRACE = 10.0
