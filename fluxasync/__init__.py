@@ -56,25 +56,21 @@ if TYPE_CHECKING:
     )
     from ._core.models import (
         Call,
-        Download,
         Failed,
         ImageInput,
         ImageRequest,
         InDoubt,
         Job,
-        Ledger,
-        Observer,
         Outcome,
         Pending,
         Ready,
         Refused,
         Reply,
         Saved,
-        Sink,
         Stored,
-        Transport,
         Verdict,
     )
+    from ._core.protocols import Download, Ledger, Observer, Sink, Transport
     from ._engine.session import FluxSession
     from ._requests.catalog import Model, models
     from ._store.ledgers import MemoryLedger, NullLedger
@@ -100,10 +96,10 @@ _ROOMS = {
     ),
     "_store.ledgers": ("NullLedger", "MemoryLedger"),
     "_core.models": (
-        "Call", "Download", "Failed", "ImageInput", "ImageRequest", "InDoubt", "Job", "Ledger",
-        "Observer", "Outcome", "Pending", "Ready", "Refused", "Reply", "Saved", "Sink", "Stored",
-        "Transport", "Verdict",
+        "Call", "Failed", "ImageInput", "ImageRequest", "InDoubt", "Job", "Outcome", "Pending",
+        "Ready", "Refused", "Reply", "Saved", "Stored", "Verdict",
     ),
+    "_core.protocols": ("Download", "Ledger", "Observer", "Sink", "Transport"),
     "_wire.providers": ("BFL", "COMETAPI", "Provider"),
     "_engine.session": ("FluxSession",),
     "_store.sinks": ("FileSink", "FolderSink", "MemorySink"),

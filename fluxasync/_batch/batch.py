@@ -29,8 +29,9 @@ from typing import Any, Literal, Self
 from .._core.arguments import check_callback, check_type, described, local_path
 from .._core.errors import ConfigError, FluxError, JournalError, RunStopped, SinkError
 from .._core.events import Event, EventsDropped, Settled
-from .._core.models import ImageRequest, Ledger, Observer, Outcome, Sink
+from .._core.models import ImageRequest, Outcome
 from .._core.observers import Observers
+from .._core.protocols import Ledger, Observer, Sink
 from .._engine.session import FluxSession
 from .._requests.catalog import models_with
 from .._requests.image_inputs import Folders, allowed_folders

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from attrs import evolve, frozen
 
+from .._core.concurrency import run_to_completion
 from .._core.errors import FluxError, RunStopped, TransportError
 from .._core.events import Event, Settled
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved
@@ -18,7 +19,6 @@ from .._engine.circuit_breaker import CircuitBreaker
 from .._engine.session import FluxSession
 from .._requests.pricing import price
 from .._requests.sources import BadRow
-from .._store.files import run_to_completion
 from .output import Output
 from .resumed_jobs import ResumedJobs
 from .summary import Count

@@ -30,20 +30,9 @@ from .._core.errors import (
     TransportError,
 )
 from .._core.events import ClockJumped, Event, JobEnded, JobReady, LoopLagged
-from .._core.models import (
-    ImageRequest,
-    Job,
-    Ledger,
-    Observer,
-    Pending,
-    Ready,
-    Saved,
-    Secret,
-    Sink,
-    Stored,
-    Transport,
-)
+from .._core.models import ImageRequest, Job, Pending, Ready, Saved, Secret, Stored
 from .._core.observers import Fallback, Observers
+from .._core.protocols import Ledger, Observer, Sink, Transport
 from .._requests.catalog import closest_model, find, validate
 from .._requests.image_inputs import resolve
 from .._requests.parsing import parse_request

@@ -39,7 +39,8 @@ from .._core.events import (
     Resumed,
     SubmitFailed,
 )
-from .._core.models import ImageRequest, Job, Ledger, Refused, Verdict
+from .._core.models import ImageRequest, Job, Refused, Verdict
+from .._core.protocols import Ledger
 from .._requests.catalog import find
 from .._requests.image_inputs import encode_image_inputs
 from .._requests.pricing import price

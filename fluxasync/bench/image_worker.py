@@ -15,12 +15,13 @@ from attrs import frozen
 
 from .._batch.output import Output
 from .._batch.worker import EndsRun, classify_outcome
+from .._core.concurrency import run_to_completion
 from .._core.errors import FluxError
 from .._core.events import JobSubmitted, Paused, Resumed
-from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Ready, Saved, Sink, Stored
+from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Ready, Saved, Stored
+from .._core.protocols import Sink
 from .._core.text import display
 from .._engine.session import FluxSession
-from .._store.files import run_to_completion
 from .latency_breakdown import Trace
 from .monitor import Clock, ResourceMonitor
 from .records import IN_DOUBT, SAVED

@@ -42,7 +42,8 @@ from fluxasync import (
     SubmitFailed,
     TransportError,
 )
-from fluxasync._core.models import Call, Download, Ledger, Reply
+from fluxasync._core.models import Call, Reply
+from fluxasync._core.protocols import Download, Ledger
 from fluxasync.simulator import Scenario, World
 from fluxasync.simulator.images import Gallery
 from support.liveness import alive, drained
