@@ -51,7 +51,7 @@ def _breaker(*, key_worked: bool = False) -> CircuitBreaker:
         pytest.param(
             TransportError("no", sent=False, permanent=True), EndsRun, EndsRun, id="F60 lasting"
         ),
-        pytest.param(RunStopped("stopped"), EndsRun, EndsRun, id="F147 stopped"),
+        pytest.param(RunStopped("stopped"), EndsRun, EndsRun, id="F150 stopped"),
         pytest.param(AuthenticationError("no", status=401), EndsRun, EndsRun, id="F9 401"),
         pytest.param(CreditError("no", status=402), EndsRun, EndsRun, id="F8 402"),
         pytest.param(RateLimited("no", status=429), EndsRun, EndsRun, id="F7 429 to the end"),
