@@ -28,7 +28,8 @@ from .._core.errors import (
     ServerError,
     TransportError,
 )
-from .._core.models import ImageRequest, Job, Pending, Ready, Refused, Reply, Verdict
+from .._core.models import ImageRequest, Job, Pending, Ready, Refused, Verdict
+from .._core.protocols import Reply
 from .classification import Phase, classify, is_job_id
 from .providers import Provider
 from .redaction import NOTHING, Redaction

@@ -10,7 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from .._core.models import Call, ImageRequest, Job, Secret
+from .._core.models import ImageRequest, Job, Secret
+from .._core.protocols import Call
 from .providers import Provider
 
 

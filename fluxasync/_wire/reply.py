@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_plus, urlsplit
 
-from .._core.models import Reply
+from .._core.protocols import Reply
 from .redaction import NOTHING, Redaction
 
 

@@ -39,7 +39,7 @@ from .._core.addresses import is_loopback_address, private_address
 from .._core.concurrency import BUSY, LoopAwareTimeout
 from .._core.config import Timeouts
 from .._core.errors import FluxError, TransportError
-from .._core.models import Call, Reply
+from .._core.protocols import Call, Reply
 from .._core.version import __version__
 
 logger = logging.getLogger("fluxasync")

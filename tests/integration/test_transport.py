@@ -30,7 +30,7 @@ from support.raw_servers import (
 
 from fluxasync._core.config import Timeouts
 from fluxasync._core.errors import TransportError
-from fluxasync._core.models import Call, Reply
+from fluxasync._core.protocols import Call, Reply
 from fluxasync._wire.transport import MAX_REPLY, AiohttpTransport, check_url
 
 CANARY = "sk-canary-4711"

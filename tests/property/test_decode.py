@@ -14,16 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fluxasync._core.errors import APIError, JobError, TransportError
-from fluxasync._core.models import (
-    ImageRequest,
-    Job,
-    Pending,
-    Ready,
-    Refused,
-    Reply,
-    Secret,
-    Verdict,
-)
+from fluxasync._core.models import ImageRequest, Job, Pending, Ready, Refused, Secret, Verdict
+from fluxasync._core.protocols import Reply
 from fluxasync._wire import (
     LONGEST_WAIT,
     MESSAGE_LENGTH,
