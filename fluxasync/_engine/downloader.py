@@ -274,7 +274,9 @@ class Downloader:
 
     def _delay(self, tries: int) -> float:
         dice = self.dice.random()
-        return retry_delay(tries, initial=self.retry.initial, maximum=self.retry.maximum, dice=dice)
+        return retry_delay(
+            tries, initial=self.retry.initial, maximum=self.retry.maximum, jitter=dice
+        )
 
 
 async def _counted(

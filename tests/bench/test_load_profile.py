@@ -133,7 +133,7 @@ def test_a_load_that_is_none_is_refused_with_an_example(read, text):
         pytest.param({"images": 4, "duration": 9}, "--images or by --duration", id="two ends"),
         pytest.param({"in_flight": (1, 4, 1)}, "--in-flight: 1 stands twice", id="a load twice"),
         pytest.param({"rate": "0.5/s,30/min"}, "--rate: 0.5 stands twice", id="a rate twice"),
-        pytest.param({"provider": "foo"}, "provider='foo': cometapi or bfl", id="no provider"),
+        pytest.param({"provider": "foo"}, "provider='foo': must be cometapi or bfl", id="no provider"),
         pytest.param({"arrivals": "normal"}, "constant or poisson", id="other arrivals"),
         pytest.param({"models": ("flux-dev", "flux-dev")}, "once", id="one model twice"),
         pytest.param({"max_cost": "a lot"}, "US dollars", id="no amount"),
