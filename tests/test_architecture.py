@@ -56,6 +56,8 @@ FOREIGN = {
     "IPython": {"_batch.progress"},
     "uvloop": {"_cli", "bench"},
     "matplotlib": {"bench.report"},
+    "jinja2": {"bench.report"},
+    "markupsafe": {"bench.report"},
     "PIL": {"simulator", "gallery.thumbnail_worker"},
     "pyarrow": {"_requests.sources"},
     "zstandard": {"_requests.sources"},
