@@ -198,17 +198,31 @@ def test_hostile_text_stays_text(texts):
         assert not re.search(unsafe, svg)
 
 
-def test_without_matplotlib_the_page_names_the_install_command(tmp_path, monkeypatch):
-    """A missing extra does not lose the numbers of a paid run."""
+def hide(package, monkeypatch):
+    """Let imports of the package fail, as if it were not installed."""
     imported = builtins.__import__
 
     def without(name, *args, **kwargs):
-        if name.startswith("matplotlib"):
+        if name.startswith(package):
             raise ImportError(name)
         return imported(name, *args, **kwargs)
 
-    report = bench_samples.report(loads=(1, 4), folder=tmp_path)
     monkeypatch.setattr(builtins, "__import__", without)
+
+
+def test_without_jinja2_the_error_names_the_install_command(tmp_path, monkeypatch):
+    """No half-written page is left."""
+    report = bench_samples.report(loads=(1,), folder=tmp_path)
+    hide("jinja2", monkeypatch)
+    with pytest.raises(ConfigError, match=re.escape(install_command("bench"))):
+        write_page(report)
+    assert [path.name for path in tmp_path.iterdir()] == ["requests.jsonl"]
+
+
+def test_without_matplotlib_the_page_names_the_install_command(tmp_path, monkeypatch):
+    """A missing extra does not lose the numbers of a paid run."""
+    report = bench_samples.report(loads=(1, 4), folder=tmp_path)
+    hide("matplotlib", monkeypatch)
     text = write_page(report).read_text(encoding="utf-8")
     assert html.escape(install_command("bench")).replace("&#x27;", "&#39;") in text
     assert amount(report.stages[1].images_per_minute) in text

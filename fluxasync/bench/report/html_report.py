@@ -11,7 +11,6 @@ import os
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
 from heapq import nlargest
 from importlib.resources import files
 from pathlib import Path
@@ -84,7 +83,6 @@ def page(report: Report, records: Sequence[ImageRecord] = ()) -> str:
     )
 
 
-@cache
 def _template() -> Template:
     try:
         from jinja2 import Environment, StrictUndefined
