@@ -7,6 +7,8 @@ import base64
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from io import BytesIO
@@ -15,6 +17,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from support.patience import patient
 from yarl import URL
 
 from fluxasync.simulator import Scenario, Simulator, serve
@@ -280,7 +283,7 @@ async def test_the_jobs_of_a_simulator_are_taken_up_by_the_next_one(
                 assert answer.status == 200
         assert [charge.delivered for charge in sim.charges] == [True] * 3
         await sample_of(sim, http, seed=4)
-    assert len(JobLog(log).earlier()[0]) == 4
+    assert len(JobLog(log).earlier_jobs()[0]) == 4
 
 
 @pytest.mark.asyncio
@@ -301,7 +304,7 @@ async def test_a_job_log_of_somebody_elses_is_read_as_far_as_it_makes_sense(
     async with practice(job_log=log) as (sim, http):
         assert len(sim.charges) == jobs
         await sample_of(sim, http)
-    assert len(JobLog(log).earlier()[0]) == jobs + 1
+    assert len(JobLog(log).earlier_jobs()[0]) == jobs + 1
 
 
 def test_a_job_log_that_is_a_link_or_a_pipe_is_refused(tmp_path: Path) -> None:
@@ -310,5 +313,46 @@ def test_a_job_log_that_is_a_link_or_a_pipe_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     for name in ("pipe", "link"):
         with pytest.raises(OSError, match=name):
-            JobLog(tmp_path / name).earlier()
+            JobLog(tmp_path / name).earlier_jobs()
     assert not (tmp_path / "elsewhere").exists()
+
+
+#: the command without the extra `cli`
+COMMAND = (
+    "import sys; sys.modules['cyclopts'] = None;"
+    "from fluxasync.simulator.__main__ import main; sys.exit(main())"
+)
+
+
+def command(*options: str, **streams: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", COMMAND, *options], text=True, **streams)
+
+
+@pytest.mark.slow
+def test_the_command_needs_no_extra_and_ends_with_its_parent() -> None:
+    """A killed run leaves no simulator behind: it exits when its standard input closes."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with command("--port", "0", "--with-parent", **pipes) as child:
+        assert child.stdout is not None
+        assert child.stdin is not None
+        assert child.stdout.readline().startswith("http://127.0.0.1:")
+        child.stdin.close()
+        assert child.wait(timeout=patient()) == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "code", "expected"),
+    [
+        pytest.param(("--fault", "flood:1"), 2, "lost-reply", id="unknown fault"),
+        pytest.param(("--latency", "fast"), 2, "0.5..2", id="latency"),
+        pytest.param(("--job-log", "/dev/null"), 1, "/dev/null", id="job log is no file"),
+    ],
+)
+def test_the_command_names_what_it_refuses(
+    option: tuple[str, str], code: int, expected: str
+) -> None:
+    """A wrong value is exit code 2, a file or port that cannot be used exit code 1."""
+    with command("--port", "0", *option, stderr=subprocess.PIPE) as child:
+        _, text = child.communicate(timeout=patient())
+    assert child.returncode == code
+    assert expected in text.splitlines()[-1]

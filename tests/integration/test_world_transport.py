@@ -16,7 +16,7 @@ from fluxasync import Timeouts, Transport, TransportError
 from fluxasync._core.models import Call, Reply
 from fluxasync._wire.transport import AiohttpTransport
 from fluxasync.simulator import Scenario, Simulator, World
-from fluxasync.simulator.seeded_random import SeededRandom
+from fluxasync.simulator.scenario import SeededRandom
 
 Place = tuple[Transport, str, World]
 Opened = Callable[[Scenario], AbstractAsyncContextManager[Place]]
@@ -74,7 +74,7 @@ async def test_a_job_goes_from_its_submit_to_its_image(opened: Opened):
     async with opened(Scenario(latency=0)) as place:
         url = await sample_url(place)
         status, image = await fetched(place, url)
-        spec = place[2].wanted(0, url[url.index("/results") :])
+        spec = place[2].picture_spec(0, url[url.index("/results") :])
         assert spec is not None
         assert (200, place[2].gallery.picture(spec).body) == (status, image)
         assert place[2].charges[0].delivered
@@ -178,7 +178,7 @@ async def test_half_an_image_may_come_without_an_error(opened: Opened):
 
 def _ends_cleanly(scenario: Scenario) -> bool:
     """Ask the server's own dice which of the two cuts its first job gets."""
-    return SeededRandom(scenario.seed).roll("truncated with length", 1) >= 0.5
+    return SeededRandom(scenario.seed).uniform("truncated with length", 1) >= 0.5
 
 
 @opened

@@ -8,8 +8,7 @@ from io import BytesIO
 
 import pytest
 
-from fluxasync.simulator.images import Gallery, Picture, PictureSpec
-from fluxasync.simulator.padding import padded
+from fluxasync.simulator.images import Gallery, Picture, PictureSpec, padded
 
 Image = pytest.importorskip("PIL.Image", reason="the extra 'image' is not installed")
 

@@ -82,7 +82,7 @@ def test_a_job_runs_is_ready_and_is_delivered_once(dialect: str) -> None:
     assert world.charges[0].price_usd == Decimal("0.025")
 
 
-def test_flux1_tells_progress_and_flux2_tells_cost() -> None:
+def test_flux1_reports_progress_and_flux2_tells_cost() -> None:
     """FLUX.1 has progress values and its cost when ready; FLUX.2 has its cost at the submit."""
     world = world_of(latency=(10, 10))
     old = submit(world, dialect="bfl").json
@@ -144,7 +144,7 @@ def test_the_image_has_the_size_the_request_gives(
 ) -> None:
     """Width and height, an aspect ratio or the model's default decide the pixels."""
     world = world_of()
-    spec = world.wanted(0.0, sample(world, made(world, **body)))
+    spec = world.picture_spec(0.0, sample(world, made(world, **body)))
     assert spec is not None
     assert size == (spec.width, spec.height)
 
