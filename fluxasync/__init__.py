@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from ._core.protocols import Download, Ledger, Observer, Sink, Transport
     from ._engine.session import FluxSession
     from ._requests.catalog import Model, models
+    from ._requests.sources.prompts import Prompts
     from ._store.ledgers import MemoryLedger, NullLedger
     from ._store.sinks import FileSink, FolderSink, MemorySink
     from ._wire.providers import BFL, COMETAPI, Provider
@@ -82,6 +83,7 @@ _ROOMS = {
     "_batch.api": ("generate", "run"),
     "_batch.batch": ("Batch",),
     "_requests.catalog": ("Model", "models"),
+    "_requests.sources.prompts": ("Prompts",),
     "_core.config": ("Budget", "Limits", "Polling", "Retry", "Timeouts"),
     "_core.errors": (
         "APIError", "AuthenticationError", "BudgetExceeded", "ConfigError", "CreditError",
@@ -159,6 +161,7 @@ __all__ = [
     "Paused",
     "Pending",
     "Polling",
+    "Prompts",
     "Provider",
     "RateLimited",
     "Ready",

@@ -268,6 +268,7 @@ WHERE = {
     "the lock of a folder": "_store.journal.lock:FolderLock.take",
     "how many downloads at once": "_engine.download_queue:DownloadQueue._admit",
     "which error ends the run": "_engine.circuit_breaker:ends_run",
+    "what an error means for its image": "_batch.worker:classify_outcome",
     "group commit": "_store.journal.writer:Writer._committed",
     "--grid is multiplied out": "_requests.sources.expansion:Expansion.rows",
     "the ETA": "_batch.progress.counts:ProgressSnapshot.eta",

@@ -24,7 +24,7 @@ from attrs import evolve
 from .._batch.output import open_folder
 from .._core.amounts import dollars
 from .._core.arguments import check_callback, check_type
-from .._core.errors import FluxError
+from .._core.errors import FluxError, RunStopped
 from .._core.extras import install_command
 from .._core.models import ImageRequest
 from .._core.text import display
@@ -34,7 +34,7 @@ from .._store.filenames import DEFAULT, FilenameTemplate
 from .._store.journal.journal import JournalCounts
 from .bench_config import BenchConfig
 from .bottleneck import verdict
-from .image_worker import BenchStopped, ImageWorker, SessionObserver
+from .image_worker import ImageWorker, SessionObserver
 from .latency_breakdown import ClockOffset, Trace, clock_offset, record_of
 from .load_generator import LoadGenerator
 from .load_profile import SWEEP, LoadProfile
@@ -133,7 +133,7 @@ class Run:
         """Submit nothing more; paid images may land for so many seconds."""
         self._is_stopped = True  # also before there is anything to stop
         if self._maker is not None:
-            self._maker.end(BenchStopped(_STOPPED))
+            self._maker.end(RunStopped(_STOPPED))
             asyncio.get_running_loop().call_later(grace, self._cut)
 
     def line(self) -> str:
@@ -183,8 +183,8 @@ class Run:
         if self._is_blank:
             await asyncio.to_thread(remove_folder, self._order.out)
         reason = self._listener.waited_for
-        if isinstance(error, BenchStopped) and reason is not None:
-            raise BenchStopped(f"{_STOPPED}, with nothing measured: {reason}")
+        if isinstance(error, RunStopped) and reason is not None:
+            raise RunStopped(f"{_STOPPED}, with nothing measured: {reason}")
         raise error
 
     def _is_unanswered(self) -> bool:
@@ -224,7 +224,7 @@ class Run:
                 flux, output, self._listener, clock=self._clock, meter=meter
             )
             if self._is_stopped:
-                maker.end(BenchStopped(_STOPPED))
+                maker.end(RunStopped(_STOPPED))
             self._zero = self._clock()
             meter.start(self._zero)
             # a full collection goes over all that was imported and stops the loop for that long;
