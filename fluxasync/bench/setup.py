@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from attrs import evolve
 
 from .._core.amounts import dollars
 from .._core.errors import ConfigError
+from .._core.extras import install_command
 from .._core.text import display
 from .._core.version import __version__
 from .._requests.catalog import closest_model
@@ -207,12 +209,22 @@ def create_folder(folder: Path) -> None:
         raise ConfigError(str(disk_error(folder, error))) from error
 
 
+def note_missing_extras(note: Callable[[str], None]) -> None:
+    """Note what report.html will lack, before anything is paid."""
+    if find_spec("jinja2") is None:
+        note(f"report.html will not be written, only {REPORT_NAME}: {install_command('bench')}")
+    elif find_spec("matplotlib") is None:
+        note(f"the report will have no charts: {install_command('bench')}")
+
+
 def write_folder(report: Report) -> None:
     """Write the numbers first, then the page, so that a page that fails loses no numbers."""
     from .report.html_report import write_page
 
     assert report.folder is not None  # noqa: S101 — set by the runner; for the type checker
     write_report(report.folder, report)
+    if find_spec("jinja2") is None:
+        return
     try:
         write_page(report)
     except OSError as error:
