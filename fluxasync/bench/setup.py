@@ -27,7 +27,7 @@ from .._requests.catalog import closest_model
 from .._requests.pricing import Estimator, price
 from .._store.files import disk_error, make_folder
 from .._wire.providers import PROVIDERS, Provider, provider_by_name
-from ..simulator.child_process import practice_server
+from ..simulator.child_process import simulator_process
 from .bench_config import BenchConfig
 from .prompt_pool import MOST_KEPT, PromptPool
 from .records import IMAGES_NAME, RECORDS_NAME, REPORT_NAME, Report, write_report
@@ -58,7 +58,7 @@ async def resolve_target(
         return
     if missing:
         warn(f"NO KEY IS SET: the simulator is measured, not the API; to measure it, set {missing}")
-    async with practice_server(image_bytes=_IMAGE_BYTES) as url:
+    async with simulator_process(image_bytes=_IMAGE_BYTES) as url:
         # a made-up key: the real one is never sent, not even to the local simulator
         yield evolve(config, base_url=url, api_key="simulated", simulate=True)
 

@@ -88,7 +88,7 @@ async def test_the_split_holds_what_the_server_did(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_a_server_that_tells_no_end_has_it_estimated(tmp_path: Path) -> None:
     """FLUX.2 at BFL tells its begin only: the end lies between two polls, and is called a guess."""
-    scenario = Scenario(latency=(0.3, 0.3), image_bytes=2048, tells_progress=False)
+    scenario = Scenario(latency=(0.3, 0.3), image_bytes=2048, reports_progress=False)
     async with Simulator(scenario) as sim:
         wanted = order(sim, tmp_path / "out", polling=Polling(interval=0.05))
         report = await bench.run(wanted)
