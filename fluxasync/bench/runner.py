@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
-from importlib.util import find_spec
 from time import time
 from typing import NoReturn
 
@@ -25,7 +24,6 @@ from .._batch.output import open_folder
 from .._core.amounts import dollars
 from .._core.arguments import check_callback, check_type
 from .._core.errors import FluxError, RunStopped
-from .._core.extras import install_command
 from .._core.models import ImageRequest
 from .._core.text import display
 from .._engine.circuit_breaker import UNANSWERED
@@ -39,7 +37,7 @@ from .latency_breakdown import ClockOffset, Trace, clock_offset, record_of
 from .load_generator import LoadGenerator
 from .load_profile import SWEEP, LoadProfile
 from .monitor import ResourceMonitor, clock_of
-from .prompt_pool import PromptPool, wishes
+from .prompt_pool import PromptPool
 from .records import IMAGES_NAME, UNFINISHED, ImageRecord, Report, Stage, append_records
 from .saturation import find_saturation, is_past_knee
 from .setup import (
@@ -49,11 +47,13 @@ from .setup import (
     create_folder,
     environment,
     is_simulator,
+    note_missing_extras,
     remove_folder,
     resolve_target,
     write_folder,
 )
 from .stages import StageSamples, stage_of
+from .workload import closed_stage, stages_of
 
 logger = logging.getLogger("fluxasync")
 
@@ -150,10 +150,7 @@ class Run:
     async def perform(self) -> Report:
         """See `run`."""
         order = self._order
-        prompts = await wishes(
-            order.prompts, models=order.models, parameters=order.parameters, seed=order.seed,
-            prompt_column=order.prompt_column,
-        )  # fmt: skip
+        prompts = await PromptPool.of(order)
         await asyncio.to_thread(check_unused, order.out)
         began = datetime.now(UTC)
         async with self._session() as flux:
@@ -163,8 +160,7 @@ class Run:
                 flux.check_model(model)
             await asyncio.to_thread(create_folder, order.out)
             announce_cost(order, prompts, simulated=simulated, note=self._note)
-            if find_spec("matplotlib") is None:
-                self._note(f"the report will have no pictures: {install_command('bench')}")
+            note_missing_extras(self._note)
             described = environment(flux.provider, simulated=simulated, options=order.options())
             self._flux = flux
             meter = ResourceMonitor(
@@ -247,15 +243,16 @@ class Run:
 
     def _loads(self) -> Iterator[LoadProfile]:
         for model in self._order.models:
-            yield from self._sweep(model) if self._order.sweep else self._order.loads(model)
+            load = self._order.load
+            yield from self._sweep(model) if load.sweep else stages_of(load, model)
 
     def _sweep(self, model: str) -> Iterator[LoadProfile]:
         """Double the load, roughly, until more of it buys next to nothing."""
-        first, most = len(self._stages), self._order.most_slots * _SWEEP_BEYOND
+        first, most = len(self._stages), self._order.load.most_slots * _SWEEP_BEYOND
         for in_flight in SWEEP:
             if in_flight > most or is_past_knee(self._stages[first:]):
                 return
-            yield self._order.step(model, in_flight)
+            yield closed_stage(self._order.load, model, in_flight)
 
     async def _stage(
         self, load: LoadProfile, maker: ImageWorker, prompts: PromptPool, meter: ResourceMonitor
@@ -266,7 +263,7 @@ class Run:
 
         def wish(index: int) -> ImageRequest:
             # each stage asks for the same list from its beginning, so that stages compare
-            request = prompts.of(load.model, index - self._begun)
+            request = prompts.request(load.model, index - self._begun)
             return evolve(request, index=index, occurrence=index)
 
         drive = self._drive = LoadGenerator(
@@ -289,7 +286,7 @@ class Run:
                 machine=meter.machine(sum(record.is_saved for record in records)),
                 push_backs=self._listener.push_backs - push_backs,
                 unanswered=meter.unanswered,
-                objective=self._order.objective,
+                objective=self._order.load.objective,
             )
             stage = stage_of(measured)
             self._stages.append(stage)
