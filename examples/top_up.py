@@ -18,6 +18,7 @@ from pathlib import Path
 from fluxasync import (
     FluxError,
     LimitChanged,
+    Prompts,
     RateLimited,
     ServerError,
     Summary,
@@ -36,9 +37,8 @@ def said(event: object) -> None:
 
 async def top_up(options: argparse.Namespace) -> Summary:
     return await run(
-        options.prompts,
+        Prompts(options.prompts, model=options.model),
         out=options.folder,
-        model=options.model,
         budget=options.max_cost,
         limits="auto",
         base_url=options.base_url,
