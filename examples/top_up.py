@@ -15,16 +15,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from fluxasync import (
-    FluxError,
-    LimitChanged,
-    Prompts,
-    RateLimited,
-    ServerError,
-    Summary,
-    TransportError,
-    run,
-)
+from fluxasync import FluxError, Prompts, RateLimited, ServerError, Summary, TransportError, run
+from fluxasync.events import LimitChanged
 
 LATER = (RateLimited, ServerError, TransportError)
 

@@ -35,7 +35,7 @@ Paid = Literal["yes", "no", "unknown"]
 
 
 class Secret:
-    """Text that no repr, log, pickle or exception shows; `reveal()` is called where it is sent."""
+    """Text that no repr, log, pickle or exception shows."""
 
     __slots__ = ("_text",)
 
@@ -43,6 +43,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
+        """Return the text."""
         return self._text
 
     def __repr__(self) -> str:

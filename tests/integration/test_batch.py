@@ -35,7 +35,6 @@ from fluxasync import (
     Batch,
     ConfigError,
     CreditError,
-    Event,
     Failed,
     FluxSession,
     ImageRequest,
@@ -47,11 +46,11 @@ from fluxasync import (
     MemorySink,
     Prompts,
     Saved,
-    Settled,
-    Stored,
 )
 from fluxasync._core.amounts import spending
 from fluxasync._store.audit import status
+from fluxasync.events import Event, Settled
+from fluxasync.extend import Stored
 from fluxasync.simulator import Scenario, Simulator
 
 SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02)

@@ -18,8 +18,6 @@ from fluxasync import (
     Batch,
     Budget,
     DownloadError,
-    Event,
-    EventsDropped,
     Failed,
     FluxError,
     FluxSession,
@@ -28,12 +26,10 @@ from fluxasync import (
     InDoubt,
     Job,
     JobError,
-    Ledger,
     Limits,
     MemoryLedger,
     MemorySink,
     Moderated,
-    Observer,
     Outcome,
     Pending,
     Polling,
@@ -41,13 +37,12 @@ from fluxasync import (
     Ready,
     Retry,
     Saved,
-    Settled,
-    Sink,
-    Stored,
     Summary,
     Timeouts,
     TransportError,
 )
+from fluxasync.events import Event, EventsDropped, Settled
+from fluxasync.extend import Ledger, Observer, Sink, Stored
 
 
 async def helpers() -> None:
