@@ -1,4 +1,4 @@
-"""Answers as the vendors give them, for tests of what they mean."""
+"""Answers as the vendors send them, for tests of decoding."""
 
 from __future__ import annotations
 
