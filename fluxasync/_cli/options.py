@@ -27,11 +27,10 @@ from cyclopts import (
 from .._core.arguments import local_path
 from .._core.config import Polling
 from .._core.errors import ConfigError
+from .._core.models import DEFAULT_MODEL as DEFAULT_MODEL
 from .._requests.catalog import find, models_with, unknown_parameter_message
 from .._wire.providers import provider_by_name
 
-#: the model when none is named: the cheapest on the vendor page and its quick start's example
-DEFAULT_MODEL = "flux-dev"
 #: bytes; a file longer than this is not a key
 _LONGEST_KEY = 4096
 
@@ -213,10 +212,9 @@ class Lists:
     ] = ()
 
     def keywords(self) -> dict[str, Any]:
-        """What Batch is given. Raises ConfigError for what cannot be read."""
+        """The arguments of Prompts. Raises ConfigError for what cannot be read."""
         return {
-            "prompt_column": self.prompt_column,
-            "map": dict(_pair(text, "--map", "PARAMETER=COLUMN") for text in self.map),
+            "columns": self._columns(),
             "seeds": None if self.seeds is None else seeds_of(self.seeds),
             "models": None if self.models is None else _parts(self.models),
             "grid": self._grid(),
@@ -225,6 +223,14 @@ class Lists:
             "sample_seed": self.sample_seed,
             "allow_files": self.allow_files,
         }
+
+    def _columns(self) -> dict[str, str]:
+        columns = dict(_pair(text, "--map", "PARAMETER=COLUMN") for text in self.map)
+        if self.prompt_column is not None:
+            if "prompt" in columns:
+                raise ConfigError("--prompt-column and --map both name a column for the prompt")
+            columns["prompt"] = self.prompt_column
+        return columns
 
     def _grid(self) -> dict[str, list[Any]]:
         grid: dict[str, list[Any]] = {}

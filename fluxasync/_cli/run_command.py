@@ -18,17 +18,20 @@ from attrs import field, frozen
 
 from .._batch.batch import Batch
 from .._batch.progress import showing
+from .._batch.worker import EndsRun, classify_outcome
 from .._core.amounts import dollars
 from .._core.errors import ConfigError, FluxError, SinkError
+from .._core.models import Failed, ImageRequest, InDoubt, Job
+from .._engine.circuit_breaker import CircuitBreaker
 from .._engine.session import FluxSession
 from .._requests.parsing import parse_request
-from .._requests.sources import Plan
+from .._requests.sources import Plan, Prompts
 from .._store.journal.schema import HOME
-from ..simulator.child_process import practice_server
+from ..simulator.child_process import simulator_process
 from .command_run import CommandRun
 from .gallery_command import watching
 from .options import DEFAULT_MODEL, Lists, Options, read_key, read_lag
-from .rendering import announcement, as_json, outcome_of, plan_row
+from .rendering import announcement, as_json, plan_row
 
 #: seconds one paid image may still land after the first Ctrl-C; the batch's own default
 GRACE = 10.0
@@ -84,21 +87,24 @@ class RunArguments:
     ) -> Batch:
         if self.lists.models is not None and self.options.model != DEFAULT_MODEL:
             raise ConfigError("--model and --models: put them all into --models A,B")
+        prompts = Prompts(
+            self.source,
+            model=None if self.lists.models is not None else self.options.model,
+            parameters=self.options.parameters,
+            n=self.n,
+            limit=self.limit,
+            skip_bad=self.skip_bad,
+            **self.lists.keywords(),
+        )
         return Batch(
             session,
-            self.source,
+            prompts,
             out=self.out,
             finished="skip",
             retry=self.again,
             on_check=on_check,
             on_plan=on_plan,
             name=self.name,
-            model=None if self.lists.models is not None else self.options.model,
-            parameters=self.options.parameters,
-            n=self.n,
-            **self.lists.keywords(),
-            limit=self.limit,
-            skip_bad=self.skip_bad,
             grace=self.grace,
         )
 
@@ -113,12 +119,21 @@ async def generate(errand: CommandRun, prompt: str, *, out: Path, options: Optio
     async with _session(errand, options) as flux, one_line:
         errand.progress.total = 1
         errand.stop_with(_stopper_of_one(errand), grace=GRACE)
+        paid: list[Job] = []
         try:
-            errand.show(await flux.generate(request, to=out))
+            errand.show(await flux.generate(request, to=out, on_job=paid.append))
         except FluxError as error:
             if errand.progress.submitted or not isinstance(error, ConfigError | SinkError):
-                errand.show_row(outcome_of(error, request))
+                errand.show_row(_unsaved(error, paid[-1] if paid else None, request))
             raise
+
+
+def _unsaved(error: FluxError, job: Job | None, request: ImageRequest) -> Failed | InDoubt:
+    """Return the outcome of the only image; an error that would end a run is its failure."""
+    outcome = classify_outcome(error, job, request, CircuitBreaker())
+    if isinstance(outcome, EndsRun):
+        return Failed(request=request, error=error, index=request.index, job=job)
+    return outcome
 
 
 def _stopper_of_one(errand: CommandRun) -> Callable[[], None]:
@@ -219,7 +234,7 @@ async def _session(
         if options.simulate:
             if base_url is not None:
                 raise ConfigError("--simulate starts a server of its own: leave out --base-url")
-            practice = practice_server(job_log=None if folder is None else folder / JOB_LOG)
+            practice = simulator_process(job_log=None if folder is None else folder / JOB_LOG)
             # a made-up key, so that the real one does not even reach our own practice server
             base_url, key = await stack.enter_async_context(practice), "practice"
         session = FluxSession(

@@ -26,7 +26,6 @@ from .._core.errors import (
     AuthenticationError,
     ConfigError,
     DownloadError,
-    FluxError,
     JobError,
     TransportError,
 )
@@ -258,10 +257,6 @@ class FluxSession:
     def gate(self) -> CircuitBreaker:
         """Return a new gate before submissions, shut with the session's own."""
         return CircuitBreaker(self._submits.gate)
-
-    def ends_run(self, error: FluxError) -> bool:
-        """Say whether no further submission of this session can succeed after this error."""
-        return self._submits.ends_run(error)
 
     def restore_spending(self, ledger: str, *, spent: Decimal, in_doubt: Decimal) -> None:
         """Count what earlier runs spent, in US dollars, against this session's budget: once a

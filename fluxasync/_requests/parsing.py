@@ -17,10 +17,8 @@ from typing import Any, NoReturn
 from attrs import evolve
 
 from .._core.errors import ConfigError
-from .._core.models import ImageRequest
+from .._core.models import DEFAULT_MODEL, ImageRequest
 from .catalog import Model, closest, find, models_with, unknown_parameter_message, validate
-
-DEFAULT_MODEL: str = ImageRequest().model
 
 #: keys of a row that are not parameters
 ROW_KEYS = ("model", "name", "n", "extra_body", "extras")

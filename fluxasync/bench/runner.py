@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
-from importlib.util import find_spec
 from time import time
 from typing import NoReturn
 
@@ -24,8 +23,7 @@ from attrs import evolve
 from .._batch.output import open_folder
 from .._core.amounts import dollars
 from .._core.arguments import check_callback, check_type
-from .._core.errors import FluxError
-from .._core.extras import install_command
+from .._core.errors import FluxError, RunStopped
 from .._core.models import ImageRequest
 from .._core.text import display
 from .._engine.circuit_breaker import UNANSWERED
@@ -34,12 +32,12 @@ from .._store.filenames import DEFAULT, FilenameTemplate
 from .._store.journal.journal import JournalCounts
 from .bench_config import BenchConfig
 from .bottleneck import verdict
-from .image_worker import BenchStopped, ImageWorker, SessionObserver
+from .image_worker import ImageWorker, SessionObserver
 from .latency_breakdown import ClockOffset, Trace, clock_offset, record_of
 from .load_generator import LoadGenerator
 from .load_profile import SWEEP, LoadProfile
 from .monitor import ResourceMonitor, clock_of
-from .prompt_pool import PromptPool, wishes
+from .prompt_pool import PromptPool
 from .records import IMAGES_NAME, UNFINISHED, ImageRecord, Report, Stage, append_records
 from .saturation import find_saturation, is_past_knee
 from .setup import (
@@ -49,11 +47,13 @@ from .setup import (
     create_folder,
     environment,
     is_simulator,
+    note_missing_extras,
     remove_folder,
     resolve_target,
     write_folder,
 )
 from .stages import StageSamples, stage_of
+from .workload import closed_stage, stages_of
 
 logger = logging.getLogger("fluxasync")
 
@@ -133,7 +133,7 @@ class Run:
         """Submit nothing more; paid images may land for so many seconds."""
         self._is_stopped = True  # also before there is anything to stop
         if self._maker is not None:
-            self._maker.end(BenchStopped(_STOPPED))
+            self._maker.end(RunStopped(_STOPPED))
             asyncio.get_running_loop().call_later(grace, self._cut)
 
     def line(self) -> str:
@@ -150,10 +150,7 @@ class Run:
     async def perform(self) -> Report:
         """See `run`."""
         order = self._order
-        prompts = await wishes(
-            order.prompts, models=order.models, parameters=order.parameters, seed=order.seed,
-            prompt_column=order.prompt_column,
-        )  # fmt: skip
+        prompts = await PromptPool.of(order)
         await asyncio.to_thread(check_unused, order.out)
         began = datetime.now(UTC)
         async with self._session() as flux:
@@ -163,8 +160,7 @@ class Run:
                 flux.check_model(model)
             await asyncio.to_thread(create_folder, order.out)
             announce_cost(order, prompts, simulated=simulated, note=self._note)
-            if find_spec("matplotlib") is None:
-                self._note(f"the report will have no pictures: {install_command('bench')}")
+            note_missing_extras(self._note)
             described = environment(flux.provider, simulated=simulated, options=order.options())
             self._flux = flux
             meter = ResourceMonitor(
@@ -183,8 +179,8 @@ class Run:
         if self._is_blank:
             await asyncio.to_thread(remove_folder, self._order.out)
         reason = self._listener.waited_for
-        if isinstance(error, BenchStopped) and reason is not None:
-            raise BenchStopped(f"{_STOPPED}, with nothing measured: {reason}")
+        if isinstance(error, RunStopped) and reason is not None:
+            raise RunStopped(f"{_STOPPED}, with nothing measured: {reason}")
         raise error
 
     def _is_unanswered(self) -> bool:
@@ -224,7 +220,7 @@ class Run:
                 flux, output, self._listener, clock=self._clock, meter=meter
             )
             if self._is_stopped:
-                maker.end(BenchStopped(_STOPPED))
+                maker.end(RunStopped(_STOPPED))
             self._zero = self._clock()
             meter.start(self._zero)
             # a full collection goes over all that was imported and stops the loop for that long;
@@ -247,15 +243,16 @@ class Run:
 
     def _loads(self) -> Iterator[LoadProfile]:
         for model in self._order.models:
-            yield from self._sweep(model) if self._order.sweep else self._order.loads(model)
+            load = self._order.load
+            yield from self._sweep(model) if load.sweep else stages_of(load, model)
 
     def _sweep(self, model: str) -> Iterator[LoadProfile]:
         """Double the load, roughly, until more of it buys next to nothing."""
-        first, most = len(self._stages), self._order.most_slots * _SWEEP_BEYOND
+        first, most = len(self._stages), self._order.load.most_slots * _SWEEP_BEYOND
         for in_flight in SWEEP:
             if in_flight > most or is_past_knee(self._stages[first:]):
                 return
-            yield self._order.step(model, in_flight)
+            yield closed_stage(self._order.load, model, in_flight)
 
     async def _stage(
         self, load: LoadProfile, maker: ImageWorker, prompts: PromptPool, meter: ResourceMonitor
@@ -266,7 +263,7 @@ class Run:
 
         def wish(index: int) -> ImageRequest:
             # each stage asks for the same list from its beginning, so that stages compare
-            request = prompts.of(load.model, index - self._begun)
+            request = prompts.request(load.model, index - self._begun)
             return evolve(request, index=index, occurrence=index)
 
         drive = self._drive = LoadGenerator(
@@ -289,7 +286,7 @@ class Run:
                 machine=meter.machine(sum(record.is_saved for record in records)),
                 push_backs=self._listener.push_backs - push_backs,
                 unanswered=meter.unanswered,
-                objective=self._order.objective,
+                objective=self._order.load.objective,
             )
             stage = stage_of(measured)
             self._stages.append(stage)

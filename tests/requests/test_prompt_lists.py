@@ -157,8 +157,9 @@ BAD_TABLES = [
     pytest.param('prompt\n"a" fox\n', "row 2: text after a closing double quote", id="a quote"),
     pytest.param(b"prompt\ncaf\xe9\n", "row 2: column 'prompt': byte 0xe9 is not UTF-8; save the"
                  " table as UTF-8 (in Excel: “CSV UTF-8”)", id="F133 Excel's plain CSV"),
-    pytest.param("Titel,Text\nfox,owl\n", "p.csv: no column is named prompt; the first row has"
-                 " 'Titel', 'Text'; say which one it is: --prompt-column NAME", id="no prompt"),
+    pytest.param("Titel,Text\nfox,owl\n", "p.csv: no column is named prompt (columns:"
+                 " 'Titel', 'Text'); name the column of the prompts: --prompt-column NAME",
+                 id="no prompt"),
     pytest.param("prompt,Width,width\nfox,1,2\n", "p.csv: width would come from two columns,"
                  " 'Width' and 'width'", id="two columns"),
     pytest.param("prompt,note,note\nfox,1,2\n", "p.csv: two columns are named 'note'; rename one",
@@ -236,7 +237,7 @@ async def test_columns_are_mapped_by_name(tmp_path: Path, name: str) -> None:
     ("content", "columns", "said"),
     [
         pytest.param("a,b\n1,2\n", {"prompt": "text"},
-                     "no column 'text' for prompt; the first row has 'a', 'b'", id="no column"),
+                     "no column 'text' for prompt (columns: 'a', 'b')", id="no column"),
         pytest.param("prompt,w,width\nfox,1,2\n", {"width": "w"},
                      "width would come from two columns, 'w' and 'width'", id="two columns"),
         pytest.param("text,prompt\nfox,2\n", {"prompt": "text"},
@@ -260,7 +261,7 @@ async def test_a_mapped_key_that_no_object_has_is_refused(tmp_path: Path) -> Non
     told = await complaint_of(path, columns={"prompt": "t", "width": "W"})
     assert told == "columns: no row has 'W', which width was to come from"
     told = await complaint_of(path, columns={"prompt": "caption"})
-    assert told.splitlines()[0] == "p.jsonl line 1: there is no 'caption'; it has 't', 'w'"
+    assert told.splitlines()[0] == "p.jsonl line 1: no 'caption' (keys: 't', 'w')"
 
 
 def test_a_mapping_to_nothing_is_refused(tmp_path: Path) -> None:
@@ -388,7 +389,7 @@ async def test_the_rows_of_a_data_frame_are_requests_and_the_frame_is_none() -> 
     ("content", "said"),
     [
         pytest.param('[{"prompt": "fox"}, {"prompt": "owl", "prompt": "bat"}]',
-                     "p.json item 2: the key 'prompt' stands twice", id="the same key twice"),
+                     "p.json item 2: duplicate key 'prompt'", id="the same key twice"),
         pytest.param('[{"prompt": "fox"}, {"prompt": oops}]', "p.json item 2: not JSON", id="oops"),
         pytest.param('[{"prompt": "fox"} {"prompt": "owl"}]', "item 1: no comma", id="no comma"),
         pytest.param('[{"prompt": "fox"}', "item 1: the file ends in the middle", id="cut off"),
@@ -535,7 +536,7 @@ async def test_text_numbers_are_taken_from_every_source(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_text_numbers_of_a_grid_are_the_same_values() -> None:
     """512 and "512" of a grid are one value, so they are not paid twice."""
-    with pytest.raises(ConfigError, match="width: 512 stands twice"):
+    with pytest.raises(ConfigError, match="width: duplicate value 512"):
         Prompts(["a fox"], grid={"width": [512, "512"]})
     given = await requests_of(["a fox"], seeds=["3"])
     assert [request.seed for request in given] == [3]

@@ -17,8 +17,9 @@ from attrs import frozen
 
 from ..._core.arguments import check_type, local_path
 from ..._core.errors import ConfigError
+from ..._core.models import DEFAULT_MODEL
 from ..catalog import COPIES_MAXIMUM, NUMERIC, Model, find, models_with, unknown_parameter_message
-from ..parsing import DEFAULT_MODEL, ROW_KEYS
+from ..parsing import ROW_KEYS
 from .columns import kind_of
 from .wildcards import COUNT_CAP, Wildcards
 
