@@ -447,7 +447,7 @@ class Batch:
         self._settle.earlier.start([pair async for pair in journal.unfinished()])
 
     def _recall(self, folder: Path, left: JournalCounts) -> None:
-        spent, in_doubt = left.spent + left.perhaps, left.in_doubt_price
+        spent, in_doubt = left.spent + left.possible_cost, left.in_doubt_price
         self._session.restore_spending(str(folder.resolve()), spent=spent, in_doubt=in_doubt)
 
     async def _leave_earlier(self) -> None:

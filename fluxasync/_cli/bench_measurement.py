@@ -17,7 +17,7 @@ from .._batch.progress import REPEAT_EVERY, REWRITE_EVERY
 from .._core.amounts import dollars
 from .._core.errors import ConfigError, FluxError
 from .._core.text import display, duration
-from .._store.files import reading
+from .._store.files import open_to_read
 from ..bench.bench_config import BenchConfig
 from ..bench.comparison import compare as compared
 from ..bench.load_profile import read_counts, read_duration, read_ramp, read_rates
@@ -277,7 +277,7 @@ def _closing(report: Report, page: Path) -> str:
 
 
 def _as_one_line(folder: Path) -> str:
-    with reading(folder / REPORT_NAME, follow=True) as file:
+    with open_to_read(folder / REPORT_NAME, follow=True) as file:
         row = json_text.loads(file.read())
     row.pop("slots", None)
     return as_json(row)

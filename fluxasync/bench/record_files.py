@@ -16,7 +16,7 @@ from typing import Any
 from attrs import asdict, evolve, fields
 
 from .._core.errors import ConfigError
-from .._store.files import disk_error, reading
+from .._store.files import disk_error, open_to_read
 from .records import (
     RECORDS_NAME,
     REPORT_NAME,
@@ -66,7 +66,7 @@ def load(folder: str | os.PathLike[str]) -> Report:
     path = Path(folder)
     path = path if path.suffix == ".json" else path / REPORT_NAME
     try:
-        with reading(path, follow=True) as file:
+        with open_to_read(path, follow=True) as file:
             row = json.loads(file.read())
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such report; make one with fluxasync bench") from None

@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from .._store.files import reading
+from .._store.files import open_to_read
 
 #: of report.json and requests.jsonl; another number means that their fields mean something else
 SCHEMA_VERSION = 1
@@ -213,7 +213,7 @@ class Report:
         """
         if self.folder is None:
             return
-        with reading(self.folder / RECORDS_NAME, follow=True) as lines:
+        with open_to_read(self.folder / RECORDS_NAME, follow=True) as lines:
             for line in lines:
                 if line.endswith(b"\n"):
                     yield ImageRecord(**json.loads(line))
