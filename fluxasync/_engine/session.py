@@ -26,25 +26,13 @@ from .._core.errors import (
     AuthenticationError,
     ConfigError,
     DownloadError,
-    FluxError,
     JobError,
     TransportError,
 )
 from .._core.events import ClockJumped, Event, JobEnded, JobReady, LoopLagged
-from .._core.models import (
-    ImageRequest,
-    Job,
-    Ledger,
-    Observer,
-    Pending,
-    Ready,
-    Saved,
-    Secret,
-    Sink,
-    Stored,
-    Transport,
-)
+from .._core.models import ImageRequest, Job, Pending, Ready, Saved, Secret, Stored
 from .._core.observers import Fallback, Observers
+from .._core.protocols import Ledger, Observer, Sink, Transport
 from .._requests.catalog import closest_model, find, validate
 from .._requests.image_inputs import resolve
 from .._requests.parsing import parse_request
@@ -269,10 +257,6 @@ class FluxSession:
     def gate(self) -> CircuitBreaker:
         """Return a new gate before submissions, shut with the session's own."""
         return CircuitBreaker(self._submits.gate)
-
-    def ends_run(self, error: FluxError) -> bool:
-        """Say whether no further submission of this session can succeed after this error."""
-        return self._submits.ends_run(error)
 
     def restore_spending(self, ledger: str, *, spent: Decimal, in_doubt: Decimal) -> None:
         """Count what earlier runs spent, in US dollars, against this session's budget: once a

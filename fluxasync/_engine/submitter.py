@@ -39,14 +39,15 @@ from .._core.events import (
     Resumed,
     SubmitFailed,
 )
-from .._core.models import ImageRequest, Job, Ledger, Refused, Verdict
+from .._core.models import ImageRequest, Job, Refused, Verdict
+from .._core.protocols import Ledger
 from .._requests.catalog import find
 from .._requests.image_inputs import encode_image_inputs
 from .._requests.pricing import price
 from .._store.ledgers import MemoryLedger, NullLedger
 from .._wire.client import ApiClient, now
 from .budget import SpendingAccount
-from .circuit_breaker import CircuitBreaker, Connectivity, ends_run
+from .circuit_breaker import CircuitBreaker, Connectivity
 from .limiter import ACCOUNT, Lease, Limiter
 from .pushback import Backoff, GiveUp, PushbackPolicy, is_local
 
@@ -195,11 +196,8 @@ class Submitter:
 
     def end_if_hopeless(self, error: FluxError) -> None:
         """Shut the gate where no further submission can succeed after this error."""
-        if self.ends_run(error):
+        if self.gate.ends_run(error):
             self.gate.trip(error)
-
-    def ends_run(self, error: FluxError) -> bool:
-        return ends_run(error, key_worked=bool(self._worked))
 
     async def settled(self) -> None:
         """Wait for the POSTs that are under way now."""

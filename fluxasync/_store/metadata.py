@@ -17,7 +17,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
 
-from .._core.concurrency import Coalescer
+from .._core.concurrency import Coalescer, run_to_completion
 from .._core.errors import ConfigError, SinkError
 from .._core.models import WEBHOOK_FIELDS, Failed, ImageInput, ImageRequest, InDoubt, Outcome, Saved
 from .files import (
@@ -26,7 +26,6 @@ from .files import (
     disk_error,
     open_own,
     open_to_read,
-    run_to_completion,
     sync,
     sync_folder,
     write_all,

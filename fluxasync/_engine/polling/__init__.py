@@ -10,7 +10,7 @@ within a rate. Everything is a pure function; random numbers are passed in.
 
 from __future__ import annotations
 
-from ..._core.retry_delay import retry_delay
+from ..._core.config import retry_delay
 from .duration_grid import clamped
 from .durations import Durations
 from .progress_hints import Hint
