@@ -27,10 +27,11 @@ from .._requests.catalog import closest_model
 from .._requests.pricing import Estimator, price
 from .._store.files import disk_error, make_folder
 from .._wire.providers import PROVIDERS, Provider, provider_by_name
-from ..simulator.child_process import practice_server
+from ..simulator.child_process import simulator_process
 from .bench_config import BenchConfig
 from .prompt_pool import MOST_KEPT, PromptPool
 from .records import IMAGES_NAME, RECORDS_NAME, REPORT_NAME, Report, write_report
+from .workload import stages_of
 
 #: size of the simulator's one image: drawing one for each prompt takes 70 ms of a core, which would
 #: be measured instead of the client
@@ -57,7 +58,7 @@ async def resolve_target(
         return
     if missing:
         warn(f"NO KEY IS SET: the simulator is measured, not the API; to measure it, set {missing}")
-    async with practice_server(image_bytes=_IMAGE_BYTES) as url:
+    async with simulator_process(image_bytes=_IMAGE_BYTES) as url:
         # a made-up key: the real one is never sent, not even to the local simulator
         yield evolve(config, base_url=url, api_key="simulated", simulate=True)
 
@@ -115,7 +116,7 @@ def check_cap(
         )
     if config.max_cost is not None:
         for model in config.models:
-            if price(prompts.of(model, 0)) is None:
+            if price(prompts.request(model, 0)) is None:
                 near = closest_model(model)
                 step = f"did you mean {near}?" if near else "fluxasync models lists the known ones"
                 raise ConfigError(
@@ -142,9 +143,9 @@ def announce_cost(
 
 def _estimate(config: BenchConfig, prompts: PromptPool) -> tuple[Decimal, bool]:
     """Return the catalogue price of the stages, and whether it covers all of them."""
-    cost, is_complete = Decimal(0), not config.sweep
+    cost, is_complete = Decimal(0), not config.load.sweep
     for model in config.models:
-        for load in config.loads(model):
+        for load in stages_of(config.load, model):
             count = load.most_images
             is_complete = is_complete and count is not None
             cost += cost_of(prompts, model, count or 0)
@@ -158,7 +159,7 @@ def cost_of(prompts: PromptPool, model: str, count: int) -> Decimal:
         return Decimal(0)
     estimator = Estimator()
     for index in range(priced):
-        estimator.add(prompts.of(model, index))
+        estimator.add(prompts.request(model, index))
     return estimator.estimate(1).cost * count / priced
 
 
