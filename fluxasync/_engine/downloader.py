@@ -18,8 +18,8 @@ from attrs import define, evolve, field, frozen
 from .._core.concurrency import LoopAwareTimeout
 from .._core.config import Retry
 from .._core.errors import DownloadError, Expired, JobError, JobLost, TransportError
-from .._core.models import Job, Ready, Reply, Stored, Verdict
-from .._core.protocols import Chunks, Download, Sink
+from .._core.models import Job, Ready, Stored, Verdict
+from .._core.protocols import Chunks, Download, Reply, Sink
 from .._wire import Inconclusive, JobNotFound, Phase, PollResult, classify, retry_after
 from .._wire.client import ApiClient, now
 from .circuit_breaker import Connectivity
@@ -274,7 +274,9 @@ class Downloader:
 
     def _delay(self, tries: int) -> float:
         dice = self.dice.random()
-        return retry_delay(tries, initial=self.retry.initial, maximum=self.retry.maximum, dice=dice)
+        return retry_delay(
+            tries, initial=self.retry.initial, maximum=self.retry.maximum, jitter=dice
+        )
 
 
 async def _counted(

@@ -169,7 +169,7 @@ class PollPolicy:
                 of_key=news.of_key or news.status == 401,
             )
         backoff = retry_delay(
-            self._unclear, initial=self._retry.initial, maximum=self._retry.maximum, dice=dice
+            self._unclear, initial=self._retry.initial, maximum=self._retry.maximum, jitter=dice
         )
         return max(backoff, news.retry_after or 0.0)
 

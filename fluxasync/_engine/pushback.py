@@ -121,10 +121,10 @@ class PushbackPolicy:
 
     def _backoff(self, retry: Retry, dice: float, *, is_network: bool) -> float:
         episodes = max(self._episodes, 1)
-        full = retry_delay(episodes, initial=retry.initial, maximum=retry.maximum, dice=1.0)
+        full = retry_delay(episodes, initial=retry.initial, maximum=retry.maximum, jitter=1.0)
         if is_network and full >= PROBE_SHARE * retry.maximum:
             return _probe_every(retry, dice)
-        return retry_delay(episodes, initial=retry.initial, maximum=retry.maximum, dice=dice)
+        return retry_delay(episodes, initial=retry.initial, maximum=retry.maximum, jitter=dice)
 
 
 def is_local(error: FluxError) -> bool:

@@ -28,7 +28,8 @@ from fluxasync._core.errors import (
     SinkError,
     TransportError,
 )
-from fluxasync._core.models import Call, ImageRequest, Job, Ready, Reply, Stored
+from fluxasync._core.models import ImageRequest, Job, Ready, Stored
+from fluxasync._core.protocols import Call, Reply
 from fluxasync._engine.circuit_breaker import Connectivity
 from fluxasync._engine.download_queue import DownloadQueue
 from fluxasync._engine.downloader import Downloader, Hosts

@@ -297,12 +297,12 @@ def test_a_polling_policy_that_makes_no_sense_is_refused(bad: dict[str, float]) 
 )
 def test_tries_double_up_to_the_maximum(attempt: int, longest: float) -> None:
     """0.5 s, 1 s, 2 s … 60 s, however many tries there were."""
-    assert longest == retry_delay(attempt, initial=0.5, maximum=60.0, dice=1.0)
-    assert longest / 2 == retry_delay(attempt, initial=0.5, maximum=60.0, dice=0.0)
+    assert longest == retry_delay(attempt, initial=0.5, maximum=60.0, jitter=1.0)
+    assert longest / 2 == retry_delay(attempt, initial=0.5, maximum=60.0, jitter=0.0)
 
 
 @given(attempt=st.integers(min_value=1, max_value=10**9), dice=dice)
 def test_no_try_comes_before_half_its_step(attempt: int, dice: float) -> None:
     """Push-back is obeyed by the unluckiest dice too, and nobody waits beyond the maximum."""
-    delay = retry_delay(attempt, initial=0.5, maximum=60.0, dice=dice)
+    delay = retry_delay(attempt, initial=0.5, maximum=60.0, jitter=dice)
     assert 0.25 <= delay <= 60.0

@@ -18,6 +18,7 @@ from fluxasync import (
     Batch,
     Budget,
     DownloadError,
+    Estimate,
     Failed,
     FluxError,
     FluxSession,
@@ -26,13 +27,16 @@ from fluxasync import (
     InDoubt,
     Job,
     JobError,
+    JournalCounts,
     Limits,
     MemoryLedger,
     MemorySink,
     Moderated,
     Outcome,
     Pending,
+    Plan,
     Polling,
+    Prompts,
     Ready,
     Retry,
     Saved,
@@ -73,6 +77,7 @@ async def one_image_in_steps() -> None:
         assert_type(ready, Ready)
         assert_type(await flux.download(ready, to="fox.png"), Saved)
         assert_type(await flux.collect(job), Saved)
+        assert_type(Job.from_dict(job.to_dict()), Job)
         assert_type(await flux.generate("a red fox"), Saved)
         assert_type(await flux.generate(ImageRequest(prompt="x"), to=Path("x.png")), Saved)
         assert_type(await flux.generate("a red fox", model="flux-dev", seed=7, priority=1), Saved)
@@ -117,23 +122,26 @@ async def many_images(flux: FluxSession) -> None:
         batch.stop(grace=10.0)
         batch.stop()
     assert_type(batch.summary, Summary)
+    assert_type(batch.plan, Plan | None)
+    assert_type(batch.estimate, Estimate | None)
+    assert_type(batch.recovered, JournalCounts | None)
 
 
 async def sources(flux: FluxSession) -> None:
     async def endless() -> AsyncIterator[str]:
         yield "a red fox"
 
-    Batch(flux, Path("prompts.txt"), out=Path("images"), name="{index:06}.{ext}", n=4)
+    Batch(flux, Prompts(Path("prompts.txt"), n=4), out=Path("images"), name="{index:06}.{ext}")
     Batch(flux, ["a red fox", "a lighthouse"], sink=MemorySink(), ordered=True)
     Batch(flux, ({"prompt": p, "seed": 7} for p in ("a", "b")), sink=MemorySink())
     Batch(flux, [ImageRequest(prompt="a red fox")], sink=FolderSink("images"))
-    Batch(flux, "p.csv", seeds=range(4), models=["flux-dev"], grid={"guidance": [2, 3.5]})
-    Batch(flux, Path("p.parquet"), prompt_column="caption", map={"width": "w"}, sample=100)
+    Batch(flux, Prompts("p.csv", seeds=range(4), models=["flux-dev"], grid={"guidance": [2, 3.5]}))
+    Batch(flux, Prompts(Path("p.parquet"), sample=100, columns={"prompt": "caption", "width": "w"}))
     Batch(flux, "prompts.txt", out="images", retry="failed,moderated", finished="skip")
     Batch(flux, "prompts.txt", out="images", retry=["expired", "lost"])
-    Batch(flux, "captions/", wildcards=True, sample=10, sample_seed=1)
-    Batch(flux, "p.csv", allow_files="photos")
-    Batch(flux, "p.csv", allow_files=["photos", Path("more")])
+    Batch(flux, Prompts("captions/", wildcards=True, sample=10, sample_seed=1))
+    Batch(flux, Prompts("p.csv", allow_files="photos"))
+    Batch(flux, Prompts("p.csv", allow_files=["photos", Path("more")]))
     Batch(flux, endless(), sink=MemorySink(), ledger=MemoryLedger())
 
 
