@@ -161,7 +161,7 @@ async def test_what_cannot_be_multiplied_is_told_with_its_place(
     [
         pytest.param({"seeds": []}, "seeds: no values", id="no seeds"),
         pytest.param({"seeds": [1, 1]},
-                     "duplicate value 1 (it would be generated and charged twice)", id="a seed twice"),
+                     "duplicate value 1 (it would be generated and charged twice)", id="twice"),
         pytest.param({"seeds": range(10**9)}, "at most 10,000", id="a billion seeds"),
         pytest.param({"models": "flux-dev"}, "a list of values, not str", id="text for a list"),
         pytest.param({"grid": {"seed": [1]}}, "--seeds 1..4", id="seed in the grid"),
