@@ -186,7 +186,9 @@ def _circle(x: float, y: float, radius: float) -> tuple[float, float, float, flo
 def _write_caption(image: Image.Image, prompt: str, seed: int) -> None:
     """Write the first words of the prompt, or the seed if pillow's font has none of its letters."""
     plain = unicodedata.normalize("NFKD", prompt[:200]).encode("ascii", "ignore").decode()
-    words = re.findall(r"[!-~]+", plain) or [f"seed {seed}"] * bool(prompt)
+    if prompt and not re.search(r"[A-Za-z0-9]", plain):
+        plain = f"seed {seed}"
+    words = plain.split()
     size = max(12, min(image.size) // 22)
     font = ImageFont.load_default(size)
     fitting = [n for n in range(1, 8) if font.getlength(" ".join(words[:n])) < image.width * 0.7]
