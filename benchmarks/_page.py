@@ -1,7 +1,7 @@
-"""`docs/benchmarks.md`, of which figures are written by the scripts that measured them.
+"""Writes measured figures into `docs/benchmarks.md`, with machine and time.
 
-A block lies between `<!-- name -->` and `<!-- end name -->`; what stands around it is written by
-hand. The short table stands in the README too. The machine and the moment are told with the blocks.
+A block lies between `<!-- name -->` and `<!-- end name -->`; the text around it is written by hand.
+The README quotes the block `short`; `tests/docs/test_pages.py` compares them.
 """
 
 from __future__ import annotations
@@ -16,48 +16,44 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"
-README = ROOT / "README.md"
-#: share of its cores that others keep, from which on a machine counts as busy
+#: share of the cores used by other processes above which the machine counts as busy
 BUSY = 0.1
-#: seconds that this is looked at
+#: seconds for which that is measured
 LOOKING = 2.0
 
 
 def write(name: str, text: str) -> None:
-    """Replace a block, wherever it stands."""
+    """Replace a block."""
     block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
-    pages = {path: path.read_text("utf-8") for path in (PAGE, README)}
-    places = [path for path, page in pages.items() if block.search(page)]
-    if not places:
+    page = PAGE.read_text("utf-8")
+    if not block.search(page):
         raise SystemExit(f"{PAGE}: no block {name!r}")
-    for path in places:
-        new = block.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", pages[path])
-        path.write_text(new, "utf-8")
+    PAGE.write_text(block.sub(lambda m: f"{m[1]}\n{text}\n\n{m[2]}", page), "utf-8")
 
 
 def rows(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown: words to the left, figures to the right."""
+    """Return a Markdown table; figures are aligned to the right."""
     lines = [head, ["---", *["--:"] * (len(head) - 1)], *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def machine(load: float) -> str:
-    """What measured, when, and whether others were busy on it (see `load`)."""
+    """Return the machine, the time, and a warning if other processes were busy (see `load`)."""
     moment = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    said = f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
-    said += f"Python {platform.python_version()}; {moment}"
+    text = f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
+    text += f"Python {platform.python_version()}; {moment}"
     if load > BUSY:
-        said += (
-            f". **The machine was busy** (others kept {load:.0%} of its cores before the run), so "
+        text += (
+            f". **The machine was busy** (other processes used {load:.0%} of its cores), so "
             "CPU and seconds are too high; compare the contenders"
         )
-    return f"Measured on {said}."
+    return f"Measured on {text}."
 
 
 def load() -> float:
-    """The share of this machine's cores that are at work while we are not.
+    """Return the share of the machine's cores that other processes use.
 
-    Not the load average, which still counts the benchmark that ran before this one.
+    The load average would still include the benchmark that ran before.
     """
     before = _ticks()
     time.sleep(LOOKING)
@@ -69,12 +65,12 @@ def load() -> float:
 
 
 def _ticks() -> tuple[int, int] | None:
-    """Of all cores: ticks without work, and all; None where the system does not tell (Linux)."""
+    """Return idle ticks and all ticks of all cores; None except on Linux."""
     try:
-        told = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
     except OSError:
         return None
-    ticks = [int(count) for count in told]
+    ticks = [int(count) for count in fields]
     return ticks[3] + ticks[4], sum(ticks)
 
 

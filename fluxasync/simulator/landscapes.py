@@ -32,6 +32,7 @@ _SCENE_WORDS = {
     "city": ("city", "street", "neon", "tokyo", "robot", "train", "stadt", "ville", "ciudad", "都"),
     "forest": ("forest", "tree", "fox", "deer", "wood", "owl", "wald", "forêt", "bosque", "森"),
     "dunes": ("desert", "sand", "dune", "camel", "mars", "wüste", "désert", "desierto", "砂"),
+    "hills": ("hill", "mountain", "valley", "meadow", "river", "berg", "montagne", "montaña", "山"),
     "planets": ("planet", "space", "galaxy", "astronaut", "cosmos", "moon", "rocket", "宇"),
     "aurora": ("aurora", "northern", "glow", "dream", "spirit", "magic", "traum", "rêve", "夢"),
 }
