@@ -1,7 +1,8 @@
-"""Writes measured figures into `docs/benchmarks.md`, with machine and time.
+"""Writes the figures of the benchmarks into docs/benchmarks.md.
 
-A block lies between `<!-- name -->` and `<!-- end name -->`; the text around it is written by hand.
-The README quotes the block `short`; `tests/docs/test_pages.py` compares them.
+A block is between `<!-- name -->` and `<!-- end name -->`; the text around it is written by hand.
+Each block names the machine and the time of its measurement. The README quotes the block `short`;
+`tests/docs/test_pages.py` compares them.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"
-#: share of the cores used by other processes above which the machine counts as busy
+#: share of the cores used by other processes above which a machine counts as busy
 BUSY = 0.1
-#: seconds for which that is measured
-LOOKING = 2.0
+#: seconds of that measurement
+LOAD_SECONDS = 2.0
 
 
 def write(name: str, text: str) -> None:
@@ -28,35 +29,35 @@ def write(name: str, text: str) -> None:
     page = PAGE.read_text("utf-8")
     if not block.search(page):
         raise SystemExit(f"{PAGE}: no block {name!r}")
-    PAGE.write_text(block.sub(lambda m: f"{m[1]}\n{text}\n\n{m[2]}", page), "utf-8")
+    PAGE.write_text(block.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", page), "utf-8")
 
 
 def rows(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table; figures are aligned to the right."""
+    """Return a Markdown table: text aligned to the left, figures to the right."""
     lines = [head, ["---", *["--:"] * (len(head) - 1)], *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def machine(load: float) -> str:
-    """Return the machine, the time, and a warning if other processes were busy (see `load`)."""
+    """Return the machine, the time, and whether it was busy (see `load`)."""
     moment = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     text = f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
     text += f"Python {platform.python_version()}; {moment}"
     if load > BUSY:
         text += (
-            f". **The machine was busy** (other processes used {load:.0%} of its cores), so "
-            "CPU and seconds are too high; compare the contenders"
+            f". **The machine was busy** (other processes used {load:.0%} of its cores before the "
+            "run), so CPU and seconds are too high; compare the contenders"
         )
     return f"Measured on {text}."
 
 
 def load() -> float:
-    """Return the share of the machine's cores that other processes use.
+    """Return the share of this machine's cores that other processes use.
 
-    The load average would still include the benchmark that ran before.
+    The load average would still count the benchmark that ran before this one.
     """
     before = _ticks()
-    time.sleep(LOOKING)
+    time.sleep(LOAD_SECONDS)
     after = _ticks()
     if before is None or after is None:
         return min(os.getloadavg()[0] / (os.cpu_count() or 1), 1.0)
@@ -65,7 +66,7 @@ def load() -> float:
 
 
 def _ticks() -> tuple[int, int] | None:
-    """Return idle ticks and all ticks of all cores; None except on Linux."""
+    """Return idle ticks and all ticks of all cores; None where they are not known (Linux only)."""
     try:
         fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
     except OSError:
