@@ -51,7 +51,7 @@ class ExitCounts:
 
 
 class CommandRun:
-    """One command's dealings: watch it with `settled(story)`."""
+    """One command's dealings: `run(story)` performs it."""
 
     def __init__(
         self, terminal: Terminal, *, json: bool, simulated: bool, folder: Path | None = None
@@ -68,7 +68,7 @@ class CommandRun:
         self._is_ended_by_error = False
         self._is_simulated = simulated
 
-    async def settled(self, story: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    async def run(self, story: Callable[[], Coroutine[Any, Any, None]]) -> int:
         """Await the story; say how it ended and return the exit code."""
         error: FluxError | None = None
         try:
