@@ -21,12 +21,12 @@ from cyclopts import (
 )
 from cyclopts.validators import Number
 
+from .._batch.progress.terminal import Terminal
 from .._core.errors import ConfigError
 from .._core.version import __version__
 from .event_loop import run_async
 from .exit_codes import USAGE
 from .options import AtLeastOne, LocalPath, Options, OutPath, RunOptions
-from .terminal import Terminal
 
 app = App(
     name="fluxasync",

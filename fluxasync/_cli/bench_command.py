@@ -8,9 +8,9 @@ from attrs import frozen
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
+from .._batch.progress.terminal import Terminal
 from .event_loop import run_async
 from .options import DEFAULT_MODEL, AtLeastOne, LocalPath, OutPath
-from .terminal import Terminal
 
 bench = App(
     name="bench",

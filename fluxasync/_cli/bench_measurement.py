@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import evolve, field, frozen
 
-from .._batch.progress import REPEAT_EVERY, REWRITE_EVERY
+from .._batch.progress.screens import REPEAT_EVERY, REWRITE_EVERY
+from .._batch.progress.terminal import Terminal
 from .._core.amounts import dollars
 from .._core.errors import ConfigError, FluxError
 from .._core.text import display, duration
@@ -38,7 +39,6 @@ from .exit_codes import DONE, exit_code
 from .options import key_from, read_lag, read_parameters, read_provider
 from .rendering import as_json
 from .signals import Interrupts
-from .terminal import Terminal
 
 if TYPE_CHECKING:
     from .bench_command import BenchOptions

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from .._batch.progress import Progress
+from .._batch.progress.counts import Progress
+from .._batch.progress.terminal import Terminal
 from .._core.errors import BudgetExceeded, ConfigError, FluxError, JournalError, SinkError
 from .._core.events import Event
 from .._core.models import Outcome, Saved
@@ -28,7 +29,6 @@ from .advice import with_advice
 from .exit_codes import exit_code
 from .rendering import as_json, closing, complaint, event_row, outcome_row
 from .signals import Interrupts
-from .terminal import Terminal
 
 if TYPE_CHECKING:  # imported by the stories, after the options were judged
     from .._batch.batch import Batch
@@ -115,7 +115,7 @@ class CommandRun:
         self.progress.update(outcome, now=asyncio.get_running_loop().time())
         self.show_row(outcome)
         if isinstance(outcome, Saved):
-            if not self._json and not (self.batch is not None and self.terminal.pictures):
+            if not self._json and not (self.batch is not None and self.terminal.shows_view):
                 self.terminal.out(str(outcome.path))
         else:
             self._complain(complaint(outcome))

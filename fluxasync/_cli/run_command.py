@@ -112,7 +112,7 @@ async def run(command: CommandRun, source: str, options: RunOptions) -> None:
             command.stop_with(batch.stop, grace=options.grace)
             async for outcome in batch:
                 command.show(outcome)
-                await command.terminal.room()
+                await command.terminal.wait_for_reader()
             if batch.is_empty:
                 raise ConfigError(EMPTY)
 
@@ -185,9 +185,9 @@ def _announcement(batch: Batch, plan: Plan, options: RunOptions) -> Iterator[str
 async def _confirm(command: CommandRun, price: Decimal, options: RunOptions) -> None:
     """Ask before much is spent. Raises ConfigError unless the answer is yes."""
     is_cheap = price <= Decimal(str(options.confirm_above))
-    if options.yes or is_cheap or not command.terminal.converses:
+    if options.yes or is_cheap or not command.terminal.is_interactive:
         return
-    answer = await command.terminal.answer(f"This may cost {dollars(price)}. Go on? [y/N]")
+    answer = await command.terminal.ask(f"This may cost {dollars(price)}. Go on? [y/N]")
     if answer.strip().lower() not in ("y", "yes"):
         raise ConfigError("not started, nothing was submitted; --yes starts without asking")
 
