@@ -368,7 +368,7 @@ class Ready:
     """The image can be downloaded until the deadline: ten minutes after generation (BFL docs)."""
 
     job: Job
-    url: str = field(repr=False)  #: signed: whoever has it can download the image
+    url: str = field(repr=False)  #: signed: it gives access to the image
     deadline: float  #: loop time at which the URL expires
     seed: int | None = None  #: the seed that the provider used
     prompt: str | None = None  #: the prompt that the provider used; upsampling rewrites it

@@ -61,11 +61,11 @@ def _cut(text: str, width: int) -> str:
         return text
     if width < 1:
         return ""
-    room = width - 1  # one column for the ellipsis
+    left = width - 1  # one column for the ellipsis
     kept = ""
     for char in text[: width * _MARKS]:
-        room -= _columns(char)
-        if room < 0:
+        left -= _columns(char)
+        if left < 0:
             break
         kept += char
     return kept.rstrip() + "…"
