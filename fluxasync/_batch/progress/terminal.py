@@ -116,7 +116,7 @@ class Terminal:
 
         May be cancelled: the thread that waits for the keyboard delays nothing.
         """
-        from ..._requests.sources.stdin import PipeReader  # heavy, and `--help` asks nothing
+        from ..._requests.sources.stream import PipeReader  # heavy, and `--help` asks nothing
 
         reader = PipeReader(sys.stdin.fileno())
         self.say(question)
