@@ -1,9 +1,9 @@
-"""How long does the check of a prompt file take a row, and does that grow with the file?
+"""How long does checking a prompt file take per row, and does that grow with the file?
 
     python -m benchmarks.check [ROWS]
 
-Writes one list of prompts as .jsonl and .csv, checks each three times, and prints the median in
-microseconds a row, without a journal and with one that knows nothing.
+Writes a prompt list as .jsonl and .csv, checks each three times, and prints the median in
+microseconds per row, without a journal and with an empty one.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ async def _seconds(path: Path, lookup: Lookup | None) -> float:
 
 def main() -> None:
     rows = int(sys.argv[1]) if sys.argv[1:] else 200_000
-    wishes = [
+    rows_written = [
         {"prompt": f"a red fox in snow, number {n}", "width": 512, "height": 512, "seed": n}
         for n in range(rows)
     ]
     with tempfile.TemporaryDirectory() as folder:
         jsonl, table = Path(folder, "prompts.jsonl"), Path(folder, "prompts.csv")
-        jsonl.write_text("".join(json.dumps(wish) + "\n" for wish in wishes))
+        jsonl.write_text("".join(json.dumps(row) + "\n" for row in rows_written))
         with table.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(wishes[0]))
+            writer = csv.DictWriter(file, list(rows_written[0]))
             writer.writeheader()
-            writer.writerows(wishes)
-        del wishes
+            writer.writerows(rows_written)
+        del rows_written
         for path in (jsonl, table):
             for lookup in (None, _nothing):
                 took = [asyncio.run(_seconds(path, lookup)) / rows * 1e6 for _ in range(3)]
                 known = "counted" if lookup is None else "numbered and asked for"
                 middle, low, high = statistics.median(took), min(took), max(took)
-                line = f"{path.name}, {known}: {middle:.1f} µs a row ({low:.1f} to {high:.1f})"
+                line = f"{path.name}, {known}: {middle:.1f} µs per row ({low:.1f} to {high:.1f})"
                 print(line, flush=True)
 
 

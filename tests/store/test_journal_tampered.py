@@ -54,7 +54,7 @@ async def test_a_journal_with_another_schema_is_refused_by_every_reader(tmp_path
     async with journal(tmp_path) as ledger:
         await submitted(ledger, wish())
     sql(_db(tmp_path), *change)
-    with pytest.raises(JournalError, match=rf"schema differs at '({where})'.*fresh folder"):
+    with pytest.raises(JournalError, match=rf"schema differs at '({where})'.*another folder"):
         await journal(tmp_path).__aenter__()
     with pytest.raises(JournalError, match="schema differs"):
         read_only(tmp_path)
@@ -150,7 +150,7 @@ async def test_reading_ends_when_it_takes_more_work_than_the_size_explains(tmp_p
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
     with (
         closing(connect_read_only(_db(tmp_path))) as connection,
-        pytest.raises(JournalError, match="more work than its size explains"),
+        pytest.raises(JournalError, match="more work than its size allows"),
         journal_errors(_db(tmp_path), "restore it"),
     ):
         connection.execute(endless).fetchone()
@@ -164,11 +164,11 @@ async def test_a_pipe_in_place_of_a_file_hangs_nothing(tmp_path, name):
     path = tmp_path / ".fluxasync" / name
     path.unlink(missing_ok=True)
     os.mkfifo(path)
-    with pytest.raises(JournalError, match=f"{name} is not a file"):
+    with pytest.raises(JournalError, match=f"{name} is not a regular file"):
         read_only(tmp_path)
-    with pytest.raises(JournalError, match=f"{name} is not a file"):
+    with pytest.raises(JournalError, match=f"{name} is not a regular file"):
         await journal(tmp_path).__aenter__()
-    with pytest.raises(JournalError, match=f"{name} is not a file"), peek(tmp_path):
+    with pytest.raises(JournalError, match=f"{name} is not a regular file"), peek(tmp_path):
         pass
 
 
