@@ -1,4 +1,4 @@
-"""The only user of aiohttp's client: sends Calls, streams URLs.
+"""Sends Calls and streams URLs with aiohttp's client; no other package uses it.
 
 There are three connection pools. Submissions keep idle connections for seconds only, because a POST
 on a connection that is being closed may be charged unanswered. Polls keep theirs. Downloads carry
