@@ -18,7 +18,7 @@ from attrs import frozen
 from .._core.amounts import dollars, spending
 from .._core.config import Budget
 from .._core.errors import ConfigError
-from .._core.text import display
+from .._core.text import counted, display
 from .._store import audit
 from .advice import about_damage
 from .exit_codes import DONE, FAILED, IN_DOUBT
