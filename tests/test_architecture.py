@@ -71,9 +71,7 @@ FOREIGN = {
     "markupsafe": {"bench.report"},
     "PIL": {"simulator", "gallery.thumbnail_worker"},
     "pyarrow": {"_requests.sources"},
-    "zstandard": {"_requests.sources"},
     "opentelemetry": {"otel"},
-    "compression": {"_requests.sources"},  # the standard library's, from Python 3.14 on
 }
 
 MOST_IN_A_CHAIN = 14

@@ -11,12 +11,11 @@ from decimal import Decimal
 
 from attrs import define, evolve, frozen
 
-from .._core.amounts import dollars
+from .._core.amounts import CREDIT, dollars
 from .._core.models import ImageInput, ImageRequest
 from .._core.text import counted, duration
 from .catalog import Model, find
 
-_CREDIT = Decimal("0.01")  # US dollars, BFL docs
 _MEGAPIXEL = 2**20  # as in echoed `output_mp`: 256×256 is 0.06
 _REFERENCE = "input_image"  # and input_image_2, …
 _LARGEST_REFERENCE = 4 * _MEGAPIXEL  # larger ones are made smaller, BFL docs
@@ -25,7 +24,9 @@ _ZERO = Decimal(0)
 
 #: seconds of an active job that are not generation: the submission and the last poll
 _ROUND_TRIP = 1.0
-_UNKNOWN_MODEL_SECONDS = 5.0
+
+#: seconds of generation by a model that the catalogue does not have
+UNKNOWN_MODEL_SECONDS = 6.0
 
 
 def price(request: ImageRequest) -> Decimal | None:
@@ -45,7 +46,7 @@ def price(request: ImageRequest) -> Decimal | None:
         further = _megapixels(_output_pixels(sent, references)) - 1
         credits += further * model.price.following
         credits += sum(map(_megapixels, references)) * model.price.reference
-    return credits * _CREDIT
+    return credits * CREDIT
 
 
 def _output_pixels(sent: dict[str, object], references: list[int]) -> int:
@@ -140,7 +141,7 @@ class Estimator:
         loads = [_LimitGroup(limit=in_flight)]
         groups: dict[str, _LimitGroup] = {}
         for model, images in work:
-            seconds = model.typical_seconds if model else _UNKNOWN_MODEL_SECONDS
+            seconds = model.typical_seconds if model else UNKNOWN_MODEL_SECONDS
             loads[0].add(images, seconds)
             if model is not None and model.active_limit is not None:
                 limit = min(in_flight, model.active_limit)
