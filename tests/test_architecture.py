@@ -53,7 +53,13 @@ _MIRRORS = {"simulator", "events", "extend", "audit"}
 
 #: foreign package → the modules or packages that may import it; attrs is for all
 FOREIGN = {
-    "aiohttp": {"_wire.transport", "bench.setup", "simulator", "gallery.server"},
+    "aiohttp": {
+        "_wire.transport",
+        "_wire.connection_pool",
+        "bench.setup",
+        "simulator",
+        "gallery.server",
+    },
     "yarl": {"_wire.transport", "simulator"},
     "aiofiles": {"_store.files"},
     "cyclopts": {"_cli"},

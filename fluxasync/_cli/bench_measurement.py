@@ -91,7 +91,7 @@ async def measure(terminal: Terminal, options: BenchOptions) -> int:
 
 
 async def compare(terminal: Terminal, before: Path, after: Path, *, json: bool) -> int:
-    """Print two reports side by side."""
+    """Print the comparison of two reports."""
     comparison = compared(load(before), load(after))
     for line in [as_json(comparison.as_row())] if json else comparison.lines():
         terminal.out(line)
@@ -161,8 +161,8 @@ def _stopper(run: Run, terminal: Terminal) -> Any:
     def stop() -> None:
         run.stop()
         terminal.say(
-            f"stopping: paid images may land for {GRACE:g} s, then the report is written; "
-            "Ctrl-C again to leave at once"
+            f"stopping: waiting up to {GRACE:g} s for paid images, then the report is written; "
+            "press Ctrl-C again to leave at once"
         )
 
     return stop
@@ -198,11 +198,11 @@ def _stage_line(stage: Stage) -> str:
         ", ".join([f"{stage.images} saved", *lost]),
     ]
     if stage.slot_utilisation is not None and stage.rate is None:
-        parts.append(f"slots {stage.slot_utilisation:.0%} at work")
+        parts.append(f"slots {stage.slot_utilisation:.0%} busy")
     if stage.schedule_lag is not None:
         parts.append(f"submissions {1000 * stage.schedule_lag.p99:.1f} ms late at p99")
     if stage.push_backs:
-        parts.append(f"pushed back {stage.push_backs} times")
+        parts.append(f"{stage.push_backs} push-backs")
     return "; ".join(parts)
 
 
@@ -210,7 +210,7 @@ def _pace(stage: Stage) -> str:
     if not stage.images:
         return "nothing saved"
     if stage.has_few_images:
-        return "too few images to tell a pace"
+        return "too few images for a throughput"
     return f"{stage.images_per_minute:.1f} images/min"
 
 
@@ -243,7 +243,7 @@ def _close(terminal: Terminal, report: Report, options: BenchOptions) -> None:
         terminal.say(report.note)
     if in_doubt:
         terminal.say(
-            f"{in_doubt} in doubt: the answer never came, so they may have been charged; to settle "
+            f"{in_doubt} in doubt: no answer arrived, so they may have been charged; to settle "
             f"them: fluxasync resolve {folder / IMAGES_NAME}"
         )
     page = folder / PAGE_NAME
@@ -258,7 +258,7 @@ def _closing(report: Report, page: Path) -> str:
     models = ", ".join(dict.fromkeys(stage.model for stage in report.stages))
     seconds = sum(stage.seconds for stage in report.stages)
     origin = report.environment.get("origin")
-    where = "a practice server (simulated)" if report.simulated else str(origin)
+    where = "the simulator" if report.simulated else str(origin)
     cost = "$0.00 (simulated)" if report.simulated else dollars(report.spent)
     measured = [stage for stage in report.stages if stage.images and not stage.has_few_images]
     if measured:
