@@ -1,4 +1,4 @@
-"""What `bench` does: words into an Order, a run watched from outside, a line of what it was."""
+"""Runs the measurement of `bench`: options → BenchConfig, progress, summary, exit code."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _T = TypeVar("_T")
 
 @frozen(kw_only=True)
 class Wanted:
-    """What was written on the command line."""
+    """The options as given on the command line."""
 
     out: Path | None
     models: tuple[str, ...]
@@ -109,15 +109,17 @@ class Wanted:
 
 @frozen(kw_only=True)
 class BenchCounts:
-    """What an exit code needs: single failures of a benchmark are findings, money in doubt is not,
-    nor is a load of which nothing was saved."""
+    """The counts for the exit code: images in doubt, and the failures of loads that saved nothing.
+
+    Other failures are results of the measurement.
+    """
 
     in_doubt: int = 0
     failed: Counter[str] = field(factory=Counter)
 
 
 async def measure(terminal: Terminal, wanted: Wanted) -> int:
-    """Run a benchmark; say what it measured, print where its page is, return the exit code."""
+    """Run a benchmark, print its summary and the path of its page; return the exit code."""
     run: Run | None = None
     report: Report | None = None
     error: FluxError | None = None
@@ -149,7 +151,7 @@ async def measure(terminal: Terminal, wanted: Wanted) -> int:
 
 
 async def compare(terminal: Terminal, before: Path, after: Path, *, json: bool) -> int:
-    """Print two reports side by side."""
+    """Print the comparison of two reports."""
     comparison = compared(load(before), load(after))
     for line in [as_json(comparison.as_row())] if json else comparison.lines():
         terminal.out(line)
@@ -158,7 +160,7 @@ async def compare(terminal: Terminal, before: Path, after: Path, *, json: bool) 
 
 @asynccontextmanager
 async def _targeted(terminal: Terminal, wanted: Wanted) -> AsyncIterator[BenchConfig]:
-    """The order with its key and target."""
+    """Yield the config with its key and target."""
     order, options = wanted.order(), wanted.options
     if options.simulate and options.base_url is not None:
         raise ConfigError("--simulate starts a server of its own: leave out --base-url")
@@ -169,7 +171,7 @@ async def _targeted(terminal: Terminal, wanted: Wanted) -> AsyncIterator[BenchCo
 
 
 def _read(read: Callable[[str, str], _T], option: str, text: str | None) -> _T | None:
-    """Read an option's text; what is wrong with it is said of the option."""
+    """Read an option's text; the error names the option."""
     return None if text is None else read(text, f"{option} {text}".rstrip())
 
 
@@ -186,8 +188,8 @@ def _stopper(run: Run, terminal: Terminal) -> Any:
     def stop() -> None:
         run.stop()
         terminal.say(
-            f"stopping: paid images may land for {GRACE:g} s, then the report is written; "
-            "Ctrl-C again to leave at once"
+            f"stopping: waiting up to {GRACE:g} s for paid images, then the report is written; "
+            "press Ctrl-C again to leave at once"
         )
 
     return stop
@@ -223,11 +225,11 @@ def _stage_line(stage: Stage) -> str:
         ", ".join([f"{stage.images} saved", *lost]),
     ]
     if stage.slot_utilisation is not None and stage.rate is None:
-        parts.append(f"slots {stage.slot_utilisation:.0%} at work")
+        parts.append(f"slots {stage.slot_utilisation:.0%} busy")
     if stage.schedule_lag is not None:
         parts.append(f"submissions {1000 * stage.schedule_lag.p99:.1f} ms late at p99")
     if stage.push_backs:
-        parts.append(f"pushed back {stage.push_backs} times")
+        parts.append(f"{stage.push_backs} push-backs")
     return "; ".join(parts)
 
 
@@ -235,7 +237,7 @@ def _pace(stage: Stage) -> str:
     if not stage.images:
         return "nothing saved"
     if stage.has_few_images:
-        return "too few images to tell a pace"
+        return "too few images for a throughput"
     return f"{stage.images_per_minute:.1f} images/min"
 
 
@@ -252,7 +254,7 @@ def _in_doubt(report: Report) -> int:
 
 
 def _failed(report: Report) -> Counter[str]:
-    """The failures of loads of which nothing was saved."""
+    """Return the failures of loads that saved nothing."""
     failed: Counter[str] = Counter()
     for stage in report.stages:
         if not stage.images:
@@ -261,14 +263,14 @@ def _failed(report: Report) -> Counter[str]:
 
 
 def _close(terminal: Terminal, report: Report, wanted: Wanted) -> None:
-    """Say how it ended, and print where it lies."""
+    """Print the summary and the path of the page."""
     folder = report.folder or Path()
     in_doubt = _in_doubt(report)
     if report.note:
         terminal.say(report.note)
     if in_doubt:
         terminal.say(
-            f"{in_doubt} in doubt: the answer never came, so they may have been charged; to settle "
+            f"{in_doubt} in doubt: no answer arrived, so they may have been charged; to settle "
             f"them: fluxasync resolve {folder / IMAGES_NAME}"
         )
     page = folder / PAGE_NAME
@@ -278,16 +280,16 @@ def _close(terminal: Terminal, report: Report, wanted: Wanted) -> None:
 
 
 def _closing(report: Report, page: Path) -> str:
-    """One line: what was measured, the figure to remember, who set the pace, where to look."""
+    """Return one line: what was measured, the best throughput, the verdict, the page."""
     images = sum(stage.images for stage in report.stages)
     models = ", ".join(dict.fromkeys(stage.model for stage in report.stages))
     seconds = sum(stage.seconds for stage in report.stages)
     origin = report.environment.get("origin")
-    where = "a practice server (simulated)" if report.simulated else str(origin)
+    where = "the simulator" if report.simulated else str(origin)
     cost = "$0.00 (simulated)" if report.simulated else dollars(report.spent)
-    told = [stage for stage in report.stages if stage.images and not stage.has_few_images]
-    if told:
-        best = max(told, key=lambda stage: stage.images_per_minute)
+    reliable = [stage for stage in report.stages if stage.images and not stage.has_few_images]
+    if reliable:
+        best = max(reliable, key=lambda stage: stage.images_per_minute)
         pace = f"at most {_pace(best)}, at {best.label}."
     else:
         pace = report.knee_why
