@@ -43,7 +43,7 @@ PACKAGES: dict[str, set[str]] = {
     "simulator": set(),
     "simulator.child_process": _VALUES,  # the library's side: starts it and waits for its URL
     "events": _VALUES,
-    "extend": _VALUES,
+    "extend": {"_core", "_store.filenames"},
     # names of other packages only as text, resolved on first use
     FACE: {"_core.version"},
 }
@@ -53,7 +53,13 @@ _MIRRORS = {"simulator", "events", "extend", "audit"}
 
 #: foreign package → the modules or packages that may import it; attrs is for all
 FOREIGN = {
-    "aiohttp": {"_wire.transport", "bench.setup", "simulator", "gallery.server"},
+    "aiohttp": {
+        "_wire.transport",
+        "_wire.connection_pool",
+        "bench.setup",
+        "simulator",
+        "gallery.server",
+    },
     "yarl": {"_wire.transport", "simulator"},
     "aiofiles": {"_store.files"},
     "cyclopts": {"_cli"},

@@ -13,6 +13,7 @@ from attrs import define, evolve, frozen
 
 from .._core.amounts import CREDIT, dollars
 from .._core.models import ImageInput, ImageRequest
+from .._core.text import counted, duration
 from .catalog import Model, find
 
 _MEGAPIXEL = 2**20  # as in echoed `output_mp`: 256×256 is 0.06
@@ -76,8 +77,8 @@ class Estimate:
     in_flight: int
 
     def __str__(self) -> str:
-        count = f"{self.images:,} image{'' if self.images == 1 else 's'}"
-        time = f"about {_duration(self.seconds)} at {self.in_flight} in flight"
+        count = counted(self.images, "image")
+        time = f"about {duration(math.ceil(self.seconds))} at {self.in_flight} in flight"
         return f"{count}, {self._cost()}, {time}"
 
     def within(self, left: Decimal | None) -> Estimate:
@@ -98,14 +99,6 @@ class Estimate:
             return "price unknown"
         known = f"{dollars(self.cost)} by the catalogue"
         return f"{known} and {self.unpriced:,} of unknown price" if self.unpriced else known
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{math.ceil(seconds)} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 @define
