@@ -1,8 +1,8 @@
-"""The five policies a session takes, their defaults and the reasons for them.
+"""The policies of a session: their defaults and the reasons for them.
 
-Small frozen values, each with a shorthand (`limits=24`, `budget="5.00"`), changed while running by
-assignment: `flux.limits = attrs.evolve(flux.limits, in_flight=12)`. All durations are seconds on
-the loop's clock. Nothing here knows a vendor.
+Small frozen values, each with a shorthand (`limits=24`, `budget="5.00"`). They are changed while
+running by assignment: `flux.limits = attrs.evolve(flux.limits, in_flight=12)`. All durations are
+seconds on the loop's clock.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from math import inf
 from numbers import Real
 from typing import Any, Literal, Self, TypeVar
 
-from attrs import field, frozen, validators
+from attrs import define, field, frozen, validators
 
 from .errors import ConfigError
 
@@ -154,6 +154,17 @@ class Timeouts:
     def of(cls, given: Self | None) -> Timeouts:
         """Return the Timeouts given, or the default. Raises ConfigError for anything else."""
         return _one_of(Timeouts, "timeouts", given)
+
+
+@define(kw_only=True)
+class Policies:
+    """The policies in force in one session. The session's parts share this object and read it at
+    each use, so an assignment takes effect at once."""
+
+    limits: Limits = field(factory=Limits)
+    retry: Retry = field(factory=Retry)
+    polling: Polling = field(factory=Polling)
+    timeouts: Timeouts = field(factory=Timeouts)
 
 
 def _dollars(value: Any) -> Decimal | None:

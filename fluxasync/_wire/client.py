@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from attrs import evolve, field, frozen
 
-from .._core.config import Timeouts
+from .._core.config import Policies
 from .._core.errors import JobError, TransportError
 from .._core.models import (
     Call,
@@ -53,7 +53,7 @@ class ApiClient:
     transport: Transport
     provider: Provider
     key: Secret | None
-    timeouts: Callable[[], Timeouts]  #: read at each call, because a session's may be assigned
+    policies: Policies  #: its timeouts are read at each call
     warn: Callable[[str], None] = lambda message: None  #: shows a message, each one once
     _hide: Redaction = field(init=False, repr=False)
 
@@ -73,7 +73,7 @@ class ApiClient:
         `before_send` is called here, and again when the connection is there; a TransportError that
         it raises is the answer, and nothing is sent.
         """
-        timeout = self.timeouts().submit
+        timeout = self.policies.timeouts.submit
         call = encode_submit(request, images, self.provider, self.key, timeout=timeout)
         call = evolve(call, before_send=before_send)
         began = now()
@@ -108,7 +108,7 @@ class ApiClient:
 
     async def poll(self, job: Job) -> PollResult:
         """Poll a job once."""
-        call = encode_poll(job, self.provider, self.key, timeout=self.timeouts().poll)
+        call = encode_poll(job, self.provider, self.key, timeout=self.policies.timeouts.poll)
         asked = now()
         try:
             reply = await self._send(call)
@@ -119,7 +119,7 @@ class ApiClient:
 
     async def credits(self) -> Decimal | None:
         """Ask for the account's balance; None where the provider has no such address."""
-        call = encode_credits(self.provider, self.key, timeout=self.timeouts().poll)
+        call = encode_credits(self.provider, self.key, timeout=self.policies.timeouts.poll)
         return None if call is None else decode_credits(await self._send(call), self._hide)
 
     async def _send(self, call: Call) -> Reply:
