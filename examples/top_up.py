@@ -15,15 +15,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from fluxasync import (
-    FluxError,
-    LimitChanged,
-    RateLimited,
-    ServerError,
-    Summary,
-    TransportError,
-    run,
-)
+from fluxasync import FluxError, RateLimited, ServerError, Summary, TransportError, run
+from fluxasync.events import LimitChanged
 
 LATER = (RateLimited, ServerError, TransportError)
 

@@ -1,202 +1,37 @@
 """Batch image generation with Flux models, on asyncio.
 
-Names resolve on first use, so that `import fluxasync` and `fluxasync --help` do not pay for
-aiohttp.
+`__init__.pyi` is the list of the public names. A name is imported at its first use, so
+`import fluxasync` and `fluxasync --help` do not wait for aiohttp.
 """
-
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from ._core.version import __version__ as __version__
 
-if TYPE_CHECKING:
-    from ._batch.api import generate, run
-    from ._batch.batch import Batch
-    from ._batch.summary import Summary
-    from ._core.config import Budget, Limits, Polling, Retry, Timeouts
-    from ._core.errors import (
-        APIError,
-        AuthenticationError,
-        BudgetExceeded,
-        ConfigError,
-        CreditError,
-        DeadlineExceeded,
-        DownloadError,
-        Expired,
-        FluxError,
-        InvalidRequest,
-        JobError,
-        JobFailed,
-        JobLost,
-        JournalError,
-        Moderated,
-        RateLimited,
-        Redirected,
-        ServerError,
-        SinkError,
-        TransportError,
-    )
-    from ._core.events import (
-        ClockJumped,
-        DiskLagged,
-        Event,
-        EventsDropped,
-        JobEnded,
-        JobReady,
-        JobSubmitted,
-        JobUnclaimed,
-        LimitChanged,
-        LoopLagged,
-        Paused,
-        Resumed,
-        Settled,
-        SubmitFailed,
-    )
-    from ._core.models import (
-        Call,
-        Download,
-        Failed,
-        ImageInput,
-        ImageRequest,
-        InDoubt,
-        Job,
-        Ledger,
-        Observer,
-        Outcome,
-        Pending,
-        Ready,
-        Refused,
-        Reply,
-        Saved,
-        Sink,
-        Stored,
-        Transport,
-        Verdict,
-    )
-    from ._engine.session import FluxSession
-    from ._requests.catalog import Model, models
-    from ._store.ledgers import MemoryLedger, NullLedger
-    from ._store.sinks import FileSink, FolderSink, MemorySink
-    from ._wire.providers import BFL, COMETAPI, Provider
-
-#: room → the names it gives to users
-_ROOMS = {
-    "_batch.api": ("generate", "run"),
-    "_batch.batch": ("Batch",),
-    "_requests.catalog": ("Model", "models"),
-    "_core.config": ("Budget", "Limits", "Polling", "Retry", "Timeouts"),
-    "_core.errors": (
-        "APIError", "AuthenticationError", "BudgetExceeded", "ConfigError", "CreditError",
-        "DeadlineExceeded", "DownloadError", "Expired", "FluxError", "InvalidRequest", "JobError",
-        "JobFailed", "JobLost", "JournalError", "Moderated", "RateLimited", "Redirected",
-        "ServerError", "SinkError", "TransportError",
-    ),
-    "_core.events": (
-        "ClockJumped", "DiskLagged", "Event", "EventsDropped", "JobEnded", "JobReady",
-        "JobSubmitted", "JobUnclaimed", "LimitChanged", "LoopLagged", "Paused", "Resumed",
-        "Settled", "SubmitFailed",
-    ),
-    "_store.ledgers": ("NullLedger", "MemoryLedger"),
-    "_core.models": (
-        "Call", "Download", "Failed", "ImageInput", "ImageRequest", "InDoubt", "Job", "Ledger",
-        "Observer", "Outcome", "Pending", "Ready", "Refused", "Reply", "Saved", "Sink", "Stored",
-        "Transport", "Verdict",
-    ),
-    "_wire.providers": ("BFL", "COMETAPI", "Provider"),
-    "_engine.session": ("FluxSession",),
-    "_store.sinks": ("FileSink", "FolderSink", "MemorySink"),
-    "_batch.summary": ("Summary",),
-}  # fmt: skip
-
-_HOME = {name: room for room, names in _ROOMS.items() for name in names}
-
-__all__ = [
-    "BFL",
-    "COMETAPI",
-    "APIError",
-    "AuthenticationError",
-    "Batch",
-    "Budget",
-    "BudgetExceeded",
-    "Call",
-    "ClockJumped",
-    "ConfigError",
-    "CreditError",
-    "DeadlineExceeded",
-    "DiskLagged",
-    "Download",
-    "DownloadError",
-    "Event",
-    "EventsDropped",
-    "Expired",
-    "Failed",
-    "FileSink",
-    "FluxError",
-    "FluxSession",
-    "FolderSink",
-    "ImageInput",
-    "ImageRequest",
-    "InDoubt",
-    "InvalidRequest",
-    "Job",
-    "JobEnded",
-    "JobError",
-    "JobFailed",
-    "JobLost",
-    "JobReady",
-    "JobSubmitted",
-    "JobUnclaimed",
-    "JournalError",
-    "Ledger",
-    "LimitChanged",
-    "Limits",
-    "LoopLagged",
-    "MemoryLedger",
-    "MemorySink",
-    "Model",
-    "Moderated",
-    "NullLedger",
-    "Observer",
-    "Outcome",
-    "Paused",
-    "Pending",
-    "Polling",
-    "Provider",
-    "RateLimited",
-    "Ready",
-    "Redirected",
-    "Refused",
-    "Reply",
-    "Resumed",
-    "Retry",
-    "Saved",
-    "ServerError",
-    "Settled",
-    "Sink",
-    "SinkError",
-    "Stored",
-    "SubmitFailed",
-    "Summary",
-    "Timeouts",
-    "Transport",
-    "TransportError",
-    "Verdict",
-    "generate",
-    "models",
-    "run",
-]  # fmt: skip
+_modules: dict[str, str] = {}  # public name → its module, as __init__.pyi imports it
 
 
-def __getattr__(name: str) -> Any:
-    room = _HOME.get(name)
-    if room is None:
+def __getattr__(name: str) -> object:
+    if name == "__all__":
+        return sorted(_public())
+    if name.startswith("_") or name not in _public():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{room}", __name__), name)
+    from importlib import import_module
+
+    value = getattr(import_module(_modules[name], __name__), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_public()})
+
+
+def _public() -> dict[str, str]:
+    if not _modules:
+        import ast
+
+        stub = __spec__.loader.get_data(f"{__path__[0]}/__init__.pyi")  # in a zip file too
+        imports = (node for node in ast.parse(stub).body if isinstance(node, ast.ImportFrom))
+        found = {alias.name: f".{node.module}" for node in imports for alias in node.names}
+        del found["__version__"]
+        _modules.update(found)  # in one step: other threads see all names or none
+    return _modules

@@ -16,7 +16,8 @@ from .._core.arguments import local_path
 from .._core.config import Budget, Limits, Polling
 from .._core.errors import ConfigError
 from .._core.events import Event, Settled
-from .._core.models import Observer, Saved
+from .._core.models import Saved
+from .._core.protocols import Observer
 from .._engine.session import FluxSession
 from .._requests.image_inputs import Folders
 from .._requests.sources import Plan

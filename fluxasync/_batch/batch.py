@@ -27,16 +27,15 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from .._core.arguments import check_callback, check_type, described, local_path
-from .._core.errors import ConfigError, FluxError, JournalError, SinkError
+from .._core.errors import ConfigError, FluxError, JournalError, RunStopped, SinkError
 from .._core.events import Event, EventsDropped, Settled
-from .._core.models import ImageRequest, Ledger, Observer, Outcome, Sink
+from .._core.models import ImageRequest, Outcome
 from .._core.observers import Observers
+from .._core.protocols import Ledger, Observer, Sink
 from .._engine.session import FluxSession
-from .._requests.catalog import models_with
-from .._requests.image_inputs import Folders, allowed_folders
-from .._requests.parsing import ROW_KEYS
+from .._requests.image_inputs import Folders
 from .._requests.pricing import Estimate
-from .._requests.sources import BadRow, Columns, Expansion, Lookup, Plan, Sample, open_source
+from .._requests.sources import BadRow, Lookup, Plan, Prompts, open_source
 from .._store.filenames import DEFAULT, FilenameTemplate
 from .._store.journal.journal import Journal, JournalCounts, classes_of, has_journal, peek
 from .._store.ledgers import NullLedger, check_ledger
@@ -45,7 +44,7 @@ from .outcome_queue import OutcomeQueue
 from .output import Output, expected_in, open_folder, open_sink
 from .resumed_jobs import ResumedJobs
 from .summary import Count, Summary, price_of
-from .worker import RowWorker, RunStopped
+from .worker import RowWorker
 
 #: seconds that paid jobs may take to land after a stop
 GRACE = 10.0
@@ -149,25 +148,26 @@ class Batch:
         self._retry = classes_of(retry)
         if self._retry and (out is None or ledger is not None):
             raise ConfigError("`retry` asks the journal of a folder: give `out`, and no `ledger`")
-        defaults = _named(parameters or {}) | ({"model": model} if model else {})
-        allowed = allowed_folders(allow_files)
-        self._session = session
-        self._models = (model,) if model else tuple(models or ())
-        self._is_whole = limit is None and sample is None
-        self._source = open_source(
+        prompts = Prompts(
             source,
-            defaults=defaults,
+            model=model,
+            parameters=parameters,
             n=n,
-            limit=limit,
+            seeds=seeds,
+            models=models,
+            grid=grid,
+            wildcards=wildcards,
+            sample=sample,
+            sample_seed=sample_seed,
+            columns=_columns(prompt_column, map),
+            allow_files=allow_files,
             skip_bad=skip_bad,
-            columns=Columns.of(prompt_column, map),
-            spread=Expansion.of(
-                seeds=seeds, models=models, grid=grid, wildcards=wildcards, allow_files=allowed
-            ),
-            sample=None if sample is None else Sample(sample, sample_seed),
-            allow_files=allowed,
-            is_local=session.is_local,
+            limit=limit,
         )
+        self._session = session
+        self._models = (model,) if model else tuple(prompts.models or ())
+        self._is_whole = limit is None and sample is None
+        self._source = open_source(prompts, is_local=session.is_local)
         #: a list that a person named and that holds nothing is a slip; a program's own may be empty
         self._is_path, self._name = isinstance(source, str | os.PathLike), str(source)[:80]
         self._out = None if out is None else local_path("out", out)
@@ -584,11 +584,11 @@ def _passed_over(finished: str) -> frozenset[str]:
     return SETTLED if finished == "skip" else frozenset()
 
 
-def _named(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Refuse defaults that no model has: in a row they would be metadata, here they are slips."""
-    check_type("parameters", parameters, Mapping, expected='as {"width": 512}')
-    for name in parameters:
-        check_type("parameters", name, str, expected="names are text")
-        if name not in ROW_KEYS and not models_with(name):
-            raise ConfigError(f"{name!r}: no model of the catalogue has such a parameter")
-    return dict(parameters)
+def _columns(prompt_column: str | None, map: Mapping[str, str] | None) -> dict[str, str]:
+    check_type("map", map, Mapping, type(None), expected='as {"width": "w"}')
+    check_type("prompt_column", prompt_column, str, type(None), expected="a column's name")
+    if prompt_column is None:
+        return dict(map or {})
+    if "prompt" in (map or {}):
+        raise ConfigError("prompt_column and map both name a column for the prompt")
+    return {**(map or {}), "prompt": prompt_column}

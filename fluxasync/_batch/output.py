@@ -17,7 +17,8 @@ from typing import Any
 from attrs import frozen
 
 from .._core.errors import JournalError
-from .._core.models import Ledger, Outcome, Sink
+from .._core.models import Outcome
+from .._core.protocols import Ledger, Sink
 from .._store.filenames import FilenameTemplate
 from .._store.files import disk_error, make_folder, prove_writable
 from .._store.journal.journal import Journal, JournalCounts, expected, has_journal

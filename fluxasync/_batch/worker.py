@@ -9,23 +9,42 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from attrs import evolve
+from attrs import evolve, frozen
 
-from .._core.errors import FluxError, TransportError
+from .._core.concurrency import run_to_completion
+from .._core.errors import FluxError, RunStopped, TransportError
 from .._core.events import Event, Settled
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved
 from .._engine.circuit_breaker import CircuitBreaker
 from .._engine.session import FluxSession
 from .._requests.pricing import price
 from .._requests.sources import BadRow
-from .._store.files import run_to_completion
 from .output import Output
 from .resumed_jobs import ResumedJobs
 from .summary import Count
 
 
-class RunStopped(FluxError):
-    """The batch was stopped before this request was sent; it is still to do."""
+@frozen
+class EndsRun:
+    """An error after which nothing more is submitted; it decides nothing about its own image."""
+
+    error: FluxError
+
+
+def classify_outcome(
+    error: FluxError, job: Job | None, request: ImageRequest, breaker: CircuitBreaker
+) -> InDoubt | Failed | EndsRun:
+    """Decide what an error means for its image and for the run.
+
+    `job` is the image's accepted job. Only a submission whose answer never arrived is in doubt:
+    once there is a job, it can be collected, so a TransportError then ends the run and the next
+    run collects the image for free.
+    """
+    if isinstance(error, TransportError) and error.sent and job is None:
+        return InDoubt(request=request, error=error, index=request.index, price=price(request))
+    if isinstance(error, TransportError | RunStopped) or breaker.ends_run(error):
+        return EndsRun(error)
+    return Failed(request=request, error=error, index=request.index, job=job)
 
 
 class RowWorker:
@@ -121,20 +140,13 @@ class RowWorker:
         """Turn the story of one image into a value; `paid` holds its job once there is one."""
         try:
             return await story
-        except RunStopped:
-            return None
-        except TransportError as error:
-            if error.sent:
-                stake = price(request)
-                return InDoubt(request=request, error=error, index=request.index, price=stake)
-            self._end(error)
-            return None
         except FluxError as error:
-            if error is self._gate.error or self._session.ends_run(error):
-                self._end(error)
-                return None
-            accepted = paid[-1] if paid else None
-            return Failed(request=request, error=error, index=request.index, job=accepted)
+            outcome = classify_outcome(error, paid[-1] if paid else None, request, self._gate)
+        if not isinstance(outcome, EndsRun):
+            return outcome
+        if not isinstance(outcome.error, RunStopped):
+            self._end(outcome.error)
+        return None
 
     async def _record(self, outcome: Outcome) -> Outcome:
         """The one place where an outcome is settled and counted. A cancellation waits for it: what

@@ -21,10 +21,18 @@ from .._store.files import reading
 from ..bench.bench_config import BenchConfig
 from ..bench.comparison import compare as compared
 from ..bench.load_profile import read_counts, read_duration, read_ramp, read_rates
-from ..bench.record_files import load
-from ..bench.records import IMAGES_NAME, IN_DOUBT, PAGE_NAME, REPORT_NAME, SAVED, Report, Stage
+from ..bench.records import (
+    IMAGES_NAME,
+    IN_DOUBT,
+    PAGE_NAME,
+    REPORT_NAME,
+    SAVED,
+    Report,
+    Stage,
+    load,
+)
 from ..bench.runner import GRACE, Run
-from ..bench.setup import targeted
+from ..bench.setup import resolve_target
 from .exit_codes import DONE, exit_code
 from .options import Options, read_key, read_lag
 from .rendering import as_json
@@ -143,7 +151,7 @@ async def _targeted(terminal: Terminal, wanted: Wanted) -> AsyncIterator[BenchCo
         raise ConfigError("--simulate starts a server of its own: leave out --base-url")
     if not options.simulate:
         order = evolve(order, api_key=_key(terminal, options))
-    async with targeted(order, say=terminal.say) as aimed:
+    async with resolve_target(order, warn=terminal.say) as aimed:
         yield aimed
 
 

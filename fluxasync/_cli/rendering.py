@@ -16,7 +16,6 @@ from attrs import asdict
 
 from .._batch.summary import Summary
 from .._core.amounts import dollars
-from .._core.errors import FluxError, TransportError
 from .._core.events import (
     ClockJumped,
     DiskLagged,
@@ -88,13 +87,6 @@ _EVENTS = {
 
 def _job(job: Job) -> dict[str, Any]:
     return {"job_id": job.job_id, "index": None if job.request is None else job.request.index}
-
-
-def outcome_of(error: FluxError, request: ImageRequest) -> Failed | InDoubt:
-    """Return the outcome of the one image that ended with this error."""
-    if isinstance(error, TransportError) and error.sent:
-        return InDoubt(request=request, error=error)
-    return Failed(request=request, error=error, job=getattr(error, "job", None))
 
 
 def complaint(outcome: Failed | InDoubt) -> str:

@@ -18,8 +18,11 @@ from attrs import field, frozen
 
 from .._batch.batch import Batch
 from .._batch.progress import showing
+from .._batch.worker import EndsRun, classify_outcome
 from .._core.amounts import dollars
 from .._core.errors import ConfigError, FluxError, SinkError
+from .._core.models import Failed, ImageRequest, InDoubt, Job
+from .._engine.circuit_breaker import CircuitBreaker
 from .._engine.session import FluxSession
 from .._requests.parsing import parse_request
 from .._requests.sources import Plan
@@ -28,7 +31,7 @@ from ..simulator.child_process import practice_server
 from .command_run import CommandRun
 from .gallery_command import watching
 from .options import DEFAULT_MODEL, Lists, Options, read_key, read_lag
-from .rendering import announcement, as_json, outcome_of, plan_row
+from .rendering import announcement, as_json, plan_row
 
 #: seconds one paid image may still land after the first Ctrl-C; the batch's own default
 GRACE = 10.0
@@ -113,12 +116,21 @@ async def generate(errand: CommandRun, prompt: str, *, out: Path, options: Optio
     async with _session(errand, options) as flux, one_line:
         errand.progress.total = 1
         errand.stop_with(_stopper_of_one(errand), grace=GRACE)
+        paid: list[Job] = []
         try:
-            errand.show(await flux.generate(request, to=out))
+            errand.show(await flux.generate(request, to=out, on_job=paid.append))
         except FluxError as error:
             if errand.progress.submitted or not isinstance(error, ConfigError | SinkError):
-                errand.show_row(outcome_of(error, request))
+                errand.show_row(_unsaved(error, paid[-1] if paid else None, request))
             raise
+
+
+def _unsaved(error: FluxError, job: Job | None, request: ImageRequest) -> Failed | InDoubt:
+    """Return the outcome of the only image; an error that would end a run is its failure."""
+    outcome = classify_outcome(error, job, request, CircuitBreaker())
+    if isinstance(outcome, EndsRun):
+        return Failed(request=request, error=error, index=request.index, job=job)
+    return outcome
 
 
 def _stopper_of_one(errand: CommandRun) -> Callable[[], None]:

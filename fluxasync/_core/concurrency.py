@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from types import TracebackType
 from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
@@ -69,3 +71,62 @@ class Coalescer(Generic[_T]):
             group.set_result(None)
         finally:
             group.cancel()  # nobody waits for ever for a step that was cancelled
+
+
+#: seconds a timer may be late on a loop that is merely busy
+BUSY = 0.25
+#: seconds of grace at most: what has arrived is read within a few turns of the loop
+MOST_GRACE = 10.0
+
+
+class LoopAwareTimeout:
+    """Raise TimeoutError in the block after so many seconds of a loop that runs.
+
+    `async with deadline(seconds) as limit:` gives the timeout, which tells whether it `expired()`.
+    A class and no generator, because every call and every chunk enters one.
+    """
+
+    __slots__ = ("_due", "_is_put_off", "_limit", "_loop", "_seconds", "_timer")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._is_put_off = False
+
+    async def __aenter__(self) -> asyncio.Timeout:
+        self._loop = asyncio.get_running_loop()
+        self._due = self._loop.time() + self._seconds
+        self._limit = asyncio.timeout(None)
+        await self._limit.__aenter__()
+        self._timer = self._loop.call_at(self._due, self._strike)
+        return self._limit
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        await self._limit.__aexit__(kind, error, trace)
+
+    def _strike(self) -> None:
+        late = self._loop.time() - self._due
+        if late > BUSY and not self._is_put_off:
+            self._is_put_off = True
+            self._timer = self._loop.call_later(min(late, MOST_GRACE), self._strike)
+        else:
+            self._limit.reschedule(self._due)
+
+
+async def run_to_completion(step: Awaitable[_T]) -> _T:
+    """Await a step to its end; a cancellation is passed on only after that."""
+    task = asyncio.ensure_future(step)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not report it as forgotten
+        raise

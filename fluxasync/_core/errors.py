@@ -19,7 +19,8 @@ FluxError
 │  └─ Expired               its URL died and no fresh one was given
 ├─ JournalError           the record of the run cannot be kept
 ├─ SinkError              the image cannot be stored (disk full, read-only, …)
-└─ BudgetExceeded         the cap is reached; raise it or stop
+├─ BudgetExceeded         the cap is reached; raise it or stop
+└─ RunStopped             the run was stopped before this request was sent
 
 `cause` is the one word under which summaries and failures.jsonl count an error. Whether an error
 ends a run is not decided here: see `circuit_breaker`.
@@ -213,3 +214,7 @@ class BudgetExceeded(FluxError):
     """One more submission would go over the cap that was set."""
 
     cause = "budget"
+
+
+class RunStopped(FluxError):
+    """The run was stopped before this request was sent; the next run sends it."""

@@ -15,7 +15,7 @@ from typing import TypeVar
 from .arguments import check_callback
 from .errors import ConfigError
 from .events import Event, EventsDropped
-from .models import Observer
+from .protocols import Observer
 
 logger = logging.getLogger("fluxasync")
 

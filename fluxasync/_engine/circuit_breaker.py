@@ -38,6 +38,7 @@ class CircuitBreaker:
         self._waiters: dict[asyncio.Future[object], None] = {}  # in order, as a set is not
         self._rejected: int | None = 0  # None once a request was accepted
         self._forbidden = 0  # in a row
+        self._key_worked = False
 
     @property
     def error(self) -> FluxError | None:
@@ -74,7 +75,17 @@ class CircuitBreaker:
 
     def accepted(self) -> None:
         """Note a request that became a job."""
-        self._rejected, self._forbidden = None, 0
+        self._rejected, self._forbidden, self._key_worked = None, 0, True
+        if self._parent is not None:
+            self._parent.accepted()
+
+    def ends_run(self, error: FluxError) -> bool:
+        """Return whether no further submission can succeed here after this error."""
+        return error is self.error or ends_run(error, key_worked=self._has_worked)
+
+    @property
+    def _has_worked(self) -> bool:
+        return self._key_worked or (self._parent is not None and self._parent._has_worked)
 
     def rejected(self, error: FluxError) -> None:
         """Note a request that was refused as wrong. When the first BAD_BATCH all are, trip.

@@ -22,24 +22,13 @@ from .._core.errors import (
     AuthenticationError,
     ConfigError,
     DownloadError,
-    FluxError,
     JobError,
     TransportError,
 )
 from .._core.events import JobEnded, JobReady
-from .._core.models import (
-    ImageRequest,
-    Job,
-    Ledger,
-    Pending,
-    Ready,
-    Saved,
-    Secret,
-    Sink,
-    Stored,
-    Transport,
-)
+from .._core.models import ImageRequest, Job, Pending, Ready, Saved, Secret, Stored
 from .._core.observers import Fallback, Observers
+from .._core.protocols import Ledger, Sink, Transport
 from .._requests.catalog import closest_model, find, validate
 from .._requests.image_inputs import resolve
 from .._requests.pricing import Estimate
@@ -193,10 +182,6 @@ class Engine:
     def new_breaker(self) -> CircuitBreaker:
         """Return a new circuit breaker that trips with the session's own."""
         return CircuitBreaker(self.submitter.breaker)
-
-    def ends_run(self, error: FluxError) -> bool:
-        """Return whether no further submission of this session can succeed after this error."""
-        return self.submitter.ends_run(error)
 
     def restore_spending(self, ledger: str, *, spent: Decimal, in_doubt: Decimal) -> None:
         """Count what earlier runs spent, in US dollars, against the budget. Does so once for each

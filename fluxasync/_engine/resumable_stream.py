@@ -13,9 +13,9 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+from .._core.concurrency import LoopAwareTimeout
 from .._core.errors import TransportError
-from .._core.loop_timeout import LoopAwareTimeout
-from .._core.models import Download
+from .._core.protocols import Download
 from .._wire.client import now
 
 #: bytes that must have arrived for the rest to be worth asking for; less is fetched anew at once

@@ -10,19 +10,9 @@ from typing import Any, Literal, Self
 from .._core.arguments import check_callback, check_methods, check_type, local_path
 from .._core.config import Budget, Limits, Policies, Polling, Retry, Timeouts
 from .._core.errors import ConfigError
-from .._core.models import (
-    ImageRequest,
-    Job,
-    Ledger,
-    Observer,
-    Pending,
-    Ready,
-    Saved,
-    Secret,
-    Sink,
-    Transport,
-)
+from .._core.models import ImageRequest, Job, Pending, Ready, Saved, Secret
 from .._core.observers import Observers
+from .._core.protocols import Ledger, Observer, Sink, Transport
 from .._requests.parsing import parse_request
 from .._store.ledgers import NullLedger, check_ledger
 from .._store.sinks import FileSink, MemorySink, check_sink

@@ -29,14 +29,15 @@ from .._core.errors import (
     TransportError,
 )
 from .._core.events import JobSubmitted, JobUnclaimed, Paused, Resumed, SubmitFailed
-from .._core.models import ImageRequest, Job, Ledger, Refused, Verdict
+from .._core.models import ImageRequest, Job, Refused, Verdict
 from .._core.observers import Observers
+from .._core.protocols import Ledger
 from .._requests.image_inputs import encode_image_inputs
 from .._requests.pricing import price
 from .._store.ledgers import MemoryLedger, NullLedger
 from .._wire.client import ApiClient, now
 from .budget import SpendingAccount
-from .circuit_breaker import CircuitBreaker, ends_run
+from .circuit_breaker import CircuitBreaker
 from .connectivity import Connectivity
 from .job_slots import JobSlots, RecentIds, longest_seconds, model_group
 from .limiter import Lease, Limiter
@@ -141,11 +142,8 @@ class Submitter:
 
     def end_if_hopeless(self, error: FluxError) -> None:
         """Trip the breaker where no further submission can succeed after this error."""
-        if self.ends_run(error):
+        if self.breaker.ends_run(error):
             self.breaker.trip(error)
-
-    def ends_run(self, error: FluxError) -> bool:
-        return ends_run(error, key_worked=bool(self._worked))
 
     async def drain(self) -> None:
         """Wait for the POSTs that are under way now."""

@@ -22,7 +22,7 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -32,7 +32,7 @@ from typing import ParamSpec, Self, TypeVar
 
 from aiofiles.os import wrap
 
-from .._core.concurrency import Coalescer
+from .._core.concurrency import Coalescer, run_to_completion
 from .._core.errors import SinkError
 
 _P = ParamSpec("_P")
@@ -95,20 +95,6 @@ class ThreadRunner:
         if self._executor is None:
             raise SinkError("not open: enter it with `async with` first")
         return await run_to_completion(wrap(step)(*args, executor=self._executor, **kwargs))
-
-
-async def run_to_completion(step: Awaitable[_T]) -> _T:
-    """Await a step to its end; a cancellation is passed on only after that."""
-    task = asyncio.ensure_future(step)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait({task})
-        if not task.cancelled():
-            task.exception()  # looked at, so that asyncio does not report it as forgotten
-        raise
 
 
 class DirectorySync:

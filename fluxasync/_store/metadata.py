@@ -21,19 +21,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
 
-from .._core.concurrency import Coalescer
+from .._core.concurrency import Coalescer, run_to_completion
 from .._core.errors import ConfigError, SinkError
 from .._core.models import WEBHOOK_FIELDS, Failed, ImageInput, ImageRequest, InDoubt, Outcome, Saved
-from .files import (
-    ThreadRunner,
-    check_regular,
-    disk_error,
-    open_own,
-    reading,
-    run_to_completion,
-    sync,
-    sync_folder,
-)
+from .files import ThreadRunner, check_regular, disk_error, open_own, reading, sync, sync_folder
 
 METADATA = "metadata.jsonl"
 FAILURES = "failures.jsonl"

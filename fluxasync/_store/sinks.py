@@ -26,7 +26,8 @@ from attrs import field, frozen
 from .._core.arguments import check_methods, local_path
 from .._core.errors import ConfigError, DownloadError, SinkError
 from .._core.images import EXTENSIONS, ImageInfo, NotAnImage, inspect, sniff
-from .._core.models import Chunks, ImageRequest, Job, Stored
+from .._core.models import ImageRequest, Job, Stored
+from .._core.protocols import Chunks
 from .filenames import DEFAULT, FilenameTemplate
 from .files import AtomicFile, DirectorySync, ThreadRunner, disk_error, make_folder, prove_writable
 

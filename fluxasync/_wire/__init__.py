@@ -1,24 +1,37 @@
 """The vendors' HTTP: requests become Calls; replies become a Job, a poll result, or a refusal.
 
-This package alone knows the vendors' words. `encoding` writes calls. `decoding` reads the answer of
-a POST, `poll_result` that of a poll, `balance` the balance. `classification` decides what may have
-been charged and what may be sent again. `reply`, `status_words`, `times` and `messages` read parts
-of an answer; `redaction` hides secrets in it. Sources: the BFL docs, its OpenAPI file of
-2026-04-23, and the CometAPI docs.
+No other package contains the vendors' words. `encoding` writes calls and `decoding` reads their
+answers. `classification` decides what may have been charged and what may be sent again. `reply`
+reads the parts of an answer; `redaction` removes secrets from it. Sources: the BFL docs, its
+OpenAPI file of 2026-04-23, and the CometAPI docs.
 """
 
 from __future__ import annotations
 
-from .balance import decode_credits
 from .classification import Phase, classify
-from .decoding import decode_submit, in_doubt, suspicion
+from .decoding import (
+    Inconclusive,
+    JobNotFound,
+    OfAnotherPrompt,
+    PollResult,
+    decode_credits,
+    decode_poll,
+    decode_submit,
+    in_doubt,
+    suspicion,
+)
 from .encoding import encode_credits, encode_poll, encode_submit
-from .messages import MESSAGE_LENGTH, vendor_message
-from .poll_result import Inconclusive, JobNotFound, OfAnotherPrompt, PollResult, decode_poll
 from .redaction import Redaction
-from .reply import read_object
-from .status_words import is_known, is_queued
-from .times import LONGEST_WAIT, URL_LIFETIME, retry_after
+from .reply import (
+    LONGEST_WAIT,
+    MESSAGE_LENGTH,
+    URL_LIFETIME,
+    is_known,
+    is_queued,
+    read_object,
+    retry_after,
+    vendor_message,
+)
 
 __all__ = [
     "LONGEST_WAIT",

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any, TypeGuard
 
 from .._core.models import Verdict
-from .status_words import status_word
+from .reply import status_word
 
 _REJECTING = frozenset({400, 404, 405, 413, 415, 422})
 _NO_ENTRY = frozenset({401, 402, 403})

@@ -15,17 +15,8 @@ from attrs import evolve, field, frozen
 
 from .._core.config import Policies
 from .._core.errors import JobError, TransportError
-from .._core.models import (
-    Call,
-    ImageRequest,
-    Job,
-    Pending,
-    Ready,
-    Refused,
-    Reply,
-    Secret,
-    Transport,
-)
+from .._core.models import Call, ImageRequest, Job, Pending, Ready, Refused, Reply, Secret
+from .._core.protocols import Transport
 from . import (
     Inconclusive,
     OfAnotherPrompt,

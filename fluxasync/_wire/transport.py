@@ -36,9 +36,9 @@ from attrs import define, evolve, frozen
 from yarl import URL
 
 from .._core.addresses import is_loopback_address, private_address
+from .._core.concurrency import BUSY, LoopAwareTimeout
 from .._core.config import Timeouts
 from .._core.errors import FluxError, TransportError
-from .._core.loop_timeout import BUSY, LoopAwareTimeout
 from .._core.models import Call, Reply
 from .._core.version import __version__
 

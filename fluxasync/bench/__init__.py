@@ -1,4 +1,4 @@
-"""How fast a model goes on an account, at what latency and price, and who is in the way.
+"""Load tests of a model on an account: throughput, latency, cost and the bottleneck.
 
 For example::
 
@@ -9,8 +9,8 @@ For example::
     print(report.verdict)
     print(bench.compare(bench.load("monday"), report))
 
-`run` puts load on one session and leaves a folder; `load` reads such a folder again; `compare`
-holds two of them side by side. Names resolve on first use: reading a report needs no aiohttp.
+`run` puts load on one session and writes a folder, `load` reads one, `compare` compares two.
+Names are imported on first use, so reading a report does not import aiohttp.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .bench_config import BenchConfig
     from .comparison import Comparison, Difference, compare
-    from .record_files import load
     from .records import (
         PARTS,
         PERCENTILES,
@@ -33,24 +32,24 @@ if TYPE_CHECKING:
         ScheduleDelay,
         SlotSample,
         Stage,
+        load,
     )
     from .report.html_report import write_page
     from .runner import run
 
-#: room → the names it gives to users
-_ROOMS = {
+#: module → the names that it exports
+_MODULES = {
     "comparison": ("Comparison", "Difference", "compare"),
     "bench_config": ("BenchConfig",),
     "report.html_report": ("write_page",),
-    "record_files": ("load",),
     "runner": ("run",),
     "records": (
         "PARTS", "PERCENTILES", "Distribution", "ImageRecord", "Interval", "Machine", "Report",
-        "ScheduleDelay", "SlotSample", "Stage",
+        "ScheduleDelay", "SlotSample", "Stage", "load",
     ),
 }  # fmt: skip
 
-_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "PARTS",
@@ -74,10 +73,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    room = _HOME.get(name)
-    if room is None:
+    module = _MODULE_OF.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{room}", __name__), name)
+    value = getattr(import_module(f".{module}", __name__), name)
     globals()[name] = value
     return value
 

@@ -17,7 +17,12 @@ from attrs import asdict, frozen
 
 from .._core.text import columns, display
 from .records import ImageRecord, Interval, Report, Stage
-from .significance import FEWEST, combined, percentile_difference, ratio_difference
+from .stats import (
+    FEWEST_IMAGES_COMPARED,
+    difference_interval,
+    percentile_difference,
+    ratio_difference,
+)
 
 NOISE, BETTER, WORSE, SAME, UNKNOWN = "noise", "better", "worse", "same", "too few"
 #: of a figure; floating point, not a difference
@@ -192,9 +197,9 @@ def _pace_interval(one: Stage, two: Stage) -> Interval | None:
     around = one.images_per_minute_interval, two.images_per_minute_interval
     if around[0] is None or around[1] is None:
         return None
-    if any(stage.has_few_images or stage.images < FEWEST for stage in (one, two)):
+    if any(stage.has_few_images or stage.images < FEWEST_IMAGES_COMPARED for stage in (one, two)):
         return None
-    return combined(one.images_per_minute, around[0], two.images_per_minute, around[1])
+    return difference_interval(one.images_per_minute, around[0], two.images_per_minute, around[1])
 
 
 def _verdict(was: float, now: float, around: Interval | None, more_is_better: bool) -> str:

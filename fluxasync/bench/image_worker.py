@@ -14,13 +14,14 @@ from typing import Any
 from attrs import frozen
 
 from .._batch.output import Output
-from .._core.errors import FluxError, TransportError
+from .._batch.worker import EndsRun, classify_outcome
+from .._core.concurrency import run_to_completion
+from .._core.errors import FluxError
 from .._core.events import JobSubmitted, Paused, Resumed
-from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Ready, Saved, Sink, Stored
+from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Ready, Saved, Stored
+from .._core.protocols import Sink
 from .._core.text import display
 from .._engine.session import FluxSession
-from .._requests.pricing import price
-from .._store.files import run_to_completion
 from .latency_breakdown import Trace
 from .monitor import Clock, ResourceMonitor
 from .records import IN_DOUBT, SAVED
@@ -29,10 +30,6 @@ from .records import IN_DOUBT, SAVED
 _LONGEST_WHY = 200
 #: jobs accepted and not yet asked for; more than can be under way
 _MOST_ACCEPTED = 100_000
-
-
-class BenchStopped(FluxError):
-    """The run was stopped; what had not been sent is not sent."""
 
 
 class SessionObserver:
@@ -141,22 +138,18 @@ class ImageWorker:
     async def _failed(
         self, trace: Trace, request: ImageRequest, job: Job | None, error: FluxError
     ) -> None:
-        if job is None and isinstance(error, TransportError) and error.sent:
-            trace.outcome = IN_DOUBT
-            stake = price(request)
-            trace.cost = None if stake is None else float(stake)
-            await self._settle(
-                InDoubt(request=request, error=error, index=request.index, price=stake)
-            )
-        elif isinstance(error, BenchStopped) or error is self._gate.error or self._ends_run(error):
-            self._leave(job)
-            self.end(error)
-        else:
-            trace.outcome, trace.why = error.cause, display(str(error), _LONGEST_WHY)
-            await self._settle(Failed(request=request, error=error, index=request.index, job=job))
-
-    def _ends_run(self, error: FluxError) -> bool:
-        return isinstance(error, TransportError) or self._flux.ends_run(error)
+        outcome = classify_outcome(error, job, request, self._gate)
+        match outcome:
+            case EndsRun():
+                self._leave(job)
+                self.end(error)
+                return
+            case InDoubt(price=price):
+                trace.outcome = IN_DOUBT
+                trace.cost = None if price is None else float(price)
+            case Failed(cause=cause):
+                trace.outcome, trace.why = cause, display(str(error), _LONGEST_WHY)
+        await self._settle(outcome)
 
     def _leave(self, job: Job | None) -> None:
         """Tell of a paid job whose image is not fetched; the journal has its id."""

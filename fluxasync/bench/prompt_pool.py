@@ -17,7 +17,7 @@ from .._core.errors import ConfigError
 from .._core.models import ImageRequest
 from .._requests.catalog import find, validate
 from .._requests.parsing import parse_request
-from .._requests.sources import BadRow, Columns, open_source
+from .._requests.sources import BadRow, Prompts, open_source
 
 #: requests kept of a source; a longer one is measured on its beginning
 MOST_KEPT = 10_000
@@ -72,7 +72,15 @@ async def wishes(
         for model in models:
             rows[model] = own_list(model, parameters, seed=seed)
         return PromptPool(rows)
-    read = await _read(source, {**parameters, "model": models[0]}, Columns.of(prompt_column, None))
+    read = await _read(
+        Prompts(
+            source,
+            model=models[0],
+            parameters=parameters,
+            columns=None if prompt_column is None else {"prompt": prompt_column},
+            limit=MOST_KEPT,
+        )
+    )
     random.Random(seed).shuffle(read)  # noqa: S311 — an order, not secrets
     for model in models:
         rows[model] = [validate(evolve(row, model=model)) for row in read]
@@ -105,8 +113,8 @@ def own_list(model: str, parameters: Mapping[str, Any], *, seed: int) -> list[Im
     ]
 
 
-async def _read(source: Any, defaults: Mapping[str, Any], columns: Columns) -> list[ImageRequest]:
-    opened = open_source(source, defaults=defaults, limit=MOST_KEPT, columns=columns)
+async def _read(prompts: Prompts) -> list[ImageRequest]:
+    opened = open_source(prompts)
     found: list[ImageRequest] = []
     try:
         await opened.check()

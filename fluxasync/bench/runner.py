@@ -24,7 +24,7 @@ from attrs import evolve
 from .._batch.output import open_folder
 from .._core.amounts import dollars
 from .._core.arguments import check_callback, check_type
-from .._core.errors import FluxError
+from .._core.errors import FluxError, RunStopped
 from .._core.extras import install_command
 from .._core.models import ImageRequest
 from .._core.text import display
@@ -34,19 +34,25 @@ from .._store.filenames import DEFAULT, FilenameTemplate
 from .._store.journal.journal import JournalCounts
 from .bench_config import BenchConfig
 from .bottleneck import verdict
-from .cost import announce, guard
-from .environment import environment
-from .folder import check_unused, make, remove, write
-from .image_worker import BenchStopped, ImageWorker, SessionObserver
+from .image_worker import ImageWorker, SessionObserver
 from .latency_breakdown import ClockOffset, Trace, clock_offset, record_of
 from .load_generator import LoadGenerator
 from .load_profile import SWEEP, LoadProfile
 from .monitor import ResourceMonitor, clock_of
 from .prompt_pool import PromptPool, wishes
-from .record_files import append_records
-from .records import IMAGES_NAME, UNFINISHED, ImageRecord, Report, Stage
+from .records import IMAGES_NAME, UNFINISHED, ImageRecord, Report, Stage, append_records
 from .saturation import find_saturation, is_past_knee
-from .setup import is_practice, targeted
+from .setup import (
+    announce_cost,
+    check_cap,
+    check_unused,
+    create_folder,
+    environment,
+    is_simulator,
+    remove_folder,
+    resolve_target,
+    write_folder,
+)
 from .stages import StageSamples, stage_of
 
 logger = logging.getLogger("fluxasync")
@@ -83,7 +89,7 @@ async def run(
         if on_note is not None:
             on_note(text)
 
-    async with targeted(order, say=say) as aimed:
+    async with resolve_target(order, warn=say) as aimed:
         return await Run(aimed, on_note=on_note, on_stage=on_stage).perform()
 
 
@@ -127,7 +133,7 @@ class Run:
         """Submit nothing more; paid images may land for so many seconds."""
         self._is_stopped = True  # also before there is anything to stop
         if self._maker is not None:
-            self._maker.end(BenchStopped(_STOPPED))
+            self._maker.end(RunStopped(_STOPPED))
             asyncio.get_running_loop().call_later(grace, self._cut)
 
     def line(self) -> str:
@@ -151,12 +157,12 @@ class Run:
         await asyncio.to_thread(check_unused, order.out)
         began = datetime.now(UTC)
         async with self._session() as flux:
-            simulated = self._is_simulated = await is_practice(flux.provider)
-            guard(order, flux.provider, prompts, simulated=simulated)
+            simulated = self._is_simulated = await is_simulator(flux.provider)
+            check_cap(order, flux.provider, prompts, simulated=simulated)
             for model in order.models:  # before the first is paid, not when its stage begins
                 flux.check_model(model)
-            await asyncio.to_thread(make, order.out)
-            announce(order, prompts, simulated=simulated, note=self._note)
+            await asyncio.to_thread(create_folder, order.out)
+            announce_cost(order, prompts, simulated=simulated, note=self._note)
             if find_spec("matplotlib") is None:
                 self._note(f"the report will have no pictures: {install_command('bench')}")
             described = environment(flux.provider, simulated=simulated, options=order.options())
@@ -168,17 +174,17 @@ class Run:
         if not self._stages and self.error is not None:
             await self._fail(self.error)
         report = self._report(began, described, meter, simulated=simulated)
-        await asyncio.to_thread(write, report)
+        await asyncio.to_thread(write_folder, report)
         return report
 
     async def _fail(self, error: FluxError) -> NoReturn:
         """Raise what ended a run that measured nothing. Where its journal knows of nothing either,
         the folder goes with it, so that the corrected line may use it."""
         if self._is_blank:
-            await asyncio.to_thread(remove, self._order.out)
+            await asyncio.to_thread(remove_folder, self._order.out)
         reason = self._listener.waited_for
-        if isinstance(error, BenchStopped) and reason is not None:
-            raise BenchStopped(f"{_STOPPED}, with nothing measured: {reason}")
+        if isinstance(error, RunStopped) and reason is not None:
+            raise RunStopped(f"{_STOPPED}, with nothing measured: {reason}")
         raise error
 
     def _is_unanswered(self) -> bool:
@@ -218,7 +224,7 @@ class Run:
                 flux, output, self._listener, clock=self._clock, meter=meter
             )
             if self._is_stopped:
-                maker.end(BenchStopped(_STOPPED))
+                maker.end(RunStopped(_STOPPED))
             self._zero = self._clock()
             meter.start(self._zero)
             # a full collection goes over all that was imported and stops the loop for that long;

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from .records import TURNS, Interval, Stage
-from .significance import combined
+from .stats import difference_interval
 
 #: share of more load that must come back as more images; below it there is a knee
 WORTH = 0.25
@@ -95,7 +95,9 @@ def _bought_nothing(before: Stage, after: Stage) -> bool:
     if worth(before, after) >= WORTH:
         return False
     around = [_around(before), _around(after)]
-    best = combined(before.images_per_minute, around[0], after.images_per_minute, around[1]).high
+    best = difference_interval(
+        before.images_per_minute, around[0], after.images_per_minute, around[1]
+    ).high
     return _returned(before, after, before.images_per_minute + best) < WORTH_WITH_LUCK
 
 

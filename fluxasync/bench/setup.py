@@ -1,64 +1,82 @@
-"""What a benchmark measures: the order's own target, or a practice server started for it.
-
-The practice server is measured when nobody has a key. That is said loudly, because a figure of it
-is no figure of the API.
-"""
+"""What happens before and after the load: target, price check, environment, folder."""
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import platform
+import shutil
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from decimal import Decimal
+from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import evolve
 
+from .._core.amounts import dollars
+from .._core.errors import ConfigError
+from .._core.text import display
+from .._core.version import __version__
+from .._requests.catalog import closest_model
+from .._requests.pricing import Estimator, price
+from .._store.files import disk_error, make_folder
 from .._wire.providers import PROVIDERS, Provider, provider_by_name
 from ..simulator.child_process import practice_server
 from .bench_config import BenchConfig
+from .prompt_pool import MOST_KEPT, PromptPool
+from .records import IMAGES_NAME, RECORDS_NAME, REPORT_NAME, Report, write_report
 
-#: of the practice server's one picture: drawing one for each prompt takes 70 ms of a core, which
-#: would be measured instead of the client
+#: size of the simulator's one image: drawing one for each prompt takes 70 ms of a core, which would
+#: be measured instead of the client
 _IMAGE_BYTES = 256 * 1024
-#: seconds a practice server has to say that it is one
-_ASKING = 5.0
+#: seconds that a simulator has to identify itself
+_IDENTIFY_TIMEOUT = 5.0
+_PACKAGES = ("aiohttp", "aiofiles", "attrs", "uvloop", "orjson")
+
+
+# --- the target -----------------------------------------------------------------------------------
 
 
 @asynccontextmanager
-async def targeted(order: BenchConfig, *, say: Callable[[str], None]) -> AsyncIterator[BenchConfig]:
-    """The order with its target: a practice server where it is to be simulated, or no key is set.
+async def resolve_target(
+    config: BenchConfig, *, warn: Callable[[str], None]
+) -> AsyncIterator[BenchConfig]:
+    """Yield the config with its target: a simulator where it asks for one, or no key is set.
 
-    `say` hears of the second, before anything is begun. The server ends with the block.
+    In the second case `warn` is called first. The simulator ends with the block.
     """
-    missing = "" if order.simulate else _missing(order)
-    if order.base_url is not None or not (order.simulate or missing):
-        yield order
+    missing = "" if config.simulate else _missing_key_variables(config)
+    if config.base_url is not None or not (config.simulate or missing):
+        yield config
         return
     if missing:
-        say(f"NO KEY IS SET: a practice server is measured, not the API; for that set {missing}")
+        warn(f"NO KEY IS SET: the simulator is measured, not the API; to measure it, set {missing}")
     async with practice_server(image_bytes=_IMAGE_BYTES) as url:
-        # a made-up key, so that the real one does not even reach our own practice server
-        yield evolve(order, base_url=url, api_key="practice", simulate=True)
+        # a made-up key: the real one is never sent, not even to the local simulator
+        yield evolve(config, base_url=url, api_key="simulated", simulate=True)
 
 
-def _missing(order: BenchConfig) -> str:
-    """The variables that could hold a key where nobody gave one, else "".
+def _missing_key_variables(config: BenchConfig) -> str:
+    """Return the variables that could hold a key when none is given, else "".
 
-    A Provider of one's own is a target that somebody chose: its key is the session's to miss.
+    A Provider object is a target chosen by the caller; the session checks its key.
     """
-    if order.api_key or isinstance(order.provider, Provider):
+    if config.api_key or isinstance(config.provider, Provider):
         return ""
     candidates = (
-        PROVIDERS.values() if order.provider is None else [provider_by_name(order.provider)]
+        PROVIDERS.values() if config.provider is None else [provider_by_name(config.provider)]
     )
     variables = [each.key_variable for each in candidates if each.key_variable is not None]
     is_set = any(os.environ.get(variable, "").strip() for variable in variables)
     return "" if is_set else " or ".join(variables)
 
 
-async def is_practice(provider: Provider) -> bool:
-    """Whether the provider is a practice server of ours; asked of this machine only, without the
-    key."""
+async def is_simulator(provider: Provider) -> bool:
+    """Whether the provider is a simulator of this package on this machine; sends no key."""
     if not provider.is_loopback:
         return False
     import aiohttp
@@ -66,10 +84,144 @@ async def is_practice(provider: Provider) -> bool:
     parts = urlsplit(provider.base_url)
     try:
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_ASKING)) as client,
-            client.get(f"{parts.scheme}://{parts.netloc}/simulator/ledger") as answer,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_IDENTIFY_TIMEOUT)) as client,
+            client.get(f"{parts.scheme}://{parts.netloc}/simulator/ledger") as reply,
         ):
-            told = await answer.json() if answer.status == 200 else None
+            ledger = await reply.json() if reply.status == 200 else None
     except (aiohttp.ClientError, TimeoutError, ValueError):
         return False
-    return isinstance(told, dict) and "charges" in told and "spent_usd" in told
+    return isinstance(ledger, dict) and "charges" in ledger and "spent_usd" in ledger
+
+
+# --- the price ------------------------------------------------------------------------------------
+
+
+def check_cap(
+    config: BenchConfig, provider: Provider, prompts: PromptPool, *, simulated: bool
+) -> None:
+    """Refuse a run whose cost would not be limited. Raises ConfigError."""
+    host = provider.origin[1]
+    if config.simulate and not simulated:
+        raise ConfigError(
+            f"simulate=True needs a simulator on this machine; {host} is not one: "
+            "leave out base_url, or set max_cost instead"
+        )
+    if not simulated and config.max_cost is None:
+        raise ConfigError(
+            f"a benchmark of {host} spends money: set the most to spend, e.g. --max-cost 2.00 "
+            "(max_cost=2), or measure the simulator with --simulate (simulate=True)"
+        )
+    if config.max_cost is not None:
+        for model in config.models:
+            if price(prompts.of(model, 0)) is None:
+                near = closest_model(model)
+                step = f"did you mean {near}?" if near else "fluxasync models lists the known ones"
+                raise ConfigError(
+                    f"the price of {display(model, 60)} is not known, so max_cost cannot be "
+                    f"enforced: {step}"
+                )
+
+
+def announce_cost(
+    config: BenchConfig, prompts: PromptPool, *, simulated: bool, note: Callable[[str], None]
+) -> None:
+    """Note the expected cost; for a run that ends by time, the cap."""
+    cost, is_complete = _estimate(config, prompts)
+    cap = config.max_cost
+    if simulated:
+        note("measuring the simulator: it costs nothing and is not the real API")
+    elif cap is not None:
+        about = f"about {dollars(cost)} by the catalogue"
+        estimate = about if is_complete else "the number of images is not known in advance"
+        note(f"{estimate}; at most {dollars(cap)} is spent")
+    if cap is not None and cost > cap:
+        note(f"{dollars(cost)} is more than the cap: the run will end early")
+
+
+def _estimate(config: BenchConfig, prompts: PromptPool) -> tuple[Decimal, bool]:
+    """Return the catalogue price of the stages, and whether it covers all of them."""
+    cost, is_complete = Decimal(0), not config.sweep
+    for model in config.models:
+        for load in config.loads(model):
+            count = load.most_images
+            is_complete = is_complete and count is not None
+            cost += cost_of(prompts, model, count or 0)
+    return cost, is_complete
+
+
+def cost_of(prompts: PromptPool, model: str, count: int) -> Decimal:
+    """Return the catalogue price of `count` images, extrapolated from the first MOST_KEPT."""
+    priced = min(count, MOST_KEPT)
+    if not priced:
+        return Decimal(0)
+    estimator = Estimator()
+    for index in range(priced):
+        estimator.add(prompts.of(model, index))
+    return estimator.estimate(1).cost * count / priced
+
+
+# --- the environment ------------------------------------------------------------------------------
+
+
+def environment(
+    provider: Provider, *, simulated: bool, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return versions, machine, target and options as JSON values; never the key."""
+    loop = type(asyncio.get_running_loop())
+    return {
+        "fluxasync": __version__,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "os": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "loop": f"{loop.__module__.partition('.')[0]}.{loop.__name__}",
+        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+        "provider": provider.name,
+        "origin": "simulated" if simulated else provider.origin[1],
+        "options": dict(options),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+# --- the folder -----------------------------------------------------------------------------------
+
+
+def check_unused(folder: Path) -> None:
+    """Refuse a folder that is not empty. Raises ConfigError."""
+    if (folder / REPORT_NAME).exists():
+        raise ConfigError(f"{folder} holds a report already: choose another folder with -o")
+    if folder.is_dir() and any(islice(folder.iterdir(), 1)):
+        raise ConfigError(f"{folder} is not empty: choose another folder with -o")
+
+
+def create_folder(folder: Path) -> None:
+    """Create the folder. A failure is the caller's mistake, so it raises ConfigError."""
+    try:
+        make_folder(folder)
+    except OSError as error:
+        raise ConfigError(str(disk_error(folder, error))) from error
+
+
+def write_folder(report: Report) -> None:
+    """Write the numbers first, then the page, so that a page that fails loses no numbers."""
+    from .report.html_report import write_page
+
+    assert report.folder is not None  # noqa: S101 — set by the runner; for the type checker
+    write_report(report.folder, report)
+    try:
+        write_page(report)
+    except OSError as error:
+        raise disk_error(report.folder, error) from error
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove the files of a run that sent nothing."""
+    shutil.rmtree(folder / IMAGES_NAME, ignore_errors=True)
+    (folder / RECORDS_NAME).unlink(missing_ok=True)
+    with suppress(OSError):  # the folder holds something else by now
+        folder.rmdir()

@@ -12,21 +12,13 @@ import pytest
 from attrs import evolve
 from support.hostile_text import ESCAPES
 
-from fluxasync import (
-    ImageRequest,
-    Job,
-    JobEnded,
-    JobReady,
-    JobSubmitted,
-    Moderated,
-    Paused,
-    Saved,
-    Stored,
-)
+from fluxasync import ImageRequest, Job, Moderated, Saved
 from fluxasync._batch.progress import Progress, ProgressSnapshot
 from fluxasync._core.text import columns as width_of
 from fluxasync._requests.pricing import Estimate
 from fluxasync._requests.sources import Plan
+from fluxasync.events import JobEnded, JobReady, JobSubmitted, Paused
+from fluxasync.extend import Stored
 
 pytest.importorskip("rich", reason="the extra `cli` is not installed")
 

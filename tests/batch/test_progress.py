@@ -14,15 +14,9 @@ from fluxasync import (
     ImageRequest,
     InDoubt,
     Job,
-    JobReady,
-    JobSubmitted,
-    LimitChanged,
     Moderated,
-    Paused,
-    Resumed,
     Saved,
     ServerError,
-    Stored,
     TransportError,
 )
 from fluxasync._batch.progress import Progress, ProgressSnapshot, showing
@@ -30,6 +24,8 @@ from fluxasync._core.text import duration
 from fluxasync._requests.pricing import Estimate
 from fluxasync._requests.sources import Plan
 from fluxasync._store.journal.journal import JournalCounts
+from fluxasync.events import JobReady, JobSubmitted, LimitChanged, Paused, Resumed
+from fluxasync.extend import Stored
 
 REQUEST = ImageRequest(prompt="a fox")
 JOB = Job(job_id="j", request=REQUEST)

@@ -10,8 +10,9 @@ from typing import get_args
 
 import pytest
 
-from fluxasync import ConfigError, Event, EventsDropped, Paused, Resumed
+from fluxasync import ConfigError
 from fluxasync._core.observers import Events, Observers
+from fluxasync.events import Event, EventsDropped, Paused, Resumed
 
 
 def paused(seconds: float) -> Paused:

@@ -17,14 +17,25 @@ from typing import Any
 import pytest
 
 import fluxasync
-from fluxasync import bench, simulator
+from fluxasync import bench, events, extend, simulator
 
 from .pages import blocks
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
-PAGES = {fluxasync: "api.rst", simulator: "api-simulator.rst", bench: "api-bench.rst"}
-PUBLIC = [(module, name) for module in PAGES for name in module.__all__]
+PAGES = {
+    fluxasync: "api.rst",
+    events: "api.rst",
+    extend: "api.rst",
+    simulator: "api-simulator.rst",
+    bench: "api-bench.rst",
+}
+PUBLIC = [
+    (module, name)
+    for module in PAGES
+    for name in getattr(module, "__all__", dir(module))
+    if not name.startswith("_")
+]
 
 
 def _members(owner: Any) -> Iterator[tuple[str, Any]]:

@@ -9,7 +9,8 @@ from attrs import evolve
 from support.simulator_sessions import PROVIDERS, SIDE, audit, audit_folder, names, rows
 
 import fluxasync
-from fluxasync import BudgetExceeded, ConfigError, Event, Moderated, Polling, Settled, Summary
+from fluxasync import BudgetExceeded, ConfigError, Moderated, Polling, Summary
+from fluxasync.events import Event, Settled
 from fluxasync.simulator import Scenario, Simulator
 
 SCENARIO = Scenario(latency=(0, 0.02))

@@ -34,7 +34,6 @@ from support.simulator_sessions import (
 from fluxasync import (
     Batch,
     ConfigError,
-    Event,
     Failed,
     FluxSession,
     ImageRequest,
@@ -45,11 +44,11 @@ from fluxasync import (
     MemoryLedger,
     MemorySink,
     Saved,
-    Settled,
-    Stored,
 )
 from fluxasync._core.amounts import spending
 from fluxasync._store.audit import status
+from fluxasync.events import Event, Settled
+from fluxasync.extend import Stored
 from fluxasync.simulator import Scenario, Simulator
 
 SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02)

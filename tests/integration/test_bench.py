@@ -26,9 +26,9 @@ from support.tcp_proxy import Fault, posts, proxy
 from fluxasync import ConfigError, FluxError, Polling, bench
 from fluxasync._core.extras import install_command
 from fluxasync._store.audit import in_doubt, status
-from fluxasync.bench.cost import cost_of
 from fluxasync.bench.prompt_pool import wishes
 from fluxasync.bench.runner import Run
+from fluxasync.bench.setup import cost_of
 from fluxasync.simulator import Scenario, Simulator
 
 SMALL = {"width": 256, "height": 256}
@@ -172,7 +172,7 @@ async def test_a_target_that_is_no_practice_server_needs_a_cap(tmp_path: Path) -
         wanted = bench.BenchConfig(out=tmp_path / "out", base_url=f"http://127.0.0.1:{port}")
         with pytest.raises(ConfigError, match="--max-cost"):
             await bench.run(wanted)
-        with pytest.raises(ConfigError, match="simulate=True is for a practice server"):
+        with pytest.raises(ConfigError, match="simulate=True needs a simulator"):
             await bench.run(evolve(wanted, simulate=True))
     assert [line.split()[:2] for line in asked] == [[b"GET", b"/simulator/ledger"]] * 2
     assert not (tmp_path / "out").exists()
@@ -183,7 +183,7 @@ async def test_a_target_that_is_no_practice_server_needs_a_cap(tmp_path: Path) -
     [
         pytest.param(
             {"simulate": True, "base_url": "https://api.cometapi.com"},
-            "simulate=True is for",
+            "simulate=True needs",
             id="a live API called simulated",
         ),
         pytest.param(
@@ -279,10 +279,9 @@ async def test_failures_are_findings_with_their_cause(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_a_model_that_fails_whole_is_told_and_soon_left(tmp_path: Path) -> None:
-    """P15 The second model is none: twenty refusals end it, and the report says what was said."""
+    """F11 Twenty refusals of the second model end the run; the report holds the error text."""
     models = ("flux-dev", "flux-none")
     async with Simulator(Scenario(**QUICK)) as sim:
         wanted = order(sim, tmp_path / "out", models=models, images=50, parameters={})
@@ -358,7 +357,7 @@ async def test_a_folder_that_knows_of_a_doubt_is_never_removed(tmp_path: Path) -
 
 @pytest.mark.asyncio
 async def test_a_submission_that_is_cut_off_is_recorded_all_the_same(tmp_path: Path) -> None:
-    """P10 Its answer comes after the last second of grace, and before the journal closes."""
+    """P15 A submission answered after the grace period is recorded before the journal closes."""
     stopped = asyncio.Event()
     late = Fault(kind="late", held=stopped, strikes=posts())
     async with Simulator(Scenario(**QUICK | {"latency": 600})) as sim, proxy(sim.url, late) as line:

@@ -19,7 +19,7 @@ pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 
 from fluxasync._cli.app import main
 from fluxasync._cli.bench_measurement import _stage_line
-from fluxasync.bench.record_files import write_report
+from fluxasync.bench.records import write_report
 
 #: the model with the shortest usual duration
 SHORT = ("--model", "flux-2-klein-4b", "--in-flight", "4", "--warm-up", "0", "--images")

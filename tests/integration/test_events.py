@@ -16,22 +16,24 @@ from support.world_transport import ORIGIN, WorldTransport
 from fluxasync import (
     Batch,
     CreditError,
-    Event,
-    EventsDropped,
     ImageRequest,
     InDoubt,
+    MemoryLedger,
+    MemorySink,
+    Moderated,
+    Saved,
+    TransportError,
+)
+from fluxasync.events import (
+    Event,
+    EventsDropped,
     JobEnded,
     JobReady,
     JobSubmitted,
     JobUnclaimed,
-    MemoryLedger,
-    MemorySink,
-    Moderated,
     Paused,
-    Saved,
     Settled,
     SubmitFailed,
-    TransportError,
 )
 from fluxasync.simulator import Scenario, Simulator, World
 

@@ -12,8 +12,9 @@ import pytest
 from attrs import evolve, frozen
 from support.simulator_sessions import fast_session, run_out, until, wishes
 
-from fluxasync import Batch, ImageRequest, Job, JobSubmitted, Moderated, Saved
+from fluxasync import Batch, ImageRequest, Job, Moderated, Saved
 from fluxasync._core.extras import install_command
+from fluxasync.events import JobSubmitted
 from fluxasync.otel import MOST_OPEN, Tracing
 from fluxasync.simulator import Scenario, Simulator
 

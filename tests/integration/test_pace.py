@@ -21,17 +21,8 @@ from support.simulator_sessions import (
     wishes,
 )
 
-from fluxasync import (
-    AuthenticationError,
-    Batch,
-    BudgetExceeded,
-    ClockJumped,
-    Event,
-    InDoubt,
-    LimitChanged,
-    LoopLagged,
-    Outcome,
-)
+from fluxasync import AuthenticationError, Batch, BudgetExceeded, InDoubt, Outcome
+from fluxasync.events import ClockJumped, Event, LimitChanged, LoopLagged
 from fluxasync.simulator import Scenario, Simulator
 
 SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02)

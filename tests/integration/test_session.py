@@ -30,20 +30,18 @@ from fluxasync import (
     BudgetExceeded,
     ConfigError,
     DeadlineExceeded,
-    Event,
     FluxSession,
     ImageRequest,
     InvalidRequest,
     Job,
-    JobReady,
-    JobSubmitted,
     Limits,
     MemorySink,
     Pending,
     Ready,
     SinkError,
-    Stored,
 )
+from fluxasync.events import Event, JobReady, JobSubmitted
+from fluxasync.extend import Stored
 from fluxasync.simulator import Scenario, Simulator
 
 SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02)

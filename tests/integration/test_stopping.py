@@ -28,25 +28,21 @@ from support.simulator_sessions import (
 from fluxasync import (
     Batch,
     ConfigError,
-    Event,
     FluxSession,
     ImageRequest,
     InDoubt,
     Job,
-    JobReady,
-    JobSubmitted,
     JournalError,
     Limits,
     MemoryLedger,
     Outcome,
-    Paused,
     RateLimited,
     Redirected,
-    Settled,
     SinkError,
-    Stored,
 )
 from fluxasync._cli.advice import with_advice as advice
+from fluxasync.events import Event, JobReady, JobSubmitted, Paused, Settled
+from fluxasync.extend import Stored
 from fluxasync.simulator import Scenario, Simulator, World
 
 SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02)

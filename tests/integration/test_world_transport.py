@@ -12,9 +12,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 from support.world_transport import ORIGIN, WorldTransport
 
-from fluxasync import Timeouts, Transport, TransportError
+from fluxasync import Timeouts, TransportError
 from fluxasync._core.models import Call, Reply
 from fluxasync._wire.transport import AiohttpTransport
+from fluxasync.extend import Transport
 from fluxasync.simulator import Scenario, Simulator, World
 from fluxasync.simulator.seeded_random import SeededRandom
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from fluxasync._core.errors import ConfigError
 from fluxasync._core.models import ImageRequest
-from fluxasync._requests.sources import Expansion, Sample, open_source
+from fluxasync._requests.sources import Prompts, open_source
 from fluxasync._requests.sources.wildcards import Wildcards
 
 plain = st.text(
@@ -37,7 +37,7 @@ seeds = st.none() | st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=4, 
 
 def requests_of(source: Any, **options: Any) -> list[ImageRequest]:
     async def story() -> list[ImageRequest]:
-        opened = open_source(source, **options)
+        opened = open_source(Prompts(source, **options))
         try:
             plan = await opened.check()
             async with aclosing(opened.requests()) as requests:
@@ -108,8 +108,7 @@ def test_images_are_the_product(
 ) -> None:
     """Rows × values × seeds × n, each content once a copy, in the order of the product."""
     n = 1 if chosen is not None else n
-    spread = Expansion.of(grid=grid, seeds=chosen)
-    got = requests_of([f"fox {row}" for row in range(rows)], spread=spread, n=n)
+    got = requests_of([f"fox {row}" for row in range(rows)], grid=grid, seeds=chosen, n=n)
     product = math.prod(map(len, grid.values())) * len(chosen or [None])
     assert rows * product * n == len(got)
     assert list(range(len(got))) == [r.index for r in got]
@@ -124,14 +123,12 @@ def test_keys_do_not_depend_on_how_a_grid_is_written(
 ) -> None:
     """P27: the order of axes, values and rows changes the order of images, not which they are."""
     rows = ["a {red|grey} fox", "owl", "owl"]
-    options = {"seeds": chosen, "wildcards": True}
-    expected = {r.key for r in requests_of(rows, spread=Expansion.of(grid=grid, **options))}
+    options: dict[str, Any] = {"seeds": chosen, "wildcards": True}
+    expected = {r.key for r in requests_of(rows, grid=grid, **options)}
     names = shuffle.sample(sorted(grid), len(grid))
     other = {name: shuffle.sample(grid[name], len(grid[name])) for name in names}
     shuffle.shuffle(rows)
-    assert expected == {
-        r.key for r in requests_of(rows, spread=Expansion.of(grid=other, **options))
-    }
+    assert expected == {r.key for r in requests_of(rows, grid=other, **options)}
 
 
 cells = st.text(
@@ -178,9 +175,9 @@ suffixes = st.sampled_from(
 
 @pytest.mark.slow
 @settings(max_examples=150)
-@given(content=contents, suffix=suffixes, sample=st.none() | st.just(Sample(2)))
+@given(content=contents, suffix=suffixes, sample=st.none() | st.just(2))
 def test_any_bytes_are_a_list_or_are_refused(
-    content: bytes, suffix: str, sample: Sample | None
+    content: bytes, suffix: str, sample: int | None
 ) -> None:
     """Whatever a file holds, the check ends with a plan or with lines that say what is wrong, and
     both passes find the same."""
@@ -195,7 +192,7 @@ def test_any_bytes_are_a_list_or_are_refused(
             assert all(request.prompt.strip() for request in first)
 
 
-def requests_or_refusal(path: Path, sample: Sample | None) -> list[ImageRequest] | str:
+def requests_or_refusal(path: Path, sample: int | None) -> list[ImageRequest] | str:
     try:
         return requests_of(path, skip_bad=True, sample=sample)
     except ConfigError as error:

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fluxasync._core.models import ImageRequest
-from fluxasync._requests.sources import BadRow, Plan, open_source
+from fluxasync._requests.sources import BadRow, Plan, Prompts, open_source
 from fluxasync._requests.sources.lines import Splitter
 from fluxasync._requests.sources.numbering import Occurrences
 
@@ -116,7 +116,7 @@ def resumed(
     path.write_bytes(content.encode())
 
     async def read() -> tuple[Plan, Rows, Rows]:
-        source = open_source(path, skip_bad=True, limit=limit)
+        source = open_source(Prompts(path, skip_bad=True, limit=limit))
         async with aclosing(source.requests()) as requests:
             whole = [row async for row in requests]
         plan = await source.check(lookup=lambda keys: [known.get(key) for key in keys])

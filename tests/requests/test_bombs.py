@@ -28,10 +28,10 @@ import asyncio, resource, sys
 from pathlib import Path
 from fluxasync._core.errors import ConfigError
 from fluxasync._core.images import NotAnImage, inspect
-from fluxasync._requests.sources import Expansion, open_source
+from fluxasync._requests.sources import Prompts, open_source
 
 async def checked(path, *folder):
-    source = open_source(path, spread=Expansion.of(wildcards=Path(*folder)) if folder else None)
+    source = open_source(Prompts(path, wildcards=Path(*folder) if folder else False))
     try:
         plan = await source.check()
         return f"{plan.images} images"

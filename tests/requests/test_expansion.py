@@ -11,36 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.prompt_lists import complaint_of, open_list, plan_of, requests_of
 
-from fluxasync._core.errors import ConfigError
-from fluxasync._core.models import ImageRequest
-from fluxasync._requests.sources import BadRow, Columns, Expansion, Plan, Sample, open_source
+from fluxasync import ConfigError, ImageRequest, Prompts
 from fluxasync._requests.sources.wildcards import Wildcards
-
-
-async def requests_of(given: Any, **options: Any) -> list[ImageRequest]:
-    source = open_source(given, **options)
-    try:
-        async with aclosing(source.requests()) as requests:
-            rows = [request async for request in requests]
-    finally:
-        await source.aclose()
-    assert not [str(row) for row in rows if isinstance(row, BadRow)]
-    return [row for row in rows if isinstance(row, ImageRequest)]
-
-
-async def plan_of(given: Any, **options: Any) -> Plan:
-    source = open_source(given, **options)
-    try:
-        return await source.check()
-    finally:
-        await source.aclose()
-
-
-async def complaint_of(given: Any, **options: Any) -> str:
-    with pytest.raises(ConfigError) as caught:
-        await plan_of(given, **options)
-    return str(caught.value)
 
 
 def texts(template: str, folder: Path | None = None) -> list[str]:
@@ -52,15 +26,17 @@ async def test_seeds_models_and_a_grid_multiply(tmp_path: Path) -> None:
     """The issue's own line: each model with each seed, guidance for the one that takes it."""
     path = tmp_path / "p.txt"
     path.write_text("fox\nowl\n")
-    spread = Expansion.of(
-        seeds=range(1, 5), models=["flux-dev", "flux-pro-1.1"], grid={"guidance": [2, 3.5]}
-    )
-    plan = await plan_of(path, spread=spread)
+    spread: dict[str, Any] = {
+        "seeds": range(1, 5),
+        "models": ["flux-dev", "flux-pro-1.1"],
+        "grid": {"guidance": [2, 3.5]},
+    }
+    plan = await plan_of(path, **spread)
     assert (plan.rows, plan.images, plan.models) == (2, 24, ("flux-dev", "flux-pro-1.1"))
     assert plan.notes == (
         "guidance is not varied for flux-pro-1.1, which has no such parameter",
     )  # fmt: skip
-    got = await requests_of(path, spread=spread)
+    got = await requests_of(path, **spread)
     assert [(r.model, r.guidance, r.seed) for r in got[:12]] == [
         *(("flux-dev", guidance, seed) for guidance in (2, 3.5) for seed in range(1, 5)),
         *(("flux-pro-1.1", None, seed) for seed in range(1, 5)),
@@ -83,7 +59,7 @@ async def test_every_kind_of_source_is_multiplied(tmp_path: Path, kind: str) -> 
         "stream": iter([row]),
         "requests": [ImageRequest(prompt="fox", width=512, extras={"mine": 1})],
     }[kind]
-    got = await requests_of(given, spread=Expansion.of(seeds=[3, 1]))
+    got = await requests_of(given, seeds=[3, 1])
     assert [(r.seed, r.width) for r in got] == [(3, 512), (1, 512)]
     assert all(r.extras == {"mine": 1} for r in got)
 
@@ -100,7 +76,7 @@ async def test_a_multiplied_list_leaves_turns_to_the_loop() -> None:
             await asyncio.sleep(0)
 
     task = asyncio.create_task(other())
-    await plan_of(["fox"] * 30, spread=Expansion.of(seeds=range(100)))
+    await plan_of(["fox"] * 30, seeds=range(100))
     task.cancel()
     assert turns >= 30
 
@@ -113,8 +89,8 @@ async def test_standard_input_is_multiplied(monkeypatch: pytest.MonkeyPatch) -> 
     os.close(writer)
     with os.fdopen(reader) as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
-        options: dict[str, Any] = {"columns": Columns.of("t", {"width": "w"})}
-        got = await requests_of("-", spread=Expansion.of(seeds=[5], wildcards=True), **options)
+        options: dict[str, Any] = {"columns": {"prompt": "t", "width": "w"}}
+        got = await requests_of("-", seeds=[5], wildcards=True, **options)
     assert [(r.prompt, r.seed, r.width) for r in got] == [
         ("a red fox", 5, None),
         ("a grey fox", 5, None),
@@ -127,10 +103,10 @@ async def test_a_multiplied_list_carries_on(tmp_path: Path) -> None:
     """What is to do of a row is found image by image, models and all."""
     path = tmp_path / "p.txt"
     path.write_text("fox\n\nowl\n")
-    spread = Expansion.of(seeds=[1, 2], models=["flux-dev", "flux-pro-1.1"])
-    keys = [r.key for r in await requests_of(path, spread=spread)]
+    spread: dict[str, Any] = {"seeds": [1, 2], "models": ["flux-dev", "flux-pro-1.1"]}
+    keys = [r.key for r in await requests_of(path, **spread)]
     done = {keys[0], keys[3], keys[5]}
-    source = open_source(path, spread=spread)
+    source = open_list(path, **spread)
     plan = await source.check(lookup=lambda asked: ["done" if k in done else None for k in asked])
     async with aclosing(source.requests(skip=frozenset({"done"}))) as requests:
         left = [request async for request in requests]
@@ -145,11 +121,11 @@ async def test_a_multiplied_list_carries_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("limit", [1, 3, 4, 5, 8, 9])
 async def test_a_limit_ends_within_a_multiplied_row(limit: int) -> None:
     """The limit counts images, with and without a question about what is known."""
-    spread = Expansion.of(seeds=[1, 2], models=["flux-dev", "flux-pro-1.1"])
-    whole = await requests_of(["fox", "owl"], spread=spread)
-    got = await requests_of(["fox", "owl"], spread=spread, limit=limit)
+    spread: dict[str, Any] = {"seeds": [1, 2], "models": ["flux-dev", "flux-pro-1.1"]}
+    whole = await requests_of(["fox", "owl"], **spread)
+    got = await requests_of(["fox", "owl"], **spread, limit=limit)
     assert whole[:limit] == got
-    assert (await plan_of(["fox", "owl"], spread=spread, limit=limit)).images == min(limit, 8)
+    assert (await plan_of(["fox", "owl"], **spread, limit=limit)).images == min(limit, 8)
 
 
 @pytest.mark.asyncio
@@ -176,7 +152,7 @@ async def test_what_cannot_be_multiplied_is_told_with_its_place(
     row: dict[str, Any], asked: Any, said: str
 ) -> None:
     """Nothing is guessed where a guess would be paid for."""
-    told = await complaint_of([{"prompt": "fox", **row}], spread=Expansion.of(**asked))
+    told = await complaint_of([{"prompt": "fox", **row}], **asked)
     assert said in told
 
 
@@ -199,21 +175,21 @@ async def test_what_cannot_be_multiplied_is_told_with_its_place(
 def test_a_grid_that_makes_no_sense_is_refused(asked: Any, said: str) -> None:
     """A slip is told before any file is read."""
     with pytest.raises(ConfigError) as caught:
-        Expansion.of(**asked)
+        Prompts(["fox"], **asked)
     assert said in str(caught.value)
 
 
 def test_a_default_and_an_axis_are_one_too_many() -> None:
     """A parameter for all and its values to vary contradict each other."""
     with pytest.raises(ConfigError, match="guidance is given once for all and as values to vary"):
-        open_source(["a"], defaults={"guidance": 2}, spread=Expansion.of(grid={"guidance": [2, 3]}))
+        Prompts(["a"], parameters={"guidance": 2}, grid={"guidance": [2, 3]})
 
 
 @pytest.mark.asyncio
 async def test_a_row_of_another_model_is_made_once_where_it_lacks_an_axis() -> None:
     """As with defaults: what another model does not have is left out there."""
     rows = [{"prompt": "fox"}, {"prompt": "owl", "model": "flux-pro-1.1"}]
-    got = await requests_of(rows, spread=Expansion.of(grid={"guidance": [2, 3]}))
+    got = await requests_of(rows, grid={"guidance": [2, 3]})
     assert [(r.prompt, r.guidance) for r in got] == [("fox", 2), ("fox", 3), ("owl", None)]
 
 
@@ -291,20 +267,20 @@ def test_lists_stay_in_their_folder(lists: Path, name: str) -> None:
 async def test_wildcards_are_only_read_when_asked_for(tmp_path: Path) -> None:
     """Braces in a prompt are braces, unless somebody said otherwise."""
     assert [r.prompt for r in await requests_of(["{a|b}"])] == ["{a|b}"]
-    got = await requests_of(["{a|b}", "c"], spread=Expansion.of(wildcards=True, seeds=[1, 2]))
+    got = await requests_of(["{a|b}", "c"], wildcards=True, seeds=[1, 2])
     assert [(r.prompt, r.seed) for r in got] == [
         ("a", 1), ("a", 2), ("b", 1), ("b", 2), ("c", 1), ("c", 2),
     ]  # fmt: skip
-    told = await complaint_of(["__x__"], spread=Expansion.of(wildcards=True))
+    told = await complaint_of(["__x__"], wildcards=True)
     assert told.startswith("item 1: __x__ names a list, and no folder of lists was given")
     with pytest.raises(ConfigError, match="is no folder"):
-        Expansion.of(wildcards=tmp_path / "gone")
+        Prompts(["fox"], wildcards=tmp_path / "gone")
 
 
 @pytest.mark.asyncio
 async def test_a_template_that_explodes_is_refused_unmade() -> None:
     """10^40 prompts are counted, not made."""
-    told = await complaint_of(["{0|1|2|3|4|5|6|7|8|9}" * 40], spread=Expansion.of(wildcards=True))
+    told = await complaint_of(["{0|1|2|3|4|5|6|7|8|9}" * 40], wildcards=True)
     assert "a row makes at most 10,000" in told
 
 
@@ -320,15 +296,17 @@ async def test_a_sample_is_the_same_in_every_run(tmp_path: Path, kind: str) -> N
         given.write_text("\n\n".join(json.dumps({"prompt": prompt}) for prompt in prompts))
     else:
         given.write_text("\n".join((["prompt"] if kind == "csv" else []) + prompts))
-    first = await requests_of(given, sample=Sample(20))
-    assert await requests_of(given, sample=Sample(20)) == first
+    first = await requests_of(given, sample=20)
+    assert await requests_of(given, sample=20) == first
     assert len(first) == 20
     places = [prompts.index(r.prompt) for r in first]
     assert sorted(places) == places
     assert places[-1] > 1_000
-    assert {r.key for r in first} != {r.key for r in await requests_of(given, sample=Sample(20, 1))}
-    assert len(await requests_of(given, sample=Sample(9_000))) == 3_000
-    assert (await plan_of(given, sample=Sample(20), n=2)).images == 40
+    assert {r.key for r in first} != {
+        r.key for r in await requests_of(given, sample=20, sample_seed=1)
+    }
+    assert len(await requests_of(given, sample=9_000)) == 3_000
+    assert (await plan_of(given, sample=20, n=2)).images == 40
 
 
 @pytest.mark.asyncio
@@ -336,9 +314,9 @@ async def test_a_sample_survives_shuffling_and_growth(tmp_path: Path) -> None:
     """Rows are drawn by what they say, so an edited list does not draw all anew."""
     path = tmp_path / "p.txt"
     path.write_text("\n".join(f"fox {number}" for number in range(1_000)))
-    first = {r.key for r in await requests_of(path, sample=Sample(100))}
+    first = {r.key for r in await requests_of(path, sample=100)}
     path.write_text("\r\n".join(f"fox {number}" for number in reversed(range(1_050))))
-    assert len(first & {r.key for r in await requests_of(path, sample=Sample(100))}) > 80
+    assert len(first & {r.key for r in await requests_of(path, sample=100)}) > 80
 
 
 @pytest.mark.asyncio
@@ -346,18 +324,18 @@ async def test_rows_outside_of_a_sample_are_not_judged(tmp_path: Path) -> None:
     """A sample of a list with bad rows elsewhere can be run; one with a bad row cannot."""
     path = tmp_path / "p.jsonl"
     path.write_text("oops\n" + "\n".join(f'{{"prompt": "fox {n}"}}' for n in range(500)))
-    drawn = [await plan_of(path, sample=Sample(3, seed), skip_bad=True) for seed in range(3)]
+    drawn = [await plan_of(path, sample=3, sample_seed=seed, skip_bad=True) for seed in range(3)]
     assert [(plan.images + plan.bad) for plan in drawn if plan.images is not None] == [3, 3, 3]
-    assert "p.jsonl line 1: " in await complaint_of(path, sample=Sample(501))
+    assert "p.jsonl line 1: " in await complaint_of(path, sample=501)
 
 
 @pytest.mark.asyncio
 async def test_a_stream_has_no_sample() -> None:
     """Of what has no known end nothing can be drawn."""
     with pytest.raises(ConfigError, match="a sample needs a file or a list"):
-        open_source(iter(["fox"]), sample=Sample(1))
+        Prompts(iter(["fox"]), sample=1)
     with pytest.raises(ConfigError, match="sample=0"):
-        Sample(0)
+        Prompts(["fox"], sample=0)
 
 
 # --- lists of other people ------------------------------------------------------------------------

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.prompt_lists import complaint_of, open_list, plan_of, requests_of, rows_of, saved
 from support.sample_images import png
 
 from fluxasync._core.errors import ConfigError
 from fluxasync._core.extras import install_command
 from fluxasync._core.models import ImageRequest
 from fluxasync._requests.image_inputs import allowed_folders
-from fluxasync._requests.sources import BadRow, Columns, Expansion, Plan, open_source
+from fluxasync._requests.sources import BadRow, Prompts
 
 WISHES: list[dict[str, Any]] = [
     {"prompt": 'a "red" fox, in snow; or not', "width": 512, "seed": 7, "guidance": 2.5},
@@ -29,41 +30,6 @@ WISHES: list[dict[str, Any]] = [
     {"prompt": "fox", "prompt_upsampling": True, "output_format": "png"},
 ]
 COLUMNS = ("prompt", "width", "seed", "guidance", "prompt_upsampling", "output_format")
-
-
-async def rows_of(given: Any, **options: Any) -> list[ImageRequest | BadRow]:
-    source = open_source(given, **options)
-    try:
-        async with aclosing(source.requests()) as requests:
-            return [request async for request in requests]
-    finally:
-        await source.aclose()
-
-
-async def requests_of(given: Any, **options: Any) -> list[ImageRequest]:
-    rows = await rows_of(given, **options)
-    assert not [str(row) for row in rows if isinstance(row, BadRow)]
-    return [row for row in rows if isinstance(row, ImageRequest)]
-
-
-async def plan_of(given: Any, **options: Any) -> Plan:
-    source = open_source(given, **options)
-    try:
-        return await source.check()
-    finally:
-        await source.aclose()
-
-
-async def complaint_of(given: Any, **options: Any) -> str:
-    with pytest.raises(ConfigError) as caught:
-        await plan_of(given, **options)
-    return str(caught.value)
-
-
-def saved(folder: Path, name: str, content: str | bytes) -> Path:
-    path = folder / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
 
 
 def table(**dialect: Any) -> str:
@@ -165,7 +131,7 @@ async def test_a_resumed_list_yields_what_is_to_do(
 ) -> None:
     """The second pass finds the rows of the first again, in every format."""
     keys = [r.key for r in await requests_of(WISHES)]
-    source = open_source(saved(tmp_path, name, content(tmp_path)))
+    source = open_list(saved(tmp_path, name, content(tmp_path)))
     done = {keys[0], keys[2]}
     plan = await source.check(lookup=lambda asked: ["done" if k in done else None for k in asked])
     async with aclosing(source.requests(skip=frozenset({"done"}))) as requests:
@@ -254,7 +220,7 @@ async def test_columns_are_mapped_by_name(tmp_path: Path, name: str) -> None:
         {"caption": "fox", "w": 512, "image": "a.png", "id": 3},
         {"caption": "owl", "w": None, "image": "b.png", "id": 4},
     ]
-    columns = Columns.of("caption", {"width": "w", "extras.image": "image"})
+    columns = {"prompt": "caption", "width": "w", "extras.image": "image"}
     given: Any = rows
     if name == "p.parquet":
         pyarrow = pytest.importorskip("pyarrow")
@@ -277,11 +243,12 @@ async def test_columns_are_mapped_by_name(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("content", "columns", "said"),
     [
-        pytest.param("a,b\n1,2\n", ("text", {}), "no column 'text' for prompt; the first row has"
-                     " 'a', 'b'", id="no such column"),
-        pytest.param("prompt,w,width\nfox,1,2\n", (None, {"width": "w"}),
+        pytest.param("a,b\n1,2\n", {"prompt": "text"},
+                     "no column 'text' for prompt; the first row has 'a', 'b'", id="no column"),
+        pytest.param("prompt,w,width\nfox,1,2\n", {"width": "w"},
                      "width would come from two columns, 'w' and 'width'", id="two columns"),
-        pytest.param("text,prompt\nfox,2\n", ("text", {}), "prompt would come from two columns",
+        pytest.param("text,prompt\nfox,2\n", {"prompt": "text"},
+                     "prompt would come from two columns",
                      id="two prompts"),
     ],
 )  # fmt: skip
@@ -289,31 +256,27 @@ async def test_a_mapping_that_does_not_fit_is_refused(
     tmp_path: Path, content: str, columns: Any, said: str
 ) -> None:
     """A slip in a column's name is not a thousand images of the default size."""
-    assert said in await complaint_of(
-        saved(tmp_path, "p.csv", content), columns=Columns.of(*columns)
-    )
+    assert said in await complaint_of(saved(tmp_path, "p.csv", content), columns=columns)
 
 
 @pytest.mark.asyncio
 async def test_a_mapped_key_that_no_object_has_is_refused(tmp_path: Path) -> None:
     """Objects may leave a key out, but not all of them."""
     path = saved(tmp_path, "p.jsonl", '{"t": "fox", "w": 512}\n{"t": "owl"}\n')
-    fox, owl = await requests_of(path, columns=Columns.of("t", {"width": "w"}))
+    fox, owl = await requests_of(path, columns={"prompt": "t", "width": "w"})
     assert (fox.width, owl.width) == (512, None)
-    told = await complaint_of(path, columns=Columns.of("t", {"width": "W"}))
-    assert told == "map: no row has 'W', which width was to come from"
-    told = await complaint_of(path, columns=Columns.of("caption", {}))
+    told = await complaint_of(path, columns={"prompt": "t", "width": "W"})
+    assert told == "columns: no row has 'W', which width was to come from"
+    told = await complaint_of(path, columns={"prompt": "caption"})
     assert told.splitlines()[0] == "p.jsonl line 1: there is no 'caption'; it has 't', 'w'"
 
 
 def test_a_mapping_to_nothing_is_refused(tmp_path: Path) -> None:
     """What no model takes can only be metadata, and a list of texts has no columns."""
     with pytest.raises(ConfigError, match=r"'widht' is no parameter .* extras\.widht=w"):
-        Columns.of(None, {"widht": "w"})
-    with pytest.raises(ConfigError, match="both name a column for the prompt"):
-        Columns.of("a", {"prompt": "b"})
+        Prompts(["fox"], columns={"widht": "w"})
     with pytest.raises(ConfigError, match="no columns that could be mapped"):
-        open_source(saved(tmp_path, "p.txt", "fox"), columns=Columns.of("a", {}))
+        open_list(saved(tmp_path, "p.txt", "fox"), columns={"prompt": "a"})
 
 
 @pytest.mark.asyncio
@@ -331,8 +294,8 @@ async def test_pictures_of_a_data_set_are_not_metadata(tmp_path: Path) -> None:
     assert request.extras == {"split": "train"}
     assert (await plan_of(path)).notes == ("left out, because bytes are no metadata: photo",)
     defaults = {"model": "flux-pro-1.1"}
-    columns = Columns.of(None, {"image_prompt": "photo"})
-    [request] = await requests_of(path, columns=columns, defaults=defaults)
+    columns = {"image_prompt": "photo"}
+    [request] = await requests_of(path, columns=columns, parameters=defaults)
     assert request.image_prompt is not None
     assert request.image_prompt.data == image["bytes"]
 
@@ -358,7 +321,7 @@ async def test_a_folder_is_a_prompt_a_file(tmp_path: Path) -> None:
 async def test_a_folder_that_changed_after_its_check_is_not_run(tmp_path: Path) -> None:
     """F139: a prompt that was not checked is not made; other files may come meanwhile."""
     saved(tmp_path, "1.txt", "fox")
-    source = open_source(tmp_path)
+    source = open_list(tmp_path)
     await source.check()
     saved(tmp_path, "1.jpg", "picture")
     saved(tmp_path, "1.txt", "bat")
@@ -386,7 +349,7 @@ async def test_the_picture_of_a_data_set_is_kept_out_by_the_mapping_that_an_erro
     rows = [{"prompt": "fox", "image": {"bytes": b"x", "path": "a.png"}}]
     parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     assert "map extras.image=image" in await complaint_of(path)
-    columns = Columns.of(None, {"extras.image": "image"})
+    columns = {"extras.image": "image"}
     [request] = await requests_of(path, columns=columns)
     assert request.extras == {}
     plan = await plan_of(path, columns=columns)
@@ -424,7 +387,7 @@ async def test_the_rows_of_a_data_frame_are_requests_and_the_frame_is_none() -> 
     assert (owl.key, owl.extras) == (ImageRequest(prompt="owl").key, {})
     frame = type("DataFrame", (), {"__iter__": lambda self: iter(["prompt", "width"])})()
     with pytest.raises(ConfigError, match=r'its rows: df\.to_dict\("records"\)'):
-        open_source(frame)
+        open_list(frame)
 
 
 @pytest.mark.asyncio
@@ -515,7 +478,7 @@ async def test_images_of_a_table_are_relative_to_it(tmp_path: Path) -> None:
     saved(tmp_path, "a.png", png(128, 128))
     header = "prompt,model,image_prompt\n"
     path = saved(tmp_path, "p.csv", f"{header}fox,flux-pro-1.1,a.png\n,flux-pro-1.1,a.png\n")
-    fox, bare = await requests_of(path, spread=Expansion.of(seeds=[1]))
+    fox, bare = await requests_of(path, seeds=[1])
     assert fox.image_prompt == bare.image_prompt
     path = saved(tmp_path, "q.csv", f"{header}fox,flux-pro-1.1,gone.png\n")
     assert (await complaint_of(path)).startswith("q.csv row 2: ")
@@ -589,8 +552,8 @@ async def test_text_numbers_are_taken_from_every_source(tmp_path: Path) -> None:
 async def test_text_numbers_of_a_grid_are_the_same_values() -> None:
     """512 and "512" of a grid are one value, so they are not paid twice."""
     with pytest.raises(ConfigError, match="width: 512 stands twice"):
-        Expansion.of(grid={"width": [512, "512"]})
-    given = await requests_of(["a fox"], spread=Expansion.of(seeds=["3"]))  # type: ignore[list-item]
+        Prompts(["a fox"], grid={"width": [512, "512"]})
+    given = await requests_of(["a fox"], seeds=["3"])
     assert [request.seed for request in given] == [3]
 
 
@@ -682,15 +645,13 @@ async def test_what_the_user_names_may_be_anywhere(
     monkeypatch.chdir(tmp_path / "list")
     image = str(saved(tmp_path, "fox.png", png(128, 128)))
     prompts = saved(tmp_path / "list", "p.txt", "a fox\n")
-    await requests_of(prompts, defaults={"model": MODEL, "image_prompt": image})
-    grid = Expansion.of(grid={"image_prompt": [image]})
-    await requests_of(prompts, defaults={"model": MODEL}, spread=grid)
+    await requests_of(prompts, parameters={"model": MODEL, "image_prompt": image})
+    await requests_of(prompts, model=MODEL, grid={"image_prompt": [image]})
     await requests_of([{"prompt": "fox", "model": MODEL, "image_prompt": Path(image)}])
     await requests_of([ImageRequest(prompt="fox", model=MODEL, image_prompt=image)])
-    seeds = Expansion.of(seeds=[1, 2])
-    await requests_of([ImageRequest(prompt="a", model=MODEL, image_prompt=image)], spread=seeds)
+    await requests_of([ImageRequest(prompt="a", model=MODEL, image_prompt=image)], seeds=[1, 2])
     with pytest.raises(ConfigError, match="outside the list's folder"):
-        await plan_of([{"prompt": "a", "model": MODEL, "image_prompt": image}], spread=seeds)
+        await plan_of([{"prompt": "a", "model": MODEL, "image_prompt": image}], seeds=[1, 2])
 
 
 PRIVATE_URLS = ["http://localhost/a.png", "http://127.0.0.1:8080/a.png", "http://10.0.0.7/a.png",
@@ -707,7 +668,7 @@ async def test_a_url_of_a_private_network_is_refused_in_a_row(url: str) -> None:
     row = {"prompt": "fox", "model": MODEL, "image_prompt": url}
     assert "is not on the public internet" in await complaint_of([row])
     await requests_of([row], is_local=True)
-    await requests_of(["fox"], defaults={"model": MODEL, "image_prompt": url})
+    await requests_of(["fox"], parameters={"model": MODEL, "image_prompt": url})
 
 
 @pytest.mark.asyncio

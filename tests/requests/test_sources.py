@@ -17,44 +17,17 @@ from typing import Any
 
 import pytest
 from support.patience import patient
+from support.prompt_lists import everything, open_list, plan_of, requests_of, saved
 
 from fluxasync._core.errors import ConfigError
 from fluxasync._core.models import ImageInput, ImageRequest
-from fluxasync._requests.sources import BadRow, Plan, Sample, Source, open_source
+from fluxasync._requests.sources import BadRow, Plan
 from fluxasync._requests.sources.lines import LINE_CAP, Splitter
 from fluxasync._requests.sources.numbering import Occurrences
 from fluxasync._requests.sources.parquet_pages import NotPages, pages_of
 from fluxasync._requests.sources.stdin import lines_of
 
 FOX = '{"prompt": "a red fox"}'
-
-
-async def everything(source: Source) -> list[ImageRequest | BadRow]:
-    try:
-        async with aclosing(source.requests()) as requests:
-            return [request async for request in requests]
-    finally:
-        await source.aclose()
-
-
-async def requests_of(given: Any, **options: Any) -> list[ImageRequest]:
-    rows = await everything(open_source(given, **options))
-    assert not [str(row) for row in rows if isinstance(row, BadRow)]
-    return [row for row in rows if isinstance(row, ImageRequest)]
-
-
-async def plan_of(given: Any, **options: Any) -> Plan:
-    source = open_source(given, **options)
-    try:
-        return await source.check()
-    finally:
-        await source.aclose()
-
-
-def saved(folder: Path, name: str, content: str | bytes) -> Path:
-    path = folder / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
 
 
 BAD_LINES = [
@@ -108,7 +81,7 @@ async def test_bad_line_is_named_before_anything_is_yielded(
 ) -> None:
     """The whole file is checked first, and the error says file, line and reason on one line."""
     path = saved(tmp_path, "prompts.jsonl", f"{FOX}\n\n".encode() + line + b"\n")
-    source = open_source(path)
+    source = open_list(path)
     async with aclosing(source.requests()) as requests:
         with pytest.raises(ConfigError) as caught:
             await anext(requests)
@@ -146,7 +119,7 @@ async def test_skip_bad_yields_bad_rows_in_their_places(tmp_path: Path) -> None:
     path = saved(tmp_path, "prompts.jsonl", f"{FOX}\noops\n{FOX}\n")
     plan = await plan_of(path, skip_bad=True)
     assert (plan.images, plan.rows, plan.bad) == (2, 3, 1)
-    first, bad, second = await everything(open_source(path, skip_bad=True))
+    first, bad, second = await everything(open_list(path, skip_bad=True))
     assert isinstance(first, ImageRequest)
     assert isinstance(second, ImageRequest)
     assert isinstance(bad, BadRow)
@@ -227,7 +200,7 @@ async def test_images_of_a_stream_are_read_as_they_come(tmp_path: Path) -> None:
         {"prompt": "fox", "model": "flux-pro-1.1", "image_prompt": path}
         for path in (image, tmp_path / "gone.png")
     ]
-    found, missing = await everything(open_source(iter(rows)))
+    found, missing = await everything(open_list(iter(rows)))
     assert isinstance(found, ImageRequest)
     assert found.key
     assert isinstance(missing, BadRow)
@@ -302,7 +275,7 @@ async def test_limit_ends_within_a_row(tmp_path: Path) -> None:
 async def test_a_file_that_changed_after_its_check_is_not_run(tmp_path: Path, change: Any) -> None:
     """Nothing is made from rows that were not checked."""
     path = saved(tmp_path, "prompts.txt", "fox\nowl\n")
-    source = open_source(path)
+    source = open_list(path)
     await source.check()
     change(path)
     with pytest.raises(ConfigError, match=r"prompts\.txt changed .* start again"):
@@ -314,7 +287,7 @@ async def test_a_change_that_hides_its_time_is_seen(tmp_path: Path) -> None:
     """Same size, same time, same file: the digest of the bytes still tells."""
     path = saved(tmp_path, "prompts.txt", "fox\nowl\n")
     before = path.stat()
-    source = open_source(path)
+    source = open_list(path)
     await source.check()
     with path.open("r+") as file:
         file.write("bat")
@@ -328,7 +301,7 @@ async def test_a_list_is_checked_whole_before_anything_is_yielded() -> None:
     """A list can be read twice, so its last item is judged before its first is paid."""
     given = ["fox", {"prompt": "owl", "width": 1023}, object(), ImageRequest(prompt="")]
     with pytest.raises(ConfigError) as caught:
-        await everything(open_source(given))
+        await everything(open_list(given))
     places = [line.split(":")[0] for line in str(caught.value).splitlines()]
     assert places == ["item 2", "item 3", "item 4"]
 
@@ -336,7 +309,7 @@ async def test_a_list_is_checked_whole_before_anything_is_yielded() -> None:
 @pytest.mark.asyncio
 async def test_a_stream_yields_bad_items_as_values() -> None:
     """A stream goes on after a bad item."""
-    source = open_source(item for item in ["fox", 7, "owl"])
+    source = open_list(item for item in ["fox", 7, "owl"])
     assert not source.re_readable
     assert Plan(images=None).images is (await source.check()).images
     fox, bad, owl = await everything(source)
@@ -348,7 +321,7 @@ async def test_a_stream_yields_bad_items_as_values() -> None:
 @pytest.mark.asyncio
 async def test_a_stream_is_read_once() -> None:
     """A second reading would silently be empty."""
-    source = open_source(iter(["fox"]))
+    source = open_list(iter(["fox"]))
     await everything(source)
     with pytest.raises(ConfigError, match="read once"):
         await everything(source)
@@ -424,9 +397,9 @@ async def test_plan_names_what_only_the_metadata_carries(tmp_path: Path) -> None
 async def test_defaults_are_for_rows_that_lack_them(tmp_path: Path) -> None:
     """A row's own value comes first; an ImageRequest is complete as it is."""
     path = saved(tmp_path, "prompts.jsonl", '{"prompt":"fox"}\n{"prompt":"owl","width":512}\n')
-    got = await requests_of(path, defaults={"width": 768})
+    got = await requests_of(path, parameters={"width": 768})
     assert [r.width for r in got] == [768, 512]
-    got = await requests_of([ImageRequest(prompt="fox"), "owl"], defaults={"width": 768})
+    got = await requests_of([ImageRequest(prompt="fox"), "owl"], parameters={"width": 768})
     assert [r.width for r in got] == [None, 768]
 
 
@@ -484,33 +457,33 @@ async def test_a_missing_image_is_a_bad_row(tmp_path: Path) -> None:
 def test_what_is_no_source_is_refused(given: Any, reason: str) -> None:
     """One line says what to do instead."""
     with pytest.raises(ConfigError, match=reason) as caught:
-        open_source(given)
+        open_list(given)
     assert len(str(caught.value)) < 200
 
 
 def test_what_is_no_prompt_file_is_refused(tmp_path: Path) -> None:
     """Other suffixes and pipes are told what works."""
     with pytest.raises(ConfigError, match=r"\.txt .* or a folder of \.txt"):
-        open_source(saved(tmp_path, "prompts.md", "fox"))
+        open_list(saved(tmp_path, "prompts.md", "fox"))
     with pytest.raises(ConfigError, match="save it as CSV in UTF-8"):
-        open_source(saved(tmp_path, "prompts.xlsx", "fox"))
+        open_list(saved(tmp_path, "prompts.xlsx", "fox"))
     os.mkfifo(tmp_path / "pipe.txt")
     with pytest.raises(ConfigError, match="can be read only once"):
-        open_source(tmp_path / "pipe.txt")
+        open_list(tmp_path / "pipe.txt")
 
 
 @pytest.mark.parametrize("options", [{"n": 0}, {"n": 10_001}, {"limit": 0}])
 def test_counts_out_of_range_are_refused(options: dict[str, int]) -> None:
     """A slip in a count is an error, not an empty or ruinous run."""
     with pytest.raises(ConfigError, match=r"=\d+: "):
-        open_source(["fox"], **options)
+        open_list(["fox"], **options)
 
 
 @pytest.mark.asyncio
 async def test_a_file_that_vanished_is_a_config_error(tmp_path: Path) -> None:
     """The reading thread's errors reach the caller as ours."""
     path = saved(tmp_path, "prompts.txt", "fox\n")
-    source = open_source(path)
+    source = open_list(path)
     path.unlink()
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         await everything(source)
@@ -520,7 +493,7 @@ async def test_a_file_that_vanished_is_a_config_error(tmp_path: Path) -> None:
 async def test_progress_counts_rows(tmp_path: Path) -> None:
     """A long check can say how far it is."""
     path = saved(tmp_path, "prompts.txt", "fox\n" * 4_500)
-    source = open_source(path)
+    source = open_list(path)
     seen: list[int] = []
     await source.check(progress=seen.append)
     await source.aclose()
@@ -530,7 +503,7 @@ async def test_progress_counts_rows(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_a_file_may_be_left_in_the_middle(tmp_path: Path) -> None:
     """Leaving after one row ends the thread's work; the source can then be run again."""
-    source = open_source(saved(tmp_path, "prompts.txt", "fox\n" * 5_000))
+    source = open_list(saved(tmp_path, "prompts.txt", "fox\n" * 5_000))
     async with aclosing(source.requests()) as requests:
         assert (await anext(requests)).index == 0  # type: ignore[union-attr]
     assert len(await everything(source)) == 5_000
@@ -539,7 +512,7 @@ async def test_a_file_may_be_left_in_the_middle(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_a_cancelled_check_can_be_made_again(tmp_path: Path) -> None:
     """Cancelling leaves nothing half read: the next check counts everything."""
-    source = open_source(saved(tmp_path, "prompts.txt", "fox\n" * 5_000))
+    source = open_list(saved(tmp_path, "prompts.txt", "fox\n" * 5_000))
     with pytest.raises(asyncio.CancelledError):
         await source.check(progress=lambda rows: asyncio.current_task().cancel())  # type: ignore[union-attr]
     assert (await source.check()).images == 5_000
@@ -552,7 +525,7 @@ async def test_prompts_of_a_pipe_come_as_they_arrive(monkeypatch: pytest.MonkeyP
     read_end, write_end = os.pipe()
     with os.fdopen(read_end) as stdin, os.fdopen(write_end, "wb", buffering=0) as writer:
         monkeypatch.setattr(sys, "stdin", stdin)
-        source = open_source("-")
+        source = open_list("-")
         async with aclosing(source.requests()) as requests:
             writer.write(b"a fox\n")
             assert ImageRequest(prompt="a fox") == await anext(requests)
@@ -610,7 +583,7 @@ def test_without_standard_input_the_error_says_so(monkeypatch: pytest.MonkeyPatc
     """A service without one gets one line, not an AttributeError."""
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(ConfigError, match="no standard input"):
-        open_source("-")
+        open_list("-")
 
 
 def test_occurrences_are_exact() -> None:
@@ -621,11 +594,11 @@ def test_occurrences_are_exact() -> None:
 
 
 UNUSED = [
-    pytest.param({"defaults": {"width": 9999}}, "width", id="a column wins over a bad value"),
-    pytest.param({"defaults": {"width": 512}}, "width", id="a column wins over a good value"),
-    pytest.param({"defaults": {"height": 512, "width": 512}}, "width", id="one of two"),
+    pytest.param({"parameters": {"width": 9999}}, "width", id="a column wins over a bad value"),
+    pytest.param({"parameters": {"width": 512}}, "width", id="a column wins over a good value"),
+    pytest.param({"parameters": {"height": 512, "width": 512}}, "width", id="one of two"),
     pytest.param({"n": 3}, "n", id="n"),
-    pytest.param({"defaults": {"extra_body": {"a": 1}}}, "extra_body", id="extra_body"),
+    pytest.param({"parameters": {"extra_body": {"a": 1}}}, "extra_body", id="extra_body"),
 ]
 
 
@@ -669,11 +642,11 @@ async def test_a_value_for_all_rows_counts_where_a_row_leaves_it_open(
     rows: list[Any], defaults: dict[str, Any]
 ) -> None:
     """One row that takes it is enough; rows of a model without it are passed over."""
-    plan = await plan_of(rows, defaults=defaults)
+    plan = await plan_of(rows, parameters=defaults)
     assert plan.rows == len(rows)
 
 
-@pytest.mark.parametrize("options", [{"limit": 1}, {"sample": Sample(1)}], ids=["limit", "sample"])
+@pytest.mark.parametrize("options", [{"limit": 1}, {"sample": 1}], ids=["limit", "sample"])
 @pytest.mark.asyncio
 async def test_a_part_of_a_list_may_leave_a_value_for_all_rows_open(
     options: dict[str, Any], tmp_path: Path
@@ -682,7 +655,7 @@ async def test_a_part_of_a_list_may_leave_a_value_for_all_rows_open(
     rows = [{"prompt": "a fox", "width": 256}] * 3
     text = "\n".join(map(json.dumps, rows))
     for source in (rows, saved(tmp_path, "p.jsonl", text)):
-        plan = await plan_of(source, defaults={"width": 512}, **options)
+        plan = await plan_of(source, parameters={"width": 512}, **options)
         assert plan.images == 1
 
 
@@ -690,7 +663,7 @@ async def test_a_part_of_a_list_may_leave_a_value_for_all_rows_open(
 async def test_values_for_all_rows_are_nothing_to_complete_requests() -> None:
     """An ImageRequest is complete, so parameters beside a list of them are an error."""
     with pytest.raises(ConfigError, match="width: given for all rows"):
-        await plan_of([ImageRequest(prompt="a fox")], defaults={"width": 512})
+        await plan_of([ImageRequest(prompt="a fox")], parameters={"width": 512})
     plan = await plan_of([ImageRequest(prompt="a fox")], n=3)
     assert plan.images == 3
 
@@ -705,7 +678,7 @@ async def test_a_hopeless_list_is_not_read_to_its_end(tmp_path: Path, skip_bad: 
         assert (plan.bad, plan.images) == (30_000, 1)
         return
     for lookup in (None, lambda keys: [None] * len(keys)):
-        source = open_source(path)
+        source = open_list(path)
         with pytest.raises(ConfigError, match="not read further after 10,000 bad rows"):
             await source.check(lookup=lookup)
         await source.aclose()
@@ -715,7 +688,7 @@ async def test_a_hopeless_list_is_not_read_to_its_end(tmp_path: Path, skip_bad: 
 async def test_progress_of_a_check_counts_blank_lines(tmp_path: Path) -> None:
     """A file of nothing but blank lines is seen to be read on."""
     seen: list[int] = []
-    source = open_source(saved(tmp_path, "prompts.txt", "\n" * 5_000))
+    source = open_list(saved(tmp_path, "prompts.txt", "\n" * 5_000))
     await source.check(progress=seen.append)
     await source.aclose()
     assert seen == [2_000, 4_000]

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.prompt_lists import open_list, saved
 from support.sample_images import png
 
 from fluxasync._core.errors import ConfigError, JournalError
 from fluxasync._core.models import ImageRequest
-from fluxasync._requests.sources import BadRow, Lookup, Plan, Source, open_source
+from fluxasync._requests.sources import BadRow, Lookup, Plan, Source
 from fluxasync._requests.sources.marks import Marks
 from fluxasync._requests.sources.numbering import Occurrences
 
@@ -29,7 +30,7 @@ async def numbered(source: Source, **options: Any) -> list[ImageRequest | BadRow
 
 
 async def key_list(given: Any, **options: Any) -> list[str]:
-    source = open_source(given, **options)
+    source = open_list(given, **options)
     rows = await numbered(source)
     await source.aclose()
     return [row.key for row in rows if isinstance(row, ImageRequest)]
@@ -38,7 +39,7 @@ async def key_list(given: Any, **options: Any) -> list[str]:
 async def resumed(
     given: Any, lookup: Lookup, **options: Any
 ) -> tuple[Plan, list[ImageRequest | BadRow]]:
-    source = open_source(given, **options)
+    source = open_list(given, **options)
     try:
         plan = await source.check(lookup=lookup)
         return plan, await numbered(source, skip=SETTLED)
@@ -52,12 +53,6 @@ def known(states: dict[str, str]) -> Lookup:
 
 def all_done(keys: Sequence[str]) -> list[str | None]:
     return ["done"] * len(keys)
-
-
-def saved(folder: Path, name: str, content: str | bytes) -> Path:
-    path = folder / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
 
 
 def places(rows: list[ImageRequest | BadRow]) -> list[tuple[int, int, str]]:
@@ -90,7 +85,7 @@ async def test_nothing_is_left_out_unless_it_is_said(
     tmp_path: Path, given: list[str] | None
 ) -> None:
     """A program that wants every outcome gets every request, known or not."""
-    source = open_source(given or saved(tmp_path, "prompts.txt", "\n".join(PROMPTS)))
+    source = open_list(given or saved(tmp_path, "prompts.txt", "\n".join(PROMPTS)))
     await source.check(lookup=all_done)
     rows = await numbered(source)
     await source.aclose()
@@ -100,7 +95,7 @@ async def test_nothing_is_left_out_unless_it_is_said(
 @pytest.mark.asyncio
 async def test_without_a_lookup_everything_is_to_do() -> None:
     """A plan made without one says so in the same words."""
-    source = open_source(PROMPTS)
+    source = open_list(PROMPTS)
     plan = await source.check()
     assert (dict(plan.known), plan.to_do) == ({}, 6)
     assert len(await numbered(source, skip=SETTLED)) == 6
@@ -110,7 +105,7 @@ async def test_without_a_lookup_everything_is_to_do() -> None:
 @pytest.mark.asyncio
 async def test_a_stream_leaves_nothing_out() -> None:
     """What comes once cannot be asked about before it is run."""
-    source = open_source(iter(PROMPTS))
+    source = open_list(iter(PROMPTS))
     plan = await source.check(lookup=all_done)
     assert (plan.images, dict(plan.known), plan.to_do) == (None, {}, None)
     assert len(await numbered(source, skip=SETTLED)) == 6
@@ -169,7 +164,7 @@ async def test_settled_rows_are_not_read_again(
     lines = "\n".join(str(row).replace("'", '"') for row in rows)
     given: Any = saved(tmp_path, "prompts.jsonl", lines) if kind == "file" else rows
     keys = await key_list(given)
-    source = open_source(given)
+    source = open_list(given)
     await source.check(lookup=known({keys[0]: "done"}))
     image.unlink()
     [missing] = await numbered(source, skip=SETTLED)
@@ -186,7 +181,7 @@ async def test_an_image_allowed_again_is_held_to_the_list_s_folder(tmp_path: Pat
     row = '{"prompt": "fox", "model": "flux-pro-1.1", "image_prompt": "a.png"}\n'
     path = saved(tmp_path / "list", "prompts.jsonl", row)
     [key] = await key_list(path)
-    source = open_source(path)
+    source = open_list(path)
     await source.check(lookup=known({key: "again"}))
     image.rename(tmp_path / "private.png")  # the same bytes, now elsewhere
     image.symlink_to(tmp_path / "private.png")
@@ -201,7 +196,7 @@ async def test_an_image_that_changed_after_the_check_is_a_bad_row(tmp_path: Path
     """Its occurrence was counted for other content, so that it may be another image's key."""
     image = saved(tmp_path, "a.png", png(128, 128))
     row = '{"prompt": "fox", "model": "flux-pro-1.1", "image_prompt": "a.png"}\n'
-    source = open_source(saved(tmp_path, "prompts.jsonl", row + '{"prompt": "owl"}\n'))
+    source = open_list(saved(tmp_path, "prompts.jsonl", row + '{"prompt": "owl"}\n'))
     await source.check(lookup=known({}))
     image.write_bytes(png(160, 160))
     changed, owl = await numbered(source, skip=SETTLED)
@@ -251,7 +246,7 @@ async def test_a_changed_file_is_seen_where_nothing_is_to_do(tmp_path: Path) -> 
     """F139: rows that are passed over are compared all the same."""
     path = saved(tmp_path, "prompts.txt", "fox\nowl\n")
     before = path.stat()
-    source = open_source(path)
+    source = open_list(path)
     await source.check(lookup=all_done)
     path.write_text("bat\nowl\n")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -269,7 +264,7 @@ async def test_a_lookup_that_fails_ends_the_check(tmp_path: Path, kind: str) -> 
         raise JournalError("cannot be read")
 
     given: Any = saved(tmp_path, "p.txt", "fox\nowl\n") if kind == "file" else ["fox", "owl"]
-    source = open_source(given)
+    source = open_list(given)
     with pytest.raises(JournalError, match="cannot be read"):
         await source.check(lookup=broken)
     assert len(await numbered(source, skip=SETTLED)) == 2
@@ -282,7 +277,7 @@ async def test_a_lookup_that_fails_ends_the_check(tmp_path: Path, kind: str) -> 
 async def test_two_readers_do_not_disturb_each_other(tmp_path: Path) -> None:
     """A run that was left in the middle can be begun again beside it."""
     path = saved(tmp_path, "prompts.txt", "fox\nowl\nfox\nbat\n" * 1_500)
-    source = open_source(path)
+    source = open_list(path)
     await source.check(lookup=known({}))
     expected = await numbered(source)
     async with aclosing(source.requests()) as first, aclosing(source.requests()) as second:
@@ -296,7 +291,7 @@ async def test_two_readers_do_not_disturb_each_other(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_a_cancelled_check_leaves_no_marks(tmp_path: Path) -> None:
     """Half a first pass is no first pass."""
-    source = open_source(saved(tmp_path, "prompts.txt", "fox\n" * 5_000))
+    source = open_list(saved(tmp_path, "prompts.txt", "fox\n" * 5_000))
     with pytest.raises(asyncio.CancelledError):
         await source.check(
             lookup=all_done,

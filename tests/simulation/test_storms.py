@@ -31,14 +31,11 @@ from fluxasync import (
     FluxError,
     FluxSession,
     ImageRequest,
-    JobSubmitted,
     JournalError,
-    LimitChanged,
     Limits,
     MemoryLedger,
     MemorySink,
     Outcome,
-    Paused,
     Polling,
     RateLimited,
     TransportError,
@@ -46,6 +43,7 @@ from fluxasync import (
 from fluxasync._core.models import Call, Reply
 from fluxasync._engine.adaptive_limit import SMALL
 from fluxasync._engine.budget import SpendingAccount
+from fluxasync.events import JobSubmitted, LimitChanged, Paused
 from fluxasync.simulator import Scenario, World
 
 CALM = Scenario(image_bytes=1)

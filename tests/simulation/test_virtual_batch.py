@@ -18,20 +18,15 @@ from support.world_transport import ORIGIN, WorldTransport
 
 from fluxasync import (
     Batch,
-    Event,
     FluxSession,
-    JobEnded,
-    JobReady,
-    JobSubmitted,
     MemoryLedger,
     MemorySink,
     Outcome,
-    Paused,
     Saved,
-    Settled,
     Summary,
     Timeouts,
 )
+from fluxasync.events import Event, JobEnded, JobReady, JobSubmitted, Paused, Settled
 from fluxasync.simulator import FAULTS, Scenario, World
 
 COUNT = 2_000

@@ -23,13 +23,13 @@ from fluxasync._core.models import (
     ImageRequest,
     InDoubt,
     Job,
-    Ledger,
     Outcome,
     Refused,
     Saved,
     Stored,
     Verdict,
 )
+from fluxasync._core.protocols import Ledger
 from fluxasync._engine.submitter import outlives_us
 from fluxasync._store.journal.journal import Journal
 from fluxasync._store.ledgers import MemoryLedger, NullLedger

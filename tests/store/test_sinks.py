@@ -19,7 +19,8 @@ import pytest
 from support.sample_images import jpeg, png, webp
 
 from fluxasync._core.errors import ConfigError, DownloadError, SinkError
-from fluxasync._core.models import Chunks, ImageRequest, Job
+from fluxasync._core.models import ImageRequest, Job
+from fluxasync._core.protocols import Chunks
 from fluxasync._store.files import AtomicFile, DirectorySync, ThreadRunner
 from fluxasync._store.sinks import FileSink, FolderSink, MemorySink
 

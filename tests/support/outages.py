@@ -22,27 +22,30 @@ from attrs import define, evolve, field, frozen
 
 from fluxasync import (
     Batch,
-    Event,
     FluxError,
     FluxSession,
     ImageRequest,
     Job,
+    Limits,
+    MemoryLedger,
+    Outcome,
+    Ready,
+    Saved,
+    TransportError,
+)
+from fluxasync._core.models import Call, Reply
+from fluxasync._core.protocols import Download, Ledger
+from fluxasync.events import (
+    Event,
     JobEnded,
     JobReady,
     JobSubmitted,
     JobUnclaimed,
-    Limits,
-    MemoryLedger,
-    Outcome,
     Paused,
-    Ready,
-    Saved,
     Settled,
-    Stored,
     SubmitFailed,
-    TransportError,
 )
-from fluxasync._core.models import Call, Download, Ledger, Reply
+from fluxasync.extend import Stored
 from fluxasync.simulator import Scenario, World
 from fluxasync.simulator.images import Gallery
 from support.liveness import alive, drained

@@ -18,8 +18,6 @@ from fluxasync import (
     Batch,
     Budget,
     DownloadError,
-    Event,
-    EventsDropped,
     Failed,
     FluxError,
     FluxSession,
@@ -28,25 +26,22 @@ from fluxasync import (
     InDoubt,
     Job,
     JobError,
-    Ledger,
     Limits,
     MemoryLedger,
     MemorySink,
     Moderated,
-    Observer,
     Outcome,
     Pending,
     Polling,
     Ready,
     Retry,
     Saved,
-    Settled,
-    Sink,
-    Stored,
     Summary,
     Timeouts,
     TransportError,
 )
+from fluxasync.events import Event, EventsDropped, Settled
+from fluxasync.extend import Ledger, Observer, Sink, Stored
 
 
 async def helpers() -> None:

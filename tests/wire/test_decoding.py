@@ -46,8 +46,8 @@ from fluxasync._wire import (
     decode_submit,
     is_known,
 )
-from fluxasync._wire.messages import EVIDENCE_LENGTH
 from fluxasync._wire.providers import BFL, COMETAPI, Provider
+from fluxasync._wire.reply import EVIDENCE_LENGTH
 
 
 def refused(status: int, body: Any, provider: Provider = BFL, **headers: str) -> Refused:

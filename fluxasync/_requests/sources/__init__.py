@@ -11,37 +11,31 @@ from __future__ import annotations
 import os
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterable,
     Callable,
     Container,
-    Iterable,
-    Mapping,
 )
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..._core.arguments import check_type, local_path
 from ..._core.errors import ConfigError
 from ..._core.models import ImageRequest
+from ..image_inputs import allowed_folders
 from .columns import Columns
-from .expansion import Expansion
 from .file_source import FileSource
 from .kinds import format_of
 from .list_source import ListSource
 from .plan import BadRow, Plan
+from .prompts import Prompts, expansion_of, sample_of
 from .row_reader import RowDialect, RowReader
-from .sample import Sample
 from .stdin import lines_of, standard_input
 from .stream import StreamSource, items
 from .survey import Lookup
 
 __all__ = [
     "BadRow",
-    "Columns",
-    "Expansion",
     "Lookup",
     "Plan",
-    "Sample",
+    "Prompts",
     "Source",
     "open_source",
 ]
@@ -83,94 +77,45 @@ class Source(Protocol):
         """Give back threads and the program's iterator."""
 
 
-def open_source(
-    given: Any,
-    *,
-    defaults: Mapping[str, Any] | None = None,
-    n: int = 1,
-    limit: int | None = None,
-    skip_bad: bool = False,
-    columns: Columns | None = None,
-    spread: Expansion | None = None,
-    sample: Sample | None = None,
-    allow_files: tuple[str, ...] = (),
-    is_local: bool = False,
-) -> Source:
-    """Return the source that `given` is, unread.
+def open_source(given: Any, *, is_local: bool = False) -> Source:
+    """Return the source that the prompts name, unread; a bare `given` is `Prompts(given)`.
 
-    `given` is the path of a prompt file or of a folder of .txt, "-" for standard input, or an
-    iterable or async iterable of text, dicts and ImageRequests. `defaults` are parameters for rows
-    that lack them (an ImageRequest is complete and takes none); `n` is the images of a row that
-    does not say; `limit` ends the source after that many images. `columns` renames what rows have,
-    `spread` multiplies each row, `sample` takes some of them. Image paths in a file are relative to
-    its folder, and must be below it or below one of the `allow_files` (links resolved). `is_local`:
-    the provider is on this machine. Raises ConfigError when `given` is none of these.
+    `is_local`: the provider is on this machine, so rows may name URLs on it. Raises ConfigError for
+    a file that is no prompt list, and without a standard input.
     """
-    _refuse_counts(n, limit)
-    _refuse_both(defaults or {}, spread)
-    path = _path(given)
+    prompts = given if isinstance(given, Prompts) else Prompts(given)
+    columns, limit = Columns.of(prompts.columns), prompts.limit
 
     def reading(dialect: RowDialect, base: Path | None = None) -> RowReader:
         return RowReader(
-            defaults=defaults or {},
-            n=n,
+            defaults=prompts.defaults,
+            n=prompts.n,
             dialect=dialect,
             base=base,
             columns=columns,
-            spread=spread,
-            allow_files=allow_files,
+            spread=expansion_of(prompts),
+            allow_files=allowed_folders(prompts.allow_files),
             is_local=is_local,
         )
 
-    if path is not None and path != Path("-"):
+    sampled, skip_bad = sample_of(prompts), prompts.skip_bad
+    if prompts.path is not None:
+        path = Path(prompts.path)
         dialect, base, opened = format_of(path)
-        if dialect is RowDialect.TEXT and columns is not None and columns.sources:
+        if dialect is RowDialect.TEXT and columns.sources:
             raise ConfigError(f"{path.name} has no columns that could be mapped: a row is a prompt")
         rule = reading(dialect, base)
         return FileSource(
-            path, opened(rule), reading=rule, limit=limit, skip_bad=skip_bad, sample=sample
+            path, opened(rule), reading=rule, limit=limit, skip_bad=skip_bad, sample=sampled
         )
-    if isinstance(given, list | tuple):
+    if isinstance(prompts.source, list | tuple):
         rule = reading(RowDialect.TEXT)
-        return ListSource(given, reading=rule, limit=limit, skip_bad=skip_bad, sample=sample)
-    if sample is not None:
-        raise ConfigError("a sample needs a file or a list: of a stream the end is not known ahead")
-    if path is not None:
+        return ListSource(
+            prompts.source, reading=rule, limit=limit, skip_bad=skip_bad, sample=sampled
+        )
+    if isinstance(prompts.source, str | os.PathLike):
         rule = reading(RowDialect.EITHER)
         rows = lines_of(standard_input())
         return StreamSource(rows, read=rule.line, reading=rule, limit=limit)
     rule = reading(RowDialect.TEXT)
-    return StreamSource(_items(given), read=rule.item, reading=rule, limit=limit)
-
-
-def _refuse_counts(n: int, limit: int | None) -> None:
-    check_type("n", n, int, expected="a whole number, 1 to 10,000")
-    check_type("limit", limit, int, type(None), expected="a whole number, or None for no limit")
-    if not 1 <= n <= 10_000:
-        raise ConfigError(f"n={n}: 1 to 10,000 images of a prompt")
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit={limit}: 1 or more images, or none for no limit")
-
-
-def _refuse_both(defaults: Mapping[str, Any], spread: Expansion | None) -> None:
-    names = [] if spread is None else [name for name, _ in spread.axes]
-    if spread is not None and spread.models:
-        names.append("model")
-    for name in names:
-        if defaults.get(name) is not None:
-            raise ConfigError(f"{name} is given once for all and as values to vary: take one away")
-
-
-def _path(given: object) -> Path | None:
-    return local_path("source", given) if isinstance(given, str | os.PathLike) else None
-
-
-def _items(given: object) -> Any:
-    if isinstance(given, Mapping | ImageRequest):
-        raise ConfigError("a source is a file or many requests; put this one into a list")
-    if type(given).__name__ == "DataFrame":  # iterating one yields the names of its columns
-        raise ConfigError('a DataFrame is given as its rows: df.to_dict("records")')
-    if isinstance(given, bytes | bytearray) or not isinstance(given, Iterable | AsyncIterable):
-        kind = type(given).__name__
-        raise ConfigError(f"a source is a path or an iterable of prompts, not {kind}")
-    return items(given)
+    return StreamSource(items(prompts.source), read=rule.item, reading=rule, limit=limit)

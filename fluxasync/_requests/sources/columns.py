@@ -44,21 +44,17 @@ class Columns:
     sources: Mapping[str, str] = field(factory=_no_columns)  #: target → column
 
     @classmethod
-    def of(cls, prompt_column: str | None, given: Mapping[str, str] | None) -> Columns:
+    def of(cls, given: Mapping[str, str] | None) -> Columns:
         """Return what a caller asked for. Raises ConfigError for a target that nothing takes."""
-        check_type("map", given, Mapping, type(None), expected='as {"width": "w"}')
-        check_type("prompt_column", prompt_column, str, type(None), expected="a column's name")
+        check_type("columns", given, Mapping, type(None), expected='as {"width": "w"}')
         sources = dict(given or {})
-        if prompt_column is not None:
-            if "prompt" in sources:
-                raise ConfigError("prompt_column and map both name a column for the prompt")
-            sources["prompt"] = prompt_column
         for target, column in sources.items():
+            check_type("columns", target, str, expected="names are text")
             if not isinstance(column, str) or not column:
-                raise ConfigError(f"map: {target} needs the name of a column")
+                raise ConfigError(f"columns: {target} needs the name of a column")
             if kind_of(target) is None and not target.startswith(_EXTRAS):
                 raise ConfigError(
-                    f"map: {target!r} is no parameter of any model; "
+                    f"columns: {target!r} is no parameter of any model; "
                     f"to keep a column as metadata: --map {_EXTRAS}{target}={column}"
                 )
         return cls(sources)

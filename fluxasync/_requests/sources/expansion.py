@@ -57,10 +57,10 @@ class Expansion:
         Raises ConfigError for an axis that no model has, that is empty, or has a value twice.
         """
         check_type("grid", grid, Mapping, type(None), expected='as {"guidance": [2, 3.5]}')
-        axes = [_axis(name, values) for name, values in (grid or {}).items()]
+        axes = [(name, axis_values(name, values)) for name, values in (grid or {}).items()]
         if seeds is not None:
-            axes.append(_axis("seed", seeds, said="seeds"))
-        _, names = _axis("model", models, said="models") if models is not None else ("", ())
+            axes.append(("seed", axis_values("seed", seeds, argument="seeds")))
+        names = () if models is None else axis_values("model", models, argument="models")
         spread = cls(models=names, axes=tuple(axes), wildcards=_wildcards(wildcards, allow_files))
         spread._refuse_useless()
         return spread if axes or names or spread.wildcards is not None else None
@@ -173,11 +173,15 @@ def _wildcards(
     return Wildcards(None if given is True else local_path("wildcards", given), allow_files)
 
 
-def _axis(name: str, values: Iterable[Any], *, said: str = "") -> Axis:
-    shown = said or f"grid {name}"
+def axis_values(name: str, values: Iterable[Any], *, argument: str = "") -> tuple[Any, ...]:
+    """Return the values of one axis: a parameter of the grid, or an argument of its own.
+
+    Raises ConfigError for a parameter that no model has, for no values, and for a value twice.
+    """
+    shown = argument or f"grid {name}"
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise ConfigError(f"{shown}: a list of values, not {type(values).__name__}")
-    if not said and (name in ROW_KEYS or name in ("prompt", "seed") or not models_with(name)):
+    if not argument and (name in ROW_KEYS or name in ("prompt", "seed") or not models_with(name)):
         raise ConfigError(_no_axis(name))
     if isinstance(values, Sequence) and len(values) > MOST:  # before a range is unrolled
         raise ConfigError(f"{shown}: {len(values):,} values; at most {MOST:,}")
@@ -195,7 +199,7 @@ def _axis(name: str, values: Iterable[Any], *, said: str = "") -> Axis:
     if len(set(shown_values)) < len(taken):
         twice = next(value for value in shown_values if shown_values.count(value) > 1)
         raise ConfigError(f"{shown}: {twice} stands twice, which pays twice for the same")
-    return name, tuple(taken)
+    return tuple(taken)
 
 
 def _no_axis(name: str) -> str:

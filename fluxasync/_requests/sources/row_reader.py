@@ -129,7 +129,7 @@ class RowReader:
         """Raise ConfigError for a mapped column that no object had: it is a slip."""
         if self._objects and self._unseen:
             target, column = next(iter(self._unseen.items()))
-            raise ConfigError(f"map: no row has {column!r}, which {target} was to come from")
+            raise ConfigError(f"columns: no row has {column!r}, which {target} was to come from")
 
     def refuse_unused(self) -> None:
         """Raise ConfigError for a value for all rows that no row took: it would be lost, and it

@@ -15,8 +15,9 @@ from pathlib import Path
 from string import hexdigits
 
 from ..._core.amounts import dollars
+from ..._core.concurrency import run_to_completion
 from ..._core.errors import BudgetExceeded, ConfigError, JournalError, SinkError
-from ..files import ThreadRunner, run_to_completion
+from ..files import ThreadRunner
 from ..journal.journal import Journal, JournalView, read_only
 from .offline_journal import InDoubtEntry, OfflineJournal, doubts, require, require_idle
 

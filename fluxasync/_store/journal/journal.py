@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..._core.amounts import amount_text
+from ..._core.concurrency import run_to_completion
 from ..._core.errors import JournalError
 from ..._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Refused, Saved
 from ..files import (
@@ -33,7 +34,6 @@ from ..files import (
     create_own,
     make_folder,
     make_own_folder,
-    run_to_completion,
     sync,
     sync_folder,
 )

@@ -1,0 +1,176 @@
+"""`Prompts`: what to generate, and how its rows become requests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from typing import Any
+
+from attrs import Attribute, field, frozen
+
+from ..._core.arguments import check_type, local_path
+from ..._core.errors import ConfigError
+from ..._core.models import ImageRequest
+from ..catalog import models_with
+from ..image_inputs import Folders, allowed_folders
+from ..parsing import ROW_KEYS
+from .columns import Columns
+from .expansion import Expansion, axis_values
+from .sample import Sample
+
+
+def _check_source(_: object, __: Attribute[Any], given: Any) -> None:
+    if isinstance(given, str | os.PathLike):
+        local_path("source", given)
+        return
+    if isinstance(given, Mapping | ImageRequest):
+        raise ConfigError("a source is a file or many requests; put this one into a list")
+    if type(given).__name__ == "DataFrame":  # iterating one yields the names of its columns
+        raise ConfigError('a DataFrame is given as its rows: df.to_dict("records")')
+    if isinstance(given, bytes | bytearray) or not isinstance(given, Iterable | AsyncIterable):
+        kind = type(given).__name__
+        raise ConfigError(f"a source is a path or an iterable of prompts, not {kind}")
+
+
+def _parameters(given: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Refuse names that no model has: in a row they would be metadata, here they are slips."""
+    if given is None:
+        return {}
+    check_type("parameters", given, Mapping, expected='as {"width": 512}')
+    for name in given:
+        check_type("parameters", name, str, expected="names are text")
+        if name not in ROW_KEYS and not models_with(name):
+            raise ConfigError(f"{name!r}: no model of the catalogue has such a parameter")
+    return dict(given)
+
+
+def _grid(given: Mapping[str, Iterable[Any]] | None) -> Mapping[str, Sequence[Any]] | None:
+    check_type("grid", given, Mapping, type(None), expected='as {"guidance": [2, 3.5]}')
+    if given is None:
+        return None
+    return {name: axis_values(name, values) for name, values in given.items()}
+
+
+def _seeds(given: Iterable[int] | None) -> Sequence[int] | None:
+    return None if given is None else axis_values("seed", given, argument="seeds")
+
+
+def _models(given: Iterable[str] | None) -> Sequence[str] | None:
+    return None if given is None else axis_values("model", given, argument="models")
+
+
+def _columns(given: Mapping[str, str] | None) -> Mapping[str, str]:
+    return Columns.of(given).sources
+
+
+@frozen
+class Prompts:
+    """What to generate, and how its rows become requests: `Prompts("prompts.csv", n=4)`.
+
+    A bare path or iterable stands for `Prompts(it)`. The value may be used for several runs, unless
+    its source is an iterator.
+
+    Args:
+        source: a prompt file (.txt, .jsonl, .json, .csv, .tsv, .parquet; text formats also as
+            .gz), a folder of .txt files, "-" for standard input, or an iterable or async iterable
+            of text, dicts and ImageRequests. Files and lists are checked whole before anything is
+            spent; other iterables and standard input are checked row by row.
+        model: model of rows that name none (default: flux-dev).
+        parameters: parameters of rows that lack them, as {"width": 512}. They take precedence over
+            the model's defaults. One that no row uses is an error.
+        n: images per row, where the row does not say; 1 to 10,000 (default: 1).
+        seeds, models: values by which every row is multiplied.
+        grid: parameters whose values multiply every row, as {"guidance": [2, 3.5]}.
+        wildcards: True multiplies prompts by their {red|grey} choices; a folder also by the lines
+            of its lists: `__animals__` stands for animals.txt.
+        sample: number of rows to take from a file or list (default: all). The choice depends only
+            on the rows and `sample_seed`, so every run takes the same ones.
+        sample_seed: chooses another sample (default: 0).
+        columns: names of columns that differ from the parameters' names, as
+            {"prompt": "caption", "width": "w"}; "extras.NAME" keeps a column as metadata.
+        allow_files: further folders whose files rows may name as image inputs. Rows may always name
+            files below the list's own folder (rows of the program: the current folder). Path and
+            ImageInput objects may be anywhere.
+        skip_bad: continue past rows that are not requests; each becomes a Failed outcome
+            (default: False, a bad row of a file or list is an error before anything is spent).
+        limit: stop after this number of images (default: no limit).
+
+    Raises ConfigError for a value that cannot be used. Files are opened later, by the run.
+    """
+
+    source: Any = field(validator=_check_source)
+    model: str | None = field(default=None, kw_only=True)
+    parameters: Mapping[str, Any] = field(default=None, converter=_parameters, kw_only=True)
+    n: int = field(default=1, kw_only=True)
+    seeds: Sequence[int] | None = field(default=None, converter=_seeds, kw_only=True)
+    models: Sequence[str] | None = field(default=None, converter=_models, kw_only=True)
+    grid: Mapping[str, Sequence[Any]] | None = field(default=None, converter=_grid, kw_only=True)
+    wildcards: bool | str | os.PathLike[str] = field(default=False, kw_only=True)
+    sample: int | None = field(default=None, kw_only=True)
+    sample_seed: int = field(default=0, kw_only=True)
+    columns: Mapping[str, str] = field(default=None, converter=_columns, kw_only=True)
+    allow_files: Folders = field(default=(), converter=allowed_folders, kw_only=True)
+    skip_bad: bool = field(default=False, kw_only=True)
+    limit: int | None = field(default=None, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        check_type("model", self.model, str, type(None), expected="a model's name")
+        self._check_counts()
+        self._check_given_once()
+        expansion_of(self)
+        if sample_of(self) is not None and not self._can_be_sampled:
+            raise ConfigError(
+                "a sample needs a file or a list: of a stream the end is not known ahead"
+            )
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The parameters of rows that lack them, the model among them."""
+        return {**self.parameters, **({"model": self.model} if self.model else {})}
+
+    @property
+    def path(self) -> os.PathLike[str] | None:
+        """The file or folder to read; None for standard input and objects of the program."""
+        if not isinstance(self.source, str | os.PathLike) or os.fspath(self.source) == "-":
+            return None
+        return local_path("source", self.source)
+
+    @property
+    def _can_be_sampled(self) -> bool:
+        return self.path is not None or isinstance(self.source, list | tuple)
+
+    def _check_counts(self) -> None:
+        check_type("n", self.n, int, expected="a whole number, 1 to 10,000")
+        check_type(
+            "limit", self.limit, int, type(None), expected="a whole number, or None for no limit"
+        )
+        if not 1 <= self.n <= 10_000:
+            raise ConfigError(f"n={self.n}: 1 to 10,000 images of a prompt")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"limit={self.limit}: 1 or more images, or none for no limit")
+
+    def _check_given_once(self) -> None:
+        varied = [*(self.grid or ()), *(("seed",) if self.seeds is not None else ())]
+        if self.models is not None:
+            varied.append("model")
+        for name in varied:
+            if self.defaults.get(name) is not None:
+                raise ConfigError(
+                    f"{name} is given once for all and as values to vary: take one away"
+                )
+
+
+def expansion_of(prompts: Prompts) -> Expansion | None:
+    """Return what multiplies each row, with no wildcard list read yet."""
+    return Expansion.of(
+        seeds=prompts.seeds,
+        models=prompts.models,
+        grid=prompts.grid,
+        wildcards=prompts.wildcards,
+        allow_files=allowed_folders(prompts.allow_files),
+    )
+
+
+def sample_of(prompts: Prompts) -> Sample | None:
+    """Return the size and the seed of the sample, None for all rows."""
+    return None if prompts.sample is None else Sample(prompts.sample, prompts.sample_seed)
