@@ -32,7 +32,7 @@ from .._core.events import Event, EventsDropped, Settled
 from .._core.models import ImageRequest, Outcome
 from .._core.observers import Observers
 from .._core.protocols import Ledger, Observer, Sink
-from .._engine.session import FluxSession
+from .._engine.session import FluxSession, engine_of
 from .._requests.image_inputs import Folders
 from .._requests.pricing import Estimate
 from .._requests.sources import BadRow, Lookup, Plan, Prompts, open_source
@@ -164,10 +164,10 @@ class Batch:
             skip_bad=skip_bad,
             limit=limit,
         )
-        self._session = session
+        self._session, self._engine = session, engine_of(session)
         self._models = (model,) if model else tuple(prompts.models or ())
         self._is_whole = limit is None and sample is None
-        self._source = open_source(prompts, is_local=session.is_local)
+        self._source = open_source(prompts, is_local=self._engine.provider.is_loopback)
         #: a list that a person named and that holds nothing is a slip; a program's own may be empty
         self._is_path, self._name = isinstance(source, str | os.PathLike), str(source)[:80]
         self._out = None if out is None else local_path("out", out)
@@ -181,7 +181,7 @@ class Batch:
         self._expected: JournalCounts | None = None
         self._count = Count()
         self._output: Output | None = None
-        self._gate = session.gate()
+        self._gate = self._engine.new_breaker()
         in_flight = session.slots
         self._requests: asyncio.Queue[_Row] = asyncio.Queue(in_flight)
         self._handout = OutcomeQueue(ordered=ordered, places=in_flight)
@@ -208,7 +208,7 @@ class Batch:
         if self._plan is None:
             if self._output is None and self._out is not None and self._ledger is None:
                 self._expected = await asyncio.to_thread(
-                    expected_in, self._out, self._session.provider, self._retry
+                    expected_in, self._out, self._engine.provider, self._retry
                 )
                 if self._expected is not None:
                     self._recall(self._out, self._expected)
@@ -219,11 +219,11 @@ class Batch:
         if self._is_whole:
             self._refuse_unused_model(self._plan)
         for name in (*self._models, *self._plan.unknown_models):
-            self._session.check_model(name)
+            self._engine.check_model(name)
         if self._plan.rows == 0 and self._is_path and self._plan.images is not None:
             raise ConfigError(f"{self._name} holds no prompts, so there is nothing to do: check it")
         if (estimate := self.estimate) is not None:
-            self._session.check_prices(estimate)
+            self._engine.check_prices(estimate)
         return self._plan
 
     def _refuse_unused_model(self, plan: Plan) -> None:
@@ -247,16 +247,16 @@ class Batch:
         async with AsyncExitStack() as stack:
             stack.callback(self._observers.end)  # readers of a batch that does not open
             stack.push_async_callback(self._source.aclose)
-            self._session.check_open()
+            self._engine.check_open()
             if self._sink is not None:
                 check_sink("sink", self._sink, expected="a Sink (a folder is given as `out`)")
             if self._out is None or not has_journal(self._out):
                 await self.check()  # nothing is paid yet: a bad source leaves no folder behind
-            stack.callback(self._session.follow(self._pass_on))
+            stack.callback(self._engine.observers.add(self._pass_on))
             self._unclaimed = {job.job_id for job in self._session.unclaimed}
             self._output = await stack.enter_async_context(self._opened())
             self._settle = RowWorker(
-                self._session,
+                self._engine,
                 self._output,
                 gate=self._gate,
                 count=self._count,
@@ -303,7 +303,7 @@ class Batch:
                 task.cancel()
             try:
                 await asyncio.wait(tasks | self._workers)
-                await self._session.settled()
+                await self._engine.drain()
             finally:
                 self._handout.close_now()
                 await self._stack.aclose()
@@ -354,7 +354,7 @@ class Batch:
         """The part of `estimate` that the session's budget still pays for, what earlier runs in
         the folder spent included; at the mean price where prices differ."""
         estimate = self.estimate
-        return None if estimate is None else estimate.within(self._session.budget_left)
+        return None if estimate is None else estimate.within(self._engine.budget_left)
 
     @property
     def summary(self) -> Summary:
@@ -418,7 +418,7 @@ class Batch:
             return open_sink(self._sink, max_bytes=limit, ledger=self._ledger or NullLedger())
         return open_folder(
             self._out,
-            provider=self._session.provider,
+            provider=self._engine.provider,
             template=self._template,
             max_bytes=limit,
             ledger=self._ledger,
@@ -448,7 +448,7 @@ class Batch:
 
     def _recall(self, folder: Path, left: JournalCounts) -> None:
         spent, in_doubt = left.spent + left.perhaps, left.in_doubt_price
-        self._session.restore_spending(str(folder.resolve()), spent=spent, in_doubt=in_doubt)
+        self._engine.restore_spending(str(folder.resolve()), spent=spent, in_doubt=in_doubt)
 
     async def _leave_earlier(self) -> None:
         if self._looking is not None:
@@ -489,7 +489,7 @@ class Batch:
 
     def _settled(self, event: Event) -> None:
         self._observers.show(event)
-        self._session.emit(event)
+        self._engine.observers.show(event)
 
     def _cut(self) -> None:
         """Wait no longer: jobs still running become unclaimed."""

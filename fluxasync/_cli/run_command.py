@@ -23,7 +23,7 @@ from .._core.amounts import dollars
 from .._core.errors import ConfigError, FluxError, SinkError
 from .._core.models import Failed, ImageRequest, InDoubt, Job
 from .._engine.circuit_breaker import CircuitBreaker
-from .._engine.session import FluxSession
+from .._engine.session import FluxSession, engine_of
 from .._requests.parsing import parse_request
 from .._requests.sources import Plan
 from .._store.journal.schema import HOME
@@ -171,7 +171,7 @@ async def run(errand: CommandRun, order: RunArguments) -> None:
         watching(errand.terminal, watched),
         _session(errand, order.options, folder=order.out, **order.policies()) as flux,
     ):
-        if flux.provider.is_loopback:
+        if engine_of(flux).provider.is_loopback:
             errand.simulate()
         batch = order.batch(flux, on_check=_checking(errand), on_plan=announce)
         async with batch, showing(errand.progress, errand.terminal):

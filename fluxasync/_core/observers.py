@@ -23,18 +23,18 @@ T = TypeVar("T")
 
 
 class Fallback:
-    """Runs the computations that serve a batch and must not end it: statistics, estimates, poll
-    schedules. The first that raises is logged with its traceback; a default replaces its result."""
+    """Runs computations that must not end a run: statistics, estimates, poll schedules. A default
+    replaces the result of one that raises; the first is logged with its traceback."""
 
     def __init__(self) -> None:
-        self._is_warned = False
+        self.has_failed = False
 
     def __call__(self, compute: Callable[[], T], default: T) -> T:
         try:
             return compute()
         except Exception:  # a bug of ours: the batch goes on with the default
-            if not self._is_warned:
-                self._is_warned = True
+            if not self.has_failed:
+                self.has_failed = True
                 logger.warning(
                     "an internal computation went wrong; the run goes on with a default: please "
                     "report this",

@@ -53,7 +53,7 @@ class CircuitBreaker:
             raise error
 
     def trip(self, error: FluxError) -> None:
-        """Stop submissions for good; the first error stays. Waiting submissions fail with it now."""
+        """Stop submissions for good; the first error stays. Waiting submissions fail with it."""
         if self._error is not None:
             return
         self._error = error

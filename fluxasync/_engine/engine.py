@@ -81,9 +81,9 @@ class Engine:
         self._target = target
         self._transport = transport
         self._allow_unknown_models = allow_unknown_models
-        self._fallback = Fallback()
+        self.fallback = Fallback()
         self.connectivity = Connectivity()
-        self.downloads = DownloadQueue(policies, self._fallback)
+        self.downloads = DownloadQueue(policies, self.fallback)
         self.limiter = Limiter(policies, self.downloads, observers)
         self.slots = JobSlots(self.limiter)
         self.submitter = Submitter(
@@ -117,28 +117,32 @@ class Engine:
             # not waited for: each write is awaited to its end by its own caller
             stack.callback(self.disk.shutdown, wait=False)
             transport = await self._open_transport(stack)
-            self._client = ApiClient(
-                transport, self._provider, key, self.policies, warn=self._warn_once
-            )
-            self._poller = Poller(
-                self._client,
-                self.policies,
-                self.schedules.rate_limiter,
-                self.connectivity,
-                self.submitter,
-                self.slots,
-                warn=self._warn_once,
-            )
-            self._downloader = Downloader(
-                self._client,
-                self._poller,
-                self.downloads,
-                self.connectivity,
-                self.health,
-                self.policies,
-                self.rng,
+            self.connect(
+                ApiClient(transport, self._provider, key, self.policies, warn=self._warn_once)
             )
             self._stack = stack.pop_all()
+
+    def connect(self, client: ApiClient) -> None:
+        """Poll and download through a client."""
+        self._client = client
+        self._poller = Poller(
+            client,
+            self.policies,
+            self.schedules.rate_limiter,
+            self.connectivity,
+            self.submitter,
+            self.slots,
+            warn=self._warn_once,
+        )
+        self.downloader = Downloader(
+            client,
+            self._poller,
+            self.downloads,
+            self.connectivity,
+            self.health,
+            self.policies,
+            self.rng,
+        )
 
     async def _open_transport(self, stack: AsyncExitStack) -> Transport:
         if self._transport is not None:
@@ -340,7 +344,7 @@ class Engine:
         return step
 
     def _poll_policy(self, job: Job) -> PollPolicy:
-        job_class = (job.model, self._fallback(partial(size_class, job), None))
+        job_class = (job.model, self.fallback(partial(size_class, job), None))
         return PollPolicy(
             job,
             schedule=self.schedules.of(job_class, typical=typical_seconds(job.model)),
@@ -348,7 +352,7 @@ class Engine:
             policies=self.policies,
             now=now(),
             submitted=self.slots.accepted_at(job),
-            fallback=self._fallback,
+            fallback=self.fallback,
         )
 
     async def download(self, ready: Ready, *, to: Sink) -> Saved:
@@ -356,7 +360,7 @@ class Engine:
         self.check_open()
         self.health.wake()
         try:
-            ready, stored, seconds = await self._downloader.run(ready, to)
+            ready, stored, seconds = await self.downloader.run(ready, to)
         except (JobError, DownloadError) as error:
             self.observers.show(JobEnded(job=ready.job, error=error))
             raise

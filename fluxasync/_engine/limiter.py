@@ -161,7 +161,7 @@ class Limiter:
             self._admit()
 
     def on_rate_limited(self, lease: Lease) -> None:
-        """Lower the limit that the lease's POST met (429). Of several POSTs under way one counts."""
+        """Lower the limit that the lease's POST met (429). One of several under way counts."""
         self._unanswered.discard(lease)
         group, found = self._fullest(lease)
         if lease.episode == self._episode:

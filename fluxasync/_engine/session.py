@@ -246,7 +246,7 @@ class FluxSession:
         job is listed in `unclaimed`, and logged at WARNING unless a ledger records it.
         """
         self._engine.check_open()
-        if isinstance(job, str):
+        if isinstance(job, str) and job:
             job = self._engine.submitter.unclaimed.get(job) or Job(job_id=job)
         _check_job(job)
         check_ledger(ledger)
