@@ -29,9 +29,8 @@ from typing import Any
 
 from attrs import asdict, define, field, frozen
 
-from fluxasync.simulator.images import Gallery, PictureSpec
-from fluxasync.simulator.padding import padded
-from fluxasync.simulator.seeded_random import SeededRandom
+from fluxasync.simulator.images import Gallery, PictureSpec, padded
+from fluxasync.simulator.scenario import SeededRandom
 from fluxasync.simulator.submit import lognormal
 
 #: a whole JPEG of 16 × 16 pixels as far as its structure goes, for images of a few bytes
@@ -177,7 +176,7 @@ class World:
         self.url, self.tls_url = url.encode(), tls_url.encode()
         self._scenario = scenario
         self._image = image
-        self._dice = SeededRandom(scenario.seed)
+        self._rng = SeededRandom(scenario.seed)
         self._seen: set[bytes] = set()
         digest = b64encode(md5(image, usedforsecurity=False).digest())
         self._image_head = (
@@ -193,7 +192,7 @@ class World:
         number, now, books = int(found[1]), time.monotonic(), self.books
         takes = 0.0
         if self._scenario.mean:
-            takes = lognormal(self._dice, number, mean=self._scenario.mean, cv=self._scenario.cv)
+            takes = lognormal(self._rng, number, mean=self._scenario.mean, cv=self._scenario.cv)
         books.charges += 1
         books.began = min(books.began, now)
         books.work += takes
@@ -247,7 +246,7 @@ class World:
 
     def _goes_wrong(self, what: str, which: object, turn: int, count: str) -> bool:
         share = self._scenario.faults
-        if not share or self._dice.roll(what, which, turn) >= share:
+        if not share or self._rng.uniform(what, which, turn) >= share:
             return False
         setattr(self.books, count, getattr(self.books, count) + 1)
         return True

@@ -27,7 +27,7 @@ from attrs import frozen
 
 from benchmarks._dialects import bilingual
 from benchmarks._pollers import CONTENDERS, Task, measure
-from fluxasync.simulator.seeded_random import SeededRandom
+from fluxasync.simulator.scenario import SeededRandom
 from fluxasync.simulator.submit import lognormal
 
 TARGETS = {"ours, default lag": (0.95, 5.0), "ours, tight": (0.975, 12.0)}
@@ -57,11 +57,11 @@ def played(name: str, seed: int, given: argparse.Namespace) -> Row:
     """Let one contender make the images of one round."""
     scenario = {
         "latency": given.mean, "latency_cv": given.cv, "image_bytes": 256 * 1024,
-        "active_limit": given.slots, "seed": seed, "tells_progress": given.told,
+        "active_limit": given.slots, "seed": seed, "reports_progress": given.told,
     }  # fmt: skip
-    dice = SeededRandom(seed)
+    rng = SeededRandom(seed)
     durations = [
-        lognormal(dice, number, mean=given.mean, cv=given.cv)
+        lognormal(rng, number, mean=given.mean, cv=given.cv)
         for number in range(1, given.images + 1)
     ]
     with tempfile.TemporaryDirectory() as scratch, bilingual(**scenario) as (native, other):

@@ -30,7 +30,7 @@ from benchmarks import _page
 from benchmarks._contenders import PACKAGES, Figures, Task, emptied, measure, versions
 from benchmarks._fast_server import Books, Server, fast_server
 from benchmarks.slots import bound
-from fluxasync.simulator.seeded_random import SeededRandom
+from fluxasync.simulator.scenario import SeededRandom
 from fluxasync.simulator.submit import lognormal
 
 SLOTS = 24
@@ -104,8 +104,8 @@ def slots(name: str, turn: int, given: argparse.Namespace) -> Run:
     # one process: a job's end is seen once, whoever asks
     law: dict[str, Any] = {"mean": MEAN, "cv": CV, "seed": turn}
     run = _run(name, given.slots, given.scratch, workers=1, slots=SLOTS, **law)
-    dice = SeededRandom(turn)
-    durations = [lognormal(dice, n, mean=MEAN, cv=CV) for n in range(given.slots)]
+    rng = SeededRandom(turn)
+    durations = [lognormal(rng, n, mean=MEAN, cv=CV) for n in range(given.slots)]
     used = run.books.work / (SLOTS * (run.books.ended - run.books.began))
     return evolve(run, share=used / bound(durations, SLOTS))
 

@@ -41,7 +41,7 @@ PACKAGES: dict[str, set[str]] = {
     "__main__": {"_cli", "_core", FACE},
     # It spells the wire a second time, so that the two can disagree.
     "simulator": set(),
-    "simulator.child_process": _VALUES,  # our side of it: starts it and waits for its URL
+    "simulator.child_process": _VALUES,  # the library's side: starts it and waits for its URL
     "events": _VALUES,
     "extend": _VALUES,
     # names of other packages only as text, resolved on first use
@@ -61,6 +61,8 @@ FOREIGN = {
     "IPython": {"_batch.progress"},
     "uvloop": {"_cli", "bench"},
     "matplotlib": {"bench.report"},
+    "jinja2": {"bench.report"},
+    "markupsafe": {"bench.report"},
     "PIL": {"simulator", "gallery.thumbnail_worker"},
     "pyarrow": {"_requests.sources"},
     "zstandard": {"_requests.sources"},
@@ -283,7 +285,7 @@ WHERE = {
     "the exit code": "_cli.exit_codes:exit_code",
     "percentiles of a benchmark": "bench.stats:percentile",
     "an image input becomes base64": "_requests.image_inputs:encode_image_inputs",
-    "how long a simulated job takes": "simulator.submit:Submits._duration",
+    "how long a simulated job takes": "simulator.submit:SubmitEndpoint._duration",
     "ordered=True": "_batch.outcome_queue:OutcomeQueue._next_in_order",
     "workers and feeder": "_batch.batch:Batch._feed",
     "'disk full' as an error": "_store.files:disk_error",

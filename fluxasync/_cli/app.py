@@ -253,8 +253,6 @@ def simulate(
     fault: tuple[str, ...] = (),
     image_bytes: _AtLeastOne | None = None,
     seed: int | None = None,
-    job_log: Annotated[Path | None, Parameter(show=False)] = None,
-    with_parent: Annotated[bool, Parameter(show=False)] = False,
 ) -> int:
     """Run the simulator until Ctrl-C.
 
@@ -282,11 +280,10 @@ def simulate(
         try:
             scenario = Scenario.parse(
                 faults=fault, latency=latency, limit=limit, image_bytes=image_bytes, seed=seed,
-                job_log=job_log,
             )  # fmt: skip
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        await serve(scenario, port=port, with_parent=with_parent, terminal=terminal)
+        await serve(scenario, port=port, terminal=terminal)
         return 0
 
     return run_async(story, terminal)

@@ -27,7 +27,7 @@ from .._engine.session import FluxSession, engine_of
 from .._requests.parsing import parse_request
 from .._requests.sources import Plan
 from .._store.journal.schema import HOME
-from ..simulator.child_process import practice_server
+from ..simulator.child_process import simulator_process
 from .command_run import CommandRun
 from .gallery_command import watching
 from .options import DEFAULT_MODEL, Lists, Options, read_key, read_lag
@@ -231,7 +231,7 @@ async def _session(
         if options.simulate:
             if base_url is not None:
                 raise ConfigError("--simulate starts a server of its own: leave out --base-url")
-            practice = practice_server(job_log=None if folder is None else folder / JOB_LOG)
+            practice = simulator_process(job_log=None if folder is None else folder / JOB_LOG)
             # a made-up key, so that the real one does not even reach our own practice server
             base_url, key = await stack.enter_async_context(practice), "practice"
         session = FluxSession(

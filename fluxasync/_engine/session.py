@@ -246,7 +246,9 @@ class FluxSession:
         job is listed in `unclaimed`, and logged at WARNING unless a ledger records it.
         """
         self._engine.check_open()
-        if isinstance(job, str) and job:
+        if job == "":
+            raise ConfigError("job: the id is empty")
+        if isinstance(job, str):
             job = self._engine.submitter.unclaimed.get(job) or Job(job_id=job)
         _check_job(job)
         check_ledger(ledger)
@@ -268,7 +270,7 @@ def engine_of(session: FluxSession) -> Engine:
 
 
 def _check_job(job: object) -> None:
-    expected = 'a Job; for one of which only the id is known: Job(job_id="…")'
+    expected = 'a Job; if only the id is known: Job(job_id="…")'
     check_type("job", job, Job, expected=expected)
 
 

@@ -100,6 +100,10 @@ class Distribution:
     def __getitem__(self, name: str) -> float | None:
         return self.percentiles.get(name)
 
+    def is_few(self, name: str) -> bool:
+        """Whether there are too few values for that percentile to differ from the largest."""
+        return self.count * (1 - PERCENTILES[name]) < 1 - 1e-9
+
 
 @frozen(kw_only=True)
 class Interval:
@@ -209,6 +213,10 @@ class Report:
     clock_skew: float | None = None  #: seconds by which the server's clock is ahead
     clock_uncertainty: float | None = None  #: possible error of `clock_skew`, in seconds
     folder: Path | None = field(default=None, eq=False)  #: where its files are
+
+    def saturates_at(self, stage: Stage) -> bool:
+        """Whether that stage is its model's saturation point."""
+        return stage.label == self.knees.get(stage.model, None if self.knees else self.knee)
 
     def records(self) -> Iterator[ImageRecord]:
         """Yield each image, warm-up included, in the order in which they ended.

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
-from importlib.util import find_spec
 from time import time
 from typing import NoReturn
 
@@ -25,7 +24,6 @@ from .._batch.output import open_folder
 from .._core.amounts import dollars
 from .._core.arguments import check_callback, check_type
 from .._core.errors import FluxError, RunStopped
-from .._core.extras import install_command
 from .._core.models import ImageRequest
 from .._core.text import display
 from .._engine.connectivity import UNANSWERED
@@ -49,6 +47,7 @@ from .setup import (
     create_folder,
     environment,
     is_simulator,
+    note_missing_extras,
     remove_folder,
     resolve_target,
     write_folder,
@@ -163,8 +162,7 @@ class Run:
                 engine_of(flux).check_model(model)
             await asyncio.to_thread(create_folder, order.out)
             announce_cost(order, prompts, simulated=simulated, note=self._note)
-            if find_spec("matplotlib") is None:
-                self._note(f"the report will have no pictures: {install_command('bench')}")
+            note_missing_extras(self._note)
             described = environment(
                 engine_of(flux).provider, simulated=simulated, options=order.options()
             )

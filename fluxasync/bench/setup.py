@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ from attrs import evolve
 
 from .._core.amounts import dollars
 from .._core.errors import ConfigError
+from .._core.extras import install_command
 from .._core.text import display
 from .._core.version import __version__
 from .._requests.catalog import closest_model
 from .._requests.pricing import Estimator, price
 from .._store.files import disk_error, make_folder
 from .._wire.providers import PROVIDERS, Provider, provider_by_name
-from ..simulator.child_process import practice_server
+from ..simulator.child_process import simulator_process
 from .bench_config import BenchConfig
 from .prompt_pool import MOST_KEPT, PromptPool
 from .records import IMAGES_NAME, RECORDS_NAME, REPORT_NAME, Report, write_report
@@ -55,7 +57,7 @@ async def resolve_target(
         return
     if missing:
         warn(f"NO KEY IS SET: the simulator is measured, not the API; to measure it, set {missing}")
-    async with practice_server(image_bytes=_IMAGE_BYTES) as url:
+    async with simulator_process(image_bytes=_IMAGE_BYTES) as url:
         # a made-up key: the real one is never sent, not even to the local simulator
         yield evolve(config, base_url=url, api_key="simulated", simulate=True)
 
@@ -207,12 +209,22 @@ def create_folder(folder: Path) -> None:
         raise ConfigError(str(disk_error(folder, error))) from error
 
 
+def note_missing_extras(note: Callable[[str], None]) -> None:
+    """Note what report.html will lack, before anything is paid."""
+    if find_spec("jinja2") is None:
+        note(f"report.html will not be written, only {REPORT_NAME}: {install_command('bench')}")
+    elif find_spec("matplotlib") is None:
+        note(f"the report will have no charts: {install_command('bench')}")
+
+
 def write_folder(report: Report) -> None:
     """Write the numbers first, then the page, so that a page that fails loses no numbers."""
     from .report.html_report import write_page
 
     assert report.folder is not None  # noqa: S101 — set by the runner; for the type checker
     write_report(report.folder, report)
+    if find_spec("jinja2") is None:
+        return
     try:
         write_page(report)
     except OSError as error:

@@ -1,8 +1,8 @@
-"""The practice server's books: what was charged to whom, and whether the image was handed over.
+"""The record of charges: every paid job, and whether its image was delivered.
 
-The oracle of every money test, so it stands apart from the jobs, which are forgotten in time while
-a charge never is. Keys enter as a short digest only. A million charges fit in memory (about 0.5 KB
-each); with a log file they are written instead, one flushed JSON line each, and survive a kill.
+All tests about money compare with it. Charges are never dropped, unlike jobs. Keys are recorded as
+a short digest. A charge takes about 0.5 KB of memory; with a log file, charges are written there
+instead, one flushed JSON line each, and survive a kill.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from attrs import define
 
 @define(kw_only=True)
 class Charge:
-    """One paid job. `delivered` turns true when its image has been sent whole."""
+    """One paid job. `delivered` becomes true when its image has been sent completely."""
 
     job_id: str
     dialect: str  #: "comet" or "bfl"
     model: str
     prompt: str
-    seed: int | None  #: as asked for; None = the server drew one
-    body_digest: str  #: of the request's body: equal digests are one wish, paid twice
-    key_digest: str | None  #: start of the key's sha256; None = no key came
+    seed: int | None  #: from the request; None: chosen by the server
+    body_digest: str  #: of the request's body: equal digests mean a request paid twice
+    key_digest: str | None  #: start of the key's sha256; None: no key
     price_usd: Decimal
-    at: float  #: the server's clock
+    at: float  #: seconds on the server's clock
     delivered: bool = False
 
 
 def body_digest(body: bytes) -> str:
-    """Sixteen digits that tell request bodies apart."""
+    """Return sixteen digits that identify a request body."""
     return blake2b(body, digest_size=8).hexdigest()
 
 
 def key_digest(key: str | None) -> str | None:
-    """Twelve digits that tell keys apart and give none away."""
+    """Return twelve digits that identify a key without revealing it."""
     return None if key is None else sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 class ChargeLog:
-    """Charges in the order they were made; totals in any case."""
+    """Charges in order, and their totals."""
 
     def __init__(self, log: Path | None = None) -> None:
-        self.charges: list[Charge] = []  #: empty when a log is written
+        self.charges: list[Charge] = []  #: empty with a log file
         self.charged = 0
         self.delivered = 0
         self.spent_usd = Decimal(0)
@@ -68,7 +68,7 @@ class ChargeLog:
         )  # fmt: skip
 
     def recall(self, charge: Charge) -> None:
-        """Count a charge of an earlier simulator; the log has it already."""
+        """Count a charge of an earlier simulator; the log file contains it already."""
         self.charged += 1
         self.spent_usd += charge.price_usd
         self.delivered += charge.delivered
@@ -76,7 +76,7 @@ class ChargeLog:
             self.charges.append(charge)
 
     def deliver(self, charge: Charge, *, at: float) -> None:
-        """Note that the image went out whole; once, however often it is fetched."""
+        """Record the first complete delivery of an image."""
         if charge.delivered:
             return
         charge.delivered = True

@@ -1,96 +1,147 @@
-"""How the two vendors word the same answer.
+"""How the two vendors word the same answer, and the answer as a value.
 
-Shapes: `bfl` after BFL openapi 2026-04-23 and BFL docs ("errors"), `comet` after CometAPI docs
-("error codes"). Only wording lives here; what is answered when is `world`'s. Odd fact: a bad key
-is 403 at BFL and 401 at CometAPI, and CometAPI tells some bad requests as 500.
+Sources: BFL openapi 2026-04-23 and BFL docs ("errors"); CometAPI docs ("error codes"). A wrong key
+is 403 at BFL and 401 at CometAPI; CometAPI answers some invalid requests with 500.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal, Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
-from .answers import Answer, html_answer, json_answer
-from .validation import Complaint
+from .models import Problem
+
+#: disconnect before the answer, with FIN (close) or RST (reset); or in the middle of the body, with
+#: FIN (cut) or RST (tear)
+Drop = Literal["close", "reset", "cut", "tear"]
+
+
+@frozen(kw_only=True)
+class Answer:
+    """One answer of the server. With `drop`, the client sees a broken connection instead."""
+
+    status: int = 200
+    headers: Mapping[str, str] = field(factory=dict)
+    body: bytes = field(default=b"", repr=lambda body: f"<{len(body)} bytes>")
+    drop: Drop | None = None
+    delay: float = 0.0  #: seconds before it is sent
+    bytes_per_second: float | None = None  #: None: as fast as possible
+    has_length: bool = True  #: False: no Content-Length; closing the connection ends the body
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+
+def json_answer(value: Any, status: int = 200, **headers: str) -> Answer:
+    """Return a JSON answer; write header names with underscores (Retry_After)."""
+    named = {name.replace("_", "-"): text for name, text in headers.items()}
+    body = json.dumps(value, separators=(",", ":")).encode()
+    return Answer(status=status, headers={"Content-Type": "application/json"} | named, body=body)
+
+
+def html_answer(status: int, title: str, **headers: str) -> Answer:
+    """Return an HTML page, as gateways and landing pages send it."""
+    page = (
+        f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n"
+        f"<center><h1>{title}</h1></center>\r\n<hr><center>gateway</center>\r\n</body>\r\n</html>"
+    )
+    return Answer(
+        status=status,
+        headers={"Content-Type": "text/html; charset=utf-8"} | headers,
+        body=page.encode(),
+    )
+
+
+def xml_answer(status: int, code: str, message: str, more: str = "") -> Answer:
+    """Return an error in the format of a blob store; `more` is XML after the message."""
+    body = (
+        '\ufeff<?xml version="1.0" encoding="utf-8"?>'
+        f"<Error><Code>{code}</Code><Message>{message}</Message>{more}</Error>"
+    )
+    return Answer(status=status, headers={"Content-Type": "application/xml"}, body=body.encode())
+
 
 DialectName = Literal["comet", "bfl"]
 
 
 @frozen(kw_only=True)
 class Accepted:
-    """What a submit answer tells of a job."""
+    """The content of the answer to an accepted submission."""
 
     job_id: str
     polling_url: str
     webhook_url: str | None
-    cost: Decimal | None  #: credits, where the model echoes them
+    cost: Decimal | None  #: credits; None: the model's answers do not contain it
     output_pixels: int
     input_images: int
 
 
 class Dialect(Protocol):
-    """One vendor's wording; `moment` is anything that tells this answer from others."""
+    """One vendor's answers. `request_id` is unique to each answer."""
 
-    def bad_key(self, given: bool, moment: str) -> Answer: ...
-    def no_credit(self, moment: str) -> Answer: ...
-    def too_many(self, what: str, moment: str, retry_after: str | None) -> Answer: ...
-    def overloaded(self, moment: str, retry_after: str | None) -> Answer: ...
-    def broken(self, moment: str) -> Answer: ...
-    def invalid(self, complaints: Sequence[Complaint], moment: str, *, as_500: bool) -> Answer: ...
-    def unknown_model(self, model: str, moment: str) -> Answer: ...
+    def bad_key(self, has_key: bool, request_id: str) -> Answer: ...
+    def no_credit(self, request_id: str) -> Answer: ...
+    def too_many(self, what: str, request_id: str, retry_after: str | None) -> Answer: ...
+    def overloaded(self, request_id: str, retry_after: str | None) -> Answer: ...
+    def broken(self, request_id: str) -> Answer: ...
+    def invalid(self, problems: Sequence[Problem], request_id: str, *, as_500: bool) -> Answer: ...
+    def unknown_model(self, model: str, request_id: str) -> Answer: ...
     def accepted(self, job: Accepted) -> Answer: ...
     def not_found(self, job_id: str) -> Answer: ...
 
 
-def _waiting(retry_after: str | None) -> dict[str, str]:
+def _retry_header(retry_after: str | None) -> dict[str, str]:
     return {} if retry_after is None else {"Retry_After": retry_after}
 
 
 def task_body(job_id: str, status: str, **known: Any) -> dict[str, Any]:
-    """A poll's body: the same in both dialects."""
+    """Return the body of a poll's answer, which both vendors share."""
     empty = {"result": None, "progress": None, "details": None, "preview": None}
     return {"id": job_id, "status": status} | empty | known
 
 
 class Bfl:
-    """BFL's own API: FastAPI's `detail`, a string or a list."""
+    """BFL: errors are FastAPI's `detail`, a string or a list."""
 
-    def bad_key(self, given: bool, moment: str) -> Answer:
-        why = "Not authenticated - Invalid Authentication" if given else "Not authenticated"
+    def bad_key(self, has_key: bool, request_id: str) -> Answer:
+        why = "Not authenticated - Invalid Authentication" if has_key else "Not authenticated"
         return json_answer({"detail": why}, 403)
 
-    def no_credit(self, moment: str) -> Answer:
+    def no_credit(self, request_id: str) -> Answer:
         return json_answer({"detail": "Insufficient credits"}, 402)
 
-    def too_many(self, what: str, moment: str, retry_after: str | None) -> Answer:
-        return json_answer({"detail": f"Too many {what}"}, 429, **_waiting(retry_after))
+    def too_many(self, what: str, request_id: str, retry_after: str | None) -> Answer:
+        return json_answer({"detail": f"Too many {what}"}, 429, **_retry_header(retry_after))
 
-    def overloaded(self, moment: str, retry_after: str | None) -> Answer:
-        return json_answer({"detail": "Service Unavailable"}, 503, **_waiting(retry_after))
+    def overloaded(self, request_id: str, retry_after: str | None) -> Answer:
+        return json_answer({"detail": "Service Unavailable"}, 503, **_retry_header(retry_after))
 
-    def broken(self, moment: str) -> Answer:
+    def broken(self, request_id: str) -> Answer:
         headers = {"Content-Type": "text/plain; charset=utf-8"}
         return Answer(status=500, headers=headers, body=b"Internal Server Error")
 
-    def invalid(self, complaints: Sequence[Complaint], moment: str, *, as_500: bool) -> Answer:
-        return json_answer({"detail": list(complaints)}, 422)
+    def invalid(self, problems: Sequence[Problem], request_id: str, *, as_500: bool) -> Answer:
+        return json_answer({"detail": list(problems)}, 422)
 
-    def unknown_model(self, model: str, moment: str) -> Answer:
+    def unknown_model(self, model: str, request_id: str) -> Answer:
         return json_answer({"detail": "Not Found"}, 404)
 
     def accepted(self, job: Accepted) -> Answer:
-        told: dict[str, Any] = {"id": job.job_id}
+        body: dict[str, Any] = {"id": job.job_id}
         if job.webhook_url:
-            told |= {"status": "Pending", "webhook_url": job.webhook_url}
+            body |= {"status": "Pending", "webhook_url": job.webhook_url}
         else:
-            told["polling_url"] = job.polling_url
+            body["polling_url"] = job.polling_url
         if job.cost is None:
-            return json_answer(told | {"cost": None, "input_mp": None, "output_mp": None})
+            return json_answer(body | {"cost": None, "input_mp": None, "output_mp": None})
         return json_answer(
-            told
+            body
             | {
                 "cost": float(job.cost),
                 "input_mp": float(job.input_images),
@@ -103,32 +154,32 @@ class Bfl:
 
 
 class Comet:
-    """CometAPI: an error envelope whose message ends with a request id."""
+    """CometAPI: errors are an `error` object whose message ends with a request id."""
 
-    def bad_key(self, given: bool, moment: str) -> Answer:
-        why = "invalid token" if given else "no token was given"
-        return self._error(401, why, "", moment)
+    def bad_key(self, has_key: bool, request_id: str) -> Answer:
+        why = "invalid token" if has_key else "no token was given"
+        return self._error(401, why, "", request_id)
 
-    def no_credit(self, moment: str) -> Answer:
-        return self._error(402, "insufficient balance", "insufficient_quota", moment)
+    def no_credit(self, request_id: str) -> Answer:
+        return self._error(402, "insufficient balance", "insufficient_quota", request_id)
 
-    def too_many(self, what: str, moment: str, retry_after: str | None) -> Answer:
+    def too_many(self, what: str, request_id: str, retry_after: str | None) -> Answer:
         why = f"too many {what}, please retry later"
-        return self._error(429, why, "rate_limit_exceeded", moment, retry_after)
+        return self._error(429, why, "rate_limit_exceeded", request_id, retry_after)
 
-    def overloaded(self, moment: str, retry_after: str | None) -> Answer:
-        return self._error(503, "upstream is overloaded", "", moment, retry_after)
+    def overloaded(self, request_id: str, retry_after: str | None) -> Answer:
+        return self._error(503, "upstream is overloaded", "", request_id, retry_after)
 
-    def broken(self, moment: str) -> Answer:
-        return self._error(500, "upstream error", "", moment)
+    def broken(self, request_id: str) -> Answer:
+        return self._error(500, "upstream error", "", request_id)
 
-    def invalid(self, complaints: Sequence[Complaint], moment: str, *, as_500: bool) -> Answer:
-        told = "; ".join(f"{'.'.join(map(str, c['loc']))}: {c['msg']}" for c in complaints)
-        return self._error(500 if as_500 else 400, told, "invalid_request", moment)
+    def invalid(self, problems: Sequence[Problem], request_id: str, *, as_500: bool) -> Answer:
+        message = "; ".join(f"{'.'.join(map(str, c['loc']))}: {c['msg']}" for c in problems)
+        return self._error(500 if as_500 else 400, message, "invalid_request", request_id)
 
-    def unknown_model(self, model: str, moment: str) -> Answer:
+    def unknown_model(self, model: str, request_id: str) -> Answer:
         return self._error(
-            503, f"no available channel for model {model}", "model_not_found", moment
+            503, f"no available channel for model {model}", "model_not_found", request_id
         )
 
     def accepted(self, job: Accepted) -> Answer:
@@ -138,22 +189,22 @@ class Comet:
         return json_answer(task_body(job_id, "Task not found"))
 
     def _error(
-        self, status: int, message: str, code: str, moment: str, retry_after: str | None = None
+        self, status: int, message: str, code: str, request_id: str, retry_after: str | None = None
     ) -> Answer:
         envelope = {
-            "message": f"{message} (request id: {moment})",
+            "message": f"{message} (request id: {request_id})",
             "type": "comet_api_error",
             "param": "",
             "code": code,
         }
-        return json_answer({"error": envelope}, status, **_waiting(retry_after))
+        return json_answer({"error": envelope}, status, **_retry_header(retry_after))
 
 
 DIALECTS: dict[DialectName, Dialect] = {"bfl": Bfl(), "comet": Comet()}
 
 
 def wrong_path(path: str) -> Answer:
-    """What a path that is none of ours gets: BFL's 404, or CometAPI's redirect to its pages."""
+    """Answer an unknown path: BFL's 404, or CometAPI's redirect to its home page."""
     if path.startswith("/v1/"):
         return json_answer({"detail": "Not Found"}, 404)
     if path == "/":

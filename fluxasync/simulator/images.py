@@ -1,12 +1,11 @@
-"""Encoded pictures: drawn once from prompt and seed at the exact size and format asked, then kept.
+"""The simulator's images: drawn once from prompt and seed in the exact size and format, then kept.
 
-What is drawn is `scenes`' (pillow); without pillow a plain sky in PNG is drawn with zlib alone,
-whatever the format asked. Safe to call from threads. Odd fact: with `image_bytes` set, prompt and
-seed no longer matter, so that a benchmark measures its client and not our drawing.
+Without pillow every image is a plain PNG, whatever format was requested.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from base64 import b64encode
@@ -14,25 +13,29 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from hashlib import md5, sha256
+from io import BytesIO
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
 
-from .padding import padded
-
 try:
-    from . import easel, scenes
+    from . import landscapes
 except ImportError:  # pillow is an extra
-    scenes = None  # type: ignore[assignment]
+    landscapes = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _KEPT_BYTES = 64 * 2**20
 _QUALITY = 88
-_QUALITIES = (_QUALITY, 75, 50, 30, 15, 5, 1)  # tried in turn to stay below a wanted size
+_QUALITIES = (_QUALITY, 75, 50, 30, 15, 5, 1)  # tried in turn until the image fits `image_bytes`
+_LONGEST_COMMENT = 65_537  # JPEG: marker, length, and 65,533 bytes of text
 
 
 @frozen(kw_only=True)
 class PictureSpec:
-    """Which picture: equal specs are the same bytes."""
+    """Which image: equal specs give equal bytes."""
 
     prompt: str
     seed: int
@@ -43,12 +46,12 @@ class PictureSpec:
 
 @frozen(kw_only=True)
 class Picture:
-    """An encoded picture with the checksums its delivery tells."""
+    """An encoded image with the checksums that its download reports."""
 
     body: bytes = field(repr=False)
     format: str  #: of the bytes; png without pillow
 
-    md5: str = field(init=False)  #: base64, as Content-MD5 has it
+    md5: str = field(init=False)  #: base64, as in Content-MD5
     etag: str = field(init=False)
 
     @md5.default
@@ -60,25 +63,29 @@ class Picture:
         return f'"0x8D{md5(self.body, usedforsecurity=False).hexdigest()[:13].upper()}"'
 
 
-#: gives the file at a quality of 1..100
+#: returns the file at a quality of 1..100
 Encoder = Callable[[int], bytes]
-#: draws a picture and returns its encoder
+#: draws an image and returns its encoder
 Painter = Callable[[PictureSpec], Encoder]
 
 
 def paint_with_pillow(spec: PictureSpec) -> Encoder:
-    picture = scenes.paint(spec.prompt, spec.seed, spec.width, spec.height)
-    return partial(easel.encoded, picture, spec.format)
+    image = landscapes.draw(spec.prompt, spec.seed, spec.width, spec.height)
+    return partial(_encoded, image, spec.format)
 
 
 class Gallery:
-    """Pictures by spec, the oldest forgotten beyond `kept_bytes`."""
+    """Encoded images by spec; the oldest are dropped beyond `kept_bytes`. Safe to use from threads.
+
+    With `image_bytes` all images of one size and format are the same, whatever prompt and seed: a
+    benchmark then measures its client, not the drawing.
+    """
 
     def __init__(
         self,
         *,
         image_bytes: int | None = None,
-        painter: Painter | None = None if scenes is None else paint_with_pillow,
+        painter: Painter | None = None if landscapes is None else paint_with_pillow,
         kept_bytes: int = _KEPT_BYTES,
     ) -> None:
         self._image_bytes = image_bytes
@@ -86,32 +93,32 @@ class Gallery:
         self._kept: OrderedDict[PictureSpec, Picture] = OrderedDict()
         self._free = kept_bytes
         self._lock = Lock()
-        self._easels = [Lock() for _ in range(8)]  # the same picture is not drawn twice at once
+        self._drawing = [Lock() for _ in range(8)]  # two threads never draw the same image
 
     def __repr__(self) -> str:
         return f"<Gallery {len(self._kept)} pictures>"
 
     def format_of(self, spec: PictureSpec) -> str:
-        """The format the picture will really have."""
+        """The format that the image will really have."""
         return spec.format if self._painter else "png"
 
     def has(self, spec: PictureSpec) -> bool:
-        """Whether `picture` would return at once."""
-        return self._same(spec) in self._kept
+        """Whether `picture` would return without drawing."""
+        return self._normalized(spec) in self._kept
 
     def picture(self, spec: PictureSpec) -> Picture:
-        """Return the picture, drawing it first if need be (tens of milliseconds)."""
-        spec = self._same(spec)
+        """Return the image; the first call draws it (tens of milliseconds)."""
+        spec = self._normalized(spec)
         if (kept := self._kept.get(spec)) is not None:
             return kept
-        with self._easels[hash(spec) % len(self._easels)]:
+        with self._drawing[hash(spec) % len(self._drawing)]:
             if (kept := self._kept.get(spec)) is not None:
                 return kept
             picture = Picture(body=self._drawn(spec), format=self.format_of(spec))
             self._keep(spec, picture)
             return picture
 
-    def _same(self, spec: PictureSpec) -> PictureSpec:
+    def _normalized(self, spec: PictureSpec) -> PictureSpec:
         return spec if self._image_bytes is None else evolve(spec, prompt="", seed=0)
 
     def _drawn(self, spec: PictureSpec) -> bytes:
@@ -134,33 +141,87 @@ class Gallery:
                 self._free += len(dropped.body)
 
 
+# ------------------------------------------------------------------------------------- file formats
+
+
+def padded(body: bytes, size: int) -> bytes | None:
+    """Enlarge an encoded image to exactly `size` bytes with data that viewers skip.
+
+    A WebP file has an even length, so it may be one byte shorter. None: no padding fits.
+    """
+    missing = size - len(body)
+    if missing == 0:
+        return body
+    if body[:2] == b"\xff\xd8":
+        return None if missing < 4 else body[:2] + _comments(missing) + body[2:]
+    if body[:4] == b"\x89PNG":  # a private chunk, before IEND
+        return (
+            None if missing < 12 else body[:-12] + _chunk(b"paDd", bytes(missing - 12)) + body[-12:]
+        )
+    missing -= missing % 2
+    if missing < 8:
+        return None
+    chunk = b"JUNK" + struct.pack("<I", missing - 8) + bytes(missing - 8)
+    return body[:4] + struct.pack("<I", len(body) + missing - 8) + body[8:] + chunk
+
+
+def _comments(missing: int) -> bytes:
+    """JPEG comments of exactly `missing` bytes, at least 4."""
+    segments = []
+    while missing:
+        length = min(missing, _LONGEST_COMMENT)
+        if 0 < missing - length < 4:  # leave enough for one more segment
+            length -= 4
+        segments.append(b"\xff\xfe" + struct.pack(">H", length - 2) + bytes(length - 4))
+        missing -= length
+    return b"".join(segments)
+
+
+def _private_chunk(length: int) -> bytes:
+    return _chunk(b"paDd", bytes(length))  # ancillary, private, safe to copy
+
+
+def _riff(body: bytes, length: int) -> bytes:
+    chunk = b"JUNK" + struct.pack("<I", length) + bytes(length)
+    return body[:4] + struct.pack("<I", len(body) + len(chunk) - 8) + body[8:] + chunk
+
+
 def plain_png(spec: PictureSpec) -> Encoder:
-    """A sky with a sun in it, as a PNG, from the standard library alone."""
-    chance = sha256(f"{spec.prompt}|{spec.seed}".encode("utf-8", "surrogatepass")).digest()
-    top, bottom, sun = (tuple(chance[n : n + 3]) for n in (0, 3, 6))
+    """Draw a disc in a sky with the standard library alone."""
+    digest = sha256(f"{spec.prompt}|{spec.seed}".encode("utf-8", "surrogatepass")).digest()
+    top, bottom, disc = (tuple(digest[n : n + 3]) for n in (0, 3, 6))
     radius = min(spec.width, spec.height) // 6
-    across, down = (
-        spec.width * (64 + chance[9] // 2) // 256,
-        spec.height * (64 + chance[10] // 2) // 256,
-    )
+    x, y = spec.width * (64 + digest[9] // 2) // 256, spec.height * (64 + digest[10] // 2) // 256
     rows = []
-    for y in range(spec.height):
-        share = y / spec.height
+    for row in range(spec.height):
+        share = row / spec.height
         sky = bytes(round(a + (b - a) * share) for a, b in zip(top, bottom, strict=True))
-        inside = radius**2 - (y - down) ** 2
-        half = int(inside**0.5) if inside > 0 else 0
-        left, right = max(0, across - half), min(spec.width, across + half)
-        rows.append(b"\0" + sky * left + bytes(sun) * (right - left) + sky * (spec.width - right))
+        half = math.isqrt(max(0, radius**2 - (row - y) ** 2))
+        left, right = max(0, x - half), min(spec.width, x + half)
+        rows.append(b"\0" + sky * left + bytes(disc) * (right - left) + sky * (spec.width - right))
     header = struct.pack(">IIBBBBB", spec.width, spec.height, 8, 2, 0, 0, 0)
     return partial(_png, header, b"".join(rows))
 
 
 def _png(header: bytes, rows: bytes, quality: int) -> bytes:
     pixels = zlib.compress(rows, 1 if quality >= 50 else 9)
-    chunks = ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, payload) for kind, payload in chunks)
+    chunks = (_chunk(b"IHDR", header), _chunk(b"IDAT", pixels), _chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def _chunk(kind: bytes, payload: bytes) -> bytes:
     checksum = struct.pack(">I", zlib.crc32(kind + payload))
     return struct.pack(">I", len(payload)) + kind + payload + checksum
+
+
+def _encoded(image: Image.Image, form: str, quality: int) -> bytes:
+    buffer = BytesIO()
+    if form == "png":
+        if quality < 50:  # PNG has no quality: reduce the colours instead
+            image = image.quantize(max(2, quality))
+        image.save(buffer, "PNG", compress_level=1 if quality >= 50 else 9)
+    elif form == "webp":
+        image.save(buffer, "WEBP", quality=quality, method=0)
+    else:
+        image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()

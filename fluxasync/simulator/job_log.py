@@ -1,8 +1,8 @@
-"""The jobs of a simulator in a file, so that a simulator started later goes on with them.
+"""The jobs in a file, so that a later simulator continues with them.
 
-One JSON line for each accepted job and each delivered image, written before the answer leaves: a
-kill loses no job that a client knows of. Instants in it are seconds of the epoch. The file may be
-torn at its end, or may come from somewhere else: lines that make no sense are left out.
+One JSON line for each accepted job and each delivered image, written before the answer is sent: a
+kill loses no job that a client knows. Times are seconds of the epoch. The file may be truncated or
+come from elsewhere: invalid lines are ignored.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from .images import PictureSpec
 from .jobs import Job
 from .models import MODELS
 
-#: bytes of a line, and pixels of a side: the simulator writes no larger ones
+#: limits of a line in bytes and of a side in pixels; the simulator writes no larger ones
 _LONGEST, _LARGEST = 2**21, 2**13
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_NO_SENSE = (KeyError, TypeError, ValueError, ArithmeticError, RecursionError)
+_INVALID = (KeyError, TypeError, ValueError, ArithmeticError, RecursionError)
 
 
 class JobLog:
-    """Appends to the file at `path`, which is made with the first job; None keeps nothing.
+    """Appends to the file at `path`, created with the first job; None: nothing is kept.
 
-    Raises OSError for anything but a regular file.
+    Raises OSError if `path` is not a regular file.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -46,9 +46,9 @@ class JobLog:
             os.close(self._file)
             self._file = None
 
-    def earlier(self) -> tuple[list[Job], int]:
-        """Return the jobs of earlier simulators and the port that polled the last BFL one (0: no
-        port). Their times are seconds of the epoch."""
+    def earlier_jobs(self) -> tuple[list[Job], int]:
+        """Return the jobs of earlier simulators, their times in seconds of the epoch, and the port
+        of the last one's regional host (0: unknown)."""
         rows = list(self._rows())
         delivered = {str(row["delivered"]) for row in rows if "delivered" in row}
         jobs: dict[str, Job] = {}
@@ -56,7 +56,7 @@ class JobLog:
         for row in rows:
             try:
                 job = _job(row)
-            except _NO_SENSE:
+            except _INVALID:
                 continue
             if not taken & {job.id, job.path, job.number}:
                 taken |= {job.id, job.path, job.number}
@@ -67,12 +67,12 @@ class JobLog:
         return list(jobs.values()), port if type(port) is int and 0 < port < 2**16 else 0
 
     def accepted(self, job: Job, *, epoch: float, port: int) -> None:
-        """Keep a job; `epoch` is the wall clock at the server's 0, `port` polls BFL's jobs."""
+        """Record a job. `epoch` is the wall clock at the server's 0, `port` the regional host's."""
         if self._path is not None:
             self._write(_row(job, epoch) | {"port": port})
 
     def delivered(self, job: Job) -> None:
-        """Keep that a job's image went out whole."""
+        """Record that a job's image was delivered completely."""
         if self._path is not None:
             self._write({"delivered": job.id})
 
@@ -82,7 +82,7 @@ class JobLog:
             self._file = _opened(self._path, os.O_CREAT)
             size = os.fstat(self._file).st_size
             if size and os.pread(self._file, 1, size - 1) != b"\n":
-                os.write(self._file, b"\n")  # the last simulator was killed within a line
+                os.write(self._file, b"\n")  # the last simulator was killed while writing
         os.write(self._file, json.dumps(row).encode() + b"\n")
 
     def _rows(self) -> Iterator[dict[str, Any]]:
@@ -92,7 +92,7 @@ class JobLog:
             while line := file.readline(_LONGEST):
                 try:
                     row = json.loads(line)
-                except _NO_SENSE:
+                except _INVALID:
                     continue
                 if isinstance(row, dict):
                     yield row
@@ -116,18 +116,18 @@ def _row(job: Job, epoch: float) -> dict[str, Any]:
         "dialect": job.dialect,
         "region": job.region,
         "model": job.model.name,
-        "prompt": job.told_prompt,
+        "prompt": job.result_prompt,
         "picture": asdict(job.picture),
         "charge": charge | {"price_usd": str(job.charge.price_usd)},
         "started_at": epoch + job.started_at,
         "ends_at": epoch + job.ends_at,
-        "fate": job.fate,
+        "fate": job.final_status,
         "path": job.path,
     }
 
 
 def _job(row: dict[str, Any]) -> Job:
-    """Return a row's job. Raises what `_NO_SENSE` lists for a row that is none."""
+    """Return the job of a row. Raises an error of `_INVALID` for an invalid row."""
     job_id, dialect, model = str(row["id"]), row["dialect"], MODELS[row["model"]]
     if dialect not in get_args(DialectName):
         raise ValueError(dialect)
@@ -138,7 +138,7 @@ def _job(row: dict[str, Any]) -> Job:
         dialect=dialect,
         region=None if row["region"] is None else str(row["region"]),
         model=model,
-        told_prompt=str(row["prompt"]),
+        result_prompt=str(row["prompt"]),
         picture=_picture(row["picture"]),
         charge=Charge(
             job_id=job_id,
@@ -153,28 +153,28 @@ def _job(row: dict[str, Any]) -> Job:
         ),
         started_at=started_at,
         ends_at=_instant(row["ends_at"]),
-        fate=str(row["fate"]),
+        final_status=str(row["fate"]),
         path=str(row["path"]),
     )
 
 
-def _picture(given: dict[str, Any]) -> PictureSpec:
-    width, height = int(given["width"]), int(given["height"])
+def _picture(row: dict[str, Any]) -> PictureSpec:
+    width, height = int(row["width"]), int(row["height"])
     if not (0 < width <= _LARGEST and 0 < height <= _LARGEST):
         raise ValueError(f"{width} x {height} pixels")
-    if given["format"] not in ("jpeg", "png", "webp"):
-        raise ValueError(given["format"])
+    if row["format"] not in ("jpeg", "png", "webp"):
+        raise ValueError(row["format"])
     return PictureSpec(
-        prompt=str(given["prompt"]),
-        seed=int(given["seed"]),
+        prompt=str(row["prompt"]),
+        seed=int(row["seed"]),
         width=width,
         height=height,
-        format=given["format"],
+        format=row["format"],
     )
 
 
-def _instant(given: Any) -> float:
-    seconds = float(given)
+def _instant(value: Any) -> float:
+    seconds = float(value)
     if not isfinite(seconds):
-        raise ValueError(given)
+        raise ValueError(value)
     return seconds

@@ -1,14 +1,14 @@
-"""The Flux models as the practice server offers them: parameters, sizes, prices, durations.
+"""The models as the simulator offers them: parameters, sizes, prices, durations; and validation.
 
-Written down a second time on purpose, apart from the client's catalogue, so that the two cannot
-share a mistake. Parameters and ranges: BFL openapi 2026-04-23, for canny, depth and flux-pro the
-older BFL docs. Prices: BFL docs, in credits of 0.01 US dollars. Durations: recorded
-`duration`s where there are any, else published times from submit to image less the pollers' lag.
-Odd fact: kontext answers PNG unless told otherwise.
+Parameters and ranges: BFL openapi 2026-04-23; older BFL docs for canny, depth and flux-pro. Prices:
+BFL docs, in credits of 0.01 US dollars. Durations: recorded `duration`s, else published times from
+submission to image minus the pollers' delay. Validation messages have the words of pydantic and
+the structure that FastAPI puts under `detail`. Unknown fields are ignored, as by the vendors.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from decimal import Decimal
@@ -19,9 +19,9 @@ from attrs import field, frozen
 
 @frozen
 class Rule:
-    """What one parameter may be."""
+    """The valid values of one parameter."""
 
-    kind: str  #: int, number, bool, text, ratio or one of `choices`
+    kind: str  #: int, number, bool, text, ratio or choice
     low: float | None = None
     high: float | None = None
     step: int | None = None
@@ -30,27 +30,27 @@ class Rule:
 
 @frozen(kw_only=True)
 class Model:
-    """One model on offer."""
+    """One model."""
 
     name: str
     seconds: float  #: median duration
-    credits: Decimal  #: of an image, or of its first megapixel
-    next_megapixel: Decimal | None = None  #: FLUX.2 only: each further output megapixel
-    reference: Decimal = Decimal(0)  #: FLUX.2 only: each reference image, taken as one megapixel
+    credits: Decimal  #: per image; FLUX.2: for the first output megapixel
+    next_megapixel: Decimal | None = None  #: FLUX.2: credits per further megapixel
+    reference: Decimal = Decimal(0)  #: FLUX.2: credits per reference image
     rules: Mapping[str, Rule] = field(repr=False)
-    required: tuple[tuple[str, ...], ...] = ()  #: of each group, one must be given
-    size: tuple[int, int] = (1024, 768)  #: unless the request says
-    pixels: int | None = None  #: sized by aspect_ratio to about so many pixels
+    required: tuple[tuple[str, ...], ...] = ()  #: one parameter of each group is required
+    size: tuple[int, int] = (1024, 768)  #: default size
+    pixels: int | None = None  #: number of pixels of a model that is sized by aspect_ratio
     output_format: str = "jpeg"
-    upsamples: bool = False  #: prompt_upsampling unless the request says
-    active_limit: int | None = None  #: lower than the account's
+    upsamples: bool = False  #: default of prompt_upsampling
+    active_limit: int | None = None  #: below the account's limit
 
     @property
     def is_flux2(self) -> bool:
         return self.next_megapixel is not None
 
     def size_of(self, body: Mapping[str, Any]) -> tuple[int, int]:
-        """Pixels of the image that this request gives."""
+        """Return the width and height that this request produces."""
         if self.pixels is not None:
             return _ratio_size(body.get("aspect_ratio"), self.size, self.pixels)
         width, height = body.get("width") or self.size[0], body.get("height") or self.size[1]
@@ -60,7 +60,8 @@ class Model:
         return width + sides["left"] + sides["right"], height + sides["top"] + sides["bottom"]
 
     def price(self, body: Mapping[str, Any]) -> Decimal:
-        """Credits this request costs. Megapixels are rounded up, as echoed costs suggest."""
+        """Return the price of this request in credits. Megapixels are rounded up, as costs in
+        recorded answers suggest."""
         if self.next_megapixel is None:
             return self.credits
         width, height = self.size_of(body)
@@ -70,15 +71,15 @@ class Model:
 
 
 def ratio(text: Any) -> float | None:
-    """Width over height of 'W:H'; None when it is no such thing."""
+    """Return width / height of 'W:H', or None if the text has another form."""
     wide, colon, high = str(text).partition(":")
     if not (colon and wide.isdecimal() and high.isdecimal() and int(wide) and int(high)):
         return None
     return int(wide) / int(high)
 
 
-def _ratio_size(given: Any, default: tuple[int, int], pixels: int) -> tuple[int, int]:
-    shape = ratio(given)
+def _ratio_size(aspect_ratio: Any, default: tuple[int, int], pixels: int) -> tuple[int, int]:
+    shape = ratio(aspect_ratio)
     if shape is None:
         return default
     return round(math.sqrt(pixels * shape) / 32) * 32, round(math.sqrt(pixels / shape) / 32) * 32
@@ -189,3 +190,105 @@ MODELS: Mapping[str, Model] = {
         _flux2("flux-2-klein-4b", 1.0, "1.4 0.1 0.1", images=4),
     )
 }  # fmt: skip
+
+Problem = dict[str, Any]
+
+_MOST_PIXELS = 4 * 2**20  # BFL docs: limit of FLUX.2
+
+
+def read_body(body: bytes) -> tuple[dict[str, Any], list[Problem]]:
+    """Return the body's JSON object and the problems found in reading it."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as exc:
+        return {}, [_problem("json_invalid", (0,), "JSON decode error", {}, error=str(exc)[:80])]
+    if not isinstance(value, dict):
+        message = "Input should be a valid dictionary or object to extract fields from"
+        return {}, [_problem("model_attributes_type", (), message, value)]
+    return value, []
+
+
+def problems_in(model: Model, body: Mapping[str, Any]) -> list[Problem]:
+    """Return everything that is wrong with a request for this model."""
+    found = [
+        _problem("missing", (group[0],), "Field required", dict(body))
+        for group in model.required
+        if all(body.get(name) is None for name in group)
+    ]
+    for name, rule in model.rules.items():
+        value = body.get(name)
+        if value is not None:
+            found += _check(name, rule, value)
+    if model.is_flux2 and not found:
+        width, height = model.size_of(body)
+        if width * height > _MOST_PIXELS:
+            message = "Value error, Image size must not exceed 4 megapixels"
+            found.append(_problem("value_error", (), message, f"{width}x{height}"))
+    return found
+
+
+def _problem(kind: str, loc: tuple[object, ...], msg: str, value: Any, **ctx: Any) -> Problem:
+    entry: Problem = {"type": kind, "loc": ["body", *loc], "msg": msg, "input": value}
+    if ctx:
+        entry["ctx"] = ctx
+    entry["url"] = f"https://errors.pydantic.dev/2.10/v/{kind}"
+    return entry
+
+
+def _check(name: str, rule: Rule, value: Any) -> list[Problem]:
+    if rule.kind in ("int", "number"):
+        return _number(name, rule, value)
+    if rule.kind == "bool":
+        if isinstance(value, bool):
+            return []
+        return [_problem("bool_type", (name,), "Input should be a valid boolean", value)]
+    if not isinstance(value, str):
+        return [_problem("string_type", (name,), "Input should be a valid string", value)]
+    if rule.kind == "choice":
+        return _choice(name, rule, value)
+    return _ratio(name, rule, value) if rule.kind == "ratio" else _length(name, rule, value)
+
+
+def _number(name: str, rule: Rule, value: Any) -> list[Problem]:
+    is_integer = rule.kind == "int"
+    if isinstance(value, bool) or not isinstance(value, int if is_integer else (int, float)):
+        noun = "integer" if is_integer else "number"
+        kind = "int_type" if is_integer else "float_type"
+        return [_problem(kind, (name,), f"Input should be a valid {noun}", value)]
+    should = "Input should be"
+    if rule.low is not None and not value >= rule.low:
+        message = f"{should} greater than or equal to {rule.low:g}"
+        return [_problem("greater_than_equal", (name,), message, value, ge=rule.low)]
+    if rule.high is not None and not value <= rule.high:
+        message = f"{should} less than or equal to {rule.high:g}"
+        return [_problem("less_than_equal", (name,), message, value, le=rule.high)]
+    if rule.step and value % rule.step:
+        message = f"{should} a multiple of {rule.step}"
+        return [_problem("multiple_of", (name,), message, value, multiple_of=rule.step)]
+    return []
+
+
+def _choice(name: str, rule: Rule, value: str) -> list[Problem]:
+    if value in rule.choices:
+        return []
+    *most, last = (f"'{choice}'" for choice in rule.choices)
+    expected = f"{', '.join(most)} or {last}"
+    return [_problem("enum", (name,), f"Input should be {expected}", value, expected=expected)]
+
+
+def _ratio(name: str, rule: Rule, value: str) -> list[Problem]:
+    shape = ratio(value)
+    if shape is not None and (rule.low or 0) <= shape <= (rule.high or 0):
+        return []
+    message = "Value error, Aspect ratio must be between 21:9 and 9:21"
+    return [_problem("value_error", (name,), message, value)]
+
+
+def _length(name: str, rule: Rule, value: str) -> list[Problem]:
+    if rule.low is not None and len(value) < rule.low:
+        message = f"String should have at least {rule.low:g} character"
+        return [_problem("string_too_short", (name,), message, value, min_length=rule.low)]
+    if rule.high is not None and len(value) > rule.high:
+        message = f"String should have at most {rule.high:g} characters"
+        return [_problem("string_too_long", (name,), message, value, max_length=rule.high)]
+    return []

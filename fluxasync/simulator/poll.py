@@ -1,8 +1,8 @@
-"""The poll desk: how far is the job, and where is its image.
+"""Answers polls: the state of a job, and the URL of its image.
 
-Pure, over the shared state. A job is only known where it runs: BFL's regional hosts know theirs
-(BFL docs: "must use the polling_url"), CometAPI's gateway knows all of its own. Odd fact: every
-healthy poll carries a Retry-After that asks nobody to wait.
+BFL's regional hosts know only their own jobs (BFL docs: "must use the polling_url"); CometAPI's
+gateway knows all of its jobs. Every successful poll has a Retry-After of 0 or 1, as recorded
+answers have.
 """
 
 from __future__ import annotations
@@ -11,34 +11,33 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from .answers import Answer, html_answer, json_answer
-from .dialects import DIALECTS, DialectName, task_body
+from .dialects import DIALECTS, Answer, DialectName, html_answer, json_answer, task_body
 from .download import signed_path
 from .jobs import Job
 from .state import State, key_of
 
-_CREDITS = Decimal(100)  # a US dollar's worth
-_WINDOW_LIMIT = 1200  # X-RateLimit-Limit as healthy polls tell it, for a window of a second
+_CREDITS = Decimal(100)  # of one US dollar
+_WINDOW_LIMIT = 1200  # X-RateLimit-Limit of successful polls, per second
 _REASONS = ("Derivative Works Filter", "Safety Filter", "Sexual Content")
-#: how a failure is told: by which HTTP status, in which words
+#: HTTP status and error text of a failed job
 _FAILURES = (
     (200, "internal error"),
     (422, "Invalid or corrupted image input"),
     (503, "generation failed"),
 )
-_ODD_WORDS = ("Reasoning", "Uploading", "Generating", "Queued", "Simmering")
+_UNKNOWN_STATUSES = ("Reasoning", "Uploading", "Generating", "Queued", "Simmering")
 _FAULTS = ("poll-reset", "poll-502-html", "poll-500", "poll-429")
 
 
-class Polls:
+class PollEndpoint:
     """Answers GET …/get_result."""
 
     def __init__(self, state: State) -> None:
         self._state = state
         self.polls = 0
-        self.seen = 0  #: jobs whose end a poll has seen
-        self.lag = 0.0  #: seconds from their ends until then, together
-        self.last_seen: float | None = None  #: when that was the last time
+        self.seen = 0  #: jobs whose terminal status was answered
+        self.lag = 0.0  #: total seconds from their ends to that answer
+        self.last_seen: float | None = None  #: time of the last such answer
         self._window = (0, 0)  # second, polls in it
 
     def answer(
@@ -64,12 +63,12 @@ class Polls:
     def _key_refusal(
         self, now: float, dialect: DialectName, headers: Mapping[str, str]
     ) -> Answer | None:
-        """A revoked key still polls: what it paid for is its own."""
-        key, wanted = key_of(dialect, headers), self._state.scenario.key
+        """Refuse a wrong key. A revoked key may still poll the jobs it paid for."""
+        key, required = key_of(dialect, headers), self._state.scenario.key
         is_free = dialect == "bfl" and key is None  # BFL openapi: get_result needs no key
-        if wanted is None or key == wanted or is_free:
+        if required is None or key == required or is_free:
             return None
-        return DIALECTS[dialect].bad_key(key is not None, self._state.moment(now))
+        return DIALECTS[dialect].bad_key(key is not None, self._state.request_id(now))
 
     def _rate_refusal(self, now: float, dialect: DialectName) -> Answer | None:
         second, limit = int(now), self._state.scenario.poll_rate_limit
@@ -77,64 +76,66 @@ class Polls:
         if limit is None or self._window[1] <= limit:
             return None
         state = self._state
-        return DIALECTS[dialect].too_many("polls", state.moment(now), state.retry_after)
+        return DIALECTS[dialect].too_many("polls", state.request_id(now), state.retry_after)
 
     def _fault(self, now: float, job: Job) -> Answer | None:
         state, words = self._state, DIALECTS[job.dialect]
-        misses = 1 + state.dice.whole("misses", job.number, below=3)
-        if job.polls <= misses * state.scenario.repeats and state.happens(
+        misses = 1 + state.rng.integer("misses", job.number, below=3)
+        if job.polls <= misses * state.scenario.repeats and state.takes_fault(
             "not-found-first", job.number
         ):
             return words.not_found(job.id)
-        match state.first_of(_FAULTS, job.number, nth=job.polls):
+        match state.first_fault(_FAULTS, job.number, nth=job.polls):
             case "poll-reset":
                 return Answer(drop="reset")
             case "poll-502-html":
                 return html_answer(502, "502 Bad Gateway")
             case "poll-500":
-                return words.broken(state.moment(now))
+                return words.broken(state.request_id(now))
             case "poll-429":
-                return words.too_many("polls", state.moment(now), state.retry_after)
+                return words.too_many("polls", state.request_id(now), state.retry_after)
         return None
 
-    # ---------------------------------------------------------------------------- what is told
+    # --------------------------------------------------------------------------------- the answer
 
     def _task(self, now: float, job: Job) -> Answer:
         if now < job.ends_at:
-            return self._healthy(now, self._running(now, job))
+            return self._successful(now, self._running(now, job))
         if job.seen_at is None:
             job.seen_at = now
             self.seen, self.lag, self.last_seen = self.seen + 1, self.lag + now - job.ends_at, now
-        if job.fate == "Ready":
-            return self._healthy(now, self._ready(now, job))
-        dice = self._state.dice
-        if job.fate == "Error":
-            status, why = _FAILURES[dice.whole("failure", job.number, below=len(_FAILURES))]
+        if job.final_status == "Ready":
+            return self._successful(now, self._ready(now, job))
+        rng = self._state.rng
+        if job.final_status == "Error":
+            status, why = _FAILURES[rng.integer("failure", job.number, below=len(_FAILURES))]
             body = task_body(job.id, "Error", details={"error": why})
-            return self._healthy(now, body) if status == 200 else json_answer(body, status)
-        reason = _REASONS[dice.whole("reason", job.number, below=len(_REASONS))]
+            return self._successful(now, body) if status == 200 else json_answer(body, status)
+        reason = _REASONS[rng.integer("reason", job.number, below=len(_REASONS))]
         details = {"Moderation Reasons": [reason]}
-        return self._healthy(now, task_body(job.id, job.fate, details=details))
+        return self._successful(now, task_body(job.id, job.final_status, details=details))
 
     def _running(self, now: float, job: Job) -> dict[str, Any]:
-        word = "Pending"
-        if self._state.happens("unknown-status", job.number):
-            nth = self._state.dice.whole("word", job.number, job.polls, below=len(_ODD_WORDS))
-            word = _ODD_WORDS[nth]
-        if job.model.is_flux2 or not self._state.scenario.tells_progress:
-            return task_body(job.id, word)
+        status = "Pending"
+        if self._state.takes_fault("unknown-status", job.number):
+            nth = self._state.rng.integer(
+                "word", job.number, job.polls, below=len(_UNKNOWN_STATUSES)
+            )
+            status = _UNKNOWN_STATUSES[nth]
+        if job.model.is_flux2 or not self._state.scenario.reports_progress:
+            return task_body(job.id, status)
         share = (now - job.started_at) / max(job.ends_at - job.started_at, 1e-9)
-        return task_body(job.id, word, progress=round(min(1.0, 0.1 + share), 1))
+        return task_body(job.id, status, progress=round(min(1.0, 0.1 + share), 1))
 
     def _ready(self, now: float, job: Job) -> dict[str, Any]:
         epoch = self._state.epoch
         result: dict[str, Any] = {
             "sample": self._state.delivery + self._live_url(now, job),
-            "prompt": job.told_prompt,
+            "prompt": job.result_prompt,
             "seed": job.picture.seed,
             "start_time": epoch + job.started_at,
         }
-        if not job.model.is_flux2 and self._state.scenario.tells_progress:
+        if not job.model.is_flux2 and self._state.scenario.reports_progress:
             result["end_time"] = epoch + job.ends_at
             result["duration"] = job.ends_at - job.started_at
         body = task_body(job.id, "Ready", result=result)
@@ -143,22 +144,22 @@ class Polls:
         return body
 
     def _live_url(self, now: float, job: Job) -> str:
-        """The URL minted last, or a new one when that is dead and the scenario mints again."""
+        """Return the last URL, or a new one if it has expired and the scenario allows that."""
         state = self._state
         if job.urls:
             last = next(reversed(job.urls))
             if now < job.urls[last] or not state.scenario.fresh_urls:
                 return last
-        born = now if job.urls else job.ends_at
-        dies = born + state.scenario.url_lifetime
+        created_at = now if job.urls else job.ends_at
+        expires_at = created_at + state.scenario.url_lifetime
         form = state.gallery.format_of(job.picture)
         url = signed_path(
-            state.names, job.path, form, expires_wall=state.epoch + dies, nth=len(job.urls)
+            state.id_rng, job.path, form, expires_wall=state.epoch + expires_at, nth=len(job.urls)
         )
-        job.urls[url] = dies
+        job.urls[url] = expires_at
         return url
 
-    def _healthy(self, now: float, body: dict[str, Any]) -> Answer:
+    def _successful(self, now: float, body: dict[str, Any]) -> Answer:
         return json_answer(
             body,
             Retry_After=str(self.polls % 2),

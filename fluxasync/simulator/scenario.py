@@ -1,17 +1,19 @@
-"""What a practice server does: how long jobs take, what is allowed, and what goes wrong how often.
+"""What the simulator does: durations, limits, fault rates; and its seeded random numbers.
 
-A scenario is data; `world` plays it. Fault names are the simulator's own vocabulary and part of
-the command line (`fluxasync simulate --fault NAME:RATE`). Submit faults are rolled for every
-attempt, so a rate of 1 never ends; the others are rolled once for each job and then strike its
-first `repeats` polls or downloads, so that a client which tries again sees the job through.
+Fault names are part of the command line (`fluxasync simulate --fault NAME:RATE`). A submission
+fault is drawn for every attempt, so a rate of 1 never lets a submission pass. The other faults are
+drawn once for each job and affect its first `repeats` polls or downloads, so a client that retries
+gets the image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from hashlib import blake2b
 from os import PathLike
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 from attrs import field, frozen
@@ -19,19 +21,19 @@ from attrs import field, frozen
 
 @frozen
 class Fault:
-    """One misbehaviour that a scenario may order by name."""
+    """One fault that a scenario can inject."""
 
     phase: str  #: submit, poll, job or download
     effect: str
 
 
-#: every fault, in the order a job would meet it
+#: all faults, in the order in which a job meets them
 FAULTS: Mapping[str, Fault] = {
     "429": Fault("submit", "too many active jobs, with Retry-After; not charged"),
     "503": Fault("submit", "overloaded, with Retry-After; not charged"),
     "500": Fault("submit", "internal error; half of them after the charge"),
     "502-html": Fault("submit", "a gateway's HTML page; half of them after the charge"),
-    "402": Fault("submit", "out of credit, from the first hit on"),
+    "402": Fault("submit", "out of credit, from the first time on"),
     "401-after": Fault("submit", "the key is revoked after N accepted jobs (401-after:N)"),
     "lost-reply": Fault("submit", "charged, then the connection drops without an answer"),
     "poll-429": Fault("poll", "too many polls, with Retry-After"),
@@ -39,24 +41,26 @@ FAULTS: Mapping[str, Fault] = {
     "poll-502-html": Fault("poll", "a gateway's HTML page"),
     "poll-reset": Fault("poll", "the connection is reset"),
     "not-found-first": Fault("poll", "the first one to three say 'Task not found'"),
-    "unknown-status": Fault("poll", "running, under words no document lists"),
+    "unknown-status": Fault("poll", "running, with status words that no documentation lists"),
     "pending-forever": Fault("job", "never ends"),
     "moderated-request": Fault("job", "the prompt is refused"),
     "moderated-content": Fault("job", "the finished image is refused"),
-    "error": Fault("job", "generation fails; told by HTTP 200, 422 or 503"),
-    "expired": Fault("download", "the URL is dead at its first use; a new poll gives a fresh one"),
+    "error": Fault("job", "generation fails; answered with HTTP 200, 422 or 503"),
+    "expired": Fault(
+        "download", "the URL has expired at its first use; a new poll returns a fresh one"
+    ),
     "download-503": Fault("download", "overloaded"),
-    "download-reset": Fault("download", "the connection is reset half way"),
-    "truncated": Fault("download", "half the bytes; with and without a Content-Length to tell"),
-    "wrong-bytes": Fault("download", "changed bytes, so that Content-MD5 differs"),
-    "html-as-image": Fault("download", "an HTML page under an image's Content-Type"),
-    "slow": Fault("download", "whole, at slow_bytes_per_second"),
+    "download-reset": Fault("download", "the connection is reset half-way"),
+    "truncated": Fault("download", "half the bytes, with or without a Content-Length"),
+    "wrong-bytes": Fault("download", "changed bytes; Content-MD5 does not match"),
+    "html-as-image": Fault("download", "an HTML page with an image's Content-Type"),
+    "slow": Fault("download", "complete, at slow_bytes_per_second"),
 }
 
 
 def _known(name: str) -> str:
     if name not in FAULTS:
-        raise ValueError(f"unknown fault {name!r}; known: {', '.join(FAULTS)}")
+        raise ValueError(f"unknown fault {name!r} (faults: {', '.join(FAULTS)})")
     return name
 
 
@@ -64,19 +68,21 @@ def _rate(name: str, value: Any) -> float:
     try:
         rate = float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"fault {name}: {value!r} is not a number") from None
+        raise ValueError(f"fault {name}: rate {value!r} is not a number") from None
     if name == "401-after":
         if not (rate >= 0 and rate == int(rate)):
-            raise ValueError(f"fault 401-after: {value!r} is not a number of jobs (401-after:30)")
+            raise ValueError(
+                f"fault 401-after: {value!r} is not a number of jobs; example: 401-after:30"
+            )
     elif not 0 <= rate <= 1:
-        raise ValueError(f"fault {name}: the rate {value!r} is not between 0 and 1")
+        raise ValueError(f"fault {name}: rate {value!r} is not between 0 and 1")
     return rate
 
 
-def _split(spelled: str) -> tuple[str, str]:
-    name, colon, rate = spelled.strip().partition(":")
+def _split(text: str) -> tuple[str, str]:
+    name, colon, rate = text.strip().partition(":")
     if name == "401-after" and not colon:
-        raise ValueError("fault 401-after: say after how many jobs (401-after:30)")
+        raise ValueError("fault 401-after: the number of jobs is missing; example: 401-after:30")
     return name, rate if colon else "1"
 
 
@@ -86,7 +92,7 @@ def _faults(given: Mapping[str, float] | Iterable[str]) -> dict[str, float]:
 
 
 def _latency(given: Any) -> tuple[float, float] | None:
-    """Seconds from..to, out of None, a number, a pair or text like '0.5..2'."""
+    """Convert None, a number, a pair or text like "0.5..2" to a range of seconds."""
     if given is None:
         return None
     try:
@@ -98,9 +104,11 @@ def _latency(given: Any) -> tuple[float, float] | None:
         else:
             bounds = (float(given[0]), float(given[1]))
     except (TypeError, ValueError, IndexError):
-        raise ValueError(f"latency {given!r}: say seconds as A..B, like 0.5..2") from None
+        raise ValueError(
+            f"latency {given!r} is not a range of seconds A..B; example: 0.5..2"
+        ) from None
     if not 0 <= bounds[0] <= bounds[1] < float("inf"):
-        raise ValueError(f"latency {given!r}: A..B needs 0 ≤ A ≤ B")
+        raise ValueError(f"latency {given!r}: A..B requires 0 ≤ A ≤ B")
     return bounds
 
 
@@ -115,59 +123,59 @@ def _path(given: str | PathLike[str] | None) -> Path | None:
 def _not_below(minimum: float) -> Any:
     def check(instance: object, attribute: Any, value: Any) -> None:
         if value is not None and not value >= minimum:
-            raise ValueError(f"{attribute.name}={value!r}: must be {minimum:g} or more")
+            raise ValueError(f"{attribute.name}={value!r}: the minimum is {minimum:g}")
 
     return check
 
 
 @frozen(kw_only=True)
 class Scenario:
-    """A practice server's script. The same seed and the same requests give the same history.
+    """How a simulator behaves. The same seed and the same requests give the same history.
 
-    Raises ValueError for what makes no sense, naming what would.
+    Raises ValueError for an invalid value.
     """
 
-    #: seconds a job runs, drawn evenly from A..B; (0, 0) = at once, None = as the model usually
+    #: seconds that a job runs, uniform in A..B; None: the model's usual duration
     latency: tuple[float, float] | None = field(default=None, converter=_latency)
-    #: durations are log-normal instead, with the middle of `latency` (or the model's own) as their
-    #: mean and so much of it as their standard deviation; None = as above
+    #: log-normal durations instead; the mean is the middle of `latency` (or the model's duration),
+    #: this is the standard deviation divided by the mean. None: uniform
     latency_cv: float | None = field(default=None, validator=_not_below(0))
-    #: whether polls tell how far a job is and results how long it took, where the model does
-    tells_progress: bool = True
-    #: active jobs allowed (BFL docs: 24); at most 6 of them flux-kontext-max
+    #: whether polls report progress, and results durations, for models that do so
+    reports_progress: bool = True
+    #: maximum number of active jobs (BFL docs: 24, of which 6 flux-kontext-max)
     active_limit: int = field(default=24, validator=_not_below(1))
-    #: how often (0..1) by fault name, or texts like "429:0.1"; see FAULTS. 401-after takes a count
+    #: rate (0..1) by fault name, or texts like "429:0.1"; see FAULTS. 401-after takes a count
     faults: Mapping[str, float] = field(factory=dict, converter=_faults)
-    #: polls or downloads in a row that a fault spoils for a job it strikes
+    #: number of a job's polls or downloads that a fault affects
     repeats: int = field(default=1, validator=_not_below(1))
     seed: int = 0
-    #: seconds an image's URL lives, from the end of its generation (BFL docs: 10 minutes)
+    #: seconds from the end of the generation until an image's URL expires (BFL docs: 10 minutes)
     url_lifetime: float = field(default=600.0, validator=_not_below(0))
-    #: whether a poll after the URL's end mints a new one; unknown for the real service
+    #: whether a poll after the URL's expiry returns a new one; unknown for the real service
     fresh_urls: bool = True
-    #: seconds a finished job is remembered; later it is "Task not found"
+    #: seconds for which a finished job is kept; later polls answer "Task not found"
     retention: float = field(default=900.0, validator=_not_below(0))
-    #: the one key that is let in; None = any, and none
+    #: the only valid key; None: any key, or none
     key: str | None = field(default=None, repr=False)
-    #: balance in credits (1 credit = 0.01 US dollars); None = endless
+    #: balance in credits (1 credit = 0.01 US dollars); None: unlimited
     credits: Decimal | None = field(default=None, converter=_credits)
-    #: polls allowed in a second; None = any number
+    #: maximum number of polls per second; None: unlimited
     poll_rate_limit: int | None = field(default=None, validator=_not_below(1))
-    #: Retry-After of 429 and 503: seconds, or text sent as it is; None = no such header
+    #: Retry-After of 429 and 503: seconds, or text that is sent unchanged; None: no header
     retry_after: float | str | None = 1.0
-    #: seconds between the acceptance of a job and the answer that tells it
+    #: seconds between the acceptance of a job and its answer
     submit_delay: float = field(default=0.0, validator=_not_below(0))
     slow_bytes_per_second: float = field(default=20_000.0, validator=_not_below(1))
-    #: every image has exactly so many bytes and is drawn once a size, not once a prompt (for
-    #: benchmarks); an image that cannot be so small is as small as it can be
+    #: size of every image in bytes, for benchmarks: one image for each width, height and format,
+    #: whatever the prompt. A value that is too small gives the smallest possible image
     image_bytes: int | None = field(default=None, validator=_not_below(1))
     #: seconds the server's wall clock is ahead of this machine's
     clock_skew: float = 0.0
-    #: append a JSON line for every charge and delivery here, flushed before the answer leaves,
-    #: instead of keeping charges in memory: what a test reads after it killed something
+    #: file that receives a JSON line for every charge and delivery, flushed before the answer is
+    #: sent. Charges are then not kept in memory. For tests that kill processes
     charge_log: Path | None = field(default=None, converter=_path)
-    #: keep accepted jobs in this file, and go on with those that an earlier simulator kept there:
-    #: what makes the jobs of a folder outlive its simulator, a kill included
+    #: file that keeps accepted jobs. A later simulator with the same file continues them, also
+    #: after a kill
     job_log: Path | None = field(default=None, converter=_path)
 
     @classmethod
@@ -181,9 +189,46 @@ class Scenario:
         seed: int | None = None,
         job_log: Path | None = None,
     ) -> Scenario:
-        """Read a scenario from command-line words: faults 'NAME:RATE', latency 'A..B'."""
-        spelled: dict[str, Any] = {
+        """Return a scenario from command-line values: faults NAME:RATE, latency A..B."""
+        values: dict[str, Any] = {
             "latency": latency, "active_limit": limit, "image_bytes": image_bytes, "seed": seed,
             "job_log": job_log,
         }  # fmt: skip
-        return cls(faults=faults, **{k: v for k, v in spelled.items() if v is not None})
+        return cls(faults=faults, **{k: v for k, v in values.items() if v is not None})
+
+
+_NORMAL = NormalDist()
+
+
+class SeededRandom:
+    """Random numbers that depend only on a seed and a name.
+
+    There is no generator state, so the numbers of one job do not depend on other jobs. A hash is
+    used because seeding a `random.Random` for each number costs ten times as much.
+    """
+
+    def __init__(self, seed: object) -> None:
+        self._seed = str(seed)
+
+    def __repr__(self) -> str:
+        return f"<SeededRandom {self._seed}>"
+
+    def uniform(self, *name: object) -> float:
+        """Return the number of a name, in [0, 1)."""
+        return int.from_bytes(self._digest(name, 8)[:7]) / 2**56
+
+    def integer(self, *name: object, below: int) -> int:
+        """Return the integer of a name, in [0, below)."""
+        return int.from_bytes(self._digest(name, 8)) % below
+
+    def normal(self, *name: object) -> float:
+        """Return the number of a name from the standard normal distribution."""
+        return _NORMAL.inv_cdf(max(self.uniform(*name), 2**-56))
+
+    def hex(self, *name: object, digits: int) -> str:
+        """Return hexadecimal digits, at most 64."""
+        return self._digest(name, (digits + 1) // 2).hex()[:digits]
+
+    def _digest(self, name: tuple[object, ...], size: int) -> bytes:
+        text = "\x1f".join((self._seed, *map(str, name)))
+        return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).digest()

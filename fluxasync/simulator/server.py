@@ -1,9 +1,8 @@
-"""The practice server over real sockets: three ports in front of one world.
+"""The simulator on sockets: three ports for one world.
 
-The API's port speaks both dialects; images come from a second port, and BFL's polling URLs point
-to a third, as with the vendors, so that a client which sends a key to the wrong place, or polls
-the wrong host, is found out. Only acts out the world's answers. Odd fact: aiohttp's router is left
-out, because at thousands of requests a second it costs more than the world does.
+One port serves both vendors' APIs, a second one images, a third one BFL's polling URLs, as the
+vendors use different hosts: a client that sends a key or a poll to the wrong host is detected.
+aiohttp's router is not used: at thousands of requests a second it costs more than the world.
 """
 
 from __future__ import annotations
@@ -20,9 +19,8 @@ from typing import Self
 
 from aiohttp import web
 
-from .answers import Answer, json_answer
 from .charges import Charge
-from .dialects import DialectName, wrong_path
+from .dialects import Answer, DialectName, json_answer, wrong_path
 from .scenario import Scenario
 from .world import World
 
@@ -30,29 +28,29 @@ _COMET = "/flux/v1/"
 _BFL = "/v1/"
 _RESULT = "get_result"
 _ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST
-_SLICES = 20  # a trickled body is sent in so many pieces a second
+_PIECES = 20  # per second, of a body that is sent slowly
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Simulator:
-    """A practice server on loopback ports, for as long as its `async with` lasts.
+    """A simulated provider on loopback ports, open during its `async with` block.
 
-    `url` is the API's origin, to be given as `base_url`. `port` 0 takes any free one. Raises
-    OSError when the port is taken.
+    `url` is the API's origin, for `base_url`. `port` 0 takes a free port. Raises OSError if the
+    port is in use.
     """
 
     def __init__(
         self, scenario: Scenario | None = None, *, host: str = "127.0.0.1", port: int = 0
     ) -> None:
         if not isinstance(scenario, Scenario | None):
-            raise TypeError(f"scenario: a Scenario, not {type(scenario).__name__}")
+            raise TypeError(f"scenario: {type(scenario).__name__} is not a Scenario")
         if not isinstance(host, str):
-            raise TypeError(f"host: text, not {type(host).__name__}")
+            raise TypeError(f"host: {type(host).__name__} is not text")
         if type(port) is not int or not 0 <= port <= 65535:
-            raise ValueError(f"port={port!r}: a whole number, 0 (any free one) to 65535")
+            raise ValueError(f"port={port!r} is not a number from 0 (any free port) to 65535")
         self.world = World(scenario, salt=token_hex(8))
-        self.url = ""  #: API origin, known once open
+        self.url = ""  #: the API's origin; empty until open
         self._host = host
         self._port = port
         self._stack = AsyncExitStack()
@@ -62,18 +60,18 @@ class Simulator:
 
     @property
     def charges(self) -> list[Charge]:
-        """Every charge in order, readable after the end too."""
+        """Every charge in order, also after the end."""
         return self.world.charges
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
             stack.callback(self.world.close)
-            jobs, port = self.world.earlier()
+            jobs, port = self.world.earlier_jobs()
             delivery = await self._serve(stack, self._deliver)
             region = await self._region(stack, port=port)
             self.url = await self._serve(stack, self._call, port=self._port)
-            self.world.place(
+            self.world.set_origins(
                 epoch=time.time() - loop.time(),
                 delivery=delivery,
                 region_origin=region,
@@ -92,9 +90,9 @@ class Simulator:
         await self._stack.aclose()
 
     async def _region(self, stack: AsyncExitStack, *, port: int) -> str:
-        """Open the regional host where earlier polling URLs point to, or anywhere."""
+        """Open the regional host on the port of earlier polling URLs, or on a free one."""
         if port:
-            with suppress(OSError):  # another process has that port now
+            with suppress(OSError):  # another process uses that port now
                 return await self._serve(stack, self._poll_region, port=port)
         return await self._serve(stack, self._poll_region)
 
@@ -111,21 +109,21 @@ class Simulator:
     # ------------------------------------------------------------------------------ the three ports
 
     async def _call(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The API's own port."""
+        """Answer on the API's port."""
         now, path = asyncio.get_running_loop().time(), request.path
         if path == "/simulator/ledger":
-            return await _act(request, json_answer(self.world.summary(now)))
+            return await _send(request, json_answer(self.world.summary(now)))
         dialect: DialectName = "bfl" if path.startswith(_BFL) else "comet"
         prefix = _BFL if dialect == "bfl" else _COMET
         name = path.removeprefix(prefix)
         if not path.startswith(prefix) or not name or "/" in name:
-            return await _act(request, wrong_path(path))
+            return await _send(request, wrong_path(path))
         if request.method == "GET" and name == "credits" and dialect == "bfl":
-            return await _act(request, self.world.credits(now, request.headers))
+            return await _send(request, self.world.credits(now, request.headers))
         if (request.method == "GET") != (name == _RESULT):
-            return await _act(request, json_answer({"detail": "Method Not Allowed"}, 405))
+            return await _send(request, json_answer({"detail": "Method Not Allowed"}, 405))
         if name == _RESULT:
-            return await _act(request, self._polled(now, request, dialect))
+            return await _send(request, self._polled(now, request, dialect))
         body = await request.content.read()
         answer = self.world.submit(
             asyncio.get_running_loop().time(),
@@ -134,7 +132,7 @@ class Simulator:
             headers=request.headers,
             body=body,
         )
-        return await _act(request, answer)
+        return await _send(request, answer)
 
     def _polled(
         self,
@@ -152,20 +150,20 @@ class Simulator:
         )
 
     async def _poll_region(self, request: web.BaseRequest) -> web.StreamResponse:
-        """BFL's regional host."""
+        """Answer on BFL's regional host."""
         if request.method != "GET" or request.path != _BFL + _RESULT:
-            return await _act(request, wrong_path(_BFL))
+            return await _send(request, wrong_path(_BFL))
         now = asyncio.get_running_loop().time()
-        return await _act(request, self._polled(now, request, "bfl", self.world.region))
+        return await _send(request, self._polled(now, request, "bfl", self.world.region))
 
     async def _deliver(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The image store."""
+        """Answer on the image store's port."""
         loop, path_query = asyncio.get_running_loop(), request.raw_path
-        spec = self.world.wanted(loop.time(), path_query)
+        spec = self.world.picture_spec(loop.time(), path_query)
         if spec is not None and not self.world.gallery.has(spec):
             await asyncio.to_thread(self.world.gallery.picture, spec)
         answer = self.world.deliver(loop.time(), path_query=path_query, headers=request.headers)
-        return await _act(request, answer)
+        return await _send(request, answer)
 
 
 async def serve(
@@ -181,49 +179,49 @@ async def serve(
         await asyncio.get_running_loop().create_future()
 
 
-# --------------------------------------------------------------------------- acting an answer out
+# ------------------------------------------------------------------------------ sending answers
 
 
-async def _act(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+async def _send(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
     if answer.delay:
         await asyncio.sleep(answer.delay)
     if answer.drop in ("close", "reset"):
-        _hang_up(request, rudely=answer.drop == "reset")
-        return web.Response()  # goes nowhere
+        _disconnect(request, reset=answer.drop == "reset")
+        return web.Response()  # is not sent
     if answer.drop is None and answer.bytes_per_second is None and answer.has_length:
         return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
-    return await _spill(request, answer)
+    return await _stream(request, answer)
 
 
-async def _spill(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
-    """Send a body slowly, without its length, or only in part."""
+async def _stream(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+    """Send a body slowly, without its length, or partly."""
     response = web.StreamResponse(status=answer.status, headers=answer.headers)
     if answer.has_length:
         response.content_length = len(answer.body)
-    with suppress(ConnectionError):  # the client may tire first
+    with suppress(ConnectionError):  # the client may disconnect first
         await response.prepare(request)
         if answer.bytes_per_second is not None:
-            await _trickle(response, answer.body, answer.bytes_per_second)
+            await _send_slowly(response, answer.body, answer.bytes_per_second)
         elif answer.drop is not None:
             await response.write(answer.body[: len(answer.body) // 2])
-            _hang_up(request, rudely=answer.drop == "tear")
+            _disconnect(request, reset=answer.drop == "tear")
         else:
             await response.write(answer.body)
     return response
 
 
-async def _trickle(response: web.StreamResponse, body: bytes, bytes_per_second: float) -> None:
-    piece = max(1, round(bytes_per_second / _SLICES))
+async def _send_slowly(response: web.StreamResponse, body: bytes, bytes_per_second: float) -> None:
+    piece = max(1, round(bytes_per_second / _PIECES))
     for start in range(0, len(body), piece):
         await response.write(body[start : start + piece])
         await asyncio.sleep(piece / bytes_per_second)
 
 
-def _hang_up(request: web.BaseRequest, *, rudely: bool) -> None:
+def _disconnect(request: web.BaseRequest, *, reset: bool) -> None:
     transport = request.transport
-    if transport is None:  # the client was faster
+    if transport is None:  # the client has disconnected
         return
-    if rudely:
+    if reset:
         connection = transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
         transport.abort()

@@ -1,9 +1,8 @@
-"""The practice server without a socket: jobs, faults and charges on whatever clock is passed in.
+"""The simulator without sockets: jobs, faults and charges on any clock.
 
-Pure and synchronous: every method takes `now`, in seconds on any clock that does not run
-backwards, and returns an `Answer`; so the same world serves real sockets and virtual time. The
-same seed and the same calls give the same answers. Knows the wire by heart and nothing of the
-client. The work is done by the three desks, `submit`, `poll` and `download`.
+Synchronous: every method takes `now`, in seconds on a clock that never runs backwards, and returns
+an `Answer`. So the same world serves sockets and virtual time, and the same seed and calls give the
+same answers.
 """
 
 from __future__ import annotations
@@ -13,25 +12,24 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from .answers import Answer, json_answer
 from .charges import Charge
-from .dialects import DIALECTS, DialectName
-from .download import Deliveries
+from .dialects import DIALECTS, Answer, DialectName, json_answer
+from .download import DownloadEndpoint
 from .images import Gallery, PictureSpec
 from .jobs import Job
-from .poll import Polls
+from .poll import PollEndpoint
 from .scenario import Scenario
-from .state import Seen, State, has_key, key_of
-from .submit import Submits
+from .state import SeenRequest, State, has_key, key_of
+from .submit import SubmitEndpoint
 
-_ENDLESS = Decimal(1_000_000)  # credits told when the scenario sets none
+_UNLIMITED = Decimal(1_000_000)  # credits that are reported if the scenario sets none
 
 
 class World:
-    """One practice server.
+    """One simulated provider.
 
-    `epoch` is the wall-clock time at `now` = 0, for dates on the wire. `salt` makes the ids of
-    two servers with one seed differ.
+    `epoch` is the wall-clock time at `now` = 0, for dates in answers. `salt` makes the ids of two
+    servers with the same seed differ.
     """
 
     def __init__(
@@ -45,45 +43,45 @@ class World:
         self.scenario = scenario or Scenario()
         self.gallery = gallery or Gallery(image_bytes=self.scenario.image_bytes)
         self._state = State(self.scenario, self.gallery, epoch=epoch, salt=salt)
-        self._submits = Submits(self._state)
-        self._polls = Polls(self._state)
-        self._deliveries = Deliveries(self._state)
-        self.leaks: Counter[str] = Counter()  #: keys that reached "delivery" or a foreign "region"
+        self._submits = SubmitEndpoint(self._state)
+        self._polls = PollEndpoint(self._state)
+        self._downloads = DownloadEndpoint(self._state)
+        self.leaks: Counter[str] = Counter()  #: keys sent to "delivery" or a wrong "region"
 
     def __repr__(self) -> str:
-        return f"<World {self.posts} posts, {self.polls} polls, {self._state.books!r}>"
+        return f"<World {self.posts} posts, {self.polls} polls, {self._state.charge_log!r}>"
 
-    def place(
+    def set_origins(
         self, *, epoch: float, delivery: str, region_origin: str, region_port: int = 0
     ) -> None:
-        """Tell the world where it stands: its wall clock, and the origins its URLs point to."""
+        """Set the wall clock and the origins of polling and image URLs."""
         self._state.epoch = epoch + self.scenario.clock_skew
         self._state.delivery = delivery
         self._state.region_origin = region_origin
         self._state.region_port = region_port
 
     def resume(self, now: float, jobs: Iterable[Job]) -> None:
-        """Go on with the jobs of an earlier simulator, their times in seconds of the epoch."""
+        """Continue the jobs of an earlier simulator; their times are seconds of the epoch."""
         state = self._state
         for job in jobs:
             job.started_at -= state.epoch
             job.ends_at -= state.epoch
             job.charge.at -= state.epoch
             state.jobs.add(job, now=now)
-            state.books.recall(job.charge)
+            state.charge_log.recall(job.charge)
             self._submits.accepted = max(self._submits.accepted, job.number)
 
-    def earlier(self) -> tuple[list[Job], int]:
-        """Return what the scenario's job_log has: see JobLog.earlier."""
-        return self._state.log.earlier()
+    def earlier_jobs(self) -> tuple[list[Job], int]:
+        """Return the jobs of the scenario's job_log, see JobLog.earlier_jobs."""
+        return self._state.log.earlier_jobs()
 
     def change(self, scenario: Scenario) -> None:
-        """Play another script from now on; the jobs that run keep the fate they have."""
+        """Use another scenario from now on. Accepted jobs keep their end time and status."""
         self.scenario = self._state.scenario = scenario
 
     def close(self) -> None:
-        """Close the logs of charges and jobs, if there are any."""
-        self._state.books.close()
+        """Close the log files of charges and jobs."""
+        self._state.charge_log.close()
         self._state.log.close()
 
     # ------------------------------------------------------------------------------------ answers
@@ -97,10 +95,10 @@ class World:
         headers: Mapping[str, str],
         body: bytes,
     ) -> Answer:
-        """Answer POST …/{model}. A charge is booked before this returns."""
-        lower = self._state.seen(now, "POST", f"{dialect}/{model}", headers)
+        """Answer POST …/{model}. A charge is recorded before this returns."""
+        lower = self._state.record_request(now, "POST", f"{dialect}/{model}", headers)
         answer = self._submits.answer(now, dialect, model, lower, body)
-        return self._state.dated(now, answer)
+        return self._state.with_date(now, answer)
 
     def poll(
         self,
@@ -111,100 +109,101 @@ class World:
         headers: Mapping[str, str],
         host_region: str | None = None,
     ) -> Answer:
-        """Answer GET …/get_result; `host_region` names the regional host that was asked."""
-        lower = self._state.seen(now, "GET", f"{host_region or dialect}/get_result", headers)
+        """Answer GET …/get_result; `host_region` is the regional host that received it."""
+        lower = self._state.record_request(
+            now, "GET", f"{host_region or dialect}/get_result", headers
+        )
         if host_region is not None and "authorization" in lower:
             self.leaks["region"] += 1
         answer = self._polls.answer(now, dialect, job_id, lower, host_region)
-        return self._state.dated(now, answer)
+        return self._state.with_date(now, answer)
 
-    def wanted(self, now: float, path_query: str) -> PictureSpec | None:
-        """The picture that `deliver` will need, so that it can be drawn elsewhere first."""
+    def picture_spec(self, now: float, path_query: str) -> PictureSpec | None:
+        """Return the image that `deliver` will need, so it can be drawn in a thread first."""
         job = self._state.jobs.by_path(now, path_query.partition("?")[0])
         return None if job is None else job.picture
 
     def deliver(self, now: float, *, path_query: str, headers: Mapping[str, str]) -> Answer:
-        """Answer GET of a signed URL, given exactly as it stood in the request line."""
-        lower = self._state.seen(now, "GET", path_query.partition("?")[0], headers)
+        """Answer GET of a signed URL; `path_query` is exactly as in the request line."""
+        lower = self._state.record_request(now, "GET", path_query.partition("?")[0], headers)
         if has_key(lower):
             self.leaks["delivery"] += 1
-        return self._state.dated(now, self._deliveries.answer(now, path_query, lower))
+        return self._state.with_date(now, self._downloads.answer(now, path_query, lower))
 
     def credits(self, now: float, headers: Mapping[str, str]) -> Answer:
         """Answer GET /v1/credits."""
-        lower = self._state.seen(now, "GET", "bfl/credits", headers)
+        lower = self._state.record_request(now, "GET", "bfl/credits", headers)
         key = key_of("bfl", lower)
         if self.scenario.key not in (None, key):
-            refusal = DIALECTS["bfl"].bad_key(key is not None, self._state.moment(now))
-            return self._state.dated(now, refusal)
-        balance = _ENDLESS if self.scenario.credits is None else self.scenario.credits
-        left = 0 if self._state.out_of_credit else balance - self._state.books.spent_usd * 100
-        return self._state.dated(now, json_answer({"credits": float(left)}))
+            refusal = DIALECTS["bfl"].bad_key(key is not None, self._state.request_id(now))
+            return self._state.with_date(now, refusal)
+        balance = _UNLIMITED if self.scenario.credits is None else self.scenario.credits
+        left = 0 if self._state.out_of_credit else balance - self._state.charge_log.spent_usd * 100
+        return self._state.with_date(now, json_answer({"credits": float(left)}))
 
-    # --------------------------------------------------------------------- what a test looks at
+    # --------------------------------------------------------------------------- figures for tests
 
     @property
     def region(self) -> str:
-        """The name of the regional host that jobs run at."""
+        """The name of the regional host."""
         return self._state.region
 
     @property
     def charges(self) -> list[Charge]:
-        """Every charge in order; empty when the scenario writes a charge_log."""
-        return self._state.books.charges
+        """Every charge in order; empty if the scenario has a charge_log."""
+        return self._state.charge_log.charges
 
     @property
-    def requests(self) -> deque[Seen]:
-        """The latest requests, without the values of their headers."""
+    def requests(self) -> deque[SeenRequest]:
+        """The last 2,000 requests, without the values of their headers."""
         return self._state.requests
 
     @property
     def faults(self) -> Counter[str]:
-        """Faults that happened, by name."""
-        return self._state.struck
+        """Number of injected faults by name."""
+        return self._state.fault_counts
 
     @property
     def refused(self) -> Counter[int]:
-        """Submits that were not answered 200, by status."""
+        """Number of refused submissions by HTTP status."""
         return self._submits.refused
 
     @property
     def posts(self) -> int:
-        """Submits, whatever was answered."""
+        """Number of submissions."""
         return self._submits.posts
 
     @property
     def polls(self) -> int:
-        """Polls, whatever was answered."""
+        """Number of polls."""
         return self._polls.polls
 
     @property
     def downloads(self) -> int:
-        """Downloads begun, whatever was answered."""
-        return self._deliveries.downloads
+        """Number of downloads."""
+        return self._downloads.downloads
 
     @property
     def max_active(self) -> int:
-        """Most jobs that were ever active at once."""
+        """Maximum number of active jobs."""
         return self._submits.max_active
 
     def active(self, now: float, model: str = "") -> int:
-        """Jobs not yet at their end by the server's clock; a name asks for a model that has a
-        limit of its own."""
+        """Return the number of active jobs, of one model if it has its own limit."""
         return self._state.jobs.active(now, model)
 
     def _makespan(self) -> float | None:
-        """Seconds from the first acceptance until the last end was seen by a poll."""
-        began, last_seen = self._submits.began, self._polls.last_seen
-        return None if began is None or last_seen is None else last_seen - began
+        """Seconds from the first acceptance to the last answer with a terminal status."""
+        start, end = self._submits.first_accepted_at, self._polls.last_seen
+        return None if start is None or end is None else end - start
 
     def summary(self, now: float) -> dict[str, Any]:
-        """The totals, as plain JSON values."""
-        books = self._state.books
+        """Return the totals as JSON values."""
+        charge_log = self._state.charge_log
         return {
-            "charges": books.charged,
-            "delivered": books.delivered,
-            "spent_usd": str(books.spent_usd),
+            "charges": charge_log.charged,
+            "delivered": charge_log.delivered,
+            "spent_usd": str(charge_log.spent_usd),
             "posts": self.posts,
             "polls": self.polls,
             "downloads": self.downloads,

@@ -89,7 +89,7 @@ async def test_the_split_holds_what_the_server_did(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_a_server_that_tells_no_end_has_it_estimated(tmp_path: Path) -> None:
     """FLUX.2 at BFL tells its begin only: the end lies between two polls, and is called a guess."""
-    scenario = Scenario(latency=(0.3, 0.3), image_bytes=2048, tells_progress=False)
+    scenario = Scenario(latency=(0.3, 0.3), image_bytes=2048, reports_progress=False)
     async with Simulator(scenario) as sim:
         wanted = order(sim, tmp_path / "out", polling=Polling(interval=0.05))
         report = await bench.run(wanted)
@@ -532,19 +532,30 @@ async def test_unknown_models_are_warned_of_once_and_before_anything_is_paid(
     assert len(sim.charges) > 0
 
 
+@pytest.mark.parametrize(
+    ("package", "expected", "files"),
+    [
+        pytest.param("matplotlib", "the report will have no charts", 2, id="matplotlib"),
+        pytest.param("jinja2", "report.html will not be written", 1, id="jinja2"),
+    ],
+)
 @pytest.mark.asyncio
-async def test_missing_pictures_are_noted_before_anything_is_paid(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_missing_extra_is_noted_before_anything_is_paid_and_loses_no_numbers(
+    package: str, expected: str, files: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without matplotlib a benchmark names what to install while there is no charge yet."""
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    """The note names the install command while there is no charge yet; report.json is written."""
+    pytest.importorskip("jinja2", reason="the extra bench is not installed")
+    monkeypatch.setitem(sys.modules, package, None)
     noted: list[tuple[str, int]] = []
     async with Simulator(Scenario(**QUICK)) as sim:
         await bench.run(
             order(sim, tmp_path / "out", images=1),
             on_note=lambda note: noted.append((note, len(sim.charges))),
         )
-    assert (f"the report will have no pictures: {install_command('bench')}", 0) in noted
+    (note,) = [note for note, charges in noted if note.startswith(expected) and charges == 0]
+    assert note.endswith(install_command("bench"))
+    assert bench.load(tmp_path / "out").stages
+    assert len(list((tmp_path / "out").glob("report.*"))) == files
 
 
 @pytest.mark.asyncio

@@ -92,8 +92,12 @@ def run(*arguments: str, cwd: Path, env: dict[str, str]) -> subprocess.Completed
 
 #: what stands on the command line of the child, and a command that starts it
 STARTERS = [
-    pytest.param("simulate", ("generate", "a fox", "--simulate", "-o", "fox.jpg"), id="generate"),
-    pytest.param("simulate", ("run", "prompts.txt", "--simulate", "-o", "o"), id="run --simulate"),
+    pytest.param(
+        "fluxasync.simulator", ("generate", "a fox", "--simulate", "-o", "fox.jpg"), id="generate"
+    ),
+    pytest.param(
+        "fluxasync.simulator", ("run", "prompts.txt", "--simulate", "-o", "o"), id="run --simulate"
+    ),
     pytest.param(
         "--with-parent",
         ("run", "prompts.txt", "--watch", "-o", "o", "--model", "flux-2-klein-4b"),
@@ -101,7 +105,7 @@ STARTERS = [
     ),
     pytest.param("fluxasync.gallery.thumbnail_worker", ("gallery", "o"), id="gallery"),
     pytest.param(
-        "simulate",
+        "fluxasync.simulator",
         ("bench", "--simulate", "--images", "2", "--in-flight", "1", "-o", "b"),
         id="bench",
         marks=pytest.mark.slow,
@@ -194,11 +198,11 @@ SCRIPT = """
 import sys
 beside = sys.path.pop(0)
 import asyncio
-from fluxasync.simulator.child_process import practice_server
+from fluxasync.simulator.child_process import simulator_process
 sys.path.insert(0, beside)
 
 async def main():
-    async with practice_server() as url:
+    async with simulator_process() as url:
         print(url)
 
 asyncio.run(main())

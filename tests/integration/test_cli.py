@@ -506,20 +506,6 @@ def test_simulate_prints_its_url_and_a_command_and_ends_with_its_ledger() -> Non
     assert "0 charges" in said.splitlines()[-1]
 
 
-@pytest.mark.slow
-def test_the_child_of_simulate_ends_with_its_parent() -> None:
-    """A run that was killed leaves no practice server behind."""
-    child = started(
-        "simulate", "--port", "0", "--with-parent", stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert child.stdout is not None
-    assert child.stdin is not None
-    assert child.stdout.readline().startswith("http://127.0.0.1:")
-    child.stdin.close()
-    assert child.wait(timeout=patient()) == 0
-    child.stdout.close()
-
-
 @pytest.mark.parametrize(
     ("option", "said"),
     [

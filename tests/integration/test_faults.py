@@ -41,7 +41,7 @@ from fluxasync import (
     Saved,
 )
 from fluxasync.simulator import FAULTS, Scenario, Simulator, World
-from fluxasync.simulator.seeded_random import SeededRandom
+from fluxasync.simulator.scenario import SeededRandom
 
 COUNT = 12
 SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02, image_bytes=40_000)
@@ -277,7 +277,7 @@ def _seed_where(fault: str, *, first: int, then: int) -> int:
     """A scenario seed whose first strike of a submit fault is between two of the attempts."""
 
     def strike(seed: int) -> int:
-        dice = SeededRandom(seed)
-        return next(n for n in range(1, 1000) if dice.roll(fault, n) < 0.2)
+        rng = SeededRandom(seed)
+        return next(n for n in range(1, 1000) if rng.uniform(fault, n) < 0.2)
 
     return next(seed for seed in range(1000) if first < strike(seed) <= then)

@@ -158,7 +158,7 @@ async def line(row: Row, **options: Any) -> AsyncIterator[Line]:
         api = await stack.enter_async_context(proxy(sim.url, row.api))
         store = await stack.enter_async_context(proxy(state.delivery, row.store))
         epoch = time.time() - asyncio.get_running_loop().time()
-        sim.world.place(epoch=epoch, delivery=store.url, region_origin=state.region_origin)
+        sim.world.set_origins(epoch=epoch, delivery=store.url, region_origin=state.region_origin)
         flux = await stack.enter_async_context(fast_session(api.url, **session))
         yield Line(flux=flux, sim=sim, api=api, store=store)
 

@@ -1,6 +1,6 @@
-"""The transport of simulations keeps the contract of the real one, so what they show holds.
+"""One contract for two transports: aiohttp with the simulator on sockets, and the world alone.
 
-Each test runs against aiohttp and the practice server on sockets, and against the world alone.
+So the results of simulations in virtual time hold for the real transport.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fluxasync._core.models import Call, Reply
 from fluxasync._wire.transport import AiohttpTransport
 from fluxasync.extend import Transport
 from fluxasync.simulator import Scenario, Simulator, World
-from fluxasync.simulator.seeded_random import SeededRandom
+from fluxasync.simulator.scenario import SeededRandom
 
 Place = tuple[Transport, str, World]
 Opened = Callable[[Scenario], AbstractAsyncContextManager[Place]]
@@ -54,7 +54,7 @@ async def submitted(place: Place, *, path: str = "/flux/v1/flux-dev", timeout: f
 
 
 async def sample_url(place: Place) -> str:
-    """The signed URL of an image that is ready at once."""
+    """Submit, poll and return the signed URL."""
     transport, origin, _ = place
     job_id = json.loads((await submitted(place)).body)["id"]
     url = f"{origin}/flux/v1/get_result?id={job_id}"
@@ -71,11 +71,11 @@ async def fetched(place: Place, url: str) -> tuple[int, bytes]:
 @opened
 @pytest.mark.asyncio
 async def test_a_job_goes_from_its_submit_to_its_image(opened: Opened):
-    """Submit, poll and download reach the same world, whose picture arrives byte for byte."""
+    """Submit, poll and download reach the same world; its image arrives unchanged."""
     async with opened(Scenario(latency=0)) as place:
         url = await sample_url(place)
         status, image = await fetched(place, url)
-        spec = place[2].wanted(0, url[url.index("/results") :])
+        spec = place[2].picture_spec(0, url[url.index("/results") :])
         assert spec is not None
         assert (200, place[2].gallery.picture(spec).body) == (status, image)
         assert place[2].charges[0].delivered
@@ -84,7 +84,7 @@ async def test_a_job_goes_from_its_submit_to_its_image(opened: Opened):
 @opened
 @pytest.mark.asyncio
 async def test_a_call_that_is_held_back_reaches_no_server(opened: Opened):
-    """P11: what `before_send` raises is the end of the call, and nothing is charged."""
+    """P11: an error of `before_send` ends the call, and nothing is sent or charged."""
 
     def hold() -> None:
         raise TransportError("held back", sent=False)
@@ -100,8 +100,8 @@ async def test_a_call_that_is_held_back_reaches_no_server(opened: Opened):
 
 @opened
 @pytest.mark.asyncio
-async def test_headers_are_asked_for_in_lower_case(opened: Opened):
-    """Replies and downloads know their headers by lower-case names, lengths included."""
+async def test_header_names_are_lower_case(opened: Opened):
+    """Replies and downloads have their headers by lower-case name, with the length."""
     async with opened(Scenario(latency=0)) as place:
         reply = await submitted(place)
         assert all(name in reply.headers for name in ("content-type", "date", "content-length"))
@@ -113,13 +113,13 @@ async def test_headers_are_asked_for_in_lower_case(opened: Opened):
 @opened
 @pytest.mark.asyncio
 async def test_a_regional_job_is_known_only_at_its_region(opened: Opened):
-    """BFL's dialect: the polling URL answers, the submit host does not know the job."""
+    """BFL: the polling URL answers, the submission host does not know the job."""
     async with opened(Scenario(latency=0)) as place:
-        told = json.loads((await submitted(place, path="/v1/flux-dev")).body)
-        here = f"{place[1]}/v1/get_result?id={told['id']}"
+        answer = json.loads((await submitted(place, path="/v1/flux-dev")).body)
+        here = f"{place[1]}/v1/get_result?id={answer['id']}"
         statuses = [
             (await place[0].send(Call(method="GET", url=url, headers={"x-key": "k"}))).status
-            for url in (told["polling_url"], here)
+            for url in (answer["polling_url"], here)
         ]
         assert statuses == [200, 404]
 
@@ -127,7 +127,7 @@ async def test_a_regional_job_is_known_only_at_its_region(opened: Opened):
 @opened
 @pytest.mark.asyncio
 async def test_a_wrong_path_is_answered_as_the_gateway_does(opened: Opened):
-    """A redirect is an answer like any other; nobody follows it."""
+    """A redirect is returned as an answer and is not followed."""
     async with opened(Scenario()) as place:
         assert (await submitted(place, path="/flux/flux-dev")).status == 301
 
@@ -144,7 +144,7 @@ async def test_a_wrong_path_is_answered_as_the_gateway_does(opened: Opened):
 async def test_a_submit_without_an_answer_counts_as_sent(
     opened: Opened, fault: str | None, timeout: float
 ):
-    """What may have been charged says so: `sent` is true, and the world has the charge."""
+    """The error of a submission that may have been charged has `sent=True`."""
     scenario = Scenario(faults=[fault] if fault else [], submit_delay=0 if fault else 0.5)
     async with opened(scenario) as place:
         with pytest.raises(TransportError) as caught:
@@ -156,7 +156,7 @@ async def test_a_submit_without_an_answer_counts_as_sent(
 @opened
 @pytest.mark.asyncio
 async def test_a_broken_download_raises_and_a_second_one_is_whole(opened: Opened):
-    """F71 A connection torn half way is an error by the end of the body, never a short image."""
+    """F71: a connection that is reset half-way raises an error, never a short image."""
     async with opened(Scenario(latency=0, faults=["download-reset"])) as place:
         url = await sample_url(place)
         with pytest.raises(TransportError):
@@ -167,25 +167,25 @@ async def test_a_broken_download_raises_and_a_second_one_is_whole(opened: Opened
 @opened
 @pytest.mark.asyncio
 async def test_half_an_image_may_come_without_an_error(opened: Opened):
-    """F72: cut where no length was told, the body simply ends: only its content can tell."""
+    """F72: without a Content-Length a truncated body ends without an error."""
     seed = next(n for n in range(100) if _ends_cleanly(Scenario(seed=n, faults=["truncated"])))
     scenario = Scenario(latency=0, seed=seed, faults=["truncated"])
     async with opened(scenario) as place:
         url = await sample_url(place)
-        half, whole = (await fetched(place, url))[1], (await fetched(place, url))[1]
-        assert whole[: len(half)] == half
-        assert 0 < len(half) < len(whole)
+        half, complete = (await fetched(place, url))[1], (await fetched(place, url))[1]
+        assert complete[: len(half)] == half
+        assert 0 < len(half) < len(complete)
 
 
 def _ends_cleanly(scenario: Scenario) -> bool:
-    """Ask the server's own dice which of the two cuts its first job gets."""
-    return SeededRandom(scenario.seed).roll("truncated with length", 1) >= 0.5
+    """Whether the first job's body is truncated without a Content-Length."""
+    return SeededRandom(scenario.seed).uniform("truncated with length", 1) >= 0.5
 
 
 @opened
 @pytest.mark.asyncio
 async def test_a_signed_url_is_asked_for_byte_by_byte_and_without_the_key(opened: Opened):
-    """F83, F84: a re-quoted signature is refused, the exact one is served, no key arrives."""
+    """F83, F84: a re-encoded signature is refused, the exact one is served, no key is sent."""
     async with opened(Scenario(latency=0)) as place:
         url = await sample_url(place)
         assert (await fetched(place, url.replace("%2F", "/")))[0] == 403
@@ -196,8 +196,8 @@ async def test_a_signed_url_is_asked_for_byte_by_byte_and_without_the_key(opened
 @opened
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "http://10.0.0.1/x", "ftp://127.0.0.1/x"])
 @pytest.mark.asyncio
-async def test_an_odd_url_is_refused_before_anything_is_asked(opened: Opened, url: str):
-    """T4: only https, or http on this machine."""
+async def test_an_invalid_url_is_refused_before_anything_is_sent(opened: Opened, url: str):
+    """T4: only https is allowed, and http on loopback."""
     async with opened(Scenario()) as place:
         with pytest.raises(TransportError) as caught:
             await fetched(place, url)

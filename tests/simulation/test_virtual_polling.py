@@ -43,7 +43,7 @@ async def polled(
 def test_the_lag_asked_for_is_the_servers_lag(tells: bool) -> None:
     """A tenth of a second of round trip neither adds to the lag nor takes from it: polls leave
     early by as much. Progress that is told makes it smaller still."""
-    scenario = Scenario(latency=MEAN, latency_cv=CV, image_bytes=1, seed=3, tells_progress=tells)
+    scenario = Scenario(latency=MEAN, latency_cv=CV, image_bytes=1, seed=3, reports_progress=tells)
     world = run(polled(scenario))
     asked = 0.04 * MEAN / sqrt(1 + CV**2)
     lag = world.summary(0)["lag"] / 600

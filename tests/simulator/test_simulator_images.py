@@ -1,4 +1,4 @@
-"""The practice server's pictures: exact in size and format, and the same every time."""
+"""The simulator's images: exact in size and format, and reproducible."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from io import BytesIO
 
 import pytest
 
-from fluxasync.simulator.images import Gallery, Picture, PictureSpec
-from fluxasync.simulator.padding import padded
+from fluxasync.simulator.images import Gallery, Picture, PictureSpec, padded
 
 Image = pytest.importorskip("PIL.Image", reason="the extra 'image' is not installed")
 
@@ -34,21 +33,36 @@ def opened(picture: Picture) -> Image.Image:
 @pytest.mark.parametrize("form", ["jpeg", "png", "webp"])
 @pytest.mark.parametrize("size", [(256, 256), (1440, 256), (64, 80), (1536, 1056)])
 def test_a_picture_has_the_exact_size_and_format(form: str, size: tuple[int, int]) -> None:
-    """What was asked is what the file says and decodes to."""
+    """The file has the requested size and format, and can be decoded."""
     image = opened(Gallery().picture(spec_of(size=size, form=form)))
     assert (form.upper(), size) == (image.format, image.size)
 
 
 @pytest.mark.parametrize("prompt", SCENES)
-def test_every_scene_is_worth_looking_at(prompt: str) -> None:
-    """Whatever the scene, there are many colours, and no one of them covers the picture."""
+def test_every_scene_has_many_colours(prompt: str) -> None:
+    """Every scene has many colours, none of which covers half of the image."""
     colours = opened(Gallery().picture(spec_of(prompt))).getcolors(320 * 256)
     assert len(colours) > 500
     assert max(count for count, _ in colours) < 320 * 256 / 2
 
 
+@pytest.mark.parametrize(
+    ("prompt", "has_caption"),
+    [("a red fox in the snow", True), ("狐が雪の中を走る", True), ("", False)],
+)
+@pytest.mark.parametrize("size", [(256, 256), (1440, 1440)])
+def test_the_first_words_of_the_prompt_are_written_into_a_corner(
+    prompt: str, has_caption: bool, size: tuple[int, int]
+) -> None:
+    """Bottom left, in light letters; a prompt without a Latin letter has its seed there."""
+    image = opened(Gallery().picture(spec_of(prompt, size=size, form="png")))
+    corner = image.crop((0, size[1] * 9 // 10, size[0] * 3 // 4, size[1]))
+    light = sum(n for n, colour in corner.getcolors(1 << 24) if min(colour) > 230)
+    assert has_caption == (light > 20)
+
+
 def test_pictures_are_the_same_every_time_and_differ_by_prompt_and_seed() -> None:
-    """Equal specs give equal bytes from another gallery too."""
+    """Equal specs give equal bytes, also from another gallery."""
     first = Gallery().picture(spec_of())
     assert first == Gallery().picture(spec_of())
     assert first.body != Gallery().picture(spec_of(seed=2)).body
@@ -59,14 +73,14 @@ def test_pictures_are_the_same_every_time_and_differ_by_prompt_and_seed() -> Non
     "prompt", ["", "狐が雪の中を走る", "\ud83d lone", "x" * 20_000, "\0\x1b[31m"]
 )
 def test_any_prompt_can_be_drawn(prompt: str) -> None:
-    """Empty, foreign, broken and endless prompts become pictures like others."""
+    """Empty, foreign, broken and very long prompts can be drawn."""
     assert opened(Gallery().picture(spec_of(prompt))).size == (320, 256)
 
 
 @pytest.mark.parametrize("form", ["jpeg", "png", "webp"])
 @pytest.mark.parametrize("size", [60_000, 262_144])
 def test_image_bytes_are_met_exactly(form: str, size: int) -> None:
-    """For benchmarks every image has as many bytes as ordered, is valid, and is drawn once."""
+    """With `image_bytes` every image has that size, is valid, and is drawn once."""
     gallery = Gallery(image_bytes=size)
     picture = gallery.picture(spec_of(form=form))
     assert size == len(picture.body)
@@ -75,13 +89,13 @@ def test_image_bytes_are_met_exactly(form: str, size: int) -> None:
 
 
 def test_image_bytes_too_small_give_the_smallest_picture() -> None:
-    """A picture that cannot be so small is still a whole picture."""
+    """A size that is too small gives the smallest possible image."""
     assert opened(Gallery(image_bytes=10).picture(spec_of())).size == (320, 256)
 
 
 @pytest.mark.parametrize("form", ["jpeg", "png", "webp"])
 def test_padding_of_any_length_is_exact_or_refused(form: str) -> None:
-    """Every length that a format's filler can have is met; WebP rounds down to even."""
+    """Every possible length of padding is exact; WebP rounds down to even."""
     body = Gallery().picture(spec_of(size=(64, 64), form=form)).body
     least = {"jpeg": 4, "png": 12, "webp": 8}[form]
     for more in [*range(-3, 30), *range(65_530, 65_550)]:
@@ -95,7 +109,7 @@ def test_padding_of_any_length_is_exact_or_refused(form: str) -> None:
 
 
 def test_the_gallery_forgets_beyond_its_space() -> None:
-    """Old pictures go, the newest stays, however small the space."""
+    """Old images are dropped; the newest is kept, however small the limit."""
     gallery = Gallery(kept_bytes=1)
     for seed in (1, 2):
         gallery.picture(spec_of(seed=seed))
@@ -104,7 +118,7 @@ def test_the_gallery_forgets_beyond_its_space() -> None:
 
 @pytest.mark.parametrize("size", [(256, 256), (96, 512)])
 def test_without_pillow_there_is_a_valid_png(size: tuple[int, int]) -> None:
-    """Whatever the format asked, a PNG of the right size with right checksums, and it says so."""
+    """Every format is answered with a valid PNG of the requested size, and reported as PNG."""
     gallery = Gallery(painter=None)
     spec = spec_of(size=size, form="webp")
     picture = gallery.picture(spec)

@@ -1,4 +1,4 @@
-"""The practice server without sockets: plain numbers are its clock."""
+"""The simulator without sockets; its clock is a number."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def made(world: World, now: float = 0.0, **more: Any) -> str:
 
 
 def sample(world: World, job_id: str, now: float = 0.0) -> str:
-    """The path and query of the image, from a poll."""
+    """Poll and return path and query of the image."""
     url = poll(world, job_id, now).json["result"]["sample"]
     return "/" + url.split("/", 3)[3]
 
@@ -65,7 +65,7 @@ def fetch(world: World, path_query: str, now: float = 0.0, **headers: str) -> An
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_a_job_runs_is_ready_and_is_delivered_once(dialect: str) -> None:
-    """Submit, poll while running, poll when ready, fetch: one charge, one delivery."""
+    """Submit, poll while running, poll when ready, download: one charge, one delivery."""
     world = world_of(latency=(5, 5))
     accepted = submit(world, 100.0, dialect=dialect, seed=7).json
     running = poll(world, accepted["id"], 104.9, dialect=dialect)
@@ -82,8 +82,8 @@ def test_a_job_runs_is_ready_and_is_delivered_once(dialect: str) -> None:
     assert world.charges[0].price_usd == Decimal("0.025")
 
 
-def test_flux1_tells_progress_and_flux2_tells_cost() -> None:
-    """FLUX.1 has progress values and its cost when ready; FLUX.2 has its cost at the submit."""
+def test_flux1_reports_progress_and_flux2_tells_cost() -> None:
+    """FLUX.1 reports progress, and its cost when ready; FLUX.2 its cost at the submission."""
     world = world_of(latency=(10, 10))
     old = submit(world, dialect="bfl").json
     new = submit(world, dialect="bfl", model="flux-2-pro", width=1024, height=2048).json
@@ -95,7 +95,7 @@ def test_flux1_tells_progress_and_flux2_tells_cost() -> None:
 
 
 def test_a_healthy_poll_carries_a_retry_after_that_asks_for_nothing() -> None:
-    """Retry-After 0 or 1 and the rate-limit headers come with every good poll."""
+    """Every successful poll has Retry-After 0 or 1 and the rate-limit headers."""
     world = world_of(latency=(9, 9))
     job_id = made(world)
     headers = [poll(world, job_id, 3.0).headers for _ in range(4)]
@@ -104,7 +104,7 @@ def test_a_healthy_poll_carries_a_retry_after_that_asks_for_nothing() -> None:
 
 
 def test_prompts_come_back_changed_only_when_upsampled() -> None:
-    """The result repeats the prompt as given unless prompt_upsampling is on."""
+    """The result repeats the prompt; prompt_upsampling changes it."""
     world = world_of()
     plain, upsampled = made(world), made(world, prompt_upsampling=True)
     assert poll(world, plain).json["result"]["prompt"] == "a fox"
@@ -112,7 +112,7 @@ def test_prompts_come_back_changed_only_when_upsampled() -> None:
 
 
 def test_durations_follow_the_model_and_have_a_tail() -> None:
-    """Without a latency, durations spread about the model's median."""
+    """Without a latency, durations scatter around the model's median."""
     world = world_of(latency=None, active_limit=10_000)
     jobs = [made(world, model="flux-pro-1.1") for _ in range(400)]
     times = [MODELS["flux-pro-1.1"].seconds * share for share in (0.4, 1, 10)]
@@ -142,9 +142,9 @@ def test_durations_follow_the_model_and_have_a_tail() -> None:
 def test_the_image_has_the_size_the_request_gives(
     body: dict[str, Any], size: tuple[int, int]
 ) -> None:
-    """Width and height, an aspect ratio or the model's default decide the pixels."""
+    """Width and height, an aspect ratio or the model's default determine the size."""
     world = world_of()
-    spec = world.wanted(0.0, sample(world, made(world, **body)))
+    spec = world.picture_spec(0.0, sample(world, made(world, **body)))
     assert spec is not None
     assert size == (spec.width, spec.height)
 
@@ -154,7 +154,7 @@ def test_the_image_has_the_size_the_request_gives(
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_the_active_limit_is_429_until_a_job_ends(dialect: str) -> None:
-    """P12: a job holds its place from acceptance to its end, polled or not."""
+    """P12: a job occupies a slot from acceptance to its end, polled or not."""
     world = world_of(latency=(5, 5), active_limit=2)
     answers = [submit(world, 0.0, dialect=dialect).status for _ in range(3)]
     assert answers == [200, 200, 429]
@@ -164,7 +164,7 @@ def test_the_active_limit_is_429_until_a_job_ends(dialect: str) -> None:
 
 
 def test_kontext_max_has_a_lower_limit_of_its_own() -> None:
-    """BFL docs: 6 active tasks for flux-kontext-max, while others go on."""
+    """BFL docs: at most 6 active tasks of flux-kontext-max; other models continue."""
     world = world_of(latency=(5, 5))
     answers = [submit(world, model="flux-kontext-max").status for _ in range(7)]
     assert answers == [200] * 6 + [429]
@@ -217,7 +217,7 @@ def test_a_bad_key_is_told_in_each_dialect(
 def test_validation_errors_have_both_shapes(
     model: str, body: dict[str, Any], kind: str, where: str
 ) -> None:
-    """F12: BFL lists pydantic's complaints under 422, CometAPI words them under 400 or 500."""
+    """F12: BFL returns pydantic's errors with 422, CometAPI a text with 400 or 500."""
     world = world_of()
     bfl = submit(world, dialect="bfl", model=model, **body)
     entry = bfl.json["detail"][0]
@@ -231,7 +231,7 @@ def test_validation_errors_have_both_shapes(
 
 
 def test_flux2_gives_4_megapixels_at_most() -> None:
-    """A size that is fine side by side may be too large in all."""
+    """Two valid sides may give too many pixels."""
     world = world_of()
     sides = [
         submit(world, dialect="bfl", model="flux-2-pro", width=w, height=2048) for w in (2048, 2064)
@@ -240,19 +240,19 @@ def test_flux2_gives_4_megapixels_at_most() -> None:
 
 
 def test_validation_is_sometimes_told_as_500() -> None:
-    """F13: CometAPI tells some bad requests as 500 with the code invalid_request."""
+    """F13: CometAPI answers some invalid requests with 500 and the code invalid_request."""
     world = world_of()
     assert {400, 500} == {submit(world, width=1).status for _ in range(20)}
 
 
 @pytest.mark.parametrize("raw", [b"{", b"[1]", b"\xff", b"[" * 100_000])
 def test_a_body_that_is_no_object_is_refused(raw: bytes) -> None:
-    """Broken JSON is a validation error like any other."""
+    """Invalid JSON is a validation error."""
     assert submit(world_of(), dialect="bfl", raw=raw).status == 422
 
 
 def test_unknown_models_are_told_in_each_dialect() -> None:
-    """BFL does not know the path; CometAPI has no channel for the name."""
+    """An unknown model is an unknown path at BFL, and has no channel at CometAPI."""
     world = world_of()
     bfl, comet = (submit(world, dialect=d, model="flux-9") for d in ("bfl", "comet"))
     assert (bfl.status, bfl.json) == (404, {"detail": "Not Found"})
@@ -260,7 +260,7 @@ def test_unknown_models_are_told_in_each_dialect() -> None:
 
 
 def test_credit_runs_out_exactly() -> None:
-    """A balance of 6 credits buys two images at 2.5 and tells what is left."""
+    """A balance of 6 credits pays for two images at 2.5; the rest is reported."""
     world = world_of(credits=6)
     assert [submit(world, dialect="bfl").status for _ in range(3)] == [200, 200, 402]
     assert world.credits(0.0, {}).json == {"credits": 1.0}
@@ -275,7 +275,7 @@ def test_the_poll_rate_limit_is_429_within_a_second() -> None:
 
 
 def test_a_bfl_job_is_only_known_at_its_region() -> None:
-    """The main host answers 404 for a job that runs in a region."""
+    """The main host answers 404 for a job of a region."""
     world = world_of()
     job_id = made(world, dialect="bfl")
     elsewhere = world.poll(0.0, dialect="bfl", job_id=job_id, headers={})
@@ -309,7 +309,7 @@ def test_a_job_is_forgotten_after_its_retention() -> None:
     "fault", [pytest.param("429", id="F1 429"), pytest.param("503", id="F15 503")]
 )
 def test_push_back_is_never_charged(dialect: str, fault: str) -> None:
-    """429 and 503 come with Retry-After and without a charge."""
+    """429 and 503 have Retry-After and no charge."""
     world = world_of(faults={fault: 1.0}, retry_after=0.25)
     answer = submit(world, dialect=dialect)
     assert (answer.status, answer.headers["Retry-After"]) == (int(fault), "0.25")
@@ -319,7 +319,7 @@ def test_push_back_is_never_charged(dialect: str, fault: str) -> None:
 
 @pytest.mark.parametrize("retry_after", [None, "nan", "Wed, 21 Oct 2026 07:28:00 GMT"])
 def test_retry_after_is_sent_as_ordered(retry_after: str | None) -> None:
-    """F4: the header may be absent or nonsense."""
+    """F4: the header may be missing or invalid."""
     answer = submit(world_of(faults={"429": 1.0}, retry_after=retry_after))
     assert answer.headers.get("Retry-After") == retry_after
 
@@ -328,7 +328,7 @@ def test_retry_after_is_sent_as_ordered(retry_after: str | None) -> None:
     "fault", [pytest.param("500", id="F14 500"), pytest.param("502-html", id="F14 502")]
 )
 def test_half_of_the_broken_answers_come_after_the_charge(fault: str) -> None:
-    """From outside they look the same; the ledger knows."""
+    """Half of the 500s and 502s were charged, which only the record of charges shows."""
     world = world_of(faults={fault: 1.0}, active_limit=1000)
     statuses = {submit(world).status for _ in range(100)}
     assert statuses == {int(fault[:3])}
@@ -336,14 +336,14 @@ def test_half_of_the_broken_answers_come_after_the_charge(fault: str) -> None:
 
 
 def test_a_lost_reply_is_charged_and_drops_the_connection() -> None:
-    """F36: a charge, and no answer in either of two ways."""
+    """F36: a charge without an answer, by FIN or RST."""
     world = world_of(faults={"lost-reply": 1.0})
     assert {"close", "reset"} == {submit(world).drop for _ in range(20)}
     assert len(world.charges) == 20
 
 
 def test_402_lasts_once_it_began() -> None:
-    """F8: from the first hit on, every submit is out of credit."""
+    """F8: after the first 402 every submission is refused with 402."""
     world = world_of(faults={"402": 0.1})
     statuses = [submit(world).status for _ in range(60)]
     first = statuses.index(402)
@@ -353,7 +353,7 @@ def test_402_lasts_once_it_began() -> None:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_a_key_is_revoked_after_n_jobs_and_polls_go_on(dialect: str) -> None:
-    """F10: submits are refused from job N on; what was paid can be collected."""
+    """F10: submissions are refused after job N; paid jobs can be collected."""
     world = world_of(faults=["401-after:2"])
     ids = [made(world, dialect=dialect) for _ in range(2)]
     assert submit(world, dialect=dialect).status == {"comet": 401, "bfl": 403}[dialect]
@@ -372,14 +372,14 @@ def test_a_key_is_revoked_after_n_jobs_and_polls_go_on(dialect: str) -> None:
     ],
 )
 def test_a_poll_fault_spoils_the_first_polls_only(fault: str, status: int) -> None:
-    """A client that asks again gets the job's answer; `repeats` says how often it must."""
+    """A fault affects the first `repeats` polls of a job; the next poll succeeds."""
     world = world_of(faults={fault: 1.0}, repeats=2)
     job_id = made(world)
     assert [status, status, 200] == [poll(world, job_id).status for _ in range(3)]
 
 
 def test_a_poll_can_be_reset() -> None:
-    """F50: the connection drops on the first poll."""
+    """F50: the first poll's connection is reset."""
     world = world_of(faults=["poll-reset"])
     job_id = made(world)
     assert [poll(world, job_id).drop for _ in range(2)] == ["reset", None]
@@ -387,7 +387,7 @@ def test_a_poll_can_be_reset() -> None:
 
 @pytest.mark.parametrize(("dialect", "status"), [("comet", 200), ("bfl", 404)])
 def test_task_not_found_at_first_then_found(dialect: str, status: int) -> None:
-    """F53: the first one to three polls do not see the job yet."""
+    """F53: the first one to three polls do not find the job."""
     world = world_of(faults=["not-found-first"])
     job_id = made(world, dialect=dialect)
     answers = [poll(world, job_id, dialect=dialect) for _ in range(4)]
@@ -396,7 +396,7 @@ def test_task_not_found_at_first_then_found(dialect: str, status: int) -> None:
 
 
 def test_running_may_have_unknown_words() -> None:
-    """F55: words that no document lists, until the job is ready."""
+    """F55: undocumented status words, until the job is ready."""
     world = world_of(faults=["unknown-status"], latency=(5, 5))
     job_id = made(world)
     words = {poll(world, job_id, t / 10).json["status"] for t in range(40)}
@@ -406,7 +406,7 @@ def test_running_may_have_unknown_words() -> None:
 
 
 def test_pending_forever_holds_its_place() -> None:
-    """F54: the job runs until it is forgotten, and counts as active all the while."""
+    """F54: the job never finishes, and is active until it is dropped."""
     world = world_of(faults=["pending-forever"], active_limit=1)
     job_id = made(world)
     assert poll(world, job_id, 899.0).json["status"] == "Pending"
@@ -422,7 +422,7 @@ def test_pending_forever_holds_its_place() -> None:
     ],
 )
 def test_moderation_is_a_terminal_200_with_reasons(fault: str, word: str) -> None:
-    """Moderated jobs were charged, have reasons, and have no image."""
+    """Moderated jobs are charged, have reasons and no image."""
     world = world_of(faults=[fault])
     body = poll(world, made(world)).json
     assert (body["status"], body["result"]) == (word, None)
@@ -431,7 +431,7 @@ def test_moderation_is_a_terminal_200_with_reasons(fault: str, word: str) -> Non
 
 
 def test_an_error_is_told_under_three_http_codes() -> None:
-    """F57: the task body counts, whatever status carries it."""
+    """F57: a failed job is answered with 200, 422 or 503 and the same body."""
     world = world_of(faults=["error"], active_limit=100)
     answers = [poll(world, made(world)) for _ in range(30)]
     assert {200, 422, 503} == {answer.status for answer in answers}
@@ -443,7 +443,7 @@ def test_an_error_is_told_under_three_http_codes() -> None:
 
 
 def test_a_url_dies_and_a_new_poll_gives_a_fresh_one() -> None:
-    """F70: 403 XML from the end of its life on, counted from the end of the generation."""
+    """F70: an expired URL answers 403 with XML; its lifetime starts at the end of the job."""
     world = world_of(latency=(5, 5), url_lifetime=10.0)
     job_id = made(world)
     old = sample(world, job_id, 14.0)
@@ -457,14 +457,14 @@ def test_a_url_dies_and_a_new_poll_gives_a_fresh_one() -> None:
 
 
 def test_a_url_may_die_for_good() -> None:
-    """F70: with fresh_urls off a new poll repeats the dead URL."""
+    """F70: without fresh_urls a new poll repeats the expired URL."""
     world = world_of(url_lifetime=10.0, fresh_urls=False)
     job_id = made(world)
     assert sample(world, job_id, 1.0) == sample(world, job_id, 11.0)
 
 
 def test_the_expired_fault_kills_the_first_url() -> None:
-    """F70: dead at its first use, alive after a new poll."""
+    """F70: the URL has expired at its first use; a new poll returns a valid one."""
     world = world_of(faults=["expired"])
     job_id = made(world)
     assert fetch(world, sample(world, job_id)).status == 403
@@ -472,7 +472,7 @@ def test_the_expired_fault_kills_the_first_url() -> None:
 
 
 def test_the_signature_covers_every_byte() -> None:
-    """F83: requoting anything in path or query is 403, an unknown path 404."""
+    """F83: a re-encoded path or query is 403, an unknown path 404."""
     world = world_of()
     good = sample(world, made(world))
     for raw, quoted in (("%3A", ":"), ("%2B", "+"), ("%2F", "/"), ("%3D", "=")):
@@ -487,7 +487,7 @@ def test_the_signature_covers_every_byte() -> None:
 
 @pytest.mark.parametrize("name", ["Authorization", "x-key"])
 def test_a_key_at_the_store_is_noticed(name: str) -> None:
-    """F84, T2: keys never belong to a signed URL."""
+    """F84, T2: a signed URL with a key is refused and recorded as a leak."""
     world = world_of()
     answer = fetch(world, sample(world, made(world)), **{name: "secret"})
     assert answer.status == (400 if name == "Authorization" else 200)
@@ -496,7 +496,7 @@ def test_a_key_at_the_store_is_noticed(name: str) -> None:
 
 
 def test_ranges_and_checksums() -> None:
-    """The store tells Content-MD5 and serves ranges of the same bytes."""
+    """The store sends Content-MD5 and serves ranges of the same bytes."""
     world = world_of()
     path_query = sample(world, made(world))
     whole = fetch(world, path_query)
@@ -520,7 +520,7 @@ def test_ranges_and_checksums() -> None:
     ],
 )
 def test_a_spoiled_download_is_no_delivery_and_a_second_one_is_good(fault: str) -> None:
-    """Each download fault can be told from the good image, and passes."""
+    """Each download fault differs from the intact image, and a second download succeeds."""
     world = world_of(faults=[fault])
     path_query = sample(world, made(world))
     first, spoiled_first = fetch(world, path_query), world.charges[0].delivered
@@ -531,7 +531,7 @@ def test_a_spoiled_download_is_no_delivery_and_a_second_one_is_good(fault: str) 
 
 
 def test_truncation_comes_with_and_without_a_length() -> None:
-    """F71 and F72: half of them can be told by Content-Length, half only by the bytes."""
+    """F71 and F72: half of them violate Content-Length, half have none."""
     world = world_of(faults=["truncated"])
     answers = [fetch(world, sample(world, made(world))) for _ in range(20)]
     assert {("cut", True), (None, False)} == {(a.drop, a.has_length) for a in answers}
@@ -539,7 +539,7 @@ def test_truncation_comes_with_and_without_a_length() -> None:
 
 
 def test_wrong_bytes_differ_from_their_checksum() -> None:
-    """F77: the length is right, Content-MD5 is the good image's."""
+    """F77: the length is right, Content-MD5 is that of the intact image."""
     world = world_of(faults=["wrong-bytes"])
     answer = fetch(world, sample(world, made(world)))
     assert len(answer.body) == SIZE
@@ -548,7 +548,7 @@ def test_wrong_bytes_differ_from_their_checksum() -> None:
 
 
 def test_slow_is_whole_but_trickles() -> None:
-    """F86: every byte comes, at the scenario's pace."""
+    """F86: the body is complete and sent at the scenario's rate."""
     world = world_of(faults=["slow"], slow_bytes_per_second=123.0)
     answer = fetch(world, sample(world, made(world)))
     assert (answer.bytes_per_second, len(answer.body)) == (123.0, 20_000)
@@ -573,13 +573,13 @@ def history(seed: int) -> list[tuple[int, str | None, bytes]]:
 
 
 def test_the_same_seed_gives_the_same_history() -> None:
-    """Two worlds agree to the byte when asked the same; another seed differs."""
+    """The same seed gives the same bytes, another seed others."""
     assert history(1) == history(1)
     assert history(1) != history(2)
 
 
 def test_a_salt_changes_ids_and_nothing_else() -> None:
-    """A journal that outlives a server must not find other jobs under its ids."""
+    """Two servers with one seed use different ids, because a journal may outlive a server."""
     plain, salted = World(Scenario(seed=3)), World(Scenario(seed=3), salt="x")
     one, other = submit(plain).json["id"], submit(salted).json["id"]
     assert one != other
@@ -589,7 +589,7 @@ def test_a_salt_changes_ids_and_nothing_else() -> None:
 
 
 def test_a_skewed_clock_shows_in_date_and_url_alike() -> None:
-    """F155: `se` and Date move together, so their difference stays the URL's life."""
+    """F155: `se` and Date have the same skew, so their difference is the URL's lifetime."""
     world = world_of(clock_skew=7200.0, url_lifetime=600.0)
     answer = poll(world, made(world))
     assert answer.headers["Date"] == "Thu, 18 Dec 2025 17:39:05 GMT"
@@ -597,7 +597,7 @@ def test_a_skewed_clock_shows_in_date_and_url_alike() -> None:
 
 
 def test_the_key_is_nowhere_in_the_world() -> None:
-    """P22: charges hold a digest, requests hold names of headers."""
+    """P22: charges contain a digest of the key, requests only names of headers."""
     world = world_of()
     made(world, key="canary-key-123")
     seen = f"{world.charges} {world.requests} {world!r} {world.summary(0.0)} {world.scenario}"
@@ -606,7 +606,7 @@ def test_the_key_is_nowhere_in_the_world() -> None:
 
 
 def test_a_charge_log_replaces_the_list(tmp_path: Any) -> None:
-    """Every charge and delivery is one flushed line, readable while the world lives."""
+    """Every charge and delivery is one flushed line, readable at once."""
     log = tmp_path / "charges.jsonl"
     world = world_of(charge_log=log)
     job_id = made(world)
@@ -622,7 +622,7 @@ def test_a_charge_log_replaces_the_list(tmp_path: Any) -> None:
 
 
 def test_a_scenario_is_read_from_words() -> None:
-    """The command line's spelling becomes the same values."""
+    """Command-line values give the same scenario."""
     spelled = Scenario.parse(faults=["429:0.1", "401-after:30", "402"], latency="0.5..2", limit=6)
     assert spelled == Scenario(
         faults={"429": 0.1, "401-after": 30, "402": 1.0}, latency=(0.5, 2.0), active_limit=6
@@ -630,7 +630,7 @@ def test_a_scenario_is_read_from_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "complaint"),
+    ("values", "message"),
     [
         pytest.param({"faults": ["429:2"]}, "not between 0 and 1", id="rate"),
         pytest.param({"faults": ["429:x"]}, "not a number", id="number"),
@@ -638,17 +638,17 @@ def test_a_scenario_is_read_from_words() -> None:
         pytest.param({"faults": ["401-after:0.5"]}, "number of jobs", id="half a job"),
         pytest.param({"latency": "fast"}, "A..B", id="latency"),
         pytest.param({"latency": "2..1"}, "A ≤ B", id="order"),
-        pytest.param({"limit": 0}, "must be 1 or more", id="limit"),
+        pytest.param({"limit": 0}, "the minimum is 1", id="limit"),
     ],
 )
-def test_nonsense_in_a_scenario_is_named(words: dict[str, Any], complaint: str) -> None:
-    """A ValueError says what would be right."""
-    with pytest.raises(ValueError, match=complaint.replace(".", r"\.")):
-        Scenario.parse(**words)
+def test_an_invalid_scenario_is_refused(values: dict[str, Any], message: str) -> None:
+    """An invalid value is a ValueError that states what is valid."""
+    with pytest.raises(ValueError, match=message.replace(".", r"\.")):
+        Scenario.parse(**values)
 
 
 def test_an_unknown_fault_lists_the_known_ones() -> None:
-    """A slip of the pen is answered with all the names."""
+    """The error for an unknown fault lists all faults."""
     with pytest.raises(ValueError, match="unknown fault '499'") as caught:
         Scenario(faults={"499": 0.5})
     assert all(name in str(caught.value) for name in FAULTS)

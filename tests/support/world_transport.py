@@ -37,7 +37,7 @@ class WorldTransport:
     def __init__(self, world: World, *, round_trip: float = 0.0) -> None:
         self.world = world
         self._leg = round_trip / 2
-        world.place(epoch=EPOCH, delivery=DELIVERY, region_origin=REGION)
+        world.set_origins(epoch=EPOCH, delivery=DELIVERY, region_origin=REGION)
 
     async def send(self, call: Call) -> Reply:
         if call.before_send is not None:

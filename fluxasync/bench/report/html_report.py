@@ -1,56 +1,53 @@
-"""report.html: one page that holds all it shows, and runs nothing.
+"""report.html: one page that contains all it shows and runs no script.
 
-The verdict first, then pictures, then every number with its unit. Whatever came from outside
-(titles, model names, errors, the environment) passes `shown`, which leaves it inert; and the page
-forbids itself scripts, requests and styles other than its own, should that ever fail.
+Texts from outside (titles, model names, errors, the environment) are made inert and escaped in one
+place, the template's environment. A content policy forbids scripts and requests as well.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from heapq import nlargest
+from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..._core.errors import ConfigError
+from ..._core.extras import install_command
 from ..._store.files import create_own
 from ..bottleneck import is_sound
-from ..records import PAGE_NAME, ImageRecord, Report, Stage
-from .canvas import Plot
-from .charts import is_few, is_knee, plots
-from .html_tables import (
-    WORDS,
-    amount,
-    environment,
-    seconds,
-    shown,
-    slowest,
-    stage_details,
-    stage_table,
-)
-from .style import sheet
+from ..records import PAGE_NAME, PARTS, PERCENTILES, Distribution, ImageRecord, Report, Stage
+from .charts import draw_charts
+from .drawing import Chart
+from .formatting import DASH, amount, data_size, dollars, inert, percent, seconds
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 _SLOWEST = 10
-#: images that are read for the page at most: a page of a million must not take minutes
-_READ = 200_000
+#: most records that are read for the page: the page of a million images must not take minutes
+_MOST_READ = 200_000
 
 
 def write_page(report: Report) -> Path:
     """Write report.html into the report's folder and return its path.
 
-    Without matplotlib the page has no pictures and says how to have them. Raises ConfigError for a
-    report that lies in no folder, OSError when it cannot be written.
+    Without matplotlib the page has no charts and names the command that installs it. Raises
+    ConfigError when jinja2 is missing or the report has no folder, OSError when the page cannot be
+    written.
     """
     if report.folder is None:
-        raise ConfigError("the report lies in no folder: load it with fluxasync.bench.load(folder)")
+        raise ConfigError("the report has no folder: load it with fluxasync.bench.load(folder)")
+    text = page(report, _records(report))
     path = report.folder / PAGE_NAME
     part = path.with_name(f".{PAGE_NAME}.{os.getpid()}")
     try:
         with create_own(part, mode=0o666) as file:
-            file.write(page(report, _records(report)).encode())
+            file.write(text.encode())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -58,112 +55,89 @@ def write_page(report: Report) -> Path:
 
 
 def page(report: Report, records: Sequence[ImageRecord] = ()) -> str:
-    """Return the page as text; `records` are for the plot of every image and the slowest ones."""
-    missing = ""
-    drawn: tuple[Plot, ...] = ()
+    """Return the page as text; `records` are for the charts of single images and the slowest."""
+    template, missing = _template(), ""
+    charts: tuple[Chart, ...] = ()
     try:
-        drawn = plots(report, records)
+        charts = draw_charts(report, records)
     except ConfigError as exc:
         missing = str(exc)
-    style = sheet()
-    body = "\n".join(_body(report, records, drawn, missing))
-    return _FRAME.format(title=shown(report.title), policy=_policy(style), style=style, body=body)
+    style = _file("style.css")
+    measured = [image for image in records if image.latency is not None and not image.warm_up]
+    return template.render(
+        report=report,
+        style=_trusted(style),
+        policy=_policy(style),
+        subtitle=_subtitle(report),
+        verdict_class=_verdict_class(report),
+        tiles=list(_tiles(report)),
+        charts=charts,
+        missing_charts=missing,
+        has_models=len({stage.model for stage in report.stages}) > 1,
+        time_rows=_time_rows,
+        slowest=nlargest(_SLOWEST, measured, key=lambda image: image.latency or 0.0),
+        stage_label=lambda image: _label(report, image.stage),
+        environment=list(_environment(report)),
+        parts=PARTS,
+        percentile_names=tuple(PERCENTILES),
+    )
 
 
-_FRAME = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
+def _template() -> Template:
+    try:
+        from jinja2 import Environment, StrictUndefined
+        from markupsafe import Markup
+    except ImportError:
+        raise ConfigError(f"report.html needs jinja2: {install_command('bench')}") from None
+
+    def finalize(value: object) -> object:
+        return value if isinstance(value, Markup) else inert(value)
+
+    environment = Environment(
+        autoescape=True, finalize=finalize, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "amount": amount, "seconds": seconds, "percent": percent, "dollars": dollars,
+        "data_size": data_size, "cut": inert,
+    }  # fmt: skip
+    environment.globals |= {"dash": DASH, "nbsp": Markup("&nbsp;")}
+    return environment.from_string(_file("template.html"))
+
+
+def _trusted(text: str) -> object:
+    from markupsafe import Markup
+
+    return Markup(text)  # noqa: S704 — our own file
+
+
+def _file(name: str) -> str:
+    return (files(__package__) / name).read_text(encoding="utf-8")
 
 
 def _policy(style: str) -> str:
-    """Nothing but the one style sheet, told by its fingerprint."""
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    """Allow the page's own style sheet, by its hash, and images inside the page; nothing else."""
+    digest = b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; "
+        "form-action 'none'"
+    )
 
 
 def _records(report: Report) -> list[ImageRecord]:
     try:
-        return [one for one, _ in zip(report.records(), range(_READ), strict=False)]
+        return [one for one, _ in zip(report.records(), range(_MOST_READ), strict=False)]
     except OSError:
         return []
 
 
-def _body(
-    report: Report, records: Sequence[ImageRecord], drawn: Sequence[Plot], missing: str
-) -> Iterator[str]:
-    yield from _head(report)
-    yield from _tiles(report)
-    if drawn:
-        yield '<h2>In pictures</h2>\n<div class="plots">'
-        yield from map(_figure, drawn)
-        yield "</div>"
-    elif missing:
-        yield f'<p class="card quiet">No pictures: {shown(missing)}</p>'
-    yield "<h2>Stages</h2>"
-    if not report.stages:
-        yield "<p>Nothing was measured.</p>"
-    else:
-        yield stage_table(report)
-        yield "<h2>Each stage in numbers</h2>"
-        is_short = len(report.stages) <= 2
-        for stage in report.stages:
-            yield stage_details(stage, is_open=is_short or is_knee(stage, report))
-    saved = [one for one in records if one.latency is not None and not one.warm_up]
-    if saved:
-        yield f"<h2>The {min(_SLOWEST, len(saved))} slowest images</h2>"
-        yield slowest(nlargest(_SLOWEST, saved, key=lambda one: one.latency or 0.0), report)
-    yield "<h2>Measured with</h2>"
-    yield environment(report)
-    yield "<h2>What the words mean</h2>"
-    yield WORDS
-
-
-def _head(report: Report) -> Iterator[str]:
-    badge = ' <span class="badge">simulated</span>' if report.simulated else ""
-    yield f"<header><h1>{shown(report.title)}{badge}</h1>"
+def _subtitle(report: Report) -> str:
     origin = ", ".join(
         str(report.environment[name])
         for name in ("provider", "origin")
         if report.environment.get(name)
     )
-    where = " · ".join(filter(None, (_when(report.began), origin)))
-    yield f'<p class="quiet">{shown(where)}</p>'
-    yield "</header>"
-    yield f'<section class="card verdict{_colour(report)}">'
-    yield f"<p>{shown(report.verdict or 'No verdict.')}</p>"
-    if report.knee_why:
-        yield f"<p>{shown(report.knee_why)}</p>"
-    if report.note:
-        yield f"<p><b>{shown(report.note)}</b></p>"
-    if report.simulated:
-        yield (
-            '<p class="quiet">Simulated: this tells how fast this machine and this library are. It '
-            "tells nothing about a real service, and nothing was paid.</p>"
-        )
-    yield "</section>"
-
-
-def _colour(report: Report) -> str:
-    """Green is for a run in which all went well and every model has a pace."""
-    if report.is_machine_slow or not any(stage.images for stage in report.stages):
-        return " bad"
-    models = {stage.model for stage in report.stages}
-    told = {one.model for one in report.stages if one.images and not one.has_few_images}
-    return "" if models == told and is_sound(report.stages) else " unsure"
+    return " · ".join(filter(None, (_when(report.began), origin)))
 
 
 def _when(began: str) -> str:
@@ -173,48 +147,72 @@ def _when(began: str) -> str:
         return began
 
 
-def _tiles(report: Report) -> Iterator[str]:
+def _verdict_class(report: Report) -> str:
+    """Return "" (green) only for a run without outages in which every model has a throughput."""
+    if report.is_machine_slow or not any(stage.images for stage in report.stages):
+        return " bad"
+    models = {stage.model for stage in report.stages}
+    reliable = {s.model for s in report.stages if s.images and not s.has_few_images}
+    return "" if models == reliable and is_sound(report.stages) else " unsure"
+
+
+def _tiles(report: Report) -> Iterator[dict[str, Any]]:
+    """The arguments of the template's `tile`: the figures to remember."""
     measured = [stage for stage in report.stages if stage.images]
     if not measured:
         return
-    told = [stage for stage in measured if not stage.has_few_images]
-    best = max(told or measured, key=lambda stage: stage.images_per_minute)
-    chosen = next((stage for stage in measured if is_knee(stage, report)), best)
-    per_image = "unknown" if chosen.cost_per_image is None else f"${chosen.cost_per_image:.4f}"
+    reliable = [stage for stage in measured if not stage.has_few_images]
+    best = max(reliable or measured, key=lambda stage: stage.images_per_minute)
+    chosen = next((stage for stage in measured if report.saturates_at(stage)), best)
+    where, latency = _name(chosen, report), chosen.latency
+    rate = f"{amount(best.images_per_minute)} / min"
+    yield _tile("Max throughput", rate, _name(best, report), is_few=not reliable)
+    yield _tile("Median latency", seconds(latency["p50"]), where, is_few=latency.is_few("p50"))
+    yield _tile("p95 latency", seconds(latency["p95"]), where, is_few=latency.is_few("p95"))
+    per_image = "unknown" if chosen.cost_per_image is None else dollars(chosen.cost_per_image)
+    yield _tile("Cost per image", per_image, where)
+    images, stages = sum(stage.images for stage in report.stages), len(report.stages)
+    yield _tile("Images measured", f"{images:,}", f"{stages} stage{'' if stages == 1 else 's'}")
     unpriced = f" and {report.unpriced} of unknown price" if report.unpriced else ""
-    images = sum(stage.images for stage in report.stages)
-    stages = len(report.stages)
-    spent, of_what = f"${report.spent:.2f}", "warm-up included"
     if report.simulated:
-        spent, of_what = "$0.00", f"simulated; {spent} by the catalogue"
-    few = {name: is_few(chosen.latency, name) for name in ("p50", "p95")}
-    rows = (
-        ("Fastest", f"{amount(best.images_per_minute)} / min", _of(best, report), not told),
-        ("Median latency", seconds(chosen.latency["p50"]), _of(chosen, report), few["p50"]),
-        ("p95 latency", seconds(chosen.latency["p95"]), _of(chosen, report), few["p95"]),
-        ("Per image", per_image, _of(chosen, report), False),
-        ("Images measured", f"{images:,}", f"{stages} stage{'' if stages == 1 else 's'}", False),
-        ("Spent", spent, of_what + unpriced, False),
-    )
-    yield '<dl class="tiles">'
-    for name, figure, where, is_grey in rows:
-        mark, more = (" few", "; too few images to tell") if is_grey else ("", "")
-        yield (
-            f'<div class="card"><dt>{name}</dt><dd class="figure{mark}">{shown(figure)}</dd>'
-            f'<dd class="quiet small">{shown(where + more)}</dd></div>'
-        )
-    yield "</dl>"
+        detail = f"simulated; ${report.spent:.2f} by the catalogue"
+        yield _tile("Spent", "$0.00", f"{detail}{unpriced}")
+    else:
+        yield _tile("Spent", f"${report.spent:.2f}", f"warm-up included{unpriced}")
 
 
-def _of(stage: Stage, report: Report) -> str:
+def _tile(name: str, text: str, detail: str, *, is_few: bool = False) -> dict[str, Any]:
+    return {"name": name, "text": text, "detail": detail, "is_few": is_few}
+
+
+def _name(stage: Stage, report: Report) -> str:
     is_one = len({other.model for other in report.stages}) == 1
     return stage.label if is_one else f"{stage.label}, {stage.model}"
 
 
-def _figure(plot: Plot) -> str:
-    if not plot.svg:
-        return f'<div class="card"><h3>{shown(plot.title)}</h3><p>{shown(plot.caption)}</p></div>'
-    return (
-        f'<div class="card"><h3>{shown(plot.title)}</h3><figure>{plot.svg}'
-        f"<figcaption>{shown(plot.caption)}</figcaption></figure></div>"
-    )
+def _label(report: Report, number: int) -> str:
+    return report.stages[number].label if 0 <= number < len(report.stages) else DASH
+
+
+def _time_rows(stage: Stage) -> Iterator[tuple[str, Distribution]]:
+    yield "latency", stage.latency
+    yield from ((p.replace("_", " "), stage.parts[p]) for p in PARTS if p in stage.parts)
+
+
+def _environment(report: Report) -> Iterator[tuple[str, str]]:
+    yield from _flat(report.environment)
+    if report.clock_skew is not None:
+        known = report.clock_uncertainty
+        uncertainty = "" if known is None else f" ± {amount(1000 * known)}"
+        yield "server's clock ahead by", f"{amount(1000 * report.clock_skew)}{uncertainty} ms"
+
+
+def _flat(known: Mapping[str, Any], lead: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in known.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{lead}{name} · ")
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            if value:
+                yield f"{lead}{name}", ", ".join(map(str, value))
+        elif value not in (None, ""):
+            yield f"{lead}{name}", str(value)
