@@ -44,8 +44,10 @@ def main() -> None:
         }  # fmt: skip
         with simulator(jobs=log, **script) as url:
             order = bench.BenchConfig(
-                out=Path(scratch, "out"), models=MODEL, rate=given.rate, slots=10_000,
-                duration=given.seconds, warm_up=50, base_url=url,
+                out=Path(scratch, "out"), models=MODEL, base_url=url,
+                load=bench.Workload(
+                    rate=given.rate, slots=10_000, duration=given.seconds, warm_up=50
+                ),
                 parameters={"width": 256, "height": 256},
             )  # fmt: skip
             with asyncio.Runner(loop_factory=_factory(given.loop)) as runner:

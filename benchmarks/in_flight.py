@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks._server import simulator
-from fluxasync import Batch, FluxSession, Limits
+from fluxasync import Batch, FluxSession, Limits, Prompts
 
 TARGET = 100
 
@@ -26,7 +26,7 @@ async def run(url: str, folder: Path, jobs: int, images: int) -> None:
     prompts = (f"prompt {number}" for number in range(images))
     async with (
         FluxSession(base_url=url, limits=Limits(in_flight=jobs, downloads=32)) as flux,
-        Batch(flux, prompts, out=folder, model="flux-2-max") as batch,
+        Batch(flux, Prompts(prompts, model="flux-2-max"), out=folder) as batch,
     ):
         watcher = asyncio.create_task(_watch_lag(lags))
         async for _ in batch:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from fluxasync import Batch, FluxError, FluxSession, Moderated
+from fluxasync import Batch, FluxError, FluxSession, Moderated, Prompts
 
 FLUX = web.AppKey("flux", FluxSession)
 STOCK = web.AppKey("stock", Batch)
@@ -32,7 +32,9 @@ async def session(app: web.Application) -> AsyncIterator[None]:
 async def stock(app: web.Application) -> AsyncIterator[None]:
     """Fill a folder in the background, with the slots that no visitor needs."""
     prompts = os.environ.get("STOCK", "a red fox\na lamp").splitlines()
-    async with Batch(app[FLUX], prompts, out=OUT, parameters={"width": 512}, grace=3) as batch:
+    async with Batch(
+        app[FLUX], Prompts(prompts, parameters={"width": 512}), out=OUT, grace=3
+    ) as batch:
         app[STOCK] = batch
         filling = asyncio.create_task(fill(batch))
         yield

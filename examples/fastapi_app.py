@@ -21,7 +21,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
 
-from fluxasync import Batch, ConfigError, FluxError, FluxSession, Moderated, Saved
+from fluxasync import Batch, ConfigError, FluxError, FluxSession, Moderated, Prompts, Saved
 
 #: the folder of the batches, and of paid images whose visitors left
 OUT = Path(os.environ.get("IMAGES", "images"))
@@ -75,7 +75,7 @@ async def outcomes(
     """Yield a line an outcome. When the client hangs up, the server cancels this: the batch is
     left, nothing more is submitted, and paid jobs stay in the folder's journal."""
     try:
-        async with Batch(flux, prompts, model=model, out=out) as running:
+        async with Batch(flux, Prompts(prompts, model=model), out=out) as running:
             async for outcome in running:
                 what = str(outcome.path) if isinstance(outcome, Saved) else None
                 yield json.dumps({"saved": what, "index": outcome.index}) + "\n"

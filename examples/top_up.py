@@ -15,7 +15,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from fluxasync import FluxError, RateLimited, ServerError, Summary, TransportError, run
+from fluxasync import FluxError, Prompts, RateLimited, ServerError, Summary, TransportError, run
 from fluxasync.events import LimitChanged
 
 LATER = (RateLimited, ServerError, TransportError)
@@ -29,9 +29,8 @@ def said(event: object) -> None:
 
 async def top_up(options: argparse.Namespace) -> Summary:
     return await run(
-        options.prompts,
+        Prompts(options.prompts, model=options.model),
         out=options.folder,
-        model=options.model,
         budget=options.max_cost,
         limits="auto",
         base_url=options.base_url,

@@ -237,14 +237,13 @@ def test_no_module_bears_a_name_that_its_package_exports():
     assert hidden == set()
 
 
-@pytest.mark.xfail(strict=True, reason="Batch and FluxSession are to be split")
+@pytest.mark.xfail(strict=True, reason="FluxSession is to be split")
 def test_classes_are_small():
     """A class fits in a reader's head."""
     sizes = {node.name: (node.end_lineno or 0) - node.lineno + 1 for _, node in _classes()}
     assert {n: lines for n, lines in sizes.items() if lines > MOST_LINES_OF_A_CLASS} == {}
 
 
-@pytest.mark.xfail(strict=True, reason="Prompts is to hold the list's options")
 def test_constructors_take_few_parameters():
     """What belongs together travels as one value."""
     wide = {}
@@ -287,7 +286,7 @@ WHERE = {
     "an image input becomes base64": "_requests.image_inputs:encode_image_inputs",
     "how long a simulated job takes": "simulator.submit:SubmitEndpoint._duration",
     "ordered=True": "_batch.outcome_queue:OutcomeQueue._next_in_order",
-    "workers and feeder": "_batch.batch:Batch._feed",
+    "workers and feeder": "_batch.worker_pool:WorkerPool._feed",
     "'disk full' as an error": "_store.files:disk_error",
     "terminal escapes are made inert": "_core.text:display",
     "Poisson arrivals": "bench.load_profile:intended",

@@ -1,13 +1,10 @@
-"""The two helpers for those who want an image, or a folder of them, in one line.
-
-They open a session, call the same verbs everybody else calls, and return: no second code path.
-"""
+"""`generate()` and `run()`: one image, or a folder of images, in one call."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from decimal import Decimal
 from typing import Any, Literal
@@ -19,8 +16,7 @@ from .._core.events import Event, Settled
 from .._core.models import Saved
 from .._core.protocols import Observer
 from .._engine.session import FluxSession
-from .._requests.image_inputs import Folders
-from .._requests.sources import Plan
+from .._requests.sources import Plan, Prompts
 from .._wire.providers import Provider
 from .batch import Batch
 from .summary import Summary
@@ -37,12 +33,12 @@ async def generate(
     allow_unknown_models: bool = False,
     **parameters: Any,
 ) -> Saved:
-    """Make one image and return it: in the file `out`, or with its bytes in `saved.data`.
+    """Make one image and return it, stored as the file `out` or with its bytes in `saved.data`.
 
-    `out` must not exist yet. Parameters are the model's own. For more than one image keep a
-    FluxSession: it keeps the connections and the count of active jobs. Raises ConfigError and
-    SinkError before anything is sent; then what `FluxSession.generate` raises, of which
-    TransportError(sent=True) means that the image may have been charged.
+    `out` must not exist yet. Other parameters are the model's own. For more than one image keep a
+    FluxSession, which reuses connections and counts active jobs. Raises ConfigError and SinkError
+    before anything is sent, then what `FluxSession.generate` raises. TransportError(sent=True)
+    means that the image may have been charged.
     """
     if "to" in parameters:
         raise ConfigError("to: fluxasync.generate names the file `out`: generate(…, out=…)")
@@ -55,24 +51,10 @@ async def generate(
 
 
 async def run(
-    source: Any,
+    prompts: Prompts | Any,
     *,
     out: str | os.PathLike[str],
-    model: str | None = None,
-    parameters: Mapping[str, Any] | None = None,
-    n: int = 1,
-    seeds: Iterable[int] | None = None,
-    models: Sequence[str] | None = None,
-    grid: Mapping[str, Iterable[Any]] | None = None,
-    wildcards: bool | str | os.PathLike[str] = False,
-    sample: int | None = None,
-    sample_seed: int = 0,
-    prompt_column: str | None = None,
-    map: Mapping[str, str] | None = None,
-    allow_files: Folders = (),
     name: str | None = None,
-    limit: int | None = None,
-    skip_bad: bool = False,
     retry: str | Iterable[str] = (),
     provider: Provider | str | None = None,
     api_key: str | None = None,
@@ -84,14 +66,15 @@ async def run(
     on_event: Observer | None = None,
     progress: bool = False,
 ) -> Summary:
-    """Make every image of a source into a folder and return the run in numbers.
+    """Make every image of a prompt list into a folder and return the summary.
 
-    The same call again carries on, whatever ended it: what is there is skipped, what was paid is
-    collected. Images that fail or stay in doubt are counted in the Summary and raise nothing.
-    `progress` shows the run while it lasts: in a notebook, at a terminal, else as a line every ten
-    seconds on stderr. See Batch for the source and FluxSession for the rest. Raises ConfigError,
-    SinkError and JournalError before anything is sent, and the error that ended the run once paid
-    jobs landed.
+    `prompts` is Prompts, or a bare path or iterable. The same call continues an interrupted run:
+    saved images are skipped and paid jobs are collected. Failed images and images in doubt are
+    counted in the summary and raise nothing. `progress` shows the run in a notebook or a terminal,
+    else as a line on stderr every ten seconds. Batch and FluxSession describe the other options.
+
+    Raises ConfigError, SinkError and JournalError before anything is sent. The error that ended the
+    run is raised once paid jobs have landed.
     """
     local_path("out", out)
     watched = _Watched() if progress else None
@@ -112,35 +95,18 @@ async def run(
         )
         batch = Batch(
             flux,
-            source,
+            prompts,
             out=out,
-            model=model,
-            parameters=parameters,
-            n=n,
-            seeds=seeds,
-            models=models,
-            grid=grid,
-            wildcards=wildcards,
-            sample=sample,
-            sample_seed=sample_seed,
-            prompt_column=prompt_column,
-            map=map,
-            allow_files=allow_files,
             name=name,
-            limit=limit,
-            skip_bad=skip_bad,
             retry=retry,
             on_event=watched,
             on_plan=None if watched is None else lambda plan: watched.expect(plan, batch, flux),
         )
-        async with batch:
-            async for _ in batch:
-                pass
-        return batch.summary
+        return await batch.run()
 
 
 class _Watched:
-    """The progress of a run of ours, counted from its events."""
+    """Counts the progress of a run from its events."""
 
     def __init__(self) -> None:
         from .progress import Progress

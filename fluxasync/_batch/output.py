@@ -1,29 +1,40 @@
-"""What a batch leaves behind: the sink for its images, the ledger of its money, the lists beside.
+"""Where a batch writes: its sink, its ledger, and the lists beside the images.
 
-They are opened and closed in one order, here and nowhere else: the journal first, because it may
-refuse the folder before anything in it is touched; the lists last, because they are projections of
-the journal and are compared with it when nobody writes them.
+The journal opens first, because it may refuse the folder before anything in it is touched. The
+lists close last: they are projections of the journal and are compared with it once it is idle.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Collection
-from contextlib import AsyncExitStack, asynccontextmanager
+import os
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from attrs import frozen
 
-from .._core.errors import JournalError
+from .._core.arguments import local_path
+from .._core.errors import ConfigError, JournalError
 from .._core.models import Outcome
 from .._core.protocols import Ledger, Sink
-from .._store.filenames import FilenameTemplate
+from .._engine.engine import Engine
+from .._requests.sources import Lookup
+from .._store.filenames import DEFAULT, FilenameTemplate
 from .._store.files import disk_error, make_folder, prove_writable
-from .._store.journal.journal import Journal, JournalCounts, expected, has_journal
+from .._store.journal.journal import (
+    Journal,
+    JournalCounts,
+    classes_of,
+    expected,
+    has_journal,
+    peek,
+)
+from .._store.ledgers import NullLedger, check_ledger
 from .._store.metadata import MetadataWriter
-from .._store.sinks import FolderSink, MemorySink
+from .._store.sinks import FolderSink, MemorySink, check_sink
 from .._wire.providers import Provider
 
 logger = logging.getLogger("fluxasync")
@@ -40,13 +51,106 @@ class Output:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether there was nothing before this run, which asks for each image once."""
+        """Whether no earlier run recorded anything here, so no image need be looked up."""
         return self.journal is not None and self.journal.recovered == JournalCounts()
 
     async def list(self, outcome: Outcome) -> None:
-        """Add a line to the lists, for an outcome that the ledger has."""
+        """Add a settled outcome to metadata.jsonl or failures.jsonl."""
         if self.manifest is not None:
             await self.manifest.add(outcome)
+
+
+@frozen(kw_only=True)
+class Destination:
+    """Where a batch is to write, before anything is opened."""
+
+    folder: Path | None
+    sink: Sink | None
+    ledger: Ledger | None
+    template: FilenameTemplate
+    retry: frozenset[str]  #: outcomes of earlier runs that are made again
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        out: str | os.PathLike[str] | None,
+        sink: Sink | None,
+        ledger: Ledger | None,
+        name: str | None,
+        retry: str | Iterable[str],
+    ) -> Self:
+        """Return the destination that these arguments describe. Raises ConfigError."""
+        if out is not None and sink is not None:
+            raise ConfigError("give `out` or `sink`, not both")
+        if ledger is not None:
+            check_ledger(ledger)
+        outcomes = classes_of(retry)
+        if outcomes and (out is None or ledger is not None):
+            raise ConfigError("`retry` asks the journal of a folder: give `out`, and no `ledger`")
+        return cls(
+            folder=None if out is None else local_path("out", out),
+            sink=sink,
+            ledger=ledger,
+            template=FilenameTemplate.parse(name or DEFAULT),
+            retry=outcomes,
+        )
+
+    @property
+    def journal_folder(self) -> Path | None:
+        """The folder whose journal is the ledger; None without one."""
+        return self.folder if self.ledger is None else None
+
+    @property
+    def has_record(self) -> bool:
+        """Whether an earlier run left a journal here."""
+        return self.folder is not None and has_journal(self.folder)
+
+    def check_sink(self) -> None:
+        """Raise ConfigError for a sink that is none."""
+        if self.sink is not None:
+            check_sink("sink", self.sink, expected="a Sink (a folder is given as `out`)")
+
+    async def recovered(self, provider: Provider) -> JournalCounts | None:
+        """Return what a run of this provider would find; None without a journal.
+
+        Raises JournalError where the run would be refused.
+        """
+        if self.journal_folder is None:
+            return None
+        return await asyncio.to_thread(
+            expected, self.journal_folder, **_place(provider), retry=self.retry
+        )
+
+    @contextmanager
+    def lookup(self) -> Iterator[Lookup | None]:
+        """Look up keys in the journal, which this batch has not opened."""
+        if self.journal_folder is None:
+            yield None
+            return
+        with peek(self.journal_folder, retry=self.retry) as lookup:
+            yield lookup
+
+    @asynccontextmanager
+    async def open(self, engine: Engine) -> AsyncIterator[Output]:
+        """Open everything for a run over this engine."""
+        limit, ledger = engine.policies.limits.max_image_bytes, self.ledger
+        if self.folder is not None:
+            folder = open_folder(
+                self.folder,
+                provider=engine.provider,
+                template=self.template,
+                max_bytes=limit,
+                ledger=ledger,
+                retry=self.retry,
+            )
+            async with folder as output:
+                yield output
+        elif self.sink is not None:
+            yield Output(self.sink, ledger or NullLedger())
+        else:
+            async with MemorySink(max_bytes=limit) as memory:
+                yield Output(memory, ledger or NullLedger())
 
 
 @asynccontextmanager
@@ -59,9 +163,9 @@ async def open_folder(
     ledger: Ledger | None,
     retry: Collection[str] = (),
 ) -> AsyncIterator[Output]:
-    """Open a folder as an output, with a journal in it unless the user brings a ledger.
+    """Open a folder, with a journal in it unless the user passes a ledger.
 
-    `retry` are the classes of failures that the journal lets be done again.
+    `retry` names the outcomes of earlier runs that the journal hands out again.
     """
     async with AsyncExitStack() as stack:
         journal = None
@@ -80,18 +184,8 @@ async def open_folder(
         yield Output(sink, ledger, journal, manifest)
 
 
-@asynccontextmanager
-async def open_sink(sink: Sink | None, *, max_bytes: int, ledger: Ledger) -> AsyncIterator[Output]:
-    """Take the user's own sink, or keep images in memory."""
-    if sink is not None:
-        yield Output(sink, ledger)
-        return
-    async with MemorySink(max_bytes=max_bytes) as memory:
-        yield Output(memory, ledger)
-
-
 def _prove(folder: Path) -> None:
-    """A fresh folder that cannot be written is a slip of the caller's, not a broken journal."""
+    """Raise SinkError for a new folder that cannot be written: its journal is not at fault."""
     try:
         make_folder(folder)
         prove_writable(folder)
@@ -99,14 +193,8 @@ def _prove(folder: Path) -> None:
         raise disk_error(folder, error) from error
 
 
-def expected_in(folder: Path, provider: Provider, retry: Collection[str]) -> JournalCounts | None:
-    """Return what a run of this provider would find in a folder; None without a journal. Raises
-    JournalError where it would be refused."""
-    return expected(folder, **_place(provider), retry=retry)
-
-
 def _place(provider: Provider) -> dict[str, Any]:
-    # simulators come and go on other ports; whatever is on loopback is one of them
+    # a simulator may have another port in each run, so loopback origins are all one
     scheme, host, port = provider.origin
     origin = "loopback" if provider.is_loopback else f"{scheme}://{host}:{port}"
     return {"provider": provider.name, "origin": origin, "simulated": provider.is_loopback}
@@ -124,7 +212,7 @@ def _journal(
 
 
 async def _projected(journal: Journal) -> None:
-    """Leave the lists as the journal has them; a journal that broke says so itself."""
+    """Compare the lists with the journal. A broken journal has raised its own error before."""
     try:
         await journal.project(keep_bad_rows=True)
     except JournalError as error:

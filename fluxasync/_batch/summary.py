@@ -1,14 +1,13 @@
-"""What a run did, counted as it happens and said in one line.
+"""The result of a run in numbers, and as one line.
 
-Every outcome is counted once, where it is settled; everything else a report needs is derived. The
-words and their order are those of `status` too: new, already there, failed, failed earlier, in
-doubt, damaged.
+Every outcome is counted once, when it is settled. The words and their order are the same in
+`fluxasync status`: new, already there, failed, failed earlier, in doubt, damaged.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from attrs import define, field, frozen
@@ -24,18 +23,17 @@ class Summary:
     saved: int = 0
     failed: Counter[str] = field(factory=Counter)  #: by cause: moderated, failed, lost, …
     in_doubt: int = 0
-    already: int = 0  #: saved by an earlier run
-    #: failed in an earlier run and left so, by cause; "" where the cause was not looked up
+    skipped: int = 0  #: saved by an earlier run
+    #: failed in an earlier run and not made again, by cause; "" where the cause was not looked up
     failed_earlier: Counter[str] = field(factory=Counter)
     in_doubt_earlier: int = 0  #: in doubt since an earlier run
-    damaged: int = 0  #: saved by an earlier run; the file is gone since, or has another size
+    damaged: int = 0  #: saved by an earlier run; the file is gone or has another size
     unclaimed: int = 0  #: accepted and perhaps paid, not fetched; see `FluxSession.unclaimed`
-    not_started: int | None = 0  #: never sent; None = of a stream, so not known
-    cost: Decimal = Decimal(0)  #: US dollars of what was saved: echoed, else the catalogue's
-    unpriced: int = 0  #: saved images whose price is not known
-    #: US dollars that may have been charged besides, for what failed once it was accepted, or was
-    #: not fetched
-    perhaps: Decimal = Decimal(0)
+    not_started: int | None = 0  #: never sent; None = not known, the source is a stream
+    cost: Decimal = Decimal(0)  #: US dollars for saved images, as charged, else as in the catalogue
+    unpriced: int = 0  #: saved images of unknown price
+    #: US dollars that may also have been charged, for jobs that failed or were not fetched
+    possible_cost: Decimal = Decimal(0)
     in_doubt_cost: Decimal = Decimal(0)  #: US dollars that images in doubt cost if charged
     seconds: float = 0.0
 
@@ -43,10 +41,10 @@ class Summary:
         return self.line()
 
     def line(self, *, simulated: bool = False) -> str:
-        """Return the one line; a `simulated` run has cost nothing."""
+        """Return the summary as one line; a `simulated` run costs nothing."""
         parts = [
             f"{self.saved} new",
-            f"{self.already} already there" if self.already else "",
+            f"{self.skipped} already there" if self.skipped else "",
             counted(self.failed, "failed"),
             counted(self.failed_earlier, "failed earlier") if self.failed_earlier else "",
             f"{self.in_doubt} in doubt" if self.in_doubt else "",
@@ -65,7 +63,7 @@ class Summary:
     def _price(self, simulated: bool) -> str:
         return spending(
             self.cost,
-            perhaps=self.perhaps,
+            perhaps=self.possible_cost,
             in_doubt=self.in_doubt_cost,
             unpriced=self.unpriced,
             simulated=simulated,
@@ -81,7 +79,7 @@ def counted(failed: Mapping[str, int], words: str) -> str:
 
 @define
 class Count:
-    """The running numbers behind a Summary."""
+    """The counters of a run."""
 
     saved: int = 0
     failed: Counter[str] = field(factory=Counter)
@@ -89,14 +87,14 @@ class Count:
     already: int = 0
     failed_earlier: Counter[str] = field(factory=Counter)
     in_doubt_earlier: int = 0
-    bad_rows: int = 0  #: of the failed: rows that were no requests
+    bad_rows: int = 0  #: failed rows that were not requests
     cost: Decimal = Decimal(0)
     unpriced: int = 0
     perhaps: Decimal = Decimal(0)
     in_doubt_cost: Decimal = Decimal(0)
 
     def add(self, outcome: Outcome) -> None:
-        """Count an outcome that this run made."""
+        """Count an outcome of this run."""
         match outcome:
             case Saved(cost=cost):
                 self.saved += 1
@@ -110,7 +108,7 @@ class Count:
                 self.in_doubt_cost += price or 0
 
     def add_known(self, outcome: Outcome) -> None:
-        """Count an outcome that an earlier run made."""
+        """Count an outcome of an earlier run."""
         match outcome:
             case Saved():
                 self.already += 1
@@ -121,7 +119,7 @@ class Count:
 
     @property
     def settled(self) -> int:
-        """Images of the source that have their outcome, in this run."""
+        """Images of the source that have their outcome."""
         failed = self.failed.total() - self.bad_rows
         return self.saved + failed + self.in_doubt + self.known
 
@@ -132,7 +130,47 @@ class Count:
 
 
 def price_of(job: Job | None) -> Decimal:
-    """US dollars that a job cost, if it was charged: echoed, else the catalogue's; 0 if unknown."""
+    """Return a job's cost in US dollars if it was charged: as the server says, else as in the
+    catalogue; 0 if unknown."""
     if job is None:
         return Decimal(0)
     return (job.price if job.cost is None else job.cost) or Decimal(0)
+
+
+def summarize(
+    count: Count,
+    *,
+    images: int | None,
+    skipped: Counter[str],
+    failed_before: Mapping[str, int] | None,
+    unclaimed: Sequence[Job],
+    extra: int,
+    damaged: int,
+    seconds: float,
+) -> Summary:
+    """Return the summary of a run.
+
+    `images` is the length of the source, None for a stream. `skipped` counts the images that were
+    left out, by their recorded state; `failed_before` the failures recorded in the folder, by
+    cause; `extra` the outcomes that no row asked for.
+    """
+    ended = count.settled + skipped.total() - extra + len(unclaimed)
+    earlier = Counter(failed_before or {})
+    if earlier.total() != skipped["failed"]:  # the folder has failures of other lists too
+        earlier = Counter({"": skipped["failed"]})
+    return Summary(
+        saved=count.saved,
+        failed=count.failed.copy(),
+        in_doubt=count.in_doubt,
+        skipped=count.already + skipped["done"],
+        failed_earlier=count.failed_earlier + earlier,
+        in_doubt_earlier=count.in_doubt_earlier + skipped["in-doubt"],
+        damaged=damaged,
+        unclaimed=len(unclaimed),
+        not_started=None if images is None else max(images - ended, 0),
+        cost=count.cost,
+        unpriced=count.unpriced,
+        possible_cost=sum(map(price_of, unclaimed), count.perhaps),
+        in_doubt_cost=count.in_doubt_cost,
+        seconds=seconds,
+    )

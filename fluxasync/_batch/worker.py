@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 
 from .._core.concurrency import run_to_completion
 from .._core.errors import FluxError, RunStopped, TransportError
-from .._core.events import Event, Settled
+from .._core.events import Settled
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved
 from .._engine.circuit_breaker import CircuitBreaker
 from .._engine.engine import Engine
@@ -55,16 +55,16 @@ class RowWorker:
         engine: Engine,
         output: Output,
         *,
-        gate: CircuitBreaker,
+        breaker: CircuitBreaker,
         count: Count,
         end: Callable[[Exception], None],
-        emit: Callable[[Event], None],
+        emit: Callable[[Settled], None],
         places: int,
         skips: bool,
     ) -> None:
         self._engine = engine
         self._output = output
-        self._gate = gate
+        self._breaker = breaker
         self._count = count
         self._end = end
         self._emit = emit
@@ -129,7 +129,7 @@ class RowWorker:
             request,
             to=self._output.sink,
             ledger=self._output.ledger,
-            breaker=self._gate,
+            breaker=self._breaker,
             on_job=paid.append,
         )
         return await self._to_outcome(request, story, paid)
@@ -141,7 +141,7 @@ class RowWorker:
         try:
             return await story
         except FluxError as error:
-            outcome = classify_outcome(error, paid[-1] if paid else None, request, self._gate)
+            outcome = classify_outcome(error, paid[-1] if paid else None, request, self._breaker)
         if not isinstance(outcome, EndsRun):
             return outcome
         if not isinstance(outcome.error, RunStopped):

@@ -17,10 +17,10 @@ from .._batch.progress import REPEAT_EVERY, REWRITE_EVERY
 from .._core.amounts import dollars
 from .._core.errors import ConfigError, FluxError
 from .._core.text import display, duration
+from .._requests.sources import Prompts
 from .._store.files import reading
 from ..bench.bench_config import BenchConfig
 from ..bench.comparison import compare as compared
-from ..bench.load_profile import read_counts, read_duration, read_ramp, read_rates
 from ..bench.records import (
     IMAGES_NAME,
     IN_DOUBT,
@@ -33,6 +33,7 @@ from ..bench.records import (
 )
 from ..bench.runner import GRACE, Run
 from ..bench.setup import resolve_target
+from ..bench.workload import Workload, read_counts, read_duration, read_ramp, read_rates
 from .exit_codes import DONE, exit_code
 from .options import Options, read_key, read_lag
 from .rendering import as_json
@@ -71,6 +72,20 @@ class Wanted:
         return BenchConfig(
             out=self.out or Path(f"bench-{datetime.now():%Y-%m-%d_%H%M%S}"),
             models=self.models,
+            load=self._load(),
+            prompts=self._prompts(),
+            parameters=self.options.parameters,
+            seed=self.seed,
+            title=self.title,
+            provider=self.options.provider_named,
+            base_url=self.options.base_url,
+            simulate=self.options.simulate,
+            polling=read_lag(self.polling_lag),
+            max_cost=self.max_cost,
+        )
+
+    def _load(self) -> Workload:
+        return Workload(
             in_flight=_read(read_counts, "--in-flight", self.in_flight) or (),
             rate=_read(read_rates, "--rate", self.rate) or (),
             ramp=_read(read_ramp, "--ramp", self.ramp),
@@ -81,17 +96,15 @@ class Wanted:
             duration=_read(read_duration, "--duration", self.duration),
             warm_up=self.warm_up,
             objective=_read(read_duration, "--objective", self.objective),
-            prompts=self.prompts,
-            prompt_column=self.prompt_column,
-            parameters=self.options.parameters,
-            seed=self.seed,
-            title=self.title,
-            provider=self.options.provider_named,
-            base_url=self.options.base_url,
-            simulate=self.options.simulate,
-            polling=read_lag(self.polling_lag),
-            max_cost=self.max_cost,
         )
+
+    def _prompts(self) -> Prompts | None:
+        if self.prompts is None:
+            if self.prompt_column is not None:
+                raise ConfigError("--prompt-column names a column of --prompts FILE: add --prompts")
+            return None
+        columns = None if self.prompt_column is None else {"prompt": self.prompt_column}
+        return Prompts(self.prompts, columns=columns)
 
 
 @frozen(kw_only=True)

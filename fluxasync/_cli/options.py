@@ -213,10 +213,9 @@ class Lists:
     ] = ()
 
     def keywords(self) -> dict[str, Any]:
-        """What Batch is given. Raises ConfigError for what cannot be read."""
+        """The arguments of Prompts. Raises ConfigError for what cannot be read."""
         return {
-            "prompt_column": self.prompt_column,
-            "map": dict(_pair(text, "--map", "PARAMETER=COLUMN") for text in self.map),
+            "columns": self._columns(),
             "seeds": None if self.seeds is None else seeds_of(self.seeds),
             "models": None if self.models is None else _parts(self.models),
             "grid": self._grid(),
@@ -225,6 +224,14 @@ class Lists:
             "sample_seed": self.sample_seed,
             "allow_files": self.allow_files,
         }
+
+    def _columns(self) -> dict[str, str]:
+        columns = dict(_pair(text, "--map", "PARAMETER=COLUMN") for text in self.map)
+        if self.prompt_column is not None:
+            if "prompt" in columns:
+                raise ConfigError("--prompt-column and --map both name a column for the prompt")
+            columns["prompt"] = self.prompt_column
+        return columns
 
     def _grid(self) -> dict[str, list[Any]]:
         grid: dict[str, list[Any]] = {}

@@ -25,7 +25,7 @@ from .._core.models import Failed, ImageRequest, InDoubt, Job
 from .._engine.circuit_breaker import CircuitBreaker
 from .._engine.session import FluxSession, engine_of
 from .._requests.parsing import parse_request
-from .._requests.sources import Plan
+from .._requests.sources import Plan, Prompts
 from .._store.journal.schema import HOME
 from ..simulator.child_process import simulator_process
 from .command_run import CommandRun
@@ -87,21 +87,24 @@ class RunArguments:
     ) -> Batch:
         if self.lists.models is not None and self.options.model != DEFAULT_MODEL:
             raise ConfigError("--model and --models: put them all into --models A,B")
+        prompts = Prompts(
+            self.source,
+            model=None if self.lists.models is not None else self.options.model,
+            parameters=self.options.parameters,
+            n=self.n,
+            limit=self.limit,
+            skip_bad=self.skip_bad,
+            **self.lists.keywords(),
+        )
         return Batch(
             session,
-            self.source,
+            prompts,
             out=self.out,
             finished="skip",
             retry=self.again,
             on_check=on_check,
             on_plan=on_plan,
             name=self.name,
-            model=None if self.lists.models is not None else self.options.model,
-            parameters=self.options.parameters,
-            n=self.n,
-            **self.lists.keywords(),
-            limit=self.limit,
-            skip_bad=self.skip_bad,
             grace=self.grace,
         )
 

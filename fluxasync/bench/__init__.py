@@ -4,7 +4,7 @@ For example::
 
     from fluxasync import bench
 
-    config = bench.BenchConfig(out="monday", in_flight=(1, 12, 24), max_cost="3.00")
+    config = bench.BenchConfig(out="monday", load=(1, 12, 24), max_cost="3.00")
     report = await bench.run(config)
     print(report.verdict)
     print(bench.compare(bench.load("monday"), report))
@@ -36,11 +36,13 @@ if TYPE_CHECKING:
     )
     from .report.html_report import write_page
     from .runner import run
+    from .workload import Workload
 
 #: module → the names that it exports
 _MODULES = {
     "comparison": ("Comparison", "Difference", "compare"),
     "bench_config": ("BenchConfig",),
+    "workload": ("Workload",),
     "report.html_report": ("write_page",),
     "runner": ("run",),
     "records": (
@@ -65,6 +67,7 @@ __all__ = [
     "ScheduleDelay",
     "SlotSample",
     "Stage",
+    "Workload",
     "compare",
     "load",
     "run",

@@ -1,7 +1,6 @@
-"""The requests of a benchmark: the user's own prompts, or a varied list of ours.
+"""The requests of a benchmark: the user's prompts, or a varied built-in list.
 
-The same seed gives the same requests in the same order, so that two runs measure the same work.
-The n-th request of a run is asked for by its number: short lists are gone through again.
+The same seed gives the same requests in the same order, so two runs measure the same work.
 """
 
 from __future__ import annotations
@@ -18,11 +17,12 @@ from .._core.models import ImageRequest
 from .._requests.catalog import find, validate
 from .._requests.parsing import parse_request
 from .._requests.sources import BadRow, Prompts, open_source
+from .bench_config import BenchConfig
 
-#: requests kept of a source; a longer one is measured on its beginning
+#: requests read from a source; of a longer one only the beginning is measured
 MOST_KEPT = 10_000
 
-# short and long ones, text in the picture, people, things, scenes: what users ask for
+# short and long prompts with texts, people, objects and scenes: what users ask for
 _SUBJECTS = (
     "a red fox", "an old fisherman mending a net", "a glass teapot", "two children on a swing",
     "a lighthouse", "a bowl of ramen", "a steam locomotive", "a sleeping cat", "a potter's hands",
@@ -43,60 +43,50 @@ _STYLES = (
 
 @frozen
 class PromptPool:
-    """Requests by number, for each model of a run."""
+    """Requests by number, for each model of a run; a short list repeats."""
 
     _rows: Mapping[str, Sequence[ImageRequest]]
 
-    def of(self, model: str, index: int) -> ImageRequest:
-        """Return the request of this number; its occurrence keeps equal ones apart."""
+    @classmethod
+    async def of(cls, config: BenchConfig) -> PromptPool:
+        """Read and check all requests before anything is spent.
+
+        Raises ConfigError for rows that one of the models does not accept.
+        """
+        parameters, seed = config.parameters, config.seed
+        if config.prompts is None:
+            return cls({m: built_in_requests(m, parameters, seed=seed) for m in config.models})
+        rows = await _read(
+            evolve(
+                config.prompts,
+                model=config.models[0],
+                parameters={**parameters, **config.prompts.parameters},
+                limit=min(config.prompts.limit or MOST_KEPT, MOST_KEPT),
+            )
+        )
+        random.Random(seed).shuffle(rows)  # noqa: S311 — an order, not secrets
+        return cls(
+            {model: [validate(evolve(row, model=model)) for row in rows] for model in config.models}
+        )
+
+    def request(self, model: str, index: int) -> ImageRequest:
+        """Return the request of this number; its occurrence distinguishes equal ones."""
         rows = self._rows[model]
         return evolve(rows[index % len(rows)], index=index, occurrence=index)
 
 
-async def wishes(
-    source: Any,
-    *,
-    models: Sequence[str],
-    parameters: Mapping[str, Any],
-    seed: int,
-    prompt_column: str | None = None,
-) -> PromptPool:
-    """Read and check all that will be asked for, before anything is spent.
-
-    `source` is what `Batch` takes, or None for our own list. Each row is asked of every model.
-    `prompt_column` is the column of the prompts, where it is not named prompt.
-    Raises ConfigError for rows that a model does not take.
-    """
-    rows: dict[str, Sequence[ImageRequest]] = {}
-    if source is None:
-        for model in models:
-            rows[model] = own_list(model, parameters, seed=seed)
-        return PromptPool(rows)
-    read = await _read(
-        Prompts(
-            source,
-            model=models[0],
-            parameters=parameters,
-            columns=None if prompt_column is None else {"prompt": prompt_column},
-            limit=MOST_KEPT,
-        )
-    )
-    random.Random(seed).shuffle(read)  # noqa: S311 — an order, not secrets
-    for model in models:
-        rows[model] = [validate(evolve(row, model=model)) for row in read]
-    return PromptPool(rows)
-
-
-def own_list(model: str, parameters: Mapping[str, Any], *, seed: int) -> list[ImageRequest]:
-    """Return every combination of our subjects, places and styles, shuffled and with seeds."""
-    dice = random.Random(seed)  # noqa: S311 — an order, not secrets
+def built_in_requests(
+    model: str, parameters: Mapping[str, Any], *, seed: int
+) -> list[ImageRequest]:
+    """Return all combinations of subjects, places and styles, shuffled and with image seeds."""
+    rng = random.Random(seed)  # noqa: S311 — an order, not secrets
     prompts = [
         f"{subject} {place}{style}"
         for subject in _SUBJECTS
         for place in _PLACES
         for style in _STYLES
     ]
-    dice.shuffle(prompts)
+    rng.shuffle(prompts)
     known = find(model)
     takes_seed = known is not None and "seed" in known.parameters and "seed" not in parameters
     return [
@@ -104,7 +94,7 @@ def own_list(model: str, parameters: Mapping[str, Any], *, seed: int) -> list[Im
             {
                 "prompt": prompt,
                 "model": model,
-                **({"seed": dice.randrange(2**31)} if takes_seed else {}),
+                **({"seed": rng.randrange(2**31)} if takes_seed else {}),
                 **parameters,
             },
             allow_extras=False,
@@ -114,17 +104,18 @@ def own_list(model: str, parameters: Mapping[str, Any], *, seed: int) -> list[Im
 
 
 async def _read(prompts: Prompts) -> list[ImageRequest]:
-    opened = open_source(prompts)
+    source = open_source(prompts)
     found: list[ImageRequest] = []
     try:
-        await opened.check()
-        async with aclosing(opened.requests()) as requests:
+        await source.check()
+        async with aclosing(source.requests()) as requests:
             async for request in requests:
-                if isinstance(request, BadRow):
+                if not isinstance(request, BadRow):
+                    found.append(request)
+                elif not prompts.skip_bad:
                     raise ConfigError(str(request))
-                found.append(request)
     finally:
-        await opened.aclose()
+        await source.aclose()
     if not found:
-        raise ConfigError("the prompts are empty: a benchmark needs at least one")
+        raise ConfigError("prompts: the list is empty; a benchmark needs at least one prompt")
     return found

@@ -37,7 +37,7 @@ from .latency_breakdown import ClockOffset, Trace, clock_offset, record_of
 from .load_generator import LoadGenerator
 from .load_profile import SWEEP, LoadProfile
 from .monitor import ResourceMonitor, clock_of
-from .prompt_pool import PromptPool, wishes
+from .prompt_pool import PromptPool
 from .records import IMAGES_NAME, UNFINISHED, ImageRecord, Report, Stage, append_records
 from .saturation import find_saturation, is_past_knee
 from .setup import (
@@ -53,6 +53,7 @@ from .setup import (
     write_folder,
 )
 from .stages import StageSamples, stage_of
+from .workload import closed_stage, stages_of
 
 logger = logging.getLogger("fluxasync")
 
@@ -149,10 +150,7 @@ class Run:
     async def perform(self) -> Report:
         """See `run`."""
         order = self._order
-        prompts = await wishes(
-            order.prompts, models=order.models, parameters=order.parameters, seed=order.seed,
-            prompt_column=order.prompt_column,
-        )  # fmt: skip
+        prompts = await PromptPool.of(order)
         await asyncio.to_thread(check_unused, order.out)
         began = datetime.now(UTC)
         async with self._session() as flux:
@@ -249,15 +247,16 @@ class Run:
 
     def _loads(self) -> Iterator[LoadProfile]:
         for model in self._order.models:
-            yield from self._sweep(model) if self._order.sweep else self._order.loads(model)
+            load = self._order.load
+            yield from self._sweep(model) if load.sweep else stages_of(load, model)
 
     def _sweep(self, model: str) -> Iterator[LoadProfile]:
         """Double the load, roughly, until more of it buys next to nothing."""
-        first, most = len(self._stages), self._order.most_slots * _SWEEP_BEYOND
+        first, most = len(self._stages), self._order.load.most_slots * _SWEEP_BEYOND
         for in_flight in SWEEP:
             if in_flight > most or is_past_knee(self._stages[first:]):
                 return
-            yield self._order.step(model, in_flight)
+            yield closed_stage(self._order.load, model, in_flight)
 
     async def _stage(
         self, load: LoadProfile, maker: ImageWorker, prompts: PromptPool, meter: ResourceMonitor
@@ -268,7 +267,7 @@ class Run:
 
         def wish(index: int) -> ImageRequest:
             # each stage asks for the same list from its beginning, so that stages compare
-            request = prompts.of(load.model, index - self._begun)
+            request = prompts.request(load.model, index - self._begun)
             return evolve(request, index=index, occurrence=index)
 
         drive = self._drive = LoadGenerator(
@@ -291,7 +290,7 @@ class Run:
                 machine=meter.machine(sum(record.is_saved for record in records)),
                 push_backs=self._listener.push_backs - push_backs,
                 unanswered=meter.unanswered,
-                objective=self._order.objective,
+                objective=self._order.load.objective,
             )
             stage = stage_of(measured)
             self._stages.append(stage)

@@ -31,6 +31,7 @@ from ..simulator.child_process import simulator_process
 from .bench_config import BenchConfig
 from .prompt_pool import MOST_KEPT, PromptPool
 from .records import IMAGES_NAME, RECORDS_NAME, REPORT_NAME, Report, write_report
+from .workload import stages_of
 
 #: size of the simulator's one image: drawing one for each prompt takes 70 ms of a core, which would
 #: be measured instead of the client
@@ -115,7 +116,7 @@ def check_cap(
         )
     if config.max_cost is not None:
         for model in config.models:
-            if price(prompts.of(model, 0)) is None:
+            if price(prompts.request(model, 0)) is None:
                 near = closest_model(model)
                 step = f"did you mean {near}?" if near else "fluxasync models lists the known ones"
                 raise ConfigError(
@@ -142,9 +143,9 @@ def announce_cost(
 
 def _estimate(config: BenchConfig, prompts: PromptPool) -> tuple[Decimal, bool]:
     """Return the catalogue price of the stages, and whether it covers all of them."""
-    cost, is_complete = Decimal(0), not config.sweep
+    cost, is_complete = Decimal(0), not config.load.sweep
     for model in config.models:
-        for load in config.loads(model):
+        for load in stages_of(config.load, model):
             count = load.most_images
             is_complete = is_complete and count is not None
             cost += cost_of(prompts, model, count or 0)
@@ -158,7 +159,7 @@ def cost_of(prompts: PromptPool, model: str, count: int) -> Decimal:
         return Decimal(0)
     estimator = Estimator()
     for index in range(priced):
-        estimator.add(prompts.of(model, index))
+        estimator.add(prompts.request(model, index))
     return estimator.estimate(1).cost * count / priced
 
 

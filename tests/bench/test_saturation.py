@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from attrs import evolve
 
 from fluxasync.bench import Interval, Stage
-from fluxasync.bench.load_profile import SWEEP, closed
+from fluxasync.bench.load_profile import SWEEP, closed_loop
 from fluxasync.bench.saturation import find_saturation, is_past_knee
 from fluxasync.bench.stats import distribution, worker_pace
 
@@ -159,7 +159,7 @@ def _swept(dice: random.Random, *, slots: int) -> str | None:
 
 def _measured(dice: random.Random, load: int, slots: int) -> Stage:
     """A stage of a sweep as it usually is, on an account that makes the others wait."""
-    wanted = closed("flux-dev", load)
+    wanted = closed_loop("flux-dev", load)
     lanes, places = [0.0] * load, [0.0] * min(load, slots)
     turns = []
     for number in range((wanted.images or 0) + wanted.warm_up):

@@ -244,7 +244,7 @@ def test_what_other_prompts_left_is_not_counted_as_done_again() -> None:
 
 EARLIER = Summary(
     saved=3,
-    already=5,
+    skipped=5,
     failed=Counter(moderated=1),
     failed_earlier=Counter(lost=2, dropped=1),
     in_doubt=1,
@@ -252,7 +252,7 @@ EARLIER = Summary(
     damaged=4,
     not_started=7,
     cost=Decimal("0.075"),
-    perhaps=Decimal("0.1"),
+    possible_cost=Decimal("0.1"),
     in_doubt_cost=Decimal("0.025"),
     seconds=2.0,
 )

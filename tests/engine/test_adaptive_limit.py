@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluxasync._engine.adaptive_limit import (
-    DOUBTED_AFTER,
     PROBE_EVERY,
     SMALL,
     WIDEST,
@@ -52,9 +51,9 @@ def test_a_limit_that_others_may_have_caused_is_doubted_by_the_clock_too():
     """P12: with slow jobs five rounds take long; 15 seconds after the refusal one more is tried."""
     found = AdaptiveLimit(24)
     found.on_rate_limited(active=12, now=100.0)
-    found.accepted(active=12, is_wanted=True, now=100.0 + DOUBTED_AFTER - 0.1)
+    found.accepted(active=12, is_wanted=True, now=114.9)
     assert found.limit == 12
-    found.accepted(active=12, is_wanted=True, now=100.0 + DOUBTED_AFTER)
+    found.accepted(active=12, is_wanted=True, now=115.0)
     assert found.limit == 13
     whole = AdaptiveLimit(24)
     whole.on_rate_limited(active=24, now=100.0)

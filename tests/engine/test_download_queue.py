@@ -93,6 +93,24 @@ def test_no_more_than_the_places_are_open():
     assert played(story()) == (3, 8)
 
 
+def test_new_places_are_used_when_the_limits_change():
+    """P13: a download that waits goes at once, not when the one before it ends."""
+
+    async def story() -> list[str]:
+        dock = Dock(downloads=1)
+        dock.come("under way", hold=60.0)
+        dock.come("waiting")
+        await asyncio.sleep(1)
+        dock.policies.limits = Limits(downloads=2)
+        dock.queue.limits_changed()
+        await asyncio.sleep(1)
+        went = list(dock.went)
+        await dock.close()
+        return went
+
+    assert played(story()) == ["under way", "waiting"]
+
+
 def test_no_more_bytes_than_the_limit_are_in_flight():
     """P20: with sizes told, never more than `max_bytes_in_flight`; one guessed image at most."""
 

@@ -161,6 +161,7 @@ def test_answers_that_tell_nothing_stop_after_a_few():
     assert isinstance(last, GiveUp)
     assert isinstance(last.error, TransportError)
     assert not last.error.sent, "of those that stay at home nothing is in doubt"
+    assert last.error.permanent, "the advice is to mend what lies between, not to check the network"
 
 
 def test_an_app_goes_on_trying_one_by_one():

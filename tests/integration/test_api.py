@@ -9,7 +9,7 @@ from attrs import evolve
 from support.simulator_sessions import PROVIDERS, SIDE, audit, audit_folder, names, rows
 
 import fluxasync
-from fluxasync import BudgetExceeded, ConfigError, Moderated, Polling, Summary
+from fluxasync import BudgetExceeded, ConfigError, Moderated, Polling, Prompts, Summary
 from fluxasync.events import Event, Settled
 from fluxasync.simulator import Scenario, Simulator
 
@@ -65,11 +65,9 @@ async def test_run_fills_a_folder(dialect: str, tmp_path: Path):
     seen: list[Event] = []
     async with Simulator(SCENARIO) as sim:
         summary = await fluxasync.run(
-            tmp_path / "prompts.txt",
+            Prompts(tmp_path / "prompts.txt", n=2, parameters=SMALL),
             out=tmp_path / "images",
-            n=2,
             name="{index}.{ext}",
-            parameters=SMALL,
             provider=dialect,
             base_url=sim.url,
             polling=SOON,
@@ -91,7 +89,10 @@ async def test_run_goes_on_past_failures_and_skipped_rows(tmp_path: Path):
     source = [f"prompt {number}" for number in range(10)] + [{"widht": 1}]
     async with Simulator(evolve(SCENARIO, faults=["moderated-content:0.5"])) as sim:
         summary = await fluxasync.run(
-            source, out=tmp_path, parameters=SMALL, skip_bad=True, base_url=sim.url, polling=SOON
+            Prompts(source, parameters=SMALL, skip_bad=True),
+            out=tmp_path,
+            base_url=sim.url,
+            polling=SOON,
         )
         assert isinstance(summary, Summary)
         moderated = sim.world.faults["moderated-content"]
@@ -106,9 +107,8 @@ async def test_run_raises_what_ended_it(tmp_path: Path):
     async with Simulator(SCENARIO) as sim:
         with pytest.raises(BudgetExceeded):
             await fluxasync.run(
-                ["a fox"] * 9,
+                Prompts(["a fox"] * 9, parameters=SMALL),
                 out=tmp_path,
-                parameters=SMALL,
                 budget="0.1",
                 base_url=sim.url,
                 polling=SOON,

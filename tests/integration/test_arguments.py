@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.patience import patient
-from support.simulator_sessions import fast_session
+from support.simulator_sessions import batch_of, fast_session
 
 import fluxasync
 from fluxasync import (
@@ -23,6 +23,7 @@ from fluxasync import (
     InvalidRequest,
     Job,
     MemorySink,
+    Prompts,
     SinkError,
     bench,
 )
@@ -197,8 +198,8 @@ BATCH_OPTIONS = [
     case("grid", {"grid": ["width"]}, "grid: "),
     case("wildcards", {"wildcards": 5}, "wildcards: "),
     case("sample", {"sample": "3"}, "sample: "),
-    case("prompt_column", {"prompt_column": 5}, "prompt"),
-    case("map", {"map": ["width"]}, "map: "),
+    case("columns", {"columns": ["width"]}, "columns: "),
+    case("a column", {"columns": {"prompt": 5}}, "columns: "),
     case("limit", {"limit": "3"}, "limit: "),
     case("grace", {"grace": "10"}, "grace: "),
     case("grace below zero", {"grace": -1}, "grace: "),
@@ -221,7 +222,7 @@ async def test_a_batch_checks_every_option(
     monkeypatch.chdir(tmp_path)
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
         with pytest.raises(ConfigError) as caught:
-            async with Batch(flux, ["a fox"], **options) as batch:
+            async with batch_of(flux, ["a fox"], **options) as batch:
                 await asyncio.wait_for(anext(batch), WAIT)
         assert part in str(caught.value)
         assert sim.world.summary(0)["posts"] == 0
@@ -376,10 +377,12 @@ async def rows_of(*names: str) -> Any:
 MISSPELT = [
     case("generate", lambda flux: flux.generate("a fox", model="flux-devv"), ""),
     case("submit", lambda flux: flux.submit(ImageRequest(prompt="a", model="flux-devv")), ""),
-    case("model", lambda flux: Batch(flux, ["a fox"], model="flux-devv").__aenter__(), ""),
-    case("models", lambda flux: Batch(flux, ["a"], models=["flux-devv"]).__aenter__(), ""),
+    case("model", lambda flux: Batch(flux, Prompts(["a fox"], model="flux-devv")).__aenter__(), ""),
+    case("models", lambda flux: Batch(flux, Prompts(["a"], models=["flux-devv"])).__aenter__(), ""),
     case("row", lambda flux: Batch(flux, [{"prompt": "a", "model": "flux-devv"}]).check(), ""),
-    case("stream", lambda flux: Batch(flux, iter(["a"]), model="flux-devv").__aenter__(), ""),
+    case(
+        "stream", lambda flux: Batch(flux, Prompts(iter(["a"]), model="flux-devv")).__aenter__(), ""
+    ),
 ]
 
 
@@ -430,11 +433,11 @@ async def test_an_unknown_model_can_be_sent(model: str, options: dict[str, Any])
 
 
 @pytest.mark.asyncio
-async def test_a_model_that_no_row_takes_is_refused():
-    """Where every row names its model, another `model` would be passed over, at another price."""
+async def test_a_model_that_no_row_uses_is_refused():
+    """A `model` is an error where each row names another one, at another price."""
     rows = [{"prompt": "a fox", "model": "flux-dev"}]
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
-        with pytest.raises(ConfigError, match="model=flux-2-max: no row takes it"):
-            await Batch(flux, rows, model="flux-2-max").check()
-        plan = await Batch(flux, [*rows, "a cat"], model="flux-2-max").check()
+        with pytest.raises(ConfigError, match="model=flux-2-max: no row uses it"):
+            await Batch(flux, Prompts(rows, model="flux-2-max")).check()
+        plan = await Batch(flux, Prompts([*rows, "a cat"], model="flux-2-max")).check()
         assert plan.models == ("flux-dev", "flux-2-max")

@@ -34,6 +34,7 @@ from support.simulator_sessions import (
 from fluxasync import (
     Batch,
     ConfigError,
+    CreditError,
     Failed,
     FluxSession,
     ImageRequest,
@@ -43,6 +44,7 @@ from fluxasync import (
     Limits,
     MemoryLedger,
     MemorySink,
+    Prompts,
     Saved,
 )
 from fluxasync._core.amounts import spending
@@ -94,7 +96,7 @@ def _json_file(folder: Path) -> Path:
 async def test_every_source_gives_its_images(source: Callable[[Path], Any], tmp_path: Path):
     """Files and iterables of every kind: one outcome for each prompt, its index in the source."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
-        batch = Batch(flux, source(tmp_path), parameters=SMALL)
+        batch = Batch(flux, Prompts(source(tmp_path), parameters=SMALL))
         outcomes, error = await run_out(batch)
         assert error is None
         told = {o.index: o.request.prompt for o in outcomes if o.request is not None}
@@ -115,7 +117,7 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[TextIO]:
 async def test_standard_input_is_read_as_it_comes(pipe: TextIO):
     """The first line's image is there while the pipe is still open, the rest when they come."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
-        async with Batch(flux, "-", parameters=SMALL) as batch:
+        async with Batch(flux, Prompts("-", parameters=SMALL)) as batch:
             print(PROMPTS[0], file=pipe, flush=True)
             first = await anext(batch)
             print(*PROMPTS[1:], sep="\n", file=pipe, flush=True)
@@ -130,7 +132,9 @@ async def test_copies_are_images_of_their_own(tmp_path: Path):
     """`n` images of a row are that many charges, files and keys."""
     source = [{"prompt": "a fox", "n": 3}, "an owl"]
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
-        outcomes, _ = await run_out(Batch(flux, source, parameters=SMALL, n=2, out=tmp_path))
+        outcomes, _ = await run_out(
+            Batch(flux, Prompts(source, parameters=SMALL, n=2), out=tmp_path)
+        )
         assert Counter(charge.prompt for charge in sim.charges) == {"a fox": 3, "an owl": 2}
         assert len({o.request.key for o in outcomes if o.request is not None}) == 5
         audit(sim.world, outcomes, folder=tmp_path)
@@ -166,7 +170,7 @@ async def test_a_bad_row_may_be_skipped(tmp_path: Path):
     """With `skip_bad` it is a Failed without a request, with its place, and the run goes on."""
     source = [PROMPTS[0], {"prompt": "a fox", "widht": 512}, PROMPTS[1]]
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
-        batch = Batch(flux, source, parameters=SMALL, skip_bad=True, out=tmp_path)
+        batch = Batch(flux, Prompts(source, parameters=SMALL, skip_bad=True), out=tmp_path)
         outcomes, error = await run_out(batch)
         assert error is None
         (bad,) = (outcome for outcome in outcomes if isinstance(outcome, Failed))
@@ -184,16 +188,41 @@ async def test_a_streams_bad_row_fails_alone():
     """A stream is checked row by row, so a bad row can only fail when it comes."""
     source = (row for row in [PROMPTS[0], {"prompt": "a fox", "widht": 512}, PROMPTS[1]])
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
-        outcomes, error = await run_out(Batch(flux, source, parameters=SMALL))
+        outcomes, error = await run_out(Batch(flux, Prompts(source, parameters=SMALL)))
         assert error is None
         assert tally(outcomes) == {"saved": 2, "invalid": 1}
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+@pytest.mark.asyncio
+async def test_run_returns_the_summary(is_open: bool):
+    """`batch.run()` handles every outcome, whether the batch is entered before or not."""
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        batch = Batch(flux, Prompts(PROMPTS, parameters=SMALL))
+        if is_open:
+            async with batch:
+                summary = await batch.run()
+        else:
+            summary = await batch.run()
+        assert len(PROMPTS) == summary.saved == len(sim.charges)
+        with pytest.raises(ConfigError, match="runs once"):
+            await batch.__aenter__()
+
+
+@pytest.mark.asyncio
+async def test_run_raises_what_ended_the_run():
+    """P26 `batch.run()` raises the error that an iteration would raise."""
+    broke = evolve(SCENARIO, faults=["402:1"])
+    async with Simulator(broke) as sim, fast_session(sim.url) as flux:
+        with pytest.raises(CreditError):
+            await Batch(flux, Prompts(PROMPTS, parameters=SMALL)).run()
 
 
 @pytest.mark.asyncio
 async def test_a_limit_ends_the_source():
     """`limit` is a number of images, counted before the run and obeyed in it."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
-        batch = Batch(flux, PROMPTS, parameters=SMALL, n=2, limit=3)
+        batch = Batch(flux, Prompts(PROMPTS, parameters=SMALL, n=2, limit=3))
         plan = await batch.check()
         assert plan.images == 3
         assert batch.estimate is not None
@@ -213,7 +242,7 @@ async def test_the_same_batch_again_pays_nothing_and_tells_the_same(tmp_path: Pa
         assert error is None
         told = sorted((o.index, o.path) for o in first if isinstance(o, Saved))
         assert told == [(o.index, o.path) for o in again if isinstance(o, Saved)]
-        assert (sim.world.posts, batch.summary.already, batch.summary.saved) == (3, 3, 0)
+        assert (sim.world.posts, batch.summary.skipped, batch.summary.saved) == (3, 3, 0)
 
 
 @pytest.mark.asyncio
@@ -314,10 +343,10 @@ async def test_a_run_is_told_in_one_line_and_counted_once(tmp_path: Path):
     assert Decimal("0.025") * summary.saved == summary.cost
     line = str(summary)
     assert line.startswith(f"{summary.saved} new, {summary.failed.total()} failed (")
-    assert Decimal("0.025") * summary.failed.total() == summary.perhaps
+    assert Decimal("0.025") * summary.failed.total() == summary.possible_cost
     assert Decimal("0.025") * summary.in_doubt == summary.in_doubt_cost
     assert summary.in_doubt
-    money = spending(summary.cost, perhaps=summary.perhaps, in_doubt=summary.in_doubt_cost)
+    money = spending(summary.cost, perhaps=summary.possible_cost, in_doubt=summary.in_doubt_cost)
     assert f"{summary.in_doubt} in doubt, {money}, " in line
     counts = (await status(tmp_path)).counts
     assert money == spending(counts.spent, perhaps=counts.perhaps, in_doubt=counts.in_doubt_price)
@@ -431,7 +460,7 @@ async def test_what_was_settled_is_told_and_not_made_again():
         second, _ = await run_out(again)
         assert sim.world.posts == 10
         assert first == second
-        earlier = Counter({"saved": again.summary.already}) + again.summary.failed_earlier
+        earlier = Counter({"saved": again.summary.skipped}) + again.summary.failed_earlier
         earlier["in doubt"] = again.summary.in_doubt_earlier
         assert (earlier, again.summary.saved) == (tally(first), 0)
         assert {"saved", "in doubt", "moderated"} == set(tally(first))
@@ -478,7 +507,7 @@ async def test_a_paid_job_whose_outcome_cannot_be_recorded_is_left_to_collect(
     async with (
         Simulator(evolve(SCENARIO, faults=fault)) as sim,
         fast_session(sim.url) as flux,
-        Batch(flux, source, ledger=Full(), skip_bad=True) as batch,
+        Batch(flux, Prompts(source, skip_bad=True), ledger=Full()) as batch,
     ):
         with pytest.raises(OSError, match="no space left"):
             await outcomes_of(batch)

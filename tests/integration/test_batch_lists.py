@@ -11,7 +11,7 @@ import pytest
 from support.simulator_sessions import SIDE, audit, fast_session, run_out
 
 import fluxasync
-from fluxasync import Batch, ConfigError, Saved
+from fluxasync import Batch, ConfigError, Prompts, Saved
 from fluxasync._requests.sources import Plan, open_source
 from fluxasync.simulator import Scenario, Simulator
 
@@ -30,20 +30,20 @@ def table(tmp_path: Path) -> Path:
 async def test_a_table_is_multiplied_and_paid_once(table: Path, tmp_path: Path) -> None:
     """P27: the same call again pays nothing, and neither does the list as lines of JSON."""
     asked: dict[str, Any] = {"parameters": SMALL, "seeds": [1, 2], "wildcards": True}
-    named: dict[str, Any] = {"prompt_column": "Caption", "map": {"width": "W"}}
+    rows = Prompts(table, columns={"prompt": "Caption", "width": "W"}, **asked)
     out = tmp_path / "out"
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
-        outcomes, error = await run_out(Batch(flux, table, out=out, **asked, **named))
+        outcomes, error = await run_out(Batch(flux, rows, out=out))
         assert error is None
         told = {(o.request.prompt, o.request.seed) for o in outcomes if isinstance(o, Saved)}
         prompts = ("a red fox,\nin snow", "a grey fox,\nin snow", "an owl")
         assert told == {(prompt, seed) for prompt in prompts for seed in (1, 2)}
-        again = Batch(flux, table, out=out, finished="skip", **asked, **named)
+        again = Batch(flux, rows, out=out, finished="skip")
         assert await run_out(again) == ([], None)
         lines = tmp_path / "prompts.jsonl"
-        rows = [{"prompt": prompt, "width": SIDE} for prompt in ("an owl", prompts[1])]
-        lines.write_text("\n".join(map(json.dumps, rows)))
-        other = Batch(flux, lines, out=out, finished="skip", **asked)
+        written = [{"prompt": prompt, "width": SIDE} for prompt in ("an owl", prompts[1])]
+        lines.write_text("\n".join(map(json.dumps, written)))
+        other = Batch(flux, Prompts(lines, **asked), out=out, finished="skip")
         assert await run_out(other) == ([], None)
         audit(sim.world, outcomes)
 
@@ -58,11 +58,11 @@ async def test_a_program_may_think_before_it_spends(tmp_path: Path) -> None:
         raise ConfigError("not today")
 
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
-        batch = Batch(flux, ["fox"], out=tmp_path, seeds=range(3), on_plan=refuse)
+        batch = Batch(flux, Prompts(["fox"], seeds=range(3)), out=tmp_path, on_plan=refuse)
         with pytest.raises(ConfigError, match="not today"):
             await batch.__aenter__()
         assert ([plan.images for plan in plans], sim.world.charges) == ([3], [])
-        outcomes, _ = await run_out(Batch(flux, ["fox"], out=tmp_path, seeds=range(3)))
+        outcomes, _ = await run_out(Batch(flux, Prompts(["fox"], seeds=range(3)), out=tmp_path))
         audit(sim.world, outcomes)
 
 
@@ -73,8 +73,11 @@ async def test_run_takes_the_same_words(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("fox\nowl\nbat\n")
     async with Simulator(SCENARIO) as sim:
         summary = await fluxasync.run(
-            tmp_path / "p.txt", out=tmp_path / "out", base_url=sim.url, api_key="practice",
-            sample=2, models=["flux-dev", "flux-2-klein-4b"], parameters=SMALL | {"width": SIDE},
+            Prompts(
+                tmp_path / "p.txt", sample=2, models=["flux-dev", "flux-2-klein-4b"],
+                parameters=SMALL | {"width": SIDE},
+            ),
+            out=tmp_path / "out", base_url=sim.url, api_key="practice",
             polling=0.01,
         )  # fmt: skip
         assert summary.saved == len(sim.world.charges) == 4

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from attrs import evolve
-from support.simulator_sessions import FAST, SIDE, fast_session, rows, run_out, tally
+from support.simulator_sessions import FAST, SIDE, batch_of, fast_session, rows, run_out, tally
 
 from fluxasync import (
     Batch,
@@ -24,6 +24,7 @@ from fluxasync import (
     FluxSession,
     MemoryLedger,
     Polling,
+    Prompts,
     Saved,
     run,
 )
@@ -55,17 +56,17 @@ async def a_run(simulator: Simulator, folder: Path, source: Any, **options: Any)
     named = ("budget", "timeouts", "polling")
     policies = {name: options.pop(name) for name in named if name in options}
     async with fast_session(simulator.url, limits=4, **policies) as flux:
-        return await run_out(batch_of(flux, folder, source, **options))
+        return await run_out(batch_in(flux, folder, source, **options))
 
 
 async def an_entry(simulator: Simulator, folder: Path, source: Any, **options: Any) -> None:
-    async with fast_session(simulator.url) as flux, batch_of(flux, folder, source, **options):
+    async with fast_session(simulator.url) as flux, batch_in(flux, folder, source, **options):
         raise AssertionError("it was let in")
 
 
-def batch_of(flux: FluxSession, folder: Path, source: Any, **options: Any) -> Batch:
+def batch_in(flux: FluxSession, folder: Path, source: Any, **options: Any) -> Batch:
     given: dict[str, Any] = {"parameters": SMALL, "finished": "skip", **options}
-    return Batch(flux, source, out=folder / "out", **given)
+    return batch_of(flux, source, out=folder / "out", **given)
 
 
 def table(folder: Path) -> list[tuple[Any, ...]]:
@@ -120,10 +121,10 @@ async def test_the_plan_counts_what_is_done_again(sim: Simulator, tmp_path: Path
     plans: list[Plan] = []
     source = [*PROMPTS, "a fifth one"]
     async with fast_session(sim.url) as flux:
-        batch = batch_of(flux, tmp_path, source, retry=["failed"])
+        batch = batch_in(flux, tmp_path, source, retry=["failed"])
         plans.append(await batch.check())
         await batch.aclose()
-        batch = batch_of(flux, tmp_path, source, retry=["failed"], on_plan=plans.append)
+        batch = batch_in(flux, tmp_path, source, retry=["failed"], on_plan=plans.append)
         async with batch:
             assert batch.recovered is not None
             assert (batch.recovered.again, dict(batch.recovered.failed)) == (3, {})
@@ -283,14 +284,13 @@ async def test_a_job_that_nobody_knows_is_lost_everywhere(tmp_path: Path) -> Non
 async def test_the_helper_retries_too(sim: Simulator, tmp_path: Path) -> None:
     """The same words in the one-line form."""
     summary = await run(
-        PROMPTS,
+        Prompts(PROMPTS, parameters=SMALL),
         out=tmp_path / "out",
-        parameters=SMALL,
         base_url=sim.url,
         polling=INSTANT,
         retry="failed",
     )
-    assert (summary.saved, summary.already, summary.not_started) == (3, 1, 0)
+    assert (summary.saved, summary.skipped, summary.not_started) == (3, 1, 0)
 
 
 @pytest.mark.parametrize(

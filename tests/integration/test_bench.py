@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import evolve
+from attrs import evolve, fields
 from support.simulator_sessions import names, until
 from support.tcp_proxy import Fault, posts, proxy
 
 from fluxasync import ConfigError, FluxError, Polling, bench
 from fluxasync._core.extras import install_command
 from fluxasync._store.audit import in_doubt, status
-from fluxasync.bench.prompt_pool import wishes
+from fluxasync.bench.prompt_pool import PromptPool
 from fluxasync.bench.runner import Run
 from fluxasync.bench.setup import cost_of
 from fluxasync.simulator import Scenario, Simulator
@@ -36,16 +36,15 @@ QUICK = {"latency": (0.1, 0.1), "image_bytes": 2048}
 
 
 def order(sim: Simulator, out: Path, **wanted: Any) -> bench.BenchConfig:
-    usual = {
-        "in_flight": (2,),
-        "images": 4,
-        "warm_up": 2,
-        "parameters": SMALL,
-        "polling": Polling(interval=0.02),
-    }
+    """A benchmark of four small images through two slots; keywords change either half of it."""
+    load: dict[str, Any] = {"in_flight": (2,), "images": 4, "warm_up": 2}
     if "duration" in wanted:
-        del usual["images"]
-    return bench.BenchConfig(out=out, **{"base_url": sim.url} | usual | wanted)
+        del load["images"]
+    names = {attribute.name for attribute in fields(bench.Workload)}
+    load |= {name: value for name, value in wanted.items() if name in names}
+    usual = {"base_url": sim.url, "parameters": SMALL, "polling": Polling(interval=0.02)}
+    rest = {name: value for name, value in wanted.items() if name not in names}
+    return bench.BenchConfig(out=out, load=bench.Workload(**load), **usual | rest)
 
 
 @pytest.mark.slow
@@ -225,8 +224,9 @@ async def test_from_python_too_a_practice_server_is_there_for_nothing(
     monkeypatch.delenv("BFL_API_KEY", raising=False)
     notes: list[str] = []
     ordered = bench.BenchConfig(
-        out=tmp_path / "out", models="flux-2-klein-4b", in_flight=2, images=2, warm_up=0, **wanted
-    )
+        out=tmp_path / "out", models="flux-2-klein-4b",
+        load=bench.Workload(in_flight=2, images=2, warm_up=0), **wanted,
+    )  # fmt: skip
     report = await bench.run(ordered, on_note=notes.append)
     assert report.simulated
     assert report.stages[0].images == 2
@@ -237,8 +237,8 @@ async def test_from_python_too_a_practice_server_is_there_for_nothing(
 @pytest.mark.asyncio
 async def test_very_many_images_are_priced_whole(tmp_path: Path) -> None:
     """Only 10,000 requests are looked at; the other 10,000 cost as much."""
-    asked = await wishes(["a red fox"], models=["flux-dev"], parameters={}, seed=0)
-    assert Decimal("500") == cost_of(asked, "flux-dev", 20_000)
+    prompts = await PromptPool.of(bench.BenchConfig(out=tmp_path, prompts=["a red fox"]))
+    assert Decimal("500") == cost_of(prompts, "flux-dev", 20_000)
 
 
 @pytest.mark.slow

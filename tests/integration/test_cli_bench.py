@@ -75,11 +75,11 @@ def test_ctrl_c_keeps_what_was_paid_and_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        pytest.param(("--in-flight", "1", "--rate", "1/s"), "say one of", id="two loads"),
+        pytest.param(("--in-flight", "1", "--rate", "1/s"), "give only one", id="two loads"),
         pytest.param(("--in-flight", "one"), "1,4,12,24", id="no number"),
         pytest.param(("--rate", "fast"), "0.5/s", id="no rate"),
         pytest.param(("--ramp", "1/s..2/s"), "--duration", id="a ramp without end"),
-        pytest.param(("--duration", "soon"), "--duration soon: say a time", id="no time"),
+        pytest.param(("--duration", "soon"), "--duration soon: not a duration", id="no time"),
         pytest.param(("--rate", ""), "0.5/s", id="an empty rate"),
         pytest.param(("--in-flight", ""), "1,4,12,24", id="an empty number"),
         pytest.param(("--param", "widht=256"), "did you mean width", id="a misspelt parameter"),
@@ -87,10 +87,10 @@ def test_ctrl_c_keeps_what_was_paid_and_measured(tmp_path: Path) -> None:
         pytest.param(("--prompt-column", "caption"), "--prompts FILE", id="a column of nothing"),
         pytest.param(("--polling-lag", "1"), "--polling-lag 1: must be 0.001", id="a lag"),
         pytest.param(("--provider", "foo"), "--provider foo: cometapi or bfl", id="no provider"),
-        pytest.param(("--arrivals", "poisson"), "--rate or --ramp", id="idle arrivals"),
+        pytest.param(("--arrivals", "poisson"), "add --rate or --ramp", id="idle arrivals"),
         pytest.param(("--in-flight", "4", "--slots", "24"), "leave out --slots", id="idle slots"),
-        pytest.param(("--images", "4", "--duration", "9s"), "say one of them", id="two ends"),
-        pytest.param(("--in-flight", "1,1"), "1 stands twice", id="one load twice"),
+        pytest.param(("--images", "4", "--duration", "9s"), "give only one", id="two ends"),
+        pytest.param(("--in-flight", "1,1"), "duplicate value 1", id="one load twice"),
         pytest.param(("--simulate", "--base-url", "http://127.0.0.1:1"), "leave out", id="both"),
     ],
 )

@@ -225,7 +225,7 @@ async def test_progress_changes_nothing_of_a_run(
             )  # fmt: skip
             assert isinstance(summary, Summary)
             last = capfd.readouterr().err.splitlines()[-1]
-            assert (summary.saved, summary.already, last.split(",")[0]) == expected
+            assert (summary.saved, summary.skipped, last.split(",")[0]) == expected
 
 
 def test_without_rich_the_extra_is_named(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from fluxasync import (
     BFL,
     COMETAPI,
@@ -26,6 +28,7 @@ from fluxasync import (
     Job,
     Outcome,
     Polling,
+    Prompts,
     Retry,
     Saved,
     Timeouts,
@@ -182,3 +185,10 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 def _job(outcome: Outcome) -> Job | None:
     return None if isinstance(outcome, InDoubt) else outcome.job
+
+
+def batch_of(flux: FluxSession, source: Any, **options: Any) -> Batch:
+    """Return a Batch; the options that Prompts takes go there."""
+    fields = attrs.fields_dict(Prompts)
+    given = {name: options.pop(name) for name in fields if name in options}
+    return Batch(flux, Prompts(source, **given), **options)

@@ -33,6 +33,7 @@ from fluxasync import (
     Outcome,
     Pending,
     Polling,
+    Prompts,
     Ready,
     Retry,
     Saved,
@@ -123,17 +124,17 @@ async def sources(flux: FluxSession) -> None:
     async def endless() -> AsyncIterator[str]:
         yield "a red fox"
 
-    Batch(flux, Path("prompts.txt"), out=Path("images"), name="{index:06}.{ext}", n=4)
+    Batch(flux, Prompts(Path("prompts.txt"), n=4), out=Path("images"), name="{index:06}.{ext}")
     Batch(flux, ["a red fox", "a lighthouse"], sink=MemorySink(), ordered=True)
     Batch(flux, ({"prompt": p, "seed": 7} for p in ("a", "b")), sink=MemorySink())
     Batch(flux, [ImageRequest(prompt="a red fox")], sink=FolderSink("images"))
-    Batch(flux, "p.csv", seeds=range(4), models=["flux-dev"], grid={"guidance": [2, 3.5]})
-    Batch(flux, Path("p.parquet"), prompt_column="caption", map={"width": "w"}, sample=100)
+    Batch(flux, Prompts("p.csv", seeds=range(4), models=["flux-dev"], grid={"guidance": [2, 3.5]}))
+    Batch(flux, Prompts(Path("p.parquet"), sample=100, columns={"prompt": "caption", "width": "w"}))
     Batch(flux, "prompts.txt", out="images", retry="failed,moderated", finished="skip")
     Batch(flux, "prompts.txt", out="images", retry=["expired", "lost"])
-    Batch(flux, "captions/", wildcards=True, sample=10, sample_seed=1)
-    Batch(flux, "p.csv", allow_files="photos")
-    Batch(flux, "p.csv", allow_files=["photos", Path("more")])
+    Batch(flux, Prompts("captions/", wildcards=True, sample=10, sample_seed=1))
+    Batch(flux, Prompts("p.csv", allow_files="photos"))
+    Batch(flux, Prompts("p.csv", allow_files=["photos", Path("more")]))
     Batch(flux, endless(), sink=MemorySink(), ledger=MemoryLedger())
 
 

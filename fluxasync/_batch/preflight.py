@@ -1,0 +1,109 @@
+"""The check of a batch's prompts: counted, priced and judged before anything is spent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from .._core.errors import ConfigError
+from .._core.models import ImageRequest
+from .._engine.engine import Engine
+from .._requests.pricing import Estimate
+from .._requests.sources import Plan, Prompts, open_source
+from .._store.journal.journal import Journal, JournalCounts
+from .output import Destination
+
+
+def prompts_of(given: Any) -> Prompts:
+    """Return a bare path or iterable as Prompts."""
+    return given if isinstance(given, Prompts) else Prompts(given)
+
+
+class Preflight:
+    """Owns a batch's source and counts it once; `plan` is None before that."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        prompts: Prompts,
+        destination: Destination,
+        *,
+        on_check: Callable[[int], None] | None,
+    ) -> None:
+        self._engine = engine
+        self._prompts = prompts
+        self._destination = destination
+        self._on_check = on_check
+        self.source = open_source(prompts, is_local=engine.provider.is_loopback)
+        self.plan: Plan | None = None
+        self.recovered: JournalCounts | None = None  #: of the folder, as the check found it
+
+    async def check(
+        self, progress: Callable[[int], None] | None = None, *, journal: Journal | None = None
+    ) -> Plan:
+        """Count the source and judge the plan. `journal` is the batch's own, once it is open."""
+        if self.plan is None:
+            if journal is None:
+                await self._recall()
+                with self._destination.lookup() as lookup:
+                    self.plan = await self._count(progress, lookup)
+            else:
+                self.plan = await self._count(progress, journal.lookup())
+        self._judge(self.plan)
+        return self.plan
+
+    async def _count(self, progress: Callable[[int], None] | None, lookup: Any) -> Plan:
+        return await self.source.check(progress=progress or self._on_check, lookup=lookup)
+
+    async def _recall(self) -> None:
+        """Read what earlier runs left, and count their spending against the budget."""
+        self.recovered = await self._destination.recovered(self._engine.provider)
+        if self.recovered is not None:
+            self.restore_spending(self.recovered)
+
+    def restore_spending(self, left: JournalCounts) -> None:
+        """Count what earlier runs in the folder spent against the session's budget, once."""
+        assert self._destination.folder is not None  # noqa: S101 — only a folder has counts
+        self._engine.restore_spending(
+            str(self._destination.folder.resolve()),
+            spent=left.spent + left.perhaps,
+            in_doubt=left.in_doubt_price,
+        )
+
+    def _judge(self, plan: Plan) -> None:
+        """Raise ConfigError for a model or a price that the run could not use."""
+        if self._prompts.limit is None and self._prompts.sample is None:
+            self._refuse_unused_model(plan)
+        for name in (*self._models, *plan.unknown_models):
+            self._engine.check_model(name)
+        # an empty list that the user named is a mistake; a program's own list may be empty
+        source = self._prompts.source
+        if not plan.rows and isinstance(source, str | os.PathLike) and plan.images is not None:
+            raise ConfigError(
+                f"{str(source)[:80]} holds no prompts, so there is nothing to do: check it"
+            )
+        if (estimate := self.estimate) is not None:
+            self._engine.check_prices(estimate)
+
+    @property
+    def _models(self) -> tuple[str, ...]:
+        prompts = self._prompts
+        return (prompts.model,) if prompts.model else tuple(prompts.models or ())
+
+    def _refuse_unused_model(self, plan: Plan) -> None:
+        """Raise ConfigError for a `model` that no row uses, because each row names another."""
+        for model in self._models:
+            if plan.models and model != ImageRequest().model and model not in plan.models:
+                named = ", ".join(plan.models[:3])
+                raise ConfigError(
+                    f"model={model}: no row uses it, because each row names its own ({named}). "
+                    "Leave it out, or remove the models from the rows"
+                )
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """Cost and duration of the whole source; None before the check, and for a stream."""
+        if self.plan is None or self.plan.images is None:
+            return None
+        return self.plan.estimator.estimate(self._engine.limiter.slots)
