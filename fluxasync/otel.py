@@ -1,14 +1,11 @@
-"""Traces and metrics for OpenTelemetry: an observer that turns events into spans and counts.
+"""Traces and metrics for OpenTelemetry, made from a session's events.
 
     async with FluxSession(on_event=Tracing()) as flux: …
 
-Needs the extra `otel`; where they go is the application's choice, made with OpenTelemetry's SDK.
-One span an image, with a child for each step (submit, generate, download), below whatever span was
-current when the image was asked for. The key never comes here, and prompts and servers' words
-(which may repeat a prompt) only where asked for.
-
-Odd fact: an observer sees a thing after it happened, so the spans of the past are begun with the
-time at which they began.
+It needs the extra `otel`; the application configures the exporters with OpenTelemetry's SDK. An
+image is one span with a child for each step (submit, generate, download), below the span that is
+current when the image is requested. The key is not recorded. Prompts and error messages (which may
+repeat a prompt) are recorded only with `prompts=True`.
 """
 
 from __future__ import annotations
@@ -37,31 +34,31 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Span, TracerProvider
 
-#: images followed at once: jobs submitted here and collected elsewhere must not add up for ever
+#: open spans; more would only be jobs that another process collects
 MOST_OPEN = 10_000
 
 
 @define
 class _Open:
-    """An image under way: its span, and the step it is in."""
+    """The open spans of an image."""
 
     image: Span
     step: Span
-    is_running: bool  #: counted as in flight
+    is_running: bool  #: counted in `fluxasync.jobs.in_flight`
 
 
 class Tracing:
-    """An observer for `on_event` of a session (not of a batch too, or all is counted twice).
+    """An observer for `on_event` of a session. Do not add it to a batch too: it would count twice.
 
     Args:
-        prompts: put prompts and error messages into the spans.
-        tracer_provider, meter_provider: OpenTelemetry's; None is the application's global one.
+        prompts: record prompts and error messages in the spans (default: False).
+        tracer_provider, meter_provider: of OpenTelemetry (default: the application's global ones).
 
-    Spans: `fluxasync.image` around `fluxasync.submit`, `fluxasync.generate` (queued, running, and
-    until its end was noticed) and `fluxasync.download`. Metrics: `fluxasync.images` by outcome
-    ("saved", "in doubt", or the failure's cause), `fluxasync.cost` in US dollars,
-    `fluxasync.push_backs` by status, `fluxasync.jobs.in_flight`. Raises ConfigError where
-    opentelemetry-api is missing.
+    Spans: `fluxasync.image`, and in it `fluxasync.submit`, `fluxasync.generate` (from the accepted
+    submission to the poll that saw its end) and `fluxasync.download`. Metrics: `fluxasync.images`
+    by outcome ("saved", "in doubt", or the failure's cause), `fluxasync.cost` in US dollars,
+    `fluxasync.push_backs` by status, `fluxasync.jobs.in_flight`. Raises ConfigError without the
+    package opentelemetry-api.
     """
 
     def __init__(
@@ -85,7 +82,7 @@ class Tracing:
             "fluxasync.cost", unit="{USD}", description="Price of the images saved"
         )
         self._push_backs = meter.create_counter(
-            "fluxasync.push_backs", unit="{answer}", description="Submissions told to wait"
+            "fluxasync.push_backs", unit="{answer}", description="Pauses of submissions"
         )
         self._in_flight = meter.create_up_down_counter(
             "fluxasync.jobs.in_flight", unit="{job}", description="Jobs that are queued or running"
@@ -97,7 +94,7 @@ class Tracing:
         return f"<Tracing {len(self._open)} images under way>"
 
     def __call__(self, event: Event) -> None:
-        """Follow an event of a session."""
+        """Record an event of a session."""
         match event:
             case JobSubmitted(job=job):
                 self._submitted(job)
@@ -213,7 +210,7 @@ class Tracing:
 
 
 def _outcome(error: FluxError) -> str:
-    """The word for a submission's end: one whose answer never came has not simply failed."""
+    """Return the outcome of a submission; without an answer it is in doubt, not failed."""
     return "in doubt" if isinstance(error, TransportError) and error.sent else error.cause
 
 

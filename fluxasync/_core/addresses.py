@@ -1,9 +1,8 @@
-"""Which network addresses are not the public internet's.
+"""Decides which network addresses and hosts are not public.
 
-A server's answer names hosts to connect to, so a hostile one could point at the machine itself,
-its network or a cloud's metadata service. The judgement is made on the resolved address, after
-DNS and whatever the spelling (0x7f.1, ::ffff:127.0.0.1). Knows no sockets. Odd fact: `ipaddress`
-calls multicast and the NAT64 form of 127.0.0.1 global.
+A hostile server could name this machine, its network or a cloud's metadata service in an answer.
+The decision uses the resolved address, so the spelling (0x7f.1, ::ffff:127.0.0.1) does not matter.
+Multicast and the NAT64 form of 127.0.0.1 are global to `ipaddress`, but not here.
 """
 
 from __future__ import annotations
@@ -14,12 +13,11 @@ import unicodedata
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
-#: carries an IPv4 address in its last 32 bits (RFC 6052)
+#: its last 32 bits are an IPv4 address (RFC 6052)
 _NAT64 = IPv6Network("64:ff9b::/96")
 
-#: not global, though some Python 3.11 to 3.13 releases say so: reserved with the IPv4-compatible
-#: form (RFC 4291), local NAT64 (RFC 8215), site-local (RFC 3879), documentation (RFC 9637),
-#: segment routing (RFC 9602)
+#: not global, although some releases of Python 3.11 to 3.13 say so: IPv4-compatible (RFC 4291),
+#: local NAT64 (RFC 8215), site-local (RFC 3879), documentation (RFC 9637), segment routing (9602)
 _NOT_GLOBAL = (
     IPv6Network("::/8"),
     IPv6Network("64:ff9b:1::/48"),
@@ -30,7 +28,7 @@ _NOT_GLOBAL = (
 
 
 def private_address(address: str) -> bool:
-    """Tell whether an IP address is anything but a public unicast one.
+    """Return whether an IP address is not a public unicast address.
 
     True for private, loopback, link-local, shared (CGNAT), unique-local, multicast, reserved and
     unspecified addresses, for IPv6 forms that carry such an IPv4 address, and for text that is
@@ -48,13 +46,13 @@ def private_address(address: str) -> bool:
     return _is_not_public(found)
 
 
-#: names of machines in a local network, or of none (RFC 6761, 6762, 8375; ICANN's .internal)
+#: top-level names of local networks (RFC 6761, 6762, 8375; ICANN's .internal)
 _LOCAL_NAMES = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
 
 
 @lru_cache(maxsize=256)
 def private_host(host: str) -> bool:
-    """Tell whether a URL's host certainly is no public one, without asking DNS.
+    """Return whether a URL's host is certainly not public, without a DNS query.
 
     True for private addresses in any spelling (0x7f.1, 2130706433), names without a dot, names
     of local networks, and hosts with percent signs.
@@ -70,14 +68,14 @@ def private_host(host: str) -> bool:
 
 @lru_cache(maxsize=256)
 def is_loopback_address(host: str) -> bool:
-    """Tell whether a host, by name or address, is this machine: localhost, 127.0.0.0/8 or ::1."""
+    """Return whether a host is this machine: localhost, 127.0.0.0/8 or ::1."""
     if host.lower() == "localhost":
         return True
     try:
         found = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return False
-    # only the mapped form stays in the machine; the tunnelled ones travel
+    # only the IPv4-mapped form stays in the machine; tunnelled forms go to the network
     mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
     return found.is_loopback if mapped is None else mapped.is_loopback
 

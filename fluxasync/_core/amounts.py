@@ -1,4 +1,4 @@
-"""Amounts of money: Decimal US dollars as text for people, and as text that a journal keeps."""
+"""US dollars as Decimal: text for people, and text for the journal."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from decimal import Decimal
 from functools import lru_cache
 
 _ZERO = Decimal(0)
-GRAIN = Decimal("0.000001")  # finer than any price; cuts binary noise off echoed costs
+GRAIN = Decimal("0.000001")  # below every price; rounds the binary error of a reported cost
 
-#: an image's amount, and a sum of them: few enough digits for exact arithmetic (28 in a Decimal)
+#: an image's amount, and a sum of amounts; a Decimal computes exactly with up to 28 digits
 _AMOUNT = re.compile(r"[0-9]{1,9}(\.[0-9]{1,12})?")
 _SUM = re.compile(r"[0-9]{1,16}(\.[0-9]{1,12})?")
 _LARGEST = Decimal("999999999.999999999999")
 
 
 def dollars(amount: Decimal) -> str:
-    """Write an amount for people: cents, and more digits only where there are some ("$0.025")."""
+    """Return an amount as text for people, with cents and at most four decimals: "$0.025"."""
     text = f"{amount:,.4f}"
     return f"${text[:-2]}{text[-2:].rstrip('0')}"
 
@@ -29,8 +29,11 @@ def spending(
     unpriced: int = 0,
     simulated: bool = False,
 ) -> str:
-    """Write what images cost in the words of every summary: `spent` for those that are here,
-    `perhaps` charged for accepted ones that are not, and `in_doubt` for unanswered submissions."""
+    """Return the cost of images as every summary shows it.
+
+    `spent` is for stored images, `perhaps` for accepted jobs without an image, `in_doubt` for
+    submissions without an answer; `unpriced` counts images of unknown price.
+    """
     if simulated:
         return f"spent {dollars(_ZERO)} (simulated)"
     text = f"spent {dollars(spent)}"
@@ -42,9 +45,9 @@ def spending(
 
 
 def amount_text(amount: Decimal | None) -> str | None:
-    """Return an image's amount as text that `amount_of` reads; None for what is not an amount.
+    """Return an image's amount as text for `amount_of`; None for NaN and negative amounts.
 
-    An absurdly large amount becomes the largest one, so that a cap still counts it.
+    An amount that is too large becomes the largest valid one, so that a budget still counts it.
     """
     if amount is None or not amount.is_finite() or amount < 0:
         return None
@@ -55,8 +58,8 @@ def amount_text(amount: Decimal | None) -> str | None:
 
 @lru_cache(1_024)
 def amount_of(text: str) -> Decimal:
-    """Return an image's amount in US dollars. Raises ValueError for other text: an amount is
-    finite, not negative, and has at most 9 digits before the point and 12 after it."""
+    """Return an image's amount in US dollars. Raises ValueError for other text: an amount has at
+    most 9 digits before the point and 12 after it, and no sign."""
     return _decimal(_AMOUNT, text)
 
 

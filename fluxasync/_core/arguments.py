@@ -1,7 +1,7 @@
-"""Checks of argument types: a ConfigError before anything is sent, not an AttributeError after.
+"""Checks the types of arguments at the public entry points.
 
-Python does not check annotations, so a wrong object would be noticed at its first use, which for
-a sink or a callback is after the image was paid for.
+Python does not check annotations. A sink or callback of the wrong type would fail at its first use,
+after the image was paid for.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 from .errors import ConfigError
 
-#: "s3://bucket/run", and what `Path` makes of it: "s3:/bucket/run"
+#: "s3://bucket/run", also as `Path` changes it: "s3:/bucket/run"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
 
 
 def check_type(name: str, value: object, *kinds: type, expected: str) -> None:
-    """Raise ConfigError unless `value` is of one of the types; a bool is not a number."""
+    """Raise ConfigError unless `value` has one of the types; a bool is not a number."""
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         raise ConfigError(f"{name}: {expected}, not {described(value)}")
 
@@ -33,37 +33,37 @@ def check_methods(name: str, value: object, methods: tuple[str, ...], *, expecte
         lacks = "" if len(missing) == len(methods) else f", which has no {missing[0]}()"
         raise ConfigError(f"{name}: {expected}, not {described(value)}{lacks}")
     if is_class:
-        raise ConfigError(f"{name}: {expected}, not the class {described(value)}: make an instance")
+        raise ConfigError(f"{name}: {expected}, not the class {described(value)}: pass an instance")
 
 
 def check_callback(name: str, value: Callable[..., Any] | None, *, may_wait: bool = False) -> None:
-    """Raise ConfigError unless `value` is None or a function; `may_wait` allows a coroutine
+    """Raise ConfigError unless `value` is None or callable; `may_wait` allows a coroutine
     function."""
     if value is None:
         return
     if not callable(value):
         raise ConfigError(f"{name}: a function, not {described(value)}")
-    call = getattr(value, "__call__", None)  # noqa: B004 — an object's own, which may be async
+    call = getattr(value, "__call__", None)  # noqa: B004 — it may be a coroutine function
     if not may_wait and (inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(call)):
-        raise ConfigError(f"{name}: a plain function, not an async one: it is not awaited")
+        raise ConfigError(f"{name}: a plain function, not an async one, because it is not awaited")
 
 
 def local_path(name: str, given: str | os.PathLike[str]) -> Path:
-    """Return the path. Raises ConfigError for a URL such as `s3://bucket/run`, which would become
-    a local folder named `s3:`, and for what is not a path."""
+    """Return the path. Raises ConfigError for other types, and for a URL such as `s3://bucket/run`,
+    which would become a local folder named `s3:`."""
     if not isinstance(given, str | os.PathLike) or isinstance(os.fspath(given), bytes):
         raise ConfigError(f"{name}: a path, not {described(given)}")
     text = os.fspath(given)
     if not text:
         raise ConfigError(f"{name}: the path is empty")
     if url := _SCHEME.fullmatch(text):
-        # a local folder that is named like this can be given by its absolute path
+        # a local folder of this name can be given by its absolute path
         raise ConfigError(f"{name}: {url[1]}://{url[2][:60]} is a URL: give a local path")
     return Path(given)
 
 
 def described(value: object) -> str:
-    """Return a short value, or else the name of its type."""
+    """Return a short value itself, and of others the name of the type, for an error message."""
     if value is None or isinstance(value, bool | int | float):
         return repr(value)[:40]
     if isinstance(value, str):

@@ -1,8 +1,7 @@
-"""The policies of a session: their defaults and the reasons for them.
+"""The policies of a session, their defaults and the reasons for them; `retry_delay`.
 
-Small frozen values, each with a shorthand (`limits=24`, `budget="5.00"`). They are changed while
-running by assignment: `flux.limits = attrs.evolve(flux.limits, in_flight=12)`. All durations are
-seconds on the loop's clock.
+A policy is changed during a run by assignment:
+`flux.limits = attrs.evolve(flux.limits, in_flight=12)`. Durations are seconds on the loop's clock.
 """
 
 from __future__ import annotations
@@ -22,14 +21,12 @@ _T = TypeVar("_T")
 def _at_least(minimum: float, maximum: float = inf, *, why: str = "") -> Any:
     def check(instance: object, attribute: Any, value: Any) -> None:
         is_number = isinstance(value, Real) and not isinstance(value, bool)
-        # no endless ones: a timer for ever overflows some event loops
+        # an infinite timer overflows some event loops
         if is_number and minimum <= value <= maximum and value < inf:
             return
-        wanted = (
-            f"a number, {minimum:g} or more" if maximum == inf else f"{minimum:g} to {maximum:g}"
-        )
+        valid = f"{minimum:g} or more" if maximum == inf else f"{minimum:g} to {maximum:g}"
         owner = type(instance).__name__
-        raise ConfigError(f"{owner}({attribute.name}={value!r}): must be {wanted}{why}")
+        raise ConfigError(f"{owner}({attribute.name}={value!r}): must be {valid}{why}")
 
     return check
 
@@ -45,7 +42,7 @@ def _one_of(kind: type[_T], name: str, given: object) -> _T:
         return given
     if given is not None:
         owner = kind.__name__
-        raise ConfigError(f"{name}: a fluxasync.{owner}, not {type(given).__name__}")
+        raise ConfigError(f"{name}: give a fluxasync.{owner}, not {type(given).__name__}")
     return kind()
 
 
@@ -54,25 +51,22 @@ _positive_or_none = validators.optional(_at_least(1e-6))
 
 @frozen(kw_only=True)
 class Limits:
-    """How much may go on at once.
+    """What runs at the same time. Shorthand: a number or "auto" is `in_flight`."""
 
-    Shorthand: a number, or "auto", is `in_flight`.
-    """
-
-    #: jobs submitted and not yet terminal. 24 is the documented limit of an account (BFL docs,
-    #: "active tasks"); a model with a lower one of its own (flux-kontext-max: 6) obeys that too,
-    #: and where a 429 says that fewer are allowed, fewer are in flight until more are let in.
-    #: "auto" begins with those and then finds out: a 429 tells the count, and from time to time
-    #: one more is tried.
+    #: maximum number of active jobs. 24 is the documented limit of an account (BFL docs, "active
+    #: tasks"). A model with a lower limit (flux-kontext-max: 6) keeps to it. When a 429 shows that
+    #: the account allows fewer, fewer are active until the server accepts more. "auto" starts with
+    #: the documented limits and adapts to the account's: after a 429 it lowers the limit, and from
+    #: time to time it tries one job more.
     in_flight: int | Literal["auto"] = field(default=24, validator=_count_or_auto)
-    #: submissions per second, evenly spaced; None = as slots come free.
+    #: submissions per second, evenly spaced; None = one whenever a slot is free
     rate: float | None = field(default=None, validator=_positive_or_none)
     #: downloads at once. Kept apart from slots: a slot is free at the terminal status.
     downloads: int = field(default=16, validator=_at_least(1))
-    #: bytes; a larger image is refused. PNGs of 4 MP are 5–9 MB.
+    #: bytes; a larger image is refused. A PNG of 4 megapixels has 5 to 9 MB.
     max_image_bytes: int = field(default=64 * 2**20, validator=_at_least(1))
-    #: bytes of images that are on their way at once; one image alone may be more. 16 PNGs of 4 MP
-    #: are about 100 MB: on a fast line nobody waits, on a small machine nothing is swapped.
+    #: bytes of all downloads under way; a single image may exceed it. 16 PNGs of 4 megapixels have
+    #: about 100 MB, so a fast line is used in full and a small machine does not swap.
     max_bytes_in_flight: int = field(default=128 * 2**20, validator=_at_least(1))
 
     @classmethod
@@ -85,49 +79,47 @@ class Limits:
 
 @frozen(kw_only=True)
 class Retry:
-    """How free calls, and submissions that were certainly not taken, are tried again."""
+    """How polls, downloads and submissions that were not accepted are tried again."""
 
     initial: float = field(default=0.5, validator=_at_least(0))  #: seconds before the second try
-    maximum: float = field(default=60.0, validator=_at_least(0))  #: longest wait between tries
-    #: seconds of push-back without one accepted submission before a run gives up. A network that
-    #: is down counts only until the provider has answered for the first time: later a run waits.
+    maximum: float = field(default=60.0, validator=_at_least(0))  #: seconds; longest delay
+    #: seconds of refusals without an accepted submission after which a run gives up. An unreachable
+    #: provider counts only before its first answer; after that the run waits for the network.
     patience: float = field(default=600.0, validator=_at_least(0))
-    #: seconds after submit in which "not found" means "not yet visible" (regions replicate late)
+    #: seconds after the submission in which "not found" means "not visible yet" (BFL's regions)
     not_found_grace: float = field(default=60.0, validator=_at_least(0))
-    #: seconds a Ready answer may lack its image URL before it is a protocol error
+    #: seconds for which a "Ready" answer may lack the image's URL
     ready_grace: float = field(default=30.0, validator=_at_least(0))
-    #: tries of one URL for bytes that arrive broken; then a fresh URL is asked for
+    #: downloads of one URL whose bytes are damaged before a new URL is requested
     downloads: int = field(default=3, validator=_at_least(1))
 
     @classmethod
     def of(cls, given: Self | None) -> Retry:
-        """Return the Retry given, or the default. Raises ConfigError for anything else."""
+        """Return `given`, or the default for None. Raises ConfigError for other types."""
         return _one_of(Retry, "retry", given)
 
 
 @frozen(kw_only=True)
 class Polling:
-    """How closely a running job is watched.
+    """How often a running job is polled. Shorthand: a number is `lag`."""
 
-    Shorthand: a number is `lag`.
-    """
-
-    #: mean seconds from a job's end to the poll that sees it, as a share of the usual duration of
-    #: its model and size, which is learned. It is what slots lose: 0.04 leaves 96 % of an account's
-    #: throughput for some 5 polls an image (durations of cv 0.2), 0.015 leaves 98.5 % for 12.
+    #: mean delay between a job's end and the poll that sees it, as a share of the usual duration of
+    #: its model and size (learned during the run). A job keeps its slot for this delay: 0.04 leaves
+    #: 96 % of an account's throughput with about 5 polls an image, 0.015 leaves 98.5 % with 12
+    #: (durations with a coefficient of variation of 0.2).
     lag: float = field(
         default=0.04,
-        validator=_at_least(0.001, 0.5, why=", a share of the usual duration (0.04 is 4 %)"),
+        validator=_at_least(0.001, 0.5, why=": a share of the usual duration (0.04 is 4 %)"),
     )
-    #: polls per second over the whole session; None = as the schedule has it. All jobs are then
-    #: polled less often alike.
+    #: polls per second of the whole session; None = as often as the schedule needs. Below that, all
+    #: jobs are polled less often by the same factor.
     max_rate: float | None = field(default=None, validator=_positive_or_none)
-    #: seconds between polls, overriding `lag`; also the wait before the first.
+    #: seconds between polls and before the first one, instead of a schedule from `lag`
     interval: float | None = field(default=None, validator=validators.optional(_at_least(0)))
 
     @classmethod
     def of(cls, given: Self | float | None) -> Polling:
-        """Return a Polling from its shorthand: a number is `lag`."""
+        """Return a Polling from its shorthand."""
         if isinstance(given, Polling):
             return given
         return cls() if given is None else cls(lag=given)
@@ -135,24 +127,24 @@ class Polling:
 
 @frozen(kw_only=True)
 class Timeouts:
-    """How long each call may take: its own time, not that of a blocked event loop."""
+    """Seconds that each call may take. Time in which the event loop was blocked does not count."""
 
-    connect: float = field(default=10.0, validator=_at_least(0.001))
-    #: the answer of a POST is worth money: read on far beyond the seconds it usually takes
+    connect: float = field(default=10.0, validator=_at_least(0.001))  #: a connection
+    #: a submission. Usually it takes a few seconds; without its answer the image is in doubt.
     submit: float = field(default=120.0, validator=_at_least(0.001))
-    poll: float = field(default=20.0, validator=_at_least(0.001))
-    download: float = field(default=60.0, validator=_at_least(0.001))  #: until it begins
-    #: a download that brings less than 1 KB/s over so many seconds is begun anew
+    poll: float = field(default=20.0, validator=_at_least(0.001))  #: a poll
+    download: float = field(default=60.0, validator=_at_least(0.001))  #: a download's headers
+    #: a download below 1 KB/s for this long is started again
     stall: float = field(default=30.0, validator=_at_least(0.001))
-    #: from submit until a job that is still running counts as stuck (CometAPI's FLUX.2: ~100 s)
+    #: from the submission to DeadlineExceeded (FLUX.2 at CometAPI takes about 100 s)
     job: float = field(default=600.0, validator=_at_least(0.001))
-    #: seconds an idle submit connection is kept; 0 = a fresh one for every submission. Well below
-    #: what servers keep, because a POST on a connection that is just closing may be paid unseen.
+    #: idle time of a submission's connection; 0 = a new connection each time. It is far below what
+    #: servers allow, because a POST on a connection that is being closed may be charged unanswered.
     keepalive: float = field(default=4.0, validator=_at_least(0))
 
     @classmethod
     def of(cls, given: Self | None) -> Timeouts:
-        """Return the Timeouts given, or the default. Raises ConfigError for anything else."""
+        """Return `given`, or the default for None. Raises ConfigError for other types."""
         return _one_of(Timeouts, "timeouts", given)
 
 
@@ -173,15 +165,15 @@ def _dollars(value: Any) -> Decimal | None:
     try:
         amount = Decimal(str(value).removeprefix("$"))
     except InvalidOperation:
-        raise ConfigError(f"not an amount in US dollars: {value!r} (say 5 or 5.00)") from None
+        amount = Decimal("NaN")
     if not amount.is_finite() or amount < 0:
-        raise ConfigError(f"not an amount in US dollars: {value!r} (say 5 or 5.00)")
+        raise ConfigError(f"Budget(max_cost={value!r}): give an amount in US dollars, such as 5.00")
     return amount
 
 
 @frozen(kw_only=True)
 class Budget:
-    """What may be spent. Shorthand: an amount in US dollars."""
+    """The spending limit. Shorthand: an amount in US dollars."""
 
     max_cost: Decimal | None = field(default=None, converter=_dollars)  #: US dollars; None = no cap
 
@@ -192,10 +184,11 @@ class Budget:
 
 
 def retry_delay(attempt: int, *, initial: float, maximum: float, jitter: float = 0.5) -> float:
-    """Return the seconds before try `attempt` + 1: exponential, with full jitter above a half.
+    """Return the seconds between try `attempt` (from 1) and the next: exponential, with jitter.
 
-    `attempt` is 1-based. Never below half of the exponential step, so that push-back is obeyed.
+    `jitter` is a random number from 0 to 1. The delay is at least half of the exponential step, so
+    that the server's refusal is obeyed.
     """
-    exponent = min(attempt - 1, 60)  # beyond it the power overflows and the cap holds anyway
+    exponent = min(attempt - 1, 60)  # above 60 the power overflows
     step = min(maximum, initial * 2.0**exponent)
     return step * (0.5 + 0.5 * jitter)

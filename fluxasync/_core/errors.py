@@ -1,9 +1,9 @@
-"""The exceptions, split by what the reader of one would do next.
+"""The exceptions, split by what the reader does next.
 
 FluxError
 ├─ ConfigError            fix the input; raised before any I/O (also a ValueError)
-├─ TransportError         no usable answer came; `.sent` says whether the bytes went out
-├─ APIError               the server said no; `.status`, `.retry_after`
+├─ TransportError         no usable answer; `.sent`: whether the request was sent
+├─ APIError               the server refused; `.status`, `.retry_after`
 │  ├─ AuthenticationError   fix the key
 │  ├─ CreditError           top up the account
 │  ├─ InvalidRequest        fix this request
@@ -15,15 +15,15 @@ FluxError
 │  ├─ JobFailed             give up on this image
 │  ├─ JobLost               give up on this image; it may have been charged
 │  └─ DeadlineExceeded      collect it later
-├─ DownloadError          the image could not be fetched whole; `.job`
-│  └─ Expired               its URL died and no fresh one was given
-├─ JournalError           the record of the run cannot be kept
+├─ DownloadError          the image could not be downloaded; `.job`
+│  └─ Expired               its URL expired and the provider gave no new one
+├─ JournalError           the record of the run cannot be read or written
 ├─ SinkError              the image cannot be stored (disk full, read-only, …)
 ├─ BudgetExceeded         the cap is reached; raise it or stop
 └─ RunStopped             the run was stopped before this request was sent
 
-`cause` is the one word under which summaries and failures.jsonl count an error. Whether an error
-ends a run is not decided here: see `circuit_breaker`.
+`cause` is the word for an error in summaries, in failures.jsonl and in `--retry`. Which errors end
+a run is decided in `_engine.circuit_breaker`.
 """
 
 from __future__ import annotations
@@ -34,33 +34,33 @@ if TYPE_CHECKING:
     from .models import Job
 
 
-#: begins the first line of evidence that holds a job id
+#: start of the first line of evidence in which a job id was found
 CANDIDATE = "candidate job id: "
 
 
 def candidate_in(evidence: str) -> str | None:
-    """Return the job id that the evidence of a submission in doubt names, if it names one."""
+    """Return the job id in the evidence of a submission in doubt; None = there is none."""
     first = evidence.partition("\n")[0]
     return first.removeprefix(CANDIDATE) if first.startswith(CANDIDATE) else None
 
 
 class FluxError(Exception):
-    """Base of every error that fluxasync raises on purpose."""
+    """Base class of all errors of fluxasync."""
 
-    cause: ClassVar[str] = "error"
+    cause: ClassVar[str] = "error"  #: the word for it in summaries and in failures.jsonl
 
 
 class ConfigError(FluxError, ValueError):
-    """Wrong before any I/O: a parameter, a prompt file, a missing key."""
+    """The input is wrong: a parameter, a prompt file, a missing key. Raised before any I/O."""
 
     cause = "invalid"
 
 
 class TransportError(FluxError):
-    """No usable answer came back.
+    """The call has no usable answer.
 
-    With `sent` false nothing left this machine and the call is retried. With `sent` true a
-    submission may have been charged: it is never repeated by itself.
+    With `sent` false nothing was sent, and the call is tried again. With `sent` true a submission
+    may have been charged, so it is not sent again; polls and downloads are tried again.
     """
 
     cause = "transport"
@@ -75,43 +75,36 @@ class TransportError(FluxError):
         evidence: str = "",
     ) -> None:
         super().__init__(message)
-        self.sent = sent  #: whether the bytes went out
-        self.permanent = permanent  #: trying again cannot help: certificate, proxy login
-        self.local = local  #: this machine's own trouble, not the network's: too few open files
-        self.evidence = evidence  #: start of what did come back, cut and made safe
+        self.sent = sent  #: whether the request was sent, in whole or in part
+        self.permanent = permanent  #: a retry cannot help (certificate, proxy login)
+        self.local = local  #: caused by this machine (too many open files), not by the network
+        self.evidence = evidence  #: start of the unusable answer (up to 64 KB), without secrets
 
     @property
     def candidate(self) -> str | None:
-        """The job id in an answer that cannot be relied on: perhaps the submission's own."""
+        """The job id in the unusable answer. It may be this submission's job."""
         return candidate_in(self.evidence)
 
 
 class APIError(FluxError):
-    """The server answered, and the answer was no."""
+    """The server refused the call."""
 
     cause = "refused"
 
     def __init__(self, message: str, *, status: int, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.status = status  #: HTTP status
-        self.retry_after = retry_after  #: seconds the server asked to wait, if it did
+        self.retry_after = retry_after  #: seconds that the server asked to wait; None = not given
 
 
 class AuthenticationError(APIError):
-    """The key is missing, wrong, or not allowed to do this (401, 403)."""
+    """The key is missing, wrong, or not allowed to make this call (401, 403)."""
 
     cause = "auth"
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        status: int,
-        retry_after: float | None = None,
-        of_key: bool | None = None,
-    ) -> None:
-        super().__init__(message, status=status, retry_after=retry_after)
-        #: whether the key itself is refused, not only what was asked with it
+    def __init__(self, message: str, *, status: int, of_key: bool | None = None) -> None:
+        super().__init__(message, status=status)
+        #: whether the key itself is refused (always with 401), not only this call
         self.of_key = status == 401 if of_key is None else of_key
 
 
@@ -122,37 +115,37 @@ class CreditError(APIError):
 
 
 class InvalidRequest(APIError):
-    """The server refused these parameters (400, 404, 405, 413, 415, 422); not charged."""
+    """The server refused the request (400, 404, 405, 413, 415, 422); it was not charged."""
 
     cause = "rejected"
 
 
 class RateLimited(APIError):
-    """Too many active jobs or requests (429)."""
+    """The account has too many active jobs, or sends requests too fast (429)."""
 
     cause = "rate-limited"
 
 
 class Redirected(APIError):
-    """The origin answered with a redirect, which is never followed: base_url is wrong."""
+    """The API answered with a redirect (3xx), which is not followed: check base_url."""
 
     cause = "redirected"
 
 
 class ServerError(APIError):
-    """The server failed before taking the job (503 with Retry-After and its like)."""
+    """The server failed before it accepted a job (503 with Retry-After, Cloudflare's 521, …)."""
 
     cause = "server"
 
 
 class JobError(FluxError):
-    """The job was accepted (and may have been charged), then ended badly."""
+    """The job was accepted, may have been charged, and gave no image."""
 
     cause = "failed"
 
     def __init__(self, message: str, *, job: Job) -> None:
         super().__init__(message)
-        self.job = job
+        self.job = job  #: the accepted job
 
 
 class Moderated(JobError):
@@ -162,11 +155,11 @@ class Moderated(JobError):
 
     def __init__(self, message: str, *, job: Job, reasons: tuple[str, ...] = ()) -> None:
         super().__init__(message, job=job)
-        self.reasons = reasons  #: the provider's own words, cut
+        self.reasons = reasons  #: the provider's words: at most 8, each cut to 80 characters
 
 
 class JobFailed(JobError):
-    """The provider says that generation failed."""
+    """The provider reports that the generation failed."""
 
 
 class JobLost(JobError):
@@ -176,30 +169,30 @@ class JobLost(JobError):
 
 
 class DeadlineExceeded(JobError):
-    """The job was still running at its deadline; it may be collected later."""
+    """The job was still running at `Timeouts.job`; it can be collected later."""
 
     cause = "timeout"
 
 
 class DownloadError(FluxError):
-    """The image could not be fetched whole: short body, wrong checksum, not an image."""
+    """The image could not be downloaded: short body, wrong checksum, not an image."""
 
     cause = "download"
 
     def __init__(self, message: str, *, job: Job, permanent: bool = False) -> None:
         super().__init__(message)
-        self.job = job
-        self.permanent = permanent  #: trying again cannot help: larger than the limit
+        self.job = job  #: the finished job
+        self.permanent = permanent  #: a retry cannot help (larger than `Limits.max_image_bytes`)
 
 
 class Expired(DownloadError):
-    """The image's URL died before the image was fetched, and no fresh one was given."""
+    """The image's URL expired before the download, and the provider gave no new one."""
 
     cause = "expired"
 
 
 class JournalError(FluxError):
-    """The record of the run cannot be read or kept."""
+    """The record of the run cannot be read or written."""
 
     cause = "journal"
 
@@ -211,7 +204,7 @@ class SinkError(FluxError):
 
 
 class BudgetExceeded(FluxError):
-    """One more submission would go over the cap that was set."""
+    """One more submission would exceed `Budget.max_cost`."""
 
     cause = "budget"
 

@@ -1,7 +1,6 @@
-"""What observers see: one small value for each thing that happened, in the order it happened.
+"""The events that observers receive, in the order in which they happened.
 
-Events are facts, never commands: the engine runs the same with nobody watching. They stand apart
-from `models` because nothing of the flow ever takes one.
+The engine does not depend on them: it runs the same without an observer.
 """
 
 from __future__ import annotations
@@ -19,29 +18,29 @@ class JobSubmitted:
     """The server accepted a job."""
 
     job: Job
-    in_flight: int  #: jobs not yet terminal, this one included
+    in_flight: int  #: active jobs of the session, this one included
 
 
 @frozen(kw_only=True)
 class SubmitFailed:
-    """A submission ended without a job: it was refused for good, or its answer never came."""
+    """A submission ended without a job: it was refused for good, or it has no answer."""
 
     request: ImageRequest
-    error: FluxError  #: TransportError with `sent` where it may have been charged
+    error: FluxError  #: a TransportError with `sent` true if it may have been charged
 
 
 @frozen(kw_only=True)
 class JobReady:
-    """A job's image can be fetched; its slot is free again."""
+    """A job's image can be downloaded; its slot is free."""
 
     job: Job
-    polls: int
-    in_flight: int
+    polls: int  #: polls of this job
+    in_flight: int  #: active jobs of the session
 
 
 @frozen(kw_only=True)
 class JobEnded:
-    """A job's image was fetched and kept, or will never come: one of `saved` and `error` is set."""
+    """A job's image was stored (`saved` is set), or there is none (`error` is set)."""
 
     job: Job
     saved: Saved | None = field(default=None, repr=False)
@@ -50,19 +49,19 @@ class JobEnded:
 
 @frozen(kw_only=True)
 class JobUnclaimed:
-    """Nobody waits for a paid job any more; `FluxSession.collect(job)` gets its image."""
+    """The caller of a paid job was cancelled; `FluxSession.collect(job)` fetches its image."""
 
     job: Job
 
 
 @frozen(kw_only=True)
 class Paused:
-    """The server pushed back, or did not answer: no submission for so long."""
+    """Submissions pause, because the server refused one or did not answer."""
 
-    seconds: float
+    seconds: float  #: length of the pause
     reason: str
-    status: int | None = None  #: of the HTTP answer that said so; None = no answer came
-    until: datetime | None = None  #: UTC; the session gives up then. None = not by itself
+    status: int | None = None  #: HTTP status of the refusal; None = no answer
+    until: datetime | None = None  #: UTC; the session gives up then. None = it goes on trying
 
 
 @frozen(kw_only=True)
@@ -72,45 +71,45 @@ class Resumed:
 
 @frozen(kw_only=True)
 class LimitChanged:
-    """Another limit was found out: under `Limits(in_flight="auto")`, or below the one given."""
+    """The account's limit was found: with `Limits(in_flight="auto")`, or lower than configured."""
 
-    group: str  #: "account", or the model group that has a limit of its own
-    limit: int  #: jobs that may be active at once
+    group: str  #: "account", or the name of a model group with its own limit
+    limit: int  #: maximum number of active jobs
 
 
 @frozen(kw_only=True)
 class LoopLagged:
-    """The event loop was blocked for so long: something beside fluxasync kept it."""
+    """Code outside fluxasync blocked the event loop."""
 
-    seconds: float
+    seconds: float  #: how long
 
 
 @frozen(kw_only=True)
 class ClockJumped:
-    """The machine slept for so long: connections are dropped, images' URLs asked for afresh."""
+    """The machine was suspended: connections are renewed, and new image URLs are requested."""
 
-    seconds: float
+    seconds: float  #: how long
 
 
 @frozen(kw_only=True)
 class DiskLagged:
-    """An image that has arrived has waited so long for the disk."""
+    """The disk is slow: a downloaded image waits to be stored."""
 
-    seconds: float
+    seconds: float  #: the wait so far
 
 
 @frozen(kw_only=True)
 class Settled:
-    """One image of a batch has its outcome."""
+    """An image of a batch has its outcome, and the outcome is recorded."""
 
     outcome: Outcome = field(repr=False)
 
 
 @frozen(kw_only=True)
 class EventsDropped:
-    """A reader of `Batch.events()` was too slow: so many events before the next one are lost."""
+    """A reader of `Batch.events()` was too slow: the events before the next one are lost."""
 
-    count: int
+    count: int  #: number of lost events
 
 
 Event = (

@@ -1,6 +1,6 @@
-"""The command that installs an extra, for the way this copy of the package was installed.
+"""The command that installs an extra of this copy of the package.
 
-A clone is not on a package index: there the command names the folder of the clone.
+For a clone the command names its folder, because the clone is not on a package index.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from urllib.parse import unquote, urlsplit
 
 
 def install_command(extra: str) -> str:
-    """Return what to type, such as `pip install 'fluxasync[image]'`, or with a clone's folder."""
+    """Return the command, such as `pip install 'fluxasync[image]'`."""
     return f"{_pip()} install {_requirement(_origin(), extra)}"
 
 
 def _requirement(origin: dict[str, Any], extra: str) -> str:
-    """Return pip's arguments for an installation that came from `origin` (PEP 610)."""
+    """Return pip's arguments for an installation from `origin` (direct_url.json, PEP 610)."""
     url = str(origin.get("url", ""))
     if vcs := origin.get("vcs_info"):
         return shlex.quote(f"fluxasync[{extra}] @ {vcs.get('vcs', 'git')}+{url}")
@@ -32,7 +32,7 @@ def _requirement(origin: dict[str, Any], extra: str) -> str:
 
 
 def _origin() -> dict[str, Any]:
-    """Return what the installer recorded; for a source tree that is not installed, its folder."""
+    """Return the installer's record (PEP 610), or the folder of a source tree without one."""
     from importlib.metadata import PackageNotFoundError, distribution  # 10 ms
 
     root = Path(__file__).resolve().parents[2]
@@ -45,7 +45,7 @@ def _origin() -> dict[str, Any]:
 
 
 def _pip() -> str:
-    """Return "pip" if the first one on the path is this interpreter's, else the way to its own."""
+    """Return "pip" if the first pip on the path is this interpreter's, else `python -m pip`."""
     on_path = shutil.which("pip")
     if on_path is not None and os.path.dirname(on_path) == os.path.dirname(sys.executable):
         return "pip"

@@ -1,12 +1,12 @@
-"""Judge image bytes without decoding them: which format, how large, and whether all is there.
+"""Checks image bytes without decoding them: format, size, completeness.
 
-`measure` walks the container (JPEG segments, PNG chunks, RIFF chunks), never the pixels, so a
-256 KB JPEG takes microseconds. `inspect` also asks whether the pixels can all be there: a PNG is
-inflated piece by piece and counted (about 10 ms a megapixel), a JPEG needs a bit a block. A hostile
-picture costs no memory. Bytes of any kind give an ImageInfo or NotAnImage, never another exception.
+`measure` walks the container (JPEG segments, PNG chunks, RIFF chunks), so a JPEG of 256 KB takes
+microseconds. `inspect` also checks that all pixels can be there: a PNG is inflated piece by piece
+(about 10 ms a megapixel), a JPEG must have a bit for each block. A hostile image costs no memory.
+The result is an ImageInfo or NotAnImage, for any bytes.
 
-An odd fact: a JPEG that lost its last two bytes opens and verifies in Pillow; only loading every
-pixel fails. The end marker is what tells.
+A JPEG without its last two bytes opens and verifies in Pillow; only decoding every pixel fails. So
+the end marker is checked.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from attrs import frozen
 #: format → file extension, without the dot
 EXTENSIONS = {"jpeg": "jpg", "png": "png", "webp": "webp"}
 
-#: pixels of an image that is kept. The largest model makes 4 million; what opens an image later
-#: decodes all of them
+#: pixels; a larger image is refused, because a viewer decodes all of them. Models make 4 million
 MAX_PIXELS = 2**26
 
-#: bytes of a PNG that are inflated at once, before and after
+#: bytes of a PNG that are inflated at once: compressed, inflated
 _PACKED, _INFLATED = 2**14, 2**18
 
-#: zero bytes tolerated after the end of an image: some writers pad to a word or a small block
+#: zero bytes allowed after the end of an image; some writers pad to a word or a small block
 _PADDING = 16
 
 #: frames of a JPEG with Huffman codes: baseline, extended, progressive
@@ -56,7 +55,7 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-#: starts of what arrives in place of an image, or of images that no Flux model makes
+#: first bytes of other content, and of formats that no Flux model makes
 _LOOKS_LIKE = (
     (b"<?xml", "an XML document"),
     (b"<!doctype html", "an HTML page"),
@@ -71,12 +70,12 @@ _LOOKS_LIKE = (
 
 
 class NotAnImage(ValueError):
-    """The bytes are no whole JPEG, PNG or WebP; the text says what they look like instead."""
+    """The bytes are not a complete JPEG, PNG or WebP; the text says what they look like."""
 
 
 @frozen(kw_only=True)
 class ImageInfo:
-    """What the container says of a whole image."""
+    """Format and size of a complete image, from its container."""
 
     format: str  #: jpeg, png or webp
     width: int  #: pixels
@@ -84,9 +83,9 @@ class ImageInfo:
 
 
 def sniff(start: bytes) -> str:
-    """Return the format that the first 16 or more bytes announce.
+    """Return the format from the first bytes (at least 16).
 
-    Raises NotAnImage, naming what they look like, when it is none of ours.
+    Raises NotAnImage, which says what they look like, for other formats.
     """
     if start.startswith(b"\xff\xd8"):
         return "jpeg"
@@ -98,11 +97,11 @@ def sniff(start: bytes) -> str:
 
 
 def inspect(data: bytes | bytearray | memoryview | mmap.mmap) -> ImageInfo:
-    """Return format and size of a whole image.
+    """Return format and size of a complete image.
 
-    Raises NotAnImage for anything else: another kind of file, a cut image, a PNG whose checksums
-    are wrong or that has fewer rows than its header says, and more than 64 megapixels. The pixels
-    of JPEG and WebP carry no checksum, so a flipped bit in them passes.
+    Raises NotAnImage for another kind of file, a truncated image, a PNG with wrong checksums or
+    with fewer rows than its header says, and more than 64 megapixels. JPEG and WebP have no
+    checksums, so a flipped bit in their pixels is not found.
     """
     info = measure(data)
     if info.width * info.height > MAX_PIXELS:
@@ -119,9 +118,9 @@ def inspect(data: bytes | bytearray | memoryview | mmap.mmap) -> ImageInfo:
 
 
 def measure(data: bytes | bytearray | memoryview | mmap.mmap) -> ImageInfo:
-    """Return what the container says, without asking whether all pixels are there.
+    """Return format and size from the container; the pixels are not checked.
 
-    Raises NotAnImage as `inspect` does for what has no whole container.
+    Raises NotAnImage for an incomplete container, as `inspect` does.
     """
     with memoryview(data) as view:
         found = sniff(bytes(view[:64]))
@@ -138,7 +137,7 @@ def _look(start: bytes) -> str:
     for prefix, name in _LOOKS_LIKE:
         if text.startswith(prefix):
             return f"{name}, not an image"
-    return "no JPEG, PNG or WebP"
+    return "not a JPEG, PNG or WebP"
 
 
 def _read(layout: Struct, view: memoryview, offset: int, what: str) -> tuple[Any, ...]:
@@ -171,23 +170,23 @@ def _check_blocks(view: memoryview) -> None:
 
 
 def _frame(view: memoryview) -> tuple[int, tuple[int, int], int]:
-    """Return the kind of frame, its size, and where the entropy-coded data starts.
+    """Return the kind of frame, its size, and the offset of the entropy-coded data.
 
-    The data itself is not searched: it stuffs a zero after every FF, and what a cut removes is
-    the end marker. Provenance (C2PA, in APP11) lies in segments and is jumped over.
+    The data are not searched: they have a zero after every FF, and a cut removes the end marker.
+    Provenance (C2PA, in APP11) is a segment and is skipped.
     """
     size: tuple[int, int] | None = None
     kind, offset = 0, 2
     while True:
         prefix, marker, length = _read(_MARKER, view, offset, "JPEG")
         if prefix != 0xFF:
-            raise NotAnImage("a damaged JPEG (no marker where one belongs)")
+            raise NotAnImage("a damaged JPEG (a marker is missing)")
         if marker == 0xFF:  # a fill byte
             offset += 1
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # these have no length
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # markers without a length
             offset += 2
         elif marker in (0x00, 0xD8, 0xD9) or length < 2:
-            raise NotAnImage("a damaged JPEG (no picture data)")
+            raise NotAnImage("a damaged JPEG (no image data)")
         else:
             if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
                 _, height, width = _read(_SOF, view, offset + 4, "JPEG")
@@ -221,14 +220,14 @@ def _png(view: memoryview) -> tuple[int, int]:
         has_data = has_data or (kind == b"IDAT" and length > 0)
         offset = end + 4
     if not has_data:
-        raise NotAnImage("a PNG without picture data")
+        raise NotAnImage("a PNG without image data")
     if not _only_padding(view, offset):
-        raise NotAnImage("a PNG with something else after its end")
+        raise NotAnImage("a PNG with data after its end")
     return width, height
 
 
 def _check_rows(view: memoryview) -> None:
-    """Raise NotAnImage if a PNG's data is damaged, or holds fewer rows than its header says."""
+    """Raise NotAnImage if a PNG's data are damaged or have fewer rows than its header says."""
     wanted, made = _png_bytes(view), 0
     inflater = zlib.decompressobj()
     try:
@@ -240,13 +239,13 @@ def _check_rows(view: memoryview) -> None:
                 return
         made += len(inflater.flush())
     except zlib.error:
-        raise NotAnImage("a damaged PNG (its picture data does not inflate)") from None
+        raise NotAnImage("a damaged PNG (its image data does not inflate)") from None
     if made < wanted:
         raise NotAnImage("a truncated PNG (fewer rows than its header says)")
 
 
 def _packed(view: memoryview) -> Iterator[memoryview | bytes]:
-    """Yield the picture data in pieces."""
+    """Yield the compressed image data in pieces."""
     offset = len(_PNG_SIGNATURE)
     while offset < len(view) - _PNG_CHUNK.size:
         length, kind = _PNG_CHUNK.unpack_from(view, offset)
@@ -257,7 +256,7 @@ def _packed(view: memoryview) -> Iterator[memoryview | bytes]:
 
 
 def _png_bytes(view: memoryview) -> int:
-    """Return how many bytes all rows have, each with the byte of its filter."""
+    """Return the inflated size in bytes: all rows, each with its filter byte."""
     width, height, depth, colour, _, _, interlaced = _read(_IHDR, view, 16, "PNG")
     if colour not in _SAMPLES or depth not in (1, 2, 4, 8, 16):
         raise NotAnImage("a damaged PNG (unknown colour type)")
@@ -277,26 +276,26 @@ def _webp(view: memoryview) -> tuple[int, int]:
     if end > len(view):
         raise NotAnImage("a truncated WebP (shorter than its RIFF header says)")
     if not _only_padding(view, end):
-        raise NotAnImage("a WebP with something else after its end")
+        raise NotAnImage("a WebP with data after its end")
     size: tuple[int, int] | None = None
     has_data, offset = False, 12
     while offset < end:
         kind, length = _read(_RIFF_CHUNK, view, offset, "WebP")
         if offset + 8 + length > end:
-            raise NotAnImage("a truncated WebP (a chunk runs over the end)")
+            raise NotAnImage("a truncated WebP (a chunk exceeds the end)")
         if size is None:
             size = _webp_size(kind, view, offset + 8)
         elif kind in (b"VP8 ", b"VP8L") and size != _webp_size(kind, view, offset + 8):
-            raise NotAnImage("a damaged WebP (its picture is not of the size of its header)")
+            raise NotAnImage("a damaged WebP (image and header differ in size)")
         has_data = has_data or (kind in (b"VP8 ", b"VP8L", b"ANMF") and length > 0)
         offset += 8 + length + length % 2
     if size is None or not has_data:
-        raise NotAnImage("a WebP without picture data")
+        raise NotAnImage("a WebP without image data")
     return size
 
 
 def _webp_size(kind: bytes, view: memoryview, offset: int) -> tuple[int, int]:
-    """Read the size from the first chunk, whichever of the three kinds it is."""
+    """Return the size in the first chunk, which has one of three kinds."""
     if kind == b"VP8X":
         _, w_low, w_high, h_low, h_high = _read(_VP8X, view, offset, "WebP")
         return (w_low | w_high << 16) + 1, (h_low | h_high << 16) + 1

@@ -1,8 +1,8 @@
-"""Starts the package's own child processes: our code, no code of the working folder, no key.
+"""Starts the package's child processes, without code from the working folder and without keys.
 
-`python -m` puts the working folder first on the module path, so a `json.py` beside somebody's
-prompts would run in the child. A child starts with `-P` and gets its module path from here; and its
-environment has only the variables that Python and the machine need, because no child needs a key.
+`python -m` puts the working folder first on the module path, so a `json.py` beside a prompt list
+would run in the child. A child starts with `-P` and an explicit module path. Its environment has
+only the variables that Python and the machine need.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from pathlib import Path
 #: the folder that this package was imported from
 _HOME = str(Path(__file__).resolve().parents[2])
 
-#: variables that a child keeps: places, language and time zone
+#: variables that a child gets: paths, language and time zone
 _KEPT = frozenset({"HOME", "PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP"})
-#: and how those begin that Python, the dynamic linker, malloc and coverage read
+#: prefixes of variables for Python, the dynamic linker, malloc and coverage
 _KEPT_PREFIXES = ("LC_", "PYTHON", "VIRTUAL_ENV", "LD_", "DYLD_", "MALLOC_", "COVERAGE_", "COV_")
 
 
 async def start(module: str, *arguments: str, quiet: bool = False) -> asyncio.subprocess.Process:
-    """Start one of our modules in a process of its own, with pipes for its input and output.
+    """Start a module of the package in a process, with pipes for its input and output.
 
-    It has its own session, so the terminal's Ctrl-C does not reach it. `quiet` discards its
-    standard error. Raises OSError when no process can be started.
+    The process has its own session, so the terminal's Ctrl-C does not reach it. `quiet` discards
+    its standard error. Raises OSError when the process cannot be started.
     """
     return await asyncio.create_subprocess_exec(
         sys.executable, "-P", "-m", module, *arguments,
@@ -39,7 +39,7 @@ async def start(module: str, *arguments: str, quiet: bool = False) -> asyncio.su
 
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:
-    """Return a child's environment: what is on the list, and the module path."""
+    """Return a child's environment: the listed variables and the module path."""
     kept = {
         name: value
         for name, value in own.items()
@@ -49,9 +49,9 @@ def _environment(own: Mapping[str, str]) -> dict[str, str]:
 
 
 def _module_path() -> Iterator[str]:
-    """Yield this process's module path without the working folder and the folder of its script.
+    """Yield this process's module path without the working folder and the script's folder.
 
-    The folder that this package came from stays, wherever it is: a child must run the same copy.
+    The folder of this package always stays, because a child must run the same copy.
     """
     working = _working_folder()
     unwanted = {os.path.realpath(folder) for folder in (working, _script_folder()) if folder}
@@ -67,7 +67,7 @@ def _module_path() -> Iterator[str]:
 def _working_folder() -> str:
     try:
         return os.getcwd()
-    except FileNotFoundError:  # it was removed; nothing can be imported from it either
+    except FileNotFoundError:  # it was removed
         return ""
 
 

@@ -1,10 +1,8 @@
-"""Every value that travels, in the order it travels, and the protocols of what they meet.
+"""The immutable values of an image's way, in their order.
 
-    ImageRequest → Call → Reply → Job | Refused → Pending … Ready → Stored
-                                                  → Saved | Failed | InDoubt
+    ImageRequest → Job | Refused → Pending … Ready → Stored → Saved | Failed | InDoubt
 
-Values do not change, so any task may hold one. Validation of shape happens here, once; what a
-model allows is `catalog`'s, what the wire looks like is `_wire`'s.
+The type of each field is checked here; what a model allows is checked by `_requests.catalog`.
 """
 
 from __future__ import annotations
@@ -19,16 +17,19 @@ from enum import Enum
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 
 from .errors import ConfigError, FluxError, JobError, Moderated, TransportError
 
-#: changes when the meaning of a key changes; old journals keep theirs
+#: part of every key: a new version makes new keys, and the keys in old journals stay valid
 KEY_VERSION = 1
 
-#: the vendor page's parameters that are sent but are not part of what the image is
+#: the only key of a JSON object that stands for an image input
+IMAGE = "$image"
+
+#: parameters of the vendor page that do not change the image; no key depends on them
 WEBHOOK_FIELDS = ("webhook_url", "webhook_secret")
 
 Paid = Literal["yes", "no", "unknown"]
@@ -66,21 +67,21 @@ class Secret:
 class ImageInput:
     """An image given to the model: exactly one of `url`, `path` and `data`.
 
-    Made from what users write by `ImageInput.of`: text starting with http:// or https:// is a URL,
-    other text is a path, bytes are the image itself. No file is read here: see `image_inputs`.
+    `ImageInput.of` makes one from a URL (text that starts with http:// or https://), a path, or the
+    bytes of an image. The file is read when the request is submitted.
     """
 
     url: str | None = None
     path: Path | None = None
     data: bytes | None = field(default=None, repr=False)
-    sha256: str | None = None  #: of the content, once read
-    #: where `path` must be, links resolved, because somebody else named it; None = anywhere
+    sha256: str | None = None  #: hexadecimal digest of the content; None before it is read
+    #: folders in which `path` must be, links resolved (rows of a prompt list); None = anywhere
     within: tuple[str, ...] | None = field(default=None, eq=False, repr=False)
-    pixels: int | None = field(default=None, eq=False)  #: as above; None where it does not say
+    pixels: int | None = field(default=None, eq=False)  #: width × height; None = not known
 
     @classmethod
     def of(cls, given: ImageInput | str | bytes | os.PathLike[str]) -> ImageInput:
-        """Return the input that a user wrote. Raises ConfigError for what is none of these."""
+        """Return the input for a URL, a path or bytes. Raises ConfigError for other types."""
         if isinstance(given, ImageInput):
             return given
         if isinstance(given, bytes):
@@ -93,11 +94,11 @@ class ImageInput:
 
     @property
     def identity(self) -> str:
-        """What of it enters a request's key: the URL, or the digest of the content."""
+        """The input's part of a request's key: the URL, or the digest of the content."""
         if self.url is not None:
             return f"url:{self.url}"
         if self.sha256 is None:
-            raise ConfigError(f"{self.path}: not read yet, so it has no digest")
+            raise ConfigError(f"image input {self.path}: not read yet, so it has no digest")
         return f"sha256:{self.sha256}"
 
 
@@ -121,13 +122,15 @@ def _prompt(given: Any) -> str:
 
 @frozen(kw_only=True)
 class ImageRequest:
-    """A wish for one image (or `n`), not yet sent.
+    """A request for one image (or `n` images), not yet sent.
 
-    The fields up to `webhook_secret` are the vendor page's parameters under its own names; None
-    means "not sent", so that the provider's default holds. Parameters of other models
-    (`aspect_ratio`, `input_image`, …) go into `parameters`; what the catalogue does not know goes
-    into `extra_body`, unchecked. Raises ConfigError for a field of the wrong kind; ranges are
-    checked against the model by the session and by prompt sources, before anything is spent.
+    The fields up to `webhook_secret` are the parameters of the vendor page under its own names (BFL
+    docs, "FLUX.1 [dev]"). None is not sent: the provider's default applies. Parameters of other
+    models (`aspect_ratio`, `input_image`, …) go into `parameters`. `extra_body` is sent unchecked,
+    for parameters that the catalogue does not know.
+
+    Raises ConfigError for a prompt or an image input of the wrong type. Ranges are checked against
+    the model before anything is submitted.
     """
 
     prompt: str = field(default="", converter=_prompt)
@@ -139,32 +142,31 @@ class ImageRequest:
     prompt_upsampling: bool | None = None
     seed: int | None = None
     guidance: float | None = None
-    safety_tolerance: int | None = None  #: 0 strictest
+    safety_tolerance: int | None = None  #: 0 is the strictest
     interval: float | None = None
-    output_format: str | None = None  #: jpeg, png, and webp where the model has it
+    output_format: str | None = None  #: jpeg, png, or webp (some models)
     webhook_url: str | None = None
     webhook_secret: Secret | None = field(default=None, converter=_optional_secret)
-    #: parameters of the model that are not on the vendor page, by wire name
+    #: parameters that only some models have, by the vendor's name
     parameters: Mapping[str, Any] = field(factory=dict, converter=_copied)
-    #: sent as it is, beside the parameters; the catalogue does not check it
+    #: added to the body of the submission unchecked
     extra_body: Mapping[str, Any] = field(factory=dict, converter=_copied)
 
-    n: int = 1  #: images wanted of this request; a source turns n into n requests
-    name: str | None = None  #: for the file-name template's {name}
-    extras: Mapping[str, Any] = field(
-        factory=dict, converter=_copied
-    )  #: only the metadata carries it
-    index: int = 0  #: position in the run, from 0, after n
-    occurrence: int = 0  #: how many requests of the same content came before it in the run
+    n: int = 1  #: number of images; a batch makes n requests of it
+    name: str | None = None  #: {name} in the file-name template
+    #: copied to metadata.jsonl; not sent
+    extras: Mapping[str, Any] = field(factory=dict, converter=_copied)
+    index: int = 0  #: position in the run, from 0, counted after `n` is applied
+    occurrence: int = 0  #: number of earlier requests in the run with the same content
 
-    #: the fields above that are wire parameters, in the vendor page's order
+    #: the fields that are sent, in the vendor page's order
     WIRE_FIELDS: ClassVar[tuple[str, ...]] = (
         "prompt", "image_prompt", "width", "height", "steps", "prompt_upsampling", "seed",
         "guidance", "safety_tolerance", "interval", "output_format", *WEBHOOK_FIELDS,
     )  # fmt: skip
 
     def given(self) -> dict[str, Any]:
-        """Return every wire parameter that was given, by wire name; image inputs unread."""
+        """Return the parameters that are not None, by the vendor's name; image inputs unread."""
         typed = zip(_WIRE_FIELDS, _wire_values(self), strict=True)
         given = {name: value for name, value in typed if value is not None and value != ""}
         if self.parameters:
@@ -173,14 +175,14 @@ class ImageRequest:
 
     @cached_property
     def content_key(self) -> str:
-        """Hex sha256 of what the image is: model and parameters as given, inputs by digest.
+        """Hexadecimal SHA-256 over model, parameters as given, and digests of image inputs.
 
-        Never of the catalogue's defaults, `name`, `extras` or the webhook, so that those may
-        change between runs. Raises ConfigError while an image input is an unread path.
+        Defaults of the catalogue, `name`, `extras` and the webhook are left out: they may change
+        between runs. Raises ConfigError while an image input is an unread path.
         """
         encode = _canonical.encode
         extra_body = encode(self.extra_body) if self.extra_body else "{}"
-        # one object with sorted keys, put together here: the encoder takes longer for its frame
+        # the outer object is written by hand, keys sorted, because the encoder is slower
         canonical = (
             f'{{"extra_body":{extra_body},"model":{encode(self.model)},'
             f'"parameters":{self._canonical_parameters()},"version":{KEY_VERSION}}}'
@@ -191,7 +193,7 @@ class ImageRequest:
         if self.parameters:
             keyed = {k: v for k, v in self.given().items() if k not in WEBHOOK_FIELDS}
             return _canonical.encode(keyed)
-        # the typed fields alone need no dict and no sorting, which halves the time of a key
+        # without a dict and sorting a key takes half the time
         typed = zip(_KEY_LABELS, _key_values(self), strict=True)
         texts = [
             label + (str(value) if type(value) is int else _canonical.encode(value))
@@ -202,12 +204,12 @@ class ImageRequest:
 
     @property
     def key(self) -> str:
-        """Hex fingerprint of this one image: its content and its occurrence in the run."""
+        """Hexadecimal fingerprint of this image: its content and its occurrence in the run."""
         return occurrence_key(self.content_key, self.occurrence)
 
 
 def occurrence_key(content_key: str, occurrence: int) -> str:
-    """Return the key of the image that so many of the same content came before."""
+    """Return the key of an image with `occurrence` earlier images of the same content."""
     if not occurrence:
         return content_key
     return hashlib.sha256(f"{content_key}#{occurrence}".encode()).hexdigest()
@@ -229,139 +231,184 @@ def _jsonable(value: Any) -> Any:
     raise ConfigError(f"a parameter cannot be sent as JSON: {type(value).__name__}")
 
 
-#: made once, because `json.dumps` makes one a call
+#: made once, because `json.dumps` makes an encoder for each call
 _canonical = json.JSONEncoder(
     sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=_jsonable
 )
 
 
 @frozen(kw_only=True)
-class Call:
-    """One HTTP call, ready to go; `headers` may hold the key and stay out of the repr."""
-
-    method: Literal["GET", "POST"]
-    url: str
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes | None = field(default=None, repr=False)
-    timeout: float = 20.0  #: seconds for the whole call
-    #: called once connected, before the first byte is sent; what it raises ends the call unsent
-    before_send: Callable[[], None] | None = field(default=None, repr=False, eq=False)
-
-
-@frozen(kw_only=True)
-class Reply:
-    """What came back, whatever it was."""
-
-    status: int
-    headers: Mapping[str, str] = field(repr=False)  #: asked for in lower case
-    body: bytes = field(repr=False)
-    is_cut: bool = False  #: the body is longer than is read
-    broken: str = ""  #: why the body ends before its end; "" = it does not
-    #: more bytes followed on a connection that had been used before: it may be another call's
-    is_followed: bool = False
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the body can be relied on; the status can be in any case."""
-        return not (self.is_cut or self.broken)
-
-
-@frozen(kw_only=True)
 class Job:
-    """What the server accepted. Keep it anywhere: `flux.collect(job)` needs no more than `job_id`
-    (and `polling_url` where the provider's jobs are regional)."""
+    """A job that the server accepted.
+
+    Keep it anywhere: `to_dict` makes JSON values of it, and `FluxSession.collect(job)` fetches its
+    image later. For that, `job_id` is enough; where jobs are regional (BFL), `polling_url` too.
+    """
 
     job_id: str
     polling_url: str | None = field(default=None, repr=False)
-    request: ImageRequest | None = None  #: None when rebuilt from a bare id
-    provider: str | None = None
+    request: ImageRequest | None = None  #: None for a job made from an id
+    provider: str | None = None  #: name of the provider
     submitted_at: datetime = field(factory=lambda: datetime.now(UTC))  #: UTC
     price: Decimal | None = None  #: US dollars by the catalogue; None = unknown
-    cost: Decimal | None = None  #: US dollars as the provider echoed it; None = not said
-    submit_seconds: float | None = None  #: the POST, from first byte to answer
+    cost: Decimal | None = None  #: US dollars as the provider reported it; None = not reported
+    submit_seconds: float | None = None  #: from the POST's first byte to its answer
 
     @property
     def model(self) -> str | None:
-        """The model's name; None for a job rebuilt from a bare id."""
+        """The model's name; None for a job made from an id."""
         return None if self.request is None else self.request.model
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the job as JSON values; `from_dict` reads them.
+
+        The webhook's secret and the bytes of image inputs are left out; digests stay. Raises
+        ConfigError for a parameter or an extra that JSON cannot hold.
+        """
+        kept = {name: getattr(self, name) for name in ("job_id", "polling_url", "provider")}
+        return kept | {
+            "submitted_at": self.submitted_at.isoformat(),
+            "price": None if self.price is None else str(self.price),
+            "cost": None if self.cost is None else str(self.cost),
+            "submit_seconds": self.submit_seconds,
+            "request": None if self.request is None else _request_to_dict(self.request),
+        }
+
+    @classmethod
+    def from_dict(cls, kept: Mapping[str, Any]) -> Self:
+        """Return the job from the result of `to_dict`. Raises ConfigError for other content."""
+        try:
+            read = {
+                name: value if value is None or name not in _READERS else _READERS[name](value)
+                for name, value in kept.items()
+            }
+            job = cls(**read)
+        except (ArithmeticError, AttributeError, TypeError, ValueError) as exc:
+            raise ConfigError(f"not a job that Job.to_dict() wrote: {exc}") from exc
+        if not isinstance(job.job_id, str):
+            raise ConfigError("not a job that Job.to_dict() wrote: job_id is not text")
+        return job
+
+
+def _request_to_dict(request: ImageRequest) -> dict[str, Any]:
+    values = {each.name: getattr(request, each.name) for each in fields(ImageRequest)}
+    del values["webhook_secret"]
+    return {name: _to_json(value) for name, value in values.items() if value not in (None, {})}
+
+
+def _to_json(value: Any) -> Any:
+    match value:
+        case ImageInput(url=url, path=path, sha256=sha256):
+            named = {"url": url, "path": path and str(path), "sha256": sha256}
+            return {IMAGE: {name: text for name, text in named.items() if text is not None}}
+        case Decimal():
+            return float(value)
+        case Mapping():
+            return {str(name): _to_json(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [_to_json(inner) for inner in value]
+        case None | bool() | int() | float() | str():
+            return value
+    raise ConfigError(f"the request cannot be kept as JSON: {type(value).__name__}")
+
+
+def _from_json(value: Any) -> Any:
+    match value:
+        case {"$image": dict(named)} if len(value) == 1:
+            path = named.get("path")
+            return ImageInput(**named | {"path": path and Path(path)})
+        case dict():
+            return {name: _from_json(inner) for name, inner in value.items()}
+        case list():
+            return [_from_json(inner) for inner in value]
+    return value
+
+
+#: field of a Job → what makes its value of the JSON value
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "request": lambda kept: ImageRequest(**_from_json(kept)),
+    "submitted_at": datetime.fromisoformat,
+    "price": Decimal,
+    "cost": Decimal,
+}
 
 
 class Verdict(Enum):
-    """What the evidence says about one submission: may it be charged, may it be sent again."""
+    """Whether a submission may have been charged, and whether it may be sent again."""
 
-    NOT_SENT = "not sent"  #: never left; sent again
-    REFUSED = "refused"  #: the server certainly did not take it; sent again when told
-    REJECTED = "rejected"  #: the server will never take it; not charged
+    NOT_SENT = "not sent"  #: no byte was sent; it is sent again
+    REFUSED = "refused"  #: the server did not accept it; it is sent again after the pause
+    REJECTED = "rejected"  #: the server will never accept it; not charged
     ACCEPTED = "accepted"  #: there is a job
-    AMBIGUOUS = "ambiguous"  #: it may have been charged; never sent again by itself
+    AMBIGUOUS = "ambiguous"  #: it may have been charged; it is not sent again
 
 
 @frozen(kw_only=True)
 class Refused:
-    """A submission that did not become a job, with the evidence's verdict and the error it is."""
+    """A submission that did not become a job."""
 
     verdict: Verdict
     error: FluxError
-    retry_after: float | None = None  #: seconds, as the server said it
-    status: int | None = None  #: HTTP status; None = no answer came
-    is_final: bool = False  #: waiting cannot help, or has taken too long
+    retry_after: float | None = None  #: seconds that the server asked to wait
+    status: int | None = None  #: HTTP status; None = no answer
+    is_final: bool = False  #: not to be tried again: waiting cannot help, or has taken too long
 
 
 @frozen(kw_only=True)
 class Pending:
-    """The job is still running."""
+    """The job is queued or running."""
 
     job: Job
     status: str  #: the provider's word
-    progress: float | None = None  #: 0 to 1, where the provider says it
+    progress: float | None = None  #: 0 to 1; None = the provider reports none
 
 
 @frozen(kw_only=True)
 class Ready:
-    """The image can be fetched, until the deadline: ten minutes from its end (BFL docs)."""
+    """The image can be downloaded until the deadline: ten minutes after generation (BFL docs)."""
 
     job: Job
-    url: str = field(repr=False)  #: signed: whoever has it may fetch the image
-    deadline: float  #: loop time at which the URL dies
-    seed: int | None = None  #: the one used, as the provider said
-    prompt: str | None = None  #: the prompt used; an upsampled one where that is on
-    generate_seconds: float | None = None  #: the provider's own duration
-    seen: float | None = None  #: loop time at which the provider said so
-    asked: float | None = None  #: loop time at which the poll that saw it was sent
-    last_running: float | None = None  #: loop time at which it was seen running for the last time
-    server_started: float | None = None  #: seconds since 1970, by the provider's clock
-    server_ended: float | None = None  #: as above
-    server_date: float | None = None  #: what its clock showed with this answer, in whole seconds
-    watch_seconds: float | None = None  #: from the submit's answer until this was seen
+    url: str = field(repr=False)  #: signed: whoever has it can download the image
+    deadline: float  #: loop time at which the URL expires
+    seed: int | None = None  #: the seed that the provider used
+    prompt: str | None = None  #: the prompt that the provider used; upsampling rewrites it
+    generate_seconds: float | None = None  #: the provider's own measure of the generation
+    seen: float | None = None  #: loop time of the answer
+    asked: float | None = None  #: loop time at which the poll was sent
+    last_running: float | None = None  #: loop time of the last poll that found the job running
+    server_started: float | None = None  #: Unix time by the provider's clock, seconds
+    server_ended: float | None = None  #: Unix time by the provider's clock, seconds
+    server_date: float | None = None  #: Unix time of the answer by the provider's clock, seconds
+    watch_seconds: float | None = None  #: from the submission's answer to this one
     polls: int = 0
 
 
 @frozen(kw_only=True)
 class Stored:
-    """What a sink kept of one image, measured on the bytes."""
+    """An image as a sink stored it; every value is measured on the bytes."""
 
     path: Path | None = None
     data: bytes | None = field(default=None, repr=False)
     size: int  #: bytes
     sha256: str  #: hexadecimal
-    format: str  #: jpeg, png or webp, read from the bytes
+    format: str  #: jpeg, png or webp
     width: int  #: pixels
     height: int  #: pixels
 
 
 @frozen(kw_only=True)
 class Saved:
-    """An image, whole and verified, where it belongs."""
+    """Outcome: the image is complete and stored."""
 
     request: ImageRequest | None
     job: Job
     stored: Stored
     index: int = 0
     seed: int | None = None
-    prompt: str | None = None  #: the prompt the provider used, where it said
-    cost: Decimal | None = None  #: US dollars: echoed, else the catalogue's price
-    finished_at: datetime = field(factory=lambda: datetime.now(UTC))
-    timings: Mapping[str, float] = field(factory=dict)  #: seconds by step; polls is a count
+    prompt: str | None = None  #: the prompt that the provider used; None = not reported
+    cost: Decimal | None = None  #: US dollars as the provider reported it, else by the catalogue
+    finished_at: datetime = field(factory=lambda: datetime.now(UTC))  #: UTC
+    timings: Mapping[str, float] = field(factory=dict)  #: seconds of each step; `polls` is a count
 
     @property
     def path(self) -> Path | None:
@@ -376,40 +423,40 @@ class Saved:
 
 @frozen(kw_only=True)
 class Failed:
-    """An image that will not come by itself; the run went on."""
+    """Outcome: there is no image; the run went on."""
 
-    request: ImageRequest | None  #: None when the row could not be read
+    request: ImageRequest | None  #: None for a row that is not a valid request
     error: FluxError
     index: int = 0
-    where: str | None = None  #: "prompts.jsonl line 17"
+    where: str | None = None  #: the row, such as "prompts.jsonl line 17"
     job: Job | None = None
 
     @property
     def cause(self) -> str:
-        """The one word under which summaries and failures.jsonl count it, as `--retry` takes it."""
+        """The word for the error in summaries, in failures.jsonl and in `--retry`."""
         return self.error.cause
 
     @property
     def paid(self) -> Paid:
-        """Whether it was charged: providers do not say so for moderated and failed jobs."""
+        """Whether it was charged; providers do not say so for moderated and failed jobs."""
         if self.job is None:
             return "unknown" if getattr(self.error, "sent", False) else "no"
         return "unknown" if isinstance(self.error, JobError) else "yes"
 
     @property
     def moderated(self) -> bool:
-        """Whether the provider's filter refused it: another prompt may help, another try not."""
+        """Whether the provider's filter refused it. Another prompt may help; a retry does not."""
         return isinstance(self.error, Moderated)
 
 
 @frozen(kw_only=True)
 class InDoubt:
-    """A submission whose answer never arrived: it may have been charged, and is not repeated."""
+    """Outcome: the submission has no usable answer. It may be charged, so it is not sent again."""
 
     request: ImageRequest
     error: TransportError
     index: int = 0
-    price: Decimal | None = None  #: US dollars at stake, by the catalogue
+    price: Decimal | None = None  #: US dollars by the catalogue; None = unknown
 
 
 Outcome = Saved | Failed | InDoubt

@@ -1,7 +1,7 @@
-"""Who watches: events shown to observers, and kept for those who read them at their own pace.
+"""Delivers events to observers, and buffers them for readers.
 
-Nothing here can reach the engine. What an observer raises is logged once and dropped; a reader who
-falls behind loses the oldest events, is told how many, and holds nothing up.
+An observer's exception is logged once and dropped. A reader that is too slow loses the oldest
+events and receives their number; it does not slow the run.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ T = TypeVar("T")
 
 
 class Fallback:
-    """Runs computations that must not end a run: statistics, estimates, poll schedules. A default
-    replaces the result of one that raises; the first is logged with its traceback."""
+    """Runs computations whose failure must not end a batch: statistics, estimates, poll schedules.
+
+    A default replaces the result of one that raises; the first is logged with its traceback.
+    """
 
     def __init__(self) -> None:
         self.has_failed = False
@@ -36,94 +38,94 @@ class Fallback:
             if not self.has_failed:
                 self.has_failed = True
                 logger.warning(
-                    "an internal computation went wrong; the run goes on with a default: please "
-                    "report this",
+                    "an internal computation failed; the run continues with a default value. "
+                    "Please report this.",
                     exc_info=True,
                 )
             return default
 
 
 class Observers:
-    """Shows events to whoever watches, in the order in which they began to."""
+    """Delivers events to observers, in the order in which they were added."""
 
     def __init__(self, first: Observer | None = None) -> None:
         check_callback("on_event", first)
-        self._watching: list[Observer] = [] if first is None else [first]
+        self._observers: list[Observer] = [] if first is None else [first]
         self._readers: list[Events] = []
         self._is_warned = self._is_over = False
 
     def __repr__(self) -> str:
-        return f"<Observers {len(self._watching)} watching>"
+        return f"<Observers: {len(self._observers)}>"
 
     def add(self, observer: Observer) -> Callable[[], None]:
-        """Show further events to this observer too; return what ends that."""
-        self._watching.append(observer)
+        """Add an observer; return the function that removes it."""
+        self._observers.append(observer)
 
         def remove() -> None:
-            if observer in self._watching:
-                self._watching.remove(observer)
+            if observer in self._observers:
+                self._observers.remove(observer)
 
         return remove
 
     def read(self, *, buffer: int) -> Events:
-        """Return further events for `async for`, until `end()`."""
+        """Return the following events for `async for`, until `end()`."""
         events = Events(buffer=buffer)
         if self._is_over:
             events.end()
         else:
-            self._watching.append(events)
+            self._observers.append(events)
             self._readers.append(events)
         return events
 
     def end(self) -> None:
-        """Say to those who read that no more come."""
+        """End all readers: no more events follow."""
         self._is_over = True
         for events in self._readers:
             events.end()
 
     def show(self, event: Event) -> None:
-        """Show an event to all; raises nothing, whatever they do."""
-        for observer in tuple(self._watching):
+        """Deliver an event to all observers. Raises nothing."""
+        for observer in tuple(self._observers):
             try:
                 observer(event)
-            except Exception:  # an observer is the user's code: whatever it raises stays outside
+            except Exception:  # the observer is the user's code and must not end the run
                 if not self._is_warned:
                     self._is_warned = True
-                    logger.warning("an on_event observer failed; the run goes on", exc_info=True)
+                    logger.warning("an on_event observer failed; the run continues", exc_info=True)
 
 
 class Events:
-    """Events in order, for `async for`: the newest `buffer` that are still unread.
+    """A reader: the newest `buffer` unread events in order, for `async for`.
 
-    Ends after `end()`, when all have been read. An observer itself: `Observers.add(events)`.
+    It is an observer too. After `end()` the iteration ends when all events have been read.
     """
 
     def __init__(self, *, buffer: int) -> None:
         if buffer < 1:
-            raise ConfigError(f"buffer={buffer}: keep at least 1 event")
+            raise ConfigError(f"buffer={buffer}: must be 1 or more")
         self._kept: deque[Event] = deque()
         self._buffer = buffer
         self._dropped = 0
         self._is_over = False
-        self._news = asyncio.Event()
+        self._has_changed = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Events {len(self._kept)} unread, {self._dropped} dropped>"
 
     def __call__(self, event: Event) -> None:
-        """Keep an event; the oldest makes room."""
+        """Add an event; a full buffer drops its oldest one."""
         if self._is_over:
             return
         if len(self._kept) == self._buffer:
             self._kept.popleft()
             self._dropped += 1
         self._kept.append(event)
-        self._news.set()
+        self._has_changed.set()
 
     def end(self) -> None:
-        """Say that no more come."""
+        """End the iteration after the events in the buffer."""
         self._is_over = True
-        self._news.set()
+        self._has_changed.set()
 
     def __aiter__(self) -> AsyncIterator[Event | EventsDropped]:
         return self
@@ -132,8 +134,8 @@ class Events:
         while not self._kept:
             if self._is_over:
                 raise StopAsyncIteration
-            self._news.clear()
-            await self._news.wait()
+            self._has_changed.clear()
+            await self._has_changed.wait()
         if self._dropped:
             count, self._dropped = self._dropped, 0
             return EventsDropped(count=count)

@@ -1,38 +1,40 @@
-"""The interfaces between the packages: Ledger, Sink, Transport, Download, Observer; and Chunks."""
+"""The interfaces to replaceable parts: Ledger, Sink, Transport (with Call, Reply), Observer."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from .models import Call, Failed, ImageRequest, InDoubt, Job, Outcome, Refused, Reply, Saved, Stored
+from attrs import field, frozen
+
+from .models import Failed, ImageRequest, InDoubt, Job, Outcome, Refused, Saved, Stored
 
 
 class Ledger(Protocol):
-    """Remembers what was paid: by `request.key`, in the order known, intent, answered, settle.
+    """Remembers what was paid, by `request.key`.
 
-    Each method is durable when it returns. What one raises ends the run (JournalError, if it is to
-    be told from a bug); an error of `intent` keeps its request from being sent.
+    The order of the calls is `known`, `intent`, `answered`, `settle`. What a method records is
+    durable when the method returns. An exception ends the run (raise JournalError); an exception of
+    `intent` keeps the request from being sent.
     """
 
     async def known(self, request: ImageRequest) -> Saved | Failed | InDoubt | Job | None:
-        """Return what earlier runs left of this request: its end, or the job to collect; None when
-        it is still to do."""
+        """Return the outcome of an earlier run, or the job to collect; None = not submitted yet."""
 
     async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
-        """A POST of this request is about to start."""
+        """Record that the request is about to be sent; `price` is in US dollars."""
 
     async def answered(self, request: ImageRequest, answer: Job | Refused) -> None:
-        """The POST was answered; a refusal that costs nothing takes the intent back."""
+        """Record the answer. A refusal that was not charged removes the intent."""
 
     async def settle(self, outcome: Outcome) -> None:
-        """The image's story has ended."""
+        """Record the outcome."""
 
 
 class Chunks:
-    """An image's bytes in order, checked on the way against the MD5 that the server told."""
+    """An image's bytes in order, compared with the server's MD5 (if it sent one) at the end."""
 
     def __init__(
         self, chunks: AsyncIterator[bytes], *, take_md5: Callable[[], str | None] = lambda: None
@@ -47,25 +49,59 @@ class Chunks:
         return self._chunks.__anext__()
 
     def take_md5(self) -> str | None:
-        """Take the check over, before the first chunk: return the MD5 in base64, None where none
-        was told. For sinks that look at the bytes in a thread anyway."""
+        """Take over the comparison, before the first chunk: return the server's MD5 in base64, or
+        None. For sinks that read the bytes in a thread anyway."""
         return self._take_md5()
 
 
 class Sink(Protocol):
-    """Where bytes land: one method, called for one image at a time, several at once."""
+    """Stores images. `store` is called once for each image, for several images at the same time."""
 
     async def store(
         self, request: ImageRequest | None, job: Job, chunks: AsyncIterator[bytes]
     ) -> Stored:
-        """Keep the image whole or not at all, and return what was kept; `chunks` are its bytes in
-        order, of any sizes. A cancellation leaves nothing half done. Raises DownloadError for bytes
-        that are no whole image (fetched again) and SinkError when they cannot be kept (the run
-        ends)."""
+        """Store the whole image or nothing, also when cancelled.
+
+        `chunks` yields the bytes in order, in pieces of any size. Raises DownloadError for bytes
+        that are not a whole image (they are fetched again) and SinkError when the image cannot be
+        stored (the run ends).
+        """
+
+
+@frozen(kw_only=True)
+class Call:
+    """One HTTP call. `headers` may contain the key, so the repr leaves them out."""
+
+    method: Literal["GET", "POST"]
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes | None = field(default=None, repr=False)
+    timeout: float = 20.0  #: seconds for the whole call
+    #: called when connected, before the first byte is sent; an exception ends the call unsent
+    before_send: Callable[[], None] | None = field(default=None, repr=False, eq=False)
+
+
+@frozen(kw_only=True)
+class Reply:
+    """The answer to a Call."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)  #: looked up in lower case
+    body: bytes = field(repr=False)
+    is_cut: bool = False  #: the body was longer than the transport reads
+    broken: str = ""  #: why the body is incomplete; "" = it is complete
+    #: more bytes followed on a connection that had been used before, so the answer may belong to
+    #: an earlier call
+    is_followed: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the body is complete. The status is reliable in any case."""
+        return not (self.is_cut or self.broken)
 
 
 class Download(Protocol):
-    """An open answer to a download: read `chunks` to the end inside the `async with`."""
+    """An open answer to a download. Read `chunks` to the end inside the `async with`."""
 
     @property
     def status(self) -> int:
@@ -73,29 +109,35 @@ class Download(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Asked for in lower case."""
+        """The headers; looked up in lower case."""
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """The body in order. Raises TransportError where it ends before its announced length."""
+        """Yield the body in order. Raises TransportError when it is shorter than announced."""
 
 
 class Transport(Protocol):
-    """The one thing that does HTTP. Foreign errors leave it as TransportError."""
+    """Does the HTTP. Errors of other libraries leave it as TransportError."""
 
     async def send(self, call: Call) -> Reply:
-        """Send the call and read its answer, up to a cap; the Reply says whether it is whole."""
+        """Send the call once and return its answer; redirects are not followed.
+
+        Raises TransportError, whose `sent` says whether the request may have reached the server.
+        """
 
     def stream(
         self, url: str, *, timeout: float, headers: Mapping[str, str] | None = None
     ) -> AbstractAsyncContextManager[Download]:
-        """Fetch a URL byte-exact, without credentials, cookies or redirects. `headers` are given
-        only to ask for the rest of an image whose transfer broke."""
+        """Fetch a URL without credentials or cookies; the bytes are not decoded.
+
+        `timeout` is in seconds and ends with the answer's headers. `headers` ask for the rest of an
+        image whose transfer broke (Range).
+        """
 
     async def aclose(self) -> None:
-        """Close what it holds; called by whoever opened it."""
+        """Close all connections."""
 
 
 class Observer(Protocol):
-    """Sees events as they happen, synchronously; what it raises is logged once and dropped."""
+    """Receives events synchronously. An exception is logged once and dropped."""
 
     def __call__(self, event: Any, /) -> None: ...

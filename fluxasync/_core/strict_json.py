@@ -1,8 +1,8 @@
-"""JSON without the leniences that would send something else than was written.
+"""The strict JSON reader: equal keys, NaN, Infinity and trailing text are errors.
 
-Python's reader keeps the last of two equal keys, takes NaN and Infinity, and makes 1e999 infinite;
-each is an error here. Lone surrogates are left to the check of the request, which finds them in
-programs' requests too. orjson is faster but cannot see equal keys, so the standard library reads.
+The standard library keeps the last of two equal keys and reads NaN, so another value could be used
+than was written. orjson cannot see equal keys. Lone surrogates are found later, when a request is
+checked.
 """
 
 from __future__ import annotations
@@ -14,49 +14,59 @@ from typing import Any
 
 from .errors import ConfigError
 
-#: levels; a parameter needs two or three. Far below the interpreter's own limit, because what is
-#: read in a thread is written again on a deeper stack
+#: levels; a parameter needs two or three. Far below the interpreter's limit, because a value that
+#: was read in a thread is written again on a deeper stack
 DEPTH_CAP = 64
 
 
 def parsed_object(text: str) -> dict[str, Any]:
-    """Return the JSON object that a line holds, given without spaces around it.
+    """Return the JSON object in a line that a user wrote, without spaces around it.
 
-    Raises ConfigError, with the column where it is known.
+    Raises ConfigError, with the column where it is known; also for a number that overflows.
     """
     value, end = _decoded(text)
     if end < len(text):
-        raise ConfigError(f"column {end + 1}: not JSON: more after the first value")
+        raise ConfigError(f"column {end + 1}: not JSON: text after the first value")
     if not isinstance(value, dict):
         raise ConfigError('not a JSON object; write {"prompt": "…"}')
     if text.count("{") + text.count("[") > DEPTH_CAP:
-        _refuse_depth(value)
+        _check_depth(value)
     return value
+
+
+def read_object(body: bytes) -> dict[str, Any] | None:
+    """Return the JSON object in bytes that a program wrote (UTF-8, -16 or -32); None for anything
+    else. A number that overflows is infinite, so each number is checked where it is used."""
+    try:
+        value = _PROGRAM.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _decoded(text: str) -> tuple[Any, int]:
     try:
-        return _DECODER.raw_decode(text)
+        return _USER.raw_decode(text)
     except json.JSONDecodeError as exc:
         raise ConfigError(f"column {exc.colno}: not JSON: {exc.msg}") from None
     except RecursionError:
         raise ConfigError(f"nested deeper than {DEPTH_CAP} levels") from None
-    except ConfigError:  # a ValueError too: from the hooks below
+    except ConfigError:  # from the functions below; it is a ValueError too
         raise
-    except ValueError:  # Python refuses to read more than 4,300 digits (CVE-2020-10735)
-        raise ConfigError("a whole number of thousands of digits is too large") from None
+    except ValueError:  # Python reads at most 4,300 digits (CVE-2020-10735)
+        raise ConfigError("an integer of thousands of digits is too large") from None
 
 
-def _refuse_depth(value: Any) -> None:
+def _check_depth(value: Any) -> None:
     level = [value]
     for _ in range(DEPTH_CAP):
-        level = [inner for outer in level for inner in _inside(outer)]
+        level = [inner for outer in level for inner in _children(outer)]
         if not level:
             return
     raise ConfigError(f"nested deeper than {DEPTH_CAP} levels")
 
 
-def _inside(value: Any) -> list[Any]:
+def _children(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return list(value.values())
     return value if isinstance(value, list) else []
@@ -66,8 +76,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         counts = Counter(name for name, _ in pairs)
-        twice, _ = counts.most_common(1)[0]
-        raise ConfigError(f"the key {twice[:60]!r} stands twice")
+        duplicate, _ = counts.most_common(1)[0]
+        raise ConfigError(f"duplicate key {duplicate[:60]!r}")
     return made
 
 
@@ -79,9 +89,9 @@ def _finite(digits: str) -> float:
 
 
 def _constant(name: str) -> Any:
-    raise ConfigError(f"{name} is not a number that JSON has")
+    raise ConfigError(f"{name} is not a number in JSON")
 
 
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_float=_finite, parse_constant=_constant
-)
+#: made once, because `json.loads` with options makes a decoder for each call
+_PROGRAM = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+_USER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite)

@@ -1,40 +1,35 @@
-"""Untrusted text made safe for a terminal.
+"""Text for people: untrusted text made safe for a terminal, durations.
 
-Prompts, server messages and file names reach a terminal only through `display`: what they carry
-can be read there but moves no cursor, paints nothing, sets no title and reverses no line. Styling
-is added around the result, never found inside it. No other room is known here.
-
-An odd fact: one character of the C1 block (U+009B) is a whole "escape [" to many terminals, so
-removing ESC alone is not enough.
+One character of the C1 block (U+009B) is a whole "escape [" to many terminals, so removing ESC
+alone is not enough.
 """
 
 from __future__ import annotations
 
 from unicodedata import category, combining, east_asian_width
 
-#: stands for each character that a terminal might obey
+#: replaces each character that a terminal might interpret
 _INERT = "·"
 
 _LINE_BREAKS = "\n\r\t\v\f\x85\u2028\u2029"
 
-#: invisible, and yet part of how scripts and emoji are written
+#: invisible, but needed to write some scripts and emoji
 _JOINERS = "\u200c\u200d"
 
-#: categories a terminal or its font might act on: controls, formats (bidi among them), halves of
-#: surrogate pairs, private use
+#: controls, formats (bidirectional ones too), lone surrogates, private use
 _UNSAFE = ("Cc", "Cf", "Cs", "Co")
 
-#: code points kept for each column: a heap of combining marks has no width to be cut by
+#: code points kept for each column, because combining marks have no width
 _MARKS = 4
-#: seconds; a longer estimate says nothing
+#: seconds; a longer estimate is meaningless
 _LONGEST = 100 * 86_400.0
 
 
 def display(text: str, width: int | None = None) -> str:
-    """Return the text as one inert line, cut to `width` terminal columns with "…".
+    """Return untrusted text as one line for a terminal, cut to `width` columns with "…".
 
-    Line breaks and tabs become spaces; controls, escape characters, bidi marks and other
-    invisible formats become "·". Raises nothing, whatever the text.
+    Line breaks and tabs become spaces; controls, escape characters, bidirectional marks and other
+    invisible formats become "·".
     """
     if not (text.isascii() and text.isprintable()):
         text = "".join(map(_inert, text.replace("\r\n", "\n")))
@@ -42,7 +37,7 @@ def display(text: str, width: int | None = None) -> str:
 
 
 def columns(text: str) -> int:
-    """Return how many terminal columns a text takes that `display` has made inert."""
+    """Return the width in terminal columns of a text from `display`."""
     return len(text) if text.isascii() else sum(map(_columns, text))
 
 
@@ -55,9 +50,9 @@ def _inert(char: str) -> str:
 
 
 def _columns(char: str) -> int:
-    """Joined emoji count as their parts, ambiguous widths as one: at worst a cut comes early."""
+    """Joined emoji count as their parts, ambiguous widths as one column."""
     if char in _JOINERS or combining(char) or category(char) in ("Mn", "Me"):
-        return int(char == "\ufe0f")  # it asks for the two-column form of what stands before it
+        return int(char == "\ufe0f")  # selects the two-column form of the character before it
     return 2 if east_asian_width(char) in "WF" else 1
 
 
@@ -66,7 +61,7 @@ def _cut(text: str, width: int) -> str:
         return text
     if width < 1:
         return ""
-    room = width - 1  # one column is the ellipsis's
+    room = width - 1  # one column for the ellipsis
     kept = ""
     for char in text[: width * _MARKS]:
         room -= _columns(char)
@@ -77,7 +72,7 @@ def _cut(text: str, width: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say them: "9 s", "4 min", "2 h 05 min"."""
+    """Return a duration in seconds as text: "9 s", "4 min", "2 h 05 min"."""
     if not seconds < _LONGEST:  # NaN too
         return "more than 100 days"
     if seconds < 90:

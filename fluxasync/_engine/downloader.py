@@ -19,8 +19,8 @@ from attrs import define, evolve, field, frozen
 from .._core.concurrency import LoopAwareTimeout
 from .._core.config import Policies, retry_delay
 from .._core.errors import DownloadError, Expired, JobError, JobLost, TransportError
-from .._core.models import Job, Ready, Reply, Stored, Verdict
-from .._core.protocols import Chunks, Download, Sink
+from .._core.models import Job, Ready, Stored, Verdict
+from .._core.protocols import Chunks, Download, Reply, Sink
 from .._wire import Inconclusive, JobNotFound, Phase, classify, retry_after
 from .._wire.client import ApiClient, now
 from .connectivity import Connectivity

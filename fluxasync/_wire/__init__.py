@@ -28,7 +28,6 @@ from .reply import (
     URL_LIFETIME,
     is_known,
     is_queued,
-    read_object,
     retry_after,
     vendor_message,
 )
@@ -53,7 +52,6 @@ __all__ = [
     "in_doubt",
     "is_known",
     "is_queued",
-    "read_object",
     "retry_after",
     "suspicion",
     "vendor_message",

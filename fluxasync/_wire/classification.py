@@ -1,8 +1,7 @@
-"""What may have been charged and what may be sent again: a table over one call's evidence.
+"""The table of verdicts: may a call have been charged, and may it be sent again.
 
-Phase, status, answer and whether it was sent: `classify` knows nothing else, neither messages
-nor how long to wait, and the tests hold it against a table written by hand. A wrong verdict pays
-twice, or gives up on what was paid.
+A wrong verdict pays twice, or gives up a paid image. The tests compare `classify` with a table that
+was written by hand.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from .reply import status_word
 
 _REJECTING = frozenset({400, 404, 405, 413, 415, 422})
 _NO_ENTRY = frozenset({401, 402, 403})
-#: Cloudflare: the edge never reached the origin (522 may be either, so it is not here)
+#: Cloudflare did not reach the origin. 522 is left out: it does not say so for certain
 _UNREACHED = frozenset({521, 523, 525, 526})
-#: error codes that say "this request will never be taken", whatever the status (CometAPI docs)
+#: error codes for a request that is never accepted, under any status (CometAPI docs)
 _REJECTING_CODES = frozenset({"invalid_request", "model_not_found"})
-#: what an id looks like anywhere: UUIDs, and the lower-case words of older CometAPI docs
+#: UUIDs, and the lower-case words in older CometAPI docs
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:=+@-]{0,255}")
 
 
 class Phase(Enum):
-    """Which of the three calls the evidence belongs to; only the first costs money."""
+    """The kind of a call; only SUBMIT costs money."""
 
     SUBMIT = "submit"
     POLL = "poll"
@@ -39,13 +38,13 @@ def classify(
     answer: Mapping[str, Any] | None,
     *,
     sent: bool = True,
-    told_to_wait: bool = False,
+    has_wait: bool = False,
 ) -> Verdict:
-    """Judge one call's evidence: may it be charged, may it be sent again.
+    """Return the verdict on one call.
 
-    `status` is None when no answer came; `answer` is the body where it is a JSON object;
-    `told_to_wait` says that a valid Retry-After came with it. Only NOT_SENT and REFUSED are ever
-    sent again by themselves; polls and downloads are free, so there nothing is ambiguous.
+    `status` is None without an answer. `answer` is the body, if it is a JSON object. `has_wait`
+    says that the answer has a valid Retry-After. Only NOT_SENT and REFUSED are sent again. Polls
+    and downloads are free, so none of them is AMBIGUOUS.
     """
     if status is None:
         if not sent:
@@ -57,26 +56,24 @@ def classify(
         if status in {200, 206}:
             return Verdict.ACCEPTED
         return Verdict.REJECTED if status in {403, 404, 410} else Verdict.REFUSED
-    return _classify_submit(status, answer, told_to_wait=told_to_wait)
+    return _classify_submit(status, answer, has_wait=has_wait)
 
 
-def _classify_submit(
-    status: int, answer: Mapping[str, Any] | None, *, told_to_wait: bool
-) -> Verdict:
+def _classify_submit(status: int, answer: Mapping[str, Any] | None, *, has_wait: bool) -> Verdict:
     if 200 <= status < 300 and answer is not None and is_job_id(answer.get("id")):
         return Verdict.ACCEPTED
-    # before the codes: a bad key is the run's end whatever else its answer says
+    # before the codes, because a refused key ends the run
     if status == 429 or status in _NO_ENTRY or 300 <= status < 400:
         return Verdict.REFUSED
     if status in _REJECTING or (status >= 200 and _error_code(answer) in _REJECTING_CODES):
         return Verdict.REJECTED
-    if status in _UNREACHED or (status == 503 and told_to_wait):
+    if status in _UNREACHED or (status == 503 and has_wait):
         return Verdict.REFUSED
     return Verdict.AMBIGUOUS
 
 
 def is_job_id(value: Any) -> TypeGuard[str]:
-    """Say whether a value of an answer can be a job's id."""
+    """Return whether a value can be a job's id."""
     return isinstance(value, str) and ".." not in value and _JOB_ID.fullmatch(value) is not None
 
 

@@ -1,8 +1,8 @@
-"""One exchange with the provider: encode, send, decode, and nothing remembered.
+"""Stateless API client: encodes a call, sends it, decodes the reply.
 
-What comes back is always a value: a submission is a Job or a Refused with its verdict, a poll is
-news or Unclear. The key stays in here: where a gateway echoes it, it is replaced before the body is
-read, or, if it is too short for that, before a text is made of the body.
+Results are values: a submission gives Job or Refused, a poll gives a PollResult. The key does not
+leave this package: if a gateway repeats it in an answer, it is replaced before the body is read (a
+short key: before a text is made of the body).
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from attrs import evolve, field, frozen
 
 from .._core.config import Policies
 from .._core.errors import JobError, TransportError
-from .._core.models import Call, ImageRequest, Job, Pending, Ready, Refused, Reply, Secret
-from .._core.protocols import Transport
+from .._core.models import ImageRequest, Job, Pending, Ready, Refused, Secret
+from .._core.protocols import Call, Reply, Transport
+from .._core.strict_json import read_object
 from . import (
     Inconclusive,
     OfAnotherPrompt,
@@ -31,7 +32,6 @@ from . import (
     encode_poll,
     encode_submit,
     in_doubt,
-    read_object,
     suspicion,
 )
 from .providers import Provider
@@ -39,7 +39,7 @@ from .providers import Provider
 
 @frozen
 class ApiClient:
-    """A provider, spoken to with one key over one transport."""
+    """Calls one provider with one key over one transport."""
 
     transport: Transport
     provider: Provider
@@ -59,10 +59,10 @@ class ApiClient:
         *,
         before_send: Callable[[], None] | None = None,
     ) -> Job | Refused:
-        """POST a request once; `images` holds its inputs as the wire wants them.
+        """POST a request once; `images` has its image inputs as the API takes them.
 
-        `before_send` is called here, and again when the connection is there; a TransportError that
-        it raises is the answer, and nothing is sent.
+        `before_send` is called first and again when connected. If it raises a TransportError,
+        nothing is sent, and the result is a Refused with that error.
         """
         timeout = self.policies.timeouts.submit
         call = encode_submit(request, images, self.provider, self.key, timeout=timeout)
@@ -75,21 +75,21 @@ class ApiClient:
         except TransportError as error:
             verdict = classify(Phase.SUBMIT, None, None, sent=error.sent)
             return Refused(verdict=verdict, error=error)
-        took = now() - began
+        seconds = now() - began
         answer = decode_submit(reply, request, self.provider, self._hide)
         if isinstance(answer, Refused):
             return answer
         if (sign := suspicion(reply)) and (problem := await self._disproof(answer)):
             reason = f"{sign}, and {problem}"
             return in_doubt(reply, reason, self._hide.also(request.webhook_secret))
-        return evolve(answer, price=price, submit_seconds=took)
+        return evolve(answer, price=price, submit_seconds=seconds)
 
     async def _disproof(self, job: Job) -> str | None:
-        """Ask once for a job whose id may be an earlier call's; return why it is not believed."""
-        news = await self.poll(job)
+        """Poll a job whose id may belong to an earlier call; return why it is not this one's."""
+        found = await self.poll(job)
         seed = None if job.request is None else job.request.seed
-        match news:
-            case Ready() if None not in (seed, news.seed) and seed != news.seed:
+        match found:
+            case Ready() if None not in (seed, found.seed) and seed != found.seed:
                 return "the job has another seed"
             case OfAnotherPrompt() | Inconclusive(another=str()):
                 return "the job is another one"
@@ -105,11 +105,11 @@ class ApiClient:
             reply = await self._send(call)
         except TransportError as error:
             return Inconclusive(reason=str(error), status=0, local=error.local)
-        news = decode_poll(reply, job, self.provider, self._hide, now=now())
-        return evolve(news, asked=asked) if isinstance(news, Ready) else news
+        found = decode_poll(reply, job, self.provider, self._hide, now=now())
+        return evolve(found, asked=asked) if isinstance(found, Ready) else found
 
     async def credits(self) -> Decimal | None:
-        """Ask for the account's balance; None where the provider has no such address."""
+        """Return the account's balance in credits; None if the provider has no such address."""
         call = encode_credits(self.provider, self.key, timeout=self.policies.timeouts.poll)
         return None if call is None else decode_credits(await self._send(call), self._hide)
 
@@ -117,11 +117,11 @@ class ApiClient:
         reply = await self.transport.send(call)
         kind = reply.headers.get("content-type", "").partition(";")[0].strip()[:40]
         if kind and "json" not in kind.lower() and read_object(reply.body) is not None:
-            self.warn(f"the provider sends JSON as {kind!r}; it is read as JSON all the same")
+            self.warn(f"the provider sends JSON as {kind!r}; it is read as JSON")
         body = self._hide.body(reply.body)
         return reply if body is reply.body else evolve(reply, body=body)
 
 
 def now() -> float:
-    """The running loop's clock, in seconds."""
+    """Return the time of the running loop in seconds."""
     return asyncio.get_running_loop().time()

@@ -1,7 +1,7 @@
-"""Reply → Job | Refused, PollResult, balance.
+"""Reply → Job or Refused, PollResult, balance.
 
-`classification` gives the verdict. Whether a refused request is sent again is decided by the
-submitter.
+The body of a poll is read before its HTTP status, because a poll may have a valid job under 422 or
+503. How often a job may be missing, or Ready without a URL, is decided by `_engine.poll_policy`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from .._core.errors import (
     ServerError,
     TransportError,
 )
-from .._core.models import ImageRequest, Job, Pending, Ready, Refused, Reply, Verdict
+from .._core.models import ImageRequest, Job, Pending, Ready, Refused, Verdict
+from .._core.protocols import Reply
+from .._core.strict_json import read_object
 from .classification import Phase, classify, is_job_id
 from .providers import Provider
 from .redaction import NOTHING, Redaction
@@ -43,7 +45,6 @@ from .reply import (
     is_known,
     is_of_key,
     number_of,
-    read_object,
     reasons_of,
     retry_after,
     server_date,
@@ -52,26 +53,29 @@ from .reply import (
     vendor_message,
 )
 
-#: an id in what is left of an answer that broke off
+#: an id in the start of an answer that broke off
 _ID = re.compile(rb'(?<!\\)"id"\s*:\s*"([^"\\]{1,256})"')
 
 
 def decode_submit(
     reply: Reply, request: ImageRequest, provider: Provider, hide: Redaction = NOTHING
 ) -> Job | Refused:
-    """Read the answer of a POST. Of a body that is not whole only the status counts: a refusal
-    stays one, and what would be a job is in doubt."""
+    """Decode the answer of a submission.
+
+    Of an incomplete body only the status counts: a refusal is a refusal, and what would be a job is
+    in doubt.
+    """
     hide = hide.also(request.webhook_secret)
     answer = read_object(reply.body) if reply.is_whole else None
     wait = retry_after(reply, answer) if reply.status in {429, 503} else None
     verdict = classify(
-        Phase.SUBMIT, reply.status, answer, told_to_wait=reply.status == 503 and wait is not None
+        Phase.SUBMIT, reply.status, answer, has_wait=reply.status == 503 and wait is not None
     )
     if verdict is Verdict.ACCEPTED and answer is not None:
         polling_url = answer.get("polling_url")
         if _names_another(answer["id"], polling_url, provider):
-            said = "the answer names two jobs, one by its id and one by its polling_url"
-            return in_doubt(reply, said, hide)
+            reason = "the answer's id and its polling_url name different jobs"
+            return in_doubt(reply, reason, hide)
         if not isinstance(polling_url, str) or _carries_secret(polling_url, hide):
             polling_url = None
         return Job(
@@ -79,22 +83,24 @@ def decode_submit(
             polling_url=polling_url,
             request=request,
             provider=provider.name,
-            cost=echoed_cost(answer, provider),
+            cost=_reported_cost(answer, provider),
         )
     message = vendor_message(reply, answer, hide)
     if verdict is Verdict.AMBIGUOUS:
-        cut = "the answer is larger than 1 MB" if reply.is_cut else message
-        broke = f"the answer broke off: {reply.broken}" if reply.broken else cut
-        return in_doubt(reply, broke, hide)
+        if reply.broken:
+            message = f"the answer broke off: {reply.broken}"
+        elif reply.is_cut:
+            message = "the answer is larger than 1 MB"
+        return in_doubt(reply, message, hide)
     error = _refusal(reply, message, wait, verdict)
     return Refused(verdict=verdict, error=error, retry_after=wait, status=reply.status)
 
 
 def in_doubt(reply: Reply, reason: str, hide: Redaction) -> Refused:
-    """A submission that may have been charged, with what came instead of a usable answer."""
+    """Return a Refused for a submission that may have been charged; `evidence` has the answer."""
     error = TransportError(
         f"HTTP {reply.status} without a usable answer ({reason}): the job may have been "
-        "taken and charged, so it is not sent again",
+        "accepted and charged, so it is not sent again",
         sent=True,
         evidence=_evidence(reply, hide),
     )
@@ -102,7 +108,8 @@ def in_doubt(reply: Reply, reason: str, hide: Redaction) -> Refused:
 
 
 def suspicion(reply: Reply) -> str | None:
-    """Return why an accepted submission's answer may be another call's; None = no sign of it."""
+    """Return why the answer of an accepted submission may belong to another call; None = it does
+    not."""
     answer = read_object(reply.body) or {}
     word = status_word(answer)
     if reply.is_followed:
@@ -110,13 +117,13 @@ def suspicion(reply: Reply) -> str | None:
     if (number_of(reply.headers.get("age")) or 0) > 0:
         return "it came from a cache"
     if isinstance(answer.get("result"), dict) or (word and word.strip().casefold() == READY):
-        return "it tells of a finished job"
+        return "it describes a finished job"
     return None
 
 
 def _names_another(job_id: str, polling_url: Any, provider: Provider) -> bool:
-    """Whether the id in a polling URL is another one. A gateway that passes on the URL of those
-    behind it may use ids of its own: there the URL is not trusted, and not used."""
+    """Return whether a trusted polling URL has another id. The URL of a gateway's upstream, which
+    is not trusted and not used, may have one."""
     if not isinstance(polling_url, str) or not provider.trusts(polling_url):
         return False
     named = parse_qs(urlsplit(polling_url).query).get("id", [job_id])
@@ -124,13 +131,13 @@ def _names_another(job_id: str, polling_url: Any, provider: Provider) -> bool:
 
 
 def _carries_secret(url: str, hide: Redaction) -> bool:
-    """Whether a value in the URL's query is a secret: the URL is stored and logged."""
+    """Return whether a URL's query holds a secret; the URL would be stored and logged."""
     values = (value for _, value in parse_qsl(url.partition("?")[2]))
     return any(hide.text(value) != value for value in values)
 
 
 def _evidence(reply: Reply, hide: Redaction) -> str:
-    """The body, below a line with the id in it that may be the submission's."""
+    """Return the body as text, after a line with the job id that may be the submission's."""
     text = evidence_of(reply, hide) or vendor_message(reply, None, hide)
     job_id = _id_in(reply, read_object(reply.body))
     return text if job_id is None else f"{CANDIDATE}{job_id}\n{text}"[:EVIDENCE_LENGTH]
@@ -148,8 +155,8 @@ def _id_in(reply: Reply, answer: Mapping[str, Any] | None) -> str | None:
 def _refusal(reply: Reply, message: str, wait: float | None, verdict: Verdict) -> APIError:
     status = reply.status
     if status == 401 or status == 403:
-        said = f"the key was refused (HTTP {status}): {message}"
-        return AuthenticationError(said, status=status, of_key=is_of_key(status, message))
+        text = f"the key was refused (HTTP {status}): {message}"
+        return AuthenticationError(text, status=status, of_key=is_of_key(status, message))
     if status == 402:
         return CreditError(f"no credit left: {message}; top up, then run again", status=status)
     if 300 <= status < 400:
@@ -164,29 +171,29 @@ def _refusal(reply: Reply, message: str, wait: float | None, verdict: Verdict) -
     return ServerError(f"HTTP {status}: {message}", status=status, retry_after=wait)
 
 
-#: models whose result repeats the prompt as it was sent (recordings of BFL's FLUX.1 family)
+#: models whose result repeats the prompt unchanged (recordings of BFL's FLUX.1 family)
 _ECHOING = ("flux-dev", "flux-pro", "flux-kontext")
 
 
 @frozen(kw_only=True)
 class JobNotFound:
-    """The server does not know the job (yet, or any more)."""
+    """The server does not know the job: not yet, or not any more."""
 
 
 @frozen(kw_only=True)
 class Inconclusive:
-    """The poll told nothing about the job: ask again later."""
+    """The poll has no information about the job; it is repeated later."""
 
     reason: str
-    status: int
-    retry_after: float | None = None
-    local: bool = False  #: it never left, and the network is not to blame
+    status: int  #: HTTP status; 0 = no answer
+    retry_after: float | None = None  #: seconds
+    local: bool = False  #: it was not sent, because of this machine and not of the network
     of_key: bool = False  #: the key itself was refused
-    another: str | None = None  #: the id of the job that it is about
+    another: str | None = None  #: id of the job that the answer describes instead
 
 
 class OfAnotherPrompt(JobFailed):
-    """The job's image was made of a prompt that is not its request's."""
+    """The prompt of the job's image is not the request's prompt."""
 
 
 PollResult = Pending | Ready | JobNotFound | JobError | Inconclusive
@@ -195,12 +202,14 @@ PollResult = Pending | Ready | JobNotFound | JobError | Inconclusive
 def decode_poll(
     reply: Reply, job: Job, provider: Provider, hide: Redaction = NOTHING, *, now: float
 ) -> PollResult:
-    """Read the answer of a poll; `now` is the loop's time. Only a status object that is not
-    another job's moves the job: everything else is Unclear."""
+    """Decode the answer of a poll; `now` is the loop's time.
+
+    An answer without a status, and the status of another job, are Inconclusive.
+    """
     hide = hide if job.request is None else hide.also(job.request.webhook_secret)
     answer = read_object(reply.body) if reply.is_whole else None
     word = status_word(answer)
-    # under 401, 403 and 429 "status" may be a gateway's error envelope: only our id makes it news
+    # under 401, 403 and 429 "status" may belong to a gateway's error, unless the id is the job's
     is_pushback = reply.status in {401, 403, 429}
     if answer is None or word is None or (is_pushback and answer.get("id") != job.job_id):
         return _without_status(reply, answer, job, hide)
@@ -249,9 +258,8 @@ def _ready(
         return Pending(job=job, status="Ready")
     seed, prompt = result.get("seed"), result.get("prompt")
     if isinstance(prompt, str) and not _is_of(prompt, job.request):
-        said = "the provider's image is of another prompt; it is not kept"
-        return OfAnotherPrompt(said, job=job)
-    cost = echoed_cost(answer, provider)
+        return OfAnotherPrompt("the provider's image has another prompt; it is not kept", job=job)
+    cost = _reported_cost(answer, provider)
     if cost is not None and job.cost is None:
         job = evolve(job, cost=cost)
     return Ready(
@@ -269,8 +277,8 @@ def _ready(
 
 
 def _is_of(prompt: str, request: ImageRequest | None) -> bool:
-    """Whether an echoed prompt is the request's own. FLUX.2 and upsampling echo a rewritten one;
-    of models nobody documented the echo means nothing."""
+    """Return whether a reported prompt is the request's. FLUX.2 and upsampling report a rewritten
+    prompt, and other models are not documented, so those always pass."""
     if request is None or request.prompt_upsampling or not request.prompt.strip():
         return True
     if not request.model.startswith(_ECHOING):
@@ -292,8 +300,8 @@ def _progress(answer: Mapping[str, Any]) -> float | None:
 
 
 def decode_credits(reply: Reply, hide: Redaction = NOTHING) -> Decimal:
-    """Return the balance in the provider's credits. Raises AuthenticationError, or TransportError
-    for an answer that tells none."""
+    """Return the balance in the provider's credits. Raises AuthenticationError for 401 and 403, and
+    TransportError for an answer without a balance."""
     answer = read_object(reply.body)
     credits = None if answer is None else number_of(answer.get("credits"))
     if reply.status == 200 and credits is not None:
@@ -301,11 +309,11 @@ def decode_credits(reply: Reply, hide: Redaction = NOTHING) -> Decimal:
     message = vendor_message(reply, answer, hide)
     if reply.status in {401, 403}:
         raise AuthenticationError(f"the key was refused: {message}", status=reply.status)
-    raise TransportError(f"HTTP {reply.status} and no balance: {message}", sent=True)
+    raise TransportError(f"HTTP {reply.status} without a balance: {message}", sent=True)
 
 
-def echoed_cost(answer: Mapping[str, Any], provider: Provider) -> Decimal | None:
-    """US dollars; echoes come as null, 3.0 or 7.000000000000001 credits."""
+def _reported_cost(answer: Mapping[str, Any], provider: Provider) -> Decimal | None:
+    """Return the cost in US dollars; answers have null, 3.0 or 7.000000000000001 credits."""
     number = number_of(answer.get("cost"))
     if number is None or number < 0 or provider.credit is None:
         return None

@@ -1,8 +1,4 @@
-"""What is asked: the POST of a request, the GETs that ask for a job and for the balance.
-
-Where a call goes, and whether the key may go there too, is `providers`'s to say. Nothing here is
-sent, and nothing is checked again: requests come from the catalogue's check.
-"""
+"""Requests, polls and the question for the balance → Calls."""
 
 from __future__ import annotations
 
@@ -10,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from .._core.models import Call, ImageRequest, Job, Secret
+from .._core.models import ImageRequest, Job, Secret
+from .._core.protocols import Call
 from .providers import Provider
 
 
@@ -22,7 +19,7 @@ def encode_submit(
     *,
     timeout: float,
 ) -> Call:
-    """Return the POST of a checked request; `images` holds its inputs as the wire wants them."""
+    """Return the POST of a checked request; `images` has its image inputs as the API takes them."""
     body: dict[str, Any] = {k: v for k, v in request.given().items() if k not in images}
     if request.webhook_secret is not None:
         body["webhook_secret"] = request.webhook_secret.reveal()
@@ -38,8 +35,8 @@ def encode_submit(
 
 
 def encode_poll(job: Job, provider: Provider, key: Secret | None, *, timeout: float) -> Call:
-    """Return the GET that asks for a job: at its polling URL where the provider's profile trusts
-    that URL with the key, else by id at the own origin."""
+    """Return the GET that polls a job: at its polling URL if the provider's entry allows the key
+    there, else by id at the provider's origin."""
     url = provider.poll_url(job.job_id)
     if provider.poll_by == "polling_url" and job.polling_url and provider.trusts(job.polling_url):
         url = job.polling_url
@@ -47,12 +44,12 @@ def encode_poll(job: Job, provider: Provider, key: Secret | None, *, timeout: fl
 
 
 def encode_credits(provider: Provider, key: Secret | None, *, timeout: float) -> Call | None:
-    """Return the GET that asks for the account's balance; None where there is no such address."""
+    """Return the GET for the account's balance; None if the provider has no such address."""
     url = provider.credits_url()
     if url is None:
         return None
     return Call(method="GET", url=url, headers=provider.auth(key), timeout=timeout)
 
 
-#: made once, because `json.dumps` with options makes one a call
+#: made once, because `json.dumps` with options makes an encoder for each call
 _encode = json.JSONEncoder(separators=(",", ":")).encode

@@ -1,10 +1,8 @@
-"""Who serves the models, as data: origin, paths, auth header, poll rule, trusted hosts.
+"""Providers as data: origin, paths, auth header, trusted polling hosts; and the choice of one.
 
-A gateway of the same submit-and-poll shape is five lines of `Provider(…)`. This room answers where
-a call goes and whether the key may go there too; what a call says is `_wire`'s. The key is sent
-to the provider's own origin and, where jobs are regional, to its polling hosts: never to an
-address merely because a server named it. Odd fact: `urlsplit` silently drops tabs and newlines, so
-a URL is looked at raw before it is parsed.
+The key is sent to the provider's own origin and, where jobs are regional, to its polling hosts:
+never to an address only because a server named it. `urlsplit` silently drops tabs and newlines, so
+the raw URL is checked before it is parsed.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from .._core.errors import ConfigError
 from .._core.models import Secret
 
 _PORTS = {"http": 80, "https": 443}
-#: printable ASCII without space and backslash: the rest means different things to different parsers
+#: printable ASCII without space and backslash; parsers disagree about other characters
 _PLAIN_URL = re.compile(r"[!-\[\]-~]{1,4096}", re.ASCII)
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
 
@@ -30,12 +28,12 @@ Origin = tuple[str, str, int]
 
 
 def _split(url: str) -> SplitResult | None:
-    """Parse a URL; None for anything that two parsers could read differently."""
+    """Parse a URL; None for one that two parsers could read differently."""
     if not isinstance(url, str) or not _PLAIN_URL.fullmatch(url):
         return None
     try:
         parts = urlsplit(url)
-        _ = parts.port  # raises for a port that is none
+        _ = parts.port  # raises ValueError for an invalid port
     except ValueError:
         return None
     if parts.scheme not in _PORTS or not parts.hostname or "@" in parts.netloc:
@@ -49,24 +47,24 @@ def _origin(parts: SplitResult) -> Origin:
 
 
 def _base_url(given: Any) -> str:
-    """Check a base URL; it is not quoted where it could hold a password."""
+    """Check a base URL; a message does not quote one that could hold a password."""
     parts = _split(given)
     if parts is None:
         if isinstance(given, str) and "@" in given:
-            raise ConfigError("base_url: no user name or password in it; the key is given apart")
-        raise ConfigError("base_url: not an http(s) URL, such as https://api.example.com/prefix")
+            raise ConfigError("base_url: contains a user or a password; give the key as api_key")
+        raise ConfigError("base_url: not an http(s) URL; give https://api.example.com/prefix")
     if parts.query or parts.fragment or "?" in given or "#" in given:
-        raise ConfigError("base_url: ends with the path, without ? or #")
+        raise ConfigError("base_url: contains ? or #; end it with the path")
     if parts.scheme == "http" and not is_loopback_address(parts.hostname or ""):
         raise ConfigError(
-            f"base_url: plain http would show the key to the network: use https://{parts.netloc}"
+            f"base_url: http would send the key unencrypted; use https://{parts.netloc}"
         )
     return str(given).rstrip("/")
 
 
 def _starts_with_slash(instance: object, attribute: Any, value: str | None) -> None:
     if value is not None and not value.startswith("/"):
-        raise ConfigError(f"{attribute.name}={value!r}: a path starts with /")
+        raise ConfigError(f"{attribute.name}={value!r}: must start with /")
 
 
 def _names_the_model(instance: object, attribute: Any, value: str) -> None:
@@ -76,10 +74,10 @@ def _names_the_model(instance: object, attribute: Any, value: str) -> None:
 
 @frozen(kw_only=True)
 class Provider:
-    """A service that speaks the submit-and-poll dialect of the Flux API.
+    """A service with the submit-and-poll API of Flux. A gateway needs five lines of it.
 
-    Raises ConfigError for a `base_url` that is not https (http is for loopback only) or that
-    carries a user, a query or a fragment. A path prefix in it is kept.
+    Raises ConfigError for a `base_url` that is not https (http is allowed on loopback), or that has
+    a user, a query or a fragment. A path prefix is kept.
     """
 
     name: str
@@ -91,12 +89,12 @@ class Provider:
     credits_path: str | None = field(default=None, validator=_starts_with_slash)
     auth_header: str = "Authorization"
     auth_scheme: str = "Bearer"  #: "" = the bare key
-    key_variable: str | None = None  #: environment variable that holds the key
-    #: "polling_url": jobs are regional and the URL in the answer must be used
+    key_variable: str | None = None  #: environment variable with the key
+    #: "polling_url": jobs are regional, so the URL in the answer is polled
     poll_by: Literal["id", "polling_url"] = "id"
-    #: further hosts that may get the key, such as ``*.example.com``
+    #: other hosts to which the key may be sent, such as ``*.example.com``
     polling_hosts: tuple[str, ...] = ()
-    credit: Decimal | None = None  #: US dollars for each unit of echoed cost
+    credit: Decimal | None = None  #: US dollars for one unit of the cost in answers
 
     @property
     def origin(self) -> Origin:
@@ -105,32 +103,32 @@ class Provider:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is served by this machine: a simulator, a local gateway."""
+        """Whether it runs on this machine: a simulator or a local gateway."""
         return is_loopback_address(self.origin[1])
 
     def submit_url(self, model: str) -> str:
-        """Return where a request for the model is submitted; the name is quoted."""
+        """Return the URL for submissions to a model; the name is quoted."""
         return self.base_url + self.submit_path.replace("{model}", quote(model, safe=""))
 
     def poll_url(self, job_id: str) -> str:
-        """Return where a job is asked for by its id; the id is quoted."""
+        """Return the URL that polls a job by its id; the id is quoted."""
         return f"{self.base_url}{self.poll_path}?id={quote(job_id, safe='')}"
 
     def credits_url(self) -> str | None:
-        """Return where the balance is asked for; None when the provider does not tell it."""
+        """Return the URL of the account's balance; None if the provider has none."""
         return None if self.credits_path is None else self.base_url + self.credits_path
 
     def auth(self, key: Secret | None) -> dict[str, str]:
-        """Return the header that carries the key, in the clear; empty without a key."""
+        """Return the header with the key, in plain text; empty without a key."""
         if not key:
             return {}
         return {self.auth_header: f"{self.auth_scheme} {key.reveal()}".lstrip()}
 
     def at(self, base_url: str | None) -> Provider:
-        """Return the same provider behind another address; None = this one.
+        """Return this provider with another `base_url`; None = the same.
 
-        Behind a stranger's gateway the key is the stranger's: the provider's own polling hosts do
-        not get it, and jobs are polled at the gateway.
+        The key of a third party's gateway is not sent to the provider's own polling hosts: jobs are
+        polled at the gateway.
         """
         if base_url is None:
             return self
@@ -148,10 +146,10 @@ class Provider:
         return is_name and any(_matches(host, pattern) for pattern in self.polling_hosts)
 
     def trusts(self, url: str) -> bool:
-        """Tell whether the key may be sent to a URL that a server named.
+        """Return whether the key may be sent to a URL that a server named.
 
-        Yes for the own origin, for `polling_hosts` over https on the default port, and on a
-        loopback provider for any port of this machine.
+        Allowed are the provider's origin, `polling_hosts` over https on the default port, and for a
+        loopback provider any port of this machine.
         """
         parts = _split(url)
         if parts is None:
@@ -170,8 +168,8 @@ def _matches(host: str, pattern: str) -> bool:
     return host == pattern
 
 
-#: CometAPI docs. Jobs are polled at its own origin by id: the host in its `polling_url` is not
-#: documented, so the key does not follow it. Its answers carry no cost.
+#: CometAPI (its docs). Jobs are polled by id at its own origin: the host in its `polling_url` is
+#: not documented, so the key is not sent there. Its answers have no cost.
 COMETAPI: Final = Provider(
     name="cometapi",
     base_url="https://api.cometapi.com",
@@ -180,8 +178,8 @@ COMETAPI: Final = Provider(
     key_variable="COMETAPI_KEY",
 )
 
-#: BFL docs: "must use the polling_url", because jobs live in one region's cluster. A credit is
-#: US$0.01.
+#: Black Forest Labs. Its docs say "must use the polling_url", because a job is known in one region
+#: only. A credit is US$0.01.
 BFL: Final = Provider(
     name="bfl",
     base_url="https://api.bfl.ai",
@@ -204,11 +202,11 @@ def resolve_provider(
     base_url: str | None = None,
     environ: Mapping[str, str],
 ) -> tuple[Provider, Secret | None]:
-    """Return the provider to use, at `base_url` if given, and its key.
+    """Return the provider, with `base_url` if given, and its key.
 
-    Without a name it is the one whose key variable is set, CometAPI if both or none are. The key
-    is `api_key`, else the variable's; a provider on this machine needs none. Raises ConfigError
-    for an unknown name, an unusable address, a key that cannot be one, and a missing key.
+    Without a name it is the provider whose key variable is set; if both or none are, CometAPI. The
+    key is `api_key`, else the variable's value; a provider on this machine needs none. Raises
+    ConfigError for an unknown name, an invalid base URL, and an invalid or missing key.
     """
     chosen = provider_of(provider, base_url=base_url, environ=environ)
     key = _key(api_key, source="api_key")
@@ -222,7 +220,7 @@ def resolve_provider(
 def provider_of(
     provider: Provider | str | None, *, base_url: str | None, environ: Mapping[str, str]
 ) -> Provider:
-    """Return the provider that `choose` returns, without asking for its key."""
+    """Return the provider as `resolve_provider` does, without its key."""
     return _named(provider, environ).at(base_url)
 
 
@@ -236,22 +234,22 @@ def _named(provider: Provider | str | None, environ: Mapping[str, str]) -> Provi
 
 
 def provider_by_name(name: str, *, as_written: str | None = None) -> Provider:
-    """Return the provider of this name. Raises ConfigError, which shows it as it was written."""
+    """Return the provider of this name. Raises ConfigError, which shows it `as_written`."""
     if (found := PROVIDERS.get(str(name).lower())) is None:
         lead = f"provider={str(name)[:40]!r}" if as_written is None else as_written
-        raise ConfigError(f"{lead}: {' or '.join(PROVIDERS)}")
+        raise ConfigError(f"{lead}: must be {' or '.join(PROVIDERS)}")
     return found
 
 
 def _key(given: str | Secret | None, *, source: str) -> Secret | None:
-    """Strip and check a key; the messages never show it."""
+    """Strip and check a key; messages do not show it."""
     text = (given.reveal() if isinstance(given, Secret) else given or "").strip()
     if not text:
         return None
     if any(character.isspace() for character in text):
-        raise ConfigError(f"{source}: a key has no spaces in it (leave out “Bearer”)")
+        raise ConfigError(f"{source}: the key contains spaces (leave out “Bearer”)")
     if not all(" " < character < "\x7f" or "\xa1" <= character <= "\xff" for character in text):
-        raise ConfigError(f"{source}: holds characters that no key has; copy it again")
+        raise ConfigError(f"{source}: the key contains invalid characters; copy it again")
     return Secret(text)
 
 

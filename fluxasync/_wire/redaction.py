@@ -1,8 +1,8 @@
-"""Redaction: replaces secret values in answers, in each encoding in which a server may echo them.
+"""Redaction: replaces secrets in answers, in every encoding in which a server may repeat them.
 
 A body is redacted before it is read, a text before it is cut. A secret of fewer than SHORTEST
-characters (made up for a local gateway) may be part of any word of an answer, so the body stays as
-it is, and texts lose the secret only where it is a whole word.
+characters (for a local gateway) may be a part of any word, so it is replaced in texts only, and
+only as a whole word.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from .._core.models import Secret
 
 #: characters
 SHORTEST = 8
-#: characters of a secret's start that a broken-off text may still show
+#: characters of a secret that may remain at the end of a cut text
 _SHOWN = 3
-#: characters of a secret whose inner base64 is long enough to be searched for anywhere
+#: characters; the base64 of a shorter secret is replaced only as a whole word
 _SHORTEST_BASE64 = 5
-#: bounded repetitions: a text of a million backslashes is searched in linear time
+#: bounded, so that a text of a million backslashes is searched in linear time
 _ESCAPE = r"\\{1,8}"
 _WORD_BEGINS = r"(?:(?<![A-Za-z0-9])|(?<=\\[bfnrt])|(?<=%[0-9A-Fa-f]{2})|(?<=\\u[0-9A-Fa-f]{4}))"
 _WORD_ENDS = r"(?![A-Za-z0-9])"
@@ -36,16 +36,16 @@ for _name, _meaning in html.entities.html5.items():
 
 @frozen
 class Redaction:
-    """What to hide: values, and the words that stand in their places."""
+    """Secrets, each with the word that replaces it."""
 
     _secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     def also(self, secret: Secret | None, word: str = "(secret)") -> Redaction:
-        """Return one that hides this secret too; None adds nothing."""
+        """Return a Redaction that replaces this secret too; None adds nothing."""
         return Redaction((*self._secrets, (secret.reveal(), word))) if secret else self
 
     def body(self, body: bytes) -> bytes:
-        """Return an answer's body without the long secrets. JSON stays the same JSON."""
+        """Return a body without the long secrets; JSON stays valid."""
         long = [(value, word) for value, word in self._secrets if len(value) >= SHORTEST]
         if not long or not any(_may_hold(body, value) for value, _ in long):
             return body
@@ -57,7 +57,7 @@ class Redaction:
         return body
 
     def text(self, text: str, *, is_whole: bool = True) -> str:
-        """Return a text without the secrets; one that broke off may end inside a secret."""
+        """Return a text without the secrets; a cut one (`is_whole` false) may end inside one."""
         text = _without(text, self._secrets)
         if not is_whole:
             for value, word in self._secrets:
@@ -65,7 +65,7 @@ class Redaction:
         return text
 
 
-#: hides nothing
+#: replaces nothing
 NOTHING = Redaction()
 
 
@@ -83,13 +83,13 @@ def _without_start(text: str, value: str, word: str) -> str:
 
 
 def _may_hold(body: bytes, value: str) -> bool:
-    """A quick look, because nearly all answers hold neither the secret nor an escape."""
+    """A fast test: nearly all answers contain neither the secret nor an escape."""
     return any(sign in body for sign in _signs(value))
 
 
 @lru_cache(maxsize=16)
 def _signs(value: str) -> tuple[bytes, ...]:
-    # of a digit run without + and /, which may be written in two ways, the longest part will do
+    # + and / have two spellings, so the longest run of other base64 digits is searched
     runs = [max(re.split(r"[+/]", digits), key=len) for digits in _base64_of(value.encode())]
     return (value.encode(), *(run.encode() for run in runs), b"\\", b"%", b"&", b"\0")
 
@@ -105,8 +105,8 @@ def _pattern(value: str) -> re.Pattern[str]:
 
 
 def _base64_of(value: bytes) -> list[str]:
-    """The base64 digits that the value alone decides, at each of the three places where it may
-    begin in a longer text (`Bearer …`)."""
+    """Return the base64 digits that depend on the value only, for each of its three possible
+    offsets in a longer text (`Bearer …`)."""
     found = []
     for before in range(3):
         digits = base64.b64encode(bytes(before) + value).decode()
@@ -115,7 +115,7 @@ def _base64_of(value: bytes) -> list[str]:
 
 
 def _spelled_base64(digits: str) -> str:
-    """Letters and digits as they are; the others in either alphabet, in any spelling."""
+    """Return a pattern for base64 digits in both alphabets (+/ and -_), in every spelling."""
     other = {"+": "-", "/": "_"}
     return "".join(f"(?:{_character(c)}|{other[c]})" if c in other else c for c in digits)
 
@@ -125,7 +125,7 @@ def _spelled(value: str) -> str:
 
 
 def _character(c: str) -> str:
-    """A pattern for one character: as it is, escaped in JSON, in a URL, or in HTML."""
+    """Return a pattern for one character: plain, or escaped for JSON, a URL or HTML."""
     code = ord(c)
     octets = "".join(f"%(?:25){{0,3}}{_hex(octet, 2)}" for octet in c.encode())
     escaped = f"u{_hex(code, 4)}|x{_hex(code, 2)}" + ("" if c.isalnum() else f"|{re.escape(c)}")

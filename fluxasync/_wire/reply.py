@@ -1,8 +1,11 @@
-"""An answer's parts: body, numbers, status words, messages, Retry-After, the life of a URL."""
+"""Parts of a reply: numbers, status words, messages, Retry-After, the expiry of a signed URL.
+
+Gateways spell some of BFL's status words in lower case, so words are compared case-folded. A word
+that is not listed counts as running, because vendors add stages.
+"""
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -12,22 +15,12 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_plus, urlsplit
 
-from .._core.models import Reply
+from .._core.protocols import Reply
 from .redaction import NOTHING, Redaction
 
 
-def read_object(body: bytes) -> dict[str, Any] | None:
-    """Return the JSON object that a body is, or None: for not JSON, not an object, NaN,
-    duplicate keys, absurd nesting or numbers. Never raises."""
-    try:
-        value = _decode(body.decode(json.detect_encoding(body), "surrogatepass"))
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
 def number_of(given: Any) -> float | None:
-    """Return the finite number that a value is or spells, or None; True is no number."""
+    """Return a finite number, or the one that a text spells; None for other values and bools."""
     if isinstance(given, bool) or not isinstance(given, int | float | str):
         return None
     try:
@@ -35,23 +28,6 @@ def number_of(given: Any) -> float | None:
     except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("duplicate key")
-    return found
-
-
-#: made once, because `json.loads` with options makes one a call
-_decode = json.JSONDecoder(
-    parse_constant=_refuse_constant, object_pairs_hook=_without_duplicates
-).decode
 
 
 _RUNNING = frozenset(
@@ -64,12 +40,12 @@ FAILED = frozenset({"error", "failed"})
 READY = "ready"
 MISSING = "task not found"
 
-#: BFL's words for a key that is none, under a 403 that may also mean a model (recordings)
+#: start of BFL's message for an unknown key; its 403 may also be about a model (recordings)
 _NO_KEY = "not authenticated"
 
 
 def status_word(answer: Mapping[str, Any] | None) -> str | None:
-    """Return the status that an answer tells, as it is spelled there."""
+    """Return an answer's status as the provider spells it; None = there is none."""
     if answer is None:
         return None
     word = answer.get("status") or answer.get("state")
@@ -77,41 +53,41 @@ def status_word(answer: Mapping[str, Any] | None) -> str | None:
 
 
 def is_known(status: str) -> bool:
-    """Say whether this is a documented word for a running job."""
+    """Return whether the word is documented for a job that is not terminal."""
     return status.strip().casefold() in _RUNNING | {READY}
 
 
 def is_queued(status: str) -> bool:
-    """Say whether this word means that generation has not begun."""
+    """Return whether the word means that generation has not begun."""
     return status.strip().casefold() in _QUEUED
 
 
 def is_of_key(status: int, message: str) -> bool:
-    """Say whether the key itself was refused, and not what it asked for."""
+    """Return whether the key itself was refused, and not only this call."""
     return status == 401 or (status == 403 and message.casefold().startswith(_NO_KEY))
 
 
-#: of a vendor's message; validation errors may echo megabytes of base64
+#: characters of a vendor's message; validation errors may repeat megabytes of base64
 MESSAGE_LENGTH = 300
-#: characters of what is kept of an answer that cannot be relied on
+#: characters kept of an unusable answer
 EVIDENCE_LENGTH = 65_536
-#: characters of a text that are searched for secrets: far more than is shown of it
+#: characters of a message that are searched for secrets
 _READ = 16_384
 
-#: the reason in a validation error that was cut before it was valid JSON; not in an echoed text,
-#: where the quotes are escaped
+#: the reason in a validation error that was cut, so that it is not JSON. In a repeated input the
+#: quotes are escaped, so it does not match
 _REASON = re.compile(r'(?<!\\)"(?:msg|message|detail)"\s*:\s*"((?:[^"\\]|\\.){1,600})"')
-#: an image in base64, which a journal need not hold
+#: an image in base64
 _LONG_RUN = re.compile(r"[A-Za-z0-9+/=_\\-]{512,}")
 
 
 def vendor_message(
     reply: Reply, answer: Mapping[str, Any] | None, hide: Redaction = NOTHING
 ) -> str:
-    """Return the vendor's own words: cut, on one line, without echoed inputs or secrets."""
+    """Return the vendor's message on one line, cut, without repeated inputs and secrets."""
     text = "" if answer is None else _worded(answer)
     if not text and b'"input"' in reply.body:
-        text = _reason_in(reply.body) or "validation errors of an unknown shape"
+        text = _reason_in(reply.body) or "validation errors in an unknown format"
     elif not text:
         text = reply.body[:_READ].decode("utf-8", "replace")
         if "<" in text[:100]:
@@ -120,7 +96,7 @@ def vendor_message(
 
 
 def evidence_of(reply: Reply, hide: Redaction) -> str:
-    """Return what can be kept of a body: without secrets and images, at most 64 KB."""
+    """Return a body as text without secrets and images, at most 64 KB."""
     text = reply.body.decode("utf-8", "replace")
     text = _LONG_RUN.sub(lambda run: f"({len(run[0])} characters)", text)
     is_whole = reply.is_whole and len(text) <= EVIDENCE_LENGTH
@@ -130,7 +106,7 @@ def evidence_of(reply: Reply, hide: Redaction) -> str:
 
 
 def failure_of(answer: Mapping[str, Any], reply: Reply, hide: Redaction) -> str:
-    """Return why a job failed, in the vendor's words."""
+    """Return the vendor's reason for a failed job."""
     details = answer.get("details")
     if isinstance(details, dict) and isinstance(details.get("error"), str):
         return _one_line(details["error"], hide)
@@ -138,7 +114,7 @@ def failure_of(answer: Mapping[str, Any], reply: Reply, hide: Redaction) -> str:
 
 
 def reasons_of(answer: Mapping[str, Any], hide: Redaction) -> tuple[str, ...]:
-    """Return what a moderated job was stopped for; BFL lists it, others may not."""
+    """Return the reasons for which a job was moderated; only BFL lists them."""
     details = answer.get("details")
     listed = details.get("Moderation Reasons") if isinstance(details, dict) else None
     if not isinstance(listed, list):
@@ -147,7 +123,7 @@ def reasons_of(answer: Mapping[str, Any], hide: Redaction) -> tuple[str, ...]:
 
 
 def _worded(answer: Mapping[str, Any]) -> str:
-    """The message of either dialect, in the order the documented shapes have it."""
+    """Return the message of an answer in BFL's or CometAPI's format; "" = there is none."""
     detail, error = answer.get("detail"), answer.get("error")
     if isinstance(detail, str):
         return detail
@@ -162,7 +138,8 @@ def _worded(answer: Mapping[str, Any]) -> str:
 
 
 def _validation(entry: Mapping[str, Any]) -> str:
-    """One pydantic entry as "width: Input should be …"; never its `input`, which may be huge."""
+    """Return one pydantic entry as "width: Input should be …", without its `input`, which may be
+    huge."""
     where = entry.get("loc")
     parts = [str(p)[:40] for p in where if p != "body"] if isinstance(where, list) else []
     return f"{'.'.join(parts) or 'request'}: {entry.get('msg', 'invalid')}"
@@ -180,18 +157,20 @@ def _one_line(text: str, hide: Redaction, *, is_whole: bool = True) -> str:
     return line if len(line) <= MESSAGE_LENGTH else line[: MESSAGE_LENGTH - 1] + "…"
 
 
-#: a signed URL lives this long from the end of generation (`se` − Last-Modified in recordings)
+#: seconds from the end of generation to a signed URL's expiry (`se` − Last-Modified in recordings)
 URL_LIFETIME = 600.0
-#: an absurd Retry-After is cut to this
+#: seconds; a longer Retry-After is cut to this
 LONGEST_WAIT = 24 * 3600.0
-#: when a signed URL dies, in its query (Azure's shared access signatures)
+#: the expiry in the query of a signed URL (Azure's shared access signatures)
 _EXPIRY = re.compile(r"(?:^|&)se=([^&]*)")
 
 
 def retry_after(reply: Reply, answer: Mapping[str, Any] | None) -> float | None:
-    """Return the seconds a server asked to wait: header as seconds or HTTP date (against the
-    server's own Date, so that clocks may differ), else the body's `retry_after`. Values that are
-    negative or not finite are ignored, absurd ones cut to a day."""
+    """Return the seconds that the server asked to wait, at most a day; None = not given.
+
+    The header may be seconds or an HTTP date, which is compared with the server's own Date. Without
+    it the body's `retry_after` counts. Negative and infinite values are ignored.
+    """
     header = reply.headers.get("retry-after", "").strip()
     seconds = number_of(header)
     if seconds is None and header:
@@ -204,7 +183,10 @@ def retry_after(reply: Reply, answer: Mapping[str, Any] | None) -> float | None:
 
 
 def url_life(url: str, date: str | None) -> float:
-    """Seconds the signed URL has left by the server's own clock; the documented life without."""
+    """Return the seconds until a signed URL expires by the server's clock (`date` is its Date).
+
+    A URL without a readable expiry has the documented lifetime.
+    """
     try:
         found = _EXPIRY.search(urlsplit(url).query)
         ends = datetime.fromisoformat(unquote_plus(found[1]) if found else "")
@@ -216,7 +198,7 @@ def url_life(url: str, date: str | None) -> float:
 
 
 def server_date(reply: Reply) -> float | None:
-    """What the server's own clock showed, in seconds since 1970."""
+    """Return the Unix time of the reply by the server's clock, in seconds."""
     try:
         return _read_date(reply.headers["date"]).timestamp()
     except (KeyError, ValueError, TypeError, OverflowError):
@@ -233,5 +215,5 @@ def _seconds_between(date: str | None, later: str) -> float | None:
 
 @lru_cache(maxsize=64)
 def _read_date(date: str) -> datetime:
-    """Read an HTTP date; many answers of one second carry the same."""
+    """Parse an HTTP date; cached, because many answers have the same one."""
     return parsedate_to_datetime(date)

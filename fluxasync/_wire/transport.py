@@ -1,15 +1,16 @@
-"""The only importer of aiohttp's client: sends a Call, streams a URL, scopes credentials.
+"""The only user of aiohttp's client: sends Calls, streams URLs.
 
-Three pools, because their idle times and limits differ: submits (a POST on a connection that is
-just closing may be paid unseen, so it idles only seconds), polls, and downloads, which carry no
-credentials and refuse private addresses where the resolved address is seen. Foreign errors stop
-here: they become TransportError from None, because aiohttp's own may hold the request's headers,
-and with them the key. An error is never judged by `exc.status`: aiohttp raises a synthetic 400
-for an over-long header on an answer that was a paid 200.
+There are three connection pools. Submissions keep idle connections for seconds only, because a POST
+on a connection that is being closed may be charged unanswered. Polls keep theirs. Downloads carry
+no credentials and refuse private addresses after DNS.
 
-An answer that arrives on an idle connection is handed by aiohttp to the next request there
-(aiohttp#13656). So a connection is looked at before it is used again, which takes 2 µs; a fresh
-one for each submission would take two or three round trips, some 0.25 s of a slot.
+Errors of aiohttp become TransportError without a context, because they may hold the request's
+headers with the key. `exc.status` is not used: aiohttp raises a synthetic 400 for a header that is
+too long, also when the answer was a paid 200.
+
+aiohttp hands an answer that arrives on an idle connection to the next request there
+(aiohttp#13656). So each connection is checked before it is used again, which takes 2 µs; a new
+connection for each submission would take two or three round trips, about 0.25 s of a slot.
 """
 
 from __future__ import annotations
@@ -39,30 +40,29 @@ from .._core.addresses import is_loopback_address, private_address
 from .._core.concurrency import BUSY, LoopAwareTimeout
 from .._core.config import Timeouts
 from .._core.errors import FluxError, TransportError
-from .._core.models import Call, Reply
+from .._core.protocols import Call, Reply
 from .._core.version import __version__
 
 logger = logging.getLogger("fluxasync")
 
-MAX_REPLY = 2**20  #: bytes of an API answer; the documented ones are a few hundred
-#: seconds for the body of a 3xx or 4xx: the status has decided, the body only explains
-EXPLAINING = 5.0
-MAX_HEADER = 65_536  #: bytes; the default of 8,190 turns a paid 200 into a synthetic 400
+MAX_REPLY = 2**20  #: bytes of an API answer; the documented ones have a few hundred
+#: seconds for the body of a 3xx or 4xx, which only explains the status
+EXPLANATION_TIMEOUT = 5.0
+MAX_HEADER = 65_536  #: bytes; aiohttp's default of 8,190 turns a paid 200 into a synthetic 400
 MAX_URL = 4096  #: characters
 MAX_REDIRECTS = 3
 POLL_CONNECTIONS = 128
 
-#: a GET: whether it went out makes no difference
+#: the trace of a download, where `sent` makes no difference
 _SENT = SimpleNamespace(sent=True)
-#: what a machine says that has nothing left to connect with
-_OWN_TROUBLE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+#: this machine has no files or memory left for a connection
+_LOCAL_ERRORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class AiohttpTransport:
-    """HTTP over aiohttp; open it inside a running loop with `async with`.
+    """HTTP over aiohttp. Use it as `async with AiohttpTransport(…)`.
 
-    `allow_loopback` lets downloads reach loopback addresses: only where the API's own origin is
-    loopback (the simulator, a gateway on this machine).
+    `allow_loopback` allows downloads from loopback addresses, for an API on this machine.
     """
 
     def __init__(self, *, timeouts: Timeouts, allow_loopback: bool = False) -> None:
@@ -77,14 +77,14 @@ class AiohttpTransport:
         return self
 
     def renew(self) -> None:
-        """Use fresh connections from now on: after a sleep the pooled ones are dead, and a POST
-        on one would be in doubt. Calls under way keep theirs, which are closed after them."""
+        """Use new connections: after a suspend the pooled ones are dead, and a POST on one would be
+        in doubt. Calls under way keep their connections, which are closed after them."""
         self._retired += self._pools
         keepalive = self._timeouts.keepalive
         pool: dict[str, Any] = (
             {"keepalive_timeout": keepalive} if keepalive else {"force_close": True}
         )
-        # limit=0: slots bound the submits; a queue here would hide them from the limiter
+        # limit=0: the session's slots are the limit; a queue here would be invisible to it
         self._submits = self._pool(limit=0, traced=True, **pool)
         self._polls = self._pool(limit=POLL_CONNECTIONS, keepalive_timeout=10)
         self._downloads = self._pool(limit=0, limit_per_host=0, socket_factory=self._guarded)
@@ -100,7 +100,7 @@ class AiohttpTransport:
         await asyncio.gather(*self._closing)
 
     def _close_unused(self) -> None:
-        """Close old connections beside the calls: no call waits for it, nor is cancelled in it."""
+        """Close old connections in tasks, so that no call waits for it or cancels it."""
         for pool in [pool for pool in self._retired if not pool.users]:
             self._retired.remove(pool)
             closing = asyncio.create_task(pool.session.close())
@@ -108,9 +108,11 @@ class AiohttpTransport:
             closing.add_done_callback(self._closing.discard)
 
     async def send(self, call: Call) -> Reply:
-        """Send the call and read its answer, whole where it can be: once the status of a POST is
-        known, a body that breaks off is part of a Reply. Raises TransportError; `sent` says
-        whether the request's headers went out."""
+        """Send the call and return its answer.
+
+        After the status of a POST has arrived, a body that breaks off gives a Reply with `broken`.
+        Raises TransportError; `sent` says whether the request's headers may have been sent.
+        """
         if self._retired:
             self._close_unused()
         pool = self._submits if call.method == "POST" else self._polls
@@ -137,8 +139,11 @@ class AiohttpTransport:
     async def stream(
         self, url: str, *, timeout: float, headers: Mapping[str, str] | None = None
     ) -> AsyncIterator[AiohttpDownload]:
-        """Fetch a URL byte-exact, without credentials or cookies. At most three redirects are
-        followed, each to a URL that would have been allowed itself. Raises TransportError."""
+        """Fetch a URL without credentials or cookies; the bytes are not decoded.
+
+        At most three redirects are followed, each to a URL that is allowed itself. Raises
+        TransportError.
+        """
         limit: asyncio.Timeout | None = None
         try:
             with self._downloads as session:
@@ -147,12 +152,12 @@ class AiohttpTransport:
                         response = await self._opened(session, url, headers)
                     async with response:
                         connector = self._downloads.connector
-                        # what the caller raises here is not ours
+                        # exceptions of the caller pass unchanged
                         yield AiohttpDownload(response, connector, connector.use(response))
         except TimeoutError:
             if limit is None or not limit.expired():
                 raise
-            raise TransportError("no whole answer in time", sent=True) from None
+            raise TransportError("no complete answer in time", sent=True) from None
 
     async def _opened(
         self, session: aiohttp.ClientSession, url: str, headers: Mapping[str, str] | None
@@ -167,7 +172,7 @@ class AiohttpTransport:
                 return response
             response.release()
             url = urljoin(url, target)
-        raise TransportError("the image's URL redirects without end", sent=True)
+        raise TransportError("the image's URL redirects too often", sent=True)
 
     def _pool(self, *, traced: bool = False, **connector: Any) -> _Pool:
         lender = _Connector(ttl_dns_cache=60, **connector)
@@ -190,18 +195,18 @@ class AiohttpTransport:
         return _Pool(session, lender)
 
     def _guarded(self, address: Any) -> socket.socket:
-        """Make a socket for a resolved address, unless policy refuses it. Names, literals and
-        odd spellings all arrive here as the address that would be connected to."""
+        """Create a socket for a resolved address; refuse a private one. Names, literals and other
+        spellings all arrive here as the address of the connection."""
         family, kind, protocol, _, target = address
         host = str(target[0])
         if private_address(host) and not (self._allow_loopback and is_loopback_address(host)):
-            raise OSError(errno.EACCES, "refused to fetch from a private address")
+            raise OSError(errno.EACCES, "downloads from private addresses are refused")
         return socket.socket(family, kind, protocol)
 
 
 @define(eq=False)
 class _Pool:
-    """A client session, and how many calls use it: entered, it gives the session for one."""
+    """A client session and the number of calls that use it; entered by each call."""
 
     session: aiohttp.ClientSession
     connector: _Connector
@@ -216,7 +221,7 @@ class _Pool:
 
 
 class _Answer(ClientResponse):
-    """Remembers its connection, which aiohttp forgets as soon as the body has arrived."""
+    """Keeps its connection; aiohttp drops it when the body has arrived."""
 
     line: ResponseHandler | None = None
 
@@ -227,17 +232,17 @@ class _Answer(ClientResponse):
 
 @frozen
 class _Use:
-    """One answer's use of a connection; `number` counts the uses, from 1."""
+    """The use of a connection by one answer; `number` counts its uses from 1."""
 
     line: ResponseHandler | None
     number: int
 
 
 class _Connector(aiohttp.TCPConnector):
-    """A pool that lends no connection on which anything came that was not asked for.
+    """A pool that does not reuse a connection on which an unexpected answer arrived.
 
-    After the first such answer no connection is used twice: an answer that comes late, when the
-    next request is already out, cannot be told from that request's own.
+    After the first unexpected answer no connection is used twice: a late answer that arrives after
+    the next request cannot be distinguished from that request's own.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -251,10 +256,10 @@ class _Connector(aiohttp.TCPConnector):
         while True:
             connection = await super().connect(req, traces, timeout)
             line = connection.protocol
-            assert line is not None  # noqa: S101 — one that was just lent
+            assert line is not None  # noqa: S101 — the connection is new
             number = self._uses.get(line, 0) + 1
             self._uses[line] = number
-            self._look(line)
+            self._has_unread(line)
             if number == 1 or (not line.should_close and self._is_quiet(line)):
                 break
             connection.close()
@@ -263,31 +268,31 @@ class _Connector(aiohttp.TCPConnector):
         return connection
 
     def use(self, response: ClientResponse) -> _Use:
-        """Return the answer's use of its connection; ask before its body is awaited."""
+        """Return the answer's use of its connection; call it before the body is read."""
         line = response.line if isinstance(response, _Answer) else None
         return _Use(line, 0 if line is None else self._uses.get(line, 0))
 
     def is_followed(self, use: _Use) -> bool:
-        """Say whether more came after the answer, so that it may be an earlier call's: not on the
-        connection's first use, and not by what a later use brought."""
+        """Return whether more data followed the answer, so that it may belong to an earlier call.
+        A connection's first use has no earlier call; data of a later use does not count."""
         line = use.line
         if line is None or self._uses.get(line) != use.number:
             return False
-        return self._look(line) and use.number > 1
+        return self._has_unread(line) and use.number > 1
 
-    def _look(self, line: ResponseHandler) -> bool:
+    def _has_unread(self, line: ResponseHandler) -> bool:
         if not len(line):
             return False
         if not self.is_out_of_step:
             self.is_out_of_step = True
             logger.warning(
-                "the server sent an answer that nothing had asked for; from now on each call "
-                "there uses a fresh connection, which is slower. Is a broken proxy between?"
+                "the server sent an answer without a request; from now on each call uses a new "
+                "connection, which is slower. Check for a broken proxy."
             )
         return True
 
     def _is_quiet(self, line: ResponseHandler) -> bool:
-        """Whether a used connection has nothing to read: neither an answer nor its end (FIN)."""
+        """Whether a used connection has nothing to read, neither data nor its end (FIN)."""
         opened = line.transport.get_extra_info("socket") if line.transport else None
         if self.is_out_of_step or opened is None or opened.fileno() < 0:
             return False
@@ -298,7 +303,7 @@ class _Connector(aiohttp.TCPConnector):
 
 @define
 class AiohttpDownload:
-    """An open answer: `chunks()` raises where there are fewer than were announced."""
+    """An open answer to a download."""
 
     _response: ClientResponse
     _connector: _Connector
@@ -317,12 +322,12 @@ class AiohttpDownload:
             async for chunk in self._response.content.iter_any():
                 yield chunk
             if self._connector.is_followed(self._use):
-                raise TransportError("the image may be an earlier call's answer", sent=True)
+                raise TransportError("the image may be the answer of an earlier call", sent=True)
 
 
 def check_url(url: str, *, allow_loopback: bool) -> None:
-    """Raise TransportError unless an image may be fetched from this URL: https (http only on
-    loopback where that is allowed), a host, no user info, no control characters, at most 4 KB."""
+    """Raise TransportError unless an image may be downloaded from this URL: https (or http to
+    loopback, if allowed), a host, no user, no control characters, at most 4 KB."""
     problem = None
     try:
         parts = urlsplit(url)
@@ -332,7 +337,7 @@ def check_url(url: str, *, allow_loopback: bool) -> None:
     if len(url) > MAX_URL or not url.isascii() or not url.isprintable() or " " in url:
         problem = "is too long or not plain ASCII"
     elif not host or "@" in parts.netloc:
-        problem = "has no host, or user info"
+        problem = "has no host, or has a user"
     elif parts.scheme != "https" and not (
         parts.scheme == "http" and allow_loopback and _names_loopback(host)
     ):
@@ -346,10 +351,10 @@ def _names_loopback(host: str) -> bool:
 
 
 async def _read(response: ClientResponse, due: float) -> Reply:
-    """Read the answer's body until it ends, breaks, is too long, or the loop's time is `due`."""
+    """Read the body until it ends, breaks off, is too long, or the loop's time is `due`."""
     seconds = max(due - asyncio.get_running_loop().time(), BUSY)
     if 300 <= response.status < 500:
-        seconds = min(seconds, EXPLAINING)
+        seconds = min(seconds, EXPLANATION_TIMEOUT)
     body, broken = bytearray(), ""
     try:
         async with LoopAwareTimeout(seconds):
@@ -370,8 +375,8 @@ async def _read(response: ClientResponse, due: float) -> Reply:
 
 
 def _left_in(response: ClientResponse) -> bytes:
-    """What arrived together with the break: aiohttp raises before it gives that out, and has no
-    public way to it."""
+    """Return the data that arrived together with the break. aiohttp raises before it returns them,
+    and has no public method for it."""
     try:
         return bytes(response.content._read_nowait(-1))
     except (AttributeError, RuntimeError, TimeoutError):  # pragma: no cover — another aiohttp
@@ -380,7 +385,7 @@ def _left_in(response: ClientResponse) -> bytes:
 
 def _sent_trace() -> aiohttp.TraceConfig:
     async def headers_sent(_session: Any, context: Any, _params: Any) -> None:
-        # aiohttp calls this once it is connected, and writes the headers afterwards
+        # aiohttp calls this when it is connected, before it writes the headers
         if (before_send := context.trace_request_ctx.before_send) is not None:
             before_send()
         context.trace_request_ctx.sent = True
@@ -392,13 +397,13 @@ def _sent_trace() -> aiohttp.TraceConfig:
 
 @contextmanager
 def _mapped_errors(trace: SimpleNamespace) -> Iterator[None]:
-    """Turn what aiohttp raises into TransportError(sent=…), dropping what may hold the key."""
+    """Turn errors of aiohttp into TransportError, without a context that may hold the key."""
     try:
         yield
     except FluxError:
         raise
     except (aiohttp.ClientError, OSError, ValueError, AssertionError) as error:
-        # ValueError and AssertionError: aiohttp's answer to some malformed URLs and headers
+        # ValueError and AssertionError: raised by aiohttp for some malformed URLs and headers
         mapped = _mapped(error, sent=trace.sent)
         try:
             raise mapped
@@ -417,11 +422,11 @@ def _mapped(error: BaseException, *, sent: bool) -> TransportError:
             return TransportError(reason, sent=False, permanent=True)
         case aiohttp.ClientConnectorError():
             refused = error.os_error.errno == errno.EACCES
-            local = error.os_error.errno in _OWN_TROUBLE
+            local = error.os_error.errno in _LOCAL_ERRORS
             reason = f"cannot connect: {_plain(error)}"
             return TransportError(reason, sent=False, permanent=refused, local=local)
         case aiohttp.InvalidURL():
-            return TransportError("not a URL that can be asked", sent=False, permanent=True)
+            return TransportError("not a URL that can be requested", sent=False, permanent=True)
         case TimeoutError():
             return TransportError("no answer in time", sent=sent)
         case aiohttp.ClientPayloadError():
@@ -431,12 +436,12 @@ def _mapped(error: BaseException, *, sent: bool) -> TransportError:
     return TransportError(f"the connection broke: {_plain(error)}", sent=sent)
 
 
-#: instead of the system's reason, asyncio gives an address
+#: asyncio's text, which has an address instead of the system's reason
 _ASYNCIO_WORDS = "Connect call failed"
 
 
 def _plain(error: BaseException) -> str:
-    """The operating system's words, or the error's kind: never its text, which may hold URLs."""
+    """Return the operating system's text, or the error's class; its own text may hold URLs."""
     os_error = getattr(error, "os_error", error)
     text, number = getattr(os_error, "strerror", None), getattr(os_error, "errno", None)
     if isinstance(text, str) and text.startswith(_ASYNCIO_WORDS) and number:

@@ -10,7 +10,6 @@ left out, and a file name that leads out of the folder becomes no address.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -22,6 +21,7 @@ from attrs import define, field, frozen
 from .._core.errors import ConfigError
 from .._core.images import EXTENSIONS
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Saved
+from .._core.strict_json import read_object
 from .._store.files import disk_error, reading
 from .._store.journal.journal import has_journal, read_only
 from .._store.metadata import FAILURES, METADATA, failure_row, metadata_row, parameters_of
@@ -205,15 +205,8 @@ class CardLists:
 
 
 def _parsed(line: bytes) -> Card | None:
-    try:
-        found = json.loads(line, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        return None
-    return _of_line(found) if isinstance(found, dict) else None
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    found = read_object(line)
+    return None if found is None else _of_line(found)
 
 
 @define

@@ -109,7 +109,9 @@ def test_an_impossible_workload_is_refused(given, expected):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        pytest.param({"provider": "foo"}, "provider='foo': cometapi or bfl", id="no provider"),
+        pytest.param(
+            {"provider": "foo"}, "provider='foo': must be cometapi or bfl", id="no provider"
+        ),
         pytest.param({"models": ("flux-dev", "flux-dev")}, "only once", id="one model twice"),
         pytest.param({"models": ()}, "at least one", id="no model"),
         pytest.param({"max_cost": "a lot"}, "US dollars", id="no amount"),

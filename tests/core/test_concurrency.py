@@ -72,7 +72,7 @@ async def test_nobody_waits_for_ever_for_a_step_that_was_cancelled() -> None:
     await steps.begun.wait()
     waiting.append(asyncio.create_task(gathering.add("next")))
     await asyncio.sleep(0)
-    (running,) = [t for t in asyncio.all_tasks() if t.get_name() == "fluxasync gathering"]
+    (running,) = [t for t in asyncio.all_tasks() if t.get_name() == "fluxasync coalescer"]
     running.cancel()
     async with asyncio.timeout(5):
         told = await asyncio.gather(*waiting, return_exceptions=True)

@@ -53,7 +53,7 @@ def test_a_whole_image_has_its_format_and_size(image, format):
         pytest.param(b' {"detail": "expired"}', "a JSON document", id="F75 json as image"),
         pytest.param(b"\x1f\x8b\x08\0" * 9, "gzip data", id="F75 compressed"),
         pytest.param(b"GIF89a" + bytes(20), "a GIF", id="F75 another kind of image"),
-        pytest.param(b"out of order", "no JPEG, PNG or WebP", id="F75 text"),
+        pytest.param(b"out of order", "not a JPEG, PNG or WebP", id="F75 text"),
         pytest.param(png().replace(b"IDAT", b"IDAU"), "wrong checksum", id="F77 png bit flip"),
         pytest.param(jpeg()[:-2], "no end marker", id="F78 jpeg cut by two bytes"),
         pytest.param(jpeg() + b"<html>", "no end marker", id="jpeg with a page behind it"),
@@ -63,23 +63,23 @@ def test_a_whole_image_has_its_format_and_size(image, format):
         pytest.param(jpeg(0, 5), "0x5 pixels", id="jpeg without width"),
         pytest.param(png(0, 5), "0x5 pixels", id="png without width"),
         pytest.param(jpeg().replace(b"\xff\xc0", b"\xff\xe2"), "frame header", id="jpeg no SOF"),
-        pytest.param(b"\xff\xd8\xff\xd9" + bytes(9), "picture data", id="jpeg ends at once"),
-        pytest.param(b"\xff\xd8\x00\x00" + bytes(9), "no marker", id="jpeg of zeros"),
+        pytest.param(b"\xff\xd8\xff\xd9" + bytes(9), "image data", id="jpeg ends at once"),
+        pytest.param(b"\xff\xd8\x00\x00" + bytes(9), "marker is missing", id="jpeg of zeros"),
         pytest.param(
             png()[:8] + png_chunk(b"IEND", b""), "IHDR missing", id="png without a header"
         ),
         pytest.param(
-            png()[:33] + png_chunk(b"IEND", b""), "without picture data", id="png without IDAT"
+            png()[:33] + png_chunk(b"IEND", b""), "without image data", id="png without IDAT"
         ),
-        pytest.param(riff(b""), "without picture data", id="webp of nothing"),
+        pytest.param(riff(b""), "without image data", id="webp of nothing"),
         pytest.param(
             riff(riff_chunk(b"VP8 ", bytes(12))), "frame header", id="webp bad start code"
         ),
         pytest.param(
-            riff(b"VP8L\xff\xff\xff\x7f/123456"), "over the end", id="webp chunk too long"
+            riff(b"VP8L\xff\xff\xff\x7f/123456"), "exceeds the end", id="webp chunk too long"
         ),
         pytest.param(
-            riff(riff_chunk(b"VP8X", bytes(10))), "without picture data", id="webp header only"
+            riff(riff_chunk(b"VP8X", bytes(10))), "without image data", id="webp header only"
         ),
     ],
 )
@@ -192,7 +192,7 @@ def test_a_jpeg_has_a_bit_for_each_block_at_least():
                      id="F80 a jpeg of fewer bits than blocks"),
         pytest.param(riff(riff_chunk(b"VP8X", bytes(4) + b"\xff\x0f\0\xff\x0f\0")
                           + webp()[12:]),
-                     "not of the size of its header", id="F80 a webp of another size"),
+                     "image and header differ in size", id="F80 a webp of another size"),
     ],
 )  # fmt: skip
 def test_pixels_that_cannot_be_there_are_noticed(broken, reason):

@@ -86,7 +86,7 @@ async def test_a_reader_waits_for_news_and_ends_with_the_run() -> None:
 
 def test_a_reader_keeps_at_least_one_event() -> None:
     """A buffer that can hold nothing is a slip, told before anything is lost."""
-    with pytest.raises(ConfigError, match="buffer=0: keep at least 1 event"):
+    with pytest.raises(ConfigError, match="buffer=0: must be 1 or more"):
         Observers().read(buffer=0)
 
 

@@ -28,8 +28,9 @@ from fluxasync._core.errors import (
     SinkError,
     TransportError,
 )
-from fluxasync._core.models import Call, ImageRequest, Job, Ready, Reply, Stored
+from fluxasync._core.models import ImageRequest, Job, Ready, Stored
 from fluxasync._core.observers import Observers
+from fluxasync._core.protocols import Call, Reply
 from fluxasync._engine.download_queue import DownloadQueue
 from fluxasync._engine.downloader import Hosts
 from fluxasync._engine.engine import Engine

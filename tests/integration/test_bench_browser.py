@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import io
 from base64 import b64decode
+from collections.abc import Iterator
 
 import pytest
 from attrs import evolve
 from support import bench_samples, hostile_text
-from support.browser_tab import browser
+from support.browser import Browser, browser
 
 from fluxasync.bench.report.html_report import write_page
 
 pytest.importorskip("jinja2", reason="the extra bench is not installed")
 pytest.importorskip("matplotlib", reason="the extra bench is not installed")
 
-pytestmark = [pytest.mark.slow, pytest.mark.asyncio]
+pytestmark = pytest.mark.slow
 
 CHARTS = """[...document.querySelectorAll("figure img")].map(img => ({
     source: img.src,
@@ -44,6 +45,12 @@ CHART_GROUND = 'getComputedStyle(document.querySelector("figure img")).backgroun
 
 
 @pytest.fixture(scope="module")
+def window() -> Iterator[Browser]:
+    with browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
 def path(tmp_path_factory):
     """A page with every part."""
     return write_page(bench_samples.report(folder=tmp_path_factory.mktemp("report")))
@@ -51,38 +58,35 @@ def path(tmp_path_factory):
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1400])
-async def test_the_page_fits_its_window_and_can_be_read(path, tmp_path, width, dark):
+def test_the_page_fits_its_window_and_can_be_read(window, path, tmp_path, width, dark):
     """Nothing scrolls sideways; each chart is shown, with letters of at least 10 pixels, none over
     another, dark on a light ground; the page's text contrasts with its ground."""
-    async with browser() as tab:
-        await tab.open(path, width=width, dark=dark)
-        assert await tab.value("document.documentElement.scrollWidth") <= width
-        charts = await tab.value(CHARTS)
-        assert len(charts) == 6
-        assert all(chart["loaded"] for chart in charts)
-        ink, ground = _lightness(await tab.value(INK)), _lightness(await tab.value(GROUND))
-        assert (ink > 0.8 and ground < 0.2) if dark else (ink < 0.2 and ground > 0.8)
-        assert _lightness(await tab.value(CHART_GROUND)) > 0.8
-        assert [path.as_uri()] == [url for url in _requests(tab) if not url.startswith("data:")]
-        assert not tab.told("Log.entryAdded")
-        for chart in charts:
-            tab.events.clear()  # so that `open` waits for the chart
-            await tab.open(_saved(chart["source"], tmp_path), width=width)
-            assert 10 <= await tab.value(LETTERS) * chart["width"] / chart["natural"] < 30
-            assert await tab.value(OVERLAPS) == 0
+    window.open(path.as_uri(), wide=width, dark=dark)
+    assert window.run("document.documentElement.scrollWidth") <= width
+    charts = window.run(CHARTS)
+    assert len(charts) == 6
+    assert all(chart["loaded"] for chart in charts)
+    ink, ground = _lightness(window.run(INK)), _lightness(window.run(GROUND))
+    assert (ink > 0.8 and ground < 0.2) if dark else (ink < 0.2 and ground > 0.8)
+    assert _lightness(window.run(CHART_GROUND)) > 0.8
+    assert [path.as_uri()] == _requests(window.events())
+    assert window.console() == []
+    for chart in charts:
+        window.open(_saved(chart["source"], tmp_path).as_uri(), wide=width)
+        assert 10 <= window.run(LETTERS) * chart["width"] / chart["natural"] < 30
+        assert window.run(OVERLAPS) == 0
 
 
-async def test_a_chart_is_painted(path):
+def test_a_chart_is_painted(window, path):
     """The screen shows the colours of the lines, not only paper and ink."""
     image = pytest.importorskip("PIL.Image", reason="the extra image is not installed")
-    async with browser() as tab:
-        await tab.open(path, width=1400)
-        shot = image.open(io.BytesIO(await tab.picture())).convert("RGB")
+    window.open(path.as_uri(), wide=1400)
+    shot = image.open(io.BytesIO(window.screenshot())).convert("RGB")
     blue = sum(n for n, colour in shot.getcolors(1 << 24) if colour == (0x0B, 0x63, 0xC5))
     assert blue > 1000
 
 
-async def test_hostile_texts_run_nothing_in_a_browser(tmp_path):
+def test_hostile_texts_run_nothing_in_a_browser(window, tmp_path):
     """The whole corpus in every place: no script, no request, no violation of the policy."""
     report = bench_samples.report(loads=[4] * len(hostile_text.CORPUS), images=6, folder=tmp_path)
     stages = tuple(
@@ -103,15 +107,15 @@ async def test_hostile_texts_run_nothing_in_a_browser(tmp_path):
         tmp_path,
     )
     page = write_page(hostile)
-    async with browser() as tab:
-        await tab.open(page, width=390)
-        assert await tab.value("typeof window.owned") == "undefined"
-        assert await tab.value("document.scripts.length") == 0
-        assert await tab.value("document.querySelectorAll('main .card').length") > 20
-        assert await tab.value("document.documentElement.scrollWidth") <= 390
-        assert [page.as_uri()] == [url for url in _requests(tab) if not url.startswith("data:")]
-        assert not tab.told("Log.entryAdded")
-        assert not tab.told("Page.javascriptDialogOpening")
+    window.open(page.as_uri(), wide=390)
+    assert window.run("typeof window.owned") == "undefined"
+    assert window.run("document.scripts.length") == 0
+    assert window.run("document.querySelectorAll('main .card').length") > 20
+    assert window.run("document.documentElement.scrollWidth") <= 390
+    assert window.console() == []
+    events = window.events()
+    assert [page.as_uri()] == _requests(events)
+    assert "Page.javascriptDialogOpening" not in dict(events)
 
 
 def _saved(source, folder):
@@ -121,8 +125,10 @@ def _saved(source, folder):
     return path
 
 
-def _requests(tab):
-    return [event["request"]["url"] for event in tab.told("Network.requestWillBeSent")]
+def _requests(events):
+    sent = [event for method, event in events if method == "Network.requestWillBeSent"]
+    urls = [event["request"]["url"] for event in sent]
+    return [url for url in urls if not url.startswith("data:")]
 
 
 def _lightness(colour):

@@ -86,7 +86,9 @@ def test_ctrl_c_keeps_what_was_paid_and_measured(tmp_path: Path) -> None:
         pytest.param(("--images", "0"), "images", id="no image"),
         pytest.param(("--prompt-column", "caption"), "--prompts FILE", id="a column of nothing"),
         pytest.param(("--polling-lag", "1"), "--polling-lag 1: must be 0.001", id="a lag"),
-        pytest.param(("--provider", "foo"), "--provider foo: cometapi or bfl", id="no provider"),
+        pytest.param(
+            ("--provider", "foo"), "--provider foo: must be cometapi or bfl", id="no provider"
+        ),
         pytest.param(("--arrivals", "poisson"), "add --rate or --ramp", id="idle arrivals"),
         pytest.param(("--in-flight", "4", "--slots", "24"), "leave out --slots", id="idle slots"),
         pytest.param(("--images", "4", "--duration", "9s"), "give only one", id="two ends"),

@@ -86,7 +86,7 @@ def test_words_models_and_states_filter(window, grid):
     window.press("/")
     window.press("nowhere")
     window.until(f"{TILES} === 0 && !document.getElementById('nothing').hidden")
-    assert window.complaints() == []
+    assert window.console() == []
 
 
 def test_a_click_tells_everything_about_an_image(window, grid):
@@ -102,7 +102,7 @@ def test_a_click_tells_everything_about_an_image(window, grid):
     told = window.run("document.querySelector('#detail').innerText")
     for text in ("Failed", "a broken one", "its URL died", "may have been charged"):
         assert text in told
-    assert window.complaints() == []
+    assert window.console() == []
 
 
 def test_keys_are_enough(window, grid):
@@ -128,7 +128,7 @@ def test_keys_are_enough(window, grid):
     window.until("document.activeElement.id === 'search'")
     window.press("lamp", ENTER)
     window.until(f"{FOCUSED} === 'a lamp'")
-    assert window.complaints() == []
+    assert window.console() == []
 
 
 def test_a_grid_stands_side_by_side(window, grid):
@@ -155,7 +155,7 @@ def test_a_grid_stands_side_by_side(window, grid):
     assert len(set(left)) == 1
     window.click(".tile")
     assert window.run("document.getElementById('place').textContent") == "1 of 25"
-    assert window.complaints() == []
+    assert window.console() == []
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -178,7 +178,7 @@ def test_it_fits_the_screen_in_its_colours(window, grid, wide, dark):
     )
     assert (brightness(ground) < brightness(ink)) is dark
     assert abs(brightness(ground) - brightness(ink)) > 150
-    assert window.complaints() == []
+    assert window.console() == []
 
 
 def brightness(colour: str) -> float:
@@ -215,7 +215,7 @@ def test_hostile_texts_run_nothing(window, tmp_path, served):
         window.run(EVERY_AXIS)
         assert window.run("window.pwned === undefined")
         assert window.run(FOREIGN) == []
-        assert window.complaints() == []
+        assert window.console() == []
 
 
 def test_even_markup_in_the_page_could_not_run(window, tmp_path):
@@ -228,7 +228,7 @@ def test_even_markup_in_the_page_could_not_run(window, tmp_path):
     assert window.run("window.pwned === undefined")
     with pytest.raises(Exception, match="TrustedHTML"):
         window.run("document.body.innerHTML = '<b>x</b>'")
-    assert any("Content Security Policy" in text for text in window.complaints())
+    assert any("Content Security Policy" in text for text in window.console())
 
 
 def test_ten_thousand_images_are_as_light_as_ten(window, tmp_path):
@@ -265,7 +265,7 @@ def test_ten_thousand_images_are_as_light_as_ten(window, tmp_path):
     window.until("document.querySelectorAll('.row').length > 1")
     counts.append(window.run("document.querySelectorAll('*').length"))
     assert max(counts) < 600
-    assert window.complaints() == []
+    assert window.console() == []
 
 
 def test_images_appear_while_the_page_is_open(window, tmp_path):
@@ -280,7 +280,7 @@ def test_images_appear_while_the_page_is_open(window, tmp_path):
         folder.failed()
         window.until(f"{TILES} === 3 && {DRAWN}")
         assert window.run("document.getElementById('live').textContent") == "live"
-        assert window.complaints() == []
+        assert window.console() == []
     window.until("document.getElementById('live').textContent === 'the run has ended'")
 
 

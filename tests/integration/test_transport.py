@@ -30,7 +30,7 @@ from support.raw_servers import (
 
 from fluxasync._core.config import Timeouts
 from fluxasync._core.errors import TransportError
-from fluxasync._core.models import Call, Reply
+from fluxasync._core.protocols import Call, Reply
 from fluxasync._wire.transport import MAX_REPLY, AiohttpTransport, check_url
 
 CANARY = "sk-canary-4711"
@@ -450,7 +450,7 @@ async def test_an_answer_that_nothing_asked_for_is_nobodys(
             assert path == await ask(transport, server.url + path.decode(), verb)
             await behaviour.said.wait()
     assert len(server.lines) == 3
-    assert caplog.text.count("nothing had asked for") == 1
+    assert caplog.text.count("answer without a request") == 1
 
 
 @pytest.mark.asyncio

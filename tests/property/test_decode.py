@@ -14,16 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fluxasync._core.errors import APIError, JobError, TransportError
-from fluxasync._core.models import (
-    ImageRequest,
-    Job,
-    Pending,
-    Ready,
-    Refused,
-    Reply,
-    Secret,
-    Verdict,
-)
+from fluxasync._core.models import ImageRequest, Job, Pending, Ready, Refused, Secret, Verdict
+from fluxasync._core.protocols import Reply
+from fluxasync._core.strict_json import read_object
 from fluxasync._wire import (
     LONGEST_WAIT,
     MESSAGE_LENGTH,
@@ -34,7 +27,6 @@ from fluxasync._wire import (
     classify,
     decode_poll,
     decode_submit,
-    read_object,
 )
 from fluxasync._wire.providers import BFL, COMETAPI
 

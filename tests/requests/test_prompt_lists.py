@@ -395,7 +395,7 @@ async def test_the_rows_of_a_data_frame_are_requests_and_the_frame_is_none() -> 
     ("content", "said"),
     [
         pytest.param('[{"prompt": "fox"}, {"prompt": "owl", "prompt": "bat"}]',
-                     "p.json item 2: the key 'prompt' stands twice", id="the same key twice"),
+                     "p.json item 2: duplicate key 'prompt'", id="the same key twice"),
         pytest.param('[{"prompt": "fox"}, {"prompt": oops}]', "p.json item 2: not JSON", id="oops"),
         pytest.param('[{"prompt": "fox"} {"prompt": "owl"}]', "item 1: no comma", id="no comma"),
         pytest.param('[{"prompt": "fox"}', "item 1: the file ends in the middle", id="cut off"),

@@ -40,7 +40,7 @@ from fluxasync import (
     RateLimited,
     TransportError,
 )
-from fluxasync._core.models import Call, Reply
+from fluxasync._core.protocols import Call, Reply
 from fluxasync._engine.adaptive_limit import SMALL
 from fluxasync._engine.budget import SpendingAccount
 from fluxasync._engine.session import engine_of

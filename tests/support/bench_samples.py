@@ -1,4 +1,4 @@
-"""Made-up benchmarks: reports whose every number is known, and folders that hold them."""
+"""Benchmark reports with known numbers, and their folders."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def records(
     in_flight: int = 4, began: float = 0.0, failed: float = 0.0, model: str = "flux-dev",
     polls: int = 5, cost: float = 0.025,
 ) -> list[ImageRecord]:  # fmt: skip
-    """Images of one stage through so many slots, in the order in which they ended."""
+    """Return the images of one stage with a number of slots, in order of completion."""
     dice = random.Random(seed)
     free = [began] * in_flight
     made = []
@@ -57,7 +57,7 @@ def records(
 
 
 def distribution(values: Sequence[float]) -> Distribution:
-    """The numbers of some durations, by nearest rank."""
+    """Return the statistics of durations, by nearest rank."""
     ranked = sorted(values)
     if not ranked:
         return Distribution()
@@ -73,7 +73,7 @@ def distribution(values: Sequence[float]) -> Distribution:
 
 
 def stage(images: Sequence[ImageRecord], in_flight: int, **changed: Any) -> Stage:
-    """A closed loop's stage in the numbers of its images."""
+    """Return a closed loop's stage from its images."""
     saved = [one for one in images if one.latency is not None]
     ends = [one.stored_at for one in saved if one.stored_at is not None]
     seconds = max(ends) - min(one.intended_at for one in images)
@@ -104,7 +104,7 @@ def report(
     *, loads: Sequence[int] = (1, 4, 12, 24), limit: int = 12, images: int = 60, seed: int = 0,
     slower: float = 1.0, folder: Path | None = None, **changed: Any,
 ) -> Report:  # fmt: skip
-    """A sweep of an account that has `limit` slots: beyond them, images only wait longer."""
+    """Return the sweep of an account with `limit` slots; more load only adds waiting."""
     stages, slots, every, began = [], [], [], 0.0
     for number, load in enumerate(loads):
         made = records(
@@ -142,7 +142,7 @@ def report(
 
 
 def write_records(images: Sequence[ImageRecord], folder: Path) -> None:
-    """The images as a report's folder holds them."""
+    """Write the images as in a report's folder."""
     lines = [json.dumps(asdict(one)) + "\n" for one in images]
     (folder / RECORDS_NAME).write_text("".join(lines), encoding="utf-8")
 

@@ -1,19 +1,18 @@
-"""A real browser for tests: Debian's Chromium, headless, with nothing of a person's in it.
+"""A headless Chromium for tests, with an empty profile, driven by selenium.
 
-`Browser` opens pages, presses keys, sets the width of the screen and its colours, and hands out
-what the console said: an error there, a violated policy among them, is what a page's visitor would
-find broken.
+`Browser` opens pages in a window of any width and colour scheme, presses keys, and returns what the
+console and the network reported: an error in the console is a broken page.
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -30,35 +29,36 @@ FLAGS = (
 )  # fmt: skip
 
 
-def without(what: str) -> NoReturn:
-    """Skip a test for what is missing; with `CI=true` in the environment, fail it instead."""
+def skip_without_browser(reason: str) -> NoReturn:
+    """Skip the test; with `CI=true` in the environment, fail it."""
     if os.environ.get("CI") == "true":
-        pytest.fail(f"{what}; with CI=true no browser test is skipped", pytrace=False)
-    pytest.skip(what)
+        pytest.fail(f"{reason}; with CI=true no browser test is skipped", pytrace=False)
+    pytest.skip(reason)
 
 
 class Browser:
-    """One window; see the module."""
+    """One window."""
 
     def __init__(self, driver: Any) -> None:
         self.driver = driver
 
     def open(self, url: str, *, wide: int = 1400, tall: int = 900, dark: bool = False) -> None:
-        """Open a page anew, in a window of so many CSS pixels."""
+        """Load a page in a window of this size in CSS pixels; forget earlier reports."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         size = {"width": wide, "height": tall, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         self.driver.get("about:blank")
-        self.complaints()
+        self.console()
+        self.events()
         self.driver.get(url)
 
     def run(self, script: str, *args: Any) -> Any:
-        """Return what an expression of JavaScript gives, with `arguments`."""
+        """Return the value of a JavaScript expression; `arguments` are `args`."""
         return self.driver.execute_script(f"return ({script})", *args)
 
     def until(self, script: str, *args: Any, within: float = HANGING) -> Any:
-        """Wait until an expression is true, looking at every frame; return what it gave."""
+        """Wait until an expression is true, checked every 15 ms; return its value."""
         code = (
             "const done = arguments[arguments.length - 1]; const args = arguments;"
             f"const look = () => {{ const found = (function () {{ return ({script}); }})"
@@ -68,7 +68,7 @@ class Browser:
         return self.driver.execute_async_script(code, *args)
 
     def press(self, *keys: str) -> None:
-        """Press keys where the focus is, as a person would."""
+        """Press keys in the focused element."""
         from selenium.webdriver.common.action_chains import ActionChains
 
         ActionChains(self.driver).send_keys(*keys).perform()
@@ -78,18 +78,28 @@ class Browser:
 
         self.driver.find_element(By.CSS_SELECTOR, selector).click()
 
-    def complaints(self) -> list[str]:
-        """Return what the console has complained of since the last time."""
+    def console(self) -> list[str]:
+        """Return the console's messages since the last call."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
-    def shoot(self, path: Path) -> None:
-        """Save what is seen as a PNG."""
-        found = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
-        path.write_bytes(base64.b64decode(found["data"]))
+    def events(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return method and parameters of the DevTools events since the last call.
+
+        The domains are Network and Page.
+        """
+        entries = [json.loads(entry["message"]) for entry in self.driver.get_log("performance")]
+        return [(entry["message"]["method"], entry["message"]["params"]) for entry in entries]
+
+    def screenshot(self) -> bytes:
+        """Return the complete page as a PNG."""
+        options = {"format": "png", "captureBeyondViewport": True}
+        return base64.b64decode(
+            self.driver.execute_cdp_cmd("Page.captureScreenshot", options)["data"]
+        )
 
 
 def _started(selenium: Any, options: Any) -> Any:
-    """Start it, once more where a busy machine let its first start take too long."""
+    """Start the driver; on a busy machine the first start may time out, so try twice."""
     from selenium.common.exceptions import SessionNotCreatedException
 
     try:
@@ -100,16 +110,16 @@ def _started(selenium: Any, options: Any) -> Any:
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    """Start a browser with a profile of its own; skip the test where there is none."""
+    """Start a browser with an empty profile; skip the test if there is none."""
     try:
         from selenium import webdriver as selenium
     except ImportError:
-        without("selenium is not installed: make test installs it")
+        skip_without_browser("selenium is not installed: make test installs it")
     if CHROMIUM is None or DRIVER is None:
-        without("no Chromium with its driver: apt-get install chromium chromium-driver")
+        skip_without_browser("no Chromium or driver: apt-get install chromium chromium-driver")
     options = selenium.ChromeOptions()
     options.binary_location = CHROMIUM
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     with tempfile.TemporaryDirectory(prefix="fluxasync-browser-") as profile:
         for flag in (*FLAGS, f"--user-data-dir={profile}"):
             options.add_argument(flag)

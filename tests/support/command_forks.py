@@ -1,7 +1,7 @@
-"""Many commands in a short time: each runs in a fork of a process that has imported everything.
+"""Runs many commands in a short time: each in a fork of a process that has imported everything.
 
-Start this file with Python; a JSON line `[arguments, seconds]` is answered by `[code, out, err]`.
-A command that takes longer than its seconds, also in a system call, is ended by SIGALRM: -14.
+Run this file with Python; it answers each JSON line `[arguments, seconds]` with `[code, out, err]`.
+A command that exceeds its seconds, also inside a system call, is ended by SIGALRM: code -14.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Ended:
 
 
 class Forks:
-    """The parent's end; use it in a `with` block."""
+    """The parent's side; use it in a `with` block."""
 
     def __enter__(self) -> Self:
         self._child = subprocess.Popen(
@@ -62,7 +62,7 @@ class Forks:
         return Ended(code=code, out=out, err=err)
 
 
-# --- the child's end ------------------------------------------------------------------------------
+# --- the child's side -----------------------------------------------------------------------------
 
 
 def _serve() -> None:
@@ -85,7 +85,7 @@ def _run(arguments: list[str], seconds: int) -> list[Any]:
 
 
 def _become(arguments: list[str], seconds: int, paths: list[Path]) -> None:
-    """Run the command on files for its streams, and end."""
+    """Run the command with files as its streams, then exit."""
     from fluxasync._cli.app import main
 
     signal.signal(signal.SIGALRM, signal.SIG_DFL)

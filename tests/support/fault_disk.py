@@ -1,9 +1,8 @@
-"""Disks that fail: small and read-only ones, and a process of its own that meets them in a run.
+"""Disks that fail: small or read-only file systems, and a child process that runs a batch on them.
 
-`Disks` is a mount namespace that no other process is in, so its file systems are as full and as
-read-only as a test wants them; this process looks in through /proc. The child runs one batch and
-tells how it ended. Its faults strike when so many outcomes are there: what the kernel cannot be
-asked for, a disk that is slow or broken, is played between the library and `os.fsync` or SQLite.
+`Disks` is a separate mount namespace; this process reads its files through /proc. A slow
+or broken disk is simulated between the library and `os.fsync` or SQLite. A fault takes effect after
+a given number of outcomes.
 """
 
 from __future__ import annotations
@@ -32,47 +31,47 @@ from attrs import field, frozen
 
 from fluxasync import Batch, FluxError, Limits
 
-if __name__ == "__main__":  # the child's `practice` must not be imported twice
+if __name__ == "__main__":  # the child must not import simulator_sessions twice
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.patience import patient
 from support.simulator_sessions import fast_session, tally, wishes
 
-# --- the parent's end -----------------------------------------------------------------------------
+# --- the parent's side ----------------------------------------------------------------------------
 
 
 class Disks:
-    """Mounts in a namespace of their own; `inside` is how a command gets there."""
+    """A mount namespace; `inside` is the prefix of a command that runs in it."""
 
     def __init__(self, keeper: int) -> None:
         self._keeper = keeper
         self.inside = ("nsenter", "-t", str(keeper), "-U", "-m", "--preserve-credentials", "--")
 
     def small(self, folder: Path, size: str) -> None:
-        """Make a folder a file system of this size, like "256k"."""
+        """Mount a file system of this size (like "256k") on a folder."""
         self._call("mkdir", "-p", folder)
         self._call("mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder)
 
     def now(self, folder: Path, option: str) -> None:
-        """Change what it is: "size=8m", "ro", "rw"."""
+        """Remount with an option: "size=8m", "ro", "rw"."""
         self._call("mount", "-o", f"remount,{option}", folder)
 
     def _call(self, *command: object) -> None:
         subprocess.run([*self.inside, *map(str, command)], check=True)
 
     def seen(self, path: Path) -> Path:
-        """The path in there, for this process; SQLite cannot use it, because it is a link."""
+        """Return the path for this process; SQLite cannot use it, because it is a link."""
         return Path(f"/proc/{self._keeper}/root{path}")
 
     def copied(self, folder: Path, to: Path) -> Path:
-        """Copy a folder to where SQLite can read it, as it is now."""
-        ignored = shutil.ignore_patterns("*-shm")  # made anew from the log, like after a crash
+        """Copy a folder to where SQLite can read it."""
+        ignored = shutil.ignore_patterns("*-shm")  # recreated from the log, as after a crash
         return shutil.copytree(self.seen(folder), to, ignore=ignored)
 
 
 @contextmanager
 def mounted() -> Iterator[Disks]:
-    """Make a namespace for mounts; skip the test where the system does not permit that."""
+    """Create a mount namespace; skip the test if the system does not permit it."""
     keep = ["unshare", "-rm", "sh", "-c", "mount -t tmpfs none /mnt && echo made && exec cat"]
     if sys.platform != "linux" or not (shutil.which("unshare") and shutil.which("nsenter")):
         pytest.skip("small file systems are made with Linux's unshare and nsenter")
@@ -91,7 +90,7 @@ def mounted() -> Iterator[Disks]:
 class Report:
     """How a child's run ended."""
 
-    ends: Counter[str]  #: of the outcomes handed out; see `practice.tally`
+    ends: Counter[str]  #: of the outcomes; see `simulator_sessions.tally`
     settled: int  #: by the summary
     kind: str | None  #: class of the error that ended the run
     message: str
@@ -103,7 +102,7 @@ _KILLED: dict[str, Any] = {"ends": {}, "settled": 0, "kind": "killed", "message"
 
 
 async def run(url: str, folder: Path, *, disks: Disks | None = None, **order: Any) -> Report:
-    """Run one batch in a child; see `_batch` for what may be ordered."""
+    """Run one batch in a child process; see `_batch` for the options."""
     text = json.dumps({"url": url, "folder": str(folder), **order})
     inside = () if disks is None else disks.inside
     child = await asyncio.create_subprocess_exec(
@@ -135,7 +134,7 @@ async def run(url: str, folder: Path, *, disks: Disks | None = None, **order: An
 
 @frozen
 class Struck:
-    """What a fault may touch, and what it notes."""
+    """What a fault affects, and counts of its effects."""
 
     folder: Path
     loop: asyncio.AbstractEventLoop
@@ -143,8 +142,8 @@ class Struck:
 
 
 async def _batch(order: dict[str, Any]) -> dict[str, Any]:
-    """Run `count` wishes with these `fields` into `folder` by the template `name`; the `fault`
-    strikes when there are `after` outcomes, 0 being before the first submission."""
+    """Run `count` requests with these `fields` into `folder` with the template `name`; the `fault`
+    takes effect after `after` outcomes (0: before the first submission)."""
     struck = Struck(Path(order["folder"]), asyncio.get_running_loop())
     strike = partial(FAULTS[order.get("fault", "none")], struck)
     after = order.get("after", 0)
@@ -179,22 +178,22 @@ def _limited(kind: int, limit: int) -> None:
 
 
 def _few_files(_: Struck, *, spare: int) -> None:
-    """So many files and sockets more than are open now."""
+    """Limit the process to this many more files and sockets than are open."""
     used = {int(name) for name in os.listdir("/proc/self/fd")}
-    while os.dup(0) < max(used):  # numbers free between those in use would be spare too
+    while os.dup(0) < max(used):  # free numbers below the highest would count as well
         pass
     _limited(resource.RLIMIT_NOFILE, max(used) + 1 + spare)
 
 
 def _read_only(struck: Struck) -> None:
-    """The folder of the images takes no files any more; refused while one is being written."""
+    """The images' folder becomes read-only; the kernel refuses this during a write."""
     command = ["mount", "-o", "remount,ro", str(struck.folder)]
     while subprocess.run(command, capture_output=True).returncode:
         struck.noted["tries"] += 1
 
 
 def _renamed(struck: Struck) -> None:
-    """The folder is moved away while its third image is written."""
+    """The folder is renamed while its third image is written."""
     _before_third_link(struck, lambda: struck.folder.rename(struck.folder.with_name("elsewhere")))
 
 
@@ -216,7 +215,7 @@ def _before_third_link(struck: Struck, happens: Callable[[], object]) -> None:
 
 
 def _eio_on_fsync(struck: Struck) -> None:
-    """The third image's fsync fails, and the kernel would call a second try a success."""
+    """The third image's fsync fails; a second one would report success, as the kernel does."""
     real, lock = os.fsync, threading.Lock()
 
     def fsync(handle: int) -> None:
@@ -243,14 +242,14 @@ def _slow_fsync(struck: Struck) -> None:
 
 
 def _wait_for_loop(struck: Struck) -> None:
-    """Be as slow as the loop needs to go round once; a loop that waits for this never does."""
+    """Block until the event loop has run once; a loop that waits for this thread never does."""
     turned = threading.Event()
     struck.loop.call_soon_threadsafe(turned.set)
     struck.noted["the loop went round" if turned.wait(5) else "the loop waited"] += 1
 
 
 class _Connection(sqlite3.Connection):
-    """SQLite with something before its commits."""
+    """A SQLite connection with a hook before its commits."""
 
     before_commit: Callable[[], None] | None = None
 
@@ -261,7 +260,7 @@ class _Connection(sqlite3.Connection):
 
 
 def _eio_on_commit(struck: Struck) -> None:
-    """The second commit fails in its fsync, when a POST or more is under way."""
+    """The second commit fails in its fsync, while at least one POST is in flight."""
 
     def fail() -> None:
         struck.noted["commits"] += 1

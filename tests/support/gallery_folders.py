@@ -1,7 +1,6 @@
-"""Folders of a run for tests of the gallery, as runs leave them, without having to run.
+"""Output folders of runs, for tests of the gallery, without a run.
 
-`Folder` keeps the two lists as a run under way would; `hostile` is what people and servers might
-put into texts to make a page do something.
+`Folder` writes the two lists as a run does; `HOSTILE` has texts that try to attack a page.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-#: texts that a careless page would execute, break on, or load something for; each sets `pwned`
+#: texts that a careless page would execute, load or break on; each script sets `pwned`
 HOSTILE = (
     "<script>window.pwned = 1</script>",
     "</script><script>window.pwned = 1</script>",
@@ -52,7 +51,7 @@ def picture(colour: int = 0, size: tuple[int, int] = (64, 48)) -> bytes:
 
 
 class Folder:
-    """A folder with lists, and images where they are asked for."""
+    """An output folder with its lists and images."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -60,7 +59,7 @@ class Folder:
         self._count = 0
 
     def saved(self, *, with_file: bool = True, **facts: Any) -> dict[str, Any]:
-        """Let an image land."""
+        """Add a saved image."""
         name = facts.get("file_name", f"{self._count:06}.jpg")
         row = {
             "file_name": name, "prompt": f"picture {self._count}", "model": "flux-dev", "seed": 1,
@@ -75,7 +74,7 @@ class Folder:
         return self._add("metadata.jsonl", row | facts)
 
     def failed(self, **facts: Any) -> dict[str, Any]:
-        """Let one fail."""
+        """Add a failure."""
         row = {
             "prompt": f"failure {self._count}", "model": "flux-dev", "where": None,
             "cause": "moderated", "message": "Request Moderated", "paid": "unknown",
@@ -92,7 +91,7 @@ class Folder:
 
 
 def cards_of(page: bytes) -> list[dict[str, Any]]:
-    """The cards in a page, as its script reads them."""
+    """Return the cards of a page, as its script reads them."""
     text = page.decode()
     block = text.split('<script type="application/json" id="run">')[1].split("</script>")[0]
     return list(json.loads(block)["cards"])

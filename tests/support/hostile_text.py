@@ -1,4 +1,4 @@
-"""Texts that would run, paint or break something in a page or a terminal that trusts them."""
+"""Texts that would execute, draw or break something in a page or terminal that trusts them."""
 
 from __future__ import annotations
 

@@ -33,8 +33,7 @@ from fluxasync import (
     Saved,
     TransportError,
 )
-from fluxasync._core.models import Call, Reply
-from fluxasync._core.protocols import Download, Ledger
+from fluxasync._core.protocols import Call, Download, Ledger, Reply
 from fluxasync._engine.session import engine_of
 from fluxasync.events import (
     Event,

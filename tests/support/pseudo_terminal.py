@@ -1,4 +1,4 @@
-"""A command in a terminal of its own: what it shows, and the keys and signals it gets."""
+"""A command in a pseudo-terminal: its screen, its keys and its signals."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ MODULE = (sys.executable, "-m", "fluxasync")
 #: the key that interrupts
 CTRL_C = b"\x03"
 
-#: makes the terminal named first the process's own, then becomes the command
+#: makes the terminal of the first argument its controlling terminal, then runs the command
 OPENS_TERMINAL = """
 import fcntl, os, signal, sys, termios
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where the tests were started with an "&"
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored if the tests were started in the background
 terminal = os.open(sys.argv[1], os.O_RDWR)
 fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 for number in (0, 1, 2):
@@ -33,7 +33,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 
 
 class Terminal:
-    """A command in a terminal of its own, as a person would have it."""
+    """A command in a terminal, as a person uses it."""
 
     def __init__(
         self,
@@ -54,15 +54,15 @@ class Terminal:
         )
         self.shown = ""
         self.read_until("ready")
-        os.close(other_end)  # so that reading ends with the command
+        os.close(other_end)  # so reading ends with the command
 
     def read_until(self, words: str) -> None:
-        """Read on until the words are shown; fail if the command ends first."""
+        """Read until the words are shown; fail if the command exits first."""
         while words not in self.shown:
             assert self._read(), f"ended before {words!r}: {self.shown}"
 
     def watch(self, seconds: float) -> bool:
-        """Read whatever is shown for so long; return whether the command still runs."""
+        """Read for some seconds; return whether the command still runs."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             readable, _, _ = select.select([self._tty], [], [], left)
@@ -85,7 +85,7 @@ class Terminal:
         return self._child.wait(timeout=patient())
 
     def _read(self) -> bool:
-        """Read what is there; return whether there may be more."""
+        """Read available output; return whether there may be more."""
         try:
             chunk = os.read(self._tty, 65536)
         except OSError:  # Linux: the other end is closed

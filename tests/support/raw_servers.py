@@ -1,7 +1,7 @@
-"""Raw servers for transport tests: they say exactly what a test wants on the wire, faults too.
+"""Servers that send exact bytes and faults, for tests of the transport.
 
-aiohttp's own server would not cut an answer or reset a connection. A `Peer` listens on loopback,
-keeps what it was sent, and plays one behaviour for each connection.
+aiohttp's server cannot truncate an answer or reset a connection. A `Peer` listens on loopback,
+records what it receives, and plays one behaviour for each connection.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ Behaviour = Callable[["Line"], Awaitable[None]]
 
 
 class Line:
-    """One accepted connection, seen from the server."""
+    """One accepted connection, on the server's side."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self.requests: list[bytes] = []
         self._unread = b""
-        self.sent = 0  #: bytes that the kernel took
+        self.sent = 0  #: bytes that the kernel accepted
 
     async def arrival(self) -> None:
-        """Wait until something can be read, and leave it there."""
+        """Wait until something can be read, without reading it."""
         readable = asyncio.Event()
         self._loop.add_reader(self._connection, readable.set)
         try:
@@ -35,7 +35,7 @@ class Line:
             self._loop.remove_reader(self._connection)
 
     async def request(self) -> bytes:
-        """Read the next request whole: head, and as much body as it announces."""
+        """Read the next complete request: its head, and the body it announces."""
         while b"\r\n\r\n" not in self._unread:
             await self._read()
         head, _, _ = self._unread.partition(b"\r\n\r\n")
@@ -59,30 +59,30 @@ class Line:
         self.sent += len(text)
 
     def finish(self) -> None:
-        """Say no more (FIN)."""
+        """Close the sending side (FIN)."""
         self._connection.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
-        """Break the connection (RST)."""
+        """Reset the connection (RST)."""
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._connection.close()
 
     async def silence(self) -> None:
-        """Say nothing until the other side has gone."""
+        """Send nothing until the peer has disconnected."""
         with suppress(OSError):
             while await self._loop.sock_recv(self._connection, 65_536):
                 pass
 
 
 class Peer:
-    """A listening server with one behaviour; `heard` is every request that was read."""
+    """A listening server with one behaviour; `heard` has every request that was read."""
 
     def __init__(self, behaviour: Behaviour, listener: socket.socket) -> None:
         self._behaviour = behaviour
         self._listener = listener
         self._stories: set[asyncio.Task[None]] = set()
         self.lines: list[Line] = []
-        self.ended = asyncio.Semaphore(0)  #: released for each line that is over
+        self.ended = asyncio.Semaphore(0)  #: released for each connection that ended
         self.port = int(listener.getsockname()[1])
         self.host = f"127.0.0.1:{self.port}"
         self.url = f"http://{self.host}"
@@ -138,14 +138,14 @@ def answer(
     *,
     length: int | None = None,
 ) -> bytes:
-    """An HTTP answer; a `length` of its own makes it lie."""
+    """Return an HTTP answer; `length` overrides the real Content-Length."""
     lines = {"Content-Length": str(len(body) if length is None else length), **(headers or {})}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
     return f"HTTP/1.1 {status} Said\r\n{head}\r\n".encode() + body
 
 
 def says(text: bytes) -> Behaviour:
-    """Give each request on the line the same answer."""
+    """Answer every request of the connection alike."""
 
     async def behave(line: Line) -> None:
         while await line.request():
@@ -155,7 +155,7 @@ def says(text: bytes) -> Behaviour:
 
 
 def says_then_hangs_up(text: bytes) -> Behaviour:
-    """Read a request, say this, and close (FIN)."""
+    """Read a request, send this, and close (FIN)."""
 
     async def behave(line: Line) -> None:
         await line.request()
@@ -166,7 +166,7 @@ def says_then_hangs_up(text: bytes) -> Behaviour:
 
 
 def says_then_resets(text: bytes) -> Behaviour:
-    """Read a request, say this, and break the line (RST)."""
+    """Read a request, send this, and reset the connection (RST)."""
 
     async def behave(line: Line) -> None:
         await line.request()
@@ -178,7 +178,7 @@ def says_then_resets(text: bytes) -> Behaviour:
 
 
 async def resets_unread(line: Line) -> None:
-    """Break the line when the request has arrived, without reading it."""
+    """Reset the connection when the request has arrived, without reading it."""
     await line.arrival()
     line.reset()
 

@@ -1,4 +1,4 @@
-"""Images made by hand, byte by byte, so that tests of containers need no imaging library."""
+"""Images built byte by byte, so that tests of containers need no imaging library."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from struct import pack
 
 
 def jpeg(width: int = 8, height: int = 6, *, payload: bytes = b"") -> bytes:
-    """A baseline JPEG's structure, with provenance in APP11; `payload` stands for its pixels."""
+    """Return the structure of a JPEG with provenance in APP11; `payload` replaces pixels."""
     payload = payload or b"\x12\x34" * (8 + width * height // 1024)
 
     def segment(marker: int, content: bytes) -> bytes:
@@ -30,7 +30,7 @@ def jpeg(width: int = 8, height: int = 6, *, payload: bytes = b"") -> bytes:
 
 
 def png(width: int = 8, height: int = 6, *, payload: bytes = b"\x80") -> bytes:
-    """A whole greyscale PNG; `payload` is repeated over its rows."""
+    """Return a complete greyscale PNG; its rows repeat `payload`."""
     rows = b"".join(b"\0" + (payload * width)[:width] for _ in range(height))
     return b"".join(
         (
@@ -47,7 +47,7 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def webp(width: int = 8, height: int = 6, *, payload: bytes = b"\x55" * 9) -> bytes:
-    """A lossless WebP's structure; `payload` stands for its pixels."""
+    """Return the structure of a lossless WebP; `payload` replaces pixels."""
     picture = b"\x2f" + pack("<I", (width - 1) | (height - 1) << 14) + payload
     return riff(riff_chunk(b"VP8L", picture))
 

@@ -1,7 +1,7 @@
-"""What tests against the practice server share: fast sessions, small wishes, and the audit.
+"""Fast sessions, small requests and an audit, for tests against the simulator.
 
-The audit holds a run against the server's own books and the pictures it drew, so a test that ends
-with it cannot pass with a charge paid twice, a charge nobody tells of, or a broken file.
+The audit compares a run with the simulator's record of charges and its images: a test that ends
+with it cannot pass with a charge paid twice, a charge without an outcome, or a broken file.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from fluxasync.simulator.images import PictureSpec
 from support.patience import HANGING, patient
 
 PROVIDERS = {"cometapi": COMETAPI, "bfl": BFL}
-SIDE = 256  #: pixels; the smallest flux-dev takes, drawn in a few milliseconds
+SIDE = 256  #: pixels; the minimum of flux-dev, drawn in a few milliseconds
 
-#: the defaults, at a hundredth of real time; timeouts only end what hangs
+#: the defaults at a hundredth of real time; timeouts only end what hangs
 RETRY = Retry(initial=0.01, maximum=0.05, patience=1, not_found_grace=0.1, ready_grace=0.1)
 FAST: dict[str, Any] = {
     "retry": RETRY,
@@ -50,12 +50,12 @@ FAST: dict[str, Any] = {
 
 
 def fast_session(base_url: str, dialect: str = "cometapi", **options: Any) -> FluxSession:
-    """A session on the practice server, at a hundredth of real time."""
+    """Return a session on the simulator, at a hundredth of real time."""
     return FluxSession(PROVIDERS[dialect], base_url=base_url, **(FAST | options))
 
 
 def wishes(count: int, *, start: int = 0, **parameters: Any) -> list[ImageRequest]:
-    """Small requests, each with a prompt and a seed of its own."""
+    """Return small requests with different prompts and seeds."""
     size = {"width": SIDE, "height": SIDE} | parameters
     return [
         ImageRequest(prompt=f"a small picture, number {number}", seed=number, **size)
@@ -64,18 +64,18 @@ def wishes(count: int, *, start: int = 0, **parameters: Any) -> list[ImageReques
 
 
 def end_jobs(sim: Simulator) -> None:
-    """Let every job that runs end now, whatever its latency."""
+    """End every active job now."""
     for job in sim.world._state.jobs._by_id.values():
         job.ends_at = job.started_at
 
 
 async def outcomes_of(batch: Batch) -> list[Outcome]:
-    """Every outcome of an entered batch; the error that ends the run passes."""
+    """Return all outcomes of an entered batch; raise the error that ends the run."""
     return [outcome async for outcome in batch]
 
 
 async def run_out(batch: Batch) -> tuple[list[Outcome], FluxError | None]:
-    """Enter a batch, read it to its end, leave it; return the outcomes and what ended the run."""
+    """Run a batch; return its outcomes and the error that ended it."""
     outcomes: list[Outcome] = []
     try:
         async with batch:
@@ -87,14 +87,14 @@ async def run_out(batch: Batch) -> tuple[list[Outcome], FluxError | None]:
 
 
 async def until(condition: Callable[[], object], *, within: float = HANGING) -> None:
-    """Let the loop go on until something has happened; fail when it never does."""
+    """Wait until a condition is true; fail if it never becomes true."""
     async with asyncio.timeout(patient(within)):
-        while not condition():  # noqa: ASYNC110 — what a server has seen sets no event
+        while not condition():  # noqa: ASYNC110 — a server's counters set no event
             await asyncio.sleep(0.001)
 
 
 def tally(outcomes: Iterable[Outcome]) -> Counter[str]:
-    """How many ended how: "saved", "in doubt", or a failure's cause."""
+    """Count outcomes as "saved", "in doubt", or the cause of the failure."""
     return Counter(map(_word, outcomes))
 
 
@@ -117,21 +117,21 @@ def audit(
 ) -> None:
     """Assert that money, outcomes and files agree.
 
-    Every outcome's job is a charge of its own; every charge is an outcome's job, an unclaimed one
-    or explained by an outcome in doubt; no key came where none belongs; every saved image is the
-    one that the server drew for its prompt.
+    Every outcome's job has its own charge. Every charge belongs to an outcome's job, an unclaimed
+    job or an outcome in doubt. No key was sent to a wrong host. Every saved image is the one that
+    the simulator drew for its prompt.
     """
-    told = [job.job_id for job in (*filter(None, map(_job, outcomes)), *unclaimed)]
+    known = [job.job_id for job in (*filter(None, map(_job, outcomes)), *unclaimed)]
     charged = {charge.job_id: charge for charge in world.charges}
-    assert len(told) == len(set(told)), "one job has two outcomes"
-    assert set(told) <= set(charged), "a job was told of that the server never charged"
-    untold = Counter(charge.prompt for id_, charge in charged.items() if id_ not in set(told))
+    assert len(known) == len(set(known)), "one job has two outcomes"
+    assert set(known) <= set(charged), "an outcome has a job that was never charged"
+    unexplained = Counter(charge.prompt for id_, charge in charged.items() if id_ not in set(known))
     doubts = Counter(o.request.prompt for o in outcomes if isinstance(o, InDoubt))
-    assert untold <= doubts, "a charge is nowhere to be seen"
-    wanted = Counter(o.request.prompt for o in outcomes if o.request is not None)
-    wanted.update(job.request.prompt for job in unclaimed if job.request is not None)
-    assert Counter(c.prompt for c in world.charges) <= wanted, "one wish was paid twice"
-    assert not world.leaks, "a key went where it does not belong"
+    assert unexplained <= doubts, "a charge has no outcome"
+    requested = Counter(o.request.prompt for o in outcomes if o.request is not None)
+    requested.update(job.request.prompt for job in unclaimed if job.request is not None)
+    assert Counter(c.prompt for c in world.charges) <= requested, "one request was paid twice"
+    assert not world.leaks, "a key was sent to a wrong host"
     for outcome in outcomes:
         if isinstance(outcome, Saved):
             audit_image(world, outcome)
@@ -140,7 +140,7 @@ def audit(
 
 
 def audit_image(world: World, saved: Saved) -> None:
-    """Assert that the bytes are those that the server drew for this prompt and seed."""
+    """Assert that the bytes are those that the simulator drew for this prompt and seed."""
     request, stored = saved.request, saved.stored
     assert request is not None
     image = stored.data if stored.path is None else stored.path.read_bytes()
@@ -157,7 +157,7 @@ def audit_image(world: World, saved: Saved) -> None:
 
 
 def audit_folder(folder: Path, outcomes: Sequence[Outcome]) -> None:
-    """Assert that the folder holds the saved images and the two lists, and nothing else."""
+    """Assert that the folder contains exactly the saved images and the two lists."""
     saved = [outcome for outcome in outcomes if isinstance(outcome, Saved)]
     images = {outcome.path.name for outcome in saved if outcome.path is not None}
     assert images == names(folder) - {"metadata.jsonl", "failures.jsonl"}
@@ -171,13 +171,13 @@ def audit_folder(folder: Path, outcomes: Sequence[Outcome]) -> None:
 
 
 def names(folder: Path) -> set[str]:
-    """The names of the files in a folder and below it; the journal's own are not looked at."""
+    """Return the names of the files in a folder and below, without the journal's."""
     found = (path for path in folder.rglob("*") if path.is_file())
     return {path.name for path in found if path.parent.name != ".fluxasync"}
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    """The lines of a list; none where there is no file."""
+    """Return the rows of a list; none if the file does not exist."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]

@@ -1,8 +1,8 @@
-"""A line between client and server that breaks on purpose: an HTTP-aware TCP proxy.
+"""An HTTP-aware TCP proxy that injects faults into a connection.
 
-It passes exchanges on, byte for byte, and lets one `Fault` happen to those it is told to: a reset
-or an orderly end before, in or after the request or the answer, bytes that come late, in slices,
-twice or unasked. What it read is kept, so that a test can look for what must not be there.
+It forwards exchanges byte for byte and applies one `Fault` to selected ones: a reset or an orderly
+close before, in or after the request or the answer; bytes that are late, sliced, repeated or
+unrequested. It records what it reads, so tests can search for data that must not be sent.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ Kind = Literal[
     "burst", "narrow", "repeat", "unasked later", "cached", "gone", "busy",
 ]  # fmt: skip
 
-#: a whole answer that nobody asked for, telling of a job that is not the next request's
+#: a complete answer without a request; its job is not that of the next request
 UNASKED = b'{"id":"unasked-0000","status":"Ready","result":{"sample":"http://127.0.0.1:9/x.png"}}'
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST
 
 
 @frozen(kw_only=True)
 class Fault:
-    """What happens to an exchange, and to which ones."""
+    """A fault, and the exchanges that it affects."""
 
     kind: Kind
     strikes: Callable[[int, bytes], bool] = lambda number, head: True
     #: of "late", "slices" (each), "burst", "busy", "unasked later"; bytes a second of "narrow"
     seconds: float = 0.0
-    held: asyncio.Event | None = None  #: what "late" waits for, in place of a time
+    held: asyncio.Event | None = None  #: what "late" waits for, instead of a time
 
 
 def posts(*numbers: int) -> Callable[[int, bytes], bool]:
-    """Strike these submissions, counted from 1; without numbers every one."""
+    """Affect these submissions, counted from 1; without numbers all."""
     seen = 0
 
     def strikes(_: int, head: bytes) -> bool:
@@ -51,7 +51,7 @@ def posts(*numbers: int) -> Callable[[int, bytes], bool]:
 
 
 def gets(*numbers: int) -> Callable[[int, bytes], bool]:
-    """Strike these GETs, counted from 1; without numbers every one."""
+    """Affect these GETs, counted from 1; without numbers all."""
     seen = 0
 
     def strikes(_: int, head: bytes) -> bool:
@@ -64,7 +64,7 @@ def gets(*numbers: int) -> Callable[[int, bytes], bool]:
 
 @define(eq=False)
 class Proxy:
-    """Passes exchanges on to `upstream`, a host and a port."""
+    """Forwards exchanges to `upstream`, a host and a port."""
 
     upstream: tuple[str, int]
     fault: Fault | None = None
@@ -74,7 +74,7 @@ class Proxy:
     struck: int = 0
     _lines: set[asyncio.Task[None]] = field(factory=set)
     _server: asyncio.Server | None = None
-    _told: bytes = b""  #: the latest submission's answer
+    _last_answer: bytes = b""  #: the latest submission's answer
     _cached: bytes = b""  #: the first answer that a cache kept
 
     async def listen(self, port: int = 0) -> None:
@@ -95,7 +95,7 @@ class Proxy:
             writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Pass one exchange on; tell whether another may follow on this connection."""
+        """Forward one exchange; return whether the connection can serve another."""
         head = await reader.readuntil(b"\r\n\r\n")
         fault = self.fault
         if fault is not None and not fault.strikes(len(self.heard), head):
@@ -111,15 +111,15 @@ class Proxy:
         self.heard.append(request)
         self.heard_at.append(asyncio.get_running_loop().time())
         if fault is not None and fault.kind == "half close":
-            writer.write_eof()  # says that it will not answer, and takes the request all the same
+            writer.write_eof()  # announces no answer, but reads the request
         answer = await self._asked(request)
         if fault is not None and fault.kind == "repeat":
-            answer, fault = self._told, None  # what the submission before it was told
+            answer, fault = self._last_answer, None  # the answer of the previous submission
         if fault is not None and fault.kind == "cached":
             answer, fault = self._cached or answer, None
             self._cached = answer
         if request.startswith(b"POST"):
-            self._told = answer
+            self._last_answer = answer
         if fault is None:
             writer.write(answer)
             await writer.drain()
@@ -127,7 +127,7 @@ class Proxy:
         return await _broken(fault, answer, writer)
 
     async def _asked(self, request: bytes) -> bytes:
-        """Ask the server on a connection of its own, and read the whole answer."""
+        """Forward the request on a new connection, and read the complete answer."""
         reader, writer = await asyncio.open_connection(*self.upstream)
         try:
             writer.write(request)
@@ -139,7 +139,7 @@ class Proxy:
             writer.close()
 
     async def close(self) -> None:
-        """Refuse every further connection, and drop those there are."""
+        """Refuse new connections and drop the open ones."""
         if self._server is not None:
             self._server.close()
         for task in tuple(self._lines):
@@ -148,7 +148,7 @@ class Proxy:
 
 
 async def _broken(fault: Fault, answer: bytes, writer: asyncio.StreamWriter) -> bool:
-    """Give the answer as the fault leaves it."""
+    """Send the answer with the fault."""
     head_size = answer.index(b"\r\n\r\n") + 4
     middle = (head_size + len(answer)) // 2
     match fault.kind:
@@ -178,24 +178,24 @@ async def _broken(fault: Fault, answer: bytes, writer: asyncio.StreamWriter) -> 
         case "narrow":
             await _sliced(writer, answer, max(1, int(fault.seconds / 50)), 1 / 50)
         case "unasked 200":
-            writer.write(answer + _said(b"200 OK", UNASKED))
+            writer.write(answer + _response(b"200 OK", UNASKED))
         case "unasked later":
             writer.write(answer)
             await asyncio.sleep(fault.seconds)
-            writer.write(_said(b"200 OK", UNASKED))
+            writer.write(_response(b"200 OK", UNASKED))
         case "stale 408":
             writer.write(answer)
             await asyncio.sleep(fault.seconds)
-            writer.write(_said(b"408 Request Timeout", b""))
+            writer.write(_response(b"408 Request Timeout", b""))
         case "twice":
             writer.write(answer + answer)
         case "half close":
             return False
         case "gone":
-            writer.write(_said(b"404 Not Found", b""))
+            writer.write(_response(b"404 Not Found", b""))
         case "busy":
             asks = b"503 Server Busy\r\nRetry-After: %d" % fault.seconds
-            writer.write(_said(asks, b""))
+            writer.write(_response(asks, b""))
     await writer.drain()
     return True
 
@@ -203,7 +203,7 @@ async def _broken(fault: Fault, answer: bytes, writer: asyncio.StreamWriter) -> 
 async def _cut(writer: asyncio.StreamWriter, piece: bytes) -> bool:
     writer.write(piece)
     await writer.drain()
-    await asyncio.sleep(0.05)  # let it be read: an RST may overtake what is on its way
+    await asyncio.sleep(0.05)  # an RST may overtake data in flight
     _reset(writer)
     return False
 
@@ -222,7 +222,7 @@ async def _chunked(reader: asyncio.StreamReader) -> bytes:
     return body
 
 
-def _said(status: bytes, body: bytes) -> bytes:
+def _response(status: bytes, body: bytes) -> bytes:
     head = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     return head % (status, len(body)) + body
 

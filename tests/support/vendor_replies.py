@@ -1,4 +1,4 @@
-"""Answers as the vendors give them, for tests of what they mean."""
+"""Answers as the vendors send them, for tests of decoding."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from fluxasync._core.models import ImageRequest, Job, Reply, Verdict
+from fluxasync._core.models import ImageRequest, Job, Verdict
+from fluxasync._core.protocols import Reply
 from fluxasync._wire.providers import BFL, COMETAPI
 
 REQUEST = ImageRequest(prompt="a red fox")

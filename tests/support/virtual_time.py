@@ -1,13 +1,11 @@
-"""An event loop whose time jumps to the next timer whenever nothing is ready.
+"""An event loop whose clock jumps to the next timer when nothing is ready.
 
-A day of sleeping takes no time, and the order of events is the one asyncio would give (timers of
-the very same instant: some order, the same each time). Production code needs no clock parameter
-for it: it uses only `asyncio.sleep`, `asyncio.timeout` and
-`loop.time()`. Real sockets and threads do not fit: their answers take real time, in which virtual
-time would run away. Use the memory ledger, the memory sink and a transport over the simulator's
-world instead.
+A day of sleeping takes no time, and events keep asyncio's order. Production code needs no clock
+parameter: it uses only `asyncio.sleep`, `asyncio.timeout` and `loop.time()`. Sockets and threads do
+not work with it, because their answers take real time. Use the memory ledger, the memory sink and a
+transport over the simulator's world instead.
 
-Time starts at 1000, not 0, so that code that takes 0 for "unset" is found out.
+Time starts at 1000, not 0, to detect code that treats 0 as "unset".
 """
 
 from __future__ import annotations
@@ -24,11 +22,11 @@ START = 1000.0
 
 
 class Deadlock(RuntimeError):
-    """Nothing is ready and no timer is set: on a real loop this would hang for ever."""
+    """Nothing is ready and no timer is set: a real loop would hang."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """The one place where a loop waits, so the one place to jump."""
+    """The only place where a loop waits, so the only place to advance the clock."""
 
     loop: VirtualTimeLoop
 

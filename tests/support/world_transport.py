@@ -1,9 +1,8 @@
-"""A Transport over the simulator's world: HTTP without sockets, on whatever clock its loop has.
+"""A Transport over the simulator's world: HTTP without sockets, on the clock of the event loop.
 
-It stands in for aiohttp and the practice server where time is virtual, so the same contract test
-(`integration/test_world_transport.py`) runs against both. Only routing and the ways an answer
-breaks are spelled here: what is answered is the world's. Its origins are loopback addresses that
-nothing listens on, so that a session needs no key and trusts the regional host.
+It replaces aiohttp and the simulator's sockets in virtual time; one contract test
+(`integration/test_world_transport.py`) runs against both. Its origins are loopback addresses
+without a listener, so a session needs no key and trusts the regional host.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from attrs import frozen
 
 from fluxasync import TransportError
-from fluxasync._core.models import Call, Reply
+from fluxasync._core.protocols import Call, Reply
 from fluxasync._wire.transport import check_url
 from fluxasync.simulator import Answer, World
 from fluxasync.simulator.dialects import DialectName, wrong_path
@@ -24,7 +23,7 @@ from fluxasync.simulator.dialects import DialectName, wrong_path
 ORIGIN = "http://127.0.0.1:1"
 DELIVERY = "http://127.0.0.1:2"
 REGION = "http://127.0.0.1:3"
-#: the server's wall clock when its loop's clock shows 0; a session must not mind that it is off
+#: the server's wall clock at loop time 0; it differs from the machine's
 EPOCH = 1_766_072_345.0
 
 #: path of a submit or poll → the dialect spoken there
@@ -32,11 +31,11 @@ _PATHS: tuple[tuple[str, DialectName], ...] = (("/flux/v1/", "comet"), ("/v1/", 
 
 
 class WorldTransport:
-    """Speaks to a world; `round_trip` is the seconds that each exchange takes on the way."""
+    """Sends to a world; `round_trip` is the network time of each exchange, in seconds."""
 
     def __init__(self, world: World, *, round_trip: float = 0.0) -> None:
         self.world = world
-        self._leg = round_trip / 2
+        self._one_way = round_trip / 2
         world.set_origins(epoch=EPOCH, delivery=DELIVERY, region_origin=REGION)
 
     async def send(self, call: Call) -> Reply:
@@ -44,12 +43,12 @@ class WorldTransport:
             call.before_send()
         with _as_transport_errors():
             async with asyncio.timeout(call.timeout):
-                await asyncio.sleep(self._leg)
+                await asyncio.sleep(self._one_way)
                 answer = self._answer(call)
-                await asyncio.sleep(answer.delay + self._leg)
+                await asyncio.sleep(answer.delay + self._one_way)
         if answer.drop is not None:
             raise TransportError("the connection broke", sent=True)
-        return Reply(status=answer.status, headers=_lowered(answer), body=answer.body)
+        return Reply(status=answer.status, headers=_headers(answer), body=answer.body)
 
     @asynccontextmanager
     async def stream(
@@ -58,19 +57,19 @@ class WorldTransport:
         check_url(url, allow_loopback=True)
         origin, path_query = url[: len(DELIVERY)], url[len(DELIVERY) :]
         if origin != DELIVERY:
-            raise TransportError("cannot connect: nothing listens there", sent=False)
+            raise TransportError("cannot connect: connection refused", sent=False)
         with _as_transport_errors():
             async with asyncio.timeout(timeout):
-                await asyncio.sleep(self._leg)
+                await asyncio.sleep(self._one_way)
                 now = asyncio.get_running_loop().time()
                 answer = self.world.deliver(now, path_query=path_query, headers=headers or {})
-                await asyncio.sleep(answer.delay + self._leg)
+                await asyncio.sleep(answer.delay + self._one_way)
                 if answer.drop in {"close", "reset"}:
                     raise TransportError("the connection broke", sent=True)
                 yield WorldDownload(answer)
 
     async def aclose(self) -> None:
-        """Nothing is held."""
+        """Nothing to close."""
 
     def _answer(self, call: Call) -> Answer:
         now, parts = asyncio.get_running_loop().time(), urlsplit(call.url)
@@ -102,7 +101,7 @@ class WorldTransport:
 
 @frozen
 class WorldDownload:
-    """An open answer; breaks off where the world says so."""
+    """An open answer; it breaks off if the world has a fault for it."""
 
     answer: Answer
 
@@ -112,7 +111,7 @@ class WorldDownload:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        return _lowered(self.answer)
+        return _headers(self.answer)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         answer = self.answer
@@ -124,7 +123,7 @@ class WorldDownload:
             raise TransportError("the connection broke", sent=True)
 
 
-def _lowered(answer: Answer) -> dict[str, str]:
+def _headers(answer: Answer) -> dict[str, str]:
     length = {"content-length": str(len(answer.body))} if answer.has_length else {}
     return length | {name.lower(): value for name, value in answer.headers.items()}
 

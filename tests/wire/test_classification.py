@@ -26,6 +26,7 @@ from support.vendor_replies import (
 )
 
 from fluxasync._core.models import ImageRequest, Job, Refused, Secret, Verdict
+from fluxasync._core.strict_json import read_object
 from fluxasync._wire import (
     LONGEST_WAIT,
     MESSAGE_LENGTH,
@@ -34,7 +35,6 @@ from fluxasync._wire import (
     decode_submit,
     encode_poll,
     encode_submit,
-    read_object,
     retry_after,
     vendor_message,
 )
@@ -95,7 +95,7 @@ def test_a_submission_is_judged_as_the_table_says(
     sents = {"sent": (True,), "unsent": (False,)}.get(note, (True, False))
     waits = {"wait": (True,), "": (False,) if code == 503 else (False, True)}
     for answer, sent, told in itertools.product(ANSWERS[column], sents, waits.get(note, (True,))):
-        judged = classify(Phase.SUBMIT, code, answer, sent=sent, told_to_wait=told)
+        judged = classify(Phase.SUBMIT, code, answer, sent=sent, has_wait=told)
         assert verdict is judged, (answer, sent, told)
 
 
@@ -121,7 +121,7 @@ WORDLESS = (None, {}, {"id": UUID}, {"status": 7}, {"status": None}, {"status": 
 def test_a_poll_is_news_only_with_a_status_word(status: int | None) -> None:
     """Polls are free: a status counts under any HTTP code, all else is asked again, never "?"."""
     for answer, sent, told in itertools.product(WORDED + WORDLESS, (True, False), (True, False)):
-        judged = classify(Phase.POLL, status, answer, sent=sent, told_to_wait=told)
+        judged = classify(Phase.POLL, status, answer, sent=sent, has_wait=told)
         if status is None:
             expected = Verdict.REFUSED if sent else Verdict.NOT_SENT
         else:
@@ -133,7 +133,7 @@ def test_a_poll_is_news_only_with_a_status_word(status: int | None) -> None:
 def test_a_download_is_the_image_or_a_dead_url_or_tried_again(status: int | None) -> None:
     """F70 403, 404 and 410 mean a dead URL; a fetch costs nothing, so nothing is in doubt."""
     for sent, told in itertools.product((True, False), (True, False)):
-        judged = classify(Phase.DOWNLOAD, status, None, sent=sent, told_to_wait=told)
+        judged = classify(Phase.DOWNLOAD, status, None, sent=sent, has_wait=told)
         if status in {200, 206}:
             assert judged is Verdict.ACCEPTED
         elif status in {403, 404, 410}:

@@ -14,7 +14,8 @@ from support import virtual_time
 
 from fluxasync._core.config import Timeouts
 from fluxasync._core.errors import TransportError
-from fluxasync._core.models import Call, ImageRequest, Job, Ready, Refused, Reply, Secret, Verdict
+from fluxasync._core.models import ImageRequest, Job, Ready, Refused, Secret, Verdict
+from fluxasync._core.protocols import Call, Reply
 from fluxasync._wire import Inconclusive
 from fluxasync._wire.client import ApiClient
 from fluxasync._wire.providers import BFL, COMETAPI

@@ -239,7 +239,7 @@ def test_the_ids_of_an_answer_must_agree(polling_url: str, is_job: bool) -> None
     if isinstance(answer, Refused):
         assert answer.verdict is Verdict.AMBIGUOUS
         assert isinstance(answer.error, TransportError)
-        assert (UUID, "two jobs" in str(answer.error)) == (answer.error.candidate, True)
+        assert (UUID, "different jobs" in str(answer.error)) == (answer.error.candidate, True)
 
 
 def test_evidence_shows_what_came_instead_of_an_id() -> None:

@@ -247,5 +247,5 @@ def test_a_key_that_cannot_be_one_is_not_shown(key: str) -> None:
 
 def test_an_unknown_provider_lists_those_there_are() -> None:
     """A misspelt provider's name is answered with the known ones."""
-    with pytest.raises(ConfigError, match="provider='commet': cometapi or bfl"):
+    with pytest.raises(ConfigError, match="provider='commet': must be cometapi or bfl"):
         resolve_provider("commet", environ={})
