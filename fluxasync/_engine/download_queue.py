@@ -43,7 +43,7 @@ class DownloadPermit:
     storing_since: float | None = None  #: loop time at which all bytes were here
 
     async def expect(self, size: int) -> None:
-        """Count the image's true size, once known; wait until there is room for it."""
+        """Count the image's true size, once known; wait until the limits allow it."""
         await self.owner.grow(self, size - self.size)
 
     def arrived(self, now: float) -> None:

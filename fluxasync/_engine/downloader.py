@@ -270,7 +270,7 @@ class Downloader:
 
 
 async def _counted(transfer: ResumableStream, permit: DownloadPermit) -> AsyncIterator[bytes]:
-    """Yield the image's bytes, once there is room for them."""
+    """Yield the image's bytes, once the queue allows its size."""
     if transfer.length is not None:
         await permit.expect(transfer.length)
     async for chunk in transfer.chunks():

@@ -304,7 +304,9 @@ class Engine:
             case JobNotFound():
                 return Pending(job=job, status="Task not found")
             case Inconclusive():
-                raise TransportError(f"no news of the job: {result.reason}", sent=True)
+                raise TransportError(
+                    f"the poll had no usable answer: {result.reason}; poll again later", sent=True
+                )
         raise result
 
     async def is_collectable(self, job: Job) -> bool:

@@ -23,7 +23,7 @@ _NO_LEDGER = NullLedger()
 
 
 class FluxSession:
-    """An account's worth of jobs: `submit`, `poll`, `watch`, `download`, `generate`, `collect`.
+    """The jobs of one account: `submit`, `poll`, `watch`, `download`, `generate`, `collect`.
 
     Use it as `async with FluxSession() as flux:`; constructing does no I/O. Share one session
     among all tasks of an app: it holds the connections and the count of active jobs.
@@ -44,7 +44,7 @@ class FluxSession:
         transport: what does HTTP, for tests; None is aiohttp.
         on_event: called synchronously with every event; an exception it raises is logged once.
 
-    Raises ConfigError: at once for policies that make no sense, on entry for a missing key and for
+    Raises ConfigError: at once for invalid policies, on entry for a missing key and for
     an address that cannot be used. Leaving waits for the POSTs under way, because they may be paid.
     """
 
@@ -138,7 +138,7 @@ class FluxSession:
 
     @property
     def in_flight(self) -> int:
-        """Active jobs, as far as the server has said, and POSTs under way."""
+        """Active jobs, as far as polls have shown, and POSTs under way."""
         return self._engine.limiter.in_flight
 
     @property
