@@ -67,7 +67,7 @@ class Preflight:
         assert self._destination.folder is not None  # noqa: S101 — only a folder has counts
         self._engine.restore_spending(
             str(self._destination.folder.resolve()),
-            spent=left.spent + left.perhaps,
+            spent=left.spent + left.possible_cost,
             in_doubt=left.in_doubt_price,
         )
 

@@ -18,7 +18,7 @@ from .._core.amounts import dollars
 from .._core.errors import ConfigError, FluxError
 from .._core.text import display, duration
 from .._requests.sources import Prompts
-from .._store.files import reading
+from .._store.files import open_to_read
 from ..bench.bench_config import BenchConfig
 from ..bench.comparison import compare as compared
 from ..bench.records import (
@@ -298,7 +298,7 @@ def _closing(report: Report, page: Path) -> str:
 
 
 def _as_one_line(folder: Path) -> str:
-    with reading(folder / REPORT_NAME, follow=True) as file:
+    with open_to_read(folder / REPORT_NAME, follow=True) as file:
         row = json_text.loads(file.read())
     row.pop("slots", None)
     return as_json(row)

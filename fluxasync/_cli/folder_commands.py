@@ -18,14 +18,14 @@ from attrs import frozen
 from .._core.amounts import dollars, spending
 from .._core.config import Budget
 from .._core.errors import ConfigError
-from .._core.text import display
+from .._core.text import counted, display
 from .._store import audit
 from .advice import about_damage
 from .exit_codes import DONE, FAILED, IN_DOUBT
 from .rendering import as_json
 from .terminal import Terminal
 
-#: findings and strangers printed; --json has up to a thousand
+#: findings printed; --json has up to a thousand
 _SHOWN = 50
 #: images in doubt in the JSON of a status; resolve --json has them all
 _LISTED = 1_000
@@ -65,7 +65,7 @@ def _status_row(found: audit.Status) -> dict[str, Any]:
         name: {
             "images": share.images,
             "spent": float(share.spent),
-            "perhaps": float(share.perhaps),
+            "perhaps": float(share.possible_cost),
             "in_doubt": float(share.in_doubt),
         }
         for name, share in found.by_model.items()
@@ -83,7 +83,7 @@ def _status_row(found: audit.Status) -> dict[str, Any]:
         "to_submit_again": counts.again,
         "cost": {
             "spent": float(counts.spent),
-            "perhaps": float(counts.perhaps),
+            "perhaps": float(counts.possible_cost),
             "in_doubt": float(counts.in_doubt_price),
         },
         "models": models,
@@ -99,7 +99,7 @@ def _status_lines(found: audit.Status) -> Iterator[str]:
     yield f"{counts}{again}"
     yield spending(
         counts.spent,
-        perhaps=counts.perhaps,
+        perhaps=counts.possible_cost,
         in_doubt=counts.in_doubt_price,
         simulated=simulated,
     )
@@ -118,11 +118,11 @@ def _status_lines(found: audit.Status) -> Iterator[str]:
 
 def _by_model(found: audit.Status, *, simulated: bool) -> Iterator[str]:
     """Say what each model cost, and what earlier attempts did, of which only the sum is known."""
-    spent, perhaps = found.counts.spent, found.counts.perhaps
+    spent, perhaps = found.counts.spent, found.counts.possible_cost
     for name, share in found.by_model.items():
-        amounts = spending(share.spent, perhaps=share.perhaps, in_doubt=share.in_doubt)
+        amounts = spending(share.spent, perhaps=share.possible_cost, in_doubt=share.in_doubt)
         yield f"{name}: {share.images} done{'' if simulated else f', {amounts}'}"
-        spent, perhaps = spent - share.spent, perhaps - share.perhaps
+        spent, perhaps = spent - share.spent, perhaps - share.possible_cost
     if found.by_model and (spent or perhaps) and not simulated:
         yield f"earlier attempts of images submitted again: {spending(spent, perhaps=perhaps)}"
 
@@ -172,25 +172,25 @@ def _verify_row(found: audit.Verification) -> dict[str, Any]:
         "bytes": found.bytes,
         "found": found.found,
         "findings": [
-            {"finding": one.word, "where": one.where, "key": one.key, "details": one.details}
+            {"finding": one.kind, "where": one.where, "key": one.key, "details": one.details}
             for one in found.findings
         ],
-        "strangers": found.strangers,
-        "first_strangers": found.first_strangers,
+        "strangers": found.unknown_images,
+        "first_strangers": found.first_unknown_images,
     }
 
 
 def _verify_lines(found: audit.Verification) -> Iterator[str]:
     for one in found.findings[:_SHOWN]:
         details = f" ({one.details})" if one.details else ""
-        yield f"{one.word}: {one.where}{f' {one.key[:_KEY]}' if one.key else ''}{details}"
+        yield f"{one.kind}: {one.where}{f' {one.key[:_KEY]}' if one.key else ''}{details}"
     total = sum(found.found.values())
     if total > _SHOWN:
         yield f"and {total - _SHOWN:,} more: see --json"
-    if found.strangers:
-        names = ", ".join(found.first_strangers[:3])
-        more = ", …" if found.strangers > 3 else ""
-        files = "1 image file" if found.strangers == 1 else f"{found.strangers:,} image files"
+    if found.unknown_images:
+        names = ", ".join(found.first_unknown_images[:3])
+        more = ", …" if found.unknown_images > 3 else ""
+        files = counted(found.unknown_images, "image file")
         yield f"{files} without a record in the journal, left alone: {names}{more}"
     words = ", ".join(f"{count} {word}" for word, count in found.found.items())
     yield f"{found.images:,} images checked, {found.bytes:,} bytes: {words or 'all as recorded'}"

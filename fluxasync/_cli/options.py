@@ -27,11 +27,10 @@ from cyclopts import (
 from .._core.arguments import local_path
 from .._core.config import Polling
 from .._core.errors import ConfigError
+from .._core.models import DEFAULT_MODEL as DEFAULT_MODEL
 from .._requests.catalog import find, models_with, unknown_parameter_message
 from .._wire.providers import provider_by_name
 
-#: the model when none is named: the cheapest on the vendor page and its quick start's example
-DEFAULT_MODEL = "flux-dev"
 #: bytes; a file longer than this is not a key
 _LONGEST_KEY = 4096
 

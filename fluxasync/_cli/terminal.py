@@ -112,7 +112,7 @@ class Terminal:
 
         May be cancelled: the thread that waits for the keyboard holds nothing up.
         """
-        from .._requests.sources.stdin import PipeReader  # heavy, and `--help` asks nothing
+        from .._requests.sources.stream import PipeReader  # heavy, and `--help` asks nothing
 
         reader = PipeReader(sys.stdin.fileno())
         self.say(question)

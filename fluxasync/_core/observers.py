@@ -34,7 +34,7 @@ class Fallback:
     def __call__(self, compute: Callable[[], T], default: T) -> T:
         try:
             return compute()
-        except Exception:  # a bug of ours: the batch goes on with the default
+        except Exception:  # a bug in this package must not end the batch
             if not self.has_failed:
                 self.has_failed = True
                 logger.warning(

@@ -8,10 +8,9 @@ from attrs import frozen
 
 from .._core.models import Job
 from .._requests.catalog import find
+from .._requests.pricing import UNKNOWN_MODEL_SECONDS
 from .limiter import ACCOUNT, Lease, Limiter
 
-#: seconds a job takes whose model the catalogue does not know
-UNKNOWN_TYPICAL = 6.0
 #: ratio of the p90 duration to the typical one (log-normal, sigma 0.35). An unwatched job keeps
 #: its slot that long, because the server still counts it.
 P90_SHARE = 1.6
@@ -89,7 +88,7 @@ class JobSlots:
 def typical_seconds(model: str | None) -> float:
     """Return the catalogue's usual duration of a model, or a guess for an unknown one."""
     known = None if model is None else find(model)
-    return UNKNOWN_TYPICAL if known is None else known.typical_seconds
+    return UNKNOWN_MODEL_SECONDS if known is None else known.typical_seconds
 
 
 def longest_seconds(model: str | None) -> float:

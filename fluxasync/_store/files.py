@@ -1,12 +1,8 @@
-"""Files that are whole or absent, written off the loop, and opened without following or waiting.
+"""Atomic files, the threads that write them, and safe opening of the package's own files.
 
-`Part` is a file under a temporary name until it is published; `Threads` runs such steps away from
-the loop, each to its end. This room knows nothing of images or requests, and never retries.
-
-Two odd facts. Cancelling an await does not stop the thread behind it: the write goes on, unseen,
-unless somebody waits for it; so here somebody always does. And a Path interns its parts: the table
-of what is interned is made anew every few thousand names, by whichever thread gives the next one,
-and leaves megabytes in the memory of each. So the names of single images are plain text here.
+Cancelling an await does not stop its worker thread, so every write is awaited to completion.
+`pathlib` interns path parts; with millions of names the interning table costs megabytes per
+thread, so the names of single images are plain strings here.
 """
 
 from __future__ import annotations
@@ -45,33 +41,33 @@ _NEXT_STEP = {
     errno.EROFS: "the file system is read-only: choose another folder",
     errno.EACCES: "not writable: change its permissions or choose another folder",
     errno.EPERM: "not writable: change its permissions or choose another folder",
-    errno.ENOENT: "the folder does not exist (any more): make it, then start again",
+    errno.ENOENT: "the folder does not exist: create it, then start again",
     errno.ENOTDIR: "a part of the path is a file: choose another folder",
-    errno.EEXIST: "something else is there: move it away or choose another folder",
+    errno.EEXIST: "the name is taken: move the other file away or choose another folder",
     errno.EMFILE: "too many open files: raise `ulimit -n`",
     errno.EIO: "the disk reports an error: check it before going on",
 }
 
-#: what a file system without hard links answers to link()
+#: errors of link() on a file system without hard links
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
-#: why a folder could not even be opened, which says nothing of the names in it
+#: errors of opening a folder: no fsync was tried, so none was lost
 _NOT_OPENED = (errno.EMFILE, errno.ENFILE, errno.ENOENT, errno.ENOTDIR, errno.EACCES)
 
-#: rename() replaces, so where link() is missing only one thread at a time looks and renames
+#: rename() overwrites, so without link() one thread at a time checks the name and renames
 _RENAMING = threading.Lock()
 
 _FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)  # macOS, where fsync stops at the drive's cache
 
 
 class ThreadRunner:
-    """A few threads of one's own: the default executor is shared with name look-ups.
+    """Runs blocking steps in its own threads; the default executor also does DNS look-ups.
 
-    Given an executor, uses that one and leaves it running.
+    An `executor` of the caller is used instead, and is not shut down.
     """
 
-    def __init__(self, given: Executor | None = None, *, count: int) -> None:
-        self._executor = given
+    def __init__(self, executor: Executor | None = None, *, count: int) -> None:
+        self._executor = executor
         self._owned: ThreadPoolExecutor | None = None
         self._count = count
 
@@ -91,17 +87,18 @@ class ThreadRunner:
         return self._executor is not None
 
     async def run(self, step: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Run one step in a thread, to its end even when the caller is cancelled."""
+        """Run one step in a thread; a cancelled caller waits for its end too."""
         if self._executor is None:
-            raise SinkError("not open: enter it with `async with` first")
+            raise SinkError("not open: use it in an `async with` block")
         return await run_to_completion(wrap(step)(*args, executor=self._executor, **kwargs))
 
 
 class DirectorySync:
-    """Makes names durable, many with one fsync: whoever comes while a folder is synced is served
-    by its next sync, which begins after the name was given.
+    """Makes file names durable, many with one fsync.
 
-    The first failed fsync is everybody's: a second one says "done" of what the first lost.
+    Calls that arrive while a folder is synced share its next sync, which begins after they named
+    their files. The first failed fsync fails all later calls: a second fsync reports success for
+    data that the first one lost.
     """
 
     def __init__(self, threads: ThreadRunner) -> None:
@@ -111,21 +108,21 @@ class DirectorySync:
 
     async def sync(self, folder: Path) -> None:
         """Return when the names that the folder had at the call are durable. Raises OSError."""
-        gathering = self._folders.get(folder)
-        if gathering is None:
-            gathering = self._folders[folder] = Coalescer(partial(self._sync, folder))
+        calls = self._folders.get(folder)
+        if calls is None:
+            calls = self._folders[folder] = Coalescer(partial(self._sync, folder))
         try:
-            await gathering.add(None)
+            await calls.add(None)
         finally:
-            if gathering.is_idle and self._folders.get(folder) is gathering:
+            if calls.is_idle and self._folders.get(folder) is calls:
                 del self._folders[folder]
 
     async def finish(self) -> None:
-        """Wait for what was begun for callers who have left."""
-        for gathering in list(self._folders.values()):
-            await gathering.finish()
+        """Wait for syncs that cancelled callers started."""
+        for calls in list(self._folders.values()):
+            await calls.finish()
 
-    async def _sync(self, folder: Path, _waiting: list[None]) -> None:
+    async def _sync(self, folder: Path, _calls: list[None]) -> None:
         if self._error is not None:
             raise self._error
         try:
@@ -137,10 +134,10 @@ class DirectorySync:
 
 
 class AtomicFile:
-    """A file under a temporary name: published whole, or discarded.
+    """A file under a temporary name, until it is published whole or discarded.
 
-    Construction touches no disk. Not for two threads at once. `md5` is what the whole must have,
-    in base64, where that is known: see `is_as_told`.
+    The constructor does no I/O. Not thread-safe. `md5` is the expected MD5 in base64, if the
+    server named one: see `matches_md5`.
     """
 
     def __init__(
@@ -155,7 +152,7 @@ class AtomicFile:
         self._fsync = fsync
         self._handle: int | None = None
         self._digest = hashlib.sha256()
-        self._told = md5
+        self._expected_md5 = md5
         self._md5 = hashlib.md5(usedforsecurity=False)
 
     @property
@@ -164,39 +161,36 @@ class AtomicFile:
 
     @property
     def matches_md5(self) -> bool:
-        """Whether the bytes written are those that `md5` was told of."""
-        return self._told is None or self._told == base64.b64encode(self._md5.digest()).decode()
+        """Whether the bytes written have the expected MD5; True without one."""
+        expected = self._expected_md5
+        return expected is None or expected == base64.b64encode(self._md5.digest()).decode()
 
     def open(self) -> int:
-        """Create the file; never follows a link, never opens one that is there."""
+        """Create the file. An existing file or link of that name is an error."""
         if self._handle is None:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             self._handle = os.open(self.path, flags, 0o666)
         return self._handle
 
     def write(self, piece: bytes) -> None:
-        """Append all of the piece: a disk near its limits takes a part and reports no error."""
-        handle = self.open()
-        with memoryview(piece) as view:
-            done = 0
-            while done < len(view):
-                done += os.write(handle, view[done:])
+        """Append all bytes of the piece."""
+        write_all(self.open(), piece)
         self._digest.update(piece)
-        if self._told is not None:
+        if self._expected_md5 is not None:
             self._md5.update(piece)
         self.size += len(piece)
 
     def mapped(self) -> mmap.mmap:
-        """Return the file's content without reading it; close it after use."""
+        """Return the file's content as a memory map; the caller closes it."""
         return mmap.mmap(self.open(), self.size, access=mmap.ACCESS_READ)
 
     def publish(self, target: str) -> str:
-        """Give the file its final name and return that.
+        """Give the file its final name and return the name.
 
-        Nothing is overwritten: a file of the same content under that name is adopted, beside
-        another one the name gets "-2", "-3", … before its extension. The file is synced before
-        it is named, so that whatever a power cut leaves under a final name is whole; that the name
-        stays is for a sync of its folder, which serves many: see `FolderSyncs`.
+        No file is overwritten. An existing file with the same content is kept instead; beside one
+        with other content the name gets "-2", "-3", … before its extension. The file is synced
+        before it is named, so a file under a final name is whole even after a power cut. The name
+        itself becomes durable with `DirectorySync.sync`.
         """
         if self._fsync:
             sync(self.open())
@@ -210,7 +204,7 @@ class AtomicFile:
             return
         os.close(self._handle)
         self._handle = None
-        with suppress(OSError):  # a stray part is harmless, and must not hide why it is discarded
+        with suppress(OSError):  # a left-over part is harmless; the caller's error matters more
             os.unlink(self.path)
 
     def _linked(self, target: str) -> str:
@@ -230,7 +224,7 @@ class AtomicFile:
 
     def _is_same(self, name: str) -> bool:
         try:
-            file = reading(name)
+            file = open_to_read(name)
         except OSError:
             return False
         with file:
@@ -239,8 +233,16 @@ class AtomicFile:
             return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
 
 
+def write_all(handle: int, content: bytes) -> None:
+    """Write all bytes: near a size limit write() takes a part of them and reports no error."""
+    with memoryview(content) as view:
+        done = 0
+        while done < len(view):
+            done += os.write(handle, view[done:])
+
+
 def _renamed(path: str, name: str) -> bool:
-    """The only way left without links: safe among our threads, a guess among processes."""
+    """Rename without overwriting: safe among our threads, not among processes."""
     with _RENAMING:
         if os.path.lexists(name):
             return False
@@ -256,7 +258,7 @@ def _candidates(target: str) -> Iterator[str]:
 
 
 class NotOurs(OSError):
-    """Something else stands where a file or folder of ours belongs; its text says what to do."""
+    """Another kind of file, or another user's, has the name of a file or folder of ours."""
 
     def __init__(self, path: str | os.PathLike[str], what: str, step: str) -> None:
         super().__init__(errno.EEXIST, what, os.fspath(path))
@@ -273,10 +275,10 @@ def open_own(
     mode: int = 0o666,
     follow: bool = False,
 ) -> int:
-    """Open a regular file: at once, whatever stands there, and through no link without `follow`.
+    """Open a regular file, without waiting, and without following a link unless `follow`.
 
-    A folder may come from somebody else, with a link, a pipe or a device at a name of ours. Raises
-    NotOurs for those, and for another user's file that is to be written.
+    A folder from elsewhere may contain a link, a pipe or a device at a name of ours. Raises NotOurs
+    for those, and when writing for a file of another user.
     """
     flags |= os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
@@ -295,13 +297,13 @@ def open_own(
     return handle
 
 
-def reading(path: str | os.PathLike[str], *, follow: bool = False) -> BufferedReader:
-    """Open a file to read; see `open_own`."""
+def open_to_read(path: str | os.PathLike[str], *, follow: bool = False) -> BufferedReader:
+    """Open a regular file for reading: see `open_own`."""
     return open(open_own(path, follow=follow), "rb")
 
 
 def create_own(path: str | os.PathLike[str], *, mode: int) -> BufferedWriter:
-    """Make a file anew; what stands under its name is removed, and never written through."""
+    """Create a file for writing; an existing one, or a link, is removed first."""
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -314,7 +316,7 @@ def create_own(path: str | os.PathLike[str], *, mode: int) -> BufferedWriter:
 
 
 def check_regular(path: str | os.PathLike[str], *, follow: bool = False) -> None:
-    """Raise NotOurs unless the path is a regular file or nothing."""
+    """Raise NotOurs if the path exists and is not a regular file."""
     try:
         found = os.stat(path, follow_symlinks=follow)
     except (FileNotFoundError, NotADirectoryError):
@@ -323,14 +325,14 @@ def check_regular(path: str | os.PathLike[str], *, follow: bool = False) -> None
 
 
 def check_own_folder(folder: Path) -> None:
-    """Raise NotOurs for a folder of ours that is a link or no folder. Reading needs no more."""
+    """Raise NotOurs if the path is a link or not a folder; enough for reading from it."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode):
         raise _misplaced(folder, found, "folder")
 
 
 def make_own_folder(folder: Path, *, mode: int) -> None:
-    """Make a folder of ours. Raises NotOurs for a link, and for another user's folder."""
+    """Create a folder of ours. Raises NotOurs for a link, and for another user's folder."""
     with suppress(FileExistsError):
         folder.mkdir(mode)
     check_own_folder(folder)
@@ -352,10 +354,10 @@ def _refuse_irregular(path: str | os.PathLike[str], found: os.stat_result) -> No
 
 
 def _refuse_foreign(path: str | os.PathLike[str], found: os.stat_result) -> None:
-    """Refuse what another user owns, who can change it at any time; root may do that anyway."""
+    """Raise NotOurs for a file of another user, who could change it; root's files are accepted."""
     if found.st_uid in (0, os.geteuid()):
         return
-    # a mounted drive may give all files one owner: what we make there tells
+    # a mounted drive may show one owner for all files: compare with a new file
     with suppress(OSError):
         part = AtomicFile(os.path.dirname(os.path.abspath(path)))
         try:
@@ -366,13 +368,13 @@ def _refuse_foreign(path: str | os.PathLike[str], found: os.stat_result) -> None
     raise NotOurs(
         path,
         f"belongs to another user (id {found.st_uid})",
-        "choose another folder, or make it your own with chown",
+        "choose another folder, or take ownership with chown",
     )
 
 
 def _misplaced(path: str | os.PathLike[str], found: os.stat_result, wanted: str) -> NotOurs:
     step = "remove it" if stat.S_ISLNK(found.st_mode) else "move it away"
-    what = f"is {_kind(found.st_mode)}, where a {wanted} belongs"
+    what = f"is {_kind(found.st_mode)}, not a {wanted}"
     return NotOurs(path, what, f"{step}, then run the same command again")
 
 
@@ -383,45 +385,45 @@ def _kind(mode: int) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, durably."""
+    """Create a folder and its parents, durably."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
-    with suppress(FileExistsError):  # somebody was faster; a file there shows at the first write
+    with suppress(FileExistsError):  # made meanwhile; a file there fails the first write
         folder.mkdir()
     sync_folder(folder.parent)
 
 
 def prove_writable(folder: Path) -> None:
-    """Make and remove a file, because permission bits do not tell of read-only mounts."""
+    """Create and remove a file: permission bits do not show a read-only mount."""
     part = AtomicFile(folder)
     part.open()
     part.discard()
 
 
 def sync(handle: int) -> None:
-    """Wait until the disk itself has the file."""
+    """Wait until the file is on the disk itself."""
     if _FULL_SYNC is not None:  # pragma: no cover — macOS only
-        with suppress(OSError):  # network drives do not know it
+        with suppress(OSError):  # network drives do not support it
             fcntl.fcntl(handle, _FULL_SYNC)
             return
     os.fsync(handle)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable, where its file system knows how."""
+    """Make the names in a folder durable, where its file system supports that."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         sync(handle)
     except OSError as exc:
-        if exc.errno not in (errno.EINVAL, errno.ENOTSUP):  # some mounted drives cannot
+        if exc.errno not in (errno.EINVAL, errno.ENOTSUP):  # not supported on some mounted drives
             raise
     finally:
         os.close(handle)
 
 
 def disk_error(path: str | os.PathLike[str], error: OSError) -> SinkError:
-    """Return the SinkError for what the disk said, with the next step."""
+    """Return a SinkError that names the path, the cause and the next step."""
     if isinstance(error, NotOurs):
         return SinkError(str(error))
     step = _NEXT_STEP.get(error.errno or 0, "choose another folder")

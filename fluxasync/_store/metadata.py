@@ -1,12 +1,8 @@
-"""The two lists beside the images: `metadata.jsonl` (what was saved) and `failures.jsonl`.
+"""The lines of `metadata.jsonl` (saved images) and `failures.jsonl`, and their writer.
 
-Lines are added as outcomes come, many in one write. They follow the rules of an image folder of
-the `datasets` library (datasets docs, "ImageFolder with metadata"): `file_name` holds a relative
-path and every line has the same keys. Nothing here decides what is worth a line, and nothing
-reads the lists back: they are projections, never truth.
-
-An odd fact: half a surrogate pair is a legal Python string and a legal JSON escape, and makes
-strict readers refuse the whole file; here it is written as the text of its escape.
+The format is that of the `datasets` library (datasets docs, "ImageFolder with metadata"):
+`file_name` is a relative path and every line has the same keys. A lone surrogate is written as the
+text of its escape, because strict JSON readers refuse a file that contains one.
 """
 
 from __future__ import annotations
@@ -24,22 +20,31 @@ from typing import Any, Self
 from .._core.concurrency import Coalescer, run_to_completion
 from .._core.errors import ConfigError, SinkError
 from .._core.models import WEBHOOK_FIELDS, Failed, ImageInput, ImageRequest, InDoubt, Outcome, Saved
-from .files import ThreadRunner, check_regular, disk_error, open_own, reading, sync, sync_folder
+from .files import (
+    ThreadRunner,
+    check_regular,
+    disk_error,
+    open_own,
+    open_to_read,
+    sync,
+    sync_folder,
+    write_all,
+)
 
 METADATA = "metadata.jsonl"
 FAILURES = "failures.jsonl"
 
-#: parameters with a column of their own, or that nobody else may read
+#: parameters with a column of their own, and secrets
 _NOT_PARAMETERS = ("prompt", "seed", *WEBHOOK_FIELDS)
 
-#: characters; a longer parameter is an image in base64, not something to read in a list
+#: characters; a longer parameter is an image in base64, which its digest stands for
 _LONGEST_PARAMETER = 8_192
 
 
 def metadata_row(saved: Saved, folder: Path) -> dict[str, Any]:
-    """Return the line of one image: every value JSON can hold, the same keys for every image.
+    """Return the line of one image as JSON values, with the same keys for every image.
 
-    `file_name` is relative to `folder`. Image inputs are named by digest or URL, never contained.
+    `file_name` is relative to `folder`. An image input is named by its digest or URL.
     """
     request, job, stored = saved.request or saved.job.request, saved.job, saved.stored
     prompt = None if request is None else request.prompt
@@ -68,7 +73,7 @@ def metadata_row(saved: Saved, folder: Path) -> dict[str, Any]:
 
 
 def failure_row(outcome: Failed | InDoubt) -> dict[str, Any]:
-    """Return the line of what did not come: why, what was paid, and how to find its job."""
+    """Return the line of an image that was not saved: the cause, the cost, its job."""
     match outcome:
         case Failed(job=job, where=where, cause=cause, paid=paid):
             price = None if job is None else job.price
@@ -100,34 +105,37 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def parameters_of(request: ImageRequest | None) -> dict[str, Any]:
-    """Return what was given beside prompt, model and seed, as JSON can hold it."""
+    """Return the parameters other than prompt, model and seed, as JSON values."""
     if request is None:
         return {}
     given = {k: v for k, v in request.given().items() if k not in _NOT_PARAMETERS}
-    return {
-        _plain(name): _named(value) for name, value in (given | dict(request.extra_body)).items()
-    }
+    given |= request.extra_body
+    return {_plain(name): _plain(shortened(value)) for name, value in given.items()}
 
 
-def _named(value: Any) -> Any:
+def shortened(value: Any) -> Any:
+    """Return a parameter with every long text in it replaced by its digest."""
     if isinstance(value, str) and len(value) > _LONGEST_PARAMETER:
-        return _digest(value.encode(errors="surrogatepass"))
-    return _plain(value)
+        return digest(value.encode(errors="surrogatepass"))
+    if isinstance(value, list | tuple):
+        return [shortened(item) for item in value]
+    return value
+
+
+def digest(content: bytes) -> str:
+    """Return the text that stands for bytes or a long text."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def _key(request: ImageRequest | None) -> str | None:
     try:
         return None if request is None else request.key
-    except ConfigError:  # an image input that could not be read, which is why it failed
+    except ConfigError:  # an image input cannot be read, which is why the request failed
         return None
 
 
-def _digest(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
 def _plain(value: Any) -> Any:
-    """Return what JSON can hold of a value that came from anywhere."""
+    """Return any value as JSON can hold it."""
     match value:
         case None | bool() | int():
             return value
@@ -136,7 +144,7 @@ def _plain(value: Any) -> Any:
         case float() | Decimal():
             return float(value) if math.isfinite(value) else None
         case bytes():
-            return _digest(value)
+            return digest(value)
         case datetime():
             return value.isoformat()
         case ImageInput():
@@ -150,14 +158,15 @@ def _plain(value: Any) -> Any:
 
 
 class MetadataWriter:
-    """Adds a line for every outcome to `metadata.jsonl` or `failures.jsonl` in a folder.
+    """Adds a line for each outcome to `metadata.jsonl` or `failures.jsonl` in a folder.
 
-    Entering it raises SinkError when the folder already holds a run, or cannot be read.
+    Entering raises SinkError if the folder already has lists and `resumes` is false, or cannot be
+    read.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, resumes: bool = False) -> None:
         self.folder = Path(folder)
-        self._resumes = resumes  # a journal vouches for the lines that are there
+        self._resumes = resumes
         self._threads = ThreadRunner(count=1)
         self._files: dict[str, int] = {}  # open handles by name; only the thread touches them
         self._lines = Coalescer(self._write)
@@ -169,7 +178,7 @@ class MetadataWriter:
     async def __aenter__(self) -> Self:
         await self._threads.__aenter__()
         try:
-            await self._threads.run(self._begin)
+            await self._threads.run(self._check_folder)
         except BaseException:
             await self._threads.__aexit__()
             raise
@@ -182,10 +191,10 @@ class MetadataWriter:
             await self._threads.__aexit__()
 
     async def add(self, outcome: Outcome) -> None:
-        """Add the outcome's line; on return it is in the file (durable when the manifest closes).
+        """Add the outcome's line; it is in the file on return, and durable after closing.
 
-        Raises SinkError when the disk refuses, and from then on: what follows half a line would
-        be lost with it.
+        Raises SinkError for an error of the disk and from then on, because a line after half a
+        line would be lost with it.
         """
         if self._broken is not None:
             raise self._broken
@@ -205,10 +214,10 @@ class MetadataWriter:
         await self._lines.finish()
         await self._threads.run(self._finish)
 
-    def _begin(self) -> None:
+    def _check_folder(self) -> None:
         try:
             for name in (METADATA, FAILURES):
-                check_regular(self.folder / name)  # said now, because no line will go through it
+                check_regular(self.folder / name)  # before anything is paid
             if not self._resumes:
                 check_fresh(self.folder)
         except OSError as exc:
@@ -221,7 +230,7 @@ class MetadataWriter:
             text = b"".join(line for file, line in lines if file == name)
             try:
                 if text:
-                    _write_all(self._opened(name), text)
+                    write_all(self._opened(name), text)
             except OSError as exc:
                 raise disk_error(self.folder / name, exc) from exc
 
@@ -245,10 +254,10 @@ class MetadataWriter:
 
 
 def check_fresh(folder: Path) -> None:
-    """Raise SinkError when the folder already holds the lists of a run."""
+    """Raise SinkError if the folder already holds the lists of a run."""
     if any(_size(folder / name) for name in (METADATA, FAILURES)):
         count = _count_lines(folder / METADATA)
-        raise SinkError(f"{folder} already holds a run ({count} images): choose a fresh folder")
+        raise SinkError(f"{folder} already holds a run ({count} images): choose another folder")
 
 
 def _size(path: Path) -> int:
@@ -261,7 +270,7 @@ def _size(path: Path) -> int:
 def _count_lines(path: Path) -> int:
     if not path.is_file():
         return 0
-    with reading(path) as file:
+    with open_to_read(path) as file:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
 
 
@@ -269,15 +278,8 @@ def _line(row: Mapping[str, Any]) -> bytes:
     return _encode(row).encode() + b"\n"
 
 
-#: made once, because `json.dumps` with options makes one a call
+#: made once: `json.dumps` with options makes an encoder for each call
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
-
-
-def _write_all(handle: int, text: bytes) -> None:
-    with memoryview(text) as view:
-        done = 0
-        while done < len(view):
-            done += os.write(handle, view[done:])
 
 
 def _close_all(handles: Iterable[int]) -> None:

@@ -1,11 +1,8 @@
-"""Where images land: a folder, one exact file, or memory.
+"""Sinks: an image's bytes go to a folder, one exact file, or memory.
 
-A file under its final name is whole and verified: the bytes are judged under a temporary name in
-the same folder and published only then. Nothing here retries, and nothing here knows HTTP,
-sessions or the journal.
-
-An odd fact: a hop to a thread costs more than a 300 KB write, so an image of ordinary size is
-judged, hashed, written, synced and published in one hop; only a large one is streamed.
+A file under its final name is whole: the bytes are checked under a temporary name in the same
+folder and published after that. A hop to a thread costs more than a 300 KB write, so an ordinary
+image is checked, hashed, written, synced and published in one hop; a large one is streamed.
 """
 
 from __future__ import annotations
@@ -14,6 +11,7 @@ import asyncio
 import hashlib
 import logging
 import os
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -21,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import ParamSpec, Self, TypeVar
 
-from attrs import field, frozen
+from attrs import frozen
 
 from .._core.arguments import check_methods, local_path
 from .._core.errors import ConfigError, DownloadError, SinkError
@@ -42,10 +40,10 @@ _ONE_HOP = 4 * 2**20
 #: bytes of one streamed piece
 _PIECE = 2**20
 
-#: bytes that memory judges on the loop: 1 MiB takes about a millisecond
+#: bytes that MemorySink checks on the loop: 1 MiB takes about a millisecond
 _ON_LOOP = 2**20
 
-#: fsync waits for the disk and not for the CPU: a few threads keep its queue filled
+#: fsync waits for the disk, not for the CPU: four threads keep its queue filled
 _THREADS = 4
 
 #: suffixes that name a format; any other is part of the name
@@ -58,7 +56,7 @@ _T = TypeVar("_T")
 class MemorySink:
     """Keep images in memory: their bytes are in `Stored.data`.
 
-    Only the single image is bounded, by `max_bytes`.
+    `max_bytes` limits one image, not all of them together.
     """
 
     def __init__(self, *, max_bytes: int = _MAX_BYTES) -> None:
@@ -73,7 +71,7 @@ class MemorySink:
     async def store(
         self, request: ImageRequest | None, job: Job, chunks: AsyncIterator[bytes]
     ) -> Stored:
-        """Return the image whole. Raises DownloadError for bytes that are no whole image."""
+        """Return the whole image. Raises DownloadError for bytes that are not one whole image."""
         image, is_all = await _collected(chunks, self._max_bytes)
         if not is_all:
             raise _too_large(job, self._max_bytes)
@@ -84,9 +82,9 @@ class MemorySink:
 
 
 def check_sink(name: str, sink: object, *, expected: str = "a path, a Sink or None") -> None:
-    """Raise ConfigError for what is not a Sink, and for a sink of ours that is not open."""
+    """Raise ConfigError unless the value is a Sink, and one of ours is open."""
     check_methods(name, sink, ("store",), expected=expected)
-    if isinstance(sink, FolderSink | FileSink) and not sink.is_open:
+    if isinstance(sink, _DiskSink) and not sink.is_open:
         kind = type(sink).__name__
         raise ConfigError(f"{name}: the {kind} is not open: use `async with {kind}(…) as sink:`")
 
@@ -103,14 +101,116 @@ def _judged(image: bytes) -> Stored:
     )
 
 
-class FolderSink:
+class _DiskSink(ABC):
+    """What FolderSink and FileSink share: threads, limits, and the way of one image to its file."""
+
+    def __init__(
+        self,
+        where: Path,
+        *,
+        max_bytes: int,
+        executor: Executor | None,
+        threads: int,
+        fsync: bool,
+    ) -> None:
+        self._where = where  # named in errors
+        self._max_bytes = max_bytes
+        self._fsync = fsync
+        self._threads = ThreadRunner(executor, count=threads)
+        self._names = DirectorySync(self._threads)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the sink can store: it was entered, or has an executor."""
+        return self._threads.is_open
+
+    async def __aenter__(self) -> Self:
+        await self._threads.__aenter__()
+        try:
+            await self._check_writable()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        try:
+            await self._names.finish()
+        finally:
+            await self._threads.__aexit__()
+
+    async def _check_writable(self) -> None:
+        with _disk_errors(self._where):
+            await self._threads.run(self._prepare)
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """Raise unless an image can be stored."""
+
+    async def _store(
+        self, job: Job, chunks: AsyncIterator[bytes], target_of: Callable[[str], str]
+    ) -> Stored:
+        """Store an image; `target_of` returns its path, once its format is known."""
+        md5 = chunks.take_md5() if isinstance(chunks, Chunks) else None
+        head, is_all = await _collected(chunks, min(_ONE_HOP, self._max_bytes))
+        if is_all:
+            kept = await self._step(job, self._keep, head, target_of, md5)
+        else:
+            kept = await self._stream(job, head, chunks, target_of, md5)
+        if self._fsync:
+            with _disk_errors(self._where):
+                await self._names.sync(Path(os.path.dirname(kept.name)))
+        return kept.stored()
+
+    async def _step(
+        self, job: Job, step: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T:
+        with _image_errors(job), _disk_errors(self._where):
+            return await self._threads.run(step, *args, **kwargs)
+
+    def _keep(self, image: bytes, target_of: Callable[[str], str], md5: str | None) -> _StoredFile:
+        info = inspect(image)
+        target = target_of(info.format)
+        part = self._part(target, md5)
+        try:
+            part.write(image)
+            return _published(part, target, info)
+        finally:
+            part.discard()
+
+    def _part(self, target: str, md5: str | None) -> AtomicFile:
+        return AtomicFile(os.path.dirname(target), fsync=self._fsync, md5=md5)
+
+    async def _stream(
+        self,
+        job: Job,
+        piece: bytes,
+        chunks: AsyncIterator[bytes],
+        target_of: Callable[[str], str],
+        md5: str | None,
+    ) -> _StoredFile:
+        """Write piece by piece, so that a large image is never in memory whole."""
+        target = await self._step(job, lambda: target_of(sniff(piece[:64])))
+        part = self._part(target, md5)
+        try:
+            while piece:
+                if part.size + len(piece) > self._max_bytes:
+                    raise _too_large(job, self._max_bytes)
+                await self._step(job, part.write, piece)
+                piece, _ = await _collected(chunks, _PIECE)
+            return await self._step(job, _inspected, part, target)
+        finally:
+            await self._threads.run(part.discard)
+
+
+class FolderSink(_DiskSink):
     """Keep images in a folder, named by a template.
 
-    The folder is made, and proved writable, when the sink is entered. Names cannot leave it. An
-    image of the same content under the same name is adopted; beside another one the name gets
-    "-2", "-3", … before its extension. `executor` replaces the sink's own four threads and is
-    not shut down. `fsync=False` trades durability at a power cut for speed.
-    Raises ConfigError for a template that is not one.
+    Entering the sink creates the folder and checks that it can be written. No name leaves the
+    folder. An existing file of the same name and content is kept; beside one with other content
+    the name gets "-2", "-3", … before its extension. `executor` replaces the sink's four threads
+    and is not shut down. `fsync=False` gives up durability after a power cut for speed. Raises
+    ConfigError for an invalid template.
     """
 
     def __init__(
@@ -126,37 +226,22 @@ class FolderSink:
         self.template = (
             template if isinstance(template, FilenameTemplate) else FilenameTemplate.parse(template)
         )
-        self._landing = _FileWriter(
-            where=self.folder,
-            threads=ThreadRunner(executor, count=_THREADS),
-            max_bytes=max_bytes,
-            fsync=fsync,
+        super().__init__(
+            self.folder, max_bytes=max_bytes, executor=executor, threads=_THREADS, fsync=fsync
         )
 
     def __repr__(self) -> str:
         return f"<FolderSink {str(self.folder)!r} {self.template.text!r}>"
 
-    @property
-    def is_open(self) -> bool:
-        """Whether it can store: entered, or given an executor."""
-        return self._landing.threads.is_open
-
-    async def __aenter__(self) -> Self:
-        await self._landing.open(self._prepare)
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self._landing.close()
-
     async def store(
         self, request: ImageRequest | None, job: Job, chunks: AsyncIterator[bytes]
     ) -> Stored:
-        """Keep the image under its final name, whole or not at all.
+        """Store the image under its final name, whole or not at all.
 
-        A cancellation waits for a write that has begun. Raises DownloadError for bytes that are
-        no whole image or too many, SinkError when they cannot be kept.
+        A cancelled caller waits for a write that has begun. Raises DownloadError for bytes that
+        are not one whole image or exceed `max_bytes`, SinkError for an error of the disk.
         """
-        return await self._landing.store(job, chunks, partial(self._target, request, job))
+        return await self._store(job, chunks, partial(self._target, request, job))
 
     def _prepare(self) -> None:
         make_folder(self.folder)
@@ -168,7 +253,7 @@ class FolderSink:
         return os.path.join(self.folder, relative)
 
     def _make_inside(self, names: Sequence[str]) -> None:
-        """Make subfolders one by one, so that none is made through a link that leads outside."""
+        """Create subfolders one by one, none of them through a link that leads outside."""
         folder = self.folder
         for name in names:
             folder /= name
@@ -177,11 +262,11 @@ class FolderSink:
                 raise SinkError(f"{folder} is a link that leads out of {self.folder}: remove it")
 
 
-class FileSink:
-    """Keep one image in exactly this file, which must not exist yet: see `preflight`.
+class FileSink(_DiskSink):
+    """Keep one image in exactly this file, which must not exist: see `preflight`.
 
-    Where the image is of another format than the suffix says, the file gets its true extension
-    and a warning is logged. Given an `executor`, the sink need not be entered.
+    If the image has another format than the suffix says, the file gets the format's extension and
+    a warning is logged. A sink with an `executor` need not be entered.
     """
 
     def __init__(
@@ -193,49 +278,32 @@ class FileSink:
         fsync: bool = True,
     ) -> None:
         self.path = local_path("path", path)
-        self._landing = _FileWriter(
-            where=self.path,
-            threads=ThreadRunner(executor, count=1),
-            max_bytes=max_bytes,
-            fsync=fsync,
-        )
+        super().__init__(self.path, max_bytes=max_bytes, executor=executor, threads=1, fsync=fsync)
 
     def __repr__(self) -> str:
         return f"<FileSink {str(self.path)!r}>"
 
-    @property
-    def is_open(self) -> bool:
-        """Whether it can store: entered, or given an executor."""
-        return self._landing.threads.is_open
-
-    async def __aenter__(self) -> Self:
-        await self._landing.open(self._prove_free)
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self._landing.close()
-
     async def store(
         self, request: ImageRequest | None, job: Job, chunks: AsyncIterator[bytes]
     ) -> Stored:
-        """Keep the image in the file, whole or not at all; see FolderSink.store."""
-        return await self._landing.store(job, chunks, self._target)
+        """Store the image in the file, whole or not at all: see FolderSink.store."""
+        return await self._store(job, chunks, self._target)
 
     @property
     def output_format(self) -> str | None:
-        """The format that the suffix asks for: jpeg, png, webp, or None."""
+        """The format that the suffix names: jpeg, png, webp, or None."""
         return _SUFFIXES.get(self.path.suffix.lower())
 
     async def preflight(self) -> None:
-        """Prove that the file can be written, before anything is paid; entering does it too.
+        """Check that the file can be written, before anything is paid; entering checks it too.
 
-        Raises SinkError when it exists already or when its folder takes no files.
+        Raises SinkError if the file exists or its folder cannot be written.
         """
-        await self._landing.prove(self._prove_free)
+        await self._check_writable()
 
-    def _prove_free(self) -> None:
+    def _prepare(self) -> None:
         if not self.path.name:
-            raise SinkError(f"{self.path} names no file: say which")
+            raise SinkError(f"{self.path} names no file: add a file name")
         if os.path.lexists(self.path):
             raise SinkError(f"{self.path} exists already: choose another name or move it away")
         prove_writable(self.path.parent)
@@ -249,101 +317,9 @@ class FileSink:
         return os.fspath(target)
 
 
-@frozen(kw_only=True)
-class _FileWriter:
-    """The way of one image's bytes to a final name, which is asked for once its format is known."""
-
-    where: Path  #: what an error names
-    threads: ThreadRunner
-    max_bytes: int
-    fsync: bool
-    names: DirectorySync = field(init=False)
-
-    @names.default
-    def _default_names(self) -> DirectorySync:
-        return DirectorySync(self.threads)
-
-    async def open(self, prepare: Callable[[], None]) -> None:
-        await self.threads.__aenter__()
-        try:
-            await self.prove(prepare)
-        except BaseException:
-            await self.close()
-            raise
-
-    async def prove(self, prepare: Callable[[], None]) -> None:
-        with _disk_errors(self.where):
-            await self.threads.run(prepare)
-
-    async def close(self) -> None:
-        try:
-            await self.names.finish()
-        finally:
-            await self.threads.__aexit__()
-
-    async def store(
-        self, job: Job, chunks: AsyncIterator[bytes], target_of: Callable[[str], str]
-    ) -> Stored:
-        md5 = chunks.take_md5() if isinstance(chunks, Chunks) else None
-        head, is_all = await _collected(chunks, min(_ONE_HOP, self.max_bytes))
-        if is_all:
-            kept = await self._step(job, self._keep, head, target_of, md5)
-        else:
-            kept = await self._stream(job, head, chunks, target_of, md5)
-        if self.fsync:
-            with _disk_errors(self.where):
-                await self.names.sync(Path(os.path.dirname(kept.name)))
-        return kept.stored()
-
-    async def _step(
-        self, job: Job, step: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
-    ) -> _T:
-        with _image_errors(job), _disk_errors(self.where):
-            return await self.threads.run(step, *args, **kwargs)
-
-    def _keep(self, image: bytes, target_of: Callable[[str], str], md5: str | None) -> _StoredFile:
-        info = inspect(image)
-        target = target_of(info.format)
-        part = self._part(target, md5)
-        try:
-            part.write(image)
-            return _published(part, target, info)
-        finally:
-            part.discard()
-
-    def _part(self, target: str, md5: str | None) -> AtomicFile:
-        return AtomicFile(os.path.dirname(target), fsync=self.fsync, md5=md5)
-
-    async def _stream(
-        self,
-        job: Job,
-        piece: bytes,
-        chunks: AsyncIterator[bytes],
-        target_of: Callable[[str], str],
-        md5: str | None,
-    ) -> _StoredFile:
-        """Write piece by piece, so that a large image never lies in memory whole."""
-        target = await self._step(job, lambda: target_of(sniff(piece[:64])))
-        part = self._part(target, md5)
-        try:
-            while piece:
-                if part.size + len(piece) > self.max_bytes:
-                    raise _too_large(job, self.max_bytes)
-                await self._step(job, part.write, piece)
-                piece, _ = await _collected(chunks, _PIECE)
-            return await self._step(job, self._finish, part, target)
-        finally:
-            await self.threads.run(part.discard)
-
-    def _finish(self, part: AtomicFile, target: str) -> _StoredFile:
-        with part.mapped() as content:
-            info = inspect(content)
-        return _published(part, target, info)
-
-
 @frozen
 class _StoredFile:
-    """A part that has its final name."""
+    """A file that has its final name."""
 
     name: str
     part: AtomicFile
@@ -360,14 +336,20 @@ class _StoredFile:
         )
 
 
+def _inspected(part: AtomicFile, target: str) -> _StoredFile:
+    with part.mapped() as content:
+        info = inspect(content)
+    return _published(part, target, info)
+
+
 def _published(part: AtomicFile, target: str, info: ImageInfo) -> _StoredFile:
     if not part.matches_md5:
-        raise NotAnImage("not what the server has: its Content-MD5 is another")
+        raise NotAnImage("not what the server sent: its Content-MD5 differs")
     return _StoredFile(part.publish(target), part, info)
 
 
 async def _collected(chunks: AsyncIterator[bytes], limit: int) -> tuple[bytes, bool]:
-    """Return chunks joined until they are over the limit, and whether they ended before that."""
+    """Join chunks until they exceed the limit; return them, and whether they ended before."""
     taken, size = [], 0
     async for chunk in chunks:
         taken.append(chunk)
@@ -378,8 +360,8 @@ async def _collected(chunks: AsyncIterator[bytes], limit: int) -> tuple[bytes, b
 
 
 def _too_large(job: Job, max_bytes: int) -> DownloadError:
-    said = f"job {job.job_id}: larger than the limit of {max_bytes} bytes"
-    return DownloadError(said, job=job, permanent=True)
+    text = f"job {job.job_id}: larger than the limit of {max_bytes} bytes"
+    return DownloadError(text, job=job, permanent=True)
 
 
 @contextmanager
@@ -387,7 +369,7 @@ def _image_errors(job: Job) -> Iterator[None]:
     try:
         yield
     except NotAnImage as exc:
-        raise DownloadError(f"job {job.job_id}: what came is {exc}", job=job) from exc
+        raise DownloadError(f"job {job.job_id}: the download is {exc}", job=job) from exc
 
 
 @contextmanager

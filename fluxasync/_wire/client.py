@@ -46,10 +46,10 @@ class ApiClient:
     key: Secret | None
     policies: Policies  #: its timeouts are read at each call
     warn: Callable[[str], None] = lambda message: None  #: shows a message, each one once
-    _hide: Redaction = field(init=False, repr=False)
+    _redaction: Redaction = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "_hide", Redaction().also(self.key, "(key)"))
+        object.__setattr__(self, "_redaction", Redaction().with_secret(self.key, "(key)"))
 
     async def submit(
         self,
@@ -76,12 +76,12 @@ class ApiClient:
             verdict = classify(Phase.SUBMIT, None, None, sent=error.sent)
             return Refused(verdict=verdict, error=error)
         seconds = now() - began
-        answer = decode_submit(reply, request, self.provider, self._hide)
+        answer = decode_submit(reply, request, self.provider, self._redaction)
         if isinstance(answer, Refused):
             return answer
         if (sign := suspicion(reply)) and (problem := await self._disproof(answer)):
             reason = f"{sign}, and {problem}"
-            return in_doubt(reply, reason, self._hide.also(request.webhook_secret))
+            return in_doubt(reply, reason, self._redaction.with_secret(request.webhook_secret))
         return evolve(answer, price=price, submit_seconds=seconds)
 
     async def _disproof(self, job: Job) -> str | None:
@@ -105,20 +105,20 @@ class ApiClient:
             reply = await self._send(call)
         except TransportError as error:
             return Inconclusive(reason=str(error), status=0, local=error.local)
-        found = decode_poll(reply, job, self.provider, self._hide, now=now())
+        found = decode_poll(reply, job, self.provider, self._redaction, now=now())
         return evolve(found, asked=asked) if isinstance(found, Ready) else found
 
     async def credits(self) -> Decimal | None:
         """Return the account's balance in credits; None if the provider has no such address."""
         call = encode_credits(self.provider, self.key, timeout=self.policies.timeouts.poll)
-        return None if call is None else decode_credits(await self._send(call), self._hide)
+        return None if call is None else decode_credits(await self._send(call), self._redaction)
 
     async def _send(self, call: Call) -> Reply:
         reply = await self.transport.send(call)
         kind = reply.headers.get("content-type", "").partition(";")[0].strip()[:40]
         if kind and "json" not in kind.lower() and read_object(reply.body) is not None:
             self.warn(f"the provider sends JSON as {kind!r}; it is read as JSON")
-        body = self._hide.body(reply.body)
+        body = self._redaction.body(reply.body)
         return reply if body is reply.body else evolve(reply, body=body)
 
 

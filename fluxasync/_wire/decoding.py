@@ -58,14 +58,14 @@ _ID = re.compile(rb'(?<!\\)"id"\s*:\s*"([^"\\]{1,256})"')
 
 
 def decode_submit(
-    reply: Reply, request: ImageRequest, provider: Provider, hide: Redaction = NOTHING
+    reply: Reply, request: ImageRequest, provider: Provider, redaction: Redaction = NOTHING
 ) -> Job | Refused:
     """Decode the answer of a submission.
 
     Of an incomplete body only the status counts: a refusal is a refusal, and what would be a job is
     in doubt.
     """
-    hide = hide.also(request.webhook_secret)
+    redaction = redaction.with_secret(request.webhook_secret)
     answer = read_object(reply.body) if reply.is_whole else None
     wait = retry_after(reply, answer) if reply.status in {429, 503} else None
     verdict = classify(
@@ -75,8 +75,8 @@ def decode_submit(
         polling_url = answer.get("polling_url")
         if _names_another(answer["id"], polling_url, provider):
             reason = "the answer's id and its polling_url name different jobs"
-            return in_doubt(reply, reason, hide)
-        if not isinstance(polling_url, str) or _carries_secret(polling_url, hide):
+            return in_doubt(reply, reason, redaction)
+        if not isinstance(polling_url, str) or _carries_secret(polling_url, redaction):
             polling_url = None
         return Job(
             job_id=answer["id"],
@@ -85,24 +85,24 @@ def decode_submit(
             provider=provider.name,
             cost=_reported_cost(answer, provider),
         )
-    message = vendor_message(reply, answer, hide)
+    message = vendor_message(reply, answer, redaction)
     if verdict is Verdict.AMBIGUOUS:
         if reply.broken:
             message = f"the answer broke off: {reply.broken}"
         elif reply.is_cut:
             message = "the answer is larger than 1 MB"
-        return in_doubt(reply, message, hide)
+        return in_doubt(reply, message, redaction)
     error = _refusal(reply, message, wait, verdict)
     return Refused(verdict=verdict, error=error, retry_after=wait, status=reply.status)
 
 
-def in_doubt(reply: Reply, reason: str, hide: Redaction) -> Refused:
+def in_doubt(reply: Reply, reason: str, redaction: Redaction) -> Refused:
     """Return a Refused for a submission that may have been charged; `evidence` has the answer."""
     error = TransportError(
         f"HTTP {reply.status} without a usable answer ({reason}): the job may have been "
         "accepted and charged, so it is not sent again",
         sent=True,
-        evidence=_evidence(reply, hide),
+        evidence=_evidence(reply, redaction),
     )
     return Refused(verdict=Verdict.AMBIGUOUS, error=error, status=reply.status)
 
@@ -130,15 +130,15 @@ def _names_another(job_id: str, polling_url: Any, provider: Provider) -> bool:
     return named != [job_id]
 
 
-def _carries_secret(url: str, hide: Redaction) -> bool:
+def _carries_secret(url: str, redaction: Redaction) -> bool:
     """Return whether a URL's query holds a secret; the URL would be stored and logged."""
     values = (value for _, value in parse_qsl(url.partition("?")[2]))
-    return any(hide.text(value) != value for value in values)
+    return any(redaction.text(value) != value for value in values)
 
 
-def _evidence(reply: Reply, hide: Redaction) -> str:
+def _evidence(reply: Reply, redaction: Redaction) -> str:
     """Return the body as text, after a line with the job id that may be the submission's."""
-    text = evidence_of(reply, hide) or vendor_message(reply, None, hide)
+    text = evidence_of(reply, redaction) or vendor_message(reply, None, redaction)
     job_id = _id_in(reply, read_object(reply.body))
     return text if job_id is None else f"{CANDIDATE}{job_id}\n{text}"[:EVIDENCE_LENGTH]
 
@@ -200,19 +200,21 @@ PollResult = Pending | Ready | JobNotFound | JobError | Inconclusive
 
 
 def decode_poll(
-    reply: Reply, job: Job, provider: Provider, hide: Redaction = NOTHING, *, now: float
+    reply: Reply, job: Job, provider: Provider, redaction: Redaction = NOTHING, *, now: float
 ) -> PollResult:
     """Decode the answer of a poll; `now` is the loop's time.
 
     An answer without a status, and the status of another job, are Inconclusive.
     """
-    hide = hide if job.request is None else hide.also(job.request.webhook_secret)
+    redaction = (
+        redaction if job.request is None else redaction.with_secret(job.request.webhook_secret)
+    )
     answer = read_object(reply.body) if reply.is_whole else None
     word = status_word(answer)
     # under 401, 403 and 429 "status" may belong to a gateway's error, unless the id is the job's
     is_pushback = reply.status in {401, 403, 429}
     if answer is None or word is None or (is_pushback and answer.get("id") != job.job_id):
-        return _without_status(reply, answer, job, hide)
+        return _without_status(reply, answer, job, redaction)
     if answer.get("id", job.job_id) != job.job_id:
         reason = "the answer is about another job"
         another = answer["id"] if is_job_id(answer["id"]) else None
@@ -221,26 +223,28 @@ def decode_poll(
     if folded == READY:
         return _ready(answer, reply, job, provider, now)
     if folded in MODERATED:
-        reasons = reasons_of(answer, hide)
+        reasons = reasons_of(answer, redaction)
         listed = f": {', '.join(reasons)}" if reasons else ""
         return Moderated(f"{word}{listed}; change the prompt", job=job, reasons=reasons)
     if folded in FAILED:
-        return JobFailed(f"the provider says {word}: {failure_of(answer, reply, hide)}", job=job)
+        return JobFailed(
+            f"the provider says {word}: {failure_of(answer, reply, redaction)}", job=job
+        )
     if folded == MISSING:
         return JobNotFound()
-    shown = word if is_known(word) else hide.text(word[:80], is_whole=len(word) <= 80)
+    shown = word if is_known(word) else redaction.text(word[:80], is_whole=len(word) <= 80)
     return Pending(job=job, status=shown[:40], progress=_progress(answer))
 
 
 def _without_status(
-    reply: Reply, answer: Mapping[str, Any] | None, job: Job, hide: Redaction
+    reply: Reply, answer: Mapping[str, Any] | None, job: Job, redaction: Redaction
 ) -> Pending | JobNotFound | Inconclusive:
     if reply.status == 202:
         return Pending(job=job, status="Pending")
     if reply.status == 404:
         return JobNotFound()
     wait = retry_after(reply, answer) if reply.status in {429, 503} else None
-    message = vendor_message(reply, answer, hide)
+    message = vendor_message(reply, answer, redaction)
     return Inconclusive(
         reason=f"HTTP {reply.status}: {message}",
         status=reply.status,
@@ -299,14 +303,14 @@ def _progress(answer: Mapping[str, Any]) -> float | None:
     return None if progress is None else min(max(progress, 0.0), 1.0)
 
 
-def decode_credits(reply: Reply, hide: Redaction = NOTHING) -> Decimal:
+def decode_credits(reply: Reply, redaction: Redaction = NOTHING) -> Decimal:
     """Return the balance in the provider's credits. Raises AuthenticationError for 401 and 403, and
     TransportError for an answer without a balance."""
     answer = read_object(reply.body)
     credits = None if answer is None else number_of(answer.get("credits"))
     if reply.status == 200 and credits is not None:
         return round(Decimal(repr(credits)), 6)
-    message = vendor_message(reply, answer, hide)
+    message = vendor_message(reply, answer, redaction)
     if reply.status in {401, 403}:
         raise AuthenticationError(f"the key was refused: {message}", status=reply.status)
     raise TransportError(f"HTTP {reply.status} without a balance: {message}", sent=True)

@@ -40,7 +40,7 @@ class Redaction:
 
     _secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
-    def also(self, secret: Secret | None, word: str = "(secret)") -> Redaction:
+    def with_secret(self, secret: Secret | None, word: str = "(secret)") -> Redaction:
         """Return a Redaction that replaces this secret too; None adds nothing."""
         return Redaction((*self._secrets, (secret.reveal(), word))) if secret else self
 

@@ -82,7 +82,7 @@ _LONG_RUN = re.compile(r"[A-Za-z0-9+/=_\\-]{512,}")
 
 
 def vendor_message(
-    reply: Reply, answer: Mapping[str, Any] | None, hide: Redaction = NOTHING
+    reply: Reply, answer: Mapping[str, Any] | None, redaction: Redaction = NOTHING
 ) -> str:
     """Return the vendor's message on one line, cut, without repeated inputs and secrets."""
     text = "" if answer is None else _worded(answer)
@@ -92,34 +92,36 @@ def vendor_message(
         text = reply.body[:_READ].decode("utf-8", "replace")
         if "<" in text[:100]:
             text = "an HTML or XML page"
-    return _one_line(text, hide, is_whole=reply.is_whole) or f"HTTP {reply.status}"
+    return _one_line(text, redaction, is_whole=reply.is_whole) or f"HTTP {reply.status}"
 
 
-def evidence_of(reply: Reply, hide: Redaction) -> str:
+def evidence_of(reply: Reply, redaction: Redaction) -> str:
     """Return a body as text without secrets and images, at most 64 KB."""
     text = reply.body.decode("utf-8", "replace")
     text = _LONG_RUN.sub(lambda run: f"({len(run[0])} characters)", text)
     is_whole = reply.is_whole and len(text) <= EVIDENCE_LENGTH
-    text = hide.text(text[:EVIDENCE_LENGTH], is_whole=is_whole)[:EVIDENCE_LENGTH]
+    text = redaction.text(text[:EVIDENCE_LENGTH], is_whole=is_whole)[:EVIDENCE_LENGTH]
     text = "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
     return text.strip()
 
 
-def failure_of(answer: Mapping[str, Any], reply: Reply, hide: Redaction) -> str:
+def failure_of(answer: Mapping[str, Any], reply: Reply, redaction: Redaction) -> str:
     """Return the vendor's reason for a failed job."""
     details = answer.get("details")
     if isinstance(details, dict) and isinstance(details.get("error"), str):
-        return _one_line(details["error"], hide)
-    return _one_line(_worded(answer), hide) or f"HTTP {reply.status}"
+        return _one_line(details["error"], redaction)
+    return _one_line(_worded(answer), redaction) or f"HTTP {reply.status}"
 
 
-def reasons_of(answer: Mapping[str, Any], hide: Redaction) -> tuple[str, ...]:
+def reasons_of(answer: Mapping[str, Any], redaction: Redaction) -> tuple[str, ...]:
     """Return the reasons for which a job was moderated; only BFL lists them."""
     details = answer.get("details")
     listed = details.get("Moderation Reasons") if isinstance(details, dict) else None
     if not isinstance(listed, list):
         return ()
-    return tuple(_one_line(reason, hide)[:80] for reason in listed[:8] if isinstance(reason, str))
+    return tuple(
+        _one_line(reason, redaction)[:80] for reason in listed[:8] if isinstance(reason, str)
+    )
 
 
 def _worded(answer: Mapping[str, Any]) -> str:
@@ -150,8 +152,8 @@ def _reason_in(body: bytes) -> str:
     return found[1] if found else ""
 
 
-def _one_line(text: str, hide: Redaction, *, is_whole: bool = True) -> str:
-    shown = hide.text(text[:_READ], is_whole=is_whole and len(text) <= _READ)
+def _one_line(text: str, redaction: Redaction, *, is_whole: bool = True) -> str:
+    shown = redaction.text(text[:_READ], is_whole=is_whole and len(text) <= _READ)
     printable = "".join(c if c.isprintable() else " " for c in shown[: 4 * MESSAGE_LENGTH])
     line = " ".join(printable.split())
     return line if len(line) <= MESSAGE_LENGTH else line[: MESSAGE_LENGTH - 1] + "…"

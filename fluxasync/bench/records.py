@@ -16,7 +16,7 @@ from typing import Any
 from attrs import asdict, evolve, field, fields, frozen
 
 from .._core.errors import ConfigError
-from .._store.files import disk_error, reading
+from .._store.files import disk_error, open_to_read
 
 #: version of the fields of report.json and requests.jsonl
 SCHEMA_VERSION = 1
@@ -226,7 +226,7 @@ class Report:
         """
         if self.folder is None:
             return
-        with reading(self.folder / RECORDS_NAME, follow=True) as lines:
+        with open_to_read(self.folder / RECORDS_NAME, follow=True) as lines:
             for line in lines:
                 if line.endswith(b"\n"):
                     yield ImageRecord(**json.loads(line))
@@ -271,7 +271,7 @@ def load(folder: str | os.PathLike[str]) -> Report:
     path = Path(folder)
     path = path if path.suffix == ".json" else path / REPORT_NAME
     try:
-        with reading(path, follow=True) as file:
+        with open_to_read(path, follow=True) as file:
             row = json.loads(file.read())
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such report; make one with fluxasync bench") from None

@@ -22,7 +22,7 @@ from .._core.errors import ConfigError
 from .._core.images import EXTENSIONS
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Saved
 from .._core.strict_json import read_object
-from .._store.files import disk_error, reading
+from .._store.files import disk_error, open_to_read
 from .._store.journal.journal import has_journal, read_only
 from .._store.metadata import FAILURES, METADATA, failure_row, metadata_row, parameters_of
 
@@ -221,7 +221,7 @@ class _Tail:
     def lines(self) -> Iterator[bytes]:
         """Yield the whole lines that were not yielded before."""
         try:
-            with reading(self.path) as file:
+            with open_to_read(self.path) as file:
                 facts = os.fstat(file.fileno())
                 if facts.st_ino != self._file or facts.st_size < self._offset:
                     self._file, self._offset, self._rest = facts.st_ino, 0, b""

@@ -25,7 +25,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from .._core.errors import FluxError
 from .._core.images import EXTENSIONS, NotAnImage, sniff
-from .._store.files import ThreadRunner, reading
+from .._store.files import ThreadRunner, open_to_read
 from .cards import Card, CardLists
 from .html_page import page
 from .thumbnails import Thumbs
@@ -234,7 +234,7 @@ class GalleryServer:
 def _kind(path: Path) -> str | None:
     """Return an image's format by its first bytes, None for a file that is none."""
     try:
-        with reading(path, follow=True) as file:
+        with open_to_read(path, follow=True) as file:
             return _format(file.read(64))
     except OSError:
         return None

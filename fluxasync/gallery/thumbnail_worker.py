@@ -14,7 +14,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from .._store.files import create_own, reading
+from .._store.files import create_own, open_to_read
 
 #: pixels of a thumbnail's longer side: sharp on a dense screen at the size of the page's rows
 SIDE = 560
@@ -42,7 +42,7 @@ def paint(source: Path, target: Path) -> str:
     new = target.with_name(f"{target.name}.{os.getpid()}.new")
     try:
         with (
-            reading(source, follow=True) as file,
+            open_to_read(source, follow=True) as file,
             Image.open(file, formats=("JPEG", "PNG", "WEBP")) as picture,
         ):
             if picture.width * picture.height > _MOST_PIXELS:

@@ -22,7 +22,7 @@ from typing import Self
 from .._core.errors import ConfigError
 from .._core.extras import install_command
 from .._core.isolated_process import start
-from .._store.files import ThreadRunner, check_own_folder, disk_error, make_own_folder, reading
+from .._store.files import ThreadRunner, check_own_folder, disk_error, make_own_folder, open_to_read
 from .._store.journal.schema import HOME
 
 FOLDER = f"{HOME}/thumbs"
@@ -130,7 +130,7 @@ def _is_ready(folder: Path, target: Path) -> bool:
 def _image(folder: Path, target: Path) -> bytes | None:
     try:
         _make_folders(folder)
-        with reading(target) as file:
+        with open_to_read(target) as file:
             image = file.read(_LARGEST + 1)
     except OSError:
         return None

@@ -1,4 +1,4 @@
-"""Which addresses a server may not send us to (T3, F82)."""
+"""Private and loopback addresses in every spelling (T3, F82)."""
 
 from __future__ import annotations
 
@@ -37,23 +37,24 @@ NOT_LOOPBACK = listed("""
 
 @pytest.mark.parametrize("address", ["", *PRIVATE], ids=lambda address: f"T3 F82 {address!r}")
 def test_addresses_that_are_not_public_are_private(address: str) -> None:
-    """Nothing of this machine, its network or a cloud's metadata passes, however it is written."""
+    """An address of this machine, its network or a cloud's metadata service is private in every
+    spelling."""
     assert private_address(address)
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public_addresses_pass(address: str) -> None:
-    """Public hosts stay reachable, also through NAT64."""
+    """Public addresses are allowed, also through NAT64."""
     assert not private_address(address)
 
 
 @pytest.mark.parametrize("host", LOOPBACK)
 def test_this_machine_is_loopback(host: str) -> None:
-    """The names and addresses of this machine are known as such."""
+    """All names and addresses of this machine are loopback."""
     assert is_loopback_address(host)
 
 
 @pytest.mark.parametrize("host", NOT_LOOPBACK)
 def test_other_hosts_are_not_loopback(host: str) -> None:
-    """What only resembles this machine gets none of its privileges."""
+    """A host that only resembles this machine is not loopback."""
     assert not is_loopback_address(host)

@@ -16,93 +16,94 @@ from support import virtual_time
 from fluxasync._core.concurrency import Coalescer, LoopAwareTimeout
 
 
-class Steps:
-    """Runs that wait to be let go, and what each was given."""
+class Step:
+    """A step that waits for `go`, and the items of each of its runs."""
 
     def __init__(self) -> None:
         self.given: list[list[str]] = []
         self.begun = asyncio.Event()
-        self.let_go = asyncio.Event()
+        self.go = asyncio.Event()
         self.error: Exception | None = None
 
     async def run(self, items: list[str]) -> None:
         self.given.append(items)
         self.begun.set()
-        await self.let_go.wait()
+        await self.go.wait()
         if self.error is not None:
             raise self.error
 
 
 @pytest.mark.asyncio
-async def test_what_comes_while_a_step_runs_shares_the_next_run_in_order() -> None:
-    """P6 Many wait for one run, and nobody for a run that began before they came."""
-    steps = Steps()
-    gathering = Coalescer(steps.run)
+async def test_items_added_during_a_step_share_the_next_run_in_order() -> None:
+    """P6 Many callers wait for one run, which begins after they came."""
+    step = Step()
+    coalescer = Coalescer(step.run)
     async with asyncio.TaskGroup() as group:
-        group.create_task(gathering.add("first"))
-        await steps.begun.wait()
+        group.create_task(coalescer.add("first"))
+        await step.begun.wait()
         for name in ("second", "third"):
-            group.create_task(gathering.add(name))
+            group.create_task(coalescer.add(name))
         await asyncio.sleep(0)  # a turn, in which both get in line
-        steps.let_go.set()
-    assert steps.given == [["first"], ["second", "third"]]
-    assert gathering.is_idle
+        step.go.set()
+    assert step.given == [["first"], ["second", "third"]]
+    assert coalescer.is_idle
 
 
 @pytest.mark.asyncio
-async def test_an_error_is_told_to_those_of_its_run_and_the_next_run_is_tried() -> None:
-    """F102 A failed step says so to everybody it was for."""
-    steps = Steps()
-    gathering = Coalescer(steps.run)
-    steps.error = OSError("no")
-    steps.let_go.set()
-    told = await asyncio.gather(*map(gathering.add, "ab"), return_exceptions=True)
-    assert told == [steps.error] * 2
-    steps.error = None
-    await gathering.add("c")
-    assert steps.given == [["a", "b"], ["c"]]
+async def test_an_error_reaches_the_callers_of_its_run_and_the_next_run_starts() -> None:
+    """F102 A failed step raises for every caller whose item it had."""
+    step = Step()
+    coalescer = Coalescer(step.run)
+    step.error = OSError("no")
+    step.go.set()
+    results = await asyncio.gather(*map(coalescer.add, "ab"), return_exceptions=True)
+    assert results == [step.error] * 2
+    step.error = None
+    await coalescer.add("c")
+    assert step.given == [["a", "b"], ["c"]]
 
 
 @pytest.mark.asyncio
-async def test_nobody_waits_for_ever_for_a_step_that_was_cancelled() -> None:
-    """P26 A loop that is closing cancels what it finds; who waits for it hears that."""
-    steps = Steps()
-    gathering = Coalescer(steps.run)
-    waiting = [asyncio.create_task(gathering.add("now"))]
-    await steps.begun.wait()
-    waiting.append(asyncio.create_task(gathering.add("next")))
+async def test_a_cancelled_step_cancels_its_callers() -> None:
+    """P26 A closing loop cancels the step; the callers of this run and the next are cancelled
+    too."""
+    step = Step()
+    coalescer = Coalescer(step.run)
+    waiting = [asyncio.create_task(coalescer.add("now"))]
+    await step.begun.wait()
+    waiting.append(asyncio.create_task(coalescer.add("next")))
     await asyncio.sleep(0)
     (running,) = [t for t in asyncio.all_tasks() if t.get_name() == "fluxasync coalescer"]
     running.cancel()
     async with asyncio.timeout(5):
-        told = await asyncio.gather(*waiting, return_exceptions=True)
-    assert [type(each) for each in told] == [asyncio.CancelledError] * 2
-    assert gathering.is_idle
-    assert len(gathering) == 0
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(each) for each in results] == [asyncio.CancelledError] * 2
+    assert coalescer.is_idle
+    assert len(coalescer) == 0
 
 
 @pytest.mark.asyncio
-async def test_an_item_outlives_whoever_added_it() -> None:
-    """P26 A cancelled caller leaves at once; what he added is done, and told to the others."""
-    steps = Steps()
-    gathering = Coalescer(steps.run)
-    first = asyncio.create_task(gathering.add("first"))
-    await steps.begun.wait()
-    leaving, staying = (asyncio.create_task(gathering.add(name)) for name in ("left", "stayed"))
+async def test_a_cancelled_callers_item_is_still_handled() -> None:
+    """P26 A cancelled caller returns at once; its item is in the next run."""
+    step = Step()
+    coalescer = Coalescer(step.run)
+    first = asyncio.create_task(coalescer.add("first"))
+    await step.begun.wait()
+    leaving, staying = (asyncio.create_task(coalescer.add(name)) for name in ("left", "stayed"))
     await asyncio.sleep(0)
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaving
-    finished = asyncio.create_task(gathering.finish())
-    steps.let_go.set()
+    finished = asyncio.create_task(coalescer.finish())
+    step.go.set()
     await asyncio.gather(first, staying, finished)
-    assert steps.given == [["first"], ["left", "stayed"]]
-    assert gathering.is_idle
+    assert step.given == [["first"], ["left", "stayed"]]
+    assert coalescer.is_idle
 
 
 def block(seconds: float) -> None:
-    """What a callback of the app does that computes for so long: virtual time goes on, the loop
-    does not."""
+    """Simulates a callback that computes for `seconds`: virtual time passes while the loop is
+    blocked."""
     cast(virtual_time.VirtualTimeLoop, asyncio.get_running_loop()).now += seconds
 
 
@@ -110,8 +111,8 @@ def elapsed() -> float:
     return asyncio.get_running_loop().time() - virtual_time.START
 
 
-def test_a_deadline_strikes_when_it_is_due() -> None:
-    """A server that says nothing for ten seconds is given up after ten seconds."""
+def test_a_timeout_fires_when_it_is_due() -> None:
+    """A silent server is given up after ten seconds."""
 
     async def story() -> tuple[bool, float]:
         with pytest.raises(TimeoutError):
@@ -122,8 +123,8 @@ def test_a_deadline_strikes_when_it_is_due() -> None:
     assert virtual_time.run(story()) == (True, pytest.approx(10.0))
 
 
-def test_what_ends_in_time_leaves_no_timer_behind() -> None:
-    """An answer in time is an answer; nothing strikes later."""
+def test_a_block_that_ends_in_time_leaves_no_timer() -> None:
+    """Nothing fires after the block."""
 
     async def story() -> float:
         async with LoopAwareTimeout(10.0):
@@ -134,8 +135,8 @@ def test_what_ends_in_time_leaves_no_timer_behind() -> None:
     assert virtual_time.run(story()) == pytest.approx(61.0)
 
 
-def test_a_loop_that_was_blocked_is_not_the_servers_silence() -> None:
-    """F156: blocked past the deadline, what would have been in time still is."""
+def test_an_answer_during_a_blocked_loop_is_read() -> None:
+    """F156: the loop was blocked past the timeout; an answer that came in time still counts."""
 
     async def story() -> str:
         loop = asyncio.get_running_loop()
@@ -149,8 +150,8 @@ def test_a_loop_that_was_blocked_is_not_the_servers_silence() -> None:
     assert virtual_time.run(story()) == "charged"
 
 
-def test_after_a_block_silence_is_still_given_up() -> None:
-    """F156: the grace is as long as the delay was, ten seconds at most, and then it is over."""
+def test_after_a_blocked_loop_the_timeout_still_fires() -> None:
+    """F156: it is postponed by as long as the loop was late, at most ten seconds, and only once."""
 
     async def story() -> float:
         asyncio.get_running_loop().call_later(4.0, block, 300.0)
@@ -164,16 +165,16 @@ def test_after_a_block_silence_is_still_given_up() -> None:
 
 @pytest.mark.asyncio
 async def test_an_answer_that_waits_in_the_socket_is_read_first() -> None:
-    """F156: on a real loop and a real socket: blocked over the deadline, the bytes are read."""
+    """F156: on a real loop and socket, bytes that arrived while the loop was blocked are read."""
     ours, theirs = socket.socketpair()
     reader, writer = await asyncio.open_connection(sock=ours)
     with theirs:
         asyncio.get_running_loop().call_later(0.05, _blocked_while, theirs, 0.6)
         async with LoopAwareTimeout(0.3):
-            said = await reader.readexactly(7)
+            received = await reader.readexactly(7)
     writer.close()
     await writer.wait_closed()
-    assert said == b"charged"
+    assert received == b"charged"
 
 
 def _blocked_while(theirs: socket.socket, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""The hint that names a missing extra can be typed as it stands, however the package came here."""
+"""The hint for a missing extra is a command that works for this installation."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_hint_names_where_the_package_came_from(origin: dict[str, Any], expe
 
 
 def test_the_hint_of_this_checkout_names_it() -> None:
-    """In a clone the hint installs the clone, with the pip of the interpreter that runs."""
+    """In a clone the hint installs the clone, with the pip of the running interpreter."""
     words = shlex.split(install_command("image"))
     assert words[-1] == f"{ROOT}[image]"
     if os.path.dirname(sys.executable) not in os.environ.get("PATH", "").split(os.pathsep):
@@ -50,7 +50,7 @@ def test_the_hint_of_this_checkout_names_it() -> None:
 
 
 def test_a_tree_that_is_not_installed_is_named_by_its_folder() -> None:
-    """A source tree on the path, without installed metadata, is what the hint installs."""
+    """For a source tree without installed metadata the hint installs its folder."""
     code = "from fluxasync._core.extras import install_command; print(install_command('cli'))"
     ended = subprocess.run(
         [sys.executable, "-S", "-c", code],

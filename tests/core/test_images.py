@@ -1,4 +1,4 @@
-"""Bytes are judged by their container: whole images pass with their size, all else is named."""
+"""Image bytes are checked by their container: a complete image has a format and a size."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def _judged(content: bytes | mmap.mmap) -> str:
         pytest.param(webp(640, 480) + b"\0", "webp", id="webp with padding"),
     ],
 )
-def test_a_whole_image_has_its_format_and_size(image, format):
-    """Format and dimensions come from the bytes, whatever name or type was announced."""
+def test_a_complete_image_has_its_format_and_size(image, format):
+    """Format and size are read from the bytes."""
     info = inspect(image)
     assert (format, 640, 480) == (info.format, info.width, info.height)
     assert format in EXTENSIONS
@@ -83,14 +83,14 @@ def test_a_whole_image_has_its_format_and_size(image, format):
         ),
     ],
 )
-def test_what_is_no_whole_image_is_refused_by_name(broken, reason):
-    """The reason says what arrived, so that a reader knows where to look."""
+def test_incomplete_images_and_other_files_are_refused_with_the_reason(broken, reason):
+    """The reason names the content that arrived."""
     with pytest.raises(NotAnImage, match=reason):
         inspect(broken)
 
 
 def png_of_size(width: int, height: int, rows: bytes, *, kind: tuple[int, ...] = (8, 2, 0, 0, 0)):
-    """A PNG whose header says what it likes of its rows."""
+    """Return a PNG whose header and number of rows may disagree."""
     header = struct.pack(">II5B", width, height, *kind)
     data = zlib.compress(rows)
     chunks = (b"IHDR", header), (b"IDAT", data[:9]), (b"IDAT", data[9:]), (b"IEND", b"")
@@ -98,14 +98,15 @@ def png_of_size(width: int, height: int, rows: bytes, *, kind: tuple[int, ...] =
 
 
 def test_dimensions_are_read_without_decoding():
-    """F80 A picture of 200 megapixels is sized from its header; no pixel buffer is made."""
+    """F80 The size of an image of 200 megapixels is read from its header; no pixel buffer is
+    made."""
     bomb = png_of_size(20_000, 10_000, b"")
     info = measure(bomb)
     assert (info.width, info.height) == (20_000, 10_000)
 
 
-def test_a_picture_of_more_pixels_than_a_viewer_can_hold_is_refused():
-    """F80 T9 What is kept has 64 megapixels at most, whatever its bytes are."""
+def test_an_image_above_64_megapixels_is_refused():
+    """F80 T9 A viewer would decode all of them."""
     for bomb in (
         png_of_size(60_000, 60_000, bytes(60 * 180_001)),
         jpeg(60_000, 60_000, payload=bytes(10)),
@@ -125,7 +126,7 @@ def test_a_picture_of_more_pixels_than_a_viewer_can_hold_is_refused():
     ],
 )
 def test_a_png_has_all_the_rows_that_its_header_says(kind, row_bytes):
-    """F80 One byte fewer is a truncated picture, though each of its checksums is right."""
+    """F80 One byte less is a truncated image, although each checksum is right."""
     assert inspect(png_of_size(100, 50, bytes(50 * row_bytes), kind=kind)).height == 50
     with pytest.raises(NotAnImage, match="fewer rows"):
         inspect(png_of_size(100, 50, bytes(50 * row_bytes - 1), kind=kind))
@@ -134,7 +135,7 @@ def test_a_png_has_all_the_rows_that_its_header_says(kind, row_bytes):
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16"])
 @pytest.mark.parametrize("size", [(1, 1), (5, 3), (640, 480)])
 def test_the_rows_of_a_real_encoder_are_counted_exactly(mode, size):
-    """A PNG by Pillow has as many bytes as its header says, in every kind of pixel."""
+    """A PNG by Pillow has as many bytes as its header says, for every colour type."""
     pillow = pytest.importorskip("PIL.Image")
     file = io.BytesIO()
     pillow.new(mode, size).save(file, "png")
@@ -147,7 +148,7 @@ def test_the_rows_of_a_real_encoder_are_counted_exactly(mode, size):
 
 
 def test_an_interlaced_png_is_counted_by_its_passes():
-    """F80 The seven passes of an interlaced 5x3 picture have 15 pixels and 7 rows."""
+    """F80 The seven passes of an interlaced 5x3 image have 15 pixels and 7 rows."""
     interlaced = (8, 0, 0, 0, 1)
     assert inspect(png_of_size(5, 3, bytes(15 + 7), kind=interlaced)).width == 5
     with pytest.raises(NotAnImage, match="fewer rows"):
@@ -162,7 +163,7 @@ ADAM7 = ("16462646", "77777777", "56565656", "77777777", "36463646", "77777777",
 @pytest.mark.parametrize("height", [1, 2, 3, 4, 5, 6, 9, 13])
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 6, 9, 13])
 def test_the_passes_of_every_interlaced_png_are_those_of_the_standard(width: int, height: int):
-    """F80 Each row of a pass has a byte of its own, and passes without a pixel have no rows."""
+    """F80 Each row of a pass has a filter byte, and a pass without pixels has no rows."""
     pixels = [(y, ADAM7[y % 8][x % 8]) for y in range(height) for x in range(width)]
     made = bytes(len(pixels) + len(set(pixels)))
     interlaced = (8, 0, 0, 0, 1)
@@ -195,22 +196,22 @@ def test_a_jpeg_has_a_bit_for_each_block_at_least():
                      "image and header differ in size", id="F80 a webp of another size"),
     ],
 )  # fmt: skip
-def test_pixels_that_cannot_be_there_are_noticed(broken, reason):
-    """The container is whole, and is no picture of the size that it says."""
+def test_missing_pixels_are_noticed(broken, reason):
+    """The container is complete, but has too little data for its size."""
     assert measure(broken) if b"WEBP" not in broken else True
     with pytest.raises(NotAnImage, match=reason):
         inspect(broken)
 
 
-def test_markers_without_length_and_fill_bytes_are_walked_over():
-    """Restart markers and FF padding between segments are legal and change nothing."""
-    odd = jpeg().replace(b"\xff\xdb", b"\xff\xd0\xff\x01\xff\xff\xff\xdb", 1)
-    assert inspect(jpeg()) == inspect(odd)
+def test_markers_without_length_and_fill_bytes_are_skipped():
+    """Restart markers and FF padding between segments are legal."""
+    padded = jpeg().replace(b"\xff\xdb", b"\xff\xd0\xff\x01\xff\xff\xff\xdb", 1)
+    assert inspect(jpeg()) == inspect(padded)
 
 
 @pytest.mark.parametrize("content", [png(), png()[:-1]], ids=["whole", "cut"])
-def test_a_mapped_file_is_judged_and_released(tmp_path, content):
-    """Large images are judged where they lie; nothing holds on to the map afterwards."""
+def test_a_mapped_file_is_checked_and_released(tmp_path, content):
+    """A large image is checked in its memory map; no reference to the map remains."""
     path = tmp_path / "image.part"
     path.write_bytes(content)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
@@ -230,7 +231,8 @@ def test_a_mapped_file_is_judged_and_released(tmp_path, content):
     ],
 )
 def test_images_of_a_real_encoder_pass_and_every_cut_of_them_fails(format, options):
-    """F72 F78 Whole pictures by Pillow are sized as Pillow sizes them; none survives a cut."""
+    """F72 F78 Complete images by Pillow have the size that Pillow reads; every truncation is
+    refused."""
     pillow = pytest.importorskip("PIL.Image")
     file = io.BytesIO()
     pillow.effect_noise((61, 43), 90).convert("RGB").save(file, format, **options)
@@ -244,6 +246,6 @@ def test_images_of_a_real_encoder_pass_and_every_cut_of_them_fails(format, optio
 
 @pytest.mark.parametrize("marker", [*range(0xC0, 0xC4), *range(0xC5, 0xC8), 0xC9, 0xCE, 0xCF])
 def test_every_frame_header_of_a_jpeg_says_its_size(marker: int) -> None:
-    """F76 From the baseline's to the last of the standard's, lossless and arithmetic ones too."""
+    """F76 All frame markers of the standard are read, lossless and arithmetic ones too."""
     image = jpeg().replace(b"\xff\xc0", bytes([0xFF, marker]))
     assert (inspect(image).width, inspect(image).height) == (8, 6)

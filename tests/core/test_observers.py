@@ -1,4 +1,4 @@
-"""Observers and readers of events: each sees all, in order, and none can hold anything up."""
+"""Observers and readers receive all events in order, and none of them can slow the run."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def paused(seconds: float) -> Paused:
     return Paused(seconds=seconds, reason="429")
 
 
-def test_p26_an_observer_that_raises_keeps_nobody_from_seeing(
+def test_p26_an_observer_that_raises_does_not_affect_the_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """P26: what one observer raises is logged once; the others, and later events, are shown."""
+    """P26: its exception is logged once; the others receive this event and the later ones."""
     seen: list[Event] = []
 
     def broken(event: Event) -> None:
@@ -37,8 +37,8 @@ def test_p26_an_observer_that_raises_keeps_nobody_from_seeing(
     assert len(caplog.records) == 1
 
 
-def test_who_looks_away_sees_no_more() -> None:
-    """What `add` returns ends it, also when called twice, and for that observer only."""
+def test_a_removed_observer_receives_nothing() -> None:
+    """The function that `add` returns removes this observer only, also when it is called twice."""
     kept: list[Event] = []
     left: list[Event] = []
     observers = Observers(kept.append)
@@ -51,8 +51,8 @@ def test_who_looks_away_sees_no_more() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_slow_reader_loses_the_oldest_and_is_told_how_many() -> None:
-    """The notice stands where the lost events were, and comes once for each gap."""
+async def test_a_slow_reader_loses_the_oldest_events_and_receives_their_number() -> None:
+    """The notice is in the place of the lost events, once for each gap."""
     events = Events(buffer=3)
     for number in range(5):
         events(paused(number))
@@ -65,8 +65,8 @@ async def test_a_slow_reader_loses_the_oldest_and_is_told_how_many() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_reader_waits_for_news_and_ends_with_the_run() -> None:
-    """Whoever reads ahead sleeps until something happens, and leaves the loop at the end."""
+async def test_a_reader_waits_for_events_and_ends_with_the_run() -> None:
+    """A reader waits for the next event; its loop ends after the run."""
     observers = Observers()
     events = observers.read(buffer=10)
 
@@ -85,13 +85,13 @@ async def test_a_reader_waits_for_news_and_ends_with_the_run() -> None:
 
 
 def test_a_reader_keeps_at_least_one_event() -> None:
-    """A buffer that can hold nothing is a slip, told before anything is lost."""
+    """A buffer of size 0 is refused when it is made."""
     with pytest.raises(ConfigError, match="buffer=0: must be 1 or more"):
         Observers().read(buffer=0)
 
 
 def test_the_page_about_events_names_them_all() -> None:
-    """docs/progress.md has a row, or at least a word, for each event there is, and none besides."""
+    """docs/progress.md names every event, and no other."""
     page = Path(__file__).parents[2].joinpath("docs", "progress.md").read_text("utf-8")
     table = page[page.index("| event |") : page.index("A batch's observers")]
     named = set(re.findall(r"`([A-Z]\w+)`", table))

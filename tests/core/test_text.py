@@ -1,4 +1,4 @@
-"""What untrusted text can do to a terminal: nothing."""
+"""Untrusted text cannot control a terminal."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fluxasync._core.text import columns, display
 
 
 @pytest.mark.parametrize("text", ESCAPES, ids=[f"T6 {text!a}" for text in ESCAPES])
-def test_nothing_a_terminal_obeys_is_left(text):
-    """One line of characters that are only drawn, and that any output can encode."""
+def test_no_character_that_a_terminal_interprets_is_left(text):
+    """The result is one line of printable characters that every output can encode."""
     shown = display(f"a {text} b")
     assert "a " in shown
     assert " b" in shown
@@ -36,13 +36,13 @@ def test_nothing_a_terminal_obeys_is_left(text):
         "",
     ],
 )
-def test_ordinary_text_stays_as_it_is(text):
-    """F136 F164 Scripts, emoji, quotes and markup of other tools are shown, not mangled."""
+def test_ordinary_text_is_unchanged(text):
+    """F136 F164 Scripts, emoji, quotes and the markup of other tools are shown as they are."""
     assert text == display(text)
 
 
-def test_breaks_become_spaces():
-    """A prompt of many lines is shown on one."""
+def test_line_breaks_become_spaces():
+    """A prompt of many lines is shown on one line."""
     assert display("one\ntwo\r\nthree\tfour") == "one two three four"
 
 
@@ -62,11 +62,11 @@ def test_breaks_become_spaces():
     ],
 )
 def test_text_is_cut_to_columns(text, width, expected):
-    """Width is counted in terminal columns, of which the ellipsis takes one."""
+    """The width is counted in terminal columns; the ellipsis takes one."""
     assert expected == display(text, width)
     assert columns(display(text, width)) <= width
 
 
-def test_a_heap_of_marks_is_cut_too():
-    """Characters without width cannot flood a line."""
+def test_many_combining_marks_are_cut():
+    """Characters without width cannot fill the output."""
     assert len(display("e" + "\u0301" * 10_000, 20)) <= 81

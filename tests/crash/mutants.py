@@ -23,7 +23,7 @@ from fluxasync._core.models import Saved
 from fluxasync._store.files import AtomicFile
 from fluxasync._store.journal.journal import Journal
 from fluxasync._store.journal.transitions import Transitions
-from fluxasync._store.sinks import _FileWriter, _StoredFile
+from fluxasync._store.sinks import _DiskSink, _StoredFile
 
 from .points import Watched
 
@@ -53,7 +53,7 @@ def resubmits_intents() -> None:
         found = connection.execute("SELECT money FROM image WHERE state = 0").fetchall()
         connection.execute("DELETE FROM image WHERE state = 0")
         for (money,) in found:
-            self.tally.add(0, None, money, -1)
+            self.totals.add(0, None, money, -1)
 
     Transitions.doubt_intents = doubt_intents  # type: ignore[method-assign]
 
@@ -85,7 +85,7 @@ def in_place_write() -> None:
     """The image is written under its final name from the first byte on."""
 
     def keep(
-        _self: _FileWriter, image: bytes, target_of: Callable[[str], str], _md5: str | None
+        _self: _DiskSink, image: bytes, target_of: Callable[[str], str], _md5: str | None
     ) -> _StoredFile:
         info = inspect(image)
         target = target_of(info.format)
@@ -97,7 +97,7 @@ def in_place_write() -> None:
         fluxasync._store.files.sync_folder(Path(target).parent)
         return _StoredFile(target, part, info)
 
-    _FileWriter._keep = keep  # type: ignore[method-assign, assignment]
+    _DiskSink._keep = keep  # type: ignore[method-assign, assignment]
 
 
 def no_file_fsync() -> None:

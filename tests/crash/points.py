@@ -277,7 +277,7 @@ def _at_recovery(fuse: Fuse) -> None:
 
 
 def _at_lists(fuse: Fuse) -> None:
-    write = fluxasync._store.metadata._write_all
+    write = fluxasync._store.metadata.write_all
 
     def in_halves(handle: int, text: bytes) -> None:
         half = len(text) // 2
@@ -285,6 +285,6 @@ def _at_lists(fuse: Fuse) -> None:
         fuse.burn("during list append")
         write(handle, text[half:])
 
-    fluxasync._store.metadata._write_all = in_halves
+    fluxasync._store.metadata.write_all = in_halves
     projection = fluxasync._store.journal.lists
     before(projection, "sync", lambda *_: fuse.burn("during list rewrite"))

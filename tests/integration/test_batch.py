@@ -349,7 +349,9 @@ async def test_a_run_is_told_in_one_line_and_counted_once(tmp_path: Path):
     money = spending(summary.cost, perhaps=summary.possible_cost, in_doubt=summary.in_doubt_cost)
     assert f"{summary.in_doubt} in doubt, {money}, " in line
     counts = (await status(tmp_path)).counts
-    assert money == spending(counts.spent, perhaps=counts.perhaps, in_doubt=counts.in_doubt_price)
+    assert money == spending(
+        counts.spent, perhaps=counts.possible_cost, in_doubt=counts.in_doubt_price
+    )
     shown = rf"<Batch \d+ in flight, {summary.saved} saved, {summary.failed.total()} failed>"
     assert re.fullmatch(shown, repr(batch))
 

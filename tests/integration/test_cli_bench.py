@@ -118,7 +118,7 @@ def test_a_load_of_which_nothing_was_saved_is_no_success(
     told = capfd.readouterr().err
     assert "1 in flight, flux-none: nothing saved; " in told
     assert "3 rejected (HTTP 503: no available channel for model flux-none" in told
-    assert "No image was saved, so there is no knee to find. Nothing was saved at" in told
+    assert "No image was saved, so there is no saturation point. Nothing was saved at" in told
 
 
 @pytest.mark.slow

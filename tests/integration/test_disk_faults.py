@@ -192,7 +192,7 @@ async def test_a_disk_full_of_records_keeps_the_ids(disks: Disks, sim: Simulator
     disks.small(out / HOME, "9m")
     report = await run(sim.url, out, disks=disks, count=COUNT, fields=long)
     assert report.kind == "JournalError"
-    assert "full: free some space, then run the same line again" in report.message
+    assert "full: free some space, then run the same command again" in report.message
     assert not (disks.seen(out) / HOME / "reserve").exists()
     assert 0 < len(sim.charges) < COUNT
     assert looked(sim, out, disks).states.keys() <= {"done", "submitted"}
@@ -267,7 +267,7 @@ async def test_a_file_that_is_cut_short_is_no_image(tmp_path: Path):
 async def test_a_log_that_may_not_grow_names_what_it_cannot_keep(sim: Simulator, tmp_path: Path):
     """F103, P17: what was under way is in doubt, and its ids are on standard error."""
     report = await run(sim.url, tmp_path, fault="short log", count=COUNT)
-    assert (report.kind, "run the same line again" in report.message) == ("JournalError", True)
+    assert (report.kind, "run the same command again" in report.message) == ("JournalError", True)
     assert len(sim.charges) < COUNT
     look = looked(sim, tmp_path)
     assert look.untold(sim) == {id_ for id_ in look.untold(sim) if f"job {id_}" in report.said}
@@ -432,7 +432,7 @@ async def test_a_link_under_a_temporary_name_is_not_followed(
 
     _, error = await batch(sim, out, on_plan=plant)
     assert isinstance(error, SinkError)
-    assert "something else is there" in str(error)
+    assert "the name is taken" in str(error)
     assert victim.read_bytes() == b"mine"
     monkeypatch.undo()
     outcomes, error = await batch(sim, out)

@@ -1,4 +1,4 @@
-"""What a program sees of a run: events of every image, for observers and for `batch.events()`."""
+"""The events of a run, for observers and for `batch.events()`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def of_jobs(seen: list[Event]) -> list[tuple[str, str]]:
 
 @pytest.mark.asyncio
 async def test_one_image_is_submitted_ready_and_ended():
-    """Without a batch too, a story has its beginning and its end, the latter with what was kept."""
+    """A single image without a batch has its events too; the last one has the result."""
     seen: list[Event] = []
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, on_event=seen.append) as flux:
         saved = await flux.generate(wishes(1)[0])
@@ -83,8 +83,8 @@ async def test_a_job_that_ends_badly_says_why():
     ],
 )
 @pytest.mark.asyncio
-async def test_a_submission_without_a_job_is_told_once(fault: str, error: type[Exception]):
-    """What ends before there is a job has its event too, with the request it was of."""
+async def test_a_submission_without_a_job_has_one_event(fault: str, error: type[Exception]):
+    """The event has the request."""
     seen: list[Event] = []
     async with (
         Simulator(evolve(SCENARIO, faults=[fault])) as sim,
@@ -98,8 +98,8 @@ async def test_a_submission_without_a_job_is_told_once(fault: str, error: type[E
 
 
 @pytest.mark.asyncio
-async def test_a_paid_job_that_nobody_waits_for_is_told():
-    """Cancelling whoever waits for a job says that it is unclaimed, and which."""
+async def test_a_paid_job_without_a_caller_has_an_event():
+    """After the caller is cancelled, JobUnclaimed names the job."""
     seen: list[Event] = []
     async with (
         Simulator(evolve(SCENARIO, latency=(30, 30))) as sim,
@@ -112,8 +112,8 @@ async def test_a_paid_job_that_nobody_waits_for_is_told():
         assert [JobUnclaimed(job=flux.unclaimed[0])] == seen[1:]
 
 
-def test_a_push_back_says_which_status_it_was():
-    """Programs count 429s without reading words."""
+def test_a_pause_has_its_status():
+    """Programs count 429s without reading text."""
     seen: list[Event] = []
 
     async def three_at_once() -> None:
@@ -128,7 +128,7 @@ def test_a_push_back_says_which_status_it_was():
 
 
 class Slow(MemoryLedger):
-    """Its disk takes its time, until `ready`, for all but the first."""
+    """A sink that waits, until `ready`, for all images but the first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -142,9 +142,9 @@ class Slow(MemoryLedger):
 
 
 @pytest.mark.asyncio
-async def test_what_is_held_back_by_a_pause_says_nothing_of_the_network():
-    """Those on their way to a POST when a 429 came stay at home: no pause of their own, and no
-    network that counts as down."""
+async def test_submissions_that_a_pause_holds_back_do_not_count_as_an_outage():
+    """Submissions on their way to a POST when a 429 comes cause no pause of their own, and the
+    network does not count as down."""
     seen: list[Event] = []
     ledger = Slow()
     scenario = evolve(SCENARIO, faults=["429"], retry_after=60)
@@ -162,7 +162,7 @@ async def test_what_is_held_back_by_a_pause_says_nothing_of_the_network():
 
 @pytest.mark.asyncio
 async def test_a_reader_of_events_sees_the_run_to_its_end():
-    """Every image's story is complete, and the loop ends inside the batch's block."""
+    """Every image has all its events, and the loop ends inside the batch's block."""
     async with (
         Simulator(SCENARIO) as sim,
         fast_session(sim.url) as flux,
@@ -179,8 +179,8 @@ async def test_a_reader_of_events_sees_the_run_to_its_end():
 
 
 @pytest.mark.asyncio
-async def test_who_never_reads_slows_nothing_and_learns_what_was_lost():
-    """A reader that sleeps through a run finds the newest events, and how many came before."""
+async def test_a_reader_that_does_not_read_slows_nothing():
+    """After the run it gets the newest events, and the number of the lost ones."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
         async with Batch(flux, wishes(10)) as batch:
             events = batch.events(buffer=5)
@@ -193,8 +193,8 @@ async def test_who_never_reads_slows_nothing_and_learns_what_was_lost():
 
 
 @pytest.mark.asyncio
-async def test_batches_of_one_session_are_told_their_own_outcomes():
-    """Settled is for the batch whose image it is; the session's observer hears of all."""
+async def test_batches_of_one_session_receive_their_own_outcomes():
+    """Settled goes to the batch of the image; the session's observer receives all events."""
     heard: list[list[Event]] = [[], [], []]
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, on_event=heard[2].append) as flux:
         batches = [
@@ -209,8 +209,8 @@ async def test_batches_of_one_session_are_told_their_own_outcomes():
 
 
 @pytest.mark.asyncio
-async def test_p26_a_batch_whose_observer_fails_goes_on(caplog: pytest.LogCaptureFixture):
-    """P26: an observer that raises at every event costs no image, and one line of log."""
+async def test_p26_a_batch_whose_observer_fails_continues(caplog: pytest.LogCaptureFixture):
+    """P26: an observer that raises at every event costs no image, and is logged once."""
 
     def broken(event: Event) -> None:
         raise ZeroDivisionError
@@ -223,7 +223,7 @@ async def test_p26_a_batch_whose_observer_fails_goes_on(caplog: pytest.LogCaptur
 
 @pytest.mark.asyncio
 async def test_a_batch_that_cannot_open_leaves_no_reader_waiting(tmp_path: Path):
-    """Whoever reads events of a batch that fails on entry is told that it is over."""
+    """A reader of a batch that fails on entry ends."""
     (tmp_path / "file").touch()
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
         batch = Batch(flux, wishes(1), out=tmp_path / "file" / "below")
@@ -235,8 +235,8 @@ async def test_a_batch_that_cannot_open_leaves_no_reader_waiting(tmp_path: Path)
 
 
 @pytest.mark.asyncio
-async def test_in_doubt_is_told_as_a_submission_and_as_an_outcome():
-    """In a batch, a lost answer is one failed submission and one outcome."""
+async def test_in_doubt_is_a_failed_submission_and_an_outcome():
+    """In a batch, a lost answer gives one SubmitFailed and one Settled."""
     seen: list[Event] = []
     async with (
         Simulator(evolve(SCENARIO, faults=["lost-reply"])) as sim,

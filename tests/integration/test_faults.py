@@ -1,7 +1,7 @@
-"""Every fault of the practice server, in both dialects: the outcomes, the money, the files.
+"""Every fault of the simulator, in both dialects: outcomes, money, files.
 
-One story for all: a batch of a dozen prompts into a folder, then the audit. What differs is the
-table below it: how the images end, and what the run must not have done on the way.
+All rows use the same run: a batch of a dozen prompts into a folder, then the audit. The table has
+what differs: how the images end, and what the run must not do.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ PATIENT = evolve(RETRY, patience=20, not_found_grace=2)  # a busy machine must n
 
 @frozen(kw_only=True)
 class Run:
-    """What a run left behind."""
+    """What a run left."""
 
     world: World
     outcomes: list[Outcome]
@@ -63,7 +63,7 @@ class Run:
 async def run(
     scenario: Scenario, dialect: str, folder: Path, *, is_held: bool = False, **options: Any
 ) -> Run:
-    """Make a dozen images, audit them, and return what there is to look at."""
+    """Make a dozen images, audit them, and return the results."""
     session = {"limits": COUNT, "retry": PATIENT} | options
     async with Simulator(scenario) as sim, fast_session(sim.url, dialect, **session) as flux:
         running = asyncio.create_task(run_out(Batch(flux, wishes(COUNT), out=folder)))
@@ -83,7 +83,7 @@ async def run(
 
 @frozen(kw_only=True)
 class Row:
-    """One fault, how often it strikes, and how the images it strikes end."""
+    """One fault, its rate, and the outcome of the images that it hits."""
 
     fault: str
     ends: str = "saved"
@@ -139,8 +139,9 @@ CASES = [
 
 @pytest.mark.parametrize(("row", "dialect"), CASES)
 @pytest.mark.asyncio
-async def test_a_fault_costs_its_own_images_at_most(row: Row, dialect: str, tmp_path: Path):
-    """Struck images end as the table says, all others are saved, nothing is sent twice."""
+async def test_a_fault_affects_only_its_own_images(row: Row, dialect: str, tmp_path: Path):
+    """Images that it hits end as the table says; all others are saved, and nothing is sent
+    twice."""
     scenario = row.scenario(evolve(SCENARIO, faults=[row.fault]))
     ran = await run(scenario, dialect, tmp_path, is_held=row.is_held, **row.options)
     struck = ran.world.faults[row.name]
@@ -155,16 +156,17 @@ async def test_a_fault_costs_its_own_images_at_most(row: Row, dialect: str, tmp_
 
 
 def test_no_fault_of_the_simulator_is_left_out():
-    """Every fault that the simulator knows has a row here or a test of its own below."""
+    """Every fault of the simulator has a row here or a test below."""
     assert set(FAULTS) == {row.name for row in ROWS.values()} | {"402", "401-after"}
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.asyncio
 async def test_a_lost_reply_is_charged_and_shown_as_in_doubt(dialect: str, tmp_path: Path):
-    """F36: where every answer is lost, every charge is an InDoubt with its price, none a retry.
+    """F36: if every answer is lost, every charge is an InDoubt with its price, and none is sent
+    again.
 
-    Three lost answers in a row end the run, so submissions that still wait may not be sent.
+    Three lost answers in a row end the run, so waiting submissions may not be sent.
     """
     ran = await run(evolve(SCENARIO, faults=["lost-reply"]), dialect, tmp_path)
     charged = len(ran.world.charges)
@@ -177,8 +179,8 @@ async def test_a_lost_reply_is_charged_and_shown_as_in_doubt(dialect: str, tmp_p
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.asyncio
-async def test_moderation_tells_its_reasons_and_its_job(dialect: str, tmp_path: Path):
-    """F56: a moderated image is a Failed with the provider's reasons and the job that it was."""
+async def test_a_moderated_image_has_reasons_and_job(dialect: str, tmp_path: Path):
+    """F56: it is a Failed with the provider's reasons and the job."""
     ran = await run(evolve(SCENARIO, faults=["moderated-content"]), dialect, tmp_path)
     for outcome in ran.outcomes:
         assert isinstance(outcome, Failed)
@@ -189,21 +191,21 @@ async def test_moderation_tells_its_reasons_and_its_job(dialect: str, tmp_path: 
 
 
 @pytest.mark.asyncio
-async def test_unknown_words_of_a_status_are_told_once_each(
+async def test_an_unknown_status_gives_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    """F55: an undocumented status means running, and makes one warning however often it comes."""
+    """F55: an undocumented status means running; it is logged once."""
     scenario = evolve(SCENARIO, faults=["unknown-status"], latency=(0.6, 0.7))
     with caplog.at_level(logging.WARNING, "fluxasync"):
         await run(scenario, "cometapi", tmp_path)
-    told = Counter(r.getMessage() for r in caplog.records if "unknown status" in r.getMessage())
-    assert told == {"unknown status 'Simmering': taken as still running": 1}
+    warnings = Counter(r.getMessage() for r in caplog.records if "unknown status" in r.getMessage())
+    assert warnings == {"unknown status 'Simmering': taken as still running": 1}
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.asyncio
 async def test_no_credit_stops_the_run_and_paid_jobs_still_land(dialect: str, tmp_path: Path):
-    """F8, P8: after the first 402 at most in-flight + 1 more POSTs; what was paid is saved."""
+    """F8, P8: after the first 402 at most in-flight + 1 more POSTs; paid jobs are saved."""
     seed = _seed_where("402", first=3, then=6)
     scenario = evolve(SCENARIO, faults=["402:0.2"], seed=seed, latency=(0.02, 0.05))
     ran = await run(scenario, dialect, tmp_path, limits=3)
@@ -224,7 +226,7 @@ async def test_a_key_revoked_in_the_middle_stops_the_run(tmp_path: Path):
 
 @pytest.mark.asyncio
 async def test_a_key_revoked_in_the_middle_is_403_at_bfl(tmp_path: Path):
-    """F10, P8: BFL says 403 "Not authenticated" to a dead key, and that ends the run as a 401
+    """F10, P8: BFL answers 403 "Not authenticated" to a revoked key, which ends the run as a 401
     does: no image is marked as failed."""
     ran = await run(evolve(SCENARIO, faults=["401-after:5"]), "bfl", tmp_path, limits=3)
     assert isinstance(ran.error, AuthenticationError)
@@ -245,7 +247,7 @@ REFUSALS = [
 async def test_a_refused_account_ends_the_run_with_one_error(
     scenario: Scenario, dialect: str, error: type[FluxError], tmp_path: Path
 ):
-    """Nothing is charged, no image is marked as failed, and the one error is raised."""
+    """Nothing is charged, no image is marked as failed, and one error is raised."""
     ran = await run(scenario, dialect, tmp_path, limits=3, api_key="a-key")
     assert type(ran.error) is error
     assert ran.outcomes == []
@@ -254,7 +256,7 @@ async def test_a_refused_account_ends_the_run_with_one_error(
 
 @pytest.mark.parametrize(("scenario", "dialect", "error"), REFUSALS)
 @pytest.mark.asyncio
-async def test_a_refused_account_is_not_asked_again_and_again(
+async def test_a_refused_account_gets_few_submissions(
     scenario: Scenario, dialect: str, error: type[FluxError], tmp_path: Path
 ):
     """P8: at most the POSTs in flight and one more reach the server."""
@@ -264,8 +266,9 @@ async def test_a_refused_account_is_not_asked_again_and_again(
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.asyncio
-async def test_everything_at_once_still_adds_up(dialect: str, tmp_path: Path):
-    """All faults that a run survives, together: each image has one outcome and the books agree."""
+async def test_all_faults_together_add_up(dialect: str, tmp_path: Path):
+    """All faults that a run survives, together: each image has one outcome, and the charges
+    agree."""
     names = [row.name for row in ROWS.values() if row.name != "slow"]
     scenario = evolve(SCENARIO, faults=[f"{name}:0.1" for name in names])
     ran = await run(scenario, dialect, tmp_path, **_SHORT_JOBS)
@@ -274,7 +277,7 @@ async def test_everything_at_once_still_adds_up(dialect: str, tmp_path: Path):
 
 
 def _seed_where(fault: str, *, first: int, then: int) -> int:
-    """A scenario seed whose first strike of a submit fault is between two of the attempts."""
+    """A scenario seed whose first fault of a submission is between two of the attempts."""
 
     def strike(seed: int) -> int:
         rng = SeededRandom(seed)

@@ -143,7 +143,7 @@ def test_a_full_disk_keeps_the_ids_of_paid_jobs(tmp_path):
     assert done.returncode == 0, done.stderr
     (kept, error), counts = map(json.loads, done.stdout.splitlines())
     assert kept == 3
-    assert "free some space, then run the same line again" in error
+    assert "free some space, then run the same command again" in error
     assert counts["running"] == 3
 
 
@@ -189,7 +189,7 @@ def test_a_file_that_may_not_grow_stops_the_run(tmp_path):
     assert done.returncode == 0, done.stderr
     kept, error = json.loads(done.stdout)
     assert kept == 0
-    assert "run the same line again" in error
+    assert "run the same command again" in error
     assert done.stderr.count("paid, and cannot be recorded: key") == 3
     with read_only(tmp_path) as view:
         assert view.counts.in_doubt > 3

@@ -33,7 +33,7 @@ STEPS = ("submit", "generate", "download")
 
 @frozen
 class Backend:
-    """Where an application would send its traces and metrics: here it is memory."""
+    """An application's backend for traces and metrics, in memory."""
 
     spans: InMemorySpanExporter
     reader: InMemoryMetricReader
@@ -47,7 +47,7 @@ class Backend:
         return image
 
     def counts(self, name: str, by: str | None = None) -> dict[Any, float]:
-        """The points of a metric, by one of their attributes."""
+        """The values of a metric, by one of their attributes."""
         read = self.reader.get_metrics_data()
         metrics = [] if read is None else read.resource_metrics[0].scope_metrics[0].metrics
         (found,) = (metric for metric in metrics if metric.name == f"fluxasync.{name}")
@@ -63,14 +63,14 @@ def backend() -> Backend:
     return Backend(spans, reader, {"tracer_provider": tracing, "meter_provider": metering})
 
 
-def _all_that_was_told(backend: Backend) -> str:
+def _all_text(backend: Backend) -> str:
     return "".join(span.to_json() for span in backend.spans.get_finished_spans())
 
 
 @pytest.mark.asyncio
 async def test_an_image_is_a_span_with_its_steps(backend: Backend):
-    """Submit, generate and download lie inside the image's span, one after the other, below the
-    span of whoever asked."""
+    """Submit, generate and download are in the image's span, one after the other, below the
+    caller's span."""
     tracer = backend.providers["tracer_provider"].get_tracer("the app")
     async with (
         Simulator(SCENARIO) as sim,
@@ -98,7 +98,7 @@ async def test_an_image_is_a_span_with_its_steps(backend: Backend):
 
 @pytest.mark.asyncio
 async def test_a_run_is_counted_by_outcome(backend: Backend):
-    """Images, failures by cause, what it cost and jobs in flight agree with the summary."""
+    """Images, failures by cause, cost and jobs in flight agree with the summary."""
     faults = ["moderated-content:0.3", "lost-reply:0.2"]
     # long enough to be in each other's way on any machine
     full = evolve(SCENARIO, latency=0.2, faults=faults, active_limit=3, retry_after=None)
@@ -119,7 +119,7 @@ async def test_a_run_is_counted_by_outcome(backend: Backend):
 
 @pytest.mark.asyncio
 async def test_a_failure_is_an_error_with_its_cause(backend: Backend):
-    """A moderated image's span says so by one word."""
+    """The span of a moderated image has the cause."""
     async with (
         Simulator(evolve(SCENARIO, faults=["moderated-content"])) as sim,
         fast_session(sim.url, on_event=Tracing(**backend.providers)) as flux,
@@ -133,8 +133,8 @@ async def test_a_failure_is_an_error_with_its_cause(backend: Backend):
 
 
 @pytest.mark.asyncio
-async def test_a_job_left_behind_ends_its_span(backend: Backend):
-    """A cancelled caller's job is no longer in flight, and its span says that nobody waits."""
+async def test_an_unclaimed_job_ends_its_span(backend: Backend):
+    """The job of a cancelled caller is no longer in flight, and its span is marked as unclaimed."""
     async with (
         Simulator(evolve(SCENARIO, latency=(30, 30))) as sim,
         fast_session(sim.url, on_event=Tracing(**backend.providers)) as flux,
@@ -150,7 +150,7 @@ async def test_a_job_left_behind_ends_its_span(backend: Backend):
 
 @pytest.mark.asyncio
 async def test_a_job_of_an_earlier_process_is_traced_from_its_download(backend: Backend):
-    """`collect` of a job that was submitted elsewhere has a span too, without a submission."""
+    """`collect` of a job from another process has a span too, without a submission."""
     async with Simulator(SCENARIO) as sim:
         async with fast_session(sim.url) as flux:
             job = await flux.submit(wishes(1)[0])
@@ -165,9 +165,9 @@ async def test_a_job_of_an_earlier_process_is_traced_from_its_download(backend: 
 )
 @pytest.mark.parametrize("fault", ["moderated-request", "402", "expired"])
 @pytest.mark.asyncio
-async def test_no_key_and_no_prompt_unless_asked(backend: Backend, fault: str, prompts: bool):
-    """Neither what is asked for nor what is answered carries the key or, unasked, the prompt."""
-    secret, prompt = "sk-made-up-and-secret", "nobody else's business"
+async def test_no_key_and_no_prompt_by_default(backend: Backend, fault: str, prompts: bool):
+    """Spans and metrics never have the key, and have the prompt only with `prompts=True`."""
+    secret, prompt = "sk-made-up-and-secret", "a private prompt"
     tracing = Tracing(prompts=prompts, **backend.providers)
     async with (
         Simulator(evolve(SCENARIO, faults=[fault])) as sim,
@@ -175,17 +175,17 @@ async def test_no_key_and_no_prompt_unless_asked(backend: Backend, fault: str, p
     ):
         request = ImageRequest(prompt=prompt, width=256, height=256)
         await run_out(Batch(flux, [request]))
-    told = _all_that_was_told(backend)
-    assert secret not in told
-    assert "sig=" not in told  # a signed URL is a key to the image
-    assert prompts == (prompt in told)
+    text = _all_text(backend)
+    assert secret not in text
+    assert "sig=" not in text  # a signed URL is a key to the image
+    assert prompts == (prompt in text)
 
 
 @pytest.mark.asyncio
 async def test_p26_a_broken_backend_stops_nothing(
     backend: Backend, caplog: pytest.LogCaptureFixture
 ):
-    """P26: an exporter's provider that raises at every span costs no image, and one line of log."""
+    """P26: an exporter that raises at every span costs no image, and is logged once."""
 
     class Broken(TracerProvider):
         def get_tracer(self, *args: Any, **options: Any) -> Any:
@@ -199,8 +199,8 @@ async def test_p26_a_broken_backend_stops_nothing(
     assert sum("observer failed" in record.message for record in caplog.records) == 1
 
 
-def test_jobs_that_never_end_do_not_add_up():
-    """Of jobs that are collected elsewhere only the latest are followed."""
+def test_open_spans_are_limited():
+    """Of jobs that another process collects only the latest keep an open span."""
     tracing = Tracing()
     for number in range(MOST_OPEN + 5):
         tracing(JobSubmitted(job=Job(job_id=str(number)), in_flight=1))
@@ -208,7 +208,7 @@ def test_jobs_that_never_end_do_not_add_up():
 
 
 def test_without_opentelemetry_the_extra_is_named():
-    """A core install says what to install."""
+    """The error has the command that installs it."""
     code = (
         "import sys; sys.modules['opentelemetry'] = None\n"
         "from fluxasync.otel import Tracing\n"

@@ -26,7 +26,7 @@ pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 pytest.importorskip("PIL", reason="the extra `image` is not installed")
 
 from fluxasync import Batch, ImageRequest
-from fluxasync._store.files import NotOurs, make_own_folder, open_own, reading
+from fluxasync._store.files import NotOurs, make_own_folder, open_own, open_to_read
 from fluxasync._store.journal.journal import RESERVE
 from fluxasync._store.journal.recovery import sweep
 from fluxasync.gallery import write
@@ -284,7 +284,7 @@ def test_a_folder_open_to_every_user_is_said(forks, server, made, tmp_path):
         place.chmod(mode)
         ended = forks.run(*command, seconds=HANGING)
         assert ended.code == 0
-        said = f"{place} can be changed by every user of this machine"
+        said = f"{place} is writable for every user of this machine"
         assert is_said == (said in ended.err), ended.err
 
 
@@ -341,7 +341,7 @@ def test_another_users_list_is_not_written_to(shared):
     said = as_user(4002, lambda: open_own(path, os.O_WRONLY | os.O_APPEND))
     # Linux may refuse it already: sysctl fs.protected_regular
     assert said.startswith(("NotOurs: ", "PermissionError: ")), said
-    assert as_user(4002, lambda: reading(path).read()) == "b''"
+    assert as_user(4002, lambda: open_to_read(path).read()) == "b''"
 
 
 @needs_root
@@ -362,7 +362,7 @@ def test_a_link_at_a_name_of_ours_is_opened_only_where_links_may_be_followed(tmp
     for flags in (os.O_RDONLY, os.O_WRONLY | os.O_TRUNC):
         with pytest.raises(NotOurs, match="is a link"):
             open_own(link, flags)
-    with reading(link, follow=True) as file:
+    with open_to_read(link, follow=True) as file:
         assert file.read() == b"years of work"
 
 

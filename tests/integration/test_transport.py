@@ -1,4 +1,4 @@
-"""The one thing that does HTTP, against real sockets: what went out, what came back, to whom."""
+"""The aiohttp transport against real sockets: what is sent, what is returned, and to which host."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def get(url: str, *, timeout: float = 5.0) -> Call:
 
 
 async def sent_to(behaviour: Behaviour, **options: Any) -> tuple[Reply | TransportError, Peer]:
-    """POST once to a server that behaves so; return what became of it."""
+    """POST once to a server with this behaviour; return the reply or the error."""
     async with peer(behaviour) as server, open_transport() as transport:
         try:
             return await transport.send(post(f"{server.url}/submit", **options)), server
@@ -74,7 +74,7 @@ async def fetch_from(behaviour: Behaviour, path: str = "/x", **options: Any) -> 
 
 
 def everything_in(error: BaseException) -> str:
-    """All that a log, a debugger or a crash report could print of an error."""
+    """Return all text that a log, a debugger or a crash report could show of an error."""
     seen: list[BaseException] = []
     left: list[BaseException | None] = [error]
     while left:
@@ -109,7 +109,7 @@ IN_DOUBT = [
 @pytest.mark.asyncio
 @pytest.mark.parametrize("behaviour", IN_DOUBT)
 async def test_a_post_without_an_answers_head_was_sent(behaviour: Behaviour) -> None:
-    """The server may have taken the job, so the error says that the bytes went out."""
+    """The server may have accepted the job, so the error has `sent` true."""
     error, server = await sent_to(behaviour)
     assert isinstance(error, TransportError)
     assert (error.sent, error.permanent) == (True, False)
@@ -132,8 +132,9 @@ PARTS = [
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(("behaviour", "part"), PARTS)
-async def test_what_arrived_of_a_posts_answer_is_kept(behaviour: Behaviour, part: bytes) -> None:
-    """F37 F22 A body that breaks off, or is too long, is a reply with a status and a part of it."""
+async def test_a_partial_answer_of_a_post_is_a_reply(behaviour: Behaviour, part: bytes) -> None:
+    """F37 F22 A body that breaks off, or is too long, gives a reply with the status and the
+    part."""
     reply, server = await sent_to(behaviour, timeout=2.0)
     assert isinstance(reply, Reply)
     assert (reply.status, reply.is_whole) == (200, False)
@@ -144,7 +145,7 @@ async def test_what_arrived_of_a_posts_answer_is_kept(behaviour: Behaviour, part
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("status", [301, 308, 400, 401, 402, 403, 422, 429, 503])
-async def test_a_status_counts_whatever_becomes_of_the_body(status: int) -> None:
+async def test_a_status_counts_without_its_complete_body(status: int) -> None:
     """F12 F22 F37 A refusal with a body over 1 MB, or with half a body, still has its status."""
     for text, length in ((b"x" * 2**21, None), (b'{"deta', 99)):
         reply, _ = await sent_to(says_then_hangs_up(answer(text, status, length=length)))
@@ -155,7 +156,7 @@ async def test_a_status_counts_whatever_becomes_of_the_body(status: int) -> None
 @pytest.mark.slow
 @pytest.mark.asyncio
 async def test_a_refusals_body_is_not_waited_for_long() -> None:
-    """F12 F43 The status has decided; ten minutes for a body that only explains are not given."""
+    """F12 F43 The status decides; the body only explains, so it has a short timeout."""
     async with asyncio.timeout(60):
         reply, _ = await sent_to(says(answer(b'{"detail', 422, length=99)), timeout=600.0)
     assert isinstance(reply, Reply)
@@ -164,23 +165,23 @@ async def test_a_refusals_body_is_not_waited_for_long() -> None:
 
 @pytest.mark.asyncio
 async def test_a_poll_that_breaks_off_is_no_answer() -> None:
-    """F50 Asking again costs nothing, so half an answer to a poll is an error like none."""
+    """F50 A poll is free, so half an answer is an error like none."""
     async with peer(says_then_hangs_up(HALF_BODY)) as server, open_transport() as transport:
         with pytest.raises(TransportError, match="broke"):
             await transport.send(get(f"{server.url}/poll"))
 
 
 @pytest.mark.asyncio
-async def test_a_whole_answer_counts_whatever_follows() -> None:
-    """F38 Complete, then RST: the answer was read and the job is known."""
+async def test_a_complete_answer_counts_whatever_follows() -> None:
+    """F38 A complete answer, then RST: the job is known."""
     reply, _ = await sent_to(says_then_resets(ACCEPTED))
     assert isinstance(reply, Reply)
     assert (reply.status, reply.body) == (200, b'{"id": "a-1"}')
 
 
 @pytest.mark.asyncio
-async def test_a_silent_server_was_sent_to() -> None:
-    """F39 F43 No answer in time is in doubt: the request went out."""
+async def test_a_post_to_a_silent_server_was_sent() -> None:
+    """F39 F43 Without an answer in time it is in doubt."""
     error, _ = await sent_to(hangs, timeout=0.1)
     assert isinstance(error, TransportError)
     assert error.sent
@@ -188,8 +189,8 @@ async def test_a_silent_server_was_sent_to() -> None:
 
 
 @pytest.mark.asyncio
-async def test_endless_informational_answers_meet_the_deadline() -> None:
-    """F26 A server that says "100 Continue" for ever is left in time."""
+async def test_endless_informational_answers_end_at_the_timeout() -> None:
+    """F26 A server that repeats "100 Continue" is given up in time."""
     endless = streams(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
     error, _ = await sent_to(endless, timeout=0.2)
     assert isinstance(error, TransportError)
@@ -198,7 +199,7 @@ async def test_endless_informational_answers_meet_the_deadline() -> None:
 
 @pytest.mark.asyncio
 async def test_a_refused_connection_sent_nothing() -> None:
-    """F31 Nobody listens: the POST never left."""
+    """F31 Nothing listens at the port, so the POST was not sent."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     async with open_transport() as transport:
@@ -212,9 +213,9 @@ Names = dict[str, list[str] | OSError]
 
 @pytest_asyncio.fixture
 async def names() -> Names:
-    """A resolver of our own: what the test says a name stands for. Literals are resolved as ever.
+    """A resolver that maps names as the test says; literals are resolved as usual.
 
-    The one thing here that no server can play: the loop's view of DNS.
+    No server can play this part: the loop's DNS.
     """
     table: Names = {}
     loop: Any = asyncio.get_running_loop()
@@ -239,7 +240,7 @@ async def names() -> Names:
     ],
 )
 async def test_a_name_that_does_not_resolve_sent_nothing(names: Names, reason: OSError) -> None:
-    """F30 Without an address nothing left this machine, and a later try may help."""
+    """F30 Without an address nothing was sent, and a later try may help."""
     names["api.example"] = reason
     async with open_transport() as transport:
         with pytest.raises(TransportError) as caught:
@@ -248,8 +249,8 @@ async def test_a_name_that_does_not_resolve_sent_nothing(names: Names, reason: O
 
 
 @pytest.mark.asyncio
-async def test_a_host_that_is_no_name_sent_nothing() -> None:
-    """F30 A label too long for DNS is an error of ours too, not a UnicodeError."""
+async def test_an_invalid_host_name_sent_nothing() -> None:
+    """F30 A label that is too long for DNS is a TransportError, not a UnicodeError."""
     async with open_transport() as transport:
         with pytest.raises(TransportError) as caught:
             await transport.send(post(f"https://{'a' * 70}.example/submit"))
@@ -263,8 +264,8 @@ async def speaks_plainly(line: Line) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_server_without_tls_is_not_asked_again() -> None:
-    """F33 Where TLS fails nothing was sent, and waiting cannot help."""
+async def test_a_server_without_tls_is_a_permanent_error() -> None:
+    """F33 When TLS fails nothing was sent, and waiting does not help."""
     async with peer(speaks_plainly) as server, open_transport() as transport:
         with pytest.raises(TransportError) as caught:
             await transport.send(post(f"https://{server.host}/submit"))
@@ -273,8 +274,8 @@ async def test_a_server_without_tls_is_not_asked_again() -> None:
 
 
 @pytest.fixture
-def deaf() -> Iterator[str]:
-    """An address whose connections are never answered: a listener with a full queue."""
+def unanswered_address() -> Iterator[str]:
+    """An address whose connections are not answered: a listener with a full queue."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -292,20 +293,20 @@ def deaf() -> Iterator[str]:
     ("connect", "whole"), [(0.1, 5.0), (5.0, 0.1)], ids=["F32 connect", "F32 the whole call"]
 )
 async def test_a_connection_that_hangs_sent_nothing(
-    deaf: str, connect: float, whole: float
+    unanswered_address: str, connect: float, whole: float
 ) -> None:
-    """F32 Packets fall into a hole: whichever timeout strikes first, the POST never left."""
+    """F32 Packets are lost: whichever timeout fires first, the POST was not sent."""
     async with open_transport(timeouts=Timeouts(connect=connect)) as transport:
         with pytest.raises(TransportError, match="in time") as caught:
-            await transport.send(post(f"{deaf}/submit", timeout=whole))
+            await transport.send(post(f"{unanswered_address}/submit", timeout=whole))
     assert (caught.value.sent, caught.value.permanent) == (False, False)
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("pooled", [False, True], ids=["fresh connection", "pooled connection"])
-async def test_a_post_is_held_back_when_it_is_connected(pooled: bool) -> None:
-    """P11 F1: what `before_send` raises is raised once there is a connection, and not a byte of the
-    POST is on it; the next POST goes."""
+async def test_before_send_stops_a_connected_post(pooled: bool) -> None:
+    """P11 F1: an error of `before_send` is raised after connecting, and no byte of the POST is
+    sent; the next POST is sent."""
     connected: list[int] = []
 
     async def answers(line: Line) -> None:
@@ -331,10 +332,12 @@ async def test_a_post_is_held_back_when_it_is_connected(pooled: bool) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_post_that_is_still_connecting_is_not_asked_to_go(deaf: str) -> None:
-    """P11 F32: `before_send` is called when the connection is there, and not before."""
+async def test_before_send_is_not_called_before_the_connection(unanswered_address: str) -> None:
+    """P11 F32: it is called when the connection is there."""
     called: list[int] = []
-    call = evolve(post(f"{deaf}/submit", timeout=0.1), before_send=lambda: called.append(1))
+    call = evolve(
+        post(f"{unanswered_address}/submit", timeout=0.1), before_send=lambda: called.append(1)
+    )
     async with open_transport() as transport:
         with pytest.raises(TransportError, match="in time"):
             await transport.send(call)
@@ -343,7 +346,7 @@ async def test_a_post_that_is_still_connecting_is_not_asked_to_go(deaf: str) -> 
 
 @pytest.mark.asyncio
 async def test_a_lost_post_is_not_repeated_on_a_pooled_connection() -> None:
-    """F40 The server closes after its first answer: the second POST is in doubt, not resent."""
+    """F40 The server closes after its first answer: the second POST is in doubt, not sent again."""
     seen: list[bytes] = []
 
     async def once(line: Line) -> None:
@@ -372,8 +375,9 @@ async def test_keepalive_zero_means_a_connection_for_each_post() -> None:
 
 
 @pytest.mark.asyncio
-async def test_fresh_connections_leave_none_of_the_old_ones_behind() -> None:
-    """F154 After a sleep the old ones go, those of calls under way when the calls are done."""
+async def test_renew_closes_all_old_connections() -> None:
+    """F154 After a suspend the idle ones are closed, and those of calls under way after the
+    calls."""
     arrived, goes_on = asyncio.Event(), asyncio.Event()
 
     async def behave(line: Line) -> None:
@@ -407,12 +411,12 @@ STALE = b'{"id": "stale-1"}'
 
 
 class OutOfStep:
-    """Answers each request with its path, and once with a stale answer that nothing asked for."""
+    """Answers each request with its path, and once with a stale answer without a request."""
 
     def __init__(self, when: str) -> None:
         self._when = when  #: "at once", "idle" or "late"
         self._is_over = False
-        self.said = asyncio.Event()  #: the stale answer is in the client's socket
+        self.stale_sent = asyncio.Event()  #: the stale answer is in the client's socket
 
     async def __call__(self, line: Line) -> None:
         for number in itertools.count(1):
@@ -427,7 +431,7 @@ class OutOfStep:
                 await line.say(stale)
             else:
                 await line.say(stale + own if self._when == "late" else own + stale)
-            self.said.set()
+            self.stale_sent.set()
 
 
 async def ask(transport: AiohttpTransport, url: str, verb: str) -> bytes:
@@ -439,23 +443,23 @@ async def ask(transport: AiohttpTransport, url: str, verb: str) -> bytes:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("verb", ["POST", "GET", "download"])
 @pytest.mark.parametrize("when", ["at once", "idle"])
-async def test_an_answer_that_nothing_asked_for_is_nobodys(
+async def test_an_answer_without_a_request_is_given_to_no_call(
     when: str, verb: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """F41 A second answer on a kept connection is given to no later call; each gets its own, on
-    a fresh connection from then on, and the log says so once."""
+    """F41 After a second answer on a kept connection each call gets its own answer on a new
+    connection, and the log says so once."""
     behaviour = OutOfStep(when)
     async with peer(behaviour) as server, open_transport() as transport:
         for path in (b"/1", b"/2", b"/3"):
             assert path == await ask(transport, server.url + path.decode(), verb)
-            await behaviour.said.wait()
+            await behaviour.stale_sent.wait()
     assert len(server.lines) == 3
     assert caplog.text.count("answer without a request") == 1
 
 
 @pytest.mark.asyncio
-async def test_connections_are_used_again_while_nothing_is_out_of_step() -> None:
-    """A fresh connection for each call would cost a slot some 0.25 s."""
+async def test_connections_are_reused() -> None:
+    """A new connection for each call would cost a slot about 0.25 s."""
     async with peer(says(ACCEPTED)) as server, open_transport() as transport:
         for _ in range(3):
             assert not (await transport.send(post(f"{server.url}/submit"))).is_followed
@@ -464,9 +468,9 @@ async def test_connections_are_used_again_while_nothing_is_out_of_step() -> None
 
 
 @pytest.mark.asyncio
-async def test_an_answer_with_another_behind_it_is_marked() -> None:
-    """F41 Where the stale answer comes after the next POST, no look at the connection could have
-    told; the reply says that it may be another call's."""
+async def test_an_answer_followed_by_another_is_marked() -> None:
+    """F41 If the stale answer comes after the next POST, a check of the connection cannot find it;
+    the reply says that it may belong to another call."""
     async with peer(OutOfStep("late")) as server, open_transport() as transport:
         first = await transport.send(post(f"{server.url}/1"))
         second = await transport.send(post(f"{server.url}/2"))
@@ -476,8 +480,8 @@ async def test_an_answer_with_another_behind_it_is_marked() -> None:
 
 
 @pytest.mark.asyncio
-async def test_an_image_with_another_answer_behind_it_is_fetched_again() -> None:
-    """F41 F88 The bytes may be another image's, and fetching is free."""
+async def test_an_image_followed_by_another_answer_is_downloaded_again() -> None:
+    """F41 F88 The bytes may belong to another image, and a download is free."""
     async with peer(OutOfStep("late")) as server, open_transport() as transport:
         await fetched(transport, f"{server.url}/1")
         with pytest.raises(TransportError, match="earlier call"):
@@ -487,8 +491,8 @@ async def test_an_image_with_another_answer_behind_it_is_fetched_again() -> None
 
 @pytest.mark.asyncio
 async def test_a_connection_that_is_just_ending_is_not_used_for_a_post() -> None:
-    """F40 The server's FIN is in the socket, though the event loop has not read it: the POST goes
-    over a fresh connection instead of into doubt."""
+    """F40 The server's FIN is in the socket, but the event loop has not read it: the POST uses a
+    new connection instead of becoming in doubt."""
     ended = asyncio.Event()
 
     async def once(line: Line) -> None:
@@ -511,7 +515,7 @@ async def test_a_connection_that_is_just_ending_is_not_used_for_a_post() -> None
 
 @pytest.mark.asyncio
 async def test_an_endless_body_is_cut_off() -> None:
-    """F22 Beyond a megabyte the answer is let go, and the connection with it."""
+    """F22 After a megabyte the answer and its connection are closed."""
     endless = streams(CHUNKED, b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
     reply, server = await sent_to(endless)
     assert isinstance(reply, Reply)
@@ -521,7 +525,7 @@ async def test_an_endless_body_is_cut_off() -> None:
 
 @pytest.mark.asyncio
 async def test_a_gzip_bomb_is_not_inflated() -> None:
-    """F23 The body comes as it was sent: nothing asks for compression, nothing unpacks it."""
+    """F23 The body stays as it was sent: compression is neither requested nor undone."""
     bomb = gzip.compress(bytes(64 * 2**20))
     assert len(bomb) < MAX_REPLY
     reply, server = await sent_to(says(answer(bomb, headers={"Content-Encoding": "gzip"})))
@@ -532,7 +536,7 @@ async def test_a_gzip_bomb_is_not_inflated() -> None:
 
 @pytest.mark.asyncio
 async def test_a_long_header_is_read() -> None:
-    """F24 A 9 KB header on a paid 200 is no synthetic 400."""
+    """F24 A header of 9 KB on a paid 200 gives no synthetic 400."""
     reply, _ = await sent_to(says(answer(b'{"id": "a-1"}', headers={"X-Trace": "t" * 9_000})))
     assert isinstance(reply, Reply)
     assert (reply.status, len(reply.headers["x-trace"])) == (200, 9_000)
@@ -541,7 +545,7 @@ async def test_a_long_header_is_read() -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("status", [200, 204, 400, 401, 402, 429, 500, 503, 524])
 async def test_every_status_is_an_answer(status: int) -> None:
-    """No status raises: what it means is decided elsewhere, on the values."""
+    """No status raises an exception."""
     text = b"" if status == 204 else b"\xff not JSON"
     reply, _ = await sent_to(says(answer(text, status, {"Retry-After": "3"})))
     assert isinstance(reply, Reply)
@@ -552,7 +556,7 @@ async def test_every_status_is_an_answer(status: int) -> None:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("make", [post, get], ids=["POST", "GET"])
 async def test_api_calls_follow_no_redirect(status: int, make: Callable[[str], Call]) -> None:
-    """F16 F17 T2 The redirect is the answer; not a byte reaches the host that it names."""
+    """F16 F17 T2 The redirect is the answer; no byte reaches the host that it names."""
     async with (
         peer(says(ACCEPTED)) as evil,
         peer(says(answer(b"", status, {"Location": f"{evil.url}/steal"}))) as server,
@@ -593,10 +597,8 @@ NAMES: Mapping[str, list[str]] = {
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("url", REFUSED_URLS, ids=lambda url: f"P23 T3 F82 {url[8:]}")
-async def test_private_addresses_are_refused_where_they_are_connected_to(
-    url: str, names: Names
-) -> None:
-    """F82 However it is written and whatever resolves to it, nothing inside is fetched."""
+async def test_private_addresses_are_refused_at_the_connection(url: str, names: Names) -> None:
+    """F82 In every spelling, and for every name that resolves to one."""
     names.update(NAMES)
     async with open_transport(loopback=False) as transport:
         with pytest.raises(TransportError, match=r"private address|not a URL") as caught:
@@ -607,7 +609,7 @@ async def test_private_addresses_are_refused_where_they_are_connected_to(
 @pytest.mark.asyncio
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0x7f.1", "me.example", "[::1]"])
 async def test_not_a_byte_reaches_a_refused_address(host: str, names: Names) -> None:
-    """F82 The listener on this machine never sees a connection."""
+    """F82 The listener on this machine sees no connection."""
     names.update(NAMES)
     async with peer(says(answer(b"secret"))) as server, open_transport(loopback=False) as transport:
         for scheme in ("http", "https"):
@@ -627,8 +629,8 @@ async def test_not_a_byte_reaches_a_refused_address(host: str, names: Names) -> 
         pytest.param("https://169.254.169.254/x", id="F82 metadata"),
     ],
 )
-async def test_a_local_origin_opens_this_machine_and_nothing_else(url: str, names: Names) -> None:
-    """F82 T3 With the API on loopback, loopback downloads are trusted; the network is not."""
+async def test_a_local_origin_allows_this_machine_only(url: str, names: Names) -> None:
+    """F82 T3 With the API on loopback, downloads from loopback are allowed; the network is not."""
     names.update({name: [a for a in found if a != "127.0.0.1"] for name, found in NAMES.items()})
     async with open_transport(loopback=True) as transport:
         with pytest.raises(TransportError, match=r"private address|is not https") as caught:
@@ -637,8 +639,8 @@ async def test_a_local_origin_opens_this_machine_and_nothing_else(url: str, name
 
 
 @pytest.mark.asyncio
-async def test_a_local_origin_is_fetched_from() -> None:
-    """The simulator's pictures come over plain http from this machine."""
+async def test_a_local_origin_allows_http() -> None:
+    """The simulator's images come over http from this machine."""
     assert await fetch_from(says(answer(b"picture"))) == (200, b"picture")
 
 
@@ -658,8 +660,8 @@ ODD_URLS = [
 
 @pytest.mark.parametrize("url", ODD_URLS, ids=lambda url: f"T4 {url[:40]!a}")
 @pytest.mark.parametrize("loopback", [False, True], ids=["remote", "local"])
-def test_odd_urls_are_refused_before_anything_opens(url: str, loopback: bool) -> None:
-    """T4 Whatever a server writes as a URL is fetched over https, or is our own kind of error."""
+def test_invalid_urls_are_refused_before_anything_opens(url: str, loopback: bool) -> None:
+    """T4 Other schemes, users and malformed URLs raise a TransportError."""
     with pytest.raises(TransportError) as caught:
         check_url(url, allow_loopback=loopback)
     assert (caught.value.sent, caught.value.permanent) == (False, True)
@@ -673,13 +675,13 @@ def test_odd_urls_are_refused_before_anything_opens(url: str, loopback: bool) ->
     ],
 )  # fmt: skip
 def test_ordinary_urls_pass(url: str) -> None:
-    """Hosts are not documented, so any public one over https will do."""
+    """Delivery hosts are not documented, so every public one is allowed over https."""
     check_url(url, allow_loopback=False)
 
 
 @pytest.mark.asyncio
 async def test_a_download_follows_three_redirects() -> None:
-    """F81 A delivery host may move an image up to three times, by relative addresses too."""
+    """F81 A delivery host may redirect up to three times, also to relative addresses."""
 
     async def moves(line: Line) -> None:
         while path := (await line.request()).split()[1].decode():
@@ -705,20 +707,20 @@ async def test_a_download_follows_three_redirects() -> None:
     ],
 )
 async def test_each_redirect_is_judged_like_the_first_url(target: str) -> None:
-    """F81 P23 Where the first address would have been refused, so is the second."""
+    """F81 P23 A target that would be refused as the first URL is refused."""
     with pytest.raises(TransportError, match=r"private address|the image's URL") as caught:
         await fetch_from(says(answer(b"", 302, {"Location": target})))
     assert caught.value.permanent
 
 
-# — downloads: what is said and what comes —————————————————————————————————————————————————————
+# — downloads —————————————————————————————————————————————————————
 
 SIGNED = "/x/sample.jpeg?se=2026-01-01T00%3A00%3A00Z&rsct=image/jpeg&sig=a%2Fb%7Ec%27d+e%3d"
 
 
 @pytest.mark.asyncio
-async def test_a_signed_url_is_asked_for_byte_for_byte() -> None:
-    """F83 The query is what was signed: nothing is re-quoted, not even the case of %3d."""
+async def test_a_signed_url_is_requested_byte_for_byte() -> None:
+    """F83 The signature covers the query: nothing is quoted again, not even the case of %3d."""
     async with peer(says(answer(b"picture"))) as server, open_transport() as transport:
         await fetched(transport, server.url + SIGNED)
     assert SIGNED.encode() == server.heard[0].split()[1]
@@ -726,7 +728,7 @@ async def test_a_signed_url_is_asked_for_byte_for_byte() -> None:
 
 @pytest.mark.asyncio
 async def test_downloads_carry_no_credentials_and_no_cookies() -> None:
-    """F84 T14 Neither the key of the API calls nor any cookie that was set goes along."""
+    """F84 T14 Neither the key of the API calls nor a cookie is sent."""
     cookie = {"Set-Cookie": "tracking=1; Path=/"}
     async with peer(says(answer(b"x", headers=cookie))) as server, open_transport() as transport:
         await transport.send(post(f"{server.url}/submit"))
@@ -743,10 +745,10 @@ async def test_downloads_carry_no_credentials_and_no_cookies() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_hostile_environment_is_not_listened_to(
+async def test_proxies_and_netrc_of_the_environment_are_ignored(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    """T14 Proxy variables and a netrc neither reroute a call nor put credentials into it."""
+    """T14 They neither redirect a call nor add credentials to it."""
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login evil password evil\ndefault login e password e\n")
     monkeypatch.setenv("NETRC", str(netrc))
@@ -775,8 +777,8 @@ async def test_a_hostile_environment_is_not_listened_to(
         pytest.param(says_then_resets(b""), id="F71 no answer"),
     ],
 )
-async def test_a_body_that_is_not_whole_is_an_error(behaviour: Behaviour) -> None:
-    """F71 F73 Fewer bytes than announced are never taken for the image."""
+async def test_an_incomplete_body_is_an_error(behaviour: Behaviour) -> None:
+    """F71 F73 Fewer bytes than announced are not taken for the image."""
     with pytest.raises(TransportError) as caught:
         await fetch_from(behaviour)
     assert not caught.value.permanent
@@ -784,8 +786,8 @@ async def test_a_body_that_is_not_whole_is_an_error(behaviour: Behaviour) -> Non
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("status", [403, 404, 410, 429, 500, 503])
-async def test_a_downloads_status_is_told_and_not_raised(status: int) -> None:
-    """F70 F87 What a status means for the image is decided elsewhere."""
+async def test_a_downloads_status_raises_nothing(status: int) -> None:
+    """F70 F87 The downloader decides what a status means for the image."""
     assert (await fetch_from(says(answer(b"<Error/>", status))))[0] == status
 
 
@@ -797,8 +799,8 @@ async def test_a_downloads_status_is_told_and_not_raised(status: int) -> None:
         pytest.param(says(answer(b"pict", length=7)), id="F86 a body that stops"),
     ],
 )
-async def test_a_download_has_a_deadline(behaviour: Behaviour) -> None:
-    """F86 From the first byte asked to the last one read, the whole fetch is bounded."""
+async def test_a_download_has_a_timeout(behaviour: Behaviour) -> None:
+    """F86 It covers the whole download."""
     with pytest.raises(TransportError, match="in time"):
         await fetch_from(behaviour, timeout=0.1)
 
@@ -809,8 +811,8 @@ async def test_a_download_has_a_deadline(behaviour: Behaviour) -> None:
     [OSError(28, "No space left"), ValueError("a bug"), TimeoutError("the sink's")],
     ids=repr,
 )
-async def test_what_the_reader_raises_is_the_readers(error: Exception) -> None:
-    """F100 A full disk or a bug behind the stream is not mistaken for a broken connection."""
+async def test_exceptions_of_the_caller_pass_unchanged(error: Exception) -> None:
+    """F100 A full disk or a bug of the caller is not taken for a broken connection."""
     async with peer(says(answer(b"picture"))) as server, open_transport() as transport:
         with pytest.raises(type(error)) as caught:
             async with transport.stream(f"{server.url}/x", timeout=5.0):
@@ -820,7 +822,7 @@ async def test_what_the_reader_raises_is_the_readers(error: Exception) -> None:
 
 @pytest.mark.asyncio
 async def test_a_cancelled_call_is_cancelled() -> None:
-    """A cancellation passes through as itself, and the connection is closed."""
+    """A cancellation passes unchanged, and the connection is closed."""
     heard, left = asyncio.Event(), asyncio.Event()
 
     async def listens(line: Line) -> None:
@@ -854,7 +856,7 @@ BROKEN = [
 async def test_no_error_or_log_holds_the_key_or_the_signed_query(
     behaviour: Behaviour, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """P22 T1 Text, repr, arguments, causes, contexts and tracebacks are free of secrets."""
+    """P22 T1 Text, repr, arguments, causes, contexts and tracebacks have no secrets."""
     caplog.set_level(logging.DEBUG)
     signed = f"/x?sig={SIGNATURE}"
     shown = ""
@@ -888,7 +890,7 @@ async def test_no_error_or_log_holds_the_key_or_the_signed_query(
 async def test_no_failed_connection_holds_the_key_or_the_signed_query(
     origin: str, names: Names
 ) -> None:
-    """P22 T1 Also where nothing was ever sent."""
+    """P22 T1 Also when nothing was sent."""
     names["gone.example"] = socket.gaierror(socket.EAI_NONAME, "Name not known")
     signed = f"{origin}/x?sig={SIGNATURE}"
     async with open_transport(loopback=False) as transport:

@@ -1,8 +1,8 @@
-"""Fault rows A to D on the wire: a batch through a line that breaks, then the audit.
+"""Faults A to D on the wire: a batch over a broken connection, then the audit.
 
-One story for all rows: six images into a folder, through a proxy before the API and one before
-the image store. Asserted each time: how the images end, what the server charged, the files, the
-time it took, and that the key is nowhere but in the requests that need it.
+All rows use the same run: six images into a folder, through one proxy before the API and one before
+the image store. Each time the outcomes, the charges, the files and the duration are checked, and
+that the key is only in the requests that need it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ TOO_LATE = 2 * SOON
 
 @frozen(kw_only=True)
 class Row:
-    """One fault on the line to the API or to the image store, and what it may cost."""
+    """One fault on the connection to the API or to the image store, and what it may cost."""
 
     api: Fault | None = None
     store: Fault | None = None
@@ -102,8 +102,8 @@ ROWS = {
     ),
     "F39 half of it, silence, the rest": Row(api=hit("burst", seconds=0.2)),
     "F40 closed after each answer": Row(api=Fault(kind="end after")),
-    "F41 an answer nobody asked for": Row(api=Fault(kind="unasked 200", strikes=posts())),
-    "F41 an answer nobody asked for, to polls": Row(api=Fault(kind="unasked 200", strikes=gets())),
+    "F41 an answer without a request": Row(api=Fault(kind="unasked 200", strikes=posts())),
+    "F41 an answer without a request, to polls": Row(api=Fault(kind="unasked 200", strikes=gets())),
     "F41 a stale 408 on an idle line": Row(api=Fault(kind="stale 408", seconds=0.01), keepalive=0),
     "F41 every answer twice": Row(api=Fault(kind="twice", strikes=gets())),
     "F43 slow loris": Row(
@@ -140,7 +140,7 @@ ROWS = {
 
 @frozen(kw_only=True)
 class Line:
-    """A session through two proxies to a practice server."""
+    """A session through two proxies to a simulator."""
 
     flux: FluxSession
     sim: Simulator
@@ -173,10 +173,11 @@ def no_key_in(folder: Path, outcomes: list[Outcome], store: Proxy, logged: str) 
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=name) for name, row in ROWS.items()])
 @pytest.mark.asyncio
-async def test_a_broken_line_costs_what_it_must(
+async def test_a_broken_connection_costs_only_what_the_row_allows(
     row: Row, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    """Sent and unanswered is in doubt and never sent again; everything else is saved."""
+    """A POST that was sent and not answered is in doubt and never sent again; all other images are
+    saved."""
     async with asyncio.timeout(patient()), line(row) as through:
         outcomes, error = await run_out(Batch(through.flux, wishes(COUNT), out=tmp_path))
         assert error is None
@@ -192,22 +193,23 @@ async def test_a_broken_line_costs_what_it_must(
 
 @pytest.mark.asyncio
 async def test_a_stores_retry_after_holds_for_every_image(tmp_path: Path):
-    """F87: one image is told to come back in a second: none comes earlier, and all are saved."""
+    """F87: after a Retry-After for one image no download is repeated early, and all images are
+    saved."""
     store = polled("busy", 2, seconds=1)
     one_by_one = Limits(in_flight=3, downloads=1)
     async with line(Row(store=store), limits=one_by_one) as through:
         outcomes, error = await run_out(Batch(through.flux, wishes(3), out=tmp_path))
         assert (tally(outcomes), error) == ({"saved": 3}, None)
-        _, told, *later = through.store.heard_at
+        _, first, *later = through.store.heard_at
         assert len(later) == 2
-        assert min(later) - told >= 0.99
+        assert min(later) - first >= 0.99
         audit(through.sim.world, outcomes, folder=tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.asyncio
 async def test_a_server_that_goes_away_and_comes_back_costs_nothing(tmp_path: Path):
-    """F31 P9: connections refused for a while in the middle: every image is saved, none twice."""
+    """F31 P9: connections are refused for a while: every image is saved, none twice."""
     async with line(Row(scenario={"latency": 0.05}), limits=2) as through:
         sim, api = through.sim, through.api
         run = asyncio.create_task(run_out(Batch(through.flux, wishes(COUNT), out=tmp_path)))
@@ -226,7 +228,7 @@ async def test_a_server_that_goes_away_and_comes_back_costs_nothing(tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.asyncio
 async def test_an_id_that_came_before_is_in_doubt(tmp_path: Path):
-    """F21: two submissions told the same job: one image, and the other is in doubt, not its."""
+    """F21: two submissions get the same job id: one image is saved, and the other is in doubt."""
     async with line(Row(api=hit("repeat", 2)), limits=1) as through:
         outcomes, error = await run_out(Batch(through.flux, wishes(3), out=tmp_path))
         assert error is None
@@ -238,7 +240,7 @@ async def test_an_id_that_came_before_is_in_doubt(tmp_path: Path):
 
 @pytest.mark.asyncio
 async def test_an_id_that_came_before_is_in_doubt_without_a_journal_too():
-    """F21: the session itself remembers ids, and the first job keeps its slot and its image."""
+    """F21: the session remembers ids, and the first job keeps its slot and its image."""
     async with line(Row(api=hit("repeat", 2))) as through:
         first = await through.flux.submit(wishes(1)[0])
         with pytest.raises(TransportError, match="id of another job"):
@@ -249,8 +251,8 @@ async def test_an_id_that_came_before_is_in_doubt_without_a_journal_too():
 
 
 @pytest.mark.asyncio
-async def test_an_answer_that_comes_late_is_no_other_submissions(tmp_path: Path):
-    """F41: a stale 200 on the idle connection is not taken for the next prompt's answer."""
+async def test_a_late_answer_is_not_taken_for_the_next_submissions(tmp_path: Path):
+    """F41: a stale 200 on the idle connection is not the answer of the next prompt."""
     row = Row(
         api=Fault(kind="unasked later", strikes=posts(), seconds=0.005),
         scenario={"latency": 0.05},
@@ -264,8 +266,8 @@ async def test_an_answer_that_comes_late_is_no_other_submissions(tmp_path: Path)
 
 @pytest.mark.asyncio
 async def test_polls_that_are_answered_about_another_job_stop_the_run(tmp_path: Path):
-    """F60: a cache gives each poll the first one's answer: after three in a row nothing more is
-    submitted, the run says why and can be carried on, and then all is collected."""
+    """F60: a cache answers each poll with the first one's answer: after three in a row nothing more
+    is submitted, the run says why, and a later run collects everything."""
     row = Row(api=Fault(kind="cached", strikes=gets()), scenario={"latency": 0.2})
     async with line(row, limits=2) as through:
         outcomes, error = await run_out(Batch(through.flux, wishes(COUNT), out=tmp_path))
@@ -302,7 +304,7 @@ ECHO = b'{"detail": [{"loc": ["body", "image_prompt"], "msg": "no image", "input
 async def test_a_refusal_with_a_huge_body_ends_the_run_as_any_other(
     status: int, headers: dict[str, str], kind: type[FluxError], code: int, tmp_path: Path
 ):
-    """F12 F22: 2 MB of echoed input under a certain refusal is neither in doubt nor an outage."""
+    """F12 F22: a refusal with 2 MB of repeated input is neither in doubt nor an outage."""
     says_no = says(answer(ECHO, status, headers))
     async with peer(says_no) as server, fast_session(server.url, limits=8) as flux:
         batch = Batch(flux, wishes(40), out=tmp_path)
@@ -330,8 +332,8 @@ async def test_a_refusal_with_a_huge_body_ends_the_run_as_any_other(
 async def test_an_answer_that_breaks_off_after_its_id_is_in_the_journal(
     ending: bytes, tmp_path: Path
 ):
-    """F37: the id and what else arrived are kept with the image in doubt, as `status --json` and
-    `resolve --json` say."""
+    """F37: the id and the partial answer are kept with the image in doubt; `status --json` and
+    `resolve --json` show them."""
     breaks = says_then_hangs_up(ending)
     async with peer(breaks) as server, fast_session(server.url, api_key=KEY) as flux:
         outcomes, error = await run_out(Batch(flux, wishes(1), out=tmp_path))
@@ -346,10 +348,10 @@ async def test_an_answer_that_breaks_off_after_its_id_is_in_the_journal(
 
 
 @pytest.mark.asyncio
-async def test_json_that_is_called_something_else_is_warned_of_once(
+async def test_json_under_another_content_type_gives_one_warning(
     caplog: pytest.LogCaptureFixture,
 ):
-    """F27: JSON under text/html is read, and one warning says so, however many answers come."""
+    """F27: JSON under text/html is read, with one warning for the whole run."""
 
     mislabelled = {"Content-Type": "text/html; charset=utf-8"}
     body = b'{"id": "a-1", "status": "Pending"}'
@@ -380,8 +382,8 @@ async def test_an_id_of_an_earlier_run_is_in_doubt_and_paid_once(tmp_path: Path)
 
 
 @pytest.mark.asyncio
-async def test_a_submissions_deadline_begins_at_its_slot(tmp_path: Path):
-    """F45: eight callers, two slots, slow answers: waiting for a slot is nobody's delay."""
+async def test_a_submissions_timeout_begins_at_its_slot(tmp_path: Path):
+    """F45: eight callers, two slots, slow answers: the wait for a slot does not count."""
     slow = Fault(kind="late", strikes=posts(), seconds=SOON / 3)
     row = Row(api=slow, timeouts={"submit": SOON})
     async with line(row, limits=2) as through:
@@ -389,16 +391,16 @@ async def test_a_submissions_deadline_begins_at_its_slot(tmp_path: Path):
         assert len(saved) == len(through.sim.charges) == 8
 
 
-def test_the_http_client_is_none_of_the_poisoned_ones():
+def test_the_version_of_aiohttp_is_not_a_poisoned_one():
     """F46: aiohttp 3.14.0 and 3.14.1 hand a broken connection to the next request."""
     version = tuple(int(part) for part in aiohttp.__version__.split(".")[:3] if part.isdigit())
     assert version >= (3, 14, 3)
 
 
 @pytest.mark.asyncio
-async def test_a_name_with_a_dead_address_is_reached_at_its_living_one(tmp_path: Path):
-    """F47: "localhost" is ::1 first on many machines; where nothing listens there, 127.0.0.1 is
-    asked within the second."""
+async def test_a_name_with_an_unreachable_address_is_reached_at_the_other(tmp_path: Path):
+    """F47: "localhost" is ::1 first on many machines; if nothing listens there, 127.0.0.1 is tried
+    within a second."""
     began = time.monotonic()
     async with (
         Simulator(SCENARIO) as sim,
@@ -410,10 +412,10 @@ async def test_a_name_with_a_dead_address_is_reached_at_its_living_one(tmp_path:
 
 
 @pytest.mark.asyncio
-async def test_nobody_sends_a_key_through_a_proxy_of_the_environment(
+async def test_no_key_is_sent_through_a_proxy_of_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """F42 T14: proxies of the environment are not used, so none of them can see a key or fail."""
+    """F42 T14: proxies of the environment are not used."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     async with line(Row()) as through:

@@ -1,4 +1,4 @@
-"""P25 Whatever a server sends, decoding gives one of its values and nothing else."""
+"""P25 Decoding returns one of its values for every possible answer."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ providers = st.sampled_from([BFL, COMETAPI])
 @settings(max_examples=100)
 @given(reply=replies, provider=providers)
 def test_any_answer_to_a_post_is_a_job_or_a_refusal(reply, provider):
-    """P25 A job has a usable id; a refusal an error of ours, of bounded length, and a sane wait."""
+    """P25 A job has a valid id; a refusal has an error of this package, with a bounded length and
+    wait."""
     answer = decode_submit(reply, REQUEST, provider)
     if isinstance(answer, Job):
         assert 200 <= reply.status < 300
@@ -109,27 +110,29 @@ def test_any_answer_to_a_post_is_a_job_or_a_refusal(reply, provider):
 
 @settings(max_examples=100)
 @given(reply=replies, provider=providers)
-def test_any_answer_to_a_poll_is_news(reply, provider):
-    """P25 News are one of five kinds, with finite numbers and a deadline not in the past."""
-    news = decode_poll(reply, JOB, provider, now=5000.0)
-    assert isinstance(news, Pending | Ready | JobNotFound | JobError | Inconclusive)
-    match news:
+def test_any_answer_to_a_poll_is_a_poll_result(reply, provider):
+    """P25 The result is one of five types, with finite numbers and a deadline that is not in the
+    past."""
+    result = decode_poll(reply, JOB, provider, now=5000.0)
+    assert isinstance(result, Pending | Ready | JobNotFound | JobError | Inconclusive)
+    match result:
         case Ready():
-            assert 5000.0 <= news.deadline <= 5000.0 + LONGEST_WAIT
-            assert news.url
-            seconds = news.generate_seconds
+            assert 5000.0 <= result.deadline <= 5000.0 + LONGEST_WAIT
+            assert result.url
+            seconds = result.generate_seconds
             assert seconds is None or (math.isfinite(seconds) and seconds >= 0)
         case Pending():
-            assert news.progress is None or 0 <= news.progress <= 1
-            assert len(news.status) <= 40
+            assert result.progress is None or 0 <= result.progress <= 1
+            assert len(result.status) <= 40
         case Inconclusive():
-            assert news.retry_after is None or 0 <= news.retry_after <= LONGEST_WAIT
+            assert result.retry_after is None or 0 <= result.retry_after <= LONGEST_WAIT
 
 
 @settings(max_examples=60)
 @given(status=st.none() | statuses, answer=st.none() | answers, sent=st.booleans())
 def test_only_a_submission_is_ever_in_doubt(status, answer, sent):
-    """Polls and downloads cost nothing; and what got no answer is no job."""
+    """Polls and downloads are free, so they are never ambiguous; without an answer there is no
+    job."""
     judged = {phase: classify(phase, status, answer, sent=sent) for phase in Phase}
     assert judged[Phase.POLL] is not Verdict.AMBIGUOUS
     assert judged[Phase.DOWNLOAD] is not Verdict.AMBIGUOUS
@@ -142,8 +145,8 @@ def test_only_a_submission_is_ever_in_doubt(status, answer, sent):
 @example(body=b'{"a":' * 100_000)
 @example(body=b'{"a":' + b"9" * 100_000 + b"}")
 @example(body=b"\xff\xfe{\x00}\x00")
-def test_any_body_is_an_object_or_nothing(body):
-    """P25 F25 Neither depth nor digits nor encodings escape as an exception."""
+def test_any_body_is_an_object_or_none(body):
+    """P25 F25 Depth, digits and encodings raise no exception."""
     found = read_object(body)
     assert found is None or isinstance(found, dict)
 
@@ -191,25 +194,27 @@ plain_keys = st.text("abcXYZ019-_./+=~:", min_size=8, max_size=40)
 def test_a_key_is_found_however_each_character_is_spelled(key, spellings):
     """P22 A server, its framework and a gateway may each escape some of the characters."""
     spelled = "".join(spell(c) for c, spell in zip(key, itertools.cycle(spellings), strict=False))
-    hide = Redaction().also(Secret(key), "(key)")
-    assert "(key)" in hide.text(f"it was {spelled}!")
-    assert b"(key)" in hide.body(f"it was {spelled}!".encode())
+    redaction = Redaction().with_secret(Secret(key), "(key)")
+    assert "(key)" in redaction.text(f"it was {spelled}!")
+    assert b"(key)" in redaction.body(f"it was {spelled}!".encode())
 
 
 @settings(max_examples=200)
 @given(key=plain_keys, value=st.recursive(st.text() | st.integers(), st.lists), ascii=st.booleans())
 def test_a_redacted_answer_is_the_same_json(key, value, ascii):
-    """P22 P25 Only the key's place changes: the rest is read as before."""
-    hide = Redaction().also(Secret(key), "(key)")
-    told = {"before": value, "echo": f'a\n{key}"{key}', "after": value}
-    found = json.loads(hide.body(json.dumps(told, ensure_ascii=ascii).encode("utf-8", "replace")))
+    """P22 P25 Only the key is replaced; everything else is read as before."""
+    redaction = Redaction().with_secret(Secret(key), "(key)")
+    values = {"before": value, "echo": f'a\n{key}"{key}', "after": value}
+    found = json.loads(
+        redaction.body(json.dumps(values, ensure_ascii=ascii).encode("utf-8", "replace"))
+    )
     assert found["echo"] == 'a\n(key)"(key)'
-    assert set(found) == set(told)
+    assert set(found) == set(values)
 
 
 @pytest.mark.parametrize("filler", ["\\", "%25", "&amp;", "sk-canar", "&#0", "\\u00"])
 def test_hostile_text_is_searched_in_linear_time(filler):
-    """P25 A megabyte made to be tried at every place takes ten times as long as a tenth of it."""
-    hide = Redaction().also(Secret("sk-canary-4711"), "(key)")
+    """P25 A megabyte of near matches takes about ten times as long as a tenth of it."""
+    redaction = Redaction().with_secret(Secret("sk-canary-4711"), "(key)")
     text = filler * (2**20 // len(filler))
-    assert text == hide.text(text)
+    assert text == redaction.text(text)

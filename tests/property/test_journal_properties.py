@@ -150,9 +150,11 @@ async def _run(folder: Path, classes: frozenset[str]) -> None:
         lookup([request.key for request in WISHES])
     async with journal(folder, retry=classes) as ledger:
         recovered = ledger.recovered
-        purse = SpendingAccount(Decimal("0.10"))
-        purse.restore(spent=recovered.spent, in_doubt=recovered.in_doubt_price + recovered.perhaps)
-        assert min(recovered.spent, recovered.in_doubt_price, recovered.perhaps) >= 0
+        account = SpendingAccount(Decimal("0.10"))
+        account.restore(
+            spent=recovered.spent, in_doubt=recovered.in_doubt_price + recovered.possible_cost
+        )
+        assert min(recovered.spent, recovered.in_doubt_price, recovered.possible_cost) >= 0
         str(recovered)
         await ledger.project(keep_bad_rows=True, rewrite=True)
         [pair async for pair in ledger.unfinished()]

@@ -80,15 +80,7 @@ def packed(piece: bytes, times: int, *, head: bytes = b"") -> bytes:
     return gzip.compress(head) + gzip.compress(piece, 1) * times
 
 
-def zst(piece: bytes, times: int) -> bytes:
-    zstandard = pytest.importorskip("zstandard")
-    packer = zstandard.ZstdCompressor().compressobj()
-    return b"".join(packer.compress(piece) for _ in range(times)) + bytes(packer.flush())
-
-
 BOMBS = [
-    pytest.param("p.txt.zst", lambda: zst(b"a" * MEGABYTE, 500),
-                 "a line of more than 64 MB", id="zst: one line of 500 MB"),
     pytest.param("p.txt.gz", lambda: packed(b"a" * MEGABYTE, 1000),
                  "a line of more than 64 MB", id="gz: one line of 1 GB"),
     pytest.param("p.txt.gz", lambda: packed(b"\n" * MEGABYTE, 1000),
@@ -98,9 +90,9 @@ BOMBS = [
     pytest.param("p.json.gz", lambda: packed(b"\n" * MEGABYTE, 1000, head=b"["),
                  "holds 1 MB of blank lines in a row", id="gz: 1 GB of space in a list"),
     pytest.param("p.json.gz", lambda: packed(b"a" * MEGABYTE, 1000, head=b'["'),
-                 "item 1: not JSON", id="gz: one text of 1 GB in a list"),
+                 "larger than 64 MB, the limit for .json", id="gz: one text of 1 GB in a list"),
     pytest.param("p.json.gz", lambda: packed(b"[" * MEGABYTE, 1000),
-                 "nested too deeply", id="gz: 1 billion lists in lists"),
+                 "larger than 64 MB, the limit for .json", id="gz: 1 billion lists in lists"),
     pytest.param("p.csv.gz", lambda: packed(b"," * MEGABYTE, 1000, head=b"prompt\n"),
                  "a line of more than 64 MB", id="gz: a row of 1 billion cells"),
     pytest.param("p.csv.gz", lambda: packed(b'\n","' * MEGABYTE, 100, head=b'prompt\n"'),
@@ -117,8 +109,9 @@ BOMBS = [
                  "rows 2–13: 900,001 cells", id="csv: rows of a million cells"),
     pytest.param("p.csv", lambda: b"prompt\n" + (b'"' + b"a" * 131_000 + b'"\n') * 900,
                  "900 images", id="csv: 900 rows of 131 KB"),
-    pytest.param("p.json", lambda: b"[" + b",".join([b'"' + b"a" * 900_000 + b'"'] * 200) + b"]",
-                 "200 images", id="json: 200 texts of 900 KB"),
+    pytest.param("p.json", lambda: b"[" + b",".join([b'"' + b"a" * 900_000 + b'"'] * 30) + b"]",
+                 "30 images", id="json: 30 texts of 900 KB"),
+    pytest.param("p.json", lambda: b"[" * MEGABYTE, "nested too deeply", id="json: 1 MB of ["),
     pytest.param("p.jsonl", lambda: b"oops\n" * 2_000_000,
                  "lines 1–10000: column 1: not JSON", id="jsonl: 2 million bad lines"),
     pytest.param("p.csv", lambda: b"prompt,width\n" + b"a,x\n" * 2_000_000,

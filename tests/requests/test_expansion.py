@@ -132,11 +132,11 @@ async def test_a_limit_ends_within_a_multiplied_row(limit: int) -> None:
 @pytest.mark.parametrize(
     ("row", "asked", "said"),
     [
-        pytest.param({"seed": 7}, {"seeds": [1, 2]}, "item 1: seed stands in the row and in seeds;"
-                     " take one of them away", id="a seed of its own"),
-        pytest.param({"model": "flux-pro"}, {"models": ["flux-dev"]}, "model stands in the row and"
+        pytest.param({"seed": 7}, {"seeds": [1, 2]}, "item 1: seed: given in the row and in seeds;"
+                     " remove one", id="a seed of its own"),
+        pytest.param({"model": "flux-pro"}, {"models": ["flux-dev"]}, "model: given in the row and"
                      " in models", id="a model of its own"),
-        pytest.param({"guidance": 2}, {"grid": {"guidance": [2, 3]}}, "guidance stands in the row"
+        pytest.param({"guidance": 2}, {"grid": {"guidance": [2, 3]}}, "guidance: given in the row"
                      " and in the grid", id="a value of its own"),
         pytest.param({"n": 2}, {"seeds": [1, 2]}, "n=2 and seeds: copies take the seeds that"
                      " follow; list more seeds", id="n and seeds"),
@@ -145,7 +145,7 @@ async def test_a_limit_ends_within_a_multiplied_row(limit: int) -> None:
         pytest.param({}, {"models": ["flux-pro-1.1"], "grid": {"guidance": [2]}}, "guidance:"
                      " flux-pro-1.1 has no such parameter", id="the only model lacks it"),
         pytest.param({"n": 100}, {"grid": {"steps": range(1, 51), "width": [512, 1024, 768]}},
-                     "stands for 15,000 images; a row makes at most 10,000", id="too many"),
+                     "15,000 images in one row, the limit is 10,000", id="too many"),
     ],
 )  # fmt: skip
 async def test_what_cannot_be_multiplied_is_told_with_its_place(
@@ -160,7 +160,8 @@ async def test_what_cannot_be_multiplied_is_told_with_its_place(
     ("asked", "said"),
     [
         pytest.param({"seeds": []}, "seeds: no values", id="no seeds"),
-        pytest.param({"seeds": [1, 1]}, "1 stands twice, which pays twice", id="a seed twice"),
+        pytest.param({"seeds": [1, 1]},
+                     "duplicate value 1 (it would be generated and charged twice)", id="twice"),
         pytest.param({"seeds": range(10**9)}, "at most 10,000", id="a billion seeds"),
         pytest.param({"models": "flux-dev"}, "a list of values, not str", id="text for a list"),
         pytest.param({"grid": {"seed": [1]}}, "--seeds 1..4", id="seed in the grid"),
@@ -281,7 +282,7 @@ async def test_wildcards_are_only_read_when_asked_for(tmp_path: Path) -> None:
 async def test_a_template_that_explodes_is_refused_unmade() -> None:
     """10^40 prompts are counted, not made."""
     told = await complaint_of(["{0|1|2|3|4|5|6|7|8|9}" * 40], wildcards=True)
-    assert "a row makes at most 10,000" in told
+    assert "images in one row, the limit is 10,000" in told
 
 
 @pytest.mark.asyncio

@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -119,10 +121,10 @@ async def test_status_is_counts_and_money(tmp_path: Path) -> None:
         await submitted(ledger, wish(9, model="flux-pro"))
     found = await status(tmp_path)
     assert str(found.counts) == "done 2, still running 2, in doubt 1 ($0.025), failed 0"
-    assert (found.counts.spent, found.counts.perhaps) == (2 * PRICE, 2 * PRICE)
+    assert (found.counts.spent, found.counts.possible_cost) == (2 * PRICE, 2 * PRICE)
     dev, pro = found.by_model["flux-dev"], found.by_model["flux-pro"]
-    assert (dev.images, dev.spent, dev.perhaps, dev.in_doubt) == (2, 2 * PRICE, PRICE, PRICE)
-    assert (pro.images, pro.spent, pro.perhaps, pro.in_doubt) == (0, 0, PRICE, 0)
+    assert (dev.images, dev.spent, dev.possible_cost, dev.in_doubt) == (2, 2 * PRICE, PRICE, PRICE)
+    assert (pro.images, pro.spent, pro.possible_cost, pro.in_doubt) == (0, 0, PRICE, 0)
     assert found.since is not None
     assert found.until is not None
     assert found.since <= found.until
@@ -208,7 +210,7 @@ async def test_a_folder_as_recorded_is_clean(tmp_path: Path) -> None:
     assert found.is_clean
     assert (3, 3 * len(IMAGE)) == (found.images, found.bytes)
     assert all(total == 3 for _, total in heard)
-    assert (found.findings, found.strangers) == ((), 0)
+    assert (found.findings, found.unknown_images) == ((), 0)
 
 
 def _truncate(folder: Path) -> None:
@@ -303,9 +305,26 @@ async def test_each_kind_of_damage_has_its_word(
     folder = shutil.copytree(three_done, tmp_path / "out")
     damage(folder)
     found = await verify(folder)
-    assert [(words, where)] == [(one.word, one.where) for one in found.findings]
+    assert [(words, where)] == [(one.kind, one.where) for one in found.findings]
     assert {words: 1} == found.found
     assert not found.is_clean
+
+
+@pytest.mark.parametrize("is_absolute", [False, True], ids=["upwards", "absolute"])
+@pytest.mark.asyncio
+async def test_a_path_out_of_the_folder_is_not_read(
+    three_done: Path, tmp_path: Path, is_absolute: bool
+) -> None:
+    """T17, T19: a journal from elsewhere cannot have `verify` read, or hash, another file."""
+    folder, outside = shutil.copytree(three_done, tmp_path / "out"), tmp_path / "thesis.jpg"
+    outside.write_bytes(IMAGE)
+    path = str(outside) if is_absolute else "sub/../../thesis.jpg"
+    with closing(sqlite3.connect(folder / ".fluxasync" / "journal.db")) as connection, connection:
+        connection.execute("UPDATE image SET path = ? WHERE path = '000001.jpg'", (path,))
+    found = await verify(folder)
+    (finding,) = (one for one in found.findings if one.kind == "outside")
+    assert (wish(1).key, "../thesis.jpg") == (finding.key, finding.where)
+    assert (found.images, found.bytes) == (3, 2 * len(IMAGE))
 
 
 def _folder(folder: Path) -> None:
@@ -366,8 +385,8 @@ async def test_pictures_of_the_users_own_are_no_finding(tmp_path: Path) -> None:
     found = await verify(tmp_path)
     assert found.is_clean
     assert (2, {"mine/holiday.JPG", "cover.png"}) == (
-        found.strangers,
-        set(found.first_strangers),
+        found.unknown_images,
+        set(found.first_unknown_images),
     )
 
 
@@ -380,7 +399,7 @@ async def test_a_file_whose_record_was_lost_is_its_jobs(tmp_path: Path) -> None:
     async with ledger:
         saved(tmp_path, await submitted(ledger, wish()))
     found = await verify(tmp_path)
-    assert (found.is_clean, found.strangers) == (True, 0)
+    assert (found.is_clean, found.unknown_images) == (True, 0)
 
 
 @pytest.mark.asyncio
@@ -456,7 +475,7 @@ async def test_doubts_are_resubmitted_within_the_cap(tmp_path: Path) -> None:
     assert len(await in_doubt(tmp_path)) == 2
     assert len(await resubmit(tmp_path, max_cost=Decimal("0.05"))) == 2
     counts = (await status(tmp_path)).counts
-    assert (counts.again, counts.in_doubt, counts.perhaps) == (2, 0, 2 * PRICE)
+    assert (counts.again, counts.in_doubt, counts.possible_cost) == (2, 0, 2 * PRICE)
     assert await states(tmp_path, wish(0), wish(1)) == [None, None]
 
 
@@ -465,7 +484,7 @@ async def test_an_unknown_price_fits_no_cap(tmp_path: Path) -> None:
     """A cap that cannot be kept is not accepted, and the way out is said."""
     async with journal(tmp_path) as ledger:
         await ledger.intent(wish(model="flux-9"), price=None)
-    with pytest.raises(ConfigError, match=r"price of flux-9 is not known.*--retry dropped"):
+    with pytest.raises(ConfigError, match=r"price of flux-9 is unknown.*--retry dropped"):
         await resubmit(tmp_path, max_cost=Decimal(100))
     assert len(await in_doubt(tmp_path)) == 1
 

@@ -15,9 +15,9 @@ from support.sample_images import jpeg
 from test_journal import journal, saved, submitted, wish
 
 from fluxasync._core.errors import JournalError
-from fluxasync._store.audit.offline_journal import OfflineJournal
+from fluxasync._store.audit.resolution import OfflineJournal
 from fluxasync._store.journal.journal import Locked, read_only
-from fluxasync._store.journal.lock import FolderLock, machine_id
+from fluxasync._store.journal.lock import FolderLock, holder, machine_id
 
 pytestmark = pytest.mark.asyncio
 
@@ -114,20 +114,20 @@ def _log_of_another(folder: Path) -> None:
     ("spoil", "message"),
     [
         pytest.param(_empty, "is empty", id="F115 no bytes"),
-        pytest.param(_text, "is no journal", id="F114 text"),
+        pytest.param(_text, "is not a fluxasync journal", id="F114 text"),
         pytest.param(_foreign, "belongs to another program", id="F114 foreign database"),
         pytest.param(_newer, "version 2, and this fluxasync reads version 1", id="F116 P28 newer"),
-        pytest.param(_truncated, "was cut short", id="P18 truncated"),
+        pytest.param(_truncated, "is truncated", id="P18 truncated"),
         pytest.param(_page_overwritten, "damaged|malformed", id="F113 page overwritten"),
-        pytest.param(_header_damaged, "start is damaged", id="P18 header damaged"),
-        pytest.param(_missing, "is gone, but 000000.jpg is there", id="P18 missing beside images"),
-        pytest.param(_missing_beside_parts, "is gone, but .fluxasync-00aa.part", id="P18 parts"),
-        pytest.param(_missing_before_the_first_image, "is gone, but .fluxasync/", id="P18 gone"),
+        pytest.param(_header_damaged, "header is corrupt", id="P18 header damaged"),
+        pytest.param(_missing, "is missing, but 000000.jpg exists", id="P18 missing beside images"),
+        pytest.param(_missing_beside_parts, "is missing, but .fluxasync-00aa.part", id="P18 parts"),
+        pytest.param(_missing_before_the_first_image, "is missing, but .fluxasync/", id="P18 gone"),
         pytest.param(
-            _missing_beside_its_log, "gone, and its log is still there", id="P18 log left"
+            _missing_beside_its_log, "missing, but its write-ahead log exists", id="P18 log left"
         ),
-        pytest.param(_directory, "is not a file", id="P18 directory"),
-        pytest.param(_emptied, "records nothing, but 000000.jpg", id="P18 emptied"),
+        pytest.param(_directory, "is not a regular file", id="P18 directory"),
+        pytest.param(_emptied, "has no records, but 000000.jpg", id="P18 emptied"),
         pytest.param(_log_of_another, "belongs to another journal", id="P18 log of another"),
     ],
 )
@@ -141,7 +141,7 @@ async def test_a_journal_that_cannot_be_trusted_is_refused_untouched(tmp_path, s
     with pytest.raises(JournalError, match=message) as refusal:
         await journal(tmp_path).__aenter__()
     assert before == _contents(tmp_path)
-    assert any(step in str(refusal.value) for step in ("fresh folder", "newer fluxasync"))
+    assert any(step in str(refusal.value) for step in ("another folder", "newer fluxasync"))
     with pytest.raises(JournalError):
         read_only(tmp_path)
 
@@ -228,7 +228,7 @@ async def test_a_checkpoint_that_was_killed_is_not_a_journal_cut_short(tmp_path,
         async with journal(killed) as ledger:
             assert ledger.recovered.running == 60
     else:
-        with pytest.raises(JournalError, match="was cut short"):
+        with pytest.raises(JournalError, match="is truncated"):
             await journal(killed).__aenter__()
 
 
@@ -346,3 +346,13 @@ async def test_version_1_journals_stay_readable(tmp_path):
         expected = "done 2, still running 1, in doubt 1 ($0.025), failed 1 (1 lost)"
         assert str(ledger.recovered) == expected
         assert await ledger.known(wish(0)) is not None
+
+
+async def test_a_lock_file_with_deep_json_names_no_holder(tmp_path):
+    """T17: whatever the file contains, the folder counts as in use."""
+    lock = FolderLock(tmp_path).take()
+    lock.path.write_text("[" * 4096)
+    with pytest.raises(Locked, match="in use by another process"):
+        FolderLock(tmp_path).take()
+    assert holder(tmp_path) == {}
+    lock.release()

@@ -10,6 +10,7 @@ import random
 import sqlite3
 import stat
 import threading
+import time
 from contextlib import closing
 from decimal import Decimal
 from functools import partial
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from support.sample_images import jpeg
 
 from fluxasync._core.errors import (
@@ -207,7 +209,7 @@ async def test_a_failure_comes_back_as_the_error_it_was(tmp_path, error, paid):
         assert (str(error(job)), paid) == (str(known.error), known.paid)
         assert {known.cause: 1} == ledger.recovered.failed
         assert ledger.recovered.spent == 0
-        assert ledger.recovered.perhaps == (0 if paid == "no" else PRICE)
+        assert ledger.recovered.possible_cost == (0 if paid == "no" else PRICE)
 
 
 async def test_a_job_past_its_deadline_is_collected_later(tmp_path):
@@ -309,6 +311,9 @@ async def test_the_user_decides_what_becomes_of_doubts(tmp_path):
         assert await ledger.forget([wish(2).key, "0" * 64]) == 1
         with pytest.raises(JournalError, match="is failed, not in-doubt"):
             await ledger.drop(wish(0).key)
+        for decision in (ledger.drop("0" * 64), ledger.give_job("0" * 64, "job")):
+            with pytest.raises(JournalError, match="no image of this journal has the key 00000000"):
+                await decision
     async with journal(tmp_path) as ledger:
         dropped = await ledger.known(wish(0))
         assert isinstance(dropped, Failed)
@@ -318,7 +323,7 @@ async def test_the_user_decides_what_becomes_of_doubts(tmp_path):
         assert given.job_id == "from-the-dashboard"
         assert await ledger.known(wish(2)) is None
         # dropped, given a job that is still to come, and to be submitted once more
-        assert (ledger.recovered.again, ledger.recovered.perhaps) == (1, 3 * PRICE)
+        assert (ledger.recovered.again, ledger.recovered.possible_cost) == (1, 3 * PRICE)
         await submitted(ledger, wish(2))
         assert ledger.counts.again == 0
 
@@ -333,7 +338,7 @@ async def test_a_refused_second_attempt_keeps_the_first_ones_record(tmp_path):
         no = Refused(verdict=Verdict.REFUSED, error=RateLimited("wait", status=429))
         await ledger.answered(wish(), no)
         assert await ledger.known(wish()) is None
-        assert (ledger.counts.again, ledger.counts.perhaps) == (1, PRICE)
+        assert (ledger.counts.again, ledger.counts.possible_cost) == (1, PRICE)
 
 
 async def test_counts_in_memory_agree_with_the_rows(tmp_path):
@@ -471,7 +476,7 @@ async def test_a_full_disk_still_takes_the_ids_of_what_was_paid(tmp_path):
         await ledger.intent(wish(1), price=PRICE)
         await ledger._writer.run(_fill)
         long = wish(2, extras={"text": "x" * 100_000})
-        with pytest.raises(JournalError, match="free some space, then run the same line again"):
+        with pytest.raises(JournalError, match="free some space, then run the same command again"):
             await ledger.intent(long, price=PRICE)
         assert not (tmp_path / ".fluxasync" / "reserve").exists()
         await ledger.answered(wish(0), job_of(wish(0)))
@@ -481,6 +486,25 @@ async def test_a_full_disk_still_takes_the_ids_of_what_was_paid(tmp_path):
     async with journal(tmp_path) as ledger:
         assert ledger.recovered.running == 2
         assert (tmp_path / ".fluxasync" / "reserve").exists()
+
+
+async def test_a_disk_that_stays_full_names_every_later_job(tmp_path, caplog):
+    """P17, F101: if not even the reserve helps, no further write is tried: each paid job's id goes
+    to the log, and its image is in doubt."""
+    wishes = [wish(number) for number in range(3)]
+    async with journal(tmp_path) as ledger:
+        for each in wishes:
+            await ledger.intent(each, price=PRICE)
+        await ledger._writer.run(_fill)
+        first, *later = map(job_of, wishes)
+        long = evolve(first, polling_url="https://api.example/" + "x" * 100_000)
+        for each, job in zip(wishes, (long, *later), strict=True):
+            with pytest.raises(JournalError, match="the disk is full: free some space"):
+                await ledger.answered(each, job)
+    assert caplog.text.count("not even the ids of paid jobs could be recorded") == 1
+    assert all(f"key {each.key}, job job-{each.index}," in caplog.text for each in wishes)
+    async with journal(tmp_path) as ledger:
+        assert (ledger.recovered.running, ledger.recovered.in_doubt) == (0, 3)
 
 
 def _fill(connection: sqlite3.Connection) -> None:
@@ -597,7 +621,7 @@ async def test_status_is_there_while_the_journal_is_open(tmp_path):
             assert view.is_running
             assert view.holder["pid"] == os.getpid()
             assert view.counts.done == 1
-            with pytest.raises(JournalError, match="a run is going on"):
+            with pytest.raises(JournalError, match="a run is active"):
                 list(view.entries())
     assert not (tmp_path / ".fluxasync" / "status.json").exists()
     with read_only(tmp_path) as view:
@@ -647,3 +671,12 @@ async def test_closing_waits_for_the_step_under_way(tmp_path):
 
         assert await ledger._writer.run(step, kind=StepKind.READ)
         await asyncio.to_thread(closer.join)
+
+
+async def test_a_journal_that_waits_uses_no_processor(tmp_path):
+    """A run waits for images most of the time; its writer's thread sleeps meanwhile."""
+    async with journal(tmp_path) as ledger:
+        await submitted(ledger, wish())
+        used = time.process_time()
+        await asyncio.sleep(0.5)  # only time that passes shows a thread that spins
+        assert time.process_time() - used < 0.1

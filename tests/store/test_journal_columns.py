@@ -10,9 +10,8 @@ from test_journal import journal
 
 from fluxasync._core.errors import APIError, JournalError
 from fluxasync._core.models import Failed
-from fluxasync._store.journal.checked_row import Row, row_of
+from fluxasync._store.journal.checked_row import Row, _depth, decoded, json_fault, row_of
 from fluxasync._store.journal.journal import JournalCounts
-from fluxasync._store.journal.json_columns import _depth, decoded, unfit
 from fluxasync._store.journal.schema import State
 from fluxasync._store.journal.serialization import known_of
 
@@ -95,13 +94,13 @@ def test_levels_are_counted_outside_of_strings(text: str, levels: int):
 
 def test_a_document_is_limited_in_length_and_levels():
     """The limits themselves are allowed."""
-    assert unfit("x" * 2**21) is None
-    assert unfit("x" * (2**21 + 1)) == "has more than 2,097,152 characters"
-    assert unfit("[" * 100 + "]" * 100) is None
-    assert unfit("[" * 101 + "]" * 101) == "has more than 100 levels"
-    assert unfit("[]" * 101) is None
-    assert unfit("{" * 101) == "has more than 100 levels"
-    assert unfit('"' + '\\"' * 10**6) is None  # in one pass, whatever ends it
+    assert json_fault("x" * 2**21) is None
+    assert json_fault("x" * (2**21 + 1)) == "has more than 2,097,152 characters"
+    assert json_fault("[" * 100 + "]" * 100) is None
+    assert json_fault("[" * 101 + "]" * 101) == "has more than 100 levels"
+    assert json_fault("[]" * 101) is None
+    assert json_fault("{" * 101) == "has more than 100 levels"
+    assert json_fault('"' + '\\"' * 10**6) is None  # in one pass, whatever ends it
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ async def test_a_journal_with_another_schema_is_refused_by_every_reader(tmp_path
     async with journal(tmp_path) as ledger:
         await submitted(ledger, wish())
     sql(_db(tmp_path), *change)
-    with pytest.raises(JournalError, match=rf"schema differs at '({where})'.*fresh folder"):
+    with pytest.raises(JournalError, match=rf"schema differs at '({where})'.*another folder"):
         await journal(tmp_path).__aenter__()
     with pytest.raises(JournalError, match="schema differs"):
         read_only(tmp_path)
@@ -143,6 +143,16 @@ async def test_a_running_job_that_pages_would_pass_over_is_refused(tmp_path):
             await journal(tmp_path).__aenter__()
 
 
+@pytest.mark.parametrize("last", [2**62, 2**63 - 1, "'nine'"])
+async def test_a_run_does_not_count_on_from_a_sequence_number_that_is_none(tmp_path, last):
+    """T17: what it settled after that number could not be read by the next run."""
+    async with journal(tmp_path) as ledger:
+        await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
+    sql(_db(tmp_path), f"UPDATE image SET seq = {last}")  # noqa: S608 — ours
+    with pytest.raises(JournalError, match="column seq holds"):
+        await journal(tmp_path).__aenter__()
+
+
 async def test_reading_ends_when_it_takes_more_work_than_the_size_explains(tmp_path):
     """T17: whatever a damaged file makes of a query, it ends; counted in work, not in seconds."""
     async with journal(tmp_path) as ledger:
@@ -150,7 +160,7 @@ async def test_reading_ends_when_it_takes_more_work_than_the_size_explains(tmp_p
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
     with (
         closing(connect_read_only(_db(tmp_path))) as connection,
-        pytest.raises(JournalError, match="more work than its size explains"),
+        pytest.raises(JournalError, match="more work than its size allows"),
         journal_errors(_db(tmp_path), "restore it"),
     ):
         connection.execute(endless).fetchone()
@@ -164,11 +174,11 @@ async def test_a_pipe_in_place_of_a_file_hangs_nothing(tmp_path, name):
     path = tmp_path / ".fluxasync" / name
     path.unlink(missing_ok=True)
     os.mkfifo(path)
-    with pytest.raises(JournalError, match=f"{name} is not a file"):
+    with pytest.raises(JournalError, match=f"{name} is not a regular file"):
         read_only(tmp_path)
-    with pytest.raises(JournalError, match=f"{name} is not a file"):
+    with pytest.raises(JournalError, match=f"{name} is not a regular file"):
         await journal(tmp_path).__aenter__()
-    with pytest.raises(JournalError, match=f"{name} is not a file"), peek(tmp_path):
+    with pytest.raises(JournalError, match=f"{name} is not a regular file"), peek(tmp_path):
         pass
 
 

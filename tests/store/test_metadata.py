@@ -257,7 +257,7 @@ async def test_a_folder_that_holds_a_run_is_refused(tmp_path):
     async with MetadataWriter(tmp_path) as manifest:  # an empty list is no run
         await manifest.add(_saved(tmp_path, 0))
         await manifest.add(_saved(tmp_path, 1))
-    with pytest.raises(SinkError, match=r"already holds a run \(2 images\).*fresh folder"):
+    with pytest.raises(SinkError, match=r"already holds a run \(2 images\).*another folder"):
         async with MetadataWriter(tmp_path):
             pass
     (tmp_path / "metadata.jsonl").unlink()

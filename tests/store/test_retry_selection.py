@@ -122,7 +122,7 @@ def table(folder: Path) -> list[tuple[Any, ...]]:
 
 def total(counts: JournalCounts) -> Decimal:
     """What may have been charged, by a cap's reckoning."""
-    return counts.spent + counts.perhaps
+    return counts.spent + counts.possible_cost
 
 
 async def states(ledger: Journal) -> list[str | None]:

@@ -103,7 +103,7 @@ async def test_an_outcome_finds_its_row_by_the_jobs_id(tmp_path, end):
         assert rows(ledger, "state, job_id") == [(state, "job-0")]
         assert sum(ledger.counts.failed.values()) == (end == "failed")
         money = ledger.counts
-        assert (money.spent if end.startswith("done") else money.perhaps) == PRICE
+        assert (money.spent if end.startswith("done") else money.possible_cost) == PRICE
 
 
 async def test_a_price_that_is_no_amount_is_unknown_and_an_absurd_one_is_the_largest(tmp_path):
@@ -116,7 +116,7 @@ async def test_a_price_that_is_no_amount_is_unknown_and_an_absurd_one_is_the_lar
         money = [found for (found,) in rows(ledger, "money")]
         assert money == [None, None, "9" * 9 + "." + "9" * 12, "0.000000", "100.000000"]
     async with journal(tmp_path) as ledger:
-        assert ledger.recovered.perhaps == Decimal("1000000099.999999999999")
+        assert ledger.recovered.possible_cost == Decimal("1000000099.999999999999")
         assert len([pair async for pair in ledger.unfinished()]) == len(costs)
 
 
@@ -165,7 +165,7 @@ async def test_counts_in_memory_agree_with_the_rows_after_each_decision(tmp_path
 
         async def agree() -> None:
             rows_of = await ledger._writer.run(counted)
-            assert ledger.counts == rows_of.recovery()
+            assert ledger.counts == rows_of.as_counts()
 
         for number in range(5):
             await ledger.intent(wish(number), price=PRICE)
@@ -247,13 +247,17 @@ async def test_money_of_earlier_attempts_stays_counted_where_it_belongs(tmp_path
         await ledger.intent(wish(3), price=None)
         await ledger.settle(InDoubt(request=wish(3), error=NO_ANSWER, price=None))
         before = ledger.counts
-        assert (before.spent, before.perhaps, before.in_doubt_price) == (PRICE, PRICE, 2 * PRICE)
+        assert (before.spent, before.possible_cost, before.in_doubt_price) == (
+            PRICE,
+            PRICE,
+            2 * PRICE,
+        )
         await ledger.forget([wish(number).key for number in range(4)])
         after = ledger.counts
-        assert (after.spent, after.perhaps, after.in_doubt_price) == (PRICE, 3 * PRICE, 0)
+        assert (after.spent, after.possible_cost, after.in_doubt_price) == (PRICE, 3 * PRICE, 0)
         assert after.again == 4
     async with journal(tmp_path) as ledger:
-        assert (ledger.recovered.spent, ledger.recovered.perhaps) == (PRICE, 3 * PRICE)
+        assert (ledger.recovered.spent, ledger.recovered.possible_cost) == (PRICE, 3 * PRICE)
 
 
 async def test_an_image_to_be_submitted_once_more_keeps_nothing_of_its_last_attempt(tmp_path):
@@ -275,4 +279,4 @@ async def test_a_refused_image_costs_nothing_though_it_had_a_price(tmp_path):
     async with journal(tmp_path) as ledger:
         await ledger.intent(wish(), price=PRICE)
         await ledger.settle(Failed(request=wish(), error=error))
-        assert (ledger.counts.perhaps, rows(ledger, "state, money")) == (0, [(3, None)])
+        assert (ledger.counts.possible_cost, rows(ledger, "state, money")) == (0, [(3, None)])

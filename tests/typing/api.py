@@ -18,6 +18,7 @@ from fluxasync import (
     Batch,
     Budget,
     DownloadError,
+    Estimate,
     Failed,
     FluxError,
     FluxSession,
@@ -26,12 +27,14 @@ from fluxasync import (
     InDoubt,
     Job,
     JobError,
+    JournalCounts,
     Limits,
     MemoryLedger,
     MemorySink,
     Moderated,
     Outcome,
     Pending,
+    Plan,
     Polling,
     Prompts,
     Ready,
@@ -74,6 +77,7 @@ async def one_image_in_steps() -> None:
         assert_type(ready, Ready)
         assert_type(await flux.download(ready, to="fox.png"), Saved)
         assert_type(await flux.collect(job), Saved)
+        assert_type(Job.from_dict(job.to_dict()), Job)
         assert_type(await flux.generate("a red fox"), Saved)
         assert_type(await flux.generate(ImageRequest(prompt="x"), to=Path("x.png")), Saved)
         assert_type(await flux.generate("a red fox", model="flux-dev", seed=7, priority=1), Saved)
@@ -118,6 +122,9 @@ async def many_images(flux: FluxSession) -> None:
         batch.stop(grace=10.0)
         batch.stop()
     assert_type(batch.summary, Summary)
+    assert_type(batch.plan, Plan | None)
+    assert_type(batch.estimate, Estimate | None)
+    assert_type(batch.recovered, JournalCounts | None)
 
 
 async def sources(flux: FluxSession) -> None:

@@ -1,7 +1,6 @@
-"""The wire dialect: what evidence means for the money, how long to wait, and what a call says.
+"""The table of verdicts, Retry-After, vendor messages, and the calls that are made.
 
-The tables of the classifier are written by hand from what the vendors document, never from the
-code, so that a change of either shows.
+The expected verdicts are written by hand from the vendors' documentation, not from the code.
 """
 
 from __future__ import annotations
@@ -87,20 +86,22 @@ def submit_cases() -> list[Any]:
 
 
 @pytest.mark.parametrize(("status", "note", "column", "verdict"), submit_cases())
-def test_a_submission_is_judged_as_the_table_says(
+def test_a_submission_has_the_verdict_of_the_table(
     status: str, note: str, column: str, verdict: Verdict
 ) -> None:
     """Every status with every kind of answer has the verdict that was decided for it."""
     code = None if status == "nothing" else int(status)
     sents = {"sent": (True,), "unsent": (False,)}.get(note, (True, False))
     waits = {"wait": (True,), "": (False,) if code == 503 else (False, True)}
-    for answer, sent, told in itertools.product(ANSWERS[column], sents, waits.get(note, (True,))):
-        judged = classify(Phase.SUBMIT, code, answer, sent=sent, has_wait=told)
-        assert verdict is judged, (answer, sent, told)
+    for answer, sent, has_wait in itertools.product(
+        ANSWERS[column], sents, waits.get(note, (True,))
+    ):
+        judged = classify(Phase.SUBMIT, code, answer, sent=sent, has_wait=has_wait)
+        assert verdict is judged, (answer, sent, has_wait)
 
 
-def test_what_no_table_names_is_never_sent_again() -> None:
-    """Any status without a decision of its own is ambiguous: money first."""
+def test_a_status_outside_the_table_is_never_sent_again() -> None:
+    """A status without a decision is ambiguous, because it may have been charged."""
     named = {200, 202, 204, 429, *range(300, 400), 400, 401, 402, 403, 404, 405, 413, 415, 422}
     named |= {521, 523, 525, 526}
     rest = [status for status in range(100, 600) if status not in named]
@@ -118,22 +119,24 @@ WORDLESS = (None, {}, {"id": UUID}, {"status": 7}, {"status": None}, {"status": 
 
 
 @pytest.mark.parametrize("status", STATUSES)
-def test_a_poll_is_news_only_with_a_status_word(status: int | None) -> None:
-    """Polls are free: a status counts under any HTTP code, all else is asked again, never "?"."""
-    for answer, sent, told in itertools.product(WORDED + WORDLESS, (True, False), (True, False)):
-        judged = classify(Phase.POLL, status, answer, sent=sent, has_wait=told)
+def test_a_poll_counts_only_with_a_status_word(status: int | None) -> None:
+    """A status word counts under every HTTP status; without one the poll is repeated."""
+    for answer, sent, has_wait in itertools.product(
+        WORDED + WORDLESS, (True, False), (True, False)
+    ):
+        judged = classify(Phase.POLL, status, answer, sent=sent, has_wait=has_wait)
         if status is None:
             expected = Verdict.REFUSED if sent else Verdict.NOT_SENT
         else:
             expected = Verdict.ACCEPTED if answer in WORDED else Verdict.REFUSED
-        assert expected is judged, (answer, sent, told)
+        assert expected is judged, (answer, sent, has_wait)
 
 
 @pytest.mark.parametrize("status", [*STATUSES, 206, 410])
-def test_a_download_is_the_image_or_a_dead_url_or_tried_again(status: int | None) -> None:
-    """F70 403, 404 and 410 mean a dead URL; a fetch costs nothing, so nothing is in doubt."""
-    for sent, told in itertools.product((True, False), (True, False)):
-        judged = classify(Phase.DOWNLOAD, status, None, sent=sent, has_wait=told)
+def test_a_download_gives_the_image_or_an_expired_url_or_is_repeated(status: int | None) -> None:
+    """F70 403, 404 and 410 mean an expired URL. A download is free, so it is never in doubt."""
+    for sent, has_wait in itertools.product((True, False), (True, False)):
+        judged = classify(Phase.DOWNLOAD, status, None, sent=sent, has_wait=has_wait)
         if status in {200, 206}:
             assert judged is Verdict.ACCEPTED
         elif status in {403, 404, 410}:
@@ -166,7 +169,7 @@ def test_a_download_is_the_image_or_a_dead_url_or_tried_again(status: int | None
     ],
 )
 def test_retry_after_in_seconds(given: str, seconds: float | None) -> None:
-    """Seconds are taken as they are, absurd ones cut, and what is no time ignored."""
+    """Seconds are used as given, long ones are cut, invalid ones ignored."""
     assert seconds == retry_after(reply(b"", 429, retry_after=given), None)
 
 
@@ -183,28 +186,28 @@ def test_retry_after_in_seconds(given: str, seconds: float | None) -> None:
     ],
 )
 def test_retry_after_in_the_body(given: Any, seconds: float | None) -> None:
-    """BFL's skill has it in the body; a header that says nothing leaves the word to it."""
+    """The body's value counts where the header has none (BFL's documentation of its skill)."""
     assert seconds == retry_after(reply(b"", 429), {"retry_after": given})
     assert seconds == retry_after(reply(b"", 429, retry_after="nan"), {"retry_after": given})
 
 
 @pytest.mark.parametrize("skew", [-7200, 0, 7200], ids=lambda skew: f"F3 clock {skew:+} s off")
 def test_a_date_is_measured_by_the_servers_own_clock(skew: int) -> None:
-    """F3 A server whose clock is hours off still means "in forty seconds"."""
+    """F3 A server whose clock is hours wrong still means "in forty seconds"."""
     date = datetime.now(UTC) + timedelta(seconds=skew)
     later = format_datetime(date + timedelta(seconds=40), usegmt=True)
-    told = reply(b"", 503, retry_after=later, date=format_datetime(date, usegmt=True))
-    assert retry_after(told, None) == 40.0
+    answer = reply(b"", 503, retry_after=later, date=format_datetime(date, usegmt=True))
+    assert retry_after(answer, None) == 40.0
 
 
-def test_a_date_without_the_servers_own_is_measured_by_ours() -> None:
+def test_a_date_without_the_servers_own_is_measured_by_this_clock() -> None:
     """F3 Without a Date header there is only this machine's clock."""
     later = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
     assert retry_after(reply(b"", 429, retry_after=later), None) == pytest.approx(40, abs=5)
 
 
 def test_a_date_in_the_past_is_no_wait() -> None:
-    """F3 A Retry-After before the answer's own Date asks for nothing."""
+    """F3 A Retry-After before the answer's own Date is ignored."""
     date = format_datetime(SERVER_TIME, usegmt=True)
     past = format_datetime(SERVER_TIME - timedelta(hours=1), usegmt=True)
     assert retry_after(reply(b"", 429, retry_after=past, date=date), None) is None
@@ -232,8 +235,8 @@ def test_a_date_in_the_past_is_no_wait() -> None:
         pytest.param({"detail": "\ud800!"}, "!", id="F25 lone surrogate"),
     ],
 )
-def test_the_vendors_words_are_found(body: Any, words: str) -> None:
-    """Each documented shape yields its message, on one printable line."""
+def test_the_vendors_message_is_found(body: Any, words: str) -> None:
+    """Each documented format gives its message, on one printable line."""
     answer = reply(body, 400)
     assert words == vendor_message(answer, read_object(answer.body))
 
@@ -252,7 +255,7 @@ ECHO = "iVBORw0KGgo" * 100_000
     ],
 )
 def test_echoed_inputs_are_never_shown(body: Any) -> None:
-    """F12 Validation errors may echo megabytes of base64: none of it is in the message."""
+    """F12 Validation errors may repeat megabytes of base64; the message has none of it."""
     answer = reply(body, 422)
     message = vendor_message(answer, read_object(answer.body))
     assert "iVBOR" not in message
@@ -267,7 +270,7 @@ def test_a_long_message_is_cut() -> None:
 
 
 def test_an_echoed_webhook_secret_is_not_shown() -> None:
-    """P22 A server that quotes the request back does not put its secret into our errors."""
+    """P22 A server that repeats the request does not put its secret into an error."""
     request = ImageRequest(prompt="fox", webhook_secret="canary-secret")
     body = {"detail": "cannot use {'webhook_secret': 'canary-secret'}"}
     answer = decode_submit(reply(body, 400), request, BFL)
@@ -292,8 +295,10 @@ KEY = Secret("sk-canary")
         ),
     ],
 )  # fmt: skip
-def test_a_submit_is_what_was_given(provider: Provider, url: str, header: dict[str, str]) -> None:
-    """Parameters as given, no defaults, nothing of ours; the key only in the provider's header."""
+def test_a_submission_has_the_given_parameters_only(
+    provider: Provider, url: str, header: dict[str, str]
+) -> None:
+    """Parameters as given, without defaults; the key is in the provider's header only."""
     request = ImageRequest(
         prompt="ein roter Fuchs 🦊", width=512, prompt_upsampling=False, seed=0, n=3, name="fox",
         extras={"mine": 1}, index=7, parameters={"raw": True}, extra_body={"new": [1.5]},
@@ -311,7 +316,7 @@ def test_a_submit_is_what_was_given(provider: Provider, url: str, header: dict[s
 
 @both_dialects
 def test_images_are_sent_in_their_wire_form(provider: Provider) -> None:
-    """The read inputs stand in the body where the unread ones were given."""
+    """The body has the encoded inputs in place of the unread ones."""
     request = ImageRequest(
         model="flux-kontext-pro", prompt="x", image_prompt=b"raw", parameters={"input_image": b"r"}
     )
@@ -321,15 +326,15 @@ def test_images_are_sent_in_their_wire_form(provider: Provider) -> None:
 
 
 def test_the_webhook_secret_is_revealed_only_in_the_body() -> None:
-    """P22 The wire needs it; no repr of the request or the call shows it."""
+    """P22 The API needs it; the repr of the request and of the call does not show it."""
     request = ImageRequest(prompt="x", webhook_url="https://h.example", webhook_secret="canary")
     call = encode_submit(request, {}, BFL, KEY, timeout=1)
     assert json.loads(call.body or b"")["webhook_secret"] == "canary"
     assert "canary" not in repr(call) + repr(request)
 
 
-def test_extra_body_has_the_last_word() -> None:
-    """What is given past the catalogue is sent as it is."""
+def test_extra_body_wins() -> None:
+    """Parameters outside the catalogue are sent unchanged."""
     request = ImageRequest(prompt="x", width=512, extra_body={"width": 8})
     assert json.loads(encode_submit(request, {}, BFL, None, timeout=1).body or b"")["width"] == 8
 
@@ -359,7 +364,8 @@ OWN = f"https://api.bfl.ai/v1/get_result?id={UUID}"
 def test_bfls_polling_url_is_used_only_where_it_is_trusted(
     polling_url: str | None, polled: str | None
 ) -> None:
-    """F61 The key follows a polling URL to the provider's own hosts, byte-exact, or not at all."""
+    """F61 The key is sent to a polling URL on the provider's own hosts, byte-exact, or not at
+    all."""
     call = encode_poll(Job(job_id=UUID, polling_url=polling_url), BFL, KEY, timeout=20)
     assert (polled or polling_url) == call.url
     assert dict(call.headers) == {"x-key": "sk-canary"}
@@ -370,7 +376,7 @@ def test_bfls_polling_url_is_used_only_where_it_is_trusted(
     "polling_url", ["https://api.cometapi.com/else", "https://api.eu4.bfl.ai/r", None]
 )
 def test_cometapi_is_polled_by_id_at_its_own_origin(polling_url: str | None) -> None:
-    """T2 Whatever CometAPI's polling URL says, its key goes to its own get_result."""
+    """T2 Whatever CometAPI's polling URL is, the key is sent to its own get_result only."""
     call = encode_poll(Job(job_id="a&b", polling_url=polling_url), COMETAPI, KEY, timeout=20)
     assert call.url == "https://api.cometapi.com/flux/v1/get_result?id=a%26b"
     assert dict(call.headers) == {"Authorization": "Bearer sk-canary"}

@@ -1,4 +1,4 @@
-"""One exchange: whatever the transport does, a value comes back, and the key stays inside."""
+"""The API client returns a value whatever the transport does, and never shows the key."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KEY = "sk-canary-4711"
 
 
 class Answers:
-    """A transport with so much to say; the last answer is given again and again."""
+    """A transport with prepared answers; the last one is repeated."""
 
     def __init__(self, *ends: Reply | TransportError) -> None:
         self._ends = ends
@@ -56,7 +56,7 @@ def submitted(end: Reply | TransportError, key: str = KEY) -> Job | Refused:
     return virtual_time.run(wire.submit(REQUEST, {}, None))
 
 
-def asked(end: Reply | TransportError, key: str = KEY) -> Any:
+def polled(end: Reply | TransportError, key: str = KEY) -> Any:
     wire = ApiClient(Answers(end), BFL, Secret(key), Timeouts)
     return virtual_time.run(wire.poll(Job(job_id="a-1")))
 
@@ -75,10 +75,8 @@ def test_an_accepted_submission_is_a_job_with_its_time() -> None:
         pytest.param(False, Verdict.NOT_SENT, id="F31 not sent"),
     ],
 )
-def test_a_submission_without_an_answer_is_judged_by_what_went_out(
-    sent: bool, verdict: Verdict
-) -> None:
-    """F31 F36 The same error is harmless before the bytes left, and worth money after."""
+def test_a_submission_without_an_answer_is_judged_by_sent(sent: bool, verdict: Verdict) -> None:
+    """F31 F36 The same error is harmless before anything was sent, and in doubt after."""
     error = TransportError("cut", sent=sent)
     answer = submitted(error)
     assert isinstance(answer, Refused)
@@ -86,17 +84,17 @@ def test_a_submission_without_an_answer_is_judged_by_what_went_out(
 
 
 @pytest.mark.parametrize("sent", [True, False], ids=["F50 sent", "F50 not sent"])
-def test_a_poll_without_an_answer_is_unclear(sent: bool) -> None:
-    """F50 A poll costs nothing, so its failure is only "ask again"."""
-    assert isinstance(asked(TransportError("cut", sent=sent)), Inconclusive)
+def test_a_poll_without_an_answer_is_inconclusive(sent: bool) -> None:
+    """F50 A poll is free, so it is repeated."""
+    assert isinstance(polled(TransportError("cut", sent=sent)), Inconclusive)
 
 
 def test_an_echoed_key_is_in_no_message() -> None:
-    """P22 A gateway that quotes the key in its error does not put it into ours."""
+    """P22 A gateway that repeats the key in its error does not put it into the message."""
     refused = submitted(reply({"error": {"message": f"bad key {KEY}!"}}, 401))
     assert isinstance(refused, Refused)
     assert "bad key (key)!" in str(refused.error)
-    assert KEY not in asked(reply({"detail": f"who is {KEY}"}, 500)).reason
+    assert KEY not in polled(reply({"detail": f"who is {KEY}"}, 500)).reason
 
 
 def _escaped(text: str) -> str:
@@ -128,24 +126,24 @@ LONG_KEYS = (KEY, "sk-can/ary+47=11~>>", 'q"uo<te&d-key', "clé-canary-é")
 
 
 def shown_of(body: bytes, key: str, request: ImageRequest = REQUEST) -> list[str]:
-    """All texts that leave the wire for answers with this body."""
+    """Return all texts that the client makes of answers with this body."""
     texts = []
     for status in (200, 400, 401, 422, 429, 500):
         for part in ({}, {"is_cut": True}, {"broken": "the connection broke"}):
-            said = Reply(status=status, headers={}, body=body, **part)
-            wire = ApiClient(Answers(said), COMETAPI, Secret(key), Timeouts)
+            first = Reply(status=status, headers={}, body=body, **part)
+            wire = ApiClient(Answers(first), COMETAPI, Secret(key), Timeouts)
             answer = virtual_time.run(wire.submit(request, {}, None))
             assert isinstance(answer, Refused)
             texts += [str(answer.error), repr(answer), getattr(answer.error, "evidence", "")]
-            news = virtual_time.run(wire.poll(Job(job_id="a-1", request=request)))
-            texts += [repr(news), str(getattr(news, "status", ""))]
+            result = virtual_time.run(wire.poll(Job(job_id="a-1", request=request)))
+            texts += [repr(result), str(getattr(result, "status", ""))]
     return texts
 
 
 @pytest.mark.parametrize("key", LONG_KEYS)
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_an_echoed_key_is_nowhere_however_it_is_spelled(spelling: str, key: str) -> None:
-    """P22 In each documented shape, as text and as half an answer, the key is replaced."""
+    """P22 In each documented format, as text and in a cut answer, the key is replaced."""
     echo = SPELLINGS[spelling](key)
     core = echo[14:-4] if "base64" in spelling else echo
     for frame in (
@@ -153,7 +151,7 @@ def test_an_echoed_key_is_nowhere_however_it_is_spelled(spelling: str, key: str)
         '{"error": {"message": "bad key %s", "code": ""}}',
         '{"status": "Error", "details": {"error": "no %s"}}',
         '{"status": "Content Moderated", "details": {"Moderation Reasons": ["%s"]}}',
-        '{"status": "odd %s"}',
+        '{"status": "unknown %s"}',
         "key=%s rejected",
         "%s",
     ):
@@ -165,7 +163,7 @@ def test_an_echoed_key_is_nowhere_however_it_is_spelled(spelling: str, key: str)
 @pytest.mark.parametrize("key", ["k3y", "abc12", "7-/z"])
 @pytest.mark.parametrize("spelling", [each for each in SPELLINGS if "base64" not in each])
 def test_a_short_key_is_replaced_where_it_is_a_word(spelling: str, key: str) -> None:
-    """P22 A short key may be part of any word; standing alone it is replaced like a long one."""
+    """P22 A short key may be part of any word; as a whole word it is replaced."""
     for frame in ('{"detail": "who is %s?"}', '{"status": "Error", "error": "no %s"}', "key=%s"):
         body = (frame % SPELLINGS[spelling](key)).encode()
         for text in shown_of(body, key):
@@ -175,7 +173,7 @@ def test_a_short_key_is_replaced_where_it_is_a_word(spelling: str, key: str) -> 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_an_echoed_webhook_secret_is_nowhere(spelling: str) -> None:
-    """P22 The secret of a request's webhook is as secret as the key."""
+    """P22 The secret of a request's webhook is replaced like the key."""
     secret = "hook-canary/77"
     echo = SPELLINGS[spelling](secret)
     core = echo[14:-4] if "base64" in spelling else echo
@@ -194,17 +192,17 @@ def test_a_polling_url_with_the_key_in_it_is_not_kept(key: str) -> None:
     assert key not in str(job.polling_url)
 
 
-def test_a_key_that_breaks_off_is_replaced_too() -> None:
+def test_a_cut_key_is_replaced() -> None:
     """P22 F37 A body that ends inside the key shows no start of it."""
-    said = Reply(status=200, headers={}, body=b"your key sk-canary-4", broken="it broke")
-    answer = submitted(said)
+    first = Reply(status=200, headers={}, body=b"your key sk-canary-4", broken="it broke")
+    answer = submitted(first)
     assert isinstance(answer, Refused)
     assert isinstance(answer.error, TransportError)
     assert "sk-can" not in str(answer.error) + answer.error.evidence
 
 
 def test_a_key_in_a_wide_encoding_is_replaced() -> None:
-    """P22 JSON may come as UTF-16."""
+    """P22 JSON may be UTF-16."""
     for encoding in ("utf-16", "utf-32-le"):
         answer = submitted(reply(json.dumps({"detail": KEY}).encode(encoding), 401))
         assert isinstance(answer, Refused)
@@ -230,7 +228,7 @@ DOUBTFUL = {
 }
 
 
-@pytest.mark.parametrize("said", DOUBTFUL.values(), ids=DOUBTFUL)
+@pytest.mark.parametrize("first", DOUBTFUL.values(), ids=DOUBTFUL)
 @pytest.mark.parametrize(
     ("poll", "is_believed"),
     [
@@ -245,12 +243,12 @@ DOUBTFUL = {
         pytest.param(TransportError("cut", sent=True), False, id="no answer"),
     ],
 )
-def test_a_doubtful_id_is_proved_by_one_poll(
-    said: Reply, poll: Reply | TransportError, is_believed: bool
+def test_a_suspicious_id_is_checked_with_one_poll(
+    first: Reply, poll: Reply | TransportError, is_believed: bool
 ) -> None:
-    """F41 An id that may be an earlier call's is a job when one poll fits the request; otherwise
+    """F41 An id that may belong to an earlier call is a job if one poll fits the request; otherwise
     the submission is in doubt, with that id as a candidate."""
-    transport = Answers(said, poll)
+    transport = Answers(first, poll)
     wire = ApiClient(transport, COMETAPI, Secret(KEY), Timeouts)
     answer = virtual_time.run(wire.submit(SEEDED, {}, None))
     assert [call.method for call in transport.calls] == ["POST", "GET"]
@@ -261,7 +259,7 @@ def test_a_doubtful_id_is_proved_by_one_poll(
         assert answer.error.candidate == "a-1"
 
 
-def test_an_ordinary_id_is_believed_without_a_poll() -> None:
+def test_an_ordinary_id_is_not_polled_first() -> None:
     """A poll for each image would be one request in six more."""
     transport = Answers(reply({"id": "a-1", "status": "Pending"}, age="0"))
     wire = ApiClient(transport, COMETAPI, Secret(KEY), Timeouts)
@@ -270,10 +268,10 @@ def test_an_ordinary_id_is_believed_without_a_poll() -> None:
 
 
 @pytest.mark.parametrize("key", ["e", "id", "ready", "sample"])
-def test_a_made_up_key_changes_no_answer(key: str) -> None:
-    """A dummy key for a local gateway may be part of any word: answers stay what they are."""
+def test_a_short_key_changes_no_answer(key: str) -> None:
+    """A dummy key for a local gateway may be part of any word; answers are not changed."""
     answer = reply({"id": "a-1", "status": "Ready", "result": {"sample": "https://e.example/id"}})
     assert isinstance(submitted(answer, key), Job)
-    ready = asked(answer, key)
+    ready = polled(answer, key)
     assert isinstance(ready, Ready)
     assert ready.url == "https://e.example/id"

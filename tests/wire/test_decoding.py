@@ -1,4 +1,4 @@
-"""Answers of the wire: what a POST's becomes, and what a poll's tells of its job."""
+"""Answers are decoded: a submission's to a job or a refusal, a poll's to a poll result."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ RECORDED = {
 
 
 def test_a_recorded_bfl_answer_becomes_a_job() -> None:
-    """Id, polling URL and the echoed credits are kept; floating dust in the cost is not."""
+    """Id, polling URL and cost are kept; the cost is rounded."""
     job = decode_submit(reply(RECORDED), REQUEST, BFL)
     assert isinstance(job, Job)
     assert (UUID, RECORDED["polling_url"], "bfl") == (job.job_id, job.polling_url, job.provider)
@@ -83,13 +83,13 @@ def test_a_recorded_bfl_answer_becomes_a_job() -> None:
         pytest.param({"id": WORD_ID, "status": "Pending"}, id="older CometAPI docs"),
         pytest.param({"id": UUID}, id="BFL 2024"),
         pytest.param({"id": UUID, "status": "x", "webhook_url": "https://h.example"}, id="webhook"),
-        pytest.param({"id": UUID, "polling_url": 7, "cost": None}, id="odd polling_url"),
+        pytest.param({"id": UUID, "polling_url": 7, "cost": None}, id="invalid polling_url"),
         pytest.param({"id": UUID, "polling_url": "https://[?a=b"}, id="no URL"),
     ],
 )
 @both_dialects
 def test_only_the_id_is_needed(answer: dict[str, Any], provider: Provider) -> None:
-    """A job is an id: polling URL and cost are taken where they are, and missed where not."""
+    """Polling URL and cost are optional."""
     job = decode_submit(reply(answer, 200), REQUEST, provider)
     assert isinstance(job, Job)
     assert answer["id"] == job.job_id
@@ -98,21 +98,21 @@ def test_only_the_id_is_needed(answer: dict[str, Any], provider: Provider) -> No
 
 @pytest.mark.parametrize("status", [200, 201, 202])
 def test_a_job_under_another_content_type_is_a_job(status: int) -> None:
-    """F27 The body is judged by its content: JSON under text/html is still paid."""
+    """F27 The body decides: JSON under text/html is a paid job."""
     answer = decode_submit(reply({"id": UUID}, status, content_type="text/html"), REQUEST, COMETAPI)
     assert isinstance(answer, Job)
 
 
 def test_a_long_header_does_not_hide_a_paid_job() -> None:
-    """F24 A 9 KB header beside a good body changes nothing."""
+    """F24 A header of 9 KB beside a valid body changes nothing."""
     answer = decode_submit(reply({"id": UUID}, x_trace="t" * 9_000), REQUEST, COMETAPI)
     assert isinstance(answer, Job)
 
 
 @pytest.mark.parametrize("bad", ID_BAD, ids=lambda bad: f"F19 {str(bad)[:12]!a}")
 @both_dialects
-def test_a_200_without_a_usable_id_is_in_doubt(bad: Any, provider: Provider) -> None:
-    """F19 The job may be running and paid, so it is never sent again by itself."""
+def test_a_200_without_a_valid_id_is_in_doubt(bad: Any, provider: Provider) -> None:
+    """F19 The job may be running and charged, so it is not sent again."""
     answer = refused(200, {"id": bad}, provider)
     assert Verdict.AMBIGUOUS is answer.verdict
     assert isinstance(answer.error, TransportError)
@@ -145,7 +145,7 @@ def test_a_200_without_a_usable_id_is_in_doubt(bad: Any, provider: Provider) -> 
 )
 @both_dialects
 def test_an_unusable_answer_is_in_doubt(status: int, body: Any, provider: Provider) -> None:
-    """What came back decides nothing, and its beginning is kept as evidence."""
+    """Its start is kept as evidence."""
     answer = refused(status, body, provider)
     assert Verdict.AMBIGUOUS is answer.verdict
     assert isinstance(answer.error, TransportError)
@@ -166,10 +166,10 @@ def test_an_unusable_answer_is_in_doubt(status: int, body: Any, provider: Provid
         pytest.param(b"", None, id="F37 nothing"),
     ],
 )
-def test_an_answer_that_is_not_whole_is_in_doubt_with_its_id(
+def test_an_incomplete_answer_is_in_doubt_with_its_id(
     status: int, body: Any, candidate: str | None
 ) -> None:
-    """F37 F22 The answer is kept, and the id in it as a candidate; it is not taken for a job."""
+    """F37 F22 The answer is evidence and its id a candidate; it is not a job."""
     for part in ({"broken": "the connection broke"}, {"is_cut": True}):
         answer = decode_submit(evolve(reply(body, status), **part), REQUEST, BFL)
         assert isinstance(answer, Refused)
@@ -180,8 +180,8 @@ def test_an_answer_that_is_not_whole_is_in_doubt_with_its_id(
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 402, 403, 404, 422, 429, 521])
-def test_a_refusal_is_one_whatever_its_body(status: int) -> None:
-    """F12 F22 F37 The status decides; a body that is cut or breaks off only explains."""
+def test_the_status_of_a_refusal_decides_whatever_its_body(status: int) -> None:
+    """F12 F22 F37 A body that is cut or breaks off only explains it."""
     whole = refused(status, VALIDATION)
     for part in ({"broken": "the connection broke"}, {"is_cut": True}):
         body = b'{"detail": [{"loc": ["body"], "msg": "too large", "input": "' + b"A" * 2**20
@@ -191,8 +191,8 @@ def test_a_refusal_is_one_whatever_its_body(status: int) -> None:
         assert "AAAA" not in str(answer.error)
 
 
-def test_a_refusal_that_is_cut_still_says_why() -> None:
-    """F12 The reason stands before the megabytes that were echoed."""
+def test_a_cut_refusal_still_has_its_reason() -> None:
+    """F12 The reason is before the megabytes of repeated input."""
     body = b'{"detail": [{"loc": ["body"], "msg": "not a \\"PNG\\"", "input": "' + b"A" * 2**20
     answer = decode_submit(evolve(reply(body, 422), is_cut=True), REQUEST, BFL)
     assert isinstance(answer, Refused)
@@ -200,7 +200,7 @@ def test_a_refusal_that_is_cut_still_says_why() -> None:
 
 
 def test_evidence_holds_no_image_and_at_most_64_kb() -> None:
-    """P22 An input that is echoed under a 500 is not kept."""
+    """P22 An input that is repeated under a 500 is not kept."""
     for body in ({"input": "iVBORw0KGgo" * 10_000, "id": "a-1"}, {"detail": "word " * 50_000}):
         error = refused(500, body).error
         assert isinstance(error, TransportError)
@@ -213,13 +213,13 @@ def test_a_polling_url_with_a_secret_in_it_is_not_kept(spelling: str) -> None:
     """P22 The URL would be stored and logged; the job is polled by its id."""
     request = evolve(REQUEST, webhook_secret="hook-canary/77")
     url = f"https://api.eu4.bfl.ai/v1/get_result?id={UUID}"
-    plain, told = (
+    plain, redacted = (
         decode_submit(reply({"id": UUID, "polling_url": each}), request, BFL)
         for each in (url, f"{url}&hook={spelling}")
     )
     assert isinstance(plain, Job)
-    assert isinstance(told, Job)
-    assert (plain.polling_url, told.polling_url, told.job_id) == (url, None, UUID)
+    assert isinstance(redacted, Job)
+    assert (plain.polling_url, redacted.polling_url, redacted.job_id) == (url, None, UUID)
 
 
 @pytest.mark.parametrize(
@@ -242,8 +242,8 @@ def test_the_ids_of_an_answer_must_agree(polling_url: str, is_job: bool) -> None
         assert (UUID, "different jobs" in str(answer.error)) == (answer.error.candidate, True)
 
 
-def test_evidence_shows_what_came_instead_of_an_id() -> None:
-    """F19 Whoever resolves a doubt by hand sees the start of the answer."""
+def test_evidence_has_the_start_of_the_answer() -> None:
+    """F19 A person who resolves the doubt can read it."""
     error = refused(200, {"id": None, "note": "queued"}).error
     assert isinstance(error, TransportError)
     assert '"note": "queued"' in error.evidence
@@ -260,8 +260,8 @@ def test_evidence_shows_what_came_instead_of_an_id() -> None:
         pytest.param(b'{"id": "a-1", "cost": true}', id="F25 true as cost"),
     ],
 )
-def test_a_readable_id_beside_nonsense_is_a_job(body: bytes) -> None:
-    """F25 A paid job is not thrown away for a byte order mark or a broken cost."""
+def test_a_valid_id_beside_invalid_fields_is_a_job(body: bytes) -> None:
+    """F25 A paid job is not lost because of a byte order mark or an invalid cost."""
     job = decode_submit(reply(body), REQUEST, BFL)
     assert isinstance(job, Job)
     assert job.job_id == "a-1"
@@ -321,10 +321,10 @@ VALIDATION = {
     ],
 )
 @both_dialects
-def test_a_no_becomes_the_error_that_says_what_to_do(
+def test_a_refusal_becomes_the_error_of_its_class(
     status: int, body: Any, verdict: str, kind: type[Exception], words: str, provider: Provider
 ) -> None:
-    """Both dialects end in one tree of errors, with the vendor's own words."""
+    """Both dialects give the same error classes, with the vendor's own message."""
     answer = refused(status, body, provider)
     assert VERDICTS[verdict] is answer.verdict
     assert type(answer.error) is kind
@@ -348,10 +348,10 @@ SKILL_429 = {"error": "rate_limit_exceeded", "message": "Too many", "retry_after
     ],
 )
 @both_dialects
-def test_push_back_carries_its_seconds(
+def test_a_refusal_with_retry_after_has_its_seconds(
     status: int, body: Any, headers: dict[str, str], seconds: float | None, provider: Provider
 ) -> None:
-    """Told to wait, the request was certainly not taken; how long goes with the error."""
+    """The request was not accepted; the wait is in the error."""
     answer = refused(status, body, provider, **headers)
     assert Verdict.REFUSED is answer.verdict
     assert seconds == answer.retry_after
@@ -359,15 +359,15 @@ def test_push_back_carries_its_seconds(
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 500, 502])
-def test_retry_after_counts_only_where_a_server_pushes_back(status: int) -> None:
-    """Healthy answers carry Retry-After too: it is no request to wait."""
+def test_retry_after_counts_only_with_429_and_503(status: int) -> None:
+    """Successful answers have the header too; there it is not a request to wait."""
     assert refused(status, {}, retry_after="1").retry_after is None
 
 
 # — answers to a poll ——————————————————————————————————————————————————————————————————————————
 
 
-def news(body: Any, status: int = 200, provider: Provider = BFL, **headers: str) -> Any:
+def polled(body: Any, status: int = 200, provider: Provider = BFL, **headers: str) -> Any:
     return decode_poll(reply(body, status, **headers), JOB, provider, now=NOW)
 
 
@@ -384,33 +384,33 @@ RUNNING = (
 @pytest.mark.parametrize("word", RUNNING)
 @both_dialects
 def test_documented_words_mean_running(word: str, provider: Provider) -> None:
-    """F55 Each word seen for a running job is one, in any case, and is no surprise."""
-    answer = news(pending(word), provider=provider)
+    """F55 Each documented word for a running job is known, in upper and lower case."""
+    answer = polled(pending(word), provider=provider)
     assert isinstance(answer, Pending)
     assert is_known(word)
 
 
 @pytest.mark.parametrize("word", ["Dreaming", "success", "?", "x" * 1000, "\ud800"])
 def test_unknown_words_mean_running(word: str) -> None:
-    """F55 A word nobody documented is taken as running, shortened, and known as unknown."""
-    answer = news(pending(word))
+    """F55 An undocumented word counts as running; it is cut and marked as unknown."""
+    answer = polled(pending(word))
     assert isinstance(answer, Pending)
     assert word[:40] == answer.status
     assert not is_known(answer.status)
 
 
-def test_state_serves_as_status() -> None:
-    """Some gateways say `state`."""
-    assert isinstance(news({"id": UUID, "state": "Pending"}), Pending)
+def test_state_is_read_as_status() -> None:
+    """Some gateways send `state`."""
+    assert isinstance(polled({"id": UUID, "state": "Pending"}), Pending)
 
 
 @pytest.mark.parametrize(
     ("given", "progress"),
     [(0.3, 0.3), (None, None), ("0.5", 0.5), (7, 1.0), (-1, 0.0), (True, None), ([], None)],
 )
-def test_progress_is_a_share_or_nothing(given: Any, progress: float | None) -> None:
-    """Whatever is sent as progress is a number from 0 to 1, or absent."""
-    assert progress == news(pending("Pending", progress=given)).progress
+def test_progress_is_a_number_from_0_to_1_or_none(given: Any, progress: float | None) -> None:
+    """Other values are limited or left out."""
+    assert progress == polled(pending("Pending", progress=given)).progress
 
 
 @pytest.mark.parametrize("word", ["Request Moderated", "Content Moderated", "content moderated"])
@@ -422,11 +422,11 @@ def test_progress_is_a_share_or_nothing(given: Any, progress: float | None) -> N
         ({"Moderation Reasons": "all"}, ()),
         (None, ()),
     ],
-    ids=["recorded", "odd entries", "no list", "absent"],
+    ids=["recorded", "invalid entries", "no list", "absent"],
 )
-def test_moderation_is_its_own_end(word: str, details: Any, reasons: tuple[str, ...]) -> None:
-    """F56 A filter's no is an end with the provider's reasons, not an error of ours."""
-    answer = news(pending(word, details=details))
+def test_moderation_has_its_own_error(word: str, details: Any, reasons: tuple[str, ...]) -> None:
+    """F56 The error has the provider's reasons."""
+    answer = polled(pending(word, details=details))
     assert isinstance(answer, Moderated)
     assert reasons == answer.reasons
     assert answer.job is JOB
@@ -455,8 +455,8 @@ def test_moderation_is_its_own_end(word: str, details: Any, reasons: tuple[str, 
 def test_an_error_status_ends_the_job_whatever_the_http_code(
     status: int, body: Any, words: str
 ) -> None:
-    """F57 The body is read before the code is judged: these jobs are over."""
-    answer = news(body, status)
+    """F57 The body is read before the HTTP status: these jobs are over."""
+    answer = polled(body, status)
     assert isinstance(answer, JobFailed)
     assert words in str(answer)
     assert len(str(answer)) < MESSAGE_LENGTH + 60
@@ -472,9 +472,9 @@ def test_an_error_status_ends_the_job_whatever_the_http_code(
         pytest.param(404, b"", id="F52 empty"),
     ],
 )
-def test_not_found_is_missing_and_not_the_end(status: int, body: Any) -> None:
-    """Whether a missing job is lost is decided by the watch, which knows for how long."""
-    assert isinstance(news(body, status), JobNotFound)
+def test_not_found_does_not_end_the_job(status: int, body: Any) -> None:
+    """The poll policy decides when a missing job is lost, because it knows for how long."""
+    assert isinstance(polled(body, status), JobNotFound)
 
 
 @pytest.mark.parametrize(
@@ -501,26 +501,26 @@ def test_not_found_is_missing_and_not_the_end(status: int, body: Any) -> None:
     ],
 )
 @both_dialects
-def test_what_tells_nothing_of_this_job_is_unclear(
+def test_an_answer_without_the_jobs_status_is_inconclusive(
     status: int, body: Any, provider: Provider
 ) -> None:
-    """A failed or foreign answer never moves a paid job."""
-    answer = news(body, status, provider)
+    """A failed answer, or one about another job, does not change a paid job."""
+    answer = polled(body, status, provider)
     assert isinstance(answer, Inconclusive)
     assert status == answer.status
     assert answer.reason
 
 
-def test_a_push_back_on_polls_says_for_how_long() -> None:
-    """F51 Retry-After is honoured on 429 and 503, and only there."""
-    assert news(b"", 429, retry_after="4").retry_after == 4.0
-    assert news(b"", 503, retry_after="4").retry_after == 4.0
-    assert news(b"", 500, retry_after="4").retry_after is None
+def test_a_refused_poll_has_its_retry_after() -> None:
+    """F51 Retry-After is used with 429 and 503 only."""
+    assert polled(b"", 429, retry_after="4").retry_after == 4.0
+    assert polled(b"", 503, retry_after="4").retry_after == 4.0
+    assert polled(b"", 500, retry_after="4").retry_after is None
 
 
 def test_a_202_without_a_body_is_running() -> None:
     """Older deployments answer 202 while the job runs."""
-    assert isinstance(news(b"", 202), Pending)
+    assert isinstance(polled(b"", 202), Pending)
 
 
 SIGNED = "https://d.example/sample.jpeg?se=2026-03-01T12%3A09%3A07Z&sp=r&sig=TCG%2FVM3f%3D"
@@ -530,10 +530,10 @@ def ready(**result: Any) -> dict[str, Any]:
     return pending("Ready", result={"sample": SIGNED, **result})
 
 
-def test_a_recorded_ready_is_read_whole() -> None:
+def test_a_recorded_ready_is_read_completely() -> None:
     """URL byte-exact, seed, prompt, duration, cost, and the deadline by the server's clock."""
     body = {**ready(prompt="a red fox", seed=42, duration=2.487895965576172), "cost": 2.5}
-    answer = news(body, date=format_datetime(SERVER_TIME, usegmt=True))
+    answer = polled(body, date=format_datetime(SERVER_TIME, usegmt=True))
     assert isinstance(answer, Ready)
     assert answer.url == SIGNED
     assert (answer.seed, answer.prompt) == (42, "a red fox")
@@ -542,13 +542,13 @@ def test_a_recorded_ready_is_read_whole() -> None:
     assert answer.deadline == NOW + 547
 
 
-def test_cometapis_echo_is_not_taken_for_credits() -> None:
-    """A provider without a unit for costs echoes none that we could count."""
-    assert news({**ready(), "cost": 2.5}, provider=COMETAPI).job.cost is None
+def test_cometapis_cost_is_not_read_as_credits() -> None:
+    """The provider's entry has no value for a unit of cost."""
+    assert polled({**ready(), "cost": 2.5}, provider=COMETAPI).job.cost is None
 
 
-def test_a_cost_told_at_submit_stays() -> None:
-    """FLUX.2 tells its cost on submit; Ready does not change it."""
+def test_the_cost_of_the_submission_stays() -> None:
+    """FLUX.2 reports its cost with the submission; Ready does not change it."""
     job = Job(job_id=UUID, cost=Decimal("0.03"))
     answer = decode_poll(reply({**ready(), "cost": 9}), job, BFL, now=NOW)
     assert isinstance(answer, Ready)
@@ -570,23 +570,23 @@ def test_a_cost_told_at_submit_stays() -> None:
         pytest.param("\ud800", URL_LIFETIME, id="F25 lone surrogate"),
     ],
 )
-def test_a_urls_life_is_told_by_the_server(url: str, life: float) -> None:
-    """`se` less the server's own Date: a skewed laptop expires no URL. Else 600 s."""
+def test_a_urls_life_is_measured_by_the_servers_clock(url: str, life: float) -> None:
+    """`se` less the server's own Date, so a wrong clock here expires no URL; else 600 s."""
     body = pending("Ready", result={"sample": url})
-    assert NOW + life == news(body, date=format_datetime(SERVER_TIME, usegmt=True)).deadline
+    assert NOW + life == polled(body, date=format_datetime(SERVER_TIME, usegmt=True)).deadline
 
 
 def test_an_unreadable_date_leaves_the_documented_life() -> None:
-    """A Date that is none does not throw a paid image away."""
-    assert news(ready(), date="yesterday").deadline == NOW + URL_LIFETIME
+    """An invalid Date does not lose a paid image."""
+    assert polled(ready(), date="yesterday").deadline == NOW + URL_LIFETIME
 
 
 @pytest.mark.parametrize(
     "result", [None, {}, {"sample": None}, {"sample": ""}, {"sample": 7}, "x", []], ids=repr
 )
-def test_ready_without_a_url_is_asked_again(result: Any) -> None:
-    """F59 The word is Ready but there is no image yet: the watch counts how long."""
-    answer = news(pending("Ready", result=result))
+def test_ready_without_a_url_is_still_pending(result: Any) -> None:
+    """F59 The poll policy counts for how long."""
+    answer = polled(pending("Ready", result=result))
     assert isinstance(answer, Pending)
     assert answer.status == "Ready"
 
@@ -604,14 +604,14 @@ def test_ready_without_a_url_is_asked_again(result: Any) -> None:
     ],
 )
 def test_durations_are_finite_or_absent(result: dict[str, Any], seconds: float | None) -> None:
-    """The provider's duration is a number that metadata can carry, or none."""
-    assert seconds == news(ready(**result)).generate_seconds
+    """The provider's duration is a finite number, or None."""
+    assert seconds == polled(ready(**result)).generate_seconds
 
 
-@pytest.mark.parametrize("odd", [None, "42", 1.5, [42]], ids=repr)
-def test_an_odd_seed_or_prompt_is_left_out(odd: Any) -> None:
-    """What is no whole number is no seed, and what is no text no prompt."""
-    answer = news(ready(seed=odd, prompt=7))
+@pytest.mark.parametrize("invalid", [None, "42", 1.5, [42]], ids=repr)
+def test_an_invalid_seed_or_prompt_is_left_out(invalid: Any) -> None:
+    """A seed is an integer and a prompt is text."""
+    answer = polled(ready(seed=invalid, prompt=7))
     assert (answer.seed, answer.prompt) == (None, None)
 
 
@@ -628,15 +628,15 @@ def test_an_odd_seed_or_prompt_is_left_out(odd: Any) -> None:
 def test_an_image_of_another_prompt_is_never_kept(
     model: str, upsampling: bool | None, echo: str, kept: bool
 ) -> None:
-    """P14: the prompt that the provider says it drew must be the one that was paid for."""
+    """P14: the prompt that the provider reports must be the prompt that was paid for."""
     request = ImageRequest(prompt="a red fox", model=model, prompt_upsampling=upsampling)
     job = Job(job_id="a-1", request=request)
     result = {"sample": "https://delivery.example/a?se=x", "prompt": echo}
-    news = decode_poll(
+    result = decode_poll(
         reply({"id": "a-1", "status": "Ready", "result": result}), job, COMETAPI, now=0.0
     )
-    assert kept is isinstance(news, Ready)
-    assert kept is not isinstance(news, JobFailed)
+    assert kept is isinstance(result, Ready)
+    assert kept is not isinstance(result, JobFailed)
 
 
 @pytest.mark.parametrize(
@@ -647,8 +647,8 @@ def test_an_image_of_another_prompt_is_never_kept(
         pytest.param({"broken": "it ends early"}, "broke off: it ends early", id="F37 broken"),
     ],
 )
-def test_an_answer_in_doubt_says_why_it_is(part: dict[str, Any], reason: str) -> None:
-    """F19 F22 F37 Three things make an answer useless, and each has its own words."""
+def test_an_answer_in_doubt_has_its_reason(part: dict[str, Any], reason: str) -> None:
+    """F19 F22 F37 The three kinds of unusable answers have different messages."""
     answer = decode_submit(evolve(reply(HTML, 200), **part), REQUEST, BFL)
     assert isinstance(answer, Refused)
     assert reason in str(answer.error)

@@ -1,4 +1,4 @@
-"""Where the key may go, and whose it is (T2, T4, F61)."""
+"""URLs and auth of the providers, and where the key may be sent (T2, T4, F61)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOCAL = COMETAPI.at("http://127.0.0.1:8123/prefix")
 
 
 def test_cometapi_has_its_documented_urls() -> None:
-    """Submit and poll go to the paths of CometAPI's page, with a Bearer key."""
+    """The paths of CometAPI's page, with a Bearer key."""
     assert COMETAPI.submit_url("flux-dev") == "https://api.cometapi.com/flux/v1/flux-dev"
     expected = "https://api.cometapi.com/flux/v1/get_result?id=a-1"
     assert COMETAPI.poll_url("a-1") == expected
@@ -23,7 +23,7 @@ def test_cometapi_has_its_documented_urls() -> None:
 
 
 def test_bfl_has_its_documented_urls() -> None:
-    """BFL's paths, bare x-key and credits endpoint are those of its openapi."""
+    """The paths, the x-key header and the credits endpoint of BFL's OpenAPI file."""
     assert BFL.submit_url("flux-2-pro") == "https://api.bfl.ai/v1/flux-2-pro"
     assert BFL.poll_url("a-1") == "https://api.bfl.ai/v1/get_result?id=a-1"
     assert BFL.auth(Secret("bfl_1")) == {"x-key": "bfl_1"}
@@ -32,7 +32,7 @@ def test_bfl_has_its_documented_urls() -> None:
 
 
 def test_another_gateway_takes_five_lines() -> None:
-    """A gateway of the same shape is data: name, address, paths, key variable."""
+    """A gateway with the same API is data: name, address, paths, key variable."""
     gateway = Provider(
         name="gateway",
         base_url="https://api.example.com/bfl/",
@@ -42,7 +42,7 @@ def test_another_gateway_takes_five_lines() -> None:
 
 
 def test_names_and_ids_cannot_change_the_path() -> None:
-    """A model's name and a server's id are quoted into their place."""
+    """A model's name and a server's id are quoted."""
     assert BFL.submit_url("../x?y") == "https://api.bfl.ai/v1/..%2Fx%3Fy"
     assert (
         BFL.poll_url("a&b=c/ d#é")
@@ -51,7 +51,7 @@ def test_names_and_ids_cannot_change_the_path() -> None:
 
 
 def test_without_a_key_there_is_no_header() -> None:
-    """Nothing is sent in place of a key that is not there."""
+    """No placeholder is sent."""
     assert LOCAL.auth(None) == {}
 
 
@@ -110,8 +110,8 @@ def test_without_a_key_there_is_no_header() -> None:
         pytest.param(LOCAL, "http://10.0.0.1/x", False, id="F82 private network"),
     ],
 )
-def test_the_key_goes_only_where_it_is_trusted(provider: Provider, url: str, trusted: bool) -> None:
-    """A URL that a server named gets the key only on the provider's own terms."""
+def test_the_key_is_sent_only_to_trusted_urls(provider: Provider, url: str, trusted: bool) -> None:
+    """A URL that a server named gets the key only by the rules of the provider's entry."""
     assert provider.trusts(url) is trusted
 
 
@@ -126,7 +126,7 @@ def test_the_key_goes_only_where_it_is_trusted(provider: Provider, url: str, tru
     ],
 )
 def test_a_base_url_keeps_its_prefix(given: str, kept: str) -> None:
-    """A path prefix is kept, a trailing slash is not."""
+    """A path prefix is kept; a trailing slash is removed."""
     assert BFL.at(given).base_url == kept
 
 
@@ -138,10 +138,9 @@ def test_a_base_url_keeps_its_prefix(given: str, kept: str) -> None:
         pytest.param("https://gateway.example.com/bfl", False, id="T2 a stranger's gateway"),
     ],
 )
-def test_a_gateways_key_does_not_follow_the_polling_urls_it_passes_on(
-    base_url: str, trusted: bool
-) -> None:
-    """Gateways of BFL's shape hand BFL's polling URLs through; their key stays with them."""
+def test_a_gateways_key_is_not_sent_to_bfls_polling_urls(base_url: str, trusted: bool) -> None:
+    """A gateway with BFL's API passes BFL's polling URLs on; the gateway's key is not sent
+    there."""
     gateway = BFL.at(base_url)
     assert gateway.trusts("https://api.us3.bfl.ai/v1/get_result?id=1") is trusted
     assert gateway.trusts(gateway.poll_url("1"))
@@ -164,7 +163,8 @@ def test_a_gateways_key_does_not_follow_the_polling_urls_it_passes_on(
     ],
 )
 def test_a_base_url_that_could_leak_the_key_is_refused(url: str) -> None:
-    """Only https, or http to this machine, without user, query and fragment; none is quoted."""
+    """Only https, or http to this machine, without user, query and fragment. The message quotes
+    none."""
     with pytest.raises(ConfigError, match=r"^base_url: ") as caught:
         BFL.at(url)
     assert "canary" not in str(caught.value)
@@ -172,7 +172,7 @@ def test_a_base_url_that_could_leak_the_key_is_refused(url: str) -> None:
 
 @pytest.mark.parametrize("path", ["v1/{model}", "/v1/model"])
 def test_a_submit_path_must_name_the_model(path: str) -> None:
-    """A provider whose submit path has no place for the model is a slip."""
+    """A submit path without {model} is refused."""
     with pytest.raises(ConfigError, match="submit_path"):
         Provider(name="x", base_url="https://e.com", submit_path=path)
 
@@ -187,20 +187,20 @@ def test_a_submit_path_must_name_the_model(path: str) -> None:
     ],
 )
 def test_the_provider_follows_the_key(environ: dict[str, str], name: str) -> None:
-    """Unnamed, the provider is the one whose key is there; CometAPI if both are."""
+    """Without a name it is the provider whose key is set; if both are, CometAPI."""
     provider, key = resolve_provider(None, environ=environ)
     assert provider.name == name
     assert key == Secret(name[0])
 
 
 def test_a_named_provider_takes_its_own_key() -> None:
-    """With both keys set, the name decides which of them is used."""
+    """With both keys set, the name decides which one is used."""
     environ = {"BFL_API_KEY": "b", "COMETAPI_KEY": "c"}
     assert resolve_provider("BFL", environ=environ) == (BFL, Secret("b"))
 
 
 def test_a_given_key_wins() -> None:
-    """A key given in code is used instead of the environment's."""
+    """A key in code is used instead of the environment's."""
     assert resolve_provider(BFL, api_key=" k \n", environ={"BFL_API_KEY": "b"}) == (
         BFL,
         Secret("k"),
@@ -208,7 +208,7 @@ def test_a_given_key_wins() -> None:
 
 
 def test_this_machine_needs_no_key() -> None:
-    """A simulator is used without any key."""
+    """A simulator is used without a key."""
     provider, key = resolve_provider(None, base_url="http://127.0.0.1:8123", environ={})
     assert (provider.base_url, key) == ("http://127.0.0.1:8123", None)
 
@@ -223,13 +223,13 @@ def test_this_machine_needs_no_key() -> None:
     ],
 )
 def test_a_missing_key_is_named(provider: Provider | str | None, variable: str) -> None:
-    """The message names the variable to set, and that a simulator needs none."""
+    """The message names the variable to set, and says that a simulator needs none."""
     with pytest.raises(ConfigError, match=rf"set {variable} \(none .*--simulate"):
         resolve_provider(provider, environ={})
 
 
 def test_a_provider_without_a_variable_asks_for_api_key() -> None:
-    """A gateway of one's own without a key variable says how to give the key."""
+    """For a gateway without a key variable the message names api_key."""
     gateway = Provider(name="gateway", base_url="https://e.com")
     with pytest.raises(ConfigError, match="no key for gateway: give api_key"):
         resolve_provider(gateway, environ={"COMETAPI_KEY": "c"})
@@ -238,14 +238,15 @@ def test_a_provider_without_a_variable_asks_for_api_key() -> None:
 @pytest.mark.parametrize(
     "key", ["Bearer canary", "can\nary", "can\x00ary", "“canary”", "canary\x7f", "can ary"]
 )
-def test_a_key_that_cannot_be_one_is_not_shown(key: str) -> None:
-    """A key with spaces, control characters or curly quotes is refused without being quoted."""
+def test_an_invalid_key_is_not_shown(key: str) -> None:
+    """A key with spaces, control characters or curly quotes is refused; the message does not show
+    it."""
     with pytest.raises(ConfigError, match=r"^COMETAPI_KEY: ") as caught:
         resolve_provider(None, environ={"COMETAPI_KEY": key})
     assert "ary" not in str(caught.value)
 
 
-def test_an_unknown_provider_lists_those_there_are() -> None:
-    """A misspelt provider's name is answered with the known ones."""
+def test_an_unknown_provider_lists_the_known_ones() -> None:
+    """The message has the names of all providers."""
     with pytest.raises(ConfigError, match="provider='commet': must be cometapi or bfl"):
         resolve_provider("commet", environ={})

@@ -1,13 +1,12 @@
-"""What a folder's journal says, whether its files agree, and what people decide about it.
+"""What a folder holds, between runs: its status, whether its files agree, decisions about doubts.
 
-No network, no key, and no run: while one goes on only `status` answers. The journal is read and
-changed through its own room; files are only read. Everything blocking happens in a thread.
+No function here uses the network or needs a key. While a run is active in the folder only `status`
+answers. Everything that blocks runs in a thread.
 """
 
 from __future__ import annotations
 
-from .folder_status import Status, status
-from .offline_journal import InDoubtEntry, ModelTotals
+from .folder_status import InDoubtEntry, ModelTotals, Status, status
 from .resolution import drop, give_jobs, in_doubt, resubmit
 from .verification import Finding, Verification, verify
 

@@ -1,33 +1,73 @@
-"""A folder in numbers: how many images stand where, the money, and who is at work there.
+"""The counts and the money of a folder, read from its journal between runs.
 
-Beside a run only the counts are told, from the summary that the run renews once a second: a second
-reader of its database would be in its way.
+While a run is active only the counts are known: they come from the summary that the run renews once
+a second, because a second reader of its database would slow it down.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
+from ..._core.amounts import amount_of
+from ..._core.errors import ConfigError, candidate_in
 from ..files import ThreadRunner
+from ..journal.checked_row import SELECT, Row, check_totals, damaged_in, is_instant, row_of
 from ..journal.journal import JournalCounts, read_only
-from .offline_journal import InDoubtEntry, ModelTotals, doubts, require, shares, span
+from ..journal.lock import Locked, holder
+from ..journal.schema import FILE, HOME, RESTORE, State, connect_read_only, journal_errors
+from ..journal.serialization import request_of
+
+#: characters of evidence in an InDoubtEntry
+_EVIDENCE = 4_096
+
+
+@frozen(kw_only=True)
+class InDoubtEntry:
+    """A submission whose answer never arrived: it may have been charged."""
+
+    key: str
+    prompt: str
+    model: str
+    begun_at: datetime  #: UTC, just before it was sent
+    price: Decimal | None  #: US dollars by the catalogue; None = unknown
+    message: str  #: what happened instead of an answer
+    evidence: str  #: start of the invalid reply, without secrets; the journal has more of it
+
+    @property
+    def candidate(self) -> str | None:
+        """The job id in the evidence, which may be this submission's own."""
+        return candidate_in(self.evidence)
+
+
+@define(kw_only=True)
+class ModelTotals:
+    """The images and the money of one model, without earlier attempts of images resubmitted."""
+
+    images: int = 0  #: saved
+    spent: Decimal = field(default=Decimal(0))  #: US dollars, for saved images
+    possible_cost: Decimal = field(default=Decimal(0))  #: US dollars; see JournalCounts
+    in_doubt: Decimal = field(default=Decimal(0))  #: US dollars
 
 
 @frozen(kw_only=True)
 class Status:
-    """What a folder's journal holds."""
+    """The content of a folder's journal in numbers."""
 
     folder: Path
     counts: JournalCounts
-    holder: Mapping[str, Any] | None = None  #: pid, host and since of a run under way
-    counted_at: str | None = None  #: UTC, of counts told by that run; None = just now
-    simulated: bool | None = None  #: None = a run that goes on has not said so yet
+    holder: Mapping[str, Any] | None = None  #: pid, host and since of an active run
+    counted_at: str | None = None  #: UTC, by the active run; None = counted now
+    simulated: bool | None = None  #: None = not yet known of an active run
     by_model: Mapping[str, ModelTotals] = field(factory=dict)  #: empty during a run
     since: datetime | None = None  #: first submission, UTC; None during a run
     until: datetime | None = None  #: last image settled, UTC; None during a run
@@ -49,7 +89,7 @@ async def status(folder: str | os.PathLike[str]) -> Status:
 
 
 def _status(folder: Path) -> Status:
-    require(folder)
+    require_journal(folder)
     with read_only(folder) as view:
         if view.is_running:
             return Status(
@@ -59,13 +99,95 @@ def _status(folder: Path) -> Status:
                 counted_at=view.counted_at,
                 simulated=view.simulated,
             )
-        since, until = span(folder)
+        since, until = _time_span(folder)
         return Status(
             folder=folder,
             counts=view.counts,
             simulated=view.simulated,
-            by_model=shares(folder),
+            by_model=_totals_by_model(folder),
             since=since,
             until=until,
-            doubts=doubts(folder) if view.counts.in_doubt else (),
+            doubts=read_doubts(folder) if view.counts.in_doubt else (),
         )
+
+
+def require_journal(folder: Path) -> None:
+    """Raise ConfigError unless the folder has a journal, in whatever state."""
+    if not os.path.lexists(folder / HOME / FILE):
+        raise ConfigError(f"{folder} has no journal: no run began there. Name the folder of a run")
+
+
+def require_idle(folder: Path) -> None:
+    """Raise Locked while a run is active in the folder."""
+    found = holder(folder / HOME)
+    if found is not None:
+        raise Locked(
+            f"{folder} is in use by process {found.get('pid')} on {found.get('host')} since "
+            f"{found.get('since')}: try again when it has ended"
+        )
+
+
+def read_doubts(folder: Path) -> list[InDoubtEntry]:
+    """Return the submissions in doubt, oldest first; allowed while the lock is held."""
+    query = SELECT + "WHERE state IN (0, 4) ORDER BY begun_at, image.id"
+    with reading_rows(folder) as connection:
+        return [_in_doubt_entry(row_of(found)) for found in connection.execute(query)]
+
+
+@contextmanager
+def reading_rows(folder: Path) -> Iterator[sqlite3.Connection]:
+    """Yield a read-only connection to a folder's journal."""
+    path = folder / HOME / FILE
+    with (
+        journal_errors(path, RESTORE),
+        closing(connect_read_only(path)) as connection,
+    ):
+        yield connection
+
+
+def _totals_by_model(folder: Path) -> dict[str, ModelTotals]:
+    """Return the totals by model, the most expensive first. Reads every row."""
+    found: defaultdict[str, ModelTotals] = defaultdict(ModelTotals)
+    query = "SELECT model, state, money, count(*) FROM image GROUP BY model, state, money"
+    with reading_rows(folder) as connection:
+        for model, state, money, count in connection.execute(query):
+            check_totals(connection, state, None, money)
+            if not isinstance(model, str):
+                raise damaged_in(connection, "model", model)
+            amount = amount_of(money or "0") * count
+            totals = found[model]
+            totals.images += count if state == State.DONE else 0
+            if state == State.DONE:
+                totals.spent += amount
+            elif state in (State.SUBMITTED, State.FAILED):
+                totals.possible_cost += amount
+            else:
+                totals.in_doubt += amount
+    return dict(sorted(found.items(), key=lambda item: (-item[1].spent, item[0])))
+
+
+def _time_span(folder: Path) -> tuple[datetime | None, datetime | None]:
+    """Return when the first submission began and when the last image was settled, UTC."""
+    query = "SELECT min(begun_at), max(finished_at) FROM image"
+    with reading_rows(folder) as connection:
+        first, last = connection.execute(query).fetchone()
+        for column, value in (("begun_at", first), ("finished_at", last)):
+            if value is not None and not is_instant(value):
+                raise damaged_in(connection, column, value)
+    return _instant(first), _instant(last)
+
+
+def _in_doubt_entry(row: Row) -> InDoubtEntry:
+    return InDoubtEntry(
+        key=row.key.hex(),
+        prompt=request_of(row).prompt,
+        model=row.model,
+        begun_at=datetime.fromtimestamp(row.begun_at, UTC),
+        price=None if row.price is None else amount_of(row.price),
+        message=row.message or "the run ended before the answer came",
+        evidence=(row.evidence or "")[:_EVIDENCE],
+    )
+
+
+def _instant(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -1,11 +1,8 @@
-"""Whether a folder holds what its journal says: every image whole, every file known, every line.
+"""Compares the files and `metadata.jsonl` of a folder with its journal, by size and sha256.
 
-One pass over the journal in the order of its rows, then one over `metadata.jsonl`, then one over
-the folder. What is known of files waits in a temporary table on disk, so a million of them take no
-more memory than a hundred. Only reads: nothing is mended here.
-
-An odd fact: a picture of the user's own is no finding. The folder is theirs; only our temporary
-names in it say that something was left half done.
+Three passes: the journal's rows, the lines of the list, the folder. The known files are kept in a
+temporary table on disk, so memory does not grow with their number. An image that no run made is
+counted and is not a finding, because the folder is the user's.
 """
 
 from __future__ import annotations
@@ -27,46 +24,47 @@ from attrs import define, field, frozen
 from ..._core.errors import JournalError
 from ..._core.images import EXTENSIONS
 from ..._core.models import Saved, Stored
-from ..files import NotOurs, ThreadRunner, disk_error, reading
+from ..files import NotOurs, ThreadRunner, disk_error, open_to_read
 from ..journal.integrity import is_part
 from ..journal.journal import JournalView, read_only
 from ..journal.schema import HOME
 from ..metadata import METADATA
-from .offline_journal import require, require_idle
+from .folder_status import require_idle, require_journal
 
-#: findings and strangers kept; all are counted
+#: findings and unknown images kept; all are counted
 KEPT = 1_000
-#: seconds of work between two looks at whether the caller still wants it
-_MOMENT = 0.1
-#: bytes of a line of metadata.jsonl; a longer one is not ours
+#: seconds of work in a thread before the event loop can cancel it
+_STEP = 0.1
+#: maximum bytes of a line of metadata.jsonl
 _LONGEST_LINE = 2**24
 
 
 @frozen(kw_only=True)
 class Finding:
-    """One thing that is not as the journal says.
+    """One difference between the journal and the folder.
 
-    `word` is "missing", "truncated", "changed" or "unreadable" (of an image), "unknown file" (a
-    temporary name of ours), "line missing" or "line wrong" (in metadata.jsonl).
+    `kind` is "missing", "truncated", "changed", "unreadable" or "outside" (an image; the path of
+    an outside one leads out of the folder, and the file is not read), "unknown file" (an unfinished
+    image), "line missing" or "line wrong" (in metadata.jsonl).
     """
 
-    word: str
-    where: str  #: path in the folder, with the line's number for a line
+    kind: str
+    where: str  #: path in the folder; for a line, with its number
     key: str | None = None  #: of the image
     details: str = ""
 
 
 @frozen(kw_only=True)
 class Verification:
-    """What was found; `is_clean` is the answer."""
+    """The result of `verify`."""
 
     folder: Path
-    images: int  #: done, by the journal
-    bytes: int  #: of those, read and compared
-    found: Mapping[str, int]  #: how many findings, by word
-    findings: tuple[Finding, ...]  #: the first 1,000 of them
-    strangers: int  #: image files that no run of ours made
-    first_strangers: tuple[str, ...]  #: the first 1,000 of them, paths in the folder
+    images: int  #: saved images in the journal
+    bytes: int  #: bytes read and compared
+    found: Mapping[str, int]  #: number of findings by kind
+    findings: tuple[Finding, ...]  #: the first 1,000
+    unknown_images: int  #: image files that no run made
+    first_unknown_images: tuple[str, ...]  #: the first 1,000, as paths in the folder
 
     @property
     def is_clean(self) -> bool:
@@ -78,9 +76,9 @@ async def verify(
 ) -> Verification:
     """Compare every image of a folder with its record, by size and sha256; changes nothing.
 
-    `progress` is called with the images compared so far and all of them. Raises ConfigError for a
-    folder without a journal, Locked while a run goes on there, and JournalError for a journal that
-    cannot be trusted.
+    `progress` is called with the number of images compared so far and their total. Raises
+    ConfigError for a folder without a journal, Locked while a run is active there, and JournalError
+    for a journal that cannot be trusted.
     """
     report = _Report(folder=Path(folder))
     async with ThreadRunner(count=1) as threads:
@@ -95,35 +93,35 @@ async def verify(
 
 
 def _advance(steps: Iterator[None]) -> bool:
-    """Go on for a moment, so that a caller who is cancelled does not wait long."""
-    until = time.monotonic() + _MOMENT
+    """Work for 0.1 s, so that a cancelled caller waits no longer; return whether more is left."""
+    until = time.monotonic() + _STEP
     try:
         for _ in steps:
             if time.monotonic() >= until:
                 return True
     except sqlite3.Error as exc:
-        raise JournalError(f"the verification broke off: {exc}: check the disk") from exc
+        raise JournalError(f"the verification failed: {exc}: check the disk") from exc
     except OSError as exc:
         raise disk_error(exc.filename or "the folder", exc) from exc
     return False
 
 
 def _steps(report: _Report) -> Generator[None, None, None]:
-    """Tell the whole story, with a pause after each image, line and file."""
+    """Fill the report; yields after each image, line and file."""
     folder = report.folder
-    require(folder)
+    require_journal(folder)
     require_idle(folder)
-    with read_only(folder, thorough=True) as view, closing(_Known()) as known:
+    with read_only(folder, thorough=True) as view, closing(_KnownFiles()) as known:
         report.total = view.counts.done
         yield from _images(view, known, report)
         yield from _lines(folder / METADATA, known, report)
         yield from _files(folder, PurePosixPath(), known, report)
-    require_idle(folder)  # else a run began meanwhile, and what was found may be its doing
+    require_idle(folder)  # a run that began meanwhile may have caused the findings
 
 
 @define
 class _Report:
-    """What is found, as it is found."""
+    """A Verification in progress."""
 
     folder: Path
     total: int = 0  #: images to compare
@@ -131,18 +129,18 @@ class _Report:
     bytes: int = 0
     found: Counter[str] = field(factory=Counter)
     findings: list[Finding] = field(factory=list)
-    strangers: int = 0
-    first_strangers: list[str] = field(factory=list)
+    unknown_images: int = 0
+    first_unknown_images: list[str] = field(factory=list)
 
-    def add(self, word: str, where: str, *, key: str | None = None, details: str = "") -> None:
-        self.found[word] += 1
+    def add(self, kind: str, where: str, *, key: str | None = None, details: str = "") -> None:
+        self.found[kind] += 1
         if len(self.findings) < KEPT:
-            self.findings.append(Finding(word=word, where=where, key=key, details=details))
+            self.findings.append(Finding(kind=kind, where=where, key=key, details=details))
 
-    def add_stranger(self, path: str) -> None:
-        self.strangers += 1
-        if len(self.first_strangers) < KEPT:
-            self.first_strangers.append(path)
+    def add_unknown_image(self, path: str) -> None:
+        self.unknown_images += 1
+        if len(self.first_unknown_images) < KEPT:
+            self.first_unknown_images.append(path)
 
     def verification(self) -> Verification:
         return Verification(
@@ -151,44 +149,46 @@ class _Report:
             bytes=self.bytes,
             found=dict(self.found),
             findings=tuple(self.findings),
-            strangers=self.strangers,
-            first_strangers=tuple(self.first_strangers),
+            unknown_images=self.unknown_images,
+            first_unknown_images=tuple(self.first_unknown_images),
         )
 
 
 # --- images -------------------------------------------------------------------------------------
 
 
-def _images(view: JournalView, known: _Known, report: _Report) -> Iterator[None]:
+def _images(view: JournalView, known: _KnownFiles, report: _Report) -> Iterator[None]:
     for entry in view.entries():
         if isinstance(entry.known, Saved):
             stored = entry.known.stored
-            path = _within(stored.path, report.folder)
+            path = _relative(stored.path, report.folder)
             known.add(entry.key, path, stored)
-            word, details = _judged(stored, report)
-            if word:
-                report.add(word, path, key=entry.key, details=details)
+            kind, details = _check_image(stored, path, report)
+            if kind:
+                report.add(kind, path, key=entry.key, details=details)
             report.images += 1
-        elif entry.stem is not None:  # its file may be there already, and its record was lost
+        elif entry.stem is not None:  # its file may exist although its record was lost
             known.expect(entry.stem)
         yield
 
 
-def _within(path: Path | None, folder: Path) -> str:
+def _relative(path: Path | None, folder: Path) -> str:
     return "" if path is None else PurePath(os.path.relpath(path, folder)).as_posix()
 
 
-def _judged(stored: Stored, report: _Report) -> tuple[str, str]:
-    """Return the word for what is wrong with a file, "" for nothing, and what was seen."""
+def _check_image(stored: Stored, path: str, report: _Report) -> tuple[str, str]:
+    """Return the kind of the finding, "" for none, and its details."""
     if stored.path is None:
         return "missing", "recorded without a file"
+    if path.split("/")[0] == "..":
+        return "outside", "the recorded path leads out of the folder; not read"
     try:
-        with reading(stored.path, follow=True) as file:
+        with open_to_read(stored.path, follow=True) as file:
             return _compared(file, stored, report)
     except (FileNotFoundError, NotADirectoryError):
         return "missing", ""
     except NotOurs:
-        return "missing", "something else has its name"
+        return "missing", "its name belongs to something that is not a file"
     except OSError as exc:
         return "unreadable", exc.strerror or str(exc)
 
@@ -196,8 +196,8 @@ def _judged(stored: Stored, report: _Report) -> tuple[str, str]:
 def _compared(file: BufferedReader, stored: Stored, report: _Report) -> tuple[str, str]:
     found = os.fstat(file.fileno())
     if found.st_size != stored.size:
-        word = "truncated" if found.st_size < stored.size else "changed"
-        return word, f"{found.st_size} bytes, not {stored.size}"
+        kind = "truncated" if found.st_size < stored.size else "changed"
+        return kind, f"{found.st_size} bytes, not {stored.size}"
     report.bytes += found.st_size
     sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return ("", "") if sha256 == stored.sha256 else ("changed", f"its sha256 is {sha256}")
@@ -206,10 +206,10 @@ def _compared(file: BufferedReader, stored: Stored, report: _Report) -> tuple[st
 # --- metadata.jsonl -----------------------------------------------------------------------------
 
 
-def _lines(path: Path, known: _Known, report: _Report) -> Iterator[None]:
-    """Compare each line with its image, then look for images without a line."""
+def _lines(path: Path, known: _KnownFiles, report: _Report) -> Iterator[None]:
+    """Compare each line with its image, then report the images without a line."""
     if os.path.lexists(path):
-        with reading(path) as file:
+        with open_to_read(path) as file:
             lines = iter(lambda: file.readline(_LONGEST_LINE), b"")
             for number, line in enumerate(lines, 1):
                 key, wrong = _read(line, known)
@@ -221,30 +221,32 @@ def _lines(path: Path, known: _Known, report: _Report) -> Iterator[None]:
         yield
 
 
-def _read(line: bytes, known: _Known) -> tuple[str | None, str]:
+def _read(line: bytes, known: _KnownFiles) -> tuple[str | None, str]:
     """Return a line's key, and what is wrong with the line, "" for nothing."""
     try:
         row = json.loads(line)
-        key, told = str(row["key"]), (row["file_name"], row["sha256"], row["bytes"])
-        found = known.listed(key)
+        key, values = str(row["key"]), (row["file_name"], row["sha256"], row["bytes"])
+        recorded = known.listed(key)
     except (ValueError, KeyError, TypeError, RecursionError):
-        return None, "not a line of ours"
-    if found is None:
-        return key, "no image of the journal"
-    *expected, count = found
+        return None, "not a line of a run"
+    if recorded is None:
+        return key, "not an image of the journal"
+    *expected, count = recorded
     if count > 1:
-        return key, "the image has a line before"
-    for name, here, there in zip(("file_name", "sha256", "bytes"), told, expected, strict=True):
-        if here != there:
-            return key, f"{name} is {here}, the journal says {there}"
+        return key, "a second line for the same image"
+    for name, value, other in zip(("file_name", "sha256", "bytes"), values, expected, strict=True):
+        if value != other:
+            return key, f"{name} is {value}, the journal says {other}"
     return key, ""
 
 
 # --- files --------------------------------------------------------------------------------------
 
 
-def _files(folder: Path, inside: PurePosixPath, known: _Known, report: _Report) -> Iterator[None]:
-    """Look for files that no row accounts for, in the folder and below it."""
+def _files(
+    folder: Path, inside: PurePosixPath, known: _KnownFiles, report: _Report
+) -> Iterator[None]:
+    """Report unfinished files and count unknown images, in the folder and its subfolders."""
     with os.scandir(folder / inside) as entries:
         for entry in entries:
             path = inside / entry.name
@@ -252,17 +254,17 @@ def _files(folder: Path, inside: PurePosixPath, known: _Known, report: _Report) 
                 if path != PurePosixPath(HOME):
                     yield from _files(folder, path, known, report)
             elif is_part(entry.name):
-                report.add("unknown file", str(path), details="an image that was being written")
+                report.add("unknown file", str(path), details="an unfinished image")
             elif path.suffix[1:].lower() in _ENDINGS and not known.has(path):
-                report.add_stranger(str(path))
+                report.add_unknown_image(str(path))
             yield
 
 
 _ENDINGS = frozenset(EXTENSIONS.values()) | {"jpeg"}
 
 
-class _Known:
-    """What the journal knows of files, in a temporary table that SQLite keeps on disk."""
+class _KnownFiles:
+    """The files that the journal knows, in a temporary table on disk."""
 
     def __init__(self) -> None:
         self._table = sqlite3.connect("", isolation_level=None)
@@ -285,7 +287,7 @@ class _Known:
         self._table.execute("INSERT OR IGNORE INTO expected VALUES (?)", (stem,))
 
     def listed(self, key: str) -> Any:
-        """Count a line of the image; return path, sha256, size and its lines so far."""
+        """Count one line of the image; return its path, sha256, size and number of lines."""
         self._table.execute("UPDATE done SET lines = lines + 1 WHERE key = ?", (key,))
         query = "SELECT path, sha256, size, lines FROM done WHERE key = ?"
         return self._table.execute(query, (key,)).fetchone()
@@ -302,5 +304,5 @@ class _Known:
 
 
 def _text(path: PurePosixPath) -> str:
-    """Return a path as SQLite can hold it, and as the journal wrote it."""
+    """Return a path as the journal writes it."""
     return str(path).encode(errors="backslashreplace").decode()

@@ -1,26 +1,31 @@
-"""One row of the journal, its columns proved to hold what a journal of ours holds.
+"""One row of the journal with its columns checked: types, ranges, JSON, what its state requires.
 
-A journal may have been edited, or come from somebody else. Each row that is read is checked here,
-once: types, ranges, and what its state requires. The error names row and column.
+A journal may have been edited or may come from another person, so each row is checked when it is
+read. The error names row and column. Writing obeys the same limits, so what was written can be
+read again.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import sqlite3
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from ..._core.amounts import amount_of
 from ..._core.errors import JournalError
 from .schema import FILE, HOME, RESTORE, State
 
-#: most characters of raw evidence, of a message and of a cause; escapes are counted in
+#: maximum characters of evidence, of a message and of a cause; an escape counts as six
 _EVIDENCE, _MESSAGE, _CAUSE = 6 * 65_536, 6 * 2_048, 64
-#: seconds since 1970 at the end of the year 9998, which every time zone can show
+#: seconds since 1970 at the end of the year 9998: a valid date in every time zone
 _LAST_INSTANT = 253_370_764_800
-#: sequence numbers stay below, so that there are always further ones
+#: sequence numbers are below this, so the next one always fits
 LAST_SEQ = 2**62
-_DIGEST = 32
+_DIGEST = 32  # bytes
 
 
 class Row(NamedTuple):
@@ -56,7 +61,7 @@ class Row(NamedTuple):
     provider: str
 
 
-#: selects a Row; a WHERE and so on follow. A row of an unknown place is selected too, and refused
+#: selects a Row; a WHERE clause follows. A row of an unknown place is selected too, and refused
 SELECT = (
     "SELECT image.id, key, state, idx, occurrence, model, request, begun_at, price, job_id, "
     "polling_url, submitted_at, cost, stem, seq, finished_at, path, sha256, size, format, width, "
@@ -66,7 +71,7 @@ SELECT = (
 
 
 def row_of(values: tuple[Any, ...]) -> Row:
-    """Return the row. Raises JournalError for a column that does not hold what we write."""
+    """Return the row. Raises JournalError for an invalid column."""
     row = Row._make(values)
     column = _mistyped(tuple(map(type, values))) or _implausible(row)
     if column is not None:
@@ -75,7 +80,7 @@ def row_of(values: tuple[Any, ...]) -> Row:
 
 
 def damaged(column: str, value: object, row: object = None) -> JournalError:
-    """Return the error for a column whose value is not one of ours."""
+    """Return the error for an invalid value in a column."""
     shown = ascii(value[:40] if isinstance(value, str | bytes) else value)[:60]
     where = "" if row is None else f"row {ascii(row)[:24]}, "
     return JournalError(
@@ -84,16 +89,16 @@ def damaged(column: str, value: object, row: object = None) -> JournalError:
 
 
 def damaged_in(connection: sqlite3.Connection, column: str, value: object) -> JournalError:
-    """As `damaged`, of a value that an aggregate found: its row is looked for."""
+    """Return the same error for a value from an aggregate: finds its row."""
     query = f"SELECT id FROM image WHERE {column} IS ? LIMIT 1"  # noqa: S608 — our own names
     found = connection.execute(query, (value,)).fetchone()
     return damaged(column, value, found and found[0])
 
 
-def check_tallied(
+def check_totals(
     connection: sqlite3.Connection, state: object, cause: object, money: object
 ) -> None:
-    """Refuse what a group of rows has in common, where it is not ours."""
+    """Raise JournalError for an invalid state, cause or amount of a group of rows."""
     if type(state) is not int or not 0 <= state < len(State):
         raise damaged_in(connection, "state", state)
     if cause is not None and not (isinstance(cause, str) and len(cause) <= _CAUSE):
@@ -103,7 +108,7 @@ def check_tallied(
 
 
 def is_instant(value: object) -> bool:
-    """Whether a value is a time in seconds since 1970 that has a date."""
+    """Whether a value is a valid time in seconds since 1970."""
     return isinstance(value, float) and 0 <= value <= _LAST_INSTANT
 
 
@@ -112,15 +117,15 @@ _TYPES = tuple((name, set(get_args(hint)) or {hint}) for name, hint in get_type_
 
 @lru_cache(4_096)
 def _mistyped(types: tuple[type, ...]) -> str | None:
-    """Return the first column of another type; rows of the same types are judged once."""
+    """Return the first column of a wrong type; cached by the types of the row."""
     pairs = zip(_TYPES, types, strict=True)
     return next((name for (name, allowed), found in pairs if found not in allowed), None)
 
 
 def _implausible(row: Row) -> str | None:
-    """Return the first column whose value is out of range, or that its state lacks.
+    """Return the first column that is out of range, or missing in this state.
 
-    One `if` for each, because every row that is read passes here.
+    One `if` per column: this runs for every row that is read.
     """
     if row.id < 1:
         return "id"
@@ -146,7 +151,7 @@ def _implausible(row: Row) -> str | None:
         return "seq"
     if row.path is not None and "\0" in row.path:
         return "path"
-    if row.sha256 is not None and len(row.sha256) > _DIGEST:  # shorter: a sink of the user's
+    if row.sha256 is not None and len(row.sha256) > _DIGEST:  # a user's sink may give a shorter one
         return "sha256"
     return _oversized(row) or _absent(row)
 
@@ -179,11 +184,11 @@ def _is_amount(text: str | None) -> bool:
 
 
 def _is_inside(path: str) -> bool:
-    """Whether a path is one that file names of ours have: relative, and never upwards."""
+    """Whether a path is relative and without `..`, as our templates make them."""
     return "\0" not in path and not path.startswith("/") and ".." not in path.split("/")
 
 
-#: by state, the columns without which it cannot be
+#: state → the columns it requires
 _REQUIRED: dict[int, tuple[str, ...]] = {
     **dict.fromkeys(State, ()),
     State.SUBMITTED: ("job_id", "submitted_at"),
@@ -191,3 +196,90 @@ _REQUIRED: dict[int, tuple[str, ...]] = {
     State.FAILED: ("seq", "finished_at"),
     State.IN_DOUBT: ("seq", "finished_at"),
 }
+
+
+# --- JSON in columns ----------------------------------------------------------------------------
+
+#: the only key of an object that stands for an image input
+IMAGE = "$image"
+
+#: maximum characters and levels of a document; a prompt list allows 64 levels, and the
+#: interpreter's own limit is far above 100
+_LONGEST, _DEEPEST = 2**21, 100
+
+#: a string, closed or not, so that each character is examined once
+_STRING, _BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+["\\]?', re.DOTALL), re.compile(r"[\[{}\]]")
+
+#: made once, for speed; our text has no space at its ends
+_decode = json.JSONDecoder().raw_decode
+
+#: the fields of a request without a column of their own
+REQUEST: dict[str, type] = {
+    **dict.fromkeys(
+        ("width", "height", "steps", "prompt_upsampling", "seed", "guidance", "safety_tolerance",
+         "interval", "output_format", "image_prompt", "name"), object,
+    ),
+    **dict.fromkeys(("parameters", "extra_body", "extras"), dict),
+    "prompt": str,
+    "n": int,
+}  # fmt: skip
+
+#: the details of a saved image, and of a failure
+RESULT: dict[str, type] = {
+    "timings": dict,
+    "seed": object,
+    "prompt": str,
+    "same": object,
+    "status": int,
+    "reasons": list,
+}
+
+
+def json_fault(text: str) -> str | None:
+    """Return why a JSON text exceeds the limits ("has more than …"), None if it does not."""
+    if len(text) > _LONGEST:
+        return f"has more than {_LONGEST:,} characters"
+    if text.count("[") + text.count("{") > _DEEPEST and _depth(text) > _DEEPEST:
+        return f"has more than {_DEEPEST} levels"
+    return None
+
+
+def decoded(row: Row, column: str, fields: Mapping[str, type]) -> dict[str, Any]:
+    """Return the object in a JSON column; `fields` gives the type of each allowed field.
+
+    Raises JournalError for anything else.
+    """
+    text: str = getattr(row, column) or "{}"
+    try:
+        found, end = (None, 0) if json_fault(text) else _decode(text)
+    except (ValueError, RecursionError):
+        found, end = None, 0
+    if not isinstance(found, dict) or end != len(text):
+        raise damaged(column, text, row.id)
+    for name, value in found.items():
+        if not isinstance(value, fields.get(name, ())):
+            raise damaged(column, text, row.id)
+    return found
+
+
+def all_are(values: Iterable[Any], types: set[type]) -> bool:
+    """Whether all values are of one of these types."""
+    return types.issuperset(map(type, values))
+
+
+def _depth(text: str) -> int:
+    """Return the levels of a JSON text, without parsing it."""
+    brackets = _BRACKET.findall(_STRING.sub("", text))
+    return max(accumulate(1 if mark in "[{" else -1 for mark in brackets), default=0)
+
+
+def is_image(value: Any) -> bool:
+    """Whether a value stands for an image input."""
+    if not (isinstance(value, dict) and value.keys() == {IMAGE}):
+        return False
+    named = value[IMAGE]
+    return (
+        isinstance(named, dict)
+        and named.keys() <= {"url", "path", "sha256"}
+        and all_are(named.values(), {str, type(None)})
+    )

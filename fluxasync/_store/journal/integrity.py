@@ -1,10 +1,8 @@
-"""Whether a journal may be trusted: looked at before anything is written or spent.
+"""Decides whether a journal can be trusted, before anything is written or spent.
 
-A journal that cannot be read must never pass for one that is empty: that would pay for everything
-a second time. Each check raises JournalError, saying what is wrong and what to do. Only reads.
-
-An odd fact: a write-ahead log does not say whose it is. SQLite applies another database's log to
-ours without a word, so the journal's own id is read twice, without the log and with it.
+An unreadable journal must never count as an empty one: every image would be paid again. SQLite
+applies any write-ahead log that lies beside a database, so the journal's own id is read twice,
+without the log and with it.
 """
 
 from __future__ import annotations
@@ -24,36 +22,37 @@ from typing import Any
 from attrs import frozen
 
 from ..._core.errors import JournalError
-from ..files import is_shared, reading
+from ..files import is_shared, open_to_read
 from ..metadata import METADATA
 from .checked_row import damaged
 from .lock import machine_id
 from .retry_selection import TO_COLLECT, RetrySelection
 from .schema import HOME, RESERVED, RESTORE, STATUS, State, connect_read_only, journal_errors
-from .serialization import sound
+from .serialization import storable
 
 logger = logging.getLogger("fluxasync")
 
 MOUNTS = Path("/proc/self/mountinfo")
 
-#: file systems of other machines: their locks and shared memory do not hold what SQLite needs
+#: network file systems: SQLite needs locks and shared memory that they do not provide
 _NETWORK = re.compile(r"nfs\d?|cifs|smb\w*|ncpfs|afs|9p|ceph|glusterfs|lustre")
 
 _MAGIC = b"SQLite format 3\0"
-#: lines of metadata.jsonl looked at for files of ours, and bytes at its end that hold the last one
+#: lines at the start of metadata.jsonl in which saved files are looked for, and bytes at its end
+#: that contain the last line
 _LINES, _TAIL = 1_000, 2**20
-#: bytes up to which every page is checked at every start; above, after an unclean end only
+#: bytes up to which every page is checked at every start; larger files only after an unclean end
 _ALWAYS_CHECKED = 256 * 2**20
 
 
 @frozen(kw_only=True)
 class JournalHeader:
-    """What a journal says of itself."""
+    """The facts that a journal records of itself."""
 
     simulated: bool
-    is_clean: bool  #: it was closed, not killed
-    inode: str
-    machine: str
+    is_clean: bool  #: the last run closed it
+    inode: str  #: of its file, at the last run
+    machine: str  #: id of the machine of the last run
     is_empty: bool
     places: tuple[tuple[str, str], ...]  #: provider and origin of unfinished jobs
 
@@ -63,58 +62,62 @@ def check_place(folder: Path, mounts: Path = MOUNTS) -> None:
     kind = _file_system(folder.resolve(), mounts)
     if _NETWORK.fullmatch(kind):
         raise JournalError(
-            f"{folder} is on a network file system ({kind}), where a journal cannot be kept "
-            "safely: choose a folder on a local disk"
+            f"{folder} is on a network file system ({kind}), which cannot hold a journal safely: "
+            "choose a folder on a local disk"
         )
     for place in (folder, folder / HOME):
         if is_shared(place):
             logger.warning(
-                "%s can be changed by every user of this machine, who may take or replace what "
-                "is paid for: chmod o-w %s", place, place,
+                "%s is writable for every user of this machine, who may take or replace paid "
+                "images: chmod o-w %s", place, place,
             )  # fmt: skip
     if kind.startswith("fuse"):
         logger.warning("%s is on a mounted drive (%s): a power cut may lose records", folder, kind)
 
 
 def check_absent(folder: Path, path: Path) -> None:
-    """Refuse a folder without a journal that has images of ours: they would be paid again."""
+    """Refuse a folder that has saved images and no journal: they would be paid again."""
     if path.with_name(f"{path.name}-wal").exists():
-        raise JournalError(f"{path} is gone, and its log is still there: {RESTORE}")
+        raise JournalError(f"{path} is missing, but its write-ahead log exists: {RESTORE}")
     if sign := _sign_of_run(folder) or _sign_at_home(path.parent):
-        raise JournalError(f"{path} is gone, but {sign} is there from an earlier run: {RESTORE}")
+        raise JournalError(f"{path} is missing, but {sign} exists from an earlier run: {RESTORE}")
 
 
 def check_file(path: Path) -> None:
-    """Refuse what is no whole SQLite file, without opening it as one."""
+    """Refuse an incomplete SQLite file, without opening it with SQLite."""
     for name in (f"{path}-wal", f"{path}-shm"):
         if os.path.lexists(name) and not stat.S_ISREG(os.lstat(name).st_mode):
-            raise JournalError(f"{name} is not a file: move it away, then run the same line again")
+            raise JournalError(
+                f"{name} is not a regular file: move it away, then run the same command again"
+            )
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode):
-        raise JournalError(f"{path} is not a file: move it away and {RESTORE}")
+        raise JournalError(f"{path} is not a regular file: move it away and {RESTORE}")
     if not found.st_size:
-        raise JournalError(f"{path} is empty, which it never was by itself: {RESTORE}")
-    with reading(path) as file:
+        raise JournalError(f"{path} is empty (0 bytes), so its records were lost: {RESTORE}")
+    with open_to_read(path) as file:
         head = file.read(100)
     if not head.startswith(_MAGIC) or len(head) < 100:
-        raise JournalError(f"{path} is no journal, or its start is damaged: {RESTORE}")
-    if _is_short(path) and not _log_vouches(path):
-        raise JournalError(f"{path} was cut short: {RESTORE}")
+        raise JournalError(
+            f"{path} is not a fluxasync journal, or its header is corrupt: {RESTORE}"
+        )
+    if _is_short(path) and not _is_mid_checkpoint(path):
+        raise JournalError(f"{path} is truncated: {RESTORE}")
 
 
 def _is_short(path: Path) -> bool:
-    """Whether the file has fewer pages than its header tells of."""
-    with reading(path) as file:
+    """Whether the file has fewer pages than its header says."""
+    with open_to_read(path) as file:
         head = file.read(100)
     return path.stat().st_size < int.from_bytes(head[28:32]) * _page_size(head[16:18])
 
 
-def _log_vouches(path: Path) -> bool:
-    """Whether the log is what a checkpoint was copying when it was killed: the file's first page,
-    which tells of the missing ones, is then one of the log's own."""
+def _is_mid_checkpoint(path: Path) -> bool:
+    """Whether a checkpoint was killed while it copied the log: the file's first page, which names
+    the missing pages, is then one of the log's."""
     log = path.with_name(f"{path.name}-wal")
     try:
-        with reading(path) as file, reading(log) as frames:
+        with open_to_read(path) as file, open_to_read(log) as frames:
             size = int.from_bytes(frames.read(32)[8:12])
             first = file.read(size)
             while size and len(frame := frames.read(24 + size)) == 24 + size:
@@ -133,58 +136,59 @@ def _page_size(field: bytes) -> int:
 def check_content(
     folder: Path, path: Path, again: RetrySelection | None = None, *, thorough: bool = False
 ) -> JournalHeader:
-    """Refuse a foreign, newer or damaged journal, or one that lost its rows; return its facts, to
-    a run that does something again as it takes them.
+    """Refuse a foreign, newer or damaged journal, or one that lost its rows; return its header.
 
-    Every page is checked if `thorough`, after an unclean end, and in a small journal.
+    `again` is the run's selection, for `places`. Every page is checked if `thorough`, after an
+    unclean end, and in a small journal.
     """
     with journal_errors(path, RESTORE):
-        # looked for first: a run that begins meanwhile leaves its mark in the other order
+        # checked first: a run that begins meanwhile writes the status after its header
         is_left = path.with_name(STATUS).exists()
         own = None
-        if not _is_short(path):  # then `check_file` has seen that the log is its own
+        if not _is_short(path):  # `check_file` has matched a short one with its log
             with closing(connect_read_only(path, alone=True)) as connection:
                 own = _own_id(connection, path)
         with closing(connect_read_only(path)) as connection:
             if _own_id(connection, path) != own and own is not None:
                 raise JournalError(f"{path}-wal belongs to another journal: {RESTORE}")
-            facts = _facts(connection, again or RetrySelection(folder))
-            if thorough or not facts.is_clean or path.stat().st_size <= _ALWAYS_CHECKED:
+            header = _header(connection, again or RetrySelection(folder))
+            if thorough or not header.is_clean or path.stat().st_size <= _ALWAYS_CHECKED:
                 _check_pages(connection, path)
             _check_rows(connection)
-    if facts.is_empty and (sign := _sign_of_run(folder)):
-        raise JournalError(f"{path} records nothing, but {sign} is there: {RESTORE}")
-    if facts.is_clean and is_left:  # it is removed before an end is noted as clean
+    if header.is_empty and (sign := _sign_of_run(folder)):
+        raise JournalError(f"{path} has no records, but {sign} exists: {RESTORE}")
+    if header.is_clean and is_left:  # a clean end removes the status first
         raise _outdated(path, f"{path.parent.name}/{STATUS}")
-    return facts
+    return header
 
 
 def check_current(folder: Path, path: Path) -> None:
-    """Refuse a journal that does not know the image listed last: an old copy came back, or its
-    log was lost."""
+    """Refuse a journal without the last image of the list: an old copy, or its log was lost."""
     row = _last_listed(folder / METADATA)
     if row is None or not os.path.lexists(folder / row["file_name"]):
         return
     with journal_errors(path, RESTORE), closing(connect_read_only(path)) as connection:
         query = "SELECT 1 FROM image WHERE job_id = ? UNION ALL SELECT 1 FROM image WHERE key = ?"
-        found = connection.execute(query, (sound(row["job_id"]), _blob(row.get("key")))).fetchone()
+        found = connection.execute(
+            query, (storable(row["job_id"]), _blob(row.get("key")))
+        ).fetchone()
     if found is None:
         raise _outdated(path, METADATA)
 
 
 def _outdated(path: Path, sign: str) -> JournalError:
     return JournalError(
-        f"{path} is older than {sign}, so what it lacks would be paid again: {RESTORE}; or, to go "
-        "on all the same, move that file away"
+        f"{path} is older than {sign}, so missing records would be paid again: {RESTORE}; to "
+        "continue anyway, move that file away"
     )
 
 
 def check_run(
-    folder: Path, facts: JournalHeader, *, simulated: bool, provider: str, origin: str
+    folder: Path, header: JournalHeader, *, simulated: bool, provider: str, origin: str
 ) -> None:
-    """Refuse to mix practice with paid work, or the jobs of one provider with another's."""
-    check_kind(folder, facts, simulated=simulated)
-    for other in facts.places:
+    """Refuse to mix simulated with paid images, or the unfinished jobs of two providers."""
+    _check_simulated(folder, header, simulated=simulated)
+    for other in header.places:
         if other != (provider, origin):
             raise JournalError(
                 f"{folder} has unfinished jobs at {other[0]} ({other[1]}): finish them there "
@@ -192,26 +196,25 @@ def check_run(
             )
 
 
-def check_kind(folder: Path, facts: JournalHeader, *, simulated: bool) -> None:
-    """Refuse to mix practice with paid work."""
-    if facts.simulated != simulated:
+def _check_simulated(folder: Path, header: JournalHeader, *, simulated: bool) -> None:
+    if header.simulated != simulated:
         ours, theirs = ("simulated", "paid") if simulated else ("paid", "simulated")
         raise JournalError(f"{folder} holds {theirs} images: choose another folder for {ours} ones")
 
 
-def check_home(path: Path, facts: JournalHeader, *, take_over: bool) -> None:
-    """Refuse a copy on a second machine: the first one may still be at work with its own."""
+def check_home(path: Path, header: JournalHeader, *, take_over: bool) -> None:
+    """Refuse a copy from another machine, where a run may still be active."""
     machine, inode = machine_id(), str(path.stat().st_ino)
-    moved = facts.inode != inode and "" != machine != facts.machine != ""
+    moved = header.inode != inode and "" != machine != header.machine != ""
     if moved and not take_over:
         raise JournalError(
-            f"{path} was copied from another machine: if nothing runs there any more, go on here "
+            f"{path} was copied from another machine: if no run is active there, continue here "
             "with take_over=True"
         )
 
 
 def _file_system(folder: Path, mounts: Path) -> str:
-    """Return the type of the file system a folder is on, "" where the system does not tell."""
+    """Return the type of a folder's file system, "" if it is unknown."""
     try:
         lines = mounts.read_text(errors="surrogateescape").splitlines()
     except OSError:
@@ -229,7 +232,7 @@ def _file_system(folder: Path, mounts: Path) -> str:
 
 
 def _sign_of_run(folder: Path) -> str | None:
-    """Return the name of something that only a run of ours leaves."""
+    """Return the name of a file that only a run leaves, None without one."""
     for row in _listed(folder / METADATA):
         if os.path.lexists(folder / row["file_name"]):
             return str(row["file_name"])
@@ -241,12 +244,12 @@ def _sign_of_run(folder: Path) -> str | None:
 
 
 def is_part(name: str) -> bool:
-    """Whether a file name is that of an unfinished image of ours."""
+    """Whether a file name is the temporary name of an unfinished image."""
     return name.startswith(".fluxasync-") and name.endswith(".part")
 
 
 def _sign_at_home(home: Path) -> str | None:
-    """Return the name of a file that is made after the journal, never before."""
+    """Return the name of a file that is always created after the journal, None without one."""
     for name in (STATUS, RESERVED):
         if os.path.lexists(home / name):
             return f"{home.name}/{name}"
@@ -261,24 +264,24 @@ def _blob(key: object) -> bytes | None:
 
 
 def _listed(metadata: Path) -> Iterator[dict[str, Any]]:
-    """Yield what our lines at the start of the list tell."""
+    """Yield our lines at the start of the list, parsed."""
     if metadata.is_file():
-        with reading(metadata) as file:
-            yield from filter(None, map(_read, islice(file, _LINES)))
+        with open_to_read(metadata) as file:
+            yield from filter(None, map(_parsed_line, islice(file, _LINES)))
 
 
 def _last_listed(metadata: Path) -> dict[str, Any] | None:
-    """Return what the last whole line of the list tells, None where it is none of ours."""
+    """Return the last complete line of the list, parsed; None if it is not ours."""
     if not metadata.is_file():
         return None
-    with reading(metadata) as file:
+    with open_to_read(metadata) as file:
         file.seek(max(file.seek(0, os.SEEK_END) - _TAIL, 0))
         lines = file.read().split(b"\n")[:-1]
-    return _read(lines[-1]) if lines else None
+    return _parsed_line(lines[-1]) if lines else None
 
 
-def _read(line: bytes) -> dict[str, Any] | None:
-    """Return what a line tells, None where it is none of ours."""
+def _parsed_line(line: bytes) -> dict[str, Any] | None:
+    """Return a line as a dict, None if it is not ours."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -294,11 +297,11 @@ def _read(line: bytes) -> dict[str, Any] | None:
 def _own_id(connection: sqlite3.Connection, path: Path) -> str:
     found = connection.execute("SELECT value FROM meta WHERE name = 'id'").fetchone()
     if found is None:
-        raise JournalError(f"{path} is damaged (it lost its own id): {RESTORE}")
+        raise JournalError(f"{path} is damaged (its id is missing): {RESTORE}")
     return str(found[0])
 
 
-def _facts(connection: sqlite3.Connection, again: RetrySelection) -> JournalHeader:
+def _header(connection: sqlite3.Connection, again: RetrySelection) -> JournalHeader:
     names = "('simulated', 'clean', 'inode', 'machine')"
     found = connection.execute(f"SELECT name, value FROM meta WHERE name IN {names}")  # noqa: S608 — our own words
     meta = dict(found.fetchall())
@@ -319,8 +322,8 @@ def _facts(connection: sqlite3.Connection, again: RetrySelection) -> JournalHead
     )
 
 
-#: rows that the queries in pages would pass over: by id, by time of submission
-_PASSED_OVER = (
+#: rows that the paged queries would skip: by id, by time of submission
+_SKIPPED = (
     ("id", "SELECT id, id FROM image WHERE id < 1"),
     (
         "submitted_at",
@@ -328,14 +331,14 @@ _PASSED_OVER = (
         "(typeof(submitted_at) <> 'real' OR submitted_at < 0)",
     ),
 )
-#: characters of a provider's name, and of an origin
+#: maximum characters of a provider's name, and of an origin
 _LONGEST_NAME = 300
 
 
 def _check_rows(connection: sqlite3.Connection) -> None:
-    """Refuse rows that would be passed over, and so be paid again or never collected; and names of
-    providers that are none."""
-    for column, query in _PASSED_OVER:
+    """Refuse rows that queries would skip, and so pay again or never collect, and invalid names of
+    providers."""
+    for column, query in _SKIPPED:
         found = connection.execute(f"{query} LIMIT 1").fetchone()
         if found is not None:
             raise damaged(column, found[1], found[0])

@@ -1,10 +1,8 @@
-"""The durable ledger of a folder: what was paid, recorded so that no crash pays twice.
+"""The Journal: the durable ledger of a folder, so that no crash loses or repeats a payment.
 
-A session uses four verbs (`known`, `intent`, `answered`, `settle`); each is durable when it
-returns. Read further: `schema` (the file), `lock` (who may have it), `integrity` (whether it can
-be trusted), `recovery` (what the last run left), `retry_selection` (what is done again),
-`serialization` and `checked_row` (values as rows), `transitions` (what changes a row), `writer`
-(the one thread that writes), `reader` (other processes), `lists` (the two lists beside the images).
+A session calls `known`, `intent`, `answered` and `settle`; each is durable when it returns. Opening
+takes the lock, checks the file (`integrity`) and settles what the last run left (`recovery`); after
+that one thread (`writer`) commits the `transitions` of rows.
 """
 
 from __future__ import annotations
@@ -83,7 +81,7 @@ from .serialization import (
     request_of,
     request_text,
     saved_values,
-    sound,
+    storable,
 )
 from .totals import JournalCounts
 from .transitions import Transitions
@@ -106,34 +104,34 @@ __all__ = [
 
 logger = logging.getLogger("fluxasync")
 
-#: bytes set aside, so that a full disk still takes the ids of what was paid
+#: bytes reserved, so that the ids of paid jobs can be recorded on a full disk
 RESERVE = 8 * 2**20
-#: seconds after which strays are looked for
-_CALM = 10.0
+#: seconds after which left-over part files are removed
+_SWEEP_DELAY = 10.0
 
-#: requests whose keys are remembered between their steps: many more than are ever in flight
+#: requests whose keys are cached between their transitions: many more than are ever in flight
 _KEYS = 4_096
 
 _Stem = Callable[[ImageRequest], str]
 
 
 class Journal:
-    """Remembers every paid image of an output folder; a Ledger, open in an `async with` block.
+    """Records every paid image of an output folder; a Ledger, open in an `async with` block.
 
     Args:
-        folder: the output folder; the journal lies in its `.fluxasync`.
+        folder: the output folder; the journal is in its `.fluxasync`.
         provider, origin: who serves the models in this run.
         simulated: whether images cost nothing; paid and simulated ones do not share a folder.
-        stem_of: path of a request's file in the folder, without extension; with it a file whose
-            record was lost is found again after a crash.
-        retry: classes of failures of earlier runs to do again, see `classes_of`: `known`, `lookup`
-            and `recovered` tell of them as still to do, and each stays what it is until its intent.
-        take_over: go on with a journal that was copied from another machine.
+        stem_of: returns the path of a request's file in the folder, without extension; with it a
+            crash between publishing and recording is repaired.
+        retry: classes of earlier failures to try again, see `classes_of`. `known`, `lookup` and
+            `recovered` report them as still to do; the row changes with the new intent.
+        take_over: continue a journal that was copied from another machine.
         mounts: the system's table of file systems.
 
-    Entering raises Locked when another process is at work in the folder, JournalError when the
-    journal cannot be trusted or kept; nothing is changed then. After the first failing write every
-    call raises JournalError.
+    Entering raises Locked while another process runs in the folder, and JournalError if the
+    journal cannot be trusted or written; nothing is changed then. After the first failed write
+    every call raises JournalError.
     """
 
     def __init__(
@@ -181,7 +179,7 @@ class Journal:
             self.path,
             make_room=(self.folder / HOME / RESERVED).unlink,
             describe=_describe,
-            rest=self._write_status,
+            report=self._write_status,
         )
         if self._unswept:
             self._sweeping = asyncio.create_task(self._sweep(before=time.time()))
@@ -196,24 +194,24 @@ class Journal:
 
     async def _closed(self) -> None:
         if self._sweeping is not None:
-            await asyncio.wait({self._sweeping})  # whatever became of it, the lock is given back
+            await asyncio.wait({self._sweeping})  # its errors must not keep the lock
         await self._threads.run(self._close)
 
     async def _sweep(self, *, before: float) -> None:
-        """Remove strays when the start is over, which has more urgent things to do."""
+        """Remove left-over part files, ten seconds after the start or at the end."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(_CALM):
+            async with asyncio.timeout(_SWEEP_DELAY):
                 await self._leaving.wait()
         await self._threads.run(sweep, self._unswept, before=before)
 
     # --- the ledger -----------------------------------------------------------------------------
 
     async def known(self, request: ImageRequest) -> Saved | Failed | InDoubt | Job | None:
-        """What earlier runs left of this request."""
+        """Return the outcome or the job of this request from earlier runs, if there is one."""
         key = self._key(request)
-        row = await self._writer.run(self._steps.known, key, kind=StepKind.READ)
+        row = await self._writer.run(self._transitions.known, key, kind=StepKind.READ)
         if row is not None and row.state == TO_COLLECT:
-            row = await self._writer.run(self._steps.ask_again, key)
+            row = await self._writer.run(self._transitions.retry_collecting, key)
         if row is None:
             return None
         if row.state == State.INTENT:
@@ -221,61 +219,65 @@ class Journal:
         return known_of(row, self.folder, request)
 
     async def paid_before(self, request: ImageRequest) -> Job | None:
-        """Return the job of an image that this run submits again, None where it has none: the
-        provider may have it still."""
+        """Return the earlier job of an image that this run submits again: the provider may still
+        have it."""
         if not self._again.classes:
             return None
-        row = await self._writer.run(self._steps.known, self._key(request), kind=StepKind.READ)
+        row = await self._writer.run(
+            self._transitions.known, self._key(request), kind=StepKind.READ
+        )
         if row is None or row.state != State.AGAIN or row.job_id is None:
             return None
         return job_of(row, request)
 
     async def collect_again(self, request: ImageRequest, job: Job) -> None:
-        """The provider still has that job, so it is collected and nothing is submitted."""
-        await self._writer.run(self._steps.collect_again, self._key(request), job.job_id)
+        """Record that the provider still has this job: it is collected, nothing is submitted."""
+        await self._writer.run(self._transitions.collect_again, self._key(request), job.job_id)
 
     async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
-        """A POST of this request is about to start; durable on return.
+        """Record that a POST of this request is about to start.
 
-        Raises JournalError when the request was submitted before and nobody decided to do so again.
+        Raises JournalError if it was submitted before and no decision allows a second submission.
         """
         key, text = self._key(request), request_text(request)
         await self._writer.run(
-            self._steps.intent, key, request, text, amount_text(price), kind=StepKind.INTENT
+            self._transitions.intent, key, request, text, amount_text(price), kind=StepKind.INTENT
         )
 
     async def answered(self, request: ImageRequest, answer: Job | Refused) -> None:
-        """The POST was answered; a refusal that costs nothing takes the intent back.
+        """Record the answer to the POST; a refusal that costs nothing takes the intent back.
 
-        Raises TransportError for a job id that another image has: the row is in doubt then.
+        Raises TransportError for the job id of another image; this image is then in doubt.
         """
         key = self._key(request)
         if isinstance(answer, Job):
-            stem = None if self._stem_of is None else sound(self._stem_of(request))
+            stem = None if self._stem_of is None else storable(self._stem_of(request))
             await self._writer.run(
-                self._steps.accepted, key, request, answer, stem, kind=StepKind.JOB
+                self._transitions.accepted, key, request, answer, stem, kind=StepKind.JOB
             )
         else:
-            await self._writer.run(self._steps.refused, key, answer.verdict, answer.error)
+            await self._writer.run(self._transitions.refused, key, answer.verdict, answer.error)
 
     async def settle(self, outcome: Outcome) -> None:
-        """The image's story has ended. A job past its deadline stays to be collected later."""
+        """Record the outcome. A job past its deadline stays recorded, to be collected later."""
         match outcome:
             case Saved():
                 values = saved_values(outcome, self._relative(outcome.path))
-                await self._writer.run(self._steps.done, outcome, values)
+                await self._writer.run(self._transitions.done, outcome, values)
             case Failed(request=request, job=job):
                 job_id = None if job is None else job.job_id
-                await self._writer.run(self._steps.failed, request, job_id, failed_values(outcome))
+                await self._writer.run(
+                    self._transitions.failed, request, job_id, failed_values(outcome)
+                )
             case InDoubt(request=request, error=error):
-                await self._writer.run(self._steps.in_doubt, request, error)
+                await self._writer.run(self._transitions.in_doubt, request, error)
         self._keys.pop(id(outcome.request), None)
 
-    # --- what earlier runs left -----------------------------------------------------------------
+    # --- results of earlier runs ----------------------------------------------------------------
 
     async def unfinished(self) -> AsyncIterator[tuple[ImageRequest, Job]]:
-        """Yield what was accepted and is not here yet, oldest first, with constant memory; not what
-        is to be submitted once more."""
+        """Yield accepted jobs whose image is not saved, oldest first, in constant memory; without
+        those that are to be submitted again."""
         page = await self._writer.run(next_running, None, kind=StepKind.READ)
         while page:
             for row in page:
@@ -285,63 +287,65 @@ class Journal:
             page = await self._writer.run(next_running, page[-1], kind=StepKind.READ)
 
     def lookup(self) -> Lookup:
-        """Return a function from keys to state words, None for unknown ones; for use in a thread
-        of the caller's, in blocks of a thousand or so. Closed with the journal."""
+        """Return a function from keys to states (None = unknown), to call in a thread with about a
+        thousand keys at once. It is closed with the journal."""
         looking = Looking(self.path, self._again)
         self._lookups.append(looking)
         return looking
 
     async def damaged(self) -> int:
-        """Count the images whose file is gone or was cut short, and that this run does not make
-        again. Looks at sizes only."""
+        """Count the images whose file is missing or truncated, and that this run does not make
+        again. Compares sizes only."""
         count = after = 0
         while found := await self._threads.run(damaged_files, self.path, self._again, after=after):
-            after, some = found
-            count += some
+            after, in_page = found
+            count += in_page
         return count
 
     @property
     def is_kept(self) -> bool:
-        """Whether what is recorded will be found by the next run: the disk takes it, and the file
-        is still where it was."""
+        """Whether the next run will find what is recorded: no write failed, and the file still has
+        its name."""
         return not self._writer.is_broken and self._writer.is_linked()
 
     @property
     def counts(self) -> JournalCounts:
-        """The journal in numbers, now."""
-        return self._steps.tally.recovery()
+        """The present counts of the journal."""
+        return self._transitions.totals.as_counts()
 
     async def project(self, *, keep_bad_rows: bool = False, rewrite: bool = False) -> list[str]:
         """Make `metadata.jsonl` and `failures.jsonl` agree with the journal; return the names of
-        those rewritten. Nobody may have them open for writing.
+        the changed ones. No other code may have them open for writing.
 
-        Lines of rows that were no requests stand in no journal: after a run they are kept, before
-        one they are left out, because its source brings them again. `rewrite` makes both anew:
-        after decisions that change what lines say, and not how many there are.
+        The journal has no lines of invalid prompt rows. `keep_bad_rows` keeps them, after a run;
+        before a run they are dropped, because its source yields them again. `rewrite` writes both
+        lists again, after decisions that change lines without changing their number.
         """
         step = partial(project, folder=self.folder, keep_bad_rows=keep_bad_rows, rewrite=rewrite)
         return await self._writer.run(step, kind=StepKind.READ)
 
-    # --- what a user decides --------------------------------------------------------------------
+    # --- decisions of a user --------------------------------------------------------------------
 
     async def drop(self, key: str) -> None:
-        """Give up an image in doubt: it becomes a failure. Raises JournalError for any other."""
-        await self._writer.run(self._steps.drop, bytes.fromhex(key))
+        """Give up an image in doubt: it becomes a failure. Raises JournalError for other images."""
+        await self._writer.run(self._transitions.drop, bytes.fromhex(key))
 
     async def give_job(self, key: str, job_id: str) -> None:
-        """Say which job an image in doubt became; a failed one's own id has it collected anew.
+        """Record which job an image in doubt became, or collect a failed image's own job again.
         Raises ConfigError for the id of another image's job."""
-        await self._writer.run(self._steps.give_job, bytes.fromhex(key), job_id)
+        await self._writer.run(self._transitions.give_job, bytes.fromhex(key), job_id)
 
     async def forget(self, keys: Sequence[str]) -> int:
-        """Let images be submitted, and paid, once more; returns how many. What they may have cost
+        """Let images be submitted, and paid, again; return their number. What they may have cost
         stays counted."""
-        return await self._writer.run(self._steps.forget, [bytes.fromhex(key) for key in keys])
+        return await self._writer.run(
+            self._transitions.forget, [bytes.fromhex(key) for key in keys]
+        )
 
     # --- opening and closing --------------------------------------------------------------------
 
     def _open(self) -> None:
-        with journal_errors(self.path, "choose a folder that can be written"):
+        with journal_errors(self.path, "choose a writable folder"):
             home = self.path.parent
             make_folder(self.folder)
             make_own_folder(home, mode=0o700)
@@ -349,9 +353,9 @@ class Journal:
             check_regular(home / STATUS)
             check_place(self.folder, self._mounts)
             is_clean = self._check()
-            _set_aside(home / RESERVED)
+            _write_reserve(home / RESERVED)
             self._connection = self._again.register(connect(self.path))
-            self._steps = self._recover(self._connection, is_clean)
+            self._transitions = self._recover(self._connection, is_clean)
             lift_limit(self._connection)
 
     def _give_up(self) -> None:
@@ -360,40 +364,39 @@ class Journal:
         self._lock.release()
 
     def _check(self) -> bool:
-        """Refuse what cannot be trusted; make the journal of a fresh folder. Returns whether the
-        last run ended by itself."""
+        """Check the journal, or create a new one; return whether the last run closed it."""
         if not os.path.lexists(self.path):
             check_absent(self.folder, self.path)
             create(self.path, facts={"simulated": str(int(self._simulated)), "clean": "1"})
             return True
         check_file(self.path)
-        facts = check_content(self.folder, self.path, self._again)
-        check_home(self.path, facts, take_over=self._take_over)
+        header = check_content(self.folder, self.path, self._again)
+        check_home(self.path, header, take_over=self._take_over)
         check_run(
             self.folder,
-            facts,
+            header,
             simulated=self._simulated,
             provider=self._provider,
             origin=self._origin,
         )
         check_current(self.folder, self.path)
-        return facts.is_clean
+        return header.is_clean
 
     def _recover(self, connection: sqlite3.Connection, is_clean: bool) -> Transitions:
         connection.execute("BEGIN IMMEDIATE")
-        steps = Transitions(
+        transitions = Transitions(
             connection, provider=self._provider, origin=self._origin, again=self._again
         )
-        self._unswept = recover(connection, steps, self.folder, is_clean=is_clean)
-        again, tally = self._again, steps.tally
-        self.recovered = again.recovered(connection) if again.classes else tally.recovery()
+        self._unswept = recover(connection, transitions, self.folder, is_clean=is_clean)
+        again, totals = self._again, transitions.totals
+        self.recovered = again.recovered(connection) if again.classes else totals.as_counts()
         inode = str(self.path.stat().st_ino)
         _note(connection, clean="0", inode=inode, machine=machine_id())
         connection.execute("COMMIT")
-        return steps
+        return transitions
 
     def _close(self) -> None:
-        """The lock is given back last: whoever takes it finds everything settled."""
+        """Close everything; the lock is released last."""
         try:
             self._writer.close()
             connection, self._connection = self._connection, None
@@ -403,29 +406,29 @@ class Journal:
             if self._writer.is_broken or not self._writer.is_linked():
                 close_untouched(connection, self.path)
                 return
-            with journal_errors(self.path, "check the disk, then run the same line again"):
+            with journal_errors(self.path, "check the disk, then run the same command again"):
                 try:
-                    # durably: found beside a clean journal, it means that records were lost
+                    # durably: a status beside a clean journal means that records were lost
                     (self.path.parent / STATUS).unlink(missing_ok=True)
                     sync_folder(self.path.parent)
                     _note(connection, clean="1")
                 except OSError as exc:
                     if exc.errno not in (errno.EMFILE, errno.ENFILE):
                         raise
-                    # the journal is sound; the next run looks at it as after a kill
-                    logger.debug("%s: not noted as ended: %s", self.path, exc)
+                    # the journal is sound; the next run checks it as after a kill
+                    logger.debug("%s: its clean end was not recorded: %s", self.path, exc)
                 finally:
                     connection.close()
         finally:
             self._lock.release()
 
-    # --- small ----------------------------------------------------------------------------------
+    # --- helpers --------------------------------------------------------------------------------
 
     def _key(self, request: ImageRequest) -> bytes:
-        """Return a request's key; computed once while it is in flight, because it is a digest."""
-        held = self._keys.get(id(request))
-        if held is not None and held[0] is request:
-            return held[1]
+        """Return a request's key; cached, because it is a digest."""
+        cached = self._keys.get(id(request))
+        if cached is not None and cached[0] is request:
+            return cached[1]
         key = bytes.fromhex(request.key)
         if len(self._keys) >= _KEYS:
             del self._keys[next(iter(self._keys))]
@@ -437,15 +440,15 @@ class Journal:
             return None
         text = str(path)
         if text.startswith(self._inside):
-            return sound(text[len(self._inside) :])
-        return sound(os.path.relpath(path, self.folder))
+            return storable(text[len(self._inside) :])
+        return storable(os.path.relpath(path, self.folder))
 
     def _write_status(self) -> None:
         at = datetime.now(UTC).isoformat(timespec="seconds")
         try:
-            counts = self._steps.tally.recovery()
+            counts = self._transitions.totals.as_counts()
             write_status(self.path.parent, counts, at, simulated=self._simulated)
-        except OSError as exc:  # for readers only: the journal itself tells of a bad disk
+        except OSError as exc:  # only readers need it; a bad disk fails the journal's own writes
             logger.debug("%s: no status written: %s", self.path.parent, exc)
 
 
@@ -453,8 +456,8 @@ def _describe(key: bytes, request: ImageRequest, job: Job, stem: str | None) -> 
     return f"key {key.hex()}, job {job.job_id}, polling URL {job.polling_url}"
 
 
-def _set_aside(path: Path) -> None:
-    """Write the reserve, in bytes that no file system can make small."""
+def _write_reserve(path: Path) -> None:
+    """Write the reserve, in random bytes that no file system can compress."""
     with suppress(FileNotFoundError):
         found = path.lstat()
         if stat.S_ISREG(found.st_mode) and found.st_size == RESERVE:

@@ -1,12 +1,8 @@
-"""`metadata.jsonl` and `failures.jsonl` as the journal tells them: compared, and rewritten whole.
+"""Compares `metadata.jsonl` and `failures.jsonl` with the journal, and repairs them from it.
 
-The lists are for people and other programs; nothing of ours trusts them. While a run goes on
-lines are added by somebody else; here they are only compared. Lines missing at the end, as after a
-kill, are added; a list that differs otherwise is replaced in one rename. Rows come a page at a
-time, so a million of them take no memory.
-
-An odd fact: a line for a row that was no request stands in no journal, so it is carried over from
-the list itself.
+The lists are projections for people and other programs. Lines missing at the end, as after a kill,
+are appended; a list that differs otherwise is replaced in one rename. The line of an invalid prompt
+row has no row in the journal, so it is copied from the list itself.
 """
 
 from __future__ import annotations
@@ -21,37 +17,37 @@ from typing import Any
 from attrs import frozen
 
 from ..._core.models import Saved
-from ..files import create_own, disk_error, open_own, reading, sync, sync_folder
+from ..files import create_own, disk_error, open_own, open_to_read, sync, sync_folder
 from ..metadata import FAILURES, METADATA, failure_row, metadata_row
 from .checked_row import SELECT, Row, row_of
 from .schema import HOME
 from .serialization import outcome_of, request_of
 
 _PAGE = 1_000
-#: rows that are quicker found by their state and sorted than met on the way through all
+#: up to this many rows, finding them by state and sorting is faster than reading all in order
 _FEW = 10_000
-#: bytes at the end of a list that hold its last line
+#: bytes at the end of a list that contain its last line
 _TAIL = 4 * 2**20
 
-#: every row that has a line was settled, so its `seq` is set
+#: every row with a line was settled, so its `seq` is set
 _DONE = "state = 2"
-#: a job past its deadline has its line too, until its image is here
+#: a job past its deadline has a line too, until its image is saved
 _NOT_DONE = "(state IN (3, 4) OR state = 1 AND cause = 'timeout')"
 
 
 @frozen(kw_only=True)
 class _List:
-    """One of the two files, and the rows it shows."""
+    """One of the two files."""
 
     name: str
-    rows: str  #: as SQL
+    rows: str  #: SQL condition of its rows
     has_bad_rows: bool
 
     def in_order(self, count: int) -> str:
-        """Return the rows as SQL for a query in the order of settling.
+        """Return the condition for a query in the order of settling.
 
-        Left alone, SQLite finds them by state and sorts them all, once for each page; a plus
-        sign keeps it from that index (SQLite docs, "The unary plus operator").
+        For each page SQLite would find all rows by state and sort them. A unary plus keeps it from
+        using that index (SQLite docs, "The SQLite Query Optimizer Overview").
         """
         return self.rows if count <= _FEW else self.rows.replace("state", "+state")
 
@@ -65,11 +61,11 @@ _LISTS = (
 def project(
     connection: sqlite3.Connection, folder: Path, *, keep_bad_rows: bool, rewrite: bool = False
 ) -> list[str]:
-    """Make both lists agree with the journal; return the names of those that were changed.
+    """Make both lists agree with the journal; return the names of the changed ones.
 
-    They are compared by their numbers of lines and their last ones; after rows were changed by
-    hand `rewrite` makes both anew.
-    Raises SinkError when the disk refuses: the journal itself is none the worse for it.
+    They are compared by number of lines and last line; `rewrite` writes both again, after
+    decisions that change lines. Raises SinkError for an error of the disk; the journal itself is
+    not affected.
     """
     changed = []
     for shown in _LISTS:
@@ -89,17 +85,17 @@ def project(
 
 @frozen(kw_only=True)
 class _Gap:
-    """What a list lacks at its end."""
+    """The end of a list, where lines may be missing."""
 
     after: int  #: the `seq` of its last line
-    size: int  #: bytes of its whole lines
-    is_open: bool  #: lines are missing, or the last one is torn
+    size: int  #: bytes of its complete lines
+    is_open: bool  #: lines are missing, or the last one is incomplete
 
 
 def _gap(
     connection: sqlite3.Connection, path: Path, shown: _List, keep_bad_rows: bool
 ) -> _Gap | None:
-    """Compare the number of lines, and whose the last one is; None where adding does not help."""
+    """Return what is missing at the end of a list; None if the list must be rewritten."""
     found = (_read_all if shown.has_bad_rows else _read_ends)(path)
     expected = _count(connection, shown)
     if (found.bad and not keep_bad_rows) or (expected and not found.images):
@@ -125,19 +121,19 @@ def _count(connection: sqlite3.Connection, shown: _List) -> int:
 
 @frozen(kw_only=True)
 class _Lines:
-    """What a list holds; a torn last line is not counted."""
+    """The complete lines of a list."""
 
-    images: int = 0
-    bad: int = 0
-    last: bytes = b""  #: of the images' lines
-    size: int = 0  #: bytes of the whole lines
-    is_torn: bool = False
+    images: int = 0  #: lines of images
+    bad: int = 0  #: lines of invalid prompt rows
+    last: bytes = b""  #: the last line of an image
+    size: int = 0  #: bytes of the complete lines
+    is_torn: bool = False  #: an incomplete line follows
 
 
 def _read_ends(path: Path) -> _Lines:
-    """Read a list of images only: a million lines in a fraction of a second."""
+    """Read a list without bad rows: counts newlines, a million in a fraction of a second."""
     try:
-        with reading(path) as file:
+        with open_to_read(path) as file:
             count = sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
             size = file.tell()
             file.seek(max(size - _TAIL, 0))
@@ -152,7 +148,7 @@ def _read_all(path: Path) -> _Lines:
     images = bad = size = 0
     line = last = b""
     try:
-        with reading(path) as file:
+        with open_to_read(path) as file:
             for line in file:
                 if not line.endswith(b"\n"):
                     break
@@ -168,7 +164,7 @@ def _read_all(path: Path) -> _Lines:
 
 
 def _key(line: bytes) -> bytes:
-    """Return the key in a line, no key at all where it is not one of ours."""
+    """Return the key in a line, empty if it has none."""
     try:
         return bytes.fromhex(json.loads(line)["key"])
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -176,8 +172,8 @@ def _key(line: bytes) -> bytes:
 
 
 def _is_bad_row(line: bytes) -> bool:
-    """Whether a line is of a row that was no request; quotes inside texts are escaped, so what
-    is found first is the line's own key."""
+    """Whether a line is of an invalid prompt row."""
+    # quotes in texts are escaped, so the first match is the line's own key
     _, found, rest = line.partition(b'"key": ')
     return bool(found) and rest.startswith(b"null") and line.endswith(b"\n")
 
@@ -219,7 +215,7 @@ def _settled(connection: sqlite3.Connection, shown: _List, *, after: int = 0) ->
 
 def _bad_rows(path: Path) -> Iterator[bytes]:
     if path.exists():
-        with reading(path) as file:
+        with open_to_read(path) as file:
             yield from (line for line in file if _is_bad_row(line))
 
 
@@ -227,6 +223,6 @@ def _line(row: Row, folder: Path) -> bytes:
     outcome = outcome_of(row, folder, request_of(row))
     shown: Mapping[str, Any]
     shown = metadata_row(outcome, folder) if isinstance(outcome, Saved) else failure_row(outcome)
-    text = {**shown, "key": row.key.hex()}  # a request made again may lack what its key was made of
-    written = json.dumps(text, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
-    return written.encode() + b"\n"
+    values = {**shown, "key": row.key.hex()}  # the request's own key may differ: see `request_of`
+    text = json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
+    return text.encode() + b"\n"

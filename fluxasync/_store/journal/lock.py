@@ -1,8 +1,8 @@
-"""One run to a folder: a lock that the system itself takes back when its holder dies.
+"""One run per folder: a lock that the kernel releases when its holder dies.
 
-The file's text says who holds it, for people; only the kernel's lock counts, so neither a stale
-file nor a reused process id blocks anybody. It is never removed: who waits for a removed file
-holds a lock that nobody sees.
+The file names the holder for people; only the kernel's lock counts, so neither a stale file nor a
+reused process id blocks a run. The file is never removed: a process that waited for a removed file
+would hold a lock that the others do not see.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from ..files import check_own_folder, disk_error, open_own
 
 FILE = "lock"
 
-#: tries, and seconds between them: somebody who only reads holds the lock for an instant
-_TRIES, _PAUSE = 6, 0.05
+#: attempts, and seconds between them: a reader holds the lock for an instant
+_ATTEMPTS, _PAUSE = 6, 0.05
 
 
 class Locked(JournalError):
-    """Another process is at work in this folder."""
+    """A run of another process is active in this folder."""
 
     cause = "locked"
     locked: ClassVar[bool] = True
 
 
 class FolderLock:
-    """Hold the folder, from `take` to `release`. Taking blocks up to a third of a second."""
+    """The lock of a folder, held from `take` to `release`; `take` blocks up to 0.3 s."""
 
     def __init__(self, home: Path) -> None:
         self.path = home / FILE
@@ -43,13 +43,13 @@ class FolderLock:
         """Take the lock. Raises Locked, naming the holder."""
         handle = open_own(self.path, os.O_RDWR | os.O_CREAT, mode=0o600)
         try:
-            for left in reversed(range(_TRIES)):
-                if _locks(handle, fcntl.LOCK_EX):
+            for left in reversed(range(_ATTEMPTS)):
+                if _try_lock(handle, fcntl.LOCK_EX):
                     break
                 if not left:
-                    raise Locked(_refusal(self.path.parent.parent, _read(handle)))
+                    raise Locked(_refusal(self.path.parent.parent, _read_holder(handle)))
                 time.sleep(_PAUSE)
-            _write(handle)
+            _write_identity(handle)
         except BaseException:
             os.close(handle)
             raise
@@ -57,16 +57,16 @@ class FolderLock:
         return self
 
     def release(self) -> None:
-        """Give the folder back; a second time does nothing."""
+        """Release the folder; a second call does nothing."""
         if self._handle is not None:
             handle, self._handle = self._handle, None
             os.close(handle)
 
 
 def holder(home: Path) -> dict[str, Any] | None:
-    """Return what the holder wrote of itself ({} while it writes), None when nobody holds.
+    """Return the holder's identity ({} while it writes it), None without a holder.
 
-    Raises JournalError for a folder or a lock that is not ours.
+    Raises JournalError if the folder or the lock file is a link or of another kind.
     """
     try:
         check_own_folder(home)
@@ -76,13 +76,13 @@ def holder(home: Path) -> dict[str, Any] | None:
     except OSError as exc:
         raise JournalError(str(disk_error(home / FILE, exc))) from exc
     try:
-        return None if _locks(handle, fcntl.LOCK_SH) else _read(handle)
+        return None if _try_lock(handle, fcntl.LOCK_SH) else _read_holder(handle)
     finally:
         os.close(handle)
 
 
 def identity() -> dict[str, Any]:
-    """Return who this process is, as people on this and other machines would look for it."""
+    """Return how people find this process, from this machine or another."""
     return {
         "pid": os.getpid(),
         "host": socket.gethostname(),
@@ -92,7 +92,7 @@ def identity() -> dict[str, Any]:
 
 
 def machine_id() -> str:
-    """Return the machine's lasting id, or nothing where it has none."""
+    """Return the machine's permanent id, "" if it has none."""
     return _first_line(Path("/etc/machine-id"))
 
 
@@ -103,7 +103,7 @@ def _first_line(path: Path) -> str:
         return ""
 
 
-def _locks(handle: int, kind: int) -> bool:
+def _try_lock(handle: int, kind: int) -> bool:
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -111,15 +111,15 @@ def _locks(handle: int, kind: int) -> bool:
     return True
 
 
-def _read(handle: int) -> dict[str, Any]:
+def _read_holder(handle: int) -> dict[str, Any]:
     try:
         found = json.loads(os.pread(handle, 4096, 0))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def _write(handle: int) -> None:
+def _write_identity(handle: int) -> None:
     text = json.dumps(identity()).encode()
     os.ftruncate(handle, 0)
     os.pwrite(handle, text, 0)

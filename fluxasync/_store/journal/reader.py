@@ -1,7 +1,7 @@
-"""A journal read without a run: no key, no network, nothing changed.
+"""Reads a journal without a run and without changing it.
 
-While a run holds the folder its own summary is read, which it renews once a second; a second
-reader in the database would be in its way. Otherwise the rows themselves are read.
+While a run holds the folder, only the summary that it renews once a second is read, because a
+second reader of its database would slow it down.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from attrs import frozen
 
 from ..._core.errors import JournalError
 from ..._core.models import Failed, InDoubt, Job, Saved
-from ..files import create_own, reading
+from ..files import create_own, open_to_read
 from .checked_row import SELECT, Row, damaged, row_of
 from .integrity import JournalHeader, check_content, check_file, check_run
 from .lock import holder, identity
@@ -40,7 +40,7 @@ from .serialization import known_of
 from .totals import JournalCounts, counted
 
 _PAGE = 500
-#: bytes read of a status file, which has a few hundred
+#: maximum bytes of a status file, which has a few hundred
 _LONGEST_STATUS = 2**20
 
 #: rows read ahead at once, pages of them kept, and pages that may help nobody before it ends
@@ -59,46 +59,46 @@ class JournalEntry:
     """One image of a journal."""
 
     key: str
-    state: str  #: the first of Lookup's words, or "again"
-    known: Saved | Failed | InDoubt | Job | None  #: None = to be submitted once more
+    state: str  #: "intent", "submitted", "done", "failed", "in-doubt" or "again"
+    known: Saved | Failed | InDoubt | Job | None  #: None = to be submitted again
     cause: str | None
-    stem: str | None  #: path in the folder without extension, where it was recorded
+    stem: str | None  #: path in the folder without extension; None = not recorded
 
 
 class JournalView:
-    """What a folder's journal holds. Close it, or use it in a `with` block.
+    """The content of a folder's journal. Close it, or use it in a `with` block.
 
-    `is_running` says that another process is at work there: then only `counts` is known, as of
-    `counted_at`, and `entries` raises JournalError.
+    While a run is active in the folder (`is_running`), only `counts` is known, as of `counted_at`,
+    and `entries` raises JournalError.
     """
 
     def __init__(self, folder: Path, *, thorough: bool = False) -> None:
         self.folder = folder
         self.holder: dict[str, Any] | None = holder(folder / HOME)
         self.is_running = self.holder is not None
-        self.counted_at: str | None = None  #: UTC; None = just now
-        self.simulated: bool | None = None  #: None where a run that goes on has not said so yet
-        self.facts: JournalHeader | None = None  #: None while a run goes on
+        self.counted_at: str | None = None  #: UTC; None = counted now
+        self.simulated: bool | None = None  #: None = not yet known of an active run
+        self.header: JournalHeader | None = None  #: None while a run is active
         self.places: tuple[tuple[str, str], ...] = ()  #: provider and origin of unfinished jobs
         self._connection: sqlite3.Connection | None = None
         if self.is_running:
             status = folder / HOME / STATUS
-            with journal_errors(status, "look at it"):
+            with journal_errors(status, "check its permissions"):
                 self.counts, self.counted_at, self.simulated = _read_status(status)
             return
         path = folder / HOME / FILE
         if not path.exists():
             raise JournalError(
-                f"{folder} has no journal: no run began there; name the folder of a run"
+                f"{folder} has no journal: no run began there. Name the folder of a run"
             )
         check_file(path)
-        self.facts = facts = check_content(folder, path, thorough=thorough)
-        self.simulated, self.places = facts.simulated, facts.places
+        self.header = header = check_content(folder, path, thorough=thorough)
+        self.simulated, self.places = header.simulated, header.places
         self._path = path
         with journal_errors(path, RESTORE):
             self._connection = connect_read_only(path)
             try:
-                self.counts = counted(self._connection).recovery()
+                self.counts = counted(self._connection).as_counts()
             except BaseException:
                 self.close()
                 raise
@@ -115,16 +115,16 @@ class JournalView:
             self._connection = None
 
     def recovered(self, retry: Collection[str]) -> JournalCounts:
-        """Return `counts` as a run takes them that does failures of these classes again."""
+        """Return `counts` for a run that tries failures of these classes again."""
         if self._connection is None or not retry:
             return self.counts
         again = RetrySelection(self.folder, frozenset(retry))
         return again.recovered(again.register(self._connection))
 
     def entries(self, *states: str) -> Iterator[JournalEntry]:
-        """Yield the images in these states (all without any), in the order they were begun.
+        """Yield the images in these states (default: all), in the order in which they began.
 
-        Raises JournalError while a run goes on.
+        Raises JournalError while a run is active.
         """
         after = 0
         while page := self._page(after):
@@ -135,7 +135,7 @@ class JournalView:
 
     def _page(self, after: int) -> list[Row]:
         if self._connection is None:
-            raise JournalError(f"{self.folder}: a run is going on there; ask again after it")
+            raise JournalError(f"{self.folder}: a run is active there: try again when it has ended")
         query = SELECT + "WHERE image.id > ? ORDER BY image.id LIMIT ?"
         with journal_errors(self._path, RESTORE):
             limit_work(self._connection, self._path)
@@ -144,8 +144,11 @@ class JournalView:
 
 
 def read_only(folder: str | os.PathLike[str], *, thorough: bool = False) -> JournalView:
-    """Open a folder's journal for reading; see JournalView. Raises JournalError when there is
-    none, or none that can be trusted; `thorough` proves every page of a large one."""
+    """Open a folder's journal for reading: see JournalView.
+
+    `thorough` checks every page of a large one too. Raises JournalError for a missing journal, and
+    for one that cannot be trusted.
+    """
     return JournalView(Path(folder), thorough=thorough)
 
 
@@ -160,8 +163,8 @@ def _entry(row: Row, folder: Path) -> JournalEntry:
 
 
 def damaged_files(path: Path, again: RetrySelection, *, after: int) -> tuple[int, int] | None:
-    """Look at a page of done images after a row; return the page's last row and how many of its
-    files are damaged, None after the last page."""
+    """Check the next 500 saved images after a row; return the last row and the number of damaged
+    files, or None after the last image."""
     query = "SELECT id, path, size FROM image WHERE state = 2 AND id > ? ORDER BY id LIMIT ?"
     with journal_errors(path, "check the disk"), closing(connect_read_only(path)) as connection:
         page = connection.execute(query, (after, _PAGE)).fetchall()
@@ -254,7 +257,7 @@ def _answer(state: object) -> str:
 
 
 def write_status(home: Path, counts: JournalCounts, at: str, *, simulated: bool) -> None:
-    """Leave the counts where others may read them while the journal is ours."""
+    """Write the summary that other processes read while this one holds the folder."""
     new = home / f"{STATUS}.new"
     text = json.dumps(identity() | {"at": at, "counts": counts.as_json(), "simulated": simulated})
     with create_own(new, mode=0o600) as file:
@@ -264,7 +267,7 @@ def write_status(home: Path, counts: JournalCounts, at: str, *, simulated: bool)
 
 def _read_status(path: Path) -> tuple[JournalCounts, str | None, bool | None]:
     try:
-        with reading(path) as file:
+        with open_to_read(path) as file:
             found = json.loads(file.read(_LONGEST_STATUS))
         counts, simulated = JournalCounts.from_json(found["counts"]), found.get("simulated")
         return counts, str(found["at"]), simulated is True
@@ -273,20 +276,22 @@ def _read_status(path: Path) -> tuple[JournalCounts, str | None, bool | None]:
 
 
 def has_journal(folder: Path) -> bool:
-    """Say whether a run began in this folder."""
+    """Whether a run began in this folder."""
     return os.path.lexists(folder / HOME / FILE)
 
 
 def expected(
     folder: Path, *, simulated: bool, provider: str, origin: str, retry: Collection[str]
 ) -> JournalCounts | None:
-    """Return what a run in the folder would find there, without beginning it; None without a
-    journal. Raises JournalError where that run would be refused."""
+    """Return the counts that a run in the folder would start from; None without a journal.
+
+    Raises JournalError if that run would be refused.
+    """
     if not has_journal(folder):
         return None
     with read_only(folder) as view:
-        if view.facts is not None:
-            check_run(folder, view.facts, simulated=simulated, provider=provider, origin=origin)
+        if view.header is not None:
+            check_run(folder, view.header, simulated=simulated, provider=provider, origin=origin)
         return view.recovered(retry)
 
 

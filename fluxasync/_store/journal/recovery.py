@@ -1,8 +1,8 @@
-"""What a run does first with what the last one left: doubts, adopted files, strays removed.
+"""The start of a run: intents become in doubt, published files are adopted, part files removed.
 
-The lock is held and the journal was judged before. Files are looked at, hashed and synced; no
-server is asked. An image is adopted only when nothing else can have made its file: a wrong
-picture under a prompt is worse than a second download, which is free.
+The lock is held and the journal is checked before. No server is asked. A file is adopted only if
+nothing else can have made it: a wrong picture under a prompt is worse than a second download,
+which is free.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ..._core.images import EXTENSIONS, NotAnImage, inspect
-from ..files import reading, sync, sync_folder
+from ..files import open_to_read, sync, sync_folder
 from .checked_row import SELECT, Row, damaged, is_instant, row_of
 from .integrity import is_part
 from .transitions import Transitions
@@ -27,24 +27,24 @@ from .transitions import Transitions
 #: rows in one page of a long list
 PAGE = 256
 
-#: seconds by which file times and ours may differ
+#: seconds by which file times may differ from the system clock
 _COARSE = 2.0
-#: seconds of images looked through for the owner of a file
+#: seconds before a job's submission in which another image may have taken its file name
 _EARLIER = 86_400.0
 
 
 def recover(
-    connection: sqlite3.Connection, steps: Transitions, folder: Path, *, is_clean: bool
+    connection: sqlite3.Connection, transitions: Transitions, folder: Path, *, is_clean: bool
 ) -> set[Path]:
-    """Settle what can be settled without asking anybody; return the folders to `sweep`."""
-    steps.doubt_intents(connection)
+    """Settle what needs no server; return the folders to `sweep`."""
+    transitions.doubt_intents(connection)
     if is_clean:
         return set()
     rows = [row for row in running(connection) if row.stem is not None]
     for row, path in _published(connection, folder, rows):
-        with suppress(OSError, NotAnImage):  # then it is collected again, which is free
-            values = _measured(path, folder, row)
-            steps.adopt(connection, row, values)
+        with suppress(OSError, NotAnImage):  # collected again instead, which is free
+            values = _done_columns(path, folder, row)
+            transitions.adopt(connection, row, values)
     folders = {folder} | {folder / PurePath(row.stem or "").parent for row in rows}
     root = folder.resolve()
     return {found for found in folders if found.resolve().is_relative_to(root)}
@@ -70,14 +70,14 @@ def next_running(connection: sqlite3.Connection, after: Row | None) -> list[Row]
 
 
 def sweep(folders: set[Path], *, before: float) -> None:
-    """Remove unfinished files of ours that were written before a time, in seconds of the epoch.
+    """Remove part files written before an instant, in seconds since 1970.
 
-    Of a million names that takes a second, so it is done beside the run, whose own are younger.
+    A folder of a million names takes a second, so this runs beside the run, whose files are newer.
     """
     for folder in folders:
         with suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
-                with suppress(FileNotFoundError):  # one of this run's own, published meanwhile
+                with suppress(FileNotFoundError):  # a file of this run, published meanwhile
                     if is_part(entry.name) and _is_older(entry, before):
                         os.unlink(entry.path)
 
@@ -90,19 +90,19 @@ def _is_older(entry: os.DirEntry[str], before: float) -> bool:
 def _published(
     connection: sqlite3.Connection, folder: Path, rows: list[Row]
 ) -> Iterator[tuple[Row, Path]]:
-    """Yield the jobs whose file is there already, made after their submission and nobody's else."""
+    """Yield the jobs whose file exists, is newer than the job, and belongs to no other image."""
     stems = Counter(row.stem for row in rows)
-    there = []
+    candidates = []
     for row in rows:
         names = [f"{row.stem}.{ending}" for ending in EXTENSIONS.values()]
         paths = [folder / name for name in names if _is_newer(folder / name, row)]
         if len(paths) == 1 and stems[row.stem] == 1:
-            there.append((row, paths[0]))
-    if there:
-        oldest = min(row.submitted_at or 0.0 for row, _ in there)
+            candidates.append((row, paths[0]))
+    if candidates:
+        oldest = min(row.submitted_at or 0.0 for row, _ in candidates)
         taken = _paths_since(connection, oldest - _EARLIER)
         yield from (
-            (row, path) for row, path in there if str(path.relative_to(folder)) not in taken
+            (row, path) for row, path in candidates if str(path.relative_to(folder)) not in taken
         )
 
 
@@ -128,9 +128,9 @@ def _paths_since(connection: sqlite3.Connection, instant: float) -> set[str]:
     return paths
 
 
-def _measured(path: Path, folder: Path, row: Row) -> tuple[Any, ...]:
-    """Return the columns of a done row, read from its file; the file is durable then."""
-    with reading(path) as file:
+def _done_columns(path: Path, folder: Path, row: Row) -> tuple[Any, ...]:
+    """Return the columns of a done row, read from its file; makes the file durable."""
+    with open_to_read(path) as file:
         handle = file.fileno()
         found = os.fstat(handle)
         if not found.st_size:

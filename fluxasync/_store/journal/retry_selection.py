@@ -1,13 +1,12 @@
-"""What a run does again of what earlier ones left: failures of the classes that its user names.
+"""Chooses the failures of earlier runs that a run tries again, by the classes its user names.
 
-Naming decides nothing. The rows stay as they are, and the run takes them for what it will make of
-them; the step that acts on one (an intent, or asking for a paid image) decides it. So whatever ends
-a run before, a bad prompt file or a "no" at the price, leaves every failure a failure.
+A row keeps its state until the run acts on it (an intent, or polling a paid job), so a run that
+ends before, for example at the price question, leaves every failure as it was.
 
-Whatever has a job is asked for by its id first, which is free. Where the provider gave no verdict
-on the job (a failed download, an expired URL), that is all a retry does, and the plan counts it as
-free. Where it did (failed, moderated, lost), the plan counts a new submission, and the run still
-asks once before it pays.
+An image with a job is polled by its id first, which is free. If the provider gave no verdict on the
+job (a failed download, an expired URL), a retry does nothing else, and the plan counts it as free.
+If it did (failed, moderated, lost), the plan counts a new submission, and the run still polls once
+before it pays.
 """
 
 from __future__ import annotations
@@ -27,50 +26,52 @@ from .schema import State
 from .serialization import Dropped
 from .totals import JournalCounts, counted
 
-#: the word for every failure that nobody decided about and the provider did not judge
+#: the class of all failures except those below
 FAILED = "failed"
-#: given up, or refused by the provider's filter: again only when named
+#: given up, or refused by the provider's filter: tried again only if named
 _ONLY_NAMED = frozenset({"moderated", Dropped.cause})
-#: accepted, and past its deadline: each run asks for it anyway, so paying again must be named
+#: accepted and past its deadline: each run collects it anyway, so paying again must be named
 _LATE = "timeout"
-#: done, and its file was removed since
+#: saved, and the file was removed since
 _MISSING = "missing"
-#: the same, and done with a file that was cut short since; one that was changed may be wanted so
+#: missing, or truncated since; a changed file may be the user's edit
 _DAMAGED = "damaged"
-#: what the provider itself said of a job, so that asking again probably brings the same
+#: the provider's own verdicts on a job: polling again probably returns the same
 _JUDGED = frozenset({"failed", "moderated", "lost"})
 
-#: what `retry` takes
+#: the classes that `retry` accepts
 CLASSES = (
     FAILED, "auth", _DAMAGED, "download", Dropped.cause, "expired", "invalid", "lost", _MISSING,
     "moderated", "refused", "rejected", _LATE,
 )  # fmt: skip
 
-#: beside the states, and of no row: a failure whose job is asked for its image again, which is free
+#: an effective state that no row has: a failure whose job is polled again, which is free
 TO_COLLECT = 6
 
 
 def classes_of(given: str | Iterable[str]) -> frozenset[str]:
-    """Return the classes of a text such as "failed,expired", or of words, which may be none.
+    """Return the classes in a text such as "failed,expired", or in an iterable of words.
 
-    Raises ConfigError for others.
+    Raises ConfigError for an unknown word.
     """
     check_type("retry", given, str, Iterable, expected="classes of failures")
     words = given.split(",") if isinstance(given, str) else [str(word) for word in given]
     classes = frozenset(word.strip() for word in words) - {""}
     for word in sorted(classes - set(CLASSES)) or ([""] if words and not classes else []):
-        raise ConfigError(f"{word!r} is no class of failures: say one of {', '.join(CLASSES)}")
+        raise ConfigError(f"unknown class of failures {word!r} (classes: {', '.join(CLASSES)})")
     return classes
 
 
 def damage(path: Path, size: int) -> str | None:
-    """Return "missing" or "truncated" for a file that is no longer as it was stored, None for any
-    other. Follows links, as `verify` does, and looks at no bytes."""
+    """Return "missing" or "truncated" for a damaged file, else None.
+
+    Compares sizes only. Follows links, as `verify` does.
+    """
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return _MISSING
-    except OSError:  # of the disk, or of its folder's permissions: a person must see to it
+    except OSError:  # a bad disk or missing permissions, which no retry repairs
         return None
     if not stat.S_ISREG(found.st_mode):
         return _MISSING  # a pipe, a folder or a device has its name
@@ -79,47 +80,50 @@ def damage(path: Path, size: int) -> str | None:
 
 @frozen
 class RetrySelection:
-    """What a run makes of the rows of a folder's journal, with these classes to do again."""
+    """The effective state of each row for a run that tries these classes again."""
 
     folder: Path
     classes: frozenset[str] = frozenset()
 
     @property
     def effective_state(self) -> str:
-        """As SQL, the state for which a row is taken; its connection was taught that word."""
-        return "seen(state, cause, job_id IS NOT NULL, path, size)" if self.classes else "state"
+        """The effective state as an SQL expression, on a connection that `register` prepared."""
+        if not self.classes:
+            return "state"
+        return "effective_state(state, cause, job_id IS NOT NULL, path, size)"
 
     def register(self, connection: sqlite3.Connection) -> sqlite3.Connection:
         if self.classes:
-            connection.create_function("seen", 5, self._seen)
+            connection.create_function("effective_state", 5, self._effective_state)
         return connection
 
     def of(self, row: Row) -> int:
-        """Return the state for which a row is taken: AGAIN, TO_COLLECT or its own."""
-        return self._seen(row.state, row.cause, row.job_id is not None, row.path, row.size)
+        """Return the effective state of a row: AGAIN, TO_COLLECT or its own."""
+        has_job = row.job_id is not None
+        return self._effective_state(row.state, row.cause, has_job, row.path, row.size)
 
     def recovered(self, connection: sqlite3.Connection) -> JournalCounts:
-        """Return the journal in numbers, each row counted as what it is taken for; the money of
-        earlier attempts stays where it is."""
-        tally = counted(connection)
-        looks = bool(self.classes & {_MISSING, _DAMAGED})
-        states = (State.FAILED, State.SUBMITTED, *[State.DONE] * looks)
+        """Return the counts by effective state; the money of earlier attempts is unchanged."""
+        totals = counted(connection)
+        checks_files = bool(self.classes & {_MISSING, _DAMAGED})
+        states = (State.FAILED, State.SUBMITTED, *[State.DONE] * checks_files)
         query = (
             f"SELECT state, cause, {self.effective_state}, count(*) FROM image "  # noqa: S608 — our own words
             f"WHERE state IN ({','.join(str(int(state)) for state in states)}) GROUP BY 1, 2, 3"
         )
-        for state, cause, seen, count in connection.execute(query):
-            if seen != state:
-                tally.add(state, cause, None, -count)
-                tally.add(State.SUBMITTED if seen == TO_COLLECT else seen, None, None, count)
-        return tally.recovery()
+        for state, cause, effective, count in connection.execute(query):
+            if effective != state:
+                counts_as = State.SUBMITTED if effective == TO_COLLECT else effective
+                totals.add(state, cause, None, -count)
+                totals.add(counts_as, None, None, count)
+        return totals.as_counts()
 
     def damaged(self, path: str, size: int) -> bool:
-        """Whether a done image's file is gone or was cut short, and this run leaves it so."""
+        """Whether a saved image's file is damaged, and this run does not make it again."""
         word = damage(self.folder / path, size)
         return word is not None and not self._remakes(word)
 
-    def _seen(
+    def _effective_state(
         self, state: int, cause: str | None, has_job: int, path: str | None, size: int | None
     ) -> int:
         if state == State.FAILED and self._names(cause):

@@ -1,11 +1,9 @@
-"""What a journal file is: its tables, its marks, and how a connection to it is set up.
+"""The journal file: tables, version, and the settings of a connection.
 
-Every connection first compares the file's application id, version and schema with ours, so no view,
-trigger or table of another origin is ever read. A journal may come from somebody else: values are
-limited in length, and reading is limited in work (SQLite docs, "Defense Against The Dark Arts").
-
-SQLite's automatic checkpoint ignores its own errors, a failing fsync among them, so
-it is off, and the writer checkpoints where an error is seen.
+A journal may come from another person. Every connection first compares application id, version and
+schema with ours, so no foreign view or trigger runs; the length of values and the work of a query
+are limited (SQLite docs, "Defense Against The Dark Arts"). SQLite's automatic checkpoint ignores a
+failing fsync, so it is off and the writer checkpoints.
 """
 
 from __future__ import annotations
@@ -24,48 +22,48 @@ from pathlib import Path
 from ..._core.errors import JournalError
 from ..files import NotOurs, check_own_folder, check_regular, create_own, sync, sync_folder
 
-#: the folder of our own inside the output folder
+#: our own folder inside the output folder
 HOME = ".fluxasync"
 FILE = "journal.db"
-#: beside the journal: a summary that is there from a run's first record to its clean end, and the
-#: bytes set aside for a full disk
+#: beside the journal: a summary that exists from a run's first record to its clean end, and the
+#: bytes reserved for a full disk
 STATUS, RESERVED = "status.json", "reserve"
 
 APPLICATION_ID = 0x666C7578  # "flux", in the file's header
 VERSION = 1
 
-#: what SQLite adds to a file's name for the files beside it
+#: suffixes of SQLite's files beside the database
 _BESIDE = ("-wal", "-shm", "-journal")
 
-#: kibibytes of pages kept in memory by a connection
+#: kibibytes of pages that a connection caches
 _CACHE = 16_384
-#: bytes of a value or a row; ours are below a tenth of it
+#: maximum bytes of a value or a row; ours are below a tenth of it
 _LONGEST = 16 * 2**20
-#: SQLite instructions between two looks at the work done, and those that any journal may take.
-#: Counting and checking every row of ours takes 0.1 instructions per byte of the file; 1 is allowed
+#: SQLite instructions between two checks of the work done, and those allowed for any journal.
+#: Counting and checking all rows takes 0.1 instructions per byte of the file; 1 is allowed
 _BETWEEN, _ALWAYS_ALLOWED = 10_000, 20_000_000
 
-RESTORE = "restore it from a copy, or choose a fresh folder"
+RESTORE = "restore it from a backup, or choose another folder"
 
 
 class State(IntEnum):
-    """Where a row stands. The numbers are in the files: they never change."""
+    """The state of a row. The numbers are stored in files and never change."""
 
     INTENT = 0
     SUBMITTED = 1
     DONE = 2
     FAILED = 3
     IN_DOUBT = 4
-    AGAIN = 5  # decided by the user: to be submitted once more
+    AGAIN = 5  # to be submitted again, by the user's decision
 
     @property
     def word(self) -> str:
         return self.name.lower().replace("_", "-")
 
 
-#: a row is born at its intent, so a wish not yet sent takes no space. `money` is the best
-#: knowledge of what the row costs or may cost, and has an index with the state, so that the totals
-#: of a million rows need no look at the rows. Amounts are decimal text, instants Unix seconds.
+#: a row is created at its intent, so a request that is not yet sent takes no space. `money` is the
+#: best known cost of the row; an index with the state gives the totals of a million rows without
+#: reading them. Amounts are decimal text, instants Unix seconds.
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE place (
@@ -111,12 +109,12 @@ CREATE UNIQUE INDEX image_settled ON image (seq) WHERE seq IS NOT NULL;
 
 
 def create(path: Path, *, facts: dict[str, str]) -> None:
-    """Make an empty journal under its name, whole or not at all, with these facts in `meta`.
+    """Create an empty journal, whole or not at all, with these facts in `meta`.
 
-    It is built under another name first: a file of no bytes under the final one is never ours.
+    It is built under a temporary name, so a run never leaves an empty file under the final one.
     """
     new = path.with_suffix(".new")
-    for ending in _BESIDE:  # of a start that was killed, or somebody else's
+    for ending in _BESIDE:  # left by a start that was killed
         with suppress(FileNotFoundError):
             os.unlink(f"{new}{ending}")
     create_own(new, mode=0o600).close()
@@ -135,15 +133,15 @@ def create(path: Path, *, facts: dict[str, str]) -> None:
         os.close(handle)
     new.rename(path)
     sync_folder(path.parent)
-    sync_folder(path.parent.parent)  # the name of the folder that the journal is in
+    sync_folder(path.parent.parent)  # the name of the folder HOME
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Return the one connection that writes. Raises JournalError unless commits are durable."""
+    """Return the connection that writes. Raises JournalError unless commits are durable."""
     _check_files(path)
     connection = _opened(path, _uri(path, "rw"))
     try:
-        connection.execute("PRAGMA journal_mode = WAL")  # a tool of somebody's may have changed it
+        connection.execute("PRAGMA journal_mode = WAL")  # another program may have changed it
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA fullfsync = 1")  # macOS, where fsync stops at the drive's cache
         connection.execute("PRAGMA checkpoint_fullfsync = 1")
@@ -162,14 +160,14 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def connect_read_only(path: Path, *, alone: bool = False) -> sqlite3.Connection:
-    """Return a connection that changes nothing; `alone` reads the main file without its log."""
+    """Return a read-only connection; `alone` reads the main file without its write-ahead log."""
     _check_files(path)
     try:
         connection = _opened(path, _uri(path, "ro") + ("&immutable=1" if alone else ""))
     except sqlite3.OperationalError:
         if alone or path.with_name(f"{path.name}-wal").exists() or os.access(path.parent, os.W_OK):
             raise
-        # where nobody can write, SQLite misses the files that readers and writers share
+        # in a folder without write permission SQLite cannot create its shared-memory file
         return connect_read_only(path, alone=True)
     try:
         connection.execute("PRAGMA query_only = 1")
@@ -180,15 +178,14 @@ def connect_read_only(path: Path, *, alone: bool = False) -> sqlite3.Connection:
 
 
 def close_untouched(connection: sqlite3.Connection, path: Path) -> None:
-    """Close the writing connection without the checkpoint that closing makes.
+    """Close the writing connection without a checkpoint: after a failed write nothing is written.
 
-    After a failed write nothing more may be written. SQLite checkpoints when its last connection
-    closes; so one that only reads closes last.
+    SQLite checkpoints when the last connection closes, so a read-only one closes last.
     """
     with suppress(sqlite3.Error):
         connection.rollback()
     last: sqlite3.Connection | None = None
-    with suppress(sqlite3.Error, JournalError, OSError):  # its folder may be gone
+    with suppress(sqlite3.Error, JournalError, OSError):  # the folder may be gone
         last = connect_read_only(path)
         last.execute("SELECT count(*) FROM meta").fetchone()
     connection.close()
@@ -198,42 +195,42 @@ def close_untouched(connection: sqlite3.Connection, path: Path) -> None:
 
 @contextmanager
 def journal_errors(path: Path, step: str) -> Iterator[None]:
-    """Turn what SQLite and the disk say into JournalError, with the next step."""
+    """Turn errors of SQLite and the disk into JournalError, with the next step."""
     try:
         yield
     except (sqlite3.Error, OSError) as exc:
         if isinstance(exc, NotOurs):
             raise JournalError(str(exc)) from exc
         if is_full(exc):
-            step = "free some space, then run the same line again"
+            step = "free some space, then run the same command again"
         raise JournalError(f"{path}: {_reason(exc)}: {step}") from exc
 
 
 def _reason(error: Exception) -> str:
     match getattr(error, "sqlite_errorcode", None):
         case sqlite3.SQLITE_INTERRUPT:
-            return "reading it takes far more work than its size explains, so it is damaged"
+            return "reading it takes far more work than its size allows, so it is damaged"
         case sqlite3.SQLITE_TOOBIG:
             return f"it holds a value of more than {_LONGEST // 2**20} MiB, so it is damaged"
     return str(error)
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether the error says that space is missing, and nothing worse."""
+    """Whether the error means that the disk is full, and nothing worse."""
     if isinstance(error, sqlite3.Error):
         return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _check_files(path: Path) -> None:
-    """Refuse what SQLite would follow or wait for. Raises NotOurs."""
+    """Raise NotOurs for a link, pipe or device that SQLite would follow or wait for."""
     check_own_folder(path.parent)
     for ending in ("", *_BESIDE):
         check_regular(f"{path}{ending}")
 
 
 def limit_work(connection: sqlite3.Connection, path: Path) -> None:
-    """From now on interrupt the connection after the work that a journal of this size explains."""
+    """Interrupt the connection after the work that a journal of this size can need."""
     sizes = [os.stat(name).st_size for name in (path, f"{path}-wal") if os.path.exists(name)]
     left = (_ALWAYS_ALLOWED + sum(sizes)) // _BETWEEN
 
@@ -246,7 +243,7 @@ def limit_work(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def lift_limit(connection: sqlite3.Connection) -> sqlite3.Connection:
-    """Let a connection that has read the journal once work without a limit."""
+    """Remove the limit, from a connection that has read the journal once."""
     connection.set_progress_handler(None, _BETWEEN)
     return connection
 
@@ -271,7 +268,7 @@ def _opened(path: Path, uri: str) -> sqlite3.Connection:
 
 
 def _check_origin(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse a database of another program, of a newer version, or with another schema."""
+    """Raise JournalError for the database of another program, another version or schema."""
     if _pragma(connection, "application_id") != APPLICATION_ID:
         raise JournalError(f"{path} belongs to another program: move it away and {RESTORE}")
     version = _pragma(connection, "user_version")
@@ -288,8 +285,8 @@ def _check_origin(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _schema(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
-    """Return the text of everything in a database, by kind and name; not the statistics that
-    ANALYZE adds, nor the indexes that a UNIQUE makes."""
+    """Return the SQL of all objects in a database, by kind and name, without the statistics of
+    ANALYZE and the indexes of UNIQUE constraints."""
     rows = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
     return {
         (str(kind), str(name)): " ".join(str(text).split())
@@ -298,7 +295,7 @@ def _schema(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
     }
 
 
-#: what ANALYZE makes, in any SQLite since 3.8
+#: the tables that ANALYZE creates, in any SQLite since 3.8
 _STATISTICS = {
     ("table", "CREATE TABLE sqlite_stat1(tbl,idx,stat)"),
     ("table", "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)"),

@@ -1,17 +1,12 @@
-"""Between values and rows: what of a request, a job and an outcome is kept, and made again of it.
+"""Requests, jobs and outcomes ↔ rows of the journal.
 
-Kept is what the metadata, a later poll and a person need. Never kept are the webhook and its
-secret, the URL of an image (signed: whoever has it may fetch it), and image bytes, which are named
-by their digest. Pure: no connection is known here. A JSON column is checked when it is decoded;
-what does not fit raises JournalError, with row and column.
-
-An odd fact: half a surrogate pair is a Python string that SQLite refuses; such text is kept as
-JSON escapes or with the escape spelt out.
+A row keeps what the metadata, a later poll and a person need. It never keeps the webhook and its
+secret, the signed URL of an image, or image bytes, which their digest stands for. SQLite refuses
+text with a lone surrogate, so such text is written with escapes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -51,18 +46,26 @@ from ..._core.models import (
     Saved,
     Stored,
 )
-from .checked_row import Row, damaged
-from .json_columns import IMAGE, REQUEST, RESULT, all_are, decoded, is_image, unfit
+from ..metadata import digest, shortened
+from .checked_row import (
+    IMAGE,
+    REQUEST,
+    RESULT,
+    Row,
+    all_are,
+    damaged,
+    decoded,
+    is_image,
+    json_fault,
+)
 from .schema import State
 
-#: characters; a longer parameter is an image in base64, and is named by its digest
-_LONGEST_PARAMETER = 8_192
-#: characters of raw evidence and of a message
+#: characters kept of raw evidence and of a message
 _EVIDENCE, _MESSAGE = 65_536, 2_048
 
 _FIELDS = tuple(name for name in ImageRequest.WIRE_FIELDS if name not in WEBHOOK_FIELDS)
 
-#: the query of a URL is where signatures are
+#: a URL with its query, which may hold a signature
 _QUERY = re.compile(r"(https?:(?:\\*/){2}[^\s?\"'<>]+)\?[^\s\"'<>]*")
 
 _ERRORS: dict[str, type[FluxError]] = {
@@ -76,7 +79,7 @@ _ERRORS: dict[str, type[FluxError]] = {
 
 
 class Dropped(FluxError):
-    """It was in doubt, and the user gave it up: it may have been charged."""
+    """The user gave up an image in doubt: it may have been charged."""
 
     cause = "dropped"
     sent = True
@@ -89,17 +92,17 @@ _ERRORS[Dropped.cause] = Dropped
 
 
 def request_text(request: ImageRequest) -> str:
-    """Return as JSON what of a request no column of its own holds.
+    """Return the fields of a request without a column of their own, as JSON.
 
-    Raises ConfigError when JSON cannot hold it.
+    Raises ConfigError for values that JSON cannot hold.
     """
     kept: dict[str, Any] = {
         name: value for name in _FIELDS if (value := getattr(request, name)) is not None
     }
     if request.parameters:
-        kept["parameters"] = _named(request.parameters)
+        kept["parameters"] = _kept_parameters(request.parameters)
     if request.extra_body:
-        kept["extra_body"] = _named(request.extra_body)
+        kept["extra_body"] = _kept_parameters(request.extra_body)
     if request.extras:
         kept["extras"] = request.extras
     if request.name is not None:
@@ -110,7 +113,7 @@ def request_text(request: ImageRequest) -> str:
 
 
 def saved_values(saved: Saved, path: str | None) -> tuple[Any, ...]:
-    """Return the columns of a done row, in the order of its statement."""
+    """Return the columns of a done row, in the order of its SQL statement."""
     stored, job = saved.stored, saved.job
     result: dict[str, Any] = {"timings": saved.timings}
     if saved.seed is not None:
@@ -140,22 +143,22 @@ def failed_values(failed: Failed) -> tuple[Any, ...]:
 
 
 def evidence(error: FluxError) -> str | None:
-    """Return the start of what came instead of an answer, without signatures."""
+    """Return the start of the reply that was no valid answer, without signatures."""
     found = getattr(error, "evidence", "")
-    return sound(_QUERY.sub(r"\1?…", found)[:_EVIDENCE]) or None
+    return storable(_QUERY.sub(r"\1?…", found)[:_EVIDENCE]) or None
 
 
 def message(error: FluxError) -> str:
-    return sound(_QUERY.sub(r"\1?…", str(error))[:_MESSAGE])
+    return storable(_QUERY.sub(r"\1?…", str(error))[:_MESSAGE])
 
 
-def sound(text: str) -> str:
-    """Return text that SQLite takes."""
+def storable(text: str) -> str:
+    """Return the text with lone surrogates escaped, which SQLite refuses."""
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def amount(job: Job) -> str | None:
-    """Return what a job costs as far as is known: echoed, else the catalogue's price."""
+    """Return the best known cost of a job: the provider's figure, else the catalogue's price."""
     return amount_text(job.price if job.cost is None else job.cost)
 
 
@@ -168,8 +171,8 @@ def _json(value: Any) -> str:
         text = json.dumps(value, default=_kept, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as exc:
         raise ConfigError(f"the request cannot be kept as JSON: {exc}") from exc
-    if wrong := unfit(text):
-        raise ConfigError(f"the request cannot be kept: as JSON it {wrong}")
+    if fault := json_fault(text):
+        raise ConfigError(f"the request cannot be kept: as JSON it {fault}")
     return text
 
 
@@ -178,54 +181,48 @@ def _kept(value: Any) -> Any:
         case ImageInput(url=str(url)):
             return {IMAGE: {"url": url}}
         case ImageInput(path=path, sha256=sha256):
-            named = {} if path is None else {"path": sound(str(path))}
+            named = {} if path is None else {"path": storable(str(path))}
             return {IMAGE: named | {"sha256": sha256}}
         case Decimal():
             return float(value)
         case bytes():
-            return f"sha256:{hashlib.sha256(value).hexdigest()}"
+            return digest(value)
         case Mapping():
             return dict(value)
     return str(value)
 
 
-#: made once, because `json.dumps` with options makes one a call
+#: made once: `json.dumps` with options makes an encoder for each call
 _encode = json.JSONEncoder(ensure_ascii=False, default=_kept, separators=(",", ":")).encode
 
 
-def _named(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _short(value) for name, value in parameters.items() if name not in WEBHOOK_FIELDS}
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, str) and len(value) > _LONGEST_PARAMETER:
-        return f"sha256:{hashlib.sha256(value.encode(errors='surrogatepass')).hexdigest()}"
-    if isinstance(value, list | tuple):
-        return [_short(item) for item in value]
-    return value
+def _kept_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: shortened(value) for name, value in given.items() if name not in WEBHOOK_FIELDS}
 
 
 # --- rows → values ------------------------------------------------------------------------------
 
 
 def request_of(row: Row) -> ImageRequest:
-    """Make the request again, for metadata and collecting: long inputs are digests in it, so its
-    own `key` may differ from the row's."""
+    """Return the request of a row, for metadata and collecting.
+
+    Its long inputs are digests, so its own `key` may differ from the row's.
+    """
     kept = decoded(row, "request", REQUEST)
     for name in ("parameters", "extra_body"):
         if name in kept:
-            kept[name] = {key: _revived(value) for key, value in kept[name].items()}
+            kept[name] = {key: _with_images(value) for key, value in kept[name].items()}
     try:
         if "image_prompt" in kept:
-            kept["image_prompt"] = ImageInput.of(_revived(kept["image_prompt"]))
+            kept["image_prompt"] = ImageInput.of(_with_images(kept["image_prompt"]))
         return ImageRequest(**kept, model=row.model, index=row.idx, occurrence=row.occurrence)
     except (ConfigError, TypeError) as exc:
         raise damaged("request", row.request, row.id) from exc
 
 
-def _revived(value: Any) -> Any:
+def _with_images(value: Any) -> Any:
     if isinstance(value, list):
-        return [_revived(item) for item in value]
+        return [_with_images(item) for item in value]
     if is_image(value):
         named = value[IMAGE]
         path = named.get("path")
@@ -240,7 +237,7 @@ def job_of(row: Row, request: ImageRequest) -> Job:
 
 
 def _job(row: Row, request: ImageRequest, cost: Decimal | None) -> Job:
-    assert row.job_id is not None  # noqa: S101 — the caller has looked
+    assert row.job_id is not None  # noqa: S101 — checked by the caller
     return Job(
         job_id=row.job_id,
         polling_url=row.polling_url,
@@ -255,9 +252,9 @@ def _job(row: Row, request: ImageRequest, cost: Decimal | None) -> Job:
 def known_of(
     row: Row, folder: Path, request: ImageRequest | None = None
 ) -> Saved | Failed | InDoubt | Job | None:
-    """Return what the row says of its request: an outcome, a job to collect, or nothing yet.
+    """Return the outcome of a row, its job if that is still to collect, or None.
 
-    An open intent counts as in doubt. `request` is the live one, where the caller has it.
+    An open intent counts as in doubt. `request` is the caller's own, if there is one.
     """
     given = request_of(row) if request is None else request
     if row.state == State.SUBMITTED:
@@ -266,7 +263,7 @@ def known_of(
 
 
 def outcome_of(row: Row, folder: Path, request: ImageRequest) -> Outcome:
-    """Return the outcome of a settled row; of a job past its deadline, that."""
+    """Return the outcome of a settled row; a job past its deadline is a failure."""
     if row.state == State.DONE:
         return _saved_of(row, folder, request)
     if row.state in (State.FAILED, State.SUBMITTED):

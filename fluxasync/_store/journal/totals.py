@@ -1,7 +1,7 @@
-"""How many rows stand where, and the money in them.
+"""The number of rows in each state, and the money in them.
 
-Kept in memory beside the rows while a run goes on, because counting a million of them takes
-longer than people wait; counted anew from an index at every start. Knows no files.
+A run keeps these totals in memory, because counting a million rows takes seconds; each start counts
+them from an index.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from typing import Any
 from attrs import field, frozen
 
 from ..._core.amounts import amount_of, dollars, sum_of
-from .checked_row import check_tallied, damaged
+from .checked_row import check_totals, damaged
 from .schema import State
 
 _NOTHING = Decimal(0)
 
-#: states of accepted images that are not here: they may have been charged
-_PERHAPS = (State.SUBMITTED, State.FAILED)
+#: states of accepted images that are not saved: they may have been charged
+_POSSIBLY_CHARGED = (State.SUBMITTED, State.FAILED)
 _DOUBTFUL = (State.INTENT, State.IN_DOUBT)
 
 
 @frozen(kw_only=True)
 class JournalCounts:
-    """What a journal holds, in numbers. Amounts are US dollars; unknown prices count as nothing."""
+    """The content of a journal in numbers. Amounts are US dollars; an unknown price counts as 0."""
 
     done: int = 0
-    running: int = 0  #: accepted and not yet here; those past their deadline too
-    in_doubt: int = 0  #: may have been charged; repeated only when told
+    running: int = 0  #: accepted and not saved yet, also past their deadline
+    in_doubt: int = 0  #: may have been charged; submitted again only on request
     in_doubt_price: Decimal = _NOTHING
     failed: Mapping[str, int] = field(factory=dict)  #: by cause
-    again: int = 0  #: decided to be submitted once more
-    spent: Decimal = _NOTHING  #: for images that are here, and for earlier attempts that were
-    #: may have been charged: for accepted images that failed or are not here yet, and for earlier
-    #: attempts of images submitted once more
-    perhaps: Decimal = _NOTHING
+    again: int = 0  #: to be submitted again, by the user's decision
+    spent: Decimal = _NOTHING  #: for saved images, earlier saved attempts included
+    #: may have been charged: accepted images that failed or are not saved yet, and earlier attempts
+    #: of images submitted again
+    possible_cost: Decimal = _NOTHING
 
     def __str__(self) -> str:
         parts = [f"done {self.done}", f"still running {self.running}"]
@@ -49,7 +49,7 @@ class JournalCounts:
         return ", ".join(parts)
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as JSON can hold it; amounts as decimal text."""
+        """Return the counts as JSON values; amounts are decimal text."""
         return {
             "done": self.done,
             "running": self.running,
@@ -58,12 +58,12 @@ class JournalCounts:
             "failed": dict(self.failed),
             "again": self.again,
             "spent": str(self.spent),
-            "perhaps": str(self.perhaps),
+            "perhaps": str(self.possible_cost),
         }
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> JournalCounts:
-        """Return what `as_json` wrote. Raises ValueError, TypeError or KeyError for the rest."""
+        """Return what `as_json` wrote. Raises ValueError, TypeError or KeyError otherwise."""
         failed = {str(cause): int(count) for cause, count in dict(given["failed"]).items()}
         return cls(
             done=int(given["done"]),
@@ -73,23 +73,23 @@ class JournalCounts:
             failed=failed,
             again=int(given["again"]),
             spent=sum_of(given["spent"]),
-            perhaps=sum_of(given["perhaps"]),
+            possible_cost=sum_of(given["perhaps"]),
         )
 
 
 class JournalTotals:
-    """The counts behind a Recovery, changed row by row."""
+    """The totals behind JournalCounts, updated for each change of a row."""
 
     def __init__(self) -> None:
         self.counts = [0] * len(State)
         self.money = [_NOTHING] * len(State)
         self.causes: Counter[str] = Counter()
-        self.sunk = _NOTHING  #: of earlier attempts, certainly or probably charged
-        self.remade = _NOTHING  #: of those, for images that had been here
-        self.written_off = _NOTHING  #: of earlier attempts in doubt
+        self.sunk = _NOTHING  #: earlier attempts, certainly or probably charged
+        self.remade = _NOTHING  #: the part of `sunk` for images that had been saved
+        self.written_off = _NOTHING  #: earlier attempts in doubt
 
     def add(self, state: int, cause: str | None, money: str | None, count: int = 1) -> None:
-        """Count rows in, or out with a negative count; `money` is that of one row."""
+        """Add rows, or remove them with a negative count; `money` is the amount of one row."""
         self.counts[state] += count
         if money is not None:
             self.money[state] += amount_of(money) * count
@@ -97,7 +97,7 @@ class JournalTotals:
             self.causes[cause or "error"] += count
 
     def sink(self, state: int, money: str | None) -> None:
-        """Keep the money of a row that is to be submitted once more."""
+        """Keep the money of a row that is to be submitted again."""
         if money is None:
             return
         if state in _DOUBTFUL:
@@ -106,7 +106,7 @@ class JournalTotals:
             self.sunk += amount_of(money)
             self.remade += amount_of(money) if state == State.DONE else 0
 
-    def recovery(self) -> JournalCounts:
+    def as_counts(self) -> JournalCounts:
         counts, money = self.counts, self.money
         return JournalCounts(
             done=counts[State.DONE],
@@ -116,28 +116,28 @@ class JournalTotals:
             failed=dict(sorted((+self.causes).items())),
             again=counts[State.AGAIN],
             spent=money[State.DONE] + self.remade,
-            perhaps=sum((money[state] for state in _PERHAPS), self.written_off)
+            possible_cost=sum((money[state] for state in _POSSIBLY_CHARGED), self.written_off)
             + self.sunk
             - self.remade,
         )
 
 
 def counted(connection: sqlite3.Connection) -> JournalTotals:
-    """Count the rows of a journal: an index is read, never the rows. Raises JournalError for a
-    state or an amount that is not ours."""
-    tally = JournalTotals()
+    """Count the rows of a journal, from an index. Raises JournalError for an invalid state or
+    amount."""
+    totals = JournalTotals()
     rows = connection.execute(
         "SELECT state, cause, money, count(*) FROM image GROUP BY state, cause, money"
     )
     for state, cause, money, count in rows:
-        check_tallied(connection, state, cause, money)
-        tally.add(state, cause, money, count)
-    tally.sunk = _sum(connection, "sunk")
-    tally.remade = _sum(connection, "remade")
-    tally.written_off = _sum(connection, "written_off")
-    if tally.remade > tally.sunk:  # a part of it: the sums for a cap never fall below 0
-        raise damaged("value", str(tally.remade), "remade")
-    return tally
+        check_totals(connection, state, cause, money)
+        totals.add(state, cause, money, count)
+    totals.sunk = _sum(connection, "sunk")
+    totals.remade = _sum(connection, "remade")
+    totals.written_off = _sum(connection, "written_off")
+    if totals.remade > totals.sunk:  # impossible for a part; a cap would be computed too high
+        raise damaged("value", str(totals.remade), "remade")
+    return totals
 
 
 def _sum(connection: sqlite3.Connection, name: str) -> Decimal:

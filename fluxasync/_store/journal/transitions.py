@@ -1,7 +1,7 @@
-"""What happens to a row, as steps for the writer: one function for each event of an image.
+"""The transitions of a row: one method for each event of an image.
 
-Each runs in the writer's thread inside its transaction, finds its row, and keeps the tally. What
-must never happen (a second intent for a paid image) is refused here, whatever the engine thinks.
+Each runs in the writer's thread, inside its transaction, and updates the totals. A transition that
+must never happen (a second intent for a paid image) is refused here, whatever the caller asks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..._core.models import ImageRequest, Job, Saved, Verdict
 from .checked_row import LAST_SEQ, SELECT, Row, damaged, row_of
 from .retry_selection import TO_COLLECT, RetrySelection
 from .schema import State
-from .serialization import Dropped, amount, evidence, message, request_text, sound
+from .serialization import Dropped, amount, evidence, message, request_text, storable
 from .totals import JournalTotals, counted
 
 _Found = tuple[int, int, str | None, str | None]  # id, state, cause, money
@@ -35,7 +35,7 @@ _DONE = """
 UPDATE image SET state = 2, seq = ?, cost = ?, money = ?, finished_at = ?, path = ?, sha256 = ?,
 size = ?, format = ?, width = ?, height = ?, result = ?, polling_url = NULL, cause = NULL,
 message = NULL, paid = NULL, evidence = NULL """
-#: a column that is set has its index rewritten, so the job's id is set only where it may be new
+#: setting a column rewrites its index, so job_id is set only where it may be new
 _DONE_JOB = _DONE + "WHERE job_id = ? AND state = 1 AND money IS ?"
 _DONE_ROW = _DONE + ", job_id = ? WHERE id = ?"
 _FAILED = """
@@ -57,21 +57,21 @@ result = NULL, money = coalesce(money, price) WHERE id = ?"""
 
 
 class Transitions:
-    """The steps of one open journal, with its tally and its place in the order of settling."""
+    """The transitions of one open journal, with its totals and the next sequence number."""
 
     def __init__(
         self, connection: sqlite3.Connection, *, provider: str, origin: str, again: RetrySelection
     ) -> None:
-        self.tally: JournalTotals = counted(connection)
+        self.totals: JournalTotals = counted(connection)
         self._again = again
         self._place = _place(connection, provider, origin)
         self._seq = _last_seq(connection)
-        self._before = self._seq  #: of what earlier runs settled; this run's own is done once
+        self._before = self._seq  #: last sequence number of earlier runs
 
-    # --- the four of a ledger -------------------------------------------------------------------
+    # --- the ledger's methods -------------------------------------------------------------------
 
     def known(self, connection: sqlite3.Connection, key: bytes) -> Row | None:
-        """Return the row with the state for which this run takes it."""
+        """Return the row with its effective state; a row that this run settled keeps its own."""
         found = connection.execute(SELECT + "WHERE key = ?", (key,)).fetchone()
         if found is None:
             return None
@@ -94,14 +94,14 @@ class Transitions:
         )  # fmt: skip
         if not connection.execute(_INTENT, (key, *values)).rowcount:
             if self._is_again(connection, key):
-                self.forget(connection, [key])  # decided only here, with the intent
+                self.forget(connection, [key])  # together with the intent, not before it
             if not connection.execute(_INTENT_AGAIN, (*values, key)).rowcount:
                 _, state, _, _ = _by_key(connection, key)
                 raise JournalError(
                     f"image {key.hex()[:8]} is recorded as {State(state).word}: not submitted again"
                 )
-            self.tally.add(State.AGAIN, None, None, -1)
-        self.tally.add(State.INTENT, None, price)
+            self.totals.add(State.AGAIN, None, None, -1)
+        self.totals.add(State.INTENT, None, price)
 
     def accepted(
         self,
@@ -111,10 +111,10 @@ class Transitions:
         job: Job,
         stem: str | None,
     ) -> None:
-        """Record a job's id. Raises TransportError when another row has that id already."""
+        """Record a job's id. Raises TransportError if another row has that id already."""
         price, money = amount_text(job.price), amount(job)
         values = (
-            job.job_id, job.polling_url and sound(job.polling_url), job.submitted_at.timestamp(),
+            job.job_id, job.polling_url and storable(job.polling_url), job.submitted_at.timestamp(),
             amount_text(job.cost), price, stem, money, key,
         )  # fmt: skip
         before = price
@@ -122,13 +122,13 @@ class Transitions:
             before = self._reserved(connection, key, request, job)
             if not connection.execute(_JOB, (*values, before)).rowcount:
                 self._refuse_id(connection, key, job)
-        self.tally.add(State.INTENT, None, before, -1)
-        self.tally.add(State.SUBMITTED, None, money)
+        self.totals.add(State.INTENT, None, before, -1)
+        self.totals.add(State.SUBMITTED, None, money)
 
     def _reserved(
         self, connection: sqlite3.Connection, key: bytes, request: ImageRequest, job: Job
     ) -> str | None:
-        """Return the money of the intent, made now where there is none: a paid job is kept."""
+        """Return the money of the intent, recorded now if it is missing: a paid job is kept."""
         if _by_key(connection, key) is None:
             self.intent(connection, key, request, request_text(request), amount_text(job.price))
         _, state, _, money = _by_key(connection, key)
@@ -144,7 +144,7 @@ class Transitions:
     def refused(
         self, connection: sqlite3.Connection, key: bytes, verdict: Verdict, error: FluxError
     ) -> None:
-        """Take the intent back; ambiguous evidence leaves it in doubt."""
+        """Take the intent back; after an ambiguous answer the image is in doubt."""
         found = _by_key(connection, key)
         if found is None or found[1] != State.INTENT:
             return
@@ -152,12 +152,12 @@ class Transitions:
             self._doubt(connection, found, error)
             return
         row, state, _, money = found
-        self.tally.add(state, None, money, -1)
+        self.totals.add(state, None, money, -1)
         if not connection.execute(
             "DELETE FROM image WHERE id = ? AND attempt = 1", (row,)
         ).rowcount:
             connection.execute(_AGAIN, (row,))
-            self.tally.add(State.AGAIN, None, None)
+            self.totals.add(State.AGAIN, None, None)
 
     def done(
         self,
@@ -167,11 +167,11 @@ class Transitions:
     ) -> None:
         job = saved.job
         money = amount(job)
-        hot = (self._seq + 1, *values, job.job_id, money)
-        if connection.execute(_DONE_JOB, hot).rowcount:
+        # the common case in one statement: no other lookup
+        if connection.execute(_DONE_JOB, (self._seq + 1, *values, job.job_id, money)).rowcount:
             self._next()
-            self.tally.add(State.SUBMITTED, None, money, -1)
-            self.tally.add(State.DONE, None, values[1])
+            self.totals.add(State.SUBMITTED, None, money, -1)
+            self.totals.add(State.DONE, None, values[1])
             return
         found = self._found(connection, saved.request or job.request, job.job_id)
         if found is None or found[1] == State.DONE:
@@ -187,8 +187,8 @@ class Transitions:
     ) -> None:
         row, state, cause, money = found
         connection.execute(_DONE_ROW, (self._next(), *values, job_id, row))
-        self.tally.add(state, cause, money, -1)
-        self.tally.add(State.DONE, None, values[1])
+        self.totals.add(state, cause, money, -1)
+        self.totals.add(State.DONE, None, values[1])
 
     def failed(
         self,
@@ -197,7 +197,7 @@ class Transitions:
         job_id: str | None,
         values: tuple[str, str, str, str | None],
     ) -> None:
-        """Settle a failure. A job past its deadline stays submitted: it may be collected later."""
+        """Settle a failure. A job past its deadline stays submitted, to be collected later."""
         found = self._found(connection, request, job_id)
         if found is None or found[1] == State.DONE:
             return
@@ -206,8 +206,8 @@ class Transitions:
         after = State.SUBMITTED if is_late else State.FAILED
         kept = None if values[2] == "no" else money
         connection.execute(_FAILED, (after, self._next(), time.time(), *values, kept, row))
-        self.tally.add(state, cause, money, -1)
-        self.tally.add(after, values[0], kept)
+        self.totals.add(state, cause, money, -1)
+        self.totals.add(after, values[0], kept)
 
     def in_doubt(
         self, connection: sqlite3.Connection, request: ImageRequest, error: FluxError
@@ -216,7 +216,7 @@ class Transitions:
         if found is not None and found[1] in (State.INTENT, State.IN_DOUBT):
             self._doubt(connection, found, error)
 
-    # --- what a user decides --------------------------------------------------------------------
+    # --- decisions of a user --------------------------------------------------------------------
 
     def drop(self, connection: sqlite3.Connection, key: bytes) -> None:
         """Give up an image in doubt."""
@@ -224,15 +224,15 @@ class Transitions:
         what = (Dropped.cause, "given up while in doubt: it may have been charged", "unknown", None)
         values = (State.FAILED, self._next(), time.time(), *what, money, row)
         connection.execute(_FAILED, values)
-        self.tally.add(state, cause, money, -1)
-        self.tally.add(State.FAILED, Dropped.cause, money)
+        self.totals.add(state, cause, money, -1)
+        self.totals.add(State.FAILED, Dropped.cause, money)
 
     def give_job(self, connection: sqlite3.Connection, key: bytes, job_id: str) -> None:
-        """Say which job an image in doubt became, or that a failed one's is to be collected."""
+        """Record which job an image in doubt became, or collect a failed image's job again."""
         self._give(connection, _must(connection, key, State.IN_DOUBT, State.FAILED), key, job_id)
 
     def collect_again(self, connection: sqlite3.Connection, key: bytes, job_id: str) -> None:
-        """Have an image's own job collected once more, whatever was recorded of it."""
+        """Collect an image's own job again, whatever was recorded."""
         found = _must(connection, key, State.SUBMITTED, State.DONE, State.FAILED)
         if found[1] != State.SUBMITTED:
             self._give(connection, found, key, job_id)
@@ -240,21 +240,19 @@ class Transitions:
     def _give(self, connection: sqlite3.Connection, found: _Found, key: bytes, job_id: str) -> None:
         row, state, cause, money = found
         if not connection.execute(_GIVEN, (job_id, job_id, time.time(), row)).rowcount:
-            raise ConfigError(
-                f"job {job_id} belongs to another image already: look its id up again"
-            )
-        self.tally.add(state, cause, money, -1)
-        self.tally.add(State.SUBMITTED, None, _by_key(connection, key)[3])
+            raise ConfigError(f"job {job_id} belongs to another image: check the id")
+        self.totals.add(state, cause, money, -1)
+        self.totals.add(State.SUBMITTED, None, _by_key(connection, key)[3])
 
-    def ask_again(self, connection: sqlite3.Connection, key: bytes) -> Row | None:
-        """Have a failed image's own job collected once more; return its row as it is then."""
+    def retry_collecting(self, connection: sqlite3.Connection, key: bytes) -> Row | None:
+        """Collect a failed image's own job again; return the changed row."""
         row = self.known(connection, key)
         if row is not None and row.state == TO_COLLECT and row.job_id is not None:
             self.give_job(connection, key, row.job_id)
         return self.known(connection, key)
 
     def forget(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> int:
-        """Let images be submitted once more; their money stays counted. Returns how many."""
+        """Let images be submitted again; their money stays counted. Returns how many."""
         count = 0
         for key in keys:
             found = _by_key(connection, key)
@@ -262,31 +260,31 @@ class Transitions:
                 continue
             row, state, cause, money = found
             connection.execute(_AGAIN, (row,))
-            self.tally.add(state, cause, money, -1)
-            self.tally.sink(state, money)
-            self.tally.add(State.AGAIN, None, None)
+            self.totals.add(state, cause, money, -1)
+            self.totals.sink(state, money)
+            self.totals.add(State.AGAIN, None, None)
             count += 1
         names = ("sunk", "remade", "written_off")
-        amounts = [(name, str(getattr(self.tally, name))) for name in names]
+        amounts = [(name, str(getattr(self.totals, name))) for name in names]
         connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", amounts)
         return count
 
-    # --- at the start ---------------------------------------------------------------------------
+    # --- at the start of a run ------------------------------------------------------------------
 
     def doubt_intents(self, connection: sqlite3.Connection) -> None:
-        """Whatever was being submitted when the last run ended may have been charged."""
+        """Mark open intents in doubt: what was being submitted may have been charged."""
         error = TransportError("the run ended before the answer came", sent=True)
         rows = connection.execute("SELECT id, state, cause, money FROM image WHERE state = 0")
         for found in rows.fetchall():
             self._doubt(connection, found, error)
 
     def adopt(self, connection: sqlite3.Connection, row: Row, values: tuple[Any, ...]) -> None:
-        """Settle a job whose file was published, and the record of it lost."""
+        """Settle a job whose file was published but not recorded."""
         found = _by_key(connection, row.key)
         assert row.job_id is not None  # noqa: S101 — it was submitted
         self._settle_done(connection, found, row.job_id, values)
 
-    # --- below ----------------------------------------------------------------------------------
+    # --- helpers --------------------------------------------------------------------------------
 
     def _is_again(self, connection: sqlite3.Connection, key: bytes) -> bool:
         row = self.known(connection, key)
@@ -300,19 +298,19 @@ class Transitions:
         row, state, cause, money = found
         values = (self._next(), time.time(), message(error), evidence(error), row)
         connection.execute(_DOUBT, values)
-        self.tally.add(state, cause, money, -1)
-        self.tally.add(State.IN_DOUBT, None, money)
+        self.totals.add(state, cause, money, -1)
+        self.totals.add(State.IN_DOUBT, None, money)
 
     def _found(
         self, connection: sqlite3.Connection, request: ImageRequest | None, job_id: str | None
     ) -> _Found | None:
-        """Find the row of an outcome; one without any gets its row now (rejected at once, or
-        collected by hand)."""
+        """Return the row of an outcome; one without a row (rejected at once, or collected by hand)
+        gets it now."""
         found = None if job_id is None else _by_job(connection, job_id)
         if found is None and request is not None:
             try:
                 key, text = bytes.fromhex(request.key), request_text(request)
-            except ConfigError:  # it cannot be recorded, which is why it failed: nothing was sent
+            except ConfigError:  # a request that cannot be recorded was never sent
                 return None
             found = _by_key(connection, key)
             if found is None or self._is_again(connection, key):

@@ -1,11 +1,9 @@
-"""One thread that writes: steps come in, groups of them are committed, all who waited are woken.
+"""The writer thread: queued steps are committed in groups, and their callers are woken.
 
-While one group's fsync runs the next gathers by itself, so no timer is needed. Steps are functions
-of the connection; what they mean is not known here, except which of them carry a job's id: those
-go ahead of all others, and are the ones saved when the disk is full.
-
-An odd fact: after a failed fsync the kernel may call the lost pages clean, so a second fsync says
-"done" and the data is gone. Hence nothing is tried again: the first error is the last write.
+Steps queue up during the fsync of one group and form the next, so no timer is needed. Steps that
+record a job's id go before all others, and are the ones saved when the disk is full. After a failed
+fsync the kernel may mark the lost pages clean, so that a second fsync reports success; therefore
+nothing is tried again: the first error is the last write.
 """
 
 from __future__ import annotations
@@ -34,20 +32,20 @@ _T = TypeVar("_T")
 #: steps in one commit
 _GROUP = 512
 
-#: steps between checkpoints. One dirties about six pages of 4 KiB: the log stays under 64 MB
+#: steps between checkpoints. A step dirties about six pages of 4 KiB: the log stays under 64 MB
 _CHECKPOINT = 2_000
 
-#: seconds between two calls of `rest`
-_REST = 1.0
+#: seconds between two calls of `report`
+_REPORT = 1.0
 
 
 class StepKind(IntEnum):
-    """What a step does, as far as the writer must know."""
+    """What the writer must know of a step."""
 
     READ = 0
     WRITE = 1
-    INTENT = 2  # before it the file is proved to be there still
-    JOB = 3  # carries the id of something paid: goes first, and is saved when the disk is full
+    INTENT = 2  # the file's name is checked first
+    JOB = 3  # records the id of a paid job: goes first, and is saved when the disk is full
 
 
 Step = Callable[..., Any]
@@ -56,12 +54,12 @@ _Result = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
 
 class Writer:
-    """Runs steps on the connection, in order, each durable when its caller goes on.
+    """Runs steps on the connection, in order; each is durable when its caller continues.
 
-    A step that raises a FluxError tells its caller only; any other error ends all writing, and
-    everyone who waits or comes later gets JournalError. `make_room` frees space for the ids of
-    paid jobs, `describe` says what is lost when they cannot be kept either, `rest` is called at
-    most once a second after a change and before the end.
+    A FluxError of a step is raised to its caller only. Any other error ends all writing: all
+    waiting and later callers get JournalError. `make_room` frees space for the ids of paid jobs,
+    `describe` names a job for the log if even that fails, `report` is called after changes, at most
+    once a second.
     """
 
     def __init__(
@@ -71,19 +69,19 @@ class Writer:
         *,
         make_room: Callable[[], None],
         describe: Callable[..., str],
-        rest: Callable[[], None],
+        report: Callable[[], None],
     ) -> None:
         self._connection = connection
         self._path = path
-        self._make_room, self._describe, self._rest = make_room, describe, rest
+        self._make_room, self._describe, self._report = make_room, describe, report
         self._file = os.stat(path)
         self._loop = asyncio.get_running_loop()
         self._process = os.getpid()
         self._jobs: deque[_Waiting] = deque()
         self._others: deque[_Waiting] = deque()
         self._wakeups: SimpleQueue[None] = SimpleQueue()
-        self._rung = self._closing = False
-        self._is_changed, self._rested_at, self._since_checkpoint = False, 0.0, 0
+        self._is_woken = self._closing = False
+        self._is_changed, self._reported_at, self._since_checkpoint = False, 0.0, 0
         self._error: Exception | None = None
         self._is_saving = False
         self._thread = threading.Thread(target=self._serve, name="fluxasync-journal", daemon=True)
@@ -96,7 +94,7 @@ class Writer:
     async def run(self, step: Callable[..., _T], *args: Any, kind: StepKind = StepKind.WRITE) -> _T:
         """Run `step(connection, *args)` in the thread; on return its changes are durable.
 
-        A cancelled caller stops waiting; the step is done all the same.
+        A cancelled caller stops waiting; the step still runs.
         """
         if self._closing or os.getpid() != self._process:
             raise JournalError(f"{self._path}: the journal is not open in this process")
@@ -107,14 +105,14 @@ class Writer:
         return await future
 
     def close(self) -> None:
-        """Finish what waits and end the thread; blocks."""
+        """Finish the queued steps and end the thread; blocks."""
         self._closing = True
         self._wake_up()
         self._thread.join()
 
     def _wake_up(self) -> None:
-        if not self._rung:  # cleared by the thread before it looks, so no step is overlooked
-            self._rung = True
+        if not self._is_woken:  # the thread clears it before it reads the queues
+            self._is_woken = True
             self._wakeups.put(None)
 
     # --- in the thread --------------------------------------------------------------------------
@@ -122,7 +120,7 @@ class Writer:
     def _serve(self) -> None:
         while True:
             closing = self._closing
-            self._rung = False
+            self._is_woken = False
             while group := self._drained():
                 self._settle(group)
                 self._checkpoint_and_report()
@@ -133,7 +131,7 @@ class Writer:
 
     def _wait(self) -> None:
         with suppress(Empty):
-            self._wakeups.get(timeout=_REST if self._is_changed else None)
+            self._wakeups.get(timeout=_REPORT if self._is_changed else None)
 
     def _drained(self) -> list[_Waiting]:
         group: list[_Waiting] = []
@@ -147,7 +145,7 @@ class Writer:
             try:
                 self._wake(self._committed(group))
                 return
-            except Exception as exc:  # of whatever kind: what is not committed was not kept
+            except Exception as exc:  # any kind: nothing of the group was committed
                 self._break(exc)
         self._refuse(group)
 
@@ -176,7 +174,7 @@ class Writer:
         return results
 
     def is_linked(self) -> bool:
-        """Whether the open file is still the one under its name."""
+        """Whether the open file still has its name."""
         try:
             found = os.stat(self._path)
         except (FileNotFoundError, NotADirectoryError):
@@ -184,11 +182,11 @@ class Writer:
         return (found.st_dev, found.st_ino) == (self._file.st_dev, self._file.st_ino)
 
     def _prove_linked(self) -> None:
-        """An unlinked file goes on accepting commits, for nobody (SQLite, "How To Corrupt")."""
+        """Raise if the file was removed: SQLite would continue to commit to it."""
         if not self.is_linked():
             raise JournalError(
                 f"{self._path} was removed or replaced while it was in use: put it back, "
-                "then run the same line again"
+                "then run the same command again"
             )
 
     def _break(self, error: Exception) -> None:
@@ -198,11 +196,11 @@ class Writer:
         if is_full(error):
             with suppress(OSError):
                 self._make_room()
-        # a file that was only moved away is put back one day, and is sound
+        # a full disk damages nothing, and a file that was only moved away may be put back
         self._is_saving = is_full(error) or isinstance(error, JournalError)
 
     def _refuse(self, group: list[_Waiting]) -> None:
-        """Answer everyone with the error; where the file itself is sound, save the jobs' ids."""
+        """Raise the error to all callers; if the file itself is sound, save the jobs' ids."""
         results = self._saved([waiting for waiting in group if waiting[3] is StepKind.JOB])
         kept = {id(result[0]) for result in results}
         for _, args, future, kind in group:
@@ -218,11 +216,11 @@ class Writer:
             return []
         try:
             return self._committed(jobs)
-        except Exception:  # as above; the ids go to the log instead
+        except Exception:  # any kind: the ids go to the log instead
             self._is_saving = False
             with suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
-            logger.exception("%s: the reserve did not help", self._path)
+            logger.exception("%s: not even the ids of paid jobs could be recorded", self._path)
             return []
 
     def _journal_error(self) -> JournalError:
@@ -230,9 +228,10 @@ class Writer:
         if isinstance(error, JournalError):
             text = str(error)
         elif error is not None and is_full(error):
-            text = f"{self._path}: the disk is full: free some space, then run the same line again"
+            step = "free some space, then run the same command again"
+            text = f"{self._path}: the disk is full: {step}"
         else:
-            text = f"{self._path}: {error}: check the disk, then run the same line again"
+            text = f"{self._path}: {error}: check the disk, then run the same command again"
         made = JournalError(text)
         made.__cause__ = error
         return made
@@ -240,7 +239,7 @@ class Writer:
     def _wake(self, results: list[_Result]) -> None:
         try:
             self._loop.call_soon_threadsafe(_deliver, results)
-        except RuntimeError:  # the loop is closed: nobody waits any more
+        except RuntimeError:  # the loop is closed, and with it all callers
             logger.debug("%s: %d steps outlived their loop", self._path, len(results))
 
     def _checkpoint_and_report(self) -> None:
@@ -250,9 +249,9 @@ class Writer:
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             except sqlite3.Error as exc:
                 self._break(exc)
-        if self._is_changed and time.monotonic() - self._rested_at >= _REST:
-            self._is_changed, self._rested_at = False, time.monotonic()
-            self._rest()
+        if self._is_changed and time.monotonic() - self._reported_at >= _REPORT:
+            self._is_changed, self._reported_at = False, time.monotonic()
+            self._report()
 
 
 def _deliver(results: list[_Result]) -> None:
