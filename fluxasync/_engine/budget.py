@@ -40,7 +40,7 @@ class SpendingAccount:
         """Count the spending of earlier runs under the same cap. Raises ConfigError for negative
         amounts, which would raise the cap."""
         if not all(amount.is_finite() and amount >= 0 for amount in (spent, in_doubt)):
-            raise ConfigError(f"amounts spent earlier are not negative: {spent}, {in_doubt}")
+            raise ConfigError(f"amounts spent earlier must be 0 or more: {spent}, {in_doubt}")
         self.spent += spent
         self.in_doubt += in_doubt
 
