@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from support import virtual_time
 from support.limiters import LimiterUnderTest
 
-from fluxasync._batch.progress import Progress
+from fluxasync._batch.progress.counts import Progress
 from fluxasync._core.config import Policies, Polling
 from fluxasync._core.errors import DeadlineExceeded, JobFailed, JobLost
 from fluxasync._core.models import Failed, Job, Pending, Ready
