@@ -16,7 +16,7 @@ WRONG_ANSWERS = 3
 RETURN = 2.0
 
 
-class ConnectionPool(Protocol):
+class Renewable(Protocol):
     """Open connections that can be replaced by fresh ones."""
 
     def renew(self) -> None: ...
@@ -32,7 +32,7 @@ class Connectivity:
         self.has_answered = False  #: at least once
         self.outages = 0  #: begun so far
         self.unanswered_calls = 0  #: in a row
-        self.pool: ConnectionPool | None = None  #: None for a transport of the user's own
+        self.connections: Renewable | None = None  #: None for a transport of the user's own
         #: each one's result says whether it was woken
         self._sleepers: dict[asyncio.Future[bool], None] = {}
 
@@ -57,8 +57,8 @@ class Connectivity:
 
     def renew_connections(self) -> None:
         """Use fresh connections from now on."""
-        if self.pool is not None:
-            self.pool.renew()
+        if self.connections is not None:
+            self.connections.renew()
 
     def wake(self) -> None:
         """End every sleep soon."""

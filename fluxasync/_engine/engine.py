@@ -150,7 +150,7 @@ class Engine:
         transport = AiohttpTransport(
             timeouts=self.policies.timeouts, allow_loopback=self._provider.is_loopback
         )
-        self.connectivity.pool = await stack.enter_async_context(transport)
+        self.connectivity.connections = await stack.enter_async_context(transport)
         return transport
 
     async def close(self) -> None:

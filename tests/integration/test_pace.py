@@ -140,7 +140,7 @@ async def test_after_a_sleep_urls_are_asked_for_afresh_on_fresh_connections():
     seen: list[Event] = []
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, on_event=seen.append) as flux:
         ready = await flux.watch(await flux.submit(wishes(1)[0]))
-        pools = engine_of(flux).connectivity.pool
+        pools = engine_of(flux).connectivity.connections
         assert isinstance(pools, AiohttpTransport)
         before, polls = pools._polls, sim.world.polls
         engine_of(flux).health.suspended(8 * 3600.0)  # a test cannot suspend this machine
