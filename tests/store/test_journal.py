@@ -33,6 +33,7 @@ from fluxasync._core.errors import (
 )
 from fluxasync._core.models import (
     Failed,
+    ImageInput,
     ImageRequest,
     InDoubt,
     Job,
@@ -254,6 +255,25 @@ async def test_no_secret_is_in_the_files(tmp_path):
     assert again.parameters["input_image"].startswith("sha256:")
     assert again.image_prompt == again.image_prompt.of(again.image_prompt)
     assert again.image_prompt.identity == request.image_prompt.identity
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        pytest.param(ImageInput(url="https://images.example/fox.png"), id="URL"),
+        pytest.param(ImageInput(path=Path("in/fox.png"), sha256="ab" * 32), id="file"),
+    ],
+)
+async def test_the_next_run_knows_what_images_a_request_named(tmp_path, image):
+    """Both the own field and the parameters of other models hold the same inputs again."""
+    given = {"input_image": image, "more": [image]}
+    request = wish(image_prompt=image, parameters=given, extra_body={"control": image})
+    async with journal(tmp_path) as ledger:
+        await submitted(ledger, request)
+    async with journal(tmp_path) as ledger:
+        ((again, _),) = [pair async for pair in ledger.unfinished()]
+    assert again.image_prompt == image
+    assert (again.parameters, again.extra_body) == (given, {"control": image})
 
 
 @pytest.mark.parametrize("prompt", ["a\ud800b", "\0", "💥 " * 500, "'); DROP TABLE image; --"])
