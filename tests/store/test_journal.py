@@ -23,6 +23,7 @@ from support.sample_images import jpeg
 
 from fluxasync._core.errors import (
     DeadlineExceeded,
+    DownloadError,
     FluxError,
     InvalidRequest,
     JobLost,
@@ -195,6 +196,8 @@ async def test_an_intent_without_an_answer_is_in_doubt_to_the_next_run(tmp_path)
             lambda job: Moderated("no", job=job, reasons=("nsfw",)), "unknown", id="moderated"
         ),
         pytest.param(lambda job: JobLost("gone", job=job), "unknown", id="lost"),
+        pytest.param(lambda job: DownloadError("not an image", job=job), "yes", id="download"),
+        pytest.param(lambda job: TransportError("cut", sent=True), "yes", id="transport"),
         pytest.param(lambda job: InvalidRequest("bad", status=422), "no", id="rejected"),
     ],
 )
