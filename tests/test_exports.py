@@ -21,7 +21,10 @@ HEAVY = ("aiofiles", "aiohttp", "cyclopts", "PIL", "rich", "uvloop")
 #: the modules that users import from
 MODULES = [
     "fluxasync",
-    *(f"fluxasync.{name}" for name in ("bench", "events", "extend", "otel", "simulator")),
+    *(
+        f"fluxasync.{name}"
+        for name in ("audit", "bench", "events", "extend", "gallery", "otel", "simulator")
+    ),
 ]
 
 #: types in public signatures that cannot be imported yet
@@ -31,7 +34,6 @@ LEFT = {
     "FluxSession.gate: CircuitBreaker",
     "FluxSession.generate: CircuitBreaker",
     "FluxSession.submit: CircuitBreaker",
-    "FolderSink.__init__: FilenameTemplate",
     "Plan.__init__: Estimator",
     "World.requests: Seen",
 }

@@ -15,11 +15,11 @@ from typing import Any
 
 from attrs import frozen
 
+from .. import audit
 from .._core.amounts import dollars, spending
 from .._core.config import Budget
 from .._core.errors import ConfigError
 from .._core.text import display
-from .._store import audit
 from .advice import about_damage
 from .exit_codes import DONE, FAILED, IN_DOUBT
 from .rendering import as_json

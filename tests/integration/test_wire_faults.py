@@ -51,7 +51,7 @@ from fluxasync import (
     TransportError,
 )
 from fluxasync._cli.exit_codes import OUTAGE, exit_code
-from fluxasync._store.audit import status as audit_status
+from fluxasync.audit import status as audit_status
 from fluxasync.simulator import Scenario, Simulator
 
 COUNT = 6
