@@ -162,6 +162,8 @@ def _remedies(found: Mapping[str, int]) -> Iterator[str]:
         )
     if count := found.get("unreadable", 0):
         yield f"{count} unreadable: check the permissions and the disk, then verify again"
+    if count := found.get("outside", 0):
+        yield f"{count} outside: the journal was changed; restore it from a backup"
 
 
 def _verify_row(found: audit.Verification) -> dict[str, Any]:
