@@ -1,9 +1,9 @@
-"""The same work done by different clients: N images, so many at once, into a folder.
+"""The same work by different clients: N images, a number of them at once, into a folder.
 
-Each contender runs in a process of its own (`python -m benchmarks._contenders NAME TASK`) and
-prints one JSON line: the CPU seconds of all its threads and the wall seconds of the work alone
-(imports are not in them), its peak memory, and what it told of images that it does not have.
-Nobody is tuned: what a package does by default, or shows in its manual, is what it is measured by.
+Each contender runs in its own process (`python -m benchmarks._contenders NAME TASK`) and prints one
+JSON line: CPU seconds of all threads and wall seconds of the work without imports, peak memory, and
+the images that it reports as failed or in doubt. Every package runs with its defaults, as its
+manual shows it.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Task:
     url: str
     folder: str
     images: int
-    slots: int  #: images at once
+    slots: int  #: active jobs
     interval: float | None = None  #: seconds between polls; None = the client's own
-    tls_url: str = ""  #: for clients that speak nothing else
+    tls_url: str = ""  #: for clients that require TLS
     certificate: str = ""
     loop: str = "asyncio"
 
@@ -49,11 +49,11 @@ class Task:
 
 
 @frozen(kw_only=True)
-class Told:
-    """What a contender says of images that it does not have."""
+class Losses:
+    """The images that a contender reports as missing."""
 
     failed: int = 0
-    in_doubt: int = 0  #: named as perhaps paid, and kept to be settled
+    in_doubt: int = 0  #: possibly charged, and kept for reconciliation
 
 
 @frozen(kw_only=True)
@@ -63,10 +63,10 @@ class Figures:
     cpu: float  #: seconds, of all threads
     wall: float  #: seconds
     rss: float  #: MB at most
-    told: Told
+    losses: Losses
 
 
-async def ours(task: Task) -> Told:
+async def ours(task: Task) -> Losses:
     """fluxasync with everything on: journal, verify, fsync, metadata."""
     prompts = (f"prompt {number}" for number in range(task.images))
     polling = Polling(interval=task.interval)
@@ -77,11 +77,11 @@ async def ours(task: Task) -> Told:
     ):
         async for _ in batch:
             pass
-    return Told(failed=batch.summary.failed.total(), in_doubt=batch.summary.in_doubt)
+    return Losses(failed=batch.summary.failed.total(), in_doubt=batch.summary.in_doubt)
 
 
-async def bare(task: Task) -> Told:
-    """The least that can be done: workers, no checks, no waits, no errors. A yardstick."""
+async def bare(task: Task) -> Losses:
+    """The minimum: workers, no checks, no waits, no error handling. A baseline."""
     numbers = iter(range(task.images))
 
     async def worker(session: aiohttp.ClientSession) -> None:
@@ -98,11 +98,11 @@ async def bare(task: Task) -> Told:
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
         await asyncio.gather(*(worker(session) for _ in range(task.slots)))
-    return Told()
+    return Losses()
 
 
-async def aiohttp_loop(task: Task, *, tries: int = 1) -> Told:
-    """A semaphore and aiohttp, as people write it; `tries` as a retry decorator does it."""
+async def aiohttp_loop(task: Task, *, tries: int = 1) -> Losses:
+    """The usual semaphore and aiohttp; `tries` works like a retry decorator."""
 
     async def one(session: aiohttp.ClientSession, number: int) -> None:
         body = {"prompt": f"prompt {number}"}
@@ -110,18 +110,18 @@ async def aiohttp_loop(task: Task, *, tries: int = 1) -> Told:
             job = (await answer.json())["id"]
         while True:
             async with session.get(f"{task.url}/flux/v1/get_result", params={"id": job}) as answer:
-                told = await answer.json()
-            if told["status"] == "Ready":
+                status = await answer.json()
+            if status["status"] == "Ready":
                 break
             await asyncio.sleep(task.pause(0.5))
-        async with session.get(URL(told["result"]["sample"], encoded=True)) as answer:
+        async with session.get(URL(status["result"]["sample"], encoded=True)) as answer:
             task.path(number).write_bytes(await answer.read())
 
     async with aiohttp.ClientSession(raise_for_status=True) as session:
         return await _all(task, partial(one, session), tries=tries)
 
 
-async def httpx_loop(task: Task) -> Told:
+async def httpx_loop(task: Task) -> Losses:
     """The same on httpx."""
     import httpx
 
@@ -131,55 +131,55 @@ async def httpx_loop(task: Task) -> Told:
         job = answer.raise_for_status().json()["id"]
         while True:
             answer = await client.get(f"{task.url}/flux/v1/get_result", params={"id": job})
-            told = answer.raise_for_status().json()
-            if told["status"] == "Ready":
+            status = answer.raise_for_status().json()
+            if status["status"] == "Ready":
                 break
             await asyncio.sleep(task.pause(0.5))
-        answer = await client.get(told["result"]["sample"])
+        answer = await client.get(status["result"]["sample"])
         task.path(number).write_bytes(answer.raise_for_status().content)
 
     async with httpx.AsyncClient(timeout=60) as client:
         return await _all(task, partial(one, client))
 
 
-async def replicate(task: Task) -> Told:
+async def replicate(task: Task) -> Losses:
     """The `replicate` client from PyPI as its manual shows it: async_run, then read the output."""
     from replicate.client import Client
     from replicate.helpers import FileOutput
 
-    client = Client(api_token="practice", base_url=task.url)  # noqa: S106 — made up
+    client = Client(api_token="simulated", base_url=task.url)  # noqa: S106 — made up
 
     async def one(number: int) -> None:
         (output,) = await client.async_run(
             "black-forest-labs/flux-dev", input={"prompt": f"prompt {number}"}
         )
-        # it makes one of these itself, but not of a URL that is plain http
+        # the client does this itself, except for plain http URLs
         image = await FileOutput(str(output), client).aread()
         task.path(number).write_bytes(image)
 
     return await _all(task, one)
 
 
-async def fal(task: Task) -> Told:
+async def fal(task: Task) -> Losses:
     """The `fal-client` from PyPI as its manual shows it: subscribe, then fetch the image's URL."""
     import fal_client
     import httpx
 
-    client = fal_client.AsyncClient(key="practice")
+    client = fal_client.AsyncClient(key="simulated")
 
     async def one(images: httpx.AsyncClient, number: int) -> None:
         arguments = {"prompt": f"prompt {number}"}
         interval = task.pause(fal_client.client.DEFAULT_QUEUE_POLL_INTERVAL)
-        told = await client.subscribe("fal-ai/flux/dev", arguments, interval=interval)
-        answer = await images.get(told["images"][0]["url"])
+        result = await client.subscribe("fal-ai/flux/dev", arguments, interval=interval)
+        answer = await images.get(result["images"][0]["url"])
         task.path(number).write_bytes(answer.raise_for_status().content)
 
     async with httpx.AsyncClient(timeout=60) as images:
         return await _all(task, partial(one, images))
 
 
-async def _all(task: Task, one: Callable[[int], Awaitable[None]], *, tries: int = 1) -> Told:
-    """So many at once, and a count of those that ended in an exception."""
+async def _all(task: Task, one: Callable[[int], Awaitable[None]], *, tries: int = 1) -> Losses:
+    """Run one per image, `task.slots` at once, and count the exceptions."""
     semaphore = asyncio.Semaphore(task.slots)
 
     async def held(number: int) -> None:
@@ -192,10 +192,10 @@ async def _all(task: Task, one: Callable[[int], Awaitable[None]], *, tries: int 
                         raise
 
     ends = await asyncio.gather(*map(held, range(task.images)), return_exceptions=True)
-    return Told(failed=sum(end is not None for end in ends))
+    return Losses(failed=sum(end is not None for end in ends))
 
 
-Work = Callable[[Task], Awaitable[Told]]
+Work = Callable[[Task], Awaitable[Losses]]
 CONTENDERS: dict[str, Work] = {
     "ours": ours,
     "bare": bare,
@@ -215,10 +215,10 @@ PACKAGES = {
 
 
 def emptied(folder: Path) -> None:
-    """Give a run's disk space back and keep its files, until the whole benchmark is over.
+    """Release a run's disk space but keep its files until the end of the benchmark.
 
-    ext4 without a journal looks, for each new file, at the inode of every one that was deleted in
-    the last minutes, to leave it alone: after a thousand files that is up to a millisecond.
+    ext4 without a journal checks the inode of every recently deleted file for each new file: after
+    a thousand deletions that takes up to a millisecond.
     """
     for path in folder.rglob("*"):
         if path.is_file():
@@ -226,7 +226,7 @@ def emptied(folder: Path) -> None:
 
 
 def versions(name: str) -> str | None:
-    """What a contender is made of; None when it is not installed."""
+    """Return the versions of a contender's packages; None when one is not installed."""
     try:
         return ", ".join(f"{p} {version(p)}" for p in PACKAGES.get(name, ("aiohttp",)))
     except PackageNotFoundError:
@@ -234,8 +234,8 @@ def versions(name: str) -> str | None:
 
 
 def measure(name: str, task: Task) -> Figures:
-    """Run one contender once, in a fresh process and into a new folder; return its figures."""
-    if name != "ours":  # which makes its folder itself
+    """Run a contender once, in a new process and folder, and return its figures."""
+    if name != "ours":  # it creates its folder
         Path(task.folder).mkdir()
     command = [sys.executable, "-m", "benchmarks._contenders", name, json.dumps(asdict(task))]
     environ = dict(os.environ)
@@ -248,12 +248,12 @@ def measure(name: str, task: Task) -> Figures:
     if done.returncode:
         sys.exit(f"{name} failed:\n{done.stderr[-4000:]}")
     figures = json.loads(done.stdout)
-    return Figures(**figures | {"told": Told(**figures["told"])})
+    return Figures(**figures | {"losses": Losses(**figures["losses"])})
 
 
 def _main() -> None:
-    name, told = sys.argv[1:]
-    task = Task(**json.loads(told))
+    name, options = sys.argv[1:]
+    task = Task(**json.loads(options))
     if task.loop == "uvloop":
         import uvloop
 
@@ -261,14 +261,14 @@ def _main() -> None:
     else:
         run = asyncio.run
     cpu, wall = _cpu(), time.perf_counter()
-    told_of = run(CONTENDERS[name](task))  # type: ignore[arg-type]
+    losses = run(CONTENDERS[name](task))  # type: ignore[arg-type]
     cpu, wall = _cpu() - cpu, time.perf_counter() - wall
     rss = peak_memory()
-    print(json.dumps(asdict(Figures(cpu=cpu, wall=wall, rss=rss, told=told_of))))
+    print(json.dumps(asdict(Figures(cpu=cpu, wall=wall, rss=rss, losses=losses))))
 
 
 def peak_memory() -> float:
-    """MB at most, of this process: getrusage would count what its parent had when it forked."""
+    """Return this process's peak MB; getrusage would include the parent's at the fork."""
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

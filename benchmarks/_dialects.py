@@ -1,10 +1,10 @@
-"""The same practice server for a client that speaks another dialect: Replicate's predictions.
+"""The simulator for a client of another API: Replicate's predictions.
 
     python -m benchmarks._dialects NAME=VALUE…
 
-Starts a simulator with this scenario and beside it a second port in front of the same world, so
-that jobs, durations and the limit of active jobs are the same whoever asks. Prints both URLs on
-one line and ends when its input closes.
+Starts a simulator with this scenario, and a second port for the same world, so jobs, durations and
+the limit of active jobs are the same for both APIs. Prints both URLs on one line and ends when its
+input closes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _STATUS = {"Pending": "processing", "Ready": "succeeded"}
 
 @contextmanager
 def bilingual(**scenario: object) -> Iterator[tuple[str, str]]:
-    """Start a simulator in a process of its own; yield its URL and that of its Replicate port."""
+    """Start a simulator in its own process; yield its URL and the URL of its Replicate API."""
     arguments = [f"{name}={value!r}" for name, value in scenario.items()]
     child = subprocess.Popen(
         [sys.executable, "-m", "benchmarks._dialects", *arguments],
@@ -50,8 +50,8 @@ def bilingual(**scenario: object) -> Iterator[tuple[str, str]]:
 class Replicate:
     """Replicate's HTTP API over a world: create a prediction, get it, get its file.
 
-    Files pass through here, because that client sends its key with them and the image store of
-    the practice server refuses whoever does.
+    Files pass through this server, because the client sends its key with downloads and the
+    simulator's image store refuses keys.
     """
 
     def __init__(self, world: World) -> None:
@@ -90,9 +90,9 @@ class Replicate:
 
     def _get(self, job_id: str) -> web.Response:
         answer = self._world.poll(_now(), dialect="comet", job_id=job_id, headers={})
-        told: dict[str, Any] = json.loads(answer.body)
-        result = told["result"]
-        status = _STATUS.get(told["status"], "failed")
+        row: dict[str, Any] = json.loads(answer.body)
+        result = row["result"]
+        status = _STATUS.get(row["status"], "failed")
         output = result and [self.url + _FILES + urlsplit(result["sample"])._replace(
             scheme="", netloc=""
         ).geturl()]  # fmt: skip

@@ -1,11 +1,11 @@
-"""A server that costs less than any client: several processes on one port, three dialects.
+"""A server that is faster than any client: several processes on one port, three APIs.
 
     with fast_server(workers=2, images=1000, image_bytes=262144) as server: …
 
-It speaks Flux's submit and poll, Replicate's predictions and fal's queue (that one over TLS too,
-because its client knows nothing else), and gives the same image to everybody. The processes share
-nothing: a job's id carries when it ends and which prompt it is for, so whichever process is asked
-knows the answer. Each keeps its own books, and `fast_server` adds them up at the end.
+It speaks Flux's submit and poll, Replicate's predictions and fal's queue (with TLS, because fal's
+client requires it), and returns the same image for every job. The processes share nothing: a job's
+id contains its end and its prompt, so each process can answer for it. Each counts its own events,
+and `fast_server` adds them up at the end.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from fluxasync.simulator.images import Gallery, PictureSpec, padded
 from fluxasync.simulator.scenario import SeededRandom
 from fluxasync.simulator.submit import lognormal
 
-#: a whole JPEG of 16 × 16 pixels as far as its structure goes, for images of a few bytes
+#: a structurally complete JPEG of 16 × 16 pixels, for images of a few bytes
 TINY = bytes.fromhex("ffd8ffc0000b080010001001011100ffda0008010100003f0000ffd9")
-#: what stands before an API that is down for a moment
+#: the answer of a proxy whose API is down
 BAD_GATEWAY = b"<html><body><h1>502 Bad Gateway</h1><hr>nginx</body></html>"
 URL_LIFE = 600  #: seconds
 
@@ -45,7 +45,7 @@ _PROMPT = re.compile(rb"prompt (\d+)\"")
 
 @frozen(kw_only=True)
 class Scenario:
-    """What the server does; all of it is told to every process."""
+    """The behaviour of the server, given to every process."""
 
     workers: int = 2
     images: int  #: prompts are "prompt 0" to "prompt N - 1"
@@ -59,20 +59,20 @@ class Scenario:
 
 @define
 class Books:
-    """What happened: of one process, or of all of them."""
+    """Counts of events, of one process or of all."""
 
     charges: int = 0
-    twice: int = 0  #: charges beyond one a prompt
+    twice: int = 0  #: charges beyond one per prompt
     polls: int = 0
     downloads: int = 0
     lost_replies: int = 0
     bad_gateways: int = 0
     truncated: int = 0
-    began: float = float("inf")  #: of the first acceptance, on the clock all processes share
-    ended: float = 0.0  #: the last end of a job that was seen
-    lag: float = 0.0  #: seconds from jobs' ends to the polls that saw them, summed
-    work: float = 0.0  #: seconds of all jobs, summed
-    cpu: float = 0.0  #: seconds of the server's processes while they served
+    began: float = float("inf")  #: the first acceptance, on the clock that all processes share
+    ended: float = 0.0  #: the last end of a job that a poll saw
+    lag: float = 0.0  #: sum of detection lags, in seconds
+    work: float = 0.0  #: sum of job durations, in seconds
+    cpu: float = 0.0  #: CPU seconds of the server's processes
     paid: bytearray = field(factory=bytearray, repr=False)
 
     def add(self, other: Books) -> None:
@@ -91,7 +91,7 @@ class Books:
 
 @define
 class Server:
-    """A running server: where it is, and its books once it has ended."""
+    """A running server: its addresses, and its counts once it has ended."""
 
     url: str
     tls_url: str
@@ -101,7 +101,7 @@ class Server:
 
 
 def drawn(size: int) -> bytes:
-    """A JPEG of exactly so many bytes: a drawn one, or a mere frame where it would not fit."""
+    """Return a JPEG of exactly `size` bytes: drawn, or only the frame if that would not fit."""
     if size < 64 * 1024:
         tiny = padded(TINY, size)
         assert tiny is not None
@@ -112,17 +112,17 @@ def drawn(size: int) -> bytes:
 
 @contextmanager
 def fast_server(**options: Any) -> Iterator[Server]:
-    """Start the server's processes; end them, and fill in `books`."""
+    """Start the server's processes; at the end, stop them and fill in `books`."""
     scenario = Scenario(**options)
     with tempfile.TemporaryDirectory() as scratch, _port() as port, _port() as tls_port:
         image = drawn(scenario.image_bytes)
         Path(scratch, "image").write_bytes(image)
         if scenario.tls:
             _make_certificate(Path(scratch))
-        told = json.dumps([asdict(scenario), scratch, port, tls_port])
+        options = json.dumps([asdict(scenario), scratch, port, tls_port])
         children = [
             subprocess.Popen(
-                [sys.executable, "-m", "benchmarks._fast_server", told],
+                [sys.executable, "-m", "benchmarks._fast_server", options],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -142,15 +142,15 @@ def fast_server(**options: Any) -> Iterator[Server]:
             yield server
         finally:
             for child in children:
-                said, _ = child.communicate(timeout=60)
-                row = json.loads(said)
+                output, _ = child.communicate(timeout=60)
+                row = json.loads(output)
                 row["paid"] = bytearray.fromhex(row["paid"])
                 server.books.add(Books(**row))
 
 
 @contextmanager
 def _port() -> Iterator[int]:
-    """Keep a port for processes that listen on it together: bound here, listened on there."""
+    """Reserve a port for processes that listen on it together."""
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         holder.bind(("127.0.0.1", 0))
@@ -169,7 +169,7 @@ def _make_certificate(folder: Path) -> None:
 
 
 class World:
-    """The jobs, of which nothing is kept but what their ids say."""
+    """The jobs; their ids contain all their state."""
 
     def __init__(self, scenario: Scenario, image: bytes, url: str, tls_url: str) -> None:
         self.books = Books(paid=bytearray(scenario.images))
@@ -186,7 +186,7 @@ class World:
         self._date, self._expiry, self._second = b"", b"", 0
 
     def submit(self, body: bytes) -> bytes | None:
-        """Accept a job and charge for it; None when the reply gets lost on its way."""
+        """Accept a job and charge for it; None when the reply is lost."""
         found = _PROMPT.search(body)
         assert found is not None, body
         number, now, books = int(found[1]), time.monotonic(), self.books
@@ -202,7 +202,7 @@ class World:
         return None if self._goes_wrong("submit", number, before, "lost_replies") else job
 
     def is_ready(self, job: bytes) -> bool | None:
-        """Whether a job has ended; None when a gateway answers instead."""
+        """Whether a job has ended; None for a 502 from the gateway."""
         self.books.polls += 1
         if self._goes_wrong("poll", job, self.books.polls, "bad_gateways"):
             return None
@@ -218,24 +218,24 @@ class World:
         return True
 
     def sample(self, job: bytes) -> bytes:
-        self._tell_time()
+        self._update_time()
         return b"%b/images/%b.jpg?se=%b&sig=c2ln" % (self.url, job, self._expiry)
 
     def image(self, job: bytes) -> tuple[bytes, bytes, bool]:
-        """The head and the body of an image's delivery, and whether it breaks off after that."""
+        """Return head and body of a download, and whether it is cut off."""
         self.books.downloads += 1
         if self._goes_wrong("image", job, self.books.downloads, "truncated"):
             return self._image_head, self._image[: len(self._image) // 2], True
         return self._image_head, self._image, False
 
     def head(self, length: int, status: bytes = b"200 OK") -> bytes:
-        self._tell_time()
+        self._update_time()
         return (
             b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nDate: %b\r\nContent-Length: %d"
             b"\r\n\r\n" % (status, self._date, length)
         )
 
-    def _tell_time(self) -> None:
+    def _update_time(self) -> None:
         second = int(time.time())
         if second == self._second:
             return
@@ -253,7 +253,7 @@ class World:
 
 
 class Connection(asyncio.Protocol):
-    """HTTP/1.1 with keep-alive, as far as these clients speak it."""
+    """The part of HTTP/1.1 with keep-alive that these clients use."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -283,20 +283,20 @@ class Connection(asyncio.Protocol):
             if breaks:
                 self._transport.close()
             return
-        told = (posted if method == b"POST" else polled)(world, path, target, body)
-        if told is None:
+        reply = (posted if method == b"POST" else polled)(world, path, target, body)
+        if reply is None:
             self._transport.abort() if method == b"POST" else self._send(
                 BAD_GATEWAY, b"502 Bad Gateway"
             )
         else:
-            self._send(told)
+            self._send(reply)
 
     def _send(self, body: bytes, status: bytes = b"200 OK") -> None:
         self._transport.write(self._world.head(len(body), status) + body)
 
 
 def posted(world: World, path: bytes, target: bytes, body: bytes) -> bytes | None:
-    """What a submission is answered, in the dialect of its path."""
+    """Return the answer to a submission, in the API of its path."""
     job = world.submit(body)
     if job is None:
         return None
@@ -313,7 +313,7 @@ def posted(world: World, path: bytes, target: bytes, body: bytes) -> bytes | Non
 
 
 def polled(world: World, path: bytes, target: bytes, body: bytes) -> bytes | None:
-    """What a poll is answered: by Flux, by Replicate, or by fal, which asks twice."""
+    """Return the answer to a poll of Flux, Replicate or fal (which polls twice)."""
     if path.startswith(b"/flux/"):
         job = target[-32:]
         match world.is_ready(job):

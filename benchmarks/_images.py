@@ -1,4 +1,4 @@
-"""Made-up images for benchmarks of the journal, and their three events in it."""
+"""Generated images for benchmarks of the journal, and their three events in it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def request(number: int) -> ImageRequest:
     )
 
 
-def file_name(wish: ImageRequest) -> str:
-    return f"{wish.index:06}-{wish.key:.8}.jpg"
+def file_name(image_request: ImageRequest) -> str:
+    return f"{image_request.index:06}-{image_request.key:.8}.jpg"
 
 
-def saved(wish: ImageRequest, job: Job, folder: Path) -> Saved:
+def saved(image_request: ImageRequest, job: Job, folder: Path) -> Saved:
     stored = Stored(
-        path=folder / file_name(wish),
+        path=folder / file_name(image_request),
         size=262_144,
         sha256=hashlib.sha256(job.job_id.encode()).hexdigest(),
         format="jpeg",
@@ -38,28 +38,28 @@ def saved(wish: ImageRequest, job: Job, folder: Path) -> Saved:
     )
     timings = {"submit": 0.41, "watch": 4.2, "download": 0.31, "polls": 5}
     return Saved(
-        request=wish,
+        request=image_request,
         job=job,
         stored=stored,
-        index=wish.index,
-        seed=wish.seed,
-        prompt=wish.prompt,
+        index=image_request.index,
+        seed=image_request.seed,
+        prompt=image_request.prompt,
         cost=PRICE,
         timings=timings,
     )
 
 
-def job_of(wish: ImageRequest) -> Job:
-    job_id = hashlib.md5(b"%d" % wish.index, usedforsecurity=False).hexdigest()
+def job_of(image_request: ImageRequest) -> Job:
+    job_id = hashlib.md5(b"%d" % image_request.index, usedforsecurity=False).hexdigest()
     url = f"https://api.cometapi.com/flux/v1/get_result?id={job_id}"
-    return Job(job_id=job_id, polling_url=url, request=wish, price=PRICE, submitted_at=NOW)
+    return Job(job_id=job_id, polling_url=url, request=image_request, price=PRICE, submitted_at=NOW)
 
 
-async def story(ledger: Journal, wish: ImageRequest) -> None:
-    await ledger.intent(wish, price=PRICE)
-    job = job_of(wish)
-    await ledger.answered(wish, job)
-    await ledger.settle(saved(wish, job, ledger.folder))
+async def story(ledger: Journal, image_request: ImageRequest) -> None:
+    await ledger.intent(image_request, price=PRICE)
+    job = job_of(image_request)
+    await ledger.answered(image_request, job)
+    await ledger.settle(saved(image_request, job, ledger.folder))
 
 
 async def work(ledger: Journal, numbers: Iterator[int]) -> None:

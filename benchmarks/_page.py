@@ -1,7 +1,8 @@
-"""`docs/benchmarks.md`, of which figures are written by the scripts that measured them.
+"""Writes the figures of the benchmarks into docs/benchmarks.md.
 
-A block lies between `<!-- name -->` and `<!-- end name -->`; what stands around it is written by
-hand. The short table stands in the README too. The machine and the moment are told with the blocks.
+A block is between `<!-- name -->` and `<!-- end name -->`; the text around it is written by hand.
+Each block names the machine and the time of its measurement. The README quotes the block `short`;
+`tests/docs/test_pages.py` compares them.
 """
 
 from __future__ import annotations
@@ -16,51 +17,47 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"
-README = ROOT / "README.md"
-#: share of its cores that others keep, from which on a machine counts as busy
+#: share of the cores used by other processes above which a machine counts as busy
 BUSY = 0.1
-#: seconds that this is looked at
-LOOKING = 2.0
+#: seconds of that measurement
+LOAD_SECONDS = 2.0
 
 
 def write(name: str, text: str) -> None:
-    """Replace a block, wherever it stands."""
+    """Replace a block."""
     block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
-    pages = {path: path.read_text("utf-8") for path in (PAGE, README)}
-    places = [path for path, page in pages.items() if block.search(page)]
-    if not places:
+    page = PAGE.read_text("utf-8")
+    if not block.search(page):
         raise SystemExit(f"{PAGE}: no block {name!r}")
-    for path in places:
-        new = block.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", pages[path])
-        path.write_text(new, "utf-8")
+    PAGE.write_text(block.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", page), "utf-8")
 
 
 def rows(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown: words to the left, figures to the right."""
+    """Return a Markdown table: text aligned to the left, figures to the right."""
     lines = [head, ["---", *["--:"] * (len(head) - 1)], *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def machine(load: float) -> str:
-    """What measured, when, and whether others were busy on it (see `load`)."""
+    """Return the machine, the time, and whether it was busy (see `load`)."""
     moment = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    said = f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
-    said += f"Python {platform.python_version()}; {moment}"
+    text = f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
+    text += f"Python {platform.python_version()}; {moment}"
     if load > BUSY:
-        said += (
-            f". **The machine was busy** (others kept {load:.0%} of its cores before the run), so "
-            "CPU and seconds are too high; compare the contenders"
+        text += (
+            f". **The machine was busy** (other processes used {load:.0%} of its cores before the "
+            "run), so CPU and seconds are too high; compare the contenders"
         )
-    return f"Measured on {said}."
+    return f"Measured on {text}."
 
 
 def load() -> float:
-    """The share of this machine's cores that are at work while we are not.
+    """Return the share of this machine's cores that other processes use.
 
-    Not the load average, which still counts the benchmark that ran before this one.
+    The load average would still count the benchmark that ran before this one.
     """
     before = _ticks()
-    time.sleep(LOOKING)
+    time.sleep(LOAD_SECONDS)
     after = _ticks()
     if before is None or after is None:
         return min(os.getloadavg()[0] / (os.cpu_count() or 1), 1.0)
@@ -69,12 +66,12 @@ def load() -> float:
 
 
 def _ticks() -> tuple[int, int] | None:
-    """Of all cores: ticks without work, and all; None where the system does not tell (Linux)."""
+    """Return idle ticks and all ticks of all cores; None where they are not known (Linux only)."""
     try:
-        told = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
     except OSError:
         return None
-    ticks = [int(count) for count in told]
+    ticks = [int(count) for count in fields]
     return ticks[3] + ticks[4], sum(ticks)
 
 

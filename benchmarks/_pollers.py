@@ -1,9 +1,9 @@
-"""The same images by clients that poll differently: so many slots, each image into a folder.
+"""The same images by clients that poll differently, each image into a folder.
 
     python -m benchmarks._pollers NAME URL FOLDER …
 
-Each runs in a process of its own and prints one JSON line: the CPU seconds of all its threads.
-What its polls cost and left is told by the server, which sees all contenders alike.
+Each contender runs in its own process and prints one JSON line: the CPU seconds of all its threads.
+The server reports polls and detection lag, in the same way for all contenders.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Task:
     folder: Path
     images: int
     slots: int
-    mean: float  #: seconds of a job; only the oracle looks
+    mean: float  #: seconds of a job; only the oracle uses it
     cv: float
 
 
 async def ours(task: Task, *, polling: Polling, knows: bool = False) -> None:
-    """fluxasync with everything on; `knows` = it is told the distribution, to the last digit."""
+    """fluxasync with everything on; `knows`: it gets the exact distribution of durations."""
     flux = FluxSession(base_url=task.url, limits=Limits(in_flight=task.slots), polling=polling)
     if knows:
         flux._schedules = Knowing(task)
@@ -54,7 +54,7 @@ async def ours(task: Task, *, polling: Polling, knows: bool = False) -> None:
 
 
 class Knowing(PollSchedules):
-    """Schedules that know the log-normal and learn nothing more."""
+    """Schedules with the exact log-normal distribution, which learn nothing."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Knowing(PollSchedules):
 
 
 async def fixed(task: Task, *, interval: float) -> None:
-    """The loop that people write: a worker a slot, a poll every so many seconds."""
+    """The usual loop: one worker per slot, a poll every `interval` seconds."""
     task.folder.mkdir()
     numbers = iter(range(task.images))
 
@@ -83,8 +83,8 @@ async def fixed(task: Task, *, interval: float) -> None:
                 async with session.get(
                     f"{task.url}/flux/v1/get_result", params={"id": job}
                 ) as answer:
-                    told = await answer.json()
-                sample = told["result"] and told["result"]["sample"]
+                    status = await answer.json()
+                sample = status["result"] and status["result"]["sample"]
             async with session.get(URL(sample, encoded=True)) as answer:
                 (task.folder / f"{number:06}.jpg").write_bytes(await answer.read())
 
@@ -98,7 +98,7 @@ async def replicate(task: Task) -> None:
     from replicate.helpers import FileOutput
 
     task.folder.mkdir()
-    client = Client(api_token="practice", base_url=task.url)  # noqa: S106 — made up
+    client = Client(api_token="simulated", base_url=task.url)  # noqa: S106 — made up
     numbers = iter(range(task.images))
 
     async def worker() -> None:
@@ -106,7 +106,7 @@ async def replicate(task: Task) -> None:
             (output,) = await client.async_run(
                 "black-forest-labs/flux-dev", input={"prompt": f"prompt {number}"}
             )
-            # it makes one of these itself, but not of a URL that is plain http
+            # the client does this itself, except for plain http URLs
             image = await FileOutput(str(output), client).aread()
             (task.folder / f"{number:06}.jpg").write_bytes(image)
 
@@ -125,7 +125,7 @@ CONTENDERS: dict[str, Callable[[Task], Awaitable[None]]] = {
 
 
 def measure(name: str, task: Task) -> float:
-    """Run one contender once, in a fresh process; return its CPU seconds."""
+    """Run a contender once, in a new process, and return its CPU seconds."""
     command = [
         sys.executable, "-m", "benchmarks._pollers", name, task.url, str(task.folder),
         "--images", str(task.images), "--slots", str(task.slots),

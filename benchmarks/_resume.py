@@ -1,9 +1,8 @@
-"""A run carried on after a kill: a folder with very many images, and a process that starts in it.
+"""Resuming a killed run: a folder with very many images, and a process that starts in it.
 
-The folder is made by the package itself, verb by verb, in a process that is killed at the end, so
-the log of the database, its lock and its mark of an unclean end are real. The last jobs are real
-ones of the practice server, which then sees when the next process asks for them, and when it
-submits what is new.
+The package itself makes the folder, in a process that is killed at the end, so the database log,
+the lock and the mark of an unclean end are real. The last jobs exist at the simulator, which
+records when the next process polls them and when it submits new ones.
 """
 
 from __future__ import annotations
@@ -28,28 +27,28 @@ from fluxasync.simulator import Scenario, Simulator
 
 from ._images import WRITERS, file_name, request, work
 
-#: jobs that run when the process is killed, and rows that are new afterwards
+#: jobs active when the process is killed, and rows added afterwards
 UNFINISHED = NEW = 24
 
-#: as long as it takes to draw none of them
+#: images of this size are not drawn
 _SCENARIO = Scenario(latency=(0.5, 1.0), image_bytes=200_000)
 
 
 @frozen(kw_only=True)
 class Figures:
-    """What starting in the folder came to; seconds count from the start of the process."""
+    """The cost of starting in the folder; seconds since the start of the process."""
 
     first_poll: float
     first_post: float
     ended: float
-    memory: float  #: MB, the most there was
+    memory: float  #: MB, the peak
     journal: float  #: MB
     source: float  #: MB
     lists: float  #: MB
 
 
-async def carried_on(home: Path, rows: int) -> Figures:
-    """Make the folder, kill its process, start another; return what the server saw of it."""
+async def resume_after_kill(home: Path, rows: int) -> Figures:
+    """Fill the folder, kill the process, start another; return what the server saw."""
     async with Simulator(_SCENARIO) as sim:
         killed = await _process("fill", home, sim.url, rows)
         assert await killed.wait() == -signal.SIGKILL
@@ -61,16 +60,16 @@ async def carried_on(home: Path, rows: int) -> Figures:
         first_poll = await _when(lambda: sim.world.polls > polls, began)
         first_post = await _when(lambda: sim.world.posts > posts, began)
         assert process.stdout is not None
-        told = json.loads(await process.stdout.read())
+        result = json.loads(await process.stdout.read())
         assert await process.wait() == 0
         ended = time.perf_counter() - began
         assert len(sim.charges) == UNFINISHED + NEW
-    assert (told["known"], told["saved"]) == (rows, UNFINISHED + NEW), told
+    assert (result["known"], result["saved"]) == (rows, UNFINISHED + NEW), result
     return Figures(
         first_poll=first_poll,
         first_post=first_post,
         ended=ended,
-        memory=told["memory"],
+        memory=result["memory"],
         **sizes,
     )
 
@@ -102,7 +101,7 @@ def _sizes(home: Path) -> dict[str, float]:
 
 
 async def fill(home: Path, url: str, rows: int) -> None:
-    """Leave a folder with so many images, the last ones still running, as a killed run does."""
+    """Leave a folder as a killed run does: `rows` images, the last ones still active."""
     folder = home / "images"
     _write_source(home / "prompts.jsonl", rows + NEW)
     async with (
@@ -120,7 +119,7 @@ async def fill(home: Path, url: str, rows: int) -> None:
         await output.journal.project()
         _touch(folder, rows - UNFINISHED)
         last = [request(number) for number in range(rows - UNFINISHED, rows)]
-        await asyncio.gather(*(flux.submit(wish, ledger=output.journal) for wish in last))
+        await asyncio.gather(*(flux.submit(image, ledger=output.journal) for image in last))
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -134,22 +133,22 @@ def _write_source(path: Path, rows: int) -> None:
             file.write(json.dumps(_row(request(number))) + "\n")
 
 
-def _row(wish: ImageRequest) -> dict[str, object]:
-    return {"model": wish.model, **wish.given()}
+def _row(image: ImageRequest) -> dict[str, object]:
+    return {"model": image.model, **image.given()}
 
 
 def _touch(folder: Path, images: int) -> None:
-    """Make the images as far as a start looks at them: their names."""
+    """Create empty files: a start looks at the names only."""
     for number in range(images):
         name = file_name(request(number))
         os.close(os.open(folder / name, os.O_WRONLY | os.O_CREAT))
 
 
-# --- the process that carries on ------------------------------------------------------------------
+# --- the process that resumes ---------------------------------------------------------------------
 
 
 async def resume(home: Path, url: str, rows: int) -> None:
-    """Make the same call again; tell what it found, and the memory it took."""
+    """Make the same call again; print what it found and its peak memory."""
     async with FluxSession("cometapi", base_url=url) as flux:
         batch = Batch(
             flux,
@@ -163,8 +162,12 @@ async def resume(home: Path, url: str, rows: int) -> None:
                 pass
     assert batch.plan is not None
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    told = {"known": sum(batch.plan.known.values()), "saved": batch.summary.saved, "memory": memory}
-    print(json.dumps(told))
+    result = {
+        "known": sum(batch.plan.known.values()),
+        "saved": batch.summary.saved,
+        "memory": memory,
+    }
+    print(json.dumps(result))
 
 
 def _shown(rows: int) -> None:

@@ -1,4 +1,4 @@
-"""The simulator in a process of its own, so that its CPU is not counted with the client's."""
+"""The simulator in its own process, so its CPU is not counted as the client's."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from fluxasync.simulator import Scenario, Simulator
 
 @contextmanager
 def simulator(*, jobs: Path | None = None, **scenario: object) -> Iterator[str]:
-    """Start a simulator with this scenario; yield its URL; end it.
+    """Run a simulator with this scenario and yield its URL.
 
-    At its end it writes what it knows of each job to `jobs`, as JSON lines.
+    At its end it writes the times of each job to `jobs`, as JSON lines.
     """
     arguments = [f"{name}={value!r}" for name, value in scenario.items()]
     arguments = ["" if jobs is None else str(jobs), *arguments]

@@ -1,12 +1,12 @@
-"""Does `fluxasync bench` tell the truth? Its figures against the practice server's own records.
+"""Is `fluxasync bench` accurate? Compares its figures with the simulator's own records.
 
     python -m benchmarks.bench_check [--rate 100] [--seconds 10] [--loop uvloop]
 
-An open loop at 100 images a second against a simulator in another process, which at its end writes
-down when it began each job, ended it, and told a poll of it. Printed are, side by side, percentiles
-as the benchmark has them and as the server does: of generation, and of the time from acceptance
-until the end was seen, which the server does not tell anybody; and how late the benchmark's own
-submissions began. `--write` puts it into docs/benchmarks.md.
+An open loop at 100 images per second runs against a simulator in another process, which records the
+start and end of each job and the poll that saw it. The table compares percentiles of the benchmark
+and of the server: generation, and the time from acceptance until a poll saw the end, which the API
+does not report. It also shows how late the benchmark's submissions started. `--write` puts the
+result into docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
             "latency": (0.5, 2.0), "seed": 7, "active_limit": 100_000, "image_bytes": 2048,
         }  # fmt: skip
         with simulator(jobs=log, **script) as url:
-            order = bench.BenchConfig(
+            config = bench.BenchConfig(
                 out=Path(scratch, "out"), models=MODEL, base_url=url,
                 load=bench.Workload(
                     rate=given.rate, slots=10_000, duration=given.seconds, warm_up=50
@@ -51,16 +51,16 @@ def main() -> None:
                 parameters={"width": 256, "height": 256},
             )  # fmt: skip
             with asyncio.Runner(loop_factory=_factory(given.loop)) as runner:
-                report = runner.run(bench.run(order, on_note=print))
+                report = runner.run(bench.run(config, on_note=print))
         jobs = {job["id"]: job for job in map(json.loads, log.read_text("utf-8").splitlines())}
-        said = f"{_page.machine(load)}\n\n{shown(report, jobs)}"
-    print(said)
+        text = f"{_page.machine(load)}\n\n{shown(report, jobs)}"
+    print(text)
     if given.write:
-        _page.write("self", said)
+        _page.write("self", text)
 
 
 def shown(report: bench.Report, jobs: Mapping[str, Mapping[str, float]]) -> str:
-    """A table of both sides, and a sentence on each promise."""
+    """Return a table of both sides, and a line for each target."""
     (stage,) = report.stages
     pairs = [(r, jobs[r.job_id]) for r in report.records() if r.job_id and not r.warm_up]
     sides = {
@@ -88,13 +88,13 @@ def shown(report: bench.Report, jobs: Mapping[str, Mapping[str, float]]) -> str:
         f"{report.environment['loop']}; CPU {machine.cpu_share:.0%} of a core, timers "
         f"{1000 * (machine.loop_lag_p99 or 0):.1f} ms late at p99.",
         "",
-        _page.rows(["seconds", "bench", "server", "apart"], body),
+        _page.rows(["seconds", "bench", "server", "difference"], body),
         "",
-        f"At most {worst:.2%} apart; target ≤ {WITHIN:.0%}.  ",
-        f"Submissions late: p50 {1000 * late.p50:.2f} ms, p99 {1000 * late.p99:.2f} ms, most "
+        f"Largest difference {worst:.2%}; target ≤ {WITHIN:.0%}.  ",
+        f"Submissions late: p50 {1000 * late.p50:.2f} ms, p99 {1000 * late.p99:.2f} ms, max "
         f"{1000 * late.maximum:.2f} ms; target p99 ≤ {1000 * LATEST:g} ms.  ",
-        f"The server's clock, which is ours, was found {1000 * (report.clock_skew or 0):+.1f} ms "
-        f"ahead, ± {1000 * (report.clock_uncertainty or 0):.1f} ms.",
+        f"Clock offset (true value 0): {1000 * (report.clock_skew or 0):+.1f} ms "
+        f"± {1000 * (report.clock_uncertainty or 0):.1f} ms.",
     ]
     return "\n".join(lines)
 

@@ -1,9 +1,11 @@
-"""How long does the check of a prompt file take a row, and does that grow with the file?
+"""What does the check of a long prompt list cost, and how soon does a resumed run submit?
 
     python -m benchmarks.check [ROWS]
 
-Writes one list of prompts as .jsonl and .csv, checks each three times, and prints the median in
-microseconds a row, without a journal and with one that knows nothing.
+Writes one list as .jsonl and .csv and checks each in a process of its own: without a journal, with
+one in which no image is known, and with one in which all but 24 are done. Prints processor seconds
+of the check, resident memory (peak), the temporary file, and the time from the start of the check
+to the first request that is to do.
 """
 
 from __future__ import annotations
@@ -11,52 +13,94 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
-import statistics
+import os
+import resource
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import aclosing
 from pathlib import Path
 
 from fluxasync._requests.sources import Lookup, open_source
 
+#: images of the resumed list that are to do
+NEW = 24
 
-def _nothing(keys: Sequence[str]) -> list[str | None]:
-    return [None] * len(keys)
+
+def _resumed(rows: int) -> Lookup:
+    """A journal in which every image but the last is done."""
+    left = rows - NEW
+
+    def lookup(keys: Sequence[str]) -> list[str | None]:
+        nonlocal left
+        done = min(left, len(keys))
+        left -= done
+        return ["done"] * done + [None] * (len(keys) - done)
+
+    return lookup
 
 
-async def _seconds(path: Path, lookup: Lookup | None) -> float:
+async def _measure(path: Path, journal: str, rows: int) -> None:
+    lookups: dict[str, Lookup | None] = {
+        "no journal": None,
+        "nothing done": lambda keys: [None] * len(keys),
+        "all but 24 done": _resumed(rows),
+    }
     source = open_source(path)
-    begun = time.perf_counter()
-    plan = await source.check(lookup=lookup)
-    took = time.perf_counter() - begun
+    began, processor = time.perf_counter(), time.process_time()
+    plan = await source.check(lookup=lookups[journal])
+    processor = time.process_time() - processor
+    size = _temporary_bytes()
+    async with aclosing(source.requests(skip=frozenset({"done"}))) as requests:
+        await anext(requests)
+    first = time.perf_counter() - began
     await source.aclose()
-    assert plan.rows
-    return took
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"{path.name}, {journal}: {plan.images:,} images, {processor:.1f} s of processor, "
+        f"{peak:.0f} MB resident, temporary file {size / 1e6:.0f} MB, first request {first:.1f} s",
+        flush=True,
+    )
+
+
+def _temporary_bytes() -> int:
+    """Return the bytes of this process's open files without a name."""
+    found = [os.fstat(int(name)) for name in os.listdir("/dev/fd") if _is_open(name)]
+    return sum(each.st_size for each in found if each.st_nlink == 0)
+
+
+def _is_open(name: str) -> bool:
+    try:
+        os.fstat(int(name))
+    except OSError:  # of the listing itself
+        return False
+    return True
 
 
 def main() -> None:
     rows = int(sys.argv[1]) if sys.argv[1:] else 200_000
-    wishes = [
+    written = (
         {"prompt": f"a red fox in snow, number {n}", "width": 512, "height": 512, "seed": n}
         for n in range(rows)
-    ]
+    )
     with tempfile.TemporaryDirectory() as folder:
         jsonl, table = Path(folder, "prompts.jsonl"), Path(folder, "prompts.csv")
-        jsonl.write_text("".join(json.dumps(wish) + "\n" for wish in wishes))
-        with table.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(wishes[0]))
+        with jsonl.open("w") as lines, table.open("w", newline="") as cells:
+            writer = csv.DictWriter(cells, ["prompt", "width", "height", "seed"])
             writer.writeheader()
-            writer.writerows(wishes)
-        del wishes
+            for row in written:
+                lines.write(json.dumps(row) + "\n")
+                writer.writerow(row)
         for path in (jsonl, table):
-            for lookup in (None, _nothing):
-                took = [asyncio.run(_seconds(path, lookup)) / rows * 1e6 for _ in range(3)]
-                known = "counted" if lookup is None else "numbered and asked for"
-                middle, low, high = statistics.median(took), min(took), max(took)
-                line = f"{path.name}, {known}: {middle:.1f} µs a row ({low:.1f} to {high:.1f})"
-                print(line, flush=True)
+            for journal in ("no journal", "nothing done", "all but 24 done"):
+                command = [sys.executable, "-m", "benchmarks.check", path, journal, str(rows)]
+                subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) == 4:
+        asyncio.run(_measure(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
+    else:
+        main()

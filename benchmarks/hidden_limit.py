@@ -1,11 +1,10 @@
-"""How much work gets done where nobody knows how many active jobs an account allows?
+"""How much throughput does `in_flight="auto"` reach when the account's limit is unknown?
 
     python -m benchmarks.hidden_limit [--jobs 4000] [--seeds 3]
 
-The real session and batch in virtual time. The server allows 24 active jobs, after 100 s only 12,
-after 300 s 24 again, and tells nobody. Next to `in_flight="auto"` runs the same with a number that
-is assigned at the very moment it changes: what share of that one's pace is reached, and how many
-submissions are refused for it?
+The real session and batch run in virtual time. The server allows 24 active jobs, after 100 s only
+12, after 300 s 24 again, without announcing it. The baseline gets each limit at the moment of the
+change. The result is the share of the baseline's throughput, and the share of refused submissions.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ TARGET = (0.95, 0.02)
 
 
 async def changes(flux: FluxSession, world: World) -> None:
-    """Change the limit as time goes by; who does not find it out is told."""
+    """Change the server's limit over time, and the baseline's with it."""
     for at, limit in PHASES:
         await asyncio.sleep(max(0.0, at + START - asyncio.get_running_loop().time()))
         world.change(evolve(world.scenario, active_limit=limit))
@@ -39,7 +38,7 @@ async def changes(flux: FluxSession, world: World) -> None:
             flux.limits = limit  # type: ignore[assignment] — the setter takes the shorthand
 
 
-def told(limits: int | str, wait: float | None, seed: int, jobs: int) -> Story:
+def measure(limits: int | str, wait: float | None, seed: int, jobs: int) -> Story:
     scenario = Scenario(image_bytes=1, retry_after=wait, seed=seed)
     ran = run(story(scenario, count=jobs, seed=seed, limits=limits, script=changes), seed=seed)
     assert len(ran.saved) == jobs
@@ -52,14 +51,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     seeds = range(1, given.seeds + 1)
-    ideal = [told(24, 1.0, seed, given.jobs) for seed in seeds]
-    assert min(one.seconds for one in ideal) > PHASES[-1][0], "the last change was never met"
+    ideal = [measure(24, 1.0, seed, given.jobs) for seed in seeds]
+    assert min(one.seconds for one in ideal) > PHASES[-1][0], "the run ended before the last change"
     print(
         f"{given.jobs} jobs, {given.seeds} seeds; target ≥ {TARGET[0]:.0%}, ≤ {TARGET[1]:.0%} 429s"
     )
-    print(f"{'Retry-After':>11} {'work done, of the one that knows':>33} {'429s':>6}")
+    print(f"{'Retry-After':>11} {'throughput, share of the baseline':>33} {'429s':>6}")
     for wait in (1.0, None):
-        found = [told("auto", wait, seed, given.jobs) for seed in seeds]
+        found = [measure("auto", wait, seed, given.jobs) for seed in seeds]
         share = fmean(k.seconds / f.seconds for k, f in zip(ideal, found, strict=True))
         refused = fmean(f.world.refused[429] / f.world.posts for f in found)
         print(f"{'none' if wait is None else f'{wait:g} s':>11} {share:33.1%} {refused:6.1%}")

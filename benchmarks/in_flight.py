@@ -1,10 +1,10 @@
-"""Does the loop stay free with many jobs? Loop lag with 2,000 jobs in flight at once.
+"""Does the event loop stay responsive with many jobs? Its lag with 2,000 jobs in flight.
 
     python -m benchmarks.in_flight [--jobs 2000] [--images 5000]
 
 Jobs of flux-2-max take 15 to 25 s, images have 256 KB, the simulator runs in another process. The
-lag is how late a timer of 10 ms fires, sampled from the first submission until the last, so that
-the ramp is in it and the idle tail is not.
+lag is the delay of a timer of 10 ms, sampled from the first submission to the last, which includes
+the ramp-up and excludes the idle end.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ async def run(url: str, folder: Path, jobs: int, images: int) -> None:
     print(f"{images:,} images, at most {most:,} in flight, {batch.summary.seconds:.1f} s")
     print(
         f"loop lag: p50 {1000 * p50:.1f} ms, p99 {1000 * p99:.1f} ms, "
-        f"most {1000 * lags[-1]:.1f} ms; target p99 ≤ {TARGET} ms"
+        f"max {1000 * lags[-1]:.1f} ms; target p99 ≤ {TARGET} ms"
     )
 
 

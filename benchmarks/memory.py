@@ -2,8 +2,8 @@
 
     python -m benchmarks.memory [--prompts 200000]
 
-Outcomes are instant: a transport object answers in memory, so that nothing but the library's own
-machinery is measured. RSS is sampled as the run goes.
+A transport object answers in memory at once, so only the library itself is measured. RSS is sampled
+during the run.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from fluxasync import Batch, FluxSession, Limits, Polling
 from fluxasync._core.protocols import Call, Reply
 
 TARGET = 120
-#: a whole JPEG of 16 × 16 pixels as far as its structure goes
+#: a structurally complete JPEG of 16 × 16 pixels
 IMAGE = bytes.fromhex("ffd8ffc0000b080010001001011100ffda0008010100003f0000ffd9")
 
 
 @frozen
 class Instant:
-    """An open download that holds the image already."""
+    """A download whose image is in memory."""
 
     status: int = 200
     headers: Mapping[str, str] = field(factory=lambda: {"content-length": str(len(IMAGE))})
@@ -37,7 +37,7 @@ class Instant:
 
 
 class InstantTransport:
-    """Accepts every job and has it Ready at once."""
+    """Accepts every job and reports it Ready at once."""
 
     def __init__(self) -> None:
         self.jobs = 0
@@ -80,7 +80,7 @@ async def run(prompts: int) -> None:
 
 
 def _rss() -> float:
-    """MB now, where the system tells (Linux); the peak elsewhere."""
+    """Return the current MB (Linux), elsewhere the peak."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:

@@ -1,11 +1,11 @@
-"""What does it cost to do it right? CPU per image of Batch against a bare aiohttp loop.
+"""What do safety and bookkeeping cost? CPU per image of Batch and of a bare aiohttp loop.
 
     python -m benchmarks.overhead [--rounds 7] [--images 1000] [--in-flight 64 …] [--loop uvloop]
 
-256 KB JPEGs, instant jobs, a server in two other processes. Ours keeps a journal, verifies,
+256 KB JPEGs, instant jobs, a server in two other processes. fluxasync keeps a journal, verifies,
 fsyncs, names and records each image; the bare loop writes the bytes. Both alternate in one run.
-With several numbers in flight (`--in-flight 24 2000`) it says how much dearer an image gets from
-the first to the last, for both.
+With several numbers in flight (`--in-flight 24 2000`) it prints the growth of CPU per image from
+the first number to the last, for both.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from benchmarks._fast_server import fast_server
 
 TARGET_CPU = 2.3  #: ours ÷ bare
 TARGET_SPEED = 0.6  #: ours ÷ bare
-TARGET_GROWTH = 10  #: points that ours may grow more than bare
+TARGET_GROWTH = 10  #: percentage points that ours may grow more than bare
 NAMES = ("bare", "ours")
 
 Runs = dict[tuple[str, int], list[Figures]]
 
 
 def run(name: str, in_flight: int, scratch: str, given: argparse.Namespace) -> Figures:
-    """Let one contender make its images once."""
+    """Run one contender once."""
     home = Path(tempfile.mkdtemp(dir=scratch))
     with fast_server(images=given.images) as server:
         task = Task(
@@ -93,7 +93,7 @@ def _ratios(runs: Runs, in_flight: int) -> list[str]:
         f"Ours ÷ bare: {what} {statistics.median(found):.2f} ({min(found):.2f}–{max(found):.2f}); "
         f"target {target}.  "
         for what, found, target in (
-            ("CPU an image", cpu, f"≤ {TARGET_CPU}"),
+            ("CPU per image", cpu, f"≤ {TARGET_CPU}"),
             ("images/s", speed, f"≥ {TARGET_SPEED}"),
         )
     ]
@@ -103,7 +103,7 @@ def _growth(runs: Runs, given: argparse.Namespace) -> str:
     first, last = given.in_flight[0], given.in_flight[-1]
     growth = {name: 100 * (_cpu(runs[name, last]) / _cpu(runs[name, first]) - 1) for name in NAMES}
     return (
-        f"CPU an image from {first:,} to {last:,} in flight: ours {growth['ours']:+.0f} %, bare "
+        f"CPU per image from {first:,} to {last:,} in flight: ours {growth['ours']:+.0f} %, bare "
         f"{growth['bare']:+.0f} %; target: ours at most {TARGET_GROWTH} points above bare."
     )
 

@@ -2,8 +2,7 @@
 
     python -m benchmarks.plots
 
-All from pure simulation with fixed seeds, so they come out the same; only matplotlib's version
-shows.
+All data is simulated with fixed seeds, so the plots depend only on the version of matplotlib.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ INK, GREY, BLUE, ORANGE, GREEN = "#222222", "#9a9a9a", "#2f6fb3", "#d9772b", "#3
 
 
 def where_polls_lie() -> None:
-    """One class's durations, and the polls of a thousand of its jobs."""
+    """The durations of one class of jobs, and the polls of 4,000 jobs."""
     mean, cv = 2.0, 0.2
     schedule, dice, draw = knowing(mean, cv), random.Random(5), lognormal(mean, cv)
     asked: list[float] = []
@@ -40,18 +39,20 @@ def where_polls_lie() -> None:
             age = schedule.next(age, Polling())
             asked.append(age)
     bins = [0.05 * i for i in range(81)]
-    figure, axes = _axes("seconds since a job was accepted", "a job's share in 50 ms", (7, 3.2))
+    figure, axes = _axes(
+        "seconds since a job was accepted", "share of the jobs per 50 ms", (7, 3.2)
+    )
     axes.hist(ends, bins, weights=[1 / 4000] * len(ends), color=GREY, alpha=0.5, label="jobs end")
     axes.hist(
         asked, bins, weights=[1 / 4000] * len(asked), histtype="step", color=BLUE, lw=1.6,
-        label=f"learned schedule asks: {len(asked) / 4000:.1f} polls, {_late(asked, ends)} late",
+        label=f"learned schedule: {len(asked) / 4000:.1f} polls, {_late(asked, ends)} late",
     )  # fmt: skip
     fixed = [0.5 * i for i in range(1, 9)]
     alive = [fmean(end > at - 0.5 for end in ends) for at in fixed]
     axes.vlines(
         fixed, 0, [0.3 * part for part in alive], color=ORANGE, lw=1.4,
         label=f"every 0.5 s: {sum(alive):.1f} polls, {_late_fixed(ends)} late "
-        "(bars: part of the jobs asked, × 0.3)",
+        "(bars: share of the jobs polled, × 0.3)",
     )  # fmt: skip
     axes.set_xlim(0, 4)
     axes.legend(frameon=False, fontsize=8, loc="upper left")
@@ -64,7 +65,7 @@ def _late_fixed(ends: list[float]) -> str:
 
 
 def _late(asked: list[float], ends: list[float]) -> str:
-    """The mean time from an end to the poll that saw it, from both lists in order of jobs."""
+    """Return the mean detection lag; both lists are in order of jobs."""
     late, polls = [], iter(asked)
     for end in ends:
         age = next(polls)
@@ -75,8 +76,8 @@ def _late(asked: list[float], ends: list[float]) -> str:
 
 
 def what_a_lag_costs() -> None:
-    """Polls an image against the mean lag: learned, theory, fixed."""
-    figure, axes = _axes("mean detection lag, % of the mean duration", "polls an image", (7, 3.8))
+    """Polls per image by mean lag: learned, theoretical optimum, fixed."""
+    figure, axes = _axes("mean detection lag, % of the mean duration", "polls per image", (7, 3.8))
     shares = [0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08]
     line = [0.8 * 1.1**i for i in range(26)]
     axes.plot(line, [50 / x + 0.5 for x in line], color=ORANGE, lw=1.6, label="fixed interval")
@@ -102,7 +103,7 @@ def what_a_lag_costs() -> None:
 
 
 def how_drift_is_followed() -> None:
-    """Durations double and halve; the schedule is asked at each job."""
+    """Durations double and halve; each job reads the schedule."""
     slow, fast = lognormal(4.0, 0.2), lognormal(2.0, 0.2)
     schedule = PollSchedule(2.5)
     firsts: list[float] = []
@@ -136,7 +137,7 @@ def how_drift_is_followed() -> None:
 
 
 def _rolled(seen: list[Seen], value: Callable[[Seen], float]) -> list[float]:
-    """A running mean over a round of slots."""
+    """A running mean over 24 jobs, one per slot."""
     values = [value(one) for one in seen]
     return [fmean(values[max(i - 23, 0) : i + 1]) for i in range(len(values))]
 

@@ -1,10 +1,10 @@
-"""Where does the time go? CPU of a run by thread, and of its loop by what it was doing.
+"""Where does the CPU time go? CPU of a run by thread, and of the event loop by function.
 
     python -m benchmarks.profile [--images 2000] [--in-flight 64]
 
-256 KB JPEGs, instant jobs, everything on. The threads' CPU is the kernel's own count. What the
-loop's thread was doing is sampled by py-spy in a second run, because a sampler costs time too: a
-place's share is that of the samples in which it was somewhere on the stack.
+256 KB JPEGs, instant jobs, everything on. The kernel counts the CPU of each thread. A second run is
+sampled by py-spy, because a sampler costs time too: a function's share is the share of samples in
+which it is on the stack of the event loop's thread.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from benchmarks._fast_server import fast_server
 
 THREADS = {
     "MainThread": "the event loop",
-    "fluxasync-disk": "disk: write, SHA-256, MD5, judge, fsync, name",
+    "fluxasync-disk": "disk: write, SHA-256, MD5, check, fsync, rename",
     "fluxasync-journal": "journal: SQLite",
     "asyncio": "reading prompts, writing the lists",
 }
-#: places on the way of an image, and what they are to a reader
+#: functions on the way of an image, and what they do
 PLACES = {
-    "Submits._post": "submitting: intent, POST, record",
+    "Submitter._post": "submitting: intent, POST, record",
     "FluxSession.watch": "watching",
-    "FluxSession.download": "downloading and handing over to the disk",
-    "Fetch._opened": "… of which until the image begins to arrive",
-    "AiohttpDownload.chunks": "… of which its bytes",
-    "Settle._recorded": "outcome into journal and lists",
-    "Batch._feed": "prompts in",
-    "ClientSession._request": "aiohttp, in all of these",
-    "deadline.__aenter__": "time limits, in all of these",
+    "FluxSession.download": "downloading and passing chunks to the disk",
+    "Downloader._opened": "… of which until the first byte",
+    "AiohttpDownload.chunks": "… of which the body",
+    "RowWorker._recorded": "recording the outcome in journal and lists",
+    "Batch._feed": "reading prompts",
+    "ClientSession._request": "aiohttp, included in all of these",
+    "LoopAwareTimeout.__aenter__": "timeouts, included in all of these",
 }
 
 
 def by_thread(task: Task) -> Counter[str]:
-    """CPU milliseconds an image of each kind of thread."""
+    """Return the CPU milliseconds per image of each kind of thread."""
     ended, used = threading.Event(), {}
     tick = os.sysconf("SC_CLK_TCK")
 
@@ -58,7 +58,7 @@ def by_thread(task: Task) -> Counter[str]:
                 path = Path(f"/proc/self/task/{thread.native_id}/stat")
                 try:
                     fields = path.read_text().rpartition(")")[2].split()
-                except OSError:  # it has just ended
+                except OSError:  # the thread has just ended
                     continue
                 used[thread.native_id, thread.name] = (int(fields[11]) + int(fields[12])) / tick
 
@@ -74,7 +74,7 @@ def by_thread(task: Task) -> Counter[str]:
 
 
 def by_place(task: Task, scratch: Path) -> Counter[str]:
-    """Shares of the loop's samples in which a place was on the stack."""
+    """Return, for each function, the share of the event loop's samples that contain it."""
     command = [
         str(Path(sys.executable).with_name("py-spy")), "record", "--rate", "400", "--threads",
         "--format", "raw", "--output", str(scratch / "raw"), "--",
@@ -97,7 +97,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--in-flight", type=int, default=64)
-    parser.add_argument("--every", action="store_true", help="all places, not those we know")
+    parser.add_argument(
+        "--every", action="store_true", help="all functions, not only the known ones"
+    )
     parser.add_argument("--write", action="store_true", help=f"into {_page.PAGE.name}")
     given = parser.parse_args()
     texts = [_page.machine(_page.load())]
@@ -111,10 +113,10 @@ def main() -> None:
                 interval=0,
             )
             texts.append(work(task, Path(name), every=given.every))
-    said = "\n\n".join(texts)
-    print(said)
+    text = "\n\n".join(texts)
+    print(text)
     if given.write:
-        _page.write("profile", said)
+        _page.write("profile", text)
 
 
 def _threads(task: Task, scratch: Path, *, every: bool) -> str:
@@ -132,7 +134,7 @@ def _places(task: Task, scratch: Path, *, every: bool) -> str:
     shares = by_place(task, scratch)
     places = [place for place, _ in shares.most_common(120)] if every else list(PLACES)
     rows = [[PLACES.get(place, place), f"{shares[place]:.0%}"] for place in places]
-    return _page.rows(["the loop's thread was in", "share"], rows)
+    return _page.rows(["event loop in", "share"], rows)
 
 
 if __name__ == "__main__":

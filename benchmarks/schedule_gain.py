@@ -1,13 +1,13 @@
-"""How many polls does the learned schedule save, of those that theory says can be saved?
+"""How many of the polls that can be saved in theory does the learned schedule save?
 
     python -m benchmarks.schedule_gain [--jobs 3000] [--lag 0.04 …]
 
-Pure simulation, without a clock: 24 slots, log-normal durations of three means and three widths, a
-catalogue whose guess is a quarter too long, and nothing to learn from but "running" and "ready".
-Compared are the polls of one image with those of a fixed interval that leaves the same mean lag,
-which is interval ÷ 2, so mean ÷ (2 × lag) + 1/2. With density √h the polls are (∫√(f·S))² ÷
-(2 × lag), so theory allows a gain of mean ÷ (∫√(f·S))², for any lag. Every job counts, the first
-ones too, that the schedule learns from.
+A simulation without a clock: 24 slots, log-normal durations of three means and three widths, a
+catalogue duration that is a quarter too long, and only "running" and "ready" to learn from. The
+polls per image are compared with a fixed interval of the same mean lag (interval ÷ 2), which needs
+mean ÷ (2 × lag) + 1/2. With density √h the polls are (∫√(f·S))² ÷ (2 × lag), so theory allows a
+gain of mean ÷ (∫√(f·S))², for any lag. Every job counts, including the first ones, from which the
+schedule learns.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SEEDS = (1, 2, 3)
 
 
 def theory(cv: float) -> float:
-    """Fixed polls ÷ √h polls at equal lag; the same for every mean."""
+    """Return fixed polls ÷ √h polls at equal lag; it is the same for every mean."""
     sigma, normal = sqrt(log(1 + cv * cv)), NormalDist()
     step, work = 0.001, 0.0
     for i in range(-8000, 8000):
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=3000)
     parser.add_argument("--lag", type=float, nargs="*", default=[0.04, 0.015])
     given = parser.parse_args()
-    print(f"{given.jobs} jobs, {len(SEEDS)} seeds; polls an image at equal mean lag")
+    print(f"{given.jobs} jobs, {len(SEEDS)} seeds; polls per image at equal mean lag")
     print(
         f"{'asked':>6} {'cv':>4} {'mean':>5} {'lag ÷ usual':>11} {'ours':>6} {'fixed':>6} "
         f"{'gain':>6} {'theory':>7} {'share':>6}"

@@ -1,13 +1,13 @@
-"""How full are the slots, and what does that cost in polls?
+"""How well are the slots used, and how many polls does that take?
 
-    python -m benchmarks.slots [--rounds 5] [--images 300] [--only NAME …] [--told]
+    python -m benchmarks.slots [--rounds 5] [--images 300] [--only NAME …] [--progress]
 
-A server in another process allows 24 active jobs, hard. Jobs take log-normal times (mean 2 s, cv
-0.2), images have 256 KB. In one round every contender gets the same durations, and the order
-alternates. Utilisation = Σ durations ÷ (slots × makespan), by the server's clock, from the first
-acceptance to the last end seen. The bound is what is left of the slots when every end is seen at
-once: it is below 1 because the last jobs leave slots empty. The server tells neither progress nor
-durations, unless `--told`: what ours knows, it learned from its polls.
+A server in another process allows 24 active jobs. Job durations are log-normal (mean 2 s, cv 0.2),
+images have 256 KB. All contenders of a round get the same durations, in alternating order.
+Utilisation = Σ durations ÷ (slots × makespan), by the server's clock, from the first acceptance to
+the last end that a poll saw. The bound is the utilisation with a detection lag of zero; it is below
+1 because the last jobs leave slots unused. Without `--progress` the server reports neither progress
+nor durations, so fluxasync learns from its polls alone.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ TARGETS = {"ours, default lag": (0.95, 5.0), "ours, tight": (0.975, 12.0)}
 class Row:
     """One contender in one round."""
 
-    share: float  #: of the zero-lag bound
+    share: float  #: of the bound
     utilisation: float
-    polls: float  #: an image
-    lag: float  #: mean seconds from a job's end to the poll that saw it
-    cpu: float  #: seconds an image
+    polls: float  #: per image
+    lag: float  #: mean detection lag, in seconds
+    cpu: float  #: seconds per image
 
 
 def bound(durations: list[float], slots: int) -> float:
-    """The utilisation when every end is seen at once and the next job takes its slot."""
+    """Return the utilisation if every end is seen at once and the next job takes its slot."""
     free = [0.0] * slots
     heapify(free)
     for duration in durations:
@@ -53,11 +53,11 @@ def bound(durations: list[float], slots: int) -> float:
     return sum(durations) / (slots * max(free))
 
 
-def played(name: str, seed: int, given: argparse.Namespace) -> Row:
-    """Let one contender make the images of one round."""
+def play(name: str, seed: int, given: argparse.Namespace) -> Row:
+    """Run one contender for one round."""
     scenario = {
         "latency": given.mean, "latency_cv": given.cv, "image_bytes": 256 * 1024,
-        "active_limit": given.slots, "seed": seed, "reports_progress": given.told,
+        "active_limit": given.slots, "seed": seed, "reports_progress": given.progress,
     }  # fmt: skip
     rng = SeededRandom(seed)
     durations = [
@@ -69,22 +69,22 @@ def played(name: str, seed: int, given: argparse.Namespace) -> Row:
         folder = Path(scratch, "images")
         task = Task(url, folder, given.images, given.slots, given.mean, given.cv)
         cpu = measure(name, task)
-        told = _ledger(native)
-    assert told["seen"] == given.images, told
-    utilisation = sum(durations) / (given.slots * told["makespan"])
+        ledger = _ledger(native)
+    assert ledger["seen"] == given.images, ledger
+    utilisation = sum(durations) / (given.slots * ledger["makespan"])
     return Row(
         share=utilisation / bound(durations, given.slots),
         utilisation=utilisation,
-        polls=told["polls"] / given.images,
-        lag=told["lag"] / given.images,
+        polls=ledger["polls"] / given.images,
+        lag=ledger["lag"] / given.images,
         cpu=cpu / given.images,
     )
 
 
 def _ledger(url: str) -> dict[str, Any]:
     with urllib.request.urlopen(f"{url}/simulator/ledger") as answer:  # noqa: S310 — our own
-        told: dict[str, Any] = json.load(answer)
-    return told
+        ledger: dict[str, Any] = json.load(answer)
+    return ledger
 
 
 def main() -> None:
@@ -95,16 +95,16 @@ def main() -> None:
     parser.add_argument("--mean", type=float, default=2.0)
     parser.add_argument("--cv", type=float, default=0.2)
     parser.add_argument("--only", nargs="*", choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument("--told", action="store_true", help="the server tells progress")
+    parser.add_argument("--progress", action="store_true", help="the server reports progress")
     given = parser.parse_args()
     names = list(given.only)
     if "replicate" in names and find_spec("replicate") is None:
         names.remove("replicate")
-        print("replicate: left out, it is not installed (pip install replicate)")
+        print("replicate: omitted, not installed (pip install replicate)")
     rows: dict[str, list[Row]] = defaultdict(list)
     for turn in range(given.rounds):
         for name in names if turn % 2 else names[::-1]:
-            rows[name].append(played(name, turn + 1, given))
+            rows[name].append(play(name, turn + 1, given))
     _show(rows, names, given)
 
 
@@ -113,9 +113,9 @@ def _show(rows: dict[str, list[Row]], names: list[str], given: argparse.Namespac
     zero = statistics.median(row.utilisation / row.share for row in sample)
     print(
         f"{given.rounds} rounds of {given.images} images, {given.slots} slots, mean {given.mean:g} "
-        f"s, cv {given.cv:g}, 256 KB; progress {'told' if given.told else 'not told'}"
+        f"s, cv {given.cv:g}, 256 KB; progress {'reported' if given.progress else 'not reported'}"
     )
-    print(f"medians; zero-lag bound of utilisation: {zero:.3f}")
+    print(f"medians; bound of utilisation at zero lag: {zero:.3f}")
     print(f"{'':20} {'utilisation':>11} {'of bound':>20} {'polls':>6} {'lag ms':>7} {'CPU ms':>7}")
     for name in names:
         shares = [row.share for row in rows[name]]

@@ -1,9 +1,9 @@
-"""Does a very long run stay small? A million prompts from a file, jobs ready at once, journal on.
+"""Does memory stay constant in a very long run? A million prompts, instant jobs, journal on.
 
     make soak        (python -m benchmarks.soak [--images 1000000] [--folder DIR] [--write])
 
-Images have 1 KB, so what is left is the library's own: memory, and the journal's log. The run has
-a process of its own, which tells its memory as it goes. A million takes about an hour and 5 GB.
+Images have 1 KB, so memory and the journal's log are the library's own. The run is a separate
+process that reports its memory. A million images take about an hour and 5 GB.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from benchmarks._contenders import peak_memory
 from benchmarks._fast_server import fast_server
 from fluxasync import Batch, FluxSession, Limits, Polling
 
-PEAK, SLOPE, WAL = 150.0, 1.0, 64.0  #: MB, MB a 100,000 images, MB
+PEAK, SLOPE, WAL = 150.0, 1.0, 64.0  #: MB, MB per 100,000 images, MB
 SAMPLES = 200
-#: images before memory can be flat: SQLite's page cache fills up first
+#: images before memory can be constant: SQLite's page cache fills first
 SETTLED = 200_000
 
 
 @frozen(kw_only=True)
 class Soak:
-    """How a long run went."""
+    """The figures of a long run."""
 
     images: int
     seconds: float
-    peak: float  #: MB of memory at most
-    slope: float  #: MB of memory that 100,000 images add, over the last 80 % of the run
-    wal: float  #: MB of the journal's log at most
+    peak: float  #: peak memory, MB
+    slope: float  #: MB per 100,000 images, over the last 80 % of the run
+    wal: float  #: largest size of the journal's log, MB
 
     @property
     def is_small(self) -> bool:
@@ -50,7 +50,7 @@ class Soak:
 
 
 def soak(images: int, home: Path) -> Soak:
-    """Make so many images in a folder under `home`, and measure who made them."""
+    """Make the images in a folder under `home`, in a process that is measured."""
     source = home / "prompts.txt"
     with source.open("w") as file:
         file.writelines(f"prompt {number}\n" for number in range(images))
@@ -80,8 +80,8 @@ def _shown(lines: Iterator[str], images: int) -> Iterator[dict[str, Any]]:
     for line in lines:
         sample = json.loads(line)
         if "rss" in sample and sys.stderr.isatty():
-            said = f"\r{sample['done']:>9,} of {images:,}  {sample['rss']:6.1f} MB"
-            print(said, end="", file=sys.stderr, flush=True)
+            line = f"\r{sample['done']:>9,} of {images:,}  {sample['rss']:6.1f} MB"
+            print(line, end="", file=sys.stderr, flush=True)
         yield sample
 
 
@@ -101,12 +101,12 @@ async def run(url: str, home: Path, images: int) -> None:
                 due += every
                 size = wal.stat().st_size / 2**20
                 print(json.dumps({"done": done, "rss": _memory(), "wal": size}), flush=True)
-    told = {"saved": batch.summary.saved, "seconds": batch.summary.seconds, "peak": peak_memory()}
-    print(json.dumps(told))
+    result = {"saved": batch.summary.saved, "seconds": batch.summary.seconds, "peak": peak_memory()}
+    print(json.dumps(result))
 
 
 def _memory() -> float:
-    """MB now, where the system tells (Linux); the peak elsewhere."""
+    """Return the current MB (Linux), elsewhere the peak."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
@@ -117,7 +117,7 @@ def _memory() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=1_000_000)
-    parser.add_argument("--folder", type=Path, default=None, help="on the disk to be filled")
+    parser.add_argument("--folder", type=Path, default=None, help="a folder on the disk to use")
     parser.add_argument("--write", action="store_true", help=f"into {_page.PAGE.name}")
     parser.add_argument("--child", nargs=2, metavar=("URL", "HOME"), help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -140,12 +140,14 @@ def main() -> None:
             ["the journal's log (WAL), peak", f"{found.wal:.1f} MB", f"{WAL:.0f} MB"],
         ],
     )
-    said = f"{found.images:,} images in {found.seconds:.0f} s. {_page.machine(load)}\n\n{text}"
+    result = f"{found.images:,} images in {found.seconds:.0f} s. {_page.machine(load)}\n\n{text}"
     if found.images < SETTLED:
-        said += f"\n\nToo short to judge the slope: caches fill for the first {SETTLED:,} images."
-    print(said)
+        result += (
+            f"\n\nToo short to judge the slope: caches fill during the first {SETTLED:,} images."
+        )
+    print(result)
     if given.write:
-        _page.write("soak", said)
+        _page.write("soak", result)
     sys.exit(0 if found.is_small else 1)
 
 

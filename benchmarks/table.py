@@ -1,16 +1,16 @@
-"""What does a user get, and pay, with what they would pick instead? One table.
+"""Compares fluxasync with the usual alternatives: throughput, CPU, losses and double charges.
 
     make bench        (python -m benchmarks.table [--rounds 5] [--write])
 
-Three works for every contender, each in a fresh process, in alternating order:
+Every contender runs three workloads, each in a new process, in alternating order:
 
 - *fast*: jobs are ready at once and polls do not pause, so the client is the limit;
-- *slots*: 24 at a time, jobs of 2 s (log-normal, cv 0.2), everybody polls as it does by itself;
+- *slots*: 24 active jobs of 2 s (log-normal, cv 0.2), default polling;
 - *faults*: 5 % of the submissions lose their reply after they were charged, 5 % of the polls
-  answer 502, 5 % of the images break off halfway.
+  answer 502, 5 % of the downloads are cut off halfway.
 
-Afterwards the folder is held against the server's books: a file counts when all its bytes are
-there. `--write` puts the figures into docs/benchmarks.md.
+Afterwards the folder is compared with the server's records: a file counts when it is complete.
+`--write` puts the figures into docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ WORDS = {
 }
 #: the rows of the short table
 SHORT = ("ours", "aiohttp loop", "aiohttp loop, 3 tries", "httpx loop", "replicate", "fal-client")
-#: of those, what runs at the speed of the row above it, because it differs only under faults
+#: rows with the speed of the row above, because they differ only under faults
 AS_ABOVE = {"aiohttp loop, 3 tries"}
-#: what is the same as another row, or not meant for a work
+#: rows that equal another one, or that a workload is not meant for
 LEFT_OUT = {
     "fast": {"aiohttp loop, 3 tries"},
     "slots": {"ours, uvloop", "aiohttp loop, 3 tries", "bare"},
@@ -72,25 +72,25 @@ LEFT_OUT = {
 
 @frozen(kw_only=True)
 class Run:
-    """One contender's run of one work."""
+    """One contender's run of one workload."""
 
     images: int
     figures: Figures
     books: Books
     workers: int
-    broken: int  #: files that are not all there
+    broken: int  #: incomplete files
     whole: int
-    share: float = 0.0  #: of the slot time, of what could be used
+    share: float = 0.0  #: of the usable slot time
 
     @property
     def load(self) -> float:
-        """CPU of the server's processes, of what they could have used."""
+        """CPU of the server's processes, as a share of the available CPU."""
         return self.books.cpu / self.figures.wall / self.workers
 
     @property
     def lost(self) -> int:
-        """Images that were to be, are not there whole, and are not kept to be settled."""
-        return self.images - self.whole - self.figures.told.in_doubt
+        """Images that are neither complete nor reported as in doubt."""
+        return self.images - self.whole - self.figures.losses.in_doubt
 
 
 Runs = dict[str, list[Run]]
@@ -101,7 +101,7 @@ def fast(name: str, turn: int, given: argparse.Namespace) -> Run:
 
 
 def slots(name: str, turn: int, given: argparse.Namespace) -> Run:
-    # one process: a job's end is seen once, whoever asks
+    # one process, so each job's end is counted once
     law: dict[str, Any] = {"mean": MEAN, "cv": CV, "seed": turn}
     run = _run(name, given.slots, given.scratch, workers=1, slots=SLOTS, **law)
     rng = SeededRandom(turn)
@@ -169,7 +169,7 @@ def _task(server: Server, folder: Path, images: int, slots: int, interval: float
 
 
 def spread(values: list[float], form: str = ".0f") -> str:
-    """The median, and the least and the most where they differ as written."""
+    """Return the median, and the range if its ends differ as written."""
     low, middle, high = (format(v, form) for v in (min(values), median(values), max(values)))
     return middle if low == high else f"{middle} ({low}–{high})"
 
@@ -194,7 +194,7 @@ def speed_rows(runs: Runs) -> str:
 
 
 def slot_rows(runs: Runs) -> str:
-    head = ["", "slots used", "polls/image", "seen late, ms"]
+    head = ["", "slots used", "polls/image", "detection lag, ms"]
     body = [
         [
             WORDS[name],
@@ -208,14 +208,14 @@ def slot_rows(runs: Runs) -> str:
 
 
 def fault_rows(runs: Runs) -> str:
-    head = ["", "whole", "lost", "in doubt, named", "broken files kept", "paid twice"]
+    head = ["", "whole", "lost", "in doubt", "broken files kept", "paid twice"]
     body = []
     for name, found in runs.items():
         images = sum(run.images for run in found)
         counts = (
             sum(run.whole for run in found),
             sum(run.lost for run in found),
-            sum(run.figures.told.in_doubt for run in found),
+            sum(run.figures.losses.in_doubt for run in found),
             sum(run.broken for run in found),
             sum(run.books.twice for run in found),
         )
@@ -224,7 +224,7 @@ def fault_rows(runs: Runs) -> str:
 
 
 def short_rows(all_runs: dict[str, Runs]) -> str:
-    """The table for those who only glance."""
+    """Return the short table of the README."""
     head = ["", "CPU/image", "images/s", "slots used", "whole", "in doubt", "lost", "paid twice"]
     body = []
     for name in SHORT:
@@ -244,11 +244,11 @@ def _speed(quick: list[Run], paced: list[Run]) -> list[str]:
 
 
 def _shares(hurt: list[Run]) -> list[str]:
-    """What became of the images under faults: whole, in doubt, lost, paid twice."""
+    """Return the shares under faults: complete, in doubt, lost, paid twice."""
     images = sum(run.images for run in hurt)
     counts = (
         sum(run.whole for run in hurt),
-        sum(run.figures.told.in_doubt for run in hurt),
+        sum(run.figures.losses.in_doubt for run in hurt),
         sum(run.lost for run in hurt),
         sum(run.books.twice for run in hurt),
     )
@@ -260,7 +260,7 @@ SHOWN = {"fast": speed_rows, "slots": slot_rows, "faults": fault_rows}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="of the work `fast`")
+    parser.add_argument("--rounds", type=int, default=5, help="of the workload `fast`")
     parser.add_argument("--other-rounds", type=int, default=3)
     parser.add_argument("--fast", type=int, default=500, metavar="IMAGES")
     parser.add_argument("--slots", type=int, default=192, metavar="IMAGES")
@@ -273,20 +273,20 @@ def main() -> None:
     names = [name for name in given.only if versions(_package(name))]
     for name in set(given.only) - set(names):
         packages = " ".join(PACKAGES[_package(name)])
-        print(f"{name}: left out, not installed (pip install {packages})", file=sys.stderr)
+        print(f"{name}: omitted, not installed (pip install {packages})", file=sys.stderr)
     all_runs: dict[str, Runs] = {}
-    said = _page.machine(before) + "\n\n" + _made_of(names)
-    print(said)
+    text = _page.machine(before) + "\n\n" + _made_of(names)
+    print(text)
     with tempfile.TemporaryDirectory() as given.scratch:
         for work in given.work:
             rounds = given.rounds if work == "fast" else given.other_rounds
             all_runs[work] = _rounds(work, names, rounds, given)
-            text = SHOWN[work](all_runs[work])
-            print(f"\n{work}\n{text}", flush=True)
+            table = SHOWN[work](all_runs[work])
+            print(f"\n{work}\n{table}", flush=True)
             if given.write:
-                _page.write(work, text)
+                _page.write(work, table)
     if given.write:
-        _page.write("machine", said)
+        _page.write("machine", text)
         if len(all_runs) == len(WORKS):
             _page.write("short", short_rows(all_runs))
 

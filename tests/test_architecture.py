@@ -44,7 +44,7 @@ PACKAGES: dict[str, set[str]] = {
     "simulator.child_process": _VALUES,  # the library's side: starts it and waits for its URL
     "audit": {"_store"},
     "events": _VALUES,
-    "extend": _VALUES,
+    "extend": {"_core", "_store.filenames"},
     # names of other packages only as text, resolved on first use
     FACE: {"_core.version"},
 }
@@ -54,7 +54,13 @@ _MIRRORS = {"simulator", "events", "extend", "audit"}
 
 #: foreign package → the modules or packages that may import it; attrs is for all
 FOREIGN = {
-    "aiohttp": {"_wire.transport", "bench.setup", "simulator", "gallery.server"},
+    "aiohttp": {
+        "_wire.transport",
+        "_wire.connection_pool",
+        "bench.setup",
+        "simulator",
+        "gallery.server",
+    },
     "yarl": {"_wire.transport", "simulator"},
     "aiofiles": {"_store.files"},
     "cyclopts": {"_cli"},
@@ -66,9 +72,7 @@ FOREIGN = {
     "markupsafe": {"bench.report"},
     "PIL": {"simulator", "gallery.thumbnail_worker"},
     "pyarrow": {"_requests.sources"},
-    "zstandard": {"_requests.sources"},
     "opentelemetry": {"otel"},
-    "compression": {"_requests.sources"},  # the standard library's, from Python 3.14 on
 }
 
 MOST_IN_A_CHAIN = 14

@@ -13,7 +13,7 @@ from .._core.arguments import local_path
 from .._core.config import Budget, Limits, Polling
 from .._core.errors import ConfigError
 from .._core.events import Event, Settled
-from .._core.models import Saved
+from .._core.models import DEFAULT_MODEL, Saved
 from .._core.protocols import Observer
 from .._engine.session import FluxSession
 from .._requests.sources import Plan, Prompts
@@ -26,7 +26,7 @@ async def generate(
     prompt: str,
     *,
     out: str | os.PathLike[str] | None = None,
-    model: str = "flux-dev",
+    model: str = DEFAULT_MODEL,
     provider: Provider | str | None = None,
     api_key: str | None = None,
     base_url: str | None = None,
@@ -109,12 +109,12 @@ class _Watched:
     """Counts the progress of a run from its events."""
 
     def __init__(self) -> None:
-        from .progress import Progress
+        from .progress.counts import Progress
 
         self._progress = Progress()
 
     def shown(self) -> AbstractAsyncContextManager[None]:
-        from .progress import auto_screen
+        from .progress.screens import auto_screen
 
         return auto_screen(self._progress)
 

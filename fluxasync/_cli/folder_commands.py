@@ -16,14 +16,14 @@ from typing import Any
 from attrs import frozen
 
 from .. import audit
+from .._batch.progress.terminal import Terminal
 from .._core.amounts import dollars, spending
 from .._core.config import Budget
 from .._core.errors import ConfigError
-from .._core.text import display
+from .._core.text import counted, display
 from .advice import about_damage
 from .exit_codes import DONE, FAILED, IN_DOUBT
 from .rendering import as_json
-from .terminal import Terminal
 
 #: findings printed; --json has up to a thousand
 _SHOWN = 50
@@ -192,9 +192,7 @@ def _verify_lines(found: audit.Verification) -> Iterator[str]:
     if found.unknown_images:
         names = ", ".join(found.first_unknown_images[:3])
         more = ", …" if found.unknown_images > 3 else ""
-        files = (
-            "1 image file" if found.unknown_images == 1 else f"{found.unknown_images:,} image files"
-        )
+        files = counted(found.unknown_images, "image file")
         yield f"{files} without a record in the journal, left alone: {names}{more}"
     words = ", ".join(f"{count} {word}" for word, count in found.found.items())
     yield f"{found.images:,} images checked, {found.bytes:,} bytes: {words or 'all as recorded'}"

@@ -16,11 +16,11 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from .. import gallery
+from .._batch.progress.terminal import Terminal
 from .._core.errors import FluxError
 from .._core.isolated_process import start
 from ..gallery.thumbnails import require_pillow
 from .exit_codes import DONE
-from .terminal import Terminal
 
 #: seconds between two lines about thumbnails
 _PATIENCE = 2.0

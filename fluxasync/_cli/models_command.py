@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from decimal import Decimal
 from io import StringIO
 from textwrap import wrap
 
 from rich.console import Console
 from rich.table import Table
 
+from .._core.amounts import CREDIT
 from .._requests.catalog import Model, models
 from .rendering import as_json
 
-#: US dollars a credit of the price list
-_CREDIT = Decimal("0.01")
 #: what every model has or has under one name; the table shows what tells them apart
 _COMMON = {
     "prompt", "seed", "safety_tolerance", "output_format", "webhook_url", "webhook_secret", "width",
@@ -35,9 +33,9 @@ def rows() -> Iterator[str]:
         yield as_json(
             {
                 "name": model.name,
-                "price": float(model.price.first * _CREDIT),
-                "price_following_mp": float(model.price.following * _CREDIT),
-                "price_reference_mp": float(model.price.reference * _CREDIT),
+                "price": float(model.price.first * CREDIT),
+                "price_following_mp": float(model.price.following * CREDIT),
+                "price_reference_mp": float(model.price.reference * CREDIT),
                 "active_limit": model.active_limit,
                 "typical_seconds": model.typical_seconds,
                 "max_pixels": model.max_pixels,
@@ -86,9 +84,9 @@ def _size(model: Model) -> str:
 
 
 def _price(model: Model) -> str:
-    first = f"${model.price.first * _CREDIT:.3f}"
+    first = f"${model.price.first * CREDIT:.3f}"
     following = model.price.following
-    return f"{first}+${following * _CREDIT:.3f}/MP" if following else first
+    return f"{first}+${following * CREDIT:.3f}/MP" if following else first
 
 
 def _limit(model: Model) -> str:

@@ -32,6 +32,7 @@ from .._core.events import (
     SubmitFailed,
 )
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved
+from .._core.text import counted
 from .._requests.pricing import Estimate
 from .._requests.sources import Plan
 from .._store.journal.journal import JournalCounts
@@ -132,7 +133,7 @@ def announcement(
         yield f"from earlier runs: {known}; to do {plan.to_do}"
     if plan.images is not None and plan.images != plan.rows - plan.bad:
         rows = plan.rows - plan.bad
-        yield f"{rows:,} {'row' if rows == 1 else 'rows'} for {plan.images:,} images"
+        yield f"{counted(rows, 'row')} for {counted(plan.images, 'image')}"
     yield from plan.notes
     if plan.unknown_keys:
         yield f"kept as metadata, not sent: {', '.join(plan.unknown_keys)}"
@@ -152,7 +153,7 @@ def _removed(plan: Plan, recovered: JournalCounts) -> Iterator[str]:
     left = recovered.done + recovered.running + recovered.in_doubt + failed + recovered.again
     count = left - sum(plan.known.values()) - plan.again.estimate(1).images
     if plan.to_do is not None and count > 0:
-        images = "1 image" if count == 1 else f"{count} images"
+        images = counted(count, "image")
         yield f"{images} of earlier runs not among these prompts: kept as they are"
 
 

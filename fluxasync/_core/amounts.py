@@ -7,6 +7,7 @@ from decimal import Decimal
 from functools import lru_cache
 
 _ZERO = Decimal(0)
+CREDIT = Decimal("0.01")  # US dollars, BFL docs
 GRAIN = Decimal("0.000001")  # below every price; rounds the binary error of a reported cost
 
 #: an image's amount, and a sum of amounts; a Decimal computes exactly with up to 28 digits

@@ -23,6 +23,9 @@ from attrs import field, fields, frozen
 
 from .errors import ConfigError, FluxError, JobError, Moderated, TransportError
 
+#: the cheapest model of the vendor's page, and the example of its quick start
+DEFAULT_MODEL = "flux-dev"
+
 #: part of every key: a new version makes new keys, and the keys in old journals stay valid
 KEY_VERSION = 1
 
@@ -134,7 +137,7 @@ class ImageRequest:
     """
 
     prompt: str = field(default="", converter=_prompt)
-    model: str = "flux-dev"
+    model: str = DEFAULT_MODEL
     image_prompt: ImageInput | None = field(default=None, converter=_optional_image)
     width: int | None = None  #: pixels
     height: int | None = None  #: pixels

@@ -1,4 +1,4 @@
-"""Text for people: untrusted text made safe for a terminal, durations.
+"""Text for people: untrusted text made safe for a terminal, durations, counts.
 
 One character of the C1 block (U+009B) is a whole "escape [" to many terminals, so removing ESC
 alone is not enough.
@@ -79,3 +79,8 @@ def duration(seconds: float) -> str:
         return f"{round(max(seconds, 0.0))} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: "1 image", "2,000 images"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

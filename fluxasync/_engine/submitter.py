@@ -43,7 +43,7 @@ from .._core.models import ImageRequest, Job, Refused, Verdict
 from .._core.protocols import Ledger
 from .._requests.catalog import find
 from .._requests.image_inputs import encode_image_inputs
-from .._requests.pricing import price
+from .._requests.pricing import UNKNOWN_MODEL_SECONDS, price
 from .._store.ledgers import MemoryLedger, NullLedger
 from .._wire.client import ApiClient, now
 from .budget import SpendingAccount
@@ -53,8 +53,6 @@ from .pushback import Backoff, GiveUp, PushbackPolicy, is_local
 
 logger = logging.getLogger("fluxasync")
 
-#: seconds a model takes of which the catalogue knows nothing
-UNKNOWN_TYPICAL = 6.0
 #: what a p90 duration is to a typical one (log-normal, sigma 0.35): a slot nobody watches is
 #: held that long, because the server still counts its job
 P90_SHARE = 1.6
@@ -469,7 +467,7 @@ def outlives_us(ledger: Ledger) -> bool:
 def typical_seconds(model: str | None) -> float:
     """The catalogue's usual duration of a model, or a guess for one it does not know."""
     known = None if model is None else find(model)
-    return UNKNOWN_TYPICAL if known is None else known.typical_seconds
+    return UNKNOWN_MODEL_SECONDS if known is None else known.typical_seconds
 
 
 def size_class(job: Job) -> int | None:

@@ -1,15 +1,13 @@
-"""Image inputs: a path, bytes or a URL become what the wire wants, off the event loop.
+"""Image inputs: a path, bytes or a URL → base64 or a URL, off the event loop.
 
-`resolve` reads each input once to judge it and to fix its digest, which is part of the request's
-identity, and its size, which is part of some models' price; `wire_images` reads it again to send
-it, and refuses a file that changed in between. Bytes are not kept from one to the other: a million
-rows may name a million photographs. A URL stays a URL, because the provider fetches it. Inputs are
-judged more gently than results: phones append their own data to a JPEG, and the provider accepts
-that.
+`resolve` reads an input to check it and to compute its digest (part of the request's key) and its
+size (part of some prices). `encode_image_inputs` reads it again to send it, and refuses a file that
+changed in between. Bytes are not kept: a million rows may name a million photographs. A URL stays a
+URL, because the provider fetches it. Inputs are checked less strictly than results: phones append
+data to a JPEG, and the provider accepts that.
 
-Lists come from other people. A file that a list names is opened only below allowed folders: links
-are resolved first, and the result is opened without following links, so that a link that is put
-there between check and open leads nowhere.
+A file that a list names is opened only below allowed folders. Links are resolved first, and the
+result is opened without following links, so a link planted between check and open is refused.
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 20 * 2**20
 MIN_SIDE = 64
 
-#: one folder or several, as people give them
+#: one folder or several
 Folders = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 #: folders that a file must be in
@@ -222,7 +220,7 @@ def _opened(name: str, path: Path, within: _Within) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _readable(name: str, path: Path) -> Iterator[None]:
-    """Turn what the operating system says about a path into a ConfigError that names it."""
+    """Raise the operating system's errors as ConfigErrors that name the path."""
     try:
         yield
     except FileNotFoundError as error:

@@ -1,10 +1,9 @@
-"""From what users write to requests: a row of a prompt file, keyword arguments, command options.
+"""Rows of prompt files, keyword arguments and command options → requests.
 
 A row is a mapping: `prompt`, `model`, `name`, `n`, `extra_body`, `extras`, any parameter of the
-model by its wire name, and keys of the user's own, which only the metadata carries. The line
-between the last two is where money is lost (a misspelt `widht` would be a thousand images of the
-wrong size), so a key of one's own may be neither a parameter of another model nor look like one of
-this model. Knows no files: line numbers are the source's to add.
+model by its wire name, and keys of the user's own, which only the metadata carries. A
+misspelt `widht` would cost a thousand images of the wrong size, so a user's key may be neither a
+parameter of another model nor similar to one of this model.
 """
 
 from __future__ import annotations
@@ -18,10 +17,8 @@ from typing import Any, NoReturn
 from attrs import evolve
 
 from .._core.errors import ConfigError
-from .._core.models import ImageRequest
+from .._core.models import DEFAULT_MODEL, ImageRequest
 from .catalog import Model, closest, find, models_with, unknown_parameter_message, validate
-
-DEFAULT_MODEL: str = ImageRequest().model
 
 #: keys of a row that are not parameters
 ROW_KEYS = ("model", "name", "n", "extra_body", "extras")

@@ -11,11 +11,11 @@ from decimal import Decimal
 
 from attrs import define, evolve, frozen
 
-from .._core.amounts import dollars
+from .._core.amounts import CREDIT, dollars
 from .._core.models import ImageInput, ImageRequest
+from .._core.text import counted, duration
 from .catalog import Model, find
 
-_CREDIT = Decimal("0.01")  # US dollars, BFL docs
 _MEGAPIXEL = 2**20  # as in echoed `output_mp`: 256×256 is 0.06
 _REFERENCE = "input_image"  # and input_image_2, …
 _LARGEST_REFERENCE = 4 * _MEGAPIXEL  # larger ones are made smaller, BFL docs
@@ -24,7 +24,9 @@ _ZERO = Decimal(0)
 
 #: seconds of an active job that are not generation: the submission and the last poll
 _ROUND_TRIP = 1.0
-_UNKNOWN_MODEL_SECONDS = 5.0
+
+#: seconds of generation by a model that the catalogue does not have
+UNKNOWN_MODEL_SECONDS = 6.0
 
 
 def price(request: ImageRequest) -> Decimal | None:
@@ -44,7 +46,7 @@ def price(request: ImageRequest) -> Decimal | None:
         further = _megapixels(_output_pixels(sent, references)) - 1
         credits += further * model.price.following
         credits += sum(map(_megapixels, references)) * model.price.reference
-    return credits * _CREDIT
+    return credits * CREDIT
 
 
 def _output_pixels(sent: dict[str, object], references: list[int]) -> int:
@@ -75,8 +77,8 @@ class Estimate:
     in_flight: int
 
     def __str__(self) -> str:
-        count = f"{self.images:,} image{'' if self.images == 1 else 's'}"
-        time = f"about {_duration(self.seconds)} at {self.in_flight} in flight"
+        count = counted(self.images, "image")
+        time = f"about {duration(math.ceil(self.seconds))} at {self.in_flight} in flight"
         return f"{count}, {self._cost()}, {time}"
 
     def within(self, left: Decimal | None) -> Estimate:
@@ -97,14 +99,6 @@ class Estimate:
             return "price unknown"
         known = f"{dollars(self.cost)} by the catalogue"
         return f"{known} and {self.unpriced:,} of unknown price" if self.unpriced else known
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{math.ceil(seconds)} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 @define
@@ -147,7 +141,7 @@ class Estimator:
         loads = [_LimitGroup(limit=in_flight)]
         groups: dict[str, _LimitGroup] = {}
         for model, images in work:
-            seconds = model.typical_seconds if model else _UNKNOWN_MODEL_SECONDS
+            seconds = model.typical_seconds if model else UNKNOWN_MODEL_SECONDS
             loads[0].add(images, seconds)
             if model is not None and model.active_limit is not None:
                 limit = min(in_flight, model.active_limit)

@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 from attrs import evolve, field, frozen
 
 from .._core.addresses import is_loopback_address
+from .._core.amounts import CREDIT
 from .._core.errors import ConfigError
 from .._core.models import Secret
 
@@ -189,7 +190,7 @@ BFL: Final = Provider(
     key_variable="BFL_API_KEY",
     poll_by="polling_url",
     polling_hosts=("*.bfl.ai",),
-    credit=Decimal("0.01"),
+    credit=CREDIT,
 )
 
 PROVIDERS: Final = {provider.name: provider for provider in (COMETAPI, BFL)}

@@ -1,4 +1,4 @@
-"""The only user of aiohttp's client: sends Calls, streams URLs.
+"""Sends Calls and streams URLs with aiohttp's client; no other package uses it.
 
 There are three connection pools. Submissions keep idle connections for seconds only, because a POST
 on a connection that is being closed may be charged unanswered. Polls keep theirs. Downloads carry
@@ -7,33 +7,23 @@ no credentials and refuse private addresses after DNS.
 Errors of aiohttp become TransportError without a context, because they may hold the request's
 headers with the key. `exc.status` is not used: aiohttp raises a synthetic 400 for a header that is
 too long, also when the answer was a paid 200.
-
-aiohttp hands an answer that arrives on an idle connection to the next request there
-(aiohttp#13656). So each connection is checked before it is used again, which takes 2 µs; a new
-connection for each submission would take two or three round trips, about 0.25 s of a slot.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import os
-import select
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from types import SimpleNamespace
 from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
-from weakref import WeakKeyDictionary
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.client_reqrep import ClientRequest, ClientResponse
-from aiohttp.connector import Connection
-from aiohttp.tracing import Trace
-from attrs import define, evolve, frozen
+from aiohttp.client_reqrep import ClientResponse
+from attrs import define, evolve
 from yarl import URL
 
 from .._core.addresses import is_loopback_address, private_address
@@ -42,8 +32,7 @@ from .._core.config import Timeouts
 from .._core.errors import FluxError, TransportError
 from .._core.protocols import Call, Reply
 from .._core.version import __version__
-
-logger = logging.getLogger("fluxasync")
+from .connection_pool import CheckedConnector, ConnectionPool, ConnectionUse, PooledResponse
 
 MAX_REPLY = 2**20  #: bytes of an API answer; the documented ones have a few hundred
 #: seconds for the body of a 3xx or 4xx, which only explains the status
@@ -68,8 +57,8 @@ class AiohttpTransport:
     def __init__(self, *, timeouts: Timeouts, allow_loopback: bool = False) -> None:
         self._timeouts = timeouts
         self._allow_loopback = allow_loopback
-        self._pools: tuple[_Pool, ...] = ()
-        self._retired: list[_Pool] = []
+        self._pools: tuple[ConnectionPool, ...] = ()
+        self._retired: list[ConnectionPool] = []
         self._closing: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -174,11 +163,11 @@ class AiohttpTransport:
             url = urljoin(url, target)
         raise TransportError("the image's URL redirects too often", sent=True)
 
-    def _pool(self, *, traced: bool = False, **connector: Any) -> _Pool:
-        lender = _Connector(ttl_dns_cache=60, **connector)
+    def _pool(self, *, traced: bool = False, **connector: Any) -> ConnectionPool:
+        lender = CheckedConnector(ttl_dns_cache=60, **connector)
         session = aiohttp.ClientSession(
             connector=lender,
-            response_class=_Answer,
+            response_class=PooledResponse,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
             headers={
@@ -192,7 +181,7 @@ class AiohttpTransport:
             max_line_size=MAX_HEADER,
             trace_configs=[_sent_trace()] if traced else None,
         )
-        return _Pool(session, lender)
+        return ConnectionPool(session, lender)
 
     def _guarded(self, address: Any) -> socket.socket:
         """Create a socket for a resolved address; refuse a private one. Names, literals and other
@@ -204,110 +193,13 @@ class AiohttpTransport:
         return socket.socket(family, kind, protocol)
 
 
-@define(eq=False)
-class _Pool:
-    """A client session and the number of calls that use it; entered by each call."""
-
-    session: aiohttp.ClientSession
-    connector: _Connector
-    users: int = 0
-
-    def __enter__(self) -> aiohttp.ClientSession:
-        self.users += 1
-        return self.session
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.users -= 1
-
-
-class _Answer(ClientResponse):
-    """Keeps its connection; aiohttp drops it when the body has arrived."""
-
-    line: ResponseHandler | None = None
-
-    async def start(self, connection: Connection) -> ClientResponse:
-        self.line = connection.protocol
-        return await super().start(connection)
-
-
-@frozen
-class _Use:
-    """The use of a connection by one answer; `number` counts its uses from 1."""
-
-    line: ResponseHandler | None
-    number: int
-
-
-class _Connector(aiohttp.TCPConnector):
-    """A pool that does not reuse a connection on which an unexpected answer arrived.
-
-    After the first unexpected answer no connection is used twice: a late answer that arrives after
-    the next request cannot be distinguished from that request's own.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._uses: WeakKeyDictionary[ResponseHandler, int] = WeakKeyDictionary()
-        self.is_out_of_step = False
-
-    async def connect(
-        self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
-    ) -> Connection:
-        while True:
-            connection = await super().connect(req, traces, timeout)
-            line = connection.protocol
-            assert line is not None  # noqa: S101 — the connection is new
-            number = self._uses.get(line, 0) + 1
-            self._uses[line] = number
-            self._has_unread(line)
-            if number == 1 or (not line.should_close and self._is_quiet(line)):
-                break
-            connection.close()
-        if self.is_out_of_step:
-            line.force_close()
-        return connection
-
-    def use(self, response: ClientResponse) -> _Use:
-        """Return the answer's use of its connection; call it before the body is read."""
-        line = response.line if isinstance(response, _Answer) else None
-        return _Use(line, 0 if line is None else self._uses.get(line, 0))
-
-    def is_followed(self, use: _Use) -> bool:
-        """Return whether more data followed the answer, so that it may belong to an earlier call.
-        A connection's first use has no earlier call; data of a later use does not count."""
-        line = use.line
-        if line is None or self._uses.get(line) != use.number:
-            return False
-        return self._has_unread(line) and use.number > 1
-
-    def _has_unread(self, line: ResponseHandler) -> bool:
-        if not len(line):
-            return False
-        if not self.is_out_of_step:
-            self.is_out_of_step = True
-            logger.warning(
-                "the server sent an answer without a request; from now on each call uses a new "
-                "connection, which is slower. Check for a broken proxy."
-            )
-        return True
-
-    def _is_quiet(self, line: ResponseHandler) -> bool:
-        """Whether a used connection has nothing to read, neither data nor its end (FIN)."""
-        opened = line.transport.get_extra_info("socket") if line.transport else None
-        if self.is_out_of_step or opened is None or opened.fileno() < 0:
-            return False
-        poller = select.poll()
-        poller.register(opened.fileno(), select.POLLIN)
-        return not poller.poll(0)
-
-
 @define
 class AiohttpDownload:
     """An open answer to a download."""
 
     _response: ClientResponse
-    _connector: _Connector
-    _use: _Use
+    _connector: CheckedConnector
+    _use: ConnectionUse
 
     @property
     def status(self) -> int:

@@ -14,6 +14,7 @@ from attrs.validators import deep_iterable
 from .._core.arguments import check_type, local_path
 from .._core.config import Budget, Polling
 from .._core.errors import ConfigError
+from .._core.models import DEFAULT_MODEL
 from .._requests.sources import Prompts
 from .._wire.providers import Provider, provider_by_name
 from .workload import Workload, several
@@ -76,7 +77,7 @@ class BenchConfig:
 
     out: Path = field(converter=_folder)
     models: tuple[str, ...] = field(
-        default=("flux-dev",),
+        default=(DEFAULT_MODEL,),
         converter=several,
         validator=deep_iterable(_kind(str, expected="names of models")),
     )

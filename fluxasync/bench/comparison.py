@@ -1,9 +1,8 @@
-"""Two reports side by side: what changed, by how much, and whether chance explains it.
+"""Compares two reports stage by stage and tests the differences for significance.
 
-Stages are matched by label and model; where only the models differ, by label alone, so that two
-models can be held against each other. A difference counts when the interval around it leaves out
-zero. What an interval cannot know is that the service was busier at another hour: the closing
-lines say what else was different.
+Stages are matched by label and model, or by label alone if only the models differ. A difference is
+significant when its confidence interval excludes zero. The interval does not know that a service is
+busier at another hour.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ from .stats import (
 )
 
 NOISE, BETTER, WORSE, SAME, UNKNOWN = "noise", "better", "worse", "same", "too few"
-#: of a figure; floating point, not a difference
-_NOTHING = 1e-9
-#: what of an order may differ without a word: stages say it themselves, or it is only how many
+#: relative difference that is floating-point noise
+_EPSILON = 1e-9
+#: options that may differ without a warning: the stages show them
 _LOAD = {
     f"options.{name}"
     for name in (
@@ -39,9 +38,9 @@ _HEADINGS = ("", "A", "B", "change", "B - A (95 %)", "")
 
 @frozen(kw_only=True)
 class Difference:
-    """One figure of one stage in both reports."""
+    """One figure of a stage in both reports."""
 
-    stage: str  #: label of the stage, as both have it
+    stage: str  #: label of the stage, equal in both reports
     model: str
     figure: str  #: "latency p50", "latency p95", "images/min", "cost/image", "polls/image"
     unit: str  #: "s", "/min", "$" or ""
@@ -63,27 +62,27 @@ class Difference:
 
 @frozen(kw_only=True)
 class Comparison:
-    """Two reports side by side; "better" and "worse" are said of the second."""
+    """Two compared reports; "better" and "worse" refer to the second."""
 
-    before: str  #: title of the first, and when it began
-    after: str  #: the same of the second
+    before: str  #: title and start time of the first report
+    after: str  #: title and start time of the second report
     differences: tuple[Difference, ...]
-    unmatched: tuple[str, ...] = ()  #: stages that only one of them has
-    warnings: tuple[str, ...] = ()  #: what else was different between the two
+    unmatched: tuple[str, ...] = ()  #: stages that only one report has
+    warnings: tuple[str, ...] = ()  #: other differences between the two runs
     conclusion: str = ""
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
 
     def as_row(self) -> dict[str, Any]:
-        """Return it as plain values for JSON."""
+        """Return the comparison as JSON values."""
         row = asdict(self)
         for one, plain in zip(self.differences, row["differences"], strict=True):
             plain |= {"change": one.change, "relative": one.relative}
         return row
 
     def lines(self) -> Iterator[str]:
-        """Yield a table for a terminal, safe to print, and what to know about it."""
+        """Yield the lines of a table for a terminal, and the warnings. They are safe to print."""
         yield f"A: {display(self.before)}"
         yield f"B: {display(self.after)}"
         groups: dict[tuple[str, str], list[Difference]] = defaultdict(list)
@@ -94,7 +93,7 @@ class Comparison:
             rows.append((f"{display(stage, 30)}, {display(model, 40)}", "", "", "", "", ""))
             rows += [_cells(one) for one in members]
         yield ""
-        if not self.differences:  # then that is the news
+        if not self.differences:  # the conclusion is what matters
             yield from map(display, (self.conclusion, *self.unmatched, *self.warnings))
             return
         yield from _aligned(rows)
@@ -103,10 +102,10 @@ class Comparison:
 
 
 def compare(before: Report, after: Report) -> Comparison:
-    """Hold a report against an earlier one, stage by stage.
+    """Compare a report with an earlier one, stage by stage.
 
-    Latency percentiles, cost and polls are compared image by image where the reports have their
-    requests.jsonl beside them; without it nothing is said of chance. Raises nothing.
+    Latency, cost and polls are tested with the single images, which needs the requests.jsonl of
+    both; without it their verdict is "too few".
     """
     pairs, unmatched = _matched(before.stages, after.stages)
     images = [_by_stage(report) for report in (before, after)]
@@ -127,7 +126,7 @@ def compare(before: Report, after: Report) -> Comparison:
 def _matched(
     before: Sequence[Stage], after: Sequence[Stage]
 ) -> tuple[list[tuple[int, int]], list[str]]:
-    """Pairs of places, and a line for each stage that has no partner."""
+    """Return pairs of positions, and a line for each stage without a partner."""
     left, right = dict(enumerate(before)), dict(enumerate(after))
     pairs: list[tuple[int, int]] = []
     for is_same_model in (True, False):
@@ -147,7 +146,7 @@ def _matched(
 
 
 def _namesakes(wanted: Stage, stages: Mapping[int, Stage]) -> int:
-    """How many of the stages left have its label: one against one is a pair."""
+    """Return how many of the remaining stages have its label."""
     return sum(stage.label == wanted.label for stage in stages.values())
 
 
@@ -167,7 +166,7 @@ def _differences(
 ) -> Iterator[Difference]:
     models = one.model if one.model == two.model else f"{one.model} → {two.model}"
 
-    def told(
+    def difference(
         figure: str, unit: str, was: float | None, now: float | None, around: Interval | None,
         *, more_is_better: bool = False,
     ) -> Iterator[Difference]:  # fmt: skip
@@ -180,17 +179,17 @@ def _differences(
     took, takes = ([i.latency for i in side if i.latency is not None] for side in (before, after))
     for name, share in (("p50", 0.5), ("p95", 0.95)):
         around = percentile_difference(took, takes, share)
-        yield from told(f"latency {name}", "s", one.latency[name], two.latency[name], around)
-    yield from told(
+        yield from difference(f"latency {name}", "s", one.latency[name], two.latency[name], around)
+    yield from difference(
         "images/min", "/min", one.images_per_minute, two.images_per_minute,
         _pace_interval(one, two), more_is_better=True,
     )  # fmt: skip
     costs = [[(i.cost or 0.0, float(i.is_saved)) for i in side] for side in (before, after)]
     around = ratio_difference(*costs)
-    yield from told("cost/image", "$", one.cost_per_image, two.cost_per_image, around)
+    yield from difference("cost/image", "$", one.cost_per_image, two.cost_per_image, around)
     asked = [[(float(i.polls), 1.0) for i in side if i.is_saved] for side in (before, after)]
     around = ratio_difference(*asked)
-    yield from told("polls/image", "", one.polls_per_image, two.polls_per_image, around)
+    yield from difference("polls/image", "", one.polls_per_image, two.polls_per_image, around)
 
 
 def _pace_interval(one: Stage, two: Stage) -> Interval | None:
@@ -203,7 +202,7 @@ def _pace_interval(one: Stage, two: Stage) -> Interval | None:
 
 
 def _verdict(was: float, now: float, around: Interval | None, more_is_better: bool) -> str:
-    if abs(now - was) <= _NOTHING * max(abs(was), abs(now)):
+    if abs(now - was) <= _EPSILON * max(abs(was), abs(now)):
         return SAME
     if around is None:
         return UNKNOWN
@@ -214,16 +213,19 @@ def _verdict(was: float, now: float, around: Interval | None, more_is_better: bo
 
 def _warnings(before: Report, after: Report) -> Iterator[str]:
     if before.simulated != after.simulated:
-        yield "one of them is simulated and one is not: they do not measure the same thing"
+        yield "one report is simulated and the other is not: they do not measure the same thing"
     here, there = dict(_flat(before.environment)), dict(_flat(after.environment))
     for name in dict.fromkeys((*here, *there)):
         if name not in _LOAD and here.get(name) != there.get(name):
             yield f"also different: {name} is {here.get(name)} in A, {there.get(name)} in B"
     for letter, report in (("A", before), ("B", after)):
         if report.is_machine_slow:
-            yield f"{letter} was held up by its own machine, so its figures are not the service's"
+            yield (
+                f"Report {letter} was limited by the client machine; its figures do not describe "
+                "the service."
+            )
         if report.note:
-            yield f"{letter}: {report.note}"
+            yield f"Report {letter}: {report.note}"
 
 
 def _flat(known: Mapping[str, Any], lead: str = "") -> Iterator[tuple[str, Any]]:
@@ -238,19 +240,19 @@ def _conclusion(differences: Iterable[Difference]) -> str:
     differences = list(differences)
     if not differences:
         return (
-            "No stage is in both, so nothing can be compared: measure the same loads in both "
-            "(--in-flight, --rate or --ramp)."
+            "No stage is in both reports, so nothing can be compared: measure the same loads in "
+            "both (--in-flight, --rate or --ramp)."
         )
-    told = [one for one in differences if one.verdict != UNKNOWN]
-    real = [one for one in told if one.verdict in (BETTER, WORSE)]
-    if len(told) < len(differences) and all(one.verdict == SAME for one in told):
-        return "Too few images to tell a difference from noise: measure more of them."
-    if not real:
-        return "No difference that chance would not explain."
-    better = sum(one.verdict == BETTER for one in real)
+    tested = [one for one in differences if one.verdict != UNKNOWN]
+    significant = [one for one in tested if one.verdict in (BETTER, WORSE)]
+    if len(tested) < len(differences) and all(one.verdict == SAME for one in tested):
+        return "Too few images to test the differences: measure more images."
+    if not significant:
+        return "No significant difference."
+    better = sum(one.verdict == BETTER for one in significant)
     return (
-        f"Of {len(told)} figures B is better in {better} and worse in {len(real) - better}. By "
-        "chance alone one in twenty would look so."
+        f"Of {len(tested)} figures, report B is better in {better} and worse in "
+        f"{len(significant) - better}. One in twenty appears to differ by chance."
     )
 
 
@@ -268,7 +270,7 @@ def _cells(one: Difference) -> tuple[str, ...]:
 
 
 def _change(value: float) -> str:
-    """A difference with the two digits that matter: never 1e+02, never ten decimals."""
+    """Return a difference with two significant digits, without an exponent."""
     if not value or not math.isfinite(value):
         return "0" if not value else _signed(value, places=0)
     places = min(1 - math.floor(math.log10(abs(value))), 6)
@@ -276,7 +278,7 @@ def _change(value: float) -> str:
 
 
 def _signed(value: float, *, places: int) -> str:
-    """A number with its sign; what rounds to zero has none."""
+    """Return a number with its sign; what rounds to zero has none."""
     text = f"{value:+,.{places}f}"
     return text if any(digit in "123456789" for digit in text) else "0"
 
@@ -288,7 +290,7 @@ def _value(value: float, unit: str) -> str:
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    """Columns of numbers to the right, the first and the last to the left."""
+    """Align the first and last column to the left, the others to the right."""
     figures = [row for row in rows if any(row[1:])]
     widths = [max(columns(row[place]) for row in figures) for place in range(len(_HEADINGS))]
     for row in rows:

@@ -96,7 +96,7 @@ class ImageWorker:
         """Begin with another model: its first requests are judged by themselves."""
         self._gate = self._flux.gate()
 
-    async def begin(self, trace: Trace, request: ImageRequest) -> None:
+    async def generate(self, trace: Trace, request: ImageRequest) -> None:
         """Submit and watch; without a `trace.ready` afterwards that was the end of it."""
         job: Job | None = None
         ledger = self._output.ledger
@@ -112,7 +112,7 @@ class ImageWorker:
             self._leave(job)
             raise
 
-    async def land(self, trace: Trace, request: ImageRequest, ready: Ready) -> None:
+    async def download(self, trace: Trace, request: ImageRequest, ready: Ready) -> None:
         """Download and keep the image."""
         sink = _Timed(self._output.sink, trace, self._clock, self._meter)
         self._meter.downloading += 1
@@ -185,14 +185,14 @@ class _Timed:
             self.trace.stored = self.clock()
         finally:
             if self.trace.downloaded is not None:
-                self.meter.kept()
+                self.meter.image_stored()
         return stored
 
     async def _noted(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for chunk in chunks:
             yield chunk
         self.trace.downloaded = self.clock()
-        self.meter.arrived()
+        self.meter.image_arrived()
 
 
 def _dollars(job: Job) -> float | None:

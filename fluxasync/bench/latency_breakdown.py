@@ -1,9 +1,9 @@
-"""Where an image's time went: our instants and the server's, on one clock.
+"""Splits an image's time into phases, with local and server instants on one clock.
 
-The server tells when it worked by a clock of its own. Nobody measures how far that is from ours;
-it is bounded, image by image: work cannot begin before the POST left, nor end after a poll saw it,
-and the `Date` of an answer was true between question and answer. The place where most of these
-bounds agree is the offset, so that one odd answer decides nothing. Pure arithmetic.
+The offset between the two clocks is not measured but bounded by every image: the server's work
+cannot start before the POST was sent nor end after a poll saw the result, and the `Date` of an
+answer lies between its request and its arrival. The offset on which most bounds agree is used, so
+one wrong answer has no effect.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Bounds = tuple[float, float]
 
 @define(kw_only=True)
 class Trace:
-    """One image while it is being made; instants are seconds on our clock."""
+    """One image in progress; instants are seconds on the local clock."""
 
     index: int
     model: str
@@ -28,7 +28,7 @@ class Trace:
     warm_up: bool
     intended: float
     began: float
-    posted: float | None = None  #: the POST left no earlier than this
+    posted: float | None = None  #: the POST was sent no earlier than this
     accepted: float | None = None
     ready: Ready | None = None
     downloaded: float | None = None
@@ -40,39 +40,39 @@ class Trace:
     height: int | None = None
     cost: float | None = None
     why: str | None = None
-    lane_seconds: float | None = None  #: that it kept a lane of a closed loop busy
+    worker_seconds: float | None = None  #: the time that it kept a closed-loop worker busy
 
 
 @frozen
 class ClockOffset:
-    """Add `seconds` to an instant of ours to have the server's; true within `uncertainty`."""
+    """Server time minus local time, in seconds; true within `uncertainty`."""
 
     seconds: float
     uncertainty: float
 
-    def ours(self, at_server: float) -> float:
-        """Return a moment of the server's clock on our own."""
-        return at_server - self.seconds
+    def to_local(self, server_time: float) -> float:
+        """Convert an instant of the server's clock to the local clock."""
+        return server_time - self.seconds
 
 
 def clock_offset(traces: Iterable[Trace]) -> ClockOffset | None:
-    """Return how far the server's clock is from ours; None when it told no moment."""
-    causes: list[Bounds] = []
-    dates: list[Bounds] = []
+    """Return the offset of the server's clock; None when it reported no instant."""
+    causal: list[Bounds] = []
+    dated: list[Bounds] = []
     for trace in traces:
-        causes.extend(_by_cause(trace))
-        dates.extend(_by_date(trace))
-    found, dated = most_agreed(causes), most_agreed(dates)
-    if found is None or dated is None:
-        best = found or dated
-    else:  # a Date of another host's clock, or one that is wrong, does not meet the rest
-        low, high = max(found[0], dated[0]), min(found[1], dated[1])
-        best = (low, high) if low <= high else found
+        causal.extend(_causal_bounds(trace))
+        dated.extend(_date_bounds(trace))
+    by_cause, by_date = most_agreed(causal), most_agreed(dated)
+    if by_cause is None or by_date is None:
+        best = by_cause or by_date
+    else:  # the Date of another host's clock, or a wrong one, contradicts the causal bounds
+        low, high = max(by_cause[0], by_date[0]), min(by_cause[1], by_date[1])
+        best = (low, high) if low <= high else by_cause
     return None if best is None else ClockOffset((best[0] + best[1]) / 2, (best[1] - best[0]) / 2)
 
 
-def _by_cause(trace: Trace) -> Iterable[Bounds]:
-    """It began after the POST had left and ended before we saw that."""
+def _causal_bounds(trace: Trace) -> Iterable[Bounds]:
+    """The work started after the POST was sent and ended before a poll saw its end."""
     ready = trace.ready
     if ready is None or ready.seen is None or trace.posted is None:
         return
@@ -82,8 +82,8 @@ def _by_cause(trace: Trace) -> Iterable[Bounds]:
             yield ended - ready.seen, ready.server_started - trace.posted
 
 
-def _by_date(trace: Trace) -> Iterable[Bounds]:
-    """Date is cut to whole seconds, so the true time was up to one later."""
+def _date_bounds(trace: Trace) -> Iterable[Bounds]:
+    """Date is truncated to whole seconds, so the true time was up to one second later."""
     ready = trace.ready
     if ready is None or ready.server_date is None or ready.seen is None or ready.asked is None:
         return
@@ -91,7 +91,7 @@ def _by_date(trace: Trace) -> Iterable[Bounds]:
 
 
 def most_agreed(bounds: Sequence[Bounds]) -> Bounds | None:
-    """Return the stretch that lies within most of the bounds (Marzullo's algorithm)."""
+    """Return the interval that lies within most of the bounds (Marzullo's algorithm)."""
     edges = sorted([(low, 0) for low, _ in bounds] + [(high, 1) for _, high in bounds])
     best = count = 0
     found: Bounds | None = None
@@ -103,7 +103,7 @@ def most_agreed(bounds: Sequence[Bounds]) -> Bounds | None:
 
 
 def record_of(trace: Trace, *, zero: float, offset: ClockOffset | None) -> ImageRecord:
-    """Return the trace as a record, its instants counted from `zero` on our clock."""
+    """Return the trace as a record with instants in seconds since `zero` (local clock)."""
     ready, accepted = trace.ready, trace.accepted
     detected = None if ready is None else ready.seen
     generated, is_estimate = _generated(trace, offset)
@@ -144,15 +144,15 @@ def record_of(trace: Trace, *, zero: float, offset: ClockOffset | None) -> Image
 
 
 def _generated(trace: Trace, offset: ClockOffset | None) -> tuple[float | None, bool]:
-    """Return when the server had the image, on our clock, and whether that is only an estimate."""
+    """Return when the server finished, in local time, and whether that is an estimate."""
     ready, accepted = trace.ready, trace.accepted
     if ready is None or ready.seen is None or accepted is None:
         return None, False
-    told = reported_end(ready)
-    if told is not None and offset is not None:
-        # the offset is not exact: what we saw, and when, is
-        return min(max(offset.ours(told), accepted), ready.seen), False
-    if ready.last_running is not None:  # between two polls: half way is right on average
+    reported = reported_end(ready)
+    if reported is not None and offset is not None:
+        # the offset is approximate, the local instants are exact
+        return min(max(offset.to_local(reported), accepted), ready.seen), False
+    if ready.last_running is not None:  # between two polls: the middle is right on average
         return min(max((ready.last_running + ready.seen) / 2, accepted), ready.seen), True
     return None, False
 
@@ -166,7 +166,7 @@ def reported_end(ready: Ready) -> float | None:
 
 
 def _generate(trace: Trace, generated: float | None, offset: ClockOffset | None) -> float | None:
-    """The server's own word, or else from its begin (or the acceptance) until it was done."""
+    """Return the reported duration, else the time from the start (or acceptance) to the end."""
     ready = trace.ready
     if ready is None or generated is None or trace.accepted is None:
         return None if ready is None else ready.generate_seconds
@@ -174,13 +174,13 @@ def _generate(trace: Trace, generated: float | None, offset: ClockOffset | None)
         return ready.generate_seconds
     began = trace.accepted
     if ready.server_started is not None and offset is not None:
-        began = max(began, offset.ours(ready.server_started))
+        began = max(began, offset.to_local(ready.server_started))
     return max(generated - began, 0.0)
 
 
 def _queue(accepted: float | None, generated: float | None, generate: float | None) -> float | None:
-    """What is left of the time between acceptance and the end; a job may begin before its
-    acceptance is known to us, so it is never below 0."""
+    """Return the rest of the time between acceptance and end; 0 for a job that started before its
+    acceptance arrived."""
     if accepted is None or generated is None or generate is None:
         return None
     return round(max(generated - accepted - generate, 0.0), 6)

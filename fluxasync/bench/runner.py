@@ -39,7 +39,7 @@ from .load_profile import SWEEP, LoadProfile
 from .monitor import ResourceMonitor, clock_of
 from .prompt_pool import PromptPool
 from .records import IMAGES_NAME, UNFINISHED, ImageRecord, Report, Stage, append_records
-from .saturation import find_saturation, is_past_knee
+from .saturation import find_saturation, is_saturated
 from .setup import (
     announce_cost,
     check_cap,
@@ -250,7 +250,7 @@ class Run:
         """Double the load, roughly, until more of it buys next to nothing."""
         first, most = len(self._stages), self._order.load.most_slots * _SWEEP_BEYOND
         for in_flight in SWEEP:
-            if in_flight > most or is_past_knee(self._stages[first:]):
+            if in_flight > most or is_saturated(self._stages[first:]):
                 return
             yield closed_stage(self._order.load, model, in_flight)
 
@@ -271,13 +271,13 @@ class Run:
             stage=number, first=self._begun, seed=self._order.seed + number,
             spent=self._spent, clock=self._clock,
         )  # fmt: skip
-        meter.turn(number)
+        meter.begin_stage(number)
         try:
             await drive.run()
         finally:  # also when it is cut short: what was paid is told
             traces = [t for t in drive.ended if t.outcome != UNFINISHED or t.accepted is not None]
             records = await self._recorded(traces)
-        self._begun += drive.given
+        self._begun += drive.begun
         if any(not record.warm_up for record in records):
             measured = StageSamples(
                 load=load,
@@ -307,7 +307,7 @@ class Run:
 
     def _cut(self) -> None:
         if self._drive is not None:
-            self._drive.cut()
+            self._drive.cancel()
 
     # --- after ----------------------------------------------------------------------------------
 

@@ -2,8 +2,8 @@
 
 The journal also knows the jobs that are running or in doubt. During a run, and without a journal,
 `metadata.jsonl` and `failures.jsonl` are read; `CardLists` follows them as they grow. A list is
-untrusted: an unknown line is skipped, a value of a wrong type is dropped, and a file name out of the
-folder is not linked.
+untrusted: an unknown line is skipped, a value of a wrong type is dropped, a file name that leads
+out of the folder is not linked.
 """
 
 from __future__ import annotations

@@ -87,12 +87,13 @@ def _csv(path: Path, count: int, prompt: str) -> None:
     path.write_text("prompt,seed\n" + "".join(f"{prompt},{seed}\n" for seed in range(count)))
 
 
-def _json(path: Path, count: int, prompt: str) -> None:
-    path.write_text(json.dumps([{"prompt": prompt, "seed": seed} for seed in range(count)]))
+def _jsonl(path: Path, count: int, prompt: str) -> None:
+    rows = ({"prompt": prompt, "seed": seed} for seed in range(count))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "write"), [("p.csv", _csv), ("p.json", _json)])
+@pytest.mark.parametrize(("name", "write"), [("p.csv", _csv), ("p.jsonl", _jsonl)])
 @pytest.mark.asyncio
 async def test_a_long_list_is_never_in_memory(tmp_path: Path, name: str, write: Any) -> None:
     """24 MB of rows are checked and sampled in less memory than a third of them."""

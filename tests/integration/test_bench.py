@@ -1,7 +1,7 @@
-"""A benchmark over real sockets: what it measures, what it may spend, and what it leaves behind.
+"""A benchmark over real sockets: its measurements, its spending, and the files it leaves.
 
-One practice server, in this process, so that its own books can be read: jobs of a tenth of a
-second, small images. Nothing here asserts how fast anything is.
+The simulator runs in this process, so tests can read its charge log: jobs of a tenth of a second,
+small images. No test asserts a speed.
 """
 
 from __future__ import annotations
@@ -35,24 +35,25 @@ SMALL = {"width": 256, "height": 256}
 QUICK = {"latency": (0.1, 0.1), "image_bytes": 2048}
 
 
-def order(sim: Simulator, out: Path, **wanted: Any) -> bench.BenchConfig:
+def config_for(sim: Simulator, out: Path, **options: Any) -> bench.BenchConfig:
     """A benchmark of four small images through two slots; keywords change either half of it."""
     load: dict[str, Any] = {"in_flight": (2,), "images": 4, "warm_up": 2}
-    if "duration" in wanted:
+    if "duration" in options:
         del load["images"]
     names = {attribute.name for attribute in fields(bench.Workload)}
-    load |= {name: value for name, value in wanted.items() if name in names}
+    load |= {name: value for name, value in options.items() if name in names}
     usual = {"base_url": sim.url, "parameters": SMALL, "polling": Polling(interval=0.02)}
-    rest = {name: value for name, value in wanted.items() if name not in names}
+    rest = {name: value for name, value in options.items() if name not in names}
     return bench.BenchConfig(out=out, load=bench.Workload(**load), **usual | rest)
 
 
 @pytest.mark.slow
 @pytest.mark.asyncio
 async def test_every_image_is_recorded_and_only_the_measured_ones_count(tmp_path: Path) -> None:
-    """Two stages of two and four: twelve lines, eight measured, each paid once, all kept."""
+    """Two stages with two warm-up and four measured images: twelve lines, eight of them measured,
+    each paid once, all kept."""
     async with Simulator(Scenario(**QUICK)) as sim:
-        report = await bench.run(order(sim, tmp_path / "out", in_flight=(1, 2)))
+        report = await bench.run(config_for(sim, tmp_path / "out", in_flight=(1, 2)))
     records = list(report.records())
     assert Counter(record.warm_up for record in records) == {False: 8, True: 4}
     assert [stage.images for stage in report.stages] == [4, 4]
@@ -68,10 +69,10 @@ async def test_every_image_is_recorded_and_only_the_measured_ones_count(tmp_path
 
 @pytest.mark.slow
 @pytest.mark.asyncio
-async def test_the_split_holds_what_the_server_did(tmp_path: Path) -> None:
-    """Every job ran for a tenth of a second, and the parts fill the time until detection."""
+async def test_the_breakdown_matches_the_servers_times(tmp_path: Path) -> None:
+    """Every job ran for a tenth of a second, and the instants of an image are in order."""
     async with Simulator(Scenario(**QUICK, clock_skew=3600.0)) as sim:
-        report = await bench.run(order(sim, tmp_path / "out"))
+        report = await bench.run(config_for(sim, tmp_path / "out"))
     (stage,) = report.stages
     assert stage.parts["generate"]["p50"] == pytest.approx(0.1, abs=1e-4)
     assert report.clock_skew == pytest.approx(3600, abs=0.5)
@@ -86,12 +87,12 @@ async def test_the_split_holds_what_the_server_did(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.asyncio
-async def test_a_server_that_tells_no_end_has_it_estimated(tmp_path: Path) -> None:
-    """FLUX.2 at BFL tells its begin only: the end lies between two polls, and is called a guess."""
+async def test_an_unreported_end_is_estimated(tmp_path: Path) -> None:
+    """FLUX.2 at BFL reports only the start: the end is between two polls, marked as an estimate."""
     scenario = Scenario(latency=(0.3, 0.3), image_bytes=2048, reports_progress=False)
     async with Simulator(scenario) as sim:
-        wanted = order(sim, tmp_path / "out", polling=Polling(interval=0.05))
-        report = await bench.run(wanted)
+        config = config_for(sim, tmp_path / "out", polling=Polling(interval=0.05))
+        report = await bench.run(config)
     (stage,) = report.stages
     assert stage.estimated == stage.images == 4
     for record in report.records():
@@ -103,14 +104,14 @@ async def test_a_server_that_tells_no_end_has_it_estimated(tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.asyncio
-async def test_an_open_loop_counts_from_when_an_image_was_wanted(tmp_path: Path) -> None:
-    """Fifty a second, and our own loop stands still for a while: the schedule does not move, and
-    what was held up counts its wait."""
+async def test_an_open_loop_counts_from_the_intended_submission(tmp_path: Path) -> None:
+    """At fifty per second the event loop blocks for a while: the schedule stays, and delayed images
+    include their wait."""
     async with Simulator(Scenario(**QUICK)) as sim:
-        wanted = order(sim, tmp_path / "out", in_flight=(), rate=(50.0,), images=12, warm_up=0)
-        task = asyncio.create_task(bench.run(wanted))
+        config = config_for(sim, tmp_path / "out", in_flight=(), rate=(50.0,), images=12, warm_up=0)
+        task = asyncio.create_task(bench.run(config))
         await until(lambda: bool(sim.charges))
-        time.sleep(0.3)  # noqa: ASYNC251 — stands still, as a slow callback of a program would
+        time.sleep(0.3)  # noqa: ASYNC251 — blocks, like a slow callback of a program
         report = await task
     records = sorted(report.records(), key=lambda one: one.index)
     first = records[0].intended_at
@@ -124,11 +125,11 @@ async def test_an_open_loop_counts_from_when_an_image_was_wanted(tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.asyncio
-async def test_a_report_is_read_back_as_it_was_written(tmp_path: Path) -> None:
-    """What `load` returns equals what `run` returned, field by field."""
+async def test_a_loaded_report_equals_the_written_one(tmp_path: Path) -> None:
+    """`load` returns what `run` returned, field by field."""
     async with Simulator(Scenario(**QUICK)) as sim:
-        wanted = order(sim, tmp_path / "out", in_flight=(), rate=(20.0,), objective=5.0)
-        report = await bench.run(wanted)
+        config = config_for(sim, tmp_path / "out", in_flight=(), rate=(20.0,), objective=5.0)
+        report = await bench.run(config)
     assert bench.load(tmp_path / "out") == report
     assert bench.load(tmp_path / "out" / "report.json").stages == report.stages
     (stage,) = report.stages
@@ -147,8 +148,8 @@ async def test_a_report_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         pytest.param('{"schema": 1, "stages": [{}]}', id="damaged"),
     ],
 )
-def test_a_report_that_is_none_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
-    """No traceback for a file that somebody cut or mixed up."""
+def test_a_file_that_is_not_a_report_is_refused(tmp_path: Path, text: str) -> None:
+    """A truncated or foreign file is a ConfigError, not a traceback."""
     (tmp_path / "report.json").write_text(text)
     with pytest.raises(ConfigError, match="report"):
         bench.load(tmp_path)
@@ -157,28 +158,28 @@ def test_a_report_that_is_none_is_refused_in_one_line(tmp_path: Path, text: str)
 
 
 @pytest.mark.asyncio
-async def test_a_target_that_is_no_practice_server_needs_a_cap(tmp_path: Path) -> None:
-    """Without max_cost nothing is sent to what may be the real thing, and no folder is left."""
-    asked = []
+async def test_a_target_that_is_not_a_simulator_needs_a_cap(tmp_path: Path) -> None:
+    """Without max_cost nothing is sent to a server that may be real, and no folder is left."""
+    requests = []
 
     async def foreign(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(await reader.readline())
+        requests.append(await reader.readline())
         writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
         writer.close()
 
     async with await asyncio.start_server(foreign, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        wanted = bench.BenchConfig(out=tmp_path / "out", base_url=f"http://127.0.0.1:{port}")
+        config = bench.BenchConfig(out=tmp_path / "out", base_url=f"http://127.0.0.1:{port}")
         with pytest.raises(ConfigError, match="--max-cost"):
-            await bench.run(wanted)
+            await bench.run(config)
         with pytest.raises(ConfigError, match="simulate=True needs a simulator"):
-            await bench.run(evolve(wanted, simulate=True))
-    assert [line.split()[:2] for line in asked] == [[b"GET", b"/simulator/ledger"]] * 2
+            await bench.run(evolve(config, simulate=True))
+    assert [line.split()[:2] for line in requests] == [[b"GET", b"/simulator/ledger"]] * 2
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("wanted", "said"),
+    ("options", "expected"),
     [
         pytest.param(
             {"simulate": True, "base_url": "https://api.cometapi.com"},
@@ -194,60 +195,62 @@ async def test_a_target_that_is_no_practice_server_needs_a_cap(tmp_path: Path) -
 )
 @pytest.mark.asyncio
 async def test_a_live_target_is_refused_where_no_cap_would_hold(
-    wanted: dict[str, Any], said: str, tmp_path: Path
+    options: dict[str, Any], expected: str, tmp_path: Path
 ) -> None:
-    """Before the folder is made and anything is sent."""
-    ordered = bench.BenchConfig(out=tmp_path / "out", provider="cometapi", api_key="sk-1", **wanted)
-    with pytest.raises(ConfigError, match=said):
+    """The error comes before the folder is made and before anything is sent."""
+    ordered = bench.BenchConfig(
+        out=tmp_path / "out", provider="cometapi", api_key="sk-1", **options
+    )
+    with pytest.raises(ConfigError, match=expected):
         await bench.run(ordered)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("wanted", "warned"),
+    ("options", "is_warned"),
     [
         pytest.param({}, True, id="no key"),
         pytest.param({"simulate": True, "api_key": "sk-canary-0001"}, False, id="asked for"),
     ],
 )
 @pytest.mark.asyncio
-async def test_from_python_too_a_practice_server_is_there_for_nothing(
-    wanted: dict[str, Any],
-    warned: bool,
+async def test_from_python_too_a_simulator_is_started_without_a_key(
+    options: dict[str, Any],
+    is_warned: bool,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """None has to be started; that it is not the API is warned of unless it was asked for."""
+    """A run without `simulate=True` warns that it does not measure the API."""
     monkeypatch.delenv("COMETAPI_KEY", raising=False)
     monkeypatch.delenv("BFL_API_KEY", raising=False)
     notes: list[str] = []
     ordered = bench.BenchConfig(
         out=tmp_path / "out", models="flux-2-klein-4b",
-        load=bench.Workload(in_flight=2, images=2, warm_up=0), **wanted,
+        load=bench.Workload(in_flight=2, images=2, warm_up=0), **options,
     )  # fmt: skip
     report = await bench.run(ordered, on_note=notes.append)
     assert report.simulated
     assert report.stages[0].images == 2
-    for heard in (notes, caplog.messages):
-        assert any("NO KEY IS SET" in text for text in heard) == warned
+    for messages in (notes, caplog.messages):
+        assert any("NO KEY IS SET" in text for text in messages) == is_warned
 
 
 @pytest.mark.asyncio
-async def test_very_many_images_are_priced_whole(tmp_path: Path) -> None:
-    """Only 10,000 requests are looked at; the other 10,000 cost as much."""
+async def test_the_price_of_very_many_images_is_extrapolated(tmp_path: Path) -> None:
+    """10,000 requests are priced; the other 10,000 cost the same."""
     prompts = await PromptPool.of(bench.BenchConfig(out=tmp_path, prompts=["a red fox"]))
     assert Decimal("500") == cost_of(prompts, "flux-dev", 20_000)
 
 
 @pytest.mark.slow
 @pytest.mark.asyncio
-async def test_the_cap_ends_the_run_and_the_report_says_so(tmp_path: Path) -> None:
-    """Five images at $0.025 fit into $0.13: no sixth is paid, and what was measured is kept."""
+async def test_the_cap_ends_the_run_and_the_report_notes_it(tmp_path: Path) -> None:
+    """Five images at $0.025 fit into $0.13: no sixth is paid, and the measured ones are kept."""
     async with Simulator(Scenario(**QUICK)) as sim:
-        wanted = order(sim, tmp_path / "out", images=20, max_cost="0.13")
-        report = await bench.run(wanted)
+        config = config_for(sim, tmp_path / "out", images=20, max_cost="0.13")
+        report = await bench.run(config)
     assert len(sim.charges) == 5
     assert "cap" in report.note
     assert report.stages[0].images == 3
@@ -256,20 +259,20 @@ async def test_the_cap_ends_the_run_and_the_report_says_so(tmp_path: Path) -> No
 
 @pytest.mark.asyncio
 async def test_a_bad_key_is_an_error_and_no_report(tmp_path: Path) -> None:
-    """Where nothing was measured there is nothing to read."""
+    """Nothing was measured, so no report is written."""
     async with Simulator(Scenario(**QUICK, key="right")) as sim:
         with pytest.raises(FluxError, match="key"):
-            await bench.run(order(sim, tmp_path / "out", api_key="wrong-key"))
+            await bench.run(config_for(sim, tmp_path / "out", api_key="wrong-key"))
     assert not (tmp_path / "out" / "report.json").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.asyncio
-async def test_failures_are_findings_with_their_cause(tmp_path: Path) -> None:
-    """Moderated and failed images are counted by cause, and are in no latency."""
+async def test_failures_are_counted_by_cause(tmp_path: Path) -> None:
+    """Moderated and failed images have a cause and are in no latency."""
     scenario = Scenario(**QUICK, faults={"moderated-request": 0.4, "error": 0.3}, seed=2)
     async with Simulator(scenario) as sim:
-        report = await bench.run(order(sim, tmp_path / "out", in_flight=(4,), images=24))
+        report = await bench.run(config_for(sim, tmp_path / "out", in_flight=(4,), images=24))
     (stage,) = report.stages
     assert sum(stage.outcomes.values()) == stage.attempts == 24
     assert stage.outcomes["moderated"] > 0
@@ -280,12 +283,12 @@ async def test_failures_are_findings_with_their_cause(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.asyncio
-async def test_a_model_that_fails_whole_is_told_and_soon_left(tmp_path: Path) -> None:
+async def test_a_model_that_always_fails_ends_early_and_is_named(tmp_path: Path) -> None:
     """F11 Twenty refusals of the second model end the run; the report holds the error text."""
     models = ("flux-dev", "flux-none")
     async with Simulator(Scenario(**QUICK)) as sim:
-        wanted = order(sim, tmp_path / "out", models=models, images=50, parameters={})
-        report = await bench.run(wanted)
+        config = config_for(sim, tmp_path / "out", models=models, images=50, parameters={})
+        report = await bench.run(config)
     good, bad = report.stages
     assert (good.images, bad.images) == (50, 0)
     assert bad.attempts < 30
@@ -297,27 +300,27 @@ async def test_a_model_that_fails_whole_is_told_and_soon_left(tmp_path: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.asyncio
-async def test_a_service_that_falls_silent_is_told(tmp_path: Path) -> None:
-    """An outage is seen while it lasts, and the report does not vouch for what it measured."""
+async def test_an_outage_is_shown_and_reported(tmp_path: Path) -> None:
+    """The progress line shows an outage while it lasts; the verdict begins with it."""
     async with Simulator(Scenario(**QUICK)) as sim:
         async with proxy(sim.url) as line:
-            wanted = order(sim, tmp_path / "out", images=10_000)
-            run = Run(evolve(wanted, base_url=line.url))
+            config = config_for(sim, tmp_path / "out", images=10_000)
+            run = Run(evolve(config, base_url=line.url))
             performed = asyncio.create_task(run.perform())
             await until(lambda: len(sim.charges) > 10)
         await until(lambda: "the service does not answer" in run.line() or "wait" in run.line())
         seen = time.monotonic()
-        await until(lambda: time.monotonic() - seen > 2)  # an outage worth a word
+        await until(lambda: time.monotonic() - seen > 2)  # long enough for the verdict
         run.stop(grace=0.5)
         report = await performed
     (stage,) = report.stages
     assert stage.images
-    assert report.verdict.startswith("The service answered nothing for ")
+    assert report.verdict.startswith("No call was answered for ")
 
 
 @pytest.mark.asyncio
-async def test_a_service_that_was_never_there_is_named(tmp_path: Path) -> None:
-    """Whoever stops such a run hears why nothing came."""
+async def test_an_unreachable_service_is_named(tmp_path: Path) -> None:
+    """A run that is stopped before its first answer ends with the reason."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     run = Run(
@@ -334,34 +337,34 @@ async def test_a_service_that_was_never_there_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_a_run_that_sent_nothing_leaves_its_folder_to_the_next(tmp_path: Path) -> None:
-    """A cap below one image: with a higher one the same line works."""
+    """The cap is below one image; with a higher cap the same folder works."""
     async with Simulator(Scenario(**QUICK)) as sim:
-        wanted = order(sim, tmp_path / "out", max_cost="0.01")
+        config = config_for(sim, tmp_path / "out", max_cost="0.01")
         with pytest.raises(FluxError, match=r"cap of \$0.01"):
-            await bench.run(wanted)
+            await bench.run(config)
         assert not (tmp_path / "out").exists()
-        report = await bench.run(evolve(wanted, max_cost="1"))
+        report = await bench.run(evolve(config, max_cost="1"))
     assert report.stages
 
 
 @pytest.mark.asyncio
-async def test_a_folder_that_knows_of_a_doubt_is_never_removed(tmp_path: Path) -> None:
-    """The only image was paid perhaps, in the warm-up, and a second one is over the cap."""
+async def test_a_folder_with_an_image_in_doubt_is_never_removed(tmp_path: Path) -> None:
+    """The only image may have been charged, in the warm-up; a second one exceeds the cap."""
     async with Simulator(Scenario(**QUICK, faults={"lost-reply": 1.0})) as sim:
-        wanted = order(sim, tmp_path / "out", max_cost="0.03")
+        config = config_for(sim, tmp_path / "out", max_cost="0.03")
         with pytest.raises(FluxError, match=r"cap of \$0.03"):
-            await bench.run(wanted)
+            await bench.run(config)
     (doubt,) = await in_doubt(tmp_path / "out" / "images")
     assert doubt.model == "flux-dev"
 
 
 @pytest.mark.asyncio
-async def test_a_submission_that_is_cut_off_is_recorded_all_the_same(tmp_path: Path) -> None:
+async def test_a_submission_answered_late_is_recorded(tmp_path: Path) -> None:
     """P15 A submission answered after the grace period is recorded before the journal closes."""
     stopped = asyncio.Event()
     late = Fault(kind="late", held=stopped, strikes=posts())
     async with Simulator(Scenario(**QUICK | {"latency": 600})) as sim, proxy(sim.url, late) as line:
-        run = Run(evolve(order(sim, tmp_path / "out"), base_url=line.url, max_cost=1))
+        run = Run(evolve(config_for(sim, tmp_path / "out"), base_url=line.url, max_cost=1))
         performed = asyncio.create_task(run.perform())
         await until(lambda: len(sim.charges) == 2)
         run.stop(grace=0)
@@ -374,10 +377,10 @@ async def test_a_submission_that_is_cut_off_is_recorded_all_the_same(tmp_path: P
 
 @pytest.mark.asyncio
 async def test_a_lost_answer_is_in_doubt_and_is_not_sent_again(tmp_path: Path) -> None:
-    """Money first, also while measuring: as many POSTs as images."""
+    """There are exactly as many POSTs as images."""
     scenario = Scenario(**QUICK, faults={"lost-reply": 0.2}, seed=1)
     async with Simulator(scenario) as sim:
-        report = await bench.run(order(sim, tmp_path / "out", in_flight=(4,), images=20))
+        report = await bench.run(config_for(sim, tmp_path / "out", in_flight=(4,), images=20))
         assert sim.world.posts == 22
     total = Counter(record.outcome for record in report.records())
     assert total["in_doubt"] > 0
@@ -386,10 +389,10 @@ async def test_a_lost_answer_is_in_doubt_and_is_not_sent_again(tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.asyncio
-async def test_a_stop_lets_paid_images_land_and_writes_the_report(tmp_path: Path) -> None:
-    """Stopped in the middle: nothing new is paid, every paid image is kept and told."""
+async def test_a_stop_keeps_paid_images_and_writes_the_report(tmp_path: Path) -> None:
+    """After a stop nothing new is paid; every paid image is kept and recorded."""
     async with Simulator(Scenario(**QUICK)) as sim:
-        run = Run(order(sim, tmp_path / "out", images=500))
+        run = Run(config_for(sim, tmp_path / "out", images=500))
         running = asyncio.create_task(run.perform())
         await until(lambda: len(sim.charges) >= 8)
         run.stop()
@@ -401,51 +404,53 @@ async def test_a_stop_lets_paid_images_land_and_writes_the_report(tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("wanted", "told"),
+    ("options", "expected"),
     [
-        pytest.param({"images": 6}, r"2 in flight: \d of 8 begun, \d saved", id="so many"),
-        pytest.param({"duration": 0.5}, r"2 in flight: \d+ begun, \d+ saved", id="so long"),
+        pytest.param(
+            {"images": 6}, r"2 in flight: \d of 8 begun, \d saved", id="a number of images"
+        ),
+        pytest.param({"duration": 0.5}, r"2 in flight: \d+ begun, \d+ saved", id="a duration"),
         pytest.param(
             {"in_flight": (), "rate": 20, "duration": 0.5},
             r"20/s: \d+ of 12 begun, \d+ saved",
-            id="at a pace",
+            id="a rate",
         ),
         pytest.param(
             {"in_flight": (), "rate": 20, "duration": 0.5, "arrivals": "poisson"},
             r"20/s: \d+ begun, \d+ saved",
-            id="by chance",
+            id="random arrivals",
         ),
     ],
 )
 @pytest.mark.asyncio
-async def test_the_line_tells_how_far_a_stage_is(
-    wanted: dict[str, Any], told: str, tmp_path: Path
+async def test_the_progress_line_counts_the_images_of_a_stage(
+    options: dict[str, Any], expected: str, tmp_path: Path
 ) -> None:
-    """Of how many where that is known ahead, and for how long."""
+    """The total is shown where it is known in advance; so is the elapsed time."""
     async with Simulator(Scenario(**QUICK)) as sim:
-        lines = await _lines(order(sim, tmp_path / "out", **wanted))
-    form = re.compile(rf"stage 1, {told}, \$0\.00 \(simulated\), \d+ s")
+        lines = await _lines(config_for(sim, tmp_path / "out", **options))
+    form = re.compile(rf"stage 1, {expected}, \$0\.00 \(simulated\), \d+ s")
     assert all(form.fullmatch(line) for line in lines), lines
     assert any(" 0 saved" not in line for line in lines)
 
 
 @pytest.mark.slow
 @pytest.mark.asyncio
-async def test_the_line_tells_what_all_stages_have_cost(tmp_path: Path) -> None:
-    """At $0.025 an image; a practice server that does not say so is taken for the real thing."""
+async def test_the_progress_line_shows_the_cost_of_all_stages(tmp_path: Path) -> None:
+    """$0.025 per image; a simulator that does not identify itself is treated as a real service."""
     hidden = Fault(kind="reset unread", strikes=lambda _, head: b"/simulator/ledger" in head)
     async with Simulator(Scenario(**QUICK)) as sim, proxy(sim.url, hidden) as line:
-        wanted = order(sim, tmp_path / "out", base_url=line.url, in_flight=(1, 2), max_cost=1)
-        lines = await _lines(wanted)
+        config = config_for(sim, tmp_path / "out", base_url=line.url, in_flight=(1, 2), max_cost=1)
+        lines = await _lines(config)
     assert any("stage 1" in line and ", $0.025, " in line for line in lines)
     spent = [float(line.split("$")[1].split(",")[0]) for line in lines]
     assert spent == sorted(spent)
-    assert max(spent) > 0.15, "what the six of the first stage cost is still in it"
+    assert max(spent) > 0.15, "the cost of the first stage is included"
 
 
-async def _lines(wanted: bench.BenchConfig) -> list[str]:
-    """Run it, and return the different lines that were told of its stages."""
-    run = Run(wanted)
+async def _lines(config: bench.BenchConfig) -> list[str]:
+    """Run the benchmark, and return the distinct progress lines of its stages."""
+    run = Run(config)
     running = asyncio.create_task(run.perform())
     lines: dict[str, None] = {}
 
@@ -460,9 +465,9 @@ async def _lines(wanted: bench.BenchConfig) -> list[str]:
 
 @pytest.mark.asyncio
 async def test_a_stop_before_the_first_image_spends_nothing(tmp_path: Path) -> None:
-    """Ctrl-C while prompts are still being read is not lost."""
+    """A Ctrl-C while prompts are being read takes effect."""
     async with Simulator(Scenario(**QUICK)) as sim:
-        run = Run(order(sim, tmp_path / "out"))
+        run = Run(config_for(sim, tmp_path / "out"))
         run.stop()
         with pytest.raises(FluxError, match="stopped"):
             await run.perform()
@@ -471,41 +476,41 @@ async def test_a_stop_before_the_first_image_spends_nothing(tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.asyncio
-async def test_the_same_seed_asks_for_the_same_images(tmp_path: Path) -> None:
-    """Two runs measure the same work: prompts and seeds are equal, in another run's another."""
+async def test_the_same_seed_gives_the_same_requests(tmp_path: Path) -> None:
+    """Prompts and image seeds are equal for the same seed, and differ for another."""
     async with Simulator(Scenario(**QUICK)) as sim:
         for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-            await bench.run(order(sim, tmp_path / name, in_flight=(1,), seed=seed))
-    asked = [(charge.prompt, charge.seed) for charge in sim.charges]
-    assert asked[:6] == asked[6:12] != asked[12:]
+            await bench.run(config_for(sim, tmp_path / name, in_flight=(1,), seed=seed))
+    requests = [(charge.prompt, charge.seed) for charge in sim.charges]
+    assert requests[:6] == requests[6:12] != requests[12:]
 
 
 @pytest.mark.slow
 @pytest.mark.asyncio
-async def test_prompts_of_the_users_own_are_gone_through_again(tmp_path: Path) -> None:
-    """Two prompts for six images: each three times, every one a job of its own."""
+async def test_a_short_prompt_list_repeats(tmp_path: Path) -> None:
+    """Two prompts for six images: each three times, each image is a separate job."""
     async with Simulator(Scenario(**QUICK)) as sim:
-        await bench.run(order(sim, tmp_path / "out", prompts=["a red fox", "a lamp"]))
+        await bench.run(config_for(sim, tmp_path / "out", prompts=["a red fox", "a lamp"]))
     assert Counter(charge.prompt for charge in sim.charges) == {"a red fox": 3, "a lamp": 3}
 
 
 @pytest.mark.slow
 @pytest.mark.asyncio
 async def test_several_models_are_measured_one_after_another(tmp_path: Path) -> None:
-    """A stage for each, and a knee for each that has one."""
+    """Each model has its stage, and its own sentence about saturation."""
     async with Simulator(Scenario(**QUICK)) as sim:
         models = ("flux-dev", "flux-pro-1.1")
-        report = await bench.run(order(sim, tmp_path / "out", models=models))
+        report = await bench.run(config_for(sim, tmp_path / "out", models=models))
     assert [stage.model for stage in report.stages] == list(models)
-    assert report.knee_why.count("nothing to find a knee in") == 2
+    assert report.knee_why.count("needs at least two loads") == 2
 
 
 @pytest.mark.slow
 @pytest.mark.asyncio
-async def test_unknown_models_are_warned_of_once_and_before_anything_is_paid(
+async def test_unknown_models_are_logged_once_before_anything_is_paid(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A name that resembles none of the catalogue is warned of while nothing is spent."""
+    """A name unlike any of the catalogue is logged while nothing is spent."""
     paid: list[int] = []
 
     class Watching(logging.Handler):
@@ -520,11 +525,13 @@ async def test_unknown_models_are_warned_of_once_and_before_anything_is_paid(
     async with Simulator(Scenario(**QUICK)) as sim:
         log.addHandler(handler)
         try:
-            await bench.run(order(sim, tmp_path / "out", models=models, parameters={}, images=1))
+            await bench.run(
+                config_for(sim, tmp_path / "out", models=models, parameters={}, images=1)
+            )
         finally:
             log.removeHandler(handler)
-    said = [text for text in caplog.messages if "unknown model" in text]
-    assert said == [
+    logged = [text for text in caplog.messages if "unknown model" in text]
+    assert logged == [
         "unknown model 'own': passed on unchecked, no price known; "
         "fluxasync models lists the catalogue",
     ]
@@ -549,7 +556,7 @@ async def test_a_missing_extra_is_noted_before_anything_is_paid_and_loses_no_num
     noted: list[tuple[str, int]] = []
     async with Simulator(Scenario(**QUICK)) as sim:
         await bench.run(
-            order(sim, tmp_path / "out", images=1),
+            config_for(sim, tmp_path / "out", images=1),
             on_note=lambda note: noted.append((note, len(sim.charges))),
         )
     (note,) = [note for note, charges in noted if note.startswith(expected) and charges == 0]
@@ -560,22 +567,24 @@ async def test_a_missing_extra_is_noted_before_anything_is_paid_and_loses_no_num
 
 @pytest.mark.asyncio
 async def test_a_misspelt_model_is_refused_before_anything_is_paid(tmp_path: Path) -> None:
-    """A slip in the second name ends the benchmark before the first one is measured."""
+    """A misspelt second name ends the benchmark before the first model is measured."""
     models = ("flux-dev", "flux-dve")
     async with Simulator(Scenario(**QUICK)) as sim:
         with pytest.raises(ConfigError, match="did you mean flux-dev"):
-            await bench.run(order(sim, tmp_path / "out", models=models, parameters={}, images=1))
+            await bench.run(
+                config_for(sim, tmp_path / "out", models=models, parameters={}, images=1)
+            )
         assert not sim.charges
 
 
 @pytest.mark.slow
 @pytest.mark.asyncio
-async def test_a_sweep_ends_when_more_load_buys_nothing(tmp_path: Path) -> None:
-    """An account of two jobs: the sweep does not go on to what it will never reach."""
+async def test_a_sweep_ends_when_throughput_stops_growing(tmp_path: Path) -> None:
+    """The account allows two active jobs: the sweep ends soon after two."""
     scenario = Scenario(latency=(0.1, 0.1), image_bytes=2048, active_limit=2, retry_after=0.05)
     async with Simulator(scenario) as sim:
-        wanted = order(sim, tmp_path / "out", in_flight=(), sweep=True, images=8, slots=4)
-        report = await bench.run(wanted)
+        config = config_for(sim, tmp_path / "out", in_flight=(), sweep=True, images=8, slots=4)
+        report = await bench.run(config)
     tried = [stage.in_flight for stage in report.stages]
     assert tried[:2] == [1, 2]
     assert len(tried) < 7
@@ -585,12 +594,12 @@ async def test_a_sweep_ends_when_more_load_buys_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_a_folder_in_use_is_left_as_it_is(tmp_path: Path) -> None:
-    """A report is not written over, and nothing is paid before that is known."""
+    """A report is never overwritten; the check comes before anything is paid."""
     (tmp_path / "report.json").write_text("{}")
     async with Simulator(Scenario(**QUICK)) as sim:
         with pytest.raises(ConfigError, match="holds a report already"):
-            await bench.run(order(sim, tmp_path))
+            await bench.run(config_for(sim, tmp_path))
         with pytest.raises(ConfigError, match="not empty"):
-            await bench.run(order(sim, tmp_path.parent))
+            await bench.run(config_for(sim, tmp_path.parent))
     assert not sim.charges
     assert json.loads((tmp_path / "report.json").read_text()) == {}

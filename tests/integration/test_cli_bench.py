@@ -1,4 +1,4 @@
-"""`fluxasync bench` from outside: what it says, what it refuses, and where it leaves its report."""
+"""`fluxasync bench` as a command: its output, its errors, and its report."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_without_a_key_the_practice_server_is_measured_and_that_is_said_first(
+def test_without_a_key_the_simulator_is_measured_and_the_first_line_says_so(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """No key, no cost: stdout is the page's path, stderr says what was measured and what it was."""
+    """stdout is the path of the page; stderr names what was measured, at no cost."""
     out = tmp_path / "out"
     assert main(["bench", "-o", str(out), *SHORT, "4"]) == 0
-    told = capfd.readouterr()
-    assert told.out.strip() == str(out / "report.html")
-    first, *_, last = told.err.strip().splitlines()
+    captured = capfd.readouterr()
+    assert captured.out.strip() == str(out / "report.html")
+    first, *_, last = captured.err.strip().splitlines()
     assert "NO KEY IS SET" in first
     assert first.endswith("set COMETAPI_KEY or BFL_API_KEY")
-    assert "measured 4 images of flux-2-klein-4b at a practice server (simulated)" in last
+    assert "measured 4 images of flux-2-klein-4b at the simulator" in last
     assert "$0.00 (simulated)" in last
     lines = (out / "requests.jsonl").read_text("utf-8").splitlines()
     sizes = {json.loads(line)["bytes"] for line in lines}
-    assert sizes == {256 * 1024}, "a picture drawn for each prompt is what would be measured"
+    assert sizes == {256 * 1024}, "drawing an image for each prompt would be measured"
     assert str(out / "report.html") in last
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_was_paid_and_measured(tmp_path: Path) -> None:
-    """The first signal ends the load, paid images land, the report is written; exit code 130."""
+def test_ctrl_c_keeps_paid_images_and_writes_the_report(tmp_path: Path) -> None:
+    """The first signal ends the load; paid images are saved, the report is written; exit 130."""
     out = tmp_path / "out"
     child = subprocess.Popen(
         [*MODULE, "bench", "--simulate", "-o", str(out), *SHORT, "400"],
@@ -66,14 +66,14 @@ def test_ctrl_c_keeps_what_was_paid_and_measured(tmp_path: Path) -> None:
             break
     child.communicate(timeout=patient())
     assert child.returncode == 130
-    told = json.loads((out / "report.json").read_text("utf-8"))
-    assert "stopped" in told["note"]
+    row = json.loads((out / "report.json").read_text("utf-8"))
+    assert "stopped" in row["note"]
     lines = (out / "requests.jsonl").read_text("utf-8").splitlines()
     assert {json.loads(line)["outcome"] for line in lines} == {"saved"}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         pytest.param(("--in-flight", "1", "--rate", "1/s"), "give only one", id="two loads"),
         pytest.param(("--in-flight", "one"), "1,4,12,24", id="no number"),
@@ -96,36 +96,36 @@ def test_ctrl_c_keeps_what_was_paid_and_measured(tmp_path: Path) -> None:
         pytest.param(("--simulate", "--base-url", "http://127.0.0.1:1"), "leave out", id="both"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_in_one_line(
-    arguments: tuple[str, ...], said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_wrong_options_are_refused_in_one_line(
+    arguments: tuple[str, ...], expected: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 2, the next step, and no folder."""
     out = tmp_path / "out"
     assert main(["bench", "-o", str(out), *arguments]) == 2
-    told = capfd.readouterr()
-    assert said in told.err
-    assert not told.out
+    captured = capfd.readouterr()
+    assert expected in captured.err
+    assert not captured.out
     assert not out.exists()
 
 
 @pytest.mark.slow
-def test_a_load_of_which_nothing_was_saved_is_no_success(
+def test_a_load_without_saved_images_is_no_success(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit code 3, and the service's words where one looks first."""
+    """Exit code 3, and the service's error text in the stage's line."""
     load = ("--model", "flux-none", "--in-flight", "1", "--warm-up", "0", "--images", "3")
     assert main(["bench", "--simulate", "-o", str(tmp_path / "out"), *load]) == 3
-    told = capfd.readouterr().err
-    assert "1 in flight, flux-none: nothing saved; " in told
-    assert "3 rejected (HTTP 503: no available channel for model flux-none" in told
-    assert "No image was saved, so there is no knee to find. Nothing was saved at" in told
+    err = capfd.readouterr().err
+    assert "1 in flight, flux-none: nothing saved; " in err
+    assert "3 rejected (HTTP 503: no available channel for model flux-none" in err
+    assert "No image was saved, so there is no saturation point. Nothing was saved at" in err
 
 
 @pytest.mark.slow
-def test_a_table_of_prompts_is_measured_by_the_column_that_its_refusal_asks_for(
+def test_a_table_of_prompts_is_read_with_the_option_that_its_error_names(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What the message says to add is an option, and then the prompts are read."""
+    """The error for a table without a prompt column names --prompt-column, which then works."""
     table = tmp_path / "p.csv"
     table.write_text("caption,artist\na red fox,me\na lamp,you\n", encoding="utf-8")
     given = ["bench", "--simulate", "-o", str(tmp_path / "out"), "--prompts", str(table), *SHORT]
@@ -139,27 +139,27 @@ def test_a_table_of_prompts_is_measured_by_the_column_that_its_refusal_asks_for(
 def test_a_live_target_needs_a_cap(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a key set and no --max-cost nothing is sent anywhere."""
+    """With a key and without --max-cost nothing is sent."""
     monkeypatch.setenv("COMETAPI_KEY", "sk-canary-0001")
     assert main(["bench", "-o", str(tmp_path / "out")]) == 2
-    told = capfd.readouterr()
-    assert "--max-cost" in told.err
-    assert "canary" not in told.err
+    captured = capfd.readouterr()
+    assert "--max-cost" in captured.err
+    assert "canary" not in captured.err
     assert not (tmp_path / "out").exists()
 
 
-def test_the_line_of_a_stage_says_what_became_of_the_rest() -> None:
-    """Not how many were lost, but why: that is what is mended."""
-    told = evolve(
+def test_the_line_of_a_stage_counts_its_failures_by_cause() -> None:
+    """The causes of images that were not saved show what to fix."""
+    stage = evolve(
         report().stages[0], images=53, outcomes={"saved": 53, "in_doubt": 4, "timeout": 3}
     )
-    assert "; 53 saved, 4 in doubt, 3 timeout" in _stage_line(told)
+    assert "; 53 saved, 4 in doubt, 3 timeout" in _stage_line(stage)
 
 
 def test_two_reports_are_compared_as_a_table_or_as_json(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Stage by stage, with what chance explains; needs no key and no network."""
+    """`bench compare` needs no key and no network."""
     for name, seed in (("a", 1), ("b", 2)):
         (tmp_path / name).mkdir()
         write_report(tmp_path / name, report(seed=seed))
@@ -170,13 +170,13 @@ def test_two_reports_are_compared_as_a_table_or_as_json(
     assert json.loads(capfd.readouterr().out)["differences"]
     assert main(["bench", "compare", folders[0], str(tmp_path / "c")]) == 2
     (tmp_path / "pipe").mkdir()
-    os.mkfifo(tmp_path / "pipe" / "report.json")  # in a folder that came from somebody else
+    os.mkfifo(tmp_path / "pipe" / "report.json")  # in a folder from an unknown source
     assert main(["bench", "compare", folders[0], str(tmp_path / "pipe")]) == 2
     assert "no such report" in capfd.readouterr().err
 
 
 def test_help_of_bench_is_instant() -> None:
-    """Neither aiohttp nor matplotlib is loaded to say what there is."""
+    """Help loads neither aiohttp nor matplotlib."""
     ended = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "fluxasync", "bench", "--help"],
         capture_output=True, text=True, check=True, timeout=patient(),

@@ -58,21 +58,21 @@ path = Path(sys.argv[1])
 if path.suffix == ".parquet":
     import pyarrow.parquet
 before = peak()
-told = judged(path) if path.suffix == ".png" else asyncio.run(checked(path, *sys.argv[2:]))
-print(peak() - before, told)
+message = judged(path) if path.suffix == ".png" else asyncio.run(checked(path, *sys.argv[2:]))
+print(peak() - before, message)
 """
 
 
-def told_of(path: Path, *folder: Path) -> str:
-    """Read the file in another process; return what it said, having held its peak to the cap."""
+def message_of(path: Path, *folder: Path) -> str:
+    """Read the file in another process; return its output, checking the peak against the cap."""
     command = [sys.executable, "-c", READ, str(path), *map(str, folder)]
     ended = subprocess.run(
         command, capture_output=True, text=True, timeout=patient(120), check=False
     )
     assert not ended.stderr
-    peak, told = ended.stdout.split(" ", 1)
-    assert int(peak) <= MOST, f"{peak} MB: {told}"
-    return told
+    peak, message = ended.stdout.split(" ", 1)
+    assert int(peak) <= MOST, f"{peak} MB: {message}"
+    return message
 
 
 def packed(piece: bytes, times: int, *, head: bytes = b"") -> bytes:
@@ -80,15 +80,7 @@ def packed(piece: bytes, times: int, *, head: bytes = b"") -> bytes:
     return gzip.compress(head) + gzip.compress(piece, 1) * times
 
 
-def zst(piece: bytes, times: int) -> bytes:
-    zstandard = pytest.importorskip("zstandard")
-    packer = zstandard.ZstdCompressor().compressobj()
-    return b"".join(packer.compress(piece) for _ in range(times)) + bytes(packer.flush())
-
-
 BOMBS = [
-    pytest.param("p.txt.zst", lambda: zst(b"a" * MEGABYTE, 500),
-                 "a line of more than 64 MB", id="zst: one line of 500 MB"),
     pytest.param("p.txt.gz", lambda: packed(b"a" * MEGABYTE, 1000),
                  "a line of more than 64 MB", id="gz: one line of 1 GB"),
     pytest.param("p.txt.gz", lambda: packed(b"\n" * MEGABYTE, 1000),
@@ -98,9 +90,9 @@ BOMBS = [
     pytest.param("p.json.gz", lambda: packed(b"\n" * MEGABYTE, 1000, head=b"["),
                  "holds 1 MB of blank lines in a row", id="gz: 1 GB of space in a list"),
     pytest.param("p.json.gz", lambda: packed(b"a" * MEGABYTE, 1000, head=b'["'),
-                 "item 1: not JSON", id="gz: one text of 1 GB in a list"),
+                 "larger than 64 MB, the limit for .json", id="gz: one text of 1 GB in a list"),
     pytest.param("p.json.gz", lambda: packed(b"[" * MEGABYTE, 1000),
-                 "nested too deeply", id="gz: 1 billion lists in lists"),
+                 "larger than 64 MB, the limit for .json", id="gz: 1 billion lists in lists"),
     pytest.param("p.csv.gz", lambda: packed(b"," * MEGABYTE, 1000, head=b"prompt\n"),
                  "a line of more than 64 MB", id="gz: a row of 1 billion cells"),
     pytest.param("p.csv.gz", lambda: packed(b'\n","' * MEGABYTE, 100, head=b'prompt\n"'),
@@ -117,8 +109,9 @@ BOMBS = [
                  "rows 2–13: 900,001 cells", id="csv: rows of a million cells"),
     pytest.param("p.csv", lambda: b"prompt\n" + (b'"' + b"a" * 131_000 + b'"\n') * 900,
                  "900 images", id="csv: 900 rows of 131 KB"),
-    pytest.param("p.json", lambda: b"[" + b",".join([b'"' + b"a" * 900_000 + b'"'] * 200) + b"]",
-                 "200 images", id="json: 200 texts of 900 KB"),
+    pytest.param("p.json", lambda: b"[" + b",".join([b'"' + b"a" * 900_000 + b'"'] * 30) + b"]",
+                 "30 images", id="json: 30 texts of 900 KB"),
+    pytest.param("p.json", lambda: b"[" * MEGABYTE, "nested too deeply", id="json: 1 MB of ["),
     pytest.param("p.jsonl", lambda: b"oops\n" * 2_000_000,
                  "lines 1–10000: column 1: not JSON", id="jsonl: 2 million bad lines"),
     pytest.param("p.csv", lambda: b"prompt,width\n" + b"a,x\n" * 2_000_000,
@@ -127,19 +120,19 @@ BOMBS = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "content", "said"), BOMBS)
+@pytest.mark.parametrize(("name", "content", "expected"), BOMBS)
 def test_a_list_that_is_a_bomb_ends(
-    tmp_path: Path, name: str, content: Callable[[], bytes], said: str
+    tmp_path: Path, name: str, content: Callable[[], bytes], expected: str
 ) -> None:
     """S5: it ends in seconds and 70 MB, and names what is wrong; honest lists are read."""
     path = tmp_path / name
     path.write_bytes(content())
-    assert said in told_of(path)
+    assert expected in message_of(path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("columns", "said"),
+    ("columns", "expected"),
     [
         pytest.param("{'prompt': ['a' * 10**8]}", "a page unpacks to 100 MB",
                      id="a cell of 100 MB"),
@@ -157,7 +150,7 @@ def test_a_list_that_is_a_bomb_ends(
                      "column 'tags': lists of more than 1,000 values", id="a list of 3 million"),
     ],
 )  # fmt: skip
-def test_a_parquet_file_that_is_a_bomb_ends(tmp_path: Path, columns: str, said: str) -> None:
+def test_a_parquet_file_that_is_a_bomb_ends(tmp_path: Path, columns: str, expected: str) -> None:
     """S5: pages are measured before they are unpacked, and cells before they are Python's."""
     pytest.importorskip("pyarrow")
     path = tmp_path / "p.parquet"
@@ -167,14 +160,14 @@ pyarrow.parquet.write_table(pyarrow.table({columns}), {str(path)!r}, compression
 """
     subprocess.run([sys.executable, "-c", write], check=True, timeout=patient(120))
     assert path.stat().st_size < 10**7
-    assert said in told_of(path)
+    assert expected in message_of(path)
 
 
 def wild(folder: Path, lists: dict[str, str], prompt: str) -> str:
     for name, content in lists.items():
         (folder / f"{name}.txt").write_text(content)
     (folder / "prompts.txt").write_text(prompt)
-    return told_of(folder / "prompts.txt", folder)
+    return message_of(folder / "prompts.txt", folder)
 
 
 WILD = [
@@ -195,12 +188,12 @@ WILD = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("lists", "prompt", "said"), WILD)
+@pytest.mark.parametrize(("lists", "prompt", "expected"), WILD)
 def test_choices_that_multiply_without_end_are_refused(
-    tmp_path: Path, lists: dict[str, str], prompt: str, said: str
+    tmp_path: Path, lists: dict[str, str], prompt: str, expected: str
 ) -> None:
     """S5: they are counted and not made, and lists that nothing could use are not held."""
-    assert said in wild(tmp_path, lists, prompt)
+    assert expected in wild(tmp_path, lists, prompt)
 
 
 def big_png(width: int, height: int, rows: int) -> bytes:
@@ -214,7 +207,7 @@ def big_png(width: int, height: int, rows: int) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("size", "rows", "said"),
+    ("size", "rows", "expected"),
     [
         pytest.param((60_000, 60_000), 60, "more than 64 megapixels", id="60 of 60,000 rows"),
         pytest.param((8_000, 8_000), 60, "fewer rows than its header says", id="60 of 8,000 rows"),
@@ -222,8 +215,8 @@ def big_png(width: int, height: int, rows: int) -> bytes:
     ],
 )
 def test_a_png_is_judged_in_little_memory(
-    tmp_path: Path, size: tuple[int, int], rows: int, said: str
+    tmp_path: Path, size: tuple[int, int], rows: int, expected: str
 ) -> None:
     """F80 T9 Its rows are counted piece by piece, and not kept."""
     (tmp_path / "a.png").write_bytes(big_png(*size, rows))
-    assert said in told_of(tmp_path / "a.png")
+    assert expected in message_of(tmp_path / "a.png")

@@ -10,6 +10,7 @@ import random
 import sqlite3
 import stat
 import threading
+import time
 from contextlib import closing
 from decimal import Decimal
 from functools import partial
@@ -310,6 +311,9 @@ async def test_the_user_decides_what_becomes_of_doubts(tmp_path):
         assert await ledger.forget([wish(2).key, "0" * 64]) == 1
         with pytest.raises(JournalError, match="is failed, not in-doubt"):
             await ledger.drop(wish(0).key)
+        for decision in (ledger.drop("0" * 64), ledger.give_job("0" * 64, "job")):
+            with pytest.raises(JournalError, match="no image of this journal has the key 00000000"):
+                await decision
     async with journal(tmp_path) as ledger:
         dropped = await ledger.known(wish(0))
         assert isinstance(dropped, Failed)
@@ -667,3 +671,12 @@ async def test_closing_waits_for_the_step_under_way(tmp_path):
 
         assert await ledger._writer.run(step, kind=StepKind.READ)
         await asyncio.to_thread(closer.join)
+
+
+async def test_a_journal_that_waits_uses_no_processor(tmp_path):
+    """A run waits for images most of the time; its writer's thread sleeps meanwhile."""
+    async with journal(tmp_path) as ledger:
+        await submitted(ledger, wish())
+        used = time.process_time()
+        await asyncio.sleep(0.5)  # only time that passes shows a thread that spins
+        assert time.process_time() - used < 0.1

@@ -143,6 +143,16 @@ async def test_a_running_job_that_pages_would_pass_over_is_refused(tmp_path):
             await journal(tmp_path).__aenter__()
 
 
+@pytest.mark.parametrize("last", [2**62, 2**63 - 1, "'nine'"])
+async def test_a_run_does_not_count_on_from_a_sequence_number_that_is_none(tmp_path, last):
+    """T17: what it settled after that number could not be read by the next run."""
+    async with journal(tmp_path) as ledger:
+        await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
+    sql(_db(tmp_path), f"UPDATE image SET seq = {last}")  # noqa: S608 — ours
+    with pytest.raises(JournalError, match="column seq holds"):
+        await journal(tmp_path).__aenter__()
+
+
 async def test_reading_ends_when_it_takes_more_work_than_the_size_explains(tmp_path):
     """T17: whatever a damaged file makes of a query, it ends; counted in work, not in seconds."""
     async with journal(tmp_path) as ledger:

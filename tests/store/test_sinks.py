@@ -482,3 +482,38 @@ async def test_a_published_image_leaves_no_open_file_and_no_other_name(tmp_path)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(handle)
     assert _names(tmp_path) == ["fox.png"]
+
+
+async def test_storing_image_after_image_leaves_no_file_and_no_folder_open(tmp_path):
+    """A run of a million images has as many files open as one of a hundred."""
+    async with FolderSink(tmp_path, template="{name}.{ext}") as sink:
+        await _store(sink, png())
+        before = len(os.listdir("/dev/fd"))
+        for size in range(9, 14):
+            await _store(sink, png(size))
+        assert before == len(os.listdir("/dev/fd"))
+
+
+async def test_an_image_has_the_permissions_of_any_new_file(tmp_path):
+    """Other users and web servers read it as far as the umask lets them."""
+    umask = os.umask(0o022)
+    try:
+        async with FolderSink(tmp_path) as sink:
+            stored = await _store(sink, png())
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE(stored.path.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("image", [jpeg(), LARGE], ids=["one hop", "streamed"])
+async def test_the_limit_itself_is_allowed(tmp_path, image):
+    """F79 `max_bytes` bytes are kept, in memory and on disk; one more is refused for good."""
+    most = len(image)
+    async with FolderSink(tmp_path, max_bytes=most) as folder, MemorySink(max_bytes=most) as memory:
+        assert [(await _store(sink, image)).size for sink in (folder, memory)] == [most, most]
+    less = most - 1
+    async with FolderSink(tmp_path, max_bytes=less) as folder, MemorySink(max_bytes=less) as memory:
+        for sink in (folder, memory):
+            with pytest.raises(DownloadError, match=f"limit of {less} bytes") as refusal:
+                await _store(sink, image)
+            assert refusal.value.permanent

@@ -1,9 +1,7 @@
 """The Flux models as data: parameters, ranges, defaults, prices, limits and usual durations.
 
-Everything that is asked of the catalogue is asked here; `table` is the data, `model` its shape,
-`validation` the judgement of one request. Nothing here does I/O or knows who serves the models. A
-model that is not in the table is not an error: it passes with a check of types only, because
-vendors add models faster than catalogues do.
+A model that is not in the table is not an error: only the types of its parameters are checked,
+because vendors add models faster than catalogues do.
 """
 
 from __future__ import annotations

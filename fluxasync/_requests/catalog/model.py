@@ -1,7 +1,6 @@
 """The shape of a catalogue entry: `Model`, its `Parameter`s and its `Price`.
 
-Values only, with the words in which messages speak of them. `Parameter.allowed` is that one place:
-errors, the models listing and documentation all say the same range in the same words.
+`Parameter.allowed` is the text of a range in errors, the models listing and the documentation.
 """
 
 from __future__ import annotations
@@ -132,7 +131,7 @@ _INSTEAD = {
 
 
 def unknown_parameter_message(name: str, model: Model, others: tuple[str, ...]) -> str:
-    """Say in one line that `model` has no such parameter, and what to do about it."""
+    """Return the error of a parameter that `model` lacks, with the next step."""
     lead = f"{name}: {model.name} has no such parameter"
     instead = [known for known in _INSTEAD.get(name, ()) if known in model.parameters]
     if instead:

@@ -3,9 +3,9 @@
 Ranges and defaults: BFL openapi 2026-04-23; flux-pro, canny and depth, which it no longer lists:
 older BFL docs. Prices: BFL's price list of 2026-05-27. The limit of six: BFL docs. Durations are
 server-side generation times, rounded from recorded answers and published measurements, less the
-polls those contain; they pace the first poll and the estimate, so a wrong one costs little. Odd
-fact: width and height of FLUX.2 default to 0 there, which is below their own minimum: leave them
-out for "like the input".
+polls those contain; they pace the first poll and the estimate, so a wrong one costs little. In
+BFL's document width and height of FLUX.2 default to 0, below their own minimum: leaving them out
+means "like the input".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Numbers that are written as text, as every cell of a CSV file is: "1024", "3.5", "TRUE".
 
-A value that is not such a text is returned unchanged, so that a message can show what was given.
+Other text is returned unchanged, so that a message can show it.
 The same number has the same request key, however it was written.
 """
 
@@ -34,7 +34,7 @@ def number_of(text: str) -> float | str:
 
 
 def truth_of(text: str) -> bool | str:
-    """Return what a text such as TRUE or no says, or the text."""
+    """Return the boolean of a text (true, yes, 1, false, no, 0), or the text."""
     return _TRUTHS.get(text.strip().lower(), text)
 
 

@@ -1,9 +1,8 @@
-"""The judgement of one request against the catalogue: `checked`.
+"""Checks one request against the catalogue.
 
-The first fault found is raised as one line that names the value, what the model takes and, where
-there is one, the nearest allowed value. Secrets and URLs are never quoted. A request of a model
-that the table does not have is held to types only; it still cannot carry what JSON or a URL path
-cannot hold (NaN, lone surrogates, `../`).
+The first fault is raised as one line: the value, the allowed range and the nearest allowed value.
+Secrets and URLs are never quoted. Of a model that the table lacks only types are checked, and what
+JSON or a URL path cannot hold (NaN, lone surrogates, `../`).
 """
 
 from __future__ import annotations

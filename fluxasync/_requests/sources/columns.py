@@ -1,9 +1,8 @@
-"""From the cells of a table to the row they stand for: names, types, and what to say of a bad one.
+"""Cells of a table → a row: column names, cell types, and the errors of both.
 
-Spreadsheets know no types: a size comes as "1024", after pandas as "1024.0", a truth as TRUE, and
-where commas are decimal as "3,5". A cell becomes what its parameter takes, decided once a column;
-an empty one is "not given". The same wish written as JSON has the same key, so numbers are read as
-JSON reads them. Knows no files.
+Spreadsheets have no types: a size is "1024" (after pandas "1024.0"), a boolean TRUE, a number with
+a decimal comma "3,5". A cell is converted to the type of its parameter; an empty cell is "not
+given". Numbers are read as JSON reads them, so the same row written as JSON has the same key.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class Columns:
 
     @classmethod
     def of(cls, given: Mapping[str, str] | None) -> Columns:
-        """Return what a caller asked for. Raises ConfigError for a target that nothing takes."""
+        """Check the caller's mapping. Raises ConfigError for a target that no model has."""
         check_type("columns", given, Mapping, type(None), expected='as {"width": "w"}')
         sources = dict(given or {})
         for target, column in sources.items():
@@ -69,7 +68,7 @@ class Columns:
         for target, column in self.sources.items():
             if column not in row:
                 if target == "prompt":
-                    raise ConfigError(f"there is no {column!r}; it has {_listed(list(row))}")
+                    raise ConfigError(f"no {column!r} (keys: {_listed(list(row))})")
                 continue
             if rest.get(target) is not None:
                 raise ConfigError(_twice(target, column, target))
@@ -82,7 +81,7 @@ class Columns:
         return rest
 
     def among(self, names: Sequence[str]) -> Columns:
-        """Return those of them whose columns have one of these names."""
+        """Return the part of the mapping whose columns are among the names."""
         there = {name.strip() for name in names}
         return Columns({to: name for to, name in self.sources.items() if name.strip() in there})
 
@@ -96,7 +95,7 @@ def refuse_many(columns: int) -> None:
 
 
 class Header:
-    """What each cell of a table is. Raises ConfigError when its columns cannot be a prompt list."""
+    """The meaning of each cell of a table. Raises ConfigError for columns of no prompt list."""
 
     def __init__(
         self, names: Sequence[str], columns: Columns, *, comma: bool = False, prompted: bool = False
@@ -109,8 +108,8 @@ class Header:
         self._refuse_twice()
         if not prompted and not any(map(_draws, self._targets)):
             raise ConfigError(
-                f"no column is named prompt; the first row has {_listed(self._names)}; "
-                "say which one it is: --prompt-column NAME"
+                f"no column is named prompt (columns: {_listed(self._names)}); "
+                "name the column of the prompts: --prompt-column NAME"
             )
         self._readers = [
             (place, name, target, partial(_READERS.get(kind_of(target) or "own", _own), comma))
@@ -119,7 +118,7 @@ class Header:
         ]
 
     def row(self, cells: Sequence[Any]) -> dict[str, Any] | None:
-        """Return what the cells say, None for a blank row. Raises ConfigError with the column."""
+        """Return the row of the cells, None for a blank one. Raises ConfigError with the column."""
         if len(cells) > len(self._names) and any(cells[len(self._names) :]):
             raise ConfigError(
                 f"{len(cells)} cells in a table of {len(self._names)} columns; "
@@ -155,8 +154,7 @@ class Header:
         for target, column in columns.sources.items():
             if column.strip() not in self._names:
                 raise ConfigError(
-                    f"there is no column {_short(column)} for {target}; "
-                    f"the first row has {_listed(self._names)}"
+                    f"no column {_short(column)} for {target} (columns: {_listed(self._names)})"
                 )
 
     def _refuse_twice(self) -> None:
@@ -168,7 +166,7 @@ class Header:
 
 
 def kind_of(name: str) -> str | None:
-    """Return what a row's key takes, as the catalogue's kinds; None for a key of one's own."""
+    """Return the catalogue's kind of a row's key; None for a key of the user."""
     if name in _KINDS_OF_ROW_KEYS:
         return _KINDS_OF_ROW_KEYS[name]
     takers = models_with(name)

@@ -1,9 +1,8 @@
-"""One row → the requests that it multiplies into: choices in its prompt, models, grids, seeds.
+"""One row → its requests: choices in the prompt × models × grid × seeds.
 
-The order never changes: the prompt's choices outermost, then models, then each axis of the grid as
-given, seeds last. An axis goes over rows that leave its parameter open; a row that gives the
-parameter too is an error, because either could be meant and one of them is paid for in vain. Where
-several models are in play, one that lacks an axis is made without it, and not once a value.
+The order is fixed: the prompt's choices outermost, then models, then each axis of the grid as
+given, seeds last. A row that gives the parameter of an axis is an error. Of several models, one
+without the parameter of an axis is requested once, not once per value.
 """
 
 from __future__ import annotations
@@ -18,14 +17,15 @@ from attrs import frozen
 
 from ..._core.arguments import check_type, local_path
 from ..._core.errors import ConfigError
+from ..._core.models import DEFAULT_MODEL
 from ..catalog import COPIES_MAXIMUM, NUMERIC, Model, find, models_with, unknown_parameter_message
-from ..parsing import DEFAULT_MODEL, ROW_KEYS
+from ..parsing import ROW_KEYS
 from .columns import kind_of
 from .wildcards import COUNT_CAP, Wildcards
 
 Axis = tuple[str, tuple[Any, ...]]
 
-#: images of one row; they are held at once, and more is a slip of the finger
+#: images of one row, which are held at once
 MOST = COPIES_MAXIMUM
 
 #: characters of one row's prompts, which are held at once
@@ -36,7 +36,7 @@ _PLACES = {"model": "models", "prompt": "the prompt's choices", "seed": "seeds"}
 
 @frozen(kw_only=True)
 class Expansion:
-    """What rows are multiplied by."""
+    """The values by which rows are multiplied."""
 
     models: tuple[str, ...] = ()
     axes: tuple[Axis, ...] = ()  #: seeds last
@@ -52,7 +52,7 @@ class Expansion:
         wildcards: bool | str | os.PathLike[str] | None = None,
         allow_files: tuple[str, ...] = (),
     ) -> Expansion | None:
-        """Return what a caller asked for, None for nothing.
+        """Check the caller's values; None if there are none.
 
         Raises ConfigError for an axis that no model has, that is empty, or has a value twice.
         """
@@ -66,16 +66,16 @@ class Expansion:
         return spread if axes or names or spread.wildcards is not None else None
 
     def notes(self) -> Iterator[str]:
-        """Yield what differs from plain multiplication."""
+        """Yield the exceptions from plain multiplication, as sentences."""
         for name, _ in self.axes:
             without = [model for model in self.models if not self._takes(model, name)]
             if without:
                 yield f"{name} is not varied for {', '.join(without)}, which has no such parameter"
 
     def rows(self, row: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Yield the rows that this one stands for.
+        """Yield the rows of the product.
 
-        Raises ConfigError when the row gives what the spread gives, or makes too many.
+        Raises ConfigError for a row that gives the parameter of an axis, or has too many images.
         """
         self._refuse_both(row, defaults)
         template = self._template(row)
@@ -84,15 +84,15 @@ class Expansion:
         each = sum(math.prod(len(values) for _, values in axes) for _, axes in lines)
         self._refuse_many(row, each * (1 if template is None else template.count))
         for text in (None,) if template is None else _held(template.texts()):
-            told = {} if text is None else {"prompt": text}
+            chosen = {} if text is None else {"prompt": text}
             for name, axes in lines:
                 named = {} if name is None else {"model": name}
                 names = [axis for axis, _ in axes]
                 for values in product(*(values for _, values in axes)):
-                    yield {**row, **told, **named, **dict(zip(names, values, strict=True))}
+                    yield {**row, **chosen, **named, **dict(zip(names, values, strict=True))}
 
     def described(self, row: Mapping[str, Any]) -> str:
-        """Say which of a row's variants this is: " (with model=flux-dev, seed=3)"."""
+        """Return the values of this variant: " (with model=flux-dev, seed=3)"."""
         names = [name for name, _ in self.axes]
         given = [f"{name}={row[name]}" for name in ("model", *names) if row.get(name) is not None]
         return f" (with {', '.join(given)})" if given and (self.axes or self.models) else ""
@@ -133,7 +133,7 @@ class Expansion:
         for name in names:
             if row.get(name) is not None:
                 place = _PLACES.get(name, "the grid")
-                raise ConfigError(f"{name} stands in the row and in {place}; take one of them away")
+                raise ConfigError(f"{name}: given in the row and in {place}; remove one")
         n = row.get("n") or defaults.get("n")
         if any(name == "seed" for name, _ in self.axes) and n not in (None, 1):
             raise ConfigError(
@@ -147,20 +147,20 @@ class Expansion:
         if images > MOST:
             shown = f"{images:,}" if images < COUNT_CAP else f"{COUNT_CAP:,} or more"
             raise ConfigError(
-                f"stands for {shown} images; a row makes at most {MOST:,}: split it, or take "
-                "choices or values away"
+                f"{shown} images in one row, the limit is {MOST:,}: split the row, or remove "
+                "choices or values"
             )
 
 
 def _held(texts: Iterable[str]) -> Iterator[str]:
-    """Yield the prompts of a row, which are held at once. Raises ConfigError when they are long."""
+    """Yield the prompts of a row. Raises ConfigError above 20 million characters."""
     size = 0
     for text in texts:
         size += len(text)
         if size > _PROMPTS_CAP:
             raise ConfigError(
                 f"its prompts are more than {_PROMPTS_CAP // 10**6} million characters together: "
-                "split it, or take choices away"
+                "split the row, or remove choices"
             )
         yield text
 
@@ -198,15 +198,17 @@ def axis_values(name: str, values: Iterable[Any], *, argument: str = "") -> tupl
     shown_values = [repr(value) for value in taken]
     if len(set(shown_values)) < len(taken):
         twice = next(value for value in shown_values if shown_values.count(value) > 1)
-        raise ConfigError(f"{shown}: {twice} stands twice, which pays twice for the same")
+        raise ConfigError(
+            f"{shown}: duplicate value {twice} (it would be generated and charged twice)"
+        )
     return tuple(taken)
 
 
 def _no_axis(name: str) -> str:
     if name == "seed":
-        return "grid seed: seeds have a place of their own, --seeds 1..4"
+        return "grid seed: use --seeds, for example --seeds 1..4"
     if name == "model":
-        return "grid model: models have a place of their own, --models A,B"
+        return "grid model: use --models, for example --models A,B"
     if name == "prompt":
         return "grid prompt: prompts are the rows of the list"
     model = find(DEFAULT_MODEL)

@@ -1,7 +1,7 @@
-"""Bytes as they come, cut into lines of text.
+"""Blocks of bytes → lines of text.
 
-Knows nothing of prompts or files. Every line end is one: LF, CRLF and the lone CR of old Macs, so
-that a file saved by another editor keeps its requests' keys. `bytes.splitlines` knows exactly these
+LF, CRLF and the lone CR of old Macs all end a line, so a file saved by another editor keeps its
+requests' keys. `bytes.splitlines` knows exactly these
 three; `str.splitlines` would also cut at U+2028 and form feeds, which may stand inside a prompt.
 """
 

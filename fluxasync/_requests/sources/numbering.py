@@ -4,7 +4,7 @@ A dict of a million keys costs 100 MB, and a temporary SQLite table 7 s and more
 files every row is different, so what is kept in memory is only that a content came at all: 16 bytes
 of its digest, in one of 4,096 buckets that are searched as bytes, 1.5 s and 19 MB for a million.
 The table counts what came again, and all that is new after the buckets are full; it lives in a
-cache of 8 MB and then in a file that vanishes with it. Nothing here outlives the process.
+cache of 8 MB and then in a file that vanishes with it. The file ends with the process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _WIDTH = 15  #: bytes of those
 
 
 class Seen:
-    """Which contents came before, as far as there is room."""
+    """A set of contents, as far as there is room."""
 
     def __init__(self, room: int) -> None:
         self._left = room
@@ -105,8 +105,8 @@ def _opened() -> sqlite3.Connection:
 
 
 def no_room(error: Exception) -> JournalError:
-    """Return the error that says what to do about the temporary folder."""
+    """Return the error of a temporary folder that fails."""
     return JournalError(
-        f"the temporary folder cannot be used to count prompts: {error};"
-        " free space there or set TMPDIR to another folder"
+        f"the temporary folder cannot be used to check the prompts: {error};"
+        " free space there, or set TMPDIR to another folder"
     )

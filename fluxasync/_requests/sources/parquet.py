@@ -1,19 +1,17 @@
 """A .parquet file, as `datasets`, pandas and Spark write them, through pyarrow.
 
-The file is digested whole before its first row is read, because Arrow reads it in its own order.
 What pages announce is checked before Arrow unpacks them, and cells are measured before they become
-Python's: texts are read as indices into a dictionary, so that a long one that stands in every row
-takes its memory once.
-Columns of bytes (the pictures of an image data set) are no metadata and are not even read, unless
-one is mapped to an image input.
+Python's: texts are read as indices into a dictionary, so that a long text in every
+row takes its memory once.
+Columns of bytes (the pictures of an image data set) are read only where one is
+mapped to an image input.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,10 +21,9 @@ from ..._core.errors import ConfigError
 from ..._core.extras import install_command
 from ..image_inputs import MAX_BYTES
 from .columns import Columns, Header, refuse_many
-from .compression import Witness, blocks_of
 from .lines import LINE_CAP
 from .parquet_pages import NotPages, footer_of, pages_of
-from .row_reader import RowReader, Wish
+from .row_reader import ParsedRow, RowReader
 
 _ROWS = 1_000  #: rows of a list
 _FEW_ROWS = 4  #: of rows with pictures
@@ -45,7 +42,7 @@ _LIST_VALUES = 1_000
 #: bytes of texts that become Python's at once
 _TEXTS_CAP = 2**23
 
-#: what pandas names the index of a table, which nobody wrote
+#: the column in which pandas stores a table's index
 _INDEX = re.compile(r"__index_level_[0-9]+__")
 
 
@@ -58,10 +55,7 @@ class ParquetFormat:
         self._reading = reading
         self._header: Header | None = None
 
-    def lists(self, witness: Witness) -> Generator[list[Any], None, None]:
-        with closing(blocks_of(self._path, witness, is_text=False)) as blocks:
-            for _ in blocks:
-                yield []  # so that whoever waits may have a turn
+    def lists(self) -> Generator[list[Any], None, None]:
         parquet = _pyarrow_parquet(self._name)
         with self._readable(), self._path.open("rb") as file:
             self._check_footer(file)
@@ -71,12 +65,11 @@ class ParquetFormat:
                 chunks = _chunks(table.metadata, set(wanted))
                 for chunk in chunks:
                     self._check_pages(file, chunk, is_picture=chunk.column in pictures)
-                    yield []
+                    yield []  # a turn
             texts = sorted({chunk.path for chunk in chunks if chunk.is_bytes})
             with parquet.ParquetFile(file, read_dictionary=texts, buffer_size=_BUFFER) as table:
                 rows = _FEW_ROWS if pictures else _ROWS
                 for batch in table.iter_batches(batch_size=rows, columns=wanted):
-                    witness.stat(os.fstat(file.fileno()))
                     for part in self._measured(batch):
                         columns = [_cells(column) for column in part.columns]
                         yield list(zip(*columns, strict=True))
@@ -84,7 +77,7 @@ class ParquetFormat:
     def where(self, number: int) -> str:
         return f"{self._name} row {number}"
 
-    def read(self, raw: tuple[Any, ...]) -> Wish | None:
+    def read(self, raw: tuple[Any, ...]) -> ParsedRow | None:
         assert self._header is not None  # noqa: S101 — rows come after it
         row = self._header.row(raw)
         return None if row is None else self._reading.row(row)

@@ -1,12 +1,11 @@
-"""What a first pass over a source counts, in memory that does not grow with it.
+"""The counts of a checked source, and the numbering of its images.
 
-Rows are what was written, images what they ask for: a row with `n` 4 is four images. Nothing here
-reads anything.
+A row with `n` 4 is four images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice, repeat
 
 from attrs import evolve, field, frozen
@@ -27,8 +26,13 @@ _SHOWN_RANGES = 5
 
 _SHOWN_NAMES = 20
 
-#: what a lookup says of an image that is submitted once more: it is to do, as if it were unknown
+#: state of an image that is submitted once more: it is to do, as if it were unknown
 AGAIN = "again"
+
+#: hex keys → the state that earlier runs left of each image, for example "done" or "submitted";
+#: "again" = to be submitted once more, None = unknown. Called in the source's own thread with up to
+#: 500 keys
+Lookup = Callable[[Sequence[str]], Sequence[str | None]]
 
 #: a row's images, each as content key and occurrence
 Numbers = Sequence[tuple[str, int]]
@@ -47,7 +51,7 @@ class BadRow:
 
 @frozen(kw_only=True)
 class Plan:
-    """What a source holds, counted before anything is spent."""
+    """The counts of a source, made before anything is spent."""
 
     images: int | None  #: None for a stream, which is read only once
     rows: int = 0  #: that are not blank, bad ones included
@@ -58,7 +62,7 @@ class Plan:
     models: tuple[str, ...] = ()  #: the first 20 seen
     unknown_models: tuple[str, ...] = ()  #: that the catalogue lacks; the first 20
     known: Mapping[str, int] = field(factory=dict)  #: images by what earlier runs left of them
-    notes: tuple[str, ...] = ()  #: what people should know of how the source was read
+    notes: tuple[str, ...] = ()  #: remarks about how the source was read, for people
     to_do: int | None = None  #: images that are to be submitted; None for a stream
     estimator: Estimator = field(factory=Estimator, repr=False)  #: of the images to do
     again: Estimator = field(factory=Estimator, repr=False)  #: of those among them not new
@@ -66,19 +70,19 @@ class Plan:
 
 @frozen
 class ExpandedRow:
-    """The requests that one row stands for, each with its own `n`."""
+    """The requests of one row, each with its own `n`."""
 
     requests: tuple[ImageRequest, ...]
 
 
-def requests_of(wish: ImageRequest | ExpandedRow) -> tuple[ImageRequest, ...]:
+def requests_of(parsed: ImageRequest | ExpandedRow) -> tuple[ImageRequest, ...]:
     """Return the requests of a row, in order."""
-    return wish.requests if isinstance(wish, ExpandedRow) else (wish,)
+    return parsed.requests if isinstance(parsed, ExpandedRow) else (parsed,)
 
 
-def images_of(wish: ImageRequest | ExpandedRow) -> Iterator[ImageRequest]:
+def images_of(parsed: ImageRequest | ExpandedRow) -> Iterator[ImageRequest]:
     """Yield every image of a row, in order."""
-    return chain.from_iterable(map(expand_copies, requests_of(wish)))
+    return chain.from_iterable(map(expand_copies, requests_of(parsed)))
 
 
 class FirstNames:
@@ -96,7 +100,7 @@ class FirstNames:
 
 
 class Complaints:
-    """What is wrong with bad rows, each complaint once: "p.csv rows 2–11, 14: …"."""
+    """The errors of bad rows, each once with its places: "p.csv rows 2–11, 14: …"."""
 
     def __init__(self) -> None:
         self._groups: dict[tuple[str, str], _Places] = {}
@@ -169,10 +173,6 @@ class PlanCounts:
         self._again = Estimator()
 
     @property
-    def full(self) -> bool:
-        return self.images == self._limit or self.is_hopeless
-
-    @property
     def is_hopeless(self) -> bool:
         """Whether so many rows are bad that the rest need not be read."""
         return self._bad >= _MOST_BAD and not self._skip_bad
@@ -187,7 +187,7 @@ class PlanCounts:
     ) -> None:
         """Count a row: one or more requests, a bad one, or None for a blank one.
 
-        `states` say what is known of the requests' images, in order.
+        `states` are those of the requests' images, in order.
         """
         if entry is None:
             self._blank += 1
@@ -205,6 +205,10 @@ class PlanCounts:
         for request in entry.requests:
             images = self._request(request, states[: request.n])
             states = states[images:]
+
+    def pass_over(self, rows: int) -> None:
+        """Count rows that are not in the sample as blank ones."""
+        self._blank += rows
 
     def _request(self, request: ImageRequest, states: Sequence[str | None]) -> int:
         """Count a request and return its images up to the limit."""
@@ -268,29 +272,29 @@ class Numbering:
     def full(self) -> bool:
         return self._index == self._limit
 
-    def numbers(self, wish: ImageRequest | ExpandedRow) -> Numbers:
+    def numbers(self, parsed: ImageRequest | ExpandedRow) -> Numbers:
         """Return the content key and occurrence of each of the row's images."""
         count = self._occurrences.count
-        if self._limit is None and isinstance(wish, ImageRequest) and wish.n == 1:
+        if self._limit is None and isinstance(parsed, ImageRequest) and parsed.n == 1:
             # nearly every row there is: the general way takes twice as long
             self._index += 1
-            key = wish.content_key
+            key = parsed.content_key
             return ((key, count(key)),)
-        if isinstance(wish, ImageRequest):
-            keys = _content_keys(wish)
+        if isinstance(parsed, ImageRequest):
+            keys = _content_keys(parsed)
         else:
-            keys = chain.from_iterable(map(_content_keys, wish.requests))
+            keys = chain.from_iterable(map(_content_keys, parsed.requests))
         if self._limit is not None:
             keys = islice(keys, self._limit - self._index)
         numbers = [(key, count(key)) for key in keys]
         self._index += len(numbers)
         return numbers
 
-    def images(self, wish: ImageRequest | ExpandedRow) -> Iterator[ImageRequest]:
-        """Yield the row's images; what index and occurrence it had is overwritten."""
+    def images(self, parsed: ImageRequest | ExpandedRow) -> Iterator[ImageRequest]:
+        """Yield the row's images, with index and occurrence set."""
         first = self._index
-        numbers = self.numbers(wish)
-        images = zip(numbers, images_of(wish), strict=False)  # a limit leaves some out
+        numbers = self.numbers(parsed)
+        images = zip(numbers, images_of(parsed), strict=False)  # a limit leaves some out
         for index, ((_, occurrence), image) in enumerate(images, start=first):
             yield evolve(image, index=index, occurrence=occurrence)
 

@@ -16,7 +16,7 @@ from ..image_inputs import Folders, allowed_folders
 from ..parsing import ROW_KEYS
 from .columns import Columns
 from .expansion import Expansion, axis_values
-from .sample import Sample
+from .spool import Sample
 
 
 def _check_source(_: object, __: Attribute[Any], given: Any) -> None:

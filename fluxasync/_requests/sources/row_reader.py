@@ -1,8 +1,7 @@
-"""One row → one checked request: what the caller said for all rows, and how a row is written.
+"""One row → one checked request, with the defaults for all rows.
 
-Knows lines and items, not where they come from. A row is text (the prompt), an object, or an
-ImageRequest that someone made; what it cannot be is a ConfigError without a place, to which the
-room that knows the place adds it.
+A row is text (the prompt), an object, or an ImageRequest of the program. Errors carry no place: the
+caller, which knows it, adds it.
 """
 
 from __future__ import annotations
@@ -31,13 +30,10 @@ from .plan import BadRow, ExpandedRow, FirstNames, requests_of
 Given = TypeVar("Given")
 
 #: what one good row is
-Wish = ImageRequest | ExpandedRow
+ParsedRow = ImageRequest | ExpandedRow
 
-#: what one row turned out to be; None = blank
-Entry = Wish | BadRow | None
-
-#: stands for an item of a program that is not in the sample
-LEFT_OUT = object()
+#: the result of reading one row; None = blank
+RowResult = ParsedRow | BadRow | None
 
 
 class RowDialect(Enum):
@@ -49,7 +45,7 @@ class RowDialect(Enum):
 
 
 class RowReader:
-    """Reads rows, and notes the names it does not know while it does."""
+    """Reads rows and collects the keys that no model has."""
 
     def __init__(
         self,
@@ -67,7 +63,7 @@ class RowReader:
         self.spread = spread
         self.base = base  #: folder of relative image paths; None = the current one
         self.unknown_keys = FirstNames()
-        self.notes = FirstNames()  #: what people should know of how the source was read
+        self.notes = FirstNames()  #: remarks about how the source was read, for people
         #: where the files are that rows may name: the list's folder, or the current one, and others
         self.allowed = (os.path.realpath(base or "."), *allow_files)
         self._is_local = is_local  #: the provider is on this machine, so rows may name it
@@ -75,7 +71,7 @@ class RowReader:
         self._objects = 0
         self._defaults = dict(defaults)
         self._n = n
-        #: given for all rows and taken by none so far; the model is judged by the batch
+        #: defaults that no row has used so far; the batch checks the model
         self._unused = {name for name, value in defaults.items() if value is not None} - {"model"}
         if n != 1:
             self._unused.add("n")
@@ -84,10 +80,10 @@ class RowReader:
 
     @property
     def draws_without_prompt(self) -> bool:
-        """Whether rows need not say what to draw, because the defaults do."""
+        """Whether rows need no prompt, because the defaults have one."""
         return self._defaults.get("prompt") is not None
 
-    def line(self, raw: bytes) -> Wish | None:
+    def line(self, raw: bytes) -> ParsedRow | None:
         """Return the line's request, or None if it is blank."""
         text = decoded(raw).strip()
         if not text:
@@ -98,8 +94,8 @@ class RowReader:
             return self.row({"prompt": text})
         return self.object(parsed_object(text))
 
-    def item(self, given: object) -> Wish | None:
-        """Return the request of something that a program gave; None for one left out."""
+    def item(self, given: object) -> ParsedRow | None:
+        """Return the request of an item of the program."""
         if isinstance(given, ImageRequest):
             self._is_empty = False
             if given.n == 1:
@@ -110,13 +106,11 @@ class RowReader:
             return self.row({"prompt": given})
         if isinstance(given, Mapping):
             return self.object(given)
-        if given is LEFT_OUT:
-            return None
         kind = type(given).__name__
         raise ConfigError(f"a request is text, a dict or an ImageRequest, not {kind}")
 
-    def object(self, row: Mapping[str, Any]) -> Wish:
-        """Return the request of an object, whose columns are renamed as the caller said."""
+    def object(self, row: Mapping[str, Any]) -> ParsedRow:
+        """Return the request of an object, its columns renamed."""
         if not self.columns.sources:
             return self.row(undo_pandas_nan(row))
         self._objects += 1
@@ -126,14 +120,13 @@ class RowReader:
         return self.row(undo_pandas_nan(self.columns.renamed(row)))
 
     def refuse_unseen(self) -> None:
-        """Raise ConfigError for a mapped column that no object had: it is a slip."""
+        """Raise ConfigError for a column named by the caller that no object had."""
         if self._objects and self._unseen:
             target, column = next(iter(self._unseen.items()))
             raise ConfigError(f"columns: no row has {column!r}, which {target} was to come from")
 
     def refuse_unused(self) -> None:
-        """Raise ConfigError for a value for all rows that no row took: it would be lost, and it
-        was never checked."""
+        """Raise ConfigError for a default that no row used: it was never checked."""
         if self._unused and not self._is_empty:
             name = min(self._unused)
             raise ConfigError(
@@ -142,12 +135,12 @@ class RowReader:
             )
 
     def all_notes(self) -> list[str]:
-        """Return what people should know once all rows were read."""
+        """Return the remarks for people, once all rows were read."""
         spread = [] if self.spread is None else self.spread.notes()
         return [*spread, *self.notes]
 
-    def row(self, row: Mapping[str, Any]) -> Wish:
-        """Return the request of a row under the names of parameters, multiplied."""
+    def row(self, row: Mapping[str, Any]) -> ParsedRow:
+        """Return the requests of a row whose keys are names of parameters."""
         if self._n != 1 and row.get("n") is None:
             row = {**row, "n": self._n}
             self._unused.discard("n")
@@ -158,7 +151,7 @@ class RowReader:
     def _request(
         self, row: Mapping[str, Any], defaults: Mapping[str, Any], own: Mapping[str, Any]
     ) -> ImageRequest:
-        """Return the request of a row; `own` is what of it the list says, and not its user."""
+        """Return the request of a row; `own` holds what the list gave."""
         request = parse_request(row, defaults=defaults)
         self._note_used(row, request)
         if image_inputs(request):
@@ -176,9 +169,9 @@ class RowReader:
             self._unused -= {name for name in taken if row.get(name) is None}
 
     def _confined(self, request: ImageRequest, own: Mapping[str, Any]) -> ImageRequest:
-        """Return the request with its list's paths held to the allowed folders.
+        """Return the request with paths from the list limited to the allowed folders.
 
-        Text of a row may have come from anybody; a Path or an ImageInput was made by the program.
+        Text of a row may come from another person; a Path or an ImageInput comes from the program.
         """
         confined: dict[str, ImageInput] = {}
         for name, image in named_inputs(request):
@@ -203,12 +196,12 @@ class RowReader:
 
 
 def _as_row(request: ImageRequest) -> dict[str, Any]:
-    """Return the row that a request could have been made of."""
+    """Return a row that describes the request."""
     rest = {"extra_body": request.extra_body, "extras": request.extras, "name": request.name}
     return {**request.given(), "model": request.model, "n": request.n, **rest}
 
 
-def entry(where: str, read: Callable[[Given], Wish | None], given: Given) -> Entry:
+def entry(where: str, read: Callable[[Given], ParsedRow | None], given: Given) -> RowResult:
     """Return what `read` makes of a row; its ConfigError becomes a BadRow with its place."""
     try:
         return read(given)
@@ -230,19 +223,19 @@ def _refuse_url(name: str, image: ImageInput, *, is_local: bool) -> None:
         )
 
 
-def image_inputs(wish: Wish) -> list[ImageInput]:
-    """Return the images that a row is given, in no special order."""
-    if isinstance(wish, ExpandedRow):
-        return [image for request in requests_of(wish) for image in image_inputs(request)]
-    if wish.image_prompt is None and not wish.parameters:
+def image_inputs(parsed: ParsedRow) -> list[ImageInput]:
+    """Return the image inputs of a row."""
+    if isinstance(parsed, ExpandedRow):
+        return [image for request in requests_of(parsed) for image in image_inputs(request)]
+    if parsed.image_prompt is None and not parsed.parameters:
         return []
-    return [image for _, image in named_inputs(wish)]
+    return [image for _, image in named_inputs(parsed)]
 
 
-def settled(wish: Wish | None, *, base: Path | None) -> Wish | None:
+def with_inputs_read(parsed: ParsedRow | None, *, base: Path | None) -> ParsedRow | None:
     """Return the row with its image inputs read, in the calling thread. Raises ConfigError."""
-    if wish is None or not image_inputs(wish):
-        return wish
-    if isinstance(wish, ImageRequest):
-        return resolve_now(wish, base=base)
-    return ExpandedRow(tuple(resolve_now(request, base=base) for request in wish.requests))
+    if parsed is None or not image_inputs(parsed):
+        return parsed
+    if isinstance(parsed, ImageRequest):
+        return resolve_now(parsed, base=base)
+    return ExpandedRow(tuple(resolve_now(request, base=base) for request in parsed.requests))

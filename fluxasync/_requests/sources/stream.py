@@ -1,12 +1,14 @@
-"""Requests from a program or a pipe, checked row by row as they come.
+"""Requests from a program's iterable or from standard input, checked row by row as they come.
 
 Everything runs on the loop, in the program's own iterator, which is closed at the end. A sync
-iterator that blocks is its owner's business; between its rows the loop gets a turn now and then.
+iterator that blocks blocks the loop; the loop gets a turn after every 100 requests.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -15,15 +17,17 @@ from collections.abc import (
     Generator,
     Iterable,
 )
-from contextlib import aclosing, asynccontextmanager, closing
+from contextlib import aclosing, asynccontextmanager, closing, suppress
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, TypeVar
 
 from ..._core.errors import ConfigError
 from ..._core.models import ImageRequest
 from ..image_inputs import resolve
-from .plan import BadRow, ExpandedRow, Numbering, Plan
-from .row_reader import Entry, RowReader, Wish, entry, image_inputs
-from .survey import Lookup
+from .lines import Splitter, reject_utf16
+from .plan import BadRow, ExpandedRow, Lookup, Numbering, Plan
+from .row_reader import ParsedRow, RowReader, RowResult, entry, image_inputs
 
 Given = TypeVar("Given")
 
@@ -41,7 +45,7 @@ class StreamSource:
         self,
         rows: Rows,
         *,
-        read: Callable[[Any], Wish | None],
+        read: Callable[[Any], ParsedRow | None],
         reading: RowReader,
         limit: int | None,
     ) -> None:
@@ -91,7 +95,7 @@ async def items(given: Iterable[object] | AsyncIterable[object]) -> Rows:
 
 @asynccontextmanager
 async def _closed_at_end(iterator: Given) -> AsyncGenerator[Given, None]:
-    """Close generators only: a file or cursor belongs to whoever opened it."""
+    """Close generators only: a file or cursor belongs to the program."""
     try:
         yield iterator
     finally:
@@ -102,8 +106,8 @@ async def _closed_at_end(iterator: Given) -> AsyncGenerator[Given, None]:
 
 
 async def entries_of(
-    rows: Rows, read: Callable[[Any], Wish | None], reading: RowReader
-) -> AsyncGenerator[Entry, None]:
+    rows: Rows, read: Callable[[Any], ParsedRow | None], reading: RowReader
+) -> AsyncGenerator[RowResult, None]:
     """Read each row into its entry, giving the loop a turn now and then."""
     async with aclosing(rows):
         requests = 0  #: since the last turn
@@ -117,8 +121,8 @@ async def entries_of(
 
 
 async def entry_of(
-    where: str, row: Any, read: Callable[[Any], Wish | None], reading: RowReader
-) -> Entry:
+    where: str, row: Any, read: Callable[[Any], ParsedRow | None], reading: RowReader
+) -> RowResult:
     """Read a row, and its images off the loop, so that it has a key."""
     made = entry(where, read, row)
     if made is None or isinstance(made, BadRow) or not image_inputs(made):
@@ -134,7 +138,7 @@ async def entry_of(
 
 
 async def numbered(
-    entries: AsyncGenerator[Entry, None], *, limit: int | None
+    entries: AsyncGenerator[RowResult, None], *, limit: int | None
 ) -> AsyncGenerator[ImageRequest | BadRow, None]:
     """Yield the images of the entries, each with its index and occurrence."""
     async with aclosing(entries):
@@ -147,3 +151,85 @@ async def numbered(
                         yield image
                 if numbering.full:
                     return
+
+
+# --- standard input ------------------------------------------------------------------------------
+
+_BLOCK = 2**16  #: bytes; what a pipe holds on Linux
+
+Answer = asyncio.Future[bytes | OSError]
+
+
+class PipeReader:
+    """Reads a descriptor without ever blocking the loop or the end of the process.
+
+    A read of a terminal or a quiet pipe cannot be cancelled, and a thread of the loop's executor
+    would hold the process open at its end: hence a daemon thread that is not joined. It reads the
+    descriptor, not `sys.stdin.buffer`, because a thread killed while it holds that buffer's lock
+    aborts the interpreter. It reads only on request, so that a fast writer is held back. The loop's
+    own pipe support would make a terminal non-blocking for all other users of it.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._asked: SimpleQueue[Answer | None] = SimpleQueue()
+        Thread(target=self._serve, name="fluxasync-stdin", daemon=True).start()
+
+    async def read(self) -> bytes:
+        """Return the next bytes as soon as there are any, or b"" at the end."""
+        answer: Answer = asyncio.get_running_loop().create_future()
+        self._asked.put(answer)
+        found = await answer
+        if isinstance(found, OSError):
+            raise ConfigError(f"standard input cannot be read: {found.strerror}") from found
+        return found
+
+    def close(self) -> None:
+        self._asked.put(None)
+
+    def _serve(self) -> None:
+        while (answer := self._asked.get()) is not None:
+            found: bytes | OSError
+            try:
+                found = os.read(self._descriptor, _BLOCK)
+            except OSError as exc:
+                found = exc
+            with suppress(RuntimeError):  # the loop was closed while the read was waiting
+                answer.get_loop().call_soon_threadsafe(_give, answer, found)
+
+
+def _give(answer: Answer, found: bytes | OSError) -> None:
+    if not answer.done():  # cancelled while the read was waiting
+        answer.set_result(found)
+
+
+def _fed(splitter: Splitter, block: bytes) -> list[bytes]:
+    try:
+        return splitter.feed(block)
+    except ConfigError as error:
+        raise ConfigError(f"standard input: {error}") from None
+
+
+def standard_input() -> int:
+    """Return the descriptor of standard input. Raises ConfigError if there is none."""
+    try:
+        return sys.stdin.fileno()
+    except (AttributeError, OSError, ValueError):  # None, a stand-in without one, closed
+        raise ConfigError("there is no standard input to read prompts from") from None
+
+
+async def lines_of(descriptor: int) -> AsyncGenerator[tuple[str, bytes], None]:
+    """Yield each line with its place, "standard input line 3", until the input ends."""
+    reader, splitter, number = PipeReader(descriptor), Splitter(), 0
+    try:
+        block = await reader.read()
+        reject_utf16(block, name="standard input")
+        while block:
+            for line in _fed(splitter, block):
+                number += 1
+                yield f"standard input line {number}", line
+            block = await reader.read()
+        for line in splitter.finish():
+            yield f"standard input line {number + 1}", line
+    finally:
+        reader.close()

@@ -1,9 +1,8 @@
 """Tables of text, as spreadsheets and pandas write them: .csv and .tsv.
 
-Cells may be quoted, hold the separator, quotes and line ends; the separator is found in the first
-row, because spreadsheets of half the world write semicolons. Rows are counted as a spreadsheet
-shows them, the one with the names being row 1. Odd fact: Python's reader takes a quote that is
-never closed for a cell up to the end of the file, unless it is told to be strict.
+The separator is found in the first row, because many spreadsheets write semicolons. Rows are
+counted as a spreadsheet shows them: the names are row 1. The reader is strict, because otherwise an
+open quote makes one cell of the rest of the file.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from typing import Any
 
 from ..._core.errors import ConfigError
 from .columns import MOST_COLUMNS, Header
-from .compression import Witness, blocks_of, suffix_of
+from .compression import blocks_of, suffix_of
 from .formats import gathered
 from .lines import LINE_CAP, Splitter, reject_utf16
-from .row_reader import RowReader, Wish
+from .row_reader import ParsedRow, RowReader
 
 _SEPARATORS = (",", ";", "\t")
 _ROWS = 1_000  #: rows of a list
@@ -43,8 +42,8 @@ class TableFormat:
         self._header: Header | None = None
         self._above = 0  #: rows above the first of the prompts
 
-    def lists(self, witness: Witness) -> Generator[list[Any], None, None]:
-        with closing(blocks_of(self._path, witness)) as blocks:
+    def lists(self) -> Generator[list[Any], None, None]:
+        with closing(blocks_of(self._path)) as blocks:
             lines = _lines(blocks, name=self._name)
             separator, first, blank = self._separator(lines)
             rows = _rows(chain(first, lines), separator, name=self._name, above=blank)
@@ -60,7 +59,7 @@ class TableFormat:
     def where(self, number: int) -> str:
         return f"{self._name} row {number + self._above}"
 
-    def read(self, raw: Raw) -> Wish | None:
+    def read(self, raw: Raw) -> ParsedRow | None:
         if isinstance(raw, ConfigError):
             raise raw
         assert self._header is not None  # noqa: S101 — rows come after it
@@ -85,12 +84,12 @@ class TableFormat:
 
     def _separator(self, lines: Iterator[str]) -> tuple[str, list[str], int]:
         """Return the separator, the line that it was found in, and the blank lines above that."""
-        blank, said = 0, None
+        blank, declared = 0, None
         for line in lines:
-            if line.lower().startswith("sep=") and said is None:
-                said = line.rstrip("\n")[4:5]  # Excel's own way to tell, and no row of the table
+            if line.lower().startswith("sep=") and declared is None:
+                declared = line.rstrip("\n")[4:5]  # Excel's own line, not a row of the table
             elif line.strip():
-                return said or self._found(line), [line], blank
+                return declared or self._found(line), [line], blank
             else:
                 blank += 1
         return ",", [], blank
@@ -98,7 +97,7 @@ class TableFormat:
     def _found(self, line: str) -> str:
         if suffix_of(self._path) == ".tsv":
             return "\t"
-        bare = "".join(line.split('"')[::2])  # what stands outside of quotes
+        bare = "".join(line.split('"')[::2])  # the text outside of quotes
         return max(_SEPARATORS, key=bare.count)
 
 

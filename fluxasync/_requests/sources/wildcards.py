@@ -1,9 +1,7 @@
-r"""Prompts with choices: `a {red|grey} fox, __weather__` → every prompt that it can mean.
+r"""Prompts with choices: `a {red|grey} fox, __weather__` → every combination, in written order.
 
-A template is parsed once into text and choices; a list is a choice too, whose alternatives stand a
-line each in a file of that name. All combinations come, in the order in which they are written, so
-the same template always makes the same prompts. `\{`, `\|`, `\}`, `\_` and `\\` are the characters
-themselves. Nothing here is random, and nothing is read unless wildcards were asked for.
+`__weather__` is a choice among the lines of weather.txt. `\{`, `\|`, `\}`, `\_` and `\\` are the
+characters themselves.
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ _ESCAPED = frozenset("{|}_\\")
 
 @frozen(eq=False)
 class Choice:
-    """A place in a template where one of several stands."""
+    """Alternatives at one place of a template."""
 
     alternatives: tuple[PromptTemplate, ...]
     count: int = field(init=False)  #: of its texts, counted once, up to COUNT_CAP
@@ -62,7 +60,7 @@ class PromptTemplate:
     """Text and choices, one after another."""
 
     parts: tuple[str | Choice, ...]
-    count: int = field(init=False)  #: of the texts it stands for, as above
+    count: int = field(init=False)  #: of its texts, as above
 
     @count.default
     def _counted(self) -> int:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._core.errors import ConfigError
 from ..._core.extras import install_command
+from ..._core.text import counted
 from ..._store.files import create_own
 from ..bottleneck import is_sound
 from ..records import PAGE_NAME, PARTS, PERCENTILES, Distribution, ImageRecord, Report, Stage
@@ -172,7 +173,7 @@ def _tiles(report: Report) -> Iterator[dict[str, Any]]:
     per_image = "unknown" if chosen.cost_per_image is None else dollars(chosen.cost_per_image)
     yield _tile("Cost per image", per_image, where)
     images, stages = sum(stage.images for stage in report.stages), len(report.stages)
-    yield _tile("Images measured", f"{images:,}", f"{stages} stage{'' if stages == 1 else 's'}")
+    yield _tile("Images measured", f"{images:,}", counted(stages, "stage"))
     unpriced = f" and {report.unpriced} of unknown price" if report.unpriced else ""
     if report.simulated:
         detail = f"simulated; ${report.spent:.2f} by the catalogue"

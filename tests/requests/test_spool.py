@@ -1,24 +1,29 @@
-"""A source whose images are partly known: what is counted, what is read again, what is yielded."""
+"""A checked list in its table: the same keys in every run, what is to do, what is left behind."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import os
-import tempfile
+import resource
+import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.patience import patient
 from support.prompt_lists import open_list, saved
 from support.sample_images import png
 
-from fluxasync._core.errors import ConfigError, JournalError
+from fluxasync._core.errors import JournalError
 from fluxasync._core.models import ImageRequest
 from fluxasync._requests.sources import BadRow, Lookup, Plan, Source
-from fluxasync._requests.sources.marks import Marks
 from fluxasync._requests.sources.numbering import Occurrences
 
 SETTLED = frozenset({"done", "failed", "in_doubt"})
@@ -59,6 +64,106 @@ def places(rows: list[ImageRequest | BadRow]) -> list[tuple[int, int, str]]:
     return [(r.index, r.occurrence, r.prompt) for r in rows if isinstance(r, ImageRequest)]
 
 
+def list_of_words(folder: Path) -> Any:
+    return [f"fox {number % 37}" for number in range(200)]
+
+
+def list_of_rows(folder: Path) -> Any:
+    return [
+        {"prompt": f"owl {n % 11}", "seed": n % 3 or None, "n": n % 4 + 1, "width": 512}
+        for n in range(60)
+    ]
+
+
+def lines(folder: Path) -> Any:
+    return saved(folder, "p.txt", "\n\n".join(list_of_words(folder)))
+
+
+def objects(folder: Path) -> Any:
+    return saved(folder, "p.jsonl", "\n".join(map(json.dumps, list_of_rows(folder))))
+
+
+def one_json_list(folder: Path) -> Any:
+    return saved(folder, "p.json", json.dumps(list_of_rows(folder)))
+
+
+def cells(folder: Path) -> Any:
+    rows = [f"owl {n % 11};{n % 3 or ''};{n % 4 + 1};512" for n in range(60)]
+    return saved(folder, "p.csv", "\n".join(["prompt;seed;n;width", *rows]))
+
+
+def captions(folder: Path) -> Any:
+    for number in range(40):
+        saved(folder, f"{number:03}.txt", f"bat {number % 7}\n")
+    return folder
+
+
+def choices(folder: Path) -> Any:
+    return [f"{{red|grey}} elk {number % 5}" for number in range(20)]
+
+
+def photographs(folder: Path) -> Any:
+    rows = [
+        {"prompt": f"fox {n % 4}", "model": "flux-pro-1.1", "image_prompt": f"{n % 3}.png"}
+        for n in range(12)
+    ]
+    for number in range(3):
+        saved(folder, f"{number}.png", png(128, 128 + 16 * number))
+    return saved(folder, "p.jsonl", "\n".join(map(json.dumps, rows)))
+
+
+#: list, options → digest of the keys in order, as version 0.1.0 made them
+RECORDED = [
+    (list_of_words, {}, "1ffb4e37cdd098a3"),
+    (list_of_words, {"limit": 57}, "bdd66b5445a9072e"),
+    (list_of_words, {"sample": 20}, "c0590c124d34e3f9"),
+    (list_of_words, {"n": 3}, "57541e766860f99d"),
+    (list_of_rows, {}, "167eefa9a08eb709"),
+    (list_of_rows, {"limit": 31}, "bbc4dda814c1e945"),
+    (list_of_rows, {"sample": 9, "sample_seed": 4}, "44eec606bf7055fc"),
+    (lines, {}, "1ffb4e37cdd098a3"),
+    (lines, {"limit": 57}, "bdd66b5445a9072e"),
+    (lines, {"sample": 20}, "83b41fb8c9792e69"),
+    (lines, {"sample": 20, "sample_seed": 7}, "10db881f25e695ec"),
+    (lines, {"sample": 20, "limit": 11}, "3c6fa66d21f97256"),
+    (
+        lines,
+        {"seeds": (1, 2), "models": ("flux-dev", "flux-pro-1.1"), "grid": {"steps": [20, 30]}},
+        "bd04d7014ac4dbea",
+    ),
+    (objects, {}, "167eefa9a08eb709"),
+    (objects, {"sample": 9, "sample_seed": 4}, "7514ce1f0fd247fd"),
+    (one_json_list, {}, "167eefa9a08eb709"),
+    (one_json_list, {"sample": 9}, "3c19083918924e21"),
+    (cells, {}, "167eefa9a08eb709"),
+    (cells, {"sample": 9}, "b6108893fb0b628b"),
+    (captions, {}, "7908e9264ef392f6"),
+    (captions, {"sample": 9}, "783b639cfba715d7"),
+    (choices, {"wildcards": True, "sample": 7}, "10535d90edab1c12"),
+    (photographs, {}, "89e9a4fcad4e3062"),
+]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("make", "options", "recorded"), RECORDED)
+async def test_p27_keys_are_those_that_earlier_versions_made(
+    tmp_path: Path, make: Callable[[Path], Any], options: dict[str, Any], recorded: str
+) -> None:
+    """P27: a folder that an earlier version began is carried on, its sample and limit included."""
+    keys = await key_list(make(tmp_path), **options)
+    assert hashlib.sha256("".join(keys).encode()).hexdigest()[:16] == recorded
+
+
+@pytest.mark.asyncio
+async def test_p27_a_list_that_grew_keeps_the_keys_of_its_rows(tmp_path: Path) -> None:
+    """P27: rows added at the end change no key above them, repeats included."""
+    path = lines(tmp_path)
+    before = await key_list(path)
+    path.write_text(path.read_text() + "\nfox 1\nelk\n")
+    after = await key_list(path)
+    assert (after[:200], len(set(after))) == (before, 202)
+
+
 PROMPTS = ["fox", "owl", "fox", "bat", "fox", "elk"]
 
 
@@ -81,9 +186,7 @@ async def test_what_is_settled_is_left_out_and_the_rest_keeps_its_numbers(
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("given", [pytest.param(PROMPTS, id="list"), pytest.param(None, id="file")])
-async def test_nothing_is_left_out_unless_it_is_said(
-    tmp_path: Path, given: list[str] | None
-) -> None:
+async def test_nothing_is_left_out_by_default(tmp_path: Path, given: list[str] | None) -> None:
     """A program that wants every outcome gets every request, known or not."""
     source = open_list(given or saved(tmp_path, "prompts.txt", "\n".join(PROMPTS)))
     await source.check(lookup=all_done)
@@ -208,7 +311,7 @@ async def test_an_image_that_changed_after_the_check_is_a_bad_row(tmp_path: Path
 
 @pytest.mark.asyncio
 async def test_bad_rows_stay_in_their_places(tmp_path: Path) -> None:
-    """Rows that were skipped as bad are told again, between the images that are to do."""
+    """Rows that were skipped as bad come again, between the images that are to do."""
     path = saved(tmp_path, "prompts.jsonl", '{"prompt":"fox"}\noops\n{"prompt":"owl"}\noops\n')
     keys = await key_list(path, skip_bad=True)
     plan, rows = await resumed(path, known({keys[0]: "done"}), skip_bad=True)
@@ -239,20 +342,6 @@ async def test_a_limit_ends_within_a_row(tmp_path: Path) -> None:
     plan, rows = await resumed(path, known({}), limit=3)
     assert (plan.images, plan.to_do, plan.estimator.estimate(1).images) == (3, 3, 3)
     assert places(rows) == [(0, 0, "owl"), (1, 0, "fox"), (2, 1, "fox")]
-
-
-@pytest.mark.asyncio
-async def test_a_changed_file_is_seen_where_nothing_is_to_do(tmp_path: Path) -> None:
-    """F139: rows that are passed over are compared all the same."""
-    path = saved(tmp_path, "prompts.txt", "fox\nowl\n")
-    before = path.stat()
-    source = open_list(path)
-    await source.check(lookup=all_done)
-    path.write_text("bat\nowl\n")
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    with pytest.raises(ConfigError, match="changed while it was being read"):
-        await numbered(source, skip=SETTLED)
-    await source.aclose()
 
 
 @pytest.mark.asyncio
@@ -289,8 +378,8 @@ async def test_two_readers_do_not_disturb_each_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_cancelled_check_leaves_no_marks(tmp_path: Path) -> None:
-    """Half a first pass is no first pass."""
+async def test_a_cancelled_check_leaves_nothing_to_run(tmp_path: Path) -> None:
+    """A cancelled check leaves nothing that a run could use."""
     source = open_list(saved(tmp_path, "prompts.txt", "fox\n" * 5_000))
     with pytest.raises(asyncio.CancelledError):
         await source.check(
@@ -301,31 +390,68 @@ async def test_a_cancelled_check_leaves_no_marks(tmp_path: Path) -> None:
     await source.aclose()
 
 
-def add_blanks(marks: Marks, count: int) -> None:
-    for _ in range(count):
-        marks.add(None, (), ())
-
-
-def test_marks_do_not_stay_in_memory() -> None:
-    """A million rows are marked on the disk, and the one that is to do is found."""
-    with closing(Marks()) as marks:
-        fox = ImageRequest(prompt="fox")
-        numbers = [(fox.content_key, 0)]
-        add_blanks(marks, 1_100_000)
-        marks.add(fox, numbers, ["done"])
-        marks.add(fox, numbers, [None])
-        to_do = marks.to_do(SETTLED)
-        found = [mark for _ in range(11) for mark in to_do.rows(100_001)]
-        assert [(mark.row, mark.index) for mark in found] == [(1_100_001, 1)]
-
-
-def test_a_temporary_folder_that_fails_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.asyncio
+async def test_a_temporary_folder_that_is_full_says_what_to_do(tmp_path: Path) -> None:
     """The run's own folder may be fine: the message names the other one."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
-    with closing(Marks()) as marks, pytest.raises(JournalError, match="set TMPDIR"):
-        add_blanks(marks, 1_200_000)
+    path = saved(tmp_path, "p.txt", ("fox " * 1_000 + "\n") * 10_000)
+    source = open_list(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, hard))
+    try:
+        with pytest.raises(JournalError, match="set TMPDIR"):
+            await source.check()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (await source.check()).images == 10_000
+    await source.aclose()
+
+
+CHECK = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from fluxasync._requests.sources import open_source
+
+def peak():
+    [line] = [x for x in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in x]
+    return int(line.split()[1]) // 1024
+
+async def main(path, end):
+    source = open_source(path)
+    before = peak()
+    plan = await source.check()
+    links = [path for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    spooled = [path for path in links if os.readlink(path).startswith(os.environ["TMPDIR"])]
+    print(plan.images, len(spooled), len(os.listdir(os.environ["TMPDIR"])), peak() - before)
+    sys.stdout.flush()
+    if end == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    await source.aclose()
+
+asyncio.run(main(sys.argv[1], sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("end", ["close", "kill"])
+def test_a_long_list_is_neither_in_memory_nor_left_on_the_disk(tmp_path: Path, end: str) -> None:
+    """60 MB of prompts take half of that in memory; their table has no name, and ends with us."""
+    prompts = (f"fox {number} ".ljust(600, "x") for number in range(100_000))
+    path = saved(tmp_path, "p.txt", "\n".join(prompts))
+    (tmp_path / "tmp").mkdir()
+    ended = subprocess.run(
+        [sys.executable, "-c", CHECK, str(path), end],
+        env={**os.environ, "TMPDIR": str(tmp_path / "tmp"), "SQLITE_TMPDIR": str(tmp_path / "tmp")},
+        capture_output=True,
+        text=True,
+        timeout=patient(60),
+    )
+    assert not ended.stderr
+    images, tables, names, grown = map(int, ended.stdout.split())
+    assert (images, tables, names) == (100_000, 1, 0)
+    assert grown < 35
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert ended.returncode == (0 if end == "close" else -signal.SIGKILL)
 
 
 def test_occurrences_are_exact_beyond_their_memory() -> None:
@@ -344,8 +470,8 @@ def test_a_full_bucket_takes_nothing_from_the_next() -> None:
             assert [occurrences.count(key) for key in (neighbour, *crowd)] == [times] * 31
 
 
-def test_contents_are_told_apart_within_a_bucket() -> None:
-    """The end of one and the start of the next are not taken for a third."""
+def test_contents_are_distinguished_within_a_bucket() -> None:
+    """The end of one and the start of the next are not a third."""
     tails = ["ab" + "ac" + "cd" * 13, "ab" + "ef" * 14]
     across = ("".join(tails))[2:32]
     keys = ["00" * 16 + "aa" + tail for tail in (*tails, across, tails[1])]
