@@ -45,6 +45,7 @@ from ._requests.catalog import Parameter as Parameter
 from ._requests.catalog import Price as Price
 from ._requests.catalog import models as models
 from ._requests.pricing import Estimate as Estimate
+from ._requests.pricing import Estimator as Estimator
 from ._requests.sources.plan import BadRow as BadRow
 from ._requests.sources.plan import Plan as Plan
 from ._requests.sources.prompts import Prompts as Prompts

@@ -43,7 +43,7 @@ PACKAGES: dict[str, set[str]] = {
     "simulator": set(),
     "simulator.child_process": _VALUES,  # the library's side: starts it and waits for its URL
     "events": _VALUES,
-    "extend": _VALUES,
+    "extend": {"_core", "_store.filenames"},
     # names of other packages only as text, resolved on first use
     FACE: {"_core.version"},
 }

@@ -109,12 +109,12 @@ class _Watched:
     """Counts the progress of a run from its events."""
 
     def __init__(self) -> None:
-        from .progress import Progress
+        from .progress.counts import Progress
 
         self._progress = Progress()
 
     def shown(self) -> AbstractAsyncContextManager[None]:
-        from .progress import auto_screen
+        from .progress.screens import auto_screen
 
         return auto_screen(self._progress)
 

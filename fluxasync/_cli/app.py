@@ -1,4 +1,4 @@
-"""The command line: turns arguments into the library's values and runs one event loop.
+"""The commands: `generate`, `run` and the others, each of which runs one event loop.
 
 Modules that need aiohttp are imported inside a command, so that `--help` starts at once.
 """
@@ -8,18 +8,25 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, get_args
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import (
+    App,
+    CoercionError,
+    CycloptsError,
+    Parameter,
+    Token,
+    UnusedCliTokensError,
+    ValidationError,
+)
 from cyclopts.validators import Number
 
+from .._batch.progress.terminal import Terminal
 from .._core.errors import ConfigError
 from .._core.version import __version__
-from .bench_command import bench
 from .event_loop import run_async
 from .exit_codes import USAGE
-from .options import Lists, LocalPath, Options, usage
-from .terminal import Terminal
+from .options import AtLeastOne, LocalPath, Options, OutPath, RunOptions
 
 app = App(
     name="fluxasync",
@@ -29,19 +36,21 @@ app = App(
     default_parameter=Parameter(negative=(), show_default=False),
 )
 
-app.command(bench)
+app.command(
+    "fluxasync._cli.bench_command:bench",
+    name="bench",
+    help="Measure how fast a model goes on your account, at what latency and price.",
+)
 
-_AtLeastOne = Annotated[int, Parameter(validator=Number(gte=1))]
+
+_SOURCE = (
+    "Prompt list: a .txt (one prompt per line), .jsonl, .json, .csv, .tsv or .parquet file, text "
+    "also as .gz or .zst; a folder of .txt files; or - for stdin."
+)
 
 
 @app.command
-def generate(
-    prompt: str,
-    /,
-    *,
-    out: Annotated[LocalPath, Parameter(name=["--out", "-o"])],
-    options: Options | None = None,
-) -> int:
+def generate(prompt: str, /, *, out: OutPath, options: Options | None = None) -> int:
     """Make one image.
 
     Parameters
@@ -51,90 +60,33 @@ def generate(
     out
         File to write. It must not exist yet.
     """
-    options = options or Options()
+    common = options or Options()
 
-    def story(errand: Any) -> Coroutine[Any, Any, None]:
+    def story(command: Any) -> Coroutine[Any, Any, None]:
         from . import run_command
 
-        return run_command.generate(errand, prompt, out=out, options=options)
+        return run_command.generate(command, prompt, out=out, options=common)
 
-    return _run_paid_command(story, options)
+    return _run_paid_command(story, common)
 
 
 @app.command
 def run(
-    source: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    source: Annotated[str, Parameter(allow_leading_hyphen=True, help=_SOURCE)],
     /,
     *,
-    out: Annotated[LocalPath | None, Parameter(name=["--out", "-o"])] = None,
-    options: Options | None = None,
-    in_flight: int | Literal["auto"] | None = None,
-    n: _AtLeastOne = 1,
-    name: str | None = None,
-    max_cost: str | None = None,
-    dry_run: bool = False,
-    skip_bad: bool = False,
-    limit: _AtLeastOne | None = None,
-    lists: Lists | None = None,
-    confirm_above: Annotated[float, Parameter(validator=Number(gte=0))] = 10.0,
-    yes: bool = False,
-    retry: str | None = None,
-    polling_lag: float | None = None,
-    grace: Annotated[float, Parameter(validator=Number(gte=0))] = 10.0,
-    watch: bool = False,
+    options: RunOptions | None = None,
 ) -> int:
-    """Make many images. The same command again continues an interrupted run.
+    """Make many images. The same command again continues an interrupted run."""
+    given = options or RunOptions()
 
-    Parameters
-    ----------
-    source
-        Prompt list: a .txt (one prompt per line), .jsonl, .json, .csv, .tsv or .parquet file, text
-        also as .gz or .zst; a folder of .txt files; or - for stdin.
-    out
-        Folder for the images and metadata.jsonl.
-    in_flight
-        Maximum number of active jobs (default: 24). "auto" adapts to the account's limit.
-    n
-        Images per prompt (default: 1).
-    name
-        File-name template (default: {index:06}-{key:.8}.{ext}).
-    max_cost
-        Most to spend, in US dollars.
-    dry_run
-        Print the number of images, their cost and the expected time, and send nothing.
-    skip_bad
-        Skip invalid rows instead of refusing the list.
-    limit
-        Make only the first N images.
-    confirm_above
-        Ask before a run that costs more than this, in US dollars (default: 10; terminals only).
-    yes
-        Start without asking.
-    retry
-        Retry failures of earlier runs, as CLASS,CLASS: failed (all but moderated and dropped), a
-        cause such as expired, lost or moderated, timeout (pays twice for jobs that still run),
-        missing (the file was removed), or damaged (missing, or the file was cut short).
-    polling_lag
-        Mean delay between a job's end and the poll that sees it, as a share of its usual duration.
-    grace
-        Seconds to wait for paid images after Ctrl-C (default: 10).
-    watch
-        Serve a page of the images while they arrive, on this machine only, and print its address.
-    """
-    options = options or Options()
-
-    def story(errand: Any) -> Coroutine[Any, Any, None]:
+    def story(command: Any) -> Coroutine[Any, Any, None]:
         from . import run_command
 
-        order = run_command.RunArguments(
-            source=source, out=out, name=name, n=n, limit=limit, in_flight=in_flight,
-            max_cost=max_cost, polling_lag=polling_lag, grace=grace, skip_bad=skip_bad,
-            retry=retry, watch=watch, options=options, lists=lists or Lists(),
-            confirm_above=None if yes else confirm_above,
-        )  # fmt: skip
-        return run_command.dry_run(errand, order) if dry_run else run_command.run(errand, order)
+        perform = run_command.dry_run if given.dry_run else run_command.run
+        return perform(command, source, given)
 
-    return _run_paid_command(story, options, folder=out)
+    return _run_paid_command(story, given.common, folder=given.out)
 
 
 @app.command
@@ -249,9 +201,9 @@ def simulate(
     *,
     port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 8787,
     latency: str | None = None,
-    limit: _AtLeastOne | None = None,
+    limit: AtLeastOne | None = None,
     fault: tuple[str, ...] = (),
-    image_bytes: _AtLeastOne | None = None,
+    image_bytes: AtLeastOne | None = None,
     seed: int | None = None,
 ) -> int:
     """Run the simulator until Ctrl-C.
@@ -308,15 +260,53 @@ def models(*, json: bool = False) -> int:
 
 
 def main(tokens: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; a wrong command line is one line on stderr."""
+    """Run one command and return its exit code; a wrong command line becomes one line on stderr."""
     try:
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         terminal = Terminal()
-        terminal.say(f"fluxasync: {usage(error)} See fluxasync --help")
+        terminal.say(f"fluxasync: {_usage(error)} See fluxasync --help")
         terminal.close()
         return USAGE
     return int(code or 0)
+
+
+_KINDS = {int: "a whole number", float: "a number"}
+
+
+def _usage(error: CycloptsError) -> str:
+    """Return what is wrong with a command line, and what to do about it."""
+    match error:
+        case UnusedCliTokensError(unused_tokens=list(unused)):
+            return _unused(unused, error.command_chain or ())
+        case CoercionError(token=Token() as token):
+            kinds = [_KINDS[kind] for kind in _KINDS if kind in _kinds(error.target_type)]
+            kinds += [text for text in _kinds(error.target_type) if isinstance(text, str)]
+            if kinds:
+                return f"{_option(error)} {token.value}: must be {' or '.join(kinds)}."
+        case ValidationError() if isinstance(error.__cause__, ConfigError):
+            return f"{_option(error)}{error.__cause__!s}."
+    return str(error)
+
+
+def _unused(unused: Sequence[str], command: Sequence[str]) -> str:
+    words = " ".join(unused)
+    if tuple(command) == ("generate",):
+        return f'unexpected {words}: put a prompt of several words in quotes, as in "a red fox".'
+    return f"unexpected {words}: put an argument that has spaces in quotes."
+
+
+def _kinds(target: Any) -> tuple[Any, ...]:
+    """Return the types that a hint such as `int | Literal["auto"] | None` consists of."""
+    inner = get_args(target)
+    return tuple(kind for each in inner for kind in _kinds(each)) if inner else (target,)
+
+
+def _option(error: CycloptsError) -> str:
+    token = getattr(error, "token", None)
+    if token is not None and token.keyword:
+        return str(token.keyword)
+    return "" if error.argument is None else error.argument.name
 
 
 def _run_paid_command(
@@ -328,16 +318,16 @@ def _run_paid_command(
     from .command_run import CommandRun
 
     terminal = Terminal(quiet=options.quiet)
-    errand = CommandRun(terminal, json=options.json, simulated=options.simulate, folder=folder)
-    code = run_async(lambda: errand.settled(lambda: story(errand)), terminal)
-    if errand.interrupts.is_leaving:
+    command = CommandRun(terminal, json=options.json, simulated=options.simulate, folder=folder)
+    code = run_async(lambda: command.run(lambda: story(command)), terminal)
+    if command.interrupts.is_leaving:
         # a thread that is stuck in a write would be waited for at exit
         os._exit(code)
     return code
 
 
 def _run_folder_command(story: Callable[[Any, Terminal], Coroutine[Any, Any, int]]) -> int:
-    """Tell what a folder holds; `story` takes the room that knows, and the screen."""
+    """Run a command about a folder; `story` gets the module `folder_commands` and the terminal."""
     from . import folder_commands
 
     terminal = Terminal()

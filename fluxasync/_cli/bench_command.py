@@ -1,19 +1,16 @@
-"""The commands `fluxasync bench` and `fluxasync bench compare`.
-
-They have a family of options of their own. Heavy modules are imported when a command runs.
-"""
+"""The commands `bench` and `bench compare`, and their options."""
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from typing import Annotated, Any, Literal
 
+from attrs import frozen
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
+from .._batch.progress.terminal import Terminal
 from .event_loop import run_async
-from .options import DEFAULT_MODEL, LocalPath, Options
-from .terminal import Terminal
+from .options import DEFAULT_MODEL, AtLeastOne, LocalPath, OutPath
 
 bench = App(
     name="bench",
@@ -22,41 +19,11 @@ bench = App(
     default_parameter=Parameter(negative=(), show_default=False),
 )
 
-_AtLeastOne = Annotated[int, Parameter(validator=Number(gte=1))]
 
-
-@bench.default
-def measure(
-    *,
-    out: Annotated[LocalPath | None, Parameter(name=["--out", "-o"])] = None,
-    model: tuple[str, ...] = (DEFAULT_MODEL,),
-    prompts: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
-    prompt_column: str | None = None,
-    in_flight: str | None = None,
-    rate: str | None = None,
-    arrivals: Literal["constant", "poisson"] = "constant",
-    ramp: str | None = None,
-    sweep: bool = False,
-    slots: _AtLeastOne | None = None,
-    images: _AtLeastOne | None = None,
-    duration: str | None = None,
-    warm_up: Annotated[int | None, Parameter(validator=Number(gte=0))] = None,
-    objective: str | None = None,
-    seed: int = 0,
-    title: str = "",
-    max_cost: str | None = None,
-    polling_lag: float | None = None,
-    param: tuple[str, ...] = (),
-    provider: str | None = None,
-    base_url: str | None = None,
-    key_file: LocalPath | None = None,
-    simulate: bool = False,
-    json: bool = False,
-    quiet: bool = False,
-) -> int:
-    """Put load on a provider and write a folder with report.html.
-
-    Without a key, the built-in simulator is measured, at no cost. A live API needs --max-cost.
+@Parameter(name="*")
+@frozen(kw_only=True)
+class BenchOptions:
+    """Options of `bench`.
 
     Parameters
     ----------
@@ -112,22 +79,43 @@ def measure(
         Print no progress and no summary, only problems.
     """
 
-    def story(measuring: Any, terminal: Terminal) -> Coroutine[Any, Any, int]:
-        options = Options(
-            model=model[0], param=param, provider=provider, base_url=base_url, key_file=key_file,
-            simulate=simulate, json=json, quiet=quiet,
-        )  # fmt: skip
-        wanted = measuring.Wanted(
-            out=out, models=model, prompts=prompts, prompt_column=prompt_column,
-            in_flight=in_flight, rate=rate, arrivals=arrivals, ramp=ramp, sweep=sweep, slots=slots,
-            images=images, duration=duration, warm_up=warm_up, objective=objective, seed=seed,
-            title=title,
-            max_cost=max_cost, polling_lag=polling_lag, options=options,
-        )  # fmt: skip
-        told: Coroutine[Any, Any, int] = measuring.measure(terminal, wanted)
-        return told
+    out: OutPath | None = None
+    model: tuple[str, ...] = (DEFAULT_MODEL,)
+    prompts: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None
+    prompt_column: str | None = None
+    in_flight: str | None = None
+    rate: str | None = None
+    arrivals: Literal["constant", "poisson"] = "constant"
+    ramp: str | None = None
+    sweep: bool = False
+    slots: AtLeastOne | None = None
+    images: AtLeastOne | None = None
+    duration: str | None = None
+    warm_up: Annotated[int | None, Parameter(validator=Number(gte=0))] = None
+    objective: str | None = None
+    seed: int = 0
+    title: str = ""
+    max_cost: str | None = None
+    polling_lag: float | None = None
+    param: tuple[str, ...] = ()
+    provider: str | None = None
+    base_url: str | None = None
+    key_file: LocalPath | None = None
+    simulate: bool = False
+    json: bool = False
+    quiet: bool = False
 
-    return _run_comparison(story, quiet=quiet)
+
+@bench.default
+def measure(*, options: BenchOptions | None = None) -> int:
+    """Put load on a provider and write a folder with report.html.
+
+    Without a key, the built-in simulator is measured, at no cost. A live API needs --max-cost.
+    """
+    given = options or BenchOptions()
+    return _run_bench_command(
+        lambda measurement, terminal: measurement.measure(terminal, given), quiet=given.quiet
+    )
 
 
 @bench.command
@@ -143,12 +131,12 @@ def compare(before: LocalPath, after: LocalPath, /, *, json: bool = False) -> in
     json
         Print one JSON object.
     """
-    return _run_comparison(
-        lambda measuring, terminal: measuring.compare(terminal, before, after, json=json)
+    return _run_bench_command(
+        lambda measurement, terminal: measurement.compare(terminal, before, after, json=json)
     )
 
 
-def _run_comparison(story: Any, *, quiet: bool = False) -> int:
+def _run_bench_command(story: Any, *, quiet: bool = False) -> int:
     from . import bench_measurement
 
     terminal = Terminal(quiet=quiet)

@@ -1,4 +1,4 @@
-"""Runs the measurement of `bench`: options → BenchConfig, progress, summary, exit code."""
+"""Runs a benchmark for the command: options into a BenchConfig, progress, a summary line."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import evolve, field, frozen
 
-from .._batch.progress import REPEAT_EVERY, REWRITE_EVERY
+from .._batch.progress.screens import REPEAT_EVERY, REWRITE_EVERY
+from .._batch.progress.terminal import Terminal
 from .._core.amounts import dollars
 from .._core.errors import ConfigError, FluxError
 from .._core.text import display, duration
@@ -35,100 +36,39 @@ from ..bench.runner import GRACE, Run
 from ..bench.setup import resolve_target
 from ..bench.workload import Workload, read_counts, read_duration, read_ramp, read_rates
 from .exit_codes import DONE, exit_code
-from .options import Options, read_key, read_lag
+from .options import key_from, read_lag, read_parameters, read_provider
 from .rendering import as_json
 from .signals import Interrupts
-from .terminal import Terminal
+
+if TYPE_CHECKING:
+    from .bench_command import BenchOptions
 
 _T = TypeVar("_T")
 
 
 @frozen(kw_only=True)
-class Wanted:
-    """The options as given on the command line."""
-
-    out: Path | None
-    models: tuple[str, ...]
-    prompts: str | None
-    prompt_column: str | None
-    in_flight: str | None
-    rate: str | None
-    arrivals: Any
-    ramp: str | None
-    sweep: bool
-    slots: int | None
-    images: int | None
-    duration: str | None
-    warm_up: int | None
-    objective: str | None
-    seed: int
-    title: str
-    max_cost: str | None
-    polling_lag: float | None
-    options: Options
-
-    def order(self) -> BenchConfig:
-        """Return the order, without a key and a target. Raises ConfigError."""
-        return BenchConfig(
-            out=self.out or Path(f"bench-{datetime.now():%Y-%m-%d_%H%M%S}"),
-            models=self.models,
-            load=self._load(),
-            prompts=self._prompts(),
-            parameters=self.options.parameters,
-            seed=self.seed,
-            title=self.title,
-            provider=self.options.provider_named,
-            base_url=self.options.base_url,
-            simulate=self.options.simulate,
-            polling=read_lag(self.polling_lag),
-            max_cost=self.max_cost,
-        )
-
-    def _load(self) -> Workload:
-        return Workload(
-            in_flight=_read(read_counts, "--in-flight", self.in_flight) or (),
-            rate=_read(read_rates, "--rate", self.rate) or (),
-            ramp=_read(read_ramp, "--ramp", self.ramp),
-            sweep=self.sweep,
-            arrivals=self.arrivals,
-            slots=self.slots,
-            images=self.images,
-            duration=_read(read_duration, "--duration", self.duration),
-            warm_up=self.warm_up,
-            objective=_read(read_duration, "--objective", self.objective),
-        )
-
-    def _prompts(self) -> Prompts | None:
-        if self.prompts is None:
-            if self.prompt_column is not None:
-                raise ConfigError("--prompt-column names a column of --prompts FILE: add --prompts")
-            return None
-        columns = None if self.prompt_column is None else {"prompt": self.prompt_column}
-        return Prompts(self.prompts, columns=columns)
-
-
-@frozen(kw_only=True)
 class BenchCounts:
-    """The counts for the exit code: images in doubt, and the failures of loads that saved nothing.
+    """The counts that decide the exit code.
 
-    Other failures are results of the measurement.
+    A failed image is a finding of the benchmark. Images in doubt and a load without any saved image
+    are failures of the command.
     """
 
     in_doubt: int = 0
     failed: Counter[str] = field(factory=Counter)
 
 
-async def measure(terminal: Terminal, wanted: Wanted) -> int:
-    """Run a benchmark, print its summary and the path of its page; return the exit code."""
+async def measure(terminal: Terminal, options: BenchOptions) -> int:
+    """Run a benchmark, print its result and the path of its page, and return the exit code."""
     run: Run | None = None
     report: Report | None = None
     error: FluxError | None = None
     interrupts = Interrupts(leave=lambda: terminal.close(timeout=0.2))
     try:
         with interrupts:
-            async with _targeted(terminal, wanted) as order:
+            async with _targeted(terminal, options) as config:
                 run = Run(
-                    order,
+                    config,
                     on_note=terminal.note,
                     on_stage=lambda stage: terminal.note(_stage_line(stage)),
                 )
@@ -143,11 +83,11 @@ async def measure(terminal: Terminal, wanted: Wanted) -> int:
         terminal.say(f"fluxasync: {error}")
     if report is None:
         return exit_code(None, None if interrupts.first else error, interrupts.first)
-    _close(terminal, report, wanted)
+    _close(terminal, report, options)
     if interrupts.first is None and run is not None:
         error = run.error
-    standing = BenchCounts(in_doubt=_in_doubt(report), failed=_failed(report))
-    return exit_code(standing, error, interrupts.first)
+    counts = BenchCounts(in_doubt=_in_doubt(report), failed=_failed(report))
+    return exit_code(counts, error, interrupts.first)
 
 
 async def compare(terminal: Terminal, before: Path, after: Path, *, json: bool) -> int:
@@ -159,29 +99,62 @@ async def compare(terminal: Terminal, before: Path, after: Path, *, json: bool) 
 
 
 @asynccontextmanager
-async def _targeted(terminal: Terminal, wanted: Wanted) -> AsyncIterator[BenchConfig]:
-    """Yield the config with its key and target."""
-    order, options = wanted.order(), wanted.options
+async def _targeted(terminal: Terminal, options: BenchOptions) -> AsyncIterator[BenchConfig]:
+    """The benchmark with its key and its target."""
+    config = _config(options)
     if options.simulate and options.base_url is not None:
-        raise ConfigError("--simulate starts a server of its own: leave out --base-url")
+        raise ConfigError("--simulate starts its own simulator: leave out --base-url")
     if not options.simulate:
-        order = evolve(order, api_key=_key(terminal, options))
-    async with resolve_target(order, warn=terminal.say) as aimed:
-        yield aimed
+        config = evolve(config, api_key=key_from(options.key_file, terminal.say))
+    async with resolve_target(config, warn=terminal.say) as targeted:
+        yield targeted
+
+
+def _config(options: BenchOptions) -> BenchConfig:
+    """Return the benchmark that the options describe, without a key. Raises ConfigError."""
+    return BenchConfig(
+        out=options.out or Path(f"bench-{datetime.now():%Y-%m-%d_%H%M%S}"),
+        models=options.model,
+        load=_load(options),
+        prompts=_prompts(options),
+        parameters=read_parameters(options.param, options.model[0]),
+        seed=options.seed,
+        title=options.title,
+        provider=read_provider(options.provider),
+        base_url=options.base_url,
+        simulate=options.simulate,
+        polling=read_lag(options.polling_lag),
+        max_cost=options.max_cost,
+    )
+
+
+def _load(options: BenchOptions) -> Workload:
+    return Workload(
+        in_flight=_read(read_counts, "--in-flight", options.in_flight) or (),
+        rate=_read(read_rates, "--rate", options.rate) or (),
+        ramp=_read(read_ramp, "--ramp", options.ramp),
+        sweep=options.sweep,
+        arrivals=options.arrivals,
+        slots=options.slots,
+        images=options.images,
+        duration=_read(read_duration, "--duration", options.duration),
+        warm_up=options.warm_up,
+        objective=_read(read_duration, "--objective", options.objective),
+    )
+
+
+def _prompts(options: BenchOptions) -> Prompts | None:
+    if options.prompts is None:
+        if options.prompt_column is not None:
+            raise ConfigError("--prompt-column names a column of --prompts FILE: add --prompts")
+        return None
+    columns = None if options.prompt_column is None else {"prompt": options.prompt_column}
+    return Prompts(options.prompts, columns=columns)
 
 
 def _read(read: Callable[[str, str], _T], option: str, text: str | None) -> _T | None:
-    """Read an option's text; the error names the option."""
+    """Read an option's text. An error names the option."""
     return None if text is None else read(text, f"{option} {text}".rstrip())
-
-
-def _key(terminal: Terminal, options: Options) -> str | None:
-    if options.key_file is None:
-        return None
-    key, warning = read_key(options.key_file)
-    if warning is not None:
-        terminal.say(f"warning: {warning}")
-    return key
 
 
 def _stopper(run: Run, terminal: Terminal) -> Any:
@@ -254,7 +227,7 @@ def _in_doubt(report: Report) -> int:
 
 
 def _failed(report: Report) -> Counter[str]:
-    """Return the failures of loads that saved nothing."""
+    """Return the failures of loads without any saved image."""
     failed: Counter[str] = Counter()
     for stage in report.stages:
         if not stage.images:
@@ -262,8 +235,8 @@ def _failed(report: Report) -> Counter[str]:
     return failed
 
 
-def _close(terminal: Terminal, report: Report, wanted: Wanted) -> None:
-    """Print the summary and the path of the page."""
+def _close(terminal: Terminal, report: Report, options: BenchOptions) -> None:
+    """Print how the benchmark ended and where its report is."""
     folder = report.folder or Path()
     in_doubt = _in_doubt(report)
     if report.note:
@@ -276,20 +249,20 @@ def _close(terminal: Terminal, report: Report, wanted: Wanted) -> None:
     page = folder / PAGE_NAME
     shown = page if page.exists() else folder / REPORT_NAME
     terminal.note(_closing(report, shown))
-    terminal.out(_as_one_line(folder) if wanted.options.json else str(shown))
+    terminal.out(_as_one_line(folder) if options.json else str(shown))
 
 
 def _closing(report: Report, page: Path) -> str:
-    """Return one line: what was measured, the best throughput, the verdict, the page."""
+    """Return one line: what was measured, the best figure, the bottleneck, and the page."""
     images = sum(stage.images for stage in report.stages)
     models = ", ".join(dict.fromkeys(stage.model for stage in report.stages))
     seconds = sum(stage.seconds for stage in report.stages)
     origin = report.environment.get("origin")
     where = "the simulator" if report.simulated else str(origin)
     cost = "$0.00 (simulated)" if report.simulated else dollars(report.spent)
-    reliable = [stage for stage in report.stages if stage.images and not stage.has_few_images]
-    if reliable:
-        best = max(reliable, key=lambda stage: stage.images_per_minute)
+    measured = [stage for stage in report.stages if stage.images and not stage.has_few_images]
+    if measured:
+        best = max(measured, key=lambda stage: stage.images_per_minute)
         pace = f"at most {_pace(best)}, at {best.label}."
     else:
         pace = report.knee_why

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from .._batch.progress import Progress
+from .._batch.progress.counts import Progress
+from .._batch.progress.terminal import Terminal
 from .._core.errors import BudgetExceeded, ConfigError, FluxError, JournalError, SinkError
 from .._core.events import Event
 from .._core.models import Outcome, Saved
@@ -28,7 +29,6 @@ from .advice import with_advice
 from .exit_codes import exit_code
 from .rendering import as_json, closing, complaint, event_row, outcome_row
 from .signals import Interrupts
-from .terminal import Terminal
 
 if TYPE_CHECKING:  # imported by the stories, after the options were judged
     from .._batch.batch import Batch
@@ -51,7 +51,7 @@ class ExitCounts:
 
 
 class CommandRun:
-    """One command's dealings: watch it with `settled(story)`."""
+    """One command's dealings: `run(story)` performs it."""
 
     def __init__(
         self, terminal: Terminal, *, json: bool, simulated: bool, folder: Path | None = None
@@ -68,7 +68,7 @@ class CommandRun:
         self._is_ended_by_error = False
         self._is_simulated = simulated
 
-    async def settled(self, story: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    async def run(self, story: Callable[[], Coroutine[Any, Any, None]]) -> int:
         """Await the story; say how it ended and return the exit code."""
         error: FluxError | None = None
         try:
@@ -115,7 +115,7 @@ class CommandRun:
         self.progress.update(outcome, now=asyncio.get_running_loop().time())
         self.show_row(outcome)
         if isinstance(outcome, Saved):
-            if not self._json and not (self.batch is not None and self.terminal.pictures):
+            if not self._json and not (self.batch is not None and self.terminal.shows_view):
                 self.terminal.out(str(outcome.path))
         else:
             self._complain(complaint(outcome))

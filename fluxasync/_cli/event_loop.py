@@ -7,11 +7,11 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from .._batch.progress.terminal import Terminal
 from .._core.errors import FluxError
 from . import startup_signals
 from .advice import with_advice
 from .exit_codes import INTERRUPTED, exit_code
-from .terminal import Terminal
 
 
 def run_async(story: Callable[[], Coroutine[Any, Any, int]], terminal: Terminal) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 from attrs import frozen
 
+from .._batch.progress.terminal import Terminal
 from .._core.amounts import dollars, spending
 from .._core.config import Budget
 from .._core.errors import ConfigError
@@ -23,7 +24,6 @@ from .._store import audit
 from .advice import about_damage
 from .exit_codes import DONE, FAILED, IN_DOUBT
 from .rendering import as_json
-from .terminal import Terminal
 
 #: findings printed; --json has up to a thousand
 _SHOWN = 50

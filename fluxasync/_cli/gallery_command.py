@@ -16,10 +16,10 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from .. import gallery
+from .._batch.progress.terminal import Terminal
 from .._core.errors import FluxError
 from .._core.isolated_process import start
 from .exit_codes import DONE
-from .terminal import Terminal
 
 #: seconds between two lines about thumbnails
 _PATIENCE = 2.0

@@ -14,7 +14,6 @@ from .._core.amounts import CREDIT
 from .._requests.catalog import Model, models
 from .rendering import as_json
 
-#: US dollars a credit of the price list
 #: what every model has or has under one name; the table shows what tells them apart
 _COMMON = {
     "prompt", "seed", "safety_tolerance", "output_format", "webhook_url", "webhook_secret", "width",

@@ -1,8 +1,8 @@
-"""What users write, made into the library's own values.
+"""The options of the commands: what users write, as the library's own values.
 
-No option is checked twice: ranges and names belong to the catalogue, the template and the policies,
-which raise ConfigError with the allowed values. Odd fact: there is no `--api-key`. Arguments are
-seen by everybody on the machine (`ps`), so a key comes from the environment or a file.
+Ranges and names are checked by the values that the options become, not here. There is no
+`--api-key`: every user of the machine can read arguments (`ps`), so a key comes from the
+environment or a file.
 """
 
 from __future__ import annotations
@@ -10,19 +10,13 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal
 
-from attrs import frozen
-from cyclopts import (
-    CoercionError,
-    CycloptsError,
-    Parameter,
-    Token,
-    UnusedCliTokensError,
-    ValidationError,
-)
+from attrs import field, frozen
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from .._core.arguments import local_path
 from .._core.config import Polling
@@ -42,178 +36,116 @@ def _check_local(_type: Any, path: Path | None) -> None:
 
 #: a path on this machine: a URL such as s3://bucket/run is refused
 LocalPath = Annotated[Path, Parameter(validator=_check_local)]
-
-_KINDS = {int: "a whole number", float: "a number"}
-
-
-def usage(error: CycloptsError) -> str:
-    """Return what is wrong with a command line, and what to do about it."""
-    match error:
-        case UnusedCliTokensError(unused_tokens=list(unused)):
-            return _unused(unused, error.command_chain or ())
-        case CoercionError(token=Token() as token):
-            kinds = [_KINDS[kind] for kind in _KINDS if kind in _kinds(error.target_type)]
-            kinds += [text for text in _kinds(error.target_type) if isinstance(text, str)]
-            if kinds:
-                return f"{_option(error)} {token.value}: must be {' or '.join(kinds)}."
-        case ValidationError() if isinstance(error.__cause__, ConfigError):
-            return f"{_option(error)}{error.__cause__!s}."
-    return str(error)
-
-
-def _unused(unused: Sequence[str], command: Sequence[str]) -> str:
-    words = " ".join(unused)
-    if tuple(command) == ("generate",):
-        return f'unexpected {words}: put a prompt of several words in quotes, as in "a red fox".'
-    return f"unexpected {words}: put an argument that has spaces in quotes."
-
-
-def _kinds(target: Any) -> tuple[Any, ...]:
-    """Return the types that a hint such as `int | Literal["auto"] | None` consists of."""
-    inner = get_args(target)
-    return tuple(kind for each in inner for kind in _kinds(each)) if inner else (target,)
-
-
-def _option(error: CycloptsError) -> str:
-    token = getattr(error, "token", None)
-    if token is not None and token.keyword:
-        return str(token.keyword)
-    return "" if error.argument is None else error.argument.name
+#: the folder or file to write
+OutPath = Annotated[LocalPath, Parameter(name=["--out", "-o"])]
+AtLeastOne = Annotated[int, Parameter(validator=Number(gte=1))]
+AtLeastZero = Annotated[float, Parameter(validator=Number(gte=0))]
 
 
 @Parameter(name="*")
 @frozen(kw_only=True)
 class Options:
-    """What `generate` and `run` have in common."""
+    """Options of `generate` and `run`.
 
-    model: Annotated[
-        str, Parameter(help=f"Model (default: {DEFAULT_MODEL}). See fluxasync models.")
-    ] = DEFAULT_MODEL
-    param: Annotated[
-        tuple[str, ...],
-        Parameter(
-            help="Model parameter, as K=V, for rows that do not set it. V is JSON, else text. "
-            "A column takes precedence. Repeatable.",
-        ),
-    ] = ()
-    provider: Annotated[
-        str | None,
-        Parameter(help="cometapi or bfl (default: the provider whose key is set)."),
-    ] = None
-    base_url: Annotated[
-        str | None, Parameter(help="Base URL of the API, if not the provider's own.")
-    ] = None
-    key_file: Annotated[
-        LocalPath | None,
-        Parameter(help="File that holds the key (default: COMETAPI_KEY or BFL_API_KEY)."),
-    ] = None
-    simulate: Annotated[
-        bool, Parameter(help="Use the built-in simulator. Costs nothing and needs no key.")
-    ] = False
-    allow_unknown_models: Annotated[
-        bool,
-        Parameter(help="Send a model name that is not in the catalogue but resembles one that is."),
-    ] = False
-    json: Annotated[
-        bool, Parameter(help="Print one JSON object per line (images and events) instead of paths.")
-    ] = False
-    quiet: Annotated[bool, Parameter(help="Print no progress and no summary, only problems.")] = (
-        False
-    )
+    Parameters
+    ----------
+    model
+        Model (default: flux-dev). See fluxasync models.
+    param
+        Model parameter, as K=V, for rows that do not set it. V is JSON, else text. Repeatable.
+    provider
+        cometapi or bfl (default: the provider whose key is set).
+    base_url
+        Base URL of the API, if not the provider's own.
+    key_file
+        File that holds the key (default: COMETAPI_KEY or BFL_API_KEY).
+    simulate
+        Use the built-in simulator. Costs nothing and needs no key.
+    allow_unknown_models
+        Send a model name that is not in the catalogue but resembles one that is.
+    json
+        Print one JSON object per line (images and events) instead of paths.
+    quiet
+        Print no progress and no summary, only problems.
+    """
+
+    model: str = DEFAULT_MODEL
+    param: tuple[str, ...] = ()
+    provider: str | None = None
+    base_url: str | None = None
+    key_file: LocalPath | None = None
+    simulate: bool = False
+    allow_unknown_models: bool = False
+    json: bool = False
+    quiet: bool = False
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The `--param` options as values.
 
-        Raises ConfigError for one without `=` and for a name that no Flux model knows: in a prompt
-        file such a key is the user's own, on the command line it can only be a slip.
+        Raises ConfigError for one without `=` and for a name that no Flux model has: in a prompt
+        list such a key is the user's metadata, on the command line it is a mistake.
         """
-        given = dict(_parameter(text) for text in self.param)
-        model = find(self.model)
-        for name in given:
-            if model is not None and name != "extra_body" and not models_with(name):
-                reason = unknown_parameter_message(name, model, ())
-                step = "" if "; " in reason else "; fluxasync models lists what it takes"
-                raise ConfigError(f"--param {reason}{step}")
-        return given
+        return read_parameters(self.param, self.model)
 
     @property
     def provider_named(self) -> str | None:
-        """The `--provider`. Raises ConfigError for one that is not known."""
-        if self.provider is not None:
-            provider_by_name(self.provider, as_written=f"--provider {self.provider[:40]}")
-        return self.provider
-
-
-def read_lag(lag: float | None) -> Polling:
-    """Return what `--polling-lag` says. Raises ConfigError."""
-    try:
-        return Polling.of(lag)
-    except ConfigError as error:
-        reason = str(error).partition("): ")[2]  # after the name that it has in Python
-        raise ConfigError(f"--polling-lag {lag:g}: {reason}") from None
-
-
-def _parameter(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals or not name.strip():
-        raise ConfigError(f"--param {text}: say NAME=VALUE, for example --param seed=7")
-    if name.strip() in ("prompt", "model"):
-        raise ConfigError(f"--param {text}: {name.strip()} has its own place on the command line")
-    return name.strip(), _value(value)
+        """The `--provider`. Raises ConfigError for an unknown one."""
+        return read_provider(self.provider)
 
 
 @Parameter(name="*")
 @frozen(kw_only=True)
-class Lists:
-    """How `run` reads its prompts, and what each of them is multiplied by."""
+class ListOptions:
+    """How `run` reads its prompt list.
 
-    prompt_column: Annotated[
-        str | None, Parameter(help="Column that holds the prompts (default: prompt).")
-    ] = None
-    map: Annotated[
-        tuple[str, ...],
-        Parameter(
-            help="Column of a parameter, as PARAMETER=COLUMN. extras.NAME=COLUMN keeps a column "
-            "as metadata. Repeatable."
-        ),
-    ] = ()
-    seeds: Annotated[
-        str | None,
-        Parameter(help="Make every prompt with each of these seeds, e.g. 1..4 or 1,7,20..30."),
-    ] = None
-    models: Annotated[
-        str | None, Parameter(help="Make every prompt with each of these models, as A,B.")
-    ] = None
-    grid: Annotated[
-        tuple[str, ...],
-        Parameter(
-            help="Make every prompt with each value of a parameter, as NAME=V,V. Repeatable."
-        ),
-    ] = ()
-    wildcards: Annotated[
-        LocalPath | None,
-        Parameter(
-            help="Expand {red|grey} in prompts, and __animals__ from the lines of "
-            "animals.txt in this folder."
-        ),
-    ] = None
-    sample: Annotated[
-        int | None,
-        Parameter(help="Use a random sample of this many rows. The sample is the same every time."),
-    ] = None
-    sample_seed: Annotated[int, Parameter(help="Random seed of the sample (default: 0).")] = 0
-    allow_files: Annotated[
-        tuple[Path, ...],
-        Parameter(
-            help="Folder whose files the list may name as image inputs (default: only the list's "
-            "own folder). Repeatable."
-        ),
-    ] = ()
+    Parameters
+    ----------
+    n
+        Images per prompt (default: 1).
+    skip_bad
+        Skip invalid rows instead of refusing the list.
+    limit
+        Make only the first N images.
+    prompt_column
+        Column that holds the prompts (default: prompt).
+    map
+        Column of a parameter, as PARAMETER=COLUMN, or extras.NAME=COLUMN as metadata. Repeatable.
+    seeds
+        Make every prompt with each of these seeds, e.g. 1..4 or 1,7,20..30.
+    models
+        Make every prompt with each of these models, as A,B.
+    grid
+        Make every prompt with each value of a parameter, as NAME=V,V. Repeatable.
+    wildcards
+        Expand {red|grey} in prompts, and __animals__ from the lines of animals.txt in this folder.
+    sample
+        Use a random sample of this many rows. The sample is the same every time.
+    sample_seed
+        Random seed of the sample (default: 0).
+    allow_files
+        Folder of image inputs, besides the list's own folder. Repeatable.
+    """
+
+    n: AtLeastOne = 1
+    skip_bad: bool = False
+    limit: AtLeastOne | None = None
+    prompt_column: str | None = None
+    map: tuple[str, ...] = ()
+    seeds: str | None = None
+    models: str | None = None
+    grid: tuple[str, ...] = ()
+    wildcards: LocalPath | None = None
+    sample: int | None = None
+    sample_seed: int = 0
+    allow_files: tuple[Path, ...] = ()
 
     def keywords(self) -> dict[str, Any]:
-        """The arguments of Prompts. Raises ConfigError for what cannot be read."""
+        """Return the arguments of Prompts. Raises ConfigError for text that cannot be read."""
         return {
+            "n": self.n,
+            "skip_bad": self.skip_bad,
+            "limit": self.limit,
             "columns": self._columns(),
             "seeds": None if self.seeds is None else seeds_of(self.seeds),
             "models": None if self.models is None else _parts(self.models),
@@ -237,26 +169,127 @@ class Lists:
         for text in self.grid:
             name, values = _pair(text, "--grid", "NAME=V,V")
             if name in grid:
-                raise ConfigError(f"--grid {name} stands twice; say {name}=V,V")
+                raise ConfigError(f"--grid {name} is given twice: write {name}=V,V")
             grid[name] = [_value(part) for part in _parts(values)]
         return grid
 
 
-#: seeds of one range; more images of one prompt are refused anyway, with a better reason
+_RETRY = (
+    "Retry failures of earlier runs, as CLASS,CLASS: failed (all but moderated and dropped), a "
+    "cause such as expired, lost or moderated, timeout (pays twice for jobs that still run), "
+    "missing (the file was removed), or damaged (missing, or the file was cut short)."
+)
+
+
+@Parameter(name="*")
+@frozen(kw_only=True)
+class RunOptions:
+    """Options of `run`.
+
+    Parameters
+    ----------
+    out
+        Folder for the images and metadata.jsonl.
+    in_flight
+        Maximum number of active jobs (default: 24). "auto" adapts to the account's limit.
+    name
+        File-name template (default: {index:06}-{key:.8}.{ext}).
+    max_cost
+        Most to spend, in US dollars.
+    dry_run
+        Print the number of images, their cost and the expected time, and send nothing.
+    confirm_above
+        Ask before a run that costs more than this, in US dollars (default: 10; terminals only).
+    yes
+        Start without asking.
+    polling_lag
+        Mean delay between a job's end and the poll that sees it, as a share of its usual duration.
+    grace
+        Seconds to wait for paid images after Ctrl-C (default: 10).
+    watch
+        Serve a page of the images while they arrive, on this machine only, and print its address.
+    """
+
+    out: OutPath | None = None
+    common: Options = field(factory=Options)
+    in_flight: int | Literal["auto"] | None = None
+    name: str | None = None
+    max_cost: str | None = None
+    dry_run: bool = False
+    rows: ListOptions = field(factory=ListOptions)
+    confirm_above: AtLeastZero = 10.0
+    yes: bool = False
+    retry: Annotated[str | None, Parameter(help=_RETRY)] = None
+    polling_lag: float | None = None
+    grace: AtLeastZero = 10.0
+    watch: bool = False
+
+    @property
+    def retried(self) -> str | tuple[()]:
+        """The failures to make again; without a folder there are none."""
+        return () if self.retry is None or self.out is None else self.retry
+
+    def policies(self) -> dict[str, Any]:
+        """Return the session's policies, in their shorthands."""
+        return {
+            "limits": self.in_flight,
+            "polling": read_lag(self.polling_lag),
+            "budget": self.max_cost,
+        }
+
+
+def read_parameters(texts: tuple[str, ...], model: str) -> dict[str, Any]:
+    """Return the values of K=V texts. Raises ConfigError for a name that no model has."""
+    given = dict(_parameter(text) for text in texts)
+    known = find(model)
+    for name in given:
+        if known is not None and name != "extra_body" and not models_with(name):
+            reason = unknown_parameter_message(name, known, ())
+            step = "" if "; " in reason else "; fluxasync models lists what it takes"
+            raise ConfigError(f"--param {reason}{step}")
+    return given
+
+
+def read_provider(name: str | None) -> str | None:
+    """Return the name of a provider. Raises ConfigError for an unknown one."""
+    if name is not None:
+        provider_by_name(name, as_written=f"--provider {name[:40]}")
+    return name
+
+
+def read_lag(lag: float | None) -> Polling:
+    """Return the policy of `--polling-lag`. Raises ConfigError."""
+    try:
+        return Polling.of(lag)
+    except ConfigError as error:
+        reason = str(error).partition("): ")[2]  # after the name that it has in Python
+        raise ConfigError(f"--polling-lag {lag:g}: {reason}") from None
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"--param {text}: write NAME=VALUE, for example --param seed=7")
+    if name.strip() in ("prompt", "model"):
+        raise ConfigError(f"--param {text}: {name.strip()} has its own place on the command line")
+    return name.strip(), _value(value)
+
+
+#: seeds of one range; Prompts refuses fewer images of one prompt than this
 _MOST_SEEDS = 100_000
 
 
 def seeds_of(text: str) -> list[int]:
-    """Return the seeds that "1..4,9" says. Raises ConfigError, with the form to use."""
+    """Return the seeds of a text such as "1..4,9". Raises ConfigError that shows the form."""
     seeds: list[int] = []
     for part in _parts(text):
         first, dots, last = part.partition("..")
         try:
             low, high = int(first), int(last if dots else first)
         except ValueError:
-            raise ConfigError(f"--seeds {text}: say 1..4 or 1,7,20..30") from None
+            raise ConfigError(f"--seeds {text}: write 1..4 or 1,7,20..30") from None
         if high < low:
-            raise ConfigError(f"--seeds {text}: {part} goes backwards; say {high}..{low}")
+            raise ConfigError(f"--seeds {text}: {part} is a falling range: write {high}..{low}")
         if high - low >= _MOST_SEEDS:
             raise ConfigError(f"--seeds {text}: {part} is {high - low + 1:,} seeds of each prompt")
         seeds += range(low, high + 1)
@@ -270,7 +303,7 @@ def _parts(text: str) -> list[str]:
 def _pair(text: str, option: str, form: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip() or not value:
-        raise ConfigError(f"{option} {text}: say {form}")
+        raise ConfigError(f"{option} {text}: write {form}")
     return name.strip(), value
 
 
@@ -281,10 +314,20 @@ def _value(text: str) -> Any:
         return text
 
 
+def key_from(path: Path | None, warn: Callable[[str], None]) -> str | None:
+    """Return the key of a `--key-file`; None without one. Passes a warning to `warn`."""
+    if path is None:
+        return None
+    key, warning = read_key(path)
+    if warning is not None:
+        warn(f"warning: {warning}")
+    return key
+
+
 def read_key(path: Path) -> tuple[str, str | None]:
     """Return the key in the file's first line, and a warning if others can read or change it.
 
-    Raises ConfigError, never showing the content, when there is no key in it.
+    Raises ConfigError, which never shows the content, when there is no key in it.
     """
     try:
         with path.open("rb") as file:
@@ -303,7 +346,7 @@ def read_key(path: Path) -> tuple[str, str | None]:
 
 
 def _exposed(mode: int) -> str | None:
-    """Return who else may do what to a file with these permissions, None for no one."""
+    """Return who else may read or change a file with these permissions; None for nobody."""
     everyone, group = "every user of this machine", "every user of its group"
     cases = (
         (stat.S_IWOTH, f"changed by {everyone}"),

@@ -1,23 +1,20 @@
-"""The two errands that spend money, each told once from top to bottom: one image, or many.
+"""The commands that spend money: `generate` makes one image, `run` makes many.
 
-No decision about money is taken here; the session and the batch take them. Their rooms are imported
-only when an errand starts, because they bring aiohttp, and `--help` must not wait for that.
+The session and the batch decide about money, not these functions.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
-
-from attrs import field, frozen
+from typing import Any
 
 from .._batch.batch import Batch
-from .._batch.progress import showing
+from .._batch.progress.screens import showing
 from .._batch.worker import EndsRun, classify_outcome
 from .._core.amounts import dollars
 from .._core.errors import ConfigError, FluxError, SinkError
@@ -25,106 +22,46 @@ from .._core.models import Failed, ImageRequest, InDoubt, Job
 from .._engine.circuit_breaker import CircuitBreaker
 from .._engine.session import FluxSession
 from .._requests.parsing import parse_request
-from .._requests.sources import Plan, Prompts
+from .._requests.sources.plan import Plan
+from .._requests.sources.prompts import Prompts
 from .._store.journal.schema import HOME
 from ..simulator.child_process import simulator_process
 from .command_run import CommandRun
 from .gallery_command import watching
-from .options import DEFAULT_MODEL, Lists, Options, read_key, read_lag
+from .options import DEFAULT_MODEL, Options, RunOptions, key_from
 from .rendering import announcement, as_json, plan_row
 
-#: seconds one paid image may still land after the first Ctrl-C; the batch's own default
+#: seconds in which one paid image may land after the first Ctrl-C; the batch has the same default
 GRACE = 10.0
 #: where in a folder its simulator keeps the jobs, as the provider would
 JOB_LOG = Path(HOME, "simulator.jsonl")
-#: the address of a simulator that is not started, because nothing is sent
+#: base URL of a dry run's simulator, which is never started
 _NOWHERE = "http://127.0.0.1:9"
-#: a stream's end shows that it held nothing; of a file its check does
+#: an empty file is refused by the check, an empty stream only when it ends
 EMPTY = "standard input held no prompts, so nothing was done: check what writes it"
-#: seconds between two lines of a check
-_PATIENCE = 2.0
+#: seconds between two lines about the check
+_CHECK_INTERVAL = 2.0
 
 
-@frozen(kw_only=True)
-class RunArguments:
-    """What `run` was asked for."""
-
-    source: str
-    out: Path | None  #: None only for a dry run
-    name: str | None = None
-    n: int = 1
-    limit: int | None = None
-    in_flight: int | Literal["auto"] | None = None
-    max_cost: str | None = None
-    polling_lag: float | None = None
-    grace: float = GRACE
-    skip_bad: bool = False
-    retry: str | None = None
-    watch: bool = False
-    confirm_above: float | None = None  #: US dollars; None never asks
-    options: Options = field(factory=Options)
-    lists: Lists = field(factory=Lists)
-
-    @property
-    def again(self) -> str | tuple[()]:
-        """The failures to do again; without a folder there are none."""
-        return () if self.retry is None or self.out is None else self.retry
-
-    def policies(self) -> dict[str, Any]:
-        """The session's policies, in their shorthands."""
-        return {
-            "limits": self.in_flight,
-            "polling": read_lag(self.polling_lag),
-            "budget": self.max_cost,
-        }
-
-    def batch(
-        self,
-        session: FluxSession,
-        *,
-        on_check: Callable[[int], None] | None = None,
-        on_plan: Callable[[Plan], Awaitable[None]] | None = None,
-    ) -> Batch:
-        if self.lists.models is not None and self.options.model != DEFAULT_MODEL:
-            raise ConfigError("--model and --models: put them all into --models A,B")
-        prompts = Prompts(
-            self.source,
-            model=None if self.lists.models is not None else self.options.model,
-            parameters=self.options.parameters,
-            n=self.n,
-            limit=self.limit,
-            skip_bad=self.skip_bad,
-            **self.lists.keywords(),
-        )
-        return Batch(
-            session,
-            prompts,
-            out=self.out,
-            finished="skip",
-            retry=self.again,
-            on_check=on_check,
-            on_plan=on_plan,
-            name=self.name,
-            grace=self.grace,
-        )
+# --- one image ----------------------------------------------------------------------------------
 
 
-async def generate(errand: CommandRun, prompt: str, *, out: Path, options: Options) -> None:
+async def generate(command: CommandRun, prompt: str, *, out: Path, options: Options) -> None:
     """Make one image."""
     row = {"prompt": prompt, "model": options.model, **options.parameters}
     request = parse_request(row, allow_extras=False)
     if request.n != 1:
         raise ConfigError("generate makes one image; for more: fluxasync run - --n 4 -o DIR")
-    one_line = showing(errand.progress, errand.terminal, in_full=False)
-    async with _session(errand, options) as flux, one_line:
-        errand.progress.total = 1
-        errand.stop_with(_stopper_of_one(errand), grace=GRACE)
+    one_line = showing(command.progress, command.terminal, in_full=False)
+    async with _session(command, options) as flux, one_line:
+        command.progress.total = 1
+        command.stop_with(_stopper(command), grace=GRACE)
         paid: list[Job] = []
         try:
-            errand.show(await flux.generate(request, to=out, on_job=paid.append))
+            command.show(await flux.generate(request, to=out, on_job=paid.append))
         except FluxError as error:
-            if errand.progress.submitted or not isinstance(error, ConfigError | SinkError):
-                errand.show_row(_unsaved(error, paid[-1] if paid else None, request))
+            if command.progress.submitted or not isinstance(error, ConfigError | SinkError):
+                command.show_row(_unsaved(error, paid[-1] if paid else None, request))
             raise
 
 
@@ -136,135 +73,156 @@ def _unsaved(error: FluxError, job: Job | None, request: ImageRequest) -> Failed
     return outcome
 
 
-def _stopper_of_one(errand: CommandRun) -> Callable[[], None]:
-    """Return what the first signal does to one image: once paid it may land, else we leave."""
+def _stopper(command: CommandRun) -> Callable[[], None]:
+    """Return what the first signal does: a paid image may land, otherwise the command ends."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
     def stop() -> None:
         if task is not None:
-            loop.call_later(GRACE if errand.progress.under_way else 0, task.cancel)
+            loop.call_later(GRACE if command.progress.under_way else 0, task.cancel)
 
     return stop
 
 
-async def run(errand: CommandRun, order: RunArguments) -> None:
-    """Make many images, or the rest of them; each outcome is shown as it comes."""
-    if order.out is None:
-        raise ConfigError("say which folder the images go to: -o DIR")
+# --- many images --------------------------------------------------------------------------------
+
+
+async def run(command: CommandRun, source: str, options: RunOptions) -> None:
+    """Make many images, or the rest of them, and show each outcome as it comes."""
+    if options.out is None:
+        raise ConfigError("no folder for the images: add -o DIR")
+    simulated = options.common.simulate
 
     async def announce(plan: Plan) -> None:
         affordable = batch.affordable
-        errand.expect(plan, recovered=batch.recovered, estimate=affordable, slots=flux.slots)
-        lines = announcement(
-            plan,
-            batch.estimate,
-            affordable=affordable,
-            recovered=batch.recovered,
-            retries=bool(order.again),
-            is_whole=order.limit is None,
-            simulated=order.options.simulate,
-        )
-        for line in lines:
-            errand.terminal.note(line)
-        if affordable is not None and not order.options.simulate:
-            await _agreed(errand, affordable.cost, order)
+        command.expect(plan, recovered=batch.recovered, estimate=affordable, slots=flux.slots)
+        for line in _announcement(batch, plan, options):
+            command.terminal.note(line)
+        if affordable is not None and not simulated:
+            await _confirm(command, affordable.cost, options)
 
-    watched = order.out if order.watch else None
-    async with (
-        watching(errand.terminal, watched),
-        _session(errand, order.options, folder=order.out, **order.policies()) as flux,
-    ):
+    session = _session(command, options.common, folder=options.out, **options.policies())
+    page = watching(command.terminal, options.out if options.watch else None)
+    async with page, session as flux:
         if flux.provider.is_loopback:
-            errand.simulate()
-        batch = order.batch(flux, on_check=_checking(errand), on_plan=announce)
-        async with batch, showing(errand.progress, errand.terminal):
-            errand.batch = batch
-            errand.stop_with(batch.stop, grace=order.grace)
+            command.simulate()
+        batch = _batch(flux, source, options, on_check=_check_progress(command), on_plan=announce)
+        async with batch, showing(command.progress, command.terminal):
+            command.batch = batch
+            command.stop_with(batch.stop, grace=options.grace)
             async for outcome in batch:
-                errand.show(outcome)
-                await errand.terminal.room()
+                command.show(outcome)
+                await command.terminal.wait_for_reader()
             if batch.is_empty:
                 raise ConfigError(EMPTY)
 
 
-async def _agreed(errand: CommandRun, price: Decimal, order: RunArguments) -> None:
-    """Ask a person before much is spent. Raises ConfigError unless they say yes."""
-    above = order.confirm_above
-    if above is None or price <= Decimal(str(above)) or not errand.terminal.converses:
-        return
-    answer = await errand.terminal.answer(f"This may cost {dollars(price)}. Go on? [y/N]")
-    if answer.strip().lower() not in ("y", "yes"):
-        raise ConfigError("not begun, and nothing submitted; --yes goes on without a question")
-
-
-async def dry_run(errand: CommandRun, order: RunArguments) -> None:
-    """Say what the run would make, cost and take; needs no key and sends nothing."""
-    options = order.options
+async def dry_run(command: CommandRun, source: str, options: RunOptions) -> None:
+    """Print what the run would make, cost and take. Needs no key and sends nothing."""
+    common = options.common
     flux = FluxSession(
-        options.provider_named,
-        base_url=_NOWHERE if options.simulate else options.base_url,
-        allow_unknown_models=options.allow_unknown_models,
-        **order.policies(),
+        common.provider_named,
+        base_url=_NOWHERE if common.simulate else common.base_url,
+        allow_unknown_models=common.allow_unknown_models,
+        **options.policies(),
     )
-    batch = order.batch(flux)
+    batch = _batch(flux, source, options)
     try:
-        plan = await batch.check(_checking(errand))
+        plan = await batch.check(_check_progress(command))
     finally:
         await batch.aclose()
-    *notes, price = announcement(
+    *notes, price = _announcement(batch, plan, options)
+    for line in notes:
+        command.terminal.note(line)
+    command.terminal.out(as_json(plan_row(plan, batch.estimate)) if common.json else price)
+
+
+def _batch(
+    session: FluxSession,
+    source: str,
+    options: RunOptions,
+    *,
+    on_check: Callable[[int], None] | None = None,
+    on_plan: Callable[[Plan], Awaitable[None]] | None = None,
+) -> Batch:
+    return Batch(
+        session,
+        _prompts(source, options),
+        out=options.out,
+        finished="skip",
+        retry=options.retried,
+        on_check=on_check,
+        on_plan=on_plan,
+        name=options.name,
+        grace=options.grace,
+    )
+
+
+def _prompts(source: str, options: RunOptions) -> Prompts:
+    rows, common = options.rows, options.common
+    if rows.models is not None and common.model != DEFAULT_MODEL:
+        raise ConfigError("--model and --models: put them all into --models A,B")
+    return Prompts(
+        source,
+        model=None if rows.models is not None else common.model,
+        parameters=common.parameters,
+        **rows.keywords(),
+    )
+
+
+def _announcement(batch: Batch, plan: Plan, options: RunOptions) -> Iterator[str]:
+    return announcement(
         plan,
         batch.estimate,
         affordable=batch.affordable,
         recovered=batch.recovered,
-        retries=bool(order.again),
-        is_whole=order.limit is None,
-        simulated=options.simulate,
+        retries=bool(options.retried),
+        is_whole=options.rows.limit is None,
+        simulated=options.common.simulate,
     )
-    for line in notes:
-        errand.terminal.note(line)
-    errand.terminal.out(as_json(plan_row(plan, batch.estimate)) if options.json else price)
+
+
+async def _confirm(command: CommandRun, price: Decimal, options: RunOptions) -> None:
+    """Ask before much is spent. Raises ConfigError unless the answer is yes."""
+    is_cheap = price <= Decimal(str(options.confirm_above))
+    if options.yes or is_cheap or not command.terminal.is_interactive:
+        return
+    answer = await command.terminal.ask(f"This may cost {dollars(price)}. Go on? [y/N]")
+    if answer.strip().lower() not in ("y", "yes"):
+        raise ConfigError("not started, nothing was submitted; --yes starts without asking")
+
+
+def _check_progress(command: CommandRun) -> Callable[[int], None]:
+    """Return what shows the rows read so far, where the check takes long."""
+    due = time.monotonic() + _CHECK_INTERVAL
+
+    def show(rows: int) -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            due = time.monotonic() + _CHECK_INTERVAL
+            command.terminal.status(f"{rows:,} lines checked")
+
+    return show
 
 
 @asynccontextmanager
 async def _session(
-    errand: CommandRun, options: Options, *, folder: Path | None = None, **policies: Any
+    command: CommandRun, options: Options, *, folder: Path | None = None, **policies: Any
 ) -> AsyncIterator[FluxSession]:
     async with AsyncExitStack() as stack:
-        base_url, key = options.base_url, _key(errand, options)
+        base_url, key = options.base_url, key_from(options.key_file, command.terminal.say)
         if options.simulate:
             if base_url is not None:
-                raise ConfigError("--simulate starts a server of its own: leave out --base-url")
-            practice = simulator_process(job_log=None if folder is None else folder / JOB_LOG)
-            # a made-up key, so that the real one does not even reach our own practice server
-            base_url, key = await stack.enter_async_context(practice), "practice"
+                raise ConfigError("--simulate starts its own simulator: leave out --base-url")
+            simulator = simulator_process(job_log=None if folder is None else folder / JOB_LOG)
+            # a made-up key, so that the real one is not sent, not even to the simulator
+            base_url, key = await stack.enter_async_context(simulator), "practice"
         session = FluxSession(
             options.provider_named,
             api_key=key,
             base_url=base_url,
             allow_unknown_models=options.allow_unknown_models,
-            on_event=errand.watch,
+            on_event=command.watch,
             **policies,
         )
         yield await stack.enter_async_context(session)
-
-
-def _key(errand: CommandRun, options: Options) -> str | None:
-    if options.key_file is None:
-        return None
-    key, warning = read_key(options.key_file)
-    if warning is not None:
-        errand.terminal.say(f"warning: {warning}")
-    return key
-
-
-def _checking(errand: CommandRun) -> Callable[[int], None]:
-    """Tell how far the check is, where it takes longer than people like to wait in the dark."""
-    due = time.monotonic() + _PATIENCE
-
-    def told(rows: int) -> None:
-        nonlocal due
-        if time.monotonic() >= due:
-            due = time.monotonic() + _PATIENCE
-            errand.terminal.status(f"{rows:,} lines checked")
-
-    return told

@@ -7,8 +7,8 @@ import shlex
 import signal
 from typing import TYPE_CHECKING
 
+from .._batch.progress.terminal import Terminal
 from .._core.errors import ConfigError
-from .terminal import Terminal
 
 if TYPE_CHECKING:  # heavy
     from ..simulator import Scenario, Simulator

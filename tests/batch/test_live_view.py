@@ -13,7 +13,7 @@ from attrs import evolve
 from support.hostile_text import ESCAPES
 
 from fluxasync import ImageRequest, Job, Moderated, Saved
-from fluxasync._batch.progress import Progress, ProgressSnapshot
+from fluxasync._batch.progress.counts import Progress, ProgressSnapshot
 from fluxasync._core.text import columns as width_of
 from fluxasync._requests.pricing import Estimate
 from fluxasync._requests.sources import Plan

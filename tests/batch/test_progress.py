@@ -19,7 +19,8 @@ from fluxasync import (
     ServerError,
     TransportError,
 )
-from fluxasync._batch.progress import Progress, ProgressSnapshot, showing
+from fluxasync._batch.progress.counts import Progress, ProgressSnapshot
+from fluxasync._batch.progress.screens import showing
 from fluxasync._core.text import duration
 from fluxasync._requests.pricing import Estimate
 from fluxasync._requests.sources import Plan

@@ -73,12 +73,12 @@ def test_a_dry_run_says_what_a_grid_makes_and_costs(cli: Any, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        pytest.param(("--seeds", "4..1"), "4..1 goes backwards; say 1..4", id="backwards"),
-        pytest.param(("--seeds", "1-4"), "say 1..4 or 1,7,20..30", id="a dash"),
+        pytest.param(("--seeds", "4..1"), "4..1 is a falling range: write 1..4", id="backwards"),
+        pytest.param(("--seeds", "1-4"), "write 1..4 or 1,7,20..30", id="a dash"),
         pytest.param(("--seeds", "1..999999999"), "999,999,999 seeds of each prompt", id="many"),
-        pytest.param(("--grid", "guidance"), "say NAME=V,V", id="no values"),
-        pytest.param(("--grid", "steps=9", "--grid", "steps=10"), "stands twice", id="twice"),
-        pytest.param(("--map", "width"), "say PARAMETER=COLUMN", id="no column"),
+        pytest.param(("--grid", "guidance"), "write NAME=V,V", id="no values"),
+        pytest.param(("--grid", "steps=9", "--grid", "steps=10"), "is given twice", id="twice"),
+        pytest.param(("--map", "width"), "write PARAMETER=COLUMN", id="no column"),
         pytest.param(("--map", "width=w"), "has no columns that could be mapped", id="a .txt"),
         pytest.param(("--sample", "0"), "sample=0: 1 or more rows", id="an empty sample"),
         pytest.param(("--models", "flux-dev", "--model", "flux-pro"), "put them all", id="models"),
@@ -139,7 +139,7 @@ def test_above_the_sum_a_person_is_asked(
     terminal.press(typed)
     assert terminal.end() == code
     assert server.charges() - before == images == len(list((folder / "images").glob("*.jpg")))
-    assert ("not begun, and nothing submitted" in terminal.shown) == (code == 2)
+    assert ("not started, nothing was submitted" in terminal.shown) == (code == 2)
     assert "Traceback" not in terminal.shown
 
 

@@ -42,6 +42,25 @@ async def main():
 asyncio.run(main())
 """
 
+PRINTING = """
+import asyncio, itertools, sys, fluxasync
+from fluxasync.events import Settled
+numbers = itertools.count()
+def show(event):
+    if isinstance(event, Settled):
+        number = next(numbers)
+        print("printed", number)
+        if number == 11:
+            print("an unfinished line", end="")
+async def main():
+    wishes = [{"prompt": f"fox {number}", "width": 256, "height": 256} for number in range(12)]
+    await fluxasync.run(
+        wishes, out="images", base_url=sys.argv[1], polling=0.1, progress=True, on_event=show
+    )
+    print("over")
+asyncio.run(main())
+"""
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Practice]:
@@ -196,6 +215,34 @@ def test_a_program_shows_its_run_in_a_terminal(server: Practice, tmp_path: Path)
     *_, last = screens(terminal.shown + "\x1b[J", columns=80, rows=30)
     assert not any("━" in line for line in last)
     assert any(line.startswith("the program says:") for line in last)
+
+
+@pytest.mark.slow
+def test_a_program_prints_above_its_live_view(server: Practice, tmp_path: Path) -> None:
+    """What the program prints while it runs keeps its order and its line; no view is torn."""
+    terminal = Terminal(server.url, cwd=tmp_path, program=("-c", PRINTING), size=(40, 80))
+    assert terminal.end() == 0
+    shown = terminal.shown.removeprefix("ready") + "\x1b[J"
+    seen = list(screens(shown, columns=80, rows=40))
+    assert max(sum("━" in line for line in lines) for lines in seen) == 1
+    printed = [line for line in seen[-1] if line]
+    expected = [*(f"printed {number}" for number in range(12)), "an unfinished line", "over"]
+    assert expected == printed
+
+
+@pytest.mark.slow
+def test_a_program_in_a_stopped_terminal_goes_on(server: Practice, tmp_path: Path) -> None:
+    """P26: Ctrl-S stops no run of a program that shows its progress."""
+    terminal = Terminal(server.url, cwd=tmp_path, program=("-c", PROGRAM), size=(30, 80))
+    terminal.read_until("running")
+    terminal.press(b"\x13")
+    lists = [tmp_path / "images" / f"{name}.jsonl" for name in ("metadata", "failures")]
+    settled = 0
+    while settled < 12:
+        assert terminal.watch(0.1)
+        settled = sum(len(path.read_text().splitlines()) for path in lists if path.exists())
+    terminal.press(b"\x11")
+    assert terminal.end() == 0
 
 
 @pytest.mark.slow

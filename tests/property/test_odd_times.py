@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import virtual_time
 
-from fluxasync._batch.progress import Progress
+from fluxasync._batch.progress.counts import Progress
 from fluxasync._core.config import Limits, Polling, Retry
 from fluxasync._core.errors import DeadlineExceeded, JobFailed, JobLost
 from fluxasync._core.models import Failed, Job, Pending, Ready

@@ -1,14 +1,13 @@
-"""A View drawn for people, with rich: a bar, counts by stage, pace and money, the latest images.
+"""The live view of a run, drawn with rich: a bar, counts by stage, rate, cost, latest images.
 
-The only room that loads rich. Prompts, names and servers' words pass `display` and become rich's
-`Text`, which knows no markup: whatever they contain is read and never obeyed. A part is never torn
-over two lines, and what does not fit is left out from below.
+Prompts, names and server messages pass `display` and become rich's `Text`, which has no markup, so
+a terminal obeys nothing in them. Parts are not broken over lines; what does not fit is left out.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from attrs import frozen
 
@@ -20,7 +19,6 @@ from .counts import ProgressSnapshot
 
 try:
     from rich.console import Console, ConsoleOptions, RenderResult
-    from rich.live import Live
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.terminal_theme import TerminalTheme
@@ -29,17 +27,17 @@ except ImportError:
     raise ConfigError(f"the live view needs rich: {install_command('cli')}") from None
 
 _BETWEEN = " · "
-#: columns; a bar is a bar from here on
+#: columns of the shortest bar that is drawn
 _SHORTEST_BAR = 10
-#: columns; on narrower screens names of files would be all there is room for
-_ROOM_FOR_PROMPTS = 50
+#: columns of the narrowest screen that shows prompts
+_WIDTH_FOR_PROMPTS = 50
 _PAGE = (80, 24)
-#: a notebook's own colours, whether it is light or dark
+#: keeps the notebook's own text and background colours
 _HTML = '<pre style="margin:0;line-height:1.35;font-family:monospace">{code}</pre>'
-#: black, red, green, yellow, …: of a brightness that is read on white and on black
+#: colours that can be read on white and on black
 _PAGE_THEME = TerminalTheme(
     background=(255, 255, 255),
-    foreground=(0, 0, 0),  # dimmed half way to white it is the grey between both
+    foreground=(0, 0, 0),  # dimmed towards white it becomes the grey in between
     normal=[
         (128, 128, 128), (221, 68, 68), (42, 150, 64), (176, 125, 0),
         (64, 112, 208), (160, 80, 180), (0, 140, 150), (128, 128, 128),
@@ -49,10 +47,10 @@ _PAGE_THEME = TerminalTheme(
 
 @frozen
 class LiveView:
-    """A View as something that rich draws, and that a notebook shows."""
+    """A snapshot that rich draws and that a notebook shows."""
 
     view: ProgressSnapshot
-    rows: int = _PAGE[1]  #: the most that it takes
+    rows: int = _PAGE[1]  #: at most
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width
@@ -69,22 +67,11 @@ class LiveView:
 
 
 def drawn(view: ProgressSnapshot, *, columns: int, rows: int) -> list[str]:
-    """Return the picture as lines for a terminal, with colours, none wider than `columns`."""
+    """Return the view as coloured lines, none wider than `columns`."""
     console = _console(columns)
     with console.capture() as capture:
         console.print(LiveView(view, rows))
     return capture.get().splitlines()
-
-
-def live(view: Callable[[], ProgressSnapshot], *, every: float) -> Live:
-    """Return rich's Live on stderr, drawing what `view` returns, every so many seconds."""
-    console = Console(stderr=True, force_jupyter=False)
-    return Live(
-        get_renderable=lambda: LiveView(view(), console.height - 1),
-        console=console,
-        refresh_per_second=1 / every,
-        transient=True,
-    )
 
 
 def _console(width: int, *, record: bool = False) -> Console:
@@ -157,7 +144,7 @@ def _pace(view: ProgressSnapshot) -> Iterator[Text]:
 
 
 def _latest(name: str, prompt: str, width: int) -> Text:
-    if width < _ROOM_FOR_PROMPTS:
+    if width < _WIDTH_FOR_PROMPTS:
         return _line(name, width, "dim")
     shown = display(name, width // 2)
     prompt = display(prompt, width - columns(shown) - 2)
@@ -165,7 +152,7 @@ def _latest(name: str, prompt: str, width: int) -> Text:
 
 
 def _flow(parts: Iterable[Text], width: int) -> Iterator[Text]:
-    """Join the parts to as few lines as they fit on."""
+    """Join the parts into as few lines as possible."""
     line: Text | None = None
     for part in parts:
         if line is None:
