@@ -1,7 +1,8 @@
-"""Writes the figures of the benchmarks into docs/benchmarks.md and README.md.
+"""Writes the figures of the benchmarks into docs/benchmarks.md.
 
 A block is between `<!-- name -->` and `<!-- end name -->`; the text around it is written by hand.
-Each block names the machine and the time of its measurement.
+Each block names the machine and the time of its measurement. The README quotes the block `short`;
+`tests/docs/test_pages.py` compares them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"
-README = ROOT / "README.md"
 #: share of the cores used by other processes above which a machine counts as busy
 BUSY = 0.1
 #: seconds of that measurement
@@ -24,15 +24,12 @@ LOAD_SECONDS = 2.0
 
 
 def write(name: str, text: str) -> None:
-    """Replace a block in every page that has it."""
+    """Replace a block."""
     block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
-    pages = {path: path.read_text("utf-8") for path in (PAGE, README)}
-    places = [path for path, page in pages.items() if block.search(page)]
-    if not places:
+    page = PAGE.read_text("utf-8")
+    if not block.search(page):
         raise SystemExit(f"{PAGE}: no block {name!r}")
-    for path in places:
-        new = block.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", pages[path])
-        path.write_text(new, "utf-8")
+    PAGE.write_text(block.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", page), "utf-8")
 
 
 def rows(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:

@@ -241,7 +241,6 @@ def test_no_module_bears_a_name_that_its_package_exports():
     assert hidden == set()
 
 
-@pytest.mark.xfail(strict=True, reason="FluxSession is to be split")
 def test_classes_are_small():
     """A class fits in a reader's head."""
     sizes = {node.name: (node.end_lineno or 0) - node.lineno + 1 for _, node in _classes()}

@@ -19,7 +19,7 @@ from .._core.events import JobSubmitted, Paused, Resumed
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Ready, Saved, Stored
 from .._core.protocols import Sink
 from .._core.text import display
-from .._engine.session import FluxSession
+from .._engine.session import FluxSession, engine_of
 from .latency_breakdown import Trace
 from .monitor import Clock, ResourceMonitor
 from .records import IN_DOUBT, SAVED
@@ -71,12 +71,12 @@ class ImageWorker:
         clock: Clock,
         monitor: ResourceMonitor,
     ) -> None:
-        self._flux = flux
+        self._engine = engine_of(flux)
         self._output = output
         self._observer = observer
         self._clock = clock
         self._monitor = monitor
-        self._breaker = self._flux.gate()
+        self._breaker = self._engine.new_breaker()
         self.over = asyncio.Event()
         self.error: FluxError | None = None  #: what ended the run
 
@@ -92,18 +92,18 @@ class ImageWorker:
 
     def begin_model(self) -> None:
         """Start with another model: its first refusals are counted separately."""
-        self._breaker = self._flux.gate()
+        self._breaker = self._engine.new_breaker()
 
     async def generate(self, trace: Trace, request: ImageRequest) -> None:
         """Submit and watch. Without `trace.ready` afterwards the image has ended."""
         job: Job | None = None
         ledger = self._output.ledger
         try:
-            job = await self._flux.submit(request, ledger=ledger, gate=self._breaker)
+            job = await self._engine.submit(request, ledger=ledger, breaker=self._breaker)
             trace.accepted = self._observer.pop_accepted_at(job)
             trace.posted = trace.accepted - (job.submit_seconds or 0.0)
             trace.job_id, trace.cost = job.job_id, _dollars(job)
-            trace.ready = await self._flux.watch(job)
+            trace.ready = await self._engine.watch(job)
         except FluxError as error:
             await self._failed(trace, request, job, error)
         except BaseException:
@@ -115,7 +115,7 @@ class ImageWorker:
         sink = _TimedSink(self._output.sink, trace, self._clock, self._monitor)
         self._monitor.downloading += 1
         try:
-            saved = await self._flux.download(ready, to=sink)
+            saved = await self._engine.download(ready, to=sink)
         except FluxError as error:
             await self._failed(trace, request, ready.job, error)
         except BaseException:
@@ -152,7 +152,7 @@ class ImageWorker:
     def _mark_unclaimed(self, job: Job | None) -> None:
         """Report a paid job whose image is not fetched; the journal has its id."""
         if job is not None:
-            self._flux.mark_unclaimed(job, ledger=self._output.ledger)
+            self._engine.mark_unclaimed(job, ledger=self._output.ledger)
 
     async def _settle(self, outcome: Outcome) -> None:
         try:

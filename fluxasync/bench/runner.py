@@ -11,8 +11,7 @@ import asyncio
 import gc
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from time import time
@@ -26,8 +25,9 @@ from .._core.arguments import check_callback, check_type
 from .._core.errors import FluxError, RunStopped
 from .._core.models import ImageRequest
 from .._core.text import display
-from .._engine.circuit_breaker import UNANSWERED
-from .._engine.session import FluxSession
+from .._engine.connectivity import UNANSWERED
+from .._engine.engine import Engine
+from .._engine.session import FluxSession, engine_of
 from .._store.filenames import DEFAULT, FilenameTemplate
 from .._store.journal.journal import JournalCounts
 from .bench_config import BenchConfig
@@ -107,7 +107,7 @@ class Run:
         self._clock = clock_of(asyncio.get_running_loop())
         self._zero = self._clock()
         self._observer = SessionObserver(self._clock)
-        self._flux: FluxSession | None = None
+        self._engine: Engine | None = None
         self._worker: ImageWorker | None = None
         self._generator: LoadGenerator | None = None
         self._stages: list[Stage] = []
@@ -152,17 +152,17 @@ class Run:
         await asyncio.to_thread(check_unused, config.out)
         began = datetime.now(UTC)
         async with self._session() as flux:
-            simulated = self._is_simulated = await is_simulator(flux.provider)
-            check_cap(config, flux.provider, prompts, simulated=simulated)
+            engine = self._engine = engine_of(flux)
+            simulated = self._is_simulated = await is_simulator(engine.provider)
+            check_cap(config, engine.provider, prompts, simulated=simulated)
             for model in config.models:  # before anything is paid, not when its stage begins
-                flux.check_model(model)
+                engine.check_model(model)
             await asyncio.to_thread(create_folder, config.out)
             announce_cost(config, prompts, simulated=simulated, note=self._note)
             note_missing_extras(self._note)
             measured_with = environment(
-                flux.provider, simulated=simulated, options=config.options()
+                engine.provider, simulated=simulated, options=config.options()
             )
-            self._flux = flux
             monitor = ResourceMonitor(
                 self._clock, in_flight=lambda: flux.in_flight, is_unanswered=self._is_unanswered
             )
@@ -188,22 +188,21 @@ class Run:
     def _is_unanswered(self) -> bool:
         """Whether several consecutive calls got no answer, or the one that submissions wait for."""
         enough = 1 if self._observer.is_unanswered else UNANSWERED
-        return self._flux is not None and self._flux.unanswered >= enough
+        engine = self._engine
+        return engine is not None and engine.connectivity.unanswered_calls >= enough
 
     # --- before --------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def _session(self) -> AsyncIterator[FluxSession]:
+    def _session(self) -> FluxSession:
         config = self._config
-        async with FluxSession(
+        return FluxSession(
             config.provider,
             api_key=config.api_key,
             base_url=config.base_url,
             polling=config.polling,
             budget=config.max_cost,
             on_event=self._observer,
-        ) as flux:
-            yield flux
+        )
 
     # --- the stages -----------------------------------------------------------------------------
 
@@ -212,7 +211,7 @@ class Run:
     ) -> None:
         async with open_folder(
             self._config.out / IMAGES_NAME,
-            provider=flux.provider,
+            provider=engine_of(flux).provider,
             template=FilenameTemplate.parse(DEFAULT),
             max_bytes=flux.limits.max_image_bytes,
             ledger=None,
@@ -238,7 +237,7 @@ class Run:
                 gc.unfreeze()
                 monitor.stop()
                 self._generator = None
-                await flux.settled()  # records POSTs whose worker was cancelled
+                await engine_of(flux).drain()  # records POSTs whose worker was cancelled
             assert output.journal is not None  # noqa: S101 — a folder has one; for the type checker
             self._is_journal_empty = output.journal.counts == JournalCounts()
 

@@ -32,6 +32,7 @@ _SCENE_WORDS = {
     "city": ("city", "street", "neon", "tokyo", "robot", "train", "stadt", "ville", "ciudad", "都"),
     "forest": ("forest", "tree", "fox", "deer", "wood", "owl", "wald", "forêt", "bosque", "森"),
     "dunes": ("desert", "sand", "dune", "camel", "mars", "wüste", "désert", "desierto", "砂"),
+    "hills": ("hill", "mountain", "valley", "meadow", "river", "berg", "montagne", "montaña", "山"),
     "planets": ("planet", "space", "galaxy", "astronaut", "cosmos", "moon", "rocket", "宇"),
     "aurora": ("aurora", "northern", "glow", "dream", "spirit", "magic", "traum", "rêve", "夢"),
 }
@@ -186,7 +187,9 @@ def _circle(x: float, y: float, radius: float) -> tuple[float, float, float, flo
 def _write_caption(image: Image.Image, prompt: str, seed: int) -> None:
     """Write the first words of the prompt, or the seed if pillow's font has none of its letters."""
     plain = unicodedata.normalize("NFKD", prompt[:200]).encode("ascii", "ignore").decode()
-    words = re.findall(r"[!-~]+", plain) or [f"seed {seed}"] * bool(prompt)
+    if prompt and not re.search(r"[A-Za-z0-9]", plain):
+        plain = f"seed {seed}"
+    words = plain.split()
     size = max(12, min(image.size) // 22)
     font = ImageFont.load_default(size)
     fitting = [n for n in range(1, 8) if font.getlength(" ".join(words[:n])) < image.width * 0.7]

@@ -81,12 +81,8 @@ def test_a_script_writes_its_own_block_of_the_page(
     """Figures replace the block; the text around it stays, backslashes included."""
     page = tmp_path / "page.md"
     page.write_text("a\n<!-- one -->\nold\n<!-- end one -->\nb\n<!-- two -->\n<!-- end two -->\n")
-    readme = tmp_path / "readme.md"
-    readme.write_text("z\n<!-- one -->\nother\n<!-- end one -->\n")
     monkeypatch.setattr(_page, "PAGE", page)
-    monkeypatch.setattr(_page, "README", readme)
     _page.write("one", r"\1 new")
     assert "a\n<!-- one -->\n\n\\1 new\n\n<!-- end one -->\nb" in page.read_text()
-    assert readme.read_text() == "z\n<!-- one -->\n\n\\1 new\n\n<!-- end one -->\n"
     with pytest.raises(SystemExit, match="no block 'three'"):
         _page.write("three", "x")

@@ -17,7 +17,7 @@ SMALL = {"width": 512, "height": 512}
 
 
 def photographs(*megapixels: float) -> dict[str, Any]:
-    """Image inputs that were read, of such sizes."""
+    """Image inputs that were read, of these sizes."""
     names = ("input_image", "input_image_2")
     images = [ImageInput(data=b"", pixels=round(size * 2**20)) for size in megapixels]
     return {"parameters": dict(zip(names, images, strict=False))}
@@ -89,7 +89,7 @@ def test_an_estimate_of_nothing_is_nothing() -> None:
 
 
 def test_unknown_prices_are_counted_apart() -> None:
-    """The known part is summed; what is unknown is said to be."""
+    """The known part is summed; images of unknown price are counted."""
     mixed = estimator(("flux-dev", 1), ("flux-9", 2), ("flux-10", 1)).estimate(24)
     assert (4, D("0.025"), 3) == (mixed.images, mixed.cost, mixed.unpriced)
     assert "$0.025 by the catalogue and 3 of unknown price" in str(mixed)
@@ -256,7 +256,7 @@ def test_a_cost_that_comes_with_the_jobs_end_takes_the_place_of_its_price(cost: 
 def test_what_earlier_runs_spent_never_makes_the_cap_larger(amount, which):
     """P12: an amount that would is refused, and nothing is counted."""
     purse = SpendingAccount(D(1))
-    with pytest.raises(ConfigError, match="not negative"):
+    with pytest.raises(ConfigError, match="0 or more"):
         purse.restore(**{"spent": D(0), "in_doubt": D(0), which: D(amount)})
     assert (purse.spent, purse.in_doubt) == (0, 0)
 
