@@ -10,12 +10,14 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .arguments import check_callback
 from .errors import ConfigError
 from .events import Event, EventsDropped
-from .protocols import Observer
+
+if TYPE_CHECKING:
+    from .protocols import Observer
 
 logger = logging.getLogger("fluxasync")
 
@@ -29,14 +31,14 @@ class Fallback:
     """
 
     def __init__(self) -> None:
-        self._is_warned = False
+        self.has_failed = False
 
     def __call__(self, compute: Callable[[], T], default: T) -> T:
         try:
             return compute()
         except Exception:  # a bug in this package must not end the batch
-            if not self._is_warned:
-                self._is_warned = True
+            if not self.has_failed:
+                self.has_failed = True
                 logger.warning(
                     "an internal computation failed; the run continues with a default value. "
                     "Please report this.",
