@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from .._core.config import Policies
 from .._core.errors import JobError
@@ -13,7 +14,9 @@ from .._wire.client import ApiClient, now
 from .connectivity import Connectivity, WrongAnswers
 from .job_slots import JobSlots
 from .polling import PollRateLimiter
-from .submitter import Submitter
+
+if TYPE_CHECKING:
+    from .submitter import Submitter
 
 
 class Poller:
