@@ -288,10 +288,9 @@ def test_no_order_of_events_leaks_a_byte(story: list[tuple[Any, ...]], seed: int
                     downloads._tasks[at % len(downloads._tasks)].cancel()
                 case "sleep", seconds:
                     await asyncio.sleep(seconds)
-                case "limit", downloads, size:
-                    downloads.policies.limits = Limits(
-                        downloads=downloads, max_bytes_in_flight=size * MB
-                    )
+                case "limit", count, size:
+                    limits = Limits(downloads=count, max_bytes_in_flight=size * MB)
+                    downloads.policies.limits = limits
                     downloads.queue.limits_changed()
         await downloads.close()
 
