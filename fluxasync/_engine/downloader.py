@@ -24,13 +24,13 @@ from .._core.models import Job, Ready, Stored, Verdict
 from .._core.protocols import Chunks, Download, Reply, Sink
 from .._wire import Inconclusive, JobNotFound, Phase, classify, retry_after
 from .._wire.client import ApiClient, now
-from .connectivity import Connectivity
-from .download_queue import DownloadPermit, DownloadQueue
-from .health import HealthMonitor
 from .poll_policy import MISSING_POLLS
 from .resumable_stream import ChecksumMismatch, ResumableStream, TransferStalled
 
 if TYPE_CHECKING:
+    from .connectivity import Connectivity
+    from .download_queue import DownloadPermit, DownloadQueue
+    from .health import HealthMonitor
     from .poller import Poller
 
 #: seconds for a whole image: a slow link is no fault, and a stalled one is detected earlier

@@ -52,7 +52,7 @@ from fluxasync import (
 )
 from fluxasync._cli.exit_codes import OUTAGE, exit_code
 from fluxasync._engine.session import engine_of
-from fluxasync._store.audit import status as audit_status
+from fluxasync.audit import status as audit_status
 from fluxasync.simulator import Scenario, Simulator
 
 COUNT = 6
