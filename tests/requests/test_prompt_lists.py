@@ -162,7 +162,8 @@ BAD_TABLES = [
                  id="no prompt"),
     pytest.param("prompt,Width,width\nfox,1,2\n", "p.csv: width would come from two columns,"
                  " 'Width' and 'width'", id="two columns"),
-    pytest.param("prompt,note,note\nfox,1,2\n", "p.csv: two columns are named 'note'; rename one",
+    pytest.param("prompt,note,note\nfox,1,2\n", "p.csv: two columns are named 'note'; rename or"
+                 " remove one",
                  id="the same name twice"),
     pytest.param("prompt,Gr\xf6\xdfe\nfox,1\n".encode("latin-1"), "p.csv: byte 0xf6 is not UTF-8;"
                  " save the table as UTF-8", id="F133 a header in another encoding"),
