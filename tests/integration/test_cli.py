@@ -483,7 +483,7 @@ def test_a_cap_is_in_the_plan_and_in_the_way_on(cli: Any, server: Practice, tmp_
     code, out, err = cli(*line, "--max-cost", "0.05")
     assert (code, len(out)) == (5, 3)
     assert err[0] == expected
-    assert [text for text in err if "carry on" in text] == [
+    assert [text for text in err if "to continue" in text] == [
         "to continue: the same command with a higher --max-cost"
     ]
     assert "3 new, 0 failed, 17 not started" in err[-1]
