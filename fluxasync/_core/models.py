@@ -265,8 +265,8 @@ class Job:
     def to_dict(self) -> dict[str, Any]:
         """Return the job as JSON values; `from_dict` reads them.
 
-        The webhook's secret and the bytes of image inputs are left out; digests stay. Raises
-        ConfigError for a parameter or an extra that JSON cannot hold.
+        The webhook and the bytes of image inputs are left out; digests stay. Raises ConfigError for
+        a parameter or an extra that JSON cannot hold.
         """
         kept = {name: getattr(self, name) for name in ("job_id", "polling_url", "provider")}
         return kept | {
@@ -294,9 +294,9 @@ class Job:
 
 
 def _request_to_dict(request: ImageRequest) -> dict[str, Any]:
-    values = {each.name: getattr(request, each.name) for each in fields(ImageRequest)}
-    del values["webhook_secret"]
-    return {name: _to_json(value) for name, value in values.items() if value not in (None, {})}
+    names = (each.name for each in fields(ImageRequest) if each.name not in WEBHOOK_FIELDS)
+    values = ((name, getattr(request, name)) for name in names)
+    return {name: _to_json(value) for name, value in values if value not in (None, {})}
 
 
 def _to_json(value: Any) -> Any:

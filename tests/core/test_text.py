@@ -7,7 +7,7 @@ import unicodedata
 import pytest
 from support.hostile_text import ESCAPES
 
-from fluxasync._core.text import columns, display
+from fluxasync._core.text import columns, counted, display
 
 
 @pytest.mark.parametrize("text", ESCAPES, ids=[f"T6 {text!a}" for text in ESCAPES])
@@ -70,3 +70,11 @@ def test_text_is_cut_to_columns(text, width, expected):
 def test_many_combining_marks_are_cut():
     """Characters without width cannot fill the output."""
     assert len(display("e" + "\u0301" * 10_000, 20)) <= 81
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(0, "0 images"), (1, "1 image"), (2_000, "2,000 images")]
+)
+def test_a_count_has_its_noun(count, expected):
+    """One is singular, and thousands are separated."""
+    assert expected == counted(count, "image")

@@ -42,7 +42,6 @@ REQUESTS = st.builds(
     seed=NUMBERS,
     guidance=st.none() | st.floats(0, 10),
     prompt_upsampling=st.none() | st.booleans(),
-    webhook_url=st.none() | TEXT,
     parameters=FIELDS,
     extra_body=FIELDS,
     extras=FIELDS,
@@ -74,11 +73,15 @@ def test_a_job_survives_json(job: Job) -> None:
     assert job == _kept(job)
 
 
-def test_secrets_and_image_bytes_are_left_out() -> None:
-    """P22 A kept job has no webhook secret and no image bytes; its request has the same key."""
+def test_the_webhook_and_image_bytes_are_left_out() -> None:
+    """P22 A kept job has no webhook and no image bytes; its request has the same key."""
     picture = ImageInput.of(b"picture")
     request = ImageRequest(
-        prompt="a fox", image_prompt=picture, webhook_secret="hush", extras={"size": Decimal("2.5")}
+        prompt="a fox",
+        image_prompt=picture,
+        webhook_url="https://example.com/hush",
+        webhook_secret="hush",
+        extras={"size": Decimal("2.5")},
     )
     job = Job(job_id="j", request=request)
     text = json.dumps(job.to_dict())
@@ -87,7 +90,8 @@ def test_secrets_and_image_bytes_are_left_out() -> None:
     kept = Job.from_dict(json.loads(text))
     assert kept.request is not None
     assert request.key == kept.request.key
-    expected = evolve(request, webhook_secret=None, image_prompt=evolve(picture, data=None))
+    picture = evolve(picture, data=None)
+    expected = evolve(request, webhook_url=None, webhook_secret=None, image_prompt=picture)
     assert expected == kept.request
 
 

@@ -141,7 +141,7 @@ def images(rows: Rows) -> list[ImageRequest]:
 def test_a_resumed_source_is_the_whole_one_less_what_is_settled(
     rows: list[str], found: list[str | None], limit: int | None
 ) -> None:
-    """P27: the second pass over marks yields what numbering everything again would, and no more."""
+    """P27: a resumed list yields what numbering everything again would, and no more."""
     with tempfile.TemporaryDirectory() as folder:
         whole = images(resumed(folder, "\n".join(rows), {}, limit)[2])
         known = {

@@ -58,21 +58,21 @@ path = Path(sys.argv[1])
 if path.suffix == ".parquet":
     import pyarrow.parquet
 before = peak()
-told = judged(path) if path.suffix == ".png" else asyncio.run(checked(path, *sys.argv[2:]))
-print(peak() - before, told)
+message = judged(path) if path.suffix == ".png" else asyncio.run(checked(path, *sys.argv[2:]))
+print(peak() - before, message)
 """
 
 
-def told_of(path: Path, *folder: Path) -> str:
-    """Read the file in another process; return what it said, having held its peak to the cap."""
+def message_of(path: Path, *folder: Path) -> str:
+    """Read the file in another process; return its output, checking the peak against the cap."""
     command = [sys.executable, "-c", READ, str(path), *map(str, folder)]
     ended = subprocess.run(
         command, capture_output=True, text=True, timeout=patient(120), check=False
     )
     assert not ended.stderr
-    peak, told = ended.stdout.split(" ", 1)
-    assert int(peak) <= MOST, f"{peak} MB: {told}"
-    return told
+    peak, message = ended.stdout.split(" ", 1)
+    assert int(peak) <= MOST, f"{peak} MB: {message}"
+    return message
 
 
 def packed(piece: bytes, times: int, *, head: bytes = b"") -> bytes:
@@ -120,19 +120,19 @@ BOMBS = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "content", "said"), BOMBS)
+@pytest.mark.parametrize(("name", "content", "expected"), BOMBS)
 def test_a_list_that_is_a_bomb_ends(
-    tmp_path: Path, name: str, content: Callable[[], bytes], said: str
+    tmp_path: Path, name: str, content: Callable[[], bytes], expected: str
 ) -> None:
     """S5: it ends in seconds and 70 MB, and names what is wrong; honest lists are read."""
     path = tmp_path / name
     path.write_bytes(content())
-    assert said in told_of(path)
+    assert expected in message_of(path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("columns", "said"),
+    ("columns", "expected"),
     [
         pytest.param("{'prompt': ['a' * 10**8]}", "a page unpacks to 100 MB",
                      id="a cell of 100 MB"),
@@ -150,7 +150,7 @@ def test_a_list_that_is_a_bomb_ends(
                      "column 'tags': lists of more than 1,000 values", id="a list of 3 million"),
     ],
 )  # fmt: skip
-def test_a_parquet_file_that_is_a_bomb_ends(tmp_path: Path, columns: str, said: str) -> None:
+def test_a_parquet_file_that_is_a_bomb_ends(tmp_path: Path, columns: str, expected: str) -> None:
     """S5: pages are measured before they are unpacked, and cells before they are Python's."""
     pytest.importorskip("pyarrow")
     path = tmp_path / "p.parquet"
@@ -160,14 +160,14 @@ pyarrow.parquet.write_table(pyarrow.table({columns}), {str(path)!r}, compression
 """
     subprocess.run([sys.executable, "-c", write], check=True, timeout=patient(120))
     assert path.stat().st_size < 10**7
-    assert said in told_of(path)
+    assert expected in message_of(path)
 
 
 def wild(folder: Path, lists: dict[str, str], prompt: str) -> str:
     for name, content in lists.items():
         (folder / f"{name}.txt").write_text(content)
     (folder / "prompts.txt").write_text(prompt)
-    return told_of(folder / "prompts.txt", folder)
+    return message_of(folder / "prompts.txt", folder)
 
 
 WILD = [
@@ -188,12 +188,12 @@ WILD = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("lists", "prompt", "said"), WILD)
+@pytest.mark.parametrize(("lists", "prompt", "expected"), WILD)
 def test_choices_that_multiply_without_end_are_refused(
-    tmp_path: Path, lists: dict[str, str], prompt: str, said: str
+    tmp_path: Path, lists: dict[str, str], prompt: str, expected: str
 ) -> None:
     """S5: they are counted and not made, and lists that nothing could use are not held."""
-    assert said in wild(tmp_path, lists, prompt)
+    assert expected in wild(tmp_path, lists, prompt)
 
 
 def big_png(width: int, height: int, rows: int) -> bytes:
@@ -207,7 +207,7 @@ def big_png(width: int, height: int, rows: int) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("size", "rows", "said"),
+    ("size", "rows", "expected"),
     [
         pytest.param((60_000, 60_000), 60, "more than 64 megapixels", id="60 of 60,000 rows"),
         pytest.param((8_000, 8_000), 60, "fewer rows than its header says", id="60 of 8,000 rows"),
@@ -215,8 +215,8 @@ def big_png(width: int, height: int, rows: int) -> bytes:
     ],
 )
 def test_a_png_is_judged_in_little_memory(
-    tmp_path: Path, size: tuple[int, int], rows: int, said: str
+    tmp_path: Path, size: tuple[int, int], rows: int, expected: str
 ) -> None:
     """F80 T9 Its rows are counted piece by piece, and not kept."""
     (tmp_path / "a.png").write_bytes(big_png(*size, rows))
-    assert said in told_of(tmp_path / "a.png")
+    assert expected in message_of(tmp_path / "a.png")

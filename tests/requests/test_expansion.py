@@ -130,7 +130,7 @@ async def test_a_limit_ends_within_a_multiplied_row(limit: int) -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
-    ("row", "asked", "said"),
+    ("row", "asked", "complaint"),
     [
         pytest.param({"seed": 7}, {"seeds": [1, 2]}, "item 1: seed: given in the row and in seeds;"
                      " remove one", id="a seed of its own"),
@@ -148,16 +148,16 @@ async def test_a_limit_ends_within_a_multiplied_row(limit: int) -> None:
                      "15,000 images in one row, the limit is 10,000", id="too many"),
     ],
 )  # fmt: skip
-async def test_what_cannot_be_multiplied_is_told_with_its_place(
-    row: dict[str, Any], asked: Any, said: str
+async def test_what_cannot_be_multiplied_is_reported_with_its_place(
+    row: dict[str, Any], asked: Any, complaint: str
 ) -> None:
     """Nothing is guessed where a guess would be paid for."""
-    told = await complaint_of([{"prompt": "fox", **row}], **asked)
-    assert said in told
+    message = await complaint_of([{"prompt": "fox", **row}], **asked)
+    assert complaint in message
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("asked", "complaint"),
     [
         pytest.param({"seeds": []}, "seeds: no values", id="no seeds"),
         pytest.param({"seeds": [1, 1]},
@@ -173,11 +173,11 @@ async def test_what_cannot_be_multiplied_is_told_with_its_place(
                      "flux-pro-1.1 has no such parameter", id="no model has it"),
     ],
 )  # fmt: skip
-def test_a_grid_that_makes_no_sense_is_refused(asked: Any, said: str) -> None:
-    """A slip is told before any file is read."""
+def test_a_grid_that_makes_no_sense_is_refused(asked: Any, complaint: str) -> None:
+    """A wrong value is an error before any file is read."""
     with pytest.raises(ConfigError) as caught:
         Prompts(["fox"], **asked)
-    assert said in str(caught.value)
+    assert complaint in str(caught.value)
 
 
 def test_a_default_and_an_axis_are_one_too_many() -> None:
@@ -240,7 +240,7 @@ def test_lists_are_choices(lists: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "said"),
+    ("template", "complaint"),
     [
         pytest.param("a {red|grey fox", r"character 3: a { without its }; write \{", id="open"),
         pytest.param("a red} fox", r"character 6: a } without its {; write \}", id="closed"),
@@ -251,11 +251,11 @@ def test_lists_are_choices(lists: Path) -> None:
         pytest.param("__wide__", "is UTF-16 or UTF-32", id="UTF-16"),
     ],
 )
-def test_a_bad_template_says_where(lists: Path, template: str, said: str) -> None:
+def test_a_bad_template_says_where(lists: Path, template: str, complaint: str) -> None:
     """The error names the character or the list, and what to write instead."""
     with pytest.raises(ConfigError) as caught:
         texts(template, lists)
-    assert said in str(caught.value)
+    assert complaint in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["../lists/color", "/etc/passwd", "color.txt"])
@@ -266,14 +266,14 @@ def test_lists_stay_in_their_folder(lists: Path, name: str) -> None:
 
 @pytest.mark.asyncio
 async def test_wildcards_are_only_read_when_asked_for(tmp_path: Path) -> None:
-    """Braces in a prompt are braces, unless somebody said otherwise."""
+    """Braces in a prompt are braces by default."""
     assert [r.prompt for r in await requests_of(["{a|b}"])] == ["{a|b}"]
     got = await requests_of(["{a|b}", "c"], wildcards=True, seeds=[1, 2])
     assert [(r.prompt, r.seed) for r in got] == [
         ("a", 1), ("a", 2), ("b", 1), ("b", 2), ("c", 1), ("c", 2),
     ]  # fmt: skip
-    told = await complaint_of(["__x__"], wildcards=True)
-    assert told.startswith("item 1: __x__ names a list, and no folder of lists was given")
+    message = await complaint_of(["__x__"], wildcards=True)
+    assert message.startswith("item 1: __x__ names a list, and no folder of lists was given")
     with pytest.raises(ConfigError, match="is no folder"):
         Prompts(["fox"], wildcards=tmp_path / "gone")
 
@@ -281,8 +281,8 @@ async def test_wildcards_are_only_read_when_asked_for(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_a_template_that_explodes_is_refused_unmade() -> None:
     """10^40 prompts are counted, not made."""
-    told = await complaint_of(["{0|1|2|3|4|5|6|7|8|9}" * 40], wildcards=True)
-    assert "images in one row, the limit is 10,000" in told
+    message = await complaint_of(["{0|1|2|3|4|5|6|7|8|9}" * 40], wildcards=True)
+    assert "images in one row, the limit is 10,000" in message
 
 
 @pytest.mark.asyncio
@@ -355,7 +355,7 @@ def test_a_wildcard_list_that_links_out_of_its_folder_is_refused(tmp_path: Path)
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
 def test_a_wildcard_list_that_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
-    """S10: a pipe that nobody writes to is not waited for, and an endless file is not read."""
+    """S10: a pipe without a writer is not waited for, and an endless file is not read."""
     path = tmp_path / "animals.txt"
     if kind == "pipe":
         os.mkfifo(path)

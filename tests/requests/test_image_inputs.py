@@ -108,7 +108,7 @@ async def test_requests_without_files_take_no_thread() -> None:
 
 @pytest.mark.asyncio
 async def test_a_file_that_changed_since_it_was_checked_is_refused(tmp_path: Path) -> None:
-    """What is sent is what was judged and counted, or nothing is."""
+    """The image that is sent is the one that was checked and counted, or nothing is sent."""
     path = tmp_path / "fox.png"
     path.write_bytes(FOX)
     found = await resolve(request(input_image=path))

@@ -23,7 +23,7 @@ def test_a_prompt_is_enough() -> None:
 
 
 def test_keys_go_where_they_belong() -> None:
-    """Vendor-page parameters, the model's others, and keys of one's own are told apart."""
+    """Vendor-page parameters, the model's others, and the user's own keys are distinguished."""
     row = {
         "prompt": "a fox", "model": "flux-kontext-pro", "seed": 7, "aspect_ratio": "1:1",
         "input_image": b"x", "caption": "day 1", "name": "fox", "n": 2, "extra_body": {"new": 1},

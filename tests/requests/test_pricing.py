@@ -17,7 +17,7 @@ SMALL = {"width": 512, "height": 512}
 
 
 def photographs(*megapixels: float) -> dict[str, Any]:
-    """Image inputs that were read, of such sizes."""
+    """Image inputs that were read, of these sizes."""
     names = ("input_image", "input_image_2")
     images = [ImageInput(data=b"", pixels=round(size * 2**20)) for size in megapixels]
     return {"parameters": dict(zip(names, images, strict=False))}
@@ -89,7 +89,7 @@ def test_an_estimate_of_nothing_is_nothing() -> None:
 
 
 def test_unknown_prices_are_counted_apart() -> None:
-    """The known part is summed; what is unknown is said to be."""
+    """The known part is summed; images of unknown price are counted."""
     mixed = estimator(("flux-dev", 1), ("flux-9", 2), ("flux-10", 1)).estimate(24)
     assert (4, D("0.025"), 3) == (mixed.images, mixed.cost, mixed.unpriced)
     assert "$0.025 by the catalogue and 3 of unknown price" in str(mixed)

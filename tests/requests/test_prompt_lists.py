@@ -1,4 +1,4 @@
-"""Prompt lists as spreadsheets and data sets really write them: what they become, what is said."""
+"""Prompt lists as spreadsheets and data sets really write them: requests and errors."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ async def test_p27_equal_rows_have_equal_keys_in_every_format(
 async def test_a_resumed_list_yields_what_is_to_do(
     tmp_path: Path, name: str, content: Callable[[Path], str | bytes]
 ) -> None:
-    """The second pass finds the rows of the first again, in every format."""
+    """The run reads the checked rows back, in every format."""
     keys = [r.key for r in await requests_of(WISHES)]
     source = open_list(saved(tmp_path, name, content(tmp_path)))
     done = {keys[0], keys[2]}
@@ -172,14 +172,14 @@ BAD_TABLES = [
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize(("content", "said"), BAD_TABLES)
-async def test_a_bad_table_is_told_with_row_and_column(
-    tmp_path: Path, content: str | bytes, said: str
+@pytest.mark.parametrize(("content", "complaint"), BAD_TABLES)
+async def test_a_bad_table_is_reported_with_row_and_column(
+    tmp_path: Path, content: str | bytes, complaint: str
 ) -> None:
     """The line names the row as the spreadsheet counts it, and what to do."""
-    told = await complaint_of(saved(tmp_path, "p.csv", content))
-    assert said in told.splitlines()[0]
-    assert len(told.splitlines()[0]) < 250
+    message = await complaint_of(saved(tmp_path, "p.csv", content))
+    assert complaint in message.splitlines()[0]
+    assert len(message.splitlines()[0]) < 250
 
 
 @pytest.mark.asyncio
@@ -197,8 +197,8 @@ async def test_rows_are_counted_as_a_spreadsheet_does(tmp_path: Path) -> None:
 async def test_headers_are_read_as_people_write_them(tmp_path: Path) -> None:
     """Capitals and spaces are no other parameter; columns of one's own go to the metadata."""
     path = saved(tmp_path, "p.csv", "Prompt , Output Format,Shelf Mark,\nfox,PNG,007,\n")
-    [told] = (await complaint_of(path)).splitlines()
-    assert told == "p.csv row 2: output_format='PNG': flux-dev takes jpeg, png or webp"
+    [message] = (await complaint_of(path)).splitlines()
+    assert message == "p.csv row 2: output_format='PNG': flux-dev takes jpeg, png or webp"
     path = saved(tmp_path, "q.csv", "Prompt , Output Format,Shelf Mark,\nfox,png,007,\n")
     [request] = await requests_of(path)
     assert (request.output_format, request.extras) == ("png", {"Shelf Mark": "007"})
@@ -234,7 +234,7 @@ async def test_columns_are_mapped_by_name(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
-    ("content", "columns", "said"),
+    ("content", "columns", "complaint"),
     [
         pytest.param("a,b\n1,2\n", {"prompt": "text"},
                      "no column 'text' for prompt (columns: 'a', 'b')", id="no column"),
@@ -246,10 +246,10 @@ async def test_columns_are_mapped_by_name(tmp_path: Path, name: str) -> None:
     ],
 )  # fmt: skip
 async def test_a_mapping_that_does_not_fit_is_refused(
-    tmp_path: Path, content: str, columns: Any, said: str
+    tmp_path: Path, content: str, columns: Any, complaint: str
 ) -> None:
     """A slip in a column's name is not a thousand images of the default size."""
-    assert said in await complaint_of(saved(tmp_path, "p.csv", content), columns=columns)
+    assert complaint in await complaint_of(saved(tmp_path, "p.csv", content), columns=columns)
 
 
 @pytest.mark.asyncio
@@ -258,10 +258,10 @@ async def test_a_mapped_key_that_no_object_has_is_refused(tmp_path: Path) -> Non
     path = saved(tmp_path, "p.jsonl", '{"t": "fox", "w": 512}\n{"t": "owl"}\n')
     fox, owl = await requests_of(path, columns={"prompt": "t", "width": "w"})
     assert (fox.width, owl.width) == (512, None)
-    told = await complaint_of(path, columns={"prompt": "t", "width": "W"})
-    assert told == "columns: no row has 'W', which width was to come from"
-    told = await complaint_of(path, columns={"prompt": "caption"})
-    assert told.splitlines()[0] == "p.jsonl line 1: no 'caption' (keys: 't', 'w')"
+    message = await complaint_of(path, columns={"prompt": "t", "width": "W"})
+    assert message == "columns: no row has 'W', which width was to come from"
+    message = await complaint_of(path, columns={"prompt": "caption"})
+    assert message.splitlines()[0] == "p.jsonl line 1: no 'caption' (keys: 't', 'w')"
 
 
 def test_a_mapping_to_nothing_is_refused(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_a_mapping_to_nothing_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_pictures_of_a_data_set_are_not_metadata(tmp_path: Path) -> None:
-    """Columns of bytes are left out and told, unless they are the model's image input."""
+    """Columns of bytes are left out, with a note, except for the model's image input."""
     pyarrow = pytest.importorskip("pyarrow")
     import pyarrow.parquet as parquet
 
@@ -386,7 +386,7 @@ async def test_the_rows_of_a_data_frame_are_requests_and_the_frame_is_none() -> 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "complaint"),
     [
         pytest.param('[{"prompt": "fox"}, {"prompt": "owl", "prompt": "bat"}]',
                      "p.json item 2: duplicate key 'prompt'", id="the same key twice"),
@@ -405,11 +405,11 @@ async def test_the_rows_of_a_data_frame_are_requests_and_the_frame_is_none() -> 
         pytest.param('[{"a": ' + "[" * 100_000, "item 1: ", id="100,000 levels"),
     ],
 )  # fmt: skip
-async def test_a_bad_json_list_is_told_with_its_item(
-    tmp_path: Path, content: str | bytes, said: str
+async def test_a_bad_json_list_is_reported_with_its_item(
+    tmp_path: Path, content: str | bytes, complaint: str
 ) -> None:
     """A list is read as strictly as lines are."""
-    assert said in (await complaint_of(saved(tmp_path, "p.json", content))).splitlines()[0]
+    assert complaint in (await complaint_of(saved(tmp_path, "p.json", content))).splitlines()[0]
 
 
 @pytest.mark.asyncio
@@ -435,17 +435,17 @@ async def test_a_damaged_packed_file_is_refused(tmp_path: Path, damage: str) -> 
         packed = packed[:500] + bytes([packed[500] ^ 255]) + packed[501:]
     else:
         packed = b"fox\n" * 100
-    told = await complaint_of(saved(tmp_path, "p.txt.gz", packed))
-    assert told.startswith("p.txt.gz cannot be unpacked: ")
-    assert told.endswith("copy or download it again")
+    message = await complaint_of(saved(tmp_path, "p.txt.gz", packed))
+    assert message.startswith("p.txt.gz cannot be unpacked: ")
+    assert message.endswith("copy or download it again")
 
 
 @pytest.mark.asyncio
 async def test_a_damaged_parquet_file_is_refused(tmp_path: Path) -> None:
-    """A download that was cut off is told as such."""
+    """The error of a truncated file says so."""
     content = arrow_parquet(tmp_path)
-    told = await complaint_of(saved(tmp_path, "p.parquet", content[:-20]))
-    assert told.startswith("p.parquet is not a whole .parquet file")
+    message = await complaint_of(saved(tmp_path, "p.parquet", content[:-20]))
+    assert message.startswith("p.parquet is not a whole .parquet file")
 
 
 @pytest.mark.asyncio
@@ -453,13 +453,13 @@ async def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     """Without the package there is one line that says what to install."""
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    told = await complaint_of(saved(tmp_path, "p.parquet", "x"))
-    assert told.endswith(install_command("data"))
+    message = await complaint_of(saved(tmp_path, "p.parquet", "x"))
+    assert message.endswith(install_command("data"))
 
 
 @pytest.mark.asyncio
 async def test_images_of_a_table_are_relative_to_it(tmp_path: Path) -> None:
-    """A spreadsheet and its photographs work from anywhere; a missing one is told."""
+    """A spreadsheet and its photographs work from anywhere; a missing one is an error."""
     saved(tmp_path, "a.png", png(128, 128))
     header = "prompt,model,image_prompt\n"
     path = saved(tmp_path, "p.csv", f"{header}fox,flux-pro-1.1,a.png\n,flux-pro-1.1,a.png\n")
@@ -482,13 +482,13 @@ async def test_images_of_a_table_are_relative_to_it(tmp_path: Path) -> None:
 )
 @pytest.mark.asyncio
 async def test_a_folder_of_other_files_is_refused_and_says_which(tmp_path: Path, name: str) -> None:
-    """`run .` does not paint what lies in a folder of code; captions with such words are taken."""
+    """`run .` generates nothing from a folder of code; captions with these words are taken."""
     saved(tmp_path, "001.txt", "a fox")
     saved(tmp_path, "a log on the river.txt", "a log")
     assert len(await requests_of(tmp_path)) == 2
     saved(tmp_path, name, "pip")
-    told = await complaint_of(tmp_path)
-    assert told == (
+    message = await complaint_of(tmp_path)
+    assert message == (
         f"{tmp_path.name}/{name}: not a prompt, by its name; move it away, or name a list as the "
         "source itself"
     )
@@ -500,8 +500,8 @@ async def test_a_list_in_a_folder_is_not_painted_as_one_prompt(tmp_path: Path) -
     saved(tmp_path, "001.txt", "\n".join(["a fox"] * 10))
     assert len(await requests_of(tmp_path)) == 1
     saved(tmp_path, "prompts.txt", "\n".join(["a fox"] * 11))
-    told = await complaint_of(tmp_path)
-    assert "prompts.txt: 11 lines, and a folder's file is one prompt" in told
+    message = await complaint_of(tmp_path)
+    assert "prompts.txt: 11 lines, and a folder's file is one prompt" in message
 
 
 # --- numbers that are text ------------------------------------------------------------------------
@@ -546,30 +546,30 @@ async def test_text_numbers_of_a_grid_are_the_same_values() -> None:
 @pytest.mark.parametrize("value", ["1o24", "1024px", "0x400", "1_024", "1e3", "١٠٢٤", "10.5"])
 async def test_text_that_is_not_exactly_a_number_is_refused(value: str) -> None:
     """The message shows the text and what the parameter takes."""
-    told = await complaint_of([{"prompt": "a fox", "width": value}])
-    assert f"item 1: width={value!r}: flux-dev takes a whole number" in told
+    message = await complaint_of([{"prompt": "a fox", "width": value}])
+    assert f"item 1: width={value!r}: flux-dev takes a whole number" in message
 
 
 @pytest.mark.asyncio
 async def test_equal_complaints_are_one_line(tmp_path: Path) -> None:
-    """A wrong column is said once, with the rows that have it; another complaint stands apart."""
+    """An error of many rows is one line with their numbers; another error is another line."""
     rows = ["1o24"] * 11 + ["512"] + ["1o24"] * 2 + ["1000"]
     table = "prompt,width\n" + "".join(f"fox,{width}\n" for width in rows)
-    told = (await complaint_of(saved(tmp_path, "p.csv", table))).splitlines()
-    assert len(told) == 2
-    assert told[0].startswith("p.csv rows 2–12, 14–15: column 'width': '1o24' is not")
-    assert told[1].startswith("p.csv row 16: width=1000: ")
+    message = (await complaint_of(saved(tmp_path, "p.csv", table))).splitlines()
+    assert len(message) == 2
+    assert message[0].startswith("p.csv rows 2–12, 14–15: column 'width': '1o24' is not")
+    assert message[1].startswith("p.csv row 16: width=1000: ")
 
 
 @pytest.mark.asyncio
 async def test_complaints_stay_few_in_a_long_list() -> None:
     """Scattered places are counted after the first five, and different complaints after ten."""
     rows = [{"prompt": "a fox", "width": "x"}, {"prompt": "a fox"}] * 20
-    told = await complaint_of(rows)
-    assert told.startswith("items 1, 3, 5, 7, 9 and 15 more: width='x'")
-    told = await complaint_of([{"prompt": "a fox", "width": f"x{n}"} for n in range(25)])
-    assert len(told.splitlines()) == 11
-    assert told.splitlines()[-1] == "and 15 more"
+    message = await complaint_of(rows)
+    assert message.startswith("items 1, 3, 5, 7, 9 and 15 more: width='x'")
+    message = await complaint_of([{"prompt": "a fox", "width": f"x{n}"} for n in range(25)])
+    assert len(message.splitlines()) == 11
+    assert message.splitlines()[-1] == "and 15 more"
 
 
 # --- files and URLs that a list names -------------------------------------------------------------
@@ -661,9 +661,9 @@ async def test_a_url_of_a_private_network_is_refused_in_a_row(url: str) -> None:
 async def test_a_url_with_a_password_is_refused_in_a_row(url: str) -> None:
     """The provider would get to see it; the message does not show it."""
     row = {"prompt": "fox", "model": MODEL, "image_prompt": url}
-    told = await complaint_of([row], is_local=True)
-    assert "holds a user name or password" in told
-    assert "me" not in told.replace("image_prompt", "").replace("name", "")
+    message = await complaint_of([row], is_local=True)
+    assert "holds a user name or password" in message
+    assert "me" not in message.replace("image_prompt", "").replace("name", "")
 
 
 @pytest.mark.asyncio

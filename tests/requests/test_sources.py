@@ -94,7 +94,7 @@ async def test_bad_line_is_named_before_anything_is_yielded(
 
 @pytest.mark.asyncio
 async def test_bad_line_far_down_is_found_with_its_number(tmp_path: Path) -> None:
-    """F130: line 7,312 of many blocks of rows is found in the first pass."""
+    """F130: line 7,312 of many blocks of rows is found by the check."""
     path = saved(tmp_path, "prompts.jsonl", f"{FOX}\n" * 7311 + "{oops}\n" + f"{FOX}\n" * 700)
     with pytest.raises(ConfigError, match=r"^prompts\.jsonl line 7312: "):
         await plan_of(path)
@@ -220,7 +220,7 @@ async def test_long_lines_do_not_stop_the_rows_after_them(tmp_path: Path) -> Non
 
 @pytest.mark.asyncio
 async def test_duplicates_are_images_of_their_own(tmp_path: Path) -> None:
-    """F138: equal rows are told apart by their occurrence, alike in every run."""
+    """F138: equal rows differ by their occurrence, the same in every run."""
     path = saved(tmp_path, "prompts.txt", "fox\nowl\nfox\nfox\n")
     first, second = await requests_of(path), await requests_of(path)
     assert [(r.index, r.occurrence) for r in first] == [(0, 0), (1, 0), (2, 1), (3, 2)]
@@ -251,7 +251,7 @@ async def test_given_numbers_are_overwritten() -> None:
 
 @pytest.mark.asyncio
 async def test_limit_ends_within_a_row(tmp_path: Path) -> None:
-    """The limit counts images, and rows after it are neither read nor judged."""
+    """The limit counts images, and rows after it are neither read nor checked."""
     path = saved(tmp_path, "prompts.jsonl", f"{FOX}\n{FOX}\noops\n")
     assert (await plan_of(path, n=2, limit=3)).images == 3
     assert len(await requests_of(path, n=2, limit=3)) == 3
@@ -286,7 +286,7 @@ async def test_a_file_that_changed_after_its_check_is_run_as_checked(
 
 @pytest.mark.asyncio
 async def test_a_list_is_checked_whole_before_anything_is_yielded() -> None:
-    """A list can be read twice, so its last item is judged before its first is paid."""
+    """The last item of a list is checked before the first is paid."""
     given = ["fox", {"prompt": "owl", "width": 1023}, object(), ImageRequest(prompt="")]
     with pytest.raises(ConfigError) as caught:
         await everything(open_list(given))
@@ -368,7 +368,7 @@ async def test_a_long_list_leaves_turns_to_the_loop() -> None:
 
 @pytest.mark.asyncio
 async def test_plan_names_what_only_the_metadata_carries(tmp_path: Path) -> None:
-    """Own keys are named once; those inside "extras" were meant; unknown models are told."""
+    """The plan names own keys once, except those inside "extras", and unknown models."""
     rows = [
         {"prompt": "fox", "animal": "fox", "shelf": 3},
         {"prompt": "owl", "shelf": 4, "extras": {"quiet": True}},
@@ -450,7 +450,7 @@ def test_what_is_no_source_is_refused(given: Any, reason: str) -> None:
 
 
 def test_what_is_no_prompt_file_is_refused(tmp_path: Path) -> None:
-    """Other suffixes and pipes are told what works."""
+    """The errors for other suffixes and pipes say what works."""
     with pytest.raises(ConfigError, match=r"\.txt .* or a folder of \.txt"):
         open_list(saved(tmp_path, "prompts.md", "fox"))
     with pytest.raises(ConfigError, match="save it as CSV in UTF-8"):

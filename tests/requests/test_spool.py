@@ -186,9 +186,7 @@ async def test_what_is_settled_is_left_out_and_the_rest_keeps_its_numbers(
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("given", [pytest.param(PROMPTS, id="list"), pytest.param(None, id="file")])
-async def test_nothing_is_left_out_unless_it_is_said(
-    tmp_path: Path, given: list[str] | None
-) -> None:
+async def test_nothing_is_left_out_by_default(tmp_path: Path, given: list[str] | None) -> None:
     """A program that wants every outcome gets every request, known or not."""
     source = open_list(given or saved(tmp_path, "prompts.txt", "\n".join(PROMPTS)))
     await source.check(lookup=all_done)
@@ -313,7 +311,7 @@ async def test_an_image_that_changed_after_the_check_is_a_bad_row(tmp_path: Path
 
 @pytest.mark.asyncio
 async def test_bad_rows_stay_in_their_places(tmp_path: Path) -> None:
-    """Rows that were skipped as bad are told again, between the images that are to do."""
+    """Rows that were skipped as bad come again, between the images that are to do."""
     path = saved(tmp_path, "prompts.jsonl", '{"prompt":"fox"}\noops\n{"prompt":"owl"}\noops\n')
     keys = await key_list(path, skip_bad=True)
     plan, rows = await resumed(path, known({keys[0]: "done"}), skip_bad=True)
@@ -380,8 +378,8 @@ async def test_two_readers_do_not_disturb_each_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_cancelled_check_leaves_no_marks(tmp_path: Path) -> None:
-    """Half a first pass is no first pass."""
+async def test_a_cancelled_check_leaves_nothing_to_run(tmp_path: Path) -> None:
+    """A cancelled check leaves nothing that a run could use."""
     source = open_list(saved(tmp_path, "prompts.txt", "fox\n" * 5_000))
     with pytest.raises(asyncio.CancelledError):
         await source.check(
@@ -472,8 +470,8 @@ def test_a_full_bucket_takes_nothing_from_the_next() -> None:
             assert [occurrences.count(key) for key in (neighbour, *crowd)] == [times] * 31
 
 
-def test_contents_are_told_apart_within_a_bucket() -> None:
-    """The end of one and the start of the next are not taken for a third."""
+def test_contents_are_distinguished_within_a_bucket() -> None:
+    """The end of one and the start of the next are not a third."""
     tails = ["ab" + "ac" + "cd" * 13, "ab" + "ef" * 14]
     across = ("".join(tails))[2:32]
     keys = ["00" * 16 + "aa" + tail for tail in (*tails, across, tails[1])]
