@@ -25,6 +25,7 @@ from yarl import URL
 
 from fluxasync import Batch, FluxSession, Limits, Polling
 from fluxasync._engine.polling import Durations, PollSchedule, PollSchedules
+from fluxasync._engine.session import engine_of
 
 TIGHT = 0.015
 
@@ -45,7 +46,7 @@ async def ours(task: Task, *, polling: Polling, knows: bool = False) -> None:
     """fluxasync with everything on; `knows`: it gets the exact distribution of durations."""
     flux = FluxSession(base_url=task.url, limits=Limits(in_flight=task.slots), polling=polling)
     if knows:
-        flux._schedules = Knowing(task)
+        engine_of(flux).schedules = Knowing(task)
     prompts = (f"prompt {number}" for number in range(task.images))
     async with flux, Batch(flux, prompts, out=task.folder) as batch:
         async for _ in batch:

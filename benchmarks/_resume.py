@@ -21,6 +21,7 @@ from attrs import frozen
 
 from fluxasync import Batch, FluxSession, ImageRequest
 from fluxasync._batch.output import open_folder
+from fluxasync._engine.session import engine_of
 from fluxasync._store.filenames import DEFAULT, FilenameTemplate
 from fluxasync._store.journal.journal import Journal
 from fluxasync.simulator import Scenario, Simulator
@@ -108,7 +109,7 @@ async def fill(home: Path, url: str, rows: int) -> None:
         FluxSession("cometapi", base_url=url) as flux,
         open_folder(
             folder,
-            provider=flux.provider,
+            provider=engine_of(flux).provider,
             template=FilenameTemplate.parse(DEFAULT),
             max_bytes=2**20,
             ledger=None,

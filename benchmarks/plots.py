@@ -28,11 +28,11 @@ INK, GREY, BLUE, ORANGE, GREEN = "#222222", "#9a9a9a", "#2f6fb3", "#d9772b", "#3
 def where_polls_lie() -> None:
     """The durations of one class of jobs, and the polls of 4,000 jobs."""
     mean, cv = 2.0, 0.2
-    schedule, dice, draw = knowing(mean, cv), random.Random(5), lognormal(mean, cv)
+    schedule, rng, draw = knowing(mean, cv), random.Random(5), lognormal(mean, cv)
     asked: list[float] = []
     ends: list[float] = []
     for number in range(4000):
-        end, age = draw(number, dice), schedule.first(Polling(), dice=dice.random())
+        end, age = draw(number, rng), schedule.first(Polling(), jitter=rng.random())
         ends.append(end)
         asked.append(age)
         while age < end:
@@ -108,9 +108,9 @@ def how_drift_is_followed() -> None:
     schedule = PollSchedule(2.5)
     firsts: list[float] = []
 
-    def draw(number: int, dice: random.Random) -> float:
+    def draw(number: int, rng: random.Random) -> float:
         firsts.append(schedule.first(Polling()))
-        return (slow if 300 <= number < 600 else fast)(number, dice)
+        return (slow if 300 <= number < 600 else fast)(number, rng)
 
     seen = run(schedule, draw, 900)
     figure, (above, below) = plt.subplots(2, 1, figsize=(7, 4.2), sharex=True)

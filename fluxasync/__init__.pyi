@@ -49,6 +49,7 @@ from ._requests.pricing import Estimator as Estimator
 from ._requests.sources.plan import BadRow as BadRow
 from ._requests.sources.plan import Plan as Plan
 from ._requests.sources.prompts import Prompts as Prompts
+from ._store.filenames import FilenameTemplate as FilenameTemplate
 from ._store.journal.totals import JournalCounts as JournalCounts
 from ._store.ledgers import MemoryLedger as MemoryLedger
 from ._store.ledgers import NullLedger as NullLedger

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import fluxasync
-from fluxasync import bench, events, extend, otel, simulator
+from fluxasync import audit, bench, events, extend, gallery, otel, simulator
 
 PACKAGE = Path(fluxasync.__file__).parent
 HEAVY = ("aiofiles", "aiohttp", "cyclopts", "PIL", "rich", "uvloop")
@@ -26,6 +26,8 @@ MODULES: dict[ModuleType, list[str]] = {
     simulator: simulator.__all__,
     events: [name for name in dir(events) if not name.startswith("_")],
     extend: [name for name in dir(extend) if not name.startswith("_")],
+    audit: [name for name in dir(audit) if not name.startswith("_")],
+    gallery: gallery.__all__,
     otel: ["Tracing"],
 }
 

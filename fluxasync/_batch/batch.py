@@ -20,7 +20,7 @@ from .._core.events import Event, EventsDropped, Settled
 from .._core.models import Outcome
 from .._core.observers import Observers
 from .._core.protocols import Ledger, Observer, Sink
-from .._engine.session import FluxSession
+from .._engine.session import FluxSession, engine_of
 from .._requests.pricing import Estimate
 from .._requests.sources import Plan, Prompts
 from .._store.journal.journal import Journal, JournalCounts
@@ -96,7 +96,7 @@ class Batch:
         check_type("session", session, FluxSession, expected="an open FluxSession")
         check_callback("on_check", on_check)
         check_callback("on_plan", on_plan, may_wait=True)
-        self._session = session
+        self._session, self._engine = session, engine_of(session)
         self._destination = Destination.of(
             out=out, sink=sink, ledger=ledger, name=name, retry=retry
         )
@@ -105,10 +105,10 @@ class Batch:
         self._on_plan = on_plan
         self._observers = Observers(on_event)
         self._preflight = Preflight(
-            session, prompts_of(prompts), self._destination, on_check=on_check
+            self._engine, prompts_of(prompts), self._destination, on_check=on_check
         )
         self._pool = WorkerPool(
-            session,
+            self._engine,
             self._preflight.source,
             ordered=ordered,
             skip=self._skip,
@@ -147,13 +147,13 @@ class Batch:
         async with AsyncExitStack() as stack:
             stack.callback(self._observers.end)  # readers of a batch that does not open
             stack.push_async_callback(self.aclose)
-            self._session.check_open()
+            self._engine.check_open()
             self._destination.check_sink()
             if not self._destination.has_record:
                 await self.check()  # nothing is paid yet: a bad source leaves no folder behind
-            stack.callback(self._session.follow(self._show_session_event))
+            stack.callback(self._engine.observers.add(self._show_session_event))
             self._unclaimed_before = {job.job_id for job in self._session.unclaimed}
-            self._output = await stack.enter_async_context(self._destination.open(self._session))
+            self._output = await stack.enter_async_context(self._destination.open(self._engine))
             self._pool.open(self._output)
             stack.push_async_callback(self._pool.leave_earlier)
             if self._output.journal is not None:
@@ -176,7 +176,7 @@ class Batch:
         finally:
             try:
                 await self._pool.close()
-                await self._session.settled()
+                await self._engine.drain()
             finally:
                 self._pool.outcomes.close_now()
                 await self._stack.aclose()
@@ -225,7 +225,7 @@ class Batch:
         """The part of `estimate` that the session's budget still pays for, after what earlier runs
         in the folder spent; at the mean price where prices differ."""
         estimate = self.estimate
-        return None if estimate is None else estimate.within(self._session.budget_left)
+        return None if estimate is None else estimate.within(self._engine.budget_left)
 
     @property
     def summary(self) -> Summary:

@@ -20,7 +20,7 @@ from .._core.arguments import local_path
 from .._core.errors import ConfigError, JournalError
 from .._core.models import Outcome
 from .._core.protocols import Ledger, Sink
-from .._engine.session import FluxSession
+from .._engine.engine import Engine
 from .._requests.sources import Lookup
 from .._store.filenames import DEFAULT, FilenameTemplate
 from .._store.files import disk_error, make_folder, prove_writable
@@ -132,13 +132,13 @@ class Destination:
             yield lookup
 
     @asynccontextmanager
-    async def open(self, session: FluxSession) -> AsyncIterator[Output]:
-        """Open everything for a run over this session."""
-        limit, ledger = session.limits.max_image_bytes, self.ledger
+    async def open(self, engine: Engine) -> AsyncIterator[Output]:
+        """Open everything for a run over this engine."""
+        limit, ledger = engine.policies.limits.max_image_bytes, self.ledger
         if self.folder is not None:
             folder = open_folder(
                 self.folder,
-                provider=session.provider,
+                provider=engine.provider,
                 template=self.template,
                 max_bytes=limit,
                 ledger=ledger,

@@ -8,7 +8,7 @@ from typing import Any
 
 from .._core.errors import ConfigError
 from .._core.models import ImageRequest
-from .._engine.session import FluxSession
+from .._engine.engine import Engine
 from .._requests.pricing import Estimate
 from .._requests.sources import Plan, Prompts, open_source
 from .._store.journal.journal import Journal, JournalCounts
@@ -25,17 +25,17 @@ class Preflight:
 
     def __init__(
         self,
-        session: FluxSession,
+        engine: Engine,
         prompts: Prompts,
         destination: Destination,
         *,
         on_check: Callable[[int], None] | None,
     ) -> None:
-        self._session = session
+        self._engine = engine
         self._prompts = prompts
         self._destination = destination
         self._on_check = on_check
-        self.source = open_source(prompts, is_local=session.is_local)
+        self.source = open_source(prompts, is_local=engine.provider.is_loopback)
         self.plan: Plan | None = None
         self.recovered: JournalCounts | None = None  #: of the folder, as the check found it
 
@@ -58,14 +58,14 @@ class Preflight:
 
     async def _recall(self) -> None:
         """Read what earlier runs left, and count their spending against the budget."""
-        self.recovered = await self._destination.recovered(self._session.provider)
+        self.recovered = await self._destination.recovered(self._engine.provider)
         if self.recovered is not None:
             self.restore_spending(self.recovered)
 
     def restore_spending(self, left: JournalCounts) -> None:
         """Count what earlier runs in the folder spent against the session's budget, once."""
         assert self._destination.folder is not None  # noqa: S101 — only a folder has counts
-        self._session.restore_spending(
+        self._engine.restore_spending(
             str(self._destination.folder.resolve()),
             spent=left.spent + left.possible_cost,
             in_doubt=left.in_doubt_price,
@@ -76,7 +76,7 @@ class Preflight:
         if self._prompts.limit is None and self._prompts.sample is None:
             self._refuse_unused_model(plan)
         for name in (*self._models, *plan.unknown_models):
-            self._session.check_model(name)
+            self._engine.check_model(name)
         # an empty list that the user named is a mistake; a program's own list may be empty
         source = self._prompts.source
         if not plan.rows and isinstance(source, str | os.PathLike) and plan.images is not None:
@@ -84,7 +84,7 @@ class Preflight:
                 f"{str(source)[:80]} holds no prompts, so there is nothing to do: check it"
             )
         if (estimate := self.estimate) is not None:
-            self._session.check_prices(estimate)
+            self._engine.check_prices(estimate)
 
     @property
     def _models(self) -> tuple[str, ...]:
@@ -106,4 +106,4 @@ class Preflight:
         """Cost and duration of the whole source; None before the check, and for a stream."""
         if self.plan is None or self.plan.images is None:
             return None
-        return self.plan.estimator.estimate(self._session.slots)
+        return self.plan.estimator.estimate(self._engine.limiter.slots)

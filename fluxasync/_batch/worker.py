@@ -16,7 +16,7 @@ from .._core.errors import FluxError, RunStopped, TransportError
 from .._core.events import Settled
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved
 from .._engine.circuit_breaker import CircuitBreaker
-from .._engine.session import FluxSession
+from .._engine.engine import Engine
 from .._requests.pricing import price
 from .._requests.sources import BadRow
 from .output import Output
@@ -52,7 +52,7 @@ class RowWorker:
 
     def __init__(
         self,
-        session: FluxSession,
+        engine: Engine,
         output: Output,
         *,
         breaker: CircuitBreaker,
@@ -62,7 +62,7 @@ class RowWorker:
         places: int,
         skips: bool,
     ) -> None:
-        self._session = session
+        self._engine = engine
         self._output = output
         self._breaker = breaker
         self._count = count
@@ -108,7 +108,7 @@ class RowWorker:
         if journal is None or self._output.is_fresh:
             return None
         job = await journal.paid_before(request)
-        if job is None or not await self._session.is_collectable(job):
+        if job is None or not await self._engine.is_collectable(job):
             return None
         await journal.collect_again(request, job)
         return job
@@ -116,7 +116,7 @@ class RowWorker:
     async def _collected(self, request: ImageRequest, job: Job) -> Outcome | None:
         """See a job of an earlier run through to its outcome, recorded."""
         try:
-            story = self._session.collect(job, to=self._output.sink, ledger=self._output.ledger)
+            story = self._engine.collect(job, to=self._output.sink, ledger=self._output.ledger)
             outcome = await self._to_outcome(request, story, [job])
             return None if outcome is None else await self._record(outcome)
         except Exception as error:  # a user's sink: raised where outcomes are read
@@ -125,11 +125,11 @@ class RowWorker:
 
     async def _new(self, request: ImageRequest) -> Outcome | None:
         paid: list[Job] = []
-        story = self._session.generate(
+        story = self._engine.generate(
             request,
             to=self._output.sink,
             ledger=self._output.ledger,
-            gate=self._breaker,
+            breaker=self._breaker,
             on_job=paid.append,
         )
         return await self._to_outcome(request, story, paid)
@@ -159,7 +159,7 @@ class RowWorker:
             await self._output.ledger.settle(outcome)
         except Exception:  # in here, because a caller that is cancelled never sees it
             if not isinstance(outcome, InDoubt) and outcome.job is not None:
-                self._session.mark_unclaimed(outcome.job, ledger=self._output.ledger)
+                self._engine.mark_unclaimed(outcome.job, ledger=self._output.ledger)
             raise
         try:
             await self._output.list(outcome)

@@ -13,7 +13,7 @@ from .._core.errors import ConfigError, FluxError, JournalError, RunStopped, Sin
 from .._core.events import Settled
 from .._core.models import ImageRequest
 from .._core.observers import Observers
-from .._engine.session import FluxSession
+from .._engine.engine import Engine
 from .._requests.sources import BadRow, Source
 from .._store.journal.journal import Journal
 from .outcome_queue import OutcomeQueue
@@ -29,19 +29,19 @@ class WorkerPool:
 
     def __init__(
         self,
-        session: FluxSession,
+        engine: Engine,
         source: Source,
         *,
         ordered: bool,
         skip: frozenset[str],
         observers: Observers,
     ) -> None:
-        self._session = session
+        self._engine = engine
         self._source = source
         self._skip = skip
         self._observers = observers
-        self._breaker = session.gate()
-        self._rows: asyncio.Queue[_IndexedRow] = asyncio.Queue(session.slots)
+        self._breaker = engine.new_breaker()
+        self._rows: asyncio.Queue[_IndexedRow] = asyncio.Queue(engine.limiter.slots)
         self._workers: set[asyncio.Task[None]] = set()
         self._feeder: asyncio.Task[None] | None = None
         self._runner: asyncio.Task[None] | None = None
@@ -50,7 +50,7 @@ class WorkerPool:
         self._rows_read, self._is_read = 0, False
         self._started_at: float | None = None  # loop time
         self._ended_at: float | None = None
-        self.outcomes = OutcomeQueue(ordered=ordered, places=session.slots)
+        self.outcomes = OutcomeQueue(ordered=ordered, places=engine.limiter.slots)
         self.count = Count()
         self.extra_outcomes = 0  #: of jobs of earlier runs that no row of the source asked for
         self.damaged = 0  #: images of earlier runs whose file is gone or has another size
@@ -77,7 +77,7 @@ class WorkerPool:
     def open(self, output: Output) -> None:
         """Settle rows into this output from now on."""
         self._worker = RowWorker(
-            self._session,
+            self._engine,
             output,
             breaker=self._breaker,
             count=self.count,
@@ -163,7 +163,7 @@ class WorkerPool:
 
     def _emit_settled(self, event: Settled) -> None:
         self._observers.show(event)
-        self._session.emit(event)
+        self._engine.observers.show(event)
 
     async def _feed(self) -> None:
         """Pass the source's rows to the workers, and start workers up to their limit."""
@@ -195,7 +195,7 @@ class WorkerPool:
     @property
     def _worker_limit(self) -> int:
         """Jobs in flight plus downloads: workers that wait for a download are the back-pressure."""
-        return self._session.slots + self._session.limits.downloads
+        return self._engine.limiter.slots + self._engine.policies.limits.downloads
 
     async def _run(self) -> None:
         """Wait until the source is read and every row is settled, then end the workers."""

@@ -15,12 +15,12 @@ from typing import Any
 
 from attrs import frozen
 
+from .. import audit
 from .._batch.progress.terminal import Terminal
 from .._core.amounts import dollars, spending
 from .._core.config import Budget
 from .._core.errors import ConfigError
 from .._core.text import counted, display
-from .._store import audit
 from .advice import about_damage
 from .exit_codes import DONE, FAILED, IN_DOUBT
 from .rendering import as_json
@@ -162,6 +162,8 @@ def _remedies(found: Mapping[str, int]) -> Iterator[str]:
         )
     if count := found.get("unreadable", 0):
         yield f"{count} unreadable: check the permissions and the disk, then verify again"
+    if count := found.get("outside", 0):
+        yield f"{count} outside: the journal was changed; restore it from a backup"
 
 
 def _verify_row(found: audit.Verification) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from .. import gallery
 from .._batch.progress.terminal import Terminal
 from .._core.errors import FluxError
 from .._core.isolated_process import start
+from ..gallery.thumbnails import require_pillow
 from .exit_codes import DONE
 
 #: seconds between two lines about thumbnails
@@ -69,7 +70,7 @@ async def watching(terminal: Terminal, folder: Path | None) -> AsyncIterator[Non
     if folder is None:
         yield
         return
-    gallery.require_pillow()
+    require_pillow()
     over = asyncio.Event()
     watch = asyncio.create_task(_watch(terminal, folder, over))
     try:

@@ -20,7 +20,7 @@ from .._core.amounts import dollars
 from .._core.errors import ConfigError, FluxError, SinkError
 from .._core.models import Failed, ImageRequest, InDoubt, Job
 from .._engine.circuit_breaker import CircuitBreaker
-from .._engine.session import FluxSession
+from .._engine.session import FluxSession, engine_of
 from .._requests.parsing import parse_request
 from .._requests.sources.plan import Plan
 from .._requests.sources.prompts import Prompts
@@ -104,7 +104,7 @@ async def run(command: CommandRun, source: str, options: RunOptions) -> None:
     session = _session(command, options.common, folder=options.out, **options.policies())
     page = watching(command.terminal, options.out if options.watch else None)
     async with page, session as flux:
-        if flux.provider.is_loopback:
+        if engine_of(flux).provider.is_loopback:
             command.simulate()
         batch = _batch(flux, source, options, on_check=_check_progress(command), on_plan=announce)
         async with batch, showing(command.progress, command.terminal):

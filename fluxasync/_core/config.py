@@ -11,7 +11,7 @@ from math import inf
 from numbers import Real
 from typing import Any, Literal, Self, TypeVar
 
-from attrs import field, frozen, validators
+from attrs import define, field, frozen, validators
 
 from .errors import ConfigError
 
@@ -146,6 +146,17 @@ class Timeouts:
     def of(cls, given: Self | None) -> Timeouts:
         """Return `given`, or the default for None. Raises ConfigError for other types."""
         return _one_of(Timeouts, "timeouts", given)
+
+
+@define(kw_only=True)
+class Policies:
+    """The policies in force in one session. The session's parts share this object and read it at
+    each use, so an assignment takes effect at once."""
+
+    limits: Limits = field(factory=Limits)
+    retry: Retry = field(factory=Retry)
+    polling: Polling = field(factory=Polling)
+    timeouts: Timeouts = field(factory=Timeouts)
 
 
 def _dollars(value: Any) -> Decimal | None:

@@ -29,14 +29,14 @@ class Fallback:
     """
 
     def __init__(self) -> None:
-        self._is_warned = False
+        self.has_failed = False
 
     def __call__(self, compute: Callable[[], T], default: T) -> T:
         try:
             return compute()
         except Exception:  # a bug in this package must not end the batch
-            if not self._is_warned:
-                self._is_warned = True
+            if not self.has_failed:
+                self.has_failed = True
                 logger.warning(
                     "an internal computation failed; the run continues with a default value. "
                     "Please report this.",

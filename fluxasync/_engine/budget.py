@@ -1,6 +1,6 @@
-"""The budget of a session: money is reserved before a submission and accounted for after it.
+"""The budget of a session: money is reserved before a submission and accounted for afterwards.
 
-Providers echo costs such as 7.000000000000001, so costs are rounded to GRAIN.
+Providers report costs like 7.000000000000001, so costs are rounded to GRAIN.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _ZERO = Decimal(0)
 class SpendingAccount:
     """Keeps `spent + reserved + in_doubt <= max_cost` at every instant.
 
-    `reserve` before a submission; then exactly one of `release` (it was refused), `charge` (it
-    was accepted) and `doubt` (its answer never came). With a cap, a price that is None raises
-    ConfigError: a cap that cannot be kept is not accepted. Echoed costs above the price can go
-    past the cap by that difference, because the money is then already gone.
+    Call `reserve` before a submission, then exactly one of `release` (it was refused), `charge`
+    (it was accepted) and `mark_in_doubt` (its answer never came). With a cap, an unknown price
+    raises ConfigError, because the cap could not be kept. A reported cost above the price can
+    exceed the cap by the difference, because the money is already spent.
     """
 
     max_cost: Decimal | None = None  #: US dollars; None = no cap
@@ -37,10 +37,10 @@ class SpendingAccount:
         return f"<SpendingAccount {spent} spent, {reserved} reserved, {in_doubt} in doubt, {cap}>"
 
     def restore(self, *, spent: Decimal, in_doubt: Decimal) -> None:
-        """Count what earlier runs spent under the same cap. Raises ConfigError for amounts that
-        would raise the cap."""
+        """Count the spending of earlier runs under the same cap. Raises ConfigError for negative
+        amounts, which would raise the cap."""
         if not all(amount.is_finite() and amount >= 0 for amount in (spent, in_doubt)):
-            raise ConfigError(f"amounts spent earlier are not negative: {spent}, {in_doubt}")
+            raise ConfigError(f"amounts spent earlier must be 0 or more: {spent}, {in_doubt}")
         self.spent += spent
         self.in_doubt += in_doubt
 
@@ -52,11 +52,11 @@ class SpendingAccount:
         return max(_ZERO, self.max_cost - self.spent - self.reserved - self.in_doubt)
 
     def can_reserve(self, price: Decimal | None) -> bool:
-        """Tell whether one more submission stays within the cap."""
+        """Return whether one more submission stays within the cap."""
         return self._within(self.spent + self.reserved + self.in_doubt, price)
 
     def may_fit_later(self, price: Decimal | None) -> bool:
-        """Tell whether it would, if every open reservation came back: worth waiting for."""
+        """Return whether it would if every open reservation were released."""
         return self._within(self.spent + self.in_doubt, price)
 
     def _within(self, taken: Decimal, price: Decimal | None) -> bool:
@@ -70,7 +70,7 @@ class SpendingAccount:
         return taken + price <= self.max_cost
 
     def reserve(self, price: Decimal | None) -> None:
-        """Set the price aside. Raises BudgetExceeded, changing nothing, if it does not fit."""
+        """Reserve the price. Raises BudgetExceeded, changing nothing, if it exceeds the cap."""
         if not self.can_reserve(price):
             raise BudgetExceeded(
                 f"{dollars(price or _ZERO)} more would pass the cap of "
@@ -80,28 +80,28 @@ class SpendingAccount:
         self.reserved += price or _ZERO
 
     def release(self, price: Decimal | None) -> None:
-        """Take a reservation back: nothing was charged."""
-        self._take(price)
+        """End a reservation: nothing was charged."""
+        self._unreserve(price)
 
     def charge(self, price: Decimal | None, cost: Decimal | None = None) -> None:
-        """Turn a reservation into money spent: the echoed cost, or the price without one."""
+        """Turn a reservation into spending: the reported cost, or the price without one."""
         known = cost is not None and cost.is_finite() and cost >= 0
         amount = cost.quantize(GRAIN) if known and cost is not None else price or _ZERO
-        self._take(price)
+        self._unreserve(price)
         self.spent += amount
 
     def correct(self, price: Decimal | None, cost: Decimal) -> None:
-        """Replace a price that was charged by the cost, which some providers echo only later."""
+        """Replace a charged price by the cost, which some providers report only later."""
         if cost.is_finite() and cost >= 0:
             self.spent += cost.quantize(GRAIN) - (price or _ZERO)
 
     def mark_in_doubt(self, price: Decimal | None) -> None:
-        """Keep a reservation for good: it may have been charged."""
-        self._take(price)
+        """Keep a reservation for good, because it may have been charged."""
+        self._unreserve(price)
         self.in_doubt += price or _ZERO
 
-    def _take(self, price: Decimal | None) -> None:
+    def _unreserve(self, price: Decimal | None) -> None:
         amount = price or _ZERO
         if amount > self.reserved:
-            raise RuntimeError("a reservation was given back twice")
+            raise RuntimeError("a reservation was ended twice")
         self.reserved -= amount

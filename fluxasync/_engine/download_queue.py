@@ -1,12 +1,10 @@
-"""Who may download next: first the image whose URL dies first.
+"""Download scheduling: earliest URL expiry first, limited by count and bytes.
 
-Permits are limited in number and in the bytes they stand for, so that memory and a small link are
-not overrun. Here is also known how fast images come down, and so whether those that wait will
-still be in time: when not, `brake` tells submissions to wait, because an image that nobody can
-fetch is money thrown away. Decides and counts; fetches nothing.
+The queue also measures how fast images arrive. When the images already paid for would outlive
+their URLs at that pace, `submit_delay` holds submissions back.
 
-Odd fact: a permit may have to grow when the answer tells its length. The one with the nearest
-deadline may always, else two that wait for each other's bytes would wait for ever.
+A permit may have to grow when the reply states the image's length. The one with the earliest
+expiry always may; otherwise two permits could wait for each other's bytes without end.
 """
 
 from __future__ import annotations
@@ -14,22 +12,24 @@ from __future__ import annotations
 import asyncio
 import math
 from bisect import insort
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from attrs import define, field
 
-from .._core.config import Limits
+from .._core.config import Policies
+from .._core.observers import Fallback
 
-#: bytes of an image nothing is known of: between a JPEG of 1 MP and a PNG of 4
+#: bytes of an image before any was seen: between a JPEG of 1 MP and a PNG of 4
 FIRST_GUESS = 2 * 2**20
-#: weight of the newest image in what is known of sizes and of the pace
+#: weight of the newest image in the averages of size and pace
 NEWEST = 0.1
-#: part of the URLs' life within which all that is paid must come down; the rest is for bad weather
+#: part of a URL's life within which every paid image must arrive; the rest is a reserve
 SHARE = 0.5
-#: of that share; until then the brake stays on
+#: part of SHARE below which submissions go again
 RELEASE = 0.8
-#: seconds after which a braked submission asks again
+#: seconds after which a submission that was held back is considered again
 ASK_AGAIN = 1.0
 
 
@@ -37,17 +37,17 @@ ASK_AGAIN = 1.0
 class DownloadPermit:
     """One download under way; `size` bytes are counted for it."""
 
-    rank: tuple[float, int]  #: loop time at which the URL dies, then arrival
+    rank: tuple[float, int]  #: loop time of the URL's expiry, then arrival
     owner: DownloadQueue = field(repr=False)
     size: int = 0
-    storing_since: float | None = None  #: loop time; all bytes are here, the disk is not done
+    storing_since: float | None = None  #: loop time at which all bytes were here
 
     async def expect(self, size: int) -> None:
-        """Count its true size, once known; wait where that is more than there is room for."""
+        """Count the image's true size, once known; wait until the limits allow it."""
         await self.owner.grow(self, size - self.size)
 
     def arrived(self, now: float) -> None:
-        """All bytes are here; what is left is the disk's."""
+        """Note that all bytes are here; from now on the disk is at work."""
         self.storing_since = now
 
 
@@ -62,20 +62,17 @@ class _QueuedDownload:
 
 
 class DownloadQueue:
-    """Hands out download permits within `limits()`; call `refresh` when those have changed.
+    """Hands out download permits within the session's limits."""
 
-    `active` tells the jobs that will want one soon.
-    """
-
-    def __init__(self, limits: Callable[[], Limits], *, active: Callable[[], int]) -> None:
-        self._limits = limits
-        self._coming = active
+    def __init__(self, policies: Policies, fallback: Fallback | None = None) -> None:
+        self._policies = policies
+        self._fallback = fallback or Fallback()
         self._open: set[DownloadPermit] = set()
         self._bytes = 0
         self._waiting: list[_QueuedDownload] = []  # for a permit
         self._growing: list[_QueuedDownload] = []  # for more bytes
         self._serial = 0
-        self._guess = float(FIRST_GUESS)
+        self._usual_size = float(FIRST_GUESS)
         self._pace: float | None = None  # seconds an image, where the link is the limit
         self._since = 0.0  # loop time of the latest image, or of the queue's beginning
         self._life = math.inf  # seconds that the newest live URL had left
@@ -97,14 +94,14 @@ class DownloadQueue:
     async def take(self, deadline: float) -> AsyncIterator[DownloadPermit]:
         """Wait for a permit and hold it for the block."""
         now = asyncio.get_running_loop().time()
-        if deadline > now:  # a URL that is dead already says nothing about the next ones
+        if deadline > now:  # an expired URL says nothing about the next ones
             self._life = deadline - now
         if not self._waiting:
             self._since = now
         self._serial += 1
         permit = DownloadPermit(rank=(deadline, self._serial), owner=self)
         try:
-            await self._granted(permit, int(self._guess), self._waiting)
+            await self._granted(permit, int(self._usual_size), self._waiting)
             yield permit
         finally:
             self._open.discard(permit)
@@ -121,44 +118,51 @@ class DownloadQueue:
         self._admit()
 
     def landed(self, size: int) -> None:
-        """Learn from an image that has come down."""
+        """Learn size and pace from an image that has arrived."""
+        self._fallback(partial(self._learn, size), None)
+
+    def limits_changed(self) -> None:
+        """Grant what new limits allow."""
+        self._admit()
+
+    def submit_delay(self, active: int) -> float:
+        """Return the seconds a submission should wait while `active` jobs are under way: 0 while
+        paid images arrive in time.
+
+        Without waiting downloads it returns 0, because nothing would change its answer then.
+        """
+        return self._fallback(partial(self._submit_delay, active), 0.0)
+
+    def longest_store(self, now: float) -> float:
+        """Return for how many seconds the disk has been storing its oldest image."""
+        began = [p.storing_since for p in self._open if p.storing_since is not None]
+        return now - min(began) if began else 0.0
+
+    def _learn(self, size: int) -> None:
         now = asyncio.get_running_loop().time()
-        self._guess += NEWEST * (size - self._guess)
+        self._usual_size += NEWEST * (size - self._usual_size)
         if self._waiting:
             took = now - self._since
             self._pace = took if self._pace is None else self._pace + NEWEST * (took - self._pace)
         self._since = now
 
-    def refresh(self) -> None:
-        """Grant what new limits allow."""
-        self._admit()
-
-    def submit_delay(self) -> float:
-        """Return the seconds a submission should wait: 0 while paid images come down in time.
-
-        Without a queue of downloads it returns 0, because then nothing would change its answer.
-        """
+    def _submit_delay(self, active: int) -> float:
         share = RELEASE * SHARE if self._is_late else SHARE
-        self._is_late = self._drain() > self._life * share
+        self._is_late = self._time_to_empty(active) > self._life * share
         return ASK_AGAIN if self._is_late else 0.0
 
-    def longest_store(self, now: float) -> float:
-        """Return the seconds that the disk has been at the image it began first."""
-        began = [p.storing_since for p in self._open if p.storing_since is not None]
-        return now - min(began) if began else 0.0
-
-    def _drain(self) -> float:
-        """Seconds until everything that is paid for has come down, at the present pace."""
+    def _time_to_empty(self, active: int) -> float:
+        """Return the seconds until every paid image has arrived, at the present pace."""
         if not self._waiting or self._pace is None:
             return 0.0
         silence = asyncio.get_running_loop().time() - self._since
-        images = len(self._waiting) + len(self._open) + self._coming()
+        images = len(self._waiting) + len(self._open) + active
         return images * max(self._pace, silence)
 
     async def _granted(
         self, permit: DownloadPermit, more: int, queue: list[_QueuedDownload]
     ) -> None:
-        """Wait for so many bytes; they are the permit's when this returns, or raises too late."""
+        """Wait until so many more bytes are counted for the permit."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiter = _QueuedDownload(permit, more, future)
         insort(queue, waiter)
@@ -178,8 +182,8 @@ class DownloadQueue:
                 waiter.future.set_result(None)
 
     def _next(self) -> _QueuedDownload | None:
-        """Take the next one that may go from its queue: growth first, because it ends sooner."""
-        limits = self._limits()
+        """Take the next admissible waiter from its queue. Growth goes first: it ends sooner."""
+        limits = self._policies.limits
         if self._growing:
             waiter = self._growing[0]
             is_first = waiter.permit.rank == min(permit.rank for permit in self._open)

@@ -1,47 +1,49 @@
-"""A Ready job's bytes, tried until they are whole.
+"""Fetches the bytes of a Ready job until they are whole.
 
-Fetching is free and the image is paid, so no single bad answer ends it. Transport faults are
-retried while the URL lives. A dead URL, and bytes that stay broken, are replaced by a fresh URL,
-for as long as a job may take (`timeouts.job`). A host that asks for a pause gets it from every
-download. What an outage or a sleep of the machine did to a URL does not count.
+Fetching is free and the image is paid, so no single failure ends it. Transport faults are retried
+while the URL lives. An expired URL, or one that keeps giving broken bytes, is replaced by a fresh
+one for as long as a job may take (`timeouts.job`). A host's Retry-After holds for every download
+from it. URLs that expired in an outage or a suspension of the machine do not count as failures.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from functools import partial
 
 from attrs import define, evolve, field, frozen
 
 from .._core.concurrency import LoopAwareTimeout
-from .._core.config import Retry
+from .._core.config import Policies, retry_delay
 from .._core.errors import DownloadError, Expired, JobError, JobLost, TransportError
 from .._core.models import Job, Ready, Stored, Verdict
 from .._core.protocols import Chunks, Download, Reply, Sink
-from .._wire import Inconclusive, JobNotFound, Phase, PollResult, classify, retry_after
+from .._wire import Inconclusive, JobNotFound, Phase, classify, retry_after
 from .._wire.client import ApiClient, now
-from .circuit_breaker import Connectivity
+from .connectivity import Connectivity
 from .download_queue import DownloadPermit, DownloadQueue
+from .health import HealthMonitor
 from .poll_policy import MISSING_POLLS
-from .polling import retry_delay
+from .poller import Poller
 from .resumable_stream import ChecksumMismatch, ResumableStream, TransferStalled
 
-#: seconds for a whole image: a slow link is no fault, a stalled one is noticed long before
+#: seconds for a whole image: a slow link is no fault, and a stalled one is detected earlier
 LONGEST = 24 * 3600.0
-#: seconds between two fresh URLs at least, whatever the `Retry` says
+#: least seconds between two polls for a fresh URL, whatever `Retry` says
 LEAST = 0.02
 
 
 class Hosts:
-    """When each delivery host may be asked again: the pause it asks for holds for all downloads."""
+    """The time from which each delivery host may be asked again, for all downloads."""
 
     def __init__(self) -> None:
         self._free_at: dict[str, float] = {}  # loop time by origin
 
     def pause(self, url: str, seconds: float) -> None:
-        """Keep every download away from the URL's host for so many seconds, or longer."""
+        """Ask the URL's host for nothing for so many seconds; a longer pause stays."""
         host = _origin(url)
         self._free_at[host] = max(self._free_at.get(host, -math.inf), now() + seconds)
 
@@ -56,13 +58,13 @@ class Hosts:
 
 @define
 class _Effort:
-    """What one image's download has taken so far."""
+    """The tries of one image's download so far."""
 
-    #: loop time; afterwards no fresh URL is asked for. Set by the first failure
+    #: loop time after which no fresh URL is asked for; set by the first failure
     until: float = math.inf
-    began: float | None = None  #: loop time of the first try, once it had a permit
+    began: float | None = None  #: loop time of the first try that had a permit
     tries: int = 0
-    broken: int = 0  #: times that the present URL gave broken bytes
+    broken: int = 0  #: times the present URL gave broken bytes
     renewals: int = 0  #: fresh URLs asked for
     misses: int = 0  #: polls in a row that did not find the job
     missing_since: float = 0.0  #: loop time of the first of them
@@ -72,7 +74,7 @@ class _Effort:
         self.until = min(self.until, now() + patience)
 
     def missed(self) -> float:
-        """Count a poll that did not find the job; return for how many seconds that has been so."""
+        """Count a poll that did not find the job; return the seconds since the first in the row."""
         if not self.misses:
             self.missing_since = now()
         self.misses += 1
@@ -81,22 +83,18 @@ class _Effort:
 
 @frozen
 class Downloader:
-    """One image's download: where from, where to, how patiently."""
+    """Downloads the images of one session."""
 
-    wire: ApiClient
-    ask: Callable[[Job], Awaitable[PollResult]]
-    sink: Sink
-    retry: Retry
-    max_bytes: int
-    permits: DownloadQueue | None = None  #: one is held for each try, and none between two
-    landed: Callable[[int], None] = lambda size: None  #: is told each image's bytes
-    hosts: Hosts = field(factory=Hosts)
-    network: Connectivity = field(factory=Connectivity)
-    dice: random.Random = field(factory=random.Random)
-    #: the loop time at which this machine last woke up: URLs from before it are stale
-    woke_at: Callable[[], float] = lambda: -math.inf
+    client: ApiClient
+    poller: Poller
+    queue: DownloadQueue  #: a permit is held for each try, and none between two
+    connectivity: Connectivity
+    health: HealthMonitor
+    policies: Policies
+    rng: random.Random
+    hosts: Hosts = field(factory=Hosts, init=False)
 
-    async def run(self, ready: Ready) -> tuple[Ready, Stored, float]:
+    async def run(self, ready: Ready, sink: Sink) -> tuple[Ready, Stored, float]:
         """Return what was stored, the Ready whose URL gave it (it may have been renewed), and the
         seconds since the first try began."""
         effort = _Effort()
@@ -104,47 +102,47 @@ class Downloader:
             ready = await self._usable(ready, effort)
             queued = now()
             try:
-                async with self._permitted(ready) as permit:
-                    effort.until += now() - queued  # other images' time
+                async with self.queue.take(ready.deadline) as permit:
+                    effort.until += now() - queued  # time that other images took
                     if self._is_stale(ready) or self.hosts.wait(ready.url):
-                        continue  # since the permit was asked for
+                        continue  # it became so while the permit was waited for
                     effort.tries += 1
                     effort.began = now() if effort.began is None else effort.began
-                    stored = await self._once(ready, permit)
-                    self.landed(stored.size)
+                    stored = await self._try(ready, sink, permit)
+                    self.queue.landed(stored.size)
                     return ready, stored, now() - effort.began
             except Expired as error:
                 end: DownloadError | None = error
             except TransferStalled as error:
-                ready = await self._asked_again(ready)
-                end = self._verdict(error, ready, effort)
+                ready = await self._polled_again(ready)
+                end = self._judge(error, ready, effort)
             except (TransportError, DownloadError) as error:
-                end = self._verdict(error, ready, effort)
+                end = self._judge(error, ready, effort)
             if end is None:
                 left = max(ready.deadline - now(), 0.0)
                 await self._rest(min(self._delay(effort.tries), left))
             else:
                 ready = await self._renewed(ready, effort, end)
 
-    def _verdict(
+    def _judge(
         self, error: TransportError | DownloadError, ready: Ready, effort: _Effort
     ) -> DownloadError | None:
-        """Return what the image ends with if no fresh URL helps; None to try this one again.
+        """Return the image's error in case no fresh URL helps, or None to try this URL again.
         Raises it where a fresh URL cannot help either."""
-        said = str(error)
+        message = str(error)
         if error.permanent:
-            raise DownloadError(said, job=ready.job, permanent=True) from error
+            raise DownloadError(message, job=ready.job, permanent=True) from error
         effort.broken += isinstance(error, DownloadError | ChecksumMismatch)
-        effort.failed(self.wire.timeouts().job)
+        effort.failed(self.policies.timeouts.job)
         if now() >= ready.deadline:
-            return Expired(f"the image's URL died: {said}", job=ready.job)
-        if effort.broken >= self.retry.downloads or now() >= effort.until:
-            return DownloadError(said, job=ready.job)
+            return Expired(f"the image's URL died: {message}", job=ready.job)
+        if effort.broken >= self.policies.retry.downloads or now() >= effort.until:
+            return DownloadError(message, job=ready.job)
         return None
 
     async def _usable(self, ready: Ready, effort: _Effort) -> Ready:
-        """Return a Ready that may be tried now: seen since the machine slept, on a host that did
-        not ask for a pause. What dies while it waits is renewed."""
+        """Return a Ready that may be tried now: seen since the last suspension, on a host that
+        asks for no pause. A URL that expires during the wait is renewed."""
         while True:
             if self._is_stale(ready):
                 stale = Expired("the machine slept since the URL was given", job=ready.job)
@@ -157,10 +155,7 @@ class Downloader:
                 paused = Expired("the image's host asked for a longer pause", job=ready.job)
                 ready = await self._renewed(ready, effort, paused)
 
-    def _permitted(self, ready: Ready) -> AbstractAsyncContextManager[DownloadPermit | None]:
-        return nullcontext() if self.permits is None else self.permits.take(ready.deadline)
-
-    async def _once(self, ready: Ready, permit: DownloadPermit | None) -> Stored:
+    async def _try(self, ready: Ready, sink: Sink, permit: DownloadPermit) -> Stored:
         """Fetch the image into the sink; raises TransportError, DownloadError and Expired."""
         job = ready.job
         async with AsyncExitStack() as stack:
@@ -168,23 +163,23 @@ class Downloader:
             self._check_headers(answer, job)
             transfer = ResumableStream(
                 answer,
-                reopen=lambda start, etag: self._reopened(ready, stack, start, etag),
-                stall=self.wire.timeouts().stall,
+                reopen=partial(self._reopened, ready, stack),
+                stall=self.policies.timeouts.stall,
             )
             chunks = Chunks(_counted(transfer, permit), take_md5=transfer.take_md5)
-            stored = await self.sink.store(job.request, job, chunks)
+            stored = await sink.store(job.request, job, chunks)
         return stored
 
     async def _opened(self, ready: Ready, stack: AsyncExitStack, **ranged: str) -> Download:
-        """Ask for the image, or for the rest of it, and wait for the answer's beginning."""
-        stream = self.wire.transport.stream
+        """Ask for the image, or for the rest of it, and wait for the head of the answer."""
+        stream = self.client.transport.stream
         headers = {name.replace("_", "-"): value for name, value in ranged.items()}
         if headers:
             opening = stream(ready.url, timeout=LONGEST, headers=headers)
         else:
             opening = stream(ready.url, timeout=LONGEST)
         try:
-            async with LoopAwareTimeout(self.wire.timeouts().download):
+            async with LoopAwareTimeout(self.policies.timeouts.download):
                 answer = await stack.enter_async_context(opening)
         except TimeoutError:
             raise TransportError("the image did not begin to arrive in time", sent=True) from None
@@ -192,7 +187,7 @@ class Downloader:
         if verdict is Verdict.REJECTED:
             raise Expired(f"HTTP {answer.status} for the image's URL", job=ready.job)
         if verdict is not Verdict.ACCEPTED:
-            self._obey(answer, ready.url)
+            self._note_pause(answer, ready.url)
             raise TransportError(f"HTTP {answer.status} for the image's URL", sent=True)
         return answer
 
@@ -201,8 +196,8 @@ class Downloader:
     ) -> Download:
         return await self._opened(ready, stack, Range=f"bytes={start}-", If_Match=etag)
 
-    def _obey(self, answer: Download, url: str) -> None:
-        """Keep all downloads from a host that asks for a pause (429, 503 with Retry-After)."""
+    def _note_pause(self, answer: Download, url: str) -> None:
+        """Hold all downloads from a host that asks for a pause (429, 503 with Retry-After)."""
         reply = Reply(status=answer.status, headers=answer.headers, body=b"")
         seconds = retry_after(reply, None) if answer.status in {429, 503} else None
         if seconds:
@@ -214,83 +209,75 @@ class Downloader:
         if encoding != "identity":
             raise DownloadError(f"the image came with Content-Encoding {encoding!r}", job=job)
         length = headers.get("content-length", "")
-        if length.isdigit() and int(length) > self.max_bytes:
-            said = f"the image is {length} bytes: over max_image_bytes"
-            raise DownloadError(said, job=job, permanent=True)
+        if length.isdigit() and int(length) > self.policies.limits.max_image_bytes:
+            message = f"the image is {length} bytes: over max_image_bytes"
+            raise DownloadError(message, job=job, permanent=True)
 
     def _is_stale(self, ready: Ready) -> bool:
-        return ready.seen is not None and ready.seen <= self.woke_at()
+        return ready.seen is not None and ready.seen <= self.health.resumed_at
 
-    async def _asked_again(self, ready: Ready) -> Ready:
-        """Ask once for a URL of another, livelier host; the old one does without."""
-        news = await self.ask(ready.job)
-        if not isinstance(news, Ready):
+    async def _polled_again(self, ready: Ready) -> Ready:
+        """Poll once for a fresh URL, perhaps of another host; keep the old one if none comes."""
+        result = await self.poller.poll_in_turn(ready.job)
+        if not isinstance(result, Ready):
             return ready
-        return evolve(news, polls=ready.polls + 1, watch_seconds=ready.watch_seconds)
+        return evolve(result, polls=ready.polls + 1, watch_seconds=ready.watch_seconds)
 
     async def _renewed(self, ready: Ready, effort: _Effort, end: DownloadError) -> Ready:
         """Poll until the provider gives a URL: the first time at once, then with back-off. Raises
         `end` when the time is over, JobLost and other JobErrors where the provider says so."""
-        effort.failed(self.wire.timeouts().job)
-        effort.broken, asked, told = 0, 0, 0.0
+        effort.failed(self.policies.timeouts.job)
+        effort.broken, polls, pause = 0, ready.polls, 0.0
         while True:
-            if self.network.is_down:  # an outage decides nothing
-                effort.until = max(effort.until, now() + self.retry.not_found_grace)
+            if self.connectivity.is_down:  # an outage decides nothing
+                effort.until = max(effort.until, now() + self.policies.retry.not_found_grace)
             left = effort.until - now()
             if left <= 0:
                 raise self._given_up(end)
             if effort.renewals:
-                pause = max(self._delay(effort.renewals), told, LEAST)
-                await self._rest(min(pause, left))
-            effort.renewals, asked = effort.renewals + 1, asked + 1
-            news = await self.ask(ready.job)
-            match news:
+                await self._rest(min(max(self._delay(effort.renewals), pause, LEAST), left))
+            effort.renewals, polls = effort.renewals + 1, polls + 1
+            result = await self.poller.poll_in_turn(ready.job)
+            match result:
                 case Ready():
                     effort.misses = 0
-                    polls = ready.polls + asked
-                    return evolve(news, polls=polls, watch_seconds=ready.watch_seconds)
+                    return evolve(result, polls=polls, watch_seconds=ready.watch_seconds)
                 case JobError():
-                    raise news
+                    raise result
                 case JobNotFound():
                     self._check_lost(effort, ready.job)
                 case Inconclusive():
-                    told = news.retry_after or 0.0
+                    pause = result.retry_after or 0.0
                 case _:
                     effort.misses = 0
 
     def _check_lost(self, effort: _Effort, job: Job) -> None:
         lasted = effort.missed()
-        if effort.misses >= MISSING_POLLS and lasted >= self.retry.not_found_grace:
-            said = f"its image's URL died and the job is gone for {lasted:.0f} s"
-            raise JobLost(f"{said}; it may have been charged", job=job)
+        if effort.misses >= MISSING_POLLS and lasted >= self.policies.retry.not_found_grace:
+            message = f"its image's URL died and the job is gone for {lasted:.0f} s"
+            raise JobLost(f"{message}; it may have been charged", job=job)
 
     def _given_up(self, end: DownloadError) -> DownloadError:
-        seconds = self.wire.timeouts().job
-        said = f"{end}; fresh URLs were asked for during {seconds:g} s"
-        return type(end)(said, job=end.job)
+        seconds = self.policies.timeouts.job
+        return type(end)(f"{end}; fresh URLs were asked for during {seconds:g} s", job=end.job)
 
     async def _rest(self, seconds: float) -> None:
-        await self.network.sleep(seconds, dice=self.dice.random())
+        await self.connectivity.sleep(seconds, jitter=self.rng.random())
 
     def _delay(self, tries: int) -> float:
-        dice = self.dice.random()
-        return retry_delay(
-            tries, initial=self.retry.initial, maximum=self.retry.maximum, jitter=dice
-        )
+        retry, jitter = self.policies.retry, self.rng.random()
+        return retry_delay(tries, initial=retry.initial, maximum=retry.maximum, jitter=jitter)
 
 
-async def _counted(
-    transfer: ResumableStream, permit: DownloadPermit | None
-) -> AsyncIterator[bytes]:
-    """The image's bytes, once there is room for them; tells when only the disk is left."""
-    if permit is not None and transfer.length is not None:
+async def _counted(transfer: ResumableStream, permit: DownloadPermit) -> AsyncIterator[bytes]:
+    """Yield the image's bytes, once the queue allows its size."""
+    if transfer.length is not None:
         await permit.expect(transfer.length)
     async for chunk in transfer.chunks():
         yield chunk
-    if permit is not None:
-        permit.arrived(now())
+    permit.arrived(now())
 
 
 def _origin(url: str) -> str:
-    """Scheme, host and port, of malformed URLs too."""
+    """Return scheme, host and port, of malformed URLs too."""
     return "/".join(url.split("/", 3)[:3])

@@ -1,103 +1,122 @@
-"""The watchdog: it barks when the machine, not the server, is what is late.
+"""Health monitor: detects a blocked event loop, a suspended machine and a slow disk.
 
-It looks once a second, while there is something to watch, and tells three things apart: an event
-loop that was blocked (by a callback of the app, or a stopped process), a machine that was asleep,
-and a disk that does not take what has arrived. It changes nothing itself; who listens drops
-connections and asks for fresh URLs.
-
-Odd fact: the loop's clock stands still while a machine sleeps (CLOCK_MONOTONIC on Linux), so after
-a night no deadline has passed by it, and every URL is dead.
+It checks once a second while the session has work. The loop's clock stands still while a machine
+is suspended (CLOCK_MONOTONIC on Linux): after a night no deadline has passed by that clock, and
+every URL has expired.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
+from functools import partial
 
-from .._core.events import ClockJumped, DiskLagged, Event, LoopLagged
-from .._core.observers import Fallback
+from .._core.events import ClockJumped, DiskLagged, LoopLagged
+from .._core.observers import Fallback, Observers
+from .connectivity import Connectivity
+from .download_queue import DownloadQueue
+from .limiter import Limiter
 
-#: seconds between looks
+#: seconds between checks
 EVERY = 1.0
-#: seconds late that are worth a word: with less, polls and downloads still keep their pace
+#: seconds of delay that are reported; polls and downloads cope with less
 LOOP_LAG = 0.5
-#: seconds of sleep that are worth a word; less is the clocks' own drift and correction
+#: seconds of delay after which pooled connections count as dead
+LONG_LAG = 5.0
+#: seconds of suspension that are reported; less is drift and correction of the clocks
 SLEEP = 5.0
-#: seconds after which an image that has arrived should lie on the disk
+#: seconds after which an image that has arrived should be on the disk
 DISK_LAG = 5.0
 
 
 def asleep() -> float:
-    """Return the seconds that this machine has slept, counted from anywhere."""
-    # Linux: CLOCK_BOOTTIME counts sleep and the monotonic one does not; on macOS it is
-    # CLOCK_MONOTONIC that counts it, and time.monotonic() (the loop's) that does not
+    """Return the seconds that this machine was suspended, from an arbitrary zero."""
+    # Linux: CLOCK_BOOTTIME counts suspension and the monotonic clock does not; on macOS
+    # CLOCK_MONOTONIC counts it, and time.monotonic() (the loop's clock) does not
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime(clock) - time.monotonic()
 
 
 class HealthMonitor:
-    """Looks while `is_busy()`; `wake` it whenever that may have begun, `stop` it at the end.
+    """Checks while there are jobs or downloads; `wake` it when work begins, `stop` it at the end.
 
-    `bark` is called with an event, `longest_store()` tells for how long the disk has been at it.
+    After a suspension, or a long block of the loop, sleeping tasks are woken and connections
+    replaced: both date from before.
     """
 
     def __init__(
         self,
-        bark: Callable[[Event], None],
+        observers: Observers,
+        limiter: Limiter,
+        downloads: DownloadQueue,
+        connectivity: Connectivity,
         *,
-        is_busy: Callable[[], bool],
-        longest_store: Callable[[], float],
         asleep: Callable[[], float] = asleep,
     ) -> None:
-        self.asleep = asleep
-        self._on_event = bark
-        self._is_busy = is_busy
-        self._longest_store = longest_store
+        self.resumed_at = -math.inf  #: loop time at which this machine last left suspension
+        self._observers = observers
+        self._limiter = limiter
+        self._downloads = downloads
+        self._connectivity = connectivity
+        self._asleep = asleep
         self._fallback = Fallback()
         self._timer: asyncio.TimerHandle | None = None
         self._slept = 0.0
-        self._disk_told = False
+        self._is_disk_late = False
 
     def __repr__(self) -> str:
-        return f"<HealthMonitor {'lies' if self._timer is None else 'watches'}>"
+        return f"<HealthMonitor {'idle' if self._timer is None else 'watching'}>"
 
     def wake(self) -> None:
-        """Begin to look, unless it does already."""
+        """Begin to check, unless it does already."""
         if self._timer is None:
-            self._slept = self.asleep()
-            self._look_again()
+            self._slept = self._asleep()
+            self._schedule()
 
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _look_again(self) -> None:
+    def suspended(self, seconds: float) -> None:
+        """Report that the machine was suspended, and drop what dates from before."""
+        self._observers.show(ClockJumped(seconds=seconds))
+        self.resumed_at = asyncio.get_running_loop().time()
+        self._start_afresh()
+
+    def _schedule(self) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time() + EVERY
-        self._timer = loop.call_at(due, self._look, due)
+        self._timer = loop.call_at(due, self._check, due)
 
-    def _look(self, due: float) -> None:
+    def _check(self, due: float) -> None:
         self._timer = None
-        for look in (self._look_at_sleep, lambda: self._look_at_loop(due), self._look_at_disk):
-            self._fallback(look, None)
-        if self._is_busy():
-            self._look_again()
+        for check in (self._check_suspension, partial(self._check_loop, due), self._check_disk):
+            self._fallback(check, None)
+        if self._limiter.in_flight or not self._downloads.is_idle:
+            self._schedule()
 
-    def _look_at_sleep(self) -> None:
-        slept, self._slept = self.asleep() - self._slept, self.asleep()
+    def _check_suspension(self) -> None:
+        slept, self._slept = self._asleep() - self._slept, self._asleep()
         if slept > SLEEP:
-            self._on_event(ClockJumped(seconds=slept))
+            self.suspended(slept)
 
-    def _look_at_loop(self, due: float) -> None:
+    def _check_loop(self, due: float) -> None:
         late = asyncio.get_running_loop().time() - due
         if late > LOOP_LAG:
-            self._on_event(LoopLagged(seconds=late))
+            self._observers.show(LoopLagged(seconds=late))
+        if late > LONG_LAG:
+            self._start_afresh()
 
-    def _look_at_disk(self) -> None:
-        """Bark once for each time that the disk falls behind."""
-        seconds = self._longest_store()
-        if seconds > DISK_LAG and not self._disk_told:
-            self._on_event(DiskLagged(seconds=seconds))
-        self._disk_told = seconds > DISK_LAG
+    def _check_disk(self) -> None:
+        """Report each time the disk falls behind, once."""
+        seconds = self._downloads.longest_store(asyncio.get_running_loop().time())
+        if seconds > DISK_LAG and not self._is_disk_late:
+            self._observers.show(DiskLagged(seconds=seconds))
+        self._is_disk_late = seconds > DISK_LAG
+
+    def _start_afresh(self) -> None:
+        self._connectivity.renew_connections()
+        self._connectivity.wake()

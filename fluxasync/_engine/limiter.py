@@ -1,11 +1,9 @@
-"""Which submission may go next: slots as leases, per model group, with a rate and a pause.
+"""Decides which submission goes next: slots as leases, submission rate, pauses, priorities.
 
-A slot stands for one active job at the server. Deciding is one synchronous pass, called on every
-arrival, every departure and every change; waiting is a future per waiter. Higher `priority` goes
-first, then arrival; a waiter whose model group is full does not hold up the others. In trouble
-submissions go one at a time, until one is accepted: a herd never finds out what one can.
-It knows neither jobs nor models: who takes a lease says which group it counts for, and how its
-POST was answered.
+A slot stands for one active job at the server. Admission is one synchronous pass over the waiters,
+run on every arrival, departure and change. Higher `priority` goes first, then arrival; a waiter
+whose model group is full does not hold up the others. After push-back, submissions are sent one at
+a time until one is accepted.
 """
 
 from __future__ import annotations
@@ -14,32 +12,34 @@ import asyncio
 import math
 from bisect import insort
 from collections import Counter
-from collections.abc import Callable
 
 from attrs import frozen
 
-from .._core.config import Limits
+from .._core.config import Policies
+from .._core.events import LimitChanged
+from .._core.observers import Observers
 from .adaptive_limit import AdaptiveLimit
 from .circuit_breaker import CircuitBreaker
+from .download_queue import DownloadQueue
 
 #: leases granted in one turn of the loop. A thousand at once would be a thousand POSTs made in one
-#: breath, and as many answers read in another, while every timer waits.
+#: turn, and as many answers read in another, while every timer waits.
 BURST = 16
 #: the group of every model without a limit of its own
 ACCOUNT = "account"
-#: active jobs to begin with, where the limit is to be found out (BFL docs: 24 an account)
+#: active jobs to begin with under "auto" (BFL docs: 24 an account)
 START = 24
-#: seconds after which a probe without an answer no longer holds up the next one
+#: seconds after which an unanswered probe no longer holds up the next one
 PROBE_PATIENCE = 30.0
 
 
 @frozen(eq=False)
 class Lease:
-    """One slot, taken; identity matters, so equal leases are still two."""
+    """One slot, taken. Leases are compared by identity."""
 
     group: str
     cap: int | None = None
-    episode: int = 0  #: push-backs seen when it was granted
+    episode: int = 0  #: push-backs before it was granted
     probes: int = 0  #: calls of `probe` before it was granted
 
 
@@ -55,23 +55,14 @@ class _Waiter:
 
 
 class Limiter:
-    """Hands out leases within `limits`; assign `limits` to change them while running.
+    """Hands out leases within the session's limits; `downloads` can hold submissions back."""
 
-    `brake` is asked before each grant for seconds to wait: 0 lets go. `on_change(group, limit)`
-    is called when a limit that is being found out has changed.
-    """
-
-    def __init__(
-        self,
-        limits: Limits,
-        *,
-        brake: Callable[[], float] = lambda: 0.0,
-        on_change: Callable[[str, int], None] = lambda group, limit: None,
-    ) -> None:
-        self._limits = limits
-        self._brake = brake
-        self._on_change = on_change
-        self._found: dict[str, AdaptiveLimit] = {}  # by group
+    def __init__(self, policies: Policies, downloads: DownloadQueue, observers: Observers) -> None:
+        self._policies = policies
+        self._downloads = downloads
+        self._observers = observers
+        self._assigned = policies.limits.in_flight  # what the adaptive limits started from
+        self._adaptive: dict[str, AdaptiveLimit] = {}  # by group
         self._leases: set[Lease] = set()
         self._unanswered: set[Lease] = set()  # their POSTs are under way
         self._by_group: Counter[str] = Counter()
@@ -97,7 +88,7 @@ class Limiter:
     @property
     def slots(self) -> int:
         """Jobs that may be in flight now."""
-        return self._discovery(ACCOUNT, None).limit
+        return self._limit_of(ACCOUNT, None).limit
 
     @property
     def is_paused(self) -> bool:
@@ -105,76 +96,72 @@ class Limiter:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether nothing may go yet: what is answered now was sent before the trouble."""
+        """Whether nothing may go yet: what is answered now was sent before the push-back."""
         return self.is_paused or self._probe_at > asyncio.get_running_loop().time()
 
     def holds(self, lease: Lease) -> bool:
-        """Whether push-back came after the grant: the lease goes back, and its submission waits
-        in line again, so that the one which goes first after a pause stays alone."""
+        """Whether push-back came after the grant. The lease is then given back and its submission
+        queues again, so that the first submission after a pause stays alone."""
         return self.is_waiting or (self._probing and lease.probes != self._probes)
 
-    @property
-    def limits(self) -> Limits:
-        return self._limits
-
-    @limits.setter
-    def limits(self, limits: Limits) -> None:
-        if limits.in_flight != self._limits.in_flight:
-            self._found.clear()  # what is given now is newer than what was found
-        self._limits = limits
+    def limits_changed(self) -> None:
+        """Apply the limits that were assigned to the policies."""
+        if self._assigned != self._policies.limits.in_flight:
+            self._assigned = self._policies.limits.in_flight
+            self._adaptive.clear()  # an assigned limit is newer than a learned one
         if self._waiters:
             self._admit()
 
     async def take(
-        self, group: str, cap: int | None = None, *, gate: CircuitBreaker, priority: int = 0
+        self, group: str, cap: int | None = None, *, breaker: CircuitBreaker, priority: int = 0
     ) -> Lease:
         """Wait for a slot of the group (at most `cap` of it at once) and return its lease.
 
-        Raises what shuts the gate, at once. A cancelled waiter leaves no slot behind.
+        Raises the breaker's error as soon as it trips. A cancelled waiter leaves no slot behind.
         """
-        gate.check()
+        breaker.check()
         future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self._serial += 1
         waiter = _Waiter(rank=(-priority, self._serial), group=group, cap=cap, future=future)
         insort(self._waiters, waiter)
         self._admit()
         if not future.done():
-            gate.watch(future)
+            breaker.watch(future)
         try:
             lease = await future
         except BaseException:
             self._leave(waiter)
             raise
-        assert isinstance(lease, Lease)  # noqa: S101 — gates set only exceptions
+        assert isinstance(lease, Lease)  # noqa: S101 — breakers set only exceptions
         return lease
 
     def count(self, group: str) -> Lease:
-        """Return a lease for what is active at the server already, whatever the limits say."""
+        """Return a lease for a job that is active at the server already, beyond any limit."""
         return self._counted(Lease(group))
 
     def accepted(self, lease: Lease) -> None:
-        """The lease's POST became a job: the trouble, if there was any, is over."""
+        """Note that the lease's POST became a job; this ends any push-back."""
         self._unanswered.discard(lease)
         for group, cap in self._counting(lease):
-            found = self._discovery(group, cap)
+            found = self._limit_of(group, cap)
             before, active = found.limit, self._active(group)
             is_new = lease.episode == self._episode
-            if is_new:  # what is more, was counted from an earlier process
+            if is_new:  # more than the limit are jobs of an earlier process
                 active = min(active, before)
-            # those under way at the push-back say how many were let in, and ask for no more
+            # leases from before the push-back show how many were accepted; they ask for no more
             is_wanted = is_new and self._taken(group) >= before
             found.accepted(active=active, is_wanted=is_wanted, now=_now())
             self._notify_limit_change(group, found, before)
         self.clear()
 
     def answered(self, lease: Lease) -> None:
-        """The lease's POST was answered, or given up, without becoming a job."""
+        """Note that the lease's POST ended without a job."""
         self._unanswered.discard(lease)
         if self._probing and self._waiters:
             self._admit()
 
     def on_rate_limited(self, lease: Lease) -> None:
-        """The lease's POST met a limit (429). One of several under way at the time counts."""
+        """Lower the limit that the lease's POST met (429). One of several under way counts."""
         self._unanswered.discard(lease)
         group, found = self._fullest(lease)
         if lease.episode == self._episode:
@@ -186,8 +173,8 @@ class Limiter:
         self._notify_limit_change(group, found, before)
 
     def on_server_error(self) -> None:
-        """The server failed: a limit that is being found out grows no further for now."""
-        for group, found in self._found.items():
+        """Stop the growth of adaptive limits for now, because the server failed."""
+        for group, found in self._adaptive.items():
             before = found.limit
             found.on_server_error(now=_now())
             self._notify_limit_change(group, found, before)
@@ -203,62 +190,63 @@ class Limiter:
             self._admit()
 
     def pause(self, seconds: float) -> None:
-        """Let no submission go for so many seconds from now; a longer pause stays."""
+        """Hold all submissions for so many seconds from now; a longer pause stays."""
         until = asyncio.get_running_loop().time() + seconds
         self._paused_until = max(self._paused_until, until)
 
     def probe(self, seconds: float) -> None:
-        """From so many seconds on let submissions go one at a time, until one is accepted."""
+        """Hold submissions for so many seconds, then send one at a time until one is accepted."""
         self._probing = True
         self._probes += 1
         until = asyncio.get_running_loop().time() + seconds
         self._probe_at = max(self._probe_at, until)
 
     def clear(self) -> None:
-        """The trouble is over: all may go that have slots, once a pause is."""
+        """End the sending one at a time; a pause stays."""
         if self._probing:
             self._probing, self._probe_at = False, 0.0
             self._admit()
 
-    # --- the limit that is found out ------------------------------------------------------------
+    # --- adaptive limits ------------------------------------------------------------------------
 
-    def _discovery(self, group: str, cap: int | None) -> AdaptiveLimit:
-        if group not in self._found:
-            given = self._limits.in_flight
-            if given == "auto":
-                self._found[group] = AdaptiveLimit(START if cap is None else cap)
+    def _limit_of(self, group: str, cap: int | None) -> AdaptiveLimit:
+        if group not in self._adaptive:
+            assigned = self._policies.limits.in_flight
+            if assigned == "auto":
+                self._adaptive[group] = AdaptiveLimit(START if cap is None else cap)
             else:
-                start = given if cap is None else cap
-                self._found[group] = AdaptiveLimit(start, ceiling=start)
-        return self._found[group]
+                start = assigned if cap is None else cap
+                self._adaptive[group] = AdaptiveLimit(start, ceiling=start)
+        return self._adaptive[group]
 
     @staticmethod
     def _counting(lease: Lease) -> list[tuple[str, int | None]]:
-        """The limits that a lease counts for: its own group's, and the account's."""
+        """Return the limits that a lease counts for: its own group's and the account's."""
         own = [(lease.group, lease.cap)] if lease.cap is not None else []
         return [*own, (ACCOUNT, None)]
 
     def _fullest(self, lease: Lease) -> tuple[str, AdaptiveLimit]:
-        """The limit that a 429 is about: nobody says, so the one that is used up the most."""
-        counting = [(group, self._discovery(group, cap)) for group, cap in self._counting(lease)]
+        """Return the limit that a 429 is about. The server does not say which, so it is the one
+        that is used up the most."""
+        counting = [(group, self._limit_of(group, cap)) for group, cap in self._counting(lease)]
         return max(counting, key=lambda each: self._taken(each[0]) / each[1].limit)
 
     def _taken(self, group: str) -> int:
         return len(self._leases) if group == ACCOUNT else self._by_group[group]
 
     def _active(self, group: str, *, without: Lease | None = None) -> int:
-        """Jobs that the server has accepted and that are not known to have ended."""
+        """Return the number of accepted jobs that are not known to have ended."""
         posting = sum(group in (ACCOUNT, lease.group) for lease in self._unanswered)
         return self._taken(group) - posting - (without in self._leases)
 
     def _notify_limit_change(self, group: str, found: AdaptiveLimit, before: int) -> None:
         if found.limit == before:
             return
-        self._on_change(group, found.limit)
+        self._observers.show(LimitChanged(group=group, limit=found.limit))
         if found.limit > before and self._waiters:
             self._admit()
 
-    # --- who goes next --------------------------------------------------------------------------
+    # --- admission ------------------------------------------------------------------------------
 
     def _leave(self, waiter: _Waiter) -> None:
         if waiter in self._waiters:
@@ -269,7 +257,7 @@ class Limiter:
                 self.give(granted)
 
     def _admit(self) -> None:
-        """Grant what may go now; arm a timer for what only has to wait for the clock."""
+        """Grant what may go now; set a timer where only time is missing."""
         loop = asyncio.get_running_loop()
         held: list[_Waiter] = []
         granted = 0
@@ -294,18 +282,18 @@ class Limiter:
     def _is_full(self, waiter: _Waiter) -> bool:
         if waiter.cap is None:
             return False
-        return self._by_group[waiter.group] >= self._discovery(waiter.group, waiter.cap).limit
+        return self._by_group[waiter.group] >= self._limit_of(waiter.group, waiter.cap).limit
 
     def _earliest(self, now: float) -> float:
-        """The loop time before which pause, rate, brake and trouble let nothing go."""
+        """Return the loop time before which pause, rate, probing and downloads let nothing go."""
         earliest = self._paused_until
-        if self._limits.rate is not None:
-            earliest = max(earliest, self._last_grant + 1 / self._limits.rate)
+        if (rate := self._policies.limits.rate) is not None:
+            earliest = max(earliest, self._last_grant + 1 / rate)
         if self._probing:
             earliest = max(earliest, self._probe_at)
             if self._unanswered:
                 earliest = max(earliest, self._last_grant + PROBE_PATIENCE)
-        return max(earliest, now + self._brake())
+        return max(earliest, now + self._downloads.submit_delay(self.in_flight))
 
     def _grant(self, waiter: _Waiter, now: float) -> None:
         lease = self._counted(Lease(waiter.group, waiter.cap, self._episode, self._probes))
@@ -323,7 +311,7 @@ class Limiter:
             if self._timer_at == when:
                 return
             self._timer.cancel()
-        # not asked of the handle: uvloop's has no `when` for an instant that is here already
+        # kept apart, because uvloop's handle has no `when` for an instant in the past
         self._timer_at = when
         self._timer = asyncio.get_running_loop().call_at(when, self._on_timer)
 

@@ -1,9 +1,8 @@
-"""One image's bytes as one stream, whatever the connection does.
+"""One image's bytes as one stream, across broken connections.
 
-A transfer that brings next to nothing is given up; a large one that breaks goes on from the byte
-where it broke, if the server can do that and the image is still the same one. The bytes are held
-against the MD5 that came with them: here, chunk by chunk, or by whoever takes that over, in a
-thread. Nothing here knows whose image it is, or where the bytes go.
+A stalled transfer is given up. A large one that breaks is resumed at the byte where it broke, if
+the server supports Range requests and the image is unchanged. The bytes are compared with the MD5
+of the reply, chunk by chunk, unless the sink takes the MD5 over (`take_md5`).
 """
 
 from __future__ import annotations
@@ -18,28 +17,28 @@ from .._core.errors import TransportError
 from .._core.protocols import Download
 from .._wire.client import now
 
-#: bytes that must have arrived for the rest to be worth asking for; less is fetched anew at once
+#: bytes that must have arrived for a resume; with less, the image is fetched again from its start
 RESUME_FROM = 4 * 2**20
-#: times a transfer goes on after a break
+#: resumes of one transfer
 RESUMES = 8
-#: bytes a second below which a transfer is not under way but stuck
+#: bytes a second below which a transfer counts as stalled
 SLOWEST = 1024
 
 _SPAN = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
 class TransferStalled(TransportError):
-    """Next to nothing came for too long."""
+    """Nearly no bytes came within the stall timeout."""
 
 
 class ChecksumMismatch(TransportError):
-    """The bytes are not those that the server has."""
+    """The bytes do not match the MD5 of the reply."""
 
 
 class ResumableStream:
-    """An answer's body; `reopen(start, etag)` asks for what follows byte `start`.
+    """The body of an answer; `reopen(start, etag)` requests the rest from byte `start`.
 
-    `stall` is the seconds within which some bytes must come.
+    `stall` is the timeout in seconds for nearly no bytes.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class ResumableStream:
         self._read = 0
         headers = answer.headers
         length = headers.get("content-length", "")
-        self.length = int(length) if length.isdigit() else None  #: bytes, where they were told
+        self.length = int(length) if length.isdigit() else None  #: bytes; None = not stated
         # a weak ETag does not promise the same bytes
         etag = headers.get("etag", "")
         can_resume = headers.get("accept-ranges") == "bytes" and etag and etag[:2] != "W/"
@@ -64,13 +63,13 @@ class ResumableStream:
         self._digest = hashlib.md5(usedforsecurity=False)
 
     def take_md5(self) -> str | None:
-        """Return the MD5 that the whole must have, in base64, where it was told. Whoever asks
-        before the first chunk checks it: the bytes then come as they are."""
-        told, self._md5 = self._md5, None
-        return told
+        """Return the MD5 of the image in base64, or None without one. A caller that takes it before
+        the first chunk must check it; the stream then does not."""
+        md5, self._md5 = self._md5, None
+        return md5
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The bytes in order. Raises TransportError for a stream that stalls or breaks for good."""
+        """Yield the bytes in order. Raises TransportError for a stall and for a final break."""
         answer, resumes = self._answer, 0
         while True:
             try:
@@ -95,24 +94,26 @@ class ResumableStream:
         return answer
 
     def _check_whole(self, resumes: int) -> None:
-        # the transport counts what it reads in one piece; of several the whole is counted here
+        # the transport checks the length of one reply; the sum over resumes is checked here
         if resumes and self.length is not None and self._read != self.length:
-            raise TransportError("the image is not as long as it was said to be", sent=True)
+            raise TransportError(
+                "the image does not have the length that its reply states", sent=True
+            )
         if self._md5 is not None and self._md5 != base64.b64encode(self._digest.digest()).decode():
             raise ChecksumMismatch("the image's bytes do not match their Content-MD5", sent=True)
 
     async def _steady(self, answer: Download) -> AsyncIterator[bytes]:
-        """The answer's chunks, as long as enough of them come."""
+        """Yield the answer's chunks; raise TransferStalled when too few bytes come."""
         chunks = answer.chunks()
-        waited, got = 0.0, 0  # for the network only: what the disk takes is not its fault
+        waited, got = 0.0, 0  # only while waiting for the network, not for the disk
         while True:
             began = now()
             try:
                 async with LoopAwareTimeout(max(self._stall - waited, 0.0)):
                     chunk = await anext(chunks, None)
             except TimeoutError:
-                said = f"the image stalled: {got} bytes in {self._stall:g} s"
-                raise TransferStalled(said, sent=True) from None
+                message = f"the image stalled: {got} bytes in {self._stall:g} s"
+                raise TransferStalled(message, sent=True) from None
             if chunk is None:
                 return
             waited, got = waited + now() - began, got + len(chunk)

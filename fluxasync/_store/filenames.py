@@ -1,11 +1,9 @@
 """File names for images, from a template and a request.
 
-A template is a fixed grammar checked before anything is spent; what fills it is untrusted text
-(prompts, row names, a server's job ids) and is made safe for every common file system. The result
-is always a relative path without `..`: where it lands is `sinks`' business.
-
-An odd fact: `datasets` reads the words *train* and *test* in a file name as splits, so a slug of
-the prompt is a poor default; the default name has only numbers in it.
+A template is checked before anything is spent. Its values are untrusted text (prompts, row names, a
+server's job ids), made safe for every common file system; the result is a relative path without
+`..`. The default name has no slug of the prompt, because `datasets` reads the words *train* and
+*test* in a file name as splits.
 """
 
 from __future__ import annotations
@@ -22,26 +20,26 @@ from .._core.arguments import check_type
 from .._core.errors import ConfigError
 from .._core.models import ImageRequest
 
-#: the request's position keeps a folder in order, the key's start says which request it was
+#: the index sorts a folder in the order of the prompts, the key identifies the request
 DEFAULT = "{index:06}-{key:.8}.{ext}"
 
 _NUMBERS = ("index", "occurrence", "seed")
 _TEXTS = ("key", "model", "name", "slug")
 _FIELDS = (*_NUMBERS, *_TEXTS, "ext")
 
-#: without one of these two requests of a run would share a name
+#: a template needs one of these, so that names differ
 _UNIQUE = ("index", "key", "name")
 
 _NUMBER_SPEC = re.compile(r"(0?[1-9]\d?)?")
 _TEXT_SPEC = re.compile(r"(\.[1-9]\d{0,2})?")
 
-#: what some file system or shell gives a meaning to
+#: characters with a meaning in some file system or shell
 _RESERVED = re.compile(r'[/\\:*?"<>|]')
 
 #: device names of Windows, with or without an extension
 _DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.I)
 
-#: bytes of one path component: file systems stop at 255, and a suffix must still fit
+#: maximum bytes of a path component: file systems allow 255, and a suffix must fit
 _COMPONENT_BYTES = 200
 
 _SLUG_LENGTH = 60  # characters
@@ -49,7 +47,7 @@ _SLUG_LENGTH = 60  # characters
 
 @frozen(kw_only=True)
 class FilenameTemplate:
-    """A checked file-name template; make one with `Template.parse`."""
+    """A checked file-name template, made with `FilenameTemplate.parse`."""
 
     text: str
     #: literal text and fields before the final ".{ext}": (literal, field or None, format spec)
@@ -60,8 +58,8 @@ class FilenameTemplate:
         """Check a template such as "{slug}/{index:06}-{key:.8}.{ext}".
 
         Fields are index, occurrence, seed (with a width: `{index:06}`), key, model, name, slug
-        (with a length: `{key:.8}`) and ext, which comes last. Raises ConfigError, naming the
-        fields, for anything that is not that or that might leave the folder.
+        (with a length: `{key:.8}`) and ext, which comes last. Raises ConfigError for an unknown
+        field, a wrong format, or a path that may leave the folder.
         """
         check_type("name", text, str, expected="a template of file names")
         parts = _parsed(normalize("NFC", text))
@@ -76,14 +74,14 @@ class FilenameTemplate:
         return cls(text=text, parts=tuple(parts))
 
     def render(self, request: ImageRequest | None, *, job_id: str = "", ext: str = "jpg") -> str:
-        """Return the relative path for one image, safe whatever the request says; "/" divides it.
+        """Return the relative path for one image; "/" separates its parts.
 
-        A job collected by its bare id has no request: its id stands for the key.
+        Without a request (a job collected by its id) the job id replaces the key.
         """
         return f"{self.stem(request, job_id=job_id, ext=ext)}.{ext}"
 
     def stem(self, request: ImageRequest | None, *, job_id: str = "", ext: str = "jpg") -> str:
-        """Return the same without its extension, which only the image's bytes tell."""
+        """Return the path without its extension, which is known only from the image's bytes."""
         stem = ""
         for literal, name, spec in self._parts:
             stem += literal
@@ -122,7 +120,7 @@ def _check_field(text: str, name: str | None, spec: str) -> None:
 
 
 def _check_components(text: str, parts: list[tuple[str, str | None, str]]) -> None:
-    """Look at the path with every field replaced by a harmless letter."""
+    """Check the path with every field replaced by a letter."""
     skeleton = "".join(literal + ("x" if name else "") for literal, name, _ in parts)
     if skeleton.startswith("/"):
         raise _bad(text, "must be relative to the output folder")
@@ -168,7 +166,7 @@ def slug(prompt: str) -> str:
 
 
 def _safe(text: str) -> str:
-    """Text that no file system takes for more than text; NFC, because macOS compares by it."""
+    """Remove special and control characters; NFC, because macOS normalizes names."""
     text = _RESERVED.sub("-", text)
     if text.isascii() and text.isprintable():
         return text.strip()
@@ -177,7 +175,7 @@ def _safe(text: str) -> str:
 
 
 def _component(text: str) -> str:
-    """One part of a path: not hidden, no option, no device, not too long, never `.` or `..`."""
+    """Return a valid path component: not hidden, no option, no device name, not too long."""
     name = _safe(text).lstrip(".-~ ").rstrip(". ")
     if _DEVICES.fullmatch(name):
         name = f"_{name}"
@@ -185,7 +183,7 @@ def _component(text: str) -> str:
 
 
 def _fitting(name: str) -> str:
-    """Cut between characters; what was cut lives on as a digest, so that names stay different."""
+    """Shorten between characters; a digest of the whole name keeps names different."""
     whole = name.encode()
     if len(whole) <= _COMPONENT_BYTES:
         return name

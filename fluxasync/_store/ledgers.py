@@ -1,7 +1,7 @@
-"""Ledgers that keep nothing on disk: one forgets at once, one remembers while the process lives.
+"""Ledgers without a file: NullLedger keeps nothing, MemoryLedger remembers while the process lives.
 
-They stand where the journal stands, so that a session never asks whether it is being recorded.
-The memory ledger serves simulations and tests; both pass the journal's contract tests.
+A session always has a ledger. MemoryLedger serves simulations and tests; it passes the journal's
+contract tests.
 """
 
 from __future__ import annotations
@@ -14,40 +14,40 @@ from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Refused,
 
 
 class NullLedger:
-    """Remembers nothing: for one image, or a batch without a folder."""
+    """Records nothing: for one image, or a batch without a folder."""
 
     async def known(self, request: ImageRequest) -> None:
         """Return None: every request is new."""
         return None
 
     async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
-        """Forget it."""
+        """Do nothing."""
 
     async def answered(self, request: ImageRequest, answer: Job | Refused) -> None:
-        """Forget it."""
+        """Do nothing."""
 
     async def settle(self, outcome: Outcome) -> None:
-        """Forget it."""
+        """Do nothing."""
 
 
 def check_ledger(ledger: object) -> None:
-    """Raise ConfigError for what is not a Ledger."""
+    """Raise ConfigError unless the value is a Ledger."""
     methods = ("known", "intent", "answered", "settle")
     check_methods("ledger", ledger, methods, expected="a Ledger")
 
 
 class MemoryLedger:
-    """Remembers outcomes, jobs and open intents by request key, for as long as it lives."""
+    """Keeps outcomes, jobs and open intents in memory, by request key."""
 
     def __init__(self) -> None:
-        self.intents: dict[str, ImageRequest] = {}  #: POSTs without an answer
+        self.intents: dict[str, ImageRequest] = {}  #: submissions without an answer
         self.jobs: dict[str, Job] = {}
         self.outcomes: dict[str, Outcome] = {}
-        self._prices: dict[str, Decimal | None] = {}  #: of the intents
+        self._prices: dict[str, Decimal | None] = {}  #: prices of the intents
         self._owners: dict[str, str] = {}  #: job id → key of its request
 
     async def known(self, request: ImageRequest) -> Saved | Failed | InDoubt | Job | None:
-        """Return the outcome, else the job, else the doubt that an intent without an answer is."""
+        """Return the outcome, or the job, or InDoubt for an intent without an answer."""
         key = request.key
         found = self.outcomes.get(key) or self.jobs.get(key)
         if found is None and key in self.intents:
@@ -58,26 +58,26 @@ class MemoryLedger:
         return found
 
     async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
-        """Note that a POST is about to start."""
+        """Record that a POST is about to start."""
         self.intents[request.key] = request
         self._prices[request.key] = price
 
     async def answered(self, request: ImageRequest, answer: Job | Refused) -> None:
-        """Note the job, or take the intent back; an ambiguous answer leaves it open.
+        """Record the job, or take the intent back; after an ambiguous answer it stays open.
 
-        Raises TransportError for a job id that another request has: the intent stays open then.
+        Raises TransportError for the job id of another request; the intent then stays open.
         """
         if isinstance(answer, Job):
             if self._owners.setdefault(answer.job_id, request.key) != request.key:
-                said = f"the server gave the id of another job ({answer.job_id})"
-                raise TransportError(said, sent=True)
+                text = f"the server gave the id of another job ({answer.job_id})"
+                raise TransportError(text, sent=True)
             self.jobs[request.key] = answer
         elif answer.verdict is Verdict.AMBIGUOUS:
-            return  # the intent stays: it may have been charged
+            return  # it may have been charged
         self.intents.pop(request.key, None)
         self._prices.pop(request.key, None)
 
     async def settle(self, outcome: Outcome) -> None:
-        """Note the end; that of a row which was no request has nothing to be known by."""
+        """Record the outcome; an invalid row has no request, and no key to record it under."""
         if outcome.request is not None:
             self.outcomes[outcome.request.key] = outcome

@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from attrs import evolve, field, frozen
 
-from .._core.config import Timeouts
+from .._core.config import Policies
 from .._core.errors import JobError, TransportError
 from .._core.models import ImageRequest, Job, Pending, Ready, Refused, Secret
 from .._core.protocols import Call, Reply, Transport
@@ -44,7 +44,7 @@ class ApiClient:
     transport: Transport
     provider: Provider
     key: Secret | None
-    timeouts: Callable[[], Timeouts]  #: called for each call, because a session may change them
+    policies: Policies  #: its timeouts are read at each call
     warn: Callable[[str], None] = lambda message: None  #: shows a message, each one once
     _redaction: Redaction = field(init=False, repr=False)
 
@@ -64,7 +64,7 @@ class ApiClient:
         `before_send` is called first and again when connected. If it raises a TransportError,
         nothing is sent, and the result is a Refused with that error.
         """
-        timeout = self.timeouts().submit
+        timeout = self.policies.timeouts.submit
         call = encode_submit(request, images, self.provider, self.key, timeout=timeout)
         call = evolve(call, before_send=before_send)
         began = now()
@@ -99,7 +99,7 @@ class ApiClient:
 
     async def poll(self, job: Job) -> PollResult:
         """Poll a job once."""
-        call = encode_poll(job, self.provider, self.key, timeout=self.timeouts().poll)
+        call = encode_poll(job, self.provider, self.key, timeout=self.policies.timeouts.poll)
         asked = now()
         try:
             reply = await self._send(call)
@@ -110,7 +110,7 @@ class ApiClient:
 
     async def credits(self) -> Decimal | None:
         """Return the account's balance in credits; None if the provider has no such address."""
-        call = encode_credits(self.provider, self.key, timeout=self.timeouts().poll)
+        call = encode_credits(self.provider, self.key, timeout=self.policies.timeouts.poll)
         return None if call is None else decode_credits(await self._send(call), self._redaction)
 
     async def _send(self, call: Call) -> Reply:

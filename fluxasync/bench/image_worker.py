@@ -21,7 +21,7 @@ from .._core.events import JobSubmitted, Paused, Resumed
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Ready, Saved, Stored
 from .._core.protocols import Sink
 from .._core.text import display
-from .._engine.session import FluxSession
+from .._engine.session import FluxSession, engine_of
 from .latency_breakdown import Trace
 from .monitor import Clock, ResourceMonitor
 from .records import IN_DOUBT, SAVED
@@ -73,12 +73,12 @@ class ImageWorker:
         clock: Clock,
         meter: ResourceMonitor,
     ) -> None:
-        self._flux = flux
+        self._engine = engine_of(flux)
         self._output = output
         self._listener = listener
         self._clock = clock
         self._meter = meter
-        self._gate = flux.gate()
+        self._gate = self._engine.new_breaker()
         self.over = asyncio.Event()
         self.error: FluxError | None = None  #: what ended the run
 
@@ -94,18 +94,18 @@ class ImageWorker:
 
     def turn(self) -> None:
         """Begin with another model: its first requests are judged by themselves."""
-        self._gate = self._flux.gate()
+        self._gate = self._engine.new_breaker()
 
     async def generate(self, trace: Trace, request: ImageRequest) -> None:
         """Submit and watch; without a `trace.ready` afterwards that was the end of it."""
         job: Job | None = None
         ledger = self._output.ledger
         try:
-            job = await self._flux.submit(request, ledger=ledger, gate=self._gate)
+            job = await self._engine.submit(request, ledger=ledger, breaker=self._gate)
             trace.accepted = self._listener.accepted(job)
             trace.posted = trace.accepted - (job.submit_seconds or 0.0)
             trace.job_id, trace.cost = job.job_id, _dollars(job)
-            trace.ready = await self._flux.watch(job)
+            trace.ready = await self._engine.watch(job)
         except FluxError as error:
             await self._failed(trace, request, job, error)
         except BaseException:
@@ -117,7 +117,7 @@ class ImageWorker:
         sink = _Timed(self._output.sink, trace, self._clock, self._meter)
         self._meter.downloading += 1
         try:
-            saved = await self._flux.download(ready, to=sink)
+            saved = await self._engine.download(ready, to=sink)
         except FluxError as error:
             await self._failed(trace, request, ready.job, error)
         except BaseException:
@@ -154,7 +154,7 @@ class ImageWorker:
     def _leave(self, job: Job | None) -> None:
         """Tell of a paid job whose image is not fetched; the journal has its id."""
         if job is not None:
-            self._flux.mark_unclaimed(job, ledger=self._output.ledger)
+            self._engine.mark_unclaimed(job, ledger=self._output.ledger)
 
     async def _settle(self, outcome: Outcome) -> None:
         try:

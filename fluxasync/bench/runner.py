@@ -26,8 +26,8 @@ from .._core.arguments import check_callback, check_type
 from .._core.errors import FluxError, RunStopped
 from .._core.models import ImageRequest
 from .._core.text import display
-from .._engine.circuit_breaker import UNANSWERED
-from .._engine.session import FluxSession
+from .._engine.connectivity import UNANSWERED
+from .._engine.session import FluxSession, engine_of
 from .._store.filenames import DEFAULT, FilenameTemplate
 from .._store.journal.journal import JournalCounts
 from .bench_config import BenchConfig
@@ -154,14 +154,16 @@ class Run:
         await asyncio.to_thread(check_unused, order.out)
         began = datetime.now(UTC)
         async with self._session() as flux:
-            simulated = self._is_simulated = await is_simulator(flux.provider)
-            check_cap(order, flux.provider, prompts, simulated=simulated)
+            simulated = self._is_simulated = await is_simulator(engine_of(flux).provider)
+            check_cap(order, engine_of(flux).provider, prompts, simulated=simulated)
             for model in order.models:  # before the first is paid, not when its stage begins
-                flux.check_model(model)
+                engine_of(flux).check_model(model)
             await asyncio.to_thread(create_folder, order.out)
             announce_cost(order, prompts, simulated=simulated, note=self._note)
             note_missing_extras(self._note)
-            described = environment(flux.provider, simulated=simulated, options=order.options())
+            described = environment(
+                engine_of(flux).provider, simulated=simulated, options=order.options()
+            )
             self._flux = flux
             meter = ResourceMonitor(
                 self._clock, in_flight=lambda: flux.in_flight, is_unanswered=self._is_unanswered
@@ -187,7 +189,9 @@ class Run:
         """Whether the service is silent: some calls in a row say so, or the one that submissions
         wait for."""
         enough = 1 if self._listener.is_unheard else UNANSWERED
-        return self._flux is not None and self._flux.unanswered >= enough
+        if self._flux is None:
+            return False
+        return engine_of(self._flux).connectivity.unanswered_calls >= enough
 
     # --- before --------------------------------------------------------------------------------
 
@@ -211,7 +215,7 @@ class Run:
     ) -> None:
         async with open_folder(
             self._order.out / IMAGES_NAME,
-            provider=flux.provider,
+            provider=engine_of(flux).provider,
             template=FilenameTemplate.parse(DEFAULT),
             max_bytes=flux.limits.max_image_bytes,
             ledger=None,
@@ -237,7 +241,7 @@ class Run:
                 gc.unfreeze()
                 meter.stop()
                 self._drive = None
-                await flux.settled()  # a POST whose lane was cut is recorded all the same
+                await engine_of(flux).drain()  # a POST whose lane was cut is recorded all the same
             assert output.journal is not None  # noqa: S101 — a folder's own; for the type checker
             self._is_blank = output.journal.counts == JournalCounts()
 

@@ -1,8 +1,6 @@
-"""A page of a run: written into its folder, or served while images land.
+"""A page of a run: `gallery.html` in its folder, or served while images arrive.
 
-`cards` reads the folder, `thumbnails` and `thumbnail_worker` make small pictures, `html_page`
-writes the page, and `server` serves it on loopback. The static parts are in `page/`. A gallery
-never writes to a journal.
+A gallery reads the journal and the lists, and writes only its page and its thumbnails.
 """
 
 from __future__ import annotations
@@ -19,57 +17,59 @@ from .._store.files import ThreadRunner, create_own, disk_error, make_own_folder
 from .._store.journal.schema import HOME
 from .cards import Card, Cards, read
 from .html_page import page
-from .thumbnails import Thumbs
-from .thumbnails import require_pillow as require_pillow
+from .thumbnails import Thumbnails, require_pillow
+
+__all__ = ["FILE", "WrittenPage", "check", "write"]
 
 #: the page's name in the folder
 FILE = "gallery.html"
 
 
 @frozen(kw_only=True)
-class Written:
-    """A page in a folder."""
+class WrittenPage:
+    """A page that `write` made."""
 
     path: Path
     cards: int
-    saved: int  #: images, of those
+    saved: int  #: cards with an image
     without_thumb: int  #: images that are missing or cannot be decoded
 
 
 async def write(
     folder: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None
-) -> Written:
+) -> WrittenPage:
     """Write `gallery.html` into the folder of a run, and the thumbnails it shows.
 
-    May be called while the run goes on: the page shows what had landed. `progress` is called with
-    the thumbnails made or found so far and all of them. Raises ConfigError for a folder without a
-    run or a missing extra, JournalError for a journal that cannot be trusted, SinkError when the
-    disk refuses.
+    During a run the page shows the images saved so far. `progress` is called with the number of
+    thumbnails ready and their total. Raises ConfigError for a folder without a run or a missing
+    extra, JournalError for a journal that cannot be trusted, SinkError for an error of the disk.
     """
     require_pillow()
     folder = Path(folder)
-    async with ThreadRunner(count=1) as threads, Thumbs(folder) as thumbs:
+    async with ThreadRunner(count=1) as threads, Thumbnails(folder) as thumbnails:
         found = await threads.run(read, folder)
-        await thumbs.prepare()
-        made = await _all_made(thumbs, found, progress or (lambda done, total: None))
-        if not found.is_running:  # else somebody may be showing others
-            await thumbs.sweep(made.values())
-        path = await threads.run(_store, folder, found, made)
+        await thumbnails.prepare()
+        made = await _make_all(thumbnails, found, progress or (lambda done, total: None))
+        if not found.is_running:  # a gallery server beside the run may be using others
+            await thumbnails.sweep(made.values())
+        path = await threads.run(_write_page, folder, found, made)
     saved = sum(card.file is not None for card in found.cards)
-    return Written(path=path, cards=len(found.cards), saved=saved, without_thumb=saved - len(made))
+    return WrittenPage(
+        path=path, cards=len(found.cards), saved=saved, without_thumb=saved - len(made)
+    )
 
 
 def check(folder: Path) -> None:
-    """Raise ConfigError for a folder that is not there, and for a missing extra."""
+    """Raise ConfigError if the folder does not exist or pillow is not installed."""
     require_pillow()
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder: give the folder of a run")
+        raise ConfigError(f"{folder} is not a folder: give the folder of a run")
 
 
-async def _all_made(
-    thumbs: Thumbs, found: Cards, progress: Callable[[int, int], None]
+async def _make_all(
+    thumbnails: Thumbnails, found: Cards, progress: Callable[[int, int], None]
 ) -> dict[str, str]:
-    """Make every thumbnail, as many at once as there are painters; return them by card's key."""
+    """Make every thumbnail, with one task per process; return card key → thumbnail."""
     files = [(card.key, card.file) for card in found.cards if card.file is not None]
     made: dict[str, str] = {}
     left = iter(files)
@@ -78,21 +78,21 @@ async def _all_made(
     async def work() -> None:
         nonlocal done
         for key, file in left:
-            name = await thumbs.name(file)
-            if name is not None and not await thumbs.made(file, name):
+            name = await thumbnails.name(file)
+            if name is not None and not await thumbnails.ensure(file, name):
                 made[key] = name
             done += 1
             progress(done, len(files))
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(thumbs.painters):
+        for _ in range(thumbnails.processes):
             group.create_task(work())
     return made
 
 
-def _store(folder: Path, found: Cards, made: dict[str, str]) -> Path:
+def _write_page(folder: Path, found: Cards, made: dict[str, str]) -> Path:
     run = {
-        "cards": list(_shown(found.cards, made)),
+        "cards": list(_as_json(found.cards, made)),
         "simulated": found.simulated,
         "live": False,
     }
@@ -108,6 +108,6 @@ def _store(folder: Path, found: Cards, made: dict[str, str]) -> Path:
     return path
 
 
-def _shown(cards: tuple[Card, ...], made: dict[str, str]) -> Iterator[dict[str, object]]:
+def _as_json(cards: tuple[Card, ...], made: dict[str, str]) -> Iterator[dict[str, object]]:
     for card in cards:
         yield card.as_json(made.get(card.key))

@@ -1,11 +1,9 @@
-"""What a page tells of every image: one card each, out of the journal or out of the two lists.
+"""Reads a folder into cards, one for each image, from the journal or from the two lists.
 
-A folder in which nobody is at work is read from its journal, which also knows what is running or in
-doubt. While a run goes on, and in a folder copied without its journal, `metadata.jsonl` and
-`failures.jsonl` are read; `Lists` goes on reading them as they grow. Nothing is written here.
-
-A list is untrusted text: a line that is none of ours is passed over, a value of the wrong kind is
-left out, and a file name that leads out of the folder becomes no address.
+The journal also knows the jobs that are running or in doubt. During a run, and without a journal,
+`metadata.jsonl` and `failures.jsonl` are read; `CardLists` follows them as they grow. A list is
+untrusted: an unknown line is skipped, a value of a wrong type is dropped, a file name that leads
+out of the folder is not linked.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from .._store.metadata import FAILURES, METADATA, failure_row, metadata_row, par
 Status = Literal["saved", "moderated", "failed", "in doubt", "running"]
 
 _ENDINGS = frozenset(EXTENSIONS.values()) | {"jpeg"}
-#: bytes read of a list at once, and of a line that is ours
+#: bytes of one read of a list, and maximum bytes of a line
 _BLOCK, _LONGEST_LINE = 2**20, 2**24
 
 _TEXTS = (
@@ -42,16 +40,16 @@ _OBJECTS = ("parameters", "extras", "timings")
 
 @frozen(kw_only=True)
 class Card:
-    """What the page tells of one image."""
+    """One image on the page."""
 
     key: str  #: unique in the folder
     status: Status
     index: int  #: position in the run
-    file: str | None = None  #: path in the folder, checked; None where there is no image
-    facts: Mapping[str, Any] = field(factory=dict)  #: JSON values; what is not known is left out
+    file: str | None = None  #: checked path in the folder; None = no image
+    facts: Mapping[str, Any] = field(factory=dict)  #: JSON values; unknown ones are left out
 
     def as_json(self, thumb: str | None) -> dict[str, Any]:
-        """Return it for the page, with the addresses of its files relative to the page."""
+        """Return the card for the page, with URLs relative to the page."""
         given = {"key": self.key, "status": self.status, "index": self.index, **self.facts}
         if self.file is not None:
             given["file"] = address(self.file)
@@ -60,49 +58,49 @@ class Card:
 
 @frozen(kw_only=True)
 class Cards:
-    """All that a folder holds."""
+    """All cards of a folder."""
 
     cards: tuple[Card, ...]
     simulated: bool = False
-    is_running: bool = False  #: another process is at work there
+    is_running: bool = False  #: a run is active in the folder
 
 
 def address(path: str) -> str:
-    """Return a path in the folder as an address that no browser takes for anything else."""
+    """Return a path in the folder as a relative URL."""
     return "./" + quote(path)
 
 
 def read(folder: Path) -> Cards:
-    """Read a folder as it stands, from its journal if nobody is at work there.
+    """Read a folder, from its journal unless a run is active there.
 
     Raises ConfigError for a folder without a run and JournalError for a journal that cannot be
     trusted.
     """
     lists = CardLists(folder)
     if not has_journal(folder):
-        cards = lists.news()
+        cards = lists.changed()
         if not cards:
-            raise ConfigError(f"{folder} has no images of a run: give the folder of one")
+            raise ConfigError(f"{folder} has no images of a run: give the folder of a run")
         return Cards(cards=tuple(cards))
     with read_only(folder) as view:
         if not view.is_running:
             found = [_of_entry(entry.key, entry.known, folder) for entry in view.entries()]
-            # a row of the prompt file that was no request is in the list only
-            bad = [card for card in lists.news() if card.key.startswith(_BAD)]
+            # an invalid row of the prompt file is only in the list
+            bad = [card for card in lists.changed() if card.key.startswith(_BAD)]
             cards = [card for card in found if card is not None] + bad
             return Cards(cards=_sorted(cards), simulated=bool(view.simulated))
-    return Cards(cards=_sorted(lists.news()), is_running=True)
+    return Cards(cards=_sorted(lists.changed()), is_running=True)
 
 
 def _sorted(cards: list[Card]) -> tuple[Card, ...]:
     return tuple(sorted(cards, key=lambda card: (card.index, card.key)))
 
 
-#: read only from folders without a running batch, so its job is one that a run left
+#: for jobs that a run left; entries are read only while no run is active
 _TO_COLLECT = {
     "message": "accepted and maybe paid: the next run in this folder collects it for free"
 }
-_BAD = "line "  #: how keys of rows begin that were no requests
+_BAD = "line "  #: start of the key of an invalid row
 
 
 def _of_entry(key: str, known: Saved | Failed | InDoubt | Job | None, folder: Path) -> Card | None:
@@ -110,22 +108,22 @@ def _of_entry(key: str, known: Saved | Failed | InDoubt | Job | None, folder: Pa
         case Saved():
             return _of_line(metadata_row(known, folder) | {"key": key})
         case Failed() | InDoubt():
-            return _of_line(failure_row(known) | _wished(known.request) | {"key": key})
+            return _of_line(failure_row(known) | _parameters(known.request) | {"key": key})
         case Job(request=request) if request is not None:
             line: dict[str, Any] = {"prompt": request.prompt, "model": request.model}
             line |= {"index": request.index, "job_id": known.job_id, "key": key}
-            return _of_line(line | _wished(request) | _TO_COLLECT, status="running")
-    return None  # to be submitted once more: nothing to look at
+            return _of_line(line | _parameters(request) | _TO_COLLECT, status="running")
+    return None  # to be submitted again: nothing to show
 
 
-def _wished(request: ImageRequest | None) -> dict[str, Any]:
-    """Return what the list of failures does not tell of a request."""
+def _parameters(request: ImageRequest | None) -> dict[str, Any]:
+    """Return the columns of a request that failures.jsonl does not have."""
     seed = None if request is None else request.seed
     return {"parameters": parameters_of(request), "seed": seed}
 
 
 def _of_line(line: Mapping[str, Any], *, status: Status | None = None) -> Card | None:
-    """Make a card of one line of either list; None when it is none of ours."""
+    """Return the card of a line of either list; None for a line without key or index."""
     texts = {name: line[name] for name in _TEXTS if isinstance(line.get(name), str)}
     numbers = {name: line[name] for name in _NUMBERS if _is_number(line.get(name))}
     objects = {name: line[name] for name in _OBJECTS if _is_object(line.get(name))}
@@ -156,7 +154,7 @@ def _status_of(line: Mapping[str, Any]) -> Status:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a value is a finite number of a size that a browser shows."""
+    """Whether a value is a finite number that a browser can show."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and abs(value) < 2**63
 
@@ -166,7 +164,7 @@ def _is_object(value: Any) -> bool:
 
 
 def _inside(name: str | None) -> str | None:
-    """Return a path that stays in the folder and is an image by its ending, None for any other."""
+    """Return the path if it stays in the folder and has an image's suffix, else None."""
     if not name or "\0" in name or "\\" in name:
         return None
     path = PurePosixPath(name)
@@ -176,16 +174,16 @@ def _inside(name: str | None) -> str | None:
 
 
 class CardLists:
-    """The two lists of a folder, read as far as they are written; for one thread at a time."""
+    """Follows the two lists of a folder as they grow; for one thread at a time."""
 
     def __init__(self, folder: Path) -> None:
         self._saved, self._failed = _Tail(folder / METADATA), _Tail(folder / FAILURES)
         self._known: dict[str, Card] = {}
 
-    def news(self) -> list[Card]:
-        """Return the cards that are new or another since the last call.
+    def changed(self) -> list[Card]:
+        """Return the cards that are new or changed since the last call.
 
-        Raises SinkError when a list cannot be read. A saved image outlives its earlier failure.
+        Raises SinkError if a list cannot be read. A saved image replaces its earlier failure.
         """
         found: dict[str, Card] = {}
         for tail in (self._failed, self._saved):
@@ -193,11 +191,11 @@ class CardLists:
                 card = _parsed(line)
                 if card is not None:
                     found[card.key] = card
-        news = [card for card in found.values() if self._is_news(card)]
-        self._known |= {card.key: card for card in news}
-        return news
+        changed = [card for card in found.values() if self._is_changed(card)]
+        self._known |= {card.key: card for card in changed}
+        return changed
 
-    def _is_news(self, card: Card) -> bool:
+    def _is_changed(self, card: Card) -> bool:
         known = self._known.get(card.key)
         if known is None or known.status != "saved":
             return known != card
@@ -211,15 +209,15 @@ def _parsed(line: bytes) -> Card | None:
 
 @define
 class _Tail:
-    """A list that grows, or is replaced by another: read on, or anew."""
+    """Reads a list that grows; starts again when it is replaced."""
 
     path: Path
-    _file: int = 0  #: its inode; a list made anew is another file
+    _file: int = 0  #: inode; a rewritten list is another file
     _offset: int = 0
     _rest: bytes = b""
 
     def lines(self) -> Iterator[bytes]:
-        """Yield the whole lines that were not yielded before."""
+        """Yield the complete lines that were not yielded before."""
         try:
             with open_to_read(self.path) as file:
                 facts = os.fstat(file.fileno())

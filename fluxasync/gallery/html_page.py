@@ -1,9 +1,8 @@
-"""The page itself: one text with style, script and cards in it, and the policy that binds it.
+"""The HTML page with its style, script and cards, and its Content-Security-Policy.
 
-The policy names the only style and the only script by their hashes, so nothing that a card carries
-can ever run, even if it became markup; and it cannot become markup, because the cards stand in a
-JSON block in which no `<` occurs and the script writes only text (`trusted-types` makes a browser
-refuse anything else).
+The policy allows one style and one script by their hashes, so no text of a card can run. Nor can it
+become markup: the cards are in a JSON block without `<`, and the script writes only text, which
+`trusted-types` enforces.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from typing import Any
 
 from attrs import frozen
 
-#: parts of the script, in their order
+#: parts of the script, in order
 _SCRIPTS = ("cards.js", "layout.js", "tiles.js", "detail.js", "main.js")
 
-#: a page opened from a disk has no origin of its own, so "self" alone need not mean its folder
+#: a page opened from a disk has no origin, so "self" does not cover its folder in every browser
 _FROM_DISK = "img-src 'self' file:"
 _SERVED = "img-src 'self'; connect-src 'self'"
 
@@ -31,11 +30,11 @@ class Page:
     """A finished page."""
 
     text: bytes
-    policy: str  #: the Content-Security-Policy in it; a server sends it as a header too
+    policy: str  #: its Content-Security-Policy; a server sends it as a header too
 
 
 def page(title: str, run: Mapping[str, Any], *, served: bool) -> Page:
-    """Make the page of a run: its cards as JSON under `cards`, and what else the script reads."""
+    """Return the page of a run; `run` is the JSON that the script reads, with the cards in it."""
     style, script = _part("gallery.css"), "\n".join(map(_part, _SCRIPTS))
     script = f'(() => {{\n"use strict";\n{script}\n}})();'
     policy = "; ".join(
@@ -58,12 +57,12 @@ def page(title: str, run: Mapping[str, Any], *, served: bool) -> Page:
         "run": _json(run),
     }
     text = _filled(_part("gallery.html"), parts)
-    # a folder's name need not be text
+    # the title is a folder's name, which may not be valid Unicode
     return Page(text=text.encode(errors="replace"), policy=policy)
 
 
 def _filled(template: str, parts: Mapping[str, str]) -> str:
-    """Put the parts in their places; what a part contains is never taken for a place."""
+    """Replace `{{name}}` by its part; placeholders inside a part are not replaced."""
     head, *rest = template.split("{{")
     text = [head]
     for piece in rest:
@@ -73,7 +72,7 @@ def _filled(template: str, parts: Mapping[str, str]) -> str:
 
 
 def _json(value: Any) -> str:
-    """Return JSON that can stand in any element: without `<`, `>` and `&`, and in ASCII."""
+    """Return JSON in ASCII without `<`, `>` and `&`, safe inside any element."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

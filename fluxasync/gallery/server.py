@@ -1,12 +1,9 @@
-"""The page on loopback, with images appearing as the lists in the folder name them.
+"""Serves the page on loopback; images appear as the lists in the folder name them.
 
-It reads what a run writes and touches nothing of the run: the same page serves a run in another
-process, on another terminal, or none. Only who knows the address sees anything: it holds a random
-token, the Host header must be loopback's (a name that is pointed at 127.0.0.1 afterwards is
-refused), and only images that a card names are handed out, and their thumbnails.
-
-An odd fact: a thumbnail is painted when a browser asks for it, so of ten thousand images only
-those that somebody looks at cost anything.
+The server only reads the folder, so the run may be in any process. The URL contains a random token,
+the Host header must be loopback's (against DNS rebinding), and only images of cards and their
+thumbnails are served. A thumbnail is made when a browser first requests it, so images that nobody
+scrolls to cost nothing.
 """
 
 from __future__ import annotations
@@ -28,16 +25,16 @@ from .._core.images import EXTENSIONS, NotAnImage, sniff
 from .._store.files import ThreadRunner, open_to_read
 from .cards import Card, CardLists
 from .html_page import page
-from .thumbnails import Thumbs
+from .thumbnails import Thumbnails
 
-#: seconds between two looks at the lists: a stat of two files
-_LOOK = 0.3
-#: cards in one event, and seconds without any until a line keeps the connection
-_SOME, _QUIET = 200, 15.0
-#: browsers' connections that are told news at once
-_LISTENERS = 32
-#: seconds for a request to arrive whole, and between two on one connection
-_PATIENCE = 15.0
+#: seconds between two reads of the lists: a stat of two files
+_READ_INTERVAL = 0.3
+#: cards in one event, and seconds without one until a keep-alive line is sent
+_CARDS_PER_EVENT, _KEEP_ALIVE = 200, 15.0
+#: maximum event streams at once
+_MOST_STREAMS = 32
+#: seconds for a whole request to arrive, and between two on one connection
+_IDLE_TIMEOUT = 15.0
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -48,39 +45,39 @@ _HEADERS = {
     "Cache-Control": "private, no-cache",
 }
 
-#: of a thumbnail, whose name changes with its image: so it is still seen when the run is over
-_FOR_GOOD = "private, max-age=86400, immutable"
+#: for a thumbnail, whose name changes with its image; it outlives the server in an open page
+_CACHEABLE = "private, max-age=86400, immutable"
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class GalleryServer:
-    """Serves one folder's page while it is entered; `url` holds the token.
+    """Serves one folder's page in an `async with` block; `url` contains the token.
 
-    A connection without a whole request for `patience` seconds is closed.
+    A connection without a whole request for `idle_timeout` seconds is closed.
     """
 
-    def __init__(self, folder: Path, *, patience: float = _PATIENCE) -> None:
+    def __init__(self, folder: Path, *, idle_timeout: float = _IDLE_TIMEOUT) -> None:
         self.folder = folder
-        self._patience = patience
-        self._busy: set[RequestHandler] = set()  # connections with a request under way
+        self._idle_timeout = idle_timeout
+        self._busy: set[RequestHandler] = set()  # connections with a request in progress
         self._idle_since: dict[RequestHandler, float] = {}  # the others
         self.url = ""
         self._token = secrets.token_urlsafe(24)
         self._hosts: frozenset[str] = frozenset()
         self._lists = CardLists(folder)
         self._threads = ThreadRunner(count=1)
-        self._thumbs = Thumbs(folder, painters=1)
-        self._told: list[dict[str, Any]] = []  # every card as it was sent, in that order
-        self._files: dict[str, str] = {}  # what may be fetched: thumbnails and their images
-        self._news = asyncio.Condition()
-        self._listeners = 0
+        self._thumbnails = Thumbnails(folder, processes=1)
+        self._cards: list[dict[str, Any]] = []  # every card as sent, in that order
+        self._files: dict[str, str] = {}  # servable path → its image
+        self._change = asyncio.Condition()
+        self._streams = 0
         self._ended = False
-        self._follower: asyncio.Task[None] | None = None
+        self._reader: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         await self._threads.__aenter__()
-        await self._thumbs.__aenter__()
+        await self._thumbnails.__aenter__()
         app = web.Application(middlewares=[self._guard])
         app.router.add_get("/{token}/", self._page)
         app.router.add_get("/{token}/events", self._events)
@@ -92,68 +89,68 @@ class GalleryServer:
         port = self._runner.addresses[0][1]
         self._hosts = frozenset({f"127.0.0.1:{port}", f"localhost:{port}"})
         self.url = f"http://127.0.0.1:{port}/{self._token}/"
-        await self._look()
-        self._follower = asyncio.create_task(self._follow())
+        await self._read_lists()
+        self._reader = asyncio.create_task(self._keep_reading())
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        if self._follower is not None:
-            self._follower.cancel()
-            await asyncio.wait({self._follower})
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait({self._reader})
         with suppress(FluxError):
-            await self._look()  # what landed last
-        async with self._news:
+            await self._read_lists()  # the last images
+        async with self._change:
             self._ended = True
-            self._news.notify_all()
+            self._change.notify_all()
         await self._runner.cleanup()
-        await self._thumbs.__aexit__()
+        await self._thumbnails.__aexit__()
         await self._threads.__aexit__()
 
-    # --- what there is --------------------------------------------------------------------------
+    # --- the folder's cards ---------------------------------------------------------------------
 
-    async def _follow(self) -> None:
+    async def _keep_reading(self) -> None:
         while True:
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_READ_INTERVAL)
             self._close_idle()
-            with suppress(FluxError):  # a list that cannot be read now may be readable later
-                await self._look()
+            with suppress(FluxError):  # tried again at the next interval
+                await self._read_lists()
 
     def _close_idle(self) -> None:
-        assert self._runner.server is not None  # noqa: S101 — while it serves; for the type checker
+        assert self._runner.server is not None  # noqa: S101 — set by `setup`
         now = asyncio.get_running_loop().time()
         idle = set(self._runner.server.connections) - self._busy
         self._idle_since = {each: self._idle_since.get(each, now) for each in idle}
         for connection, since in self._idle_since.items():
-            if now - since >= self._patience:
+            if now - since >= self._idle_timeout:
                 connection.force_close()
 
-    async def _look(self) -> None:
-        news = await self._threads.run(self._lists.news)
-        if not news:
+    async def _read_lists(self) -> None:
+        changed = await self._threads.run(self._lists.changed)
+        if not changed:
             return
-        for card in news:
-            self._told.append(card.as_json(await self._thumb(card)))
-        async with self._news:
-            self._news.notify_all()
+        for card in changed:
+            self._cards.append(card.as_json(await self._thumb(card)))
+        async with self._change:
+            self._change.notify_all()
 
     async def _thumb(self, card: Card) -> str | None:
         if card.file is None:
             return None
         self._files[card.file] = card.file
-        thumb = await self._thumbs.name(card.file)
+        thumb = await self._thumbnails.name(card.file)
         if thumb is not None:
             self._files[thumb] = card.file
         return thumb
 
-    # --- who asks -------------------------------------------------------------------------------
+    # --- requests -------------------------------------------------------------------------------
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        """Answer nobody who was not given the address, and tell them nothing."""
+        """Answer 404 to every request without the token and a loopback Host header."""
         token = request.match_info.get("token", "")
         is_ours = hmac.compare_digest(token.encode(errors="replace"), self._token.encode())
         if request.headers.get("Host") not in self._hosts or not is_ours:
-            if request.path == "/favicon.ico":  # asked for by every browser
+            if request.path == "/favicon.ico":  # every browser requests it
                 return web.Response(status=204)
             return web.Response(status=404, text="not found", headers=_HEADERS)
         self._busy.add(request.protocol)
@@ -164,8 +161,8 @@ class GalleryServer:
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
         title = self.folder.resolve().name
-        latest = {told["key"]: told for told in self._told}
-        run = {"cards": list(latest.values()), "live": True, "at": len(self._told)}
+        latest = {card["key"]: card for card in self._cards}
+        run = {"cards": list(latest.values()), "live": True, "at": len(self._cards)}
         made = await self._threads.run(page, title, run, served=True)
         headers = {**_HEADERS, "Content-Security-Policy": made.policy}
         return web.Response(
@@ -173,42 +170,42 @@ class GalleryServer:
         )
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
-        """Send the cards from a place on, as they come; a browser that comes back says where."""
+        """Stream the cards from a position on; a reconnecting browser sends its position."""
         at = _number(request.headers.get("Last-Event-ID") or request.query.get("from", "0"))
-        if self._listeners >= _LISTENERS:
+        if self._streams >= _MOST_STREAMS:
             return web.Response(status=503, text="too many pages are open", headers=_HEADERS)
         answer = web.StreamResponse(headers=_HEADERS)
         answer.content_type = "text/event-stream"
-        async with self._listening(), _until_gone():
+        async with self._counted_stream(), _until_closed():
             await answer.prepare(request)
             await answer.write(b"retry: 2000\n\n")
-            while not (self._ended and at >= len(self._told)):
-                some = self._told[at : at + _SOME]
-                at += len(some)
-                await answer.write(_event(at, some) if some else b": still here\n\n")
-                await self._newer_than(at)
+            while not (self._ended and at >= len(self._cards)):
+                cards = self._cards[at : at + _CARDS_PER_EVENT]
+                at += len(cards)
+                await answer.write(_event(at, cards) if cards else b": keep-alive\n\n")
+                await self._wait_for_cards(at)
             await answer.write(b"event: end\ndata: \n\n")
         return answer
 
     @asynccontextmanager
-    async def _listening(self) -> AsyncIterator[None]:
-        self._listeners += 1
+    async def _counted_stream(self) -> AsyncIterator[None]:
+        self._streams += 1
         try:
             yield
         finally:
-            self._listeners -= 1
+            self._streams -= 1
 
-    async def _newer_than(self, at: int) -> None:
+    async def _wait_for_cards(self, at: int) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(_QUIET), self._news:
-                await self._news.wait_for(lambda: self._ended or len(self._told) > at)
+            async with asyncio.timeout(_KEEP_ALIVE), self._change:
+                await self._change.wait_for(lambda: self._ended or len(self._cards) > at)
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
-        """Send an image that a card names, or its thumbnail; no other file, whatever its path."""
+        """Send an image of a card, or its thumbnail; no other file."""
         path = request.match_info["file"]
         source = self._files.get(path)
-        # asked again, because a link may have been put there since
-        if source is None or (thumb := await self._thumbs.name(source)) is None:
+        # checked again: the file may have been replaced by a link
+        if source is None or (thumb := await self._thumbnails.name(source)) is None:
             return web.Response(status=404, text="not found", headers=_HEADERS)
         if path != source:
             return await self._thumbnail(source, thumb if path == thumb else None)
@@ -217,22 +214,22 @@ class GalleryServer:
             return web.Response(status=404, text="not an image", headers=_HEADERS)
         answer = web.FileResponse(self.folder / path, headers=_HEADERS)
         answer.content_type = f"image/{kind}"
-        await answer.prepare(request)  # sends all of it, while the connection counts as busy
+        await answer.prepare(request)  # sends the whole file, while the connection counts as busy
         return answer
 
     async def _thumbnail(self, source: str, thumb: str | None) -> web.StreamResponse:
-        """Send a thumbnail, painted if it is not there; None is one of an image that changed."""
+        """Send a thumbnail, made now if needed; `thumb` is None if the image changed since."""
         image = None
-        if thumb is not None and not await self._thumbs.made(source, thumb):
-            image = await self._thumbs.image(thumb)
+        if thumb is not None and not await self._thumbnails.ensure(source, thumb):
+            image = await self._thumbnails.image(thumb)
         if image is None or _format(image) is None:
             return web.Response(status=404, text="no thumbnail", headers=_HEADERS)
-        headers = {**_HEADERS, "Cache-Control": _FOR_GOOD}
+        headers = {**_HEADERS, "Cache-Control": _CACHEABLE}
         return web.Response(body=image, content_type=f"image/{_format(image)}", headers=headers)
 
 
 def _kind(path: Path) -> str | None:
-    """Return an image's format by its first bytes, None for a file that is none."""
+    """Return an image's format from its first bytes, None if it is not an image."""
     try:
         with open_to_read(path, follow=True) as file:
             return _format(file.read(64))
@@ -257,7 +254,7 @@ def _number(text: str) -> int:
 
 
 @asynccontextmanager
-async def _until_gone() -> AsyncIterator[None]:
-    """A browser that closes the page is no error."""
+async def _until_closed() -> AsyncIterator[None]:
+    """Ignore that a browser closes the page."""
     with suppress(ConnectionError):
         yield

@@ -1,9 +1,8 @@
-"""Decodes pictures in a process of its own, apart from the process that pays for them.
+"""Decodes images in a separate process, because an image from a server may exhaust a decoder.
 
 `python -m fluxasync.gallery.thumbnail_worker` reads JSON lines `[source, target]` and answers each
-with a JSON line: the problem, or "". A server may send an image that exhausts a decoder. Therefore
-memory is capped, only three formats are tried, and a huge picture is refused by its header. The
-parent process ends a worker when one picture takes too long.
+with a JSON line: the problem, or "". Memory is capped, three formats are tried, and a huge image is
+refused by its header. The parent process kills a worker that needs too long for one image.
 """
 
 from __future__ import annotations
@@ -16,27 +15,26 @@ from pathlib import Path
 
 from .._store.files import create_own, open_to_read
 
-#: pixels of a thumbnail's longer side: sharp on a dense screen at the size of the page's rows
+#: pixels of a thumbnail's longer side: sharp on a high-density screen at the page's row height
 SIDE = 560
-#: pixels; the largest picture of the catalogue has four million
+#: maximum pixels; the largest image of the catalogue has four million
 _MOST_PIXELS = 64_000_000
-#: bytes of address space: a decoded picture of that many pixels, twice, beside Python
+#: bytes of address space: room for two decoded images of that size, and for Python
 _MOST_MEMORY = 2 * 2**30
 _QUALITY = 82
 
 
 def main() -> None:
-    """Paint what is asked for until standard input ends."""
-    _behave()
+    """Make thumbnails until standard input ends."""
+    _limit_resources()
     for line in sys.stdin:
         source, target = json.loads(line)
-        sys.stdout.write(json.dumps(paint(Path(source), Path(target))) + "\n")
+        sys.stdout.write(json.dumps(make_thumbnail(Path(source), Path(target))) + "\n")
         sys.stdout.flush()
 
 
-def paint(source: Path, target: Path) -> str:
-    """Write a thumbnail of one picture to the other path, whole or not at all; return what was
-    wrong, "" for nothing."""
+def make_thumbnail(source: Path, target: Path) -> str:
+    """Write the thumbnail of an image, whole or not at all; return the problem, "" for none."""
     from PIL import Image
 
     new = target.with_name(f"{target.name}.{os.getpid()}.new")
@@ -57,15 +55,15 @@ def paint(source: Path, target: Path) -> str:
         return "missing"
     except MemoryError:
         return "too large to decode"
-    except Exception as error:  # a decoder raises what it likes, and the next picture waits
+    except Exception as error:  # a decoder may raise anything, and the next image waits
         return f"cannot be decoded: {type(error).__name__}"
     finally:
         new.unlink(missing_ok=True)
     return ""
 
 
-def _behave() -> None:
-    """Stand back behind every other process, and take no more memory than a picture needs."""
+def _limit_resources() -> None:
+    """Run at low priority, with capped memory."""
     import resource
 
     with suppress(OSError):

@@ -1,8 +1,7 @@
 """Thumbnails in `.fluxasync/thumbs`, each made once and reused while its image is unchanged.
 
-The name of a thumbnail says which image it is of, with size and time of change, so an image that
-changed has another one and nothing needs to be compared. Painting is left to processes of their
-own: see `thumbnail_worker`.
+A thumbnail's name is a digest of its image's path, size and modification time, so a changed image
+gets a new thumbnail without a comparison. Separate processes decode: see `thumbnail_worker`.
 """
 
 from __future__ import annotations
@@ -27,76 +26,76 @@ from .._store.journal.schema import HOME
 
 FOLDER = f"{HOME}/thumbs"
 
-#: how a thumbnail is called, and one that a painter had not finished
+#: the name of a thumbnail, and of an unfinished one
 _OURS = re.compile(r"[0-9a-f]{24}\.webp(\.\d+\.new)?")
-#: bytes; a thumbnail has some tens of thousands
+#: maximum bytes; a thumbnail has some tens of thousands
 _LARGEST = 4 * 2**20
 
 #: seconds for one picture; the largest takes one on a slow machine
-_PATIENCE = 30.0
-#: processes that paint: one more only takes the disk from the others
-_MOST_PAINTERS = 4
+_TIMEOUT = 30.0
+#: maximum worker processes: more only compete for the disk
+_MOST_PROCESSES = 4
 
 
 def require_pillow() -> None:
-    """Raise ConfigError, naming the extra, where thumbnails cannot be made."""
+    """Raise ConfigError with the install command if pillow is missing."""
     if importlib.util.find_spec("PIL") is None:
         raise ConfigError(f"thumbnails need pillow: {install_command('image')}")
 
 
-class Thumbs:
+class Thumbnails:
     """The thumbnails of one folder; use it in an `async with` block."""
 
-    def __init__(self, folder: Path, *, painters: int | None = None) -> None:
+    def __init__(self, folder: Path, *, processes: int | None = None) -> None:
         self.folder = folder
-        self.painters = painters or min(os.cpu_count() or 1, _MOST_PAINTERS)
+        self.processes = processes or min(os.cpu_count() or 1, _MOST_PROCESSES)
         self._threads = ThreadRunner(count=1)
-        self._free: asyncio.LifoQueue[_Painter] = asyncio.LifoQueue()
-        self._painters: list[_Painter] = []
+        self._free: asyncio.LifoQueue[_WorkerProcess] = asyncio.LifoQueue()
+        self._workers: list[_WorkerProcess] = []
 
     async def __aenter__(self) -> Self:
         require_pillow()
         await self._threads.__aenter__()
-        self._painters = [_Painter() for _ in range(self.painters)]
-        for painter in self._painters:
-            self._free.put_nowait(painter)
+        self._workers = [_WorkerProcess() for _ in range(self.processes)]
+        for worker in self._workers:
+            self._free.put_nowait(worker)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         try:
-            await asyncio.gather(*(painter.end() for painter in self._painters))
+            await asyncio.gather(*(worker.end() for worker in self._workers))
         finally:
             await self._threads.__aexit__()
 
     async def prepare(self) -> None:
-        """Make the folder of thumbnails. Raises SinkError where it cannot be, or is not ours."""
+        """Create the folder of thumbnails. Raises SinkError if that fails or it is not ours."""
         try:
             await self._threads.run(_make_folders, self.folder)
         except OSError as error:
             raise disk_error(self.folder / FOLDER, error) from error
 
     async def image(self, thumb: str) -> bytes | None:
-        """Return a thumbnail's bytes, None where it is no small file of ours."""
+        """Return a thumbnail's bytes, None if it is missing, too large or not a regular file."""
         return await self._threads.run(_image, self.folder, self.folder / thumb)
 
     async def name(self, file: str) -> str | None:
-        """Return where the thumbnail of an image lies or would lie, as a path in the folder; None
-        for a file that is not there, or not in the folder."""
+        """Return the path of an image's thumbnail in the folder, made or not; None for an image
+        that is missing or outside the folder."""
         return await self._threads.run(_name, self.folder, file)
 
-    async def made(self, file: str, thumb: str) -> str:
-        """Make sure that a thumbnail is there; return what was wrong, "" for nothing."""
+    async def ensure(self, file: str, thumb: str) -> str:
+        """Make a thumbnail unless it exists; return the problem, "" for none."""
         source, target = self.folder / file, self.folder / thumb
         try:
             if await self._threads.run(_is_ready, self.folder, target):
                 return ""
         except OSError as error:
-            return f"cannot be kept: {error}"
-        painter = await self._free.get()
+            return f"cannot be written: {error}"
+        worker = await self._free.get()
         try:
-            return await painter.paint(source, target)
+            return await worker.make(source, target)
         finally:
-            self._free.put_nowait(painter)
+            self._free.put_nowait(worker)
 
     async def sweep(self, used: Collection[str]) -> None:
         """Remove thumbnails of images that are gone or have changed."""
@@ -107,12 +106,12 @@ def _name(folder: Path, file: str) -> str | None:
     try:
         path = (folder / file).resolve(strict=True)
         facts = path.stat()
-    except (OSError, ValueError, RuntimeError):  # RuntimeError: links in a circle
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: a cycle of links
         return None
     if not path.is_relative_to(folder.resolve()) or not stat.S_ISREG(facts.st_mode):
         return None
-    given = f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}"
-    return f"{FOLDER}/{hashlib.sha256(given.encode(errors='replace')).hexdigest()[:24]}.webp"
+    identity = f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}"
+    return f"{FOLDER}/{hashlib.sha256(identity.encode(errors='replace')).hexdigest()[:24]}.webp"
 
 
 def _make_folders(folder: Path) -> None:
@@ -138,44 +137,44 @@ def _image(folder: Path, target: Path) -> bytes | None:
 
 
 def _sweep(folder: Path, used: frozenset[str]) -> None:
-    """Remove files whose names only thumbnails have, in the folder itself and through no link."""
+    """Remove files with the name of a thumbnail, without following a link."""
     check_own_folder(folder / HOME)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     handle = os.open(folder / FOLDER, flags)
     try:
         for name in os.listdir(handle):
             if _OURS.fullmatch(name) and f"{FOLDER}/{name}" not in used:
-                with suppress(IsADirectoryError, PermissionError):  # a folder, which is not ours
+                with suppress(IsADirectoryError, PermissionError):  # a folder is not ours
                     os.unlink(name, dir_fd=handle)
     finally:
         os.close(handle)
 
 
-class _Painter:
-    """One painting process, started when first needed; whatever ends it costs one picture."""
+class _WorkerProcess:
+    """One decoding process, started at its first image; if it dies, one image has no thumbnail."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
 
-    async def paint(self, source: Path, target: Path) -> str:
+    async def make(self, source: Path, target: Path) -> str:
         try:
-            async with asyncio.timeout(_PATIENCE):
-                return await self._asked([str(source), str(target)])
+            async with asyncio.timeout(_TIMEOUT):
+                return await self._request([str(source), str(target)])
         except TimeoutError:
-            problem = f"not decoded within {_PATIENCE:g} s"
+            problem = f"not decoded within {_TIMEOUT:g} s"
         except (OSError, ValueError):
-            problem = "its decoder broke down"
+            problem = "its decoder crashed"
         except asyncio.CancelledError:
-            await self.end()  # its answer would be taken for the next picture's
+            await self.end()  # its answer would be read as the next image's
             raise
         await self.end()
         return problem
 
-    async def _asked(self, question: list[str]) -> str:
+    async def _request(self, paths: list[str]) -> str:
         process = await self._started()
-        assert process.stdin is not None  # noqa: S101 — asked for; for the type checker
-        assert process.stdout is not None  # noqa: S101 — as above
-        process.stdin.write(json.dumps(question).encode() + b"\n")
+        assert process.stdin is not None  # noqa: S101 — opened by `start`
+        assert process.stdout is not None  # noqa: S101 — opened by `start`
+        process.stdin.write(json.dumps(paths).encode() + b"\n")
         await process.stdin.drain()
         return str(json.loads(await process.stdout.readline()))
 
@@ -185,7 +184,7 @@ class _Painter:
         return self._process
 
     async def end(self) -> None:
-        """End the process at once: what it had not finished is not there."""
+        """Kill the process; its unfinished thumbnail never gets its name."""
         process, self._process = self._process, None
         if process is None:
             return

@@ -19,6 +19,7 @@ from support.patience import patient
 from support.simulator_sessions import FAST, until
 
 from fluxasync import Batch, FluxSession
+from fluxasync._engine.session import engine_of
 from fluxasync.simulator import Scenario, Simulator
 
 from .simulated import practice_server
@@ -102,7 +103,7 @@ async def test_fastapi_stops_spending_when_the_client_hangs_up(
                 asking.cancel()
             flux = app.state.flux
             await until(lambda: any(job.request.prompt == "gone" for job in flux.unclaimed))
-            await flux.settled()
+            await engine_of(flux).drain()
             paid = len(practice.charges)
             assert paid < 30
         kept = list((tmp_path / "images").glob("unclaimed-*"))

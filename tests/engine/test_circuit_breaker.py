@@ -31,14 +31,11 @@ from fluxasync._core.models import Job
 from fluxasync._engine.circuit_breaker import (
     BAD_BATCH,
     FORBIDDEN,
-    RETURN,
-    UNANSWERED,
     CircuitBreaker,
-    Connectivity,
-    WrongAnswers,
     ends_run,
     is_lasting,
 )
+from fluxasync._engine.connectivity import RETURN, UNANSWERED, Connectivity, WrongAnswers
 
 JOB = Job(job_id="a-1")
 FIRST, SECOND = FluxError("first"), FluxError("second")
@@ -257,8 +254,8 @@ def test_sleepers_come_back_soon_after_an_outage_and_not_in_step() -> None:
             network.unanswered()
         back: list[float] = []
 
-        async def sleeper(dice: float) -> None:
-            await network.sleep(60.0, dice=dice)
+        async def sleeper(jitter: float) -> None:
+            await network.sleep(60.0, jitter=jitter)
             back.append(loop.time() - virtual_time.START)
 
         tasks = [asyncio.create_task(sleeper(number / 10)) for number in range(10)]
@@ -278,8 +275,8 @@ def test_a_sleep_without_an_outage_is_a_sleep() -> None:
 
     async def story() -> float:
         network = Connectivity()
-        await network.sleep(0.0, dice=0.5)
-        await network.sleep(7.0, dice=0.5)
+        await network.sleep(0.0, jitter=0.5)
+        await network.sleep(7.0, jitter=0.5)
         return asyncio.get_running_loop().time() - virtual_time.START
 
     assert virtual_time.run(story()) == pytest.approx(7.0)
@@ -329,8 +326,8 @@ def test_no_sleep_leaves_anything_behind() -> None:
     async def story() -> None:
         network = Connectivity()
         for _ in range(100):
-            await network.sleep(1.0, dice=0.5)
-        tasks = [asyncio.create_task(network.sleep(60.0, dice=0.5)) for _ in range(20)]
+            await network.sleep(1.0, jitter=0.5)
+        tasks = [asyncio.create_task(network.sleep(60.0, jitter=0.5)) for _ in range(20)]
         await asyncio.sleep(1)
         assert len(network._sleepers) == 20
         for task in tasks[:10]:

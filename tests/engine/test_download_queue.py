@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import virtual_time
 
-from fluxasync._core.config import Limits
+from fluxasync._core.config import Limits, Policies
+from fluxasync._core.observers import Fallback
 from fluxasync._engine.download_queue import FIRST_GUESS, DownloadQueue
 
 MB = 2**20
@@ -19,8 +20,10 @@ class Dock:
     """Permits with downloads before them: who began, when, and how much was open at most."""
 
     def __init__(self, *, active: int = 0, **limits: Any) -> None:
-        self.limits = Limits(**limits)
-        self.permits = DownloadQueue(lambda: self.limits, active=lambda: active)
+        self.policies = Policies(limits=Limits(**limits))
+        self.fallback = Fallback()
+        self.queue = DownloadQueue(self.policies, self.fallback)
+        self.active = active
         self.went: list[str] = []
         self.most = 0
         self.most_bytes = 0
@@ -35,19 +38,23 @@ class Dock:
     async def _visit(
         self, name: str, deadline: float, *, hold: float = 1.0, size: int = MB, tells: bool = True
     ) -> None:
-        async with self.permits.take(deadline) as permit:
+        async with self.queue.take(deadline) as permit:
             self.went.append(name)
             if tells:
                 await permit.expect(size)
-            self.most_bytes = max(self.most_bytes, self.permits.bytes_in_flight)
-            self.most = max(self.most, len(self.permits._open))
+            self.most_bytes = max(self.most_bytes, self.queue.bytes_in_flight)
+            self.most = max(self.most, len(self.queue._open))
             await asyncio.sleep(hold)
-            self.permits.landed(size)
+            self.queue.landed(size)
+
+    def submit_delay(self) -> float:
+        return self.queue.submit_delay(self.active)
 
     async def close(self) -> list[str]:
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        assert self.permits.is_idle
-        assert self.permits.bytes_in_flight == 0
+        assert self.queue.is_idle
+        assert not self.fallback.has_failed
+        assert self.queue.bytes_in_flight == 0
         return self.went
 
 
@@ -78,8 +85,8 @@ def test_no_more_than_the_places_are_open():
             dock.come(str(number))
         await asyncio.sleep(0.5)
         before = dock.most
-        dock.limits = Limits(downloads=8)
-        dock.permits.refresh()
+        dock.policies.limits = Limits(downloads=8)
+        dock.queue.limits_changed()
         await dock.close()
         return before, dock.most
 
@@ -94,8 +101,8 @@ def test_new_places_are_used_when_the_limits_change():
         dock.come("under way", hold=60.0)
         dock.come("waiting")
         await asyncio.sleep(1)
-        dock.limits = Limits(downloads=2)
-        dock.permits.refresh()
+        dock.policies.limits = Limits(downloads=2)
+        dock.queue.limits_changed()
         await asyncio.sleep(1)
         went = list(dock.went)
         await dock.close()
@@ -164,15 +171,15 @@ def test_submissions_wait_while_paid_images_would_come_too_late():
 
     async def story() -> list[float]:
         dock = Dock(downloads=1, active=10)
-        brakes = [dock.permits.submit_delay()]
+        brakes = [dock.submit_delay()]
         for number in range(100):
             dock.come(str(number), life=300, hold=2.0)
         await asyncio.sleep(5)
-        brakes.append(dock.permits.submit_delay())
+        brakes.append(dock.submit_delay())
         await asyncio.sleep(120)
-        brakes.append(dock.permits.submit_delay())
+        brakes.append(dock.submit_delay())
         await dock.close()
-        return [*brakes, dock.permits.submit_delay()]
+        return [*brakes, dock.submit_delay()]
 
     assert played(story()) == [0.0, 1.0, 0.0, 0.0]
 
@@ -188,7 +195,7 @@ def test_a_link_that_fell_silent_brakes_too():
         for number in range(60):
             dock.come(f"stuck {number}", life=600, hold=1000)
         await asyncio.sleep(60)
-        brake = dock.permits.submit_delay()
+        brake = dock.submit_delay()
         for task in dock._tasks:
             task.cancel()
         await dock.close()
@@ -206,7 +213,7 @@ def test_an_idle_hour_does_not_count_as_a_silent_link():
             for number in range(2):
                 dock.come(f"image {number} of {day}", hold=0.5)
             await asyncio.sleep(0.25)
-            brakes.append(dock.permits.submit_delay())
+            brakes.append(dock.submit_delay())
             await asyncio.sleep(3600)
         await dock.close()
         return brakes
@@ -225,7 +232,7 @@ def test_images_that_join_the_queue_do_not_hide_a_silent_link():
         for number in range(60):
             dock.come(f"stuck {number}", life=600, hold=1000)
             await asyncio.sleep(1)
-            brakes.append(dock.permits.submit_delay())
+            brakes.append(dock.submit_delay())
         for task in dock._tasks:
             task.cancel()
         await dock.close()
@@ -242,7 +249,7 @@ def test_a_free_link_never_brakes():
         for number in range(50):
             dock.come(str(number), hold=3.0)
             await asyncio.sleep(1)
-            seen.add(dock.permits.submit_delay())
+            seen.add(dock.submit_delay())
         await dock.close()
         return seen
 
@@ -273,8 +280,10 @@ def test_no_order_of_events_leaks_a_byte(story: list[tuple[Any, ...]], seed: int
                 case "sleep", seconds:
                     await asyncio.sleep(seconds)
                 case "limit", downloads, size:
-                    dock.limits = Limits(downloads=downloads, max_bytes_in_flight=size * MB)
-                    dock.permits.refresh()
+                    dock.policies.limits = Limits(
+                        downloads=downloads, max_bytes_in_flight=size * MB
+                    )
+                    dock.queue.limits_changed()
         await dock.close()
 
     virtual_time.run(play(), seed=seed)
@@ -286,13 +295,13 @@ def test_the_disk_is_measured_from_the_image_it_began_first():
     async def story() -> list[float]:
         dock, loop = Dock(downloads=3), asyncio.get_running_loop()
         began, seen = loop.time(), []
-        async with dock.permits.take(began + 600), dock.permits.take(began + 600) as second:
-            seen.append(dock.permits.longest_store(began + 1))
-            async with dock.permits.take(began + 600) as first:
+        async with dock.queue.take(began + 600), dock.queue.take(began + 600) as second:
+            seen.append(dock.queue.longest_store(began + 1))
+            async with dock.queue.take(began + 600) as first:
                 first.arrived(began + 1)
                 second.arrived(began + 4)
-                seen.append(dock.permits.longest_store(began + 10))
-            seen.append(dock.permits.longest_store(began + 10))
-        return [*seen, dock.permits.longest_store(began + 10)]
+                seen.append(dock.queue.longest_store(began + 10))
+            seen.append(dock.queue.longest_store(began + 10))
+        return [*seen, dock.queue.longest_store(began + 10)]
 
     assert played(story()) == [0.0, 9.0, 6.0, 0.0]

@@ -18,7 +18,7 @@ from attrs import evolve, frozen
 from support import virtual_time
 from support.sample_images import jpeg, png
 
-from fluxasync._core.config import Limits, Retry, Timeouts
+from fluxasync._core.config import Budget, Limits, Policies, Retry, Timeouts
 from fluxasync._core.errors import (
     DownloadError,
     Expired,
@@ -29,12 +29,12 @@ from fluxasync._core.errors import (
     TransportError,
 )
 from fluxasync._core.models import ImageRequest, Job, Ready, Stored
+from fluxasync._core.observers import Observers
 from fluxasync._core.protocols import Call, Reply
-from fluxasync._engine.circuit_breaker import Connectivity
 from fluxasync._engine.download_queue import DownloadQueue
-from fluxasync._engine.downloader import Downloader, Hosts
+from fluxasync._engine.downloader import Hosts
+from fluxasync._engine.engine import Engine
 from fluxasync._store.sinks import MemorySink, _judged
-from fluxasync._wire import Inconclusive
 from fluxasync._wire.client import ApiClient
 from fluxasync._wire.providers import COMETAPI
 
@@ -144,6 +144,16 @@ GONE = {"id": "a-1", "status": "Task not found"}
 FAILED = {"id": "a-1", "status": "Error", "details": {"error": "no"}}
 
 
+def engine_over(transport: ScriptedTransport, policies: Policies) -> Engine:
+    """An engine that is open over a scripted transport; its own resources need no closing."""
+    engine = Engine(
+        (COMETAPI, None, None), policies, Budget(), Observers(), transport=transport,
+        allow_unknown_models=False,
+    )  # fmt: skip
+    engine.connect(ApiClient(transport, COMETAPI, None, policies))
+    return engine
+
+
 def fetch(
     *downloads: Answer | FluxError,
     polls: tuple[Any, ...] = (PENDING,),
@@ -159,8 +169,9 @@ def fetch(
 
     async def play() -> Story:
         transport = ScriptedTransport(list(downloads), list(polls), fresh)
-        wire = ApiClient(transport, COMETAPI, None, Timeouts)
-        where, network = sink or MemorySink(max_bytes=max_bytes), Connectivity()
+        limits = Limits(max_image_bytes=max_bytes)
+        engine = engine_over(transport, Policies(limits=limits, retry=retry or Retry()))
+        where = sink or MemorySink(max_bytes=max_bytes)
         began = asyncio.get_running_loop().time()
         ready = Ready(
             job=JOB,
@@ -170,18 +181,9 @@ def fetch(
             seen=None if seen is None else began + seen - 90.0,
         )
 
-        async def ask(job: Job) -> Any:
-            news = await wire.poll(job)
-            unanswered = isinstance(news, Inconclusive) and not news.status
-            network.unanswered() if unanswered else network.answered()
-            return news
-
-        story = Downloader(
-            wire, ask, where, retry or Retry(), max_bytes, network=network,
-            woke_at=lambda: began + woke_after - 90.0,
-        )  # fmt: skip
+        engine.health.resumed_at = began + woke_after - 90.0
         try:
-            end: Any = await story.run(ready)
+            end: Any = await engine.downloader.run(ready, where)
         except FluxError as error:
             end = error
         return Story(end, transport, asyncio.get_running_loop().time() - began)
@@ -559,26 +561,24 @@ def test_polls_for_a_fresh_url_back_off_while_nothing_answers() -> None:
 def test_a_long_queue_and_a_slow_link_use_up_no_patience() -> None:
     """F70 F86 Twenty minutes for a permit, twenty for bytes that break: then the time of a job is
     there for fresh URLs."""
-    permits = DownloadQueue(lambda: Limits(downloads=1), active=lambda: 0)
 
     async def play() -> Stored:
         slow = Answer(body=(IMAGE[:20],) * 60, pause=20.0, breaks=DOWN)
         dead = [Answer(status=404)] * 4
         transport = ScriptedTransport([slow, *dead, WHOLE], [ready_again()], None)
-        wire = ApiClient(transport, COMETAPI, None, lambda: Timeouts(stall=10_000.0))
-        held = asyncio.create_task(hold())
+        policies = Policies(limits=Limits(downloads=1), timeouts=Timeouts(stall=10_000.0))
+        engine = engine_over(transport, policies)
+        held = asyncio.create_task(hold(engine.downloads))
         await asyncio.sleep(1)
         deadline = asyncio.get_running_loop().time() + LIFE
         ready = Ready(job=JOB, url="https://d.example/first", deadline=deadline)
         sink = MemorySink(max_bytes=100_000)
-        _, stored, _ = await Downloader(
-            wire, wire.poll, sink, Retry(), 100_000, permits=permits
-        ).run(ready)
+        _, stored, _ = await engine.downloader.run(ready, sink)
         await held
         return stored
 
-    async def hold() -> None:
-        async with permits.take(0.0):
+    async def hold(queue: DownloadQueue) -> None:
+        async with queue.take(0.0):
             await asyncio.sleep(1200)
 
     assert virtual_time.run(play()).data == IMAGE
@@ -612,14 +612,12 @@ def test_a_pause_of_one_host_holds_for_all_its_images_and_for_no_other_host() ->
 
     async def play() -> list[tuple[float, str]]:
         transport = ScriptedTransport([busy("9"), WHOLE], [PENDING], None)
-        wire, hosts = ApiClient(transport, COMETAPI, None, Timeouts), Hosts()
+        engine = engine_over(transport, Policies())
 
         async def fetched(url: str) -> None:
             deadline = asyncio.get_running_loop().time() + LIFE
             sink = MemorySink(max_bytes=100_000)
-            await Downloader(wire, wire.poll, sink, Retry(), 100_000, hosts=hosts).run(
-                Ready(job=JOB, url=url, deadline=deadline)
-            )
+            await engine.downloader.run(Ready(job=JOB, url=url, deadline=deadline), sink)
 
         first = asyncio.create_task(fetched("https://d.example/0"))
         await asyncio.sleep(1)

@@ -1,40 +1,55 @@
-"""The watchdog: a blocked loop, a sleep of the machine, a slow disk; and silence otherwise."""
+"""The health monitor: a blocked loop, a suspended machine, a slow disk; and no event otherwise."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from support import virtual_time
+from support.limiters import LimiterUnderTest
 
 from fluxasync._core.events import ClockJumped, DiskLagged, Event, LoopLagged
+from fluxasync._core.observers import Observers
+from fluxasync._engine.connectivity import Connectivity
 from fluxasync._engine.health import HealthMonitor, asleep
+from fluxasync._engine.limiter import ACCOUNT
 
 
-class Yard:
-    """A dog, and what it heard."""
+class Session:
+    """The parts of a session that the monitor reads, and the events that it shows."""
 
     def __init__(self) -> None:
-        self.heard: list[Event] = []
-        self.is_busy = True
-        self.slept = 100.0
-        self.storing = 0.0
-        self.dog = HealthMonitor(
-            self.heard.append,
-            is_busy=lambda: self.is_busy,
-            longest_store=lambda: self.storing,
-            asleep=lambda: self.slept,
+        self.limiter = LimiterUnderTest()
+        self.downloads = self.limiter.downloads
+        self.connectivity = Connectivity()
+        self.suspended = 100.0  #: seconds so far
+        self.monitor = HealthMonitor(
+            Observers(self.limiter.events.append),
+            self.limiter,
+            self.downloads,
+            self.connectivity,
+            asleep=lambda: self.suspended,
         )
+        self.job = self.limiter.count(ACCOUNT)
+
+    @asynccontextmanager
+    async def storing(self, seconds: float) -> AsyncIterator[None]:
+        """For the block, an image's bytes have been here for so many seconds."""
+        now = asyncio.get_running_loop().time()
+        async with self.downloads.take(now + 600) as permit:
+            permit.arrived(now - seconds)
+            yield
 
 
-def played(story: Callable[[Yard], Any]) -> list[Event]:
+def played(story: Callable[[Session], Any]) -> list[Event]:
     async def play() -> list[Event]:
-        yard = Yard()
-        yard.dog.wake()
-        await story(yard)
-        yard.dog.stop()
-        return yard.heard
+        session = Session()
+        session.monitor.wake()
+        await story(session)
+        session.monitor.stop()
+        return session.limiter.events
 
     return virtual_time.run(play())
 
@@ -44,18 +59,18 @@ def block(seconds: float) -> None:
 
 
 def test_a_quiet_hour_is_quiet() -> None:
-    """No bark without a reason."""
+    """Without a cause there is no event."""
 
-    async def story(yard: Yard) -> None:
+    async def story(session: Session) -> None:
         await asyncio.sleep(3600)
 
     assert played(story) == []
 
 
-def test_a_blocked_loop_is_told_with_its_length() -> None:
-    """F156: how long it was blocked, once."""
+def test_a_blocked_loop_is_reported_with_its_length() -> None:
+    """F156: one event with the seconds of the block."""
 
-    async def story(yard: Yard) -> None:
+    async def story(session: Session) -> None:
         await asyncio.sleep(10.4)
         block(5.0)
         await asyncio.sleep(10)
@@ -65,72 +80,72 @@ def test_a_blocked_loop_is_told_with_its_length() -> None:
     assert 4 < event.seconds <= 5
 
 
-def test_a_sleep_of_the_machine_is_told_though_the_loop_slept_too() -> None:
-    """F154: eight hours by the one clock, nothing by the other."""
+def test_a_suspension_is_reported_although_the_loops_clock_stood_still() -> None:
+    """F154: eight hours on one clock, none on the other."""
 
-    async def story(yard: Yard) -> None:
+    async def story(session: Session) -> None:
         await asyncio.sleep(10)
-        yard.slept += 8 * 3600
+        session.suspended += 8 * 3600
         await asyncio.sleep(10)
 
     assert played(story) == [ClockJumped(seconds=8 * 3600)]
 
 
-def test_clocks_that_drift_are_not_a_sleep() -> None:
-    """F155: a correction of some seconds over an hour is no jump."""
+def test_drifting_clocks_are_not_a_suspension() -> None:
+    """F155: a correction of some seconds within an hour is no jump."""
 
-    async def story(yard: Yard) -> None:
+    async def story(session: Session) -> None:
         for _ in range(3600):
             await asyncio.sleep(1)
-            yard.slept += 0.001
+            session.suspended += 0.001
 
     assert played(story) == []
 
 
-def test_a_disk_that_falls_behind_is_told_once_each_time() -> None:
-    """F125: an image that waits for the disk for seconds; again only when it had caught up."""
+def test_a_disk_that_falls_behind_is_reported_once_each_time() -> None:
+    """F125: one event for an image that waits for the disk; the next after the disk caught up."""
 
-    async def story(yard: Yard) -> None:
-        for storing in (0.1, 7.0, 9.0, 0.0, 8.0):
-            yard.storing = storing
-            await asyncio.sleep(1.0)
+    async def story(session: Session) -> None:
+        for seconds in (0.0, 6.0, 8.0, 0.0, 7.0):
+            async with session.storing(seconds):
+                await asyncio.sleep(1.0)
 
     assert played(story) == [DiskLagged(seconds=7.0), DiskLagged(seconds=8.0)]
 
 
-def test_it_lies_down_when_there_is_nothing_to_watch() -> None:
-    """An idle session keeps no timer: the loop could end, or wait for ever without a look."""
+def test_an_idle_session_keeps_no_timer() -> None:
+    """The monitor stops with the last job, and starts again when it is woken."""
 
     async def story() -> str:
-        yard = Yard()
-        yard.dog.wake()
-        yard.dog.wake()
-        yard.is_busy = False
+        session = Session()
+        session.monitor.wake()
+        session.monitor.wake()
+        session.limiter.give(session.job)
         await asyncio.sleep(2)
-        lying = repr(yard.dog)
-        yard.dog.wake()
-        assert repr(yard.dog) == "<HealthMonitor watches>"
-        yard.dog.stop()
-        yard.dog.stop()
-        return lying
+        idle = repr(session.monitor)
+        session.monitor.wake()
+        assert repr(session.monitor) == "<HealthMonitor watching>"
+        session.monitor.stop()
+        session.monitor.stop()
+        return idle
 
-    assert virtual_time.run(story()) == "<HealthMonitor lies>"
+    assert virtual_time.run(story()) == "<HealthMonitor idle>"
 
 
-def test_the_sleep_while_nobody_watched_is_not_news() -> None:
-    """F154: what happened before the session had anything to lose is nobody's matter."""
+def test_a_suspension_while_the_session_was_idle_is_not_reported() -> None:
+    """F154: only a suspension during work matters."""
 
-    async def story(yard: Yard) -> None:
-        yard.is_busy = False
+    async def story(session: Session) -> None:
+        session.limiter.give(session.job)
         await asyncio.sleep(2)
-        yard.slept += 8 * 3600
-        yard.is_busy = True
-        yard.dog.wake()
+        session.suspended += 8 * 3600
+        session.limiter.count(ACCOUNT)
+        session.monitor.wake()
         await asyncio.sleep(5)
 
     assert played(story) == []
 
 
-def test_the_machines_own_clock_of_sleep_stands_still_while_it_is_awake() -> None:
-    """F154: read from the operating system; two looks differ by next to nothing."""
+def test_the_clock_of_suspensions_stands_still_while_the_machine_runs() -> None:
+    """F154: two readings from the operating system differ by next to nothing."""
     assert abs(asleep() - asleep()) < 0.5

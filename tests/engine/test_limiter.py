@@ -13,9 +13,11 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import virtual_time
+from support.limiters import LimiterUnderTest
 
 from fluxasync._core.config import Limits
 from fluxasync._core.errors import AuthenticationError, FluxError
+from fluxasync._core.events import Event, LimitChanged
 from fluxasync._engine.circuit_breaker import CircuitBreaker
 from fluxasync._engine.limiter import BURST, Lease, Limiter
 
@@ -24,8 +26,8 @@ class Desk:
     """A limiter with people before it: who was let in, and when (seconds from the start)."""
 
     def __init__(self, in_flight: int = 2, **limits: Any) -> None:
-        self.limiter = Limiter(Limits(in_flight=in_flight, **limits))
-        self.gate = CircuitBreaker()
+        self.limiter = LimiterUnderTest(in_flight, **limits)
+        self.breaker = CircuitBreaker()
         self.went: dict[str, float] = {}
         self.most = 0
         self._start = asyncio.get_running_loop().time()
@@ -39,7 +41,7 @@ class Desk:
     async def _visit(
         self, name: str, group: str, cap: int | None, *, hold: float = 1.0, priority: int = 0
     ) -> None:
-        lease = await self.limiter.take(group, cap, gate=self.gate, priority=priority)
+        lease = await self.limiter.take(group, cap, breaker=self.breaker, priority=priority)
         self.went[name] = asyncio.get_running_loop().time() - self._start
         self.most = max(self.most, self.limiter.in_flight)
         await asyncio.sleep(hold)
@@ -69,8 +71,8 @@ def test_never_more_than_in_flight_and_never_idle() -> None:
     """P12 A hundred jobs of mixed length: at most four at once, and no slot waits for a job."""
 
     async def story() -> None:
-        desk, dice = Desk(4), random.Random(1)
-        holds = [dice.uniform(0.1, 3) for _ in range(100)]
+        desk, rng = Desk(4), random.Random(1)
+        holds = [rng.uniform(0.1, 3) for _ in range(100)]
         for number, hold in enumerate(holds):
             desk.come(str(number), hold=hold)
         await desk.close()
@@ -265,12 +267,12 @@ def test_a_lease_from_before_the_trouble_is_held_until_it_is_over() -> None:
     """P11 F2 After the pause only what was granted since goes, until a submission is accepted."""
 
     async def story() -> list[tuple[bool, bool]]:
-        limiter, gate = Limiter(Limits(in_flight=4)), CircuitBreaker()
-        before = await limiter.take("a", gate=gate)
+        limiter, breaker = LimiterUnderTest(4), CircuitBreaker()
+        before = await limiter.take("a", breaker=breaker)
         seen = [(limiter.holds(before), False)]
         limiter.probe(5.0)
         limiter.answered(before)
-        probe = asyncio.create_task(limiter.take("a", gate=gate))
+        probe = asyncio.create_task(limiter.take("a", breaker=breaker))
         await turns()
         seen.append((limiter.holds(before), probe.done()))
         await asyncio.sleep(6.0)
@@ -303,7 +305,7 @@ def test_granted_and_cancelled_in_the_same_turn_gives_the_slot_on() -> None:
 
     async def story() -> dict[str, float]:
         desk = Desk(1)
-        lease = await desk.limiter.take("a", gate=desk.gate)
+        lease = await desk.limiter.take("a", breaker=desk.breaker)
         gone = desk.come("gone")
         desk.come("next")
         await turns()
@@ -319,7 +321,7 @@ def test_giving_back_twice_gives_one_slot() -> None:
 
     async def story() -> int:
         desk = Desk(1)
-        lease = await desk.limiter.take("a", gate=desk.gate)
+        lease = await desk.limiter.take("a", breaker=desk.breaker)
         desk.limiter.give(lease)
         desk.limiter.give(lease)
         desk.limiter.give(Lease("a"))
@@ -343,12 +345,12 @@ def test_a_shut_gate_sends_everybody_home_at_once() -> None:
         waiting = [desk.come(str(number)) for number in range(3)]
         await turns()
         desk.limiter.pause(3600)
-        desk.gate.trip(REASON)
+        desk.breaker.trip(REASON)
         for task in waiting:
             with pytest.raises(AuthenticationError):
                 await task
         with pytest.raises(AuthenticationError):
-            await desk.limiter.take("a", gate=desk.gate)
+            await desk.limiter.take("a", breaker=desk.breaker)
         assert asyncio.get_running_loop().time() == virtual_time.START
         return await desk.close()
 
@@ -359,10 +361,10 @@ def test_a_parents_gate_sends_home_too_and_other_gates_stay_open() -> None:
     """P8 The session's end is the batch's end; one batch's end is not another's."""
 
     async def story() -> None:
-        limiter, parent = Limiter(Limits(in_flight=1)), CircuitBreaker()
+        limiter, parent = LimiterUnderTest(1), CircuitBreaker()
         stopped, other = CircuitBreaker(parent), CircuitBreaker(parent)
-        lease = await limiter.take("a", gate=parent)
-        tasks = [asyncio.create_task(limiter.take("a", gate=g)) for g in (stopped, other)]
+        lease = await limiter.take("a", breaker=parent)
+        tasks = [asyncio.create_task(limiter.take("a", breaker=b)) for b in (stopped, other)]
         await turns()
         stopped.trip(REASON)
         await turns()
@@ -381,10 +383,10 @@ def test_shut_and_cancelled_in_the_same_turn_is_quiet() -> None:
 
     async def story() -> None:
         desk = Desk(1)
-        lease = await desk.limiter.take("a", gate=desk.gate)
+        lease = await desk.limiter.take("a", breaker=desk.breaker)
         task = desk.come("gone")
         await turns()
-        desk.gate.trip(REASON)
+        desk.breaker.trip(REASON)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -402,7 +404,7 @@ def test_raised_limits_let_the_waiting_go_at_once() -> None:
         for name in "abcd":
             desk.come(name, hold=10.0)
         await asyncio.sleep(1.0)
-        desk.limiter.limits = evolve(desk.limiter.limits, in_flight=3)
+        desk.limiter.assign(evolve(desk.limiter.policies.limits, in_flight=3))
         return await desk.close()
 
     assert played(story()) == {"a": 0, "b": 1, "c": 1, "d": 10}
@@ -412,8 +414,8 @@ def test_jobs_of_an_earlier_process_do_not_raise_what_is_found_out() -> None:
     """P12 They are counted beyond any limit, so their number says nothing of what is allowed."""
 
     async def story() -> tuple[int, int]:
-        limiter, gate = Limiter(Limits(in_flight="auto")), CircuitBreaker()
-        lease = await limiter.take("account", gate=gate)
+        limiter, breaker = LimiterUnderTest("auto"), CircuitBreaker()
+        lease = await limiter.take("account", breaker=breaker)
         for _ in range(100):
             limiter.count("account")
         limiter.accepted(lease)
@@ -426,15 +428,15 @@ def test_a_limit_given_anew_is_believed_anew() -> None:
     """F2 A 429 lowers what was given, visibly; who then assigns another limit knows better."""
 
     async def story() -> list[int]:
-        limiter, gate, slots = Limiter(Limits(in_flight=24)), CircuitBreaker(), []
-        leases = [await limiter.take("account", gate=gate) for _ in range(9)]
+        limiter, breaker, slots = LimiterUnderTest(24), CircuitBreaker(), []
+        leases = [await limiter.take("account", breaker=breaker) for _ in range(9)]
         for lease in leases[:8]:
             limiter.accepted(lease)
         limiter.on_rate_limited(leases[8])
         slots.append(limiter.slots)
-        limiter.limits = evolve(limiter.limits, rate=50.0)
+        limiter.assign(evolve(limiter.policies.limits, rate=50.0))
         slots.append(limiter.slots)
-        limiter.limits = evolve(limiter.limits, in_flight=20)
+        limiter.assign(evolve(limiter.policies.limits, in_flight=20))
         return [*slots, limiter.slots]
 
     assert played(story()) == [8, 8, 20]
@@ -448,7 +450,7 @@ def test_lowered_limits_let_the_running_finish() -> None:
         for name, hold in (("a", 1.0), ("b", 2.0), ("c", 3.0), ("d", 1.0)):
             desk.come(name, hold=hold)
         await turns()
-        desk.limiter.limits = evolve(desk.limiter.limits, in_flight=1)
+        desk.limiter.assign(evolve(desk.limiter.policies.limits, in_flight=1))
         return await desk.close()
 
     assert played(story()) == {"a": 0, "b": 0, "c": 0, "d": 3}
@@ -463,7 +465,7 @@ def test_a_changed_rate_counts_from_the_last_submission(rate: float | None, ends
         desk.come("first", hold=0.0)
         desk.come("second")
         await asyncio.sleep(1.0)
-        desk.limiter.limits = evolve(desk.limiter.limits, rate=rate)
+        desk.limiter.assign(evolve(desk.limiter.policies.limits, rate=rate))
         return (await desk.close())["second"]
 
     assert played(story()) == pytest.approx(ends)
@@ -503,13 +505,13 @@ class Crowd:
     """Plays moves, some of them in the same turn of the loop, and counts what is held."""
 
     def __init__(self) -> None:
-        self.limiter = Limiter(Limits(in_flight=2))
-        self.gate = CircuitBreaker()
+        self.limiter = LimiterUnderTest(2)
+        self.breaker = CircuitBreaker()
         self.held: dict[asyncio.Task[None], Lease] = {}
         self.tasks: list[asyncio.Task[None]] = []
 
     async def _visit(self, group: str, priority: int) -> None:
-        lease = await self.limiter.take(group, CAPS[group], gate=self.gate, priority=priority)
+        lease = await self.limiter.take(group, CAPS[group], breaker=self.breaker, priority=priority)
         task = asyncio.current_task()
         assert task is not None
         self.held[task] = lease
@@ -528,7 +530,7 @@ class Crowd:
                 if waiting:
                     waiting[at % len(waiting)].cancel()
             case "limit", in_flight:
-                self.limiter.limits = Limits(in_flight=in_flight)
+                self.limiter.assign(Limits(in_flight=in_flight))
             case "pause", seconds:
                 self.limiter.pause(seconds)
             case ("turn",):
@@ -547,7 +549,7 @@ class Crowd:
 
     async def end(self) -> None:
         """With the pauses over, everybody who still waits is let in, one after another."""
-        self.limiter.limits = Limits(in_flight=1)
+        self.limiter.assign(Limits(in_flight=1))
         waiting = sum(not task.done() for task in self.tasks)
         for _ in range(waiting):
             await asyncio.sleep(4)
@@ -575,61 +577,57 @@ def test_no_order_of_events_leaks_a_slot(story: list[tuple[Any, ...]], seed: int
 
 
 @given(st.lists(st.integers(0, 1), min_size=1, max_size=20), st.integers(0, 20))
-def test_a_gate_shut_at_any_moment_leaves_nobody_waiting(gates: list[int], after: int) -> None:
+def test_a_gate_shut_at_any_moment_leaves_nobody_waiting(choices: list[int], after: int) -> None:
     """P8 Whoever waits behind the shut gate has its reason; the rest are let in."""
 
     async def story() -> None:
-        limiter, both = Limiter(Limits(in_flight=1)), (CircuitBreaker(), CircuitBreaker())
-        tasks = [asyncio.create_task(limiter.take("a", gate=both[gate])) for gate in gates]
+        limiter, both = LimiterUnderTest(1), (CircuitBreaker(), CircuitBreaker())
+        tasks = [asyncio.create_task(limiter.take("a", breaker=both[choice])) for choice in choices]
         await turns(after)
         both[0].trip(FluxError("stop"))
-        for gate, task in zip(gates, tasks, strict=True):
+        for choice, task in zip(choices, tasks, strict=True):
             try:
                 limiter.give(await task)
             except FluxError:
-                assert gate == 0
+                assert choice == 0
         assert is_empty(limiter)
 
     virtual_time.run(story())
 
 
 def test_a_limit_that_changed_is_reported_and_one_that_did_not_is_not() -> None:
-    """P12 `on_change` names the group and its new limit, once for each change."""
+    """P12 An event names the group and its new limit, once for each change."""
 
-    async def story() -> list[tuple[str, int]]:
-        seen: list[tuple[str, int]] = []
-        limiter = Limiter(
-            Limits(in_flight=24), on_change=lambda group, limit: seen.append((group, limit))
-        )
-        leases = [await limiter.take("account", gate=CircuitBreaker()) for _ in range(9)]
+    async def story() -> list[Event]:
+        limiter = LimiterUnderTest(24)
+        leases = [await limiter.take("account", breaker=CircuitBreaker()) for _ in range(9)]
         for lease in leases[:8]:
             limiter.accepted(lease)
         limiter.on_server_error()
-        assert seen == []
+        assert limiter.events == []
         limiter.on_rate_limited(leases[8])
-        return seen
+        return limiter.events
 
-    assert played(story()) == [("account", 8)]
+    assert played(story()) == [LimitChanged(group="account", limit=8)]
 
 
 @pytest.mark.parametrize(
-    ("others", "lowered"), [(0, ("big", 7)), (15, ("account", 22))], ids=["its own", "the account"]
+    ("others", "lowered"),
+    [(0, LimitChanged(group="big", limit=7)), (15, LimitChanged(group="account", limit=22))],
+    ids=["its own", "the account"],
 )
-def test_a_429_lowers_the_limit_that_is_used_up_the_most(others: int, lowered: tuple[str, int]):
+def test_a_429_lowers_the_limit_that_is_used_up_the_most(others: int, lowered: LimitChanged):
     """P12 A server does not say which limit was met: of a model's own and the account's, the one
     that is closer to being full is taken."""
 
-    async def story() -> list[tuple[str, int]]:
-        seen: list[tuple[str, int]] = []
-        gate = CircuitBreaker()
-        limiter = Limiter(
-            Limits(in_flight=24), on_change=lambda group, limit: seen.append((group, limit))
-        )
-        leases = [await limiter.take("small", gate=gate) for _ in range(others)]
-        leases += [await limiter.take("big", cap=10, gate=gate) for _ in range(8)]
+    async def story() -> list[Event]:
+        breaker = CircuitBreaker()
+        limiter = LimiterUnderTest(24)
+        leases = [await limiter.take("small", breaker=breaker) for _ in range(others)]
+        leases += [await limiter.take("big", cap=10, breaker=breaker) for _ in range(8)]
         for lease in leases[:-1]:
             limiter.accepted(lease)
         limiter.on_rate_limited(leases[-1])
-        return seen
+        return limiter.events
 
     assert played(story()) == [lowered]

@@ -1,4 +1,4 @@
-"""What a job's news mean, decided on numbers alone: nothing here sleeps or asks."""
+"""The decision after each poll of a job: on values and loop times alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from fluxasync._core.config import Polling, Retry
+from fluxasync._core.config import Policies, Polling, Retry, Timeouts
 from fluxasync._core.errors import (
     AuthenticationError,
     DeadlineExceeded,
@@ -30,38 +30,44 @@ def accepted(seconds_ago: float = 0.0) -> Job:
 
 
 class Story:
-    """A watch and its clock: each news arrives after the wait that the watch asked for."""
+    """A job's policy and its clock: each result arrives after the delay that the policy chose."""
 
-    def __init__(self, job: Job | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        job: Job | None = None,
+        *,
+        polling: Polling | None = None,
+        retry: Retry | None = None,
+        timeout: float = 600.0,
+        **options: Any,
+    ) -> None:
         self.job = job or accepted()
-        if job is None:  # else its age is by the wall clock, which goes on between two lines
+        if job is None:  # otherwise its age is by the wall clock, which goes on between two lines
             options.setdefault("submitted", START)
         self.now = START
         self.polls = 0
         self.schedule = PollSchedule(4.0)
-        self.pace = PollRateLimiter()
-        settings = {
-            "schedule": self.schedule,
-            "pace": self.pace,
-            "polling": Polling(interval=STEP),
-            "retry": Retry(),
-            "timeout": 600.0,
-            **options,
-        }
-        self.watch = PollPolicy(self.job, now=START, **settings)
+        self.rate_limiter = PollRateLimiter()
+        policies = Policies(
+            polling=polling or Polling(interval=STEP),
+            retry=retry or Retry(),
+            timeouts=Timeouts(job=timeout),
+        )
+        parts = {"schedule": self.schedule, "rate_limiter": self.rate_limiter, **options}
+        self.policy = PollPolicy(self.job, policies=policies, now=START, **parts)
 
-    def hear(self, news: Any, *, after: float = 0.0, trip: float = 0.0) -> Ready | float:
+    def poll(self, result: Any, *, after: float = 0.0, trip: float = 0.0) -> Ready | float:
         self.now += after + trip
         self.polls += 1
-        return self.watch.decide(news, self.now, dice=0.5, asked=self.now - trip)
+        return self.policy.decide(result, self.now, jitter=0.5, asked=self.now - trip)
 
-    def hear_until_it_ends(self, news: Any, *, trip: float = 0.0) -> None:
-        """Repeat the same news for ever, at the watch's own pace."""
-        wait = self.watch.first(self.now, dice=0.5)
+    def poll_until_it_ends(self, result: Any, *, trip: float = 0.0) -> None:
+        """Repeat the same result at the policy's own pace, until it raises."""
+        wait = self.policy.first(self.now, jitter=0.5)
         for _ in range(10_000):
-            heard = self.hear(news, after=wait, trip=trip)
-            assert not isinstance(heard, Ready)
-            wait = heard
+            step = self.poll(result, after=wait, trip=trip)
+            assert not isinstance(step, Ready)
+            wait = step
         raise AssertionError("still watching after 10,000 polls")
 
     @property
@@ -81,8 +87,8 @@ def test_ready_ends_the_watch_with_its_count_and_time() -> None:
     """The Ready says how many polls it took and how long after the submit it was seen."""
     story = Story()
     for _ in range(3):
-        story.hear(pending(story.job), after=2.0)
-    found = story.hear(ready(story.job), after=2.0)
+        story.poll(pending(story.job), after=2.0)
+    found = story.poll(ready(story.job), after=2.0)
     assert isinstance(found, Ready)
     assert found.polls == 4
     assert found.watch_seconds == pytest.approx(8.0)
@@ -94,7 +100,7 @@ def test_a_bad_end_is_raised_as_it_is(kind: type[Moderated | JobFailed]) -> None
     story = Story()
     end = kind("no", job=story.job)
     with pytest.raises(kind) as caught:
-        story.hear(end)
+        story.poll(end)
     assert caught.value is end
 
 
@@ -102,15 +108,15 @@ def test_not_found_right_after_submit_is_waited_out() -> None:
     """F53 Regions replicate late: five misses within a minute, then the job is there."""
     story = Story()
     for _ in range(5):
-        assert isinstance(story.hear(JobNotFound(), after=10.0), float)
-    assert isinstance(story.hear(ready(story.job), after=5.0), Ready)
+        assert isinstance(story.poll(JobNotFound(), after=10.0), float)
+    assert isinstance(story.poll(ready(story.job), after=5.0), Ready)
 
 
 def test_not_found_for_longer_than_the_grace_is_lost() -> None:
     """F53 Beyond the minute the job is lost, and the message says that it may be charged."""
     story = Story()
     with pytest.raises(JobLost, match="may have been charged"):
-        story.hear_until_it_ends(JobNotFound())
+        story.poll_until_it_ends(JobNotFound())
     assert 60 <= story.elapsed <= 60 + 2 * STEP + 4
     assert story.polls >= 3
 
@@ -118,27 +124,27 @@ def test_not_found_for_longer_than_the_grace_is_lost() -> None:
 def test_a_lost_job_was_asked_for_three_times() -> None:
     """F53 Two misses far apart are not enough, however far."""
     story = Story(timeout=9000.0)
-    story.hear(JobNotFound())
-    assert isinstance(story.hear(JobNotFound(), after=500.0), float)
+    story.poll(JobNotFound())
+    assert isinstance(story.poll(JobNotFound(), after=500.0), float)
     with pytest.raises(JobLost):
-        story.hear(JobNotFound(), after=1.0)
+        story.poll(JobNotFound(), after=1.0)
 
 
 def test_one_sighting_starts_the_grace_again() -> None:
     """F53 A job seen in between was never lost: its misses are counted anew."""
     story = Story()
     for _ in range(3):
-        story.hear(JobNotFound(), after=15.0)
-    story.hear(pending(story.job), after=10.0)
+        story.poll(JobNotFound(), after=15.0)
+    story.poll(pending(story.job), after=10.0)
     for _ in range(3):
-        assert isinstance(story.hear(JobNotFound(), after=15.0), float)
+        assert isinstance(story.poll(JobNotFound(), after=15.0), float)
 
 
 def test_misses_are_not_asked_in_a_busy_loop() -> None:
     """F53 However close the polling, a missing job is asked for at most thirty times a grace."""
     story = Story(polling=Polling(interval=0.0))
     with pytest.raises(JobLost):
-        story.hear_until_it_ends(JobNotFound())
+        story.poll_until_it_ends(JobNotFound())
     assert story.polls <= 32
 
 
@@ -146,7 +152,7 @@ def test_an_old_job_gets_the_whole_grace_too() -> None:
     """F53 A job from yesterday's run is asked for as patiently as a fresh one."""
     story = Story(accepted(seconds_ago=86_400))
     with pytest.raises((JobLost, DeadlineExceeded)):
-        story.hear_until_it_ends(JobNotFound())
+        story.poll_until_it_ends(JobNotFound())
     assert story.elapsed >= 60
     assert story.polls >= 3
 
@@ -156,7 +162,7 @@ def test_an_old_job_that_the_provider_does_not_know_is_lost(polling: Polling) ->
     """F53 Past its deadline too it is lost and not "still running"; the message says since when."""
     story = Story(accepted(seconds_ago=2000), polling=polling)
     with pytest.raises(JobLost, match=r"since \d\d:\d\d:\d\d UTC .* submitted 20\d\d s ago"):
-        story.hear_until_it_ends(JobNotFound(), trip=0.2)
+        story.poll_until_it_ends(JobNotFound(), trip=0.2)
     assert 59 <= story.elapsed <= 61
 
 
@@ -164,14 +170,14 @@ def test_a_young_job_is_not_lost_by_a_short_deadline() -> None:
     """F53 Within the grace "not found" may mean "not yet": the job stays to be collected."""
     story = Story(timeout=5.0)
     with pytest.raises(DeadlineExceeded, match="not known to the provider yet"):
-        story.hear_until_it_ends(JobNotFound())
+        story.poll_until_it_ends(JobNotFound())
 
 
 def test_a_job_that_gave_no_answer_is_not_said_to_run() -> None:
     """P9 At the deadline the message is what the last poll said, and no guess."""
     story = Story(timeout=30.0)
     with pytest.raises(DeadlineExceeded, match=r"no usable answer about the job \(HTTP 500"):
-        story.hear_until_it_ends(Inconclusive(reason="HTTP 500: busy", status=500))
+        story.poll_until_it_ends(Inconclusive(reason="HTTP 500: busy", status=500))
 
 
 # --- what goes wrong in the arithmetic ------------------------------------------------------------
@@ -185,8 +191,8 @@ def test_a_slow_gateway_that_becomes_fast_does_not_end_a_watch() -> None:
             schedule.hints.learn(tenth / 10, 0.4 * tenth, 4.0)
     schedule.saw_trip(20.0)
     story = Story(schedule=schedule, polling=Polling())
-    story.hear(pending(story.job, progress=0.2), after=0.5)
-    waits = [story.hear(pending(story.job, progress=0.5), after=0.5) for _ in range(8)]
+    story.poll(pending(story.job, progress=0.2), after=0.5)
+    waits = [story.poll(pending(story.job, progress=0.5), after=0.5) for _ in range(8)]
     assert all(isinstance(wait, float) and 0 <= wait <= 600 for wait in waits)
 
 
@@ -198,7 +204,7 @@ def test_a_bug_in_the_schedule_costs_a_default_wait(caplog: pytest.LogCaptureFix
             raise ValueError("math domain error")
 
     story = Story(schedule=Broken(4.0), polling=Polling())
-    waits = [story.hear(pending(story.job), after=1.0) for _ in range(3)]
+    waits = [story.poll(pending(story.job), after=1.0) for _ in range(3)]
     assert waits == [UNPLANNED] * 3
     assert caplog.text.count("ValueError: math domain error") == 1
 
@@ -211,32 +217,32 @@ def test_a_wait_that_is_no_number_is_not_slept() -> None:
             return float("nan")
 
     story = Story(schedule=Endless(4.0), polling=Polling())
-    assert story.hear(pending(story.job), after=1.0) == UNPLANNED
+    assert story.poll(pending(story.job), after=1.0) == UNPLANNED
 
 
 def test_an_old_job_is_asked_at_once() -> None:
     """What was accepted long ago may be Ready: no wait before the first poll."""
     story = Story(accepted(seconds_ago=500))
-    assert story.watch.first(START, dice=1.0) == 0.0
-    assert isinstance(story.hear(ready(story.job)), Ready)
+    assert story.policy.first(START, jitter=1.0) == 0.0
+    assert isinstance(story.poll(ready(story.job)), Ready)
 
 
 def test_a_job_past_its_time_may_still_be_found() -> None:
     """A resumed job beyond its deadline is watched for the grace, then left as stuck."""
     story = Story(accepted(seconds_ago=10_000))
     with pytest.raises(DeadlineExceeded):
-        story.hear_until_it_ends(pending(story.job))
+        story.poll_until_it_ends(pending(story.job))
     assert story.elapsed == pytest.approx(60.0, abs=1)
 
 
 def test_a_job_from_the_future_is_a_job_from_now() -> None:
     """F155 A wall clock that was set back does not stretch the deadline."""
     story = Story(accepted(seconds_ago=-86_400))
-    assert story.watch.deadline == START + 600
+    assert story.policy.deadline == START + 600
 
 
 @pytest.mark.parametrize(
-    "news",
+    "result",
     [
         pytest.param(pending(accepted()), id="F54 pending forever"),
         pytest.param(pending(accepted(), "Dreaming"), id="F55 an unknown word forever"),
@@ -247,11 +253,11 @@ def test_a_job_from_the_future_is_a_job_from_now() -> None:
         ),
     ],
 )
-def test_the_deadline_ends_every_watch(news: Any) -> None:
+def test_the_deadline_ends_every_watch(result: Any) -> None:
     """F54 The last poll is at the deadline, then the job is stuck: collectable, not resubmitted."""
     story = Story()
     with pytest.raises(DeadlineExceeded, match="collected later") as caught:
-        story.hear_until_it_ends(news)
+        story.poll_until_it_ends(result)
     assert caught.value.job is story.job
     assert story.elapsed == pytest.approx(600.0, abs=1)
 
@@ -259,23 +265,23 @@ def test_the_deadline_ends_every_watch(news: Any) -> None:
 def test_a_ready_at_the_deadline_is_taken() -> None:
     """F54 The last poll's good news counts, however late it came."""
     story = Story()
-    assert isinstance(story.hear(ready(story.job), after=10_000.0), Ready)
+    assert isinstance(story.poll(ready(story.job), after=10_000.0), Ready)
 
 
 def test_failed_polls_back_off_and_decide_nothing() -> None:
     """F50 Each failure widens the wait; the next news starts from the usual pace."""
     story = Story()
-    waits = [story.hear(Inconclusive(reason="HTTP 500", status=500), after=1.0) for _ in range(6)]
+    waits = [story.poll(Inconclusive(reason="HTTP 500", status=500), after=1.0) for _ in range(6)]
     assert sorted(waits) == waits  # type: ignore[type-var]
     assert waits[5] > 4 * waits[0]  # type: ignore[operator]
-    assert story.hear(pending(story.job), after=1.0) == pytest.approx(STEP)
-    assert waits[0] == story.hear(Inconclusive(reason="HTTP 500", status=500), after=1.0)
+    assert story.poll(pending(story.job), after=1.0) == pytest.approx(STEP)
+    assert waits[0] == story.poll(Inconclusive(reason="HTTP 500", status=500), after=1.0)
 
 
 def test_a_poll_told_to_wait_waits() -> None:
     """F51 Retry-After widens this job's polls, never below what was asked."""
     story = Story()
-    assert story.hear(Inconclusive(reason="HTTP 429", status=429, retry_after=45.0)) == 45.0
+    assert story.poll(Inconclusive(reason="HTTP 429", status=429, retry_after=45.0)) == 45.0
 
 
 @pytest.mark.parametrize("status", [401, 403], ids=lambda status: f"F63 {status}")
@@ -283,10 +289,10 @@ def test_three_refusals_of_the_key_end_the_watch(status: int) -> None:
     """F63 Once or twice may be a moment; three in a row is the key, and the job stays there."""
     story = Story()
     refusal = Inconclusive(reason=f"HTTP {status}", status=status)
-    story.hear(refusal)
-    story.hear(refusal)
+    story.poll(refusal)
+    story.poll(refusal)
     with pytest.raises(AuthenticationError, match="still there") as caught:
-        story.hear(refusal)
+        story.poll(refusal)
     assert status == caught.value.status
 
 
@@ -300,14 +306,14 @@ def test_refusals_that_are_not_in_a_row_are_moments(between: Any) -> None:
     story = Story()
     refusal = Inconclusive(reason="HTTP 403", status=403)
     for news in (refusal, refusal, between, refusal, refusal):
-        assert isinstance(story.hear(news, after=1.0), float)
+        assert isinstance(story.poll(news, after=1.0), float)
 
 
 def test_ready_without_a_url_is_a_protocol_error_after_its_grace() -> None:
     """F59 Asked again for thirty seconds, then the job has failed."""
     story = Story()
     with pytest.raises(JobFailed, match="no image URL"):
-        story.hear_until_it_ends(pending(story.job, "Ready"))
+        story.poll_until_it_ends(pending(story.job, "Ready"))
     assert 30 < story.elapsed <= 30 + 3 * STEP
 
 
@@ -315,16 +321,16 @@ def test_a_flip_back_to_pending_starts_the_ready_grace_again() -> None:
     """F59 Ready, Pending, Ready: only an unbroken stretch counts."""
     story = Story()
     for word in ("Ready", "Pending", "Ready"):
-        assert isinstance(story.hear(pending(story.job, word), after=20.0), float)
-    assert isinstance(story.hear(pending(story.job, "Ready"), after=25.0), float)
-    assert isinstance(story.hear(ready(story.job), after=1.0), Ready)
+        assert isinstance(story.poll(pending(story.job, word), after=20.0), float)
+    assert isinstance(story.poll(pending(story.job, "Ready"), after=25.0), float)
+    assert isinstance(story.poll(ready(story.job), after=1.0), Ready)
 
 
 def test_the_first_wait_counts_from_the_submit() -> None:
     """What the submit and the queue took is not waited twice."""
 
     def waited(**age: Any) -> float:
-        return Story(polling=Polling(), **age).watch.first(START, dice=0.5)
+        return Story(polling=Polling(), **age).policy.first(START, jitter=0.5)
 
     assert waited() - waited(submitted=START - 1.0) == pytest.approx(1.0)
     job = accepted(seconds_ago=1.0)
@@ -337,8 +343,8 @@ def test_what_a_poll_tells_was_so_half_a_round_trip_ago() -> None:
     """The server looked in the middle of the exchange: so it is told, and so it is learned."""
     early, late = Story(polling=Polling()), Story(polling=Polling())
     for story, trip in ((early, 0.0), (late, 0.4)):
-        story.hear(pending(story.job), after=3.0 - trip / 2, trip=trip)
-        found = story.hear(ready(story.job), after=1.0 - trip, trip=trip)
+        story.poll(pending(story.job), after=3.0 - trip / 2, trip=trip)
+        found = story.poll(ready(story.job), after=1.0 - trip, trip=trip)
         assert isinstance(found, Ready)
         assert found.last_running == pytest.approx(START + 3.0)
     late.schedule.trip = 0.0
@@ -350,7 +356,7 @@ def test_what_a_poll_tells_was_so_half_a_round_trip_ago() -> None:
 def test_a_poll_leaves_half_a_round_trip_early() -> None:
     """The server looks when the poll arrives, so that is when it has to be there."""
     story = Story(polling=Polling(), submitted=START)
-    wait = story.hear(pending(story.job), after=2.4, trip=0.2)
+    wait = story.poll(pending(story.job), after=2.4, trip=0.2)
     planned = story.schedule.next(2.5, Polling()) - 2.5
     assert wait == pytest.approx(planned - 0.2)
 
@@ -358,13 +364,13 @@ def test_a_poll_leaves_half_a_round_trip_early() -> None:
 def test_what_a_watch_saw_teaches_its_class() -> None:
     """After many jobs running at 9 s and ready at 9.5 s, the next is not asked for at 2 s."""
     polling, first = Polling(), Story(polling=Polling(), submitted=START)
-    before = first.watch.first(START, dice=0.0)
+    before = first.policy.first(START, jitter=0.0)
     for _ in range(300):
         story = Story(polling=polling, schedule=first.schedule, submitted=START)
-        story.hear(pending(story.job), after=9.0)
-        story.hear(ready(story.job), after=0.5)
+        story.poll(pending(story.job), after=9.0)
+        story.poll(ready(story.job), after=0.5)
     assert before < 3
-    assert 7 < first.watch.first(START, dice=0.0) < 9.5
+    assert 7 < first.policy.first(START, jitter=0.0) < 9.5
 
 
 @pytest.mark.parametrize("end", [Moderated, JobFailed])
@@ -375,16 +381,16 @@ def test_a_bad_end_does_not_teach_how_long_images_take(end: type[JobFailed]) -> 
     for _ in range(50):
         story = Story(polling=Polling(), schedule=schedule, submitted=START)
         with pytest.raises(end):
-            story.hear(end("no", job=story.job), after=0.4)
+            story.poll(end("no", job=story.job), after=0.4)
     assert schedule.first(Polling()) == before
 
 
 def test_a_queued_jobs_clock_has_not_begun() -> None:
     """While a job is queued the wait is that of a first poll; after it, age counts from there."""
     story = Story(polling=Polling(), submitted=START)
-    first = story.watch.first(START, dice=0.5)
-    assert story.hear(pending(story.job, "Queued"), after=60.0) == pytest.approx(first)
-    running = story.hear(pending(story.job, "Generating"), after=first)
+    first = story.policy.first(START, jitter=0.5)
+    assert story.poll(pending(story.job, "Queued"), after=60.0) == pytest.approx(first)
+    running = story.poll(pending(story.job, "Generating"), after=first)
     assert isinstance(running, float)
     assert running < first / 2
 
@@ -395,9 +401,9 @@ def test_a_queue_does_not_teach_how_long_images_take() -> None:
     before = schedule.first(Polling())
     for _ in range(50):
         story = Story(polling=Polling(), schedule=schedule, submitted=START)
-        story.hear(pending(story.job, "queued"), after=300.0)
-        story.hear(pending(story.job, "Pending"), after=4.0)
-        story.hear(ready(story.job), after=3.0)
+        story.poll(pending(story.job, "queued"), after=300.0)
+        story.poll(pending(story.job, "Pending"), after=4.0)
+        story.poll(ready(story.job), after=3.0)
     assert schedule.first(Polling()) == before
 
 
@@ -406,8 +412,8 @@ def test_a_queued_job_that_tells_its_duration_teaches_it() -> None:
     schedule = PollSchedule(4.0)
     for _ in range(50):
         story = Story(polling=Polling(), schedule=schedule, submitted=START)
-        story.hear(pending(story.job, "queued"), after=300.0)
-        story.hear(evolve(ready(story.job), generate_seconds=20.0), after=21.0)
+        story.poll(pending(story.job, "queued"), after=300.0)
+        story.poll(evolve(ready(story.job), generate_seconds=20.0), after=21.0)
     schedule.first(Polling())
     assert schedule.usual == pytest.approx(20, rel=0.05)
 
@@ -419,8 +425,8 @@ def test_progress_narrows_the_next_wait() -> None:
         for tenth in (0.2, 0.5, 0.8):
             schedule.hints.learn(tenth, tenth * duration, duration)
     plain, told = (Story(polling=Polling(), schedule=schedule, submitted=START) for _ in range(2))
-    usual = plain.hear(pending(plain.job), after=4.0)
-    late = told.hear(pending(told.job, progress=0.2), after=4.0)
+    usual = plain.poll(pending(plain.job), after=4.0)
+    late = told.poll(pending(told.job, progress=0.2), after=4.0)
     assert isinstance(usual, float)
     assert isinstance(late, float)
     assert late > 2 * usual
@@ -429,12 +435,12 @@ def test_progress_narrows_the_next_wait() -> None:
 def test_a_429_on_a_poll_widens_every_jobs_polls() -> None:
     """F51 The pace of the whole session slows, and no submission knows of it."""
     story = Story(polling=Polling(), submitted=START)
-    story.hear(Inconclusive(reason="HTTP 429", status=429), after=3.0)
-    assert story.pace.stretch(story.now) == pytest.approx(1.5)
+    story.poll(Inconclusive(reason="HTTP 429", status=429), after=3.0)
+    assert story.rate_limiter.stretch(story.now) == pytest.approx(1.5)
 
 
 def test_no_wait_goes_past_the_deadline() -> None:
     """A long step is cut, so that the last question is asked in time."""
     story = Story(timeout=5.0, polling=Polling(interval=60.0))
-    assert story.watch.first(START, dice=0.5) == pytest.approx(5.0, abs=0.2)
-    assert story.hear(pending(story.job), after=4.0) == pytest.approx(1.0, abs=0.2)
+    assert story.policy.first(START, jitter=0.5) == pytest.approx(5.0, abs=0.2)
+    assert story.poll(pending(story.job), after=4.0) == pytest.approx(1.0, abs=0.2)

@@ -11,20 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.job_fleet import knowing, lag, lognormal, polls, run
 
-from fluxasync._core.config import Polling
+from fluxasync._core.config import Polling, retry_delay
 from fluxasync._core.errors import ConfigError
 from fluxasync._engine.polling import (
     Durations,
     PollRateLimiter,
     PollSchedule,
     PollSchedules,
-    retry_delay,
 )
 from fluxasync._engine.polling.rate import MOST
 from fluxasync._engine.polling.schedule import MAXIMUM, MINIMUM, MOST_CLASSES
 
 DEFAULT = Polling()
-dice = st.floats(min_value=0, max_value=1)
+jitter = st.floats(min_value=0, max_value=1)
 
 
 def median(mean: float, cv: float) -> float:
@@ -123,25 +122,25 @@ def test_a_straggler_is_asked_about_ever_more_rarely_but_for_ever() -> None:
 def test_the_first_poll_is_late_but_before_the_bulk() -> None:
     """Nearly nobody has ended at the earliest first poll, and half the jobs at the latest."""
     schedule = knowing(2.0, 0.2)
-    assert 1.0 < schedule.first(DEFAULT, dice=0.0) < 1.5
-    assert schedule.first(DEFAULT, dice=1.0) < 2.0
+    assert 1.0 < schedule.first(DEFAULT, jitter=0.0) < 1.5
+    assert schedule.first(DEFAULT, jitter=1.0) < 2.0
 
 
 def test_jobs_submitted_together_do_not_poll_in_step() -> None:
     """First polls spread over a whole step, evenly where jobs end evenly."""
     schedule = PollSchedule(10.0)
-    firsts = [schedule.first(DEFAULT, dice=n / 24) for n in range(24)]
+    firsts = [schedule.first(DEFAULT, jitter=n / 24) for n in range(24)]
     assert len(set(firsts)) == 24
     assert max(firsts) - min(firsts) > 0.9 * (schedule.next(min(firsts), DEFAULT) - min(firsts))
 
 
 @settings(max_examples=40)
-@given(share=st.floats(min_value=0.005, max_value=0.2), dice=dice)
-def test_a_looser_lag_never_polls_more(share: float, dice: float) -> None:
+@given(share=st.floats(min_value=0.005, max_value=0.2), jitter=jitter)
+def test_a_looser_lag_never_polls_more(share: float, jitter: float) -> None:
     """Polls are later and further apart the more lag is allowed."""
     schedule = knowing(3.0, 0.3)
     tight, loose = Polling(lag=share), Polling(lag=1.5 * share)
-    assert schedule.first(tight, dice=dice) <= schedule.first(loose, dice=dice)
+    assert schedule.first(tight, jitter=jitter) <= schedule.first(loose, jitter=jitter)
     assert schedule.next(3.0, tight) <= schedule.next(3.0, loose)
 
 
@@ -162,13 +161,13 @@ def test_a_fixed_interval_is_kept_for_every_poll() -> None:
     fixed, schedule = Polling(interval=2.0), PollSchedule(40.0)
     assert schedule.first(fixed) == 2.0
     assert schedule.next(500.0, fixed) == 502.0
-    assert len({schedule.next(0.0, fixed, dice=d / 10) for d in range(11)}) == 11
+    assert len({schedule.next(0.0, fixed, jitter=d / 10) for d in range(11)}) == 11
 
 
 # --------------------------------------------------------------------------------------- progress
 
 
-def tenths(share: float, dice: random.Random) -> float:
+def tenths(share: float, rng: random.Random) -> float:
     """Progress as recorded at the provider: the part of time, in tenths, from 0.1."""
     return round(min(1.0, 0.1 + share), 1)
 
@@ -184,9 +183,9 @@ def test_progress_that_means_something_saves_polls_and_lag() -> None:
 @pytest.mark.parametrize(
     "progress",
     [
-        pytest.param(lambda share, dice: round(dice.random(), 1), id="at random"),
-        pytest.param(lambda share, dice: 0.9, id="always 0.9"),
-        pytest.param(lambda share, dice: 0.0, id="never any"),
+        pytest.param(lambda share, rng: round(rng.random(), 1), id="at random"),
+        pytest.param(lambda share, rng: 0.9, id="always 0.9"),
+        pytest.param(lambda share, rng: 0.0, id="never any"),
     ],
 )
 def test_progress_that_means_nothing_costs_nothing(progress) -> None:
@@ -301,8 +300,8 @@ def test_tries_double_up_to_the_maximum(attempt: int, longest: float) -> None:
     assert longest / 2 == retry_delay(attempt, initial=0.5, maximum=60.0, jitter=0.0)
 
 
-@given(attempt=st.integers(min_value=1, max_value=10**9), dice=dice)
-def test_no_try_comes_before_half_its_step(attempt: int, dice: float) -> None:
-    """Push-back is obeyed by the unluckiest dice too, and nobody waits beyond the maximum."""
-    delay = retry_delay(attempt, initial=0.5, maximum=60.0, jitter=dice)
+@given(attempt=st.integers(min_value=1, max_value=10**9), jitter=jitter)
+def test_no_try_comes_before_half_its_step(attempt: int, jitter: float) -> None:
+    """Push-back is obeyed by any jitter, and no delay exceeds the maximum."""
+    delay = retry_delay(attempt, initial=0.5, maximum=60.0, jitter=jitter)
     assert 0.25 <= delay <= 60.0

@@ -37,9 +37,9 @@ def judged(
     now: float = 0.0,
     *,
     reached: bool = True,
-    dice: float = 0.5,
+    jitter: float = 0.5,
 ) -> Backoff | GiveUp:
-    return trouble.refused(answer, RETRY, now=now, dice=dice, first=True, reached=reached)
+    return trouble.refused(answer, RETRY, now=now, jitter=jitter, is_new=True, was_reached=reached)
 
 
 def waits(judgement: Backoff | GiveUp | None) -> float:
@@ -75,7 +75,7 @@ def test_a_told_time_is_the_time(told: float, seconds: float):
     """P11: waited as told, to the second."""
     answer = judged(PushbackPolicy(), refused(CROWDED, told))
     assert isinstance(answer, Backoff)
-    assert (answer.seconds, answer.is_told) == (seconds, True)
+    assert (answer.seconds, answer.is_from_server) == (seconds, True)
 
 
 def test_more_than_an_hour_is_not_waited():
@@ -86,7 +86,7 @@ def test_more_than_an_hour_is_not_waited():
 def test_without_a_told_time_waits_grow_up_to_a_minute():
     """F2: half a second, then double, with jitter above a half; never more than a minute."""
     trouble = PushbackPolicy()
-    steps = [waits(judged(trouble, refused(CROWDED), dice=1.0)) for _ in range(12)]
+    steps = [waits(judged(trouble, refused(CROWDED), jitter=1.0)) for _ in range(12)]
     assert steps[:4] == [0.5, 1.0, 2.0, 4.0]
     assert max(steps) == 60.0
 
@@ -96,8 +96,8 @@ def test_refusals_of_one_episode_count_once():
     trouble = PushbackPolicy()
     judged(trouble, refused(BUSY))
     for _ in range(23):
-        trouble.refused(refused(BUSY), RETRY, now=0, dice=1.0, first=False, reached=True)
-    assert waits(judged(trouble, refused(BUSY), dice=1.0)) == 1.0
+        trouble.refused(refused(BUSY), RETRY, now=0, jitter=1.0, is_new=False, was_reached=True)
+    assert waits(judged(trouble, refused(BUSY), jitter=1.0)) == 1.0
 
 
 def test_push_back_is_over_after_ten_minutes_without_a_job():
@@ -127,7 +127,7 @@ def test_a_machine_without_free_files_is_not_an_outage():
 def test_a_dead_network_is_tried_every_half_minute_for_ever():
     """P9 F30 F31: quick first, because most are short; then 30 s and some jitter, without end."""
     trouble = PushbackPolicy()
-    steps = [waits(judged(trouble, refused(DOWN), at * 30.0, dice=0.5)) for at in range(300)]
+    steps = [waits(judged(trouble, refused(DOWN), at * 30.0, jitter=0.5)) for at in range(300)]
     assert steps[0] < 1
     assert set(steps[10:]) == {33.0}
 
@@ -148,7 +148,7 @@ def test_a_network_that_never_worked_is_given_up():
 
 def lost(trouble: PushbackPolicy, *, may_end: bool = True) -> Backoff | GiveUp | None:
     answer = Refused(verdict=Verdict.AMBIGUOUS, error=LOST)
-    return trouble.lost(answer, RETRY, now=0.0, dice=0.5, may_end=may_end)
+    return trouble.lost(answer, RETRY, now=0.0, jitter=0.5, may_end=may_end)
 
 
 def test_answers_that_tell_nothing_stop_after_a_few():
@@ -201,6 +201,6 @@ def test_a_backoff_as_long_as_a_probes_pause_is_a_probes_pause():
     """P9 F30: from half of the maximum on, a dead network is never tried sooner than that."""
     slow = Retry(initial=30.0, maximum=60.0)
     answer = PushbackPolicy().refused(
-        refused(DOWN), slow, now=0.0, dice=0.0, first=True, reached=True
+        refused(DOWN), slow, now=0.0, jitter=0.0, is_new=True, was_reached=True
     )
     assert waits(answer) == 30.0

@@ -15,16 +15,16 @@ from fluxasync.gallery.html_page import page
 def test_lists_are_read_on_as_they_grow(tmp_path):
     """Every image is told once, when its line is whole."""
     folder, lists = Folder(tmp_path), CardLists(tmp_path)
-    assert lists.news() == []
+    assert lists.changed() == []
     folder.saved()
     folder.failed()
-    assert {"saved", "moderated"} == {card.status for card in lists.news()}
+    assert {"saved", "moderated"} == {card.status for card in lists.changed()}
     with (tmp_path / "metadata.jsonl").open("a") as file:
         file.write('{"key": "torn", "ind')
         file.flush()
-        assert lists.news() == []
+        assert lists.changed() == []
         file.write('ex": 9, "file_name": "x.jpg"}\n')
-    assert [card.key for card in lists.news()] == ["torn"]
+    assert [card.key for card in lists.changed()] == ["torn"]
 
 
 def test_a_list_made_anew_tells_only_what_changed(tmp_path):
@@ -32,22 +32,22 @@ def test_a_list_made_anew_tells_only_what_changed(tmp_path):
     folder, lists = Folder(tmp_path), CardLists(tmp_path)
     first = folder.failed()
     folder.failed()
-    lists.news()
+    lists.changed()
     new = tmp_path / "new"
     new.write_text(json.dumps(first | {"message": "another"}) + "\n")
     new.replace(tmp_path / "failures.jsonl")
-    assert [first["key"]] == [card.key for card in lists.news()]
+    assert [first["key"]] == [card.key for card in lists.changed()]
 
 
 def test_a_saved_image_outlives_its_earlier_failure(tmp_path):
     """An image that failed and was made later is a picture, whichever list is read first."""
     folder, lists = Folder(tmp_path), CardLists(tmp_path)
     key = folder.failed()["key"]
-    assert [card.status for card in lists.news()] == ["moderated"]
+    assert [card.status for card in lists.changed()] == ["moderated"]
     folder.saved(key=key)
-    assert [card.status for card in lists.news()] == ["saved"]
+    assert [card.status for card in lists.changed()] == ["saved"]
     folder.failed(key=key)
-    assert lists.news() == []
+    assert lists.changed() == []
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_saved_image_outlives_its_earlier_failure(tmp_path):
 def test_a_name_that_is_no_image_in_the_folder_becomes_no_address(tmp_path, name):
     """Whatever a list names, the page addresses images of its own folder only."""
     Folder(tmp_path).saved(file_name=name, with_file=False)
-    (card,) = CardLists(tmp_path).news()
+    (card,) = CardLists(tmp_path).changed()
     assert card.file is None
     assert "file" not in card.as_json(None)
 
@@ -91,13 +91,13 @@ def test_a_line_that_is_none_of_ours_is_passed_over(tmp_path, line):
     text = f"{line}\n".encode(errors="surrogateescape")
     (tmp_path / "metadata.jsonl").write_bytes(text)
     Folder(tmp_path).saved()
-    assert [card.status for card in CardLists(tmp_path).news()] == ["saved"]
+    assert [card.status for card in CardLists(tmp_path).changed()] == ["saved"]
 
 
 def test_values_of_the_wrong_kind_are_left_out(tmp_path):
     """What should be a number and is not does not reach the page."""
     Folder(tmp_path).saved(prompt=["x"], seed="7", width=True, cost=None, timings=[1], paid="x")
-    (card,) = CardLists(tmp_path).news()
+    (card,) = CardLists(tmp_path).changed()
     assert not {"prompt", "seed", "width", "cost", "timings", "paid"} & set(card.facts)
 
 

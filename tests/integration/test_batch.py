@@ -48,7 +48,7 @@ from fluxasync import (
     Saved,
 )
 from fluxasync._core.amounts import spending
-from fluxasync._store.audit import status
+from fluxasync.audit import status
 from fluxasync.events import Event, Settled
 from fluxasync.extend import Stored
 from fluxasync.simulator import Scenario, Simulator

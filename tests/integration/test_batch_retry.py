@@ -29,7 +29,7 @@ from fluxasync import (
     run,
 )
 from fluxasync._requests.sources import Plan
-from fluxasync._store.audit import status
+from fluxasync.audit import status
 from fluxasync.gallery.cards import read
 from fluxasync.simulator import Scenario, Simulator
 

@@ -25,7 +25,7 @@ from support.tcp_proxy import Fault, posts, proxy
 
 from fluxasync import ConfigError, FluxError, Polling, bench
 from fluxasync._core.extras import install_command
-from fluxasync._store.audit import in_doubt, status
+from fluxasync.audit import in_doubt, status
 from fluxasync.bench.prompt_pool import PromptPool
 from fluxasync.bench.runner import Run
 from fluxasync.bench.setup import cost_of

@@ -13,6 +13,7 @@ from support.simulator_sessions import PROVIDERS, audit, fast_session, until, wi
 
 from fluxasync import BudgetExceeded, ImageRequest, Job, MemoryLedger, Saved
 from fluxasync._core.protocols import Call, Reply
+from fluxasync._engine.session import engine_of
 from fluxasync.simulator import Scenario, Simulator
 
 SCENARIO = Scenario(latency=(0, 0.02))
@@ -44,7 +45,7 @@ async def test_a_caller_cancelled_during_the_post_leaves_a_job_to_collect(
         await until(lambda: sim.charges)
         await cancelled(task)
         assert flux.unclaimed == (), "the caller did not wait for the answer"
-        await flux.settled()
+        await engine_of(flux).drain()
         (job,) = flux.unclaimed
         assert [job] == list(ledger.jobs.values())
         assert not ledger.intents
@@ -118,7 +119,7 @@ async def test_a_caller_cancelled_while_waiting_for_the_budget_pays_nothing():
         assert flux.in_flight == 1, "its slot is free at once"
         await cancelled(first)
         answering.set()
-        await flux.settled()
+        await engine_of(flux).drain()
         assert (len(server.heard), flux.in_flight, flux.unclaimed) == (1, 0, ())
 
 
@@ -215,7 +216,7 @@ async def test_one_image_failing_in_a_group_costs_no_other(caplog: pytest.LogCap
 
         with pytest.raises(ExceptionGroup) as caught:
             await all_of_them()
-        await flux.settled()
+        await engine_of(flux).drain()
         known = [job.job_id for job in (*flux.unclaimed, *(image.job for image in saved))]
         known += [error.job.job_id for error in caught.value.exceptions]  # type: ignore[attr-defined]
         assert sorted(charge.job_id for charge in sim.charges) == sorted(known)

@@ -26,7 +26,7 @@ from fluxasync import Batch, ConfigError
 from fluxasync._core.isolated_process import start
 from fluxasync.gallery import write
 from fluxasync.gallery.server import GalleryServer
-from fluxasync.gallery.thumbnail_worker import paint
+from fluxasync.gallery.thumbnail_worker import make_thumbnail
 from fluxasync.simulator import Scenario, Simulator
 
 THUMBS = ".fluxasync/thumbs"
@@ -178,7 +178,7 @@ def test_a_picture_half_again_too_large_is_refused_by_its_header(tmp_path):
         image[16:24] = side.to_bytes(4, "big") * 2
         image[29:33] = zlib.crc32(image[12:29]).to_bytes(4, "big")
         (tmp_path / "large.png").write_bytes(image)
-        assert paint(tmp_path / "large.png", tmp_path / "thumb.webp").startswith(problem)
+        assert make_thumbnail(tmp_path / "large.png", tmp_path / "thumb.webp").startswith(problem)
 
 
 @pytest.mark.asyncio
@@ -203,10 +203,10 @@ from PIL import Image, PngImagePlugin, WebPImagePlugin
 from fluxasync.gallery import thumbnail_worker
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 thumbnail_worker._MOST_MEMORY = used + 64 * 2**20
-thumbnail_worker._behave()
+thumbnail_worker._limit_resources()
 for name in ("large.png", "small.png"):
     target = thumbnail_worker.Path(f"{name}.webp")
-    print(thumbnail_worker.paint(thumbnail_worker.Path(name), target))
+    print(thumbnail_worker.make_thumbnail(thumbnail_worker.Path(name), target))
 """
     (tmp_path / "small.png").write_bytes(png())
     (tmp_path / "large.png").write_bytes(png((7_000, 7_000)))
@@ -333,7 +333,7 @@ async def test_half_of_a_request_does_not_hold_its_connection(tmp_path, sent):
     """Who opens connections and sends nothing whole is cut off; an open page is not."""
     folder = Folder(tmp_path)
     async with (
-        GalleryServer(tmp_path, patience=0.1) as server,
+        GalleryServer(tmp_path, idle_timeout=0.1) as server,
         aiohttp.ClientSession() as web,
         web.get(f"{server.url}events") as events,
     ):

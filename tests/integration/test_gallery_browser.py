@@ -295,7 +295,7 @@ def test_a_picture_is_not_missing_because_its_server_has_ended(window, tmp_path)
         seen = window.run("document.querySelector('.tile').dataset.key")
     window.until("document.getElementById('live').textContent === 'the run has ended'")
     window.press(chr(0xE010))  # End
-    window.until("document.activeElement.textContent.includes('Not served any more')")
+    window.until("document.activeElement.textContent.includes('The server has ended')")
     assert "File missing" not in window.run("document.body.innerText")
     window.press(chr(0xE011))  # Home
     window.until(f"document.activeElement.dataset.key === '{seen}'")

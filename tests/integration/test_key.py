@@ -27,6 +27,7 @@ from fluxasync import (
     Redirected,
     Saved,
 )
+from fluxasync._engine.session import engine_of
 from fluxasync.simulator import Scenario, Simulator
 
 SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02)
@@ -133,7 +134,7 @@ async def test_no_secret_is_seen_anywhere(
     ):
         async with Batch(flux, requests, out=tmp_path, name="{index}.{ext}") as batch:
             shown += await outcomes_of(batch)
-        shown += [flux, batch, batch.summary, flux.provider, *requests, *_inside(flux)]
+        shown += [flux, batch, batch.summary, engine_of(flux).provider, *requests, *_inside(flux)]
     async with Simulator(evolve(scenario, key="other")) as sim:
         shown += await _errors_of(sim.url, dialect)
         assert not sim.world.leaks

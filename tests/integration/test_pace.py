@@ -22,6 +22,8 @@ from support.simulator_sessions import (
 )
 
 from fluxasync import AuthenticationError, Batch, BudgetExceeded, InDoubt, Outcome
+from fluxasync._engine.session import engine_of
+from fluxasync._wire.transport import AiohttpTransport
 from fluxasync.events import ClockJumped, Event, LimitChanged, LoopLagged
 from fluxasync.simulator import Scenario, Simulator
 
@@ -138,12 +140,10 @@ async def test_after_a_sleep_urls_are_asked_for_afresh_on_fresh_connections():
     seen: list[Event] = []
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, on_event=seen.append) as flux:
         ready = await flux.watch(await flux.submit(wishes(1)[0]))
-        pools = flux._pools
-        assert pools is not None
+        pools = engine_of(flux).connectivity.connections
+        assert isinstance(pools, AiohttpTransport)
         before, polls = pools._polls, sim.world.polls
-        flux._on_health_event(
-            ClockJumped(seconds=8 * 3600.0)
-        )  # nobody can put this machine to sleep
+        engine_of(flux).health.suspended(8 * 3600.0)  # a test cannot suspend this machine
         saved = await flux.download(ready)
         assert sim.world.polls == polls + 1
         assert pools._polls is not before

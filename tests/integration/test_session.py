@@ -40,6 +40,7 @@ from fluxasync import (
     Ready,
     SinkError,
 )
+from fluxasync._engine.session import engine_of
 from fluxasync.events import Event, JobReady, JobSubmitted
 from fluxasync.extend import Stored
 from fluxasync.simulator import Scenario, Simulator
@@ -156,6 +157,34 @@ async def test_a_kept_job_is_collected_by_another_session(dialect: str):
         assert sim.world.posts == 1
         assert job.job_id == saved.job.job_id
         audit_image(sim.world, evolve(saved, request=job.request))
+
+
+@pytest.mark.asyncio
+async def test_a_job_is_collected_by_its_id():
+    """The id alone is enough in another process; the session itself still knows the request."""
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        first, second = [await flux.submit(each) for each in wishes(2)]
+        async with fast_session(sim.url) as other:
+            saved = await other.collect(first.job_id)
+        assert (saved.job.job_id, saved.request) == (first.job_id, None)
+        engine_of(flux).mark_unclaimed(second)
+        saved = await flux.collect(second.job_id)
+        assert (saved.request, flux.unclaimed) == (second.request, ())
+
+
+@pytest.mark.asyncio
+async def test_a_closed_session_waits_for_its_posts_and_is_closed_twice_without_harm():
+    """P26 `aclose` is what leaving the block does; afterwards nothing can be sent."""
+    async with Simulator(evolve(SCENARIO, latency=600)) as sim:
+        flux = await fast_session(sim.url).__aenter__()
+        task = asyncio.create_task(flux.submit(wish()))
+        await until(lambda: flux.in_flight == 1)
+        await flux.aclose()
+        await flux.aclose()
+        assert [charge.job_id for charge in sim.world.charges] == [(await task).job_id]
+        assert repr(flux).startswith("<FluxSession closed")
+        with pytest.raises(ConfigError, match="not open"):
+            await flux.submit(wish())
 
 
 @pytest.mark.asyncio

@@ -51,7 +51,8 @@ from fluxasync import (
     TransportError,
 )
 from fluxasync._cli.exit_codes import OUTAGE, exit_code
-from fluxasync._store.audit import status as audit_status
+from fluxasync._engine.session import engine_of
+from fluxasync.audit import status as audit_status
 from fluxasync.simulator import Scenario, Simulator
 
 COUNT = 6
@@ -376,7 +377,7 @@ async def test_an_id_of_an_earlier_run_is_in_doubt_and_paid_once(tmp_path: Path)
             assert error is None
             assert tally(outcomes) == {"saved": 2, "in doubt": 1}
             assert flux.unclaimed == ()
-            purse = flux._submits.purse
+            purse = engine_of(flux).submitter.spending
             assert (purse.spent, purse.in_doubt) == (2 * purse.in_doubt, Decimal("0.025"))
 
 

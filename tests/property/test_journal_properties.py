@@ -22,11 +22,11 @@ from support.sample_images import jpeg
 from fluxasync._core.errors import JobLost, JournalError, Moderated, TransportError
 from fluxasync._core.models import Failed, ImageInput, ImageRequest, InDoubt, Job, Saved, Stored
 from fluxasync._engine.budget import SpendingAccount
-from fluxasync._store.audit import in_doubt, status, verify
 from fluxasync._store.journal import journal as journal_module
 from fluxasync._store.journal import schema
 from fluxasync._store.journal.journal import Journal, classes_of, peek
 from fluxasync._store.journal.retry_selection import CLASSES
+from fluxasync.audit import in_doubt, status, verify
 from fluxasync.gallery.cards import read
 
 PRICE = Decimal("0.025")

@@ -1,4 +1,4 @@
-"""Whatever has happened, work that may go does go: limiter, brake, gates, probes and budget."""
+"""After any events, work that may go does go: limiter, downloads, breakers, probes and budget."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from support.simulator_sessions import wishes
 from support.world_transport import ORIGIN
 
 from fluxasync import FluxError, FluxSession, Limits
+from fluxasync._core.config import Policies
+from fluxasync._core.observers import Fallback, Observers
 from fluxasync._engine.circuit_breaker import CircuitBreaker
 from fluxasync._engine.download_queue import DownloadQueue
 from fluxasync._engine.limiter import Lease, Limiter
@@ -29,7 +31,7 @@ moves = st.one_of(
     st.tuples(st.just("take"), st.sampled_from("abc"), st.integers(0, 1)),
     st.tuples(st.just("cancel"), st.integers(0, 9)),
     st.tuples(st.just("accepted"), st.integers(0, 9)),
-    st.tuples(st.just("crowded"), st.integers(0, 9), st.sampled_from([0.0, 1.0, 60.0])),
+    st.tuples(st.just("rate limited"), st.integers(0, 9), st.sampled_from([0.0, 1.0, 60.0])),
     st.tuples(st.just("failed"), st.integers(0, 9), st.sampled_from([0.0, 1.0, 60.0])),
     st.tuples(st.just("lost"), st.integers(0, 9)),
     st.tuples(st.just("silent"), st.integers(0, 9)),
@@ -38,34 +40,38 @@ moves = st.one_of(
     st.tuples(st.just("earlier"), st.integers(1, 3)),
     st.tuples(st.just("limits"), st.sampled_from([1, 3, "auto"]), st.sampled_from([None, SLOWEST])),
     st.tuples(st.just("network back")),
-    st.tuples(st.just("shut")),
+    st.tuples(st.just("trip")),
     st.tuples(st.just("sleep"), st.sampled_from([0.0, 0.5, 5.0, 100.0])),
 )
 CAPS = {"a": None, "b": 2, "c": 1}
 
 
 class Machine:
-    """A limiter, its brake and two gates, driven by moves; then by a server that takes all."""
+    """A limiter, a download queue and two breakers, driven by moves, then by a healthy server."""
 
     def __init__(self) -> None:
-        self.permits = DownloadQueue(
-            lambda: Limits(downloads=1), active=lambda: self.limiter.in_flight
-        )
-        self.limiter = Limiter(Limits(in_flight=2), brake=self.permits.submit_delay)
-        self.gates = (CircuitBreaker(), CircuitBreaker())
+        self.policies = Policies(limits=Limits(in_flight=2, downloads=1))
+        self.fallback = Fallback()
+        self.downloads = DownloadQueue(self.policies, self.fallback)
+        self.limiter = Limiter(self.policies, self.downloads, Observers())
+        self.breakers = (CircuitBreaker(), CircuitBreaker())
         self.tasks: list[asyncio.Task[None]] = []
         self.waiting: list[asyncio.Task[None]] = []
         self.posting: list[Lease] = []
         self.running: list[Lease] = []
 
-    async def _submit(self, group: str, gate: int) -> None:
-        lease = await self.limiter.take(group, CAPS[group], gate=self.gates[gate])
+    def assign(self, **limits: Any) -> None:
+        self.policies.limits = evolve(self.policies.limits, **limits)
+        self.limiter.limits_changed()
+
+    async def _submit(self, group: str, which: int) -> None:
+        lease = await self.limiter.take(group, CAPS[group], breaker=self.breakers[which])
         self.posting.append(lease)
 
     async def _download(self, life: float, hold: float) -> None:
-        async with self.permits.take(asyncio.get_running_loop().time() + life):
+        async with self.downloads.take(asyncio.get_running_loop().time() + life):
             await asyncio.sleep(hold)
-            self.permits.landed(1)
+            self.downloads.landed(1)
 
     def start(self, story: Any) -> asyncio.Task[None]:
         task = asyncio.create_task(story)
@@ -75,17 +81,17 @@ class Machine:
     async def play(self, move: tuple[Any, ...]) -> None:
         limiter, posting, running = self.limiter, self.posting, self.running
         match move:
-            case "take", group, gate:
-                self.waiting.append(self.start(self._submit(group, gate)))
+            case "take", group, which:
+                self.waiting.append(self.start(self._submit(group, which)))
             case "cancel", at if self.waiting:
                 self.waiting[at % len(self.waiting)].cancel()
             case "accepted", at if posting:
                 lease = posting.pop(at % len(posting))
                 running.append(lease)
                 limiter.accepted(lease)
-            case ("crowded" | "failed") as kind, at, seconds if posting:
+            case ("rate limited" | "failed") as kind, at, seconds if posting:
                 lease = posting.pop(at % len(posting))
-                if kind == "crowded":
+                if kind == "rate limited":
                     limiter.on_rate_limited(lease)
                     limiter.pause(seconds)
                 else:
@@ -108,18 +114,18 @@ class Machine:
             case "earlier", count:
                 running += [limiter.count("a") for _ in range(count)]
             case "limits", in_flight, rate:
-                limiter.limits = Limits(in_flight=in_flight, rate=rate)
+                self.assign(in_flight=in_flight, rate=rate)
             case ("network back",):
                 limiter.clear()
-            case ("shut",):
-                self.gates[1].trip(FluxError("stop"))
+            case ("trip",):
+                self.breakers[1].trip(FluxError("stop"))
             case "sleep", seconds:
                 await asyncio.sleep(seconds)
 
     async def finish(self) -> None:
-        """From now on every job is accepted at once and ends: all that waits must get through, as
-        soon as there are slots for more than the submissions that are silent."""
-        self.limiter.limits = evolve(self.limiter.limits, in_flight=100)
+        """From now on every job is accepted at once and ends: every waiter must get through, as
+        soon as there are slots for more than the silent submissions."""
+        self.assign(in_flight=100)
         paused = max(self.limiter._paused_until, self.limiter._probe_at)
         count = sum(not task.done() for task in self.tasks)
         bound = max(paused - asyncio.get_running_loop().time(), 0.0)
@@ -138,7 +144,7 @@ SILENT = [*[("take", "a", 0)] * 3, ("sleep", 0.0), ("silent", 0), ("failed", 0, 
 @settings(max_examples=200)
 @example(SILENT, 0)
 @given(st.lists(moves, max_size=40), st.integers(0, 3))
-def test_what_waits_with_an_open_gate_is_let_in_within_bounded_time(
+def test_a_waiter_whose_breaker_has_not_tripped_goes_within_bounded_time(
     story: list[tuple[Any, ...]], seed: int
 ) -> None:
     """P9 P12: after any order of push-back, outages, cancellations, dead URLs and new limits."""
@@ -149,9 +155,10 @@ def test_what_waits_with_an_open_gate_is_let_in_within_bounded_time(
             await machine.play(move)
         await machine.finish()
         results = await asyncio.gather(*machine.tasks, return_exceptions=True)
-        shut = machine.gates[1].error
+        assert not machine.fallback.has_failed
+        reason = machine.breakers[1].error
         assert all(
-            result is None or result is shut or isinstance(result, asyncio.CancelledError)
+            result is None or result is reason or isinstance(result, asyncio.CancelledError)
             for result in results
         )
 

@@ -13,13 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import virtual_time
+from support.limiters import LimiterUnderTest
 
 from fluxasync._batch.progress.counts import Progress
-from fluxasync._core.config import Limits, Polling, Retry
+from fluxasync._core.config import Policies, Polling
 from fluxasync._core.errors import DeadlineExceeded, JobFailed, JobLost
 from fluxasync._core.models import Failed, Job, Pending, Ready
+from fluxasync._core.observers import Fallback, Observers
 from fluxasync._core.text import duration
 from fluxasync._engine.circuit_breaker import CircuitBreaker
+from fluxasync._engine.connectivity import Connectivity
 from fluxasync._engine.download_queue import DownloadQueue
 from fluxasync._engine.health import HealthMonitor
 from fluxasync._engine.limiter import ACCOUNT, Lease, Limiter
@@ -79,7 +82,7 @@ def news_of(word: str, value: float | None, job: Job) -> Any:
     ago=st.sampled_from((0.0, -3600.0, 3600.0, 1e9, -1e9)),
     typical=st.floats(min_value=0.05, max_value=2000),
     polling=st.sampled_from((Polling(), Polling(lag=0.5), Polling(interval=0.0))),
-    dice=st.floats(0, 1),
+    jitter=st.floats(0, 1),
     submitted=st.one_of(st.none(), times),
 )
 def test_any_times_of_polls_give_a_time_for_the_next_poll(
@@ -87,25 +90,25 @@ def test_any_times_of_polls_give_a_time_for_the_next_poll(
     ago: float,
     typical: float,
     polling: Polling,
-    dice: float,
+    jitter: float,
     submitted: float | None,
 ) -> None:
     """A job's watch, and those of later jobs of its class, wait a finite time or end as they
     should: accepted in the future, polls answered before they were sent, clocks that jump."""
-    schedule, pace, now = PollSchedule(typical), PollRateLimiter(), 1000.0
+    schedule, rate_limiter, now = PollSchedule(typical), PollRateLimiter(), 1000.0
     for story in told:
         job = Job(job_id="a", submitted_at=datetime.now(UTC) - timedelta(seconds=ago))
         watch = PollPolicy(
-            job, schedule=schedule, pace=pace, polling=polling, retry=Retry(), timeout=600.0,
+            job, schedule=schedule, rate_limiter=rate_limiter, policies=Policies(polling=polling),
             now=now, submitted=submitted,
         )  # fmt: skip
-        wait: Ready | float = watch.first(now, dice=dice)
+        wait: Ready | float = watch.first(now, jitter=jitter)
         for word, step, asked, value in story:
             assert isinstance(wait, float)
             assert 0 <= wait <= 600.1
             now += step
             try:
-                wait = watch.decide(news_of(word, value, job), now, asked=asked, dice=dice)
+                wait = watch.decide(news_of(word, value, job), now, asked=asked, jitter=jitter)
             except (DeadlineExceeded, JobLost, JobFailed):
                 break
             if isinstance(wait, Ready):
@@ -169,31 +172,32 @@ def test_any_times_leave_the_pace_a_pace(given_steps: list[tuple[float, float]])
 @given(
     life=st.lists(st.tuples(times, st.integers(0, 10**9), steps), max_size=6), clock=st.lists(times)
 )
-def test_any_deadlines_leave_downloads_and_watchdog_working(
+def test_any_deadlines_leave_downloads_and_health_monitor_working(
     life: list[tuple[float, int, float]], clock: list[float]
 ) -> None:
-    """Permits, the submissions' brake and the watchdog answer for URLs of any life and for a
-    machine's clock that jumps either way."""
+    """Permits, the delay of submissions and the health monitor work for URLs of any life and for
+    a clock that jumps either way."""
 
     async def play() -> None:
         loop = asyncio.get_running_loop()
-        permits = DownloadQueue(Limits, active=lambda: 3)
+        fallback, policies, observers = Fallback(), Policies(), Observers()
+        downloads = DownloadQueue(policies, fallback)
+        limiter = Limiter(policies, downloads, observers)
+        limiter.count(ACCOUNT)
         shown = iter([*clock, 0.0])
-        dog = HealthMonitor(
-            lambda event: None,
-            is_busy=lambda: True,
-            longest_store=lambda: permits.longest_store(loop.time()),
-            asleep=lambda: next(shown, 0.0),
+        monitor = HealthMonitor(
+            observers, limiter, downloads, Connectivity(), asleep=lambda: next(shown, 0.0)
         )
-        dog.wake()
+        monitor.wake()
         for deadline, size, step in life:
-            async with permits.take(deadline) as permit:
+            async with downloads.take(deadline) as permit:
                 await permit.expect(size)
                 permit.arrived(loop.time())
                 await asyncio.sleep(min(step, 60.0))
-            permits.landed(size)
-            assert 0 <= permits.submit_delay() < inf
-        dog.stop()
+            downloads.landed(size)
+            assert 0 <= downloads.submit_delay(3) < inf
+        assert not fallback.has_failed
+        monitor.stop()
 
     virtual_time.run(play())
 
@@ -204,15 +208,15 @@ def test_any_pauses_leave_the_limiter_granting(pauses: list[tuple[float, float, 
     """After pauses and probes of any length, in any order, the next slot is granted."""
 
     async def play() -> None:
-        limiter, gate, leases = Limiter(Limits(in_flight=2)), CircuitBreaker(), list[Lease]()
+        limiter, breaker, leases = LimiterUnderTest(2), CircuitBreaker(), list[Lease]()
         for pause, probe, taken in pauses:
             limiter.pause(pause)
             limiter.probe(probe)
             for _ in range(taken):
-                lease = await limiter.take(ACCOUNT, gate=gate)
+                lease = await limiter.take(ACCOUNT, breaker=breaker)
                 limiter.accepted(lease)
                 limiter.give(lease)
                 leases.append(lease)
-        assert await limiter.take(ACCOUNT, gate=gate) not in leases
+        assert await limiter.take(ACCOUNT, breaker=breaker) not in leases
 
     virtual_time.run(play())

@@ -45,7 +45,7 @@ def test_any_news_leave_finite_bounded_steps(
     """No history of polls makes a schedule that asks without pause or not at all."""
     schedule = PollSchedule(typical)
     taught(schedule, told)
-    first = schedule.first(Polling(), dice=1.0)
+    first = schedule.first(Polling(), jitter=1.0)
     step = schedule.next(age, Polling(), hint=schedule.hint(0.5, age)) - age
     assert isfinite(first)
     assert first >= 0

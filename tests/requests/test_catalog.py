@@ -11,7 +11,7 @@ import pytest
 
 from fluxasync._core.errors import ConfigError
 from fluxasync._core.models import ImageInput, ImageRequest, Secret
-from fluxasync._engine.submitter import typical_seconds
+from fluxasync._engine.job_slots import typical_seconds
 from fluxasync._requests.catalog import closest, closest_model, find, models, models_with, validate
 
 NAMES = [

@@ -13,6 +13,7 @@ from support.world_transport import ORIGIN
 
 from fluxasync import FluxSession
 from fluxasync._engine.limiter import ACCOUNT
+from fluxasync._engine.session import engine_of
 from fluxasync.simulator import Scenario, World
 
 
@@ -21,12 +22,12 @@ def session(limits: int = 2) -> FluxSession:
     return FluxSession(base_url=ORIGIN, limits=limits, transport=line)
 
 
-def test_a_session_that_never_submits_is_noticed():
-    """A brake that never lets go ends the test within a minute, with a sentence."""
+def test_a_session_that_never_submits_is_noticed(monkeypatch: pytest.MonkeyPatch):
+    """A delay without an end fails the test within a minute, with a description."""
 
     async def story() -> None:
         async with session() as flux, alive(flux):
-            flux._submits.limiter._brake = lambda: 1.0
+            monkeypatch.setattr(engine_of(flux).downloads, "submit_delay", lambda active: 1.0)
             await flux.generate(wishes(1)[0], to=Scales())
 
     with pytest.raises(Stalled, match="no submission for"):
@@ -38,7 +39,7 @@ def test_a_slot_that_is_never_given_back_is_noticed():
 
     async def story() -> None:
         async with session() as flux, alive(flux):
-            flux._submits.limiter.count(ACCOUNT)
+            engine_of(flux).limiter.count(ACCOUNT)
             await flux.generate(wishes(1)[0], to=Scales())
             await drained(flux)
 
@@ -51,7 +52,7 @@ def test_a_pause_that_was_ordered_is_no_stall():
 
     async def story() -> float:
         async with session() as flux, alive(flux):
-            flux._submits.limiter.pause(3600)
+            engine_of(flux).limiter.pause(3600)
             await flux.generate(wishes(1)[0], to=Scales())
             ended = asyncio.get_running_loop().time()
             await drained(flux)

@@ -16,6 +16,7 @@ from support.world_transport import ORIGIN
 
 from fluxasync import Batch, FluxSession, ImageRequest, MemoryLedger, Outcome, Polling
 from fluxasync._core.protocols import Call, Reply
+from fluxasync._engine.session import engine_of
 from fluxasync._wire.client import now
 from fluxasync.simulator import Scenario, World
 
@@ -51,7 +52,7 @@ class Account:
         flux = FluxSession(
             base_url=ORIGIN, limits=self.limits, transport=line, polling=Polling(interval=1.0)
         )
-        flux._dice.seed(self.world.scenario.seed + user.number)
+        engine_of(flux).rng.seed(self.world.scenario.seed + user.number)
         async with flux, alive(flux):
             looking = asyncio.create_task(look(flux, self.in_use if others else {}))
             source = self._wanted(user, others)

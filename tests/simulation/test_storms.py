@@ -43,6 +43,7 @@ from fluxasync import (
 from fluxasync._core.protocols import Call, Reply
 from fluxasync._engine.adaptive_limit import SMALL
 from fluxasync._engine.budget import SpendingAccount
+from fluxasync._engine.session import engine_of
 from fluxasync.events import JobSubmitted, LimitChanged, Paused
 from fluxasync.simulator import Scenario, World
 
@@ -61,7 +62,7 @@ def told(scenario: Scenario, *, seed: int, count: int, **options: object) -> Sto
     return run(story(scenario, count=count, seed=seed, **options), seed=seed)  # type: ignore[arg-type]
 
 
-def dice(seed: int) -> random.Random:
+def random_of(seed: int) -> random.Random:
     return random.Random(seed)
 
 
@@ -71,7 +72,7 @@ def dice(seed: int) -> random.Random:
 @pytest.mark.parametrize("seed", seeds())
 def test_a_dead_key_or_an_empty_account_costs_no_more_than_what_is_in_flight(seed: int):
     """P8 F8 F10: at most in-flight + 1 further POSTs; what is paid is saved, nothing is failed."""
-    slots, works = dice(seed).randint(1, 30), dice(seed).randint(1, 20)
+    slots, works = random_of(seed).randint(1, 30), random_of(seed).randint(1, 20)
     dialect = ("cometapi", "bfl")[seed // 2 % 2]
     if seed % 2:
         status = {"cometapi": 401, "bfl": 403}[dialect]
@@ -135,7 +136,7 @@ def test_403s_without_end_are_the_key_whatever_they_say():
 @pytest.mark.parametrize("seed", seeds())
 def test_an_outage_of_two_hours_fails_nothing(seed: int):
     """P9 F161: no image fails, a probe every half minute, and full speed a minute after."""
-    begin = dice(seed).uniform(0.5, 10)
+    begin = random_of(seed).uniform(0.5, 10)
     outage = (begin, begin + 2 * HOURS)
     ran = told(
         evolve(CALM, retention=4 * HOURS),
@@ -202,7 +203,7 @@ def test_a_provider_that_never_answered_is_given_up_after_ten_minutes():
 @pytest.mark.parametrize("seed", seeds(30))
 def test_answers_that_tell_nothing_are_not_paid_for_again_and_again(seed: int):
     """F18 F14: where every answer is a page, a few are in doubt, then the run says so and ends."""
-    slots = dice(seed).randint(1, 12)
+    slots = random_of(seed).randint(1, 12)
     scenario = evolve(CALM, faults=["lost-reply"], active_limit=1000)
     ran = told(scenario, seed=seed, count=200, limits=slots)
     assert isinstance(ran.error, TransportError)
@@ -214,7 +215,7 @@ def test_answers_that_tell_nothing_are_not_paid_for_again_and_again(seed: int):
 @pytest.mark.parametrize("seed", seeds(30))
 def test_a_batch_that_is_all_wrong_stops_after_twenty(seed: int):
     """F12: what the provider refuses twenty times from the first on, it refuses a million times."""
-    slots = dice(seed).randint(1, 12)
+    slots = random_of(seed).randint(1, 12)
     wrong = [evolve(wish, extra_body={"steps": 4000}) for wish in wishes(200)]
     ran = told(CALM, seed=seed, count=200, limits=slots, requests=wrong)
     assert ran.error is not None
@@ -256,7 +257,7 @@ def test_refusals_cost_no_more_posts_than_they_must():
 @pytest.mark.parametrize("seed", seeds())
 def test_a_told_time_is_never_cut_short(seed: int):
     """P11 F1: whatever the server's limit and its Retry-After, no submission goes before it."""
-    chance = dice(seed)
+    chance = random_of(seed)
     scenario = evolve(
         CALM,
         active_limit=chance.randint(1, 40),
@@ -283,7 +284,7 @@ def test_who_stayed_at_home_tells_nothing_of_the_network():
 
     async def look(flux: FluxSession, world: World) -> None:
         while True:
-            outages.add(flux._network.outages)
+            outages.add(engine_of(flux).connectivity.outages)
             await asyncio.sleep(0.05)
 
     scenario = evolve(CALM, active_limit=6)
@@ -313,7 +314,12 @@ def test_posts_that_are_still_connecting_wait_out_a_push_back():
         async with session as flux, alive(flux):
             await asyncio.gather(*(flux.generate(wish, to=Scales()) for wish in wishes(24)))
             await drained(flux)
-            return line.early, flux._network.outages, len(line.world.charges), len(line.posts)
+            return (
+                line.early,
+                engine_of(flux).connectivity.outages,
+                len(line.world.charges),
+                len(line.posts),
+            )
 
     early, outages, charged, posts = run(played())
     assert (early, outages, charged) == (0, 0, 24)
@@ -395,7 +401,7 @@ def test_push_back_that_is_no_count_does_not_strangle_a_run(limits: object):
 @pytest.mark.parametrize("seed", seeds())
 def test_a_configured_limit_is_never_passed(seed: int):
     """P12: with the limit known the server never has to say it, whatever is lost or refused."""
-    slots = dice(seed).randint(1, 24)
+    slots = random_of(seed).randint(1, 24)
     # what nobody watches is held for a p90 duration, so these jobs take no longer than that
     scenario = evolve(
         CALM,
@@ -412,7 +418,7 @@ def test_a_configured_limit_is_never_passed(seed: int):
 def test_a_hidden_limit_is_found_by_the_first_push_back(seed: int):
     """P12 F2: one herd of 24 meets a limit of its own; from then on hardly a POST is refused. More
     is asked for every few rounds of jobs, because the rest may have been another user's."""
-    hidden = dice(seed).randint(3, 22)
+    hidden = random_of(seed).randint(3, 22)
     scenario = evolve(CALM, active_limit=hidden, retry_after=(None, 1.0)[seed % 2])
     ran = told(scenario, seed=seed, count=50, limits="auto", polling=None)
     assert tally(ran.outcomes) == {"saved": 50}
@@ -461,7 +467,7 @@ def test_an_id_of_an_earlier_run_costs_no_slot_and_is_counted_once(is_done: bool
             assert error is None
             assert flux.unclaimed == ()
             await drained(flux)
-            return tally(outcomes), flux._submits.purse
+            return tally(outcomes), engine_of(flux).submitter.spending
 
     counted, purse = run(played())
     assert counted == {"saved": 7, "in doubt": 1}
@@ -536,7 +542,7 @@ PRICE = Decimal("0.025")  # of a flux-dev image, US dollars
 @pytest.mark.parametrize("seed", seeds())
 def test_a_cap_is_exact_across_stops_and_resumes(seed: int):
     """P7: runs left at any instant, one cap: the server charges floor(cap / price), never more."""
-    chance = dice(seed)
+    chance = random_of(seed)
     fits = chance.randint(5, 25)
     is_lossy = bool(seed % 2)
     faults = ["429:0.1", "503:0.1", "error:0.1", *(["lost-reply:0.1"] if is_lossy else [])]
@@ -768,11 +774,11 @@ def test_a_cost_that_comes_with_each_answer_is_counted_once():
         flux = FluxSession(BFL, base_url=ORIGIN, transport=line, budget="1", polling=SELDOM)
         async with flux, alive(flux):
             job = await flux.submit(wishes(1)[0])
-            spent = [flux._submits.purse.spent]
+            spent = [engine_of(flux).submitter.spending.spent]
             await asyncio.sleep(60)
             for _ in range(3):
                 await flux.poll(job)
-                spent.append(flux._submits.purse.spent)
+                spent.append(engine_of(flux).submitter.spending.spent)
             await drained(flux)
         return spent
 
@@ -790,7 +796,7 @@ class _NoWayOut(Weather):
 
     async def send(self, call: Call) -> Reply:
         if call.method == "POST" and self.flux is not None:
-            self.counted.append(self.flux.unanswered)
+            self.counted.append(engine_of(self.flux).connectivity.unanswered_calls)
             if self._errors:
                 raise self._errors.pop()
         return await super().send(call)
@@ -807,7 +813,7 @@ def test_too_few_open_files_are_no_outage_of_the_network(is_local: bool, counted
     async def played() -> int:
         async with FluxSession(BFL, base_url=ORIGIN, transport=line, polling=SELDOM) as line.flux:
             await line.flux.generate(wishes(1)[0])
-            return line.flux.unanswered
+            return engine_of(line.flux).connectivity.unanswered_calls
 
     assert (run(played()), line.counted) == (0, counted)
 
@@ -841,7 +847,7 @@ def test_a_submission_that_breaks_costs_the_budget_only_what_may_be_charged(
         async with FluxSession(BFL, base_url=ORIGIN, transport=line, budget="1") as flux:
             with pytest.raises(error):
                 await flux.submit(wishes(1)[0], ledger=ledger)
-            purse = flux._submits.purse
+            purse = engine_of(flux).submitter.spending
             return purse.in_doubt, purse.reserved, flux.in_flight
 
     assert run(played()) == (Decimal("0.025") if is_sent else 0, 0, 0)

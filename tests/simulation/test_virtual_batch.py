@@ -26,6 +26,7 @@ from fluxasync import (
     Summary,
     Timeouts,
 )
+from fluxasync._engine.session import engine_of
 from fluxasync.events import Event, JobEnded, JobReady, JobSubmitted, Paused, Settled
 from fluxasync.simulator import FAULTS, Scenario, World
 
@@ -66,7 +67,7 @@ async def simulated(
         transport=WorldTransport(world, round_trip=0.1),
         on_event=events.append,
     )
-    flux._dice.seed(scenario.seed)  # nothing public does: only a simulation should want it
+    engine_of(flux).rng.seed(scenario.seed)  # nothing public does: only a simulation should want it
     async with flux, alive(flux):
         async with Batch(flux, wishes(count), sink=MemorySink(), ledger=ledger) as batch:
             outcomes = [outcome async for outcome in batch]

@@ -23,6 +23,7 @@ from support.sample_images import jpeg
 
 from fluxasync._core.errors import (
     DeadlineExceeded,
+    DownloadError,
     FluxError,
     InvalidRequest,
     JobLost,
@@ -33,6 +34,7 @@ from fluxasync._core.errors import (
 )
 from fluxasync._core.models import (
     Failed,
+    ImageInput,
     ImageRequest,
     InDoubt,
     Job,
@@ -194,6 +196,8 @@ async def test_an_intent_without_an_answer_is_in_doubt_to_the_next_run(tmp_path)
             lambda job: Moderated("no", job=job, reasons=("nsfw",)), "unknown", id="moderated"
         ),
         pytest.param(lambda job: JobLost("gone", job=job), "unknown", id="lost"),
+        pytest.param(lambda job: DownloadError("not an image", job=job), "yes", id="download"),
+        pytest.param(lambda job: TransportError("cut", sent=True), "yes", id="transport"),
         pytest.param(lambda job: InvalidRequest("bad", status=422), "no", id="rejected"),
     ],
 )
@@ -254,6 +258,25 @@ async def test_no_secret_is_in_the_files(tmp_path):
     assert again.parameters["input_image"].startswith("sha256:")
     assert again.image_prompt == again.image_prompt.of(again.image_prompt)
     assert again.image_prompt.identity == request.image_prompt.identity
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        pytest.param(ImageInput(url="https://images.example/fox.png"), id="URL"),
+        pytest.param(ImageInput(path=Path("in/fox.png"), sha256="ab" * 32), id="file"),
+    ],
+)
+async def test_the_next_run_knows_what_images_a_request_named(tmp_path, image):
+    """Both the own field and the parameters of other models hold the same inputs again."""
+    given = {"input_image": image, "more": [image]}
+    request = wish(image_prompt=image, parameters=given, extra_body={"control": image})
+    async with journal(tmp_path) as ledger:
+        await submitted(ledger, request)
+    async with journal(tmp_path) as ledger:
+        ((again, _),) = [pair async for pair in ledger.unfinished()]
+    assert again.image_prompt == image
+    assert (again.parameters, again.extra_body) == (given, {"control": image})
 
 
 @pytest.mark.parametrize("prompt", ["a\ud800b", "\0", "💥 " * 500, "'); DROP TABLE image; --"])

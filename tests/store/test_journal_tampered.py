@@ -11,10 +11,10 @@ from test_integrity import sql
 from test_journal import journal, saved, submitted, wish
 
 from fluxasync._core.errors import JournalError
-from fluxasync._store.audit import verify
 from fluxasync._store.journal import integrity
 from fluxasync._store.journal.journal import JournalCounts, peek, read_only
 from fluxasync._store.journal.schema import connect_read_only, journal_errors
+from fluxasync.audit import verify
 
 pytestmark = pytest.mark.asyncio
 
@@ -151,6 +151,20 @@ async def test_a_run_does_not_count_on_from_a_sequence_number_that_is_none(tmp_p
     sql(_db(tmp_path), f"UPDATE image SET seq = {last}")  # noqa: S608 — ours
     with pytest.raises(JournalError, match="column seq holds"):
         await journal(tmp_path).__aenter__()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("path", "'a' || char(0)"), ("path", "x'00'"), ("size", "'big'")],
+)
+async def test_the_count_of_damaged_images_refuses_what_names_no_file(tmp_path, column, value):
+    """T17: it reads two columns of each image, and looks at no file that they do not name."""
+    async with journal(tmp_path) as ledger:
+        await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
+    sql(_db(tmp_path), f"UPDATE image SET {column} = {value}")  # noqa: S608 — ours
+    async with journal(tmp_path) as ledger:
+        with pytest.raises(JournalError, match=f"row 1, column {column}"):
+            await ledger.damaged()
 
 
 async def test_reading_ends_when_it_takes_more_work_than_the_size_explains(tmp_path):

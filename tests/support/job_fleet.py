@@ -42,7 +42,7 @@ class _Job:
 def lognormal(mean: float, cv: float) -> Draw:
     """Durations with so much mean and so much of it as standard deviation."""
     variance = log(1 + cv * cv)
-    return lambda _, dice: mean * exp(sqrt(variance) * dice.gauss(0, 1) - variance / 2)
+    return lambda _, rng: mean * exp(sqrt(variance) * rng.gauss(0, 1) - variance / 2)
 
 
 def knowing(mean: float, cv: float) -> PollSchedule:
@@ -67,7 +67,7 @@ def run(
 
     `exact` is whether the provider tells durations, `progress` what it tells of the part run.
     """
-    polling, dice = polling or Polling(), random.Random(seed)
+    polling, rng = polling or Polling(), random.Random(seed)
     due: list[tuple[float, int, _Job]] = []
     seen: dict[int, Seen] = {}
     numbers = count()
@@ -75,8 +75,8 @@ def run(
     def begin(now: float) -> None:
         number = next(numbers)
         if number < jobs:
-            job = _Job(began=now, duration=draw(number, dice))
-            heappush(due, (now + schedule.first(polling, dice=dice.random()), number, job))
+            job = _Job(began=now, duration=draw(number, rng))
+            heappush(due, (now + schedule.first(polling, jitter=rng.random()), number, job))
 
     for _ in range(slots):
         begin(0.0)
@@ -90,7 +90,7 @@ def run(
             continue
         schedule.saw_running(job.running_until, age)
         job.running_until = age
-        hint = _told(schedule, job, age, progress, dice)
+        hint = _told(schedule, job, age, progress, rng)
         job.polls += 1
         heappush(due, (job.began + schedule.next(age, polling, hint=hint), number, job))
     return [seen[number] for number in sorted(seen)]
@@ -101,11 +101,11 @@ def _told(
     job: _Job,
     age: float,
     progress: Callable[[float, random.Random], float] | None,
-    dice: random.Random,
+    rng: random.Random,
 ) -> Hint | None:
     if progress is None:
         return None
-    job.told.append((progress(age / job.duration, dice), age))
+    job.told.append((progress(age / job.duration, rng), age))
     return schedule.hint(*job.told[-1])
 
 

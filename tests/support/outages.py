@@ -34,6 +34,7 @@ from fluxasync import (
     TransportError,
 )
 from fluxasync._core.protocols import Call, Download, Ledger, Reply
+from fluxasync._engine.session import engine_of
 from fluxasync.events import (
     Event,
     JobEnded,
@@ -264,13 +265,13 @@ async def story(
         on_event=lambda event: events.append((loop.time(), event)),
         **options,
     )
-    flux._dice.seed(seed)
+    engine_of(flux).rng.seed(seed)
     outcomes: list[Outcome] = []
     error: FluxError | None = None
     began, ledger = loop.time(), ledger or MemoryLedger()
     async with flux, alive(flux):
         if recall is not None:
-            flux.restore_spending("earlier runs", **recall)
+            engine_of(flux).restore_spending("earlier runs", **recall)
         beside = asyncio.create_task(script(flux, world)) if script else None
         source = wishes(count) if requests is None else requests
         try:

@@ -1,12 +1,11 @@
-"""How long the jobs of one class take, learned from what polls saw of them.
+"""Learns the durations of one class of jobs from poll results.
 
-Nobody sees a job end: one poll finds it running, the next finds it Ready. So what is counted are,
-for every age, the jobs known to be running then (at risk) and the jobs that ended about then;
-their quotient is the hazard (Kaplan and Meier's way). A poll that says "still running" teaches as
-well as one that says Ready, so a thousand jobs submitted at once do not look short because the
-short ones end first. An end between two polls is spread over that interval as the present
-estimate has it (Turnbull). What is old is forgotten: each end makes all earlier ones count a
-sixty-fourth less. Odd fact: weights grow instead of shrinking, which spares touching the past.
+A job's end is not seen: one poll finds it running, the next finds it Ready. So each age has two
+counts, the jobs known to be running then (at risk) and the jobs that ended about then; their
+quotient is the hazard (Kaplan and Meier). A "still running" poll counts as much as a Ready one, so
+a thousand jobs submitted at once do not look short because the short ones end first. An end
+between two polls is spread over that interval by the present estimate (Turnbull). Each end lowers
+the weight of all earlier ones by a sixty-fourth; the new weights grow instead, which is the same.
 """
 
 from __future__ import annotations
@@ -15,21 +14,35 @@ from bisect import bisect_left
 from itertools import accumulate, pairwise
 from math import erf, exp, log, sqrt
 
-from .duration_grid import BINS, EDGES, MIDDLES, STEP, place
+#: seconds; differences below a round trip cannot be seen
+SHORTEST = 0.05
+#: width of a bin as a logarithm: a third of a standard deviation of the narrowest distribution
+#: that is worth learning (cv 0.1). One grid serves every model, because a job of 2 s and one of
+#: 100 s are then known equally well.
+STEP = 0.03
+BINS = 374
 
-#: the catalogue's word on a duration is worth as many jobs; its spread: log-normal sigma 0.35 with
-#: two in a hundred up to ten times as long, the spread of recorded durations
+#: seconds; bin i reaches from EDGES[i] to EDGES[i + 1], the first one from 0
+EDGES = (0.0, *(SHORTEST * exp(STEP * i) for i in range(1, BINS + 1)))
+MIDDLES = tuple((low + high) / 2 for low, high in pairwise(EDGES))
+WIDTHS = tuple(high - low for low, high in pairwise(EDGES))
+
+#: seconds; older jobs are as old as this
+OLDEST = 1e9
+
+#: the catalogue's duration weighs as much as so many jobs. Its spread is log-normal, sigma 0.35,
+#: with two in a hundred up to ten times as long, as in recorded durations
 PRIOR_WEIGHT = 10.0
 PRIOR_SIGMA = 0.35
 PRIOR_TAIL = 0.02
-#: ends after which an earlier one counts e times less. From 36 to 100 the polls at equal lag are
-#: the same within 3 %; a longer memory pays for drift, a shorter one is caught out by it more often
+#: ends after which an earlier one weighs e times less. From 36 to 100 the number of polls at equal
+#: lag is the same within 3 %; a longer memory follows drift later, a shorter one is noisier
 MEMORY = 64.0
-#: smoothing, as a part of the distribution's own spread (on the log scale): blurs noise away
-#: while it widens the estimate by 2 %
+#: smoothing, as a part of the distribution's own spread (on the log scale): removes noise and
+#: widens the estimate by 2 %
 BLUR = 0.2
-#: beyond the median a job that nothing is known of ends at 1/age, and this much is known of it
-#: beforehand, in jobs: the tail is watched ever more rarely, but watched
+#: beyond the median the prior hazard is 1/age, with the weight of so many jobs: the tail is
+#: polled ever more rarely, but polled
 TAIL_WEIGHT = 0.2
 
 _LARGEST_WEIGHT = 1e6
@@ -80,24 +93,24 @@ class Durations:
             self._add_risk(middle, -share * self._weight)
 
     def refresh(self) -> None:
-        """Bring the estimate up to what was counted: `density`, `sharp`, `median`, `spread`."""
+        """Recompute the estimate from the counts: `density`, `sharp`, `median`, `spread`."""
         at_risk = list(accumulate(self._at_risk[:BINS]))
         #: the part of jobs that end in each bin, as counted
         self.sharp = self._estimated(self._ends, at_risk)
         cumulated = list(accumulate(self.sharp))
         bins = bisect_left(cumulated, 0.84) - bisect_left(cumulated, 0.16) + 0.5
-        #: of the logarithm: half of what lies between the quantiles of one standard deviation
+        #: of the logarithm: half the distance between the quantiles of one standard deviation
         self.spread = STEP * bins / 2
         self.median = MIDDLES[min(bisect_left(cumulated, 0.5), BINS - 1)]
         reach = round((sqrt(6 * (BLUR * self.spread / STEP) ** 2 + 1) - 1) / 2)
-        #: the same, smoothed: what polls are laid by
+        #: the same, smoothed: polls are placed by it
         self.density = self.sharp
         if reach:
             self.density = self._estimated(_blurred(self._ends, reach), _blurred(at_risk, reach))
 
     def _shares(self, start: float, stop: float) -> list[tuple[float, float]]:
-        """Spread one end over an interval: places and parts of it, by the present estimate. Empty
-        for an interval that tells nothing, because any job would have ended in it."""
+        """Spread one end over an interval by the present estimate; return positions and parts.
+        Empty for an interval in which nearly every job ends: it carries no information."""
         parts = []
         for i in range(int(start), min(int(stop), BINS - 1) + 1):
             low, high = max(start, i), min(stop, i + 1)
@@ -105,14 +118,14 @@ class Durations:
         total = sum(part for _, part in parts)
         if total > 0.95:
             return []
-        if total < 1e-9:  # where nothing was expected, every place is as likely
+        if total < 1e-9:  # no end was expected here: every position is as likely
             return [((start + stop) / 2, 1.0)]
         return [(middle, part / total) for middle, part in parts if part > 1e-4 * total]
 
-    def _add_risk(self, where: float, weight: float) -> None:
-        """Let so much more be at risk from a place on."""
-        i = int(where)
-        part = where - i
+    def _add_risk(self, position: float, weight: float) -> None:
+        """Add so much weight at risk from a position on."""
+        i = int(position)
+        part = position - i
         self._at_risk[i] += weight * (1 - part)
         self._at_risk[i + 1] += weight * part
 
@@ -126,7 +139,7 @@ class Durations:
             self._weight = 1.0
 
     def _estimated(self, ends: list[float], at_risk: list[float]) -> list[float]:
-        """The part of jobs that end in each bin, from counts."""
+        """Return the part of jobs that end in each bin."""
         alive, parts = 1.0, []
         extra = TAIL_WEIGHT * self._weight
         least = 1e-9 * self._weight
@@ -141,8 +154,21 @@ class Durations:
         return parts
 
 
+def clamped(age: float) -> float:
+    """Return an age from 0 to OLDEST. Clocks that jump give negative and infinite ages and NaN."""
+    return min(max(age, 0.0), OLDEST) if age == age else 0.0
+
+
+def place(age: float) -> float:
+    """Return an age's position on the grid: bin number plus the part of the bin before it. Ages
+    beyond the grid lie just before its end."""
+    if age < EDGES[1]:
+        return max(age, 0.0) / EDGES[1]
+    return min(log(age / SHORTEST) / STEP, BINS - 0.01)
+
+
 def _prior(age: float, typical: float, sigma: float, tail: float) -> float:
-    """The part of jobs that have ended by an age, before any was seen."""
+    """Return the part of jobs that have ended by an age, before any was seen."""
     if age <= 0:
         return 0.0
     ratio = log(age / typical)
@@ -151,7 +177,7 @@ def _prior(age: float, typical: float, sigma: float, tail: float) -> float:
 
 
 def _blurred(counts: list[float], reach: int) -> list[float]:
-    """Two running means over so many neighbours on either side."""
+    """Return two running means over so many neighbours on either side."""
     width, size = 2 * reach + 1, len(counts)
     for _ in range(2):
         sums = [0.0, *accumulate(counts)]

@@ -1,11 +1,11 @@
-"""Where the polls of one class lie: with a density proportional to √h.
+"""Places the polls of one class of jobs, with a density proportional to √h.
 
 With h the hazard and R(t) = ∫√h, a job polled each time R has grown by a fixed step has the fewest
-polls for its mean lag. The step is chosen so that the mean lag, averaged over the learned
-distribution, is the one asked for. The first poll lies between a half and one and a half steps, at
-random: jobs submitted together never poll in step, and that costs 3 % more polls than the best
-first poll would. Odd fact: with the step of theory alone the lag came out 10 % too small, because
-few polls are not yet a density; so it is measured and the step corrected.
+polls for its mean lag. The step is chosen for the requested mean lag over the learned distribution.
+The first poll lies between a half and one and a half steps, at random: jobs submitted together do
+not poll in step, at the price of 3 % more polls than the best first poll. The theory's step alone
+gave a lag 10 % too small, because few polls are not a density; so the lag is computed and the step
+corrected.
 """
 
 from __future__ import annotations
@@ -14,23 +14,22 @@ from bisect import bisect_right
 from itertools import accumulate, pairwise
 from math import inf, log, sqrt
 
-from .duration_grid import BINS, EDGES, MIDDLES, WIDTHS
-from .durations import Durations
+from .durations import BINS, EDGES, MIDDLES, WIDTHS, Durations
 
-#: where the first poll lies, in steps: from here to one further
+#: the earliest position of the first poll, in steps; the latest is one further
 FIRST = 0.5
 
 _CORRECTIONS = 2
 
 
 class PollTimes:
-    """The polls of one class for one lag, in seconds; does not change."""
+    """The poll times of one class for one lag, in seconds; immutable."""
 
     def __init__(self, durations: Durations, lag: float) -> None:
         self.median = durations.median
         self.spread = durations.spread
         self._roots = _roots(durations.density)
-        #: ∫ t dR, by which mean lags are sums instead of integrals
+        #: ∫ t dR, which turns mean lags from integrals into sums
         areas = ((b - a) * t for (a, b), t in zip(pairwise(self._roots), MIDDLES, strict=True))
         self._areas = [0.0, *accumulate(areas)]
         self._ends = [(i, part) for i, part in enumerate(durations.sharp) if part > 1e-5]
@@ -45,7 +44,7 @@ class PollTimes:
         return low + (high - low) * (age - EDGES[i]) / WIDTHS[i]
 
     def age(self, root: float) -> float:
-        """Return the age at which R has grown so far; infinity beyond what is learned."""
+        """Return the age at which R has this value; infinity beyond the grid."""
         if root >= self._roots[-1]:
             return inf
         i = bisect_right(self._roots, root) - 1
@@ -64,7 +63,7 @@ class PollTimes:
         return lag / weight
 
     def _step(self, lag: float) -> float:
-        """The step whose mean lag is the one asked for."""
+        """Return the step with the requested mean lag."""
         alive, work = 1.0, 0.0
         for i, part in self._ends:
             work += alive * (self._roots[i + 1] - self._roots[i])
@@ -75,7 +74,7 @@ class PollTimes:
         return step
 
     def _area(self, root: float) -> float:
-        """∫ t dR up to here."""
+        """Return ∫ t dR up to this value of R."""
         if root >= self._roots[-1]:
             return self._areas[-1] + (root - self._roots[-1]) * EDGES[-1]
         i = bisect_right(self._roots, root) - 1
@@ -85,7 +84,7 @@ class PollTimes:
 
 
 def _roots(density: list[float]) -> list[float]:
-    """R at every edge of the grid, strictly growing."""
+    """Return R at every edge of the grid, strictly growing."""
     alive, roots = 1.0, [0.0]
     for i in range(BINS):
         left = max(1 - density[i] / alive, 1e-3) if alive > 1e-9 else 1.0

@@ -1,9 +1,9 @@
-"""What the progress a provider tells is worth, learned from where its jobs really were.
+"""Weighs the progress figures that a provider reports, by what they meant for earlier jobs.
 
-Nobody says what "0.7" means: seven tenths of the time, of the steps, or nothing at all. So for each
-tenth that is told, the part of its duration that the job had really run is learned, as a
-log-normal. A hint is believed as far as that part varies less within its tenth than over all of
-them: progress that means nothing then narrows nothing.
+The meaning of "0.7" is not documented: seven tenths of the time, of the steps, or nothing. So for
+each reported tenth, the part of its duration that the job had really run is learned as a
+log-normal. A hint counts as far as that part varies less within its tenth than over all of them:
+progress without meaning then changes nothing.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from math import exp, log, sqrt
 
 from attrs import define, frozen
 
-from .duration_grid import SHORTEST, clamped
+from .durations import SHORTEST, clamped
 
-#: before anything is learned: progress is the part of time, give or take; worth so many jobs
+#: before anything is learned: progress is about the part of time, with the weight of so many jobs
 PRIOR_SIGMA = 0.4
 PRIOR_WEIGHT = 4.0
-#: spread below which no hint is believed: told in tenths, a half-way job is 10 % off
+#: least spread of a hint: reported in tenths, a half-way job is 10 % off
 LEAST_SIGMA = 0.05
 MEMORY = 100.0
 
 
 @define
 class _ProgressDecile:
-    """The logarithm of the part really run, when this tenth was told: weighted moments."""
+    """The logarithm of the part really run at this reported tenth: weighted moments."""
 
     mean: float
     variance: float = PRIOR_SIGMA**2
@@ -39,7 +39,7 @@ class _ProgressDecile:
 
 @frozen
 class Hint:
-    """One job's own duration as a log-normal, and the class's that it was made of."""
+    """One job's expected duration as a log-normal, and its class's."""
 
     mean: float  #: of the logarithm of seconds
     sigma: float
@@ -56,53 +56,53 @@ class Hint:
 
     @property
     def step(self) -> float:
-        """What the class's step between polls becomes, when a poll keeps its price: √h and time
-        stretch against each other, so a job known better has fewer polls, and closer ones."""
+        """The factor for the class's step between polls. √h and time stretch against each other,
+        so a job whose end is known better has fewer polls, and closer ones."""
         return sqrt(self.usual * self.spread / (exp(self.mean) * self.sigma))
 
     def is_missed(self, age: float) -> bool:
-        """Say whether the job has outlived the hint, which then says nothing."""
+        """Return whether the job has outlived the hint, which is then useless."""
         return age > exp(self.mean + 2 * self.sigma)
 
 
 class Hints:
-    """What each tenth of progress has meant so far, in one class."""
+    """The meaning of each tenth of progress so far, in one class."""
 
     def __init__(self) -> None:
         self._tenths = {
             tenth: _ProgressDecile(log(min(tenth / 10, 0.99))) for tenth in range(1, 11)
         }
-        self._whatever = _ProgressDecile(log(0.8))  #: was told
+        self._overall = _ProgressDecile(log(0.8))  #: over all tenths
 
     def learn(self, progress: float, age: float, duration: float) -> None:
-        """Count that this was told at an age of a job that then took so long."""
+        """Count that this progress was reported at an age of a job that then took so long."""
         tenth, age, duration = self._tenth(progress), clamped(age), clamped(duration)
         if tenth is not None and SHORTEST <= age < duration:
             tenth.add(log(age / duration))
-            self._whatever.add(log(age / duration))
+            self._overall.add(log(age / duration))
 
     def hint(self, progress: float, age: float, *, usual: float, spread: float) -> Hint | None:
-        """Return what a class's job that tells this at an age will take, or None."""
+        """Return the expected duration of a job that reports this progress at an age, or None."""
         tenth = self._tenth(progress)
         if tenth is None or age < SHORTEST:
             return None
         least = LEAST_SIGMA**2
         known = 1 / spread**2
-        told = 1 / (tenth.variance + least) - 1 / (self._whatever.variance + least)
-        if told <= known / 4:  # not worth a job's own plan
+        hinted = 1 / (tenth.variance + least) - 1 / (self._overall.variance + least)
+        if hinted <= known / 4:  # not worth a schedule of its own
             return None
-        mean = (log(usual) * known + (log(age) - tenth.mean) * told) / (known + told)
-        return Hint(mean=mean, sigma=(known + told) ** -0.5, usual=usual, spread=spread)
+        mean = (log(usual) * known + (log(age) - tenth.mean) * hinted) / (known + hinted)
+        return Hint(mean=mean, sigma=(known + hinted) ** -0.5, usual=usual, spread=spread)
 
     def _tenth(self, progress: float) -> _ProgressDecile | None:
         return self._tenths.get(round(min(clamped(progress), 1.0) * 10))
 
 
 def _log(age: float) -> float:
-    """Half a round trip is subtracted from an age, so it may be 0 or less: the shortest then."""
+    """Return the logarithm; half a round trip is subtracted from ages, so one may be below 0."""
     return log(max(age, SHORTEST))
 
 
 def _exp(exponent: float) -> float:
-    """Far beyond any age instead of an overflow."""
+    """Return the exponential, without an overflow."""
     return exp(min(max(exponent, -50.0), 50.0))

@@ -1,5 +1,4 @@
-// What is known of every image, what of it is wanted, and by what the wanted ones differ.
-// Nothing here touches the page.
+// The data of the page: filters, sort order, and the axes of a comparison. No DOM access.
 
 const STATUSES = ["saved", "moderated", "failed", "in doubt", "running"];
 const WORDS = {
@@ -13,7 +12,7 @@ function shown(value) {
   return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
-// Named values, which `seed:7` asks for exactly.
+// Named values, for exact searches such as `seed:7`.
 function namedOf(card) {
   const named = { model: card.model, seed: card.seed, ...card.extras, ...card.parameters };
   return new Map(
@@ -55,7 +54,7 @@ const ORDERS = {
   },
 };
 
-// An axis is a way to tell images apart: its name, and the value that an image has on it.
+// An axis of a comparison: a name, and the value of an image.
 function axesOf(cards) {
   const parameters = new Set();
   const extras = new Set();
@@ -84,13 +83,13 @@ function valuesOf(axis, cards) {
   return areNumbers ? values.sort((a, b) => Number(a) - Number(b)) : values;
 }
 
-// A value as people read it: prompts and models speak for themselves, numbers do not.
+// The label of a value: prompts and models stand alone, other values follow their axis's name.
 function labelOf(axis, value) {
   if (value === "") return "no " + axis.name;
   return ["prompt", "model"].includes(axis.name) ? value : axis.name + " " + value;
 }
 
-// The pair of axes that fills the largest table best; prompts go to the rows where they can.
+// The pair of axes that fills the largest table best; prompts become rows if possible.
 function bestAxes(axes, cards) {
   let best = { rows: axes[0], columns: null, score: 0 };
   for (const rows of axes) {
@@ -105,7 +104,7 @@ function bestAxes(axes, cards) {
   return best;
 }
 
-// Rows of cells of cards; without a columns axis a row's cards simply stand side by side.
+// Rows of cells of cards; without a column axis a row's cards stand side by side.
 function tableOf(cards, rows, columns) {
   const table = new Map();
   for (const value of rows ? rows.values : [""]) table.set(value, new Map());

@@ -1,4 +1,4 @@
-// One image large, with all that is known of it; arrows go on within the list it was opened from.
+// One large image with all its facts; arrow keys step through the list it was opened from.
 
 function seconds(value) {
   return (value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2)) + " s";
@@ -29,7 +29,7 @@ function factsOf(card) {
   facts.push(["Prompt used", card.prompt_used]);
   for (const [name, value] of Object.entries(card.extras || {})) facts.push([name, shown(value)]);
   if (card.finished_at) facts.push(["Finished", new Date(card.finished_at).toLocaleString()]);
-  facts.push(["From", card.where], ["Job", card.job_id], ["Served by", card.provider]);
+  facts.push(["From", card.where], ["Job", card.job_id], ["Provider", card.provider]);
   return facts.filter(([, value]) => value !== undefined && value !== "");
 }
 

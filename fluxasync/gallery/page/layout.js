@@ -1,5 +1,5 @@
-// Where every tile stands, in numbers: rows of tiles, each {card, x, width}, in one tall space.
-// Only the rows near the window are ever on the page, so ten thousand images are as light as ten.
+// The position of every tile: rows of tiles, each {card, x, width}, in one tall space. Only the rows
+// near the window are in the DOM, so ten thousand images cost no more than ten.
 
 const CAPTION = 30;
 const HEADING = 34;
@@ -9,7 +9,7 @@ function shapeOf(card) {
   return width > 0 && height > 0 ? Math.min(Math.max(width / height, 0.4), 3) : 1;
 }
 
-// Rows as wide as the page, all of about one height, pictures whole and never cropped.
+// Rows as wide as the page and of about equal height; images are never cropped.
 function justified(cards, width, height, gap) {
   const rows = [];
   let waiting = [];
@@ -37,7 +37,7 @@ function justified(cards, width, height, gap) {
   return { rows, height: y, width };
 }
 
-// Rows under a heading, cells of one size; wider than the page where there are many columns.
+// Rows under a heading, cells of one size; many columns make them wider than the page.
 function compared(table, columns, width, gap) {
   const names = columns ? columns.values : null;
   const longest = Math.max(...table.map(([, cells]) => cells.size), 1);
@@ -73,7 +73,7 @@ function rowAt(rows, y) {
   return low;
 }
 
-// The tile above or below another one: the one whose middle is nearest.
+// The tile above or below another one: the one with the nearest centre.
 function nearest(row, tile) {
   const middle = tile.x + tile.width / 2;
   const away = (other) => Math.abs(other.x + other.width / 2 - middle);

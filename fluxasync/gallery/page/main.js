@@ -1,4 +1,4 @@
-// The page: what the controls ask for, what is drawn near the window, and what keys do.
+// The page: controls, drawing near the window, keyboard.
 
 function byId(id) {
   return document.getElementById(id);
@@ -56,7 +56,7 @@ class Page {
     this.update();
   }
 
-  // --- what is wanted ------------------------------------------------------------------------
+  // --- filters -------------------------------------------------------------------------------
 
   update() {
     const all = [...this.cards.values()].sort(ORDERS[byId("order").value]);
@@ -66,7 +66,7 @@ class Page {
     this.found = within.filter((card) => !this.status || card.status === this.status);
     this.say(all);
     this.axes = axesOf(this.found);
-    // where every image differs from all others in everything there is nothing to set side by side
+    // images that differ in everything have no axis in common
     const isTable = axesOf(all).some((axis) => axis.values.length < all.length);
     byId("views").hidden = !isTable && this.view === "pictures";
     this.offerAxes();
@@ -118,7 +118,7 @@ class Page {
 
   say(all) {
     const saved = all.filter((card) => card.status === "saved").length;
-    const parts = [saved.toLocaleString() + (saved === 1 ? " picture" : " pictures")];
+    const parts = [saved.toLocaleString() + (saved === 1 ? " image" : " images")];
     if (this.found.length !== all.length) {
       parts.unshift(this.found.length.toLocaleString() + " shown of " + all.length.toLocaleString());
       parts.pop();
@@ -128,10 +128,10 @@ class Page {
     byId("nothing").hidden = this.found.length > 0;
     byId("nothing").textContent = all.length
       ? "Nothing matches. Esc clears the search."
-      : this.run.live ? "The first picture appears here as soon as it lands." : "No pictures yet.";
+      : this.run.live ? "The first image appears here when it is saved." : "No images yet.";
   }
 
-  // --- what is drawn -------------------------------------------------------------------------
+  // --- drawing -------------------------------------------------------------------------------
 
   arrange() {
     this.width = this.main.clientWidth;
@@ -221,7 +221,7 @@ class Page {
     if (tile) tile.tabIndex = 0;
   }
 
-  // --- moving --------------------------------------------------------------------------------
+  // --- keyboard ------------------------------------------------------------------------------
 
   onKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -296,7 +296,7 @@ class Page {
     this.goTo(this.spots.find((spot) => spot.card === card || (spot.cards || []).includes(card)));
   }
 
-  // --- a run under way -----------------------------------------------------------------------
+  // --- an active run -------------------------------------------------------------------------
 
   follow() {
     const live = byId("live");
@@ -327,7 +327,7 @@ class Page {
     });
   }
 
-  // Pictures that arrive above do not push away what is being looked at.
+  // Images that arrive above keep the visible ones in place.
   keepPlace(change) {
     const top = scrollY - this.main.offsetTop;
     const row = top > 0 ? this.layout.rows[rowAt(this.layout.rows, top)] : null;

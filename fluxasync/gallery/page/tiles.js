@@ -1,5 +1,5 @@
-// Elements for cards. Whatever a card carries enters the page as text or as a checked address of
-// a file beside the page, never as markup.
+// Elements for cards. A card's values enter the page as text, or as a checked URL of a file beside it,
+// never as markup.
 
 function element(name, className, text) {
   const made = document.createElement(name);
@@ -12,12 +12,12 @@ function className(card) {
   return card.status.replace(" ", "-");
 }
 
-// A run's own server ends with it. What was not fetched before is not missing for that.
+// The server ends with the run; a file that was not loaded before is then not missing.
 const server = { isGone: false };
 
 function absence(card) {
   return server.isGone
-    ? ["Not served any more", "It is in the folder."]
+    ? ["The server has ended", "The file is in the folder."]
     : ["File missing", card.file_name || ""];
 }
 

@@ -1,0 +1,87 @@
+"""One poll of a job, and what its answer means for the session: slot, cost, connectivity."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from .._core.config import Policies
+from .._core.errors import JobError
+from .._core.models import Job, Pending, Ready
+from .._wire import Inconclusive, JobNotFound, PollResult, is_known
+from .._wire.client import ApiClient, now
+from .connectivity import Connectivity, WrongAnswers
+from .job_slots import JobSlots
+from .polling import PollRateLimiter
+from .submitter import Submitter
+
+
+class Poller:
+    """Polls the jobs of one session."""
+
+    def __init__(
+        self,
+        client: ApiClient,
+        policies: Policies,
+        rate_limiter: PollRateLimiter,
+        connectivity: Connectivity,
+        submitter: Submitter,
+        slots: JobSlots,
+        *,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._client = client
+        self._policies = policies
+        self._rate_limiter = rate_limiter
+        self._connectivity = connectivity
+        self._submitter = submitter
+        self._slots = slots
+        self._warn = warn
+        self._wrong_answers = WrongAnswers()
+
+    async def turn(self) -> None:
+        """Wait until the session's polling rate allows another poll."""
+        wait = self._rate_limiter.turn(now(), self._policies.polling.max_rate)
+        if wait:
+            await asyncio.sleep(wait)
+
+    async def poll(self, job: Job) -> PollResult:
+        """Poll a job once, now. Gives its slot back at a terminal status. Raises TransportError,
+        which ends the run, where polls are answered about other jobs."""
+        asked = now()
+        result = await self._client.poll(job)
+        self._check_job(job, result, asked)
+        if not isinstance(result, Inconclusive) or result.status:
+            self._submitter.answered()
+        elif not result.local:
+            self._connectivity.unanswered()
+        match result:
+            case Ready(job=known):
+                self._slots.release(job)
+                if job.cost is None:
+                    await self._submitter.correct(known, job.price)
+            case JobError():
+                self._slots.release(job)
+            case Pending() if not is_known(result.status):
+                self._warn(f"unknown status {result.status!r}: taken as still running")
+        return result
+
+    async def poll_in_turn(self, job: Job) -> PollResult:
+        """Poll a job once, as soon as the polling rate allows."""
+        await self.turn()
+        return await self.poll(job)
+
+    async def is_collectable(self, job: Job) -> bool:
+        """Poll once; return whether the job can still be collected, whatever was recorded of it.
+        An answer without information counts as yes, so that nothing is paid twice because of it.
+        """
+        return not isinstance(await self.poll_in_turn(job), JobNotFound | JobError)
+
+    def _check_job(self, job: Job, result: PollResult, asked: float) -> None:
+        wrong = self._wrong_answers
+        if not isinstance(result, Inconclusive):
+            wrong.right(job.job_id)
+        elif result.another is not None and wrong.counts(result.another, asked=asked, now=now()):
+            self._connectivity.renew_connections()
+        if wrong.is_hopeless and not isinstance(result, Ready | JobError):
+            raise wrong.error()

@@ -1,0 +1,45 @@
+"""A file is created anew whatever stands under its name, and written through nothing."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from fluxasync._store.files import NotOurs, create_own
+
+
+def _stands_there(kind: str, path: Path, target: Path) -> None:
+    target.write_bytes(b"somebody else's")
+    match kind:
+        case "file":
+            path.write_bytes(b"an earlier one")
+        case "link":
+            path.symlink_to(target)
+        case "second name":
+            os.link(target, path)
+        case "pipe":
+            os.mkfifo(path)
+
+
+@pytest.mark.parametrize("kind", ["nothing", "file", "link", "second name", "pipe"])
+def test_a_created_file_replaces_what_stands_there(tmp_path: Path, kind: str) -> None:
+    """S3: a link and a second name lose their entry; the file that they lead to keeps its bytes."""
+    path, target = tmp_path / "ours", tmp_path / "theirs"
+    _stands_there(kind, path, target)
+    with create_own(path, mode=0o600) as file:
+        file.write(b"ours")
+    assert path.read_bytes() == b"ours"
+    assert stat.S_IMODE(path.lstat().st_mode) == 0o600
+    assert target.read_bytes() == b"somebody else's"
+
+
+def test_a_folder_under_the_name_of_a_file_is_named_and_kept(tmp_path: Path) -> None:
+    """S3: the error says that a folder is there and what to do; the folder stays."""
+    path = tmp_path / "ours"
+    path.mkdir()
+    with pytest.raises(NotOurs, match=r"ours is a folder, .*: move it away"):
+        create_own(path, mode=0o600)
+    assert path.is_dir()
