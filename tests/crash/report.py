@@ -21,7 +21,7 @@ _PAGE = """\
 
 `kill -9` at {places} places of a run and by the clock, with real processes, real SQLite and real
 files, against a simulator in another process whose record of charges survives. After every kill,
-charges, journal and files were compared; then the same command was run again until nothing remained.
+charges, journal and files were compared; then the same command was repeated until nothing remained.
 Submissions in flight at a kill are in doubt: they are listed and not repeated without a decision.
 
 `{command}` · {date} · {machine}
@@ -58,7 +58,8 @@ Killed at the write that extends the journal's file, and run again: {checkpoint}
 ## Power cuts
 
 A model of the disk loses or truncates unsynced data, at every step of recorded runs:
-**{states:,} states, {losses} losses** (a partial image under its final name, or a recorded image that is missing).
+**{states:,} states, {losses} losses** (a partial image
+under its final name, or a recorded image that is missing).
 
 ## Safeguards removed on purpose
 

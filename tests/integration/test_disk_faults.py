@@ -23,7 +23,7 @@ import pytest
 import pytest_asyncio
 from attrs import frozen
 from support.fault_disk import Disks, mounted, run
-from support.simulator_sessions import audit, fast_session, rows, run_out, tally, wishes
+from support.simulator_sessions import audit, fast_session, rows, run_out, small_requests, tally
 
 from fluxasync import (
     Batch,
@@ -145,7 +145,7 @@ async def batch(
 ) -> tuple[list[Outcome], FluxError | None]:
     """Run a batch in this process."""
     async with fast_session(sim.url, limits=4) as flux:
-        return await run_out(Batch(flux, wishes(count), out=out, **options))
+        return await run_out(Batch(flux, small_requests(count), out=out, **options))
 
 
 def name_of(wish: ImageRequest) -> str:
@@ -270,7 +270,7 @@ async def test_a_log_that_may_not_grow_names_what_it_cannot_keep(sim: Simulator,
     assert (report.kind, "run the same command again" in report.message) == ("JournalError", True)
     assert len(sim.charges) < COUNT
     look = looked(sim, tmp_path)
-    assert look.untold(sim) == {id_ for id_ in look.untold(sim) if f"job {id_}" in report.said}
+    assert look.untold(sim) == {id_ for id_ in look.untold(sim) if f"job {id_}" in report.stderr}
     doubts = look.states["intent"]
     await carried_on(sim, tmp_path, saved=COUNT - doubts, doubts=doubts)
 
@@ -333,7 +333,7 @@ async def test_a_folder_that_is_removed_stops_the_run(sim: Simulator, tmp_path: 
     report = await run(sim.url, tmp_path / "out", fault="removed", count=COUNT)
     assert report.kind in {"SinkError", "JournalError"}
     assert len(sim.charges) < COUNT
-    named = [charge for charge in sim.charges if f"job {charge.job_id}" in report.said]
+    named = [charge for charge in sim.charges if f"job {charge.job_id}" in report.stderr]
     assert len(sim.charges) == len(named) + report.settled
 
 
@@ -381,7 +381,7 @@ async def test_after_a_failed_commit_nothing_is_written(sim: Simulator, tmp_path
     assert report.noted == {"commits": 2}
     look = looked(sim, tmp_path)
     assert 0 < len(look.untold(sim)) == len(sim.charges) < COUNT
-    assert look.untold(sim) == {id_ for id_ in look.untold(sim) if f"job {id_}" in report.said}
+    assert look.untold(sim) == {id_ for id_ in look.untold(sim) if f"job {id_}" in report.stderr}
     doubts = look.states["intent"]
     await carried_on(sim, tmp_path, saved=COUNT - doubts, doubts=doubts)
 
@@ -404,7 +404,7 @@ async def test_what_has_the_name_already_stays(sim: Simulator, tmp_path: Path):
     """F108, F109: another file, a link, a link to nowhere, a folder: the image goes beside it."""
     out, outside = tmp_path / "out", tmp_path / "outside.jpg"
     outside.write_bytes(b"mine")
-    there = [out / name_of(wish) for wish in wishes(4)]
+    there = [out / name_of(wish) for wish in small_requests(4)]
     out.mkdir()
     there[0].write_bytes(b"another's")
     there[1].symlink_to(outside)

@@ -17,8 +17,8 @@ from support.simulator_sessions import (
     audit_image,
     fast_session,
     outcomes_of,
+    small_requests,
     until,
-    wishes,
 )
 
 from fluxasync import AuthenticationError, Batch, BudgetExceeded, InDoubt, Outcome
@@ -45,7 +45,7 @@ async def test_a_cap_holds_over_runs_into_one_folder(seed: int, faults: list[str
     async with Simulator(evolve(SCENARIO, faults=faults, seed=seed)) as sim:
         for _ in range(20):
             async with fast_session(sim.url, limits=4, retry=PATIENT, budget=cap) as flux:
-                batch = Batch(flux, wishes(14), out=tmp_path, grace=0, finished="skip")
+                batch = Batch(flux, small_requests(14), out=tmp_path, grace=0, finished="skip")
                 try:
                     async with batch:
                         leave = chance.randint(1, 5)
@@ -70,7 +70,7 @@ async def test_a_balance_is_told_where_the_provider_tells_it():
     async with Simulator(evolve(SCENARIO, credits=100)) as sim:
         async with fast_session(sim.url, "bfl") as flux:
             assert await flux.credits() == Decimal(100)
-            await flux.generate(wishes(1)[0])
+            await flux.generate(small_requests(1)[0])
             assert await flux.credits() == Decimal("97.5")
         async with fast_session(sim.url, "cometapi") as flux:
             assert await flux.credits() is None
@@ -101,7 +101,7 @@ async def test_a_hidden_limit_is_found_over_real_sockets():
         fast_session(sim.url, limits="auto", retry=PATIENT, on_event=seen.append) as flux,
     ):
         assert (flux.limits.in_flight, flux.slots) == ("auto", 24)
-        async with Batch(flux, wishes(45)) as batch:
+        async with Batch(flux, small_requests(45)) as batch:
             outcomes = await outcomes_of(batch)
         audit(sim.world, outcomes)
         assert 8 <= flux.slots <= 11
@@ -125,7 +125,7 @@ async def test_a_blocked_loop_is_no_storm_of_doubt():
         Simulator(scenario) as sim,
         fast_session(sim.url, limits=6, timeouts=hasty, on_event=seen.append) as flux,
     ):
-        tasks = [asyncio.create_task(flux.generate(wish)) for wish in wishes(6)]
+        tasks = [asyncio.create_task(flux.generate(wish)) for wish in small_requests(6)]
         await until(lambda: sim.world.posts == 6)
         time.sleep(1.8)  # noqa: ASYNC251 — the fault: somebody blocks the loop
         saved = await asyncio.gather(*tasks)
@@ -139,7 +139,7 @@ async def test_after_a_sleep_urls_are_asked_for_afresh_on_fresh_connections():
     """F154: a Ready from before the sleep is polled once more, and nothing goes over old lines."""
     seen: list[Event] = []
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, on_event=seen.append) as flux:
-        ready = await flux.watch(await flux.submit(wishes(1)[0]))
+        ready = await flux.watch(await flux.submit(small_requests(1)[0]))
         pools = engine_of(flux).connectivity.connections
         assert isinstance(pools, AiohttpTransport)
         before, polls = pools._polls, sim.world.polls

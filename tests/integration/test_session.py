@@ -22,8 +22,8 @@ from support.simulator_sessions import (
     end_jobs,
     fast_session,
     names,
+    small_requests,
     until,
-    wishes,
 )
 
 from fluxasync import (
@@ -50,7 +50,7 @@ both_dialects = pytest.mark.parametrize("dialect", PROVIDERS)
 
 
 def wish(number: int = 0, **parameters: Any) -> ImageRequest:
-    return wishes(1, start=number, **parameters)[0]
+    return small_requests(1, start=number, **parameters)[0]
 
 
 # --- the verbs ------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ async def test_a_kept_job_is_collected_by_another_session(dialect: str):
 async def test_a_job_is_collected_by_its_id():
     """The id alone is enough in another process; the session itself still knows the request."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
-        first, second = [await flux.submit(each) for each in wishes(2)]
+        first, second = [await flux.submit(each) for each in small_requests(2)]
         async with fast_session(sim.url) as other:
             saved = await other.collect(first.job_id)
         assert (saved.job.job_id, saved.request) == (first.job_id, None)
@@ -266,7 +266,7 @@ async def test_an_image_unlike_what_was_asked_for_is_told_once(caplog: pytest.Lo
 async def test_no_more_jobs_are_active_than_the_limit(dialect: str):
     """P12: thirty callers share four slots, and the server never has to push back."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, dialect, limits=4) as flux:
-        saved = await asyncio.gather(*map(flux.generate, wishes(30)))
+        saved = await asyncio.gather(*map(flux.generate, small_requests(30)))
         assert sim.world.max_active <= 4
         assert sim.world.refused[429] == 0
         assert flux.in_flight == 0
@@ -286,7 +286,7 @@ async def test_a_model_of_its_own_limit_leaves_the_others_theirs():
             await flux.watch(await flux.submit(request))
 
         async with asyncio.TaskGroup() as tasks:
-            for request in (*narrow, *wishes(12)):
+            for request in (*narrow, *small_requests(12)):
                 tasks.create_task(through(request))
         assert sim.world.refused[429] == 0
         assert sim.world.max_active == 10
@@ -298,7 +298,7 @@ async def test_a_slot_is_free_while_its_image_downloads():
     """P12: at one job in flight, the next is submitted before the last one's slow download ends."""
     scenario = evolve(SCENARIO, latency=0, faults=["slow"], slow_bytes_per_second=50_000)
     async with Simulator(scenario) as sim, fast_session(sim.url, limits=1) as flux:
-        saved = [asyncio.create_task(flux.generate(request)) for request in wishes(3)]
+        saved = [asyncio.create_task(flux.generate(request)) for request in small_requests(3)]
         await until(lambda: len(sim.charges) == 3)
         assert not any(task.done() for task in saved)
         audit(sim.world, await asyncio.gather(*saved))
@@ -336,7 +336,7 @@ async def test_limits_change_while_running():
         Simulator(evolve(SCENARIO, latency=0.4)) as sim,
         fast_session(sim.url, limits=1, on_event=lowered) as flux,
     ):
-        tasks = [asyncio.create_task(flux.generate(request)) for request in wishes(6)]
+        tasks = [asyncio.create_task(flux.generate(request)) for request in small_requests(6)]
         await until(lambda: sim.charges)
         flux.limits = evolve(flux.limits, in_flight=4)
         await asyncio.gather(*tasks)
@@ -354,7 +354,7 @@ async def test_download_places_change_while_running():
         Simulator(scenario) as sim,
         fast_session(sim.url, limits=narrow, on_event=ready.append) as flux,
     ):
-        tasks = [asyncio.create_task(flux.generate(request)) for request in wishes(3)]
+        tasks = [asyncio.create_task(flux.generate(request)) for request in small_requests(3)]
         await until(lambda: sum(isinstance(event, JobReady) for event in ready) == 3)
         await until(lambda: sim.world.downloads)
         assert sim.world.downloads == 1
@@ -387,7 +387,7 @@ async def test_a_budget_is_exact_under_concurrency(dialect: str, faults: list[st
         Simulator(scenario) as sim,
         fast_session(sim.url, dialect, limits=10, budget="$0.11") as flux,
     ):
-        ends = await asyncio.gather(*map(flux.generate, wishes(10)), return_exceptions=True)
+        ends = await asyncio.gather(*map(flux.generate, small_requests(10)), return_exceptions=True)
         assert charged == len(sim.charges)
         assert 10 - charged == sum(isinstance(end, BudgetExceeded) for end in ends)
 
@@ -431,7 +431,7 @@ async def test_an_observer_that_raises_stops_nothing(caplog: pytest.LogCaptureFi
         raise RuntimeError("a bug in the user's own display")
 
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, on_event=broken) as flux:
-        audit(sim.world, await asyncio.gather(*map(flux.generate, wishes(3))))
+        audit(sim.world, await asyncio.gather(*map(flux.generate, small_requests(3))))
     kinds = [type(event) for event in seen]
     assert (kinds.count(JobSubmitted), kinds.count(JobReady)) == (3, 3)
     assert sum("observer" in record.getMessage() for record in caplog.records) == 1

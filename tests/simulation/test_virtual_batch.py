@@ -12,7 +12,7 @@ from hashlib import sha256
 import pytest
 from attrs import evolve, frozen
 from support.liveness import alive, drained
-from support.simulator_sessions import PROVIDERS, audit, tally, wishes
+from support.simulator_sessions import PROVIDERS, audit, small_requests, tally
 from support.virtual_time import run
 from support.world_transport import ORIGIN, WorldTransport
 
@@ -69,7 +69,7 @@ async def simulated(
     )
     engine_of(flux).rng.seed(scenario.seed)  # nothing public does: only a simulation should want it
     async with flux, alive(flux):
-        async with Batch(flux, wishes(count), sink=MemorySink(), ledger=ledger) as batch:
+        async with Batch(flux, small_requests(count), sink=MemorySink(), ledger=ledger) as batch:
             outcomes = [outcome async for outcome in batch]
         seconds = asyncio.get_running_loop().time() - began
         await drained(flux)

@@ -8,7 +8,7 @@ from math import sqrt
 import pytest
 from attrs import evolve
 from support.liveness import alive, drained
-from support.simulator_sessions import PROVIDERS, tally, wishes
+from support.simulator_sessions import PROVIDERS, small_requests, tally
 from support.virtual_time import run
 from support.world_transport import ORIGIN, WorldTransport
 
@@ -32,7 +32,9 @@ async def polled(
         transport=WorldTransport(world, round_trip=TRIP),
     )
     async with flux, alive(flux):
-        async with Batch(flux, wishes(count), sink=MemorySink(), ledger=MemoryLedger()) as batch:
+        async with Batch(
+            flux, small_requests(count), sink=MemorySink(), ledger=MemoryLedger()
+        ) as batch:
             assert tally([outcome async for outcome in batch]) == {"saved": count}
         await drained(flux)
     return world
