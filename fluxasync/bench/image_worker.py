@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from .._batch.output import Output
 from .._batch.worker import EndsRun, classify_outcome
 from .._core.concurrency import run_to_completion
 from .._core.errors import FluxError
 from .._core.events import JobSubmitted, Paused, Resumed
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Ready, Saved, Stored
-from .._core.protocols import Sink
 from .._core.text import display
 from .._engine.session import FluxSession, engine_of
-from .latency_breakdown import Trace
-from .monitor import Clock, ResourceMonitor
 from .records import IN_DOUBT, SAVED
+
+if TYPE_CHECKING:
+    from .._batch.output import Output
+    from .._core.protocols import Sink
+    from .latency_breakdown import Trace
+    from .monitor import Clock, ResourceMonitor
 
 #: characters kept of what was said of a failure
 _LONGEST_WHY = 200

@@ -29,7 +29,7 @@ from .._core.text import display
 from .._engine.connectivity import UNANSWERED
 from .._engine.session import FluxSession, engine_of
 from .._store.filenames import DEFAULT, FilenameTemplate
-from .._store.journal.journal import JournalCounts
+from .._store.journal.totals import JournalCounts
 from .bench_config import BenchConfig
 from .bottleneck import verdict
 from .image_worker import ImageWorker, SessionObserver
