@@ -18,25 +18,32 @@ from attrs import evolve, frozen
 from support import virtual_time
 from support.sample_images import jpeg, png
 
-from fluxasync._core.config import Budget, Limits, Policies, Retry, Timeouts
-from fluxasync._core.errors import (
+from fluxasync import (
+    COMETAPI,
+    Budget,
     DownloadError,
     Expired,
     FluxError,
+    ImageRequest,
+    Job,
     JobFailed,
     JobLost,
+    Limits,
+    MemorySink,
+    Ready,
+    Retry,
     SinkError,
+    Timeouts,
     TransportError,
 )
-from fluxasync._core.models import ImageRequest, Job, Ready, Stored
+from fluxasync._core.config import Policies
 from fluxasync._core.observers import Observers
-from fluxasync._core.protocols import Call, Reply
 from fluxasync._engine.download_queue import DownloadQueue
 from fluxasync._engine.downloader import Hosts
 from fluxasync._engine.engine import Engine
-from fluxasync._store.sinks import MemorySink, _judged
+from fluxasync._store.sinks import _judged
 from fluxasync._wire.client import ApiClient
-from fluxasync._wire.providers import COMETAPI
+from fluxasync.extend import Call, Reply, Stored
 
 JOB = Job(job_id="a-1", request=ImageRequest(prompt="a red fox"))
 IMAGE = png()

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.job_fleet import knowing, lag, lognormal, polls, run
 
-from fluxasync._core.config import Polling, retry_delay
-from fluxasync._core.errors import ConfigError
-from fluxasync._core.models import ImageRequest, Job
+from fluxasync import ConfigError, ImageRequest, Job, Polling
+from fluxasync._core.config import retry_delay
 from fluxasync._engine.polling import (
     Durations,
     PollRateLimiter,
