@@ -78,11 +78,11 @@ class Row:
 
 
 def hit(kind: Any, *numbers: int, seconds: float = 0.0) -> Fault:
-    return Fault(kind=kind, strikes=posts(*(numbers or (3,))), seconds=seconds)
+    return Fault(kind=kind, affects=posts(*(numbers or (3,))), seconds=seconds)
 
 
 def polled(kind: Any, *numbers: int, seconds: float = 0.0) -> Fault:
-    return Fault(kind=kind, strikes=gets(*(numbers or (2, 4, 5))), seconds=seconds)
+    return Fault(kind=kind, affects=gets(*(numbers or (2, 4, 5))), seconds=seconds)
 
 
 PNG = {"image_bytes": 60_000}
@@ -95,17 +95,17 @@ ROWS = {
     "F37 reset in the answer's head": Row(api=hit("reset in head"), doubts=1),
     "F37 reset in the answer's body": Row(api=hit("reset in body"), doubts=1),
     "F37 ended in the answer's body": Row(api=hit("end in body"), doubts=1),
-    "F38 reset after the answer": Row(api=Fault(kind="reset after", strikes=posts()), keepalive=0),
+    "F38 reset after the answer": Row(api=Fault(kind="reset after", affects=posts()), keepalive=0),
     "F39 a late answer is read": Row(api=hit("late", seconds=0.2)),
     "F39 too late an answer": Row(
         api=hit("late", seconds=TOO_LATE), doubts=1, timeouts={"submit": SOON}
     ),
     "F39 half of it, silence, the rest": Row(api=hit("burst", seconds=0.2)),
     "F40 closed after each answer": Row(api=Fault(kind="end after")),
-    "F41 an answer without a request": Row(api=Fault(kind="unasked 200", strikes=posts())),
-    "F41 an answer without a request, to polls": Row(api=Fault(kind="unasked 200", strikes=gets())),
+    "F41 an answer without a request": Row(api=Fault(kind="unasked 200", affects=posts())),
+    "F41 an answer without a request, to polls": Row(api=Fault(kind="unasked 200", affects=gets())),
     "F41 a stale 408 on an idle line": Row(api=Fault(kind="stale 408", seconds=0.01), keepalive=0),
-    "F41 every answer twice": Row(api=Fault(kind="twice", strikes=gets())),
+    "F41 every answer twice": Row(api=Fault(kind="twice", affects=gets())),
     "F43 slow loris": Row(
         api=hit("slices", seconds=patient(0.02)), doubts=1, timeouts={"submit": SOON}
     ),
@@ -254,7 +254,7 @@ async def test_an_id_that_came_before_is_in_doubt_without_a_journal_too():
 async def test_a_late_answer_is_not_taken_for_the_next_submissions(tmp_path: Path):
     """F41: a stale 200 on the idle connection is not the answer of the next prompt."""
     row = Row(
-        api=Fault(kind="unasked later", strikes=posts(), seconds=0.005),
+        api=Fault(kind="unasked later", affects=posts(), seconds=0.005),
         scenario={"latency": 0.05},
     )
     async with line(row, limits=1) as through:
@@ -268,7 +268,7 @@ async def test_a_late_answer_is_not_taken_for_the_next_submissions(tmp_path: Pat
 async def test_polls_that_are_answered_about_another_job_stop_the_run(tmp_path: Path):
     """F60: a cache answers each poll with the first one's answer: after three in a row nothing more
     is submitted, the run says why, and a later run collects everything."""
-    row = Row(api=Fault(kind="cached", strikes=gets()), scenario={"latency": 0.2})
+    row = Row(api=Fault(kind="cached", affects=gets()), scenario={"latency": 0.2})
     async with line(row, limits=2) as through:
         outcomes, error = await run_out(Batch(through.flux, small_requests(COUNT), out=tmp_path))
         assert isinstance(error, TransportError)
@@ -384,7 +384,7 @@ async def test_an_id_of_an_earlier_run_is_in_doubt_and_paid_once(tmp_path: Path)
 @pytest.mark.asyncio
 async def test_a_submissions_timeout_begins_at_its_slot(tmp_path: Path):
     """F45: eight callers, two slots, slow answers: the wait for a slot does not count."""
-    slow = Fault(kind="late", strikes=posts(), seconds=SOON / 3)
+    slow = Fault(kind="late", affects=posts(), seconds=SOON / 3)
     row = Row(api=slow, timeouts={"submit": SOON})
     async with line(row, limits=2) as through:
         saved = await asyncio.gather(*map(through.flux.generate, small_requests(8)))
