@@ -387,7 +387,7 @@ async def test_a_bug_in_a_sink_or_ledger_ends_the_run_and_is_raised(broken: str)
 @pytest.mark.asyncio
 async def test_a_bug_in_a_sink_ends_a_run_over_paid_jobs_too():
     """P26: the jobs of an earlier run meet it first; the run neither hangs nor ends well."""
-    ledger, requests = MemoryLedger(), wishes(3)
+    ledger, requests = MemoryLedger(), small_requests(3)
     async with Simulator(SCENARIO) as sim:
         async with fast_session(sim.url) as flux:
             for request in requests:
