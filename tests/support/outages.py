@@ -201,7 +201,7 @@ class Story:
     def saved(self) -> list[Saved]:
         return [outcome for outcome in self.outcomes if isinstance(outcome, Saved)]
 
-    def told(self, kind: type) -> list[tuple[float, Any]]:
+    def shown(self, kind: type) -> list[tuple[float, Any]]:
         """The events of one kind, with their seconds from the start."""
         return [(at - START, event) for at, event in self.events if isinstance(event, kind)]
 
@@ -275,7 +275,8 @@ async def story(
         beside = asyncio.create_task(script(flux, world)) if script else None
         source = wishes(count) if requests is None else requests
         try:
-            async with Batch(flux, source, sink=Scales(), ledger=ledger, grace=0) as batch:
+            # a stream, because lists are checked in a thread and virtual time does not wait for it
+            async with Batch(flux, iter(source), sink=Scales(), ledger=ledger, grace=0) as batch:
                 async for outcome in batch:
                     outcomes.append(outcome)
                     if len(outcomes) == stop_after:
