@@ -1,4 +1,4 @@
-"""The durable ledger: what is paid is remembered, whatever ends the run."""
+"""The journal: what is paid stays recorded, however the run ends."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ async def submitted(ledger: Journal, request: ImageRequest) -> Job:
 
 
 async def test_a_saved_image_is_known_whole_to_the_next_run(tmp_path):
-    """What comes back is what was settled, its file's place included."""
+    """The outcome is read back as it was settled, with the path of its file."""
     request = wish(width=512, extras={"style": "墨"})
     async with journal(tmp_path) as ledger:
         assert await ledger.known(request) is None
@@ -128,7 +128,7 @@ async def test_a_saved_image_is_known_whole_to_the_next_run(tmp_path):
 
 
 async def test_an_accepted_job_is_watched_and_not_submitted_again(tmp_path):
-    """P1: the next run gets the job, oldest first, with where to ask for it."""
+    """P1: the next run gets the jobs, oldest first, with their polling URLs."""
     async with journal(tmp_path) as ledger:
         jobs = [await submitted(ledger, wish(n)) for n in range(3)]
     async with journal(tmp_path) as ledger:
@@ -162,7 +162,7 @@ async def test_a_refusal_that_costs_nothing_takes_the_intent_back(tmp_path, erro
 
 
 async def test_a_submission_without_an_answer_stays_in_doubt(tmp_path):
-    """P3: it is kept with its price and its evidence, less the signatures in it."""
+    """P3: it is kept with its price and its evidence, without the signatures in it."""
     async with journal(tmp_path) as ledger:
         await ledger.intent(wish(), price=PRICE)
         await ledger.answered(wish(), Refused(verdict=Verdict.AMBIGUOUS, error=NO_ANSWER))
@@ -179,7 +179,7 @@ async def test_a_submission_without_an_answer_stays_in_doubt(tmp_path):
 
 
 async def test_an_intent_without_an_answer_is_in_doubt_to_the_next_run(tmp_path):
-    """P2: what was being sent when the run ended may have been charged."""
+    """P2: a submission in progress when the run ended may have been charged."""
     async with journal(tmp_path) as ledger:
         await ledger.intent(wish(), price=PRICE)
         with pytest.raises(JournalError, match="by this run already"):
@@ -202,7 +202,7 @@ async def test_an_intent_without_an_answer_is_in_doubt_to_the_next_run(tmp_path)
     ],
 )
 async def test_a_failure_comes_back_as_the_error_it_was(tmp_path, error, paid):
-    """Class, text, job and whether it was paid outlive the run."""
+    """Class, text, job and payment of a failure are kept."""
     async with journal(tmp_path) as ledger:
         job = None if paid == "no" else await submitted(ledger, wish())
         await ledger.settle(Failed(request=wish(), error=error(job), job=job))
@@ -217,7 +217,7 @@ async def test_a_failure_comes_back_as_the_error_it_was(tmp_path, error, paid):
 
 
 async def test_a_job_past_its_deadline_is_collected_later(tmp_path):
-    """A timeout is no end: the job stays submitted."""
+    """After a timeout the job stays submitted."""
     async with journal(tmp_path) as ledger:
         job = await submitted(ledger, wish())
         late = DeadlineExceeded("still running", job=job)
@@ -228,7 +228,7 @@ async def test_a_job_past_its_deadline_is_collected_later(tmp_path):
 
 
 async def test_a_job_id_that_comes_twice_is_in_doubt(tmp_path):
-    """F21: the second image never takes the first one's picture, whenever the first was made."""
+    """F21: the second image never gets the picture of the first, whenever that was settled."""
     async with journal(tmp_path) as ledger:
         await submitted(ledger, wish(1))
     async with journal(tmp_path) as ledger:
@@ -240,7 +240,7 @@ async def test_a_job_id_that_comes_twice_is_in_doubt(tmp_path):
 
 
 async def test_no_secret_is_in_the_files(tmp_path):
-    """P22: webhook, base64 and signatures stay out; a request made again has its inputs' names."""
+    """P22: webhook, base64 and signatures are not recorded; inputs are named by their digests."""
     secret = "canary" * 2_000
     request = wish(
         webhook_url="https://hook.example/canary",
@@ -268,7 +268,7 @@ async def test_no_secret_is_in_the_files(tmp_path):
     ],
 )
 async def test_the_next_run_knows_what_images_a_request_named(tmp_path, image):
-    """Both the own field and the parameters of other models hold the same inputs again."""
+    """The own field and the parameters of other models return the same inputs."""
     given = {"input_image": image, "more": [image]}
     request = wish(image_prompt=image, parameters=given, extra_body={"control": image})
     async with journal(tmp_path) as ledger:
@@ -281,7 +281,7 @@ async def test_the_next_run_knows_what_images_a_request_named(tmp_path, image):
 
 @pytest.mark.parametrize("prompt", ["a\ud800b", "\0", "💥 " * 500, "'); DROP TABLE image; --"])
 async def test_any_text_is_kept_as_it_is(tmp_path, prompt):
-    """T17: prompts are values, never SQL; half a surrogate pair too."""
+    """T17: prompts are bound as values and are never SQL, also with lone surrogates."""
     async with journal(tmp_path) as ledger:
         request = ImageRequest(prompt=prompt)
         await submitted(ledger, request)
@@ -291,7 +291,7 @@ async def test_any_text_is_kept_as_it_is(tmp_path, prompt):
 
 
 async def test_a_cancelled_caller_tears_no_write(tmp_path):
-    """P26: the step is done all the same, and so are those beside it."""
+    """P26: the cancelled caller's step runs, and so do those beside it."""
     async with journal(tmp_path) as ledger:
         tasks = [asyncio.create_task(ledger.intent(wish(n), price=PRICE)) for n in range(8)]
         await asyncio.sleep(0)
@@ -303,7 +303,7 @@ async def test_a_cancelled_caller_tears_no_write(tmp_path):
 
 
 async def test_ids_of_paid_jobs_are_written_before_all_that_waits(tmp_path):
-    """P1: a job's id is at the head of the next commit, however much came before it."""
+    """P1: a job's id goes first in the next commit, however many steps are queued."""
     order: list[object] = []
     is_busy, go_on = threading.Event(), threading.Event()
 
@@ -365,7 +365,7 @@ async def test_a_refused_second_attempt_keeps_the_first_ones_record(tmp_path):
 
 
 async def test_counts_in_memory_agree_with_the_rows(tmp_path):
-    """What status shows during a run is what a count of the rows gives after it."""
+    """The counts during a run equal a count of the rows after it."""
     async with journal(tmp_path) as ledger:
         jobs = [await submitted(ledger, wish(n)) for n in range(6)]
         await ledger.settle(saved(tmp_path, jobs[0]))
@@ -379,7 +379,7 @@ async def test_counts_in_memory_agree_with_the_rows(tmp_path):
 
 
 async def test_a_lookup_answers_from_any_thread(tmp_path):
-    """Many keys at once, in their order, with a connection of its own."""
+    """Many keys at once, in their order, on a separate connection."""
     async with journal(tmp_path) as ledger:
         await submitted(ledger, wish(1))
         lookup = ledger.lookup()
@@ -392,7 +392,7 @@ async def test_a_lookup_answers_from_any_thread(tmp_path):
 
 @pytest.mark.parametrize("order", ["as begun", "the other way round", "at random"])
 async def test_a_lookup_answers_in_any_order(tmp_path, order):
-    """What is read ahead is a saving, not an answer: each key has its own row's state."""
+    """Read-ahead never changes an answer: each key has its own row's state."""
     begun = list(range(2_500))
     async with journal(tmp_path) as ledger:
         for start in range(0, len(begun), 500):
@@ -414,7 +414,7 @@ async def test_a_lookup_answers_in_any_order(tmp_path, order):
 
 
 async def test_commits_are_durable_and_files_private(tmp_path):
-    """P6: synchronous is FULL as SQLite itself says; T19: nobody else reads the journal."""
+    """P6, T19: SQLite reports synchronous FULL, and no other user can read the journal."""
     mask = os.umask(0)
     try:
         async with journal(tmp_path) as ledger:
@@ -431,7 +431,7 @@ async def test_commits_are_durable_and_files_private(tmp_path):
 
 
 async def test_a_tool_that_changed_the_mode_does_no_harm(tmp_path):
-    """A journal is opened as it must be, however it was left."""
+    """The settings of a connection do not depend on what another program left."""
     async with journal(tmp_path) as ledger:
         await submitted(ledger, wish())
     with closing(sqlite3.connect(ledger.path)) as connection:
@@ -449,7 +449,7 @@ def _pragma(connection: sqlite3.Connection, name: str) -> object:
 
 
 class _Hasty(sqlite3.Connection):
-    """SQLite as it would be where it does not wait for the disk."""
+    """SQLite as on a platform where it does not wait for the disk."""
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         return super().execute(
@@ -458,14 +458,14 @@ class _Hasty(sqlite3.Connection):
 
 
 async def test_commits_that_are_not_durable_are_refused(tmp_path, monkeypatch):
-    """P6: the setting is read back before anything is recorded, and then submitted."""
+    """P6: the setting is read back before anything is recorded or submitted."""
     monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=_Hasty))
     with pytest.raises(JournalError, match="choose a folder on a local disk"):
         await journal(tmp_path).__aenter__()
 
 
 async def test_an_unlinked_journal_stops_the_run(tmp_path):
-    """F106: nothing is submitted under a record that nobody will find."""
+    """F106: nothing is submitted under a record that the next run would not find."""
     async with journal(tmp_path) as ledger:
         await submitted(ledger, wish())
         ledger.path.unlink()
@@ -476,7 +476,7 @@ async def test_an_unlinked_journal_stops_the_run(tmp_path):
 
 
 async def test_a_failing_commit_is_the_last_one(tmp_path, caplog):
-    """P17: F102: nothing is tried again; a paid job's id goes to the log instead."""
+    """P17, F102: nothing is tried again; a paid job's id goes to the log instead."""
     async with journal(tmp_path) as ledger:
         await ledger.intent(wish(), price=PRICE)
         await ledger._writer.run(_spoil, kind=StepKind.READ)
@@ -493,7 +493,7 @@ def _spoil(connection: sqlite3.Connection) -> None:
 
 
 async def test_a_full_disk_still_takes_the_ids_of_what_was_paid(tmp_path):
-    """P17, F101: the reserve is given up for jobs in flight; all else stops."""
+    """P17, F101: the reserve is freed for jobs in flight; all other steps fail."""
     async with journal(tmp_path) as ledger:
         await ledger.intent(wish(0), price=PRICE)
         await ledger.intent(wish(1), price=PRICE)
@@ -537,8 +537,8 @@ def _fill(connection: sqlite3.Connection) -> None:
 
 
 async def test_a_published_file_whose_record_was_lost_is_adopted(tmp_path, monkeypatch):
-    """P5 P6: whole, newer than its job and nobody else's: it is done, without asking the server,
-    once it and its name are durable."""
+    """P5, P6: a whole file, newer than its job and of no other image, is adopted without a request
+    to the server, once it and its name are durable."""
     synced, fsync = [], os.fsync
 
     def recorded(handle: int) -> None:
@@ -565,7 +565,7 @@ async def test_a_published_file_whose_record_was_lost_is_adopted(tmp_path, monke
 
 
 async def test_only_what_an_earlier_run_left_is_swept(tmp_path):
-    """P4 F121: a killed run's unfinished files go; those of this run are being written."""
+    """P4, F121: part files of a killed run are removed; those of this run stay."""
     async with journal(tmp_path, stem_of=lambda r: f"{r.index:06}") as ledger:
         await submitted(ledger, wish(0))
         old, own = tmp_path / ".fluxasync-00.part", tmp_path / ".fluxasync-01.part"
@@ -579,7 +579,7 @@ async def test_only_what_an_earlier_run_left_is_swept(tmp_path):
 
 
 async def test_strays_are_swept_while_other_files_come_and_go(tmp_path, monkeypatch):
-    """P4 F123: a file that is published meanwhile does not end the sweep."""
+    """P4, F123: a file that is published meanwhile does not end the sweep."""
     for number in range(5):
         (tmp_path / f".fluxasync-{number}.part").touch()
     unlink = os.unlink
@@ -595,7 +595,7 @@ async def test_strays_are_swept_while_other_files_come_and_go(tmp_path, monkeypa
 
 
 async def test_another_images_file_is_never_adopted(tmp_path):
-    """P14: a name that two images share says nothing about whose picture it is."""
+    """P14: a name that two images share does not prove whose picture the file is."""
     stems = ["done", "done", "running", "running"]
     async with journal(tmp_path, stem_of=lambda request: stems[request.index]) as ledger:
         jobs = [await submitted(ledger, wish(number)) for number in range(4)]
@@ -607,7 +607,7 @@ async def test_another_images_file_is_never_adopted(tmp_path):
 
 
 async def test_an_older_file_is_never_adopted(tmp_path):
-    """A picture that was there before its job cannot be the job's."""
+    """A file older than its job is not the job's image."""
     (tmp_path / "fox.jpg").write_bytes(IMAGE)
     os.utime(tmp_path / "fox.jpg", (1, 1))
     async with journal(tmp_path, stem_of=lambda r: "fox") as ledger:
@@ -623,7 +623,7 @@ def _forget_the_clean_end(folder: Path) -> None:
 
 
 async def test_the_log_beside_the_journal_stays_small(tmp_path):
-    """F126: it is folded into the journal while the run goes on."""
+    """F126: the log is checkpointed during the run."""
     async with journal(tmp_path) as ledger:
         for start in range(0, 2_400, 400):
             texts = [wish(start + n, extras={"text": "x" * 8_000}) for n in range(400)]
@@ -635,7 +635,7 @@ async def test_the_log_beside_the_journal_stays_small(tmp_path):
 
 
 async def test_status_is_there_while_the_journal_is_open(tmp_path):
-    """A reader beside the run sees its counts without touching the database."""
+    """A reader beside the run gets its counts without opening the database."""
     async with journal(tmp_path) as ledger:
         await submitted(ledger, wish())
         await ledger.settle(saved(tmp_path, job_of(wish())))
@@ -655,7 +655,7 @@ async def test_status_is_there_while_the_journal_is_open(tmp_path):
 
 
 async def test_a_lost_list_is_made_again_line_for_line(tmp_path):
-    """The journal is the truth: the list it writes is the one that the run had written."""
+    """The list that the journal writes equals the one that the run wrote."""
     from fluxasync._store.metadata import FAILURES, METADATA, MetadataWriter
 
     async with MetadataWriter(tmp_path) as manifest, journal(tmp_path) as ledger:
@@ -683,7 +683,7 @@ async def test_a_lost_list_is_made_again_line_for_line(tmp_path):
 
 
 async def test_closing_waits_for_the_step_under_way(tmp_path):
-    """P17: the connection is closed behind the last step, and never under it."""
+    """P17: the connection is closed after the last step."""
     async with journal(tmp_path) as ledger:
         closer = threading.Thread(target=ledger._writer.close)
 
@@ -697,7 +697,7 @@ async def test_closing_waits_for_the_step_under_way(tmp_path):
 
 
 async def test_a_journal_that_waits_uses_no_processor(tmp_path):
-    """A run waits for images most of the time; its writer's thread sleeps meanwhile."""
+    """The writer's thread sleeps while the run waits for images."""
     async with journal(tmp_path) as ledger:
         await submitted(ledger, wish())
         used = time.process_time()

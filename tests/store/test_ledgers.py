@@ -1,4 +1,4 @@
-"""The contract of a ledger, held by each kind: journal, memory, forgetful."""
+"""The contract of a ledger, for each kind: journal, memory, null."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ ALL = [*REMEMBERING, pytest.param(forgetful, id="forgetful")]
 
 
 def same(told: object, known: object) -> bool:
-    """Whether a ledger tells the same of an image; errors and times may have been to disk."""
+    """Whether two answers about an image are the same; the journal stores errors and times as
+    text."""
     if isinstance(told, Job) and isinstance(known, Job):
         return told.job_id == known.job_id
     if isinstance(told, Failed) and isinstance(known, Failed):
@@ -103,10 +104,10 @@ NOT_TAKEN = [
 
 @pytest.mark.parametrize("make", REMEMBERING)
 class TestRemembering:
-    """What a later run may rely on."""
+    """What a later run relies on."""
 
     def test_a_new_request_is_unknown(self, make: Make, tmp_path: Path) -> None:
-        """Nothing was paid for it yet."""
+        """Nothing was paid for a new request."""
 
         async def story() -> object:
             async with make(tmp_path) as ledger:
@@ -115,7 +116,7 @@ class TestRemembering:
         assert asyncio.run(story()) is None
 
     def test_an_accepted_job_is_known(self, make: Make, tmp_path: Path) -> None:
-        """P1 What has a job is watched, and not submitted again."""
+        """P1 A request with a job is watched, and not submitted again."""
 
         async def story() -> object:
             async with make(tmp_path) as ledger:
@@ -142,7 +143,7 @@ class TestRemembering:
     def test_a_lost_answer_that_nobody_settled_is_in_doubt(
         self, make: Make, tmp_path: Path
     ) -> None:
-        """P1 P3 Whoever left before the outcome was told may have paid: it is not sent again."""
+        """P1 P3 A submission that was never settled may have been charged: it is not sent again."""
 
         async def story() -> object:
             async with make(tmp_path) as ledger:
@@ -158,7 +159,8 @@ class TestRemembering:
     def test_an_outcome_is_known_and_not_rerun(
         self, make: Make, tmp_path: Path, outcome: Outcome
     ) -> None:
-        """P3 Saved, failed and in doubt are told as they are; none is run again by itself."""
+        """P3 Saved, failed and in doubt are returned as settled; none runs again without a
+        decision."""
 
         async def story() -> object:
             async with make(tmp_path) as ledger:
@@ -216,7 +218,7 @@ class TestRemembering:
 
 @pytest.mark.parametrize("make", ALL)
 class TestAnyLedger:
-    """What a session may do with whichever ledger it is given."""
+    """What a session may do with any ledger."""
 
     def test_a_whole_story_is_taken(self, make: Make, tmp_path: Path) -> None:
         """Intent, refusal, intent, job, outcome: nothing raises."""
@@ -234,7 +236,7 @@ class TestAnyLedger:
         asyncio.run(story())
 
     def test_an_unreadable_row_may_settle(self, make: Make, tmp_path: Path) -> None:
-        """A row that never became a request has an outcome too, and no key."""
+        """An invalid row has an outcome too, and no key."""
         outcome = Failed(request=None, error=FluxError("bad line"), where="line 17")
 
         async def story() -> None:
@@ -258,7 +260,7 @@ def test_a_doubtful_answer_keeps_the_intent() -> None:
 
 
 def test_an_intent_without_an_answer_is_in_doubt_for_the_next_batch() -> None:
-    """P1 P3 A memory ledger given to a second batch says what the first one left unanswered."""
+    """P1 P3 A memory ledger tells a second batch what the first one left unanswered."""
 
     async def story() -> object:
         ledger = MemoryLedger()
@@ -271,7 +273,7 @@ def test_an_intent_without_an_answer_is_in_doubt_for_the_next_batch() -> None:
 
 
 def test_the_forgetful_ledger_knows_nothing() -> None:
-    """One image without a folder leaves no trace to resume from."""
+    """One image without a folder leaves nothing to resume from."""
 
     async def story() -> object:
         ledger = NullLedger()
@@ -309,5 +311,5 @@ async def test_a_job_id_belongs_to_one_request(tmp_path: Path, make: Make):
     ],
 )
 def test_only_a_ledger_that_outlives_the_process_makes_a_job_safe(ledger, outlives):
-    """A paid job that is left is warned of where no record of it stays."""
+    """A paid job that is left is logged if no ledger records it."""
     assert outlives_us(ledger) is outlives

@@ -1,4 +1,4 @@
-"""The lists beside the images after a run that was killed: mended at their end, not made anew."""
+"""The lists beside the images after a kill: completed at their end, not rewritten."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def lines(text: bytes) -> list[bytes]:
 async def test_a_list_is_made_whole(
     damage: Callable[[bytes], bytes], is_mended: bool, tmp_path: Path
 ):
-    """F121: what a kill left is added to; any other difference makes the list anew."""
+    """F121: lines that a kill left out are appended; any other difference rewrites the list."""
     whole = await filled(tmp_path)
     path = tmp_path / METADATA
     path.write_bytes(damage(whole))
@@ -76,7 +76,7 @@ async def test_a_list_is_made_whole(
 
 @pytest.mark.asyncio
 async def test_a_long_list_is_read_in_the_order_of_its_index(tmp_path: Path):
-    """P21: a page of a million rows finds its place; sorting them all for each takes minutes."""
+    """P21: a page of a million rows is found by its index; sorting all of them takes minutes."""
     await filled(tmp_path)
     asked: list[str] = []
     with closing(sqlite3.connect(tmp_path / ".fluxasync" / "journal.db")) as connection:

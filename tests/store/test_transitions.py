@@ -1,4 +1,4 @@
-"""What the steps refuse or keep whatever the engine does: states never go backwards unasked."""
+"""Transitions that are refused or kept whatever the caller asks: no state goes back unasked."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NO_ANSWER = TransportError("no answer", sent=True)
 
 
 def rows(ledger: Journal, columns: str) -> list[tuple[Any, ...]]:
-    """Read columns of all rows, as they are in the file."""
+    """Read columns of all rows from the file."""
     query = f"SELECT {columns} FROM image ORDER BY id"  # noqa: S608 — ours
     with closing(sqlite3.connect(ledger.path)) as connection:
         return connection.execute(query).fetchall()
@@ -49,7 +49,7 @@ async def test_a_late_answer_changes_no_image_that_is_here(tmp_path):
 
 
 async def test_a_late_answer_changes_no_doubt(tmp_path):
-    """P3: what a user has yet to decide is not overwritten."""
+    """P3: an open decision of the user is not overwritten."""
     async with journal(tmp_path) as ledger:
         await ledger.intent(wish(), price=PRICE)
         await ledger.settle(InDoubt(request=wish(), error=NO_ANSWER, price=PRICE))
@@ -70,7 +70,7 @@ async def test_an_image_is_settled_once(tmp_path):
 
 
 async def test_a_failure_takes_no_image_away(tmp_path):
-    """An image that is here stays done, whatever is told of its job afterwards."""
+    """A saved image stays done, whatever is reported of its job afterwards."""
     async with journal(tmp_path) as ledger:
         job = await submitted(ledger, wish())
         await ledger.settle(saved(tmp_path, job))
@@ -83,7 +83,7 @@ async def test_a_failure_takes_no_image_away(tmp_path):
 
 @pytest.mark.parametrize("end", ["failed", "late", "done", "done after all"])
 async def test_an_outcome_finds_its_row_by_the_jobs_id(tmp_path, end):
-    """A request with long inputs is made again with digests in it, so its key is another one."""
+    """A request read back with digests for long inputs has another key."""
     long = ImageRequest(prompt="fox", parameters={"input_image": "x" * 10_000})
     async with journal(tmp_path) as ledger:
         await ledger.intent(long, price=PRICE)
@@ -107,7 +107,7 @@ async def test_an_outcome_finds_its_row_by_the_jobs_id(tmp_path, end):
 
 
 async def test_a_price_that_is_no_amount_is_unknown_and_an_absurd_one_is_the_largest(tmp_path):
-    """P12: what is written can be read again, and a huge cost still uses the cap up."""
+    """P12: what is written can be read again, and a huge cost still uses up the cap."""
     costs = [Decimal("-5"), Decimal("NaN"), Decimal("1E+20"), Decimal("1E-30"), Decimal("1E+2")]
     async with journal(tmp_path) as ledger:
         for number, cost in enumerate(costs):
@@ -128,7 +128,7 @@ async def test_a_price_that_is_no_amount_is_unknown_and_an_absurd_one_is_the_lar
     ],
 )
 async def test_what_could_not_be_read_again_is_refused_before_it_is_paid(tmp_path, extras, message):
-    """The limits of reading are those of writing, so no journal of ours refuses itself."""
+    """Reading has the limits of writing, so no journal refuses its own rows."""
     if extras is None:
         extras = {"a": 1}
         for _ in range(100):
@@ -149,7 +149,7 @@ async def test_what_could_not_be_read_again_is_refused_before_it_is_paid(tmp_pat
 
 
 async def test_evidence_of_an_answer_in_doubt_is_kept_at_once(tmp_path):
-    """P3: a run that is killed before the image's end is told has it all the same."""
+    """P3: a run that is killed before it reports the outcome has it recorded."""
     cut = TransportError("cut", sent=True, evidence='{"id": "ab')
     async with journal(tmp_path) as ledger:
         await ledger.intent(wish(), price=PRICE)
@@ -158,7 +158,7 @@ async def test_evidence_of_an_answer_in_doubt_is_kept_at_once(tmp_path):
 
 
 async def test_counts_in_memory_agree_with_the_rows_after_each_decision(tmp_path):
-    """What status shows is what a count of the rows gives, whatever the user decided."""
+    """The totals in memory equal a count of the rows, after any decision."""
     no = Refused(verdict=Verdict.REFUSED, error=TransportError("no", sent=False))
     maybe = Refused(verdict=Verdict.AMBIGUOUS, error=NO_ANSWER)
     async with journal(tmp_path) as ledger:
@@ -198,7 +198,8 @@ async def test_counts_in_memory_agree_with_the_rows_after_each_decision(tmp_path
 
 
 async def test_a_failing_checkpoint_is_the_last_write(tmp_path, monkeypatch):
-    """P5: its error is seen, as that of a commit is, and nothing is written after it."""
+    """P5: an error of a checkpoint is seen like that of a commit, and nothing is written after
+    it."""
 
     def refuse(action: int, name: str | None, *_: object) -> int:
         is_checkpoint = action == sqlite3.SQLITE_PRAGMA and name == "wal_checkpoint"
@@ -217,7 +218,7 @@ async def test_a_failing_checkpoint_is_the_last_write(tmp_path, monkeypatch):
 
 
 async def test_a_second_refusal_changes_nothing(tmp_path):
-    """An intent is taken back once; what has become a job or a doubt stays."""
+    """An intent is taken back once; a job or a doubt stays."""
     no = Refused(verdict=Verdict.REFUSED, error=TransportError("no", sent=False))
     async with journal(tmp_path) as ledger:
         await submitted(ledger, wish())
@@ -228,14 +229,14 @@ async def test_a_second_refusal_changes_nothing(tmp_path):
 
 
 async def test_the_schema_of_every_released_version_is_accepted():
-    """P28: journals of version 1 have had this schema from the first release on."""
+    """P28: journals of version 1 have had this schema since the first release."""
     fixture = Path(__file__).parent.parent / "fixtures" / "journal-v1.db"
     with closing(sqlite3.connect(f"file:{fixture}?mode=ro&immutable=1", uri=True)) as connection:
         assert schema._schema(connection) == schema._expected_schema()
 
 
 async def test_money_of_earlier_attempts_stays_counted_where_it_belongs(tmp_path):
-    """Of images submitted once more, those that were here stay spent, the rest perhaps."""
+    """Of images submitted again, saved ones stay spent; the others stay possible cost."""
     error = JobLost("gone", job=job_of(wish(1)))
     async with journal(tmp_path) as ledger:
         await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
@@ -274,7 +275,8 @@ async def test_an_image_to_be_submitted_once_more_keeps_nothing_of_its_last_atte
 
 
 async def test_a_refused_image_costs_nothing_though_it_had_a_price(tmp_path):
-    """What the server certainly did not take is no money, now and at the next start."""
+    """A submission that the server certainly refused costs nothing, now and after the next
+    start."""
     error = InvalidRequest("bad", status=422)
     async with journal(tmp_path) as ledger:
         await ledger.intent(wish(), price=PRICE)
