@@ -165,13 +165,13 @@ async def _run(folder: Path, classes: frozenset[str]) -> None:
 @contextmanager
 def _distrusted() -> Iterator[None]:
     """Accept the errors that a command may raise for this journal."""
-    said = ""
+    message = ""
     try:
         yield
     except JournalError as error:
-        said = str(error)
-    assert len(said) < 1_000
-    assert said.isprintable()
+        message = str(error)
+    assert len(message) < 1_000
+    assert message.isprintable()
 
 
 def _read_all(folder: Path) -> None:

@@ -14,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from test_journal import journal, saved, submitted, wish
+from test_journal import image_request, journal, saved, submitted
 from test_metadata import _saved as outcome
 
 from fluxasync._core.errors import InvalidRequest
@@ -125,7 +125,7 @@ async def test_a_clean_end_is_noted_after_the_status_file_is_gone_for_good(tmp_p
             marks.append(clean())
 
     async with journal(tmp_path) as ledger:
-        request = wish(0)
+        request = image_request(0)
         await ledger.intent(request, price=Decimal("0.025"))
         calls.at_sync = look
     assert marks == ["0"]
@@ -155,7 +155,7 @@ async def test_the_lists_are_durable_when_they_are_closed(tmp_path, calls):
 async def test_a_list_made_anew_is_durable_before_it_takes_the_place_of_the_old(tmp_path, calls):
     """F122: after a power cut there is the old list or the new one, complete."""
     async with journal(tmp_path) as ledger:
-        request = wish(0)
+        request = image_request(0)
         job = await submitted(ledger, request)
         await ledger.settle(saved(tmp_path, job))
         calls.clear()
@@ -169,7 +169,7 @@ async def test_lines_added_to_a_list_are_durable(tmp_path, calls):
     """F122: lines that a kill left out are added durably."""
     async with journal(tmp_path) as ledger:
         for number in range(2):
-            request = wish(number)
+            request = image_request(number)
             job = await submitted(ledger, request)
             await ledger.settle(saved(tmp_path, job))
         await ledger.project()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.sample_images import jpeg
-from test_journal import journal, saved, submitted, wish
+from test_journal import image_request, journal, saved, submitted
 
 from fluxasync._core.errors import JournalError
 from fluxasync._store.audit.resolution import OfflineJournal
@@ -135,7 +135,7 @@ async def test_a_journal_that_cannot_be_trusted_is_refused_untouched(tmp_path, s
     """It is never taken for an empty one, and its files stay unchanged for a repair."""
     async with journal(tmp_path) as ledger:
         for n in range(40):
-            await ledger.settle(saved(tmp_path, await submitted(ledger, wish(n))))
+            await ledger.settle(saved(tmp_path, await submitted(ledger, image_request(n))))
     spoil(tmp_path)
     before = _contents(tmp_path)
     with pytest.raises(JournalError, match=message) as refusal:
@@ -150,7 +150,7 @@ async def test_whatever_page_is_damaged_it_is_noticed_first(tmp_path):
     """F113: also damage in a page that the start of a run does not read."""
     async with journal(tmp_path) as ledger:
         for n in range(40):
-            await submitted(ledger, wish(n))
+            await submitted(ledger, image_request(n))
     content = _db(tmp_path).read_bytes()
     starts = range(4096, len(content), 4096)
     assert len(starts) > 10
@@ -182,11 +182,11 @@ async def test_a_journal_that_lost_its_log_is_refused(tmp_path, sign):
     """The last records of a killed run are in the log; without it they would be paid again."""
     folder, killed, lost = tmp_path / "images", tmp_path / "killed", tmp_path / "lost"
     async with journal(folder) as ledger:
-        await ledger.settle(saved(folder, await submitted(ledger, wish(0))))
+        await ledger.settle(saved(folder, await submitted(ledger, image_request(0))))
     async with journal(folder) as ledger:
-        image = saved(folder, await submitted(ledger, wish(1)))
+        image = saved(folder, await submitted(ledger, image_request(1)))
         await ledger.settle(image)
-        row = {"file_name": "000001.jpg", "job_id": image.job.job_id, "key": wish(1).key}
+        row = {"file_name": "000001.jpg", "job_id": image.job.job_id, "key": image_request(1).key}
         (folder / "metadata.jsonl").write_text(f"{json.dumps(row)}\n")
         shutil.copytree(folder, killed)
         shutil.copytree(folder, lost)
@@ -214,7 +214,7 @@ async def test_a_checkpoint_that_was_killed_is_not_a_journal_cut_short(tmp_path,
     folder, killed = tmp_path / "images", tmp_path / "killed"
     async with journal(folder) as ledger:
         for n in range(60):
-            await submitted(ledger, wish(n))
+            await submitted(ledger, image_request(n))
         shutil.copytree(folder, killed)
     log = _db(killed).with_name("journal.db-wal").read_bytes()
     frames = [log[at : at + 24 + 4096] for at in range(32, len(log), 24 + 4096)]
@@ -252,7 +252,7 @@ async def test_simulated_and_paid_images_do_not_share_a_folder(tmp_path, simulat
 async def test_another_provider_waits_until_no_job_is_unfinished(tmp_path):
     """P18: a job is polled where it was submitted; finished images restrict nothing."""
     async with journal(tmp_path) as ledger:
-        job = await submitted(ledger, wish())
+        job = await submitted(ledger, image_request())
     bfl = {"provider": "bfl", "origin": "https://api.bfl.ai"}
     with pytest.raises(JournalError, match=r"unfinished jobs at cometapi \(https://api.cometapi"):
         await journal(tmp_path, **bfl).__aenter__()
@@ -279,7 +279,7 @@ async def test_a_mounted_drive_is_warned_of(tmp_path, caplog):
 async def test_a_system_without_a_table_of_its_drives_keeps_a_journal(tmp_path):
     """The table exists only on Linux; without it nothing is refused."""
     async with journal(tmp_path, mounts=tmp_path / "none") as ledger:
-        await submitted(ledger, wish())
+        await submitted(ledger, image_request())
     assert _db(tmp_path).exists()
 
 
@@ -315,7 +315,7 @@ async def test_a_second_journal_on_a_folder_is_refused(tmp_path):
         with pytest.raises(Locked, match="is in use by process") as refusal:
             await journal(tmp_path).__aenter__()
         assert refusal.value.locked
-        await submitted(ledger, wish())
+        await submitted(ledger, image_request())
 
 
 async def test_the_folder_is_given_back_last(tmp_path):
@@ -345,7 +345,7 @@ async def test_version_1_journals_stay_readable(tmp_path):
     async with journal(tmp_path, take_over=True) as ledger:
         expected = "done 2, still running 1, in doubt 1 ($0.025), failed 1 (1 lost)"
         assert str(ledger.recovered) == expected
-        assert await ledger.known(wish(0)) is not None
+        assert await ledger.known(image_request(0)) is not None
 
 
 async def test_a_lock_file_with_deep_json_names_no_holder(tmp_path):

@@ -19,11 +19,11 @@ COUNT = 5
 
 
 def saved(folder: Path, number: int) -> Saved:
-    wish = ImageRequest(prompt=f"fox {number}", index=number)
-    job = Job(job_id=f"job-{number}", request=wish, price=Decimal("0.025"))
+    image_request = ImageRequest(prompt=f"fox {number}", index=number)
+    job = Job(job_id=f"job-{number}", request=image_request, price=Decimal("0.025"))
     path = folder / f"{number}.png"
     stored = Stored(path=path, size=1, sha256="00" * 32, format="png", width=1, height=1)
-    return Saved(request=wish, job=job, stored=stored, index=number)
+    return Saved(request=image_request, job=job, stored=stored, index=number)
 
 
 def journal(folder: Path) -> Journal:

@@ -58,11 +58,11 @@ def journal(folder: Path, classes: str | tuple[()] = (), **given: Any) -> Journa
     return Journal(folder, retry=classes_of(classes), **(run | given))
 
 
-def wish(number: int) -> ImageRequest:
+def image_request(number: int) -> ImageRequest:
     return ImageRequest(prompt=f"fox {number}", index=number)
 
 
-WISHES = [wish(number) for number in range(6)]
+WISHES = [image_request(number) for number in range(6)]
 KEYS = [request.key for request in WISHES]
 
 
@@ -87,9 +87,9 @@ async def failures(folder: Path) -> None:
     """A failure of each kind: dropped, lost, moderated, not downloaded, late; one saved image."""
     async with journal(folder) as ledger:
         no_answer = TransportError("no answer", sent=True)
-        await ledger.intent(wish(0), price=PRICE)
-        await ledger.settle(InDoubt(request=wish(0), error=no_answer, price=PRICE))
-        await ledger.drop(wish(0).key)
+        await ledger.intent(image_request(0), price=PRICE)
+        await ledger.settle(InDoubt(request=image_request(0), error=no_answer, price=PRICE))
+        await ledger.drop(image_request(0).key)
         kinds: list[Callable[[Job], FluxError]] = [
             lambda job: JobLost("gone", job=job),
             lambda job: Moderated("no", job=job),
@@ -97,9 +97,9 @@ async def failures(folder: Path) -> None:
             lambda job: DeadlineExceeded("late", job=job),
         ]
         for number, kind in enumerate(kinds, 1):
-            job = await submitted(ledger, wish(number))
+            job = await submitted(ledger, image_request(number))
             await ledger.settle(Failed(request=job.request, error=kind(job), job=job))
-        await ledger.settle(saved(folder, await submitted(ledger, wish(5))))
+        await ledger.settle(saved(folder, await submitted(ledger, image_request(5))))
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ _WORDS = {"job-3": "to-collect", "job-4": "submitted", "Saved": "done", None: "a
         pytest.param(
             "failed",
             ["dropped", None, "moderated", "job-3", "job-4", "Saved"],
-            id="all but what somebody decided",
+            id="all but decided ones",
         ),
         pytest.param("lost", ["dropped", None, *BEFORE[2:]], id="one cause"),
         pytest.param(
@@ -193,28 +193,30 @@ async def test_a_run_sees_what_it_does_again_and_decides_nothing(
 async def test_an_intent_decides_what_was_named_and_once(folder: Path) -> None:
     """P1: one more submission of this image, not two, and none of the others."""
     async with journal(folder, "failed") as ledger:
-        job = await submitted(ledger, wish(1), "job-7")
-        await ledger.settle(Failed(request=wish(1), error=JobLost("gone", job=job), job=job))
-        assert _state(await ledger.known(wish(1))) == "lost"
+        job = await submitted(ledger, image_request(1), "job-7")
+        await ledger.settle(
+            Failed(request=image_request(1), error=JobLost("gone", job=job), job=job)
+        )
+        assert _state(await ledger.known(image_request(1))) == "lost"
         with pytest.raises(JournalError, match="recorded as failed: not submitted again"):
-            await ledger.intent(wish(1), price=PRICE)
+            await ledger.intent(image_request(1), price=PRICE)
         with pytest.raises(JournalError, match="recorded as failed: not submitted again"):
-            await ledger.intent(wish(2), price=PRICE)
+            await ledger.intent(image_request(2), price=PRICE)
         assert total(ledger.counts) == 7 * PRICE
     async with journal(folder, "failed") as ledger:  # named once more, by the next run
-        assert await ledger.known(wish(1)) is None
+        assert await ledger.known(image_request(1)) is None
 
 
 @pytest.mark.asyncio
 async def test_a_push_back_leaves_it_to_be_submitted(folder: Path) -> None:
     """A refused retry stays to be done."""
     async with journal(folder, "lost") as ledger:
-        await ledger.intent(wish(1), price=PRICE)
+        await ledger.intent(image_request(1), price=PRICE)
         error = RateLimited("slower", status=429)
-        await ledger.answered(wish(1), Refused(verdict=Verdict.REFUSED, error=error))
+        await ledger.answered(image_request(1), Refused(verdict=Verdict.REFUSED, error=error))
     async with journal(folder) as ledger:
-        assert await ledger.known(wish(1)) is None
-        await ledger.intent(wish(1), price=PRICE)
+        assert await ledger.known(image_request(1)) is None
+        await ledger.intent(image_request(1), price=PRICE)
 
 
 @pytest.mark.asyncio
@@ -223,7 +225,7 @@ async def test_money_of_earlier_attempts_stays_counted(folder: Path) -> None:
     async with journal(folder, "failed,moderated") as ledger:
         for number in (1, 2):
             error = InvalidRequest("no such input", status=0)
-            await ledger.settle(Failed(request=wish(number), error=error))
+            await ledger.settle(Failed(request=image_request(number), error=error))
         assert total(ledger.counts) == 6 * PRICE
         assert await states(ledger) == [
             "dropped",
@@ -242,10 +244,10 @@ async def test_a_removed_image_is_made_again_when_told(folder: Path) -> None:
     """F124: only when named, and only images whose file is missing."""
     (folder / "000005.jpg").unlink()
     async with journal(folder, "failed") as ledger:
-        assert _state(await ledger.known(wish(5))) == "Saved"
+        assert _state(await ledger.known(image_request(5))) == "Saved"
     async with journal(folder, "missing") as ledger:
         assert (ledger.recovered.done, ledger.recovered.again) == (0, 1)
-        await ledger.settle(saved(folder, await submitted(ledger, wish(5), "job-8")))
+        await ledger.settle(saved(folder, await submitted(ledger, image_request(5), "job-8")))
         assert ledger.counts.done == 1
         assert total(ledger.counts) == 7 * PRICE
         assert ledger.counts.spent == 2 * PRICE  # both images were here
@@ -270,12 +272,12 @@ async def test_a_damaged_image_is_counted_and_made_again_when_told(
     else:
         os.truncate(image, 10)
     async with journal(folder, "failed") as ledger:
-        assert _state(await ledger.known(wish(5))) == "Saved"
+        assert _state(await ledger.known(image_request(5))) == "Saved"
         assert await ledger.damaged() == 1
     async with journal(folder, classes) as ledger:
         assert await ledger.damaged() == 0
         assert (ledger.recovered.done, ledger.recovered.again) == (0, 1)
-        assert await ledger.known(wish(5)) is None
+        assert await ledger.known(image_request(5)) is None
 
 
 @pytest.mark.asyncio
@@ -284,7 +286,7 @@ async def test_an_image_that_was_edited_is_not_made_again(folder: Path) -> None:
     with (folder / "000005.jpg").open("ab") as file:
         file.write(b"more")
     async with journal(folder, "damaged") as ledger:
-        assert _state(await ledger.known(wish(5))) == "Saved"
+        assert _state(await ledger.known(image_request(5))) == "Saved"
         assert await ledger.damaged() == 0
 
 
@@ -304,7 +306,7 @@ async def test_what_is_asked_for_again_is_asked_where_it_was_paid(folder: Path) 
     with pytest.raises(JournalError, match="unfinished jobs at bfl"):
         await journal(folder, "timeout,download", **elsewhere).__aenter__()
     async with journal(folder, "timeout", **elsewhere) as ledger:
-        await submitted(ledger, wish(4), "job-9")
+        await submitted(ledger, image_request(4), "job-9")
 
 
 @pytest.mark.parametrize("given", ["", " , ", "nonsense", "failed,expird", ["lost", "expird"]])

@@ -109,15 +109,15 @@ async def test_what_is_no_image_leaves_nothing_behind(tmp_path, content, reason)
 async def test_bytes_of_another_md5_leave_nothing_behind(tmp_path, image):
     """P4 F77 The sink checks the server's MD5; other bytes are not an image."""
 
-    def told(content: bytes) -> Chunks:
+    def with_md5(content: bytes) -> Chunks:
         digest = hashlib.md5(content, usedforsecurity=False).digest()
         return Chunks(_chunks(image), take_md5=lambda: base64.b64encode(digest).decode())
 
     async with FolderSink(tmp_path, template="{name}.{ext}") as sink:
         with pytest.raises(DownloadError, match="Content-MD5"):
-            await sink.store(JOB.request, JOB, told(image[::-1]))
+            await sink.store(JOB.request, JOB, with_md5(image[::-1]))
         assert _names(tmp_path) == []
-        stored = await sink.store(JOB.request, JOB, told(image))
+        stored = await sink.store(JOB.request, JOB, with_md5(image))
     assert image == stored.path.read_bytes()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from test_journal import PRICE, job_of, journal, saved, submitted, wish
+from test_journal import PRICE, image_request, job_of, journal, saved, submitted
 
 from fluxasync._core.errors import (
     ConfigError,
@@ -41,9 +41,11 @@ def rows(ledger: Journal, columns: str) -> list[tuple[Any, ...]]:
 async def test_a_late_answer_changes_no_image_that_is_here(tmp_path):
     """F21: only an open intent becomes a job; another id for a done row is refused."""
     async with journal(tmp_path) as ledger:
-        await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
+        await ledger.settle(saved(tmp_path, await submitted(ledger, image_request())))
         with pytest.raises(JournalError, match=r"job late: image .* had no open intent"):
-            await ledger.answered(wish(), job_of(wish(), job_id="late", cost=PRICE))
+            await ledger.answered(
+                image_request(), job_of(image_request(), job_id="late", cost=PRICE)
+            )
         assert rows(ledger, "state, job_id") == [(2, "job-0")]
         assert (ledger.counts.done, ledger.counts.running) == (1, 0)
 
@@ -51,17 +53,17 @@ async def test_a_late_answer_changes_no_image_that_is_here(tmp_path):
 async def test_a_late_answer_changes_no_doubt(tmp_path):
     """P3: an open decision of the user is not overwritten."""
     async with journal(tmp_path) as ledger:
-        await ledger.intent(wish(), price=PRICE)
-        await ledger.settle(InDoubt(request=wish(), error=NO_ANSWER, price=PRICE))
+        await ledger.intent(image_request(), price=PRICE)
+        await ledger.settle(InDoubt(request=image_request(), error=NO_ANSWER, price=PRICE))
         with pytest.raises(JournalError, match="had no open intent"):
-            await ledger.answered(wish(), job_of(wish()))
+            await ledger.answered(image_request(), job_of(image_request()))
         assert rows(ledger, "state, job_id") == [(4, None)]
 
 
 async def test_an_image_is_settled_once(tmp_path):
     """The first file stays the image's: a second end of the same job changes nothing."""
     async with journal(tmp_path) as ledger:
-        first = saved(tmp_path, await submitted(ledger, wish()))
+        first = saved(tmp_path, await submitted(ledger, image_request()))
         await ledger.settle(first)
         second = evolve(first, stored=evolve(first.stored, sha256="22" * 32), cost=Decimal(9))
         await ledger.settle(second)
@@ -72,12 +74,12 @@ async def test_an_image_is_settled_once(tmp_path):
 async def test_a_failure_takes_no_image_away(tmp_path):
     """A saved image stays done, whatever is reported of its job afterwards."""
     async with journal(tmp_path) as ledger:
-        job = await submitted(ledger, wish())
+        job = await submitted(ledger, image_request())
         await ledger.settle(saved(tmp_path, job))
         gone = JobLost("gone", job=job)
-        await ledger.settle(Failed(request=wish(), error=gone, job=job))
-        await ledger.settle(InDoubt(request=wish(), error=NO_ANSWER, price=PRICE))
-        assert isinstance(await ledger.known(wish()), Saved)
+        await ledger.settle(Failed(request=image_request(), error=gone, job=job))
+        await ledger.settle(InDoubt(request=image_request(), error=NO_ANSWER, price=PRICE))
+        assert isinstance(await ledger.known(image_request()), Saved)
         assert ledger.counts.failed == {}
 
 
@@ -111,8 +113,8 @@ async def test_a_price_that_is_no_amount_is_unknown_and_an_absurd_one_is_the_lar
     costs = [Decimal("-5"), Decimal("NaN"), Decimal("1E+20"), Decimal("1E-30"), Decimal("1E+2")]
     async with journal(tmp_path) as ledger:
         for number, cost in enumerate(costs):
-            await ledger.intent(wish(number), price=PRICE)
-            await ledger.answered(wish(number), job_of(wish(number), cost=cost))
+            await ledger.intent(image_request(number), price=PRICE)
+            await ledger.answered(image_request(number), job_of(image_request(number), cost=cost))
         money = [found for (found,) in rows(ledger, "money")]
         assert money == [None, None, "9" * 9 + "." + "9" * 12, "0.000000", "100.000000"]
     async with journal(tmp_path) as ledger:
@@ -135,12 +137,16 @@ async def test_what_could_not_be_read_again_is_refused_before_it_is_paid(tmp_pat
             extras = {"a": [extras]}
     async with journal(tmp_path) as ledger:
         with pytest.raises(ConfigError, match=message):
-            await ledger.intent(wish(extras=extras), price=PRICE)
-        await ledger.settle(Failed(request=wish(extras=extras), error=ConfigError("too large")))
+            await ledger.intent(image_request(extras=extras), price=PRICE)
+        await ledger.settle(
+            Failed(request=image_request(extras=extras), error=ConfigError("too large"))
+        )
         assert rows(ledger, "state") == []
-        brackets = wish(1, extras={"a": ["[{" * 500, '"\\"[' * 90, {"$image": 5}]}, name="fox")
+        brackets = image_request(
+            1, extras={"a": ["[{" * 500, '"\\"[' * 90, {"$image": 5}]}, name="fox"
+        )
         await submitted(ledger, brackets)
-        await ledger.settle(Failed(request=wish(2), error=FluxError("odd")))
+        await ledger.settle(Failed(request=image_request(2), error=FluxError("odd")))
     async with journal(tmp_path) as ledger:
         known = await ledger.known(brackets)
         assert isinstance(known, Job)
@@ -152,8 +158,8 @@ async def test_evidence_of_an_answer_in_doubt_is_kept_at_once(tmp_path):
     """P3: a run that is killed before it reports the outcome has it recorded."""
     cut = TransportError("cut", sent=True, evidence='{"id": "ab')
     async with journal(tmp_path) as ledger:
-        await ledger.intent(wish(), price=PRICE)
-        await ledger.answered(wish(), Refused(verdict=Verdict.AMBIGUOUS, error=cut))
+        await ledger.intent(image_request(), price=PRICE)
+        await ledger.answered(image_request(), Refused(verdict=Verdict.AMBIGUOUS, error=cut))
         assert rows(ledger, "state, message, evidence") == [(4, "cut", '{"id": "ab')]
 
 
@@ -168,32 +174,32 @@ async def test_counts_in_memory_agree_with_the_rows_after_each_decision(tmp_path
             assert ledger.counts == rows_of.as_counts()
 
         for number in range(5):
-            await ledger.intent(wish(number), price=PRICE)
+            await ledger.intent(image_request(number), price=PRICE)
             await agree()
-            await ledger.answered(wish(number), maybe)
+            await ledger.answered(image_request(number), maybe)
             await agree()
-        await ledger.drop(wish(0).key)
+        await ledger.drop(image_request(0).key)
         await agree()
-        await ledger.give_job(wish(1).key, "found")
+        await ledger.give_job(image_request(1).key, "found")
         await agree()
-        await ledger.forget([wish(0).key, wish(1).key, wish(2).key])
+        await ledger.forget([image_request(0).key, image_request(1).key, image_request(2).key])
         await agree()
-        await ledger.intent(wish(0), price=Decimal("0.5"))
+        await ledger.intent(image_request(0), price=Decimal("0.5"))
         await agree()
-        await ledger.answered(wish(0), no)
+        await ledger.answered(image_request(0), no)
         await agree()
-        await ledger.intent(wish(1), price=None)
-        await ledger.answered(wish(1), job_of(wish(1), cost=Decimal("0.7")))
+        await ledger.intent(image_request(1), price=None)
+        await ledger.answered(image_request(1), job_of(image_request(1), cost=Decimal("0.7")))
         await agree()
-        late = job_of(wish(1))
+        late = job_of(image_request(1))
         error = DeadlineExceeded("still running", job=late)
-        await ledger.settle(Failed(request=wish(1), error=error, job=late))
+        await ledger.settle(Failed(request=image_request(1), error=error, job=late))
         await agree()
         await ledger.settle(saved(tmp_path, late))
         await agree()
-        await ledger.settle(Failed(request=wish(3), error=FluxError("odd")))
+        await ledger.settle(Failed(request=image_request(3), error=FluxError("odd")))
         await agree()
-        await ledger.answered(wish(9), job_of(wish(9), cost=Decimal("0.9")))
+        await ledger.answered(image_request(9), job_of(image_request(9), cost=Decimal("0.9")))
         await agree()
 
 
@@ -207,11 +213,11 @@ async def test_a_failing_checkpoint_is_the_last_write(tmp_path, monkeypatch):
 
     monkeypatch.setattr(writer, "_CHECKPOINT", 2)
     async with journal(tmp_path) as ledger:
-        await ledger.intent(wish(0), price=PRICE)
+        await ledger.intent(image_request(0), price=PRICE)
         ledger._connection.set_authorizer(refuse)
-        await ledger.intent(wish(1), price=PRICE)
+        await ledger.intent(image_request(1), price=PRICE)
         with pytest.raises(JournalError, match=r"not authorized: check the disk"):
-            await ledger.intent(wish(2), price=PRICE)
+            await ledger.intent(image_request(2), price=PRICE)
         assert not ledger.is_kept
     async with journal(tmp_path) as ledger:
         assert ledger.recovered.in_doubt == 2
@@ -221,9 +227,9 @@ async def test_a_second_refusal_changes_nothing(tmp_path):
     """An intent is taken back once; a job or a doubt stays."""
     no = Refused(verdict=Verdict.REFUSED, error=TransportError("no", sent=False))
     async with journal(tmp_path) as ledger:
-        await submitted(ledger, wish())
-        await ledger.answered(wish(), no)
-        await ledger.answered(wish(1), no)
+        await submitted(ledger, image_request())
+        await ledger.answered(image_request(), no)
+        await ledger.answered(image_request(1), no)
         assert rows(ledger, "state") == [(1,)]
         assert (ledger.counts.running, ledger.counts.in_doubt) == (1, 0)
 
@@ -237,23 +243,25 @@ async def test_the_schema_of_every_released_version_is_accepted():
 
 async def test_money_of_earlier_attempts_stays_counted_where_it_belongs(tmp_path):
     """Of images submitted again, saved ones stay spent; the others stay possible cost."""
-    error = JobLost("gone", job=job_of(wish(1)))
+    error = JobLost("gone", job=job_of(image_request(1)))
     async with journal(tmp_path) as ledger:
-        await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
+        await ledger.settle(saved(tmp_path, await submitted(ledger, image_request())))
         await ledger.settle(
-            Failed(request=wish(1), error=error, job=await submitted(ledger, wish(1)))
+            Failed(
+                request=image_request(1), error=error, job=await submitted(ledger, image_request(1))
+            )
         )
-        await ledger.intent(wish(2), price=2 * PRICE)
-        await ledger.settle(InDoubt(request=wish(2), error=NO_ANSWER, price=2 * PRICE))
-        await ledger.intent(wish(3), price=None)
-        await ledger.settle(InDoubt(request=wish(3), error=NO_ANSWER, price=None))
+        await ledger.intent(image_request(2), price=2 * PRICE)
+        await ledger.settle(InDoubt(request=image_request(2), error=NO_ANSWER, price=2 * PRICE))
+        await ledger.intent(image_request(3), price=None)
+        await ledger.settle(InDoubt(request=image_request(3), error=NO_ANSWER, price=None))
         before = ledger.counts
         assert (before.spent, before.possible_cost, before.in_doubt_price) == (
             PRICE,
             PRICE,
             2 * PRICE,
         )
-        await ledger.forget([wish(number).key for number in range(4)])
+        await ledger.forget([image_request(number).key for number in range(4)])
         after = ledger.counts
         assert (after.spent, after.possible_cost, after.in_doubt_price) == (PRICE, 3 * PRICE, 0)
         assert after.again == 4
@@ -265,8 +273,8 @@ async def test_an_image_to_be_submitted_once_more_keeps_nothing_of_its_last_atte
     """Its row has its place, its request and its first price, and no job, file or money."""
     kept = {"id", "key", "state", "attempt", "place", "idx", "occurrence", "model", "request"}
     async with journal(tmp_path) as ledger:
-        await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
-        await ledger.forget([wish().key])
+        await ledger.settle(saved(tmp_path, await submitted(ledger, image_request())))
+        await ledger.forget([image_request().key])
         with closing(sqlite3.connect(ledger.path)) as connection:
             names = [found[1] for found in connection.execute("PRAGMA table_info(image)")]
         (row,) = rows(ledger, ", ".join(names))
@@ -279,6 +287,6 @@ async def test_a_refused_image_costs_nothing_though_it_had_a_price(tmp_path):
     start."""
     error = InvalidRequest("bad", status=422)
     async with journal(tmp_path) as ledger:
-        await ledger.intent(wish(), price=PRICE)
-        await ledger.settle(Failed(request=wish(), error=error))
+        await ledger.intent(image_request(), price=PRICE)
+        await ledger.settle(Failed(request=image_request(), error=error))
         assert (ledger.counts.possible_cost, rows(ledger, "state, money")) == (0, [(3, None)])
