@@ -210,7 +210,6 @@ def test_no_import_goes_in_a_circle():
     assert waiting == {}
 
 
-@pytest.mark.xfail(strict=True, reason="the merges of files come next")
 def test_import_chains_are_short():
     """A reader who follows imports down comes to an end soon."""
     chain = max((_chain(module) for module in MODULES), key=len)

@@ -16,7 +16,8 @@ from .._core.events import Event, Settled
 from .._core.models import DEFAULT_MODEL, Saved
 from .._core.protocols import Observer
 from .._engine.session import FluxSession
-from .._requests.sources import Plan, Prompts
+from .._requests.sources.plan import Plan
+from .._requests.sources.prompts import Prompts
 from .._wire.providers import Provider
 from .batch import Batch
 from .summary import Summary

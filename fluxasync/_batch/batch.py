@@ -22,8 +22,10 @@ from .._core.observers import Observers
 from .._core.protocols import Ledger, Observer, Sink
 from .._engine.session import FluxSession, engine_of
 from .._requests.pricing import Estimate
-from .._requests.sources import Plan, Prompts
-from .._store.journal.journal import Journal, JournalCounts
+from .._requests.sources.plan import Plan
+from .._requests.sources.prompts import Prompts
+from .._store.journal.journal import Journal
+from .._store.journal.totals import JournalCounts
 from .output import Destination, Output
 from .preflight import Preflight, prompts_of
 from .summary import Summary, summarize
@@ -153,7 +155,11 @@ class Batch:
                 await self.check()  # nothing is paid yet: a bad source leaves no folder behind
             stack.callback(self._engine.observers.add(self._show_session_event))
             self._unclaimed_before = {job.job_id for job in self._session.unclaimed}
-            self._output = await stack.enter_async_context(self._destination.open(self._engine))
+            opening = self._destination.open(
+                self._engine.provider,
+                max_bytes=self._engine.policies.limits.max_image_bytes,
+            )
+            self._output = await stack.enter_async_context(opening)
             self._pool.open(self._output)
             stack.push_async_callback(self._pool.leave_earlier)
             if self._output.journal is not None:

@@ -12,30 +12,27 @@ import os
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from attrs import frozen
 
 from .._core.arguments import local_path
 from .._core.errors import ConfigError, JournalError
-from .._core.models import Outcome
-from .._core.protocols import Ledger, Sink
-from .._engine.engine import Engine
-from .._requests.sources import Lookup
 from .._store.filenames import DEFAULT, FilenameTemplate
 from .._store.files import disk_error, make_folder, prove_writable
-from .._store.journal.journal import (
-    Journal,
-    JournalCounts,
-    classes_of,
-    expected,
-    has_journal,
-    peek,
-)
+from .._store.journal.journal import Journal, has_journal
+from .._store.journal.reader import expected, peek
+from .._store.journal.retry_selection import classes_of
+from .._store.journal.totals import JournalCounts
 from .._store.ledgers import NullLedger, check_ledger
 from .._store.metadata import MetadataWriter
 from .._store.sinks import FolderSink, MemorySink, check_sink
-from .._wire.providers import Provider
+
+if TYPE_CHECKING:
+    from .._core.models import Outcome
+    from .._core.protocols import Ledger, Sink
+    from .._requests.sources.plan import Lookup
+    from .._wire.providers import Provider
 
 logger = logging.getLogger("fluxasync")
 
@@ -132,15 +129,15 @@ class Destination:
             yield lookup
 
     @asynccontextmanager
-    async def open(self, engine: Engine) -> AsyncIterator[Output]:
-        """Open everything for a run over this engine."""
-        limit, ledger = engine.policies.limits.max_image_bytes, self.ledger
+    async def open(self, provider: Provider, *, max_bytes: int) -> AsyncIterator[Output]:
+        """Open everything for a run at this provider, with images up to `max_bytes`."""
+        ledger = self.ledger
         if self.folder is not None:
             folder = open_folder(
                 self.folder,
-                provider=engine.provider,
+                provider=provider,
                 template=self.template,
-                max_bytes=limit,
+                max_bytes=max_bytes,
                 ledger=ledger,
                 retry=self.retry,
             )
@@ -149,7 +146,7 @@ class Destination:
         elif self.sink is not None:
             yield Output(self.sink, ledger or NullLedger())
         else:
-            async with MemorySink(max_bytes=limit) as memory:
+            async with MemorySink(max_bytes=max_bytes) as memory:
                 yield Output(memory, ledger or NullLedger())
 
 

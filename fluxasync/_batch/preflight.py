@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._core.errors import ConfigError
 from .._core.models import ImageRequest
-from .._engine.engine import Engine
-from .._requests.pricing import Estimate
-from .._requests.sources import Plan, Prompts, open_source
-from .._store.journal.journal import Journal, JournalCounts
-from .output import Destination
+from .._requests.sources import open_source
+from .._requests.sources.plan import Plan
+from .._requests.sources.prompts import Prompts
+
+if TYPE_CHECKING:
+    from .._engine.engine import Engine
+    from .._requests.pricing import Estimate
+    from .._store.journal.journal import Journal
+    from .._store.journal.totals import JournalCounts
+    from .output import Destination
 
 
 def prompts_of(given: Any) -> Prompts:

@@ -8,6 +8,7 @@ shown. It knows neither queues nor workers.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
@@ -15,13 +16,15 @@ from .._core.concurrency import run_to_completion
 from .._core.errors import FluxError, RunStopped, TransportError
 from .._core.events import Settled
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved
-from .._engine.circuit_breaker import CircuitBreaker
-from .._engine.engine import Engine
 from .._requests.pricing import price
-from .._requests.sources import BadRow
-from .output import Output
+from .._requests.sources.plan import BadRow
 from .resumed_jobs import ResumedJobs
-from .summary import Count
+
+if TYPE_CHECKING:
+    from .._engine.circuit_breaker import CircuitBreaker
+    from .._engine.engine import Engine
+    from .output import Output
+    from .summary import Count
 
 
 @frozen

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from typing import TYPE_CHECKING
 
 from .._core.errors import ConfigError, FluxError, JournalError, RunStopped, SinkError
-from .._core.events import Settled
 from .._core.models import ImageRequest
-from .._core.observers import Observers
-from .._engine.engine import Engine
-from .._requests.sources import BadRow, Source
-from .._store.journal.journal import Journal
+from .._requests.sources import Source
+from .._requests.sources.plan import BadRow
 from .outcome_queue import OutcomeQueue
-from .output import Output
 from .summary import Count
 from .worker import RowWorker
+
+if TYPE_CHECKING:
+    from .._core.events import Settled
+    from .._core.observers import Observers
+    from .._engine.engine import Engine
+    from .._store.journal.journal import Journal
+    from .output import Output
 
 _IndexedRow = tuple[int, ImageRequest | BadRow]  #: with its index in the source
 

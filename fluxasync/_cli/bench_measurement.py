@@ -18,7 +18,7 @@ from .._batch.progress.terminal import Terminal
 from .._core.amounts import dollars
 from .._core.errors import ConfigError, FluxError
 from .._core.text import display, duration
-from .._requests.sources import Prompts
+from .._requests.sources.prompts import Prompts
 from .._store.files import open_to_read
 from ..bench.bench_config import BenchConfig
 from ..bench.comparison import compare as compared

@@ -23,8 +23,8 @@ from .._core.events import Event
 from .._core.models import Outcome, Saved
 from .._core.text import display
 from .._requests.pricing import Estimate
-from .._requests.sources import Plan
-from .._store.journal.journal import JournalCounts
+from .._requests.sources.plan import Plan
+from .._store.journal.totals import JournalCounts
 from .advice import with_advice
 from .exit_codes import exit_code
 from .rendering import as_json, closing, complaint, event_row, outcome_row

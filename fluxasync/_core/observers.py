@@ -10,12 +10,14 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .arguments import check_callback
 from .errors import ConfigError
 from .events import Event, EventsDropped
-from .protocols import Observer
+
+if TYPE_CHECKING:
+    from .protocols import Observer
 
 logger = logging.getLogger("fluxasync")
 

@@ -15,11 +15,14 @@ from bisect import insort
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 from attrs import define, field
 
-from .._core.config import Policies
 from .._core.observers import Fallback
+
+if TYPE_CHECKING:
+    from .._core.config import Policies
 
 #: bytes of an image before any was seen: between a JPEG of 1 MP and a PNG of 4
 FIRST_GUESS = 2 * 2**20

@@ -13,6 +13,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import TYPE_CHECKING
 
 from attrs import define, evolve, field, frozen
 
@@ -23,12 +24,14 @@ from .._core.models import Job, Ready, Stored, Verdict
 from .._core.protocols import Chunks, Download, Reply, Sink
 from .._wire import Inconclusive, JobNotFound, Phase, classify, retry_after
 from .._wire.client import ApiClient, now
-from .connectivity import Connectivity
-from .download_queue import DownloadPermit, DownloadQueue
-from .health import HealthMonitor
 from .poll_policy import MISSING_POLLS
-from .poller import Poller
 from .resumable_stream import ChecksumMismatch, ResumableStream, TransferStalled
+
+if TYPE_CHECKING:
+    from .connectivity import Connectivity
+    from .download_queue import DownloadPermit, DownloadQueue
+    from .health import HealthMonitor
+    from .poller import Poller
 
 #: seconds for a whole image: a slow link is no fault, and a stalled one is detected earlier
 LONGEST = 24 * 3600.0

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from .._core.models import Job
 from .._requests.catalog import find
 from .._requests.pricing import UNKNOWN_MODEL_SECONDS
 from .limiter import ACCOUNT, Lease, Limiter
+
+if TYPE_CHECKING:
+    from .._core.models import Job
 
 #: ratio of the p90 duration to the typical one (log-normal, sigma 0.35). An unwatched job keeps
 #: its slot that long, because the server still counts it.

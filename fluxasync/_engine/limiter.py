@@ -12,15 +12,18 @@ import asyncio
 import math
 from bisect import insort
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from .._core.config import Policies
 from .._core.events import LimitChanged
-from .._core.observers import Observers
 from .adaptive_limit import AdaptiveLimit
-from .circuit_breaker import CircuitBreaker
-from .download_queue import DownloadQueue
+
+if TYPE_CHECKING:
+    from .._core.config import Policies
+    from .._core.observers import Observers
+    from .circuit_breaker import CircuitBreaker
+    from .download_queue import DownloadQueue
 
 #: leases granted in one turn of the loop. A thousand at once would be a thousand POSTs made in one
 #: turn, and as many answers read in another, while every timer waits.

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from .._core.config import Policies
 from .._core.errors import JobError
 from .._core.models import Job, Pending, Ready
 from .._wire import Inconclusive, JobNotFound, PollResult, is_known
 from .._wire.client import ApiClient, now
 from .connectivity import Connectivity, WrongAnswers
-from .job_slots import JobSlots
-from .polling import PollRateLimiter
-from .submitter import Submitter
+
+if TYPE_CHECKING:
+    from .._core.config import Policies
+    from .job_slots import JobSlots
+    from .polling import PollRateLimiter
+    from .submitter import Submitter
 
 
 class Poller:

@@ -16,10 +16,10 @@ from concurrent.futures import Executor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
+from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from .._core.config import Policies
 from .._core.errors import (
     AuthenticationError,
     BudgetExceeded,
@@ -30,18 +30,21 @@ from .._core.errors import (
 )
 from .._core.events import JobSubmitted, JobUnclaimed, Paused, Resumed, SubmitFailed
 from .._core.models import ImageRequest, Job, Refused, Verdict
-from .._core.observers import Observers
-from .._core.protocols import Ledger
 from .._requests.image_inputs import encode_image_inputs
 from .._requests.pricing import price
 from .._store.ledgers import MemoryLedger, NullLedger
 from .._wire.client import ApiClient, now
 from .budget import SpendingAccount
 from .circuit_breaker import CircuitBreaker
-from .connectivity import Connectivity
 from .job_slots import JobSlots, RecentIds, longest_seconds, model_group
-from .limiter import Lease, Limiter
 from .pushback import Backoff, GiveUp, PushbackPolicy, is_local
+
+if TYPE_CHECKING:
+    from .._core.config import Policies
+    from .._core.observers import Observers
+    from .._core.protocols import Ledger
+    from .connectivity import Connectivity
+    from .limiter import Lease, Limiter
 
 logger = logging.getLogger("fluxasync")
 

@@ -10,31 +10,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
 
-from .._core.config import Policies
 from .._core.errors import JobError, TransportError
 from .._core.models import ImageRequest, Job, Pending, Ready, Refused, Secret
-from .._core.protocols import Call, Reply, Transport
 from .._core.strict_json import read_object
-from . import (
+from .classification import Phase, classify
+from .decoding import (
     Inconclusive,
     OfAnotherPrompt,
-    Phase,
     PollResult,
-    Redaction,
-    classify,
     decode_credits,
     decode_poll,
     decode_submit,
-    encode_credits,
-    encode_poll,
-    encode_submit,
     in_doubt,
     suspicion,
 )
-from .providers import Provider
+from .encoding import encode_credits, encode_poll, encode_submit
+from .redaction import Redaction
+
+if TYPE_CHECKING:
+    from .._core.config import Policies
+    from .._core.protocols import Call, Reply, Transport
+    from .providers import Provider
 
 
 @frozen

@@ -13,10 +13,12 @@ import json
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-from .._core.models import Secret
+if TYPE_CHECKING:
+    from .._core.models import Secret
 
 #: characters
 SHORTEST = 8

@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus, urlsplit
 
-from .._core.protocols import Reply
 from .redaction import NOTHING, Redaction
+
+if TYPE_CHECKING:
+    from .._core.protocols import Reply
 
 
 def number_of(given: Any) -> float | None:

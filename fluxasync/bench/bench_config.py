@@ -15,7 +15,7 @@ from .._core.arguments import check_type, local_path
 from .._core.config import Budget, Polling
 from .._core.errors import ConfigError
 from .._core.models import DEFAULT_MODEL
-from .._requests.sources import Prompts
+from .._requests.sources.prompts import Prompts
 from .._wire.providers import Provider, provider_by_name
 from .workload import Workload, several
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .._core.models import ImageRequest
-from .image_worker import ImageWorker
 from .latency_breakdown import Trace
 from .load_profile import LoadProfile, intended
-from .monitor import Clock
+
+if TYPE_CHECKING:
+    from .._core.models import ImageRequest
+    from .image_worker import ImageWorker
+    from .monitor import Clock
 
 #: images ready and not yet stored, per worker: beyond that the workers wait, as in a run
 DOWNLOADS_PER_WORKER = 2

@@ -16,7 +16,9 @@ from .._core.errors import ConfigError
 from .._core.models import ImageRequest
 from .._requests.catalog import find, validate
 from .._requests.parsing import parse_request
-from .._requests.sources import BadRow, Prompts, open_source
+from .._requests.sources import open_source
+from .._requests.sources.plan import BadRow
+from .._requests.sources.prompts import Prompts
 from .bench_config import BenchConfig
 
 #: requests read from a source; of a longer one only the beginning is measured

@@ -21,7 +21,7 @@ from .._core.images import EXTENSIONS
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Saved
 from .._core.strict_json import read_object
 from .._store.files import disk_error, open_to_read
-from .._store.journal.journal import has_journal, read_only
+from .._store.journal.reader import has_journal, read_only
 from .._store.metadata import FAILURES, METADATA, failure_row, metadata_row, parameters_of
 
 Status = Literal["saved", "moderated", "failed", "in doubt", "running"]

@@ -18,8 +18,8 @@ from typing import Any
 from attrs import frozen
 
 import fluxasync._store.files
+from fluxasync import Saved
 from fluxasync._core.images import inspect
-from fluxasync._core.models import Saved
 from fluxasync._store.files import AtomicFile
 from fluxasync._store.journal.journal import Journal
 from fluxasync._store.journal.transitions import Transitions

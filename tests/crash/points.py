@@ -25,7 +25,7 @@ import fluxasync._store.journal.lists
 import fluxasync._store.journal.schema
 import fluxasync._store.journal.writer
 import fluxasync._store.metadata
-from fluxasync._core.models import Ready
+from fluxasync import Ready
 from fluxasync._store.files import AtomicFile
 from fluxasync._store.journal.transitions import Transitions
 from fluxasync._wire.client import ApiClient

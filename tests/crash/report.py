@@ -152,7 +152,9 @@ def _trials(trials: Mapping[tuple[str, str], Finding]) -> str:
         f"| {found.kills or ''} |"
         for (mutant, method), found in trials.items()
     ]
-    return "\n".join(["| removed safeguard | method | detected as | kills |", "|---|---|---|---|", *rows])
+    return "\n".join(
+        ["| removed safeguard | method | detected as | kills |", "|---|---|---|---|", *rows]
+    )
 
 
 def _table(left: str, right: str, rows: Iterable[tuple[str, object]]) -> str:

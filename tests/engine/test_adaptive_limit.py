@@ -1,4 +1,4 @@
-"""A limit found out from what is accepted and what is pushed back: pure numbers."""
+"""The adaptive limit: a state machine over accepted and refused submissions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fluxasync._engine.adaptive_limit import (
 
 
 def grown(found: AdaptiveLimit, jobs: int) -> list[int]:
-    """Let so many jobs in, each slot wanted and used; return the limits on the way."""
+    """Accept so many jobs, each slot wanted and used; return the limits on the way."""
     limits = []
     for _ in range(jobs):
         before = found.limit
@@ -26,29 +26,29 @@ def grown(found: AdaptiveLimit, jobs: int) -> list[int]:
     return limits
 
 
-def test_a_push_back_tells_the_count():
-    """P12 F2: the limit is what was active when the server said no; nothing is multiplied."""
+def test_a_429_sets_the_limit_to_the_active_jobs():
+    """P12 F2: a 429 sets the limit to the number of active jobs, without a factor."""
     found = AdaptiveLimit(24)
     found.on_rate_limited(active=12, now=0.0)
     assert found.limit == 12
 
 
 def test_one_job_may_always_be_tried():
-    """P12: where others use up the account, one slot is left to ask with."""
+    """P12: where other users take the whole account, one slot is left for trying."""
     found = AdaptiveLimit(24)
     found.on_rate_limited(active=0, now=0.0)
     assert found.limit == 1
 
 
 def test_a_refusal_with_nothing_active_is_doubted_at_the_first_job():
-    """P12: it was no count, so the first job that is accepted asks for more, and each step too."""
+    """P12: it shows no limit, so the first accepted job and each further step raise it."""
     found = AdaptiveLimit(24)
     found.on_rate_limited(active=0, now=0.0)
     assert grown(found, 40)[:7] == [2, 4, 8, 12, 16, 20, 24]
 
 
 def test_a_limit_that_others_may_have_caused_is_doubted_by_the_clock_too():
-    """P12: with slow jobs five rounds take long; 15 seconds after the refusal one more is tried."""
+    """P12: with slow jobs five rounds take long, so one more is tried after 15 seconds."""
     found = AdaptiveLimit(24)
     found.on_rate_limited(active=12, now=100.0)
     found.accepted(active=12, is_wanted=True, now=114.9)
@@ -71,7 +71,7 @@ def test_a_small_limit_is_doubted_after_a_few_rounds():
 
 
 def test_posts_under_way_at_a_push_back_count_when_they_are_taken():
-    """P12: of a herd that met the limit, those that were let in tell how many it lets in."""
+    """P12: of many POSTs that met the limit, the accepted ones show how many are allowed."""
     found = AdaptiveLimit(24)
     found.on_rate_limited(active=3, now=0.0)
     for active in range(4, 13):
@@ -80,7 +80,7 @@ def test_posts_under_way_at_a_push_back_count_when_they_are_taken():
 
 
 def test_one_more_is_tried_after_a_hundred_jobs():
-    """P12: not sooner, and not at all while there are slots that nobody wants."""
+    """P12: not sooner, and not while slots are unused."""
     found = AdaptiveLimit(24)
     assert grown(found, PROBE_EVERY - 1) == []
     assert grown(found, 1) == [25]
@@ -101,8 +101,18 @@ def test_steps_double_while_probes_are_let_in_and_stay_small():
     assert limits[-1] > 100
 
 
+def test_a_step_counts_as_let_in_only_when_it_was_filled():
+    """P12: jobs that are accepted below the new limit say nothing about it."""
+    found = AdaptiveLimit(24)
+    assert grown(found, PROBE_EVERY) == [25]
+    for _ in range(10 * PROBE_EVERY):
+        found.accepted(active=24, is_wanted=True, now=0.0)
+    assert found.limit == 25
+    assert grown(found, 1) == [27]
+
+
 def test_a_refused_probe_starts_again_with_one():
-    """P12: back to the count, a hundred jobs, and one more."""
+    """P12: the limit returns to the count; after a hundred jobs one more is tried."""
     found = AdaptiveLimit(24)
     for _ in range(3):
         assert grown(found, PROBE_EVERY - 1)[-1:] in ([], [24])
@@ -112,7 +122,7 @@ def test_a_refused_probe_starts_again_with_one():
 
 
 def test_a_push_back_far_below_what_was_let_in_is_believed_when_it_comes_twice():
-    """P12: a 429 at eight of the twenty-four that were just let in is no count; a second is."""
+    """P12: after 24 accepted jobs, a 429 at eight active ones must be confirmed by a second one."""
     found = AdaptiveLimit(24)
     grown(found, 10)
     found.on_rate_limited(active=8, now=0.0)
@@ -125,7 +135,7 @@ def test_a_push_back_far_below_what_was_let_in_is_believed_when_it_comes_twice()
 
 
 def test_a_doubted_count_is_tried_again_soon():
-    """P12: what was let in before is reached again within tens of jobs, or no longer believed."""
+    """P12: the earlier limit is reached again within tens of jobs, or given up."""
     weather, shrunk = AdaptiveLimit(24), AdaptiveLimit(24)
     for found in (weather, shrunk):
         grown(found, 10)
@@ -142,8 +152,8 @@ def test_a_doubted_count_is_tried_again_soon():
     assert 2 <= refused <= 6
 
 
-def test_a_limit_that_was_given_is_never_passed():
-    """P12: where somebody gave it, only less is found out, and growth ends at what was given."""
+def test_an_assigned_limit_is_a_ceiling():
+    """P12: an assigned limit is a ceiling for the growth."""
     found = AdaptiveLimit(24, ceiling=24)
     assert grown(found, 1000) == []
     found.on_rate_limited(active=12, now=0.0)
@@ -154,8 +164,8 @@ def test_a_limit_that_was_given_is_never_passed():
     assert found.limit == 24
 
 
-def test_bad_weather_takes_a_probe_back():
-    """P12: a server that fails is not asked for more; the probe that is open is forgotten."""
+def test_a_server_error_takes_a_step_back():
+    """P12: after a server error an unconfirmed step is taken back."""
     found = AdaptiveLimit(24)
     grown(found, PROBE_EVERY - 1)
     found.accepted(active=24, is_wanted=True, now=0.0)
@@ -167,11 +177,11 @@ def test_bad_weather_takes_a_probe_back():
 
 @given(st.lists(st.sampled_from("aact"), max_size=600), st.integers(1, 50))
 def test_the_limit_is_always_a_number_of_slots(story: list[str], start: int):
-    """P12: whatever happens, in whatever order: at least one slot, never more than was seen."""
-    dice, most = random.Random(len(story)), start
+    """P12: for any events in any order the limit is at least 1 and at most what was accepted."""
+    rng, most = random.Random(len(story)), start
     found = AdaptiveLimit(start, ceiling=start if len(story) % 2 else None)
     for move in story:
-        active = dice.randint(0, found.limit)
+        active = rng.randint(0, found.limit)
         match move:
             case "a":
                 found.accepted(active=active, is_wanted=active == found.limit, now=0.0)

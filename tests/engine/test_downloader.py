@@ -1,4 +1,4 @@
-"""A Ready job's bytes, from a transport that plays a script, in virtual time."""
+"""The bytes of a Ready job, from a scripted transport, in virtual time."""
 
 from __future__ import annotations
 
@@ -18,25 +18,32 @@ from attrs import evolve, frozen
 from support import virtual_time
 from support.sample_images import jpeg, png
 
-from fluxasync._core.config import Budget, Limits, Policies, Retry, Timeouts
-from fluxasync._core.errors import (
+from fluxasync import (
+    COMETAPI,
+    Budget,
     DownloadError,
     Expired,
     FluxError,
+    ImageRequest,
+    Job,
     JobFailed,
     JobLost,
+    Limits,
+    MemorySink,
+    Ready,
+    Retry,
     SinkError,
+    Timeouts,
     TransportError,
 )
-from fluxasync._core.models import ImageRequest, Job, Ready, Stored
+from fluxasync._core.config import Policies
 from fluxasync._core.observers import Observers
-from fluxasync._core.protocols import Call, Reply
 from fluxasync._engine.download_queue import DownloadQueue
 from fluxasync._engine.downloader import Hosts
 from fluxasync._engine.engine import Engine
-from fluxasync._store.sinks import MemorySink, _judged
+from fluxasync._store.sinks import _judged
 from fluxasync._wire.client import ApiClient
-from fluxasync._wire.providers import COMETAPI
+from fluxasync.extend import Call, Reply, Stored
 
 JOB = Job(job_id="a-1", request=ImageRequest(prompt="a red fox"))
 IMAGE = png()
@@ -119,7 +126,7 @@ class ScriptedTransport:
 
 @frozen
 class Story:
-    """What became of a fetch."""
+    """The result of a fetch."""
 
     end: tuple[Ready, Stored] | FluxError
     transport: ScriptedTransport
@@ -192,7 +199,7 @@ def fetch(
 
 
 def test_a_whole_image_is_fetched_once() -> None:
-    """Nothing is asked twice where nothing went wrong."""
+    """Without a failure there is one request."""
     story = fetch(WHOLE)
     assert story.stored == IMAGE
     assert (story.urls, story.transport.asked, story.seconds) == (["first"], 0, 0.0)
@@ -221,7 +228,7 @@ def test_dead_urls_in_a_row_do_not_give_up_a_paid_image(status: int) -> None:
     "bad", [b"<html>busy</html>", IMAGE[:-4], b""], ids=["F75 HTML", "F72 cut", "F74 empty"]
 )
 def test_twenty_bad_answers_in_a_second_do_not_give_up_a_paid_image(bad: bytes) -> None:
-    """F75 What comes is no image however often it is asked for: a fresh URL is, with back-off."""
+    """F75 Bytes that are no image lead to fresh URLs, with back-off."""
     story = fetch(*[Answer(body=(bad,))] * 12, WHOLE, polls=(ready_again(),))
     assert story.stored == IMAGE
     assert story.urls[:4] == ["first", "first", "first", "fresh"]
@@ -229,7 +236,8 @@ def test_twenty_bad_answers_in_a_second_do_not_give_up_a_paid_image(bad: bytes) 
 
 
 def test_a_url_that_stays_dead_is_given_up_after_the_time_of_a_job() -> None:
-    """F70 Asked for with back-off for `timeouts.job` seconds, and the message says so."""
+    """F70 Fresh URLs are polled for with back-off for `timeouts.job` seconds, and the message says
+    so."""
     story = fetch(Answer(status=403), polls=(ready_again(),))
     assert isinstance(story.end, Expired)
     assert "403" in str(story.end)
@@ -241,7 +249,7 @@ def test_a_url_that_stays_dead_is_given_up_after_the_time_of_a_job() -> None:
 
 
 def test_renewing_does_not_spin_where_no_pause_is_wanted() -> None:
-    """F70 `Retry(initial=0)` gives up nothing sooner, and asks at most fifty times a second."""
+    """F70 `Retry(initial=0)` gives up no sooner, and polls at most fifty times a second."""
     story = fetch(*[Answer(status=403)] * 50, WHOLE, polls=(ready_again(),), retry=EAGER)
     assert story.stored == IMAGE
     assert story.seconds == pytest.approx(49 * 0.02)
@@ -263,13 +271,13 @@ def test_a_job_that_is_missed_for_a_moment_is_not_lost() -> None:
 
 
 def test_ready_then_failed_is_failed() -> None:
-    """F58 Where the provider changes its mind, its last word is the end."""
+    """F58 The provider's last answer counts."""
     story = fetch(Answer(status=404), polls=(FAILED,))
     assert isinstance(story.end, JobFailed)
 
 
 def test_no_fresh_url_is_expired() -> None:
-    """F59 Asked for a fresh URL for as long as a job may take and given none, it is expired."""
+    """F59 Without a fresh URL for as long as a job may take, the image is expired."""
     story = fetch(Answer(status=410), polls=(PENDING,))
     assert isinstance(story.end, Expired)
     assert story.end.job is JOB
@@ -278,7 +286,7 @@ def test_no_fresh_url_is_expired() -> None:
 
 
 def test_a_fresh_url_may_come_late() -> None:
-    """F59 An unclear answer or two before the fresh URL lose nothing."""
+    """F59 One or two inconclusive answers before the fresh URL lose nothing."""
     story = fetch(Answer(status=403), WHOLE, polls=(PENDING, {"odd": 1}, ready_again()))
     assert story.stored == IMAGE
 
@@ -324,7 +332,7 @@ def test_what_is_not_the_image_is_fetched_again(broken: Answer | FluxError) -> N
 def test_bytes_that_stay_broken_are_given_up_after_the_time_of_a_job(
     broken: Answer, words: str
 ) -> None:
-    """F74 F75 Three bad bodies a URL, and fresh URLs meanwhile; the end says what came instead."""
+    """F74 F75 Three bad bodies for each URL; the error describes what came instead."""
     story = fetch(broken, polls=(ready_again(),))
     assert type(story.end) is DownloadError
     assert words in str(story.end)
@@ -340,7 +348,7 @@ def test_bytes_that_stay_broken_are_given_up_after_the_time_of_a_job(
     ],
 )
 def test_an_image_over_the_limit_is_not_asked_for_again(large: Answer, words: str) -> None:
-    """F79 The limit is ours, so another try brings nothing: one try, and the limit is named."""
+    """F79 Another try cannot help: one try, and the error names the limit."""
     story = fetch(large)
     assert type(story.end) is DownloadError
     assert words in str(story.end)
@@ -365,7 +373,7 @@ def test_an_endless_image_is_cut_at_the_cap() -> None:
 
 @pytest.mark.parametrize("fault", [DOWN, Answer(status=503)], ids=["F71 no connection", "F87 503"])
 def test_transport_faults_are_retried_within_the_urls_life(fault: Answer | FluxError) -> None:
-    """F87 Backing off, but for as long as the URL lives; then once more with a fresh one."""
+    """F87 With back-off while the URL lives, then once more with a fresh one."""
     story = fetch(fault, polls=(PENDING,))
     assert isinstance(story.end, Expired)
     assert story.seconds == pytest.approx(LIFE)
@@ -374,14 +382,14 @@ def test_transport_faults_are_retried_within_the_urls_life(fault: Answer | FluxE
 
 
 def test_a_url_that_dies_while_the_network_is_down_is_renewed() -> None:
-    """F70 F87 What outlives the URL gets a fresh one, and the image."""
+    """F70 F87 After an outage longer than its life, the URL is replaced and the image fetched."""
     story = fetch(DOWN, polls=(ready_again(),), life=1.0, fresh=WHOLE)
     assert story.stored == IMAGE
     assert story.urls.count("fresh") == 1
 
 
 def test_a_url_that_is_not_allowed_is_not_asked_again() -> None:
-    """F82 T4 What policy refuses stays refused: one try, no poll, no wait."""
+    """F82 T4 A URL that the address policy refuses: one try, no poll, no wait."""
     refused = TransportError("the image's URL is not https", sent=False, permanent=True)
     story = fetch(refused)
     assert type(story.end) is DownloadError
@@ -400,7 +408,7 @@ def test_the_disks_errors_pass_through() -> None:
 
 
 def test_a_trickle_is_given_up_and_asked_for_afresh() -> None:
-    """F86 10 B/s: after half a minute the provider is asked for a livelier URL, and it has one."""
+    """F86 At 10 B/s the provider is polled for another URL after half a minute."""
     trickle = Answer(body=tuple(IMAGE[i : i + 10] for i in range(len(IMAGE))), pause=1.0)
     story = fetch(trickle, polls=(ready_again(),), fresh=WHOLE)
     assert story.stored == IMAGE
@@ -410,7 +418,7 @@ def test_a_trickle_is_given_up_and_asked_for_afresh() -> None:
 
 
 def test_a_stalled_image_is_begun_anew_where_there_is_no_other_url() -> None:
-    """F86 The old URL does: what stalled once comes the second time."""
+    """F86 The old URL is tried again and succeeds."""
     story = fetch(Answer(pause=3600.0), WHOLE, polls=(PENDING,))
     assert story.stored == IMAGE
     assert story.urls == ["first", "first"]
@@ -418,7 +426,7 @@ def test_a_stalled_image_is_begun_anew_where_there_is_no_other_url() -> None:
 
 
 def test_a_slow_link_is_no_stall() -> None:
-    """F86 2 KB/s for five minutes: slow, but it comes; the image is not begun anew."""
+    """F86 2 KB/s for five minutes is slow, but the image is not begun anew."""
     large = jpeg(payload=BYTES[:400_000])
     pieces = tuple(large[i : i + 4096] for i in range(0, len(large), 4096))
     story = fetch(Answer(body=pieces, pause=2.0), max_bytes=10**6)
@@ -428,7 +436,7 @@ def test_a_slow_link_is_no_stall() -> None:
 
 
 def test_a_slow_disk_is_no_stall() -> None:
-    """F125 A minute between two pieces that the sink took for itself is not the network's."""
+    """F125 A minute that the sink takes between two chunks does not count as the network's."""
 
     class SlowSink(MemorySink):
         async def store(self, request: Any, job: Job, chunks: AsyncIterator[bytes]) -> Stored:
@@ -465,7 +473,7 @@ def rest(start: int = HALF, *, status: int = 206, body: bytes | None = None) -> 
 
 
 class Inline(MemorySink):
-    """Judges large images too without a thread, for which virtual time would not wait."""
+    """Judges large images without a thread, because virtual time does not wait for threads."""
 
     async def store(self, request: Any, job: Job, chunks: AsyncIterator[bytes]) -> Stored:
         return _judged(b"".join([chunk async for chunk in chunks]))
@@ -476,14 +484,14 @@ def fetch_large(*downloads: Answer | FluxError) -> Story:
 
 
 def test_a_large_image_goes_on_where_it_broke() -> None:
-    """F71 U19 Above 4 MiB only the rest is asked for, of the very same image."""
+    """F71 U19 Above 4 MiB only the rest of the same image is requested."""
     story = fetch_large(BROKEN, rest())
     assert story.stored == LARGE
     assert [None, {"Range": f"bytes={HALF}-", "If-Match": '"one"'}] == story.transport.ranges
 
 
 def test_a_rest_that_breaks_goes_on_again() -> None:
-    """F71 Break by break, as long as each brings something."""
+    """F71 Each break is followed by a resume, as long as bytes arrive."""
     second = evolve(rest(), body=(LARGE[HALF : HALF + 1000],), breaks=DOWN)
     story = fetch_large(BROKEN, second, rest(HALF + 1000))
     assert story.stored == LARGE
@@ -502,8 +510,8 @@ def test_a_rest_that_breaks_goes_on_again() -> None:
         pytest.param(DOWN, id="F71 no connection"),
     ],
 )
-def test_a_rest_that_is_not_the_rest_is_no_part_of_an_image(second: Answer | FluxError) -> None:
-    """F71 F77 What does not fit is thrown away and the image fetched from its first byte."""
+def test_a_wrong_range_is_no_part_of_an_image(second: Answer | FluxError) -> None:
+    """F71 F77 A wrong range is discarded, and the image is fetched from its first byte."""
     whole = Answer(body=(LARGE,), headers=WHOLE_HEADERS)
     story = fetch_large(BROKEN, second, whole)
     assert story.stored == LARGE
@@ -522,7 +530,7 @@ def test_a_rest_that_is_not_the_rest_is_no_part_of_an_image(second: Answer | Flu
     ],
 )
 def test_what_cannot_be_resumed_is_fetched_anew(first: Answer) -> None:
-    """F71 No guessing: without an ETag that promises the same bytes the whole is fetched."""
+    """F71 Without a strong ETag the whole image is fetched again."""
     story = fetch_large(first, Answer(body=(LARGE,), headers=WHOLE_HEADERS))
     assert story.stored == LARGE
     assert story.transport.ranges == [None, None]
@@ -531,8 +539,8 @@ def test_what_cannot_be_resumed_is_fetched_anew(first: Answer) -> None:
 # --- sleep and outage -----------------------------------------------------------------------------
 
 
-def test_after_a_sleep_of_the_machine_the_url_is_asked_for_afresh() -> None:
-    """F154 A URL from before the sleep is not even tried; the one from after it is."""
+def test_after_a_suspension_the_url_is_renewed() -> None:
+    """F154 A URL from before the suspension is not tried; a fresh one is."""
     story = fetch(WHOLE, polls=(ready_again(),), woke_after=60.0, seen=0.0)
     assert story.stored == IMAGE
     assert story.urls == ["fresh"]
@@ -541,7 +549,7 @@ def test_after_a_sleep_of_the_machine_the_url_is_asked_for_afresh() -> None:
 
 
 def test_an_outage_does_not_use_up_the_tries() -> None:
-    """P9 F161 While nothing answers, the URL's death and polls without answer decide nothing."""
+    """P9 F161 During an outage neither expiry nor unanswered polls count."""
     unanswered = [TransportError("no network", sent=False)] * 40
     story = fetch(DOWN, polls=(*unanswered, ready_again()), life=5.0, fresh=WHOLE)
     assert story.stored == IMAGE
@@ -549,7 +557,7 @@ def test_an_outage_does_not_use_up_the_tries() -> None:
 
 
 def test_polls_for_a_fresh_url_back_off_while_nothing_answers() -> None:
-    """F161 In an outage too the pauses grow to the longest one, and no further."""
+    """F161 During an outage too the pauses grow to the maximum."""
     unanswered = [TransportError("no network", sent=False)] * 12
     story = fetch(Answer(status=404), polls=(*unanswered, ready_again()), fresh=WHOLE)
     assert story.stored == IMAGE
@@ -593,7 +601,7 @@ def busy(seconds: str, status: int = 503) -> Answer:
 
 @pytest.mark.parametrize("status", [429, 503], ids=lambda status: f"F87 {status}")
 def test_the_hosts_retry_after_is_obeyed(status: int) -> None:
-    """F87 The image is asked for again when the host said, neither earlier nor much later."""
+    """F87 The next request comes at the time that the host named."""
     story = fetch(busy("7", status), WHOLE)
     assert story.stored == IMAGE
     assert [at for at, _ in story.transport.fetched] == [0.0, pytest.approx(7.0)]
@@ -608,7 +616,8 @@ def test_a_retry_after_that_says_nothing_leaves_the_usual_back_off(said: str) ->
 
 
 def test_a_pause_of_one_host_holds_for_all_its_images_and_for_no_other_host() -> None:
-    """F87 One image is told; the others of that host wait too, those of another do not."""
+    """F87 One image meets the pause; the host's other images wait too, those of another host do
+    not."""
 
     async def play() -> list[tuple[float, str]]:
         transport = ScriptedTransport([busy("9"), WHOLE], [PENDING], None)
@@ -631,7 +640,7 @@ def test_a_pause_of_one_host_holds_for_all_its_images_and_for_no_other_host() ->
 
 
 def test_a_pause_longer_than_the_urls_life_ends_in_a_fresh_url() -> None:
-    """F70 F87 The URL dies before the host may be asked: another one is, which may be elsewhere."""
+    """F70 F87 The URL expires during the pause, so a fresh one is used, perhaps of another host."""
     elsewhere = ready_again("https://e.example/fresh")
     story = fetch(busy("3600"), WHOLE, polls=(elsewhere,), life=30.0)
     assert story.stored == IMAGE
@@ -639,7 +648,7 @@ def test_a_pause_longer_than_the_urls_life_ends_in_a_fresh_url() -> None:
 
 
 def test_a_pause_of_a_day_is_given_up_after_the_time_of_a_job() -> None:
-    """F87 The job can be collected later; a run is not held up for a day."""
+    """F87 The job can be collected later; the run does not wait for a day."""
     story = fetch(busy("86400"), polls=(ready_again(),), life=30.0)
     assert isinstance(story.end, Expired)
     assert Timeouts().job <= story.seconds <= Timeouts().job + 60
@@ -647,7 +656,7 @@ def test_a_pause_of_a_day_is_given_up_after_the_time_of_a_job() -> None:
 
 
 def test_a_pause_that_is_over_is_forgotten():
-    """F87: of many hosts only those that ask for a pause now are kept; the longest pause counts."""
+    """F87: only hosts with a present pause are kept; the longest pause counts."""
 
     async def play() -> list[float]:
         hosts, seen = Hosts(), []
@@ -665,7 +674,7 @@ def test_a_pause_that_is_over_is_forgotten():
 
 
 def test_an_image_that_breaks_again_and_again_is_at_last_begun_anew() -> None:
-    """F71 Eight times it goes on after a break; the ninth break throws the bytes away."""
+    """F71 Eight resumes; at the ninth break the bytes are discarded."""
     starts = [HALF + 1000 * step for step in range(8)]
     rests = [evolve(rest(at), body=(LARGE[at : at + 1000],), breaks=DOWN) for at in starts]
     story = fetch_large(BROKEN, *rests, Answer(body=(LARGE,), headers=WHOLE_HEADERS))
@@ -674,8 +683,8 @@ def test_an_image_that_breaks_again_and_again_is_at_last_begun_anew() -> None:
     assert asked == [None, *(f"bytes={at}-" for at in starts), None]
 
 
-def test_an_image_of_two_pieces_has_the_length_that_was_said() -> None:
-    """F71 Also where no MD5 came with it: a rest that is too long is no part of an image."""
+def test_a_resumed_image_has_the_stated_length() -> None:
+    """F71 Without an MD5 too: a rest that is too long is refused."""
     headers = {name: value for name, value in WHOLE_HEADERS.items() if name != "content-md5"}
     longer = rest(body=LARGE[HALF:] + bytes(5))
     story = fetch_large(evolve(BROKEN, headers=headers), longer, Answer(body=(LARGE,)))

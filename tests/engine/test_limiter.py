@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from support import virtual_time
 from support.limiters import LimiterUnderTest
 
-from fluxasync._core.config import Limits
-from fluxasync._core.errors import AuthenticationError, FluxError
-from fluxasync._core.events import Event, LimitChanged
+from fluxasync import AuthenticationError, FluxError, Limits
 from fluxasync._engine.circuit_breaker import CircuitBreaker
 from fluxasync._engine.limiter import BURST, Lease, Limiter
+from fluxasync.events import Event, LimitChanged
 
 
 class Desk:
-    """A limiter with people before it: who was let in, and when (seconds from the start)."""
+    """A limiter and the submissions that wait for it: which went, and when (seconds from the
+    start)."""
 
     def __init__(self, in_flight: int = 2, **limits: Any) -> None:
         self.limiter = LimiterUnderTest(in_flight, **limits)
@@ -48,7 +48,7 @@ class Desk:
         self.limiter.give(lease)
 
     async def close(self) -> dict[str, float]:
-        """Wait until everybody has been and gone."""
+        """Wait until every submission has gone and ended."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
         assert is_empty(self.limiter)
         return self.went
@@ -98,7 +98,7 @@ def test_a_full_group_does_not_hold_up_the_others() -> None:
 
 
 def test_higher_priority_goes_first_then_arrival() -> None:
-    """Among those who wait, the highest priority goes, and of equals who came first."""
+    """The waiter with the highest priority goes first; among equals, the earliest."""
 
     async def story() -> list[str]:
         desk = Desk(1)
@@ -112,7 +112,7 @@ def test_higher_priority_goes_first_then_arrival() -> None:
 
 
 def test_arrival_counts_within_a_full_group_too() -> None:
-    """Who was passed over because their model was full keeps their place."""
+    """A waiter that was passed over because its model was full keeps its place."""
 
     async def story() -> list[str]:
         desk = Desk(2)
@@ -125,7 +125,7 @@ def test_arrival_counts_within_a_full_group_too() -> None:
 
 
 def test_those_passed_over_stay_before_later_arrivals() -> None:
-    """When the model's slot is free again, its first request goes before what came after it."""
+    """When the model's slot is free again, its first request goes before later arrivals."""
 
     async def story() -> dict[str, float]:
         desk = Desk(2)
@@ -141,7 +141,7 @@ def test_those_passed_over_stay_before_later_arrivals() -> None:
 
 
 def test_a_rate_has_no_opening_burst() -> None:
-    """Two a second means one every half second from the first on."""
+    """Two a second means one every half second from the start."""
 
     async def story() -> list[float]:
         desk = Desk(100, rate=2.0)
@@ -153,7 +153,7 @@ def test_a_rate_has_no_opening_burst() -> None:
 
 
 def test_an_idle_hour_saves_up_no_burst() -> None:
-    """After a long silence the spacing is what it was."""
+    """After an idle hour the spacing is unchanged."""
 
     async def story() -> list[float]:
         desk = Desk(100, rate=1.0)
@@ -166,7 +166,7 @@ def test_an_idle_hour_saves_up_no_burst() -> None:
     assert pytest.approx(played(story())) == [0, 3600, 3601, 3602]
 
 
-def test_a_herd_goes_in_portions_and_none_is_forgotten() -> None:
+def test_many_waiters_go_in_portions_and_none_is_forgotten() -> None:
     """P12 After a pause at most sixteen go in one turn of the loop, and all at that instant."""
 
     async def story() -> tuple[list[int], dict[str, float]]:
@@ -188,7 +188,7 @@ def test_a_herd_goes_in_portions_and_none_is_forgotten() -> None:
 
 
 def test_a_pause_is_obeyed_to_the_second() -> None:
-    """P11 Nothing goes before the pause is over, though slots are free, and all goes after."""
+    """P11 Nothing goes before its end although slots are free; everything goes after it."""
 
     async def story() -> dict[str, float]:
         desk = Desk(3)
@@ -221,7 +221,7 @@ def test_the_longest_pause_counts(pauses: tuple[float, ...], ends: float) -> Non
 
 
 def test_a_pause_that_comes_while_others_wait_holds_them() -> None:
-    """P11 Waiting for a slot when the push-back came, they wait for both."""
+    """P11 Waiters for a slot wait for the pause as well."""
 
     async def story() -> dict[str, float]:
         desk = Desk(1)
@@ -235,7 +235,7 @@ def test_a_pause_that_comes_while_others_wait_holds_them() -> None:
 
 
 def test_a_pause_is_shown_while_it_lasts() -> None:
-    """One push-back among many POSTs is told apart from the next."""
+    """So one push-back among many POSTs can be told from the next."""
 
     async def story() -> list[bool]:
         limiter = Desk().limiter
@@ -250,7 +250,7 @@ def test_a_pause_is_shown_while_it_lasts() -> None:
 
 
 def test_a_pause_grows_while_its_timer_runs() -> None:
-    """P11 A second push-back before the first is over is obeyed as well."""
+    """P11 A second push-back during a pause is obeyed as well."""
 
     async def story() -> float:
         desk = Desk(1)
@@ -263,8 +263,8 @@ def test_a_pause_grows_while_its_timer_runs() -> None:
     assert played(story()) == pytest.approx(64)
 
 
-def test_a_lease_from_before_the_trouble_is_held_until_it_is_over() -> None:
-    """P11 F2 After the pause only what was granted since goes, until a submission is accepted."""
+def test_a_lease_from_before_a_push_back_is_held_until_one_is_accepted() -> None:
+    """P11 F2 After the pause only later grants go, until a submission is accepted."""
 
     async def story() -> list[tuple[bool, bool]]:
         limiter, breaker = LimiterUnderTest(4), CircuitBreaker()
@@ -286,7 +286,7 @@ def test_a_lease_from_before_the_trouble_is_held_until_it_is_over() -> None:
 
 
 def test_a_cancelled_waiter_leaves_its_place() -> None:
-    """P12 Whoever gave up waiting takes no slot, and the next one does."""
+    """P12 A cancelled waiter takes no slot, and the next one does."""
 
     async def story() -> dict[str, float]:
         desk = Desk(1)
@@ -317,7 +317,7 @@ def test_granted_and_cancelled_in_the_same_turn_gives_the_slot_on() -> None:
 
 
 def test_giving_back_twice_gives_one_slot() -> None:
-    """P12 A lease is worth one slot however often it is handed in; so is a foreign one none."""
+    """P12 A lease is worth one slot however often it is given back; a foreign one is worth none."""
 
     async def story() -> int:
         desk = Desk(1)
@@ -336,8 +336,8 @@ def test_giving_back_twice_gives_one_slot() -> None:
 REASON = AuthenticationError("the key was refused", status=401)
 
 
-def test_a_shut_gate_sends_everybody_home_at_once() -> None:
-    """P8 Those who wait for slots or a pause get the reason now; those inside finish."""
+def test_a_tripped_breaker_fails_every_waiter_at_once() -> None:
+    """P8 Waiters for slots or a pause get the error now; granted ones finish."""
 
     async def story() -> dict[str, float]:
         desk = Desk(1)
@@ -357,8 +357,8 @@ def test_a_shut_gate_sends_everybody_home_at_once() -> None:
     assert played(story()) == {"running": 0}
 
 
-def test_a_parents_gate_sends_home_too_and_other_gates_stay_open() -> None:
-    """P8 The session's end is the batch's end; one batch's end is not another's."""
+def test_a_parents_breaker_fails_waiters_too_and_other_breakers_stay_closed() -> None:
+    """P8 The session's breaker ends its batches; a batch's breaker ends no other batch."""
 
     async def story() -> None:
         limiter, parent = LimiterUnderTest(1), CircuitBreaker()
@@ -378,8 +378,8 @@ def test_a_parents_gate_sends_home_too_and_other_gates_stay_open() -> None:
     played(story())
 
 
-def test_shut_and_cancelled_in_the_same_turn_is_quiet() -> None:
-    """A task that was cancelled as the gate shut leaves neither a slot nor a forgotten error."""
+def test_tripped_and_cancelled_in_the_same_turn_is_quiet() -> None:
+    """A task that is cancelled as the breaker trips leaves neither a slot nor an unread error."""
 
     async def story() -> None:
         desk = Desk(1)
@@ -397,7 +397,7 @@ def test_shut_and_cancelled_in_the_same_turn_is_quiet() -> None:
 
 
 def test_raised_limits_let_the_waiting_go_at_once() -> None:
-    """Assigning more slots needs no departure to take effect."""
+    """More slots take effect without a departure."""
 
     async def story() -> dict[str, float]:
         desk = Desk(1)
@@ -410,8 +410,8 @@ def test_raised_limits_let_the_waiting_go_at_once() -> None:
     assert played(story()) == {"a": 0, "b": 1, "c": 1, "d": 10}
 
 
-def test_jobs_of_an_earlier_process_do_not_raise_what_is_found_out() -> None:
-    """P12 They are counted beyond any limit, so their number says nothing of what is allowed."""
+def test_jobs_of_an_earlier_process_do_not_raise_an_adaptive_limit() -> None:
+    """P12 They are counted beyond any limit, so their number does not show what is allowed."""
 
     async def story() -> tuple[int, int]:
         limiter, breaker = LimiterUnderTest("auto"), CircuitBreaker()
@@ -424,8 +424,8 @@ def test_jobs_of_an_earlier_process_do_not_raise_what_is_found_out() -> None:
     assert played(story()) == (101, 24)
 
 
-def test_a_limit_given_anew_is_believed_anew() -> None:
-    """F2 A 429 lowers what was given, visibly; who then assigns another limit knows better."""
+def test_a_newly_assigned_limit_replaces_a_learned_one() -> None:
+    """F2 A 429 lowers the assigned limit; a limit assigned afterwards counts as newer."""
 
     async def story() -> list[int]:
         limiter, breaker, slots = LimiterUnderTest(24), CircuitBreaker(), []
@@ -443,7 +443,7 @@ def test_a_limit_given_anew_is_believed_anew() -> None:
 
 
 def test_lowered_limits_let_the_running_finish() -> None:
-    """Fewer slots take nobody's lease; the next goes when the count is below the new limit."""
+    """Fewer slots revoke no lease; the next submission goes when the count is below the limit."""
 
     async def story() -> dict[str, float]:
         desk = Desk(3)
@@ -458,7 +458,7 @@ def test_lowered_limits_let_the_running_finish() -> None:
 
 @pytest.mark.parametrize(("rate", "ends"), [(None, 1.0), (2.0, 1.0), (0.1, 10.0)], ids=repr)
 def test_a_changed_rate_counts_from_the_last_submission(rate: float | None, ends: float) -> None:
-    """An hour's spacing, taken back after a second, is not waited to its end."""
+    """A spacing of an hour, replaced after a second, is not waited to its end."""
 
     async def story() -> float:
         desk = Desk(5, rate=1 / 3600)
@@ -472,7 +472,7 @@ def test_a_changed_rate_counts_from_the_last_submission(rate: float | None, ends
 
 
 def test_the_repr_shows_what_goes_on() -> None:
-    """Slots taken, slots there are, and how many wait."""
+    """Slots in use, slots in all, and waiters."""
 
     async def story() -> str:
         desk = Desk(1)
@@ -502,7 +502,7 @@ moves = st.one_of(
 
 
 class Crowd:
-    """Plays moves, some of them in the same turn of the loop, and counts what is held."""
+    """Plays moves, some of them in the same turn of the loop, and counts the leases held."""
 
     def __init__(self) -> None:
         self.limiter = LimiterUnderTest(2)
@@ -542,13 +542,13 @@ class Crowd:
                 self.check()
 
     def check(self) -> None:
-        """Leases are those that are held, and no group is over its cap."""
+        """The leases are the held ones, and no group is over its cap."""
         assert self.limiter.in_flight == len(self.held)
         by_group = Counter(lease.group for lease in self.held.values())
         assert all(cap is None or by_group[group] <= cap for group, cap in CAPS.items())
 
     async def end(self) -> None:
-        """With the pauses over, everybody who still waits is let in, one after another."""
+        """With the pauses over, every waiter is granted, one after another."""
         self.limiter.assign(Limits(in_flight=1))
         waiting = sum(not task.done() for task in self.tasks)
         for _ in range(waiting):
@@ -577,8 +577,8 @@ def test_no_order_of_events_leaks_a_slot(story: list[tuple[Any, ...]], seed: int
 
 
 @given(st.lists(st.integers(0, 1), min_size=1, max_size=20), st.integers(0, 20))
-def test_a_gate_shut_at_any_moment_leaves_nobody_waiting(choices: list[int], after: int) -> None:
-    """P8 Whoever waits behind the shut gate has its reason; the rest are let in."""
+def test_a_breaker_tripped_at_any_moment_leaves_no_waiter(choices: list[int], after: int) -> None:
+    """P8 Waiters of the tripped breaker get its error; the others are granted."""
 
     async def story() -> None:
         limiter, both = LimiterUnderTest(1), (CircuitBreaker(), CircuitBreaker())
@@ -617,8 +617,8 @@ def test_a_limit_that_changed_is_reported_and_one_that_did_not_is_not() -> None:
     ids=["its own", "the account"],
 )
 def test_a_429_lowers_the_limit_that_is_used_up_the_most(others: int, lowered: LimitChanged):
-    """P12 A server does not say which limit was met: of a model's own and the account's, the one
-    that is closer to being full is taken."""
+    """P12 The server does not say which limit was met. Of a model's own and the account's, the
+    fuller one is lowered."""
 
     async def story() -> list[Event]:
         breaker = CircuitBreaker()

@@ -33,10 +33,10 @@ from fluxasync import (
     InDoubt,
     Job,
     Outcome,
+    Plan,
     Saved,
     SinkError,
 )
-from fluxasync._requests.sources import Plan
 from fluxasync._store.journal.journal import JournalEntry, read_only
 from fluxasync._store.journal.lock import FolderLock
 from fluxasync._store.journal.schema import HOME

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 from support.patience import patient
 
-from fluxasync._core.errors import JournalError
-from fluxasync._core.models import ImageRequest, InDoubt, Job
+from fluxasync import ImageRequest, InDoubt, Job, JournalError
 from fluxasync._store.journal.journal import Journal, Locked, read_only
 
 #: code of all children: a journal in the given folder, and its steps
@@ -24,9 +23,9 @@ CHILD = """
 import asyncio, json, resource, signal, sys
 from decimal import Decimal
 from pathlib import Path
-from fluxasync._core.errors import JournalError
+from fluxasync import JournalError
 from fluxasync._store.journal.journal import Journal
-from fluxasync._core.models import ImageRequest, Job
+from fluxasync import ImageRequest, Job
 
 folder = Path(sys.argv[1])
 

@@ -384,6 +384,20 @@ async def test_a_bug_in_a_sink_or_ledger_ends_the_run_and_is_raised(broken: str)
         assert sim.world.posts < 30
 
 
+@pytest.mark.asyncio
+async def test_a_bug_in_a_sink_ends_a_run_over_paid_jobs_too():
+    """P26: the jobs of an earlier run meet it first; the run neither hangs nor ends well."""
+    ledger, requests = MemoryLedger(), wishes(3)
+    async with Simulator(SCENARIO) as sim:
+        async with fast_session(sim.url) as flux:
+            for request in requests:
+                await flux.submit(request, ledger=ledger)
+        async with fast_session(sim.url) as flux, asyncio.timeout(QUICK):
+            with pytest.raises(ZeroDivisionError):
+                await run_out(Batch(flux, requests, sink=BrokenSink(), ledger=ledger))
+        assert sim.world.posts == 3
+
+
 @pytest.mark.parametrize(
     "raised", [JournalError("disk full"), ZeroDivisionError("a bug")], ids=["F100 disk", "bug"]
 )

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluxasync._core.errors import ConfigError
-from fluxasync._core.models import ImageRequest
-from fluxasync._store.filenames import FilenameTemplate
+from fluxasync import ConfigError, ImageRequest
+from fluxasync.extend import FilenameTemplate
 
 HOSTILE = st.one_of(
     st.text(max_size=40),

@@ -19,14 +19,25 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.sample_images import jpeg
 
-from fluxasync._core.errors import JobLost, JournalError, Moderated, TransportError
-from fluxasync._core.models import Failed, ImageInput, ImageRequest, InDoubt, Job, Saved, Stored
+from fluxasync import (
+    Failed,
+    ImageInput,
+    ImageRequest,
+    InDoubt,
+    Job,
+    JobLost,
+    JournalError,
+    Moderated,
+    Saved,
+    TransportError,
+)
 from fluxasync._engine.budget import SpendingAccount
 from fluxasync._store.journal import journal as journal_module
 from fluxasync._store.journal import schema
 from fluxasync._store.journal.journal import Journal, classes_of, peek
 from fluxasync._store.journal.retry_selection import CLASSES
 from fluxasync.audit import in_doubt, status, verify
+from fluxasync.extend import Stored
 from fluxasync.gallery.cards import read
 
 PRICE = Decimal("0.025")

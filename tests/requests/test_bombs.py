@@ -26,9 +26,10 @@ MEGABYTE = 2**20
 READ = """
 import asyncio, resource, sys
 from pathlib import Path
-from fluxasync._core.errors import ConfigError
+from fluxasync import ConfigError
 from fluxasync._core.images import NotAnImage, inspect
-from fluxasync._requests.sources import Prompts, open_source
+from fluxasync._requests.sources import open_source
+from fluxasync import Prompts
 
 async def checked(path, *folder):
     source = open_source(Prompts(path, wildcards=Path(*folder) if folder else False))
@@ -172,9 +173,9 @@ def wild(folder: Path, lists: dict[str, str], prompt: str) -> str:
 
 WILD = [
     pytest.param({f"l{n}": f"__l{n + 1}__\n" * 20 for n in range(18)} | {"l18": "x\n"}, "a __l0__",
-                 "stands for 1,000,000,000,000,000 or more images", id="20^18 by lists of lists"),
+                 "1,000,000,000,000,000 or more images in one row", id="20^18 by lists of lists"),
     pytest.param({}, "{a|b}" * 66_000, "alternatives in one text", id="66,000 choices"),
-    pytest.param({}, "{a|b}" * 9_000, "stands for 1,000,000,000,000,000 or more images",
+    pytest.param({}, "{a|b}" * 9_000, "1,000,000,000,000,000 or more images in one row",
                  id="9,000 choices"),
     pytest.param({}, "{" + "|" * 900_000 + "}", "alternatives in one text", id="a place of bars"),
     pytest.param({"l": "a\n" * 4_900_000}, "a __l__", "has more than 100,000 lines",

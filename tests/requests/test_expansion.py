@@ -182,7 +182,7 @@ def test_a_grid_that_makes_no_sense_is_refused(asked: Any, complaint: str) -> No
 
 def test_a_default_and_an_axis_are_one_too_many() -> None:
     """A parameter for all and its values to vary contradict each other."""
-    with pytest.raises(ConfigError, match="guidance is given once for all and as values to vary"):
+    with pytest.raises(ConfigError, match="guidance: given once for all rows and as values"):
         Prompts(["a"], parameters={"guidance": 2}, grid={"guidance": [2, 3]})
 
 

@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 
+from fluxasync import Estimator, ImageInput, ImageRequest
 from fluxasync._core.amounts import amount_of, amount_text, dollars, spending, sum_of
-from fluxasync._core.errors import BudgetExceeded, ConfigError
-from fluxasync._core.models import ImageInput, ImageRequest
-from fluxasync._engine.budget import SpendingAccount
-from fluxasync._requests.pricing import Estimator, price
+from fluxasync._requests.pricing import price
 
 SMALL = {"width": 512, "height": 512}
 
@@ -117,71 +115,6 @@ def test_durations_use_a_fitting_unit(count: int, text: str) -> None:
     assert text in str(estimator(("flux-dev", count)).estimate(1))
 
 
-def test_a_reservation_ends_in_one_of_three_ways() -> None:
-    """Refused: back; accepted: spent, as echoed; unanswered: in doubt."""
-    purse = SpendingAccount(D("1.00"))
-    for _ in range(3):
-        purse.reserve(D("0.10"))
-    purse.release(D("0.10"))
-    purse.charge(D("0.10"), D("0.07000000000000001"))
-    purse.mark_in_doubt(D("0.10"))
-    assert (D("0.07"), D(0), D("0.10")) == (purse.spent, purse.reserved, purse.in_doubt)
-
-
-def test_a_charge_without_an_echo_costs_the_price() -> None:
-    """Providers that echo no cost, or a senseless one, are taken at the catalogue's price."""
-    purse = SpendingAccount()
-    for cost in (None, D("NaN"), D("-1"), D("Infinity")):
-        purse.reserve(D("0.10"))
-        purse.charge(D("0.10"), cost)
-    assert purse.spent == D("0.40")
-
-
-def test_the_cap_is_reached_exactly() -> None:
-    """P7: the last image that fits is allowed, the next is not, and nothing changes then."""
-    purse = SpendingAccount(D("0.05"))
-    purse.reserve(D("0.025"))
-    purse.reserve(D("0.025"))
-    with pytest.raises(BudgetExceeded, match=r"\$0.025 more would pass the cap of \$0.05"):
-        purse.reserve(D("0.025"))
-    assert purse.reserved == D("0.05")
-
-
-def test_waiting_helps_only_while_reservations_are_open() -> None:
-    """F160: an image fits later if reservations may come back, never past what is spent."""
-    purse = SpendingAccount(D("0.05"))
-    purse.reserve(D("0.05"))
-    assert (purse.can_reserve(D("0.05")), purse.may_fit_later(D("0.05"))) == (False, True)
-    purse.mark_in_doubt(D("0.05"))
-    assert (purse.can_reserve(D("0.05")), purse.may_fit_later(D("0.05"))) == (False, False)
-
-
-def test_an_unknown_price_cannot_be_capped() -> None:
-    """F160: with a cap, an unknown price is refused before anything is spent."""
-    for ask in (
-        SpendingAccount(D(1)).can_reserve,
-        SpendingAccount(D(1)).may_fit_later,
-        SpendingAccount(D(1)).reserve,
-    ):
-        with pytest.raises(ConfigError, match="unknown price"):
-            ask(None)
-
-
-def test_without_a_cap_everything_fits() -> None:
-    """Without a cap the purse only counts, and an unknown price counts as nothing."""
-    purse = SpendingAccount()
-    purse.reserve(None)
-    purse.charge(None, D("0.50"))
-    assert purse.can_reserve(D(10**9))
-    assert repr(purse) == "<SpendingAccount $0.50 spent, $0.00 reserved, $0.00 in doubt, no cap>"
-
-
-def test_a_reservation_is_given_back_once() -> None:
-    """Giving back what was not taken would open the cap, so it is a loud error."""
-    with pytest.raises(RuntimeError, match="twice"):
-        SpendingAccount(D(1)).release(D("0.10"))
-
-
 @pytest.mark.parametrize(
     ("left", "images"),
     [(None, 2000), ("50", 2000), ("49.999", 1999), ("2", 80), ("0.0249", 0), ("0", 0), ("-1", 0)],
@@ -201,17 +134,6 @@ def test_free_images_need_no_budget() -> None:
     assert nothing.within(D(0)) == nothing
 
 
-def test_what_is_left_of_a_budget_counts_everything_that_may_be_charged() -> None:
-    """Spent, reserved and in doubt together; never less than nothing; None without a cap."""
-    assert SpendingAccount().left is None
-    purse = SpendingAccount(D("0.10"))
-    purse.restore(spent=D("0.02"), in_doubt=D("0.03"))
-    purse.reserve(D("0.04"))
-    assert purse.left == D("0.01")
-    purse.restore(spent=D(1), in_doubt=D(0))
-    assert purse.left == 0
-
-
 @pytest.mark.parametrize(
     ("amounts", "text"),
     [
@@ -228,37 +150,6 @@ def test_what_is_left_of_a_budget_counts_everything_that_may_be_charged() -> Non
 def test_money_has_the_same_words_everywhere(amounts: dict[str, Any], text: str) -> None:
     """One figure each for what was spent, may have been charged, and is in doubt."""
     assert spending(D(1), **amounts) == text
-
-
-@pytest.mark.parametrize(
-    ("cost", "spent"),
-    [
-        pytest.param("0.01", "0.01", id="less than its price"),
-        pytest.param("0.09", "0.09", id="more than its price"),
-        pytest.param("0", "0", id="nothing"),
-        pytest.param("-1", "0.025", id="below nothing is no cost"),
-        pytest.param("NaN", "0.025", id="no number is no cost"),
-        pytest.param("Infinity", "0.025", id="no end is no cost"),
-    ],
-)
-def test_a_cost_that_comes_with_the_jobs_end_takes_the_place_of_its_price(cost: str, spent: str):
-    """P7: what was charged by the catalogue is what the provider says it was."""
-    purse, price = SpendingAccount(D(1)), D("0.025")
-    purse.reserve(price)
-    purse.charge(price)
-    purse.correct(price, D(cost))
-    assert purse.spent == D(spent)
-    assert purse.reserved == 0
-
-
-@pytest.mark.parametrize("amount", ["-0.01", "NaN", "-Infinity"])
-@pytest.mark.parametrize("which", ["spent", "in_doubt"])
-def test_what_earlier_runs_spent_never_makes_the_cap_larger(amount, which):
-    """P12: an amount that would is refused, and nothing is counted."""
-    purse = SpendingAccount(D(1))
-    with pytest.raises(ConfigError, match="0 or more"):
-        purse.restore(**{"spent": D(0), "in_doubt": D(0), which: D(amount)})
-    assert (purse.spent, purse.in_doubt) == (0, 0)
 
 
 @pytest.mark.parametrize("text", ["0", "0.025", "999999999.999999999999", "0.000001"])

@@ -17,11 +17,9 @@ import pytest
 from support.prompt_lists import complaint_of, open_list, plan_of, requests_of, rows_of, saved
 from support.sample_images import png
 
-from fluxasync._core.errors import ConfigError
+from fluxasync import BadRow, ConfigError, ImageRequest, Prompts
 from fluxasync._core.extras import install_command
-from fluxasync._core.models import ImageRequest
 from fluxasync._requests.image_inputs import allowed_folders
-from fluxasync._requests.sources import BadRow, Prompts
 
 WISHES: list[dict[str, Any]] = [
     {"prompt": 'a "red" fox, in snow; or not', "width": 512, "seed": 7, "guidance": 2.5},
@@ -162,7 +160,8 @@ BAD_TABLES = [
                  id="no prompt"),
     pytest.param("prompt,Width,width\nfox,1,2\n", "p.csv: width would come from two columns,"
                  " 'Width' and 'width'", id="two columns"),
-    pytest.param("prompt,note,note\nfox,1,2\n", "p.csv: two columns are named 'note'; rename one",
+    pytest.param("prompt,note,note\nfox,1,2\n", "p.csv: two columns are named 'note'; rename or"
+                 " remove one",
                  id="the same name twice"),
     pytest.param("prompt,Gr\xf6\xdfe\nfox,1\n".encode("latin-1"), "p.csv: byte 0xf6 is not UTF-8;"
                  " save the table as UTF-8", id="F133 a header in another encoding"),

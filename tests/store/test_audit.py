@@ -17,14 +17,25 @@ from typing import Any
 import pytest
 from support.sample_images import jpeg
 
+from fluxasync import (
+    BudgetExceeded,
+    ConfigError,
+    Failed,
+    ImageRequest,
+    InDoubt,
+    Job,
+    JournalError,
+    Outcome,
+    Saved,
+    TransportError,
+)
 from fluxasync._cli.folder_commands import _ways_on
-from fluxasync._core.errors import BudgetExceeded, ConfigError, JournalError, TransportError
-from fluxasync._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved, Stored
 from fluxasync._store.journal import journal as journal_module
 from fluxasync._store.journal.journal import Journal, Locked
 from fluxasync._store.journal.retry_selection import damage as file_damage
 from fluxasync._store.metadata import METADATA, MetadataWriter
 from fluxasync.audit import drop, give_jobs, in_doubt, resubmit, status, verify
+from fluxasync.extend import Stored
 from fluxasync.gallery.cards import read
 
 PRICE = Decimal("0.025")

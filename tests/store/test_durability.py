@@ -17,8 +17,7 @@ import pytest
 from test_journal import image_request, journal, saved, submitted
 from test_metadata import _saved as outcome
 
-from fluxasync._core.errors import InvalidRequest
-from fluxasync._core.models import Failed
+from fluxasync import Failed, InvalidRequest
 from fluxasync._store.files import make_folder
 from fluxasync._store.journal.schema import connect, create
 from fluxasync._store.metadata import MetadataWriter

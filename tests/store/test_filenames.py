@@ -6,9 +6,9 @@ from unicodedata import normalize
 
 import pytest
 
-from fluxasync._core.errors import ConfigError
-from fluxasync._core.models import ImageRequest
-from fluxasync._store.filenames import DEFAULT, FilenameTemplate, slug
+from fluxasync import ConfigError, ImageRequest
+from fluxasync._store.filenames import DEFAULT, slug
+from fluxasync.extend import FilenameTemplate
 
 
 def _name(template: str, job_id: str = "job-1", **fields: object) -> str:

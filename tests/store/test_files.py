@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from fluxasync._store.files import NotOurs, create_own
+from fluxasync._store.files import NotOurs, create_own, make_own_folder
 
 
 def _stands_there(kind: str, path: Path, target: Path) -> None:
-    target.write_bytes(b"another file")
+    if not target.is_dir():
+        target.write_bytes(b"another file")
     match kind:
         case "file":
             path.write_bytes(b"an earlier one")
@@ -43,3 +44,21 @@ def test_a_folder_under_the_name_of_a_file_is_named_and_kept(tmp_path: Path) -> 
     with pytest.raises(NotOurs, match=r"ours is a folder, .*: move it away"):
         create_own(path, mode=0o600)
     assert path.is_dir()
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "pipe"])
+def test_what_stands_in_place_of_a_folder_of_ours_is_refused(tmp_path: Path, kind: str) -> None:
+    """S3: nothing is put into the folder that a link leads to."""
+    path, elsewhere = tmp_path / ".fluxasync", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    _stands_there(kind, path, elsewhere if kind == "link" else tmp_path / "theirs")
+    with pytest.raises(NotOurs, match=rf"is a {kind}"):
+        make_own_folder(path, mode=0o700)
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_folder_of_ours_is_made_once_and_found_again(tmp_path: Path) -> None:
+    """Only its owner may look inside."""
+    for _ in range(2):
+        make_own_folder(tmp_path / ".fluxasync", mode=0o700)
+    assert stat.S_IMODE((tmp_path / ".fluxasync").stat().st_mode) == 0o700

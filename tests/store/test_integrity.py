@@ -14,7 +14,7 @@ import pytest
 from support.sample_images import jpeg
 from test_journal import image_request, journal, saved, submitted
 
-from fluxasync._core.errors import JournalError
+from fluxasync import JournalError
 from fluxasync._store.audit.resolution import OfflineJournal
 from fluxasync._store.journal.journal import Locked, read_only
 from fluxasync._store.journal.lock import FolderLock, holder, machine_id

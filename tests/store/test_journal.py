@@ -21,32 +21,27 @@ import pytest
 from attrs import evolve
 from support.sample_images import jpeg
 
-from fluxasync._core.errors import (
+from fluxasync import (
     DeadlineExceeded,
     DownloadError,
+    Failed,
     FluxError,
+    ImageInput,
+    ImageRequest,
+    InDoubt,
     InvalidRequest,
+    Job,
     JobLost,
     JournalError,
     Moderated,
     RateLimited,
-    TransportError,
-)
-from fluxasync._core.models import (
-    Failed,
-    ImageInput,
-    ImageRequest,
-    InDoubt,
-    Job,
-    Refused,
     Saved,
-    Secret,
-    Stored,
-    Verdict,
+    TransportError,
 )
 from fluxasync._store.journal.journal import Dropped, Journal, read_only
 from fluxasync._store.journal.recovery import sweep
 from fluxasync._store.journal.writer import StepKind
+from fluxasync.extend import Refused, Secret, Stored, Verdict
 
 pytestmark = pytest.mark.asyncio
 

@@ -8,10 +8,8 @@ from typing import Any, get_type_hints
 import pytest
 from test_journal import journal
 
-from fluxasync._core.errors import APIError, JournalError
-from fluxasync._core.models import Failed
+from fluxasync import APIError, Failed, JournalCounts, JournalError
 from fluxasync._store.journal.checked_row import Row, _depth, decoded, json_fault, row_of
-from fluxasync._store.journal.journal import JournalCounts
 from fluxasync._store.journal.schema import State
 from fluxasync._store.journal.serialization import known_of
 

@@ -10,9 +10,9 @@ import pytest
 from test_integrity import sql
 from test_journal import image_request, journal, saved, submitted
 
-from fluxasync._core.errors import JournalError
+from fluxasync import JournalCounts, JournalError
 from fluxasync._store.journal import integrity
-from fluxasync._store.journal.journal import JournalCounts, peek, read_only
+from fluxasync._store.journal.journal import peek, read_only
 from fluxasync._store.journal.schema import connect_read_only, journal_errors
 from fluxasync.audit import verify
 

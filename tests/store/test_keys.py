@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fluxasync._core.models import ImageInput, ImageRequest
+from fluxasync import ImageInput, ImageRequest
 
 PAGE: dict[str, Any] = {
     "width": 1024,

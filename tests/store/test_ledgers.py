@@ -10,29 +10,25 @@ from pathlib import Path
 
 import pytest
 
-from fluxasync._core.errors import (
-    FluxError,
-    InvalidRequest,
-    JobFailed,
-    Moderated,
-    RateLimited,
-    TransportError,
-)
-from fluxasync._core.models import (
+from fluxasync import (
     Failed,
+    FluxError,
     ImageRequest,
     InDoubt,
+    InvalidRequest,
     Job,
+    JobFailed,
+    MemoryLedger,
+    Moderated,
+    NullLedger,
     Outcome,
-    Refused,
+    RateLimited,
     Saved,
-    Stored,
-    Verdict,
+    TransportError,
 )
-from fluxasync._core.protocols import Ledger
 from fluxasync._engine.submitter import outlives_us
 from fluxasync._store.journal.journal import Journal
-from fluxasync._store.ledgers import MemoryLedger, NullLedger
+from fluxasync.extend import Ledger, Refused, Stored, Verdict
 
 REQUEST = ImageRequest(prompt="a red fox")
 OTHER = ImageRequest(prompt="a red fox", occurrence=1)

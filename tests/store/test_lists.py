@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from fluxasync._core.models import ImageRequest, Job, Saved, Stored
+from fluxasync import ImageRequest, Job, Saved
 from fluxasync._store.journal.journal import Journal
 from fluxasync._store.journal.lists import _LISTS, _settled
 from fluxasync._store.metadata import METADATA
+from fluxasync.extend import Stored
 
 COUNT = 5
 

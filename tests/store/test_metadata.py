@@ -13,9 +13,21 @@ from pathlib import Path
 import pytest
 from support.sample_images import png
 
-from fluxasync._core.errors import ConfigError, InvalidRequest, Moderated, SinkError, TransportError
-from fluxasync._core.models import Failed, ImageInput, ImageRequest, InDoubt, Job, Saved, Stored
+from fluxasync import (
+    ConfigError,
+    Failed,
+    ImageInput,
+    ImageRequest,
+    InDoubt,
+    InvalidRequest,
+    Job,
+    Moderated,
+    Saved,
+    SinkError,
+    TransportError,
+)
 from fluxasync._store.metadata import MetadataWriter, failure_row, metadata_row
+from fluxasync.extend import Stored
 
 SECRET = "canary-7f3a"
 

@@ -16,31 +16,28 @@ from typing import Any
 import pytest
 from support.sample_images import jpeg
 
-from fluxasync._core.errors import (
+from fluxasync import (
     ConfigError,
     DeadlineExceeded,
     DownloadError,
-    FluxError,
-    InvalidRequest,
-    JobLost,
-    JournalError,
-    Moderated,
-    RateLimited,
-    TransportError,
-)
-from fluxasync._core.models import (
     Failed,
+    FluxError,
     ImageRequest,
     InDoubt,
+    InvalidRequest,
     Job,
+    JobLost,
+    JournalCounts,
+    JournalError,
+    Moderated,
     Outcome,
-    Refused,
+    RateLimited,
     Saved,
-    Stored,
-    Verdict,
+    TransportError,
 )
 from fluxasync._store.journal import journal as journal_module
-from fluxasync._store.journal.journal import Journal, JournalCounts, classes_of, peek
+from fluxasync._store.journal.journal import Journal, classes_of, peek
+from fluxasync.extend import Refused, Stored, Verdict
 
 PRICE = Decimal("0.025")
 IMAGE = jpeg()

@@ -18,11 +18,18 @@ from pathlib import Path
 import pytest
 from support.sample_images import jpeg, png, webp
 
-from fluxasync._core.errors import ConfigError, DownloadError, SinkError
-from fluxasync._core.models import ImageRequest, Job
+from fluxasync import (
+    ConfigError,
+    DownloadError,
+    FileSink,
+    FolderSink,
+    ImageRequest,
+    Job,
+    MemorySink,
+    SinkError,
+)
 from fluxasync._core.protocols import Chunks
 from fluxasync._store.files import AtomicFile, DirectorySync, ThreadRunner
-from fluxasync._store.sinks import FileSink, FolderSink, MemorySink
 
 JOB = Job(job_id="7f3a9c21", request=ImageRequest(prompt="a red fox", name="fox"))
 LARGE = jpeg(payload=bytes(range(250)) * 22_000)  # over 5 MB: streamed

@@ -12,19 +12,24 @@ import pytest
 from attrs import evolve
 from test_journal import PRICE, image_request, job_of, journal, saved, submitted
 
-from fluxasync._core.errors import (
+from fluxasync import (
     ConfigError,
     DeadlineExceeded,
+    Failed,
     FluxError,
+    ImageRequest,
+    InDoubt,
     InvalidRequest,
+    Job,
     JobLost,
     JournalError,
+    Saved,
     TransportError,
 )
-from fluxasync._core.models import Failed, ImageRequest, InDoubt, Job, Refused, Saved, Verdict
 from fluxasync._store.journal import schema, writer
 from fluxasync._store.journal.journal import Journal
 from fluxasync._store.journal.totals import counted
+from fluxasync.extend import Refused, Verdict
 
 pytestmark = pytest.mark.asyncio
 

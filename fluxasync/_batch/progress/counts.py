@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from decimal import Decimal
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
@@ -30,9 +30,11 @@ from ..._core.models import Failed, InDoubt, Job, Outcome, Saved
 from ..._core.observers import Fallback
 from ..._core.text import duration
 from ..._requests.pricing import Estimate, price
-from ..._requests.sources import Plan
-from ..._store.journal.journal import JournalCounts
 from ..summary import counted
+
+if TYPE_CHECKING:
+    from ..._requests.sources.plan import Plan
+    from ..._store.journal.totals import JournalCounts
 
 #: outcomes over which the rate is measured
 _WINDOW = 200

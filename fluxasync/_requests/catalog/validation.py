@@ -27,7 +27,7 @@ from .text_numbers import number_of, truth_of, whole_number
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 _RATIO = re.compile(r"([0-9]{1,5}):([0-9]{1,5})", re.ASCII)
 _URL_MAXIMUM = 2083  # characters; BFL openapi 2026-04-23, webhook_url
-#: copies of one request; more is a slip of the finger, and it would be an expensive one
+#: copies of one request
 COPIES_MAXIMUM = 10_000
 _LARGEST = 2**63 - 1  # beyond it JSON readers disagree
 _TYPED = frozenset(ImageRequest.WIRE_FIELDS)
@@ -48,7 +48,7 @@ def validate(request: ImageRequest) -> ImageRequest:
         request, given = _evolved(request, changed), given | changed
     if model is None:
         if not request.prompt.strip() and not request.extra_body and not _has_image(given):
-            raise ConfigError(f"the prompt is empty: {request.model} got nothing to draw")
+            raise ConfigError(f"the prompt is empty; {request.model} needs one")
     else:
         _check_presence(given, model)
         _check_pixels(given, model)

@@ -207,7 +207,7 @@ def _with_extras(row: dict[str, Any]) -> dict[str, Any]:
 
 def _twice(target: str, one: str, other: str) -> str:
     if one == other:
-        return f"two columns are named {_short(one)}; rename one, or take it away"
+        return f"two columns are named {_short(one)}; rename or remove one"
     return (
         f"{target} would come from two columns, {_short(one)} and {_short(other)}; "
         f"keep one as metadata: --map {_EXTRAS}{target}=COLUMN"

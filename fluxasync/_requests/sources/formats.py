@@ -14,14 +14,16 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..._core.errors import ConfigError
 from ..._core.strict_json import parsed_object
 from ..image_inputs import open_within
 from .compression import blocks_of
 from .lines import LINE_CAP, Splitter, reject_utf16
-from .row_reader import ParsedRow, RowReader
+
+if TYPE_CHECKING:
+    from .row_reader import ParsedRow, RowReader
 
 _ROWS = 1_000  #: rows of a list
 _Raw = TypeVar("_Raw")

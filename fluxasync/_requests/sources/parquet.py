@@ -13,7 +13,7 @@ import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from attrs import frozen
 
@@ -23,7 +23,9 @@ from ..image_inputs import MAX_BYTES
 from .columns import Columns, Header, refuse_many
 from .lines import LINE_CAP
 from .parquet_pages import NotPages, footer_of, pages_of
-from .row_reader import ParsedRow, RowReader
+
+if TYPE_CHECKING:
+    from .row_reader import ParsedRow, RowReader
 
 _ROWS = 1_000  #: rows of a list
 _FEW_ROWS = 4  #: of rows with pictures

@@ -33,7 +33,7 @@ def _check_source(_: object, __: Attribute[Any], given: Any) -> None:
 
 
 def _parameters(given: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Refuse names that no model has: in a row they would be metadata, here they are slips."""
+    """Refuse names that no model has; in a row they would be metadata."""
     if given is None:
         return {}
     check_type("parameters", given, Mapping, expected='as {"width": 512}')
@@ -67,8 +67,8 @@ def _columns(given: Mapping[str, str] | None) -> Mapping[str, str]:
 class Prompts:
     """What to generate, and how its rows become requests: `Prompts("prompts.csv", n=4)`.
 
-    A bare path or iterable stands for `Prompts(it)`. The value may be used for several runs, unless
-    its source is an iterator.
+    A bare path or iterable means `Prompts(it)`. The value can be used for several runs, except with
+    an iterator as source.
 
     Args:
         source: a prompt file (.txt, .jsonl, .json, .csv, .tsv, .parquet; text formats also as
@@ -82,7 +82,7 @@ class Prompts:
         seeds, models: values by which every row is multiplied.
         grid: parameters whose values multiply every row, as {"guidance": [2, 3.5]}.
         wildcards: True multiplies prompts by their {red|grey} choices; a folder also by the lines
-            of its lists: `__animals__` stands for animals.txt.
+            of its lists: `__animals__` is a line of animals.txt.
         sample: number of rows to take from a file or list (default: all). The choice depends only
             on the rows and `sample_seed`, so every run takes the same ones.
         sample_seed: chooses another sample (default: 0).
@@ -156,7 +156,7 @@ class Prompts:
         for name in varied:
             if self.defaults.get(name) is not None:
                 raise ConfigError(
-                    f"{name} is given once for all and as values to vary: take one away"
+                    f"{name}: given once for all rows and as values to vary; remove one"
                 )
 
 

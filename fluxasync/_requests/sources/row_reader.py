@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from attrs import evolve
@@ -23,9 +23,11 @@ from ..catalog import validate
 from ..image_inputs import named_inputs, resolve_now
 from ..parsing import ROW_KEYS, parse_request
 from .columns import Columns, undo_pandas_nan
-from .expansion import Expansion
 from .lines import decoded
 from .plan import BadRow, ExpandedRow, FirstNames, requests_of
+
+if TYPE_CHECKING:
+    from .expansion import Expansion
 
 Given = TypeVar("Given")
 

@@ -13,14 +13,16 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..._core.errors import ConfigError
 from .columns import MOST_COLUMNS, Header
 from .compression import blocks_of, suffix_of
 from .formats import gathered
 from .lines import LINE_CAP, Splitter, reject_utf16
-from .row_reader import ParsedRow, RowReader
+
+if TYPE_CHECKING:
+    from .row_reader import ParsedRow, RowReader
 
 _SEPARATORS = (",", ";", "\t")
 _ROWS = 1_000  #: rows of a list

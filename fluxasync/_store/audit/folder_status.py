@@ -22,10 +22,11 @@ from ..._core.amounts import amount_of
 from ..._core.errors import ConfigError, candidate_in
 from ..files import ThreadRunner
 from ..journal.checked_row import SELECT, Row, check_totals, damaged_in, is_instant, row_of
-from ..journal.journal import JournalCounts, read_only
 from ..journal.lock import Locked, holder
+from ..journal.reader import read_only
 from ..journal.schema import FILE, HOME, RESTORE, State, connect_read_only, journal_errors
 from ..journal.serialization import request_of
+from ..journal.totals import JournalCounts
 
 #: characters of evidence in an InDoubtEntry
 _EVIDENCE = 4_096

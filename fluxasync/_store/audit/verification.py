@@ -26,7 +26,7 @@ from ..._core.images import EXTENSIONS
 from ..._core.models import Saved, Stored
 from ..files import NotOurs, ThreadRunner, disk_error, open_to_read
 from ..journal.integrity import is_part
-from ..journal.journal import JournalView, read_only
+from ..journal.reader import JournalView, read_only
 from ..journal.schema import HOME
 from ..metadata import METADATA
 from .folder_status import require_idle, require_journal

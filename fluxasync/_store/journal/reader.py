@@ -14,12 +14,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from attrs import frozen
 
 from ..._core.errors import JournalError
-from ..._core.models import Failed, InDoubt, Job, Saved
 from ..files import create_own, open_to_read
 from .checked_row import SELECT, Row, damaged, row_of
 from .integrity import JournalHeader, check_content, check_file, check_run
@@ -38,6 +37,9 @@ from .schema import (
 )
 from .serialization import known_of
 from .totals import JournalCounts, counted
+
+if TYPE_CHECKING:
+    from ..._core.models import Failed, InDoubt, Job, Saved
 
 _PAGE = 500
 #: maximum bytes of a status file, which has a few hundred

@@ -16,13 +16,15 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..._core.images import EXTENSIONS, NotAnImage, inspect
 from ..files import open_to_read, sync, sync_folder
 from .checked_row import SELECT, Row, damaged, is_instant, row_of
 from .integrity import is_part
-from .transitions import Transitions
+
+if TYPE_CHECKING:
+    from .transitions import Transitions
 
 #: rows in one page of a long list
 PAGE = 256

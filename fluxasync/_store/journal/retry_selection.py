@@ -16,15 +16,18 @@ import sqlite3
 import stat
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from ..._core.arguments import check_type
 from ..._core.errors import ConfigError
-from .checked_row import Row
 from .schema import State
 from .serialization import Dropped
 from .totals import JournalCounts, counted
+
+if TYPE_CHECKING:
+    from .checked_row import Row
 
 #: the class of all failures except those below
 FAILED = "failed"
