@@ -19,9 +19,9 @@ from .trials import Finding
 _PAGE = """\
 # Killed {kills:,} times
 
-`kill -9` at {places} kill points of a run and by the clock, with real processes, real SQLite and real
-files, against a simulator in another process that logs its charges. After every kill the charges, the
-journal and the files were compared; then the same command was run again, until nothing was left to do.
+`kill -9` at {places} kill points of a run and by the clock, with real processes, real SQLite and
+real files, against a simulator in another process that logs its charges. After every kill charges,
+journal and files were compared; then the same command was run again, until nothing was left to do.
 A submission in progress at a kill is in doubt: it is listed, and submitted again only on request.
 
 `{command}` · {date} · {machine}
@@ -46,8 +46,8 @@ A submission in progress at a kill is in doubt: it is listed, and submitted agai
 
 ## Signals
 
-The real command on its own terminal, with one to three signals (Ctrl-C or SIGTERM) at random instants;
-after every run the same comparison.
+The real command on its own terminal, with one to three signals (Ctrl-C or SIGTERM) at random
+instants; after every run the same comparison.
 
 {signals}
 
@@ -58,8 +58,8 @@ Killed at the write that extends the journal's file, and run again: {checkpoint}
 ## Power cuts
 
 A model of the disk drops or tears unsynced data, at every step of recorded runs:
-**{states:,} states, {losses} losses** (a partial image under its final name, or a recorded image that
-is missing).
+**{states:,} states, {losses} losses** (a partial image under its final name, or a recorded
+image that is missing).
 
 ## Safeguards removed on purpose
 
