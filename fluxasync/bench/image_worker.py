@@ -1,8 +1,6 @@
-"""One image of a benchmark: the session's own verbs in a row, and the time of each step noted.
+"""One image of a benchmark: the engine's verbs in order, with the time of each step.
 
-It is the way that `run` goes, journal and fsync included, so that what is measured is what users
-have. Nothing here decides what load there is; a failure is a word in the trace, and an error that
-ends the run is handed on by `end`.
+It takes the same way as a run, journal and fsync included, so it measures what users get.
 """
 
 from __future__ import annotations
@@ -28,22 +26,22 @@ if TYPE_CHECKING:
     from .latency_breakdown import Trace
     from .monitor import Clock, ResourceMonitor
 
-#: characters kept of what was said of a failure
-_LONGEST_WHY = 200
-#: jobs accepted and not yet asked for; more than can be under way
+#: characters of an error text in a record
+_LONGEST_ERROR = 200
+#: most accepted jobs whose acceptance time is kept; more than can be active
 _MOST_ACCEPTED = 100_000
 
 
 class SessionObserver:
-    """Hears a session's events: when jobs were accepted, and how often the server pushed back."""
+    """Observes a session: acceptance times, push-backs, and why submissions wait."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._accepted: dict[str, float] = {}
         self.push_backs = 0
-        self.waits_for: str | None = None  #: why submissions wait just now
-        self.waited_for: str | None = None  #: why they did the last time
-        self.is_unheard = False  #: they wait because nothing answered one of them
+        self.pause_reason: str | None = None  #: why submissions wait now
+        self.last_pause_reason: str | None = None  #: why they waited the last time
+        self.is_unanswered = False  #: they wait because a submission got no answer
 
     def __call__(self, event: Any) -> None:
         match event:
@@ -52,35 +50,35 @@ class SessionObserver:
                 if len(self._accepted) > _MOST_ACCEPTED:
                     del self._accepted[next(iter(self._accepted))]
             case Paused(reason=reason, status=status):
-                self.waits_for = self.waited_for = reason
-                self.is_unheard = status is None
+                self.pause_reason = self.last_pause_reason = reason
+                self.is_unanswered = status is None
                 self.push_backs += status is not None
             case Resumed():
-                self.waits_for, self.is_unheard = None, False
+                self.pause_reason, self.is_unanswered = None, False
 
-    def accepted(self, job: Job) -> float:
-        """Return when the job's acceptance was read; asked once a job."""
+    def pop_accepted_at(self, job: Job) -> float:
+        """Return when the job's acceptance arrived; call it once per job."""
         return self._accepted.pop(job.job_id, self._clock())
 
 
 class ImageWorker:
-    """Makes single images over a session; once `over` is set nothing more is begun."""
+    """Makes single images with a session; after `over` is set it starts no more."""
 
     def __init__(
         self,
         flux: FluxSession,
         output: Output,
-        listener: SessionObserver,
+        observer: SessionObserver,
         *,
         clock: Clock,
-        meter: ResourceMonitor,
+        monitor: ResourceMonitor,
     ) -> None:
         self._engine = engine_of(flux)
         self._output = output
-        self._listener = listener
+        self._observer = observer
         self._clock = clock
-        self._meter = meter
-        self._gate = self._engine.new_breaker()
+        self._monitor = monitor
+        self._breaker = self._engine.new_breaker()
         self.over = asyncio.Event()
         self.error: FluxError | None = None  #: what ended the run
 
@@ -88,47 +86,47 @@ class ImageWorker:
         return f"<ImageWorker {'over' if self.over.is_set() else 'open'}>"
 
     def end(self, error: FluxError) -> None:
-        """Begin nothing more; what is paid may land. The first error stays."""
+        """Start no more images; paid ones may still be saved. The first error is kept."""
         if self.error is None:
             self.error = error
-        self._gate.trip(error)
+        self._breaker.trip(error)
         self.over.set()
 
-    def turn(self) -> None:
-        """Begin with another model: its first requests are judged by themselves."""
-        self._gate = self._engine.new_breaker()
+    def begin_model(self) -> None:
+        """Start with another model: its first refusals are counted separately."""
+        self._breaker = self._engine.new_breaker()
 
     async def generate(self, trace: Trace, request: ImageRequest) -> None:
-        """Submit and watch; without a `trace.ready` afterwards that was the end of it."""
+        """Submit and watch. Without `trace.ready` afterwards the image has ended."""
         job: Job | None = None
         ledger = self._output.ledger
         try:
-            job = await self._engine.submit(request, ledger=ledger, breaker=self._gate)
-            trace.accepted = self._listener.accepted(job)
+            job = await self._engine.submit(request, ledger=ledger, breaker=self._breaker)
+            trace.accepted = self._observer.pop_accepted_at(job)
             trace.posted = trace.accepted - (job.submit_seconds or 0.0)
             trace.job_id, trace.cost = job.job_id, _dollars(job)
             trace.ready = await self._engine.watch(job)
         except FluxError as error:
             await self._failed(trace, request, job, error)
         except BaseException:
-            self._leave(job)
+            self._mark_unclaimed(job)
             raise
 
     async def download(self, trace: Trace, request: ImageRequest, ready: Ready) -> None:
-        """Download and keep the image."""
-        sink = _Timed(self._output.sink, trace, self._clock, self._meter)
-        self._meter.downloading += 1
+        """Download and store the image."""
+        sink = _TimedSink(self._output.sink, trace, self._clock, self._monitor)
+        self._monitor.downloading += 1
         try:
             saved = await self._engine.download(ready, to=sink)
         except FluxError as error:
             await self._failed(trace, request, ready.job, error)
         except BaseException:
-            self._leave(ready.job)
+            self._mark_unclaimed(ready.job)
             raise
         else:
             await self._saved(trace, saved)
         finally:
-            self._meter.downloading -= 1
+            self._monitor.downloading -= 1
 
     async def _saved(self, trace: Trace, saved: Saved) -> None:
         stored = saved.stored
@@ -140,61 +138,61 @@ class ImageWorker:
     async def _failed(
         self, trace: Trace, request: ImageRequest, job: Job | None, error: FluxError
     ) -> None:
-        outcome = classify_outcome(error, job, request, self._gate)
+        outcome = classify_outcome(error, job, request, self._breaker)
         match outcome:
             case EndsRun():
-                self._leave(job)
+                self._mark_unclaimed(job)
                 self.end(error)
                 return
             case InDoubt(price=price):
                 trace.outcome = IN_DOUBT
                 trace.cost = None if price is None else float(price)
             case Failed(cause=cause):
-                trace.outcome, trace.why = cause, display(str(error), _LONGEST_WHY)
+                trace.outcome, trace.why = cause, display(str(error), _LONGEST_ERROR)
         await self._settle(outcome)
 
-    def _leave(self, job: Job | None) -> None:
-        """Tell of a paid job whose image is not fetched; the journal has its id."""
+    def _mark_unclaimed(self, job: Job | None) -> None:
+        """Report a paid job whose image is not fetched; the journal has its id."""
         if job is not None:
             self._engine.mark_unclaimed(job, ledger=self._output.ledger)
 
     async def _settle(self, outcome: Outcome) -> None:
         try:
-            await run_to_completion(self._recorded(outcome))
+            await run_to_completion(self._record(outcome))
         except FluxError as error:  # the disk, or the journal
             self.end(error)
 
-    async def _recorded(self, outcome: Outcome) -> None:
+    async def _record(self, outcome: Outcome) -> None:
         await self._output.ledger.settle(outcome)
         await self._output.list(outcome)
 
 
 @frozen
-class _Timed:
-    """A sink that notes when the bytes were here and when the image was kept."""
+class _TimedSink:
+    """A sink that records when the last byte arrived and when the image was stored."""
 
     sink: Sink
     trace: Trace
     clock: Clock
-    meter: ResourceMonitor
+    monitor: ResourceMonitor
 
     async def store(
         self, request: ImageRequest | None, job: Job, chunks: AsyncIterator[bytes]
     ) -> Stored:
         self.trace.downloaded = None
         try:
-            stored = await self.sink.store(request, job, self._noted(chunks))
+            stored = await self.sink.store(request, job, self._timed(chunks))
             self.trace.stored = self.clock()
         finally:
             if self.trace.downloaded is not None:
-                self.meter.image_stored()
+                self.monitor.image_stored()
         return stored
 
-    async def _noted(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _timed(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for chunk in chunks:
             yield chunk
         self.trace.downloaded = self.clock()
-        self.meter.image_arrived()
+        self.monitor.image_arrived()
 
 
 def _dollars(job: Job) -> float | None:

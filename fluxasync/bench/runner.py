@@ -1,8 +1,8 @@
-"""A benchmark from top to bottom: one session, a stage after another, a folder at the end.
+"""A benchmark from start to end: one session, one stage after another, a report in a folder.
 
-Each stage is driven, measured and written down before the next begins, so that a run which ends
-early still leaves what it found. One session is shared, as in an app: connections stay warm and
-what was learned of durations stays known.
+Each stage is measured and recorded before the next begins, so a run that ends early keeps its
+results. All stages share one session, as in an app: connections stay open and learned durations
+stay known.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import asyncio
 import gc
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from time import time
@@ -27,6 +26,7 @@ from .._core.errors import FluxError, RunStopped
 from .._core.models import ImageRequest
 from .._core.text import display
 from .._engine.connectivity import UNANSWERED
+from .._engine.engine import Engine
 from .._engine.session import FluxSession, engine_of
 from .._store.filenames import DEFAULT, FilenameTemplate
 from .._store.journal.totals import JournalCounts
@@ -57,247 +57,245 @@ from .workload import closed_stage, stages_of
 
 logger = logging.getLogger("fluxasync")
 
-#: seconds that paid images may still land after a stop
+#: seconds for paid images to arrive after a stop
 GRACE = 10.0
-#: a sweep of a live account goes no further than this many times a usual account's slots
+#: a sweep ends at this multiple of the usual slots
 _SWEEP_BEYOND = 4
 _STOPPED = "stopped before its end"
 
 
 async def run(
-    order: BenchConfig,
+    config: BenchConfig,
     *,
     on_note: Callable[[str], None] | None = None,
     on_stage: Callable[[Stage], None] | None = None,
 ) -> Report:
-    """Put the order's loads on, one after another, and return what was measured.
+    """Measure each load of the config, one after another, and return the report.
 
-    The order's folder then holds report.json, requests.jsonl, report.html and images/. `on_note`
-    hears what a person should know, `on_stage` each stage as it ends. Without a key a practice
-    server is started and measured, and a warning says so. A run that ends early (the cap, a bad
-    key, a full disk) returns what it has, with `note` saying why; where nothing was measured the
-    error is raised. Raises ConfigError for a target that is not a practice server when the order
-    has no `max_cost`.
+    Writes report.json, requests.jsonl, report.html and images/ into the config's folder. `on_note`
+    receives messages for a person, `on_stage` each stage as it ends. Without a key a simulator is
+    started and measured, with a warning. A run that ends early (cap, bad key, full disk) returns
+    its results, and `note` has the reason; if nothing was measured, the error is raised. Raises
+    ConfigError for a target that is not a simulator when the config has no `max_cost`.
     """
-
-    check_type("order", order, BenchConfig, expected="a bench.Order")
+    check_type("config", config, BenchConfig, expected="a bench.BenchConfig")
     check_callback("on_note", on_note)
     check_callback("on_stage", on_stage)
 
-    def say(text: str) -> None:
+    def warn(text: str) -> None:
         logger.warning("%s", text)
         if on_note is not None:
             on_note(text)
 
-    async with resolve_target(order, warn=say) as aimed:
-        return await Run(aimed, on_note=on_note, on_stage=on_stage).perform()
+    async with resolve_target(config, warn=warn) as resolved:
+        return await Run(resolved, on_note=on_note, on_stage=on_stage).perform()
 
 
 class Run:
-    """One benchmark; `perform` it once, `stop` it at any time."""
+    """One benchmark: `perform` runs it once, `stop` ends it at any time."""
 
     def __init__(
         self,
-        order: BenchConfig,
+        config: BenchConfig,
         *,
         on_note: Callable[[str], None] | None = None,
         on_stage: Callable[[Stage], None] | None = None,
     ) -> None:
-        self._order = order
+        self._config = config
         self._note = on_note or (lambda text: None)
         self._on_stage = on_stage or (lambda stage: None)
         self._clock = clock_of(asyncio.get_running_loop())
         self._zero = self._clock()
-        self._listener = SessionObserver(self._clock)
-        self._flux: FluxSession | None = None
-        self._maker: ImageWorker | None = None
-        self._drive: LoadGenerator | None = None
+        self._observer = SessionObserver(self._clock)
+        self._engine: Engine | None = None
+        self._worker: ImageWorker | None = None
+        self._generator: LoadGenerator | None = None
         self._stages: list[Stage] = []
         self._offset: ClockOffset | None = None
-        self._begun = 0  #: images of the stages before this one
-        self._is_blank = False  #: it is over, and the journal knows of nothing
+        self._begun = 0  #: images of earlier stages
+        self._is_journal_empty = False  #: known at the end
         self._spent = Decimal(0)
         self._unpriced = 0
         self._is_stopped = False
         self._is_simulated = False
 
     def __repr__(self) -> str:
-        return f"<Run {len(self._stages)} stages, {self._drive!r}>"
+        return f"<Run {len(self._stages)} stages, {self._generator!r}>"
 
     @property
     def error(self) -> FluxError | None:
-        """What ended the run early; None while nothing has."""
-        return None if self._maker is None else self._maker.error
+        """The error that ended the run early, or None."""
+        return None if self._worker is None else self._worker.error
 
     def stop(self, grace: float = GRACE) -> None:
-        """Submit nothing more; paid images may land for so many seconds."""
-        self._is_stopped = True  # also before there is anything to stop
-        if self._maker is not None:
-            self._maker.end(RunStopped(_STOPPED))
-            asyncio.get_running_loop().call_later(grace, self._cut)
+        """Submit nothing more; wait `grace` seconds for paid images."""
+        self._is_stopped = True  # also takes effect before the first stage
+        if self._worker is not None:
+            self._worker.end(RunStopped(_STOPPED))
+            asyncio.get_running_loop().call_later(grace, self._cancel)
 
     def line(self) -> str:
-        """Return how far the stage is and what all of them spent, in words."""
-        drive = self._drive
-        if drive is None:
+        """Return the progress line: the stage, the money spent, what submissions wait for."""
+        generator = self._generator
+        if generator is None:
             return "writing the report" if self._stages else "starting"
-        spent = "$0.00 (simulated)" if self._is_simulated else dollars(drive.spent)
-        said = f"{drive.counts()}, {spent}, {drive.seconds:.0f} s"
-        if (reason := self._listener.waits_for) is not None:
-            return f"{said}; submissions wait: {display(reason, 80)}"
-        return f"{said}; the service does not answer" if self._is_unanswered() else said
+        spent = "$0.00 (simulated)" if self._is_simulated else dollars(generator.spent)
+        text = f"{generator.counts()}, {spent}, {generator.seconds:.0f} s"
+        if (reason := self._observer.pause_reason) is not None:
+            return f"{text}; submissions wait: {display(reason, 80)}"
+        return f"{text}; the service does not answer" if self._is_unanswered() else text
 
     async def perform(self) -> Report:
         """See `run`."""
-        order = self._order
-        prompts = await PromptPool.of(order)
-        await asyncio.to_thread(check_unused, order.out)
+        config = self._config
+        prompts = await PromptPool.of(config)
+        await asyncio.to_thread(check_unused, config.out)
         began = datetime.now(UTC)
         async with self._session() as flux:
-            simulated = self._is_simulated = await is_simulator(engine_of(flux).provider)
-            check_cap(order, engine_of(flux).provider, prompts, simulated=simulated)
-            for model in order.models:  # before the first is paid, not when its stage begins
-                engine_of(flux).check_model(model)
-            await asyncio.to_thread(create_folder, order.out)
-            announce_cost(order, prompts, simulated=simulated, note=self._note)
+            engine = self._engine = engine_of(flux)
+            simulated = self._is_simulated = await is_simulator(engine.provider)
+            check_cap(config, engine.provider, prompts, simulated=simulated)
+            for model in config.models:  # before anything is paid, not when its stage begins
+                engine.check_model(model)
+            await asyncio.to_thread(create_folder, config.out)
+            announce_cost(config, prompts, simulated=simulated, note=self._note)
             note_missing_extras(self._note)
-            described = environment(
-                engine_of(flux).provider, simulated=simulated, options=order.options()
+            measured_with = environment(
+                engine.provider, simulated=simulated, options=config.options()
             )
-            self._flux = flux
-            meter = ResourceMonitor(
+            monitor = ResourceMonitor(
                 self._clock, in_flight=lambda: flux.in_flight, is_unanswered=self._is_unanswered
             )
-            await self._measure(flux, prompts, meter)
+            await self._measure(flux, prompts, monitor)
         if not self._stages and self.error is not None:
             await self._fail(self.error)
-        report = self._report(began, described, meter, simulated=simulated)
+        report = self._report(began, measured_with, monitor, simulated=simulated)
         await asyncio.to_thread(write_folder, report)
         return report
 
     async def _fail(self, error: FluxError) -> NoReturn:
-        """Raise what ended a run that measured nothing. Where its journal knows of nothing either,
-        the folder goes with it, so that the corrected line may use it."""
-        if self._is_blank:
-            await asyncio.to_thread(remove_folder, self._order.out)
-        reason = self._listener.waited_for
+        """Raise the error of a run that measured nothing.
+
+        If its journal is empty too, the folder is removed, so the corrected command may use it.
+        """
+        if self._is_journal_empty:
+            await asyncio.to_thread(remove_folder, self._config.out)
+        reason = self._observer.last_pause_reason
         if isinstance(error, RunStopped) and reason is not None:
             raise RunStopped(f"{_STOPPED}, with nothing measured: {reason}")
         raise error
 
     def _is_unanswered(self) -> bool:
-        """Whether the service is silent: some calls in a row say so, or the one that submissions
-        wait for."""
-        enough = 1 if self._listener.is_unheard else UNANSWERED
-        if self._flux is None:
-            return False
-        return engine_of(self._flux).connectivity.unanswered_calls >= enough
+        """Whether several consecutive calls got no answer, or the one that submissions wait for."""
+        enough = 1 if self._observer.is_unanswered else UNANSWERED
+        engine = self._engine
+        return engine is not None and engine.connectivity.unanswered_calls >= enough
 
     # --- before --------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def _session(self) -> AsyncIterator[FluxSession]:
-        order = self._order
-        async with FluxSession(
-            order.provider,
-            api_key=order.api_key,
-            base_url=order.base_url,
-            polling=order.polling,
-            budget=order.max_cost,
-            on_event=self._listener,
-        ) as flux:
-            yield flux
+    def _session(self) -> FluxSession:
+        config = self._config
+        return FluxSession(
+            config.provider,
+            api_key=config.api_key,
+            base_url=config.base_url,
+            polling=config.polling,
+            budget=config.max_cost,
+            on_event=self._observer,
+        )
 
     # --- the stages -----------------------------------------------------------------------------
 
     async def _measure(
-        self, flux: FluxSession, prompts: PromptPool, meter: ResourceMonitor
+        self, flux: FluxSession, prompts: PromptPool, monitor: ResourceMonitor
     ) -> None:
         async with open_folder(
-            self._order.out / IMAGES_NAME,
+            self._config.out / IMAGES_NAME,
             provider=engine_of(flux).provider,
             template=FilenameTemplate.parse(DEFAULT),
             max_bytes=flux.limits.max_image_bytes,
             ledger=None,
         ) as output:
-            maker = self._maker = ImageWorker(
-                flux, output, self._listener, clock=self._clock, meter=meter
+            worker = self._worker = ImageWorker(
+                flux, output, self._observer, clock=self._clock, monitor=monitor
             )
             if self._is_stopped:
-                maker.end(RunStopped(_STOPPED))
+                worker.end(RunStopped(_STOPPED))
             self._zero = self._clock()
-            meter.start(self._zero)
-            # a full collection goes over all that was imported and stops the loop for that long;
-            # submissions would be late, and answers be seen late
+            monitor.start(self._zero)
+            # a full collection scans every imported object and blocks the event loop meanwhile,
+            # which would delay submissions and polls
             gc.collect()
             gc.freeze()
             try:
                 for load in self._loads():
-                    if maker.over.is_set():
+                    if worker.over.is_set():
                         break
                     flux.limits = evolve(flux.limits, in_flight=load.in_flight)
-                    await self._stage(load, maker, prompts, meter)
+                    await self._stage(load, worker, prompts, monitor)
             finally:
                 gc.unfreeze()
-                meter.stop()
-                self._drive = None
-                await engine_of(flux).drain()  # a POST whose lane was cut is recorded all the same
-            assert output.journal is not None  # noqa: S101 — a folder's own; for the type checker
-            self._is_blank = output.journal.counts == JournalCounts()
+                monitor.stop()
+                self._generator = None
+                await engine_of(flux).drain()  # records POSTs whose worker was cancelled
+            assert output.journal is not None  # noqa: S101 — a folder has one; for the type checker
+            self._is_journal_empty = output.journal.counts == JournalCounts()
 
     def _loads(self) -> Iterator[LoadProfile]:
-        for model in self._order.models:
-            load = self._order.load
+        for model in self._config.models:
+            load = self._config.load
             yield from self._sweep(model) if load.sweep else stages_of(load, model)
 
     def _sweep(self, model: str) -> Iterator[LoadProfile]:
-        """Double the load, roughly, until more of it buys next to nothing."""
-        first, most = len(self._stages), self._order.load.most_slots * _SWEEP_BEYOND
+        """Yield growing loads until throughput stops growing."""
+        first, most = len(self._stages), self._config.load.most_slots * _SWEEP_BEYOND
         for in_flight in SWEEP:
             if in_flight > most or is_saturated(self._stages[first:]):
                 return
-            yield closed_stage(self._order.load, model, in_flight)
+            yield closed_stage(self._config.load, model, in_flight)
 
     async def _stage(
-        self, load: LoadProfile, maker: ImageWorker, prompts: PromptPool, meter: ResourceMonitor
+        self, load: LoadProfile, worker: ImageWorker, prompts: PromptPool, monitor: ResourceMonitor
     ) -> None:
-        number, push_backs = len(self._stages), self._listener.push_backs
+        number, push_backs = len(self._stages), self._observer.push_backs
         if self._stages and self._stages[-1].model != load.model:
-            maker.turn()
+            worker.begin_model()
 
-        def wish(index: int) -> ImageRequest:
-            # each stage asks for the same list from its beginning, so that stages compare
+        def request_of(index: int) -> ImageRequest:
+            # each stage starts the list from its beginning, so stages are comparable
             request = prompts.request(load.model, index - self._begun)
             return evolve(request, index=index, occurrence=index)
 
-        drive = self._drive = LoadGenerator(
-            load, maker, wish,
-            stage=number, first=self._begun, seed=self._order.seed + number,
+        generator = self._generator = LoadGenerator(
+            load, worker, request_of,
+            stage=number, first=self._begun, seed=self._config.seed + number,
             spent=self._spent, clock=self._clock,
         )  # fmt: skip
-        meter.begin_stage(number)
+        monitor.begin_stage(number)
         try:
-            await drive.run()
-        finally:  # also when it is cut short: what was paid is told
-            traces = [t for t in drive.ended if t.outcome != UNFINISHED or t.accepted is not None]
-            records = await self._recorded(traces)
-        self._begun += drive.begun
+            await generator.run()
+        finally:  # paid images are recorded when the stage is cancelled too
+            traces = [
+                t for t in generator.ended if t.outcome != UNFINISHED or t.accepted is not None
+            ]
+            records = await self._record(traces)
+        self._begun += generator.begun
         if any(not record.warm_up for record in records):
-            measured = StageSamples(
+            samples = StageSamples(
                 load=load,
                 traces=traces,
                 records=records,
-                machine=meter.machine(sum(record.is_saved for record in records)),
-                push_backs=self._listener.push_backs - push_backs,
-                unanswered=meter.unanswered,
-                objective=self._order.load.objective,
+                machine=monitor.machine(sum(record.is_saved for record in records)),
+                push_backs=self._observer.push_backs - push_backs,
+                unanswered=monitor.unanswered,
+                objective=self._config.load.objective,
             )
-            stage = stage_of(measured)
+            stage = stage_of(samples)
             self._stages.append(stage)
             self._on_stage(stage)
 
-    async def _recorded(self, traces: list[Trace]) -> list[ImageRecord]:
-        """Write a stage's images down; its server's clock is judged by its own images."""
+    async def _record(self, traces: list[Trace]) -> list[ImageRecord]:
+        """Write the records of a stage, with the clock offset found from its images."""
         offset = clock_offset(traces) or self._offset
         self._offset = offset
         records = [record_of(trace, zero=self._zero, offset=offset) for trace in traces]
@@ -306,37 +304,37 @@ class Run:
                 self._spent += Decimal(repr(record.cost))
             elif record.job_id is not None:
                 self._unpriced += 1
-        await asyncio.to_thread(append_records, self._order.out, records)
+        await asyncio.to_thread(append_records, self._config.out, records)
         return records
 
-    def _cut(self) -> None:
-        if self._drive is not None:
-            self._drive.cancel()
+    def _cancel(self) -> None:
+        if self._generator is not None:
+            self._generator.cancel()
 
     # --- after ----------------------------------------------------------------------------------
 
     def _report(
         self,
         began: datetime,
-        described: dict[str, object],
-        meter: ResourceMonitor,
+        measured_with: dict[str, object],
+        monitor: ResourceMonitor,
         *,
         simulated: bool,
     ) -> Report:
-        knees, why = self._knees()
-        is_slow, said = verdict(self._stages)
+        knees, reason = self._knees()
+        is_slow, text = verdict(self._stages)
         offset = self._offset
-        wall = time() - self._clock()  # what our own wall clock shows at 0 on this one
+        wall = time() - self._clock()  # the local wall clock at 0 of the loop's clock
         return Report(
-            title=self._order.name,
+            title=self._config.name,
             began=began.isoformat(timespec="seconds"),
-            environment=described,
+            environment=measured_with,
             stages=tuple(self._stages),
             knee=next(iter(knees.values()), None),
             knees=knees,
-            knee_why=why,
-            slots=meter.samples,
-            verdict=said,
+            knee_why=reason,
+            slots=monitor.samples,
+            verdict=text,
             is_machine_slow=is_slow,
             spent=self._spent,
             unpriced=self._unpriced,
@@ -344,17 +342,17 @@ class Run:
             note=self._why_early(),
             clock_skew=None if offset is None else round(offset.seconds - wall, 4),
             clock_uncertainty=None if offset is None else round(math.fabs(offset.uncertainty), 4),
-            folder=self._order.out,
+            folder=self._config.out,
         )
 
     def _knees(self) -> tuple[dict[str, str], str]:
         knees: dict[str, str] = {}
         reasons: list[str] = []
-        for model in self._order.models:
+        for model in self._config.models:
             label, why = find_saturation([stage for stage in self._stages if stage.model == model])
             if label is not None:
                 knees[model] = label
-            reasons.append(f"{model}: {why}" if len(self._order.models) > 1 else why)
+            reasons.append(f"{model}: {why}" if len(self._config.models) > 1 else why)
         return knees, " ".join(reasons)
 
     def _why_early(self) -> str:

@@ -14,7 +14,7 @@ from support.virtual_time import run
 from support.world_transport import ORIGIN, WorldTransport
 
 from fluxasync import BFL, FluxSession, JournalError, MemoryLedger, Polling
-from fluxasync._core.protocols import Call, Reply
+from fluxasync.extend import Call, Reply
 from fluxasync.simulator import Scenario, World
 
 CALM = Scenario(image_bytes=1)

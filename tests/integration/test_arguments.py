@@ -313,7 +313,7 @@ HELPER_CALLS = [
     ),
     case("run source", lambda url: fluxasync.run(5, out="o", base_url=url), "source"),
     case("run a URL", lambda url: fluxasync.run("s3://b/p.csv", out="o", base_url=url), "is a URL"),
-    case("bench order", lambda url: bench.run(5), "order: "),
+    case("bench config", lambda url: bench.run(5), "config: "),
     case("bench out", lambda url: bench.run(bench.BenchConfig(out=5)), "out: "),
     case("bench URL", lambda url: bench.run(bench.BenchConfig(out="s3://b/o")), "s3://b/o"),
     case("bench model", lambda url: bench.run(bench.BenchConfig(out="o", models=5)), "models: "),

@@ -12,8 +12,8 @@ from support.raw_servers import Line, answer, peer
 from support.simulator_sessions import PROVIDERS, audit, fast_session, until, wishes
 
 from fluxasync import BudgetExceeded, ImageRequest, Job, MemoryLedger, Saved
-from fluxasync._core.protocols import Call, Reply
 from fluxasync._engine.session import engine_of
+from fluxasync.extend import Call, Reply
 from fluxasync.simulator import Scenario, Simulator
 
 SCENARIO = Scenario(latency=(0, 0.02))

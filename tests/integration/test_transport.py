@@ -28,10 +28,9 @@ from support.raw_servers import (
     streams,
 )
 
-from fluxasync._core.config import Timeouts
-from fluxasync._core.errors import TransportError
-from fluxasync._core.protocols import Call, Reply
+from fluxasync import Timeouts, TransportError
 from fluxasync._wire.transport import MAX_REPLY, AiohttpTransport, check_url
+from fluxasync.extend import Call, Reply
 
 CANARY = "sk-canary-4711"
 SIGNATURE = "sig-canary-0815"

@@ -8,11 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fluxasync._core.errors import BudgetExceeded
-from fluxasync._core.models import ImageRequest
+from fluxasync import BudgetExceeded, Estimator, ImageRequest, Model, models
 from fluxasync._engine.budget import SpendingAccount
-from fluxasync._requests.catalog import Model, models
-from fluxasync._requests.pricing import Estimator, price
+from fluxasync._requests.pricing import price
 
 PRICES = st.sampled_from([Decimal(text) for text in ("0.014", "0.025", "0.04", "0.16", "0.3")])
 CAP = Decimal("1.00")

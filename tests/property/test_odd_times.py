@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from support import virtual_time
 from support.limiters import LimiterUnderTest
 
+from fluxasync import DeadlineExceeded, Failed, Job, JobFailed, JobLost, Pending, Polling, Ready
 from fluxasync._batch.progress.counts import Progress
-from fluxasync._core.config import Policies, Polling
-from fluxasync._core.errors import DeadlineExceeded, JobFailed, JobLost
-from fluxasync._core.models import Failed, Job, Pending, Ready
+from fluxasync._core.config import Policies
 from fluxasync._core.observers import Fallback, Observers
 from fluxasync._core.text import duration
 from fluxasync._engine.circuit_breaker import CircuitBreaker

@@ -7,7 +7,7 @@ from math import isfinite
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluxasync._core.config import Polling
+from fluxasync import Polling
 from fluxasync._engine.polling import Durations, PollSchedule
 from fluxasync._engine.polling.poll_times import PollTimes
 from fluxasync._engine.polling.schedule import MAXIMUM, MAXIMUM_SHARE, MINIMUM

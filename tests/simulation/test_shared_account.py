@@ -15,9 +15,9 @@ from support.virtual_time import START, run
 from support.world_transport import ORIGIN
 
 from fluxasync import Batch, FluxSession, ImageRequest, MemoryLedger, Outcome, Polling
-from fluxasync._core.protocols import Call, Reply
 from fluxasync._engine.session import engine_of
 from fluxasync._wire.client import now
+from fluxasync.extend import Call, Reply
 from fluxasync.simulator import Scenario, World
 
 ALLOWED = 24  #: active jobs of the account

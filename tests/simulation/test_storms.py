@@ -40,11 +40,11 @@ from fluxasync import (
     RateLimited,
     TransportError,
 )
-from fluxasync._core.protocols import Call, Reply
 from fluxasync._engine.adaptive_limit import SMALL
 from fluxasync._engine.budget import SpendingAccount
 from fluxasync._engine.session import engine_of
 from fluxasync.events import JobSubmitted, LimitChanged, Paused
+from fluxasync.extend import Call, Reply
 from fluxasync.simulator import Scenario, World
 
 CALM = Scenario(image_bytes=1)

@@ -33,7 +33,6 @@ from fluxasync import (
     Saved,
     TransportError,
 )
-from fluxasync._core.protocols import Call, Download, Ledger, Reply
 from fluxasync._engine.session import engine_of
 from fluxasync.events import (
     Event,
@@ -45,7 +44,7 @@ from fluxasync.events import (
     Settled,
     SubmitFailed,
 )
-from fluxasync.extend import Stored
+from fluxasync.extend import Call, Download, Ledger, Reply, Stored
 from fluxasync.simulator import Scenario, World
 from fluxasync.simulator.images import Gallery
 from support.liveness import alive, drained

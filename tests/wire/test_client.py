@@ -12,13 +12,11 @@ from urllib.parse import quote
 import pytest
 from support import virtual_time
 
-from fluxasync._core.config import Timeouts
-from fluxasync._core.errors import TransportError
-from fluxasync._core.models import ImageRequest, Job, Ready, Refused, Secret, Verdict
-from fluxasync._core.protocols import Call, Reply
+from fluxasync import BFL, COMETAPI, ImageRequest, Job, Ready, TransportError
+from fluxasync._core.config import Policies
 from fluxasync._wire import Inconclusive
 from fluxasync._wire.client import ApiClient
-from fluxasync._wire.providers import BFL, COMETAPI
+from fluxasync.extend import Call, Refused, Reply, Secret, Verdict
 
 REQUEST = ImageRequest(prompt="a red fox")
 KEY = "sk-canary-4711"
@@ -52,12 +50,12 @@ def reply(body: Any, status: int = 200, **headers: str) -> Reply:
 
 
 def submitted(end: Reply | TransportError, key: str = KEY) -> Job | Refused:
-    wire = ApiClient(Answers(end), COMETAPI, Secret(key), Timeouts)
+    wire = ApiClient(Answers(end), COMETAPI, Secret(key), Policies())
     return virtual_time.run(wire.submit(REQUEST, {}, None))
 
 
 def polled(end: Reply | TransportError, key: str = KEY) -> Any:
-    wire = ApiClient(Answers(end), BFL, Secret(key), Timeouts)
+    wire = ApiClient(Answers(end), BFL, Secret(key), Policies())
     return virtual_time.run(wire.poll(Job(job_id="a-1")))
 
 
@@ -131,7 +129,7 @@ def shown_of(body: bytes, key: str, request: ImageRequest = REQUEST) -> list[str
     for status in (200, 400, 401, 422, 429, 500):
         for part in ({}, {"is_cut": True}, {"broken": "the connection broke"}):
             first = Reply(status=status, headers={}, body=body, **part)
-            wire = ApiClient(Answers(first), COMETAPI, Secret(key), Timeouts)
+            wire = ApiClient(Answers(first), COMETAPI, Secret(key), Policies())
             answer = virtual_time.run(wire.submit(request, {}, None))
             assert isinstance(answer, Refused)
             texts += [str(answer.error), repr(answer), getattr(answer.error, "evidence", "")]
@@ -249,7 +247,7 @@ def test_a_suspicious_id_is_checked_with_one_poll(
     """F41 An id that may belong to an earlier call is a job if one poll fits the request; otherwise
     the submission is in doubt, with that id as a candidate."""
     transport = Answers(first, poll)
-    wire = ApiClient(transport, COMETAPI, Secret(KEY), Timeouts)
+    wire = ApiClient(transport, COMETAPI, Secret(KEY), Policies())
     answer = virtual_time.run(wire.submit(SEEDED, {}, None))
     assert [call.method for call in transport.calls] == ["POST", "GET"]
     assert is_believed is isinstance(answer, Job)
@@ -262,7 +260,7 @@ def test_a_suspicious_id_is_checked_with_one_poll(
 def test_an_ordinary_id_is_not_polled_first() -> None:
     """A poll for each image would be one request in six more."""
     transport = Answers(reply({"id": "a-1", "status": "Pending"}, age="0"))
-    wire = ApiClient(transport, COMETAPI, Secret(KEY), Timeouts)
+    wire = ApiClient(transport, COMETAPI, Secret(KEY), Policies())
     assert isinstance(virtual_time.run(wire.submit(SEEDED, {}, None)), Job)
     assert len(transport.calls) == 1
 

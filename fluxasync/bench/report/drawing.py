@@ -27,6 +27,8 @@ SERIES = (
 )  # fmt: skip
 #: pixels; on a phone of 390 the letters are still 10 pixels high
 WIDTH, _FONT = 440, 13
+#: pixels around a chart
+_MARGIN = 6
 #: pixels of one row of a legend
 _LEGEND_ROW = 20
 #: characters of a label
@@ -71,8 +73,10 @@ def matplotlib_settings() -> Iterator[None]:
 
 def axes_for(across: str, up: str, *, height: int = 310) -> Axes:
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72, layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=_MARGIN / 72, h_pad=_MARGIN / 72)
+    figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72, layout=layout)
     figure.patch.set_visible(False)
     axes = figure.subplots()
     axes.patch.set_visible(False)
