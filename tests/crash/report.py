@@ -1,4 +1,4 @@
-"""Writes the results of the crash tests into docs/crash-results.md."""
+"""The results page of the long form."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .points import MID_CHECKPOINT, POINTS
 from .trials import Finding
 
 _PAGE = """\
-# Crash tests: {kills:,} kills
+# Killed {kills:,} times
 
-`kill -9` at {places} places of a run and by the clock, with real processes, real SQLite and real
-files, against a simulator in another process whose record of charges survives. After every kill,
-charges, journal and files were compared; then the same command was repeated until nothing remained.
-Submissions in flight at a kill are in doubt: they are listed and not repeated without a decision.
+`kill -9` at {places} kill points of a run and by the clock, with real processes, real SQLite and
+real files, against a simulator in another process that logs its charges. After every kill charges,
+journal and files were compared; then the same command was run again, until nothing was left to do.
+A submission in progress at a kill is in doubt: it is listed, and submitted again only on request.
 
 `{command}` · {date} · {machine}
 
@@ -30,9 +30,9 @@ Submissions in flight at a kill are in doubt: they are listed and not repeated w
 |---|---|
 | seeds | {seeds} |
 | kills | {kills:,} |
-| requested images | {images:,} |
-| saved images at the end | {done:,} |
-| charges recorded by the simulator | {charges:,} |
+| images requested | {images:,} |
+| images saved at the end | {done:,} |
+| charges of the server | {charges:,} |
 | in doubt at the end | {in_doubt:,} ({in_doubt_charged:,} of them charged) |
 | maximum in doubt after one kill, with {slots} slots | {most_doubts} |
 
@@ -40,14 +40,14 @@ Submissions in flight at a kill are in doubt: they are listed and not repeated w
 
 {violations}
 
-## Kills by place
+## Kills by point
 
 {points}
 
 ## Signals
 
-The real command in a terminal, with Ctrl-C or SIGTERM at random times, once, twice or three times;
-the same comparison after every run.
+The real command on its own terminal, with one to three signals (Ctrl-C or SIGTERM) at random
+instants; after every run the same comparison.
 
 {signals}
 
@@ -57,13 +57,13 @@ Killed at the write that extends the journal's file, and run again: {checkpoint}
 
 ## Power cuts
 
-A model of the disk loses or truncates unsynced data, at every step of recorded runs:
-**{states:,} states, {losses} losses** (a partial image
-under its final name, or a recorded image that is missing).
+A model of the disk drops or tears unsynced data, at every step of recorded runs:
+**{states:,} states, {losses} losses** (a partial image under its final name, or a recorded
+image that is missing).
 
 ## Safeguards removed on purpose
 
-Each removal must be detected, otherwise the numbers above mean nothing; {caught} of {mutants} were.
+Each removal must be detected, or the numbers above prove nothing; {caught} of {mutants} were.
 
 {trials}
 """
@@ -137,9 +137,9 @@ def _signals(result: Interrupted) -> str:
 
 def _checkpoint(result: Result) -> str:
     if not result.kills[MID_CHECKPOINT]:
-        return "**no kill there**."
+        return "**not killed there**."
     broken = [f"{count} {kind}" for kind, count in result.broken().items() if count]
-    return f"**{', '.join(broken) or 'continued, no violation'}**."
+    return f"**{', '.join(broken) or 'carried on, no violation'}**."
 
 
 def _by_place(result: Result) -> Iterable[tuple[str, int]]:
@@ -152,7 +152,9 @@ def _trials(trials: Mapping[tuple[str, str], Finding]) -> str:
         f"| {found.kills or ''} |"
         for (mutant, method), found in trials.items()
     ]
-    return "\n".join(["| removed | test | detected as | kills |", "|---|---|---|---|", *rows])
+    return "\n".join(
+        ["| removed safeguard | method | detected as | kills |", "|---|---|---|---|", *rows]
+    )
 
 
 def _table(left: str, right: str, rows: Iterable[tuple[str, object]]) -> str:

@@ -65,8 +65,8 @@ async def test_a_cap_holds_over_runs_into_one_folder(seed: int, faults: list[str
 
 
 @pytest.mark.asyncio
-async def test_a_balance_is_told_where_the_provider_tells_it():
-    """U29: BFL's balance in credits, as Decimal, going down by what was bought; else None."""
+async def test_a_balance_is_returned_where_the_provider_reports_it():
+    """U29: BFL's balance in credits, as Decimal, falls by each purchase; elsewhere None."""
     async with Simulator(evolve(SCENARIO, credits=100)) as sim:
         async with fast_session(sim.url, "bfl") as flux:
             assert await flux.credits() == Decimal(100)
@@ -77,7 +77,7 @@ async def test_a_balance_is_told_where_the_provider_tells_it():
 
 
 @pytest.mark.asyncio
-async def test_a_balance_is_not_told_to_strangers():
+async def test_a_balance_needs_a_valid_key():
     """F9: a refused key is an AuthenticationError here too."""
     async with (
         Simulator(evolve(SCENARIO, key="another")) as sim,
@@ -92,7 +92,7 @@ async def test_a_balance_is_not_told_to_strangers():
 
 @pytest.mark.asyncio
 async def test_a_hidden_limit_is_found_over_real_sockets():
-    """P12 F2: 24 at once meet a limit of 9; it is told by an event, and the rest fits in."""
+    """P12 F2: 24 at once meet a limit of 9; an event reports it, and the others fit in."""
     seen: list[Event] = []
     # long beside a submission, also on a busy machine: else nine are never at once
     scenario = evolve(SCENARIO, active_limit=9, latency=(0.4, 0.6))
@@ -115,9 +115,9 @@ async def test_a_hidden_limit_is_found_over_real_sockets():
 
 
 @pytest.mark.asyncio
-async def test_a_blocked_loop_is_no_storm_of_doubt():
-    """F156: somebody blocks the loop for longer than any timeout: every image is saved, and the
-    block is told."""
+async def test_a_blocked_loop_puts_no_image_in_doubt():
+    """F156: the loop is blocked for longer than any timeout: every image is saved, and the block is
+    reported."""
     seen: list[Event] = []
     hasty = evolve(FAST["timeouts"], submit=0.5, poll=0.5, download=0.5)
     scenario = evolve(SCENARIO, submit_delay=0.3)
@@ -135,8 +135,9 @@ async def test_a_blocked_loop_is_no_storm_of_doubt():
 
 
 @pytest.mark.asyncio
-async def test_after_a_sleep_urls_are_asked_for_afresh_on_fresh_connections():
-    """F154: a Ready from before the sleep is polled once more, and nothing goes over old lines."""
+async def test_after_a_suspension_urls_and_connections_are_renewed():
+    """F154: a Ready from before the suspension is polled once more, and old connections are not
+    used."""
     seen: list[Event] = []
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, on_event=seen.append) as flux:
         ready = await flux.watch(await flux.submit(small_requests(1)[0]))

@@ -1,7 +1,5 @@
-"""One session against the practice server: the verbs, the slots, the money, the observers.
-
-Cancellation is in `test_cancellation.py`, addresses and keys are in `test_key.py`.
-"""
+"""One session against the simulator: the verbs, the slots, the money, the observers. Cancellation
+is in `test_cancellation.py`, addresses and keys are in `test_key.py`."""
 
 from __future__ import annotations
 
@@ -59,7 +57,7 @@ def wish(number: int = 0, **parameters: Any) -> ImageRequest:
 @both_dialects
 @pytest.mark.asyncio
 async def test_an_image_goes_from_verb_to_verb(dialect: str, tmp_path: Path):
-    """submit, poll, watch and download in a row end in the file that was asked for."""
+    """submit, poll, watch and download in a row end in the requested file."""
     scenario = evolve(SCENARIO, latency=600)
     async with Simulator(scenario) as sim, fast_session(sim.url, dialect) as flux:
         job = await flux.submit(wish())
@@ -75,8 +73,8 @@ async def test_an_image_goes_from_verb_to_verb(dialect: str, tmp_path: Path):
 
 @both_dialects
 @pytest.mark.asyncio
-async def test_generate_lands_where_it_is_told(dialect: str, tmp_path: Path):
-    """`to` is nothing, a file or a sink: the bytes are in memory, on disk, in the sink."""
+async def test_generate_stores_the_image_at_its_target(dialect: str, tmp_path: Path):
+    """`to` is None, a file or a sink: the bytes are in memory, on disk, in the sink."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, dialect) as flux:
         in_memory = await flux.generate(wish(0))
         on_disk = await flux.generate(wish(1), to=tmp_path / "image.png")
@@ -100,7 +98,7 @@ async def test_a_size_that_cannot_be_does_not_keep_a_paid_job_from_being_collect
 
 @pytest.mark.asyncio
 async def test_generate_takes_the_vendors_parameters_by_name():
-    """A prompt and keywords make the request; what comes back tells the seed that was used."""
+    """A prompt and keywords make the request; the outcome has the seed that was used."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
         saved = await flux.generate(
             "a red fox", model="flux-pro-1.1", width=320, height=256, seed=7, output_format="png"
@@ -126,7 +124,7 @@ async def test_generate_takes_the_vendors_parameters_by_name():
 )
 @pytest.mark.asyncio
 async def test_bad_parameters_cost_nothing(parameters: dict[str, Any]):
-    """P19: what the model cannot take is refused before anything is sent."""
+    """P19: parameters that the model does not take are refused before anything is sent."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
         with pytest.raises(ConfigError):
             await flux.generate("a red fox", **parameters)
@@ -135,7 +133,7 @@ async def test_bad_parameters_cost_nothing(parameters: dict[str, Any]):
 
 @pytest.mark.asyncio
 async def test_an_existing_file_is_refused_before_spending(tmp_path: Path):
-    """F108: nothing is sent, and the file stays what it was."""
+    """F108: nothing is sent, and the file stays unchanged."""
     (tmp_path / "fox.jpg").write_bytes(b"mine")
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
         with pytest.raises(SinkError, match="exists already"):
@@ -189,7 +187,7 @@ async def test_a_closed_session_waits_for_its_posts_and_is_closed_twice_without_
 
 @pytest.mark.asyncio
 async def test_a_job_with_a_webhook_is_polled_at_the_origin():
-    """BFL tells no polling URL beside a webhook: the job is asked for where it was submitted."""
+    """BFL gives no polling URL beside a webhook, so the job is polled where it was submitted."""
     request = wish(webhook_url="https://hooks.example.com/x", webhook_secret="s")
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, "bfl") as flux:
         saved = await flux.generate(request)
@@ -213,7 +211,7 @@ async def test_an_image_input_goes_out_as_the_wire_wants_it(tmp_path: Path):
 
 @pytest.mark.asyncio
 async def test_a_job_past_its_deadline_can_be_collected_later():
-    """F54: the deadline gives up the wait, not the image."""
+    """F54: the deadline ends the wait, not the image."""
     slow = evolve(SCENARIO, latency=0.5)
     hasty = evolve(FAST["timeouts"], job=0.05)
     async with Simulator(slow) as sim:
@@ -239,15 +237,15 @@ async def test_a_session_that_is_not_open_says_so():
 
 
 class Swapping(MemorySink):
-    """Keeps another image than the one that came, as a provider that draws what it likes."""
+    """Stores another image than the received one, as if the provider had drawn it."""
 
     async def store(self, *given: Any) -> Stored:
         return evolve(await super().store(*given), width=SIDE // 2, format="webp")
 
 
 @pytest.mark.asyncio
-async def test_an_image_unlike_what_was_asked_for_is_told_once(caplog: pytest.LogCaptureFixture):
-    """F76, F80: it is whole and paid, so it is kept; that size or format differ is said, once."""
+async def test_an_image_of_another_size_or_format_is_logged_once(caplog: pytest.LogCaptureFixture):
+    """F76, F80: it is whole and paid, so it is kept; a different size or format is logged once."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
         for number in range(2):
             await flux.generate(wish(number, output_format="png"), to=Swapping())
@@ -306,7 +304,7 @@ async def test_a_slot_is_free_while_its_image_downloads():
 
 @pytest.mark.asyncio
 async def test_higher_priority_goes_first():
-    """Of those who wait for a slot the most urgent goes first, then the earliest."""
+    """The waiter with the highest priority goes first, then the earliest."""
     async with (
         Simulator(evolve(SCENARIO, latency=0.05)) as sim,
         fast_session(sim.url, limits=1) as flux,
@@ -407,7 +405,7 @@ async def test_an_unknown_price_cannot_be_kept_under_a_budget():
 async def test_an_unknown_model_goes_through_with_one_warning(
     dialect: str, caplog: pytest.LogCaptureFixture
 ):
-    """The catalogue does not decide what exists: the server does, and it is said once."""
+    """The server decides which models exist, not the catalogue; the warning comes once."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, dialect) as flux:
         for _ in range(2):
             with pytest.raises(InvalidRequest):

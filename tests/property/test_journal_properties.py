@@ -1,4 +1,4 @@
-"""A journal with any value in any of its cells: every command ends well, or says what is wrong."""
+"""A journal with any value in any cell: every command succeeds, or says what is wrong."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _saved(folder: Path, job: Job) -> Saved:
 
 
 async def _fill(folder: Path) -> None:
-    """Leave rows of every state."""
+    """Write rows of every state."""
     async with journal(folder) as ledger:
         jobs = [await _submitted(ledger, request) for request in WISHES[:6]]
         for job in jobs[:2]:
@@ -103,7 +103,7 @@ async def _fill(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A finished run; no space is set aside, which takes longer than all else here."""
+    """A finished run, without a reserve, which takes longer than everything else here."""
     home = tmp_path_factory.mktemp("tampered")
     with patch.object(journal_module, "RESERVE", 0):
         asyncio.run(_fill(home))
@@ -155,7 +155,7 @@ def _tamper(path: Path, cells: list[Cell]) -> None:
 
 
 async def _run(folder: Path, classes: frozenset[str]) -> None:
-    """What a run does with what is there, short of asking a server."""
+    """What a run does with a journal before it asks a server."""
     with peek(folder, retry=classes) as lookup:
         assert lookup is not None
         lookup([request.key for request in WISHES])
@@ -175,14 +175,14 @@ async def _run(folder: Path, classes: frozenset[str]) -> None:
 
 @contextmanager
 def _distrusted() -> Iterator[None]:
-    """Let pass what a command may say of such a journal."""
-    said = ""
+    """Accept the errors that a command may raise for this journal."""
+    message = ""
     try:
         yield
     except JournalError as error:
-        said = str(error)
-    assert len(said) < 1_000
-    assert said.isprintable()
+        message = str(error)
+    assert len(message) < 1_000
+    assert message.isprintable()
 
 
 def _read_all(folder: Path) -> None:
@@ -212,14 +212,14 @@ def _read_all(folder: Path) -> None:
 )
 @example(cells=[(("image", "money"), 0, "-1000"), (("image", "cost"), 1, "-1000")])
 def test_any_value_in_any_cell_ends_in_a_journal_error_at_worst(folder, cells):
-    """T17: whatever a journal holds, no command ends in a traceback or takes a negative sum."""
+    """T17: no command ends in a traceback or returns a negative sum, whatever a journal holds."""
     _check(folder, cells)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("table", "column"), CELLS)
 def test_every_column_takes_every_odd_value(folder, table, column):
-    """T17: the values of the list above, one after the other, in a row of each state."""
+    """T17: each value of the list above, in a row of each state."""
     for number, value in enumerate(ODD):
         _check(folder, [((table, column), number % 8, value)])
 

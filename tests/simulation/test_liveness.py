@@ -1,4 +1,4 @@
-"""The liveness watchdog itself: it sees a stall and a leak, and it lets a healthy wait be."""
+"""The liveness watchdog itself: it detects a stall and a leak, and accepts an ordered pause."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_session_that_never_submits_is_noticed(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_slot_that_is_never_given_back_is_noticed():
-    """At the end no slot may be left over, although the work is done."""
+    """At the end no slot may be in use, although the work is done."""
 
     async def simulated_run() -> None:
         async with session() as flux, alive(flux):

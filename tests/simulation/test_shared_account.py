@@ -103,8 +103,9 @@ async def shared(seed: int) -> tuple[list[Outcome], float]:
 
 
 @pytest.mark.parametrize("seed", seeds(quick=2))
-def test_who_stays_has_the_whole_account_soon_after_the_others_left(seed: int):
-    """P12: 95 % of the slots 30 seconds after the last other job ended, in any order of coming."""
+def test_the_remaining_user_soon_has_the_whole_account(seed: int):
+    """P12: the remaining user has 95 % of the slots 30 seconds after the last other job ended, in
+    any order of arrival."""
     outcomes, part = run(shared(seed), seed=seed)
     assert tally(outcomes) == {"saved": len(outcomes)}
     assert part >= 0.95
@@ -123,9 +124,11 @@ class _Refusing(UnreliableNetwork):
 
 @pytest.mark.parametrize("limits", [ALLOWED, "auto"])
 @pytest.mark.parametrize("latency", [(1.6, 2.4), (8.0, 12.0)], ids=["2 s jobs", "10 s jobs"])
-def test_a_herd_that_is_refused_whole_pins_nothing(limits: object, latency: tuple[float, float]):
+def test_a_first_burst_that_is_refused_as_a_whole_sets_no_limit(
+    limits: object, latency: tuple[float, float]
+):
     """P12: all 24 first submissions are refused, with nothing active: half a minute after the first
-    job was accepted all slots are in use."""
+    accepted job all slots are in use."""
     scenario = evolve(Scenario(image_bytes=1), latency=latency)
 
     async def played() -> tuple[list[Outcome], dict[float, int]]:
@@ -136,7 +139,7 @@ def test_a_herd_that_is_refused_whole_pins_nothing(limits: object, latency: tupl
         async with flux, alive(flux):
             looking = asyncio.create_task(look(flux, looked))
             async with Batch(
-                flux, small_requests(300), sink=SizeSink(), ledger=MemoryLedger()
+                flux, iter(small_requests(300)), sink=SizeSink(), ledger=MemoryLedger()
             ) as batch:
                 outcomes = await outcomes_of(batch)
             looking.cancel()

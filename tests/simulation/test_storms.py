@@ -1,7 +1,7 @@
 """The promises of pace, each with a hundred seeds of network faults, in virtual time.
 
 The real session and batch over the simulator's world. `FLUXASYNC_SEEDS` sets another number of
-seeds (`make simulate`); a failure names its seed, and the same seed tells the same story.
+seeds (`make simulate`); a failure names its seed, and the same seed gives the same history.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ HOURS = 3600.0
 SELDOM = Polling(interval=2.0)
 
 
-def run_of(scenario: Scenario, *, seed: int, count: int, **options: object) -> SimulatedRun:
+def story_of(scenario: Scenario, *, seed: int, count: int, **options: object) -> SimulatedRun:
     """Run one scenario in virtual time."""
     scenario = evolve(scenario, seed=seed)
     options.setdefault("polling", SELDOM)
@@ -81,14 +81,14 @@ def test_a_dead_key_or_an_empty_account_costs_no_more_than_what_is_in_flight(see
         balance = 2.5 * works  # flux-dev: 2.5 credits
         scenario, expected, status = evolve(CALM, credits=balance), 402, 402
     scenario = evolve(scenario, active_limit=slots)
-    ran = run_of(scenario, seed=seed, count=works + 40, limits=slots, dialect=dialect)
+    ran = story_of(scenario, seed=seed, count=works + 40, limits=slots, dialect=dialect)
     assert isinstance(ran.error, AuthenticationError if expected == 401 else CreditError)
     assert {"saved": works} == tally(ran.outcomes)
     assert ran.world.refused[status] <= slots + 1
 
 
 class _Forbidding(UnreliableNetwork):
-    """A provider that forbids some prompts or models, in words that nobody documented."""
+    """A provider that forbids some prompts or models, in undocumented words."""
 
     forbidden = b""
 
@@ -107,7 +107,7 @@ def forbade(forbidden: bytes, requests: list[ImageRequest]) -> tuple[Counter[str
         line.forbidden = forbidden
         session = FluxSession(base_url=ORIGIN, limits=4, transport=line, polling=SELDOM)
         async with session as flux, alive(flux):
-            outcomes, error = await run_out(Batch(flux, requests, sink=SizeSink()))
+            outcomes, error = await run_out(Batch(flux, iter(requests), sink=SizeSink()))
             await drained(flux)
         return tally(outcomes), error, len(line.posts)
 
@@ -115,8 +115,8 @@ def forbade(forbidden: bytes, requests: list[ImageRequest]) -> tuple[Counter[str
 
 
 def test_a_403_for_one_model_is_that_models_own():
-    """F11: the key works with one model; of another each image fails, unpaid, and the run goes on,
-    however many there are."""
+    """F11: the key works with one model; each image of another fails, unpaid, and the run
+    continues."""
     ultra = [evolve(wish, model="flux-2-max") for wish in small_requests(60, start=10)]
     counted, error, _ = forbade(
         b"/flux-2-max", [*small_requests(10), *ultra, *small_requests(10, start=90)]
@@ -126,8 +126,8 @@ def test_a_403_for_one_model_is_that_models_own():
 
 
 def test_403s_without_end_are_the_key_whatever_they_say():
-    """F10 F11: a few prompts may be forbidden; twenty in a row, of a model that was given before,
-    end the batch, and it can be carried on."""
+    """F10 F11: a few prompts may be forbidden; twenty in a row, of a model that worked before, end
+    the batch, and the next run continues it."""
     counted, error, posts = forbade(
         b"number 1", small_requests(8, start=2) + small_requests(90, start=100)
     )
@@ -142,7 +142,7 @@ def test_an_outage_of_two_hours_fails_nothing(seed: int):
     """P9 F161: no image fails, a probe every half minute, and full speed a minute after."""
     begin = random_of(seed).uniform(0.5, 10)
     outage = (begin, begin + 2 * HOURS)
-    ran = run_of(
+    ran = story_of(
         evolve(CALM, retention=4 * HOURS),
         seed=seed,
         count=50,
@@ -156,15 +156,14 @@ def test_an_outage_of_two_hours_fails_nothing(seed: int):
     assert counted["in doubt"] <= 8
     probes = [at for at in ran.network.posts if outage[0] <= at - START < outage[1]]
     assert len(probes) <= 8 + 8 + 2 * HOURS / 30
-    speed = [
-        e.in_flight for at, e in ran.events_of(JobSubmitted) if outage[1] <= at < outage[1] + 60
-    ]
+    speed = [e.in_flight for at, e in ran.shown(JobSubmitted) if outage[1] <= at < outage[1] + 60]
     assert max(speed) == 8
 
 
 @pytest.mark.parametrize("seed", seeds(30))
 def test_polls_go_on_while_submissions_wait(seed: int):
-    """F5: told to wait half an hour, nothing is submitted early and what is paid still lands."""
+    """F5: with a Retry-After of half an hour nothing is submitted early, and paid images still
+    land."""
 
     async def push_back(flux: FluxSession, world: World) -> None:
         await asyncio.sleep(5)
@@ -172,24 +171,24 @@ def test_polls_go_on_while_submissions_wait(seed: int):
         await asyncio.sleep(1800)
         world.change(evolve(world.scenario, faults=[]))
 
-    ran = run_of(CALM, seed=seed, count=80, limits=10, script=push_back)
+    ran = story_of(CALM, seed=seed, count=80, limits=10, script=push_back)
     assert tally(ran.outcomes) == {"saved": 80}
     assert ran.network.early == 0
     assert all(saved.timings["watch"] < 300 for saved in ran.saved)
 
 
-def test_told_to_wait_for_hours_the_run_ends_and_can_be_carried_on():
-    """F5: above an hour nobody sits and waits: RateLimited, and the rest is still to do."""
+def test_a_retry_after_of_hours_ends_the_run_which_can_be_continued():
+    """F5: above an hour the run ends with RateLimited, and the rest is still to do."""
     scenario = evolve(CALM, faults=["429"], retry_after=2 * HOURS)
-    ran = run_of(scenario, seed=1, count=5)
+    ran = story_of(scenario, seed=1, count=5)
     assert isinstance(ran.error, RateLimited)
     assert ran.outcomes == []
     assert ran.seconds < 60
 
 
 def test_push_back_without_end_ends_the_run_after_ten_minutes():
-    """F7: a 429 that means "for today" is not asked for ever; its words are told."""
-    ran = run_of(evolve(CALM, faults=["429"], retry_after=None), seed=1, count=50)
+    """F7: a 429 that means "for today" ends the run, with its message."""
+    ran = story_of(evolve(CALM, faults=["429"], retry_after=None), seed=1, count=50)
     assert isinstance(ran.error, RateLimited)
     assert "too many" in str(ran.error).casefold()
     assert ran.outcomes == []
@@ -198,8 +197,8 @@ def test_push_back_without_end_ends_the_run_after_ten_minutes():
 
 
 def test_a_provider_that_never_answered_is_given_up_after_ten_minutes():
-    """F30 F31: with no sign of life at all, the address is more likely wrong than the line."""
-    ran = run_of(CALM, seed=1, count=5, network={"outages": ((0, 9e9),)})
+    """F30 F31: without any answer, the address is more likely wrong than the network down."""
+    ran = story_of(CALM, seed=1, count=5, network={"outages": ((0, 9e9),)})
     assert isinstance(ran.error, TransportError)
     assert not ran.error.sent
     assert ran.outcomes == []
@@ -207,11 +206,12 @@ def test_a_provider_that_never_answered_is_given_up_after_ten_minutes():
 
 
 @pytest.mark.parametrize("seed", seeds(30))
-def test_answers_that_tell_nothing_are_not_paid_for_again_and_again(seed: int):
-    """F18 F14: where every answer is a page, a few are in doubt, then the run says so and ends."""
+def test_answers_without_information_are_not_paid_for_repeatedly(seed: int):
+    """F18 F14: where every answer is a web page, a few are in doubt, then the run ends with an
+    error."""
     slots = random_of(seed).randint(1, 12)
     scenario = evolve(CALM, faults=["lost-reply"], active_limit=1000)
-    ran = run_of(scenario, seed=seed, count=200, limits=slots)
+    ran = story_of(scenario, seed=seed, count=200, limits=slots)
     assert isinstance(ran.error, TransportError)
     assert "login page" in str(ran.error)
     assert {"in doubt": len(ran.outcomes)} == tally(ran.outcomes)
@@ -220,10 +220,10 @@ def test_answers_that_tell_nothing_are_not_paid_for_again_and_again(seed: int):
 
 @pytest.mark.parametrize("seed", seeds(30))
 def test_a_batch_that_is_all_wrong_stops_after_twenty(seed: int):
-    """F12: what the provider refuses twenty times from the first on, it refuses a million times."""
+    """F12: a provider that refuses the first twenty requests would refuse all of them."""
     slots = random_of(seed).randint(1, 12)
     wrong = [evolve(wish, extra_body={"steps": 4000}) for wish in small_requests(200)]
-    ran = run_of(CALM, seed=seed, count=200, limits=slots, requests=wrong)
+    ran = story_of(CALM, seed=seed, count=200, limits=slots, requests=wrong)
     assert ran.error is not None
     assert "first 20 requests" in str(ran.error)
     assert 20 <= ran.world.posts <= 20 + slots
@@ -231,9 +231,9 @@ def test_a_batch_that_is_all_wrong_stops_after_twenty(seed: int):
 
 
 def test_wrong_requests_after_a_good_one_are_their_own():
-    """F12: a source with one good row goes on to its end, however many are bad."""
+    """F12: a source with one good row is read to its end, however many rows are bad."""
     wrong = [evolve(wish, extra_body={"steps": 4000}) for wish in small_requests(60, start=1)]
-    ran = run_of(CALM, seed=1, count=61, limits=1, requests=[*small_requests(1), *wrong])
+    ran = story_of(CALM, seed=1, count=61, limits=1, requests=[*small_requests(1), *wrong])
     assert ran.error is None
     assert tally(ran.outcomes) == {"saved": 1, "rejected": 60}
 
@@ -253,7 +253,7 @@ def test_refusals_cost_no_more_posts_than_they_must():
     for seed in range(1, SEEDS + 1):
         wait = (0.5, 2.0, 7.0)[seed % 3]
         scenario = evolve(CALM, faults=["503:0.3"], retry_after=wait)
-        one = run_of(scenario, seed=seed, count=25)
+        one = story_of(scenario, seed=seed, count=25)
         assert tally(one.outcomes) == {"saved": 25}, seed
         assert one.network.early == 0, seed
         ran.append(one)
@@ -261,8 +261,8 @@ def test_refusals_cost_no_more_posts_than_they_must():
 
 
 @pytest.mark.parametrize("seed", seeds())
-def test_a_told_time_is_never_cut_short(seed: int):
-    """P11 F1: whatever the server's limit and its Retry-After, no submission goes before it."""
+def test_a_retry_after_is_never_cut_short(seed: int):
+    """P11 F1: for any limit and Retry-After of the server, no submission goes early."""
     chance = random_of(seed)
     scenario = evolve(
         CALM,
@@ -270,7 +270,7 @@ def test_a_told_time_is_never_cut_short(seed: int):
         retry_after=round(chance.uniform(0, 20), 1),
         faults=[f"429:{chance.choice((0, 0.1, 0.3))}"],
     )
-    ran = run_of(scenario, seed=seed, count=35, limits="auto" if seed % 2 else 24)
+    ran = story_of(scenario, seed=seed, count=35, limits="auto" if seed % 2 else 24)
     assert tally(ran.outcomes) == {"saved": 35}
     assert ran.network.early == 0
 
@@ -283,9 +283,9 @@ class _SlowLedger(MemoryLedger):
         await super().intent(request, price=price)
 
 
-def test_who_stayed_at_home_tells_nothing_of_the_network():
-    """F2 F51: submissions held back by a push-back were never sent. They are no calls without an
-    answer, so no outage is seen whose end would let the herd go, and they pause nobody."""
+def test_submissions_held_back_are_no_sign_of_an_outage():
+    """F2 F51: submissions held back by a push-back were never sent. They do not count as calls
+    without an answer, so they begin no outage and pause nothing."""
     outages = set()
 
     async def look(flux: FluxSession, world: World) -> None:
@@ -294,10 +294,10 @@ def test_who_stayed_at_home_tells_nothing_of_the_network():
             await asyncio.sleep(0.05)
 
     scenario = evolve(CALM, active_limit=6)
-    ran = run_of(scenario, seed=1, count=40, script=look, ledger=_SlowLedger())
+    ran = story_of(scenario, seed=1, count=40, script=look, ledger=_SlowLedger())
     assert tally(ran.outcomes) == {"saved": 40}
     assert outages == {0}
-    assert {429} == {event.status for _, event in ran.events_of(Paused)}
+    assert {429} == {event.status for _, event in ran.shown(Paused)}
 
 
 class _SlowToConnect(UnreliableNetwork):
@@ -311,8 +311,8 @@ class _SlowToConnect(UnreliableNetwork):
 
 
 def test_posts_that_are_still_connecting_wait_out_a_push_back():
-    """P11 F1: a 429 arrives while others of the herd are connecting: none of them is sent before
-    its `Retry-After` is over, and none of them counts as a call without an answer."""
+    """P11 F1: a 429 arrives while other POSTs are connecting: none of them is sent before its
+    `Retry-After` is over, and none counts as a call without an answer."""
 
     async def played() -> tuple[int, int, int, int]:
         line = _SlowToConnect(World(evolve(CALM, active_limit=3, retry_after=5.0)))
@@ -343,7 +343,7 @@ class _Deliberate(MemoryLedger):
 
 
 class _Timed(UnreliableNetwork):
-    """Notes of each submission when it began, when it was answered, and how."""
+    """Notes the begin, the end and the result of each submission."""
 
     def __init__(self, world: World, *, round_trip: float) -> None:
         super().__init__(world, round_trip=round_trip)
@@ -359,8 +359,8 @@ class _Timed(UnreliableNetwork):
 
 
 def test_after_a_pause_one_submission_goes_alone_until_it_is_answered():
-    """F2 P11: those that were granted a slot before the push-back do not overtake it, although
-    their intents are recorded only after the pause is over."""
+    """F2 P11: submissions that got a slot before the push-back do not overtake it, although their
+    intents are recorded after the pause."""
 
     async def played() -> list[tuple[float, float, int]]:
         scenario = evolve(CALM, active_limit=3, retry_after=1.0, latency=(5, 8))
@@ -386,10 +386,10 @@ def test_after_a_pause_one_submission_goes_alone_until_it_is_answered():
 @pytest.mark.parametrize("limits", [24, "auto"])
 @pytest.mark.parametrize("retry_after", [None, 1.0], ids=["F2 no header", "F1 one second"])
 def test_an_account_that_allows_less_is_not_stormed(limits: object, retry_after: float | None):
-    """F1 F2: 24 jobs are wanted where 12 may be active: beyond the first herd hardly a POST is
-    refused, also where the 24 were given, and every slot there is does its work."""
+    """F1 F2: 24 jobs are wanted where 12 may be active: after the first burst hardly a POST is
+    refused, also with an assigned limit of 24, and every slot is used."""
     scenario = evolve(CALM, active_limit=12, retry_after=retry_after)
-    ran = run_of(scenario, seed=1, count=200, limits=limits, polling=None)
+    ran = story_of(scenario, seed=1, count=200, limits=limits, polling=None)
     assert tally(ran.outcomes) == {"saved": 200}
     assert ran.world.refused[429] <= 12 + 6
     assert ran.world.max_active == 12
@@ -397,18 +397,18 @@ def test_an_account_that_allows_less_is_not_stormed(limits: object, retry_after:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("limits", [24, "auto"])
-def test_push_back_that_is_no_count_does_not_strangle_a_run(limits: object):
-    """P12: every tenth POST is refused for reasons of the provider's own, as a gateway does under
-    load: the limit is found again each time, and most slots are busy."""
-    calm = run_of(CALM, seed=1, count=300, limits=limits)
-    ran = run_of(evolve(CALM, faults=["429:0.1"]), seed=1, count=300, limits=limits)
+def test_429s_that_show_no_limit_do_not_throttle_a_run(limits: object):
+    """P12: every tenth POST is refused for the provider's own reasons, as by a loaded gateway: the
+    limit recovers each time, and most slots are busy."""
+    calm = story_of(CALM, seed=1, count=300, limits=limits)
+    ran = story_of(evolve(CALM, faults=["429:0.1"]), seed=1, count=300, limits=limits)
     assert tally(ran.outcomes) == {"saved": 300}
     assert ran.seconds < 2 * calm.seconds
 
 
 @pytest.mark.parametrize("seed", seeds())
 def test_a_configured_limit_is_never_passed(seed: int):
-    """P12: with the limit known the server never has to say it, whatever is lost or refused."""
+    """P12: with the limit known the server never has to refuse, whatever is lost."""
     slots = random_of(seed).randint(1, 24)
     # what nobody watches is held for a p90 duration, so these jobs take no longer than that
     scenario = evolve(
@@ -417,27 +417,27 @@ def test_a_configured_limit_is_never_passed(seed: int):
         latency=(1, 4),
         faults=["lost-reply:0.05", "429:0.05", "503:0.05", "error:0.05", "moderated-content:0.05"],
     )
-    ran = run_of(scenario, seed=seed, count=50, limits=slots)
+    ran = story_of(scenario, seed=seed, count=50, limits=slots)
     assert ran.world.max_active <= slots
     assert ran.world.refused[429] == ran.world.faults["429"]
 
 
 @pytest.mark.parametrize("seed", seeds())
 def test_a_hidden_limit_is_found_by_the_first_push_back(seed: int):
-    """P12 F2: one herd of 24 meets a limit of its own; from then on hardly a POST is refused. More
-    is asked for every few rounds of jobs, because the rest may have been another user's."""
+    """P12 F2: one burst of 24 meets a hidden limit; from then on hardly a POST is refused. One more
+    is tried every few rounds, because the rest may have been another user's."""
     hidden = random_of(seed).randint(3, 22)
     scenario = evolve(CALM, active_limit=hidden, retry_after=(None, 1.0)[seed % 2])
-    ran = run_of(scenario, seed=seed, count=50, limits="auto", polling=None)
+    ran = story_of(scenario, seed=seed, count=50, limits="auto", polling=None)
     assert tally(ran.outcomes) == {"saved": 50}
     first_herd = 24 - hidden
     assert ran.world.refused[429] <= first_herd + 7
-    limits = [event.limit for at, event in ran.events_of(LimitChanged) if at > 2]
+    limits = [event.limit for at, event in ran.shown(LimitChanged) if at > 2]
     assert not limits or hidden - 1 <= min(limits) <= max(limits) <= hidden + 1 + SMALL
 
 
 class _Repeating(UnreliableNetwork):
-    """A provider that answers one submission with what it answered to the first one."""
+    """A provider that answers one submission with its answer to the first one."""
 
     repeats = 3  #: which one
 
@@ -456,8 +456,8 @@ class _Repeating(UnreliableNetwork):
 
 @pytest.mark.parametrize("is_done", [True, False], ids=["made by then", "still running"])
 def test_an_id_of_an_earlier_run_costs_no_slot_and_is_counted_once(is_done: bool):
-    """F21 P12: the id is another image's, so the submission is in doubt: once, with its money,
-    and its slot comes back."""
+    """F21 P12: the id is another image's, so the submission and its money are in doubt once, and
+    its slot is released."""
 
     async def played() -> tuple[Counter[str], SpendingAccount]:
         line, ledger = _Repeating(World(evolve(CALM, latency=(20, 30)))), MemoryLedger()
@@ -465,21 +465,21 @@ def test_an_id_of_an_earlier_run_costs_no_slot_and_is_counted_once(is_done: bool
         first, *rest = small_requests(8)
         async with FluxSession(**options) as flux:
             if is_done:
-                batch = Batch(flux, [first], sink=SizeSink(), ledger=ledger)
+                batch = Batch(flux, iter([first]), sink=SizeSink(), ledger=ledger)
                 assert tally((await run_out(batch))[0]) == {"saved": 1}
             else:
                 await flux.submit(first, ledger=ledger)
         async with FluxSession(**options) as flux, alive(flux):
-            batch = Batch(flux, [first, *rest], sink=SizeSink(), ledger=ledger)
+            batch = Batch(flux, iter([first, *rest]), sink=SizeSink(), ledger=ledger)
             outcomes, error = await run_out(batch)
             assert error is None
             assert flux.unclaimed == ()
             await drained(flux)
             return tally(outcomes), engine_of(flux).submitter.spending
 
-    counted, purse = run(played())
+    counted, spending = run(played())
     assert counted == {"saved": 7, "in doubt": 1}
-    assert (purse.spent, purse.in_doubt) == (6 * PRICE, PRICE)
+    assert (spending.spent, spending.in_doubt) == (6 * PRICE, PRICE)
 
 
 PHASES = ((0.0, 24), (100.0, 12), (300.0, 24))
@@ -496,16 +496,16 @@ async def _shrinks_and_grows(flux: FluxSession, world: World) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", seeds(1))
 def test_a_limit_that_changes_is_followed(seed: int):
-    """P12: hidden 24 → 12 → 24: 95 % of what one who knows gets done, 2 % of POSTs refused."""
+    """P12: hidden 24 → 12 → 24: 95 % of the images of a client that knows the limit, 2 % of POSTs
+    refused."""
     scenario = evolve(CALM, retry_after=1.0)
     options = {"seed": seed, "count": 3000, "script": _shrinks_and_grows, "polling": None}
-    found = run_of(scenario, limits="auto", **options)
-    ideal = run_of(scenario, limits=24, **options)
+    found = story_of(scenario, limits="auto", **options)
+    ideal = story_of(scenario, limits=24, **options)
     assert {"saved": 3000} == tally(found.outcomes) == tally(ideal.outcomes)
     assert ideal.seconds > PHASES[-1][0] + 100
     assert found.seconds <= ideal.seconds / 0.95
-    changes = found.events_of(LimitChanged)
-    in_force = [median_low(e.limit for t, e in changes if at + 60 <= t < at + 100)
+    in_force = [median_low(e.limit for t, e in found.shown(LimitChanged) if at + 60 <= t < at + 100)
                 for at, _ in PHASES]  # fmt: skip
     assert all(abs(one - limit) <= 1 for one, (_, limit) in zip(in_force, PHASES, strict=True))
     assert found.world.refused[429] <= 0.02 * found.world.posts
@@ -513,17 +513,17 @@ def test_a_limit_that_changes_is_followed(seed: int):
 
 @pytest.mark.parametrize("seed", seeds(20, quick=2))
 def test_a_limit_does_not_grow_in_bad_weather(seed: int):
-    """P12 F163: while the server fails, or is slow, no more is asked of it than before."""
+    """P12 F163: while the server fails, or is slow, the limit does not grow."""
     scenario = evolve(CALM, active_limit=1000, faults=["503:0.1"], retry_after=0.5)
-    ran = run_of(scenario, seed=seed, count=150, limits="auto")
-    assert max([24, *(event.limit for _, event in ran.events_of(LimitChanged))]) <= 25
+    ran = story_of(scenario, seed=seed, count=150, limits="auto")
+    assert max([24, *(event.limit for _, event in ran.shown(LimitChanged))]) <= 25
 
 
 @pytest.mark.slow
 def test_an_account_that_allows_more_is_used():
     """P12: a hidden limit of 100 is reached step by step, in less than a thousand jobs."""
-    ran = run_of(evolve(CALM, active_limit=100), seed=3, count=1500, limits="auto")
-    grown = [(at, event.limit) for at, event in ran.events_of(LimitChanged)]
+    ran = story_of(evolve(CALM, active_limit=100), seed=3, count=1500, limits="auto")
+    grown = [(at, event.limit) for at, event in ran.shown(LimitChanged)]
     assert max(limit for _, limit in grown) >= 100
     assert 90 <= ran.world.max_active <= 100
     assert ran.world.refused[429] <= 0.02 * ran.world.posts
@@ -531,7 +531,7 @@ def test_an_account_that_allows_more_is_used():
 
 @pytest.mark.slow
 def test_a_models_own_limit_is_found_apart():
-    """P12: the six of flux-kontext-max are probed apart, and never cost the others their slots."""
+    """P12: the six of flux-kontext-max are found apart, and the other models keep their slots."""
     narrow = [
         evolve(wish, model="flux-kontext-max", width=None, height=None)
         for wish in small_requests(40)
@@ -539,10 +539,10 @@ def test_a_models_own_limit_is_found_apart():
     requests = [
         each for pair in zip(narrow, small_requests(40, start=100), strict=True) for each in pair
     ]
-    ran = run_of(CALM, seed=2, count=80, limits="auto", requests=requests)
+    ran = story_of(CALM, seed=2, count=80, limits="auto", requests=requests)
     assert tally(ran.outcomes) == {"saved": 80}
     assert ran.world.refused[429] <= 2
-    assert {event.group for _, event in ran.events_of(LimitChanged)} <= {"account", "kontext-max"}
+    assert {event.group for _, event in ran.shown(LimitChanged)} <= {"account", "kontext-max"}
 
 
 # --- money ----------------------------------------------------------------------------------------
@@ -588,22 +588,22 @@ def test_a_cap_is_exact_across_stops_and_resumes(seed: int):
 
 
 def _need(scenario: Scenario, slots: int) -> float:
-    """Bytes a second that so many busy slots bring forth."""
+    """Bytes a second that so many busy slots produce."""
     assert scenario.latency is not None
     assert scenario.image_bytes is not None
     return slots / (sum(scenario.latency) / 2) * scenario.image_bytes
 
 
 def _dead_on_arrival(ran: SimulatedRun) -> int:
-    """Fetches more than images: each is a URL that was dead, or a transfer begun anew."""
+    """Fetches beyond one an image: an expired URL, or a transfer begun anew."""
     return len(ran.network.fetches) - len(ran.saved)
 
 
 @pytest.mark.parametrize("seed", seeds())
 def test_on_a_link_that_just_suffices_nothing_expires(seed: int):
-    """P13: bandwidth 5 % above need: every image comes down in its URL's first life."""
+    """P13: bandwidth 5 % above need: every image arrives in its first URL's life."""
     scenario = evolve(CALM, latency=(1, 5), image_bytes=50_000, url_lifetime=30)
-    ran = run_of(
+    ran = story_of(
         scenario, seed=seed, count=60, limits=24,
         network={"bandwidth": 1.05 * _need(scenario, 24)},
     )  # fmt: skip
@@ -613,8 +613,8 @@ def test_on_a_link_that_just_suffices_nothing_expires(seed: int):
 
 @pytest.mark.parametrize("seed", seeds())
 def test_on_a_link_that_does_not_suffice_submissions_wait(seed: int):
-    """P13: a third of the bandwidth that the slots need, URLs of 30 s, and callers whom no batch
-    holds back: nothing is paid for that could not come down in time."""
+    """P13: a third of the bandwidth that the slots need, URLs of 30 s, and callers without a batch:
+    nothing is paid for that could not arrive in time."""
     scenario = evolve(CALM, latency=(1, 5), image_bytes=50_000, url_lifetime=30, seed=seed)
 
     async def played() -> int:
@@ -634,9 +634,9 @@ def test_on_a_link_that_does_not_suffice_submissions_wait(seed: int):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", seeds(1))
 def test_large_images_on_a_narrow_link_all_come_down(seed: int):
-    """P13: 5 MB each, bandwidth just above need, the URLs' real ten minutes: 0 expired."""
+    """P13: 5 MB each, bandwidth just above need, the URLs' real ten minutes: none expires."""
     scenario = evolve(CALM, latency=(3, 6), image_bytes=5_000_000)
-    ran = run_of(
+    ran = story_of(
         scenario, seed=seed, count=150, limits=24,
         network={"bandwidth": 1.02 * _need(scenario, 24)},
     )  # fmt: skip
@@ -646,14 +646,14 @@ def test_large_images_on_a_narrow_link_all_come_down(seed: int):
 
 @pytest.mark.parametrize("seed", seeds())
 def test_downloads_begin_at_once_when_the_link_is_free(seed: int):
-    """P13: from Ready to the first byte asked for, p99 is under 5 s at 24 active."""
-    ran = run_of(evolve(CALM, latency=(1, 5), image_bytes=50_000), seed=seed, count=50)
+    """P13: from Ready to the request for the image, p99 is under 5 s at 24 active jobs."""
+    ran = story_of(evolve(CALM, latency=(1, 5), image_bytes=50_000), seed=seed, count=50)
     waits = sorted(saved.timings["download"] for saved in ran.saved)
     assert waits[int(0.99 * len(waits))] < 5
 
 
 def test_after_an_outage_the_oldest_comes_down_first():
-    """P13 F62: images that became ready together are fetched in the order their URLs die."""
+    """P13 F62: images that became ready together are fetched in the order of their expiry."""
 
     async def read(flux: FluxSession, world: World) -> list[str]:
         jobs = [await flux.submit(wish) for wish in small_requests(20)]
@@ -679,7 +679,7 @@ def test_after_an_outage_the_oldest_comes_down_first():
 
 @pytest.mark.parametrize("lifetime", [2.0, 0.0], ids=["collected late", "a server clock behind"])
 def test_an_image_whose_url_was_dead_when_first_seen_holds_up_no_submission(lifetime: float):
-    """P13 F70: such a URL says nothing of how long the next ones live; later images are made."""
+    """P13 F70: an expired URL does not show how long the next ones live; later images are made."""
     scenario = evolve(CALM, url_lifetime=lifetime)
 
     async def played() -> int:
@@ -720,9 +720,9 @@ def test_the_same_seed_tells_the_same_storm(seed: int):
         "network": {"outages": ((20, 90),), "bandwidth": 200_000},
     }
     scenario = evolve(CALM, faults=MIXED, active_limit=15, image_bytes=20_000)
-    first, again = run_of(scenario, **options), run_of(scenario, **options)
+    first, again = story_of(scenario, **options), story_of(scenario, **options)
     assert first.digest == again.digest
-    other = run_of(scenario, **{**options, "seed": seed + 1000})
+    other = story_of(scenario, **{**options, "seed": seed + 1000})
     assert first.digest != other.digest
 
 
@@ -730,7 +730,7 @@ def test_the_same_seed_tells_the_same_storm(seed: int):
 def test_a_day_of_traffic_adds_up():
     """P1 P2 P9 P12: 24 hours with two outages, push-back and every fault; the books agree."""
     scenario = evolve(CALM, faults=MIXED, retention=6 * HOURS)
-    ran = run_of(
+    ran = story_of(
         scenario,
         seed=11,
         count=2800,
@@ -751,7 +751,7 @@ def test_a_day_of_traffic_adds_up():
 
 
 class _Cheaper(UnreliableNetwork):
-    """A provider that echoes, with the finished image, less than the list price."""
+    """A provider that reports, with the finished image, less than the list price."""
 
     async def send(self, call: Call) -> Reply:
         reply = await super().send(call)
@@ -759,7 +759,7 @@ class _Cheaper(UnreliableNetwork):
 
 
 def test_what_an_image_has_cost_counts_and_not_its_price():
-    """P7: FLUX.1 at BFL echoes the cost with the end only; the cap is then kept by what it was."""
+    """P7: FLUX.1 at BFL reports the cost with the end only; the cap then counts that cost."""
 
     async def played() -> tuple[int, type[BaseException] | None]:
         line = _Cheaper(World(CALM))
@@ -781,7 +781,7 @@ def test_what_an_image_has_cost_counts_and_not_its_price():
 
 
 def test_a_cost_that_comes_with_each_answer_is_counted_once():
-    """P7: a finished job that is asked after again and again corrects the budget one time."""
+    """P7: a finished job that is polled repeatedly corrects the budget once."""
 
     async def played() -> list[Decimal]:
         line = _Cheaper(World(CALM))
@@ -799,8 +799,9 @@ def test_a_cost_that_comes_with_each_answer_is_counted_once():
     assert run(played()) == [Decimal("0.025"), *[Decimal("0.01")] * 3]
 
 
-class _NoWayOut(UnreliableNetwork):
-    """The first submissions fail before they leave; notes what the session counts before each."""
+class _CannotConnect(UnreliableNetwork):
+    """The first submissions fail before they leave; notes the count of unanswered calls before
+    each."""
 
     def __init__(self, error: TransportError, count: int) -> None:
         super().__init__(World(CALM))
@@ -820,9 +821,9 @@ class _NoWayOut(UnreliableNetwork):
     ("is_local", "counted"), [(True, [0, 0, 0, 0]), (False, [0, 1, 2, 3])], ids=["files", "network"]
 )
 def test_too_few_open_files_are_no_outage_of_the_network(is_local: bool, counted: list[int]):
-    """F107: a call that this machine could not make says nothing of the provider; one that found
-    no way to it does. Both are waited out."""
-    line = _NoWayOut(TransportError("cannot connect", sent=False, local=is_local), 3)
+    """F107: a call that this machine could not make shows nothing about the provider; a failed
+    connection does. Both are waited out."""
+    line = _CannotConnect(TransportError("cannot connect", sent=False, local=is_local), 3)
 
     async def played() -> int:
         async with FluxSession(BFL, base_url=ORIGIN, transport=line, polling=SELDOM) as line.flux:
@@ -861,8 +862,8 @@ def test_a_submission_that_breaks_costs_the_budget_only_what_may_be_charged(
         async with FluxSession(BFL, base_url=ORIGIN, transport=line, budget="1") as flux:
             with pytest.raises(error):
                 await flux.submit(small_requests(1)[0], ledger=ledger)
-            purse = engine_of(flux).submitter.spending
-            return purse.in_doubt, purse.reserved, flux.in_flight
+            spending = engine_of(flux).submitter.spending
+            return spending.in_doubt, spending.reserved, flux.in_flight
 
     assert run(played()) == (Decimal("0.025") if is_sent else 0, 0, 0)
     assert len(line.posts) == is_sent
@@ -876,12 +877,12 @@ class _BrokenDisk(MemoryLedger):
 
 
 def test_a_record_that_fails_ends_the_run_with_its_error():
-    """F100: an outcome that nobody recorded is not handed out, and nothing goes on without it."""
+    """F100: an outcome that could not be recorded is not handed out, and the run ends."""
 
     async def played() -> tuple[list[Outcome], FluxError | None]:
         line = UnreliableNetwork(World(CALM))
         async with FluxSession(BFL, base_url=ORIGIN, transport=line, polling=SELDOM) as flux:
-            batch = Batch(flux, small_requests(3), sink=MemorySink(), ledger=_BrokenDisk())
+            batch = Batch(flux, iter(small_requests(3)), sink=MemorySink(), ledger=_BrokenDisk())
             return await run_out(batch)
 
     outcomes, error = run(played())

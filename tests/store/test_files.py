@@ -13,7 +13,7 @@ from fluxasync._store.files import NotOurs, create_own, make_own_folder, open_ow
 
 def _stands_there(kind: str, path: Path, target: Path) -> None:
     if not target.is_dir():
-        target.write_bytes(b"somebody else's")
+        target.write_bytes(b"another file")
     match kind:
         case "file":
             path.write_bytes(b"an earlier one")
@@ -34,7 +34,7 @@ def test_a_created_file_replaces_what_stands_there(tmp_path: Path, kind: str) ->
         file.write(b"ours")
     assert path.read_bytes() == b"ours"
     assert stat.S_IMODE(path.lstat().st_mode) == 0o600
-    assert target.read_bytes() == b"somebody else's"
+    assert target.read_bytes() == b"another file"
 
 
 def test_a_link_is_read_only_where_it_is_asked_for(tmp_path: Path) -> None:

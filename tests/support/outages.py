@@ -199,7 +199,7 @@ class SimulatedRun:
     def saved(self) -> list[Saved]:
         return [outcome for outcome in self.outcomes if isinstance(outcome, Saved)]
 
-    def events_of(self, kind: type) -> list[tuple[float, Any]]:
+    def shown(self, kind: type) -> list[tuple[float, Any]]:
         """Return the events of one class, with their seconds from the start."""
         return [(at - START, event) for at, event in self.events if isinstance(event, kind)]
 
@@ -273,7 +273,8 @@ async def simulated_run(
         beside = asyncio.create_task(script(flux, world)) if script else None
         source = small_requests(count) if requests is None else requests
         try:
-            async with Batch(flux, source, sink=SizeSink(), ledger=ledger, grace=0) as batch:
+            # a stream, because lists are checked in a thread and virtual time does not wait for it
+            async with Batch(flux, iter(source), sink=SizeSink(), ledger=ledger, grace=0) as batch:
                 async for outcome in batch:
                     outcomes.append(outcome)
                     if len(outcomes) == stop_after:

@@ -1,10 +1,9 @@
 """An event loop whose clock jumps to the next timer when nothing is ready.
 
 A day of sleeping takes no time, and events keep asyncio's order. Production code needs no clock
-parameter: it uses only `asyncio.sleep`, `asyncio.timeout` and `loop.time()`. The clock stands still
-while a thread of an executor works, because a prompt list is read in one. Sockets do not work with
-it: their answers take real time. Use a transport over the simulator's world instead, and the memory
-ledger and sink.
+parameter: it uses only `asyncio.sleep`, `asyncio.timeout` and `loop.time()`. Sockets and threads do
+not work with it, because their answers take real time. Use the memory ledger, the memory sink and a
+transport over the simulator's world instead.
 
 Time starts at 1000, not 0, to detect code that treats 0 as "unset".
 """
@@ -14,11 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 import selectors
-import sys
-import threading
-import time
 from collections.abc import Coroutine
-from concurrent.futures import thread as executor_threads
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -36,8 +31,6 @@ class _JumpingSelector(selectors.DefaultSelector):
     loop: VirtualTimeLoop
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        while _is_executor_busy():
-            time.sleep(0.0002)  # real time: the thread's result is then in the ready queue
         self.loop.shuffle_ready()
         arrived = super().select(0)
         if arrived or timeout == 0:
@@ -46,21 +39,6 @@ class _JumpingSelector(selectors.DefaultSelector):
             raise Deadlock(self.loop.who_waits())
         self.loop.now += timeout
         return []
-
-
-def _is_executor_busy() -> bool:
-    """Whether a thread of a ThreadPoolExecutor has work; an idle one waits in `_worker` itself."""
-    if threading.active_count() == 1:
-        return False
-    frames = sys._current_frames()
-    for thread in threading.enumerate():
-        frame = frames.get(thread.ident or 0)
-        top = frame
-        while frame is not None and frame.f_code is not executor_threads._worker.__code__:
-            frame = frame.f_back
-        if frame is not None and (frame is not top or frame.f_locals["work_queue"].qsize()):
-            return True
-    return False
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
