@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
-from fluxasync._core.models import ImageRequest, Job, Saved, Stored
+from fluxasync import ImageRequest, Job, Saved
 from fluxasync._store.journal.journal import Journal
+from fluxasync.extend import Stored
 
 WRITERS = 64
 PRICE = Decimal("0.025")

@@ -22,8 +22,9 @@ from attrs import frozen
 from fluxasync import Batch, FluxSession, ImageRequest
 from fluxasync._batch.output import open_folder
 from fluxasync._engine.session import engine_of
-from fluxasync._store.filenames import DEFAULT, FilenameTemplate
+from fluxasync._store.filenames import DEFAULT
 from fluxasync._store.journal.journal import Journal
+from fluxasync.extend import FilenameTemplate
 from fluxasync.simulator import Scenario, Simulator
 
 from ._images import WRITERS, file_name, request, work

@@ -18,7 +18,7 @@ from pathlib import Path
 from attrs import field, frozen
 
 from fluxasync import Batch, FluxSession, Limits, Polling
-from fluxasync._core.protocols import Call, Reply
+from fluxasync.extend import Call, Reply
 
 TARGET = 120
 #: a structurally complete JPEG of 16 × 16 pixels

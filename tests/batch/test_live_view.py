@@ -12,11 +12,9 @@ import pytest
 from attrs import evolve
 from support.hostile_text import ESCAPES
 
-from fluxasync import ImageRequest, Job, Moderated, Saved
+from fluxasync import Estimate, ImageRequest, Job, Moderated, Plan, Saved
 from fluxasync._batch.progress.counts import Progress, ProgressSnapshot
 from fluxasync._core.text import columns as width_of
-from fluxasync._requests.pricing import Estimate
-from fluxasync._requests.sources import Plan
 from fluxasync.events import JobEnded, JobReady, JobSubmitted, Paused
 from fluxasync.extend import Stored
 

@@ -10,11 +10,14 @@ import pytest
 from support.virtual_time import run
 
 from fluxasync import (
+    Estimate,
     Failed,
     ImageRequest,
     InDoubt,
     Job,
+    JournalCounts,
     Moderated,
+    Plan,
     Saved,
     ServerError,
     TransportError,
@@ -22,9 +25,6 @@ from fluxasync import (
 from fluxasync._batch.progress.counts import Progress, ProgressSnapshot
 from fluxasync._batch.progress.screens import showing
 from fluxasync._core.text import duration
-from fluxasync._requests.pricing import Estimate
-from fluxasync._requests.sources import Plan
-from fluxasync._store.journal.journal import JournalCounts
 from fluxasync.events import JobReady, JobSubmitted, LimitChanged, Paused, Resumed
 from fluxasync.extend import Stored
 

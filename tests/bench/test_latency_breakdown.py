@@ -12,7 +12,7 @@ import random
 import pytest
 from attrs import evolve
 
-from fluxasync._core.models import Job, Ready
+from fluxasync import Job, Ready
 from fluxasync.bench.latency_breakdown import Trace, clock_offset, most_agreed, record_of
 
 AHEAD = 1_700_000_000.25  #: the server's clock when the local clock is 0

@@ -47,7 +47,9 @@ def test_every_error_ends_with_what_to_do(error: FluxError) -> None:
     [
         pytest.param(fluxasync.AuthenticationError("no", status=401), "--key-file", id="key"),
         pytest.param(fluxasync.TransportError("no", sent=False), "--base-url", id="network"),
-        pytest.param(fluxasync.TransportError("no", sent=True), "before resubmitting", id="in doubt"),
+        pytest.param(
+            fluxasync.TransportError("no", sent=True), "before resubmitting", id="in doubt"
+        ),
         pytest.param(fluxasync.DeadlineExceeded("no", job=JOB), "job-7", id="deadline"),
         pytest.param(fluxasync.DownloadError("no", job=JOB), "is free", id="F71 paid already"),
         pytest.param(

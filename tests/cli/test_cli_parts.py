@@ -31,13 +31,11 @@ from fluxasync import (
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 
-from fluxasync._batch.summary import Summary
+from fluxasync import Estimator, JournalCounts, Plan, Summary
 from fluxasync._cli.exit_codes import PRECEDENCE, exit_code
 from fluxasync._cli.options import Options, read_key
 from fluxasync._cli.rendering import announcement, closing
-from fluxasync._requests.pricing import Estimator
-from fluxasync._requests.sources import Plan
-from fluxasync._store.journal.journal import JournalCounts, Locked
+from fluxasync._store.journal.journal import Locked
 
 JOB = Job(job_id="j")
 

@@ -1,7 +1,7 @@
-"""Real processes killed at chosen instants, and what their folder, journal and server show then.
+"""Kills real processes at chosen instants and checks their folder, journal and server.
 
-Two methods, because one is blind where the other sees. `kill -9` finds a wrong order of steps but
-never a missing fsync: the kernel keeps what a dead process wrote. So the fsyncs are recorded in
-their order, and played back through a model of a disk that loses what was not synced. Both are
-tested in turn by `mutants`: the package with one safeguard taken out, each of which must be caught.
+`kill -9` finds a wrong order of steps but never a missing fsync, because the kernel keeps what a
+dead process wrote. Therefore the fsyncs of a run are recorded in order, and replayed through a
+model of a disk that loses unsynced data. `mutants` tests both methods: it removes one safeguard of
+the package at a time, and each removal must be detected.
 """

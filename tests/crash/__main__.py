@@ -1,8 +1,7 @@
-"""The long form: a thousand kills over twenty seeds, two hundred runs met by signals, and ten
-thousand power cuts, as a table.
+"""The long form: 1,000 kills over 20 seeds, 200 runs with signals, 12,000 power cuts, as a table.
 
 `make crash`, or `PYTHONPATH=tests python -m crash --kills 1000 --seeds 20`. The table goes to
-docs/crash-results.md; the exit code is 1 when a promise was broken.
+docs/crash-results.md; the exit code is 1 if a promise was broken.
 """
 
 from __future__ import annotations
@@ -27,21 +26,21 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "crash-results.md"
 
 #: runs side by side
 _PLAYERS = 2
-#: of one seed: more images than so many kills leave time for
+#: per seed: more images than that many kills leave time for
 _IMAGES, _KILLS = 400, 60
 #: recorded runs, and power cuts in each
 _RECORDINGS, _STATES = 4, 3_000
-#: runs interrupted by signals, and of one seed
+#: runs interrupted by signals: in total, and per seed
 _INTERRUPTED, _OF_SEED = 200, 25
 
 
 def main() -> int:
-    """Play, write the page, and return the exit code."""
+    """Run everything, write the page, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=1_000)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=1)
-    parser.add_argument("--home", type=Path, help="keep folders, logs and books here")
+    parser.add_argument("--home", type=Path, help="keep folders, logs and charges here")
     parser.add_argument("--to", type=Path, default=DOCS)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -61,7 +60,7 @@ def main() -> int:
 
 
 def _played(home: Path, asked: argparse.Namespace) -> Result:
-    """Play seed after seed until there were enough of both."""
+    """Run one seed after another until there are enough kills and seeds."""
     seeds = itertools.count(asked.first_seed)
     results: list[Result] = []
     lock = threading.Lock()
@@ -88,7 +87,7 @@ def _played(home: Path, asked: argparse.Namespace) -> Result:
 
 
 def _interrupted(home: Path) -> Interrupted:
-    """Interrupt runs of one seed after the other, some side by side, until there were enough."""
+    """Interrupt runs of one seed after another, two at a time, until there are enough."""
 
     def player(seed: int) -> Interrupted:
         with Children() as children:

@@ -1,4 +1,4 @@
-"""The parent's end: a process that forks runs and servers on order, and what became of each."""
+"""The parent's side: starts a worker that forks runs and servers, and reads the results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Broken(AssertionError):
 
 @frozen(kw_only=True)
 class Plan:
-    """How a run ends: at a place, by the clock, whichever comes first, or by itself."""
+    """How a run ends: at a kill point, after a time, or normally."""
 
     point: str | None = None
     passes: int = 1  #: the kill comes when the place is passed for the n-th time
@@ -35,7 +35,7 @@ class Plan:
 
 @frozen(kw_only=True)
 class Place:
-    """Where a run works: its folder, its prompts, its server."""
+    """The folder, the prompts and the server of a run."""
 
     home: Path
     url: str
@@ -91,7 +91,7 @@ class Children:
         latency: tuple[float, float] = (0.01, 0.08),
         faults: Sequence[str] = (),
     ) -> Place:
-        """Start a practice server that outlives every run; its books are in a file."""
+        """Start a simulator that outlives every run and logs its charges to a file."""
         answer = self._ask(
             do="serve",
             seed=seed,
@@ -136,8 +136,8 @@ class Children:
         )
         is_hung = not answer["in_time"] and plan.kill_after is None
         if is_hung or answer["code"] not in (0, -signal.SIGKILL, -signal.SIGXFSZ):
-            said = place.log.read_text()[-3000:]
-            raise Broken(f"{plan}: {answer}\n{said}")
+            log = place.log.read_text()[-3000:]
+            raise Broken(f"{plan}: {answer}\n{log}")
         if not answer["code"]:
             return None
         return plan.point if answer["in_time"] else "timer"
@@ -155,6 +155,6 @@ class Children:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without anybody's keys: none is to reach even a practice server."""
+    """The environment without API keys: none may reach even a simulator."""
     kept = {name: value for name, value in os.environ.items() if not name.endswith("API_KEY")}
     return kept | {"PYTHONPATH": str(_TESTS)}

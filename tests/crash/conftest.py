@@ -1,4 +1,4 @@
-"""Killing takes its time: all of it is left out of `make quick`."""
+"""Kill tests are slow: `make quick` skips them all."""
 
 from __future__ import annotations
 

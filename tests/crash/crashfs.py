@@ -1,11 +1,9 @@
-"""A model of a folder on a disk that loses what was not synced: every power cut it could suffer.
+"""A model of a folder on a disk that loses unsynced data, for every possible power cut.
 
-Fed with what a real run did (`recorder`). At a cut, a file's unsynced 4 KiB pages may be there, be
-zeros or be missing with the file's length, and unsynced names may be there, be missing, or have
-come in another order. Images only: SQLite is trusted to keep a commit that it synced.
-
-An odd fact: a file's sync says nothing of its name, and a folder's sync nothing of its files; both
-are needed, and in this order.
+Its input is what a real run did (`recorder`). At a cut, a file's unsynced 4 KiB pages may be there,
+be zeros or be missing with the file's length, and unsynced names may be there, be missing, or have
+been written in another order. A file's sync does not cover its name, nor a folder's sync its files.
+Images only: SQLite is trusted to keep a commit that it synced.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ _LUCK = (0.0, 0.5, 0.95)
 
 @define
 class _File:
-    """A file's bytes: those that are durable, and the writes that came after."""
+    """A file's bytes: the durable ones, and the writes after them."""
 
     durable: bytes = b""
     pending: list[tuple[int, int, bytes]] = field(factory=list)  #: when, offset, data
@@ -36,25 +34,25 @@ class _File:
                 self.durable = _laid(self.durable, offset, written)
         self.pending = [write for write in self.pending if write[0] >= began]
 
-    def after_cut(self, dice: random.Random) -> bytes:
-        """Return what a power cut leaves of it."""
+    def after_cut(self, rng: random.Random) -> bytes:
+        """Return the bytes that a power cut leaves."""
         whole = self.durable
         for _, offset, written in self.pending:
             whole = _laid(whole, offset, written)
         if not self.pending:
             return whole
-        luck = dice.choice(_LUCK)
-        length = len(whole) if dice.random() < luck else len(self.durable)
+        luck = rng.choice(_LUCK)
+        length = len(whole) if rng.random() < luck else len(self.durable)
         pages = []
         for start in range(0, length, PAGE):
-            kept = whole if dice.random() < luck else self.durable
+            kept = whole if rng.random() < luck else self.durable
             pages.append(kept[start : start + PAGE].ljust(PAGE, b"\0"))
         return b"".join(pages)[:length]
 
 
 @define
 class Disk:
-    """One folder as its operating system sees it, and as its disk does."""
+    """One folder as the operating system sees it, and as the disk does."""
 
     _durable: dict[str, _File] = field(factory=dict)
     _pending: list[tuple[int, str, _File | None]] = field(factory=list)  #: None = unlinked
@@ -81,15 +79,15 @@ class Disk:
                 self._name(event.name, None)
         self._clock += 1
 
-    def after_cut(self, dice: random.Random) -> Mapping[str, bytes]:
+    def after_cut(self, rng: random.Random) -> Mapping[str, bytes]:
         """Return the files that a power cut leaves, by name."""
-        luck = dice.choice(_LUCK)
-        happened = [change for change in self._pending if dice.random() < luck]
-        dice.shuffle(happened)
+        luck = rng.choice(_LUCK)
+        happened = [change for change in self._pending if rng.random() < luck]
+        rng.shuffle(happened)
         names = dict(self._durable)
         for _, name, file in happened:
             _rename(names, name, file)
-        return {name: file.after_cut(dice) for name, file in names.items()}
+        return {name: file.after_cut(rng) for name, file in names.items()}
 
     def _name(self, name: str, file: _File | None) -> None:
         self._pending.append((self._clock, name, file))
@@ -104,7 +102,7 @@ class Disk:
 
 @frozen(kw_only=True)
 class Loss:
-    """What a power cut did that it must not."""
+    """A loss that must not happen."""
 
     cut: int  #: events before it
     name: str
@@ -117,7 +115,7 @@ def losses(events: Sequence[Event], *, states: int, seed: int) -> Iterator[Loss]
     Under a final name there is a whole image or none; an image whose done commit is durable is
     there, whole.
     """
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     images = _images(events)
     disk, done = Disk(), set[str]()
     for number, event in enumerate(events, start=1):
@@ -126,7 +124,7 @@ def losses(events: Sequence[Event], *, states: int, seed: int) -> Iterator[Loss]
             done.add(event.target)
         share = states * number // len(events) - states * (number - 1) // len(events)
         for _ in range(share):
-            yield from _judged(number, disk.after_cut(dice), images, done)
+            yield from _judged(number, disk.after_cut(rng), images, done)
 
 
 def _judged(
@@ -140,7 +138,7 @@ def _judged(
 
 
 def _images(events: Sequence[Event]) -> Mapping[str, bytes]:
-    """Return the images as the run left them, under the names that the journal has."""
+    """Return the images as the run left them, by the names in the journal."""
     live: dict[str, _File] = {}
     for event in events:
         match event.kind:
@@ -155,7 +153,7 @@ def _images(events: Sequence[Event]) -> Mapping[str, bytes]:
 
 
 def _laid(content: bytes, offset: int, written: bytes) -> bytes:
-    """Return a file's bytes with others laid over them."""
+    """Return a file's bytes with others written over them."""
     end = offset + len(written)
     return content[:offset].ljust(offset, b"\0") + written + content[end:]
 

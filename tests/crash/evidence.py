@@ -1,14 +1,14 @@
-"""A whole run, recorded: what the tests of order and of power cuts look at."""
+"""A recorded run, for the tests of order and of power cuts."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from .children import Children
-from .harness import prepared, wishes
+from .harness import prepared, prompt_rows
 from .recorder import Event, read
 
-#: pixels; a picture of that size has three pages, so a cut can tear it
+#: pixels; an image of this size has three 4 KiB pages, so a cut can tear it
 SIDE = 640
 
 
@@ -20,10 +20,10 @@ def recorded(
     streamed: bool = False,
     mutant: str | None = None,
 ) -> list[Event]:
-    """Run a batch to its end and return what it did to its disk and its server."""
+    """Run a batch to its end and return its actions on disk and server."""
     rows = [
         {**row, "prompt": f"{row['prompt']}, line {line}"}  # tells events apart
-        for line, row in enumerate(wishes(images, seed=0, side=SIDE))
+        for line, row in enumerate(prompt_rows(images, seed=0, side=SIDE))
     ]
     place = prepared(children, home, rows, seed=0, latency=(0.0, 0.02))
     events = home / "events.jsonl"

@@ -1,8 +1,8 @@
-"""Kill, look, carry on, until nothing is left to do: one seed after the other, as values.
+"""Kills a run, checks it and resumes it, until nothing is left to do; one seed after another.
 
-Places are taken in turn and forced by count, because random timers seldom hit the short ones; some
-kills are by the clock all the same. After every kill the oracle looks, so that a later step cannot
-mend what an earlier one broke.
+Kill points are forced in turn by count, because random timers seldom hit the short ones; some kills
+are by the clock nevertheless. The oracle checks after every kill, so that a later step cannot
+repair what an earlier one broke.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from pathlib import Path
 from attrs import evolve, field, frozen
 
 from .children import SLOTS, Broken, Children, Place, Plan
-from .oracle import KINDS, Seen, Violation, Wish, losses, seen, violations
+from .oracle import KINDS, Observation, PromptRow, Violation, losses, observe, violations
 from .points import POINTS
 
-#: pixels; the smallest there is
+#: pixels; the smallest size
 SIDE = 256
 
-#: seconds within which a kill by the clock falls
+#: range of seconds of a kill by the clock
 _TIMER = (0.05, 0.6)
-#: timers for each kill at a place
+#: kills by the clock for each kill at a point
 _TIMERS = 0.1
 
-#: what certainly was not accepted, nor charged
+#: faults that are certainly neither accepted nor charged
 _PUSH_BACK = ("429:0.05", "503:0.05")
 
-_NOTHING = Seen(rows={}, charges={}, files={}, parts=0)
+_NOTHING = Observation(rows={}, charges={}, files={}, parts=0)
 
 
 @frozen(kw_only=True)
 class Result:
-    """What one or more seeds came to."""
+    """The result of one or more seeds."""
 
     seeds: int = 1
     kills: Counter[str] = field(factory=Counter)  #: by place
@@ -61,14 +61,14 @@ class Result:
         )
 
     def broken(self) -> dict[str, int]:
-        """How many violations there were of each kind."""
+        """Return the number of violations of each kind."""
         found = Counter(violation.kind for violation in self.violations)
         return {kind: found[kind] for kind in KINDS}
 
 
-def wishes(count: int, *, seed: int, side: int = SIDE) -> list[Wish]:
-    """Prompts of one's own, and one in ten that stands in the file twice."""
-    rows: list[Wish] = [
+def prompt_rows(count: int, *, seed: int, side: int = SIDE) -> list[PromptRow]:
+    """Return prompts that no other seed has; one in ten occurs twice in the file."""
+    rows: list[PromptRow] = [
         {"prompt": f"picture {number} of {seed}", "seed": number, "width": side, "height": side}
         for number in range(count - count // 10)
     ]
@@ -76,24 +76,25 @@ def wishes(count: int, *, seed: int, side: int = SIDE) -> list[Wish]:
 
 
 def plans(seed: int) -> Iterator[Plan]:
-    """Draw ends for runs without end: every place in turn, in an order of the seed's own."""
-    dice = random.Random(seed)
+    """Yield kill plans without end: every kill point in turn, in an order that depends on the
+    seed."""
+    rng = random.Random(seed)
     yield Plan(point="during creation")
     while True:
         turn = [point for point in POINTS if point != "during creation"]
-        dice.shuffle(turn)
+        rng.shuffle(turn)
         for point in turn:
-            if dice.random() < _TIMERS:
-                yield Plan(kill_after=dice.uniform(*_TIMER))
-            # the clock too, because not every run comes to every place
-            passes = dice.randint(1, POINTS[point])
+            if rng.random() < _TIMERS:
+                yield Plan(kill_after=rng.uniform(*_TIMER))
+            # a timer too, because not every run reaches every point
+            passes = rng.randint(1, POINTS[point])
             yield Plan(point=point, passes=passes, kill_after=_TIMER[1])
 
 
 def prepared(
     children: Children,
     home: Path,
-    rows: Sequence[Wish],
+    rows: Sequence[PromptRow],
     *,
     seed: int,
     latency: tuple[float, float] = (0.01, 0.08),
@@ -122,7 +123,7 @@ def play(
     pushes back now and then, so that intents are taken back too. Stops at the first violation: what
     a broken run does next proves nothing.
     """
-    rows = wishes(images, seed=seed)
+    rows = prompt_rows(images, seed=seed)
     place = prepared(children, home, rows, seed=seed, faults=() if seed % 3 else _PUSH_BACK)
     result, before = Result(images=images), _NOTHING
     for plan in plans(seed) if ends is None else ends:
@@ -134,7 +135,7 @@ def play(
             return _stopped(result, before, [_refused(broken)])
         if killed_at is None:
             continue
-        after = seen(place)
+        after = observe(place)
         result.kills[killed_at] += 1
         found = list(violations(before, after, rows, slots=SLOTS))
         doubts = max(result.most_doubts, after.in_doubt - before.in_doubt)
@@ -144,40 +145,40 @@ def play(
     return _ended(children, place, rows, result, mutant)
 
 
-def _is_over(last: Seen, images: int) -> bool:
+def _is_over(last: Observation, images: int) -> bool:
     return last.done + last.in_doubt >= images
 
 
 def _ended(
     children: Children,
     place: Place,
-    rows: Sequence[Wish],
+    rows: Sequence[PromptRow],
     result: Result,
     mutant: str | None,
 ) -> Result:
-    before = seen(place)
+    before = observe(place)
     try:
         children.run(place, mutant=mutant)
     except Broken as broken:
         return _stopped(result, before, [_refused(broken)])
-    after = seen(place)
+    after = observe(place)
     found = [*violations(before, after, rows, slots=SLOTS), *losses(place, after, rows)]
     return _stopped(result, after, found)
 
 
 def _refused(broken: Broken) -> Violation:
-    """A run that should have carried on and did not: its paid images are out of reach."""
+    """Return the violation of a run that did not resume: its paid images are out of reach."""
     return Violation(kind="refused run", what=str(broken))
 
 
-def _stopped(result: Result, after: Seen, found: Sequence[Violation]) -> Result:
-    """Return the result with the last look in it."""
-    told = {row.job_id for row in after.rows.values()}
+def _stopped(result: Result, after: Observation, found: Sequence[Violation]) -> Result:
+    """Return the result with the last observation included."""
+    recorded = {row.job_id for row in after.rows.values()}
     return evolve(
         result,
         done=after.done,
         charges=len(after.charges),
         in_doubt=after.in_doubt,
-        in_doubt_charged=len(after.charges.keys() - told),
+        in_doubt_charged=len(after.charges.keys() - recorded),
         violations=tuple(found),
     )

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM at random instants: the real command on a terminal, once, twice, thrice (P15).
+"""Ctrl-C and SIGTERM at random instants: the real command on a terminal, up to three signals (P15).
 
-The same oracle as after a kill looks after every run: whatever the instant was, nothing is paid
-twice and nothing paid is unknown. Besides, it is noted what the promise says in seconds.
+After every run the oracle of the kills checks that nothing is paid twice and nothing paid is
+unknown. The time limits of the promise are checked too.
 """
 
 from __future__ import annotations
@@ -16,37 +16,36 @@ from attrs import evolve, field, frozen
 from support.pseudo_terminal import CTRL_C, Terminal
 
 from .children import SLOTS, Children, Place
-from .harness import prepared, wishes
-from .oracle import Seen, Violation, losses, seen, violations
+from .harness import prepared, prompt_rows
+from .oracle import Observation, Violation, losses, observe, violations
 
-#: seconds from the start of the command, while Python starts and rows are read; and from its first
-#: charge, whenever a busy machine came to that
+#: ranges of seconds: from the start of the command, while Python starts and rows are read; and from
+#: its first charge
 _FIRST, _AT_WORK = (0.0, 1.5), (0.0, 1.0)
-#: seconds until the second signal, and until the third: after two a run is over in a moment
+#: seconds until the second signal, and until the third: after two a run ends at once
 _GAP = (0.0, 0.6)
 _HASTE = (0.0, 0.05)
-#: seconds a job takes: some are always running, and all of them land within the grace
+#: seconds a job takes: some are always running, and all of them end within the grace
 _LATENCY = (0.2, 1.5)
 #: seconds after the first signal until which a POST may still go out
 _PROMPT = 0.1
-#: seconds between two looks at the server's books
+#: seconds between two reads of the charge log
 _MOMENT = 0.02
-#: of `--grace`, and of a second and third signal; beyond it a run hangs
+#: seconds after `--grace`, and after a second and third signal, at which a run counts as hanging
 _HANGING = 60.0
 
 _WAYS = (signal.SIGINT, signal.SIGTERM)
-#: what a command ends with that a signal met
+#: exit codes of an interrupted command
 _CODES = {130, 143}
-#: and what Python ends with, traceback or not, when it has not yet come to the command, or has left
-#: it: a shell sees the same codes
+#: exit codes of Python before and after the command, with or without a traceback
 _BY_SIGNAL = {-signal.SIGINT, -signal.SIGTERM}
-#: images left, or all done: a run that no signal met any more
+#: exit codes of a run without a signal: images left, or all done
 _OVER = {0, 4}
 
 
 @frozen(kw_only=True)
 class Interrupted:
-    """What one or more seeds of interrupted runs came to."""
+    """The result of one or more seeds of interrupted runs."""
 
     runs: Counter[int] = field(factory=Counter)  #: by number of signals that were met
     at_work: int = 0  #: runs that had submitted something when the first signal came
@@ -75,7 +74,7 @@ class Interrupted:
 
 @frozen(kw_only=True)
 class _Run:
-    """One run of the command, and how its signals were met."""
+    """One run of the command, and its reaction to signals."""
 
     code: int
     signals: int  #: that it lived to see
@@ -87,15 +86,15 @@ class _Run:
 def interrupted(
     children: Children, home: Path, *, seed: int, runs: int, images: int = 400
 ) -> Interrupted:
-    """Interrupt up to so many runs of one prompt file, looking after each, and then let it end."""
-    dice = random.Random(seed)
-    rows = wishes(images, seed=seed)
+    """Interrupt runs of one prompt file, checking after each, and then let the last one end."""
+    rng = random.Random(seed)
+    rows = prompt_rows(images, seed=seed)
     place = prepared(children, home, rows, seed=seed, latency=_LATENCY)
     result = Interrupted(images=images)
-    before = seen(place)
+    before = observe(place)
     while result.runs.total() < runs and before.done + before.in_doubt < images:
-        run = _interrupted(place, dice)
-        after = seen(place)
+        run = _interrupted(place, rng)
+        after = observe(place)
         found = [*_broken(run), *violations(before, after, rows, slots=SLOTS)]
         if run.signals == 1 and after.in_doubt > before.in_doubt:
             found.append(Violation(kind="other", what="in doubt after one signal"))
@@ -104,7 +103,7 @@ def interrupted(
         if found:
             return _ended(result, after, found)
     code, shown = _in_peace(place)
-    after = seen(place)
+    after = observe(place)
     found = [*violations(before, after, rows, slots=SLOTS), *losses(place, after, rows)]
     if code not in _OVER:
         found.append(Violation(kind="refused run", what=shown))
@@ -122,7 +121,7 @@ def _with(result: Interrupted, run: _Run) -> Interrupted:
     )
 
 
-def _ended(result: Interrupted, after: Seen, found: list[Violation]) -> Interrupted:
+def _ended(result: Interrupted, after: Observation, found: list[Violation]) -> Interrupted:
     return evolve(
         result,
         done=after.done,
@@ -140,10 +139,10 @@ def _command(place: Place) -> Terminal:
     )
 
 
-def _interrupted(place: Place, dice: random.Random) -> _Run:
-    """Run the command; one to three signals come at instants of the dice's choosing."""
-    first = dice.choice((_FIRST, _AT_WORK))
-    gaps = [dice.uniform(*span) for span in (first, _GAP, _HASTE)[: dice.randint(1, 3)]]
+def _interrupted(place: Place, rng: random.Random) -> _Run:
+    """Run the command and send it one to three signals at random instants."""
+    first = rng.choice((_FIRST, _AT_WORK))
+    gaps = [rng.uniform(*span) for span in (first, _GAP, _HASTE)[: rng.randint(1, 3)]]
     at_start = _charges(place)
     terminal = _command(place)
     if first is _AT_WORK:
@@ -152,7 +151,7 @@ def _interrupted(place: Place, dice: random.Random) -> _Run:
     for gap in gaps:
         if not terminal.watch(gap):
             break
-        way = dice.choice(_WAYS)
+        way = rng.choice(_WAYS)
         if not met:
             charged = (_charges(place), 0)
         at = time.monotonic()
@@ -200,7 +199,7 @@ def _charges(place: Place) -> int:
 
 
 def _broken(run: _Run) -> list[Violation]:
-    """What the promise says of one run: what was being sent may still be charged, no more."""
+    """Yield the violations of one run: only what was being sent may be in doubt."""
     first, _, last = run.charged
     found: list[Violation] = []
     if run.code in _BY_SIGNAL and not last:

@@ -1,8 +1,8 @@
-"""The package with one safeguard taken out, in one process: what the harness must catch.
+"""The package with one safeguard removed, in one process; the harness must detect each removal.
 
-A harness that catches nothing and a package without faults look the same. Each mutant is a
-plausible slip, patched over the package's functions in a forked process, with the method that must
-see it.
+Otherwise a harness that detects nothing would look like a package without faults. Each mutant is a
+plausible mistake, patched over the package's functions in a forked process, with the method that
+must detect it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 from attrs import frozen
 
 import fluxasync._store.files
+from fluxasync import Saved
 from fluxasync._core.images import inspect
-from fluxasync._core.models import Saved
 from fluxasync._store.files import AtomicFile
 from fluxasync._store.journal.journal import Journal
 from fluxasync._store.journal.transitions import Transitions
@@ -30,7 +30,7 @@ from .points import Watched
 
 @frozen(kw_only=True)
 class Mutant:
-    """A slip, where to kill so that it shows, and as what; without such places kills are blind."""
+    """A mutant, where to kill so that it shows, and the violation it causes."""
 
     install: Callable[[], None]
     points: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class Mutant:
 
 
 def no_intent_record() -> None:
-    """The POST goes out with nothing on disk that tells of it."""
+    """The POST is sent without a durable intent."""
 
     async def intent(*_args: Any, **_options: Any) -> None:
         return None
@@ -47,7 +47,7 @@ def no_intent_record() -> None:
 
 
 def resubmits_intents() -> None:
-    """Recovery takes an intent without an answer for one that never went out."""
+    """Recovery treats an intent without an answer as never sent."""
 
     def doubt_intents(self: Transitions, connection: sqlite3.Connection) -> None:
         found = connection.execute("SELECT money FROM image WHERE state = 0").fetchall()
@@ -59,7 +59,7 @@ def resubmits_intents() -> None:
 
 
 def done_before_publish() -> None:
-    """The image is recorded as done, and only then gets its name."""
+    """The image is recorded as done before it has its name."""
     late: dict[str, AtomicFile] = {}
     publish, discard, settle = AtomicFile.publish, AtomicFile.discard, Journal.settle
 
@@ -101,7 +101,7 @@ def in_place_write() -> None:
 
 
 def no_file_fsync() -> None:
-    """A name is given to bytes that the disk may not have."""
+    """A name is given to bytes that may not be on the disk."""
     sync = fluxasync._store.files.sync
 
     def sync_folders_only(handle: int) -> None:
@@ -112,12 +112,12 @@ def no_file_fsync() -> None:
 
 
 def no_folder_fsync() -> None:
-    """An image is recorded as done under a name that the disk may not have."""
+    """An image is recorded as done under a name that may not be on the disk."""
     fluxasync._store.files.sync_folder = lambda folder: None
 
 
 def synchronous_normal() -> None:
-    """Commits are fast, and a power cut takes the last ones back; the guard is told otherwise."""
+    """Commits do not wait for the disk, and the check of the setting is deceived."""
     Watched.replaced["PRAGMA synchronous = FULL"] = "PRAGMA synchronous = NORMAL"
     Watched.replaced["PRAGMA synchronous"] = "SELECT 2"
 

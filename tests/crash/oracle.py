@@ -1,8 +1,8 @@
-"""What must hold after every kill, looked at from outside: journal, files and the server's books.
+"""What must hold after every kill, checked from outside: journal, files and the server's charges.
 
-Nothing of the package is asked: the journal is read as the SQLite file it is, from a copy, so that
-looking changes nothing; the pictures are drawn again by the server's own brush. `seen` gathers,
-`violations` judges two looks in a row, `losses` what is left when a run has ended.
+The package is not used: a copy of the journal is read as an SQLite file, and the server makes the
+images again. `observe` collects, `violations` compares two observations in a row, `losses` checks
+what is left when a run has ended.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from fluxasync.simulator.images import PictureSpec, plain_png
 
 from .children import Place
 
-#: as numbers in the files: see the journal's schema
+#: states as numbers in the files: see the journal's schema
 INTENT, SUBMITTED, DONE, FAILED, IN_DOUBT = range(5)
-#: states that own up to a charge whose job id was never heard
+#: states that account for a charge without a known job id
 _DOUBTFUL = {INTENT, IN_DOUBT}
-#: the way of a row: it may stay, or go on to one of these
+#: state → states that may follow
 _NEXT = {
     INTENT: {INTENT, SUBMITTED, DONE, FAILED, IN_DOUBT},
     SUBMITTED: {SUBMITTED, DONE, FAILED},
@@ -38,12 +38,12 @@ _NEXT = {
     IN_DOUBT: {IN_DOUBT},
 }
 
-Wish = Mapping[str, Any]  #: one line of the prompt file
+PromptRow = Mapping[str, Any]  #: one line of the prompt file
 
 
 @frozen(kw_only=True)
 class Row:
-    """One image as the journal has it."""
+    """One image in the journal."""
 
     key: str
     state: int
@@ -55,8 +55,8 @@ class Row:
 
 
 @frozen(kw_only=True)
-class Seen:
-    """One look at everything."""
+class Observation:
+    """One observation of journal, files and charges."""
 
     rows: Mapping[str, Row]  #: by key
     charges: Mapping[str, str]  #: prompts by job id
@@ -74,13 +74,13 @@ class Seen:
 
 @frozen(kw_only=True)
 class Violation:
-    """A promise that was not kept."""
+    """A broken promise."""
 
     kind: str  #: one of KINDS
     what: str
 
 
-#: what the table counts; "other" is everything else that must not be
+#: kinds in the table; "other" is every other violation
 KINDS = (
     "double charge",
     "unaccounted charge",
@@ -94,8 +94,8 @@ KINDS = (
 # --- looking --------------------------------------------------------------------------------------
 
 
-def seen(place: Place) -> Seen:
-    """Look at a folder whose process is dead, and at the books of its server."""
+def observe(place: Place) -> Observation:
+    """Observe a folder whose process is dead, and the charges of its server."""
     files, parts = {}, 0
     if place.folder.exists():
         for path in place.folder.iterdir():
@@ -103,7 +103,7 @@ def seen(place: Place) -> Seen:
                 parts += 1
             elif path.is_file() and path.suffix != ".jsonl":
                 files[path.name] = path.read_bytes()
-    return Seen(
+    return Observation(
         rows=_rows(place.folder / ".fluxasync"),
         charges=_charges(place.charges),
         files=files,
@@ -147,7 +147,7 @@ def _row(
 
 
 def _charges(log: Path) -> dict[str, str]:
-    """Read the server's books: it may be at work in the last line for a job it still serves."""
+    """Read the charge log; the server may be writing its last line."""
     if not log.exists():
         return {}
     lines = log.read_text().split("\n")[:-1]
@@ -159,47 +159,49 @@ def _charges(log: Path) -> dict[str, str]:
 
 
 def violations(
-    before: Seen, after: Seen, wishes: Sequence[Wish], *, slots: int
+    before: Observation, after: Observation, prompt_rows: Sequence[PromptRow], *, slots: int
 ) -> Iterator[Violation]:
     """Yield what a kill broke (P1 to P5)."""
-    yield from _doubles(after, wishes)
+    yield from _doubles(after, prompt_rows)
     yield from _unaccounted(after)
-    yield from _bad_files(after, wishes)
+    yield from _bad_files(after, prompt_rows)
     yield from _bad_rows(after)
     yield from _turned_back(before, after)
     if after.in_doubt - before.in_doubt > slots:
         yield _other(f"{after.in_doubt - before.in_doubt} in doubt by one kill")
 
 
-def _doubles(after: Seen, wishes: Sequence[Wish]) -> Iterator[Violation]:
-    """No wish is charged oftener than it stands in the file."""
-    wanted = Counter(wish["prompt"] for wish in wishes)
+def _doubles(after: Observation, prompt_rows: Sequence[PromptRow]) -> Iterator[Violation]:
+    """No prompt is charged more often than it occurs in the file."""
+    wanted = Counter(prompt_row["prompt"] for prompt_row in prompt_rows)
     for prompt, times in Counter(after.charges.values()).items():
         if times > wanted[prompt]:
             yield Violation(kind="double charge", what=f"{prompt!r}: {times} charges")
 
 
-def _unaccounted(after: Seen) -> Iterator[Violation]:
+def _unaccounted(after: Observation) -> Iterator[Violation]:
     """Every charge has a row: with its job's id, or one that says it may have been charged."""
-    told = {row.job_id for row in after.rows.values()}
-    untold = Counter(prompt for job_id, prompt in after.charges.items() if job_id not in told)
+    recorded = {row.job_id for row in after.rows.values()}
+    unrecorded = Counter(
+        prompt for job_id, prompt in after.charges.items() if job_id not in recorded
+    )
     doubts = Counter(row.prompt for row in after.rows.values() if row.state in _DOUBTFUL)
-    for prompt, times in (untold - doubts).items():
+    for prompt, times in (unrecorded - doubts).items():
         yield Violation(kind="unaccounted charge", what=f"{prompt!r}: {times} not in the journal")
-    for job_id in told - after.charges.keys() - {None}:
+    for job_id in recorded - after.charges.keys() - {None}:
         yield _other(f"job {job_id} was never charged")
 
 
-def _bad_files(after: Seen, wishes: Sequence[Wish]) -> Iterator[Violation]:
-    """What is under a final name is the picture of its prompt, whole."""
+def _bad_files(after: Observation, prompt_rows: Sequence[PromptRow]) -> Iterator[Violation]:
+    """A file under a final name is the whole image of its prompt."""
     for name, content in after.files.items():
-        wish = wishes[int(name[:6])]
-        if content != picture(wish["prompt"], wish["seed"], wish["width"]):
+        prompt_row = prompt_rows[int(name[:6])]
+        if content != picture(prompt_row["prompt"], prompt_row["seed"], prompt_row["width"]):
             yield Violation(kind="partial file", what=f"{name}: {len(content)} bytes")
 
 
-def _bad_rows(after: Seen) -> Iterator[Violation]:
-    """A done row has its file, and a file has a row that is done, or will be found to be."""
+def _bad_rows(after: Observation) -> Iterator[Violation]:
+    """A done row has its file, and a file has a row that is done or will be."""
     owners: dict[str, list[Row]] = defaultdict(list)
     for row in after.rows.values():
         if row.state == DONE:
@@ -219,8 +221,8 @@ def _bad_rows(after: Seen) -> Iterator[Violation]:
             yield _other(f"{name} belongs to no row")
 
 
-def _turned_back(before: Seen, after: Seen) -> Iterator[Violation]:
-    """What was recorded once is never forgotten or taken back."""
+def _turned_back(before: Observation, after: Observation) -> Iterator[Violation]:
+    """A record is never forgotten or taken back."""
     for key, old in before.rows.items():
         new = after.rows.get(key)
         if new is None or new.state not in _NEXT[old.state]:
@@ -229,12 +231,16 @@ def _turned_back(before: Seen, after: Seen) -> Iterator[Violation]:
             yield _other(f"{old} became job {new.job_id}")
 
 
-def losses(place: Place, after: Seen, wishes: Sequence[Wish]) -> Iterator[Violation]:
-    """Yield what a run that ended left undone: images, strays, lines of its list."""
+def losses(
+    place: Place, after: Observation, prompt_rows: Sequence[PromptRow]
+) -> Iterator[Violation]:
+    """Yield what a finished run left undone: images, part files, lines of its list."""
     states = Counter(row.state for row in after.rows.values())
-    missing = len(wishes) - states[DONE] - states[IN_DOUBT]
+    missing = len(prompt_rows) - states[DONE] - states[IN_DOUBT]
     if missing or len(after.files) != states[DONE]:
-        yield Violation(kind="lost image", what=f"{missing} of {len(wishes)} missing: {states}")
+        yield Violation(
+            kind="lost image", what=f"{missing} of {len(prompt_rows)} missing: {states}"
+        )
     if after.parts:
         yield _other(f"{after.parts} unfinished files left")
     done = {(row.path, row.key, row.job_id) for row in after.rows.values() if row.state == DONE}
@@ -258,6 +264,6 @@ def _other(what: str) -> Violation:
 
 @lru_cache(maxsize=4_096)
 def picture(prompt: str, seed: int, side: int) -> bytes:
-    """Return the picture that the server draws."""
+    """Return the image that the server makes."""
     spec = PictureSpec(prompt=prompt, seed=seed, width=side, height=side, format="png")
     return plain_png(spec)(88)

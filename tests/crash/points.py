@@ -1,8 +1,8 @@
-"""Where a run can be killed: names for places in the package, armed in one process only.
+"""The kill points: names for places in the package, armed in one process only.
 
-The package has no hooks for tests in it. Its functions are wrapped here, in a process that was
-forked to die, so that the k-th time one is passed the process kills itself. A commit is known by
-the steps that ran since its BEGIN.
+The package has no hooks for tests. Its functions are wrapped here, in a forked process that kills
+itself when a point is passed for the k-th time. A commit is identified by the transitions that ran
+since its BEGIN.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ import fluxasync._store.journal.lists
 import fluxasync._store.journal.schema
 import fluxasync._store.journal.writer
 import fluxasync._store.metadata
-from fluxasync._core.models import Ready
+from fluxasync import Ready
 from fluxasync._store.files import AtomicFile
 from fluxasync._store.journal.transitions import Transitions
 from fluxasync._wire.client import ApiClient
 from fluxasync._wire.transport import AiohttpTransport
 
-#: what a step writes; a commit is named after the dearest of those in it
+#: kinds of transitions; a commit is named after the most valuable one in it
 KINDS = ("intent", "job", "done")
 
-#: every place, with how often it is passed at most before the kill
+#: every kill point, with the maximum number of passes before the kill
 POINTS = {
     "during creation": 1,
     "before intent commit": 4,
@@ -57,11 +57,11 @@ POINTS = {
     "during list rewrite": 1,
 }
 
-#: dies at the write that makes the journal's file longer: by then its header tells of pages that
-#: are only in the log yet. Not among those in turn, because it is rare and has a trial of its own
+#: kills at the write that extends the journal's file, whose header then names pages that only the
+#: log has. Not one of POINTS, because it is rare and has its own trial
 MID_CHECKPOINT = "mid-checkpoint"
 
-#: steps between checkpoints here; there are too few in a short run for the package's own number
+#: steps between checkpoints; a short run has too few for the package's own number
 _CHECKPOINT = 25
 
 
@@ -73,7 +73,7 @@ def kill_self() -> NoReturn:
 
 @define
 class Fuse:
-    """Kills the process when a place is passed for the n-th time, in whatever thread."""
+    """Kills the process when a kill point is passed for the n-th time, in any thread."""
 
     point: str | None
     passes: int
@@ -90,31 +90,31 @@ class Fuse:
 
 
 class Watched(sqlite3.Connection):
-    """A connection whose statements can be seen, and replaced, before and after they run."""
+    """A connection whose statements can be observed, and replaced, before and after they run."""
 
     before: ClassVar[list[Callable[[Any, str], None]]] = []
     after: ClassVar[list[Callable[[Any, str], None]]] = []
     replaced: ClassVar[dict[str, str]] = {}
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        for see in self.before:
-            see(self, sql)
+        for observe in self.before:
+            observe(self, sql)
         cursor = super().execute(self.replaced.get(sql, sql), parameters)
-        for see in self.after:
-            see(self, sql)
+        for observe in self.after:
+            observe(self, sql)
         return cursor
 
     def plainly(self, sql: str) -> sqlite3.Cursor:
-        """Run a statement that nobody sees or replaces."""
+        """Run a statement without observers or replacement."""
         return super().execute(sql)
 
 
-#: what the transaction that is open now holds: (kind, the step's arguments)
+#: the transitions of the open transaction: (kind, arguments)
 Marks = list[tuple[str, tuple[Any, ...]]]
 
 
 def watch_sqlite() -> None:
-    """Have every connection of this process be a Watched one."""
+    """Make every connection of this process a Watched one."""
     connect = sqlite3.connect
 
     def watched(*args: Any, **options: Any) -> sqlite3.Connection:
@@ -124,7 +124,7 @@ def watch_sqlite() -> None:
 
 
 def marked_commits() -> Marks:
-    """Keep a list of what is in the open transaction; it is emptied at the next BEGIN."""
+    """Return a list of the transitions in the open transaction; BEGIN empties it."""
     marks: Marks = []
 
     def forget(_connection: sqlite3.Connection, sql: str) -> None:
@@ -138,38 +138,37 @@ def marked_commits() -> Marks:
     return marks
 
 
-def before(owner: Any, name: str, see: Callable[..., object]) -> None:
-    """Call `see` with a function's arguments before the function."""
+def before(owner: Any, name: str, observe: Callable[..., object]) -> None:
+    """Call `observe` with a function's arguments before the function."""
     original = getattr(owner, name)
 
     def wrapped(*args: Any, **options: Any) -> Any:
-        see(*args)
+        observe(*args)
         return original(*args, **options)
 
     setattr(owner, name, wrapped)
 
 
-def after(owner: Any, name: str, see: Callable[..., object]) -> None:
-    """Call `see` with a function's arguments once the function has returned."""
+def after(owner: Any, name: str, observe: Callable[..., object]) -> None:
+    """Call `observe` with a function's arguments after the function."""
     original = getattr(owner, name)
 
     def wrapped(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
-        see(*args)
+        observe(*args)
         return result
 
     setattr(owner, name, wrapped)
 
 
 def is_post(what: Any) -> bool:
-    """Whether what goes into a socket is the start of a POST; a list of pieces where there are
-    several."""
+    """Whether data for a socket (bytes or a list of them) starts with a POST."""
     first = what[0] if isinstance(what, list | tuple) else what
     return bytes(first[:5]) == b"POST "
 
 
 def install(fuse: Fuse) -> None:
-    """Lay a fuse to every place; only the one it names is ever lit."""
+    """Install a fuse at every kill point; only the one it names kills."""
     fluxasync._store.journal.writer._CHECKPOINT = _CHECKPOINT
     _at_commits(fuse)
     _at_sends(fuse)
@@ -196,8 +195,8 @@ def _at_commits(fuse: Fuse) -> None:
 
 
 def _race(fuse: Fuse, sql: str) -> None:
-    """Kill within a checkpoint: SQLite has no place to wrap in it, but it lets go of the
-    interpreter, so a thread that counts a little kills it somewhere in there."""
+    """Kill during a checkpoint: SQLite releases the interpreter lock there, so a thread that starts
+    at that time kills the process at some instant in it."""
     if not sql.startswith("PRAGMA wal_checkpoint") or fuse.point != "during checkpoint":
         return
     if fuse.is_last():
@@ -205,7 +204,8 @@ def _race(fuse: Fuse, sql: str) -> None:
 
 
 def _cut_checkpoint(fuse: Fuse, connection: Watched, sql: str) -> None:
-    """Forbid the journal's file to grow during a checkpoint: the system kills who tries to."""
+    """Keep the journal's file from growing in a checkpoint: the system kills the process that
+    tries."""
     if sql.startswith("PRAGMA wal_checkpoint") and fuse.point == MID_CHECKPOINT:
         (_, _, path) = connection.plainly("PRAGMA database_list").fetchone()
         _limit_files(os.stat(path).st_size)
@@ -222,17 +222,17 @@ def _limit_files(size: int) -> None:
 
 
 def _at_sends(fuse: Fuse) -> None:
-    def see(_transport: AiohttpTransport, call: Any) -> None:
+    def observe(_transport: AiohttpTransport, call: Any) -> None:
         if call.method == "POST":
             fuse.burn("before POST")
 
-    before(AiohttpTransport, "send", see)
+    before(AiohttpTransport, "send", observe)
 
     def see_bytes(_socket: socket.socket, what: Any, *_: Any) -> None:
         if is_post(what):
             fuse.burn("POST sent")
 
-    # aiohttp's own trace tells of headers while they still wait in its buffer
+    # aiohttp's own trace reports headers that are still in its buffer
     for name in ("send", "sendmsg"):
         after(socket.socket, name, see_bytes)
     ask = ApiClient.poll
@@ -268,7 +268,7 @@ def _at_files(fuse: Fuse) -> None:
 
 
 def _at_recovery(fuse: Fuse) -> None:
-    """Passed three times a start at least: before, between, and before it is committed."""
+    """Passed at least three times at each start: before, between, and before the commit."""
     before(fluxasync._store.journal.schema, "sync", lambda *_: fuse.burn("during creation"))
     for name in ("doubt_intents", "adopt"):
         after(Transitions, name, lambda *_: fuse.burn("during recovery"))

@@ -1,9 +1,9 @@
-"""What a run did to its disk and its server, in order, as values: the evidence for a power cut.
+"""Records what a run did on its disk and its server, in order, as input for the power cuts.
 
-Wraps the system calls and the commits of one process. An event that promises something (a sync, a
-commit) is noted when it has returned, one that needs a promise kept before it (a name, a POST) when
-it begins; so the order of the notes is no kinder than the truth. `began` of a sync is the number of
-events before it started: what was noted meanwhile may not be in it.
+Wraps the system calls and the commits of one process. An event that gives a guarantee (a sync, a
+commit) is recorded when it returns, one that needs a guarantee (a name, a POST) when it starts; so
+the recorded order is never better than the real one. `began` of a sync is the number of events
+before it started: events recorded meanwhile may not be covered by it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _prompt: contextvars.ContextVar[str] = contextvars.ContextVar("prompt of the POS
 
 @frozen(kw_only=True)
 class Event:
-    """One step. Names are relative to the output folder, "" is the folder itself."""
+    """One step. Names are relative to the output folder; "" is the folder itself."""
 
     #: create, write, fsync, link, rename, unlink; POST; intent, job, done (commits)
     kind: str
@@ -44,7 +44,7 @@ class Event:
 
 
 class Recorder:
-    """Notes the events of this process that concern one output folder, from its first run on."""
+    """Records the events of this process that concern one output folder."""
 
     def __init__(self, folder: Path) -> None:
         self.events: list[Event] = []
@@ -59,7 +59,7 @@ class Recorder:
         self._record_posts()
 
     def write(self, path: Path) -> None:
-        """Leave the events in a file, for `read`."""
+        """Write the events to a file, for `read`."""
         with path.open("w") as file:
             for event in self.events:
                 row = asdict(event) | {"data": base64.b64encode(event.data).decode()}
@@ -120,8 +120,7 @@ class Recorder:
         before(os, "unlink", lambda old: note("unlink", old))
 
     def _name(self, path: Any) -> str | None:
-        """Return the name of an image or its part; None for what is not in the folder, and for
-        our own files and the lists, which have promises of their own."""
+        """Return the name of an image or its part; None for other files, such as the lists."""
         if not isinstance(path, str | os.PathLike):
             return None
         text = os.path.realpath(os.path.dirname(os.path.abspath(path)))
@@ -174,7 +173,7 @@ def read(path: Path) -> list[Event]:
 
 
 def _told(kind: str, args: tuple[Any, ...]) -> tuple[str, Path | None]:
-    """Return the prompt of a step, and the image that it says is done."""
+    """Return the prompt of a step, and the image that it records as done."""
     if kind == "done":
         saved = args[2]  # self, connection, saved
         return saved.request.prompt, saved.path

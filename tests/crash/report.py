@@ -1,4 +1,4 @@
-"""The page that the long form leaves: what was done to the package, and what came of it."""
+"""The results page of the long form."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .trials import Finding
 _PAGE = """\
 # Killed {kills:,} times
 
-`kill -9` at {places} places of a run and by the clock, with real processes, real SQLite and real
-files, against a practice server in another process whose books survive. After every kill books,
-journal and files were compared; then the same line was run again, until nothing was left to do.
-In doubt is what was being submitted at a kill: it is listed, never submitted again by itself.
+`kill -9` at {places} kill points of a run and by the clock, with real processes, real SQLite and
+real files, against a simulator in another process that logs its charges. After every kill charges,
+journal and files were compared; then the same command was run again, until nothing was left to do.
+A submission in progress at a kill is in doubt: it is listed, and submitted again only on request.
 
 `{command}` · {date} · {machine}
 
@@ -30,39 +30,40 @@ In doubt is what was being submitted at a kill: it is listed, never submitted ag
 |---|---|
 | seeds | {seeds} |
 | kills | {kills:,} |
-| images asked for | {images:,} |
-| images there at the end | {done:,} |
-| charges in the server's books | {charges:,} |
+| images requested | {images:,} |
+| images saved at the end | {done:,} |
+| charges of the server | {charges:,} |
 | in doubt at the end | {in_doubt:,} ({in_doubt_charged:,} of them charged) |
-| most in doubt by one kill, with {slots} slots | {most_doubts} |
+| maximum in doubt after one kill, with {slots} slots | {most_doubts} |
 
 ## Violations, after every kill and at the end
 
 {violations}
 
-## Kills by place
+## Kills by point
 
 {points}
 
 ## Signals
 
-The real command on a terminal of its own, and Ctrl-C or SIGTERM at random instants, once, twice or
-thrice; after every run the same comparison.
+The real command on its own terminal, with one to three signals (Ctrl-C or SIGTERM) at random
+instants; after every run the same comparison.
 
 {signals}
 
-## A checkpoint cut short
+## An interrupted checkpoint
 
-Killed at the write that makes the journal's file longer, and run again: {checkpoint}
+Killed at the write that extends the journal's file, and run again: {checkpoint}
 
 ## Power cuts
 
-A model of the disk drops or tears what was not synced, at every step of recorded runs:
-**{states:,} states, {losses} losses** (partial image under its final name, or recorded and gone).
+A model of the disk drops or tears unsynced data, at every step of recorded runs:
+**{states:,} states, {losses} losses** (a partial image under its final name, or a recorded
+image that is missing).
 
-## Safeguards taken out on purpose
+## Safeguards removed on purpose
 
-Each must be noticed, or the numbers above mean nothing; {caught} of {mutants} were.
+Each removal must be detected, or the numbers above prove nothing; {caught} of {mutants} were.
 
 {trials}
 """
@@ -120,9 +121,9 @@ def _violations(result: Result) -> str:
 def _signals(result: Interrupted) -> str:
     rows = [
         ("runs", result.runs.total()),
-        *((f"met by {n} of them", result.runs[n]) for n in sorted(result.runs)),
-        ("that had submitted something by then", result.at_work),
-        ("images asked for, there at the end", f"{result.images:,}, {result.done:,}"),
+        *((f"with {n} signals", result.runs[n]) for n in sorted(result.runs)),
+        ("with a submission before the signal", result.at_work),
+        ("requested images, saved at the end", f"{result.images:,}, {result.done:,}"),
         ("charges, in doubt", f"{result.charges:,}, {result.in_doubt:,}"),
         ("charges later than 0.1 s after the first signal", result.charged_late),
         *(
@@ -151,7 +152,9 @@ def _trials(trials: Mapping[tuple[str, str], Finding]) -> str:
         f"| {found.kills or ''} |"
         for (mutant, method), found in trials.items()
     ]
-    return "\n".join(["| taken out | looked at by | seen as | kills |", "|---|---|---|---|", *rows])
+    return "\n".join(
+        ["| removed safeguard | method | detected as | kills |", "|---|---|---|---|", *rows]
+    )
 
 
 def _table(left: str, right: str, rows: Iterable[tuple[str, object]]) -> str:

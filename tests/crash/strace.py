@@ -1,8 +1,4 @@
-"""What strace wrote of a run, as values: which call on which file, in order.
-
-A call that another thread interrupted stands on two lines; a sync counts from where it returned,
-everything else from where it began.
-"""
+"""The output of strace as values: each call with its file, in order."""
 
 from __future__ import annotations
 
@@ -40,7 +36,7 @@ class Call:
 
 
 def parsed(text: str) -> list[Call]:
-    """Return the calls that a trace tells of."""
+    """Return the calls in a trace."""
     return list(_calls(text.splitlines()))
 
 
@@ -66,7 +62,7 @@ def _calls(lines: Sequence[str]) -> Iterator[Call]:
 
 
 def unsynced(calls: Sequence[Call], ending: str) -> int:
-    """Return how many writes to a file had no sync after them."""
+    """Return the number of writes to a file without a later sync."""
     count = 0
     for call in calls:
         if call.is_sync_of(ending):

@@ -1,7 +1,4 @@
-"""The power cut at any moment of a run leaves whole images, and all that were recorded (P4, P6).
-
-The model itself is tested first, on a disk with one file.
-"""
+"""A power cut at any instant leaves whole images, and all recorded ones (P4, P6)."""
 
 from __future__ import annotations
 
@@ -34,19 +31,19 @@ def synced(name: str, began: int) -> Event:
 
 
 def test_a_cut_keeps_what_was_synced():
-    """A file and its name, both synced, are there after every cut."""
+    """A file and its name, both synced, exist after every cut."""
     events = [*WRITTEN, synced("x.part", 2), synced("", 3)]
     assert all(left == {"x.part": CONTENT} for left in left_by(events))
 
 
 def test_a_cut_can_lose_and_tear_what_was_not():
-    """Without syncs the file may be gone, be empty, have one page of two, or be whole."""
+    """Without syncs the file may be missing, empty, have one page of two, or be whole."""
     contents = {left.get("x.part") for left in left_by(WRITTEN, cuts=400)}
     assert {None, b"", CONTENT, b"a" * PAGE + bytes(PAGE), bytes(PAGE) + b"b" * PAGE} <= contents
 
 
 def test_a_sync_of_a_file_says_nothing_of_its_name():
-    """The bytes are durable, and nothing leads to them."""
+    """The bytes are durable, and no name leads to them."""
     lefts = left_by([*WRITTEN, synced("x.part", 2)])
     assert {} in lefts
     assert {"x.part": CONTENT} in lefts
@@ -54,14 +51,14 @@ def test_a_sync_of_a_file_says_nothing_of_its_name():
 
 
 def test_a_sync_does_not_cover_what_came_after_it_began():
-    """A name given while the folder was being synced may be gone."""
+    """A name given while the folder was being synced may be missing."""
     link = Event(kind="link", name="x.part", target="x")
     lefts = left_by([*WRITTEN, synced("x.part", 2), link, synced("", 3)])
     assert {"x.part": CONTENT} in lefts
 
 
 def test_unsynced_names_come_in_any_order():
-    """The new name may be there and the old one too, one of them, or none."""
+    """The new name, the old one, both or none may exist."""
     moved = [Event(kind="link", name="x.part", target="x"), Event(kind="unlink", name="x.part")]
     names = {frozenset(left) for left in left_by([*WRITTEN, *moved])}
     assert {frozenset(), frozenset({"x"}), frozenset({"x", "x.part"})} <= names
@@ -83,7 +80,7 @@ def test_a_power_cut_leaves_no_partial_image_and_loses_none(events):
 
 
 def test_images_are_large_enough_to_be_torn(events):
-    """A picture of one page would be whole or absent by itself."""
+    """An image of one page would be whole or absent in any case."""
     sizes: Counter[str] = Counter()
     for event in events:
         sizes[event.name] += len(event.data)

@@ -1,7 +1,4 @@
-"""A run interrupted at random instants, by keys and signals, holds its promises each time (P15).
-
-The short form of what `make crash` does two hundred times.
-"""
+"""A run interrupted at random instants, by keys and signals, keeps its promises each time (P15)."""
 
 from __future__ import annotations
 
@@ -25,12 +22,12 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, id=f"P15 F150 {kind}") for kind in KINDS])
 def test_after_every_signal_the_promises_hold(result, kind):
-    """P1 to P5 after each run, and nothing in doubt where one signal was all."""
+    """P1 to P5 after each run, and nothing in doubt after a single signal."""
     assert [violation for violation in result.violations if violation.kind == kind] == []
 
 
 def test_every_image_is_there_or_in_doubt(result):
-    """P15: what was interrupted again and again ends with every image, but for listed doubts."""
+    """P15: after many interruptions the last run ends with every image, except listed doubts."""
     assert result.at_work > 0
     assert result.images == result.done + result.in_doubt
     assert result.images >= result.charges >= result.done

@@ -1,7 +1,4 @@
-"""A run killed at every place it can be killed at, and by the clock, holds its promises each time.
-
-The short form of `make crash`, with every place once for each of two seeds.
-"""
+"""A run killed at every kill point, and by the clock, keeps its promises each time."""
 
 from __future__ import annotations
 
@@ -12,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from .children import SLOTS, Children, Plan
-from .harness import Result, play, prepared, wishes
-from .oracle import DONE, INTENT, SUBMITTED, seen
+from .harness import Result, play, prepared, prompt_rows
+from .oracle import DONE, INTENT, SUBMITTED, observe
 from .points import MID_CHECKPOINT, POINTS
 from .trials import cut_checkpoint
 
@@ -22,7 +19,7 @@ IMAGES = 200
 
 
 def every_place(seed: int) -> Iterator[Plan]:
-    """Each place once, at a pass that the run surely comes to, and one kill by the clock."""
+    """Each kill point once, at a pass that the run surely reaches, and one kill by the clock."""
     for number, point in enumerate(POINTS):
         yield Plan(point=point, passes=min(POINTS[point], 1 + (number + seed) % 3))
     yield Plan(kill_after=0.05 * seed)
@@ -36,7 +33,7 @@ def played(folder: Path, seed: int) -> Result:
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
-    """Two seeds side by side, killed at every place, and then left to their end."""
+    """Two seeds in parallel, killed at every point, and then left to their end."""
     folders = [tmp_path_factory.mktemp(f"seed-{seed}") for seed in SEEDS]
     with ThreadPoolExecutor(len(SEEDS)) as threads:
         first, second = threads.map(played, folders, SEEDS)
@@ -61,17 +58,17 @@ def children() -> Iterator[Children]:
     ],
 )
 def test_after_every_kill_the_promises_hold(result, kind):
-    """Looked at after each kill and at the end: not one violation."""
+    """Observed after each kill and at the end: no violation."""
     assert [violation for violation in result.violations if violation.kind == kind] == []
 
 
 @pytest.mark.parametrize("point", [pytest.param(point, id=f"F121 {point}") for point in POINTS])
 def test_every_place_was_killed_at(result, point):
-    """A place that no run came to would prove nothing."""
+    """A kill point that no run reached would prove nothing."""
     assert result.kills[point] == len(SEEDS)
 
 
-#: after a kill at a place: the row's state, charges, unfinished files, files
+#: kill point → the row's state, charges, part files, files
 LEFT = {
     "before intent commit": (None, 0, 0, 0),
     "after intent commit": (INTENT, 0, 0, 0),
@@ -93,25 +90,25 @@ LEFT = {
     ("point", "left"), [pytest.param(*item, id=f"F121 {item[0]}") for item in LEFT.items()]
 )
 def test_a_place_is_where_its_name_says(children, tmp_path, point, left):
-    """One image, killed half way: what the disk and the server have by then."""
-    place = prepared(children, tmp_path, wishes(1, seed=0), seed=0)
+    """One image, killed half-way: what disk and server have by then."""
+    place = prepared(children, tmp_path, prompt_rows(1, seed=0), seed=0)
     # the first folder fsync makes the output folder, the second one the image's name
     passes = 2 if point == "after folder fsync" else 1
     assert children.run(place, Plan(point=point, passes=passes)) == point
-    found = seen(place)
+    found = observe(place)
     state = next((row.state for row in found.rows.values()), None)
     assert left == (state, len(found.charges), found.parts, len(found.files))
 
 
 def test_a_checkpoint_cut_short_is_carried_on(children, tmp_path):
-    """P1 F121: the header may tell of pages that are only in the log yet; nothing is lost then."""
+    """P1 F121: a header that names pages which are only in the log loses nothing."""
     result = cut_checkpoint(children, tmp_path)
     assert result.kills[MID_CHECKPOINT] == 1
     assert result.violations == ()
 
 
 def test_every_image_is_there_or_in_doubt(result):
-    """P1 P2 P3: what was killed thirty times ends with every image, but for the listed doubts."""
+    """P1 P2 P3: a run that was killed thirty times ends with every image, except listed doubts."""
     assert result.kills.total() >= 30
     assert 0 < result.most_doubts <= SLOTS
     assert result.images == result.done + result.in_doubt

@@ -1,7 +1,4 @@
-"""Every safeguard taken out in turn is missed: by kills, by the order of steps, or by power cuts.
-
-The same looks at the package as it is find nothing; what each mutant is, `mutants` says.
-"""
+"""Removing any safeguard is detected: by kills, by the order of steps, or by power cuts."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ def children() -> Iterator[Children]:
     ("mutant", "method"), [pytest.param(*pair, id=", by ".join(pair)) for pair in CAUGHT]
 )
 def test_a_missing_safeguard_is_noticed(children, tmp_path, mutant, method):
-    """P1 P2 P4 P5 P6: the mutation score is 100 %; kills see each for what it is."""
+    """P1 P2 P4 P5 P6: the mutation score is 100 %, and kills report the right kind of violation."""
     found = tried(method, children, tmp_path, mutant)
     assert found.kinds
     if method == "kills":
@@ -33,10 +30,10 @@ def test_a_missing_safeguard_is_noticed(children, tmp_path, mutant, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_package_itself_passes_the_same(children, tmp_path, method):
-    """What notices everything would notice nothing."""
+    """A method that reports every package as broken would prove nothing."""
     assert frozenset() == tried(method, children, tmp_path).kinds
 
 
 def test_every_mutant_is_tried():
-    """A new mutant needs somebody who must see it."""
+    """A new mutant needs a method that detects it."""
     assert {mutant for mutant, _ in CAUGHT} == set(MUTANTS)

@@ -1,4 +1,4 @@
-"""The order of steps that survives a power cut, on a run of its own and under a tracer (P6)."""
+"""The order of steps that survives a power cut, in a run of its own and under strace (P6)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from .children import Children
 from .evidence import recorded
-from .harness import prepared, wishes
+from .harness import prepared, prompt_rows
 from .recorder import Event, misordered
 from .strace import CALLS, Call, parsed, unsynced
 
@@ -35,7 +35,7 @@ def test_every_step_waits_for_the_one_it_needs(events):
     ["intent", "POST", "job", "create", "write", "fsync", "link", "unlink", "done"],
 )
 def test_nothing_was_overlooked(events, kind):
-    """An order that was not seen is not proved: each image has each of its steps on record."""
+    """Each image has each of its steps on record, so the order of all was checked."""
     assert sum(event.kind == kind for event in events) >= 12
 
 
@@ -61,13 +61,13 @@ def traced(home: Path, mutant: str | None = None) -> list[Call]:
     out = home / "calls.txt"
     under = ["strace", "-f", "-y", "-s", "16", "-e", f"trace={','.join(CALLS)}", "-o", str(out)]
     with Children() as outside, Children(under=under) as inside:
-        place = prepared(outside, home, wishes(1, seed=0), seed=0)
+        place = prepared(outside, home, prompt_rows(1, seed=0), seed=0)
         inside.run(place, mutant=mutant)
     return parsed(out.read_text())
 
 
 def test_the_kernel_sees_the_intent_on_disk_before_the_post(tmp_path):
-    """P6: when the POST's first byte leaves, nothing of the journal's log waits for the disk."""
+    """P6: when the POST's first byte is sent, no write of the journal's log waits for the disk."""
     calls = traced(tmp_path)
     posts = [n for n, call in enumerate(calls) if call.is_post]
     assert len(posts) == 1
@@ -89,7 +89,7 @@ def test_the_kernel_sees_bytes_name_folder_and_record_in_this_order(tmp_path):
 
 
 def test_the_kernel_sees_a_journal_that_does_not_wait(tmp_path):
-    """P6: the same look catches synchronous=NORMAL."""
+    """P6: the same check detects synchronous=NORMAL."""
     calls = traced(tmp_path, mutant="synchronous=NORMAL")
     post = next(n for n, call in enumerate(calls) if call.is_post)
     assert unsynced(calls[:post], "journal.db-wal")

@@ -1,4 +1,4 @@
-"""One method tried on one mutant, or on the package itself: what it finds."""
+"""One method tried on one mutant, or on the package itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .mutants import MUTANTS
 from .points import MID_CHECKPOINT
 from .recorder import misordered
 
-#: mutants by the method that must see them
+#: mutants by the method that must detect them
 CAUGHT = (
     ("no intent record", "kills"),
     ("no intent record", "order"),
@@ -40,14 +40,14 @@ STATES = 500
 
 @frozen(kw_only=True)
 class Finding:
-    """What was found wrong, by kind, and after how many kills."""
+    """The violations by kind, and the number of kills."""
 
     kinds: frozenset[str]
     kills: int = 0
 
 
 def tried(method: str, children: Children, home: Path, mutant: str | None = None) -> Finding:
-    """Look at a mutant, or at the package itself, with one method."""
+    """Examine a mutant, or the package itself, with one method."""
     if method == "kills":
         return _killed(children, home, mutant)
     events = recorded(children, home, mutant=mutant)
@@ -59,7 +59,8 @@ def tried(method: str, children: Children, home: Path, mutant: str | None = None
 
 
 def _killed(children: Children, home: Path, mutant: str | None) -> Finding:
-    """Kill once where the mutant shows, and let it end; the package itself, where any does."""
+    """Kill once where the mutant shows, and let the next run end; for the package, at a random
+    point."""
     if mutant is None:
         points = tuple(point for other in MUTANTS.values() for point in other.points)
     else:
@@ -78,6 +79,6 @@ def _killed(children: Children, home: Path, mutant: str | None) -> Finding:
 
 
 def cut_checkpoint(children: Children, home: Path) -> Result:
-    """Kill while a checkpoint makes the journal's file longer, and carry on."""
+    """Kill while a checkpoint extends the journal's file, and resume."""
     ends = iter([Plan(point=MID_CHECKPOINT)])
     return play(children, home, seed=11, images=60, kills=1, ends=ends)

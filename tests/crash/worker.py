@@ -1,8 +1,8 @@
-"""The process that is killed, and the one that makes it: a fork for each run, so a start is cheap.
+"""The process that forks the runs that are killed: a fork per run, so a start is fast.
 
-Orders come as JSON lines on standard input, answers go as JSON lines to standard output; see
-`children` for the other end. Importing costs half a second and is done once. Nothing is opened
-before the fork, so a child is as new as any process.
+Commands are JSON lines on standard input, answers JSON lines on standard output; `children` is the
+other side. Importing takes half a second and is done once. Nothing is opened before the fork, so a
+child is like a new process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .recorder import Recorder
 #: seconds after which a run counts as hanging
 HANGING = 60.0
 
-#: bytes of a piece where images are streamed as large ones are
+#: bytes of a piece, if images are streamed like large ones
 _SMALL_PIECE = 1_000
 
 _RETRY = Retry(initial=0.01, maximum=0.05, patience=20, not_found_grace=0.5, ready_grace=0.5)
@@ -41,7 +41,7 @@ _TIMEOUTS = Timeouts(connect=10, submit=30, poll=10, download=10, job=60)
 
 
 def main() -> None:
-    """Obey orders until they end; then end the servers too."""
+    """Execute commands until they end; then end the servers too."""
     gc.freeze()  # children share what is there, instead of copying it when it is looked through
     lifeline = os.pipe()  # never written to: its other end closes when this process dies
     servers: list[int] = []
@@ -58,8 +58,8 @@ def main() -> None:
         os.kill(pid, signal.SIGTERM)
 
 
-def _forked(story: Callable[[], None], log: str) -> int:
-    """Run a story in a child of its own; what it raises goes to a file."""
+def _forked(function: Callable[[], None], log: str) -> int:
+    """Run a function in a forked child; its traceback goes to a file."""
     pid = os.fork()
     if pid:
         return pid
@@ -71,7 +71,7 @@ def _forked(story: Callable[[], None], log: str) -> int:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the orders are not the child's
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         logging.basicConfig(level=logging.WARNING)
-        story()
+        function()
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -87,12 +87,12 @@ def _run(order: dict[str, Any], lifeline: tuple[int, int]) -> dict[str, Any]:
     """Run a batch in a child, killed by itself, by the clock, or not at all."""
     alive, child_end = os.pipe()
 
-    def story() -> None:
+    def child() -> None:
         os.close(alive)
         os.close(lifeline[1])
         _batch(order)
 
-    pid = _forked(story, order["log"])
+    pid = _forked(child, order["log"])
     os.close(child_end)
     kill_after = order["kill_after"]
     ended, _, _ = select.select([alive], [], [], HANGING if kill_after is None else kill_after)
@@ -121,7 +121,7 @@ def _batch(order: dict[str, Any]) -> None:
 
 
 async def make_images(url: str, source: str, folder: str, in_flight: int) -> None:
-    """The run itself: the same call every time, and every time it carries on."""
+    """The run itself: the same call every time, which resumes every time."""
     flux = FluxSession(
         "cometapi",
         base_url=url,
@@ -139,22 +139,22 @@ async def make_images(url: str, source: str, folder: str, in_flight: int) -> Non
 
 
 def _serve(order: dict[str, Any], lifeline: tuple[int, int]) -> tuple[int, dict[str, Any]]:
-    """Start a practice server in a child; return its process and its address."""
+    """Start a simulator in a child; return its process and its URL."""
     listening, telling = os.pipe()
 
-    def story() -> None:
+    def child() -> None:
         os.close(listening)
         os.close(lifeline[1])
         asyncio.run(_simulate(order, lifeline[0], telling))
 
-    pid = _forked(story, order["log"])
+    pid = _forked(child, order["log"])
     os.close(telling)
-    with open(listening) as told:
-        return pid, {"url": told.readline().strip()}
+    with open(listening) as pipe:
+        return pid, {"url": pipe.readline().strip()}
 
 
 async def _simulate(order: dict[str, Any], lifeline: int, telling: int) -> None:
-    """Serve until the process that forked this one is gone."""
+    """Serve until the process that forked this one has ended."""
     latency = (order["latency"][0], order["latency"][1])
     scenario = Scenario(
         latency=latency,
@@ -165,7 +165,7 @@ async def _simulate(order: dict[str, Any], lifeline: int, telling: int) -> None:
         retry_after=0.02,
     )
     simulator = Simulator(scenario)
-    # pictures that are quick to draw, and each its prompt's own
+    # small images, each unique to its prompt
     simulator.world = World(scenario, gallery=Gallery(painter=None))
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()

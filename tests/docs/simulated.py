@@ -17,7 +17,8 @@ from contextlib import contextmanager
 
 from support.patience import patient
 
-from fluxasync._wire.providers import PROVIDERS, Provider
+from fluxasync import Provider
+from fluxasync._wire.providers import PROVIDERS
 from fluxasync.simulator import Scenario, Simulator
 
 URL = "PRACTICE_URL"

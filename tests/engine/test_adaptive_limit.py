@@ -101,6 +101,16 @@ def test_steps_double_while_probes_are_let_in_and_stay_small():
     assert limits[-1] > 100
 
 
+def test_a_step_counts_as_let_in_only_when_it_was_filled():
+    """P12: jobs that are accepted below the new limit say nothing about it."""
+    found = AdaptiveLimit(24)
+    assert grown(found, PROBE_EVERY) == [25]
+    for _ in range(10 * PROBE_EVERY):
+        found.accepted(active=24, is_wanted=True, now=0.0)
+    assert found.limit == 25
+    assert grown(found, 1) == [27]
+
+
 def test_a_refused_probe_starts_again_with_one():
     """P12: the limit returns to the count; after a hundred jobs one more is tried."""
     found = AdaptiveLimit(24)

@@ -6,7 +6,7 @@ from decimal import Decimal as D
 
 import pytest
 
-from fluxasync._core.errors import BudgetExceeded, ConfigError
+from fluxasync import BudgetExceeded, ConfigError
 from fluxasync._engine.budget import SpendingAccount
 
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from support import virtual_time
 
-from fluxasync._core.errors import (
+from fluxasync import (
     AuthenticationError,
     BudgetExceeded,
     ConfigError,
@@ -17,6 +17,7 @@ from fluxasync._core.errors import (
     Expired,
     FluxError,
     InvalidRequest,
+    Job,
     JobFailed,
     JobLost,
     JournalError,
@@ -27,7 +28,6 @@ from fluxasync._core.errors import (
     SinkError,
     TransportError,
 )
-from fluxasync._core.models import Job
 from fluxasync._engine.circuit_breaker import (
     BAD_BATCH,
     FORBIDDEN,

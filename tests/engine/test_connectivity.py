@@ -86,6 +86,9 @@ def is_hopeless_after(*polls: str) -> bool:
         pytest.param(["a>x", "b>y", "c>c", "d>z"], False, id="F60 a right one between"),
         pytest.param(["a>x", "x>x", "b>x", "x>x", "c>x"], True, id="F60 a cache is right once"),
         pytest.param(["a>x", "b>x", "c>x", "d>d"], True, id="F60 it stays"),
+        pytest.param(
+            ["a>x", "b>b", "c>y", "d>z", "x>x", "e>w"], False, id="F60 a name of an earlier row"
+        ),
     ],
 )
 def test_answers_about_other_jobs_are_counted_in_a_row(polls: list[str], is_hopeless: bool):

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import virtual_time
 
-from fluxasync._core.config import Limits, Policies
+from fluxasync import Limits
+from fluxasync._core.config import Policies
 from fluxasync._core.observers import Fallback
 from fluxasync._engine.download_queue import FIRST_GUESS, DownloadQueue
 

@@ -18,25 +18,32 @@ from attrs import evolve, frozen
 from support import virtual_time
 from support.sample_images import jpeg, png
 
-from fluxasync._core.config import Budget, Limits, Policies, Retry, Timeouts
-from fluxasync._core.errors import (
+from fluxasync import (
+    COMETAPI,
+    Budget,
     DownloadError,
     Expired,
     FluxError,
+    ImageRequest,
+    Job,
     JobFailed,
     JobLost,
+    Limits,
+    MemorySink,
+    Ready,
+    Retry,
     SinkError,
+    Timeouts,
     TransportError,
 )
-from fluxasync._core.models import ImageRequest, Job, Ready, Stored
+from fluxasync._core.config import Policies
 from fluxasync._core.observers import Observers
-from fluxasync._core.protocols import Call, Reply
 from fluxasync._engine.download_queue import DownloadQueue
 from fluxasync._engine.downloader import Hosts
 from fluxasync._engine.engine import Engine
-from fluxasync._store.sinks import MemorySink, _judged
+from fluxasync._store.sinks import _judged
 from fluxasync._wire.client import ApiClient
-from fluxasync._wire.providers import COMETAPI
+from fluxasync.extend import Call, Reply, Stored
 
 JOB = Job(job_id="a-1", request=ImageRequest(prompt="a red fox"))
 IMAGE = png()
@@ -263,6 +270,17 @@ def test_a_job_that_is_missed_for_a_moment_is_not_lost() -> None:
     assert story.stored == IMAGE
 
 
+def test_misses_before_a_fresh_url_are_not_counted_with_later_ones() -> None:
+    """F53 F58 One miss, a fresh URL that serves a page for a minute, two misses: never three in a
+    row."""
+    page = Answer(body=(b"<html>",), pause=25.0)
+    pages = [page] * Retry().downloads
+    polls = (GONE, ready_again(), GONE, GONE, ready_again())
+    story = fetch(Answer(status=404), *pages, WHOLE, polls=polls)
+    assert story.stored == IMAGE
+    assert story.transport.asked == 5
+
+
 def test_ready_then_failed_is_failed() -> None:
     """F58 The provider's last answer counts."""
     story = fetch(Answer(status=404), polls=(FAILED,))
@@ -428,6 +446,15 @@ def test_a_slow_link_is_no_stall() -> None:
     assert story.seconds > 190
 
 
+def test_a_link_that_brings_enough_in_each_half_minute_is_no_stall() -> None:
+    """F86 Each time enough has come the next piece has the whole half minute again."""
+    large = jpeg(payload=BYTES[:120_000])
+    pieces = tuple(large[i : i + 40_000] for i in range(0, len(large), 40_000))
+    story = fetch(Answer(body=pieces, pause=29.5), max_bytes=10**6)
+    assert story.stored == large
+    assert story.urls == ["first"]
+
+
 def test_a_slow_disk_is_no_stall() -> None:
     """F125 A minute that the sink takes between two chunks does not count as the network's."""
 
@@ -581,6 +608,24 @@ def test_a_long_queue_and_a_slow_link_use_up_no_patience() -> None:
     async def hold(queue: DownloadQueue) -> None:
         async with queue.take(0.0):
             await asyncio.sleep(1200)
+
+    assert virtual_time.run(play()).data == IMAGE
+
+
+def test_the_wait_for_a_permit_after_a_failure_uses_up_no_patience() -> None:
+    """F70 Another image has the only place for twenty minutes; the time of a job is left then."""
+
+    async def play() -> Stored:
+        slow = Answer(body=(IMAGE[:20],), pause=5.0, breaks=DOWN)
+        transport = ScriptedTransport([slow, Answer(status=404), WHOLE], [ready_again()], None)
+        engine = engine_over(transport, Policies(limits=Limits(downloads=1)))
+        deadline = asyncio.get_running_loop().time() + 10 * LIFE
+        ready = Ready(job=JOB, url="https://d.example/first", deadline=deadline)
+        running = asyncio.create_task(engine.downloader.run(ready, MemorySink()))
+        await asyncio.sleep(1)
+        async with engine.downloads.take(0.0):
+            await asyncio.sleep(1200)
+        return (await running)[1]
 
     assert virtual_time.run(play()).data == IMAGE
 

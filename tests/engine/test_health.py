@@ -10,11 +10,11 @@ from typing import Any, cast
 from support import virtual_time
 from support.limiters import LimiterUnderTest
 
-from fluxasync._core.events import ClockJumped, DiskLagged, Event, LoopLagged
 from fluxasync._core.observers import Observers
 from fluxasync._engine.connectivity import Connectivity
 from fluxasync._engine.health import HealthMonitor, asleep
 from fluxasync._engine.limiter import ACCOUNT
+from fluxasync.events import ClockJumped, DiskLagged, Event, LoopLagged
 
 
 class Session:

@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 from support import virtual_time
 from support.limiters import LimiterUnderTest
 
-from fluxasync._core.config import Limits
-from fluxasync._core.errors import AuthenticationError, FluxError
-from fluxasync._core.events import Event, LimitChanged
+from fluxasync import AuthenticationError, FluxError, Limits
 from fluxasync._engine.circuit_breaker import CircuitBreaker
 from fluxasync._engine.limiter import BURST, Lease, Limiter
+from fluxasync.events import Event, LimitChanged
 
 
 class Desk:

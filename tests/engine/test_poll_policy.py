@@ -8,15 +8,20 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from fluxasync._core.config import Policies, Polling, Retry, Timeouts
-from fluxasync._core.errors import (
+from fluxasync import (
     AuthenticationError,
     DeadlineExceeded,
+    Job,
     JobFailed,
     JobLost,
     Moderated,
+    Pending,
+    Polling,
+    Ready,
+    Retry,
+    Timeouts,
 )
-from fluxasync._core.models import Job, Pending, Ready
+from fluxasync._core.config import Policies
 from fluxasync._engine.poll_policy import UNPLANNED, PollPolicy
 from fluxasync._engine.polling import PollRateLimiter, PollSchedule
 from fluxasync._wire import Inconclusive, JobNotFound

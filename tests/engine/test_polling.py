@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.job_fleet import knowing, lag, lognormal, polls, run
 
-from fluxasync._core.config import Polling, retry_delay
-from fluxasync._core.errors import ConfigError
+from fluxasync import ConfigError, ImageRequest, Job, Polling
+from fluxasync._core.config import retry_delay
 from fluxasync._engine.polling import (
     Durations,
     PollRateLimiter,
     PollSchedule,
     PollSchedules,
+    size_class,
 )
 from fluxasync._engine.polling.rate import MOST
 from fluxasync._engine.polling.schedule import MAXIMUM, MINIMUM, MOST_CLASSES
@@ -305,3 +306,23 @@ def test_no_try_comes_before_half_its_step(attempt: int, jitter: float) -> None:
     """Push-back is obeyed by any jitter, and no delay exceeds the maximum."""
     delay = retry_delay(attempt, initial=0.5, maximum=60.0, jitter=jitter)
     assert 0.25 <= delay <= 60.0
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [
+        (None, None, None), (1024, 1024, 0), (1024, None, 0), (None, 2048, 1), (2048, 2048, 2),
+        (512, 512, -2), (256, 256, -4), (1448, None, 0), (1449, None, 1), (1440, 720, 0),
+    ],
+)  # fmt: skip
+def test_jobs_of_a_size_class_have_about_the_same_area(
+    width: int | None, height: int | None, expected: int | None
+) -> None:
+    """A class spans a factor of two; a side that is not stated counts as 1024 pixels."""
+    request = ImageRequest(prompt="a fox", width=width, height=height)
+    assert expected == size_class(Job(job_id="a-1", request=request))
+
+
+def test_a_job_without_a_request_has_no_size_class() -> None:
+    """A job that was resumed by its id does not say how large it is."""
+    assert size_class(Job(job_id="a-1")) is None

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from fluxasync._core.config import Retry
-from fluxasync._core.errors import (
+from fluxasync import (
     AuthenticationError,
     CreditError,
     FluxError,
     RateLimited,
     Redirected,
+    Retry,
     ServerError,
     TransportError,
 )
-from fluxasync._core.models import Refused, Verdict
 from fluxasync._engine.pushback import FEWEST, HOPELESS, STREAK, Backoff, GiveUp, PushbackPolicy
+from fluxasync.extend import Refused, Verdict
 
 RETRY = Retry()
 CROWDED = RateLimited("too many", status=429)

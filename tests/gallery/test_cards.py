@@ -1,4 +1,4 @@
-"""The cards of a page: read out of lists that grow, and out of lists that somebody else wrote."""
+"""The cards of a page, read from lists that grow and from untrusted lists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fluxasync.gallery.html_page import page
 
 
 def test_lists_are_read_on_as_they_grow(tmp_path):
-    """Every image is told once, when its line is whole."""
+    """Every image appears once, when its line is complete."""
     folder, lists = Folder(tmp_path), CardLists(tmp_path)
     assert lists.changed() == []
     folder.saved()
@@ -28,7 +28,7 @@ def test_lists_are_read_on_as_they_grow(tmp_path):
 
 
 def test_a_list_made_anew_tells_only_what_changed(tmp_path):
-    """After a list was replaced in one rename, as a run's start may do, nothing is told twice."""
+    """A list replaced in one rename, as at the start of a run, repeats no card."""
     folder, lists = Folder(tmp_path), CardLists(tmp_path)
     first = folder.failed()
     folder.failed()
@@ -40,7 +40,7 @@ def test_a_list_made_anew_tells_only_what_changed(tmp_path):
 
 
 def test_a_saved_image_outlives_its_earlier_failure(tmp_path):
-    """An image that failed and was made later is a picture, whichever list is read first."""
+    """An image that failed and was made later is saved, whichever list is read first."""
     folder, lists = Folder(tmp_path), CardLists(tmp_path)
     key = folder.failed()["key"]
     assert [card.status for card in lists.changed()] == ["moderated"]
@@ -58,7 +58,7 @@ def test_a_saved_image_outlives_its_earlier_failure(tmp_path):
     ],
 )  # fmt: skip
 def test_a_name_that_is_no_image_in_the_folder_becomes_no_address(tmp_path, name):
-    """Whatever a list names, the page addresses images of its own folder only."""
+    """The page links only to images of its own folder."""
     Folder(tmp_path).saved(file_name=name, with_file=False)
     (card,) = CardLists(tmp_path).changed()
     assert card.file is None
@@ -75,7 +75,7 @@ def test_a_name_that_is_no_image_in_the_folder_becomes_no_address(tmp_path, name
     ],
 )
 def test_an_address_is_a_path_beside_the_page(name, expected):
-    """No name of a file is taken for a scheme, a query or markup."""
+    """No file name is read as a scheme, a query or markup."""
     assert expected == address(name)
 
 
@@ -87,7 +87,7 @@ def test_an_address_is_a_path_beside_the_page(name, expected):
     ],
 )  # fmt: skip
 def test_a_line_that_is_none_of_ours_is_passed_over(tmp_path, line):
-    """One bad line, and the rest is read as ever."""
+    """A bad line is skipped, and the others are read."""
     text = f"{line}\n".encode(errors="surrogateescape")
     (tmp_path / "metadata.jsonl").write_bytes(text)
     Folder(tmp_path).saved()
@@ -95,21 +95,21 @@ def test_a_line_that_is_none_of_ours_is_passed_over(tmp_path, line):
 
 
 def test_values_of_the_wrong_kind_are_left_out(tmp_path):
-    """What should be a number and is not does not reach the page."""
+    """A value of a wrong type does not reach the page."""
     Folder(tmp_path).saved(prompt=["x"], seed="7", width=True, cost=None, timings=[1], paid="x")
     (card,) = CardLists(tmp_path).changed()
     assert not {"prompt", "seed", "width", "cost", "timings", "paid"} & set(card.facts)
 
 
 def test_a_folder_without_a_run_is_said_in_one_line(tmp_path):
-    """There is no empty page of a folder that was mistyped."""
+    """A mistyped folder is an error, not an empty page."""
     with pytest.raises(ConfigError, match="no images of a run"):
         read(tmp_path)
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_texts_come_out_of_the_page_as_they_went_in(tmp_path, text):
-    """T7: whatever a text holds, it is data in the page, and the page's markup stays the same."""
+    """T7: any text is data in the page, and the page's markup stays the same."""
     plain, made = (
         page(words, {"cards": [{"prompt": words, "extras": {words: words}}]}, served=False).text
         for words in ("plain", text)

@@ -11,8 +11,8 @@ import pytest
 from support.simulator_sessions import SIDE, audit, fast_session, run_out
 
 import fluxasync
-from fluxasync import Batch, ConfigError, Prompts, Saved
-from fluxasync._requests.sources import Plan, open_source
+from fluxasync import Batch, ConfigError, Plan, Prompts, Saved
+from fluxasync._requests.sources import open_source
 from fluxasync.simulator import Scenario, Simulator
 
 SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02)

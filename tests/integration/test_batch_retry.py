@@ -23,12 +23,12 @@ from fluxasync import (
     ConfigError,
     FluxSession,
     MemoryLedger,
+    Plan,
     Polling,
     Prompts,
     Saved,
     run,
 )
-from fluxasync._requests.sources import Plan
 from fluxasync.audit import status
 from fluxasync.gallery.cards import read
 from fluxasync.simulator import Scenario, Simulator

@@ -1,8 +1,8 @@
 """Disks that are full, read-only, slow or broken: the run stops, and what was paid is not lost.
 
-Each story has three acts: a run in a process of its own meets the fault; the journal is held
-against the server's books; then, on a disk that works again, the same call finishes, and the
-books show that nothing was paid twice. Most faults are the kernel's own.
+In each test a run in a separate process meets the fault; then the journal is compared with the
+server's charges; then the same call finishes on a working disk, and nothing was paid twice. Most
+faults are the kernel's own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pytest
 import pytest_asyncio
 from attrs import frozen
 from support.fault_disk import Disks, mounted, run
-from support.simulator_sessions import audit, fast_session, rows, run_out, tally, wishes
+from support.simulator_sessions import audit, fast_session, rows, run_out, small_requests, tally
 
 from fluxasync import (
     Batch,
@@ -33,21 +33,21 @@ from fluxasync import (
     InDoubt,
     Job,
     Outcome,
+    Plan,
     Saved,
     SinkError,
 )
-from fluxasync._requests.sources import Plan
 from fluxasync._store.journal.journal import JournalEntry, read_only
 from fluxasync._store.journal.lock import FolderLock
 from fluxasync._store.journal.schema import HOME
 from fluxasync.simulator import Scenario, Simulator
 
-#: more than are ever in flight and being stored, so that there is something left to stop
+#: more than are in flight and being stored at once, so that some are never submitted
 COUNT = 24
 needs_proc = pytest.mark.skipif(
     not Path("/proc/self/fd").exists(), reason="only Linux tells which files are open"
 )
-#: a template that puts images into a folder of their own
+#: a template with a subfolder
 INSIDE = "pictures/{index:06}-{key:.8}.{ext}"
 
 
@@ -66,7 +66,7 @@ async def sim() -> AsyncIterator[Simulator]:
 
 @frozen
 class Look:
-    """A folder and its journal as they are between two runs."""
+    """A folder and its journal between two runs."""
 
     folder: Path
     entries: list[JournalEntry]
@@ -100,15 +100,15 @@ class Look:
         found = (path for path in self.folder.rglob("*") if path.is_file())
         return {str(path.relative_to(self.folder)) for path in found if path.parent.name != HOME}
 
-    def untold(self, sim: Simulator) -> set[str]:
-        """Ids of charges that the journal shows as doubts only."""
-        told = {job.job_id for job in (*self.running, *(saved.job for saved in self.saved))}
-        return {charge.job_id for charge in sim.charges} - told
+    def unrecorded(self, sim: Simulator) -> set[str]:
+        """Ids of charges that the journal knows only as doubts."""
+        recorded = {job.job_id for job in (*self.running, *(saved.job for saved in self.saved))}
+        return {charge.job_id for charge in sim.charges} - recorded
 
 
 def looked(sim: Simulator, out: Path, disks: Disks | None = None) -> Look:
-    """Look at a folder; assert that no wish was charged twice, that every charge is in the journal
-    by its job's id or as one in doubt, and that every image is whole."""
+    """Observe a folder; assert that no request was charged twice, that every charge is in the
+    journal by its job's id or as one in doubt, and that every image is whole."""
     folder = out if disks is None else disks.copied(out, out.with_name(f"copy-{token_hex(4)}"))
     with read_only(folder) as view:
         look = Look(folder, list(view.entries()))
@@ -126,7 +126,7 @@ async def carried_on(
     spared: Collection[str] = (),
     **order: Any,
 ) -> None:
-    """Make the same call on a disk that works; assert that it ends so, and that money, journal,
+    """Make the same call on a working disk; assert that it ends normally, and that money, journal,
     lists and files agree."""
     report = await run(sim.url, out, disks=disks, count=COUNT, **order)
     assert (report.kind, report.message) == (None, "")
@@ -145,17 +145,17 @@ async def batch(
 ) -> tuple[list[Outcome], FluxError | None]:
     """Run a batch in this process."""
     async with fast_session(sim.url, limits=4) as flux:
-        return await run_out(Batch(flux, wishes(count), out=out, **options))
+        return await run_out(Batch(flux, small_requests(count), out=out, **options))
 
 
-def name_of(wish: ImageRequest) -> str:
-    """Return the file name of a wish that is the first of its list."""
-    return f"{wish.seed:06}-{wish.key:.8}.jpg"
+def name_of(request: ImageRequest) -> str:
+    """Return the file name of the first request of a list."""
+    return f"{request.seed:06}-{request.key:.8}.jpg"
 
 
 @contextmanager
 def closing_lock(folder: Path) -> Iterator[None]:
-    """Hold a folder as a run does."""
+    """Hold a folder's lock as a run does."""
     lock = FolderLock(folder / HOME).take()
     try:
         yield
@@ -169,7 +169,7 @@ def closing_lock(folder: Path) -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.asyncio
 async def test_a_disk_full_of_images_stops_the_run(disks: Disks, sim: Simulator, tmp_path: Path):
-    """F100, P17: no half file stays, no loop of paid failures; with more space the rest comes."""
+    """F100, P17: no half file stays and no failure repeats; with more space the rest is made."""
     out = tmp_path / "out"
     disks.small(out, "64k")
     disks.small(out / HOME, "32m")
@@ -186,7 +186,7 @@ async def test_a_disk_full_of_images_stops_the_run(disks: Disks, sim: Simulator,
 @pytest.mark.slow
 @pytest.mark.asyncio
 async def test_a_disk_full_of_records_keeps_the_ids(disks: Disks, sim: Simulator, tmp_path: Path):
-    """F101, P17: the reserve is given up for the ids in flight, so that nothing is in doubt."""
+    """F101, P17: the reserve is freed for the ids in flight, so nothing is in doubt."""
     out, long = tmp_path / "out", {"extras": {"text": "x" * 20_000}}
     disks.small(out, "32m")  # of images and lists
     disks.small(out / HOME, "9m")
@@ -203,7 +203,7 @@ async def test_a_disk_full_of_records_keeps_the_ids(disks: Disks, sim: Simulator
 @pytest.mark.slow
 @pytest.mark.asyncio
 async def test_freeing_a_file_is_enough(disks: Disks, sim: Simulator, tmp_path: Path):
-    """F100, F101: images, lists and records meet one full disk in whatever order."""
+    """F100, F101: images, lists and records meet one full disk, in any order."""
     out = tmp_path / "out"
     disks.small(out, "10m")
     ballast = disks.seen(out) / "ballast"
@@ -222,7 +222,7 @@ async def test_freeing_a_file_is_enough(disks: Disks, sim: Simulator, tmp_path: 
 async def test_the_command_says_what_to_do_about_a_full_disk(
     disks: Disks, sim: Simulator, tmp_path: Path
 ):
-    """F100, P17, P30: exit code 7 and a line with the next step; then the same line finishes."""
+    """F100, P17, P30: exit code 7 and a line with the next step; then the same command finishes."""
     pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
     out, prompts = tmp_path / "out", tmp_path / "prompts.jsonl"
     lines = (f'{{"prompt": "number {number}", "seed": {number}}}\n' for number in range(COUNT))
@@ -235,13 +235,13 @@ async def test_the_command_says_what_to_do_about_a_full_disk(
         done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
         return done.returncode, done.stderr.splitlines()
 
-    code, said = await called()
-    told = [words for words in said if words.startswith("fluxasync: ")]
-    assert (code, len(told)) == (7, 1), "\n".join(said)
-    assert "full: free some space, then " in told[0]
+    code, err = await called()
+    errors = [line for line in err if line.startswith("fluxasync: ")]
+    assert (code, len(errors)) == (7, 1), "\n".join(err)
+    assert "full: free some space, then " in errors[0]
     disks.now(out, "size=64m")
-    code, said = await called()
-    assert code == 0, "\n".join(said)
+    code, err = await called()
+    assert code == 0, "\n".join(err)
     assert len(sim.charges) == COUNT == len(looked(sim, out, disks).outcomes)
 
 
@@ -251,7 +251,7 @@ async def test_the_command_says_what_to_do_about_a_full_disk(
 @pytest.mark.slow
 @pytest.mark.asyncio
 async def test_a_file_that_is_cut_short_is_no_image(tmp_path: Path):
-    """F103: a disk near its limits takes a part and reports no error; what came is not kept."""
+    """F103: a disk near its limits writes a part and reports no error; that part is not kept."""
     async with Simulator(Scenario(latency=(0.02, 0.05), image_bytes=1_200_000)) as sim:
         report = await run(sim.url, tmp_path, fault="short writes", count=COUNT)
         assert (report.kind, "ulimit -f" in report.message) == ("SinkError", True)
@@ -265,12 +265,14 @@ async def test_a_file_that_is_cut_short_is_no_image(tmp_path: Path):
 @pytest.mark.slow
 @pytest.mark.asyncio
 async def test_a_log_that_may_not_grow_names_what_it_cannot_keep(sim: Simulator, tmp_path: Path):
-    """F103, P17: what was under way is in doubt, and its ids are on standard error."""
+    """F103, P17: submissions in progress are in doubt, and their ids are on standard error."""
     report = await run(sim.url, tmp_path, fault="short log", count=COUNT)
     assert (report.kind, "run the same command again" in report.message) == ("JournalError", True)
     assert len(sim.charges) < COUNT
     look = looked(sim, tmp_path)
-    assert look.untold(sim) == {id_ for id_ in look.untold(sim) if f"job {id_}" in report.said}
+    assert look.unrecorded(sim) == {
+        id_ for id_ in look.unrecorded(sim) if f"job {id_}" in report.stderr
+    }
     doubts = look.states["intent"]
     await carried_on(sim, tmp_path, saved=COUNT - doubts, doubts=doubts)
 
@@ -297,7 +299,7 @@ async def test_a_read_only_folder_is_found_out_first(disks: Disks, sim: Simulato
 async def test_a_folder_that_becomes_read_only_stops_the_run(
     disks: Disks, sim: Simulator, tmp_path: Path
 ):
-    """F104: what is in flight then is paid, and collected when the folder can be written."""
+    """F104: jobs in flight are paid, and collected when the folder can be written."""
     out = tmp_path / "out"
     disks.small(out, "8m")
     disks.small(out / HOME, "32m")
@@ -312,8 +314,8 @@ async def test_a_folder_that_becomes_read_only_stops_the_run(
 @pytest.mark.slow
 @pytest.mark.asyncio
 async def test_a_folder_that_is_moved_away_stops_the_run(sim: Simulator, tmp_path: Path):
-    """F105: every id is in the journal, wherever that is; moved back, the rest comes, and the
-    unfinished file that could not be removed is gone."""
+    """F105: every id is in the journal, wherever that is; when the folder is moved back, the rest
+    is made, and the unfinished file is removed."""
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     report = await run(sim.url, out, fault="renamed", count=COUNT)
     assert report.kind in {"SinkError", "JournalError"}
@@ -329,11 +331,11 @@ async def test_a_folder_that_is_moved_away_stops_the_run(sim: Simulator, tmp_pat
 @pytest.mark.slow
 @pytest.mark.asyncio
 async def test_a_folder_that_is_removed_stops_the_run(sim: Simulator, tmp_path: Path):
-    """F105: little more is paid, and what was in flight is named on standard error."""
+    """F105: little more is paid, and jobs in flight are named on standard error."""
     report = await run(sim.url, tmp_path / "out", fault="removed", count=COUNT)
     assert report.kind in {"SinkError", "JournalError"}
     assert len(sim.charges) < COUNT
-    named = [charge for charge in sim.charges if f"job {charge.job_id}" in report.said]
+    named = [charge for charge in sim.charges if f"job {charge.job_id}" in report.stderr]
     assert len(sim.charges) == len(named) + report.settled
 
 
@@ -342,8 +344,8 @@ async def test_a_folder_that_is_removed_stops_the_run(sim: Simulator, tmp_path: 
 @pytest.mark.slow
 @pytest.mark.asyncio
 async def test_too_few_open_files_end_the_run_clearly(fault: str, sim: Simulator, tmp_path: Path):
-    """F107: the error says what there is too few of, and a call that never left costs nothing. A
-    run that gets through on the connections it has is none the worse."""
+    """F107: the error names the limit, and a call that was never sent costs nothing. A run that
+    manages with its open connections is not affected."""
     report = await run(sim.url, tmp_path, fault=fault, count=COUNT)
     if report.kind is None:
         assert looked(sim, tmp_path).states == {"done": COUNT}
@@ -362,7 +364,7 @@ async def test_too_few_open_files_end_the_run_clearly(fault: str, sim: Simulator
 @needs_proc
 @pytest.mark.asyncio
 async def test_a_failed_fsync_of_an_image_is_not_tried_again(sim: Simulator, tmp_path: Path):
-    """F102: a second try would say "done" of data that is gone; the image is fetched again."""
+    """F102: a second fsync would report success for lost data; the image is fetched again."""
     report = await run(sim.url, tmp_path, fault="EIO on fsync", count=COUNT)
     assert (report.kind, "the disk reports an error" in report.message) == ("SinkError", True)
     assert {1} == set(report.noted.values()), "a file was synced twice"
@@ -375,13 +377,15 @@ async def test_a_failed_fsync_of_an_image_is_not_tried_again(sim: Simulator, tmp
 @pytest.mark.slow
 @pytest.mark.asyncio
 async def test_after_a_failed_commit_nothing_is_written(sim: Simulator, tmp_path: Path):
-    """F102, P17: the failing commit is the last; ids that came later are on standard error."""
+    """F102, P17: the failing commit is the last; later ids are on standard error."""
     report = await run(sim.url, tmp_path, fault="EIO on commit", count=COUNT)
     assert (report.kind, "check the disk" in report.message) == ("JournalError", True)
     assert report.noted == {"commits": 2}
     look = looked(sim, tmp_path)
-    assert 0 < len(look.untold(sim)) == len(sim.charges) < COUNT
-    assert look.untold(sim) == {id_ for id_ in look.untold(sim) if f"job {id_}" in report.said}
+    assert 0 < len(look.unrecorded(sim)) == len(sim.charges) < COUNT
+    assert look.unrecorded(sim) == {
+        id_ for id_ in look.unrecorded(sim) if f"job {id_}" in report.stderr
+    }
     doubts = look.states["intent"]
     await carried_on(sim, tmp_path, saved=COUNT - doubts, doubts=doubts)
 
@@ -390,7 +394,7 @@ async def test_after_a_failed_commit_nothing_is_written(sim: Simulator, tmp_path
 @pytest.mark.slow
 @pytest.mark.asyncio
 async def test_the_loop_runs_while_the_disk_is_slow(fault: str, sim: Simulator, tmp_path: Path):
-    """F125: each wait for the disk ends only when the loop has gone round once more."""
+    """F125: each wait for the disk ends only after another iteration of the event loop."""
     report = await run(sim.url, tmp_path, fault=fault, count=COUNT)
     assert (report.kind, report.ends) == (None, {"saved": COUNT})
     assert report.noted.keys() == {"the loop went round"}
@@ -401,10 +405,11 @@ async def test_the_loop_runs_while_the_disk_is_slow(fault: str, sim: Simulator, 
 
 @pytest.mark.asyncio
 async def test_what_has_the_name_already_stays(sim: Simulator, tmp_path: Path):
-    """F108, F109: another file, a link, a link to nowhere, a folder: the image goes beside it."""
+    """F108, F109: beside another file, a link, a dangling link or a folder the image gets a
+    number."""
     out, outside = tmp_path / "out", tmp_path / "outside.jpg"
     outside.write_bytes(b"mine")
-    there = [out / name_of(wish) for wish in wishes(4)]
+    there = [out / name_of(request) for request in small_requests(4)]
     out.mkdir()
     there[0].write_bytes(b"another's")
     there[1].symlink_to(outside)
@@ -422,7 +427,7 @@ async def test_what_has_the_name_already_stays(sim: Simulator, tmp_path: Path):
 async def test_a_link_under_a_temporary_name_is_not_followed(
     sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """F109: whoever guesses the name gains nothing; with new names the same call finishes."""
+    """F109: guessing the name gains nothing; with new names the same call finishes."""
     out, victim = tmp_path / "out", tmp_path / "victim"
     victim.write_bytes(b"mine")
 
@@ -443,7 +448,8 @@ async def test_a_link_under_a_temporary_name_is_not_followed(
 @pytest.mark.parametrize("name", ["metadata.jsonl", "failures.jsonl", "pictures"])
 @pytest.mark.asyncio
 async def test_no_link_leads_out_of_the_folder(name: str, sim: Simulator, tmp_path: Path):
-    """F109, P24: a planted list or subfolder takes nothing; removed, the same call finishes."""
+    """F109, P24: a planted list or subfolder receives nothing; without it the same call
+    finishes."""
     out, outside = tmp_path / "out", tmp_path / "outside"
     out.mkdir()
     if name == "pictures":
@@ -463,7 +469,7 @@ async def test_no_link_leads_out_of_the_folder(name: str, sim: Simulator, tmp_pa
 @pytest.mark.slow
 @pytest.mark.asyncio
 async def test_strays_of_a_killed_run_are_removed_under_the_lock(sim: Simulator, tmp_path: Path):
-    """F123: a thousand of them, by who holds the folder only, and nothing that is not ours."""
+    """F123: a thousand of them are removed, under the lock, and no other file."""
     assert (await run(sim.url, tmp_path, fault="killed", after=5, count=COUNT)).kind == "killed"
     for number in range(1_000):
         (tmp_path / f".fluxasync-{number:016x}.part").write_bytes(b"\xff\xd8")
@@ -478,7 +484,7 @@ async def test_strays_of_a_killed_run_are_removed_under_the_lock(sim: Simulator,
 
 @pytest.mark.asyncio
 async def test_an_image_that_was_deleted_is_not_bought_again(sim: Simulator, tmp_path: Path):
-    """F124: what is paid and gone stays gone until somebody decides."""
+    """F124: a paid image that was deleted is made again only on request."""
     outcomes, _ = await batch(sim, tmp_path, count=3)
     assert outcomes[0].path is not None
     outcomes[0].path.unlink()

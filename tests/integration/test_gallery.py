@@ -1,4 +1,4 @@
-"""The page in a folder and on loopback: real files, real painters, real sockets."""
+"""The page in a folder and on loopback: real files, processes and sockets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from support.gallery_folders import Folder, cards_of, picture
 from support.patience import patient
 from support.pseudo_terminal import MODULE
-from support.simulator_sessions import fast_session, outcomes_of, wishes
+from support.simulator_sessions import fast_session, outcomes_of, small_requests
 
 pytest.importorskip("PIL", reason="the extra `image` is not installed")
 
@@ -44,7 +44,7 @@ async def test_a_run_becomes_a_page_out_of_its_journal(tmp_path):
     async with (
         Simulator(scenario) as simulator,
         fast_session(simulator.url) as flux,
-        Batch(flux, wishes(8, guidance=2.5), out=tmp_path / "run") as batch,
+        Batch(flux, small_requests(8, guidance=2.5), out=tmp_path / "run") as batch,
     ):
         await outcomes_of(batch)
     written = await write(tmp_path / "run")
@@ -59,7 +59,7 @@ async def test_a_run_becomes_a_page_out_of_its_journal(tmp_path):
 
 @pytest.mark.asyncio
 async def test_thumbnails_are_made_once(tmp_path):
-    """A second page paints only what changed, and removes what nobody shows any more."""
+    """A second page makes thumbnails of changed images only, and removes unused ones."""
     folder = Folder(tmp_path)
     for _ in range(3):
         folder.saved()
@@ -76,7 +76,7 @@ async def test_thumbnails_are_made_once(tmp_path):
 
 @pytest.mark.asyncio
 async def test_what_cannot_be_decoded_is_shown_and_stops_nothing(tmp_path):
-    """T9: a broken picture, one that is none, and one that is too large have no thumbnail."""
+    """T9: a broken image, another file and a huge image have no thumbnail."""
     folder = Folder(tmp_path)
     good = folder.saved()
     for name, image in {"cut": picture()[:200], "text": b"<svg onload=1>", "huge": bomb()}.items():
@@ -90,7 +90,7 @@ async def test_what_cannot_be_decoded_is_shown_and_stops_nothing(tmp_path):
 
 
 def bomb() -> bytes:
-    """A PNG that says it has four thousand million pixels."""
+    """A PNG whose header claims four thousand million pixels."""
     header = bytearray(png())
     header[16:24] = (65_000).to_bytes(4, "big") * 2
     return bytes(header)
@@ -108,7 +108,7 @@ def png(size: tuple[int, int] = (8, 8)) -> bytes:
 
 @pytest.mark.asyncio
 async def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
-    """An image that is a link to a file elsewhere is neither painted nor served."""
+    """A link to a file elsewhere gets no thumbnail and is not served."""
     outside = tmp_path / "outside.jpg"
     outside.write_bytes(picture())
     folder = Folder(tmp_path / "run")
@@ -124,7 +124,7 @@ async def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
 
 
 def planted_thumbnail(folder: Folder, kind: str) -> tuple[str, Path]:
-    """Put something in the place of a thumbnail; return the name, and a picture outside."""
+    """Plant something under a thumbnail's name; return the name, and an image outside."""
     outside = folder.path.parent / "private.jpg"
     outside.write_bytes(picture(5))
     (thumb,) = thumbs(folder.path)
@@ -158,7 +158,7 @@ async def test_what_stands_in_a_thumbnails_place_is_not_handed_out(tmp_path, kin
 
 @pytest.mark.asyncio
 async def test_a_page_made_again_removes_thumbnails_only(tmp_path):
-    """A user's own files beside the thumbnails stay; those that no image has any more go."""
+    """A user's own files beside the thumbnails stay; unused thumbnails are removed."""
     Folder(tmp_path).saved()
     await write(tmp_path)
     kept = ["notes.txt", "cover.webp", f"{'a' * 23}.webp", f"{'A' * 24}.webp", f"{'a' * 25}.webp"]
@@ -172,7 +172,7 @@ async def test_a_page_made_again_removes_thumbnails_only(tmp_path):
 
 
 def test_a_picture_half_again_too_large_is_refused_by_its_header(tmp_path):
-    """T9, F80: ours is the limit of 64 million pixels; Pillow's own begins far above it."""
+    """T9, F80: the limit is 64 million pixels; Pillow's own is far higher."""
     for side, problem in ((8_000, "cannot be decoded: "), (8_001, "too large: 8001 × 8001 ")):
         image = bytearray(png())
         image[16:24] = side.to_bytes(4, "big") * 2
@@ -184,7 +184,7 @@ def test_a_picture_half_again_too_large_is_refused_by_its_header(tmp_path):
 @pytest.mark.asyncio
 @pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="limits are read from /proc")
 async def test_a_painter_has_little_memory_and_a_low_priority(tmp_path):
-    """T9: a picture made to exhaust its decoder takes 2 GiB of address space at most."""
+    """T9: an image made to exhaust its decoder gets at most 2 GiB of address space."""
     painter = await start("fluxasync.gallery.thumbnail_worker")
     painter.stdin.write(b'["missing.png", "thumb.webp"]\n')
     assert await painter.stdout.readline() == b'"missing"\n'  # so it has set its limits
@@ -196,7 +196,7 @@ async def test_a_painter_has_little_memory_and_a_low_priority(tmp_path):
 
 
 def test_a_picture_that_needs_too_much_memory_costs_one_thumbnail(tmp_path):
-    """T9: the painter says so, and paints the next one."""
+    """T9: the worker reports the problem and makes the next thumbnail."""
     code = """
 import resource
 from PIL import Image, PngImagePlugin, WebPImagePlugin
@@ -218,7 +218,7 @@ for name in ("large.png", "small.png"):
 
 @pytest.mark.asyncio
 async def test_a_folder_that_is_none_is_said(tmp_path):
-    """A mistyped folder is one line, and no folder is made of it."""
+    """A mistyped folder is an error of one line, and is not created."""
     with pytest.raises(ConfigError, match="no images of a run"):
         await write(tmp_path / "none")
     assert not (tmp_path / "none").exists()
@@ -229,7 +229,7 @@ async def test_a_folder_that_is_none_is_said(tmp_path):
 
 @pytest.mark.asyncio
 async def test_images_appear_as_their_lines_are_written(tmp_path):
-    """A page that is open is told of every image, once, and of the end."""
+    """An open page receives every image once, and the end of the run."""
     folder = Folder(tmp_path)
     folder.saved()
     async with aiohttp.ClientSession() as web:
@@ -242,18 +242,18 @@ async def test_images_appear_as_their_lines_are_written(tmp_path):
             events = await web.get(f"{server.url}events?from=1")
             folder.saved()
             folder.failed()
-            told = []
-            while len(told) < 2:
+            sent = []
+            while len(sent) < 2:
                 line = await events.content.readline()
-                told += json.loads(line[6:]) if line.startswith(b"data: ") else []
+                sent += json.loads(line[6:]) if line.startswith(b"data: ") else []
         rest = await events.content.read()
-    assert {1, 2} == {card["index"] for card in told}
+    assert {1, 2} == {card["index"] for card in sent}
     assert b"event: end" in rest
 
 
 @pytest.mark.asyncio
 async def test_a_browser_that_comes_back_misses_nothing(tmp_path):
-    """After a broken connection it is told what came since, by the place it says."""
+    """After a broken connection the page receives what came since, from its own position."""
     folder = Folder(tmp_path)
     for _ in range(3):
         folder.saved()
@@ -267,7 +267,7 @@ async def test_a_browser_that_comes_back_misses_nothing(tmp_path):
 
 @pytest.mark.asyncio
 async def test_only_images_and_their_thumbnails_are_handed_out(tmp_path):
-    """No other file of the folder and none outside it has an address."""
+    """No other file of the folder, and none outside it, is served."""
     folder = Folder(tmp_path)
     folder.saved()
     (tmp_path / "secret.jpg").write_bytes(picture())
@@ -295,7 +295,7 @@ async def test_only_images_and_their_thumbnails_are_handed_out(tmp_path):
 @pytest.mark.asyncio
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "localhost:1", "", "127.0.0.1.evil"])
 async def test_a_name_pointed_at_loopback_is_refused(tmp_path, host):
-    """DNS rebinding: a page elsewhere that made its own name ours learns nothing."""
+    """DNS rebinding: a request under another host name is refused."""
     Folder(tmp_path).saved()
     async with (
         GalleryServer(tmp_path) as server,
@@ -308,7 +308,7 @@ async def test_a_name_pointed_at_loopback_is_refused(tmp_path, host):
 
 @pytest.mark.asyncio
 async def test_without_the_token_there_is_nothing(tmp_path):
-    """Another program or user of this machine does not find the page by its port."""
+    """A program that knows only the port does not get the page."""
     Folder(tmp_path).saved()
     async with GalleryServer(tmp_path) as server, aiohttp.ClientSession() as web:
         origin = server.url.rsplit("/", 2)[0]
@@ -330,7 +330,7 @@ async def test_without_the_token_there_is_nothing(tmp_path):
     ],
 )
 async def test_half_of_a_request_does_not_hold_its_connection(tmp_path, sent):
-    """Who opens connections and sends nothing whole is cut off; an open page is not."""
+    """Connections without a whole request are closed; an open page is not."""
     folder = Folder(tmp_path)
     async with (
         GalleryServer(tmp_path, idle_timeout=0.1) as server,
@@ -353,7 +353,7 @@ async def test_half_of_a_request_does_not_hold_its_connection(tmp_path, sent):
 
 
 @contextlib.contextmanager
-def practice():
+def simulator_process():
     child = subprocess.Popen(
         [*MODULE, "simulate", "--port", "0", "--latency", "0..0"],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
@@ -374,10 +374,10 @@ def run(url, prompts, out, *more):
 
 @pytest.mark.slow
 def test_a_watched_run_says_where_and_leaves_its_page(tmp_path):
-    """`run --watch` prints an address, makes what it would make anyway, and a page of it."""
+    """`run --watch` prints a URL, makes the same images, and writes the page."""
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a fox\na lamp\n")
-    with practice() as url:
+    with simulator_process() as url:
         found = subprocess.run(
             run(url, prompts, tmp_path / "out", "--watch"), capture_output=True, text=True
         )
@@ -392,10 +392,10 @@ def test_a_watched_run_says_where_and_leaves_its_page(tmp_path):
     assert len(cards_of(page.read_bytes())) == 2
 
 
-#: stands where a page was not ready in time, on a machine that was busy
+#: printed if the page was not ready in time, on a busy machine
 HOW_TO_MAKE_IT = "for a page of the images: fluxasync gallery "
 
-#: read by every Python that starts: the page's server waits until it is let go
+#: a sitecustomize module: the page's server waits until it is released
 WAITS = """
 import sys
 if "--with-parent" in sys.argv:
@@ -405,31 +405,31 @@ if "--with-parent" in sys.argv:
 
 @pytest.mark.slow
 def test_a_run_that_is_over_before_its_page_has_come_up_has_one_too(tmp_path):
-    """The page's server starts late: no address that is dead already is said, but its page is."""
+    """The page's server starts late: its dead URL is not printed, but the page is written."""
     gate, site = tmp_path / "gate", tmp_path / "site"
     os.mkfifo(gate)
     site.mkdir()
     (site / "sitecustomize.py").write_text(WAITS.format(gate=str(gate)))
     paths = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
     (tmp_path / "prompts.txt").write_text("a fox\na lamp\n")
-    with practice() as url:
+    with simulator_process() as url:
         child = subprocess.Popen(
             run(url, tmp_path / "prompts.txt", tmp_path / "out", "--watch"),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env=os.environ | {"PYTHONPATH": paths},
         )  # fmt: skip
         assert len([child.stdout.readline(), child.stdout.readline()]) == 2
-        opened = os.open(gate, os.O_RDWR)  # never waits, and lets go whoever waits or will
-        _, said = child.communicate(timeout=patient())
+        opened = os.open(gate, os.O_RDWR)  # never blocks, and releases the waiting process
+        _, err = child.communicate(timeout=patient())
         os.close(opened)
     assert child.returncode == 0
-    assert f"images: {tmp_path / 'out' / 'gallery.html'}\n" in said or HOW_TO_MAKE_IT in said
+    assert f"images: {tmp_path / 'out' / 'gallery.html'}\n" in err or HOW_TO_MAKE_IT in err
 
 
 @pytest.mark.slow
 def test_a_run_outlives_the_death_of_its_page(tmp_path):
-    """P26: the page's server is killed in the middle, and every image is made."""
-    with practice() as url:
+    """P26: the page's server is killed during the run, and every image is made."""
+    with simulator_process() as url:
         child = subprocess.Popen(
             run(url, "-", tmp_path / "out", "--watch", "--json"),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -439,14 +439,14 @@ def test_a_run_outlives_the_death_of_its_page(tmp_path):
         (server,) = children_of(child.pid, "--with-parent")
         os.kill(server, signal.SIGKILL)
         prompts = "".join(f"picture {number}\n" for number in range(8))
-        out, said = child.communicate(prompts, timeout=patient())
+        out, err = child.communicate(prompts, timeout=patient())
     assert child.returncode == 0
     assert out.count('{"outcome": "saved"') == 8
-    assert HOW_TO_MAKE_IT in said
+    assert HOW_TO_MAKE_IT in err
 
 
 def children_of(pid: int, word: str) -> list[int]:
-    """The processes that a process has started, with this word on their command lines."""
+    """The child processes with this word on their command line."""
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in text if word in Path(f"/proc/{child}/cmdline").read_text()]
 

@@ -1,7 +1,7 @@
-"""The page as people meet it: in a real browser, from a disk and from loopback.
+"""The page in a real browser, from a disk and from loopback.
 
-Every test ends with an empty console: a policy that was violated, a picture that was not found or
-a script that broke would stand there.
+Every test ends with an empty console: it would show a violated policy, a missing image or an error
+of the script.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ EVERY_AXIS = """(() => {
     rows.dispatchEvent(new Event('change'));
   });
 })()"""
-#: everything that the page has fetched from elsewhere; an icon every browser asks for by itself
+#: everything that the page has fetched from elsewhere; every browser requests an icon
 FOREIGN = """performance.getEntriesByType('resource').map(e => e.name).filter(
   name => name !== location.origin + '/favicon.ico' &&
     !name.startsWith(location.href.split('gallery.html')[0]))"""
@@ -69,7 +69,7 @@ def opened(window: Browser, path: Path, **screen: bool | int) -> None:
 
 
 def test_words_models_and_states_filter(window, grid):
-    """What is typed and chosen decides what is shown, and the counts say so."""
+    """Search and filters decide what is shown, and the counts follow."""
     opened(window, grid, tall=2_000)
     assert window.run(TILES) == 25
     window.press("/")
@@ -90,23 +90,23 @@ def test_words_models_and_states_filter(window, grid):
 
 
 def test_a_click_tells_everything_about_an_image(window, grid):
-    """Prompt, seed, cost, timings and the file of a picture; cause and charge of a failure."""
+    """Prompt, seed, cost, timings and the file of an image; cause and charge of a failure."""
     opened(window, grid, tall=2_000)
     window.click(".tile:nth-child(2)")
     window.until("document.getElementById('detail-picture').naturalWidth === 64")
-    told = window.run("document.querySelector('#detail aside').innerText")
+    shown = window.run("document.querySelector('#detail aside').innerText")
     for text in ("a fox", "flux-dev", "64 × 48", "$0.025", "0.10 s", "2 of 25", "job-1"):
-        assert text in told
+        assert text in shown
     window.press(ESCAPE)
     window.click(".tile.failed")
-    told = window.run("document.querySelector('#detail').innerText")
+    shown = window.run("document.querySelector('#detail').innerText")
     for text in ("Failed", "a broken one", "its URL died", "may have been charged"):
-        assert text in told
+        assert text in shown
     assert window.console() == []
 
 
 def test_keys_are_enough(window, grid):
-    """Arrows move, Enter opens, arrows go on there, Escape comes back to that picture."""
+    """Arrows move, Enter opens, arrows step through, Escape returns to that image."""
     opened(window, grid, wide=1400)
     window.press(RIGHT)
     window.press(RIGHT)
@@ -132,7 +132,7 @@ def test_keys_are_enough(window, grid):
 
 
 def test_a_grid_stands_side_by_side(window, grid):
-    """Rows and columns are parameters that vary; a cell of several opens all of them."""
+    """Rows and columns are parameters that vary; a cell of several images opens all of them."""
     opened(window, grid)
     window.press("/")
     window.press("seed", ESCAPE)
@@ -161,7 +161,7 @@ def test_a_grid_stands_side_by_side(window, grid):
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("wide", [390, 1400])
 def test_it_fits_the_screen_in_its_colours(window, grid, wide, dark):
-    """Nothing stands out of a phone or a desk's screen; ink and ground are far apart in both."""
+    """Nothing overflows a phone's or a desktop's screen; both colour schemes have contrast."""
     opened(window, grid, wide=wide, tall=800, dark=dark)
     for step in ("", "#as-comparison", ".tile"):
         if step:
@@ -188,7 +188,7 @@ def brightness(colour: str) -> float:
 
 @pytest.mark.parametrize("served", [False, True])
 def test_hostile_texts_run_nothing(window, tmp_path, served):
-    """T7: in every place a text can come from, it is shown as text; nothing runs or is loaded."""
+    """T7: text from any source is shown as text; nothing runs or is loaded."""
     folder = Folder(tmp_path / "<img src=x onerror=window.pwned=1>")
     for text in HOSTILE:
         everywhere = {
@@ -219,7 +219,7 @@ def test_hostile_texts_run_nothing(window, tmp_path, served):
 
 
 def test_even_markup_in_the_page_could_not_run(window, tmp_path):
-    """The policy holds by itself: a script, handler or style put into the page is refused."""
+    """The policy alone refuses a script, handler or style that was put into the page."""
     text = page("x", {"cards": []}, served=False).text.decode()
     evil = "<script>window.pwned=1</script><img src=x onerror=window.pwned=1><p style=color:red>"
     (tmp_path / "page.html").write_text(text.replace("<noscript>", evil + "<noscript>"))
@@ -232,7 +232,7 @@ def test_even_markup_in_the_page_could_not_run(window, tmp_path):
 
 
 def test_ten_thousand_images_are_as_light_as_ten(window, tmp_path):
-    """However many there are, only those near the window are in the page, wherever it is."""
+    """However many images there are, only those near the window are in the page."""
     (tmp_path / "x.jpg").write_bytes(picture())
     cards = [
         {
@@ -269,7 +269,7 @@ def test_ten_thousand_images_are_as_light_as_ten(window, tmp_path):
 
 
 def test_images_appear_while_the_page_is_open(window, tmp_path):
-    """A page that is being looked at shows what lands, and says when the run is over."""
+    """An open page shows new images, and says when the run has ended."""
     folder = Folder(tmp_path)
     with serving(tmp_path) as url:
         window.open(url)
@@ -285,7 +285,7 @@ def test_images_appear_while_the_page_is_open(window, tmp_path):
 
 
 def test_a_picture_is_not_missing_because_its_server_has_ended(window, tmp_path):
-    """Who goes on looking after the run is told where pictures are, and still sees those seen."""
+    """After the run the page says where the images are, and still shows those already loaded."""
     folder = Folder(tmp_path)
     for number in range(60):
         folder.saved(prompt=f"picture {number}")
@@ -303,7 +303,7 @@ def test_a_picture_is_not_missing_because_its_server_has_ended(window, tmp_path)
 
 
 class serving:
-    """A page served from a thread of its own, as the command's child serves it."""
+    """A page served from another thread, as the command's child process serves it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

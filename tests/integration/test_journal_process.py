@@ -1,4 +1,4 @@
-"""The journal among real processes: killed ones, second ones, and disks that are full."""
+"""The journal with real processes: killed ones, second ones, and full disks."""
 
 from __future__ import annotations
 
@@ -15,30 +15,29 @@ from pathlib import Path
 import pytest
 from support.patience import patient
 
-from fluxasync._core.errors import JournalError
-from fluxasync._core.models import ImageRequest, InDoubt, Job
+from fluxasync import ImageRequest, InDoubt, Job, JournalError
 from fluxasync._store.journal.journal import Journal, Locked, read_only
 
-#: what the children share: a journal in the folder they are given, and events in it
+#: code of all children: a journal in the given folder, and its steps
 CHILD = """
 import asyncio, json, resource, signal, sys
 from decimal import Decimal
 from pathlib import Path
-from fluxasync._core.errors import JournalError
+from fluxasync import JournalError
 from fluxasync._store.journal.journal import Journal
-from fluxasync._core.models import ImageRequest, Job
+from fluxasync import ImageRequest, Job
 
 folder = Path(sys.argv[1])
 
 def journal():
     return Journal(folder, provider="cometapi", origin="https://x.example", simulated=False)
 
-def wish(n, **fields):
+def request(n, **fields):
     return ImageRequest(prompt=f"fox {n}", index=n, **fields)
 
 async def submitted(ledger, n):
-    await ledger.intent(wish(n), price=Decimal("0.025"))
-    await ledger.answered(wish(n), Job(job_id=f"job-{n}", request=wish(n)))
+    await ledger.intent(request(n), price=Decimal("0.025"))
+    await ledger.answered(request(n), Job(job_id=f"job-{n}", request=request(n)))
 """
 
 HOLD = """
@@ -46,7 +45,7 @@ async def main():
     async with journal() as ledger:
         for n in range(5):
             await submitted(ledger, n)
-        await ledger.intent(wish(9), price=Decimal("0.025"))
+        await ledger.intent(request(9), price=Decimal("0.025"))
         print("ready", flush=True)
         await asyncio.Event().wait()
 asyncio.run(main())
@@ -57,16 +56,16 @@ async def main():
     kept, error = 0, ""
     async with journal() as ledger:
         for n in range(3):
-            await ledger.intent(wish(n), price=Decimal("0.025"))
+            await ledger.intent(request(n), price=Decimal("0.025"))
         limit()
         try:
             for n in range(100, 10_000):
-                await ledger.intent(wish(n, extras={"text": "x" * 20_000}), price=None)
+                await ledger.intent(request(n, extras={"text": "x" * 20_000}), price=None)
         except JournalError as exc:
             error = str(exc)
         for n in range(3):
             try:
-                await ledger.answered(wish(n), Job(job_id=f"job-{n}", request=wish(n)))
+                await ledger.answered(request(n), Job(job_id=f"job-{n}", request=request(n)))
                 kept += 1
             except JournalError:
                 pass
@@ -79,13 +78,13 @@ def journal(folder: Path) -> Journal:
     return Journal(folder, provider="cometapi", origin="https://x.example", simulated=False)
 
 
-def wish(n: int) -> ImageRequest:
+def request(n: int) -> ImageRequest:
     return ImageRequest(prompt=f"fox {n}", index=n)
 
 
 @contextmanager
 def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds the folder: five jobs running, one submission under way."""
+    """A process that holds the folder, with five running jobs and one submission in progress."""
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD + HOLD, str(folder)], stdout=subprocess.PIPE, text=True
     )
@@ -101,7 +100,7 @@ def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.asyncio
 async def test_kill_9_loses_nothing_that_was_recorded(tmp_path):
-    """P1 P2 P16: the lock is free, every job is there, what was under way is in doubt."""
+    """P1 P2 P16: the lock is free, every job is recorded, the open submission is in doubt."""
     with holder(tmp_path) as child:
         child.send_signal(signal.SIGKILL)
         child.wait(timeout=patient())
@@ -111,8 +110,8 @@ async def test_kill_9_loses_nothing_that_was_recorded(tmp_path):
             )
             jobs = [job.job_id async for _, job in ledger.unfinished()]
             assert [f"job-{n}" for n in range(5)] == jobs
-            assert isinstance(await ledger.known(wish(3)), Job)
-            assert isinstance(await ledger.known(wish(9)), InDoubt)
+            assert isinstance(await ledger.known(request(3)), Job)
+            assert isinstance(await ledger.known(request(9)), InDoubt)
 
 
 @pytest.mark.asyncio
@@ -147,7 +146,7 @@ def test_a_full_disk_keeps_the_ids_of_paid_jobs(tmp_path):
     assert counts["running"] == 3
 
 
-#: reads what the full disk holds, as `status` does
+#: reads the journal on the full disk, as `status` does
 AFTER = """
 from fluxasync._store.journal.journal import read_only
 with read_only(folder) as view:
@@ -156,7 +155,7 @@ with read_only(folder) as view:
 
 
 def test_a_folder_that_nobody_can_write_is_read(tmp_path):
-    """An archive on a read-only file system is still looked at."""
+    """A journal on a read-only file system can be read."""
     if os.geteuid() or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("mounting is not permitted here")
     asyncio.run(_finished(tmp_path))
@@ -173,12 +172,12 @@ def test_a_folder_that_nobody_can_write_is_read(tmp_path):
 
 async def _finished(folder: Path) -> None:
     async with journal(folder) as ledger:
-        await ledger.intent(wish(0), price=None)
-        await ledger.answered(wish(0), Job(job_id="job-0", request=wish(0)))
+        await ledger.intent(request(0), price=None)
+        await ledger.answered(request(0), Job(job_id="job-0", request=request(0)))
 
 
 def test_a_file_that_may_not_grow_stops_the_run(tmp_path):
-    """P17, F103: a short write is an error; what was committed before it is there."""
+    """P17, F103: a short write is an error; earlier commits are kept."""
     limit = "def limit():\n    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n"
     done = subprocess.run(
         [sys.executable, "-c", CHILD + limit + FILL, str(tmp_path)],
@@ -197,15 +196,16 @@ def test_a_file_that_may_not_grow_stops_the_run(tmp_path):
 
 @pytest.mark.asyncio
 async def test_a_forked_child_does_not_write(tmp_path):
-    """F166: the thread that writes is not in the child, so a call there must not wait for ever."""
+    """F166: the writer's thread is not in the child, so a call there raises instead of waiting
+    forever."""
     async with journal(tmp_path) as ledger:
         child = os.fork()
         if not child:
             try:
-                ledger.known(wish(0)).send(None)
+                ledger.known(request(0)).send(None)
             except JournalError:
                 os._exit(17)
             os._exit(1)
         _, status = await asyncio.to_thread(os.waitpid, child, 0)
         assert os.waitstatus_to_exitcode(status) == 17
-        await ledger.intent(wish(0), price=None)
+        await ledger.intent(request(0), price=None)

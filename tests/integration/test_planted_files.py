@@ -1,7 +1,7 @@
-"""Somebody else's folder: whatever lies where a file of ours belongs, nothing outside is touched.
+"""A folder from another person: whatever has the name of a file of ours, no file outside changes.
 
-T19. A link, a pipe or a device at one of our names is refused with what to do, or replaced; no
-command hangs on it, follows it, writes through it or deletes what it leads to.
+T19. A link, a pipe or a device with one of our names is refused with the next step, or replaced; no
+command hangs on it, follows it, writes through it or deletes its target.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ OURS = (
     ".fluxasync-0123456789abcdef.part",
 )  # fmt: skip
 
-#: those that a folder may hold before anything ran there
+#: the names that a folder may contain before a run
 BEFORE = tuple(name for name in OURS if name not in ("THUMB", "IMAGE", f"{HOME}/journal.db"))
 
 
 class Outside:
-    """Files of the user's that lie beside the folder, and must stay as they are."""
+    """Files of the user's beside the folder, which must not change."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -62,7 +62,7 @@ class Outside:
         (path / "Documents" / f"{'cd' * 12}.webp").write_bytes(b"a picture of the user's")
 
     def kept(self) -> dict[str, tuple[int, bytes]]:
-        """What is there now."""
+        """The files as they are now."""
         return {
             str(path.relative_to(self.path)): (
                 path.lstat().st_mode,
@@ -81,7 +81,7 @@ def link_to_a_folder(target: Path, outside: Outside) -> None:
 
 
 def link_to_its_copy(target: Path, outside: Outside) -> None:
-    """What was there is there still, but elsewhere: as somebody would who wants it followed."""
+    """The original content moved elsewhere, as if a user wanted the link followed."""
     copy = outside.path / "copy"
     if (kept := target.with_name(target.name + ".moved")).exists():
         kept.rename(copy)
@@ -142,7 +142,7 @@ def forks() -> Iterator[Forks]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, server: Practice) -> Path:
-    """A folder in which two images were made, with a page of them."""
+    """A folder with two images, and their page."""
     place = tmp_path_factory.mktemp("made") / "run"
 
     async def run() -> None:
@@ -156,7 +156,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, server: Practice) -> Path:
 
 
 def copied(made: Path, to: Path) -> Path:
-    """A copy of the folder; the reserve, which is large, is the same file."""
+    """A copy of the folder; the large reserve is a hard link to the same file."""
 
     def copy(source: str, target: str) -> str:
         if source.endswith("/reserve"):
@@ -168,7 +168,7 @@ def copied(made: Path, to: Path) -> Path:
 
 
 def plant(place: Path, name: str, kind: Callable[[Path, Outside], None], outside: Outside) -> None:
-    """Put something in the place of a file of ours, which is moved away or removed."""
+    """Plant something under the name of a file of ours, which is moved away or removed."""
     thumb, image = _first(place / HOME / "thumbs", ".webp"), _first(place, ".jpg")
     name = {"THUMB": f"{HOME}/thumbs/{thumb}", "IMAGE": image}.get(name, name)
     target = place / name
@@ -201,7 +201,7 @@ def commands(place: Path, url: str) -> Iterator[tuple[object, ...]]:
 
 
 def judge(ended: Ended, what: str) -> None:
-    """A command ended in time, by itself, and said what was wrong and where."""
+    """Assert that a command ended in time, and named the problem and its place."""
     assert ended.code != -14, f"{what}: hung"
     assert ended.code not in (1, -9, -11), f"{what}: {ended.err}"
     assert "Traceback" not in ended.err, f"{what}: {ended.err}"
@@ -214,7 +214,7 @@ def outside_of(tmp_path: Path) -> Outside:
 
 
 def tried(forks: Forks, server: Practice, made: Path, tmp_path: Path, name: str, kind) -> None:
-    """Run every command on a folder of its own in which something was planted."""
+    """Run every command on its own copy of a folder in which something was planted."""
     for number, _ in enumerate(commands(tmp_path, server.url)):
         base = tmp_path / str(number)
         base.mkdir()
@@ -242,7 +242,7 @@ def tried(forks: Forks, server: Practice, made: Path, tmp_path: Path, name: str,
     ],
 )
 def test_what_a_received_folder_may_hold_harms_nothing(forks, server, made, tmp_path, name, kind):
-    """The shortest ways to harm, with every command: no file outside changes, and none hangs."""
+    """The most direct attacks, with every command: no file outside changes, and none hangs."""
     tried(forks, server, made, tmp_path, name, kind)
 
 
@@ -254,7 +254,7 @@ FRESH = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), FRESH)
 def test_a_first_run_follows_nothing_planted(forks, server, tmp_path, name, kind):
-    """A folder in which nothing was made yet: the run is refused, or makes its images."""
+    """A folder without a run: the run is refused, or makes its images."""
     outside, place = outside_of(tmp_path), tmp_path / "run"
     place.mkdir()
     plant(place, name, kind, outside)
@@ -267,7 +267,7 @@ def test_a_first_run_follows_nothing_planted(forks, server, tmp_path, name, kind
 
 
 def test_a_link_that_is_the_output_folder_itself_is_the_users_own(forks, server, made, tmp_path):
-    """What is named on the command line may be a link: only names of ours below it may not."""
+    """The folder on the command line may be a link; only our own names below it may not."""
     copied(made, tmp_path / "large disk")
     place = tmp_path / "run"
     place.symlink_to(tmp_path / "large disk")
@@ -277,19 +277,19 @@ def test_a_link_that_is_the_output_folder_itself_is_the_users_own(forks, server,
 
 
 def test_a_folder_open_to_every_user_is_said(forks, server, made, tmp_path):
-    """T19: anybody could take or replace what is paid for; a sticky folder protects each file."""
+    """T19: any user could take or replace paid images; a sticky folder protects each file."""
     place = copied(made, tmp_path / "run")
     *_, command = commands(place, server.url)
-    for mode, is_said in ((0o777, True), (0o1777, False), (0o775, False)):
+    for mode, is_warned in ((0o777, True), (0o1777, False), (0o775, False)):
         place.chmod(mode)
         ended = forks.run(*command, seconds=HANGING)
         assert ended.code == 0
-        said = f"{place} is writable for every user of this machine"
-        assert is_said == (said in ended.err), ended.err
+        message = f"{place} is writable for every user of this machine"
+        assert is_warned == (message in ended.err), ended.err
 
 
-def as_user(number: int, story: Callable[[], object]) -> str:
-    """What the story says as another user, in a process of its own."""
+def as_user(number: int, function: Callable[[], object]) -> str:
+    """Return the result of a function that ran as another user, in a separate process."""
     reader, writer = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which the child needs not
@@ -297,7 +297,7 @@ def as_user(number: int, story: Callable[[], object]) -> str:
     if child == 0:
         try:
             os.setuid(number)
-            text = str(story())
+            text = str(function())
         except BaseException as error:
             text = f"{type(error).__name__}: {error}"
         os.write(writer, text.encode())
@@ -313,7 +313,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be seve
 
 @pytest.fixture
 def shared() -> Iterator[Path]:
-    """A folder in which every user may make files, as /tmp is."""
+    """A folder in which every user may create files, like /tmp."""
     with tempfile.TemporaryDirectory() as path:
         Path(path).chmod(0o1777)
         yield Path(path)
@@ -321,32 +321,32 @@ def shared() -> Iterator[Path]:
 
 @needs_root
 def test_another_users_folder_for_our_files_is_refused(shared):
-    """T19: its owner could exchange journal and lock at any time."""
+    """T19: its owner could replace journal and lock at any time."""
     home = shared / HOME
     home.mkdir()
     home.chmod(0o777)
     os.chown(home, 4001, 4001)
-    said = as_user(4002, lambda: make_own_folder(home, mode=0o700))
-    assert said.startswith(f"NotOurs: {home} belongs to another user (id 4001): ")
+    message = as_user(4002, lambda: make_own_folder(home, mode=0o700))
+    assert message.startswith(f"NotOurs: {home} belongs to another user (id 4001): ")
     assert as_user(4001, lambda: make_own_folder(home, mode=0o700)) == "None"
 
 
 @needs_root
 def test_another_users_list_is_not_written_to(shared):
-    """T19: prompts and addresses would be in a file that its owner reads and changes."""
+    """T19: prompts and URLs would be in a file that another user reads and changes."""
     path = shared / "metadata.jsonl"
     path.write_text("")
     path.chmod(0o666)
     os.chown(path, 4001, 4001)
-    said = as_user(4002, lambda: open_own(path, os.O_WRONLY | os.O_APPEND))
+    message = as_user(4002, lambda: open_own(path, os.O_WRONLY | os.O_APPEND))
     # Linux may refuse it already: sysctl fs.protected_regular
-    assert said.startswith(("NotOurs: ", "PermissionError: ")), said
+    assert message.startswith(("NotOurs: ", "PermissionError: ")), message
     assert as_user(4002, lambda: open_to_read(path).read()) == "b''"
 
 
 @needs_root
 def test_a_drive_that_gives_all_files_one_owner_is_ours(shared, monkeypatch):
-    """A mounted drive may say that what we made belongs to another: a new file tells."""
+    """A mounted drive may show another owner for our own files: a new file shows that."""
     monkeypatch.setattr(os, "geteuid", lambda: 4009)  # the system's answer on such a drive
     home = shared / HOME
     assert as_user(4001, lambda: make_own_folder(home, mode=0o700)) == "None"
@@ -355,7 +355,7 @@ def test_a_drive_that_gives_all_files_one_owner_is_ours(shared, monkeypatch):
 
 
 def test_a_link_at_a_name_of_ours_is_opened_only_where_links_may_be_followed(tmp_path):
-    """T19: neither read nor written through; what the user names is read where it leads to."""
+    """T19: a link is neither read nor written through; a path that the user names is followed."""
     (tmp_path / "thesis.txt").write_text("years of work")
     link = tmp_path / "metadata.jsonl"
     link.symlink_to("thesis.txt")
@@ -367,7 +367,7 @@ def test_a_link_at_a_name_of_ours_is_opened_only_where_links_may_be_followed(tmp
 
 
 def test_a_link_with_the_name_of_an_unfinished_file_is_left_alone(tmp_path):
-    """T19: only files are removed; a link is none of ours, however old what it leads to is."""
+    """T19: only regular files are removed; a link is not, whatever the age of its target."""
     outside, folder = Outside(tmp_path / "home"), tmp_path / "run"
     folder.mkdir()
     link, old = (folder / f".fluxasync-{number:016x}.part" for number in range(2))
@@ -387,6 +387,6 @@ MATRIX = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), MATRIX)
 def test_nothing_planted_is_followed_or_waited_for(forks, server, made, tmp_path, name, kind):
-    """Every name of ours, everything that can stand there, every command: no file outside changes,
-    and each ends, with an error that says why or with its work done."""
+    """Every name of ours, everything that can be planted there, every command: no file outside
+    changes, and each ends with an error that says why, or with its work done."""
     tried(forks, server, made, tmp_path, name, kind)

@@ -13,9 +13,8 @@ import pytest
 from support.world_transport import ORIGIN, WorldTransport
 
 from fluxasync import Timeouts, TransportError
-from fluxasync._core.protocols import Call, Reply
 from fluxasync._wire.transport import AiohttpTransport
-from fluxasync.extend import Transport
+from fluxasync.extend import Call, Reply, Transport
 from fluxasync.simulator import Scenario, Simulator, World
 from fluxasync.simulator.scenario import SeededRandom
 

@@ -13,9 +13,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fluxasync._core.errors import APIError, JobError, TransportError
-from fluxasync._core.models import ImageRequest, Job, Pending, Ready, Refused, Secret, Verdict
-from fluxasync._core.protocols import Reply
+from fluxasync import (
+    BFL,
+    COMETAPI,
+    APIError,
+    ImageRequest,
+    Job,
+    JobError,
+    Pending,
+    Ready,
+    TransportError,
+)
 from fluxasync._core.strict_json import read_object
 from fluxasync._wire import (
     LONGEST_WAIT,
@@ -28,7 +36,7 @@ from fluxasync._wire import (
     decode_poll,
     decode_submit,
 )
-from fluxasync._wire.providers import BFL, COMETAPI
+from fluxasync.extend import Refused, Reply, Secret, Verdict
 
 REQUEST = ImageRequest(prompt="a red fox", webhook_secret="s3cr3t")
 JOB = Job(job_id="a-1", request=REQUEST)

@@ -16,9 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluxasync._core.errors import ConfigError
-from fluxasync._core.models import ImageRequest
-from fluxasync._requests.sources import Prompts, open_source
+from fluxasync import ConfigError, ImageRequest, Prompts
+from fluxasync._requests.sources import open_source
 from fluxasync._requests.sources.wildcards import Wildcards
 
 plain = st.text(

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluxasync._core.errors import ConfigError
-from fluxasync._core.models import ImageRequest
-from fluxasync._store.filenames import FilenameTemplate
+from fluxasync import ConfigError, ImageRequest
+from fluxasync.extend import FilenameTemplate
 
 HOSTILE = st.one_of(
     st.text(max_size=40),
@@ -63,14 +62,14 @@ def test_every_rendered_path_is_inside_the_folder(texts):
 @settings(max_examples=420)
 @ANY_TEXTS
 def test_ten_thousand_rendered_paths_are_inside_the_folder(texts):
-    """P24 The same at the length the promise is kept to: 420 × 24."""
+    """P24 The same for 420 × 24 paths."""
     _check(texts)
 
 
 @settings(max_examples=500)
 @given(before=LITERALS, after=LITERALS)
 def test_every_accepted_template_stays_inside(before, after):
-    """P24 A template is refused or harmless; there is no third kind."""
+    """P24 A template is either refused or harmless."""
     try:
         template = FilenameTemplate.parse(f"{before}{{index}}{after}.{{ext}}")
     except ConfigError:

@@ -1,4 +1,4 @@
-"""A journal with any value in any of its cells: every command ends well, or says what is wrong."""
+"""A journal with any value in any cell: every command succeeds, or says what is wrong."""
 
 from __future__ import annotations
 
@@ -19,14 +19,25 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.sample_images import jpeg
 
-from fluxasync._core.errors import JobLost, JournalError, Moderated, TransportError
-from fluxasync._core.models import Failed, ImageInput, ImageRequest, InDoubt, Job, Saved, Stored
+from fluxasync import (
+    Failed,
+    ImageInput,
+    ImageRequest,
+    InDoubt,
+    Job,
+    JobLost,
+    JournalError,
+    Moderated,
+    Saved,
+    TransportError,
+)
 from fluxasync._engine.budget import SpendingAccount
 from fluxasync._store.journal import journal as journal_module
 from fluxasync._store.journal import schema
 from fluxasync._store.journal.journal import Journal, classes_of, peek
 from fluxasync._store.journal.retry_selection import CLASSES
 from fluxasync.audit import in_doubt, status, verify
+from fluxasync.extend import Stored
 from fluxasync.gallery.cards import read
 
 PRICE = Decimal("0.025")
@@ -72,7 +83,7 @@ def _saved(folder: Path, job: Job) -> Saved:
 
 
 async def _fill(folder: Path) -> None:
-    """Leave rows of every state."""
+    """Write rows of every state."""
     async with journal(folder) as ledger:
         jobs = [await _submitted(ledger, request) for request in WISHES[:6]]
         for job in jobs[:2]:
@@ -92,7 +103,7 @@ async def _fill(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A finished run; no space is set aside, which takes longer than all else here."""
+    """A finished run, without a reserve, which takes longer than everything else here."""
     home = tmp_path_factory.mktemp("tampered")
     with patch.object(journal_module, "RESERVE", 0):
         asyncio.run(_fill(home))
@@ -144,7 +155,7 @@ def _tamper(path: Path, cells: list[Cell]) -> None:
 
 
 async def _run(folder: Path, classes: frozenset[str]) -> None:
-    """What a run does with what is there, short of asking a server."""
+    """What a run does with a journal before it asks a server."""
     with peek(folder, retry=classes) as lookup:
         assert lookup is not None
         lookup([request.key for request in WISHES])
@@ -164,14 +175,14 @@ async def _run(folder: Path, classes: frozenset[str]) -> None:
 
 @contextmanager
 def _distrusted() -> Iterator[None]:
-    """Let pass what a command may say of such a journal."""
-    said = ""
+    """Accept the errors that a command may raise for this journal."""
+    message = ""
     try:
         yield
     except JournalError as error:
-        said = str(error)
-    assert len(said) < 1_000
-    assert said.isprintable()
+        message = str(error)
+    assert len(message) < 1_000
+    assert message.isprintable()
 
 
 def _read_all(folder: Path) -> None:
@@ -201,14 +212,14 @@ def _read_all(folder: Path) -> None:
 )
 @example(cells=[(("image", "money"), 0, "-1000"), (("image", "cost"), 1, "-1000")])
 def test_any_value_in_any_cell_ends_in_a_journal_error_at_worst(folder, cells):
-    """T17: whatever a journal holds, no command ends in a traceback or takes a negative sum."""
+    """T17: no command ends in a traceback or returns a negative sum, whatever a journal holds."""
     _check(folder, cells)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("table", "column"), CELLS)
 def test_every_column_takes_every_odd_value(folder, table, column):
-    """T17: the values of the list above, one after the other, in a row of each state."""
+    """T17: each value of the list above, in a row of each state."""
     for number, value in enumerate(ODD):
         _check(folder, [((table, column), number % 8, value)])
 

@@ -16,8 +16,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluxasync._core.models import ImageRequest
-from fluxasync._requests.sources import BadRow, Plan, Prompts, open_source
+from fluxasync import BadRow, ImageRequest, Plan, Prompts
+from fluxasync._requests.sources import open_source
 from fluxasync._requests.sources.lines import Splitter
 from fluxasync._requests.sources.numbering import Occurrences
 

@@ -26,9 +26,10 @@ MEGABYTE = 2**20
 READ = """
 import asyncio, resource, sys
 from pathlib import Path
-from fluxasync._core.errors import ConfigError
+from fluxasync import ConfigError
 from fluxasync._core.images import NotAnImage, inspect
-from fluxasync._requests.sources import Prompts, open_source
+from fluxasync._requests.sources import open_source
+from fluxasync import Prompts
 
 async def checked(path, *folder):
     source = open_source(Prompts(path, wildcards=Path(*folder) if folder else False))

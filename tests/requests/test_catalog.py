@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from fluxasync._core.errors import ConfigError
-from fluxasync._core.models import ImageInput, ImageRequest, Secret
+from fluxasync import ConfigError, ImageInput, ImageRequest, models
 from fluxasync._engine.job_slots import typical_seconds
-from fluxasync._requests.catalog import closest, closest_model, find, models, models_with, validate
+from fluxasync._requests.catalog import closest, closest_model, find, models_with, validate
+from fluxasync.extend import Secret
 
 NAMES = [
     "flux-pro-1.1", "flux-pro", "flux-dev", "flux-pro-1.1-ultra", "flux-kontext-pro",

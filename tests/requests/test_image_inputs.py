@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxasync._core.errors import ConfigError
-from fluxasync._core.models import ImageInput, ImageRequest
+from fluxasync import ConfigError, ImageInput, ImageRequest
 from fluxasync._requests.catalog import validate
 from fluxasync._requests.image_inputs import (
     allowed_folders,

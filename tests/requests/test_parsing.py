@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from fluxasync._core.errors import ConfigError
-from fluxasync._core.models import ImageInput, ImageRequest, Secret
+from fluxasync import ConfigError, ImageInput, ImageRequest
 from fluxasync._requests.parsing import expand_copies, parse_request
+from fluxasync.extend import Secret
 
 
 def refusal(row: dict[Any, Any], **options: Any) -> str:

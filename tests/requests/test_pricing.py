@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from fluxasync import Estimator, ImageInput, ImageRequest
 from fluxasync._core.amounts import amount_of, amount_text, dollars, spending, sum_of
-from fluxasync._core.models import ImageInput, ImageRequest
-from fluxasync._requests.pricing import Estimator, price
+from fluxasync._requests.pricing import price
 
 SMALL = {"width": 512, "height": 512}
 

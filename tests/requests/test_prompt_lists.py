@@ -17,11 +17,9 @@ import pytest
 from support.prompt_lists import complaint_of, open_list, plan_of, requests_of, rows_of, saved
 from support.sample_images import png
 
-from fluxasync._core.errors import ConfigError
+from fluxasync import BadRow, ConfigError, ImageRequest, Prompts
 from fluxasync._core.extras import install_command
-from fluxasync._core.models import ImageRequest
 from fluxasync._requests.image_inputs import allowed_folders
-from fluxasync._requests.sources import BadRow, Prompts
 
 WISHES: list[dict[str, Any]] = [
     {"prompt": 'a "red" fox, in snow; or not', "width": 512, "seed": 7, "guidance": 2.5},

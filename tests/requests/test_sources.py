@@ -19,9 +19,7 @@ import pytest
 from support.patience import patient
 from support.prompt_lists import everything, open_list, plan_of, requests_of, saved
 
-from fluxasync._core.errors import ConfigError
-from fluxasync._core.models import ImageInput, ImageRequest
-from fluxasync._requests.sources import BadRow, Plan
+from fluxasync import BadRow, ConfigError, ImageInput, ImageRequest, Plan
 from fluxasync._requests.sources.lines import LINE_CAP, Splitter
 from fluxasync._requests.sources.numbering import Occurrences
 from fluxasync._requests.sources.parquet_pages import NotPages, pages_of

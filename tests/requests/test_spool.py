@@ -21,9 +21,8 @@ from support.patience import patient
 from support.prompt_lists import open_list, saved
 from support.sample_images import png
 
-from fluxasync._core.errors import JournalError
-from fluxasync._core.models import ImageRequest
-from fluxasync._requests.sources import BadRow, Lookup, Plan, Source
+from fluxasync import BadRow, ImageRequest, JournalError, Plan
+from fluxasync._requests.sources import Lookup, Source
 from fluxasync._requests.sources.numbering import Occurrences
 
 SETTLED = frozenset({"done", "failed", "in_doubt"})

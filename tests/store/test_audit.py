@@ -1,4 +1,4 @@
-"""What a folder's journal is asked and told between runs: status, verify, doubts, retries."""
+"""A folder between runs: status, verification, decisions about images in doubt."""
 
 from __future__ import annotations
 
@@ -17,14 +17,25 @@ from typing import Any
 import pytest
 from support.sample_images import jpeg
 
+from fluxasync import (
+    BudgetExceeded,
+    ConfigError,
+    Failed,
+    ImageRequest,
+    InDoubt,
+    Job,
+    JournalError,
+    Outcome,
+    Saved,
+    TransportError,
+)
 from fluxasync._cli.folder_commands import _ways_on
-from fluxasync._core.errors import BudgetExceeded, ConfigError, JournalError, TransportError
-from fluxasync._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved, Stored
 from fluxasync._store.journal import journal as journal_module
 from fluxasync._store.journal.journal import Journal, Locked
 from fluxasync._store.journal.retry_selection import damage as file_damage
 from fluxasync._store.metadata import METADATA, MetadataWriter
 from fluxasync.audit import drop, give_jobs, in_doubt, resubmit, status, verify
+from fluxasync.extend import Stored
 from fluxasync.gallery.cards import read
 
 PRICE = Decimal("0.025")
@@ -34,7 +45,7 @@ NO_ANSWER = TransportError("no answer", sent=True)
 
 @pytest.fixture(autouse=True)
 def _no_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Setting space aside for a full disk takes longer than all else here."""
+    """Writing the reserve takes longer than everything else here."""
     monkeypatch.setattr(journal_module, "RESERVE", 0)
 
 
@@ -42,7 +53,7 @@ def journal(folder: Path) -> Journal:
     return Journal(folder, provider="bfl", origin="https://api.bfl.ai", simulated=False)
 
 
-def wish(number: int = 0, **fields: Any) -> ImageRequest:
+def image_request(number: int = 0, **fields: Any) -> ImageRequest:
     return ImageRequest(prompt=f"fox {number}", index=number, **fields)
 
 
@@ -70,7 +81,7 @@ def saved(folder: Path, job: Job) -> Saved:
 
 
 async def a_run(folder: Path, *, done: int = 0, doubts: int = 0, running: int = 0) -> None:
-    """Leave a folder as a run leaves it: so many images of each kind, in this order."""
+    """Write a folder as a run leaves it: this many images of each kind, in this order."""
     async with journal(folder) as ledger, MetadataWriter(folder, resumes=True) as manifest:
 
         async def settle(outcome: Outcome) -> None:
@@ -78,12 +89,12 @@ async def a_run(folder: Path, *, done: int = 0, doubts: int = 0, running: int = 
             await manifest.add(outcome)
 
         for number in range(done):
-            await settle(saved(folder, await submitted(ledger, wish(number))))
+            await settle(saved(folder, await submitted(ledger, image_request(number))))
         for number in range(done, done + doubts):
-            await ledger.intent(wish(number), price=PRICE)
-            await settle(InDoubt(request=wish(number), error=NO_ANSWER, price=PRICE))
+            await ledger.intent(image_request(number), price=PRICE)
+            await settle(InDoubt(request=image_request(number), error=NO_ANSWER, price=PRICE))
         for number in range(done + doubts, done + doubts + running):
-            await submitted(ledger, wish(number))
+            await submitted(ledger, image_request(number))
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +126,10 @@ def _state(known: Outcome | Job | None) -> str | None:
 
 @pytest.mark.asyncio
 async def test_status_is_counts_and_money(tmp_path: Path) -> None:
-    """How many images stand where, what they cost by model, and from when to when."""
+    """The number of images in each state, their cost by model, first and last time."""
     await a_run(tmp_path, done=2, doubts=1, running=1)
     async with journal(tmp_path) as ledger:
-        await submitted(ledger, wish(9, model="flux-pro"))
+        await submitted(ledger, image_request(9, model="flux-pro"))
     found = await status(tmp_path)
     assert str(found.counts) == "done 2, still running 2, in doubt 1 ($0.025), failed 0"
     assert (found.counts.spent, found.counts.possible_cost) == (2 * PRICE, 2 * PRICE)
@@ -133,9 +144,9 @@ async def test_status_is_counts_and_money(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_status_beside_a_run_names_who_runs(tmp_path: Path) -> None:
-    """The counts are that run's own, with the instant they were counted at."""
+    """The counts are the active run's own, with the instant at which it counted them."""
     async with journal(tmp_path) as ledger:
-        await submitted(ledger, wish())
+        await submitted(ledger, image_request())
         ledger._write_status()
         found = await status(tmp_path)
     assert found.is_running
@@ -158,7 +169,7 @@ FUNCTIONS: dict[str, Callable[[Path], Any]] = {
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.asyncio
 async def test_a_folder_without_a_run_stays_as_it_is(tmp_path: Path, name: str) -> None:
-    """A mistyped folder is told as such, and no journal is made in it."""
+    """A mistyped folder is an error, and gets no journal."""
     with pytest.raises(ConfigError, match="has no journal: no run began there"):
         await FUNCTIONS[name](tmp_path / "imagse")
     with pytest.raises(ConfigError, match="has no journal"):
@@ -169,7 +180,7 @@ async def test_a_folder_without_a_run_stays_as_it_is(tmp_path: Path, name: str) 
 @pytest.mark.parametrize("name", list(FUNCTIONS)[1:])
 @pytest.mark.asyncio
 async def test_nothing_is_decided_beside_a_run(tmp_path: Path, name: str) -> None:
-    """P16: while a process is at work in the folder, everything but status says who."""
+    """P16: while a run is active in the folder, all functions but status name its process."""
     await a_run(tmp_path, doubts=1)
     async with journal(tmp_path):
         with pytest.raises(Locked, match=f"in use by process {os.getpid()} on .* since 20"):
@@ -179,7 +190,7 @@ async def test_nothing_is_decided_beside_a_run(tmp_path: Path, name: str) -> Non
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.asyncio
 async def test_a_broken_journal_is_never_read_as_an_empty_one(tmp_path: Path, name: str) -> None:
-    """P18: F115: whatever is asked, a journal of no bytes is an error."""
+    """P18, F115: every function raises for an empty journal file."""
     await a_run(tmp_path, done=1)
     (tmp_path / ".fluxasync" / "journal.db").write_bytes(b"")
     with pytest.raises(JournalError, match="empty"):
@@ -188,8 +199,8 @@ async def test_a_broken_journal_is_never_read_as_an_empty_one(tmp_path: Path, na
 
 @pytest.mark.asyncio
 async def test_jobs_that_a_run_left_are_shown_with_the_way_to_collect_them(tmp_path: Path) -> None:
-    """P18: without a running batch no job "runs": the next run collects it, and a doubt is settled
-    with `resolve`."""
+    """P18: without an active run no job "runs": the next run collects it, and `resolve` settles a
+    doubt."""
     await a_run(tmp_path, done=1, doubts=1, running=1)
     collect, settle = _ways_on(await status(tmp_path))
     assert collect.startswith("1 accepted and not collected: run the same command again")
@@ -203,13 +214,13 @@ async def test_jobs_that_a_run_left_are_shown_with_the_way_to_collect_them(tmp_p
 
 @pytest.mark.asyncio
 async def test_a_folder_as_recorded_is_clean(tmp_path: Path) -> None:
-    """P5: every image is read and compared, and the caller hears of it."""
+    """P5: every image is read and compared, and progress is reported."""
     await a_run(tmp_path, done=3, doubts=1)
-    heard: list[tuple[int, int]] = []
-    found = await verify(tmp_path, progress=lambda done, total: heard.append((done, total)))
+    calls: list[tuple[int, int]] = []
+    found = await verify(tmp_path, progress=lambda done, total: calls.append((done, total)))
     assert found.is_clean
     assert (3, 3 * len(IMAGE)) == (found.images, found.bytes)
-    assert all(total == 3 for _, total in heard)
+    assert all(total == 3 for _, total in calls)
     assert (found.findings, found.unknown_images) == ((), 0)
 
 
@@ -283,7 +294,7 @@ STRANGE_LINE = b'{"key": ["no key"], "file_name": 1, "sha256": null, "bytes": 2}
             _rewrite(lambda lines: [*lines, STRANGE_LINE]),
             "line wrong",
             f"{METADATA} line 4",
-            id="a line of nobody's",
+            id="a foreign line",
         ),
         pytest.param(
             _rewrite(lambda lines: [lines[0], _other_sha(lines[1]), lines[2]]),
@@ -301,7 +312,7 @@ async def test_each_kind_of_damage_has_its_word(
     words: str,
     where: str,
 ) -> None:
-    """P5: exactly what is wrong is found, and said where."""
+    """P5: exactly the damaged part is reported, with its place."""
     folder = shutil.copytree(three_done, tmp_path / "out")
     damage(folder)
     found = await verify(folder)
@@ -315,7 +326,7 @@ async def test_each_kind_of_damage_has_its_word(
 async def test_a_path_out_of_the_folder_is_not_read(
     three_done: Path, tmp_path: Path, is_absolute: bool
 ) -> None:
-    """T17, T19: a journal from elsewhere cannot have `verify` read, or hash, another file."""
+    """T17, T19: a journal from elsewhere cannot make `verify` read, or hash, another file."""
     folder, outside = shutil.copytree(three_done, tmp_path / "out"), tmp_path / "thesis.jpg"
     outside.write_bytes(IMAGE)
     path = str(outside) if is_absolute else "sub/../../thesis.jpg"
@@ -323,7 +334,7 @@ async def test_a_path_out_of_the_folder_is_not_read(
         connection.execute("UPDATE image SET path = ? WHERE path = '000001.jpg'", (path,))
     found = await verify(folder)
     (finding,) = (one for one in found.findings if one.kind == "outside")
-    assert (wish(1).key, "../thesis.jpg") == (finding.key, finding.where)
+    assert (image_request(1).key, "../thesis.jpg") == (finding.key, finding.where)
     assert (found.images, found.bytes) == (3, 2 * len(IMAGE))
 
 
@@ -366,18 +377,18 @@ async def test_a_run_sees_the_damage_that_verify_sees(
 
 @pytest.mark.asyncio
 async def test_a_line_torn_by_a_crash_is_found_with_the_one_it_was(tmp_path: Path) -> None:
-    """Half a line is no line: the image has none."""
+    """Half a line does not count as the image's line."""
     await a_run(tmp_path, done=2)
     (tmp_path / METADATA).write_bytes((tmp_path / METADATA).read_bytes()[:-9])
     found = await verify(tmp_path)
     assert found.found == {"line wrong": 1, "line missing": 1}
     (_, missing) = found.findings
-    assert missing.key == wish(1).key
+    assert missing.key == image_request(1).key
 
 
 @pytest.mark.asyncio
 async def test_pictures_of_the_users_own_are_no_finding(tmp_path: Path) -> None:
-    """They are listed, below folders too; other files are nobody's business."""
+    """They are listed, in subfolders too; other files are ignored."""
     await a_run(tmp_path, done=1)
     (tmp_path / "mine").mkdir()
     for name in ("mine/holiday.JPG", "cover.png", "notes.txt"):
@@ -392,19 +403,20 @@ async def test_pictures_of_the_users_own_are_no_finding(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_a_file_whose_record_was_lost_is_its_jobs(tmp_path: Path) -> None:
-    """§3.1: published and not yet recorded: the next run adopts it, so it is no stranger."""
+    """A file that was published and not recorded is adopted by the next run, so it is not
+    unknown."""
     ledger = Journal(
         tmp_path, provider="bfl", origin="x", simulated=False, stem_of=lambda r: f"{r.index:06}"
     )
     async with ledger:
-        saved(tmp_path, await submitted(ledger, wish()))
+        saved(tmp_path, await submitted(ledger, image_request()))
     found = await verify(tmp_path)
     assert (found.is_clean, found.unknown_images) == (True, 0)
 
 
 @pytest.mark.asyncio
 async def test_findings_without_end_take_bounded_memory(tmp_path: Path) -> None:
-    """P20: F123: all are counted, the first thousand are kept."""
+    """P20, F123: all are counted, the first thousand are kept."""
     await a_run(tmp_path, done=1)
     for number in range(1_100):
         (tmp_path / f".fluxasync-{number}.part").touch()
@@ -415,7 +427,7 @@ async def test_findings_without_end_take_bounded_memory(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_a_verification_that_is_cancelled_ends(tmp_path: Path) -> None:
-    """Nothing is left open behind it: the next one answers."""
+    """A cancelled verification leaves nothing open: the next one succeeds."""
     await a_run(tmp_path, done=1)
     task = asyncio.create_task(verify(tmp_path))
     await asyncio.sleep(0)
@@ -430,45 +442,51 @@ async def test_a_verification_that_is_cancelled_ends(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_doubts_are_listed_with_key_time_and_price(tmp_path: Path) -> None:
-    """P3: also those that were being sent when the run ended, without touching the journal."""
+    """P3: submissions in progress when the run ended are listed too; the journal stays
+    unchanged."""
     await a_run(tmp_path, done=1, doubts=1)
     async with journal(tmp_path) as ledger:
-        await ledger.intent(wish(7), price=None)
+        await ledger.intent(image_request(7), price=None)
     first, second = await in_doubt(tmp_path)
-    assert (wish(1).key, "fox 1", PRICE, "no answer") == (
+    assert (image_request(1).key, "fox 1", PRICE, "no answer") == (
         first.key, first.prompt, first.price, first.message,
     )  # fmt: skip
-    assert (wish(7).key, None) == (second.key, second.price)
+    assert (image_request(7).key, None) == (second.key, second.price)
     assert second.message == "the run ended before the answer came"
     assert first.begun_at < second.begun_at
 
 
 @pytest.mark.asyncio
 async def test_dropped_doubts_are_failures(tmp_path: Path) -> None:
-    """One is named by the start of its key, the rest by naming none."""
+    """One image is named by the start of its key; without keys all are meant."""
     await a_run(tmp_path, doubts=3)
-    (one,) = await drop(tmp_path, [wish(1).key[:8].upper()])
-    assert wish(1).key == one.key
-    assert [wish(0).key, wish(2).key] == [doubt.key for doubt in await drop(tmp_path)]
+    (one,) = await drop(tmp_path, [image_request(1).key[:8].upper()])
+    assert image_request(1).key == one.key
+    assert [image_request(0).key, image_request(2).key] == [
+        doubt.key for doubt in await drop(tmp_path)
+    ]
     assert await in_doubt(tmp_path) == []
-    assert await states(tmp_path, wish(0), wish(1)) == ["dropped", "dropped"]
+    assert await states(tmp_path, image_request(0), image_request(1)) == ["dropped", "dropped"]
 
 
 @pytest.mark.asyncio
 async def test_a_doubt_is_given_its_job(tmp_path: Path) -> None:
-    """The next run collects it: nothing is submitted."""
+    """The next run collects the job: nothing is submitted."""
     await a_run(tmp_path, doubts=2)
     with pytest.raises(ConfigError, match="one job id was given for two"):
-        await give_jobs(tmp_path, {wish(0).key: "x", wish(1).key: "x"})
-    await give_jobs(tmp_path, {wish(1).key[:6]: "from-the-dashboard"})
-    assert await states(tmp_path, wish(0), wish(1)) == ["InDoubt", "from-the-dashboard"]
+        await give_jobs(tmp_path, {image_request(0).key: "x", image_request(1).key: "x"})
+    await give_jobs(tmp_path, {image_request(1).key[:6]: "from-the-dashboard"})
+    assert await states(tmp_path, image_request(0), image_request(1)) == [
+        "InDoubt",
+        "from-the-dashboard",
+    ]
     with pytest.raises(ConfigError, match="belongs to another image"):
-        await give_jobs(tmp_path, {wish(0).key: "from-the-dashboard"})
+        await give_jobs(tmp_path, {image_request(0).key: "from-the-dashboard"})
 
 
 @pytest.mark.asyncio
 async def test_doubts_are_resubmitted_within_the_cap(tmp_path: Path) -> None:
-    """What the first attempt may have cost stays counted; the next run submits them."""
+    """The cost of the first attempt stays counted; the next run submits the images."""
     await a_run(tmp_path, doubts=2)
     with pytest.raises(BudgetExceeded, match=r"\$0\.05, more than \$0\.049"):
         await resubmit(tmp_path, max_cost=Decimal("0.049"))
@@ -476,58 +494,60 @@ async def test_doubts_are_resubmitted_within_the_cap(tmp_path: Path) -> None:
     assert len(await resubmit(tmp_path, max_cost=Decimal("0.05"))) == 2
     counts = (await status(tmp_path)).counts
     assert (counts.again, counts.in_doubt, counts.possible_cost) == (2, 0, 2 * PRICE)
-    assert await states(tmp_path, wish(0), wish(1)) == [None, None]
+    assert await states(tmp_path, image_request(0), image_request(1)) == [None, None]
 
 
 @pytest.mark.asyncio
 async def test_an_unknown_price_fits_no_cap(tmp_path: Path) -> None:
-    """A cap that cannot be kept is not accepted, and the way out is said."""
+    """A cap cannot cover an unknown price; the error says what to do instead."""
     async with journal(tmp_path) as ledger:
-        await ledger.intent(wish(model="flux-9"), price=None)
+        await ledger.intent(image_request(model="flux-9"), price=None)
     with pytest.raises(ConfigError, match=r"price of flux-9 is unknown.*--retry dropped"):
         await resubmit(tmp_path, max_cost=Decimal(100))
     assert len(await in_doubt(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         pytest.param(["abc"], "first 4 digits or more", id="too short"),
         pytest.param(["fox 1"], "first 4 digits or more", id="no key"),
         pytest.param(["0" * 64], "no image in doubt has a key that begins", id="unknown"),
-        pytest.param([wish(0).key, "0" * 64], "no image in doubt", id="one of two unknown"),
+        pytest.param(
+            [image_request(0).key, "0" * 64], "no image in doubt", id="one of two unknown"
+        ),
     ],
 )
 @pytest.mark.asyncio
 async def test_a_key_that_names_nothing_changes_nothing(
-    tmp_path: Path, keys: list[str], said: str
+    tmp_path: Path, keys: list[str], message: str
 ) -> None:
-    """All the keys are looked at before the first decision."""
+    """All keys are checked before the first decision."""
     await a_run(tmp_path, doubts=1)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         await drop(tmp_path, keys)
     assert len(await in_doubt(tmp_path)) == 1
 
 
 @pytest.mark.asyncio
 async def test_a_key_that_names_two_is_refused(tmp_path: Path) -> None:
-    """The start of a key stands for one image only."""
+    """The start of a key must name one image only."""
     seen: dict[str, int] = {}
     for number in range(5_000):
-        start = wish(number).key[:4]
+        start = image_request(number).key[:4]
         if start in seen:
             break
         seen[start] = number
     async with journal(tmp_path) as ledger:
         for each in (seen[start], number):
-            await ledger.intent(wish(each), price=PRICE)
+            await ledger.intent(image_request(each), price=PRICE)
     with pytest.raises(ConfigError, match=f"2 images in doubt have keys that begin with {start}"):
         await drop(tmp_path, [start])
 
 
 @pytest.mark.asyncio
 async def test_a_decision_needs_no_provider(tmp_path: Path) -> None:
-    """Unfinished jobs elsewhere do not matter: the journal goes on as the one it is."""
+    """Unfinished jobs of any provider do not matter: the journal keeps its provider."""
     await a_run(tmp_path, doubts=1, running=2)
     await drop(tmp_path)
     async with journal(tmp_path) as ledger:
@@ -536,8 +556,8 @@ async def test_a_decision_needs_no_provider(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_the_lists_tell_of_the_decision(tmp_path: Path) -> None:
-    """failures.jsonl no longer has what is to be done again."""
+    """failures.jsonl no longer contains what is to be submitted again."""
     await a_run(tmp_path, doubts=2)
-    await resubmit(tmp_path, [wish(0).key], max_cost=PRICE)
+    await resubmit(tmp_path, [image_request(0).key], max_cost=PRICE)
     (line,) = (tmp_path / "failures.jsonl").read_text().splitlines()
-    assert wish(1).key == json.loads(line)["key"]
+    assert image_request(1).key == json.loads(line)["key"]

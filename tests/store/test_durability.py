@@ -14,18 +14,17 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from test_journal import journal, saved, submitted, wish
+from test_journal import image_request, journal, saved, submitted
 from test_metadata import _saved as outcome
 
-from fluxasync._core.errors import InvalidRequest
-from fluxasync._core.models import Failed
+from fluxasync import Failed, InvalidRequest
 from fluxasync._store.files import make_folder
 from fluxasync._store.journal.schema import connect, create
 from fluxasync._store.metadata import MetadataWriter
 
 
 class Calls(list[str]):
-    """The calls that concern durability, as text like "fsync .fluxasync/reserve"."""
+    """Record the system calls that concern durability, as text like "fsync .fluxasync/reserve"."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
@@ -35,7 +34,7 @@ class Calls(list[str]):
         return os.path.relpath(os.path.abspath(os.fspath(path)), self.folder)  # type: ignore[call-overload]
 
     def index_of(self, *calls: str) -> list[int]:
-        """Where each of these stands, the first one after the one before."""
+        """Assert that each call comes after the one before it in the list."""
         found, start = [], 0
         for call in calls:
             assert call in self[start:], f"{call} is not in {self[start:]}"
@@ -46,7 +45,7 @@ class Calls(list[str]):
 
 @pytest.fixture
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """Notes of this process's syncs and namings, as they return and as they begin."""
+    """Record this process's syncs and namings, as they begin and as they return."""
     calls = Calls(tmp_path)
 
     def watched(name: str) -> None:
@@ -89,7 +88,8 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="hand
 async def test_a_new_journal_and_each_name_on_its_way_are_durable_before_a_run_begins(
     tmp_path, calls
 ):
-    """P6: file < name < its folder < the folder's own name; a power cut later finds a journal."""
+    """P6: file, name, folder, the folder's own name, in this order: a power cut loses no
+    journal."""
     async with journal(tmp_path / "deep" / "out"):
         pass
     home = "deep/out/.fluxasync"
@@ -104,14 +104,14 @@ async def test_a_new_journal_and_each_name_on_its_way_are_durable_before_a_run_b
 
 @pytest.mark.asyncio
 async def test_the_reserve_is_on_the_disk_before_a_run_begins(tmp_path, calls):
-    """F122: bytes that are only in the cache take no space of a disk that fills up."""
+    """F122: data that is only in the page cache reserves no space on a disk that fills up."""
     async with journal(tmp_path):
         assert ".fluxasync/reserve" in [call.removeprefix("fsync ") for call in calls]
 
 
 @pytest.mark.asyncio
 async def test_a_clean_end_is_noted_after_the_status_file_is_gone_for_good(tmp_path, calls):
-    """P6: found beside a journal that ended cleanly, the file would mean that records were lost."""
+    """P6: a status file beside a cleanly closed journal means that records were lost."""
     marks = []
 
     def clean() -> str:
@@ -124,7 +124,7 @@ async def test_a_clean_end_is_noted_after_the_status_file_is_gone_for_good(tmp_p
             marks.append(clean())
 
     async with journal(tmp_path) as ledger:
-        request = wish(0)
+        request = image_request(0)
         await ledger.intent(request, price=Decimal("0.025"))
         calls.at_sync = look
     assert marks == ["0"]
@@ -132,7 +132,7 @@ async def test_a_clean_end_is_noted_after_the_status_file_is_gone_for_good(tmp_p
 
 
 def test_each_folder_on_the_way_is_durable_before_the_next(tmp_path, calls):
-    """P6: an image in a folder whose own name is lost is lost with it."""
+    """P6: an image in a folder whose own name is not durable would be lost with it."""
     make_folder(tmp_path / "a" / "b" / "c")
     assert calls == [
         "mkdir a", "fsync .", "mkdir a/b", "fsync a", "mkdir a/b/c", "fsync a/b"
@@ -141,7 +141,7 @@ def test_each_folder_on_the_way_is_durable_before_the_next(tmp_path, calls):
 
 @pytest.mark.asyncio
 async def test_the_lists_are_durable_when_they_are_closed(tmp_path, calls):
-    """F122: both files, after their last lines, and then their names."""
+    """F122: both files are synced after their last lines, and then their names."""
     async with MetadataWriter(tmp_path) as lists:
         await lists.add(outcome(tmp_path))
         await lists.add(Failed(request=None, error=InvalidRequest("no", status=422), index=1))
@@ -152,9 +152,9 @@ async def test_the_lists_are_durable_when_they_are_closed(tmp_path, calls):
 
 @pytest.mark.asyncio
 async def test_a_list_made_anew_is_durable_before_it_takes_the_place_of_the_old(tmp_path, calls):
-    """F122: a power cut leaves the old list or the new one, whole."""
+    """F122: after a power cut there is the old list or the new one, complete."""
     async with journal(tmp_path) as ledger:
-        request = wish(0)
+        request = image_request(0)
         job = await submitted(ledger, request)
         await ledger.settle(saved(tmp_path, job))
         calls.clear()
@@ -165,10 +165,10 @@ async def test_a_list_made_anew_is_durable_before_it_takes_the_place_of_the_old(
 
 @pytest.mark.asyncio
 async def test_lines_added_to_a_list_are_durable(tmp_path, calls):
-    """F122: what a kill left out is added, and is there after a power cut."""
+    """F122: lines that a kill left out are added durably."""
     async with journal(tmp_path) as ledger:
         for number in range(2):
-            request = wish(number)
+            request = image_request(number)
             job = await submitted(ledger, request)
             await ledger.settle(saved(tmp_path, job))
         await ledger.project()
@@ -183,8 +183,8 @@ async def test_lines_added_to_a_list_are_durable(tmp_path, calls):
 
 
 def test_the_log_is_copied_only_where_an_error_is_seen(tmp_path):
-    """P6: SQLite's automatic checkpoint ignores a failing fsync; so no commit makes one, however
-    long the log is, and only our own PRAGMA moves pages into the file."""
+    """P6: SQLite's automatic checkpoint ignores a failing fsync, so no commit makes one: only our
+    own PRAGMA moves pages into the file."""
     path = tmp_path / ".fluxasync" / "journal.db"
     path.parent.mkdir()
     create(path, facts={})
@@ -199,7 +199,7 @@ def test_the_log_is_copied_only_where_an_error_is_seen(tmp_path):
 
 
 def test_the_log_does_not_keep_the_size_of_its_worst_hour(tmp_path):
-    """F126: after a checkpoint a log of more than 64 MiB is cut to that."""
+    """F126: a checkpoint truncates a log of more than 64 MiB to that size."""
     path = tmp_path / ".fluxasync" / "journal.db"
     path.parent.mkdir()
     create(path, facts={})

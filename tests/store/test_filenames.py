@@ -1,4 +1,4 @@
-"""File names: templates are refused before anything is spent, and what fills them is made safe."""
+"""File names: invalid templates are refused before anything is spent, and values are made safe."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from unicodedata import normalize
 
 import pytest
 
-from fluxasync._core.errors import ConfigError
-from fluxasync._core.models import ImageRequest
-from fluxasync._store.filenames import DEFAULT, FilenameTemplate, slug
+from fluxasync import ConfigError, ImageRequest
+from fluxasync._store.filenames import DEFAULT, slug
+from fluxasync.extend import FilenameTemplate
 
 
 def _name(template: str, job_id: str = "job-1", **fields: object) -> str:
@@ -17,7 +17,7 @@ def _name(template: str, job_id: str = "job-1", **fields: object) -> str:
 
 
 def test_the_default_name_is_the_index_and_the_keys_start():
-    """Names sort in the run's order and say which request they are."""
+    """Names sort in the order of the run and identify the request."""
     request = ImageRequest(prompt="a red fox", index=41)
     expected = f"000041-{request.key[:8]}.jpg"
     assert expected == str(FilenameTemplate.parse(DEFAULT).render(request, job_id="j", ext="jpg"))
@@ -36,7 +36,7 @@ def test_the_default_name_is_the_index_and_the_keys_start():
     ],
 )
 def test_templates_are_filled(template, expected):
-    """Every field, with its width or length, lands where the template says."""
+    """Each field appears in the name with its width or length."""
     assert expected == _name(template, index=7, name="hero")
 
 
@@ -74,7 +74,7 @@ def test_templates_are_filled(template, expected):
     ],
 )
 def test_a_bad_template_is_refused_with_the_fields(template, problem):
-    """F111 The message says what is wrong and what would be right."""
+    """F111 The message says what is wrong and what is allowed."""
     with pytest.raises(ConfigError, match=problem) as caught:
         FilenameTemplate.parse(template)
     assert "{index}, {key}" in str(caught.value).replace("{occurrence}, {seed}, ", "")
@@ -101,12 +101,13 @@ def test_a_bad_template_is_refused_with_the_fields(template, problem):
     ],
 )
 def test_names_from_rows_are_made_safe(name, expected):
-    """T5 Whatever a row says, one harmless file name comes of it."""
+    """T5 Any text of a row becomes one harmless file name."""
     assert expected == _name("{name}.{ext}", name=name)
 
 
 def test_a_long_name_is_cut_between_characters_and_stays_unique():
-    """F111 Three hundred emoji fit a file system's limit, and two such names differ."""
+    """F111 Three hundred emoji fit a file system's limit, and two names that differ stay
+    different."""
     first = _name("{name}.{ext}", name="🦊" * 300)
     second = _name("{name}.{ext}", name="🦊" * 301)
     assert first != second
@@ -125,11 +126,11 @@ def test_a_long_name_is_cut_between_characters_and_stays_unique():
     ],
 )
 def test_slugs_are_the_prompts_words(prompt, expected):
-    """A slug can be read in every script and has at most 60 characters."""
+    """A slug keeps letters of every script and has at most 60 characters."""
     assert normalize("NFC", expected) == slug(prompt)
 
 
 def test_a_bare_job_is_named_by_its_id():
-    """A job collected without its request still gets a safe name."""
+    """A job collected without its request gets a safe name."""
     rendered = FilenameTemplate.parse(DEFAULT).render(None, job_id="../x/7f3a9c21-77", ext="jpg")
     assert str(rendered) == "000000-..-x-7f3.jpg"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from fluxasync._store.files import NotOurs, create_own, make_own_folder
+from fluxasync._store.files import NotOurs, create_own, make_own_folder, open_own, open_to_read
 
 
 def _stands_there(kind: str, path: Path, target: Path) -> None:
     if not target.is_dir():
-        target.write_bytes(b"somebody else's")
+        target.write_bytes(b"another file")
     match kind:
         case "file":
             path.write_bytes(b"an earlier one")
@@ -34,7 +34,18 @@ def test_a_created_file_replaces_what_stands_there(tmp_path: Path, kind: str) ->
         file.write(b"ours")
     assert path.read_bytes() == b"ours"
     assert stat.S_IMODE(path.lstat().st_mode) == 0o600
-    assert target.read_bytes() == b"somebody else's"
+    assert target.read_bytes() == b"another file"
+
+
+def test_a_link_is_read_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    """S3: a folder from somebody else does not show a file of its reader's."""
+    path, target = tmp_path / "ours", tmp_path / "theirs"
+    _stands_there("link", path, target)
+    for opened in (open_to_read, open_own):
+        with pytest.raises(NotOurs, match="is a link"):
+            opened(path)
+    with open_to_read(path, follow=True) as file:
+        assert file.read() == target.read_bytes()
 
 
 def test_a_folder_under_the_name_of_a_file_is_named_and_kept(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Broken, foreign and misplaced journals: refused before anything is written, with what to do."""
+"""Broken, foreign and misplaced journals are refused before any write, with the next step."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from support.sample_images import jpeg
-from test_journal import journal, saved, submitted, wish
+from test_journal import image_request, journal, saved, submitted
 
-from fluxasync._core.errors import JournalError
+from fluxasync import JournalError
 from fluxasync._store.audit.resolution import OfflineJournal
 from fluxasync._store.journal.journal import Locked, read_only
 from fluxasync._store.journal.lock import FolderLock, holder, machine_id
@@ -80,12 +80,12 @@ def _missing_beside_parts(folder: Path) -> None:
 
 
 def _missing_before_the_first_image(folder: Path) -> None:
-    """Jobs were paid, and the folder shows nothing of them yet."""
+    """Jobs were paid, and the folder contains no image yet."""
     _db(folder).unlink()
 
 
 def _missing_beside_its_log(folder: Path) -> None:
-    """A fresh journal of that name would take the log for its own."""
+    """A new journal of that name would apply this log."""
     _db(folder).unlink()
     (folder / ".fluxasync/reserve").unlink()
     _db(folder).with_name("journal.db-wal").write_bytes(b"records")
@@ -132,10 +132,10 @@ def _log_of_another(folder: Path) -> None:
     ],
 )
 async def test_a_journal_that_cannot_be_trusted_is_refused_untouched(tmp_path, spoil, message):
-    """It is never taken for an empty one, says what to do, and stays as it was for a rescue."""
+    """It is never taken for an empty one, and its files stay unchanged for a repair."""
     async with journal(tmp_path) as ledger:
         for n in range(40):
-            await ledger.settle(saved(tmp_path, await submitted(ledger, wish(n))))
+            await ledger.settle(saved(tmp_path, await submitted(ledger, image_request(n))))
     spoil(tmp_path)
     before = _contents(tmp_path)
     with pytest.raises(JournalError, match=message) as refusal:
@@ -147,10 +147,10 @@ async def test_a_journal_that_cannot_be_trusted_is_refused_untouched(tmp_path, s
 
 
 async def test_whatever_page_is_damaged_it_is_noticed_first(tmp_path):
-    """F113: also one that nothing would have read before the money was spent."""
+    """F113: also damage in a page that the start of a run does not read."""
     async with journal(tmp_path) as ledger:
         for n in range(40):
-            await submitted(ledger, wish(n))
+            await submitted(ledger, image_request(n))
     content = _db(tmp_path).read_bytes()
     starts = range(4096, len(content), 4096)
     assert len(starts) > 10
@@ -162,7 +162,7 @@ async def test_whatever_page_is_damaged_it_is_noticed_first(tmp_path):
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    """All that a rescue may need: not the lock, and not what SQLite makes to read by."""
+    """All files of a repair, without the lock and SQLite's shared memory."""
     return {
         str(path): path.read_bytes()
         for path in folder.rglob("*")
@@ -179,14 +179,14 @@ def _contents(folder: Path) -> dict[str, bytes]:
     ],
 )
 async def test_a_journal_that_lost_its_log_is_refused(tmp_path, sign):
-    """What a killed run recorded last is in the log; without it that would be paid again."""
+    """The last records of a killed run are in the log; without it they would be paid again."""
     folder, killed, lost = tmp_path / "images", tmp_path / "killed", tmp_path / "lost"
     async with journal(folder) as ledger:
-        await ledger.settle(saved(folder, await submitted(ledger, wish(0))))
+        await ledger.settle(saved(folder, await submitted(ledger, image_request(0))))
     async with journal(folder) as ledger:
-        image = saved(folder, await submitted(ledger, wish(1)))
+        image = saved(folder, await submitted(ledger, image_request(1)))
         await ledger.settle(image)
-        row = {"file_name": "000001.jpg", "job_id": image.job.job_id, "key": wish(1).key}
+        row = {"file_name": "000001.jpg", "job_id": image.job.job_id, "key": image_request(1).key}
         (folder / "metadata.jsonl").write_text(f"{json.dumps(row)}\n")
         shutil.copytree(folder, killed)
         shutil.copytree(folder, lost)
@@ -210,11 +210,11 @@ async def test_a_journal_that_lost_its_log_is_refused(tmp_path, sign):
 
 @pytest.mark.parametrize("is_own", [True, False])
 async def test_a_checkpoint_that_was_killed_is_not_a_journal_cut_short(tmp_path, is_own):
-    """P18: the first page, which tells of pages still to come, is one of the log's own."""
+    """P18: the file's first page, which names the missing pages, is one of the log's."""
     folder, killed = tmp_path / "images", tmp_path / "killed"
     async with journal(folder) as ledger:
         for n in range(60):
-            await submitted(ledger, wish(n))
+            await submitted(ledger, image_request(n))
         shutil.copytree(folder, killed)
     log = _db(killed).with_name("journal.db-wal").read_bytes()
     frames = [log[at : at + 24 + 4096] for at in range(32, len(log), 24 + 4096)]
@@ -233,7 +233,7 @@ async def test_a_checkpoint_that_was_killed_is_not_a_journal_cut_short(tmp_path,
 
 
 async def test_a_folder_with_other_pictures_is_fine(tmp_path):
-    """P18: only our own outputs mean that a journal is missing."""
+    """P18: only files of a run mean that a journal is missing."""
     (tmp_path / "holiday.jpg").write_bytes(jpeg())
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "holiday.jpg", "caption": "sea"}\n')
     async with journal(tmp_path) as ledger:
@@ -242,7 +242,7 @@ async def test_a_folder_with_other_pictures_is_fine(tmp_path):
 
 @pytest.mark.parametrize("simulated", [True, False])
 async def test_simulated_and_paid_images_do_not_share_a_folder(tmp_path, simulated):
-    """P18: practice never passes for paid work, nor the other way round."""
+    """P18: a simulated run never continues a paid one, nor the other way round."""
     async with journal(tmp_path, simulated=simulated):
         pass
     with pytest.raises(JournalError, match="choose another folder"):
@@ -250,9 +250,9 @@ async def test_simulated_and_paid_images_do_not_share_a_folder(tmp_path, simulat
 
 
 async def test_another_provider_waits_until_no_job_is_unfinished(tmp_path):
-    """P18: a job is asked for where it was submitted; done work binds nobody."""
+    """P18: a job is polled where it was submitted; finished images restrict nothing."""
     async with journal(tmp_path) as ledger:
-        job = await submitted(ledger, wish())
+        job = await submitted(ledger, image_request())
     bfl = {"provider": "bfl", "origin": "https://api.bfl.ai"}
     with pytest.raises(JournalError, match=r"unfinished jobs at cometapi \(https://api.cometapi"):
         await journal(tmp_path, **bfl).__aenter__()
@@ -264,22 +264,22 @@ async def test_another_provider_waits_until_no_job_is_unfinished(tmp_path):
 
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "smb3"])
 async def test_a_network_file_system_is_refused(tmp_path, kind):
-    """F120: SQLite's locks do not hold there."""
+    """F120: SQLite's locks do not work there."""
     with pytest.raises(JournalError, match=rf"network file system \({kind}\)"):
         await journal(tmp_path, mounts=_mounts(tmp_path, kind)).__aenter__()
     assert not _db(tmp_path).exists()
 
 
 async def test_a_mounted_drive_is_warned_of(tmp_path, caplog):
-    """It mostly works, and the user knows."""
+    """It usually works, and the user is warned."""
     async with journal(tmp_path, mounts=_mounts(tmp_path, "fuse.sshfs")):
         assert "fuse.sshfs" in caplog.text
 
 
 async def test_a_system_without_a_table_of_its_drives_keeps_a_journal(tmp_path):
-    """Only Linux has it: elsewhere nothing is known of the drive, and nothing is refused."""
+    """The table exists only on Linux; without it nothing is refused."""
     async with journal(tmp_path, mounts=tmp_path / "none") as ledger:
-        await submitted(ledger, wish())
+        await submitted(ledger, image_request())
     assert _db(tmp_path).exists()
 
 
@@ -295,7 +295,7 @@ def _mounts(folder: Path, kind: str) -> Path:
 
 
 async def test_a_journal_copied_to_a_second_machine_asks_first(tmp_path):
-    """F117: both would go on with the same jobs."""
+    """F117: both copies would continue the same jobs."""
     async with journal(tmp_path):
         pass
     sql(_db(tmp_path), "UPDATE meta SET value = '1' || value WHERE name IN ('inode', 'machine')")
@@ -310,16 +310,16 @@ async def test_a_journal_copied_to_a_second_machine_asks_first(tmp_path):
 
 
 async def test_a_second_journal_on_a_folder_is_refused(tmp_path):
-    """P16: within one process too; the first is none the worse for it."""
+    """P16: also within one process; the first run is not disturbed."""
     async with journal(tmp_path) as ledger:
         with pytest.raises(Locked, match="is in use by process") as refusal:
             await journal(tmp_path).__aenter__()
         assert refusal.value.locked
-        await submitted(ledger, wish())
+        await submitted(ledger, image_request())
 
 
 async def test_the_folder_is_given_back_last(tmp_path):
-    """P16: whoever comes next finds everything settled."""
+    """P16: the next run finds everything settled."""
     is_busy, go_on = threading.Event(), threading.Event()
 
     def hold(_connection: sqlite3.Connection) -> None:
@@ -339,13 +339,13 @@ async def test_the_folder_is_given_back_last(tmp_path):
 
 
 async def test_version_1_journals_stay_readable(tmp_path):
-    """P28: a journal kept since version 1 is read and carried on."""
+    """P28: a journal of version 1 is read and continued."""
     (tmp_path / ".fluxasync").mkdir()
     shutil.copy(FIXTURE, _db(tmp_path))
     async with journal(tmp_path, take_over=True) as ledger:
         expected = "done 2, still running 1, in doubt 1 ($0.025), failed 1 (1 lost)"
         assert str(ledger.recovered) == expected
-        assert await ledger.known(wish(0)) is not None
+        assert await ledger.known(image_request(0)) is not None
 
 
 async def test_a_lock_file_with_deep_json_names_no_holder(tmp_path):

@@ -1,4 +1,4 @@
-"""The durable ledger: what is paid is remembered, whatever ends the run."""
+"""The journal: what is paid stays recorded, however the run ends."""
 
 from __future__ import annotations
 
@@ -21,32 +21,27 @@ import pytest
 from attrs import evolve
 from support.sample_images import jpeg
 
-from fluxasync._core.errors import (
+from fluxasync import (
     DeadlineExceeded,
     DownloadError,
+    Failed,
     FluxError,
+    ImageInput,
+    ImageRequest,
+    InDoubt,
     InvalidRequest,
+    Job,
     JobLost,
     JournalError,
     Moderated,
     RateLimited,
-    TransportError,
-)
-from fluxasync._core.models import (
-    Failed,
-    ImageInput,
-    ImageRequest,
-    InDoubt,
-    Job,
-    Refused,
     Saved,
-    Secret,
-    Stored,
-    Verdict,
+    TransportError,
 )
 from fluxasync._store.journal.journal import Dropped, Journal, read_only
 from fluxasync._store.journal.recovery import sweep
 from fluxasync._store.journal.writer import StepKind
+from fluxasync.extend import Refused, Secret, Stored, Verdict
 
 pytestmark = pytest.mark.asyncio
 
@@ -60,7 +55,7 @@ def journal(folder: Path, **given: object) -> Journal:
     return Journal(folder, **{**named, **given})  # type: ignore[arg-type]
 
 
-def wish(number: int = 0, **fields: object) -> ImageRequest:
+def image_request(number: int = 0, **fields: object) -> ImageRequest:
     return ImageRequest(prompt=f"fox {number}", index=number, **fields)  # type: ignore[arg-type]
 
 
@@ -110,8 +105,8 @@ async def submitted(ledger: Journal, request: ImageRequest) -> Job:
 
 
 async def test_a_saved_image_is_known_whole_to_the_next_run(tmp_path):
-    """What comes back is what was settled, its file's place included."""
-    request = wish(width=512, extras={"style": "墨"})
+    """The outcome is read back as it was settled, with the path of its file."""
+    request = image_request(width=512, extras={"style": "墨"})
     async with journal(tmp_path) as ledger:
         assert await ledger.known(request) is None
         outcome = saved(tmp_path, await submitted(ledger, request))
@@ -128,20 +123,20 @@ async def test_a_saved_image_is_known_whole_to_the_next_run(tmp_path):
 
 
 async def test_an_accepted_job_is_watched_and_not_submitted_again(tmp_path):
-    """P1: the next run gets the job, oldest first, with where to ask for it."""
+    """P1: the next run gets the jobs, oldest first, with their polling URLs."""
     async with journal(tmp_path) as ledger:
-        jobs = [await submitted(ledger, wish(n)) for n in range(3)]
+        jobs = [await submitted(ledger, image_request(n)) for n in range(3)]
     async with journal(tmp_path) as ledger:
         assert str(ledger.recovered) == "done 0, still running 3, in doubt 0, failed 0"
         found = [(request, job) async for request, job in ledger.unfinished()]
         assert [job.job_id for job in jobs] == [job.job_id for _, job in found]
         assert [job.polling_url for job in jobs] == [job.polling_url for _, job in found]
-        known = await ledger.known(wish(1))
+        known = await ledger.known(image_request(1))
         assert isinstance(known, Job)
         assert known.job_id == "job-1"
         assert known.price == PRICE
         with pytest.raises(JournalError, match="submitted: not submitted again"):
-            await ledger.intent(wish(1), price=PRICE)
+            await ledger.intent(image_request(1), price=PRICE)
 
 
 @pytest.mark.parametrize(
@@ -155,37 +150,37 @@ async def test_an_accepted_job_is_watched_and_not_submitted_again(tmp_path):
 async def test_a_refusal_that_costs_nothing_takes_the_intent_back(tmp_path, error, verdict):
     """The request is as if it had never been sent."""
     async with journal(tmp_path) as ledger:
-        await ledger.intent(wish(), price=PRICE)
-        await ledger.answered(wish(), Refused(verdict=verdict, error=error))
-        assert await ledger.known(wish()) is None
-        await ledger.intent(wish(), price=PRICE)
+        await ledger.intent(image_request(), price=PRICE)
+        await ledger.answered(image_request(), Refused(verdict=verdict, error=error))
+        assert await ledger.known(image_request()) is None
+        await ledger.intent(image_request(), price=PRICE)
 
 
 async def test_a_submission_without_an_answer_stays_in_doubt(tmp_path):
-    """P3: it is kept with its price and its evidence, less the signatures in it."""
+    """P3: it is kept with its price and its evidence, without the signatures in it."""
     async with journal(tmp_path) as ledger:
-        await ledger.intent(wish(), price=PRICE)
-        await ledger.answered(wish(), Refused(verdict=Verdict.AMBIGUOUS, error=NO_ANSWER))
-        await ledger.settle(InDoubt(request=wish(), error=NO_ANSWER, price=PRICE))
+        await ledger.intent(image_request(), price=PRICE)
+        await ledger.answered(image_request(), Refused(verdict=Verdict.AMBIGUOUS, error=NO_ANSWER))
+        await ledger.settle(InDoubt(request=image_request(), error=NO_ANSWER, price=PRICE))
     async with journal(tmp_path) as ledger:
-        known = await ledger.known(wish())
+        known = await ledger.known(image_request())
         assert isinstance(known, InDoubt)
         assert known.price == PRICE
         assert known.error.sent
         assert known.error.evidence == "<html> https://x.example/a?…"
         assert "in doubt 1 ($0.025)" in str(ledger.recovered)
         with pytest.raises(JournalError, match="in-doubt: not submitted again"):
-            await ledger.intent(wish(), price=PRICE)
+            await ledger.intent(image_request(), price=PRICE)
 
 
 async def test_an_intent_without_an_answer_is_in_doubt_to_the_next_run(tmp_path):
-    """P2: what was being sent when the run ended may have been charged."""
+    """P2: a submission in progress when the run ended may have been charged."""
     async with journal(tmp_path) as ledger:
-        await ledger.intent(wish(), price=PRICE)
+        await ledger.intent(image_request(), price=PRICE)
         with pytest.raises(JournalError, match="by this run already"):
-            await ledger.known(wish())
+            await ledger.known(image_request())
     async with journal(tmp_path) as ledger:
-        assert isinstance(await ledger.known(wish()), InDoubt)
+        assert isinstance(await ledger.known(image_request()), InDoubt)
         assert (ledger.recovered.in_doubt, ledger.recovered.in_doubt_price) == (1, PRICE)
 
 
@@ -202,12 +197,12 @@ async def test_an_intent_without_an_answer_is_in_doubt_to_the_next_run(tmp_path)
     ],
 )
 async def test_a_failure_comes_back_as_the_error_it_was(tmp_path, error, paid):
-    """Class, text, job and whether it was paid outlive the run."""
+    """Class, text, job and payment of a failure are kept."""
     async with journal(tmp_path) as ledger:
-        job = None if paid == "no" else await submitted(ledger, wish())
-        await ledger.settle(Failed(request=wish(), error=error(job), job=job))
+        job = None if paid == "no" else await submitted(ledger, image_request())
+        await ledger.settle(Failed(request=image_request(), error=error(job), job=job))
     async with journal(tmp_path) as ledger:
-        known = await ledger.known(wish())
+        known = await ledger.known(image_request())
         assert isinstance(known, Failed)
         assert type(error(job)) is type(known.error)
         assert (str(error(job)), paid) == (str(known.error), known.paid)
@@ -217,32 +212,32 @@ async def test_a_failure_comes_back_as_the_error_it_was(tmp_path, error, paid):
 
 
 async def test_a_job_past_its_deadline_is_collected_later(tmp_path):
-    """A timeout is no end: the job stays submitted."""
+    """After a timeout the job stays submitted."""
     async with journal(tmp_path) as ledger:
-        job = await submitted(ledger, wish())
+        job = await submitted(ledger, image_request())
         late = DeadlineExceeded("still running", job=job)
-        await ledger.settle(Failed(request=wish(), error=late, job=job))
-        assert isinstance(await ledger.known(wish()), Job)
+        await ledger.settle(Failed(request=image_request(), error=late, job=job))
+        assert isinstance(await ledger.known(image_request()), Job)
         await ledger.settle(saved(tmp_path, job))
-        assert isinstance(await ledger.known(wish()), Saved)
+        assert isinstance(await ledger.known(image_request()), Saved)
 
 
 async def test_a_job_id_that_comes_twice_is_in_doubt(tmp_path):
-    """F21: the second image never takes the first one's picture, whenever the first was made."""
+    """F21: the second image never gets the picture of the first, whenever that was settled."""
     async with journal(tmp_path) as ledger:
-        await submitted(ledger, wish(1))
+        await submitted(ledger, image_request(1))
     async with journal(tmp_path) as ledger:
-        await ledger.intent(wish(2), price=PRICE)
+        await ledger.intent(image_request(2), price=PRICE)
         with pytest.raises(TransportError, match="id of another job"):
-            await ledger.answered(wish(2), job_of(wish(2), job_id="job-1"))
-        assert isinstance(await ledger.known(wish(2)), InDoubt)
-        assert isinstance(await ledger.known(wish(1)), Job)
+            await ledger.answered(image_request(2), job_of(image_request(2), job_id="job-1"))
+        assert isinstance(await ledger.known(image_request(2)), InDoubt)
+        assert isinstance(await ledger.known(image_request(1)), Job)
 
 
 async def test_no_secret_is_in_the_files(tmp_path):
-    """P22: webhook, base64 and signatures stay out; a request made again has its inputs' names."""
+    """P22: webhook, base64 and signatures are not recorded; inputs are named by their digests."""
     secret = "canary" * 2_000
-    request = wish(
+    request = image_request(
         webhook_url="https://hook.example/canary",
         webhook_secret=Secret("canary"),
         parameters={"input_image": secret, "aspect_ratio": "1:1"},
@@ -268,9 +263,9 @@ async def test_no_secret_is_in_the_files(tmp_path):
     ],
 )
 async def test_the_next_run_knows_what_images_a_request_named(tmp_path, image):
-    """Both the own field and the parameters of other models hold the same inputs again."""
+    """The own field and the parameters of other models return the same inputs."""
     given = {"input_image": image, "more": [image]}
-    request = wish(image_prompt=image, parameters=given, extra_body={"control": image})
+    request = image_request(image_prompt=image, parameters=given, extra_body={"control": image})
     async with journal(tmp_path) as ledger:
         await submitted(ledger, request)
     async with journal(tmp_path) as ledger:
@@ -281,7 +276,7 @@ async def test_the_next_run_knows_what_images_a_request_named(tmp_path, image):
 
 @pytest.mark.parametrize("prompt", ["a\ud800b", "\0", "💥 " * 500, "'); DROP TABLE image; --"])
 async def test_any_text_is_kept_as_it_is(tmp_path, prompt):
-    """T17: prompts are values, never SQL; half a surrogate pair too."""
+    """T17: prompts are bound as values and are never SQL, also with lone surrogates."""
     async with journal(tmp_path) as ledger:
         request = ImageRequest(prompt=prompt)
         await submitted(ledger, request)
@@ -291,9 +286,11 @@ async def test_any_text_is_kept_as_it_is(tmp_path, prompt):
 
 
 async def test_a_cancelled_caller_tears_no_write(tmp_path):
-    """P26: the step is done all the same, and so are those beside it."""
+    """P26: the cancelled caller's step runs, and so do those beside it."""
     async with journal(tmp_path) as ledger:
-        tasks = [asyncio.create_task(ledger.intent(wish(n), price=PRICE)) for n in range(8)]
+        tasks = [
+            asyncio.create_task(ledger.intent(image_request(n), price=PRICE)) for n in range(8)
+        ]
         await asyncio.sleep(0)
         for task in tasks[::2]:
             task.cancel()
@@ -303,7 +300,7 @@ async def test_a_cancelled_caller_tears_no_write(tmp_path):
 
 
 async def test_ids_of_paid_jobs_are_written_before_all_that_waits(tmp_path):
-    """P1: a job's id is at the head of the next commit, however much came before it."""
+    """P1: a job's id goes first in the next commit, however many steps are queued."""
     order: list[object] = []
     is_busy, go_on = threading.Event(), threading.Event()
 
@@ -327,51 +324,53 @@ async def test_the_user_decides_what_becomes_of_doubts(tmp_path):
     """Each decision is durable, and the money of the first attempt stays counted."""
     async with journal(tmp_path) as ledger:
         for n in range(3):
-            await ledger.intent(wish(n), price=PRICE)
+            await ledger.intent(image_request(n), price=PRICE)
     async with journal(tmp_path) as ledger:
-        await ledger.drop(wish(0).key)
-        await ledger.give_job(wish(1).key, "from-the-dashboard")
-        assert await ledger.forget([wish(2).key, "0" * 64]) == 1
+        await ledger.drop(image_request(0).key)
+        await ledger.give_job(image_request(1).key, "from-the-dashboard")
+        assert await ledger.forget([image_request(2).key, "0" * 64]) == 1
         with pytest.raises(JournalError, match="is failed, not in-doubt"):
-            await ledger.drop(wish(0).key)
+            await ledger.drop(image_request(0).key)
         for decision in (ledger.drop("0" * 64), ledger.give_job("0" * 64, "job")):
             with pytest.raises(JournalError, match="no image of this journal has the key 00000000"):
                 await decision
     async with journal(tmp_path) as ledger:
-        dropped = await ledger.known(wish(0))
+        dropped = await ledger.known(image_request(0))
         assert isinstance(dropped, Failed)
         assert isinstance(dropped.error, Dropped)
-        given = await ledger.known(wish(1))
+        given = await ledger.known(image_request(1))
         assert isinstance(given, Job)
         assert given.job_id == "from-the-dashboard"
-        assert await ledger.known(wish(2)) is None
-        # dropped, given a job that is still to come, and to be submitted once more
+        assert await ledger.known(image_request(2)) is None
+        # dropped, given a job to collect, and to be submitted again
         assert (ledger.recovered.again, ledger.recovered.possible_cost) == (1, 3 * PRICE)
-        await submitted(ledger, wish(2))
+        await submitted(ledger, image_request(2))
         assert ledger.counts.again == 0
 
 
 async def test_a_refused_second_attempt_keeps_the_first_ones_record(tmp_path):
     """The row of an image that may have been charged once is never deleted."""
     async with journal(tmp_path) as ledger:
-        await ledger.intent(wish(), price=PRICE)
+        await ledger.intent(image_request(), price=PRICE)
     async with journal(tmp_path) as ledger:
-        await ledger.forget([wish().key])
-        await ledger.intent(wish(), price=PRICE)
+        await ledger.forget([image_request().key])
+        await ledger.intent(image_request(), price=PRICE)
         no = Refused(verdict=Verdict.REFUSED, error=RateLimited("wait", status=429))
-        await ledger.answered(wish(), no)
-        assert await ledger.known(wish()) is None
+        await ledger.answered(image_request(), no)
+        assert await ledger.known(image_request()) is None
         assert (ledger.counts.again, ledger.counts.possible_cost) == (1, PRICE)
 
 
 async def test_counts_in_memory_agree_with_the_rows(tmp_path):
-    """What status shows during a run is what a count of the rows gives after it."""
+    """The counts during a run equal a count of the rows after it."""
     async with journal(tmp_path) as ledger:
-        jobs = [await submitted(ledger, wish(n)) for n in range(6)]
+        jobs = [await submitted(ledger, image_request(n)) for n in range(6)]
         await ledger.settle(saved(tmp_path, jobs[0]))
-        await ledger.settle(Failed(request=wish(1), error=JobLost("x", job=jobs[1]), job=jobs[1]))
-        await ledger.settle(Failed(request=wish(9), error=FluxError("odd")))
-        await ledger.answered(wish(8), job_of(wish(8), cost=Decimal("0.5")))
+        await ledger.settle(
+            Failed(request=image_request(1), error=JobLost("x", job=jobs[1]), job=jobs[1])
+        )
+        await ledger.settle(Failed(request=image_request(9), error=FluxError("odd")))
+        await ledger.answered(image_request(8), job_of(image_request(8), cost=Decimal("0.5")))
         counts = ledger.counts
     with read_only(tmp_path) as view:
         assert counts == view.counts
@@ -379,11 +378,11 @@ async def test_counts_in_memory_agree_with_the_rows(tmp_path):
 
 
 async def test_a_lookup_answers_from_any_thread(tmp_path):
-    """Many keys at once, in their order, with a connection of its own."""
+    """Many keys at once, in their order, on a separate connection."""
     async with journal(tmp_path) as ledger:
-        await submitted(ledger, wish(1))
+        await submitted(ledger, image_request(1))
         lookup = ledger.lookup()
-        keys = [wish(n).key for n in range(1_200)]
+        keys = [image_request(n).key for n in range(1_200)]
         found = await asyncio.to_thread(lookup, keys)
         assert found == [None, "submitted", *[None] * 1_198]
     with pytest.raises(JournalError, match="closed"):
@@ -392,13 +391,13 @@ async def test_a_lookup_answers_from_any_thread(tmp_path):
 
 @pytest.mark.parametrize("order", ["as begun", "the other way round", "at random"])
 async def test_a_lookup_answers_in_any_order(tmp_path, order):
-    """What is read ahead is a saving, not an answer: each key has its own row's state."""
+    """Read-ahead never changes an answer: each key has its own row's state."""
     begun = list(range(2_500))
     async with journal(tmp_path) as ledger:
         for start in range(0, len(begun), 500):
-            wishes = [wish(n) for n in begun[start : start + 500]]
-            await asyncio.gather(*(ledger.intent(w, price=PRICE) for w in wishes))
-            odd = [w for w in wishes if w.index % 2]
+            requests = [image_request(n) for n in begun[start : start + 500]]
+            await asyncio.gather(*(ledger.intent(w, price=PRICE) for w in requests))
+            odd = [w for w in requests if w.index % 2]
             await asyncio.gather(*(ledger.answered(w, job_of(w)) for w in odd))
         asked = begun if order == "as begun" else begun[::-1]
         if order == "at random":
@@ -407,19 +406,19 @@ async def test_a_lookup_answers_in_any_order(tmp_path, order):
         lookup = ledger.lookup()
         found = []
         for start in range(0, len(asked), 400):
-            keys = [wish(n).key for n in asked[start : start + 400]]
+            keys = [image_request(n).key for n in asked[start : start + 400]]
             found += await asyncio.to_thread(lookup, [*keys, "00" * 32])
             assert found.pop() is None
         assert found == expected
 
 
 async def test_commits_are_durable_and_files_private(tmp_path):
-    """P6: synchronous is FULL as SQLite itself says; T19: nobody else reads the journal."""
+    """P6, T19: SQLite reports synchronous FULL, and no other user can read the journal."""
     mask = os.umask(0)
     try:
         async with journal(tmp_path) as ledger:
             assert ledger._connection.execute("PRAGMA synchronous").fetchone() == (2,)
-            await submitted(ledger, wish())
+            await submitted(ledger, image_request())
             home = tmp_path / ".fluxasync"
             modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in home.iterdir()}
             assert stat.S_IMODE(home.stat().st_mode) == 0o700
@@ -431,9 +430,9 @@ async def test_commits_are_durable_and_files_private(tmp_path):
 
 
 async def test_a_tool_that_changed_the_mode_does_no_harm(tmp_path):
-    """A journal is opened as it must be, however it was left."""
+    """The settings of a connection do not depend on what another program left."""
     async with journal(tmp_path) as ledger:
-        await submitted(ledger, wish())
+        await submitted(ledger, image_request())
     with closing(sqlite3.connect(ledger.path)) as connection:
         assert connection.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
     async with journal(tmp_path) as ledger:
@@ -449,7 +448,7 @@ def _pragma(connection: sqlite3.Connection, name: str) -> object:
 
 
 class _Hasty(sqlite3.Connection):
-    """SQLite as it would be where it does not wait for the disk."""
+    """SQLite as on a platform where it does not wait for the disk."""
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         return super().execute(
@@ -458,34 +457,34 @@ class _Hasty(sqlite3.Connection):
 
 
 async def test_commits_that_are_not_durable_are_refused(tmp_path, monkeypatch):
-    """P6: the setting is read back before anything is recorded, and then submitted."""
+    """P6: the setting is read back before anything is recorded or submitted."""
     monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=_Hasty))
     with pytest.raises(JournalError, match="choose a folder on a local disk"):
         await journal(tmp_path).__aenter__()
 
 
 async def test_an_unlinked_journal_stops_the_run(tmp_path):
-    """F106: nothing is submitted under a record that nobody will find."""
+    """F106: nothing is submitted under a record that the next run would not find."""
     async with journal(tmp_path) as ledger:
-        await submitted(ledger, wish())
+        await submitted(ledger, image_request())
         ledger.path.unlink()
         with pytest.raises(JournalError, match="removed or replaced"):
-            await ledger.intent(wish(1), price=PRICE)
+            await ledger.intent(image_request(1), price=PRICE)
         with pytest.raises(JournalError, match="removed or replaced"):
-            await ledger.known(wish())
+            await ledger.known(image_request())
 
 
 async def test_a_failing_commit_is_the_last_one(tmp_path, caplog):
-    """P17: F102: nothing is tried again; a paid job's id goes to the log instead."""
+    """P17, F102: nothing is tried again; a paid job's id goes to the log instead."""
     async with journal(tmp_path) as ledger:
-        await ledger.intent(wish(), price=PRICE)
+        await ledger.intent(image_request(), price=PRICE)
         await ledger._writer.run(_spoil, kind=StepKind.READ)
         with pytest.raises(JournalError, match="check the disk"):
-            await ledger.answered(wish(), job_of(wish()))
+            await ledger.answered(image_request(), job_of(image_request()))
         with pytest.raises(JournalError, match="check the disk"):
-            await ledger.intent(wish(1), price=PRICE)
+            await ledger.intent(image_request(1), price=PRICE)
     assert "job job-0" in caplog.text
-    assert wish().key in caplog.text
+    assert image_request().key in caplog.text
 
 
 def _spoil(connection: sqlite3.Connection) -> None:
@@ -493,19 +492,19 @@ def _spoil(connection: sqlite3.Connection) -> None:
 
 
 async def test_a_full_disk_still_takes_the_ids_of_what_was_paid(tmp_path):
-    """P17, F101: the reserve is given up for jobs in flight; all else stops."""
+    """P17, F101: the reserve is freed for jobs in flight; all other steps fail."""
     async with journal(tmp_path) as ledger:
-        await ledger.intent(wish(0), price=PRICE)
-        await ledger.intent(wish(1), price=PRICE)
+        await ledger.intent(image_request(0), price=PRICE)
+        await ledger.intent(image_request(1), price=PRICE)
         await ledger._writer.run(_fill)
-        long = wish(2, extras={"text": "x" * 100_000})
+        long = image_request(2, extras={"text": "x" * 100_000})
         with pytest.raises(JournalError, match="free some space, then run the same command again"):
             await ledger.intent(long, price=PRICE)
         assert not (tmp_path / ".fluxasync" / "reserve").exists()
-        await ledger.answered(wish(0), job_of(wish(0)))
-        await ledger.answered(wish(1), job_of(wish(1)))
+        await ledger.answered(image_request(0), job_of(image_request(0)))
+        await ledger.answered(image_request(1), job_of(image_request(1)))
         with pytest.raises(JournalError, match="free some space"):
-            await ledger.settle(saved(tmp_path, job_of(wish(0))))
+            await ledger.settle(saved(tmp_path, job_of(image_request(0))))
     async with journal(tmp_path) as ledger:
         assert ledger.recovered.running == 2
         assert (tmp_path / ".fluxasync" / "reserve").exists()
@@ -514,18 +513,18 @@ async def test_a_full_disk_still_takes_the_ids_of_what_was_paid(tmp_path):
 async def test_a_disk_that_stays_full_names_every_later_job(tmp_path, caplog):
     """P17, F101: if not even the reserve helps, no further write is tried: each paid job's id goes
     to the log, and its image is in doubt."""
-    wishes = [wish(number) for number in range(3)]
+    requests = [image_request(number) for number in range(3)]
     async with journal(tmp_path) as ledger:
-        for each in wishes:
+        for each in requests:
             await ledger.intent(each, price=PRICE)
         await ledger._writer.run(_fill)
-        first, *later = map(job_of, wishes)
+        first, *later = map(job_of, requests)
         long = evolve(first, polling_url="https://api.example/" + "x" * 100_000)
-        for each, job in zip(wishes, (long, *later), strict=True):
+        for each, job in zip(requests, (long, *later), strict=True):
             with pytest.raises(JournalError, match="the disk is full: free some space"):
                 await ledger.answered(each, job)
     assert caplog.text.count("not even the ids of paid jobs could be recorded") == 1
-    assert all(f"key {each.key}, job job-{each.index}," in caplog.text for each in wishes)
+    assert all(f"key {each.key}, job job-{each.index}," in caplog.text for each in requests)
     async with journal(tmp_path) as ledger:
         assert (ledger.recovered.running, ledger.recovered.in_doubt) == (0, 3)
 
@@ -537,8 +536,8 @@ def _fill(connection: sqlite3.Connection) -> None:
 
 
 async def test_a_published_file_whose_record_was_lost_is_adopted(tmp_path, monkeypatch):
-    """P5 P6: whole, newer than its job and nobody else's: it is done, without asking the server,
-    once it and its name are durable."""
+    """P5, P6: a whole file, newer than its job and of no other image, is adopted without a request
+    to the server, once it and its name are durable."""
     synced, fsync = [], os.fsync
 
     def recorded(handle: int) -> None:
@@ -547,7 +546,7 @@ async def test_a_published_file_whose_record_was_lost_is_adopted(tmp_path, monke
 
     monkeypatch.setattr(os, "fsync", recorded)
     async with journal(tmp_path, stem_of=lambda r: f"sub/{r.index:06}") as ledger:
-        jobs = [await submitted(ledger, wish(n)) for n in range(3)]
+        jobs = [await submitted(ledger, image_request(n)) for n in range(3)]
         saved(tmp_path, jobs[0], "sub/000000.jpg")
         (tmp_path / "sub/000001.jpg").write_bytes(IMAGE[:-2])
         (tmp_path / "sub/.fluxasync-00.part").write_bytes(b"half")
@@ -557,7 +556,7 @@ async def test_a_published_file_whose_record_was_lost_is_adopted(tmp_path, monke
         assert (ledger.recovered.done, ledger.recovered.running) == (1, 2)
         order = [(tmp_path / name).stat().st_ino for name in ("sub/000000.jpg", "sub")]
         assert order == [inode for inode in synced if inode in order]
-        known = await ledger.known(wish(0))
+        known = await ledger.known(image_request(0))
         assert isinstance(known, Saved)
         assert known.path == tmp_path / "sub/000000.jpg"
         assert known.stored.sha256 == hashlib.sha256(IMAGE).hexdigest()
@@ -565,9 +564,9 @@ async def test_a_published_file_whose_record_was_lost_is_adopted(tmp_path, monke
 
 
 async def test_only_what_an_earlier_run_left_is_swept(tmp_path):
-    """P4 F121: a killed run's unfinished files go; those of this run are being written."""
+    """P4, F121: part files of a killed run are removed; those of this run stay."""
     async with journal(tmp_path, stem_of=lambda r: f"{r.index:06}") as ledger:
-        await submitted(ledger, wish(0))
+        await submitted(ledger, image_request(0))
         old, own = tmp_path / ".fluxasync-00.part", tmp_path / ".fluxasync-01.part"
         old.write_bytes(b"half")
         os.utime(old, (1, 1))
@@ -579,7 +578,7 @@ async def test_only_what_an_earlier_run_left_is_swept(tmp_path):
 
 
 async def test_strays_are_swept_while_other_files_come_and_go(tmp_path, monkeypatch):
-    """P4 F123: a file that is published meanwhile does not end the sweep."""
+    """P4, F123: a file that is published meanwhile does not end the sweep."""
     for number in range(5):
         (tmp_path / f".fluxasync-{number}.part").touch()
     unlink = os.unlink
@@ -595,10 +594,10 @@ async def test_strays_are_swept_while_other_files_come_and_go(tmp_path, monkeypa
 
 
 async def test_another_images_file_is_never_adopted(tmp_path):
-    """P14: a name that two images share says nothing about whose picture it is."""
+    """P14: a name that two images share does not prove whose picture the file is."""
     stems = ["done", "done", "running", "running"]
     async with journal(tmp_path, stem_of=lambda request: stems[request.index]) as ledger:
-        jobs = [await submitted(ledger, wish(number)) for number in range(4)]
+        jobs = [await submitted(ledger, image_request(number)) for number in range(4)]
         await ledger.settle(saved(tmp_path, jobs[0], "done.jpg"))
         saved(tmp_path, jobs[2], "running.jpg")
     _forget_the_clean_end(tmp_path)
@@ -607,11 +606,11 @@ async def test_another_images_file_is_never_adopted(tmp_path):
 
 
 async def test_an_older_file_is_never_adopted(tmp_path):
-    """A picture that was there before its job cannot be the job's."""
+    """A file older than its job is not the job's image."""
     (tmp_path / "fox.jpg").write_bytes(IMAGE)
     os.utime(tmp_path / "fox.jpg", (1, 1))
     async with journal(tmp_path, stem_of=lambda r: "fox") as ledger:
-        await submitted(ledger, wish(0))
+        await submitted(ledger, image_request(0))
     _forget_the_clean_end(tmp_path)
     async with journal(tmp_path) as ledger:
         assert ledger.recovered.running == 1
@@ -623,22 +622,22 @@ def _forget_the_clean_end(folder: Path) -> None:
 
 
 async def test_the_log_beside_the_journal_stays_small(tmp_path):
-    """F126: it is folded into the journal while the run goes on."""
+    """F126: the log is checkpointed during the run."""
     async with journal(tmp_path) as ledger:
         for start in range(0, 2_400, 400):
-            texts = [wish(start + n, extras={"text": "x" * 8_000}) for n in range(400)]
+            texts = [image_request(start + n, extras={"text": "x" * 8_000}) for n in range(400)]
             await asyncio.gather(*(ledger.intent(text, price=PRICE) for text in texts))
-        await ledger.known(wish(9_999))
+        await ledger.known(image_request(9_999))
         log = ledger.path.with_name("journal.db-wal").stat().st_size
         assert ledger.path.stat().st_size > 2_000 * 8_000
         assert log < 64 * 2**20
 
 
 async def test_status_is_there_while_the_journal_is_open(tmp_path):
-    """A reader beside the run sees its counts without touching the database."""
+    """A reader beside the run gets its counts without opening the database."""
     async with journal(tmp_path) as ledger:
-        await submitted(ledger, wish())
-        await ledger.settle(saved(tmp_path, job_of(wish())))
+        await submitted(ledger, image_request())
+        await ledger.settle(saved(tmp_path, job_of(image_request())))
         ledger._write_status()
         with read_only(tmp_path) as view:
             assert view.is_running
@@ -650,17 +649,17 @@ async def test_status_is_there_while_the_journal_is_open(tmp_path):
     with read_only(tmp_path) as view:
         assert not view.is_running
         ((entry),) = view.entries("done")
-        assert (entry.key, entry.state) == (wish().key, "done")
+        assert (entry.key, entry.state) == (image_request().key, "done")
         assert not list(view.entries("failed"))
 
 
 async def test_a_lost_list_is_made_again_line_for_line(tmp_path):
-    """The journal is the truth: the list it writes is the one that the run had written."""
+    """The list that the journal writes equals the one that the run wrote."""
     from fluxasync._store.metadata import FAILURES, METADATA, MetadataWriter
 
     async with MetadataWriter(tmp_path) as manifest, journal(tmp_path) as ledger:
         for n in range(4):
-            job = await submitted(ledger, wish(n, extras={"n": n}))
+            job = await submitted(ledger, image_request(n, extras={"n": n}))
             lost = Failed(request=job.request, error=JobLost("gone", job=job), job=job, index=n)
             outcome = lost if n == 2 else saved(tmp_path, job)
             await ledger.settle(outcome)
@@ -679,11 +678,11 @@ async def test_a_lost_list_is_made_again_line_for_line(tmp_path):
         assert before == {name: (tmp_path / name).read_bytes() for name in names}
         assert await ledger.project() == [FAILURES]
         (line,) = (tmp_path / FAILURES).read_text().splitlines()
-        assert json.loads(line)["key"] == wish(2, extras={"n": 2}).key
+        assert json.loads(line)["key"] == image_request(2, extras={"n": 2}).key
 
 
 async def test_closing_waits_for_the_step_under_way(tmp_path):
-    """P17: the connection is closed behind the last step, and never under it."""
+    """P17: the connection is closed after the last step."""
     async with journal(tmp_path) as ledger:
         closer = threading.Thread(target=ledger._writer.close)
 
@@ -697,9 +696,9 @@ async def test_closing_waits_for_the_step_under_way(tmp_path):
 
 
 async def test_a_journal_that_waits_uses_no_processor(tmp_path):
-    """A run waits for images most of the time; its writer's thread sleeps meanwhile."""
+    """The writer's thread sleeps while the run waits for images."""
     async with journal(tmp_path) as ledger:
-        await submitted(ledger, wish())
+        await submitted(ledger, image_request())
         used = time.process_time()
         await asyncio.sleep(0.5)  # only time that passes shows a thread that spins
         assert time.process_time() - used < 0.1

@@ -1,4 +1,4 @@
-"""What a row and its JSON may hold: limits, kinds, and what each state requires."""
+"""The limits and types of a row and its JSON, and the columns that each state requires."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from typing import Any, get_type_hints
 import pytest
 from test_journal import journal
 
-from fluxasync._core.errors import APIError, JournalError
-from fluxasync._core.models import Failed
+from fluxasync import APIError, Failed, JournalCounts, JournalError
 from fluxasync._store.journal.checked_row import Row, _depth, decoded, json_fault, row_of
-from fluxasync._store.journal.journal import JournalCounts
 from fluxasync._store.journal.schema import State
 from fluxasync._store.journal.serialization import known_of
 
@@ -30,7 +28,7 @@ def row(**fields: Any) -> Row:
 
 
 def test_a_row_at_its_limits_is_ours():
-    """Each limit itself is allowed, so nothing that was written is refused."""
+    """A value at its limit is accepted, so every row that was written can be read."""
     assert row() == Row(**DONE)
     for state in State:
         assert row(state=int(state)).state == state
@@ -54,7 +52,7 @@ def test_a_row_at_its_limits_is_ours():
     ],
 )  # fmt: skip
 def test_a_value_beyond_its_limit_is_named(column: str, value: Any):
-    """T17: row and column stand in the error, and little of the value."""
+    """T17: the error names row and column, and shows little of the value."""
     with pytest.raises(JournalError, match=f"row .*, column {column} holds ") as refusal:
         row(**{column: value})
     assert len(str(refusal.value)) < 300
@@ -70,7 +68,7 @@ def test_a_value_beyond_its_limit_is_named(column: str, value: Any):
     ],
 )
 def test_a_state_requires_its_columns(state: State, columns: list[str]):
-    """What its readers take for granted is there."""
+    """A column that readers of the state rely on must be present."""
     optional = [name for name, hint in get_type_hints(Row).items() if hint == hint | None]
     for name in optional:
         if name in columns:
@@ -88,12 +86,12 @@ def test_a_state_requires_its_columns(state: State, columns: list[str]):
     ],
 )  # fmt: skip
 def test_levels_are_counted_outside_of_strings(text: str, levels: int):
-    """Brackets in a prompt are text; a document that is none is counted as well."""
+    """Brackets in a prompt are text; invalid JSON is counted too."""
     assert _depth(text) == levels
 
 
 def test_a_document_is_limited_in_length_and_levels():
-    """The limits themselves are allowed."""
+    """A document at the limits is accepted."""
     assert json_fault("x" * 2**21) is None
     assert json_fault("x" * (2**21 + 1)) == "has more than 2,097,152 characters"
     assert json_fault("[" * 100 + "]" * 100) is None
@@ -107,7 +105,7 @@ def test_a_document_is_limited_in_length_and_levels():
     "text", ["[]", "5", "null", "{", "{} ", " {}", '{"a": 1}', '{"n": "1"}', '{"n": 1}{}']
 )
 def test_a_document_of_another_kind_is_refused(text: str):
-    """An object, whole, with known fields of their types."""
+    """The column must be one complete object, with known fields of their types."""
     with pytest.raises(JournalError, match="row 1, column request"):
         decoded(row(request=text), "request", {"n": int})
     assert decoded(row(request='{"n":1}'), "request", {"n": int}) == {"n": 1}
@@ -116,7 +114,7 @@ def test_a_document_of_another_kind_is_refused(text: str):
 
 @pytest.mark.parametrize(("result", "status"), [(None, 0), ("{}", 0), ('{"status":422}', 422)])
 def test_a_failure_without_details_has_no_status(result: str | None, status: int):
-    """Older rows have none."""
+    """A row of an older version has no details."""
     failed = row(state=3, cause="rejected", message="no", result=result, job_id=None)
     known = known_of(failed, Path("/images"))
     assert isinstance(known, Failed)
@@ -126,7 +124,7 @@ def test_a_failure_without_details_has_no_status(result: str | None, status: int
 
 @pytest.mark.asyncio
 async def test_an_empty_journal_counts_nothing(tmp_path: Path):
-    """What is said of a folder whose summary cannot be read is what an empty one says."""
+    """An unreadable summary reads as an empty one."""
     async with journal(tmp_path) as ledger:
         assert ledger.counts == JournalCounts()
         assert ledger.counts.as_json() == {

@@ -1,4 +1,4 @@
-"""Journals that were edited: one error that says where, whatever reads them, and never a hang."""
+"""Edited journals: every reader raises one error that says where, and none hangs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from test_integrity import sql
-from test_journal import journal, saved, submitted, wish
+from test_journal import image_request, journal, saved, submitted
 
-from fluxasync._core.errors import JournalError
+from fluxasync import JournalCounts, JournalError
 from fluxasync._store.journal import integrity
-from fluxasync._store.journal.journal import JournalCounts, peek, read_only
+from fluxasync._store.journal.journal import peek, read_only
 from fluxasync._store.journal.schema import connect_read_only, journal_errors
 from fluxasync.audit import verify
 
@@ -50,22 +50,22 @@ def _db(folder: Path) -> Path:
     ],
 )
 async def test_a_journal_with_another_schema_is_refused_by_every_reader(tmp_path, change, where):
-    """T17: nothing of it is run, because the schema is compared before a table is read."""
+    """T17: none of it runs, because the schema is compared before a table is read."""
     async with journal(tmp_path) as ledger:
-        await submitted(ledger, wish())
+        await submitted(ledger, image_request())
     sql(_db(tmp_path), *change)
     with pytest.raises(JournalError, match=rf"schema differs at '({where})'.*another folder"):
         await journal(tmp_path).__aenter__()
     with pytest.raises(JournalError, match="schema differs"):
         read_only(tmp_path)
     with peek(tmp_path) as lookup, pytest.raises(JournalError, match="schema differs"):
-        lookup([wish().key])
+        lookup([image_request().key])
 
 
 async def test_what_a_user_may_do_with_sqlite_does_no_harm(tmp_path):
-    """ANALYZE adds statistics, VACUUM writes the file anew: both leave the schema as it was."""
+    """ANALYZE adds statistics and VACUUM rewrites the file; the schema stays."""
     async with journal(tmp_path) as ledger:
-        await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
+        await ledger.settle(saved(tmp_path, await submitted(ledger, image_request())))
     sql(_db(tmp_path), "ANALYZE", "VACUUM", "REINDEX", "PRAGMA optimize")
     with read_only(tmp_path) as view:
         assert view.counts.done == 1
@@ -103,9 +103,9 @@ async def test_what_a_user_may_do_with_sqlite_does_no_harm(tmp_path):
     ],
 )
 async def test_a_value_of_another_kind_is_refused_by_row_and_column(tmp_path, change, message):
-    """T17: one error says where it is, and lists, doubts and money never see the value."""
+    """T17: one error names the place, and lists, doubts and money never use the value."""
     async with journal(tmp_path) as ledger:
-        await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
+        await ledger.settle(saved(tmp_path, await submitted(ledger, image_request())))
     sql(_db(tmp_path), f"UPDATE image SET {change} WHERE id = 1")  # noqa: S608 — ours
     with pytest.raises(JournalError, match=message), read_only(tmp_path) as view:
         list(view.entries())
@@ -114,9 +114,9 @@ async def test_a_value_of_another_kind_is_refused_by_row_and_column(tmp_path, ch
 @pytest.mark.parametrize("name", ["sunk", "remade", "written_off"])
 @pytest.mark.parametrize("amount", ["-1000", "NaN", "1e9", "9" * 40, ""])
 async def test_a_sum_of_earlier_attempts_is_an_amount(tmp_path, name, amount):
-    """P12: what earlier attempts cost cannot make a cap larger."""
+    """P12: the cost of earlier attempts cannot raise a cap."""
     async with journal(tmp_path) as ledger:
-        await submitted(ledger, wish())
+        await submitted(ledger, image_request())
     sql(_db(tmp_path), f"INSERT INTO meta VALUES ('{name}', '{amount}')")  # noqa: S608 — ours
     with pytest.raises(JournalError, match=f"row '{name}', column value"):
         read_only(tmp_path)
@@ -125,9 +125,9 @@ async def test_a_sum_of_earlier_attempts_is_an_amount(tmp_path, name, amount):
 
 
 async def test_a_part_of_a_sum_is_not_larger_than_the_sum(tmp_path):
-    """P7: images that were made again are a part of what earlier attempts cost."""
+    """P7: images that were made again are part of the cost of earlier attempts."""
     async with journal(tmp_path) as ledger:
-        await submitted(ledger, wish())
+        await submitted(ledger, image_request())
     sql(_db(tmp_path), "INSERT INTO meta VALUES ('remade', '2.5')")
     with pytest.raises(JournalError, match="row 'remade', column value"):
         read_only(tmp_path)
@@ -136,7 +136,7 @@ async def test_a_part_of_a_sum_is_not_larger_than_the_sum(tmp_path):
 async def test_a_running_job_that_pages_would_pass_over_is_refused(tmp_path):
     """P1: a job without the time of its submission would never be collected."""
     async with journal(tmp_path) as ledger:
-        await submitted(ledger, wish())
+        await submitted(ledger, image_request())
     for value in ("NULL", "-5", "'soon'"):
         sql(_db(tmp_path), f"UPDATE image SET submitted_at = {value}")  # noqa: S608 — ours
         with pytest.raises(JournalError, match="row 1, column submitted_at"):
@@ -145,9 +145,9 @@ async def test_a_running_job_that_pages_would_pass_over_is_refused(tmp_path):
 
 @pytest.mark.parametrize("last", [2**62, 2**63 - 1, "'nine'"])
 async def test_a_run_does_not_count_on_from_a_sequence_number_that_is_none(tmp_path, last):
-    """T17: what it settled after that number could not be read by the next run."""
+    """T17: the next run could not read what is settled after that number."""
     async with journal(tmp_path) as ledger:
-        await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
+        await ledger.settle(saved(tmp_path, await submitted(ledger, image_request())))
     sql(_db(tmp_path), f"UPDATE image SET seq = {last}")  # noqa: S608 — ours
     with pytest.raises(JournalError, match="column seq holds"):
         await journal(tmp_path).__aenter__()
@@ -158,9 +158,9 @@ async def test_a_run_does_not_count_on_from_a_sequence_number_that_is_none(tmp_p
     [("path", "'a' || char(0)"), ("path", "x'00'"), ("size", "'big'")],
 )
 async def test_the_count_of_damaged_images_refuses_what_names_no_file(tmp_path, column, value):
-    """T17: it reads two columns of each image, and looks at no file that they do not name."""
+    """T17: it reads two columns of each image, and checks only files that they name."""
     async with journal(tmp_path) as ledger:
-        await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
+        await ledger.settle(saved(tmp_path, await submitted(ledger, image_request())))
     sql(_db(tmp_path), f"UPDATE image SET {column} = {value}")  # noqa: S608 — ours
     async with journal(tmp_path) as ledger:
         with pytest.raises(JournalError, match=f"row 1, column {column}"):
@@ -168,9 +168,9 @@ async def test_the_count_of_damaged_images_refuses_what_names_no_file(tmp_path, 
 
 
 async def test_reading_ends_when_it_takes_more_work_than_the_size_explains(tmp_path):
-    """T17: whatever a damaged file makes of a query, it ends; counted in work, not in seconds."""
+    """T17: any query on a damaged file ends; the limit counts work, not seconds."""
     async with journal(tmp_path) as ledger:
-        await submitted(ledger, wish())
+        await submitted(ledger, image_request())
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
     with (
         closing(connect_read_only(_db(tmp_path))) as connection,
@@ -182,9 +182,9 @@ async def test_reading_ends_when_it_takes_more_work_than_the_size_explains(tmp_p
 
 @pytest.mark.parametrize("name", ["journal.db", "journal.db-wal", "journal.db-shm"])
 async def test_a_pipe_in_place_of_a_file_hangs_nothing(tmp_path, name):
-    """T17: SQLite would wait for somebody to write to it."""
+    """T17: SQLite would wait for a writer."""
     async with journal(tmp_path) as ledger:
-        await submitted(ledger, wish())
+        await submitted(ledger, image_request())
     path = tmp_path / ".fluxasync" / name
     path.unlink(missing_ok=True)
     os.mkfifo(path)
@@ -197,10 +197,10 @@ async def test_a_pipe_in_place_of_a_file_hangs_nothing(tmp_path, name):
 
 
 async def test_a_large_journal_that_ended_well_is_checked_whole_by_verify(tmp_path, monkeypatch):
-    """F113: a start reads every page only after a kill, or where that takes less than a second."""
+    """F113: every page is read after a kill, and in a small file."""
     async with journal(tmp_path) as ledger:
         for n in range(40):
-            await ledger.settle(saved(tmp_path, await submitted(ledger, wish(n))))
+            await ledger.settle(saved(tmp_path, await submitted(ledger, image_request(n))))
     sql(_db(tmp_path), "VACUUM")
     content = _db(tmp_path).read_bytes()
     page = content.rindex(b"fox 20") // 4096 * 4096
@@ -219,17 +219,17 @@ async def test_a_large_journal_that_ended_well_is_checked_whole_by_verify(tmp_pa
     ["", "[]", "[" * 5_000, '{"counts": 5}', '{"at": 1, "counts": {"done": "x"}}', "9" * 5_000],
 )
 async def test_a_summary_that_is_none_of_ours_tells_nothing(tmp_path, text):
-    """While a run holds the folder its summary is read, and may be anything."""
+    """The summary of an active run is untrusted."""
     async with journal(tmp_path) as ledger:
-        await submitted(ledger, wish())
+        await submitted(ledger, image_request())
         (tmp_path / ".fluxasync" / "status.json").write_text(text)
         assert read_only(tmp_path).counts == JournalCounts()
 
 
 async def test_a_line_of_the_list_with_half_a_surrogate_pair_is_read(tmp_path):
-    """metadata.jsonl is compared with the journal at a start, and is untrusted text as well."""
+    """metadata.jsonl is compared with the journal at a start, and is untrusted."""
     async with journal(tmp_path) as ledger:
-        await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
+        await ledger.settle(saved(tmp_path, await submitted(ledger, image_request())))
     line = '{"file_name": "000000.jpg", "job_id": "\\ud800", "key": "zz"}\n'
     (tmp_path / "metadata.jsonl").write_text(line)
     with pytest.raises(JournalError, match=r"is older than metadata\.jsonl"):
@@ -240,13 +240,13 @@ async def test_a_line_of_the_list_with_half_a_surrogate_pair_is_read(tmp_path):
 
 
 async def test_no_folder_outside_is_swept(tmp_path):
-    """T19: an unfinished file behind a link is somebody else's, and stays."""
+    """T19: an unfinished file behind a link belongs to another folder, and stays."""
     folder, other = tmp_path / "images", tmp_path / "other"
     other.mkdir()
     part = other / ".fluxasync-00aa.part"
     part.write_bytes(b"")
     async with journal(folder, stem_of=lambda _: "link/000000") as ledger:
-        await submitted(ledger, wish())
+        await submitted(ledger, image_request())
     (folder / "link").symlink_to(other)
     sql(_db(folder), "UPDATE meta SET value = '0' WHERE name = 'clean'")
     async with journal(folder, stem_of=lambda _: "link/000000") as ledger:

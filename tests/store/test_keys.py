@@ -1,4 +1,4 @@
-"""Keys are written into journals: those of released versions never change."""
+"""Keys of released versions never change, because journals contain them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fluxasync._core.models import ImageInput, ImageRequest
+from fluxasync import ImageInput, ImageRequest
 
 PAGE: dict[str, Any] = {
     "width": 1024,
@@ -94,5 +94,5 @@ KEYS = [
 
 @pytest.mark.parametrize(("request_", "expected"), KEYS)
 def test_keys_are_what_they_were(request_: ImageRequest, expected: str) -> None:
-    """A journal of an earlier version still knows its images."""
+    """A journal of an earlier version finds its images."""
     assert expected == request_.key

@@ -1,4 +1,4 @@
-"""The contract of a ledger, held by each kind: journal, memory, forgetful."""
+"""The contract of a ledger, for each kind: journal, memory, null."""
 
 from __future__ import annotations
 
@@ -10,29 +10,25 @@ from pathlib import Path
 
 import pytest
 
-from fluxasync._core.errors import (
-    FluxError,
-    InvalidRequest,
-    JobFailed,
-    Moderated,
-    RateLimited,
-    TransportError,
-)
-from fluxasync._core.models import (
+from fluxasync import (
     Failed,
+    FluxError,
     ImageRequest,
     InDoubt,
+    InvalidRequest,
     Job,
+    JobFailed,
+    MemoryLedger,
+    Moderated,
+    NullLedger,
     Outcome,
-    Refused,
+    RateLimited,
     Saved,
-    Stored,
-    Verdict,
+    TransportError,
 )
-from fluxasync._core.protocols import Ledger
 from fluxasync._engine.submitter import outlives_us
 from fluxasync._store.journal.journal import Journal
-from fluxasync._store.ledgers import MemoryLedger, NullLedger
+from fluxasync.extend import Ledger, Refused, Stored, Verdict
 
 REQUEST = ImageRequest(prompt="a red fox")
 OTHER = ImageRequest(prompt="a red fox", occurrence=1)
@@ -55,24 +51,25 @@ def journal(folder: Path) -> AbstractAsyncContextManager[Ledger]:
     return Journal(folder, provider="cometapi", origin="https://one.example", simulated=False)
 
 
-#: kinds that remember
+#: ledgers that keep records
 REMEMBERING = [pytest.param(memory, id="memory"), pytest.param(journal, id="journal")]
 ALL = [*REMEMBERING, pytest.param(forgetful, id="forgetful")]
 
 
-def same(told: object, known: object) -> bool:
-    """Whether a ledger tells the same of an image; errors and times may have been to disk."""
-    if isinstance(told, Job) and isinstance(known, Job):
-        return told.job_id == known.job_id
-    if isinstance(told, Failed) and isinstance(known, Failed):
-        return (told.cause, told.paid, str(told.error)) == (
+def same(expected: object, known: object) -> bool:
+    """Whether two answers about an image are the same; the journal stores errors and times as
+    text."""
+    if isinstance(expected, Job) and isinstance(known, Job):
+        return expected.job_id == known.job_id
+    if isinstance(expected, Failed) and isinstance(known, Failed):
+        return (expected.cause, expected.paid, str(expected.error)) == (
             known.cause,
             known.paid,
             str(known.error),
         )
-    if isinstance(told, Saved) and isinstance(known, Saved):
-        return told.stored.sha256 == known.stored.sha256 and same(told.job, known.job)
-    return type(told) is type(known) and getattr(told, "request", 0) == REQUEST
+    if isinstance(expected, Saved) and isinstance(known, Saved):
+        return expected.stored.sha256 == known.stored.sha256 and same(expected.job, known.job)
+    return type(expected) is type(known) and getattr(expected, "request", 0) == REQUEST
 
 
 def refused(verdict: Verdict, error: FluxError) -> Refused:
@@ -103,27 +100,27 @@ NOT_TAKEN = [
 
 @pytest.mark.parametrize("make", REMEMBERING)
 class TestRemembering:
-    """What a later run may rely on."""
+    """What a later run relies on."""
 
     def test_a_new_request_is_unknown(self, make: Make, tmp_path: Path) -> None:
-        """Nothing was paid for it yet."""
+        """Nothing was paid for a new request."""
 
-        async def story() -> object:
+        async def scenario() -> object:
             async with make(tmp_path) as ledger:
                 return await ledger.known(REQUEST)
 
-        assert asyncio.run(story()) is None
+        assert asyncio.run(scenario()) is None
 
     def test_an_accepted_job_is_known(self, make: Make, tmp_path: Path) -> None:
-        """P1 What has a job is watched, and not submitted again."""
+        """P1 A request with a job is watched, and not submitted again."""
 
-        async def story() -> object:
+        async def scenario() -> object:
             async with make(tmp_path) as ledger:
                 await ledger.intent(REQUEST, price=PRICE)
                 await ledger.answered(REQUEST, JOB)
                 return await ledger.known(REQUEST)
 
-        assert same(JOB, asyncio.run(story()))
+        assert same(JOB, asyncio.run(scenario()))
 
     @pytest.mark.parametrize("answer", NOT_TAKEN)
     def test_what_was_not_taken_leaves_nothing(
@@ -131,26 +128,26 @@ class TestRemembering:
     ) -> None:
         """A refusal that costs nothing takes its intent back: the request is new again."""
 
-        async def story() -> object:
+        async def scenario() -> object:
             async with make(tmp_path) as ledger:
                 await ledger.intent(REQUEST, price=PRICE)
                 await ledger.answered(REQUEST, answer)
                 return await ledger.known(REQUEST)
 
-        assert asyncio.run(story()) is None
+        assert asyncio.run(scenario()) is None
 
     def test_a_lost_answer_that_nobody_settled_is_in_doubt(
         self, make: Make, tmp_path: Path
     ) -> None:
-        """P1 P3 Whoever left before the outcome was told may have paid: it is not sent again."""
+        """P1 P3 A submission that was never settled may have been charged: it is not sent again."""
 
-        async def story() -> object:
+        async def scenario() -> object:
             async with make(tmp_path) as ledger:
                 await ledger.intent(REQUEST, price=PRICE)
                 await ledger.answered(REQUEST, refused(Verdict.AMBIGUOUS, LOST))
                 return await ledger.known(REQUEST)
 
-        known = asyncio.run(story())
+        known = asyncio.run(scenario())
         assert isinstance(known, InDoubt)
         assert (known.request, known.price) == (REQUEST, PRICE)
 
@@ -158,9 +155,10 @@ class TestRemembering:
     def test_an_outcome_is_known_and_not_rerun(
         self, make: Make, tmp_path: Path, outcome: Outcome
     ) -> None:
-        """P3 Saved, failed and in doubt are told as they are; none is run again by itself."""
+        """P3 Saved, failed and in doubt are returned as settled; none runs again without a
+        decision."""
 
-        async def story() -> object:
+        async def scenario() -> object:
             async with make(tmp_path) as ledger:
                 await ledger.intent(REQUEST, price=PRICE)
                 if isinstance(outcome, InDoubt):
@@ -171,12 +169,12 @@ class TestRemembering:
                 await ledger.settle(outcome)
                 return await ledger.known(REQUEST)
 
-        assert same(outcome, asyncio.run(story()))
+        assert same(outcome, asyncio.run(scenario()))
 
     def test_the_outcome_stands_before_the_job(self, make: Make, tmp_path: Path) -> None:
         """A job that ended is not watched again."""
 
-        async def story() -> object:
+        async def scenario() -> object:
             async with make(tmp_path) as ledger:
                 await ledger.intent(REQUEST, price=PRICE)
                 await ledger.answered(REQUEST, JOB)
@@ -185,43 +183,43 @@ class TestRemembering:
                 )
                 return await ledger.known(REQUEST)
 
-        assert isinstance(asyncio.run(story()), Failed)
+        assert isinstance(asyncio.run(scenario()), Failed)
 
     def test_each_occurrence_is_one_request(self, make: Make, tmp_path: Path) -> None:
         """P27 The same prompt twice is two images: settling one leaves the other new."""
 
-        async def story() -> tuple[object, object]:
+        async def scenario() -> tuple[object, object]:
             async with make(tmp_path) as ledger:
                 await ledger.intent(REQUEST, price=PRICE)
                 await ledger.answered(REQUEST, JOB)
                 await ledger.settle(saved())
                 return await ledger.known(REQUEST), await ledger.known(OTHER)
 
-        known, other = asyncio.run(story())
+        known, other = asyncio.run(scenario())
         assert isinstance(known, Saved)
         assert other is None
 
     def test_a_second_try_after_a_refusal_is_recorded(self, make: Make, tmp_path: Path) -> None:
         """Refused, then accepted: the job of the second POST is known."""
 
-        async def story() -> object:
+        async def scenario() -> object:
             async with make(tmp_path) as ledger:
                 for answer in (refused(Verdict.REFUSED, RateLimited("wait", status=429)), JOB):
                     await ledger.intent(REQUEST, price=PRICE)
                     await ledger.answered(REQUEST, answer)
                 return await ledger.known(REQUEST)
 
-        assert same(JOB, asyncio.run(story()))
+        assert same(JOB, asyncio.run(scenario()))
 
 
 @pytest.mark.parametrize("make", ALL)
 class TestAnyLedger:
-    """What a session may do with whichever ledger it is given."""
+    """What a session may do with any ledger."""
 
     def test_a_whole_story_is_taken(self, make: Make, tmp_path: Path) -> None:
         """Intent, refusal, intent, job, outcome: nothing raises."""
 
-        async def story() -> None:
+        async def scenario() -> None:
             async with make(tmp_path) as ledger:
                 await ledger.intent(REQUEST, price=None)
                 await ledger.answered(
@@ -231,56 +229,56 @@ class TestAnyLedger:
                 await ledger.answered(REQUEST, JOB)
                 await ledger.settle(saved())
 
-        asyncio.run(story())
+        asyncio.run(scenario())
 
     def test_an_unreadable_row_may_settle(self, make: Make, tmp_path: Path) -> None:
-        """A row that never became a request has an outcome too, and no key."""
+        """An invalid row has an outcome too, and no key."""
         outcome = Failed(request=None, error=FluxError("bad line"), where="line 17")
 
-        async def story() -> None:
+        async def scenario() -> None:
             async with make(tmp_path) as ledger:
                 await ledger.settle(outcome)
 
-        asyncio.run(story())
+        asyncio.run(scenario())
 
 
 def test_a_doubtful_answer_keeps_the_intent() -> None:
     """P2 While a POST may have been charged, its intent stays open."""
 
-    async def story() -> MemoryLedger:
+    async def scenario() -> MemoryLedger:
         ledger = MemoryLedger()
         await ledger.intent(REQUEST, price=PRICE)
         doubt = refused(Verdict.AMBIGUOUS, TransportError("cut", sent=True))
         await ledger.answered(REQUEST, doubt)
         return ledger
 
-    assert {REQUEST.key: REQUEST} == asyncio.run(story()).intents
+    assert {REQUEST.key: REQUEST} == asyncio.run(scenario()).intents
 
 
 def test_an_intent_without_an_answer_is_in_doubt_for_the_next_batch() -> None:
-    """P1 P3 A memory ledger given to a second batch says what the first one left unanswered."""
+    """P1 P3 A memory ledger tells a second batch what the first one left unanswered."""
 
-    async def story() -> object:
+    async def scenario() -> object:
         ledger = MemoryLedger()
         await ledger.intent(REQUEST, price=PRICE)
         return await ledger.known(REQUEST)
 
-    known = asyncio.run(story())
+    known = asyncio.run(scenario())
     assert isinstance(known, InDoubt)
     assert (known.request, known.price) == (REQUEST, PRICE)
 
 
 def test_the_forgetful_ledger_knows_nothing() -> None:
-    """One image without a folder leaves no trace to resume from."""
+    """One image without a folder leaves nothing to resume from."""
 
-    async def story() -> object:
+    async def scenario() -> object:
         ledger = NullLedger()
         await ledger.intent(REQUEST, price=PRICE)
         await ledger.answered(REQUEST, JOB)
         await ledger.settle(saved())
         return await ledger.known(REQUEST)
 
-    assert asyncio.run(story()) is None
+    assert asyncio.run(scenario()) is None
 
 
 @pytest.mark.asyncio
@@ -301,7 +299,7 @@ async def test_a_job_id_belongs_to_one_request(tmp_path: Path, make: Make):
 @pytest.mark.parametrize(
     ("ledger", "outlives"),
     [
-        pytest.param(object(), True, id="somebody's own, without a word"),
+        pytest.param(object(), True, id="an unknown ledger"),
         pytest.param(type("Kept", (), {"is_kept": True})(), True, id="says it is kept"),
         pytest.param(type("Removed", (), {"is_kept": False})(), False, id="its file was removed"),
         pytest.param(MemoryLedger(), False, id="memory"),
@@ -309,5 +307,5 @@ async def test_a_job_id_belongs_to_one_request(tmp_path: Path, make: Make):
     ],
 )
 def test_only_a_ledger_that_outlives_the_process_makes_a_job_safe(ledger, outlives):
-    """A paid job that is left is warned of where no record of it stays."""
+    """A paid job that is left is logged if no ledger records it."""
     assert outlives_us(ledger) is outlives

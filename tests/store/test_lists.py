@@ -1,4 +1,4 @@
-"""The lists beside the images after a run that was killed: mended at their end, not made anew."""
+"""The lists beside the images after a kill: completed at their end, not rewritten."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from fluxasync._core.models import ImageRequest, Job, Saved, Stored
+from fluxasync import ImageRequest, Job, Saved
 from fluxasync._store.journal.journal import Journal
 from fluxasync._store.journal.lists import _LISTS, _settled
 from fluxasync._store.metadata import METADATA
+from fluxasync.extend import Stored
 
 COUNT = 5
 
 
 def saved(folder: Path, number: int) -> Saved:
-    wish = ImageRequest(prompt=f"fox {number}", index=number)
-    job = Job(job_id=f"job-{number}", request=wish, price=Decimal("0.025"))
+    image_request = ImageRequest(prompt=f"fox {number}", index=number)
+    job = Job(job_id=f"job-{number}", request=image_request, price=Decimal("0.025"))
     path = folder / f"{number}.png"
     stored = Stored(path=path, size=1, sha256="00" * 32, format="png", width=1, height=1)
-    return Saved(request=wish, job=job, stored=stored, index=number)
+    return Saved(request=image_request, job=job, stored=stored, index=number)
 
 
 def journal(folder: Path) -> Journal:
@@ -62,7 +63,7 @@ def lines(text: bytes) -> list[bytes]:
 async def test_a_list_is_made_whole(
     damage: Callable[[bytes], bytes], is_mended: bool, tmp_path: Path
 ):
-    """F121: what a kill left is added to; any other difference makes the list anew."""
+    """F121: lines that a kill left out are appended; any other difference rewrites the list."""
     whole = await filled(tmp_path)
     path = tmp_path / METADATA
     path.write_bytes(damage(whole))
@@ -76,7 +77,7 @@ async def test_a_list_is_made_whole(
 
 @pytest.mark.asyncio
 async def test_a_long_list_is_read_in_the_order_of_its_index(tmp_path: Path):
-    """P21: a page of a million rows finds its place; sorting them all for each takes minutes."""
+    """P21: a page of a million rows is found by its index; sorting all of them takes minutes."""
     await filled(tmp_path)
     asked: list[str] = []
     with closing(sqlite3.connect(tmp_path / ".fluxasync" / "journal.db")) as connection:

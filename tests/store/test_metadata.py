@@ -1,4 +1,4 @@
-"""The lists beside the images: a line an outcome, readable as an image folder."""
+"""The lists beside the images: one line per outcome, readable as an image folder."""
 
 from __future__ import annotations
 
@@ -13,9 +13,21 @@ from pathlib import Path
 import pytest
 from support.sample_images import png
 
-from fluxasync._core.errors import ConfigError, InvalidRequest, Moderated, SinkError, TransportError
-from fluxasync._core.models import Failed, ImageInput, ImageRequest, InDoubt, Job, Saved, Stored
+from fluxasync import (
+    ConfigError,
+    Failed,
+    ImageInput,
+    ImageRequest,
+    InDoubt,
+    InvalidRequest,
+    Job,
+    Moderated,
+    Saved,
+    SinkError,
+    TransportError,
+)
 from fluxasync._store.metadata import MetadataWriter, failure_row, metadata_row
+from fluxasync.extend import Stored
 
 SECRET = "canary-7f3a"
 
@@ -47,7 +59,7 @@ def _rows(path: Path) -> list[dict]:
 
 
 def test_a_metadata_line_says_all_about_an_image(tmp_path):
-    """The columns stand in this order, with JSON's own types."""
+    """The columns are in this order, with JSON's own types."""
     saved = _saved(tmp_path, width=1024, extras={"style": "ink"})
     assert {
         "file_name": "000000.png",
@@ -74,7 +86,7 @@ def test_a_metadata_line_says_all_about_an_image(tmp_path):
 
 
 def test_image_inputs_and_secrets_stay_out(tmp_path):
-    """P22 A list that is shared holds digests and addresses, no base64 and no secret."""
+    """P22 A list may be shared: it has digests and URLs, no base64 and no secret."""
     saved = _saved(
         tmp_path,
         image_prompt=b"image bytes",
@@ -95,7 +107,7 @@ def test_image_inputs_and_secrets_stay_out(tmp_path):
 
 
 def test_a_job_without_a_request_has_the_same_columns(tmp_path):
-    """An image collected by its bare id is listed too."""
+    """An image collected by its job id alone is listed too."""
     known = _saved(tmp_path)
     bare = Saved(request=None, job=Job(job_id="x"), stored=known.stored, prompt="as it was")
     row = metadata_row(bare, tmp_path)
@@ -104,7 +116,7 @@ def test_a_job_without_a_request_has_the_same_columns(tmp_path):
 
 
 def test_a_failure_line_says_why_and_what_was_paid():
-    """Refused, moderated and unanswered can be told apart by program and by eye."""
+    """Refused, moderated and unanswered are told apart by program and by eye."""
     job = Job(job_id="job-1", polling_url="https://api.example/x", price=Decimal("0.04"))
     unread = _request(image_prompt="missing.png", index=4, extras={"style": "ink"})
     outcomes = (
@@ -148,7 +160,7 @@ ODD = {
 
 @pytest.mark.asyncio
 async def test_every_line_is_strict_json(tmp_path):
-    """T8 F25 Odd text and odd values make one valid UTF-8 line, whatever they are."""
+    """T8 F25 Any text and any value make one valid UTF-8 line."""
     async with MetadataWriter(tmp_path) as manifest:
         await manifest.add(_saved(tmp_path, prompt="half \ud83d, sep \u2028 end", extras=ODD))
     text = (tmp_path / "metadata.jsonl").read_bytes()
@@ -167,7 +179,7 @@ async def test_every_line_is_strict_json(tmp_path):
 
 @pytest.mark.asyncio
 async def test_the_folder_is_an_image_folder(tmp_path):
-    """datasets docs: metadata.jsonl beside the images, file_name relative, the same keys."""
+    """datasets docs: metadata.jsonl beside the images, relative file_name, the same keys."""
     async with MetadataWriter(tmp_path) as manifest:
         for index in range(3):
             saved = _saved(tmp_path, index, extras={"style": "ink"} if index else {})
@@ -181,7 +193,7 @@ async def test_the_folder_is_an_image_folder(tmp_path):
 
 @pytest.mark.asyncio
 async def test_the_datasets_library_reads_the_folder(tmp_path):
-    """A run is a data set as it is."""
+    """The folder of a run is a data set."""
     datasets = pytest.importorskip("datasets")
     async with MetadataWriter(tmp_path) as manifest:
         for index in range(3):
@@ -193,7 +205,7 @@ async def test_the_datasets_library_reads_the_folder(tmp_path):
 
 
 def test_a_file_in_a_subfolder_is_named_from_the_manifests_folder(tmp_path, monkeypatch):
-    """Paths given relative and absolute meet in one relative name with forward slashes."""
+    """Relative and absolute paths give one relative name with forward slashes."""
     monkeypatch.chdir(tmp_path)
     saved = _saved(Path("images/day one"))
     assert metadata_row(saved, tmp_path / "images")["file_name"] == "day one/000000.png"
@@ -201,7 +213,7 @@ def test_a_file_in_a_subfolder_is_named_from_the_manifests_folder(tmp_path, monk
 
 @pytest.mark.asyncio
 async def test_a_line_is_in_the_file_when_add_returns(tmp_path):
-    """Nobody has to wait for the end of the run to read the lists."""
+    """The lists can be read during the run."""
     async with MetadataWriter(tmp_path) as manifest:
         await manifest.add(_saved(tmp_path, 1))
         await manifest.add(Failed(request=_request(), error=ConfigError("no"), index=2))
@@ -211,7 +223,7 @@ async def test_a_line_is_in_the_file_when_add_returns(tmp_path):
 
 @pytest.mark.asyncio
 async def test_lines_that_come_together_are_written_together(tmp_path, monkeypatch):
-    """Hundreds of outcomes at once cost a few writes, and none is lost or torn."""
+    """Hundreds of outcomes at once need few writes, and no line is lost or torn."""
     writes = []
     real = os.write
     monkeypatch.setattr(os, "write", lambda *args: writes.append(args) or real(*args))
@@ -223,7 +235,7 @@ async def test_lines_that_come_together_are_written_together(tmp_path, monkeypat
 
 @pytest.mark.asyncio
 async def test_a_cancelled_add_still_writes_its_line(tmp_path):
-    """The image is there, so its line must be; and the next writer is not disturbed."""
+    """The image exists, so its line is written; the next caller is not affected."""
     async with MetadataWriter(tmp_path) as manifest:
         adding = asyncio.create_task(manifest.add(_saved(tmp_path, 1)))
         await asyncio.sleep(0)
@@ -252,7 +264,7 @@ async def test_a_full_disk_breaks_the_manifest_for_good(tmp_path):
 
 @pytest.mark.asyncio
 async def test_a_folder_that_holds_a_run_is_refused(tmp_path):
-    """Two runs in one folder would mix; the message says how large the first one is."""
+    """Two runs in one folder would mix; the message gives the size of the first one."""
     (tmp_path / "metadata.jsonl").touch()
     async with MetadataWriter(tmp_path) as manifest:  # an empty list is no run
         await manifest.add(_saved(tmp_path, 0))
@@ -269,7 +281,7 @@ async def test_a_folder_that_holds_a_run_is_refused(tmp_path):
 
 @pytest.mark.asyncio
 async def test_lists_are_not_written_through_a_planted_link(tmp_path):
-    """F109 A link under a list's name is refused, wherever it leads."""
+    """F109 A link with a list's name is refused, wherever it leads."""
     (tmp_path / "metadata.jsonl").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(SinkError):
         async with MetadataWriter(tmp_path) as manifest:
@@ -279,7 +291,7 @@ async def test_lists_are_not_written_through_a_planted_link(tmp_path):
 
 @pytest.mark.asyncio
 async def test_a_folder_that_is_not_there_is_named(tmp_path):
-    """F105 The error names the list that could not be written, and what to do."""
+    """F105 The error names the list that could not be written, and the next step."""
     with pytest.raises(SinkError, match=r"metadata\.jsonl: the folder does not exist"):
         async with MetadataWriter(tmp_path / "missing") as manifest:
             await manifest.add(_saved(tmp_path))

@@ -1,4 +1,4 @@
-"""What a run does again of earlier failures: named, seen as still to do, decided by its intent."""
+"""Retries: failures are chosen by class, count as still to do, and change with their new intent."""
 
 from __future__ import annotations
 
@@ -16,31 +16,28 @@ from typing import Any
 import pytest
 from support.sample_images import jpeg
 
-from fluxasync._core.errors import (
+from fluxasync import (
     ConfigError,
     DeadlineExceeded,
     DownloadError,
-    FluxError,
-    InvalidRequest,
-    JobLost,
-    JournalError,
-    Moderated,
-    RateLimited,
-    TransportError,
-)
-from fluxasync._core.models import (
     Failed,
+    FluxError,
     ImageRequest,
     InDoubt,
+    InvalidRequest,
     Job,
+    JobLost,
+    JournalCounts,
+    JournalError,
+    Moderated,
     Outcome,
-    Refused,
+    RateLimited,
     Saved,
-    Stored,
-    Verdict,
+    TransportError,
 )
 from fluxasync._store.journal import journal as journal_module
-from fluxasync._store.journal.journal import Journal, JournalCounts, classes_of, peek
+from fluxasync._store.journal.journal import Journal, classes_of, peek
+from fluxasync.extend import Refused, Stored, Verdict
 
 PRICE = Decimal("0.025")
 IMAGE = jpeg()
@@ -49,7 +46,7 @@ ORIGIN = "https://api.bfl.ai"
 
 @pytest.fixture(autouse=True)
 def _no_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Setting space aside for a full disk takes longer than all else here."""
+    """Writing the reserve takes longer than everything else here."""
     monkeypatch.setattr(journal_module, "RESERVE", 0)
 
 
@@ -58,11 +55,11 @@ def journal(folder: Path, classes: str | tuple[()] = (), **given: Any) -> Journa
     return Journal(folder, retry=classes_of(classes), **(run | given))
 
 
-def wish(number: int) -> ImageRequest:
+def image_request(number: int) -> ImageRequest:
     return ImageRequest(prompt=f"fox {number}", index=number)
 
 
-WISHES = [wish(number) for number in range(6)]
+WISHES = [image_request(number) for number in range(6)]
 KEYS = [request.key for request in WISHES]
 
 
@@ -84,12 +81,12 @@ def saved(folder: Path, job: Job) -> Saved:
 
 
 async def failures(folder: Path) -> None:
-    """A failure of each kind: dropped, lost, moderated, not downloaded, late; one done."""
+    """A failure of each kind: dropped, lost, moderated, not downloaded, late; one saved image."""
     async with journal(folder) as ledger:
         no_answer = TransportError("no answer", sent=True)
-        await ledger.intent(wish(0), price=PRICE)
-        await ledger.settle(InDoubt(request=wish(0), error=no_answer, price=PRICE))
-        await ledger.drop(wish(0).key)
+        await ledger.intent(image_request(0), price=PRICE)
+        await ledger.settle(InDoubt(request=image_request(0), error=no_answer, price=PRICE))
+        await ledger.drop(image_request(0).key)
         kinds: list[Callable[[Job], FluxError]] = [
             lambda job: JobLost("gone", job=job),
             lambda job: Moderated("no", job=job),
@@ -97,9 +94,9 @@ async def failures(folder: Path) -> None:
             lambda job: DeadlineExceeded("late", job=job),
         ]
         for number, kind in enumerate(kinds, 1):
-            job = await submitted(ledger, wish(number))
+            job = await submitted(ledger, image_request(number))
             await ledger.settle(Failed(request=job.request, error=kind(job), job=job))
-        await ledger.settle(saved(folder, await submitted(ledger, wish(5))))
+        await ledger.settle(saved(folder, await submitted(ledger, image_request(5))))
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +118,7 @@ def table(folder: Path) -> list[tuple[Any, ...]]:
 
 
 def total(counts: JournalCounts) -> Decimal:
-    """What may have been charged, by a cap's reckoning."""
+    """The amount that counts against a cap."""
     return counts.spent + counts.possible_cost
 
 
@@ -150,7 +147,7 @@ _WORDS = {"job-3": "to-collect", "job-4": "submitted", "Saved": "done", None: "a
         pytest.param(
             "failed",
             ["dropped", None, "moderated", "job-3", "job-4", "Saved"],
-            id="all but what somebody decided",
+            id="all but decided ones",
         ),
         pytest.param("lost", ["dropped", None, *BEFORE[2:]], id="one cause"),
         pytest.param(
@@ -166,8 +163,8 @@ _WORDS = {"job-3": "to-collect", "job-4": "submitted", "Saved": "done", None: "a
 async def test_a_run_sees_what_it_does_again_and_decides_nothing(
     folder: Path, classes: str, after: list[str | None]
 ) -> None:
-    """What is named is told of as still to do, before entry and after; the rows stay as they are
-    until something is asked for or submitted."""
+    """Named failures count as still to do, before and after entry; the rows stay unchanged until a
+    job is polled or submitted."""
     rows = table(folder)
     words = [_WORDS.get(state, "failed") for state in after]
     with peek(folder, retry=classes_of(classes)) as lookup:
@@ -191,39 +188,41 @@ async def test_a_run_sees_what_it_does_again_and_decides_nothing(
 
 @pytest.mark.asyncio
 async def test_an_intent_decides_what_was_named_and_once(folder: Path) -> None:
-    """P1: one more submission of this image, not two, and none of what was not named."""
+    """P1: one more submission of this image, not two, and none of the others."""
     async with journal(folder, "failed") as ledger:
-        job = await submitted(ledger, wish(1), "job-7")
-        await ledger.settle(Failed(request=wish(1), error=JobLost("gone", job=job), job=job))
-        assert _state(await ledger.known(wish(1))) == "lost"
+        job = await submitted(ledger, image_request(1), "job-7")
+        await ledger.settle(
+            Failed(request=image_request(1), error=JobLost("gone", job=job), job=job)
+        )
+        assert _state(await ledger.known(image_request(1))) == "lost"
         with pytest.raises(JournalError, match="recorded as failed: not submitted again"):
-            await ledger.intent(wish(1), price=PRICE)
+            await ledger.intent(image_request(1), price=PRICE)
         with pytest.raises(JournalError, match="recorded as failed: not submitted again"):
-            await ledger.intent(wish(2), price=PRICE)
+            await ledger.intent(image_request(2), price=PRICE)
         assert total(ledger.counts) == 7 * PRICE
     async with journal(folder, "failed") as ledger:  # named once more, by the next run
-        assert await ledger.known(wish(1)) is None
+        assert await ledger.known(image_request(1)) is None
 
 
 @pytest.mark.asyncio
 async def test_a_push_back_leaves_it_to_be_submitted(folder: Path) -> None:
-    """What was begun again and not taken is still to do, as it was agreed."""
+    """A refused retry stays to be done."""
     async with journal(folder, "lost") as ledger:
-        await ledger.intent(wish(1), price=PRICE)
+        await ledger.intent(image_request(1), price=PRICE)
         error = RateLimited("slower", status=429)
-        await ledger.answered(wish(1), Refused(verdict=Verdict.REFUSED, error=error))
+        await ledger.answered(image_request(1), Refused(verdict=Verdict.REFUSED, error=error))
     async with journal(folder) as ledger:
-        assert await ledger.known(wish(1)) is None
-        await ledger.intent(wish(1), price=PRICE)
+        assert await ledger.known(image_request(1)) is None
+        await ledger.intent(image_request(1), price=PRICE)
 
 
 @pytest.mark.asyncio
 async def test_money_of_earlier_attempts_stays_counted(folder: Path) -> None:
-    """P7: also where the second attempt costs nothing, because it never left this machine."""
+    """P7: also if the second attempt costs nothing, because it never left this machine."""
     async with journal(folder, "failed,moderated") as ledger:
         for number in (1, 2):
             error = InvalidRequest("no such input", status=0)
-            await ledger.settle(Failed(request=wish(number), error=error))
+            await ledger.settle(Failed(request=image_request(number), error=error))
         assert total(ledger.counts) == 6 * PRICE
         assert await states(ledger) == [
             "dropped",
@@ -239,13 +238,13 @@ async def test_money_of_earlier_attempts_stays_counted(folder: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_a_removed_image_is_made_again_when_told(folder: Path) -> None:
-    """F124: never by itself, and only those whose file is gone."""
+    """F124: only when named, and only images whose file is missing."""
     (folder / "000005.jpg").unlink()
     async with journal(folder, "failed") as ledger:
-        assert _state(await ledger.known(wish(5))) == "Saved"
+        assert _state(await ledger.known(image_request(5))) == "Saved"
     async with journal(folder, "missing") as ledger:
         assert (ledger.recovered.done, ledger.recovered.again) == (0, 1)
-        await ledger.settle(saved(folder, await submitted(ledger, wish(5), "job-8")))
+        await ledger.settle(saved(folder, await submitted(ledger, image_request(5), "job-8")))
         assert ledger.counts.done == 1
         assert total(ledger.counts) == 7 * PRICE
         assert ledger.counts.spent == 2 * PRICE  # both images were here
@@ -263,34 +262,34 @@ async def test_a_removed_image_is_made_again_when_told(folder: Path) -> None:
 async def test_a_damaged_image_is_counted_and_made_again_when_told(
     folder: Path, damage: str, classes: str
 ) -> None:
-    """F124: any run says how many are damaged; only a class that names it makes it again."""
+    """F124: every run reports the number of damaged files; only a named class makes them again."""
     image = folder / "000005.jpg"
     if damage == "unlink":
         image.unlink()
     else:
         os.truncate(image, 10)
     async with journal(folder, "failed") as ledger:
-        assert _state(await ledger.known(wish(5))) == "Saved"
+        assert _state(await ledger.known(image_request(5))) == "Saved"
         assert await ledger.damaged() == 1
     async with journal(folder, classes) as ledger:
         assert await ledger.damaged() == 0
         assert (ledger.recovered.done, ledger.recovered.again) == (0, 1)
-        assert await ledger.known(wish(5)) is None
+        assert await ledger.known(image_request(5)) is None
 
 
 @pytest.mark.asyncio
 async def test_an_image_that_was_edited_is_not_made_again(folder: Path) -> None:
-    """It is larger than it was stored: its owner may want it so, and `damaged` leaves it."""
+    """A larger file may be the owner's edit, so `damaged` leaves it."""
     with (folder / "000005.jpg").open("ab") as file:
         file.write(b"more")
     async with journal(folder, "damaged") as ledger:
-        assert _state(await ledger.known(wish(5))) == "Saved"
+        assert _state(await ledger.known(image_request(5))) == "Saved"
         assert await ledger.damaged() == 0
 
 
 @pytest.mark.asyncio
 async def test_practice_leaves_no_paid_failure_to_be_paid_again(folder: Path) -> None:
-    """P18: the same line with --simulate is refused, and nothing of it stays."""
+    """P18: the same command with --simulate is refused, and changes nothing."""
     rows = table(folder)
     with pytest.raises(JournalError, match="holds paid images"):
         await journal(folder, "failed", simulated=True).__aenter__()
@@ -299,22 +298,22 @@ async def test_practice_leaves_no_paid_failure_to_be_paid_again(folder: Path) ->
 
 @pytest.mark.asyncio
 async def test_what_is_asked_for_again_is_asked_where_it_was_paid(folder: Path) -> None:
-    """Another provider does not know the job; a late job that is given up keeps nobody there."""
+    """Another provider does not know the job; a late job that is given up restricts nothing."""
     elsewhere = {"provider": "cometapi", "origin": "https://api.cometapi.com"}
     with pytest.raises(JournalError, match="unfinished jobs at bfl"):
         await journal(folder, "timeout,download", **elsewhere).__aenter__()
     async with journal(folder, "timeout", **elsewhere) as ledger:
-        await submitted(ledger, wish(4), "job-9")
+        await submitted(ledger, image_request(4), "job-9")
 
 
 @pytest.mark.parametrize("given", ["", " , ", "nonsense", "failed,expird", ["lost", "expird"]])
 def test_classes_are_known_words(given: str | list[str]) -> None:
-    """A slip is told with all the words there are."""
+    """An unknown class is reported with all the valid ones."""
     with pytest.raises(ConfigError, match="failed, auth, damaged, download"):
         classes_of(given)
 
 
 def test_classes_are_a_text_or_words() -> None:
-    """As on the command line, or as a program has them; no words name nothing."""
+    """Text of the command line, or an iterable; no words mean no classes."""
     assert classes_of("failed, lost,") == classes_of(["lost", "failed"]) == {"failed", "lost"}
     assert classes_of(()) == frozenset()

@@ -1,4 +1,4 @@
-"""Images on disk are whole, under their name, or not there at all."""
+"""Images on disk are whole and under their name, or absent."""
 
 from __future__ import annotations
 
@@ -18,11 +18,18 @@ from pathlib import Path
 import pytest
 from support.sample_images import jpeg, png, webp
 
-from fluxasync._core.errors import ConfigError, DownloadError, SinkError
-from fluxasync._core.models import ImageRequest, Job
+from fluxasync import (
+    ConfigError,
+    DownloadError,
+    FileSink,
+    FolderSink,
+    ImageRequest,
+    Job,
+    MemorySink,
+    SinkError,
+)
 from fluxasync._core.protocols import Chunks
 from fluxasync._store.files import AtomicFile, DirectorySync, ThreadRunner
-from fluxasync._store.sinks import FileSink, FolderSink, MemorySink
 
 JOB = Job(job_id="7f3a9c21", request=ImageRequest(prompt="a red fox", name="fox"))
 LARGE = jpeg(payload=bytes(range(250)) * 22_000)  # over 5 MB: streamed
@@ -46,7 +53,7 @@ def _names(folder: Path) -> list[str]:
 
 @contextmanager
 def _largest_file(size: int) -> Iterator[None]:
-    """The operating system takes a part of a write over the limit, then says EFBIG."""
+    """The system writes a part of the bytes up to the limit, then reports EFBIG."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -65,7 +72,7 @@ def _largest_file(size: int) -> Iterator[None]:
     ],
 )
 async def test_a_folder_keeps_the_bytes_under_their_true_extension(tmp_path, image, name):
-    """P4 F76 The stored file is the very bytes, measured, with the extension they deserve."""
+    """P4 F76 The stored file has the exact bytes, measured, with the extension of their format."""
     async with FolderSink(tmp_path, template="{name}.{ext}") as sink:
         stored = await _store(sink, image)
     assert tmp_path / name == stored.path
@@ -76,7 +83,7 @@ async def test_a_folder_keeps_the_bytes_under_their_true_extension(tmp_path, ima
 
 
 async def test_memory_keeps_the_bytes():
-    """An image asked for without a file comes back whole in `data`, large or small."""
+    """An image requested without a file is complete in `data`, large or small."""
     async with MemorySink() as sink:
         for image in (jpeg(), LARGE):
             stored = await _store(sink, image)
@@ -96,7 +103,7 @@ async def test_memory_keeps_the_bytes():
     ],
 )
 async def test_what_is_no_image_leaves_nothing_behind(tmp_path, content, reason):
-    """The refusal names the job and what came; neither a file nor a temporary one is left."""
+    """The error names the job and the problem; no file is left, final or temporary."""
     async with FolderSink(tmp_path) as sink, MemorySink() as memory:
         for place in (sink, memory):
             with pytest.raises(DownloadError, match=f"{JOB.job_id}.*{reason}") as caught:
@@ -107,17 +114,17 @@ async def test_what_is_no_image_leaves_nothing_behind(tmp_path, content, reason)
 
 @pytest.mark.parametrize("image", [jpeg(), LARGE], ids=["one hop", "streamed"])
 async def test_bytes_of_another_md5_leave_nothing_behind(tmp_path, image):
-    """P4 F77 The sink takes the check over, and what the server did not mean is no image."""
+    """P4 F77 The sink checks the server's MD5; other bytes are not an image."""
 
-    def told(content: bytes) -> Chunks:
+    def with_md5(content: bytes) -> Chunks:
         digest = hashlib.md5(content, usedforsecurity=False).digest()
         return Chunks(_chunks(image), take_md5=lambda: base64.b64encode(digest).decode())
 
     async with FolderSink(tmp_path, template="{name}.{ext}") as sink:
         with pytest.raises(DownloadError, match="Content-MD5"):
-            await sink.store(JOB.request, JOB, told(image[::-1]))
+            await sink.store(JOB.request, JOB, with_md5(image[::-1]))
         assert _names(tmp_path) == []
-        stored = await sink.store(JOB.request, JOB, told(image))
+        stored = await sink.store(JOB.request, JOB, with_md5(image))
     assert image == stored.path.read_bytes()
 
 
@@ -143,7 +150,7 @@ async def test_an_endless_stream_is_cut_off(tmp_path, limit):
 
 
 async def test_nothing_is_overwritten(tmp_path):
-    """F108 Beside another content a name gets a number; the same content is adopted."""
+    """F108 Beside other content a name gets a number; a file of the same content is kept."""
     async with FolderSink(tmp_path, template="{name}.{ext}") as sink:
         paths = [(await _store(sink, png(width))).path for width in (1, 2, 3, 1, 3)]
     assert [p.name for p in paths] == ["fox.png", "fox-2.png", "fox-3.png", "fox.png", "fox-3.png"]
@@ -152,7 +159,7 @@ async def test_nothing_is_overwritten(tmp_path):
 
 
 async def test_many_at_once_under_one_name_stay_apart(tmp_path):
-    """F110 Threads that publish the same name in the same moment never replace each other."""
+    """F110 Threads that publish the same name at once never replace each other's file."""
     images = [png(width) for width in range(1, 17)]
     async with FolderSink(tmp_path, template="{name}.{ext}") as sink:
         stored = await asyncio.gather(*(_store(sink, image) for image in images))
@@ -161,7 +168,7 @@ async def test_many_at_once_under_one_name_stay_apart(tmp_path):
 
 
 async def test_file_name_and_folder_are_synced_in_that_order(tmp_path, monkeypatch):
-    """P6 Whatever instant the power fails, a final name has whole content behind it."""
+    """P6 After a power cut at any instant a final name has whole content."""
     calls: list[str] = []
 
     def recorded(name, real):
@@ -191,7 +198,7 @@ async def test_short_writes_are_continued(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("image", [jpeg(payload=bytes(90_000)), LARGE], ids=["small", "streamed"])
 async def test_a_disk_that_takes_no_more_is_named(tmp_path, image):
-    """F100 F103 The error says what to do, and the half-written file is gone."""
+    """F100 F103 The error gives the next step, and the half-written file is removed."""
     async with FolderSink(tmp_path) as sink:
         with _largest_file(50_000), pytest.raises(SinkError, match="ulimit -f"):
             await _store(sink, image)
@@ -200,7 +207,7 @@ async def test_a_disk_that_takes_no_more_is_named(tmp_path, image):
 
 
 async def test_a_failed_sync_publishes_nothing(tmp_path, monkeypatch):
-    """F102 After EIO the content is not to be trusted, so it gets no name."""
+    """F102 After EIO the content cannot be trusted, so it gets no name."""
 
     def broken(handle):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -213,7 +220,7 @@ async def test_a_failed_sync_publishes_nothing(tmp_path, monkeypatch):
 
 
 async def test_a_name_given_during_a_sync_waits_for_the_next_one(tmp_path, monkeypatch):
-    """P6 A sync covers what was there when it began; all who came later share another."""
+    """P6 A sync covers the names that existed when it began; later callers share the next one."""
     fsync, begun, later, syncs = os.fsync, asyncio.Event(), threading.Event(), []
     loop = asyncio.get_running_loop()
 
@@ -237,7 +244,8 @@ async def test_a_name_given_during_a_sync_waits_for_the_next_one(tmp_path, monke
 
 
 async def test_after_a_failed_sync_of_the_folder_no_name_is_called_durable(tmp_path, monkeypatch):
-    """F102: the kernel reports a loss once; a second fsync would say "done" to another image."""
+    """F102: the kernel reports a loss once; a second fsync would report success to another
+    image."""
     fsync, failures = os.fsync, [errno.EIO]
 
     def fails_once(handle: int) -> None:
@@ -254,7 +262,7 @@ async def test_after_a_failed_sync_of_the_folder_no_name_is_called_durable(tmp_p
 
 
 async def test_without_hard_links_files_are_renamed_and_still_not_replaced(tmp_path, monkeypatch):
-    """F108 A mounted drive that knows no links keeps the promise not to overwrite."""
+    """F108 On a drive without hard links nothing is overwritten either."""
 
     def refused(*args, **kwargs):
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
@@ -268,7 +276,7 @@ async def test_without_hard_links_files_are_renamed_and_still_not_replaced(tmp_p
 
 
 async def test_a_planted_link_is_never_written_through(tmp_path):
-    """F109 A link under the final name is another file's, dangling or not."""
+    """F109 A link under the final name is another file, dangling or not."""
     outside = tmp_path / "outside.txt"
     outside.write_text("keep")
     folder = tmp_path / "images"
@@ -297,7 +305,7 @@ async def test_a_planted_folder_link_leads_nowhere(tmp_path):
 
 async def test_subfolders_are_made_on_the_way(tmp_path, monkeypatch):
     """F112 A template with slashes makes its folders, once for all images in them; each image is
-    written where it will be, because a name cannot be given across file systems."""
+    written there, because a rename cannot cross file systems."""
     links, link = [], os.link
 
     def recorded(part: str, name: str, **options: bool) -> None:
@@ -323,7 +331,7 @@ async def test_subfolders_are_made_on_the_way(tmp_path, monkeypatch):
     ],
 )
 async def test_a_useless_folder_is_refused_at_the_start(tmp_path, inside, step):
-    """Before anything is paid the user hears why no image could be kept there."""
+    """A folder that cannot be written is reported before anything is paid."""
     (tmp_path / "file").write_text("")
     (tmp_path / "locked").mkdir(mode=0o500)
     if inside.startswith("locked") and os.access(tmp_path / "locked", os.W_OK):
@@ -347,7 +355,7 @@ def _disk_threads() -> list[str]:
 
 
 async def test_its_own_threads_end_with_the_sink_and_a_given_executor_stays(tmp_path):
-    """F157 F158 Whoever made the threads ends them."""
+    """F157 F158 Threads are ended by the code that created them."""
     with ThreadPoolExecutor(1) as executor:
         async with FolderSink(tmp_path, executor=executor) as sink:
             await _store(sink, jpeg())
@@ -362,7 +370,7 @@ async def test_its_own_threads_end_with_the_sink_and_a_given_executor_stays(tmp_
 
 
 async def test_cancelling_waits_for_a_write_that_has_begun(tmp_path):
-    """A paid image is not torn: the thread ends its work, then the cancellation is heard."""
+    """A paid image stays whole: the thread finishes, then the cancellation is raised."""
     gate = threading.Event()
     with ThreadPoolExecutor(1) as executor:
         async with FolderSink(tmp_path, executor=executor) as sink:
@@ -382,7 +390,7 @@ async def test_cancelling_waits_for_a_write_that_has_begun(tmp_path):
 
 
 async def test_cancelling_between_pieces_removes_the_temporary_file(tmp_path):
-    """A large image whose download is given up leaves nothing behind."""
+    """A cancelled download of a large image leaves no file."""
     waiting = asyncio.Event()
 
     async def stalled() -> AsyncIterator[bytes]:
@@ -401,7 +409,7 @@ async def test_cancelling_between_pieces_removes_the_temporary_file(tmp_path):
 
 
 async def test_a_drive_that_cannot_sync_folders_still_takes_images(tmp_path, monkeypatch):
-    """Some mounted drives answer EINVAL for a folder; that is no reason to refuse them."""
+    """Some mounted drives answer EINVAL for a folder; they are accepted."""
     real = os.fsync
 
     def files_only(handle):
@@ -415,7 +423,7 @@ async def test_a_drive_that_cannot_sync_folders_still_takes_images(tmp_path, mon
 
 
 async def test_syncing_can_be_left_out(tmp_path, monkeypatch):
-    """With `fsync=False` the disk is not waited for, and the rest holds."""
+    """With `fsync=False` nothing waits for the disk; everything else holds."""
     async with FolderSink(tmp_path, template="{name}.{ext}", fsync=False) as sink:
         monkeypatch.setattr(os, "fsync", lambda handle: pytest.fail("synced"))
         for image in (jpeg(), LARGE):
@@ -433,7 +441,7 @@ async def test_syncing_can_be_left_out(tmp_path, monkeypatch):
     ],
 )
 async def test_one_file_gets_its_true_extension(tmp_path, caplog, asked, image, kept):
-    """The file is where it was asked for, or beside it with a warning that says where."""
+    """The file has the requested name, or another extension with a warning that names it."""
     async with FileSink(tmp_path / asked) as sink:
         stored = await _store(sink, image)
     assert [kept] == _names(tmp_path)
@@ -465,7 +473,7 @@ async def test_one_file_is_refused_before_anything_is_paid(tmp_path):
 
 
 async def test_one_file_that_appears_meanwhile_is_not_overwritten(tmp_path):
-    """F108 The image that was paid for is kept under the next free name."""
+    """F108 A paid image is kept under the next free name."""
     async with FileSink(tmp_path / "fox.png") as sink:
         (tmp_path / "fox.png").write_text("keep")
         stored = await _store(sink, png())
@@ -495,7 +503,7 @@ async def test_storing_image_after_image_leaves_no_file_and_no_folder_open(tmp_p
 
 
 async def test_an_image_has_the_permissions_of_any_new_file(tmp_path):
-    """Other users and web servers read it as far as the umask lets them."""
+    """Other users and web servers can read it, as far as the umask allows."""
     umask = os.umask(0o022)
     try:
         async with FolderSink(tmp_path) as sink:

@@ -1,4 +1,4 @@
-"""What the steps refuse or keep whatever the engine does: states never go backwards unasked."""
+"""Transitions that are refused or kept whatever the caller asks: no state goes back unasked."""
 
 from __future__ import annotations
 
@@ -10,21 +10,26 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from test_journal import PRICE, job_of, journal, saved, submitted, wish
+from test_journal import PRICE, image_request, job_of, journal, saved, submitted
 
-from fluxasync._core.errors import (
+from fluxasync import (
     ConfigError,
     DeadlineExceeded,
+    Failed,
     FluxError,
+    ImageRequest,
+    InDoubt,
     InvalidRequest,
+    Job,
     JobLost,
     JournalError,
+    Saved,
     TransportError,
 )
-from fluxasync._core.models import Failed, ImageRequest, InDoubt, Job, Refused, Saved, Verdict
 from fluxasync._store.journal import schema, writer
 from fluxasync._store.journal.journal import Journal
 from fluxasync._store.journal.totals import counted
+from fluxasync.extend import Refused, Verdict
 
 pytestmark = pytest.mark.asyncio
 
@@ -32,7 +37,7 @@ NO_ANSWER = TransportError("no answer", sent=True)
 
 
 def rows(ledger: Journal, columns: str) -> list[tuple[Any, ...]]:
-    """Read columns of all rows, as they are in the file."""
+    """Read columns of all rows from the file."""
     query = f"SELECT {columns} FROM image ORDER BY id"  # noqa: S608 — ours
     with closing(sqlite3.connect(ledger.path)) as connection:
         return connection.execute(query).fetchall()
@@ -41,27 +46,29 @@ def rows(ledger: Journal, columns: str) -> list[tuple[Any, ...]]:
 async def test_a_late_answer_changes_no_image_that_is_here(tmp_path):
     """F21: only an open intent becomes a job; another id for a done row is refused."""
     async with journal(tmp_path) as ledger:
-        await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
+        await ledger.settle(saved(tmp_path, await submitted(ledger, image_request())))
         with pytest.raises(JournalError, match=r"job late: image .* had no open intent"):
-            await ledger.answered(wish(), job_of(wish(), job_id="late", cost=PRICE))
+            await ledger.answered(
+                image_request(), job_of(image_request(), job_id="late", cost=PRICE)
+            )
         assert rows(ledger, "state, job_id") == [(2, "job-0")]
         assert (ledger.counts.done, ledger.counts.running) == (1, 0)
 
 
 async def test_a_late_answer_changes_no_doubt(tmp_path):
-    """P3: what a user has yet to decide is not overwritten."""
+    """P3: an open decision of the user is not overwritten."""
     async with journal(tmp_path) as ledger:
-        await ledger.intent(wish(), price=PRICE)
-        await ledger.settle(InDoubt(request=wish(), error=NO_ANSWER, price=PRICE))
+        await ledger.intent(image_request(), price=PRICE)
+        await ledger.settle(InDoubt(request=image_request(), error=NO_ANSWER, price=PRICE))
         with pytest.raises(JournalError, match="had no open intent"):
-            await ledger.answered(wish(), job_of(wish()))
+            await ledger.answered(image_request(), job_of(image_request()))
         assert rows(ledger, "state, job_id") == [(4, None)]
 
 
 async def test_an_image_is_settled_once(tmp_path):
     """The first file stays the image's: a second end of the same job changes nothing."""
     async with journal(tmp_path) as ledger:
-        first = saved(tmp_path, await submitted(ledger, wish()))
+        first = saved(tmp_path, await submitted(ledger, image_request()))
         await ledger.settle(first)
         second = evolve(first, stored=evolve(first.stored, sha256="22" * 32), cost=Decimal(9))
         await ledger.settle(second)
@@ -70,20 +77,20 @@ async def test_an_image_is_settled_once(tmp_path):
 
 
 async def test_a_failure_takes_no_image_away(tmp_path):
-    """An image that is here stays done, whatever is told of its job afterwards."""
+    """A saved image stays done, whatever is reported of its job afterwards."""
     async with journal(tmp_path) as ledger:
-        job = await submitted(ledger, wish())
+        job = await submitted(ledger, image_request())
         await ledger.settle(saved(tmp_path, job))
         gone = JobLost("gone", job=job)
-        await ledger.settle(Failed(request=wish(), error=gone, job=job))
-        await ledger.settle(InDoubt(request=wish(), error=NO_ANSWER, price=PRICE))
-        assert isinstance(await ledger.known(wish()), Saved)
+        await ledger.settle(Failed(request=image_request(), error=gone, job=job))
+        await ledger.settle(InDoubt(request=image_request(), error=NO_ANSWER, price=PRICE))
+        assert isinstance(await ledger.known(image_request()), Saved)
         assert ledger.counts.failed == {}
 
 
 @pytest.mark.parametrize("end", ["failed", "late", "done", "done after all"])
 async def test_an_outcome_finds_its_row_by_the_jobs_id(tmp_path, end):
-    """A request with long inputs is made again with digests in it, so its key is another one."""
+    """A request read back with digests for long inputs has another key."""
     long = ImageRequest(prompt="fox", parameters={"input_image": "x" * 10_000})
     async with journal(tmp_path) as ledger:
         await ledger.intent(long, price=PRICE)
@@ -107,12 +114,12 @@ async def test_an_outcome_finds_its_row_by_the_jobs_id(tmp_path, end):
 
 
 async def test_a_price_that_is_no_amount_is_unknown_and_an_absurd_one_is_the_largest(tmp_path):
-    """P12: what is written can be read again, and a huge cost still uses the cap up."""
+    """P12: what is written can be read again, and a huge cost still uses up the cap."""
     costs = [Decimal("-5"), Decimal("NaN"), Decimal("1E+20"), Decimal("1E-30"), Decimal("1E+2")]
     async with journal(tmp_path) as ledger:
         for number, cost in enumerate(costs):
-            await ledger.intent(wish(number), price=PRICE)
-            await ledger.answered(wish(number), job_of(wish(number), cost=cost))
+            await ledger.intent(image_request(number), price=PRICE)
+            await ledger.answered(image_request(number), job_of(image_request(number), cost=cost))
         money = [found for (found,) in rows(ledger, "money")]
         assert money == [None, None, "9" * 9 + "." + "9" * 12, "0.000000", "100.000000"]
     async with journal(tmp_path) as ledger:
@@ -128,19 +135,23 @@ async def test_a_price_that_is_no_amount_is_unknown_and_an_absurd_one_is_the_lar
     ],
 )
 async def test_what_could_not_be_read_again_is_refused_before_it_is_paid(tmp_path, extras, message):
-    """The limits of reading are those of writing, so no journal of ours refuses itself."""
+    """Reading has the limits of writing, so no journal refuses its own rows."""
     if extras is None:
         extras = {"a": 1}
         for _ in range(100):
             extras = {"a": [extras]}
     async with journal(tmp_path) as ledger:
         with pytest.raises(ConfigError, match=message):
-            await ledger.intent(wish(extras=extras), price=PRICE)
-        await ledger.settle(Failed(request=wish(extras=extras), error=ConfigError("too large")))
+            await ledger.intent(image_request(extras=extras), price=PRICE)
+        await ledger.settle(
+            Failed(request=image_request(extras=extras), error=ConfigError("too large"))
+        )
         assert rows(ledger, "state") == []
-        brackets = wish(1, extras={"a": ["[{" * 500, '"\\"[' * 90, {"$image": 5}]}, name="fox")
+        brackets = image_request(
+            1, extras={"a": ["[{" * 500, '"\\"[' * 90, {"$image": 5}]}, name="fox"
+        )
         await submitted(ledger, brackets)
-        await ledger.settle(Failed(request=wish(2), error=FluxError("odd")))
+        await ledger.settle(Failed(request=image_request(2), error=FluxError("odd")))
     async with journal(tmp_path) as ledger:
         known = await ledger.known(brackets)
         assert isinstance(known, Job)
@@ -149,16 +160,16 @@ async def test_what_could_not_be_read_again_is_refused_before_it_is_paid(tmp_pat
 
 
 async def test_evidence_of_an_answer_in_doubt_is_kept_at_once(tmp_path):
-    """P3: a run that is killed before the image's end is told has it all the same."""
+    """P3: a run that is killed before it reports the outcome has it recorded."""
     cut = TransportError("cut", sent=True, evidence='{"id": "ab')
     async with journal(tmp_path) as ledger:
-        await ledger.intent(wish(), price=PRICE)
-        await ledger.answered(wish(), Refused(verdict=Verdict.AMBIGUOUS, error=cut))
+        await ledger.intent(image_request(), price=PRICE)
+        await ledger.answered(image_request(), Refused(verdict=Verdict.AMBIGUOUS, error=cut))
         assert rows(ledger, "state, message, evidence") == [(4, "cut", '{"id": "ab')]
 
 
 async def test_counts_in_memory_agree_with_the_rows_after_each_decision(tmp_path):
-    """What status shows is what a count of the rows gives, whatever the user decided."""
+    """The totals in memory equal a count of the rows, after any decision."""
     no = Refused(verdict=Verdict.REFUSED, error=TransportError("no", sent=False))
     maybe = Refused(verdict=Verdict.AMBIGUOUS, error=NO_ANSWER)
     async with journal(tmp_path) as ledger:
@@ -168,37 +179,38 @@ async def test_counts_in_memory_agree_with_the_rows_after_each_decision(tmp_path
             assert ledger.counts == rows_of.as_counts()
 
         for number in range(5):
-            await ledger.intent(wish(number), price=PRICE)
+            await ledger.intent(image_request(number), price=PRICE)
             await agree()
-            await ledger.answered(wish(number), maybe)
+            await ledger.answered(image_request(number), maybe)
             await agree()
-        await ledger.drop(wish(0).key)
+        await ledger.drop(image_request(0).key)
         await agree()
-        await ledger.give_job(wish(1).key, "found")
+        await ledger.give_job(image_request(1).key, "found")
         await agree()
-        await ledger.forget([wish(0).key, wish(1).key, wish(2).key])
+        await ledger.forget([image_request(0).key, image_request(1).key, image_request(2).key])
         await agree()
-        await ledger.intent(wish(0), price=Decimal("0.5"))
+        await ledger.intent(image_request(0), price=Decimal("0.5"))
         await agree()
-        await ledger.answered(wish(0), no)
+        await ledger.answered(image_request(0), no)
         await agree()
-        await ledger.intent(wish(1), price=None)
-        await ledger.answered(wish(1), job_of(wish(1), cost=Decimal("0.7")))
+        await ledger.intent(image_request(1), price=None)
+        await ledger.answered(image_request(1), job_of(image_request(1), cost=Decimal("0.7")))
         await agree()
-        late = job_of(wish(1))
+        late = job_of(image_request(1))
         error = DeadlineExceeded("still running", job=late)
-        await ledger.settle(Failed(request=wish(1), error=error, job=late))
+        await ledger.settle(Failed(request=image_request(1), error=error, job=late))
         await agree()
         await ledger.settle(saved(tmp_path, late))
         await agree()
-        await ledger.settle(Failed(request=wish(3), error=FluxError("odd")))
+        await ledger.settle(Failed(request=image_request(3), error=FluxError("odd")))
         await agree()
-        await ledger.answered(wish(9), job_of(wish(9), cost=Decimal("0.9")))
+        await ledger.answered(image_request(9), job_of(image_request(9), cost=Decimal("0.9")))
         await agree()
 
 
 async def test_a_failing_checkpoint_is_the_last_write(tmp_path, monkeypatch):
-    """P5: its error is seen, as that of a commit is, and nothing is written after it."""
+    """P5: an error of a checkpoint is seen like that of a commit, and nothing is written after
+    it."""
 
     def refuse(action: int, name: str | None, *_: object) -> int:
         is_checkpoint = action == sqlite3.SQLITE_PRAGMA and name == "wal_checkpoint"
@@ -206,53 +218,55 @@ async def test_a_failing_checkpoint_is_the_last_write(tmp_path, monkeypatch):
 
     monkeypatch.setattr(writer, "_CHECKPOINT", 2)
     async with journal(tmp_path) as ledger:
-        await ledger.intent(wish(0), price=PRICE)
+        await ledger.intent(image_request(0), price=PRICE)
         ledger._connection.set_authorizer(refuse)
-        await ledger.intent(wish(1), price=PRICE)
+        await ledger.intent(image_request(1), price=PRICE)
         with pytest.raises(JournalError, match=r"not authorized: check the disk"):
-            await ledger.intent(wish(2), price=PRICE)
+            await ledger.intent(image_request(2), price=PRICE)
         assert not ledger.is_kept
     async with journal(tmp_path) as ledger:
         assert ledger.recovered.in_doubt == 2
 
 
 async def test_a_second_refusal_changes_nothing(tmp_path):
-    """An intent is taken back once; what has become a job or a doubt stays."""
+    """An intent is taken back once; a job or a doubt stays."""
     no = Refused(verdict=Verdict.REFUSED, error=TransportError("no", sent=False))
     async with journal(tmp_path) as ledger:
-        await submitted(ledger, wish())
-        await ledger.answered(wish(), no)
-        await ledger.answered(wish(1), no)
+        await submitted(ledger, image_request())
+        await ledger.answered(image_request(), no)
+        await ledger.answered(image_request(1), no)
         assert rows(ledger, "state") == [(1,)]
         assert (ledger.counts.running, ledger.counts.in_doubt) == (1, 0)
 
 
 async def test_the_schema_of_every_released_version_is_accepted():
-    """P28: journals of version 1 have had this schema from the first release on."""
+    """P28: journals of version 1 have had this schema since the first release."""
     fixture = Path(__file__).parent.parent / "fixtures" / "journal-v1.db"
     with closing(sqlite3.connect(f"file:{fixture}?mode=ro&immutable=1", uri=True)) as connection:
         assert schema._schema(connection) == schema._expected_schema()
 
 
 async def test_money_of_earlier_attempts_stays_counted_where_it_belongs(tmp_path):
-    """Of images submitted once more, those that were here stay spent, the rest perhaps."""
-    error = JobLost("gone", job=job_of(wish(1)))
+    """Of images submitted again, saved ones stay spent; the others stay possible cost."""
+    error = JobLost("gone", job=job_of(image_request(1)))
     async with journal(tmp_path) as ledger:
-        await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
+        await ledger.settle(saved(tmp_path, await submitted(ledger, image_request())))
         await ledger.settle(
-            Failed(request=wish(1), error=error, job=await submitted(ledger, wish(1)))
+            Failed(
+                request=image_request(1), error=error, job=await submitted(ledger, image_request(1))
+            )
         )
-        await ledger.intent(wish(2), price=2 * PRICE)
-        await ledger.settle(InDoubt(request=wish(2), error=NO_ANSWER, price=2 * PRICE))
-        await ledger.intent(wish(3), price=None)
-        await ledger.settle(InDoubt(request=wish(3), error=NO_ANSWER, price=None))
+        await ledger.intent(image_request(2), price=2 * PRICE)
+        await ledger.settle(InDoubt(request=image_request(2), error=NO_ANSWER, price=2 * PRICE))
+        await ledger.intent(image_request(3), price=None)
+        await ledger.settle(InDoubt(request=image_request(3), error=NO_ANSWER, price=None))
         before = ledger.counts
         assert (before.spent, before.possible_cost, before.in_doubt_price) == (
             PRICE,
             PRICE,
             2 * PRICE,
         )
-        await ledger.forget([wish(number).key for number in range(4)])
+        await ledger.forget([image_request(number).key for number in range(4)])
         after = ledger.counts
         assert (after.spent, after.possible_cost, after.in_doubt_price) == (PRICE, 3 * PRICE, 0)
         assert after.again == 4
@@ -264,8 +278,8 @@ async def test_an_image_to_be_submitted_once_more_keeps_nothing_of_its_last_atte
     """Its row has its place, its request and its first price, and no job, file or money."""
     kept = {"id", "key", "state", "attempt", "place", "idx", "occurrence", "model", "request"}
     async with journal(tmp_path) as ledger:
-        await ledger.settle(saved(tmp_path, await submitted(ledger, wish())))
-        await ledger.forget([wish().key])
+        await ledger.settle(saved(tmp_path, await submitted(ledger, image_request())))
+        await ledger.forget([image_request().key])
         with closing(sqlite3.connect(ledger.path)) as connection:
             names = [found[1] for found in connection.execute("PRAGMA table_info(image)")]
         (row,) = rows(ledger, ", ".join(names))
@@ -274,9 +288,10 @@ async def test_an_image_to_be_submitted_once_more_keeps_nothing_of_its_last_atte
 
 
 async def test_a_refused_image_costs_nothing_though_it_had_a_price(tmp_path):
-    """What the server certainly did not take is no money, now and at the next start."""
+    """A submission that the server certainly refused costs nothing, now and after the next
+    start."""
     error = InvalidRequest("bad", status=422)
     async with journal(tmp_path) as ledger:
-        await ledger.intent(wish(), price=PRICE)
-        await ledger.settle(Failed(request=wish(), error=error))
+        await ledger.intent(image_request(), price=PRICE)
+        await ledger.settle(Failed(request=image_request(), error=error))
         assert (ledger.counts.possible_cost, rows(ledger, "state, money")) == (0, [(3, None)])

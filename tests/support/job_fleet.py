@@ -15,7 +15,7 @@ from statistics import fmean
 
 from attrs import Factory, define, frozen
 
-from fluxasync._core.config import Polling
+from fluxasync import Polling
 from fluxasync._engine.polling import Durations, Hint, PollSchedule
 
 Draw = Callable[[int, random.Random], float]

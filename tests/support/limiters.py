@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from fluxasync._core.config import Limits, Policies
-from fluxasync._core.events import Event
+from fluxasync import Limits
+from fluxasync._core.config import Policies
 from fluxasync._core.observers import Observers
 from fluxasync._engine.download_queue import DownloadQueue
 from fluxasync._engine.limiter import Limiter
+from fluxasync.events import Event
 
 
 class LimiterUnderTest(Limiter):

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fluxasync import ConfigError, ImageRequest, Prompts
-from fluxasync._requests.sources import BadRow, Plan, Source, open_source
+from fluxasync import BadRow, ConfigError, ImageRequest, Plan, Prompts
+from fluxasync._requests.sources import Source, open_source
 
 
 def open_list(given: Any, *, is_local: bool = False, **options: Any) -> Source:

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from fluxasync._core.models import ImageRequest, Job, Verdict
-from fluxasync._core.protocols import Reply
-from fluxasync._wire.providers import BFL, COMETAPI
+from fluxasync import BFL, COMETAPI, ImageRequest, Job
+from fluxasync.extend import Reply, Verdict
 
 REQUEST = ImageRequest(prompt="a red fox")
 UUID = "4ca5b657-4b04-4afc-9c4b-7445c578d324"

@@ -24,7 +24,7 @@ from support.vendor_replies import (
     reply,
 )
 
-from fluxasync._core.models import ImageRequest, Job, Refused, Secret, Verdict
+from fluxasync import BFL, COMETAPI, ImageRequest, Job, Provider
 from fluxasync._core.strict_json import read_object
 from fluxasync._wire import (
     LONGEST_WAIT,
@@ -37,7 +37,7 @@ from fluxasync._wire import (
     retry_after,
     vendor_message,
 )
-from fluxasync._wire.providers import BFL, COMETAPI, Provider
+from fluxasync.extend import Refused, Secret, Verdict
 
 # — the classifier, against hand-written tables ————————————————————————————————————————————————
 

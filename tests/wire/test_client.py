@@ -12,13 +12,11 @@ from urllib.parse import quote
 import pytest
 from support import virtual_time
 
+from fluxasync import BFL, COMETAPI, ImageRequest, Job, Ready, TransportError
 from fluxasync._core.config import Policies
-from fluxasync._core.errors import TransportError
-from fluxasync._core.models import ImageRequest, Job, Ready, Refused, Secret, Verdict
-from fluxasync._core.protocols import Call, Reply
 from fluxasync._wire import Inconclusive
 from fluxasync._wire.client import ApiClient
-from fluxasync._wire.providers import BFL, COMETAPI
+from fluxasync.extend import Call, Refused, Reply, Secret, Verdict
 
 REQUEST = ImageRequest(prompt="a red fox")
 KEY = "sk-canary-4711"

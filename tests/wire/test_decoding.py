@@ -24,18 +24,24 @@ from support.vendor_replies import (
     reply,
 )
 
-from fluxasync._core.errors import (
+from fluxasync import (
+    BFL,
+    COMETAPI,
     AuthenticationError,
     CreditError,
+    ImageRequest,
     InvalidRequest,
+    Job,
     JobFailed,
     Moderated,
+    Pending,
+    Provider,
     RateLimited,
+    Ready,
     Redirected,
     ServerError,
     TransportError,
 )
-from fluxasync._core.models import ImageRequest, Job, Pending, Ready, Refused, Verdict
 from fluxasync._wire import (
     LONGEST_WAIT,
     MESSAGE_LENGTH,
@@ -46,8 +52,8 @@ from fluxasync._wire import (
     decode_submit,
     is_known,
 )
-from fluxasync._wire.providers import BFL, COMETAPI, Provider
 from fluxasync._wire.reply import EVIDENCE_LENGTH
+from fluxasync.extend import Refused, Verdict
 
 
 def refused(status: int, body: Any, provider: Provider = BFL, **headers: str) -> Refused:

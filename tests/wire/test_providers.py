@@ -6,9 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from fluxasync._core.errors import ConfigError
-from fluxasync._core.models import Secret
-from fluxasync._wire.providers import BFL, COMETAPI, Provider, resolve_provider
+from fluxasync import BFL, COMETAPI, ConfigError, Provider
+from fluxasync._wire.providers import resolve_provider
+from fluxasync.extend import Secret
 
 LOCAL = COMETAPI.at("http://127.0.0.1:8123/prefix")
 
