@@ -22,7 +22,7 @@ from fluxasync.simulator import Scenario, World
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from support.outages import Story, story
+from support.outages import SimulatedRun, simulated_run
 from support.virtual_time import START, run
 
 PHASES = ((0.0, 24), (100.0, 12), (300.0, 24))
@@ -38,9 +38,11 @@ async def changes(flux: FluxSession, world: World) -> None:
             flux.limits = limit  # type: ignore[assignment] — the setter takes the shorthand
 
 
-def measure(limits: int | str, wait: float | None, seed: int, jobs: int) -> Story:
+def measure(limits: int | str, wait: float | None, seed: int, jobs: int) -> SimulatedRun:
     scenario = Scenario(image_bytes=1, retry_after=wait, seed=seed)
-    ran = run(story(scenario, count=jobs, seed=seed, limits=limits, script=changes), seed=seed)
+    ran = run(
+        simulated_run(scenario, count=jobs, seed=seed, limits=limits, script=changes), seed=seed
+    )
     assert len(ran.saved) == jobs
     return ran
 

@@ -1,9 +1,9 @@
-"""One session in an aiohttp.web app: an image for each request, the folder of a batch beside it.
+"""One session in an aiohttp.web app: images on request, and a batch in the background.
 
     python aiohttp_app.py                    # COMETAPI_KEY or BFL_API_KEY in the environment
     curl -o fox.jpg 'localhost:8080/image?prompt=a+red+fox'
 
-FLUX_BASE_URL points the app to another address, such as that of `fluxasync simulate`.
+FLUX_BASE_URL sets another address, for example that of `fluxasync simulate`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ OUT = Path(os.environ.get("IMAGES", "images"))
 
 
 async def session(app: web.Application) -> AsyncIterator[None]:
-    """Open the session with the app, close it with the app."""
+    """Open the session with the app and close it with the app."""
     async with FluxSession(base_url=os.environ.get("FLUX_BASE_URL")) as flux:
         app[FLUX] = flux
         yield
 
 
 async def stock(app: web.Application) -> AsyncIterator[None]:
-    """Fill a folder in the background, with the slots that no visitor needs."""
+    """Fill a folder in the background, with the slots that requests do not need."""
     prompts = os.environ.get("STOCK", "a red fox\na lamp").splitlines()
     async with Batch(
         app[FLUX], Prompts(prompts, parameters={"width": 512}), out=OUT, grace=3
@@ -38,7 +38,7 @@ async def stock(app: web.Application) -> AsyncIterator[None]:
         app[STOCK] = batch
         filling = asyncio.create_task(fill(batch))
         yield
-        batch.stop()  # paid jobs may land for three seconds
+        batch.stop()  # paid jobs have three seconds to be saved
         await filling
 
 
@@ -47,17 +47,17 @@ async def fill(batch: Batch) -> None:
         async for _ in batch:
             pass
     except FluxError as error:
-        print(f"the stock is not whole: {error}")
+        print(f"the stock is incomplete: {error}")
 
 
 async def image(request: web.Request) -> web.Response:
-    """Make one image and return it; it goes before the stock."""
+    """Make one image and return it, with priority over the stock."""
     prompt = request.query.get("prompt", "")
     try:
         saved = await request.app[FLUX].generate(prompt, model="flux-dev", priority=1)
     except Moderated as error:
         raise web.HTTPUnprocessableEntity(text=str(error)) from error
-    except ValueError as error:  # ConfigError is one: the request cannot be
+    except ValueError as error:  # a ConfigError is a ValueError: the request is invalid
         raise web.HTTPBadRequest(text=str(error)) from error
     except FluxError as error:
         raise web.HTTPBadGateway(text=str(error)) from error
@@ -78,5 +78,5 @@ def make_app() -> web.Application:
 
 
 if __name__ == "__main__":
-    # a visitor who leaves cancels the handler: what is paid then is in flux.unclaimed
+    # a disconnecting client cancels the handler; a paid job is then in flux.unclaimed
     web.run_app(make_app(), handler_cancellation=True)

@@ -1,11 +1,11 @@
-"""Top up a folder: make what the list has and the folder has not. For cron or a systemd timer.
+"""Top up a folder: make the images of a list that it lacks. For cron or a systemd timer.
 
     0 3 * * *  cd /srv/images && python top_up.py prompts.txt stock --max-cost 20
 
-The list may grow, shrink or be sorted anew between two nights. `--max-cost` is the most that the
-folder may ever cost: what earlier nights spent counts. Ends with 0 when all is there, with 3 when
-some images failed or are in doubt, with 75 (EX_TEMPFAIL, "try again later") when the provider or
-the network is out, and with 1 when a person is needed.
+The list may be extended, shortened or sorted between two nights. `--max-cost` limits the total cost
+of the folder, including earlier nights. Exit codes: 0, all images are saved; 3, some images failed
+or are in doubt; 75 (EX_TEMPFAIL, "try again later"), provider or network not available; 1, a person
+is needed.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from fluxasync.events import LimitChanged
 LATER = (RateLimited, ServerError, TransportError)
 
 
-def said(event: object) -> None:
-    """Note what the log of a night should tell."""
+def log_limit(event: object) -> None:
+    """Log changes of the account's limit."""
     if isinstance(event, LimitChanged):
-        print(f"{event.group}: now {event.limit} jobs at once")
+        print(f"{event.group}: at most {event.limit} active jobs")
 
 
 async def top_up(options: argparse.Namespace) -> Summary:
@@ -34,17 +34,17 @@ async def top_up(options: argparse.Namespace) -> Summary:
         budget=options.max_cost,
         limits="auto",
         base_url=options.base_url,
-        on_event=said,
+        on_event=log_limit,
     )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Make what the list has and the folder has not.")
+    parser = argparse.ArgumentParser(description="Make the images of a list that a folder lacks.")
     parser.add_argument("prompts", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", default="flux-dev")
-    parser.add_argument("--max-cost", help="US dollars, over all nights")
-    parser.add_argument("--base-url", help="another address, such as a simulator's")
+    parser.add_argument("--max-cost", help="limit in US dollars, over all nights")
+    parser.add_argument("--base-url", help="another address, for example a simulator's")
     options = parser.parse_args()
     try:
         summary = asyncio.run(top_up(options))
@@ -52,7 +52,7 @@ def main() -> int:
         print(f"later: {error}", file=sys.stderr)
         return 75
     except FluxError as error:
-        print(f"look at this: {error}", file=sys.stderr)
+        print(f"a person is needed: {error}", file=sys.stderr)
         return 1
     print(summary)
     return 3 if summary.failed or summary.in_doubt else 0

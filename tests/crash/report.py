@@ -121,9 +121,9 @@ def _violations(result: Result) -> str:
 def _signals(result: Interrupted) -> str:
     rows = [
         ("runs", result.runs.total()),
-        *((f"met by {n} of them", result.runs[n]) for n in sorted(result.runs)),
-        ("that had submitted something by then", result.at_work),
-        ("images asked for, there at the end", f"{result.images:,}, {result.done:,}"),
+        *((f"with {n} signals", result.runs[n]) for n in sorted(result.runs)),
+        ("with a submission before the signal", result.at_work),
+        ("requested images, saved at the end", f"{result.images:,}, {result.done:,}"),
         ("charges, in doubt", f"{result.charges:,}, {result.in_doubt:,}"),
         ("charges later than 0.1 s after the first signal", result.charged_late),
         *(

@@ -162,7 +162,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     notebook = nbformat.read(EXAMPLES / "notebook.ipynb", as_version=4)
     resources = {"metadata": {"path": str(tmp_path)}}
-    nbclient.NotebookClient(notebook, timeout=patient(), resources=resources).execute()
+    nbclient.NotebookClient(notebook, timeout=round(patient()), resources=resources).execute()
     shown = [out.get("data", {}) for cell in notebook.cells for out in cell.get("outputs", [])]
     assert any("image/png" in data or "image/jpeg" in data for data in shown)
     assert any("3 new" in data.get("text/plain", "") for data in shown)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from support.outages import Weather
-from support.simulator_sessions import wishes
+from support.outages import UnreliableNetwork
+from support.simulator_sessions import small_requests
 from support.virtual_time import run
 from support.world_transport import ORIGIN, WorldTransport
 
@@ -34,7 +34,7 @@ def test_a_paid_job_that_no_ledger_has_is_named_in_a_warning(caplog: pytest.LogC
         line = WorldTransport(World(CALM))
         async with FluxSession(base_url=ORIGIN, transport=line) as flux:
             with pytest.raises(JournalError):
-                await flux.submit(wishes(1)[0], ledger=_FullDisk())
+                await flux.submit(small_requests(1)[0], ledger=_FullDisk())
             unclaimed = [job.job_id for job in flux.unclaimed]
             return unclaimed, [c.job_id for c in line.world.charges], flux.in_flight
 
@@ -45,7 +45,7 @@ def test_a_paid_job_that_no_ledger_has_is_named_in_a_warning(caplog: pytest.LogC
     assert f"job {charged[0]} was accepted" in caplog.text
 
 
-class _SecondPostIsSlow(Weather):
+class _SecondPostIsSlow(UnreliableNetwork):
     """The provider echoes a lower cost with the finished image and takes a minute over the second
     submission."""
 
@@ -63,7 +63,7 @@ def test_a_lower_cost_frees_the_budget_at_once():
     when another POST ends."""
 
     async def played() -> float:
-        line, (first, *others) = _SecondPostIsSlow(World(CALM)), wishes(3)
+        line, (first, *others) = _SecondPostIsSlow(World(CALM)), small_requests(3)
         session = FluxSession(
             BFL, base_url=ORIGIN, transport=line, limits=3, budget="0.07",
             polling=Polling(interval=1.0),

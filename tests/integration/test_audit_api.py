@@ -6,7 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from support.simulator_sessions import fast_session, run_out, wishes
+from support.simulator_sessions import fast_session, run_out, small_requests
 
 from fluxasync import Batch, BudgetExceeded, audit
 from fluxasync.simulator import Scenario, Simulator
@@ -20,7 +20,7 @@ async def test_a_folder_is_counted_verified_and_decided_about(tmp_path: Path) ->
 
         async def run() -> None:
             async with fast_session(simulator.url) as flux:
-                await run_out(Batch(flux, wishes(1), out=tmp_path))
+                await run_out(Batch(flux, small_requests(1), out=tmp_path))
 
         await run()
         status = await audit.status(tmp_path)

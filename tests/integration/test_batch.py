@@ -26,9 +26,9 @@ from support.simulator_sessions import (
     outcomes_of,
     rows,
     run_out,
+    small_requests,
     tally,
     until,
-    wishes,
 )
 
 from fluxasync import (
@@ -155,7 +155,7 @@ async def test_a_bad_row_is_refused_before_anything_is_spent(tmp_path: Path):
 @pytest.mark.asyncio
 async def test_an_unknown_price_under_a_cap_is_refused_before_the_others_are_paid(tmp_path: Path):
     """F160, P19: the list is checked whole, prices too; no folder is made."""
-    source = [*wishes(2), evolve(wishes(1)[0], model="flux-9")]
+    source = [*small_requests(2), evolve(small_requests(1)[0], model="flux-9")]
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, budget="5") as flux:
         batch = Batch(flux, source, out=tmp_path / "new")
         with pytest.raises(ConfigError, match="unknown price"):
@@ -236,8 +236,8 @@ async def test_a_limit_ends_the_source():
 async def test_the_same_batch_again_pays_nothing_and_tells_the_same(tmp_path: Path):
     """P1: what is done is handed out again in its place, and not submitted."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
-        first, _ = await run_out(Batch(flux, wishes(3), out=tmp_path))
-        batch = Batch(flux, wishes(3), out=tmp_path, ordered=True)
+        first, _ = await run_out(Batch(flux, small_requests(3), out=tmp_path))
+        batch = Batch(flux, small_requests(3), out=tmp_path, ordered=True)
         again, error = await run_out(batch)
         assert error is None
         told = sorted((o.index, o.path) for o in first if isinstance(o, Saved))
@@ -249,10 +249,10 @@ async def test_the_same_batch_again_pays_nothing_and_tells_the_same(tmp_path: Pa
 async def test_a_folder_whose_journal_is_gone_is_refused_before_spending(tmp_path: Path):
     """P18: images of ours without a journal are never "nothing done yet"."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
-        await run_out(Batch(flux, wishes(1), out=tmp_path))
+        await run_out(Batch(flux, small_requests(1), out=tmp_path))
         shutil.rmtree(tmp_path / ".fluxasync")
         before = names(tmp_path)
-        outcomes, error = await run_out(Batch(flux, wishes(1), out=tmp_path))
+        outcomes, error = await run_out(Batch(flux, small_requests(1), out=tmp_path))
         assert isinstance(error, JournalError)
         assert outcomes == []
         assert (1, before) == (sim.world.posts, names(tmp_path))
@@ -293,7 +293,7 @@ class FirstComesLast:
 async def test_outcomes_come_as_they_finish_or_in_source_order(ordered: bool):
     """The first image finishes last: in completion order it ends the run, in order it begins it."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
-        batch = Batch(flux, wishes(6), sink=FirstComesLast(6), ordered=ordered)
+        batch = Batch(flux, small_requests(6), sink=FirstComesLast(6), ordered=ordered)
         outcomes, error = await run_out(batch)
         assert error is None
         indexes = [outcome.index for outcome in outcomes]
@@ -305,7 +305,7 @@ async def test_outcomes_come_as_they_finish_or_in_source_order(ordered: bool):
 @pytest.mark.asyncio
 async def test_order_holds_over_failures_and_bad_rows():
     """In source order every row has its place: saved, failed, in doubt or no request at all."""
-    good = wishes(12)
+    good = small_requests(12)
     source = [*good[:4], {"prompt": "a fox", "widht": 512}, *good[4:]]
     faults = ["moderated-content:0.3", "lost-reply:0.3", "429:0.2"]
     async with (
@@ -328,7 +328,7 @@ async def test_a_run_is_told_in_one_line_and_counted_once(tmp_path: Path):
         Simulator(evolve(SCENARIO, faults=faults)) as sim,
         fast_session(sim.url, limits=20, on_event=seen.append) as flux,
     ):
-        batch = Batch(flux, wishes(20), out=tmp_path)
+        batch = Batch(flux, small_requests(20), out=tmp_path)
         outcomes, error = await run_out(batch)
         audit(sim.world, outcomes, folder=tmp_path)
     assert error is None
@@ -377,7 +377,7 @@ async def test_the_lists_carry_what_the_rows_brought(tmp_path: Path):
 async def test_images_stay_in_memory_without_a_folder():
     """With neither folder nor sink each outcome holds its bytes."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
-        outcomes, _ = await run_out(Batch(flux, wishes(3)))
+        outcomes, _ = await run_out(Batch(flux, small_requests(3)))
         assert all(isinstance(o, Saved) and o.data for o in outcomes)
         audit(sim.world, outcomes)
 
@@ -397,7 +397,7 @@ async def test_memory_is_bounded_by_what_is_in_flight():
         try:
             for number in range(100_000):
                 read.append(number)
-                yield wishes(1, start=number)[0]
+                yield small_requests(1, start=number)[0]
         finally:
             closed = True
 
@@ -421,7 +421,10 @@ async def test_memory_is_bounded_by_what_is_in_flight():
 async def test_two_batches_share_the_slots_of_their_session():
     """P12: the limit is the account's, whoever submits; each batch tells its own outcomes."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, limits=4) as flux:
-        one, other = Batch(flux, wishes(15)), Batch(flux, wishes(15, start=100), ordered=True)
+        one, other = (
+            Batch(flux, small_requests(15)),
+            Batch(flux, small_requests(15, start=100), ordered=True),
+        )
         (ones, _), (others, _) = await asyncio.gather(run_out(one), run_out(other))
         assert set(range(15)) == {outcome.index for outcome in ones}
         assert list(range(15)) == [outcome.index for outcome in others]
@@ -439,7 +442,7 @@ async def test_an_observer_that_raises_stops_no_batch():
         raise RuntimeError("a bug in the user's own display")
 
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, on_event=broken) as flux:
-        outcomes, error = await run_out(Batch(flux, wishes(5)))
+        outcomes, error = await run_out(Batch(flux, small_requests(5)))
         assert error is None
         audit(sim.world, outcomes)
         assert tally(outcomes) == {"saved": 5}
@@ -451,7 +454,7 @@ async def test_an_observer_that_raises_stops_no_batch():
 @pytest.mark.asyncio
 async def test_what_was_settled_is_told_and_not_made_again():
     """A second run over the same ledger submits nothing that is saved, failed or in doubt."""
-    ledger, source = MemoryLedger(), wishes(10)
+    ledger, source = MemoryLedger(), small_requests(10)
     faults = ["lost-reply:0.3", "moderated-content:0.3"]
     async with (
         Simulator(evolve(SCENARIO, faults=faults)) as sim,
@@ -471,7 +474,7 @@ async def test_what_was_settled_is_told_and_not_made_again():
 @pytest.mark.asyncio
 async def test_a_job_of_an_earlier_run_is_collected_not_submitted():
     """P1: what an earlier run paid for is watched by its id; only the rest is sent."""
-    ledger, source = MemoryLedger(), wishes(4)
+    ledger, source = MemoryLedger(), small_requests(4)
     async with Simulator(SCENARIO) as sim:
         async with fast_session(sim.url) as flux:
             for request in source[:2]:

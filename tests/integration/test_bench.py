@@ -362,7 +362,7 @@ async def test_a_folder_with_an_image_in_doubt_is_never_removed(tmp_path: Path) 
 async def test_a_submission_answered_late_is_recorded(tmp_path: Path) -> None:
     """P15 A submission answered after the grace period is recorded before the journal closes."""
     stopped = asyncio.Event()
-    late = Fault(kind="late", held=stopped, strikes=posts())
+    late = Fault(kind="late", held=stopped, affects=posts())
     async with Simulator(Scenario(**QUICK | {"latency": 600})) as sim, proxy(sim.url, late) as line:
         run = Run(evolve(config_for(sim, tmp_path / "out"), base_url=line.url, max_cost=1))
         performed = asyncio.create_task(run.perform())
@@ -438,7 +438,7 @@ async def test_the_progress_line_counts_the_images_of_a_stage(
 @pytest.mark.asyncio
 async def test_the_progress_line_shows_the_cost_of_all_stages(tmp_path: Path) -> None:
     """$0.025 per image; a simulator that does not identify itself is treated as a real service."""
-    hidden = Fault(kind="reset unread", strikes=lambda _, head: b"/simulator/ledger" in head)
+    hidden = Fault(kind="reset unread", affects=lambda _, head: b"/simulator/ledger" in head)
     async with Simulator(Scenario(**QUICK)) as sim, proxy(sim.url, hidden) as line:
         config = config_for(sim, tmp_path / "out", base_url=line.url, in_flight=(1, 2), max_cost=1)
         lines = await _lines(config)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 from support.raw_servers import Line, answer, peer
-from support.simulator_sessions import PROVIDERS, audit, fast_session, until, wishes
+from support.simulator_sessions import PROVIDERS, audit, fast_session, small_requests, until
 
 from fluxasync import BudgetExceeded, ImageRequest, Job, MemoryLedger, Saved
 from fluxasync._engine.session import engine_of
@@ -23,7 +23,7 @@ both_dialects = pytest.mark.parametrize("dialect", PROVIDERS)
 
 
 def wish(number: int = 0) -> ImageRequest:
-    return wishes(1, start=number)[0]
+    return small_requests(1, start=number)[0]
 
 
 async def cancelled(task: asyncio.Task[Any]) -> None:
@@ -114,13 +114,13 @@ async def test_a_caller_cancelled_while_waiting_for_the_budget_pays_nothing():
     async with peer(pushes_back) as server, fast_session(server.url, budget="0.03") as flux:
         first = asyncio.create_task(flux.submit(wish(0)))
         second = asyncio.create_task(flux.submit(wish(1)))
-        await until(lambda: server.heard and flux.in_flight == 2)
+        await until(lambda: server.received and flux.in_flight == 2)
         await cancelled(second)
         assert flux.in_flight == 1, "its slot is free at once"
         await cancelled(first)
         answering.set()
         await engine_of(flux).drain()
-        assert (len(server.heard), flux.in_flight, flux.unclaimed) == (1, 0, ())
+        assert (len(server.received), flux.in_flight, flux.unclaimed) == (1, 0, ())
 
 
 @pytest.mark.asyncio
@@ -211,7 +211,7 @@ async def test_one_image_failing_in_a_group_costs_no_other(caplog: pytest.LogCap
 
         async def all_of_them() -> None:
             async with asyncio.TaskGroup() as tasks:
-                for request in wishes(12):
+                for request in small_requests(12):
                     tasks.create_task(one(request))
 
         with pytest.raises(ExceptionGroup) as caught:

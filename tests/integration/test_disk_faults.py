@@ -23,7 +23,7 @@ import pytest
 import pytest_asyncio
 from attrs import frozen
 from support.fault_disk import Disks, mounted, run
-from support.simulator_sessions import audit, fast_session, rows, run_out, tally, wishes
+from support.simulator_sessions import audit, fast_session, rows, run_out, small_requests, tally
 
 from fluxasync import (
     Batch,
@@ -145,7 +145,7 @@ async def batch(
 ) -> tuple[list[Outcome], FluxError | None]:
     """Run a batch in this process."""
     async with fast_session(sim.url, limits=4) as flux:
-        return await run_out(Batch(flux, wishes(count), out=out, **options))
+        return await run_out(Batch(flux, small_requests(count), out=out, **options))
 
 
 def name_of(request: ImageRequest) -> str:
@@ -271,7 +271,7 @@ async def test_a_log_that_may_not_grow_names_what_it_cannot_keep(sim: Simulator,
     assert len(sim.charges) < COUNT
     look = looked(sim, tmp_path)
     assert look.unrecorded(sim) == {
-        id_ for id_ in look.unrecorded(sim) if f"job {id_}" in report.said
+        id_ for id_ in look.unrecorded(sim) if f"job {id_}" in report.stderr
     }
     doubts = look.states["intent"]
     await carried_on(sim, tmp_path, saved=COUNT - doubts, doubts=doubts)
@@ -335,7 +335,7 @@ async def test_a_folder_that_is_removed_stops_the_run(sim: Simulator, tmp_path: 
     report = await run(sim.url, tmp_path / "out", fault="removed", count=COUNT)
     assert report.kind in {"SinkError", "JournalError"}
     assert len(sim.charges) < COUNT
-    named = [charge for charge in sim.charges if f"job {charge.job_id}" in report.said]
+    named = [charge for charge in sim.charges if f"job {charge.job_id}" in report.stderr]
     assert len(sim.charges) == len(named) + report.settled
 
 
@@ -384,7 +384,7 @@ async def test_after_a_failed_commit_nothing_is_written(sim: Simulator, tmp_path
     look = looked(sim, tmp_path)
     assert 0 < len(look.unrecorded(sim)) == len(sim.charges) < COUNT
     assert look.unrecorded(sim) == {
-        id_ for id_ in look.unrecorded(sim) if f"job {id_}" in report.said
+        id_ for id_ in look.unrecorded(sim) if f"job {id_}" in report.stderr
     }
     doubts = look.states["intent"]
     await carried_on(sim, tmp_path, saved=COUNT - doubts, doubts=doubts)
@@ -409,7 +409,7 @@ async def test_what_has_the_name_already_stays(sim: Simulator, tmp_path: Path):
     number."""
     out, outside = tmp_path / "out", tmp_path / "outside.jpg"
     outside.write_bytes(b"mine")
-    there = [out / name_of(request) for request in wishes(4)]
+    there = [out / name_of(request) for request in small_requests(4)]
     out.mkdir()
     there[0].write_bytes(b"another's")
     there[1].symlink_to(outside)

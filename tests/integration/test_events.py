@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from support.simulator_sessions import fast_session, outcomes_of, run_out, until, wishes
+from support.simulator_sessions import fast_session, outcomes_of, run_out, small_requests, until
 from support.virtual_time import run
 from support.world_transport import ORIGIN, WorldTransport
 
@@ -54,7 +54,7 @@ async def test_one_image_is_submitted_ready_and_ended():
     """A single image without a batch has its events too; the last one has the result."""
     seen: list[Event] = []
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, on_event=seen.append) as flux:
-        saved = await flux.generate(wishes(1)[0])
+        saved = await flux.generate(small_requests(1)[0])
     assert [type(event).__name__ for event in seen] == ["JobSubmitted", "JobReady", "JobEnded"]
     assert [saved.job.job_id] * 3 == [job_id for job_id, _ in of_jobs(seen)]
     assert seen[-1] == JobEnded(job=saved.job, saved=saved)
@@ -69,7 +69,7 @@ async def test_a_job_that_ends_badly_says_why():
         fast_session(sim.url, on_event=seen.append) as flux,
     ):
         with pytest.raises(Moderated) as caught:
-            await flux.generate(wishes(1)[0])
+            await flux.generate(small_requests(1)[0])
     assert [type(event).__name__ for event in seen] == ["JobSubmitted", "JobEnded"]
     assert isinstance(seen[-1], JobEnded)
     assert seen[-1].error is caught.value
@@ -91,10 +91,10 @@ async def test_a_submission_without_a_job_has_one_event(fault: str, error: type[
         fast_session(sim.url, on_event=seen.append) as flux,
     ):
         with pytest.raises(error) as caught:
-            await flux.generate(wishes(1)[0])
+            await flux.generate(small_requests(1)[0])
     (event,) = seen
     assert isinstance(event, SubmitFailed)
-    assert (event.error, event.request.prompt) == (caught.value, wishes(1)[0].prompt)
+    assert (event.error, event.request.prompt) == (caught.value, small_requests(1)[0].prompt)
 
 
 @pytest.mark.asyncio
@@ -105,7 +105,7 @@ async def test_a_paid_job_without_a_caller_has_an_event():
         Simulator(evolve(SCENARIO, latency=(30, 30))) as sim,
         fast_session(sim.url, on_event=seen.append) as flux,
     ):
-        task = asyncio.create_task(flux.generate(wishes(1)[0]))
+        task = asyncio.create_task(flux.generate(small_requests(1)[0]))
         await until(lambda: seen)
         task.cancel()
         await asyncio.wait({task})
@@ -119,7 +119,7 @@ def test_a_pause_has_its_status():
     async def three_at_once() -> None:
         line = WorldTransport(World(Scenario(active_limit=1, retry_after=None, image_bytes=1)))
         async with fast_session(ORIGIN, limits=3, transport=line, on_event=seen.append) as flux:
-            three = (flux.generate(wish, to=MemorySink()) for wish in wishes(3))
+            three = (flux.generate(wish, to=MemorySink()) for wish in small_requests(3))
             await asyncio.gather(*three)
 
     run(three_at_once())
@@ -149,7 +149,9 @@ async def test_submissions_that_a_pause_holds_back_do_not_count_as_an_outage():
     ledger = Slow()
     scenario = evolve(SCENARIO, faults=["429"], retry_after=60)
     async with Simulator(scenario) as sim, fast_session(sim.url, on_event=seen.append) as flux:
-        tasks = [asyncio.create_task(flux.submit(wish, ledger=ledger)) for wish in wishes(5)]
+        tasks = [
+            asyncio.create_task(flux.submit(wish, ledger=ledger)) for wish in small_requests(5)
+        ]
         await until(lambda: any(isinstance(event, Paused) for event in seen))
         ledger.ready.set()
         await until(lambda: not ledger.intents)
@@ -166,7 +168,7 @@ async def test_a_reader_of_events_sees_the_run_to_its_end():
     async with (
         Simulator(SCENARIO) as sim,
         fast_session(sim.url) as flux,
-        Batch(flux, wishes(6)) as batch,
+        Batch(flux, small_requests(6)) as batch,
     ):
         reading = asyncio.create_task(everything(batch))
         await asyncio.sleep(0)
@@ -182,7 +184,7 @@ async def test_a_reader_of_events_sees_the_run_to_its_end():
 async def test_a_reader_that_does_not_read_slows_nothing():
     """After the run it gets the newest events, and the number of the lost ones."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
-        async with Batch(flux, wishes(10)) as batch:
+        async with Batch(flux, small_requests(10)) as batch:
             events = batch.events(buffer=5)
             outcomes = await outcomes_of(batch)
         seen = [event async for event in events]
@@ -198,7 +200,7 @@ async def test_batches_of_one_session_receive_their_own_outcomes():
     heard: list[list[Event]] = [[], [], []]
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, on_event=heard[2].append) as flux:
         batches = [
-            Batch(flux, wishes(3, start=10 * number), on_event=heard[number].append)
+            Batch(flux, small_requests(3, start=10 * number), on_event=heard[number].append)
             for number in range(2)
         ]
         ends = await asyncio.gather(*map(run_out, batches))
@@ -216,7 +218,7 @@ async def test_p26_a_batch_whose_observer_fails_continues(caplog: pytest.LogCapt
         raise ZeroDivisionError
 
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
-        outcomes, error = await run_out(Batch(flux, wishes(4), on_event=broken))
+        outcomes, error = await run_out(Batch(flux, small_requests(4), on_event=broken))
     assert (error, {Saved}) == (None, set(map(type, outcomes)))
     assert sum("observer failed" in record.message for record in caplog.records) == 1
 
@@ -226,7 +228,7 @@ async def test_a_batch_that_cannot_open_leaves_no_reader_waiting(tmp_path: Path)
     """A reader of a batch that fails on entry ends."""
     (tmp_path / "file").touch()
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
-        batch = Batch(flux, wishes(1), out=tmp_path / "file" / "below")
+        batch = Batch(flux, small_requests(1), out=tmp_path / "file" / "below")
         reading = asyncio.create_task(everything(batch))
         await asyncio.sleep(0)
         _, error = await run_out(batch)
@@ -242,6 +244,6 @@ async def test_in_doubt_is_a_failed_submission_and_an_outcome():
         Simulator(evolve(SCENARIO, faults=["lost-reply"])) as sim,
         fast_session(sim.url, on_event=seen.append) as flux,
     ):
-        outcomes, _ = await run_out(Batch(flux, wishes(1)))
+        outcomes, _ = await run_out(Batch(flux, small_requests(1)))
     assert [InDoubt] == list(map(type, outcomes))
     assert [SubmitFailed, Settled] == list(map(type, seen))

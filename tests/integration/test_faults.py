@@ -23,9 +23,9 @@ from support.simulator_sessions import (
     end_jobs,
     fast_session,
     run_out,
+    small_requests,
     tally,
     until,
-    wishes,
 )
 
 from fluxasync import (
@@ -66,7 +66,7 @@ async def run(
     """Make a dozen images, audit them, and return the results."""
     session = {"limits": COUNT, "retry": PATIENT} | options
     async with Simulator(scenario) as sim, fast_session(sim.url, dialect, **session) as flux:
-        running = asyncio.create_task(run_out(Batch(flux, wishes(COUNT), out=folder)))
+        running = asyncio.create_task(run_out(Batch(flux, small_requests(COUNT), out=folder)))
         if is_held:
             await until(lambda: len(sim.charges) == COUNT and sim.world.faults)
             end_jobs(sim)

@@ -18,7 +18,7 @@ import pytest
 from support.gallery_folders import Folder, cards_of, picture
 from support.patience import patient
 from support.pseudo_terminal import MODULE
-from support.simulator_sessions import fast_session, outcomes_of, wishes
+from support.simulator_sessions import fast_session, outcomes_of, small_requests
 
 pytest.importorskip("PIL", reason="the extra `image` is not installed")
 
@@ -44,7 +44,7 @@ async def test_a_run_becomes_a_page_out_of_its_journal(tmp_path):
     async with (
         Simulator(scenario) as simulator,
         fast_session(simulator.url) as flux,
-        Batch(flux, wishes(8, guidance=2.5), out=tmp_path / "run") as batch,
+        Batch(flux, small_requests(8, guidance=2.5), out=tmp_path / "run") as batch,
     ):
         await outcomes_of(batch)
     written = await write(tmp_path / "run")

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from attrs import evolve
-from support.simulator_sessions import PROVIDERS, audit, fast_session, outcomes_of, wishes
+from support.simulator_sessions import PROVIDERS, audit, fast_session, outcomes_of, small_requests
 
 from fluxasync import (
     AuthenticationError,
@@ -35,7 +35,7 @@ both_dialects = pytest.mark.parametrize("dialect", PROVIDERS)
 
 
 def wish(**parameters: Any) -> ImageRequest:
-    return wishes(1, **parameters)[0]
+    return small_requests(1, **parameters)[0]
 
 
 @both_dialects
@@ -126,7 +126,9 @@ async def test_no_secret_is_seen_anywhere(
     caplog.set_level(logging.DEBUG)
     asyncio.get_running_loop().set_debug(True)
     shown: list[Any] = []
-    requests = wishes(12, webhook_url="https://hooks.example.com", webhook_secret=WEBHOOK_SECRET)
+    requests = small_requests(
+        12, webhook_url="https://hooks.example.com", webhook_secret=WEBHOOK_SECRET
+    )
     scenario = evolve(SCENARIO, key=KEY, faults=NOISY)
     async with (
         Simulator(scenario) as sim,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve, frozen
-from support.simulator_sessions import fast_session, run_out, until, wishes
+from support.simulator_sessions import fast_session, run_out, small_requests, until
 
 from fluxasync import Batch, ImageRequest, Job, Moderated, Saved
 from fluxasync._core.extras import install_command
@@ -77,7 +77,7 @@ async def test_an_image_is_a_span_with_its_steps(backend: Backend):
         fast_session(sim.url, on_event=Tracing(**backend.providers)) as flux,
     ):
         with tracer.start_as_current_span("a request of the app") as request:
-            saved = await flux.generate(wishes(1)[0])
+            saved = await flux.generate(small_requests(1)[0])
     image = backend.image()
     assert image.parent == request.get_span_context()
     steps = [backend.named(step)[0] for step in STEPS]
@@ -106,7 +106,7 @@ async def test_a_run_is_counted_by_outcome(backend: Backend):
         Simulator(full) as sim,
         fast_session(sim.url, limits=6, on_event=Tracing(**backend.providers)) as flux,
     ):
-        batch = Batch(flux, wishes(20))
+        batch = Batch(flux, small_requests(20))
         await run_out(batch)
     summary = batch.summary
     counted = {"saved": summary.saved, "in doubt": summary.in_doubt, **summary.failed}
@@ -125,7 +125,7 @@ async def test_a_failure_is_an_error_with_its_cause(backend: Backend):
         fast_session(sim.url, on_event=Tracing(**backend.providers)) as flux,
     ):
         with pytest.raises(Moderated):
-            await flux.generate(wishes(1)[0])
+            await flux.generate(small_requests(1)[0])
     image = backend.image()
     assert image.status.status_code is StatusCode.ERROR
     assert dict(image.attributes or {})["error.type"] == "moderated"
@@ -139,7 +139,7 @@ async def test_an_unclaimed_job_ends_its_span(backend: Backend):
         Simulator(evolve(SCENARIO, latency=(30, 30))) as sim,
         fast_session(sim.url, on_event=Tracing(**backend.providers)) as flux,
     ):
-        task = asyncio.create_task(flux.generate(wishes(1)[0]))
+        task = asyncio.create_task(flux.generate(small_requests(1)[0]))
         await until(lambda: backend.named("submit"))
         assert backend.counts("jobs.in_flight") == {None: 1}
         task.cancel()
@@ -153,7 +153,7 @@ async def test_a_job_of_an_earlier_process_is_traced_from_its_download(backend: 
     """`collect` of a job from another process has a span too, without a submission."""
     async with Simulator(SCENARIO) as sim:
         async with fast_session(sim.url) as flux:
-            job = await flux.submit(wishes(1)[0])
+            job = await flux.submit(small_requests(1)[0])
         async with fast_session(sim.url, on_event=Tracing(**backend.providers)) as flux:
             await flux.collect(job)
     assert [len(backend.named(step)) for step in STEPS] == [0, 0, 1]
@@ -194,7 +194,7 @@ async def test_p26_a_broken_backend_stops_nothing(
     tracing = Tracing(tracer_provider=Broken(shutdown_on_exit=False))
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, on_event=tracing) as flux:
         with caplog.at_level(logging.WARNING, logger="fluxasync"):
-            outcomes, error = await run_out(Batch(flux, wishes(5)))
+            outcomes, error = await run_out(Batch(flux, small_requests(5)))
     assert (error, [Saved] * 5) == (None, list(map(type, outcomes)))
     assert sum("observer failed" in record.message for record in caplog.records) == 1
 

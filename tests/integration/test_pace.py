@@ -17,8 +17,8 @@ from support.simulator_sessions import (
     audit_image,
     fast_session,
     outcomes_of,
+    small_requests,
     until,
-    wishes,
 )
 
 from fluxasync import AuthenticationError, Batch, BudgetExceeded, InDoubt, Outcome
@@ -45,7 +45,7 @@ async def test_a_cap_holds_over_runs_into_one_folder(seed: int, faults: list[str
     async with Simulator(evolve(SCENARIO, faults=faults, seed=seed)) as sim:
         for _ in range(20):
             async with fast_session(sim.url, limits=4, retry=PATIENT, budget=cap) as flux:
-                batch = Batch(flux, wishes(14), out=tmp_path, grace=0, finished="skip")
+                batch = Batch(flux, small_requests(14), out=tmp_path, grace=0, finished="skip")
                 try:
                     async with batch:
                         leave = chance.randint(1, 5)
@@ -65,19 +65,19 @@ async def test_a_cap_holds_over_runs_into_one_folder(seed: int, faults: list[str
 
 
 @pytest.mark.asyncio
-async def test_a_balance_is_told_where_the_provider_tells_it():
-    """U29: BFL's balance in credits, as Decimal, going down by what was bought; else None."""
+async def test_a_balance_is_returned_where_the_provider_reports_it():
+    """U29: BFL's balance in credits, as Decimal, falls by each purchase; elsewhere None."""
     async with Simulator(evolve(SCENARIO, credits=100)) as sim:
         async with fast_session(sim.url, "bfl") as flux:
             assert await flux.credits() == Decimal(100)
-            await flux.generate(wishes(1)[0])
+            await flux.generate(small_requests(1)[0])
             assert await flux.credits() == Decimal("97.5")
         async with fast_session(sim.url, "cometapi") as flux:
             assert await flux.credits() is None
 
 
 @pytest.mark.asyncio
-async def test_a_balance_is_not_told_to_strangers():
+async def test_a_balance_needs_a_valid_key():
     """F9: a refused key is an AuthenticationError here too."""
     async with (
         Simulator(evolve(SCENARIO, key="another")) as sim,
@@ -92,7 +92,7 @@ async def test_a_balance_is_not_told_to_strangers():
 
 @pytest.mark.asyncio
 async def test_a_hidden_limit_is_found_over_real_sockets():
-    """P12 F2: 24 at once meet a limit of 9; it is told by an event, and the rest fits in."""
+    """P12 F2: 24 at once meet a limit of 9; an event reports it, and the others fit in."""
     seen: list[Event] = []
     # long beside a submission, also on a busy machine: else nine are never at once
     scenario = evolve(SCENARIO, active_limit=9, latency=(0.4, 0.6))
@@ -101,7 +101,7 @@ async def test_a_hidden_limit_is_found_over_real_sockets():
         fast_session(sim.url, limits="auto", retry=PATIENT, on_event=seen.append) as flux,
     ):
         assert (flux.limits.in_flight, flux.slots) == ("auto", 24)
-        async with Batch(flux, wishes(45)) as batch:
+        async with Batch(flux, small_requests(45)) as batch:
             outcomes = await outcomes_of(batch)
         audit(sim.world, outcomes)
         assert 8 <= flux.slots <= 11
@@ -115,9 +115,9 @@ async def test_a_hidden_limit_is_found_over_real_sockets():
 
 
 @pytest.mark.asyncio
-async def test_a_blocked_loop_is_no_storm_of_doubt():
-    """F156: somebody blocks the loop for longer than any timeout: every image is saved, and the
-    block is told."""
+async def test_a_blocked_loop_puts_no_image_in_doubt():
+    """F156: the loop is blocked for longer than any timeout: every image is saved, and the block is
+    reported."""
     seen: list[Event] = []
     hasty = evolve(FAST["timeouts"], submit=0.5, poll=0.5, download=0.5)
     scenario = evolve(SCENARIO, submit_delay=0.3)
@@ -125,7 +125,7 @@ async def test_a_blocked_loop_is_no_storm_of_doubt():
         Simulator(scenario) as sim,
         fast_session(sim.url, limits=6, timeouts=hasty, on_event=seen.append) as flux,
     ):
-        tasks = [asyncio.create_task(flux.generate(wish)) for wish in wishes(6)]
+        tasks = [asyncio.create_task(flux.generate(wish)) for wish in small_requests(6)]
         await until(lambda: sim.world.posts == 6)
         time.sleep(1.8)  # noqa: ASYNC251 — the fault: somebody blocks the loop
         saved = await asyncio.gather(*tasks)
@@ -135,11 +135,12 @@ async def test_a_blocked_loop_is_no_storm_of_doubt():
 
 
 @pytest.mark.asyncio
-async def test_after_a_sleep_urls_are_asked_for_afresh_on_fresh_connections():
-    """F154: a Ready from before the sleep is polled once more, and nothing goes over old lines."""
+async def test_after_a_suspension_urls_and_connections_are_renewed():
+    """F154: a Ready from before the suspension is polled once more, and old connections are not
+    used."""
     seen: list[Event] = []
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, on_event=seen.append) as flux:
-        ready = await flux.watch(await flux.submit(wishes(1)[0]))
+        ready = await flux.watch(await flux.submit(small_requests(1)[0]))
         pools = engine_of(flux).connectivity.connections
         assert isinstance(pools, AiohttpTransport)
         before, polls = pools._polls, sim.world.polls

@@ -1,7 +1,5 @@
-"""One session against the practice server: the verbs, the slots, the money, the observers.
-
-Cancellation is in `test_cancellation.py`, addresses and keys are in `test_key.py`.
-"""
+"""One session against the simulator: the verbs, the slots, the money, the observers. Cancellation
+is in `test_cancellation.py`, addresses and keys are in `test_key.py`."""
 
 from __future__ import annotations
 
@@ -22,8 +20,8 @@ from support.simulator_sessions import (
     end_jobs,
     fast_session,
     names,
+    small_requests,
     until,
-    wishes,
 )
 
 from fluxasync import (
@@ -50,7 +48,7 @@ both_dialects = pytest.mark.parametrize("dialect", PROVIDERS)
 
 
 def wish(number: int = 0, **parameters: Any) -> ImageRequest:
-    return wishes(1, start=number, **parameters)[0]
+    return small_requests(1, start=number, **parameters)[0]
 
 
 # --- the verbs ------------------------------------------------------------------------------------
@@ -59,7 +57,7 @@ def wish(number: int = 0, **parameters: Any) -> ImageRequest:
 @both_dialects
 @pytest.mark.asyncio
 async def test_an_image_goes_from_verb_to_verb(dialect: str, tmp_path: Path):
-    """submit, poll, watch and download in a row end in the file that was asked for."""
+    """submit, poll, watch and download in a row end in the requested file."""
     scenario = evolve(SCENARIO, latency=600)
     async with Simulator(scenario) as sim, fast_session(sim.url, dialect) as flux:
         job = await flux.submit(wish())
@@ -75,8 +73,8 @@ async def test_an_image_goes_from_verb_to_verb(dialect: str, tmp_path: Path):
 
 @both_dialects
 @pytest.mark.asyncio
-async def test_generate_lands_where_it_is_told(dialect: str, tmp_path: Path):
-    """`to` is nothing, a file or a sink: the bytes are in memory, on disk, in the sink."""
+async def test_generate_stores_the_image_at_its_target(dialect: str, tmp_path: Path):
+    """`to` is None, a file or a sink: the bytes are in memory, on disk, in the sink."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, dialect) as flux:
         in_memory = await flux.generate(wish(0))
         on_disk = await flux.generate(wish(1), to=tmp_path / "image.png")
@@ -100,7 +98,7 @@ async def test_a_size_that_cannot_be_does_not_keep_a_paid_job_from_being_collect
 
 @pytest.mark.asyncio
 async def test_generate_takes_the_vendors_parameters_by_name():
-    """A prompt and keywords make the request; what comes back tells the seed that was used."""
+    """A prompt and keywords make the request; the outcome has the seed that was used."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
         saved = await flux.generate(
             "a red fox", model="flux-pro-1.1", width=320, height=256, seed=7, output_format="png"
@@ -126,7 +124,7 @@ async def test_generate_takes_the_vendors_parameters_by_name():
 )
 @pytest.mark.asyncio
 async def test_bad_parameters_cost_nothing(parameters: dict[str, Any]):
-    """P19: what the model cannot take is refused before anything is sent."""
+    """P19: parameters that the model does not take are refused before anything is sent."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
         with pytest.raises(ConfigError):
             await flux.generate("a red fox", **parameters)
@@ -135,7 +133,7 @@ async def test_bad_parameters_cost_nothing(parameters: dict[str, Any]):
 
 @pytest.mark.asyncio
 async def test_an_existing_file_is_refused_before_spending(tmp_path: Path):
-    """F108: nothing is sent, and the file stays what it was."""
+    """F108: nothing is sent, and the file stays unchanged."""
     (tmp_path / "fox.jpg").write_bytes(b"mine")
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
         with pytest.raises(SinkError, match="exists already"):
@@ -163,7 +161,7 @@ async def test_a_kept_job_is_collected_by_another_session(dialect: str):
 async def test_a_job_is_collected_by_its_id():
     """The id alone is enough in another process; the session itself still knows the request."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
-        first, second = [await flux.submit(each) for each in wishes(2)]
+        first, second = [await flux.submit(each) for each in small_requests(2)]
         async with fast_session(sim.url) as other:
             saved = await other.collect(first.job_id)
         assert (saved.job.job_id, saved.request) == (first.job_id, None)
@@ -189,7 +187,7 @@ async def test_a_closed_session_waits_for_its_posts_and_is_closed_twice_without_
 
 @pytest.mark.asyncio
 async def test_a_job_with_a_webhook_is_polled_at_the_origin():
-    """BFL tells no polling URL beside a webhook: the job is asked for where it was submitted."""
+    """BFL gives no polling URL beside a webhook, so the job is polled where it was submitted."""
     request = wish(webhook_url="https://hooks.example.com/x", webhook_secret="s")
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, "bfl") as flux:
         saved = await flux.generate(request)
@@ -213,7 +211,7 @@ async def test_an_image_input_goes_out_as_the_wire_wants_it(tmp_path: Path):
 
 @pytest.mark.asyncio
 async def test_a_job_past_its_deadline_can_be_collected_later():
-    """F54: the deadline gives up the wait, not the image."""
+    """F54: the deadline ends the wait, not the image."""
     slow = evolve(SCENARIO, latency=0.5)
     hasty = evolve(FAST["timeouts"], job=0.05)
     async with Simulator(slow) as sim:
@@ -239,15 +237,15 @@ async def test_a_session_that_is_not_open_says_so():
 
 
 class Swapping(MemorySink):
-    """Keeps another image than the one that came, as a provider that draws what it likes."""
+    """Stores another image than the received one, as if the provider had drawn it."""
 
     async def store(self, *given: Any) -> Stored:
         return evolve(await super().store(*given), width=SIDE // 2, format="webp")
 
 
 @pytest.mark.asyncio
-async def test_an_image_unlike_what_was_asked_for_is_told_once(caplog: pytest.LogCaptureFixture):
-    """F76, F80: it is whole and paid, so it is kept; that size or format differ is said, once."""
+async def test_an_image_of_another_size_or_format_is_logged_once(caplog: pytest.LogCaptureFixture):
+    """F76, F80: it is whole and paid, so it is kept; a different size or format is logged once."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
         for number in range(2):
             await flux.generate(wish(number, output_format="png"), to=Swapping())
@@ -266,7 +264,7 @@ async def test_an_image_unlike_what_was_asked_for_is_told_once(caplog: pytest.Lo
 async def test_no_more_jobs_are_active_than_the_limit(dialect: str):
     """P12: thirty callers share four slots, and the server never has to push back."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, dialect, limits=4) as flux:
-        saved = await asyncio.gather(*map(flux.generate, wishes(30)))
+        saved = await asyncio.gather(*map(flux.generate, small_requests(30)))
         assert sim.world.max_active <= 4
         assert sim.world.refused[429] == 0
         assert flux.in_flight == 0
@@ -286,7 +284,7 @@ async def test_a_model_of_its_own_limit_leaves_the_others_theirs():
             await flux.watch(await flux.submit(request))
 
         async with asyncio.TaskGroup() as tasks:
-            for request in (*narrow, *wishes(12)):
+            for request in (*narrow, *small_requests(12)):
                 tasks.create_task(through(request))
         assert sim.world.refused[429] == 0
         assert sim.world.max_active == 10
@@ -298,7 +296,7 @@ async def test_a_slot_is_free_while_its_image_downloads():
     """P12: at one job in flight, the next is submitted before the last one's slow download ends."""
     scenario = evolve(SCENARIO, latency=0, faults=["slow"], slow_bytes_per_second=50_000)
     async with Simulator(scenario) as sim, fast_session(sim.url, limits=1) as flux:
-        saved = [asyncio.create_task(flux.generate(request)) for request in wishes(3)]
+        saved = [asyncio.create_task(flux.generate(request)) for request in small_requests(3)]
         await until(lambda: len(sim.charges) == 3)
         assert not any(task.done() for task in saved)
         audit(sim.world, await asyncio.gather(*saved))
@@ -306,7 +304,7 @@ async def test_a_slot_is_free_while_its_image_downloads():
 
 @pytest.mark.asyncio
 async def test_higher_priority_goes_first():
-    """Of those who wait for a slot the most urgent goes first, then the earliest."""
+    """The waiter with the highest priority goes first, then the earliest."""
     async with (
         Simulator(evolve(SCENARIO, latency=0.05)) as sim,
         fast_session(sim.url, limits=1) as flux,
@@ -336,7 +334,7 @@ async def test_limits_change_while_running():
         Simulator(evolve(SCENARIO, latency=0.4)) as sim,
         fast_session(sim.url, limits=1, on_event=lowered) as flux,
     ):
-        tasks = [asyncio.create_task(flux.generate(request)) for request in wishes(6)]
+        tasks = [asyncio.create_task(flux.generate(request)) for request in small_requests(6)]
         await until(lambda: sim.charges)
         flux.limits = evolve(flux.limits, in_flight=4)
         await asyncio.gather(*tasks)
@@ -354,7 +352,7 @@ async def test_download_places_change_while_running():
         Simulator(scenario) as sim,
         fast_session(sim.url, limits=narrow, on_event=ready.append) as flux,
     ):
-        tasks = [asyncio.create_task(flux.generate(request)) for request in wishes(3)]
+        tasks = [asyncio.create_task(flux.generate(request)) for request in small_requests(3)]
         await until(lambda: sum(isinstance(event, JobReady) for event in ready) == 3)
         await until(lambda: sim.world.downloads)
         assert sim.world.downloads == 1
@@ -387,7 +385,7 @@ async def test_a_budget_is_exact_under_concurrency(dialect: str, faults: list[st
         Simulator(scenario) as sim,
         fast_session(sim.url, dialect, limits=10, budget="$0.11") as flux,
     ):
-        ends = await asyncio.gather(*map(flux.generate, wishes(10)), return_exceptions=True)
+        ends = await asyncio.gather(*map(flux.generate, small_requests(10)), return_exceptions=True)
         assert charged == len(sim.charges)
         assert 10 - charged == sum(isinstance(end, BudgetExceeded) for end in ends)
 
@@ -407,7 +405,7 @@ async def test_an_unknown_price_cannot_be_kept_under_a_budget():
 async def test_an_unknown_model_goes_through_with_one_warning(
     dialect: str, caplog: pytest.LogCaptureFixture
 ):
-    """The catalogue does not decide what exists: the server does, and it is said once."""
+    """The server decides which models exist, not the catalogue; the warning comes once."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, dialect) as flux:
         for _ in range(2):
             with pytest.raises(InvalidRequest):
@@ -431,7 +429,7 @@ async def test_an_observer_that_raises_stops_nothing(caplog: pytest.LogCaptureFi
         raise RuntimeError("a bug in the user's own display")
 
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, on_event=broken) as flux:
-        audit(sim.world, await asyncio.gather(*map(flux.generate, wishes(3))))
+        audit(sim.world, await asyncio.gather(*map(flux.generate, small_requests(3))))
     kinds = [type(event) for event in seen]
     assert (kinds.count(JobSubmitted), kinds.count(JobReady)) == (3, 3)
     assert sum("observer" in record.getMessage() for record in caplog.records) == 1

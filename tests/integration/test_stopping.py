@@ -20,9 +20,9 @@ from support.simulator_sessions import (
     outcomes_of,
     rows,
     run_out,
+    small_requests,
     tally,
     until,
-    wishes,
 )
 
 from fluxasync import (
@@ -67,7 +67,7 @@ async def test_leaving_lets_paid_jobs_land(tmp_path: Path):
     """After a break nothing more is submitted, and what was paid is in the folder."""
     scenario = evolve(SCENARIO, latency=(0.05, 0.1))
     async with Simulator(scenario) as sim, fast_session(sim.url, limits=4) as flux:
-        async with Batch(flux, wishes(50), out=tmp_path) as batch:
+        async with Batch(flux, small_requests(50), out=tmp_path) as batch:
             await anext(batch)
             posts = sim.world.posts
         assert sim.world.posts <= posts + 4
@@ -82,7 +82,7 @@ async def test_leaving_lets_paid_jobs_land(tmp_path: Path):
 async def test_leaving_without_grace_lists_paid_jobs(tmp_path: Path):
     """With no grace, jobs that still run are listed at once and can be collected."""
     async with Simulator(NEVER) as sim, fast_session(sim.url, limits=4) as flux:
-        async with Batch(flux, wishes(50), out=tmp_path, grace=0) as batch:
+        async with Batch(flux, small_requests(50), out=tmp_path, grace=0) as batch:
             await until(lambda: sim.world.polls >= 8)
         assert 4 == len(sim.charges) == len(flux.unclaimed)
         accounted(sim.world, flux, tmp_path)
@@ -96,7 +96,7 @@ async def test_leaving_during_posts_still_learns_of_their_jobs(tmp_path: Path):
     scenario = evolve(NEVER, submit_delay=0.1)
     ledger = MemoryLedger()
     async with Simulator(scenario) as sim, fast_session(sim.url, limits=4) as flux:
-        async with Batch(flux, wishes(50), out=tmp_path, grace=0, ledger=ledger) as batch:
+        async with Batch(flux, small_requests(50), out=tmp_path, grace=0, ledger=ledger) as batch:
             await until(lambda: len(sim.charges) == 4)
         assert 4 == len(flux.unclaimed) == len(ledger.jobs)
         assert not ledger.intents
@@ -110,7 +110,7 @@ async def test_an_exception_in_the_block_leaves_at_once():
     async with Simulator(NEVER) as sim, fast_session(sim.url, limits=4) as flux:
 
         async def failing() -> None:
-            async with Batch(flux, wishes(50), grace=600):
+            async with Batch(flux, small_requests(50), grace=600):
                 await until(lambda: len(sim.charges) == 4)
                 raise ZeroDivisionError
 
@@ -124,7 +124,7 @@ async def test_an_exception_in_the_block_leaves_at_once():
 async def test_a_cancelled_reader_leaves_at_once():
     """A task that is cancelled while it waits for an outcome is gone soon, its jobs listed."""
     async with Simulator(NEVER) as sim, fast_session(sim.url, limits=4) as flux:
-        reader = asyncio.create_task(run_out(Batch(flux, wishes(50), grace=600)))
+        reader = asyncio.create_task(run_out(Batch(flux, small_requests(50), grace=600)))
         await until(lambda: sim.world.polls >= 4)
         reader.cancel()
         async with asyncio.timeout(QUICK):
@@ -139,7 +139,7 @@ async def test_stop_ends_the_iteration_after_what_is_paid(ordered: bool, tmp_pat
     """`stop()` in the middle: the outcomes of paid jobs still come, in order where that is on."""
     scenario = evolve(SCENARIO, latency=(0.05, 0.1))
     async with Simulator(scenario) as sim, fast_session(sim.url, limits=4) as flux:
-        async with Batch(flux, wishes(50), out=tmp_path, ordered=ordered) as batch:
+        async with Batch(flux, small_requests(50), out=tmp_path, ordered=ordered) as batch:
             outcomes = [await anext(batch)]
             batch.stop()
             outcomes += await outcomes_of(batch)
@@ -162,7 +162,7 @@ async def test_an_image_that_is_being_recorded_is_counted():
 
     ledger, loop = SlowLedger(), asyncio.get_running_loop()
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
-        async with Batch(flux, wishes(1), ledger=ledger) as batch:
+        async with Batch(flux, small_requests(1), ledger=ledger) as batch:
             await recording.wait()
             batch.stop(grace=0)
             loop.call_later(0, go_on.set)  # right after it was told to wait no longer
@@ -173,7 +173,7 @@ async def test_an_image_that_is_being_recorded_is_counted():
 async def test_reading_on_after_the_block_ends_at_once():
     """Nothing is left to come: the iteration is over, not stuck."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, limits=4) as flux:
-        async with Batch(flux, wishes(20)) as batch:
+        async with Batch(flux, small_requests(20)) as batch:
             await anext(batch)
         async with asyncio.timeout(QUICK):
             left = await outcomes_of(batch)
@@ -184,7 +184,7 @@ async def test_reading_on_after_the_block_ends_at_once():
 async def test_another_tasks_reader_ends_with_the_block():
     """A task that waits for the next outcome when the block is left does not wait for ever."""
     async with Simulator(NEVER) as sim, fast_session(sim.url, limits=2) as flux:
-        async with Batch(flux, wishes(5), grace=0) as batch:
+        async with Batch(flux, small_requests(5), grace=0) as batch:
             reader = asyncio.create_task(outcomes_of(batch))
             await until(lambda: len(sim.charges) == 2)
         async with asyncio.timeout(QUICK):
@@ -200,7 +200,7 @@ async def test_leaving_one_batch_does_not_wait_for_another():
         busy = asyncio.create_task(run_out(Batch(flux, _without_end())))
         await until(lambda: len(sim.charges) > 10)
         async with asyncio.timeout(30):
-            async with Batch(flux, wishes(1)) as batch:
+            async with Batch(flux, small_requests(1)) as batch:
                 assert len(await outcomes_of(batch)) == 1
         assert not busy.done()
         busy.cancel()
@@ -209,7 +209,7 @@ async def test_leaving_one_batch_does_not_wait_for_another():
 def _without_end() -> Iterator[ImageRequest]:
     number = 1000
     while True:
-        yield wishes(1, start=number)[0]
+        yield small_requests(1, start=number)[0]
         number += 1
 
 
@@ -220,7 +220,7 @@ async def test_a_generator_is_closed_when_the_reader_leaves():
 
     async def prompts() -> AsyncIterator[ImageRequest]:
         try:
-            for request in wishes(1000):
+            for request in small_requests(1000):
                 yield request
         finally:
             closed.append(True)
@@ -238,7 +238,7 @@ async def test_a_generator_is_closed_when_the_reader_leaves():
 async def test_a_redirect_ends_the_run_with_one_message(tmp_path: Path):
     """F16: base_url is wrong for all of them: few are sent, none is marked as failed."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url + "/wrong", limits=3) as flux:
-        batch = Batch(flux, wishes(50), out=tmp_path)
+        batch = Batch(flux, small_requests(50), out=tmp_path)
         outcomes, error = await run_out(batch)
         assert isinstance(error, Redirected)
         assert outcomes == []
@@ -252,7 +252,7 @@ async def test_an_outage_longer_than_patience_ends_the_run():
     seen: list[Any] = []
     began = datetime.now(UTC)
     async with fast_session("http://127.0.0.1:9", **impatient, on_event=seen.append) as flux:
-        batch = Batch(flux, wishes(5))
+        batch = Batch(flux, small_requests(5))
         outcomes, error = await run_out(batch)
         gives_up = next(event.until for event in seen if isinstance(event, Paused))
         assert began < gives_up <= datetime.now(UTC) + timedelta(seconds=0.1)
@@ -267,7 +267,7 @@ async def test_push_back_longer_than_patience_ends_the_run():
     scenario = evolve(SCENARIO, faults=["429"])
     impatient = {"retry": evolve(fast_session("http://127.0.0.1:9").retry, patience=0.1)}
     async with Simulator(scenario) as sim, fast_session(sim.url, **impatient) as flux:
-        batch = Batch(flux, wishes(5))
+        batch = Batch(flux, small_requests(5))
         outcomes, error = await run_out(batch)
         assert "too many" in str(error)
         assert outcomes == []
@@ -281,7 +281,7 @@ async def test_a_budget_ends_the_run_exactly(tmp_path: Path):
         Simulator(SCENARIO) as sim,
         fast_session(sim.url, limits=6, budget="0.26") as flux,
     ):
-        batch = Batch(flux, wishes(30), out=tmp_path)
+        batch = Batch(flux, small_requests(30), out=tmp_path)
         outcomes, error = await run_out(batch)
         assert "cap" in str(error)
         assert len(sim.charges) == 10
@@ -302,7 +302,7 @@ async def test_a_disk_that_fails_after_the_cap_is_what_is_told():
         Simulator(SCENARIO) as sim,
         fast_session(sim.url, limits=6, budget="0.03") as flux,
     ):
-        batch = Batch(flux, wishes(2), sink=FullDisk())
+        batch = Batch(flux, small_requests(2), sink=FullDisk())
         outcomes, error = await run_out(batch)
         assert (outcomes, str(error)) == ([], "the disk is full")
         assert [charge.job_id for charge in sim.charges] == [job.job_id for job in flux.unclaimed]
@@ -321,7 +321,7 @@ async def test_a_folder_that_vanishes_ends_the_run(tmp_path: Path):
         Simulator(SCENARIO) as sim,
         fast_session(sim.url, limits=limits, on_event=pull_the_rug) as flux,
     ):
-        batch = Batch(flux, wishes(50), out=folder)
+        batch = Batch(flux, small_requests(50), out=folder)
         outcomes, error = await run_out(batch)
         assert isinstance(error, SinkError | JournalError)  # whoever notices first
         assert outcomes == []
@@ -338,7 +338,7 @@ async def test_an_error_of_the_source_ends_the_run_with_its_cause(ordered: bool)
     """What the user's iterable raises comes out last, behind the outcomes of what was paid."""
 
     async def broken() -> AsyncIterator[ImageRequest]:
-        for request in wishes(3):
+        for request in small_requests(3):
             yield request
         await until(lambda: len(sim.charges) == 3)
         raise ZeroDivisionError("in the user's own code")
@@ -377,7 +377,7 @@ async def test_a_bug_in_a_sink_or_ledger_ends_the_run_and_is_raised(broken: str)
     parts = {"sink": {"sink": BrokenSink()}, "ledger": {"ledger": BrokenLedger()}}[broken]
     limits = Limits(in_flight=2, downloads=1)
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, limits=limits) as flux:
-        batch = Batch(flux, wishes(30), **parts)
+        batch = Batch(flux, small_requests(30), **parts)
         async with asyncio.timeout(QUICK):
             with pytest.raises(ZeroDivisionError):
                 await run_out(batch)
@@ -387,7 +387,7 @@ async def test_a_bug_in_a_sink_or_ledger_ends_the_run_and_is_raised(broken: str)
 @pytest.mark.asyncio
 async def test_a_bug_in_a_sink_ends_a_run_over_paid_jobs_too():
     """P26: the jobs of an earlier run meet it first; the run neither hangs nor ends well."""
-    ledger, requests = MemoryLedger(), wishes(3)
+    ledger, requests = MemoryLedger(), small_requests(3)
     async with Simulator(SCENARIO) as sim:
         async with fast_session(sim.url) as flux:
             for request in requests:
@@ -419,7 +419,7 @@ async def test_a_paid_job_whose_outcome_is_not_recorded_is_named(
     async with Simulator(scenario) as sim, fast_session(sim.url, limits=2) as flux:
         async with asyncio.timeout(QUICK):
             with pytest.raises(type(raised)):
-                async with Batch(flux, wishes(30), ledger=FailingLedger()) as batch:
+                async with Batch(flux, small_requests(30), ledger=FailingLedger()) as batch:
                     await outcomes_of(batch)
         named = [job.job_id for job in flux.unclaimed]
         ended = {o.job.job_id for o in told if not isinstance(o, InDoubt) and o.job is not None}
@@ -437,7 +437,7 @@ async def test_a_server_that_asks_for_hours_ends_the_run_and_says_for_how_long()
     """F7: nobody waits two hours for one answer; the error has the time to come back."""
     scenario = evolve(SCENARIO, faults=["429"], retry_after=7200)
     async with Simulator(scenario) as sim, fast_session(sim.url) as flux:
-        _, error = await run_out(Batch(flux, wishes(3)))
+        _, error = await run_out(Batch(flux, small_requests(3)))
     assert isinstance(error, RateLimited)
     assert error.retry_after == 7200
     assert "the server asked to wait 2 h 00 min" in advice(error)
@@ -451,7 +451,7 @@ async def test_events_tell_the_story_in_order():
         Simulator(SCENARIO) as sim,
         fast_session(sim.url, limits=3, on_event=seen.append) as flux,
     ):
-        await run_out(Batch(flux, wishes(10)))
+        await run_out(Batch(flux, small_requests(10)))
     steps: dict[str, list[str]] = {}
     for event in seen:
         match event:

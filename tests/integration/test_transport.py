@@ -269,7 +269,7 @@ async def test_a_server_without_tls_is_a_permanent_error() -> None:
         with pytest.raises(TransportError) as caught:
             await transport.send(post(f"https://{server.host}/submit"))
     assert (caught.value.sent, caught.value.permanent) == (False, True)
-    assert CANARY.encode() not in b"".join(server.heard)
+    assert CANARY.encode() not in b"".join(server.received)
 
 
 @pytest.fixture
@@ -326,7 +326,7 @@ async def test_before_send_stops_a_connected_post(pooled: bool) -> None:
         assert len(connected) == 1
         assert not caught.value.sent
         await transport.send(post(f"{server.url}/next"))
-        paths = [request.split()[1] for request in server.heard]
+        paths = [request.split()[1] for request in server.received]
     assert paths == ([b"/first", b"/next"] if pooled else [b"/next"])
 
 
@@ -530,7 +530,7 @@ async def test_a_gzip_bomb_is_not_inflated() -> None:
     reply, server = await sent_to(says(answer(bomb, headers={"Content-Encoding": "gzip"})))
     assert isinstance(reply, Reply)
     assert bomb == reply.body
-    assert b"\r\naccept-encoding: identity\r\n" in server.heard[0].lower()
+    assert b"\r\naccept-encoding: identity\r\n" in server.received[0].lower()
 
 
 @pytest.mark.asyncio
@@ -722,7 +722,7 @@ async def test_a_signed_url_is_requested_byte_for_byte() -> None:
     """F83 The signature covers the query: nothing is quoted again, not even the case of %3d."""
     async with peer(says(answer(b"picture"))) as server, open_transport() as transport:
         await fetched(transport, server.url + SIGNED)
-    assert SIGNED.encode() == server.heard[0].split()[1]
+    assert SIGNED.encode() == server.received[0].split()[1]
 
 
 @pytest.mark.asyncio
@@ -735,7 +735,7 @@ async def test_downloads_carry_no_credentials_and_no_cookies() -> None:
         await fetched(transport, f"{server.url}/one")
         await fetched(transport, f"{server.url}/two")
         await transport.send(get(f"{server.url}/poll"))
-    heard = [request.lower() for request in server.heard]
+    heard = [request.lower() for request in server.received]
     downloads = [each for each in heard if b"/one " in each or b"/two " in each]
     assert (len(heard), len(downloads)) == (5, 2)
     private = (CANARY.encode(), b"authorization", b"x-key", b"referer")
@@ -761,7 +761,7 @@ async def test_proxies_and_netrc_of_the_environment_are_ignored(
             assert (await fetched(transport, f"{server.url}/x"))[0] == 200
     assert evil.lines == []
     assert len(server.lines) == 2
-    assert not any(b"authorization" in heard.lower() for heard in server.heard)
+    assert not any(b"authorization" in heard.lower() for heard in server.received)
 
 
 @pytest.mark.asyncio

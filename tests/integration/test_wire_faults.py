@@ -29,9 +29,9 @@ from support.simulator_sessions import (
     audit,
     fast_session,
     run_out,
+    small_requests,
     tally,
     until,
-    wishes,
 )
 from support.tcp_proxy import Fault, Proxy, gets, posts, proxy
 
@@ -78,11 +78,11 @@ class Row:
 
 
 def hit(kind: Any, *numbers: int, seconds: float = 0.0) -> Fault:
-    return Fault(kind=kind, strikes=posts(*(numbers or (3,))), seconds=seconds)
+    return Fault(kind=kind, affects=posts(*(numbers or (3,))), seconds=seconds)
 
 
 def polled(kind: Any, *numbers: int, seconds: float = 0.0) -> Fault:
-    return Fault(kind=kind, strikes=gets(*(numbers or (2, 4, 5))), seconds=seconds)
+    return Fault(kind=kind, affects=gets(*(numbers or (2, 4, 5))), seconds=seconds)
 
 
 PNG = {"image_bytes": 60_000}
@@ -95,17 +95,17 @@ ROWS = {
     "F37 reset in the answer's head": Row(api=hit("reset in head"), doubts=1),
     "F37 reset in the answer's body": Row(api=hit("reset in body"), doubts=1),
     "F37 ended in the answer's body": Row(api=hit("end in body"), doubts=1),
-    "F38 reset after the answer": Row(api=Fault(kind="reset after", strikes=posts()), keepalive=0),
+    "F38 reset after the answer": Row(api=Fault(kind="reset after", affects=posts()), keepalive=0),
     "F39 a late answer is read": Row(api=hit("late", seconds=0.2)),
     "F39 too late an answer": Row(
         api=hit("late", seconds=TOO_LATE), doubts=1, timeouts={"submit": SOON}
     ),
     "F39 half of it, silence, the rest": Row(api=hit("burst", seconds=0.2)),
     "F40 closed after each answer": Row(api=Fault(kind="end after")),
-    "F41 an answer without a request": Row(api=Fault(kind="unasked 200", strikes=posts())),
-    "F41 an answer without a request, to polls": Row(api=Fault(kind="unasked 200", strikes=gets())),
+    "F41 an answer without a request": Row(api=Fault(kind="unasked 200", affects=posts())),
+    "F41 an answer without a request, to polls": Row(api=Fault(kind="unasked 200", affects=gets())),
     "F41 a stale 408 on an idle line": Row(api=Fault(kind="stale 408", seconds=0.01), keepalive=0),
-    "F41 every answer twice": Row(api=Fault(kind="twice", strikes=gets())),
+    "F41 every answer twice": Row(api=Fault(kind="twice", affects=gets())),
     "F43 slow loris": Row(
         api=hit("slices", seconds=patient(0.02)), doubts=1, timeouts={"submit": SOON}
     ),
@@ -166,7 +166,7 @@ async def line(row: Row, **options: Any) -> AsyncIterator[Line]:
 def no_key_in(folder: Path, outcomes: list[Outcome], store: Proxy, logged: str) -> None:
     """The key is in no file, no error, no log line and no request to the image store."""
     secret = KEY.encode()
-    assert all(secret not in request for request in store.heard)
+    assert all(secret not in request for request in store.received)
     assert all(secret not in p.read_bytes() for p in folder.rglob("*") if p.is_file())
     assert KEY not in repr(outcomes) + logged
 
@@ -179,13 +179,13 @@ async def test_a_broken_connection_costs_only_what_the_row_allows(
     """A POST that was sent and not answered is in doubt and never sent again; all other images are
     saved."""
     async with asyncio.timeout(patient()), line(row) as through:
-        outcomes, error = await run_out(Batch(through.flux, wishes(COUNT), out=tmp_path))
+        outcomes, error = await run_out(Batch(through.flux, small_requests(COUNT), out=tmp_path))
         assert error is None
-        assert through.api.struck + through.store.struck, "the fault never struck"
+        assert through.api.fault_count + through.store.fault_count, "the fault never struck"
         expected = {"saved": COUNT - row.doubts, "in doubt": row.doubts}
         assert Counter(expected) == tally(outcomes)
         assert COUNT - row.uncharged == len(through.sim.charges)
-        sent = [request for request in through.api.heard if request.startswith(b"POST")]
+        sent = [request for request in through.api.received if request.startswith(b"POST")]
         assert len(sent) == COUNT - row.uncharged
         audit(through.sim.world, outcomes, folder=tmp_path)
         no_key_in(tmp_path, outcomes, through.store, caplog.text)
@@ -198,9 +198,9 @@ async def test_a_stores_retry_after_holds_for_every_image(tmp_path: Path):
     store = polled("busy", 2, seconds=1)
     one_by_one = Limits(in_flight=3, downloads=1)
     async with line(Row(store=store), limits=one_by_one) as through:
-        outcomes, error = await run_out(Batch(through.flux, wishes(3), out=tmp_path))
+        outcomes, error = await run_out(Batch(through.flux, small_requests(3), out=tmp_path))
         assert (tally(outcomes), error) == ({"saved": 3}, None)
-        _, first, *later = through.store.heard_at
+        _, first, *later = through.store.received_at
         assert len(later) == 2
         assert min(later) - first >= 0.99
         audit(through.sim.world, outcomes, folder=tmp_path)
@@ -212,7 +212,7 @@ async def test_a_server_that_goes_away_and_comes_back_costs_nothing(tmp_path: Pa
     """F31 P9: connections are refused for a while: every image is saved, none twice."""
     async with line(Row(scenario={"latency": 0.05}), limits=2) as through:
         sim, api = through.sim, through.api
-        run = asyncio.create_task(run_out(Batch(through.flux, wishes(COUNT), out=tmp_path)))
+        run = asyncio.create_task(run_out(Batch(through.flux, small_requests(COUNT), out=tmp_path)))
         await until(lambda: len(sim.charges) >= 2)
         await api.close()
         await asyncio.sleep(0.5)
@@ -230,7 +230,7 @@ async def test_a_server_that_goes_away_and_comes_back_costs_nothing(tmp_path: Pa
 async def test_an_id_that_came_before_is_in_doubt(tmp_path: Path):
     """F21: two submissions get the same job id: one image is saved, and the other is in doubt."""
     async with line(Row(api=hit("repeat", 2)), limits=1) as through:
-        outcomes, error = await run_out(Batch(through.flux, wishes(3), out=tmp_path))
+        outcomes, error = await run_out(Batch(through.flux, small_requests(3), out=tmp_path))
         assert error is None
         assert tally(outcomes) == {"saved": 2, "in doubt": 1}
         (doubt,) = [outcome for outcome in outcomes if isinstance(outcome, InDoubt)]
@@ -242,9 +242,9 @@ async def test_an_id_that_came_before_is_in_doubt(tmp_path: Path):
 async def test_an_id_that_came_before_is_in_doubt_without_a_journal_too():
     """F21: the session remembers ids, and the first job keeps its slot and its image."""
     async with line(Row(api=hit("repeat", 2))) as through:
-        first = await through.flux.submit(wishes(1)[0])
+        first = await through.flux.submit(small_requests(1)[0])
         with pytest.raises(TransportError, match="id of another job"):
-            await through.flux.submit(wishes(1, start=1)[0])
+            await through.flux.submit(small_requests(1, start=1)[0])
         assert through.flux.unclaimed == ()
         saved = await through.flux.collect(first)
         assert saved.request == first.request
@@ -254,11 +254,11 @@ async def test_an_id_that_came_before_is_in_doubt_without_a_journal_too():
 async def test_a_late_answer_is_not_taken_for_the_next_submissions(tmp_path: Path):
     """F41: a stale 200 on the idle connection is not the answer of the next prompt."""
     row = Row(
-        api=Fault(kind="unasked later", strikes=posts(), seconds=0.005),
+        api=Fault(kind="unasked later", affects=posts(), seconds=0.005),
         scenario={"latency": 0.05},
     )
     async with line(row, limits=1) as through:
-        outcomes, error = await run_out(Batch(through.flux, wishes(COUNT), out=tmp_path))
+        outcomes, error = await run_out(Batch(through.flux, small_requests(COUNT), out=tmp_path))
         assert error is None
         assert tally(outcomes) == {"saved": COUNT}
         audit(through.sim.world, outcomes, folder=tmp_path)
@@ -268,9 +268,9 @@ async def test_a_late_answer_is_not_taken_for_the_next_submissions(tmp_path: Pat
 async def test_polls_that_are_answered_about_another_job_stop_the_run(tmp_path: Path):
     """F60: a cache answers each poll with the first one's answer: after three in a row nothing more
     is submitted, the run says why, and a later run collects everything."""
-    row = Row(api=Fault(kind="cached", strikes=gets()), scenario={"latency": 0.2})
+    row = Row(api=Fault(kind="cached", affects=gets()), scenario={"latency": 0.2})
     async with line(row, limits=2) as through:
-        outcomes, error = await run_out(Batch(through.flux, wishes(COUNT), out=tmp_path))
+        outcomes, error = await run_out(Batch(through.flux, small_requests(COUNT), out=tmp_path))
         assert isinstance(error, TransportError)
         assert "other jobs" in str(error)
         assert exit_code(None, error, None) == OUTAGE
@@ -278,7 +278,7 @@ async def test_polls_that_are_answered_about_another_job_stop_the_run(tmp_path: 
         assert len(through.sim.charges) < COUNT
         through.api.fault = None
         async with fast_session(through.api.url, retry=PATIENT, api_key=KEY) as flux:
-            outcomes, error = await run_out(Batch(flux, wishes(COUNT), out=tmp_path))
+            outcomes, error = await run_out(Batch(flux, small_requests(COUNT), out=tmp_path))
         assert error is None
         assert len(through.sim.charges) == COUNT
         assert (await audit_status(tmp_path)).counts.done == COUNT
@@ -307,13 +307,13 @@ async def test_a_refusal_with_a_huge_body_ends_the_run_as_any_other(
     """F12 F22: a refusal with 2 MB of repeated input is neither in doubt nor an outage."""
     says_no = says(answer(ECHO, status, headers))
     async with peer(says_no) as server, fast_session(server.url, limits=8) as flux:
-        batch = Batch(flux, wishes(40), out=tmp_path)
+        batch = Batch(flux, small_requests(40), out=tmp_path)
         outcomes, error = await run_out(batch)
     assert type(error) is kind
     assert "iVBOR" not in str(error)
     assert tally(outcomes)["in doubt"] == 0
     assert code == exit_code(batch.summary, error, None)
-    assert len(server.heard) <= 20 + 8
+    assert len(server.received) <= 20 + 8
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ async def test_an_answer_that_breaks_off_after_its_id_is_in_the_journal(
     `resolve --json` show them."""
     breaks = says_then_hangs_up(ending)
     async with peer(breaks) as server, fast_session(server.url, api_key=KEY) as flux:
-        outcomes, error = await run_out(Batch(flux, wishes(1), out=tmp_path))
+        outcomes, error = await run_out(Batch(flux, small_requests(1), out=tmp_path))
     assert (error, tally(outcomes)) == (None, {"in doubt": 1})
     for verb, rows in (("status", "doubts"), ("resolve", "in_doubt")):
         command = (sys.executable, "-m", "fluxasync", verb, str(tmp_path), "--json")
@@ -359,7 +359,7 @@ async def test_json_under_another_content_type_gives_one_warning(
         peer(says(answer(body, headers=mislabelled))) as server,
         fast_session(server.url) as flux,
     ):
-        job = await flux.submit(wishes(1)[0])
+        job = await flux.submit(small_requests(1)[0])
         for _ in range(3):
             assert isinstance(await flux.poll(job), Pending)
     assert caplog.text.count("JSON as 'text/html'") == 1
@@ -370,10 +370,10 @@ async def test_an_id_of_an_earlier_run_is_in_doubt_and_paid_once(tmp_path: Path)
     """F21: only the journal knows the id; the second image is in doubt, nothing is unclaimed, and
     the budget counts each price once."""
     async with line(Row(api=hit("repeat", 2)), limits=1) as through:
-        await run_out(Batch(through.flux, wishes(1), out=tmp_path))
+        await run_out(Batch(through.flux, small_requests(1), out=tmp_path))
         options = {"api_key": KEY, "retry": PATIENT, "limits": 1}
         async with fast_session(through.api.url, **options) as flux:
-            outcomes, error = await run_out(Batch(flux, wishes(3), out=tmp_path))
+            outcomes, error = await run_out(Batch(flux, small_requests(3), out=tmp_path))
             assert error is None
             assert tally(outcomes) == {"saved": 2, "in doubt": 1}
             assert flux.unclaimed == ()
@@ -384,10 +384,10 @@ async def test_an_id_of_an_earlier_run_is_in_doubt_and_paid_once(tmp_path: Path)
 @pytest.mark.asyncio
 async def test_a_submissions_timeout_begins_at_its_slot(tmp_path: Path):
     """F45: eight callers, two slots, slow answers: the wait for a slot does not count."""
-    slow = Fault(kind="late", strikes=posts(), seconds=SOON / 3)
+    slow = Fault(kind="late", affects=posts(), seconds=SOON / 3)
     row = Row(api=slow, timeouts={"submit": SOON})
     async with line(row, limits=2) as through:
-        saved = await asyncio.gather(*map(through.flux.generate, wishes(8)))
+        saved = await asyncio.gather(*map(through.flux.generate, small_requests(8)))
         assert len(saved) == len(through.sim.charges) == 8
 
 
@@ -406,7 +406,7 @@ async def test_a_name_with_an_unreachable_address_is_reached_at_the_other(tmp_pa
         Simulator(SCENARIO) as sim,
         fast_session(sim.url.replace("127.0.0.1", "localhost"), api_key=KEY) as flux,
     ):
-        saved = await flux.generate(wishes(1)[0])
+        saved = await flux.generate(small_requests(1)[0])
         audit(sim.world, [saved])
     assert time.monotonic() - began < patient(5)
 
@@ -419,5 +419,5 @@ async def test_no_key_is_sent_through_a_proxy_of_the_environment(
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     async with line(Row()) as through:
-        saved = await through.flux.generate(wishes(1)[0])
+        saved = await through.flux.generate(small_requests(1)[0])
         audit(through.sim.world, [saved])

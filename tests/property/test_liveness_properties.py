@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support import virtual_time
 from support.liveness import PATIENCE, alive, drained
-from support.outages import Scales, Weather
-from support.simulator_sessions import wishes
+from support.outages import SizeSink, UnreliableNetwork
+from support.simulator_sessions import small_requests
 from support.world_transport import ORIGIN
 
 from fluxasync import FluxError, FluxSession, Limits
@@ -194,12 +194,13 @@ def test_a_session_under_any_weather_and_budget_ends(
     )  # fmt: skip
 
     async def played() -> list[object]:
-        line = Weather(World(scenario), bandwidth=100_000)
+        line = UnreliableNetwork(World(scenario), bandwidth=100_000)
         budget = None if cap is None else f"{0.025 * cap:.3f}"
         session = FluxSession(base_url=ORIGIN, limits=limits, transport=line, budget=budget)
         async with session as flux, alive(flux):
             ends = await asyncio.gather(
-                *(flux.generate(wish, to=Scales()) for wish in wishes(20)), return_exceptions=True
+                *(flux.generate(wish, to=SizeSink()) for wish in small_requests(20)),
+                return_exceptions=True,
             )
             await drained(flux)
         return list(ends)

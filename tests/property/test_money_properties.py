@@ -1,4 +1,4 @@
-"""P7: whatever happens in whatever order, the cap is never passed."""
+"""P7: for any events in any order, the cap is never exceeded."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ PRICES = st.sampled_from([Decimal(text) for text in ("0.014", "0.025", "0.04", "
 CAP = Decimal("1.00")
 
 
-class PurseUnderLoad(RuleBasedStateMachine):
-    """Submissions start and end in every order; the open ones are kept here as the truth."""
+class AccountUnderLoad(RuleBasedStateMachine):
+    """Submissions start and end in any order; the open ones are kept here as the truth."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.purse = SpendingAccount(CAP)
+        self.account = SpendingAccount(CAP)
         self.open: list[Decimal] = []
         self.charged = Decimal(0)
 
     @rule(cost=PRICES)
     def submit(self, cost: Decimal) -> None:
-        fits = self.charged + sum(self.open) + self.purse.in_doubt + cost <= CAP
-        assert self.purse.can_reserve(cost) is fits
+        fits = self.charged + sum(self.open) + self.account.in_doubt + cost <= CAP
+        assert self.account.can_reserve(cost) is fits
         try:
-            self.purse.reserve(cost)
+            self.account.reserve(cost)
         except BudgetExceeded:
             assert not fits
         else:
@@ -41,34 +41,34 @@ class PurseUnderLoad(RuleBasedStateMachine):
     def accept(self, which: int, echoed: bool) -> None:
         cost = self._ended(which)
         # an echo as providers send it: with binary noise at the end
-        self.purse.charge(cost, Decimal(float(cost) + 1e-17) if echoed else None)
+        self.account.charge(cost, Decimal(float(cost) + 1e-17) if echoed else None)
         self.charged += cost
 
     @precondition(lambda self: self.open)
     @rule(which=st.integers(min_value=0))
     def refuse(self, which: int) -> None:
-        self.purse.release(self._ended(which))
+        self.account.release(self._ended(which))
 
     @precondition(lambda self: self.open)
     @rule(which=st.integers(min_value=0))
     def lose(self, which: int) -> None:
-        self.purse.mark_in_doubt(self._ended(which))
+        self.account.mark_in_doubt(self._ended(which))
 
     def _ended(self, which: int) -> Decimal:
         return self.open.pop(which % len(self.open))
 
     @invariant()
     def cap_holds(self) -> None:
-        assert self.purse.spent + self.purse.reserved + self.purse.in_doubt <= CAP
+        assert self.account.spent + self.account.reserved + self.account.in_doubt <= CAP
 
     @invariant()
     def nothing_is_lost(self) -> None:
-        assert self.purse.spent == self.charged
-        assert self.purse.reserved == sum(self.open)
+        assert self.account.spent == self.charged
+        assert self.account.reserved == sum(self.open)
 
 
-TestP7PurseUnderLoad = PurseUnderLoad.TestCase
-TestP7PurseUnderLoad.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+TestP7AccountUnderLoad = AccountUnderLoad.TestCase
+TestP7AccountUnderLoad.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
 
 
 @given(
@@ -87,7 +87,7 @@ def test_more_pixels_never_cost_less(model: Model, sides: list[int]) -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(models()), st.integers(1, 50)), max_size=8))
 def test_an_estimate_is_the_sum_of_its_prices(rows: list[tuple[Model, int]]) -> None:
-    """However requests are mixed, the estimate adds up to exactly their prices."""
+    """For any mix of requests, the estimate is exactly the sum of their prices."""
     estimator, total = Estimator(), Decimal(0)
     for model, count in rows:
         request = ImageRequest(prompt="x", model=model.name, n=count)

@@ -1,4 +1,4 @@
-"""Whatever the clocks show, in whatever order, no computation about times ends a batch."""
+"""For any times, in any order, no computation about times ends a batch."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ polls = st.lists(
 
 @pytest.fixture(autouse=True)
 def _no_fallback(caplog: pytest.LogCaptureFixture) -> Any:
-    """Fail where a default had to stand in: the arithmetic itself holds for every time."""
+    """Fail where a default replaced a result: the arithmetic itself must hold for every time."""
     with caplog.at_level(logging.WARNING, logger="fluxasync"):
         yield
     assert "computation failed" not in caplog.text
 
 
-def news_of(word: str, value: float | None, job: Job) -> Any:
+def result_of(word: str, value: float | None, job: Job) -> Any:
     match word:
         case "pending":
             return Pending(job=job, status="Pending", progress=value)
@@ -107,7 +107,7 @@ def test_any_times_of_polls_give_a_time_for_the_next_poll(
             assert 0 <= wait <= 600.1
             now += step
             try:
-                wait = watch.decide(news_of(word, value, job), now, asked=asked, jitter=jitter)
+                wait = watch.decide(result_of(word, value, job), now, asked=asked, jitter=jitter)
             except (DeadlineExceeded, JobLost, JobFailed):
                 break
             if isinstance(wait, Ready):
@@ -119,7 +119,7 @@ def test_any_times_of_polls_give_a_time_for_the_next_poll(
 def test_any_history_leaves_a_hint_that_can_be_used(
     told: list[tuple[float, float, float]], at: float, age: float
 ) -> None:
-    """A hint made at one age and asked at another, whatever both are, gives a number."""
+    """A hint made at one age and used at another, for any two ages, returns a number."""
     schedule = PollSchedule(4.0)
     for tenth, low, high in told:
         schedule.hints.learn(tenth, low, high)
@@ -150,15 +150,15 @@ def test_any_instants_give_a_progress_line(
 
 @fuzzed
 @given(seconds=times)
-def test_any_duration_is_said(seconds: float) -> None:
-    """Durations are words, also where the number is none."""
+def test_any_duration_has_a_text(seconds: float) -> None:
+    """Durations are text, also where the number is not one."""
     assert duration(seconds)
 
 
 @fuzzed
 @given(given_steps=st.lists(st.tuples(times, times), max_size=8))
-def test_any_times_leave_the_pace_a_pace(given_steps: list[tuple[float, float]]) -> None:
-    """The polls of all jobs keep a finite rate whatever the clock shows."""
+def test_any_times_leave_the_polling_rate_finite(given_steps: list[tuple[float, float]]) -> None:
+    """The polls of all jobs keep a finite rate for any clock."""
     pace = PollRateLimiter()
     for now, rate in given_steps:
         pace.pushed_back(now)

@@ -1,4 +1,4 @@
-"""Whatever is learned, in whatever order, the schedule stays a schedule."""
+"""For any observations in any order, the poll schedule stays usable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fluxasync._engine.polling.schedule import MAXIMUM, MAXIMUM_SHARE, MINIMUM
 
 ages = st.floats(min_value=0, max_value=1e5)
 intervals = st.tuples(ages, ages).map(sorted)
-news = st.lists(
+observations = st.lists(
     st.one_of(
         st.tuples(st.just("running"), intervals),
         st.tuples(st.just("end"), intervals),
@@ -26,7 +26,7 @@ news = st.lists(
 
 
 def taught(schedule: PollSchedule, told: list[tuple[str, list[float]]], *, times: int = 3) -> None:
-    """Teach a schedule the same news several times over, however contradictory."""
+    """Teach a schedule the same observations several times, however contradictory."""
     for word, (low, high) in told * times:
         match word:
             case "running":
@@ -38,11 +38,11 @@ def taught(schedule: PollSchedule, told: list[tuple[str, list[float]]], *, times
 
 
 @settings(max_examples=60, deadline=None)
-@given(told=news, typical=st.floats(min_value=0.05, max_value=2000), age=ages)
-def test_any_news_leave_finite_bounded_steps(
+@given(told=observations, typical=st.floats(min_value=0.05, max_value=2000), age=ages)
+def test_any_observations_leave_finite_bounded_steps(
     told: list[tuple[str, list[float]]], typical: float, age: float
 ) -> None:
-    """No history of polls makes a schedule that asks without pause or not at all."""
+    """No history of polls makes a schedule that polls without pause or not at all."""
     schedule = PollSchedule(typical)
     taught(schedule, told)
     first = schedule.first(Polling(), jitter=1.0)
@@ -54,9 +54,9 @@ def test_any_news_leave_finite_bounded_steps(
 
 
 @settings(max_examples=60, deadline=None)
-@given(told=news)
-def test_any_news_leave_a_distribution(told: list[tuple[str, list[float]]]) -> None:
-    """Parts of jobs are never negative and never more than all of them."""
+@given(told=observations)
+def test_any_observations_leave_a_distribution(told: list[tuple[str, list[float]]]) -> None:
+    """Parts of jobs are never negative and never sum to more than 1."""
     schedule = PollSchedule(4.0)
     taught(schedule, told)
     schedule.first(Polling())
@@ -69,8 +69,8 @@ def test_any_news_leave_a_distribution(told: list[tuple[str, list[float]]]) -> N
 @given(
     typical=st.floats(min_value=0.1, max_value=600), age=st.floats(min_value=0.06, max_value=3e3)
 )
-def test_ages_and_roots_are_two_names_of_one_thing(typical: float, age: float) -> None:
-    """Going from an age to its place in the plan and back changes nothing."""
+def test_ages_and_roots_convert_both_ways(typical: float, age: float) -> None:
+    """Converting an age to R and back changes nothing."""
     plan = PollTimes(Durations(typical), 0.04 * typical)
     assert abs(plan.age(plan.root(age)) - age) < 1e-6 * age
     assert plan.root(age) <= plan.root(1.1 * age)

@@ -1,7 +1,7 @@
-"""The promises of pace, each over a hundred seeds of bad weather, in virtual time.
+"""The promises of pace, each with a hundred seeds of network faults, in virtual time.
 
 The real session and batch over the simulator's world. `FLUXASYNC_SEEDS` sets another number of
-seeds (`make simulate`); a failure names its seed, and the same seed tells the same story.
+seeds (`make simulate`); a failure names its seed, and the same seed gives the same history.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from statistics import median_low
 import pytest
 from attrs import evolve
 from support.liveness import alive, drained
-from support.outages import SEEDS, Scales, Story, Weather, seeds, story
-from support.simulator_sessions import run_out, tally, wishes
+from support.outages import SEEDS, SimulatedRun, SizeSink, UnreliableNetwork, seeds, simulated_run
+from support.simulator_sessions import run_out, small_requests, tally
 from support.virtual_time import START, run
 from support.world_transport import ORIGIN
 
@@ -55,11 +55,11 @@ HOURS = 3600.0
 SELDOM = Polling(interval=2.0)
 
 
-def told(scenario: Scenario, *, seed: int, count: int, **options: object) -> Story:
-    """One story, told to its end."""
+def story_of(scenario: Scenario, *, seed: int, count: int, **options: object) -> SimulatedRun:
+    """Run one scenario in virtual time."""
     scenario = evolve(scenario, seed=seed)
     options.setdefault("polling", SELDOM)
-    return run(story(scenario, count=count, seed=seed, **options), seed=seed)  # type: ignore[arg-type]
+    return run(simulated_run(scenario, count=count, seed=seed, **options), seed=seed)  # type: ignore[arg-type]
 
 
 def random_of(seed: int) -> random.Random:
@@ -81,14 +81,14 @@ def test_a_dead_key_or_an_empty_account_costs_no_more_than_what_is_in_flight(see
         balance = 2.5 * works  # flux-dev: 2.5 credits
         scenario, expected, status = evolve(CALM, credits=balance), 402, 402
     scenario = evolve(scenario, active_limit=slots)
-    ran = told(scenario, seed=seed, count=works + 40, limits=slots, dialect=dialect)
+    ran = story_of(scenario, seed=seed, count=works + 40, limits=slots, dialect=dialect)
     assert isinstance(ran.error, AuthenticationError if expected == 401 else CreditError)
     assert {"saved": works} == tally(ran.outcomes)
     assert ran.world.refused[status] <= slots + 1
 
 
-class _Forbidding(Weather):
-    """A provider that forbids some prompts or models, in words that nobody documented."""
+class _Forbidding(UnreliableNetwork):
+    """A provider that forbids some prompts or models, in undocumented words."""
 
     forbidden = b""
 
@@ -107,7 +107,7 @@ def forbade(forbidden: bytes, requests: list[ImageRequest]) -> tuple[Counter[str
         line.forbidden = forbidden
         session = FluxSession(base_url=ORIGIN, limits=4, transport=line, polling=SELDOM)
         async with session as flux, alive(flux):
-            outcomes, error = await run_out(Batch(flux, requests, sink=Scales()))
+            outcomes, error = await run_out(Batch(flux, iter(requests), sink=SizeSink()))
             await drained(flux)
         return tally(outcomes), error, len(line.posts)
 
@@ -115,18 +115,22 @@ def forbade(forbidden: bytes, requests: list[ImageRequest]) -> tuple[Counter[str
 
 
 def test_a_403_for_one_model_is_that_models_own():
-    """F11: the key works with one model; of another each image fails, unpaid, and the run goes on,
-    however many there are."""
-    ultra = [evolve(wish, model="flux-2-max") for wish in wishes(60, start=10)]
-    counted, error, _ = forbade(b"/flux-2-max", [*wishes(10), *ultra, *wishes(10, start=90)])
+    """F11: the key works with one model; each image of another fails, unpaid, and the run
+    continues."""
+    ultra = [evolve(wish, model="flux-2-max") for wish in small_requests(60, start=10)]
+    counted, error, _ = forbade(
+        b"/flux-2-max", [*small_requests(10), *ultra, *small_requests(10, start=90)]
+    )
     assert error is None
     assert counted == {"saved": 20, "auth": 60}
 
 
 def test_403s_without_end_are_the_key_whatever_they_say():
-    """F10 F11: a few prompts may be forbidden; twenty in a row, of a model that was given before,
-    end the batch, and it can be carried on."""
-    counted, error, posts = forbade(b"number 1", wishes(8, start=2) + wishes(90, start=100))
+    """F10 F11: a few prompts may be forbidden; twenty in a row, of a model that worked before, end
+    the batch, and the next run continues it."""
+    counted, error, posts = forbade(
+        b"number 1", small_requests(8, start=2) + small_requests(90, start=100)
+    )
     assert isinstance(error, AuthenticationError)
     assert counted == {"saved": 8, "auth": counted["auth"]}
     assert counted["auth"] < 20 + 4
@@ -138,27 +142,28 @@ def test_an_outage_of_two_hours_fails_nothing(seed: int):
     """P9 F161: no image fails, a probe every half minute, and full speed a minute after."""
     begin = random_of(seed).uniform(0.5, 10)
     outage = (begin, begin + 2 * HOURS)
-    ran = told(
+    ran = story_of(
         evolve(CALM, retention=4 * HOURS),
         seed=seed,
         count=50,
         limits=8,
-        weather={"outages": (outage,)},
+        network={"outages": (outage,)},
     )
     assert ran.error is None
     counted = tally(ran.outcomes)
     assert counted["saved"] + counted["in doubt"] == 50 == counted.total()
     # POSTs whose answer was on its way when the line broke; who took them is not known
     assert counted["in doubt"] <= 8
-    probes = [at for at in ran.weather.posts if outage[0] <= at - START < outage[1]]
+    probes = [at for at in ran.network.posts if outage[0] <= at - START < outage[1]]
     assert len(probes) <= 8 + 8 + 2 * HOURS / 30
-    speed = [e.in_flight for at, e in ran.told(JobSubmitted) if outage[1] <= at < outage[1] + 60]
+    speed = [e.in_flight for at, e in ran.shown(JobSubmitted) if outage[1] <= at < outage[1] + 60]
     assert max(speed) == 8
 
 
 @pytest.mark.parametrize("seed", seeds(30))
 def test_polls_go_on_while_submissions_wait(seed: int):
-    """F5: told to wait half an hour, nothing is submitted early and what is paid still lands."""
+    """F5: with a Retry-After of half an hour nothing is submitted early, and paid images still
+    land."""
 
     async def push_back(flux: FluxSession, world: World) -> None:
         await asyncio.sleep(5)
@@ -166,34 +171,34 @@ def test_polls_go_on_while_submissions_wait(seed: int):
         await asyncio.sleep(1800)
         world.change(evolve(world.scenario, faults=[]))
 
-    ran = told(CALM, seed=seed, count=80, limits=10, script=push_back)
+    ran = story_of(CALM, seed=seed, count=80, limits=10, script=push_back)
     assert tally(ran.outcomes) == {"saved": 80}
-    assert ran.weather.early == 0
+    assert ran.network.early == 0
     assert all(saved.timings["watch"] < 300 for saved in ran.saved)
 
 
-def test_told_to_wait_for_hours_the_run_ends_and_can_be_carried_on():
-    """F5: above an hour nobody sits and waits: RateLimited, and the rest is still to do."""
+def test_a_retry_after_of_hours_ends_the_run_which_can_be_continued():
+    """F5: above an hour the run ends with RateLimited, and the rest is still to do."""
     scenario = evolve(CALM, faults=["429"], retry_after=2 * HOURS)
-    ran = told(scenario, seed=1, count=5)
+    ran = story_of(scenario, seed=1, count=5)
     assert isinstance(ran.error, RateLimited)
     assert ran.outcomes == []
     assert ran.seconds < 60
 
 
 def test_push_back_without_end_ends_the_run_after_ten_minutes():
-    """F7: a 429 that means "for today" is not asked for ever; its words are told."""
-    ran = told(evolve(CALM, faults=["429"], retry_after=None), seed=1, count=50)
+    """F7: a 429 that means "for today" ends the run, with its message."""
+    ran = story_of(evolve(CALM, faults=["429"], retry_after=None), seed=1, count=50)
     assert isinstance(ran.error, RateLimited)
     assert "too many" in str(ran.error).casefold()
     assert ran.outcomes == []
     assert 600 < ran.seconds < 700
-    assert len(ran.weather.posts) < 60
+    assert len(ran.network.posts) < 60
 
 
 def test_a_provider_that_never_answered_is_given_up_after_ten_minutes():
-    """F30 F31: with no sign of life at all, the address is more likely wrong than the line."""
-    ran = told(CALM, seed=1, count=5, weather={"outages": ((0, 9e9),)})
+    """F30 F31: without any answer, the address is more likely wrong than the network down."""
+    ran = story_of(CALM, seed=1, count=5, network={"outages": ((0, 9e9),)})
     assert isinstance(ran.error, TransportError)
     assert not ran.error.sent
     assert ran.outcomes == []
@@ -201,11 +206,12 @@ def test_a_provider_that_never_answered_is_given_up_after_ten_minutes():
 
 
 @pytest.mark.parametrize("seed", seeds(30))
-def test_answers_that_tell_nothing_are_not_paid_for_again_and_again(seed: int):
-    """F18 F14: where every answer is a page, a few are in doubt, then the run says so and ends."""
+def test_answers_without_information_are_not_paid_for_repeatedly(seed: int):
+    """F18 F14: where every answer is a web page, a few are in doubt, then the run ends with an
+    error."""
     slots = random_of(seed).randint(1, 12)
     scenario = evolve(CALM, faults=["lost-reply"], active_limit=1000)
-    ran = told(scenario, seed=seed, count=200, limits=slots)
+    ran = story_of(scenario, seed=seed, count=200, limits=slots)
     assert isinstance(ran.error, TransportError)
     assert "login page" in str(ran.error)
     assert {"in doubt": len(ran.outcomes)} == tally(ran.outcomes)
@@ -214,10 +220,10 @@ def test_answers_that_tell_nothing_are_not_paid_for_again_and_again(seed: int):
 
 @pytest.mark.parametrize("seed", seeds(30))
 def test_a_batch_that_is_all_wrong_stops_after_twenty(seed: int):
-    """F12: what the provider refuses twenty times from the first on, it refuses a million times."""
+    """F12: a provider that refuses the first twenty requests would refuse all of them."""
     slots = random_of(seed).randint(1, 12)
-    wrong = [evolve(wish, extra_body={"steps": 4000}) for wish in wishes(200)]
-    ran = told(CALM, seed=seed, count=200, limits=slots, requests=wrong)
+    wrong = [evolve(wish, extra_body={"steps": 4000}) for wish in small_requests(200)]
+    ran = story_of(CALM, seed=seed, count=200, limits=slots, requests=wrong)
     assert ran.error is not None
     assert "first 20 requests" in str(ran.error)
     assert 20 <= ran.world.posts <= 20 + slots
@@ -225,9 +231,9 @@ def test_a_batch_that_is_all_wrong_stops_after_twenty(seed: int):
 
 
 def test_wrong_requests_after_a_good_one_are_their_own():
-    """F12: a source with one good row goes on to its end, however many are bad."""
-    wrong = [evolve(wish, extra_body={"steps": 4000}) for wish in wishes(60, start=1)]
-    ran = told(CALM, seed=1, count=61, limits=1, requests=[*wishes(1), *wrong])
+    """F12: a source with one good row is read to its end, however many rows are bad."""
+    wrong = [evolve(wish, extra_body={"steps": 4000}) for wish in small_requests(60, start=1)]
+    ran = story_of(CALM, seed=1, count=61, limits=1, requests=[*small_requests(1), *wrong])
     assert ran.error is None
     assert tally(ran.outcomes) == {"saved": 1, "rejected": 60}
 
@@ -235,9 +241,9 @@ def test_wrong_requests_after_a_good_one_are_their_own():
 # --- push-back ------------------------------------------------------------------------------------
 
 
-def _posts_per_image(stories: Iterable[Story]) -> float:
+def _posts_per_image(stories: Iterable[SimulatedRun]) -> float:
     told = list(stories)
-    return sum(len(s.weather.posts) for s in told) / sum(len(s.outcomes) for s in told)
+    return sum(len(s.network.posts) for s in told) / sum(len(s.outcomes) for s in told)
 
 
 @pytest.mark.slow
@@ -247,16 +253,16 @@ def test_refusals_cost_no_more_posts_than_they_must():
     for seed in range(1, SEEDS + 1):
         wait = (0.5, 2.0, 7.0)[seed % 3]
         scenario = evolve(CALM, faults=["503:0.3"], retry_after=wait)
-        one = told(scenario, seed=seed, count=25)
+        one = story_of(scenario, seed=seed, count=25)
         assert tally(one.outcomes) == {"saved": 25}, seed
-        assert one.weather.early == 0, seed
+        assert one.network.early == 0, seed
         ran.append(one)
     assert _posts_per_image(ran) <= 1.1 / (1 - 0.3)
 
 
 @pytest.mark.parametrize("seed", seeds())
-def test_a_told_time_is_never_cut_short(seed: int):
-    """P11 F1: whatever the server's limit and its Retry-After, no submission goes before it."""
+def test_a_retry_after_is_never_cut_short(seed: int):
+    """P11 F1: for any limit and Retry-After of the server, no submission goes early."""
     chance = random_of(seed)
     scenario = evolve(
         CALM,
@@ -264,9 +270,9 @@ def test_a_told_time_is_never_cut_short(seed: int):
         retry_after=round(chance.uniform(0, 20), 1),
         faults=[f"429:{chance.choice((0, 0.1, 0.3))}"],
     )
-    ran = told(scenario, seed=seed, count=35, limits="auto" if seed % 2 else 24)
+    ran = story_of(scenario, seed=seed, count=35, limits="auto" if seed % 2 else 24)
     assert tally(ran.outcomes) == {"saved": 35}
-    assert ran.weather.early == 0
+    assert ran.network.early == 0
 
 
 class _SlowLedger(MemoryLedger):
@@ -277,9 +283,9 @@ class _SlowLedger(MemoryLedger):
         await super().intent(request, price=price)
 
 
-def test_who_stayed_at_home_tells_nothing_of_the_network():
-    """F2 F51: submissions held back by a push-back were never sent. They are no calls without an
-    answer, so no outage is seen whose end would let the herd go, and they pause nobody."""
+def test_submissions_held_back_are_no_sign_of_an_outage():
+    """F2 F51: submissions held back by a push-back were never sent. They do not count as calls
+    without an answer, so they begin no outage and pause nothing."""
     outages = set()
 
     async def look(flux: FluxSession, world: World) -> None:
@@ -288,13 +294,13 @@ def test_who_stayed_at_home_tells_nothing_of_the_network():
             await asyncio.sleep(0.05)
 
     scenario = evolve(CALM, active_limit=6)
-    ran = told(scenario, seed=1, count=40, script=look, ledger=_SlowLedger())
+    ran = story_of(scenario, seed=1, count=40, script=look, ledger=_SlowLedger())
     assert tally(ran.outcomes) == {"saved": 40}
     assert outages == {0}
-    assert {429} == {event.status for _, event in ran.told(Paused)}
+    assert {429} == {event.status for _, event in ran.shown(Paused)}
 
 
-class _SlowToConnect(Weather):
+class _SlowToConnect(UnreliableNetwork):
     """Each new connection takes longer than the one before it, as under a burst of handshakes."""
 
     async def send(self, call: Call) -> Reply:
@@ -305,14 +311,16 @@ class _SlowToConnect(Weather):
 
 
 def test_posts_that_are_still_connecting_wait_out_a_push_back():
-    """P11 F1: a 429 arrives while others of the herd are connecting: none of them is sent before
-    its `Retry-After` is over, and none of them counts as a call without an answer."""
+    """P11 F1: a 429 arrives while other POSTs are connecting: none of them is sent before its
+    `Retry-After` is over, and none counts as a call without an answer."""
 
     async def played() -> tuple[int, int, int, int]:
         line = _SlowToConnect(World(evolve(CALM, active_limit=3, retry_after=5.0)))
         session = FluxSession(base_url=ORIGIN, limits=24, transport=line, polling=SELDOM)
         async with session as flux, alive(flux):
-            await asyncio.gather(*(flux.generate(wish, to=Scales()) for wish in wishes(24)))
+            await asyncio.gather(
+                *(flux.generate(wish, to=SizeSink()) for wish in small_requests(24))
+            )
             await drained(flux)
             return (
                 line.early,
@@ -334,8 +342,8 @@ class _Deliberate(MemoryLedger):
         await super().intent(request, price=price)
 
 
-class _Timed(Weather):
-    """Notes of each submission when it began, when it was answered, and how."""
+class _Timed(UnreliableNetwork):
+    """Notes the begin, the end and the result of each submission."""
 
     def __init__(self, world: World, *, round_trip: float) -> None:
         super().__init__(world, round_trip=round_trip)
@@ -351,15 +359,15 @@ class _Timed(Weather):
 
 
 def test_after_a_pause_one_submission_goes_alone_until_it_is_answered():
-    """F2 P11: those that were granted a slot before the push-back do not overtake it, although
-    their intents are recorded only after the pause is over."""
+    """F2 P11: submissions that got a slot before the push-back do not overtake it, although their
+    intents are recorded after the pause."""
 
     async def played() -> list[tuple[float, float, int]]:
         scenario = evolve(CALM, active_limit=3, retry_after=1.0, latency=(5, 8))
         line, ledger = _Timed(World(scenario), round_trip=1.0), _Deliberate()
         session = FluxSession(base_url=ORIGIN, limits=24, transport=line, polling=SELDOM)
         async with session as flux, alive(flux):
-            stories = (flux.generate(w, to=Scales(), ledger=ledger) for w in wishes(24))
+            stories = (flux.generate(w, to=SizeSink(), ledger=ledger) for w in small_requests(24))
             await asyncio.gather(*stories)
             await drained(flux)
         return sorted(line.exchanges)
@@ -378,10 +386,10 @@ def test_after_a_pause_one_submission_goes_alone_until_it_is_answered():
 @pytest.mark.parametrize("limits", [24, "auto"])
 @pytest.mark.parametrize("retry_after", [None, 1.0], ids=["F2 no header", "F1 one second"])
 def test_an_account_that_allows_less_is_not_stormed(limits: object, retry_after: float | None):
-    """F1 F2: 24 jobs are wanted where 12 may be active: beyond the first herd hardly a POST is
-    refused, also where the 24 were given, and every slot there is does its work."""
+    """F1 F2: 24 jobs are wanted where 12 may be active: after the first burst hardly a POST is
+    refused, also with an assigned limit of 24, and every slot is used."""
     scenario = evolve(CALM, active_limit=12, retry_after=retry_after)
-    ran = told(scenario, seed=1, count=200, limits=limits, polling=None)
+    ran = story_of(scenario, seed=1, count=200, limits=limits, polling=None)
     assert tally(ran.outcomes) == {"saved": 200}
     assert ran.world.refused[429] <= 12 + 6
     assert ran.world.max_active == 12
@@ -389,18 +397,18 @@ def test_an_account_that_allows_less_is_not_stormed(limits: object, retry_after:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("limits", [24, "auto"])
-def test_push_back_that_is_no_count_does_not_strangle_a_run(limits: object):
-    """P12: every tenth POST is refused for reasons of the provider's own, as a gateway does under
-    load: the limit is found again each time, and most slots are busy."""
-    calm = told(CALM, seed=1, count=300, limits=limits)
-    ran = told(evolve(CALM, faults=["429:0.1"]), seed=1, count=300, limits=limits)
+def test_429s_that_show_no_limit_do_not_throttle_a_run(limits: object):
+    """P12: every tenth POST is refused for the provider's own reasons, as by a loaded gateway: the
+    limit recovers each time, and most slots are busy."""
+    calm = story_of(CALM, seed=1, count=300, limits=limits)
+    ran = story_of(evolve(CALM, faults=["429:0.1"]), seed=1, count=300, limits=limits)
     assert tally(ran.outcomes) == {"saved": 300}
     assert ran.seconds < 2 * calm.seconds
 
 
 @pytest.mark.parametrize("seed", seeds())
 def test_a_configured_limit_is_never_passed(seed: int):
-    """P12: with the limit known the server never has to say it, whatever is lost or refused."""
+    """P12: with the limit known the server never has to refuse, whatever is lost."""
     slots = random_of(seed).randint(1, 24)
     # what nobody watches is held for a p90 duration, so these jobs take no longer than that
     scenario = evolve(
@@ -409,27 +417,27 @@ def test_a_configured_limit_is_never_passed(seed: int):
         latency=(1, 4),
         faults=["lost-reply:0.05", "429:0.05", "503:0.05", "error:0.05", "moderated-content:0.05"],
     )
-    ran = told(scenario, seed=seed, count=50, limits=slots)
+    ran = story_of(scenario, seed=seed, count=50, limits=slots)
     assert ran.world.max_active <= slots
     assert ran.world.refused[429] == ran.world.faults["429"]
 
 
 @pytest.mark.parametrize("seed", seeds())
 def test_a_hidden_limit_is_found_by_the_first_push_back(seed: int):
-    """P12 F2: one herd of 24 meets a limit of its own; from then on hardly a POST is refused. More
-    is asked for every few rounds of jobs, because the rest may have been another user's."""
+    """P12 F2: one burst of 24 meets a hidden limit; from then on hardly a POST is refused. One more
+    is tried every few rounds, because the rest may have been another user's."""
     hidden = random_of(seed).randint(3, 22)
     scenario = evolve(CALM, active_limit=hidden, retry_after=(None, 1.0)[seed % 2])
-    ran = told(scenario, seed=seed, count=50, limits="auto", polling=None)
+    ran = story_of(scenario, seed=seed, count=50, limits="auto", polling=None)
     assert tally(ran.outcomes) == {"saved": 50}
     first_herd = 24 - hidden
     assert ran.world.refused[429] <= first_herd + 7
-    limits = [event.limit for at, event in ran.told(LimitChanged) if at > 2]
+    limits = [event.limit for at, event in ran.shown(LimitChanged) if at > 2]
     assert not limits or hidden - 1 <= min(limits) <= max(limits) <= hidden + 1 + SMALL
 
 
-class _Repeating(Weather):
-    """A provider that answers one submission with what it answered to the first one."""
+class _Repeating(UnreliableNetwork):
+    """A provider that answers one submission with its answer to the first one."""
 
     repeats = 3  #: which one
 
@@ -448,30 +456,30 @@ class _Repeating(Weather):
 
 @pytest.mark.parametrize("is_done", [True, False], ids=["made by then", "still running"])
 def test_an_id_of_an_earlier_run_costs_no_slot_and_is_counted_once(is_done: bool):
-    """F21 P12: the id is another image's, so the submission is in doubt: once, with its money,
-    and its slot comes back."""
+    """F21 P12: the id is another image's, so the submission and its money are in doubt once, and
+    its slot is released."""
 
     async def played() -> tuple[Counter[str], SpendingAccount]:
         line, ledger = _Repeating(World(evolve(CALM, latency=(20, 30)))), MemoryLedger()
         options = {"base_url": ORIGIN, "limits": 2, "transport": line, "polling": SELDOM}
-        first, *rest = wishes(8)
+        first, *rest = small_requests(8)
         async with FluxSession(**options) as flux:
             if is_done:
-                batch = Batch(flux, [first], sink=Scales(), ledger=ledger)
+                batch = Batch(flux, iter([first]), sink=SizeSink(), ledger=ledger)
                 assert tally((await run_out(batch))[0]) == {"saved": 1}
             else:
                 await flux.submit(first, ledger=ledger)
         async with FluxSession(**options) as flux, alive(flux):
-            batch = Batch(flux, [first, *rest], sink=Scales(), ledger=ledger)
+            batch = Batch(flux, iter([first, *rest]), sink=SizeSink(), ledger=ledger)
             outcomes, error = await run_out(batch)
             assert error is None
             assert flux.unclaimed == ()
             await drained(flux)
             return tally(outcomes), engine_of(flux).submitter.spending
 
-    counted, purse = run(played())
+    counted, spending = run(played())
     assert counted == {"saved": 7, "in doubt": 1}
-    assert (purse.spent, purse.in_doubt) == (6 * PRICE, PRICE)
+    assert (spending.spent, spending.in_doubt) == (6 * PRICE, PRICE)
 
 
 PHASES = ((0.0, 24), (100.0, 12), (300.0, 24))
@@ -488,15 +496,16 @@ async def _shrinks_and_grows(flux: FluxSession, world: World) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", seeds(1))
 def test_a_limit_that_changes_is_followed(seed: int):
-    """P12: hidden 24 → 12 → 24: 95 % of what one who knows gets done, 2 % of POSTs refused."""
+    """P12: hidden 24 → 12 → 24: 95 % of the images of a client that knows the limit, 2 % of POSTs
+    refused."""
     scenario = evolve(CALM, retry_after=1.0)
     options = {"seed": seed, "count": 3000, "script": _shrinks_and_grows, "polling": None}
-    found = told(scenario, limits="auto", **options)
-    ideal = told(scenario, limits=24, **options)
+    found = story_of(scenario, limits="auto", **options)
+    ideal = story_of(scenario, limits=24, **options)
     assert {"saved": 3000} == tally(found.outcomes) == tally(ideal.outcomes)
     assert ideal.seconds > PHASES[-1][0] + 100
     assert found.seconds <= ideal.seconds / 0.95
-    in_force = [median_low(e.limit for t, e in found.told(LimitChanged) if at + 60 <= t < at + 100)
+    in_force = [median_low(e.limit for t, e in found.shown(LimitChanged) if at + 60 <= t < at + 100)
                 for at, _ in PHASES]  # fmt: skip
     assert all(abs(one - limit) <= 1 for one, (_, limit) in zip(in_force, PHASES, strict=True))
     assert found.world.refused[429] <= 0.02 * found.world.posts
@@ -504,17 +513,17 @@ def test_a_limit_that_changes_is_followed(seed: int):
 
 @pytest.mark.parametrize("seed", seeds(20, quick=2))
 def test_a_limit_does_not_grow_in_bad_weather(seed: int):
-    """P12 F163: while the server fails, or is slow, no more is asked of it than before."""
+    """P12 F163: while the server fails, or is slow, the limit does not grow."""
     scenario = evolve(CALM, active_limit=1000, faults=["503:0.1"], retry_after=0.5)
-    ran = told(scenario, seed=seed, count=150, limits="auto")
-    assert max([24, *(event.limit for _, event in ran.told(LimitChanged))]) <= 25
+    ran = story_of(scenario, seed=seed, count=150, limits="auto")
+    assert max([24, *(event.limit for _, event in ran.shown(LimitChanged))]) <= 25
 
 
 @pytest.mark.slow
 def test_an_account_that_allows_more_is_used():
     """P12: a hidden limit of 100 is reached step by step, in less than a thousand jobs."""
-    ran = told(evolve(CALM, active_limit=100), seed=3, count=1500, limits="auto")
-    grown = [(at, event.limit) for at, event in ran.told(LimitChanged)]
+    ran = story_of(evolve(CALM, active_limit=100), seed=3, count=1500, limits="auto")
+    grown = [(at, event.limit) for at, event in ran.shown(LimitChanged)]
     assert max(limit for _, limit in grown) >= 100
     assert 90 <= ran.world.max_active <= 100
     assert ran.world.refused[429] <= 0.02 * ran.world.posts
@@ -522,15 +531,18 @@ def test_an_account_that_allows_more_is_used():
 
 @pytest.mark.slow
 def test_a_models_own_limit_is_found_apart():
-    """P12: the six of flux-kontext-max are probed apart, and never cost the others their slots."""
+    """P12: the six of flux-kontext-max are found apart, and the other models keep their slots."""
     narrow = [
-        evolve(wish, model="flux-kontext-max", width=None, height=None) for wish in wishes(40)
+        evolve(wish, model="flux-kontext-max", width=None, height=None)
+        for wish in small_requests(40)
     ]
-    requests = [each for pair in zip(narrow, wishes(40, start=100), strict=True) for each in pair]
-    ran = told(CALM, seed=2, count=80, limits="auto", requests=requests)
+    requests = [
+        each for pair in zip(narrow, small_requests(40, start=100), strict=True) for each in pair
+    ]
+    ran = story_of(CALM, seed=2, count=80, limits="auto", requests=requests)
     assert tally(ran.outcomes) == {"saved": 80}
     assert ran.world.refused[429] <= 2
-    assert {event.group for _, event in ran.told(LimitChanged)} <= {"account", "kontext-max"}
+    assert {event.group for _, event in ran.shown(LimitChanged)} <= {"account", "kontext-max"}
 
 
 # --- money ----------------------------------------------------------------------------------------
@@ -548,10 +560,10 @@ def test_a_cap_is_exact_across_stops_and_resumes(seed: int):
     faults = ["429:0.1", "503:0.1", "error:0.1", *(["lost-reply:0.1"] if is_lossy else [])]
     scenario = evolve(CALM, faults=faults, seed=seed, active_limit=1000)
 
-    async def runs() -> tuple[World, MemoryLedger, Story]:
+    async def runs() -> tuple[World, MemoryLedger, SimulatedRun]:
         world, ledger = World(scenario), MemoryLedger()
         for _ in range(40):
-            ran = await story(
+            ran = await simulated_run(
                 scenario, count=40, seed=chance.randint(1, 10**6), world=world, ledger=ledger,
                 recall={
                     "spent": len(ledger.jobs) * PRICE,
@@ -576,24 +588,24 @@ def test_a_cap_is_exact_across_stops_and_resumes(seed: int):
 
 
 def _need(scenario: Scenario, slots: int) -> float:
-    """Bytes a second that so many busy slots bring forth."""
+    """Bytes a second that so many busy slots produce."""
     assert scenario.latency is not None
     assert scenario.image_bytes is not None
     return slots / (sum(scenario.latency) / 2) * scenario.image_bytes
 
 
-def _dead_on_arrival(ran: Story) -> int:
-    """Fetches more than images: each is a URL that was dead, or a transfer begun anew."""
-    return len(ran.weather.fetches) - len(ran.saved)
+def _dead_on_arrival(ran: SimulatedRun) -> int:
+    """Fetches beyond one an image: an expired URL, or a transfer begun anew."""
+    return len(ran.network.fetches) - len(ran.saved)
 
 
 @pytest.mark.parametrize("seed", seeds())
 def test_on_a_link_that_just_suffices_nothing_expires(seed: int):
-    """P13: bandwidth 5 % above need: every image comes down in its URL's first life."""
+    """P13: bandwidth 5 % above need: every image arrives in its first URL's life."""
     scenario = evolve(CALM, latency=(1, 5), image_bytes=50_000, url_lifetime=30)
-    ran = told(
+    ran = story_of(
         scenario, seed=seed, count=60, limits=24,
-        weather={"bandwidth": 1.05 * _need(scenario, 24)},
+        network={"bandwidth": 1.05 * _need(scenario, 24)},
     )  # fmt: skip
     assert tally(ran.outcomes) == {"saved": 60}
     assert _dead_on_arrival(ran) == 0
@@ -601,16 +613,18 @@ def test_on_a_link_that_just_suffices_nothing_expires(seed: int):
 
 @pytest.mark.parametrize("seed", seeds())
 def test_on_a_link_that_does_not_suffice_submissions_wait(seed: int):
-    """P13: a third of the bandwidth that the slots need, URLs of 30 s, and callers whom no batch
-    holds back: nothing is paid for that could not come down in time."""
+    """P13: a third of the bandwidth that the slots need, URLs of 30 s, and callers without a batch:
+    nothing is paid for that could not arrive in time."""
     scenario = evolve(CALM, latency=(1, 5), image_bytes=50_000, url_lifetime=30, seed=seed)
 
     async def played() -> int:
-        line = Weather(World(scenario), bandwidth=_need(scenario, 10) / 3)
+        line = UnreliableNetwork(World(scenario), bandwidth=_need(scenario, 10) / 3)
         limits = Limits(in_flight=10, downloads=2)
         session = FluxSession(base_url=ORIGIN, limits=limits, transport=line, polling=SELDOM)
         async with session as flux, alive(flux):
-            await asyncio.gather(*(flux.generate(wish, to=Scales()) for wish in wishes(80)))
+            await asyncio.gather(
+                *(flux.generate(wish, to=SizeSink()) for wish in small_requests(80))
+            )
             await drained(flux)
         return len(line.fetches)
 
@@ -620,11 +634,11 @@ def test_on_a_link_that_does_not_suffice_submissions_wait(seed: int):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", seeds(1))
 def test_large_images_on_a_narrow_link_all_come_down(seed: int):
-    """P13: 5 MB each, bandwidth just above need, the URLs' real ten minutes: 0 expired."""
+    """P13: 5 MB each, bandwidth just above need, the URLs' real ten minutes: none expires."""
     scenario = evolve(CALM, latency=(3, 6), image_bytes=5_000_000)
-    ran = told(
+    ran = story_of(
         scenario, seed=seed, count=150, limits=24,
-        weather={"bandwidth": 1.02 * _need(scenario, 24)},
+        network={"bandwidth": 1.02 * _need(scenario, 24)},
     )  # fmt: skip
     assert tally(ran.outcomes) == {"saved": 150}
     assert _dead_on_arrival(ran) == 0
@@ -632,17 +646,17 @@ def test_large_images_on_a_narrow_link_all_come_down(seed: int):
 
 @pytest.mark.parametrize("seed", seeds())
 def test_downloads_begin_at_once_when_the_link_is_free(seed: int):
-    """P13: from Ready to the first byte asked for, p99 is under 5 s at 24 active."""
-    ran = told(evolve(CALM, latency=(1, 5), image_bytes=50_000), seed=seed, count=50)
+    """P13: from Ready to the request for the image, p99 is under 5 s at 24 active jobs."""
+    ran = story_of(evolve(CALM, latency=(1, 5), image_bytes=50_000), seed=seed, count=50)
     waits = sorted(saved.timings["download"] for saved in ran.saved)
     assert waits[int(0.99 * len(waits))] < 5
 
 
 def test_after_an_outage_the_oldest_comes_down_first():
-    """P13 F62: images that became ready together are fetched in the order their URLs die."""
+    """P13 F62: images that became ready together are fetched in the order of their expiry."""
 
     async def read(flux: FluxSession, world: World) -> list[str]:
-        jobs = [await flux.submit(wish) for wish in wishes(20)]
+        jobs = [await flux.submit(wish) for wish in small_requests(20)]
         ready = [await flux.watch(job) for job in jobs]
         by_deadline = sorted(ready, key=lambda each: each.deadline)
         mixed = sorted(ready, key=lambda each: each.url)
@@ -652,7 +666,7 @@ def test_after_an_outage_the_oldest_comes_down_first():
 
     async def played() -> tuple[list[str], list[str]]:
         world = World(evolve(CALM, active_limit=100))
-        line = Weather(world, bandwidth=10_000)
+        line = UnreliableNetwork(world, bandwidth=10_000)
         session = FluxSession(base_url=ORIGIN, limits=24, transport=line)
         async with session as flux, alive(flux):
             wanted = await read(flux, world)
@@ -665,21 +679,21 @@ def test_after_an_outage_the_oldest_comes_down_first():
 
 @pytest.mark.parametrize("lifetime", [2.0, 0.0], ids=["collected late", "a server clock behind"])
 def test_an_image_whose_url_was_dead_when_first_seen_holds_up_no_submission(lifetime: float):
-    """P13 F70: such a URL says nothing of how long the next ones live; later images are made."""
+    """P13 F70: an expired URL does not show how long the next ones live; later images are made."""
     scenario = evolve(CALM, url_lifetime=lifetime)
 
     async def played() -> int:
-        line = Weather(World(scenario))
+        line = UnreliableNetwork(World(scenario))
         options = {"base_url": ORIGIN, "limits": 2, "transport": line, "polling": SELDOM}
         async with FluxSession(**options) as flux:
-            job = await flux.submit(wishes(1)[0])
+            job = await flux.submit(small_requests(1)[0])
         await asyncio.sleep(60)
         async with FluxSession(**options) as flux, alive(flux):
             ready = await flux.watch(job)
             line.world.change(evolve(scenario, url_lifetime=600.0))
             await asyncio.sleep(0.001)
-            await flux.download(ready, to=Scales())
-            await flux.generate(wishes(1, start=1)[0], to=Scales())
+            await flux.download(ready, to=SizeSink())
+            await flux.generate(small_requests(1, start=1)[0], to=SizeSink())
             await drained(flux)
         return len(line.posts)
 
@@ -703,12 +717,12 @@ def test_the_same_seed_tells_the_same_storm(seed: int):
         "count": 150,
         "polling": None,
         "limits": "auto",
-        "weather": {"outages": ((20, 90),), "bandwidth": 200_000},
+        "network": {"outages": ((20, 90),), "bandwidth": 200_000},
     }
     scenario = evolve(CALM, faults=MIXED, active_limit=15, image_bytes=20_000)
-    first, again = told(scenario, **options), told(scenario, **options)
+    first, again = story_of(scenario, **options), story_of(scenario, **options)
     assert first.digest == again.digest
-    other = told(scenario, **{**options, "seed": seed + 1000})
+    other = story_of(scenario, **{**options, "seed": seed + 1000})
     assert first.digest != other.digest
 
 
@@ -716,12 +730,12 @@ def test_the_same_seed_tells_the_same_storm(seed: int):
 def test_a_day_of_traffic_adds_up():
     """P1 P2 P9 P12: 24 hours with two outages, push-back and every fault; the books agree."""
     scenario = evolve(CALM, faults=MIXED, retention=6 * HOURS)
-    ran = told(
+    ran = story_of(
         scenario,
         seed=11,
         count=2800,
         limits=Limits(in_flight="auto", rate=1 / 30),
-        weather={"outages": ((3 * HOURS, 5 * HOURS), (15 * HOURS, 15.1 * HOURS))},
+        network={"outages": ((3 * HOURS, 5 * HOURS), (15 * HOURS, 15.1 * HOURS))},
     )
     assert ran.error is None
     assert 23 * HOURS < ran.seconds < 30 * HOURS
@@ -736,8 +750,8 @@ def test_a_day_of_traffic_adds_up():
     assert max(Counter(charge.body_digest for charge in ran.world.charges).values()) == 1
 
 
-class _Cheaper(Weather):
-    """A provider that echoes, with the finished image, less than the list price."""
+class _Cheaper(UnreliableNetwork):
+    """A provider that reports, with the finished image, less than the list price."""
 
     async def send(self, call: Call) -> Reply:
         reply = await super().send(call)
@@ -745,7 +759,7 @@ class _Cheaper(Weather):
 
 
 def test_what_an_image_has_cost_counts_and_not_its_price():
-    """P7: FLUX.1 at BFL echoes the cost with the end only; the cap is then kept by what it was."""
+    """P7: FLUX.1 at BFL reports the cost with the end only; the cap then counts that cost."""
 
     async def played() -> tuple[int, type[BaseException] | None]:
         line = _Cheaper(World(CALM))
@@ -755,7 +769,7 @@ def test_what_an_image_has_cost_counts_and_not_its_price():
         )
         async with session as flux, alive(flux):
             try:
-                for wish in wishes(12):
+                for wish in small_requests(12):
                     await flux.generate(wish)
                     saved += 1
             except BudgetExceeded as error:
@@ -767,13 +781,13 @@ def test_what_an_image_has_cost_counts_and_not_its_price():
 
 
 def test_a_cost_that_comes_with_each_answer_is_counted_once():
-    """P7: a finished job that is asked after again and again corrects the budget one time."""
+    """P7: a finished job that is polled repeatedly corrects the budget once."""
 
     async def played() -> list[Decimal]:
         line = _Cheaper(World(CALM))
         flux = FluxSession(BFL, base_url=ORIGIN, transport=line, budget="1", polling=SELDOM)
         async with flux, alive(flux):
-            job = await flux.submit(wishes(1)[0])
+            job = await flux.submit(small_requests(1)[0])
             spent = [engine_of(flux).submitter.spending.spent]
             await asyncio.sleep(60)
             for _ in range(3):
@@ -785,8 +799,9 @@ def test_a_cost_that_comes_with_each_answer_is_counted_once():
     assert run(played()) == [Decimal("0.025"), *[Decimal("0.01")] * 3]
 
 
-class _NoWayOut(Weather):
-    """The first submissions fail before they leave; notes what the session counts before each."""
+class _CannotConnect(UnreliableNetwork):
+    """The first submissions fail before they leave; notes the count of unanswered calls before
+    each."""
 
     def __init__(self, error: TransportError, count: int) -> None:
         super().__init__(World(CALM))
@@ -806,19 +821,19 @@ class _NoWayOut(Weather):
     ("is_local", "counted"), [(True, [0, 0, 0, 0]), (False, [0, 1, 2, 3])], ids=["files", "network"]
 )
 def test_too_few_open_files_are_no_outage_of_the_network(is_local: bool, counted: list[int]):
-    """F107: a call that this machine could not make says nothing of the provider; one that found
-    no way to it does. Both are waited out."""
-    line = _NoWayOut(TransportError("cannot connect", sent=False, local=is_local), 3)
+    """F107: a call that this machine could not make shows nothing about the provider; a failed
+    connection does. Both are waited out."""
+    line = _CannotConnect(TransportError("cannot connect", sent=False, local=is_local), 3)
 
     async def played() -> int:
         async with FluxSession(BFL, base_url=ORIGIN, transport=line, polling=SELDOM) as line.flux:
-            await line.flux.generate(wishes(1)[0])
+            await line.flux.generate(small_requests(1)[0])
             return engine_of(line.flux).connectivity.unanswered_calls
 
     assert (run(played()), line.counted) == (0, counted)
 
 
-class _Breaking(Weather):
+class _Breaking(UnreliableNetwork):
     """Every submission ends in an error of ours while it is sent."""
 
     async def send(self, call: Call) -> Reply:
@@ -840,15 +855,15 @@ def test_a_submission_that_breaks_costs_the_budget_only_what_may_be_charged(
     is_sent: bool, error: type[Exception]
 ):
     """P7: after the intent the server may have charged it; before, nothing was sent."""
-    line = (_Breaking if is_sent else Weather)(World(CALM))
+    line = (_Breaking if is_sent else UnreliableNetwork)(World(CALM))
     ledger = MemoryLedger() if is_sent else _FullDisk()
 
     async def played() -> tuple[Decimal, Decimal, int]:
         async with FluxSession(BFL, base_url=ORIGIN, transport=line, budget="1") as flux:
             with pytest.raises(error):
-                await flux.submit(wishes(1)[0], ledger=ledger)
-            purse = engine_of(flux).submitter.spending
-            return purse.in_doubt, purse.reserved, flux.in_flight
+                await flux.submit(small_requests(1)[0], ledger=ledger)
+            spending = engine_of(flux).submitter.spending
+            return spending.in_doubt, spending.reserved, flux.in_flight
 
     assert run(played()) == (Decimal("0.025") if is_sent else 0, 0, 0)
     assert len(line.posts) == is_sent
@@ -862,19 +877,19 @@ class _BrokenDisk(MemoryLedger):
 
 
 def test_a_record_that_fails_ends_the_run_with_its_error():
-    """F100: an outcome that nobody recorded is not handed out, and nothing goes on without it."""
+    """F100: an outcome that could not be recorded is not handed out, and the run ends."""
 
     async def played() -> tuple[list[Outcome], FluxError | None]:
-        line = Weather(World(CALM))
+        line = UnreliableNetwork(World(CALM))
         async with FluxSession(BFL, base_url=ORIGIN, transport=line, polling=SELDOM) as flux:
-            batch = Batch(flux, wishes(3), sink=MemorySink(), ledger=_BrokenDisk())
+            batch = Batch(flux, iter(small_requests(3)), sink=MemorySink(), ledger=_BrokenDisk())
             return await run_out(batch)
 
     outcomes, error = run(played())
     assert (outcomes, type(error)) == ([], JournalError)
 
 
-class _SlowToStop(Weather):
+class _SlowToStop(UnreliableNetwork):
     """A submission that is cancelled needs a second to end."""
 
     is_over = False
@@ -895,7 +910,7 @@ def test_a_session_in_a_hurry_still_waits_for_its_cancelled_submissions_to_end()
     async def played() -> tuple[float, bool]:
         async def hasty() -> None:
             async with FluxSession(BFL, base_url=ORIGIN, transport=line) as flux:
-                await flux.generate(wishes(1)[0])
+                await flux.generate(small_requests(1)[0])
 
         task = asyncio.create_task(hasty())
         for _ in range(2):  # the caller, then the close

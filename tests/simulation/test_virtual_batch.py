@@ -12,7 +12,7 @@ from hashlib import sha256
 import pytest
 from attrs import evolve, frozen
 from support.liveness import alive, drained
-from support.simulator_sessions import PROVIDERS, audit, tally, wishes
+from support.simulator_sessions import PROVIDERS, audit, small_requests, tally
 from support.virtual_time import run
 from support.world_transport import ORIGIN, WorldTransport
 
@@ -42,7 +42,7 @@ SCENARIO = Scenario(faults=RATES, image_bytes=1, retention=590)
 
 @frozen(kw_only=True)
 class History:
-    """What happened, as all sides tell it."""
+    """The events of a run, as each side recorded them."""
 
     world: World
     outcomes: list[Outcome]
@@ -69,7 +69,9 @@ async def simulated(
     )
     engine_of(flux).rng.seed(scenario.seed)  # nothing public does: only a simulation should want it
     async with flux, alive(flux):
-        async with Batch(flux, wishes(count), sink=MemorySink(), ledger=ledger) as batch:
+        async with Batch(
+            flux, iter(small_requests(count)), sink=MemorySink(), ledger=ledger
+        ) as batch:
             outcomes = [outcome async for outcome in batch]
         seconds = asyncio.get_running_loop().time() - began
         await drained(flux)
@@ -104,8 +106,8 @@ def test_a_run_under_every_fault_adds_up(dialect: str, count: int):
 
 @pytest.mark.slow
 def test_never_more_than_the_limit_is_in_flight():
-    """P12: neither the session's own count nor the server's is ever above the limit, and the
-    server hardly ever has to say so itself."""
+    """P12: neither the session's count nor the server's exceeds the limit, and the server hardly
+    ever has to refuse."""
     ran = run(simulated(evolve(SCENARIO, seed=3), count=COUNT // 4, in_flight=16), seed=3)
     told = [e.in_flight for e in ran.events if isinstance(e, JobSubmitted | JobReady)]
     assert max(told) == 16
@@ -129,7 +131,8 @@ def test_a_calm_run_keeps_its_slots_busy():
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_history():
-    """P29: two runs of one seed tell the same events at the same instants, another does not."""
+    """P29: two runs of one seed show the same events at the same instants; another seed does
+    not."""
     told = [
         _digest(run(simulated(evolve(SCENARIO, seed=seed), count=300), seed=seed))
         for seed in (5, 5, 6)

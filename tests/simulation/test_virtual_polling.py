@@ -8,7 +8,7 @@ from math import sqrt
 import pytest
 from attrs import evolve
 from support.liveness import alive, drained
-from support.simulator_sessions import PROVIDERS, tally, wishes
+from support.simulator_sessions import PROVIDERS, small_requests, tally
 from support.virtual_time import run
 from support.world_transport import ORIGIN, WorldTransport
 
@@ -32,7 +32,9 @@ async def polled(
         transport=WorldTransport(world, round_trip=TRIP),
     )
     async with flux, alive(flux):
-        async with Batch(flux, wishes(count), sink=MemorySink(), ledger=MemoryLedger()) as batch:
+        async with Batch(
+            flux, iter(small_requests(count)), sink=MemorySink(), ledger=MemoryLedger()
+        ) as batch:
             assert tally([outcome async for outcome in batch]) == {"saved": count}
         await drained(flux)
     return world
@@ -41,8 +43,8 @@ async def polled(
 @pytest.mark.slow
 @pytest.mark.parametrize("tells", [False, True], ids=["told nothing", "told progress"])
 def test_the_lag_asked_for_is_the_servers_lag(tells: bool) -> None:
-    """A tenth of a second of round trip neither adds to the lag nor takes from it: polls leave
-    early by as much. Progress that is told makes it smaller still."""
+    """A tenth of a second of round trip does not change the lag: polls are sent earlier by as much.
+    Reported progress makes it smaller."""
     scenario = Scenario(latency=MEAN, latency_cv=CV, image_bytes=1, seed=3, reports_progress=tells)
     world = run(polled(scenario))
     asked = 0.04 * MEAN / sqrt(1 + CV**2)
@@ -54,8 +56,8 @@ def test_the_lag_asked_for_is_the_servers_lag(tells: bool) -> None:
 
 @pytest.mark.slow
 def test_a_rate_of_polls_is_never_passed_and_nothing_starves() -> None:
-    """25 polls a second where 24 jobs would ask for 45: no second has more, and every image
-    comes, a little later."""
+    """25 polls a second where 24 jobs would need 45: no second has more, and every image arrives, a
+    little later."""
     world = run(polled(SCENARIO, polling=Polling(max_rate=25)))
     seconds = Counter(int(seen.at) for seen in world.requests if seen.path.endswith("get_result"))
     assert max(seconds.values()) <= 26  # a second's edges may cut one more in
@@ -64,8 +66,8 @@ def test_a_rate_of_polls_is_never_passed_and_nothing_starves() -> None:
 
 @pytest.mark.slow
 def test_a_server_that_refuses_polls_is_asked_less_often() -> None:
-    """F51 A limit of polls that nobody told: all jobs are asked after less often, and every
-    image comes."""
+    """F51 With an unknown limit of polls, all jobs are polled less often, and every image
+    arrives."""
     free, limited = run(polled(SCENARIO)), run(polled(evolve(SCENARIO, poll_rate_limit=25)))
     assert limited.polls < 0.8 * free.polls
     assert limited.summary(0)["lag"] / 600 < 0.2 * MEAN

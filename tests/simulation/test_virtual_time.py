@@ -46,8 +46,8 @@ def test_timers_fire_in_the_order_of_their_instants():
     assert expected == pytest.approx([instant for _, instant in woken])
 
 
-def test_a_deadlock_is_raised_with_the_names_of_those_who_wait():
-    """A future that nobody will ever resolve is an error at once, not a hanging test."""
+def test_a_deadlock_is_raised_with_the_names_of_the_waiting_tasks():
+    """A future without a resolver is an error at once, not a hanging test."""
 
     async def wait_for_ever() -> None:
         asyncio.current_task().set_name("the waiter")
@@ -95,7 +95,7 @@ def test_a_seed_draws_the_order_of_tasks_ready_at_once():
 
 
 def test_errors_come_out_as_they_are():
-    """What the coroutine raises, `run` raises."""
+    """`run` raises the error of the coroutine."""
 
     async def fail() -> None:
         await asyncio.sleep(1)

@@ -35,7 +35,7 @@ if __name__ == "__main__":  # the child must not import simulator_sessions twice
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.patience import patient
-from support.simulator_sessions import fast_session, tally, wishes
+from support.simulator_sessions import fast_session, small_requests, tally
 
 # --- the parent's side ----------------------------------------------------------------------------
 
@@ -95,7 +95,7 @@ class Report:
     kind: str | None  #: class of the error that ended the run
     message: str
     noted: Counter[str]  #: by the fault
-    said: str  #: on standard error
+    stderr: str  #: on standard error
 
 
 _KILLED: dict[str, Any] = {"ends": {}, "settled": 0, "kind": "killed", "message": "", "noted": {}}
@@ -118,14 +118,14 @@ async def run(url: str, folder: Path, *, disks: Disks | None = None, **order: An
         out = json.dumps(_KILLED).encode()
     else:
         assert child.returncode == 0, err.decode()
-    told = json.loads(out)
+    report = json.loads(out)
     return Report(
-        ends=Counter(told["ends"]),
-        settled=told["settled"],
-        kind=told["kind"],
-        message=told["message"],
-        noted=Counter(told["noted"]),
-        said=err.decode(),
+        ends=Counter(report["ends"]),
+        settled=report["settled"],
+        kind=report["kind"],
+        message=report["message"],
+        noted=Counter(report["noted"]),
+        stderr=err.decode(),
     )
 
 
@@ -133,7 +133,7 @@ async def run(url: str, folder: Path, *, disks: Disks | None = None, **order: An
 
 
 @frozen
-class Struck:
+class FaultContext:
     """What a fault affects, and counts of its effects."""
 
     folder: Path
@@ -144,24 +144,24 @@ class Struck:
 async def _batch(order: dict[str, Any]) -> dict[str, Any]:
     """Run `count` requests with these `fields` into `folder` with the template `name`; the `fault`
     takes effect after `after` outcomes (0: before the first submission)."""
-    struck = Struck(Path(order["folder"]), asyncio.get_running_loop())
-    strike = partial(FAULTS[order.get("fault", "none")], struck)
+    context = FaultContext(Path(order["folder"]), asyncio.get_running_loop())
+    inject = partial(FAULTS[order.get("fault", "none")], context)
     after = order.get("after", 0)
     outcomes, error = [], None
     async with fast_session(order["url"], limits=Limits(in_flight=4, downloads=4)) as flux:
         batch = Batch(
             flux,
-            wishes(order.get("count", 12), **order.get("fields", {})),
-            out=struck.folder,
+            small_requests(order.get("count", 12), **order.get("fields", {})),
+            out=context.folder,
             name=order.get("name"),
-            on_plan=None if after else lambda _: strike(),
+            on_plan=None if after else lambda _: inject(),
         )
         try:
             async with batch:
                 async for outcome in batch:
                     outcomes.append(outcome)
                     if len(outcomes) == after:
-                        strike()
+                        inject()
         except FluxError as caught:
             error = caught
     return {
@@ -169,7 +169,7 @@ async def _batch(order: dict[str, Any]) -> dict[str, Any]:
         "ends": tally(outcomes),
         "kind": None if error is None else type(error).__name__,
         "message": str(error or ""),
-        "noted": struck.noted,
+        "noted": context.noted,
     }
 
 
@@ -177,7 +177,7 @@ def _limited(kind: int, limit: int) -> None:
     resource.setrlimit(kind, (limit, resource.getrlimit(kind)[1]))
 
 
-def _few_files(_: Struck, *, spare: int) -> None:
+def _few_files(_: FaultContext, *, spare: int) -> None:
     """Limit the process to this many more files and sockets than are open."""
     used = {int(name) for name in os.listdir("/proc/self/fd")}
     while os.dup(0) < max(used):  # free numbers below the highest would count as well
@@ -185,36 +185,38 @@ def _few_files(_: Struck, *, spare: int) -> None:
     _limited(resource.RLIMIT_NOFILE, max(used) + 1 + spare)
 
 
-def _read_only(struck: Struck) -> None:
+def _read_only(context: FaultContext) -> None:
     """The images' folder becomes read-only; the kernel refuses this during a write."""
-    command = ["mount", "-o", "remount,ro", str(struck.folder)]
+    command = ["mount", "-o", "remount,ro", str(context.folder)]
     while subprocess.run(command, capture_output=True).returncode:
-        struck.noted["tries"] += 1
+        context.noted["tries"] += 1
 
 
-def _renamed(struck: Struck) -> None:
+def _renamed(context: FaultContext) -> None:
     """The folder is renamed while its third image is written."""
-    _before_third_link(struck, lambda: struck.folder.rename(struck.folder.with_name("elsewhere")))
+    _before_third_link(
+        context, lambda: context.folder.rename(context.folder.with_name("elsewhere"))
+    )
 
 
-def _removed(struck: Struck) -> None:
-    _before_third_link(struck, lambda: shutil.rmtree(struck.folder, ignore_errors=True))
+def _removed(context: FaultContext) -> None:
+    _before_third_link(context, lambda: shutil.rmtree(context.folder, ignore_errors=True))
 
 
-def _before_third_link(struck: Struck, happens: Callable[[], object]) -> None:
+def _before_third_link(context: FaultContext, happens: Callable[[], object]) -> None:
     real, lock = os.link, threading.Lock()
 
     def link(*names: Any, **options: Any) -> None:
         with lock:
-            struck.noted["link"] += 1
-            if struck.noted["link"] == 3:
+            context.noted["link"] += 1
+            if context.noted["link"] == 3:
                 happens()
         real(*names, **options)
 
     os.link = link
 
 
-def _eio_on_fsync(struck: Struck) -> None:
+def _eio_on_fsync(context: FaultContext) -> None:
     """The third image's fsync fails; a second one would report success, as the kernel does."""
     real, lock = os.fsync, threading.Lock()
 
@@ -223,29 +225,29 @@ def _eio_on_fsync(struck: Struck) -> None:
             return real(handle)
         name = os.readlink(f"/proc/self/fd/{handle}")
         with lock:
-            struck.noted[name] += 1
-            if len(struck.noted) == 3:
+            context.noted[name] += 1
+            if len(context.noted) == 3:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
         real(handle)
 
     os.fsync = fsync
 
 
-def _slow_fsync(struck: Struck) -> None:
+def _slow_fsync(context: FaultContext) -> None:
     real = os.fsync
 
     def fsync(handle: int) -> None:
-        _wait_for_loop(struck)
+        _wait_for_loop(context)
         real(handle)
 
     os.fsync = fsync
 
 
-def _wait_for_loop(struck: Struck) -> None:
+def _wait_for_loop(context: FaultContext) -> None:
     """Block until the event loop has run once; a loop that waits for this thread never does."""
     turned = threading.Event()
-    struck.loop.call_soon_threadsafe(turned.set)
-    struck.noted["the loop went round" if turned.wait(5) else "the loop waited"] += 1
+    context.loop.call_soon_threadsafe(turned.set)
+    context.noted["the loop went round" if turned.wait(5) else "the loop waited"] += 1
 
 
 class _Connection(sqlite3.Connection):
@@ -259,12 +261,12 @@ class _Connection(sqlite3.Connection):
         return super().execute(sql, *arguments)
 
 
-def _eio_on_commit(struck: Struck) -> None:
+def _eio_on_commit(context: FaultContext) -> None:
     """The second commit fails in its fsync, while at least one POST is in flight."""
 
     def fail() -> None:
-        struck.noted["commits"] += 1
-        if struck.noted["commits"] == 2:
+        context.noted["commits"] += 1
+        if context.noted["commits"] == 2:
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
             raise error
@@ -272,11 +274,11 @@ def _eio_on_commit(struck: Struck) -> None:
     _Connection.before_commit = fail
 
 
-def _slow_commit(struck: Struck) -> None:
-    _Connection.before_commit = partial(_wait_for_loop, struck)
+def _slow_commit(context: FaultContext) -> None:
+    _Connection.before_commit = partial(_wait_for_loop, context)
 
 
-FAULTS: dict[str, Callable[[Struck], None]] = {
+FAULTS: dict[str, Callable[[FaultContext], None]] = {
     "none": lambda _: None,
     "short writes": lambda _: _limited(resource.RLIMIT_FSIZE, 2**20),
     "short log": lambda _: _limited(resource.RLIMIT_FSIZE, 2**17),

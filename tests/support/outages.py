@@ -1,8 +1,7 @@
-"""Bad weather for simulations: outages, a narrow link, a limit that changes, seeds by the hundred.
+"""Simulated runs over an unreliable network: outages, a narrow link, changing limits, many seeds.
 
-Everything runs in virtual time over the simulator's world, so that a night of trouble takes part
-of a second, and the same seed tells the same story. `FLUXASYNC_SEEDS` says how many seeds each
-promise is shown with; `make simulate` sets it high.
+Runs use virtual time and the simulator's world: a night takes part of a second, and a seed is
+reproducible. `FLUXASYNC_SEEDS` sets the number of seeds per promise; `make simulate` sets it high.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ from fluxasync.extend import Call, Download, Ledger, Reply, Stored
 from fluxasync.simulator import Scenario, World
 from fluxasync.simulator.images import Gallery
 from support.liveness import alive, drained
-from support.simulator_sessions import PROVIDERS, wishes
+from support.simulator_sessions import PROVIDERS, small_requests
 from support.virtual_time import START
 from support.world_transport import ORIGIN, WorldDownload, WorldTransport
 
@@ -56,15 +55,15 @@ from support.world_transport import ORIGIN, WorldDownload, WorldTransport
 SEEDS = int(os.environ.get("FLUXASYNC_SEEDS", "100"))
 #: of them, those that `make quick` takes
 QUICK = 5
-#: bytes that a narrow link passes on at once
+#: bytes that a narrow link transfers at once
 PACKET = 64 * 1024
 
 Script = Callable[[FluxSession, World], Awaitable[None]]
 
 
 def seeds(count: int = 100, *, quick: int = QUICK) -> list[Any]:
-    """The seeds of one test as parameters, fewer where one story takes long; all but the first
-    are slow."""
+    """Return the seeds of a test as parameters, all but the first `quick` marked as slow; `count`
+    is a percentage for tests whose runs take long."""
     last = max(1, count * SEEDS // 100)
     return [
         pytest.param(seed, marks=[pytest.mark.slow] if seed > quick else [])
@@ -74,15 +73,15 @@ def seeds(count: int = 100, *, quick: int = QUICK) -> list[Any]:
 
 @lru_cache
 def _gallery(image_bytes: int | None) -> Gallery:
-    """One for all worlds, because drawing a picture takes longer than making a hundred jobs."""
+    """Return one gallery for all worlds, because drawing is slower than a hundred jobs."""
     return Gallery(image_bytes=image_bytes)
 
 
-class Weather(WorldTransport):
-    """A world behind a line that may be down, and a link that may be narrow.
+class UnreliableNetwork(WorldTransport):
+    """A world behind a network with outages and limited bandwidth.
 
-    `outages` are spans of seconds from the start in which nothing gets through; what is under way
-    when one begins is lost. `bandwidth` is bytes a second, shared by all downloads.
+    `outages` are periods in seconds from the start in which nothing gets through; data in flight at
+    their start is lost. `bandwidth` is in bytes per second, shared by all downloads.
     """
 
     def __init__(
@@ -96,10 +95,10 @@ class Weather(WorldTransport):
         super().__init__(world, round_trip=round_trip)
         self.outages = outages
         self.bandwidth = bandwidth
-        self.posts: list[float] = []  #: loop times, of those too that never arrived
+        self.posts: list[float] = []  #: loop times, including those that never arrived
         self.fetches: list[tuple[float, str]] = []
-        self.early = 0  #: submissions before the time that the server told to wait for
-        self._told_until = 0.0
+        self.early = 0  #: submissions before the end of a Retry-After
+        self._wait_until = 0.0
         self._free_at = 0.0
 
     @property
@@ -112,15 +111,15 @@ class Weather(WorldTransport):
             call.before_send()
         if call.method == "POST":
             self.posts.append(asyncio.get_running_loop().time())
-            self.early += self.posts[-1] < self._told_until
+            self.early += self.posts[-1] < self._wait_until
         if self.is_down:
             raise TransportError("cannot connect: the network is down", sent=False)
         reply = await super().send(call)
         if self.is_down:
             raise TransportError("the connection broke", sent=True)
         if call.method == "POST" and reply.status in {429, 503}:
-            told = float(reply.headers.get("retry-after", 0))
-            self._told_until = max(self._told_until, asyncio.get_running_loop().time() + told)
+            wait = float(reply.headers.get("retry-after", 0))
+            self._wait_until = max(self._wait_until, asyncio.get_running_loop().time() + wait)
         return reply
 
     @asynccontextmanager
@@ -131,10 +130,10 @@ class Weather(WorldTransport):
         if self.is_down:
             raise TransportError("cannot connect: the network is down", sent=False)
         async with super().stream(url, timeout=timeout, headers=headers) as answer:
-            yield _Narrow(answer, self)
+            yield _SlowDownload(answer, self)
 
     async def passed(self, size: int) -> None:
-        """Wait until the link has passed on so many bytes; raises when the line is down."""
+        """Wait until the link has transferred so many bytes; raise if the network is down."""
         if self.bandwidth is not None:
             now = asyncio.get_running_loop().time()
             self._free_at = max(self._free_at, now) + size / self.bandwidth
@@ -144,11 +143,11 @@ class Weather(WorldTransport):
 
 
 @frozen
-class _Narrow:
-    """An answer whose bytes come through the link."""
+class _SlowDownload:
+    """An answer whose bytes pass through the link."""
 
     answer: WorldDownload
-    weather: Weather
+    network: UnreliableNetwork
 
     @property
     def status(self) -> int:
@@ -162,12 +161,12 @@ class _Narrow:
         async for chunk in self.answer.chunks():
             for start in range(0, len(chunk), PACKET):
                 piece = chunk[start : start + PACKET]
-                await self.weather.passed(len(piece))
+                await self.network.passed(len(piece))
                 yield piece
 
 
-class Scales:
-    """A sink that weighs images and keeps none."""
+class SizeSink:
+    """A sink that records sizes and keeps no image."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -183,11 +182,11 @@ class Scales:
 
 
 @define(kw_only=True)
-class Story:
-    """What happened, as all sides tell it."""
+class SimulatedRun:
+    """The results of a run: of the world, the network, the batch and the observer."""
 
     world: World
-    weather: Weather
+    network: UnreliableNetwork
     outcomes: list[Outcome]
     error: FluxError | None
     events: list[tuple[float, Event]]
@@ -200,13 +199,13 @@ class Story:
     def saved(self) -> list[Saved]:
         return [outcome for outcome in self.outcomes if isinstance(outcome, Saved)]
 
-    def told(self, kind: type) -> list[tuple[float, Any]]:
-        """The events of one kind, with their seconds from the start."""
+    def shown(self, kind: type) -> list[tuple[float, Any]]:
+        """Return the events of one class, with their seconds from the start."""
         return [(at - START, event) for at, event in self.events if isinstance(event, kind)]
 
     @property
     def digest(self) -> str:
-        """The whole history as one word."""
+        """A digest of the complete history."""
         events = [(at, type(event).__name__, _about(event)) for at, event in self.events]
         return sha256(repr([events, self.seconds, list(self.world.requests)]).encode()).hexdigest()
 
@@ -216,7 +215,7 @@ _CLOCK = re.compile(r"\d\d:\d\d:\d\d UTC")
 
 
 def _about(event: Event) -> object:
-    """Return what is told of an event in virtual time, without the real clock."""
+    """Return the content of an event without the real clock."""
     match event:
         case JobSubmitted(job=job) | JobReady(job=job) | JobUnclaimed(job=job):
             return job.job_id
@@ -231,7 +230,7 @@ def _about(event: Event) -> object:
     return event
 
 
-async def story(
+async def simulated_run(
     scenario: Scenario,
     *,
     count: int,
@@ -239,21 +238,21 @@ async def story(
     limits: Any = 24,
     dialect: str = "cometapi",
     script: Script | None = None,
-    weather: Mapping[str, Any] | None = None,
+    network: Mapping[str, Any] | None = None,
     requests: list[ImageRequest] | None = None,
     ledger: Ledger | None = None,
     world: World | None = None,
     recall: Mapping[str, Decimal] | None = None,
     stop_after: int | None = None,
     **options: Any,
-) -> Story:
-    """Make so many images in that weather; `script` runs beside it, in the same time.
+) -> SimulatedRun:
+    """Make `count` images over that network; `script` runs concurrently.
 
-    `recall` is the money of earlier runs; `stop_after` leaves at once after so many outcomes.
+    `recall` is the spending of earlier runs; `stop_after` ends the batch after that many outcomes.
     """
     loop = asyncio.get_running_loop()
     world = world or World(scenario, gallery=_gallery(scenario.image_bytes))
-    line = Weather(world, **(weather or {}))
+    line = UnreliableNetwork(world, **(network or {}))
     events: list[tuple[float, Event]] = []
     flux = FluxSession(
         PROVIDERS[dialect],
@@ -272,9 +271,10 @@ async def story(
         if recall is not None:
             engine_of(flux).restore_spending("earlier runs", **recall)
         beside = asyncio.create_task(script(flux, world)) if script else None
-        source = wishes(count) if requests is None else requests
+        source = small_requests(count) if requests is None else requests
         try:
-            async with Batch(flux, source, sink=Scales(), ledger=ledger, grace=0) as batch:
+            # a stream, because lists are checked in a thread and virtual time does not wait for it
+            async with Batch(flux, iter(source), sink=SizeSink(), ledger=ledger, grace=0) as batch:
                 async for outcome in batch:
                     outcomes.append(outcome)
                     if len(outcomes) == stop_after:
@@ -286,10 +286,19 @@ async def story(
             beside.cancel()
             await asyncio.gather(beside, return_exceptions=True)
         await drained(flux)
-    return Story(
-        world=world, weather=line, outcomes=outcomes, error=error, events=events,
+    return SimulatedRun(
+        world=world, network=line, outcomes=outcomes, error=error, events=events,
         seconds=ended - began, unclaimed=flux.unclaimed, ledger=ledger,
     )  # fmt: skip
 
 
-__all__ = ["SEEDS", "Limits", "Ready", "Scales", "Story", "Weather", "seeds", "story"]
+__all__ = [
+    "SEEDS",
+    "Limits",
+    "Ready",
+    "SimulatedRun",
+    "SizeSink",
+    "UnreliableNetwork",
+    "seeds",
+    "simulated_run",
+]

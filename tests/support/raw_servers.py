@@ -75,7 +75,7 @@ class Line:
 
 
 class Peer:
-    """A listening server with one behaviour; `heard` has every request that was read."""
+    """A listening server with one behaviour; `received` has every request that was read."""
 
     def __init__(self, behaviour: Behaviour, listener: socket.socket) -> None:
         self._behaviour = behaviour
@@ -88,7 +88,7 @@ class Peer:
         self.url = f"http://{self.host}"
 
     @property
-    def heard(self) -> list[bytes]:
+    def received(self) -> list[bytes]:
         return [request for line in self.lines for request in line.requests]
 
     async def serve(self) -> None:

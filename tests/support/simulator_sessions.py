@@ -54,7 +54,7 @@ def fast_session(base_url: str, dialect: str = "cometapi", **options: Any) -> Fl
     return FluxSession(PROVIDERS[dialect], base_url=base_url, **(FAST | options))
 
 
-def wishes(count: int, *, start: int = 0, **parameters: Any) -> list[ImageRequest]:
+def small_requests(count: int, *, start: int = 0, **parameters: Any) -> list[ImageRequest]:
     """Return small requests with different prompts and seeds."""
     size = {"width": SIDE, "height": SIDE} | parameters
     return [

@@ -32,7 +32,7 @@ class Fault:
     """A fault, and the exchanges that it affects."""
 
     kind: Kind
-    strikes: Callable[[int, bytes], bool] = lambda number, head: True
+    affects: Callable[[int, bytes], bool] = lambda number, head: True
     #: of "late", "slices" (each), "burst", "busy", "unasked later"; bytes a second of "narrow"
     seconds: float = 0.0
     held: asyncio.Event | None = None  #: what "late" waits for, instead of a time
@@ -42,24 +42,24 @@ def posts(*numbers: int) -> Callable[[int, bytes], bool]:
     """Affect these submissions, counted from 1; without numbers all."""
     seen = 0
 
-    def strikes(_: int, head: bytes) -> bool:
+    def affects(_: int, head: bytes) -> bool:
         nonlocal seen
         seen += head.startswith(b"POST")
         return head.startswith(b"POST") and (not numbers or seen in numbers)
 
-    return strikes
+    return affects
 
 
 def gets(*numbers: int) -> Callable[[int, bytes], bool]:
     """Affect these GETs, counted from 1; without numbers all."""
     seen = 0
 
-    def strikes(_: int, head: bytes) -> bool:
+    def affects(_: int, head: bytes) -> bool:
         nonlocal seen
         seen += head.startswith(b"GET")
         return head.startswith(b"GET") and (not numbers or seen in numbers)
 
-    return strikes
+    return affects
 
 
 @define(eq=False)
@@ -69,9 +69,9 @@ class Proxy:
     upstream: tuple[str, int]
     fault: Fault | None = None
     url: str = ""
-    heard: list[bytes] = field(factory=list)  #: requests, as far as they were read
-    heard_at: list[float] = field(factory=list)  #: loop times of those
-    struck: int = 0
+    received: list[bytes] = field(factory=list)  #: requests, as far as they were read
+    received_at: list[float] = field(factory=list)  #: loop times of those
+    fault_count: int = 0
     _lines: set[asyncio.Task[None]] = field(factory=set)
     _server: asyncio.Server | None = None
     _last_answer: bytes = b""  #: the latest submission's answer
@@ -98,9 +98,9 @@ class Proxy:
         """Forward one exchange; return whether the connection can serve another."""
         head = await reader.readuntil(b"\r\n\r\n")
         fault = self.fault
-        if fault is not None and not fault.strikes(len(self.heard), head):
+        if fault is not None and not fault.affects(len(self.received), head):
             fault = None
-        self.struck += fault is not None
+        self.fault_count += fault is not None
         size = _length(head)
         if fault is not None and fault.kind in ("reset unread", "reset in request"):
             if fault.kind == "reset in request":
@@ -108,8 +108,8 @@ class Proxy:
             _reset(writer)
             return False
         request = head + await reader.readexactly(size)
-        self.heard.append(request)
-        self.heard_at.append(asyncio.get_running_loop().time())
+        self.received.append(request)
+        self.received_at.append(asyncio.get_running_loop().time())
         if fault is not None and fault.kind == "half close":
             writer.write_eof()  # announces no answer, but reads the request
         answer = await self._asked(request)
