@@ -139,7 +139,7 @@ def test_a_first_burst_that_is_refused_as_a_whole_sets_no_limit(
         async with flux, alive(flux):
             looking = asyncio.create_task(look(flux, looked))
             async with Batch(
-                flux, iter(small_requests(300)), sink=SizeSink(), ledger=MemoryLedger()
+                flux, small_requests(300), sink=SizeSink(), ledger=MemoryLedger()
             ) as batch:
                 outcomes = await outcomes_of(batch)
             looking.cancel()

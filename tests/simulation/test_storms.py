@@ -107,7 +107,7 @@ def forbade(forbidden: bytes, requests: list[ImageRequest]) -> tuple[Counter[str
         line.forbidden = forbidden
         session = FluxSession(base_url=ORIGIN, limits=4, transport=line, polling=SELDOM)
         async with session as flux, alive(flux):
-            outcomes, error = await run_out(Batch(flux, iter(requests), sink=SizeSink()))
+            outcomes, error = await run_out(Batch(flux, requests, sink=SizeSink()))
             await drained(flux)
         return tally(outcomes), error, len(line.posts)
 
@@ -465,12 +465,12 @@ def test_an_id_of_an_earlier_run_costs_no_slot_and_is_counted_once(is_done: bool
         first, *rest = small_requests(8)
         async with FluxSession(**options) as flux:
             if is_done:
-                batch = Batch(flux, iter([first]), sink=SizeSink(), ledger=ledger)
+                batch = Batch(flux, [first], sink=SizeSink(), ledger=ledger)
                 assert tally((await run_out(batch))[0]) == {"saved": 1}
             else:
                 await flux.submit(first, ledger=ledger)
         async with FluxSession(**options) as flux, alive(flux):
-            batch = Batch(flux, iter([first, *rest]), sink=SizeSink(), ledger=ledger)
+            batch = Batch(flux, [first, *rest], sink=SizeSink(), ledger=ledger)
             outcomes, error = await run_out(batch)
             assert error is None
             assert flux.unclaimed == ()
@@ -882,7 +882,7 @@ def test_a_record_that_fails_ends_the_run_with_its_error():
     async def played() -> tuple[list[Outcome], FluxError | None]:
         line = UnreliableNetwork(World(CALM))
         async with FluxSession(BFL, base_url=ORIGIN, transport=line, polling=SELDOM) as flux:
-            batch = Batch(flux, iter(small_requests(3)), sink=MemorySink(), ledger=_BrokenDisk())
+            batch = Batch(flux, small_requests(3), sink=MemorySink(), ledger=_BrokenDisk())
             return await run_out(batch)
 
     outcomes, error = run(played())

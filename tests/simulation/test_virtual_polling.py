@@ -33,7 +33,7 @@ async def polled(
     )
     async with flux, alive(flux):
         async with Batch(
-            flux, iter(small_requests(count)), sink=MemorySink(), ledger=MemoryLedger()
+            flux, small_requests(count), sink=MemorySink(), ledger=MemoryLedger()
         ) as batch:
             assert tally([outcome async for outcome in batch]) == {"saved": count}
         await drained(flux)

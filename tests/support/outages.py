@@ -273,8 +273,7 @@ async def simulated_run(
         beside = asyncio.create_task(script(flux, world)) if script else None
         source = small_requests(count) if requests is None else requests
         try:
-            # a stream, because lists are checked in a thread and virtual time does not wait for it
-            async with Batch(flux, iter(source), sink=SizeSink(), ledger=ledger, grace=0) as batch:
+            async with Batch(flux, source, sink=SizeSink(), ledger=ledger, grace=0) as batch:
                 async for outcome in batch:
                     outcomes.append(outcome)
                     if len(outcomes) == stop_after:

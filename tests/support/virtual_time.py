@@ -1,9 +1,9 @@
 """An event loop whose clock jumps to the next timer when nothing is ready.
 
 A day of sleeping takes no time, and events keep asyncio's order. Production code needs no clock
-parameter: it uses only `asyncio.sleep`, `asyncio.timeout` and `loop.time()`. Sockets and threads do
-not work with it, because their answers take real time. Use the memory ledger, the memory sink and a
-transport over the simulator's world instead.
+parameter: it uses only `asyncio.sleep`, `asyncio.timeout` and `loop.time()`. Work that the loop
+hands to a thread ends at once. Sockets and other threads do not work with it, because their answers
+take real time. Use the memory ledger, the memory sink and a transport over the simulator's world.
 
 Time starts at 1000, not 0, to detect code that treats 0 as "unset".
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 import selectors
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -66,6 +66,16 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._dice.shuffle(handles)
         for place, handle in zip(places, handles, strict=True):
             self._ready[place] = handle
+
+    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> Any:
+        """Let the thread end first: no time passes meanwhile, and nothing else runs."""
+        future: asyncio.Future[T] = self.create_future()
+        work = executor.submit(func, *args)
+        if (error := work.exception()) is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(work.result())
+        return future
 
     def who_waits(self) -> str:
         names = sorted(task.get_name() for task in asyncio.all_tasks(self))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from asyncio import Future
 from collections.abc import AsyncGenerator, Callable, Container, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing
 from typing import Any, TypeVar
 
@@ -99,26 +100,24 @@ class ListedSource:
 
     def _keep(self, spool: Spool | None) -> None:
         if self._spool is not None:
-            self._submit(self._spool.close)  # after the readers' steps
+            self._executor.submit(self._spool.close)  # after the readers' steps
         self._spool = spool
 
     async def _chunks(
         self, images: Generator[list[ImageRequest | BadRow], None, None]
     ) -> AsyncGenerator[list[ImageRequest | BadRow], None]:
         """Carry images to the loop in lists, making the next while the last is being used."""
-        ahead = self._submit(lambda: next(images, None))
+        ahead = self._in_thread(lambda: next(images, None))
         try:
-            while (chunk := await asyncio.wrap_future(ahead)) is not None:
-                ahead = self._submit(lambda: next(images, None))
+            while (chunk := await ahead) is not None:
+                ahead = self._in_thread(lambda: next(images, None))
                 yield chunk
         finally:
+            ahead.add_done_callback(_retrieve)  # a reader that stops early leaves it unread
             await self._in_thread(images.close)
 
-    def _submit(self, work: Callable[[], Result]) -> Future[Result]:
-        return self._executor.submit(work)
-
-    async def _in_thread(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.wrap_future(self._submit(work))
+    def _in_thread(self, work: Callable[[], Result]) -> Future[Result]:
+        return asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     # What follows runs in the thread.
 
@@ -228,6 +227,11 @@ class ListedSource:
             if place == image.place:
                 yield evolve(request, index=image.index, occurrence=image.occurrence)
                 image = next(wanted, None)
+
+
+def _retrieve(future: Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()
 
 
 class _Block:
