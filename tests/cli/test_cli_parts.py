@@ -208,12 +208,12 @@ def estimator(*models: str) -> Estimator:
         ),
         pytest.param(
             Plan(images=1, rows=1, known={"to-collect": 1}),
-            "to make again: 1 paid already, to ask for again",
+            "to make again: 1 already paid, to collect",
             id="free",
         ),
         pytest.param(
             Plan(images=1, rows=1, known={"failed": 1}),
-            "no image has an outcome that --retry names, so none is made again",
+            "no image has an outcome that --retry names: none is made again",
             id="none of these",
         ),
         pytest.param(
@@ -265,7 +265,7 @@ def test_the_end_of_a_run_tells_new_from_earlier_and_what_to_type() -> None:
         "spent $0.075, perhaps charged $0.10, in doubt $0.025, 2.0 s → out/"
     )
     options = ("resolve out", "change those prompts", "--retry dropped", "--retry failed",
-               "--retry damaged", "run the same line again")  # fmt: skip
+               "--retry damaged", "run the same command again")  # fmt: skip
     for step, option in zip(steps, options, strict=True):
         assert option in step
 
@@ -273,15 +273,17 @@ def test_the_end_of_a_run_tells_new_from_earlier_and_what_to_type() -> None:
 def test_at_the_cap_there_is_one_way_on() -> None:
     """P7: the same line alone would end at the cap again, so it is not what is said."""
     steps = list(closing(Summary(saved=1, not_started=9), Path("out"), at_cap=True))
-    assert steps[0] == "to carry on: the same line with a higher --max-cost"
-    assert not any("run the same line again" in step for step in steps)
+    assert steps[0] == "to continue: the same command with a higher --max-cost"
+    assert not any("run the same command again" in step for step in steps)
 
 
 def test_after_an_error_its_own_step_comes_first() -> None:
     """Twenty refused requests, or a login page, end every further run of the same line too."""
     summary = Summary(not_started=9, unclaimed=2)
     steps = list(closing(summary, Path("out"), by_error=True))
-    expected = "after that, run the same line again to carry on; paid images are collected for free"
+    expected = (
+        "after that, run the same command again to continue; paid images are collected for free"
+    )
     assert steps[0] == expected
 
 

@@ -417,7 +417,7 @@ def test_p15_second_ctrl_c_leaves_at_once_and_says_what_was_paid(prompts: Path) 
         terminal.press(CTRL_C)
         assert terminal.end() == 130
     assert "3 paid but not fetched" in terminal.shown
-    assert "run the same line again to carry on" in terminal.shown
+    assert "run the same command again to continue" in terminal.shown
 
 
 @pytest.mark.slow
@@ -444,7 +444,7 @@ def test_other_signals_are_as_polite_as_ctrl_c(
         child.stderr.close()
         assert child.wait(timeout=patient()) == expected
     assert "3 paid but not fetched" in said
-    assert "run the same line again to carry on" in said
+    assert "run the same command again to continue" in said
 
 
 def test_an_empty_list_is_an_error_that_a_scheduler_notices(
@@ -471,7 +471,7 @@ def test_an_empty_list_is_an_error_that_a_scheduler_notices(
 
 def test_a_cap_is_in_the_plan_and_in_the_way_on(cli: Any, server: Practice, tmp_path: Path) -> None:
     """P7: the plan says how many images the cap pays for, dry or not; at the end one sentence says
-    how to carry on, and the same line with a higher cap does."""
+    how to continue, and the same command with a higher cap does."""
     (tmp_path / "many.txt").write_text("".join(f"a fox, {number}\n" for number in range(20)))
     line = ("run", "many.txt", "-o", "out", "--base-url", server.url, *FAST)
     expected = (
@@ -483,8 +483,8 @@ def test_a_cap_is_in_the_plan_and_in_the_way_on(cli: Any, server: Practice, tmp_
     code, out, err = cli(*line, "--max-cost", "0.05")
     assert (code, len(out)) == (5, 3)
     assert err[0] == expected
-    assert [text for text in err if "carry on" in text] == [
-        "to carry on: the same line with a higher --max-cost"
+    assert [text for text in err if "to continue" in text] == [
+        "to continue: the same command with a higher --max-cost"
     ]
     assert "3 new, 0 failed, 17 not started" in err[-1]
     code, out, _ = cli(*line, "--max-cost", "0.07", "--dry-run")

@@ -164,7 +164,7 @@ def test_p15_once_no_new_submission_and_paid_jobs_land(cli: Any, prompts: Path) 
         ledger = server.ledger()
         assert ledger["posts"] <= posts + 3
         assert ledger["charges"] == ledger["delivered"]
-        assert "run the same line again to carry on" in terminal.shown
+        assert "run the same command again to continue" in terminal.shown
         assert cli("verify", "out")[0] == 0
         assert cli(*line_for(server))[0] == 0
         assert server.charges() == COUNT
@@ -359,7 +359,7 @@ def test_p3_doubts_are_settled_and_then_run(cli: Any, prompts: Path) -> None:
     assert "$0.14, more than $0.13" in err[-1]
     code, out, err = cli("resolve", "out", "--resubmit", "--max-cost", "0.14")
     assert (code, out) == (0, [])
-    assert err == [f"{COUNT - 2} ($0.14) to do again: run the same line again to submit them"]
+    assert err == [f"{COUNT - 2} ($0.14) to do again: run the same command again to submit them"]
     row = json.loads(cli("status", "out", "--json")[1][0])
     assert (row["still_running"], row["failed"], row["to_submit_again"]) == (
         1, {"dropped": 1}, COUNT - 2,
@@ -385,7 +385,7 @@ def test_failures_are_run_again_when_told(cli: Any, prompts: Path) -> None:
             err[0]
             == f"done 0, still running 0, in doubt 0, failed {COUNT} ({COUNT} failed), to do 0"
         )
-        assert err[-2] == "to try failures again: the same line with --retry failed"
+        assert err[-2] == "to try failures again: the same command with --retry failed"
         assert err[-1].startswith(
             f"0 new, 0 failed, {COUNT} failed earlier ({COUNT} failed), spent"
         )

@@ -440,7 +440,7 @@ async def test_a_server_that_asks_for_hours_ends_the_run_and_says_for_how_long()
         _, error = await run_out(Batch(flux, small_requests(3)))
     assert isinstance(error, RateLimited)
     assert error.retry_after == 7200
-    assert "the server asked to wait 2 h 00 min" in advice(error)
+    assert "the server asks to wait 2 h 00 min" in advice(error)
 
 
 @pytest.mark.asyncio

@@ -124,6 +124,27 @@ async def test_a_sum_of_earlier_attempts_is_an_amount(tmp_path, name, amount):
         await journal(tmp_path).__aenter__()
 
 
+@pytest.mark.parametrize("name", ["simulated", "clean", "inode", "machine"])
+async def test_a_fact_about_the_journal_is_a_text(tmp_path, name):
+    """T17 P18: bytes that look like "1" do not make a paid journal of a simulated one."""
+    async with journal(tmp_path, simulated=True) as ledger:
+        await submitted(ledger, image_request())
+    sql(_db(tmp_path), f"UPDATE meta SET value = x'31' WHERE name = '{name}'")  # noqa: S608 — ours
+    for simulated in (True, False):
+        with pytest.raises(JournalError, match=f"row '{name}', column value"):
+            await journal(tmp_path, simulated=simulated).__aenter__()
+
+
+async def test_a_lookup_refuses_a_state_that_is_none(tmp_path):
+    """T17 P1: a row that is there never counts as one that is still to be paid."""
+    async with journal(tmp_path) as ledger:
+        await submitted(ledger, image_request())
+    for state in ("9", "'done'"):
+        sql(_db(tmp_path), f"UPDATE image SET state = {state}")  # noqa: S608 — ours
+        with peek(tmp_path) as lookup, pytest.raises(JournalError, match="column state"):
+            lookup([image_request().key])
+
+
 async def test_a_part_of_a_sum_is_not_larger_than_the_sum(tmp_path):
     """P7: images that were made again are part of the cost of earlier attempts."""
     async with journal(tmp_path) as ledger:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import time
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -206,6 +208,24 @@ async def test_counts_in_memory_agree_with_the_rows_after_each_decision(tmp_path
         await agree()
         await ledger.answered(image_request(9), job_of(image_request(9), cost=Decimal("0.9")))
         await agree()
+
+
+async def test_a_busy_journal_reports_its_counts_at_most_once_a_second(tmp_path):
+    """The status file of a run with thousands of images a minute costs no write for each."""
+    reports: list[float] = []
+    path = tmp_path / "journal.db"
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as opened:
+        opened.execute("CREATE TABLE step (n INTEGER)")
+        steps = writer.Writer(
+            opened, path, make_room=lambda: None, describe=str,
+            report=lambda: reports.append(time.monotonic()),
+        )  # fmt: skip
+        began = time.monotonic()
+        for n in range(300):
+            await steps.run(lambda c, n: c.execute("INSERT INTO step VALUES (?)", (n,)), n)
+        await asyncio.to_thread(steps.close)
+        took = time.monotonic() - began
+    assert 1 <= len(reports) <= 1 + took
 
 
 async def test_a_failing_checkpoint_is_the_last_write(tmp_path, monkeypatch):

@@ -110,6 +110,11 @@ def test_a_status_outside_the_table_is_never_sent_again() -> None:
     assert all(classify(Phase.SUBMIT, s, None) is Verdict.REFUSED for s in range(300, 400))
 
 
+def test_a_call_counts_as_sent_without_proof_that_it_was_not() -> None:
+    """P3 The default of `sent` is the one that pays nothing twice."""
+    assert classify(Phase.SUBMIT, None, None) is Verdict.AMBIGUOUS
+
+
 STATUSES = (
     None, 200, 202, 204, 301, 302, 307, 308, 400, 401, 402, 403, 404, 405, 413, 415, 422, 429,
     500, 502, 503, 504, 520, 521, 522, 523, 524, 525, 526,

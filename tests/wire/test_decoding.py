@@ -315,6 +315,7 @@ VALIDATION = {
         pytest.param(
             402, {"detail": "Insufficient credits"}, "R", CreditError, "Insufficient", id="F8 402"
         ),
+        pytest.param(300, HTML, "R", Redirected, "base_url", id="F16 300"),
         pytest.param(301, HTML, "R", Redirected, "base_url", id="F16 301"),
         pytest.param(302, b"", "R", Redirected, "base_url", id="F16 302"),
         pytest.param(307, b"", "R", Redirected, "base_url", id="F17 307"),
@@ -515,6 +516,8 @@ def test_an_answer_without_the_jobs_status_is_inconclusive(
     assert isinstance(answer, Inconclusive)
     assert status == answer.status
     assert answer.reason
+    assert answer.of_key is (body == BAD_KEY or status == 401)
+    assert not answer.local
 
 
 def test_a_refused_poll_has_its_retry_after() -> None:
