@@ -69,9 +69,7 @@ async def simulated(
     )
     engine_of(flux).rng.seed(scenario.seed)  # nothing public does: only a simulation should want it
     async with flux, alive(flux):
-        async with Batch(
-            flux, small_requests(count), sink=MemorySink(), ledger=ledger
-        ) as batch:
+        async with Batch(flux, small_requests(count), sink=MemorySink(), ledger=ledger) as batch:
             outcomes = [outcome async for outcome in batch]
         seconds = asyncio.get_running_loop().time() - began
         await drained(flux)
