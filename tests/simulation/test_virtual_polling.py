@@ -13,6 +13,7 @@ from support.virtual_time import run
 from support.world_transport import ORIGIN, WorldTransport
 
 from fluxasync import Batch, FluxSession, MemoryLedger, MemorySink, Polling
+from fluxasync._engine.session import engine_of
 from fluxasync.simulator import Scenario, World
 
 TRIP = 0.1  #: seconds of every exchange
@@ -23,7 +24,7 @@ SCENARIO = Scenario(latency=MEAN, latency_cv=CV, image_bytes=1, seed=3)
 async def polled(
     scenario: Scenario, *, count: int = 600, polling: Polling | None = None, dialect: str = "bfl"
 ) -> World:
-    """Make so many images in a world and return it, with its books."""
+    """Make `count` images in a simulated world and return the world."""
     world = World(scenario)
     flux = FluxSession(
         PROVIDERS[dialect],
@@ -31,6 +32,7 @@ async def polled(
         polling=polling,
         transport=WorldTransport(world, round_trip=TRIP),
     )
+    engine_of(flux).rng.seed(1)
     async with flux, alive(flux):
         async with Batch(
             flux, small_requests(count), sink=MemorySink(), ledger=MemoryLedger()
