@@ -5,6 +5,7 @@ The oracle is the journal's rows, compared whole, and the practice server's book
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import closing
@@ -15,7 +16,17 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from attrs import evolve
-from support.simulator_sessions import FAST, SIDE, batch_of, fast_session, rows, run_out, tally
+from support.simulator_sessions import (
+    FAST,
+    SIDE,
+    batch_of,
+    end_jobs,
+    fast_session,
+    rows,
+    run_out,
+    tally,
+    until,
+)
 
 from fluxasync import (
     Batch,
@@ -259,6 +270,28 @@ async def test_a_poll_that_says_nothing_pays_for_nothing(tmp_path: Path) -> None
             job.polls = 0
         outcomes, error = await a_run(sim, tmp_path, PROMPTS, retry="lost")
         assert (tally(outcomes), error, charges(sim)) == ({"saved": 4}, None, 4)
+
+
+@pytest.mark.asyncio
+async def test_a_lost_job_that_runs_after_all_is_recorded_as_running(tmp_path: Path) -> None:
+    """P1: a run that is killed while it waits for the image leaves a job to collect, and not a
+    failure that a later run pays for again."""
+
+    def states() -> list[int]:
+        path = tmp_path / "out" / ".fluxasync" / "journal.db"
+        with closing(sqlite3.connect(path)) as connection:
+            return [state for (state,) in connection.execute("SELECT state FROM image")]
+
+    hasty = evolve(FAST["timeouts"], job=0.2)
+    async with Simulator(evolve(SCENARIO, latency=(600, 600))) as sim:
+        await a_run(sim, tmp_path, PROMPTS[:1], timeouts=hasty)
+        record(tmp_path, "lost")
+        assert states() == [3]
+        running = asyncio.create_task(a_run(sim, tmp_path, PROMPTS[:1], retry="lost"))
+        await until(lambda: states() == [1])
+        end_jobs(sim)
+        outcomes, error = await running
+        assert (tally(outcomes), error, charges(sim)) == ({"saved": 1}, None, 1)
 
 
 @pytest.mark.asyncio
