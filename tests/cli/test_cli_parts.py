@@ -84,7 +84,7 @@ SOME_IN_DOUBT = Counts(failed=Counter(lost=1), in_doubt=1)
 def test_exit_codes_are_a_contract(
     expected: int, counts: Counts | None, error: BaseException | None, signal: int | None
 ) -> None:
-    """Scripts can rely on the meaning of a code, and on which one wins if several things happened."""
+    """Scripts can rely on the meaning of a code, and on which one wins if several apply."""
     assert expected == exit_code(counts, error, signal)
 
 
