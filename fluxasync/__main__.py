@@ -1,7 +1,7 @@
 """The `fluxasync` command, also as `python -m fluxasync`.
 
-Stands apart from `app` so that a core install, which has no command-line library, gets one line
-saying what to install instead of a traceback.
+Apart from `app`, so that an install without the extra `cli` gets one line that says what to install
+instead of a traceback.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import sys
 from ._cli import startup_signals
 from ._core.extras import install_command
 
-#: what the extra `cli` brings
+#: packages of the extra `cli`
 _EXTRA = ("cyclopts", "rich")
 
 
 def main() -> int:
     """Run the command on this process's arguments and return its exit code.
 
-    Ctrl-C while it is still being loaded, or when it is over, is no reason for a traceback.
+    Ctrl-C while the command is loaded, or after it, causes no traceback.
     """
     startup_signals.begin()
     try:

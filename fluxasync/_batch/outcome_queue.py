@@ -1,8 +1,7 @@
-"""Outcomes on their way from many workers to the one who reads them.
+"""Passes outcomes from the workers to the reader, as they finish or in source order.
 
-The queue is short: workers that wait to hand over are back-pressure. Each request has a place in
-the source; in source order an outcome waits here for those before it, and a request too far ahead
-of them is not begun, so that what waits stays little.
+The queue is short, so workers that cannot put an outcome are the back-pressure. In source order an
+outcome waits for those before it, and a request too far ahead of them is not started.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ import asyncio
 
 from .._core.models import Outcome
 
-#: in source order, requests may be so many times the queue's places ahead of what is due
+#: in source order, requests may be this many queue lengths ahead of the outcome that is due
 AHEAD = 6
 
 _Placed = tuple[int, Outcome | None]
 
 
 class OutcomeQueue:
-    """Hands outcomes out, as they come or in source order; None is a request without one."""
+    """Holds the outcomes that nobody has read. None stands for a request without an outcome."""
 
     def __init__(self, *, ordered: bool, places: int) -> None:
         self._queue: asyncio.Queue[_Placed | None] = asyncio.Queue(places)
@@ -28,28 +27,28 @@ class OutcomeQueue:
         self._due = 0
 
     async def next_index(self) -> int:
-        """Return the next place in the source, once it is not too far ahead."""
+        """Return the next index in the source, once it is not too far ahead."""
         if self._window is not None:
             await self._window.acquire()
         self._places += 1
         return self._places - 1
 
     async def put(self, place: int, outcome: Outcome | None) -> None:
-        """Hand an outcome over; waits while the queue is full."""
+        """Add an outcome; waits while the queue is full."""
         await self._queue.put((place, outcome))
 
     async def end(self) -> None:
-        """Say, after the last outcome, that none comes any more."""
+        """Mark the end, after the last outcome."""
         await self._queue.put(None)
 
     def close_now(self) -> None:
-        """Say so at once, and drop what nobody has read."""
+        """Mark the end at once and drop unread outcomes."""
         while not self._queue.empty():
             self._queue.get_nowait()
         self._queue.put_nowait(None)
 
     async def take(self) -> Outcome | None:
-        """Return the next outcome; None when there is no more."""
+        """Return the next outcome; None at the end."""
         while True:
             placed = await (self._next() if self._window is None else self._next_in_order())
             if placed is None:
@@ -60,7 +59,7 @@ class OutcomeQueue:
     async def _next(self) -> _Placed | None:
         placed = await self._queue.get()
         if placed is None:
-            self._queue.put_nowait(None)  # for whoever asks again
+            self._queue.put_nowait(None)  # keeps the sentinel for further readers
         return placed
 
     async def _next_in_order(self) -> _Placed | None:

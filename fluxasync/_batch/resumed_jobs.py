@@ -1,8 +1,7 @@
-"""Jobs that an earlier run paid for: collected before anything new is submitted, each once.
+"""Jobs that an earlier run paid for: each is collected once, the oldest first.
 
-They run beside the batch's own work, oldest first, and take no part in its queue: their money is
-spent, so neither a stop of the intake nor the check of a long prompt file holds them up. A row of
-the source that is one of them waits here for its outcome instead of asking the server again.
+They do not use the batch's queue: a stop or the check of a long prompt list does not delay them. A
+row of the source that is one of these jobs waits for its outcome.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from .._core.models import ImageRequest, Job, Outcome
 
-#: sees a paid job through to its outcome, settled; None when the run ended before it
+#: collects a paid job and records its outcome; None when the run ended before that
 Collect = Callable[[ImageRequest, Job], Awaitable[Outcome | None]]
 
 
 class ResumedJobs:
-    """Owns the tasks that collect what an earlier run left, at most `places` at once."""
+    """Owns the tasks that collect the jobs, at most `places` at once."""
 
     def __init__(self, collect: Collect, *, places: int) -> None:
         self._collect = collect
@@ -27,15 +26,15 @@ class ResumedJobs:
         self._beginning: asyncio.Task[None] | None = None
 
     def start(self, unfinished: Sequence[tuple[ImageRequest, Job]]) -> None:
-        """Begin with the first of them, which is the oldest."""
+        """Start to collect; the first is the oldest."""
         self._beginning = asyncio.create_task(self._begin_all(unfinished))
 
     def has(self, job: Job) -> bool:
-        """Whether this run collects the job, or has."""
+        """Whether this run collects or has collected the job."""
         return job.job_id in self._tasks
 
     async def outcome(self, request: ImageRequest, job: Job) -> Outcome | None:
-        """Return the outcome of a row whose job this is; collect it if nobody does yet."""
+        """Return the outcome of a row's job; collect it unless that was started."""
         self._asked.add(job.job_id)
         if not self.has(job):
             await self._places.acquire()
@@ -43,7 +42,7 @@ class ResumedJobs:
         return await asyncio.shield(self._tasks[job.job_id])
 
     async def finish(self) -> list[Outcome]:
-        """Wait for all of them; return the outcomes that no row of the source asked for."""
+        """Wait for all jobs; return the outcomes that no row of the source asked for."""
         if self._beginning is not None:
             await asyncio.wait({self._beginning})
         if self._tasks:
@@ -53,7 +52,7 @@ class ResumedJobs:
         return [outcome for outcome in done if outcome is not None]
 
     def cut(self) -> None:
-        """Wait no longer: they stay paid, and the next run collects them."""
+        """Stop waiting; the next run collects the jobs."""
         for task in (self._beginning, *self._tasks.values()):
             if task is not None:
                 task.cancel()

@@ -1,9 +1,4 @@
-"""One row of a batch, seen through to its recorded outcome.
-
-Here an image's failure becomes a value, and an error that ends the run is handed to the batch,
-which raises it where outcomes are read. Settled in one place: durable first, then counted, then
-shown. It knows neither queues nor workers.
-"""
+"""One row of a batch to its recorded outcome: recorded durably, then counted, then shown."""
 
 from __future__ import annotations
 
@@ -71,7 +66,7 @@ class RowWorker:
         self._count = count
         self._end = end
         self._emit = emit
-        self._skips = skips  #: what earlier runs settled is counted and not handed out
+        self._skips = skips  #: outcomes of earlier runs are counted, not returned
         self.earlier = ResumedJobs(self._collected, places=places)
 
     async def row(self, row: ImageRequest | BadRow) -> Outcome | None:
@@ -105,8 +100,8 @@ class RowWorker:
         return evolve(known, index=request.index)
 
     async def _paid_before(self, request: ImageRequest) -> Job | None:
-        """Return the job of a failure that is to be submitted again, where the provider still has
-        it: collecting it is free."""
+        """Return the job of a failure that is to be made again, if the provider still has it:
+        collecting is free."""
         journal = self._output.journal
         if journal is None or self._output.is_fresh:
             return None
@@ -117,12 +112,12 @@ class RowWorker:
         return job
 
     async def _collected(self, request: ImageRequest, job: Job) -> Outcome | None:
-        """See a job of an earlier run through to its outcome, recorded."""
+        """Collect a job of an earlier run and record its outcome."""
         try:
             story = self._engine.collect(job, to=self._output.sink, ledger=self._output.ledger)
             outcome = await self._to_outcome(request, story, [job])
             return None if outcome is None else await self._record(outcome)
-        except Exception as error:  # a user's sink: raised where outcomes are read
+        except Exception as error:  # a user's sink may raise anything
             self._end(error)
             return None
 
@@ -140,7 +135,7 @@ class RowWorker:
     async def _to_outcome(
         self, request: ImageRequest, story: Awaitable[Saved], paid: list[Job]
     ) -> Outcome | None:
-        """Turn the story of one image into a value; `paid` holds its job once there is one."""
+        """Await one image and return its outcome; `paid` gets its job once there is one."""
         try:
             return await story
         except FluxError as error:
@@ -152,20 +147,20 @@ class RowWorker:
         return None
 
     async def _record(self, outcome: Outcome) -> Outcome:
-        """The one place where an outcome is settled and counted. A cancellation waits for it: what
-        is durable must not be missing from the counts."""
+        """Record and count an outcome. A cancellation waits for it, so that the counts include
+        everything that is durable."""
         await run_to_completion(self._recorded(outcome))
         return outcome
 
     async def _recorded(self, outcome: Outcome) -> None:
         try:
             await self._output.ledger.settle(outcome)
-        except Exception:  # in here, because a caller that is cancelled never sees it
+        except Exception:  # here, because a cancelled caller does not see the error
             if not isinstance(outcome, InDoubt) and outcome.job is not None:
                 self._engine.mark_unclaimed(outcome.job, ledger=self._output.ledger)
             raise
         try:
             await self._output.list(outcome)
-        finally:  # without a line too, it is settled
+        finally:  # it is settled even without a line in the lists
             self._count.add(outcome)
             self._emit(Settled(outcome=outcome))

@@ -1,8 +1,6 @@
-"""The next step after an error, where its message cannot hold it.
+"""The next step after an error, for a person at a command line.
 
-The library's messages say what happened; most say what to do as well. What to do about a refused
-key or a silent network is another thing in a program than at a prompt, so it is said here, once a
-class, and put behind the message. It decides nothing.
+Apart from `rendering`, because `--help` imports it and must not wait for the library.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from .._core.errors import (
 )
 from .._core.text import duration
 
-_AGAIN = "run the same line again"
+_AGAIN = "run the same command again"
 
 
 def with_advice(error: FluxError) -> str:
@@ -35,7 +33,7 @@ def with_advice(error: FluxError) -> str:
 
 
 def next_step(error: FluxError) -> str:
-    """Return what to do about an error; "" where its own message says it."""
+    """Return what to do about an error; "" where its message says it."""
     match error:
         case AuthenticationError():
             return f"check COMETAPI_KEY, BFL_API_KEY or --key-file, then {_AGAIN}"
@@ -43,13 +41,13 @@ def next_step(error: FluxError) -> str:
             return "change the request: fluxasync models lists what each model takes"
         case RateLimited() | ServerError() if error.retry_after:
             asked = duration(error.retry_after)
-            return f"the server asked to wait {asked}: {_AGAIN} after that"
+            return f"the server asks to wait {asked}: {_AGAIN} after that"
         case RateLimited() | ServerError():
-            return f"{_AGAIN} in a while"
+            return f"{_AGAIN} later"
         case TransportError(sent=True):
-            return "look for the job in the provider's own list before you pay again"
+            return "check the provider's dashboard for this job before resubmitting"
         case TransportError(permanent=True):
-            return f"mend that, then {_AGAIN}"
+            return f"fix this, then {_AGAIN}"
         case TransportError():
             return f"check the network and --base-url, then {_AGAIN}"
         case DeadlineExceeded():
@@ -57,12 +55,12 @@ def next_step(error: FluxError) -> str:
         case DownloadError():
             return f"the job is {error.job.job_id}: collecting it again is free"
         case JobFailed() | JobLost():
-            return "trying again pays again"
+            return "another try is charged again"
     return ""
 
 
 def about_damage(count: int) -> str:
-    """Return what to do about images whose files are gone or cut short."""
+    """Return what to do about images whose files are missing or truncated."""
     return (
         f"{count} damaged: repeat the run command with --retry damaged, which fetches them again, "
         "or pays again where the job is gone"
@@ -70,8 +68,7 @@ def about_damage(count: int) -> str:
 
 
 def about_failures(failed: Counter[str], where: Path) -> Iterator[str]:
-    """Yield what to do about the failures of a run and of those before it, a line for each kind of
-    remedy."""
+    """Yield what to do about failures, one line for each remedy."""
     lists = where / "failures.jsonl"
     moderated, wrong, refused = failed["moderated"], failed["invalid"], failed["rejected"]
     late, unfetched = failed["timeout"], failed["download"] + failed["expired"]
@@ -86,6 +83,6 @@ def about_failures(failed: Counter[str], where: Path) -> Iterator[str]:
     if unfetched:
         yield f"{unfetched} paid and not fetched: --retry download,expired collects them, for free"
     if dropped := failed["dropped"]:
-        yield f"{dropped} dropped: to make them, paid again: the same line with --retry dropped"
+        yield f"{dropped} dropped: to make them, paid again: the same command with --retry dropped"
     if failed.total() - moderated - wrong - refused - late - unfetched - dropped:
-        yield "to try failures again: the same line with --retry failed"
+        yield "to try failures again: the same command with --retry failed"

@@ -1,4 +1,4 @@
-"""Runs a command on an event loop and turns warnings into lines and errors into exit codes."""
+"""Runs a command on an event loop: warnings become lines, errors become exit codes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .exit_codes import INTERRUPTED, exit_code
 
 
 def run_async(story: Callable[[], Coroutine[Any, Any, int]], terminal: Terminal) -> int:
-    """Run the story on the fastest loop installed; whatever happens, the screen is written."""
+    """Run the story on the fastest installed loop; write all output and return the exit code."""
     handler = _Warnings(terminal)
     logging.getLogger().addHandler(handler)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            performed = story()
+            coroutine = story()
             startup_signals.end()
-            return runner.run(performed)
+            return runner.run(coroutine)
     except FluxError as error:
         terminal.say(f"fluxasync: {with_advice(error)}")
         return exit_code(None, error, None)
@@ -42,7 +42,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 class _Warnings(logging.Handler):
-    """The library's warnings as lines for people."""
+    """Prints the library's warnings."""
 
     def __init__(self, terminal: Terminal) -> None:
         super().__init__(logging.WARNING)

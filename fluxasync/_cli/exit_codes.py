@@ -1,8 +1,7 @@
-"""How a run's end becomes one number.
+"""The exit code of a command.
 
-Exit codes are a contract for scripts and schedulers, so they are decided in one pure function. When
-several things happened, the one that needs a person first wins: a full disk before a folder in use,
-that before a bad key, a bad key before Ctrl-C, Ctrl-C before what could simply be run again.
+When several things happened, the most urgent one decides: a full disk before a folder in use, then
+a bad key, then Ctrl-C, then what another run can repair.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ OUTAGE = 9
 _SIGNALLED = 128  #: plus the signal's number, as shells count
 INTERRUPTED = _SIGNALLED + 2
 
-#: which of several codes is told, most pressing first
+#: which of several codes is returned, most urgent first
 PRECEDENCE = (
     DISK, LOCKED, ACCOUNT, UNEXPECTED, USAGE, INTERRUPTED, _SIGNALLED + 15, _SIGNALLED + 1,
     OUTAGE, BUDGET, IN_DOUBT, FAILED, DONE,
@@ -45,7 +44,7 @@ PRECEDENCE = (
 
 
 class Counts(Protocol):
-    """What an exit code needs of a run's Summary."""
+    """The counts that decide an exit code."""
 
     @property
     def failed(self) -> Counter[str]: ...
@@ -57,7 +56,7 @@ class Counts(Protocol):
 def exit_code(counts: Counts | None, error: BaseException | None, signal: int | None) -> int:
     """Return the code for a run with these counts, ended by this error or this signal.
 
-    None for `counts` means that there is no run, only one image: then an error is that image's.
+    None for `counts` means a single image: an error is then about that image.
     """
     codes = {DONE}
     if error is not None:
@@ -73,7 +72,7 @@ def exit_code(counts: Counts | None, error: BaseException | None, signal: int | 
 
 def _error_code(error: BaseException, *, one_image: bool) -> int:
     match error:
-        case JournalError(cause="locked"):  # by its word: the journal's room is heavy
+        case JournalError(cause="locked"):  # by its cause, because importing the journal takes long
             return LOCKED
         case SinkError() | JournalError():
             return DISK

@@ -1,8 +1,6 @@
-"""The three errands about a folder that was run in: its status, its check, and its doubts.
+"""The commands `status`, `verify` and `resolve`; they need no network and no key.
 
-They need no network and no key. What they say is data and goes to standard output; what to do next
-goes to stderr. Odd fact: `resolve` never submits. It only decides, so the money is spent by the
-next run, under that run's checks and caps.
+`resolve` submits nothing: the next run does, within its own checks and caps.
 """
 
 from __future__ import annotations
@@ -144,7 +142,7 @@ async def verify(terminal: Terminal, folder: Path, *, json: bool) -> int:
     for line in [as_json(_verify_row(found))] if json else _verify_lines(found):
         terminal.out(display(line))
     if set(found.found) & {"line missing", "line wrong", "unknown file"}:
-        terminal.say("the next run in this folder mends its lists and removes what is half done")
+        terminal.say("the next run in this folder repairs its lists and removes partial files")
     for line in _remedies(found.found):
         terminal.say(line)
     return DONE if found.is_clean else FAILED
@@ -253,17 +251,17 @@ async def _settled(decision: Decision) -> tuple[list[audit.InDoubtEntry], str]:
     if decision.resubmit:
         cap = Budget.of(decision.max_cost).max_cost or Decimal(0)
         settled = await audit.resubmit(folder, keys, max_cost=cap)
-        return settled, f"{_sum(settled)} to do again: run the same line again to submit them"
+        return settled, f"{_sum(settled)} to do again: run the same command again to submit them"
     if decision.job_ids:
         settled = await audit.give_jobs(folder, dict(map(_pair, decision.job_ids)))
-        return settled, f"{_sum(settled)} given a job: run the same line again to collect them"
+        return settled, f"{_sum(settled)} given a job: run the same command again to collect them"
     return [], ""
 
 
 def _pair(text: str) -> tuple[str, str]:
     key, _, job_id = (part.strip() for part in text.partition("="))
     if not (key and job_id):
-        raise ConfigError(f"--job-id {text}: say KEY=ID")
+        raise ConfigError(f"--job-id {text}: write KEY=ID")
     return key, job_id
 
 
@@ -299,7 +297,7 @@ def _sum(some: Sequence[audit.InDoubtEntry]) -> str:
 
 def _advice(left: Sequence[audit.InDoubtEntry]) -> str:
     return (
-        f"{_sum(left)} in doubt: the answer never came, so they may have been charged. Settle "
-        "them with --job-id KEY=ID if the provider's own list shows their jobs, with --resubmit "
+        f"{_sum(left)} in doubt: no answer arrived, so they may have been charged. Settle "
+        "them with --job-id KEY=ID if the provider's dashboard shows their jobs, with --resubmit "
         "--max-cost X to pay again, or with --drop"
     )

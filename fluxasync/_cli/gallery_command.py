@@ -1,8 +1,7 @@
-"""The errands about looking at a run: its page in the folder, or served while images land.
+"""The command `gallery`, and the page that `run --watch` serves.
 
-Beside a run the page is served by a child process that reads what the run writes. The run never
-waits for it, and whatever becomes of it changes nothing for the run. The child ends when its
-standard input does, also when its parent was killed, and leaves `gallery.html` behind.
+`run --watch` serves the page from a child process, which cannot delay or end the run. The child
+exits when its standard input ends, also when its parent was killed, and writes `gallery.html`.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from .exit_codes import DONE
 
 #: seconds between two lines about thumbnails
 _PATIENCE = 2.0
-#: seconds that a run which is over waits for its page, before the command ends without
+#: seconds that a finished run waits for its page
 _FINISHING = 10.0
 
 
 async def write(terminal: Terminal, folder: Path) -> int:
-    """Write the page and print where it is."""
+    """Write the page and print its path."""
     written = await gallery.write(folder, progress=_counting(terminal))
     terminal.out(str(written.path))
     if written.without_thumb:
@@ -42,7 +41,7 @@ async def write(terminal: Terminal, folder: Path) -> int:
 
 async def serve(terminal: Terminal, folder: Path, *, with_parent: bool) -> int:
     """Serve the page until a signal, or until standard input ends beside a run."""
-    if not with_parent:  # a run's folder need not be there yet
+    if not with_parent:  # the folder of a run may not exist yet
         gallery.check(folder)
     from ..gallery.server import GalleryServer
 
@@ -56,17 +55,17 @@ async def serve(terminal: Terminal, folder: Path, *, with_parent: bool) -> int:
     async with GalleryServer(folder) as server:
         terminal.out(server.url)
         if not with_parent:
-            terminal.say("serving the folder until Ctrl-C; images appear as they land")
+            terminal.say("serving the folder until Ctrl-C; images appear as they arrive")
         await stopped.wait()
     if with_parent:
-        with suppress(FluxError):  # a run that made nothing has no page
+        with suppress(FluxError):  # a run without images has no page
             terminal.out(str((await gallery.write(folder)).path))
     return DONE
 
 
 @asynccontextmanager
 async def watching(terminal: Terminal, folder: Path | None) -> AsyncIterator[None]:
-    """Serve a run's page while the block runs and say where; never in the run's way."""
+    """Serve a run's page while the block runs, and print its address."""
     if folder is None:
         yield
         return
@@ -84,7 +83,7 @@ async def watching(terminal: Terminal, folder: Path | None) -> AsyncIterator[Non
 async def _watch(
     terminal: Terminal, folder: Path, over: asyncio.Event
 ) -> asyncio.subprocess.Process | None:
-    """Start the child; return it once its address is known, and said unless the run is over."""
+    """Start the child; print its address, unless the run is over, and return the child."""
     try:
         child = await start(
             "fluxasync", "gallery", "--watch", "--with-parent", "--", str(folder), quiet=True
@@ -102,7 +101,7 @@ async def _watch(
         terminal.say("warning: no page to watch: its server did not start; the run goes on")
         await _ended(child)
         return None
-    if not over.is_set():  # else nobody would find anything there
+    if not over.is_set():  # afterwards the address leads nowhere
         terminal.say(f"watch it at {url}")
     return child
 
@@ -114,11 +113,8 @@ async def _left(
     *,
     with_page: bool,
 ) -> None:
-    """End the child; after a run that came to its end, let it write the page first.
-
-    A short run may be over before its page has come up: it is waited for all the same, and when it
-    takes too long people are told how to make it.
-    """
+    """End the child. After a finished run, wait until it has written the page, or print how to
+    write it later."""
     page = b""
     try:
         if with_page:
@@ -132,13 +128,13 @@ async def _left(
         if child is not None:
             await _ended(child)
     if page:
-        terminal.note(f"pictures: {folder / gallery.FILE}")
+        terminal.note(f"images: {folder / gallery.FILE}")
     elif with_page:
-        terminal.note(f"for a page of the pictures: fluxasync gallery {folder}")
+        terminal.note(f"for a page of the images: fluxasync gallery {folder}")
 
 
 async def _page_of(child: asyncio.subprocess.Process | None) -> bytes:
-    """Tell the child that the run is over; return what it says once its page is written."""
+    """Close the child's standard input; return the path that it prints once the page is written."""
     if child is None:
         return b""
     assert child.stdin is not None  # noqa: S101 — asked for; for the type checker
@@ -162,10 +158,10 @@ def _until_end_of_input(stopped: asyncio.Event) -> None:
 def _counting(terminal: Terminal) -> Callable[[int, int], None]:
     due = time.monotonic() + _PATIENCE
 
-    def told(done: int, total: int) -> None:
+    def show(done: int, total: int) -> None:
         nonlocal due
         if time.monotonic() >= due:
             due = time.monotonic() + _PATIENCE
             terminal.status(f"{done:,} of {total:,} thumbnails")
 
-    return told
+    return show

@@ -14,15 +14,15 @@ from .._core.amounts import CREDIT
 from .._requests.catalog import Model, models
 from .rendering import as_json
 
-#: what every model has or has under one name; the table shows what tells them apart
+#: parameters of every model; the table shows the others
 _COMMON = {
     "prompt", "seed", "safety_tolerance", "output_format", "webhook_url", "webhook_secret", "width",
     "height",
 }  # fmt: skip
-#: columns from which on the parameters have a column of their own
+#: width from which on the parameters have their own column
 _WIDE = 140
 _IN = "    "
-#: input_image_2 and its followers: one word stands for all
+#: input_image_2 and so on are shown as one
 _NUMBERED = re.compile(r"input_image_\d+$")
 
 
@@ -45,9 +45,9 @@ def rows() -> Iterator[str]:
 
 
 def table(columns: int) -> list[str]:
-    """Return the table's lines, for a screen of so many columns; no name is ever cut.
+    """Return the lines of the table; no name is cut.
 
-    On a narrow screen a model's own parameters stand in lines below it.
+    On a narrow screen a model's own parameters are listed below it.
     """
     is_wide = columns >= _WIDE
     heads = ["model", "price", "at once", "usually", "width, height"]

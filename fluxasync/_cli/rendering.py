@@ -1,8 +1,7 @@
-"""Outcomes and totals as people and programs read them.
+"""Outcomes, plans and totals as text and as JSON.
 
-Pure text out of values; making it safe for a terminal is `terminal`'s. A program gets one JSON
-object a line, with the manifest's own columns, so that `--json` and `metadata.jsonl` read alike.
-Odd fact: JSON leaves here as plain ASCII, because a prompt may hold what a terminal obeys.
+`--json` prints the columns of `metadata.jsonl`. JSON is plain ASCII, because a prompt may contain
+terminal control characters.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ _PROMPT = 60
 
 
 def as_json(row: Mapping[str, Any]) -> str:
-    """Return one line of JSON that any terminal and any encoding can take."""
+    """Return one line of ASCII JSON."""
     return json.dumps(row, ensure_ascii=True, default=str)
 
 
@@ -61,8 +60,7 @@ def outcome_row(outcome: Outcome, folder: Path) -> dict[str, Any]:
 
 
 def event_row(event: Event) -> dict[str, Any] | None:
-    """Return the object that `run --json` prints for what happens on an image's way; None for ends,
-    of which an outcome tells."""
+    """Return the object that `run --json` prints for an event; None where an outcome follows."""
     match event:
         case JobSubmitted(job=job, in_flight=in_flight):
             return {"event": "submitted", **_job(job), "in_flight": in_flight}
@@ -75,7 +73,7 @@ def event_row(event: Event) -> dict[str, Any] | None:
     return {"event": _EVENTS[type(event)], **asdict(event)}
 
 
-#: the names of events that are no image's own
+#: names of events that are not about one image
 _EVENTS = {
     Paused: "paused",
     Resumed: "resumed",
@@ -90,8 +88,8 @@ def _job(job: Job) -> dict[str, Any]:
     return {"job_id": job.job_id, "index": None if job.request is None else job.request.index}
 
 
-def complaint(outcome: Failed | InDoubt) -> str:
-    """Return one line about an image that did not come."""
+def failure_line(outcome: Failed | InDoubt) -> str:
+    """Return one line about an image that was not saved."""
     where = getattr(outcome, "where", None) or f"image {outcome.index}"
     if isinstance(outcome, InDoubt):
         return f"in doubt: {where}{_named(outcome.request)}: {outcome.error}"
@@ -115,11 +113,10 @@ def announcement(
     retries: bool = False,
     simulated: bool,
 ) -> Iterator[str]:
-    """Yield what is said before anything is spent: what earlier runs left, and last the price.
+    """Yield the lines before a run: what earlier runs left, and last the price.
 
-    `affordable` is the part of the estimate that the cap pays for, where there is one; `is_whole`
-    says that the plan is of all the prompts, not only of the first ones; `retries` that failures
-    were named to be done again.
+    `affordable` is the part of the estimate within the cap; `is_whole` means that the plan counts
+    all prompts, not only the first ones; `retries` that `--retry` was given.
     """
     if retries:
         yield retry_line(plan)
@@ -139,7 +136,7 @@ def announcement(
         yield f"kept as metadata, not sent: {', '.join(plan.unknown_keys)}"
     if plan.bad:
         yield f"{plan.bad} bad {'line is' if plan.bad == 1 else 'lines are'} left out"
-    text = "read as it comes: number and price are not known ahead"
+    text = "read as it comes: number and price are unknown in advance"
     if estimate is not None:
         text = str(estimate)
     if estimate is not None and affordable is not None and affordable != estimate:
@@ -148,7 +145,7 @@ def announcement(
 
 
 def _removed(plan: Plan, recovered: JournalCounts) -> Iterator[str]:
-    """Say how many images the prompts have no more; for a stream that is not known."""
+    """Yield how many images of earlier runs have no prompt; unknown for a stream."""
     failed = sum(recovered.failed.values())
     left = recovered.done + recovered.running + recovered.in_doubt + failed + recovered.again
     count = left - sum(plan.known.values()) - plan.again.estimate(1).images
@@ -158,7 +155,7 @@ def _removed(plan: Plan, recovered: JournalCounts) -> Iterator[str]:
 
 
 def retry_line(plan: Plan) -> str:
-    """Return the line about what is done again of earlier runs."""
+    """Return the line about `--retry`: what is made again."""
     if plan.images is None:
         return "images with an outcome that --retry names are made again when their prompts arrive"
     again = plan.again.estimate(1)
@@ -170,9 +167,9 @@ def retry_line(plan: Plan) -> str:
             "is collected for free)"
         )
     if to_collect := plan.known.get("to-collect"):
-        parts.append(f"{to_collect} paid already, to ask for again")
+        parts.append(f"{to_collect} already paid, to collect")
     if not parts:
-        return "no image has an outcome that --retry names, so none is made again"
+        return "no image has an outcome that --retry names: none is made again"
     return f"to make again: {', '.join(parts)}"
 
 
@@ -201,21 +198,21 @@ def closing(
     by_error: bool = False,
     simulated: bool = False,
 ) -> Iterator[str]:
-    """Yield the last lines of a run: what is in doubt in the folder, what to do about failures and
-    damage, how to carry on, and the totals with where to look. `at_cap`: the cap ended it;
-    `by_error`: another error did, which names the first step."""
+    """Yield the last lines of a run: images in doubt, what to do about failures and damage, how to
+    continue, and the totals with the folder. `at_cap`: the cap ended the run; `by_error`: another
+    error did, and names the first step."""
     if in_doubt:
         yield (
-            f"{in_doubt} in doubt: the answer never came, so they may have been charged; "
+            f"{in_doubt} in doubt: no answer arrived, so they may have been charged; "
             f"they are not submitted again; to settle them: fluxasync resolve {where}"
         )
     yield from about_failures(summary.failed + summary.failed_earlier, where)
     if summary.damaged:
         yield about_damage(summary.damaged)
     if at_cap:
-        yield "to carry on: the same line with a higher --max-cost"
+        yield "to continue: the same command with a higher --max-cost"
     elif summary.not_started or summary.unclaimed:
         first = "after that, " if by_error else ""
         free = "; paid images are collected for free" if summary.unclaimed else ""
-        yield f"{first}run the same line again to carry on{free}"
+        yield f"{first}run the same command again to continue{free}"
     yield f"{summary.line(simulated=simulated)} → {where}/"

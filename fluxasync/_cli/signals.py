@@ -1,12 +1,10 @@
-"""What Ctrl-C means while money is under way: first politely, then soon, then now.
+"""Signals while a command waits for paid work.
 
-The library installs no signal handlers; the command does, for as long as it waits on paid work.
-The first SIGINT, SIGTERM or SIGHUP stops new submissions, the second stops waiting, the third
-leaves at once. When all is over a signal changes nothing any more, and a second one leaves. The
-handlers stay until the loop is closed: Python's own would tear it while it closes.
-
-Odd fact: shells start background jobs with SIGINT ignored, so the handlers are installed whatever
-was set before; only an ignored SIGHUP stays ignored, because `nohup` asked.
+The first SIGINT, SIGTERM or SIGHUP stops new submissions, the second stops waiting, the third ends
+the process at once. After the work a first signal changes nothing and a second one ends the
+process. The handlers stay until the loop is closed, because Python's own would interrupt closing.
+Shells start background jobs with SIGINT ignored, so handlers are installed whatever was set before;
+an ignored SIGHUP stays ignored, because `nohup` set it.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import signal
 from collections.abc import Callable
 from types import TracebackType
 
-#: seconds from the second signal until closing down is itself cut short, and until we leave
+#: seconds from the second signal until closing is cancelled, and until the process ends
 _CLOSING = 1.0
 _LEAVING = 1.8
 
@@ -25,20 +23,20 @@ _LEAVING = 1.8
 class Interrupts:
     """Turns signals into `stop` and then into cancellation of the task that entered this.
 
-    `stop` is called at the first signal and may be changed while running; None means that nothing
-    is paid yet, and the task is cancelled. `leave` is called last, before the process ends.
+    `stop` is called at the first signal and may be changed at any time; None means that nothing is
+    paid yet: the task is cancelled. `leave` is called last, before the process ends.
     """
 
     def __init__(self, *, leave: Callable[[], None]) -> None:
-        self.first: signal.Signals | None = None  #: which one came first; the exit code's
+        self.first: signal.Signals | None = None  #: the first signal, which decides the exit code
         self.stop: Callable[[], None] | None = None
         self._leave = leave
         self._count = 0
-        self._in_time: int | None = None  #: of those, how many came before all was over
+        self._in_time: int | None = None  #: signals that came before the work ended
 
     @property
     def is_leaving(self) -> bool:
-        """Whether a second signal came: nothing may be waited for any more."""
+        """Whether a second signal came, so that nothing may be waited for."""
         return (self._count if self._in_time is None else self._in_time) > 1
 
     def __enter__(self) -> Interrupts:
@@ -69,7 +67,7 @@ class Interrupts:
             (self.stop or self._cancel)()
         elif self._count == 2:
             self._cancel()
-            # closing waits for answers that are worth money; after this long it no longer does
+            # closing waits for answers to paid submissions, but not longer than this
             self._loop.call_later(_CLOSING, self._cancel)
             self._loop.call_later(_LEAVING, self._exit)
         else:
@@ -81,5 +79,5 @@ class Interrupts:
 
     def _exit(self) -> None:
         self._leave()
-        # not sys.exit: a thread stuck in a write would be waited for without end
+        # not sys.exit, which would wait for a thread that is stuck in a write
         os._exit(128 + (self.first or signal.SIGINT))

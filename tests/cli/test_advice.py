@@ -47,18 +47,20 @@ def test_every_error_ends_with_what_to_do(error: FluxError) -> None:
     [
         pytest.param(fluxasync.AuthenticationError("no", status=401), "--key-file", id="key"),
         pytest.param(fluxasync.TransportError("no", sent=False), "--base-url", id="network"),
-        pytest.param(fluxasync.TransportError("no", sent=True), "before you pay", id="in doubt"),
+        pytest.param(
+            fluxasync.TransportError("no", sent=True), "before resubmitting", id="in doubt"
+        ),
         pytest.param(fluxasync.DeadlineExceeded("no", job=JOB), "job-7", id="deadline"),
         pytest.param(fluxasync.DownloadError("no", job=JOB), "is free", id="F71 paid already"),
         pytest.param(
             fluxasync.RateLimited("no", status=429, retry_after=7200.0),
-            "asked to wait 2 h 00 min: run the same line again after that",
+            "asks to wait 2 h 00 min: run the same command again after that",
             id="F7 a long wait",
         ),
         pytest.param(
             fluxasync.ServerError("no", status=503, retry_after=40.0), "wait 40 s", id="F10 503"
         ),
-        pytest.param(fluxasync.RateLimited("no", status=429), "in a while", id="no time told"),
+        pytest.param(fluxasync.RateLimited("no", status=429), "later", id="no time given"),
     ],
 )
 def test_the_step_fits_the_error(error: FluxError, step: str) -> None:
@@ -75,7 +77,7 @@ def test_the_step_fits_the_error(error: FluxError, step: str) -> None:
         pytest.param({"dropped": 2}, ["2 dropped: to make them, paid again"], id="dropped"),
         pytest.param({"lost": 1, "moderated": 1}, ["1 moderated", "to try"], id="both"),
         pytest.param(
-            {"timeout": 2}, ["2 past the deadline and paid: run the same line again"], id="late"
+            {"timeout": 2}, ["2 past the deadline and paid: run the same command again"], id="late"
         ),
         pytest.param(
             {"download": 1, "expired": 2, "failed": 1},

@@ -84,7 +84,7 @@ SOME_IN_DOUBT = Counts(failed=Counter(lost=1), in_doubt=1)
 def test_exit_codes_are_a_contract(
     expected: int, counts: Counts | None, error: BaseException | None, signal: int | None
 ) -> None:
-    """Scripts can rely on what a code means, and on which is told when several things happened."""
+    """Scripts can rely on the meaning of a code, and on which one wins if several apply."""
     assert expected == exit_code(counts, error, signal)
 
 
@@ -122,7 +122,7 @@ def test_param_is_json_if_it_parses_else_text(text: str, expected: dict[str, Any
     "text", ["seed", "=7", "prompt=a fox", "model=flux-dev", "name=x", "sede=7", "colour=red"]
 )
 def test_param_that_is_none_is_refused(text: str) -> None:
-    """A slip is told with the name that was written, before anything is spent."""
+    """A mistake is reported with the name as typed, before anything is spent."""
     with pytest.raises(ConfigError, match=f"--param {text.partition('=')[0]}"):
         _ = Options(param=(text,)).parameters
 
@@ -208,12 +208,12 @@ def estimator(*models: str) -> Estimator:
         ),
         pytest.param(
             Plan(images=1, rows=1, known={"to-collect": 1}),
-            "to make again: 1 paid already, to ask for again",
+            "to make again: 1 already paid, to collect",
             id="free",
         ),
         pytest.param(
             Plan(images=1, rows=1, known={"failed": 1}),
-            "no image has an outcome that --retry names, so none is made again",
+            "no image has an outcome that --retry names: none is made again",
             id="none of these",
         ),
         pytest.param(
@@ -230,7 +230,7 @@ def test_what_is_done_again_is_told_first(plan: Plan, said: str) -> None:
 
 
 def test_what_other_prompts_left_is_not_counted_as_done_again() -> None:
-    """Of three failures named, these prompts have one: the others stay, and are told as such."""
+    """Of three failures named, these prompts have one: the others stay and are reported."""
     recovered, again = JournalCounts(done=1, again=3), estimator("flux-dev")
     plan = Plan(images=2, rows=2, known={"done": 1}, to_do=1, again=again)
     lines = list(announcement(plan, None, recovered=recovered, retries=True, simulated=False))
@@ -265,7 +265,7 @@ def test_the_end_of_a_run_tells_new_from_earlier_and_what_to_type() -> None:
         "spent $0.075, perhaps charged $0.10, in doubt $0.025, 2.0 s → out/"
     )
     options = ("resolve out", "change those prompts", "--retry dropped", "--retry failed",
-               "--retry damaged", "run the same line again")  # fmt: skip
+               "--retry damaged", "run the same command again")  # fmt: skip
     for step, option in zip(steps, options, strict=True):
         assert option in step
 
@@ -273,15 +273,17 @@ def test_the_end_of_a_run_tells_new_from_earlier_and_what_to_type() -> None:
 def test_at_the_cap_there_is_one_way_on() -> None:
     """P7: the same line alone would end at the cap again, so it is not what is said."""
     steps = list(closing(Summary(saved=1, not_started=9), Path("out"), at_cap=True))
-    assert steps[0] == "to carry on: the same line with a higher --max-cost"
-    assert not any("run the same line again" in step for step in steps)
+    assert steps[0] == "to continue: the same command with a higher --max-cost"
+    assert not any("run the same command again" in step for step in steps)
 
 
 def test_after_an_error_its_own_step_comes_first() -> None:
     """Twenty refused requests, or a login page, end every further run of the same line too."""
     summary = Summary(not_started=9, unclaimed=2)
     steps = list(closing(summary, Path("out"), by_error=True))
-    expected = "after that, run the same line again to carry on; paid images are collected for free"
+    expected = (
+        "after that, run the same command again to continue; paid images are collected for free"
+    )
     assert steps[0] == expected
 
 

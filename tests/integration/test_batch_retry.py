@@ -1,6 +1,6 @@
 """Failures of earlier runs, done again when their user says so and agrees: not before, and once.
 
-The oracle is the journal's rows, compared whole, and the practice server's book of charges.
+The oracle is the journal's rows, compared whole, and the simulator's charge log.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ async def test_what_was_not_agreed_to_is_not_decided(
 
 @pytest.mark.asyncio
 async def test_the_plan_counts_what_is_done_again(sim: Simulator, tmp_path: Path) -> None:
-    """To do, to pay for, and told apart from what is new; before entry and after it the same."""
+    """The plan counts images to make again apart from new ones, before and after entry alike."""
     plans: list[Plan] = []
     source = [*PROMPTS, "a fifth one"]
     async with fast_session(sim.url) as flux:
@@ -170,7 +170,7 @@ async def test_what_was_agreed_to_is_submitted_once(
 
 @pytest.mark.asyncio
 async def test_only_what_the_source_has_is_decided(sim: Simulator, tmp_path: Path) -> None:
-    """A price is told for these prompts: the failures of others wait for theirs."""
+    """The price is for these prompts: the failures of others wait for theirs."""
     outcomes, _ = await a_run(sim, tmp_path, PROMPTS, limit=2, retry="failed")
     assert tally(outcomes) == {"saved": 1}
     paid = charges(sim)
@@ -295,7 +295,7 @@ async def test_a_lost_job_that_runs_after_all_is_recorded_as_running(tmp_path: P
 
 
 @pytest.mark.asyncio
-async def test_a_job_that_nobody_knows_is_lost_everywhere(tmp_path: Path) -> None:
+async def test_a_job_unknown_to_the_provider_is_lost_everywhere(tmp_path: Path) -> None:
     """F53 P27: accepted long ago, and unknown to the provider: the run, `status` and the gallery
     all say that it failed, and none says that it runs."""
     async with Simulator(SCENARIO) as sim:

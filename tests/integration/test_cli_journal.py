@@ -1,6 +1,6 @@
 """The command and its journal, among real processes: ended in every way, it carries on.
 
-The oracle is the practice server's ledger: it runs in a process of its own and outlives every run.
+The oracle is the simulator's charge log: its process outlives every run.
 Where all prompts differ, as many charges as images means that none was paid twice.
 """
 
@@ -72,7 +72,7 @@ def cli(
 
 
 class Silent(Practice):
-    """A practice server whose answers to submissions never come."""
+    """A simulator that never answers submissions."""
 
     def __init__(self) -> None:
         self._child = subprocess.Popen(
@@ -164,7 +164,7 @@ def test_p15_once_no_new_submission_and_paid_jobs_land(cli: Any, prompts: Path) 
         ledger = server.ledger()
         assert ledger["posts"] <= posts + 3
         assert ledger["charges"] == ledger["delivered"]
-        assert "run the same line again to carry on" in terminal.shown
+        assert "run the same command again to continue" in terminal.shown
         assert cli("verify", "out")[0] == 0
         assert cli(*line_for(server))[0] == 0
         assert server.charges() == COUNT
@@ -173,7 +173,7 @@ def test_p15_once_no_new_submission_and_paid_jobs_land(cli: Any, prompts: Path) 
 
 @pytest.mark.slow
 def test_p15_twice_running_jobs_are_left_to_the_next_run(cli: Any, prompts: Path) -> None:
-    """P15 F150: nobody waits for jobs that take long; the same line collects them."""
+    """P15 F150: the command does not wait for long jobs; the same command collects them."""
     folder = prompts.parent
     with practice("--latency", "4..4") as server:
         terminal = Terminal(*line_for(server, "--in-flight", str(COUNT)), cwd=folder)
@@ -359,7 +359,7 @@ def test_p3_doubts_are_settled_and_then_run(cli: Any, prompts: Path) -> None:
     assert "$0.14, more than $0.13" in err[-1]
     code, out, err = cli("resolve", "out", "--resubmit", "--max-cost", "0.14")
     assert (code, out) == (0, [])
-    assert err == [f"{COUNT - 2} ($0.14) to do again: run the same line again to submit them"]
+    assert err == [f"{COUNT - 2} ($0.14) to do again: run the same command again to submit them"]
     row = json.loads(cli("status", "out", "--json")[1][0])
     assert (row["still_running"], row["failed"], row["to_submit_again"]) == (
         1, {"dropped": 1}, COUNT - 2,
@@ -385,7 +385,7 @@ def test_failures_are_run_again_when_told(cli: Any, prompts: Path) -> None:
             err[0]
             == f"done 0, still running 0, in doubt 0, failed {COUNT} ({COUNT} failed), to do 0"
         )
-        assert err[-2] == "to try failures again: the same line with --retry failed"
+        assert err[-2] == "to try failures again: the same command with --retry failed"
         assert err[-1].startswith(
             f"0 new, 0 failed, {COUNT} failed earlier ({COUNT} failed), spent"
         )

@@ -384,7 +384,7 @@ def test_a_watched_run_says_where_and_leaves_its_page(tmp_path):
     assert found.returncode == 0, found.stderr
     assert len(found.stdout.splitlines()) == 2
     page = tmp_path / "out" / "gallery.html"
-    assert f"pictures: {page}\n" in found.stderr or HOW_TO_MAKE_IT in found.stderr
+    assert f"images: {page}\n" in found.stderr or HOW_TO_MAKE_IT in found.stderr
     written = subprocess.run(
         [*MODULE, "gallery", str(tmp_path / "out")], capture_output=True, text=True, check=True
     )
@@ -393,7 +393,7 @@ def test_a_watched_run_says_where_and_leaves_its_page(tmp_path):
 
 
 #: printed if the page was not ready in time, on a busy machine
-HOW_TO_MAKE_IT = "for a page of the pictures: fluxasync gallery "
+HOW_TO_MAKE_IT = "for a page of the images: fluxasync gallery "
 
 #: a sitecustomize module: the page's server waits until it is released
 WAITS = """
@@ -423,7 +423,7 @@ def test_a_run_that_is_over_before_its_page_has_come_up_has_one_too(tmp_path):
         _, err = child.communicate(timeout=patient())
         os.close(opened)
     assert child.returncode == 0
-    assert f"pictures: {tmp_path / 'out' / 'gallery.html'}\n" in err or HOW_TO_MAKE_IT in err
+    assert f"images: {tmp_path / 'out' / 'gallery.html'}\n" in err or HOW_TO_MAKE_IT in err
 
 
 @pytest.mark.slow

@@ -1,10 +1,7 @@
-"""A run's outcomes and events folded into counts, and the counts as one plain line.
+"""Counts of a run, from its outcomes and events, and the counts as one line.
 
-Does no I/O and takes the time as a number. `Progress` changes with every event; a `View` of it is
-a value, so that another thread may draw it.
-
-Odd fact: the rate is measured over the last outcomes only, so that an hour's pause in the night
-does not spoil the estimate of what is left in the morning.
+Does no I/O and takes the time as a number. A ProgressSnapshot is a value, so another thread may
+draw it.
 """
 
 from __future__ import annotations
@@ -36,9 +33,9 @@ if TYPE_CHECKING:
     from ..._requests.sources.plan import Plan
     from ..._store.journal.totals import JournalCounts
 
-#: outcomes over which the rate is measured
+#: outcomes over which the rate is measured: a long pause does not spoil the estimate after it
 _WINDOW = 200
-#: of the images saved last, so many are named
+#: number of latest images that are named
 _LATEST = 3
 _TOO_MANY = 429
 
@@ -47,7 +44,7 @@ _TOO_MANY = 429
 class ProgressSnapshot:
     """A run at one moment."""
 
-    total: int | None = None  #: images of this run; None = not known
+    total: int | None = None  #: images of this run; None = unknown
     already: int = 0  #: images that earlier runs saved, not part of the total
     saved: int = 0
     failed: Counter[str] = field(factory=Counter)  #: by cause
@@ -55,14 +52,14 @@ class ProgressSnapshot:
     under_way: int = 0  #: jobs that are paid and have no outcome yet
     downloading: int = 0  #: of those
     slots: int | None = None  #: jobs that may be active at once
-    limit: int | None = None  #: the same, where it had to be found out
+    limit: int | None = None  #: the limit found under "auto"
     rate: float | None = None  #: outcomes per second
     idle: float = 0.0  #: seconds since the last outcome
-    cost: Decimal | None = None  #: US dollars of what was saved; None is not shown
+    cost: Decimal | None = None  #: US dollars for saved images; None = not shown
     projected: Decimal | None = None  #: US dollars of the whole run
-    push_backs: int = 0  #: answers "429, too many"
-    pause: str | None = None  #: why nothing is submitted at the moment
-    latest: tuple[tuple[str, str], ...] = ()  #: name and prompt of what was saved last
+    push_backs: int = 0  #: 429 answers
+    pause: str | None = None  #: why nothing is submitted now
+    latest: tuple[tuple[str, str], ...] = ()  #: names and prompts of the latest images
 
     @property
     def ended(self) -> int:
@@ -71,20 +68,20 @@ class ProgressSnapshot:
 
     @property
     def running(self) -> int:
-        """Jobs that the server has."""
+        """Jobs that the server works on."""
         return self.under_way - self.downloading
 
     @property
     def waiting(self) -> int | None:
-        """Images that were not submitted yet; None while their number is not known."""
+        """Images not submitted yet; None while their number is unknown."""
         return None if self.total is None else max(0, self.total - self.ended - self.under_way)
 
     @property
     def eta(self) -> str | None:
-        """How long the rest takes at the present rate; None when nothing is left.
+        """Return the time left at the present rate; None when nothing is left.
 
-        Never less than the last outcome is ago: the last jobs of a run are its slowest ones, and
-        the rate of the others says nothing about them.
+        Never less than the time since the last outcome: the last jobs of a run are its slowest, and
+        the rate of the others does not apply to them.
         """
         left = 0 if self.total is None else self.total - self.ended
         if not self.rate or left <= 0:
@@ -92,7 +89,7 @@ class ProgressSnapshot:
         return duration(max(left / self.rate, self.idle, 1.0))
 
     def line(self) -> str:
-        """Return the run as one line of plain words."""
+        """Return the run as one line."""
         parts = [self.counts()]
         if self.under_way:
             slots = "" if self.limit is None else f" ({self.limit} slots)"
@@ -116,11 +113,11 @@ class ProgressSnapshot:
 
 
 class Progress:
-    """Counts of a run that is under way.
+    """Counts of an active run.
 
-    `total` is the number of images wanted, None while it is not known (standard input); without
-    `priced` no money is shown (a simulated run). As an observer of a session it follows jobs
-    (`FluxSession(on_event=progress)`); outcomes are given to `update` by whoever sees them.
+    `total` is the number of images, None while it is unknown (standard input). Without `priced` no
+    cost is shown (a simulated run). It follows jobs as an observer of a session
+    (`FluxSession(on_event=progress)`); the reader of outcomes passes them to `update`.
     """
 
     def __init__(self, *, total: int | None = None, priced: bool = True) -> None:
@@ -131,9 +128,9 @@ class Progress:
         self.failed: Counter[str] = Counter()  #: by cause
         self.in_doubt = 0
         self.submitted = 0  #: jobs accepted so far
-        self.cost = Decimal(0)  #: US dollars, of what was saved
-        self.slots: int | None = None  #: active jobs allowed, where somebody said so
-        self.limit: int | None = None  #: active jobs found to be allowed, under "auto"
+        self.cost = Decimal(0)  #: US dollars for saved images
+        self.slots: int | None = None  #: maximum number of active jobs, if known
+        self.limit: int | None = None  #: the limit found under "auto"
         self._ended = 0
         self._own: set[str] = set()  # jobs of this run, until their outcome
         self._fetching: set[str] = set()
@@ -156,21 +153,21 @@ class Progress:
         estimate: Estimate | None = None,
         slots: int | None = None,
     ) -> None:
-        """Take note of what is to come, and of what earlier runs left; `estimate` is of what is
-        submitted, which a budget may end before the last prompt."""
+        """Set the totals from the plan and from what earlier runs left. `estimate` is for what will
+        be submitted, which a budget may end before the last prompt."""
         running = 0 if recovered is None else recovered.running
         self.already = plan.known.get("done", 0)
         to_do = plan.to_do
         if to_do is not None and estimate is not None:
             to_do = min(to_do, estimate.images)
         self.total = None if to_do is None else to_do + running
-        self.submitted += running  # paid, and not here yet
+        self.submitted += running  # paid and not saved yet
         self.slots = slots
         if estimate is not None and not estimate.unpriced:
             self._to_spend = estimate.cost
 
     def __call__(self, event: Any) -> None:
-        """Follow a session's event."""
+        """Count an event of the session."""
         match event:
             case JobSubmitted(job=job):
                 self.submitted += 1
@@ -188,7 +185,7 @@ class Progress:
                 self._paused = None
 
     def update(self, outcome: Outcome, *, now: float) -> None:
-        """Count one image's end, at `now` seconds on any steady clock."""
+        """Count an outcome at `now`, in seconds of any monotonic clock."""
         self._fallback(lambda: self._count(outcome, now), None)
 
     def _count(self, outcome: Outcome, now: float) -> None:
@@ -212,11 +209,11 @@ class Progress:
         return max(0, self.submitted - self._ended)
 
     def line(self, now: float) -> str:
-        """Return the run as one line of plain words, at `now` seconds on the same clock."""
+        """Return the run at `now` as one line."""
         return self.view(now).line()
 
     def view(self, now: float) -> ProgressSnapshot:
-        """Return the run as it is, at `now` seconds on the same clock."""
+        """Return the run at `now`."""
         return self._fallback(
             lambda: self._view(now), ProgressSnapshot(total=self.total, saved=self.saved)
         )
@@ -245,8 +242,8 @@ class Progress:
         )
 
     def _forget(self, outcome: Outcome) -> None:
-        """Take an image out of what is under way, and of what is still to be spent: there, what
-        earlier runs paid never was."""
+        """Remove an image from the active jobs, and from the cost to come unless it was paid for
+        by an earlier run."""
         job: Job | None = getattr(outcome, "job", None)
         is_own = job is None or job.job_id in self._own
         if job is not None:
@@ -256,8 +253,10 @@ class Progress:
             self._to_spend -= price(outcome.request) or 0
 
     def _format_pause(self, paused: Paused, now: float) -> str:
-        """Count down from the first view that tells the pause: events know no clock of ours. While
-        nothing answers, say until when it is tried, which stays the same from try to try."""
+        """Return the pause as text, counting down from its first view.
+
+        While the provider does not answer, the text names the time until which it is tried.
+        """
         if paused.status is None:
             until = "" if paused.until is None else f" until {paused.until.astimezone():%H:%M}"
             return f"{paused.reason}; still trying{until}, Ctrl-C to stop"
@@ -268,7 +267,7 @@ class Progress:
         return f"paused{countdown}: {paused.reason}"
 
     def _rate(self, now: float) -> float | None:
-        """Return outcomes per second, None while fewer than two say anything about it."""
+        """Return outcomes per second; None for fewer than two outcomes."""
         if len(self._landed) < 2:
             return None
         seconds = now - self._landed[0]
