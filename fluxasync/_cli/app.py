@@ -45,7 +45,7 @@ app.command(
 
 _SOURCE = (
     "Prompt list: a .txt (one prompt per line), .jsonl, .json, .csv, .tsv or .parquet file, text "
-    "also as .gz or .zst; a folder of .txt files; or - for stdin."
+    "also as .gz; a folder of .txt files; or - for stdin."
 )
 
 

@@ -85,7 +85,7 @@ def test_on_a_low_screen_the_last_lines_are_left_out(rows: int) -> None:
 
 
 def test_without_a_total_there_is_no_bar_and_no_end() -> None:
-    """Of a stream nobody knows how much is left."""
+    """The length of a stream is unknown, so no number of waiting images is shown."""
     lines = plain(evolve(BUSY, total=None, projected=None))
     assert lines[0].startswith("412 saved")
     assert lines[1] == "24 running of 24 slots · 3 downloading"

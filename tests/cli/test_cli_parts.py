@@ -84,7 +84,7 @@ SOME_IN_DOUBT = Counts(failed=Counter(lost=1), in_doubt=1)
 def test_exit_codes_are_a_contract(
     expected: int, counts: Counts | None, error: BaseException | None, signal: int | None
 ) -> None:
-    """Scripts can rely on what a code means, and on which is told when several things happened."""
+    """Scripts can rely on the meaning of a code, and on which one wins if several apply."""
     assert expected == exit_code(counts, error, signal)
 
 
@@ -122,7 +122,7 @@ def test_param_is_json_if_it_parses_else_text(text: str, expected: dict[str, Any
     "text", ["seed", "=7", "prompt=a fox", "model=flux-dev", "name=x", "sede=7", "colour=red"]
 )
 def test_param_that_is_none_is_refused(text: str) -> None:
-    """A slip is told with the name that was written, before anything is spent."""
+    """A mistake is reported with the name as typed, before anything is spent."""
     with pytest.raises(ConfigError, match=f"--param {text.partition('=')[0]}"):
         _ = Options(param=(text,)).parameters
 
@@ -230,7 +230,7 @@ def test_what_is_done_again_is_told_first(plan: Plan, said: str) -> None:
 
 
 def test_what_other_prompts_left_is_not_counted_as_done_again() -> None:
-    """Of three failures named, these prompts have one: the others stay, and are told as such."""
+    """Of three failures named, these prompts have one: the others stay and are reported."""
     recovered, again = JournalCounts(done=1, again=3), estimator("flux-dev")
     plan = Plan(images=2, rows=2, known={"done": 1}, to_do=1, again=again)
     lines = list(announcement(plan, None, recovered=recovered, retries=True, simulated=False))

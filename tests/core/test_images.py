@@ -147,6 +147,15 @@ def test_the_rows_of_a_real_encoder_are_counted_exactly(mode, size):
         inspect(taller)
 
 
+def test_pixels_that_come_last_out_of_the_inflater_count():
+    """F80 A picture whose data lacks only its own checksum has all of its pixels."""
+    row = bytes(2**19 + 7)
+    header = struct.pack(">IIBBBBB", len(row) - 1, 1, 8, 0, 0, 0, 0)
+    data = png_chunk(b"IDAT", zlib.compress(row)[:-4])
+    image = png()[:8] + png_chunk(b"IHDR", header) + data + png_chunk(b"IEND", b"")
+    assert inspect(image).width == len(row) - 1
+
+
 def test_an_interlaced_png_is_counted_by_its_passes():
     """F80 The seven passes of an interlaced 5x3 image have 15 pixels and 7 rows."""
     interlaced = (8, 0, 0, 0, 1)

@@ -62,6 +62,16 @@ def test_a_sleep_without_an_outage_lasts_to_its_end() -> None:
     assert virtual_time.run(story()) == pytest.approx(7.0)
 
 
+def test_a_provider_has_answered_when_it_did_once() -> None:
+    """F30 An address that never answered is given up; one that did is waited for."""
+    connectivity = Connectivity()
+    connectivity.unanswered()
+    assert not connectivity.has_answered
+    connectivity.answered()
+    connectivity.unanswered()
+    assert connectivity.has_answered
+
+
 # --- answers about other jobs -------------------------------------------------------------------
 
 

@@ -99,8 +99,8 @@ async def test_every_source_gives_its_images(source: Callable[[Path], Any], tmp_
         batch = Batch(flux, Prompts(source(tmp_path), parameters=SMALL))
         outcomes, error = await run_out(batch)
         assert error is None
-        told = {o.index: o.request.prompt for o in outcomes if o.request is not None}
-        assert dict(enumerate(PROMPTS)) == told
+        found = {o.index: o.request.prompt for o in outcomes if o.request is not None}
+        assert dict(enumerate(PROMPTS)) == found
         audit(sim.world, outcomes)
 
 
@@ -240,8 +240,8 @@ async def test_the_same_batch_again_pays_nothing_and_tells_the_same(tmp_path: Pa
         batch = Batch(flux, small_requests(3), out=tmp_path, ordered=True)
         again, error = await run_out(batch)
         assert error is None
-        told = sorted((o.index, o.path) for o in first if isinstance(o, Saved))
-        assert told == [(o.index, o.path) for o in again if isinstance(o, Saved)]
+        found = sorted((o.index, o.path) for o in first if isinstance(o, Saved))
+        assert found == [(o.index, o.path) for o in again if isinstance(o, Saved)]
         assert (sim.world.posts, batch.summary.skipped, batch.summary.saved) == (3, 3, 0)
 
 
@@ -387,7 +387,7 @@ async def test_images_stay_in_memory_without_a_folder():
 
 @pytest.mark.asyncio
 async def test_memory_is_bounded_by_what_is_in_flight():
-    """P20: with nobody reading, a source of 100,000 is read only as far as queues and workers
+    """P20: without a reader, a source of 100,000 is read only as far as queues and workers
     hold it, and nothing beyond them is submitted."""
     read: list[int] = []
     closed = False
@@ -419,7 +419,7 @@ async def test_memory_is_bounded_by_what_is_in_flight():
 
 @pytest.mark.asyncio
 async def test_two_batches_share_the_slots_of_their_session():
-    """P12: the limit is the account's, whoever submits; each batch tells its own outcomes."""
+    """P12: all batches share the account's limit; each yields only its own outcomes."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, limits=4) as flux:
         one, other = (
             Batch(flux, small_requests(15)),

@@ -35,9 +35,9 @@ async def test_a_table_is_multiplied_and_paid_once(table: Path, tmp_path: Path) 
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
         outcomes, error = await run_out(Batch(flux, rows, out=out))
         assert error is None
-        told = {(o.request.prompt, o.request.seed) for o in outcomes if isinstance(o, Saved)}
+        found = {(o.request.prompt, o.request.seed) for o in outcomes if isinstance(o, Saved)}
         prompts = ("a red fox,\nin snow", "a grey fox,\nin snow", "an owl")
-        assert told == {(prompt, seed) for prompt in prompts for seed in (1, 2)}
+        assert found == {(prompt, seed) for prompt in prompts for seed in (1, 2)}
         again = Batch(flux, rows, out=out, finished="skip")
         assert await run_out(again) == ([], None)
         lines = tmp_path / "prompts.jsonl"

@@ -1,10 +1,11 @@
 """Failures of earlier runs, done again when their user says so and agrees: not before, and once.
 
-The oracle is the journal's rows, compared whole, and the practice server's book of charges.
+The oracle is the journal's rows, compared whole, and the simulator's charge log.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import closing
@@ -15,7 +16,17 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from attrs import evolve
-from support.simulator_sessions import FAST, SIDE, batch_of, fast_session, rows, run_out, tally
+from support.simulator_sessions import (
+    FAST,
+    SIDE,
+    batch_of,
+    end_jobs,
+    fast_session,
+    rows,
+    run_out,
+    tally,
+    until,
+)
 
 from fluxasync import (
     Batch,
@@ -117,7 +128,7 @@ async def test_what_was_not_agreed_to_is_not_decided(
 
 @pytest.mark.asyncio
 async def test_the_plan_counts_what_is_done_again(sim: Simulator, tmp_path: Path) -> None:
-    """To do, to pay for, and told apart from what is new; before entry and after it the same."""
+    """The plan counts images to make again apart from new ones, before and after entry alike."""
     plans: list[Plan] = []
     source = [*PROMPTS, "a fifth one"]
     async with fast_session(sim.url) as flux:
@@ -159,7 +170,7 @@ async def test_what_was_agreed_to_is_submitted_once(
 
 @pytest.mark.asyncio
 async def test_only_what_the_source_has_is_decided(sim: Simulator, tmp_path: Path) -> None:
-    """A price is told for these prompts: the failures of others wait for theirs."""
+    """The price is for these prompts: the failures of others wait for theirs."""
     outcomes, _ = await a_run(sim, tmp_path, PROMPTS, limit=2, retry="failed")
     assert tally(outcomes) == {"saved": 1}
     paid = charges(sim)
@@ -262,7 +273,29 @@ async def test_a_poll_that_says_nothing_pays_for_nothing(tmp_path: Path) -> None
 
 
 @pytest.mark.asyncio
-async def test_a_job_that_nobody_knows_is_lost_everywhere(tmp_path: Path) -> None:
+async def test_a_lost_job_that_runs_after_all_is_recorded_as_running(tmp_path: Path) -> None:
+    """P1: a run that is killed while it waits for the image leaves a job to collect, and not a
+    failure that a later run pays for again."""
+
+    def states() -> list[int]:
+        path = tmp_path / "out" / ".fluxasync" / "journal.db"
+        with closing(sqlite3.connect(path)) as connection:
+            return [state for (state,) in connection.execute("SELECT state FROM image")]
+
+    hasty = evolve(FAST["timeouts"], job=0.2)
+    async with Simulator(evolve(SCENARIO, latency=(600, 600))) as sim:
+        await a_run(sim, tmp_path, PROMPTS[:1], timeouts=hasty)
+        record(tmp_path, "lost")
+        assert states() == [3]
+        running = asyncio.create_task(a_run(sim, tmp_path, PROMPTS[:1], retry="lost"))
+        await until(lambda: states() == [1])
+        end_jobs(sim)
+        outcomes, error = await running
+        assert (tally(outcomes), error, charges(sim)) == ({"saved": 1}, None, 1)
+
+
+@pytest.mark.asyncio
+async def test_a_job_unknown_to_the_provider_is_lost_everywhere(tmp_path: Path) -> None:
     """F53 P27: accepted long ago, and unknown to the provider: the run, `status` and the gallery
     all say that it failed, and none says that it runs."""
     async with Simulator(SCENARIO) as sim:

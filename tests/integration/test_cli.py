@@ -1,6 +1,6 @@
 """The command over real sockets: what it prints, what it costs, and how it ends.
 
-One practice server, in a process of its own, serves the whole file; charges are read from its
+One simulator, in its own process, serves the whole file; charges are read from its
 ledger. Commands that must meet signals or broken pipes are started as processes too.
 """
 
@@ -135,7 +135,7 @@ def test_quiet_run_says_nothing_when_nothing_is_wrong(
 
 @pytest.mark.slow
 def test_simulate_needs_no_key_and_says_that_it_costs_nothing(cli: Any, prompts: Path) -> None:
-    """The first thing a new user tries works, and nobody mistakes it for a bill."""
+    """The first thing a new user tries works, and its cost is marked as simulated."""
     code, out, err = cli("run", prompts, "-o", "images", "--simulate", *FAST)
     assert (code, len(out)) == (0, 3)
     assert err[0].endswith("; simulated: costs nothing")
@@ -192,7 +192,7 @@ def test_a_run_names_an_unknown_model_once(cli: Any, server: Practice, prompts: 
 
 
 def test_keys_that_only_the_metadata_carries_are_named_once(cli: Any, tmp_path: Path) -> None:
-    """A key of the user's own is told before anything is spent; it is not sent."""
+    """A key of a row that no model has is reported before anything is spent; it is not sent."""
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "a", "shelf": 3}\n{"prompt": "b", "shelf": 4}\n')
     code, _, err = cli("run", rows, "--dry-run")
@@ -209,7 +209,7 @@ FILES = {
     "taken": b"",
 }
 
-URL = "the practice server's"
+URL = "the simulator's"
 TO = ("--base-url", URL)
 
 
@@ -379,7 +379,7 @@ def test_closed_output_does_not_stop_a_paid_run(server: Practice, prompts: Path)
 
 @pytest.mark.slow
 def test_closed_stderr_does_not_stop_a_paid_run(server: Practice, prompts: Path) -> None:
-    """F153: a run whose messages nobody reads any more goes on too."""
+    """F153: a run goes on when its messages are no longer read."""
     reader, writer = os.pipe()
     os.close(reader)
     command = ("run", str(prompts), "-o", "x", "--base-url", server.url, *FAST)
@@ -407,7 +407,7 @@ def test_p15_first_ctrl_c_lets_paid_jobs_land(prompts: Path) -> None:
 
 @pytest.mark.slow
 def test_p15_second_ctrl_c_leaves_at_once_and_says_what_was_paid(prompts: Path) -> None:
-    """P15 F150: nobody waits for jobs that never end; the journal has them for the next run."""
+    """P15 F150: the command leaves jobs that never end; the next run finds them in the journal."""
     with practice("--fault", "pending-forever:1", "--latency", "0..0") as stuck:
         command = ("run", "prompts.txt", "-o", "x", "--base-url", stuck.url, *FAST)
         terminal = Terminal(*command, cwd=prompts.parent)
@@ -497,7 +497,7 @@ def test_a_cap_is_in_the_plan_and_in_the_way_on(cli: Any, server: Practice, tmp_
 
 
 def test_simulate_prints_its_url_and_a_command_and_ends_with_its_ledger() -> None:
-    """The practice server is used by copying one line, and tells at the end what it charged."""
+    """The simulator prints a command to copy, and its charges at the end."""
     server = Practice("--latency", "0.1..0.2")
     with urllib.request.urlopen(f"{server.url}/simulator/ledger"):  # noqa: S310
         said = server.end()

@@ -100,7 +100,7 @@ def test_a_core_install_says_what_to_install() -> None:
 def test_a_wrong_command_line_is_one_line_and_exit_2(
     arguments: tuple[str, ...], said: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """P30: usage errors are 2, told in one line, with nothing on standard output."""
+    """P30: usage errors exit with 2 and print one line, with nothing on standard output."""
     from fluxasync._cli.app import main
 
     assert main(arguments) == 2

@@ -1,6 +1,6 @@
 """The command and its journal, among real processes: ended in every way, it carries on.
 
-The oracle is the practice server's ledger: it runs in a process of its own and outlives every run.
+The oracle is the simulator's charge log: its process outlives every run.
 Where all prompts differ, as many charges as images means that none was paid twice.
 """
 
@@ -72,7 +72,7 @@ def cli(
 
 
 class Silent(Practice):
-    """A practice server whose answers to submissions never come."""
+    """A simulator that never answers submissions."""
 
     def __init__(self) -> None:
         self._child = subprocess.Popen(
@@ -173,7 +173,7 @@ def test_p15_once_no_new_submission_and_paid_jobs_land(cli: Any, prompts: Path) 
 
 @pytest.mark.slow
 def test_p15_twice_running_jobs_are_left_to_the_next_run(cli: Any, prompts: Path) -> None:
-    """P15 F150: nobody waits for jobs that take long; the same line collects them."""
+    """P15 F150: the command does not wait for long jobs; the same command collects them."""
     folder = prompts.parent
     with practice("--latency", "4..4") as server:
         terminal = Terminal(*line_for(server, "--in-flight", str(COUNT)), cwd=folder)

@@ -41,9 +41,9 @@ def test_a_spreadsheet_becomes_images_with_their_columns(
     assert (code, len(out)) == (0, 2)
     assert err[0] == "kept as metadata, not sent: Ordner"
     rows = [json.loads(text) for text in Path("images/metadata.jsonl").read_text().splitlines()]
-    told = {row["prompt"]: (row["width"], row["height"], row["extras"]) for row in rows}
-    assert told["„ein Fuchs“"] == (256, 256, {"Ordner": "a"})
-    assert told["Eule"][2] == {"Ordner": "b"}
+    found = {row["prompt"]: (row["width"], row["height"], row["extras"]) for row in rows}
+    assert found["„ein Fuchs“"] == (256, 256, {"Ordner": "a"})
+    assert found["Eule"][2] == {"Ordner": "b"}
     assert cli(*line)[1:2] == ([],)
 
 
@@ -161,8 +161,8 @@ def test_a_person_is_not_asked_without_need(
     assert "Go on?" not in terminal.shown
 
 
-def test_without_a_terminal_nobody_is_asked(cli: Any, server: Practice, folder: Path) -> None:
-    """A scheduled run goes on: there is nobody to answer."""
+def test_without_a_terminal_no_question_is_asked(cli: Any, server: Practice, folder: Path) -> None:
+    """A scheduled run starts without a question."""
     code, out, err = cli(*line_for(server, "--confirm-above", "0"))
     assert (code, len(out)) == (0, 2)
     assert not [line for line in err if "Go on?" in line]
@@ -170,7 +170,7 @@ def test_without_a_terminal_nobody_is_asked(cli: Any, server: Practice, folder: 
 
 @pytest.mark.slow
 def test_what_is_left_to_pay_is_what_is_asked_about(server: Practice, folder: Path) -> None:
-    """Carrying on, only the images still to do count; when none is left, nobody is asked."""
+    """Carrying on, only the images still to do count; when none is left, no question is asked."""
     terminal = Terminal(*line_for(server, "--limit", "1"), cwd=folder)
     assert terminal.end() == 0
     terminal = Terminal(*line_for(server, "--confirm-above", "0.01"), cwd=folder)

@@ -187,7 +187,7 @@ def test_a_dumb_terminal_gets_lines(server: Practice, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_stopped_terminal_stops_no_run(server: Practice, tmp_path: Path) -> None:
-    """P26: who presses Ctrl-S and walks away finds all images made, and is told after Ctrl-Q."""
+    """P26: while the terminal is stopped by Ctrl-S all images are made; Ctrl-Q shows the result."""
     path = listed(tmp_path, [str(number) for number in range(20)])
     line = ("run", path.name, "-o", "x", "--base-url", server.url, "--in-flight", "8", *FAST)
     terminal = Terminal(*line, cwd=tmp_path)
@@ -276,7 +276,7 @@ async def test_progress_changes_nothing_of_a_run(
 
 
 def test_without_rich_the_extra_is_named(tmp_path: Path) -> None:
-    """A terminal program in a core install is told what to install, before anything is spent."""
+    """Without the extra, a program in a terminal gets an error that names it, before any cost."""
     program = "import sys; sys.modules['rich'] = None\n" + PROGRAM
     terminal = Terminal("http://127.0.0.1:9", cwd=tmp_path, program=("-c", program))
     assert terminal.end() == 1

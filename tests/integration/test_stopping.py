@@ -1,6 +1,6 @@
 """How a run ends before its source does: the reader leaves, an error ends it, a thing breaks.
 
-Whatever the reason, nothing more is submitted, and every charge is saved, told of, or listed.
+Whatever the reason, nothing more is submitted, and every charge is saved, reported or listed.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ async def test_an_image_that_is_being_recorded_is_counted():
         async with Batch(flux, small_requests(1), ledger=ledger) as batch:
             await recording.wait()
             batch.stop(grace=0)
-            loop.call_later(0, go_on.set)  # right after it was told to wait no longer
+            loop.call_later(0, go_on.set)  # right after the second signal
         assert (batch.summary.saved, len(ledger.outcomes)) == (1, 1)
 
 
@@ -247,7 +247,7 @@ async def test_a_redirect_ends_the_run_with_one_message(tmp_path: Path):
 
 @pytest.mark.asyncio
 async def test_an_outage_longer_than_patience_ends_the_run():
-    """F31: nobody listens: after `retry.patience` the run ends, and all of it is still to do."""
+    """F31: without any answer the run ends after `retry.patience`, and all of it is still to do."""
     impatient = {"retry": evolve(fast_session("http://127.0.0.1:9").retry, patience=0.1)}
     seen: list[Any] = []
     began = datetime.now(UTC)
@@ -323,7 +323,7 @@ async def test_a_folder_that_vanishes_ends_the_run(tmp_path: Path):
     ):
         batch = Batch(flux, small_requests(50), out=folder)
         outcomes, error = await run_out(batch)
-        assert isinstance(error, SinkError | JournalError)  # whoever notices first
+        assert isinstance(error, SinkError | JournalError)  # whichever of them notices first
         assert outcomes == []
         assert sim.world.posts <= 3 + 1
         assert sorted(c.job_id for c in sim.charges) == sorted(j.job_id for j in flux.unclaimed)
@@ -434,7 +434,7 @@ async def test_a_paid_job_whose_outcome_is_not_recorded_is_named(
 
 @pytest.mark.asyncio
 async def test_a_server_that_asks_for_hours_ends_the_run_and_says_for_how_long():
-    """F7: nobody waits two hours for one answer; the error has the time to come back."""
+    """F7: a wait of two hours ends the run; the error has the time to retry."""
     scenario = evolve(SCENARIO, faults=["429"], retry_after=7200)
     async with Simulator(scenario) as sim, fast_session(sim.url) as flux:
         _, error = await run_out(Batch(flux, small_requests(3)))

@@ -145,6 +145,19 @@ async def test_a_lookup_refuses_a_state_that_is_none(tmp_path):
             lookup([image_request().key])
 
 
+async def test_a_journal_that_is_refused_is_not_kept_open(tmp_path):
+    """A program that looks at folder after folder does not run out of files."""
+    async with journal(tmp_path) as ledger:
+        await submitted(ledger, image_request())
+    sql(_db(tmp_path), "INSERT INTO meta VALUES ('sunk', 'NaN')")
+    before, refusals = len(os.listdir("/dev/fd")), []
+    for _ in range(3):
+        with pytest.raises(JournalError, match="column value") as refusal:
+            read_only(tmp_path)
+        refusals.append(refusal)  # an error that is kept keeps all that it passed through
+    assert before == len(os.listdir("/dev/fd"))
+
+
 async def test_a_part_of_a_sum_is_not_larger_than_the_sum(tmp_path):
     """P7: images that were made again are part of the cost of earlier attempts."""
     async with journal(tmp_path) as ledger:

@@ -37,6 +37,7 @@ from fluxasync import (
 )
 from fluxasync._store.journal import journal as journal_module
 from fluxasync._store.journal.journal import Journal, classes_of, peek
+from fluxasync._store.journal.reader import expected, read_only
 from fluxasync.extend import Refused, Stored, Verdict
 
 PRICE = Decimal("0.025")
@@ -184,6 +185,24 @@ async def test_a_run_sees_what_it_does_again_and_decides_nothing(
     async with journal(folder) as ledger:
         still = [old if new is None else new for old, new in zip(BEFORE, after, strict=True)]
         assert await states(ledger) == still
+
+
+@pytest.mark.parametrize("classes", [(), "failed", "lost", "timeout"])
+@pytest.mark.asyncio
+async def test_a_plan_without_a_run_counts_what_the_run_will_count(
+    folder: Path, classes: str | tuple[()]
+) -> None:
+    """F160: the counts shown before a run, which the cap is held against, are the run's own."""
+    retry, place = classes_of(classes), {"provider": "bfl", "origin": ORIGIN}
+    planned = expected(folder, simulated=False, retry=retry, **place)
+    with read_only(folder) as view:
+        assert view.recovered(retry) == planned
+        assert view.counted_at is None
+    async with journal(folder, classes) as ledger:
+        assert ledger.recovered == planned
+    assert expected(folder / "new", simulated=False, retry=retry, **place) is None
+    with pytest.raises(JournalError, match="holds paid images"):
+        expected(folder, simulated=True, retry=retry, **place)
 
 
 @pytest.mark.asyncio
