@@ -591,6 +591,20 @@ def test_an_unreadable_date_leaves_the_documented_life() -> None:
 
 
 @pytest.mark.parametrize(
+    ("date", "seconds"),
+    [
+        ("Thu, 18 Dec 2025 15:39:05 GMT", 1_766_072_345.0),
+        ("yesterday", None),
+        ("", None),
+        ("Thu, 18 Dec 99999 15:39:05 GMT", None),
+    ],
+)
+def test_a_ready_answer_has_the_time_by_the_servers_clock(date: str, seconds: float | None) -> None:
+    """The benchmark compares it with its own clock; a date that is none gives none."""
+    assert seconds == polled(ready(), date=date).server_date
+
+
+@pytest.mark.parametrize(
     "result", [None, {}, {"sample": None}, {"sample": ""}, {"sample": 7}, "x", []], ids=repr
 )
 def test_ready_without_a_url_is_still_pending(result: Any) -> None:
