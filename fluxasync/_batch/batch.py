@@ -284,7 +284,7 @@ class Batch:
 def _seconds(grace: float) -> float:
     check_type("grace", grace, Real, expected="seconds, 0 or more")
     if not 0 <= grace < inf:
-        raise ConfigError(f"grace: seconds, 0 or more, not {grace!r}")
+        raise ConfigError.about("grace", f"seconds, 0 or more, not {grace!r}")
     return grace
 
 

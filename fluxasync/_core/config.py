@@ -26,7 +26,7 @@ def _at_least(minimum: float, maximum: float = inf, *, why: str = "") -> Any:
             return
         valid = f"{minimum:g} or more" if maximum == inf else f"{minimum:g} to {maximum:g}"
         owner = type(instance).__name__
-        raise ConfigError(f"{owner}({attribute.name}={value!r}): must be {valid}{why}")
+        raise ConfigError.about(attribute.name, f"must be {valid}{why}", value=value, owner=owner)
 
     return check
 
@@ -34,7 +34,9 @@ def _at_least(minimum: float, maximum: float = inf, *, why: str = "") -> Any:
 def _count_or_auto(instance: object, attribute: Any, value: Any) -> None:
     if value == "auto" or (isinstance(value, int) and value >= 1 and value is not True):
         return
-    raise ConfigError(f"Limits(in_flight={value!r}): must be 1 or more, or 'auto'")
+    raise ConfigError.about(
+        "in_flight", "must be 1 or more, or 'auto'", value=value, owner="Limits"
+    )
 
 
 def _one_of(kind: type[_T], name: str, given: object) -> _T:
@@ -167,7 +169,8 @@ def _dollars(value: Any) -> Decimal | None:
     except InvalidOperation:
         amount = Decimal("NaN")
     if not amount.is_finite() or amount < 0:
-        raise ConfigError(f"Budget(max_cost={value!r}): give an amount in US dollars, such as 5.00")
+        reason = "give an amount in US dollars, such as 5.00"
+        raise ConfigError.about("max_cost", reason, value=value, owner="Budget")
     return amount
 
 

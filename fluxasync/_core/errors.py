@@ -28,7 +28,7 @@ a run is decided in `_engine.circuit_breaker`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 if TYPE_CHECKING:
     from .models import Job
@@ -54,6 +54,18 @@ class ConfigError(FluxError, ValueError):
     """The input is wrong: a parameter, a prompt file, a missing key. Raised before any I/O."""
 
     cause = "invalid"
+    argument: str = ""  #: the argument that is wrong, if one is
+    value: object = None  #: its value; None = not shown
+    reason: str = ""  #: what is wrong with it, and what to do
+
+    @classmethod
+    def about(cls, argument: str, reason: str, *, value: object = None, owner: str = "") -> Self:
+        """Return the error of one argument. Its message names the argument as Python does, `owner`
+        being its class; the command line names the option."""
+        shown = argument if value is None else f"{argument}={value!r}"
+        error = cls(f"{owner}({shown}): {reason}" if owner else f"{shown}: {reason}")
+        error.argument, error.value, error.reason = argument, value, reason
+        return error
 
 
 class TransportError(FluxError):

@@ -221,7 +221,7 @@ class Engine:
         if near := closest_model(model):
             raise ConfigError(
                 f"unknown model {model!r}: did you mean {near}? To send it as it is: "
-                "--allow-unknown-models (allow_unknown_models=True)"
+                "allow_unknown_models=True"
             )
 
     def mark_unclaimed(self, job: Job, *, ledger: Ledger = _NO_LEDGER) -> None:

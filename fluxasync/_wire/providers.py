@@ -52,13 +52,17 @@ def _base_url(given: Any) -> str:
     parts = _split(given)
     if parts is None:
         if isinstance(given, str) and "@" in given:
-            raise ConfigError("base_url: contains a user or a password; give the key as api_key")
-        raise ConfigError("base_url: not an http(s) URL; give https://api.example.com/prefix")
+            raise ConfigError.about(
+                "base_url", "contains a user or a password; give the key as api_key"
+            )
+        raise ConfigError.about(
+            "base_url", "not an http(s) URL; give https://api.example.com/prefix"
+        )
     if parts.query or parts.fragment or "?" in given or "#" in given:
-        raise ConfigError("base_url: contains ? or #; end it with the path")
+        raise ConfigError.about("base_url", "contains ? or #; end it with the path")
     if parts.scheme == "http" and not is_loopback_address(parts.hostname or ""):
-        raise ConfigError(
-            f"base_url: http would send the key unencrypted; use https://{parts.netloc}"
+        raise ConfigError.about(
+            "base_url", f"http would send the key unencrypted; use https://{parts.netloc}"
         )
     return str(given).rstrip("/")
 
