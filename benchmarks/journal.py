@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from fluxasync._store.journal.journal import Journal, peek
+from fluxasync._store.journal.journal import Journal, open_lookup
 
 from ._images import WRITERS, job_of, request, saved, work
 from ._resume import resume_after_kill
@@ -47,7 +47,7 @@ def bare(images: int) -> float:
 def looked_up(folder: Path, rows: int) -> float:
     """Microseconds of looking up one key of very many."""
     keys = [request(number).key for number in range(0, rows, max(rows // 100_000, 1))]
-    with peek(folder) as lookup:
+    with open_lookup(folder) as lookup:
         assert lookup is not None
         began = time.perf_counter()
         for start in range(0, len(keys), 2_000):

@@ -46,7 +46,7 @@ PACKAGES: dict[str, set[str]] = {
     "events": _VALUES,
     "extend": {"_core", "_store.filenames"},
     # names of other packages only as text, resolved on first use
-    FACE: {"_core.version"},
+    FACE: {"_core.lazy_exports", "_core.version"},
 }
 
 #: their module names repeat others on purpose

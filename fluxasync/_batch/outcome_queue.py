@@ -17,7 +17,7 @@ _Placed = tuple[int, Outcome | None]
 
 
 class OutcomeQueue:
-    """Holds the outcomes that nobody has read. None stands for a request without an outcome."""
+    """Holds the unread outcomes. None stands for a request without an outcome."""
 
     def __init__(self, *, ordered: bool, places: int) -> None:
         self._queue: asyncio.Queue[_Placed | None] = asyncio.Queue(places)

@@ -21,7 +21,7 @@ from .._core.errors import ConfigError, JournalError
 from .._store.filenames import DEFAULT, FilenameTemplate
 from .._store.files import disk_error, make_folder, prove_writable
 from .._store.journal.journal import Journal, has_journal
-from .._store.journal.reader import expected, peek
+from .._store.journal.reader import expected, open_lookup
 from .._store.journal.retry_selection import classes_of
 from .._store.journal.totals import JournalCounts
 from .._store.ledgers import NullLedger, check_ledger
@@ -104,7 +104,7 @@ class Destination:
         return self.folder is not None and has_journal(self.folder)
 
     def check_sink(self) -> None:
-        """Raise ConfigError for a sink that is none."""
+        """Raise ConfigError unless `sink` is a Sink or None."""
         if self.sink is not None:
             check_sink("sink", self.sink, expected="a Sink (a folder is given as `out`)")
 
@@ -125,7 +125,7 @@ class Destination:
         if self.journal_folder is None:
             yield None
             return
-        with peek(self.journal_folder, retry=self.retry) as lookup:
+        with open_lookup(self.journal_folder, retry=self.retry) as lookup:
             yield lookup
 
     @asynccontextmanager

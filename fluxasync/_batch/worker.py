@@ -114,8 +114,8 @@ class RowWorker:
     async def _collected(self, request: ImageRequest, job: Job) -> Outcome | None:
         """Collect a job of an earlier run and record its outcome."""
         try:
-            story = self._engine.collect(job, to=self._output.sink, ledger=self._output.ledger)
-            outcome = await self._to_outcome(request, story, [job])
+            saving = self._engine.collect(job, to=self._output.sink, ledger=self._output.ledger)
+            outcome = await self._to_outcome(request, saving, [job])
             return None if outcome is None else await self._record(outcome)
         except Exception as error:  # a user's sink may raise anything
             self._end(error)
@@ -123,21 +123,21 @@ class RowWorker:
 
     async def _new(self, request: ImageRequest) -> Outcome | None:
         paid: list[Job] = []
-        story = self._engine.generate(
+        saving = self._engine.generate(
             request,
             to=self._output.sink,
             ledger=self._output.ledger,
             breaker=self._breaker,
             on_job=paid.append,
         )
-        return await self._to_outcome(request, story, paid)
+        return await self._to_outcome(request, saving, paid)
 
     async def _to_outcome(
-        self, request: ImageRequest, story: Awaitable[Saved], paid: list[Job]
+        self, request: ImageRequest, saving: Awaitable[Saved], paid: list[Job]
     ) -> Outcome | None:
         """Await one image and return its outcome; `paid` gets its job once there is one."""
         try:
-            return await story
+            return await saving
         except FluxError as error:
             outcome = classify_outcome(error, paid[-1] if paid else None, request, self._breaker)
         if not isinstance(outcome, EndsRun):

@@ -159,7 +159,7 @@ class WorkerPool:
         await asyncio.wait(tasks | self._workers)
 
     def _on_run_end(self, runner: asyncio.Task[None]) -> None:
-        """Hand an unexpected error to the reader of outcomes, who would wait forever."""
+        """Pass an unexpected error to the reader of outcomes, which would wait forever."""
         if runner.cancelled() or not isinstance(error := runner.exception(), Exception):
             return
         self.end(error)

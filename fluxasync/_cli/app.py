@@ -62,12 +62,12 @@ def generate(prompt: str, /, *, out: OutPath, options: Options | None = None) ->
     """
     common = options or Options()
 
-    def story(command: Any) -> Coroutine[Any, Any, None]:
+    def start(command: Any) -> Coroutine[Any, Any, None]:
         from . import run_command
 
         return run_command.generate(command, prompt, out=out, options=common)
 
-    return _run_paid_command(story, common)
+    return _run_paid_command(start, common)
 
 
 @app.command
@@ -80,13 +80,13 @@ def run(
     """Make many images. The same command again continues an interrupted run."""
     given = options or RunOptions()
 
-    def story(command: Any) -> Coroutine[Any, Any, None]:
+    def start(command: Any) -> Coroutine[Any, Any, None]:
         from . import run_command
 
         perform = run_command.dry_run if given.dry_run else run_command.run
         return perform(command, source, given)
 
-    return _run_paid_command(story, given.common, folder=given.out)
+    return _run_paid_command(start, given.common, folder=given.out)
 
 
 @app.command
@@ -156,7 +156,7 @@ def resolve(
         Print one JSON object.
     """
 
-    def story(folders: Any, terminal: Terminal) -> Coroutine[Any, Any, int]:
+    def start(folders: Any, terminal: Terminal) -> Coroutine[Any, Any, int]:
         decision = folders.Decision(
             folder=folder, keys=keys, drop=drop, resubmit=resubmit, max_cost=max_cost,
             job_ids=job_id,
@@ -164,7 +164,7 @@ def resolve(
         found: Coroutine[Any, Any, int] = folders.resolve(terminal, decision, json=json)
         return found
 
-    return _run_folder_command(story)
+    return _run_folder_command(start)
 
 
 @app.command
@@ -186,14 +186,14 @@ def gallery(
     """
     terminal = Terminal()
 
-    def story() -> Coroutine[Any, Any, int]:
+    def start() -> Coroutine[Any, Any, int]:
         from . import gallery_command
 
         if watch:
             return gallery_command.serve(terminal, folder, with_parent=with_parent)
         return gallery_command.write(terminal, folder)
 
-    return run_async(story, terminal)
+    return run_async(start, terminal)
 
 
 @app.command
@@ -225,7 +225,7 @@ def simulate(
     """
     terminal = Terminal()
 
-    async def story() -> int:
+    async def start() -> int:
         from ..simulator import Scenario
         from .simulate_command import serve
 
@@ -238,7 +238,7 @@ def simulate(
         await serve(scenario, port=port, terminal=terminal)
         return 0
 
-    return run_async(story, terminal)
+    return run_async(start, terminal)
 
 
 @app.command
@@ -310,7 +310,7 @@ def _option(error: CycloptsError) -> str:
 
 
 def _run_paid_command(
-    story: Callable[[Any], Coroutine[Any, Any, None]],
+    start: Callable[[Any], Coroutine[Any, Any, None]],
     options: Options,
     *,
     folder: Path | None = None,
@@ -319,16 +319,16 @@ def _run_paid_command(
 
     terminal = Terminal(quiet=options.quiet)
     command = CommandRun(terminal, json=options.json, simulated=options.simulate, folder=folder)
-    code = run_async(lambda: command.run(lambda: story(command)), terminal)
+    code = run_async(lambda: command.run(lambda: start(command)), terminal)
     if command.interrupts.is_leaving:
         # a thread that is stuck in a write would be waited for at exit
         os._exit(code)
     return code
 
 
-def _run_folder_command(story: Callable[[Any, Terminal], Coroutine[Any, Any, int]]) -> int:
-    """Run a command about a folder; `story` gets the module `folder_commands` and the terminal."""
+def _run_folder_command(start: Callable[[Any, Terminal], Coroutine[Any, Any, int]]) -> int:
+    """Run a folder command; `start` gets the module `folder_commands` and the terminal."""
     from . import folder_commands
 
     terminal = Terminal()
-    return run_async(lambda: story(folder_commands, terminal), terminal)
+    return run_async(lambda: start(folder_commands, terminal), terminal)

@@ -136,8 +136,8 @@ def compare(before: LocalPath, after: LocalPath, /, *, json: bool = False) -> in
     )
 
 
-def _run_bench_command(story: Any, *, quiet: bool = False) -> int:
+def _run_bench_command(start: Any, *, quiet: bool = False) -> int:
     from . import bench_measurement
 
     terminal = Terminal(quiet=quiet)
-    return run_async(lambda: story(bench_measurement, terminal), terminal)
+    return run_async(lambda: start(bench_measurement, terminal), terminal)

@@ -50,7 +50,7 @@ class ExitCounts:
 
 
 class CommandRun:
-    """The output and the signals of one command; `run(story)` performs it."""
+    """The output and the signals of one command; `run(start)` runs it."""
 
     def __init__(
         self, terminal: Terminal, *, json: bool, simulated: bool, folder: Path | None = None
@@ -67,12 +67,12 @@ class CommandRun:
         self._is_ended_by_error = False
         self._is_simulated = simulated
 
-    async def run(self, story: Callable[[], Coroutine[Any, Any, None]]) -> int:
-        """Await the story, print how it ended, and return the exit code."""
+    async def run(self, start: Callable[[], Coroutine[Any, Any, None]]) -> int:
+        """Await what `start` returns, print how it ended, and return the exit code."""
         error: FluxError | None = None
         try:
             with self.interrupts:
-                await story()
+                await start()
         except asyncio.CancelledError:
             if self.interrupts.first is None:
                 raise

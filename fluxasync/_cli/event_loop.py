@@ -14,13 +14,13 @@ from .advice import with_advice
 from .exit_codes import INTERRUPTED, exit_code
 
 
-def run_async(story: Callable[[], Coroutine[Any, Any, int]], terminal: Terminal) -> int:
-    """Run the story on the fastest installed loop; write all output and return the exit code."""
+def run_async(start: Callable[[], Coroutine[Any, Any, int]], terminal: Terminal) -> int:
+    """Await what `start` returns on the fastest installed loop; return the exit code."""
     handler = _Warnings(terminal)
     logging.getLogger().addHandler(handler)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            coroutine = story()
+            coroutine = start()
             startup_signals.end()
             return runner.run(coroutine)
     except FluxError as error:

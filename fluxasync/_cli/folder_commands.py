@@ -47,7 +47,7 @@ async def status(terminal: Terminal, folder: Path, *, json: bool) -> int:
 
 
 def _ways_on(found: audit.Status) -> Iterator[str]:
-    """Yield what to do about images that no run is working on."""
+    """Yield the next step for images that no run is working on."""
     if found.counts.running:
         yield (
             f"{found.counts.running} accepted and not collected: run the same command again to "
@@ -115,7 +115,7 @@ def _status_lines(found: audit.Status) -> Iterator[str]:
 
 
 def _by_model(found: audit.Status, *, simulated: bool) -> Iterator[str]:
-    """Say what each model cost, and what earlier attempts did, of which only the sum is known."""
+    """Yield the cost of each model, and the cost of earlier attempts, known only as a sum."""
     spent, perhaps = found.counts.spent, found.counts.possible_cost
     for name, share in found.by_model.items():
         amounts = spending(share.spent, perhaps=share.possible_cost, in_doubt=share.in_doubt)
@@ -133,7 +133,7 @@ def _minute(instant: datetime | None) -> str:
 
 
 async def verify(terminal: Terminal, folder: Path, *, json: bool) -> int:
-    """Print what is not as the journal says; return 3 when there is something."""
+    """Print the differences from the journal; return 3 if there are any."""
 
     def checking(images: int, total: int) -> None:
         terminal.status(f"{images:,} of {total:,} images checked")
@@ -149,7 +149,7 @@ async def verify(terminal: Terminal, folder: Path, *, json: bool) -> int:
 
 
 def _remedies(found: Mapping[str, int]) -> Iterator[str]:
-    """Yield what to do about images that are not as they were stored."""
+    """Yield the next step for each kind of damaged image."""
     if count := found.get("missing", 0) + found.get("truncated", 0):
         yield about_damage(count)
     if count := found.get("changed", 0):
@@ -201,7 +201,7 @@ def _verify_lines(found: audit.Verification) -> Iterator[str]:
 
 @frozen(kw_only=True)
 class Decision:
-    """What `resolve` was asked for; nothing but the folder lists what is in doubt."""
+    """The decision given to `resolve`; without one, it lists the images in doubt."""
 
     folder: Path
     keys: tuple[str, ...] = ()
@@ -211,7 +211,7 @@ class Decision:
     job_ids: tuple[str, ...] = ()  #: as KEY=ID
 
     def checked(self) -> Decision:
-        """Return it, or raise ConfigError for what does not go together."""
+        """Return the decision. Raises ConfigError for options that exclude each other."""
         if sum((self.drop, self.resubmit, bool(self.job_ids))) > 1:
             raise ConfigError("decide one thing at a time: --drop, --resubmit or --job-id")
         if self.keys and not (self.drop or self.resubmit):
@@ -224,10 +224,10 @@ class Decision:
 
 
 async def resolve(terminal: Terminal, decision: Decision, *, json: bool) -> int:
-    """Settle doubts as decided, then print those that remain; return 4 when there are some."""
-    settled, said = await _settled(decision.checked())
-    if said:
-        terminal.say(said)
+    """Apply the decision, then print the images still in doubt; return 4 if there are any."""
+    settled, line = await _settled(decision.checked())
+    if line:
+        terminal.say(line)
     left = await audit.in_doubt(decision.folder)
     if json:
         row = {"settled": [doubt.key for doubt in settled], "in_doubt": _doubt_rows(left)}
@@ -243,7 +243,7 @@ async def resolve(terminal: Terminal, decision: Decision, *, json: bool) -> int:
 
 
 async def _settled(decision: Decision) -> tuple[list[audit.InDoubtEntry], str]:
-    """Do what was decided; return the images, and a line about them."""
+    """Apply the decision; return the images, and a line about them."""
     folder, keys = decision.folder, decision.keys
     if decision.drop:
         settled = await audit.drop(folder, keys)

@@ -346,7 +346,7 @@ def read_key(path: Path) -> tuple[str, str | None]:
 
 
 def _exposed(mode: int) -> str | None:
-    """Return who else may read or change a file with these permissions; None for nobody."""
+    """Return how other users can access a file with these permissions; None if they cannot."""
     everyone, group = "every user of this machine", "every user of its group"
     cases = (
         (stat.S_IWOTH, f"changed by {everyone}"),

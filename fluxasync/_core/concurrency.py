@@ -73,7 +73,7 @@ class Coalescer(Generic[_T]):
         else:
             group.set_result(None)
         finally:
-            group.cancel()  # of a cancelled step: its callers do not wait for ever
+            group.cancel()  # of a cancelled step: its callers would wait forever
 
 
 #: seconds; a timer that is later than this means that the loop was blocked

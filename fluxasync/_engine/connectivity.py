@@ -33,7 +33,7 @@ class Connectivity:
         self.outages = 0  #: begun so far
         self.unanswered_calls = 0  #: in a row
         self.connections: Renewable | None = None  #: None for a transport of the user's own
-        #: each one's result says whether it was woken
+        #: the result is True for a sleeper that was woken
         self._sleepers: dict[asyncio.Future[bool], None] = {}
 
     def __repr__(self) -> str:

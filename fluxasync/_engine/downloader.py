@@ -108,7 +108,7 @@ class Downloader:
                 async with self.queue.take(ready.deadline) as permit:
                     effort.until += now() - queued  # time that other images took
                     if self._is_stale(ready) or self.hosts.wait(ready.url):
-                        continue  # it became so while the permit was waited for
+                        continue  # became stale or paused while waiting for the permit
                     effort.tries += 1
                     effort.began = now() if effort.began is None else effort.began
                     stored = await self._try(ready, sink, permit)

@@ -249,7 +249,7 @@ class Engine:
         breaker: CircuitBreaker | None = None,
         on_job: Callable[[Job], None] | None = None,
     ) -> Saved:
-        """Make one image, the whole way; see `FluxSession.generate`."""
+        """Submit, watch and download one image; see `FluxSession.generate`."""
         self.check_open()
         if isinstance(to, FileSink):
             if request.output_format is None and to.output_format:

@@ -99,7 +99,7 @@ class Limiter:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether nothing may go yet: what is answered now was sent before the push-back."""
+        """Whether submissions are held: a POST answered now was sent before the push-back."""
         return self.is_paused or self._probe_at > asyncio.get_running_loop().time()
 
     def holds(self, lease: Lease) -> bool:

@@ -168,7 +168,7 @@ class FluxSession:
         on_job: Callable[[Job], None] | None = None,
         **parameters: Any,
     ) -> Saved:
-        """Make one image, the whole way, and return it.
+        """Submit, watch and download one image, and return it.
 
         `to` is a file that does not exist yet, a sink, or None: then the bytes are in
         `saved.data`. Parameters are the model's own, checked before anything is spent. Waiters

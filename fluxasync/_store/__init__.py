@@ -1,1 +1,1 @@
-"""What is kept: files, sinks, metadata, ledgers, journal, audit."""
+"""Storage: files, sinks, metadata, ledgers, journal, audit."""

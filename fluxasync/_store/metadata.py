@@ -1,6 +1,6 @@
 """The lines of `metadata.jsonl` (saved images) and `failures.jsonl`, and their writer.
 
-The format is that of the `datasets` library (datasets docs, "ImageFolder with metadata"):
+The `datasets` library reads this format (datasets docs, "ImageFolder with metadata"):
 `file_name` is a relative path and every line has the same keys. A lone surrogate is written as the
 text of its escape, because strict JSON readers refuse a file that contains one.
 """

@@ -102,7 +102,7 @@ def _judged(image: bytes) -> Stored:
 
 
 class _DiskSink(ABC):
-    """What FolderSink and FileSink share: threads, limits, and the way of one image to its file."""
+    """Base of FolderSink and FileSink: threads, limits, and the writing of one image."""
 
     def __init__(
         self,

@@ -10,79 +10,9 @@ For example::
     print(bench.compare(bench.load("monday"), report))
 
 `run` puts load on one session and writes a folder, `load` reads one, `compare` compares two.
-Names are imported on first use, so reading a report does not import aiohttp.
+A name in `__init__.pyi` is imported at its first use, so reading a report does not import aiohttp.
 """
 
-from __future__ import annotations
+from .._core.lazy_exports import lazy_exports
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .bench_config import BenchConfig
-    from .comparison import Comparison, Difference, compare
-    from .records import (
-        PARTS,
-        PERCENTILES,
-        Distribution,
-        ImageRecord,
-        Interval,
-        Machine,
-        Report,
-        ScheduleDelay,
-        SlotSample,
-        Stage,
-        load,
-    )
-    from .report.html_report import write_page
-    from .runner import run
-    from .workload import Workload
-
-#: module → the names that it exports
-_MODULES = {
-    "comparison": ("Comparison", "Difference", "compare"),
-    "bench_config": ("BenchConfig",),
-    "workload": ("Workload",),
-    "report.html_report": ("write_page",),
-    "runner": ("run",),
-    "records": (
-        "PARTS", "PERCENTILES", "Distribution", "ImageRecord", "Interval", "Machine", "Report",
-        "ScheduleDelay", "SlotSample", "Stage", "load",
-    ),
-}  # fmt: skip
-
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
-
-__all__ = [
-    "PARTS",
-    "PERCENTILES",
-    "BenchConfig",
-    "Comparison",
-    "Difference",
-    "Distribution",
-    "ImageRecord",
-    "Interval",
-    "Machine",
-    "Report",
-    "ScheduleDelay",
-    "SlotSample",
-    "Stage",
-    "Workload",
-    "compare",
-    "load",
-    "run",
-    "write_page",
-]  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    module = _MODULE_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{module}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_exports(globals())

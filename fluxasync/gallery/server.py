@@ -2,8 +2,8 @@
 
 The server only reads the folder, so the run may be in any process. The URL contains a random token,
 the Host header must be loopback's (against DNS rebinding), and only images of cards and their
-thumbnails are served. A thumbnail is made when a browser first requests it, so images that nobody
-scrolls to cost nothing.
+thumbnails are served. A thumbnail is made when a browser first requests it, so images that
+are never scrolled to cost nothing.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from fluxasync import (
 from fluxasync._engine.budget import SpendingAccount
 from fluxasync._store.journal import journal as journal_module
 from fluxasync._store.journal import schema
-from fluxasync._store.journal.journal import Journal, classes_of, peek
+from fluxasync._store.journal.journal import Journal, classes_of, open_lookup
 from fluxasync._store.journal.retry_selection import CLASSES
 from fluxasync.audit import in_doubt, status, verify
 from fluxasync.extend import Stored
@@ -156,7 +156,7 @@ def _tamper(path: Path, cells: list[Cell]) -> None:
 
 async def _run(folder: Path, classes: frozenset[str]) -> None:
     """What a run does with a journal before it asks a server."""
-    with peek(folder, retry=classes) as lookup:
+    with open_lookup(folder, retry=classes) as lookup:
         assert lookup is not None
         lookup([request.key for request in WISHES])
     async with journal(folder, retry=classes) as ledger:

@@ -13,7 +13,7 @@ from test_journal import image_request, journal, saved, submitted
 
 from fluxasync import JournalCounts, JournalError
 from fluxasync._store.journal import integrity
-from fluxasync._store.journal.journal import peek, read_only
+from fluxasync._store.journal.journal import open_lookup, read_only
 from fluxasync._store.journal.schema import connect_read_only, journal_errors
 from fluxasync.audit import verify
 
@@ -59,7 +59,7 @@ async def test_a_journal_with_another_schema_is_refused_by_every_reader(tmp_path
         await journal(tmp_path).__aenter__()
     with pytest.raises(JournalError, match="schema differs"):
         read_only(tmp_path)
-    with peek(tmp_path) as lookup, pytest.raises(JournalError, match="schema differs"):
+    with open_lookup(tmp_path) as lookup, pytest.raises(JournalError, match="schema differs"):
         lookup([image_request().key])
 
 
@@ -142,7 +142,7 @@ async def test_a_lookup_refuses_a_state_that_is_none(tmp_path):
         await submitted(ledger, image_request())
     for state in ("9", "'done'"):
         sql(_db(tmp_path), f"UPDATE image SET state = {state}")  # noqa: S608 — ours
-        with peek(tmp_path) as lookup, pytest.raises(JournalError, match="column state"):
+        with open_lookup(tmp_path) as lookup, pytest.raises(JournalError, match="column state"):
             lookup([image_request().key])
 
 
@@ -228,7 +228,7 @@ async def test_a_pipe_in_place_of_a_file_hangs_nothing(tmp_path, name):
         read_only(tmp_path)
     with pytest.raises(JournalError, match=f"{name} is not a regular file"):
         await journal(tmp_path).__aenter__()
-    with pytest.raises(JournalError, match=f"{name} is not a regular file"), peek(tmp_path):
+    with pytest.raises(JournalError, match=f"{name} is not a regular file"), open_lookup(tmp_path):
         pass
 
 

@@ -36,7 +36,7 @@ from fluxasync import (
     TransportError,
 )
 from fluxasync._store.journal import journal as journal_module
-from fluxasync._store.journal.journal import Journal, classes_of, peek
+from fluxasync._store.journal.journal import Journal, classes_of, open_lookup
 from fluxasync._store.journal.reader import expected, read_only
 from fluxasync.extend import Refused, Stored, Verdict
 
@@ -168,7 +168,7 @@ async def test_a_run_sees_what_it_does_again_and_decides_nothing(
     job is polled or submitted."""
     rows = table(folder)
     words = [_WORDS.get(state, "failed") for state in after]
-    with peek(folder, retry=classes_of(classes)) as lookup:
+    with open_lookup(folder, retry=classes_of(classes)) as lookup:
         assert lookup is not None
         assert lookup(KEYS) == words
     async with journal(folder, classes) as ledger:

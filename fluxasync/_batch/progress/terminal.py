@@ -40,7 +40,7 @@ _DEFAULT_SIZE = (80, 24)
 _COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
 _Kind = Literal["out", "say", "print", "status"]
-#: a descriptor, or a stream that has none; None once nobody reads it
+#: a descriptor, or a stream that has none; None once its reader is gone
 _Target = int | TextIO | None
 
 
@@ -270,7 +270,7 @@ def _encoded(text: str) -> bytes:
 
 
 def _write(target: _Target, line: bytes) -> _Target:
-    """Write all of it; return the target, or None once nobody reads it any more."""
+    """Write all of it; return the target, or None once its reader is gone."""
     try:
         if isinstance(target, int):
             _write_all(target, line)

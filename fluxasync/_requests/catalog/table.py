@@ -125,29 +125,29 @@ def _model(
     )
 
 
-_WISH = ("prompt", "image_prompt")
+_PROMPTS = ("prompt", "image_prompt")
 _CONTROLS = ("control_image", "preprocessed_image")
 
 _MODELS = (
     _model(
         "flux-pro-1.1", *_TEXT_TO_IMAGE, _ANY_FORMAT,
-        needs=_WISH, price=_price("4"), seconds=1.8,  # done within the first 2-s poll
+        needs=_PROMPTS, price=_price("4"), seconds=1.8,  # done within the first 2-s poll
     ),
     _model(
         "flux-pro", *_TEXT_TO_IMAGE, _int("steps", 1, 50, 40), _number("guidance", 1.5, 5, 2.5),
         _number("interval", 1, 4, 2), _OLD_FORMAT,
-        needs=_WISH, price=_price("5"), seconds=1.8,  # as flux-pro-1.1
+        needs=_PROMPTS, price=_price("5"), seconds=1.8,  # as flux-pro-1.1
     ),
     _model(
         "flux-dev", *_TEXT_TO_IMAGE, _int("steps", 1, 50, 28), _number("guidance", 1.5, 5, 3),
         _ANY_FORMAT,
-        needs=_WISH, price=_price("2.5"), seconds=2.5,  # recorded `duration` 2.49
+        needs=_PROMPTS, price=_price("2.5"), seconds=2.5,  # recorded `duration` 2.49
     ),
     _model(
         "flux-pro-1.1-ultra", _PROMPT, _WIDE_RATIO, _bool("raw", False), _image("image_prompt"),
         _number("image_prompt_strength", 0, 1, 0.1), _UPSAMPLING, _SEED, _TOLERANCE, _ANY_FORMAT,
         *_WEBHOOK,
-        needs=_WISH, price=_price("6"), seconds=9.5,  # `duration` 9.95 in 2024
+        needs=_PROMPTS, price=_price("6"), seconds=9.5,  # `duration` 9.95 in 2024
     ),
     _model("flux-kontext-pro", *_KONTEXT, price=_price("4"), seconds=5.0),
     _model("flux-kontext-max", *_KONTEXT, price=_price("8"), seconds=6.0, active_limit=6),

@@ -297,6 +297,6 @@ class _Block:
 
 
 def _digest(parsed: ParsedRow) -> bytes:
-    """Return what tells whether the row's image inputs are those that were checked."""
+    """Return the fingerprint of the row's image inputs, to detect a change since the check."""
     keys = "".join(request.content_key for request in requests_of(parsed))
     return hashlib.sha256(keys.encode()).digest()

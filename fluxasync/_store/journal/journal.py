@@ -50,12 +50,12 @@ from .lock import FolderLock, Locked, machine_id
 from .reader import (
     JournalEntry,
     JournalView,
-    Looking,
+    KeyLookup,
     Lookup,
     damaged_files,
     expected,
     has_journal,
-    peek,
+    open_lookup,
     read_only,
     write_status,
 )
@@ -98,7 +98,7 @@ __all__ = [
     "classes_of",
     "expected",
     "has_journal",
-    "peek",
+    "open_lookup",
     "read_only",
 ]
 
@@ -120,7 +120,7 @@ class Journal:
 
     Args:
         folder: the output folder; the journal is in its `.fluxasync`.
-        provider, origin: who serves the models in this run.
+        provider, origin: the provider that serves the models in this run, and its origin.
         simulated: whether images cost nothing; paid and simulated ones do not share a folder.
         stem_of: returns the path of a request's file in the folder, without extension; with it a
             crash between publishing and recording is repaired.
@@ -156,7 +156,7 @@ class Journal:
         self._lock = FolderLock(self.folder / HOME)
         self._threads = ThreadRunner(count=1)
         self._keys: dict[int, tuple[ImageRequest, bytes]] = {}
-        self._lookups: list[Looking] = []
+        self._lookups: list[KeyLookup] = []
         self._unswept: set[Path] = set()
         self._sweeping: asyncio.Task[None] | None = None
         self._leaving = asyncio.Event()
@@ -289,9 +289,9 @@ class Journal:
     def lookup(self) -> Lookup:
         """Return a function from keys to states (None = unknown), to call in a thread with about a
         thousand keys at once. It is closed with the journal."""
-        looking = Looking(self.path, self._again)
-        self._lookups.append(looking)
-        return looking
+        lookup = KeyLookup(self.path, self._again)
+        self._lookups.append(lookup)
+        return lookup
 
     async def damaged(self) -> int:
         """Count the images whose file is missing or truncated, and that this run does not make
@@ -401,8 +401,8 @@ class Journal:
             self._writer.close()
             connection, self._connection = self._connection, None
             assert connection is not None  # noqa: S101 — open since entry
-            for looking in self._lookups:
-                looking.close()
+            for lookup in self._lookups:
+                lookup.close()
             if self._writer.is_broken or not self._writer.is_linked():
                 close_untouched(connection, self.path)
                 return

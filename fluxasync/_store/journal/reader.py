@@ -45,15 +45,15 @@ _PAGE = 500
 #: maximum bytes of a status file, which has a few hundred
 _LONGEST_STATUS = 2**20
 
-#: rows read ahead at once, pages of them kept, and pages that may help nobody before it ends
-_AHEAD, _PAGES, _PATIENCE = 1_000, 4, 3
+#: rows of a read-ahead page, pages cached, and unused pages in a row that end the read-ahead
+_PAGE_ROWS, _CACHED_PAGES, _MAX_UNUSED = 1_000, 4, 3
 
-#: keys → state words ("intent", "submitted", "done", "failed", "in-doubt"; "again" for what is to
-#: be submitted once more, "to-collect" for what is to be asked for once more), or None for unknown
+#: keys → states: "intent", "submitted", "done", "failed", "in-doubt", "again" (to be submitted
+#: again), "to-collect" (its job is to be polled again), or None for an unknown key
 Lookup = Callable[[Sequence[str]], list[str | None]]
 
-_WORDS = {int(state): state.word for state in State}
-_ANSWERS = _WORDS | {TO_COLLECT: "to-collect"}
+_STATES = {int(state): state.word for state in State}
+_EFFECTIVE_STATES = _STATES | {TO_COLLECT: "to-collect"}
 
 
 @frozen(kw_only=True)
@@ -131,7 +131,7 @@ class JournalView:
         after = 0
         while page := self._page(after):
             for row in page:
-                if not states or _WORDS[row.state] in states:
+                if not states or _STATES[row.state] in states:
                     yield _entry(row, self.folder)
             after = page[-1].id
 
@@ -157,7 +157,7 @@ def read_only(folder: str | os.PathLike[str], *, thorough: bool = False) -> Jour
 def _entry(row: Row, folder: Path) -> JournalEntry:
     return JournalEntry(
         key=row.key.hex(),
-        state=_WORDS[row.state],
+        state=_STATES[row.state],
         known=known_of(row, folder),
         cause=row.cause,
         stem=row.stem,
@@ -184,12 +184,12 @@ def _is_damaged(again: RetrySelection, row: int, name: object, size: object) -> 
     return again.damaged(name, size)
 
 
-class Looking:
-    """A Lookup with a connection of its own, made at the first call; for one thread at a time.
+class KeyLookup:
+    """A Lookup with its own connection, opened at the first call; for one thread at a time.
 
-    Whoever reads a prompt file again mostly asks in the order in which its images were begun. So
-    it reads a page ahead of what was asked, in that order, which takes an eighth of the time of
-    finding each row; what is not there is found, and pages that help nobody are no longer read.
+    A resumed prompt list asks for keys mostly in the order in which their images began. Reading
+    rows ahead in that order takes an eighth of the time of one query per key. Keys outside the
+    pages are queried, and pages that match no key end the read-ahead.
     """
 
     def __init__(self, path: Path, again: RetrySelection) -> None:
@@ -197,36 +197,36 @@ class Looking:
         self._connection: sqlite3.Connection | None = None
         self._lock = Lock()
         self._is_closed = False
-        self._pages: deque[dict[bytes, int]] = deque(maxlen=_PAGES)
+        self._pages: deque[dict[bytes, int]] = deque(maxlen=_CACHED_PAGES)
         self._last_id = 0
-        self._useless = 0  #: pages in a row
+        self._unused = 0  #: pages in a row without a match
 
     def __call__(self, keys: Sequence[str]) -> list[str | None]:
         blobs = [bytes.fromhex(key) for key in keys]
         with self._lock, journal_errors(self._path, "check the disk"):
-            connection = self._opened()
+            connection = self._open()
             found, missing = self._in_pages(blobs)
-            if missing and self._useless < _PATIENCE:
-                self._read_page(connection)
+            if missing and self._unused < _MAX_UNUSED:
+                self._read_ahead(connection)
                 more, missing = self._in_pages(missing)
                 found |= more
-                self._useless = 0 if more else self._useless + 1
+                self._unused = 0 if more else self._unused + 1
             for start in range(0, len(missing), _PAGE):
-                found |= self._found(connection, missing[start : start + _PAGE])
-        return [None if blob not in found else _answer(found[blob]) for blob in blobs]
+                found |= self._query(connection, missing[start : start + _PAGE])
+        return [None if blob not in found else _state_word(found[blob]) for blob in blobs]
 
     def _in_pages(self, blobs: list[bytes]) -> tuple[dict[bytes, int], list[bytes]]:
-        """Return the states of those that were read ahead, and the others."""
+        """Return the states of the keys in the cached pages, and the other keys."""
         found = {blob: page[blob] for page in self._pages for blob in blobs if blob in page}
         return found, [blob for blob in blobs if blob not in found]
 
-    def _read_page(self, connection: sqlite3.Connection) -> None:
+    def _read_ahead(self, connection: sqlite3.Connection) -> None:
         state = self._again.effective_state
         query = (
-            f"SELECT id, key, {state} FROM image "  # noqa: S608 — our own words
+            f"SELECT id, key, {state} FROM image "  # noqa: S608 — no user input
             "WHERE id > ? ORDER BY id LIMIT ?"
         )
-        rows = connection.execute(query, (self._last_id, _AHEAD)).fetchall()
+        rows = connection.execute(query, (self._last_id, _PAGE_ROWS)).fetchall()
         if rows:
             self._last_id = rows[-1][0]
             self._pages.append({key: state for _, key, state in rows})
@@ -238,7 +238,7 @@ class Looking:
                 self._connection.close()
                 self._connection = None
 
-    def _opened(self) -> sqlite3.Connection:
+    def _open(self) -> sqlite3.Connection:
         if self._is_closed:
             raise JournalError(f"{self._path}: the journal is closed")
         if self._connection is None:
@@ -246,16 +246,16 @@ class Looking:
             self._connection = self._again.register(connection)
         return self._connection
 
-    def _found(self, connection: sqlite3.Connection, blobs: list[bytes]) -> dict[bytes, int]:
+    def _query(self, connection: sqlite3.Connection, blobs: list[bytes]) -> dict[bytes, int]:
         marks = ",".join("?" * len(blobs))
         query = f"SELECT key, {self._again.effective_state} FROM image WHERE key IN ({marks})"  # noqa: S608 — marks
         return dict(connection.execute(query, blobs).fetchall())
 
 
-def _answer(state: object) -> str:
-    if not (isinstance(state, int) and state in _ANSWERS):
+def _state_word(state: object) -> str:
+    if not (isinstance(state, int) and state in _EFFECTIVE_STATES):
         raise damaged("state", state)
-    return _ANSWERS[state]
+    return _EFFECTIVE_STATES[state]
 
 
 def write_status(home: Path, counts: JournalCounts, at: str, *, simulated: bool) -> None:
@@ -278,7 +278,7 @@ def _read_status(path: Path) -> tuple[JournalCounts, str | None, bool | None]:
 
 
 def has_journal(folder: Path) -> bool:
-    """Whether a run began in this folder."""
+    """Whether the folder has a journal, of an active or an earlier run."""
     return os.path.lexists(folder / HOME / FILE)
 
 
@@ -298,17 +298,15 @@ def expected(
 
 
 @contextmanager
-def peek(folder: Path, *, retry: Collection[str] = ()) -> Iterator[Lookup | None]:
-    """Look keys up in a folder's journal without opening a run; None where there is no journal.
+def open_lookup(folder: Path, *, retry: Collection[str] = ()) -> Iterator[Lookup | None]:
+    """Yield a Lookup of a folder's journal, without a run; None if there is no journal.
 
-    `retry` are classes of failures that the run would do again.
+    `retry` names the classes of failures that the run would try again.
     """
     if not has_journal(folder):
         yield None
         return
     check_file(folder / HOME / FILE)
-    looking = Looking(folder / HOME / FILE, RetrySelection(folder, frozenset(retry)))
-    try:
-        yield looking
-    finally:
-        looking.close()
+    lookup = KeyLookup(folder / HOME / FILE, RetrySelection(folder, frozenset(retry)))
+    with closing(lookup):
+        yield lookup

@@ -351,7 +351,7 @@ def _last_seq(connection: sqlite3.Connection) -> int:
 
 
 def _place(connection: sqlite3.Connection, provider: str, origin: str) -> int:
-    who = (provider, origin)
-    connection.execute("INSERT OR IGNORE INTO place (provider, origin) VALUES (?, ?)", who)
-    found = connection.execute("SELECT id FROM place WHERE provider = ? AND origin = ?", who)
+    place = (provider, origin)
+    connection.execute("INSERT OR IGNORE INTO place (provider, origin) VALUES (?, ?)", place)
+    found = connection.execute("SELECT id FROM place WHERE provider = ? AND origin = ?", place)
     return int(found.fetchone()[0])
