@@ -6,12 +6,12 @@ from decimal import Decimal
 
 import pytest
 
-from fluxasync import Expired, Failed, ImageRequest, InDoubt, Job, TransportError
+from fluxasync import Expired, Failed, ImageRequest, InDoubt, Job, Moderated, TransportError
 from fluxasync._batch.resume_decision import Collect, Skip, resume_decision
 
 REQUEST = ImageRequest(prompt="a red fox")
 JOB = Job(job_id="a-1")
-FAILED = Failed(request=REQUEST, error=Expired("too late"), index=0, job=JOB)
+FAILED = Failed(request=REQUEST, error=Expired("too late", job=JOB), index=0, job=JOB)
 SENT = TransportError("no answer", sent=True)
 IN_DOUBT = InDoubt(request=REQUEST, error=SENT, index=0, price=Decimal("0.04"))
 
@@ -34,7 +34,7 @@ def test_an_outcome_whose_job_this_run_collects_is_awaited() -> None:
 
 def test_a_failure_without_a_job_is_skipped() -> None:
     """P1 Without a job there is nothing to collect."""
-    failed = Failed(request=REQUEST, error=Expired("too late"), index=0, job=None)
+    failed = Failed(request=REQUEST, error=Moderated("no", job=JOB), index=0, job=None)
     assert Skip(failed) == resume_decision(failed, is_resumed=lambda _job: True)
 
 
