@@ -21,7 +21,7 @@ from .._core.models import Outcome
 from .._core.observers import Observers
 from .._core.protocols import Ledger, Observer, Sink
 from .._engine.session import FluxSession, engine_of
-from .._requests.pricing import Estimate
+from .._requests.estimate import Estimate
 from .._requests.sources.plan import Plan
 from .._requests.sources.prompts import Prompts
 from .._store.journal.journal import Journal

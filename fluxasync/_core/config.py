@@ -1,4 +1,4 @@
-"""The policies of a session, their defaults and the reasons for them; `retry_delay`.
+"""The policies of a session, their defaults and the reasons for them.
 
 A policy is changed during a run by assignment:
 `flux.limits = attrs.evolve(flux.limits, in_flight=12)`. Durations are seconds on the loop's clock.
@@ -184,14 +184,3 @@ class Budget:
     def of(cls, given: Self | Decimal | float | str | None) -> Budget:
         """Return a Budget from its shorthand."""
         return given if isinstance(given, Budget) else cls(max_cost=given)
-
-
-def retry_delay(attempt: int, *, initial: float, maximum: float, jitter: float = 0.5) -> float:
-    """Return the seconds between try `attempt` (from 1) and the next: exponential, with jitter.
-
-    `jitter` is a random number from 0 to 1. The delay is at least half of the exponential step, so
-    that the server's refusal is obeyed.
-    """
-    exponent = min(attempt - 1, 60)  # above 60 the power overflows
-    step = min(maximum, initial * 2.0**exponent)
-    return step * (0.5 + 0.5 * jitter)

@@ -223,3 +223,35 @@ class BudgetExceeded(FluxError):
 
 class RunStopped(FluxError):
     """The run was stopped before this request was sent; the next run sends it."""
+
+
+def ends_run(error: FluxError, *, key_worked: bool) -> bool:
+    """Return whether no further submission can succeed after this error.
+
+    A 403 that does not name the key ends the run only before the key's first accepted job;
+    later it concerns its own request (a model or a prompt that this key may not use). RateLimited,
+    ServerError and a TransportError that was not sent arrive here only after the retries.
+    """
+    match error:
+        case AuthenticationError(of_key=False):
+            return not key_worked
+        case TransportError():
+            return not error.sent
+    return isinstance(
+        error,
+        AuthenticationError
+        | CreditError
+        | Redirected
+        | RateLimited
+        | ServerError
+        | SinkError
+        | JournalError
+        | BudgetExceeded,
+    )
+
+
+def is_lasting(error: FluxError) -> bool:
+    """Return whether waiting cannot help: wrong key, no credit, wrong address or certificate."""
+    if isinstance(error, TransportError):
+        return error.permanent
+    return isinstance(error, AuthenticationError | CreditError | Redirected)

@@ -24,7 +24,8 @@ from .._core.extras import install_command
 from .._core.text import display
 from .._core.version import __version__
 from .._requests.catalog import closest_model
-from .._requests.pricing import Estimator, price
+from .._requests.estimate import Estimator
+from .._requests.pricing import price
 from .._store.files import disk_error, make_folder
 from .._wire.providers import PROVIDERS, Provider, provider_by_name
 from ..simulator.child_process import simulator_process
