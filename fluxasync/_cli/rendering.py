@@ -121,13 +121,13 @@ def announcement(
     if retries:
         yield retry_line(plan)
     if recovered is not None and recovered != JournalCounts():
-        to_do = "" if plan.to_do is None else f", to do {plan.to_do}"
+        to_do = "" if plan.to_do is None else f", {plan.to_do} to do"
         yield f"{recovered}{to_do}"
         if is_whole:
             yield from _removed(plan, recovered)
     elif recovered is None and plan.known:
-        known = ", ".join(f"{state} {count}" for state, count in sorted(plan.known.items()))
-        yield f"from earlier runs: {known}; to do {plan.to_do}"
+        known = ", ".join(f"{count} {state}" for state, count in sorted(plan.known.items()))
+        yield f"from earlier runs: {known}; {plan.to_do} to do"
     if plan.images is not None and plan.images != plan.rows - plan.bad:
         rows = plan.rows - plan.bad
         yield f"{counted(rows, 'row')} for {counted(plan.images, 'image')}"

@@ -32,7 +32,10 @@ class Estimate:
 
     def __str__(self) -> str:
         count = counted(self.images, "image")
-        time = f"about {duration(math.ceil(self.seconds))} at {self.in_flight} in flight"
+        if not self.images:
+            return f"{count}, {self._cost()}"
+        jobs = counted(self.in_flight, "job")
+        time = f"about {duration(math.ceil(self.seconds))} with {jobs} at once"
         return f"{count}, {self._cost()}, {time}"
 
     def within(self, left: Decimal | None) -> Estimate:
@@ -51,7 +54,7 @@ class Estimate:
     def _cost(self) -> str:
         if self.images and self.unpriced == self.images:
             return "price unknown"
-        known = f"{dollars(self.cost)} by the catalogue"
+        known = f"{dollars(self.cost)} at list price"
         return f"{known} and {self.unpriced:,} of unknown price" if self.unpriced else known
 
 

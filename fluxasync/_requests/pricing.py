@@ -1,7 +1,7 @@
 """What a request costs.
 
 All amounts are Decimal US dollars, by BFL's list prices. A gateway's prices may differ: therefore
-messages say "by the catalogue", and an echoed cost replaces the price.
+messages say "at list price", and an echoed cost replaces the price.
 """
 
 from __future__ import annotations

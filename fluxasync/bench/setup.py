@@ -135,7 +135,7 @@ def announce_cost(
     if simulated:
         note("measuring the simulator: it costs nothing and is not the real API")
     elif cap is not None:
-        about = f"about {dollars(cost)} by the catalogue"
+        about = f"about {dollars(cost)} at list price"
         estimate = about if is_complete else "the number of images is not known in advance"
         note(f"{estimate}; at most {dollars(cap)} is spent")
     if cap is not None and cost > cap:

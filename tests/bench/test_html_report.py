@@ -147,7 +147,7 @@ def test_a_simulated_run_cost_nothing():
     made = bench_samples.report(loads=(4,), images=12, simulated=True, spent=Decimal("2.22"))
     made = evolve(made, environment={"options": {"rate": [], "title": "", "seed": 0}})
     words = "\n".join(Tree(page(made)).words)
-    assert "Spent\n$0.00\nsimulated; $2.22 by the catalogue" in words
+    assert "Spent\n$0.00\nsimulated; $2.22 at list price" in words
     assert "\n1 stage\n" in words
     assert "seed" in words
     assert "rate" not in words.split("Environment")[1].split("Glossary")[0]

@@ -235,7 +235,7 @@ def test_what_other_prompts_left_is_not_counted_as_done_again() -> None:
     plan = Plan(images=2, rows=2, known={"done": 1}, to_do=1, again=again)
     lines = list(announcement(plan, None, recovered=recovered, retries=True, simulated=False))
     assert lines[1:3] == [
-        "done 1, still running 0, in doubt 0, failed 0, to do 1",
+        "1 done, 0 still running, 0 in doubt, 0 failed, 1 to do",
         "2 images of earlier runs not among these prompts: kept as they are",
     ]
 

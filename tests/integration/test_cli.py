@@ -103,7 +103,7 @@ def test_run_prints_paths_as_data_and_the_rest_for_people(
     code, out, err = cli("run", prompts, "-o", "images", "--base-url", server.url, *FAST)
     assert code == 0
     assert {Path(line) for line in out} == set(Path("images").glob("*.jpg"))
-    assert err[0] == "3 images, $0.042 by the catalogue, about 2 s at 24 in flight"
+    assert err[0] == "3 images, $0.042 at list price, about 2 s with 24 jobs at once"
     assert re.fullmatch(
         r"3 new, 0 failed, spent \$0\.00 \(simulated\), \d+\.\d s → images/", err[-1]
     )
@@ -160,8 +160,8 @@ def test_dry_run_needs_no_key_and_sends_nothing(cli: Any, server: Practice, prom
     charged = server.charges()
     code, out, err = cli("run", prompts, "--n", "4", "--in-flight", "2", "--dry-run")
     assert (code, err) == (0, ["3 rows for 12 images"])
-    assert out[0].startswith("12 images, $0.30 by the catalogue, about")
-    assert out[0].endswith("at 2 in flight")
+    assert out[0].startswith("12 images, $0.30 at list price, about")
+    assert out[0].endswith("with 2 jobs at once")
     assert server.charges() == charged
 
 
@@ -475,8 +475,8 @@ def test_a_cap_is_in_the_plan_and_in_the_way_on(cli: Any, server: Practice, tmp_
     (tmp_path / "many.txt").write_text("".join(f"a fox, {number}\n" for number in range(20)))
     line = ("run", "many.txt", "-o", "out", "--base-url", server.url, *FAST)
     expected = (
-        "20 images, $0.28 by the catalogue, about 2 s at 24 in flight; "
-        "the cap pays for 3 images, $0.042 by the catalogue, about 1 s at 24 in flight"
+        "20 images, $0.28 at list price, about 2 s with 24 jobs at once; "
+        "the cap pays for 3 images, $0.042 at list price, about 1 s with 24 jobs at once"
     )
     code, out, _ = cli(*line, "--max-cost", "0.05", "--dry-run")
     assert (code, out) == (0, [expected])
@@ -489,7 +489,7 @@ def test_a_cap_is_in_the_plan_and_in_the_way_on(cli: Any, server: Practice, tmp_
     assert "3 new, 0 failed, 17 not started" in err[-1]
     code, out, _ = cli(*line, "--max-cost", "0.07", "--dry-run")
     assert out[0].endswith(
-        "; the cap pays for 2 images, $0.028 by the catalogue, about 1 s at 24 in flight"
+        "; the cap pays for 2 images, $0.028 at list price, about 1 s with 24 jobs at once"
     )
     code, out, err = cli(*line, "--max-cost", "1")
     assert (code, len(out)) == (0, 17)

@@ -125,7 +125,7 @@ def assert_whole(cli: Any, server: Practice, folder: Path) -> None:
     code, doubts, _ = cli("resolve", "out")
     assert code == (4 if doubts else 0)
     code, _, err = cli(*line_for(server))  # nothing is left to do
-    assert (code, ", to do 0" in err[0]) == (4 if doubts else 0, True)
+    assert (code, ", 0 to do" in err[0]) == (4 if doubts else 0, True)
     images = len(list((folder / "out").glob("*.jpg")))
     assert images + len(doubts) == COUNT
     assert images <= server.charges() <= COUNT
@@ -147,7 +147,7 @@ def test_p1_p15_a_run_ended_in_every_way_is_paid_once(cli: Any, prompts: Path) -
             codes.append(ended(child)[0])
         _, _, err = cli(*line_for(server))
         assert codes == [143, -9, 130, 129]
-        assert re.match(r"done [1-9]\d*, still running \d+, in doubt [012]\D.*, to do \d+$", err[0])
+        assert re.match(r"[1-9]\d* done, \d+ still running, [012] in doubt\D.*, \d+ to do$", err[0])
         assert_whole(cli, server, folder)
 
 
@@ -185,7 +185,7 @@ def test_p15_twice_running_jobs_are_left_to_the_next_run(cli: Any, prompts: Path
         assert server.ledger()["delivered"] == 0
         code, _, err = cli(*line_for(server))
         assert code == 0
-        assert f"done 0, still running {COUNT}, in doubt 0, failed 0, to do 0" == err[0]
+        assert f"0 done, {COUNT} still running, 0 in doubt, 0 failed, 0 to do" == err[0]
         assert_whole(cli, server, folder)
 
 
@@ -214,7 +214,7 @@ def test_p15_intents_without_an_answer_become_in_doubt(
         assert f"{COUNT} ($0.168) in doubt" in err[-1]
         code, out, err = cli(*line_for(server))
         assert (code, out) == (4, [])
-        assert f"done 0, still running 0, in doubt {COUNT} ($0.168), failed 0, to do 0" == err[0]
+        assert f"0 done, 0 still running, {COUNT} in doubt ($0.168), 0 failed, 0 to do" == err[0]
         assert any("fluxasync resolve out" in line for line in err)
         assert server.ledger()["posts"] == COUNT
 
@@ -228,7 +228,7 @@ def test_p27_an_edited_prompt_file_pays_for_what_is_new(cli: Any, prompts: Path)
         prompts.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
         code, out, err = cli(*line_for(server))
         assert (code, len(out), server.charges()) == (0, 2, COUNT + 2)
-        assert f"done {COUNT}, still running 0, in doubt 0, failed 0, to do 2" == err[0]
+        assert f"{COUNT} done, 0 still running, 0 in doubt, 0 failed, 2 to do" == err[0]
         assert err[1] == "1 image of earlier runs not among these prompts: kept as they are"
         assert cli("verify", "out")[0] == 0
 
@@ -266,7 +266,7 @@ def test_p1_a_practised_run_is_carried_on_by_the_same_line(
     a_practised_run(prompts, line, number)
     code, _, err = cli(*line)
     assert code == 0, err
-    assert re.match(r"done [01], still running [56], in doubt 0, failed 0, to do 0$", err[0])
+    assert re.match(r"[01] done, [56] still running, 0 in doubt, 0 failed, 0 to do$", err[0])
     assert len(list((prompts.parent / "out").glob("*.jpg"))) == FEW
     assert cli("verify", "out")[0] == 0
 
@@ -303,12 +303,12 @@ def test_p18_a_dry_run_and_status_agree_with_the_run_about_a_practised_folder(
     code, out, err = cli(*line, "--dry-run")
     assert (code, out, err) == (7, [], [f"fluxasync: {refusal}"])
     counts = (
-        f"done {COUNT - failed}, still running 0, in doubt 0, failed {failed} ({failed} moderated)"
+        f"{COUNT - failed} done, 0 still running, 0 in doubt, {failed} failed ({failed} moderated)"
     )
     code, _, err = cli(*line, "--dry-run", "--simulate")
-    assert (code, err[0]) == (0, f"{counts}, to do 0")
+    assert (code, err[0]) == (0, f"{counts}, 0 to do")
     code, _, err = cli(*line, "--simulate")
-    assert (code, err[0]) == (3, f"{counts}, to do 0")
+    assert (code, err[0]) == (3, f"{counts}, 0 to do")
     assert f"0 new, {COUNT - failed} already there, 0 failed, {failed} failed earlier" in err[-1]
     assert cli("status", "out")[1][0] == counts
 
@@ -368,9 +368,9 @@ def test_p3_doubts_are_settled_and_then_run(cli: Any, prompts: Path) -> None:
     said = started(*line, cwd=prompts.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     out, _ = said.communicate(timeout=patient())
     assert out.startswith(
-        f"done 0, still running 1, in doubt 0, failed 1 (1 dropped), to do {COUNT - 2}\n"
+        f"0 done, 1 still running, 0 in doubt, 1 failed (1 dropped), {COUNT - 2} to do\n"
     )
-    assert f"\n{COUNT - 2} images, $0.14 by the catalogue" in out
+    assert f"\n{COUNT - 2} images, $0.14 at list price" in out
 
 
 @pytest.mark.slow
@@ -383,7 +383,7 @@ def test_failures_are_run_again_when_told(cli: Any, prompts: Path) -> None:
         assert (code, out, server.charges()) == (3, [], 0)
         assert (
             err[0]
-            == f"done 0, still running 0, in doubt 0, failed {COUNT} ({COUNT} failed), to do 0"
+            == f"0 done, 0 still running, 0 in doubt, {COUNT} failed ({COUNT} failed), 0 to do"
         )
         assert err[-2] == "to try failures again: the same command with --retry failed"
         assert err[-1].startswith(
@@ -394,7 +394,7 @@ def test_failures_are_run_again_when_told(cli: Any, prompts: Path) -> None:
         code, _, err = cli(*line_for(server, "--retry", "failed"))
         assert code == 0
         assert err[0] == MADE_AGAIN
-        assert f"done 0, still running 0, in doubt 0, failed 0, to do {COUNT}" == err[1]
+        assert f"0 done, 0 still running, 0 in doubt, 0 failed, {COUNT} to do" == err[1]
         assert_whole(cli, server, prompts.parent)
 
 
@@ -428,7 +428,7 @@ def test_a_no_at_the_price_decides_nothing_about_failures(
         assert terminal.end() == (2 if typed == b"n\n" else 130)
         assert table(folder) == before
     code, out, err = cli(*line_for(server, "--retry", "failed", "--dry-run"))
-    assert (code, out[0].split(",")[:2]) == (0, [f"{COUNT} images", " $0.168 by the catalogue"])
+    assert (code, out[0].split(",")[:2]) == (0, [f"{COUNT} images", " $0.168 at list price"])
     assert err[0] == MADE_AGAIN
     (folder / "bad.jsonl").write_text('{"prompt": "a lamp", "widht": 3}\n')
     refused = [

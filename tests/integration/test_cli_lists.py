@@ -64,7 +64,7 @@ def test_a_dry_run_says_what_a_grid_makes_and_costs(cli: Any, tmp_path: Path) ->
         "2 rows for 36 images",
         "guidance is not varied for flux-pro-1.1, which has no such parameter",
     ]
-    assert out[0].startswith("36 images, $1.08 by the catalogue, about ")
+    assert out[0].startswith("36 images, $1.08 at list price, about ")
     code, out, _ = cli("run", "p.txt", "--dry-run", "--json", "--sample", "1", "--seeds", "5")
     plan = json.loads(out[0])
     assert (plan["rows"], plan["images"], plan["cost"]) == (1, 1, 0.025)

@@ -106,7 +106,7 @@ async def test_kill_9_loses_nothing_that_was_recorded(tmp_path):
         child.wait(timeout=patient())
         async with journal(tmp_path) as ledger:
             assert str(ledger.recovered) == (
-                "done 0, still running 5, in doubt 1 ($0.025), failed 0"
+                "0 done, 5 still running, 1 in doubt ($0.025), 0 failed"
             )
             jobs = [job.job_id async for _, job in ledger.unfinished()]
             assert [f"job-{n}" for n in range(5)] == jobs

@@ -76,13 +76,13 @@ def estimator(*counts: tuple[str, int]) -> Estimator:
 
 def test_an_estimate_reads_as_one_line() -> None:
     """The price line says how many, how much and how long."""
-    line = "40 images, $1.00 by the catalogue, about 7 s at 24 in flight"
+    line = "40 images, $1.00 at list price, about 7 s with 24 jobs at once"
     assert str(estimator(("flux-dev", 40)).estimate(24)) == line
 
 
 def test_an_estimate_of_nothing_is_nothing() -> None:
     """No requests take no money and no time."""
-    line = "0 images, $0.00 by the catalogue, about 0 s at 24 in flight"
+    line = "0 images, $0.00 at list price"
     assert str(Estimator().estimate(24)) == line
 
 
@@ -90,7 +90,7 @@ def test_unknown_prices_are_counted_apart() -> None:
     """The known part is summed; images of unknown price are counted."""
     mixed = estimator(("flux-dev", 1), ("flux-9", 2), ("flux-10", 1)).estimate(24)
     assert (4, D("0.025"), 3) == (mixed.images, mixed.cost, mixed.unpriced)
-    assert "$0.025 by the catalogue and 3 of unknown price" in str(mixed)
+    assert "$0.025 at list price and 3 of unknown price" in str(mixed)
     assert "1 image, price unknown" in str(estimator(("flux-9", 1)).estimate(24))
 
 

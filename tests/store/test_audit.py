@@ -131,7 +131,7 @@ async def test_status_is_counts_and_money(tmp_path: Path) -> None:
     async with journal(tmp_path) as ledger:
         await submitted(ledger, image_request(9, model="flux-pro"))
     found = await status(tmp_path)
-    assert str(found.counts) == "done 2, still running 2, in doubt 1 ($0.025), failed 0"
+    assert str(found.counts) == "2 done, 2 still running, 1 in doubt ($0.025), 0 failed"
     assert (found.counts.spent, found.counts.possible_cost) == (2 * PRICE, 2 * PRICE)
     dev, pro = found.by_model["flux-dev"], found.by_model["flux-pro"]
     assert (dev.images, dev.spent, dev.possible_cost, dev.in_doubt) == (2, 2 * PRICE, PRICE, PRICE)

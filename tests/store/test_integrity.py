@@ -343,7 +343,7 @@ async def test_version_1_journals_stay_readable(tmp_path):
     (tmp_path / ".fluxasync").mkdir()
     shutil.copy(FIXTURE, _db(tmp_path))
     async with journal(tmp_path, take_over=True) as ledger:
-        expected = "done 2, still running 1, in doubt 1 ($0.025), failed 1 (1 lost)"
+        expected = "2 done, 1 still running, 1 in doubt ($0.025), 1 failed (1 lost)"
         assert str(ledger.recovered) == expected
         assert await ledger.known(image_request(0)) is not None
 

@@ -127,7 +127,7 @@ async def test_an_accepted_job_is_watched_and_not_submitted_again(tmp_path):
     async with journal(tmp_path) as ledger:
         jobs = [await submitted(ledger, image_request(n)) for n in range(3)]
     async with journal(tmp_path) as ledger:
-        assert str(ledger.recovered) == "done 0, still running 3, in doubt 0, failed 0"
+        assert str(ledger.recovered) == "0 done, 3 still running, 0 in doubt, 0 failed"
         found = [(request, job) async for request, job in ledger.unfinished()]
         assert [job.job_id for job in jobs] == [job.job_id for _, job in found]
         assert [job.polling_url for job in jobs] == [job.polling_url for _, job in found]

@@ -41,11 +41,11 @@ class JournalCounts:
     possible_cost: Decimal = _NOTHING
 
     def __str__(self) -> str:
-        parts = [f"done {self.done}", f"still running {self.running}"]
+        parts = [f"{self.done} done", f"{self.running} still running"]
         price = f" ({dollars(self.in_doubt_price)})" if self.in_doubt_price else ""
-        parts.append(f"in doubt {self.in_doubt}{price}")
+        parts.append(f"{self.in_doubt} in doubt{price}")
         causes = ", ".join(f"{count} {cause}" for cause, count in self.failed.items() if count)
-        parts.append(f"failed {sum(self.failed.values())}{f' ({causes})' if causes else ''}")
+        parts.append(f"{sum(self.failed.values())} failed{f' ({causes})' if causes else ''}")
         return ", ".join(parts)
 
     def as_json(self) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def _tiles(report: Report) -> Iterator[dict[str, Any]]:
     yield _tile("Images measured", f"{images:,}", counted(stages, "stage"))
     unpriced = f" and {report.unpriced} of unknown price" if report.unpriced else ""
     if report.simulated:
-        detail = f"simulated; ${report.spent:.2f} by the catalogue"
+        detail = f"simulated; ${report.spent:.2f} at list price"
         yield _tile("Spent", "$0.00", f"{detail}{unpriced}")
     else:
         yield _tile("Spent", f"${report.spent:.2f}", f"warm-up included{unpriced}")
