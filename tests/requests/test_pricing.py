@@ -108,7 +108,11 @@ def test_more_in_flight_is_faster() -> None:
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(1, "about 4 s at 1 in"), (1000, "about 58 min at 1 in"), (2000, "about 1 h 57 min at 1 in")],
+    [
+        (1, "about 4 s with 1 job at once"),
+        (1000, "about 58 min with 1 job at once"),
+        (2000, "about 1 h 57 min with 1 job at once"),
+    ],
 )
 def test_durations_use_a_fitting_unit(count: int, text: str) -> None:
     """Seconds, minutes or hours, whichever a person would say."""

@@ -169,7 +169,7 @@ async def test_a_submission_without_an_answer_stays_in_doubt(tmp_path):
         assert known.error.sent
         assert str(known.error) == "no answer"
         assert known.error.evidence == "<html> https://x.example/a?…"
-        assert "in doubt 1 ($0.025)" in str(ledger.recovered)
+        assert "1 in doubt ($0.025)" in str(ledger.recovered)
         with pytest.raises(JournalError, match="in-doubt: not submitted again"):
             await ledger.intent(image_request(), price=PRICE)
 
