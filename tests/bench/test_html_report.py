@@ -261,9 +261,9 @@ def test_figures_from_too_few_images_are_grey_everywhere():
 def test_the_highest_throughput_is_that_of_a_stage_with_enough_images():
     """A stage whose slots were hardly reused does not set the record."""
     report = bench_samples.report(loads=(4, 24), images=30, knee=None)
-    told, few = report.stages
-    made = page(evolve(report, stages=(told, evolve(few, images_per_minute=1_285_292.2))))
-    assert f'<dd class="figure">{amount(told.images_per_minute)} / min</dd>' in made
+    full, few = report.stages
+    made = page(evolve(report, stages=(full, evolve(few, images_per_minute=1_285_292.2))))
+    assert f'<dd class="figure">{amount(full.images_per_minute)} / min</dd>' in made
     assert "Omitted, too few images for a throughput: 24 in flight." in made
 
 

@@ -1,6 +1,6 @@
 """The list of tests in docs/promises.md: which files cite which id.
 
-`python -m tests.docs.promise_index`, in the repository's folder, writes it anew.
+`python -m tests.docs.promise_index`, in the repository's folder, rewrites it.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from fluxasync import Batch, FluxSession
 from fluxasync._engine.session import engine_of
 from fluxasync.simulator import Scenario, Simulator
 
-from .simulated import practice_server
+from .simulated import running_simulator
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"
@@ -139,8 +139,8 @@ async def test_aiohttp_app_shares_one_session(example: Any, monkeypatch: Any) ->
 
 @pytest.mark.asyncio
 async def test_an_interactive_request_goes_before_a_bulk_batch(tmp_path: Path) -> None:
-    """With `priority`, an image that somebody waits for takes the next slot that comes free,
-    however many requests of a batch have been waiting for it."""
+    """With `priority`, an interactive image takes the next free slot, before all waiting requests
+    of a batch."""
     async with (
         Simulator(Scenario(latency=0.02)) as practice,
         FluxSession(base_url=practice.url, limits=2, **FAST) as flux,
@@ -169,7 +169,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.slow
-def test_the_nightly_script_makes_only_what_is_missing(
+def test_the_nightly_script_makes_only_missing_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second night pays for what the list got since the first, and the cap is for both."""
@@ -184,7 +184,7 @@ def test_the_nightly_script_makes_only_what_is_missing(
 
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a fox\na lamp\n")
-    with practice_server() as url:
+    with running_simulator() as url:
         first = night("--max-cost", "0.05")
         assert (first.returncode, first.stdout[:5]) == (0, "2 new"), first.stderr
         prompts.write_text("a boat\na lamp\na fox\n")

@@ -50,7 +50,7 @@ with open(os.path.join({folder!r}, f"{{os.getpid()}}.json"), "w") as file:
 
 @pytest.fixture
 def planted(tmp_path: Path) -> Path:
-    """A working folder in which somebody has left modules, and a prompt file."""
+    """A working folder with planted modules, and a prompt file."""
     folder = tmp_path / "received"
     for name in PLANTED:
         path = folder / name

@@ -115,17 +115,17 @@ def test_run_with_json_prints_an_object_for_each_outcome_and_event(
 ) -> None:
     """A program reads line by line what happens, and outcomes in the columns of metadata.jsonl."""
     code, out, _ = cli("run", prompts, "-o", "images", "--base-url", server.url, "--json", *FAST)
-    told = [json.loads(line) for line in out]
-    rows = sorted((row for row in told if "outcome" in row), key=lambda row: row["index"])
-    events = Counter(row["event"] for row in told if "event" in row)
+    printed = [json.loads(line) for line in out]
+    rows = sorted((row for row in printed if "outcome" in row), key=lambda row: row["index"])
+    events = Counter(row["event"] for row in printed if "event" in row)
     assert (code, events) == (0, {"submitted": 3, "ready": 3})
-    assert {row["job_id"] for row in told if "event" in row} == {row["job_id"] for row in rows}
+    assert {row["job_id"] for row in printed if "event" in row} == {row["job_id"] for row in rows}
     assert [row["prompt"] for row in rows] == prompts.read_text(encoding="utf-8").splitlines()
     assert all(row["outcome"] == "saved" and Path(row["path"]).is_file() for row in rows)
 
 
 @pytest.mark.slow
-def test_quiet_run_says_nothing_when_nothing_is_wrong(
+def test_a_quiet_run_without_problems_prints_only_data(
     cli: Any, server: Practice, prompts: Path
 ) -> None:
     """For cron: data only, unless something went wrong."""
@@ -142,7 +142,7 @@ def test_simulate_needs_no_key_and_says_that_it_costs_nothing(cli: Any, prompts:
     assert "$0.00 (simulated)" in err[-1]
 
 
-def test_generate_makes_the_file_that_was_asked_for(cli: Any, server: Practice) -> None:
+def test_generate_makes_the_requested_file(cli: Any, server: Practice) -> None:
     """One prompt, one file, its parameters as given."""
     code, out, _ = cli(
         "generate", "a fox", "-o", "fox.png", "--base-url", server.url,
@@ -182,7 +182,7 @@ def test_a_misspelt_model_is_named_while_nothing_is_spent(cli: Any, prompts: Pat
 
 
 def test_a_run_names_an_unknown_model_once(cli: Any, server: Practice, prompts: Path) -> None:
-    """The warning stands before the price, and the first submission does not repeat it."""
+    """The warning is printed before the price, and the first submission does not repeat it."""
     line = ("run", prompts, "-o", "x", "--model", "sdxl", "--base-url", server.url)
     code, _, err = cli(*line)
     assert code == 3
@@ -191,7 +191,7 @@ def test_a_run_names_an_unknown_model_once(cli: Any, server: Practice, prompts: 
     assert warned < priced
 
 
-def test_keys_that_only_the_metadata_carries_are_named_once(cli: Any, tmp_path: Path) -> None:
+def test_metadata_keys_are_named_once(cli: Any, tmp_path: Path) -> None:
     """A key of a row that no model has is reported before anything is spent; it is not sent."""
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "a", "shelf": 3}\n{"prompt": "b", "shelf": 4}\n')
@@ -264,7 +264,7 @@ TO = ("--base-url", URL)
         ),
     ],
 )
-def test_bad_input_is_told_in_one_line_and_costs_nothing(
+def test_bad_input_is_one_error_line_and_costs_nothing(
     cli: Any, server: Practice, tmp_path: Path, arguments: tuple[str, ...], said: tuple[str, ...]
 ) -> None:
     """P19, P30: exit code 2, a line with the next step, no traceback, no charge, no image."""
@@ -351,10 +351,10 @@ def test_the_key_is_nowhere_but_in_its_file(server: Practice, prompts: Path) -> 
             cwd=folder, capture_output=True, text=True, timeout=patient(), check=False,
             env={**os.environ, "COMETAPI_KEY": CANARY, "PYTHONASYNCIODEBUG": "1"},
         )  # fmt: skip
-        told = faulty.end()
+        report = faulty.end()
     key_file.unlink()
     assert "chmod 600 key" in ended.stderr
-    texts = [ended.stdout, ended.stderr, told]
+    texts = [ended.stdout, ended.stderr, report]
     texts += [path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file()]
     assert not [text for text in texts if CANARY in text]
 
@@ -406,7 +406,7 @@ def test_p15_first_ctrl_c_lets_paid_jobs_land(prompts: Path) -> None:
 
 
 @pytest.mark.slow
-def test_p15_second_ctrl_c_leaves_at_once_and_says_what_was_paid(prompts: Path) -> None:
+def test_p15_second_ctrl_c_exits_at_once_and_lists_paid_jobs(prompts: Path) -> None:
     """P15 F150: the command leaves jobs that never end; the next run finds them in the journal."""
     with practice("--fault", "pending-forever:1", "--latency", "0..0") as stuck:
         command = ("run", "prompts.txt", "-o", "x", "--base-url", stuck.url, *FAST)
@@ -469,7 +469,9 @@ def test_an_empty_list_is_an_error_that_a_scheduler_notices(
     assert "fluxasync: standard input held no prompts, so nothing was done" in said
 
 
-def test_a_cap_is_in_the_plan_and_in_the_way_on(cli: Any, server: Practice, tmp_path: Path) -> None:
+def test_a_cap_is_in_the_plan_and_in_the_next_step(
+    cli: Any, server: Practice, tmp_path: Path
+) -> None:
     """P7: the plan says how many images the cap pays for, dry or not; at the end one sentence says
     how to continue, and the same command with a higher cap does."""
     (tmp_path / "many.txt").write_text("".join(f"a fox, {number}\n" for number in range(20)))
@@ -513,9 +515,7 @@ def test_simulate_prints_its_url_and_a_command_and_ends_with_its_ledger() -> Non
         pytest.param(("--latency", "fast"), "0.5..2", id="latency"),
     ],
 )
-def test_simulate_refuses_what_it_does_not_know(
-    cli: Any, option: tuple[str, str], said: str
-) -> None:
+def test_simulate_refuses_unknown_words(cli: Any, option: tuple[str, str], said: str) -> None:
     """The known words are listed, in one line, exit code 2."""
     code, out, err = cli("simulate", "--port", "0", *option)
     assert (code, out, len(err)) == (2, [], 1)

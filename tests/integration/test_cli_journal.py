@@ -86,7 +86,7 @@ class Silent(Practice):
         self.url = self._child.stdout.readline().strip()
 
     def end(self) -> str:
-        """Close its input, which ends it even while somebody waits for an answer."""
+        """Close its input, which ends it even while a client waits for an answer."""
         self._child.kill()
         return self._child.communicate(timeout=patient())[1]
 
@@ -197,7 +197,7 @@ def test_p15_twice_running_jobs_are_left_to_the_next_run(cli: Any, prompts: Path
 def test_p15_intents_without_an_answer_become_in_doubt(
     cli: Any, prompts: Path, presses: int
 ) -> None:
-    """P2 P3: who leaves while answers are due sees what it may cost, and pays nothing twice."""
+    """P2 P3: a run that ends during POSTs reports their cost, and nothing is paid twice."""
     folder = prompts.parent
     with silent() as server:
         terminal = Terminal(*line_for(server, "--in-flight", str(COUNT)), cwd=folder)
@@ -220,7 +220,7 @@ def test_p15_intents_without_an_answer_become_in_doubt(
 
 
 @pytest.mark.slow
-def test_p27_an_edited_prompt_file_pays_for_what_is_new(cli: Any, prompts: Path) -> None:
+def test_p27_an_edited_prompt_file_pays_for_new_prompts_only(cli: Any, prompts: Path) -> None:
     """P27 F132 F139: shuffled, re-encoded, one line less and two more: two are charged."""
     with practice("--latency", "0..0") as server:
         assert cli(*line_for(server))[0] == 0
@@ -233,10 +233,10 @@ def test_p27_an_edited_prompt_file_pays_for_what_is_new(cli: Any, prompts: Path)
         assert cli("verify", "out")[0] == 0
 
 
-# --- practice, ended and carried on ---------------------------------------------------------------
+# --- simulated runs, interrupted and continued ----------------------------------------------------
 
 
-#: images of a practised run
+#: images of a simulated run
 FEW = 6
 
 
@@ -257,7 +257,7 @@ def a_practised_run(prompts: Path, line: tuple[str, ...], number: signal.Signals
 @pytest.mark.slow
 @pytest.mark.parametrize("provider", ["cometapi", "bfl"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
-def test_p1_a_practised_run_is_carried_on_by_the_same_line(
+def test_p1_the_same_command_continues_a_simulated_run(
     cli: Any, prompts: Path, number: signal.Signals, provider: str
 ) -> None:
     """P1: the simulator of a folder keeps its jobs there, so nothing of a run that broke off is
@@ -272,7 +272,7 @@ def test_p1_a_practised_run_is_carried_on_by_the_same_line(
 
 
 @pytest.mark.slow
-def test_p1_a_practised_run_is_carried_on_when_its_urls_are_dead(cli: Any, prompts: Path) -> None:
+def test_p1_a_simulated_run_continues_after_its_urls_expired(cli: Any, prompts: Path) -> None:
     """P1: a day later the simulator still knows its jobs, and mints URLs that live."""
     line = ("run", "prompts.txt", "-o", "out", "--simulate")
     a_practised_run(prompts, line, signal.SIGKILL)
@@ -287,11 +287,9 @@ def test_p1_a_practised_run_is_carried_on_when_its_urls_are_dead(cli: Any, promp
 
 
 @pytest.mark.slow
-def test_p18_a_dry_run_and_status_agree_with_the_run_about_a_practised_folder(
-    cli: Any, prompts: Path
-) -> None:
+def test_p18_dry_run_status_and_run_agree_about_a_simulated_folder(cli: Any, prompts: Path) -> None:
     """P18: what a run refuses its dry run refuses, with the same sentence; otherwise the same
-    counts; and nothing of practice has cost anything, in the summary or in `status`."""
+    counts; and simulated images cost nothing, in the summary and in `status`."""
     line = ("run", "prompts.txt", "-o", "out", *FAST)
     with practice("--latency", "0..0", "--fault", "moderated-content:0.5") as server:
         code, _, err = cli(*line, "--base-url", server.url)
@@ -318,7 +316,7 @@ def test_p18_a_dry_run_and_status_agree_with_the_run_about_a_practised_folder(
 
 @pytest.mark.slow
 def test_p16_a_second_run_in_the_folder_is_refused(cli: Any, prompts: Path) -> None:
-    """P16 F118 F119: exit 8, nothing sent, and who holds it; free again when the holder is dead."""
+    """P16 F118 F119: exit 8, nothing sent, the holder named; free again when it is dead."""
     folder = prompts.parent
     with practice(*BRIEF) as server:
         child = a_run(server, folder, "--in-flight", "2", until=2)
@@ -374,7 +372,7 @@ def test_p3_doubts_are_settled_and_then_run(cli: Any, prompts: Path) -> None:
 
 
 @pytest.mark.slow
-def test_failures_are_run_again_when_told(cli: Any, prompts: Path) -> None:
+def test_retry_makes_named_failures_again(cli: Any, prompts: Path) -> None:
     """P30: the code stays 3 while failures are left; moderated ones only when named."""
     with practice("--latency", "0..0", "--fault", "error:1") as server:
         assert cli(*line_for(server))[0] == 3
@@ -449,7 +447,9 @@ def test_a_no_at_the_price_decides_nothing_about_failures(
 
 
 @pytest.mark.slow
-def test_f124_a_removed_image_is_told_and_made_again_when_told(cli: Any, prompts: Path) -> None:
+def test_f124_a_removed_image_is_reported_and_made_again_on_request(
+    cli: Any, prompts: Path
+) -> None:
     """`verify` finds what is gone or cut short, exit 3, and says what to type; the same line leaves
     it, and says the same; --retry damaged fetches it from its job, which is free, and overwrites
     nothing."""
@@ -496,7 +496,7 @@ def test_f124_a_removed_image_is_told_and_made_again_when_told(cli: Any, prompts
         pytest.param(("resolve", "x", "--job-id", "beef"), "KEY=ID", id="no id"),
     ],
 )
-def test_a_wrong_question_is_told_in_one_line(
+def test_a_wrong_argument_of_a_folder_command_is_one_error_line(
     cli: Any, arguments: tuple[str, ...], said: str
 ) -> None:
     """P30: exit code 2, nothing on standard output, nothing made."""
@@ -531,7 +531,7 @@ def test_t6_prompts_in_doubt_cannot_paint_on_the_terminal(cli: Any, prompts: Pat
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of four practised images, to be copied."""
+    """A folder of four simulated images, to be copied."""
     home = tmp_path_factory.mktemp("finished")
     (home / "prompts.txt").write_text("".join(f"a lamp, number {n}\n" for n in range(4)))
     child = started("run", "prompts.txt", "-o", "out", "--simulate", *FAST, cwd=home)

@@ -47,7 +47,7 @@ def test_a_spreadsheet_becomes_images_with_their_columns(
     assert cli(*line)[1:2] == ([],)
 
 
-def test_a_dry_run_says_what_a_grid_makes_and_costs(cli: Any, tmp_path: Path) -> None:
+def test_a_dry_run_shows_images_and_cost_of_a_grid(cli: Any, tmp_path: Path) -> None:
     """Rows, images and the price are there before any key is."""
     (tmp_path / "p.txt").write_text("a {red|grey} fox\nowl\n")
     options = (
@@ -95,7 +95,7 @@ def test_options_that_cannot_be_read_are_one_line(
     assert said in err[0]
 
 
-def test_a_bad_row_is_told_by_its_number(cli: Any, tmp_path: Path) -> None:
+def test_a_bad_row_is_reported_by_its_number(cli: Any, tmp_path: Path) -> None:
     """The row is the spreadsheet's own, and nothing is made before it is right."""
     (tmp_path / "p.csv").write_text("prompt,seed\n" + "fox,1\n" * 15 + "owl,x\n")
     code, _, err = cli("run", "p.csv", "-o", "images", "--simulate")
@@ -169,7 +169,7 @@ def test_without_a_terminal_no_question_is_asked(cli: Any, server: Practice, fol
 
 
 @pytest.mark.slow
-def test_what_is_left_to_pay_is_what_is_asked_about(server: Practice, folder: Path) -> None:
+def test_the_price_question_is_about_the_remaining_images(server: Practice, folder: Path) -> None:
     """Carrying on, only the images still to do count; when none is left, no question is asked."""
     terminal = Terminal(*line_for(server, "--limit", "1"), cwd=folder)
     assert terminal.end() == 0

@@ -404,7 +404,7 @@ async def test_the_loop_runs_while_the_disk_is_slow(fault: str, sim: Simulator, 
 
 
 @pytest.mark.asyncio
-async def test_what_has_the_name_already_stays(sim: Simulator, tmp_path: Path):
+async def test_an_existing_entry_of_the_name_stays(sim: Simulator, tmp_path: Path):
     """F108, F109: beside another file, a link, a dangling link or a folder the image gets a
     number."""
     out, outside = tmp_path / "out", tmp_path / "outside.jpg"

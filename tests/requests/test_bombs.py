@@ -1,6 +1,6 @@
 """Small files that stand for huge ones end soon, in little memory, and say what is wrong.
 
-Each is read in a process of its own, whose peak memory is measured there.
+Each is read in a separate process, which measures its peak memory.
 """
 
 from __future__ import annotations

@@ -248,7 +248,7 @@ def test_a_link_that_appears_after_the_check_is_not_followed(home: Path, name: s
 
 
 @pytest.mark.asyncio
-async def test_what_is_sent_is_what_was_allowed(home: Path) -> None:
+async def test_a_link_swapped_for_a_checked_file_uploads_nothing(home: Path) -> None:
     """A link that takes the place of a checked file uploads nothing."""
     path = home / "list" / "pictures" / "fox.png"
     image = ImageInput(path=path, within=allowed_folders(home / "list"))

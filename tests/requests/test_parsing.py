@@ -53,7 +53,7 @@ def test_null_means_not_given() -> None:
         pytest.param({"extra": {}}, "looks like extras", id="misspelt extras"),
     ],
 )
-def test_a_key_of_ones_own_must_not_look_like_a_parameter(row: dict[str, Any], part: str) -> None:
+def test_a_metadata_key_must_not_resemble_a_parameter(row: dict[str, Any], part: str) -> None:
     """What may be a slip is refused, and the message says how to keep the key as metadata."""
     line = refusal({"prompt": "a fox", **row})
     assert part in line
@@ -115,7 +115,7 @@ def test_extras_can_be_refused() -> None:
     assert 'inside "extras"' not in line
 
 
-def test_an_unknown_model_takes_what_any_model_takes() -> None:
+def test_an_unknown_model_takes_every_known_parameter() -> None:
     """Keys that the catalogue knows go to an unknown model; the rest is metadata."""
     row = {"prompt": "a fox", "model": "flux-9", "width": 7, "aspect_ratio": "9:1", "widht": 3}
     made = parse_request(row)

@@ -187,7 +187,7 @@ def test_a_sum_may_have_sixteen_digits_before_the_point():
     ],
 )  # fmt: skip
 def test_what_is_written_can_be_read_again(amount, text):
-    """What is no amount is unknown; an absurd one still uses the cap up."""
+    """An invalid amount is unknown; an absurd one still uses up the cap."""
     written = amount_text(None if amount is None else D(amount))
     assert written == text
     assert written is None or amount_of(written) >= 0

@@ -131,7 +131,7 @@ def test_a_first_burst_that_is_refused_as_a_whole_sets_no_limit(
     accepted job all slots are in use."""
     scenario = evolve(Scenario(image_bytes=1), latency=latency)
 
-    async def played() -> tuple[list[Outcome], dict[float, int]]:
+    async def main() -> tuple[list[Outcome], dict[float, int]]:
         looked: dict[float, int] = {}
         flux = FluxSession(
             base_url=ORIGIN, limits=limits, transport=_Refusing(World(scenario)), polling=0.04
@@ -146,7 +146,7 @@ def test_a_first_burst_that_is_refused_as_a_whole_sets_no_limit(
             await drained(flux)
         return outcomes, looked
 
-    outcomes, looked = run(played())
+    outcomes, looked = run(main())
     assert tally(outcomes) == {"saved": 300}
     full = min(at for at, active in looked.items() if active == ALLOWED and at > START + 1)
     assert full <= START + 1 + SOON

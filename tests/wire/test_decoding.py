@@ -249,7 +249,7 @@ def test_the_ids_of_an_answer_must_agree(polling_url: str, is_job: bool) -> None
 
 
 def test_evidence_has_the_start_of_the_answer() -> None:
-    """F19 A person who resolves the doubt can read it."""
+    """F19 The evidence is readable for a person who resolves the doubt."""
     error = refused(200, {"id": None, "note": "queued"}).error
     assert isinstance(error, TransportError)
     assert '"note": "queued"' in error.evidence
