@@ -93,7 +93,7 @@ def test_without_a_total_there_is_no_bar_and_no_end() -> None:
 
 
 def test_nothing_is_made_up_at_the_beginning() -> None:
-    """Before the first outcome there is no pace and no end, only what is known."""
+    """Before the first outcome the view shows neither rate nor ETA."""
     assert plain(ProgressSnapshot()) == ["0 saved", "0 running"]
 
 

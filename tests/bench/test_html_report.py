@@ -124,7 +124,7 @@ def test_each_chart_is_drawn_once_and_described(drawn):
 
 
 def test_a_chart_is_an_image_of_shapes_and_text(drawn):
-    """A chart has no script, no link to the outside and no background of its own."""
+    """A chart has no script, no external link and no background."""
     for svg in Tree(drawn[1]).svgs():
         tree = Tree(svg)
         assert tree.tags <= SVG_TAGS
@@ -391,7 +391,7 @@ def test_a_report_without_a_folder_is_not_written():
 
 
 def test_a_page_that_cannot_be_written_leaves_no_temporary_file(tmp_path):
-    """A folder with the page's name stays as it is."""
+    """A folder with the page's name stays unchanged."""
     report = bench_samples.report(loads=(1,), images=4, folder=tmp_path)
     (tmp_path / "report.html" / "x").mkdir(parents=True)
     with pytest.raises(OSError, match="report"):

@@ -37,7 +37,7 @@ def _every_error() -> Iterator[FluxError]:
 
 @pytest.mark.parametrize("error", [*_every_error()], ids=lambda error: type(error).__name__)
 def test_every_error_names_the_next_step(error: FluxError) -> None:
-    """A class either says it in its own messages or is given a next step here, never both."""
+    """Each error class has its next step in its own messages or here, never both."""
     assert (type(error).__name__ in OUTSPOKEN) == (next_step(error) == "")
     assert with_advice(error).startswith("so it was")
 

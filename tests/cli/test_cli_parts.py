@@ -94,7 +94,7 @@ def test_the_most_urgent_exit_code_is_returned() -> None:
     assert ours == [7, 8, 6, 130, 143, 129, 9, 5, 4, 3, 0]
 
 
-def test_every_error_of_ours_has_an_exit_code_of_its_own_meaning() -> None:
+def test_every_library_error_has_its_own_exit_code() -> None:
     """No error that we raise on purpose ends as "unexpected"."""
     plain = [kind for kind in FluxError.__subclasses__() if kind.__init__ is FluxError.__init__]
     assert 1 not in {exit_code(CLEAN, kind("x"), None) for kind in plain}
@@ -178,7 +178,7 @@ def test_key_file_that_all_can_read_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_key_file_without_a_key_is_refused_unseen(tmp_path: Path, content: bytes | None) -> None:
-    """The message names the file and shows nothing of what is in it."""
+    """The message names the file and shows none of its content."""
     path = tmp_path / "key"
     if content is not None:
         path.write_bytes(content)

@@ -20,7 +20,7 @@ _LIST = re.compile(r"(?<=<!-- tests -->\n).*?(?=<!-- end tests -->)", re.DOTALL)
 
 
 def ids_in(text: str) -> Iterator[str]:
-    """Yield the ids that a text cites; a range stands for each id in it."""
+    """Yield the ids that a text cites; a range yields each of its ids."""
     yield from _ID.findall(text)
     for kind, first, last in _RANGE.findall(text):
         yield from (f"{kind}{number}" for number in range(int(first), int(last) + 1))

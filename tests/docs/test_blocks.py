@@ -50,7 +50,7 @@ def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
     with running_simulator() as url:
         for name, provider in addresses(url).items():
             monkeypatch.setitem(PROVIDERS, name, provider)
-        monkeypatch.setenv("COMETAPI_KEY", "practice")
+        monkeypatch.setenv("COMETAPI_KEY", "test-key")
         yield {
             **os.environ,
             URL: url,

@@ -11,7 +11,7 @@ def test_every_id_that_tests_cite_is_in_the_catalogue() -> None:
 
 
 def test_no_id_is_described_twice() -> None:
-    """Each id stands for one promise."""
+    """Each id is defined once."""
     ids = described(PAGE.read_text("utf-8"))
     assert len(ids) == len(set(ids))
 

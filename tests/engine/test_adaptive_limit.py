@@ -16,7 +16,7 @@ from fluxasync._engine.adaptive_limit import (
 
 
 def grown(found: AdaptiveLimit, jobs: int) -> list[int]:
-    """Accept so many jobs, each slot wanted and used; return the limits on the way."""
+    """Accept jobs, each slot wanted and used; return the limits on the way."""
     limits = []
     for _ in range(jobs):
         before = found.limit

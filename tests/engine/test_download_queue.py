@@ -299,7 +299,7 @@ def test_no_order_of_events_leaks_a_byte(history: list[tuple[Any, ...]], seed: i
 
 
 def test_the_disk_is_measured_from_the_image_it_began_first():
-    """Only images whose bytes are all here count, and none once it is stored."""
+    """Only images that have fully arrived count, and only until they are stored."""
 
     async def main() -> list[float]:
         downloads, loop = DownloadsUnderTest(downloads=3), asyncio.get_running_loop()

@@ -654,7 +654,7 @@ def test_an_unusable_retry_after_leaves_the_usual_back_off(said: str) -> None:
 
 
 def test_a_pause_of_one_host_holds_for_all_its_images_and_for_no_other_host() -> None:
-    """F87 One image meets the pause; the host's other images wait too, those of another host do
+    """F87 After one image's Retry-After all images of its host wait, and images of other hosts do
     not."""
 
     async def play() -> list[tuple[float, str]]:

@@ -47,7 +47,7 @@ class WatchedJob:
         **options: Any,
     ) -> None:
         self.job = job or accepted()
-        if job is None:  # otherwise its age is by the wall clock, which goes on between two lines
+        if job is None:  # otherwise its age is by the wall clock, which advances between two lines
             options.setdefault("submitted", START)
         self.now = START
         self.polls = 0
@@ -89,7 +89,7 @@ def ready(job: Job) -> Ready:
 
 
 def test_ready_ends_the_watch_with_its_count_and_time() -> None:
-    """The Ready says how many polls it took and how long after the submit it was seen."""
+    """The Ready has the number of polls and the time since the submission."""
     watched = WatchedJob()
     for _ in range(3):
         watched.poll(pending(watched.job), after=2.0)
@@ -100,7 +100,7 @@ def test_ready_ends_the_watch_with_its_count_and_time() -> None:
 
 
 @pytest.mark.parametrize("kind", [Moderated, JobFailed])
-def test_a_bad_end_is_raised_as_it_is(kind: type[Moderated | JobFailed]) -> None:
+def test_a_bad_end_is_raised_unchanged(kind: type[Moderated | JobFailed]) -> None:
     """F56 F57 Moderation and failure are the provider's last word."""
     watched = WatchedJob()
     end = kind("no", job=watched.job)

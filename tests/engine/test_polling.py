@@ -151,14 +151,14 @@ def test_a_looser_lag_never_polls_more(share: float, jitter: float) -> None:
     stretch=st.floats(min_value=1, max_value=MOST),
 )
 def test_no_step_is_a_busy_loop_or_a_long_sleep(age: float, typical: float, stretch: float) -> None:
-    """Whatever the model, the age and the pace: neither at once nor beyond the maximum."""
+    """For any model, age and rate the next poll is neither immediate nor beyond the maximum."""
     schedule = PollSchedule(typical)
     step = schedule.next(age, DEFAULT, stretch=stretch) - age
     assert MINIMUM - 1e-6 <= step <= stretch * max(MAXIMUM, schedule.usual / 4) + 1e-6
 
 
 def test_a_fixed_interval_is_kept_for_every_poll() -> None:
-    """`interval` overrides what is known of the model, for the first poll too."""
+    """`interval` overrides the learned durations, for the first poll too."""
     fixed, schedule = Polling(interval=2.0), PollSchedule(40.0)
     assert schedule.first(fixed) == 2.0
     assert schedule.next(500.0, fixed) == 502.0
@@ -209,14 +209,14 @@ def test_a_hint_that_did_not_come_true_is_dropped() -> None:
 
 
 def test_a_rate_is_kept_for_any_number_of_jobs() -> None:
-    """Turns are handed out one by one: 100 polls wanted at once take 5 s at 20 a second."""
+    """Turns are given one by one: 100 simultaneous polls take 5 s at 20 a second."""
     pace = PollRateLimiter()
     assert [pace.turn(7.0, 20.0) for _ in range(101)][-1] == pytest.approx(5.0)
     assert pace.turn(100.0, 20.0) == 0.0
 
 
 def test_polls_that_queue_widen_all_schedules() -> None:
-    """Under a rate that is too small the polls are left out where they tell least."""
+    """Under a low rate, the least informative polls are left out."""
     pace = PollRateLimiter()
     for tick in range(200):
         pace.turn(tick / 10, 5.0)
@@ -238,7 +238,7 @@ def test_push_back_on_polls_widens_and_is_forgotten() -> None:
 
 
 def test_push_back_without_end_is_bounded() -> None:
-    """F51 However long the server refuses, polls go on: jobs that are paid for have to land."""
+    """F51 Polls continue however long the server refuses them, so that paid jobs land."""
     pace = PollRateLimiter()
     for second in range(1000):
         pace.pushed_back(float(second))

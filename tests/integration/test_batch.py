@@ -167,7 +167,7 @@ async def test_an_unknown_price_under_a_cap_is_refused_before_the_others_are_pai
 
 @pytest.mark.asyncio
 async def test_a_bad_row_may_be_skipped(tmp_path: Path):
-    """With `skip_bad` it is a Failed without a request, with its place, and the run goes on."""
+    """With `skip_bad` a bad row is a Failed without a request, and the run continues."""
     source = [PROMPTS[0], {"prompt": "a fox", "widht": 512}, PROMPTS[1]]
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
         batch = Batch(flux, Prompts(source, parameters=SMALL, skip_bad=True), out=tmp_path)
@@ -382,7 +382,7 @@ async def test_images_stay_in_memory_without_a_folder():
         audit(sim.world, outcomes)
 
 
-# --- how much goes on at once ---------------------------------------------------------------------
+# --- concurrency ----------------------------------------------------------------------------------
 
 
 @pytest.mark.asyncio

@@ -77,7 +77,7 @@ async def test_run_takes_the_same_words(tmp_path: Path) -> None:
                 tmp_path / "p.txt", sample=2, models=["flux-dev", "flux-2-klein-4b"],
                 parameters=SMALL | {"width": SIDE},
             ),
-            out=tmp_path / "out", base_url=sim.url, api_key="practice",
+            out=tmp_path / "out", base_url=sim.url, api_key="test-key",
             polling=0.01,
         )  # fmt: skip
         assert summary.saved == len(sim.world.charges) == 4

@@ -154,7 +154,7 @@ async def test_the_plan_counts_images_to_make_again(sim: Simulator, tmp_path: Pa
 async def test_an_accepted_retry_is_submitted_once(
     sim: Simulator, tmp_path: Path, form: Callable[[Sequence[str]], Any]
 ) -> None:
-    """P1: three failures are three more charges, after further runs too; failures.jsonl is empty."""
+    """P1: three failures are three more charges, and no more in later runs."""
     paid = charges(sim)
     outcomes, error = await a_run(
         sim, tmp_path, form(PROMPTS), retry="failed", on_plan=lambda plan: None
@@ -340,7 +340,7 @@ async def test_the_helper_retries_too(sim: Simulator, tmp_path: Path) -> None:
 )
 @pytest.mark.asyncio
 async def test_a_retry_of_nothing_is_a_slip(options: dict[str, Any], said: str) -> None:
-    """There is no journal that could know of failures, or no such failure."""
+    """There is no journal with failures, or no failure of the named class."""
     async with fast_session("http://127.0.0.1:9") as flux:
         with pytest.raises(ConfigError, match=said):
             Batch(flux, PROMPTS, **options)

@@ -20,7 +20,7 @@ import pytest
 from support.command_forks import Ended, Forks
 from support.patience import patient
 from support.simulator_sessions import fast_session, outcomes_of
-from test_cli import Practice, practice
+from test_cli import SimulatorCommand, running_simulator
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 pytest.importorskip("PIL", reason="the extra `image` is not installed")
@@ -129,8 +129,8 @@ KINDS = (
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Practice]:
-    with practice("--latency", "0..0") as server:
+def server() -> Iterator[SimulatorCommand]:
+    with running_simulator("--latency", "0..0") as server:
         yield server
 
 
@@ -141,7 +141,7 @@ def forks() -> Iterator[Forks]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, server: Practice) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory, server: SimulatorCommand) -> Path:
     """A folder with two images, and their page."""
     place = tmp_path_factory.mktemp("made") / "run"
 
@@ -213,7 +213,9 @@ def outside_of(tmp_path: Path) -> Outside:
     return Outside(tmp_path / "home")
 
 
-def tried(forks: Forks, server: Practice, made: Path, tmp_path: Path, name: str, kind) -> None:
+def tried(
+    forks: Forks, server: SimulatorCommand, made: Path, tmp_path: Path, name: str, kind
+) -> None:
     """Run every command on its own copy of a folder in which something was planted."""
     for number, _ in enumerate(commands(tmp_path, server.url)):
         base = tmp_path / str(number)

@@ -187,7 +187,7 @@ async def test_a_closed_session_waits_for_its_posts_and_is_closed_twice_without_
 
 @pytest.mark.asyncio
 async def test_a_job_with_a_webhook_is_polled_at_the_origin():
-    """BFL gives no polling URL beside a webhook, so the job is polled where it was submitted."""
+    """With a webhook BFL gives no polling URL, so the job is polled at its submission's origin."""
     request = small_request(webhook_url="https://hooks.example.com/x", webhook_secret="s")
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, "bfl") as flux:
         saved = await flux.generate(request)

@@ -406,8 +406,8 @@ async def test_a_bug_in_a_sink_ends_a_run_over_paid_jobs_too():
 async def test_a_paid_job_whose_outcome_is_not_recorded_is_named(
     fault: str, raised: Exception, caplog: pytest.LogCaptureFixture
 ):
-    """P5 F100: saved or failed, its end is in no record: the job is listed as unclaimed and named
-    in the log, once; what is in doubt has no job to name."""
+    """P5 F100: a job whose outcome cannot be recorded is listed as unclaimed and logged once. An
+    image in doubt has no job to name."""
 
     class FailingLedger(MemoryLedger):
         async def settle(self, outcome: Outcome) -> None:

@@ -375,8 +375,7 @@ async def test_keepalive_zero_means_a_connection_for_each_post() -> None:
 
 @pytest.mark.asyncio
 async def test_renew_closes_all_old_connections() -> None:
-    """F154 After a suspend the idle ones are closed, and those of calls under way after the
-    calls."""
+    """F154 After a suspension idle connections are closed, and busy ones when their calls end."""
     arrived, goes_on = asyncio.Event(), asyncio.Event()
 
     async def behave(line: Line) -> None:
@@ -524,7 +523,7 @@ async def test_an_endless_body_is_cut_off() -> None:
 
 @pytest.mark.asyncio
 async def test_a_gzip_bomb_is_not_inflated() -> None:
-    """F23 The body stays as it was sent: compression is neither requested nor undone."""
+    """F23 The body is unchanged: compression is neither requested nor decoded."""
     bomb = gzip.compress(bytes(64 * 2**20))
     assert len(bomb) < MAX_REPLY
     reply, server = await sent_to(says(answer(bomb, headers={"Content-Encoding": "gzip"})))

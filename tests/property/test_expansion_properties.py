@@ -83,7 +83,7 @@ def meant(tree: Any) -> list[str]:
 @settings(max_examples=150)
 @given(tree=trees)
 def test_a_template_stands_for_all_its_texts(tree: Any) -> None:
-    """Whatever the text is, escapes bring it back, and the count is right without making any."""
+    """A template with escapes yields the expected texts, and counts them without expanding."""
     template = Wildcards().template(written(tree))
     assert meant(tree) == list(template.texts())
     assert template.count == len(meant(tree))

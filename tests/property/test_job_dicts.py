@@ -109,7 +109,7 @@ def test_the_webhook_and_image_bytes_are_left_out() -> None:
     ],
 )
 def test_other_content_is_refused(kept: Any) -> None:
-    """Whatever is not from `to_dict` is a ConfigError, not a job that cannot be collected."""
+    """A dict that is not from `to_dict` is a ConfigError, not a job that cannot be collected."""
     with pytest.raises(ConfigError, match="not a job"):
         Job.from_dict(kept)
 

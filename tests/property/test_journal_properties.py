@@ -103,7 +103,7 @@ async def _fill(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A finished run, without a reserve, which takes longer than everything else here."""
+    """A finished run, without a reserve, because writing it is slow."""
     home = tmp_path_factory.mktemp("tampered")
     with patch.object(journal_module, "RESERVE", 0):
         asyncio.run(_fill(home))

@@ -198,7 +198,7 @@ def test_an_edited_file_runs_only_new_prompts(
 
 @settings(max_examples=40, deadline=None)
 @given(prompts=prompts, cut=st.integers(0, 12))
-def test_a_split_file_keeps_what_both_parts_have(prompts: list[str], cut: int) -> None:
+def test_the_parts_of_a_split_file_have_no_new_images(prompts: list[str], cut: int) -> None:
     """P27: a part of a file has no image that the whole does not have."""
     whole = set(keys_of(prompts))
     parts = prompts[:cut], prompts[cut:]

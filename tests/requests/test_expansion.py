@@ -120,7 +120,7 @@ async def test_a_multiplied_list_is_resumed(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("limit", [1, 3, 4, 5, 8, 9])
 async def test_a_limit_ends_within_a_multiplied_row(limit: int) -> None:
-    """The limit counts images, with and without a question about what is known."""
+    """The limit counts images, with and without a lookup."""
     spread: dict[str, Any] = {"seeds": [1, 2], "models": ["flux-dev", "flux-pro-1.1"]}
     whole = await requests_of(["fox", "owl"], **spread)
     got = await requests_of(["fox", "owl"], **spread, limit=limit)
@@ -314,7 +314,7 @@ async def test_a_sample_is_the_same_in_every_run(tmp_path: Path, kind: str) -> N
 
 @pytest.mark.asyncio
 async def test_a_sample_survives_shuffling_and_growth(tmp_path: Path) -> None:
-    """Rows are drawn by what they say, so an edited list does not draw all anew."""
+    """Rows are sampled by content, so an edit of the list changes few of the sampled rows."""
     path = tmp_path / "p.txt"
     path.write_text("\n".join(f"fox {number}" for number in range(1_000)))
     first = {r.key for r in await requests_of(path, sample=100)}

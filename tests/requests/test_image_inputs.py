@@ -149,7 +149,7 @@ def test_an_edited_file_gets_a_new_digest(tmp_path: Path) -> None:
     ],
 )
 def test_unfit_images_are_refused(tmp_path: Path, content: bytes, reason: str) -> None:
-    """What the provider would refuse is refused here, by path and by bytes, naming the limit."""
+    """An image that the provider would refuse is refused, by path and by bytes."""
     path = tmp_path / "fox.png"
     path.write_bytes(content)
     for given, name in ((path, f"input_image={path}: "), (content, "input_image: ")):

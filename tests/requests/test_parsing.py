@@ -79,7 +79,7 @@ def test_a_metadata_key_must_not_resemble_a_parameter(row: dict[str, Any], part:
     ],
 )
 def test_rows_of_the_wrong_shape_are_refused(row: dict[Any, Any]) -> None:
-    """Whatever a row holds, the error is a ConfigError of one line."""
+    """For any row, the error is a ConfigError of one line."""
     assert "\n" not in refusal(row)
 
 
@@ -129,7 +129,7 @@ def test_copies_with_a_seed_take_the_seeds_that_follow() -> None:
 
 
 def test_a_single_request_is_its_own_expansion() -> None:
-    """Where one image is wanted nothing is copied."""
+    """A request for one image is not copied."""
     single = ImageRequest(prompt="a fox", seed=7)
     assert [single] == list(expand_copies(single))
 

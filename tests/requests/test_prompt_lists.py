@@ -667,7 +667,7 @@ async def test_a_url_with_a_password_is_refused_in_a_row(url: str) -> None:
 
 @pytest.mark.asyncio
 async def test_a_public_url_is_passed_on() -> None:
-    """Nothing is looked up in DNS and nothing is fetched here."""
+    """The check makes no DNS query and fetches nothing."""
     for url in ("https://example.com/a.png", "http://8.8.8.8/a.png", "https://a.b.example/c?d=@"):
         [request] = await requests_of([{"prompt": "fox", "model": MODEL, "image_prompt": url}])
         assert request.image_prompt is not None

@@ -171,7 +171,7 @@ PROMPTS = ["fox", "owl", "fox", "bat", "fox", "elk"]
 async def test_settled_images_are_left_out_and_the_others_keep_their_numbers(
     tmp_path: Path, kind: str
 ) -> None:
-    """Index, occurrence and key of an image are those of the whole source, in every run."""
+    """Every run gives an image the index, occurrence and key that it has in the whole source."""
     path = saved(tmp_path, "prompts.txt", "\n\n".join(PROMPTS))
     given: Any = path if kind == "file" else PROMPTS
     keys = await key_list(given)
@@ -461,7 +461,7 @@ def test_occurrences_are_exact_beyond_their_memory() -> None:
 
 
 def test_a_full_bucket_takes_nothing_from_the_next() -> None:
-    """What is over in one of them is counted on the disk, and its neighbour's contents stay."""
+    """Overflow of one bucket is counted on disk, and other buckets keep their contents."""
     neighbour = "00" * 16 + "aa" + "1" + "0" * 29
     crowd = ["00" * 16 + "aa" + f"{number:030x}" for number in range(30)]
     with closing(Occurrences(room=40)) as occurrences:

@@ -28,7 +28,7 @@ SOON, LOOK = 30.0, 10.0
 
 @frozen
 class User:
-    """One session on the account; it wants images from `start` on, and for `wants` seconds."""
+    """One session on the account; it submits from `start` on, for `wants` seconds."""
 
     number: int
     start: float
@@ -43,7 +43,7 @@ class Account:
         self.limits = limits
         self.outcomes: list[Outcome] = []
         self.ended: dict[User, float] = {}  #: loop time of each user's last job
-        self.in_use: dict[float, int] = {}  #: slots of the user who stays, by loop time
+        self.in_use: dict[float, int] = {}  #: slots of the last user, by loop time
 
     async def used_by(self, user: User, others: list[User]) -> None:
         """Make images as long as the user wants them, and `wants` seconds after the others."""

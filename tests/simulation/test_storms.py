@@ -386,8 +386,8 @@ def test_after_a_pause_one_submission_goes_alone_until_it_is_answered():
 @pytest.mark.parametrize("limits", [24, "auto"])
 @pytest.mark.parametrize("retry_after", [None, 1.0], ids=["F2 no header", "F1 one second"])
 def test_an_account_that_allows_less_is_not_stormed(limits: object, retry_after: float | None):
-    """F1 F2: 24 jobs are wanted where 12 may be active: after the first burst hardly a POST is
-    refused, also with an assigned limit of 24, and every slot is used."""
+    """F1 F2: 24 jobs on an account that allows 12: after the first burst hardly a POST is refused,
+    also with an assigned limit of 24, and every slot is used."""
     scenario = evolve(CALM, active_limit=12, retry_after=retry_after)
     ran = story_of(scenario, seed=1, count=200, limits=limits, polling=None)
     assert tally(ran.outcomes) == {"saved": 200}
@@ -588,7 +588,7 @@ def test_a_cap_is_exact_across_stops_and_resumes(seed: int):
 
 
 def _need(scenario: Scenario, slots: int) -> float:
-    """Bytes a second that so many busy slots produce."""
+    """Bytes a second that this number of busy slots produces."""
     assert scenario.latency is not None
     assert scenario.image_bytes is not None
     return slots / (sum(scenario.latency) / 2) * scenario.image_bytes

@@ -163,7 +163,7 @@ def test_the_active_limit_is_429_until_a_job_ends(dialect: str) -> None:
     assert (world.active(5.0), world.max_active, len(world.charges)) == (1, 2, 3)
 
 
-def test_kontext_max_has_a_lower_limit_of_its_own() -> None:
+def test_kontext_max_has_its_own_lower_limit() -> None:
     """BFL docs: at most 6 active tasks of flux-kontext-max; other models continue."""
     world = world_of(latency=(5, 5))
     answers = [submit(world, model="flux-kontext-max").status for _ in range(7)]

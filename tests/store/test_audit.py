@@ -45,7 +45,7 @@ NO_ANSWER = TransportError("no answer", sent=True)
 
 @pytest.fixture(autouse=True)
 def _no_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writing the reserve takes longer than everything else here."""
+    """Skip the reserve, because writing it is slow."""
     monkeypatch.setattr(journal_module, "RESERVE", 0)
 
 

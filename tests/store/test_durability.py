@@ -213,5 +213,5 @@ def test_the_log_does_not_keep_the_size_of_its_worst_hour(tmp_path):
                 connection.execute("INSERT INTO meta VALUES (?, zeroblob(?))", large)
         assert log.stat().st_size > 70 * 2**20
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        connection.execute("INSERT INTO meta VALUES ('small', 'x')")  # begins the log anew
+        connection.execute("INSERT INTO meta VALUES ('small', 'x')")  # restarts the log
         assert log.stat().st_size <= 64 * 2**20

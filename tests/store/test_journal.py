@@ -1,4 +1,4 @@
-"""The journal: what is paid stays recorded, however the run ends."""
+"""The journal: paid work stays recorded, however the run ends."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ ORIGIN = "https://api.bfl.ai"
 
 @pytest.fixture(autouse=True)
 def _no_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writing the reserve takes longer than everything else here."""
+    """Skip the reserve, because writing it is slow."""
     monkeypatch.setattr(journal_module, "RESERVE", 0)
 
 

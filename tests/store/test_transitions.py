@@ -116,7 +116,7 @@ async def test_an_outcome_finds_its_row_by_the_jobs_id(tmp_path, end):
 
 
 async def test_a_price_that_is_no_amount_is_unknown_and_an_absurd_one_is_the_largest(tmp_path):
-    """P12: what is written can be read again, and a huge cost still uses up the cap."""
+    """P12: every written row can be read again, and a huge cost still uses up the cap."""
     costs = [Decimal("-5"), Decimal("NaN"), Decimal("1E+20"), Decimal("1E-30"), Decimal("1E+2")]
     async with journal(tmp_path) as ledger:
         for number, cost in enumerate(costs):
@@ -229,8 +229,7 @@ async def test_a_busy_journal_reports_its_counts_at_most_once_a_second(tmp_path)
 
 
 async def test_a_failing_checkpoint_is_the_last_write(tmp_path, monkeypatch):
-    """P5: an error of a checkpoint is seen like that of a commit, and nothing is written after
-    it."""
+    """P5: a failed checkpoint counts like a failed commit: nothing is written after it."""
 
     def refuse(action: int, name: str | None, *_: object) -> int:
         is_checkpoint = action == sqlite3.SQLITE_PRAGMA and name == "wal_checkpoint"
