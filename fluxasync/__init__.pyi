@@ -44,8 +44,8 @@ from ._requests.catalog import Model as Model
 from ._requests.catalog import Parameter as Parameter
 from ._requests.catalog import Price as Price
 from ._requests.catalog import models as models
-from ._requests.pricing import Estimate as Estimate
-from ._requests.pricing import Estimator as Estimator
+from ._requests.estimate import Estimate as Estimate
+from ._requests.estimate import Estimator as Estimator
 from ._requests.sources.plan import BadRow as BadRow
 from ._requests.sources.plan import Plan as Plan
 from ._requests.sources.prompts import Prompts as Prompts

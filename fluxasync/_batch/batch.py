@@ -21,7 +21,7 @@ from .._core.models import Outcome
 from .._core.observers import Observers
 from .._core.protocols import Ledger, Observer, Sink
 from .._engine.session import FluxSession, engine_of
-from .._requests.pricing import Estimate
+from .._requests.estimate import Estimate
 from .._requests.sources.plan import Plan
 from .._requests.sources.prompts import Prompts
 from .._store.journal.journal import Journal
@@ -284,7 +284,7 @@ class Batch:
 def _seconds(grace: float) -> float:
     check_type("grace", grace, Real, expected="seconds, 0 or more")
     if not 0 <= grace < inf:
-        raise ConfigError(f"grace: seconds, 0 or more, not {grace!r}")
+        raise ConfigError.about("grace", f"seconds, 0 or more, not {grace!r}")
     return grace
 
 

@@ -14,7 +14,7 @@ from .._requests.sources.prompts import Prompts
 
 if TYPE_CHECKING:
     from .._engine.engine import Engine
-    from .._requests.pricing import Estimate
+    from .._requests.estimate import Estimate
     from .._store.journal.journal import Journal
     from .._store.journal.totals import JournalCounts
     from .output import Destination

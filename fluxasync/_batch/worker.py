@@ -13,6 +13,7 @@ from .._core.events import Settled
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved
 from .._requests.pricing import price
 from .._requests.sources.plan import BadRow
+from .resume_decision import Collect, resume_decision
 from .resumed_jobs import ResumedJobs
 
 if TYPE_CHECKING:
@@ -88,16 +89,12 @@ class RowWorker:
         if known is None:
             outcome = await self._new(request)
             return None if outcome is None else await self._record(outcome)
-        job = None if isinstance(known, InDoubt) else known if isinstance(known, Job) else known.job
-        if job is not None and (isinstance(known, Job) or self.earlier.has(job)):
-            # paid in an earlier run: its job is watched, nothing is submitted
-            settled = await self.earlier.outcome(request, job)
+        decision = resume_decision(known, is_resumed=self.earlier.has)
+        if isinstance(decision, Collect):
+            settled = await self.earlier.outcome(request, decision.job)
             return None if settled is None else evolve(settled, index=request.index)
-        assert not isinstance(known, Job)  # noqa: S101 — its job is itself; for the type checker
-        self._count.add_known(known)
-        if self._skips:
-            return None
-        return evolve(known, index=request.index)
+        self._count.add_known(decision.outcome)
+        return None if self._skips else evolve(decision.outcome, index=request.index)
 
     async def _paid_before(self, request: ImageRequest) -> Job | None:
         """Return the job of a failure that is to be made again, if the provider still has it:

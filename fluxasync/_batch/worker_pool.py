@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from .._core.errors import ConfigError, FluxError, JournalError, RunStopped, SinkError
 from .._core.models import ImageRequest
-from .._requests.sources import Source
 from .._requests.sources.plan import BadRow
 from .outcome_queue import OutcomeQueue
 from .summary import Count
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from .._core.events import Settled
     from .._core.observers import Observers
     from .._engine.engine import Engine
+    from .._requests.sources import Source
     from .._store.journal.journal import Journal
     from .output import Output
 

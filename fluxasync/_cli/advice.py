@@ -5,12 +5,14 @@ Apart from `rendering`, because `--help` imports it and must not wait for the li
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from .._core.errors import (
     AuthenticationError,
+    ConfigError,
     DeadlineExceeded,
     DownloadError,
     FluxError,
@@ -21,15 +23,37 @@ from .._core.errors import (
     ServerError,
     TransportError,
 )
-from .._core.text import duration
+from .._core.text import display, duration
 
 _AGAIN = "run the same command again"
 
 
 def with_advice(error: FluxError) -> str:
     """Return the error's message, ending with what to do next."""
+    text = _with_options(error) if isinstance(error, ConfigError) else str(error)
     step = next_step(error)
-    return f"{error}; {step}" if step else str(error)
+    return f"{text}; {step}" if step else text
+
+
+#: arguments that error messages recommend, as Python writes them
+_RECOMMENDED = re.compile(r"\b(allow_unknown_models|simulate|max_cost)=(\d\S*\d|True)")
+
+
+def _with_options(error: ConfigError) -> str:
+    """Return the message with the options of the command line instead of Python's arguments."""
+    text = str(error)
+    if error.argument:
+        value = error.value
+        written = f"{value:g}" if isinstance(value, float) else display(str(value), 40)
+        shown = "" if value is None else f" {written}"
+        text = f"{_option(error.argument)}{shown}: {error.reason}"
+    return _RECOMMENDED.sub(
+        lambda found: _option(found[1]) + ("" if found[2] == "True" else f" {found[2]}"), text
+    )
+
+
+def _option(argument: str) -> str:
+    return "--" + ("polling-lag" if argument == "lag" else argument.replace("_", "-"))
 
 
 def next_step(error: FluxError) -> str:

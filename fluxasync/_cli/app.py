@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Coroutine, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -16,6 +17,7 @@ from cyclopts import (
     CycloptsError,
     Parameter,
     Token,
+    UnknownOptionError,
     UnusedCliTokensError,
     ValidationError,
 )
@@ -151,7 +153,7 @@ def resolve(
     max_cost
         Most that the resubmissions may cost, in US dollars.
     job_id
-        The job id of a submission, as KEY=ID. The next run collects it. Repeatable.
+        Job id that the next run collects, as KEY=ID. May be given more than once.
     json
         Print one JSON object.
     """
@@ -217,7 +219,7 @@ def simulate(
     limit
         Maximum number of active jobs.
     fault
-        Fault and its rate, as NAME:RATE, for example 429:0.1. Repeatable.
+        Fault and its rate, as NAME:RATE, for example 429:0.1. May be given more than once.
     image_bytes
         Size of the one image that all jobs return. For measuring a client.
     seed
@@ -265,7 +267,8 @@ def main(tokens: Sequence[str] | None = None) -> int:
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         terminal = Terminal()
-        terminal.say(f"fluxasync: {_usage(error)} See fluxasync --help")
+        command = " ".join(["fluxasync", *(error.command_chain or ())])
+        terminal.say(f"fluxasync: {_usage(error)} See {command} --help")
         terminal.close()
         return USAGE
     return int(code or 0)
@@ -284,6 +287,8 @@ def _usage(error: CycloptsError) -> str:
             kinds += [text for text in _kinds(error.target_type) if isinstance(text, str)]
             if kinds:
                 return f"{_option(error)} {token.value}: must be {' or '.join(kinds)}."
+        case UnknownOptionError(token=Token() as token):
+            return _unknown_option(token.keyword or token.value, error)
         case ValidationError() if isinstance(error.__cause__, ConfigError):
             return f"{_option(error)}{error.__cause__!s}."
     return str(error)
@@ -294,6 +299,13 @@ def _unused(unused: Sequence[str], command: Sequence[str]) -> str:
     if tuple(command) == ("generate",):
         return f'unexpected {words}: put a prompt of several words in quotes, as in "a red fox".'
     return f"unexpected {words}: put an argument that has spaces in quotes."
+
+
+def _unknown_option(given: str, error: UnknownOptionError) -> str:
+    names = {name.lstrip("-"): name for each in error.argument_collection for name in each.names}
+    # without the dashes, which make any two options similar
+    near = get_close_matches(given.lstrip("-"), names, n=1, cutoff=0.6)
+    return f"Unknown option: {given}." + (f" Did you mean {names[near[0]]}?" if near else "")
 
 
 def _kinds(target: Any) -> tuple[Any, ...]:

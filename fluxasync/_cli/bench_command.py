@@ -30,7 +30,7 @@ class BenchOptions:
     out
         Folder for the report, new or empty (default: named by the date).
     model
-        Model (default: flux-dev). Repeatable: each model is measured separately.
+        Model (default: flux-dev). May be given more than once: each model is measured separately.
     prompts
         Prompt list, or - for stdin (default: built-in prompts).
     prompt_column
@@ -62,9 +62,9 @@ class BenchOptions:
     max_cost
         Most to spend, in US dollars, over all stages.
     polling_lag
-        Mean delay between a job's end and the poll that sees it, as a share of its usual duration.
+        Mean delay until a job's end is seen: 0.001 to 0.5 of its duration (default: 0.04).
     param
-        Model parameter, as K=V. Repeatable.
+        Model parameter, as K=V. May be given more than once.
     provider
         cometapi or bfl (default: the provider whose key is set).
     base_url
@@ -76,7 +76,7 @@ class BenchOptions:
     json
         Print the report as one JSON object instead of the page's path.
     quiet
-        Print no progress and no summary, only problems.
+        Print no progress and no summary. Paths and problems are still printed.
     """
 
     out: OutPath | None = None

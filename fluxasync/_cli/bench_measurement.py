@@ -16,6 +16,7 @@ from attrs import evolve, field, frozen
 from .._batch.progress.screens import REPEAT_EVERY, REWRITE_EVERY
 from .._batch.progress.terminal import Terminal
 from .._core.amounts import dollars
+from .._core.config import Polling
 from .._core.errors import ConfigError, FluxError
 from .._core.text import display, duration
 from .._requests.sources.prompts import Prompts
@@ -35,8 +36,9 @@ from ..bench.records import (
 from ..bench.runner import GRACE, Run
 from ..bench.setup import resolve_target
 from ..bench.workload import Workload, read_counts, read_duration, read_ramp, read_rates
+from .advice import with_advice
 from .exit_codes import DONE, exit_code
-from .options import key_from, read_lag, read_parameters, read_provider
+from .options import key_from, read_parameters, read_provider
 from .rendering import as_json
 from .signals import Interrupts
 
@@ -80,7 +82,7 @@ async def measure(terminal: Terminal, options: BenchOptions) -> int:
             raise
     except FluxError as caught:
         error = caught
-        terminal.say(f"fluxasync: {error}")
+        terminal.say(f"fluxasync: {with_advice(error)}")
     if report is None:
         return exit_code(None, None if interrupts.first else error, interrupts.first)
     _close(terminal, report, options)
@@ -123,7 +125,7 @@ def _config(options: BenchOptions) -> BenchConfig:
         provider=read_provider(options.provider),
         base_url=options.base_url,
         simulate=options.simulate,
-        polling=read_lag(options.polling_lag),
+        polling=Polling.of(options.polling_lag),
         max_cost=options.max_cost,
     )
 

@@ -21,7 +21,7 @@ from .._core.errors import BudgetExceeded, ConfigError, FluxError, JournalError,
 from .._core.events import Event
 from .._core.models import Outcome, Saved
 from .._core.text import display
-from .._requests.pricing import Estimate
+from .._requests.estimate import Estimate
 from .._requests.sources.plan import Plan
 from .._store.journal.totals import JournalCounts
 from .advice import with_advice

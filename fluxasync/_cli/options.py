@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from attrs import field, frozen
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
 from .._core.arguments import local_path
-from .._core.config import Polling
 from .._core.errors import ConfigError
 from .._core.models import DEFAULT_MODEL as DEFAULT_MODEL
 from .._requests.catalog import find, models_with, unknown_parameter_message
@@ -41,6 +40,13 @@ OutPath = Annotated[LocalPath, Parameter(name=["--out", "-o"])]
 AtLeastOne = Annotated[int, Parameter(validator=Number(gte=1))]
 AtLeastZero = Annotated[float, Parameter(validator=Number(gte=0))]
 
+_OF_LIST = Group("Prompt list", sort_key=1)
+_OF_IMAGES = Parameter(group=Group("Images", sort_key=2))
+_OF_OUTPUT = Parameter(group=Group("Output", sort_key=3))
+_OF_MONEY = Parameter(group=Group("Money", sort_key=4))
+_OF_PACE = Parameter(group=Group("Pace", sort_key=5))
+_OF_PROVIDER = Parameter(group=Group("Provider", sort_key=6))
+
 
 @Parameter(name="*")
 @frozen(kw_only=True)
@@ -52,7 +58,7 @@ class Options:
     model
         Model (default: flux-dev). See fluxasync models.
     param
-        Model parameter, as K=V, for rows that do not set it. V is JSON, else text. Repeatable.
+        Model parameter of rows that lack it, as K=V (V: JSON or text). May be given more than once.
     provider
         cometapi or bfl (default: the provider whose key is set).
     base_url
@@ -66,18 +72,18 @@ class Options:
     json
         Print one JSON object per line (images and events) instead of paths.
     quiet
-        Print no progress and no summary, only problems.
+        Print no progress and no summary. Paths and problems are still printed.
     """
 
-    model: str = DEFAULT_MODEL
-    param: tuple[str, ...] = ()
-    provider: str | None = None
-    base_url: str | None = None
-    key_file: LocalPath | None = None
-    simulate: bool = False
-    allow_unknown_models: bool = False
-    json: bool = False
-    quiet: bool = False
+    model: Annotated[str, _OF_IMAGES] = DEFAULT_MODEL
+    param: Annotated[tuple[str, ...], _OF_IMAGES] = ()
+    provider: Annotated[str | None, _OF_PROVIDER] = None
+    base_url: Annotated[str | None, _OF_PROVIDER] = None
+    key_file: Annotated[LocalPath | None, _OF_PROVIDER] = None
+    simulate: Annotated[bool, _OF_PROVIDER] = False
+    allow_unknown_models: Annotated[bool, _OF_PROVIDER] = False
+    json: Annotated[bool, _OF_OUTPUT] = False
+    quiet: Annotated[bool, _OF_OUTPUT] = False
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -94,7 +100,7 @@ class Options:
         return read_provider(self.provider)
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=_OF_LIST)
 @frozen(kw_only=True)
 class ListOptions:
     """How `run` reads its prompt list.
@@ -102,21 +108,21 @@ class ListOptions:
     Parameters
     ----------
     n
-        Images per prompt (default: 1).
+        Images per row of the list (default: 1).
     skip_bad
         Skip invalid rows instead of refusing the list.
     limit
-        Make only the first N images.
+        Stop after so many images (default: no limit).
     prompt_column
         Column that holds the prompts (default: prompt).
     map
-        Column of a parameter, as PARAMETER=COLUMN, or extras.NAME=COLUMN as metadata. Repeatable.
+        PARAMETER=COLUMN, or extras.NAME=COLUMN for metadata. May be given more than once.
     seeds
         Make every prompt with each of these seeds, e.g. 1..4 or 1,7,20..30.
     models
         Make every prompt with each of these models, as A,B.
     grid
-        Make every prompt with each value of a parameter, as NAME=V,V. Repeatable.
+        Make every prompt with each value of a parameter: NAME=V,V. May be given more than once.
     wildcards
         Expand {red|grey} in prompts, and __animals__ from the lines of animals.txt in this folder.
     sample
@@ -124,7 +130,7 @@ class ListOptions:
     sample_seed
         Random seed of the sample (default: 0).
     allow_files
-        Folder of image inputs, besides the list's own folder. Repeatable.
+        Folder of image inputs, besides the list's own folder. May be given more than once.
     """
 
     n: AtLeastOne = 1
@@ -189,13 +195,13 @@ class RunOptions:
     Parameters
     ----------
     out
-        Folder for the images and metadata.jsonl.
+        Folder for the images and metadata.jsonl. Required, except with --dry-run.
     in_flight
         Maximum number of active jobs (default: 24). "auto" adapts to the account's limit.
     name
         File-name template (default: {index:06}-{key:.8}.{ext}).
     max_cost
-        Most to spend, in US dollars.
+        Most to spend, in US dollars (default: no limit).
     dry_run
         Print the number of images, their cost and the expected time, and send nothing.
     confirm_above
@@ -203,26 +209,26 @@ class RunOptions:
     yes
         Start without asking.
     polling_lag
-        Mean delay between a job's end and the poll that sees it, as a share of its usual duration.
+        Mean delay until a job's end is seen: 0.001 to 0.5 of its duration (default: 0.04).
     grace
         Seconds to wait for paid images after Ctrl-C (default: 10).
     watch
         Serve a page of the images while they arrive, on this machine only, and print its address.
     """
 
-    out: OutPath | None = None
+    out: Annotated[OutPath | None, _OF_OUTPUT] = None
     common: Options = field(factory=Options)
-    in_flight: int | Literal["auto"] | None = None
-    name: str | None = None
-    max_cost: str | None = None
-    dry_run: bool = False
+    in_flight: Annotated[int | Literal["auto"] | None, _OF_PACE] = None
+    name: Annotated[str | None, _OF_OUTPUT] = None
+    max_cost: Annotated[str | None, _OF_MONEY] = None
+    dry_run: Annotated[bool, _OF_MONEY] = False
     rows: ListOptions = field(factory=ListOptions)
-    confirm_above: AtLeastZero = 10.0
-    yes: bool = False
-    retry: Annotated[str | None, Parameter(help=_RETRY)] = None
-    polling_lag: float | None = None
-    grace: AtLeastZero = 10.0
-    watch: bool = False
+    confirm_above: Annotated[AtLeastZero, _OF_MONEY] = 10.0
+    yes: Annotated[bool, _OF_MONEY] = False
+    retry: Annotated[str | None, _OF_MONEY, Parameter(help=_RETRY)] = None
+    polling_lag: Annotated[float | None, _OF_PACE] = None
+    grace: Annotated[AtLeastZero, _OF_PACE] = 10.0
+    watch: Annotated[bool, _OF_OUTPUT] = False
 
     @property
     def retried(self) -> str | tuple[()]:
@@ -233,7 +239,7 @@ class RunOptions:
         """Return the session's policies, in their shorthands."""
         return {
             "limits": self.in_flight,
-            "polling": read_lag(self.polling_lag),
+            "polling": self.polling_lag,
             "budget": self.max_cost,
         }
 
@@ -255,15 +261,6 @@ def read_provider(name: str | None) -> str | None:
     if name is not None:
         provider_by_name(name, as_written=f"--provider {name[:40]}")
     return name
-
-
-def read_lag(lag: float | None) -> Polling:
-    """Return the policy of `--polling-lag`. Raises ConfigError."""
-    try:
-        return Polling.of(lag)
-    except ConfigError as error:
-        reason = str(error).partition("): ")[2]  # after the name that it has in Python
-        raise ConfigError(f"--polling-lag {lag:g}: {reason}") from None
 
 
 def _parameter(text: str) -> tuple[str, Any]:

@@ -32,7 +32,7 @@ from .._core.events import (
 )
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved
 from .._core.text import counted
-from .._requests.pricing import Estimate
+from .._requests.estimate import Estimate
 from .._requests.sources.plan import Plan
 from .._store.journal.totals import JournalCounts
 from .._store.metadata import failure_row, metadata_row

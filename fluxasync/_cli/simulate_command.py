@@ -33,7 +33,9 @@ async def serve(scenario: Scenario, *, port: int, terminal: Terminal) -> None:
 
 
 def _instructions(url: str) -> str:
-    command = shlex.join(["fluxasync", "run", "prompts.txt", "-o", "images", "--base-url", url])
+    command = shlex.join(
+        ["fluxasync", "run", "prompts.txt", "-o", "simulated-images", "--base-url", url]
+    )
     return f"the simulator is running and accepts any key; in another terminal:\n  {command}"
 
 

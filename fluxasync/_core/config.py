@@ -1,4 +1,4 @@
-"""The policies of a session, their defaults and the reasons for them; `retry_delay`.
+"""The policies of a session, their defaults and the reasons for them.
 
 A policy is changed during a run by assignment:
 `flux.limits = attrs.evolve(flux.limits, in_flight=12)`. Durations are seconds on the loop's clock.
@@ -26,7 +26,7 @@ def _at_least(minimum: float, maximum: float = inf, *, why: str = "") -> Any:
             return
         valid = f"{minimum:g} or more" if maximum == inf else f"{minimum:g} to {maximum:g}"
         owner = type(instance).__name__
-        raise ConfigError(f"{owner}({attribute.name}={value!r}): must be {valid}{why}")
+        raise ConfigError.about(attribute.name, f"must be {valid}{why}", value=value, owner=owner)
 
     return check
 
@@ -34,7 +34,9 @@ def _at_least(minimum: float, maximum: float = inf, *, why: str = "") -> Any:
 def _count_or_auto(instance: object, attribute: Any, value: Any) -> None:
     if value == "auto" or (isinstance(value, int) and value >= 1 and value is not True):
         return
-    raise ConfigError(f"Limits(in_flight={value!r}): must be 1 or more, or 'auto'")
+    raise ConfigError.about(
+        "in_flight", "must be 1 or more, or 'auto'", value=value, owner="Limits"
+    )
 
 
 def _one_of(kind: type[_T], name: str, given: object) -> _T:
@@ -167,7 +169,8 @@ def _dollars(value: Any) -> Decimal | None:
     except InvalidOperation:
         amount = Decimal("NaN")
     if not amount.is_finite() or amount < 0:
-        raise ConfigError(f"Budget(max_cost={value!r}): give an amount in US dollars, such as 5.00")
+        reason = "give an amount in US dollars, such as 5.00"
+        raise ConfigError.about("max_cost", reason, value=value, owner="Budget")
     return amount
 
 
@@ -181,14 +184,3 @@ class Budget:
     def of(cls, given: Self | Decimal | float | str | None) -> Budget:
         """Return a Budget from its shorthand."""
         return given if isinstance(given, Budget) else cls(max_cost=given)
-
-
-def retry_delay(attempt: int, *, initial: float, maximum: float, jitter: float = 0.5) -> float:
-    """Return the seconds between try `attempt` (from 1) and the next: exponential, with jitter.
-
-    `jitter` is a random number from 0 to 1. The delay is at least half of the exponential step, so
-    that the server's refusal is obeyed.
-    """
-    exponent = min(attempt - 1, 60)  # above 60 the power overflows
-    step = min(maximum, initial * 2.0**exponent)
-    return step * (0.5 + 0.5 * jitter)

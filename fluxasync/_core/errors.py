@@ -28,7 +28,7 @@ a run is decided in `_engine.circuit_breaker`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 if TYPE_CHECKING:
     from .models import Job
@@ -54,6 +54,18 @@ class ConfigError(FluxError, ValueError):
     """The input is wrong: a parameter, a prompt file, a missing key. Raised before any I/O."""
 
     cause = "invalid"
+    argument: str = ""  #: the argument that is wrong, if one is
+    value: object = None  #: its value; None = not shown
+    reason: str = ""  #: what is wrong with it, and what to do
+
+    @classmethod
+    def about(cls, argument: str, reason: str, *, value: object = None, owner: str = "") -> Self:
+        """Return the error of one argument. Its message names the argument as Python does, `owner`
+        being its class; the command line names the option."""
+        shown = argument if value is None else f"{argument}={value!r}"
+        error = cls(f"{owner}({shown}): {reason}" if owner else f"{shown}: {reason}")
+        error.argument, error.value, error.reason = argument, value, reason
+        return error
 
 
 class TransportError(FluxError):
@@ -211,3 +223,35 @@ class BudgetExceeded(FluxError):
 
 class RunStopped(FluxError):
     """The run was stopped before this request was sent; the next run sends it."""
+
+
+def ends_run(error: FluxError, *, key_worked: bool) -> bool:
+    """Return whether no further submission can succeed after this error.
+
+    A 403 that does not name the key ends the run only before the key's first accepted job;
+    later it concerns its own request (a model or a prompt that this key may not use). RateLimited,
+    ServerError and a TransportError that was not sent arrive here only after the retries.
+    """
+    match error:
+        case AuthenticationError(of_key=False):
+            return not key_worked
+        case TransportError():
+            return not error.sent
+    return isinstance(
+        error,
+        AuthenticationError
+        | CreditError
+        | Redirected
+        | RateLimited
+        | ServerError
+        | SinkError
+        | JournalError
+        | BudgetExceeded,
+    )
+
+
+def is_lasting(error: FluxError) -> bool:
+    """Return whether waiting cannot help: wrong key, no credit, wrong address or certificate."""
+    if isinstance(error, TransportError):
+        return error.permanent
+    return isinstance(error, AuthenticationError | CreditError | Redirected)

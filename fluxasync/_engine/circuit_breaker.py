@@ -9,19 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
-from .._core.errors import (
-    AuthenticationError,
-    BudgetExceeded,
-    CreditError,
-    FluxError,
-    InvalidRequest,
-    JournalError,
-    RateLimited,
-    Redirected,
-    ServerError,
-    SinkError,
-    TransportError,
-)
+from .._core.errors import FluxError, InvalidRequest, ends_run
 
 #: requests refused before any was accepted, after which a whole batch counts as wrong
 BAD_BATCH = 20
@@ -114,35 +102,3 @@ class CircuitBreaker:
     def is_own(self) -> bool:
         """Whether it can trip without the session's."""
         return self._parent is not None
-
-
-def ends_run(error: FluxError, *, key_worked: bool) -> bool:
-    """Return whether no further submission can succeed after this error.
-
-    A 403 that does not name the key ends the run only before the key's first accepted job;
-    later it concerns its own request (a model or a prompt that this key may not use). RateLimited,
-    ServerError and a TransportError that was not sent arrive here only after the retries.
-    """
-    match error:
-        case AuthenticationError(of_key=False):
-            return not key_worked
-        case TransportError():
-            return not error.sent
-    return isinstance(
-        error,
-        AuthenticationError
-        | CreditError
-        | Redirected
-        | RateLimited
-        | ServerError
-        | SinkError
-        | JournalError
-        | BudgetExceeded,
-    )
-
-
-def is_lasting(error: FluxError) -> bool:
-    """Return whether waiting cannot help: wrong key, no credit, wrong address or certificate."""
-    if isinstance(error, TransportError):
-        return error.permanent
-    return isinstance(error, AuthenticationError | CreditError | Redirected)

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from attrs import define, evolve, field, frozen
 
+from .._core.backoff import retry_delay
 from .._core.concurrency import LoopAwareTimeout
-from .._core.config import Policies, retry_delay
+from .._core.config import Policies
 from .._core.errors import DownloadError, Expired, JobError, JobLost, TransportError
 from .._core.models import Job, Ready, Stored, Verdict
 from .._core.protocols import Chunks, Download, Reply, Sink

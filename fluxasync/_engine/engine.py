@@ -30,13 +30,14 @@ from .._core.models import ImageRequest, Job, Pending, Ready, Saved, Secret, Sto
 from .._core.observers import Fallback, Observers
 from .._core.protocols import Ledger, Sink, Transport
 from .._requests.catalog import closest_model, find, validate
+from .._requests.estimate import Estimate
 from .._requests.image_inputs import resolve
-from .._requests.pricing import Estimate
 from .._store.ledgers import NullLedger
 from .._store.sinks import FileSink
 from .._wire import Inconclusive, JobNotFound
 from .._wire.client import ApiClient, now
-from .._wire.providers import Provider, provider_of, resolve_provider
+from .._wire.credentials import resolve_provider
+from .._wire.providers import Provider, provider_of
 from .._wire.transport import AiohttpTransport
 from .circuit_breaker import CircuitBreaker
 from .connectivity import Connectivity
@@ -221,7 +222,7 @@ class Engine:
         if near := closest_model(model):
             raise ConfigError(
                 f"unknown model {model!r}: did you mean {near}? To send it as it is: "
-                "--allow-unknown-models (allow_unknown_models=True)"
+                "allow_unknown_models=True"
             )
 
     def mark_unclaimed(self, job: Job, *, ledger: Ledger = _NO_LEDGER) -> None:

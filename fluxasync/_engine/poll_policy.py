@@ -12,7 +12,8 @@ from math import inf
 
 from attrs import evolve
 
-from .._core.config import Policies, retry_delay
+from .._core.backoff import retry_delay
+from .._core.config import Policies
 from .._core.errors import AuthenticationError, DeadlineExceeded, JobError, JobFailed, JobLost
 from .._core.models import Job, Pending, Ready
 from .._core.observers import Fallback

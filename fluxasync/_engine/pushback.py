@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from .._core.config import Retry, retry_delay
-from .._core.errors import FluxError, TransportError
+from .._core.backoff import retry_delay
+from .._core.config import Retry
+from .._core.errors import FluxError, TransportError, is_lasting
 from .._core.models import Refused, Verdict
-from .circuit_breaker import is_lasting
 
 #: seconds; a longer Retry-After ends the run
 LONGEST_WAIT = 3600.0

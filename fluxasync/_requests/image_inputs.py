@@ -83,7 +83,7 @@ def allowed_folders(given: Folders) -> tuple[str, ...]:
     folders = [os.path.realpath(folder) for folder in many]
     for folder in folders:
         if not os.path.isdir(folder):
-            raise ConfigError(f"allow_files: {folder} is no folder")
+            raise ConfigError.about("allow_files", f"{folder} is no folder")
     return tuple(folders)
 
 

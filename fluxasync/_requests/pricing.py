@@ -1,4 +1,4 @@
-"""What a run costs: the price of a request, and the estimate of many.
+"""What a request costs.
 
 All amounts are Decimal US dollars, by BFL's list prices. A gateway's prices may differ: therefore
 messages say "by the catalogue", and an echoed cost replaces the price.
@@ -9,21 +9,14 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 
-from attrs import define, evolve, frozen
-
-from .._core.amounts import CREDIT, dollars
+from .._core.amounts import CREDIT
 from .._core.models import ImageInput, ImageRequest
-from .._core.text import counted, duration
-from .catalog import Model, find
+from .catalog.table import find
 
 _MEGAPIXEL = 2**20  # as in echoed `output_mp`: 256×256 is 0.06
 _REFERENCE = "input_image"  # and input_image_2, …
 _LARGEST_REFERENCE = 4 * _MEGAPIXEL  # larger ones are made smaller, BFL docs
 _UNSET_SIDE = 1024  # what FLUX.2 draws without a size is about 1 MP
-_ZERO = Decimal(0)
-
-#: seconds of an active job that are not generation: the submission and the last poll
-_ROUND_TRIP = 1.0
 
 #: seconds of generation by a model that the catalogue does not have
 UNKNOWN_MODEL_SECONDS = 6.0
@@ -64,112 +57,3 @@ def _pixels(reference: object) -> int:
 
 def _megapixels(pixels: int) -> int:
     return max(1, math.ceil(pixels / _MEGAPIXEL))
-
-
-@frozen(kw_only=True)
-class Estimate:
-    """What a run would cost and take, before anything is spent."""
-
-    images: int
-    cost: Decimal  #: US dollars, of the images whose price is known
-    unpriced: int  #: images of models that the catalogue does not know
-    seconds: float  #: at `in_flight` and the models' own limits
-    in_flight: int
-
-    def __str__(self) -> str:
-        count = counted(self.images, "image")
-        time = f"about {duration(math.ceil(self.seconds))} at {self.in_flight} in flight"
-        return f"{count}, {self._cost()}, {time}"
-
-    def within(self, left: Decimal | None) -> Estimate:
-        """Return the part of it that `left` US dollars pay for, None pays for all. Exact where all
-        images have one price, else at their mean price."""
-        if left is None or self.cost <= left:
-            return self
-        images = int(self.images * max(left, _ZERO) // self.cost)
-        return evolve(
-            self,
-            images=images,
-            cost=self.cost * images / self.images,
-            seconds=self.seconds * images / self.images,
-        )
-
-    def _cost(self) -> str:
-        if self.images and self.unpriced == self.images:
-            return "price unknown"
-        known = f"{dollars(self.cost)} by the catalogue"
-        return f"{known} and {self.unpriced:,} of unknown price" if self.unpriced else known
-
-
-@define
-class _ModelCount:
-    images: int = 0
-    cost: Decimal = _ZERO
-
-
-class Estimator:
-    """Adds up requests as they are read; its memory does not grow with their number."""
-
-    def __init__(self) -> None:
-        #: unknown models share one tally
-        self._tallies: dict[str | None, _ModelCount] = {}
-
-    def __repr__(self) -> str:
-        return f"<Estimator {sum(tally.images for tally in self._tallies.values())} images>"
-
-    def add(self, request: ImageRequest) -> None:
-        """Count a request's images (all `n` of them)."""
-        one = price(request)
-        tally = self._tallies.setdefault(None if one is None else request.model, _ModelCount())
-        tally.images += request.n
-        tally.cost += (one or _ZERO) * request.n
-
-    def estimate(self, in_flight: int) -> Estimate:
-        """Return the totals, and the time they take with so many jobs active at once."""
-        unknown = self._tallies.get(None, _ModelCount())
-        return Estimate(
-            images=sum(tally.images for tally in self._tallies.values()),
-            cost=sum((tally.cost for tally in self._tallies.values()), _ZERO),
-            unpriced=unknown.images,
-            seconds=self._seconds(in_flight),
-            in_flight=in_flight,
-        )
-
-    def _seconds(self, in_flight: int) -> float:
-        """Return the longest of: everything at the whole limit, each group at its own."""
-        work = [(self._model(name), tally.images) for name, tally in self._tallies.items()]
-        loads = [_LimitGroup(limit=in_flight)]
-        groups: dict[str, _LimitGroup] = {}
-        for model, images in work:
-            seconds = model.typical_seconds if model else UNKNOWN_MODEL_SECONDS
-            loads[0].add(images, seconds)
-            if model is not None and model.active_limit is not None:
-                limit = min(in_flight, model.active_limit)
-                groups.setdefault(model.group, _LimitGroup(limit=limit)).add(images, seconds)
-        return max(load.seconds for load in (*loads, *groups.values()))
-
-    @staticmethod
-    def _model(name: str | None) -> Model | None:
-        return None if name is None else find(name)
-
-
-@define
-class _LimitGroup:
-    """Jobs that share one limit."""
-
-    limit: int
-    images: int = 0
-    work: float = 0.0  #: seconds of active jobs
-    longest: float = 0.0
-
-    def add(self, images: int, seconds: float) -> None:
-        self.images += images
-        self.work += images * (seconds + _ROUND_TRIP)
-        self.longest = max(self.longest, seconds + _ROUND_TRIP)
-
-    @property
-    def seconds(self) -> float:
-        if not self.images:
-            return 0.0
-        rounds = math.ceil(self.images / self.limit)
-        return max(self.longest, rounds * self.work / self.images)

@@ -20,16 +20,8 @@ from typing import Any, Self
 from .._core.concurrency import Coalescer, run_to_completion
 from .._core.errors import ConfigError, SinkError
 from .._core.models import WEBHOOK_FIELDS, Failed, ImageInput, ImageRequest, InDoubt, Outcome, Saved
-from .files import (
-    ThreadRunner,
-    check_regular,
-    disk_error,
-    open_own,
-    open_to_read,
-    sync,
-    sync_folder,
-    write_all,
-)
+from .disk_threads import ThreadRunner
+from .files import check_regular, disk_error, open_own, open_to_read, sync, sync_folder, write_all
 
 METADATA = "metadata.jsonl"
 FAILURES = "failures.jsonl"

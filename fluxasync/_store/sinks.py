@@ -26,8 +26,9 @@ from .._core.errors import ConfigError, DownloadError, SinkError
 from .._core.images import EXTENSIONS, ImageInfo, NotAnImage, inspect, sniff
 from .._core.models import ImageRequest, Job, Stored
 from .._core.protocols import Chunks
+from .disk_threads import ThreadRunner
 from .filenames import DEFAULT, FilenameTemplate
-from .files import AtomicFile, DirectorySync, ThreadRunner, disk_error, make_folder, prove_writable
+from .files import AtomicFile, DirectorySync, disk_error, make_folder, prove_writable
 
 logger = logging.getLogger("fluxasync")
 

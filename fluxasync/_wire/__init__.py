@@ -25,12 +25,12 @@ from .redaction import Redaction
 from .reply import (
     LONGEST_WAIT,
     MESSAGE_LENGTH,
-    URL_LIFETIME,
     is_known,
     is_queued,
     retry_after,
     vendor_message,
 )
+from .url_expiry import URL_LIFETIME
 
 __all__ = [
     "LONGEST_WAIT",

@@ -32,6 +32,7 @@ from .._core.models import ImageRequest, Job, Pending, Ready, Refused, Verdict
 from .._core.protocols import Reply
 from .._core.strict_json import read_object
 from .classification import Phase, classify, is_job_id
+from .credentials import may_send_key
 from .providers import Provider
 from .redaction import NOTHING, Redaction
 from .reply import (
@@ -49,9 +50,9 @@ from .reply import (
     retry_after,
     server_date,
     status_word,
-    url_life,
     vendor_message,
 )
+from .url_expiry import url_life
 
 #: an id in the start of an answer that broke off
 _ID = re.compile(rb'(?<!\\)"id"\s*:\s*"([^"\\]{1,256})"')
@@ -124,7 +125,7 @@ def suspicion(reply: Reply) -> str | None:
 def _names_another(job_id: str, polling_url: Any, provider: Provider) -> bool:
     """Return whether a trusted polling URL has another id. The URL of a gateway's upstream, which
     is not trusted and not used, may have one."""
-    if not isinstance(polling_url, str) or not provider.trusts(polling_url):
+    if not isinstance(polling_url, str) or not may_send_key(provider, polling_url):
         return False
     named = parse_qs(urlsplit(polling_url).query).get("id", [job_id])
     return named != [job_id]

@@ -8,6 +8,7 @@ from typing import Any
 
 from .._core.models import ImageRequest, Job, Secret
 from .._core.protocols import Call
+from .credentials import auth_header, may_send_key
 from .providers import Provider
 
 
@@ -28,7 +29,7 @@ def encode_submit(
     return Call(
         method="POST",
         url=provider.submit_url(request.model),
-        headers={"Content-Type": "application/json", **provider.auth(key)},
+        headers={"Content-Type": "application/json", **auth_header(provider, key)},
         body=_encode(body).encode(),
         timeout=timeout,
     )
@@ -38,9 +39,13 @@ def encode_poll(job: Job, provider: Provider, key: Secret | None, *, timeout: fl
     """Return the GET that polls a job: at its polling URL if the provider's entry allows the key
     there, else by id at the provider's origin."""
     url = provider.poll_url(job.job_id)
-    if provider.poll_by == "polling_url" and job.polling_url and provider.trusts(job.polling_url):
+    if (
+        provider.poll_by == "polling_url"
+        and job.polling_url
+        and may_send_key(provider, job.polling_url)
+    ):
         url = job.polling_url
-    return Call(method="GET", url=url, headers=provider.auth(key), timeout=timeout)
+    return Call(method="GET", url=url, headers=auth_header(provider, key), timeout=timeout)
 
 
 def encode_credits(provider: Provider, key: Secret | None, *, timeout: float) -> Call | None:
@@ -48,7 +53,7 @@ def encode_credits(provider: Provider, key: Secret | None, *, timeout: float) ->
     url = provider.credits_url()
     if url is None:
         return None
-    return Call(method="GET", url=url, headers=provider.auth(key), timeout=timeout)
+    return Call(method="GET", url=url, headers=auth_header(provider, key), timeout=timeout)
 
 
 #: made once, because `json.dumps` with options makes an encoder for each call

@@ -1,8 +1,6 @@
 """Providers as data: origin, paths, auth header, trusted polling hosts; and the choice of one.
 
-The key is sent to the provider's own origin and, where jobs are regional, to its polling hosts:
-never to an address only because a server named it. `urlsplit` silently drops tabs and newlines, so
-the raw URL is checked before it is parsed.
+`urlsplit` silently drops tabs and newlines, so the raw URL is checked before it is parsed.
 """
 
 from __future__ import annotations
@@ -18,9 +16,8 @@ from attrs import evolve, field, frozen
 from .._core.addresses import is_loopback_address
 from .._core.amounts import CREDIT
 from .._core.errors import ConfigError
-from .._core.models import Secret
 
-_PORTS = {"http": 80, "https": 443}
+PORTS = {"http": 80, "https": 443}
 #: printable ASCII without space and backslash; parsers disagree about other characters
 _PLAIN_URL = re.compile(r"[!-\[\]-~]{1,4096}", re.ASCII)
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
@@ -28,7 +25,7 @@ _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
 Origin = tuple[str, str, int]
 
 
-def _split(url: str) -> SplitResult | None:
+def split_url(url: str) -> SplitResult | None:
     """Parse a URL; None for one that two parsers could read differently."""
     if not isinstance(url, str) or not _PLAIN_URL.fullmatch(url):
         return None
@@ -37,28 +34,33 @@ def _split(url: str) -> SplitResult | None:
         _ = parts.port  # raises ValueError for an invalid port
     except ValueError:
         return None
-    if parts.scheme not in _PORTS or not parts.hostname or "@" in parts.netloc:
+    if parts.scheme not in PORTS or not parts.hostname or "@" in parts.netloc:
         return None
     return parts
 
 
-def _origin(parts: SplitResult) -> Origin:
-    port = _PORTS[parts.scheme] if parts.port is None else parts.port
+def origin_of(parts: SplitResult) -> Origin:
+    """Return scheme, host and port of a parsed URL."""
+    port = PORTS[parts.scheme] if parts.port is None else parts.port
     return parts.scheme, parts.hostname or "", port
 
 
 def _base_url(given: Any) -> str:
     """Check a base URL; a message does not quote one that could hold a password."""
-    parts = _split(given)
+    parts = split_url(given)
     if parts is None:
         if isinstance(given, str) and "@" in given:
-            raise ConfigError("base_url: contains a user or a password; give the key as api_key")
-        raise ConfigError("base_url: not an http(s) URL; give https://api.example.com/prefix")
+            raise ConfigError.about(
+                "base_url", "contains a user or a password; give the key as api_key"
+            )
+        raise ConfigError.about(
+            "base_url", "not an http(s) URL; give https://api.example.com/prefix"
+        )
     if parts.query or parts.fragment or "?" in given or "#" in given:
-        raise ConfigError("base_url: contains ? or #; end it with the path")
+        raise ConfigError.about("base_url", "contains ? or #; end it with the path")
     if parts.scheme == "http" and not is_loopback_address(parts.hostname or ""):
-        raise ConfigError(
-            f"base_url: http would send the key unencrypted; use https://{parts.netloc}"
+        raise ConfigError.about(
+            "base_url", f"http would send the key unencrypted; use https://{parts.netloc}"
         )
     return str(given).rstrip("/")
 
@@ -100,7 +102,7 @@ class Provider:
     @property
     def origin(self) -> Origin:
         """Scheme, host and port of `base_url`."""
-        return _origin(urlsplit(self.base_url))
+        return origin_of(urlsplit(self.base_url))
 
     @property
     def is_loopback(self) -> bool:
@@ -119,12 +121,6 @@ class Provider:
         """Return the URL of the account's balance; None if the provider has none."""
         return None if self.credits_path is None else self.base_url + self.credits_path
 
-    def auth(self, key: Secret | None) -> dict[str, str]:
-        """Return the header with the key, in plain text; empty without a key."""
-        if not key:
-            return {}
-        return {self.auth_header: f"{self.auth_scheme} {key.reveal()}".lstrip()}
-
     def at(self, base_url: str | None) -> Provider:
         """Return this provider with another `base_url`; None = the same.
 
@@ -140,27 +136,12 @@ class Provider:
 
     @property
     def _is_at_home(self) -> bool:
-        return self._may_poll(self.origin[1])
+        return self.may_poll(self.origin[1])
 
-    def _may_poll(self, host: str) -> bool:
+    def may_poll(self, host: str) -> bool:
+        """Return whether a host is one of `polling_hosts`."""
         is_name = _HOST_NAME.fullmatch(host) is not None
         return is_name and any(_matches(host, pattern) for pattern in self.polling_hosts)
-
-    def trusts(self, url: str) -> bool:
-        """Return whether the key may be sent to a URL that a server named.
-
-        Allowed are the provider's origin, `polling_hosts` over https on the default port, and for a
-        loopback provider any port of this machine.
-        """
-        parts = _split(url)
-        if parts is None:
-            return False
-        scheme, host, port = found = _origin(parts)
-        if found == self.origin:
-            return True
-        if self.is_loopback and is_loopback_address(host):
-            return True
-        return (scheme, port) == ("https", _PORTS["https"]) and self._may_poll(host)
 
 
 def _matches(host: str, pattern: str) -> bool:
@@ -196,32 +177,10 @@ BFL: Final = Provider(
 PROVIDERS: Final = {provider.name: provider for provider in (COMETAPI, BFL)}
 
 
-def resolve_provider(
-    provider: Provider | str | None = None,
-    *,
-    api_key: str | Secret | None = None,
-    base_url: str | None = None,
-    environ: Mapping[str, str],
-) -> tuple[Provider, Secret | None]:
-    """Return the provider, with `base_url` if given, and its key.
-
-    Without a name it is the provider whose key variable is set; if both or none are, CometAPI. The
-    key is `api_key`, else the variable's value; a provider on this machine needs none. Raises
-    ConfigError for an unknown name, an invalid base URL, and an invalid or missing key.
-    """
-    chosen = provider_of(provider, base_url=base_url, environ=environ)
-    key = _key(api_key, source="api_key")
-    if key is None and chosen.key_variable is not None:
-        key = _key(environ.get(chosen.key_variable), source=chosen.key_variable)
-    if key is None and not chosen.is_loopback:
-        raise ConfigError(_missing_key(chosen, is_named=provider is not None))
-    return chosen, key
-
-
 def provider_of(
     provider: Provider | str | None, *, base_url: str | None, environ: Mapping[str, str]
 ) -> Provider:
-    """Return the provider as `resolve_provider` does, without its key."""
+    """Return the provider; without a name, the one whose key variable is set, else CometAPI."""
     return _named(provider, environ).at(base_url)
 
 
@@ -240,25 +199,3 @@ def provider_by_name(name: str, *, as_written: str | None = None) -> Provider:
         lead = f"provider={str(name)[:40]!r}" if as_written is None else as_written
         raise ConfigError(f"{lead}: must be {' or '.join(PROVIDERS)}")
     return found
-
-
-def _key(given: str | Secret | None, *, source: str) -> Secret | None:
-    """Strip and check a key; messages do not show it."""
-    text = (given.reveal() if isinstance(given, Secret) else given or "").strip()
-    if not text:
-        return None
-    if any(character.isspace() for character in text):
-        raise ConfigError(f"{source}: the key contains spaces (leave out “Bearer”)")
-    if not all(" " < character < "\x7f" or "\xa1" <= character <= "\xff" for character in text):
-        raise ConfigError(f"{source}: the key contains invalid characters; copy it again")
-    return Secret(text)
-
-
-def _missing_key(provider: Provider, *, is_named: bool) -> str:
-    possible = [provider] if is_named else [*PROVIDERS.values()]
-    names = " or ".join(each.name for each in possible)
-    variables = " or ".join(each.key_variable for each in possible if each.key_variable)
-    return (
-        f"no key for {names}: {f'set {variables}' if variables else 'give api_key'} "
-        "(none is needed with --simulate or a simulator's base_url)"
-    )

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote_plus, urlsplit
 
 from .redaction import NOTHING, Redaction
 
@@ -161,12 +160,8 @@ def _one_line(text: str, redaction: Redaction, *, is_whole: bool = True) -> str:
     return line if len(line) <= MESSAGE_LENGTH else line[: MESSAGE_LENGTH - 1] + "…"
 
 
-#: seconds from the end of generation to a signed URL's expiry (`se` − Last-Modified in recordings)
-URL_LIFETIME = 600.0
 #: seconds; a longer Retry-After is cut to this
 LONGEST_WAIT = 24 * 3600.0
-#: the expiry in the query of a signed URL (Azure's shared access signatures)
-_EXPIRY = re.compile(r"(?:^|&)se=([^&]*)")
 
 
 def retry_after(reply: Reply, answer: Mapping[str, Any] | None) -> float | None:
@@ -186,38 +181,23 @@ def retry_after(reply: Reply, answer: Mapping[str, Any] | None) -> float | None:
     return min(seconds, LONGEST_WAIT)
 
 
-def url_life(url: str, date: str | None) -> float:
-    """Return the seconds until a signed URL expires by the server's clock (`date` is its Date).
-
-    A URL without a readable expiry has the documented lifetime.
-    """
-    try:
-        found = _EXPIRY.search(urlsplit(url).query)
-        ends = datetime.fromisoformat(unquote_plus(found[1]) if found else "")
-        began = _read_date(date) if date else datetime.now(UTC)
-        left = (ends - began).total_seconds()
-    except (ValueError, TypeError, OverflowError):
-        return URL_LIFETIME
-    return min(max(left, 0.0), LONGEST_WAIT)
-
-
 def server_date(reply: Reply) -> float | None:
     """Return the Unix time of the reply by the server's clock, in seconds."""
     try:
-        return _read_date(reply.headers["date"]).timestamp()
+        return read_date(reply.headers["date"]).timestamp()
     except (KeyError, ValueError, TypeError, OverflowError):
         return None
 
 
 def _seconds_between(date: str | None, later: str) -> float | None:
     try:
-        began = _read_date(date) if date else datetime.now(UTC)
-        return (_read_date(later) - began).total_seconds()
+        began = read_date(date) if date else datetime.now(UTC)
+        return (read_date(later) - began).total_seconds()
     except (ValueError, TypeError, OverflowError):
         return None
 
 
 @lru_cache(maxsize=64)
-def _read_date(date: str) -> datetime:
+def read_date(date: str) -> datetime:
     """Parse an HTTP date; cached, because many answers have the same one."""
     return parsedate_to_datetime(date)

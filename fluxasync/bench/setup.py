@@ -24,7 +24,8 @@ from .._core.extras import install_command
 from .._core.text import display
 from .._core.version import __version__
 from .._requests.catalog import closest_model
-from .._requests.pricing import Estimator, price
+from .._requests.estimate import Estimator
+from .._requests.pricing import price
 from .._store.files import disk_error, make_folder
 from .._wire.providers import PROVIDERS, Provider, provider_by_name
 from ..simulator.child_process import simulator_process
@@ -107,12 +108,12 @@ def check_cap(
     if config.simulate and not simulated:
         raise ConfigError(
             f"simulate=True needs a simulator on this machine; {host} is not one: "
-            "leave out base_url, or set max_cost instead"
+            "leave out the base URL, or set a spending limit instead"
         )
     if not simulated and config.max_cost is None:
         raise ConfigError(
-            f"a benchmark of {host} spends money: set the most to spend, e.g. --max-cost 2.00 "
-            "(max_cost=2), or measure the simulator with --simulate (simulate=True)"
+            f"a benchmark of {host} spends money: set the most to spend, e.g. max_cost=2.00, "
+            "or measure the simulator with simulate=True"
         )
     if config.max_cost is not None:
         for model in config.models:
@@ -120,7 +121,7 @@ def check_cap(
                 near = closest_model(model)
                 step = f"did you mean {near}?" if near else "fluxasync models lists the known ones"
                 raise ConfigError(
-                    f"the price of {display(model, 60)} is not known, so max_cost cannot be "
+                    f"the price of {display(model, 60)} is not known, so the limit cannot be "
                     f"enforced: {step}"
                 )
 

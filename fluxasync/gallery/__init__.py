@@ -13,7 +13,8 @@ from pathlib import Path
 from attrs import frozen
 
 from .._core.errors import ConfigError
-from .._store.files import ThreadRunner, create_own, disk_error, make_own_folder
+from .._store.disk_threads import ThreadRunner
+from .._store.files import create_own, disk_error, make_own_folder
 from .._store.journal.schema import HOME
 from .cards import Card, Cards, read
 from .html_page import page

@@ -22,7 +22,8 @@ from aiohttp.web_protocol import RequestHandler
 
 from .._core.errors import FluxError
 from .._core.images import EXTENSIONS, NotAnImage, sniff
-from .._store.files import ThreadRunner, open_to_read
+from .._store.disk_threads import ThreadRunner
+from .._store.files import open_to_read
 from .cards import Card, CardLists
 from .html_page import page
 from .thumbnails import Thumbnails

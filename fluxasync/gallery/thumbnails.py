@@ -21,7 +21,8 @@ from typing import Self
 from .._core.errors import ConfigError
 from .._core.extras import install_command
 from .._core.isolated_process import start
-from .._store.files import ThreadRunner, check_own_folder, disk_error, make_own_folder, open_to_read
+from .._store.disk_threads import ThreadRunner
+from .._store.files import check_own_folder, disk_error, make_own_folder, open_to_read
 from .._store.journal.schema import HOME
 
 FOLDER = f"{HOME}/thumbs"

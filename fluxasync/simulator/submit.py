@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from decimal import Decimal
-from math import exp, log, sqrt
 from typing import Any
 from uuid import UUID
 
@@ -19,17 +18,14 @@ from attrs import evolve, frozen
 from .charges import Charge, body_digest, key_digest
 from .dialects import DIALECTS, Accepted, Answer, DialectName, html_answer
 from .download import image_path
+from .durations import job_duration
 from .images import PictureSpec
 from .jobs import Job
 from .models import MODELS, Model, problems_in, read_body
-from .scenario import SeededRandom
 from .state import State, key_of
 
 _CENT = Decimal("0.01")  # US dollars a credit
-_SPREAD, _OUTLIERS = (
-    0.35,
-    0.015,
-)  # of durations: sigma of the log-normal; share of jobs that take 3 to 10 times as long
+# of durations: sigma of the log-normal; share of jobs that take 3 to 10 times as long
 _SOON = 0.1  # a refused prompt ends after this share of its image's duration
 
 
@@ -219,7 +215,7 @@ class SubmitEndpoint:
     def _final_status(self, number: int, post: _Submission) -> tuple[str, float]:
         """Return the terminal status and the end time."""
         state, now = self._state, post.now
-        seconds = self._duration(number, post.model)
+        seconds = job_duration(self._state, number, post.model)
         if state.takes_fault("pending-forever", number):
             return "Pending", now + max(state.scenario.retention, seconds)
         if state.takes_fault("moderated-request", number):
@@ -227,19 +223,6 @@ class SubmitEndpoint:
         if state.takes_fault("moderated-content", number):
             return "Content Moderated", now + seconds
         return "Error" if state.takes_fault("error", number) else "Ready", now + seconds
-
-    def _duration(self, number: int, model: Model) -> float:
-        scenario = self._state.scenario
-        rng, latency = self._state.rng, scenario.latency
-        if scenario.latency_cv is not None:
-            mean = model.seconds if latency is None else sum(latency) / 2
-            return lognormal(rng, number, mean=mean, cv=scenario.latency_cv)
-        if latency is not None:
-            return latency[0] + (latency[1] - latency[0]) * rng.uniform("latency", number)
-        seconds = model.seconds * exp(_SPREAD * rng.normal("latency", number))
-        if rng.uniform("outlier", number) < _OUTLIERS:
-            seconds *= 3 + 7 * rng.uniform("outlier by", number)
-        return seconds
 
     def _fault_after_charge(self, job: Job) -> Answer | None:
         """Return a fault after the charge."""
@@ -260,12 +243,6 @@ class SubmitEndpoint:
             output_pixels=job.picture.width * job.picture.height,
             input_images=sum(1 for name in post.parameters if name.startswith("input_image")),
         )
-
-
-def lognormal(rng: SeededRandom, number: int, *, mean: float, cv: float) -> float:
-    """Return the duration of a job, by its number, for a scenario with `latency_cv`."""
-    variance = log(1 + cv * cv)
-    return mean * exp(sqrt(variance) * rng.normal("latency", number) - variance / 2)
 
 
 def _result_prompt(post: _Submission) -> str:

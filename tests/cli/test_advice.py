@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import fluxasync
-from fluxasync import FluxError, Job, JobError
+from fluxasync import (
+    Budget,
+    ConfigError,
+    FluxError,
+    Job,
+    JobError,
+    Limits,
+    Polling,
+)
 from fluxasync._cli.advice import about_failures, next_step, with_advice
+from fluxasync._wire.providers import provider_by_name
 
 #: errors whose own messages end with what to do
 OUTSPOKEN = {
@@ -91,3 +100,60 @@ def test_failures_are_grouped_by_remedy(failed: dict[str, int], lines: list[str]
     told_lines = list(about_failures(Counter(failed), Path("out")))
     pairs = zip(told_lines, lines, strict=True)
     assert all(line.startswith(start) for line, start in pairs)
+
+
+def _refused(make: Callable[[], object]) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        make()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("make", "in_python", "at_command_line"),
+    [
+        pytest.param(
+            lambda: Budget(max_cost="abc"),
+            "Budget(max_cost='abc'): give an amount",
+            "--max-cost abc: give an amount in US dollars, such as 5.00",
+            id="an amount",
+        ),
+        pytest.param(
+            lambda: Limits(in_flight=0),
+            "Limits(in_flight=0): must be 1",
+            "--in-flight 0: must be 1 or more, or 'auto'",
+            id="a count of zero",
+        ),
+        pytest.param(
+            lambda: Polling(lag=3.0),
+            "Polling(lag=3.0): must be 0.001",
+            "--polling-lag 3: must be 0.001 to 0.5: a share of the usual duration (0.04 is 4 %)",
+            id="another name at the command line",
+        ),
+        pytest.param(
+            lambda: provider_by_name("bfl").at("foo"),
+            "base_url: not an",
+            "--base-url: not an http(s) URL; give https://api.example.com/prefix",
+            id="a value that is not shown",
+        ),
+        pytest.param(
+            lambda: provider_by_name("bfl").at("http://a.example"),
+            "base_url: http would",
+            "--base-url: http would send the key unencrypted; use https://a.example",
+            id="another fault of it",
+        ),
+    ],
+)
+def test_the_command_line_names_the_option_and_python_the_argument(
+    make: Callable[[], object], in_python: str, at_command_line: str
+) -> None:
+    """The same error names what the user wrote."""
+    error = _refused(make)
+    assert str(error).startswith(in_python)
+    assert with_advice(error) == at_command_line
+
+
+def test_recommended_arguments_are_options_at_the_command_line() -> None:
+    """A remedy is shown as the user would write it; other text keeps its words."""
+    error = ConfigError("raw=True: use max_cost=2.00, or simulate=True; max_cost.txt stays")
+    expected = "raw=True: use --max-cost 2.00, or --simulate; max_cost.txt stays"
+    assert with_advice(error) == expected

@@ -140,10 +140,10 @@ def test_the_readme_quotes_the_table_of_the_benchmarks() -> None:
     )
     for sentence in (
         f"aiohttp loses {loop[-2]} of the images",
-        f"With three tries it loses {tries[-2]} and pays {tries[-1]} twice",
-        f"fluxasync loses {ours[-2]} and pays {ours[-1]} twice",
+        f"With three tries the loop loses {tries[-2]} and pays for {tries[-1]} twice",
+        f"fluxasync loses {ours[-2]} and pays for {ours[-1]} twice",
         f"the {ours[-3]} whose submission got no answer",
-        f"uses {ours[2]} of an account's slots instead of {loop[2]}",
+        f"fluxasync uses {ours[2]} of an account's slots instead of {loop[2]}",
         f"{ours[0]} per image instead of {loop[0]}",
     ):
         assert sentence in text

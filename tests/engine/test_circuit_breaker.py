@@ -28,13 +28,8 @@ from fluxasync import (
     SinkError,
     TransportError,
 )
-from fluxasync._engine.circuit_breaker import (
-    BAD_BATCH,
-    FORBIDDEN,
-    CircuitBreaker,
-    ends_run,
-    is_lasting,
-)
+from fluxasync._core.errors import ends_run, is_lasting
+from fluxasync._engine.circuit_breaker import BAD_BATCH, FORBIDDEN, CircuitBreaker
 
 JOB = Job(job_id="a-1")
 FIRST, SECOND = FluxError("first"), FluxError("second")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.job_fleet import knowing, lag, lognormal, polls, run
 
 from fluxasync import ConfigError, ImageRequest, Job, Polling
-from fluxasync._core.config import retry_delay
+from fluxasync._core.backoff import retry_delay
 from fluxasync._engine.polling import (
     Durations,
     PollRateLimiter,

@@ -78,6 +78,9 @@ def test_a_core_install_names_the_missing_extra() -> None:
         pytest.param(("paint",), 'Unknown command "paint"', id="unknown verb"),
         pytest.param(("run", "p.txt", "--outt", "x"), "Did you mean --out", id="unknown option"),
         pytest.param(("run", "p.txt", "--n", "0"), "Must be >= 1", id="out of range"),
+        pytest.param(
+            ("run", "p", "--bogus"), "--bogus. See fluxasync run --help", id="no likeness"
+        ),
         pytest.param(("generate", "a fox"), "--out", id="missing option"),
         pytest.param(
             ("generate", "a", "red", "fox", "-o", "f"),

@@ -80,7 +80,7 @@ def test_a_dry_run_shows_images_and_cost_of_a_grid(cli: Any, tmp_path: Path) -> 
         pytest.param(("--grid", "steps=9", "--grid", "steps=10"), "is given twice", id="twice"),
         pytest.param(("--map", "width"), "write PARAMETER=COLUMN", id="no column"),
         pytest.param(("--map", "width=w"), "has no columns that could be mapped", id="a .txt"),
-        pytest.param(("--sample", "0"), "sample=0: 1 or more rows", id="an empty sample"),
+        pytest.param(("--sample", "0"), "--sample 0: must be 1 or more rows", id="an empty sample"),
         pytest.param(("--models", "flux-dev", "--model", "flux-pro"), "put them all", id="models"),
         pytest.param(("--wildcards", "gone"), "gone is no folder", id="no folder"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from contextlib import closing
 from pathlib import Path
@@ -150,12 +151,13 @@ async def test_a_journal_that_is_refused_is_not_kept_open(tmp_path):
     async with journal(tmp_path) as ledger:
         await submitted(ledger, image_request())
     sql(_db(tmp_path), "INSERT INTO meta VALUES ('sunk', 'NaN')")
+    gc.collect()  # what earlier tests left may be closed at any time
     before, refusals = len(os.listdir("/dev/fd")), []
     for _ in range(3):
         with pytest.raises(JournalError, match="column value") as refusal:
             read_only(tmp_path)
         refusals.append(refusal)  # an error that is kept keeps all that it passed through
-    assert before == len(os.listdir("/dev/fd"))
+    assert before >= len(os.listdir("/dev/fd"))
 
 
 async def test_a_part_of_a_sum_is_not_larger_than_the_sum(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import errno
+import gc
 import hashlib
 import os
 import resource
@@ -29,7 +30,8 @@ from fluxasync import (
     SinkError,
 )
 from fluxasync._core.protocols import Chunks
-from fluxasync._store.files import AtomicFile, DirectorySync, ThreadRunner
+from fluxasync._store.disk_threads import ThreadRunner
+from fluxasync._store.files import AtomicFile, DirectorySync
 
 JOB = Job(job_id="7f3a9c21", request=ImageRequest(prompt="a red fox", name="fox"))
 LARGE = jpeg(payload=bytes(range(250)) * 22_000)  # over 5 MB: streamed
@@ -496,10 +498,11 @@ async def test_storing_image_after_image_leaves_no_file_and_no_folder_open(tmp_p
     """A run of a million images has as many files open as one of a hundred."""
     async with FolderSink(tmp_path, template="{name}.{ext}") as sink:
         await _store(sink, png())
+        gc.collect()  # what earlier tests left may be closed at any time
         before = len(os.listdir("/dev/fd"))
         for size in range(9, 14):
             await _store(sink, png(size))
-        assert before == len(os.listdir("/dev/fd"))
+        assert before >= len(os.listdir("/dev/fd"))
 
 
 async def test_an_image_has_the_permissions_of_any_new_file(tmp_path):

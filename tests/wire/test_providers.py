@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from fluxasync import BFL, COMETAPI, ConfigError, Provider
-from fluxasync._wire.providers import resolve_provider
+from fluxasync._wire.credentials import auth_header, may_send_key, resolve_provider
 from fluxasync.extend import Secret
 
 LOCAL = COMETAPI.at("http://127.0.0.1:8123/prefix")
@@ -18,7 +18,7 @@ def test_cometapi_has_its_documented_urls() -> None:
     assert COMETAPI.submit_url("flux-dev") == "https://api.cometapi.com/flux/v1/flux-dev"
     expected = "https://api.cometapi.com/flux/v1/get_result?id=a-1"
     assert COMETAPI.poll_url("a-1") == expected
-    assert COMETAPI.auth(Secret("sk-1")) == {"Authorization": "Bearer sk-1"}
+    assert auth_header(COMETAPI, Secret("sk-1")) == {"Authorization": "Bearer sk-1"}
     assert COMETAPI.credits_url() is None
 
 
@@ -26,7 +26,7 @@ def test_bfl_has_its_documented_urls() -> None:
     """The paths, the x-key header and the credits endpoint of BFL's OpenAPI file."""
     assert BFL.submit_url("flux-2-pro") == "https://api.bfl.ai/v1/flux-2-pro"
     assert BFL.poll_url("a-1") == "https://api.bfl.ai/v1/get_result?id=a-1"
-    assert BFL.auth(Secret("bfl_1")) == {"x-key": "bfl_1"}
+    assert auth_header(BFL, Secret("bfl_1")) == {"x-key": "bfl_1"}
     assert BFL.credits_url() == "https://api.bfl.ai/v1/credits"
     assert BFL.credit == Decimal("0.01")
 
@@ -52,7 +52,7 @@ def test_names_and_ids_cannot_change_the_path() -> None:
 
 def test_without_a_key_there_is_no_header() -> None:
     """No placeholder is sent."""
-    assert LOCAL.auth(None) == {}
+    assert auth_header(LOCAL, None) == {}
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_without_a_key_there_is_no_header() -> None:
 )
 def test_the_key_is_sent_only_to_trusted_urls(provider: Provider, url: str, trusted: bool) -> None:
     """A URL that a server named gets the key only by the rules of the provider's entry."""
-    assert provider.trusts(url) is trusted
+    assert may_send_key(provider, url) is trusted
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ def test_a_gateways_key_is_not_sent_to_bfls_polling_urls(base_url: str, trusted:
     """A gateway with BFL's API passes BFL's polling URLs on; the gateway's key is not sent
     there."""
     gateway = BFL.at(base_url)
-    assert gateway.trusts("https://api.us3.bfl.ai/v1/get_result?id=1") is trusted
-    assert gateway.trusts(gateway.poll_url("1"))
+    assert may_send_key(gateway, "https://api.us3.bfl.ai/v1/get_result?id=1") is trusted
+    assert may_send_key(gateway, gateway.poll_url("1"))
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ from ..._core.events import (
 from ..._core.models import Failed, InDoubt, Job, Outcome, Saved
 from ..._core.observers import Fallback
 from ..._core.text import duration
-from ..._requests.pricing import Estimate, price
+from ..._requests.estimate import Estimate
+from ..._requests.pricing import price
 from ..summary import counted
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from attrs import evolve, field, frozen
 from ..._core.errors import ConfigError
 from ..._core.models import ImageRequest
 from ..catalog import find
+from ..estimate import Estimator
 from ..parsing import expand_copies
-from ..pricing import Estimator
 from .numbering import Occurrences
 
 #: bad rows that are kept, and different complaints that are shown

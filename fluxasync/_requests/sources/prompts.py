@@ -145,7 +145,7 @@ class Prompts:
             "limit", self.limit, int, type(None), expected="a whole number, or None for no limit"
         )
         if not 1 <= self.n <= 10_000:
-            raise ConfigError(f"n={self.n}: 1 to 10,000 images of a prompt")
+            raise ConfigError.about("n", "1 to 10,000 images of a prompt", value=self.n)
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"limit={self.limit}: 1 or more images, or none for no limit")
 

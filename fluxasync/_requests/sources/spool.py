@@ -50,7 +50,7 @@ class Sample:
             if type(value) is not int:
                 raise ConfigError(f"{name}: a whole number, not {type(value).__name__}")
         if self.rows < 1:
-            raise ConfigError(f"sample={self.rows}: 1 or more rows")
+            raise ConfigError.about("sample", "must be 1 or more rows", value=self.rows)
 
 
 #: number in the list, from 1, blank rows included; digest of the requests, where image inputs may

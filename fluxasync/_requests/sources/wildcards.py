@@ -88,7 +88,9 @@ class Wildcards:
         self._lists: dict[str, Choice] = {}
         self._held = 0  #: alternatives of all lists
         if folder is not None and not folder.is_dir():
-            raise ConfigError(f"wildcards: {folder} is no folder; it holds the lists as .txt files")
+            raise ConfigError.about(
+                "wildcards", f"{folder} is no folder; it holds the lists as .txt files"
+            )
 
     def template(self, text: str) -> PromptTemplate:
         """Return the parsed template. Raises ConfigError with the column of what is wrong."""

@@ -20,7 +20,7 @@ from attrs import define, field, frozen
 
 from ..._core.amounts import amount_of
 from ..._core.errors import ConfigError, candidate_in
-from ..files import ThreadRunner
+from ..disk_threads import ThreadRunner
 from ..journal.checked_row import SELECT, Row, check_totals, damaged_in, is_instant, row_of
 from ..journal.lock import Locked, holder
 from ..journal.reader import read_only

@@ -16,7 +16,7 @@ from string import hexdigits
 from ..._core.amounts import dollars
 from ..._core.concurrency import run_to_completion
 from ..._core.errors import BudgetExceeded, ConfigError, JournalError, SinkError
-from ..files import ThreadRunner
+from ..disk_threads import ThreadRunner
 from ..journal.integrity import check_content, check_current, check_file, check_home
 from ..journal.journal import Journal, JournalView, read_only
 from .folder_status import InDoubtEntry, read_doubts, reading_rows, require_idle, require_journal

@@ -24,7 +24,8 @@ from attrs import define, field, frozen
 from ..._core.errors import JournalError
 from ..._core.images import EXTENSIONS
 from ..._core.models import Saved, Stored
-from ..files import NotOurs, ThreadRunner, disk_error, open_to_read
+from ..disk_threads import ThreadRunner
+from ..files import NotOurs, disk_error, open_to_read
 from ..journal.integrity import is_part
 from ..journal.reader import JournalView, read_only
 from ..journal.schema import HOME

@@ -26,15 +26,8 @@ from ..._core.amounts import amount_text
 from ..._core.concurrency import run_to_completion
 from ..._core.errors import JournalError
 from ..._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Refused, Saved
-from ..files import (
-    ThreadRunner,
-    check_regular,
-    create_own,
-    make_folder,
-    make_own_folder,
-    sync,
-    sync_folder,
-)
+from ..disk_threads import ThreadRunner
+from ..files import check_regular, create_own, make_folder, make_own_folder, sync, sync_folder
 from .integrity import (
     MOUNTS,
     check_absent,

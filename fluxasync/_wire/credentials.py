@@ -1,0 +1,82 @@
+"""The API key: where it comes from, in which header it goes, and to which addresses.
+
+The key is sent to the provider's own origin and, where jobs are regional, to its polling hosts:
+never to an address only because a server named it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .._core.addresses import is_loopback_address
+from .._core.errors import ConfigError
+from .._core.models import Secret
+from .providers import PORTS, PROVIDERS, Provider, origin_of, provider_of, split_url
+
+
+def auth_header(provider: Provider, key: Secret | None) -> dict[str, str]:
+    """Return the header with the key, in plain text; empty without a key."""
+    if not key:
+        return {}
+    return {provider.auth_header: f"{provider.auth_scheme} {key.reveal()}".lstrip()}
+
+
+def may_send_key(provider: Provider, url: str) -> bool:
+    """Return whether the key may be sent to a URL that a server named.
+
+    Allowed are the provider's origin, `polling_hosts` over https on the default port, and for a
+    loopback provider any port of this machine.
+    """
+    parts = split_url(url)
+    if parts is None:
+        return False
+    scheme, host, port = found = origin_of(parts)
+    if found == provider.origin:
+        return True
+    if provider.is_loopback and is_loopback_address(host):
+        return True
+    return (scheme, port) == ("https", PORTS["https"]) and provider.may_poll(host)
+
+
+def resolve_provider(
+    provider: Provider | str | None = None,
+    *,
+    api_key: str | Secret | None = None,
+    base_url: str | None = None,
+    environ: Mapping[str, str],
+) -> tuple[Provider, Secret | None]:
+    """Return the provider, with `base_url` if given, and its key.
+
+    Without a name it is the provider whose key variable is set; if both or none are, CometAPI. The
+    key is `api_key`, else the variable's value; a provider on this machine needs none. Raises
+    ConfigError for an unknown name, an invalid base URL, and an invalid or missing key.
+    """
+    chosen = provider_of(provider, base_url=base_url, environ=environ)
+    key = _key(api_key, source="api_key")
+    if key is None and chosen.key_variable is not None:
+        key = _key(environ.get(chosen.key_variable), source=chosen.key_variable)
+    if key is None and not chosen.is_loopback:
+        raise ConfigError(_missing_key(chosen, is_named=provider is not None))
+    return chosen, key
+
+
+def _key(given: str | Secret | None, *, source: str) -> Secret | None:
+    """Strip and check a key; messages do not show it."""
+    text = (given.reveal() if isinstance(given, Secret) else given or "").strip()
+    if not text:
+        return None
+    if any(character.isspace() for character in text):
+        raise ConfigError(f"{source}: the key contains spaces (leave out “Bearer”)")
+    if not all(" " < character < "\x7f" or "\xa1" <= character <= "\xff" for character in text):
+        raise ConfigError(f"{source}: the key contains invalid characters; copy it again")
+    return Secret(text)
+
+
+def _missing_key(provider: Provider, *, is_named: bool) -> str:
+    possible = [provider] if is_named else [*PROVIDERS.values()]
+    names = " or ".join(each.name for each in possible)
+    variables = " or ".join(each.key_variable for each in possible if each.key_variable)
+    return (
+        f"no key for {names}: {f'set {variables}' if variables else 'give api_key'} "
+        "(none is needed with --simulate or a simulator's base_url)"
+    )
