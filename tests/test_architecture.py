@@ -211,7 +211,7 @@ def test_no_import_goes_in_a_circle():
 
 
 def test_import_chains_are_short():
-    """A reader who follows imports down comes to an end soon."""
+    """Chains of imports are short, so a reader soon reaches the end of one."""
     chain = max((_chain(module) for module in MODULES), key=len)
     assert len(chain) <= MOST_IN_A_CHAIN, " > ".join(chain)
 

@@ -1,4 +1,4 @@
-"""The picture of a run: what it says, on screens of any size, whatever is written on images."""
+"""The live view of a run: its content, on screens of any size, with any prompt."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_all_that_a_person_asks_is_there() -> None:
 
 
 @pytest.mark.parametrize("columns", [1, 5, 12, 20, 39, 49, 50, 79, 300])
-def test_it_fits_every_width(columns: int) -> None:
+def test_the_view_fits_every_width(columns: int) -> None:
     """No line is wider than the screen; on a narrow one more lines say the same."""
     lines = plain(BUSY, columns)
     assert max(map(width_of, lines)) <= columns
@@ -93,12 +93,12 @@ def test_without_a_total_there_is_no_bar_and_no_end() -> None:
 
 
 def test_nothing_is_made_up_at_the_beginning() -> None:
-    """Before the first outcome there is no pace and no end, only what is known."""
+    """Before the first outcome the view shows neither rate nor ETA."""
     assert plain(ProgressSnapshot()) == ["0 saved", "0 running"]
 
 
 @pytest.mark.parametrize("text", ESCAPES, ids=[f"T6 {text!a}" for text in ESCAPES])
-def test_t6_what_is_written_on_an_image_is_inert(text: str) -> None:
+def test_t6_text_from_prompts_and_the_server_is_shown_inert(text: str) -> None:
     """T6: names, prompts and the server's words are only read: no escape but our colours."""
     view = ProgressSnapshot(latest=((f"n{text}.jpg", f"p {text} q"),), pause=f"r {text}")
     shown = drawn(view, columns=79, rows=23)
@@ -113,7 +113,7 @@ def test_t6_markup_is_text() -> None:
 
 
 def test_t7_a_notebook_shows_text_not_markup() -> None:
-    """T7: a prompt adds no element to the page; plain text is there for who shows no HTML."""
+    """T7: a prompt adds no element to the page; frontends without HTML get plain text."""
     view = evolve(BUSY, latest=(("x.jpg", "<script>alert(1)</script><img src=x onerror=1>"),))
     shown = LiveView(view)._repr_mimebundle_(include=None, exclude=None)
     assert not {"<script", "<img"} & set(re.findall(r"<\w+", shown["text/html"]))
@@ -140,7 +140,7 @@ def test_stages_follow_a_job() -> None:
     assert seen == [(1, 1, 0), (1, 0, 1), (1, 0, 1), (1, 0, 0)]
 
 
-def test_what_is_left_is_added_to_what_was_spent() -> None:
+def test_the_projected_cost_adds_remaining_images_to_actual_costs() -> None:
     """The projection follows real costs: a dearer image is no surprise at the end, a refused one
     is not counted on any more."""
     progress = Progress()

@@ -42,7 +42,7 @@ DOUBT = InDoubt(request=REQUEST, error=TransportError("lost", sent=True))
 
 
 class Page:
-    """A screen that keeps what it was shown."""
+    """A screen that records its views."""
 
     def __init__(self, *, rewrites: bool) -> None:
         self.rewrites = rewrites
@@ -58,7 +58,7 @@ class Page:
         self.is_clear = True
 
 
-def test_line_tells_counts_rate_cost_and_what_is_left() -> None:
+def test_the_line_shows_counts_rate_cost_and_time_left() -> None:
     """One line has all a person asks of a run that is under way."""
     progress = Progress(total=10)
     for in_flight in range(1, 7):
@@ -95,8 +95,8 @@ def test_under_way_counts_paid_jobs_until_their_image_landed() -> None:
     assert progress.under_way == 0
 
 
-def test_a_pause_is_shown_until_work_goes_on() -> None:
-    """Whoever watches sees why nothing moves, and no longer than it is true."""
+def test_a_pause_is_shown_until_submissions_resume() -> None:
+    """The view shows why nothing is submitted, and only while that is true."""
     progress = Progress()
     progress(Paused(seconds=30.0, reason="429, asked for 30 s", status=429))
     assert progress.line(0.0).endswith("paused for 30 s: 429, asked for 30 s")
@@ -106,7 +106,7 @@ def test_a_pause_is_shown_until_work_goes_on() -> None:
     assert "paused" not in progress.line(0.0)
 
 
-def test_an_address_that_never_answers_is_said_with_the_time_it_is_tried_until() -> None:
+def test_an_address_that_never_answers_is_shown_with_the_time_of_giving_up() -> None:
     """F31: the reason, the end, and the key that stops it; the same words from try to try."""
     progress, until = Progress(), datetime(2026, 11, 29, 12, 41, 30, tzinfo=UTC)
     words = f"connection refused; still trying until {until.astimezone():%H:%M}, Ctrl-C to stop"
@@ -149,7 +149,7 @@ def test_a_limit_that_was_found_out_is_shown() -> None:
 
 
 def test_eta_forgets_a_pause_of_the_past() -> None:
-    """The rate is that of the last outcomes, so an hour's standstill does not spoil it."""
+    """The rate is measured over the last outcomes, so an hour's pause does not spoil it."""
     progress = Progress(total=1000)
     progress.update(SAVED, now=0.0)
     for second in range(400):
@@ -169,7 +169,7 @@ def test_the_last_image_is_never_promised_for_now() -> None:
     assert "ETA" not in progress.line(100.0)
 
 
-def test_what_earlier_runs_saved_is_said_beside_this_runs_count() -> None:
+def test_images_of_earlier_runs_are_shown_apart_from_this_runs_total() -> None:
     """The total is of what this run does: what it submits, and what it collects."""
     progress = Progress()
     plan = Plan(images=40, known={"done": 28, "submitted": 2, "failed": 1}, to_do=9)
@@ -195,7 +195,7 @@ def test_a_cap_ends_the_total() -> None:
         pytest.param(7500.0, "2 h 05 min", id="hours"),
     ],
 )
-def test_durations_are_said_as_people_say_them(seconds: float, expected: str) -> None:
+def test_durations_have_whole_numbers_and_at_most_two_units(seconds: float, expected: str) -> None:
     """No fractions and no more than two units."""
     assert expected == duration(seconds)
 

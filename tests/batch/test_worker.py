@@ -102,7 +102,7 @@ def test_a_tripped_breaker_leaves_an_unanswered_submission_in_doubt() -> None:
     assert isinstance(classify_outcome(error, None, REQUEST, breaker), InDoubt)
 
 
-def test_an_outcome_carries_what_a_reader_needs() -> None:
+def test_an_outcome_has_its_index_job_and_price() -> None:
     """In doubt has the price at stake, a failure its job; both have the image's index."""
     lost = classify_outcome(TransportError("no", sent=True), None, REQUEST, _breaker())
     assert lost == InDoubt(request=REQUEST, error=lost.error, index=7, price=Decimal("0.04"))

@@ -42,7 +42,7 @@ def test_few_images_are_called_few(tmp_path):
     assert _verdicts(compare(before, after))["latency p50"] == "too few"
 
 
-def test_few_images_are_few_for_every_figure(tmp_path):
+def test_no_figure_is_compared_with_few_images(tmp_path):
     """Six images give no throughput either, although it has an interval."""
     before = bench_samples.report(loads=(2,), images=6, folder=tmp_path / "a")
     after = bench_samples.report(loads=(2,), images=6, slower=1.01, seed=3, folder=tmp_path / "b")

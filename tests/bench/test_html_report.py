@@ -124,7 +124,7 @@ def test_each_chart_is_drawn_once_and_described(drawn):
 
 
 def test_a_chart_is_an_image_of_shapes_and_text(drawn):
-    """A chart has no script, no link to the outside and no background of its own."""
+    """A chart has no script, no external link and no background."""
     for svg in Tree(drawn[1]).svgs():
         tree = Tree(svg)
         assert tree.tags <= SVG_TAGS
@@ -261,9 +261,9 @@ def test_figures_from_too_few_images_are_grey_everywhere():
 def test_the_highest_throughput_is_that_of_a_stage_with_enough_images():
     """A stage whose slots were hardly reused does not set the record."""
     report = bench_samples.report(loads=(4, 24), images=30, knee=None)
-    told, few = report.stages
-    made = page(evolve(report, stages=(told, evolve(few, images_per_minute=1_285_292.2))))
-    assert f'<dd class="figure">{amount(told.images_per_minute)} / min</dd>' in made
+    full, few = report.stages
+    made = page(evolve(report, stages=(full, evolve(few, images_per_minute=1_285_292.2))))
+    assert f'<dd class="figure">{amount(full.images_per_minute)} / min</dd>' in made
     assert "Omitted, too few images for a throughput: 24 in flight." in made
 
 
@@ -391,7 +391,7 @@ def test_a_report_without_a_folder_is_not_written():
 
 
 def test_a_page_that_cannot_be_written_leaves_no_temporary_file(tmp_path):
-    """A folder with the page's name stays as it is."""
+    """A folder with the page's name stays unchanged."""
     report = bench_samples.report(loads=(1,), images=4, folder=tmp_path)
     (tmp_path / "report.html" / "x").mkdir(parents=True)
     with pytest.raises(OSError, match="report"):

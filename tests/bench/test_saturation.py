@@ -71,7 +71,7 @@ def test_one_poor_step_is_not_saturation_if_the_next_one_gains():
     assert "fell from 118.0 to 110.0" in why
 
 
-def test_a_coarse_step_asks_for_smaller_ones():
+def test_a_coarse_step_suggests_loads_in_between():
     """From 2 to 24 in flight throughput trebled: the reason names the loads to measure."""
     label, why = find_saturation(_closed((2, 331.9), (24, 1034.1)))
     assert label is None

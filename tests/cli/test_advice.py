@@ -45,8 +45,8 @@ def _every_error() -> Iterator[FluxError]:
 
 
 @pytest.mark.parametrize("error", [*_every_error()], ids=lambda error: type(error).__name__)
-def test_every_error_ends_with_what_to_do(error: FluxError) -> None:
-    """A class either says it in its own messages or is given a next step here, never both."""
+def test_every_error_names_the_next_step(error: FluxError) -> None:
+    """Each error class has its next step in its own messages or here, never both."""
     assert (type(error).__name__ in OUTSPOKEN) == (next_step(error) == "")
     assert with_advice(error).startswith("so it was")
 
@@ -95,7 +95,7 @@ def test_the_step_fits_the_error(error: FluxError, step: str) -> None:
         ),
     ],
 )
-def test_failures_are_told_by_their_remedy(failed: dict[str, int], lines: list[str]) -> None:
+def test_failures_are_grouped_by_remedy(failed: dict[str, int], lines: list[str]) -> None:
     """Those that trying again may help, and those that only another prompt or line does."""
     told_lines = list(about_failures(Counter(failed), Path("out")))
     pairs = zip(told_lines, lines, strict=True)

@@ -88,13 +88,13 @@ def test_exit_codes_are_a_contract(
     assert expected == exit_code(counts, error, signal)
 
 
-def test_the_most_pressing_code_is_told() -> None:
+def test_the_most_urgent_exit_code_is_returned() -> None:
     """P30: 7 > 8 > 6 > 130/143/129 > 9 > 5 > 4 > 3 > 0, as the contract has it."""
     ours = [code for code in PRECEDENCE if code not in (1, 2)]
     assert ours == [7, 8, 6, 130, 143, 129, 9, 5, 4, 3, 0]
 
 
-def test_every_error_of_ours_has_an_exit_code_of_its_own_meaning() -> None:
+def test_every_library_error_has_its_own_exit_code() -> None:
     """No error that we raise on purpose ends as "unexpected"."""
     plain = [kind for kind in FluxError.__subclasses__() if kind.__init__ is FluxError.__init__]
     assert 1 not in {exit_code(CLEAN, kind("x"), None) for kind in plain}
@@ -121,7 +121,7 @@ def test_param_is_json_if_it_parses_else_text(text: str, expected: dict[str, Any
 @pytest.mark.parametrize(
     "text", ["seed", "=7", "prompt=a fox", "model=flux-dev", "name=x", "sede=7", "colour=red"]
 )
-def test_param_that_is_none_is_refused(text: str) -> None:
+def test_an_unknown_param_is_refused(text: str) -> None:
     """A mistake is reported with the name as typed, before anything is spent."""
     with pytest.raises(ConfigError, match=f"--param {text.partition('=')[0]}"):
         _ = Options(param=(text,)).parameters
@@ -147,10 +147,10 @@ def test_key_file_gives_its_first_line(tmp_path: Path) -> None:
         pytest.param(0o666, "changed by every user of this machine", id="all read and write"),
     ],
 )
-def test_key_file_open_to_others_is_said_with_what_they_can_do(
+def test_a_key_file_open_to_others_gives_a_warning(
     tmp_path: Path, mode: int, expected: str | None
 ) -> None:
-    """Whoever can change the file can have another account pay, or see what is made."""
+    """A user who can change the file can redirect payments, and see the images."""
     path = tmp_path / "key"
     path.write_text("sk-made-up\n")
     path.chmod(mode)
@@ -178,7 +178,7 @@ def test_key_file_that_all_can_read_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_key_file_without_a_key_is_refused_unseen(tmp_path: Path, content: bytes | None) -> None:
-    """The message names the file and shows nothing of what is in it."""
+    """The message names the file and shows none of its content."""
     path = tmp_path / "key"
     if content is not None:
         path.write_bytes(content)
@@ -223,13 +223,13 @@ def estimator(*models: str) -> Estimator:
         ),
     ],
 )  # fmt: skip
-def test_what_is_done_again_is_told_first(plan: Plan, said: str) -> None:
+def test_images_to_make_again_are_announced_first(plan: Plan, said: str) -> None:
     """By number and price, of the images that these prompts have; without --retry nothing of it."""
     assert said == next(announcement(plan, None, retries=True, simulated=False))
     assert said not in announcement(plan, None, simulated=False)
 
 
-def test_what_other_prompts_left_is_not_counted_as_done_again() -> None:
+def test_failures_of_other_prompts_are_not_counted_as_made_again() -> None:
     """Of three failures named, these prompts have one: the others stay and are reported."""
     recovered, again = JournalCounts(done=1, again=3), estimator("flux-dev")
     plan = Plan(images=2, rows=2, known={"done": 1}, to_do=1, again=again)
@@ -256,7 +256,7 @@ EARLIER = Summary(
 )
 
 
-def test_the_end_of_a_run_tells_new_from_earlier_and_what_to_type() -> None:
+def test_the_end_of_a_run_lists_new_and_earlier_counts_with_next_steps() -> None:
     """Each count that asks for something has a line with the option that does it."""
     *steps, totals = closing(EARLIER, Path("out"), in_doubt=3)
     assert totals == (
@@ -270,8 +270,8 @@ def test_the_end_of_a_run_tells_new_from_earlier_and_what_to_type() -> None:
         assert option in step
 
 
-def test_at_the_cap_there_is_one_way_on() -> None:
-    """P7: the same line alone would end at the cap again, so it is not what is said."""
+def test_at_the_cap_the_next_step_is_a_higher_cap() -> None:
+    """P7: the same command would end at the cap again, so a higher cap is suggested."""
     steps = list(closing(Summary(saved=1, not_started=9), Path("out"), at_cap=True))
     assert steps[0] == "to continue: the same command with a higher --max-cost"
     assert not any("run the same command again" in step for step in steps)

@@ -114,31 +114,31 @@ def elapsed() -> float:
 def test_a_timeout_fires_when_it_is_due() -> None:
     """A silent server is given up after ten seconds."""
 
-    async def story() -> tuple[bool, float]:
+    async def main() -> tuple[bool, float]:
         with pytest.raises(TimeoutError):
             async with LoopAwareTimeout(10.0) as limit:
                 await asyncio.sleep(60)
         return limit.expired(), elapsed()
 
-    assert virtual_time.run(story()) == (True, pytest.approx(10.0))
+    assert virtual_time.run(main()) == (True, pytest.approx(10.0))
 
 
 def test_a_block_that_ends_in_time_leaves_no_timer() -> None:
     """Nothing fires after the block."""
 
-    async def story() -> float:
+    async def main() -> float:
         async with LoopAwareTimeout(10.0):
             await asyncio.sleep(1)
         await asyncio.sleep(60)
         return elapsed()
 
-    assert virtual_time.run(story()) == pytest.approx(61.0)
+    assert virtual_time.run(main()) == pytest.approx(61.0)
 
 
 def test_an_answer_during_a_blocked_loop_is_read() -> None:
     """F156: the loop was blocked past the timeout; an answer that came in time still counts."""
 
-    async def story() -> str:
+    async def main() -> str:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[str] = loop.create_future()
         loop.call_later(4.0, block, 30.0)
@@ -147,20 +147,20 @@ def test_an_answer_during_a_blocked_loop_is_read() -> None:
         async with LoopAwareTimeout(10.0):
             return await answer
 
-    assert virtual_time.run(story()) == "charged"
+    assert virtual_time.run(main()) == "charged"
 
 
 def test_after_a_blocked_loop_the_timeout_still_fires() -> None:
     """F156: it is postponed by as long as the loop was late, at most ten seconds, and only once."""
 
-    async def story() -> float:
+    async def main() -> float:
         asyncio.get_running_loop().call_later(4.0, block, 300.0)
         with pytest.raises(TimeoutError):
             async with LoopAwareTimeout(10.0):
                 await asyncio.sleep(10_000)
         return elapsed()
 
-    assert 304 < virtual_time.run(story()) <= 320
+    assert 304 < virtual_time.run(main()) <= 320
 
 
 @pytest.mark.asyncio

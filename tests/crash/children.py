@@ -114,8 +114,8 @@ class Children:
         mutant: str | None = None,
         record: Path | None = None,
     ) -> str | None:
-        """Run what is left to do; return the place where it was killed, "timer" for the clock, None
-        when it came to its end. `streamed` stores images piece by piece, as large ones are.
+        """Run the remaining images; return the kill point, "timer" for the clock, or None for a run
+        that ended. `streamed` stores images piece by piece, as large ones are.
 
         Raises Broken when it ended otherwise.
         """

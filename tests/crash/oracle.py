@@ -1,4 +1,4 @@
-"""What must hold after every kill, checked from outside: journal, files and the server's charges.
+"""Checks the invariants after every kill from outside: journal, files and the server's charges.
 
 The package is not used: a copy of the journal is read as an SQLite file, and the server makes the
 images again. `observe` collects, `violations` compares two observations in a row, `losses` checks

@@ -30,13 +30,13 @@ def synced(name: str, began: int) -> Event:
     return Event(kind="fsync", name=name, began=began)
 
 
-def test_a_cut_keeps_what_was_synced():
+def test_a_cut_keeps_synced_files():
     """A file and its name, both synced, exist after every cut."""
     events = [*WRITTEN, synced("x.part", 2), synced("", 3)]
     assert all(left == {"x.part": CONTENT} for left in left_by(events))
 
 
-def test_a_cut_can_lose_and_tear_what_was_not():
+def test_a_cut_can_lose_and_tear_unsynced_files():
     """Without syncs the file may be missing, empty, have one page of two, or be whole."""
     contents = {left.get("x.part") for left in left_by(WRITTEN, cuts=400)}
     assert {None, b"", CONTENT, b"a" * PAGE + bytes(PAGE), bytes(PAGE) + b"b" * PAGE} <= contents
@@ -50,7 +50,7 @@ def test_a_sync_of_a_file_says_nothing_of_its_name():
     assert all(left in ({}, {"x.part": CONTENT}) for left in lefts)
 
 
-def test_a_sync_does_not_cover_what_came_after_it_began():
+def test_a_sync_does_not_cover_names_given_after_it_began():
     """A name given while the folder was being synced may be missing."""
     link = Event(kind="link", name="x.part", target="x")
     lefts = left_by([*WRITTEN, synced("x.part", 2), link, synced("", 3)])

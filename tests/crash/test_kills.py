@@ -25,7 +25,7 @@ def every_place(seed: int) -> Iterator[Plan]:
     yield Plan(kill_after=0.05 * seed)
 
 
-def played(folder: Path, seed: int) -> Result:
+def finished(folder: Path, seed: int) -> Result:
     with Children() as children:
         ends = every_place(seed)
         return play(children, folder, seed=seed, images=IMAGES, kills=100, ends=ends)
@@ -36,7 +36,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """Two seeds in parallel, killed at every point, and then left to their end."""
     folders = [tmp_path_factory.mktemp(f"seed-{seed}") for seed in SEEDS]
     with ThreadPoolExecutor(len(SEEDS)) as threads:
-        first, second = threads.map(played, folders, SEEDS)
+        first, second = threads.map(finished, folders, SEEDS)
     return first + second
 
 
@@ -89,7 +89,7 @@ LEFT = {
 @pytest.mark.parametrize(
     ("point", "left"), [pytest.param(*item, id=f"F121 {item[0]}") for item in LEFT.items()]
 )
-def test_a_place_is_where_its_name_says(children, tmp_path, point, left):
+def test_a_kill_point_is_where_its_name_says(children, tmp_path, point, left):
     """One image, killed half-way: what disk and server have by then."""
     place = prepared(children, tmp_path, prompt_rows(1, seed=0), seed=0)
     # the first folder fsync makes the output folder, the second one the image's name
@@ -100,7 +100,7 @@ def test_a_place_is_where_its_name_says(children, tmp_path, point, left):
     assert left == (state, len(found.charges), found.parts, len(found.files))
 
 
-def test_a_checkpoint_cut_short_is_carried_on(children, tmp_path):
+def test_an_interrupted_checkpoint_is_completed(children, tmp_path):
     """P1 F121: a header that names pages which are only in the log loses nothing."""
     result = cut_checkpoint(children, tmp_path)
     assert result.kills[MID_CHECKPOINT] == 1

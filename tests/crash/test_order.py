@@ -1,4 +1,4 @@
-"""The order of steps that survives a power cut, in a run of its own and under strace (P6)."""
+"""The order of steps that survives a power cut, in a recorded run and under strace (P6)."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def _forked(function: Callable[[], None], log: str) -> int:
 
 
 def _run(order: dict[str, Any], lifeline: tuple[int, int]) -> dict[str, Any]:
-    """Run a batch in a child, killed by itself, by the clock, or not at all."""
+    """Run a batch in a child, which is killed at a kill point, by the clock, or not at all."""
     alive, child_end = os.pipe()
 
     def child() -> None:

@@ -36,12 +36,12 @@ _MARK = re.compile(r"<!--\s*(not run|file|prints|exits)\b:?\s*(.*?)\s*-->", re.D
 
 
 class BadPage(Exception):
-    """A page, or a block of it, is not as it says."""
+    """A block of a page does not do what the page says."""
 
 
 @frozen(kw_only=True)
 class Block:
-    """One fenced block: where it stands, its language, its text, and the comment before it."""
+    """One fenced block: its place, its language, its text, and the comment before it."""
 
     page: Path
     line: int  #: of its first line of text, from 1

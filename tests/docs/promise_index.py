@@ -1,6 +1,6 @@
 """The list of tests in docs/promises.md: which files cite which id.
 
-`python -m tests.docs.promise_index`, in the repository's folder, writes it anew.
+`python -m tests.docs.promise_index`, in the repository's folder, rewrites it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LIST = re.compile(r"(?<=<!-- tests -->\n).*?(?=<!-- end tests -->)", re.DOTALL)
 
 
 def ids_in(text: str) -> Iterator[str]:
-    """Yield the ids that a text cites; a range stands for each id in it."""
+    """Yield the ids that a text cites; a range yields each of its ids."""
     yield from _ID.findall(text)
     for kind, first, last in _RANGE.findall(text):
         yield from (f"{kind}{number}" for number in range(int(first), int(last) + 1))

@@ -1,7 +1,7 @@
-"""What the documentation's blocks run against: `fluxasync`, or a script, for nothing.
+"""Runs `fluxasync` or a script from the documentation against a simulator, at no cost.
 
-A provider's address is data: here it is that of the practice server in PRACTICE_URL. Nothing else
-differs from what a reader runs.
+Only the providers' addresses differ from what a reader runs: they are the simulator's URL, from
+SIMULATOR_URL.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fluxasync import Provider
 from fluxasync._wire.providers import PROVIDERS
 from fluxasync.simulator import Scenario, Simulator
 
-URL = "PRACTICE_URL"
+URL = "SIMULATOR_URL"
 
 
 def addresses(url: str) -> dict[str, Provider]:
@@ -30,8 +30,8 @@ def addresses(url: str) -> dict[str, Provider]:
 
 
 @contextmanager
-def practice_server() -> Iterator[str]:
-    """Run a simulator on a loop and a thread of its own; yield its URL."""
+def running_simulator() -> Iterator[str]:
+    """Run a simulator in its own thread and event loop; yield its URL."""
     opened: queue.Queue[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = queue.Queue()
 
     async def serve() -> None:

@@ -1,4 +1,4 @@
-"""What the documentation shows runs: every Python and shell block, against the practice server."""
+"""Every Python and shell block of the documentation runs, against the simulator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytest.importorskip("markdown_it", reason="the extra `cli` is not installed")
 from fluxasync._wire.providers import PROVIDERS
 
 from .pages import BadPage, blocks, perform
-from .simulated import URL, addresses, practice_server
+from .simulated import URL, addresses, running_simulator
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -37,7 +37,7 @@ def _case(page: Path) -> object:
 
 @pytest.fixture
 def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """Stand in a fresh folder, every provider the practice server; give the shell's variables."""
+    """Enter a fresh folder, with the simulator as every provider; return the shell's variables."""
     folder, bin_ = tmp_path / "reader", tmp_path / "bin"
     folder.mkdir()
     bin_.mkdir()
@@ -47,10 +47,10 @@ def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
         simulated = Path(__file__).with_name("simulated.py")
         path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{simulated}" {what} "$@"\n')
         path.chmod(0o755)
-    with practice_server() as url:
+    with running_simulator() as url:
         for name, provider in addresses(url).items():
             monkeypatch.setitem(PROVIDERS, name, provider)
-        monkeypatch.setenv("COMETAPI_KEY", "practice")
+        monkeypatch.setenv("COMETAPI_KEY", "test-key")
         yield {
             **os.environ,
             URL: url,
@@ -62,7 +62,7 @@ def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
 
 @pytest.mark.parametrize("page", [_case(page) for page in PAGES])
 def test_every_block_of_a_page_runs(page: Path, environ: dict[str, str]) -> None:
-    """Whoever types a page from its top to its end gets what it says."""
+    """The blocks of a page, run in order, give the output that it shows."""
     expected = sum(block.runs for block in blocks(page))
     assert expected == perform(page, folder=Path.cwd(), environ=environ)
 

@@ -22,7 +22,7 @@ from fluxasync import Batch, FluxSession
 from fluxasync._engine.session import engine_of
 from fluxasync.simulator import Scenario, Simulator
 
-from .simulated import practice_server
+from .simulated import running_simulator
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"
@@ -35,9 +35,9 @@ MODEL = "flux-2-klein-4b"
 def example(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Import an example as a reader's own module; its images go to a fresh folder."""
 
-    def imported(name: str, practice: Simulator) -> ModuleType:
+    def imported(name: str, sim: Simulator) -> ModuleType:
         monkeypatch.syspath_prepend(str(EXAMPLES))
-        monkeypatch.setenv("FLUX_BASE_URL", practice.url)
+        monkeypatch.setenv("FLUX_BASE_URL", sim.url)
         monkeypatch.setenv("IMAGES", str(tmp_path / "images"))
         monkeypatch.delitem(sys.modules, name, raising=False)
         module = importlib.import_module(name)
@@ -67,8 +67,8 @@ async def serving(app: Any) -> AsyncIterator[str]:
 @pytest.mark.asyncio
 async def test_fastapi_returns_an_image_and_streams_a_batch(example: Any) -> None:
     """A visitor gets one image as bytes, another one a line for each image of a batch."""
-    async with Simulator(Scenario(latency="0..0")) as practice:
-        app = example("fastapi_app", practice).app
+    async with Simulator(Scenario(latency="0..0")) as sim:
+        app = example("fastapi_app", sim).app
         async with serving(app) as url, aiohttp.ClientSession(url) as client:
             async with client.get("/image", params={"prompt": "fox", "model": MODEL}) as answer:
                 assert answer.status == 200
@@ -80,7 +80,7 @@ async def test_fastapi_returns_an_image_and_streams_a_batch(example: Any) -> Non
             assert b"2 new" in lines[-1]
             async with client.get("/image", params={"prompt": ""}) as answer:
                 assert answer.status == 422
-        assert len(practice.charges) == 3
+        assert len(sim.charges) == 3
 
 
 @pytest.mark.slow
@@ -90,8 +90,8 @@ async def test_fastapi_stops_spending_when_the_client_hangs_up(
 ) -> None:
     """A batch whose listener leaves submits nothing more, and the same call collects what is
     paid; a lone image whose visitor leaves is kept when the app ends."""
-    async with Simulator(Scenario(latency="1..1", active_limit=4)) as practice:
-        app = example("fastapi_app", practice).app
+    async with Simulator(Scenario(latency="1..1", active_limit=4)) as sim:
+        app = example("fastapi_app", sim).app
         prompts = [f"fox {number}" for number in range(40)]
         async with serving(app) as url:
             async with aiohttp.ClientSession(url) as client:
@@ -99,25 +99,25 @@ async def test_fastapi_stops_spending_when_the_client_hangs_up(
                 async with many as answer:
                     await answer.content.readline()
                 asking = asyncio.create_task(client.get("/image", params={"prompt": "gone"}))
-                await until(lambda: any(c.prompt == "gone" for c in practice.charges))
+                await until(lambda: any(c.prompt == "gone" for c in sim.charges))
                 asking.cancel()
             flux = app.state.flux
             await until(lambda: any(job.request.prompt == "gone" for job in flux.unclaimed))
             await engine_of(flux).drain()
-            paid = len(practice.charges)
+            paid = len(sim.charges)
             assert paid < 30
         kept = list((tmp_path / "images").glob("unclaimed-*"))
         assert any(path.read_bytes().startswith(PNG_OR_JPEG) for path in kept)
-        assert len(practice.charges) == paid
+        assert len(sim.charges) == paid
 
 
 @pytest.mark.slow
 @pytest.mark.asyncio
 async def test_aiohttp_app_shares_one_session(example: Any, monkeypatch: Any) -> None:
     """The stock is made in the background, a visitor's image beside it, over one session."""
-    async with Simulator(Scenario(latency="0..0")) as practice:
+    async with Simulator(Scenario(latency="0..0")) as sim:
         monkeypatch.setenv("STOCK", "a lamp\na boat")
-        module = example("aiohttp_app", practice)
+        module = example("aiohttp_app", sim)
         runner = web.AppRunner(module.make_app(), handler_cancellation=True)
         await runner.setup()
         try:
@@ -134,23 +134,23 @@ async def test_aiohttp_app_shares_one_session(example: Any, monkeypatch: Any) ->
                     assert "new" in (await answer.json())["stock"]
         finally:
             await runner.cleanup()
-        assert {charge.prompt for charge in practice.charges} == {"fox", "a lamp", "a boat"}
+        assert {charge.prompt for charge in sim.charges} == {"fox", "a lamp", "a boat"}
 
 
 @pytest.mark.asyncio
 async def test_an_interactive_request_goes_before_a_bulk_batch(tmp_path: Path) -> None:
-    """With `priority`, an image that somebody waits for takes the next slot that comes free,
-    however many requests of a batch have been waiting for it."""
+    """With `priority`, an interactive image takes the next free slot, before all waiting requests
+    of a batch."""
     async with (
-        Simulator(Scenario(latency=0.02)) as practice,
-        FluxSession(base_url=practice.url, limits=2, **FAST) as flux,
+        Simulator(Scenario(latency=0.02)) as sim,
+        FluxSession(base_url=sim.url, limits=2, **FAST) as flux,
     ):
         rows = [{"prompt": f"bulk {n}", "width": 256, "height": 256} for n in range(30)]
         async with Batch(flux, rows, out=tmp_path / "bulk") as batch:
             await anext(batch)
-            ahead = len(practice.charges) + flux.slots  # those may hold their slots already
+            ahead = len(sim.charges) + flux.slots  # those may hold their slots already
             await flux.generate("mine", width=256, height=256, priority=1)
-            place = [charge.prompt for charge in practice.charges].index("mine")
+            place = [charge.prompt for charge in sim.charges].index("mine")
             assert place <= ahead
             assert batch.summary.saved < len(rows)
 
@@ -169,7 +169,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.slow
-def test_the_nightly_script_makes_only_what_is_missing(
+def test_the_nightly_script_makes_only_missing_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second night pays for what the list got since the first, and the cap is for both."""
@@ -184,7 +184,7 @@ def test_the_nightly_script_makes_only_what_is_missing(
 
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a fox\na lamp\n")
-    with practice_server() as url:
+    with running_simulator() as url:
         first = night("--max-cost", "0.05")
         assert (first.returncode, first.stdout[:5]) == (0, "2 new"), first.stderr
         prompts.write_text("a boat\na lamp\na fox\n")

@@ -49,15 +49,15 @@ def _members(owner: Any) -> Iterator[tuple[str, Any]]:
 
 @pytest.mark.parametrize(("module", "name"), PUBLIC)
 def test_every_public_name_is_in_the_reference(module: ModuleType, name: str) -> None:
-    """Whoever looks a name up finds it."""
+    """Every public name is in the API reference."""
     page = DOCS / PAGES[module]
     listed = re.findall(r"^\.\. (?:auto|py:)\w+:: (\S+)$", page.read_text("utf-8"), re.MULTILINE)
     assert f"{module.__name__}.{name}" in listed
 
 
 @pytest.mark.parametrize(("module", "name"), PUBLIC)
-def test_every_public_name_says_what_it_does(module: ModuleType, name: str) -> None:
-    """A class, and each of its methods and properties, has a docstring of its own."""
+def test_every_public_name_has_a_docstring(module: ModuleType, name: str) -> None:
+    """Each class, method and property has its own docstring."""
     value = getattr(module, name)
     if not (inspect.isclass(value) or inspect.isfunction(value)):
         return  # a constant or a union: said in the reference itself
@@ -130,7 +130,7 @@ def _rows(name: str) -> dict[str, list[str]]:
 
 
 def test_the_readme_quotes_the_table_of_the_benchmarks() -> None:
-    """The README's figures are those of the short table, each beside its subject."""
+    """The README quotes the figures of the short table, each beside its subject."""
     section = re.split("\n## ", (ROOT / "README.md").read_text("utf-8"))
     (text,) = (" ".join(part.split()) for part in section if part.startswith("Why not a loop"))
     short = _rows("short")
@@ -149,8 +149,8 @@ def test_the_readme_quotes_the_table_of_the_benchmarks() -> None:
         assert sentence in text
 
 
-def test_the_short_table_says_what_became_of_every_image() -> None:
-    """Its figures of every contender are those of the long table."""
+def test_the_short_table_agrees_with_the_long_one() -> None:
+    """Both tables have the same figures for every contender."""
     short, long = _rows("short"), _rows("faults")
     assert "semaphore + aiohttp, 3 tries" in short
     for name in long.keys() - {"---", "whole"}:

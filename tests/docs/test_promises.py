@@ -6,18 +6,18 @@ from .promise_index import PAGE, cited, described, ids_in, with_tests
 
 
 def test_every_id_that_tests_cite_is_in_the_catalogue() -> None:
-    """A reader of a test finds what its ids stand for."""
+    """Every id that a test cites is explained on the page."""
     assert not cited().keys() - set(described(PAGE.read_text("utf-8")))
 
 
 def test_no_id_is_described_twice() -> None:
-    """Each id stands for one promise."""
+    """Each id is defined once."""
     ids = described(PAGE.read_text("utf-8"))
     assert len(ids) == len(set(ids))
 
 
 def test_the_list_of_tests_is_current() -> None:
-    """The files by id are those of today; `python -m tests.docs.promise_index` writes them."""
+    """The list of files by id is up to date; `python -m tests.docs.promise_index` writes them."""
     page = PAGE.read_text("utf-8")
     assert with_tests(page) == page
 

@@ -16,7 +16,7 @@ from fluxasync._engine.adaptive_limit import (
 
 
 def grown(found: AdaptiveLimit, jobs: int) -> list[int]:
-    """Accept so many jobs, each slot wanted and used; return the limits on the way."""
+    """Accept jobs, each slot wanted and used; return the limits on the way."""
     limits = []
     for _ in range(jobs):
         before = found.limit
@@ -58,7 +58,7 @@ def test_a_limit_that_others_may_have_caused_is_doubted_by_the_clock_too():
     whole = AdaptiveLimit(24)
     whole.on_rate_limited(active=24, now=100.0)
     whole.accepted(active=24, is_wanted=True, now=200.0)
-    assert whole.limit == 24, "as many as one begins with are nobody else's doing"
+    assert whole.limit == 24, "the initial limit does not show other users of the account"
 
 
 def test_a_small_limit_is_doubted_after_a_few_rounds():
@@ -121,7 +121,7 @@ def test_a_refused_probe_starts_again_with_one():
         assert found.limit == 24
 
 
-def test_a_push_back_far_below_what_was_let_in_is_believed_when_it_comes_twice():
+def test_a_429_far_below_the_accepted_number_counts_when_confirmed():
     """P12: after 24 accepted jobs, a 429 at eight active ones must be confirmed by a second one."""
     found = AdaptiveLimit(24)
     grown(found, 10)
@@ -176,11 +176,11 @@ def test_a_server_error_takes_a_step_back():
 
 
 @given(st.lists(st.sampled_from("aact"), max_size=600), st.integers(1, 50))
-def test_the_limit_is_always_a_number_of_slots(story: list[str], start: int):
+def test_the_limit_is_always_a_number_of_slots(history: list[str], start: int):
     """P12: for any events in any order the limit is at least 1 and at most what was accepted."""
-    rng, most = random.Random(len(story)), start
-    found = AdaptiveLimit(start, ceiling=start if len(story) % 2 else None)
-    for move in story:
+    rng, most = random.Random(len(history)), start
+    found = AdaptiveLimit(start, ceiling=start if len(history) % 2 else None)
+    for move in history:
         active = rng.randint(0, found.limit)
         match move:
             case "a":
@@ -191,4 +191,4 @@ def test_the_limit_is_always_a_number_of_slots(story: list[str], start: int):
                 found.on_server_error(now=0.0)
         most = max(most, found.limit)
         assert found.limit >= 1
-    assert most <= start + (0 if len(story) % 2 else len(story))
+    assert most <= start + (0 if len(history) % 2 else len(history))

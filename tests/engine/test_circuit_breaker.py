@@ -63,9 +63,9 @@ def test_a_child_trips_with_its_parent_and_not_the_other_way() -> None:
 
 
 def test_a_watched_future_fails_once() -> None:
-    """A future that is done already stays as it is; a tripped breaker forgets its futures."""
+    """A future that is done stays unchanged; a tripped breaker forgets its futures."""
 
-    async def story() -> None:
+    async def main() -> None:
         loop = asyncio.get_running_loop()
         parent = CircuitBreaker()
         breaker = CircuitBreaker(parent)
@@ -80,13 +80,13 @@ def test_a_watched_future_fails_once() -> None:
         assert done.result() == 7
         assert gone.cancelled()
 
-    virtual_time.run(story())
+    virtual_time.run(main())
 
 
 def test_futures_that_ended_are_not_kept() -> None:
-    """P20 A breaker that a million submissions passed holds none of them."""
+    """P20 A breaker keeps no reference to the submissions that passed it."""
 
-    async def story() -> None:
+    async def main() -> None:
         breaker = CircuitBreaker(CircuitBreaker())
         for _ in range(1000):
             future = asyncio.get_running_loop().create_future()
@@ -96,7 +96,7 @@ def test_futures_that_ended_are_not_kept() -> None:
         held = [owner._waiters for owner in (breaker, breaker._parent) if owner is not None]
         assert not any(held)
 
-    virtual_time.run(story())
+    virtual_time.run(main())
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_futures_that_ended_are_not_kept() -> None:
         pytest.param(Expired("no", job=JOB), False, False, id="F70 expired"),
     ],
 )
-def test_what_ends_a_run(error: FluxError, before: bool, after: bool) -> None:
+def test_errors_that_end_a_run(error: FluxError, before: bool, after: bool) -> None:
     """P8 P26 One image's failure never ends a run; a key, credit, disk or outage does."""
     assert before is ends_run(error, key_worked=False)
     assert after is ends_run(error, key_worked=True)
@@ -145,7 +145,7 @@ def test_what_ends_a_run(error: FluxError, before: bool, after: bool) -> None:
         pytest.param(ServerError("no", status=503), False, id="F15 503"),
     ],
 )
-def test_what_waiting_cannot_help(error: FluxError, lasting: bool) -> None:
+def test_errors_that_waiting_cannot_help(error: FluxError, lasting: bool) -> None:
     """A refused key is final; push-back and outages are waited out."""
     assert lasting is is_lasting(error)
 

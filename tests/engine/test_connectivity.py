@@ -28,7 +28,7 @@ def test_the_network_is_down_after_a_few_calls_without_an_answer() -> None:
 def test_sleepers_return_soon_after_an_outage_and_not_in_step() -> None:
     """P9 A poll that was due in a minute is sent within seconds after the outage."""
 
-    async def story() -> list[float]:
+    async def main() -> list[float]:
         connectivity, loop = Connectivity(), asyncio.get_running_loop()
         for _ in range(UNANSWERED):
             connectivity.unanswered()
@@ -44,7 +44,7 @@ def test_sleepers_return_soon_after_an_outage_and_not_in_step() -> None:
         await asyncio.gather(*tasks)
         return back
 
-    back = virtual_time.run(story())
+    back = virtual_time.run(main())
     assert back == sorted(back)
     assert len(set(back)) == 10
     assert 5 <= min(back) < max(back) <= 5 + RETURN
@@ -53,13 +53,13 @@ def test_sleepers_return_soon_after_an_outage_and_not_in_step() -> None:
 def test_a_sleep_without_an_outage_lasts_to_its_end() -> None:
     """It lasts as long as requested; zero gives the loop a turn."""
 
-    async def story() -> float:
+    async def main() -> float:
         connectivity = Connectivity()
         await connectivity.sleep(0.0, jitter=0.5)
         await connectivity.sleep(7.0, jitter=0.5)
         return asyncio.get_running_loop().time() - virtual_time.START
 
-    assert virtual_time.run(story()) == pytest.approx(7.0)
+    assert virtual_time.run(main()) == pytest.approx(7.0)
 
 
 def test_a_provider_has_answered_when_it_did_once() -> None:
@@ -116,7 +116,7 @@ def test_polls_under_way_together_are_one_wrong_answer():
 def test_no_sleep_leaves_anything_behind() -> None:
     """P20 Sleeps that ended, were woken or were cancelled are not kept."""
 
-    async def story() -> None:
+    async def main() -> None:
         connectivity = Connectivity()
         for _ in range(100):
             await connectivity.sleep(1.0, jitter=0.5)
@@ -129,4 +129,4 @@ def test_no_sleep_leaves_anything_behind() -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         assert not connectivity._sleepers
 
-    virtual_time.run(story())
+    virtual_time.run(main())

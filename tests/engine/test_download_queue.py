@@ -65,14 +65,14 @@ class DownloadsUnderTest:
         return self.went
 
 
-def played(story: Any) -> Any:
-    return virtual_time.run(story)
+def run_main(main: Any) -> Any:
+    return virtual_time.run(main)
 
 
 def test_the_nearest_deadline_goes_first():
     """P13: the earliest expiry is next, whatever the order of arrival."""
 
-    async def story() -> list[str]:
+    async def main() -> list[str]:
         downloads = DownloadsUnderTest(downloads=1)
         downloads.come("under way")
         await asyncio.sleep(0)
@@ -80,13 +80,13 @@ def test_the_nearest_deadline_goes_first():
             downloads.come(name, life)
         return await downloads.close()
 
-    assert played(story()) == ["under way", "soon", "next", "late", "later"]
+    assert run_main(main()) == ["under way", "soon", "next", "late", "later"]
 
 
 def test_no_more_than_the_places_are_open():
     """P13: `downloads` is a limit; a raised one takes effect at once."""
 
-    async def story() -> tuple[int, int]:
+    async def main() -> tuple[int, int]:
         downloads = DownloadsUnderTest(downloads=3)
         for number in range(20):
             downloads.come(str(number))
@@ -97,13 +97,13 @@ def test_no_more_than_the_places_are_open():
         await downloads.close()
         return before, downloads.most
 
-    assert played(story()) == (3, 8)
+    assert run_main(main()) == (3, 8)
 
 
 def test_new_places_are_used_when_the_limits_change():
     """P13: a download that waits goes at once, not when the one before it ends."""
 
-    async def story() -> list[str]:
+    async def main() -> list[str]:
         downloads = DownloadsUnderTest(downloads=1)
         downloads.come("under way", hold=60.0)
         downloads.come("waiting")
@@ -115,39 +115,39 @@ def test_new_places_are_used_when_the_limits_change():
         await downloads.close()
         return went
 
-    assert played(story()) == ["under way", "waiting"]
+    assert run_main(main()) == ["under way", "waiting"]
 
 
 def test_no_more_bytes_than_the_limit_are_in_flight():
     """P20: with known sizes, never more than `max_bytes_in_flight`; at most one estimated image
     more."""
 
-    async def story() -> int:
+    async def main() -> int:
         downloads = DownloadsUnderTest(downloads=16, max_bytes_in_flight=20 * MB)
         for number in range(60):
             downloads.come(str(number), size=6 * MB, hold=0.7)
         await downloads.close()
         return downloads.most_bytes
 
-    assert played(story()) <= 20 * MB + 6 * MB
+    assert run_main(main()) <= 20 * MB + 6 * MB
 
 
 def test_one_image_larger_than_the_limit_goes_alone():
     """P20: a limit below the size of an image is no deadlock."""
 
-    async def story() -> list[str]:
+    async def main() -> list[str]:
         downloads = DownloadsUnderTest(max_bytes_in_flight=MB)
         for name in "abc":
             downloads.come(name, size=9 * MB)
         return await downloads.close()
 
-    assert played(story()) == ["a", "b", "c"]
+    assert run_main(main()) == ["a", "b", "c"]
 
 
 def test_growing_images_get_their_bytes_one_after_another():
     """P20: ten images that are larger than estimated get their bytes one after another."""
 
-    async def story() -> float:
+    async def main() -> float:
         downloads = DownloadsUnderTest(downloads=10, max_bytes_in_flight=10 * FIRST_GUESS)
         began = asyncio.get_running_loop().time()
         for number in range(10):
@@ -155,13 +155,13 @@ def test_growing_images_get_their_bytes_one_after_another():
         await downloads.close()
         return asyncio.get_running_loop().time() - began
 
-    assert 9 <= played(story()) <= 10.5
+    assert 9 <= run_main(main()) <= 10.5
 
 
-def test_who_gives_up_waiting_leaves_nothing_behind():
+def test_a_cancelled_waiter_leaves_nothing_behind():
     """P13: a cancelled caller's place and bytes go to the next."""
 
-    async def story() -> list[str]:
+    async def main() -> list[str]:
         downloads = DownloadsUnderTest(downloads=1, max_bytes_in_flight=4 * MB)
         downloads.come("first", size=3 * MB)
         gone = [downloads.come(f"gone {n}", life=1 + n, size=9 * MB) for n in range(3)]
@@ -171,14 +171,14 @@ def test_who_gives_up_waiting_leaves_nothing_behind():
             task.cancel()
         return await downloads.close()
 
-    assert played(story()) == ["first", "last"]
+    assert run_main(main()) == ["first", "last"]
 
 
 def test_submissions_wait_while_paid_images_would_come_too_late():
     """P13: with 100 waiting images of 2 s and URLs of 300 s, submissions wait until enough have
     arrived."""
 
-    async def story() -> list[float]:
+    async def main() -> list[float]:
         downloads = DownloadsUnderTest(downloads=1, active=10)
         delays = [downloads.submit_delay()]
         for number in range(100):
@@ -190,14 +190,14 @@ def test_submissions_wait_while_paid_images_would_come_too_late():
         await downloads.close()
         return [*delays, downloads.submit_delay()]
 
-    assert played(story()) == [0.0, 1.0, 0.0, 0.0]
+    assert run_main(main()) == [0.0, 1.0, 0.0, 0.0]
 
 
 def test_a_silent_link_holds_submissions_back_too():
     """P13: after a minute without an image, with sixty waiting, the earlier pace no longer
     counts."""
 
-    async def story() -> float:
+    async def main() -> float:
         downloads = DownloadsUnderTest(downloads=2)
         for number in range(4):
             downloads.come(f"quick {number}", hold=0.1)
@@ -211,13 +211,13 @@ def test_a_silent_link_holds_submissions_back_too():
         await downloads.close()
         return delay
 
-    assert played(story()) > 0
+    assert run_main(main()) > 0
 
 
 def test_an_idle_hour_does_not_count_as_a_silent_link():
     """P13: the silence is measured from the time at which images began to wait."""
 
-    async def story() -> list[float]:
+    async def main() -> list[float]:
         downloads, delays = DownloadsUnderTest(downloads=1), []
         for day in range(2):
             for number in range(2):
@@ -228,13 +228,13 @@ def test_an_idle_hour_does_not_count_as_a_silent_link():
         await downloads.close()
         return delays
 
-    assert played(story()) == [0.0, 0.0]
+    assert run_main(main()) == [0.0, 0.0]
 
 
 def test_images_that_join_the_queue_do_not_hide_a_silent_link():
     """P13: one more waits each second, and the silence still counts as a whole minute."""
 
-    async def story() -> list[float]:
+    async def main() -> list[float]:
         downloads, delays = DownloadsUnderTest(downloads=1), []
         for name in ("quick", "quick too"):
             downloads.come(name, hold=0.1)
@@ -248,13 +248,13 @@ def test_images_that_join_the_queue_do_not_hide_a_silent_link():
         await downloads.close()
         return [delays[1], delays[-1]]
 
-    assert played(story()) == [0.0, 1.0]
+    assert run_main(main()) == [0.0, 1.0]
 
 
 def test_a_free_link_never_holds_submissions_back():
     """P13: without a queue nothing can be late, however many jobs run."""
 
-    async def story() -> set[float]:
+    async def main() -> set[float]:
         downloads, seen = DownloadsUnderTest(downloads=16, active=5000), set()
         for number in range(50):
             downloads.come(str(number), hold=3.0)
@@ -263,7 +263,7 @@ def test_a_free_link_never_holds_submissions_back():
         await downloads.close()
         return seen
 
-    assert played(story()) == {0.0}
+    assert run_main(main()) == {0.0}
 
 
 moves = st.one_of(
@@ -276,12 +276,12 @@ moves = st.one_of(
 
 @settings(max_examples=100)
 @given(st.lists(moves, max_size=30), st.integers(0, 3))
-def test_no_order_of_events_leaks_a_byte(story: list[tuple[Any, ...]], seed: int):
+def test_no_order_of_events_leaks_a_byte(history: list[tuple[Any, ...]], seed: int):
     """P20: downloads that come, grow, end and are cancelled in any order leave nothing counted."""
 
     async def play() -> None:
         downloads = DownloadsUnderTest(downloads=2, max_bytes_in_flight=8 * MB)
-        for number, move in enumerate(story):
+        for number, move in enumerate(history):
             match move:
                 case "come", life, size:
                     downloads.come(str(number), life=life, size=size * MB)
@@ -299,9 +299,9 @@ def test_no_order_of_events_leaks_a_byte(story: list[tuple[Any, ...]], seed: int
 
 
 def test_the_disk_is_measured_from_the_image_it_began_first():
-    """Only images whose bytes are all here count, and none once it is stored."""
+    """Only images that have fully arrived count, and only until they are stored."""
 
-    async def story() -> list[float]:
+    async def main() -> list[float]:
         downloads, loop = DownloadsUnderTest(downloads=3), asyncio.get_running_loop()
         began, seen = loop.time(), []
         async with downloads.queue.take(began + 600), downloads.queue.take(began + 600) as second:
@@ -313,4 +313,4 @@ def test_the_disk_is_measured_from_the_image_it_began_first():
             seen.append(downloads.queue.longest_store(began + 10))
         return [*seen, downloads.queue.longest_store(began + 10)]
 
-    assert played(story()) == [0.0, 9.0, 6.0, 0.0]
+    assert run_main(main()) == [0.0, 9.0, 6.0, 0.0]

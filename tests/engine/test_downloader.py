@@ -125,7 +125,7 @@ class ScriptedTransport:
 
 
 @frozen
-class Story:
+class FetchResult:
     """The result of a fetch."""
 
     end: tuple[Ready, Stored] | FluxError
@@ -171,10 +171,10 @@ def fetch(
     sink: MemorySink | None = None,
     seen: float | None = None,
     woke_after: float = -math.inf,
-) -> Story:
-    """Fetch with the scripted answers and return the story."""
+) -> FetchResult:
+    """Fetch with the scripted answers."""
 
-    async def play() -> Story:
+    async def play() -> FetchResult:
         transport = ScriptedTransport(list(downloads), list(polls), fresh)
         limits = Limits(max_image_bytes=max_bytes)
         engine = engine_over(transport, Policies(limits=limits, retry=retry or Retry()))
@@ -193,35 +193,35 @@ def fetch(
             end: Any = await engine.downloader.run(ready, where)
         except FluxError as error:
             end = error
-        return Story(end, transport, asyncio.get_running_loop().time() - began)
+        return FetchResult(end, transport, asyncio.get_running_loop().time() - began)
 
     return virtual_time.run(play())
 
 
 def test_a_whole_image_is_fetched_once() -> None:
     """Without a failure there is one request."""
-    story = fetch(WHOLE)
-    assert story.stored == IMAGE
-    assert (story.urls, story.transport.asked, story.seconds) == (["first"], 0, 0.0)
+    result = fetch(WHOLE)
+    assert result.stored == IMAGE
+    assert (result.urls, result.transport.asked, result.seconds) == (["first"], 0, 0.0)
 
 
 @pytest.mark.parametrize("status", [403, 404, 410], ids=lambda status: f"F70 {status}")
-def test_a_dead_url_is_asked_for_afresh(status: int) -> None:
+def test_an_expired_url_is_renewed(status: int) -> None:
     """F70 The same URL is not tried again: one poll, and the new URL gives the image."""
-    story = fetch(Answer(status=status), WHOLE, polls=(ready_again(),))
-    assert story.stored == IMAGE
-    assert story.urls == ["first", "fresh"]
-    assert not isinstance(story.end, FluxError)
-    assert (story.end[0].url, story.end[0].polls) == (FRESH, 5)
+    result = fetch(Answer(status=status), WHOLE, polls=(ready_again(),))
+    assert result.stored == IMAGE
+    assert result.urls == ["first", "fresh"]
+    assert not isinstance(result.end, FluxError)
+    assert (result.end[0].url, result.end[0].polls) == (FRESH, 5)
 
 
 @pytest.mark.parametrize("status", [403, 404, 410], ids=lambda status: f"F70 {status}")
 def test_dead_urls_in_a_row_do_not_give_up_a_paid_image(status: int) -> None:
     """F70 A blip of the delivery host: the job is still Ready, so its next URL is tried."""
-    story = fetch(*[Answer(status=status)] * 5, WHOLE, polls=(ready_again(),))
-    assert story.stored == IMAGE
-    assert story.urls == ["first", *["fresh"] * 5]
-    assert story.seconds >= 0.25 + 0.5 + 1 + 2  # with back-off
+    result = fetch(*[Answer(status=status)] * 5, WHOLE, polls=(ready_again(),))
+    assert result.stored == IMAGE
+    assert result.urls == ["first", *["fresh"] * 5]
+    assert result.seconds >= 0.25 + 0.5 + 1 + 2  # with back-off
 
 
 @pytest.mark.parametrize(
@@ -229,45 +229,45 @@ def test_dead_urls_in_a_row_do_not_give_up_a_paid_image(status: int) -> None:
 )
 def test_twenty_bad_answers_in_a_second_do_not_give_up_a_paid_image(bad: bytes) -> None:
     """F75 Bytes that are no image lead to fresh URLs, with back-off."""
-    story = fetch(*[Answer(body=(bad,))] * 12, WHOLE, polls=(ready_again(),))
-    assert story.stored == IMAGE
-    assert story.urls[:4] == ["first", "first", "first", "fresh"]
-    assert story.seconds > 60
+    result = fetch(*[Answer(body=(bad,))] * 12, WHOLE, polls=(ready_again(),))
+    assert result.stored == IMAGE
+    assert result.urls[:4] == ["first", "first", "first", "fresh"]
+    assert result.seconds > 60
 
 
 def test_a_url_that_stays_dead_is_given_up_after_the_time_of_a_job() -> None:
     """F70 Fresh URLs are polled for with back-off for `timeouts.job` seconds, and the message says
     so."""
-    story = fetch(Answer(status=403), polls=(ready_again(),))
-    assert isinstance(story.end, Expired)
-    assert "403" in str(story.end)
-    assert "600 s" in str(story.end)
-    assert story.seconds == pytest.approx(Timeouts().job)
-    gaps = [b - a for (a, _), (b, _) in pairwise(story.transport.fetched)]
+    result = fetch(Answer(status=403), polls=(ready_again(),))
+    assert isinstance(result.end, Expired)
+    assert "403" in str(result.end)
+    assert "600 s" in str(result.end)
+    assert result.seconds == pytest.approx(Timeouts().job)
+    gaps = [b - a for (a, _), (b, _) in pairwise(result.transport.fetched)]
     assert max(gaps) <= Retry().maximum
     assert 12 <= len(gaps) <= 30
 
 
 def test_renewing_does_not_spin_where_no_pause_is_wanted() -> None:
     """F70 `Retry(initial=0)` gives up no sooner, and polls at most fifty times a second."""
-    story = fetch(*[Answer(status=403)] * 50, WHOLE, polls=(ready_again(),), retry=EAGER)
-    assert story.stored == IMAGE
-    assert story.seconds == pytest.approx(49 * 0.02)
+    result = fetch(*[Answer(status=403)] * 50, WHOLE, polls=(ready_again(),), retry=EAGER)
+    assert result.stored == IMAGE
+    assert result.seconds == pytest.approx(49 * 0.02)
 
 
 def test_ready_then_not_found_is_lost_after_the_grace() -> None:
     """F53 F58 The URL died and the job is gone: lost, with the patience that any job has."""
-    story = fetch(Answer(status=404), polls=(GONE,))
-    assert isinstance(story.end, JobLost)
-    assert story.urls == ["first"]
-    assert 60 <= story.seconds <= 180
-    assert story.transport.asked >= 3
+    result = fetch(Answer(status=404), polls=(GONE,))
+    assert isinstance(result.end, JobLost)
+    assert result.urls == ["first"]
+    assert 60 <= result.seconds <= 180
+    assert result.transport.asked >= 3
 
 
 def test_a_job_that_is_missed_for_a_moment_is_not_lost() -> None:
     """F53 F58 Two misses after a dead URL, and the third poll has the job and a URL."""
-    story = fetch(Answer(status=404), WHOLE, polls=(GONE, GONE, ready_again()))
-    assert story.stored == IMAGE
+    result = fetch(Answer(status=404), WHOLE, polls=(GONE, GONE, ready_again()))
+    assert result.stored == IMAGE
 
 
 def test_misses_before_a_fresh_url_are_not_counted_with_later_ones() -> None:
@@ -276,30 +276,30 @@ def test_misses_before_a_fresh_url_are_not_counted_with_later_ones() -> None:
     page = Answer(body=(b"<html>",), pause=25.0)
     pages = [page] * Retry().downloads
     polls = (GONE, ready_again(), GONE, GONE, ready_again())
-    story = fetch(Answer(status=404), *pages, WHOLE, polls=polls)
-    assert story.stored == IMAGE
-    assert story.transport.asked == 5
+    result = fetch(Answer(status=404), *pages, WHOLE, polls=polls)
+    assert result.stored == IMAGE
+    assert result.transport.asked == 5
 
 
 def test_ready_then_failed_is_failed() -> None:
     """F58 The provider's last answer counts."""
-    story = fetch(Answer(status=404), polls=(FAILED,))
-    assert isinstance(story.end, JobFailed)
+    result = fetch(Answer(status=404), polls=(FAILED,))
+    assert isinstance(result.end, JobFailed)
 
 
 def test_no_fresh_url_is_expired() -> None:
     """F59 Without a fresh URL for as long as a job may take, the image is expired."""
-    story = fetch(Answer(status=410), polls=(PENDING,))
-    assert isinstance(story.end, Expired)
-    assert story.end.job is JOB
-    assert story.seconds == pytest.approx(Timeouts().job)
-    assert 12 <= story.transport.asked <= 30
+    result = fetch(Answer(status=410), polls=(PENDING,))
+    assert isinstance(result.end, Expired)
+    assert result.end.job is JOB
+    assert result.seconds == pytest.approx(Timeouts().job)
+    assert 12 <= result.transport.asked <= 30
 
 
 def test_a_fresh_url_may_come_late() -> None:
     """F59 One or two inconclusive answers before the fresh URL lose nothing."""
-    story = fetch(Answer(status=403), WHOLE, polls=(PENDING, {"odd": 1}, ready_again()))
-    assert story.stored == IMAGE
+    result = fetch(Answer(status=403), WHOLE, polls=(PENDING, {"odd": 1}, ready_again()))
+    assert result.stored == IMAGE
 
 
 @pytest.mark.parametrize(
@@ -322,13 +322,13 @@ def test_a_fresh_url_may_come_late() -> None:
         pytest.param(Answer(status=301), id="F81 a redirect to nowhere"),
     ],
 )
-def test_what_is_not_the_image_is_fetched_again(broken: Answer | FluxError) -> None:
+def test_a_wrong_body_is_fetched_again(broken: Answer | FluxError) -> None:
     """F71 F74 F75 F85 F87 Fetching is free: after a wait, the same URL gives the image."""
-    story = fetch(broken, WHOLE)
-    assert story.stored == IMAGE
-    assert story.urls == ["first", "first"]
-    assert story.seconds >= 0.25
-    assert story.transport.asked == 0
+    result = fetch(broken, WHOLE)
+    assert result.stored == IMAGE
+    assert result.urls == ["first", "first"]
+    assert result.seconds >= 0.25
+    assert result.transport.asked == 0
 
 
 @pytest.mark.parametrize(
@@ -344,11 +344,11 @@ def test_bytes_that_stay_broken_are_given_up_after_the_time_of_a_job(
     broken: Answer, words: str
 ) -> None:
     """F74 F75 Three bad bodies for each URL; the error describes what came instead."""
-    story = fetch(broken, polls=(ready_again(),))
-    assert type(story.end) is DownloadError
-    assert words in str(story.end)
-    assert story.urls[:4] == ["first", "first", "first", "fresh"]
-    assert Timeouts().job <= story.seconds <= Timeouts().job + Retry().maximum
+    result = fetch(broken, polls=(ready_again(),))
+    assert type(result.end) is DownloadError
+    assert words in str(result.end)
+    assert result.urls[:4] == ["first", "first", "first", "fresh"]
+    assert Timeouts().job <= result.seconds <= Timeouts().job + Retry().maximum
 
 
 @pytest.mark.parametrize(
@@ -358,12 +358,12 @@ def test_bytes_that_stay_broken_are_given_up_after_the_time_of_a_job(
         pytest.param(Answer(body=(b"\x89PNG\r\n\x1a\n",) * 20_000), "100000 bytes", id="F79 long"),
     ],
 )
-def test_an_image_over_the_limit_is_not_asked_for_again(large: Answer, words: str) -> None:
+def test_an_image_over_the_limit_is_not_fetched_again(large: Answer, words: str) -> None:
     """F79 Another try cannot help: one try, and the error names the limit."""
-    story = fetch(large)
-    assert type(story.end) is DownloadError
-    assert words in str(story.end)
-    assert (story.urls, story.transport.asked) == (["first"], 0)
+    result = fetch(large)
+    assert type(result.end) is DownloadError
+    assert words in str(result.end)
+    assert (result.urls, result.transport.asked) == (["first"], 0)
 
 
 def test_an_endless_image_is_cut_at_the_cap() -> None:
@@ -377,82 +377,82 @@ def test_an_endless_image_is_cut_at_the_cap() -> None:
                 read += 1000
                 yield IMAGE[:8] + bytes(992)
 
-    story = fetch(Endless())
-    assert isinstance(story.end, DownloadError)
+    result = fetch(Endless())
+    assert isinstance(result.end, DownloadError)
     assert read <= 101_000
 
 
 @pytest.mark.parametrize("fault", [DOWN, Answer(status=503)], ids=["F71 no connection", "F87 503"])
 def test_transport_faults_are_retried_within_the_urls_life(fault: Answer | FluxError) -> None:
-    """F87 With back-off while the URL lives, then once more with a fresh one."""
-    story = fetch(fault, polls=(PENDING,))
-    assert isinstance(story.end, Expired)
-    assert story.seconds == pytest.approx(LIFE)
-    assert 10 <= len(story.urls) <= 40
-    assert story.transport.fetched[-1][0] <= LIFE
+    """F87 Retried with back-off while the URL lives, then once with a fresh URL."""
+    result = fetch(fault, polls=(PENDING,))
+    assert isinstance(result.end, Expired)
+    assert result.seconds == pytest.approx(LIFE)
+    assert 10 <= len(result.urls) <= 40
+    assert result.transport.fetched[-1][0] <= LIFE
 
 
 def test_a_url_that_dies_while_the_network_is_down_is_renewed() -> None:
     """F70 F87 After an outage longer than its life, the URL is replaced and the image fetched."""
-    story = fetch(DOWN, polls=(ready_again(),), life=1.0, fresh=WHOLE)
-    assert story.stored == IMAGE
-    assert story.urls.count("fresh") == 1
+    result = fetch(DOWN, polls=(ready_again(),), life=1.0, fresh=WHOLE)
+    assert result.stored == IMAGE
+    assert result.urls.count("fresh") == 1
 
 
 def test_a_url_that_is_not_allowed_is_not_asked_again() -> None:
     """F82 T4 A URL that the address policy refuses: one try, no poll, no wait."""
     refused = TransportError("the image's URL is not https", sent=False, permanent=True)
-    story = fetch(refused)
-    assert type(story.end) is DownloadError
-    assert "not https" in str(story.end)
-    assert (story.urls, story.seconds) == (["first"], 0.0)
+    result = fetch(refused)
+    assert type(result.end) is DownloadError
+    assert "not https" in str(result.end)
+    assert (result.urls, result.seconds) == (["first"], 0.0)
 
 
 def test_the_disks_errors_pass_through() -> None:
     """F100 A full disk is neither retried nor renamed."""
-    story = fetch(Answer(breaks=SinkError("the disk is full")))
-    assert isinstance(story.end, SinkError)
-    assert story.urls == ["first"]
+    result = fetch(Answer(breaks=SinkError("the disk is full")))
+    assert isinstance(result.end, SinkError)
+    assert result.urls == ["first"]
 
 
 # --- stalled, broken and resumed ------------------------------------------------------------------
 
 
-def test_a_trickle_is_given_up_and_asked_for_afresh() -> None:
+def test_a_stalled_transfer_is_given_up_and_its_url_renewed() -> None:
     """F86 At 10 B/s the provider is polled for another URL after half a minute."""
     trickle = Answer(body=tuple(IMAGE[i : i + 10] for i in range(len(IMAGE))), pause=1.0)
-    story = fetch(trickle, polls=(ready_again(),), fresh=WHOLE)
-    assert story.stored == IMAGE
-    assert story.urls == ["first", "fresh"]
-    assert 29 <= story.seconds <= 33
-    assert story.end[0].polls == 5, "the four before, and the one that gave the other URL"
+    result = fetch(trickle, polls=(ready_again(),), fresh=WHOLE)
+    assert result.stored == IMAGE
+    assert result.urls == ["first", "fresh"]
+    assert 29 <= result.seconds <= 33
+    assert result.end[0].polls == 5, "the four before, and the one that gave the other URL"
 
 
-def test_a_stalled_image_is_begun_anew_where_there_is_no_other_url() -> None:
+def test_a_stalled_image_is_fetched_again_where_there_is_no_other_url() -> None:
     """F86 The old URL is tried again and succeeds."""
-    story = fetch(Answer(pause=3600.0), WHOLE, polls=(PENDING,))
-    assert story.stored == IMAGE
-    assert story.urls == ["first", "first"]
-    assert story.transport.asked == 1
+    result = fetch(Answer(pause=3600.0), WHOLE, polls=(PENDING,))
+    assert result.stored == IMAGE
+    assert result.urls == ["first", "first"]
+    assert result.transport.asked == 1
 
 
 def test_a_slow_link_is_no_stall() -> None:
-    """F86 2 KB/s for five minutes is slow, but the image is not begun anew."""
+    """F86 2 KB/s for five minutes is slow, but the image is not fetched again."""
     large = jpeg(payload=BYTES[:400_000])
     pieces = tuple(large[i : i + 4096] for i in range(0, len(large), 4096))
-    story = fetch(Answer(body=pieces, pause=2.0), max_bytes=10**6)
-    assert story.stored == large
-    assert story.urls == ["first"]
-    assert story.seconds > 190
+    result = fetch(Answer(body=pieces, pause=2.0), max_bytes=10**6)
+    assert result.stored == large
+    assert result.urls == ["first"]
+    assert result.seconds > 190
 
 
 def test_a_link_that_brings_enough_in_each_half_minute_is_no_stall() -> None:
     """F86 Each time enough has come the next piece has the whole half minute again."""
     large = jpeg(payload=BYTES[:120_000])
     pieces = tuple(large[i : i + 40_000] for i in range(0, len(large), 40_000))
-    story = fetch(Answer(body=pieces, pause=29.5), max_bytes=10**6)
-    assert story.stored == large
-    assert story.urls == ["first"]
+    result = fetch(Answer(body=pieces, pause=29.5), max_bytes=10**6)
+    assert result.stored == large
+    assert result.urls == ["first"]
 
 
 def test_a_slow_disk_is_no_stall() -> None:
@@ -467,9 +467,9 @@ def test_a_slow_disk_is_no_stall() -> None:
 
             return await super().store(request, job, taken())
 
-    story = fetch(Answer(body=(IMAGE[:20], IMAGE[20:])), sink=SlowSink())
-    assert story.stored == IMAGE
-    assert story.urls == ["first"]
+    result = fetch(Answer(body=(IMAGE[:20], IMAGE[20:])), sink=SlowSink())
+    assert result.stored == IMAGE
+    assert result.urls == ["first"]
 
 
 LARGE = jpeg(1200, 1200, payload=BYTES)
@@ -499,23 +499,23 @@ class Inline(MemorySink):
         return _judged(b"".join([chunk async for chunk in chunks]))
 
 
-def fetch_large(*downloads: Answer | FluxError) -> Story:
+def fetch_large(*downloads: Answer | FluxError) -> FetchResult:
     return fetch(*downloads, max_bytes=10**8, sink=Inline())
 
 
-def test_a_large_image_goes_on_where_it_broke() -> None:
+def test_a_large_image_is_resumed_where_it_broke() -> None:
     """F71 U19 Above 4 MiB only the rest of the same image is requested."""
-    story = fetch_large(BROKEN, rest())
-    assert story.stored == LARGE
-    assert [None, {"Range": f"bytes={HALF}-", "If-Match": '"one"'}] == story.transport.ranges
+    result = fetch_large(BROKEN, rest())
+    assert result.stored == LARGE
+    assert [None, {"Range": f"bytes={HALF}-", "If-Match": '"one"'}] == result.transport.ranges
 
 
-def test_a_rest_that_breaks_goes_on_again() -> None:
+def test_a_broken_resume_is_resumed_again() -> None:
     """F71 Each break is followed by a resume, as long as bytes arrive."""
     second = evolve(rest(), body=(LARGE[HALF : HALF + 1000],), breaks=DOWN)
-    story = fetch_large(BROKEN, second, rest(HALF + 1000))
-    assert story.stored == LARGE
-    assert story.transport.ranges[2] == {"Range": f"bytes={HALF + 1000}-", "If-Match": '"one"'}
+    result = fetch_large(BROKEN, second, rest(HALF + 1000))
+    assert result.stored == LARGE
+    assert result.transport.ranges[2] == {"Range": f"bytes={HALF + 1000}-", "If-Match": '"one"'}
 
 
 @pytest.mark.parametrize(
@@ -533,9 +533,9 @@ def test_a_rest_that_breaks_goes_on_again() -> None:
 def test_a_wrong_range_is_no_part_of_an_image(second: Answer | FluxError) -> None:
     """F71 F77 A wrong range is discarded, and the image is fetched from its first byte."""
     whole = Answer(body=(LARGE,), headers=WHOLE_HEADERS)
-    story = fetch_large(BROKEN, second, whole)
-    assert story.stored == LARGE
-    assert story.transport.ranges[-1] is None
+    result = fetch_large(BROKEN, second, whole)
+    assert result.stored == LARGE
+    assert result.transport.ranges[-1] is None
 
 
 @pytest.mark.parametrize(
@@ -549,11 +549,11 @@ def test_a_wrong_range_is_no_part_of_an_image(second: Answer | FluxError) -> Non
         ),
     ],
 )
-def test_what_cannot_be_resumed_is_fetched_anew(first: Answer) -> None:
+def test_an_image_without_resume_is_fetched_from_its_start(first: Answer) -> None:
     """F71 Without a strong ETag the whole image is fetched again."""
-    story = fetch_large(first, Answer(body=(LARGE,), headers=WHOLE_HEADERS))
-    assert story.stored == LARGE
-    assert story.transport.ranges == [None, None]
+    result = fetch_large(first, Answer(body=(LARGE,), headers=WHOLE_HEADERS))
+    assert result.stored == LARGE
+    assert result.transport.ranges == [None, None]
 
 
 # --- sleep and outage -----------------------------------------------------------------------------
@@ -561,9 +561,9 @@ def test_what_cannot_be_resumed_is_fetched_anew(first: Answer) -> None:
 
 def test_after_a_suspension_the_url_is_renewed() -> None:
     """F154 A URL from before the suspension is not tried; a fresh one is."""
-    story = fetch(WHOLE, polls=(ready_again(),), woke_after=60.0, seen=0.0)
-    assert story.stored == IMAGE
-    assert story.urls == ["fresh"]
+    result = fetch(WHOLE, polls=(ready_again(),), woke_after=60.0, seen=0.0)
+    assert result.stored == IMAGE
+    assert result.urls == ["fresh"]
     awake = fetch(WHOLE, polls=(ready_again(),), woke_after=-60.0, seen=0.0)
     assert awake.urls == ["first"]
 
@@ -571,17 +571,17 @@ def test_after_a_suspension_the_url_is_renewed() -> None:
 def test_an_outage_does_not_use_up_the_tries() -> None:
     """P9 F161 During an outage neither expiry nor unanswered polls count."""
     unanswered = [TransportError("no network", sent=False)] * 40
-    story = fetch(DOWN, polls=(*unanswered, ready_again()), life=5.0, fresh=WHOLE)
-    assert story.stored == IMAGE
-    assert story.urls[-1] == "fresh"
+    result = fetch(DOWN, polls=(*unanswered, ready_again()), life=5.0, fresh=WHOLE)
+    assert result.stored == IMAGE
+    assert result.urls[-1] == "fresh"
 
 
 def test_polls_for_a_fresh_url_back_off_while_nothing_answers() -> None:
     """F161 During an outage too the pauses grow to the maximum."""
     unanswered = [TransportError("no network", sent=False)] * 12
-    story = fetch(Answer(status=404), polls=(*unanswered, ready_again()), fresh=WHOLE)
-    assert story.stored == IMAGE
-    pauses = [after - before for before, after in pairwise(story.transport.asked_at)]
+    result = fetch(Answer(status=404), polls=(*unanswered, ready_again()), fresh=WHOLE)
+    assert result.stored == IMAGE
+    pauses = [after - before for before, after in pairwise(result.transport.asked_at)]
     steps = [min(0.5 * 2**nth, Retry().maximum) for nth in range(len(pauses))]
     assert all(step / 2 <= pause <= step for step, pause in zip(steps, pauses, strict=True))
 
@@ -640,21 +640,21 @@ def busy(seconds: str, status: int = 503) -> Answer:
 @pytest.mark.parametrize("status", [429, 503], ids=lambda status: f"F87 {status}")
 def test_the_hosts_retry_after_is_obeyed(status: int) -> None:
     """F87 The next request comes at the time that the host named."""
-    story = fetch(busy("7", status), WHOLE)
-    assert story.stored == IMAGE
-    assert [at for at, _ in story.transport.fetched] == [0.0, pytest.approx(7.0)]
+    result = fetch(busy("7", status), WHOLE)
+    assert result.stored == IMAGE
+    assert [at for at, _ in result.transport.fetched] == [0.0, pytest.approx(7.0)]
 
 
 @pytest.mark.parametrize("said", ["-1", "soon", "nan", ""])
-def test_a_retry_after_that_says_nothing_leaves_the_usual_back_off(said: str) -> None:
+def test_an_unusable_retry_after_leaves_the_usual_back_off(said: str) -> None:
     """F87 Then the image's own back-off holds."""
-    story = fetch(busy(said), WHOLE)
-    assert story.stored == IMAGE
-    assert 0.25 <= story.seconds <= 0.5
+    result = fetch(busy(said), WHOLE)
+    assert result.stored == IMAGE
+    assert 0.25 <= result.seconds <= 0.5
 
 
 def test_a_pause_of_one_host_holds_for_all_its_images_and_for_no_other_host() -> None:
-    """F87 One image meets the pause; the host's other images wait too, those of another host do
+    """F87 After one image's Retry-After all images of its host wait, and images of other hosts do
     not."""
 
     async def play() -> list[tuple[float, str]]:
@@ -680,17 +680,17 @@ def test_a_pause_of_one_host_holds_for_all_its_images_and_for_no_other_host() ->
 def test_a_pause_longer_than_the_urls_life_ends_in_a_fresh_url() -> None:
     """F70 F87 The URL expires during the pause, so a fresh one is used, perhaps of another host."""
     elsewhere = ready_again("https://e.example/fresh")
-    story = fetch(busy("3600"), WHOLE, polls=(elsewhere,), life=30.0)
-    assert story.stored == IMAGE
-    assert story.transport.fetched[1:] == [(pytest.approx(30.0), "https://e.example/fresh")]
+    result = fetch(busy("3600"), WHOLE, polls=(elsewhere,), life=30.0)
+    assert result.stored == IMAGE
+    assert result.transport.fetched[1:] == [(pytest.approx(30.0), "https://e.example/fresh")]
 
 
 def test_a_pause_of_a_day_is_given_up_after_the_time_of_a_job() -> None:
     """F87 The job can be collected later; the run does not wait for a day."""
-    story = fetch(busy("86400"), polls=(ready_again(),), life=30.0)
-    assert isinstance(story.end, Expired)
-    assert Timeouts().job <= story.seconds <= Timeouts().job + 60
-    assert len(story.urls) == 1
+    result = fetch(busy("86400"), polls=(ready_again(),), life=30.0)
+    assert isinstance(result.end, Expired)
+    assert Timeouts().job <= result.seconds <= Timeouts().job + 60
+    assert len(result.urls) == 1
 
 
 def test_a_pause_that_is_over_is_forgotten():
@@ -711,13 +711,13 @@ def test_a_pause_that_is_over_is_forgotten():
     assert virtual_time.run(play()) == [1.0, 0.0]
 
 
-def test_an_image_that_breaks_again_and_again_is_at_last_begun_anew() -> None:
+def test_an_image_is_fetched_from_its_start_after_eight_resumes() -> None:
     """F71 Eight resumes; at the ninth break the bytes are discarded."""
     starts = [HALF + 1000 * step for step in range(8)]
     rests = [evolve(rest(at), body=(LARGE[at : at + 1000],), breaks=DOWN) for at in starts]
-    story = fetch_large(BROKEN, *rests, Answer(body=(LARGE,), headers=WHOLE_HEADERS))
-    assert story.stored == LARGE
-    asked = [headers and headers["Range"] for headers in story.transport.ranges]
+    result = fetch_large(BROKEN, *rests, Answer(body=(LARGE,), headers=WHOLE_HEADERS))
+    assert result.stored == LARGE
+    asked = [headers and headers["Range"] for headers in result.transport.ranges]
     assert asked == [None, *(f"bytes={at}-" for at in starts), None]
 
 
@@ -725,13 +725,13 @@ def test_a_resumed_image_has_the_stated_length() -> None:
     """F71 Without an MD5 too: a rest that is too long is refused."""
     headers = {name: value for name, value in WHOLE_HEADERS.items() if name != "content-md5"}
     longer = rest(body=LARGE[HALF:] + bytes(5))
-    story = fetch_large(evolve(BROKEN, headers=headers), longer, Answer(body=(LARGE,)))
-    assert story.stored == LARGE
-    assert len(story.transport.ranges) == 3
+    result = fetch_large(evolve(BROKEN, headers=headers), longer, Answer(body=(LARGE,)))
+    assert result.stored == LARGE
+    assert len(result.transport.ranges) == 3
 
 
-def test_an_image_that_always_stalls_says_how_much_came() -> None:
-    """F86 The count of bytes tells a dead connection from a slow one."""
+def test_an_image_that_always_stalls_reports_the_bytes_received() -> None:
+    """F86 The count of bytes distinguishes a dead connection from a slow one."""
     nothing = fetch(Answer(pause=3600.0))
     assert "the image stalled: 0 bytes in" in str(nothing.end)
     little = fetch(Answer(body=(IMAGE[:20], IMAGE[20:]), pause=25.0))

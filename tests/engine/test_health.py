@@ -36,18 +36,18 @@ class Session:
 
     @asynccontextmanager
     async def storing(self, seconds: float) -> AsyncIterator[None]:
-        """For the block, an image's bytes have been here for so many seconds."""
+        """During the block, an image's bytes have waited for the disk for so many seconds."""
         now = asyncio.get_running_loop().time()
         async with self.downloads.take(now + 600) as permit:
             permit.arrived(now - seconds)
             yield
 
 
-def played(story: Callable[[Session], Any]) -> list[Event]:
+def events_during(actions: Callable[[Session], Any]) -> list[Event]:
     async def play() -> list[Event]:
         session = Session()
         session.monitor.wake()
-        await story(session)
+        await actions(session)
         session.monitor.stop()
         return session.limiter.events
 
@@ -61,21 +61,21 @@ def block(seconds: float) -> None:
 def test_a_quiet_hour_is_quiet() -> None:
     """Without a cause there is no event."""
 
-    async def story(session: Session) -> None:
+    async def actions(session: Session) -> None:
         await asyncio.sleep(3600)
 
-    assert played(story) == []
+    assert events_during(actions) == []
 
 
 def test_a_blocked_loop_is_reported_with_its_length() -> None:
     """F156: one event with the seconds of the block."""
 
-    async def story(session: Session) -> None:
+    async def actions(session: Session) -> None:
         await asyncio.sleep(10.4)
         block(5.0)
         await asyncio.sleep(10)
 
-    (event,) = played(story)
+    (event,) = events_during(actions)
     assert isinstance(event, LoopLagged)
     assert 4 < event.seconds <= 5
 
@@ -83,40 +83,40 @@ def test_a_blocked_loop_is_reported_with_its_length() -> None:
 def test_a_suspension_is_reported_although_the_loops_clock_stood_still() -> None:
     """F154: eight hours on one clock, none on the other."""
 
-    async def story(session: Session) -> None:
+    async def actions(session: Session) -> None:
         await asyncio.sleep(10)
         session.suspended += 8 * 3600
         await asyncio.sleep(10)
 
-    assert played(story) == [ClockJumped(seconds=8 * 3600)]
+    assert events_during(actions) == [ClockJumped(seconds=8 * 3600)]
 
 
 def test_drifting_clocks_are_not_a_suspension() -> None:
     """F155: a correction of some seconds within an hour is no jump."""
 
-    async def story(session: Session) -> None:
+    async def actions(session: Session) -> None:
         for _ in range(3600):
             await asyncio.sleep(1)
             session.suspended += 0.001
 
-    assert played(story) == []
+    assert events_during(actions) == []
 
 
 def test_a_disk_that_falls_behind_is_reported_once_each_time() -> None:
     """F125: one event for an image that waits for the disk; the next after the disk caught up."""
 
-    async def story(session: Session) -> None:
+    async def actions(session: Session) -> None:
         for seconds in (0.0, 6.0, 8.0, 0.0, 7.0):
             async with session.storing(seconds):
                 await asyncio.sleep(1.0)
 
-    assert played(story) == [DiskLagged(seconds=7.0), DiskLagged(seconds=8.0)]
+    assert events_during(actions) == [DiskLagged(seconds=7.0), DiskLagged(seconds=8.0)]
 
 
 def test_an_idle_session_keeps_no_timer() -> None:
     """The monitor stops with the last job, and starts again when it is woken."""
 
-    async def story() -> str:
+    async def main() -> str:
         session = Session()
         session.monitor.wake()
         session.monitor.wake()
@@ -129,13 +129,13 @@ def test_an_idle_session_keeps_no_timer() -> None:
         session.monitor.stop()
         return idle
 
-    assert virtual_time.run(story()) == "<HealthMonitor idle>"
+    assert virtual_time.run(main()) == "<HealthMonitor idle>"
 
 
 def test_a_suspension_while_the_session_was_idle_is_not_reported() -> None:
     """F154: only a suspension during work matters."""
 
-    async def story(session: Session) -> None:
+    async def actions(session: Session) -> None:
         session.limiter.give(session.job)
         await asyncio.sleep(2)
         session.suspended += 8 * 3600
@@ -143,7 +143,7 @@ def test_a_suspension_while_the_session_was_idle_is_not_reported() -> None:
         session.monitor.wake()
         await asyncio.sleep(5)
 
-    assert played(story) == []
+    assert events_during(actions) == []
 
 
 def test_the_clock_of_suspensions_stands_still_while_the_machine_runs() -> None:

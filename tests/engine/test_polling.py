@@ -1,4 +1,4 @@
-"""When to poll: what is learned of durations, and where polls are laid by it. No clock, no wire."""
+"""When to poll: durations are learned, and polls placed by them. No clock, no network."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def median(mean: float, cv: float) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.015, 0.04])
 @pytest.mark.parametrize("cv", [0.1, 0.3, 0.6])
-def test_the_mean_lag_is_the_one_asked_for(cv: float, share: float) -> None:
-    """What is learned from polls alone, who never see an end, gives the lag asked for: within a
-    tenth of it, over narrow and wide durations."""
+def test_the_mean_lag_is_the_requested_one(cv: float, share: float) -> None:
+    """Durations learned from polls alone, which never see an end, give the requested lag within a
+    tenth, for narrow and wide distributions."""
     seen = run(PollSchedule(2.5), lognormal(2.0, cv), 1200, polling=Polling(lag=share))
     assert lag(seen[300:]) == pytest.approx(share * median(2.0, cv), rel=0.1)
 
 
 @pytest.mark.parametrize("cv", [0.1, 0.2, 0.6])
-def test_what_is_learned_costs_hardly_more_than_what_is_known(cv: float) -> None:
+def test_learned_durations_need_few_more_polls_than_known_ones(cv: float) -> None:
     """At the same lag, a tenth more polls than with the true distribution, at most."""
     known = run(knowing(2.0, cv), lognormal(2.0, cv), 1000)
     learned = run(PollSchedule(2.5), lognormal(2.0, cv), 1300)[300:]
@@ -60,10 +60,10 @@ def test_narrow_durations_are_seen_with_a_fifth_of_the_polls() -> None:
     assert polls(seen) < fixed / 4.4  # 85 % of the 5.2 that theory allows
 
 
-def test_a_provider_that_tells_durations_is_believed() -> None:
-    """A duration told is as good as one seen: no more polls, no more lag."""
-    told = run(PollSchedule(2.5), lognormal(2.0, 0.2), 1300, exact=True)[300:]
-    assert lag(told) == pytest.approx(0.04 * median(2.0, 0.2), rel=0.1)
+def test_reported_durations_are_as_good_as_observed_ones() -> None:
+    """A reported duration is as good as an observed one: no more polls, no more lag."""
+    hinted = run(PollSchedule(2.5), lognormal(2.0, 0.2), 1300, exact=True)[300:]
+    assert lag(hinted) == pytest.approx(0.04 * median(2.0, 0.2), rel=0.1)
 
 
 def test_a_duration_that_polls_contradict_is_not_believed() -> None:
@@ -108,7 +108,7 @@ def test_a_burst_does_not_look_short_because_short_jobs_end_first() -> None:
     assert durations.median > 17  # the hundred that ended have 14
 
 
-def test_a_straggler_is_asked_about_ever_more_rarely_but_for_ever() -> None:
+def test_a_straggler_is_polled_ever_more_rarely_without_end() -> None:
     """Far beyond the bulk the steps grow with age, up to the maximum and never past it."""
     schedule = knowing(2.0, 0.2)
     steps = [schedule.next(age, DEFAULT) - age for age in (4, 8, 16, 64, 256, 1024)]
@@ -121,7 +121,7 @@ def test_a_straggler_is_asked_about_ever_more_rarely_but_for_ever() -> None:
 
 
 def test_the_first_poll_is_late_but_before_the_bulk() -> None:
-    """Nearly nobody has ended at the earliest first poll, and half the jobs at the latest."""
+    """Hardly any job has ended at the earliest first poll, and half the jobs at the latest."""
     schedule = knowing(2.0, 0.2)
     assert 1.0 < schedule.first(DEFAULT, jitter=0.0) < 1.5
     assert schedule.first(DEFAULT, jitter=1.0) < 2.0
@@ -151,14 +151,14 @@ def test_a_looser_lag_never_polls_more(share: float, jitter: float) -> None:
     stretch=st.floats(min_value=1, max_value=MOST),
 )
 def test_no_step_is_a_busy_loop_or_a_long_sleep(age: float, typical: float, stretch: float) -> None:
-    """Whatever the model, the age and the pace: neither at once nor beyond the maximum."""
+    """For any model, age and rate the next poll is neither immediate nor beyond the maximum."""
     schedule = PollSchedule(typical)
     step = schedule.next(age, DEFAULT, stretch=stretch) - age
     assert MINIMUM - 1e-6 <= step <= stretch * max(MAXIMUM, schedule.usual / 4) + 1e-6
 
 
 def test_a_fixed_interval_is_kept_for_every_poll() -> None:
-    """`interval` overrides what is known of the model, for the first poll too."""
+    """`interval` overrides the learned durations, for the first poll too."""
     fixed, schedule = Polling(interval=2.0), PollSchedule(40.0)
     assert schedule.first(fixed) == 2.0
     assert schedule.next(500.0, fixed) == 502.0
@@ -176,9 +176,9 @@ def tenths(share: float, rng: random.Random) -> float:
 def test_progress_that_means_something_saves_polls_and_lag() -> None:
     """A job that says how far it is, is polled near its own end, not near the class's."""
     plain = run(PollSchedule(2.5), lognormal(2.0, 0.6), 900)[300:]
-    told = run(PollSchedule(2.5), lognormal(2.0, 0.6), 900, progress=tenths)[300:]
-    assert polls(told) < 0.6 * polls(plain)
-    assert lag(told) < 0.8 * lag(plain)
+    hinted = run(PollSchedule(2.5), lognormal(2.0, 0.6), 900, progress=tenths)[300:]
+    assert polls(hinted) < 0.6 * polls(plain)
+    assert lag(hinted) < 0.8 * lag(plain)
 
 
 @pytest.mark.parametrize(
@@ -190,14 +190,14 @@ def test_progress_that_means_something_saves_polls_and_lag() -> None:
     ],
 )
 def test_progress_that_means_nothing_costs_nothing(progress) -> None:
-    """What is told is believed as far as it proved right: as good as no progress at all."""
+    """Unreliable progress is ignored: as good as no progress at all."""
     plain = run(PollSchedule(2.5), lognormal(2.0, 0.3), 900)[200:]
-    told = run(PollSchedule(2.5), lognormal(2.0, 0.3), 900, progress=progress)[200:]
-    assert polls(told) * lag(told) < 1.1 * polls(plain) * lag(plain)
+    hinted = run(PollSchedule(2.5), lognormal(2.0, 0.3), 900, progress=progress)[200:]
+    assert polls(hinted) * lag(hinted) < 1.1 * polls(plain) * lag(plain)
 
 
 def test_a_hint_that_did_not_come_true_is_dropped() -> None:
-    """A job that says 0.9 for ever is polled like any straggler, not every moment."""
+    """A job that always reports 0.9 is polled like any straggler, not continuously."""
     schedule = PollSchedule(2.5)
     run(schedule, lognormal(2.0, 0.3), 400, progress=tenths)
     hint = schedule.hint(0.9, 2.0)
@@ -209,21 +209,21 @@ def test_a_hint_that_did_not_come_true_is_dropped() -> None:
 
 
 def test_a_rate_is_kept_for_any_number_of_jobs() -> None:
-    """Turns are handed out one by one: 100 polls wanted at once take 5 s at 20 a second."""
+    """Turns are given one by one: 100 simultaneous polls take 5 s at 20 a second."""
     pace = PollRateLimiter()
     assert [pace.turn(7.0, 20.0) for _ in range(101)][-1] == pytest.approx(5.0)
     assert pace.turn(100.0, 20.0) == 0.0
 
 
 def test_polls_that_queue_widen_all_schedules() -> None:
-    """Under a rate that is too small the polls are left out where they tell least."""
+    """Under a low rate, the least informative polls are left out."""
     pace = PollRateLimiter()
     for tick in range(200):
         pace.turn(tick / 10, 5.0)
     assert pace.stretch(20.0) > 1.5
     for tick in range(1000):
         pace.turn(100 + tick, 5.0)
-    assert pace.stretch(1100.0) == 1.0  # forgotten when nobody stands in line
+    assert pace.stretch(1100.0) == 1.0  # forgotten when no poll is queued
 
 
 def test_push_back_on_polls_widens_and_is_forgotten() -> None:
@@ -238,7 +238,7 @@ def test_push_back_on_polls_widens_and_is_forgotten() -> None:
 
 
 def test_push_back_without_end_is_bounded() -> None:
-    """F51 However long the server refuses, polls go on: jobs that are paid for have to land."""
+    """F51 Polls continue however long the server refuses them, so that paid jobs land."""
     pace = PollRateLimiter()
     for second in range(1000):
         pace.pushed_back(float(second))
@@ -246,7 +246,7 @@ def test_push_back_without_end_is_bounded() -> None:
 
 
 def test_no_rate_means_no_turns() -> None:
-    """Without a rate nobody waits and nothing widens."""
+    """Without a rate no poll waits and no schedule widens."""
     pace = PollRateLimiter()
     assert {pace.turn(1.0, None) for _ in range(1000)} == {0.0}
     assert pace.stretch(1.0) == 1.0

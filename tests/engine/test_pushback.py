@@ -57,7 +57,7 @@ def waits(judgement: Backoff | GiveUp | None) -> float:
         pytest.param(TransportError("certificate", sent=False, permanent=True), id="F33 TLS"),
     ],
 )
-def test_what_waiting_cannot_help_is_over_at_once(error: FluxError):
+def test_an_error_that_waiting_cannot_help_ends_the_run_at_once(error: FluxError):
     """P8: the first answer of this kind ends the run."""
     answer = judged(PushbackPolicy(), refused(error))
     assert answer == GiveUp(error=error)
@@ -124,7 +124,7 @@ def test_a_machine_without_free_files_is_not_an_outage():
     assert isinstance(judged(policy, refused(FULL), 601.0), GiveUp)
 
 
-def test_a_dead_network_is_tried_every_half_minute_for_ever():
+def test_a_dead_network_is_probed_every_half_minute_without_end():
     """P9 F30 F31: quickly at first, because most outages are short; then every 30 s plus jitter,
     without end."""
     policy = PushbackPolicy()
@@ -141,7 +141,7 @@ def test_a_network_that_never_worked_is_given_up():
         wait = judged(policy, refused(DOWN), now, reached=False)
         assert isinstance(wait, Backoff)
         assert wait.patience == left
-    outage = judged(policy, refused(DOWN), 250.0)  # it has answered before: for ever
+    outage = judged(policy, refused(DOWN), 250.0)  # it has answered before: no patience limit
     assert isinstance(outage, Backoff)
     assert outage.patience is None
     assert isinstance(judged(policy, refused(DOWN), 601.0, reached=False), GiveUp)
@@ -165,7 +165,7 @@ def test_answers_without_information_stop_after_a_few():
     assert last.error.permanent, "the advice concerns the proxy, not the network"
 
 
-def test_an_app_goes_on_trying_one_by_one():
+def test_an_app_keeps_probing_with_one_submission():
     """F18: without a batch there is no end: one submission is tried every half minute."""
     policy = PushbackPolicy()
     judgements = [lost(policy, may_end=False) for _ in range(30)]

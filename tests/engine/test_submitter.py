@@ -30,7 +30,7 @@ class _FullDisk(MemoryLedger):
 def test_a_paid_job_that_no_ledger_has_is_named_in_a_warning(caplog: pytest.LogCaptureFixture):
     """P5 F100: its id is listed, its slot stays taken, and the log says so above INFO."""
 
-    async def played() -> tuple[list[str], list[str], int]:
+    async def main() -> tuple[list[str], list[str], int]:
         line = WorldTransport(World(CALM))
         async with FluxSession(base_url=ORIGIN, transport=line) as flux:
             with pytest.raises(JournalError):
@@ -39,7 +39,7 @@ def test_a_paid_job_that_no_ledger_has_is_named_in_a_warning(caplog: pytest.LogC
             return unclaimed, [c.job_id for c in line.world.charges], flux.in_flight
 
     with caplog.at_level(logging.WARNING, logger="fluxasync"):
-        unclaimed, charged, in_flight = run(played())
+        unclaimed, charged, in_flight = run(main())
     assert unclaimed == charged
     assert in_flight == 1
     assert f"job {charged[0]} was accepted" in caplog.text
@@ -62,7 +62,7 @@ def test_a_lower_cost_frees_the_budget_at_once():
     """P7: a submission that waits for money goes when an earlier image turns out cheaper, not only
     when another POST ends."""
 
-    async def played() -> float:
+    async def main() -> float:
         line, (first, *others) = _SecondPostIsSlow(World(CALM)), small_requests(3)
         session = FluxSession(
             BFL, base_url=ORIGIN, transport=line, limits=3, budget="0.07",
@@ -70,11 +70,11 @@ def test_a_lower_cost_frees_the_budget_at_once():
         )  # fmt: skip
         async with session as flux:
             job = await flux.submit(first)
-            tasks = [asyncio.create_task(flux.submit(wish)) for wish in others]
+            tasks = [asyncio.create_task(flux.submit(request)) for request in others]
             await flux.watch(job)
             jobs = await asyncio.gather(*tasks)
             for accepted in jobs:
                 await flux.watch(accepted)
         return line.posts[2] - line.posts[1]
 
-    assert 0 < run(played()) < 30
+    assert 0 < run(main()) < 30

@@ -27,7 +27,7 @@ def test_lists_are_read_on_as_they_grow(tmp_path):
     assert [card.key for card in lists.changed()] == ["torn"]
 
 
-def test_a_list_made_anew_tells_only_what_changed(tmp_path):
+def test_a_rewritten_list_yields_only_changed_cards(tmp_path):
     """A list replaced in one rename, as at the start of a run, repeats no card."""
     folder, lists = Folder(tmp_path), CardLists(tmp_path)
     first = folder.failed()
@@ -58,7 +58,7 @@ def test_a_saved_image_outlives_its_earlier_failure(tmp_path):
     ],
 )  # fmt: skip
 def test_a_name_that_is_no_image_in_the_folder_becomes_no_address(tmp_path, name):
-    """The page links only to images of its own folder."""
+    """The page links only to images in its folder."""
     Folder(tmp_path).saved(file_name=name, with_file=False)
     (card,) = CardLists(tmp_path).changed()
     assert card.file is None
@@ -86,7 +86,7 @@ def test_an_address_is_a_path_beside_the_page(name, expected):
         '{"key": "x", "index": "1"}', '{"key": "x", "index": 1, "cost": NaN}', "\udcff",
     ],
 )  # fmt: skip
-def test_a_line_that_is_none_of_ours_is_passed_over(tmp_path, line):
+def test_an_unknown_line_is_skipped(tmp_path, line):
     """A bad line is skipped, and the others are read."""
     text = f"{line}\n".encode(errors="surrogateescape")
     (tmp_path / "metadata.jsonl").write_bytes(text)
@@ -101,7 +101,7 @@ def test_values_of_the_wrong_kind_are_left_out(tmp_path):
     assert not {"prompt", "seed", "width", "cost", "timings", "paid"} & set(card.facts)
 
 
-def test_a_folder_without_a_run_is_said_in_one_line(tmp_path):
+def test_a_folder_without_a_run_is_an_error(tmp_path):
     """A mistyped folder is an error, not an empty page."""
     with pytest.raises(ConfigError, match="no images of a run"):
         read(tmp_path)

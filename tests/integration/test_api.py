@@ -1,4 +1,4 @@
-"""The one-line helpers: an image, or a folder of them, without a session of one's own."""
+"""The one-line helpers `generate` and `run`: one image, or a folder of images."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_generate_keeps_the_bytes_without_a_file():
 
 
 @pytest.mark.asyncio
-async def test_generate_raises_what_happened():
+async def test_generate_raises_the_error_of_its_image():
     """A moderated prompt is an exception with its job, not an empty answer."""
     async with Simulator(evolve(SCENARIO, faults=["moderated-request"])) as sim:
         with pytest.raises(Moderated) as caught:
@@ -84,7 +84,7 @@ async def test_run_fills_a_folder(dialect: str, tmp_path: Path):
 
 
 @pytest.mark.asyncio
-async def test_run_goes_on_past_failures_and_skipped_rows(tmp_path: Path):
+async def test_run_continues_after_failures_and_skipped_rows(tmp_path: Path):
     """Failures are in the summary and in their list; only what ends a run is raised."""
     source = [f"prompt {number}" for number in range(10)] + [{"widht": 1}]
     async with Simulator(evolve(SCENARIO, faults=["moderated-content:0.5"])) as sim:
@@ -102,7 +102,7 @@ async def test_run_goes_on_past_failures_and_skipped_rows(tmp_path: Path):
 
 
 @pytest.mark.asyncio
-async def test_run_raises_what_ended_it(tmp_path: Path):
+async def test_run_raises_the_error_that_ended_it(tmp_path: Path):
     """A budget that is used up is an error, after what it paid for has landed."""
     async with Simulator(SCENARIO) as sim:
         with pytest.raises(BudgetExceeded):

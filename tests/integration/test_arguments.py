@@ -231,14 +231,14 @@ async def test_a_batch_checks_every_option(
 
 @pytest.mark.asyncio
 async def test_a_batch_is_refused_without_a_session():
-    """What is not a FluxSession is named as such."""
+    """The error names the type of a value that is not a FluxSession."""
     with pytest.raises(ConfigError, match="session: an open FluxSession, not 'flux'"):
         Batch("flux", ["a fox"])  # type: ignore[arg-type]
 
 
 @pytest.mark.asyncio
 async def test_a_batch_that_is_not_open_says_so():
-    """Reading outcomes without `async with` is an error instead of waiting for ever."""
+    """Reading outcomes without `async with` is an error and does not wait forever."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
         with pytest.raises(ConfigError, match="the batch is not open: use `async with"):
             await asyncio.wait_for(anext(Batch(flux, ["a fox"])), WAIT)

@@ -167,7 +167,7 @@ async def test_an_unknown_price_under_a_cap_is_refused_before_the_others_are_pai
 
 @pytest.mark.asyncio
 async def test_a_bad_row_may_be_skipped(tmp_path: Path):
-    """With `skip_bad` it is a Failed without a request, with its place, and the run goes on."""
+    """With `skip_bad` a bad row is a Failed without a request, and the run continues."""
     source = [PROMPTS[0], {"prompt": "a fox", "widht": 512}, PROMPTS[1]]
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
         batch = Batch(flux, Prompts(source, parameters=SMALL, skip_bad=True), out=tmp_path)
@@ -210,7 +210,7 @@ async def test_run_returns_the_summary(is_open: bool):
 
 
 @pytest.mark.asyncio
-async def test_run_raises_what_ended_the_run():
+async def test_batch_run_raises_the_error_that_ended_it():
     """P26 `batch.run()` raises the error that an iteration would raise."""
     broke = evolve(SCENARIO, faults=["402:1"])
     async with Simulator(broke) as sim, fast_session(sim.url) as flux:
@@ -233,8 +233,8 @@ async def test_a_limit_ends_the_source():
 
 
 @pytest.mark.asyncio
-async def test_the_same_batch_again_pays_nothing_and_tells_the_same(tmp_path: Path):
-    """P1: what is done is handed out again in its place, and not submitted."""
+async def test_the_same_batch_again_pays_nothing_and_yields_the_same(tmp_path: Path):
+    """P1: finished images are yielded again in source order, and not submitted."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
         first, _ = await run_out(Batch(flux, small_requests(3), out=tmp_path))
         batch = Batch(flux, small_requests(3), out=tmp_path, ordered=True)
@@ -320,7 +320,7 @@ async def test_order_holds_over_failures_and_bad_rows():
 
 
 @pytest.mark.asyncio
-async def test_a_run_is_told_in_one_line_and_counted_once(tmp_path: Path):
+async def test_the_summary_agrees_with_outcomes_events_and_lists(tmp_path: Path):
     """Outcomes, events, summary and the two lists agree; the line says what it cost."""
     seen: list[Event] = []
     faults = ["moderated-content:0.2", "lost-reply:0.2", "error:0.2"]
@@ -357,7 +357,7 @@ async def test_a_run_is_told_in_one_line_and_counted_once(tmp_path: Path):
 
 
 @pytest.mark.asyncio
-async def test_the_lists_carry_what_the_rows_brought(tmp_path: Path):
+async def test_the_lists_contain_the_rows_own_keys(tmp_path: Path):
     """A row's own keys are in the metadata of its image, beside what the provider used."""
     source = [{"prompt": "a fox", "seed": 5, "caption_id": "c-17", **SMALL}]
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, "bfl") as flux:
@@ -382,11 +382,11 @@ async def test_images_stay_in_memory_without_a_folder():
         audit(sim.world, outcomes)
 
 
-# --- how much goes on at once ---------------------------------------------------------------------
+# --- concurrency ----------------------------------------------------------------------------------
 
 
 @pytest.mark.asyncio
-async def test_memory_is_bounded_by_what_is_in_flight():
+async def test_memory_is_bounded_by_the_jobs_in_flight():
     """P20: without a reader, a source of 100,000 is read only as far as queues and workers
     hold it, and nothing beyond them is submitted."""
     read: list[int] = []
@@ -452,7 +452,7 @@ async def test_an_observer_that_raises_stops_no_batch():
 
 
 @pytest.mark.asyncio
-async def test_what_was_settled_is_told_and_not_made_again():
+async def test_settled_outcomes_are_yielded_and_not_made_again():
     """A second run over the same ledger submits nothing that is saved, failed or in doubt."""
     ledger, source = MemoryLedger(), small_requests(10)
     faults = ["lost-reply:0.3", "moderated-content:0.3"]
@@ -489,7 +489,7 @@ async def test_a_job_of_an_earlier_run_is_collected_not_submitted():
 
 
 class Full(MemoryLedger):
-    """A ledger of somebody's own, whose disk is full once there is an outcome."""
+    """A user's ledger, whose disk is full once there is an outcome."""
 
     async def settle(self, outcome: Any) -> None:
         raise OSError("no space left")

@@ -50,7 +50,7 @@ async def test_a_table_is_multiplied_and_paid_once(table: Path, tmp_path: Path) 
 
 @pytest.mark.asyncio
 async def test_a_program_may_think_before_it_spends(tmp_path: Path) -> None:
-    """A plan can be approved by somebody else; a refusal leaves nothing submitted."""
+    """`on_plan` may refuse the plan; nothing is submitted then."""
     plans: list[Plan] = []
 
     async def refuse(plan: Plan) -> None:
@@ -69,7 +69,7 @@ async def test_a_program_may_think_before_it_spends(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.asyncio
 async def test_run_takes_the_same_words(tmp_path: Path) -> None:
-    """The helper for those who want files multiplies and samples too."""
+    """`run()` multiplies and samples too."""
     (tmp_path / "p.txt").write_text("fox\nowl\nbat\n")
     async with Simulator(SCENARIO) as sim:
         summary = await fluxasync.run(
@@ -77,7 +77,7 @@ async def test_run_takes_the_same_words(tmp_path: Path) -> None:
                 tmp_path / "p.txt", sample=2, models=["flux-dev", "flux-2-klein-4b"],
                 parameters=SMALL | {"width": SIDE},
             ),
-            out=tmp_path / "out", base_url=sim.url, api_key="practice",
+            out=tmp_path / "out", base_url=sim.url, api_key="test-key",
             polling=0.01,
         )  # fmt: skip
         assert summary.saved == len(sim.world.charges) == 4

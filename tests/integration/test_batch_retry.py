@@ -113,10 +113,10 @@ def bad_file(folder: Path) -> Path:
     ],
 )
 @pytest.mark.asyncio
-async def test_what_was_not_agreed_to_is_not_decided(
+async def test_a_refused_plan_changes_no_row(
     sim: Simulator, tmp_path: Path, source: Callable[[Path], Any], options: dict[str, Any]
 ) -> None:
-    """The journal stays as it was, row by row, and the next plain run pays for nothing."""
+    """Every row of the journal stays unchanged, and the next plain run pays for nothing."""
     before, paid = table(tmp_path), charges(sim)
     with pytest.raises(ConfigError):
         await an_entry(sim, tmp_path, source(tmp_path), retry="failed", **options)
@@ -127,7 +127,7 @@ async def test_what_was_not_agreed_to_is_not_decided(
 
 
 @pytest.mark.asyncio
-async def test_the_plan_counts_what_is_done_again(sim: Simulator, tmp_path: Path) -> None:
+async def test_the_plan_counts_images_to_make_again(sim: Simulator, tmp_path: Path) -> None:
     """The plan counts images to make again apart from new ones, before and after entry alike."""
     plans: list[Plan] = []
     source = [*PROMPTS, "a fifth one"]
@@ -151,10 +151,10 @@ async def test_the_plan_counts_what_is_done_again(sim: Simulator, tmp_path: Path
     "form", [pytest.param(list, id="checked ahead"), pytest.param(iter, id="as it comes")]
 )
 @pytest.mark.asyncio
-async def test_what_was_agreed_to_is_submitted_once(
+async def test_an_accepted_retry_is_submitted_once(
     sim: Simulator, tmp_path: Path, form: Callable[[Sequence[str]], Any]
 ) -> None:
-    """P1: three failures are three more charges, here and after; the lists tell of images only."""
+    """P1: three failures are three more charges, and no more in later runs."""
     paid = charges(sim)
     outcomes, error = await a_run(
         sim, tmp_path, form(PROMPTS), retry="failed", on_plan=lambda plan: None
@@ -169,7 +169,7 @@ async def test_what_was_agreed_to_is_submitted_once(
 
 
 @pytest.mark.asyncio
-async def test_only_what_the_source_has_is_decided(sim: Simulator, tmp_path: Path) -> None:
+async def test_only_failures_of_the_source_are_retried(sim: Simulator, tmp_path: Path) -> None:
     """The price is for these prompts: the failures of others wait for theirs."""
     outcomes, _ = await a_run(sim, tmp_path, PROMPTS, limit=2, retry="failed")
     assert tally(outcomes) == {"saved": 1}
@@ -179,7 +179,7 @@ async def test_only_what_the_source_has_is_decided(sim: Simulator, tmp_path: Pat
 
 
 @pytest.mark.asyncio
-async def test_what_the_cap_keeps_back_stays_a_failure(sim: Simulator, tmp_path: Path) -> None:
+async def test_a_retry_that_the_cap_stops_stays_a_failure(sim: Simulator, tmp_path: Path) -> None:
     """P7: the cap leaves room for one more; of the two others nothing is decided."""
     before = table(tmp_path)
     outcomes, error = await a_run(sim, tmp_path, PROMPTS, retry="failed", budget=str(5 * PRICE))
@@ -192,7 +192,7 @@ async def test_what_the_cap_keeps_back_stays_a_failure(sim: Simulator, tmp_path:
 
 
 @pytest.mark.asyncio
-async def test_f71_what_was_paid_is_asked_for_again_first(tmp_path: Path) -> None:
+async def test_f71_a_paid_job_is_polled_again_before_a_resubmission(tmp_path: Path) -> None:
     """F71: its image did not come whole; its own job brings it, free, once that was agreed to."""
     scenario = evolve(SCENARIO, faults=["html-as-image"], repeats=40)
     hasty = evolve(FAST["timeouts"], job=0.2)
@@ -228,7 +228,9 @@ CAUSES = ("auth", "download", "expired", "failed", "lost", "missing", "moderated
 
 @pytest.mark.parametrize("cause", CAUSES)
 @pytest.mark.asyncio
-async def test_no_class_pays_again_for_what_its_job_still_has(tmp_path: Path, cause: str) -> None:
+async def test_no_retry_class_pays_again_for_a_job_that_is_still_ready(
+    tmp_path: Path, cause: str
+) -> None:
     """P1 F71: whatever was recorded, the job is Ready with a URL: collected, and not submitted."""
     async with Simulator(SCENARIO) as sim:
         await a_run(sim, tmp_path, PROMPTS)
@@ -244,10 +246,10 @@ async def test_no_class_pays_again_for_what_its_job_still_has(tmp_path: Path, ca
 
 @pytest.mark.parametrize("cause", CAUSES)
 @pytest.mark.asyncio
-async def test_what_the_provider_no_longer_knows_is_paid_again_only_as_announced(
+async def test_a_job_that_the_provider_forgot_is_paid_again_only_as_planned(
     tmp_path: Path, cause: str
 ) -> None:
-    """P1 P7: submitted anew where the plan counted it, lost where the plan said that it is free."""
+    """P1 P7: submitted again only if the plan counted it as a new submission, else lost."""
     async with Simulator(evolve(SCENARIO, retention=60)) as sim:
         await a_run(sim, tmp_path, PROMPTS)
     record(tmp_path, cause)
@@ -260,8 +262,8 @@ async def test_what_the_provider_no_longer_knows_is_paid_again_only_as_announced
 
 
 @pytest.mark.asyncio
-async def test_a_poll_that_says_nothing_pays_for_nothing(tmp_path: Path) -> None:
-    """P1: the job may be there still; a gateway's error page is no reason to submit it anew."""
+async def test_an_inconclusive_poll_pays_for_nothing(tmp_path: Path) -> None:
+    """P1: the job may still exist; a gateway's error page is no reason to submit it again."""
     scenario = evolve(SCENARIO, faults=["poll-500"], repeats=3)
     async with Simulator(scenario) as sim:
         await a_run(sim, tmp_path, PROMPTS)
@@ -338,7 +340,7 @@ async def test_the_helper_retries_too(sim: Simulator, tmp_path: Path) -> None:
 )
 @pytest.mark.asyncio
 async def test_a_retry_of_nothing_is_a_slip(options: dict[str, Any], said: str) -> None:
-    """There is no journal that could know of failures, or no such failure."""
+    """There is no journal with failures, or no failure of the named class."""
     async with fast_session("http://127.0.0.1:9") as flux:
         with pytest.raises(ConfigError, match=said):
             Batch(flux, PROMPTS, **options)

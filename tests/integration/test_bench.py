@@ -593,7 +593,7 @@ async def test_a_sweep_ends_when_throughput_stops_growing(tmp_path: Path) -> Non
 
 
 @pytest.mark.asyncio
-async def test_a_folder_in_use_is_left_as_it_is(tmp_path: Path) -> None:
+async def test_a_folder_in_use_stays_unchanged(tmp_path: Path) -> None:
     """A report is never overwritten; the check comes before anything is paid."""
     (tmp_path / "report.json").write_text("{}")
     async with Simulator(Scenario(**QUICK)) as sim:

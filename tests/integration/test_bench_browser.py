@@ -119,7 +119,7 @@ def test_hostile_texts_run_nothing_in_a_browser(window, tmp_path):
 
 
 def _saved(source, folder):
-    """The chart of a data URL as a file of its own."""
+    """Write the chart of a data URL to a file."""
     path = folder / "chart.svg"
     path.write_bytes(b64decode(source.partition("base64,")[2]))
     return path

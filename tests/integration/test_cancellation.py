@@ -1,4 +1,4 @@
-"""Whoever stops waiting loses no paid image: cancelled callers, and sessions that close on them."""
+"""A caller that stops waiting loses no paid image: cancelled calls, and sessions that close."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NEVER = evolve(SCENARIO, faults=["pending-forever"])
 both_dialects = pytest.mark.parametrize("dialect", PROVIDERS)
 
 
-def wish(number: int = 0) -> ImageRequest:
+def small_request(number: int = 0) -> ImageRequest:
     return small_requests(1, start=number)[0]
 
 
@@ -41,7 +41,7 @@ async def test_a_caller_cancelled_during_the_post_leaves_a_job_to_collect(
     with its id; charged once, and `collect` gets its image."""
     ledger = MemoryLedger()
     async with Simulator(SLOW_ANSWER) as sim, fast_session(sim.url, dialect) as flux:
-        task = asyncio.create_task(flux.generate(wish(), ledger=ledger))
+        task = asyncio.create_task(flux.generate(small_request(), ledger=ledger))
         await until(lambda: sim.charges)
         await cancelled(task)
         assert flux.unclaimed == (), "the caller did not wait for the answer"
@@ -61,7 +61,7 @@ async def test_leaving_the_session_waits_for_the_post_under_way():
     """F44: a session that closes reads the answer first, so that the job is known afterwards."""
     async with Simulator(SLOW_ANSWER) as sim:
         async with fast_session(sim.url) as flux:
-            task = asyncio.create_task(flux.generate(wish()))
+            task = asyncio.create_task(flux.generate(small_request()))
             await until(lambda: sim.charges)
             await cancelled(task)
         assert [sim.charges[0].job_id] == [job.job_id for job in flux.unclaimed]
@@ -75,7 +75,7 @@ async def test_a_session_left_twice_in_a_hurry_leaves_no_task():
 
         async def hasty() -> None:
             async with fast_session(sim.url) as flux:
-                await flux.generate(wish(), ledger=ledger)
+                await flux.generate(small_request(), ledger=ledger)
 
         task = asyncio.create_task(hasty())
         await until(lambda: sim.charges)
@@ -84,26 +84,26 @@ async def test_a_session_left_twice_in_a_hurry_leaves_no_task():
         for _ in range(3):
             await asyncio.sleep(0)
         await cancelled(task)
-        assert [wish()] == list(ledger.intents.values())
+        assert [small_request()] == list(ledger.intents.values())
         assert not [t for t in asyncio.all_tasks() if "_post" in repr(t)]
 
 
 @pytest.mark.asyncio
 async def test_a_caller_cancelled_while_waiting_for_a_slot_leaves_nothing():
-    """No job, no slot, no POST is left of who was cancelled in the queue."""
+    """A caller cancelled in the queue leaves no job, no slot and no POST."""
     async with Simulator(NEVER) as sim, fast_session(sim.url, limits=1) as flux:
-        first = asyncio.create_task(flux.generate(wish(0)))
+        first = asyncio.create_task(flux.generate(small_request(0)))
         await until(lambda: sim.charges)
-        await cancelled(asyncio.create_task(flux.generate(wish(1))))
+        await cancelled(asyncio.create_task(flux.generate(small_request(1))))
         assert (flux.in_flight, sim.world.posts) == (1, 1)
         assert flux.unclaimed == ()
         await cancelled(first)
-        assert [wish(0)] == [job.request for job in flux.unclaimed]
+        assert [small_request(0)] == [job.request for job in flux.unclaimed]
 
 
 @pytest.mark.asyncio
 async def test_a_caller_cancelled_while_waiting_for_the_budget_pays_nothing():
-    """P7: money that comes back later is not spent on an image that nobody waits for."""
+    """P7: money released later is not spent on a cancelled image."""
     answering = asyncio.Event()
 
     async def pushes_back(line: Line) -> None:
@@ -112,8 +112,8 @@ async def test_a_caller_cancelled_while_waiting_for_the_budget_pays_nothing():
             await line.say(answer(b"", 429, {"Retry-After": "60"}))
 
     async with peer(pushes_back) as server, fast_session(server.url, budget="0.03") as flux:
-        first = asyncio.create_task(flux.submit(wish(0)))
-        second = asyncio.create_task(flux.submit(wish(1)))
+        first = asyncio.create_task(flux.submit(small_request(0)))
+        second = asyncio.create_task(flux.submit(small_request(1)))
         await until(lambda: server.received and flux.in_flight == 2)
         await cancelled(second)
         assert flux.in_flight == 1, "its slot is free at once"
@@ -127,7 +127,7 @@ async def test_a_caller_cancelled_while_waiting_for_the_budget_pays_nothing():
 async def test_a_cancelled_watch_keeps_its_slot_because_the_server_counts_its_job():
     """P12: the job is listed at once; its slot is not given to another."""
     async with Simulator(NEVER) as sim, fast_session(sim.url, limits=1) as flux:
-        task = asyncio.create_task(flux.generate(wish()))
+        task = asyncio.create_task(flux.generate(small_request()))
         await until(lambda: sim.world.polls)
         await cancelled(task)
         assert 1 == len(flux.unclaimed) == flux.in_flight
@@ -139,7 +139,7 @@ async def test_a_download_cancelled_half_way_leaves_the_job():
     """The image is paid: it is listed, and collected whole the second time."""
     scenario = evolve(SCENARIO, faults=["slow"], slow_bytes_per_second=20_000)
     async with Simulator(scenario) as sim, fast_session(sim.url) as flux:
-        task = asyncio.create_task(flux.generate(wish()))
+        task = asyncio.create_task(flux.generate(small_request()))
         await until(lambda: sim.world.downloads)
         await cancelled(task)
         saved = await flux.collect(flux.unclaimed[0])
@@ -148,11 +148,11 @@ async def test_a_download_cancelled_half_way_leaves_the_job():
 
 
 @pytest.mark.asyncio
-async def test_the_job_is_handed_out_as_soon_as_it_is_paid():
+async def test_on_job_is_called_as_soon_as_the_job_is_accepted():
     """`on_job` is called before the image is there."""
     paid: list[Job] = []
     async with Simulator(NEVER) as sim, fast_session(sim.url) as flux:
-        task = asyncio.create_task(flux.generate(wish(), on_job=paid.append))
+        task = asyncio.create_task(flux.generate(small_request(), on_job=paid.append))
         await until(lambda: paid)
         assert [charge.job_id for charge in sim.charges] == [job.job_id for job in paid]
         assert not task.done()
@@ -168,12 +168,12 @@ async def test_a_job_is_listed_when_handing_it_out_fails():
 
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
         with pytest.raises(OSError, match="no space left"):
-            await flux.generate(wish(), on_job=full)
+            await flux.generate(small_request(), on_job=full)
         audit(sim.world, [await flux.collect(*flux.unclaimed)])
 
 
 class Odd:
-    """A transport of somebody's own, which fails in a way that ours never does."""
+    """A user's transport, which fails in a way that ours never does."""
 
     async def send(self, call: Call) -> Reply:
         await asyncio.sleep(0)
@@ -187,12 +187,12 @@ class Odd:
 
 @pytest.mark.asyncio
 async def test_a_submission_that_breaks_off_oddly_may_have_been_paid():
-    """P7: its price counts as in doubt, so those who wait for the budget are told at once."""
+    """P7: its price counts as in doubt, so submissions that wait for the budget fail at once."""
     async with (
         asyncio.timeout(10),
         fast_session("http://127.0.0.1:9", transport=Odd(), budget="0.03") as flux,
     ):
-        both = (flux.submit(wish(0)), flux.submit(wish(1)))
+        both = (flux.submit(small_request(0)), flux.submit(small_request(1)))
         first, second = await asyncio.gather(*both, return_exceptions=True)
         assert isinstance(first, RuntimeError)
         assert isinstance(second, BudgetExceeded)

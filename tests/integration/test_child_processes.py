@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from support.gallery_folders import Folder
-from test_cli import Practice, practice
+from test_cli import SimulatorCommand, running_simulator
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 pytest.importorskip("PIL", reason="the extra `image` is not installed")
@@ -50,7 +50,7 @@ with open(os.path.join({folder!r}, f"{{os.getpid()}}.json"), "w") as file:
 
 @pytest.fixture
 def planted(tmp_path: Path) -> Path:
-    """A working folder in which somebody has left modules, and a prompt file."""
+    """A working folder with planted modules, and a prompt file."""
     folder = tmp_path / "received"
     for name in PLANTED:
         path = folder / name
@@ -61,8 +61,8 @@ def planted(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Practice]:
-    with practice("--latency", "0..0") as server:
+def server() -> Iterator[SimulatorCommand]:
+    with running_simulator("--latency", "0..0") as server:
         yield server
 
 

@@ -32,7 +32,7 @@ FAST = ("--model", "flux-2-klein-4b")
 CANARY = "sk-canary-8c1f40"
 
 
-class Practice:
+class SimulatorCommand:
     """A simulator in a child process: its URL, and what its ledger says."""
 
     def __init__(self, *options: str) -> None:
@@ -60,8 +60,8 @@ class Practice:
 
 
 @contextlib.contextmanager
-def practice(*options: str) -> Iterator[Practice]:
-    server = Practice(*options)
+def running_simulator(*options: str) -> Iterator[SimulatorCommand]:
+    server = SimulatorCommand(*options)
     try:
         yield server
     finally:
@@ -69,8 +69,8 @@ def practice(*options: str) -> Iterator[Practice]:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Practice]:
-    with practice("--latency", "0..0") as running:
+def server() -> Iterator[SimulatorCommand]:
+    with running_simulator("--latency", "0..0") as running:
         yield running
 
 
@@ -97,7 +97,7 @@ def cli(
 
 
 def test_run_prints_paths_as_data_and_the_rest_for_people(
-    cli: Any, server: Practice, prompts: Path
+    cli: Any, server: SimulatorCommand, prompts: Path
 ) -> None:
     """Standard output is the saved files; stderr starts with the price and ends with the sum."""
     code, out, err = cli("run", prompts, "-o", "images", "--base-url", server.url, *FAST)
@@ -111,22 +111,22 @@ def test_run_prints_paths_as_data_and_the_rest_for_people(
 
 @pytest.mark.slow
 def test_run_with_json_prints_an_object_for_each_outcome_and_event(
-    cli: Any, server: Practice, prompts: Path
+    cli: Any, server: SimulatorCommand, prompts: Path
 ) -> None:
     """A program reads line by line what happens, and outcomes in the columns of metadata.jsonl."""
     code, out, _ = cli("run", prompts, "-o", "images", "--base-url", server.url, "--json", *FAST)
-    told = [json.loads(line) for line in out]
-    rows = sorted((row for row in told if "outcome" in row), key=lambda row: row["index"])
-    events = Counter(row["event"] for row in told if "event" in row)
+    printed = [json.loads(line) for line in out]
+    rows = sorted((row for row in printed if "outcome" in row), key=lambda row: row["index"])
+    events = Counter(row["event"] for row in printed if "event" in row)
     assert (code, events) == (0, {"submitted": 3, "ready": 3})
-    assert {row["job_id"] for row in told if "event" in row} == {row["job_id"] for row in rows}
+    assert {row["job_id"] for row in printed if "event" in row} == {row["job_id"] for row in rows}
     assert [row["prompt"] for row in rows] == prompts.read_text(encoding="utf-8").splitlines()
     assert all(row["outcome"] == "saved" and Path(row["path"]).is_file() for row in rows)
 
 
 @pytest.mark.slow
-def test_quiet_run_says_nothing_when_nothing_is_wrong(
-    cli: Any, server: Practice, prompts: Path
+def test_a_quiet_run_without_problems_prints_only_data(
+    cli: Any, server: SimulatorCommand, prompts: Path
 ) -> None:
     """For cron: data only, unless something went wrong."""
     code, out, err = cli("run", prompts, "-o", "images", "--base-url", server.url, "--quiet", *FAST)
@@ -142,7 +142,7 @@ def test_simulate_needs_no_key_and_says_that_it_costs_nothing(cli: Any, prompts:
     assert "$0.00 (simulated)" in err[-1]
 
 
-def test_generate_makes_the_file_that_was_asked_for(cli: Any, server: Practice) -> None:
+def test_generate_makes_the_requested_file(cli: Any, server: SimulatorCommand) -> None:
     """One prompt, one file, its parameters as given."""
     code, out, _ = cli(
         "generate", "a fox", "-o", "fox.png", "--base-url", server.url,
@@ -155,7 +155,9 @@ def test_generate_makes_the_file_that_was_asked_for(cli: Any, server: Practice) 
     assert Path("fox.png").stat().st_size == row["bytes"]
 
 
-def test_dry_run_needs_no_key_and_sends_nothing(cli: Any, server: Practice, prompts: Path) -> None:
+def test_dry_run_needs_no_key_and_sends_nothing(
+    cli: Any, server: SimulatorCommand, prompts: Path
+) -> None:
     """The price is known before there is an account, and nothing is written."""
     charged = server.charges()
     code, out, err = cli("run", prompts, "--n", "4", "--in-flight", "2", "--dry-run")
@@ -181,8 +183,10 @@ def test_a_misspelt_model_is_named_while_nothing_is_spent(cli: Any, prompts: Pat
     assert "of unknown price" in out[0]
 
 
-def test_a_run_names_an_unknown_model_once(cli: Any, server: Practice, prompts: Path) -> None:
-    """The warning stands before the price, and the first submission does not repeat it."""
+def test_a_run_names_an_unknown_model_once(
+    cli: Any, server: SimulatorCommand, prompts: Path
+) -> None:
+    """The warning is printed before the price, and the first submission does not repeat it."""
     line = ("run", prompts, "-o", "x", "--model", "sdxl", "--base-url", server.url)
     code, _, err = cli(*line)
     assert code == 3
@@ -191,7 +195,7 @@ def test_a_run_names_an_unknown_model_once(cli: Any, server: Practice, prompts: 
     assert warned < priced
 
 
-def test_keys_that_only_the_metadata_carries_are_named_once(cli: Any, tmp_path: Path) -> None:
+def test_metadata_keys_are_named_once(cli: Any, tmp_path: Path) -> None:
     """A key of a row that no model has is reported before anything is spent; it is not sent."""
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "a", "shelf": 3}\n{"prompt": "b", "shelf": 4}\n')
@@ -264,8 +268,12 @@ TO = ("--base-url", URL)
         ),
     ],
 )
-def test_bad_input_is_told_in_one_line_and_costs_nothing(
-    cli: Any, server: Practice, tmp_path: Path, arguments: tuple[str, ...], said: tuple[str, ...]
+def test_bad_input_is_one_error_line_and_costs_nothing(
+    cli: Any,
+    server: SimulatorCommand,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    said: tuple[str, ...],
 ) -> None:
     """P19, P30: exit code 2, a line with the next step, no traceback, no charge, no image."""
     if "/proc/images" in arguments and sys.platform != "linux":
@@ -282,7 +290,9 @@ def test_bad_input_is_told_in_one_line_and_costs_nothing(
 
 
 @pytest.mark.slow
-def test_bad_lines_are_left_out_when_asked(cli: Any, server: Practice, tmp_path: Path) -> None:
+def test_bad_lines_are_left_out_when_asked(
+    cli: Any, server: SimulatorCommand, tmp_path: Path
+) -> None:
     """The good lines run; each bad one is a failure with its line number."""
     rows = tmp_path / "bad.jsonl"
     rows.write_bytes(FILES["bad.jsonl"])
@@ -307,7 +317,7 @@ def test_how_a_run_went_is_its_exit_code(
     cli: Any, prompts: Path, fault: str, expected: int, said: str
 ) -> None:
     """A script learns from the number what a person reads in the last line."""
-    with practice("--latency", "0..0", "--fault", fault) as faulty:
+    with running_simulator("--latency", "0..0", "--fault", fault) as faulty:
         code, out, err = cli("run", prompts, "-o", "x", "--base-url", faulty.url, *FAST)
     assert (code, out) == (expected, [])
     assert said in err[-1]
@@ -318,7 +328,7 @@ def test_f164_prompts_cannot_paint_on_the_terminal(cli: Any, tmp_path: Path) -> 
     """F164, T6: what a prompt carries is shown and not obeyed, whatever markup or escape it is."""
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps({"prompt": "a \x1b[2J[/bold] fox \u202e\x9b31m"}) + "\n")
-    with practice("--latency", "0..0", "--fault", "moderated-request:1") as faulty:
+    with running_simulator("--latency", "0..0", "--fault", "moderated-request:1") as faulty:
         code, _, err = cli("run", rows, "-o", "x", "--base-url", faulty.url, *FAST)
     shown = "\n".join(err)
     assert (code, "[/bold] fox" in shown) == (3, True)
@@ -326,7 +336,7 @@ def test_f164_prompts_cannot_paint_on_the_terminal(cli: Any, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_max_cost_stops_a_run_in_time(cli: Any, server: Practice, prompts: Path) -> None:
+def test_max_cost_stops_a_run_in_time(cli: Any, server: SimulatorCommand, prompts: Path) -> None:
     """P7, P30: with money for two of three images, two are charged and the code says why."""
     charged = server.charges()
     code, out, err = cli(
@@ -338,23 +348,25 @@ def test_max_cost_stops_a_run_in_time(cli: Any, server: Practice, prompts: Path)
 
 
 @pytest.mark.slow
-def test_the_key_is_nowhere_but_in_its_file(server: Practice, prompts: Path) -> None:
+def test_the_key_is_nowhere_but_in_its_file(server: SimulatorCommand, prompts: Path) -> None:
     """P22, T1: no output and no file of a run holds the key, whatever goes wrong."""
     folder = prompts.parent
     key_file = folder / "key"
     key_file.write_text(f"{CANARY}\n")
     key_file.chmod(0o604)
-    with practice("--latency", "0..0", "--fault", "500:0.5", "--fault", "error:0.5") as faulty:
+    with running_simulator(
+        "--latency", "0..0", "--fault", "500:0.5", "--fault", "error:0.5"
+    ) as faulty:
         ended = subprocess.run(
             [*MODULE, "run", str(prompts), "-o", "x", "--n", "4", "--base-url", faulty.url,
              "--key-file", "key"],
             cwd=folder, capture_output=True, text=True, timeout=patient(), check=False,
             env={**os.environ, "COMETAPI_KEY": CANARY, "PYTHONASYNCIODEBUG": "1"},
         )  # fmt: skip
-        told = faulty.end()
+        report = faulty.end()
     key_file.unlink()
     assert "chmod 600 key" in ended.stderr
-    texts = [ended.stdout, ended.stderr, told]
+    texts = [ended.stdout, ended.stderr, report]
     texts += [path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file()]
     assert not [text for text in texts if CANARY in text]
 
@@ -364,7 +376,7 @@ def started(*arguments: str, **options: Any) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-def test_closed_output_does_not_stop_a_paid_run(server: Practice, prompts: Path) -> None:
+def test_closed_output_does_not_stop_a_paid_run(server: SimulatorCommand, prompts: Path) -> None:
     """F153: when the reader of the paths goes away, the images still land."""
     reader, writer = os.pipe()
     os.close(reader)
@@ -378,8 +390,8 @@ def test_closed_output_does_not_stop_a_paid_run(server: Practice, prompts: Path)
 
 
 @pytest.mark.slow
-def test_closed_stderr_does_not_stop_a_paid_run(server: Practice, prompts: Path) -> None:
-    """F153: a run goes on when its messages are no longer read."""
+def test_closed_stderr_does_not_stop_a_paid_run(server: SimulatorCommand, prompts: Path) -> None:
+    """F153: a run continues when its messages are no longer read."""
     reader, writer = os.pipe()
     os.close(reader)
     command = ("run", str(prompts), "-o", "x", "--base-url", server.url, *FAST)
@@ -392,7 +404,7 @@ def test_closed_stderr_does_not_stop_a_paid_run(server: Practice, prompts: Path)
 @pytest.mark.slow
 def test_p15_first_ctrl_c_lets_paid_jobs_land(prompts: Path) -> None:
     """P15 F150: nothing more is submitted, what is paid lands, and the code is 130."""
-    with practice("--latency", "0.3..0.3", "--limit", "4") as slow:
+    with running_simulator("--latency", "0.3..0.3", "--limit", "4") as slow:
         command = ("run", "prompts.txt", "-o", "x", "--n", "20", "--in-flight", "4")
         terminal = Terminal(*command, "--base-url", slow.url, cwd=prompts.parent)
         terminal.read_until("running")
@@ -406,9 +418,9 @@ def test_p15_first_ctrl_c_lets_paid_jobs_land(prompts: Path) -> None:
 
 
 @pytest.mark.slow
-def test_p15_second_ctrl_c_leaves_at_once_and_says_what_was_paid(prompts: Path) -> None:
+def test_p15_second_ctrl_c_exits_at_once_and_lists_paid_jobs(prompts: Path) -> None:
     """P15 F150: the command leaves jobs that never end; the next run finds them in the journal."""
-    with practice("--fault", "pending-forever:1", "--latency", "0..0") as stuck:
+    with running_simulator("--fault", "pending-forever:1", "--latency", "0..0") as stuck:
         command = ("run", "prompts.txt", "-o", "x", "--base-url", stuck.url, *FAST)
         terminal = Terminal(*command, cwd=prompts.parent)
         terminal.read_until("3 running")
@@ -432,7 +444,7 @@ def test_other_signals_are_as_polite_as_ctrl_c(
     prompts: Path, number: signal.Signals, expected: int
 ) -> None:
     """A stopped container or a closed terminal loses no paid job silently."""
-    with practice("--fault", "pending-forever:1", "--latency", "0..0") as stuck:
+    with running_simulator("--fault", "pending-forever:1", "--latency", "0..0") as stuck:
         command = ("run", "prompts.txt", "-o", "x", "--grace", "0", "--base-url", stuck.url)
         child = started(*command, cwd=prompts.parent, stderr=subprocess.PIPE)
         assert child.stderr is not None
@@ -448,7 +460,7 @@ def test_other_signals_are_as_polite_as_ctrl_c(
 
 
 def test_an_empty_list_is_an_error_that_a_scheduler_notices(
-    cli: Any, server: Practice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Any, server: SimulatorCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P30: exit code 2 and one sentence, from a file, blank lines and standard input alike."""
     for content in ("", "\n \n"):
@@ -469,7 +481,9 @@ def test_an_empty_list_is_an_error_that_a_scheduler_notices(
     assert "fluxasync: standard input held no prompts, so nothing was done" in said
 
 
-def test_a_cap_is_in_the_plan_and_in_the_way_on(cli: Any, server: Practice, tmp_path: Path) -> None:
+def test_a_cap_is_in_the_plan_and_in_the_next_step(
+    cli: Any, server: SimulatorCommand, tmp_path: Path
+) -> None:
     """P7: the plan says how many images the cap pays for, dry or not; at the end one sentence says
     how to continue, and the same command with a higher cap does."""
     (tmp_path / "many.txt").write_text("".join(f"a fox, {number}\n" for number in range(20)))
@@ -498,7 +512,7 @@ def test_a_cap_is_in_the_plan_and_in_the_way_on(cli: Any, server: Practice, tmp_
 
 def test_simulate_prints_its_url_and_a_command_and_ends_with_its_ledger() -> None:
     """The simulator prints a command to copy, and its charges at the end."""
-    server = Practice("--latency", "0.1..0.2")
+    server = SimulatorCommand("--latency", "0.1..0.2")
     with urllib.request.urlopen(f"{server.url}/simulator/ledger"):  # noqa: S310
         said = server.end()
     assert server.url.startswith("http://127.0.0.1:")
@@ -513,9 +527,7 @@ def test_simulate_prints_its_url_and_a_command_and_ends_with_its_ledger() -> Non
         pytest.param(("--latency", "fast"), "0.5..2", id="latency"),
     ],
 )
-def test_simulate_refuses_what_it_does_not_know(
-    cli: Any, option: tuple[str, str], said: str
-) -> None:
+def test_simulate_refuses_unknown_words(cli: Any, option: tuple[str, str], said: str) -> None:
     """The known words are listed, in one line, exit code 2."""
     code, out, err = cli("simulate", "--port", "0", *option)
     assert (code, out, len(err)) == (2, [], 1)

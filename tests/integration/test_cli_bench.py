@@ -32,7 +32,7 @@ def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_without_a_key_the_simulator_is_measured_and_the_first_line_says_so(
+def test_without_a_key_the_simulator_is_measured(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """stdout is the path of the page; stderr names what was measured, at no cost."""

@@ -1,4 +1,4 @@
-"""The command's face: help is instant, and every way to start it works or says what is missing."""
+"""Help is instant, and every way to start the command works or names what is missing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def started(*command: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_help_does_not_import_aiohttp(arguments: tuple[str, ...]) -> None:
-    """Asking how it works does not wait for what is needed to work."""
+    """`--help` imports no heavy package."""
     ended = started(sys.executable, "-X", "importtime", "-m", "fluxasync", *arguments)
     imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
     assert ended.returncode == 0
@@ -46,7 +46,7 @@ def test_version_is_the_packages() -> None:
 
 
 def test_help_names_every_verb() -> None:
-    """Whoever types only the name sees what there is."""
+    """The name alone prints the list of commands."""
     ended = started(*MODULE)
     assert ended.returncode == 0
     assert not {"generate", "run", "simulate", "models"} - set(ended.stdout.split())
@@ -60,7 +60,7 @@ def test_help_offers_no_flag_for_the_key() -> None:
     assert "--with-parent" not in started(*MODULE, "simulate", "--help").stdout
 
 
-def test_a_core_install_says_what_to_install() -> None:
+def test_a_core_install_names_the_missing_extra() -> None:
     """Without the extra there is one line with the next step, not a traceback."""
     code = (
         "import sys; sys.modules['cyclopts'] = None; sys.argv[1:] = ['models'];"

@@ -25,7 +25,7 @@ from support.pseudo_terminal import CTRL_C, MODULE, Terminal
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 
 from support.patience import patient
-from test_cli import FAST, Practice, practice, started
+from test_cli import FAST, SimulatorCommand, running_simulator, started
 
 from fluxasync._cli.app import main
 
@@ -71,7 +71,7 @@ def cli(
     return run
 
 
-class Silent(Practice):
+class Silent(SimulatorCommand):
     """A simulator that never answers submissions."""
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class Silent(Practice):
         self.url = self._child.stdout.readline().strip()
 
     def end(self) -> str:
-        """Close its input, which ends it even while somebody waits for an answer."""
+        """Close its input, which ends it even while a client waits for an answer."""
         self._child.kill()
         return self._child.communicate(timeout=patient())[1]
 
@@ -100,13 +100,13 @@ def silent() -> Iterator[Silent]:
         server.end()
 
 
-def line_for(server: Practice, *more: str) -> tuple[str, ...]:
+def line_for(server: SimulatorCommand, *more: str) -> tuple[str, ...]:
     """The one command line that starts a run and carries it on."""
     return ("run", "prompts.txt", "-o", "out", "--base-url", server.url, *FAST, *more)
 
 
-def a_run(server: Practice, folder: Path, *more: str, until: int) -> subprocess.Popen[str]:
-    """Start the run; return it when so many images were charged."""
+def a_run(server: SimulatorCommand, folder: Path, *more: str, until: int) -> subprocess.Popen[str]:
+    """Start a run; return it once `until` images were charged."""
     child = started(
         *line_for(server, *more), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
@@ -120,7 +120,7 @@ def ended(child: subprocess.Popen[str]) -> tuple[int, str]:
     return child.returncode, said
 
 
-def assert_whole(cli: Any, server: Practice, folder: Path) -> None:
+def assert_whole(cli: Any, server: SimulatorCommand, folder: Path) -> None:
     """The run is over: every prompt has its image or is in doubt, and none was charged twice."""
     code, doubts, _ = cli("resolve", "out")
     assert code == (4 if doubts else 0)
@@ -140,7 +140,7 @@ def assert_whole(cli: Any, server: Practice, folder: Path) -> None:
 def test_p1_p15_a_run_ended_in_every_way_is_paid_once(cli: Any, prompts: Path) -> None:
     """P1 P15 F151: SIGTERM, kill -9, Ctrl-C, SIGHUP, then in peace: each prompt is charged once."""
     folder, codes = prompts.parent, []
-    with practice(*BRIEF) as server:
+    with running_simulator(*BRIEF) as server:
         for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP):
             child = a_run(server, folder, "--in-flight", "2", until=server.charges() + 2)
             child.send_signal(number)  # two POSTs are answered at this moment, or were just now
@@ -155,7 +155,7 @@ def test_p1_p15_a_run_ended_in_every_way_is_paid_once(cli: Any, prompts: Path) -
 def test_p15_once_no_new_submission_and_paid_jobs_land(cli: Any, prompts: Path) -> None:
     """P15 F150: after Ctrl-C at most what was being sent is charged; all of it lands."""
     folder = prompts.parent
-    with practice(*BRIEF) as server:
+    with running_simulator(*BRIEF) as server:
         terminal = Terminal(*line_for(server, "--in-flight", "3"), cwd=folder)
         terminal.read_until("running")
         posts = server.ledger()["posts"]
@@ -175,7 +175,7 @@ def test_p15_once_no_new_submission_and_paid_jobs_land(cli: Any, prompts: Path) 
 def test_p15_twice_running_jobs_are_left_to_the_next_run(cli: Any, prompts: Path) -> None:
     """P15 F150: the command does not wait for long jobs; the same command collects them."""
     folder = prompts.parent
-    with practice("--latency", "4..4") as server:
+    with running_simulator("--latency", "4..4") as server:
         terminal = Terminal(*line_for(server, "--in-flight", str(COUNT)), cwd=folder)
         terminal.read_until(f"{COUNT} running")
         terminal.press(CTRL_C)
@@ -197,7 +197,7 @@ def test_p15_twice_running_jobs_are_left_to_the_next_run(cli: Any, prompts: Path
 def test_p15_intents_without_an_answer_become_in_doubt(
     cli: Any, prompts: Path, presses: int
 ) -> None:
-    """P2 P3: who leaves while answers are due sees what it may cost, and pays nothing twice."""
+    """P2 P3: a run that ends during POSTs reports their cost, and nothing is paid twice."""
     folder = prompts.parent
     with silent() as server:
         terminal = Terminal(*line_for(server, "--in-flight", str(COUNT)), cwd=folder)
@@ -220,9 +220,9 @@ def test_p15_intents_without_an_answer_become_in_doubt(
 
 
 @pytest.mark.slow
-def test_p27_an_edited_prompt_file_pays_for_what_is_new(cli: Any, prompts: Path) -> None:
+def test_p27_an_edited_prompt_file_pays_for_new_prompts_only(cli: Any, prompts: Path) -> None:
     """P27 F132 F139: shuffled, re-encoded, one line less and two more: two are charged."""
-    with practice("--latency", "0..0") as server:
+    with running_simulator("--latency", "0..0") as server:
         assert cli(*line_for(server))[0] == 0
         lines = [*prompts.read_text().splitlines()[:0:-1], "a new lamp", "another"]
         prompts.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
@@ -233,10 +233,10 @@ def test_p27_an_edited_prompt_file_pays_for_what_is_new(cli: Any, prompts: Path)
         assert cli("verify", "out")[0] == 0
 
 
-# --- practice, ended and carried on ---------------------------------------------------------------
+# --- simulated runs, interrupted and continued ----------------------------------------------------
 
 
-#: images of a practised run
+#: images of a simulated run
 FEW = 6
 
 
@@ -257,7 +257,7 @@ def a_practised_run(prompts: Path, line: tuple[str, ...], number: signal.Signals
 @pytest.mark.slow
 @pytest.mark.parametrize("provider", ["cometapi", "bfl"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
-def test_p1_a_practised_run_is_carried_on_by_the_same_line(
+def test_p1_the_same_command_continues_a_simulated_run(
     cli: Any, prompts: Path, number: signal.Signals, provider: str
 ) -> None:
     """P1: the simulator of a folder keeps its jobs there, so nothing of a run that broke off is
@@ -272,7 +272,7 @@ def test_p1_a_practised_run_is_carried_on_by_the_same_line(
 
 
 @pytest.mark.slow
-def test_p1_a_practised_run_is_carried_on_when_its_urls_are_dead(cli: Any, prompts: Path) -> None:
+def test_p1_a_simulated_run_continues_after_its_urls_expired(cli: Any, prompts: Path) -> None:
     """P1: a day later the simulator still knows its jobs, and mints URLs that live."""
     line = ("run", "prompts.txt", "-o", "out", "--simulate")
     a_practised_run(prompts, line, signal.SIGKILL)
@@ -287,13 +287,11 @@ def test_p1_a_practised_run_is_carried_on_when_its_urls_are_dead(cli: Any, promp
 
 
 @pytest.mark.slow
-def test_p18_a_dry_run_and_status_agree_with_the_run_about_a_practised_folder(
-    cli: Any, prompts: Path
-) -> None:
+def test_p18_dry_run_status_and_run_agree_about_a_simulated_folder(cli: Any, prompts: Path) -> None:
     """P18: what a run refuses its dry run refuses, with the same sentence; otherwise the same
-    counts; and nothing of practice has cost anything, in the summary or in `status`."""
+    counts; and simulated images cost nothing, in the summary and in `status`."""
     line = ("run", "prompts.txt", "-o", "out", *FAST)
-    with practice("--latency", "0..0", "--fault", "moderated-content:0.5") as server:
+    with running_simulator("--latency", "0..0", "--fault", "moderated-content:0.5") as server:
         code, _, err = cli(*line, "--base-url", server.url)
         assert code == 3
         failed = int(re.search(r"(\d+) failed \(", err[-1])[1])  # type: ignore[index]
@@ -318,9 +316,9 @@ def test_p18_a_dry_run_and_status_agree_with_the_run_about_a_practised_folder(
 
 @pytest.mark.slow
 def test_p16_a_second_run_in_the_folder_is_refused(cli: Any, prompts: Path) -> None:
-    """P16 F118 F119: exit 8, nothing sent, and who holds it; free again when the holder is dead."""
+    """P16 F118 F119: exit 8, nothing sent, the holder named; free again when it is dead."""
     folder = prompts.parent
-    with practice(*BRIEF) as server:
+    with running_simulator(*BRIEF) as server:
         child = a_run(server, folder, "--in-flight", "2", until=2)
         child.send_signal(signal.SIGSTOP)  # it holds the folder and does nothing
         try:
@@ -347,7 +345,7 @@ def test_p16_a_second_run_in_the_folder_is_refused(cli: Any, prompts: Path) -> N
 @pytest.mark.slow
 def test_p3_doubts_are_settled_and_then_run(cli: Any, prompts: Path) -> None:
     """Dropped, given its job, submitted again within the cap: exit 4 until none is left."""
-    with practice("--latency", "0..0", "--fault", "lost-reply:1") as server:
+    with running_simulator("--latency", "0..0", "--fault", "lost-reply:1") as server:
         assert cli(*line_for(server))[0] == 4
     _, out, _ = cli("resolve", "out", "--json")
     first, second, *rest = [row["key"] for row in json.loads(out[0])["in_doubt"]]
@@ -374,11 +372,11 @@ def test_p3_doubts_are_settled_and_then_run(cli: Any, prompts: Path) -> None:
 
 
 @pytest.mark.slow
-def test_failures_are_run_again_when_told(cli: Any, prompts: Path) -> None:
+def test_retry_makes_named_failures_again(cli: Any, prompts: Path) -> None:
     """P30: the code stays 3 while failures are left; moderated ones only when named."""
-    with practice("--latency", "0..0", "--fault", "error:1") as server:
+    with running_simulator("--latency", "0..0", "--fault", "error:1") as server:
         assert cli(*line_for(server))[0] == 3
-    with practice("--latency", "0..0") as server:
+    with running_simulator("--latency", "0..0") as server:
         code, out, err = cli(*line_for(server))
         assert (code, out, server.charges()) == (3, [], 0)
         assert (
@@ -399,11 +397,11 @@ def test_failures_are_run_again_when_told(cli: Any, prompts: Path) -> None:
 
 
 @pytest.fixture
-def failed(cli: Any, prompts: Path) -> Iterator[tuple[Practice, Path]]:
+def failed(cli: Any, prompts: Path) -> Iterator[tuple[SimulatorCommand, Path]]:
     """A server where nothing goes wrong, and a folder of nothing but failures."""
-    with practice("--latency", "0..0", "--fault", "error:1") as broken:
+    with running_simulator("--latency", "0..0", "--fault", "error:1") as broken:
         assert cli(*line_for(broken))[0] == 3
-    with practice("--latency", "0..0") as server:
+    with running_simulator("--latency", "0..0") as server:
         yield server, prompts.parent
 
 
@@ -414,9 +412,9 @@ def table(folder: Path) -> list[tuple[Any, ...]]:
 
 @pytest.mark.slow
 def test_a_no_at_the_price_decides_nothing_about_failures(
-    cli: Any, failed: tuple[Practice, Path]
+    cli: Any, failed: tuple[SimulatorCommand, Path]
 ) -> None:
-    """Nor does what is refused before: the next plain run pays for none; a yes for each, once."""
+    """A "no", Ctrl-C or a refused run changes no failure; a "yes" pays for each once."""
     server, folder = failed
     before = table(folder)
     for typed in (b"n\n", CTRL_C):
@@ -449,12 +447,14 @@ def test_a_no_at_the_price_decides_nothing_about_failures(
 
 
 @pytest.mark.slow
-def test_f124_a_removed_image_is_told_and_made_again_when_told(cli: Any, prompts: Path) -> None:
+def test_f124_a_removed_image_is_reported_and_made_again_on_request(
+    cli: Any, prompts: Path
+) -> None:
     """`verify` finds what is gone or cut short, exit 3, and says what to type; the same line leaves
     it, and says the same; --retry damaged fetches it from its job, which is free, and overwrites
     nothing."""
     folder = prompts.parent
-    with practice("--latency", "0..0") as server:
+    with running_simulator("--latency", "0..0") as server:
         assert cli(*line_for(server))[0] == 0
         gone, cut = sorted((folder / "out").glob("*.jpg"))[3:5]
         gone.unlink()
@@ -496,7 +496,7 @@ def test_f124_a_removed_image_is_told_and_made_again_when_told(cli: Any, prompts
         pytest.param(("resolve", "x", "--job-id", "beef"), "KEY=ID", id="no id"),
     ],
 )
-def test_a_wrong_question_is_told_in_one_line(
+def test_a_wrong_argument_of_a_folder_command_is_one_error_line(
     cli: Any, arguments: tuple[str, ...], said: str
 ) -> None:
     """P30: exit code 2, nothing on standard output, nothing made."""
@@ -522,7 +522,7 @@ def test_t6_prompts_in_doubt_cannot_paint_on_the_terminal(cli: Any, prompts: Pat
     """T6 F136: what a prompt carries is shown and not obeyed."""
     rows = prompts.with_name("prompts.txt")
     rows.write_text("a \x1b[2J fox \u202e\x9b31m\n")
-    with practice("--latency", "0..0", "--fault", "lost-reply:1") as server:
+    with running_simulator("--latency", "0..0", "--fault", "lost-reply:1") as server:
         assert cli(*line_for(server))[0] == 4
     _, out, _ = cli("resolve", "out")
     assert "[2J fox" in out[0]
@@ -531,7 +531,7 @@ def test_t6_prompts_in_doubt_cannot_paint_on_the_terminal(cli: Any, prompts: Pat
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of four practised images, to be copied."""
+    """A folder of four simulated images, to be copied."""
     home = tmp_path_factory.mktemp("finished")
     (home / "prompts.txt").write_text("".join(f"a lamp, number {n}\n" for n in range(4)))
     child = started("run", "prompts.txt", "-o", "out", "--simulate", *FAST, cwd=home)
@@ -608,7 +608,7 @@ def test_t17_a_run_in_a_folder_with_an_edited_image_ends_with_one_error(
     cli: Any, prompts: Path, column: str, value: str
 ) -> None:
     """T17: earlier images are looked at beside the run, which ends with their error."""
-    with practice("--latency", "0..0") as server:
+    with running_simulator("--latency", "0..0") as server:
         assert cli(*line_for(server))[0] == 0
         with closing(sqlite3.connect(prompts.parent / "out/.fluxasync/journal.db")) as journal:
             journal.execute(f"UPDATE image SET {column} = {value} WHERE id = 1")  # noqa: S608

@@ -12,14 +12,14 @@ from support.pseudo_terminal import CTRL_C, Terminal
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 
-from test_cli import FAST, Practice, cli, practice
+from test_cli import FAST, SimulatorCommand, cli, running_simulator
 
 __all__ = ["cli"]  # a fixture
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Practice]:
-    with practice("--latency", "0..0") as running:
+def server() -> Iterator[SimulatorCommand]:
+    with running_simulator("--latency", "0..0") as running:
         yield running
 
 
@@ -32,7 +32,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def test_a_spreadsheet_becomes_images_with_their_columns(
-    cli: Any, server: Practice, table: Path
+    cli: Any, server: SimulatorCommand, table: Path
 ) -> None:
     """Columns are named on the command line, others are in the metadata, and it carries on."""
     line = ("run", table, "-o", "images", "--base-url", server.url, *FAST,
@@ -47,7 +47,7 @@ def test_a_spreadsheet_becomes_images_with_their_columns(
     assert cli(*line)[1:2] == ([],)
 
 
-def test_a_dry_run_says_what_a_grid_makes_and_costs(cli: Any, tmp_path: Path) -> None:
+def test_a_dry_run_shows_images_and_cost_of_a_grid(cli: Any, tmp_path: Path) -> None:
     """Rows, images and the price are there before any key is."""
     (tmp_path / "p.txt").write_text("a {red|grey} fox\nowl\n")
     options = (
@@ -95,7 +95,7 @@ def test_options_that_cannot_be_read_are_one_line(
     assert said in err[0]
 
 
-def test_a_bad_row_is_told_by_its_number(cli: Any, tmp_path: Path) -> None:
+def test_a_bad_row_is_reported_by_its_number(cli: Any, tmp_path: Path) -> None:
     """The row is the spreadsheet's own, and nothing is made before it is right."""
     (tmp_path / "p.csv").write_text("prompt,seed\n" + "fox,1\n" * 15 + "owl,x\n")
     code, _, err = cli("run", "p.csv", "-o", "images", "--simulate")
@@ -107,7 +107,7 @@ def test_a_bad_row_is_told_by_its_number(cli: Any, tmp_path: Path) -> None:
 # --- the question before spending -----------------------------------------------------------------
 
 
-def line_for(server: Practice, *more: str) -> tuple[str, ...]:
+def line_for(server: SimulatorCommand, *more: str) -> tuple[str, ...]:
     return ("run", "p.txt", "-o", "images", "--base-url", server.url, *FAST, *more)
 
 
@@ -129,7 +129,7 @@ def folder(tmp_path: Path) -> Path:
     ],
 )
 def test_above_the_sum_a_person_is_asked(
-    server: Practice, folder: Path, typed: bytes, code: int, images: int
+    server: SimulatorCommand, folder: Path, typed: bytes, code: int, images: int
 ) -> None:
     """Nothing is submitted before a yes, and every other answer leaves at once."""
     before = server.charges()
@@ -153,7 +153,7 @@ def test_above_the_sum_a_person_is_asked(
     ],
 )
 def test_a_person_is_not_asked_without_need(
-    server: Practice, folder: Path, options: tuple[str, ...]
+    server: SimulatorCommand, folder: Path, options: tuple[str, ...]
 ) -> None:
     """A small sum, a yes ahead and a cap are no reasons to stop and wait."""
     terminal = Terminal(*line_for(server, *options), cwd=folder)
@@ -161,7 +161,9 @@ def test_a_person_is_not_asked_without_need(
     assert "Go on?" not in terminal.shown
 
 
-def test_without_a_terminal_no_question_is_asked(cli: Any, server: Practice, folder: Path) -> None:
+def test_without_a_terminal_no_question_is_asked(
+    cli: Any, server: SimulatorCommand, folder: Path
+) -> None:
     """A scheduled run starts without a question."""
     code, out, err = cli(*line_for(server, "--confirm-above", "0"))
     assert (code, len(out)) == (0, 2)
@@ -169,7 +171,9 @@ def test_without_a_terminal_no_question_is_asked(cli: Any, server: Practice, fol
 
 
 @pytest.mark.slow
-def test_what_is_left_to_pay_is_what_is_asked_about(server: Practice, folder: Path) -> None:
+def test_the_price_question_is_about_the_remaining_images(
+    server: SimulatorCommand, folder: Path
+) -> None:
     """Carrying on, only the images still to do count; when none is left, no question is asked."""
     terminal = Terminal(*line_for(server, "--limit", "1"), cwd=folder)
     assert terminal.end() == 0

@@ -219,7 +219,7 @@ async def test_freeing_a_file_is_enough(disks: Disks, sim: Simulator, tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.asyncio
-async def test_the_command_says_what_to_do_about_a_full_disk(
+async def test_the_command_names_the_next_step_for_a_full_disk(
     disks: Disks, sim: Simulator, tmp_path: Path
 ):
     """F100, P17, P30: exit code 7 and a line with the next step; then the same command finishes."""
@@ -264,7 +264,7 @@ async def test_a_file_that_is_cut_short_is_no_image(tmp_path: Path):
 
 @pytest.mark.slow
 @pytest.mark.asyncio
-async def test_a_log_that_may_not_grow_names_what_it_cannot_keep(sim: Simulator, tmp_path: Path):
+async def test_a_log_that_cannot_grow_prints_the_ids_of_paid_jobs(sim: Simulator, tmp_path: Path):
     """F103, P17: submissions in progress are in doubt, and their ids are on standard error."""
     report = await run(sim.url, tmp_path, fault="short log", count=COUNT)
     assert (report.kind, "run the same command again" in report.message) == ("JournalError", True)
@@ -404,7 +404,7 @@ async def test_the_loop_runs_while_the_disk_is_slow(fault: str, sim: Simulator, 
 
 
 @pytest.mark.asyncio
-async def test_what_has_the_name_already_stays(sim: Simulator, tmp_path: Path):
+async def test_an_existing_entry_of_the_name_stays(sim: Simulator, tmp_path: Path):
     """F108, F109: beside another file, a link, a dangling link or a folder the image gets a
     number."""
     out, outside = tmp_path / "out", tmp_path / "outside.jpg"

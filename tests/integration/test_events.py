@@ -119,7 +119,7 @@ def test_a_pause_has_its_status():
     async def three_at_once() -> None:
         line = WorldTransport(World(Scenario(active_limit=1, retry_after=None, image_bytes=1)))
         async with fast_session(ORIGIN, limits=3, transport=line, on_event=seen.append) as flux:
-            three = (flux.generate(wish, to=MemorySink()) for wish in small_requests(3))
+            three = (flux.generate(request, to=MemorySink()) for request in small_requests(3))
             await asyncio.gather(*three)
 
     run(three_at_once())
@@ -150,7 +150,8 @@ async def test_submissions_that_a_pause_holds_back_do_not_count_as_an_outage():
     scenario = evolve(SCENARIO, faults=["429"], retry_after=60)
     async with Simulator(scenario) as sim, fast_session(sim.url, on_event=seen.append) as flux:
         tasks = [
-            asyncio.create_task(flux.submit(wish, ledger=ledger)) for wish in small_requests(5)
+            asyncio.create_task(flux.submit(request, ledger=ledger))
+            for request in small_requests(5)
         ]
         await until(lambda: any(isinstance(event, Paused) for event in seen))
         ledger.ready.set()
@@ -197,17 +198,20 @@ async def test_a_reader_that_does_not_read_slows_nothing():
 @pytest.mark.asyncio
 async def test_batches_of_one_session_receive_their_own_outcomes():
     """Settled goes to the batch of the image; the session's observer receives all events."""
-    heard: list[list[Event]] = [[], [], []]
-    async with Simulator(SCENARIO) as sim, fast_session(sim.url, on_event=heard[2].append) as flux:
+    events_of: list[list[Event]] = [[], [], []]
+    async with (
+        Simulator(SCENARIO) as sim,
+        fast_session(sim.url, on_event=events_of[2].append) as flux,
+    ):
         batches = [
-            Batch(flux, small_requests(3, start=10 * number), on_event=heard[number].append)
+            Batch(flux, small_requests(3, start=10 * number), on_event=events_of[number].append)
             for number in range(2)
         ]
         ends = await asyncio.gather(*map(run_out, batches))
-    for (outcomes, _), seen in zip(ends, heard[:2], strict=True):
+    for (outcomes, _), seen in zip(ends, events_of[:2], strict=True):
         settled = [event.outcome for event in seen if isinstance(event, Settled)]
         assert sorted(map(id, outcomes)) == sorted(map(id, settled))
-    assert sum(isinstance(event, Settled) for event in heard[2]) == 6
+    assert sum(isinstance(event, Settled) for event in events_of[2]) == 6
 
 
 @pytest.mark.asyncio

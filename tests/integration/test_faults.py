@@ -156,7 +156,7 @@ async def test_a_fault_affects_only_its_own_images(row: Row, dialect: str, tmp_p
 
 
 def test_no_fault_of_the_simulator_is_left_out():
-    """Every fault of the simulator has a row here or a test below."""
+    """Every fault of the simulator has a row in the table or a test below."""
     assert set(FAULTS) == {row.name for row in ROWS.values()} | {"402", "401-after"}
 
 

@@ -75,7 +75,7 @@ async def test_thumbnails_are_made_once(tmp_path):
 
 
 @pytest.mark.asyncio
-async def test_what_cannot_be_decoded_is_shown_and_stops_nothing(tmp_path):
+async def test_an_undecodable_image_is_shown_and_stops_nothing(tmp_path):
     """T9: a broken image, another file and a huge image have no thumbnail."""
     folder = Folder(tmp_path)
     good = folder.saved()
@@ -139,7 +139,7 @@ def planted_thumbnail(folder: Folder, kind: str) -> tuple[str, Path]:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("kind", ["link", "pipe"])
-async def test_what_stands_in_a_thumbnails_place_is_not_handed_out(tmp_path, kind):
+async def test_a_link_or_pipe_in_place_of_a_thumbnail_is_not_served(tmp_path, kind):
     """A link out of the folder or a pipe under a thumbnail's name is replaced by the thumbnail."""
     folder = Folder(tmp_path / "run")
     folder.saved()
@@ -171,7 +171,7 @@ async def test_a_page_made_again_removes_thumbnails_only(tmp_path):
     assert set(thumbs(tmp_path)) == before - set(gone)
 
 
-def test_a_picture_half_again_too_large_is_refused_by_its_header(tmp_path):
+def test_an_image_over_64_megapixels_is_refused_by_its_header(tmp_path):
     """T9, F80: the limit is 64 million pixels; Pillow's own is far higher."""
     for side, problem in ((8_000, "cannot be decoded: "), (8_001, "too large: 8001 × 8001 ")):
         image = bytearray(png())
@@ -183,7 +183,7 @@ def test_a_picture_half_again_too_large_is_refused_by_its_header(tmp_path):
 
 @pytest.mark.asyncio
 @pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="limits are read from /proc")
-async def test_a_painter_has_little_memory_and_a_low_priority(tmp_path):
+async def test_a_thumbnail_worker_has_little_memory_and_low_priority(tmp_path):
     """T9: an image made to exhaust its decoder gets at most 2 GiB of address space."""
     painter = await start("fluxasync.gallery.thumbnail_worker")
     painter.stdin.write(b'["missing.png", "thumb.webp"]\n')
@@ -195,7 +195,7 @@ async def test_a_painter_has_little_memory_and_a_low_priority(tmp_path):
     assert nice == min(os.getpriority(os.PRIO_PROCESS, 0) + 10, 19)
 
 
-def test_a_picture_that_needs_too_much_memory_costs_one_thumbnail(tmp_path):
+def test_an_image_that_needs_too_much_memory_costs_one_thumbnail(tmp_path):
     """T9: the worker reports the problem and makes the next thumbnail."""
     code = """
 import resource
@@ -217,7 +217,7 @@ for name in ("large.png", "small.png"):
 
 
 @pytest.mark.asyncio
-async def test_a_folder_that_is_none_is_said(tmp_path):
+async def test_an_invalid_output_folder_is_reported(tmp_path):
     """A mistyped folder is an error of one line, and is not created."""
     with pytest.raises(ConfigError, match="no images of a run"):
         await write(tmp_path / "none")

@@ -89,7 +89,7 @@ def test_words_models_and_states_filter(window, grid):
     assert window.console() == []
 
 
-def test_a_click_tells_everything_about_an_image(window, grid):
+def test_a_click_shows_every_detail_of_an_image(window, grid):
     """Prompt, seed, cost, timings and the file of an image; cause and charge of a failure."""
     opened(window, grid, tall=2_000)
     window.click(".tile:nth-child(2)")
@@ -284,7 +284,7 @@ def test_images_appear_while_the_page_is_open(window, tmp_path):
     window.until("document.getElementById('live').textContent === 'the run has ended'")
 
 
-def test_a_picture_is_not_missing_because_its_server_has_ended(window, tmp_path):
+def test_loaded_images_stay_visible_after_the_server_ends(window, tmp_path):
     """After the run the page says where the images are, and still shows those already loaded."""
     folder = Folder(tmp_path)
     for number in range(60):

@@ -115,7 +115,7 @@ async def test_kill_9_loses_nothing_that_was_recorded(tmp_path):
 
 
 @pytest.mark.asyncio
-async def test_a_second_process_is_refused_and_told_by_whom(tmp_path):
+async def test_a_second_process_is_refused_with_the_holders_name(tmp_path):
     """P16, F118: the message names the holder; a reader still gets the counts."""
     with holder(tmp_path) as child:
         with pytest.raises(Locked, match=f"in use by process {child.pid} on .* since 20"):
@@ -154,7 +154,7 @@ with read_only(folder) as view:
 """
 
 
-def test_a_folder_that_nobody_can_write_is_read(tmp_path):
+def test_a_read_only_folder_can_be_read(tmp_path):
     """A journal on a read-only file system can be read."""
     if os.geteuid() or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("mounting is not permitted here")

@@ -34,7 +34,7 @@ SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02)
 both_dialects = pytest.mark.parametrize("dialect", PROVIDERS)
 
 
-def wish(**parameters: Any) -> ImageRequest:
+def small_request(**parameters: Any) -> ImageRequest:
     return small_requests(1, **parameters)[0]
 
 
@@ -50,7 +50,7 @@ async def test_a_missing_key_names_its_variable(dialect: str):
 
 @asynccontextmanager
 async def gateway(origin: str, prefix: str) -> AsyncIterator[str]:
-    """A gateway of one's own that hands what comes under a path prefix to another origin."""
+    """A user's gateway, which passes requests below a path prefix on to another origin."""
 
     async def pass_on(request: web.BaseRequest) -> web.Response:
         path = request.raw_path.removeprefix(prefix)
@@ -82,7 +82,7 @@ async def test_a_base_url_may_carry_a_path_prefix(dialect: str):
     async with Simulator(SCENARIO) as sim, gateway(sim.url, "/team/flux") as url:
         for ending in ("", "/"):
             async with fast_session(url + ending, dialect) as flux:
-                assert isinstance(await flux.generate(wish()), Saved)
+                assert isinstance(await flux.generate(small_request()), Saved)
         assert len(sim.charges) == 2
 
 
@@ -91,9 +91,9 @@ async def test_a_wrong_address_is_one_error_that_names_base_url():
     """F16: a redirect is never followed; the message says what to check."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url + "/wrong") as flux:
         with pytest.raises(Redirected, match="base_url"):
-            await flux.generate(wish())
+            await flux.generate(small_request())
         with pytest.raises(Redirected):
-            await flux.generate(wish())
+            await flux.generate(small_request())
 
 
 @pytest.mark.asyncio
@@ -101,7 +101,7 @@ async def test_a_key_refused_for_polls_leaves_the_job_to_be_collected():
     """F63: the job is paid and listed; with the right key it is collected."""
     async with Simulator(evolve(SCENARIO, key="right")) as sim:
         async with fast_session(sim.url, api_key="right") as flux:
-            job = await flux.submit(wish())
+            job = await flux.submit(small_request())
         async with fast_session(sim.url, api_key="wrong") as flux:
             with pytest.raises(AuthenticationError):
                 await flux.collect(job)
@@ -151,13 +151,13 @@ async def _errors_of(url: str, dialect: str) -> list[FluxError]:
     for base_url in (url, "http://127.0.0.1:9", url + "/wrong"):
         async with fast_session(base_url, dialect, api_key=KEY) as flux:
             with pytest.raises(FluxError) as caught:
-                await flux.generate(wish(webhook_secret=WEBHOOK_SECRET))
+                await flux.generate(small_request(webhook_secret=WEBHOOK_SECRET))
             errors.append(caught.value)
     return errors
 
 
 def _inside(flux: FluxSession) -> Iterator[object]:
-    """Whatever the session holds, for its repr."""
+    """Yield every object that the session holds, for its repr."""
     for value in vars(flux).values():
         yield value
         if type(value).__module__.startswith("fluxasync"):
@@ -165,12 +165,12 @@ def _inside(flux: FluxSession) -> Iterator[object]:
 
 
 def _everything(value: object) -> str:
-    """How a value shows itself; of an exception and of what is behind it, the traceback."""
+    """The repr and text of a value, with the tracebacks of an exception and its causes."""
     error = getattr(value, "error", value)
-    told = f"{value!r} {value}"
+    text = f"{value!r} {value}"
     if isinstance(error, BaseException):
-        told += "".join(traceback.format_exception(error)) + repr(error.args)
-    return told
+        text += "".join(traceback.format_exception(error)) + repr(error.args)
+    return text
 
 
 def _contents(folder: Path) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Progress as it is seen: in a terminal of any size, in a program, in a log, in a notebook."""
+"""Progress on each screen: a terminal of any size, a program, a log, a notebook."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 pytest.importorskip("pyte", reason="a terminal that is read by tests")
 
 import pyte
-from test_cli import FAST, Practice, practice
+from test_cli import FAST, SimulatorCommand, running_simulator
 
 #: what we send to a terminal: colours, up, erase to the end of the line or of the screen
 OURS = re.compile(r"\x1b\[(?:[\d;]*m|\d+A|K|J)|\r\n|\r")
@@ -34,9 +34,9 @@ OURS = re.compile(r"\x1b\[(?:[\d;]*m|\d+A|K|J)|\r\n|\r")
 PROGRAM = """
 import asyncio, sys, fluxasync
 async def main():
-    wishes = [{"prompt": f"fox {number}", "width": 256, "height": 256} for number in range(12)]
+    rows = [{"prompt": f"fox {number}", "width": 256, "height": 256} for number in range(12)]
     summary = await fluxasync.run(
-        wishes, out="images", base_url=sys.argv[1], polling=0.1, limits=3, progress=True
+        rows, out="images", base_url=sys.argv[1], polling=0.1, limits=3, progress=True
     )
     print("the program says:", summary.saved)
 asyncio.run(main())
@@ -53,9 +53,9 @@ def show(event):
         if number == 11:
             print("an unfinished line", end="")
 async def main():
-    wishes = [{"prompt": f"fox {number}", "width": 256, "height": 256} for number in range(12)]
+    rows = [{"prompt": f"fox {number}", "width": 256, "height": 256} for number in range(12)]
     await fluxasync.run(
-        wishes, out="images", base_url=sys.argv[1], polling=0.1, progress=True, on_event=show
+        rows, out="images", base_url=sys.argv[1], polling=0.1, progress=True, on_event=show
     )
     print("over")
 asyncio.run(main())
@@ -63,8 +63,8 @@ asyncio.run(main())
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Practice]:
-    with practice("--latency", "0.2..0.4", "--fault", "moderated-content:0.2") as running:
+def server() -> Iterator[SimulatorCommand]:
+    with running_simulator("--latency", "0.2..0.4", "--fault", "moderated-content:0.2") as running:
         yield running
 
 
@@ -87,11 +87,11 @@ def screens(shown: str, *, columns: int, rows: int) -> Iterator[list[str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("columns", [pytest.param(80, id="T6 80"), pytest.param(40, id="T6 40")])
-def test_t6_a_run_of_hostile_prompts_is_a_calm_picture(
-    server: Practice, tmp_path: Path, columns: int
+def test_t6_hostile_prompts_do_not_disturb_the_live_view(
+    server: SimulatorCommand, tmp_path: Path, columns: int
 ) -> None:
-    """T6: of 60 prompts that would paint, move or retitle, a terminal obeys nothing; the picture
-    stays in its place, below what is said, and is gone at the end."""
+    """T6: the terminal obeys no escape in 60 hostile prompts; the live view stays below all lines
+    and is removed at the end."""
     path = listed(tmp_path, ESCAPES)
     terminal = Terminal(
         *("run", path.name, "-o", "x", "--base-url", server.url, "--in-flight", "8", *FAST),
@@ -114,8 +114,8 @@ def test_t6_a_run_of_hostile_prompts_is_a_calm_picture(
 
 
 @pytest.mark.slow
-def test_the_key_that_stops_a_run_breaks_no_picture(server: Practice, tmp_path: Path) -> None:
-    """P15: a terminal writes `^C` where the cursor stands; the picture stays in one piece."""
+def test_ctrl_c_does_not_break_the_live_view(server: SimulatorCommand, tmp_path: Path) -> None:
+    """P15: a terminal echoes `^C` at the cursor; the live view stays whole."""
     path = listed(tmp_path, [f"{number} {'long ' * 20}" for number in range(40)])
     line = ("run", path.name, "-o", "x", "--base-url", server.url, "--in-flight", "3", *FAST)
     terminal = Terminal(*line, cwd=tmp_path)
@@ -130,7 +130,7 @@ def test_the_key_that_stops_a_run_breaks_no_picture(server: Practice, tmp_path: 
 
 
 @pytest.mark.slow
-def test_paths_are_not_scrolled_past_a_picture(server: Practice, tmp_path: Path) -> None:
+def test_paths_are_not_printed_beside_a_live_view(server: SimulatorCommand, tmp_path: Path) -> None:
     """At a terminal the latest names are in the picture; with --json or --quiet data is data."""
     path = listed(tmp_path, ["1", "2"])
     line = ("run", path.name, "--base-url", server.url, *FAST)
@@ -147,7 +147,7 @@ def test_paths_are_not_scrolled_past_a_picture(server: Practice, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_an_address_that_never_answers_is_said_at_once(tmp_path: Path) -> None:
+def test_an_address_that_never_answers_is_reported_at_once(tmp_path: Path) -> None:
     """F31: in the picture, which is updated in place, and as one line in a log."""
     path = listed(tmp_path, ["1", "2"])
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -171,7 +171,7 @@ def test_an_address_that_never_answers_is_said_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_dumb_terminal_gets_lines(server: Practice, tmp_path: Path) -> None:
+def test_a_dumb_terminal_gets_lines(server: SimulatorCommand, tmp_path: Path) -> None:
     """Where nothing can be rewritten, nothing tries to."""
     path = listed(tmp_path, ["1", "2"])
     program = ("-c", "import os; os.environ['TERM'] = 'dumb'\nimport fluxasync.__main__ as m, sys\n"
@@ -186,7 +186,7 @@ def test_a_dumb_terminal_gets_lines(server: Practice, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_stopped_terminal_stops_no_run(server: Practice, tmp_path: Path) -> None:
+def test_a_stopped_terminal_stops_no_run(server: SimulatorCommand, tmp_path: Path) -> None:
     """P26: while the terminal is stopped by Ctrl-S all images are made; Ctrl-Q shows the result."""
     path = listed(tmp_path, [str(number) for number in range(20)])
     line = ("run", path.name, "-o", "x", "--base-url", server.url, "--in-flight", "8", *FAST)
@@ -196,7 +196,7 @@ def test_a_stopped_terminal_stops_no_run(server: Practice, tmp_path: Path) -> No
     terminal.watch(0.2)  # what was on its way before the key
     shown, settled = terminal.shown, 0
     while settled < 20:
-        assert terminal.watch(0.1), "ended before anybody could read how"
+        assert terminal.watch(0.1), "ended before its message could be read"
         lists = [tmp_path / "x" / f"{name}.jsonl" for name in ("metadata", "failures")]
         settled = sum(len(path.read_text().splitlines()) for path in lists if path.exists())
     assert terminal.shown == shown
@@ -206,8 +206,8 @@ def test_a_stopped_terminal_stops_no_run(server: Practice, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_program_shows_its_run_in_a_terminal(server: Practice, tmp_path: Path) -> None:
-    """`progress=True` is the same picture, gone when the program goes on."""
+def test_a_program_shows_its_run_in_a_terminal(server: SimulatorCommand, tmp_path: Path) -> None:
+    """`progress=True` shows the same live view, and removes it at the end."""
     terminal = Terminal(server.url, cwd=tmp_path, program=("-c", PROGRAM), size=(30, 80))
     assert terminal.end() == 0
     assert "/12 " in terminal.shown
@@ -218,7 +218,7 @@ def test_a_program_shows_its_run_in_a_terminal(server: Practice, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_program_prints_above_its_live_view(server: Practice, tmp_path: Path) -> None:
+def test_a_program_prints_above_its_live_view(server: SimulatorCommand, tmp_path: Path) -> None:
     """What the program prints while it runs keeps its order and its line; no view is torn."""
     terminal = Terminal(server.url, cwd=tmp_path, program=("-c", PRINTING), size=(40, 80))
     assert terminal.end() == 0
@@ -231,7 +231,9 @@ def test_a_program_prints_above_its_live_view(server: Practice, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_a_program_in_a_stopped_terminal_goes_on(server: Practice, tmp_path: Path) -> None:
+def test_a_program_in_a_stopped_terminal_continues(
+    server: SimulatorCommand, tmp_path: Path
+) -> None:
     """P26: Ctrl-S stops no run of a program that shows its progress."""
     terminal = Terminal(server.url, cwd=tmp_path, program=("-c", PROGRAM), size=(30, 80))
     terminal.read_until("running")
@@ -246,7 +248,9 @@ def test_a_program_in_a_stopped_terminal_goes_on(server: Practice, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_program_without_a_terminal_leaves_lines(server: Practice, tmp_path: Path) -> None:
+def test_a_program_without_a_terminal_leaves_lines(
+    server: SimulatorCommand, tmp_path: Path
+) -> None:
     """In a log the run is a line now and then, and one at its end; standard output is untouched."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, server.url],
@@ -263,11 +267,11 @@ async def test_progress_changes_nothing_of_a_run(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The helper returns the same Summary; a second run, with nothing to do, is shown too."""
-    wishes = [{"prompt": f"fox {number}", "width": SIDE, "height": SIDE} for number in range(3)]
+    rows = [{"prompt": f"fox {number}", "width": SIDE, "height": SIDE} for number in range(3)]
     async with Simulator(Scenario(latency=(0, 0.01))) as sim:
         for expected in ((3, 0, "3/3 saved"), (0, 3, "0/0 saved")):
             summary = await fluxasync.run(
-                wishes, out=tmp_path, base_url=sim.url, polling=Polling(interval=0.01),
+                rows, out=tmp_path, base_url=sim.url, polling=Polling(interval=0.01),
                 progress=True,
             )  # fmt: skip
             assert isinstance(summary, Summary)
@@ -286,7 +290,7 @@ def test_without_rich_the_extra_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_notebook_shows_its_run(server: Practice, tmp_path: Path) -> None:
+def test_a_notebook_shows_its_run(server: SimulatorCommand, tmp_path: Path) -> None:
     """`await fluxasync.run(…, progress=True)` in a cell shows the run there, and its end stays."""
     nbclient = pytest.importorskip("nbclient", reason="runs notebooks")
     nbformat = pytest.importorskip("nbformat", reason="runs notebooks")

@@ -125,9 +125,9 @@ async def test_a_blocked_loop_puts_no_image_in_doubt():
         Simulator(scenario) as sim,
         fast_session(sim.url, limits=6, timeouts=hasty, on_event=seen.append) as flux,
     ):
-        tasks = [asyncio.create_task(flux.generate(wish)) for wish in small_requests(6)]
+        tasks = [asyncio.create_task(flux.generate(request)) for request in small_requests(6)]
         await until(lambda: sim.world.posts == 6)
-        time.sleep(1.8)  # noqa: ASYNC251 — the fault: somebody blocks the loop
+        time.sleep(1.8)  # noqa: ASYNC251 — the fault: the user's code blocks the loop
         saved = await asyncio.gather(*tasks)
         audit(sim.world, saved)
         assert sim.world.posts == 6

@@ -1,4 +1,4 @@
-"""A folder from another person: whatever has the name of a file of ours, no file outside changes.
+"""A folder from another person: no entry under one of our names changes a file outside.
 
 T19. A link, a pipe or a device with one of our names is refused with the next step, or replaced; no
 command hangs on it, follows it, writes through it or deletes its target.
@@ -20,7 +20,7 @@ import pytest
 from support.command_forks import Ended, Forks
 from support.patience import patient
 from support.simulator_sessions import fast_session, outcomes_of
-from test_cli import Practice, practice
+from test_cli import SimulatorCommand, running_simulator
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 pytest.importorskip("PIL", reason="the extra `image` is not installed")
@@ -129,8 +129,8 @@ KINDS = (
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Practice]:
-    with practice("--latency", "0..0") as server:
+def server() -> Iterator[SimulatorCommand]:
+    with running_simulator("--latency", "0..0") as server:
         yield server
 
 
@@ -141,13 +141,13 @@ def forks() -> Iterator[Forks]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, server: Practice) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory, server: SimulatorCommand) -> Path:
     """A folder with two images, and their page."""
     place = tmp_path_factory.mktemp("made") / "run"
 
     async def run() -> None:
-        wishes = [ImageRequest(prompt=text, model=MODEL) for text in ("a fox", "a lamp")]
-        async with fast_session(server.url) as flux, Batch(flux, wishes, out=place) as batch:
+        requests = [ImageRequest(prompt=text, model=MODEL) for text in ("a fox", "a lamp")]
+        async with fast_session(server.url) as flux, Batch(flux, requests, out=place) as batch:
             await outcomes_of(batch)
         await write(place)
 
@@ -213,7 +213,9 @@ def outside_of(tmp_path: Path) -> Outside:
     return Outside(tmp_path / "home")
 
 
-def tried(forks: Forks, server: Practice, made: Path, tmp_path: Path, name: str, kind) -> None:
+def tried(
+    forks: Forks, server: SimulatorCommand, made: Path, tmp_path: Path, name: str, kind
+) -> None:
     """Run every command on its own copy of a folder in which something was planted."""
     for number, _ in enumerate(commands(tmp_path, server.url)):
         base = tmp_path / str(number)
@@ -241,7 +243,7 @@ def tried(forks: Forks, server: Practice, made: Path, tmp_path: Path, name: str,
         pytest.param(f"{HOME}/journal.db-journal", pipe, id="S10 beside the journal"),
     ],
 )
-def test_what_a_received_folder_may_hold_harms_nothing(forks, server, made, tmp_path, name, kind):
+def test_a_malicious_folder_harms_nothing(forks, server, made, tmp_path, name, kind):
     """The most direct attacks, with every command: no file outside changes, and none hangs."""
     tried(forks, server, made, tmp_path, name, kind)
 
@@ -276,7 +278,7 @@ def test_a_link_that_is_the_output_folder_itself_is_the_users_own(forks, server,
         assert ended.code == 0, ended.err
 
 
-def test_a_folder_open_to_every_user_is_said(forks, server, made, tmp_path):
+def test_a_folder_open_to_every_user_is_reported(forks, server, made, tmp_path):
     """T19: any user could take or replace paid images; a sticky folder protects each file."""
     place = copied(made, tmp_path / "run")
     *_, command = commands(place, server.url)
@@ -345,7 +347,7 @@ def test_another_users_list_is_not_written_to(shared):
 
 
 @needs_root
-def test_a_drive_that_gives_all_files_one_owner_is_ours(shared, monkeypatch):
+def test_a_drive_with_one_owner_for_all_files_is_accepted(shared, monkeypatch):
     """A mounted drive may show another owner for our own files: a new file shows that."""
     monkeypatch.setattr(os, "geteuid", lambda: 4009)  # the system's answer on such a drive
     home = shared / HOME
@@ -354,7 +356,7 @@ def test_a_drive_that_gives_all_files_one_owner_is_ours(shared, monkeypatch):
     assert as_user(4001, lambda: make_own_folder(home, mode=0o700)) == "None"
 
 
-def test_a_link_at_a_name_of_ours_is_opened_only_where_links_may_be_followed(tmp_path):
+def test_a_link_at_our_name_is_opened_only_if_links_are_allowed(tmp_path):
     """T19: a link is neither read nor written through; a path that the user names is followed."""
     (tmp_path / "thesis.txt").write_text("years of work")
     link = tmp_path / "metadata.jsonl"

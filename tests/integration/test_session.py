@@ -47,7 +47,7 @@ SCENARIO = Scenario(latency=(0, 0.02), retry_after=0.02)
 both_dialects = pytest.mark.parametrize("dialect", PROVIDERS)
 
 
-def wish(number: int = 0, **parameters: Any) -> ImageRequest:
+def small_request(number: int = 0, **parameters: Any) -> ImageRequest:
     return small_requests(1, start=number, **parameters)[0]
 
 
@@ -60,7 +60,7 @@ async def test_an_image_goes_from_verb_to_verb(dialect: str, tmp_path: Path):
     """submit, poll, watch and download in a row end in the requested file."""
     scenario = evolve(SCENARIO, latency=600)
     async with Simulator(scenario) as sim, fast_session(sim.url, dialect) as flux:
-        job = await flux.submit(wish())
+        job = await flux.submit(small_request())
         assert isinstance(await flux.poll(job), Pending)
         end_jobs(sim)
         ready = await flux.watch(job)
@@ -76,9 +76,9 @@ async def test_an_image_goes_from_verb_to_verb(dialect: str, tmp_path: Path):
 async def test_generate_stores_the_image_at_its_target(dialect: str, tmp_path: Path):
     """`to` is None, a file or a sink: the bytes are in memory, on disk, in the sink."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, dialect) as flux:
-        in_memory = await flux.generate(wish(0))
-        on_disk = await flux.generate(wish(1), to=tmp_path / "image.png")
-        in_sink = await flux.generate(wish(2), to=MemorySink())
+        in_memory = await flux.generate(small_request(0))
+        on_disk = await flux.generate(small_request(1), to=tmp_path / "image.png")
+        in_sink = await flux.generate(small_request(2), to=MemorySink())
         assert in_memory.data is not None
         assert (in_memory.path, on_disk.data) == (None, None)
         assert on_disk.stored.format == "png", "the file's suffix asks for its format"
@@ -90,7 +90,7 @@ async def test_generate_stores_the_image_at_its_target(dialect: str, tmp_path: P
 async def test_a_size_that_cannot_be_does_not_keep_a_paid_job_from_being_collected():
     """F161: the size only chooses the poll schedule; a job of a damaged record is fetched."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
-        job = await flux.submit(wish())
+        job = await flux.submit(small_request())
         assert job.request is not None
         odd = evolve(job, request=evolve(job.request, width=-5))
         assert (await flux.collect(odd)).data is not None
@@ -148,7 +148,7 @@ async def test_a_kept_job_is_collected_by_another_session(dialect: str):
     """A job's id, and its polling URL where jobs are regional, are all that must be kept."""
     async with Simulator(SCENARIO) as sim:
         async with fast_session(sim.url, dialect) as flux:
-            job = await flux.submit(wish())
+            job = await flux.submit(small_request())
         kept = Job(job_id=job.job_id, polling_url=job.polling_url)
         async with fast_session(sim.url, dialect) as later:
             saved = await later.collect(kept)
@@ -175,20 +175,20 @@ async def test_a_closed_session_waits_for_its_posts_and_is_closed_twice_without_
     """P26 `aclose` is what leaving the block does; afterwards nothing can be sent."""
     async with Simulator(evolve(SCENARIO, latency=600)) as sim:
         flux = await fast_session(sim.url).__aenter__()
-        task = asyncio.create_task(flux.submit(wish()))
+        task = asyncio.create_task(flux.submit(small_request()))
         await until(lambda: flux.in_flight == 1)
         await flux.aclose()
         await flux.aclose()
         assert [charge.job_id for charge in sim.world.charges] == [(await task).job_id]
         assert repr(flux).startswith("<FluxSession closed")
         with pytest.raises(ConfigError, match="not open"):
-            await flux.submit(wish())
+            await flux.submit(small_request())
 
 
 @pytest.mark.asyncio
 async def test_a_job_with_a_webhook_is_polled_at_the_origin():
-    """BFL gives no polling URL beside a webhook, so the job is polled where it was submitted."""
-    request = wish(webhook_url="https://hooks.example.com/x", webhook_secret="s")
+    """With a webhook BFL gives no polling URL, so the job is polled at its submission's origin."""
+    request = small_request(webhook_url="https://hooks.example.com/x", webhook_secret="s")
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, "bfl") as flux:
         saved = await flux.generate(request)
         assert saved.job.polling_url is None
@@ -199,7 +199,7 @@ async def test_a_job_with_a_webhook_is_polled_at_the_origin():
 async def test_an_image_input_goes_out_as_the_wire_wants_it(tmp_path: Path):
     """A path is read and sent; the job knows its digest, not its bytes."""
     (tmp_path / "start.jpg").write_bytes(jpeg(64, 64))
-    request = wish(image_prompt=tmp_path / "start.jpg")
+    request = small_request(image_prompt=tmp_path / "start.jpg")
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
         saved = await flux.generate(request)
         sent = saved.job.request
@@ -217,7 +217,7 @@ async def test_a_job_past_its_deadline_can_be_collected_later():
     async with Simulator(slow) as sim:
         async with fast_session(sim.url, timeouts=hasty) as flux:
             with pytest.raises(DeadlineExceeded) as caught:
-                await flux.generate(wish())
+                await flux.generate(small_request())
             assert flux.in_flight == 0, "its slot is free"
         async with fast_session(sim.url) as flux:
             saved = await flux.collect(caught.value.job)
@@ -233,7 +233,7 @@ async def test_a_session_that_is_not_open_says_so():
     async with flux:
         assert repr(flux) == "<FluxSession 0 in flight>"
     with pytest.raises(ConfigError, match="not open"):
-        await flux.submit(wish())
+        await flux.submit(small_request())
 
 
 class Swapping(MemorySink):
@@ -248,8 +248,8 @@ async def test_an_image_of_another_size_or_format_is_logged_once(caplog: pytest.
     """F76, F80: it is whole and paid, so it is kept; a different size or format is logged once."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
         for number in range(2):
-            await flux.generate(wish(number, output_format="png"), to=Swapping())
-        await flux.generate(wish(2, output_format="png"))
+            await flux.generate(small_request(number, output_format="png"), to=Swapping())
+        await flux.generate(small_request(2, output_format="png"))
     assert [record.getMessage() for record in caplog.records] == [
         f"flux-dev: images come with width {SIDE // 2} and not {SIDE} as asked",
         "flux-dev: images come with format webp and not png as asked",
@@ -272,7 +272,7 @@ async def test_no_more_jobs_are_active_than_the_limit(dialect: str):
 
 
 @pytest.mark.asyncio
-async def test_a_model_of_its_own_limit_leaves_the_others_theirs():
+async def test_a_models_own_limit_leaves_slots_to_other_models():
     """P12: of flux-kontext-max at most six are active, while flux-dev uses the other slots."""
     narrow = [ImageRequest(prompt=f"k{n}", model="flux-kontext-max") for n in range(12)]
     async with (
@@ -309,10 +309,10 @@ async def test_higher_priority_goes_first():
         Simulator(evolve(SCENARIO, latency=0.05)) as sim,
         fast_session(sim.url, limits=1) as flux,
     ):
-        first = asyncio.create_task(flux.generate(wish(0)))
+        first = asyncio.create_task(flux.generate(small_request(0)))
         await until(lambda: sim.charges)
         rest = [
-            asyncio.create_task(flux.generate(wish(number), priority=priority))
+            asyncio.create_task(flux.generate(small_request(number), priority=priority))
             for number, priority in ((1, 0), (2, 0), (3, 5))
         ]
         await asyncio.gather(first, *rest)

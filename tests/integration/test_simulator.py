@@ -193,8 +193,8 @@ async def test_wrong_paths_are_answered_as_the_vendors_do(
 async def test_a_large_body_is_read_whole() -> None:
     """Image inputs are megabytes of base64; no default limit applies."""
     async with simulated() as (sim, http):
-        wish = BytesIO(json.dumps(BODY | {"image_prompt": "A" * 3_000_000}).encode())
-        async with http.post(f"{sim.url}/v1/flux-dev", data=wish) as answer:
+        body = BytesIO(json.dumps(BODY | {"image_prompt": "A" * 3_000_000}).encode())
+        async with http.post(f"{sim.url}/v1/flux-dev", data=body) as answer:
             assert answer.status == 200
 
 
@@ -206,8 +206,10 @@ async def test_the_ledger_can_be_read_over_http() -> None:
             await answer.read()
         async with http.get(f"{sim.url}/simulator/ledger") as answer:
             ledger = await answer.json()
-    told = {name: ledger[name] for name in ("charges", "delivered", "posts", "polls", "max_active")}
-    assert told == {"charges": 1, "delivered": 1, "posts": 1, "polls": 1, "max_active": 0}
+    counts = {
+        name: ledger[name] for name in ("charges", "delivered", "posts", "polls", "max_active")
+    }
+    assert counts == {"charges": 1, "delivered": 1, "posts": 1, "polls": 1, "max_active": 0}
 
 
 @pytest.mark.asyncio

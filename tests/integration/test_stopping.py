@@ -1,4 +1,4 @@
-"""How a run ends before its source does: the reader leaves, an error ends it, a thing breaks.
+"""Runs that end before their source: the reader leaves, an error ends the run, a part fails.
 
 Whatever the reason, nothing more is submitted, and every charge is saved, reported or listed.
 """
@@ -52,11 +52,11 @@ QUICK = 5.0  #: seconds, far below the ten of grace
 
 def accounted(world: World, flux: FluxSession, folder: Path) -> None:
     """Every charge is an image in the folder, a failure in its list, or an unclaimed job."""
-    told = [
+    recorded = [
         row["job_id"] for name in ("metadata", "failures") for row in rows(folder / f"{name}.jsonl")
     ]
-    told += [job.job_id for job in flux.unclaimed]
-    assert sorted(charge.job_id for charge in world.charges) == sorted(told)
+    recorded += [job.job_id for job in flux.unclaimed]
+    assert sorted(charge.job_id for charge in world.charges) == sorted(recorded)
 
 
 # --- the reader leaves ----------------------------------------------------------------------------
@@ -135,7 +135,7 @@ async def test_a_cancelled_reader_leaves_at_once():
 
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.asyncio
-async def test_stop_ends_the_iteration_after_what_is_paid(ordered: bool, tmp_path: Path):
+async def test_stop_ends_the_iteration_after_paid_jobs(ordered: bool, tmp_path: Path):
     """`stop()` in the middle: the outcomes of paid jobs still come, in order where that is on."""
     scenario = evolve(SCENARIO, latency=(0.05, 0.1))
     async with Simulator(scenario) as sim, fast_session(sim.url, limits=4) as flux:
@@ -151,7 +151,7 @@ async def test_stop_ends_the_iteration_after_what_is_paid(ordered: bool, tmp_pat
 
 @pytest.mark.asyncio
 async def test_an_image_that_is_being_recorded_is_counted():
-    """P5: waiting no longer does not tear what is durable from the counts."""
+    """P5: a cancelled wait leaves counts and durable records equal."""
     recording, go_on = asyncio.Event(), asyncio.Event()
 
     class SlowLedger(MemoryLedger):
@@ -182,7 +182,7 @@ async def test_reading_on_after_the_block_ends_at_once():
 
 @pytest.mark.asyncio
 async def test_another_tasks_reader_ends_with_the_block():
-    """A task that waits for the next outcome when the block is left does not wait for ever."""
+    """Leaving the block ends a task that waits for the next outcome."""
     async with Simulator(NEVER) as sim, fast_session(sim.url, limits=2) as flux:
         async with Batch(flux, small_requests(5), grace=0) as batch:
             reader = asyncio.create_task(outcomes_of(batch))
@@ -193,7 +193,7 @@ async def test_another_tasks_reader_ends_with_the_block():
 
 @pytest.mark.asyncio
 async def test_leaving_one_batch_does_not_wait_for_another():
-    """Two batches share a session: who leaves waits for POSTs of its own, not for the other's."""
+    """Two batches share a session: leaving one waits for its own POSTs only."""
     steady = Limits(in_flight=20, rate=50)  # with answers this slow, some POST is always under way
     scenario = evolve(SCENARIO, submit_delay=0.2)
     async with Simulator(scenario) as sim, fast_session(sim.url, limits=steady) as flux:
@@ -291,7 +291,7 @@ async def test_a_budget_ends_the_run_exactly(tmp_path: Path):
 
 
 @pytest.mark.asyncio
-async def test_a_disk_that_fails_after_the_cap_is_what_is_told():
+async def test_a_disk_error_after_the_cap_takes_precedence():
     """P30: when several things end a run, the one that a person must see to first is raised."""
 
     class FullDisk:
@@ -406,15 +406,15 @@ async def test_a_bug_in_a_sink_ends_a_run_over_paid_jobs_too():
 async def test_a_paid_job_whose_outcome_is_not_recorded_is_named(
     fault: str, raised: Exception, caplog: pytest.LogCaptureFixture
 ):
-    """P5 F100: saved or failed, its end is in no record: the job is listed as unclaimed and named
-    in the log, once; what is in doubt has no job to name."""
+    """P5 F100: a job whose outcome cannot be recorded is listed as unclaimed and logged once. An
+    image in doubt has no job to name."""
 
     class FailingLedger(MemoryLedger):
         async def settle(self, outcome: Outcome) -> None:
-            told.append(outcome)
+            settled.append(outcome)
             raise raised
 
-    told: list[Outcome] = []
+    settled: list[Outcome] = []
     scenario = evolve(SCENARIO, faults=[fault], seed=2)
     async with Simulator(scenario) as sim, fast_session(sim.url, limits=2) as flux:
         async with asyncio.timeout(QUICK):
@@ -422,18 +422,18 @@ async def test_a_paid_job_whose_outcome_is_not_recorded_is_named(
                 async with Batch(flux, small_requests(30), ledger=FailingLedger()) as batch:
                     await outcomes_of(batch)
         named = [job.job_id for job in flux.unclaimed]
-        ended = {o.job.job_id for o in told if not isinstance(o, InDoubt) and o.job is not None}
+        ended = {o.job.job_id for o in settled if not isinstance(o, InDoubt) and o.job is not None}
         assert ended or fault.startswith("lost")
         assert ended <= set(named)
         assert len(named) == len(set(named))
         assert all(caplog.text.count(f"job {job_id} was accepted") == 1 for job_id in named)
-        doubts = sum(isinstance(outcome, InDoubt) for outcome in told)
+        doubts = sum(isinstance(outcome, InDoubt) for outcome in settled)
         assert len(named) + doubts <= sim.world.posts
         assert len(named) + doubts >= len(sim.charges)
 
 
 @pytest.mark.asyncio
-async def test_a_server_that_asks_for_hours_ends_the_run_and_says_for_how_long():
+async def test_a_wait_of_hours_ends_the_run_and_names_the_time():
     """F7: a wait of two hours ends the run; the error has the time to retry."""
     scenario = evolve(SCENARIO, faults=["429"], retry_after=7200)
     async with Simulator(scenario) as sim, fast_session(sim.url) as flux:
@@ -444,7 +444,7 @@ async def test_a_server_that_asks_for_hours_ends_the_run_and_says_for_how_long()
 
 
 @pytest.mark.asyncio
-async def test_events_tell_the_story_in_order():
+async def test_events_follow_an_image_in_order():
     """Each image is submitted, then ready, then settled; what is in flight stays in the limit."""
     seen: list[Event] = []
     async with (

@@ -171,7 +171,7 @@ async def test_a_poll_that_breaks_off_is_no_answer() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_complete_answer_counts_whatever_follows() -> None:
+async def test_a_complete_answer_counts_although_the_connection_breaks() -> None:
     """F38 A complete answer, then RST: the job is known."""
     reply, _ = await sent_to(says_then_resets(ACCEPTED))
     assert isinstance(reply, Reply)
@@ -375,8 +375,7 @@ async def test_keepalive_zero_means_a_connection_for_each_post() -> None:
 
 @pytest.mark.asyncio
 async def test_renew_closes_all_old_connections() -> None:
-    """F154 After a suspend the idle ones are closed, and those of calls under way after the
-    calls."""
+    """F154 After a suspension idle connections are closed, and busy ones when their calls end."""
     arrived, goes_on = asyncio.Event(), asyncio.Event()
 
     async def behave(line: Line) -> None:
@@ -524,7 +523,7 @@ async def test_an_endless_body_is_cut_off() -> None:
 
 @pytest.mark.asyncio
 async def test_a_gzip_bomb_is_not_inflated() -> None:
-    """F23 The body stays as it was sent: compression is neither requested nor undone."""
+    """F23 The body is unchanged: compression is neither requested nor decoded."""
     bomb = gzip.compress(bytes(64 * 2**20))
     assert len(bomb) < MAX_REPLY
     reply, server = await sent_to(says(answer(bomb, headers={"Content-Encoding": "gzip"})))
@@ -735,12 +734,12 @@ async def test_downloads_carry_no_credentials_and_no_cookies() -> None:
         await fetched(transport, f"{server.url}/one")
         await fetched(transport, f"{server.url}/two")
         await transport.send(get(f"{server.url}/poll"))
-    heard = [request.lower() for request in server.received]
-    downloads = [each for each in heard if b"/one " in each or b"/two " in each]
-    assert (len(heard), len(downloads)) == (5, 2)
+    received = [request.lower() for request in server.received]
+    downloads = [each for each in received if b"/one " in each or b"/two " in each]
+    assert (len(received), len(downloads)) == (5, 2)
     private = (CANARY.encode(), b"authorization", b"x-key", b"referer")
     assert not [word for word in private for each in downloads if word in each]
-    assert not [each for each in heard if b"\r\ncookie" in each]
+    assert not [each for each in received if b"\r\ncookie" in each]
 
 
 @pytest.mark.asyncio
@@ -761,7 +760,7 @@ async def test_proxies_and_netrc_of_the_environment_are_ignored(
             assert (await fetched(transport, f"{server.url}/x"))[0] == 200
     assert evil.lines == []
     assert len(server.lines) == 2
-    assert not any(b"authorization" in heard.lower() for heard in server.received)
+    assert not any(b"authorization" in request.lower() for request in server.received)
 
 
 @pytest.mark.asyncio
@@ -822,17 +821,17 @@ async def test_exceptions_of_the_caller_pass_unchanged(error: Exception) -> None
 @pytest.mark.asyncio
 async def test_a_cancelled_call_is_cancelled() -> None:
     """A cancellation passes unchanged, and the connection is closed."""
-    heard, left = asyncio.Event(), asyncio.Event()
+    arrived, left = asyncio.Event(), asyncio.Event()
 
     async def listens(line: Line) -> None:
         await line.request()
-        heard.set()
+        arrived.set()
         await line.silence()
         left.set()
 
     async with peer(listens) as server, open_transport() as transport:
         call = asyncio.create_task(transport.send(post(f"{server.url}/submit")))
-        await heard.wait()
+        await arrived.wait()
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call

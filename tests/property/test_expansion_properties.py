@@ -35,7 +35,7 @@ seeds = st.none() | st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=4, 
 
 
 def requests_of(source: Any, **options: Any) -> list[ImageRequest]:
-    async def story() -> list[ImageRequest]:
+    async def main() -> list[ImageRequest]:
         opened = open_source(Prompts(source, **options))
         try:
             plan = await opened.check()
@@ -46,7 +46,7 @@ def requests_of(source: Any, **options: Any) -> list[ImageRequest]:
         assert plan.images == len(rows)
         return rows
 
-    return asyncio.run(story())
+    return asyncio.run(main())
 
 
 def escaped(text: str) -> str:
@@ -68,7 +68,7 @@ def written(tree: Any) -> str:
 
 
 def meant(tree: Any) -> list[str]:
-    """What a template stands for, worked out in another way than the library does."""
+    """The texts of a template, computed by another method than the library's."""
     if isinstance(tree, str):
         return [tree]
     made: list[str] = []
@@ -83,7 +83,7 @@ def meant(tree: Any) -> list[str]:
 @settings(max_examples=150)
 @given(tree=trees)
 def test_a_template_stands_for_all_its_texts(tree: Any) -> None:
-    """Whatever the text is, escapes bring it back, and the count is right without making any."""
+    """A template with escapes yields the expected texts, and counts them without expanding."""
     template = Wildcards().template(written(tree))
     assert meant(tree) == list(template.texts())
     assert template.count == len(meant(tree))
@@ -133,7 +133,7 @@ def test_keys_do_not_depend_on_how_a_grid_is_written(
 cells = st.text(
     st.characters(exclude_categories=("Cs",), exclude_characters="\r\0\ufeff"), min_size=1
 )
-wishes = st.fixed_dictionaries(
+row_dicts = st.fixed_dictionaries(
     {"prompt": cells.filter(lambda text: bool(text.strip()))},
     optional={
         "width": st.sampled_from([256, 512]),
@@ -145,7 +145,7 @@ wishes = st.fixed_dictionaries(
 
 
 @settings(max_examples=30)
-@given(rows=st.lists(wishes, min_size=1, max_size=6), separator=st.sampled_from(",;\t"))
+@given(rows=st.lists(row_dicts, min_size=1, max_size=6), separator=st.sampled_from(",;\t"))
 def test_p27_a_table_and_lines_of_equal_content_have_equal_keys(
     rows: list[dict[str, Any]], separator: str
 ) -> None:

@@ -23,7 +23,7 @@ def _judged(content: bytes) -> ImageInfo | None:
 @settings(max_examples=600)
 @given(start=st.sampled_from(STARTS), rest=st.binary(max_size=300))
 def test_any_bytes_are_judged(start, rest):
-    """P25 No header, however it goes on, escapes the two answers."""
+    """P25 Any bytes after a header are accepted or refused with NotAnImage."""
     _judged(start + rest)
 
 

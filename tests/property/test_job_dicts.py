@@ -109,12 +109,12 @@ def test_the_webhook_and_image_bytes_are_left_out() -> None:
     ],
 )
 def test_other_content_is_refused(kept: Any) -> None:
-    """Whatever is not from `to_dict` is a ConfigError, not a job that cannot be collected."""
+    """A dict that is not from `to_dict` is a ConfigError, not a job that cannot be collected."""
     with pytest.raises(ConfigError, match="not a job"):
         Job.from_dict(kept)
 
 
-def test_what_json_cannot_hold_is_refused() -> None:
+def test_a_value_that_json_cannot_hold_is_refused() -> None:
     """A value that would come back as another one is named when the job is kept."""
     job = Job(job_id="j", request=ImageRequest(prompt="a fox", extras={"when": datetime.now(UTC)}))
     with pytest.raises(ConfigError, match="datetime"):

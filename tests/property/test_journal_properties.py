@@ -43,7 +43,7 @@ from fluxasync.gallery.cards import read
 PRICE = Decimal("0.025")
 #: thousands of small journals: where there is a file system in memory, no disk is waited for
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
-WISHES = [
+REQUESTS = [
     ImageRequest(
         prompt=f"fox {number}",
         index=number,
@@ -85,25 +85,25 @@ def _saved(folder: Path, job: Job) -> Saved:
 async def _fill(folder: Path) -> None:
     """Write rows of every state."""
     async with journal(folder) as ledger:
-        jobs = [await _submitted(ledger, request) for request in WISHES[:6]]
+        jobs = [await _submitted(ledger, request) for request in REQUESTS[:6]]
         for job in jobs[:2]:
             await ledger.settle(_saved(folder, job))
         no = Moderated("no", job=jobs[2], reasons=("nsfw",))
-        await ledger.settle(Failed(request=WISHES[2], error=no, job=jobs[2]))
+        await ledger.settle(Failed(request=REQUESTS[2], error=no, job=jobs[2]))
         lost = JobLost("gone", job=jobs[3])
-        await ledger.settle(Failed(request=WISHES[3], error=lost, job=jobs[3]))
-        for request in WISHES[6:]:
+        await ledger.settle(Failed(request=REQUESTS[3], error=lost, job=jobs[3]))
+        for request in REQUESTS[6:]:
             await ledger.intent(request, price=PRICE)
             none = TransportError("no answer", sent=True, evidence="<html>")
             await ledger.settle(InDoubt(request=request, error=none, price=PRICE))
     async with journal(folder) as ledger:
-        await ledger.forget([WISHES[7].key])
+        await ledger.forget([REQUESTS[7].key])
         await ledger.project(keep_bad_rows=True)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A finished run, without a reserve, which takes longer than everything else here."""
+    """A finished run, without a reserve, because writing it is slow."""
     home = tmp_path_factory.mktemp("tampered")
     with patch.object(journal_module, "RESERVE", 0):
         asyncio.run(_fill(home))
@@ -158,7 +158,7 @@ async def _run(folder: Path, classes: frozenset[str]) -> None:
     """What a run does with a journal before it asks a server."""
     with open_lookup(folder, retry=classes) as lookup:
         assert lookup is not None
-        lookup([request.key for request in WISHES])
+        lookup([request.key for request in REQUESTS])
     async with journal(folder, retry=classes) as ledger:
         recovered = ledger.recovered
         account = SpendingAccount(Decimal("0.10"))
@@ -169,7 +169,7 @@ async def _run(folder: Path, classes: frozenset[str]) -> None:
         str(recovered)
         await ledger.project(keep_bad_rows=True, rewrite=True)
         [pair async for pair in ledger.unfinished()]
-        for request in WISHES:
+        for request in REQUESTS:
             await ledger.known(request)
 
 

@@ -73,8 +73,8 @@ class Machine:
             await asyncio.sleep(hold)
             self.downloads.landed(1)
 
-    def start(self, story: Any) -> asyncio.Task[None]:
-        task = asyncio.create_task(story)
+    def start(self, coroutine: Any) -> asyncio.Task[None]:
+        task = asyncio.create_task(coroutine)
         self.tasks.append(task)
         return task
 
@@ -145,13 +145,13 @@ SILENT = [*[("take", "a", 0)] * 3, ("sleep", 0.0), ("silent", 0), ("failed", 0, 
 @example(SILENT, 0)
 @given(st.lists(moves, max_size=40), st.integers(0, 3))
 def test_a_waiter_whose_breaker_has_not_tripped_goes_within_bounded_time(
-    story: list[tuple[Any, ...]], seed: int
+    history: list[tuple[Any, ...]], seed: int
 ) -> None:
     """P9 P12: after any order of push-back, outages, cancellations, dead URLs and new limits."""
 
-    async def played() -> None:
+    async def main() -> None:
         machine = Machine()
-        for move in story:
+        for move in history:
             await machine.play(move)
         await machine.finish()
         results = await asyncio.gather(*machine.tasks, return_exceptions=True)
@@ -162,7 +162,7 @@ def test_a_waiter_whose_breaker_has_not_tripped_goes_within_bounded_time(
             for result in results
         )
 
-    virtual_time.run(played(), seed=seed)
+    virtual_time.run(main(), seed=seed)
 
 
 FAULTS = ("429", "503", "lost-reply", "error", "moderated-content", "expired", "download-503")
@@ -178,7 +178,7 @@ FAULTS = ("429", "503", "lost-reply", "error", "moderated-content", "expired", "
     cap=st.one_of(st.none(), st.integers(1, 20)),
     seed=st.integers(1, 1000),
 )
-def test_a_session_under_any_weather_and_budget_ends(
+def test_a_session_under_any_faults_and_budget_ends(
     faults: dict[str, float],
     lifetime: float,
     images: int,
@@ -193,17 +193,17 @@ def test_a_session_under_any_weather_and_budget_ends(
         seed=seed,
     )  # fmt: skip
 
-    async def played() -> list[object]:
+    async def main() -> list[object]:
         line = UnreliableNetwork(World(scenario), bandwidth=100_000)
         budget = None if cap is None else f"{0.025 * cap:.3f}"
         session = FluxSession(base_url=ORIGIN, limits=limits, transport=line, budget=budget)
         async with session as flux, alive(flux):
             ends = await asyncio.gather(
-                *(flux.generate(wish, to=SizeSink()) for wish in small_requests(20)),
+                *(flux.generate(request, to=SizeSink()) for request in small_requests(20)),
                 return_exceptions=True,
             )
             await drained(flux)
         return list(ends)
 
-    ends = virtual_time.run(played(), seed=seed)
+    ends = virtual_time.run(main(), seed=seed)
     assert all(isinstance(end, FluxError) for end in ends if isinstance(end, BaseException))

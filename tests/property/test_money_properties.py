@@ -17,7 +17,7 @@ CAP = Decimal("1.00")
 
 
 class AccountUnderLoad(RuleBasedStateMachine):
-    """Submissions start and end in any order; the open ones are kept here as the truth."""
+    """Submissions start and end in any order; a model keeps the open ones."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -77,7 +77,7 @@ def result_of(word: str, value: float | None, job: Job) -> Any:
 
 @fuzzed
 @given(
-    told=st.lists(polls, max_size=2),
+    histories=st.lists(polls, max_size=2),
     ago=st.sampled_from((0.0, -3600.0, 3600.0, 1e9, -1e9)),
     typical=st.floats(min_value=0.05, max_value=2000),
     polling=st.sampled_from((Polling(), Polling(lag=0.5), Polling(interval=0.0))),
@@ -85,7 +85,7 @@ def result_of(word: str, value: float | None, job: Job) -> Any:
     submitted=st.one_of(st.none(), times),
 )
 def test_any_times_of_polls_give_a_time_for_the_next_poll(
-    told: list[Any],
+    histories: list[Any],
     ago: float,
     typical: float,
     polling: Polling,
@@ -95,14 +95,14 @@ def test_any_times_of_polls_give_a_time_for_the_next_poll(
     """A job's watch, and those of later jobs of its class, wait a finite time or end as they
     should: accepted in the future, polls answered before they were sent, clocks that jump."""
     schedule, rate_limiter, now = PollSchedule(typical), PollRateLimiter(), 1000.0
-    for story in told:
+    for history in histories:
         job = Job(job_id="a", submitted_at=datetime.now(UTC) - timedelta(seconds=ago))
         watch = PollPolicy(
             job, schedule=schedule, rate_limiter=rate_limiter, policies=Policies(polling=polling),
             now=now, submitted=submitted,
         )  # fmt: skip
         wait: Ready | float = watch.first(now, jitter=jitter)
-        for word, step, asked, value in story:
+        for word, step, asked, value in history:
             assert isinstance(wait, float)
             assert 0 <= wait <= 600.1
             now += step
@@ -115,13 +115,13 @@ def test_any_times_of_polls_give_a_time_for_the_next_poll(
 
 
 @fuzzed
-@given(told=st.lists(st.tuples(st.floats(0, 1), times, times), max_size=8), at=times, age=times)
-def test_any_history_leaves_a_hint_that_can_be_used(
-    told: list[tuple[float, float, float]], at: float, age: float
+@given(reports=st.lists(st.tuples(st.floats(0, 1), times, times), max_size=8), at=times, age=times)
+def test_any_history_leaves_a_usable_hint(
+    reports: list[tuple[float, float, float]], at: float, age: float
 ) -> None:
     """A hint made at one age and used at another, for any two ages, returns a number."""
     schedule = PollSchedule(4.0)
-    for tenth, low, high in told:
+    for tenth, low, high in reports:
         schedule.hints.learn(tenth, low, high)
         schedule.saw_running(low, high)
         schedule.saw_end(low, high, exact=at)
@@ -140,12 +140,12 @@ def test_any_instants_give_a_progress_line(
 ) -> None:
     """Outcomes in any order of times, then a view at any other: rate and ETA are left out where
     they say nothing."""
-    told = Progress(total=total)
+    counted = Progress(total=total)
     for instant in seen:
         error = JobFailed("no", job=Job(job_id="a"))
-        told.update(Failed(request=None, error=error), now=instant)
-    assert told.line(now)
-    assert told.view(now).counts()
+        counted.update(Failed(request=None, error=error), now=instant)
+    assert counted.line(now)
+    assert counted.view(now).counts()
 
 
 @fuzzed

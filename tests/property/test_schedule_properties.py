@@ -25,9 +25,11 @@ observations = st.lists(
 )
 
 
-def taught(schedule: PollSchedule, told: list[tuple[str, list[float]]], *, times: int = 3) -> None:
+def taught(
+    schedule: PollSchedule, observed: list[tuple[str, list[float]]], *, times: int = 3
+) -> None:
     """Teach a schedule the same observations several times, however contradictory."""
-    for word, (low, high) in told * times:
+    for word, (low, high) in observed * times:
         match word:
             case "running":
                 schedule.saw_running(low, high)
@@ -38,13 +40,13 @@ def taught(schedule: PollSchedule, told: list[tuple[str, list[float]]], *, times
 
 
 @settings(max_examples=60, deadline=None)
-@given(told=observations, typical=st.floats(min_value=0.05, max_value=2000), age=ages)
+@given(observed=observations, typical=st.floats(min_value=0.05, max_value=2000), age=ages)
 def test_any_observations_leave_finite_bounded_steps(
-    told: list[tuple[str, list[float]]], typical: float, age: float
+    observed: list[tuple[str, list[float]]], typical: float, age: float
 ) -> None:
     """No history of polls makes a schedule that polls without pause or not at all."""
     schedule = PollSchedule(typical)
-    taught(schedule, told)
+    taught(schedule, observed)
     first = schedule.first(Polling(), jitter=1.0)
     step = schedule.next(age, Polling(), hint=schedule.hint(0.5, age)) - age
     assert isfinite(first)
@@ -54,11 +56,11 @@ def test_any_observations_leave_finite_bounded_steps(
 
 
 @settings(max_examples=60, deadline=None)
-@given(told=observations)
-def test_any_observations_leave_a_distribution(told: list[tuple[str, list[float]]]) -> None:
+@given(observed=observations)
+def test_any_observations_leave_a_distribution(observed: list[tuple[str, list[float]]]) -> None:
     """Parts of jobs are never negative and never sum to more than 1."""
     schedule = PollSchedule(4.0)
-    taught(schedule, told)
+    taught(schedule, observed)
     schedule.first(Polling())
     for density in (schedule.durations.sharp, schedule.durations.density):
         assert min(density) >= 0

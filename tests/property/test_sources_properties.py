@@ -138,7 +138,7 @@ def images(rows: Rows) -> list[ImageRequest]:
 
 @settings(max_examples=40, deadline=None)
 @given(rows=rows, found=states, limit=st.one_of(st.none(), st.integers(1, 20)))
-def test_a_resumed_source_is_the_whole_one_less_what_is_settled(
+def test_a_resumed_source_is_the_whole_one_without_settled_images(
     rows: list[str], found: list[str | None], limit: int | None
 ) -> None:
     """P27: a resumed list yields what numbering everything again would, and no more."""
@@ -160,15 +160,15 @@ def test_a_resumed_source_is_the_whole_one_less_what_is_settled(
     assert len(whole) - len(known) == plan.to_do == plan.estimator.estimate(1).images
 
 
-def edited(prompts: list[str], edit: str, extra: list[str], dice: random.Random) -> list[str]:
+def edited(prompts: list[str], edit: str, extra: list[str], rng: random.Random) -> list[str]:
     if edit == "shuffle":
-        return dice.sample(prompts, len(prompts))
+        return rng.sample(prompts, len(prompts))
     if edit == "delete":
-        return [prompt for prompt in prompts if dice.random() < 0.6]
+        return [prompt for prompt in prompts if rng.random() < 0.6]
     if edit == "insert":
         mixed = list(prompts)
         for prompt in extra:
-            mixed.insert(dice.randrange(len(mixed) + 1), prompt)
+            mixed.insert(rng.randrange(len(mixed) + 1), prompt)
         return mixed
     return prompts
 
@@ -182,10 +182,10 @@ def edited(prompts: list[str], edit: str, extra: list[str], dice: random.Random)
     mark=st.sampled_from(["", "\ufeff"]),
     seed=st.integers(0, 99),
 )
-def test_an_edited_file_runs_only_what_is_new(
+def test_an_edited_file_runs_only_new_prompts(
     prompts: list[str], edit: str, extra: list[str], line_end: str, mark: str, seed: int
 ) -> None:
-    """P27, F139: as many of each prompt as were done stay done, whatever was done to the file."""
+    """P27, F139: finished images of each prompt stay finished after any edit of the file."""
     done = dict.fromkeys(keys_of(prompts), "done")
     now = edited(prompts, edit, extra, random.Random(seed))
     content = mark + line_end.join(json.dumps({"prompt": prompt}) for prompt in now)
@@ -198,7 +198,7 @@ def test_an_edited_file_runs_only_what_is_new(
 
 @settings(max_examples=40, deadline=None)
 @given(prompts=prompts, cut=st.integers(0, 12))
-def test_a_split_file_keeps_what_both_parts_have(prompts: list[str], cut: int) -> None:
+def test_the_parts_of_a_split_file_have_no_new_images(prompts: list[str], cut: int) -> None:
     """P27: a part of a file has no image that the whole does not have."""
     whole = set(keys_of(prompts))
     parts = prompts[:cut], prompts[cut:]

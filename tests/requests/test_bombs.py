@@ -1,6 +1,6 @@
-"""Small files that stand for huge ones end soon, in little memory, and say what is wrong.
+"""Small files that decompress to huge ones are refused soon, in little memory.
 
-Each is read in a process of its own, whose peak memory is measured there.
+Each is read in a separate process, which measures its peak memory.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ BOMBS = [
 def test_a_list_that_is_a_bomb_ends(
     tmp_path: Path, name: str, content: Callable[[], bytes], expected: str
 ) -> None:
-    """S5: it ends in seconds and 70 MB, and names what is wrong; honest lists are read."""
+    """S5: reading ends within seconds and 70 MB, and names the fault; valid lists are read."""
     path = tmp_path / name
     path.write_bytes(content())
     assert expected in message_of(path)
@@ -198,7 +198,7 @@ def test_choices_that_multiply_without_end_are_refused(
 
 
 def big_png(width: int, height: int, rows: int) -> bytes:
-    """A PNG of 16 bits and four samples whose data has so many empty rows."""
+    """A PNG of 16 bits and four samples whose data has this number of empty rows."""
     packer = zlib.compressobj()
     row = bytes(1 + width * 8)
     data = b"".join(packer.compress(row) for _ in range(rows)) + packer.flush()

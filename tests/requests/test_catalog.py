@@ -257,7 +257,7 @@ def test_ratios_within_the_limits_pass(ratio: str) -> None:
     "ratio", ["22:9", "9:22", "0:1", "1:0", "16/9", "wide", " 1:1", "1.5:1", "١:١", 1.5]
 )
 def test_ratios_beyond_the_limits_are_refused(ratio: object) -> None:
-    """What is no ratio, or wider than 21:9 or taller than 9:21, is refused."""
+    """A value that is no ratio, or wider than 21:9 or taller than 9:21, is refused."""
     line = refusal(model="flux-kontext-pro", parameters={"aspect_ratio": ratio})
     assert line.endswith("flux-kontext-pro takes a ratio W:H between 21:9 and 9:21")
 
@@ -309,12 +309,12 @@ def test_image_parameters_become_image_inputs() -> None:
         pytest.param(ImageInput(url="https://e.com", data=b"x"), id="two at once"),
     ],
 )
-def test_what_is_no_image_input_is_refused(value: object) -> None:
+def test_an_invalid_image_input_is_refused(value: object) -> None:
     """An image parameter takes exactly one of a path, bytes and a URL, and says so by name."""
     assert refusal(model="flux-2-pro", parameters={"input_image": value}).startswith("input_image")
 
 
-def test_foreign_integers_become_ours() -> None:
+def test_numpy_integers_and_decimals_become_json_numbers() -> None:
     """Integers of numpy's kind are converted, and Decimals become floats, as JSON has no other."""
 
     class Foreign:
@@ -361,7 +361,7 @@ def test_an_unknown_model_gets_its_images_recognised() -> None:
      ("imagePrompt", "image_prompt"), ("promt", "prompt"), ("caption", None), ("tags", None)],
 )  # fmt: skip
 def test_misspellings_are_recognised(typed: str, meant: str | None) -> None:
-    """Slips of the finger and other spellings are close; words of one's own are not."""
+    """Typos and other spellings resemble a name; unrelated words do not."""
     dev = find("flux-dev")
     assert dev is not None
     assert closest(typed, dev) == meant
@@ -374,7 +374,7 @@ def test_a_misspelt_model_is_guessed() -> None:
 
 
 def test_the_lower_active_limit_is_its_own_group() -> None:
-    """flux-kontext-max has six slots of its own; the others share the account's."""
+    """flux-kontext-max has its own six slots; the others share the account's."""
     limited = {m.name: (m.active_limit, m.group) for m in models() if m.active_limit is not None}
     assert limited == {"flux-kontext-max": (6, "flux-kontext-max")}
     assert {"account"} == {m.group for m in models() if m.active_limit is None}

@@ -83,7 +83,7 @@ async def test_a_multiplied_list_leaves_turns_to_the_loop() -> None:
 
 @pytest.mark.asyncio
 async def test_standard_input_is_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What comes once is multiplied as it comes, and columns of its objects are mapped."""
+    """A stream is multiplied row by row, and the keys of its objects are mapped."""
     reader, writer = os.pipe()
     os.write(writer, b'a {red|grey} fox\n{"t": "owl", "w": 256}\n')
     os.close(writer)
@@ -99,8 +99,8 @@ async def test_standard_input_is_multiplied(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.asyncio
-async def test_a_multiplied_list_carries_on(tmp_path: Path) -> None:
-    """What is to do of a row is found image by image, models and all."""
+async def test_a_multiplied_list_is_resumed(tmp_path: Path) -> None:
+    """The remaining images of a row are found one by one, models included."""
     path = tmp_path / "p.txt"
     path.write_text("fox\n\nowl\n")
     spread: dict[str, Any] = {"seeds": [1, 2], "models": ["flux-dev", "flux-pro-1.1"]}
@@ -120,7 +120,7 @@ async def test_a_multiplied_list_carries_on(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("limit", [1, 3, 4, 5, 8, 9])
 async def test_a_limit_ends_within_a_multiplied_row(limit: int) -> None:
-    """The limit counts images, with and without a question about what is known."""
+    """The limit counts images, with and without a lookup."""
     spread: dict[str, Any] = {"seeds": [1, 2], "models": ["flux-dev", "flux-pro-1.1"]}
     whole = await requests_of(["fox", "owl"], **spread)
     got = await requests_of(["fox", "owl"], **spread, limit=limit)
@@ -148,7 +148,7 @@ async def test_a_limit_ends_within_a_multiplied_row(limit: int) -> None:
                      "15,000 images in one row, the limit is 10,000", id="too many"),
     ],
 )  # fmt: skip
-async def test_what_cannot_be_multiplied_is_reported_with_its_place(
+async def test_a_row_that_cannot_be_multiplied_is_reported_with_its_place(
     row: dict[str, Any], asked: Any, complaint: str
 ) -> None:
     """Nothing is guessed where a guess would be paid for."""
@@ -251,7 +251,9 @@ def test_lists_are_choices(lists: Path) -> None:
         pytest.param("__wide__", "is UTF-16 or UTF-32", id="UTF-16"),
     ],
 )
-def test_a_bad_template_says_where(lists: Path, template: str, complaint: str) -> None:
+def test_a_bad_template_is_reported_with_its_place(
+    lists: Path, template: str, complaint: str
+) -> None:
     """The error names the character or the list, and what to write instead."""
     with pytest.raises(ConfigError) as caught:
         texts(template, lists)
@@ -265,7 +267,7 @@ def test_lists_stay_in_their_folder(lists: Path, name: str) -> None:
 
 
 @pytest.mark.asyncio
-async def test_wildcards_are_only_read_when_asked_for(tmp_path: Path) -> None:
+async def test_wildcards_are_read_only_on_request(tmp_path: Path) -> None:
     """Braces in a prompt are braces by default."""
     assert [r.prompt for r in await requests_of(["{a|b}"])] == ["{a|b}"]
     got = await requests_of(["{a|b}", "c"], wildcards=True, seeds=[1, 2])
@@ -312,7 +314,7 @@ async def test_a_sample_is_the_same_in_every_run(tmp_path: Path, kind: str) -> N
 
 @pytest.mark.asyncio
 async def test_a_sample_survives_shuffling_and_growth(tmp_path: Path) -> None:
-    """Rows are drawn by what they say, so an edited list does not draw all anew."""
+    """Rows are sampled by content, so an edit of the list changes few of the sampled rows."""
     path = tmp_path / "p.txt"
     path.write_text("\n".join(f"fox {number}" for number in range(1_000)))
     first = {r.key for r in await requests_of(path, sample=100)}

@@ -149,7 +149,7 @@ def test_an_edited_file_gets_a_new_digest(tmp_path: Path) -> None:
     ],
 )
 def test_unfit_images_are_refused(tmp_path: Path, content: bytes, reason: str) -> None:
-    """What the provider would refuse is refused here, by path and by bytes, naming the limit."""
+    """An image that the provider would refuse is refused, by path and by bytes."""
     path = tmp_path / "fox.png"
     path.write_bytes(content)
     for given, name in ((path, f"input_image={path}: "), (content, "input_image: ")):
@@ -248,7 +248,7 @@ def test_a_link_that_appears_after_the_check_is_not_followed(home: Path, name: s
 
 
 @pytest.mark.asyncio
-async def test_what_is_sent_is_what_was_allowed(home: Path) -> None:
+async def test_a_link_swapped_for_a_checked_file_uploads_nothing(home: Path) -> None:
     """A link that takes the place of a checked file uploads nothing."""
     path = home / "list" / "pictures" / "fox.png"
     image = ImageInput(path=path, within=allowed_folders(home / "list"))

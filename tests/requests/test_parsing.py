@@ -53,7 +53,7 @@ def test_null_means_not_given() -> None:
         pytest.param({"extra": {}}, "looks like extras", id="misspelt extras"),
     ],
 )
-def test_a_key_of_ones_own_must_not_look_like_a_parameter(row: dict[str, Any], part: str) -> None:
+def test_a_metadata_key_must_not_resemble_a_parameter(row: dict[str, Any], part: str) -> None:
     """What may be a slip is refused, and the message says how to keep the key as metadata."""
     line = refusal({"prompt": "a fox", **row})
     assert part in line
@@ -79,7 +79,7 @@ def test_a_key_of_ones_own_must_not_look_like_a_parameter(row: dict[str, Any], p
     ],
 )
 def test_rows_of_the_wrong_shape_are_refused(row: dict[Any, Any]) -> None:
-    """Whatever a row holds, the error is a ConfigError of one line."""
+    """For any row, the error is a ConfigError of one line."""
     assert "\n" not in refusal(row)
 
 
@@ -115,7 +115,7 @@ def test_extras_can_be_refused() -> None:
     assert 'inside "extras"' not in line
 
 
-def test_an_unknown_model_takes_what_any_model_takes() -> None:
+def test_an_unknown_model_takes_every_known_parameter() -> None:
     """Keys that the catalogue knows go to an unknown model; the rest is metadata."""
     row = {"prompt": "a fox", "model": "flux-9", "width": 7, "aspect_ratio": "9:1", "widht": 3}
     made = parse_request(row)
@@ -129,7 +129,7 @@ def test_copies_with_a_seed_take_the_seeds_that_follow() -> None:
 
 
 def test_a_single_request_is_its_own_expansion() -> None:
-    """Where one image is wanted nothing is copied."""
+    """A request for one image is not copied."""
     single = ImageRequest(prompt="a fox", seed=7)
     assert [single] == list(expand_copies(single))
 

@@ -124,7 +124,7 @@ def test_durations_use_a_fitting_unit(count: int, text: str) -> None:
     [(None, 2000), ("50", 2000), ("49.999", 1999), ("2", 80), ("0.0249", 0), ("0", 0), ("-1", 0)],
 )
 def test_a_budget_pays_for_so_many_images(left: str | None, images: int) -> None:
-    """Whole images only, none beyond the budget, and the time is that of those."""
+    """Only whole images within the budget are counted, and their time."""
     whole = estimator(("flux-dev", 2000)).estimate(24)
     part = whole.within(None if left is None else D(left))
     assert part.images == images
@@ -133,7 +133,7 @@ def test_a_budget_pays_for_so_many_images(left: str | None, images: int) -> None
 
 
 def test_free_images_need_no_budget() -> None:
-    """What is known, or unpriced, costs nothing that a cap could refuse here."""
+    """Known and unpriced images cost nothing under a cap."""
     nothing = Estimator().estimate(24)
     assert nothing.within(D(0)) == nothing
 
@@ -190,8 +190,8 @@ def test_a_sum_may_have_sixteen_digits_before_the_point():
         ("0.12345678901234", "0.123457"), ("7.000000000000001", "7.000000"),
     ],
 )  # fmt: skip
-def test_what_is_written_can_be_read_again(amount, text):
-    """What is no amount is unknown; an absurd one still uses the cap up."""
+def test_any_amount_is_written_as_one_that_can_be_read(amount, text):
+    """An invalid amount is unknown; an absurd one still uses up the cap."""
     written = amount_text(None if amount is None else D(amount))
     assert written == text
     assert written is None or amount_of(written) >= 0

@@ -21,7 +21,7 @@ from fluxasync import BadRow, ConfigError, ImageRequest, Prompts
 from fluxasync._core.extras import install_command
 from fluxasync._requests.image_inputs import allowed_folders
 
-WISHES: list[dict[str, Any]] = [
+ROWS: list[dict[str, Any]] = [
     {"prompt": 'a "red" fox, in snow; or not', "width": 512, "seed": 7, "guidance": 2.5},
     {"prompt": "two\nlines\tand ein Schloß 夜", "seed": 0},
     {"prompt": "fox", "prompt_upsampling": True, "output_format": "png"},
@@ -31,11 +31,11 @@ COLUMNS = ("prompt", "width", "seed", "guidance", "prompt_upsampling", "output_f
 
 
 def table(**dialect: Any) -> str:
-    """The wishes as Python's csv module writes them; its default is the dialect of Excel."""
+    """The rows as Python's csv module writes them; its default is the dialect of Excel."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS, **dialect)
     writer.writeheader()
-    writer.writerows(WISHES)
+    writer.writerows(ROWS)
     return text.getvalue()
 
 
@@ -47,7 +47,7 @@ def libre_office() -> str:
 def pandas_csv(folder: Path, **options: Any) -> bytes:
     pandas = pytest.importorskip("pandas")
     path = folder / "by-pandas"
-    pandas.DataFrame(WISHES).to_csv(path, **options)
+    pandas.DataFrame(ROWS).to_csv(path, **options)
     return path.read_bytes()
 
 
@@ -55,7 +55,7 @@ def pandas_parquet(folder: Path, **options: Any) -> bytes:
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
     path = folder / "by-pandas"
-    pandas.DataFrame(WISHES).to_parquet(path, **options)
+    pandas.DataFrame(ROWS).to_parquet(path, **options)
     return path.read_bytes()
 
 
@@ -64,13 +64,13 @@ def arrow_parquet(folder: Path, **options: Any) -> bytes:
     import pyarrow.parquet as parquet
 
     path = folder / "by-arrow"
-    whole = [dict.fromkeys(COLUMNS) | wish for wish in WISHES]
+    whole = [dict.fromkeys(COLUMNS) | row for row in ROWS]
     parquet.write_table(pyarrow.Table.from_pylist(whole), path, **options)
     return path.read_bytes()
 
 
 def jsonl() -> str:
-    return "".join(json.dumps(wish) + "\n" for wish in WISHES)
+    return "".join(json.dumps(row) + "\n" for row in ROWS)
 
 
 SHAPES: list[Any] = [
@@ -95,10 +95,10 @@ SHAPES: list[Any] = [
     pytest.param(
         "p.parquet", lambda folder: arrow_parquet(folder, row_group_size=1), id="row groups"
     ),
-    pytest.param("p.json", lambda _: json.dumps(WISHES), id="json"),
-    pytest.param("p.json", lambda _: "\ufeff \n" + json.dumps(WISHES, indent=2), id="json, pretty"),
+    pytest.param("p.json", lambda _: json.dumps(ROWS), id="json"),
+    pytest.param("p.json", lambda _: "\ufeff \n" + json.dumps(ROWS, indent=2), id="json, pretty"),
     pytest.param("p.json", lambda _: jsonl(), id="json lines named json"),
-    pytest.param("p.json.gz", lambda _: gzip.compress(json.dumps(WISHES).encode()), id="json.gz"),
+    pytest.param("p.json.gz", lambda _: gzip.compress(json.dumps(ROWS).encode()), id="json.gz"),
 ]  # fmt: skip
 
 
@@ -108,19 +108,19 @@ async def test_p27_equal_rows_have_equal_keys_in_every_format(
     tmp_path: Path, name: str, content: Callable[[Path], str | bytes]
 ) -> None:
     """P27: the same list in another format is the same list, paid once, repeats included."""
-    expected = await requests_of(WISHES)
+    expected = await requests_of(ROWS)
     path = saved(tmp_path, name, content(tmp_path))
     assert [r.key for r in expected] == [r.key for r in await requests_of(path)]
-    assert (await plan_of(path)).images == len(WISHES)
+    assert (await plan_of(path)).images == len(ROWS)
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(("name", "content"), SHAPES)
-async def test_a_resumed_list_yields_what_is_to_do(
+async def test_a_resumed_list_yields_the_remaining_rows(
     tmp_path: Path, name: str, content: Callable[[Path], str | bytes]
 ) -> None:
     """The run reads the checked rows back, in every format."""
-    keys = [r.key for r in await requests_of(WISHES)]
+    keys = [r.key for r in await requests_of(ROWS)]
     source = open_list(saved(tmp_path, name, content(tmp_path)))
     done = {keys[0], keys[2]}
     plan = await source.check(lookup=lambda asked: ["done" if k in done else None for k in asked])
@@ -194,7 +194,7 @@ async def test_rows_are_counted_as_a_spreadsheet_does(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_headers_are_read_as_people_write_them(tmp_path: Path) -> None:
-    """Capitals and spaces are no other parameter; columns of one's own go to the metadata."""
+    """Capitals and spaces do not change a column's parameter; unknown columns become metadata."""
     path = saved(tmp_path, "p.csv", "Prompt , Output Format,Shelf Mark,\nfox,PNG,007,\n")
     [message] = (await complaint_of(path)).splitlines()
     assert message == "p.csv row 2: output_format='PNG': flux-dev takes jpeg, png or webp"
@@ -272,7 +272,7 @@ def test_a_mapping_to_nothing_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_pictures_of_a_data_set_are_not_metadata(tmp_path: Path) -> None:
+async def test_image_columns_of_a_data_set_are_not_metadata(tmp_path: Path) -> None:
     """Columns of bytes are left out, with a note, except for the model's image input."""
     pyarrow = pytest.importorskip("pyarrow")
     import pyarrow.parquet as parquet
@@ -325,13 +325,13 @@ async def test_a_folder_that_changed_after_its_check_is_run_as_checked(tmp_path:
 
 
 @pytest.mark.asyncio
-async def test_an_empty_folder_says_what_it_looks_for(tmp_path: Path) -> None:
+async def test_an_empty_folder_is_an_error_that_lists_the_formats(tmp_path: Path) -> None:
     """Nothing to do is not a run without images."""
     assert "holds no .txt file" in await complaint_of(tmp_path)
 
 
 @pytest.mark.asyncio
-async def test_the_picture_of_a_data_set_is_kept_out_by_the_mapping_that_an_error_advises(
+async def test_the_suggested_mapping_leaves_out_a_data_sets_image_column(
     tmp_path: Path,
 ) -> None:
     """A column `image` of bytes is no other model's input by accident, and easily left out."""
@@ -369,7 +369,7 @@ async def test_whole_numbers_survive_the_gaps_of_their_column(
 
 
 @pytest.mark.asyncio
-async def test_the_rows_of_a_data_frame_are_requests_and_the_frame_is_none() -> None:
+async def test_data_frame_rows_are_requests_and_a_data_frame_is_refused() -> None:
     """`to_dict("records")` has NaN in its gaps; a frame itself would be its columns' names."""
     rows = [
         {"prompt": "fox", "width": 512.0},
@@ -480,7 +480,7 @@ async def test_images_of_a_table_are_relative_to_it(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.asyncio
-async def test_a_folder_of_other_files_is_refused_and_says_which(tmp_path: Path, name: str) -> None:
+async def test_a_folder_of_other_files_is_refused(tmp_path: Path, name: str) -> None:
     """`run .` generates nothing from a folder of code; captions with these words are taken."""
     saved(tmp_path, "001.txt", "a fox")
     saved(tmp_path, "a log on the river.txt", "a log")
@@ -494,7 +494,7 @@ async def test_a_folder_of_other_files_is_refused_and_says_which(tmp_path: Path,
 
 
 @pytest.mark.asyncio
-async def test_a_list_in_a_folder_is_not_painted_as_one_prompt(tmp_path: Path) -> None:
+async def test_a_list_in_a_folder_is_not_taken_for_one_prompt(tmp_path: Path) -> None:
     """A file of many lines is a list or a log; ten lines may be a long prompt."""
     saved(tmp_path, "001.txt", "\n".join(["a fox"] * 10))
     assert len(await requests_of(tmp_path)) == 1
@@ -600,7 +600,7 @@ KINDS = ["csv", "jsonl", "json", "parquet", "list", "stream"]
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_row_names_files_of_its_own_folder(
+async def test_a_row_may_name_files_of_the_lists_folder_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """S6: a path out of the list's folder is a bad row, until its folder is allowed."""
@@ -621,7 +621,7 @@ async def test_a_row_names_files_of_its_own_folder(
 
 
 @pytest.mark.asyncio
-async def test_what_the_user_names_may_be_anywhere(
+async def test_image_inputs_named_by_the_user_may_be_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S6: --param, --grid, Path objects and requests of a program are asked for knowingly."""
@@ -667,7 +667,7 @@ async def test_a_url_with_a_password_is_refused_in_a_row(url: str) -> None:
 
 @pytest.mark.asyncio
 async def test_a_public_url_is_passed_on() -> None:
-    """Nothing is looked up in DNS and nothing is fetched here."""
+    """The check makes no DNS query and fetches nothing."""
     for url in ("https://example.com/a.png", "http://8.8.8.8/a.png", "https://a.b.example/c?d=@"):
         [request] = await requests_of([{"prompt": "fox", "model": MODEL, "image_prompt": url}])
         assert request.image_prompt is not None
@@ -676,7 +676,7 @@ async def test_a_public_url_is_passed_on() -> None:
 
 @pytest.mark.asyncio
 async def test_a_caption_that_is_a_link_out_of_its_folder_is_a_bad_row(tmp_path: Path) -> None:
-    """S5: no file of the user's becomes a prompt because somebody's folder links to it."""
+    """S5: a link in a folder from elsewhere turns no file of the user into a prompt."""
     (tmp_path / "captions").mkdir()
     secret = saved(tmp_path, "secret.txt", "the secret")
     saved(tmp_path / "captions", "b.txt", "a fox")

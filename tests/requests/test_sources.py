@@ -1,4 +1,4 @@
-"""Prompt files and iterables: what they become, and what is refused before anything is spent."""
+"""Prompt files and iterables become requests, or are refused before anything is spent."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ async def test_skip_bad_yields_bad_rows_in_their_places(tmp_path: Path) -> None:
         pytest.param(b"a red fox\n\n \t\n\xef\xbb\xbfein Schlo\xc3\x9f\n\n", id="F134 blank lines"),
     ],
 )
-async def test_the_way_a_file_is_saved_does_not_change_its_keys(
+async def test_line_ends_and_encoding_marks_do_not_change_keys(
     tmp_path: Path, content: bytes
 ) -> None:
     """Another editor's line ends, mark or blank lines do not make a run pay again."""
@@ -166,7 +166,7 @@ async def test_utf_16_is_named(tmp_path: Path, encoding: str, name: str) -> None
 
 @pytest.mark.asyncio
 async def test_blank_lines_are_skipped_and_counted(tmp_path: Path) -> None:
-    """F134: no paid empty prompts, and the plan tells them apart from rows."""
+    """F134: empty prompts are not paid for, and the plan counts them apart from rows."""
     plan = await plan_of(saved(tmp_path, "prompts.txt", "a fox\n\n   \n\t\nan owl\n"))
     assert (plan.images, plan.rows, plan.blank) == (2, 2, 3)
 
@@ -294,7 +294,7 @@ async def test_a_list_is_checked_whole_before_anything_is_yielded() -> None:
 
 @pytest.mark.asyncio
 async def test_a_stream_yields_bad_items_as_values() -> None:
-    """A stream goes on after a bad item."""
+    """A stream continues after a bad item."""
     source = open_list(item for item in ["fox", 7, "owl"])
     assert not source.re_readable
     assert Plan(images=None).images is (await source.check()).images
@@ -365,7 +365,7 @@ async def test_a_long_list_leaves_turns_to_the_loop() -> None:
 
 
 @pytest.mark.asyncio
-async def test_plan_names_what_only_the_metadata_carries(tmp_path: Path) -> None:
+async def test_the_plan_names_metadata_keys_and_unknown_models(tmp_path: Path) -> None:
     """The plan names own keys once, except those inside "extras", and unknown models."""
     rows = [
         {"prompt": "fox", "animal": "fox", "shelf": 3},
@@ -440,14 +440,14 @@ async def test_a_missing_image_is_a_bad_row(tmp_path: Path) -> None:
         pytest.param(None, "not NoneType", id="nothing"),
     ],
 )
-def test_what_is_no_source_is_refused(given: Any, reason: str) -> None:
+def test_an_invalid_source_is_refused(given: Any, reason: str) -> None:
     """One line says what to do instead."""
     with pytest.raises(ConfigError, match=reason) as caught:
         open_list(given)
     assert len(str(caught.value)) < 200
 
 
-def test_what_is_no_prompt_file_is_refused(tmp_path: Path) -> None:
+def test_an_unsupported_prompt_file_is_refused(tmp_path: Path) -> None:
     """The errors for other suffixes and pipes say what works."""
     with pytest.raises(ConfigError, match=r"\.txt .* or a folder of \.txt"):
         open_list(saved(tmp_path, "prompts.md", "fox"))
@@ -533,7 +533,7 @@ async def test_prompts_of_a_pipe_come_as_they_arrive(monkeypatch: pytest.MonkeyP
         pytest.param(b"fox\nan ow", [b"fox", b"an ow"], id="F140 closed in a line"),
     ],
 )
-async def test_a_pipe_that_ends_gives_what_it_had(sent: bytes, expected: list[bytes]) -> None:
+async def test_a_pipe_yields_all_rows_before_its_end(sent: bytes, expected: list[bytes]) -> None:
     """The end of input is the end of the source, never a hang."""
     read_end, write_end = os.pipe()
     os.write(write_end, sent)
@@ -565,7 +565,7 @@ asyncio.run(main())
     assert (ended.stdout, ended.stderr) == (b"left\n", b"")
 
 
-def test_without_standard_input_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_standard_input_there_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A service without one gets one line, not an AttributeError."""
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(ConfigError, match="no standard input"):

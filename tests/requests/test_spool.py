@@ -1,4 +1,4 @@
-"""A checked list in its table: the same keys in every run, what is to do, what is left behind."""
+"""A checked list on disk: the same keys in every run, the remaining rows, no files left behind."""
 
 from __future__ import annotations
 
@@ -168,10 +168,10 @@ PROMPTS = ["fox", "owl", "fox", "bat", "fox", "elk"]
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("kind", [pytest.param("file", id="P27 file"), pytest.param("list")])
-async def test_what_is_settled_is_left_out_and_the_rest_keeps_its_numbers(
+async def test_settled_images_are_left_out_and_the_others_keep_their_numbers(
     tmp_path: Path, kind: str
 ) -> None:
-    """Index, occurrence and key of an image are those of the whole source, in every run."""
+    """Every run gives an image the index, occurrence and key that it has in the whole source."""
     path = saved(tmp_path, "prompts.txt", "\n\n".join(PROMPTS))
     given: Any = path if kind == "file" else PROMPTS
     keys = await key_list(given)
@@ -186,7 +186,7 @@ async def test_what_is_settled_is_left_out_and_the_rest_keeps_its_numbers(
 @pytest.mark.asyncio
 @pytest.mark.parametrize("given", [pytest.param(PROMPTS, id="list"), pytest.param(None, id="file")])
 async def test_nothing_is_left_out_by_default(tmp_path: Path, given: list[str] | None) -> None:
-    """A program that wants every outcome gets every request, known or not."""
+    """Without `skip` every request is yielded, known or not."""
     source = open_list(given or saved(tmp_path, "prompts.txt", "\n".join(PROMPTS)))
     await source.check(lookup=all_done)
     rows = await numbered(source)
@@ -277,7 +277,7 @@ async def test_settled_rows_are_not_read_again(
 
 @pytest.mark.asyncio
 async def test_an_image_allowed_again_is_held_to_the_list_s_folder(tmp_path: Path) -> None:
-    """S6: what `resolve --resubmit` allowed is read anew, and a link out is refused."""
+    """S6: an image that `resolve --resubmit` allowed is read again, and a link out is refused."""
     (tmp_path / "list").mkdir()
     image = saved(tmp_path / "list", "a.png", png(128, 128))
     row = '{"prompt": "fox", "model": "flux-pro-1.1", "image_prompt": "a.png"}\n'
@@ -390,7 +390,7 @@ async def test_a_cancelled_check_leaves_nothing_to_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_temporary_folder_that_is_full_says_what_to_do(tmp_path: Path) -> None:
+async def test_a_full_temporary_folder_is_named(tmp_path: Path) -> None:
     """The run's own folder may be fine: the message names the other one."""
     path = saved(tmp_path, "p.txt", ("fox " * 1_000 + "\n") * 10_000)
     source = open_list(path)
@@ -461,7 +461,7 @@ def test_occurrences_are_exact_beyond_their_memory() -> None:
 
 
 def test_a_full_bucket_takes_nothing_from_the_next() -> None:
-    """What is over in one of them is counted on the disk, and its neighbour's contents stay."""
+    """Overflow of one bucket is counted on disk, and other buckets keep their contents."""
     neighbour = "00" * 16 + "aa" + "1" + "0" * 29
     crowd = ["00" * 16 + "aa" + f"{number:030x}" for number in range(30)]
     with closing(Occurrences(room=40)) as occurrences:

@@ -28,7 +28,7 @@ SOON, LOOK = 30.0, 10.0
 
 @frozen
 class User:
-    """One session on the account; it wants images from `start` on, and for `wants` seconds."""
+    """One session on the account; it submits from `start` on, for `wants` seconds."""
 
     number: int
     start: float
@@ -43,7 +43,7 @@ class Account:
         self.limits = limits
         self.outcomes: list[Outcome] = []
         self.ended: dict[User, float] = {}  #: loop time of each user's last job
-        self.in_use: dict[float, int] = {}  #: slots of the user who stays, by loop time
+        self.in_use: dict[float, int] = {}  #: slots of the last user, by loop time
 
     async def used_by(self, user: User, others: list[User]) -> None:
         """Make images as long as the user wants them, and `wants` seconds after the others."""
@@ -131,7 +131,7 @@ def test_a_first_burst_that_is_refused_as_a_whole_sets_no_limit(
     accepted job all slots are in use."""
     scenario = evolve(Scenario(image_bytes=1), latency=latency)
 
-    async def played() -> tuple[list[Outcome], dict[float, int]]:
+    async def main() -> tuple[list[Outcome], dict[float, int]]:
         looked: dict[float, int] = {}
         flux = FluxSession(
             base_url=ORIGIN, limits=limits, transport=_Refusing(World(scenario)), polling=0.04
@@ -146,7 +146,7 @@ def test_a_first_burst_that_is_refused_as_a_whole_sets_no_limit(
             await drained(flux)
         return outcomes, looked
 
-    outcomes, looked = run(played())
+    outcomes, looked = run(main())
     assert tally(outcomes) == {"saved": 300}
     full = min(at for at, active in looked.items() if active == ALLOWED and at > START + 1)
     assert full <= START + 1 + SOON

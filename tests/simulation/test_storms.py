@@ -70,8 +70,8 @@ def random_of(seed: int) -> random.Random:
 
 
 @pytest.mark.parametrize("seed", seeds())
-def test_a_dead_key_or_an_empty_account_costs_no_more_than_what_is_in_flight(seed: int):
-    """P8 F8 F10: at most in-flight + 1 further POSTs; what is paid is saved, nothing is failed."""
+def test_a_dead_key_or_an_empty_account_costs_only_the_jobs_in_flight(seed: int):
+    """P8 F8 F10: at most in-flight + 1 further POSTs; paid images are saved, none fails."""
     slots, works = random_of(seed).randint(1, 30), random_of(seed).randint(1, 20)
     dialect = ("cometapi", "bfl")[seed // 2 % 2]
     if seed % 2:
@@ -102,7 +102,7 @@ class _Forbidding(UnreliableNetwork):
 def forbade(forbidden: bytes, requests: list[ImageRequest]) -> tuple[Counter[str], object, int]:
     """How the requests ended, what ended the run, and how many POSTs were made."""
 
-    async def played() -> tuple[Counter[str], object, int]:
+    async def main() -> tuple[Counter[str], object, int]:
         line = _Forbidding(World(CALM))
         line.forbidden = forbidden
         session = FluxSession(base_url=ORIGIN, limits=4, transport=line, polling=SELDOM)
@@ -111,13 +111,13 @@ def forbade(forbidden: bytes, requests: list[ImageRequest]) -> tuple[Counter[str
             await drained(flux)
         return tally(outcomes), error, len(line.posts)
 
-    return run(played())
+    return run(main())
 
 
 def test_a_403_for_one_model_is_that_models_own():
     """F11: the key works with one model; each image of another fails, unpaid, and the run
     continues."""
-    ultra = [evolve(wish, model="flux-2-max") for wish in small_requests(60, start=10)]
+    ultra = [evolve(request, model="flux-2-max") for request in small_requests(60, start=10)]
     counted, error, _ = forbade(
         b"/flux-2-max", [*small_requests(10), *ultra, *small_requests(10, start=90)]
     )
@@ -125,7 +125,7 @@ def test_a_403_for_one_model_is_that_models_own():
     assert counted == {"saved": 20, "auth": 60}
 
 
-def test_403s_without_end_are_the_key_whatever_they_say():
+def test_403s_without_end_count_as_a_refused_key():
     """F10 F11: a few prompts may be forbidden; twenty in a row, of a model that worked before, end
     the batch, and the next run continues it."""
     counted, error, posts = forbade(
@@ -152,7 +152,7 @@ def test_an_outage_of_two_hours_fails_nothing(seed: int):
     assert ran.error is None
     counted = tally(ran.outcomes)
     assert counted["saved"] + counted["in doubt"] == 50 == counted.total()
-    # POSTs whose answer was on its way when the line broke; who took them is not known
+    # POSTs whose answer was on its way when the line broke; whether they were accepted is unknown
     assert counted["in doubt"] <= 8
     probes = [at for at in ran.network.posts if outage[0] <= at - START < outage[1]]
     assert len(probes) <= 8 + 8 + 2 * HOURS / 30
@@ -222,7 +222,7 @@ def test_answers_without_information_are_not_paid_for_repeatedly(seed: int):
 def test_a_batch_that_is_all_wrong_stops_after_twenty(seed: int):
     """F12: a provider that refuses the first twenty requests would refuse all of them."""
     slots = random_of(seed).randint(1, 12)
-    wrong = [evolve(wish, extra_body={"steps": 4000}) for wish in small_requests(200)]
+    wrong = [evolve(request, extra_body={"steps": 4000}) for request in small_requests(200)]
     ran = story_of(CALM, seed=seed, count=200, limits=slots, requests=wrong)
     assert ran.error is not None
     assert "first 20 requests" in str(ran.error)
@@ -232,7 +232,7 @@ def test_a_batch_that_is_all_wrong_stops_after_twenty(seed: int):
 
 def test_wrong_requests_after_a_good_one_are_their_own():
     """F12: a source with one good row is read to its end, however many rows are bad."""
-    wrong = [evolve(wish, extra_body={"steps": 4000}) for wish in small_requests(60, start=1)]
+    wrong = [evolve(request, extra_body={"steps": 4000}) for request in small_requests(60, start=1)]
     ran = story_of(CALM, seed=1, count=61, limits=1, requests=[*small_requests(1), *wrong])
     assert ran.error is None
     assert tally(ran.outcomes) == {"saved": 1, "rejected": 60}
@@ -241,9 +241,9 @@ def test_wrong_requests_after_a_good_one_are_their_own():
 # --- push-back ------------------------------------------------------------------------------------
 
 
-def _posts_per_image(stories: Iterable[SimulatedRun]) -> float:
-    told = list(stories)
-    return sum(len(s.network.posts) for s in told) / sum(len(s.outcomes) for s in told)
+def _posts_per_image(runs: Iterable[SimulatedRun]) -> float:
+    runs = list(runs)
+    return sum(len(s.network.posts) for s in runs) / sum(len(s.outcomes) for s in runs)
 
 
 @pytest.mark.slow
@@ -314,12 +314,12 @@ def test_posts_that_are_still_connecting_wait_out_a_push_back():
     """P11 F1: a 429 arrives while other POSTs are connecting: none of them is sent before its
     `Retry-After` is over, and none counts as a call without an answer."""
 
-    async def played() -> tuple[int, int, int, int]:
+    async def main() -> tuple[int, int, int, int]:
         line = _SlowToConnect(World(evolve(CALM, active_limit=3, retry_after=5.0)))
         session = FluxSession(base_url=ORIGIN, limits=24, transport=line, polling=SELDOM)
         async with session as flux, alive(flux):
             await asyncio.gather(
-                *(flux.generate(wish, to=SizeSink()) for wish in small_requests(24))
+                *(flux.generate(request, to=SizeSink()) for request in small_requests(24))
             )
             await drained(flux)
             return (
@@ -329,7 +329,7 @@ def test_posts_that_are_still_connecting_wait_out_a_push_back():
                 len(line.posts),
             )
 
-    early, outages, charged, posts = run(played())
+    early, outages, charged, posts = run(main())
     assert (early, outages, charged) == (0, 0, 24)
     assert posts < 24 + 12
 
@@ -362,17 +362,17 @@ def test_after_a_pause_one_submission_goes_alone_until_it_is_answered():
     """F2 P11: submissions that got a slot before the push-back do not overtake it, although their
     intents are recorded after the pause."""
 
-    async def played() -> list[tuple[float, float, int]]:
+    async def main() -> list[tuple[float, float, int]]:
         scenario = evolve(CALM, active_limit=3, retry_after=1.0, latency=(5, 8))
         line, ledger = _Timed(World(scenario), round_trip=1.0), _Deliberate()
         session = FluxSession(base_url=ORIGIN, limits=24, transport=line, polling=SELDOM)
         async with session as flux, alive(flux):
-            stories = (flux.generate(w, to=SizeSink(), ledger=ledger) for w in small_requests(24))
-            await asyncio.gather(*stories)
+            images = (flux.generate(w, to=SizeSink(), ledger=ledger) for w in small_requests(24))
+            await asyncio.gather(*images)
             await drained(flux)
         return sorted(line.exchanges)
 
-    exchanges = run(played())
+    exchanges = run(main())
     refused = min(ended for _, ended, status in exchanges if status == 429)
     later = [each for each in exchanges if each[0] > refused]
     until = next(number for number, each in enumerate(later) if each[2] == 200)
@@ -386,8 +386,8 @@ def test_after_a_pause_one_submission_goes_alone_until_it_is_answered():
 @pytest.mark.parametrize("limits", [24, "auto"])
 @pytest.mark.parametrize("retry_after", [None, 1.0], ids=["F2 no header", "F1 one second"])
 def test_an_account_that_allows_less_is_not_stormed(limits: object, retry_after: float | None):
-    """F1 F2: 24 jobs are wanted where 12 may be active: after the first burst hardly a POST is
-    refused, also with an assigned limit of 24, and every slot is used."""
+    """F1 F2: 24 jobs on an account that allows 12: after the first burst hardly a POST is refused,
+    also with an assigned limit of 24, and every slot is used."""
     scenario = evolve(CALM, active_limit=12, retry_after=retry_after)
     ran = story_of(scenario, seed=1, count=200, limits=limits, polling=None)
     assert tally(ran.outcomes) == {"saved": 200}
@@ -408,9 +408,9 @@ def test_429s_that_show_no_limit_do_not_throttle_a_run(limits: object):
 
 @pytest.mark.parametrize("seed", seeds())
 def test_a_configured_limit_is_never_passed(seed: int):
-    """P12: with the limit known the server never has to refuse, whatever is lost."""
+    """P12: with a known limit the server never refuses a POST, whatever is lost."""
     slots = random_of(seed).randint(1, 24)
-    # what nobody watches is held for a p90 duration, so these jobs take no longer than that
+    # an unwatched job is held for a p90 duration, so these jobs take no longer than that
     scenario = evolve(
         CALM,
         active_limit=slots,
@@ -459,7 +459,7 @@ def test_an_id_of_an_earlier_run_costs_no_slot_and_is_counted_once(is_done: bool
     """F21 P12: the id is another image's, so the submission and its money are in doubt once, and
     its slot is released."""
 
-    async def played() -> tuple[Counter[str], SpendingAccount]:
+    async def main() -> tuple[Counter[str], SpendingAccount]:
         line, ledger = _Repeating(World(evolve(CALM, latency=(20, 30)))), MemoryLedger()
         options = {"base_url": ORIGIN, "limits": 2, "transport": line, "polling": SELDOM}
         first, *rest = small_requests(8)
@@ -477,7 +477,7 @@ def test_an_id_of_an_earlier_run_costs_no_slot_and_is_counted_once(is_done: bool
             await drained(flux)
             return tally(outcomes), engine_of(flux).submitter.spending
 
-    counted, spending = run(played())
+    counted, spending = run(main())
     assert counted == {"saved": 7, "in doubt": 1}
     assert (spending.spent, spending.in_doubt) == (6 * PRICE, PRICE)
 
@@ -489,7 +489,7 @@ async def _shrinks_and_grows(flux: FluxSession, world: World) -> None:
     for at, limit in PHASES:
         await asyncio.sleep(max(0.0, at + START - asyncio.get_running_loop().time()))
         world.change(evolve(world.scenario, active_limit=limit))
-        if flux.limits.in_flight != "auto":  # the ideal: somebody who knows tells it at once
+        if flux.limits.in_flight != "auto":  # the ideal: the new limit is assigned at once
             flux.limits = limit
 
 
@@ -512,7 +512,7 @@ def test_a_limit_that_changes_is_followed(seed: int):
 
 
 @pytest.mark.parametrize("seed", seeds(20, quick=2))
-def test_a_limit_does_not_grow_in_bad_weather(seed: int):
+def test_a_limit_does_not_grow_while_the_server_fails(seed: int):
     """P12 F163: while the server fails, or is slow, the limit does not grow."""
     scenario = evolve(CALM, active_limit=1000, faults=["503:0.1"], retry_after=0.5)
     ran = story_of(scenario, seed=seed, count=150, limits="auto")
@@ -533,8 +533,8 @@ def test_an_account_that_allows_more_is_used():
 def test_a_models_own_limit_is_found_apart():
     """P12: the six of flux-kontext-max are found apart, and the other models keep their slots."""
     narrow = [
-        evolve(wish, model="flux-kontext-max", width=None, height=None)
-        for wish in small_requests(40)
+        evolve(request, model="flux-kontext-max", width=None, height=None)
+        for request in small_requests(40)
     ]
     requests = [
         each for pair in zip(narrow, small_requests(40, start=100), strict=True) for each in pair
@@ -588,14 +588,14 @@ def test_a_cap_is_exact_across_stops_and_resumes(seed: int):
 
 
 def _need(scenario: Scenario, slots: int) -> float:
-    """Bytes a second that so many busy slots produce."""
+    """Bytes a second that this number of busy slots produces."""
     assert scenario.latency is not None
     assert scenario.image_bytes is not None
     return slots / (sum(scenario.latency) / 2) * scenario.image_bytes
 
 
 def _dead_on_arrival(ran: SimulatedRun) -> int:
-    """Fetches beyond one an image: an expired URL, or a transfer begun anew."""
+    """Fetches beyond one per image: an expired URL, or a transfer that started again."""
     return len(ran.network.fetches) - len(ran.saved)
 
 
@@ -617,18 +617,18 @@ def test_on_a_link_that_does_not_suffice_submissions_wait(seed: int):
     nothing is paid for that could not arrive in time."""
     scenario = evolve(CALM, latency=(1, 5), image_bytes=50_000, url_lifetime=30, seed=seed)
 
-    async def played() -> int:
+    async def main() -> int:
         line = UnreliableNetwork(World(scenario), bandwidth=_need(scenario, 10) / 3)
         limits = Limits(in_flight=10, downloads=2)
         session = FluxSession(base_url=ORIGIN, limits=limits, transport=line, polling=SELDOM)
         async with session as flux, alive(flux):
             await asyncio.gather(
-                *(flux.generate(wish, to=SizeSink()) for wish in small_requests(80))
+                *(flux.generate(request, to=SizeSink()) for request in small_requests(80))
             )
             await drained(flux)
         return len(line.fetches)
 
-    assert run(played(), seed=seed) == 80
+    assert run(main(), seed=seed) == 80
 
 
 @pytest.mark.slow
@@ -656,7 +656,7 @@ def test_after_an_outage_the_oldest_comes_down_first():
     """P13 F62: images that became ready together are fetched in the order of their expiry."""
 
     async def read(flux: FluxSession, world: World) -> list[str]:
-        jobs = [await flux.submit(wish) for wish in small_requests(20)]
+        jobs = [await flux.submit(request) for request in small_requests(20)]
         ready = [await flux.watch(job) for job in jobs]
         by_deadline = sorted(ready, key=lambda each: each.deadline)
         mixed = sorted(ready, key=lambda each: each.url)
@@ -664,7 +664,7 @@ def test_after_an_outage_the_oldest_comes_down_first():
         await asyncio.gather(*(flux.download(each) for each in mixed))
         return [each.url for each in by_deadline]
 
-    async def played() -> tuple[list[str], list[str]]:
+    async def main() -> tuple[list[str], list[str]]:
         world = World(evolve(CALM, active_limit=100))
         line = UnreliableNetwork(world, bandwidth=10_000)
         session = FluxSession(base_url=ORIGIN, limits=24, transport=line)
@@ -673,7 +673,7 @@ def test_after_an_outage_the_oldest_comes_down_first():
             await drained(flux)
         return wanted, [url for _, url in line.fetches]
 
-    wanted, fetched = run(played())
+    wanted, fetched = run(main())
     assert fetched[1:] == [url for url in wanted if url != fetched[0]]
 
 
@@ -682,7 +682,7 @@ def test_an_image_whose_url_was_dead_when_first_seen_holds_up_no_submission(life
     """P13 F70: an expired URL does not show how long the next ones live; later images are made."""
     scenario = evolve(CALM, url_lifetime=lifetime)
 
-    async def played() -> int:
+    async def main() -> int:
         line = UnreliableNetwork(World(scenario))
         options = {"base_url": ORIGIN, "limits": 2, "transport": line, "polling": SELDOM}
         async with FluxSession(**options) as flux:
@@ -697,7 +697,7 @@ def test_an_image_whose_url_was_dead_when_first_seen_holds_up_no_submission(life
             await drained(flux)
         return len(line.posts)
 
-    assert run(played()) == 2
+    assert run(main()) == 2
 
 
 # --- everything -----------------------------------------------------------------------------------
@@ -710,7 +710,7 @@ MIXED = [
 
 
 @pytest.mark.parametrize("seed", seeds(5, quick=1))
-def test_the_same_seed_tells_the_same_storm(seed: int):
+def test_the_same_seed_gives_the_same_storm(seed: int):
     """P29: with faults, outages and a limit to find: bit for bit the same history."""
     options = {
         "seed": seed,
@@ -758,10 +758,10 @@ class _Cheaper(UnreliableNetwork):
         return evolve(reply, body=reply.body.replace(b'"cost":2.5', b'"cost":1.0'))
 
 
-def test_what_an_image_has_cost_counts_and_not_its_price():
+def test_a_reported_cost_replaces_the_price_in_the_budget():
     """P7: FLUX.1 at BFL reports the cost with the end only; the cap then counts that cost."""
 
-    async def played() -> tuple[int, type[BaseException] | None]:
+    async def main() -> tuple[int, type[BaseException] | None]:
         line = _Cheaper(World(CALM))
         saved, ended = 0, None
         session = FluxSession(
@@ -769,21 +769,21 @@ def test_what_an_image_has_cost_counts_and_not_its_price():
         )
         async with session as flux, alive(flux):
             try:
-                for wish in small_requests(12):
-                    await flux.generate(wish)
+                for request in small_requests(12):
+                    await flux.generate(request)
                     saved += 1
             except BudgetExceeded as error:
                 ended = type(error)
         return saved, ended
 
     # the eighth: 7 × $0.01 + $0.025 fits; the ninth: 8 × $0.01 + $0.025 does not
-    assert run(played()) == (8, BudgetExceeded)
+    assert run(main()) == (8, BudgetExceeded)
 
 
 def test_a_cost_that_comes_with_each_answer_is_counted_once():
     """P7: a finished job that is polled repeatedly corrects the budget once."""
 
-    async def played() -> list[Decimal]:
+    async def main() -> list[Decimal]:
         line = _Cheaper(World(CALM))
         flux = FluxSession(BFL, base_url=ORIGIN, transport=line, budget="1", polling=SELDOM)
         async with flux, alive(flux):
@@ -796,7 +796,7 @@ def test_a_cost_that_comes_with_each_answer_is_counted_once():
             await drained(flux)
         return spent
 
-    assert run(played()) == [Decimal("0.025"), *[Decimal("0.01")] * 3]
+    assert run(main()) == [Decimal("0.025"), *[Decimal("0.01")] * 3]
 
 
 class _CannotConnect(UnreliableNetwork):
@@ -825,12 +825,12 @@ def test_too_few_open_files_are_no_outage_of_the_network(is_local: bool, counted
     connection does. Both are waited out."""
     line = _CannotConnect(TransportError("cannot connect", sent=False, local=is_local), 3)
 
-    async def played() -> int:
+    async def main() -> int:
         async with FluxSession(BFL, base_url=ORIGIN, transport=line, polling=SELDOM) as line.flux:
             await line.flux.generate(small_requests(1)[0])
             return engine_of(line.flux).connectivity.unanswered_calls
 
-    assert (run(played()), line.counted) == (0, counted)
+    assert (run(main()), line.counted) == (0, counted)
 
 
 class _Breaking(UnreliableNetwork):
@@ -851,21 +851,21 @@ class _FullDisk(MemoryLedger):
 @pytest.mark.parametrize(
     ("is_sent", "error"), [(True, RuntimeError), (False, JournalError)], ids=["sent", "not sent"]
 )
-def test_a_submission_that_breaks_costs_the_budget_only_what_may_be_charged(
+def test_a_broken_submission_counts_only_if_it_may_have_been_charged(
     is_sent: bool, error: type[Exception]
 ):
     """P7: after the intent the server may have charged it; before, nothing was sent."""
     line = (_Breaking if is_sent else UnreliableNetwork)(World(CALM))
     ledger = MemoryLedger() if is_sent else _FullDisk()
 
-    async def played() -> tuple[Decimal, Decimal, int]:
+    async def main() -> tuple[Decimal, Decimal, int]:
         async with FluxSession(BFL, base_url=ORIGIN, transport=line, budget="1") as flux:
             with pytest.raises(error):
                 await flux.submit(small_requests(1)[0], ledger=ledger)
             spending = engine_of(flux).submitter.spending
             return spending.in_doubt, spending.reserved, flux.in_flight
 
-    assert run(played()) == (Decimal("0.025") if is_sent else 0, 0, 0)
+    assert run(main()) == (Decimal("0.025") if is_sent else 0, 0, 0)
     assert len(line.posts) == is_sent
 
 
@@ -879,13 +879,13 @@ class _BrokenDisk(MemoryLedger):
 def test_a_record_that_fails_ends_the_run_with_its_error():
     """F100: an outcome that could not be recorded is not handed out, and the run ends."""
 
-    async def played() -> tuple[list[Outcome], FluxError | None]:
+    async def main() -> tuple[list[Outcome], FluxError | None]:
         line = UnreliableNetwork(World(CALM))
         async with FluxSession(BFL, base_url=ORIGIN, transport=line, polling=SELDOM) as flux:
             batch = Batch(flux, small_requests(3), sink=MemorySink(), ledger=_BrokenDisk())
             return await run_out(batch)
 
-    outcomes, error = run(played())
+    outcomes, error = run(main())
     assert (outcomes, type(error)) == ([], JournalError)
 
 
@@ -907,7 +907,7 @@ def test_a_session_in_a_hurry_still_waits_for_its_cancelled_submissions_to_end()
     """P15: a cancelled close waits for no answer, and leaves no task behind either."""
     line = _SlowToStop(World(CALM))
 
-    async def played() -> tuple[float, bool]:
+    async def main() -> tuple[float, bool]:
         async def hasty() -> None:
             async with FluxSession(BFL, base_url=ORIGIN, transport=line) as flux:
                 await flux.generate(small_requests(1)[0])
@@ -919,4 +919,4 @@ def test_a_session_in_a_hurry_still_waits_for_its_cancelled_submissions_to_end()
         await asyncio.wait({task})
         return asyncio.get_running_loop().time() - START, line.is_over
 
-    assert run(played()) == (pytest.approx(3.0), True)
+    assert run(main()) == (pytest.approx(3.0), True)

@@ -55,7 +55,7 @@ class History:
 async def simulated(
     scenario: Scenario, *, count: int = COUNT, dialect: str = "cometapi", in_flight: int = 24
 ) -> History:
-    """Make so many images in a world and tell the whole history."""
+    """Make so many images in a world and return the whole history."""
     world, ledger = World(scenario), MemoryLedger()
     events: list[Event] = []
     began = asyncio.get_running_loop().time()
@@ -107,9 +107,9 @@ def test_never_more_than_the_limit_is_in_flight():
     """P12: neither the session's count nor the server's exceeds the limit, and the server hardly
     ever has to refuse."""
     ran = run(simulated(evolve(SCENARIO, seed=3), count=COUNT // 4, in_flight=16), seed=3)
-    told = [e.in_flight for e in ran.events if isinstance(e, JobSubmitted | JobReady)]
-    assert max(told) == 16
-    # jobs that nobody knows of may outlive the time that their slot is kept for them
+    active = [e.in_flight for e in ran.events if isinstance(e, JobSubmitted | JobReady)]
+    assert max(active) == 16
+    # an unwatched job may run longer than its slot is kept
     assert ran.world.max_active <= 16 + 2
     pushed_back = ran.world.refused[429] - ran.world.faults["429"]
     assert pushed_back <= 0.02 * ran.world.posts
@@ -131,17 +131,17 @@ def test_a_calm_run_keeps_its_slots_busy():
 def test_the_same_seed_gives_the_same_history():
     """P29: two runs of one seed show the same events at the same instants; another seed does
     not."""
-    told = [
+    digests = [
         _digest(run(simulated(evolve(SCENARIO, seed=seed), count=300), seed=seed))
         for seed in (5, 5, 6)
     ]
-    assert told[0] == told[1]
-    assert told[0] != told[2]
+    assert digests[0] == digests[1]
+    assert digests[0] != digests[2]
 
 
 def _digest(ran: History) -> str:
-    story = [(type(event).__name__, _about(event)) for event in ran.events]
-    return sha256(repr([story, ran.seconds, list(ran.world.requests)]).encode()).hexdigest()
+    history = [(type(event).__name__, _about(event)) for event in ran.events]
+    return sha256(repr([history, ran.seconds, list(ran.world.requests)]).encode()).hexdigest()
 
 
 def _about(event: Event) -> object:

@@ -32,7 +32,7 @@ def opened(picture: Picture) -> Image.Image:
 
 @pytest.mark.parametrize("form", ["jpeg", "png", "webp"])
 @pytest.mark.parametrize("size", [(256, 256), (1440, 256), (64, 80), (1536, 1056)])
-def test_a_picture_has_the_exact_size_and_format(form: str, size: tuple[int, int]) -> None:
+def test_an_image_has_the_exact_size_and_format(form: str, size: tuple[int, int]) -> None:
     """The file has the requested size and format, and can be decoded."""
     image = opened(Gallery().picture(spec_of(size=size, form=form)))
     assert (form.upper(), size) == (image.format, image.size)
@@ -61,7 +61,7 @@ def test_the_first_words_of_the_prompt_are_written_into_a_corner(
     assert has_caption == (light > 20)
 
 
-def test_pictures_are_the_same_every_time_and_differ_by_prompt_and_seed() -> None:
+def test_images_are_reproducible_and_differ_by_prompt_and_seed() -> None:
     """Equal specs give equal bytes, also from another gallery."""
     first = Gallery().picture(spec_of())
     assert first == Gallery().picture(spec_of())
@@ -88,7 +88,7 @@ def test_image_bytes_are_met_exactly(form: str, size: int) -> None:
     assert gallery.picture(spec_of("another", seed=9, form=form)) is picture
 
 
-def test_image_bytes_too_small_give_the_smallest_picture() -> None:
+def test_too_few_image_bytes_give_the_smallest_image() -> None:
     """A size that is too small gives the smallest possible image."""
     assert opened(Gallery(image_bytes=10).picture(spec_of())).size == (320, 256)
 

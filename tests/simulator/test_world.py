@@ -36,8 +36,8 @@ def submit(
     **body: Any,
 ) -> Answer:
     headers = {} if key is None else {"x-key": key, "Authorization": f"Bearer {key}"}
-    wish = raw if raw is not None else json.dumps({"prompt": "a fox"} | body).encode()
-    return world.submit(now, dialect=dialect, model=model, headers=headers, body=wish)
+    sent = raw if raw is not None else json.dumps({"prompt": "a fox"} | body).encode()
+    return world.submit(now, dialect=dialect, model=model, headers=headers, body=sent)
 
 
 def poll(world: World, job_id: str, now: float = 0.0, *, dialect: Any = "comet") -> Answer:
@@ -82,7 +82,7 @@ def test_a_job_runs_is_ready_and_is_delivered_once(dialect: str) -> None:
     assert world.charges[0].price_usd == Decimal("0.025")
 
 
-def test_flux1_reports_progress_and_flux2_tells_cost() -> None:
+def test_flux1_reports_progress_and_flux2_cost() -> None:
     """FLUX.1 reports progress, and its cost when ready; FLUX.2 its cost at the submission."""
     world = world_of(latency=(10, 10))
     old = submit(world, dialect="bfl").json
@@ -94,7 +94,7 @@ def test_flux1_reports_progress_and_flux2_tells_cost() -> None:
     assert "duration" not in poll(world, new["id"], 10.0, dialect="bfl").json["result"]
 
 
-def test_a_healthy_poll_carries_a_retry_after_that_asks_for_nothing() -> None:
+def test_a_successful_poll_has_a_small_retry_after() -> None:
     """Every successful poll has Retry-After 0 or 1 and the rate-limit headers."""
     world = world_of(latency=(9, 9))
     job_id = made(world)
@@ -163,7 +163,7 @@ def test_the_active_limit_is_429_until_a_job_ends(dialect: str) -> None:
     assert (world.active(5.0), world.max_active, len(world.charges)) == (1, 2, 3)
 
 
-def test_kontext_max_has_a_lower_limit_of_its_own() -> None:
+def test_kontext_max_has_its_own_lower_limit() -> None:
     """BFL docs: at most 6 active tasks of flux-kontext-max; other models continue."""
     world = world_of(latency=(5, 5))
     answers = [submit(world, model="flux-kontext-max").status for _ in range(7)]
@@ -180,7 +180,7 @@ def test_kontext_max_has_a_lower_limit_of_its_own() -> None:
         pytest.param("bfl", None, 403, "Not authenticated", id="bfl none"),
     ],
 )
-def test_a_bad_key_is_told_in_each_dialect(
+def test_a_bad_key_is_reported_in_each_dialect(
     dialect: str, key: str | None, status: int, words: str
 ) -> None:
     """CometAPI answers 401 in an envelope, BFL 403 with a detail; nothing is charged."""
@@ -239,7 +239,7 @@ def test_flux2_gives_4_megapixels_at_most() -> None:
     assert [answer.status for answer in sides] == [200, 422]
 
 
-def test_validation_is_sometimes_told_as_500() -> None:
+def test_validation_errors_are_sometimes_a_500() -> None:
     """F13: CometAPI answers some invalid requests with 500 and the code invalid_request."""
     world = world_of()
     assert {400, 500} == {submit(world, width=1).status for _ in range(20)}
@@ -251,7 +251,7 @@ def test_a_body_that_is_no_object_is_refused(raw: bytes) -> None:
     assert submit(world_of(), dialect="bfl", raw=raw).status == 422
 
 
-def test_unknown_models_are_told_in_each_dialect() -> None:
+def test_unknown_models_are_reported_in_each_dialect() -> None:
     """An unknown model is an unknown path at BFL, and has no channel at CometAPI."""
     world = world_of()
     bfl, comet = (submit(world, dialect=d, model="flux-9") for d in ("bfl", "comet"))
@@ -285,9 +285,9 @@ def test_a_bfl_job_is_only_known_at_its_region() -> None:
 def test_a_job_with_a_webhook_is_polled_at_the_origin() -> None:
     """BFL openapi: with webhook_url there is no polling_url in the answer."""
     world = world_of()
-    told = submit(world, dialect="bfl", webhook_url="https://example.org/hook").json
-    assert "polling_url" not in told
-    assert world.poll(0.0, dialect="bfl", job_id=told["id"], headers={}).json["status"] == "Ready"
+    answer = submit(world, dialect="bfl", webhook_url="https://example.org/hook").json
+    assert "polling_url" not in answer
+    assert world.poll(0.0, dialect="bfl", job_id=answer["id"], headers={}).json["status"] == "Ready"
 
 
 def test_a_job_is_forgotten_after_its_retention() -> None:
@@ -430,7 +430,7 @@ def test_moderation_is_a_terminal_200_with_reasons(fault: str, word: str) -> Non
     assert len(world.charges) == 1
 
 
-def test_an_error_is_told_under_three_http_codes() -> None:
+def test_a_failed_job_has_one_of_three_http_codes() -> None:
     """F57: a failed job is answered with 200, 422 or 503 and the same body."""
     world = world_of(faults=["error"], active_limit=100)
     answers = [poll(world, made(world)) for _ in range(30)]
@@ -539,12 +539,12 @@ def test_truncation_comes_with_and_without_a_length() -> None:
 
 
 def test_wrong_bytes_differ_from_their_checksum() -> None:
-    """F77: the length is right, Content-MD5 is that of the intact image."""
+    """F77: the length is right, and Content-MD5 is the intact image's."""
     world = world_of(faults=["wrong-bytes"])
     answer = fetch(world, sample(world, made(world)))
     assert len(answer.body) == SIZE
-    told = base64.b64decode(answer.headers["Content-MD5"])
-    assert told != md5(answer.body, usedforsecurity=False).digest()
+    digest = base64.b64decode(answer.headers["Content-MD5"])
+    assert digest != md5(answer.body, usedforsecurity=False).digest()
 
 
 def test_slow_is_whole_but_trickles() -> None:

@@ -45,7 +45,7 @@ NO_ANSWER = TransportError("no answer", sent=True)
 
 @pytest.fixture(autouse=True)
 def _no_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writing the reserve takes longer than everything else here."""
+    """Skip the reserve, because writing it is slow."""
     monkeypatch.setattr(journal_module, "RESERVE", 0)
 
 
@@ -143,7 +143,7 @@ async def test_status_is_counts_and_money(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_status_beside_a_run_names_who_runs(tmp_path: Path) -> None:
+async def test_status_beside_a_run_names_the_holder(tmp_path: Path) -> None:
     """The counts are the active run's own, with the instant at which it counted them."""
     async with journal(tmp_path) as ledger:
         await submitted(ledger, image_request())
@@ -168,7 +168,7 @@ FUNCTIONS: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.asyncio
-async def test_a_folder_without_a_run_stays_as_it_is(tmp_path: Path, name: str) -> None:
+async def test_a_folder_without_a_run_stays_unchanged(tmp_path: Path, name: str) -> None:
     """A mistyped folder is an error, and gets no journal."""
     with pytest.raises(ConfigError, match="has no journal: no run began there"):
         await FUNCTIONS[name](tmp_path / "imagse")
@@ -198,7 +198,7 @@ async def test_a_broken_journal_is_never_read_as_an_empty_one(tmp_path: Path, na
 
 
 @pytest.mark.asyncio
-async def test_jobs_that_a_run_left_are_shown_with_the_way_to_collect_them(tmp_path: Path) -> None:
+async def test_unfinished_jobs_are_shown_with_the_next_step(tmp_path: Path) -> None:
     """P18: without an active run no job "runs": the next run collects it, and `resolve` settles a
     doubt."""
     await a_run(tmp_path, done=1, doubts=1, running=1)
@@ -387,7 +387,7 @@ async def test_a_line_torn_by_a_crash_is_found_with_the_one_it_was(tmp_path: Pat
 
 
 @pytest.mark.asyncio
-async def test_pictures_of_the_users_own_are_no_finding(tmp_path: Path) -> None:
+async def test_images_of_the_users_own_are_no_finding(tmp_path: Path) -> None:
     """They are listed, in subfolders too; other files are ignored."""
     await a_run(tmp_path, done=1)
     (tmp_path / "mine").mkdir()
@@ -555,8 +555,8 @@ async def test_a_decision_needs_no_provider(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_lists_tell_of_the_decision(tmp_path: Path) -> None:
-    """failures.jsonl no longer contains what is to be submitted again."""
+async def test_the_lists_follow_a_decision(tmp_path: Path) -> None:
+    """failures.jsonl no longer contains images to be submitted again."""
     await a_run(tmp_path, doubts=2)
     await resubmit(tmp_path, [image_request(0).key], max_cost=PRICE)
     (line,) = (tmp_path / "failures.jsonl").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""What is on the disk before something depends on it: files of ours, their names, their folders.
+"""Our files, their names and their folders are durable before anything depends on them.
 
 The system calls of this process are noted in their order (P6); SQLite's own are the tracer's
 business, see `tests/crash/test_order.py`.
@@ -131,7 +131,7 @@ async def test_a_clean_end_is_noted_after_the_status_file_is_gone_for_good(tmp_p
     assert clean() == "1"
 
 
-def test_each_folder_on_the_way_is_durable_before_the_next(tmp_path, calls):
+def test_each_new_parent_folder_is_durable_before_the_next(tmp_path, calls):
     """P6: an image in a folder whose own name is not durable would be lost with it."""
     make_folder(tmp_path / "a" / "b" / "c")
     assert calls == [
@@ -151,7 +151,7 @@ async def test_the_lists_are_durable_when_they_are_closed(tmp_path, calls):
 
 
 @pytest.mark.asyncio
-async def test_a_list_made_anew_is_durable_before_it_takes_the_place_of_the_old(tmp_path, calls):
+async def test_a_rewritten_list_is_durable_before_it_replaces_the_old(tmp_path, calls):
     """F122: after a power cut there is the old list or the new one, complete."""
     async with journal(tmp_path) as ledger:
         request = image_request(0)
@@ -213,5 +213,5 @@ def test_the_log_does_not_keep_the_size_of_its_worst_hour(tmp_path):
                 connection.execute("INSERT INTO meta VALUES (?, zeroblob(?))", large)
         assert log.stat().st_size > 70 * 2**20
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        connection.execute("INSERT INTO meta VALUES ('small', 'x')")  # begins the log anew
+        connection.execute("INSERT INTO meta VALUES ('small', 'x')")  # restarts the log
         assert log.stat().st_size <= 64 * 2**20

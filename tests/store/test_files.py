@@ -1,4 +1,4 @@
-"""A file is created anew whatever stands under its name, and written through nothing."""
+"""A new file replaces any entry of its name, and no link is written through."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _stands_there(kind: str, path: Path, target: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["nothing", "file", "link", "second name", "pipe"])
-def test_a_created_file_replaces_what_stands_there(tmp_path: Path, kind: str) -> None:
+def test_a_created_file_replaces_an_existing_entry(tmp_path: Path, kind: str) -> None:
     """S3: a link and a second name lose their entry; the file that they lead to keeps its bytes."""
     path, target = tmp_path / "ours", tmp_path / "theirs"
     _stands_there(kind, path, target)
@@ -37,8 +37,8 @@ def test_a_created_file_replaces_what_stands_there(tmp_path: Path, kind: str) ->
     assert target.read_bytes() == b"another file"
 
 
-def test_a_link_is_read_only_where_it_is_asked_for(tmp_path: Path) -> None:
-    """S3: a folder from somebody else does not show a file of its reader's."""
+def test_a_link_is_followed_only_on_request(tmp_path: Path) -> None:
+    """S3: a link in a folder from elsewhere reveals no file of the reader."""
     path, target = tmp_path / "ours", tmp_path / "theirs"
     _stands_there("link", path, target)
     for opened in (open_to_read, open_own):
@@ -58,7 +58,7 @@ def test_a_folder_under_the_name_of_a_file_is_named_and_kept(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kind", ["link", "file", "pipe"])
-def test_what_stands_in_place_of_a_folder_of_ours_is_refused(tmp_path: Path, kind: str) -> None:
+def test_a_link_or_file_in_place_of_our_folder_is_refused(tmp_path: Path, kind: str) -> None:
     """S3: nothing is put into the folder that a link leads to."""
     path, elsewhere = tmp_path / ".fluxasync", tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -68,7 +68,7 @@ def test_what_stands_in_place_of_a_folder_of_ours_is_refused(tmp_path: Path, kin
     assert list(elsewhere.iterdir()) == []
 
 
-def test_a_folder_of_ours_is_made_once_and_found_again(tmp_path: Path) -> None:
+def test_our_folder_is_made_once_and_found_again(tmp_path: Path) -> None:
     """Only its owner may look inside."""
     for _ in range(2):
         make_own_folder(tmp_path / ".fluxasync", mode=0o700)

@@ -146,7 +146,7 @@ async def test_a_journal_that_cannot_be_trusted_is_refused_untouched(tmp_path, s
         read_only(tmp_path)
 
 
-async def test_whatever_page_is_damaged_it_is_noticed_first(tmp_path):
+async def test_damage_in_any_page_is_detected(tmp_path):
     """F113: also damage in a page that the start of a run does not read."""
     async with journal(tmp_path) as ledger:
         for n in range(40):
@@ -232,7 +232,7 @@ async def test_a_checkpoint_that_was_killed_is_not_a_journal_cut_short(tmp_path,
             await journal(killed).__aenter__()
 
 
-async def test_a_folder_with_other_pictures_is_fine(tmp_path):
+async def test_a_folder_with_other_images_is_accepted(tmp_path):
     """P18: only files of a run mean that a journal is missing."""
     (tmp_path / "holiday.jpg").write_bytes(jpeg())
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "holiday.jpg", "caption": "sea"}\n')
@@ -250,7 +250,7 @@ async def test_simulated_and_paid_images_do_not_share_a_folder(tmp_path, simulat
 
 
 async def test_another_provider_waits_until_no_job_is_unfinished(tmp_path):
-    """P18: a job is polled where it was submitted; finished images restrict nothing."""
+    """P18: a job is polled at the provider that accepted it; finished images restrict nothing."""
     async with journal(tmp_path) as ledger:
         job = await submitted(ledger, image_request())
     bfl = {"provider": "bfl", "origin": "https://api.bfl.ai"}

@@ -1,4 +1,4 @@
-"""The journal: what is paid stays recorded, however the run ends."""
+"""The journal: paid work stays recorded, however the run ends."""
 
 from __future__ import annotations
 
@@ -263,7 +263,7 @@ async def test_no_secret_is_in_the_files(tmp_path):
         pytest.param(ImageInput(path=Path("in/fox.png"), sha256="ab" * 32), id="file"),
     ],
 )
-async def test_the_next_run_knows_what_images_a_request_named(tmp_path, image):
+async def test_the_next_run_has_the_image_inputs_of_a_request(tmp_path, image):
     """The own field and the parameters of other models return the same inputs."""
     given = {"input_image": image, "more": [image]}
     request = image_request(image_prompt=image, parameters=given, extra_body={"control": image})
@@ -276,7 +276,7 @@ async def test_the_next_run_knows_what_images_a_request_named(tmp_path, image):
 
 
 @pytest.mark.parametrize("prompt", ["a\ud800b", "\0", "💥 " * 500, "'); DROP TABLE image; --"])
-async def test_any_text_is_kept_as_it_is(tmp_path, prompt):
+async def test_any_text_is_stored_unchanged(tmp_path, prompt):
     """T17: prompts are bound as values and are never SQL, also with lone surrogates."""
     async with journal(tmp_path) as ledger:
         request = ImageRequest(prompt=prompt)
@@ -321,7 +321,7 @@ async def test_ids_of_paid_jobs_are_written_before_all_that_waits(tmp_path):
     assert order == ["job", *range(600)]
 
 
-async def test_the_user_decides_what_becomes_of_doubts(tmp_path):
+async def test_a_users_decision_about_a_doubt_is_durable(tmp_path):
     """Each decision is durable, and the money of the first attempt stays counted."""
     async with journal(tmp_path) as ledger:
         for n in range(3):
@@ -492,7 +492,7 @@ def _spoil(connection: sqlite3.Connection) -> None:
     connection.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
 
 
-async def test_a_full_disk_still_takes_the_ids_of_what_was_paid(tmp_path):
+async def test_a_full_disk_still_records_the_ids_of_paid_jobs(tmp_path):
     """P17, F101: the reserve is freed for jobs in flight; all other steps fail."""
     async with journal(tmp_path) as ledger:
         await ledger.intent(image_request(0), price=PRICE)
@@ -564,7 +564,7 @@ async def test_a_published_file_whose_record_was_lost_is_adopted(tmp_path, monke
     assert not (tmp_path / "sub/.fluxasync-00.part").exists()
 
 
-async def test_only_what_an_earlier_run_left_is_swept(tmp_path):
+async def test_only_files_of_earlier_runs_are_swept(tmp_path):
     """P4, F121: part files of a killed run are removed; those of this run stay."""
     async with journal(tmp_path, stem_of=lambda r: f"{r.index:06}") as ledger:
         await submitted(ledger, image_request(0))

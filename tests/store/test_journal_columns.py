@@ -27,7 +27,7 @@ def row(**fields: Any) -> Row:
     return row_of(tuple((DONE | fields)[name] for name in Row._fields))
 
 
-def test_a_row_at_its_limits_is_ours():
+def test_a_row_at_its_limits_is_accepted():
     """A value at its limit is accepted, so every row that was written can be read."""
     assert row() == Row(**DONE)
     for state in State:

@@ -63,7 +63,7 @@ async def test_a_journal_with_another_schema_is_refused_by_every_reader(tmp_path
         lookup([image_request().key])
 
 
-async def test_what_a_user_may_do_with_sqlite_does_no_harm(tmp_path):
+async def test_analyze_and_vacuum_do_no_harm(tmp_path):
     """ANALYZE adds statistics and VACUUM rewrites the file; the schema stays."""
     async with journal(tmp_path) as ledger:
         await ledger.settle(saved(tmp_path, await submitted(ledger, image_request())))
@@ -136,7 +136,7 @@ async def test_a_fact_about_the_journal_is_a_text(tmp_path, name):
             await journal(tmp_path, simulated=simulated).__aenter__()
 
 
-async def test_a_lookup_refuses_a_state_that_is_none(tmp_path):
+async def test_a_lookup_refuses_an_unknown_state(tmp_path):
     """T17 P1: a row that is there never counts as one that is still to be paid."""
     async with journal(tmp_path) as ledger:
         await submitted(ledger, image_request())
@@ -180,8 +180,8 @@ async def test_a_running_job_that_pages_would_pass_over_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("last", [2**62, 2**63 - 1, "'nine'"])
-async def test_a_run_does_not_count_on_from_a_sequence_number_that_is_none(tmp_path, last):
-    """T17: the next run could not read what is settled after that number."""
+async def test_a_run_refuses_an_invalid_sequence_number(tmp_path, last):
+    """T17: the next run could not read rows settled after that number."""
     async with journal(tmp_path) as ledger:
         await ledger.settle(saved(tmp_path, await submitted(ledger, image_request())))
     sql(_db(tmp_path), f"UPDATE image SET seq = {last}")  # noqa: S608 — ours
@@ -193,7 +193,7 @@ async def test_a_run_does_not_count_on_from_a_sequence_number_that_is_none(tmp_p
     ("column", "value"),
     [("path", "'a' || char(0)"), ("path", "x'00'"), ("size", "'big'")],
 )
-async def test_the_count_of_damaged_images_refuses_what_names_no_file(tmp_path, column, value):
+async def test_the_count_of_damaged_images_refuses_invalid_columns(tmp_path, column, value):
     """T17: it reads two columns of each image, and checks only files that they name."""
     async with journal(tmp_path) as ledger:
         await ledger.settle(saved(tmp_path, await submitted(ledger, image_request())))
@@ -254,7 +254,7 @@ async def test_a_large_journal_that_ended_well_is_checked_whole_by_verify(tmp_pa
     "text",
     ["", "[]", "[" * 5_000, '{"counts": 5}', '{"at": 1, "counts": {"done": "x"}}', "9" * 5_000],
 )
-async def test_a_summary_that_is_none_of_ours_tells_nothing(tmp_path, text):
+async def test_an_invalid_status_file_is_ignored(tmp_path, text):
     """The summary of an active run is untrusted."""
     async with journal(tmp_path) as ledger:
         await submitted(ledger, image_request())

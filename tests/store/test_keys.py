@@ -93,6 +93,8 @@ KEYS = [
 
 
 @pytest.mark.parametrize(("request_", "expected"), KEYS)
-def test_keys_are_what_they_were(request_: ImageRequest, expected: str) -> None:
+def test_keys_have_not_changed_since_earlier_versions(
+    request_: ImageRequest, expected: str
+) -> None:
     """A journal of an earlier version finds its images."""
     assert expected == request_.key

@@ -123,7 +123,7 @@ class TestRemembering:
         assert same(JOB, asyncio.run(scenario()))
 
     @pytest.mark.parametrize("answer", NOT_TAKEN)
-    def test_what_was_not_taken_leaves_nothing(
+    def test_a_refused_submission_leaves_no_record(
         self, make: Make, tmp_path: Path, answer: Refused
     ) -> None:
         """A refusal that costs nothing takes its intent back: the request is new again."""
@@ -136,7 +136,7 @@ class TestRemembering:
 
         assert asyncio.run(scenario()) is None
 
-    def test_a_lost_answer_that_nobody_settled_is_in_doubt(
+    def test_a_lost_answer_that_was_never_settled_is_in_doubt(
         self, make: Make, tmp_path: Path
     ) -> None:
         """P1 P3 A submission that was never settled may have been charged: it is not sent again."""
@@ -216,7 +216,7 @@ class TestRemembering:
 class TestAnyLedger:
     """What a session may do with any ledger."""
 
-    def test_a_whole_story_is_taken(self, make: Make, tmp_path: Path) -> None:
+    def test_every_ledger_call_of_an_image_succeeds(self, make: Make, tmp_path: Path) -> None:
         """Intent, refusal, intent, job, outcome: nothing raises."""
 
         async def scenario() -> None:
@@ -256,7 +256,7 @@ def test_a_doubtful_answer_keeps_the_intent() -> None:
 
 
 def test_an_intent_without_an_answer_is_in_doubt_for_the_next_batch() -> None:
-    """P1 P3 A memory ledger tells a second batch what the first one left unanswered."""
+    """P1 P3 A second batch learns from a memory ledger what the first one left unanswered."""
 
     async def scenario() -> object:
         ledger = MemoryLedger()
@@ -268,7 +268,7 @@ def test_an_intent_without_an_answer_is_in_doubt_for_the_next_batch() -> None:
     assert (known.request, known.price) == (REQUEST, PRICE)
 
 
-def test_the_forgetful_ledger_knows_nothing() -> None:
+def test_the_null_ledger_remembers_nothing() -> None:
     """One image without a folder leaves nothing to resume from."""
 
     async def scenario() -> object:

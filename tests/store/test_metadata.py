@@ -58,7 +58,7 @@ def _rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
 
 
-def test_a_metadata_line_says_all_about_an_image(tmp_path):
+def test_a_metadata_line_has_every_column_in_order(tmp_path):
     """The columns are in this order, with JSON's own types."""
     saved = _saved(tmp_path, width=1024, extras={"style": "ink"})
     assert {
@@ -115,8 +115,8 @@ def test_a_job_without_a_request_has_the_same_columns(tmp_path):
     assert (row["prompt"], row["prompt_used"], row["extras"]) == (None, "as it was", {})
 
 
-def test_a_failure_line_says_why_and_what_was_paid():
-    """Refused, moderated and unanswered are told apart by program and by eye."""
+def test_a_failure_line_has_cause_and_cost():
+    """Programs and people can distinguish refused, moderated and unanswered images."""
     job = Job(job_id="job-1", polling_url="https://api.example/x", price=Decimal("0.04"))
     unread = _request(image_prompt="missing.png", index=4, extras={"style": "ink"})
     outcomes = (
@@ -290,7 +290,7 @@ async def test_lists_are_not_written_through_a_planted_link(tmp_path):
 
 
 @pytest.mark.asyncio
-async def test_a_folder_that_is_not_there_is_named(tmp_path):
+async def test_a_missing_folder_is_named(tmp_path):
     """F105 The error names the list that could not be written, and the next step."""
     with pytest.raises(SinkError, match=r"metadata\.jsonl: the folder does not exist"):
         async with MetadataWriter(tmp_path / "missing") as manifest:

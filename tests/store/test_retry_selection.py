@@ -47,7 +47,7 @@ ORIGIN = "https://api.bfl.ai"
 
 @pytest.fixture(autouse=True)
 def _no_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writing the reserve takes longer than everything else here."""
+    """Skip the reserve, because writing it is slow."""
     monkeypatch.setattr(journal_module, "RESERVE", 0)
 
 
@@ -60,8 +60,8 @@ def image_request(number: int) -> ImageRequest:
     return ImageRequest(prompt=f"fox {number}", index=number)
 
 
-WISHES = [image_request(number) for number in range(6)]
-KEYS = [request.key for request in WISHES]
+REQUESTS = [image_request(number) for number in range(6)]
+KEYS = [request.key for request in REQUESTS]
 
 
 async def submitted(ledger: Journal, request: ImageRequest, job_id: str | None = None) -> Job:
@@ -124,7 +124,7 @@ def total(counts: JournalCounts) -> Decimal:
 
 
 async def states(ledger: Journal) -> list[str | None]:
-    return [_state(await ledger.known(request)) for request in WISHES]
+    return [_state(await ledger.known(request)) for request in REQUESTS]
 
 
 def _state(known: Outcome | Job | None) -> str | None:
@@ -161,7 +161,7 @@ _WORDS = {"job-3": "to-collect", "job-4": "submitted", "Saved": "done", None: "a
     ],
 )
 @pytest.mark.asyncio
-async def test_a_run_sees_what_it_does_again_and_decides_nothing(
+async def test_a_retry_selection_changes_no_row(
     folder: Path, classes: str, after: list[str | None]
 ) -> None:
     """Named failures count as still to do, before and after entry; the rows stay unchanged until a
@@ -189,7 +189,7 @@ async def test_a_run_sees_what_it_does_again_and_decides_nothing(
 
 @pytest.mark.parametrize("classes", [(), "failed", "lost", "timeout"])
 @pytest.mark.asyncio
-async def test_a_plan_without_a_run_counts_what_the_run_will_count(
+async def test_a_plan_without_a_run_has_the_counts_of_the_run(
     folder: Path, classes: str | tuple[()]
 ) -> None:
     """F160: the counts shown before a run, which the cap is held against, are the run's own."""
@@ -206,7 +206,7 @@ async def test_a_plan_without_a_run_counts_what_the_run_will_count(
 
 
 @pytest.mark.asyncio
-async def test_an_intent_decides_what_was_named_and_once(folder: Path) -> None:
+async def test_an_intent_retries_a_named_failure_once(folder: Path) -> None:
     """P1: one more submission of this image, not two, and none of the others."""
     async with journal(folder, "failed") as ledger:
         job = await submitted(ledger, image_request(1), "job-7")
@@ -224,7 +224,7 @@ async def test_an_intent_decides_what_was_named_and_once(folder: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_push_back_leaves_it_to_be_submitted(folder: Path) -> None:
+async def test_a_refused_retry_is_still_to_be_submitted(folder: Path) -> None:
     """A refused retry stays to be done."""
     async with journal(folder, "lost") as ledger:
         await ledger.intent(image_request(1), price=PRICE)
@@ -256,7 +256,7 @@ async def test_money_of_earlier_attempts_stays_counted(folder: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_removed_image_is_made_again_when_told(folder: Path) -> None:
+async def test_a_removed_image_is_made_again_on_request(folder: Path) -> None:
     """F124: only when named, and only images whose file is missing."""
     (folder / "000005.jpg").unlink()
     async with journal(folder, "failed") as ledger:
@@ -278,7 +278,7 @@ async def test_a_removed_image_is_made_again_when_told(folder: Path) -> None:
         pytest.param("truncate", "damaged", id="cut short"),
     ],
 )
-async def test_a_damaged_image_is_counted_and_made_again_when_told(
+async def test_a_damaged_image_is_counted_and_made_again_on_request(
     folder: Path, damage: str, classes: str
 ) -> None:
     """F124: every run reports the number of damaged files; only a named class makes them again."""
@@ -307,7 +307,7 @@ async def test_an_image_that_was_edited_is_not_made_again(folder: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_practice_leaves_no_paid_failure_to_be_paid_again(folder: Path) -> None:
+async def test_a_simulated_retry_of_paid_failures_is_refused(folder: Path) -> None:
     """P18: the same command with --simulate is refused, and changes nothing."""
     rows = table(folder)
     with pytest.raises(JournalError, match="holds paid images"):
@@ -316,7 +316,7 @@ async def test_practice_leaves_no_paid_failure_to_be_paid_again(folder: Path) ->
 
 
 @pytest.mark.asyncio
-async def test_what_is_asked_for_again_is_asked_where_it_was_paid(folder: Path) -> None:
+async def test_a_retried_job_is_polled_at_its_own_provider(folder: Path) -> None:
     """Another provider does not know the job; a late job that is given up restricts nothing."""
     elsewhere = {"provider": "cometapi", "origin": "https://api.cometapi.com"}
     with pytest.raises(JournalError, match="unfinished jobs at bfl"):

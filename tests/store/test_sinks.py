@@ -104,7 +104,7 @@ async def test_memory_keeps_the_bytes():
         pytest.param(LARGE[:-2], "no end marker", id="F78 large jpeg cut by two bytes"),
     ],
 )
-async def test_what_is_no_image_leaves_nothing_behind(tmp_path, content, reason):
+async def test_bytes_that_are_no_image_leave_no_file(tmp_path, content, reason):
     """The error names the job and the problem; no file is left, final or temporary."""
     async with FolderSink(tmp_path) as sink, MemorySink() as memory:
         for place in (sink, memory):
@@ -305,7 +305,7 @@ async def test_a_planted_folder_link_leads_nowhere(tmp_path):
     assert _names(outside) == []
 
 
-async def test_subfolders_are_made_on_the_way(tmp_path, monkeypatch):
+async def test_subfolders_of_a_template_are_created(tmp_path, monkeypatch):
     """F112 A template with slashes makes its folders, once for all images in them; each image is
     written there, because a rename cannot cross file systems."""
     links, link = [], os.link

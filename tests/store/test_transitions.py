@@ -1,4 +1,4 @@
-"""Transitions that are refused or kept whatever the caller asks: no state goes back unasked."""
+"""Transitions that are refused whatever the caller asks: no state goes back on its own."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ async def test_an_outcome_finds_its_row_by_the_jobs_id(tmp_path, end):
 
 
 async def test_a_price_that_is_no_amount_is_unknown_and_an_absurd_one_is_the_largest(tmp_path):
-    """P12: what is written can be read again, and a huge cost still uses up the cap."""
+    """P12: every written row can be read again, and a huge cost still uses up the cap."""
     costs = [Decimal("-5"), Decimal("NaN"), Decimal("1E+20"), Decimal("1E-30"), Decimal("1E+2")]
     async with journal(tmp_path) as ledger:
         for number, cost in enumerate(costs):
@@ -136,7 +136,7 @@ async def test_a_price_that_is_no_amount_is_unknown_and_an_absurd_one_is_the_lar
         pytest.param(None, "more than 100 levels", id="deep"),
     ],
 )
-async def test_what_could_not_be_read_again_is_refused_before_it_is_paid(tmp_path, extras, message):
+async def test_an_unreadable_value_is_refused_before_payment(tmp_path, extras, message):
     """Reading has the limits of writing, so no journal refuses its own rows."""
     if extras is None:
         extras = {"a": 1}
@@ -229,8 +229,7 @@ async def test_a_busy_journal_reports_its_counts_at_most_once_a_second(tmp_path)
 
 
 async def test_a_failing_checkpoint_is_the_last_write(tmp_path, monkeypatch):
-    """P5: an error of a checkpoint is seen like that of a commit, and nothing is written after
-    it."""
+    """P5: a failed checkpoint counts like a failed commit: nothing is written after it."""
 
     def refuse(action: int, name: str | None, *_: object) -> int:
         is_checkpoint = action == sqlite3.SQLITE_PRAGMA and name == "wal_checkpoint"
@@ -266,7 +265,7 @@ async def test_the_schema_of_every_released_version_is_accepted():
         assert schema._schema(connection) == schema._expected_schema()
 
 
-async def test_money_of_earlier_attempts_stays_counted_where_it_belongs(tmp_path):
+async def test_money_of_earlier_attempts_stays_counted_by_outcome(tmp_path):
     """Of images submitted again, saved ones stay spent; the others stay possible cost."""
     error = JobLost("gone", job=job_of(image_request(1)))
     async with journal(tmp_path) as ledger:
@@ -294,7 +293,7 @@ async def test_money_of_earlier_attempts_stays_counted_where_it_belongs(tmp_path
         assert (ledger.recovered.spent, ledger.recovered.possible_cost) == (PRICE, 3 * PRICE)
 
 
-async def test_an_image_to_be_submitted_once_more_keeps_nothing_of_its_last_attempt(tmp_path):
+async def test_an_image_to_submit_again_keeps_nothing_of_its_last_attempt(tmp_path):
     """Its row has its place, its request and its first price, and no job, file or money."""
     kept = {"id", "key", "state", "attempt", "place", "idx", "occurrence", "model", "request"}
     async with journal(tmp_path) as ledger:

@@ -35,14 +35,14 @@ def records(
     polls: int = 5, cost: float = 0.025,
 ) -> list[ImageRecord]:  # fmt: skip
     """Return the images of one stage with a number of slots, in order of completion."""
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     free = [began] * in_flight
     made = []
     for index in range(count):
         slot = free.index(min(free))
-        took = latency * math.exp(spread * dice.gauss(0, 1))
+        took = latency * math.exp(spread * rng.gauss(0, 1))
         start, free[slot] = free[slot], free[slot] + took
-        is_lost = dice.random() < failed
+        is_lost = rng.random() < failed
         made.append(
             ImageRecord(
                 index=index, model=model, stage=stage, outcome="moderated" if is_lost else "saved",

@@ -1,7 +1,7 @@
-"""Many jobs polled as a schedule says, on no clock at all: what it costs and what it leaves.
+"""Polls many jobs by a schedule, without a clock, and measures polls and lag.
 
-The server's slots are always full: whenever a poll sees an end, the next job begins. Only the
-schedule under test decides; nothing else of the engine is here.
+The server's slots are always full: whenever a poll sees an end, the next job begins. No other part
+of the engine is involved.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ class _Job:
     duration: float
     polls: int = 1
     running_until: float = 0.0
-    told: list[tuple[float, float]] = Factory(list)
+    reports: list[tuple[float, float]] = Factory(list)
 
 
 def lognormal(mean: float, cv: float) -> Draw:
-    """Durations with so much mean and so much of it as standard deviation."""
+    """Log-normal durations with this mean and coefficient of variation."""
     variance = log(1 + cv * cv)
     return lambda _, rng: mean * exp(sqrt(variance) * rng.gauss(0, 1) - variance / 2)
 
 
 def knowing(mean: float, cv: float) -> PollSchedule:
-    """A schedule that knows such durations as well as if a billion jobs had been seen."""
+    """A schedule that knows these durations exactly, as after a billion jobs."""
     sigma = sqrt(log(1 + cv * cv))
     exact = Durations(mean / sqrt(1 + cv * cv), sigma=sigma, tail=0, weight=1e9)
     return PollSchedule(mean, durations=exact)
@@ -63,9 +63,9 @@ def run(
     exact: bool = False,
     progress: Callable[[float, random.Random], float] | None = None,
 ) -> list[Seen]:
-    """Run so many jobs; tell each one, in the order in which they began.
+    """Run so many jobs; return each one, in the order in which they began.
 
-    `exact` is whether the provider tells durations, `progress` what it tells of the part run.
+    `exact` = the provider reports durations; `progress` returns the progress that it reports.
     """
     polling, rng = polling or Polling(), random.Random(seed)
     due: list[tuple[float, int, _Job]] = []
@@ -105,14 +105,14 @@ def _told(
 ) -> Hint | None:
     if progress is None:
         return None
-    job.told.append((progress(age / job.duration, rng), age))
-    return schedule.hint(*job.told[-1])
+    job.reports.append((progress(age / job.duration, rng), age))
+    return schedule.hint(*job.reports[-1])
 
 
 def _teach_end(schedule: PollSchedule, job: _Job, age: float, *, exact: bool) -> None:
     schedule.saw_end(job.running_until, age, exact=job.duration if exact else None)
-    for progress, told_at in job.told:
-        schedule.hints.learn(progress, told_at, (job.running_until + age) / 2)
+    for progress, reported_at in job.reports:
+        schedule.hints.learn(progress, reported_at, (job.running_until + age) / 2)
 
 
 def polls(seen: Sequence[Seen]) -> float:

@@ -133,7 +133,7 @@ class UnreliableNetwork(WorldTransport):
             yield _SlowDownload(answer, self)
 
     async def passed(self, size: int) -> None:
-        """Wait until the link has transferred so many bytes; raise if the network is down."""
+        """Wait until `size` bytes were transferred; raise if the network is down."""
         if self.bandwidth is not None:
             now = asyncio.get_running_loop().time()
             self._free_at = max(self._free_at, now) + size / self.bandwidth

@@ -80,7 +80,7 @@ class Peer:
     def __init__(self, behaviour: Behaviour, listener: socket.socket) -> None:
         self._behaviour = behaviour
         self._listener = listener
-        self._stories: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.lines: list[Line] = []
         self.ended = asyncio.Semaphore(0)  #: released for each connection that ended
         self.port = int(listener.getsockname()[1])
@@ -96,9 +96,9 @@ class Peer:
         while True:
             connection, _ = await loop.sock_accept(self._listener)
             connection.setblocking(False)
-            story = asyncio.create_task(self._one(connection))
-            self._stories.add(story)
-            story.add_done_callback(self._stories.discard)
+            task = asyncio.create_task(self._one(connection))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _one(self, connection: socket.socket) -> None:
         line = Line(connection)
@@ -111,9 +111,9 @@ class Peer:
             self.ended.release()
 
     async def close(self) -> None:
-        for story in tuple(self._stories):
-            story.cancel()
-        await asyncio.gather(*self._stories, return_exceptions=True)
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ Kind = Literal[
     "burst", "narrow", "repeat", "unasked later", "cached", "gone", "busy",
 ]  # fmt: skip
 
-#: a complete answer without a request; its job is not that of the next request
+#: a complete answer without a request; its job is not the next request's
 UNASKED = b'{"id":"unasked-0000","status":"Ready","result":{"sample":"http://127.0.0.1:9/x.png"}}'
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST
 

@@ -260,7 +260,7 @@ ECHO = "iVBORw0KGgo" * 100_000
     ],
 )
 def test_echoed_inputs_are_never_shown(body: Any) -> None:
-    """F12 Validation errors may repeat megabytes of base64; the message has none of it."""
+    """F12 Validation errors may repeat megabytes of base64; the message contains none of that."""
     answer = reply(body, 422)
     message = vendor_message(answer, read_object(answer.body))
     assert "iVBOR" not in message

@@ -249,7 +249,7 @@ def test_the_ids_of_an_answer_must_agree(polling_url: str, is_job: bool) -> None
 
 
 def test_evidence_has_the_start_of_the_answer() -> None:
-    """F19 A person who resolves the doubt can read it."""
+    """F19 The evidence is readable for a person who resolves the doubt."""
     error = refused(200, {"id": None, "note": "queued"}).error
     assert isinstance(error, TransportError)
     assert '"note": "queued"' in error.evidence
@@ -580,7 +580,7 @@ def test_the_cost_of_the_submission_stays() -> None:
     ],
 )
 def test_a_urls_life_is_measured_by_the_servers_clock(url: str, life: float) -> None:
-    """`se` less the server's own Date, so a wrong clock here expires no URL; else 600 s."""
+    """`se` minus the server's Date header, so a wrong local clock expires no URL; else 600 s."""
     body = pending("Ready", result={"sample": url})
     assert NOW + life == polled(body, date=format_datetime(SERVER_TIME, usegmt=True)).deadline
 
@@ -600,7 +600,7 @@ def test_an_unreadable_date_leaves_the_documented_life() -> None:
     ],
 )
 def test_a_ready_answer_has_the_time_by_the_servers_clock(date: str, seconds: float | None) -> None:
-    """The benchmark compares it with its own clock; a date that is none gives none."""
+    """The benchmark compares the Date with its own clock; an invalid date gives None."""
     assert seconds == polled(ready(), date=date).server_date
 
 
