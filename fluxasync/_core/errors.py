@@ -22,8 +22,8 @@ FluxError
 ├─ BudgetExceeded         the cap is reached; raise it or stop
 └─ RunStopped             the run was stopped before this request was sent
 
-`cause` is the word for an error in summaries, in failures.jsonl and in `--retry`. Which errors end
-a run is decided in `_engine.circuit_breaker`.
+`cause` is the word for an error in summaries, in failures.jsonl and in `--retry`. `ends_run` says
+which errors end a run.
 """
 
 from __future__ import annotations

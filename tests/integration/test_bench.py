@@ -170,7 +170,7 @@ async def test_a_target_that_is_not_a_simulator_needs_a_cap(tmp_path: Path) -> N
     async with await asyncio.start_server(foreign, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         config = bench.BenchConfig(out=tmp_path / "out", base_url=f"http://127.0.0.1:{port}")
-        with pytest.raises(ConfigError, match="--max-cost"):
+        with pytest.raises(ConfigError, match="max_cost"):
             await bench.run(config)
         with pytest.raises(ConfigError, match="simulate=True needs a simulator"):
             await bench.run(evolve(config, simulate=True))
