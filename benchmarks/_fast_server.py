@@ -29,9 +29,9 @@ from typing import Any
 
 from attrs import asdict, define, field, frozen
 
+from fluxasync.simulator.durations import lognormal
 from fluxasync.simulator.images import Gallery, PictureSpec, padded
 from fluxasync.simulator.scenario import SeededRandom
-from fluxasync.simulator.submit import lognormal
 
 #: a structurally complete JPEG of 16 × 16 pixels, for images of a few bytes
 TINY = bytes.fromhex("ffd8ffc0000b080010001001011100ffda0008010100003f0000ffd9")

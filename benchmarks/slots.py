@@ -27,8 +27,8 @@ from attrs import frozen
 
 from benchmarks._dialects import bilingual
 from benchmarks._pollers import CONTENDERS, Task, measure
+from fluxasync.simulator.durations import lognormal
 from fluxasync.simulator.scenario import SeededRandom
-from fluxasync.simulator.submit import lognormal
 
 TARGETS = {"ours, default lag": (0.95, 5.0), "ours, tight": (0.975, 12.0)}
 

@@ -30,8 +30,8 @@ from benchmarks import _page
 from benchmarks._contenders import PACKAGES, Figures, Task, emptied, measure, versions
 from benchmarks._fast_server import Books, Server, fast_server
 from benchmarks.slots import bound
+from fluxasync.simulator.durations import lognormal
 from fluxasync.simulator.scenario import SeededRandom
-from fluxasync.simulator.submit import lognormal
 
 SLOTS = 24
 IN_FLIGHT = 64  #: in *fast*
