@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from support.sample_images import png
 from fluxasync import BadRow, ImageRequest, JournalError, Plan
 from fluxasync._requests.sources import Lookup, Source
 from fluxasync._requests.sources.numbering import Occurrences
+from fluxasync._requests.sources.spool import Spool
 
 SETTLED = frozenset({"done", "failed", "in_doubt"})
 
@@ -476,3 +478,12 @@ def test_contents_are_distinguished_within_a_bucket() -> None:
     keys = ["00" * 16 + "aa" + tail for tail in (*tails, across, tails[1])]
     with closing(Occurrences()) as occurrences:
         assert [occurrences.count(key) for key in keys] == [0, 0, 0, 1]
+
+
+def test_a_spool_that_is_never_closed_closes_its_table() -> None:
+    """S5 A batch that was checked and dropped leaves no open database behind."""
+    spool = Spool()
+    table = spool._table
+    del spool
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        table.execute("SELECT 1")

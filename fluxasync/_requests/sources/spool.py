@@ -172,6 +172,11 @@ class Spool:
     def close(self) -> None:
         self._table.close()
 
+    def __del__(self) -> None:
+        """Close the table of a batch that was checked and never entered or closed."""
+        if (table := getattr(self, "_table", None)) is not None:
+            table.close()
+
 
 def pack(raw: Any) -> bytes:
     return pickle.dumps(raw, pickle.HIGHEST_PROTOCOL)
