@@ -289,7 +289,9 @@ async def test_a_lost_job_that_runs_after_all_is_recorded_as_running(tmp_path: P
         await a_run(sim, tmp_path, PROMPTS[:1], timeouts=hasty)
         record(tmp_path, "lost")
         assert states() == [3]
+        polls = sim.world.polls
         running = asyncio.create_task(a_run(sim, tmp_path, PROMPTS[:1], retry="lost"))
+        await until(lambda: sim.world.polls > polls)  # a reader may keep a journal from opening
         await until(lambda: states() == [1])
         end_jobs(sim)
         outcomes, error = await running
