@@ -214,6 +214,12 @@ def _outcome(error: FluxError) -> str:
     return "in doubt" if isinstance(error, TransportError) and error.sent else error.cause
 
 
+def _int64(number: int | None) -> int | str | None:
+    """Return a number as OTLP has it: its integers have 64 bits with a sign, so larger ones are
+    text."""
+    return number if number is None or number < 2**63 else str(number)
+
+
 def _kept(saved: Saved) -> dict[str, Any]:
     stored = saved.stored
     facts: dict[str, Any] = {
@@ -221,7 +227,7 @@ def _kept(saved: Saved) -> dict[str, Any]:
         "fluxasync.height": stored.height,
         "fluxasync.format": stored.format,
         "fluxasync.bytes": stored.size,
-        "fluxasync.seed": saved.seed,
+        "fluxasync.seed": _int64(saved.seed),
         "fluxasync.cost": None if saved.cost is None else float(saved.cost),
     }
     return {name: value for name, value in facts.items() if value is not None}

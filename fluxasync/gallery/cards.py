@@ -125,7 +125,7 @@ def _parameters(request: ImageRequest | None) -> dict[str, Any]:
 def _of_line(line: Mapping[str, Any], *, status: Status | None = None) -> Card | None:
     """Return the card of a line of either list; None for a line without key or index."""
     texts = {name: line[name] for name in _TEXTS if isinstance(line.get(name), str)}
-    numbers = {name: line[name] for name in _NUMBERS if _is_number(line.get(name))}
+    numbers = {name: _exact(line[name]) for name in _NUMBERS if _is_number(line.get(name))}
     objects = {name: line[name] for name in _OBJECTS if _is_object(line.get(name))}
     paid = {"paid": line["paid"]} if line.get("paid") in ("yes", "no", "unknown") else {}
     key, index = line.get("key"), line.get("index")
@@ -156,7 +156,12 @@ def _status_of(line: Mapping[str, Any]) -> Status:
 def _is_number(value: Any) -> bool:
     """Whether a value is a finite number that a browser can show."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and abs(value) < 2**63
+    return is_number and abs(value) < 2**64
+
+
+def _exact(number: float) -> float | str:
+    """Return a number as a browser shows all its digits: JavaScript rounds whole ones from 2^53."""
+    return str(number) if isinstance(number, int) and abs(number) >= 2**53 else number
 
 
 def _is_object(value: Any) -> bool:

@@ -31,7 +31,7 @@ AXES: dict[str, list[Any]] = {
 grids = st.dictionaries(st.sampled_from(sorted(AXES)), st.integers(1, 4)).map(
     lambda sizes: {name: AXES[name][:size] for name, size in sizes.items()}
 )
-seeds = st.none() | st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=4, unique=True)
+seeds = st.none() | st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=4, unique=True)
 
 
 def requests_of(source: Any, **options: Any) -> list[ImageRequest]:
@@ -139,7 +139,7 @@ row_dicts = st.fixed_dictionaries(
         "width": st.sampled_from([256, 512]),
         "guidance": st.floats(1.5, 5) | st.integers(2, 5),
         "prompt_upsampling": st.booleans(),
-        "seed": st.integers(0, 2**32 - 1),
+        "seed": st.integers(0, 2**64 - 1),
     },
 )
 

@@ -90,15 +90,23 @@ def test_a_good_request_passes_as_the_same_object() -> None:
         ),
         pytest.param(
             {"seed": 2**70},
-            "seed=1180591620717411303424: flux-dev takes 0 to 4294967295; nearest 4294967295",
+            "seed=1180591620717411303424: flux-dev takes 0 to 18446744073709551615",
             id="F137 seed 2^70",
         ),
         pytest.param(
             {"seed": 10**5000},
-            "seed=(a number of 16610 bits): flux-dev takes 0 to 4294967295; nearest 4294967295",
+            "seed=(a number of 16610 bits): flux-dev takes 0 to 18446744073709551615",
             id="F137 seed of 5,000 digits",
         ),
-        pytest.param({"seed": -1}, "seed=-1: flux-dev takes 0 to 4294967295; nearest 0", id="-1"),
+        pytest.param(
+            {"seed": -1},
+            "seed=-1: flux-dev takes 0 to 18446744073709551615; -1 means any seed in other tools: "
+            "here leave the seed out, or its cell empty",
+            id="-1",
+        ),
+        pytest.param(
+            {"seed": -2}, "seed=-2: flux-dev takes 0 to 18446744073709551615", id="seed below 0"
+        ),
         pytest.param(
             {"guidance": math.nan}, "guidance=nan: flux-dev takes 1.5 to 5", id="F137 NaN"
         ),
@@ -155,8 +163,8 @@ def test_a_good_request_passes_as_the_same_object() -> None:
         pytest.param({"n": 10_001}, "n=10001: a whole number, 1 to 10000", id="n too large"),
         pytest.param({"n": True}, "n=True: a whole number, 1 to 10000", id="n bool"),
         pytest.param(
-            {"seed": 2**32 - 1, "n": 2},
-            "seed=4294967295 with n=2: goes past 4294967295",
+            {"seed": 2**64 - 1, "n": 2},
+            "seed=18446744073709551615 with n=2: goes past 18446744073709551615",
             id="copies past the last seed",
         ),
         pytest.param(

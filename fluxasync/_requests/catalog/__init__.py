@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from .model import Model, Parameter, Price, closest, unknown_parameter_message
 from .table import SEED_MAXIMUM, TABLE, find, models, models_with
-from .text_numbers import NUMERIC, number_of, truth_of, whole_number
+from .text_numbers import NUMERIC, is_exact, lost_digits, number_of, truth_of, whole_number
 from .validation import COPIES_MAXIMUM, validate
 
 __all__ = [
@@ -25,6 +25,8 @@ __all__ = [
     "closest",
     "closest_model",
     "find",
+    "is_exact",
+    "lost_digits",
     "models",
     "models_with",
     "number_of",

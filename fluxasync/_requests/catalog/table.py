@@ -54,8 +54,9 @@ def _references(count: int) -> tuple[Parameter, ...]:
     return (_image("input_image"), *rest)
 
 
-#: the largest seed of numpy and torch; the vendors name no range
-SEED_MAXIMUM: Final = 2**32 - 1
+#: the vendors name no range (BFL openapi 2026-04-23); seeds of other tools have up to 64 bits
+#: (Comfy-Org/ComfyUI#13814)
+SEED_MAXIMUM: Final = 2**64 - 1
 
 _PROMPT = Parameter(name="prompt", kind="text", default="")
 _PROMPT_REQUIRED = Parameter(name="prompt", kind="text", required=True)

@@ -21,7 +21,7 @@ from ..._core.errors import ConfigError
 from ..._core.models import ImageInput, ImageRequest, Secret
 from .model import Model, Parameter, unknown_parameter_message
 from .table import SEED_MAXIMUM, find, models, models_with
-from .text_numbers import number_of, truth_of, whole_number
+from .text_numbers import lost_digits, number_of, truth_of, whole_number
 
 #: a model's name is a segment of the URL that carries the key
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
@@ -29,7 +29,7 @@ _RATIO = re.compile(r"([0-9]{1,5}):([0-9]{1,5})", re.ASCII)
 _URL_MAXIMUM = 2083  # characters; BFL openapi 2026-04-23, webhook_url
 #: copies of one request
 COPIES_MAXIMUM = 10_000
-_LARGEST = 2**63 - 1  # beyond it JSON readers disagree
+_LARGEST = SEED_MAXIMUM  # of a model that the table lacks; no parameter takes more
 _TYPED = frozenset(ImageRequest.WIRE_FIELDS)
 
 
@@ -52,7 +52,7 @@ def validate(request: ImageRequest) -> ImageRequest:
     else:
         _check_presence(given, model)
         _check_pixels(given, model)
-    _check_copies(request, SEED_MAXIMUM if model else _LARGEST)
+    _check_copies(request)
     _check_rest(request, given)
     return request
 
@@ -127,13 +127,13 @@ def _check_pixels(given: Mapping[str, Any], model: Model) -> None:
         )
 
 
-def _check_copies(request: ImageRequest, largest_seed: int) -> None:
+def _check_copies(request: ImageRequest) -> None:
     n, seed = request.n, request.seed
     if type(n) is not int or not 1 <= n <= COPIES_MAXIMUM:
         raise ConfigError(f"n={_shown(n)}: a whole number, 1 to {COPIES_MAXIMUM}")
     # Copies of a request take the seeds that follow: see `_rows.expanded`.
-    if seed is not None and seed + n - 1 > largest_seed:
-        raise ConfigError(f"seed={seed} with n={n}: goes past {largest_seed}")
+    if seed is not None and seed + n - 1 > SEED_MAXIMUM:
+        raise ConfigError(f"seed={seed} with n={n}: goes past {SEED_MAXIMUM}")
 
 
 def _check_rest(request: ImageRequest, given: Mapping[str, Any]) -> None:
@@ -278,8 +278,14 @@ def _check_json(name: str, value: Any) -> None:
         raise ConfigError(f"{name}: cannot be sent as JSON: {reason}") from None
 
 
+#: what -1 means in other tools (gelasdev/ComfyUI-FLUX-BFL-API: default -1)
+_SEED_LEFT_OUT = "-1 means any seed in other tools: here leave the seed out, or its cell empty"
+
+
 def _not_taken(value: Any, parameter: Parameter, model: str) -> ConfigError:
     line = f"{parameter.name}={_shown(value)}: {model} takes {parameter.allowed}"
+    if parameter.name == "seed":  # another seed is another image, so none is advised
+        return ConfigError(f"{line}; {_SEED_LEFT_OUT}" if value == -1 else line)
     if parameter.kind not in ("int", "number"):
         return ConfigError(line)
     return ConfigError(f"{line}; nearest {parameter.nearest(value)}")
@@ -287,6 +293,8 @@ def _not_taken(value: Any, parameter: Parameter, model: str) -> ConfigError:
 
 def _wrong_kind(value: Any, parameter: Parameter, model: str, kind: str) -> ConfigError:
     # "a whole number, 256 to 1440" but not "a whole number, a whole number"
+    if parameter.kind == "int" and (lost := lost_digits(value)):
+        return ConfigError(f"{parameter.name}={_shown(value)} {lost}")
     allowed = kind if parameter.allowed == kind else f"{kind}, {parameter.allowed}"
     return ConfigError(f"{parameter.name}={_shown(value)}: {model} takes {allowed}")
 

@@ -19,7 +19,15 @@ from attrs import field, frozen
 from ..._core.arguments import check_type
 from ..._core.errors import ConfigError
 from ..._core.strict_json import parsed_object
-from ..catalog import find, models_with, number_of, truth_of, whole_number
+from ..catalog import (
+    find,
+    is_exact,
+    lost_digits,
+    models_with,
+    number_of,
+    truth_of,
+    whole_number,
+)
 
 _EXTRAS = "extras."  #: a target of this start is a key of the metadata
 
@@ -187,7 +195,7 @@ def undo_pandas_nan(row: Mapping[str, Any]) -> Mapping[str, Any]:
     for name in floats:
         if math.isnan(own[name]):
             del own[name]
-        elif own[name].is_integer() and kind_of(name) == "int":
+        elif is_exact(own[name]) and kind_of(name) == "int":
             own[name] = int(own[name])
     return own
 
@@ -234,7 +242,7 @@ def _read_int(comma: bool, cell: Any) -> Any:
         return cell
     number = whole_number(_pointed(cell, comma))
     if isinstance(number, str):
-        raise ConfigError(f"{_short(cell)} is not a whole number")
+        raise ConfigError(f"{_short(cell)} {lost_digits(number) or 'is not a whole number'}")
     return number
 
 
@@ -242,7 +250,7 @@ def _whole_float(cell: float) -> int | float | None:
     """Undo what pandas does to whole numbers of a column with gaps."""
     if math.isnan(cell):
         return None
-    return int(cell) if cell.is_integer() else cell
+    return int(cell) if is_exact(cell) else cell
 
 
 def _read_number(comma: bool, cell: Any) -> Any:
