@@ -19,6 +19,7 @@ from attrs import evolve
 
 from ..._core.errors import ConfigError
 from ..._core.models import ImageInput, ImageRequest, Secret
+from ..cells import EXACT, plain, unwrapped
 from .model import Model, Parameter, unknown_parameter_message
 from .table import SEED_MAXIMUM, find, models, models_with
 from .text_numbers import lost_digits, number_of, truth_of, whole_number
@@ -53,8 +54,7 @@ def validate(request: ImageRequest) -> ImageRequest:
         _check_presence(given, model)
         _check_pixels(given, model)
     _check_copies(request)
-    _check_rest(request, given)
-    return request
+    return _check_rest(request, given)
 
 
 def _model_of(request: ImageRequest) -> Model | None:
@@ -136,7 +136,7 @@ def _check_copies(request: ImageRequest) -> None:
         raise ConfigError(f"seed={seed} with n={n}: goes past {SEED_MAXIMUM}")
 
 
-def _check_rest(request: ImageRequest, given: Mapping[str, Any]) -> None:
+def _check_rest(request: ImageRequest, given: Mapping[str, Any]) -> ImageRequest:
     if request.parameters and (twice := _TYPED & request.parameters.keys()):
         name = min(twice)
         raise ConfigError(f"{name}: give it as {name}=…, not inside parameters")
@@ -144,10 +144,17 @@ def _check_rest(request: ImageRequest, given: Mapping[str, Any]) -> None:
         _check_json("extra_body", request.extra_body)
         if both := given.keys() & request.extra_body.keys():
             raise ConfigError(f"{min(both)}: given twice, once in extra_body: leave one out")
-    if request.extras:
-        _check_json("extras", request.extras)
     if request.name is not None:
         _check_text("name", request.name)
+    if not request.extras:
+        return request
+    if not all(type(value) in EXACT for value in request.extras.values()):
+        try:
+            request = evolve(request, extras=plain(request.extras))
+        except ConfigError as error:
+            raise ConfigError(f"extras: {error}") from None
+    _check_json("extras", request.extras)
+    return request
 
 
 # The checks of one value, by kind: each returns the value, converted where it must be.
@@ -167,7 +174,7 @@ def _check_int(value: Any, parameter: Parameter, model: str) -> int:
 
 
 def _check_number(value: Any, parameter: Parameter, model: str) -> float:
-    value = number_of(value) if isinstance(value, str) else value
+    value = number_of(value) if isinstance(value, str) else unwrapped(value)
     number = float(value) if isinstance(value, Decimal) else value
     if isinstance(number, bool) or not isinstance(number, int | float):
         raise _wrong_kind(value, parameter, model, "a number")
@@ -184,7 +191,7 @@ def _is_outside(number: float, parameter: Parameter) -> bool:
 
 
 def _check_bool(value: Any, parameter: Parameter, model: str) -> bool:
-    value = truth_of(value) if isinstance(value, str) else value
+    value = truth_of(value) if isinstance(value, str) else unwrapped(value)
     if not isinstance(value, bool):
         raise _wrong_kind(value, parameter, model, "true or false")
     return value

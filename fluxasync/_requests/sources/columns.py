@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date, time
 from functools import partial
 from typing import Any
 
@@ -19,15 +18,8 @@ from attrs import field, frozen
 from ..._core.arguments import check_type
 from ..._core.errors import ConfigError
 from ..._core.strict_json import parsed_object
-from ..catalog import (
-    find,
-    is_exact,
-    lost_digits,
-    models_with,
-    number_of,
-    truth_of,
-    whole_number,
-)
+from ..catalog import find, is_exact, lost_digits, models_with, number_of, truth_of, whole_number
+from ..cells import plain
 
 _EXTRAS = "extras."  #: a target of this start is a key of the metadata
 
@@ -106,10 +98,18 @@ class Header:
     """The meaning of each cell of a table. Raises ConfigError for columns of no prompt list."""
 
     def __init__(
-        self, names: Sequence[str], columns: Columns, *, comma: bool = False, prompted: bool = False
+        self,
+        names: Sequence[str],
+        columns: Columns,
+        *,
+        comma: bool = False,
+        prompted: bool = False,
+        typed: bool = False,
     ) -> None:
-        """`comma` says that numbers have decimal commas, `prompted` that rows need no prompt."""
+        """`comma` says that numbers have decimal commas, `prompted` that rows need no prompt,
+        `typed` that an empty text differs from a gap."""
         refuse_many(len(names))
+        self._typed = typed
         self._names = [_utf8(name).strip() for name in names]
         self._targets = [self._target(name, columns) for name in self._names]
         self._refuse_missing(columns)
@@ -135,15 +135,19 @@ class Header:
         row: dict[str, Any] = {}
         for place, name, target, reader in self._readers:
             cell = cells[place] if place < len(cells) else None
-            if cell is None or cell == "" or (isinstance(cell, str) and not cell.strip()):
+            if cell is None or (
+                isinstance(cell, str) and not cell.strip() and not (self._typed and _is_own(target))
+            ):
                 continue
             try:
                 value = reader(cell)
             except ConfigError as error:
-                raise ConfigError(f"column {_short(name)}: {error}") from None
+                raise ConfigError(f"column {short(name)}: {error}") from None
             if value is not None:
                 row[target] = value
-        return _with_extras(row) if row else None
+        if not row or (self._typed and all(map(_is_blank, row.values()))):
+            return None
+        return _with_extras(row)
 
     def takes(self, name: str) -> bool:
         """Tell whether a column gives an image input, whose bytes are wanted."""
@@ -162,7 +166,7 @@ class Header:
         for target, column in columns.sources.items():
             if column.strip() not in self._names:
                 raise ConfigError(
-                    f"no column {_short(column)} for {target} (columns: {_listed(self._names)})"
+                    f"no column {short(column)} for {target} (columns: {_listed(self._names)})"
                 )
 
     def _refuse_twice(self) -> None:
@@ -182,26 +186,16 @@ def kind_of(name: str) -> str | None:
     return None if model is None else model.parameters[name].kind
 
 
-def undo_pandas_nan(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the row of an object as it was before pandas filled the gaps of its columns: there a
-    whole number is 512.0, and what is not given is NaN. An `n` that is text, as `csv.DictReader`
-    gives it, becomes its number; text of other parameters is converted by the catalogue's check."""
-    if isinstance(row.get("n"), str):
-        row = {**row, "n": whole_number(row["n"]) if row["n"] else None}
-    floats = [name for name, value in row.items() if isinstance(value, float)]
-    if not floats:
-        return row
-    own = dict(row)
-    for name in floats:
-        if math.isnan(own[name]):
-            del own[name]
-        elif is_exact(own[name]) and kind_of(name) == "int":
-            own[name] = int(own[name])
-    return own
-
-
 def _draws(target: str) -> bool:
     return target == "prompt" or kind_of(target) == "image"
+
+
+def _is_own(target: str) -> bool:
+    return kind_of(target) is None
+
+
+def _is_blank(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 def _with_extras(row: dict[str, Any]) -> dict[str, Any]:
@@ -215,19 +209,20 @@ def _with_extras(row: dict[str, Any]) -> dict[str, Any]:
 
 def _twice(target: str, one: str, other: str) -> str:
     if one == other:
-        return f"two columns are named {_short(one)}; rename or remove one"
+        return f"two columns are named {short(one)}; rename or remove one"
     return (
-        f"{target} would come from two columns, {_short(one)} and {_short(other)}; "
+        f"{target} would come from two columns, {short(one)} and {short(other)}; "
         f"keep one as metadata: --map {_EXTRAS}{target}=COLUMN"
     )
 
 
 def _listed(names: Sequence[Any]) -> str:
-    shown = ", ".join(_short(str(name)) for name in names[:12] if name)
+    shown = ", ".join(short(str(name)) for name in names[:12] if name)
     return f"{shown} and {len(names) - 12} more" if len(names) > 12 else shown or "no names"
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """Return a name, cut, for an error message."""
     return repr(text if len(text) <= 40 else f"{text[:40]}…")
 
 
@@ -237,16 +232,16 @@ def _short(text: str) -> str:
 
 def _read_int(comma: bool, cell: Any) -> Any:
     if isinstance(cell, float):
-        return _whole_float(cell)
+        return whole_float(cell)
     if not isinstance(cell, str):
         return cell
     number = whole_number(_pointed(cell, comma))
     if isinstance(number, str):
-        raise ConfigError(f"{_short(cell)} {lost_digits(number) or 'is not a whole number'}")
+        raise ConfigError(f"{short(cell)} {lost_digits(number) or 'is not a whole number'}")
     return number
 
 
-def _whole_float(cell: float) -> int | float | None:
+def whole_float(cell: float) -> int | float | None:
     """Undo what pandas does to whole numbers of a column with gaps."""
     if math.isnan(cell):
         return None
@@ -260,7 +255,7 @@ def _read_number(comma: bool, cell: Any) -> Any:
         return cell
     number = number_of(_pointed(cell, comma))
     if isinstance(number, str):
-        raise ConfigError(f"{_short(cell)} is not a number")
+        raise ConfigError(f"{short(cell)} is not a number")
     return number
 
 
@@ -273,7 +268,7 @@ def _read_bool(_: bool, cell: Any) -> Any:
         return cell
     truth = truth_of(cell)
     if isinstance(truth, str):
-        raise ConfigError(f"{_short(cell)} is neither true nor false")
+        raise ConfigError(f"{short(cell)} is neither true nor false")
     return truth
 
 
@@ -289,8 +284,9 @@ def _read_object(_: bool, cell: Any) -> Any:
     return parsed_object(_utf8(cell).strip()) if isinstance(cell, str) else cell
 
 
-def _read_image(_: bool, cell: Any) -> Any:
-    if isinstance(cell, Mapping):  # as `datasets` writes an image
+def read_image(_: bool, cell: Any) -> Any:
+    """Return an image input; `datasets` writes it as an object of bytes and path."""
+    if isinstance(cell, Mapping):
         cell = cell.get("bytes") or cell.get("path")
     return _utf8(cell).strip() if isinstance(cell, str) else cell
 
@@ -299,15 +295,7 @@ def _own(_: bool, cell: Any) -> Any:
     """Return a cell of the user's own as JSON has it."""
     if isinstance(cell, str):
         return _utf8(cell)
-    if isinstance(cell, float) and not math.isfinite(cell):
-        return None
-    if isinstance(cell, Mapping):
-        return {str(key): _own(False, value) for key, value in cell.items()}
-    if isinstance(cell, list | tuple):
-        return [_own(False, value) for value in cell]
-    if cell is None or isinstance(cell, bool | int | float):
-        return cell
-    return cell.isoformat() if isinstance(cell, date | time) else str(cell)
+    return plain(cell)
 
 
 def _utf8(text: str) -> str:
@@ -328,6 +316,6 @@ def _utf8(text: str) -> str:
 
 _READERS: Mapping[str, Callable[[bool, Any], Any]] = {
     "int": _read_int, "number": _read_number, "bool": _read_bool, "choice": _read_text,
-    "ratio": _read_text, "url": _read_text, "text": _read_text, "image": _read_image,
+    "ratio": _read_text, "url": _read_text, "text": _read_text, "image": read_image,
     "prompt": _read_prompt, "object": _read_object, "own": _own,
 }  # fmt: skip

@@ -169,7 +169,8 @@ class ParquetFormat:
         return wanted
 
     def _opened(self, names: list[str], columns: Columns) -> Header:
-        return Header(names, columns, prompted=self._reading.draws_without_prompt)
+        prompted = self._reading.draws_without_prompt
+        return Header(names, columns, prompted=prompted, typed=True)
 
     @contextmanager
     def _readable(self) -> Generator[None, None, None]:

@@ -22,8 +22,9 @@ from ..._core.strict_json import parsed_object
 from ..catalog import validate
 from ..image_inputs import named_inputs, resolve_now
 from ..parsing import ROW_KEYS, parse_request
-from .columns import Columns, undo_pandas_nan
+from .columns import Columns
 from .lines import decoded
+from .object_cells import given_cells
 from .plan import BadRow, ExpandedRow, FirstNames, requests_of
 
 if TYPE_CHECKING:
@@ -114,12 +115,15 @@ class RowReader:
     def object(self, row: Mapping[str, Any]) -> ParsedRow:
         """Return the request of an object, its columns renamed."""
         if not self.columns.sources:
-            return self.row(undo_pandas_nan(row))
+            return self.row(given_cells(row, self._leave_out))
         self._objects += 1
         if self._unseen:
             unseen = {name: column for name, column in self._unseen.items() if column not in row}
             self._unseen = unseen
-        return self.row(undo_pandas_nan(self.columns.renamed(row)))
+        return self.row(given_cells(self.columns.renamed(row), self._leave_out))
+
+    def _leave_out(self, name: str) -> None:
+        self.notes.add(f"left out, because bytes are no metadata: {name[:40]}")
 
     def refuse_unseen(self) -> None:
         """Raise ConfigError for a column named by the caller that no object had."""
