@@ -414,6 +414,12 @@ class Saved:
     timings: Mapping[str, float] = field(factory=dict)  #: seconds of each step; `polls` is a count
 
     @property
+    def prompt_used(self) -> str | None:
+        """The reported prompt where it differs from the request's; None = it does not."""
+        own = self.request or self.job.request
+        return None if own is not None and self.prompt == own.prompt else self.prompt
+
+    @property
     def path(self) -> Path | None:
         """The image's file; None when it is in memory."""
         return self.stored.path

@@ -11,6 +11,7 @@ from .._core.models import Job, Pending, Ready
 from .._wire import Inconclusive, JobNotFound, PollResult, is_known
 from .._wire.client import ApiClient, now
 from .connectivity import Connectivity, WrongAnswers
+from .submitted_prompts import OfAnotherRequest, note_on
 
 if TYPE_CHECKING:
     from .._core.config import Policies
@@ -52,12 +53,16 @@ class Poller:
         """Poll a job once, now. Gives its slot back at a terminal status. Raises TransportError,
         which ends the run, where polls are answered about other jobs."""
         asked = now()
+        if job.request is not None:  # of an earlier run, perhaps
+            self._submitter.prompts.add(job.request)
         result = await self._client.poll(job)
         self._check_job(job, result, asked)
         if not isinstance(result, Inconclusive) or result.status:
             self._submitter.answered()
         elif not result.local:
             self._connectivity.unanswered()
+        if isinstance(result, Ready):
+            result = self._judged(result)
         match result:
             case Ready(job=known):
                 self._slots.release(job)
@@ -79,6 +84,16 @@ class Poller:
         An answer without information counts as yes, so that nothing is paid twice because of it.
         """
         return not isinstance(await self.poll_in_turn(job), JobNotFound | JobError)
+
+    def _judged(self, ready: Ready) -> Ready | OfAnotherRequest:
+        """Warn, once a model, of a prompt that the provider changed."""
+        try:
+            self._submitter.prompts.check(ready)
+        except OfAnotherRequest as error:
+            return error
+        if (note := note_on(ready)) is not None:
+            self._warn(note)
+        return ready
 
     def _check_job(self, job: Job, result: PollResult, asked: float) -> None:
         wrong = self._wrong_answers

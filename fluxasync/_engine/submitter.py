@@ -38,6 +38,7 @@ from .budget import SpendingAccount
 from .circuit_breaker import CircuitBreaker
 from .job_slots import JobSlots, RecentIds, longest_seconds, model_group
 from .pushback import Backoff, GiveUp, PushbackPolicy, is_local
+from .submitted_prompts import SubmittedPrompts
 
 if TYPE_CHECKING:
     from .._core.config import Policies
@@ -90,6 +91,7 @@ class Submitter:
         self.breaker = CircuitBreaker()
         self.spending = SpendingAccount(max_cost)
         self.unclaimed: dict[str, Job] = {}
+        self.prompts = SubmittedPrompts()
         self._policies = policies
         self._limiter = limiter
         self._slots = slots
@@ -106,6 +108,7 @@ class Submitter:
         """Wait for a slot, POST, and wait out push-back; see `FluxSession.submit`."""
         group, cap = model_group(submission.request.model)
         breaker, priority = submission.breaker, submission.priority
+        self.prompts.add(submission.request)
         while True:
             lease = await self._limiter.take(group, cap, breaker=breaker, priority=priority)
             images = await self._prepare(submission, lease)

@@ -59,7 +59,7 @@ def metadata_row(saved: Saved, folder: Path) -> dict[str, Any]:
         "key": _key(request),
         "finished_at": _plain(saved.finished_at),
         "provider": _plain(job.provider),
-        "prompt_used": None if saved.prompt == prompt else _plain(saved.prompt),
+        "prompt_used": _plain(saved.prompt_used),
         "extras": {} if request is None else _plain(request.extras),
     }
 

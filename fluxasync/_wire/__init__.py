@@ -12,7 +12,6 @@ from .classification import Phase, classify
 from .decoding import (
     Inconclusive,
     JobNotFound,
-    OfAnotherPrompt,
     PollResult,
     decode_credits,
     decode_poll,
@@ -21,6 +20,7 @@ from .decoding import (
     suspicion,
 )
 from .encoding import encode_credits, encode_poll, encode_submit
+from .prompt_echo import canonical, is_echo_of, sent_prompt
 from .redaction import Redaction
 from .reply import (
     LONGEST_WAIT,
@@ -38,10 +38,10 @@ __all__ = [
     "URL_LIFETIME",
     "Inconclusive",
     "JobNotFound",
-    "OfAnotherPrompt",
     "Phase",
     "PollResult",
     "Redaction",
+    "canonical",
     "classify",
     "decode_credits",
     "decode_poll",
@@ -50,9 +50,11 @@ __all__ = [
     "encode_poll",
     "encode_submit",
     "in_doubt",
+    "is_echo_of",
     "is_known",
     "is_queued",
     "retry_after",
+    "sent_prompt",
     "suspicion",
     "vendor_message",
 ]

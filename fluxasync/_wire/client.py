@@ -20,7 +20,6 @@ from .._core.strict_json import read_object
 from .classification import Phase, classify
 from .decoding import (
     Inconclusive,
-    OfAnotherPrompt,
     PollResult,
     decode_credits,
     decode_poll,
@@ -29,6 +28,7 @@ from .decoding import (
     suspicion,
 )
 from .encoding import encode_credits, encode_poll, encode_submit
+from .prompt_echo import is_echo_of
 from .redaction import Redaction
 
 if TYPE_CHECKING:
@@ -91,7 +91,9 @@ class ApiClient:
         match found:
             case Ready() if None not in (seed, found.seed) and seed != found.seed:
                 return "the job has another seed"
-            case OfAnotherPrompt() | Inconclusive(another=str()):
+            case Ready(prompt=str(prompt)) if not _may_be_of(job, prompt):
+                return "the job has another prompt"
+            case Inconclusive(another=str()):
                 return "the job is another one"
             case Pending() | Ready() | JobError():
                 return None
@@ -120,6 +122,19 @@ class ApiClient:
             self.warn(f"the provider sends JSON as {kind!r}; it is read as JSON")
         body = self._redaction.body(reply.body)
         return reply if body is reply.body else evolve(reply, body=body)
+
+
+#: models whose result repeats the prompt unchanged (recordings of BFL's FLUX.1 family)
+_ECHOING = ("flux-dev", "flux-pro", "flux-kontext")
+
+
+def _may_be_of(job: Job, prompt: str) -> bool:
+    """Return whether a suspicious job may be the request's. FLUX.2 and upsampling report a
+    rewritten prompt, and other models are not documented, so those always may."""
+    request = job.request
+    if request is None or request.prompt_upsampling or not request.model.startswith(_ECHOING):
+        return True
+    return not prompt.strip() or not request.prompt.strip() or is_echo_of(request, prompt)
 
 
 def now() -> float:

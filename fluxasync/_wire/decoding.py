@@ -172,10 +172,6 @@ def _refusal(reply: Reply, message: str, wait: float | None, verdict: Verdict) -
     return ServerError(f"HTTP {status}: {message}", status=status, retry_after=wait)
 
 
-#: models whose result repeats the prompt unchanged (recordings of BFL's FLUX.1 family)
-_ECHOING = ("flux-dev", "flux-pro", "flux-kontext")
-
-
 @frozen(kw_only=True)
 class JobNotFound:
     """The server does not know the job: not yet, or not any more."""
@@ -191,10 +187,6 @@ class Inconclusive:
     local: bool = False  #: it was not sent, because of this machine and not of the network
     of_key: bool = False  #: the key itself was refused
     another: str | None = None  #: id of the job that the answer describes instead
-
-
-class OfAnotherPrompt(JobFailed):
-    """The prompt of the job's image is not the request's prompt."""
 
 
 PollResult = Pending | Ready | JobNotFound | JobError | Inconclusive
@@ -256,14 +248,12 @@ def _without_status(
 
 def _ready(
     answer: Mapping[str, Any], reply: Reply, job: Job, provider: Provider, now: float
-) -> Pending | Ready | JobFailed:
+) -> Pending | Ready:
     result = answer.get("result")
     sample = result.get("sample") if isinstance(result, dict) else None
     if not isinstance(result, dict) or not isinstance(sample, str) or not sample:
         return Pending(job=job, status="Ready")
     seed, prompt = result.get("seed"), result.get("prompt")
-    if isinstance(prompt, str) and not _is_of(prompt, job.request):
-        return OfAnotherPrompt("the provider's image has another prompt; it is not kept", job=job)
     cost = _reported_cost(answer, provider)
     if cost is not None and job.cost is None:
         job = evolve(job, cost=cost)
@@ -279,16 +269,6 @@ def _ready(
         prompt=prompt if isinstance(prompt, str) else None,
         generate_seconds=_generate_seconds(result),
     )
-
-
-def _is_of(prompt: str, request: ImageRequest | None) -> bool:
-    """Return whether a reported prompt is the request's. FLUX.2 and upsampling report a rewritten
-    prompt, and other models are not documented, so those always pass."""
-    if request is None or request.prompt_upsampling or not request.prompt.strip():
-        return True
-    if not request.model.startswith(_ECHOING):
-        return True
-    return not prompt.strip() or prompt.strip() == request.prompt.strip()
 
 
 def _generate_seconds(result: Mapping[str, Any]) -> float | None:

@@ -60,8 +60,9 @@ from .checked_row import (
 )
 from .schema import State
 
-#: characters kept of raw evidence and of a message
-_EVIDENCE, _MESSAGE = 65_536, 2_048
+#: characters kept of raw evidence, of a message, and of a reported prompt: with escapes it fits
+#: into a JSON column
+_EVIDENCE, _MESSAGE, _PROMPT = 65_536, 2_048, 2**18
 
 _FIELDS = tuple(name for name in ImageRequest.WIRE_FIELDS if name not in WEBHOOK_FIELDS)
 
@@ -120,7 +121,7 @@ def saved_values(saved: Saved, path: str | None) -> tuple[Any, ...]:
         result["seed"] = saved.seed
     request = saved.request or job.request
     if saved.prompt is not None and (request is None or saved.prompt != request.prompt):
-        result["prompt"] = saved.prompt
+        result["prompt"] = saved.prompt[:_PROMPT]
     elif saved.prompt is not None:
         result["same"] = 1
     cost = amount_text(saved.cost)
