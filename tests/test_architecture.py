@@ -264,7 +264,7 @@ WHERE = {
     "a pause after 429 is decided": "_engine.pushback:PushbackPolicy.refused",
     "a finished file gets its name": "_store.files:AtomicFile.publish",
     "the next poll's delay is chosen": "_engine.polling.schedule:PollSchedule.next",
-    "resume: skip, collect or submit": "_batch.resume_decision:resume_decision",
+    "resume: skip or collect": "_batch.resume_decision:resume_decision",
     "the delimiter of a CSV is found": "_requests.sources.tables:TableFormat._separator",
     "Ctrl-C": "_cli.signals:Interrupts._on_signal",
     "max-cost is reserved": "_engine.budget:SpendingAccount.reserve",

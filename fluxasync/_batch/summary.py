@@ -71,9 +71,11 @@ class Summary:
 
 
 def counted(failed: Mapping[str, int], words: str) -> str:
-    """Return "3 failed (2 moderated, 1 lost)", causes only where they are known."""
+    """Return "3 failed (2 moderated, 1 lost)", causes only where they add to the words."""
     causes = sorted(failed.items(), key=lambda item: -item[1])
-    named = ", ".join(f"{count} {cause}" for cause, count in causes if cause and count)
+    named = ", ".join(
+        f"{count} {cause}" for cause, count in causes if cause and cause != words and count
+    )
     return f"{sum(failed.values())} {words}{f' ({named})' if named else ''}"
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from attrs import evolve, field, frozen
+from support.patience import patient
 
 from .children import SLOTS, Broken, Children, Place, Plan
 from .oracle import KINDS, Observation, PromptRow, Violation, losses, observe, violations
@@ -22,7 +23,7 @@ from .points import POINTS
 #: pixels; the smallest size
 SIDE = 256
 
-#: range of seconds of a kill by the clock
+#: range of seconds of a kill by the clock, on an idle machine
 _TIMER = (0.05, 0.6)
 #: kills by the clock for each kill at a point
 _TIMERS = 0.1
@@ -85,10 +86,10 @@ def plans(seed: int) -> Iterator[Plan]:
         rng.shuffle(turn)
         for point in turn:
             if rng.random() < _TIMERS:
-                yield Plan(kill_after=rng.uniform(*_TIMER))
+                yield Plan(kill_after=patient(rng.uniform(*_TIMER)))
             # a timer too, because not every run reaches every point
             passes = rng.randint(1, POINTS[point])
-            yield Plan(point=point, passes=passes, kill_after=_TIMER[1])
+            yield Plan(point=point, passes=passes, kill_after=patient(_TIMER[1]))
 
 
 def prepared(

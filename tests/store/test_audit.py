@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.known_states import known_state
 from support.sample_images import jpeg
 
 from fluxasync import (
     BudgetExceeded,
     ConfigError,
-    Failed,
     ImageRequest,
     InDoubt,
     Job,
@@ -107,18 +107,7 @@ def three_done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def states(folder: Path, *requests: ImageRequest) -> list[str | None]:
     async with journal(folder) as ledger:
-        return [_state(await ledger.known(request)) for request in requests]
-
-
-def _state(known: Outcome | Job | None) -> str | None:
-    match known:
-        case Job(job_id=job_id):
-            return job_id
-        case Failed(cause=cause):
-            return cause
-        case None:
-            return None
-    return type(known).__name__
+        return [known_state(await ledger.known(request)) for request in requests]
 
 
 # --- status ---------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.known_states import known_state
 from support.sample_images import jpeg
 
 from fluxasync import (
@@ -30,7 +31,6 @@ from fluxasync import (
     JournalCounts,
     JournalError,
     Moderated,
-    Outcome,
     RateLimited,
     Saved,
     TransportError,
@@ -124,18 +124,7 @@ def total(counts: JournalCounts) -> Decimal:
 
 
 async def states(ledger: Journal) -> list[str | None]:
-    return [_state(await ledger.known(request)) for request in REQUESTS]
-
-
-def _state(known: Outcome | Job | None) -> str | None:
-    match known:
-        case Job(job_id=job_id):
-            return job_id
-        case Failed(cause=cause):
-            return cause
-        case None:
-            return None
-    return type(known).__name__
+    return [known_state(await ledger.known(request)) for request in REQUESTS]
 
 
 BEFORE = ["dropped", "lost", "moderated", "download", "job-4", "Saved"]
@@ -213,7 +202,7 @@ async def test_an_intent_retries_a_named_failure_once(folder: Path) -> None:
         await ledger.settle(
             Failed(request=image_request(1), error=JobLost("gone", job=job), job=job)
         )
-        assert _state(await ledger.known(image_request(1))) == "lost"
+        assert known_state(await ledger.known(image_request(1))) == "lost"
         with pytest.raises(JournalError, match="recorded as failed: not submitted again"):
             await ledger.intent(image_request(1), price=PRICE)
         with pytest.raises(JournalError, match="recorded as failed: not submitted again"):
@@ -260,7 +249,7 @@ async def test_a_removed_image_is_made_again_on_request(folder: Path) -> None:
     """F124: only when named, and only images whose file is missing."""
     (folder / "000005.jpg").unlink()
     async with journal(folder, "failed") as ledger:
-        assert _state(await ledger.known(image_request(5))) == "Saved"
+        assert known_state(await ledger.known(image_request(5))) == "Saved"
     async with journal(folder, "missing") as ledger:
         assert (ledger.recovered.done, ledger.recovered.again) == (0, 1)
         await ledger.settle(saved(folder, await submitted(ledger, image_request(5), "job-8")))
@@ -288,7 +277,7 @@ async def test_a_damaged_image_is_counted_and_made_again_on_request(
     else:
         os.truncate(image, 10)
     async with journal(folder, "failed") as ledger:
-        assert _state(await ledger.known(image_request(5))) == "Saved"
+        assert known_state(await ledger.known(image_request(5))) == "Saved"
         assert await ledger.damaged() == 1
     async with journal(folder, classes) as ledger:
         assert await ledger.damaged() == 0
@@ -302,7 +291,7 @@ async def test_an_image_that_was_edited_is_not_made_again(folder: Path) -> None:
     with (folder / "000005.jpg").open("ab") as file:
         file.write(b"more")
     async with journal(folder, "damaged") as ledger:
-        assert _state(await ledger.known(image_request(5))) == "Saved"
+        assert known_state(await ledger.known(image_request(5))) == "Saved"
         assert await ledger.damaged() == 0
 
 
