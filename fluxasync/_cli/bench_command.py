@@ -35,6 +35,8 @@ class BenchOptions:
         Prompt list, or - for stdin (default: built-in prompts).
     prompt_column
         Column that holds the prompts (default: prompt).
+    map
+        PARAMETER=COLUMN of --prompts, or extras.NAME=COLUMN. May be given more than once.
     in_flight
         Closed-loop load: active jobs, one stage for each number (default: 1,4,12,24).
     rate
@@ -83,6 +85,7 @@ class BenchOptions:
     model: tuple[str, ...] = (DEFAULT_MODEL,)
     prompts: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None
     prompt_column: str | None = None
+    map: tuple[str, ...] = ()
     in_flight: str | None = None
     rate: str | None = None
     arrivals: Literal["constant", "poisson"] = "constant"

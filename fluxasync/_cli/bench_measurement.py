@@ -38,7 +38,7 @@ from ..bench.setup import resolve_target
 from ..bench.workload import Workload, read_counts, read_duration, read_ramp, read_rates
 from .advice import with_advice
 from .exit_codes import DONE, exit_code
-from .options import key_from, read_parameters, read_provider
+from .options import key_from, read_columns, read_parameters, read_provider
 from .rendering import as_json
 from .signals import Interrupts
 
@@ -147,10 +147,11 @@ def _load(options: BenchOptions) -> Workload:
 
 def _prompts(options: BenchOptions) -> Prompts | None:
     if options.prompts is None:
-        if options.prompt_column is not None:
-            raise ConfigError("--prompt-column names a column of --prompts FILE: add --prompts")
+        if options.prompt_column is not None or options.map:
+            option = "--map" if options.prompt_column is None else "--prompt-column"
+            raise ConfigError(f"{option} names a column of --prompts FILE: add --prompts")
         return None
-    columns = None if options.prompt_column is None else {"prompt": options.prompt_column}
+    columns = read_columns(options.prompt_column, options.map)
     return Prompts(options.prompts, columns=columns)
 
 

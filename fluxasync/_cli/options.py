@@ -152,7 +152,7 @@ class ListOptions:
             "n": self.n,
             "skip_bad": self.skip_bad,
             "limit": self.limit,
-            "columns": self._columns(),
+            "columns": read_columns(self.prompt_column, self.map),
             "seeds": None if self.seeds is None else seeds_of(self.seeds),
             "models": None if self.models is None else _parts(self.models),
             "grid": self._grid(),
@@ -161,14 +161,6 @@ class ListOptions:
             "sample_seed": self.sample_seed,
             "allow_files": self.allow_files,
         }
-
-    def _columns(self) -> dict[str, str]:
-        columns = dict(_pair(text, "--map", "PARAMETER=COLUMN") for text in self.map)
-        if self.prompt_column is not None:
-            if "prompt" in columns:
-                raise ConfigError("--prompt-column and --map both name a column for the prompt")
-            columns["prompt"] = self.prompt_column
-        return columns
 
     def _grid(self) -> dict[str, list[Any]]:
         grid: dict[str, list[Any]] = {}
@@ -254,6 +246,21 @@ def read_parameters(texts: tuple[str, ...], model: str) -> dict[str, Any]:
             step = "" if "; " in reason else "; fluxasync models lists what it takes"
             raise ConfigError(f"--param {reason}{step}")
     return given
+
+
+def read_columns(prompt_column: str | None, mappings: tuple[str, ...]) -> dict[str, str]:
+    """Return the column of each target. Raises ConfigError for two of one target."""
+    columns: dict[str, str] = {}
+    for text in mappings:
+        target, column = _pair(text, "--map", "PARAMETER=COLUMN")
+        if target in columns:
+            raise ConfigError(f"--map names two columns for {target}: leave one out")
+        columns[target] = column
+    if prompt_column is not None:
+        if "prompt" in columns:
+            raise ConfigError("--prompt-column and --map both name a column for the prompt")
+        columns["prompt"] = prompt_column
+    return columns
 
 
 def read_provider(name: str | None) -> str | None:

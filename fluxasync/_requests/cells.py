@@ -69,6 +69,13 @@ def unwrapped(value: Any) -> Any:
     return value.item()
 
 
+def image_of(cell: Any) -> Any:
+    """Return an image input; `datasets` writes it as an object of bytes and path."""
+    if isinstance(cell, Mapping):
+        cell = cell.get("bytes") or cell.get("path")
+    return cell.strip() if isinstance(cell, str) else cell
+
+
 def plain(cell: Any, depth: int = 0) -> Any:
     """Return a cell as JSON has it. Raises NoMetadata for bytes, ConfigError for other types and
     for more levels than a line of a list may have."""

@@ -3,18 +3,21 @@
 A row is a mapping: `prompt`, `model`, `name`, `n`, `extra_body`, `extras`, any parameter of the
 model by its wire name, and keys of the user's own, which only the metadata carries. A
 misspelt `widht` would cost a thousand images of the wrong size, so a user's key may be neither a
-parameter of another model nor similar to one of this model.
+parameter of another model nor similar to one of this model, unless the row has the parameter and
+the key is longer than its name: `prompt_id` beside `prompt` is metadata.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from .._core.errors import ConfigError
 from .._core.models import DEFAULT_MODEL, ImageRequest
@@ -39,9 +42,7 @@ def parse_request(
     false, a key that nothing knows is an error instead of metadata. Raises ConfigError, one line.
     """
     given = _with_defaults(row, defaults) if defaults else row
-    name = given.get("model")
-    name = DEFAULT_MODEL if name in (None, "") else name  # "" is an empty cell
-    model = find(name) if isinstance(name, str) else None
+    name, model = _model_of(given)
     typed: dict[str, Any] = {}
     parameters: dict[str, Any] = {}
     own: dict[str, Any] = {}
@@ -56,9 +57,24 @@ def parse_request(
             parameters[key] = value
         else:
             own[key] = value
-    for key in own:
-        _check_own_key(key, str(name), model, allow_extras)
+    if own and (faults := _own_faults(own, given, name, model, allow_extras)):
+        raise ConfigError("; ".join(faults))
     return _request(typed, parameters, own)
+
+
+def key_faults(row: Mapping[str, Any], *, defaults: Mapping[str, Any] = _NOTHING) -> list[str]:
+    """Return what is wrong with a row's keys, as `parse_request` would raise it."""
+    given = _with_defaults(row, defaults) if defaults else row
+    name, model = _model_of(given)
+    known = _FIELDS | (model.parameters.keys() if model else set())
+    own = {key: "" for key in given if key not in known and (model or not models_with(key))}
+    return _own_faults(own, given, name, model, allow_extras=True)
+
+
+def _model_of(given: Mapping[str, Any]) -> tuple[str, Model | None]:
+    name = given.get("model")
+    name = DEFAULT_MODEL if name in (None, "") else name  # "" is an empty cell
+    return str(name), find(name) if isinstance(name, str) else None
 
 
 def _request(
@@ -96,23 +112,127 @@ def _with_defaults(row: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[
     return fitting | given
 
 
-def _check_own_key(key: Any, name: str, model: Model | None, allow_extras: bool) -> None:
+@frozen
+class _Fault:
+    """A key that is neither a parameter nor plainly the user's own."""
+
+    key: str
+    reason: str
+    meant: str | None = None  #: the key that it resembles
+
+
+def _own_faults(
+    own: Mapping[str, Any],
+    given: Mapping[str, Any],
+    name: str,
+    model: Model | None,
+    allow_extras: bool,
+) -> list[str]:
+    """Return the faults of the keys that are no parameters, with the options that mend them."""
+    found = (_own_fault(key, given, name, model, allow_extras) for key in own)
+    faults = [fault for fault in found if fault is not None]
+    lines = []
+    if allow_extras and _lacks_prompt(given) and all(each.meant != "prompt" for each in faults):
+        lines.append(no_prompt_message(list(own), noun="key"))
+    if faults:
+        lines += [_with_columns(fault) if allow_extras else fault.reason for fault in faults]
+        them = "it" if len(faults) == 1 else "them"
+        if allow_extras:
+            columns = "a column" if len(faults) == 1 else "columns"
+            options = " ".join(_as_metadata(fault.key) for fault in faults)
+            keep = f'put {them} inside "extras" ({columns}: {options})'
+            lines.append(f"to keep {them} as metadata, {keep}")
+        lines.append(f'to send {them} all the same, inside "extra_body"')
+    return lines
+
+
+def _own_fault(
+    key: Any, given: Mapping[str, Any], name: str, model: Model | None, allow_extras: bool
+) -> _Fault | None:
     if not isinstance(key, str):
         raise ConfigError(f"a row's keys are text, not {type(key).__name__}")
-    if near := _close_row_key(key):
-        _refuse(key, f"{key!r} looks like {near}", allow_extras)
-    if model is not None and (models_with(key) or closest(key, model)):
-        _refuse(key, unknown_parameter_message(key, model, models_with(key)), allow_extras)
-    if not allow_extras:
-        _refuse(key, f"{key}: {name} has no such parameter", allow_extras)
+    if (near := _close_row_key(key)) and not _describes(key, near, given):
+        return _Fault(key, f"{key!r} looks like {near}", near)
+    if model is not None:
+        others, near = models_with(key), closest(key, model)
+        if others or (near and not _describes(key, near, given)):
+            return _Fault(key, unknown_parameter_message(key, model, others), near)
+    return None if allow_extras else _Fault(key, f"{key}: {name} has no such parameter")
 
 
-def _refuse(key: str, reason: str, allow_extras: bool) -> NoReturn:
-    keep = ""
-    if allow_extras:
-        column = f"a column: --map extras.{key[:40]}={key[:40]}"
-        keep = f'; to keep it as metadata, put it inside "extras" ({column})'
-    raise ConfigError(f'{reason}{keep}; to send it all the same, inside "extra_body"')
+def _describes(key: str, near: str, given: Mapping[str, Any]) -> bool:
+    """Whether a key is about a parameter that the row has: `prompt_id`, `width_px`, `image_url`.
+
+    A numbered one (`input_image_9`) is no remark but a further value.
+    """
+    if given.get(near) is None:
+        return False
+    rest = _squashed(key).replace(_squashed(near), "", 1)
+    return len(rest) < len(_squashed(key)) and bool(rest) and not rest.isdecimal()
+
+
+def _squashed(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _with_columns(fault: _Fault) -> str:
+    if fault.meant is None:
+        return fault.reason
+    key = shlex.quote(fault.key[:40])
+    use = f"--prompt-column {key}" if fault.meant == "prompt" else f"--map {fault.meant}={key}"
+    return f"{fault.reason} ({use})"
+
+
+def _as_metadata(key: str) -> str:
+    return f"--map {shlex.quote(f'extras.{key[:40]}={key[:40]}')}"
+
+
+#: names under which data sets keep prompts; which one is meant, only the user knows
+_PROMPT_LIKE = re.compile(
+    r"(captions?|texts?|descriptions?|inputs?|instructions?|sentences?|titles?|prompt.*|.*prompts?)",
+    re.IGNORECASE,
+)
+
+
+def prompt_candidates(names: Sequence[Any]) -> list[str]:
+    """Return the names that may be those of the prompts."""
+    texts = [name for name in names if isinstance(name, str)]
+    return [
+        name
+        for name in texts
+        if _PROMPT_LIKE.fullmatch(name.strip())
+        and name.strip().lower() not in _FIELDS
+        and not models_with(name.strip().lower())
+    ] or difflib.get_close_matches("prompt", texts, n=1, cutoff=0.7)
+
+
+def no_prompt_message(names: Sequence[Any], *, noun: str) -> str:
+    """Return the error of columns or keys without a prompt, with the option to type."""
+    candidates = [name for name in prompt_candidates(names) if len(name) <= 40][:2]
+    options = [f"--prompt-column {shlex.quote(name)}" for name in candidates]
+    return (
+        f"no {noun} is named prompt ({noun}s: {listed(names)}); "
+        f"name the {noun} of the prompts: {' or '.join(options) or '--prompt-column NAME'}"
+    )
+
+
+def listed(names: Sequence[Any]) -> str:
+    """Return the first names, in quotes, for an error."""
+    texts = [text if len(text) <= 40 else f"{text[:40]}…" for text in map(str, names[:12]) if text]
+    shown = ", ".join(map(repr, texts))
+    return f"{shown} and {len(names) - 12} more" if len(names) > 12 else shown or "no names"
+
+
+def _lacks_prompt(given: Mapping[str, Any]) -> bool:
+    if "prompt" in given or given.get("extra_body"):
+        return False
+    return not any(value is not None and _is_image(key) for key, value in given.items())
+
+
+def _is_image(key: Any) -> bool:
+    takers = models_with(key)
+    model = find(takers[0]) if takers else None
+    return model is not None and model.parameters[key].kind == "image"
 
 
 @lru_cache(maxsize=4096)

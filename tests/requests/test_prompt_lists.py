@@ -156,7 +156,7 @@ BAD_TABLES = [
     pytest.param(b"prompt\ncaf\xe9\n", "row 2: column 'prompt': byte 0xe9 is not UTF-8; save the"
                  " table as UTF-8 (in Excel: “CSV UTF-8”)", id="F133 Excel's plain CSV"),
     pytest.param("Titel,Text\nfox,owl\n", "p.csv: no column is named prompt (columns:"
-                 " 'Titel', 'Text'); name the column of the prompts: --prompt-column NAME",
+                 " 'Titel', 'Text'); name the column of the prompts: --prompt-column Text",
                  id="no prompt"),
     pytest.param("prompt,Width,width\nfox,1,2\n", "p.csv: width would come from two columns,"
                  " 'Width' and 'width'", id="two columns"),

@@ -8,7 +8,6 @@ given". Numbers are read as JSON reads them, so the same row written as JSON has
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,18 +17,13 @@ from attrs import field, frozen
 from ..._core.arguments import check_type
 from ..._core.errors import ConfigError
 from ..._core.strict_json import parsed_object
-from ..catalog import find, is_exact, lost_digits, models_with, number_of, truth_of, whole_number
-from ..cells import plain
-
-_EXTRAS = "extras."  #: a target of this start is a key of the metadata
+from ..catalog import is_exact, lost_digits, number_of, truth_of, whole_number
+from ..cells import image_of, plain
+from ..parsing import key_faults, listed, no_prompt_message, prompt_candidates
+from .column_names import EXTRAS, kind_of, named, short, targets_of, twice
 
 #: of a table; wide data sets have some hundred
 MOST_COLUMNS = 2_000
-
-_KINDS_OF_ROW_KEYS = {
-    "prompt": "prompt", "model": "text", "name": "text", "n": "int", "extra_body": "object",
-    "extras": "object",
-}  # fmt: skip
 
 
 def _no_columns() -> dict[str, str]:
@@ -51,10 +45,10 @@ class Columns:
             check_type("columns", target, str, expected="names are text")
             if not isinstance(column, str) or not column:
                 raise ConfigError(f"columns: {target} needs the name of a column")
-            if kind_of(target) is None and not target.startswith(_EXTRAS):
+            if kind_of(target) is None and not target.startswith(EXTRAS):
                 raise ConfigError(
                     f"columns: {target!r} is no parameter of any model; "
-                    f"to keep a column as metadata: --map {_EXTRAS}{target}={column}"
+                    f"to keep a column as metadata: --map {EXTRAS}{target}={column}"
                 )
         return cls(sources)
 
@@ -64,16 +58,17 @@ class Columns:
         Raises ConfigError when there is no prompt column, and for a target that has two columns.
         """
         rest = {key: row[key] for key in row if key not in self.sources.values()}
+        rest = named(rest, has_prompt="prompt" in self.sources)
         own: dict[str, Any] = {}
         for target, column in self.sources.items():
             if column not in row:
                 if target == "prompt":
-                    raise ConfigError(f"no {column!r} (keys: {_listed(list(row))})")
+                    raise ConfigError(f"no {short(column)} (keys: {listed(list(row))})")
                 continue
             if rest.get(target) is not None:
-                raise ConfigError(_twice(target, column, target))
-            if target.startswith(_EXTRAS):
-                own[target.removeprefix(_EXTRAS)] = row[column]
+                raise ConfigError(twice(target, column, target))
+            if target.startswith(EXTRAS):
+                own[target.removeprefix(EXTRAS)] = row[column]
             else:
                 rest[target] = row[column]
         if own:
@@ -103,22 +98,17 @@ class Header:
         columns: Columns,
         *,
         comma: bool = False,
-        prompted: bool = False,
+        defaults: Mapping[str, Any] | None = None,
         typed: bool = False,
     ) -> None:
-        """`comma` says that numbers have decimal commas, `prompted` that rows need no prompt,
-        `typed` that an empty text differs from a gap."""
+        """`comma` says that numbers have decimal commas, `typed` that an empty text differs from a
+        gap; `defaults` are for all rows."""
         refuse_many(len(names))
         self._typed = typed
         self._names = [_utf8(name).strip() for name in names]
-        self._targets = [self._target(name, columns) for name in self._names]
-        self._refuse_missing(columns)
-        self._refuse_twice()
-        if not prompted and not any(map(_draws, self._targets)):
-            raise ConfigError(
-                f"no column is named prompt (columns: {_listed(self._names)}); "
-                "name the column of the prompts: --prompt-column NAME"
-            )
+        mapped = {column.strip(): target for target, column in columns.sources.items()}
+        self._targets = targets_of(self._names, mapped)
+        self._refuse_faults(columns, defaults or {})
         self._readers = [
             (place, name, target, partial(_READERS.get(kind_of(target) or "own", _own), comma))
             for place, (name, target) in enumerate(zip(self._names, self._targets, strict=True))
@@ -154,36 +144,42 @@ class Header:
         place = self._names.index(name.strip())
         return kind_of(self._targets[place]) == "image"
 
-    @staticmethod
-    def _target(name: str, columns: Columns) -> str:
-        for target, column in columns.sources.items():
-            if column.strip() == name:
-                return target
-        plain = re.sub(r"[\s-]+", "_", name.lower())  # "Output Format", as people write headers
-        return plain if kind_of(plain) is not None else name
+    def _refuse_faults(self, columns: Columns, defaults: Mapping[str, Any]) -> None:
+        """Raise one ConfigError for all faults of the columns, if there are any.
 
-    def _refuse_missing(self, columns: Columns) -> None:
-        for target, column in columns.sources.items():
-            if column.strip() not in self._names:
-                raise ConfigError(
-                    f"no column {short(column)} for {target} (columns: {_listed(self._names)})"
-                )
+        Columns that only look like a parameter are left to their rows, whose models decide, unless
+        there is another fault.
+        """
+        faults = [*self._missing(columns), *self._given_twice()]
+        has_prompt = any(map(_draws, self._targets)) or "prompt" in columns.sources
+        if not has_prompt and defaults.get("prompt") is None:
+            faults.append(no_prompt_message(self._names, noun="column"))
+        if faults:
+            named = {*prompt_candidates(self._names)} if not has_prompt else set()
+            named |= {target for target in self._targets if target.startswith(EXTRAS)}
+            row = {target: "" for target in self._targets if target and target not in named}
+            faults += key_faults(row | {"prompt": ""}, defaults=defaults)
+            raise ConfigError("; ".join(faults))
 
-    def _refuse_twice(self) -> None:
+    def _missing(self, columns: Columns) -> list[str]:
+        missing = [
+            (target, column)
+            for target, column in columns.sources.items()
+            if column.strip() not in self._names
+        ]
+        if not missing:
+            return []
+        shown = " and ".join(f"{short(column)} for {target}" for target, column in missing)
+        return [f"no column {shown} (columns: {listed(self._names)})"]
+
+    def _given_twice(self) -> list[str]:
         firsts: dict[str, int] = {}
+        faults = []
         for place, target in enumerate(self._targets):
             first = firsts.setdefault(target, place)
             if target and first != place:
-                raise ConfigError(_twice(target, self._names[first], self._names[place]))
-
-
-def kind_of(name: str) -> str | None:
-    """Return the catalogue's kind of a row's key; None for a key of the user."""
-    if name in _KINDS_OF_ROW_KEYS:
-        return _KINDS_OF_ROW_KEYS[name]
-    takers = models_with(name)
-    model = find(takers[0]) if takers else None
-    return None if model is None else model.parameters[name].kind
+                faults.append(twice(target, self._names[first], self._names[place]))
+        return faults
 
 
 def _draws(target: str) -> bool:
@@ -199,31 +195,12 @@ def _is_blank(value: Any) -> bool:
 
 
 def _with_extras(row: dict[str, Any]) -> dict[str, Any]:
-    own = {key for key in row if key.startswith(_EXTRAS)}
+    own = {key for key in row if key.startswith(EXTRAS)}
     if not own:
         return row
-    extras = {key.removeprefix(_EXTRAS): row[key] for key in own}
+    extras = {key.removeprefix(EXTRAS): row[key] for key in own}
     rest = {key: value for key, value in row.items() if key not in own}
     return rest | {"extras": extras | dict(rest.get("extras") or {})}
-
-
-def _twice(target: str, one: str, other: str) -> str:
-    if one == other:
-        return f"two columns are named {short(one)}; rename or remove one"
-    return (
-        f"{target} would come from two columns, {short(one)} and {short(other)}; "
-        f"keep one as metadata: --map {_EXTRAS}{target}=COLUMN"
-    )
-
-
-def _listed(names: Sequence[Any]) -> str:
-    shown = ", ".join(short(str(name)) for name in names[:12] if name)
-    return f"{shown} and {len(names) - 12} more" if len(names) > 12 else shown or "no names"
-
-
-def short(text: str) -> str:
-    """Return a name, cut, for an error message."""
-    return repr(text if len(text) <= 40 else f"{text[:40]}…")
 
 
 # The readers of one cell, by kind: given (decimal comma, cell), they return the value, None for
@@ -232,7 +209,7 @@ def short(text: str) -> str:
 
 def _read_int(comma: bool, cell: Any) -> Any:
     if isinstance(cell, float):
-        return whole_float(cell)
+        return _whole_float(cell)
     if not isinstance(cell, str):
         return cell
     number = whole_number(_pointed(cell, comma))
@@ -241,7 +218,7 @@ def _read_int(comma: bool, cell: Any) -> Any:
     return number
 
 
-def whole_float(cell: float) -> int | float | None:
+def _whole_float(cell: float) -> int | float | None:
     """Undo what pandas does to whole numbers of a column with gaps."""
     if math.isnan(cell):
         return None
@@ -284,11 +261,9 @@ def _read_object(_: bool, cell: Any) -> Any:
     return parsed_object(_utf8(cell).strip()) if isinstance(cell, str) else cell
 
 
-def read_image(_: bool, cell: Any) -> Any:
-    """Return an image input; `datasets` writes it as an object of bytes and path."""
-    if isinstance(cell, Mapping):
-        cell = cell.get("bytes") or cell.get("path")
-    return _utf8(cell).strip() if isinstance(cell, str) else cell
+def _read_image(_: bool, cell: Any) -> Any:
+    image = image_of(cell)
+    return _utf8(image) if isinstance(image, str) else image
 
 
 def _own(_: bool, cell: Any) -> Any:
@@ -316,6 +291,6 @@ def _utf8(text: str) -> str:
 
 _READERS: Mapping[str, Callable[[bool, Any], Any]] = {
     "int": _read_int, "number": _read_number, "bool": _read_bool, "choice": _read_text,
-    "ratio": _read_text, "url": _read_text, "text": _read_text, "image": read_image,
+    "ratio": _read_text, "url": _read_text, "text": _read_text, "image": _read_image,
     "prompt": _read_prompt, "object": _read_object, "own": _own,
 }  # fmt: skip

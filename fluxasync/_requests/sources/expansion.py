@@ -20,7 +20,7 @@ from ..._core.errors import ConfigError
 from ..._core.models import DEFAULT_MODEL
 from ..catalog import COPIES_MAXIMUM, NUMERIC, Model, find, models_with, unknown_parameter_message
 from ..parsing import ROW_KEYS
-from .columns import kind_of
+from .column_names import kind_of
 from .wildcards import COUNT_CAP, Wildcards
 
 Axis = tuple[str, tuple[Any, ...]]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..._core.errors import ConfigError
-from ..catalog import whole_number
-from ..cells import EXACT, NoMetadata, is_missing, plain, unwrapped
-from .columns import kind_of, read_image, short, whole_float
+from ..catalog import is_exact, whole_number
+from ..cells import EXACT, NoMetadata, image_of, is_missing, plain, unwrapped
+from .column_names import kind_of, short
 
 
 def given_cells(row: Mapping[str, Any], leave_out: Callable[[str], None]) -> Mapping[str, Any]:
@@ -60,5 +60,5 @@ def _given_cell(name: str, value: Any, leave_out: Callable[[str], None]) -> Any:
     if name == "extras" and isinstance(value, Mapping):
         return _converted(value, _own_cell, leave_out)
     if kind == "int" and isinstance(value, float):
-        return whole_float(value)
-    return read_image(False, value) if kind == "image" else unwrapped(value)
+        return int(value) if is_exact(value) else value
+    return image_of(value) if kind == "image" else unwrapped(value)

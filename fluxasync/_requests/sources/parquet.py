@@ -169,8 +169,7 @@ class ParquetFormat:
         return wanted
 
     def _opened(self, names: list[str], columns: Columns) -> Header:
-        prompted = self._reading.draws_without_prompt
-        return Header(names, columns, prompted=prompted, typed=True)
+        return Header(names, columns, defaults=self._reading.defaults, typed=True)
 
     @contextmanager
     def _readable(self) -> Generator[None, None, None]:

@@ -72,7 +72,7 @@ class RowReader:
         self._is_local = is_local  #: the provider is on this machine, so rows may name it
         self._unseen = dict(self.columns.sources)  #: mapped columns that no object had so far
         self._objects = 0
-        self._defaults = dict(defaults)
+        self.defaults = dict(defaults)  #: for all rows
         self._n = n
         #: defaults that no row has used so far; the batch checks the model
         self._unused = {name for name, value in defaults.items() if value is not None} - {"model"}
@@ -80,11 +80,6 @@ class RowReader:
             self._unused.add("n")
         self._is_empty = True  #: no good row so far
         self._dialect = dialect
-
-    @property
-    def draws_without_prompt(self) -> bool:
-        """Whether rows need no prompt, because the defaults have one."""
-        return self._defaults.get("prompt") is not None
 
     def line(self, raw: bytes) -> ParsedRow | None:
         """Return the line's request, or None if it is blank."""
@@ -114,8 +109,6 @@ class RowReader:
 
     def object(self, row: Mapping[str, Any]) -> ParsedRow:
         """Return the request of an object, its columns renamed."""
-        if not self.columns.sources:
-            return self.row(given_cells(row, self._leave_out))
         self._objects += 1
         if self._unseen:
             unseen = {name: column for name, column in self._unseen.items() if column not in row}
@@ -128,8 +121,11 @@ class RowReader:
     def refuse_unseen(self) -> None:
         """Raise ConfigError for a column named by the caller that no object had."""
         if self._objects and self._unseen:
-            target, column = next(iter(self._unseen.items()))
-            raise ConfigError(f"columns: no row has {column!r}, which {target} was to come from")
+            lines = [
+                f"no row has {column!r}, which {target} was to come from"
+                for target, column in self._unseen.items()
+            ]
+            raise ConfigError(f"columns: {'; '.join(lines)}")
 
     def refuse_unused(self) -> None:
         """Raise ConfigError for a default that no row used: it was never checked."""
@@ -151,8 +147,8 @@ class RowReader:
             row = {**row, "n": self._n}
             self._unused.discard("n")
         if self.spread is None:
-            return self._request(row, self._defaults, row)
-        return self._variants(row, self._defaults)
+            return self._request(row, self.defaults, row)
+        return self._variants(row, self.defaults)
 
     def _request(
         self, row: Mapping[str, Any], defaults: Mapping[str, Any], own: Mapping[str, Any]

@@ -79,7 +79,7 @@ class TableFormat:
                 names,
                 reading.columns,
                 comma=separator == ";",  # written where commas are decimal
-                prompted=reading.draws_without_prompt,
+                defaults=reading.defaults,
             )
         except ConfigError as error:
             raise ConfigError(f"{self._name}: {error}") from None
