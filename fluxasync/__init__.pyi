@@ -43,6 +43,7 @@ from ._engine.session import FluxSession as FluxSession
 from ._requests.catalog import Model as Model
 from ._requests.catalog import Parameter as Parameter
 from ._requests.catalog import Price as Price
+from ._requests.catalog import Provenance as Provenance
 from ._requests.catalog import models as models
 from ._requests.estimate import Estimate as Estimate
 from ._requests.estimate import Estimator as Estimator

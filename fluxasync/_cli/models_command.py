@@ -36,6 +36,11 @@ def rows() -> Iterator[str]:
                 "price": float(model.price.first * CREDIT),
                 "price_following_mp": float(model.price.following * CREDIT),
                 "price_reference_mp": float(model.price.reference * CREDIT),
+                "price_by": model.price.by,
+                "price_tiers": {
+                    value: float(amount * CREDIT) for value, amount in model.price.tiers.items()
+                },
+                "providers": model.providers,
                 "active_limit": model.active_limit,
                 "typical_seconds": model.typical_seconds,
                 "max_pixels": model.max_pixels,
@@ -76,7 +81,8 @@ def _size(model: Model) -> str:
     """Return the sides that the model takes: "256–1440, step 32", "64+, step 16, ≤4 MP"."""
     side = model.parameters.get("width")
     if side is None or side.minimum is None:
-        return "aspect_ratio" if "aspect_ratio" in model.parameters else "as the image"
+        names = [name for name in ("aspect_ratio", "resolution") if name in model.parameters]
+        return ", ".join(names) or "as the image"
     sides = f"{side.minimum:g}+" if side.maximum is None else f"{side.minimum:g}–{side.maximum:g}"
     step = f", step {side.multiple_of}" if side.multiple_of else ""
     most = "" if model.max_pixels is None else f", ≤{model.max_pixels / 2**20:g} MP"
@@ -85,7 +91,9 @@ def _size(model: Model) -> str:
 
 def _price(model: Model) -> str:
     first = f"${model.price.first * CREDIT:.3f}"
-    following = model.price.following
+    following, tiers = model.price.following, model.price.tiers.values()
+    if tiers:
+        return f"${min(tiers) * CREDIT:.3f}–${max(tiers) * CREDIT:.3f}"
     return f"{first}+${following * CREDIT:.3f}/MP" if following else first
 
 
@@ -97,4 +105,5 @@ def _own(model: Model) -> str:
     names = [name for name in model.parameters if name not in _COMMON]
     first = [name for name in names if not _NUMBERED.match(name)]
     images = len(names) - len(first) + 1
-    return ", ".join(first).replace("input_image", f"input_image (up to {images})")
+    text = ", ".join(first)
+    return text.replace("input_image", f"input_image (up to {images})") if images > 1 else text

@@ -191,7 +191,7 @@ class Submitter:
                 self._slots.unwatch(answer)
                 self.mark_unclaimed(answer, recorded=outlives_us(ledger))
 
-    async def _prepare(self, submission: Submission, lease: Lease) -> dict[str, str]:
+    async def _prepare(self, submission: Submission, lease: Lease) -> dict[str, str | list[str]]:
         """Read the images to send and reserve the price. A caller cancelled here sends nothing."""
         try:
             images = await encode_image_inputs(submission.request, executor=submission.disk)
@@ -202,7 +202,7 @@ class Submitter:
         return images
 
     async def _post(
-        self, submission: Submission, images: Mapping[str, str], lease: Lease
+        self, submission: Submission, images: Mapping[str, str | list[str]], lease: Lease
     ) -> Job | Refused:
         """Intent → POST → record: one unit, one attempt. A job is recorded before it counts,
         because the ledger may know its id as another image's."""
@@ -225,7 +225,7 @@ class Submitter:
     async def _answer(
         self,
         submission: Submission,
-        images: Mapping[str, str],
+        images: Mapping[str, str | list[str]],
         lease: Lease,
         cost: Decimal | None,
     ) -> Job | Refused:

@@ -17,12 +17,12 @@ import base64
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, TypeGuard, TypeVar
 
 from attrs import evolve
 
@@ -47,6 +47,9 @@ _INSIDE = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 
 _T = TypeVar("_T")
 
+#: an image as the API takes it; of a list, each of them
+WireImage = str | list[str]
+
 
 async def resolve(
     request: ImageRequest, *, base: Path | None = None, executor: Executor | None = None
@@ -64,16 +67,9 @@ async def resolve(
 
 def resolve_now(request: ImageRequest, *, base: Path | None = None) -> ImageRequest:
     """Do what `resolve` does in the calling thread, which must not be the event loop's."""
-    settled = {
-        name: image if _is_settled(image) else _settled(name, image, base)
-        for name, image in named_inputs(request)
-    }
-    if not settled:
-        return request
-    return evolve(
+    return with_inputs(
         request,
-        image_prompt=settled.get("image_prompt"),
-        parameters={name: settled.get(name, value) for name, value in request.parameters.items()},
+        lambda name, image: image if _is_settled(image) else _settled(name, image, base),
     )
 
 
@@ -118,18 +114,29 @@ def open_inside(folder: str, parts: tuple[str, ...]) -> int:
 
 async def encode_image_inputs(
     request: ImageRequest, *, executor: Executor | None = None
-) -> dict[str, str]:
-    """Return each image input by wire name: base64 text, or its URL.
+) -> dict[str, WireImage]:
+    """Return each image input by wire name: base64 text, or its URL; of a list, a list of them.
 
     All files are read and encoded in one hop to `executor`. Raises ConfigError for a file that
     cannot be read or is no longer the one whose digest the request carries.
     """
-    images = dict(named_inputs(request))
-    if all(image.url is not None for image in images.values()):
-        return {name: image.url or "" for name, image in images.items()}
-    return await _off_loop(
-        executor, lambda: {name: _wire_form(name, image) for name, image in images.items()}
-    )
+    if all(image.url is not None for _, image in named_inputs(request)):
+        return _wire_forms(request)
+    return await _off_loop(executor, lambda: _wire_forms(request))
+
+
+def _wire_forms(request: ImageRequest) -> dict[str, WireImage]:
+    forms: dict[str, WireImage] = {}
+    if request.image_prompt is not None:
+        forms["image_prompt"] = _wire_form("image_prompt", request.image_prompt)
+    for name, value in request.parameters.items():
+        if isinstance(value, ImageInput):
+            forms[name] = _wire_form(name, value)
+        elif _is_list(value):
+            forms[name] = [
+                _wire_form(f"{name}[{place}]", image) for place, image in enumerate(value)
+            ]
+    return forms
 
 
 async def _off_loop(executor: Executor | None, work: Callable[[], _T]) -> _T:
@@ -137,12 +144,39 @@ async def _off_loop(executor: Executor | None, work: Callable[[], _T]) -> _T:
 
 
 def named_inputs(request: ImageRequest) -> Iterator[tuple[str, ImageInput]]:
-    """Yield each image input with its wire name."""
+    """Yield each image input with its wire name; those of a list as images[0] and so on."""
     if request.image_prompt is not None:
         yield "image_prompt", request.image_prompt
     for name, value in request.parameters.items():
         if isinstance(value, ImageInput):
             yield name, value
+        elif _is_list(value):
+            yield from ((f"{name}[{place}]", image) for place, image in enumerate(value))
+
+
+def with_inputs(
+    request: ImageRequest, change: Callable[[str, ImageInput], ImageInput]
+) -> ImageRequest:
+    """Return the request with `change(name, image)` in place of each image input."""
+    changed = {name: change(name, image) for name, image in named_inputs(request)}
+    if not changed:
+        return request
+    parameters = {
+        name: tuple(changed[f"{name}[{place}]"] for place in range(len(value)))
+        if _is_list(value)
+        else changed.get(name, value)
+        for name, value in request.parameters.items()
+    }
+    return evolve(request, image_prompt=changed.get("image_prompt"), parameters=parameters)
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[ImageInput]]:
+    """Return whether a parameter is a list of images: the check of a request makes it a tuple."""
+    return (
+        isinstance(value, list | tuple)
+        and bool(value)
+        and all(isinstance(each, ImageInput) for each in value)
+    )
 
 
 def _is_settled(image: ImageInput) -> bool:

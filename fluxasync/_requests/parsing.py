@@ -12,16 +12,18 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from .._core.errors import ConfigError
 from .._core.models import DEFAULT_MODEL, ImageRequest
-from .catalog import Model, closest, find, models_with, unknown_parameter_message, validate
+from .catalog.model import Model, closest, unknown_parameter_message
+from .catalog.table import find, models_with
+from .catalog.validation import validate
 
 #: keys of a row that are not parameters
 ROW_KEYS = ("model", "name", "n", "extra_body", "extras")
@@ -232,7 +234,7 @@ def _lacks_prompt(given: Mapping[str, Any]) -> bool:
 def _is_image(key: Any) -> bool:
     takers = models_with(key)
     model = find(takers[0]) if takers else None
-    return model is not None and model.parameters[key].kind == "image"
+    return model is not None and model.parameters[key].kind in ("image", "images")
 
 
 @lru_cache(maxsize=4096)
@@ -241,16 +243,3 @@ def _close_row_key(key: str) -> str | None:
     wide = [known for known in ROW_KEYS if len(known) > 4]
     near = difflib.get_close_matches(key.lower(), wide, n=1, cutoff=0.8)
     return near[0] if near else None
-
-
-def expand_copies(request: ImageRequest) -> Iterator[ImageRequest]:
-    """Yield `n` requests of one image each; with a seed, copies take the seeds that follow.
-
-    Without one they are alike, and only their occurrence in the run tells them apart.
-    """
-    if request.n == 1:
-        yield request
-        return
-    for copy in range(request.n):
-        seed = None if request.seed is None else request.seed + copy
-        yield evolve(request, n=1, seed=seed)

@@ -7,10 +7,13 @@ messages say "at list price", and an echoed cost replaces the price.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 
 from .._core.amounts import CREDIT
 from .._core.models import ImageInput, ImageRequest
+from .catalog.flux3 import PIXELS_OF
+from .catalog.model import Model
 from .catalog.table import find
 
 _MEGAPIXEL = 2**20  # as in echoed `output_mp`: 256×256 is 0.06
@@ -27,12 +30,13 @@ def price(request: ImageRequest) -> Decimal | None:
 
     FLUX.2: each begun megapixel of output counts, and of each reference image. What is not known
     (output without a size, a reference by its URL) is taken for one; without a size the output is
-    as large as the first reference.
+    as large as the first reference. FLUX 3: the resolution decides; one that the price list lacks
+    is taken for the dearest.
     """
     model = find(request.model)
     if model is None:
         return None
-    credits = model.price.first
+    credits = _tier(request, model) if model.price.tiers else model.price.first
     if model.price.following or model.price.reference:
         sent = {**request.extra_body, **request.given()}
         references = [_pixels(sent[name]) for name in sorted(sent) if name.startswith(_REFERENCE)]
@@ -42,8 +46,30 @@ def price(request: ImageRequest) -> Decimal | None:
     return credits * CREDIT
 
 
+def _tier(request: ImageRequest, model: Model) -> Decimal:
+    """Return the credits of the tier that the request names, or that its width and height reach."""
+    tiers, sent = model.price.tiers, {**request.extra_body, **request.given()}
+    if model.price.by == "resolution" and ("width" in sent or "height" in sent):
+        sides = _sides(sent)
+        pixels = math.prod(sides) if len(sides) == 2 else math.inf
+        reached = (tiers[name] for name, most in PIXELS_OF.items() if pixels <= most)
+        return max([next(reached, max(tiers.values())), *_named(sent, model)])
+    return next(_named(sent, model), model.price.first)
+
+
+def _named(sent: Mapping[str, object], model: Model) -> Iterator[Decimal]:
+    """Yield the credits of the value that the request gives, if it gives one."""
+    tiers, value = model.price.tiers, sent.get(model.price.by or "")
+    if value is not None:
+        yield tiers.get(str(value), max(tiers.values()))
+
+
+def _sides(sent: Mapping[str, object]) -> list[int]:
+    return [side for name in ("width", "height") if isinstance(side := sent.get(name), int)]
+
+
 def _output_pixels(sent: dict[str, object], references: list[int]) -> int:
-    sides = [side for name in ("width", "height") if isinstance(side := sent.get(name), int)]
+    sides = _sides(sent)
     if not sides and references:
         return references[0]
     width, height = (*sides, _UNSET_SIDE, _UNSET_SIDE)[:2]

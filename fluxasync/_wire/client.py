@@ -54,7 +54,7 @@ class ApiClient:
     async def submit(
         self,
         request: ImageRequest,
-        images: Mapping[str, str],
+        images: Mapping[str, str | list[str]],
         price: Decimal | None,
         *,
         before_send: Callable[[], None] | None = None,

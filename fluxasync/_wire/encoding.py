@@ -14,7 +14,7 @@ from .providers import Provider
 
 def encode_submit(
     request: ImageRequest,
-    images: Mapping[str, str],
+    images: Mapping[str, str | list[str]],
     provider: Provider,
     key: Secret | None,
     *,

@@ -110,8 +110,11 @@ class Provider:
         return is_loopback_address(self.origin[1])
 
     def submit_url(self, model: str) -> str:
-        """Return the URL for submissions to a model; the name is quoted."""
-        return self.base_url + self.submit_path.replace("{model}", quote(model, safe=""))
+        """Return the URL for submissions to a model. The name is quoted; its slashes stay, as in
+        flux-tools/erase-v1, unless a part between them could change the path."""
+        is_path = all(part.strip(".") for part in model.split("/"))
+        name = quote(model, safe="/" if is_path else "")
+        return self.base_url + self.submit_path.replace("{model}", name)
 
     def poll_url(self, job_id: str) -> str:
         """Return the URL that polls a job by its id; the id is quoted."""

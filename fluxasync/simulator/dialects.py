@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from attrs import field, frozen
 
-from .models import Problem
+from .validation import Problem
 
 #: disconnect before the answer, with FIN (close) or RST (reset); or in the middle of the body, with
 #: FIN (cut) or RST (tear)

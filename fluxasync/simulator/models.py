@@ -1,14 +1,13 @@
-"""The models as the simulator offers them: parameters, sizes, prices, durations; and validation.
+"""The models as the simulator offers them: parameters, sizes, prices, durations.
 
-Parameters and ranges: BFL openapi 2026-04-23; older BFL docs for canny, depth and flux-pro. Prices:
-BFL docs, in credits of 0.01 US dollars. Durations: recorded `duration`s, else published times from
-submission to image minus the pollers' delay. Validation messages have the words of pydantic and
-the structure that FastAPI puts under `detail`. Unknown fields are ignored, as by the vendors.
+Parameters and ranges: BFL openapi 2026-04-23; older BFL docs for canny, depth and flux-pro;
+docs.bfl.ai/flux_3 of October 2026 for FLUX 3, whose schema is strict; the openapi of August 2026
+for flux-tools. Prices: BFL docs, in credits of 0.01 US dollars. Durations: recorded `duration`s,
+else published times from submission to image minus the pollers' delay.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from decimal import Decimal
@@ -21,7 +20,7 @@ from attrs import field, frozen
 class Rule:
     """The valid values of one parameter."""
 
-    kind: str  #: int, number, bool, text, ratio or choice
+    kind: str  #: int, number, bool, text, texts, ratio or choice
     low: float | None = None
     high: float | None = None
     step: int | None = None
@@ -44,6 +43,10 @@ class Model:
     output_format: str = "jpeg"
     upsamples: bool = False  #: default of prompt_upsampling
     active_limit: int | None = None  #: below the account's limit
+    is_strict: bool = False  #: refuses fields that it does not know
+    tier: str = ""  #: the parameter that decides the price
+    tiers: Mapping[str, tuple[Decimal, int]] = field(factory=dict)  #: its value → credits, pixels
+    defaults: Mapping[str, Any] = field(factory=dict)  #: as the openapi file states them
 
     @property
     def is_flux2(self) -> bool:
@@ -51,6 +54,10 @@ class Model:
 
     def size_of(self, body: Mapping[str, Any]) -> tuple[int, int]:
         """Return the width and height that this request produces."""
+        if self.tier == "resolution" and not (body.get("width") and body.get("height")):
+            pixels = self.tiers[body.get("resolution") or "1k"][1]
+            side = 16 * round(math.sqrt(pixels) / 16)
+            return _ratio_size(body.get("aspect_ratio"), (side, side), pixels)
         if self.pixels is not None:
             return _ratio_size(body.get("aspect_ratio"), self.size, self.pixels)
         width, height = body.get("width") or self.size[0], body.get("height") or self.size[1]
@@ -62,12 +69,20 @@ class Model:
     def price(self, body: Mapping[str, Any]) -> Decimal:
         """Return the price of this request in credits. Megapixels are rounded up, as costs in
         recorded answers suggest."""
+        if self.tiers:
+            return self._tier_price(body)
         if self.next_megapixel is None:
             return self.credits
         width, height = self.size_of(body)
         further = max(0, math.ceil(width * height / 2**20) - 1)
         references = sum(1 for name in body if name.startswith("input_image") and body[name])
         return self.credits + further * self.next_megapixel + references * self.reference
+
+    def _tier_price(self, body: Mapping[str, Any]) -> Decimal:
+        if self.tier == "resolution" and body.get("width") and body.get("height"):
+            pixels = body["width"] * body["height"]
+            return next((price for price, most in self.tiers.values() if pixels <= most))
+        return self.tiers[body.get(self.tier) or self.defaults[self.tier]][0]
 
 
 def ratio(text: Any) -> float | None:
@@ -124,6 +139,41 @@ def _credits(text: str) -> Decimal:
 
 
 _PROMPT = (("prompt",),)
+_RATIOS = (
+    "auto", "21:9", "2:1", "16:9", "3:2", "7:5", "4:3", "5:4", "1:1", "4:5", "3:4", "5:7", "2:3",
+    "9:16", "1:2", "9:21",
+)  # fmt: skip
+_TIERS = {
+    "768sq": 768**2, "1k": 1024**2, "1.5k": 1536**2, "2k": 2048**2, "4k": 4096**2,
+}  # fmt: skip
+_FLUX3 = {
+    "prompt": _TEXT,
+    "images": Rule("texts", 1, 10),
+    "aspect_ratio": Rule("choice", choices=_RATIOS),
+    "resolution": Rule("choice", choices=tuple(_TIERS)),
+    "grounding": _BOOL,
+    "safety_tolerance": Rule("int", 0, 7),
+    "version": _TEXT,
+    "webhook_url": Rule("text", low=1, high=2083),
+    "webhook_secret": _TEXT,
+}
+_FLUX3_DEFAULTS = {
+    "aspect_ratio": "auto", "resolution": "1k", "grounding": True, "safety_tolerance": 2,
+    "version": "latest",
+}  # fmt: skip
+_KLEIN3 = {
+    "seed": Rule("int"), "width": Rule("int", 64, 4096), "height": Rule("int", 64, 4096),
+    "steps": Rule("int", 1, 50),
+    "output_format": Rule("choice", choices=("jpeg", "png", "webp")),
+}  # fmt: skip
+_FLUX2_TOOL = {
+    "seed": Rule("int"),
+    "safety_tolerance": Rule("int", 0, 5),
+    "output_format": Rule("choice", choices=("jpeg", "png", "webp")),
+    "webhook_url": Rule("text", low=1, high=2083),
+    "webhook_secret": _TEXT,
+}
+_PUP = {"disable_pup": _BOOL}
 _KONTEXT = _RATIO | _inputs(4)
 _FLEX = {
     "prompt_upsampling": _BOOL,
@@ -145,6 +195,24 @@ def _flux1(name: str, seconds: float, price: str, rules: Mapping[str, Rule], **m
     return Model(name=name, seconds=seconds, credits=_credits(price), rules=rules, **more)
 
 
+def _flux3(name: str, seconds: float, prices: str, **more: Any) -> Model:
+    credits = map(_credits, prices.split())
+    tiers = {value: (next(credits), pixels) for value, pixels in _TIERS.items()}
+    return Model(
+        name=name, seconds=seconds, credits=tiers["1k"][0], tier="resolution", tiers=tiers,
+        rules=_FLUX3 | more.pop("rules", {}), required=_PROMPT, size=(1024, 1024), upsamples=True,
+        is_strict=True, defaults=_FLUX3_DEFAULTS | more.pop("defaults", {}), **more,
+    )  # fmt: skip
+
+
+def _tool(name: str, seconds: float, price: str, rules: Mapping[str, Rule], **more: Any) -> Model:
+    return Model(
+        name=f"flux-tools/{name}", seconds=seconds, credits=_credits(price),
+        rules={**_FLUX2_TOOL, **rules}, defaults={"safety_tolerance": 2} | more.pop("defaults", {}),
+        output_format=more.pop("output_format", "png"), **more,
+    )  # fmt: skip
+
+
 _GUIDED = {"steps": Rule("int", 1, 50), "guidance": Rule("number", 1.5, 5)}
 _ULTRA = _RATIO | {
     "raw": _BOOL,
@@ -157,6 +225,7 @@ _SQUARE_MEGAPIXEL: dict[str, Any] = {
     "pixels": 2**20,
     "output_format": "png",
 }
+_FINETUNED = {"finetune_id": _TEXT, "finetune_strength": Rule("number", 0, 2)}
 _OUTLINE = {"canny_low_threshold": _THRESHOLD, "canny_high_threshold": _THRESHOLD}
 _CONTROLLED = (("prompt",), ("control_image", "preprocessed_image"))
 
@@ -181,114 +250,57 @@ MODELS: Mapping[str, Model] = {
         ),
         _flux1("flux-pro-1.0-canny", 3.0, "5", _CONTROL | _OUTLINE, required=_CONTROLLED),
         _flux1("flux-pro-1.0-depth", 3.0, "5", _CONTROL, required=_CONTROLLED),
-        _flux2("flux-2-pro", 8.7, "3 1.5 1.5"),
-        _flux2("flux-2-pro-preview", 8.7, "3 1.5 1.5"),
-        _flux2("flux-2-max", 20.6, "7 3 3"),
+        _flux1(
+            "flux-pro-1.1-ultra-finetuned", 9.9, "7",
+            {name: rule for name, rule in _ULTRA.items() if name != "raw"} | _FINETUNED,
+            size=(2752, 1536), pixels=2752 * 1536, required=(("finetune_id",),),
+        ),
+        _flux1(
+            "flux-pro-1.0-fill-finetuned", 3.0, "7",
+            _TOOL | {"image": _TEXT, "mask": _TEXT} | _FINETUNED,
+            required=(("image",), ("finetune_id",)),
+        ),
+        _flux2("flux-2-pro", 8.7, "3 1.5 1.5", rules=_PUP),
+        _flux2("flux-2-pro-preview", 8.7, "3 1.5 1.5", rules=_PUP),
+        _flux2("flux-2-max", 20.6, "7 3 3", rules=_PUP),
         _flux2("flux-2-flex", 6.0, "5 5 5", rules=_FLEX, upsamples=True),
         _flux2("flux-2-klein-9b", 1.5, "1.5 0.2 0.2", images=4),
         _flux2("flux-2-klein-9b-preview", 1.5, "1.5 0.2 0.2", images=4),
         _flux2("flux-2-klein-4b", 1.0, "1.4 0.1 0.1", images=4),
+        _flux3("flux-3-image", 12.0, "4.1 4.8 10 10 60.7"),
+        _flux3(
+            "flux-3-image-klein", 3.0, "0.9 0.9 1.4 1.4 3.6", rules=_KLEIN3,
+            defaults={"output_format": "jpeg"},
+        ),
+        _tool(
+            "outpainting-v1", 14.0, "20",
+            {
+                "input_image": _TEXT, "width": Rule("int", 64), "height": Rule("int", 64),
+                "prompt": _TEXT, "reference_offset_x": Rule("int"),
+                "reference_offset_y": Rule("int"), "auto_crop": _BOOL,
+                "mode": Rule("choice", choices=("high", "fast")),
+            } | _PUP,
+            required=(("input_image",), ("width",), ("height",)), tier="mode",
+            tiers={"high": (Decimal(20), 0), "fast": (Decimal("4.5"), 0)},
+            defaults={"mode": "high", "auto_crop": False, "output_format": "png"},
+        ),
+        _tool(
+            "erase-v1", 7.0, "3",
+            {"image": _TEXT, "mask": _TEXT, "dilate_pixels": Rule("int", 0, 25)},
+            required=(("image",), ("mask",)),
+            defaults={"dilate_pixels": 10, "output_format": "png"},
+        ),
+        _tool(
+            "deblur-v1", 7.0, "3", {"image": _TEXT}, required=(("image",),),
+            defaults={"output_format": "png"},
+        ),
+        *(
+            _tool(
+                name, 5.0, "4.75", {"prompt": _TEXT, "person": _TEXT, "garment": _TEXT},
+                required=(("prompt",), ("person",), ("garment",)), output_format="jpeg",
+                defaults={"output_format": "jpeg"},
+            )
+            for name in ("vto-v1", "vto-v2")
+        ),
     )
 }  # fmt: skip
-
-Problem = dict[str, Any]
-
-_MOST_PIXELS = 4 * 2**20  # BFL docs: limit of FLUX.2
-
-
-def read_body(body: bytes) -> tuple[dict[str, Any], list[Problem]]:
-    """Return the body's JSON object and the problems found in reading it."""
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as exc:
-        return {}, [_problem("json_invalid", (0,), "JSON decode error", {}, error=str(exc)[:80])]
-    if not isinstance(value, dict):
-        message = "Input should be a valid dictionary or object to extract fields from"
-        return {}, [_problem("model_attributes_type", (), message, value)]
-    return value, []
-
-
-def problems_in(model: Model, body: Mapping[str, Any]) -> list[Problem]:
-    """Return everything that is wrong with a request for this model."""
-    found = [
-        _problem("missing", (group[0],), "Field required", dict(body))
-        for group in model.required
-        if all(body.get(name) is None for name in group)
-    ]
-    for name, rule in model.rules.items():
-        value = body.get(name)
-        if value is not None:
-            found += _check(name, rule, value)
-    if model.is_flux2 and not found:
-        width, height = model.size_of(body)
-        if width * height > _MOST_PIXELS:
-            message = "Value error, Image size must not exceed 4 megapixels"
-            found.append(_problem("value_error", (), message, f"{width}x{height}"))
-    return found
-
-
-def _problem(kind: str, loc: tuple[object, ...], msg: str, value: Any, **ctx: Any) -> Problem:
-    entry: Problem = {"type": kind, "loc": ["body", *loc], "msg": msg, "input": value}
-    if ctx:
-        entry["ctx"] = ctx
-    entry["url"] = f"https://errors.pydantic.dev/2.10/v/{kind}"
-    return entry
-
-
-def _check(name: str, rule: Rule, value: Any) -> list[Problem]:
-    if rule.kind in ("int", "number"):
-        return _number(name, rule, value)
-    if rule.kind == "bool":
-        if isinstance(value, bool):
-            return []
-        return [_problem("bool_type", (name,), "Input should be a valid boolean", value)]
-    if not isinstance(value, str):
-        return [_problem("string_type", (name,), "Input should be a valid string", value)]
-    if rule.kind == "choice":
-        return _choice(name, rule, value)
-    return _ratio(name, rule, value) if rule.kind == "ratio" else _length(name, rule, value)
-
-
-def _number(name: str, rule: Rule, value: Any) -> list[Problem]:
-    is_integer = rule.kind == "int"
-    if isinstance(value, bool) or not isinstance(value, int if is_integer else (int, float)):
-        noun = "integer" if is_integer else "number"
-        kind = "int_type" if is_integer else "float_type"
-        return [_problem(kind, (name,), f"Input should be a valid {noun}", value)]
-    should = "Input should be"
-    if rule.low is not None and not value >= rule.low:
-        message = f"{should} greater than or equal to {rule.low:g}"
-        return [_problem("greater_than_equal", (name,), message, value, ge=rule.low)]
-    if rule.high is not None and not value <= rule.high:
-        message = f"{should} less than or equal to {rule.high:g}"
-        return [_problem("less_than_equal", (name,), message, value, le=rule.high)]
-    if rule.step and value % rule.step:
-        message = f"{should} a multiple of {rule.step}"
-        return [_problem("multiple_of", (name,), message, value, multiple_of=rule.step)]
-    return []
-
-
-def _choice(name: str, rule: Rule, value: str) -> list[Problem]:
-    if value in rule.choices:
-        return []
-    *most, last = (f"'{choice}'" for choice in rule.choices)
-    expected = f"{', '.join(most)} or {last}"
-    return [_problem("enum", (name,), f"Input should be {expected}", value, expected=expected)]
-
-
-def _ratio(name: str, rule: Rule, value: str) -> list[Problem]:
-    shape = ratio(value)
-    if shape is not None and (rule.low or 0) <= shape <= (rule.high or 0):
-        return []
-    message = "Value error, Aspect ratio must be between 21:9 and 9:21"
-    return [_problem("value_error", (name,), message, value)]
-
-
-def _length(name: str, rule: Rule, value: str) -> list[Problem]:
-    if rule.low is not None and len(value) < rule.low:
-        message = f"String should have at least {rule.low:g} character"
-        return [_problem("string_too_short", (name,), message, value, min_length=rule.low)]
-    if rule.high is not None and len(value) > rule.high:
-        message = f"String should have at most {rule.high:g} characters"
-        return [_problem("string_too_long", (name,), message, value, max_length=rule.high)]
-    return []

@@ -21,12 +21,14 @@ from aiohttp import web
 
 from .charges import Charge
 from .dialects import Answer, DialectName, json_answer, wrong_path
+from .openapi import openapi_document
 from .scenario import Scenario
 from .world import World
 
 _COMET = "/flux/v1/"
 _BFL = "/v1/"
 _RESULT = "get_result"
+_OPENAPI = "/openapi.json"
 _ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST
 _PIECES = 20  # per second, of a body that is sent slowly
 
@@ -116,7 +118,9 @@ class Simulator:
         dialect: DialectName = "bfl" if path.startswith(_BFL) else "comet"
         prefix = _BFL if dialect == "bfl" else _COMET
         name = path.removeprefix(prefix)
-        if not path.startswith(prefix) or not name or "/" in name:
+        if path == _OPENAPI:
+            return await _send(request, json_answer(openapi_document()))
+        if not path.startswith(prefix) or not name:
             return await _send(request, wrong_path(path))
         if request.method == "GET" and name == "credits" and dialect == "bfl":
             return await _send(request, self.world.credits(now, request.headers))

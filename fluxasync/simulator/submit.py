@@ -21,8 +21,9 @@ from .download import image_path
 from .durations import job_duration
 from .images import PictureSpec
 from .jobs import Job
-from .models import MODELS, Model, problems_in, read_body
+from .models import MODELS, Model
 from .state import State, key_of
+from .validation import problems_in, read_body
 
 _CENT = Decimal("0.01")  # US dollars a credit
 # of durations: sigma of the log-normal; share of jobs that take 3 to 10 times as long

@@ -19,6 +19,9 @@ NAMES = [
     "flux-kontext-max", "flux-2-pro", "flux-2-pro-preview", "flux-2-flex", "flux-2-max",
     "flux-2-klein-4b", "flux-2-klein-9b", "flux-2-klein-9b-preview", "flux-pro-1.0-fill",
     "flux-pro-1.0-expand", "flux-pro-1.0-canny", "flux-pro-1.0-depth",
+    "flux-pro-1.1-ultra-finetuned", "flux-pro-1.0-fill-finetuned", "flux-3-image",
+    "flux-3-image-klein", "flux-tools/outpainting-v1", "flux-tools/erase-v1",
+    "flux-tools/deblur-v1", "flux-tools/vto-v1", "flux-tools/vto-v2",
 ]  # fmt: skip
 
 VENDOR_PAGE = [
@@ -55,7 +58,11 @@ def test_defaults_are_within_their_own_ranges(model: Any) -> None:
         for name, parameter in model.parameters.items()
         if parameter.default is not None and name != "prompt"
     }
-    given: dict[str, Any] = dict.fromkeys((*model.required, *model.needs), b"x")
+    samples = {"int": 1024, "text": "x"}
+    given: dict[str, Any] = {
+        name: samples.get(model.parameters[name].kind, b"x")
+        for name in (*model.required, *model.needs)
+    }
     given |= defaults | {"prompt": "a fox"}
     typed = {k: v for k, v in given.items() if k in ImageRequest.WIRE_FIELDS}
     rest = {k: v for k, v in given.items() if k not in typed}
@@ -196,7 +203,7 @@ def test_a_good_request_passes_as_the_same_object() -> None:
         pytest.param(
             {"model": "flux-pro-1.1", "steps": 20},
             "steps: flux-pro-1.1 has no such parameter; flux-pro, flux-dev, flux-2-flex and "
-            "4 more have it",
+            "6 more have it",
             id="F137 another model's parameter",
         ),
         pytest.param(
@@ -230,6 +237,36 @@ def test_a_good_request_passes_as_the_same_object() -> None:
             id="model as a path",
         ),
         pytest.param({"model": ""}, "model='': not the name of a model", id="no model"),
+        pytest.param(
+            {"model": "flux-3-image", "parameters": {"resolution": "8k"}},
+            "resolution='8k': flux-3-image takes 768sq, 1k, 1.5k, 2k or 4k",
+            id="FLUX 3 resolution",
+        ),
+        pytest.param(
+            {"model": "flux-3-image", "parameters": {"images": ["a.png"] * 11}},
+            "images: 11 images; flux-3-image takes 1 to 10 images, each a path, bytes or a URL",
+            id="FLUX 3 too many images",
+        ),
+        pytest.param(
+            {"model": "flux-3-image", "parameters": {"images": []}},
+            "images: 0 images; flux-3-image takes 1 to 10 images, each a path, bytes or a URL",
+            id="FLUX 3 no image",
+        ),
+        pytest.param(
+            {"model": "flux-3-image", "parameters": {"images": ["a.png", 7]}},
+            "image 2 of images: an image input is a path, bytes or a URL, not int",
+            id="FLUX 3 not an image",
+        ),
+        pytest.param(
+            {"model": "flux-3-image", "parameters": {"input_image": "a.png"}},
+            "input_image: flux-3-image has no such parameter; it takes images",
+            id="FLUX 3 has a list",
+        ),
+        pytest.param(
+            {"model": "flux-3-image", "width": 512},
+            "width: flux-3-image has no such parameter; it takes aspect_ratio and resolution",
+            id="FLUX 3 has no width",
+        ),
         pytest.param(
             {"width": 512, "extra_body": {"width": 4096}},
             "width: given twice, once in extra_body: leave one out",
@@ -320,6 +357,35 @@ def test_image_parameters_become_image_inputs() -> None:
 def test_an_invalid_image_input_is_refused(value: object) -> None:
     """An image parameter takes exactly one of a path, bytes and a URL, and says so by name."""
     assert refusal(model="flux-2-pro", parameters={"input_image": value}).startswith("input_image")
+
+
+def test_a_list_of_images_becomes_image_inputs() -> None:
+    """A list, a single image and the JSON list in the cell of a table are lists of image inputs."""
+    two = (ImageInput(path=Path("a.png")), ImageInput(url="https://e.com/b.png"))
+    for given in (["a.png", "https://e.com/b.png"], '["a.png", "https://e.com/b.png"]', two):
+        made = validate(request(model="flux-3-image", parameters={"images": given}))
+        assert made.parameters["images"] == two
+    alone = validate(request(model="flux-3-image", parameters={"images": "a.png"}))
+    assert alone.parameters["images"] == two[:1]
+
+
+@pytest.mark.parametrize(
+    "name", ["flux-tools/erase-v9", "black-forest-labs/FLUX.9", "a/b/c/d", "flux-9", "v1.0/x_y-z"]
+)
+def test_names_with_slashes_pass(name: str) -> None:
+    """A name may have up to four parts, as those of BFL's tools and of gateways have."""
+    assert validate(request(model=name)).model == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/flux", "flux/", "a//b", "a/../b", "../a", "a/..", "./a", "a/.b", "a?b", "a#b", "a b", "a\\b",
+     "a%2Fb", "https://e.com/a", "//e.com/a", "a\nb", "a\x00", "a/b/c/d/e", "flüx", "x" * 101, "@a",
+     "a;b", "a&b", "a:80"],
+)  # fmt: skip
+def test_names_that_could_change_the_address_are_refused(name: str) -> None:
+    """Nothing in a model's name may leave the path of submissions or add to it."""
+    assert refusal(model=name).endswith(": not the name of a model")
 
 
 def test_numpy_integers_and_decimals_become_json_numbers() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from fluxasync import ConfigError, ImageInput, ImageRequest
-from fluxasync._requests.parsing import expand_copies, parse_request
+from fluxasync._requests.copies import expand_copies
+from fluxasync._requests.parsing import parse_request
 from fluxasync.extend import Secret
 
 

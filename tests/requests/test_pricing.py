@@ -45,6 +45,24 @@ def photographs(*megapixels: float) -> dict[str, Any]:
         pytest.param("flux-2-pro", photographs(12) | SMALL, "0.09", id="made smaller first"),
         pytest.param("flux-2-klein-4b", {}, "0.014", id="a fraction of a credit"),
         pytest.param("flux-2-pro", {"extra_body": {"width": 2048}}, "0.045", id="by extra_body"),
+        pytest.param("flux-3-image", {}, "0.048", id="FLUX 3 without a resolution"),
+        pytest.param("flux-3-image", {"parameters": {"resolution": "768sq"}}, "0.041", id="768sq"),
+        pytest.param("flux-3-image", {"parameters": {"resolution": "2k"}}, "0.1", id="2k"),
+        pytest.param("flux-3-image", {"parameters": {"resolution": "4k"}}, "0.607", id="4k"),
+        pytest.param("flux-3-image", {"extra_body": {"resolution": "8k"}}, "0.607", id="dearest"),
+        pytest.param("flux-3-image-klein", {}, "0.009", id="klein"),
+        pytest.param(
+            "flux-3-image-klein", {"width": 2048, "height": 2048}, "0.014", id="klein by its size"
+        ),
+        pytest.param("flux-3-image-klein", {"width": 512}, "0.036", id="klein, one side alone"),
+        pytest.param(
+            "flux-3-image-klein", {"width": 512, "height": 512, "parameters": {"resolution": "4k"}},
+            "0.036", id="klein, size and resolution",
+        ),
+        pytest.param("flux-tools/outpainting-v1", {}, "0.2", id="outpainting"),
+        pytest.param(
+            "flux-tools/outpainting-v1", {"parameters": {"mode": "fast"}}, "0.045", id="fast"
+        ),
     ],
 )  # fmt: skip
 def test_prices_follow_the_list(model: str, given: dict[str, Any], expected: str) -> None:

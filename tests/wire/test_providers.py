@@ -41,6 +41,13 @@ def test_another_gateway_takes_five_lines() -> None:
     assert gateway.submit_url("flux-dev") == "https://api.example.com/bfl/v1/flux-dev"
 
 
+def test_a_slash_in_a_name_stays_in_the_path() -> None:
+    """BFL's tools have names such as flux-tools/erase-v1, which are paths on the wire."""
+    assert BFL.submit_url("flux-tools/vto-v2") == "https://api.bfl.ai/v1/flux-tools/vto-v2"
+    for name in ("a//b", "/a", "a/", "a/./b", "a/../b", "//e.com"):
+        assert "/" not in BFL.submit_url(name).removeprefix("https://api.bfl.ai/v1/")
+
+
 def test_names_and_ids_cannot_change_the_path() -> None:
     """A model's name and a server's id are quoted."""
     assert BFL.submit_url("../x?y") == "https://api.bfl.ai/v1/..%2Fx%3Fy"

@@ -135,11 +135,17 @@ class PollSchedules:
         return found
 
 
+#: the class of a FLUX 3 resolution; 4k takes minutes where 1k takes seconds (BFL docs)
+_CLASS_OF_RESOLUTION = {"768sq": -1, "1k": 0, "1.5k": 1, "2k": 2, "4k": 4}
+
+
 def size_class(job: Job) -> int | None:
     """Return the class of sizes that take equally long: the image's area, in steps of a factor of
     two. None where the request does not state a size."""
-    if job.request is None or not (job.request.width or job.request.height):
+    if job.request is None:
         return None
+    if not (job.request.width or job.request.height):
+        return _CLASS_OF_RESOLUTION.get(str(job.request.parameters.get("resolution")))
     side = 1024
     pixels = (job.request.width or side) * (job.request.height or side)
     return round(math.log2(pixels / side**2))

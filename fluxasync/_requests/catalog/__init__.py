@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from functools import lru_cache
 
-from .model import Model, Parameter, Price, closest, unknown_parameter_message
+from .model import Model, Parameter, Price, Provenance, closest, unknown_parameter_message
 from .table import SEED_MAXIMUM, TABLE, find, models, models_with
 from .text_numbers import NUMERIC, is_exact, lost_digits, number_of, truth_of, whole_number
 from .validation import COPIES_MAXIMUM, validate
@@ -22,6 +22,7 @@ __all__ = [
     "Model",
     "Parameter",
     "Price",
+    "Provenance",
     "closest",
     "closest_model",
     "find",

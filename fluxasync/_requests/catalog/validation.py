@@ -20,12 +20,13 @@ from attrs import evolve
 from ..._core.errors import ConfigError
 from ..._core.models import ImageInput, ImageRequest, Secret
 from ..cells import EXACT, plain, unwrapped
-from .model import Model, Parameter, unknown_parameter_message
+from .model import Kind, Model, Parameter, unknown_parameter_message
 from .table import SEED_MAXIMUM, find, models, models_with
 from .text_numbers import lost_digits, number_of, truth_of, whole_number
 
-#: a model's name is a segment of the URL that carries the key
-_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
+#: a model's name is a part of the URL that carries the key: segments that begin with a letter or a
+#: digit, so never ".." or an empty one
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9][A-Za-z0-9._-]{0,99}){0,3}")
 _RATIO = re.compile(r"([0-9]{1,5}):([0-9]{1,5})", re.ASCII)
 _URL_MAXIMUM = 2083  # characters; BFL openapi 2026-04-23, webhook_url
 #: copies of one request
@@ -111,7 +112,7 @@ def _absence(name: str) -> str:
 
 
 def _has_image(given: Mapping[str, Any]) -> bool:
-    return any(key in _LOOSE and _LOOSE[key].kind == "image" for key in given)
+    return any(key in _LOOSE and _LOOSE[key].kind in ("image", "images") for key in given)
 
 
 def _check_pixels(given: Mapping[str, Any], model: Model) -> None:
@@ -270,6 +271,40 @@ def _check_image(value: Any, parameter: Parameter, model: str) -> ImageInput:
     return image
 
 
+def _check_images(value: Any, parameter: Parameter, model: str) -> tuple[ImageInput, ...]:
+    """Return the images of a list; one image alone is a list of one, and so is its text.
+
+    The cell of a table has a list as JSON: ["a.jpg", "b.jpg"].
+    """
+    given = _json_list(value) if isinstance(value, str) else value
+    given = given if isinstance(given, list | tuple) else (given,)
+    if _is_outside(len(given), parameter):
+        raise ConfigError(
+            f"{parameter.name}: {len(given)} images; {model} takes {parameter.allowed}"
+        )
+    images = []
+    for number, each in enumerate(given, start=1):
+        try:
+            images.append(_check_image(each, parameter, model))
+        except ConfigError as error:
+            raise ConfigError(f"image {number} of {error}") from None
+    return value if type(value) is tuple and value == tuple(images) else tuple(images)
+
+
+def _json_list(text: str) -> Any:
+    if not text.lstrip().startswith("["):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _check_any(value: Any, parameter: Parameter, model: str) -> Any:
+    _check_json(parameter.name, value)
+    return value
+
+
 _ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, sort_keys=True)
 
 
@@ -325,6 +360,8 @@ _CHECKS: Mapping[str, Callable[[Any, Parameter, str], Any]] = {
     "url": _check_url,
     "text": _check_text_value,
     "image": _check_image,
+    "images": _check_images,
+    "any": _check_any,
 }
 
 
@@ -332,7 +369,7 @@ def _loose() -> dict[str, Parameter]:
     """Every parameter that any model has, held to its type only."""
     loose = {}
     for parameter in (each for model in models() for each in model.parameters.values()):
-        kind = "text" if parameter.kind in ("choice", "ratio") else parameter.kind
+        kind: Kind = "any" if parameter.kind in ("choice", "ratio") else parameter.kind
         low, high = (-_LARGEST, _LARGEST) if kind == "int" else (None, None)
         loose[parameter.name] = Parameter(name=parameter.name, kind=kind, minimum=low, maximum=high)
     return loose

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..._core.errors import ConfigError
-from ..catalog import find, models_with
+from ..catalog.table import find, models_with
 
 EXTRAS = "extras."  #: a target of this start is a key of the metadata
 

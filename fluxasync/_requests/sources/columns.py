@@ -142,7 +142,7 @@ class Header:
     def takes(self, name: str) -> bool:
         """Tell whether a column gives an image input, whose bytes are wanted."""
         place = self._names.index(name.strip())
-        return kind_of(self._targets[place]) == "image"
+        return kind_of(self._targets[place]) in ("image", "images")
 
     def _refuse_faults(self, columns: Columns, defaults: Mapping[str, Any]) -> None:
         """Raise one ConfigError for all faults of the columns, if there are any.
@@ -183,7 +183,7 @@ class Header:
 
 
 def _draws(target: str) -> bool:
-    return target == "prompt" or kind_of(target) == "image"
+    return target == "prompt" or kind_of(target) in ("image", "images")
 
 
 def _is_own(target: str) -> bool:
@@ -266,6 +266,12 @@ def _read_image(_: bool, cell: Any) -> Any:
     return _utf8(image) if isinstance(image, str) else image
 
 
+def _read_images(_: bool, cell: Any) -> Any:
+    if isinstance(cell, list | tuple):
+        return [_read_image(False, each) for each in cell]
+    return _read_image(False, cell)
+
+
 def _own(_: bool, cell: Any) -> Any:
     """Return a cell of the user's own as JSON has it."""
     if isinstance(cell, str):
@@ -292,5 +298,5 @@ def _utf8(text: str) -> str:
 _READERS: Mapping[str, Callable[[bool, Any], Any]] = {
     "int": _read_int, "number": _read_number, "bool": _read_bool, "choice": _read_text,
     "ratio": _read_text, "url": _read_text, "text": _read_text, "image": _read_image,
-    "prompt": _read_prompt, "object": _read_object, "own": _own,
+    "images": _read_images, "prompt": _read_prompt, "object": _read_object, "own": _own,
 }  # fmt: skip

@@ -13,8 +13,8 @@ from attrs import evolve, field, frozen
 from ..._core.errors import ConfigError
 from ..._core.models import ImageRequest
 from ..catalog import find
+from ..copies import expand_copies
 from ..estimate import Estimator
-from ..parsing import expand_copies
 from .numbering import Occurrences
 
 #: bad rows that are kept, and different complaints that are shown

@@ -20,7 +20,7 @@ from ..._core.errors import ConfigError
 from ..._core.models import ImageInput, ImageRequest
 from ..._core.strict_json import parsed_object
 from ..catalog import validate
-from ..image_inputs import named_inputs, resolve_now
+from ..image_inputs import named_inputs, resolve_now, with_inputs
 from ..parsing import ROW_KEYS, parse_request
 from .columns import Columns
 from .lines import decoded
@@ -175,16 +175,14 @@ class RowReader:
 
         Text of a row may come from another person; a Path or an ImageInput comes from the program.
         """
-        confined: dict[str, ImageInput] = {}
-        for name, image in named_inputs(request):
-            if isinstance(own.get(name), str):
-                _refuse_url(name, image, is_local=self._is_local)
-                confined[name] = evolve(image, within=self.allowed)
-        if not confined:
-            return request
-        parameters = {**request.parameters, **confined}
-        prompt_image = parameters.pop("image_prompt", request.image_prompt)
-        return evolve(request, image_prompt=prompt_image, parameters=parameters)
+
+        def confined(name: str, image: ImageInput) -> ImageInput:
+            if not isinstance(_written(own, name), str):
+                return image
+            _refuse_url(name, image, is_local=self._is_local)
+            return evolve(image, within=self.allowed)
+
+        return with_inputs(request, confined)
 
     def _variants(self, row: Mapping[str, Any], defaults: Mapping[str, Any]) -> ExpandedRow:
         assert self.spread is not None  # noqa: S101 — asked before
@@ -195,6 +193,15 @@ class RowReader:
             except ConfigError as error:
                 raise ConfigError(f"{error}{self.spread.described(variant)}") from None
         return ExpandedRow(tuple(made))
+
+
+def _written(row: Mapping[str, Any], name: str) -> object:
+    """Return what a row has for an image input; for `images[1]`, the second of its list."""
+    name, _, place = name.partition("[")
+    given = row.get(name)
+    if place and isinstance(given, list | tuple):
+        return given[int(place.removesuffix("]"))]
+    return given
 
 
 def _as_row(request: ImageRequest) -> dict[str, Any]:
