@@ -37,6 +37,8 @@ class BenchOptions:
         Column that holds the prompts (default: prompt).
     map
         PARAMETER=COLUMN of --prompts, or extras.NAME=COLUMN. May be given more than once.
+    no_header
+        The first row of a --prompts table is a prompt, not names.
     in_flight
         Closed-loop load: active jobs, one stage for each number (default: 1,4,12,24).
     rate
@@ -86,6 +88,7 @@ class BenchOptions:
     prompts: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None
     prompt_column: str | None = None
     map: tuple[str, ...] = ()
+    no_header: bool = False
     in_flight: str | None = None
     rate: str | None = None
     arrivals: Literal["constant", "poisson"] = "constant"

@@ -117,6 +117,9 @@ class ListOptions:
         Column that holds the prompts (default: prompt).
     map
         PARAMETER=COLUMN, or extras.NAME=COLUMN for metadata. May be given more than once.
+    no_header
+        The first row of a .csv or .tsv is a prompt, not names. Columns are given by their place:
+        --prompt-column 1.
     seeds
         Make every prompt with each of these seeds, e.g. 1..4 or 1,7,20..30.
     models
@@ -138,6 +141,7 @@ class ListOptions:
     limit: AtLeastOne | None = None
     prompt_column: str | None = None
     map: tuple[str, ...] = ()
+    no_header: bool = False
     seeds: str | None = None
     models: str | None = None
     grid: tuple[str, ...] = ()
@@ -153,6 +157,7 @@ class ListOptions:
             "skip_bad": self.skip_bad,
             "limit": self.limit,
             "columns": read_columns(self.prompt_column, self.map),
+            "header": not self.no_header,
             "seeds": None if self.seeds is None else seeds_of(self.seeds),
             "models": None if self.models is None else _parts(self.models),
             "grid": self._grid(),

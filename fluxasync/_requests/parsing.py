@@ -208,14 +208,29 @@ def prompt_candidates(names: Sequence[Any]) -> list[str]:
     ] or difflib.get_close_matches("prompt", texts, n=1, cutoff=0.7)
 
 
-def no_prompt_message(names: Sequence[Any], *, noun: str) -> str:
-    """Return the error of columns or keys without a prompt, with the option to type."""
+#: a name that is a sentence or a number: the first row of a table without a header
+_IS_VALUE = re.compile(r"[-+]?[0-9.]+|.{41,}|.*[,.;:!] .*|(\S+\s+){3,}\S+", re.DOTALL)
+
+
+def is_value(name: str) -> bool:
+    """Whether the name of a column rather is a sentence or a number."""
+    return _IS_VALUE.fullmatch(name) is not None
+
+
+def no_prompt_message(names: Sequence[Any], *, noun: str, advice: str | None = None) -> str:
+    """Return the error of columns or keys without a prompt, with the option to type.
+
+    `advice` is for names that stand in the first row of a table.
+    """
+    lead = f"no {noun} is named prompt ({noun}s: {listed(names)}); "
+    if advice is not None and any(is_value(str(name)) for name in names):
+        return f"{lead}if the first row is one of the list: {advice}"
     candidates = [name for name in prompt_candidates(names) if len(name) <= 40][:2]
     options = [f"--prompt-column {shlex.quote(name)}" for name in candidates]
-    return (
-        f"no {noun} is named prompt ({noun}s: {listed(names)}); "
-        f"name the {noun} of the prompts: {' or '.join(options) or '--prompt-column NAME'}"
-    )
+    step = f"name the {noun} of the prompts: {' or '.join(options) or '--prompt-column NAME'}"
+    if advice is None:
+        return lead + step
+    return f"{lead}{step}; if the first row is one of the list: {advice}"
 
 
 def listed(names: Sequence[Any]) -> str:

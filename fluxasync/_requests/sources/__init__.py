@@ -26,7 +26,7 @@ from .formats import FolderFormat, Format, ItemFormat, JsonFormat, LineFormat
 from .listed_source import ListedSource
 from .parquet import ParquetFormat
 from .plan import BadRow, Lookup, Plan
-from .prompts import Prompts, expansion_of, sample_of
+from .prompts import Prompts, expansion_of, layout_of, sample_of
 from .row_reader import RowDialect, RowReader
 from .stream import StreamSource, items, lines_of, standard_input
 from .tables import TableFormat
@@ -50,6 +50,9 @@ _FORMATS: dict[str, tuple[RowDialect, Callable[[Path, RowReader], Format]]] = {
     ".tsv": (RowDialect.JSON, TableFormat),
     ".parquet": (RowDialect.JSON, ParquetFormat),
 }
+
+#: formats whose first row may be the names of the columns
+_TABLES = (".csv", ".tsv")
 
 _KINDS = (
     ".txt (a prompt a line), .jsonl (an object a line), .json, .csv, .tsv or .parquet, "
@@ -150,6 +153,7 @@ def open_source(given: Any, *, is_local: bool = False) -> Source:
             spread=expansion_of(prompts),
             allow_files=allowed_folders(prompts.allow_files),
             is_local=is_local,
+            layout=layout_of(prompts),
         )
 
     sampled, skip_bad = sample_of(prompts), prompts.skip_bad
@@ -158,6 +162,8 @@ def open_source(given: Any, *, is_local: bool = False) -> Source:
         dialect, base, opened = _format_of(path)
         if dialect is RowDialect.TEXT and columns.sources:
             raise ConfigError(f"{path.name} has no columns that could be mapped: a row is a prompt")
+        if not prompts.header and suffix_of(path) not in _TABLES:
+            raise ConfigError(f"{path.name}: only tables ({', '.join(_TABLES)}) have a header")
         rule = reading(dialect, base)
         return ListedSource(
             opened(rule), reading=rule, limit=limit, skip_bad=skip_bad, sample=sampled

@@ -81,6 +81,45 @@ class Columns:
         return Columns({to: name for to, name in self.sources.items() if name.strip() in there})
 
 
+def _shared(columns: Columns) -> list[str]:
+    """Return the fault of each column that two targets name."""
+    firsts: dict[str, str] = {}
+    pairs = ((column.strip(), target) for target, column in columns.sources.items())
+    return [
+        f"column {short(column)} is mapped to {first} and to {target}: leave one out"
+        for column, target in pairs
+        if (first := firsts.setdefault(column, target)) != target
+    ]
+
+
+def by_place(
+    count: int, columns: Columns, *, defaults: Mapping[str, Any]
+) -> tuple[list[str], Columns]:
+    """Return the names of columns that have none, and the mapping by them.
+
+    The mapping's columns are places, counted from 1. The only column is the prompt's. Raises
+    ConfigError where no column is the prompt's.
+    """
+    sources = {
+        target: f"column_{int(column)}" if column.strip().isdecimal() else column
+        for target, column in columns.sources.items()
+    }
+    if "prompt" not in sources and defaults.get("prompt") is None:
+        if count > 1:
+            raise ConfigError(
+                f"{count} columns without names; name the column of the prompts by its place: "
+                "--prompt-column 1"
+            )
+        sources["prompt"] = "column_1"
+    return [f"column_{place}" for place in range(1, count + 1)], Columns(sources)
+
+
+def place_advice(names: Sequence[str]) -> str:
+    """Return the options for a table whose first row may be no header."""
+    longest = max(range(len(names)), key=lambda place: len(names[place]), default=0)
+    return "--no-header" + (f" --prompt-column {longest + 1}" if len(names) > 1 else "")
+
+
 def refuse_many(columns: int) -> None:
     """Raise ConfigError for more columns than a prompt list has."""
     if columns > MOST_COLUMNS:
@@ -100,15 +139,16 @@ class Header:
         comma: bool = False,
         defaults: Mapping[str, Any] | None = None,
         typed: bool = False,
+        first_row: bool = False,
     ) -> None:
         """`comma` says that numbers have decimal commas, `typed` that an empty text differs from a
-        gap; `defaults` are for all rows."""
+        gap, `first_row` that the names are the first row; `defaults` are for all rows."""
         refuse_many(len(names))
         self._typed = typed
         self._names = [_utf8(name).strip() for name in names]
         mapped = {column.strip(): target for target, column in columns.sources.items()}
         self._targets = targets_of(self._names, mapped)
-        self._refuse_faults(columns, defaults or {})
+        self._refuse_faults(columns, defaults or {}, first_row=first_row)
         self._readers = [
             (place, name, target, partial(_READERS.get(kind_of(target) or "own", _own), comma))
             for place, (name, target) in enumerate(zip(self._names, self._targets, strict=True))
@@ -144,16 +184,19 @@ class Header:
         place = self._names.index(name.strip())
         return kind_of(self._targets[place]) in ("image", "images")
 
-    def _refuse_faults(self, columns: Columns, defaults: Mapping[str, Any]) -> None:
+    def _refuse_faults(
+        self, columns: Columns, defaults: Mapping[str, Any], *, first_row: bool
+    ) -> None:
         """Raise one ConfigError for all faults of the columns, if there are any.
 
         Columns that only look like a parameter are left to their rows, whose models decide, unless
         there is another fault.
         """
-        faults = [*self._missing(columns), *self._given_twice()]
+        faults = [*self._missing(columns), *self._given_twice(), *_shared(columns)]
         has_prompt = any(map(_draws, self._targets)) or "prompt" in columns.sources
         if not has_prompt and defaults.get("prompt") is None:
-            faults.append(no_prompt_message(self._names, noun="column"))
+            advice = place_advice(self._names) if first_row else None
+            faults.append(no_prompt_message(self._names, noun="column", advice=advice))
         if faults:
             named = {*prompt_candidates(self._names)} if not has_prompt else set()
             named |= {target for target in self._targets if target.startswith(EXTRAS)}
@@ -170,7 +213,9 @@ class Header:
         if not missing:
             return []
         shown = " and ".join(f"{short(column)} for {target}" for target, column in missing)
-        return [f"no column {shown} (columns: {listed(self._names)})"]
+        by_place = any(column.strip().isdecimal() for _, column in missing)
+        step = "; a column by its place needs --no-header" if by_place else ""
+        return [f"no column {shown} (columns: {listed(self._names)}){step}"]
 
     def _given_twice(self) -> list[str]:
         firsts: dict[str, int] = {}
@@ -281,6 +326,8 @@ def _own(_: bool, cell: Any) -> Any:
 
 def _utf8(text: str) -> str:
     """Return the text; bytes that were not UTF-8 stand in it as halves of surrogate pairs."""
+    if "\0" in text:
+        raise ConfigError("a NUL character, so it is no text in UTF-8, or damaged: save it again")
     if text.isascii():
         return text
     try:

@@ -16,6 +16,7 @@ from ..image_inputs import Folders, allowed_folders
 from ..parsing import ROW_KEYS
 from .columns import Columns
 from .expansion import Expansion, axis_values
+from .layout import Layout
 from .spool import Sample
 
 
@@ -88,6 +89,9 @@ class Prompts:
         sample_seed: chooses another sample (default: 0).
         columns: names of columns that differ from the parameters' names, as
             {"prompt": "caption", "width": "w"}; "extras.NAME" keeps a column as metadata.
+        header: False says that a .csv or .tsv has no row of names. Its columns are then given by
+            their place, counted from 1, as {"prompt": "1"}; others are column_2 and so on in the
+            metadata.
         allow_files: further folders whose files rows may name as image inputs. Rows may always name
             files below the list's own folder (rows of the program: the current folder). Path and
             ImageInput objects may be anywhere.
@@ -109,6 +113,7 @@ class Prompts:
     sample: int | None = field(default=None, kw_only=True)
     sample_seed: int = field(default=0, kw_only=True)
     columns: Mapping[str, str] = field(default=None, converter=_columns, kw_only=True)
+    header: bool = field(default=True, kw_only=True)
     allow_files: Folders = field(default=(), converter=allowed_folders, kw_only=True)
     skip_bad: bool = field(default=False, kw_only=True)
     limit: int | None = field(default=None, kw_only=True)
@@ -118,6 +123,9 @@ class Prompts:
         self._check_counts()
         self._check_given_once()
         expansion_of(self)
+        layout = layout_of(self)
+        if not layout.header and self.path is None:
+            raise ConfigError("header=False is for a .csv or .tsv file")
         if sample_of(self) is not None and not self._can_be_sampled:
             raise ConfigError(
                 "a sample needs a file or a list: of a stream the end is not known ahead"
@@ -169,6 +177,11 @@ def expansion_of(prompts: Prompts) -> Expansion | None:
         wildcards=prompts.wildcards,
         allow_files=allowed_folders(prompts.allow_files),
     )
+
+
+def layout_of(prompts: Prompts) -> Layout:
+    """Return what the caller says about the form of the list."""
+    return Layout(header=prompts.header)
 
 
 def sample_of(prompts: Prompts) -> Sample | None:

@@ -23,6 +23,7 @@ from ..catalog import validate
 from ..image_inputs import named_inputs, resolve_now, with_inputs
 from ..parsing import ROW_KEYS, parse_request
 from .columns import Columns
+from .layout import Layout
 from .lines import decoded
 from .object_cells import given_cells
 from .plan import BadRow, ExpandedRow, FirstNames, requests_of
@@ -61,7 +62,9 @@ class RowReader:
         spread: Expansion | None = None,
         allow_files: tuple[str, ...] = (),
         is_local: bool = False,
+        layout: Layout | None = None,
     ) -> None:
+        self.layout = layout or Layout()
         self.columns = columns or Columns()
         self.spread = spread
         self.base = base  #: folder of relative image paths; None = the current one

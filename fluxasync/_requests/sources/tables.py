@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..._core.errors import ConfigError
-from .columns import MOST_COLUMNS, Header
+from ..parsing import is_value
+from .columns import MOST_COLUMNS, Columns, Header, by_place
 from .compression import blocks_of, suffix_of
 from .formats import gathered
 from .lines import LINE_CAP, Splitter, reject_utf16
@@ -35,7 +36,7 @@ Raw = list[str] | ConfigError
 
 
 class TableFormat:
-    """A table whose first row names the columns. See `Format`."""
+    """A table whose first row names the columns, unless the layout says otherwise. See `Format`."""
 
     def __init__(self, path: Path, reading: RowReader) -> None:
         self._path = path
@@ -54,8 +55,12 @@ class TableFormat:
                 return
             if isinstance(names, ConfigError):
                 raise ConfigError(f"{self._name} row {blank + 1}: {names}")
-            self._above = blank + 1
+            if self._reading.layout.header:
+                self._above = blank + 1
+            else:
+                self._above, rows = blank, chain([names], rows)
             self._header = self._opened(names, separator)
+            self._note_sentence(self._reading.columns.sources.get("prompt", ""))
             yield from gathered(rows, most=_ROWS, size=_size)
 
     def where(self, number: int) -> str:
@@ -75,14 +80,26 @@ class TableFormat:
     def _opened(self, names: list[str], separator: str) -> Header:
         reading = self._reading
         try:
+            columns: Columns = reading.columns
+            if not reading.layout.header:
+                names, columns = by_place(len(names), columns, defaults=reading.defaults)
             return Header(
                 names,
-                reading.columns,
+                columns,
                 comma=separator == ";",  # written where commas are decimal
                 defaults=reading.defaults,
+                first_row=reading.layout.header,
             )
         except ConfigError as error:
             raise ConfigError(f"{self._name}: {error}") from None
+
+    def _note_sentence(self, column: str) -> None:
+        """Note that the name of the prompt's column may be a prompt, which is then not made."""
+        if self._reading.layout.header and is_value(column):
+            self._reading.notes.add(
+                f"the first row of {self._name} is read as names, not as prompts; "
+                "--no-header reads it as a row"
+            )
 
     def _separator(self, lines: Iterator[str]) -> tuple[str, list[str], int]:
         """Return the separator, the line that it was found in, and the blank lines above that."""

@@ -1,0 +1,17 @@
+"""How a table or an object holds its rows, where the file does not say so."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from ..._core.arguments import check_type
+
+
+@frozen(kw_only=True)
+class Layout:
+    """What the user says about the form of a list."""
+
+    header: bool = True  #: the first row of a table names its columns
+
+    def __attrs_post_init__(self) -> None:
+        check_type("header", self.header, bool, expected="True, or False for a table without names")
