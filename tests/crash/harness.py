@@ -80,9 +80,11 @@ def plans(seed: int) -> Iterator[Plan]:
     """Yield kill plans without end: every kill point in turn, in an order that depends on the
     seed."""
     rng = random.Random(seed)
-    yield Plan(point="during creation")
+    first = ("during creation", "during write probe")  # matter while the journal has no rows
+    for point in first:
+        yield Plan(point=point)
     while True:
-        turn = [point for point in POINTS if point != "during creation"]
+        turn = [point for point in POINTS if point not in first]
         rng.shuffle(turn)
         for point in turn:
             if rng.random() < _TIMERS:

@@ -37,6 +37,7 @@ KINDS = ("intent", "job", "done")
 #: every kill point, with the maximum number of passes before the kill
 POINTS = {
     "during creation": 1,
+    "during write probe": 1,
     "before intent commit": 4,
     "after intent commit": 4,
     "before POST": 6,
@@ -261,6 +262,11 @@ def _at_files(fuse: Fuse) -> None:
         if stat.S_ISREG(os.fstat(handle).st_mode):
             fuse.burn("before file fsync")
 
+    def see_empty(self: AtomicFile) -> None:
+        if not self.size:  # a file that only shows that the folder can be written to
+            fuse.burn("during write probe")
+
+    before(AtomicFile, "discard", see_empty)
     before(fluxasync._store.files, "sync", see_sync)
     before(AtomicFile, "_linked", lambda *_: fuse.burn("before publish"))
     after(AtomicFile, "_linked", lambda *_: fuse.burn("after publish"))

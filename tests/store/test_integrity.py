@@ -76,7 +76,7 @@ def _missing(folder: Path) -> None:
 
 def _missing_beside_parts(folder: Path) -> None:
     _db(folder).unlink()
-    (folder / ".fluxasync-00aa.part").write_bytes(b"")
+    (folder / ".fluxasync-00aa.part").write_bytes(b"half of an image")
 
 
 def _missing_before_the_first_image(folder: Path) -> None:

@@ -238,7 +238,8 @@ def _sign_of_run(folder: Path) -> str | None:
             return str(row["file_name"])
     with os.scandir(folder) as entries:
         for entry in entries:
-            if is_part(entry.name):
+            # an empty one may be the write probe of a run that was killed before its first row
+            if is_part(entry.name) and entry.stat(follow_symlinks=False).st_size:
                 return entry.name
     return None
 
