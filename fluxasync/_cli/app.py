@@ -201,6 +201,7 @@ def gallery(
 @app.command
 def simulate(
     *,
+    host: str = "127.0.0.1",
     port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 8787,
     latency: str | None = None,
     limit: AtLeastOne | None = None,
@@ -212,8 +213,11 @@ def simulate(
 
     Parameters
     ----------
+    host
+        Address to listen on (default: 127.0.0.1). 0.0.0.0 serves other machines and containers;
+        images and polls then have the two ports after --port.
     port
-        Port on loopback (default: 8787). 0 takes a free port.
+        Port (default: 8787). 0 takes a free port.
     latency
         Duration of a job in seconds, as A..B (default: each model's usual time).
     limit
@@ -237,7 +241,7 @@ def simulate(
             )  # fmt: skip
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        await serve(scenario, port=port, terminal=terminal)
+        await serve(scenario, host=host, port=port, terminal=terminal)
         return 0
 
     return run_async(start, terminal)

@@ -13,9 +13,11 @@ from .._core.errors import ConfigError
 if TYPE_CHECKING:  # heavy
     from ..simulator import Scenario, Simulator
 
+LOOPBACK = "127.0.0.1"
 
-async def serve(scenario: Scenario, *, port: int, terminal: Terminal) -> None:
-    """Serve on loopback until SIGINT, SIGTERM or SIGHUP; then report the charges."""
+
+async def serve(scenario: Scenario, *, host: str, port: int, terminal: Terminal) -> None:
+    """Serve until SIGINT, SIGTERM or SIGHUP; then report the charges."""
     from ..simulator import Simulator
 
     stopped = asyncio.Event()
@@ -23,20 +25,28 @@ async def serve(scenario: Scenario, *, port: int, terminal: Terminal) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stopped.set)
     try:
-        async with Simulator(scenario, port=port) as simulator:
+        async with Simulator(scenario, host=host, port=port) as simulator:
             terminal.out(simulator.url)
-            terminal.say(_instructions(simulator.url))
+            terminal.say(_instructions(simulator.url, is_shared=host != LOOPBACK))
             await stopped.wait()
             terminal.say(_ledger_line(simulator))
     except OSError as error:
-        raise ConfigError(f"port {port} cannot be used: {error.strerror}; try --port 0") from error
+        where = f"port {port}" if host == LOOPBACK else f"{host[:60]}, port {port},"
+        raise ConfigError(f"{where} cannot be used: {error.strerror}; try --port 0") from error
 
 
-def _instructions(url: str) -> str:
+def _instructions(url: str, *, is_shared: bool) -> str:
     command = shlex.join(
         ["fluxasync", "run", "prompts.txt", "-o", "simulated-images", "--base-url", url]
     )
-    return f"the simulator is running and accepts any key; in another terminal:\n  {command}"
+    text = f"the simulator is running and accepts any key; in another terminal:\n  {command}"
+    if not is_shared:
+        return text
+    port = url.rpartition(":")[2]
+    return (
+        f"{text}\nfrom another machine or container: --base-url http://NAME:{port} "
+        "--allow-private-network (NAME: of this machine or container)"
+    )
 
 
 def _ledger_line(simulator: Simulator) -> str:

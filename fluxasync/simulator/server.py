@@ -8,6 +8,7 @@ aiohttp's router is not used: at thousands of requests a second it costs more th
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
 import time
@@ -30,6 +31,10 @@ _BFL = "/v1/"
 _RESULT = "get_result"
 _OPENAPI = "/openapi.json"
 _ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST
+#: addresses that mean all of a machine's; a client uses another one
+_WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 — compared, not bound
+#: the host of a Host header, without its port
+_HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?", re.ASCII)
 _PIECES = 20  # per second, of a body that is sent slowly
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -38,8 +43,9 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 class Simulator:
     """A simulated provider on loopback ports, open during its `async with` block.
 
-    `url` is the API's origin, for `base_url`. `port` 0 takes a free port. Raises OSError if the
-    port is in use.
+    `url` is the API's origin, for `base_url`. `port` 0 takes a free port. With the `host` 0.0.0.0
+    or :: it serves other machines too: image and polling URLs have the name by which the client
+    called it, and their ports are the two after `port`. Raises OSError if a port is in use.
     """
 
     def __init__(
@@ -70,8 +76,9 @@ class Simulator:
         async with AsyncExitStack() as stack:
             stack.callback(self.world.close)
             jobs, port = self.world.earlier_jobs()
-            delivery = await self._serve(stack, self._deliver)
-            region = await self._region(stack, port=port)
+            beside = self._port if self._is_shared else 0  # fixed, so that they can be published
+            delivery = await self._serve(stack, self._deliver, port=beside and beside + 1)
+            region = await self._region(stack, port=port or (beside and beside + 2))
             self.url = await self._serve(stack, self._call, port=self._port)
             self.world.set_origins(
                 epoch=time.time() - loop.time(),
@@ -91,6 +98,15 @@ class Simulator:
     ) -> None:
         await self._stack.aclose()
 
+    @property
+    def _is_shared(self) -> bool:
+        return self._host in _WILDCARDS
+
+    def _note_name(self, request: web.BaseRequest) -> None:
+        """Name the URLs in the answer by the host that this client called."""
+        if self._is_shared and (found := _HOST.fullmatch(request.headers.get("Host", ""))):
+            self.world.rename(found[1])
+
     async def _region(self, stack: AsyncExitStack, *, port: int) -> str:
         """Open the regional host on the port of earlier polling URLs, or on a free one."""
         if port:
@@ -104,7 +120,7 @@ class Simulator:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, self._host, port, backlog=1024).start()
-        host = "127.0.0.1" if self._host in ("", "0.0.0.0") else self._host  # noqa: S104 — compared, not bound
+        host = "127.0.0.1" if self._is_shared else self._host
         host = f"[{host}]" if ":" in host else host
         return f"http://{host}:{runner.addresses[0][1]}"
 
@@ -129,6 +145,7 @@ class Simulator:
         if name == _RESULT:
             return await _send(request, self._polled(now, request, dialect))
         body = await request.content.read()
+        self._note_name(request)
         answer = self.world.submit(
             asyncio.get_running_loop().time(),
             dialect=dialect,
@@ -145,6 +162,7 @@ class Simulator:
         dialect: DialectName,
         host_region: str | None = None,
     ) -> Answer:
+        self._note_name(request)
         return self.world.poll(
             now,
             dialect=dialect,

@@ -60,6 +60,12 @@ class World:
         self._state.region_origin = region_origin
         self._state.region_port = region_port
 
+    def rename(self, host: str) -> None:
+        """Give polling and image URLs another host; their ports stay."""
+        state = self._state
+        state.delivery = _renamed(state.delivery, host)
+        state.region_origin = _renamed(state.region_origin, host)
+
     def resume(self, now: float, jobs: Iterable[Job]) -> None:
         """Continue the jobs of an earlier simulator; their times are seconds of the epoch."""
         state = self._state
@@ -217,3 +223,8 @@ class World:
             "faults": dict(self.faults),
             "leaks": dict(self.leaks),
         }
+
+
+def _renamed(origin: str, host: str) -> str:
+    scheme, _, rest = origin.partition("://")
+    return f"{scheme}://{host}:{rest.rpartition(':')[2]}"
