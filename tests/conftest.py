@@ -52,8 +52,13 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_keys() -> Iterator[None]:
-    """No test finds a real key, so none can spend money or pass only where a key is set."""
+    """No test finds a real key, so none can spend money or pass only where a key is set; nor does
+    a proxy or a certificate file of this machine decide what a test reaches."""
+    proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("COMETAPI_KEY", raising=False)
-        patch.delenv("BFL_API_KEY", raising=False)
+        for name in ("COMETAPI_KEY", "BFL_API_KEY", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+            patch.delenv(name, raising=False)
+        for name in proxies:
+            patch.delenv(name, raising=False)
+            patch.delenv(name.lower(), raising=False)
         yield

@@ -57,6 +57,7 @@ FOREIGN = {
     "aiohttp": {
         "_wire.transport",
         "_wire.connection_pool",
+        "_wire.connection_errors",  # names the errors of aiohttp, and does no HTTP
         "bench.setup",
         "simulator",
         "gallery.server",

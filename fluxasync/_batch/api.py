@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from decimal import Decimal
+from ssl import SSLContext
 from typing import Any, Literal
 
 from .._core.arguments import local_path
@@ -31,6 +32,8 @@ async def generate(
     provider: Provider | str | None = None,
     api_key: str | None = None,
     base_url: str | None = None,
+    proxy: str | None = None,
+    ssl: SSLContext | None = None,
     allow_unknown_models: bool = False,
     **parameters: Any,
 ) -> Saved:
@@ -46,7 +49,12 @@ async def generate(
     if out is not None:
         local_path("out", out)
     async with FluxSession(
-        provider, api_key=api_key, base_url=base_url, allow_unknown_models=allow_unknown_models
+        provider,
+        api_key=api_key,
+        base_url=base_url,
+        proxy=proxy,
+        ssl=ssl,
+        allow_unknown_models=allow_unknown_models,
     ) as flux:
         return await flux.generate(prompt, to=out, model=model, **parameters)
 
@@ -63,6 +71,8 @@ async def run(
     limits: Limits | int | Literal["auto"] | None = None,
     polling: Polling | float | None = None,
     budget: Budget | Decimal | float | str | None = None,
+    proxy: str | None = None,
+    ssl: SSLContext | None = None,
     allow_unknown_models: bool = False,
     on_event: Observer | None = None,
     progress: bool = False,
@@ -90,6 +100,8 @@ async def run(
                 limits=limits,
                 polling=polling,
                 budget=budget,
+                proxy=proxy,
+                ssl=ssl,
                 allow_unknown_models=allow_unknown_models,
                 on_event=on_event,
             )

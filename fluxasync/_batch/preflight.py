@@ -40,7 +40,9 @@ class Preflight:
         self._prompts = prompts
         self._destination = destination
         self._on_check = on_check
-        self.source = open_source(prompts, is_local=engine.provider.is_loopback)
+        provider = engine.provider
+        is_local = provider.is_loopback or provider.is_in_private_network
+        self.source = open_source(prompts, is_local=is_local)
         self.plan: Plan | None = None
         self.recovered: JournalCounts | None = None  #: of the folder, as the check found it
 

@@ -36,7 +36,9 @@ def with_advice(error: FluxError) -> str:
 
 
 #: arguments that error messages recommend, as Python writes them
-_RECOMMENDED = re.compile(r"\b(allow_unknown_models|simulate|max_cost)=(\d\S*\d|True)")
+_RECOMMENDED = re.compile(
+    r"\b(allow_unknown_models|allow_private_network|simulate|max_cost)=(\d\S*\d|True)"
+)
 
 
 def _with_options(error: ConfigError) -> str:

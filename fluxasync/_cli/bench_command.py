@@ -75,6 +75,11 @@ class BenchOptions:
         Base URL of the API, if it is not the provider's own, or of a simulator.
     key_file
         File that holds the key (default: COMETAPI_KEY or BFL_API_KEY).
+    proxy
+        HTTP proxy, as http://host:port (default: HTTPS_PROXY, then ALL_PROXY; NO_PROXY exempts
+        hosts). Put one with a password into HTTPS_PROXY, because other users see options.
+    allow_private_network
+        Trust a gateway in a private network: http to it, and the private addresses that it gives.
     simulate
         Measure the built-in simulator. Costs nothing and needs no key.
     json
@@ -107,6 +112,8 @@ class BenchOptions:
     provider: str | None = None
     base_url: str | None = None
     key_file: LocalPath | None = None
+    proxy: str | None = None
+    allow_private_network: bool = False
     simulate: bool = False
     json: bool = False
     quiet: bool = False

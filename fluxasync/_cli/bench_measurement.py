@@ -122,8 +122,11 @@ def _config(options: BenchOptions) -> BenchConfig:
         parameters=read_parameters(options.param, options.model[0]),
         seed=options.seed,
         title=options.title,
-        provider=read_provider(options.provider),
+        provider=read_provider(
+            options.provider, allow_private_network=options.allow_private_network
+        ),
         base_url=options.base_url,
+        proxy=options.proxy,
         simulate=options.simulate,
         polling=Polling.of(options.polling_lag),
         max_cost=options.max_cost,

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
@@ -22,7 +22,7 @@ from .._core.arguments import local_path
 from .._core.errors import ConfigError
 from .._core.models import DEFAULT_MODEL as DEFAULT_MODEL
 from .._requests.catalog import find, models_with, unknown_parameter_message
-from .._wire.providers import provider_by_name
+from .._wire.providers import Provider, provider_by_name, provider_of
 
 #: bytes; a file longer than this is not a key
 _LONGEST_KEY = 4096
@@ -65,6 +65,12 @@ class Options:
         Base URL of the API, if not the provider's own.
     key_file
         File that holds the key (default: COMETAPI_KEY or BFL_API_KEY).
+    proxy
+        HTTP proxy, as http://host:port (default: HTTPS_PROXY, then ALL_PROXY; NO_PROXY exempts
+        hosts). Put one with a password into HTTPS_PROXY, because other users see options.
+    allow_private_network
+        Trust a gateway in a private network: http to a LAN address, a name without a dot or a
+        local name (.local, .internal), and the private addresses that it gives for images.
     simulate
         Use the built-in simulator. Costs nothing and needs no key.
     allow_unknown_models
@@ -80,6 +86,8 @@ class Options:
     provider: Annotated[str | None, _OF_PROVIDER] = None
     base_url: Annotated[str | None, _OF_PROVIDER] = None
     key_file: Annotated[LocalPath | None, _OF_PROVIDER] = None
+    proxy: Annotated[str | None, _OF_PROVIDER] = None
+    allow_private_network: Annotated[bool, _OF_PROVIDER] = False
     simulate: Annotated[bool, _OF_PROVIDER] = False
     allow_unknown_models: Annotated[bool, _OF_PROVIDER] = False
     json: Annotated[bool, _OF_OUTPUT] = False
@@ -95,9 +103,9 @@ class Options:
         return read_parameters(self.param, self.model)
 
     @property
-    def provider_named(self) -> str | None:
+    def provider_named(self) -> Provider | str | None:
         """The `--provider`. Raises ConfigError for an unknown one."""
-        return read_provider(self.provider)
+        return read_provider(self.provider, allow_private_network=self.allow_private_network)
 
 
 @Parameter(name="*", group=_OF_LIST)
@@ -268,11 +276,16 @@ def read_columns(prompt_column: str | None, mappings: tuple[str, ...]) -> dict[s
     return columns
 
 
-def read_provider(name: str | None) -> str | None:
-    """Return the name of a provider. Raises ConfigError for an unknown one."""
+def read_provider(
+    name: str | None, *, allow_private_network: bool = False
+) -> Provider | str | None:
+    """Return the provider, or its name. Raises ConfigError for an unknown one."""
     if name is not None:
         provider_by_name(name, as_written=f"--provider {name[:40]}")
-    return name
+    if not allow_private_network:
+        return name
+    found = provider_of(name, base_url=None, environ=os.environ)
+    return evolve(found, allow_private_network=True)
 
 
 def _parameter(text: str) -> tuple[str, Any]:

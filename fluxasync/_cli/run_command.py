@@ -123,6 +123,7 @@ async def dry_run(command: CommandRun, source: str, options: RunOptions) -> None
     flux = FluxSession(
         common.provider_named,
         base_url=_NOWHERE if common.simulate else common.base_url,
+        proxy=common.proxy,
         allow_unknown_models=common.allow_unknown_models,
         **options.policies(),
     )
@@ -221,8 +222,13 @@ async def _session(
             options.provider_named,
             api_key=key,
             base_url=base_url,
+            proxy=options.proxy,
             allow_unknown_models=options.allow_unknown_models,
             on_event=command.watch,
             **policies,
         )
-        yield await stack.enter_async_context(session)
+        flux = await stack.enter_async_context(session)
+        engine = engine_of(flux)
+        if (proxy := engine.network.proxy_of(engine.provider)) is not None:
+            command.terminal.note(f"connecting through {proxy}")
+        yield flux

@@ -80,6 +80,16 @@ def is_loopback_address(host: str) -> bool:
     return found.is_loopback if mapped is None else mapped.is_loopback
 
 
+def is_link_local(host: str) -> bool:
+    """Return whether a host is a link-local address, as the metadata services of clouds have."""
+    try:
+        found = ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return False
+    inner = _embedded(found) if isinstance(found, IPv6Address) else None
+    return found.is_link_local if inner is None else inner.is_link_local
+
+
 def _is_not_public(address: IPv4Address | IPv6Address) -> bool:
     return not address.is_global or address.is_multicast
 

@@ -37,8 +37,8 @@ from .._store.sinks import FileSink
 from .._wire import Inconclusive, JobNotFound
 from .._wire.client import ApiClient, now
 from .._wire.credentials import resolve_provider
+from .._wire.network import Network
 from .._wire.providers import Provider, provider_of
-from .._wire.transport import AiohttpTransport
 from .circuit_breaker import CircuitBreaker
 from .connectivity import Connectivity
 from .download_queue import DownloadQueue
@@ -72,6 +72,7 @@ class Engine:
         budget: Budget,
         observers: Observers,
         *,
+        network: Network,
         transport: Transport | None,
         allow_unknown_models: bool,
     ) -> None:
@@ -80,6 +81,7 @@ class Engine:
         self.rng = random.Random()  # noqa: S311 — the session's jitter, not secrets
         self.schedules = PollSchedules()
         self._target = target
+        self.network = network
         self._transport = transport
         self._allow_unknown_models = allow_unknown_models
         self.fallback = Fallback()
@@ -148,9 +150,7 @@ class Engine:
     async def _open_transport(self, stack: AsyncExitStack) -> Transport:
         if self._transport is not None:
             return self._transport
-        transport = AiohttpTransport(
-            timeouts=self.policies.timeouts, allow_loopback=self._provider.is_loopback
-        )
+        transport = self.network.transport(self._provider, self.policies.timeouts, os.environ)
         self.connectivity.connections = await stack.enter_async_context(transport)
         return transport
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from ssl import SSLContext
 from typing import Any, Literal, Self
 
 from .._core.arguments import check_callback, check_methods, check_type, local_path
@@ -16,6 +17,7 @@ from .._core.protocols import Ledger, Observer, Sink, Transport
 from .._requests.parsing import parse_request
 from .._store.ledgers import NullLedger, check_ledger
 from .._store.sinks import FileSink, MemorySink, check_sink
+from .._wire.network import Network
 from .._wire.providers import Provider
 from .engine import Engine
 
@@ -39,13 +41,18 @@ class FluxSession:
             usual duration.
         timeouts: seconds for each call, and for a job.
         budget: Budget, or a cap in US dollars: `"5.00"`.
+        proxy: URL of an HTTP proxy, also with a user and a password; `""` uses none. None reads
+            HTTPS_PROXY, HTTP_PROXY and ALL_PROXY. NO_PROXY exempts hosts. Addresses of this machine
+            are always reached directly.
+        ssl: the certificates to trust; None is the system's, or SSL_CERT_FILE and SSL_CERT_DIR.
         allow_unknown_models: send a model name that the catalogue lacks, although it resembles one
             that it has. A name that resembles none is always sent, with a warning.
         transport: what does HTTP, for tests; None is aiohttp.
         on_event: called synchronously with every event; an exception it raises is logged once.
 
-    Raises ConfigError: at once for invalid policies, on entry for a missing key and for
-    an address that cannot be used. Leaving waits for the POSTs under way, because they may be paid.
+    Raises ConfigError: at once for invalid policies, on entry for a missing key and for an address,
+    a proxy or a certificate file that cannot be used. Leaving waits for the POSTs under way,
+    because they may be paid.
     """
 
     def __init__(
@@ -59,6 +66,8 @@ class FluxSession:
         polling: Polling | float | None = None,
         timeouts: Timeouts | None = None,
         budget: Budget | Decimal | float | str | None = None,
+        proxy: str | None = None,
+        ssl: SSLContext | None = None,
         allow_unknown_models: bool = False,
         transport: Transport | None = None,
         on_event: Observer | None = None,
@@ -68,6 +77,9 @@ class FluxSession:
         if transport is not None:
             methods = ("send", "stream")
             check_methods("transport", transport, methods, expected="a Transport")
+        network = Network(proxy=proxy, ssl=ssl)
+        if transport is not None and network.is_given:
+            raise ConfigError("transport: yours makes its own connections; leave out proxy and ssl")
         self._engine = Engine(
             (provider, Secret(api_key) if api_key else None, base_url),
             Policies(
@@ -78,6 +90,7 @@ class FluxSession:
             ),
             Budget.of(budget),
             Observers(on_event),
+            network=network,
             transport=transport,
             allow_unknown_models=allow_unknown_models,
         )

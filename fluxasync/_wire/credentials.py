@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .._core.addresses import is_loopback_address
+from .._core.addresses import is_link_local, is_loopback_address, private_host
 from .._core.errors import ConfigError
 from .._core.models import Secret
 from .providers import PORTS, PROVIDERS, Provider, origin_of, provider_of, split_url
@@ -24,8 +24,9 @@ def auth_header(provider: Provider, key: Secret | None) -> dict[str, str]:
 def may_send_key(provider: Provider, url: str) -> bool:
     """Return whether the key may be sent to a URL that a server named.
 
-    Allowed are the provider's origin, `polling_hosts` over https on the default port, and for a
-    loopback provider any port of this machine.
+    Allowed are the provider's origin, `polling_hosts` over https on the default port, for a
+    loopback provider any port of this machine, and for a gateway in a trusted private network the
+    private hosts there (over http only if the gateway is).
     """
     parts = split_url(url)
     if parts is None:
@@ -35,6 +36,8 @@ def may_send_key(provider: Provider, url: str) -> bool:
         return True
     if provider.is_loopback and is_loopback_address(host):
         return True
+    if provider.is_in_private_network and private_host(host) and not is_link_local(host):
+        return scheme in ("https", provider.origin[0])
     return (scheme, port) == ("https", PORTS["https"]) and provider.may_poll(host)
 
 
@@ -48,14 +51,15 @@ def resolve_provider(
     """Return the provider, with `base_url` if given, and its key.
 
     Without a name it is the provider whose key variable is set; if both or none are, CometAPI. The
-    key is `api_key`, else the variable's value; a provider on this machine needs none. Raises
-    ConfigError for an unknown name, an invalid base URL, and an invalid or missing key.
+    key is `api_key`, else the variable's value; a provider on this machine or in a trusted private
+    network needs none. Raises ConfigError for an unknown name, an invalid base URL, and an invalid
+    or missing key.
     """
     chosen = provider_of(provider, base_url=base_url, environ=environ)
     key = _key(api_key, source="api_key")
     if key is None and chosen.key_variable is not None:
         key = _key(environ.get(chosen.key_variable), source=chosen.key_variable)
-    if key is None and not chosen.is_loopback:
+    if key is None and not (chosen.is_loopback or chosen.is_in_private_network):
         raise ConfigError(_missing_key(chosen, is_named=provider is not None))
     return chosen, key
 

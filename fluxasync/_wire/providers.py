@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 from attrs import evolve, field, frozen
 
-from .._core.addresses import is_loopback_address
+from .._core.addresses import is_loopback_address, private_host
 from .._core.amounts import CREDIT
 from .._core.errors import ConfigError
 
@@ -58,11 +58,18 @@ def _base_url(given: Any) -> str:
         )
     if parts.query or parts.fragment or "?" in given or "#" in given:
         raise ConfigError.about("base_url", "contains ? or #; end it with the path")
-    if parts.scheme == "http" and not is_loopback_address(parts.hostname or ""):
-        raise ConfigError.about(
-            "base_url", f"http would send the key unencrypted; use https://{parts.netloc}"
-        )
     return str(given).rstrip("/")
+
+
+def _is_safe(instance: Provider, attribute: Any, value: str) -> None:
+    """Refuse http, except on this machine and, where it is allowed, to a private host."""
+    parts = urlsplit(value)
+    if parts.scheme != "http" or instance.is_loopback or instance.is_in_private_network:
+        return
+    reason = f"http would send the key unencrypted; use https://{parts.netloc[:100]}"
+    if private_host(parts.hostname or ""):
+        reason += ", or in a private network that you trust: allow_private_network=True"
+    raise ConfigError.about("base_url", reason)
 
 
 def _starts_with_slash(instance: object, attribute: Any, value: str | None) -> None:
@@ -79,12 +86,13 @@ def _names_the_model(instance: object, attribute: Any, value: str) -> None:
 class Provider:
     """A service with the submit-and-poll API of Flux. A gateway needs five lines of it.
 
-    Raises ConfigError for a `base_url` that is not https (http is allowed on loopback), or that has
-    a user, a query or a fragment. A path prefix is kept.
+    Raises ConfigError for a `base_url` that is not https, or that has a user, a query or a
+    fragment. A path prefix is kept. http is allowed on loopback, and with `allow_private_network`
+    to private addresses, names without a dot and local names (`.local`, `.internal`, …).
     """
 
     name: str
-    base_url: str = field(converter=_base_url)
+    base_url: str = field(converter=_base_url, validator=_is_safe)
     submit_path: str = field(
         default="/v1/{model}", validator=[_starts_with_slash, _names_the_model]
     )
@@ -98,6 +106,9 @@ class Provider:
     #: other hosts to which the key may be sent, such as ``*.example.com``
     polling_hosts: tuple[str, ...] = ()
     credit: Decimal | None = None  #: US dollars for one unit of the cost in answers
+    #: you trust the network of this gateway: http to it is allowed, no key is needed, and so are
+    #: image and polling URLs at private addresses that it gives. No effect for a public address.
+    allow_private_network: bool = False
 
     @property
     def origin(self) -> Origin:
@@ -108,6 +119,11 @@ class Provider:
     def is_loopback(self) -> bool:
         """Whether it runs on this machine: a simulator or a local gateway."""
         return is_loopback_address(self.origin[1])
+
+    @property
+    def is_in_private_network(self) -> bool:
+        """Whether it is at a private host and `allow_private_network` is set."""
+        return self.allow_private_network and private_host(self.origin[1])
 
     def submit_url(self, model: str) -> str:
         """Return the URL for submissions to a model. The name is quoted; its slashes stay, as in

@@ -1,23 +1,17 @@
 """Sends Calls and streams URLs with aiohttp's client; no other package uses it.
 
-There are three connection pools. Submissions keep idle connections for seconds only, because a POST
+There are four connection pools. Submissions keep idle connections for seconds only, because a POST
 on a connection that is being closed may be charged unanswered. Polls keep theirs. Downloads carry
-no credentials and refuse private addresses after DNS.
-
-Errors of aiohttp become TransportError without a context, because they may hold the request's
-headers with the key. `exc.status` is not used: aiohttp raises a synthetic 400 for a header that is
-too long, also when the answer was a paid 200.
+no credentials and refuse private addresses after DNS. Downloads through a proxy, which looks names
+up itself, have a pool of their own: there the URL's host decides.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
-import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from types import SimpleNamespace
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from ssl import SSLContext
 from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
 
@@ -26,13 +20,16 @@ from aiohttp.client_reqrep import ClientResponse
 from attrs import define, evolve
 from yarl import URL
 
-from .._core.addresses import is_loopback_address, private_address
+from .._core.addresses import is_loopback_address, private_host
 from .._core.concurrency import BUSY, LoopAwareTimeout
 from .._core.config import Timeouts
-from .._core.errors import FluxError, TransportError
+from .._core.errors import TransportError
 from .._core.protocols import Call, Reply
 from .._core.version import __version__
+from .address_guard import AddressGuard, plain_api_socket
+from .connection_errors import Attempt, mapped_error, mapped_errors
 from .connection_pool import CheckedConnector, ConnectionPool, ConnectionUse, PooledResponse
+from .proxies import NO_PROXIES, ProxySettings
 
 MAX_REPLY = 2**20  #: bytes of an API answer; the documented ones have a few hundred
 #: seconds for the body of a 3xx or 4xx, which only explains the status
@@ -42,21 +39,33 @@ MAX_URL = 4096  #: characters
 MAX_REDIRECTS = 3
 POLL_CONNECTIONS = 128
 
-#: the trace of a download, where `sent` makes no difference
-_SENT = SimpleNamespace(sent=True)
-#: this machine has no files or memory left for a connection
-_LOCAL_ERRORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+#: an answer that is being read, of which only the break is described
+_READING = Attempt(sent=True)
 
 
 class AiohttpTransport:
     """HTTP over aiohttp. Use it as `async with AiohttpTransport(…)`.
 
     `allow_loopback` allows downloads from loopback addresses, for an API on this machine.
+    `allow_private` allows downloads from private addresses, once the API itself has been reached at
+    one. `is_plain` says that the API is called over http, so it must be at a private address.
     """
 
-    def __init__(self, *, timeouts: Timeouts, allow_loopback: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        timeouts: Timeouts,
+        allow_loopback: bool = False,
+        allow_private: bool = False,
+        is_plain: bool = False,
+        proxies: ProxySettings = NO_PROXIES,
+        ssl: SSLContext | None = None,
+    ) -> None:
         self._timeouts = timeouts
-        self._allow_loopback = allow_loopback
+        self._guard = AddressGuard(allow_loopback, allow_private)
+        self._is_plain = is_plain
+        self._proxies = proxies
+        self._ssl = ssl
         self._pools: tuple[ConnectionPool, ...] = ()
         self._retired: list[ConnectionPool] = []
         self._closing: set[asyncio.Task[None]] = set()
@@ -73,11 +82,17 @@ class AiohttpTransport:
         pool: dict[str, Any] = (
             {"keepalive_timeout": keepalive} if keepalive else {"force_close": True}
         )
+        api_socket = plain_api_socket if self._is_plain else None
         # limit=0: the session's slots are the limit; a queue here would be invisible to it
-        self._submits = self._pool(limit=0, traced=True, **pool)
-        self._polls = self._pool(limit=POLL_CONNECTIONS, keepalive_timeout=10)
-        self._downloads = self._pool(limit=0, limit_per_host=0, socket_factory=self._guarded)
-        self._pools = (self._submits, self._polls, self._downloads)
+        self._submits = self._pool(limit=0, traced=True, socket_factory=api_socket, **pool)
+        self._polls = self._pool(
+            limit=POLL_CONNECTIONS, keepalive_timeout=10, socket_factory=api_socket
+        )
+        self._downloads = self._pool(
+            limit=0, limit_per_host=0, socket_factory=self._guard.download_socket
+        )
+        self._proxied = self._pool(limit=0, limit_per_host=0)
+        self._pools = (self._submits, self._polls, self._downloads, self._proxied)
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
@@ -105,9 +120,10 @@ class AiohttpTransport:
         if self._retired:
             self._close_unused()
         pool = self._submits if call.method == "POST" else self._polls
-        trace = SimpleNamespace(sent=call.method != "POST", before_send=call.before_send)
+        attempt = Attempt(call.method != "POST", call.before_send, self._proxies)
         due = asyncio.get_running_loop().time() + call.timeout
-        with _mapped_errors(trace), pool as session:
+        with mapped_errors(attempt), pool as session:
+            attempt.route(call.url)
             async with LoopAwareTimeout(call.timeout):
                 response = await session.request(
                     call.method,
@@ -115,10 +131,12 @@ class AiohttpTransport:
                     data=call.body,
                     headers=call.headers,
                     allow_redirects=False,
-                    trace_request_ctx=trace,
+                    trace_request_ctx=attempt,
+                    **_through(attempt),
                 )
             async with response:
                 use = pool.connector.use(response)
+                self._guard.answered(use, is_proxied=attempt.proxy is not None)
                 reply = await _read(response, due)
                 if call.method == "GET" and reply.broken:
                     raise TransportError(reply.broken, sent=True)
@@ -134,27 +152,37 @@ class AiohttpTransport:
         TransportError.
         """
         limit: asyncio.Timeout | None = None
+        attempt = Attempt(sent=True, settings=self._proxies)
         try:
-            with self._downloads as session:
+            with self._downloads, self._proxied:
                 async with LoopAwareTimeout(timeout) as limit:
-                    with _mapped_errors(_SENT):
-                        response = await self._opened(session, url, headers)
+                    with mapped_errors(attempt):
+                        response = await self._opened(attempt, url, headers)
                     async with response:
-                        connector = self._downloads.connector
+                        pool = self._downloads if attempt.proxy is None else self._proxied
                         # exceptions of the caller pass unchanged
-                        yield AiohttpDownload(response, connector, connector.use(response))
+                        yield AiohttpDownload(
+                            response, pool.connector, pool.connector.use(response)
+                        )
         except TimeoutError:
             if limit is None or not limit.expired():
                 raise
             raise TransportError("no complete answer in time", sent=True) from None
 
     async def _opened(
-        self, session: aiohttp.ClientSession, url: str, headers: Mapping[str, str] | None
+        self, attempt: Attempt, url: str, headers: Mapping[str, str] | None
     ) -> ClientResponse:
         for _ in range(MAX_REDIRECTS + 1):
-            check_url(url, allow_loopback=self._allow_loopback)
+            guard = self._guard
+            check_url(url, allow_loopback=guard.allow_loopback, allow_private=guard.is_private)
+            attempt.route(url)
+            if attempt.proxy is None:
+                session = self._downloads.session
+            else:
+                guard.check_proxied(attempt.host)
+                session = self._proxied.session
             response = await session.get(
-                URL(url, encoded=True), allow_redirects=False, headers=headers
+                URL(url, encoded=True), allow_redirects=False, headers=headers, **_through(attempt)
             )
             target = response.headers.get("Location")
             if not (300 <= response.status < 400 and target):
@@ -164,7 +192,8 @@ class AiohttpTransport:
         raise TransportError("the image's URL redirects too often", sent=True)
 
     def _pool(self, *, traced: bool = False, **connector: Any) -> ConnectionPool:
-        lender = CheckedConnector(ttl_dns_cache=60, **connector)
+        ssl = True if self._ssl is None else self._ssl
+        lender = CheckedConnector(ttl_dns_cache=60, ssl=ssl, **connector)
         session = aiohttp.ClientSession(
             connector=lender,
             response_class=PooledResponse,
@@ -182,15 +211,6 @@ class AiohttpTransport:
             trace_configs=[_sent_trace()] if traced else None,
         )
         return ConnectionPool(session, lender)
-
-    def _guarded(self, address: Any) -> socket.socket:
-        """Create a socket for a resolved address; refuse a private one. Names, literals and other
-        spellings all arrive here as the address of the connection."""
-        family, kind, protocol, _, target = address
-        host = str(target[0])
-        if private_address(host) and not (self._allow_loopback and is_loopback_address(host)):
-            raise OSError(errno.EACCES, "downloads from private addresses are refused")
-        return socket.socket(family, kind, protocol)
 
 
 @define
@@ -210,16 +230,17 @@ class AiohttpDownload:
         return self._response.headers
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        with _mapped_errors(_SENT):
+        with mapped_errors(_READING):
             async for chunk in self._response.content.iter_any():
                 yield chunk
             if self._connector.is_followed(self._use):
                 raise TransportError("the image may be the answer of an earlier call", sent=True)
 
 
-def check_url(url: str, *, allow_loopback: bool) -> None:
+def check_url(url: str, *, allow_loopback: bool, allow_private: bool = False) -> None:
     """Raise TransportError unless an image may be downloaded from this URL: https (or http to
-    loopback, if allowed), a host, no user, no control characters, at most 4 KB."""
+    loopback or to a private host, if allowed), a host, no user, no control characters, at most
+    4 KB."""
     problem = None
     try:
         parts = urlsplit(url)
@@ -231,11 +252,19 @@ def check_url(url: str, *, allow_loopback: bool) -> None:
     elif not host or "@" in parts.netloc:
         problem = "has no host, or has a user"
     elif parts.scheme != "https" and not (
-        parts.scheme == "http" and allow_loopback and _names_loopback(host)
+        parts.scheme == "http"
+        and ((allow_loopback and _names_loopback(host)) or (allow_private and private_host(host)))
     ):
         problem = f"is not https but {parts.scheme[:12] or 'nothing'}"
     if problem:
         raise TransportError(f"the image's URL {problem}", sent=False, permanent=True)
+
+
+def _through(attempt: Attempt) -> dict[str, Any]:
+    """Return the arguments with which aiohttp uses a proxy."""
+    if attempt.proxy is None:
+        return {}
+    return {"proxy": URL(attempt.proxy.url), "proxy_headers": attempt.proxy.headers()}
 
 
 def _names_loopback(host: str) -> bool:
@@ -255,7 +284,7 @@ async def _read(response: ClientResponse, due: float) -> Reply:
                 if len(body) > MAX_REPLY:
                     break
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        broken = str(_mapped(error, sent=True))
+        broken = str(mapped_error(error, _READING))
         body += _left_in(response)
     return Reply(
         status=response.status,
@@ -277,65 +306,12 @@ def _left_in(response: ClientResponse) -> bytes:
 
 def _sent_trace() -> aiohttp.TraceConfig:
     async def headers_sent(_session: Any, context: Any, _params: Any) -> None:
-        # aiohttp calls this when it is connected, before it writes the headers
-        if (before_send := context.trace_request_ctx.before_send) is not None:
-            before_send()
-        context.trace_request_ctx.sent = True
+        # aiohttp calls this when it is connected, before it writes the headers; not for CONNECT
+        attempt: Attempt = context.trace_request_ctx
+        if attempt.before_send is not None:
+            attempt.before_send()
+        attempt.sent = True
 
     trace = aiohttp.TraceConfig()
     trace.on_request_headers_sent.append(headers_sent)
     return trace
-
-
-@contextmanager
-def _mapped_errors(trace: SimpleNamespace) -> Iterator[None]:
-    """Turn errors of aiohttp into TransportError, without a context that may hold the key."""
-    try:
-        yield
-    except FluxError:
-        raise
-    except (aiohttp.ClientError, OSError, ValueError, AssertionError) as error:
-        # ValueError and AssertionError: raised by aiohttp for some malformed URLs and headers
-        mapped = _mapped(error, sent=trace.sent)
-        try:
-            raise mapped
-        finally:
-            mapped.__context__ = None  # `from None` would only hide it
-
-
-def _mapped(error: BaseException, *, sent: bool) -> TransportError:
-    match error:
-        case (
-            aiohttp.ClientConnectorCertificateError()
-            | aiohttp.ClientSSLError()
-            | aiohttp.ClientProxyConnectionError()
-        ):
-            reason = f"cannot connect safely: {_plain(error)}"
-            return TransportError(reason, sent=False, permanent=True)
-        case aiohttp.ClientConnectorError():
-            refused = error.os_error.errno == errno.EACCES
-            local = error.os_error.errno in _LOCAL_ERRORS
-            reason = f"cannot connect: {_plain(error)}"
-            return TransportError(reason, sent=False, permanent=refused, local=local)
-        case aiohttp.InvalidURL():
-            return TransportError("not a URL that can be requested", sent=False, permanent=True)
-        case TimeoutError():
-            return TransportError("no answer in time", sent=sent)
-        case aiohttp.ClientPayloadError():
-            return TransportError("the connection broke inside the body", sent=sent)
-        case ValueError() if not isinstance(error, aiohttp.ClientError):
-            return TransportError("malformed URL or answer", sent=sent)
-    return TransportError(f"the connection broke: {_plain(error)}", sent=sent)
-
-
-#: asyncio's text, which has an address instead of the system's reason
-_ASYNCIO_WORDS = "Connect call failed"
-
-
-def _plain(error: BaseException) -> str:
-    """Return the operating system's text, or the error's class; its own text may hold URLs."""
-    os_error = getattr(error, "os_error", error)
-    text, number = getattr(os_error, "strerror", None), getattr(os_error, "errno", None)
-    if isinstance(text, str) and text.startswith(_ASYNCIO_WORDS) and number:
-        return os.strerror(number).lower()
-    return text if isinstance(text, str) and text else type(error).__name__

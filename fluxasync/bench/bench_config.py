@@ -64,6 +64,7 @@ class BenchConfig:
         provider: "cometapi", "bfl" or a Provider (default: the one whose key is set).
         api_key: key (default: COMETAPI_KEY or BFL_API_KEY).
         base_url: base URL of the API, if it is not the provider's own, or of a simulator.
+        proxy: URL of an HTTP proxy (default: HTTPS_PROXY and NO_PROXY, as for a FluxSession).
         polling: a Polling, or the mean detection lag as a share of a job's usual duration (default:
             0.04).
         max_cost: most to spend over all stages, in US dollars. Required unless a simulator is
@@ -91,6 +92,7 @@ class BenchConfig:
     provider: Provider | str | None = field(default=None, validator=_known)
     api_key: str | None = field(default=None, repr=False)
     base_url: str | None = None
+    proxy: str | None = field(default=None, repr=False)
     polling: Polling | float | None = None
     max_cost: Decimal | None = field(default=None, converter=_cap)
     simulate: bool = False

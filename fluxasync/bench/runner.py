@@ -161,7 +161,10 @@ class Run:
             announce_cost(config, prompts, simulated=simulated, note=self._note)
             note_missing_extras(self._note)
             measured_with = environment(
-                engine.provider, simulated=simulated, options=config.options()
+                engine.provider,
+                proxy=engine.network.proxy_of(engine.provider),
+                simulated=simulated,
+                options=config.options(),
             )
             monitor = ResourceMonitor(
                 self._clock, in_flight=lambda: flux.in_flight, is_unanswered=self._is_unanswered
@@ -199,6 +202,7 @@ class Run:
             config.provider,
             api_key=config.api_key,
             base_url=config.base_url,
+            proxy=config.proxy,
             polling=config.polling,
             budget=config.max_cost,
             on_event=self._observer,

@@ -28,6 +28,7 @@ from .._requests.estimate import Estimator
 from .._requests.pricing import price
 from .._store.files import disk_error, make_folder
 from .._wire.providers import PROVIDERS, Provider, provider_by_name
+from .._wire.proxies import Proxy
 from ..simulator.child_process import simulator_process
 from .bench_config import BenchConfig
 from .prompt_pool import MOST_KEPT, PromptPool
@@ -168,9 +169,9 @@ def cost_of(prompts: PromptPool, model: str, count: int) -> Decimal:
 
 
 def environment(
-    provider: Provider, *, simulated: bool, options: Mapping[str, Any]
+    provider: Provider, *, proxy: Proxy | None, simulated: bool, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return versions, machine, target and options as JSON values; never the key."""
+    """Return versions, machine, target and options as JSON values; never a key or a password."""
     loop = type(asyncio.get_running_loop())
     return {
         "fluxasync": __version__,
@@ -181,6 +182,7 @@ def environment(
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
         "provider": provider.name,
         "origin": "simulated" if simulated else provider.origin[1],
+        "proxy": None if proxy is None else proxy.url,
         "options": dict(options),
     }
 

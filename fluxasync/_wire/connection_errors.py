@@ -1,0 +1,152 @@
+"""Turns errors of aiohttp into TransportError: what failed, where, and whether a proxy was used.
+
+The errors have no context, because aiohttp's may hold the request's headers with the key.
+`exc.status` is used for a proxy's answer to CONNECT only: of other answers aiohttp raises a
+synthetic 400 for a header that is too long, also when the answer was a paid 200.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import aiohttp
+from attrs import define, field
+
+from .._core.errors import ConfigError, FluxError, TransportError
+from . import tls
+from .proxies import NO_PROXIES, Proxy, ProxySettings
+
+#: this machine has no files or memory left for a connection
+_LOCAL_ERRORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+#: answers of a proxy that may be others later: it is busy, or does not reach the server now
+_PASSING = frozenset({408, 425, 429})
+#: asyncio's text, which has an address instead of the system's reason
+_ASYNCIO_WORDS = "Connect call failed"
+
+
+@define(eq=False)
+class Attempt:
+    """One request under way: where it goes, through which proxy, and whether it was sent."""
+
+    sent: bool = False  #: whether its headers may have been sent to the server
+    before_send: Callable[[], None] | None = None
+    settings: ProxySettings = NO_PROXIES
+    url: str = ""
+    proxy: Proxy | None = field(default=None, init=False)
+
+    def route(self, url: str) -> None:
+        """Set the URL and its proxy. Raises TransportError for a proxy that cannot be used."""
+        try:
+            self.url, self.proxy = url, self.settings.proxy_for(url)
+        except ConfigError as error:
+            raise TransportError(str(error), sent=False, permanent=True) from None
+
+    @property
+    def host(self) -> str:
+        return (urlsplit(self.url).hostname or "")[:100]
+
+    @property
+    def directly(self) -> str:
+        """Why no proxy was used; "" where none is expected."""
+        return self.settings.explain(self.url) if self.url else ""
+
+
+@contextmanager
+def mapped_errors(attempt: Attempt) -> Iterator[None]:
+    """Turn errors of aiohttp into TransportError, without a context that may hold the key."""
+    try:
+        yield
+    except FluxError:
+        raise
+    except (aiohttp.ClientError, OSError, ValueError, AssertionError) as error:
+        # ValueError and AssertionError: raised by aiohttp for some malformed URLs and headers
+        mapped = mapped_error(error, attempt)
+        try:
+            raise mapped
+        finally:
+            mapped.__context__ = None  # `from None` would only hide it
+
+
+def mapped_error(error: BaseException, attempt: Attempt) -> TransportError:
+    """Return the TransportError for an error of aiohttp."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
+            via = "" if attempt.proxy is None else f" to {attempt.host} through {attempt.proxy}"
+            reason = f"cannot connect safely{via}: {_plain(error)}"
+            reason += tls.advice(error, attempt.settings.environ)
+            return TransportError(reason, sent=False, permanent=True)
+        case aiohttp.ClientHttpProxyError() if attempt.proxy is not None:
+            return _refused_by_proxy(error.status, attempt.proxy, attempt.host)
+        case aiohttp.ClientConnectorError():
+            refused = error.os_error.errno == errno.EACCES
+            local = error.os_error.errno in _LOCAL_ERRORS
+            reason = _unconnected(error, attempt)
+            return TransportError(reason, sent=False, permanent=refused, local=local)
+        case aiohttp.InvalidURL():
+            return TransportError("not a URL that can be requested", sent=False, permanent=True)
+        case TimeoutError():
+            return TransportError(f"no answer in time{_way(attempt)}", sent=attempt.sent)
+        case aiohttp.ClientPayloadError():
+            return TransportError("the connection broke inside the body", sent=attempt.sent)
+        case ValueError() if not isinstance(error, aiohttp.ClientError):
+            return TransportError("malformed URL or answer", sent=attempt.sent)
+    if attempt.proxy is not None and not attempt.sent:
+        reason = f"{attempt.proxy} made no connection to {attempt.host}: {_plain(error)}"
+        return TransportError(reason, sent=False)
+    return TransportError(f"the connection broke: {_plain(error)}", sent=attempt.sent)
+
+
+def _unconnected(error: aiohttp.ClientConnectorError, attempt: Attempt) -> str:
+    is_name = isinstance(error, aiohttp.ClientConnectorDNSError)
+    if attempt.proxy is not None:
+        # a name that is looked up for a proxied URL is the proxy's own
+        if is_name:
+            return f"cannot connect to {attempt.proxy}: its name is not found: {_plain(error)}"
+        if isinstance(error, aiohttp.ClientProxyConnectionError):
+            return f"cannot connect to {attempt.proxy}: {_plain(error)}"
+        return (
+            f"{attempt.proxy} gave no secure connection to {attempt.host}: {_plain(error)}; is "
+            "there a login page?"
+        )
+    text = f"cannot connect: {_plain(error)}"
+    return f"{text} ({attempt.host}, {attempt.directly})" if is_name and attempt.directly else text
+
+
+def _way(attempt: Attempt) -> str:
+    if attempt.proxy is not None:
+        return f" through {attempt.proxy}"
+    return f" ({attempt.directly})" if attempt.directly and not attempt.sent else ""
+
+
+def _refused_by_proxy(status: int, proxy: Proxy, host: str) -> TransportError:
+    """Return the error of a CONNECT that the proxy did not accept: nothing was sent."""
+    if status == 407 and proxy.authorization is None:
+        step = "write them as http://user:password@host:port"
+        reason = f"{proxy} asks for a user and a password (HTTP 407): {step}"
+    elif status == 407:
+        step = "check them, and percent-encode special characters"
+        reason = f"{proxy} refuses the user and the password in its address (HTTP 407): {step}"
+    elif status < 400:
+        reason = f"{proxy} does not connect to {host} (HTTP {status}): is there a login page?"
+    elif status >= 500 or status in _PASSING:
+        reason = f"{proxy} cannot reach {host} (HTTP {status})"
+    else:
+        reason = f"{proxy} refuses to connect to {host} (HTTP {status}): it must allow this host"
+    is_lasting = 400 <= status < 500 and status not in _PASSING
+    return TransportError(reason, sent=False, permanent=is_lasting)
+
+
+def _plain(error: BaseException) -> str:
+    """Return the operating system's text, or the error's class; its own text may hold URLs."""
+    failed = getattr(error, "certificate_error", None)
+    if (reason := getattr(failed, "verify_message", None)) is not None:
+        return f"the certificate is not valid: {reason}"
+    os_error = getattr(error, "os_error", error)
+    text, number = getattr(os_error, "strerror", None), getattr(os_error, "errno", None)
+    if isinstance(text, str) and text.startswith(_ASYNCIO_WORDS) and number:
+        return os.strerror(number).lower()
+    return text if isinstance(text, str) and text else type(os_error).__name__
