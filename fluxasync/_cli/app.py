@@ -47,7 +47,8 @@ app.command(
 
 _SOURCE = (
     "Prompt list: a .txt (one prompt per line), .jsonl, .json, .csv, .tsv or .parquet file, text "
-    "also as .gz; a folder of .txt files; or - for stdin."
+    "also as .gz; several files of one kind; a folder of .txt files or of one kind of list; or - "
+    "for stdin."
 )
 
 
@@ -76,7 +77,7 @@ def generate(prompt: str, /, *, out: OutPath, options: Options | None = None) ->
 def run(
     source: Annotated[str, Parameter(allow_leading_hyphen=True, help=_SOURCE)],
     /,
-    *,
+    *more: Annotated[str, Parameter(help="Further files of the same list.")],
     options: RunOptions | None = None,
 ) -> int:
     """Make many images. The same command again continues an interrupted run."""
@@ -86,7 +87,7 @@ def run(
         from . import run_command
 
         perform = run_command.dry_run if given.dry_run else run_command.run
-        return perform(command, source, given)
+        return perform(command, (source, *more), given)
 
     return _run_paid_command(start, given.common, folder=given.out)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -259,6 +259,15 @@ def read_parameters(texts: tuple[str, ...], model: str) -> dict[str, Any]:
             step = "" if "; " in reason else "; fluxasync models lists what it takes"
             raise ConfigError(f"--param {reason}{step}")
     return given
+
+
+def source_of(words: Sequence[str]) -> str | list[Path]:
+    """Return the source that the words of a command line name: a path, "-", or several files."""
+    if len(words) == 1:
+        return words[0]
+    if "-" in words:
+        raise ConfigError("- is standard input, which is the whole list: leave the files out")
+    return [local_path("source", word) for word in words]
 
 
 def read_columns(prompt_column: str | None, mappings: tuple[str, ...]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -28,7 +28,7 @@ from .._store.journal.schema import HOME
 from ..simulator.child_process import simulator_process
 from .command_run import CommandRun
 from .gallery_command import watching
-from .options import DEFAULT_MODEL, Options, RunOptions, key_from
+from .options import DEFAULT_MODEL, Options, RunOptions, key_from, source_of
 from .rendering import announcement, as_json, plan_row
 
 #: seconds in which one paid image may land after the first Ctrl-C; the batch has the same default
@@ -87,7 +87,7 @@ def _stopper(command: CommandRun) -> Callable[[], None]:
 # --- many images --------------------------------------------------------------------------------
 
 
-async def run(command: CommandRun, source: str, options: RunOptions) -> None:
+async def run(command: CommandRun, sources: Sequence[str], options: RunOptions) -> None:
     """Make many images, or the rest of them, and show each outcome as it comes."""
     if options.out is None:
         raise ConfigError("no folder for the images: add -o DIR")
@@ -106,7 +106,7 @@ async def run(command: CommandRun, source: str, options: RunOptions) -> None:
     async with page, session as flux:
         if engine_of(flux).provider.is_loopback:
             command.simulate()
-        batch = _batch(flux, source, options, on_check=_check_progress(command), on_plan=announce)
+        batch = _batch(flux, sources, options, on_check=_check_progress(command), on_plan=announce)
         async with batch, showing(command.progress, command.terminal):
             command.batch = batch
             command.stop_with(batch.stop, grace=options.grace)
@@ -117,7 +117,7 @@ async def run(command: CommandRun, source: str, options: RunOptions) -> None:
                 raise ConfigError(EMPTY)
 
 
-async def dry_run(command: CommandRun, source: str, options: RunOptions) -> None:
+async def dry_run(command: CommandRun, sources: Sequence[str], options: RunOptions) -> None:
     """Print what the run would make, cost and take. Needs no key and sends nothing."""
     common = options.common
     flux = FluxSession(
@@ -127,7 +127,7 @@ async def dry_run(command: CommandRun, source: str, options: RunOptions) -> None
         allow_unknown_models=common.allow_unknown_models,
         **options.policies(),
     )
-    batch = _batch(flux, source, options)
+    batch = _batch(flux, sources, options)
     try:
         plan = await batch.check(_check_progress(command))
     finally:
@@ -140,7 +140,7 @@ async def dry_run(command: CommandRun, source: str, options: RunOptions) -> None
 
 def _batch(
     session: FluxSession,
-    source: str,
+    sources: Sequence[str],
     options: RunOptions,
     *,
     on_check: Callable[[int], None] | None = None,
@@ -148,7 +148,7 @@ def _batch(
 ) -> Batch:
     return Batch(
         session,
-        _prompts(source, options),
+        _prompts(sources, options),
         out=options.out,
         finished="skip",
         retry=options.retried,
@@ -159,12 +159,12 @@ def _batch(
     )
 
 
-def _prompts(source: str, options: RunOptions) -> Prompts:
+def _prompts(sources: Sequence[str], options: RunOptions) -> Prompts:
     rows, common = options.rows, options.common
     if rows.models is not None and common.model != DEFAULT_MODEL:
         raise ConfigError("--model and --models: put them all into --models A,B")
     return Prompts(
-        source,
+        source_of(sources),
         model=None if rows.models is not None else common.model,
         parameters=common.parameters,
         **rows.keywords(),

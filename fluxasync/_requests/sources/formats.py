@@ -268,7 +268,7 @@ _FILES = 200  #: files of a list
 #: lines of a long prompt; a file of more is a list, a log or a text
 _LINES = 10
 #: names that other files than prompts bear, in folders of code and of downloads
-_OTHERS = re.compile(
+NO_PROMPTS = re.compile(
     r"((read_?me|licen[cs]e|copying|requirements|change_?log)([-_.].*)?"
     r"|notice|authors|contributors|changes|todo|notes|constraints|cmakelists|robots|nohup"
     r"|(.*\.|(build|run|debug|error|install|access)[-_]?)?logs?)\.txt",
@@ -297,7 +297,10 @@ class FolderFormat:
         try:
             self._names = _names(self._path)
             if not self._names:
-                raise ConfigError(f"{self._name}/ holds no .txt file; a prompt a file is read")
+                raise ConfigError(
+                    f"{self._name}/ holds no .txt file and no list (.jsonl, .json, .csv, .tsv, "
+                    ".parquet); its own folders are not read"
+                )
             yield from gathered(map(self._file, self._names), most=_FILES, size=_file_size)
         except OSError as exc:
             where = exc.filename or self._path
@@ -308,7 +311,7 @@ class FolderFormat:
 
     def read(self, raw: _FileRow) -> ParsedRow | None:
         name, content = raw
-        if _OTHERS.fullmatch(name):
+        if NO_PROMPTS.fullmatch(name):
             raise ConfigError(f"not a prompt, by its name; {_APART}")
         if isinstance(content, ConfigError):
             raise content

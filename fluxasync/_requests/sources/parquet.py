@@ -64,14 +64,15 @@ class ParquetFormat:
             with parquet.ParquetFile(file) as table:
                 wanted = self._wanted(table.schema_arrow)
                 pictures = {n for n in wanted if _holds_bytes(table.schema_arrow.field(n).type)}
-                chunks = _chunks(table.metadata, set(wanted))
+                groups = _groups(table.metadata)
+                chunks = _chunks(table.metadata, groups, set(wanted))
                 for chunk in chunks:
                     self._check_pages(file, chunk, is_picture=chunk.column in pictures)
                     yield []  # a turn
             texts = sorted({chunk.path for chunk in chunks if chunk.is_bytes})
             with parquet.ParquetFile(file, read_dictionary=texts, buffer_size=_BUFFER) as table:
                 rows = _FEW_ROWS if pictures else _ROWS
-                for batch in table.iter_batches(batch_size=rows, columns=wanted):
+                for batch in table.iter_batches(batch_size=rows, row_groups=groups, columns=wanted):
                     for part in self._measured(batch):
                         columns = [_cells(column) for column in part.columns]
                         yield list(zip(*columns, strict=True))
@@ -147,7 +148,7 @@ class ParquetFormat:
         """Return the columns to read, and settle what they are."""
         try:
             refuse_many(len(schema.names))
-            columns = self._reading.columns
+            columns = self._reading.columns_of(schema.names)
             every = self._opened(schema.names, columns)
             wanted = [
                 field.name
@@ -197,9 +198,16 @@ class _Chunk:
     is_list: bool
 
 
-def _chunks(metadata: Any, wanted: set[str]) -> list[_Chunk]:
+def _groups(metadata: Any) -> list[int]:
+    """Return the row groups that have rows; Spark writes empty parts, whose group has no page."""
+    return [
+        place for place in range(metadata.num_row_groups) if metadata.row_group(place).num_rows > 0
+    ]
+
+
+def _chunks(metadata: Any, groups: list[int], wanted: set[str]) -> list[_Chunk]:
     found = []
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+    for group in map(metadata.row_group, groups):
         for place in range(group.num_columns):
             chunk = group.column(place)
             column = chunk.path_in_schema.split(".")[0]

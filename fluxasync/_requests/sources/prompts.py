@@ -24,6 +24,13 @@ def _check_source(_: object, __: Attribute[Any], given: Any) -> None:
     if isinstance(given, str | os.PathLike):
         local_path("source", given)
         return
+    if isinstance(given, list | tuple) and any(isinstance(each, os.PathLike) for each in given):
+        for each in given:
+            if not isinstance(each, os.PathLike):
+                kind = type(each).__name__
+                raise ConfigError(f"a list of files has paths only (pathlib.Path), not {kind}")
+            local_path("source", each)
+        return
     if isinstance(given, Mapping | ImageRequest):
         raise ConfigError("a source is a file or many requests; put this one into a list")
     if type(given).__name__ == "DataFrame":  # iterating one yields the names of its columns
@@ -73,9 +80,11 @@ class Prompts:
 
     Args:
         source: a prompt file (.txt, .jsonl, .json, .csv, .tsv, .parquet; text formats also as
-            .gz), a folder of .txt files, "-" for standard input, or an iterable or async iterable
-            of text, dicts and ImageRequests. Files and lists are checked whole before anything is
-            spent; other iterables and standard input are checked row by row.
+            .gz), a folder of .txt files or of one kind of list, a list of `pathlib.Path`s of one
+            kind, "-" for standard input, or an iterable or async iterable of text, dicts and
+            ImageRequests. Text in a list is a prompt, never a path. Files and lists are checked
+            whole before anything is spent; other iterables and standard input are checked row by
+            row.
         model: model of rows that name none (default: flux-dev).
         parameters: parameters of rows that lack them, as {"width": 512}. They take precedence over
             the model's defaults. One that no row uses is an error.
@@ -124,7 +133,7 @@ class Prompts:
         self._check_given_once()
         expansion_of(self)
         layout = layout_of(self)
-        if not layout.header and self.path is None:
+        if not layout.header and not self.paths:
             raise ConfigError("header=False is for a .csv or .tsv file")
         if sample_of(self) is not None and not self._can_be_sampled:
             raise ConfigError(
@@ -137,15 +146,17 @@ class Prompts:
         return {**self.parameters, **({"model": self.model} if self.model else {})}
 
     @property
-    def path(self) -> os.PathLike[str] | None:
-        """The file or folder to read; None for standard input and objects of the program."""
+    def paths(self) -> tuple[os.PathLike[str], ...]:
+        """The files and folders to read; none for standard input and objects of the program."""
+        if isinstance(self.source, list | tuple):
+            return tuple(each for each in self.source if isinstance(each, os.PathLike))
         if not isinstance(self.source, str | os.PathLike) or os.fspath(self.source) == "-":
-            return None
-        return local_path("source", self.source)
+            return ()
+        return (local_path("source", self.source),)
 
     @property
     def _can_be_sampled(self) -> bool:
-        return self.path is not None or isinstance(self.source, list | tuple)
+        return bool(self.paths) or isinstance(self.source, list | tuple)
 
     def _check_counts(self) -> None:
         check_type("n", self.n, int, expected="a whole number, 1 to 10,000")

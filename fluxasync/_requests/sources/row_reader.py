@@ -7,7 +7,7 @@ caller, which knows it, adds it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -72,6 +72,8 @@ class RowReader:
         self.notes = FirstNames()  #: remarks about how the source was read, for people
         #: where the files are that rows may name: the list's folder, or the current one, and others
         self.allowed = (os.path.realpath(base or "."), *allow_files)
+        self._allow_files = allow_files
+        self.is_sharded = False  #: the list has several files
         self._is_local = is_local  #: the provider is on this machine, so rows may name it
         self._unseen = dict(self.columns.sources)  #: mapped columns that no object had so far
         self._objects = 0
@@ -117,6 +119,25 @@ class RowReader:
             unseen = {name: column for name, column in self._unseen.items() if column not in row}
             self._unseen = unseen
         return self.row(given_cells(self.columns.renamed(row), self._leave_out))
+
+    def enter(self, base: Path) -> None:
+        """Take the rows that follow as those of a file in this folder."""
+        if base != self.base:
+            self.base = base
+            self.allowed = (os.path.realpath(base), *self._allow_files)
+
+    def columns_of(self, names: Sequence[str]) -> Columns:
+        """Return the mapping for a table with these columns.
+
+        One of several files may lack a mapped column, but not all of them, and not the prompt's.
+        """
+        if not self.is_sharded:
+            return self.columns
+        there = self.columns.among(names).sources
+        self._objects += 1
+        self._unseen = {to: name for to, name in self._unseen.items() if to not in there}
+        prompt = {to: name for to, name in self.columns.sources.items() if to == "prompt"}
+        return Columns({**prompt, **there})
 
     def _leave_out(self, name: str) -> None:
         self.notes.add(f"left out, because bytes are no metadata: {name[:40]}")

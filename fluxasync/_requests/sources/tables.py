@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._core.errors import ConfigError
 from ..parsing import is_value
-from .columns import MOST_COLUMNS, Columns, Header, by_place
+from .columns import MOST_COLUMNS, Header, by_place
 from .compression import blocks_of, suffix_of
 from .formats import gathered
 from .lines import LINE_CAP, Splitter, reject_utf16
@@ -80,9 +80,10 @@ class TableFormat:
     def _opened(self, names: list[str], separator: str) -> Header:
         reading = self._reading
         try:
-            columns: Columns = reading.columns
-            if not reading.layout.header:
-                names, columns = by_place(len(names), columns, defaults=reading.defaults)
+            if reading.layout.header:
+                columns = reading.columns_of(names)
+            else:
+                names, columns = by_place(len(names), reading.columns, defaults=reading.defaults)
             return Header(
                 names,
                 columns,
