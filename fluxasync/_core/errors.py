@@ -28,6 +28,7 @@ which errors end a run.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, ClassVar, Self
 
 if TYPE_CHECKING:
@@ -44,6 +45,24 @@ def candidate_in(evidence: str) -> str | None:
     return first.removeprefix(CANDIDATE) if first.startswith(CANDIDATE) else None
 
 
+#: characters of a value that a message shows; the start and the end are kept
+VALUE_LENGTH = 120
+_START, _END = 70, 40
+
+#: an unbroken run, such as base64, and what stands in quotes
+_LONG = re.compile(
+    rf"""\S{{{VALUE_LENGTH + 1},}}|(?<!\w)(['"])[^\n]{{{VALUE_LENGTH - 1},}}?\1(?!\w)"""
+)
+
+
+def cut_values(message: str) -> str:
+    """Return a message in which no run of characters and nothing in quotes is longer than 120: a
+    value may be an image in base64."""
+    if len(message) <= VALUE_LENGTH:
+        return message
+    return _LONG.sub(lambda found: f"{found[0][:_START]}…{found[0][-_END:]}", message)
+
+
 class FluxError(Exception):
     """Base class of all errors of fluxasync."""
 
@@ -58,11 +77,14 @@ class ConfigError(FluxError, ValueError):
     value: object = None  #: its value; None = not shown
     reason: str = ""  #: what is wrong with it, and what to do
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(cut_values(message))
+
     @classmethod
     def about(cls, argument: str, reason: str, *, value: object = None, owner: str = "") -> Self:
         """Return the error of one argument. Its message names the argument as Python does, `owner`
         being its class; the command line names the option."""
-        shown = argument if value is None else f"{argument}={value!r}"
+        shown = argument if value is None else f"{argument}={cut_values(repr(value))}"
         error = cls(f"{owner}({shown}): {reason}" if owner else f"{shown}: {reason}")
         error.argument, error.value, error.reason = argument, value, reason
         return error

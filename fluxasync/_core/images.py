@@ -64,13 +64,39 @@ _LOOKS_LIKE = (
     (b"{", "a JSON document"),
     (b"[", "a JSON document"),
     (b"\x1f\x8b", "gzip data"),
-    (b"gif8", "a GIF"),
-    (b"%pdf", "a PDF"),
+    (b"version https://git-lfs", "a Git LFS pointer (`git lfs pull` fetches the file)"),
+)
+
+#: first bytes of other pictures and drawings: offset, bytes, name
+_PICTURES = (
+    (0, b"GIF8", "a GIF file"),
+    (0, b"BM", "a BMP file"),
+    (0, b"II*\0", "a TIFF file"),
+    (0, b"MM\0*", "a TIFF file"),
+    (0, b"%PDF", "a PDF file"),
+    (0, b"8BPS", "a PSD file"),
+    (0, b"\xff\x0a", "a JPEG XL file"),
+    (4, b"JXL ", "a JPEG XL file"),
+    (4, b"jP  ", "a JPEG 2000 file"),
+    (0, b"\0\0\1\0", "an ICO file"),
+    (4, b"ftypavif", "an AVIF file"),
+    (4, b"ftypavis", "an AVIF file"),
+    (4, b"ftyphei", "a HEIC file"),
+    (4, b"ftyphev", "a HEIC file"),
+    (4, b"ftypmif1", "a HEIC or AVIF file"),
+    (4, b"ftypmsf1", "a HEIC or AVIF file"),
 )
 
 
 class NotAnImage(ValueError):
     """The bytes are not a complete JPEG, PNG or WebP; the text says what they look like."""
+
+    is_other_picture = False  #: a picture or drawing of another format, which can be exported
+
+    def as_input(self) -> str:
+        """Return the text for an image that was to be given to a model."""
+        way_out = ": export it as PNG" if self.is_other_picture else ""
+        return f"{self}; JPEG, PNG and WebP are taken{way_out}"
 
 
 @frozen(kw_only=True)
@@ -93,7 +119,9 @@ def sniff(start: bytes) -> str:
         return "png"
     if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
         return "webp"
-    raise NotAnImage(_look(start))
+    error = NotAnImage(_picture(start) or _look(start))
+    error.is_other_picture = _picture(start) is not None
+    raise error
 
 
 def inspect(data: bytes | bytearray | memoryview | mmap.mmap) -> ImageInfo:
@@ -128,6 +156,13 @@ def measure(data: bytes | bytearray | memoryview | mmap.mmap) -> ImageInfo:
         if not (width and height):
             raise NotAnImage(f"a {found} of {width}x{height} pixels")
     return ImageInfo(format=found, width=width, height=height)
+
+
+def _picture(start: bytes) -> str | None:
+    for offset, magic, name in _PICTURES:
+        if start[offset:].startswith(magic):
+            return name
+    return "an SVG file" if b"<svg" in start.lower() else None
 
 
 def _look(start: bytes) -> str:

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Literal, Self
 from attrs import field, fields, frozen
 
 from .errors import ConfigError, FluxError, JobError, Moderated, TransportError
+from .inline_image import inline_image
 
 #: the cheapest model of the vendor's page, and the example of its quick start
 DEFAULT_MODEL = "flux-dev"
@@ -70,8 +71,9 @@ class Secret:
 class ImageInput:
     """An image given to the model: exactly one of `url`, `path` and `data`.
 
-    `ImageInput.of` makes one from a URL (text that starts with http:// or https://), a path, or the
-    bytes of an image. The file is read when the request is submitted.
+    `ImageInput.of` makes one from a URL (text that starts with http:// or https://), a path, the
+    bytes of an image, or their base64 text, also as a data URI. The file is read when the request
+    is submitted.
     """
 
     url: str | None = None
@@ -84,13 +86,19 @@ class ImageInput:
 
     @classmethod
     def of(cls, given: ImageInput | str | bytes | os.PathLike[str]) -> ImageInput:
-        """Return the input for a URL, a path or bytes. Raises ConfigError for other types."""
+        """Return the input for a URL, a path, bytes, base64 or a data URI. Raises ConfigError for
+        other types, and for a data URI that holds no image."""
         if isinstance(given, ImageInput):
             return given
-        if isinstance(given, bytes):
-            return cls(data=given, sha256=hashlib.sha256(given).hexdigest())
         if isinstance(given, str) and given.startswith(("http://", "https://")):
             return cls(url=given)
+        if isinstance(given, str):
+            try:
+                given = inline_image(given) or given
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
+        if isinstance(given, bytes):
+            return cls(data=given, sha256=hashlib.sha256(given).hexdigest())
         if isinstance(given, str | os.PathLike) and os.fspath(given):
             return cls(path=Path(given))
         raise ConfigError(f"an image input is a path, bytes or a URL, not {type(given).__name__}")

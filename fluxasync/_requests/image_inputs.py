@@ -271,9 +271,9 @@ def _judge(content: bytes, *, what: str) -> int | None:
     if len(content) > MAX_BYTES:
         raise ConfigError(f"{what}: {_too_large(len(content))}")
     try:
-        sniff(content[:64])
+        sniff(content[:512])  # an SVG has its name after a prolog
     except NotAnImage as error:
-        raise ConfigError(f"{what}: {error}; JPEG, PNG and WebP are taken") from None
+        raise ConfigError(f"{what}: {error.as_input()}") from None
     try:
         size = measure(content)
     except NotAnImage:

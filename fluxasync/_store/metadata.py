@@ -19,6 +19,8 @@ from typing import Any, Self
 
 from .._core.concurrency import Coalescer, run_to_completion
 from .._core.errors import ConfigError, SinkError
+from .._core.images import NotAnImage, sniff
+from .._core.inline_image import inline_image
 from .._core.models import WEBHOOK_FIELDS, Failed, ImageInput, ImageRequest, InDoubt, Outcome, Saved
 from .disk_threads import ThreadRunner
 from .files import check_regular, disk_error, open_own, open_to_read, sync, sync_folder, write_all
@@ -60,7 +62,7 @@ def metadata_row(saved: Saved, folder: Path) -> dict[str, Any]:
         "finished_at": _plain(saved.finished_at),
         "provider": _plain(job.provider),
         "prompt_used": _plain(saved.prompt_used),
-        "extras": {} if request is None else _plain(request.extras),
+        "extras": {} if request is None else _plain(kept_extras(request.extras)),
     }
 
 
@@ -84,7 +86,7 @@ def failure_row(outcome: Failed | InDoubt) -> dict[str, Any]:
         "job_id": None if job is None else _plain(job.job_id),
         "polling_url": None if job is None else _plain(job.polling_url),
         "key": _key(request),
-        "extras": {} if request is None else _plain(request.extras),
+        "extras": {} if request is None else _plain(kept_extras(request.extras)),
     }
 
 
@@ -112,6 +114,26 @@ def shortened(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [shortened(item) for item in value]
     return value
+
+
+def kept_extras(value: Any) -> Any:
+    """Return a user's own values with every image in base64 replaced by its digest."""
+    if isinstance(value, str):
+        is_image = len(value) > _LONGEST_PARAMETER and _is_image(value)
+        return digest(value.encode(errors="surrogatepass")) if is_image else value
+    if isinstance(value, Mapping):
+        return {name: kept_extras(inner) for name, inner in value.items()}
+    return [kept_extras(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _is_image(text: str) -> bool:
+    try:
+        content = inline_image(text)
+        return content is not None and bool(sniff(content[:512]))
+    except NotAnImage as error:
+        return error.is_other_picture
+    except ValueError:
+        return False
 
 
 def digest(content: bytes) -> str:

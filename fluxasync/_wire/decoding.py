@@ -51,6 +51,7 @@ from .reply import (
     server_date,
     status_word,
     vendor_message,
+    without_repeats,
 )
 from .url_expiry import url_life
 
@@ -86,7 +87,7 @@ def decode_submit(
             provider=provider.name,
             cost=_reported_cost(answer, provider),
         )
-    message = vendor_message(reply, answer, redaction)
+    message = without_repeats(vendor_message(reply, answer, redaction), request)
     if verdict is Verdict.AMBIGUOUS:
         if reply.broken:
             message = f"the answer broke off: {reply.broken}"

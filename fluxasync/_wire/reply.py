@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from .._core.errors import VALUE_LENGTH, cut_values
 from .redaction import NOTHING, Redaction
 
 if TYPE_CHECKING:
+    from .._core.models import ImageRequest
     from .._core.protocols import Reply
 
 
@@ -79,7 +81,7 @@ _READ = 16_384
 #: quotes are escaped, so it does not match
 _REASON = re.compile(r'(?<!\\)"(?:msg|message|detail)"\s*:\s*"((?:[^"\\]|\\.){1,600})"')
 #: an image in base64
-_LONG_RUN = re.compile(r"[A-Za-z0-9+/=_\\-]{512,}")
+_LONG_RUN = re.compile(r"[A-Za-z0-9+/=_\\-]{121,}")
 
 
 def vendor_message(
@@ -93,7 +95,32 @@ def vendor_message(
         text = reply.body[:_READ].decode("utf-8", "replace")
         if "<" in text[:100]:
             text = "an HTML or XML page"
-    return _one_line(text, redaction, is_whole=reply.is_whole) or f"HTTP {reply.status}"
+    line = _one_line(text, redaction, is_whole=reply.is_whole)
+    return cut_values(line) or f"HTTP {reply.status}"
+
+
+def without_repeats(message: str, request: ImageRequest | None) -> str:
+    """Return a message in which no more than 120 characters of the request's texts are repeated."""
+    texts = [] if request is None else list(_texts((request.given(), request.extra_body)))
+    for text in (" ".join(each.split()) for each in texts if len(each) > VALUE_LENGTH):
+        start = message.find(text[: VALUE_LENGTH + 1])
+        if start >= 0:
+            rest = message[start:]
+            pairs = zip(text, rest, strict=False)
+            same = next((n for n, (one, other) in enumerate(pairs) if one != other), len(text))
+            message = f"{message[: start + VALUE_LENGTH - 1]}…{rest[same:]}"
+    return message
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
 
 
 def evidence_of(reply: Reply, redaction: Redaction) -> str:
@@ -110,8 +137,8 @@ def failure_of(answer: Mapping[str, Any], reply: Reply, redaction: Redaction) ->
     """Return the vendor's reason for a failed job."""
     details = answer.get("details")
     if isinstance(details, dict) and isinstance(details.get("error"), str):
-        return _one_line(details["error"], redaction)
-    return _one_line(_worded(answer), redaction) or f"HTTP {reply.status}"
+        return cut_values(_one_line(details["error"], redaction))
+    return cut_values(_one_line(_worded(answer), redaction)) or f"HTTP {reply.status}"
 
 
 def reasons_of(answer: Mapping[str, Any], redaction: Redaction) -> tuple[str, ...]:

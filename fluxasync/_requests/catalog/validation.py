@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from attrs import evolve
 
 from ..._core.errors import ConfigError
+from ..._core.images import NotAnImage, sniff
 from ..._core.models import ImageInput, ImageRequest, Secret
 from ..cells import EXACT, plain, unwrapped
 from .model import Kind, Model, Parameter, unknown_parameter_message
@@ -263,11 +264,11 @@ def _check_image(value: Any, parameter: Parameter, model: str) -> ImageInput:
         raise ConfigError(
             f"{parameter.name}: not an http(s) URL of up to {_URL_MAXIMUM} characters"
         )
-    # The wire form is not the input form: base64 text would be looked for on the disk.
-    if image.path is not None and str(image.path).startswith("data:"):
-        raise ConfigError(
-            f"{parameter.name}: takes {parameter.allowed}; send a data URI by extra_body"
-        )
+    if isinstance(value, str) and image.data is not None:  # base64: no file need be read
+        try:
+            sniff(image.data[:512])
+        except NotAnImage as error:
+            raise ConfigError(f"{parameter.name}: {error.as_input()}") from None
     return image
 
 

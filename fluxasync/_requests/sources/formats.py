@@ -19,8 +19,15 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from ..._core.errors import ConfigError
 from ..._core.strict_json import parsed_object
 from ..image_inputs import open_within
-from .compression import blocks_of
-from .lines import LINE_CAP, Splitter, reject_utf16
+from .compression import PACKED, blocks_of
+from .lines import (
+    IMAGES_CAP,
+    LINE_CAP,
+    LINE_END_CAP,
+    Splitter,
+    length_without_images,
+    reject_utf16,
+)
 
 if TYPE_CHECKING:
     from .row_reader import ParsedRow, RowReader
@@ -82,7 +89,9 @@ class LineFormat:
 
     def rows(self, blocks: Iterable[bytes]) -> Iterator[list[bytes]]:
         """Yield the lines of blocks that were read already."""
-        splitter = Splitter()
+        # a small file may unpack to anything, and only an object holds images
+        is_plain = self._path.suffix.lower() not in (PACKED, ".txt")
+        splitter = Splitter(most=IMAGES_CAP if is_plain else LINE_END_CAP)
         for number, block in enumerate(blocks):
             if number == 0:
                 reject_utf16(block, name=self._name)
@@ -246,7 +255,7 @@ def _end_of_element(text: str, place: int, *, where: str) -> int:
         raise ConfigError(f"{where}: nested too deeply") from None
     except json.JSONDecodeError as error:
         raise ConfigError(f"{where}: not JSON: {error.msg}") from None
-    if end - place > LINE_CAP:
+    if end - place > LINE_CAP and length_without_images(text[place:end].encode()) > LINE_CAP:
         raise ConfigError(f"{where}: longer than {LINE_CAP:,} characters")
     return end
 

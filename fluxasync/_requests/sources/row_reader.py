@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from attrs import evolve
 
 from ..._core.addresses import private_host
-from ..._core.errors import ConfigError
+from ..._core.errors import VALUE_LENGTH, ConfigError
 from ..._core.models import ImageInput, ImageRequest
 from ..._core.strict_json import parsed_object
 from ..catalog import validate
@@ -184,7 +184,7 @@ class RowReader:
             request = self._confined(request, own)
         for name in request.extras:
             if name in row:  # not from the object that is named "extras" on purpose
-                self.unknown_keys.add(name)
+                self.unknown_keys.add(name if len(name) <= VALUE_LENGTH else f"{name[:80]}…")
         return request
 
     def _note_used(self, row: Mapping[str, Any], request: ImageRequest) -> None:

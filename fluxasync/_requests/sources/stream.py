@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from ..._core.errors import ConfigError
 from ..._core.models import ImageRequest
 from ..image_inputs import resolve
-from .lines import Splitter, reject_utf16
+from .lines import IMAGES_CAP, Splitter, reject_utf16
 from .plan import BadRow, ExpandedRow, Lookup, Numbering, Plan
 from .row_reader import ParsedRow, RowReader, RowResult, entry, image_inputs
 
@@ -220,7 +220,7 @@ def standard_input() -> int:
 
 async def lines_of(descriptor: int) -> AsyncGenerator[tuple[str, bytes], None]:
     """Yield each line with its place, "standard input line 3", until the input ends."""
-    reader, splitter, number = PipeReader(descriptor), Splitter(), 0
+    reader, splitter, number = PipeReader(descriptor), Splitter(most=IMAGES_CAP), 0
     try:
         block = await reader.read()
         reject_utf16(block, name="standard input")

@@ -46,7 +46,7 @@ from ..._core.models import (
     Saved,
     Stored,
 )
-from ..metadata import digest, shortened
+from ..metadata import digest, kept_extras, shortened
 from .checked_row import (
     IMAGE,
     REQUEST,
@@ -105,7 +105,7 @@ def request_text(request: ImageRequest) -> str:
     if request.extra_body:
         kept["extra_body"] = _kept_parameters(request.extra_body)
     if request.extras:
-        kept["extras"] = request.extras
+        kept["extras"] = kept_extras(request.extras)
     if request.name is not None:
         kept["name"] = request.name
     if request.n != 1:
