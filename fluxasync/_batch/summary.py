@@ -132,11 +132,8 @@ class Count:
 
 
 def price_of(job: Job | None) -> Decimal:
-    """Return a job's cost in US dollars if it was charged: as the server says, else as in the
-    catalogue; 0 if unknown."""
-    if job is None:
-        return Decimal(0)
-    return (job.price if job.cost is None else job.cost) or Decimal(0)
+    """Return a job's cost in US dollars if it was charged; 0 if unknown."""
+    return (None if job is None else job.charge) or Decimal(0)
 
 
 def summarize(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from .._core.concurrency import run_to_completion
-from .._core.errors import FluxError, RunStopped, TransportError
+from .._core.errors import DownloadError, FluxError, JobError, RunStopped, TransportError
 from .._core.events import Settled
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved
 from .._requests.pricing import price
@@ -43,6 +43,8 @@ def classify_outcome(
         return InDoubt(request=request, error=error, index=request.index, price=price(request))
     if isinstance(error, TransportError | RunStopped) or breaker.ends_run(error):
         return EndsRun(error)
+    if isinstance(error, JobError | DownloadError):
+        job = error.job  # with the cost of its end
     return Failed(request=request, error=error, index=request.index, job=job)
 
 
@@ -103,13 +105,21 @@ class RowWorker:
         if journal is None or self._output.is_fresh:
             return None
         job = await journal.paid_before(request)
-        if job is None or not await self._engine.is_collectable(job):
+        if job is None:
+            return None
+        self._engine.submitter.spending.recall(job.job_id, job.charge)
+        before, (job, is_collectable) = job, await self._engine.poll_again(job)
+        if job.charge != before.charge:
+            await journal.answered(request, job)
+        if not is_collectable:
             return None
         await journal.collect_again(request, job)
         return job
 
     async def _collected(self, request: ImageRequest, job: Job) -> Outcome | None:
         """Collect a job of an earlier run and record its outcome."""
+        if self._output.journal is not None:  # whose money the budget has
+            self._engine.submitter.spending.recall(job.job_id, job.charge)
         try:
             saving = self._engine.collect(job, to=self._output.sink, ledger=self._output.ledger)
             outcome = await self._to_outcome(request, saving, [job])

@@ -262,13 +262,20 @@ class Job:
     provider: str | None = None  #: name of the provider
     submitted_at: datetime = field(factory=lambda: datetime.now(UTC))  #: UTC
     price: Decimal | None = None  #: US dollars by the catalogue; None = unknown
-    cost: Decimal | None = None  #: US dollars as the provider reported it; None = not reported
+    #: US dollars as the provider reported it last: at the job's end, else with the submission; None
+    #: = not reported
+    cost: Decimal | None = None
     submit_seconds: float | None = None  #: from the POST's first byte to its answer
 
     @property
     def model(self) -> str | None:
         """The model's name; None for a job made from an id."""
         return None if self.request is None else self.request.model
+
+    @property
+    def charge(self) -> Decimal | None:
+        """US dollars if it was charged: as the provider said last, else by the catalogue."""
+        return self.price if self.cost is None else self.cost
 
     def to_dict(self) -> dict[str, Any]:
         """Return the job as JSON values; `from_dict` reads them.
@@ -455,9 +462,12 @@ class Failed:
 
     @property
     def paid(self) -> Paid:
-        """Whether it was charged; providers do not say so for moderated and failed jobs."""
+        """Whether it was charged. For moderated and failed jobs providers say so only where they
+        report a cost of 0."""
         if self.job is None:
             return "unknown" if getattr(self.error, "sent", False) else "no"
+        if self.job.cost == 0:
+            return "no"
         return "unknown" if isinstance(self.error, JobError) else "yes"
 
     @property

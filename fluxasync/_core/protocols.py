@@ -27,7 +27,8 @@ class Ledger(Protocol):
         """Record that the request is about to be sent; `price` is in US dollars."""
 
     async def answered(self, request: ImageRequest, answer: Job | Refused) -> None:
-        """Record the answer. A refusal that was not charged removes the intent."""
+        """Record the answer. A refusal that was not charged removes the intent. Called again with
+        the same job if the provider reports another cost when its image is ready."""
 
     async def settle(self, outcome: Outcome) -> None:
         """Record the outcome."""

@@ -34,11 +34,12 @@ def parsed_object(text: str) -> dict[str, Any]:
     return value
 
 
-def read_object(body: bytes) -> dict[str, Any] | None:
+def read_object(body: bytes, *, allow_nan: bool = False) -> dict[str, Any] | None:
     """Return the JSON object in bytes that a program wrote (UTF-8, -16 or -32); None for anything
     else. A number that overflows is infinite, so each number is checked where it is used."""
+    decoder = _LENIENT if allow_nan else _PROGRAM
     try:
-        value = _PROGRAM.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
+        value = decoder.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -94,4 +95,5 @@ def _constant(name: str) -> Any:
 
 #: made once, because `json.loads` with options makes a decoder for each call
 _PROGRAM = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+_LENIENT = json.JSONDecoder(object_pairs_hook=_object)
 _USER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite)

@@ -13,6 +13,8 @@ from .._core.amounts import GRAIN, dollars
 from .._core.errors import BudgetExceeded, ConfigError
 
 _ZERO = Decimal(0)
+#: jobs whose amounts are remembered until their end: far more than are ever in flight
+REMEMBERED = 10_000
 
 
 @define(kw_only=False, repr=False, eq=False)
@@ -20,15 +22,18 @@ class SpendingAccount:
     """Keeps `spent + reserved + in_doubt <= max_cost` at every instant.
 
     Call `reserve` before a submission, then exactly one of `release` (it was refused), `charge`
-    (it was accepted) and `mark_in_doubt` (its answer never came). With a cap, an unknown price
-    raises ConfigError, because the cap could not be kept. A reported cost above the price can
-    exceed the cap by the difference, because the money is already spent.
+    (it was accepted) and `mark_in_doubt` (its answer never came); `settle` when the provider
+    reports the job's cost. With a cap, an unknown price raises ConfigError, because the cap could
+    not be kept. A reported cost above the price can exceed the cap by the difference, because the
+    money is already spent.
     """
 
     max_cost: Decimal | None = None  #: US dollars; None = no cap
     spent: Decimal = field(default=_ZERO, init=False)
     reserved: Decimal = field(default=_ZERO, init=False)
     in_doubt: Decimal = field(default=_ZERO, init=False)
+    #: job id → what `spent` has of it, the latest jobs
+    _counted: dict[str, Decimal] = field(factory=dict, init=False)
 
     def __repr__(self) -> str:
         cap = "no cap" if self.max_cost is None else f"of {dollars(self.max_cost)}"
@@ -83,25 +88,49 @@ class SpendingAccount:
         """End a reservation: nothing was charged."""
         self._unreserve(price)
 
-    def charge(self, price: Decimal | None, cost: Decimal | None = None) -> None:
+    def charge(
+        self, price: Decimal | None, cost: Decimal | None = None, *, job_id: str | None = None
+    ) -> None:
         """Turn a reservation into spending: the reported cost, or the price without one."""
-        known = cost is not None and cost.is_finite() and cost >= 0
-        amount = cost.quantize(GRAIN) if known and cost is not None else price or _ZERO
+        known = None if cost is None else _usable(cost)
+        amount = (price or _ZERO) if known is None else known
         self._unreserve(price)
         self.spent += amount
+        if job_id is not None:
+            self._count(job_id, amount)
 
-    def correct(self, price: Decimal | None, cost: Decimal) -> None:
-        """Replace a charged price by the cost, which some providers report only later."""
-        if cost.is_finite() and cost >= 0:
-            self.spent += cost.quantize(GRAIN) - (price or _ZERO)
+    def recall(self, job_id: str, amount: Decimal | None) -> None:
+        """Note what `restore` counted for a job of an earlier run."""
+        if job_id not in self._counted:
+            self._count(job_id, amount or _ZERO)
+
+    def settle(self, job_id: str, cost: Decimal) -> bool:
+        """Replace what a job was counted for by its cost, which providers report at its end; return
+        whether that changed anything. A job that was not counted here is left alone."""
+        counted, known = self._counted.get(job_id), _usable(cost)
+        if counted is None or known is None or counted == known:
+            return False
+        self.spent += known - counted
+        self._counted[job_id] = known
+        return True
 
     def mark_in_doubt(self, price: Decimal | None) -> None:
         """Keep a reservation for good, because it may have been charged."""
         self._unreserve(price)
         self.in_doubt += price or _ZERO
 
+    def _count(self, job_id: str, amount: Decimal) -> None:
+        self._counted[job_id] = amount
+        if len(self._counted) > REMEMBERED:
+            del self._counted[next(iter(self._counted))]
+
     def _unreserve(self, price: Decimal | None) -> None:
         amount = price or _ZERO
         if amount > self.reserved:
             raise RuntimeError("a reservation was ended twice")
         self.reserved -= amount
+
+
+def _usable(cost: Decimal) -> Decimal | None:
+    """Return a reported cost, rounded; None for NaN, infinite and negative ones."""
+    return cost.quantize(GRAIN) if cost.is_finite() and cost >= 0 else None

@@ -310,9 +310,9 @@ class Engine:
                 )
         raise result
 
-    async def is_collectable(self, job: Job) -> bool:
-        """Poll once; return whether the job can still be collected. See `Poller`."""
-        return await self._poller.is_collectable(job)
+    async def poll_again(self, job: Job) -> tuple[Job, bool]:
+        """Poll once; return the job, and whether it can still be collected. See `Poller`."""
+        return await self._poller.poll_again(job)
 
     async def watch(self, job: Job) -> Ready:
         """Poll until the image can be fetched; see `FluxSession.watch`."""
@@ -340,7 +340,7 @@ class Engine:
             raise
         except JobError as error:
             self.slots.release(job)
-            self.observers.show(JobEnded(job=job, error=error))
+            self.observers.show(JobEnded(job=error.job, error=error))
             raise
         in_flight = self.limiter.in_flight
         self.observers.show(JobReady(job=job, polls=step.polls, in_flight=in_flight))
@@ -365,7 +365,7 @@ class Engine:
         try:
             ready, stored, seconds = await self.downloader.run(ready, to)
         except (JobError, DownloadError) as error:
-            self.observers.show(JobEnded(job=ready.job, error=error))
+            self.observers.show(JobEnded(job=error.job, error=error))
             raise
         self._compare(ready.job.request, stored)
         saved = _saved(ready, stored, download_seconds=seconds)
@@ -376,7 +376,11 @@ class Engine:
         """Watch and download an accepted job; see `FluxSession.collect`."""
         self.check_open()
         try:
-            saved = await self.download(await self.watch(job), to=to)
+            ready = await self.watch(job)
+            is_settled, job = ready.job.charge != job.charge, ready.job
+            if is_settled and job.request is not None:
+                await ledger.answered(job.request, job)
+            saved = await self.download(ready, to=to)
         except (JobError, DownloadError):
             self.submitter.unclaimed.pop(job.job_id, None)
             raise
@@ -423,6 +427,6 @@ def _saved(ready: Ready, stored: Stored, *, download_seconds: float) -> Saved:
         index=0 if job.request is None else job.request.index,
         seed=ready.seed,
         prompt=ready.prompt,
-        cost=job.price if job.cost is None else job.cost,
+        cost=job.charge,
         timings={step: round(took, 4) for step, took in timings.items() if took is not None},
     )

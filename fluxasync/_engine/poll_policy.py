@@ -137,7 +137,7 @@ class PollPolicy:
         elif self._urlless_since is None:
             self._urlless_since = now
         elif now - self._urlless_since > self._policies.retry.ready_grace:
-            raise JobFailed("the provider says Ready but gives no image URL", job=self._job)
+            raise JobFailed("the provider says Ready but gives no image URL", job=result.job)
         if is_queued(result.status):
             # if it begins now, the next poll is its first
             self._began, self._was_queued = seen, True

@@ -63,12 +63,10 @@ class Poller:
             self._connectivity.unanswered()
         if isinstance(result, Ready):
             result = self._judged(result)
+        if isinstance(result, Ready | JobError | Pending) and result.job.cost != job.cost:
+            await self._submitter.settle(result.job)
         match result:
-            case Ready(job=known):
-                self._slots.release(job)
-                if job.cost is None:
-                    await self._submitter.correct(known, job.price)
-            case JobError():
+            case Ready() | JobError():
                 self._slots.release(job)
             case Pending() if not is_known(result.status):
                 self._warn(f"unknown status {result.status!r}: taken as still running")
@@ -79,11 +77,13 @@ class Poller:
         await self.turn()
         return await self.poll(job)
 
-    async def is_collectable(self, job: Job) -> bool:
-        """Poll once; return whether the job can still be collected, whatever was recorded of it.
-        An answer without information counts as yes, so that nothing is paid twice because of it.
-        """
-        return not isinstance(await self.poll_in_turn(job), JobNotFound | JobError)
+    async def poll_again(self, job: Job) -> tuple[Job, bool]:
+        """Poll a job once, whatever was recorded of it; return it with its last cost, and whether
+        it can still be collected. An answer without information counts as yes, so that nothing is
+        paid twice because of it."""
+        result = await self.poll_in_turn(job)
+        known = result.job if isinstance(result, Ready | JobError) else job
+        return known, not isinstance(result, JobNotFound | JobError)
 
     def _judged(self, ready: Ready) -> Ready | OfAnotherRequest:
         """Warn, once a model, of a prompt that the provider changed."""

@@ -36,7 +36,7 @@ from .._store.ledgers import MemoryLedger, NullLedger
 from .._wire.client import ApiClient, now
 from .budget import SpendingAccount
 from .circuit_breaker import CircuitBreaker
-from .job_slots import JobSlots, RecentIds, longest_seconds, model_group
+from .job_slots import JobSlots, longest_seconds, model_group
 from .pushback import Backoff, GiveUp, PushbackPolicy, is_local
 from .submitted_prompts import SubmittedPrompts
 
@@ -100,7 +100,6 @@ class Submitter:
         self._rng = rng
         self._pushback = PushbackPolicy()
         self._tasks: set[asyncio.Task[Job | Refused]] = set()
-        self._corrected = RecentIds()  # jobs whose costs were corrected
         self._refunds = asyncio.Condition()
         self._worked: set[str] = set()  # models that the key has had a job of
 
@@ -133,13 +132,11 @@ class Submitter:
             )
             self._observers.show(JobUnclaimed(job=job))
 
-    async def correct(self, job: Job, price: Decimal | None) -> None:
-        """Replace a job's price by its cost, once, where only a poll has stated the cost."""
-        if job.cost is None or price is None or not self._corrected.add(job.job_id):
-            return
-        self.spending.correct(price, job.cost)
-        async with self._refunds:
-            self._refunds.notify_all()
+    async def settle(self, job: Job) -> None:
+        """Count the cost that the provider has just reported for a job; the last one counts."""
+        if job.cost is not None and self.spending.settle(job.job_id, job.cost):
+            async with self._refunds:
+                self._refunds.notify_all()
 
     def answered(self) -> None:
         """Note an answered call: at the end of an outage, submissions need not wait for a probe."""
@@ -384,7 +381,7 @@ class Submitter:
     async def _account(self, answer: Job | Refused | None, cost: Decimal | None) -> None:
         match answer:
             case Job():
-                self.spending.charge(cost, answer.cost)
+                self.spending.charge(cost, answer.cost, job_id=answer.job_id)
             case Refused(verdict=Verdict.AMBIGUOUS):
                 self.spending.mark_in_doubt(cost)
             case _:

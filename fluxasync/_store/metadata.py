@@ -70,7 +70,7 @@ def failure_row(outcome: Failed | InDoubt) -> dict[str, Any]:
     """Return the line of an image that was not saved: the cause, the cost, its job."""
     match outcome:
         case Failed(job=job, where=where, cause=cause, paid=paid):
-            price = None if job is None else job.price
+            price = None if job is None else job.charge
         case InDoubt(price=price):
             job, where, cause, paid = None, None, "in-doubt", "unknown"
     request = outcome.request

@@ -190,6 +190,8 @@ class Inconclusive:
     another: str | None = None  #: id of the job that the answer describes instead
 
 
+_TERMINAL = MODERATED | FAILED | {READY}
+
 PollResult = Pending | Ready | JobNotFound | JobError | Inconclusive
 
 
@@ -198,12 +200,14 @@ def decode_poll(
 ) -> PollResult:
     """Decode the answer of a poll; `now` is the loop's time.
 
-    An answer without a status, and the status of another job, are Inconclusive.
+    An answer without a status, and the status of another job, are Inconclusive. The job of a
+    terminal result has the cost that this answer reports, if it does. An answer with NaN is read,
+    because the job is paid.
     """
     redaction = (
         redaction if job.request is None else redaction.with_secret(job.request.webhook_secret)
     )
-    answer = read_object(reply.body) if reply.is_whole else None
+    answer = read_object(reply.body, allow_nan=True) if reply.is_whole else None
     word = status_word(answer)
     # under 401, 403 and 429 "status" may belong to a gateway's error, unless the id is the job's
     is_pushback = reply.status in {401, 403, 429}
@@ -214,8 +218,10 @@ def decode_poll(
         another = answer["id"] if is_job_id(answer["id"]) else None
         return Inconclusive(reason=reason, status=reply.status, another=another)
     folded = word.strip().casefold()
+    if folded in _TERMINAL and (cost := _reported_cost(answer, provider)) is not None:
+        job = evolve(job, cost=cost)
     if folded == READY:
-        return _ready(answer, reply, job, provider, now)
+        return _ready(answer, reply, job, now)
     if folded in MODERATED:
         reasons = reasons_of(answer, redaction)
         listed = f": {', '.join(reasons)}" if reasons else ""
@@ -247,17 +253,12 @@ def _without_status(
     )
 
 
-def _ready(
-    answer: Mapping[str, Any], reply: Reply, job: Job, provider: Provider, now: float
-) -> Pending | Ready:
+def _ready(answer: Mapping[str, Any], reply: Reply, job: Job, now: float) -> Pending | Ready:
     result = answer.get("result")
     sample = result.get("sample") if isinstance(result, dict) else None
     if not isinstance(result, dict) or not isinstance(sample, str) or not sample:
         return Pending(job=job, status="Ready")
     seed, prompt = result.get("seed"), result.get("prompt")
-    cost = _reported_cost(answer, provider)
-    if cost is not None and job.cost is None:
-        job = evolve(job, cost=cost)
     return Ready(
         job=job,
         url=sample,
@@ -299,11 +300,15 @@ def decode_credits(reply: Reply, redaction: Redaction = NOTHING) -> Decimal:
 
 
 def _reported_cost(answer: Mapping[str, Any], provider: Provider) -> Decimal | None:
-    """Return the cost in US dollars; answers have null, 3.0 or 7.000000000000001 credits."""
-    number = number_of(answer.get("cost"))
-    if number is None or number < 0 or provider.credit is None:
-        return None
-    try:
-        return round(Decimal(repr(number)) * provider.credit, 6)
-    except InvalidOperation:
-        return None
+    """Return the cost in US dollars, of the answer or else of its result; answers have null, 3.0 or
+    7.000000000000001 credits. None = it reports no cost, or a senseless one."""
+    result = answer.get("result")
+    for holder in (answer, result if isinstance(result, dict) else {}):
+        number = number_of(holder.get("cost"))
+        if number is None or number < 0 or provider.credit is None:
+            continue
+        try:
+            return round(Decimal(repr(number)) * provider.credit, 6)
+        except InvalidOperation:
+            continue
+    return None

@@ -147,8 +147,10 @@ class ImageWorker:
             case InDoubt(price=price):
                 trace.outcome = IN_DOUBT
                 trace.cost = None if price is None else float(price)
-            case Failed(cause=cause):
+            case Failed(cause=cause, job=ended):
                 trace.outcome, trace.why = cause, display(str(error), _LONGEST_ERROR)
+                if ended is not None:
+                    trace.cost = _dollars(ended)
         await self._settle(outcome)
 
     def _mark_unclaimed(self, job: Job | None) -> None:
@@ -196,5 +198,4 @@ class _TimedSink:
 
 
 def _dollars(job: Job) -> float | None:
-    cost = job.price if job.cost is None else job.cost
-    return None if cost is None else float(cost)
+    return None if job.charge is None else float(job.charge)

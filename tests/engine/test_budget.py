@@ -101,9 +101,10 @@ def test_a_cost_reported_at_the_jobs_end_replaces_its_price(cost: str, spent: st
     """P7: the catalogue's price counts until the provider reports the cost."""
     account, price = SpendingAccount(D(1)), D("0.025")
     account.reserve(price)
-    account.charge(price)
-    account.correct(price, D(cost))
-    assert account.spent == D(spent)
+    account.charge(price, job_id="a")
+    for _ in range(2):
+        account.settle("a", D(cost))
+        assert account.spent == D(spent)
     assert account.reserved == 0
 
 

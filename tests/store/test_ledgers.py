@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from fluxasync import (
     Failed,
@@ -294,6 +295,20 @@ async def test_a_job_id_belongs_to_one_request(tmp_path: Path, make: Make):
         assert caught.value.sent
         assert isinstance(await ledger.known(REQUEST), Job)
         assert isinstance(await ledger.known(OTHER), InDoubt)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("make", REMEMBERING)
+async def test_the_same_job_again_has_its_last_cost(tmp_path: Path, make: Make):
+    """P7: the provider reports another cost when the image is ready; nothing else changes."""
+    async with make(tmp_path) as ledger:
+        await ledger.intent(REQUEST, price=PRICE)
+        await ledger.answered(REQUEST, JOB)
+        for cost in (Decimal("0.075"), Decimal(0)):
+            await ledger.answered(REQUEST, evolve(JOB, cost=cost))
+            known = await ledger.known(REQUEST)
+            assert isinstance(known, Job)
+            assert (known.job_id, known.cost) == (JOB.job_id, cost)
 
 
 @pytest.mark.parametrize(

@@ -314,3 +314,30 @@ async def test_a_refused_image_costs_nothing_though_it_had_a_price(tmp_path):
         await ledger.intent(image_request(), price=PRICE)
         await ledger.settle(Failed(request=image_request(), error=error))
         assert (ledger.counts.possible_cost, rows(ledger, "state, money")) == (0, [(3, None)])
+
+
+async def test_a_failure_has_the_cost_of_its_jobs_end(tmp_path):
+    """P7: the row of a failure counts what the provider reported last; 0 is not charged, also when
+    its job is collected again."""
+    async with journal(tmp_path) as ledger:
+        for number, cost in enumerate((Decimal("0.075"), Decimal(0), None)):
+            job = evolve(await submitted(ledger, image_request(number)), cost=cost)
+            error = JobLost("gone", job=job)
+            await ledger.settle(Failed(request=job.request, error=error, job=job))
+        assert rows(ledger, "cost, money, paid") == [
+            ("0.075", "0.075", "unknown"), ("0", None, "no"), (None, "0.025", "unknown"),
+        ]  # fmt: skip
+        assert ledger.counts.possible_cost == Decimal("0.1")
+        for number in range(3):
+            await ledger.give_job(image_request(number).key, f"job-{number}")
+        assert rows(ledger, "cost, money") == [("0.075", "0.075"), ("0", "0"), (None, "0.025")]
+        assert ledger.counts == counted(ledger._connection).as_counts()
+
+
+async def test_another_job_of_an_image_has_not_the_cost_of_the_first(tmp_path):
+    """P7: `resolve --job-id` names another job of a failed image: its cost is not known."""
+    async with journal(tmp_path) as ledger:
+        job = evolve(await submitted(ledger, image_request()), cost=Decimal(0))
+        await ledger.settle(Failed(request=job.request, error=JobLost("gone", job=job), job=job))
+        await ledger.give_job(image_request().key, "other")
+        assert rows(ledger, "job_id, cost, money") == [("other", None, "0.025")]

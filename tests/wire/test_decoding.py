@@ -32,6 +32,7 @@ from fluxasync import (
     ImageRequest,
     InvalidRequest,
     Job,
+    JobError,
     JobFailed,
     Moderated,
     Pending,
@@ -556,12 +557,48 @@ def test_cometapis_cost_is_not_read_as_credits() -> None:
     assert polled({**ready(), "cost": 2.5}, provider=COMETAPI).job.cost is None
 
 
-def test_the_cost_of_the_submission_stays() -> None:
-    """FLUX.2 reports its cost with the submission; Ready does not change it."""
+@pytest.mark.parametrize(
+    ("told", "cost"),
+    [
+        pytest.param({"cost": 9}, "0.09", id="more"),
+        pytest.param({"cost": 0}, "0", id="nothing"),
+        pytest.param({"cost": "7.5"}, "0.075", id="text"),
+        pytest.param(
+            {"result": {"cost": 7.5, "sample": "https://d.example/a"}}, "0.075", id="inside"
+        ),
+        pytest.param({"cost": None, "result": {"cost": 2, "sample": "x"}}, "0.02", id="null"),
+        pytest.param({}, "0.03", id="not told"),
+        pytest.param({"cost": None}, "0.03", id="null only"),
+        pytest.param({"cost": -1}, "0.03", id="negative"),
+        pytest.param({"cost": float("nan")}, "0.03", id="F25 NaN"),
+        pytest.param({"cost": float("inf")}, "0.03", id="F25 Infinity"),
+        pytest.param({"cost": "three"}, "0.03", id="words"),
+        pytest.param({"cost": {"usd": 1}}, "0.03", id="object"),
+        pytest.param({"cost": True}, "0.03", id="true"),
+        pytest.param({"cost": 1e300}, "0.03", id="overflow"),
+    ],
+)
+@pytest.mark.parametrize(
+    "word", ["Ready", "Content Moderated", "Request Moderated", "Error", "Failed"]
+)
+def test_the_last_cost_counts(word: str, told: dict[str, Any], cost: str) -> None:
+    """P7: the cost of a terminal answer replaces that of the submission, 0 included, in credits of
+    US$0.01; an answer without a sensible cost changes nothing."""
     job = Job(job_id=UUID, cost=Decimal("0.03"))
-    answer = decode_poll(reply({**ready(), "cost": 9}), job, BFL, now=NOW)
-    assert isinstance(answer, Ready)
-    assert Decimal("0.03") == answer.job.cost
+    answer = decode_poll(reply({**ready(), "status": word, **told}), job, BFL, now=NOW)
+    assert isinstance(answer, Ready | JobError)
+    assert Decimal(cost) == answer.job.cost
+    other = decode_poll(reply({**ready(), "status": word, **told}), job, COMETAPI, now=NOW)
+    assert isinstance(other, Ready | JobError)
+    assert job.cost == other.job.cost  # a unit that is not known
+
+
+def test_a_cost_of_a_running_job_is_not_the_last() -> None:
+    """A figure of an unfinished job may be a placeholder."""
+    job = Job(job_id=UUID, cost=Decimal("0.03"))
+    answer = decode_poll(reply({**pending("Pending"), "cost": 0}), job, BFL, now=NOW)
+    assert isinstance(answer, Pending)
+    assert job == answer.job
 
 
 @pytest.mark.parametrize(

@@ -238,7 +238,8 @@ class Journal:
         )
 
     async def answered(self, request: ImageRequest, answer: Job | Refused) -> None:
-        """Record the answer to the POST; a refusal that costs nothing takes the intent back.
+        """Record the answer to the POST; a refusal that costs nothing takes the intent back. The
+        same job again has a new cost.
 
         Raises TransportError for the job id of another image; this image is then in doubt.
         """
@@ -258,9 +259,8 @@ class Journal:
                 values = saved_values(outcome, self._relative(outcome.path))
                 await self._writer.run(self._transitions.done, outcome, values)
             case Failed(request=request, job=job):
-                job_id = None if job is None else job.job_id
                 await self._writer.run(
-                    self._transitions.failed, request, job_id, failed_values(outcome)
+                    self._transitions.failed, request, job, failed_values(outcome)
                 )
             case InDoubt(request=request, error=error):
                 await self._writer.run(self._transitions.in_doubt, request, error)

@@ -159,8 +159,8 @@ def storable(text: str) -> str:
 
 
 def amount(job: Job) -> str | None:
-    """Return the best known cost of a job: the provider's figure, else the catalogue's price."""
-    return amount_text(job.price if job.cost is None else job.cost)
+    """Return the best known cost of a job."""
+    return amount_text(job.charge)
 
 
 def _json(value: Any) -> str:

@@ -40,7 +40,7 @@ _DONE_JOB = _DONE + "WHERE job_id = ? AND state = 1 AND money IS ?"
 _DONE_ROW = _DONE + ", job_id = ? WHERE id = ?"
 _FAILED = """
 UPDATE image SET state = ?, seq = ?, finished_at = ?, cause = ?, message = ?, paid = ?, result = ?,
-money = ? WHERE id = ?"""
+cost = coalesce(?, cost), money = ? WHERE id = ?"""
 _DOUBT = """
 UPDATE image SET state = 4, seq = ?, finished_at = ?, cause = 'in-doubt', message = ?,
 paid = 'unknown', evidence = coalesce(?, evidence) WHERE id = ?"""
@@ -52,8 +52,9 @@ paid = NULL, evidence = NULL WHERE id = ?"""
 _GIVEN = """
 UPDATE OR IGNORE image SET state = 1, job_id = ?,
 polling_url = CASE WHEN job_id = ? THEN polling_url END, submitted_at = ?, seq = NULL, path = NULL,
-finished_at = NULL, cause = NULL, message = NULL, paid = NULL, evidence = NULL,
-result = NULL, money = coalesce(money, price) WHERE id = ?"""
+finished_at = NULL, cause = NULL, message = NULL, paid = NULL, evidence = NULL, result = NULL,
+cost = CASE WHEN job_id = ? THEN cost END,
+money = coalesce(money, CASE WHEN job_id = ? THEN cost END, price) WHERE id = ?"""
 
 
 class Transitions:
@@ -111,7 +112,8 @@ class Transitions:
         job: Job,
         stem: str | None,
     ) -> None:
-        """Record a job's id. Raises TransportError if another row has that id already."""
+        """Record a job's id, or the new cost of a job that is recorded. Raises TransportError if
+        another row has that id already."""
         price, money = amount_text(job.price), amount(job)
         values = (
             job.job_id, job.polling_url and storable(job.polling_url), job.submitted_at.timestamp(),
@@ -119,11 +121,26 @@ class Transitions:
         )  # fmt: skip
         before = price
         if not connection.execute(_JOB, (*values, before)).rowcount:
+            if self._reprice(connection, key, job):
+                return
             before = self._reserved(connection, key, request, job)
             if not connection.execute(_JOB, (*values, before)).rowcount:
                 self._refuse_id(connection, key, job)
         self.totals.add(State.INTENT, None, before, -1)
         self.totals.add(State.SUBMITTED, None, money)
+
+    def _reprice(self, connection: sqlite3.Connection, key: bytes, job: Job) -> bool:
+        """Record the new cost of a job; return false for an id that is not recorded yet, or that is
+        the answer to an open intent."""
+        own, found = _by_key(connection, key), _by_job(connection, job.job_id)
+        if found is None or (own is not None and own[0] != found[0]):
+            return False
+        row, state, cause, money = found
+        cost, kept = amount_text(job.cost), amount(job)
+        connection.execute("UPDATE image SET cost = ?, money = ? WHERE id = ?", (cost, kept, row))
+        self.totals.add(state, cause, money, -1)
+        self.totals.add(state, cause, kept)
+        return True
 
     def _reserved(
         self, connection: sqlite3.Connection, key: bytes, request: ImageRequest, job: Job
@@ -194,18 +211,19 @@ class Transitions:
         self,
         connection: sqlite3.Connection,
         request: ImageRequest | None,
-        job_id: str | None,
+        job: Job | None,
         values: tuple[str, str, str, str | None],
     ) -> None:
         """Settle a failure. A job past its deadline stays submitted, to be collected later."""
-        found = self._found(connection, request, job_id)
+        found = self._found(connection, request, None if job is None else job.job_id)
         if found is None or found[1] == State.DONE:
             return
         row, state, cause, money = found
         is_late = values[0] == "timeout" and state == State.SUBMITTED
         after = State.SUBMITTED if is_late else State.FAILED
-        kept = None if values[2] == "no" else money
-        connection.execute(_FAILED, (after, self._next(), time.time(), *values, kept, row))
+        cost = None if job is None else amount_text(job.cost)
+        kept = None if values[2] == "no" else money if cost is None else cost
+        connection.execute(_FAILED, (after, self._next(), time.time(), *values, cost, kept, row))
         self.totals.add(state, cause, money, -1)
         self.totals.add(after, values[0], kept)
 
@@ -222,7 +240,7 @@ class Transitions:
         """Give up an image in doubt."""
         row, state, cause, money = _must(connection, key, State.IN_DOUBT)
         what = (Dropped.cause, "given up while in doubt: it may have been charged", "unknown", None)
-        values = (State.FAILED, self._next(), time.time(), *what, money, row)
+        values = (State.FAILED, self._next(), time.time(), *what, None, money, row)
         connection.execute(_FAILED, values)
         self.totals.add(state, cause, money, -1)
         self.totals.add(State.FAILED, Dropped.cause, money)
@@ -239,7 +257,9 @@ class Transitions:
 
     def _give(self, connection: sqlite3.Connection, found: _Found, key: bytes, job_id: str) -> None:
         row, state, cause, money = found
-        if not connection.execute(_GIVEN, (job_id, job_id, time.time(), row)).rowcount:
+        if not connection.execute(
+            _GIVEN, (job_id, job_id, time.time(), job_id, job_id, row)
+        ).rowcount:
             raise ConfigError(f"job {job_id} belongs to another image: check the id")
         self.totals.add(state, cause, money, -1)
         self.totals.add(State.SUBMITTED, None, _by_key(connection, key)[3])
