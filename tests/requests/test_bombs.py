@@ -164,6 +164,20 @@ pyarrow.parquet.write_table(pyarrow.table({columns}), {str(path)!r}, compression
     assert expected in message_of(path)
 
 
+@pytest.mark.slow
+def test_a_parquet_file_with_a_large_footer_is_refused(tmp_path: Path) -> None:
+    """S5: Arrow parses a footer whole, into about nine times its size."""
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "p.parquet"
+    write = f"""
+import pyarrow, pyarrow.parquet
+table = pyarrow.table({{'prompt': ['fox']}}, metadata={{'notes': 'a' * 2**23}})
+pyarrow.parquet.write_table(table, {str(path)!r})  # the notes twice
+"""
+    subprocess.run([sys.executable, "-c", write], check=True, timeout=patient(120))
+    assert "MB, more than the 16 MB that are read" in message_of(path)
+
+
 def wild(folder: Path, lists: dict[str, str], prompt: str) -> str:
     for name, content in lists.items():
         (folder / f"{name}.txt").write_text(content)
