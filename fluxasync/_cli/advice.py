@@ -49,6 +49,7 @@ def _with_options(error: ConfigError) -> str:
         written = f"{value:g}" if isinstance(value, float) else display(str(value), 40)
         shown = "" if value is None else f" {written}"
         text = f"{_option(error.argument)}{shown}: {error.reason}"
+    text = text.replace("Provider(allow_private_network=True)", "allow_private_network=True")
     return _RECOMMENDED.sub(
         lambda found: _option(found[1]) + ("" if found[2] == "True" else f" {found[2]}"), text
     )

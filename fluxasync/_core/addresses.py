@@ -46,8 +46,12 @@ def private_address(address: str) -> bool:
     return _is_not_public(found)
 
 
-#: top-level names of local networks (RFC 6761, 6762, 8375; ICANN's .internal)
-_LOCAL_NAMES = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
+#: top-level names of local networks (RFC 6761, 6762, 8375; ICANN's .internal), .svc of
+#: Kubernetes, and names that ICANN does not delegate because networks use them (.corp, .home: 2018)
+_LOCAL_NAMES = (
+    ".localhost", ".local", ".internal", ".lan", ".home.arpa", ".svc", ".localdomain", ".corp",
+    ".home",
+)  # fmt: skip
 
 
 @lru_cache(maxsize=256)

@@ -68,7 +68,7 @@ def _is_safe(instance: Provider, attribute: Any, value: str) -> None:
         return
     reason = f"http would send the key unencrypted; use https://{parts.netloc[:100]}"
     if private_host(parts.hostname or ""):
-        reason += ", or in a private network that you trust: allow_private_network=True"
+        reason += ", or in a private network that you trust: Provider(allow_private_network=True)"
     raise ConfigError.about("base_url", reason)
 
 

@@ -38,6 +38,8 @@ MAX_HEADER = 65_536  #: bytes; aiohttp's default of 8,190 turns a paid 200 into 
 MAX_URL = 4096  #: characters
 MAX_REDIRECTS = 3
 POLL_CONNECTIONS = 128
+#: a connection through a proxy: to the proxy, the tunnel, TLS inside it
+PROXY_STEPS = 3
 
 #: an answer that is being read, of which only the break is described
 _READING = Attempt(sent=True)
@@ -132,7 +134,7 @@ class AiohttpTransport:
                     headers=call.headers,
                     allow_redirects=False,
                     trace_request_ctx=attempt,
-                    **_through(attempt),
+                    **self._through(attempt),
                 )
             async with response:
                 use = pool.connector.use(response)
@@ -182,7 +184,10 @@ class AiohttpTransport:
                 guard.check_proxied(attempt.host)
                 session = self._proxied.session
             response = await session.get(
-                URL(url, encoded=True), allow_redirects=False, headers=headers, **_through(attempt)
+                URL(url, encoded=True),
+                allow_redirects=False,
+                headers=headers,
+                **self._through(attempt),
             )
             target = response.headers.get("Location")
             if not (300 <= response.status < 400 and target):
@@ -190,6 +195,20 @@ class AiohttpTransport:
             response.release()
             url = urljoin(url, target)
         raise TransportError("the image's URL redirects too often", sent=True)
+
+    def _through(self, attempt: Attempt) -> dict[str, Any]:
+        """Return the arguments with which aiohttp uses a proxy."""
+        if attempt.proxy is None:
+            return {}
+        seconds = self._timeouts.connect
+        limits = aiohttp.ClientTimeout(
+            total=None, connect=PROXY_STEPS * seconds, sock_connect=seconds
+        )
+        return {
+            "proxy": URL(attempt.proxy.url),
+            "proxy_headers": attempt.proxy.headers(),
+            "timeout": limits,
+        }
 
     def _pool(self, *, traced: bool = False, **connector: Any) -> ConnectionPool:
         ssl = True if self._ssl is None else self._ssl
@@ -258,13 +277,6 @@ def check_url(url: str, *, allow_loopback: bool, allow_private: bool = False) ->
         problem = f"is not https but {parts.scheme[:12] or 'nothing'}"
     if problem:
         raise TransportError(f"the image's URL {problem}", sent=False, permanent=True)
-
-
-def _through(attempt: Attempt) -> dict[str, Any]:
-    """Return the arguments with which aiohttp uses a proxy."""
-    if attempt.proxy is None:
-        return {}
-    return {"proxy": URL(attempt.proxy.url), "proxy_headers": attempt.proxy.headers()}
 
 
 def _names_loopback(host: str) -> bool:

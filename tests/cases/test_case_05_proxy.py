@@ -20,16 +20,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from attrs import define, field
+from attrs import define
 from support.echo_server import EchoServer, echo_server
-from support.forward_proxy import ForwardProxy, forward_proxy
-from support.raw_servers import Behaviour, Line, answer, peer, says, says_then_hangs_up
+from support.forward_proxy import ForwardProxy, _copy, forward_proxy
+from support.raw_servers import Behaviour, Line, answer, hangs, peer, says, says_then_hangs_up
 from support.tcp_proxy import Fault, Proxy, posts
 from support.tls import HOST, ca_file, tls_front, trusting
 
 from fluxasync import (
     Batch,
     ConfigError,
+    Failed,
     FluxSession,
     InDoubt,
     Provider,
@@ -37,12 +38,14 @@ from fluxasync import (
     Saved,
     Timeouts,
     TransportError,
+    bench,
 )
 from fluxasync._wire.proxies import ProxySettings
 from fluxasync._wire.transport import AiohttpTransport
 from fluxasync.extend import Call
 
 KEY = "sk-canary-4711"
+IMAGES = "images.example.invalid"
 BASE = f"https://{HOST}"
 QUICK = Retry(initial=0.01, maximum=0.02, patience=0.2)
 MODEL = "flux-2-klein-4b"
@@ -72,9 +75,44 @@ async def place(*, fault: Fault | None = None) -> AsyncIterator[Place]:
             await broken.listen()
             stack.push_async_callback(broken.close)
             port = urlsplit(broken.url).port or 0
-        front = await stack.enter_async_context(tls_front(port))
+        front = await stack.enter_async_context(tls_front(port, HOST, IMAGES))
         proxy = await stack.enter_async_context(forward_proxy(front))
         yield Place(server, proxy)
+
+
+@define
+class PickyProxy(ForwardProxy):
+    """Answers the first CONNECTs with 502, and those to one host with 403."""
+
+    refusals: int = 0
+    refused: str = "-"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        self.heads.append(head)
+        status = 403 if head.startswith(f"CONNECT {self.refused}:") else 0
+        if self.refusals:
+            self.refusals, status = self.refusals - 1, 502
+        if status:
+            writer.write(answer(b"<html>no", status))
+            await writer.drain()
+            writer.close()
+            return
+        there, here = await asyncio.open_connection("127.0.0.1", self.target_port)
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await asyncio.gather(_copy(reader, here), _copy(there, writer), return_exceptions=True)
+
+
+@asynccontextmanager
+async def picky_proxy(there: Place, **options: object) -> AsyncIterator[PickyProxy]:
+    """Serve a second proxy of a place, which refuses some tunnels."""
+    proxy = PickyProxy(there.proxy.target_port, **options)  # type: ignore[arg-type]
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        server.close()
 
 
 def session(proxy: str | None = None, **options: object) -> FluxSession:
@@ -162,6 +200,7 @@ async def test_a_proxys_password_goes_to_the_proxy_only() -> None:
                 await transport.send(post())
             async with transport.stream(f"{BASE}/image", timeout=5) as image:
                 assert image.status == 200
+    assert len(proxy.heads) == 2  # the second submission used the tunnel of the first
     assert all("Proxy-Authorization: Basic dXNAZXI6Y2FuOmFyeQ==" in head for head in proxy.heads)
     assert not [request for request in server.received if b"roxy" in request]
 
@@ -184,6 +223,24 @@ async def test_a_proxy_with_tls_is_used() -> None:
         async with session(f"https://localhost:{front}") as flux:
             assert (await flux.generate("a lighthouse", model=MODEL)).data
     assert set(there.connects) == {f"CONNECT {HOST}:443 HTTP/1.1"}
+
+
+@pytest.mark.asyncio
+async def test_a_benchmark_records_the_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report's environment has the proxy without its password."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca_file(tmp_path)))
+    async with place() as there:
+        config = bench.BenchConfig(
+            out=tmp_path / "bench", models=MODEL, load=bench.Workload(in_flight=1, images=1),
+            base_url=BASE, api_key=KEY, max_cost="1.00",
+            proxy=there.proxy.url.replace("//", "//user:canary-word@"),
+        )  # fmt: skip
+        report = await bench.run(config)
+    assert report.environment["proxy"] == there.proxy.url
+    for path in (tmp_path / "bench").glob("*.*"):
+        assert b"canary-word" not in path.read_bytes()
 
 
 @pytest.mark.asyncio
@@ -232,12 +289,32 @@ async def test_a_proxied_image_url_of_a_private_host_is_refused() -> None:
     assert proxy.heads == []
 
 
+@pytest.mark.asyncio
+async def test_an_image_that_the_proxy_does_not_allow_is_collected_later(tmp_path: Path) -> None:
+    """A proxy that allows the API and not the images' host is named, and the same command collects
+    the image once the host is allowed, without another charge."""
+    row = [{"prompt": "a lighthouse", "model": MODEL}]
+    async with AsyncExitStack() as stack:
+        there = await stack.enter_async_context(place())
+        there.server.url = f"https://{IMAGES}"
+        picky = await stack.enter_async_context(picky_proxy(there, refused=IMAGES))
+        async with session(picky.url) as flux, Batch(flux, row, out=tmp_path / "out") as batch:
+            outcome = await anext(batch)
+        assert isinstance(outcome, Failed)
+        assert f"refuses to connect to {IMAGES} (HTTP 403)" in str(outcome.error)
+        picky.refused = "-"
+        async with session(picky.url) as flux:
+            summary = await Batch(flux, row, out=tmp_path / "out", retry="download").run()
+    assert summary.saved == 1
+    assert len(there.server.submitted) == 1
+
+
 # --- what is said, and what is charged, when it fails ---------------------------------------------
 
 
 async def failed_connect(behaviour: Behaviour) -> TransportError:
     """Submit once through a proxy with this behaviour; return the error."""
-    async with peer(behaviour) as proxy, proxied(proxy.url, connect=0.5) as transport:
+    async with peer(behaviour) as proxy, proxied(proxy.url, connect=0.2) as transport:
         with pytest.raises(TransportError) as caught:
             await transport.send(post())
     return caught.value
@@ -259,6 +336,7 @@ async def failed_connect(behaviour: Behaviour) -> TransportError:
         pytest.param(says_then_hangs_up(b""), "made no connection", False, id="closes"),
         pytest.param(says_then_hangs_up(b"HTTP/1."), "made no connection", False, id="cut"),
         pytest.param(says_then_hangs_up(b"SSH-2.0-x\r\n\r\n"), "made no", False, id="not HTTP"),
+        pytest.param(hangs, "no answer in time through", False, id="no answer"),
         pytest.param(says(answer(b"<html>")), "no answer in time through", False, id="200, a page"),
         pytest.param(says_then_hangs_up(answer(b"<html>")), "no secure connection", False,
                      id="200, then closes"),
@@ -312,38 +390,18 @@ async def test_a_proxy_that_is_down_is_named_at_once_at_the_command_line(tmp_pat
     await process.wait()
 
 
-@define
-class HesitantProxy(ForwardProxy):
-    """Answers the first CONNECTs with 502."""
-
-    refusals: int = 0
-    _open: set[asyncio.Task[None]] = field(factory=set)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.refusals:
-            self.refusals -= 1
-            self.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
-            writer.write(answer(b"<html>bad gateway", 502))
-            await writer.drain()
-            writer.close()
-            return
-        await ForwardProxy.serve(self, reader, writer)
-
-
 @pytest.mark.asyncio
 async def test_submissions_that_the_proxy_refused_are_sent_again_and_charged_once(
     tmp_path: Path,
 ) -> None:
     """CONNECTs that fail leave no image in doubt: every image is submitted once and saved."""
-    async with place() as there:
-        hesitant = HesitantProxy(there.proxy.target_port, refusals=3)
-        server = await asyncio.start_server(hesitant.serve, "127.0.0.1", 0)
-        hesitant.port = server.sockets[0].getsockname()[1]
-        retry = Retry(initial=0.01, maximum=0.05, patience=30)
+    rows = [{"prompt": f"picture {n}", "model": MODEL} for n in range(4)]
+    retry = Retry(initial=0.01, maximum=0.05, patience=30)
+    async with AsyncExitStack() as stack:
+        there = await stack.enter_async_context(place())
+        hesitant = await stack.enter_async_context(picky_proxy(there, refusals=3))
         async with session(hesitant.url, retry=retry, limits=2) as flux:
-            rows = [{"prompt": f"picture {n}", "model": MODEL} for n in range(4)]
             summary = await Batch(flux, rows, out=tmp_path / "out").run()
-        server.close()
     assert (summary.saved, summary.in_doubt, summary.failed.total()) == (4, 0, 0)
     assert len(there.server.submitted) == 4
     assert len(hesitant.heads) > 3

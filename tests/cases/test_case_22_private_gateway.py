@@ -94,7 +94,8 @@ async def fluxasync(*arguments: str, cwd: Path, **environ: str) -> tuple[int, st
 PRIVATE = [
     "192.168.1.20", "10.1.2.3", "172.18.0.2", "100.101.102.103", "[fd00::5]", "flux-gateway",
     "flux_gateway_1", "host.docker.internal", "host.containers.internal", "nas.local", "box.lan",
-    "flux.default.svc.cluster.local", "gw.home.arpa", "0xc0a80114",
+    "flux.default.svc.cluster.local", "flux.default.svc", "gateway.corp", "gw.home.arpa",
+    "0xc0a80114",
 ]  # fmt: skip
 PUBLIC = ["example.com", "api.bfl.ai", "8.8.8.8", "192.168.1.20.nip.io", "[2606:4700::1]", "a.b"]
 
@@ -103,7 +104,7 @@ PUBLIC = ["example.com", "api.bfl.ai", "8.8.8.8", "192.168.1.20.nip.io", "[2606:
 def test_http_to_a_private_host_needs_an_explicit_yes(host: str) -> None:
     """It is refused with the option to type, and allowed with it; no key is needed then."""
     url = f"http://{host}:3000"
-    with pytest.raises(ConfigError, match=r"allow_private_network=True"):
+    with pytest.raises(ConfigError, match=r"Provider\(allow_private_network=True\)"):
         Provider(name="g", base_url=url)
     with pytest.raises(ConfigError, match=r"http would send the key unencrypted"):
         COMETAPI.at(url)
@@ -128,7 +129,7 @@ async def test_the_command_line_names_the_option(url: str, tmp_path: Path) -> No
         "generate", "x", "-o", "x.jpg", "--base-url", url, cwd=tmp_path, COMETAPI_KEY="sk-1"
     )
     assert code == 2
-    assert "--allow-private-network" in errors
+    assert "in a private network that you trust: --allow-private-network\n" in errors
 
 
 @pytest.mark.asyncio
