@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 from .._core.arguments import check_callback, check_type, described
 from .._core.errors import ConfigError
 from .._core.events import Event, EventsDropped, Settled
+from .._core.loop_owner import LoopOwner
 from .._core.models import Outcome
 from .._core.observers import Observers
 from .._core.protocols import Ledger, Observer, Sink
@@ -118,6 +119,8 @@ class Batch:
         )
         self._output: Output | None = None
         self._is_entered = False
+        self._owner = LoopOwner("the batch", "Batch")
+        self._stack: AsyncExitStack | None = None
         self._unclaimed_before: set[str] = set()
 
     async def check(self, progress: Callable[[int], None] | None = None) -> Plan:
@@ -135,6 +138,7 @@ class Batch:
 
     async def run(self) -> Summary:
         """Run the whole batch and return its summary; enters the batch if that was not done."""
+        self._owner.check()
         if not self._is_entered:
             async with self:
                 return await self.run()
@@ -143,6 +147,7 @@ class Batch:
         return self.summary
 
     async def __aenter__(self) -> Self:
+        self._owner.check()
         if self._is_entered:
             raise ConfigError("a batch runs once: make a new Batch for another run")
         self._is_entered = True
@@ -155,11 +160,11 @@ class Batch:
                 await self.check()  # nothing is paid yet: a bad source leaves no folder behind
             stack.callback(self._engine.observers.add(self._show_session_event))
             self._unclaimed_before = {job.job_id for job in self._session.unclaimed}
-            opening = self._destination.open(
+            self._output = await self._destination.open(
+                stack,
                 self._engine.provider,
                 max_bytes=self._engine.policies.limits.max_image_bytes,
             )
-            self._output = await stack.enter_async_context(opening)
             self._pool.open(self._output)
             stack.push_async_callback(self._pool.leave_earlier)
             if self._output.journal is not None:
@@ -170,14 +175,26 @@ class Batch:
                 raise self._pool.error
             if self._on_plan is not None and (answer := self._on_plan(plan)) is not None:
                 await answer
+            await self._owner.claim(self._leave_now)
             self._stack = stack.pop_all()
         self._pool.start()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
-        try:
+        if self._owner.is_lost:
+            self._abandon()
+        elif self._stack is not None:
+            self._owner.check()
             # an exception leaves at once; a plain exit lets paid jobs land
-            self.stop(grace=self._grace if kind is None else 0)
+            await self._leave(self._grace if kind is None else 0)
+
+    async def _leave_now(self) -> None:
+        await self._leave(0)
+
+    async def _leave(self, grace: float) -> None:
+        stack, self._stack = self._stack, None
+        try:
+            self.stop(grace)
             await self._pool.drain()
         finally:
             try:
@@ -185,7 +202,19 @@ class Batch:
                 await self._engine.drain()
             finally:
                 self._pool.outcomes.close_now()
-                await self._stack.aclose()
+                await self._owner.release()
+                if stack is not None:
+                    await stack.aclose()
+
+    def _abandon(self) -> None:
+        """Drop what belongs to a loop that is closed, and give the folder free. A forked process
+        leaves both to the other one."""
+        stack, self._stack = self._stack, None
+        if stack is None or self._owner.is_forked:
+            return
+        stack.pop_all()
+        if self._journal is not None:
+            self._journal.abandon()
 
     def __repr__(self) -> str:
         count = self._pool.count
@@ -198,6 +227,7 @@ class Batch:
         return self
 
     async def __anext__(self) -> Outcome:
+        self._owner.check()
         if not self._is_entered:
             raise ConfigError("the batch is not open: use `async with Batch(…) as batch:`")
         outcome = await self._pool.outcomes.take()
@@ -262,11 +292,14 @@ class Batch:
         Keeps `buffer` unread events. A slower reader loses the oldest and gets an EventsDropped in
         their place; it never delays the run.
         """
+        self._owner.check_call()
         return self._observers.read(buffer=buffer)
 
     def stop(self, grace: float | None = None) -> None:
         """Submit nothing more. Submissions that are being sent are finished, and paid jobs may land
-        for `grace` seconds (default: the batch's own); then the iteration ends."""
+        for `grace` seconds (default: the batch's own); then the iteration ends. From another
+        thread: `loop.call_soon_threadsafe(batch.stop)`."""
+        self._owner.check()
         self._pool.stop_intake()
         if not self._pool.is_over:
             seconds = self._grace if grace is None else _seconds(grace)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -128,30 +128,27 @@ class Destination:
         with open_lookup(self.journal_folder, retry=self.retry) as lookup:
             yield lookup
 
-    @asynccontextmanager
-    async def open(self, provider: Provider, *, max_bytes: int) -> AsyncIterator[Output]:
-        """Open everything for a run at this provider, with images up to `max_bytes`."""
-        ledger = self.ledger
+    async def open(self, stack: AsyncExitStack, provider: Provider, *, max_bytes: int) -> Output:
+        """Open everything for a run at this provider, with images up to `max_bytes`; `stack`
+        closes it."""
         if self.folder is not None:
-            folder = open_folder(
+            return await open_folder(
+                stack,
                 self.folder,
                 provider=provider,
                 template=self.template,
                 max_bytes=max_bytes,
-                ledger=ledger,
+                ledger=self.ledger,
                 retry=self.retry,
             )
-            async with folder as output:
-                yield output
-        elif self.sink is not None:
-            yield Output(self.sink, ledger or NullLedger())
-        else:
-            async with MemorySink(max_bytes=max_bytes) as memory:
-                yield Output(memory, ledger or NullLedger())
+        sink = self.sink
+        if sink is None:
+            sink = await stack.enter_async_context(MemorySink(max_bytes=max_bytes))
+        return Output(sink, self.ledger or NullLedger())
 
 
-@asynccontextmanager
 async def open_folder(
+    stack: AsyncExitStack,
     folder: Path,
     *,
     provider: Provider,
@@ -159,26 +156,25 @@ async def open_folder(
     max_bytes: int,
     ledger: Ledger | None,
     retry: Collection[str] = (),
-) -> AsyncIterator[Output]:
-    """Open a folder, with a journal in it unless the user passes a ledger.
+) -> Output:
+    """Open a folder, with a journal in it unless the user passes a ledger; `stack` closes it.
 
     `retry` names the outcomes of earlier runs that the journal hands out again.
     """
-    async with AsyncExitStack() as stack:
-        journal = None
-        if ledger is None:
-            if not has_journal(folder):
-                await asyncio.to_thread(_prove, folder)
-            journal = await stack.enter_async_context(_journal(folder, provider, template, retry))
-            stack.push_async_callback(_projected, journal)
-            ledger = journal
-        sink = FolderSink(folder, template=template, max_bytes=max_bytes)
-        await stack.enter_async_context(sink)
-        if journal is not None:
-            await journal.project()
-        manifest = MetadataWriter(folder, resumes=journal is not None)
-        await stack.enter_async_context(manifest)
-        yield Output(sink, ledger, journal, manifest)
+    journal = None
+    if ledger is None:
+        if not has_journal(folder):
+            await asyncio.to_thread(_prove, folder)
+        journal = await stack.enter_async_context(_journal(folder, provider, template, retry))
+        stack.push_async_callback(_projected, journal)
+        ledger = journal
+    sink = FolderSink(folder, template=template, max_bytes=max_bytes)
+    await stack.enter_async_context(sink)
+    if journal is not None:
+        await journal.project()
+    manifest = MetadataWriter(folder, resumes=journal is not None)
+    await stack.enter_async_context(manifest)
+    return Output(sink, ledger, journal, manifest)
 
 
 def _prove(folder: Path) -> None:

@@ -17,9 +17,11 @@ RETURN = 2.0
 
 
 class Renewable(Protocol):
-    """Open connections that can be replaced by fresh ones."""
+    """Open connections that can be replaced by fresh ones, or dropped after their loop."""
 
     def renew(self) -> None: ...
+
+    async def abandon(self) -> None: ...
 
 
 class Connectivity:

@@ -5,11 +5,10 @@ It owns the parts of a session and has the same verbs, with arguments that are c
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from decimal import Decimal
@@ -26,6 +25,7 @@ from .._core.errors import (
     TransportError,
 )
 from .._core.events import JobEnded, JobReady
+from .._core.loop_owner import LoopOwner
 from .._core.models import ImageRequest, Job, Pending, Ready, Saved, Secret, Stored
 from .._core.observers import Fallback, Observers
 from .._core.protocols import Ledger, Sink, Transport
@@ -102,13 +102,15 @@ class Engine:
         self._warned: set[str] = set()
         self._restored: set[str] = set()
         self._stack: AsyncExitStack | None = None
+        self.owner = LoopOwner("the session", "FluxSession")
 
     @property
     def is_open(self) -> bool:
         return self._stack is not None
 
     async def open(self) -> None:
-        """Find the key and open the transport."""
+        """Find the key and open the transport. Raises ConfigError in another loop than before."""
+        self.owner.check()
         if self._stack is not None:
             raise ConfigError("the session is open already: share it inside its `async with`")
         provider, api_key, base_url = self._target
@@ -123,6 +125,7 @@ class Engine:
             self.connect(
                 ApiClient(transport, self._provider, key, self.policies, warn=self._warn_once)
             )
+            await self.owner.claim(self.close)
             self._stack = stack.pop_all()
 
     def connect(self, client: ApiClient) -> None:
@@ -138,14 +141,9 @@ class Engine:
             warn=self._warn_once,
         )
         self.downloader = Downloader(
-            client,
-            self._poller,
-            self.downloads,
-            self.connectivity,
-            self.health,
-            self.policies,
+            client, self._poller, self.downloads, self.connectivity, self.health, self.policies,
             self.rng,
-        )
+        )  # fmt: skip
 
     async def _open_transport(self, stack: AsyncExitStack) -> Transport:
         if self._transport is not None:
@@ -156,16 +154,31 @@ class Engine:
 
     async def close(self) -> None:
         """Wait for the POSTs under way, because they may be paid, and close the transport."""
+        if self._stack is None and not self.owner.is_here:
+            return
+        if self.owner.is_lost:
+            return await self._abandon()
+        self.owner.check()
         stack, self._stack = self._stack, None
         self.health.stop()
         try:
             await self.submitter.finish()
         finally:
+            await self.owner.release()
             if stack is not None:
                 await stack.aclose()
 
+    async def _abandon(self) -> None:
+        """Drop what belongs to a closed loop; a forked process leaves it to the other one."""
+        if not self.owner.is_forked:
+            self._stack = None
+            self.disk.shutdown(wait=False)
+            if self.connectivity.connections is not None:
+                await self.connectivity.connections.abandon()
+
     def check_open(self) -> None:
-        """Raise ConfigError unless the session is inside its `async with`."""
+        """Raise ConfigError unless the session is inside its `async with`, and in its loop."""
+        self.owner.check()
         if self._stack is None:
             raise ConfigError("the session is not open: use `async with FluxSession() as flux:`")
 
@@ -180,6 +193,8 @@ class Engine:
     # --- limits, money and models ---------------------------------------------------------------
 
     def set_limits(self, limits: Limits) -> None:
+        if self.is_open:
+            self.owner.check_call()
         self.policies.limits = limits
         self.limiter.limits_changed()
         self.downloads.limits_changed()
@@ -331,16 +346,14 @@ class Engine:
                     grace = self.policies.retry.not_found_grace
                     policy.deadline = max(policy.deadline, now() + grace)
                 step = policy.decide(result, now(), asked=asked, jitter=self.rng.random())
-        except asyncio.CancelledError:
-            self.slots.unwatch(job)
-            raise
-        except (AuthenticationError, TransportError) as error:  # they concern every job
-            self.slots.unwatch(job)
-            self.submitter.end_if_hopeless(error)
-            raise
         except JobError as error:
             self.slots.release(job)
             self.observers.show(JobEnded(job=error.job, error=error))
+            raise
+        except BaseException as error:
+            self.slots.unwatch(job)
+            if isinstance(error, AuthenticationError | TransportError):  # they concern every job
+                self.submitter.end_if_hopeless(error)
             raise
         in_flight = self.limiter.in_flight
         self.observers.show(JobReady(job=job, polls=step.polls, in_flight=in_flight))
@@ -367,15 +380,16 @@ class Engine:
         except (JobError, DownloadError) as error:
             self.observers.show(JobEnded(job=error.job, error=error))
             raise
-        self._compare(ready.job.request, stored)
+        for about, message in differences(ready.job.request, stored):
+            self._warn_once(message, about=about)
         saved = _saved(ready, stored, download_seconds=seconds)
         self.observers.show(JobEnded(job=saved.job, saved=saved))
         return saved
 
     async def collect(self, job: Job, *, to: Sink, ledger: Ledger = _NO_LEDGER) -> Saved:
         """Watch and download an accepted job; see `FluxSession.collect`."""
-        self.check_open()
         try:
+            self.check_open()  # the session may have been closed since the job was accepted
             ready = await self.watch(job)
             is_settled, job = ready.job.charge != job.charge, ready.job
             if is_settled and job.request is not None:
@@ -389,21 +403,6 @@ class Engine:
             raise
         self.submitter.unclaimed.pop(job.job_id, None)
         return saved
-
-    def _compare(self, request: ImageRequest | None, stored: Stored) -> None:
-        """Warn, once a model, where images have another size or format than requested."""
-        if request is None:
-            return
-        requested = (request.width, request.height, request.output_format)
-        received = (stored.width, stored.height, stored.format)
-        for part, wanted, came in zip(
-            ("width", "height", "format"), requested, received, strict=True
-        ):
-            if wanted not in (None, came):
-                self._warn_once(
-                    f"{request.model}: images come with {part} {came} and not {wanted} as asked",
-                    about=f"{part} of {request.model}",
-                )
 
     def _warn_once(self, message: str, *, about: str | None = None) -> None:
         if (about or message) not in self._warned:
@@ -430,3 +429,18 @@ def _saved(ready: Ready, stored: Stored, *, download_seconds: float) -> Saved:
         cost=job.charge,
         timings={step: round(took, 4) for step, took in timings.items() if took is not None},
     )
+
+
+def differences(request: ImageRequest | None, stored: Stored) -> Iterator[tuple[str, str]]:
+    """Yield where an image has another size or format than requested: what it is about, and the
+    warning."""
+    if request is None:
+        return
+    requested = (request.width, request.height, request.output_format)
+    received = (stored.width, stored.height, stored.format)
+    for part, wanted, came in zip(("width", "height", "format"), requested, received, strict=True):
+        if wanted not in (None, came):
+            yield (
+                f"{part} of {request.model}",
+                f"{request.model}: images come with {part} {came} and not {wanted} as asked",
+            )

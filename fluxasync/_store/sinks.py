@@ -24,6 +24,7 @@ from attrs import frozen
 from .._core.arguments import check_methods, local_path
 from .._core.errors import ConfigError, DownloadError, SinkError
 from .._core.images import EXTENSIONS, ImageInfo, NotAnImage, inspect, sniff
+from .._core.loop_owner import LoopOwner
 from .._core.models import ImageRequest, Job, Stored
 from .._core.protocols import Chunks
 from .disk_threads import ThreadRunner
@@ -83,11 +84,13 @@ class MemorySink:
 
 
 def check_sink(name: str, sink: object, *, expected: str = "a path, a Sink or None") -> None:
-    """Raise ConfigError unless the value is a Sink, and one of ours is open."""
+    """Raise ConfigError unless the value is a Sink, and one of ours is open in this loop."""
     check_methods(name, sink, ("store",), expected=expected)
     if isinstance(sink, _DiskSink) and not sink.is_open:
         kind = type(sink).__name__
         raise ConfigError(f"{name}: the {kind} is not open: use `async with {kind}(…) as sink:`")
+    if isinstance(sink, _DiskSink):
+        sink.owner.check()
 
 
 def _judged(image: bytes) -> Stored:
@@ -119,6 +122,7 @@ class _DiskSink(ABC):
         self._fsync = fsync
         self._threads = ThreadRunner(executor, count=threads)
         self._names = DirectorySync(self._threads)
+        self.owner = LoopOwner("the sink", type(self).__name__)
 
     @property
     def is_open(self) -> bool:
@@ -126,6 +130,7 @@ class _DiskSink(ABC):
         return self._threads.is_open
 
     async def __aenter__(self) -> Self:
+        await self.owner.claim()
         await self._threads.__aenter__()
         try:
             await self._check_writable()

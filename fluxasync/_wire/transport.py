@@ -9,8 +9,10 @@ up itself, have a pool of their own: there the URL's host decides.
 from __future__ import annotations
 
 import asyncio
+import gc
+import warnings
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from ssl import SSLContext
 from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
@@ -98,6 +100,17 @@ class AiohttpTransport:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
+
+    async def abandon(self) -> None:
+        """Close everything from another loop, because the own one is closed."""
+        pools, self._pools, self._retired = [*self._retired, *self._pools], (), []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for pool in pools:
+                with suppress(RuntimeError):  # a name was being looked up
+                    await pool.session.close()
+            del pools, pool, self._submits, self._polls, self._downloads, self._proxied
+            gc.collect()  # which alone closes sockets whose loop is closed
 
     async def aclose(self) -> None:
         pools, self._pools, self._retired = [*self._retired, *self._pools], (), []

@@ -12,6 +12,7 @@ import gc
 import logging
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from decimal import Decimal
 from time import time
@@ -213,13 +214,15 @@ class Run:
     async def _measure(
         self, flux: FluxSession, prompts: PromptPool, monitor: ResourceMonitor
     ) -> None:
-        async with open_folder(
-            self._config.out / IMAGES_NAME,
-            provider=engine_of(flux).provider,
-            template=FilenameTemplate.parse(DEFAULT),
-            max_bytes=flux.limits.max_image_bytes,
-            ledger=None,
-        ) as output:
+        async with AsyncExitStack() as stack:
+            output = await open_folder(
+                stack,
+                self._config.out / IMAGES_NAME,
+                provider=engine_of(flux).provider,
+                template=FilenameTemplate.parse(DEFAULT),
+                max_bytes=flux.limits.max_image_bytes,
+                ledger=None,
+            )
             worker = self._worker = ImageWorker(
                 flux, output, self._observer, clock=self._clock, monitor=monitor
             )

@@ -185,6 +185,11 @@ class Journal:
         finally:
             await self._threads.__aexit__()
 
+    def abandon(self) -> None:
+        """Close the journal of a loop that is closed, and release the folder; blocks."""
+        if self._connection is not None:
+            self._close()
+
     async def _closed(self) -> None:
         if self._sweeping is not None:
             await asyncio.wait({self._sweeping})  # its errors must not keep the lock

@@ -38,6 +38,7 @@ class FolderLock:
     def __init__(self, home: Path) -> None:
         self.path = home / FILE
         self._handle: int | None = None
+        self._process = 0
 
     def take(self) -> Self:
         """Take the lock. Raises Locked, naming the holder."""
@@ -53,13 +54,16 @@ class FolderLock:
         except BaseException:
             os.close(handle)
             raise
-        self._handle = handle
+        self._handle, self._process = handle, os.getpid()
         return self
 
     def release(self) -> None:
         """Release the folder; a second call does nothing."""
         if self._handle is not None:
             handle, self._handle = self._handle, None
+            if self._process == os.getpid():
+                # a forked child has the file open too, and would keep the lock while it lives
+                fcntl.flock(handle, fcntl.LOCK_UN)
             os.close(handle)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from ..._core.errors import FluxError, JournalError
+from ..._core.errors import ConfigError, FluxError, JournalError
 from .schema import is_full
 
 logger = logging.getLogger("fluxasync")
@@ -98,6 +98,10 @@ class Writer:
         """
         if self._closing or os.getpid() != self._process:
             raise JournalError(f"{self._path}: the journal is not open in this process")
+        if asyncio.get_running_loop() is not self._loop:
+            raise ConfigError(
+                f"{self._path}: the journal belongs to another event loop: open it inside this one"
+            )
         future: asyncio.Future[_T] = self._loop.create_future()
         queue = self._jobs if kind is StepKind.JOB else self._others
         queue.append((step, args, future, kind))
