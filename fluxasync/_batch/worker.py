@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,17 @@ def classify_outcome(
     if isinstance(error, JobError | DownloadError):
         job = error.job  # with the cost of its end
     return Failed(request=request, error=error, index=request.index, job=job)
+
+
+def foreign_cancellation(error: asyncio.CancelledError) -> FluxError:
+    """Return the error of a sink or ledger that raised CancelledError; raise it again where this
+    task itself is cancelled. Without this a worker would end, and the run wait for its row."""
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        raise error
+    ended = FluxError("a sink or ledger raised CancelledError, though the run was not cancelled")
+    ended.__cause__ = error
+    return ended
 
 
 class RowWorker:
@@ -124,6 +136,9 @@ class RowWorker:
             saving = self._engine.collect(job, to=self._output.sink, ledger=self._output.ledger)
             outcome = await self._to_outcome(request, saving, [job])
             return None if outcome is None else await self._record(outcome)
+        except asyncio.CancelledError as error:
+            self._end(foreign_cancellation(error))
+            return None
         except Exception as error:  # a user's sink may raise anything
             self._end(error)
             return None
@@ -162,7 +177,7 @@ class RowWorker:
     async def _recorded(self, outcome: Outcome) -> None:
         try:
             await self._output.ledger.settle(outcome)
-        except Exception:  # here, because a cancelled caller does not see the error
+        except BaseException:  # here, because a cancelled caller does not see the error
             if not isinstance(outcome, InDoubt) and outcome.job is not None:
                 self._engine.mark_unclaimed(outcome.job, ledger=self._output.ledger)
             raise

@@ -15,7 +15,7 @@ from .._core.models import ImageRequest
 from .._requests.sources.plan import BadRow
 from .outcome_queue import OutcomeQueue
 from .summary import Count
-from .worker import RowWorker
+from .worker import RowWorker, foreign_cancellation
 
 if TYPE_CHECKING:
     from .._core.events import Settled
@@ -227,6 +227,8 @@ class WorkerPool:
             try:
                 outcome = await self._worker.row(row)
                 await self.outcomes.put(index, outcome)
+            except asyncio.CancelledError as error:
+                self.end(foreign_cancellation(error))
             except Exception as error:  # a user's sink or ledger may raise anything
                 self.end(error)
             finally:

@@ -94,6 +94,21 @@ class Observers:
                 if not self._is_warned:
                     self._is_warned = True
                     logger.warning("an on_event observer failed; the run continues", exc_info=True)
+            except BaseException as error:  # Ctrl-C arrived in it: raised once the books are kept
+                _raise_later(error)
+
+
+def _raise_later(error: BaseException) -> None:
+    """Raise in the loop as soon as the present step is over, or now where none runs."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        raise error from None
+    loop.call_soon(_raise, error)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 class Events:

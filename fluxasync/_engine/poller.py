@@ -64,7 +64,7 @@ class Poller:
         if isinstance(result, Ready):
             result = self._judged(result)
         if isinstance(result, Ready | JobError | Pending) and result.job.cost != job.cost:
-            await self._submitter.settle(result.job)
+            self._submitter.settle(result.job)
         match result:
             case Ready() | JobError():
                 self._slots.release(job)

@@ -13,6 +13,7 @@ import logging
 import random
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Executor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -48,11 +49,6 @@ if TYPE_CHECKING:
     from .limiter import Lease, Limiter
 
 logger = logging.getLogger("fluxasync")
-
-#: the result of a submission that broke off while it was under way
-_UNREAD = Refused(
-    verdict=Verdict.AMBIGUOUS, error=TransportError("the answer was not waited for", sent=True)
-)
 
 
 class _HeldBack(TransportError):
@@ -100,7 +96,7 @@ class Submitter:
         self._rng = rng
         self._pushback = PushbackPolicy()
         self._tasks: set[asyncio.Task[Job | Refused]] = set()
-        self._refunds = asyncio.Condition()
+        self._refund = asyncio.Event()  # set, and replaced, when the budget has more room
         self._worked: set[str] = set()  # models that the key has had a job of
 
     async def submit(self, submission: Submission) -> Job:
@@ -125,18 +121,17 @@ class Submitter:
             self.unclaimed[job.job_id] = job
             logger.log(
                 logging.INFO if recorded else logging.WARNING,
-                "job %s was accepted, but its caller was cancelled: collect(job) gets its image "
+                "job %s was accepted, but its caller is gone: collect(job) gets its image "
                 "(polling URL %s)",
                 job.job_id,
                 job.polling_url,
             )
             self._observers.show(JobUnclaimed(job=job))
 
-    async def settle(self, job: Job) -> None:
+    def settle(self, job: Job) -> None:
         """Count the cost that the provider has just reported for a job; the last one counts."""
         if job.cost is not None and self.spending.settle(job.job_id, job.cost):
-            async with self._refunds:
-                self._refunds.notify_all()
+            self._show_refund()
 
     def answered(self) -> None:
         """Note an answered call: at the end of an outage, submissions need not wait for a probe."""
@@ -177,8 +172,12 @@ class Submitter:
         task.add_done_callback(self._tasks.discard)
         try:
             return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(partial(self._record_unclaimed, ledger=ledger))
+        except BaseException:  # the caller leaves, for whatever reason, without the answer
+            record = partial(self._record_unclaimed, ledger=ledger)
+            if task.done():
+                record(task)
+            else:
+                task.add_done_callback(record)
             raise
 
     def _record_unclaimed(self, task: asyncio.Task[Job | Refused], *, ledger: Ledger) -> None:
@@ -211,10 +210,10 @@ class Submitter:
             try:
                 answer = await _recorded(job, request, ledger)
             except BaseException:
-                await self._settle(job, cost, lease, submission, received)
+                self._settle(job, cost, lease, submission, received)
                 self.mark_unclaimed(job)  # paid, and its caller does not get it
                 raise
-        answer = await self._settle(answer, cost, lease, submission, received)
+        answer = self._settle(answer, cost, lease, submission, received)
         if isinstance(answer, Refused):
             await ledger.answered(request, answer)
         return answer
@@ -228,19 +227,39 @@ class Submitter:
     ) -> Job | Refused:
         """Record the intent, POST, and return the answer."""
         request, breaker = submission.request, submission.breaker
-        is_sent = False
         try:
             breaker.check()  # it may have tripped while the price was being reserved
             await submission.ledger.intent(request, price=cost)
-            is_sent = True
-            hold = partial(self._check_hold, lease, breaker)
+        except BaseException:
+            self._free(lease)
+            self._account(None, cost)
+            raise
+        hold = partial(self._check_hold, lease, breaker)
+        try:
             return self._unique(
                 await submission.client.submit(request, images, cost, before_send=hold)
             )
-        except BaseException:
-            self._free(lease)
-            await self._account(_UNREAD if is_sent else None, cost)
+        except BaseException as error:
+            self._break_off(error, cost, lease, submission)
             raise
+
+    def _break_off(
+        self, error: BaseException, cost: Decimal | None, lease: Lease, submission: Submission
+    ) -> None:
+        """Account for a POST that an unexpected error ended: it may have been charged. Awaits
+        nothing, because the loop may be ending."""
+        request = submission.request
+        lost = TransportError(f"the submission broke off: {type(error).__name__}", sent=True)
+        self._account(Refused(verdict=Verdict.AMBIGUOUS, error=lost), cost)
+        error.add_note("fluxasync: this submission may have been charged; it is not sent again")
+        if not outlives_us(submission.ledger):
+            logger.warning(
+                "a submission was broken off before its answer, and may have been charged: "
+                "model %s, key %s", request.model, request.key[:8],
+            )  # fmt: skip
+        self._observers.show(SubmitFailed(request=request, error=lost))
+        with suppress(RuntimeError):  # no loop runs: the task is collected after its loop
+            self._free(lease)
 
     def _check_hold(self, lease: Lease, breaker: CircuitBreaker) -> None:
         """Raise where push-back or a tripped breaker has overtaken this submission: nothing is
@@ -254,7 +273,7 @@ class Submitter:
         repeated = TransportError("the server gave the id of another job", sent=True)
         return Refused(verdict=Verdict.AMBIGUOUS, error=repeated, status=200)
 
-    async def _settle(
+    def _settle(
         self,
         answer: Job | Refused,
         cost: Decimal | None,
@@ -267,7 +286,7 @@ class Submitter:
             self._free(lease)  # nothing was sent, so there is nothing to judge
         else:
             answer = self._place(answer, lease, submission, received)
-        await self._account(answer, cost)
+        self._account(answer, cost)
         return answer
 
     def _place(
@@ -368,17 +387,16 @@ class Submitter:
 
     async def _reserve(self, cost: Decimal | None) -> None:
         """Reserve the price before the POST; wait where a POST under way may still release some."""
-        async with self._refunds:
-            while not self.spending.can_reserve(cost):
-                if not self.spending.may_fit_later(cost):
-                    raise BudgetExceeded(
-                        f"one more image (${cost}) would go over the cap of "
-                        f"${self.spending.max_cost}; raise it to go on"
-                    )
-                await self._refunds.wait()
-            self.spending.reserve(cost)
+        while not self.spending.can_reserve(cost):
+            if not self.spending.may_fit_later(cost):
+                raise BudgetExceeded(
+                    f"one more image (${cost}) would go over the cap of "
+                    f"${self.spending.max_cost}; raise it to go on"
+                )
+            await self._refund.wait()
+        self.spending.reserve(cost)
 
-    async def _account(self, answer: Job | Refused | None, cost: Decimal | None) -> None:
+    def _account(self, answer: Job | Refused | None, cost: Decimal | None) -> None:
         match answer:
             case Job():
                 self.spending.charge(cost, answer.cost, job_id=answer.job_id)
@@ -386,8 +404,12 @@ class Submitter:
                 self.spending.mark_in_doubt(cost)
             case _:
                 self.spending.release(cost)
-        async with self._refunds:
-            self._refunds.notify_all()
+        self._show_refund()
+
+    def _show_refund(self) -> None:
+        """Let every submission that waits for money look again."""
+        self._refund.set()
+        self._refund = asyncio.Event()
 
 
 async def _recorded(job: Job, request: ImageRequest, ledger: Ledger) -> Job | Refused:
