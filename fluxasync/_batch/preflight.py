@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .._core.errors import ConfigError
 from .._core.models import ImageRequest
 from .._requests.sources import open_source
-from .._requests.sources.plan import Plan
+from .._requests.sources.plan import Plan, metadata_message
 from .._requests.sources.prompts import Prompts
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from .._store.journal.journal import Journal
     from .._store.journal.totals import JournalCounts
     from .output import Destination
+
+
+logger = logging.getLogger("fluxasync")
 
 
 def prompts_of(given: Any) -> Prompts:
@@ -36,6 +40,7 @@ class Preflight:
         *,
         on_check: Callable[[int], None] | None,
     ) -> None:
+        self._has_warned = False
         self._engine = engine
         self._prompts = prompts
         self._destination = destination
@@ -84,6 +89,9 @@ class Preflight:
             self._refuse_unused_model(plan)
         for name in (*self._models, *plan.unknown_models):
             self._engine.check_model(name)
+        if plan.unknown_keys and not self._has_warned:
+            self._has_warned = True
+            logger.warning("%s", metadata_message(plan.unknown_keys))
         # an empty list that the user named is a mistake; a program's own list may be empty
         source = self._prompts.source
         if not plan.rows and isinstance(source, str | os.PathLike) and plan.images is not None:

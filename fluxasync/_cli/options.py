@@ -58,7 +58,8 @@ class Options:
     model
         Model (default: flux-dev). See fluxasync models.
     param
-        Model parameter of rows that lack it, as K=V (V: JSON or text). May be given more than once.
+        Model parameter of rows that lack it, as K=V (V: JSON or text); extra_body.K=V is sent
+        unchecked. May be given more than once.
     provider
         cometapi or bfl (default: the provider whose key is set).
     base_url
@@ -124,7 +125,8 @@ class ListOptions:
     prompt_column
         Column that holds the prompts (default: prompt).
     map
-        PARAMETER=COLUMN, or extras.NAME=COLUMN for metadata. May be given more than once.
+        PARAMETER=COLUMN, extras.NAME=COLUMN for metadata, or extra_body.NAME=COLUMN to send a
+        column that the catalogue lacks. May be given more than once.
     no_header
         The first row of a .csv or .tsv is a prompt, not names. Columns are given by their place:
         --prompt-column 1.
@@ -250,15 +252,27 @@ class RunOptions:
 
 
 def read_parameters(texts: tuple[str, ...], model: str) -> dict[str, Any]:
-    """Return the values of K=V texts. Raises ConfigError for a name that no model has."""
+    """Return the values of K=V texts; extra_body.K=V is sent under K whatever the model takes.
+
+    Raises ConfigError for a name that no model has, unless the catalogue lacks the model.
+    """
     given = dict(_parameter(text) for text in texts)
+    sent = {name: given.pop(name) for name in [*given] if name.startswith(_SENT)}
     known = find(model)
     for name in given:
         if known is not None and name != "extra_body" and not models_with(name):
-            reason = unknown_parameter_message(name, known, ())
+            reason = unknown_parameter_message(name[:60], known, ())
             step = "" if "; " in reason else "; fluxasync models lists what it takes"
-            raise ConfigError(f"--param {reason}{step}")
+            send = f"to send it all the same: --param {_SENT}{name[:60]}=…"
+            raise ConfigError(f"--param {reason}{step}; {send}")
+    if sent:
+        inner = {name.removeprefix(_SENT): value for name, value in sent.items()}
+        given["extra_body"] = inner | dict(given.get("extra_body") or {})
     return given
+
+
+#: the start of the name of a parameter that is sent unchecked
+_SENT = "extra_body."
 
 
 def source_of(words: Sequence[str]) -> str | list[Path]:

@@ -132,8 +132,9 @@ def announcement(
         rows = plan.rows - plan.bad
         yield f"{counted(rows, 'row')} for {counted(plan.images, 'image')}"
     yield from plan.notes
-    if plan.unknown_keys:
-        yield f"kept as metadata, not sent: {', '.join(plan.unknown_keys)}"
+    if plan.unchecked_keys:
+        names = ", ".join(name[:40] for name in plan.unchecked_keys)
+        yield f"sent unchecked to a model that the catalogue lacks: {names}"
     if plan.bad:
         yield f"{plan.bad} bad {'line is' if plan.bad == 1 else 'lines are'} left out"
     text = "read as it comes: number and price are unknown in advance"
@@ -185,6 +186,7 @@ def plan_row(plan: Plan, estimate: Estimate | None) -> dict[str, Any]:
         "rows": plan.rows,
         "bad": plan.bad,
         "unknown_keys": plan.unknown_keys,
+        "unchecked_keys": plan.unchecked_keys,
         "unknown_models": plan.unknown_models,
     }
 

@@ -268,8 +268,7 @@ class Engine:
         """Submit, watch and download one image; see `FluxSession.generate`."""
         self.check_open()
         if isinstance(to, FileSink):
-            if request.output_format is None and to.output_format:
-                request = evolve(request, output_format=to.output_format)
+            request = _with_format(request, to.output_format)
             await to.preflight()
         job = await self.submit(request, ledger=ledger, priority=priority, breaker=breaker)
         if on_job is not None:
@@ -408,6 +407,15 @@ class Engine:
         if (about or message) not in self._warned:
             self._warned.add(about or message)
             logger.warning("%s", message)
+
+
+def _with_format(request: ImageRequest, format: str | None) -> ImageRequest:
+    """Return the request for images of this format, where it states none and its model takes one;
+    a model that the catalogue lacks may refuse what was not asked for."""
+    model = find(request.model)
+    if request.output_format is None and model is not None and "output_format" in model.parameters:
+        return evolve(request, output_format=format)
+    return request
 
 
 def _saved(ready: Ready, stored: Stored, *, download_seconds: float) -> Saved:

@@ -1,7 +1,8 @@
 """Rows of prompt files, keyword arguments and command options → requests.
 
 A row is a mapping: `prompt`, `model`, `name`, `n`, `extra_body`, `extras`, any parameter of the
-model by its wire name, and keys of the user's own, which only the metadata carries. A
+model by its wire name, and keys of the user's own. Of a model that the catalogue lacks, every other
+key is a parameter and is sent. Of a known model, keys of the user's own are metadata. A
 misspelt `widht` would cost a thousand images of the wrong size, so a user's key may be neither a
 parameter of another model nor similar to one of this model, unless the row has the parameter and
 the key is longer than its name: `prompt_id` beside `prompt` is metadata.
@@ -28,6 +29,9 @@ from .catalog.validation import validate
 #: keys of a row that are not parameters
 ROW_KEYS = ("model", "name", "n", "extra_body", "extras")
 _FIELDS = frozenset((*ImageRequest.WIRE_FIELDS, *ROW_KEYS))
+#: parameters of some model whose names are columns of many data sets: for another model they are
+#: metadata, which is reported, and no mistake
+_COMMON_WORDS = frozenset(("version", "person"))
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -61,6 +65,8 @@ def parse_request(
             own[key] = value
     if own and (faults := _own_faults(own, given, name, model, allow_extras)):
         raise ConfigError("; ".join(faults))
+    if model is None:
+        return _request(typed, parameters | own, {})
     return _request(typed, parameters, own)
 
 
@@ -107,9 +113,7 @@ def _with_defaults(row: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[
     if model is None:
         return usual | given
     fitting = {
-        key: value
-        for key, value in usual.items()
-        if key in ROW_KEYS or key in model.parameters or not models_with(key)
+        key: value for key, value in usual.items() if key in ROW_KEYS or key in model.parameters
     }
     return fitting | given
 
@@ -156,10 +160,13 @@ def _own_fault(
     if (near := _close_row_key(key)) and not _describes(key, near, given):
         return _Fault(key, f"{key!r} looks like {near}", near)
     if model is not None:
-        others, near = models_with(key), closest(key, model)
+        others = () if key in _COMMON_WORDS else models_with(key)
+        near = closest(key, model)
         if others or (near and not _describes(key, near, given)):
             return _Fault(key, unknown_parameter_message(key, model, others), near)
-    return None if allow_extras else _Fault(key, f"{key}: {name} has no such parameter")
+    if allow_extras or model is None:
+        return None
+    return _Fault(key, f"{key}: {name} has no such parameter")
 
 
 def _describes(key: str, near: str, given: Mapping[str, Any]) -> bool:

@@ -163,3 +163,14 @@ async def test_a_picture_of_a_list_stays_in_the_lists_folder(tmp_path: Path) -> 
             with pytest.raises(Exception, match=rf"images\[1\]=.*{said}"):
                 await batch.check()
             await batch.aclose()
+
+
+@pytest.mark.asyncio
+async def test_one_image_of_flux_3_goes_to_a_file_of_any_suffix(tmp_path: Path) -> None:
+    """FLUX 3 has no output_format, so none is sent with a file's suffix; the file is named by its
+    bytes."""
+    async with Simulator(QUICK) as sim:
+        line = ("generate", "a", "-o", "a.png", "--model", "flux-3-image", "--base-url", sim.url)
+        ended = await command(*line, "--param", "resolution=768sq", cwd=tmp_path)
+        assert (ended.code, len(sim.charges)) == (0, 1), ended.said
+    assert ended.out == ["a.jpg"]

@@ -200,7 +200,8 @@ def test_metadata_keys_are_named_once(cli: Any, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "a", "shelf": 3}\n{"prompt": "b", "shelf": 4}\n')
     code, _, err = cli("run", rows, "--dry-run")
-    assert (code, err) == (0, ["kept as metadata, not sent: shelf"])
+    line = "kept as metadata, not sent: shelf (to send one: --map extra_body.shelf=shelf)"
+    assert (code, err) == (0, [f"warning: {line}"])
 
 
 FILES = {

@@ -39,7 +39,7 @@ def test_a_spreadsheet_becomes_images_with_their_columns(
             "--prompt-column", "Text", "--map", "width=W", "--param", "height=256")  # fmt: skip
     code, out, err = cli(*line)
     assert (code, len(out)) == (0, 2)
-    assert err[0] == "kept as metadata, not sent: Ordner"
+    assert err[0].startswith("warning: kept as metadata, not sent: Ordner (to send one: --map ")
     rows = [json.loads(text) for text in Path("images/metadata.jsonl").read_text().splitlines()]
     found = {row["prompt"]: (row["width"], row["height"], row["extras"]) for row in rows}
     assert found["„ein Fuchs“"] == (256, 256, {"Ordner": "a"})

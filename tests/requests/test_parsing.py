@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,11 +117,44 @@ def test_extras_can_be_refused() -> None:
     assert 'inside "extras"' not in line
 
 
-def test_an_unknown_model_takes_every_known_parameter() -> None:
-    """Keys that the catalogue knows go to an unknown model; the rest is metadata."""
-    row = {"prompt": "a fox", "model": "flux-9", "width": 7, "aspect_ratio": "9:1", "widht": 3}
+def test_every_key_of_an_unknown_model_is_sent() -> None:
+    """What the catalogue cannot judge is a parameter with its JSON type, never metadata."""
+    own = {"aspect_ratio": "9:1", "fresh": [1, {"a": None}], "yes": False, "resolution": 2048}
+    row = {"prompt": "a fox", "model": "flux-9", "width": 7, "extras": {"shelf": 3}, **own}
     made = parse_request(row)
-    assert (made.width, made.parameters, made.extras) == (7, {"aspect_ratio": "9:1"}, {"widht": 3})
+    assert (made.width, made.parameters, made.extras) == (7, own, {"shelf": 3})
+
+
+def test_a_misspelt_row_key_of_an_unknown_model_is_refused() -> None:
+    """`extra_bdy` is a mistake whatever the model takes."""
+    assert "looks like extra_body" in refusal({"prompt": "a", "model": "flux-9", "extra_bdy": {}})
+
+
+def test_local_images_of_an_unknown_model_are_image_inputs() -> None:
+    """Names of image files, paths and bytes under any key are images; other text is text."""
+    row = {
+        "prompt": "a", "model": "flux-9", "start": "a.PNG", "pair": ["a.jpg", "https://e.com/b.jpg"],
+        "bytes": b"x", "path": Path("c"), "plain": "png", "link": "https://e.com/c.png",
+    }  # fmt: skip
+    made = parse_request(row).parameters
+    assert made["start"] == ImageInput(path=Path("a.PNG"))
+    url = ImageInput(url="https://e.com/b.jpg")
+    assert made["pair"] == (ImageInput(path=Path("a.jpg")), url)
+    assert made["bytes"] == ImageInput.of(b"x")
+    assert made["path"] == ImageInput(path=Path("c"))
+    assert (made["plain"], made["link"]) == ("png", "https://e.com/c.png")
+
+
+def test_a_default_of_another_model_is_not_metadata() -> None:
+    """A parameter for all rows that a row's known model lacks is left out, not kept as metadata."""
+    made = parse_request({"prompt": "a", "model": "flux-dev"}, defaults={"model": "flux-9", "x": 1})
+    assert (made.extras, made.parameters) == ({}, {})
+
+
+@pytest.mark.parametrize("key", ["version", "person"])
+def test_common_words_stay_metadata_of_other_models(key: str) -> None:
+    """Columns that many data sets have are no mistake, though a model has such a parameter."""
+    assert parse_request({"prompt": "a", key: "b"}).extras == {key: "b"}
 
 
 def test_copies_with_a_seed_take_the_seeds_that_follow() -> None:

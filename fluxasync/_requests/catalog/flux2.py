@@ -43,6 +43,10 @@ _KLEIN = (*_COMMON, *references(4))
 #: was in the openapi of 2026-04-04 to -14, is sent by clients of September 2026, and BFL's own
 #: nodes have it for pro, max and the preview (not for flex, which has prompt_upsampling)
 _NO_UPSAMPLING = flag("disable_pup", False)
+_NOTE = (
+    "disable_pup: in the openapi of 2026-04-04 to 2026-04-14 and in clients of 2026-09, not in "
+    "that of 2026-04-23"
+)
 
 _BOTH = {"max_pixels": _PIXELS, "parameters_from": OPENAPI, "price_from": PRICE_LIST}
 _BFL = {**_BOTH, "providers": ("bfl",)}
@@ -50,11 +54,11 @@ _BFL = {**_BOTH, "providers": ("bfl",)}
 FLUX_2 = (
     entry(
         "flux-2-pro", *_FLUX_2, _NO_UPSAMPLING,
-        price=credits("3", "1.5", "1.5"), seconds=8.5, **_BOTH,  # recorded 8.5 to 9
+        price=credits("3", "1.5", "1.5"), seconds=8.5, note=_NOTE, **_BOTH,  # recorded 8.5 to 9
     ),
     entry(
         "flux-2-pro-preview", *_FLUX_2, _NO_UPSAMPLING,
-        price=credits("3", "1.5", "1.5"), seconds=8.5, **_BFL,
+        price=credits("3", "1.5", "1.5"), seconds=8.5, note=_NOTE, **_BFL,
     ),
     entry(
         "flux-2-flex", *_FLUX_2, flag("prompt_upsampling", True), whole("steps", 1, 50, 50),
@@ -64,7 +68,7 @@ FLUX_2 = (
     entry(
         "flux-2-max", *_FLUX_2, _NO_UPSAMPLING,
         price=credits("7", "3", "3"), seconds=20.0, **_BOTH,  # recorded 20.6, 36 at larger sizes
-        note="sources give 1.5 or 3 credits for a reference image: the dearer is taken",
+        note=f"1.5 or 3 credits for a reference image: the dearer is taken; {_NOTE}",
     ),
     entry(
         "flux-2-klein-4b", *_KLEIN,

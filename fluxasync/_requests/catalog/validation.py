@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -76,7 +77,9 @@ def _judged(given: Mapping[str, Any], name: str, model: Model | None) -> dict[st
         if parameter is None:
             if model is not None:
                 raise ConfigError(unknown_parameter_message(key, model, models_with(key)))
-            _check_json(key, value)
+            fit = _check_unknown(key, value, name)
+            if fit is not value:
+                changed[key] = fit
             continue
         fit = _CHECKS[parameter.kind](value, parameter, name)
         if fit is not value:
@@ -299,6 +302,36 @@ def _json_list(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
+
+
+#: what a file of an image is called; also of formats that are refused, so that none is sent by name
+_IMAGE_FILE = re.compile(
+    r"[^\n]{1,1000}\.(jpe?g|png|webp|gif|bmp|tiff?|heic|heif|avif)", re.IGNORECASE
+)
+
+
+def _check_unknown(name: str, value: Any, model: str) -> Any:
+    """Return the value of a parameter that no model of the catalogue has.
+
+    Paths, bytes and the names of image files are images, also in a list; all else is sent as it is.
+    """
+    parameter = Parameter(name=name, kind="images", minimum=1, maximum=math.inf)
+    if _is_local_image(value):
+        return _check_image(value, parameter, model)
+    if isinstance(value, list | tuple) and any(map(_is_local_image, value)):
+        return _check_images(value, parameter, model)
+    _check_json(name, value)
+    return value
+
+
+def _is_local_image(value: Any) -> bool:
+    if isinstance(value, ImageInput | bytes | os.PathLike):
+        return True
+    return (
+        isinstance(value, str)
+        and _IMAGE_FILE.fullmatch(value) is not None
+        and not value.startswith(("http://", "https://", "data:"))
+    )
 
 
 def _check_any(value: Any, parameter: Parameter, model: str) -> Any:

@@ -11,6 +11,7 @@ from ..._core.errors import ConfigError
 from ..catalog.table import find, models_with
 
 EXTRAS = "extras."  #: a target of this start is a key of the metadata
+EXTRA_BODY = "extra_body."  #: a target of this start is sent under the rest of its name
 
 _KINDS_OF_ROW_KEYS = {
     "prompt": "prompt", "model": "text", "name": "text", "n": "int", "extra_body": "object",

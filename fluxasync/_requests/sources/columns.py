@@ -7,6 +7,7 @@ given". Numbers are read as JSON reads them, so the same row written as JSON has
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -20,7 +21,7 @@ from ..._core.strict_json import parsed_object
 from ..catalog import is_exact, lost_digits, number_of, truth_of, whole_number
 from ..cells import image_of, plain
 from ..parsing import key_faults, listed, no_prompt_message, prompt_candidates
-from .column_names import EXTRAS, kind_of, named, short, targets_of, twice
+from .column_names import EXTRA_BODY, EXTRAS, kind_of, named, short, targets_of, twice
 
 #: of a table; wide data sets have some hundred
 MOST_COLUMNS = 2_000
@@ -45,10 +46,11 @@ class Columns:
             check_type("columns", target, str, expected="names are text")
             if not isinstance(column, str) or not column:
                 raise ConfigError(f"columns: {target} needs the name of a column")
-            if kind_of(target) is None and not target.startswith(EXTRAS):
+            if kind_of(target) is None and not target.startswith((EXTRAS, EXTRA_BODY)):
                 raise ConfigError(
                     f"columns: {target!r} is no parameter of any model; "
-                    f"to keep a column as metadata: --map {EXTRAS}{target}={column}"
+                    f"to send the column all the same: --map {EXTRA_BODY}{target}={column}; "
+                    f"to keep it as metadata: --map {EXTRAS}{target}={column}"
                 )
         return cls(sources)
 
@@ -59,7 +61,6 @@ class Columns:
         """
         rest = {key: row[key] for key in row if key not in self.sources.values()}
         rest = named(rest, has_prompt="prompt" in self.sources)
-        own: dict[str, Any] = {}
         for target, column in self.sources.items():
             if column not in row:
                 if target == "prompt":
@@ -67,13 +68,8 @@ class Columns:
                 continue
             if rest.get(target) is not None:
                 raise ConfigError(twice(target, column, target))
-            if target.startswith(EXTRAS):
-                own[target.removeprefix(EXTRAS)] = row[column]
-            else:
-                rest[target] = row[column]
-        if own:
-            rest["extras"] = own | dict(rest.get("extras") or {})
-        return rest
+            rest[target] = row[column]
+        return _with_objects(rest)
 
     def among(self, names: Sequence[str]) -> Columns:
         """Return the part of the mapping whose columns are among the names."""
@@ -177,7 +173,7 @@ class Header:
                 row[target] = value
         if not row or (self._typed and all(map(_is_blank, row.values()))):
             return None
-        return _with_extras(row)
+        return _with_objects(row)
 
     def takes(self, name: str) -> bool:
         """Tell whether a column gives an image input, whose bytes are wanted."""
@@ -199,7 +195,7 @@ class Header:
             faults.append(no_prompt_message(self._names, noun="column", advice=advice))
         if faults:
             named = {*prompt_candidates(self._names)} if not has_prompt else set()
-            named |= {target for target in self._targets if target.startswith(EXTRAS)}
+            named |= {each for each in self._targets if each.startswith((EXTRAS, EXTRA_BODY))}
             row = {target: "" for target in self._targets if target and target not in named}
             faults += key_faults(row | {"prompt": ""}, defaults=defaults)
             raise ConfigError("; ".join(faults))
@@ -239,13 +235,33 @@ def _is_blank(value: Any) -> bool:
     return isinstance(value, str) and not value.strip()
 
 
-def _with_extras(row: dict[str, Any]) -> dict[str, Any]:
-    own = {key for key in row if key.startswith(EXTRAS)}
-    if not own:
-        return row
-    extras = {key.removeprefix(EXTRAS): row[key] for key in own}
-    rest = {key: value for key, value in row.items() if key not in own}
-    return rest | {"extras": extras | dict(rest.get("extras") or {})}
+def _with_objects(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the row with extras.NAME and extra_body.NAME inside those objects."""
+    for prefix in (EXTRAS, EXTRA_BODY):
+        mapped = [key for key in row if isinstance(key, str) and key.startswith(prefix)]
+        if mapped:
+            name = prefix.removesuffix(".")
+            inner = {key.removeprefix(prefix): row[key] for key in mapped}
+            rest = {key: value for key, value in row.items() if key not in mapped}
+            row = rest | {name: inner | dict(rest.get(name) or {})}
+    return row
+
+
+def with_typed_cells(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row of a table for a model that the catalogue lacks: text that JSON reads as a
+    number, true or false is that value, as in `--param`."""
+    return {
+        key: value if kind_of(key) is not None or not isinstance(value, str) else _scalar(value)
+        for key, value in row.items()
+    }
+
+
+def _scalar(text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value if isinstance(value, bool | int | float) else text
 
 
 # The readers of one cell, by kind: given (decimal comma, cell), they return the value, None for

@@ -176,13 +176,13 @@ def _wildcards(
 def axis_values(name: str, values: Iterable[Any], *, argument: str = "") -> tuple[Any, ...]:
     """Return the values of one axis: a parameter of the grid, or an argument of its own.
 
-    Raises ConfigError for a parameter that no model has, for no values, and for a value twice.
+    Raises ConfigError for a key that is no parameter, for no values, and for a value twice.
     """
     shown = argument or f"grid {name}"
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise ConfigError(f"{shown}: a list of values, not {type(values).__name__}")
-    if not argument and (name in ROW_KEYS or name in ("prompt", "seed") or not models_with(name)):
-        raise ConfigError(_no_axis(name))
+    if not argument and (name in ROW_KEYS or name in ("prompt", "seed")):
+        raise ConfigError(no_axis_message(name))
     if isinstance(values, Sequence) and len(values) > MOST:  # before a range is unrolled
         raise ConfigError(f"{shown}: {len(values):,} values; at most {MOST:,}")
     read = NUMERIC.get(kind_of(name) or "")
@@ -204,7 +204,8 @@ def axis_values(name: str, values: Iterable[Any], *, argument: str = "") -> tupl
     return tuple(taken)
 
 
-def _no_axis(name: str) -> str:
+def no_axis_message(name: str) -> str:
+    """Return the error of a grid over something that is no parameter."""
     if name == "seed":
         return "grid seed: use --seeds, for example --seeds 1..4"
     if name == "model":

@@ -67,7 +67,10 @@ class ListedSource:
         self._is_checked = False
         self._keep(spool := await self._in_thread(Spool))
         counts = PlanCounts(
-            limit=self._limit, unknown_keys=self._reading.unknown_keys, skip_bad=self._skip_bad
+            limit=self._limit,
+            unknown_keys=self._reading.unknown_keys,
+            unchecked_keys=self._reading.unchecked_keys,
+            skip_bad=self._skip_bad,
         )
         steps = self._checking(spool, counts, lookup)
         try:

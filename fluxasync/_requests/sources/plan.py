@@ -5,6 +5,7 @@ A row with `n` 4 is four images.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice, repeat
 
@@ -59,6 +60,8 @@ class Plan:
     bad: int = 0
     first_bad: tuple[BadRow, ...] = ()  #: up to 10
     unknown_keys: tuple[str, ...] = ()  #: names that only the metadata will carry; the first 20
+    #: names sent unchecked, to models that the catalogue lacks; the first 20
+    unchecked_keys: tuple[str, ...] = ()
     models: tuple[str, ...] = ()  #: the first 20 seen
     unknown_models: tuple[str, ...] = ()  #: that the catalogue lacks; the first 20
     known: Mapping[str, int] = field(factory=dict)  #: images by what earlier runs left of them
@@ -97,6 +100,15 @@ class FirstNames:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._seen)
+
+
+def metadata_message(names: Sequence[str]) -> str:
+    """Return the line about keys that a list has and that no provider gets."""
+    shown = [name if len(name) <= 40 else f"{name[:40]}…" for name in names]
+    return (
+        f"kept as metadata, not sent: {', '.join(shown)} (to send one: "
+        f"--map {shlex.quote(f'extra_body.{shown[0]}={shown[0]}')})"
+    )
 
 
 class Complaints:
@@ -155,7 +167,12 @@ class PlanCounts:
     """Counts entries into a Plan, up to `limit` images."""
 
     def __init__(
-        self, *, limit: int | None, unknown_keys: FirstNames, skip_bad: bool = False
+        self,
+        *,
+        limit: int | None,
+        unknown_keys: FirstNames,
+        unchecked_keys: FirstNames,
+        skip_bad: bool = False,
     ) -> None:
         self.rows = 0
         self.images = 0
@@ -166,6 +183,7 @@ class PlanCounts:
         self._first_bad: list[BadRow] = []
         self._complaints = Complaints()
         self._unknown_keys = unknown_keys
+        self._unchecked_keys = unchecked_keys
         self._known: dict[str, int] = {}
         self._models = FirstNames()
         self._unknown_models = FirstNames()
@@ -247,6 +265,7 @@ class PlanCounts:
             bad=self._bad,
             first_bad=tuple(self._first_bad),
             unknown_keys=tuple(self._unknown_keys),
+            unchecked_keys=tuple(self._unchecked_keys),
             models=tuple(self._models),
             unknown_models=tuple(self._unknown_models),
             known=dict(self._known),

@@ -10,12 +10,12 @@ from attrs import Attribute, field, frozen
 
 from ..._core.arguments import check_type, local_path
 from ..._core.errors import ConfigError
-from ..._core.models import ImageRequest
-from ..catalog import models_with
+from ..._core.models import DEFAULT_MODEL, ImageRequest
+from ..catalog.table import find, models_with
 from ..image_inputs import Folders, allowed_folders
 from ..parsing import ROW_KEYS
 from .columns import Columns
-from .expansion import Expansion, axis_values
+from .expansion import Expansion, axis_values, no_axis_message
 from .layout import Layout
 from .spool import Sample
 
@@ -41,14 +41,11 @@ def _check_source(_: object, __: Attribute[Any], given: Any) -> None:
 
 
 def _parameters(given: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Refuse names that no model has; in a row they would be metadata."""
     if given is None:
         return {}
     check_type("parameters", given, Mapping, expected='as {"width": 512}')
     for name in given:
         check_type("parameters", name, str, expected="names are text")
-        if name not in ROW_KEYS and not models_with(name):
-            raise ConfigError(f"{name!r}: no model of the catalogue has such a parameter")
     return dict(given)
 
 
@@ -129,6 +126,7 @@ class Prompts:
 
     def __attrs_post_init__(self) -> None:
         check_type("model", self.model, str, type(None), expected="a model's name")
+        self._check_names()
         self._check_counts()
         self._check_given_once()
         expansion_of(self)
@@ -157,6 +155,22 @@ class Prompts:
     @property
     def _can_be_sampled(self) -> bool:
         return bool(self.paths) or isinstance(self.source, list | tuple)
+
+    def _check_names(self) -> None:
+        """Refuse names that no model has, unless they may be those of a model that the catalogue
+        lacks; in a row they would be metadata."""
+        models = [*(self.models or ()), self.model or DEFAULT_MODEL]
+        if any(isinstance(model, str) and find(model) is None for model in models):
+            return
+        for name in self.parameters:
+            if name not in ROW_KEYS and not models_with(name):
+                raise ConfigError(
+                    f"{name[:60]!r}: no model of the catalogue has such a parameter; to send it "
+                    f'all the same: extra_body={{"{name[:60]}": …}}'
+                )
+        for name in self.grid or ():
+            if not models_with(name):
+                raise ConfigError(no_axis_message(name))
 
     def _check_counts(self) -> None:
         check_type("n", self.n, int, expected="a whole number, 1 to 10,000")

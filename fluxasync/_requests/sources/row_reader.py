@@ -17,12 +17,12 @@ from attrs import evolve
 
 from ..._core.addresses import private_host
 from ..._core.errors import VALUE_LENGTH, ConfigError
-from ..._core.models import ImageInput, ImageRequest
+from ..._core.models import DEFAULT_MODEL, ImageInput, ImageRequest
 from ..._core.strict_json import parsed_object
-from ..catalog import validate
+from ..catalog import find, models_with, validate
 from ..image_inputs import named_inputs, resolve_now, with_inputs
 from ..parsing import ROW_KEYS, parse_request
-from .columns import Columns
+from .columns import Columns, with_typed_cells
 from .layout import Layout
 from .lines import decoded
 from .object_cells import given_cells
@@ -68,7 +68,8 @@ class RowReader:
         self.columns = columns or Columns()
         self.spread = spread
         self.base = base  #: folder of relative image paths; None = the current one
-        self.unknown_keys = FirstNames()
+        self.unknown_keys = FirstNames()  #: that only the metadata carries
+        self.unchecked_keys = FirstNames()  #: sent to models that the catalogue lacks
         self.notes = FirstNames()  #: remarks about how the source was read, for people
         #: where the files are that rows may name: the list's folder, or the current one, and others
         self.allowed = (os.path.realpath(base or "."), *allow_files)
@@ -174,6 +175,15 @@ class RowReader:
             return self._request(row, self.defaults, row)
         return self._variants(row, self.defaults)
 
+    def row_of_texts(self, row: Mapping[str, Any]) -> ParsedRow:
+        """Return the requests of a row whose cells are text, where no parameter gave them a type:
+        for a model that the catalogue lacks, a number is sent as a number."""
+        spread = () if self.spread is None else self.spread.models
+        models = spread or (row.get("model") or self.defaults.get("model") or DEFAULT_MODEL,)
+        if any(isinstance(model, str) and find(model) is None for model in models):
+            row = with_typed_cells(row)
+        return self.row(row)
+
     def _request(
         self, row: Mapping[str, Any], defaults: Mapping[str, Any], own: Mapping[str, Any]
     ) -> ImageRequest:
@@ -185,6 +195,10 @@ class RowReader:
         for name in request.extras:
             if name in row:  # not from the object that is named "extras" on purpose
                 self.unknown_keys.add(name if len(name) <= VALUE_LENGTH else f"{name[:80]}…")
+        if request.parameters and find(request.model) is None:
+            for name in request.parameters:
+                if not models_with(name):
+                    self.unchecked_keys.add(name)
         return request
 
     def _note_used(self, row: Mapping[str, Any], request: ImageRequest) -> None:

@@ -7,6 +7,7 @@ iterator that blocks blocks the loop; the loop gets a turn after every 100 reque
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import (
@@ -26,12 +27,14 @@ from ..._core.errors import ConfigError
 from ..._core.models import ImageRequest
 from ..image_inputs import resolve
 from .lines import IMAGES_CAP, Splitter, reject_utf16
-from .plan import BadRow, ExpandedRow, Lookup, Numbering, Plan
+from .plan import BadRow, ExpandedRow, Lookup, Numbering, Plan, metadata_message
 from .row_reader import ParsedRow, RowReader, RowResult, entry, image_inputs
 
 Given = TypeVar("Given")
 
 Rows = AsyncGenerator[tuple[str, Any], None]  #: a row and its place, "item 3"
+
+logger = logging.getLogger("fluxasync")
 
 TURN = 100  #: requests between two turns of the loop; about 3 ms
 
@@ -70,8 +73,12 @@ class StreamSource:
             raise ConfigError("a stream of prompts is read once; pass a list or a file")
         self._begun = True
         entries = entries_of(self._rows, self._read, self._reading)
+        reported = 0
         async with aclosing(numbered(entries, limit=self._limit)) as requests:
             async for request in requests:
+                if new := [*self._reading.unknown_keys][reported:]:
+                    reported += len(new)
+                    logger.warning("%s", metadata_message(new))
                 yield request
 
     async def aclose(self) -> None:

@@ -71,7 +71,7 @@ class TableFormat:
             raise raw
         assert self._header is not None  # noqa: S101 — rows come after it
         row = self._header.row(raw)
-        return None if row is None else self._reading.row(row)
+        return None if row is None else self._reading.row_of_texts(row)
 
     def content(self, raw: Raw) -> bytes:
         text = str(raw) if isinstance(raw, ConfigError) else "\x1f".join(raw)
