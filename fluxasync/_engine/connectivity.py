@@ -52,10 +52,13 @@ class Connectivity:
             self.wake()
         return was_down
 
-    def unanswered(self) -> None:
-        """Note a call without an answer."""
+    def unanswered(self) -> bool:
+        """Note a call without an answer; return whether the provider has proved unreachable from
+        the start: true once, at the first outage before any answer."""
         self.unanswered_calls += 1
-        self.outages += self.unanswered_calls == UNANSWERED
+        is_outage = self.unanswered_calls == UNANSWERED
+        self.outages += is_outage
+        return is_outage and self.outages == 1 and not self.has_answered
 
     def renew_connections(self) -> None:
         """Use fresh connections from now on."""

@@ -57,6 +57,7 @@ logger = logging.getLogger("fluxasync")
 DISK_THREADS = 2
 
 _NO_LEDGER = NullLedger()
+_OF_ENVIRONMENT = Network()
 
 
 class Engine:
@@ -72,7 +73,7 @@ class Engine:
         budget: Budget,
         observers: Observers,
         *,
-        network: Network,
+        network: Network = _OF_ENVIRONMENT,
         transport: Transport | None,
         allow_unknown_models: bool,
     ) -> None:

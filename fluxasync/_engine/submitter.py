@@ -319,8 +319,9 @@ class Submitter:
 
     def _note_reachability(self, answer: Job | Refused) -> None:
         if isinstance(answer, Refused) and answer.status is None:
-            if not is_local(answer.error):
-                self._connectivity.unanswered()
+            if not is_local(answer.error) and self._connectivity.unanswered():
+                # without an observer, and under --quiet, nothing else would say it for minutes
+                logger.warning("the provider is not reached: %s; still trying", answer.error)
         else:
             self.answered()
 

@@ -373,12 +373,28 @@ async def test_a_proxy_that_is_down_is_named(proxy: str, words: str) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_proxy_that_is_down_is_named_at_once_at_the_command_line(tmp_path: Path) -> None:
+async def test_a_proxy_that_is_down_is_logged_long_before_patience_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A session without an observer warns once, after three calls without an answer."""
+    with pytest.raises(TransportError):
+        async with session("http://user:canary@127.0.0.1:9") as flux:
+            await flux.generate("x", model=MODEL)
+    assert caplog.text.count("cannot connect to the proxy http://127.0.0.1:9: conn") == 1
+    assert "canary" not in caplog.text
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("options", [(), ("--quiet",)], ids=["", "quiet"])
+async def test_a_proxy_that_is_down_is_named_at_once_at_the_command_line(
+    options: tuple[str, ...], tmp_path: Path
+) -> None:
     """A run says within seconds which proxy cannot be reached, and goes on trying."""
     (tmp_path / "list.txt").write_text("a lighthouse\n")
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "fluxasync", "run", "list.txt", "-o", "out", "--base-url", BASE,
-        cwd=tmp_path, env={**os.environ, "COMETAPI_KEY": KEY, "HTTPS_PROXY": "127.0.0.1:9"},
+        *options, cwd=tmp_path,
+        env={**os.environ, "COMETAPI_KEY": KEY, "HTTPS_PROXY": "127.0.0.1:9"},
         stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     assert process.stderr is not None
