@@ -135,6 +135,8 @@ class RowWorker:
         try:
             saving = self._engine.collect(job, to=self._output.sink, ledger=self._output.ledger)
             outcome = await self._to_outcome(request, saving, [job])
+            if isinstance(outcome, Saved):  # how old jobs fail shows nothing about new ones
+                self._breaker.saved()
             return None if outcome is None else await self._record(outcome)
         except asyncio.CancelledError as error:
             self._end(foreign_cancellation(error))
@@ -152,7 +154,13 @@ class RowWorker:
             breaker=self._breaker,
             on_job=paid.append,
         )
-        return await self._to_outcome(request, saving, paid)
+        outcome = await self._to_outcome(request, saving, paid)
+        match outcome:
+            case Saved():
+                self._breaker.saved()
+            case Failed(error=JobError() | DownloadError() as error) if outcome.paid != "no":
+                self._breaker.paid_failure(error)
+        return outcome
 
     async def _to_outcome(
         self, request: ImageRequest, saving: Awaitable[Saved], paid: list[Job]

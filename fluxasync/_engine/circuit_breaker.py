@@ -8,11 +8,15 @@ submission fails with the error that tripped it: a refused key trips the session
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
-from .._core.errors import FluxError, InvalidRequest, ends_run
+from .._core.errors import DownloadError, FluxError, InvalidRequest, JobError, ends_run
 
 #: requests refused before any was accepted, after which a whole batch counts as wrong
 BAD_BATCH = 20
+#: accepted jobs that ended alike and without an image before any image was saved, after which a
+#: whole batch counts as wrong: each of them may have been charged
+PAID_FAILURES = 20
 #: requests in a row refused as forbidden, all of models that the key has had jobs of
 FORBIDDEN = 20
 
@@ -25,6 +29,7 @@ class CircuitBreaker:
         self._error: FluxError | None = None
         self._waiters: dict[asyncio.Future[object], None] = {}  # in order, as a set is not
         self._rejected: int | None = 0  # None once a request was accepted
+        self._paid_failures: Counter[str] | None = Counter()  # by cause; None once one was saved
         self._forbidden = 0  # in a row
         self._key_worked = False
 
@@ -90,6 +95,28 @@ class CircuitBreaker:
                 f"they share (model, parameters, address); the last refusal: {error}"
             )
             self.trip(InvalidRequest(message, status=getattr(error, "status", 0)))
+
+    def saved(self) -> None:
+        """Note an image that was saved: from now on a failure concerns its own image."""
+        self._paid_failures = None
+
+    def paid_failure(self, error: JobError | DownloadError) -> None:
+        """Note an accepted job that gave no image and may have been charged. When the first
+        PAID_FAILURES of one cause come before any image, trip; as in `rejected`, only a batch's.
+
+        Only the cause is compared: the provider's messages have ids and times, and prompts that are
+        all moderated cost as much as any other failure.
+        """
+        if self._paid_failures is None or self._parent is None:
+            return
+        self._paid_failures[error.cause] += 1
+        if self._paid_failures[error.cause] == PAID_FAILURES:
+            message = (
+                f"the first {PAID_FAILURES} accepted images all ended as {error.cause!r}, and may "
+                "be charged, so no more are submitted: check with one image what they share "
+                f"(prompt, model, parameters, address); the last one: {error}"
+            )
+            self.trip(JobError(message, job=error.job))
 
     def forbidden(self, error: FluxError) -> None:
         """Note a 403 for a model that the key has had jobs of. One concerns its own request; many

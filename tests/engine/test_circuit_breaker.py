@@ -18,6 +18,7 @@ from fluxasync import (
     FluxError,
     InvalidRequest,
     Job,
+    JobError,
     JobFailed,
     JobLost,
     JournalError,
@@ -29,7 +30,12 @@ from fluxasync import (
     TransportError,
 )
 from fluxasync._core.errors import ends_run, is_lasting
-from fluxasync._engine.circuit_breaker import BAD_BATCH, FORBIDDEN, CircuitBreaker
+from fluxasync._engine.circuit_breaker import (
+    BAD_BATCH,
+    FORBIDDEN,
+    PAID_FAILURES,
+    CircuitBreaker,
+)
 
 JOB = Job(job_id="a-1")
 FIRST, SECOND = FluxError("first"), FluxError("second")
@@ -185,6 +191,69 @@ def test_a_sessions_own_breaker_is_not_tripped_by_wrong_requests() -> None:
     """F12 The users of an app do not stop each other."""
     session = CircuitBreaker()
     refused_at(session, 10 * BAD_BATCH)
+    session.check()
+
+
+MODERATED, GONE = Moderated("not shown; change the prompt", job=JOB), JobLost("gone", job=JOB)
+
+
+def failed_at(breaker: CircuitBreaker, error: JobError | DownloadError, times: int) -> None:
+    for _ in range(times):
+        breaker.paid_failure(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MODERATED,
+        JobFailed("no", job=JOB),
+        GONE,
+        DeadlineExceeded("late", job=JOB),
+        DownloadError("not an image", job=JOB),
+        Expired("dead", job=JOB),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_batch_whose_first_paid_images_all_fail_alike_is_stopped(
+    error: JobError | DownloadError,
+) -> None:
+    """Nineteen do not stop it; the twentieth does, in one line that says what to do. The session
+    goes on."""
+    session = CircuitBreaker()
+    batch = CircuitBreaker(session)
+    failed_at(batch, error, PAID_FAILURES - 1)
+    batch.check()
+    failed_at(batch, error, 1)
+    with pytest.raises(
+        JobError, match=rf"first 20 accepted .*check with one image.*{error}"
+    ) as caught:
+        batch.check()
+    assert "\n" not in str(caught.value)
+    assert batch.ends_run(caught.value)
+    session.check()
+
+
+def test_one_saved_image_proves_a_batch() -> None:
+    """A success resets the count for good."""
+    batch = CircuitBreaker(CircuitBreaker())
+    failed_at(batch, MODERATED, PAID_FAILURES - 1)
+    batch.saved()
+    failed_at(batch, MODERATED, 10 * PAID_FAILURES)
+    batch.check()
+
+
+def test_failures_of_different_causes_are_counted_apart() -> None:
+    """They show nothing that all images share."""
+    batch = CircuitBreaker(CircuitBreaker())
+    for error in (MODERATED, GONE):
+        failed_at(batch, error, PAID_FAILURES - 1)
+    batch.check()
+
+
+def test_a_sessions_own_breaker_is_not_tripped_by_paid_failures() -> None:
+    """The users of an app do not stop each other."""
+    session = CircuitBreaker()
+    failed_at(session, MODERATED, 10 * PAID_FAILURES)
     session.check()
 
 
