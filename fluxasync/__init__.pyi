@@ -36,6 +36,7 @@ from ._core.models import InDoubt as InDoubt
 from ._core.models import Job as Job
 from ._core.models import Outcome as Outcome
 from ._core.models import Pending as Pending
+from ._core.models import Quarantined as Quarantined
 from ._core.models import Ready as Ready
 from ._core.models import Saved as Saved
 from ._core.version import __version__ as __version__

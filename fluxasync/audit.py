@@ -1,16 +1,20 @@
-"""A folder between runs: its status, whether its files agree, and decisions about images in doubt.
+"""A folder between runs: its status, whether its files agree, and decisions about its images.
 
-The functions need no network and no key. `drop`, `give_jobs` and `resubmit` are what the command
-`fluxasync resolve` does.
+The functions need no network and no key. `drop`, `give_jobs` and `resubmit` decide about images in
+doubt, `accept` and `discard` about images in quarantine, as the command `fluxasync resolve` does.
 """
 
 from ._store.audit.folder_status import InDoubtEntry as InDoubtEntry
 from ._store.audit.folder_status import ModelTotals as ModelTotals
+from ._store.audit.folder_status import QuarantinedEntry as QuarantinedEntry
 from ._store.audit.folder_status import Status as Status
 from ._store.audit.folder_status import status as status
+from ._store.audit.resolution import accept as accept
+from ._store.audit.resolution import discard as discard
 from ._store.audit.resolution import drop as drop
 from ._store.audit.resolution import give_jobs as give_jobs
 from ._store.audit.resolution import in_doubt as in_doubt
+from ._store.audit.resolution import quarantined as quarantined
 from ._store.audit.resolution import resubmit as resubmit
 from ._store.audit.verification import Finding as Finding
 from ._store.audit.verification import Verification as Verification

@@ -277,6 +277,7 @@ class Batch:
             ],
             extra=self._pool.extra_outcomes,
             damaged=self._pool.damaged,
+            quarantined=self._pool.quarantined,
             seconds=self._pool.seconds,
         )
 

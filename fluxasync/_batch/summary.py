@@ -28,6 +28,7 @@ class Summary:
     failed_earlier: Counter[str] = field(factory=Counter)
     in_doubt_earlier: int = 0  #: in doubt since an earlier run
     damaged: int = 0  #: saved by an earlier run; the file is gone or has another size
+    quarantined: int = 0  #: paid images in the folder whose bytes failed a check and are kept aside
     unclaimed: int = 0  #: accepted and perhaps paid, not fetched; see `FluxSession.unclaimed`
     not_started: int | None = 0  #: never sent; None = not known, the source is a stream
     cost: Decimal = Decimal(0)  #: US dollars for saved images, as charged, else as in the catalogue
@@ -50,6 +51,7 @@ class Summary:
             f"{self.in_doubt} in doubt" if self.in_doubt else "",
             f"{self.in_doubt_earlier} in doubt earlier" if self.in_doubt_earlier else "",
             f"{self.damaged} damaged" if self.damaged else "",
+            f"{self.quarantined} in quarantine" if self.quarantined else "",
             f"{self.unclaimed} paid but not fetched" if self.unclaimed else "",
             f"{self.not_started} not started" if self.not_started else "",
             self._price(simulated),
@@ -89,6 +91,7 @@ class Count:
     already: int = 0
     failed_earlier: Counter[str] = field(factory=Counter)
     in_doubt_earlier: int = 0
+    quarantined: int = 0
     bad_rows: int = 0  #: failed rows that were not requests
     cost: Decimal = Decimal(0)
     unpriced: int = 0
@@ -102,8 +105,9 @@ class Count:
                 self.saved += 1
                 self.cost += cost or 0
                 self.unpriced += cost is None
-            case Failed(cause=cause, job=job):
+            case Failed(cause=cause, job=job, quarantined=kept):
                 self.failed[cause] += 1
+                self.quarantined += kept is not None
                 self.perhaps += price_of(job)
             case InDoubt(price=price):
                 self.in_doubt += 1
@@ -145,6 +149,7 @@ def summarize(
     unclaimed: Sequence[Job],
     extra: int,
     damaged: int,
+    quarantined: int,
     seconds: float,
 ) -> Summary:
     """Return the summary of a run.
@@ -165,6 +170,7 @@ def summarize(
         failed_earlier=count.failed_earlier + earlier,
         in_doubt_earlier=count.in_doubt_earlier + skipped["in-doubt"],
         damaged=damaged,
+        quarantined=max(quarantined, count.quarantined),
         unclaimed=len(unclaimed),
         not_started=None if images is None else max(images - ended, 0),
         cost=count.cost,

@@ -84,6 +84,12 @@ class RowWorker:
         self._skips = skips  #: outcomes of earlier runs are counted, not returned
         self.earlier = ResumedJobs(self._collected, places=places)
 
+    async def quarantined(self) -> int:
+        """Count the images whose bytes are in quarantine: in the folder, or without a journal those
+        of this run."""
+        journal = self._output.journal
+        return self._count.quarantined if journal is None else await journal.quarantined()
+
     async def row(self, row: ImageRequest | BadRow) -> Outcome | None:
         """Return the row's outcome, recorded; None when the run ended before it was sent."""
         if isinstance(row, BadRow):

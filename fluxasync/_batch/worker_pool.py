@@ -7,7 +7,7 @@ jobs still land, the queue drains, and the error is raised where the outcomes ar
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from .._core.errors import ConfigError, FluxError, JournalError, RunStopped, SinkError
@@ -58,6 +58,7 @@ class WorkerPool:
         self.count = Count()
         self.extra_outcomes = 0  #: of jobs of earlier runs that no row of the source asked for
         self.damaged = 0  #: images of earlier runs whose file is gone or has another size
+        self.quarantined = 0  #: images in the folder whose bytes are in quarantine, at the end
         self.error: Exception | None = None  #: what ended the run
 
     @property
@@ -216,9 +217,15 @@ class WorkerPool:
             await asyncio.wait(self._workers)
         if self._damage_check is not None:
             self.damaged = await asyncio.shield(self._damage_check)
+        await self._count_quarantined()
         self._ended_at = asyncio.get_running_loop().time()
         self._observers.end()
         await self.outcomes.end()
+
+    async def _count_quarantined(self) -> None:
+        assert self._worker is not None  # noqa: S101 — `open` comes first
+        with suppress(JournalError):  # a broken journal has raised its own error
+            self.quarantined = await self._worker.quarantined()
 
     async def _work(self) -> None:
         assert self._worker is not None  # noqa: S101 — workers start after `open`

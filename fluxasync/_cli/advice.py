@@ -94,6 +94,15 @@ def about_damage(count: int) -> str:
     )
 
 
+def about_quarantine(count: int, where: Path) -> str:
+    """Return what to do about paid images whose bytes failed a check."""
+    which = "1 paid image is" if count == 1 else f"{count} paid images are"
+    return (
+        f"{which} in quarantine: look at the files in {where / '.fluxasync/quarantine'}, then "
+        f"fluxasync resolve {where} --accept or --discard; --retry quarantined pays again"
+    )
+
+
 def about_failures(failed: Counter[str], where: Path) -> Iterator[str]:
     """Yield what to do about failures, one line for each remedy."""
     lists = where / "failures.jsonl"

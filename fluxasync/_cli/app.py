@@ -135,39 +135,48 @@ def resolve(
     resubmit: bool = False,
     max_cost: str | None = None,
     job_id: tuple[str, ...] = (),
+    accept: bool = False,
+    discard: bool = False,
     json: bool = False,
 ) -> int:
-    """List or settle submissions in doubt. Needs no key and submits nothing.
+    """List or settle images in doubt and in quarantine. Needs no key and submits nothing.
 
-    Exit code 0: none is in doubt. 4: the printed ones are.
+    Exit code 0: none is in doubt. 4: some of the printed ones are.
 
     Parameters
     ----------
     folder
         Folder of a run that is not active.
     keys
-        Submissions to settle, by the first four or more digits of their keys (default: all).
+        Images to settle, by the first four or more digits of their keys (default: all).
     drop
-        Give them up. They may have been charged.
+        Give up images in doubt. They may have been charged.
     resubmit
-        Submit them again in the next run, which may pay twice, up to --max-cost.
+        Submit images in doubt again in the next run, which may pay twice, up to --max-cost.
     max_cost
         Most that the resubmissions may cost, in US dollars.
     job_id
         Job id that the next run collects, as KEY=ID. May be given more than once.
+    accept
+        Make the bytes in quarantine the images that they were paid as.
+    discard
+        Delete the bytes in quarantine. --retry discarded then pays for the images again.
     json
         Print one JSON object.
     """
 
-    def start(folders: Any, terminal: Terminal) -> Coroutine[Any, Any, int]:
-        decision = folders.Decision(
-            folder=folder, keys=keys, drop=drop, resubmit=resubmit, max_cost=max_cost,
-            job_ids=job_id,
-        )  # fmt: skip
-        found: Coroutine[Any, Any, int] = folders.resolve(terminal, decision, json=json)
-        return found
+    terminal = Terminal()
 
-    return _run_folder_command(start)
+    def start() -> Coroutine[Any, Any, int]:
+        from . import resolve_command
+
+        decision = resolve_command.Decision(
+            folder=folder, keys=keys, drop=drop, resubmit=resubmit, max_cost=max_cost,
+            job_ids=job_id, accept=accept, discard=discard,
+        )  # fmt: skip
+        return resolve_command.resolve(terminal, decision, json=json)
+
+    return run_async(start, terminal)
 
 
 @app.command

@@ -1,36 +1,26 @@
-"""The commands `status`, `verify` and `resolve`; they need no network and no key.
-
-`resolve` submits nothing: the next run does, within its own checks and caps.
-"""
+"""The commands `status` and `verify`; they need no network and no key."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
-
 from .. import audit
 from .._batch.progress.terminal import Terminal
 from .._core.amounts import dollars, spending
-from .._core.config import Budget
-from .._core.errors import ConfigError
 from .._core.text import counted, display
-from .advice import about_damage
-from .exit_codes import DONE, FAILED, IN_DOUBT
+from .advice import about_damage, about_quarantine
+from .exit_codes import DONE, FAILED
 from .rendering import as_json
+from .undecided import KEY_DIGITS, doubt_rows, kept_lines, kept_rows
 
 #: findings printed; --json has up to a thousand
 _SHOWN = 50
-#: images in doubt in the JSON of a status; resolve --json has them all
+#: images in doubt, and in quarantine, in the JSON of a status; resolve --json has them all
 _LISTED = 1_000
-#: columns of a prompt in a line
-_PROMPT = 60
-#: digits of a key that are shown: enough to name one among ten thousand
-_KEY = 12
 
 
 # --- status -------------------------------------------------------------------------------------
@@ -55,6 +45,8 @@ def _ways_on(found: audit.Status) -> Iterator[str]:
         )
     if found.counts.in_doubt:
         yield f"{found.counts.in_doubt} in doubt; to settle them: fluxasync resolve {found.folder}"
+    if found.quarantined:
+        yield about_quarantine(len(found.quarantined), found.folder)
 
 
 def _status_row(found: audit.Status) -> dict[str, Any]:
@@ -87,7 +79,8 @@ def _status_row(found: audit.Status) -> dict[str, Any]:
         "models": models,
         "since": found.since and found.since.isoformat(),
         "until": found.until and found.until.isoformat(),
-        "doubts": _doubt_rows(found.doubts[:_LISTED]),
+        "doubts": doubt_rows(found.doubts[:_LISTED]),
+        "quarantined": kept_rows(found.quarantined[:_LISTED]),
     }
 
 
@@ -102,6 +95,11 @@ def _status_lines(found: audit.Status) -> Iterator[str]:
         simulated=simulated,
     )
     yield from _by_model(found, simulated=simulated)
+    if found.quarantined:
+        cost = sum((entry.cost or Decimal(0) for entry in found.quarantined), Decimal(0))
+        shown = "" if simulated else f" ({dollars(cost)})"
+        yield f"{len(found.quarantined)} in quarantine{shown}"
+        yield from kept_lines(found.quarantined[:_SHOWN])
     if found.since is not None:
         until = f", last image {_minute(found.until)}" if found.until else ""
         yield f"first submission {_minute(found.since)}{until}"
@@ -158,6 +156,12 @@ def _remedies(found: Mapping[str, int]) -> Iterator[str]:
             "command with --retry damaged, which fetches them again or pays again where the job is "
             "gone"
         )
+    if count := found.get("quarantine missing", 0):
+        yield f"{count} missing in quarantine: restore them, or fluxasync resolve FOLDER --discard"
+    if count := found.get("quarantine changed", 0):
+        yield f"{count} changed in quarantine: look at them before fluxasync resolve --accept"
+    if count := found.get("quarantine stray", 0):
+        yield f"{count} in quarantine that no image refers to: look at them, then remove them"
     if count := found.get("unreadable", 0):
         yield f"{count} unreadable: check the permissions and the disk, then verify again"
     if count := found.get("outside", 0):
@@ -183,7 +187,7 @@ def _verify_row(found: audit.Verification) -> dict[str, Any]:
 def _verify_lines(found: audit.Verification) -> Iterator[str]:
     for one in found.findings[:_SHOWN]:
         details = f" ({one.details})" if one.details else ""
-        yield f"{one.kind}: {one.where}{f' {one.key[:_KEY]}' if one.key else ''}{details}"
+        yield f"{one.kind}: {one.where}{f' {one.key[:KEY_DIGITS]}' if one.key else ''}{details}"
     total = sum(found.found.values())
     if total > _SHOWN:
         yield f"and {total - _SHOWN:,} more: see --json"
@@ -194,110 +198,3 @@ def _verify_lines(found: audit.Verification) -> Iterator[str]:
         yield f"{files} without a record in the journal, left alone: {names}{more}"
     words = ", ".join(f"{count} {word}" for word, count in found.found.items())
     yield f"{found.images:,} images checked, {found.bytes:,} bytes: {words or 'all as recorded'}"
-
-
-# --- resolve ------------------------------------------------------------------------------------
-
-
-@frozen(kw_only=True)
-class Decision:
-    """The decision given to `resolve`; without one, it lists the images in doubt."""
-
-    folder: Path
-    keys: tuple[str, ...] = ()
-    drop: bool = False
-    resubmit: bool = False
-    max_cost: str | None = None
-    job_ids: tuple[str, ...] = ()  #: as KEY=ID
-
-    def checked(self) -> Decision:
-        """Return the decision. Raises ConfigError for options that exclude each other."""
-        if sum((self.drop, self.resubmit, bool(self.job_ids))) > 1:
-            raise ConfigError("decide one thing at a time: --drop, --resubmit or --job-id")
-        if self.keys and not (self.drop or self.resubmit):
-            raise ConfigError("say what becomes of these: --drop or --resubmit --max-cost X")
-        if self.resubmit and self.max_cost is None:
-            raise ConfigError("--resubmit pays once more: say up to how much with --max-cost X")
-        if self.max_cost is not None and not self.resubmit:
-            raise ConfigError("--max-cost belongs to --resubmit")
-        return self
-
-
-async def resolve(terminal: Terminal, decision: Decision, *, json: bool) -> int:
-    """Apply the decision, then print the images still in doubt; return 4 if there are any."""
-    settled, line = await _settled(decision.checked())
-    if line:
-        terminal.say(line)
-    left = await audit.in_doubt(decision.folder)
-    if json:
-        row = {"settled": [doubt.key for doubt in settled], "in_doubt": _doubt_rows(left)}
-        terminal.out(as_json(row))
-    else:
-        for line in _doubt_lines(left):
-            terminal.out(display(line))
-    if left:
-        terminal.say(_advice(left))
-    elif not settled:
-        terminal.say("nothing is in doubt")
-    return IN_DOUBT if left else DONE
-
-
-async def _settled(decision: Decision) -> tuple[list[audit.InDoubtEntry], str]:
-    """Apply the decision; return the images, and a line about them."""
-    folder, keys = decision.folder, decision.keys
-    if decision.drop:
-        settled = await audit.drop(folder, keys)
-        return settled, f"{_sum(settled)} given up: they may have been charged"
-    if decision.resubmit:
-        cap = Budget.of(decision.max_cost).max_cost or Decimal(0)
-        settled = await audit.resubmit(folder, keys, max_cost=cap)
-        return settled, f"{_sum(settled)} to do again: run the same command again to submit them"
-    if decision.job_ids:
-        settled = await audit.give_jobs(folder, dict(map(_pair, decision.job_ids)))
-        return settled, f"{_sum(settled)} given a job: run the same command again to collect them"
-    return [], ""
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, _, job_id = (part.strip() for part in text.partition("="))
-    if not (key and job_id):
-        raise ConfigError(f"--job-id {text}: write KEY=ID")
-    return key, job_id
-
-
-def _doubt_rows(left: Iterable[audit.InDoubtEntry]) -> list[dict[str, Any]]:
-    return [
-        {
-            "key": doubt.key,
-            "at": doubt.begun_at.isoformat(),
-            "price": None if doubt.price is None else float(doubt.price),
-            "model": doubt.model,
-            "prompt": doubt.prompt,
-            "message": doubt.message,
-            "candidate_job_id": doubt.candidate,
-            "evidence": doubt.evidence,
-        }
-        for doubt in left
-    ]
-
-
-def _doubt_lines(left: Iterable[audit.InDoubtEntry]) -> Iterator[str]:
-    for doubt in left:
-        price = "price unknown" if doubt.price is None else dollars(doubt.price)
-        at, prompt = f"{doubt.begun_at:%Y-%m-%d %H:%M:%S} UTC", display(doubt.prompt, _PROMPT)
-        yield f"{doubt.key[:_KEY]}  {at}  {price}  {doubt.model}  {prompt}"
-
-
-def _sum(some: Sequence[audit.InDoubtEntry]) -> str:
-    prices = [doubt.price for doubt in some if doubt.price is not None]
-    unknown = len(some) - len(prices)
-    text = dollars(sum(prices, Decimal(0)))
-    return f"{len(some)} ({text}{f' and {unknown} of unknown price' if unknown else ''})"
-
-
-def _advice(left: Sequence[audit.InDoubtEntry]) -> str:
-    return (
-        f"{_sum(left)} in doubt: no answer arrived, so they may have been charged. Settle "
-        "them with --job-id KEY=ID if the provider's dashboard shows their jobs, with --resubmit "
-        "--max-cost X to pay again, or with --drop"
-    )

@@ -36,7 +36,7 @@ from .._requests.estimate import Estimate
 from .._requests.sources.plan import Plan
 from .._store.journal.totals import JournalCounts
 from .._store.metadata import failure_row, metadata_row
-from .advice import about_damage, about_failures
+from .advice import about_damage, about_failures, about_quarantine
 
 #: characters of a prompt that name it in a message
 _PROMPT = 60
@@ -54,9 +54,9 @@ def outcome_row(outcome: Outcome, folder: Path) -> dict[str, Any]:
             row = metadata_row(outcome, folder)
             return {"outcome": "saved", "path": str(outcome.path), **row}
         case Failed():
-            return {"outcome": "failed", **failure_row(outcome)}
+            return {"outcome": "failed", **failure_row(outcome, folder)}
         case InDoubt():
-            return {"outcome": "in doubt", **failure_row(outcome)}
+            return {"outcome": "in doubt", **failure_row(outcome, folder)}
 
 
 def event_row(event: Event) -> dict[str, Any] | None:
@@ -93,7 +93,9 @@ def failure_line(outcome: Failed | InDoubt) -> str:
     where = getattr(outcome, "where", None) or f"image {outcome.index}"
     if isinstance(outcome, InDoubt):
         return f"in doubt: {where}{_named(outcome.request)}: {outcome.error}"
-    return f"{outcome.cause}: {where}{_named(outcome.request)}: {outcome.error}"
+    line = f"{outcome.cause}: {where}{_named(outcome.request)}: {outcome.error}"
+    kept = outcome.quarantined
+    return line if kept is None or kept.path is None else f"{line}; its bytes are in {kept.path}"
 
 
 def _named(request: ImageRequest | None) -> str:
@@ -209,6 +211,8 @@ def closing(
             f"they are not submitted again; to settle them: fluxasync resolve {where}"
         )
     yield from about_failures(summary.failed + summary.failed_earlier, where)
+    if summary.quarantined:
+        yield about_quarantine(summary.quarantined, where)
     if summary.damaged:
         yield about_damage(summary.damaged)
     if at_cap:

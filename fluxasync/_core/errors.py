@@ -32,7 +32,7 @@ import re
 from typing import TYPE_CHECKING, ClassVar, Self
 
 if TYPE_CHECKING:
-    from .models import Job
+    from .models import Job, Quarantined
 
 
 #: start of the first line of evidence in which a job id was found
@@ -176,6 +176,7 @@ class JobError(FluxError):
     """The job was accepted, may have been charged, and gave no image."""
 
     cause = "failed"
+    quarantined: Quarantined | None = None  #: bytes that came and failed a check; None = none came
 
     def __init__(self, message: str, *, job: Job) -> None:
         super().__init__(message)
@@ -212,6 +213,7 @@ class DownloadError(FluxError):
     """The image could not be downloaded: short body, wrong checksum, not an image."""
 
     cause = "download"
+    quarantined: Quarantined | None = None  #: bytes that came and failed a check; None = none came
 
     def __init__(self, message: str, *, job: Job, permanent: bool = False) -> None:
         super().__init__(message)

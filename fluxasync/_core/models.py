@@ -415,6 +415,19 @@ class Stored:
 
 
 @frozen(kw_only=True)
+class Quarantined:
+    """The bytes of a paid image that failed a check, kept aside until a person decides.
+
+    They are in a file, or in memory where the image was to be in memory.
+    """
+
+    path: Path | None = None
+    data: bytes | None = field(default=None, repr=False)
+    size: int  #: bytes; the image may be incomplete
+    sha256: str  #: hexadecimal
+
+
+@frozen(kw_only=True)
 class Saved:
     """Outcome: the image is complete and stored."""
 
@@ -469,6 +482,11 @@ class Failed:
         if self.job.cost == 0:
             return "no"
         return "unknown" if isinstance(self.error, JobError) else "yes"
+
+    @property
+    def quarantined(self) -> Quarantined | None:
+        """The bytes that were paid and failed a check; None = there are none."""
+        return getattr(self.error, "quarantined", None)
 
     @property
     def moderated(self) -> bool:

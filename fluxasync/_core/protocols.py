@@ -38,10 +38,15 @@ class Chunks:
     """An image's bytes in order, compared with the server's MD5 (if it sent one) at the end."""
 
     def __init__(
-        self, chunks: AsyncIterator[bytes], *, take_md5: Callable[[], str | None] = lambda: None
+        self,
+        chunks: AsyncIterator[bytes],
+        *,
+        take_md5: Callable[[], str | None] = lambda: None,
+        is_paid: bool = False,
     ) -> None:
         self._chunks = chunks
         self._take_md5 = take_md5
+        self.is_paid = is_paid  #: if the try fails, our sinks keep its bytes in quarantine
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self

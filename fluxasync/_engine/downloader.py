@@ -23,6 +23,7 @@ from .._core.config import Policies
 from .._core.errors import DownloadError, Expired, JobError, JobLost, TransportError
 from .._core.models import Job, Ready, Stored, Verdict
 from .._core.protocols import Chunks, Download, Reply, Sink
+from .._store.quarantine import QuarantiningSink
 from .._wire import Inconclusive, JobNotFound, Phase, classify, retry_after
 from .._wire.client import ApiClient, now
 from .poll_policy import MISSING_POLLS
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 #: seconds for a whole image: a slow link is no fault, and a stalled one is detected earlier
 LONGEST = 24 * 3600.0
+#: an image over the cap goes to the quarantine whole if its length is stated and not above this
+#: multiple of the cap, or these bytes: more than any model makes. Of another only the start does
+QUARANTINED_TIMES, QUARANTINED_BYTES = 4, 64 * 2**20
 #: least seconds between two polls for a fresh URL, whatever `Retry` says
 LEAST = 0.02
 
@@ -98,9 +102,11 @@ class Downloader:
     rng: random.Random
     hosts: Hosts = field(factory=Hosts, init=False)
 
-    async def run(self, ready: Ready, sink: Sink) -> tuple[Ready, Stored, float]:
+    async def run(
+        self, ready: Ready, sink: Sink, *, is_suspect: bool = False
+    ) -> tuple[Ready, Stored, float]:
         """Return what was stored, the Ready whose URL gave it (it may have been renewed), and the
-        seconds since the first try began."""
+        seconds since the first try began. A suspect image goes to the sink's quarantine."""
         effort = _Effort()
         while True:
             ready = await self._usable(ready, effort)
@@ -112,7 +118,7 @@ class Downloader:
                         continue  # became stale or paused while waiting for the permit
                     effort.tries += 1
                     effort.began = now() if effort.began is None else effort.began
-                    stored = await self._try(ready, sink, permit)
+                    stored = await self._try(ready, sink, permit, is_suspect=is_suspect)
                     self.queue.landed(stored.size)
                     return ready, stored, now() - effort.began
             except Expired as error:
@@ -159,20 +165,30 @@ class Downloader:
                 paused = Expired("the image's host asked for a longer pause", job=ready.job)
                 ready = await self._renewed(ready, effort, paused)
 
-    async def _try(self, ready: Ready, sink: Sink, permit: DownloadPermit) -> Stored:
+    async def _try(
+        self, ready: Ready, sink: Sink, permit: DownloadPermit, *, is_suspect: bool
+    ) -> Stored:
         """Fetch the image into the sink; raises TransportError, DownloadError and Expired."""
         job = ready.job
         async with AsyncExitStack() as stack:
             answer = await self._opened(ready, stack)
-            self._check_headers(answer, job)
             transfer = ResumableStream(
                 answer,
                 reopen=partial(self._reopened, ready, stack),
                 stall=self.policies.timeouts.stall,
             )
-            chunks = Chunks(_counted(transfer, permit), take_md5=transfer.take_md5)
-            stored = await sink.store(job.request, job, chunks)
-        return stored
+            arriving = _counted(transfer, permit)
+            chunks = Chunks(arriving, take_md5=transfer.take_md5, is_paid=True)
+            try:
+                self._check_headers(answer, job)
+            except DownloadError:
+                if isinstance(sink, QuarantiningSink):
+                    limit = self._quarantine_limit(transfer.length)
+                    await sink.set_aside(job, chunks, limit=limit)
+                raise
+            if is_suspect and isinstance(sink, QuarantiningSink):
+                return await sink.store_suspect(job.request, job, chunks)
+            return await sink.store(job.request, job, chunks)
 
     async def _opened(self, ready: Ready, stack: AsyncExitStack, **ranged: str) -> Download:
         """Ask for the image, or for the rest of it, and wait for the head of the answer."""
@@ -214,8 +230,18 @@ class Downloader:
             raise DownloadError(f"the image came with Content-Encoding {encoding!r}", job=job)
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > self.policies.limits.max_image_bytes:
-            message = f"the image is {length} bytes: over max_image_bytes"
+            message = (
+                f"the image is {length} bytes: over max_image_bytes "
+                f"({self.policies.limits.max_image_bytes}); with a higher limit, collecting its "
+                "job is free"
+            )
             raise DownloadError(message, job=job, permanent=True)
+
+    def _quarantine_limit(self, length: int | None) -> int:
+        """Return the bytes that are kept of an image that is refused before it is read."""
+        cap = self.policies.limits.max_image_bytes
+        most = max(QUARANTINED_TIMES * cap, QUARANTINED_BYTES)
+        return length if length is not None and length <= most else cap
 
     def _is_stale(self, ready: Ready) -> bool:
         return ready.seen is not None and ready.seen <= self.health.resumed_at

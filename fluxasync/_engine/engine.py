@@ -43,6 +43,7 @@ from .circuit_breaker import CircuitBreaker
 from .connectivity import Connectivity
 from .download_queue import DownloadQueue
 from .downloader import Downloader
+from .failed_tries import note_quarantine, quarantining, watched
 from .health import HealthMonitor
 from .job_slots import JobSlots, typical_seconds
 from .limiter import Limiter
@@ -375,9 +376,11 @@ class Engine:
         """Fetch a Ready job's image and keep it; see `FluxSession.download`."""
         self.check_open()
         self.health.wake()
+        sink = quarantining(to)
         try:
-            ready, stored, seconds = await self.downloader.run(ready, to)
+            ready, stored, seconds = await self.downloader.run(ready, sink)
         except (JobError, DownloadError) as error:
+            await note_quarantine(error, ready.job, sink)
             self.observers.show(JobEnded(job=error.job, error=error))
             raise
         for about, message in differences(ready.job.request, stored):
@@ -390,7 +393,7 @@ class Engine:
         """Watch and download an accepted job; see `FluxSession.collect`."""
         try:
             self.check_open()  # the session may have been closed since the job was accepted
-            ready = await self.watch(job)
+            ready = await watched(self.watch, job, quarantining(to), self.downloader)
             is_settled, job = ready.job.charge != job.charge, ready.job
             if is_settled and job.request is not None:
                 await ledger.answered(job.request, job)

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from .disk_threads import ThreadRunner
 
 
+#: our own folder inside an output folder
+HOME = ".fluxasync"
+
 _NEXT_STEP = {
     errno.ENOSPC: "the disk is full: free some space, then start again",
     errno.EDQUOT: "the disk quota is used up: free some space, then start again",
@@ -161,6 +164,13 @@ class AtomicFile:
         published = self._linked(target)
         self.discard()
         return published
+
+    def replace(self, target: str) -> None:
+        """Give the file the name of an earlier one, which is lost; the content is durable."""
+        if self._fsync:
+            sync(self.open())
+        os.replace(self.path, target)
+        self.discard()
 
     def discard(self) -> None:
         """Close the file and remove its temporary name."""

@@ -21,7 +21,16 @@ from .._core.concurrency import Coalescer, run_to_completion
 from .._core.errors import ConfigError, SinkError
 from .._core.images import NotAnImage, sniff
 from .._core.inline_image import inline_image
-from .._core.models import WEBHOOK_FIELDS, Failed, ImageInput, ImageRequest, InDoubt, Outcome, Saved
+from .._core.models import (
+    WEBHOOK_FIELDS,
+    Failed,
+    ImageInput,
+    ImageRequest,
+    InDoubt,
+    Outcome,
+    Quarantined,
+    Saved,
+)
 from .disk_threads import ThreadRunner
 from .files import check_regular, disk_error, open_own, open_to_read, sync, sync_folder, write_all
 
@@ -66,10 +75,12 @@ def metadata_row(saved: Saved, folder: Path) -> dict[str, Any]:
     }
 
 
-def failure_row(outcome: Failed | InDoubt) -> dict[str, Any]:
-    """Return the line of an image that was not saved: the cause, the cost, its job."""
+def failure_row(outcome: Failed | InDoubt, folder: Path | None = None) -> dict[str, Any]:
+    """Return the line of an image that was not saved: the cause, the cost, its job, and its
+    quarantined bytes, whose path is relative to `folder`."""
+    kept: Quarantined | None = None
     match outcome:
-        case Failed(job=job, where=where, cause=cause, paid=paid):
+        case Failed(job=job, where=where, cause=cause, paid=paid, quarantined=kept):
             price = None if job is None else job.charge
         case InDoubt(price=price):
             job, where, cause, paid = None, None, "in-doubt", "unknown"
@@ -86,8 +97,15 @@ def failure_row(outcome: Failed | InDoubt) -> dict[str, Any]:
         "job_id": None if job is None else _plain(job.job_id),
         "polling_url": None if job is None else _plain(job.polling_url),
         "key": _key(request),
+        "quarantine": None if kept is None else _quarantine(kept, outcome.error, folder),
         "extras": {} if request is None else _plain(kept_extras(request.extras)),
     }
+
+
+def _quarantine(kept: Quarantined, error: Exception, folder: Path | None) -> dict[str, Any]:
+    path = None if kept.path is None else _relative(kept.path, folder or Path())
+    reason = _plain(str(error))
+    return {"path": path, "reason": reason, "bytes": kept.size, "sha256": kept.sha256}
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -215,7 +233,7 @@ class MetadataWriter:
         if isinstance(outcome, Saved):
             await self._lines.add((METADATA, _line(metadata_row(outcome, self.folder))))
         else:
-            await self._lines.add((FAILURES, _line(failure_row(outcome))))
+            await self._lines.add((FAILURES, _line(failure_row(outcome, self.folder))))
 
     async def _write(self, lines: list[tuple[str, bytes]]) -> None:
         try:

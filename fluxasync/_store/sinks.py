@@ -11,10 +11,10 @@ import asyncio
 import hashlib
 import logging
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, Self, TypeVar
@@ -22,14 +22,16 @@ from typing import ParamSpec, Self, TypeVar
 from attrs import frozen
 
 from .._core.arguments import check_methods, local_path
-from .._core.errors import ConfigError, DownloadError, SinkError
+from .._core.errors import ConfigError, DownloadError, SinkError, TransportError
 from .._core.images import EXTENSIONS, ImageInfo, NotAnImage, inspect, sniff
 from .._core.loop_owner import LoopOwner
-from .._core.models import ImageRequest, Job, Stored
-from .._core.protocols import Chunks
+from .._core.models import ImageRequest, Job, Quarantined, Stored
 from .disk_threads import ThreadRunner
 from .filenames import DEFAULT, FilenameTemplate
 from .files import AtomicFile, DirectorySync, disk_error, make_folder, prove_writable
+from .incoming import Incoming
+from .quarantine import FOLDER as QUARANTINE
+from .quarantine import MemoryQuarantine, Quarantine, QuarantiningSink, name_of, prepare
 
 logger = logging.getLogger("fluxasync")
 
@@ -55,7 +57,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-class MemorySink:
+class MemorySink(QuarantiningSink):
     """Keep images in memory: their bytes are in `Stored.data`.
 
     `max_bytes` limits one image, not all of them together.
@@ -63,6 +65,7 @@ class MemorySink:
 
     def __init__(self, *, max_bytes: int = _MAX_BYTES) -> None:
         self._max_bytes = max_bytes
+        self._quarantine = MemoryQuarantine()
 
     async def __aenter__(self) -> Self:
         return self
@@ -74,7 +77,42 @@ class MemorySink:
         self, request: ImageRequest | None, job: Job, chunks: AsyncIterator[bytes]
     ) -> Stored:
         """Return the whole image. Raises DownloadError for bytes that are not one whole image."""
-        image, is_all = await _collected(chunks, self._max_bytes)
+        incoming = Incoming(chunks)
+        try:
+            stored = await self._stored(job, incoming)
+        except (DownloadError, TransportError):
+            if incoming.is_paid:
+                self._quarantine.keep(job, incoming.unwritten)
+            raise
+        self._quarantine.take(job)
+        return stored
+
+    async def store_suspect(
+        self, request: ImageRequest | None, job: Job, chunks: AsyncIterator[bytes]
+    ) -> Stored:
+        """Keep a whole image in quarantine, because it may be another request's."""
+        stored = await MemorySink.store(self, request, job, chunks)
+        self._quarantine.keep(job, stored.data or b"")
+        return stored
+
+    async def set_aside(self, job: Job, chunks: AsyncIterator[bytes], *, limit: int) -> None:
+        """Keep up to about `limit` bytes of a refused answer in quarantine."""
+        incoming = Incoming(chunks)
+        with suppress(TransportError):
+            await incoming.take(min(limit, self._max_bytes))
+        self._quarantine.keep(job, incoming.unwritten)
+
+    async def quarantined(self, job: Job) -> Quarantined | None:
+        """Return what is in quarantine of a job; None = nothing."""
+        return self._quarantine.take(job)
+
+    @property
+    def quarantine_problem(self) -> str:
+        """Why bytes could not be kept, the last time; "" = they could."""
+        return ""
+
+    async def _stored(self, job: Job, incoming: Incoming) -> Stored:
+        image, is_all = await incoming.take(self._max_bytes)
         if not is_all:
             raise _too_large(job, self._max_bytes)
         with _image_errors(job):
@@ -105,7 +143,7 @@ def _judged(image: bytes) -> Stored:
     )
 
 
-class _DiskSink(ABC):
+class _DiskSink(QuarantiningSink):
     """Base of FolderSink and FileSink: threads, limits, and the writing of one image."""
 
     def __init__(
@@ -123,6 +161,10 @@ class _DiskSink(ABC):
         self._threads = ThreadRunner(executor, count=threads)
         self._names = DirectorySync(self._threads)
         self.owner = LoopOwner("the sink", type(self).__name__)
+        self._quarantine = Quarantine(
+            self._quarantine_stem, prepare=self._prepare_quarantine, fsync=fsync
+        )
+        self._in_quarantine: set[str] = set()  #: names of jobs that may have a file there
 
     @property
     def is_open(self) -> bool:
@@ -153,20 +195,97 @@ class _DiskSink(ABC):
     def _prepare(self) -> None:
         """Raise unless an image can be stored."""
 
+    @abstractmethod
+    def _target(self, request: ImageRequest | None, job: Job, format: str) -> str:
+        """Return the path of an image in this format."""
+
+    @abstractmethod
+    def _quarantine_stem(self, job: Job) -> str:
+        """Return the path of a job's file in quarantine, without extension."""
+
+    def _prepare_quarantine(self) -> None:
+        """Create the quarantine's folder."""
+
+    async def store(
+        self, request: ImageRequest | None, job: Job, chunks: AsyncIterator[bytes]
+    ) -> Stored:
+        """Store the image under its final name, whole or not at all.
+
+        A cancelled caller waits for a write that has begun. Raises DownloadError for bytes that
+        are not one whole image or exceed `max_bytes`, SinkError for an error of the disk.
+        """
+        stored = await self._store(job, chunks, partial(self._target, request, job))
+        if self._in_quarantine and name_of(job.job_id) in self._in_quarantine:
+            await self._threads.run(self._quarantine.forget, job)
+        return stored
+
+    async def store_suspect(
+        self, request: ImageRequest | None, job: Job, chunks: AsyncIterator[bytes]
+    ) -> Stored:
+        """Keep a whole image in quarantine, because it may be another request's."""
+        await self._threads.run(self._quarantine.forget, job)
+
+        def target_of(format: str) -> str:
+            return self._quarantine.target(job, EXTENSIONS[format])
+
+        return await self._store(job, chunks, target_of)
+
+    async def set_aside(self, job: Job, chunks: AsyncIterator[bytes], *, limit: int) -> None:
+        """Keep up to about `limit` bytes of a refused answer in quarantine."""
+        incoming = Incoming(chunks)
+        try:
+            with suppress(TransportError, OSError):  # what came before that is kept
+                await self._threads.run(self._prepare_quarantine)
+                part = incoming.part = self._part(self._quarantine_stem(job), None)
+                while part.size < limit and (piece := (await incoming.take(_PIECE))[0]):
+                    await self._threads.run(incoming.write, piece)
+            await self._set_aside(job, incoming)
+        finally:
+            if incoming.part is not None:
+                await self._threads.run(incoming.part.discard)
+
+    async def quarantined(self, job: Job) -> Quarantined | None:
+        """Return what is in quarantine of a job; None = nothing."""
+        return await self._threads.run(self._quarantine.found, job)
+
+    @property
+    def quarantine_problem(self) -> str:
+        """Why bytes could not be kept, the last time; "" = they could."""
+        return self._quarantine.problem
+
     async def _store(
-        self, job: Job, chunks: AsyncIterator[bytes], target_of: Callable[[str], str]
+        self,
+        job: Job,
+        chunks: AsyncIterator[bytes],
+        target_of: Callable[[str], str],
     ) -> Stored:
         """Store an image; `target_of` returns its path, once its format is known."""
-        md5 = chunks.take_md5() if isinstance(chunks, Chunks) else None
-        head, is_all = await _collected(chunks, min(_ONE_HOP, self._max_bytes))
-        if is_all:
-            kept = await self._step(job, self._keep, head, target_of, md5)
-        else:
-            kept = await self._stream(job, head, chunks, target_of, md5)
+        incoming = Incoming(chunks, takes_md5=True)
+        try:
+            kept = await self._landed(job, incoming, target_of)
+        except (DownloadError, TransportError):
+            if incoming.is_paid:
+                await self._set_aside(job, incoming)
+            raise
+        finally:
+            if incoming.part is not None:
+                await self._threads.run(incoming.part.discard)
         if self._fsync:
             with _disk_errors(self._where):
                 await self._names.sync(Path(os.path.dirname(kept.name)))
         return kept.stored()
+
+    async def _landed(
+        self, job: Job, incoming: Incoming, target_of: Callable[[str], str]
+    ) -> _StoredFile:
+        head, is_all = await incoming.take(min(_ONE_HOP, self._max_bytes))
+        if is_all:
+            return await self._step(job, self._keep, head, target_of, incoming.md5)
+        return await self._stream(job, incoming, head, target_of)
+
+    async def _set_aside(self, job: Job, incoming: Incoming) -> None:
+        self._in_quarantine.add(name_of(job.job_id))
+        await self._threads.run(self._quarantine.keep, job, incoming.part, incoming.unwritten)
 
     async def _step(
         self, job: Job, step: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
@@ -190,23 +309,19 @@ class _DiskSink(ABC):
     async def _stream(
         self,
         job: Job,
+        incoming: Incoming,
         piece: bytes,
-        chunks: AsyncIterator[bytes],
         target_of: Callable[[str], str],
-        md5: str | None,
     ) -> _StoredFile:
         """Write piece by piece, so that a large image is never in memory whole."""
         target = await self._step(job, lambda: target_of(sniff(piece[:64])))
-        part = self._part(target, md5)
-        try:
-            while piece:
-                if part.size + len(piece) > self._max_bytes:
-                    raise _too_large(job, self._max_bytes)
-                await self._step(job, part.write, piece)
-                piece, _ = await _collected(chunks, _PIECE)
-            return await self._step(job, _inspected, part, target)
-        finally:
-            await self._threads.run(part.discard)
+        part = incoming.part = self._part(target, incoming.md5)
+        while piece:
+            if part.size + len(piece) > self._max_bytes:
+                raise _too_large(job, self._max_bytes)
+            await self._step(job, incoming.write, piece)
+            piece, _ = await incoming.take(_PIECE)
+        return await self._step(job, _inspected, part, target)
 
 
 class FolderSink(_DiskSink):
@@ -239,24 +354,23 @@ class FolderSink(_DiskSink):
     def __repr__(self) -> str:
         return f"<FolderSink {str(self.folder)!r} {self.template.text!r}>"
 
-    async def store(
-        self, request: ImageRequest | None, job: Job, chunks: AsyncIterator[bytes]
-    ) -> Stored:
-        """Store the image under its final name, whole or not at all.
-
-        A cancelled caller waits for a write that has begun. Raises DownloadError for bytes that
-        are not one whole image or exceed `max_bytes`, SinkError for an error of the disk.
-        """
-        return await self._store(job, chunks, partial(self._target, request, job))
-
     def _prepare(self) -> None:
         make_folder(self.folder)
         prove_writable(self.folder)
+        with suppress(FileNotFoundError):
+            names = os.listdir(self.folder / QUARANTINE)
+            self._in_quarantine.update(name.partition(".")[0] for name in names)
 
     def _target(self, request: ImageRequest | None, job: Job, format: str) -> str:
         relative = self.template.render(request, job_id=job.job_id, ext=EXTENSIONS[format])
         self._make_inside(relative.split("/")[:-1])
         return os.path.join(self.folder, relative)
+
+    def _quarantine_stem(self, job: Job) -> str:
+        return os.path.join(self.folder, QUARANTINE, name_of(job.job_id))
+
+    def _prepare_quarantine(self) -> None:
+        prepare(self.folder)
 
     def _make_inside(self, names: Sequence[str]) -> None:
         """Create subfolders one by one, none of them through a link that leads outside."""
@@ -289,12 +403,6 @@ class FileSink(_DiskSink):
     def __repr__(self) -> str:
         return f"<FileSink {str(self.path)!r}>"
 
-    async def store(
-        self, request: ImageRequest | None, job: Job, chunks: AsyncIterator[bytes]
-    ) -> Stored:
-        """Store the image in the file, whole or not at all: see FolderSink.store."""
-        return await self._store(job, chunks, self._target)
-
     @property
     def output_format(self) -> str | None:
         """The format that the suffix names: jpeg, png, webp, or None."""
@@ -314,13 +422,17 @@ class FileSink(_DiskSink):
             raise SinkError(f"{self.path} exists already: choose another name or move it away")
         prove_writable(self.path.parent)
 
-    def _target(self, format: str) -> str:
+    def _target(self, request: ImageRequest | None, job: Job, format: str) -> str:
         if self.output_format == format:
             return os.fspath(self.path)
         stem = self.path.stem if self.output_format else self.path.name
         target = self.path.with_name(f"{stem}.{EXTENSIONS[format]}")
         logger.warning("%s: the image is a %s, so its file is %s", self.path, format, target.name)
         return os.fspath(target)
+
+    def _quarantine_stem(self, job: Job) -> str:
+        name = f"{self.path.stem}.quarantine-{name_of(job.job_id)}"
+        return os.fspath(self.path.with_name(name))
 
 
 @frozen
@@ -352,17 +464,6 @@ def _published(part: AtomicFile, target: str, info: ImageInfo) -> _StoredFile:
     if not part.matches_md5:
         raise NotAnImage("not what the server sent: its Content-MD5 differs")
     return _StoredFile(part.publish(target), part, info)
-
-
-async def _collected(chunks: AsyncIterator[bytes], limit: int) -> tuple[bytes, bool]:
-    """Join chunks until they exceed the limit; return them, and whether they ended before."""
-    taken, size = [], 0
-    async for chunk in chunks:
-        taken.append(chunk)
-        size += len(chunk)
-        if size > limit:
-            return b"".join(taken), False
-    return b"".join(taken), True
 
 
 def _too_large(job: Job, max_bytes: int) -> DownloadError:

@@ -32,8 +32,8 @@ class WrittenPage:
 
     path: Path
     cards: int
-    saved: int  #: cards with an image
-    without_thumb: int  #: images that are missing or cannot be decoded
+    saved: int  #: cards with a saved image
+    without_thumb: int  #: saved images that are missing or cannot be decoded
 
 
 async def write(
@@ -54,9 +54,10 @@ async def write(
         if not found.is_running:  # a gallery server beside the run may be using others
             await thumbnails.sweep(made.values())
         path = await threads.run(_write_page, folder, found, made)
-    saved = sum(card.file is not None for card in found.cards)
+    saved = [card.key for card in found.cards if card.file and card.status == "saved"]
+    without_thumb = sum(key not in made for key in saved)
     return WrittenPage(
-        path=path, cards=len(found.cards), saved=saved, without_thumb=saved - len(made)
+        path=path, cards=len(found.cards), saved=len(saved), without_thumb=without_thumb
     )
 
 

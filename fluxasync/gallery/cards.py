@@ -23,8 +23,9 @@ from .._core.strict_json import read_object
 from .._store.files import disk_error, open_to_read
 from .._store.journal.reader import has_journal, read_only
 from .._store.metadata import FAILURES, METADATA, failure_row, metadata_row, parameters_of
+from .._store.quarantine import is_quarantine_path
 
-Status = Literal["saved", "moderated", "failed", "in doubt", "running"]
+Status = Literal["saved", "moderated", "failed", "quarantined", "in doubt", "running"]
 
 _ENDINGS = frozenset(EXTENSIONS.values()) | {"jpeg"}
 #: bytes of one read of a list, and maximum bytes of a line
@@ -108,7 +109,7 @@ def _of_entry(key: str, known: Saved | Failed | InDoubt | Job | None, folder: Pa
         case Saved():
             return _of_line(metadata_row(known, folder) | {"key": key})
         case Failed() | InDoubt():
-            return _of_line(failure_row(known) | _parameters(known.request) | {"key": key})
+            return _of_line(failure_row(known, folder) | _parameters(known.request) | {"key": key})
         case Job(request=request) if request is not None:
             line: dict[str, Any] = {"prompt": request.prompt, "model": request.model}
             line |= {"index": request.index, "job_id": known.job_id, "key": key}
@@ -137,12 +138,21 @@ def _of_line(line: Mapping[str, Any], *, status: Status | None = None) -> Card |
         key=key,
         index=index,
         status=status or _status_of(line),
-        file=_inside(texts.get("file_name")),
+        file=_inside(texts.get("file_name")) or _quarantined(line),
         facts=texts | numbers | objects | paid,
     )
 
 
+def _quarantined(line: Mapping[str, Any]) -> str | None:
+    """Return the path of a failure's bytes, if they may be an image."""
+    kept = line.get("quarantine")
+    path = kept.get("path") if isinstance(kept, dict) else None
+    return _inside(path) if isinstance(path, str) and is_quarantine_path(path) else None
+
+
 def _status_of(line: Mapping[str, Any]) -> Status:
+    if isinstance(line.get("quarantine"), dict):
+        return "quarantined"
     match line.get("cause"):
         case None:
             return "saved"

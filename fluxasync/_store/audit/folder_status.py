@@ -23,10 +23,11 @@ from ..._core.errors import ConfigError, candidate_in
 from ..disk_threads import ThreadRunner
 from ..journal.checked_row import SELECT, Row, check_totals, damaged_in, is_instant, row_of
 from ..journal.lock import Locked, holder
-from ..journal.reader import read_only
+from ..journal.reader import QUARANTINED, read_only
 from ..journal.schema import FILE, HOME, RESTORE, State, connect_read_only, journal_errors
 from ..journal.serialization import request_of
 from ..journal.totals import JournalCounts
+from ..quarantine import is_quarantine_path
 
 #: characters of evidence in an InDoubtEntry
 _EVIDENCE = 4_096
@@ -48,6 +49,23 @@ class InDoubtEntry:
     def candidate(self) -> str | None:
         """The job id in the evidence, which may be this submission's own."""
         return candidate_in(self.evidence)
+
+
+@frozen(kw_only=True)
+class QuarantinedEntry:
+    """A paid image whose bytes failed a check and are in quarantine."""
+
+    key: str
+    prompt: str
+    model: str
+    job_id: str | None
+    path: Path  #: the file
+    size: int  #: bytes, as recorded
+    sha256: str  #: hexadecimal, as recorded
+    cause: str  #: the word for the failure
+    reason: str  #: what is wrong with the bytes
+    failed_at: datetime  #: UTC
+    cost: Decimal | None  #: US dollars as reported, else by the catalogue; None = unknown
 
 
 @define(kw_only=True)
@@ -73,6 +91,7 @@ class Status:
     since: datetime | None = None  #: first submission, UTC; None during a run
     until: datetime | None = None  #: last image settled, UTC; None during a run
     doubts: Sequence[InDoubtEntry] = ()  #: oldest first; empty during a run
+    quarantined: Sequence[QuarantinedEntry] = ()  #: oldest first; empty during a run
 
     @property
     def is_running(self) -> bool:
@@ -109,6 +128,7 @@ def _status(folder: Path) -> Status:
             since=since,
             until=until,
             doubts=read_doubts(folder) if view.counts.in_doubt else (),
+            quarantined=read_quarantined(folder) if view.counts.failed else (),
         )
 
 
@@ -133,6 +153,47 @@ def read_doubts(folder: Path) -> list[InDoubtEntry]:
     query = SELECT + "WHERE state IN (0, 4) ORDER BY begun_at, image.id"
     with reading_rows(folder) as connection:
         return [_in_doubt_entry(row_of(found)) for found in connection.execute(query)]
+
+
+def read_quarantined(folder: Path) -> list[QuarantinedEntry]:
+    """Return the images whose bytes are in quarantine, oldest first."""
+    return [entry for entry, _ in quarantined_rows(folder).values()]
+
+
+def quarantined_rows(folder: Path) -> dict[str, tuple[QuarantinedEntry, Row]]:
+    """Return the images whose bytes are in quarantine by their keys, oldest first."""
+    query = SELECT + f"WHERE {QUARANTINED} ORDER BY seq"
+    with reading_rows(folder) as connection:
+        rows = [row_of(found) for found in connection.execute(query)]
+    return {row.key.hex(): (_quarantined_entry(row, folder), row) for row in rows if _is_ours(row)}
+
+
+def _is_ours(row: Row) -> bool:
+    return row.path is not None and is_quarantine_path(row.path)
+
+
+def _quarantined_entry(row: Row, folder: Path) -> QuarantinedEntry:
+    money = row.price if row.cost is None else row.cost
+    return QuarantinedEntry(
+        key=row.key.hex(),
+        prompt=request_of(row).prompt,
+        model=row.model,
+        job_id=row.job_id,
+        path=folder / (row.path or ""),
+        size=row.size or 0,
+        sha256=(row.sha256 or b"").hex(),
+        cause=row.cause or "error",
+        reason=row.message or "",
+        failed_at=datetime.fromtimestamp(row.finished_at or 0, UTC),
+        cost=None if money is None else amount_of(money),
+    )
+
+
+def running_jobs(folder: Path) -> list[str]:
+    """Return the ids of the jobs that are still to collect."""
+    with reading_rows(folder) as connection:
+        rows = connection.execute("SELECT job_id FROM image WHERE state = 1 AND job_id IS NOT NULL")
+        return [str(job_id) for (job_id,) in rows]
 
 
 @contextmanager

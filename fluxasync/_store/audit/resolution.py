@@ -1,7 +1,10 @@
-"""A person's decisions about images in doubt: drop them, name their jobs, or submit them again.
+"""A person's decisions about images in doubt (drop, name the job, submit again) and about images in
+quarantine (accept, discard).
 
 Each decision is made under the folder's lock and is durable on return. Nothing is submitted here:
-the next run does that, under its own checks.
+the next run does that, under its own checks. Accepted bytes are copied to their final name, then
+recorded, then removed from the quarantine; discarded ones are removed, then recorded. A command
+that was killed can be given again.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from string import hexdigits
+from typing import Any, Protocol, TypeVar
+
+from attrs import evolve
 
 from ..._core.amounts import dollars
 from ..._core.concurrency import run_to_completion
@@ -19,10 +25,30 @@ from ..._core.errors import BudgetExceeded, ConfigError, JournalError, SinkError
 from ..disk_threads import ThreadRunner
 from ..journal.integrity import check_content, check_current, check_file, check_home
 from ..journal.journal import Journal, JournalView, read_only
-from .folder_status import InDoubtEntry, read_doubts, reading_rows, require_idle, require_journal
+from .folder_status import (
+    InDoubtEntry,
+    QuarantinedEntry,
+    quarantined_rows,
+    read_doubts,
+    read_quarantined,
+    reading_rows,
+    require_idle,
+    require_journal,
+)
+from .quarantine_files import published, removed
 
 #: minimum digits of a key: unique among a few hundred images
 _SHORTEST = 4
+#: characters of a wrong key that are shown
+_SHOWN = 80
+
+
+class _Entry(Protocol):
+    @property
+    def key(self) -> str: ...
+
+
+_EntryT = TypeVar("_EntryT", bound=_Entry)
 
 
 async def in_doubt(folder: str | os.PathLike[str]) -> list[InDoubtEntry]:
@@ -79,6 +105,54 @@ async def resubmit(
         return again
 
 
+async def quarantined(folder: str | os.PathLike[str]) -> list[QuarantinedEntry]:
+    """Return the images whose bytes are in quarantine, oldest first; changes nothing.
+
+    Raises ConfigError for a folder without a journal and Locked while a run is active there.
+    """
+    async with ThreadRunner(count=1) as threads:
+        return await threads.run(_checked_entries, Path(folder))
+
+
+async def accept(
+    folder: str | os.PathLike[str], keys: Sequence[str] = ()
+) -> list[QuarantinedEntry]:
+    """Make quarantined bytes the images that they were paid as (default: all of them).
+
+    Each gets its final name, with the extension of what its bytes are ("bin" for no image), and a
+    line in metadata.jsonl. Returns the entries with their new paths. `keys` are whole keys or their
+    starts, of at least four digits. Raises ConfigError, before any change, for a key that names no
+    quarantined image or more than one; Locked while a run is active; SinkError for an error of the
+    disk, after which the same call continues.
+    """
+    async with _opened_journal(folder) as (journal, threads):
+        found = await threads.run(quarantined_rows, journal.folder)
+        accepted = []
+        for key in _chosen(found, keys):
+            entry, row = found[key]
+            path, image = await threads.run(published, journal.folder, row)
+            await journal.release(key, image)
+            await threads.run(removed, journal.folder, entry.path)
+            accepted.append(evolve(entry, path=path))
+        return accepted
+
+
+async def discard(
+    folder: str | os.PathLike[str], keys: Sequence[str] = ()
+) -> list[QuarantinedEntry]:
+    """Delete quarantined bytes (default: all of them); a retry then pays for the images again.
+
+    Returns the entries. Raises as `accept`.
+    """
+    async with _opened_journal(folder) as (journal, threads):
+        found = await threads.run(quarantined_rows, journal.folder)
+        discarded = [found[key][0] for key in _chosen(found, keys)]
+        for entry in discarded:
+            await threads.run(removed, journal.folder, entry.path)
+            await journal.release(entry.key, None)
+        return discarded
+
+
 class OfflineJournal(Journal):
     """A folder's journal opened without a run, to record decisions; it holds the folder's lock.
 
@@ -117,6 +191,17 @@ def _checked_doubts(folder: Path) -> list[InDoubtEntry]:
         return read_doubts(folder)
 
 
+def _checked_entries(folder: Path) -> list[QuarantinedEntry]:
+    with _checked_view(folder):
+        return read_quarantined(folder)
+
+
+def _chosen(found: dict[str, Any], keys: Sequence[str]) -> list[str]:
+    entries = [entry for entry, _ in found.values()]
+    chosen = _matching(entries, keys, what="in quarantine")
+    return [entry.key for entry in chosen]
+
+
 def _checked_view(folder: Path) -> JournalView:
     """Check that the journal exists, is free and can be trusted, without taking the lock."""
     require_journal(folder)
@@ -129,31 +214,44 @@ async def _opened(
     folder: str | os.PathLike[str],
 ) -> AsyncIterator[tuple[Journal, list[InDoubtEntry]]]:
     """Hold the folder; yield its journal and the images in doubt; rewrite the lists afterwards."""
-    async with ThreadRunner(count=1) as threads, OfflineJournal(folder) as journal:
+    async with _opened_journal(folder) as (journal, threads):
         yield journal, await threads.run(read_doubts, journal.folder)
+
+
+@asynccontextmanager
+async def _opened_journal(
+    folder: str | os.PathLike[str],
+) -> AsyncIterator[tuple[Journal, ThreadRunner]]:
+    """Hold the folder; yield its journal and a thread; rewrite the lists afterwards."""
+    async with ThreadRunner(count=1) as threads, OfflineJournal(folder) as journal:
+        yield journal, threads
         with suppress(JournalError, SinkError):  # the decision is recorded; the next run retries
             await run_to_completion(journal.project(keep_bad_rows=True, rewrite=True))
 
 
-def _matching(doubts: Sequence[InDoubtEntry], keys: Sequence[str]) -> list[InDoubtEntry]:
-    """Return the images that the keys name, each once; all of them without keys."""
-    if not keys:
-        return list(doubts)
-    return list({found.key: found for found in (_one(doubts, key) for key in keys)}.values())
+def _matching(
+    images: Sequence[_EntryT], keys: Sequence[str], *, what: str = "in doubt"
+) -> list[_EntryT]:
+    """Return the images that the keys name, each once; all of them without keys, or for "all"."""
+    if not keys or tuple(keys) == ("all",):
+        return list(images)
+    chosen = (_one(images, key, what) for key in keys)
+    return list({found.key: found for found in chosen}.values())
 
 
-def _one(doubts: Iterable[InDoubtEntry], start: str) -> InDoubtEntry:
+def _one(images: Iterable[_EntryT], start: str, what: str = "in doubt") -> _EntryT:
     start = start.lower()
     if len(start) < _SHORTEST or set(start) - set(hexdigits):
-        raise ConfigError(f"{start!r} is not a key: give its first {_SHORTEST} digits or more")
-    found = [doubt for doubt in doubts if doubt.key.startswith(start)]
+        shown = f"{start[:_SHOWN]!r}"
+        raise ConfigError(f"{shown} is not a key: give its first {_SHORTEST} digits or more")
+    found = [image for image in images if image.key.startswith(start)]
     if not found:
         raise ConfigError(
-            f"no image in doubt has a key that begins with {start}: fluxasync resolve lists them"
+            f"no image {what} has a key that begins with {start}: fluxasync resolve lists them"
         )
     if len(found) > 1:
         raise ConfigError(
-            f"{len(found)} images in doubt have keys that begin with {start}: give more digits"
+            f"{len(found)} images {what} have keys that begin with {start}: give more digits"
         )
     return found[0]
 

@@ -30,7 +30,8 @@ from ..journal.integrity import is_part
 from ..journal.reader import JournalView, read_only
 from ..journal.schema import HOME
 from ..metadata import METADATA
-from .folder_status import require_idle, require_journal
+from .folder_status import read_quarantined, require_idle, require_journal, running_jobs
+from .quarantine_files import differences
 
 #: findings and unknown images kept; all are counted
 KEPT = 1_000
@@ -46,7 +47,8 @@ class Finding:
 
     `kind` is "missing", "truncated", "changed", "unreadable" or "outside" (an image; the path of
     an outside one leads out of the folder, and the file is not read), "unknown file" (an unfinished
-    image), "line missing" or "line wrong" (in metadata.jsonl).
+    image), "line missing" or "line wrong" (in metadata.jsonl), "quarantine missing", "quarantine
+    changed" or "quarantine stray" (a file there that no image refers to).
     """
 
     kind: str
@@ -117,6 +119,10 @@ def _steps(report: _Report) -> Generator[None, None, None]:
         yield from _images(view, known, report)
         yield from _lines(folder / METADATA, known, report)
         yield from _files(folder, PurePosixPath(), known, report)
+        entries, running = read_quarantined(folder), running_jobs(folder)
+        for kind, where, key, details in differences(folder, entries, running=running):
+            report.add(kind, where, key=key, details=details)
+            yield
     require_idle(folder)  # a run that began meanwhile may have caused the findings
 
 

@@ -45,6 +45,7 @@ from .reader import (
     JournalView,
     KeyLookup,
     Lookup,
+    count_quarantined,
     damaged_files,
     expected,
     has_journal,
@@ -67,6 +68,7 @@ from .schema import (
     lift_limit,
 )
 from .serialization import (
+    Discarded,
     Dropped,
     failed_values,
     job_of,
@@ -226,6 +228,8 @@ class Journal:
         )
         if row is None or row.state != State.AGAIN or row.job_id is None:
             return None
+        if row.cause == Discarded.cause:  # its user has given the job's image up
+            return None
         return job_of(row, request)
 
     async def collect_again(self, request: ImageRequest, job: Job) -> None:
@@ -264,9 +268,8 @@ class Journal:
                 values = saved_values(outcome, self._relative(outcome.path))
                 await self._writer.run(self._transitions.done, outcome, values)
             case Failed(request=request, job=job):
-                await self._writer.run(
-                    self._transitions.failed, request, job, failed_values(outcome)
-                )
+                values = failed_values(outcome, self.folder)
+                await self._writer.run(self._transitions.failed, request, job, values)
             case InDoubt(request=request, error=error):
                 await self._writer.run(self._transitions.in_doubt, request, error)
         self._keys.pop(id(outcome.request), None)
@@ -300,6 +303,10 @@ class Journal:
             count += in_page
         return count
 
+    async def quarantined(self) -> int:
+        """Count the images whose bytes are in quarantine."""
+        return await self._writer.run(count_quarantined, kind=StepKind.READ)
+
     @property
     def is_kept(self) -> bool:
         """Whether the next run will find what is recorded: no write failed, and the file still has
@@ -332,6 +339,11 @@ class Journal:
         """Record which job an image in doubt became, or collect a failed image's own job again.
         Raises ConfigError for the id of another image's job."""
         await self._writer.run(self._transitions.give_job, bytes.fromhex(key), job_id)
+
+    async def release(self, key: str, image: tuple[Any, ...] | None) -> None:
+        """Record what became of quarantined bytes: the image, given as the columns of a done row,
+        or nothing."""
+        await self._writer.run(self._transitions.release, bytes.fromhex(key), image)
 
     async def forget(self, keys: Sequence[str]) -> int:
         """Let images be submitted, and paid, again; return their number. What they may have cost

@@ -10,9 +10,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from attrs import frozen
 
@@ -221,8 +220,10 @@ def _bad_rows(path: Path) -> Iterator[bytes]:
 
 def _line(row: Row, folder: Path) -> bytes:
     outcome = outcome_of(row, folder, request_of(row))
-    shown: Mapping[str, Any]
-    shown = metadata_row(outcome, folder) if isinstance(outcome, Saved) else failure_row(outcome)
+    if isinstance(outcome, Saved):
+        shown = metadata_row(outcome, folder)
+    else:
+        shown = failure_row(outcome, folder)
     values = {**shown, "key": row.key.hex()}  # the request's own key may differ: see `request_of`
     text = json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
     return text.encode() + b"\n"

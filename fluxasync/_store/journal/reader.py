@@ -20,6 +20,7 @@ from attrs import frozen
 
 from ..._core.errors import JournalError
 from ..files import create_own, open_to_read
+from ..quarantine import FOLDER as QUARANTINE
 from .checked_row import SELECT, Row, damaged, row_of
 from .integrity import JournalHeader, check_content, check_file, check_run
 from .lock import holder, identity
@@ -172,6 +173,16 @@ def damaged_files(path: Path, again: RetrySelection, *, after: int) -> tuple[int
         page = connection.execute(query, (after, _PAGE)).fetchall()
     count = sum(_is_damaged(again, *row) for row in page)
     return (page[-1][0], count) if page else None
+
+
+#: SQL condition of the rows whose bytes are in quarantine
+QUARANTINED = f"state = 3 AND path GLOB '{QUARANTINE}/*'"
+
+
+def count_quarantined(connection: sqlite3.Connection) -> int:
+    """Count the images whose bytes are in quarantine; looks at failures only."""
+    query = f"SELECT count(*) FROM image WHERE {QUARANTINED}"  # noqa: S608 — a constant
+    return int(connection.execute(query).fetchone()[0])
 
 
 def _is_damaged(again: RetrySelection, row: int, name: object, size: object) -> bool:

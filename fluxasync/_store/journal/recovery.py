@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._core.images import EXTENSIONS, NotAnImage, inspect
 from ..files import open_to_read, sync, sync_folder
+from ..quarantine import FOLDER as QUARANTINE
 from .checked_row import SELECT, Row, damaged, is_instant, row_of
 from .integrity import is_part
 
@@ -42,14 +43,28 @@ def recover(
     transitions.doubt_intents(connection)
     if is_clean:
         return set()
+    _remove_landed(connection, folder / QUARANTINE)
     rows = [row for row in running(connection) if row.stem is not None]
     for row, path in _published(connection, folder, rows):
         with suppress(OSError, NotAnImage):  # collected again instead, which is free
             values = _done_columns(path, folder, row)
             transitions.adopt(connection, row, values)
     folders = {folder} | {folder / PurePath(row.stem or "").parent for row in rows}
+    if os.path.isdir(folder / QUARANTINE):
+        folders.add(folder / QUARANTINE)
     root = folder.resolve()
     return {found for found in folders if found.resolve().is_relative_to(root)}
+
+
+def _remove_landed(connection: sqlite3.Connection, quarantine: Path) -> None:
+    """Remove quarantined bytes of jobs whose image is saved: the run was killed before it did."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for name in os.listdir(quarantine):
+            query = "SELECT 1 FROM image WHERE job_id = ? AND state = 2"
+            job_id = name.partition(".")[0]
+            if connection.execute(query, (job_id,)).fetchone() is not None:
+                with suppress(OSError):  # verify reports the file
+                    os.unlink(quarantine / name)
 
 
 def running(connection: sqlite3.Connection) -> Iterator[Row]:

@@ -6,7 +6,8 @@ ends before, for example at the price question, leaves every failure as it was.
 An image with a job is polled by its id first, which is free. If the provider gave no verdict on the
 job (a failed download, an expired URL), a retry does nothing else, and the plan counts it as free.
 If it did (failed, moderated, lost), the plan counts a new submission, and the run still polls once
-before it pays.
+before it pays. An image whose bytes are in quarantine is submitted again only if "quarantined" is
+named.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from attrs import frozen
 
 from ..._core.arguments import check_type
 from ..._core.errors import ConfigError
+from ..quarantine import is_quarantine_path
 from .schema import State
-from .serialization import Dropped
+from .serialization import Discarded, Dropped
 from .totals import JournalCounts, counted
 
 if TYPE_CHECKING:
@@ -39,13 +41,15 @@ _LATE = "timeout"
 _MISSING = "missing"
 #: missing, or truncated since; a changed file may be the user's edit
 _DAMAGED = "damaged"
-#: the provider's own verdicts on a job: polling again probably returns the same
-_JUDGED = frozenset({"failed", "moderated", "lost"})
+#: failed, with the bytes in quarantine: paying again must be named
+_QUARANTINED = "quarantined"
+#: the provider's own verdicts on a job: polling again probably returns the same; and the user's
+_JUDGED = frozenset({"failed", "moderated", "lost", Discarded.cause})
 
 #: the classes that `retry` accepts
 CLASSES = (
     FAILED, "auth", _DAMAGED, "download", Dropped.cause, "expired", "invalid", "lost", _MISSING,
-    "moderated", "refused", "rejected", _LATE,
+    "moderated", "refused", "rejected", _LATE, _QUARANTINED, Discarded.cause,
 )  # fmt: skip
 
 #: an effective state that no row has: a failure whose job is polled again, which is free
@@ -129,10 +133,15 @@ class RetrySelection:
     def _effective_state(
         self, state: int, cause: str | None, has_job: int, path: str | None, size: int | None
     ) -> int:
-        if state == State.FAILED and self._names(cause):
-            return TO_COLLECT if has_job and cause not in _JUDGED else State.AGAIN
-        if state == State.SUBMITTED and cause == _LATE and _LATE in self.classes:
+        is_quarantined = path is not None and is_quarantine_path(path)
+        if state == State.FAILED and is_quarantined and _QUARANTINED in self.classes:
             return State.AGAIN
+        if state == State.FAILED and self._names(cause):
+            if has_job and cause not in _JUDGED:
+                return TO_COLLECT
+            return state if is_quarantined else State.AGAIN
+        if state == State.SUBMITTED and cause == _LATE and _LATE in self.classes:
+            return state if is_quarantined else State.AGAIN
         if state == State.DONE and self.classes & {_MISSING, _DAMAGED} and path is not None:
             remakes = self._remakes(damage(self.folder / path, size or 0))
             return State.AGAIN if remakes else state

@@ -20,10 +20,9 @@ from functools import cache
 from pathlib import Path
 
 from ..._core.errors import JournalError
+from ..files import HOME as HOME
 from ..files import NotOurs, check_own_folder, check_regular, create_own, sync, sync_folder
 
-#: our own folder inside the output folder
-HOME = ".fluxasync"
 FILE = "journal.db"
 #: beside the journal: a summary that exists from a run's first record to its clean end, and the
 #: bytes reserved for a full disk

@@ -8,6 +8,7 @@ text with a lone surrogate, so such text is written with escapes.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -43,10 +44,12 @@ from ..._core.models import (
     InDoubt,
     Job,
     Outcome,
+    Quarantined,
     Saved,
     Stored,
 )
 from ..metadata import digest, kept_extras, shortened
+from ..quarantine import is_quarantine_path
 from .checked_row import (
     IMAGE,
     REQUEST,
@@ -86,7 +89,13 @@ class Dropped(FluxError):
     sent = True
 
 
-_ERRORS[Dropped.cause] = Dropped
+class Discarded(FluxError):
+    """The user deleted the quarantined bytes of an image that was paid."""
+
+    cause = "discarded"
+
+
+_ERRORS |= {Dropped.cause: Dropped, Discarded.cause: Discarded}
 
 
 # --- values → rows ------------------------------------------------------------------------------
@@ -131,8 +140,9 @@ def saved_values(saved: Saved, path: str | None) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def failed_values(failed: Failed) -> tuple[Any, ...]:
-    """Return cause, message, paid and details of a failure."""
+def failed_values(failed: Failed, folder: Path) -> tuple[Any, ...]:
+    """Return cause, message, paid and details of a failure, then path, sha256 and size of its
+    quarantined bytes, if they are in the folder's quarantine."""
     error = failed.error
     details: dict[str, Any] = {}
     if isinstance(error, APIError):
@@ -140,7 +150,17 @@ def failed_values(failed: Failed) -> tuple[Any, ...]:
     if isinstance(error, Moderated) and error.reasons:
         details["reasons"] = error.reasons
     text = _json(details) if details else None
-    return failed.cause, message(error), failed.paid, text
+    return failed.cause, message(error), failed.paid, text, *_quarantine_values(failed, folder)
+
+
+def _quarantine_values(failed: Failed, folder: Path) -> tuple[str | None, bytes | None, int | None]:
+    kept = failed.quarantined
+    if kept is None or kept.path is None:
+        return None, None, None
+    path = os.path.relpath(kept.path, folder)
+    if not is_quarantine_path(path):  # of a sink elsewhere
+        return None, None, None
+    return path, bytes.fromhex(kept.sha256), kept.size
 
 
 def evidence(error: FluxError) -> str | None:
@@ -268,7 +288,7 @@ def outcome_of(row: Row, folder: Path, request: ImageRequest) -> Outcome:
     if row.state == State.DONE:
         return _saved_of(row, folder, request)
     if row.state in (State.FAILED, State.SUBMITTED):
-        return _failed_of(row, request)
+        return _failed_of(row, folder, request)
     text = row.message or "the run ended before the answer came"
     error = TransportError(text, sent=True, evidence=row.evidence or "")
     return InDoubt(request=request, error=error, index=request.index, price=_dollars(row.price))
@@ -301,9 +321,19 @@ def _saved_of(row: Row, folder: Path, request: ImageRequest) -> Saved:
     )
 
 
-def _failed_of(row: Row, request: ImageRequest) -> Failed:
+def quarantined_of(row: Row, folder: Path) -> Quarantined | None:
+    """Return the quarantined bytes that a row names; a path elsewhere is none of ours."""
+    if row.state == State.DONE or row.path is None or not is_quarantine_path(row.path):
+        return None
+    digest = (row.sha256 or b"").hex()
+    return Quarantined(path=folder / row.path, size=row.size or 0, sha256=digest)
+
+
+def _failed_of(row: Row, folder: Path, request: ImageRequest) -> Failed:
     job = None if row.job_id is None else job_of(row, request)
     error = _error_of(row, job)
+    if isinstance(error, JobError | DownloadError):
+        error.quarantined = quarantined_of(row, folder)
     return Failed(request=request, error=error, index=request.index, job=job)
 
 

@@ -6,18 +6,21 @@ must never happen (a second intent for a paid image) is refused here, whatever t
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn, cast
 
 from ..._core.amounts import amount_text
 from ..._core.errors import ConfigError, FluxError, JournalError, TransportError
 from ..._core.models import ImageRequest, Job, Saved, Verdict
+from ..quarantine import is_quarantine_path
 from .checked_row import LAST_SEQ, SELECT, Row, damaged, row_of
 from .retry_selection import TO_COLLECT, RetrySelection
 from .schema import State
-from .serialization import Dropped, amount, evidence, message, request_text, storable
+from .serialization import Discarded, Dropped, amount, evidence, message, request_text, storable
 from .totals import JournalTotals, counted
 
 _Found = tuple[int, int, str | None, str | None]  # id, state, cause, money
@@ -40,21 +43,30 @@ _DONE_JOB = _DONE + "WHERE job_id = ? AND state = 1 AND money IS ?"
 _DONE_ROW = _DONE + ", job_id = ? WHERE id = ?"
 _FAILED = """
 UPDATE image SET state = ?, seq = ?, finished_at = ?, cause = ?, message = ?, paid = ?, result = ?,
+path = coalesce(?, path), sha256 = coalesce(?, sha256), size = coalesce(?, size),
 cost = coalesce(?, cost), money = ? WHERE id = ?"""
 _DOUBT = """
 UPDATE image SET state = 4, seq = ?, finished_at = ?, cause = 'in-doubt', message = ?,
 paid = 'unknown', evidence = coalesce(?, evidence) WHERE id = ?"""
+#: a path that is not of a saved image is of quarantined bytes, and stays until one is saved
 _AGAIN = """
 UPDATE image SET state = 5, job_id = NULL, polling_url = NULL, submitted_at = NULL, cost = NULL,
-money = NULL, stem = NULL, seq = NULL, finished_at = NULL, path = NULL, sha256 = NULL, size = NULL,
-format = NULL, width = NULL, height = NULL, result = NULL, cause = NULL, message = NULL,
-paid = NULL, evidence = NULL WHERE id = ?"""
+money = NULL, stem = NULL, seq = NULL, finished_at = NULL,
+path = CASE WHEN state <> 2 THEN path END, sha256 = CASE WHEN state <> 2 THEN sha256 END,
+size = CASE WHEN state <> 2 THEN size END, format = NULL, width = NULL, height = NULL,
+result = NULL, cause = NULL, message = NULL, paid = NULL, evidence = NULL WHERE id = ?"""
 _GIVEN = """
 UPDATE OR IGNORE image SET state = 1, job_id = ?,
-polling_url = CASE WHEN job_id = ? THEN polling_url END, submitted_at = ?, seq = NULL, path = NULL,
+polling_url = CASE WHEN job_id = ? THEN polling_url END, submitted_at = ?, seq = NULL,
+path = CASE WHEN state <> 2 THEN path END,
 finished_at = NULL, cause = NULL, message = NULL, paid = NULL, evidence = NULL, result = NULL,
 cost = CASE WHEN job_id = ? THEN cost END,
 money = coalesce(money, CASE WHEN job_id = ? THEN cost END, price) WHERE id = ?"""
+
+
+_DISCARD = """
+UPDATE image SET seq = ?, cause = ?, message = ?, path = NULL, sha256 = NULL, size = NULL
+WHERE id = ? AND path IS NOT NULL"""
 
 
 class Transitions:
@@ -68,6 +80,8 @@ class Transitions:
         self._place = _place(connection, provider, origin)
         self._seq = _last_seq(connection)
         self._before = self._seq  #: last sequence number of earlier runs
+        #: key → quarantined bytes of an image that is paid again
+        self._superseded: dict[bytes, str] = {}
 
     # --- the ledger's methods -------------------------------------------------------------------
 
@@ -95,6 +109,7 @@ class Transitions:
         )  # fmt: skip
         if not connection.execute(_INTENT, (key, *values)).rowcount:
             if self._is_again(connection, key):
+                self._note_superseded(connection, key)
                 self.forget(connection, [key])  # together with the intent, not before it
             if not connection.execute(_INTENT_AGAIN, (*values, key)).rowcount:
                 _, state, _, _ = _by_key(connection, key)
@@ -184,6 +199,8 @@ class Transitions:
     ) -> None:
         job = saved.job
         money = amount(job)
+        if self._superseded and saved.request is not None:
+            self._remove_superseded(saved.request)
         # the common case in one statement: no other lookup
         if connection.execute(_DONE_JOB, (self._seq + 1, *values, job.job_id, money)).rowcount:
             self._next()
@@ -212,7 +229,7 @@ class Transitions:
         connection: sqlite3.Connection,
         request: ImageRequest | None,
         job: Job | None,
-        values: tuple[str, str, str, str | None],
+        values: tuple[Any, ...],
     ) -> None:
         """Settle a failure. A job past its deadline stays submitted, to be collected later."""
         found = self._found(connection, request, None if job is None else job.job_id)
@@ -240,7 +257,7 @@ class Transitions:
         """Give up an image in doubt."""
         row, state, cause, money = _must(connection, key, State.IN_DOUBT)
         what = (Dropped.cause, "given up while in doubt: it may have been charged", "unknown", None)
-        values = (State.FAILED, self._next(), time.time(), *what, None, money, row)
+        values = (State.FAILED, self._next(), time.time(), *what, *[None] * 4, money, row)
         connection.execute(_FAILED, values)
         self.totals.add(state, cause, money, -1)
         self.totals.add(State.FAILED, Dropped.cause, money)
@@ -263,6 +280,21 @@ class Transitions:
             raise ConfigError(f"job {job_id} belongs to another image: check the id")
         self.totals.add(state, cause, money, -1)
         self.totals.add(State.SUBMITTED, None, _by_key(connection, key)[3])
+
+    def release(
+        self, connection: sqlite3.Connection, key: bytes, image: tuple[Any, ...] | None
+    ) -> None:
+        """Settle a failed image with its quarantined bytes; None = they were deleted."""
+        row, state, cause, money = found = _must(connection, key, State.FAILED)
+        if image is not None:
+            query = "SELECT job_id FROM image WHERE id = ?"
+            (job_id,) = connection.execute(query, (row,)).fetchone()
+            self._settle_done(connection, found, job_id, image)
+            return
+        text = "its quarantined bytes were deleted; a retry pays again"
+        connection.execute(_DISCARD, (self._next(), Discarded.cause, text, row))
+        self.totals.add(state, cause, money, -1)
+        self.totals.add(state, Discarded.cause, money)
 
     def retry_collecting(self, connection: sqlite3.Connection, key: bytes) -> Row | None:
         """Collect a failed image's own job again; return the changed row."""
@@ -305,6 +337,18 @@ class Transitions:
         self._settle_done(connection, found, row.job_id, values)
 
     # --- helpers --------------------------------------------------------------------------------
+
+    def _note_superseded(self, connection: sqlite3.Connection, key: bytes) -> None:
+        row = self.known(connection, key)
+        if row is not None and row.path is not None and is_quarantine_path(row.path):
+            self._superseded[key] = row.path
+
+    def _remove_superseded(self, request: ImageRequest) -> None:
+        """Remove the quarantined bytes of an image that was paid again and is saved now."""
+        path = self._superseded.pop(bytes.fromhex(request.key), None)
+        if path is not None:
+            with suppress(OSError):  # verify reports the file
+                os.unlink(self._again.folder / path)
 
     def _is_again(self, connection: sqlite3.Connection, key: bytes) -> bool:
         row = self.known(connection, key)

@@ -1,9 +1,9 @@
 // The data of the page: filters, sort order, and the axes of a comparison. No DOM access.
 
-const STATUSES = ["saved", "moderated", "failed", "in doubt", "running"];
+const STATUSES = ["saved", "moderated", "failed", "quarantined", "in doubt", "running"];
 const WORDS = {
-  saved: "Saved", moderated: "Moderated", failed: "Failed", "in doubt": "In doubt",
-  running: "Not collected yet",
+  saved: "Saved", moderated: "Moderated", failed: "Failed", quarantined: "In quarantine",
+  "in doubt": "In doubt", running: "Not collected yet",
 };
 const MOST_COLUMNS = 16;
 

@@ -59,7 +59,7 @@ class Detail {
     byId("previous").addEventListener("click", () => this.step(-1));
     byId("next").addEventListener("click", () => this.step(1));
     byId("close").addEventListener("click", () => this.dialog.close());
-    byId("detail-picture").addEventListener("error", () => this.absent(absence(this.cards[this.at]).join(": ")));
+    byId("detail-picture").addEventListener("error", () => this.absent(this.problem()));
   }
 
   get isOpen() {
@@ -106,6 +106,12 @@ class Detail {
     byId("next").disabled = this.at === this.cards.length - 1;
     this.dialog.scrollTop = 0;
     this.preload();
+  }
+
+  problem() {
+    const card = this.cards[this.at];
+    if (card.status === "quarantined") return "No browser can show these bytes.";
+    return absence(card).join(": ");
   }
 
   absent(text) {

@@ -46,6 +46,10 @@ function tileOf(spot) {
     frame.replaceChildren(element("span", "word", word), element("span", "why", why));
   if (card.status === "saved" && card.file) {
     frame.append(pictureOf(card, () => words(...absence(card))));
+  } else if (card.status === "quarantined" && card.file) {
+    const word = WORDS[card.status];
+    frame.append(pictureOf(card, () => words(word, card.message || "")));
+    frame.append(element("span", "mark", word));
   } else if (card.status === "saved") {
     words("File missing", card.file_name || "");
   } else {

@@ -1,0 +1,140 @@
+"""The command `resolve`: a person's decisions about images in doubt and in quarantine.
+
+It needs no network and no key, and submits nothing: the next run does, within its own checks and
+caps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from pathlib import Path
+
+from attrs import frozen
+
+from .. import audit
+from .._batch.progress.terminal import Terminal
+from .._core.amounts import dollars
+from .._core.config import Budget
+from .._core.errors import ConfigError
+from .._core.text import display
+from .advice import about_quarantine
+from .exit_codes import DONE, IN_DOUBT
+from .rendering import as_json
+from .undecided import doubt_lines, doubt_rows, kept_lines, kept_rows
+
+
+@frozen(kw_only=True)
+class Decision:
+    """The decision given to `resolve`; without one, it lists what waits for one."""
+
+    folder: Path
+    keys: tuple[str, ...] = ()
+    drop: bool = False
+    resubmit: bool = False
+    max_cost: str | None = None
+    job_ids: tuple[str, ...] = ()  #: as KEY=ID
+    accept: bool = False
+    discard: bool = False
+
+    def checked(self) -> Decision:
+        """Return the decision. Raises ConfigError for options that exclude each other."""
+        about_all = (self.drop, self.resubmit, self.accept, self.discard)
+        if sum((*about_all, bool(self.job_ids))) > 1:
+            raise ConfigError(
+                "decide one thing at a time: --drop, --resubmit or --job-id for images in doubt, "
+                "--accept or --discard for images in quarantine"
+            )
+        if self.keys and not any(about_all):
+            raise ConfigError(
+                "say what becomes of these: --drop or --resubmit --max-cost X if they are in "
+                "doubt, --accept or --discard if they are in quarantine"
+            )
+        if self.resubmit and self.max_cost is None:
+            raise ConfigError("--resubmit pays once more: say up to how much with --max-cost X")
+        if self.max_cost is not None and not self.resubmit:
+            raise ConfigError("--max-cost belongs to --resubmit")
+        return self
+
+
+async def resolve(terminal: Terminal, decision: Decision, *, json: bool) -> int:
+    """Apply the decision, then print the images that still wait for one; return 4 if any of them
+    is in doubt."""
+    settled, line = await _settled(decision.checked())
+    if line:
+        terminal.say(line)
+    left = await audit.in_doubt(decision.folder)
+    kept = await audit.quarantined(decision.folder)
+    if json:
+        row = {"settled": settled, "in_doubt": doubt_rows(left), "quarantined": kept_rows(kept)}
+        terminal.out(as_json(row))
+    else:
+        for line in (*doubt_lines(left), *kept_lines(kept)):
+            terminal.out(display(line))
+    if left:
+        terminal.say(_advice(left))
+    if kept:
+        terminal.say(about_quarantine(len(kept), decision.folder))
+    if not (left or kept or settled):
+        terminal.say("nothing is in doubt or in quarantine")
+    return IN_DOUBT if left else DONE
+
+
+async def _settled(decision: Decision) -> tuple[list[str], str]:
+    """Apply the decision; return the keys of the images, and a line about them."""
+    folder, keys = decision.folder, decision.keys
+    if decision.accept:
+        kept = await audit.accept(folder, keys)
+        return _keys(kept), f"{len(kept)} accepted: {_listed(entry.path for entry in kept)}"
+    if decision.discard:
+        kept = await audit.discard(folder, keys)
+        line = "deleted: the same run command with --retry discarded makes them again, and pays"
+        return _keys(kept), f"{_sum([entry.cost for entry in kept])} {line}"
+    settled, line = await _doubts_settled(decision)
+    return _keys(settled), line and f"{_sum([doubt.price for doubt in settled])} {line}"
+
+
+def _keys(images: Iterable[audit.InDoubtEntry | audit.QuarantinedEntry]) -> list[str]:
+    return [image.key for image in images]
+
+
+def _listed(paths: Iterable[Path]) -> str:
+    first, *rest = [*map(str, paths), ""]
+    return f"{first} and {len(rest) - 1} more" if len(rest) > 1 else first
+
+
+async def _doubts_settled(decision: Decision) -> tuple[list[audit.InDoubtEntry], str]:
+    folder, keys = decision.folder, decision.keys
+    if decision.drop:
+        settled = await audit.drop(folder, keys)
+        return settled, "given up: they may have been charged"
+    if decision.resubmit:
+        cap = Budget.of(decision.max_cost).max_cost or Decimal(0)
+        settled = await audit.resubmit(folder, keys, max_cost=cap)
+        return settled, "to do again: run the same command again to submit them"
+    if decision.job_ids:
+        settled = await audit.give_jobs(folder, dict(map(_pair, decision.job_ids)))
+        return settled, "given a job: run the same command again to collect them"
+    return [], ""
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, _, job_id = (part.strip() for part in text.partition("="))
+    if not (key and job_id):
+        raise ConfigError(f"--job-id {text}: write KEY=ID")
+    return key, job_id
+
+
+def _sum(costs: Sequence[Decimal | None]) -> str:
+    prices = [cost for cost in costs if cost is not None]
+    unknown = len(costs) - len(prices)
+    text = dollars(sum(prices, Decimal(0)))
+    return f"{len(costs)} ({text}{f' and {unknown} of unknown price' if unknown else ''})"
+
+
+def _advice(left: Sequence[audit.InDoubtEntry]) -> str:
+    return (
+        f"{_sum([doubt.price for doubt in left])} in doubt: no answer arrived, so they may have "
+        "been charged. Settle them with --job-id KEY=ID if the provider's dashboard shows their "
+        "jobs, with --resubmit --max-cost X to pay again, or with --drop"
+    )

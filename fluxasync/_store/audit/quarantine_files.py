@@ -1,0 +1,130 @@
+"""The files of a folder's quarantine between runs: compared with the journal, copied, removed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..._core.errors import SinkError
+from ..._core.images import EXTENSIONS, NotAnImage, measure, sniff
+from ..files import (
+    HOME,
+    AtomicFile,
+    check_own_folder,
+    disk_error,
+    make_folder,
+    open_to_read,
+    sync_folder,
+)
+from ..journal.checked_row import Row
+from ..journal.integrity import is_part
+from ..journal.serialization import storable
+from ..quarantine import FOLDER, OTHER, measured, name_of
+
+if TYPE_CHECKING:
+    from .folder_status import QuarantinedEntry
+
+#: the format of accepted bytes that are no JPEG, PNG or WebP
+_UNKNOWN = "unknown"
+
+
+def differences(
+    folder: Path, entries: Sequence[QuarantinedEntry], *, running: Collection[str]
+) -> Iterator[tuple[str, str, str | None, str]]:
+    """Compare the files of the quarantine with the journal's entries; yield kind, path, key and
+    details. A killed run may have left bytes of the `running` jobs, which are ids."""
+    recorded = set()
+    for entry in entries:
+        recorded.add(entry.path.name)
+        where = f"{FOLDER}/{entry.path.name}"
+        try:
+            is_same = measured(entry.path).sha256 == entry.sha256
+        except OSError as error:
+            yield "quarantine missing", where, entry.key, error.strerror or str(error)
+        else:
+            if not is_same:
+                yield "quarantine changed", where, entry.key, "its sha256 differs"
+    expected = set(map(name_of, running))
+    for name in sorted(_names(folder) - recorded):
+        if is_part(name):
+            yield "unknown file", f"{FOLDER}/{name}", None, "an unfinished image"
+        elif name.partition(".")[0] not in expected:
+            yield "quarantine stray", f"{FOLDER}/{name}", None, "no image refers to it"
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        _check_folders(folder)
+        return set(os.listdir(folder / FOLDER))
+    except FileNotFoundError:
+        return set()
+
+
+def _check_folders(folder: Path) -> None:
+    """Raise NotOurs for a link in the place of the quarantine."""
+    for own in (folder / HOME, folder / FOLDER):
+        check_own_folder(own)
+
+
+def published(folder: Path, row: Row) -> tuple[Path, tuple[Any, ...]]:
+    """Copy a row's bytes to their final name; return it, and the columns of a done row."""
+    source = folder / (row.path or "")
+    try:
+        _check_folders(folder)
+        with open_to_read(source) as file:
+            content = file.read()
+        format, width, height = _measured(content)
+        stem = row.stem or row.key.hex()
+        part = _part(folder, stem)
+        try:
+            part.write(content)
+            path = Path(part.publish(f"{folder / stem}.{EXTENSIONS.get(format, OTHER)}"))
+        finally:
+            part.discard()
+        sync_folder(path.parent)
+    except FileNotFoundError as error:
+        raise SinkError(f"{source} is missing: restore it, or give it up with --discard") from error
+    except OSError as error:
+        raise disk_error(folder, error) from error
+    cost = row.price if row.cost is None else row.cost
+    relative = storable(os.path.relpath(path, folder))
+    digest = bytes.fromhex(part.sha256)
+    image = (
+        cost, cost, time.time(), relative, digest, part.size, format, width, height, "{}",
+    )  # fmt: skip
+    return path, image
+
+
+def _part(folder: Path, stem: str) -> AtomicFile:
+    """Return a new file in the folder of a stem, which may not lead out of the output folder."""
+    parent = (folder / stem).parent
+    make_folder(parent)
+    if not Path(os.path.realpath(parent)).is_relative_to(os.path.realpath(folder)):
+        raise SinkError(f"{parent} is a link that leads out of {folder}: remove it")
+    return AtomicFile(parent)
+
+
+def _measured(content: bytes) -> tuple[str, int, int]:
+    """Return format, width and height, as far as the bytes show them."""
+    with suppress(NotAnImage):
+        info = measure(content)
+        return info.format, info.width, info.height
+    with suppress(NotAnImage):
+        return sniff(content[:64]), 0, 0
+    return _UNKNOWN, 0, 0
+
+
+def removed(folder: Path, path: Path) -> None:
+    """Remove a file of the quarantine, if it is there."""
+    try:
+        _check_folders(folder)
+        path.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except FileNotFoundError:  # the whole quarantine is gone
+        return
+    except OSError as error:
+        raise disk_error(path, error) from error

@@ -1,0 +1,287 @@
+"""Paid images that fail a check for good: their bytes stay until a person decides, nothing is paid
+again meanwhile, and each decision holds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+from support.simulator_sessions import FAST, SIDE, batch_of, fast_session, rows, run_out, tally
+
+from fluxasync import ConfigError, DownloadError, Failed, ImageRequest, Job, Limits
+from fluxasync import Outcome as AnyOutcome
+from fluxasync import audit as folders
+from fluxasync._cli.app import main
+from fluxasync.extend import Stored
+from fluxasync.gallery.cards import read
+from fluxasync.simulator import Scenario, Simulator
+
+PROMPTS = ["a small picture, number 0", "a small picture, number 1"]
+SCENARIO = Scenario(latency=(0, 0), retry_after=0.02, repeats=10_000)
+HASTY = evolve(FAST["timeouts"], job=0.2)
+QUARANTINE = ".fluxasync/quarantine"
+
+pytestmark = pytest.mark.asyncio
+
+
+async def a_run(
+    sim: Simulator,
+    folder: Path,
+    *,
+    retry: str | tuple[str, ...] = (),
+    limits: Limits | None = None,
+    **options: Any,
+) -> list[AnyOutcome]:
+    limits = limits or Limits(in_flight=4)
+    async with fast_session(sim.url, limits=limits, timeouts=HASTY) as flux:
+        parameters = {"width": SIDE, "height": SIDE}
+        batch = batch_of(
+            flux, PROMPTS, out=folder / "out", parameters=parameters, retry=retry,
+            finished="skip", **options,
+        )  # fmt: skip
+        outcomes, error = await run_out(batch)
+        assert error is None
+        assert batch.summary.quarantined == len(names(folder))
+        return outcomes
+
+
+def names(folder: Path) -> list[str]:
+    home = folder / "out" / QUARANTINE
+    return sorted(path.name for path in home.iterdir()) if home.exists() else []
+
+
+def charges(sim: Simulator) -> int:
+    return len(sim.world.charges)
+
+
+def broken(fault: str, *, seed: int = 0) -> Simulator:
+    return Simulator(evolve(SCENARIO, faults=[fault], seed=seed))
+
+
+FAULTS = [
+    pytest.param("html-as-image", "HTML", id="F75 not an image"),
+    pytest.param("wrong-bytes", "Content-MD5", id="F77 checksum"),
+    pytest.param("truncated", "", id="F71 F72 incomplete"),
+]
+
+
+@pytest.mark.parametrize(("fault", "reason"), FAULTS)
+async def test_the_bytes_are_kept_and_shown_everywhere(
+    tmp_path: Path, fault: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Outcome, failures.jsonl, status, verify and gallery name the bytes and the reason."""
+    async with broken(fault) as sim:
+        outcomes = await a_run(sim, tmp_path)
+    assert tally(outcomes) == {"download": 2}
+    out = tmp_path / "out"
+    listed = {row["key"]: row for row in rows(out / "failures.jsonl")}
+    found = await folders.status(out)
+    assert len(found.quarantined) == len(names(tmp_path)) == 2
+    for entry in found.quarantined:
+        line = listed[entry.key]["quarantine"]
+        assert out / line["path"] == entry.path
+        assert (line["bytes"], line["sha256"]) == (entry.size, entry.sha256)
+        assert reason in line["reason"]
+        assert reason in entry.reason
+        assert entry.path.stat().st_size == entry.size > 0
+        assert entry.cost is not None
+    assert {card.status for card in read(out).cards} == {"quarantined"}
+    assert (await folders.verify(out)).is_clean
+    for outcome in outcomes:
+        assert isinstance(outcome, Failed)
+        assert outcome.quarantined is not None
+        assert outcome.paid == "yes"
+
+
+@pytest.mark.parametrize("retry", ["failed", "lost", "failed,lost,download,expired,timeout"])
+async def test_no_retry_pays_for_quarantined_bytes(tmp_path: Path, retry: str) -> None:
+    """Also where the provider has forgotten the job, so that collecting it fails as lost."""
+    async with broken("wrong-bytes") as sim:
+        await a_run(sim, tmp_path)
+        before = names(tmp_path)
+    async with Simulator(SCENARIO) as forgetful:
+        for _ in range(3):
+            await a_run(forgetful, tmp_path, retry=retry)
+        assert charges(forgetful) == 0
+        assert names(tmp_path) == before
+        assert len(await folders.quarantined(tmp_path / "out")) == 2
+
+
+async def test_a_retry_collects_for_free_what_the_provider_still_has(tmp_path: Path) -> None:
+    """A download that failed by a passing fault is fetched again, and its quarantine is emptied."""
+    async with Simulator(evolve(SCENARIO, faults=["html-as-image"], repeats=40)) as sim:
+        await a_run(sim, tmp_path)
+        assert len(names(tmp_path)) == 2
+        outcomes: list[AnyOutcome] = []
+        for _ in range(20):
+            outcomes += await a_run(sim, tmp_path, retry="download")
+        assert tally(outcomes)["saved"] == 2
+        assert charges(sim) == 2
+    assert names(tmp_path) == []
+    assert await folders.quarantined(tmp_path / "out") == []
+
+
+async def test_a_named_retry_pays_again_and_replaces_the_bytes(tmp_path: Path) -> None:
+    """`quarantined` buys again where the job is gone; the old bytes go once an image is saved."""
+    async with broken("wrong-bytes") as sim:
+        await a_run(sim, tmp_path)
+    async with broken("moderated-content") as strict:
+        assert tally(await a_run(strict, tmp_path, retry="quarantined")) == {"moderated": 2}
+        assert len(await folders.quarantined(tmp_path / "out")) == 2  # not lost by the new failure
+    async with Simulator(SCENARIO) as sim:
+        assert tally(await a_run(sim, tmp_path, retry="moderated,failed")) == {}
+        assert tally(await a_run(sim, tmp_path, retry="quarantined")) == {"saved": 2}
+        assert charges(sim) == 2
+    assert names(tmp_path) == []
+    assert (await folders.verify(tmp_path / "out")).is_clean
+
+
+async def test_accepted_bytes_become_the_images(tmp_path: Path) -> None:
+    """They get their final names and lines in metadata.jsonl, and nothing is submitted again."""
+    out = tmp_path / "out"
+    async with broken("wrong-bytes") as sim:
+        await a_run(sim, tmp_path)
+        (first, second) = await folders.quarantined(out)
+        content = first.path.read_bytes()
+        (accepted,) = await folders.accept(out, [first.key[:12]])
+        assert accepted.path.parent == out
+        assert accepted.path.read_bytes() == content
+        assert not first.path.exists()
+        assert [row["file_name"] for row in rows(out / "metadata.jsonl")] == [accepted.path.name]
+        assert [row["key"] for row in rows(out / "failures.jsonl")] == [second.key]
+        with pytest.raises(ConfigError, match="in quarantine"):
+            await folders.accept(out, [first.key])
+        await folders.accept(out)
+        assert (await folders.verify(out)).is_clean
+        assert await a_run(sim, tmp_path, retry="failed,quarantined") == []
+        assert charges(sim) == 2
+    assert (await folders.status(out)).counts.done == 2
+
+
+async def test_bytes_that_are_no_image_are_named_as_that(tmp_path: Path) -> None:
+    """Accepted as asked, with the extension and the format of what they are."""
+    out = tmp_path / "out"
+    async with broken("html-as-image") as sim:
+        await a_run(sim, tmp_path)
+    accepted = await folders.accept(out)
+    assert {entry.path.suffix for entry in accepted} == {".bin"}
+    assert {row["format"] for row in rows(out / "metadata.jsonl")} == {"unknown"}
+
+
+async def test_discarded_bytes_are_gone_and_may_be_bought_again(tmp_path: Path) -> None:
+    """After --discard the image is an ordinary failure: paid again by a retry, and only by one."""
+    out = tmp_path / "out"
+    async with broken("wrong-bytes") as sim:
+        await a_run(sim, tmp_path)
+        assert len(await folders.discard(out)) == 2
+        assert names(tmp_path) == []
+        assert (await folders.status(out)).counts.failed == {"discarded": 2}
+        assert await a_run(sim, tmp_path) == []
+        assert charges(sim) == 2
+    async with Simulator(SCENARIO) as sim:
+        assert tally(await a_run(sim, tmp_path, retry="failed")) == {"saved": 2}
+        assert charges(sim) == 2
+
+
+async def test_a_paid_image_over_the_cap_is_kept_whole(tmp_path: Path) -> None:
+    """F79 All of its bytes are in quarantine; with a higher cap its job is collected for free."""
+    async with Simulator(SCENARIO) as sim:
+        small = Limits(in_flight=4, max_image_bytes=1_000)
+        outcomes = await a_run(sim, tmp_path, limits=small)
+        assert tally(outcomes) == {"download": 2}
+        assert isinstance(outcomes[0], Failed)
+        assert "higher limit" in str(outcomes[0].error)
+        contents = {
+            entry.path.read_bytes() for entry in await folders.quarantined(tmp_path / "out")
+        }
+        saved = await a_run(sim, tmp_path, retry="download")
+        assert {outcome.path.read_bytes() for outcome in saved} == contents
+        assert charges(sim) == 2
+    assert names(tmp_path) == []
+
+
+async def test_a_run_killed_before_it_recorded_the_failure_keeps_the_bytes(tmp_path: Path) -> None:
+    """The job is collected again; where it is gone by then, the bytes are found by its id."""
+    out = tmp_path / "out"
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        batch = batch_of(flux, PROMPTS[:1], out=out, parameters={"width": SIDE})
+        async with batch:
+            ledger = batch._output.ledger  # type: ignore[union-attr]
+            request = ImageRequest(prompt="lost", model="flux-dev")
+            await ledger.intent(request, price=None)
+            await ledger.answered(request, Job(job_id="gone-1", request=request))
+    home = out / QUARANTINE
+    home.mkdir(mode=0o700)
+    (home / "gone-1.png").write_bytes(b"\x89PNG\r\n\x1a\n half")
+    assert (await folders.verify(out)).is_clean  # of a job to collect
+    async with Simulator(SCENARIO) as sim:
+        await a_run(sim, tmp_path)
+    (entry,) = await folders.quarantined(out)
+    assert (entry.job_id, entry.cause, entry.path.name) == ("gone-1", "lost", "gone-1.png")
+
+
+async def test_verify_names_what_differs_in_the_quarantine(tmp_path: Path) -> None:
+    """A missing, a changed and a stray file are findings; nothing is repaired in silence."""
+    out = tmp_path / "out"
+    async with broken("wrong-bytes") as sim:
+        await a_run(sim, tmp_path)
+    first, second = await folders.quarantined(out)
+    first.path.unlink()
+    second.path.write_bytes(b"edited")
+    (out / QUARANTINE / "stranger.bin").write_bytes(b"?")
+    found = (await folders.verify(out)).found
+    assert found == {"quarantine missing": 1, "quarantine changed": 1, "quarantine stray": 1}
+    await folders.discard(out, [first.key])  # a missing file can be given up
+    assert len(await folders.quarantined(out)) == 1
+
+
+async def test_a_users_own_sink_gets_the_bytes_in_the_error(tmp_path: Path) -> None:
+    """Without a place of ours they travel in `error.quarantined.data`, as for images in memory."""
+
+    class Own:
+        async def store(self, request: Any, job: Job, chunks: AsyncIterator[bytes]) -> Stored:
+            content = b"".join([chunk async for chunk in chunks])
+            raise DownloadError(f"{len(content)} bytes, refused", job=job)
+
+    async with broken("html-as-image") as sim, fast_session(sim.url, timeouts=HASTY) as flux:
+        for sink in (Own(), None):
+            with pytest.raises(DownloadError) as caught:
+                await flux.generate("a fox", to=sink, width=SIDE, height=SIDE)
+            kept = caught.value.quarantined
+            assert kept is not None
+            assert b"Sign in" in (kept.data or b"")
+
+
+async def test_the_command_line_accepts_and_discards(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """status and resolve list them and the next step; --accept KEY and --discard KEY settle one."""
+    out = str(tmp_path / "out")
+    async with broken("wrong-bytes") as sim:
+        await a_run(sim, tmp_path)
+    first, second = await folders.quarantined(out)
+
+    async def command(*words: str) -> tuple[int, str, str]:
+        code = await asyncio.to_thread(main, list(words))
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    code, text, steps = await command("status", out)
+    assert code == 0
+    assert first.key[:12] in text
+    assert str(first.path) in text
+    assert f"fluxasync resolve {out} --accept or --discard" in steps
+    row = json.loads((await command("status", out, "--json"))[1])
+    assert [entry["key"] for entry in row["quarantined"]] == [first.key, second.key]
+    code, text, steps = await command("resolve", out, "--accept", first.key[:8])
+    assert (code, first.key[:12] in text, second.key[:12] in text) == (0, False, True)
+    code, text, _ = await command("resolve", out, "--discard", "all", "--json")
+    assert json.loads(text) == {"settled": [second.key], "in_doubt": [], "quarantined": []}
+    assert (await command("resolve", out, "--accept", "--discard"))[0] == 2
+    counts = (await folders.status(out)).counts
+    assert (counts.done, counts.failed) == (1, {"discarded": 1})
