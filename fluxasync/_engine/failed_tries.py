@@ -15,6 +15,7 @@ from .._core.models import ImageRequest, Job, Quarantined, Ready, Stored
 from .._core.protocols import Chunks, Sink
 from .._store.quarantine import MemoryQuarantine, QuarantiningSink
 from .._store.sinks import MemorySink
+from .submitted_prompts import OfAnotherRequest
 
 if TYPE_CHECKING:
     from .downloader import Downloader
@@ -39,10 +40,9 @@ async def watched(
     try:
         return await watch(job)
     except JobError as error:
-        suspect = getattr(error, "ready", None)
-        if suspect is not None:
+        if isinstance(error, OfAnotherRequest):
             with suppress(JobError, DownloadError):  # what came of it is kept
-                await downloader.run(suspect, sink, is_suspect=True)
+                await downloader.run(error.ready, sink, is_suspect=True)
         await note_quarantine(error, job, sink)
         raise
 

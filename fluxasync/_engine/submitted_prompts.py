@@ -54,7 +54,7 @@ class SubmittedPrompts:
         request, echo = ready.job.request, ready.prompt
         if request is not None and echo is not None and self.is_anothers(request, echo):
             raise OfAnotherRequest(
-                f"the image is of another request of this run ({echo[:60]!r}); it is not kept",
+                f"the image is of another request of this run ({echo[:60]!r})",
                 ready=ready,
             )
 

@@ -14,7 +14,8 @@ import pytest
 from support.echo_server import EchoServer, echo_server
 from support.simulator_sessions import fast_session, until
 
-from fluxasync import Batch, Failed, FluxSession, Polling, Saved
+from fluxasync import Batch, Failed, FluxSession, Polling, Saved, audit
+from fluxasync._core.images import inspect
 
 pytestmark = pytest.mark.asyncio
 
@@ -70,6 +71,42 @@ async def test_the_prompt_of_another_request_is_a_swap(tmp_path: Path) -> None:
     assert isinstance(second, Failed)
     assert second.job is not None
     assert "of another request of this run" in str(second.error)
+
+
+async def test_a_swapped_image_stays_in_quarantine_until_a_person_decides(tmp_path: Path) -> None:
+    """Its bytes are kept whole, no retry pays again unless it names them, and it is never saved
+    without a decision, not even by a session that does not know the other prompt."""
+    prompts = ["a red fox in the snow", "a lamp [other]"]
+    async with echo_server() as server:
+        async with session(server) as flux, Batch(flux, prompts, out=tmp_path) as batch:
+            failed = [outcome async for outcome in batch if isinstance(outcome, Failed)]
+        assert failed[0].quarantined is not None
+        (entry,) = await audit.quarantined(tmp_path)
+        assert entry.path == failed[0].quarantined.path
+        assert inspect(entry.path.read_bytes()).format == "jpeg"
+        for retry in ("failed", "download,lost"):
+            async with session(server) as flux:
+                assert (await Batch(flux, prompts, out=tmp_path, retry=retry).run()).saved == 0
+        assert len(server.submitted) == 2
+        (accepted,) = await audit.accept(tmp_path, [entry.key])
+        assert accepted.path.parent == tmp_path
+        assert len(lines(tmp_path)) == 2
+        async with session(server) as flux:
+            await Batch(flux, prompts, out=tmp_path, retry="failed,quarantined").run()
+        assert len(server.submitted) == 2
+
+
+async def test_a_swapped_image_is_bought_again_where_that_is_asked_for(tmp_path: Path) -> None:
+    """`--retry quarantined` submits the prompt again; the swapped job is not taken as its image."""
+    prompts = ["a red fox in the snow", "a lamp [other]"]
+    async with echo_server() as server:
+        async with session(server) as flux:
+            await Batch(flux, prompts, out=tmp_path).run()
+        async with session(server) as flux:
+            summary = await Batch(flux, prompts[1:], out=tmp_path, retry="quarantined").run()
+        assert (summary.saved, len(server.submitted)) == (1, 3)
+    assert await audit.quarantined(tmp_path) == []
+    assert (await audit.verify(tmp_path)).is_clean
 
 
 async def test_a_job_of_an_earlier_run_keeps_its_image(tmp_path: Path) -> None:

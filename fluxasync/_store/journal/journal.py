@@ -68,9 +68,9 @@ from .schema import (
     lift_limit,
 )
 from .serialization import (
-    Discarded,
     Dropped,
     failed_values,
+    gives_up_job,
     job_of,
     known_of,
     request_of,
@@ -228,7 +228,7 @@ class Journal:
         )
         if row is None or row.state != State.AGAIN or row.job_id is None:
             return None
-        if row.cause == Discarded.cause:  # its user has given the job's image up
+        if gives_up_job(row):
             return None
         return job_of(row, request)
 

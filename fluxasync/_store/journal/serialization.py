@@ -329,6 +329,13 @@ def quarantined_of(row: Row, folder: Path) -> Quarantined | None:
     return Quarantined(path=folder / row.path, size=row.size or 0, sha256=digest)
 
 
+def gives_up_job(row: Row) -> bool:
+    """Whether a retry of a failed row pays without a look at its job: its user has discarded the
+    image, or it is another request's, which a later session cannot see."""
+    is_swap = row.cause == JobFailed.cause and row.path is not None and is_quarantine_path(row.path)
+    return row.cause == Discarded.cause or is_swap
+
+
 def _failed_of(row: Row, folder: Path, request: ImageRequest) -> Failed:
     job = None if row.job_id is None else job_of(row, request)
     error = _error_of(row, job)
