@@ -18,7 +18,7 @@ from attrs import define, field
 
 from .._core.errors import ConfigError, FluxError, TransportError
 from . import tls
-from .proxies import NO_PROXIES, Proxy, ProxySettings
+from .proxies import NO_PROXIES, Proxy, ProxySettings, shows_key
 
 #: this machine has no files or memory left for a connection
 _LOCAL_ERRORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -38,12 +38,16 @@ class Attempt:
     url: str = ""
     proxy: Proxy | None = field(default=None, init=False)
 
-    def route(self, url: str) -> None:
-        """Set the URL and its proxy. Raises TransportError for a proxy that cannot be used."""
+    def route(self, url: str, *, has_key: bool = False) -> None:
+        """Set the URL and its proxy. Raises TransportError for a proxy that cannot be used, or
+        that would see the key."""
         try:
             self.url, self.proxy = url, self.settings.proxy_for(url)
         except ConfigError as error:
             raise TransportError(str(error), sent=False, permanent=True) from None
+        if has_key and self.proxy is not None and url.startswith("http:"):
+            reason = shows_key(self.proxy, self.host)
+            raise TransportError(reason, sent=False, permanent=True)
 
     @property
     def host(self) -> str:
@@ -97,7 +101,8 @@ def mapped_error(error: BaseException, attempt: Attempt) -> TransportError:
     if attempt.proxy is not None and not attempt.sent:
         reason = f"{attempt.proxy} made no connection to {attempt.host}: {_plain(error)}"
         return TransportError(reason, sent=False)
-    return TransportError(f"the connection broke: {_plain(error)}", sent=attempt.sent)
+    through = "" if attempt.proxy is None else f" through {attempt.proxy}"
+    return TransportError(f"the connection{through} broke: {_plain(error)}", sent=attempt.sent)
 
 
 def _unconnected(error: aiohttp.ClientConnectorError, attempt: Attempt) -> str:

@@ -17,7 +17,7 @@ from .._core.config import Timeouts
 from .._core.errors import ConfigError
 from . import tls
 from .providers import Provider
-from .proxies import ARGUMENT, Proxy, ProxySettings, read_proxy
+from .proxies import ARGUMENT, Proxy, ProxySettings, read_proxy, shows_key
 from .transport import AiohttpTransport
 
 
@@ -53,10 +53,7 @@ class Network:
         found = ProxySettings(self.proxy, environ).proxy_for(provider.base_url)
         scheme, host, _ = provider.origin
         if found is not None and scheme == "http":
-            raise ConfigError(
-                f"{found} would see the key, because {host[:100]} is called over http: add "
-                f"{host[:100]} to NO_PROXY, or use https"
-            )
+            raise ConfigError(shows_key(found, host))
         return found
 
     def transport(

@@ -122,6 +122,15 @@ class ProxySettings:
 NO_PROXIES = ProxySettings()
 
 
+def shows_key(proxy: Proxy, host: str) -> str:
+    """Return what is wrong with a call over http through a proxy, and what to do."""
+    host = host[:100]
+    return (
+        f"{proxy} would see the key, because {host} is called over http: add {host} to NO_PROXY, "
+        "or use https"
+    )
+
+
 def is_exempt(host: str, port: int | None, no_proxy: str) -> bool:
     """Return whether NO_PROXY exempts a host, as curl and Go read it.
 

@@ -138,7 +138,7 @@ class AiohttpTransport:
         attempt = Attempt(call.method != "POST", call.before_send, self._proxies)
         due = asyncio.get_running_loop().time() + call.timeout
         with mapped_errors(attempt), pool as session:
-            attempt.route(call.url)
+            attempt.route(call.url, has_key=True)
             async with LoopAwareTimeout(call.timeout):
                 response = await session.request(
                     call.method,
@@ -169,34 +169,35 @@ class AiohttpTransport:
         limit: asyncio.Timeout | None = None
         attempt = Attempt(sent=True, settings=self._proxies)
         try:
-            with self._downloads, self._proxied:
+            pools = self._downloads, self._proxied  # renew() may replace them meanwhile
+            with pools[0], pools[1]:
                 async with LoopAwareTimeout(timeout) as limit:
                     with mapped_errors(attempt):
-                        response = await self._opened(attempt, url, headers)
+                        response, pool = await self._opened(attempt, pools, url, headers)
                     async with response:
-                        pool = self._downloads if attempt.proxy is None else self._proxied
+                        use = pool.connector.use(response)
                         # exceptions of the caller pass unchanged
-                        yield AiohttpDownload(
-                            response, pool.connector, pool.connector.use(response)
-                        )
+                        yield AiohttpDownload(response, pool.connector, use)
         except TimeoutError:
             if limit is None or not limit.expired():
                 raise
             raise TransportError("no complete answer in time", sent=True) from None
 
     async def _opened(
-        self, attempt: Attempt, url: str, headers: Mapping[str, str] | None
-    ) -> ClientResponse:
+        self,
+        attempt: Attempt,
+        pools: tuple[ConnectionPool, ConnectionPool],
+        url: str,
+        headers: Mapping[str, str] | None,
+    ) -> tuple[ClientResponse, ConnectionPool]:
         for _ in range(MAX_REDIRECTS + 1):
             guard = self._guard
             check_url(url, allow_loopback=guard.allow_loopback, allow_private=guard.is_private)
             attempt.route(url)
-            if attempt.proxy is None:
-                session = self._downloads.session
-            else:
+            if attempt.proxy is not None:
                 guard.check_proxied(attempt.host)
-                session = self._proxied.session
-            response = await session.get(
+            pool = pools[attempt.proxy is not None]
+            response = await pool.session.get(
                 URL(url, encoded=True),
                 allow_redirects=False,
                 headers=headers,
@@ -204,7 +205,7 @@ class AiohttpTransport:
             )
             target = response.headers.get("Location")
             if not (300 <= response.status < 400 and target):
-                return response
+                return response, pool
             response.release()
             url = urljoin(url, target)
         raise TransportError("the image's URL redirects too often", sent=True)

@@ -456,6 +456,17 @@ async def test_a_key_is_never_sent_to_a_proxy_unencrypted(monkeypatch: pytest.Mo
 
 
 @pytest.mark.asyncio
+async def test_a_polling_url_without_tls_is_not_polled_through_a_proxy() -> None:
+    """A gateway that is exempt may name a polling host that is not: the key does not go there."""
+    async with forward_proxy(9) as proxy, proxied(proxy.url) as transport:
+        call = Call(method="GET", url="http://poller:80/x", headers={"x-key": KEY})
+        with pytest.raises(TransportError, match="would see the key") as caught:
+            await transport.send(call)
+    assert caught.value.sent is False
+    assert proxy.heads == []
+
+
+@pytest.mark.asyncio
 async def test_a_socks_proxy_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The variable and what to set instead are in the message; other hosts are not concerned."""
     monkeypatch.setenv("ALL_PROXY", "socks://127.0.0.1:20170/")

@@ -5,6 +5,7 @@ A change that breaks a line here breaks a user's type check: it needs a changelo
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
@@ -37,6 +38,7 @@ from fluxasync import (
     Plan,
     Polling,
     Prompts,
+    Provider,
     Ready,
     Retry,
     Saved,
@@ -94,7 +96,10 @@ async def policies() -> None:
         polling=Polling(lag=0.1),
         timeouts=Timeouts(job=300),
         budget=Budget(max_cost=Decimal(5)),
+        proxy="http://proxy.example:3128",
+        ssl=ssl.create_default_context(),
     )
+    Provider(name="g", base_url="http://gateway:8787", allow_private_network=True)
     async with FluxSession("bfl", limits=24, polling=0.05, budget="5.00") as flux:
         assert_type(flux.limits, Limits)
         flux.limits = evolve(flux.limits, in_flight=12)
