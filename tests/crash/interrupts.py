@@ -34,11 +34,16 @@ _MOMENT = 0.02
 #: seconds after `--grace`, and after a second and third signal, at which a run counts as hanging
 _HANGING = 60.0
 
+#: characters of a terminal that a violation quotes
+_SHOWN = 2_000
+
 _WAYS = (signal.SIGINT, signal.SIGTERM)
 #: exit codes of an interrupted command
 _CODES = {130, 143}
 #: exit codes of Python before and after the command, with or without a traceback
 _BY_SIGNAL = {-signal.SIGINT, -signal.SIGTERM}
+#: what Python prints, with exit code 1, after a Ctrl-C before the first line of the package
+_UNSTARTED = "Could not import runpy module"
 #: exit codes of a run without a signal: images left, or all done
 _OVER = {0, 4}
 
@@ -175,7 +180,7 @@ def _interrupted(place: Place, rng: random.Random) -> _Run:
         signals=met,
         charged=(first - at_start, soon - at_start, last - at_start),
         seconds=seconds,
-        shown=terminal.shown[-2_000:],
+        shown=terminal.shown,
     )
 
 
@@ -189,7 +194,7 @@ def _in_peace(place: Place) -> tuple[int, str]:
     terminal = _command(place)
     if terminal.watch(2 * _HANGING):
         terminal.send(signal.SIGKILL)
-    return terminal.end(), terminal.shown[-2_000:]
+    return terminal.end(), terminal.shown[-_SHOWN:]
 
 
 def _charges(place: Place) -> int:
@@ -202,13 +207,15 @@ def _broken(run: _Run) -> list[Violation]:
     """Yield the violations of one run: only what was being sent may be in doubt."""
     first, _, last = run.charged
     found: list[Violation] = []
-    if run.code in _BY_SIGNAL and not last:
+    if not last and (run.code in _BY_SIGNAL or _UNSTARTED in run.shown):
         return found
     leaving = _BY_SIGNAL if run.signals > 1 else set()
     if run.code not in _CODES | _OVER | leaving:
-        found.append(Violation(kind="refused run", what=f"exit code {run.code}: {run.shown}"))
+        found.append(
+            Violation(kind="refused run", what=f"exit code {run.code}: {run.shown[-_SHOWN:]}")
+        )
     if "Traceback" in run.shown:
-        found.append(Violation(kind="other", what=run.shown))
+        found.append(Violation(kind="other", what=run.shown[-_SHOWN:]))
     if run.signals and last - first > SLOTS:
         found.append(Violation(kind="other", what=f"{last - first} charges after a signal"))
     return found
