@@ -121,4 +121,10 @@ def decoded(line: bytes) -> str:
         column = len(exc.object[: exc.start].decode()) + 1
         byte = exc.object[exc.start]
         message = f"column {column}: byte 0x{byte:02x} is not UTF-8; save the text as UTF-8"
-        raise ConfigError(message) from None
+        raise ConfigError(f"{message}{_guess(byte)}") from None
+
+
+def _guess(byte: int) -> str:
+    """Return what a byte is in the encoding of Western Windows, which most such files have."""
+    character = bytes((byte,)).decode("cp1252", errors="ignore")
+    return f" (in Windows-1252 it is “{character}”)" if character.isalpha() else ""

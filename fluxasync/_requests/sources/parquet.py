@@ -21,6 +21,7 @@ from ..._core.errors import ConfigError
 from ..._core.extras import install_command
 from ..image_inputs import MAX_BYTES
 from .columns import Columns, Header, refuse_many
+from .file_kinds import HEAD, refuse_placeholder
 from .lines import LINE_CAP
 from .parquet_pages import NotPages, footer_of, pages_of
 
@@ -60,6 +61,7 @@ class ParquetFormat:
     def lists(self) -> Generator[list[Any], None, None]:
         parquet = _pyarrow_parquet(self._name)
         with self._readable(), self._path.open("rb") as file:
+            refuse_placeholder(file.read(HEAD), name=self._name)
             self._check_footer(file)
             with parquet.ParquetFile(file) as table:
                 wanted = self._wanted(table.schema_arrow)
