@@ -79,6 +79,7 @@ FOREIGN = {
     "markupsafe": {"bench.report"},
     "PIL": {"simulator", "gallery.thumbnail_worker"},
     "pyarrow": {"_requests.sources"},
+    "yaml": {"_requests.sources"},
     "opentelemetry": {"otel"},
 }
 

@@ -50,7 +50,7 @@ def requests_of(source: Any, **options: Any) -> list[ImageRequest]:
 
 
 def escaped(text: str) -> str:
-    return "".join(f"\\{c}" if c in "{|}_\\" else c for c in text)
+    return "".join(f"\\{c}" if c in "{|}_\\$~@!#:%<>[]()/*" else c for c in text)
 
 
 #: templates as nested lists: text, or a choice of templates

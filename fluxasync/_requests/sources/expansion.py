@@ -21,7 +21,8 @@ from ..._core.models import DEFAULT_MODEL
 from ..catalog import COPIES_MAXIMUM, NUMERIC, Model, find, models_with, unknown_parameter_message
 from ..parsing import ROW_KEYS
 from .column_names import kind_of
-from .wildcards import COUNT_CAP, Wildcards
+from .templates import COUNT_CAP
+from .wildcards import Wildcards
 
 Axis = tuple[str, tuple[Any, ...]]
 
@@ -51,6 +52,7 @@ class Expansion:
         grid: Mapping[str, Iterable[Any]] | None = None,
         wildcards: bool | str | os.PathLike[str] | None = None,
         allow_files: tuple[str, ...] = (),
+        foreign_marks: bool = False,
     ) -> Expansion | None:
         """Check the caller's values; None if there are none.
 
@@ -61,7 +63,8 @@ class Expansion:
         if seeds is not None:
             axes.append(("seed", axis_values("seed", seeds, argument="seeds")))
         names = () if models is None else axis_values("model", models, argument="models")
-        spread = cls(models=names, axes=tuple(axes), wildcards=_wildcards(wildcards, allow_files))
+        lists = _wildcards(wildcards, allow_files, foreign_marks)
+        spread = cls(models=names, axes=tuple(axes), wildcards=lists)
         spread._refuse_useless()
         return spread if axes or names or spread.wildcards is not None else None
 
@@ -166,11 +169,14 @@ def _held(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _wildcards(
-    given: bool | str | os.PathLike[str] | None, allow_files: tuple[str, ...]
+    given: bool | str | os.PathLike[str] | None,
+    allow_files: tuple[str, ...],
+    foreign_marks: bool,
 ) -> Wildcards | None:
     if given is None or given is False:
         return None
-    return Wildcards(None if given is True else local_path("wildcards", given), allow_files)
+    folder = None if given is True else local_path("wildcards", given)
+    return Wildcards(folder, allow_files, foreign_marks=foreign_marks)
 
 
 def axis_values(name: str, values: Iterable[Any], *, argument: str = "") -> tuple[Any, ...]:
