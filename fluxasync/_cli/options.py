@@ -138,6 +138,9 @@ class ListOptions:
         Make every prompt with each value of a parameter: NAME=V,V. May be given more than once.
     wildcards
         Expand {red|grey} in prompts, and __animals__ from the lines of animals.txt in this folder.
+    syntax
+        What marks of other tools in prompts mean: checked, as-written, comments or sample-prompts
+        (default: checked).
     sample
         Use a random sample of this many rows. The sample is the same every time.
     sample_seed
@@ -156,6 +159,7 @@ class ListOptions:
     models: str | None = None
     grid: tuple[str, ...] = ()
     wildcards: LocalPath | None = None
+    syntax: Literal["checked", "as-written", "comments", "sample-prompts"] = "checked"
     sample: int | None = None
     sample_seed: int = 0
     allow_files: tuple[Path, ...] = ()
@@ -172,6 +176,7 @@ class ListOptions:
             "models": None if self.models is None else _parts(self.models),
             "grid": self._grid(),
             "wildcards": self.wildcards or False,
+            "syntax": self.syntax,
             "sample": self.sample,
             "sample_seed": self.sample_seed,
             "allow_files": self.allow_files,

@@ -65,7 +65,8 @@ def test_a_dry_run_shows_images_and_cost_of_a_grid(cli: Any, tmp_path: Path) -> 
         "guidance is not varied for flux-pro-1.1, which has no such parameter",
     ]
     assert out[0].startswith("36 images, $1.08 at list price, about ")
-    code, out, _ = cli("run", "p.txt", "--dry-run", "--json", "--sample", "1", "--seeds", "5")
+    code, out, _ = cli("run", "p.txt", "--dry-run", "--json", "--sample", "1", "--seeds", "5",
+                       "--syntax", "as-written")  # fmt: skip
     plan = json.loads(out[0])
     assert (plan["rows"], plan["images"], plan["cost"]) == (1, 1, 0.025)
 

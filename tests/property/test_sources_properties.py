@@ -47,7 +47,7 @@ rows = st.lists(
 
 def keys_of(source: Any) -> list[str]:
     async def read() -> list[str]:
-        opened = open_source(source)
+        opened = open_source(Prompts(source, syntax="as-written"))  # the subject is the form
         async with aclosing(opened.requests()) as requests:
             keys = [r.key async for r in requests if isinstance(r, ImageRequest)]
         await opened.aclose()

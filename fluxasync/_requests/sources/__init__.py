@@ -23,6 +23,7 @@ from .formats import ItemFormat
 from .list_files import format_of, list_files, refuse_misfits
 from .listed_source import ListedSource
 from .plan import BadRow, Lookup, Plan
+from .prompt_syntax import Syntax
 from .prompts import Prompts, expansion_of, layout_of, sample_of
 from .row_reader import RowDialect, RowReader
 from .stream import StreamSource, items, lines_of, standard_input
@@ -81,7 +82,9 @@ def open_source(given: Any, *, is_local: bool = False) -> Source:
     prompts = given if isinstance(given, Prompts) else Prompts(given)
     columns, limit = Columns.of(prompts.columns), prompts.limit
 
-    def reading(dialect: RowDialect, base: Path | None = None) -> RowReader:
+    def reading(
+        dialect: RowDialect, base: Path | None = None, *, is_trusted: bool = False
+    ) -> RowReader:
         return RowReader(
             defaults=prompts.defaults,
             n=prompts.n,
@@ -92,6 +95,8 @@ def open_source(given: Any, *, is_local: bool = False) -> Source:
             allow_files=allowed_folders(prompts.allow_files),
             is_local=is_local,
             layout=layout_of(prompts),
+            syntax=Syntax(prompts.syntax),
+            is_trusted=is_trusted,
         )
 
     sampled, skip_bad = sample_of(prompts), prompts.skip_bad
@@ -103,7 +108,7 @@ def open_source(given: Any, *, is_local: bool = False) -> Source:
             format_of(files, rule), reading=rule, limit=limit, skip_bad=skip_bad, sample=sampled
         )
     if isinstance(prompts.source, list | tuple):
-        rule = reading(RowDialect.TEXT)
+        rule = reading(RowDialect.TEXT, is_trusted=True)
         return ListedSource(
             ItemFormat(prompts.source, rule),
             reading=rule,
@@ -115,5 +120,5 @@ def open_source(given: Any, *, is_local: bool = False) -> Source:
         rule = reading(RowDialect.EITHER)
         rows = lines_of(standard_input())
         return StreamSource(rows, read=rule.line, reading=rule, limit=limit)
-    rule = reading(RowDialect.TEXT)
+    rule = reading(RowDialect.TEXT, is_trusted=True)
     return StreamSource(items(prompts.source), read=rule.item, reading=rule, limit=limit)

@@ -20,6 +20,7 @@ from ..._core.errors import ConfigError
 from ..._core.strict_json import parsed_object
 from ..image_inputs import open_within
 from .compression import PACKED, blocks_of
+from .file_kinds import refuse_other_kinds
 from .lines import (
     IMAGES_CAP,
     LINE_CAP,
@@ -327,6 +328,7 @@ class FolderFormat:
         if len(content) > LINE_CAP:
             raise ConfigError(f"longer than {LINE_CAP:,} bytes, which is no prompt")
         reject_utf16(content, name="the file")
+        refuse_other_kinds(content, name="the file")
         try:
             text = content.removeprefix(codecs.BOM_UTF8).decode()
         except UnicodeDecodeError as error:
@@ -335,7 +337,7 @@ class FolderFormat:
         prompt = text.replace("\r\n", "\n").replace("\r", "\n").strip()
         if (lines := prompt.count("\n") + 1) > _LINES:
             raise ConfigError(f"{lines} lines, and a folder's file is one prompt; {_APART}")
-        return self._reading.row({"prompt": prompt, "name": Path(name).stem}) if prompt else None
+        return self._reading.text(prompt, name=Path(name).stem) if prompt else None
 
     def content(self, raw: _FileRow) -> bytes:
         return b"outside" if isinstance(raw[1], ConfigError) else raw[1].strip()

@@ -80,6 +80,8 @@ class ListedSource:
         finally:
             await self._in_thread(steps.close)
         plan = counts.plan(notes=self._reading.all_notes())
+        if self._reading.syntax_check is not None:
+            self._reading.syntax_check.settle()
         self._reading.refuse_unseen()
         if self._is_whole:
             self._reading.refuse_unused()
@@ -184,7 +186,10 @@ class ListedSource:
 
     def _entry(self, number: int, raw: Any) -> RowResult:
         try:
-            return with_inputs_read(self._format.read(raw), base=self._reading.base)
+            parsed = self._format.read(raw)
+            if self._reading.syntax_check is not None and self._reading.syntax_check.has_news:
+                self._reading.syntax_check.at(self._format.where(number))
+            return with_inputs_read(parsed, base=self._reading.base)
         except ConfigError as error:
             return BadRow(where=self._format.where(number), error=error)
 

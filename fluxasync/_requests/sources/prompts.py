@@ -17,6 +17,7 @@ from ..parsing import ROW_KEYS
 from .columns import Columns
 from .expansion import Expansion, axis_values, no_axis_message
 from .layout import Layout
+from .prompt_syntax import Syntax
 from .spool import Sample
 
 
@@ -68,6 +69,12 @@ def _columns(given: Mapping[str, str] | None) -> Mapping[str, str]:
     return Columns.of(given).sources
 
 
+def _check_syntax(_: object, __: Attribute[Any], given: Any) -> None:
+    known = [each.value for each in Syntax]
+    if given not in known:
+        raise ConfigError.about("syntax", f"one of {', '.join(known)}", value=given)
+
+
 @frozen
 class Prompts:
     """What to generate, and how its rows become requests: `Prompts("prompts.csv", n=4)`.
@@ -103,6 +110,11 @@ class Prompts:
             ImageInput objects may be anywhere.
         skip_bad: continue past rows that are not requests; each becomes a Failed outcome
             (default: False, a bad row of a file or list is an error before anything is spent).
+        syntax: what marks of other tools in prompts mean, such as `# comment`, `--ar 16:9` or
+            `{a|b}` without `wildcards`. "checked": a file or standard input is refused if half of
+            its prompts or more have them, else there is a warning (default). "as-written": they are
+            sent. "comments": lines that start with # or // are left out. "sample-prompts": kohya's
+            options in lines of text, as --w 768 --d 7, are read.
         limit: stop after this number of images (default: no limit).
 
     Raises ConfigError for a value that cannot be used. Files are opened later, by the run.
@@ -122,6 +134,7 @@ class Prompts:
     header: bool = field(default=True, kw_only=True)
     allow_files: Folders = field(default=(), converter=allowed_folders, kw_only=True)
     skip_bad: bool = field(default=False, kw_only=True)
+    syntax: str = field(default="checked", validator=_check_syntax, kw_only=True)
     limit: int | None = field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
@@ -201,6 +214,7 @@ def expansion_of(prompts: Prompts) -> Expansion | None:
         grid=prompts.grid,
         wildcards=prompts.wildcards,
         allow_files=allowed_folders(prompts.allow_files),
+        foreign_marks=prompts.syntax == Syntax.AS_WRITTEN.value,
     )
 
 

@@ -27,6 +27,9 @@ from .layout import Layout
 from .lines import decoded
 from .object_cells import given_cells
 from .plan import BadRow, ExpandedRow, FirstNames, requests_of
+from .prompt_syntax import Syntax, SyntaxCheck
+from .sample_prompts import is_comment, row_of
+from .structured_prompts import begins_with_choices, is_prompt, structured_prompt
 
 if TYPE_CHECKING:
     from .expansion import Expansion
@@ -63,6 +66,8 @@ class RowReader:
         allow_files: tuple[str, ...] = (),
         is_local: bool = False,
         layout: Layout | None = None,
+        syntax: Syntax = Syntax.CHECKED,
+        is_trusted: bool = False,
     ) -> None:
         self.layout = layout or Layout()
         self.columns = columns or Columns()
@@ -75,6 +80,16 @@ class RowReader:
         self.allowed = (os.path.realpath(base or "."), *allow_files)
         self._allow_files = allow_files
         self.is_sharded = False  #: the list has several files
+        self._syntax = syntax
+        #: None where everything is sent as it is; prompts of a program are only warned of
+        self.syntax_check = (
+            None
+            if syntax is Syntax.AS_WRITTEN
+            else SyntaxCheck(
+                refuses=not is_trusted,
+                templates_are_read=spread is not None and spread.wildcards is not None,
+            )
+        )
         self._is_local = is_local  #: the provider is on this machine, so rows may name it
         self._unseen = dict(self.columns.sources)  #: mapped columns that no object had so far
         self._objects = 0
@@ -93,10 +108,30 @@ class RowReader:
         if not text:
             return None
         if self._dialect is RowDialect.TEXT:
-            return self.row({"prompt": text})
-        if self._dialect is RowDialect.EITHER and not text.startswith("{"):
-            return self.row({"prompt": text})
+            return self.text(text)
+        if self._dialect is RowDialect.EITHER:
+            is_object = text.startswith("{") and not begins_with_choices(text)
+            row = parsed_object(text) if is_object else None
+            if row is None or self._is_prompt(row):
+                return self.text(text)
+            return self.object(row)
         return self.object(parsed_object(text))
+
+    def text(self, text: str, **more: Any) -> ParsedRow | None:
+        """Return the request of a prompt that is a line or a file, or None for a comment."""
+        if self._syntax in (Syntax.COMMENTS, Syntax.SAMPLE_PROMPTS):
+            kept = [line for line in text.split("\n") if not is_comment(line.lstrip())]
+            text = "\n".join(kept).strip()
+            if not text:
+                return None
+        row = row_of(text) if self._syntax is Syntax.SAMPLE_PROMPTS else {"prompt": text}
+        return self.row({**row, **more}, is_line=True)
+
+    def _is_prompt(self, row: Mapping[str, Any]) -> bool:
+        """Whether an object on standard input is a prompt of its own, and not a row."""
+        if self.columns.sources or self.defaults.get("prompt") is not None:
+            return False
+        return is_prompt(row, as_written=self._syntax is Syntax.AS_WRITTEN)
 
     def item(self, given: object) -> ParsedRow | None:
         """Return the request of an item of the program."""
@@ -107,7 +142,7 @@ class RowReader:
                 self._unused.discard("n")
             return validate(given) if self.spread is None else self._variants(_as_row(given), {})
         if isinstance(given, str):
-            return self.row({"prompt": given})
+            return self.text(given)
         if isinstance(given, Mapping):
             return self.object(given)
         kind = type(given).__name__
@@ -166,8 +201,17 @@ class RowReader:
         spread = [] if self.spread is None else self.spread.notes()
         return [*spread, *self.notes]
 
-    def row(self, row: Mapping[str, Any]) -> ParsedRow:
-        """Return the requests of a row whose keys are names of parameters."""
+    def row(self, row: Mapping[str, Any], *, is_line: bool = False) -> ParsedRow:
+        """Return the requests of a row whose keys are names of parameters.
+
+        A prompt that is an object is sent as its JSON text. `is_line`: the prompt is a line of
+        text, which may also be a comment.
+        """
+        prompt = row.get("prompt")
+        if isinstance(prompt, Mapping | list | tuple):
+            row = {**row, "prompt": structured_prompt(prompt)}
+        elif self.syntax_check is not None and isinstance(prompt, str):
+            self.syntax_check.look(prompt, is_line=is_line)
         if self._n != 1 and row.get("n") is None:
             row = {**row, "n": self._n}
             self._unused.discard("n")

@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 from ..._core.errors import ConfigError
 from ..._core.models import ImageRequest
 from ..image_inputs import resolve
+from .file_kinds import refuse_other_kinds
 from .lines import IMAGES_CAP, Splitter, reject_utf16
 from .plan import BadRow, ExpandedRow, Lookup, Numbering, Plan, metadata_message
 from .row_reader import ParsedRow, RowReader, RowResult, entry, image_inputs
@@ -132,6 +133,11 @@ async def entry_of(
 ) -> RowResult:
     """Read a row, and its images off the loop, so that it has a key."""
     made = entry(where, read, row)
+    if reading.syntax_check is not None and not isinstance(made, BadRow):
+        try:
+            reading.syntax_check.so_far(where)
+        except ConfigError as error:
+            return BadRow(where=where, error=error)
     if made is None or isinstance(made, BadRow) or not image_inputs(made):
         return made
     try:
@@ -231,6 +237,7 @@ async def lines_of(descriptor: int) -> AsyncGenerator[tuple[str, bytes], None]:
     try:
         block = await reader.read()
         reject_utf16(block, name="standard input")
+        refuse_other_kinds(block, name="standard input")
         while block:
             for line in _fed(splitter, block):
                 number += 1

@@ -10,14 +10,21 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from ..._core.errors import ConfigError
-from ..catalog import COPIES_MAXIMUM
 from .prompt_syntax import WEBUI_MARKS
-from .templates import Choice, Part, PromptTemplate, Selection, Variable, WithVariables
+from .templates import (
+    ALTERNATIVES_CAP,
+    Choice,
+    Part,
+    PromptTemplate,
+    Selection,
+    Variable,
+    WithVariables,
+)
 
 #: levels of braces and of lists that name lists
 DEPTH_CAP = 20
 #: a row makes 10,000 images at most. A text may have twice as many alternatives
-_MOST = 2 * COPIES_MAXIMUM
+_MOST = 2 * ALTERNATIVES_CAP
 
 _ESCAPED = frozenset("{|}_\\$~@!#:%<>[]()/*")
 

@@ -17,6 +17,9 @@ from attrs import define, field, frozen
 #: texts are counted up to here; lists that name lists make numbers of any length
 COUNT_CAP = 10**15
 
+#: alternatives of a list: a row makes 10,000 images at most (COPIES_MAXIMUM of the catalogue)
+ALTERNATIVES_CAP = 10_000
+
 #: 18! is more than COUNT_CAP, so no longer selection has to be counted
 _COUNTED = 18
 

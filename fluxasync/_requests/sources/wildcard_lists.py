@@ -20,17 +20,15 @@ from attrs import frozen
 
 from ..._core.errors import ConfigError
 from ..._core.extras import install_command
-from ..catalog import COPIES_MAXIMUM
 from ..image_inputs import open_within
 from .file_kinds import refuse_other_kinds
 from .lines import decoded, reject_utf16
+from .templates import ALTERNATIVES_CAP
 
 #: bytes of a list; alternatives are held in memory
 _LIST_CAP = 10_000_000
 #: lines of a list, with blank ones and comments
 _LINES_CAP = 100_000
-#: alternatives of a list; a row makes 10,000 images at most
-_MOST = COPIES_MAXIMUM
 #: files of the folder, whose names are held for `*`, and names inside one .json or .yaml file
 _NAMES_CAP = 100_000
 
@@ -197,8 +195,8 @@ def _text_lines(lines: list[bytes], shown: str) -> Iterator[Line]:
 def _checked(shown: str, lines: list[Line]) -> list[Line]:
     if not lines:
         raise ConfigError(f"{shown} is empty; write an alternative a line")
-    if len(lines) > _MOST:
-        most = f"a row makes at most {_MOST:,} images"
+    if len(lines) > ALTERNATIVES_CAP:
+        most = f"a row makes at most {ALTERNATIVES_CAP:,} images"
         raise ConfigError(f"{shown} has {len(lines):,} alternatives; {most}")
     return lines
 
