@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from math import inf
 from numbers import Real
-from typing import Any, Literal, Self
+from typing import Any, Literal, NoReturn, Self
 
 from .._core.arguments import check_callback, check_type, described
 from .._core.errors import ConfigError
@@ -215,6 +215,9 @@ class Batch:
         stack.pop_all()
         if self._journal is not None:
             self._journal.abandon()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Batch is not pickled or copied: make one in each process")
 
     def __repr__(self) -> str:
         count = self._pool.count

@@ -28,8 +28,9 @@ which errors end a run.
 
 from __future__ import annotations
 
+import pickle
 import re
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
     from .models import Job, Quarantined
@@ -64,9 +65,34 @@ def cut_values(message: str) -> str:
 
 
 class FluxError(Exception):
-    """Base class of all errors of fluxasync."""
+    """Base class of all errors of fluxasync. Pickled and copied errors keep their attributes, notes
+    and `__cause__`."""
 
     cause: ClassVar[str] = "error"  #: the word for it in summaries and in failures.jsonl
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # an exception's own way calls the class with `args` alone, which has no keyword arguments:
+        # a process pool breaks then (python/cpython#80041)
+        state = self.__dict__ | {
+            "__cause__": _portable(self.__cause__),
+            "__suppress_context__": self.__suppress_context__,
+        }
+        return _without_init, (type(self), self.args), state
+
+
+def _without_init(kind: type[FluxError], args: tuple[Any, ...]) -> FluxError:
+    return kind.__new__(kind, *args)
+
+
+def _portable(cause: BaseException | None) -> BaseException | None:
+    """Return the cause, or its text where another library's exception does not survive a pickle."""
+    if cause is None or isinstance(cause, FluxError):
+        return cause
+    try:
+        pickle.loads(pickle.dumps(cause))  # noqa: S301 — what was dumped here
+    except Exception:  # of any kind: it is the other library's code
+        return Exception(cut_values(f"{type(cause).__name__}: {cause}"))
+    return cause
 
 
 class ConfigError(FluxError, ValueError):

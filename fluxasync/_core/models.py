@@ -40,15 +40,21 @@ Paid = Literal["yes", "no", "unknown"]
 
 
 class Secret:
-    """Text that no repr, log, pickle or exception shows."""
+    """Text that no repr, log, pickle or exception shows.
+
+    A pickle has no text, so outcomes whose request has a secret can leave the process; sending
+    such a request raises ConfigError.
+    """
 
     __slots__ = ("_text",)
 
     def __init__(self, text: str) -> None:
-        self._text = text
+        self._text: str | None = text
 
     def reveal(self) -> str:
-        """Return the text."""
+        """Return the text. Raises ConfigError after a pickle."""
+        if self._text is None:
+            raise ConfigError("a secret is not pickled, so its text is lost: give it again")
         return self._text
 
     def __repr__(self) -> str:
@@ -63,8 +69,20 @@ class Secret:
     def __hash__(self) -> int:
         return hash(self._text)
 
-    def __reduce__(self) -> Any:
-        raise TypeError("a Secret is not pickled")
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _lost_secret, ()
+
+
+def _lost_secret() -> Secret:
+    secret = Secret("")
+    secret._text = None
+    return secret
 
 
 @frozen(kw_only=True)
@@ -383,7 +401,12 @@ class Pending:
 
 @frozen(kw_only=True)
 class Ready:
-    """The image can be downloaded until the deadline: ten minutes after generation (BFL docs)."""
+    """The image can be downloaded until the deadline: ten minutes after generation (BFL docs).
+
+    Loop times are those of this machine's monotonic clock since it started: other processes on it
+    share them, other machines do not. There a wrong deadline costs a poll, because `download` asks
+    for a fresh URL where this one has expired.
+    """
 
     job: Job
     url: str = field(repr=False)  #: signed: it gives access to the image

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from ssl import SSLContext
-from typing import Any, Literal, Self
+from typing import Any, Literal, NoReturn, Self
 
 from .._core.arguments import check_callback, check_methods, check_type, local_path
 from .._core.config import Budget, Limits, Policies, Polling, Retry, Timeouts
@@ -107,6 +107,12 @@ class FluxSession:
         close the connections. For frameworks whose shutdown hook is a function; closing a closed
         session does nothing."""
         await self._engine.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a FluxSession is not pickled or copied, because it holds connections and a key: "
+            "open one in each process"
+        )
 
     def __repr__(self) -> str:
         state = f"{self.in_flight} in flight" if self._engine.is_open else "closed"
