@@ -143,7 +143,7 @@ async def fluxasync(*arguments: str, cwd: Path, **environ: str) -> tuple[int, st
 async def test_submits_polls_and_downloads_go_through_the_proxy(
     variable: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The proxy is asked for tunnels only, and sees neither the key nor a path."""
+    """F42 The proxy is asked for tunnels only, and sees neither the key nor a path."""
     async with place() as there:
         if variable is not None:
             monkeypatch.setenv(variable, there.proxy.url)
@@ -410,7 +410,7 @@ async def test_a_proxy_that_is_down_is_named_at_once_at_the_command_line(
 async def test_submissions_that_the_proxy_refused_are_sent_again_and_charged_once(
     tmp_path: Path,
 ) -> None:
-    """CONNECTs that fail leave no image in doubt: every image is submitted once and saved."""
+    """F42 CONNECTs that fail leave no image in doubt: every image is submitted once and saved."""
     rows = [{"prompt": f"picture {n}", "model": MODEL} for n in range(4)]
     retry = Retry(initial=0.01, maximum=0.05, patience=30)
     async with AsyncExitStack() as stack:

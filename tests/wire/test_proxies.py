@@ -206,6 +206,20 @@ def test_an_unusable_proxy_is_refused_without_its_password(text: str, reason: st
     assert not any(part in str(caught.value) for part in ("canary", "ary@", "u:c", "evil"))
 
 
+_RAW = st.text(st.characters(codec="ascii"), max_size=12)
+
+
+@given(_RAW, _RAW, st.sampled_from(["http://", "https://", "", "socks5://", "x://"]))
+def test_no_text_of_a_proxy_shows_its_password(before: str, after: str, scheme: str) -> None:
+    """However a password is written, neither the proxy nor the error has any of it."""
+    text = f"{scheme}user:{before}canary{after}@p.example:3128"
+    try:
+        shown = f"{(proxy := read_proxy(text, 'HTTPS_PROXY'))} {proxy!r} {proxy.url}"
+    except ConfigError as error:
+        shown = f"{error} {error!r} {error.value!r}"
+    assert "canary" not in shown
+
+
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
