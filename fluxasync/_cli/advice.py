@@ -31,8 +31,9 @@ _AGAIN = "run the same command again"
 def with_advice(error: FluxError) -> str:
     """Return the error's message, ending with what to do next."""
     text = _with_options(error) if isinstance(error, ConfigError) else str(error)
-    step = next_step(error)
-    return f"{text}; {step}" if step else text
+    kept = getattr(error, "quarantined", None)
+    where = f"its bytes are in {kept.path}" if kept is not None and kept.path else ""
+    return "; ".join(filter(None, (text, where, next_step(error))))
 
 
 #: arguments that error messages recommend, as Python writes them

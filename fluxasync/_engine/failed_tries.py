@@ -54,8 +54,9 @@ async def note_quarantine(
     if isinstance(error, DeadlineExceeded):  # it is collected later
         return
     error.quarantined = await sink.quarantined(job)
-    if error.quarantined is None and sink.quarantine_problem:
-        error.args = (f"{error}; its bytes could not be kept: {sink.quarantine_problem}",)
+    problem = sink.quarantine_problem(job)
+    if error.quarantined is None and problem:
+        error.args = (f"{error}; its bytes could not be kept: {problem}",)
 
 
 class _RememberingSink(QuarantiningSink):
@@ -98,8 +99,7 @@ class _RememberingSink(QuarantiningSink):
     async def quarantined(self, job: Job) -> Quarantined | None:
         return self._quarantine.take(job)
 
-    @property
-    def quarantine_problem(self) -> str:
+    def quarantine_problem(self, job: Job) -> str:
         return self._problem
 
 

@@ -18,7 +18,14 @@ from pathlib import Path
 
 from .._core.images import EXTENSIONS, NotAnImage, sniff
 from .._core.models import ImageRequest, Job, Quarantined, Stored
-from .files import HOME, AtomicFile, make_own_folder, open_to_read, sync_folder
+from .files import (
+    HOME,
+    AtomicFile,
+    check_own_folder,
+    make_own_folder,
+    open_to_read,
+    sync_folder,
+)
 
 #: the quarantine's folder inside an output folder
 FOLDER = f"{HOME}/quarantine"
@@ -55,10 +62,9 @@ class QuarantiningSink(ABC):
     async def quarantined(self, job: Job) -> Quarantined | None:
         """Return what the quarantine has of a job, also from an earlier run."""
 
-    @property
-    @abstractmethod
-    def quarantine_problem(self) -> str:
-        """Why bytes could not be kept, the last time; "" = they could."""
+    def quarantine_problem(self, job: Job) -> str:
+        """Return why a job's bytes could not be kept; "" = they could, or none came."""
+        return ""
 
 
 def name_of(job_id: str) -> str:
@@ -74,17 +80,40 @@ def prepare(folder: Path) -> None:
     make_own_folder(folder / FOLDER, mode=0o700)
 
 
+def check(folder: Path) -> None:
+    """Raise NotOurs for a link in the place of an output folder's quarantine, so that no file
+    elsewhere is read or removed, and FileNotFoundError without a quarantine."""
+    for own in (folder / HOME, folder / FOLDER):
+        check_own_folder(own)
+
+
+def names(folder: Path) -> set[str]:
+    """Return the names in an output folder's quarantine. Raises NotOurs as `check`."""
+    try:
+        check(folder)
+        return set(os.listdir(folder / FOLDER))
+    except FileNotFoundError:
+        return set()
+
+
 class Quarantine:
     """The quarantine of one sink, in files; its methods block.
 
-    `stem_of` gives the path of a job's file without extension, and `prepare` creates its folder.
+    `stem_of` gives the path of a job's file without extension, `prepare` creates its folder, and
+    `check` raises OSError where the folder is not ours.
     """
 
     def __init__(
-        self, stem_of: Callable[[Job], str], *, prepare: Callable[[], None], fsync: bool
+        self,
+        stem_of: Callable[[Job], str],
+        *,
+        prepare: Callable[[], None],
+        check: Callable[[], None],
+        fsync: bool,
     ) -> None:
-        self._stem_of, self._prepare, self._fsync = stem_of, prepare, fsync
-        self.problem = ""  #: why the last bytes could not be kept; "" = they could
+        self._stem_of, self._prepare, self._check = stem_of, prepare, check
+        self._fsync = fsync
+        self._problems: dict[str, str] = {}  # by job id
 
     def target(self, job: Job, extension: str) -> str:
         """Return the file of a job whose bytes have this extension; creates the folder."""
@@ -94,14 +123,18 @@ class Quarantine:
     def keep(self, job: Job, part: AtomicFile | None, rest: bytes) -> None:
         """Keep the bytes of a failed try, `part` and then `rest`, unless better ones are kept.
 
-        An error of the disk is noted as the `problem` and not raised.
+        An error of the disk is noted and not raised: see `problem`.
         """
-        self.problem = ""
+        self._problems.pop(job.job_id, None)
         try:
             if part is not None or rest:
                 self._keep(job, part, rest)
         except OSError as error:
-            self.problem = error.strerror or str(error)
+            self._problems[job.job_id] = error.strerror or str(error)
+
+    def problem(self, job: Job) -> str:
+        """Return why the last bytes of a job could not be kept; "" = they could."""
+        return self._problems.pop(job.job_id, "")
 
     def _keep(self, job: Job, part: AtomicFile | None, rest: bytes) -> None:
         self._prepare()
@@ -125,14 +158,16 @@ class Quarantine:
 
     def forget(self, job: Job) -> None:
         """Remove what failed tries of a job left: its image is whole now."""
-        for path in _files(self._stem_of(job)):
-            with suppress(OSError):  # a left-over file is reported by verify
+        with suppress(OSError):  # a left-over file is reported by verify
+            self._check()
+            for path in _files(self._stem_of(job)):
                 os.unlink(path)
 
     def found(self, job: Job) -> Quarantined | None:
         """Return what the quarantine has of a job; None without a readable file."""
-        for path in _files(self._stem_of(job)):
-            with suppress(OSError):
+        with suppress(OSError):
+            self._check()
+            for path in _files(self._stem_of(job)):
                 return measured(Path(path))
         return None
 

@@ -31,7 +31,15 @@ from .filenames import DEFAULT, FilenameTemplate
 from .files import AtomicFile, DirectorySync, disk_error, make_folder, prove_writable
 from .incoming import Incoming
 from .quarantine import FOLDER as QUARANTINE
-from .quarantine import MemoryQuarantine, Quarantine, QuarantiningSink, name_of, prepare
+from .quarantine import (
+    MemoryQuarantine,
+    Quarantine,
+    QuarantiningSink,
+    check,
+    name_of,
+    names,
+    prepare,
+)
 
 logger = logging.getLogger("fluxasync")
 
@@ -106,11 +114,6 @@ class MemorySink(QuarantiningSink):
         """Return what is in quarantine of a job; None = nothing."""
         return self._quarantine.take(job)
 
-    @property
-    def quarantine_problem(self) -> str:
-        """Why bytes could not be kept, the last time; "" = they could."""
-        return ""
-
     async def _stored(self, job: Job, incoming: Incoming) -> Stored:
         image, is_all = await incoming.take(self._max_bytes)
         if not is_all:
@@ -162,7 +165,10 @@ class _DiskSink(QuarantiningSink):
         self._names = DirectorySync(self._threads)
         self.owner = LoopOwner("the sink", type(self).__name__)
         self._quarantine = Quarantine(
-            self._quarantine_stem, prepare=self._prepare_quarantine, fsync=fsync
+            self._quarantine_stem,
+            prepare=self._prepare_quarantine,
+            check=self._check_quarantine,
+            fsync=fsync,
         )
         self._in_quarantine: set[str] = set()  #: names of jobs that may have a file there
 
@@ -206,6 +212,9 @@ class _DiskSink(QuarantiningSink):
     def _prepare_quarantine(self) -> None:
         """Create the quarantine's folder."""
 
+    def _check_quarantine(self) -> None:
+        """Raise OSError if the quarantine's folder is not ours."""
+
     async def store(
         self, request: ImageRequest | None, job: Job, chunks: AsyncIterator[bytes]
     ) -> Stored:
@@ -248,10 +257,9 @@ class _DiskSink(QuarantiningSink):
         """Return what is in quarantine of a job; None = nothing."""
         return await self._threads.run(self._quarantine.found, job)
 
-    @property
-    def quarantine_problem(self) -> str:
-        """Why bytes could not be kept, the last time; "" = they could."""
-        return self._quarantine.problem
+    def quarantine_problem(self, job: Job) -> str:
+        """Return why a job's bytes could not be kept; "" = they could, or none came."""
+        return self._quarantine.problem(job)
 
     async def _store(
         self,
@@ -357,9 +365,8 @@ class FolderSink(_DiskSink):
     def _prepare(self) -> None:
         make_folder(self.folder)
         prove_writable(self.folder)
-        with suppress(FileNotFoundError):
-            names = os.listdir(self.folder / QUARANTINE)
-            self._in_quarantine.update(name.partition(".")[0] for name in names)
+        with suppress(OSError):
+            self._in_quarantine |= {name.partition(".")[0] for name in names(self.folder)}
 
     def _target(self, request: ImageRequest | None, job: Job, format: str) -> str:
         relative = self.template.render(request, job_id=job.job_id, ext=EXTENSIONS[format])
@@ -371,6 +378,9 @@ class FolderSink(_DiskSink):
 
     def _prepare_quarantine(self) -> None:
         prepare(self.folder)
+
+    def _check_quarantine(self) -> None:
+        check(self.folder)
 
     def _make_inside(self, names: Sequence[str]) -> None:
         """Create subfolders one by one, none of them through a link that leads outside."""

@@ -5,18 +5,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pytest
 from attrs import evolve
 from support.simulator_sessions import FAST, SIDE, batch_of, fast_session, rows, run_out, tally
 
-from fluxasync import ConfigError, DownloadError, Failed, ImageRequest, Job, Limits
+from fluxasync import ConfigError, DownloadError, Failed, ImageRequest, Job, Limits, SinkError
 from fluxasync import Outcome as AnyOutcome
 from fluxasync import audit as folders
 from fluxasync._cli.app import main
+from fluxasync._store.audit.folder_status import quarantined_rows
+from fluxasync._store.audit.quarantine_files import published
 from fluxasync.extend import Stored
 from fluxasync.gallery.cards import read
 from fluxasync.simulator import Scenario, Simulator
@@ -285,3 +290,65 @@ async def test_the_command_line_accepts_and_discards(
     assert (await command("resolve", out, "--accept", "--discard"))[0] == 2
     counts = (await folders.status(out)).counts
     assert (counts.done, counts.failed) == (1, {"discarded": 1})
+
+
+async def test_a_quarantine_that_cannot_be_written_costs_only_the_bytes(tmp_path: Path) -> None:
+    """A link in its place is not followed; the failure stays, says so, and the run goes on."""
+    out, outside = tmp_path / "out", tmp_path / "outside"
+    outside.mkdir()
+    (outside / "notes.txt").write_text("mine")
+    async with broken("html-as-image") as sim:
+        async with fast_session(sim.url) as flux, batch_of(flux, [], out=out):
+            pass
+        (out / QUARANTINE).symlink_to(outside)
+        async with fast_session(sim.url, timeouts=HASTY) as flux:
+            outcomes, error = await run_out(batch_of(flux, PROMPTS, out=out))
+    assert error is None
+    for outcome in outcomes:
+        assert isinstance(outcome, Failed)
+        assert outcome.quarantined is None
+        assert "HTML" in str(outcome.error)
+        assert "could not be kept: is a link" in str(outcome.error)
+    assert [path.name for path in outside.iterdir()] == ["notes.txt"]
+
+
+async def test_a_hostile_journal_removes_no_file_elsewhere(tmp_path: Path) -> None:
+    """Rows that name a file outside the quarantine, or one behind a link, are not acted on."""
+    out, outside = tmp_path / "out", tmp_path / "outside"
+    outside.mkdir()
+    async with broken("wrong-bytes") as sim:
+        await a_run(sim, tmp_path)
+    first, _ = await folders.quarantined(out)
+    precious = outside / first.path.name
+    precious.write_bytes(b"mine")
+    with closing(sqlite3.connect(out / ".fluxasync" / "journal.db")) as journal, journal:
+        journal.execute(
+            "UPDATE image SET path = ? WHERE key = ?",
+            (f"../outside/{precious.name}", bytes.fromhex(first.key)),
+        )
+    assert first.key not in {entry.key for entry in await folders.quarantined(out)}
+    rmtree(out / QUARANTINE)
+    (out / QUARANTINE).symlink_to(outside)
+    for decide in (folders.accept, folders.discard):
+        with pytest.raises(SinkError, match="link"):
+            await decide(out)
+    assert precious.read_bytes() == b"mine"
+
+
+async def test_a_killed_decision_can_be_given_again(tmp_path: Path) -> None:
+    """Killed after the file was copied: the same file is taken. Killed after it was recorded: the
+    next start removes the rest."""
+    out = tmp_path / "out"
+    async with broken("wrong-bytes") as sim:
+        await a_run(sim, tmp_path)
+    (key, (entry, row)), _ = quarantined_rows(out).items()
+    copied, _ = published(out, row)
+    (accepted,) = await folders.accept(out, [key])
+    assert accepted.path == copied
+    assert len(list(out.glob("*.jpg"))) == 1
+    entry.path.write_bytes(copied.read_bytes())  # as if it had not been removed
+    with closing(sqlite3.connect(out / ".fluxasync" / "journal.db")) as journal, journal:
+        journal.execute("UPDATE meta SET value = '0' WHERE name = 'clean'")
+    await folders.discard(out)
+    assert names(tmp_path) == []
+    assert (await folders.verify(out)).is_clean

@@ -148,7 +148,7 @@ async def test_a_disk_error_here_is_not_the_images_error(tmp_path: Path) -> None
         (folder / HOME).symlink_to(outside)
         with pytest.raises(DownloadError, match="HTML"):
             await sink.store(JOB.request, JOB, arriving(HTML))
-        assert "link" in sink.quarantine_problem
+        assert "link" in sink.quarantine_problem(JOB)
     assert os.listdir(outside) == []
 
 

@@ -11,19 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..._core.errors import SinkError
 from ..._core.images import EXTENSIONS, NotAnImage, measure, sniff
-from ..files import (
-    HOME,
-    AtomicFile,
-    check_own_folder,
-    disk_error,
-    make_folder,
-    open_to_read,
-    sync_folder,
-)
+from ..files import AtomicFile, disk_error, make_folder, open_to_read, sync_folder
 from ..journal.checked_row import Row
 from ..journal.integrity import is_part
 from ..journal.serialization import storable
-from ..quarantine import FOLDER, OTHER, measured, name_of
+from ..quarantine import FOLDER, OTHER, check, measured, name_of, names
 
 if TYPE_CHECKING:
     from .folder_status import QuarantinedEntry
@@ -49,32 +41,18 @@ def differences(
             if not is_same:
                 yield "quarantine changed", where, entry.key, "its sha256 differs"
     expected = set(map(name_of, running))
-    for name in sorted(_names(folder) - recorded):
+    for name in sorted(names(folder) - recorded):
         if is_part(name):
             yield "unknown file", f"{FOLDER}/{name}", None, "an unfinished image"
         elif name.partition(".")[0] not in expected:
             yield "quarantine stray", f"{FOLDER}/{name}", None, "no image refers to it"
 
 
-def _names(folder: Path) -> set[str]:
-    try:
-        _check_folders(folder)
-        return set(os.listdir(folder / FOLDER))
-    except FileNotFoundError:
-        return set()
-
-
-def _check_folders(folder: Path) -> None:
-    """Raise NotOurs for a link in the place of the quarantine."""
-    for own in (folder / HOME, folder / FOLDER):
-        check_own_folder(own)
-
-
 def published(folder: Path, row: Row) -> tuple[Path, tuple[Any, ...]]:
     """Copy a row's bytes to their final name; return it, and the columns of a done row."""
     source = folder / (row.path or "")
     try:
-        _check_folders(folder)
+        check(folder)
         with open_to_read(source) as file:
             content = file.read()
         format, width, height = _measured(content)
@@ -121,7 +99,7 @@ def _measured(content: bytes) -> tuple[str, int, int]:
 def removed(folder: Path, path: Path) -> None:
     """Remove a file of the quarantine, if it is there."""
     try:
-        _check_folders(folder)
+        check(folder)
         path.unlink(missing_ok=True)
         sync_folder(path.parent)
     except FileNotFoundError:  # the whole quarantine is gone

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ..._core.images import EXTENSIONS, NotAnImage, inspect
 from ..files import open_to_read, sync, sync_folder
 from ..quarantine import FOLDER as QUARANTINE
+from ..quarantine import names
 from .checked_row import SELECT, Row, damaged, is_instant, row_of
 from .integrity import is_part
 
@@ -43,7 +44,7 @@ def recover(
     transitions.doubt_intents(connection)
     if is_clean:
         return set()
-    _remove_landed(connection, folder / QUARANTINE)
+    _remove_landed(connection, folder)
     rows = [row for row in running(connection) if row.stem is not None]
     for row, path in _published(connection, folder, rows):
         with suppress(OSError, NotAnImage):  # collected again instead, which is free
@@ -56,15 +57,14 @@ def recover(
     return {found for found in folders if found.resolve().is_relative_to(root)}
 
 
-def _remove_landed(connection: sqlite3.Connection, quarantine: Path) -> None:
+def _remove_landed(connection: sqlite3.Connection, folder: Path) -> None:
     """Remove quarantined bytes of jobs whose image is saved: the run was killed before it did."""
-    with suppress(FileNotFoundError, NotADirectoryError):
-        for name in os.listdir(quarantine):
+    with suppress(OSError):  # verify reports what is left
+        for name in names(folder):
             query = "SELECT 1 FROM image WHERE job_id = ? AND state = 2"
-            job_id = name.partition(".")[0]
-            if connection.execute(query, (job_id,)).fetchone() is not None:
-                with suppress(OSError):  # verify reports the file
-                    os.unlink(quarantine / name)
+            found = connection.execute(query, (name.partition(".")[0],)).fetchone()
+            if found is not None:
+                os.unlink(folder / QUARANTINE / name)
 
 
 def running(connection: sqlite3.Connection) -> Iterator[Row]:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, cast
 from ..._core.amounts import amount_text
 from ..._core.errors import ConfigError, FluxError, JournalError, TransportError
 from ..._core.models import ImageRequest, Job, Saved, Verdict
-from ..quarantine import is_quarantine_path
+from ..quarantine import check, is_quarantine_path
 from .checked_row import LAST_SEQ, SELECT, Row, damaged, row_of
 from .retry_selection import TO_COLLECT, RetrySelection
 from .schema import State
@@ -348,6 +348,7 @@ class Transitions:
         path = self._superseded.pop(bytes.fromhex(request.key), None)
         if path is not None:
             with suppress(OSError):  # verify reports the file
+                check(self._again.folder)
                 os.unlink(self._again.folder / path)
 
     def _is_again(self, connection: sqlite3.Connection, key: bytes) -> bool:
