@@ -66,6 +66,20 @@ def test_a_name_that_is_no_image_in_the_folder_becomes_no_address(tmp_path, name
 
 
 @pytest.mark.parametrize(
+    "kept",
+    [
+        {"path": "../x.jpg"}, {"path": "x.jpg"}, {"path": ".fluxasync/quarantine/../../x.jpg"},
+        {"path": ".fluxasync/quarantine/a/x.jpg"}, {"path": 7}, {},
+    ],
+)  # fmt: skip
+def test_quarantined_bytes_elsewhere_become_no_address(tmp_path, kept):
+    """Only a file of the folder's own quarantine is linked."""
+    Folder(tmp_path).failed(quarantine=kept)
+    (card,) = CardLists(tmp_path).changed()
+    assert (card.status, card.file) == ("quarantined", None)
+
+
+@pytest.mark.parametrize(
     ("name", "expected"),
     [
         pytest.param("a b/ü#?.jpg", "./a%20b/%C3%BC%23%3F.jpg", id="reserved"),

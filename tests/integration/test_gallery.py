@@ -15,7 +15,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from support.gallery_folders import Folder, cards_of, picture
+from support.gallery_folders import HOSTILE, Folder, cards_of, picture
 from support.patience import patient
 from support.pseudo_terminal import MODULE
 from support.simulator_sessions import fast_session, outcomes_of, small_requests
@@ -87,6 +87,28 @@ async def test_an_undecodable_image_is_shown_and_stops_nothing(tmp_path):
     shown = cards_of(written.path.read_bytes())
     assert [good["key"]] == [card["key"] for card in shown if "thumb" in card]
     assert not [name for name in thumbs(tmp_path) if not name.endswith(".webp")]
+
+
+@pytest.mark.asyncio
+async def test_bytes_in_quarantine_are_on_the_page(tmp_path):
+    """They have a state of their own, the reason, and a thumbnail if they can be decoded; what
+    cannot be decoded there is no missing image."""
+    folder, home = Folder(tmp_path), tmp_path / ".fluxasync" / "quarantine"
+    home.mkdir(parents=True)
+    contents = {"good.jpg": picture(), "cut.jpg": picture()[:300], "page.bin": b"<html>"}
+    for name, content in contents.items():
+        (home / name).write_bytes(content)
+        kept = {"path": f".fluxasync/quarantine/{name}", "reason": HOSTILE[0]}
+        folder.failed(cause="download", message=HOSTILE[0], quarantine=kept)
+    written = await write(tmp_path)
+    assert (written.cards, written.saved, written.without_thumb) == (3, 0, 0)
+    text = written.path.read_bytes()
+    assert HOSTILE[0].encode() not in text
+    cards = cards_of(text)
+    assert {"quarantined"} == {card["status"] for card in cards}
+    assert {HOSTILE[0]} == {card["message"] for card in cards}
+    assert ["thumb" in card for card in cards] == [True, False, False]
+    assert ["file" in card for card in cards] == [True, True, False]
 
 
 def bomb() -> bytes:

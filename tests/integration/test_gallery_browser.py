@@ -105,6 +105,27 @@ def test_a_click_shows_every_detail_of_an_image(window, grid):
     assert window.console() == []
 
 
+def test_bytes_in_quarantine_are_shown_with_a_mark(window, tmp_path):
+    """An image that can be shown has a mark; other bytes have the reason, as text."""
+    folder, home = Folder(tmp_path), tmp_path / ".fluxasync" / "quarantine"
+    home.mkdir(parents=True)
+    for name, content in {"good.jpg": picture(), "page.bin": b"<html>"}.items():
+        (home / name).write_bytes(content)
+        kept = {"path": f".fluxasync/quarantine/{name}"}
+        folder.failed(cause="download", message=HOSTILE[0], quarantine=kept)
+    opened(window, asyncio.run(write(tmp_path)).path)
+    first, second = "document.querySelectorAll('.tile')[0]", "document.querySelectorAll('.tile')[1]"
+    assert window.run(f"{first}.querySelector('.mark').textContent") == "In quarantine"
+    assert window.run(f"{first}.querySelector('img').naturalWidth") > 0
+    assert window.run(f"{second}.querySelector('.word').textContent") == "In quarantine"
+    assert window.run(f"{second}.querySelector('.why').textContent") == HOSTILE[0]
+    window.click(".tile")
+    window.until("document.getElementById('detail-status').textContent === 'In quarantine'")
+    assert window.run("document.getElementById('detail-message').textContent") == HOSTILE[0]
+    assert window.run("window.pwned === undefined")
+    assert window.console() == []
+
+
 def test_keys_are_enough(window, grid):
     """Arrows move, Enter opens, arrows step through, Escape returns to that image."""
     opened(window, grid, wide=1400)
