@@ -65,8 +65,9 @@ class Batch:
         retry: failures of earlier runs in `out` to make again, as "failed,moderated" or several
             words: "failed" (all but moderated and dropped), or a cause such as "expired", "lost" or
             "moderated"; "timeout" pays twice for jobs that still run; "missing" is images whose
-            file was removed, "damaged" is those and files that were cut short. An image keeps its
-            recorded state until it is submitted again.
+            file was removed, "damaged" is those and files that were cut short; only "quarantined"
+            pays again for images whose bytes are in quarantine. An image keeps its recorded state
+            until it is submitted again.
         grace: seconds in which paid jobs may land after a stop (default: 10).
         on_check: called with the number of rows read, while the source is checked on entry.
         on_plan: called once with the Plan, after the check and before the first submission. An

@@ -195,7 +195,8 @@ class ListOptions:
 _RETRY = (
     "Retry failures of earlier runs, as CLASS,CLASS: failed (all but moderated and dropped), a "
     "cause such as expired, lost or moderated, timeout (pays twice for jobs that still run), "
-    "missing (the file was removed), or damaged (missing, or the file was cut short)."
+    "missing (the file was removed), damaged (missing, or the file was cut short), or quarantined "
+    "(pays again for images whose bytes are in quarantine, which no other class does)."
 )
 
 

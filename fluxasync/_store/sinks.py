@@ -477,7 +477,10 @@ def _published(part: AtomicFile, target: str, info: ImageInfo) -> _StoredFile:
 
 
 def _too_large(job: Job, max_bytes: int) -> DownloadError:
-    text = f"job {job.job_id}: larger than the limit of {max_bytes} bytes"
+    text = (
+        f"job {job.job_id}: larger than the limit of {max_bytes} bytes; with a higher "
+        "max_image_bytes, collecting it again is free"
+    )
     return DownloadError(text, job=job, permanent=True)
 
 
