@@ -170,9 +170,8 @@ async def open_folder(
         ledger = journal
     sink = FolderSink(folder, template=template, max_bytes=max_bytes)
     await stack.enter_async_context(sink)
-    if journal is not None:
-        await journal.project()
-    manifest = MetadataWriter(folder, resumes=journal is not None)
+    changed = [] if journal is None else await journal.project()
+    manifest = MetadataWriter(folder, resumes=journal is not None, unchecked=changed)
     await stack.enter_async_context(manifest)
     return Output(sink, ledger, journal, manifest)
 

@@ -30,6 +30,8 @@ from .._core.errors import SinkError
 if TYPE_CHECKING:
     from .disk_threads import ThreadRunner
 
+#: our own folder inside the output folder
+HOME = ".fluxasync"
 
 #: our own folder inside an output folder
 HOME = ".fluxasync"

@@ -8,7 +8,6 @@ text of its escape, because strict JSON readers refuse a file that contains one.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -31,8 +30,17 @@ from .._core.models import (
     Quarantined,
     Saved,
 )
+from .column_types import ColumnTypes, line_of, rewrite, settle_types
 from .disk_threads import ThreadRunner
-from .files import check_regular, disk_error, open_own, open_to_read, sync, sync_folder, write_all
+from .files import (
+    check_regular,
+    disk_error,
+    open_own,
+    open_to_read,
+    sync,
+    sync_folder,
+    write_all,
+)
 
 METADATA = "metadata.jsonl"
 FAILURES = "failures.jsonl"
@@ -196,11 +204,20 @@ class MetadataWriter:
     read.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, resumes: bool = False) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        resumes: bool = False,
+        unchecked: Iterable[str] = (),
+    ) -> None:
+        """`unchecked` names lists that were written from the journal, without settled types."""
         self.folder = Path(folder)
+        self._unchecked = frozenset(unchecked)
         self._resumes = resumes
         self._threads = ThreadRunner(count=1)
         self._files: dict[str, int] = {}  # open handles by name; only the thread touches them
+        self._types: dict[str, ColumnTypes] = {}  # by name; only the thread touches them
         self._lines = Coalescer(self._write)
         self._broken: SinkError | None = None
 
@@ -231,11 +248,11 @@ class MetadataWriter:
         if self._broken is not None:
             raise self._broken
         if isinstance(outcome, Saved):
-            await self._lines.add((METADATA, _line(metadata_row(outcome, self.folder))))
+            await self._lines.add((METADATA, metadata_row(outcome, self.folder)))
         else:
-            await self._lines.add((FAILURES, _line(failure_row(outcome, self.folder))))
+            await self._lines.add((FAILURES, failure_row(outcome, self.folder)))
 
-    async def _write(self, lines: list[tuple[str, bytes]]) -> None:
+    async def _write(self, lines: list[tuple[str, dict[str, Any]]]) -> None:
         try:
             await self._threads.run(self._append, lines)
         except SinkError as exc:
@@ -255,16 +272,32 @@ class MetadataWriter:
         except OSError as exc:
             raise disk_error(self.folder, exc) from exc
 
-    def _append(self, lines: list[tuple[str, bytes]]) -> None:
+    def _append(self, lines: list[tuple[str, dict[str, Any]]]) -> None:
         if self._broken is not None:
             raise self._broken
         for name in (METADATA, FAILURES):
-            text = b"".join(line for file, line in lines if file == name)
+            rows = [row for file, row in lines if file == name]
             try:
-                if text:
+                if rows:
+                    types = self._types_of(name)
+                    if sum(map(types.observe, rows)):  # all are observed
+                        self._retype(name, types)
+                    text = b"".join(line_of(types.settled(row)) for row in rows)
                     write_all(self._opened(name), text)
             except OSError as exc:
                 raise disk_error(self.folder / name, exc) from exc
+
+    def _types_of(self, name: str) -> ColumnTypes:
+        """Return the types of a list, read from its lines before the first is added."""
+        if name not in self._types:
+            self._types[name] = settle_types(self.folder / name)
+        return self._types[name]
+
+    def _retype(self, name: str, types: ColumnTypes) -> None:
+        """Write the earlier lines again, after a column of theirs became text."""
+        if (handle := self._files.pop(name, None)) is not None:
+            os.close(handle)
+        rewrite(self.folder / name, types)
 
     def _opened(self, name: str) -> int:
         if name not in self._files:
@@ -273,6 +306,15 @@ class MetadataWriter:
         return self._files[name]
 
     def _finish(self) -> None:
+        try:
+            for name in self._unchecked - self._types.keys():
+                settle_types(self.folder / name)
+        except OSError as exc:
+            raise disk_error(self.folder, exc) from exc
+        finally:
+            self._sync()
+
+    def _sync(self) -> None:
         handles = list(self._files.values())
         try:
             for handle in handles:
@@ -304,14 +346,6 @@ def _count_lines(path: Path) -> int:
         return 0
     with open_to_read(path) as file:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
-
-
-def _line(row: Mapping[str, Any]) -> bytes:
-    return _encode(row).encode() + b"\n"
-
-
-#: made once: `json.dumps` with options makes an encoder for each call
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def _close_all(handles: Iterable[int]) -> None:

@@ -174,7 +174,7 @@ async def test_every_line_is_strict_json(tmp_path):
         extras["nan"],
         extras["infinite"],
     ) == ("\\ud83d", "🦊", None, [None, None])
-    assert extras["3"] == {"deep": [1, None, True]}
+    assert extras["3"] == {"deep": ["1", None, "true"]}  # one type in a list, as Arrow needs it
 
 
 @pytest.mark.asyncio

@@ -16,10 +16,15 @@ from pathlib import Path
 from attrs import frozen
 
 from ..._core.models import Saved
-from ..files import create_own, disk_error, open_own, open_to_read, sync, sync_folder
-from ..metadata import FAILURES, METADATA, failure_row, metadata_row
+from ..column_types import replace_list, settle_types
+from ..files import disk_error, open_own, open_to_read, sync
+from ..metadata import (
+    FAILURES,
+    METADATA,
+    failure_row,
+    metadata_row,
+)
 from .checked_row import SELECT, Row, row_of
-from .schema import HOME
 from .serialization import outcome_of, request_of
 
 _PAGE = 1_000
@@ -77,6 +82,8 @@ def project(
             else:
                 continue
             changed.append(shown.name)
+            if keep_bad_rows or rewrite:  # before a run its writer does it, in the background
+                settle_types(folder / shown.name)
         except OSError as exc:
             raise disk_error(folder / shown.name, exc) from exc
     return changed
@@ -180,16 +187,13 @@ def _is_bad_row(line: bytes) -> bool:
 def _rewrite(
     connection: sqlite3.Connection, folder: Path, shown: _List, keep_bad_rows: bool
 ) -> None:
-    new = folder / HOME / f"{shown.name}.new"
-    with create_own(new, mode=0o666) as file:
+    def lines() -> Iterator[bytes]:
         for row in _settled(connection, shown):
-            file.write(_line(row, folder))
+            yield _line(row, folder)
         if keep_bad_rows and shown.has_bad_rows:
-            file.writelines(_bad_rows(folder / shown.name))
-        file.flush()
-        sync(file.fileno())
-    os.replace(new, folder / shown.name)
-    sync_folder(folder)
+            yield from _bad_rows(folder / shown.name)
+
+    replace_list(folder / shown.name, lines())
 
 
 def _append(connection: sqlite3.Connection, folder: Path, shown: _List, gap: _Gap) -> None:
