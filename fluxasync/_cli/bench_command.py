@@ -39,6 +39,8 @@ class BenchOptions:
         PARAMETER=COLUMN of --prompts, or extras.NAME=COLUMN. May be given more than once.
     no_header
         The first row of a --prompts table is a prompt, not names.
+    rows
+        Key of the rows in a .json object of --prompts, or the path of keys.
     in_flight
         Closed-loop load: active jobs, one stage for each number (default: 1,4,12,24).
     rate
@@ -94,6 +96,7 @@ class BenchOptions:
     prompt_column: str | None = None
     map: tuple[str, ...] = ()
     no_header: bool = False
+    rows: str | None = None
     in_flight: str | None = None
     rate: str | None = None
     arrivals: Literal["constant", "poisson"] = "constant"

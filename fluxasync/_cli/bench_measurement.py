@@ -155,7 +155,9 @@ def _prompts(options: BenchOptions) -> Prompts | None:
             raise ConfigError(f"{option} names a column of --prompts FILE: add --prompts")
         return None
     columns = read_columns(options.prompt_column, options.map)
-    return Prompts(options.prompts, columns=columns, header=not options.no_header)
+    return Prompts(
+        options.prompts, columns=columns, header=not options.no_header, rows=options.rows
+    )
 
 
 def _read(read: Callable[[str, str], _T], option: str, text: str | None) -> _T | None:

@@ -130,6 +130,8 @@ class ListOptions:
     no_header
         The first row of a .csv or .tsv is a prompt, not names. Columns are given by their place:
         --prompt-column 1.
+    rows
+        Key of the rows in a .json object, or the path of keys, as data.items.
     seeds
         Make every prompt with each of these seeds, e.g. 1..4 or 1,7,20..30.
     models
@@ -155,6 +157,7 @@ class ListOptions:
     prompt_column: str | None = None
     map: tuple[str, ...] = ()
     no_header: bool = False
+    rows: str | None = None
     seeds: str | None = None
     models: str | None = None
     grid: tuple[str, ...] = ()
@@ -172,6 +175,7 @@ class ListOptions:
             "limit": self.limit,
             "columns": read_columns(self.prompt_column, self.map),
             "header": not self.no_header,
+            "rows": self.rows,
             "seeds": None if self.seeds is None else seeds_of(self.seeds),
             "models": None if self.models is None else _parts(self.models),
             "grid": self._grid(),

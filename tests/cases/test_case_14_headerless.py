@@ -79,6 +79,17 @@ async def test_columns_are_given_by_their_place(tmp_path: Path, name: str, conte
 
 
 @pytest.mark.asyncio
+async def test_punctuation_of_a_prompt_is_no_separator(tmp_path: Path) -> None:
+    """Case 14: without a row of names the first row is a prompt, whose semicolons do not cut it."""
+    path = saved(tmp_path, "p.csv", "a fox; red; small,512\nan owl,256\n")
+    fox, _ = await requests_of(path, header=False, columns={"prompt": "1", "width": "2"})
+    assert (fox.prompt, fox.width) == ("a fox; red; small", 512)
+    path = saved(tmp_path, "q.csv", "a fox; red\nan owl\n")
+    fox, _ = await requests_of(path, header=False)
+    assert fox.prompt == "a fox; red"
+
+
+@pytest.mark.asyncio
 async def test_several_columns_without_a_choice_are_refused(tmp_path: Path) -> None:
     """Case 14: which column is painted is not guessed, with or without the option."""
     path = saved(tmp_path, "p.csv", "fox,512\nowl,256\n")

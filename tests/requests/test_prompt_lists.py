@@ -395,9 +395,9 @@ async def test_data_frame_rows_are_requests_and_a_data_frame_is_refused() -> Non
         pytest.param('["fox"] []', "item 1: there is more after the list", id="more"),
         pytest.param('["fox", 7]', "p.json item 2: not a JSON object", id="a number"),
         pytest.param('"fox"', "p.json: a .json file is one list", id="one text"),
-        pytest.param('{"prompt": {"0": "fox"}, "width": {"0": 512}}', 'p.json: a .json file is one'
-                     ' list: [{"prompt": "…"}, …] (from pandas: orient="records")', id="columns"),
-        pytest.param('{\n  "data": ["fox"]\n}', "p.json: a .json file is one list", id="an object"),
+        pytest.param('{"a": ["fox"], "b": ["owl"]}', 'p.json: a .json file is one list:'
+                     ' [{"prompt": "…"}, …] (from pandas: orient="records")', id="two lists"),
+        pytest.param('{\n  "a": 1\n}', "p.json: a .json file is one list", id="an object"),
         pytest.param(b'["caf\xe9"]', "p.json: byte 0xe9 is not UTF-8", id="Latin-1"),
         pytest.param('["fox"]'.encode("utf-16"), "p.json is UTF-16 or UTF-32", id="UTF-16"),
         pytest.param('[{"prompt": "fox", "guidance": NaN}]', "NaN is not a number", id="NaN"),

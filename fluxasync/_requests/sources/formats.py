@@ -6,29 +6,19 @@ Everything here runs in the source's own thread.
 from __future__ import annotations
 
 import codecs
-import json
 import os
 import re
 import stat
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..._core.errors import ConfigError
-from ..._core.strict_json import parsed_object
 from ..image_inputs import open_within
-from .compression import PACKED, blocks_of
+from .compression import PACKED, blocks_of, suffix_of
 from .file_kinds import refuse_other_kinds
-from .lines import (
-    IMAGES_CAP,
-    LINE_CAP,
-    LINE_END_CAP,
-    Splitter,
-    length_without_images,
-    reject_utf16,
-)
+from .lines import IMAGES_CAP, LINE_CAP, LINE_END_CAP, Splitter, reject_utf16
 
 if TYPE_CHECKING:
     from .row_reader import ParsedRow, RowReader
@@ -96,6 +86,7 @@ class LineFormat:
         for number, block in enumerate(blocks):
             if number == 0:
                 reject_utf16(block, name=self._name)
+                self._refuse_list(block)
             try:
                 lines = splitter.feed(block)
             except ConfigError as error:
@@ -103,6 +94,15 @@ class LineFormat:
             yield lines
         if last := splitter.finish():
             yield last
+
+    def _refuse_list(self, head: bytes) -> None:
+        """Raise ConfigError for a .jsonl file that is one list, or objects of several lines."""
+        start = head.lstrip(codecs.BOM_UTF8 + b" \t\r\n")
+        is_list = start.startswith(b"[") or start.split(b"\n", 1)[0].strip() == b"{"
+        if is_list and suffix_of(self._path) in (".jsonl", ".ndjson"):
+            raise ConfigError(
+                f"{self._name}: not an object a line, but JSON over several lines; name it .json"
+            )
 
     def where(self, number: int) -> str:
         return f"{self._name} line {number}"
@@ -132,146 +132,6 @@ class ItemFormat:
 
     def content(self, raw: int) -> bytes:
         return repr(self._given[raw]).encode(errors="surrogatepass")
-
-
-#: bytes of a .json file, which is read whole
-_JSON_CAP = 64 * 2**20
-_LEAD = codecs.BOM_UTF8 + b" \t\n\r"
-_SPACE = re.compile(r"[ \t\n\r]*")
-
-#: finds the end of an element, which is read strictly as a row
-_FINDER = json.JSONDecoder(parse_int=str, parse_float=str)
-
-_FORM = (
-    'a .json file is one list: [{"prompt": "…"}, …] (from pandas: orient="records"); '
-    "an object a line is .jsonl"
-)
-
-
-class JsonFormat:
-    """A .json file: one list of objects or texts; or an object a line, as data sets often are.
-
-    See `Format`.
-    """
-
-    def __init__(self, path: Path, reading: RowReader) -> None:
-        self._path = path
-        self._name = path.name
-        self._reading = reading
-        self._lines = LineFormat(path, reading)
-        self._is_lines = False
-
-    def lists(self) -> Generator[list[Any], None, None]:
-        with closing(blocks_of(self._path)) as blocks:
-            content = b""
-            for block in blocks:
-                content += block
-                start = content.lstrip(_LEAD)
-                if start.startswith(b"{"):
-                    self._is_lines = True
-                    if _is_one_object(start):
-                        raise ConfigError(f"{self._name}: {_FORM}")
-                    yield from self._lines.rows(chain([content], blocks))
-                    return
-                if start:
-                    break
-            reject_utf16(content[:4], name=self._name)
-            text = self._text(chain([content], blocks))
-        if text.strip():
-            yield from gathered(self._elements(text), most=_ROWS, size=len)
-
-    def where(self, number: int) -> str:
-        return self._lines.where(number) if self._is_lines else f"{self._name} item {number}"
-
-    def read(self, raw: Any) -> ParsedRow | None:
-        if self._is_lines:
-            return self._lines.read(raw)
-        if raw.startswith('"'):
-            text = json.loads(raw)
-            return self._reading.row({"prompt": text}) if text.strip() else None
-        return self._reading.object(parsed_object(raw))
-
-    def content(self, raw: Any) -> bytes:
-        return self._lines.content(raw) if self._is_lines else raw.encode(errors="surrogatepass")
-
-    def _text(self, blocks: Iterable[bytes]) -> str:
-        """Return the whole file as text. Raises ConfigError for one over the cap."""
-        decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        texts, size = [], 0
-        try:
-            for block in blocks:
-                size += len(block)
-                if size > _JSON_CAP:
-                    raise ConfigError(
-                        f"{self._name}: larger than {_JSON_CAP // 2**20} MB, the limit for .json; "
-                        "save it as .jsonl, an object a line"
-                    )
-                texts.append(decoder.decode(block))
-            texts.append(decoder.decode(b"", final=True))
-        except UnicodeDecodeError as error:
-            byte = error.object[error.start]
-            raise ConfigError(
-                f"{self._name}: byte 0x{byte:02x} is not UTF-8; save it as UTF-8"
-            ) from None
-        return "".join(texts)
-
-    def _elements(self, text: str) -> Iterator[str]:
-        """Yield the text of each element of the list."""
-        place = _skip_space(text, 0)
-        if text[place : place + 1] != "[":
-            raise ConfigError(f"{self._name}: {_FORM}")
-        place = _skip_space(text, place + 1)
-        where = self._name
-        number, is_last = 0, text[place : place + 1] == "]"
-        while not is_last:
-            number += 1
-            where = f"{self._name} item {number}"
-            end = _end_of_element(text, place, where=where)
-            yield text[place:end]
-            place = _skip_space(text, end)
-            is_last = text[place : place + 1] == "]"
-            if not is_last:
-                if text[place : place + 1] != ",":
-                    reason = "no comma after it" if place < len(text) else _CUT_OFF
-                    raise ConfigError(f"{where}: {reason}")
-                place = _skip_space(text, place + 1)
-        if _skip_space(text, place + 1) < len(text):
-            raise ConfigError(f"{where}: there is more after the list")
-
-
-_CUT_OFF = "the file ends in the middle"
-
-
-def _skip_space(text: str, place: int) -> int:
-    match = _SPACE.match(text, place)
-    return place if match is None else match.end()
-
-
-def _end_of_element(text: str, place: int, *, where: str) -> int:
-    if place == len(text):
-        raise ConfigError(f"{where}: {_CUT_OFF}")
-    try:
-        _, end = _FINDER.raw_decode(text, place)
-    except RecursionError:
-        raise ConfigError(f"{where}: nested too deeply") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{where}: not JSON: {error.msg}") from None
-    if end - place > LINE_CAP and length_without_images(text[place:end].encode()) > LINE_CAP:
-        raise ConfigError(f"{where}: longer than {LINE_CAP:,} characters")
-    return end
-
-
-def _is_one_object(start: bytes) -> bool:
-    """Whether all of a file is in one object, as pandas writes tables by default: its first line
-    only opens it, or holds nothing but objects and lists."""
-    line = start.splitlines()[0].strip()
-    if line == b"{":
-        return True
-    try:
-        values = json.loads(line).values()
-    except (ValueError, AttributeError, RecursionError):
-        return False
-    return bool(values) and all(isinstance(value, dict | list) for value in values)
 
 
 _FILES = 200  #: files of a list

@@ -1,4 +1,4 @@
-"""How a table or an object holds its rows, where the file does not say so."""
+"""How a list holds its rows, where the file does not say so."""
 
 from __future__ import annotations
 
@@ -13,5 +13,10 @@ class Layout:
 
     header: bool = True  #: the first row of a table names its columns
 
+    rows: str | None = None  #: the key, or the path of keys, of the rows in a .json object
+
     def __attrs_post_init__(self) -> None:
         check_type("header", self.header, bool, expected="True, or False for a table without names")
+        check_type(
+            "rows", self.rows, str, type(None), expected='a key or a path such as "data.items"'
+        )

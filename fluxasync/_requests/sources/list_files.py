@@ -14,7 +14,8 @@ from attrs import evolve, field, frozen
 from ..._core.errors import ConfigError
 from .columns import Columns
 from .compression import PACKED, suffix_of
-from .formats import NO_PROMPTS, FolderFormat, Format, JsonFormat, LineFormat
+from .formats import NO_PROMPTS, FolderFormat, Format, LineFormat
+from .json_lists import JsonFormat
 from .layout import Layout
 from .parquet import ParquetFormat
 from .row_reader import RowDialect, RowReader
@@ -121,6 +122,8 @@ def refuse_misfits(file: ListFile, columns: Columns, layout: Layout) -> None:
         )
     if not layout.header and file.kind != ".csv":
         raise ConfigError(f"{file.path.name}: only tables (.csv, .tsv) have a header")
+    if layout.rows is not None and file.kind != ".json":
+        raise ConfigError(f"{file.path.name}: only in a .json file rows are under a key (--rows)")
 
 
 def _files_at(path: Path) -> list[ListFile]:

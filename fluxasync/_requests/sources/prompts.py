@@ -105,6 +105,7 @@ class Prompts:
         header: False says that a .csv or .tsv has no row of names. Its columns are then given by
             their place, counted from 1, as {"prompt": "1"}; others are column_2 and so on in the
             metadata.
+        rows: the key of the rows in a .json object, or the path of keys, as "data.items".
         allow_files: further folders whose files rows may name as image inputs. Rows may always name
             files below the list's own folder (rows of the program: the current folder). Path and
             ImageInput objects may be anywhere.
@@ -132,6 +133,7 @@ class Prompts:
     sample_seed: int = field(default=0, kw_only=True)
     columns: Mapping[str, str] = field(default=None, converter=_columns, kw_only=True)
     header: bool = field(default=True, kw_only=True)
+    rows: str | None = field(default=None, kw_only=True)
     allow_files: Folders = field(default=(), converter=allowed_folders, kw_only=True)
     skip_bad: bool = field(default=False, kw_only=True)
     syntax: str = field(default="checked", validator=_check_syntax, kw_only=True)
@@ -146,6 +148,8 @@ class Prompts:
         layout = layout_of(self)
         if not layout.header and not self.paths:
             raise ConfigError("header=False is for a .csv or .tsv file")
+        if layout.rows is not None and not self.paths:
+            raise ConfigError("rows is for a .json file")
         if sample_of(self) is not None and not self._can_be_sampled:
             raise ConfigError(
                 "a sample needs a file or a list: of a stream the end is not known ahead"
@@ -220,7 +224,7 @@ def expansion_of(prompts: Prompts) -> Expansion | None:
 
 def layout_of(prompts: Prompts) -> Layout:
     """Return what the caller says about the form of the list."""
-    return Layout(header=prompts.header)
+    return Layout(header=prompts.header, rows=prompts.rows)
 
 
 def sample_of(prompts: Prompts) -> Sample | None:

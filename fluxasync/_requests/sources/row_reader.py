@@ -25,6 +25,7 @@ from ..parsing import ROW_KEYS, parse_request
 from .columns import Columns, with_typed_cells
 from .layout import Layout
 from .lines import decoded
+from .nesting import draws, unnested
 from .object_cells import given_cells
 from .plan import BadRow, ExpandedRow, FirstNames, requests_of
 from .prompt_syntax import Syntax, SyntaxCheck
@@ -111,7 +112,7 @@ class RowReader:
             return self.text(text)
         if self._dialect is RowDialect.EITHER:
             is_object = text.startswith("{") and not begins_with_choices(text)
-            row = parsed_object(text) if is_object else None
+            row = unnested(parsed_object(text), self.columns.sources) if is_object else None
             if row is None or self._is_prompt(row):
                 return self.text(text)
             return self.object(row)
@@ -130,6 +131,8 @@ class RowReader:
     def _is_prompt(self, row: Mapping[str, Any]) -> bool:
         """Whether an object on standard input is a prompt of its own, and not a row."""
         if self.columns.sources or self.defaults.get("prompt") is not None:
+            return False
+        if draws(row, self.columns.sources):
             return False
         return is_prompt(row, as_written=self._syntax is Syntax.AS_WRITTEN)
 
@@ -151,6 +154,7 @@ class RowReader:
     def object(self, row: Mapping[str, Any]) -> ParsedRow:
         """Return the request of an object, its columns renamed."""
         self._objects += 1
+        row = unnested(row, self.columns.sources)
         if self._unseen:
             unseen = {name: column for name, column in self._unseen.items() if column not in row}
             self._unseen = unseen

@@ -11,7 +11,7 @@ import codecs
 import csv
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from itertools import chain, count
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _SEPARATORS = (",", ";", "\t")
 _ROWS = 1_000  #: rows of a list
+_LOOKED_AT = 20  #: further lines in which the separator is looked for, without a row of names
 _ROW_CAP = 4_000_000  #: characters of a row; a line has a million
 
 _OPEN = "; is a double quote never closed? Nothing after it can be read"
@@ -109,16 +110,24 @@ class TableFormat:
             if line.lower().startswith("sep=") and declared is None:
                 declared = line.rstrip("\n")[4:5]  # Excel's own line, not a row of the table
             elif line.strip():
-                return declared or self._found(line), [line], blank
+                # a row of names holds no prompt, whose punctuation could be taken for separators
+                more = [] if self._reading.layout.header else list(islice(lines, _LOOKED_AT))
+                return declared or self._found([line, *more]), [line, *more], blank
             else:
                 blank += 1
         return ",", [], blank
 
-    def _found(self, line: str) -> str:
+    def _found(self, lines: list[str]) -> str:
         if suffix_of(self._path) == ".tsv":
             return "\t"
-        bare = "".join(line.split('"')[::2])  # the text outside of quotes
-        return max(_SEPARATORS, key=bare.count)
+        bare = [
+            "".join(line.split('"')[::2]) for line in lines if line.strip()
+        ]  # outside of quotes
+        if self._reading.layout.header:
+            return max(_SEPARATORS, key=bare[0].count)
+        counts = {mark: {text.count(mark) for text in bare} for mark in _SEPARATORS}
+        regular = [mark for mark, each in counts.items() if len(each) == 1 and 0 not in each]
+        return regular[0] if regular else ","
 
 
 def _lines(blocks: Iterator[bytes], *, name: str) -> Iterator[str]:

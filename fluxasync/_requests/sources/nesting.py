@@ -1,0 +1,50 @@
+"""Rows that lie one level down in an object, as request bodies of other tools have them.
+
+| object | row |
+|---|---|
+| `{"custom_id": "1", "method": "POST", "body": {"prompt": …}}` (batch files of OpenAI) | `body` |
+| `{"row_idx": 0, "row": {"prompt": …}}` (datasets-server) | `row` |
+| `{"input": {"prompt": …}}` (Replicate) | `input` |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..._core.errors import ConfigError
+from .column_names import kind_of, targets_of
+
+#: keys under which tools put a request
+_NESTS = (
+    "body", "row", "input", "inputs", "request", "payload", "params", "parameters", "arguments",
+    "data", "record",
+)  # fmt: skip
+
+
+def draws(row: Mapping[str, Any], mapped: Mapping[str, str]) -> bool:
+    """Whether an object is a row: it has a prompt or an image input. `mapped` holds the columns
+    that the user chose, by target."""
+    if "prompt" in row or mapped.get("prompt") in row:
+        return True
+    names = [name for name in row if isinstance(name, str)]
+    sources = {column: target for target, column in mapped.items()}
+    targets = targets_of(names, sources)
+    return any(target == "prompt" or kind_of(target) == "image" for target in targets)
+
+
+def unnested(row: Mapping[str, Any], mapped: Mapping[str, str]) -> Mapping[str, Any]:
+    """Return the row inside an object, with what is beside it; a row as it is.
+
+    Raises ConfigError for a key that is inside and beside it, with different values.
+    """
+    if draws(row, mapped):
+        return row
+    nests = [key for key in _NESTS if isinstance(row.get(key), Mapping) and draws(row[key], mapped)]
+    if len(nests) != 1:
+        return row
+    inner = row[nests[0]]
+    for key, value in row.items():
+        if key in inner and inner[key] != value:
+            raise ConfigError(f"{str(key)[:40]!r} is given inside {nests[0]} and beside it")
+    return {**{key: value for key, value in row.items() if key != nests[0]}, **inner}
