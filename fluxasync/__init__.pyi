@@ -39,6 +39,7 @@ from ._core.models import Pending as Pending
 from ._core.models import Quarantined as Quarantined
 from ._core.models import Ready as Ready
 from ._core.models import Saved as Saved
+from ._core.prices import Prices as Prices
 from ._core.version import __version__ as __version__
 from ._engine.session import FluxSession as FluxSession
 from ._requests.catalog import Model as Model

@@ -4,6 +4,7 @@ from ._core.models import Refused as Refused
 from ._core.models import Secret as Secret
 from ._core.models import Stored as Stored
 from ._core.models import Verdict as Verdict
+from ._core.prices import ListedPrice as ListedPrice
 from ._core.protocols import Call as Call
 from ._core.protocols import Download as Download
 from ._core.protocols import Ledger as Ledger

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .._core.errors import ConfigError
 from .._core.models import ImageRequest
 from .._requests.sources import open_source
-from .._requests.sources.plan import Plan, metadata_message
+from .._requests.sources.plan import SHOWN_NAMES, Plan, metadata_message
 from .._requests.sources.prompts import Prompts
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Preflight:
         self._on_check = on_check
         provider = engine.provider
         is_local = provider.is_loopback or provider.is_in_private_network
-        self.source = open_source(prompts, is_local=is_local)
+        self.source = open_source(prompts, is_local=is_local, prices=engine.submitter.prices)
         self.plan: Plan | None = None
         self.recovered: JournalCounts | None = None  #: of the folder, as the check found it
 
@@ -92,6 +92,7 @@ class Preflight:
         if plan.unknown_keys and not self._has_warned:
             self._has_warned = True
             logger.warning("%s", metadata_message(plan.unknown_keys))
+        self._refuse_unused_prices(plan)
         # an empty list that the user named is a mistake; a program's own list may be empty
         source = self._prompts.source
         if not plan.rows and isinstance(source, str | os.PathLike) and plan.images is not None:
@@ -100,6 +101,14 @@ class Preflight:
             )
         if (estimate := self.estimate) is not None:
             self._engine.check_prices(estimate)
+
+    def _refuse_unused_prices(self, plan: Plan) -> None:
+        """Raise ConfigError for a price of a model that no row names: it has no effect."""
+        if not plan.models or len(plan.models) == SHOWN_NAMES:
+            return
+        for model in self._engine.submitter.prices.unused(plan.models):
+            named = ", ".join(plan.models[:3])
+            raise ConfigError(f"price of {model[:60]}: no row uses this model (models: {named})")
 
     @property
     def _models(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from .._core.concurrency import run_to_completion
 from .._core.errors import DownloadError, FluxError, JobError, RunStopped, TransportError
 from .._core.events import Settled
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved
+from .._core.prices import NO_PRICES, Prices
 from .._requests.pricing import price
 from .._requests.sources.plan import BadRow
 from .resume_decision import Collect, resume_decision
@@ -32,7 +33,11 @@ class EndsRun:
 
 
 def classify_outcome(
-    error: FluxError, job: Job | None, request: ImageRequest, breaker: CircuitBreaker
+    error: FluxError,
+    job: Job | None,
+    request: ImageRequest,
+    breaker: CircuitBreaker,
+    prices: Prices = NO_PRICES,
 ) -> InDoubt | Failed | EndsRun:
     """Decide what an error means for its image and for the run.
 
@@ -41,7 +46,8 @@ def classify_outcome(
     run collects the image for free.
     """
     if isinstance(error, TransportError) and error.sent and job is None:
-        return InDoubt(request=request, error=error, index=request.index, price=price(request))
+        cost = price(request, prices)
+        return InDoubt(request=request, error=error, index=request.index, price=cost)
     if isinstance(error, TransportError | RunStopped) or breaker.ends_run(error):
         return EndsRun(error)
     if isinstance(error, JobError | DownloadError):
@@ -175,7 +181,8 @@ class RowWorker:
         try:
             return await saving
         except FluxError as error:
-            outcome = classify_outcome(error, paid[-1] if paid else None, request, self._breaker)
+            job, prices = paid[-1] if paid else None, self._engine.submitter.prices
+            outcome = classify_outcome(error, job, request, self._breaker, prices)
         if not isinstance(outcome, EndsRun):
             return outcome
         if not isinstance(outcome.error, RunStopped):

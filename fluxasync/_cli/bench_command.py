@@ -67,6 +67,9 @@ class BenchOptions:
         Title of the report.
     max_cost
         Most to spend, in US dollars, over all stages.
+    price
+        Price of an image in US dollars, as 0.04 or MODEL=0.04 (default: list price). May be given
+        more than once.
     polling_lag
         Mean delay until a job's end is seen: 0.001 to 0.5 of its duration (default: 0.04).
     param
@@ -110,6 +113,7 @@ class BenchOptions:
     seed: int = 0
     title: str = ""
     max_cost: str | None = None
+    price: tuple[str, ...] = ()
     polling_lag: float | None = None
     param: tuple[str, ...] = ()
     provider: str | None = None

@@ -38,7 +38,7 @@ from ..bench.setup import resolve_target
 from ..bench.workload import Workload, read_counts, read_duration, read_ramp, read_rates
 from .advice import with_advice
 from .exit_codes import DONE, exit_code
-from .options import key_from, read_columns, read_parameters, read_provider
+from .options import key_from, read_columns, read_parameters, read_prices, read_provider
 from .rendering import as_json
 from .signals import Interrupts
 
@@ -130,6 +130,7 @@ def _config(options: BenchOptions) -> BenchConfig:
         simulate=options.simulate,
         polling=Polling.of(options.polling_lag),
         max_cost=options.max_cost,
+        prices=read_prices(options.price),
     )
 
 

@@ -56,7 +56,9 @@ def table(columns: int) -> list[str]:
     """
     is_wide = columns >= _WIDE
     heads = ["model", "price", "at once", "usually", "width, height"]
-    drawn = Table(*heads, *["other parameters"] * is_wide, box=None, pad_edge=False)
+    drawn = Table(
+        *heads, *["other parameters"] * is_wide, box=None, pad_edge=False, padding=(0, 1, 0, 0)
+    )
     for column in drawn.columns[: len(heads)]:
         column.no_wrap = True
     for model in models():
@@ -81,11 +83,13 @@ def _size(model: Model) -> str:
     """Return the sides that the model takes: "256–1440, step 32", "64+, step 16, ≤4 MP"."""
     side = model.parameters.get("width")
     if side is None or side.minimum is None:
-        names = [name for name in ("aspect_ratio", "resolution") if name in model.parameters]
-        return ", ".join(names) or "as the image"
+        if "resolution" in model.parameters:
+            return "resolution"
+        return "aspect_ratio" if "aspect_ratio" in model.parameters else "as the image"
     sides = f"{side.minimum:g}+" if side.maximum is None else f"{side.minimum:g}–{side.maximum:g}"
     step = f", step {side.multiple_of}" if side.multiple_of else ""
-    most = "" if model.max_pixels is None else f", ≤{model.max_pixels / 2**20:g} MP"
+    is_limited = model.max_pixels is not None and model.max_pixels != (side.maximum or 0) ** 2
+    most = f", ≤{(model.max_pixels or 0) / 2**20:g} MP" if is_limited else ""
     return f"{sides}{step}{most}"
 
 
@@ -94,7 +98,7 @@ def _price(model: Model) -> str:
     following, tiers = model.price.following, model.price.tiers.values()
     if tiers:
         return f"${min(tiers) * CREDIT:.3f}–${max(tiers) * CREDIT:.3f}"
-    return f"{first}+${following * CREDIT:.3f}/MP" if following else first
+    return f"{first}+{following * CREDIT:.3f}/MP" if following else first
 
 
 def _limit(model: Model) -> str:

@@ -19,8 +19,10 @@ from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
 from .._core.arguments import local_path
+from .._core.config import Budget
 from .._core.errors import ConfigError
 from .._core.models import DEFAULT_MODEL as DEFAULT_MODEL
+from .._core.prices import ALL, Prices, prices_of
 from .._requests.catalog import find, models_with, unknown_parameter_message
 from .._wire.providers import Provider, provider_by_name, provider_of
 
@@ -219,6 +221,9 @@ class RunOptions:
         File-name template (default: {index:06}-{key:.8}.{ext}).
     max_cost
         Most to spend, in US dollars (default: no limit).
+    price
+        Price of an image in US dollars, as 0.04 or MODEL=0.04 (default: list price). May be given
+        more than once.
     dry_run
         Print the number of images, their cost and the expected time, and send nothing.
     confirm_above
@@ -238,6 +243,7 @@ class RunOptions:
     in_flight: Annotated[int | Literal["auto"] | None, _OF_PACE] = None
     name: Annotated[str | None, _OF_OUTPUT] = None
     max_cost: Annotated[str | None, _OF_MONEY] = None
+    price: Annotated[tuple[str, ...], _OF_MONEY] = ()
     dry_run: Annotated[bool, _OF_MONEY] = False
     rows: ListOptions = field(factory=ListOptions)
     confirm_above: Annotated[AtLeastZero, _OF_MONEY] = 10.0
@@ -257,7 +263,7 @@ class RunOptions:
         return {
             "limits": self.in_flight,
             "polling": self.polling_lag,
-            "budget": self.max_cost,
+            "budget": Budget(max_cost=self.max_cost, prices=read_prices(self.price)),
         }
 
 
@@ -279,6 +285,18 @@ def read_parameters(texts: tuple[str, ...], model: str) -> dict[str, Any]:
         inner = {name.removeprefix(_SENT): value for name, value in sent.items()}
         given["extra_body"] = inner | dict(given.get("extra_body") or {})
     return given
+
+
+def read_prices(texts: tuple[str, ...]) -> Prices:
+    """Return the prices of texts such as 0.04 and MODEL=0.04. Raises ConfigError."""
+    prices: dict[str, str] = {}
+    for text in texts:
+        model, equals, amount = text.rpartition("=")
+        name = model.strip() if equals else ALL
+        if name in prices:
+            raise ConfigError(f"--price {text[:60]}: given twice for the same model")
+        prices[name] = amount
+    return prices_of(prices)
 
 
 #: the start of the name of a parameter that is sent unchecked

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self, TypeVar
 from attrs import define, field, frozen, validators
 
 from .errors import ConfigError
+from .prices import Prices, prices_of
 
 _T = TypeVar("_T")
 
@@ -176,9 +177,15 @@ def _dollars(value: Any) -> Decimal | None:
 
 @frozen(kw_only=True)
 class Budget:
-    """The spending limit. Shorthand: an amount in US dollars."""
+    """The spending limit, and prices that differ from the list. Shorthand: an amount in US dollars.
+
+    `prices` takes US dollars an image, of all models (`"0.04"`) or by model
+    (`{"flux-dev": "0.02", "*": "0.04"}`), or a Price. They replace the catalogue's prices, so a
+    limit and a benchmark also work for a model that the catalogue lacks. Raises ConfigError.
+    """
 
     max_cost: Decimal | None = field(default=None, converter=_dollars)  #: US dollars; None = no cap
+    prices: Prices = field(factory=Prices, converter=prices_of)
 
     @classmethod
     def of(cls, given: Self | Decimal | float | str | None) -> Budget:

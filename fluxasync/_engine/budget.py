@@ -69,8 +69,9 @@ class SpendingAccount:
             return True
         if price is None:
             raise ConfigError(
-                "a model of unknown price cannot run under a cost cap; "
-                "leave the cap out or choose a model of the catalogue"
+                "a model of unknown price cannot run under a cost cap; give its price "
+                "(--price MODEL=0.04, in Python Budget(prices=…)), leave the cap out or choose a "
+                "model of the catalogue"
             )
         return taken + price <= self.max_cost
 

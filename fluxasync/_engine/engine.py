@@ -97,7 +97,7 @@ class Engine:
             self.slots,
             self.connectivity,
             observers,
-            max_cost=budget.max_cost,
+            budget=budget,
             rng=self.rng,
         )
         self.health = HealthMonitor(observers, self.limiter, self.downloads, self.connectivity)
@@ -227,8 +227,8 @@ class Engine:
         self.refuse_misspelt(model)
         if find(model) is None:
             self._warn_once(
-                f"unknown model {model!r}: passed on unchecked, no price known; "
-                "fluxasync models lists the catalogue"
+                f"unknown model {model!r}: passed on unchecked, "
+                f"{_price_note(self.submitter.prices.find(model))}"
             )
 
     def refuse_misspelt(self, model: str) -> None:
@@ -411,6 +411,11 @@ class Engine:
         if (about or message) not in self._warned:
             self._warned.add(about or message)
             logger.warning("%s", message)
+
+
+def _price_note(given: object) -> str:
+    known = "at the given price" if given is not None else "no price known"
+    return f"{known}; fluxasync models lists the catalogue"
 
 
 def _with_format(request: ImageRequest, format: str | None) -> ImageRequest:

@@ -42,7 +42,7 @@ from .pushback import Backoff, GiveUp, PushbackPolicy, is_local
 from .submitted_prompts import SubmittedPrompts
 
 if TYPE_CHECKING:
-    from .._core.config import Policies
+    from .._core.config import Budget, Policies
     from .._core.observers import Observers
     from .._core.protocols import Ledger
     from .connectivity import Connectivity
@@ -81,11 +81,12 @@ class Submitter:
         connectivity: Connectivity,
         observers: Observers,
         *,
-        max_cost: Decimal | None,
+        budget: Budget,
         rng: random.Random,
     ) -> None:
         self.breaker = CircuitBreaker()
-        self.spending = SpendingAccount(max_cost)
+        self.spending = SpendingAccount(budget.max_cost)
+        self.prices = budget.prices  #: the user's own
         self.unclaimed: dict[str, Job] = {}
         self.prompts = SubmittedPrompts()
         self._policies = policies
@@ -191,7 +192,7 @@ class Submitter:
         """Read the images to send and reserve the price. A caller cancelled here sends nothing."""
         try:
             images = await encode_image_inputs(submission.request, executor=submission.disk)
-            await self._reserve(price(submission.request))
+            await self._reserve(price(submission.request, self.prices))
         except BaseException:
             self._free(lease)
             raise
@@ -202,7 +203,8 @@ class Submitter:
     ) -> Job | Refused:
         """Intent → POST → record: one unit, one attempt. A job is recorded before it counts,
         because the ledger may know its id as another image's."""
-        request, ledger, cost = submission.request, submission.ledger, price(submission.request)
+        request, ledger = submission.request, submission.ledger
+        cost = price(request, self.prices)
         answer = await self._answer(submission, images, lease, cost)
         received = now()
         if isinstance(answer, Job):

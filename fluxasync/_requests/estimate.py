@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from decimal import Decimal
 
 from attrs import define, evolve, frozen
 
 from .._core.amounts import dollars
 from .._core.models import ImageRequest
+from .._core.prices import Amount, Prices, prices_of
 from .._core.text import counted, duration
 from .catalog.model import Model
 from .catalog.table import find
@@ -29,6 +31,7 @@ class Estimate:
     unpriced: int  #: images of models that the catalogue does not know
     seconds: float  #: at `in_flight` and the models' own limits
     in_flight: int
+    basis: str = "at list price"  #: where the prices come from
 
     def __str__(self) -> str:
         count = counted(self.images, "image")
@@ -54,7 +57,7 @@ class Estimate:
     def _cost(self) -> str:
         if self.images and self.unpriced == self.images:
             return "price unknown"
-        known = f"{dollars(self.cost)} at list price"
+        known = f"{dollars(self.cost)} {self.basis}"
         return f"{known} and {self.unpriced:,} of unknown price" if self.unpriced else known
 
 
@@ -62,12 +65,17 @@ class Estimate:
 class _ModelCount:
     images: int = 0
     cost: Decimal = _ZERO
+    is_given: bool = False  #: the price is the user's own
 
 
 class Estimator:
-    """Adds up requests as they are read; its memory does not grow with their number."""
+    """Adds up requests as they are read; its memory does not grow with their number.
 
-    def __init__(self) -> None:
+    `prices` are the user's own: a mapping as `Budget(prices=…)` takes it.
+    """
+
+    def __init__(self, prices: Prices | Mapping[str, Amount] | Amount | None = None) -> None:
+        self.prices = prices_of(prices)
         #: unknown models share one tally
         self._tallies: dict[str | None, _ModelCount] = {}
 
@@ -76,8 +84,9 @@ class Estimator:
 
     def add(self, request: ImageRequest) -> None:
         """Count a request's images (all `n` of them)."""
-        one = price(request)
+        one = price(request, self.prices)
         tally = self._tallies.setdefault(None if one is None else request.model, _ModelCount())
+        tally.is_given = one is not None and self.prices.find(request.model) is not None
         tally.images += request.n
         tally.cost += (one or _ZERO) * request.n
 
@@ -90,7 +99,14 @@ class Estimator:
             unpriced=unknown.images,
             seconds=self._seconds(in_flight),
             in_flight=in_flight,
+            basis=self._basis(),
         )
+
+    def _basis(self) -> str:
+        given = {tally.is_given for name, tally in self._tallies.items() if name is not None}
+        if True not in given:
+            return "at list price"
+        return "at list and given prices" if False in given else "at the given price"
 
     def _seconds(self, in_flight: int) -> float:
         """Return the longest of: everything at the whole limit, each group at its own."""

@@ -15,6 +15,7 @@ from .._core.arguments import check_type, local_path
 from .._core.config import Budget, Polling
 from .._core.errors import ConfigError
 from .._core.models import DEFAULT_MODEL
+from .._core.prices import Prices, prices_of
 from .._requests.sources.prompts import Prompts
 from .._wire.providers import Provider, provider_by_name
 from .workload import Workload, several
@@ -69,6 +70,8 @@ class BenchConfig:
             0.04).
         max_cost: most to spend over all stages, in US dollars. Required unless a simulator is
             measured.
+        prices: US dollars an image where they differ from the list, as `Budget(prices=…)` takes
+            them.
         simulate: measure a simulator, at no cost: the one at `base_url` on this machine, else one
             that is started for the run. Without a key and a `base_url` the run does the same and
             logs a warning.
@@ -95,6 +98,7 @@ class BenchConfig:
     proxy: str | None = field(default=None, repr=False)
     polling: Polling | float | None = None
     max_cost: Decimal | None = field(default=None, converter=_cap)
+    prices: Prices = field(factory=Prices, converter=prices_of)
     simulate: bool = False
 
     def __attrs_post_init__(self) -> None:

@@ -23,6 +23,7 @@ from attrs import evolve
 from .._batch.output import open_folder
 from .._core.amounts import dollars
 from .._core.arguments import check_callback, check_type
+from .._core.config import Budget
 from .._core.errors import FluxError, RunStopped
 from .._core.models import ImageRequest
 from .._core.text import display
@@ -205,7 +206,7 @@ class Run:
             base_url=config.base_url,
             proxy=config.proxy,
             polling=config.polling,
-            budget=config.max_cost,
+            budget=Budget(max_cost=config.max_cost, prices=config.prices),
             on_event=self._observer,
         )
 

@@ -21,6 +21,7 @@ from attrs import evolve
 from .._core.amounts import dollars
 from .._core.errors import ConfigError
 from .._core.extras import install_command
+from .._core.prices import NO_PRICES, Prices
 from .._core.text import display
 from .._core.version import __version__
 from .._requests.catalog import closest_model
@@ -118,9 +119,10 @@ def check_cap(
         )
     if config.max_cost is not None:
         for model in config.models:
-            if price(prompts.request(model, 0)) is None:
+            if price(prompts.request(model, 0), config.prices) is None:
                 near = closest_model(model)
                 step = f"did you mean {near}?" if near else "fluxasync models lists the known ones"
+                step += f"; to give it: --price {display(model, 60)}=0.04 (in Python: prices=…)"
                 raise ConfigError(
                     f"the price of {display(model, 60)} is not known, so the limit cannot be "
                     f"enforced: {step}"
@@ -150,16 +152,16 @@ def _estimate(config: BenchConfig, prompts: PromptPool) -> tuple[Decimal, bool]:
         for load in stages_of(config.load, model):
             count = load.most_images
             is_complete = is_complete and count is not None
-            cost += cost_of(prompts, model, count or 0)
+            cost += cost_of(prompts, model, count or 0, config.prices)
     return cost, is_complete
 
 
-def cost_of(prompts: PromptPool, model: str, count: int) -> Decimal:
-    """Return the catalogue price of `count` images, extrapolated from the first MOST_KEPT."""
+def cost_of(prompts: PromptPool, model: str, count: int, prices: Prices = NO_PRICES) -> Decimal:
+    """Return the price of `count` images, extrapolated from the first MOST_KEPT."""
     priced = min(count, MOST_KEPT)
     if not priced:
         return Decimal(0)
-    estimator = Estimator()
+    estimator = Estimator(prices)
     for index in range(priced):
         estimator.add(prompts.request(model, index))
     return estimator.estimate(1).cost * count / priced

@@ -174,3 +174,54 @@ async def test_one_image_of_flux_3_goes_to_a_file_of_any_suffix(tmp_path: Path) 
         ended = await command(*line, "--param", "resolution=768sq", cwd=tmp_path)
         assert (ended.code, len(sim.charges)) == (0, 1), ended.said
     assert ended.out == ["a.jpg"]
+
+
+@pytest.mark.asyncio
+async def test_a_given_price_makes_a_cap_possible_for_an_unknown_model(tmp_path: Path) -> None:
+    """`--price` lets a cap hold for a model of no catalogue: the run ends at the cap, and the same
+    command with a higher one goes on."""
+    (tmp_path / "p.txt").write_text("a\nb\nc\n")
+    async with echo_server() as server:
+        line = ("run", "p.txt", "-o", "out", "--base-url", server.url, "--model", "aurora-9")
+        ended = await command(*line, "--max-cost", "0.10", cwd=tmp_path)
+        assert (ended.code, server.submitted) == (2, [])
+        assert "--price" in ended.said
+        price = ("--price", "aurora-9=0.04")
+        ended = await command(*line, "--max-cost", "0.10", *price, cwd=tmp_path)
+        assert (ended.code, len(server.submitted)) == (5, 2)
+        assert "3 images, $0.12 at the given price" in ended.said
+        ended = await command(*line, "--max-cost", "0.12", *price, cwd=tmp_path)
+        assert (ended.code, len(server.submitted)) == (0, 3), ended.said
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("price", "said"),
+    [("-1", "price"), ("nan", "price"), ("400", "more than $100"), ("cheap", "price"),
+     ("flux-dve=0.04", "no row uses this model"), ("flux-dev=", "price")],
+)  # fmt: skip
+async def test_a_price_without_effect_or_sense_is_refused(
+    price: str, said: str, tmp_path: Path
+) -> None:
+    """Nothing is sent under a price that is no amount, or of a model that no row has."""
+    (tmp_path / "p.txt").write_text("a\n")
+    ended = await command("run", "p.txt", "--dry-run", f"--price={price}", cwd=tmp_path)
+    assert (ended.code, ended.out) == (2, [])
+    assert said in ended.said
+
+
+@pytest.mark.asyncio
+async def test_a_benchmark_of_an_unknown_model_takes_its_price_and_images(tmp_path: Path) -> None:
+    """`bench --price --param` works for a model of no catalogue; without a price it says how."""
+    shutil.copy(DATA / "small.jpg", tmp_path)
+    async with echo_server() as server:
+        line = ("bench", "-o", "report", "--model", "aurora-9", "--base-url", server.url,
+                "--max-cost", "1", "--in-flight", "1", "--images", "2", "--warm-up", "0",
+                "--param", "start=small.jpg", "--param", "tone=7")  # fmt: skip
+        ended = await command(*line, cwd=tmp_path)
+        assert (ended.code, server.submitted) == (2, [])
+        assert "--price aurora-9=0.04" in ended.said
+        ended = await command(*line, "--price", "0.04", cwd=tmp_path)
+        assert (ended.code, len(server.submitted)) == (0, 2), ended.said
+    for body in (body for _, body in server.submitted):
+        assert (body["tone"], base64.b64decode(body["start"])) == (7, SMALL)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal as D
 from typing import Any
 
 import pytest
 
-from fluxasync import Estimator, ImageInput, ImageRequest
+from fluxasync import Budget, ConfigError, Estimator, ImageInput, ImageRequest, Price
 from fluxasync._core.amounts import amount_of, amount_text, dollars, spending, sum_of
 from fluxasync._requests.pricing import price
 
@@ -73,6 +74,49 @@ def test_prices_follow_the_list(model: str, given: dict[str, Any], expected: str
 def test_an_unknown_model_has_no_price() -> None:
     """What the catalogue does not know is not guessed."""
     assert price(ImageRequest(prompt="a fox", model="flux-9")) is None
+
+
+def test_given_prices_take_precedence() -> None:
+    """A price by model, then the one for every model, then the list's."""
+    fox = ImageRequest(prompt="a fox", model="flux-9")
+    own = Budget(prices={"flux-9": "0.07", "*": D("0.02")}).prices
+    assert price(fox, own) == D("0.07")
+    assert price(ImageRequest(prompt="a fox", model="flux-2-max", width=2048), own) == D("0.02")
+    assert price(fox, Budget(prices={"flux-8": 1}).prices) is None
+    assert price(ImageRequest(prompt="a"), Budget(prices={"flux-8": 1}).prices) == D("0.025")
+    assert price(fox, Budget(prices="$0.04").prices) == D("0.04")
+    assert price(fox, Budget(prices=0).prices) == 0
+
+
+def test_a_given_price_may_have_tiers_and_megapixels() -> None:
+    """A Price of the program is one as the catalogue has it, in credits."""
+    tiers = Price(first=D(5), by="quality", tiers={"low": D(5), "high": D(9)})
+    own = Budget(prices={"flux-9": tiers, "flux-8": Price(first=D(2), following=D(1))}).prices
+    high = ImageRequest(prompt="a", model="flux-9", parameters={"quality": "high"})
+    assert price(high, own) == D("0.09")
+    assert price(ImageRequest(prompt="a", model="flux-9"), own) == D("0.05")
+    large = ImageRequest(prompt="a", model="flux-8", width=2048, height=1024)
+    assert price(large, own) == D("0.03")
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["-1", -0.01, "nan", math.inf, "cheap", "", True, "4 cents", 101, {"flux-9": None}, {"": 1},
+     {3: 1}, Price(first=D(-1)), Price(first=D("NaN")), Price(first=D(10**6)), [0.04]],
+)  # fmt: skip
+def test_prices_that_cannot_be_reserved_are_refused(given: Any) -> None:
+    """A negative, infinite or absurd price would make a cap meaningless."""
+    with pytest.raises(ConfigError, match="price"):
+        Budget(prices=given)
+
+
+def test_an_estimate_says_whose_prices_it_has() -> None:
+    """An estimate with the user's own prices is not "at list price"."""
+    adds = Estimator({"flux-9": "0.04"})
+    adds.add(ImageRequest(prompt="a", model="flux-9", n=3))
+    assert str(adds.estimate(24)).startswith("3 images, $0.12 at the given price, about ")
+    adds.add(ImageRequest(prompt="a"))
+    assert "4 images, $0.145 at list and given prices" in str(adds.estimate(24))
 
 
 @pytest.mark.parametrize(

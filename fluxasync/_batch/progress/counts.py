@@ -25,6 +25,7 @@ from ..._core.events import (
 )
 from ..._core.models import Failed, InDoubt, Job, Outcome, Saved
 from ..._core.observers import Fallback
+from ..._core.prices import NO_PRICES
 from ..._core.text import duration
 from ..._requests.estimate import Estimate
 from ..._requests.pricing import price
@@ -136,6 +137,7 @@ class Progress:
         self._own: set[str] = set()  # jobs of this run, until their outcome
         self._fetching: set[str] = set()
         self._to_spend: Decimal | None = None
+        self._prices = NO_PRICES
         self._push_backs = 0
         self._paused: Paused | None = None
         self._resumes_at: float | None = None
@@ -164,6 +166,7 @@ class Progress:
         self.total = None if to_do is None else to_do + running
         self.submitted += running  # paid and not saved yet
         self.slots = slots
+        self._prices = plan.estimator.prices
         if estimate is not None and not estimate.unpriced:
             self._to_spend = estimate.cost
 
@@ -251,7 +254,7 @@ class Progress:
             self._own.discard(job.job_id)
             self._fetching.discard(job.job_id)
         if is_own and self._to_spend is not None and outcome.request is not None:
-            self._to_spend -= price(outcome.request) or 0
+            self._to_spend -= price(outcome.request, self._prices) or 0
 
     def _format_pause(self, paused: Paused, now: float) -> str:
         """Return the pause as text, counting down from its first view.

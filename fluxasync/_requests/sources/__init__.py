@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..._core.models import ImageRequest
+from ..._core.prices import NO_PRICES, Prices
 from ..image_inputs import allowed_folders
 from .columns import Columns
 from .formats import ItemFormat
@@ -73,11 +74,11 @@ class Source(Protocol):
         """Release threads, the temporary file and the program's iterator."""
 
 
-def open_source(given: Any, *, is_local: bool = False) -> Source:
+def open_source(given: Any, *, is_local: bool = False, prices: Prices = NO_PRICES) -> Source:
     """Return the source of the prompts, unread; any other `given` is `Prompts(given)`.
 
-    `is_local`: the provider is on this machine, so rows may name URLs on it. Raises ConfigError for
-    a file that is no prompt list, and without a standard input.
+    `is_local`: the provider is on this machine, so rows may name URLs on it. `prices` are the
+    user's own. Raises ConfigError for a file that is no prompt list, and without a standard input.
     """
     prompts = given if isinstance(given, Prompts) else Prompts(given)
     columns, limit = Columns.of(prompts.columns), prompts.limit
@@ -105,7 +106,12 @@ def open_source(given: Any, *, is_local: bool = False) -> Source:
         rule = reading(files[0].dialect, files[0].base)
         refuse_misfits(files[0], columns, rule.layout)
         return ListedSource(
-            format_of(files, rule), reading=rule, limit=limit, skip_bad=skip_bad, sample=sampled
+            format_of(files, rule),
+            reading=rule,
+            limit=limit,
+            skip_bad=skip_bad,
+            sample=sampled,
+            prices=prices,
         )
     if isinstance(prompts.source, list | tuple):
         rule = reading(RowDialect.TEXT, is_trusted=True)
@@ -115,6 +121,7 @@ def open_source(given: Any, *, is_local: bool = False) -> Source:
             limit=limit,
             skip_bad=skip_bad,
             sample=sampled,
+            prices=prices,
         )
     if isinstance(prompts.source, str | os.PathLike):
         rule = reading(RowDialect.EITHER)

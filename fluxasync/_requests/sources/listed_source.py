@@ -18,6 +18,7 @@ from attrs import evolve
 
 from ..._core.errors import ConfigError
 from ..._core.models import ImageRequest, occurrence_key
+from ..._core.prices import NO_PRICES, Prices
 from .formats import LIST_CAP, Format
 from .plan import BadRow, Lookup, Numbering, Numbers, Plan, PlanCounts, images_of, requests_of
 from .row_reader import ParsedRow, RowReader, RowResult, image_inputs, with_inputs_read
@@ -47,12 +48,14 @@ class ListedSource:
         limit: int | None,
         skip_bad: bool,
         sample: Sample | None = None,
+        prices: Prices = NO_PRICES,
     ) -> None:
         self._format = form
         self._reading = reading
         self._limit = limit
         self._skip_bad = skip_bad
         self._sample = sample
+        self._prices = prices
         self._is_whole = limit is None and sample is None
         self._spool: Spool | None = None
         self._is_checked = False
@@ -71,6 +74,7 @@ class ListedSource:
             unknown_keys=self._reading.unknown_keys,
             unchecked_keys=self._reading.unchecked_keys,
             skip_bad=self._skip_bad,
+            prices=self._prices,
         )
         steps = self._checking(spool, counts, lookup)
         try:

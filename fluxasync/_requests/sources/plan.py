@@ -13,6 +13,7 @@ from attrs import evolve, field, frozen
 
 from ..._core.errors import ConfigError
 from ..._core.models import ImageRequest
+from ..._core.prices import NO_PRICES, Prices
 from ..catalog import find
 from ..copies import expand_copies
 from ..estimate import Estimator
@@ -25,7 +26,8 @@ _MOST_BAD = 10_000
 #: runs of rows that one complaint names
 _SHOWN_RANGES = 5
 
-_SHOWN_NAMES = 20
+#: different names that a plan lists
+SHOWN_NAMES = 20
 
 #: state of an image that is submitted once more: it is to do, as if it were unknown
 AGAIN = "again"
@@ -95,7 +97,7 @@ class FirstNames:
         self._seen: dict[str, None] = {}
 
     def add(self, name: str) -> None:
-        if len(self._seen) < _SHOWN_NAMES:
+        if len(self._seen) < SHOWN_NAMES:
             self._seen[name] = None
 
     def __iter__(self) -> Iterator[str]:
@@ -173,6 +175,7 @@ class PlanCounts:
         unknown_keys: FirstNames,
         unchecked_keys: FirstNames,
         skip_bad: bool = False,
+        prices: Prices = NO_PRICES,
     ) -> None:
         self.rows = 0
         self.images = 0
@@ -187,8 +190,8 @@ class PlanCounts:
         self._known: dict[str, int] = {}
         self._models = FirstNames()
         self._unknown_models = FirstNames()
-        self._estimator = Estimator()
-        self._again = Estimator()
+        self._estimator = Estimator(prices)
+        self._again = Estimator(prices)
 
     @property
     def is_hopeless(self) -> bool:
