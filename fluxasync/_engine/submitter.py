@@ -118,8 +118,9 @@ class Submitter:
 
     def mark_unclaimed(self, job: Job, *, recorded: bool = False) -> None:
         """List a paid job whose caller is gone; log it at WARNING where no ledger records it."""
-        if job.job_id not in self.unclaimed:
-            self.unclaimed[job.job_id] = job
+        is_new = job.job_id not in self.unclaimed
+        self.unclaimed[job.job_id] = job  # with its last cost
+        if is_new:
             logger.log(
                 logging.INFO if recorded else logging.WARNING,
                 "job %s was accepted, but its caller is gone: collect(job) gets its image "

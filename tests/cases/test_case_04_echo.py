@@ -1,7 +1,9 @@
 """Case 4: the prompt that a provider reports is a remark; the job id is the image's identity.
 
 Gateways normalise, escape, translate and rewrite prompts and report the prompt that was run
-(docs.comfy.org, BFL nodes; pollinations/pollinations#3920).
+(docs.comfy.org, BFL nodes; pollinations/pollinations#3920). A rewritten prompt, or an empty one, is
+returned to be seen (VincentGourbin/flux-2-swift-mlx#18, nextcloud/integration_openai#365), and
+long ones are cut (black-forest-labs/flux#495).
 """
 
 from __future__ import annotations

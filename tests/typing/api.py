@@ -80,6 +80,7 @@ async def one_image_in_steps() -> None:
         assert_type(await flux.download(ready, to="fox.png"), Saved)
         assert_type(await flux.collect(job), Saved)
         assert_type(Job.from_dict(job.to_dict()), Job)
+        assert_type(job.charge, Decimal | None)
         assert_type(await flux.generate("a red fox"), Saved)
         assert_type(await flux.generate(ImageRequest(prompt="x"), to=Path("x.png")), Saved)
         assert_type(await flux.generate("a red fox", model="flux-dev", seed=7, priority=1), Saved)
@@ -117,6 +118,7 @@ async def many_images(flux: FluxSession) -> None:
                     assert_type(outcome.path, Path | None)
                     assert_type(outcome.data, bytes | None)
                     assert_type(outcome.cost, Decimal | None)
+                    assert_type(outcome.prompt_used, str | None)
                 case Failed(error=error):
                     assert_type(error, FluxError)
                     assert_type(outcome.cause, str)
