@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +15,16 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from support.simulator_sessions import FAST, SIDE, batch_of, fast_session, rows, run_out, tally
+from support.simulator_sessions import (
+    FAST,
+    SIDE,
+    batch_of,
+    fast_session,
+    rows,
+    run_out,
+    tally,
+    until,
+)
 
 from fluxasync import ConfigError, DownloadError, Failed, ImageRequest, Job, Limits, SinkError
 from fluxasync import Outcome as AnyOutcome
@@ -352,3 +362,26 @@ async def test_a_killed_decision_can_be_given_again(tmp_path: Path) -> None:
     await folders.discard(out)
     assert names(tmp_path) == []
     assert (await folders.verify(out)).is_clean
+
+
+async def test_a_run_killed_with_bytes_in_quarantine_pays_nothing_again(tmp_path: Path) -> None:
+    """Killed between the quarantine and the record: the next run collects the jobs it paid for, and
+    records the bytes with their reason."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\n".join(PROMPTS))
+    command = ["run", str(prompts), "-o", str(tmp_path / "out"), "--quiet"]
+    async with broken("html-as-image") as sim:
+        command += ["--base-url", sim.url, f"--param=width={SIDE}", f"--param=height={SIDE}"]
+        killed = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "fluxasync", *command, stderr=asyncio.subprocess.DEVNULL
+        )
+        try:
+            await until(lambda: [name[-4:] for name in names(tmp_path)] == [".bin"] * 2)
+        finally:
+            killed.kill()
+            await killed.wait()
+        assert await folders.quarantined(tmp_path / "out") == []
+        assert tally(await a_run(sim, tmp_path)) == {"download": 2}
+        assert charges(sim) == 2
+    assert len(await folders.quarantined(tmp_path / "out")) == 2
+    assert (await folders.verify(tmp_path / "out")).is_clean
