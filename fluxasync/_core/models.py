@@ -498,13 +498,14 @@ class Failed:
 
     @property
     def paid(self) -> Paid:
-        """Whether it was charged. For moderated and failed jobs providers say so only where they
-        report a cost of 0."""
+        """Whether it was charged: yes where an image came. For moderated and failed jobs providers
+        say so only where they report a cost of 0."""
         if self.job is None:
             return "unknown" if getattr(self.error, "sent", False) else "no"
         if self.job.cost == 0:
             return "no"
-        return "unknown" if isinstance(self.error, JobError) else "yes"
+        no_image = isinstance(self.error, JobError) and self.quarantined is None
+        return "unknown" if no_image else "yes"
 
     @property
     def quarantined(self) -> Quarantined | None:

@@ -83,6 +83,7 @@ async def test_a_swapped_image_stays_in_quarantine_until_a_person_decides(tmp_pa
         async with session(server) as flux, Batch(flux, prompts, out=tmp_path) as batch:
             failed = [outcome async for outcome in batch if isinstance(outcome, Failed)]
         assert failed[0].quarantined is not None
+        assert failed[0].paid == "yes"
         (entry,) = await audit.quarantined(tmp_path)
         assert entry.path == failed[0].quarantined.path
         assert inspect(entry.path.read_bytes()).format == "jpeg"
