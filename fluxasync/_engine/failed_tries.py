@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .._core.errors import DeadlineExceeded, DownloadError, JobError, TransportError
+from .._core.errors import DeadlineExceeded, DownloadError, JobError, SinkError, TransportError
 from .._core.models import ImageRequest, Job, Quarantined, Ready, Stored
 from .._core.protocols import Chunks, Sink
 from .._store.quarantine import MemoryQuarantine, QuarantiningSink
@@ -41,8 +41,12 @@ async def watched(
         return await watch(job)
     except JobError as error:
         if isinstance(error, OfAnotherRequest):
-            with suppress(JobError, DownloadError):  # what came of it is kept
+            try:
                 await downloader.run(error.ready, sink, is_suspect=True)
+            except (JobError, DownloadError):  # what came of it is kept
+                pass
+            except SinkError as problem:
+                _add_problem(error, problem)
         await note_quarantine(error, job, sink)
         raise
 
@@ -56,7 +60,11 @@ async def note_quarantine(
     error.quarantined = await sink.quarantined(job)
     problem = sink.quarantine_problem(job)
     if error.quarantined is None and problem:
-        error.args = (f"{error}; its bytes could not be kept: {problem}",)
+        _add_problem(error, problem)
+
+
+def _add_problem(error: JobError | DownloadError, problem: object) -> None:
+    error.args = (f"{error}; its bytes could not be kept: {problem}",)
 
 
 class _RememberingSink(QuarantiningSink):

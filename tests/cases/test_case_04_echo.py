@@ -112,6 +112,24 @@ async def test_a_swapped_image_is_bought_again_where_that_is_asked_for(tmp_path:
     assert (await audit.verify(tmp_path)).is_clean
 
 
+async def test_a_swap_that_cannot_be_kept_ends_no_run(tmp_path: Path) -> None:
+    """A link in the place of the quarantine is not followed; the failure says what was lost."""
+    out, outside = tmp_path / "out", tmp_path / "outside"
+    outside.mkdir()
+    prompts = ["a red fox in the snow", "a lamp [other]", "a gull"]
+    async with echo_server() as server:
+        async with session(server) as flux:
+            await Batch(flux, ["a start"], out=out).run()
+        (out / ".fluxasync" / "quarantine").symlink_to(outside)
+        async with session(server) as flux, Batch(flux, prompts, out=out) as batch:
+            outcomes = [outcome async for outcome in batch]
+    (failed,) = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+    assert len(outcomes) == 3
+    assert "could not be kept" in str(failed.error)
+    assert "is a link" in str(failed.error)
+    assert list(outside.iterdir()) == []
+
+
 async def test_a_job_of_an_earlier_run_keeps_its_image(tmp_path: Path) -> None:
     """P14: a resumed run collects the paid job, whatever prompt is reported."""
     row = {"prompt": "a  lamp [spaces]", "model": "flux-dev"}
