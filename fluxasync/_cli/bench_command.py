@@ -41,6 +41,9 @@ class BenchOptions:
         The first row of a --prompts table is a prompt, not names.
     rows
         Key of the rows in a .json object of --prompts, or the path of keys.
+    syntax
+        What marks of other tools in --prompts mean: checked, as-written, comments or
+        sample-prompts (default: checked).
     in_flight
         Closed-loop load: active jobs, one stage for each number (default: 1,4,12,24).
     rate
@@ -100,6 +103,7 @@ class BenchOptions:
     map: tuple[str, ...] = ()
     no_header: bool = False
     rows: str | None = None
+    syntax: Literal["checked", "as-written", "comments", "sample-prompts"] = "checked"
     in_flight: str | None = None
     rate: str | None = None
     arrivals: Literal["constant", "poisson"] = "constant"

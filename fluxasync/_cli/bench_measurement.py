@@ -157,7 +157,11 @@ def _prompts(options: BenchOptions) -> Prompts | None:
         return None
     columns = read_columns(options.prompt_column, options.map)
     return Prompts(
-        options.prompts, columns=columns, header=not options.no_header, rows=options.rows
+        options.prompts,
+        columns=columns,
+        header=not options.no_header,
+        rows=options.rows,
+        syntax=options.syntax,
     )
 
 

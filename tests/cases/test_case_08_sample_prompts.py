@@ -100,6 +100,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "negative": ("woman ### face, limbs\nman ### hands\n", "options"),
     "infotext": ("a fox\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a\n", "options"),
     "imagine": ("/imagine prompt: a fox\n", "options"),
+    "mustache": ("a {{ color }} fox\nan {{animal}}\n", "placeholders"),
     "JSON lines": ('{"prompt": "fox"}\n{"seed": 5, "prompt": "owl"}\n', "name the file .jsonl"),
     "a JSON list": ('[\n{"prompt": "a fox"},\n{"prompt": "an owl"}\n]\n', "name the file .jsonl"),
     "CSV": ("prompt,seed\na fox,1\nan owl,2\na cat,3\na dog,4\n", "name the file .csv"),
@@ -121,6 +122,16 @@ async def test_a_list_that_is_mostly_another_tools_is_refused(
     assert "p.txt line " in message
     sent = await requests_of(path, syntax="as-written")
     assert content.splitlines() == [request.prompt for request in sent]
+
+
+@pytest.mark.asyncio
+async def test_options_in_a_column_are_named_with_what_a_table_can_do(tmp_path: Path) -> None:
+    """Case 8: lists of Midjourney's prompts are tables, too; there options are columns."""
+    path = saved(tmp_path, "p.csv", "prompt\na fox --ar 16:9\nan owl --v 6\n")
+    message = await complaint_of(path)
+    assert message.startswith("2 of 2 prompts look like options of another tool (p.csv row 2: ")
+    assert "give them as columns" in message
+    assert "sample-prompts" not in message
 
 
 @pytest.mark.asyncio

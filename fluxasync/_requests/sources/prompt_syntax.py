@@ -46,7 +46,7 @@ def _mark(what: str, sign: str, pattern: str, flags: int = 0) -> Mark:
 
 
 COMMENTS, OPTIONS, TEMPLATES, ROWS = "comments", "options", "templates", "rows of JSON"
-TABLE = "the first row of a table"
+TABLE, PLACEHOLDERS = "the first row of a table", "placeholders"
 
 #: long names of options: kohya-ss/sd-scripts docs/train_network (sample prompts), Midjourney's
 #: parameter list, and AUTOMATIC1111's "Prompts from file or textbox"; all read 2026-11-29
@@ -92,7 +92,7 @@ _OF_TEMPLATES = (
     _mark(TEMPLATES, "__", r"(?<!\w)__[~@!]?[^\W_](?:(?!__)[^\n])*?__(?!\w)"),
     _mark(TEMPLATES, "{", r"\{(?:[^{}\n|$]|\$(?!\$))*(?:\||\$\$)[^{}\n]*\}"),
     _mark(TEMPLATES, "${", r"\$\{[A-Za-z_][\w-]*\s*[=:}?]"),
-    _mark(TEMPLATES, "{", r"\{%|\{\{[^{}\n]+\}\}"),
+    _mark(PLACEHOLDERS, "{", r"\{%|\{\{[^{}\n]+\}\}"),
 )
 #: read by AUTOMATIC1111's web UI and its relatives
 #: (github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/Features, read 2026-11-29)
@@ -115,11 +115,15 @@ _ADVICE = {
     COMMENTS: "--syntax comments leaves out lines that start with # or //",
     OPTIONS: "--syntax sample-prompts reads --w --h --s --l --d (kohya)",
     TEMPLATES: "--wildcards DIR makes all choices",
+    PLACEHOLDERS: "fill them in first",
     ROWS: "name the file .jsonl",
     TABLE: "name the file .csv or .tsv",
     "YAML": "convert it to .jsonl",
     "Markdown": "remove the markup",
 }
+
+
+_OF_COLUMNS = "give them as columns (width, height, seed, …)"
 
 
 class SyntaxCheck:
@@ -143,11 +147,13 @@ class SyntaxCheck:
         self._first = ""  #: the first prompt with a mark, and its place
         self._first_remark = ""
         self._has_warned = False
+        self._has_lines = False  #: some prompts are lines of text
         self._is_table = False  #: its first line names columns
 
     def look(self, prompt: str, *, is_line: bool) -> None:
         """Count a prompt; `is_line`: it is a line of text, not a field of a row."""
         self._prompts += 1
+        self._has_lines = self._has_lines or is_line
         self._last = self._last_remark = ""
         if is_line and self._prompts == 1 and _names_columns(prompt):
             self._is_table = True
@@ -222,7 +228,10 @@ class SyntaxCheck:
 
     def _message(self) -> str:
         kinds = " or ".join(self._kinds)
-        ways = "; ".join(_ADVICE[kind] for kind in self._kinds)
+        ways = "; ".join(
+            _OF_COLUMNS if kind == OPTIONS and not self._has_lines else _ADVICE[kind]
+            for kind in self._kinds
+        )
         look = "looks" if self._marked == 1 else "look"
         prompts = "prompt" if self._prompts == 1 else "prompts"
         return (

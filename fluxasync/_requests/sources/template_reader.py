@@ -42,8 +42,10 @@ _WEIGHT = re.compile(r"\s*(?P<weight>\d+(?:\.\d*)?|\.\d+)::")
 #: ${x}, ${x:default}, ${x=…}, ${x=!…}, ${x?=…}
 _VARIABLE = re.compile(r"\$\{\s*(?P<name>[A-Za-z_-][\w-]*)\s*(?P<sign>\?=!?|=!?|:)?\s*")
 
-#: {{ name }}, {{ random(…) }} and {% for … %}, but not nested choices {{a|b}|c}
-_JINJA = re.compile(r"\{%|\{\{\s[^{}|]*\}\}|\{\{[^{}|]{0,200}\([^{}]{0,200}\)\s*\}\}")
+#: {{name}}, {{ name }}, {{ random(…) }} and {% for … %}, but not nested choices {{a|b}|c}
+_JINJA = re.compile(
+    r"\{%|\{\{[\w.]+\}\}|\{\{\s[^{}|]*\}\}|\{\{[^{}|]{0,200}\([^{}]{0,200}\)\s*\}\}"
+)
 
 _RANDOM = "chooses at random in other tools, and here all are made; remove it, or write \\"
 
@@ -122,7 +124,7 @@ class TemplateReader:
         if depth > DEPTH_CAP:
             self._fail(f"braces nested deeper than {DEPTH_CAP} levels")
         if _JINJA.match(self._text, begun):
-            self._fail(r"Jinja templates are not read; write \{ for the character")
+            self._fail(r"placeholders and Jinja templates are not read; write \{ for the character")
         opening = _OPENING.match(self._text, begun + 1)
         assert opening is not None  # noqa: S101 — every group is optional
         self._refuse_random(opening, "sampler")
