@@ -10,6 +10,7 @@ self-hosted service; the allowance must not open the metadata service of a cloud
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import sys
@@ -27,6 +28,7 @@ from support.raw_servers import answer, peer, says
 from fluxasync import (
     BFL,
     COMETAPI,
+    Batch,
     ConfigError,
     FluxSession,
     Provider,
@@ -215,6 +217,18 @@ def test_the_key_stays_in_the_private_network(url: str, trusted: bool) -> None:
     assert may_send_key(encrypted, url) is (trusted and url.startswith("https"))
     public = evolve(COMETAPI, allow_private_network=True)
     assert may_send_key(public, url) is False
+
+
+@pytest.mark.asyncio
+async def test_image_inputs_may_name_the_gateways_network(tmp_path: Path) -> None:
+    """A list may give a URL in the private network to a gateway there, not to a public provider."""
+    row = {"prompt": "x", "model": "flux-kontext-pro", "input_image": "https://nas.local/a.png"}
+    (tmp_path / "list.jsonl").write_text(json.dumps(row))
+    inside = FluxSession(gateway("http://flux-gateway:8787"))
+    plan = await Batch(inside, tmp_path / "list.jsonl", out=tmp_path / "a").check()
+    assert plan.images == 1
+    with pytest.raises(ConfigError, match=r"nas\.local"):
+        await Batch(FluxSession(BFL), tmp_path / "list.jsonl", out=tmp_path / "b").check()
 
 
 def test_the_metadata_service_of_a_cloud_stays_refused() -> None:
