@@ -258,21 +258,53 @@ def simulate(
 
 
 @app.command
-def models(*, json: bool = False) -> int:
+def models(
+    file: LocalPath | None = None,
+    /,
+    *,
+    check: bool = False,
+    provider: str | None = None,
+    base_url: str | None = None,
+    json: bool = False,
+) -> int:
     """List the models with price, sizes, parameters, limits and usual time.
+
+    Exit code of --check, 0: the same. 3: differences were found and printed.
 
     Parameters
     ----------
+    file
+        With --check: the OpenAPI document, instead of the provider's.
+    check
+        Compare the list with the provider's own OpenAPI document. Needs no key.
+    provider
+        With --check: cometapi or bfl (default: bfl).
+    base_url
+        With --check: base URL of the API, if it is not the provider's own.
     json
         Print one JSON object a line.
     """
+    terminal = Terminal()
+    if check:
+        return run_async(lambda: _check_models(terminal, file, provider, base_url, json), terminal)
+    if file is not None or provider is not None or base_url is not None:
+        terminal.say("fluxasync: a file, --provider and --base-url need --check")
+        terminal.close()
+        return USAGE
     from .models_command import rows, table
 
-    terminal = Terminal()
     for line in rows() if json else table(terminal.columns):
         terminal.out(line)
     terminal.close()
     return 0
+
+
+def _check_models(
+    terminal: Terminal, file: Path | None, provider: str | None, base_url: str | None, json: bool
+) -> Coroutine[Any, Any, int]:
+    from .catalog_check import check
+
+    return check(terminal, file, provider=provider, base_url=base_url, json=json)
 
 
 def main(tokens: Sequence[str] | None = None) -> int:

@@ -98,6 +98,8 @@ class Provider:
     )
     poll_path: str = field(default="/v1/get_result", validator=_starts_with_slash)
     credits_path: str | None = field(default=None, validator=_starts_with_slash)
+    #: of the OpenAPI document of its models, which is public
+    openapi_path: str | None = field(default=None, validator=_starts_with_slash)
     auth_header: str = "Authorization"
     auth_scheme: str = "Bearer"  #: "" = the bare key
     key_variable: str | None = None  #: environment variable with the key
@@ -139,6 +141,10 @@ class Provider:
     def credits_url(self) -> str | None:
         """Return the URL of the account's balance; None if the provider has none."""
         return None if self.credits_path is None else self.base_url + self.credits_path
+
+    def openapi_url(self) -> str | None:
+        """Return the URL of the provider's OpenAPI document; None if it publishes none."""
+        return None if self.openapi_path is None else self.base_url + self.openapi_path
 
     def at(self, base_url: str | None) -> Provider:
         """Return this provider with another `base_url`; None = the same.
@@ -185,6 +191,7 @@ BFL: Final = Provider(
     name="bfl",
     base_url="https://api.bfl.ai",
     credits_path="/v1/credits",
+    openapi_path="/openapi.json",
     auth_header="x-key",
     auth_scheme="",
     key_variable="BFL_API_KEY",

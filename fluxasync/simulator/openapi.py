@@ -6,16 +6,19 @@ from typing import Any
 
 from .models import MODELS, Model, Rule
 
+#: served, and not in BFL's document of 2026-04-23
+_UNLISTED = ("flux-pro", "flux-pro-1.0-canny", "flux-pro-1.0-depth")
 _TYPES = {"int": "integer", "number": "number", "bool": "boolean", "texts": "array"}
 
 
 def openapi_document() -> dict[str, Any]:
     """Return the document: one POST for each model, its schema under `components`."""
+    listed = [model for model in MODELS.values() if model.name not in _UNLISTED]
     return {
         "openapi": "3.1.0",
         "info": {"title": "fluxasync simulator", "version": "0.0.1"},
-        "paths": {f"/v1/{name}": {"post": _operation(name)} for name in MODELS},
-        "components": {"schemas": {_schema_name(m.name): _schema(m) for m in MODELS.values()}},
+        "paths": {f"/v1/{model.name}": {"post": _operation(model.name)} for model in listed},
+        "components": {"schemas": {_schema_name(each.name): _schema(each) for each in listed}},
     }
 
 
