@@ -4,6 +4,8 @@ from ._batch.api import generate as generate
 from ._batch.api import run as run
 from ._batch.batch import Batch as Batch
 from ._batch.summary import Summary as Summary
+from ._core.account import AccountTask as AccountTask
+from ._core.account import TaskList as TaskList
 from ._core.config import Budget as Budget
 from ._core.config import Limits as Limits
 from ._core.config import Polling as Polling
