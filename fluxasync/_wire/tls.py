@@ -14,6 +14,8 @@ from .._core.errors import ConfigError
 
 #: variables of other programs that hold the same file
 _OF_OTHERS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+#: OpenSSL's words for a certificate that only strict checks refuse (python/cpython#138193)
+_STRICT = ("key identifier", "not marked critical", "key usage")
 #: OpenSSL's codes for a certificate whose CA is not trusted (x509_vfy.h)
 _UNTRUSTED = frozenset({2, 18, 19, 20, 21})
 
@@ -32,6 +34,11 @@ def trusted(environ: Mapping[str, str]) -> ssl.SSLContext | None:
     if folder and not any(os.path.isdir(each) for each in folder.split(os.pathsep)):
         raise ConfigError(f"SSL_CERT_DIR: {folder[:100]} is not a folder")
     context = ssl.create_default_context()
+    # as curl and OpenSSL check; strict since Python 3.13, which refuses certificates that many
+    # companies' proxies make (without an Authority Key Identifier)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    # the file may hold an intermediate CA only; allowed since Python 3.13 by default
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.set_alpn_protocols(["http/1.1"])
     return context
 
@@ -51,6 +58,12 @@ def _check_file(path: str) -> None:
 def advice(error: BaseException, environ: Mapping[str, str]) -> str:
     """Return what to do about a certificate that is not trusted; "" for another error."""
     failed = getattr(error, "certificate_error", error)
+    words = str(getattr(failed, "verify_message", "")).lower()
+    if any(each in words for each in _STRICT):
+        return (
+            "; Python checks it strictly: set SSL_CERT_FILE to the PEM file of its CA, or give "
+            "ssl= a context without ssl.VERIFY_X509_STRICT"
+        )
     if getattr(failed, "verify_code", None) not in _UNTRUSTED:
         return ""
     if environ.get("SSL_CERT_FILE"):

@@ -3,7 +3,8 @@
 Members: aio-libs/aiohttp#10682 (aiohttp reads no variables by itself), opensanctions/yente#85,
 OpenCTI-Platform/connectors#4044 (no way to name a proxy); aio-libs/aiohttp#3075 (an https:// proxy
 is ignored), HKUDS/nanobot#5425 and MoonshotAI/kimi-cli#404 (GNOME's ALL_PROXY=socks://),
-encode/httpx#858 (an encoded password), simonw/llm#979 (a company's own CA).
+encode/httpx#858 (an encoded password), simonw/llm#979 (a company's own CA), python/cpython#138193
+and urllib3/urllib3#3665 (Python 3.13 refuses the certificates of company proxies).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from support.echo_server import EchoServer, echo_server
 from support.forward_proxy import ForwardProxy, _copy, forward_proxy
 from support.raw_servers import Behaviour, Line, answer, hangs, peer, says, says_then_hangs_up
 from support.tcp_proxy import Fault, Proxy, posts
-from support.tls import HOST, ca_file, tls_front, trusting
+from support.tls import HOST, ca_file, sloppy_certificate, tls_front, trusting
 
 from fluxasync import (
     Batch,
@@ -40,6 +41,7 @@ from fluxasync import (
     TransportError,
     bench,
 )
+from fluxasync._wire import tls
 from fluxasync._wire.proxies import ProxySettings
 from fluxasync._wire.transport import AiohttpTransport
 from fluxasync.extend import Call
@@ -534,6 +536,30 @@ async def test_an_unknown_ca_is_explained(monkeypatch: pytest.MonkeyPatch) -> No
             async with session(there.proxy.url, ssl=None) as flux:
                 await flux.generate("x", model=MODEL)
     assert there.server.submitted == []
+
+
+@pytest.mark.asyncio
+async def test_a_sloppy_certificate_of_a_companys_proxy_is_accepted_with_its_ca(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strict checks, Python 3.13's default, refuse it with the way out; SSL_CERT_FILE helps."""
+    ca, leaf = sloppy_certificate(tmp_path)
+    strict = ssl.create_default_context(cafile=ca)
+    strict.verify_flags |= ssl.VERIFY_X509_STRICT
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(echo_server())
+        port, server.url = urlsplit(server.url).port or 0, BASE
+        front = await stack.enter_async_context(tls_front(port, certificate=leaf))
+        proxy = await stack.enter_async_context(forward_proxy(front))
+        with pytest.raises(TransportError, match=r"Key Identifier; .* set SSL_CERT_FILE"):
+            async with session(proxy.url, ssl=strict) as flux:
+                await flux.generate("x", model=MODEL)
+        monkeypatch.setenv("SSL_CERT_FILE", str(ca))
+        async with session(proxy.url, ssl=None) as flux:
+            assert (await flux.generate("a lighthouse", model=MODEL)).data
+    found = tls.trusted(os.environ)
+    assert found is not None
+    assert not found.verify_flags & ssl.VERIFY_X509_STRICT
 
 
 @pytest.mark.asyncio
