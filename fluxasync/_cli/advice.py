@@ -104,8 +104,9 @@ def about_quarantine(count: int, where: Path) -> str:
     )
 
 
-def about_failures(failed: Counter[str], where: Path) -> Iterator[str]:
-    """Yield what to do about failures, one line for each remedy."""
+def about_failures(failed: Counter[str], where: Path, *, quarantined: int = 0) -> Iterator[str]:
+    """Yield what to do about failures, one line for each remedy; `quarantined` of them have bytes
+    in quarantine, and no general retry makes them again."""
     lists = where / "failures.jsonl"
     moderated, wrong, refused = failed["moderated"], failed["invalid"], failed["rejected"]
     late, unfetched = failed["timeout"], failed["download"] + failed["expired"]
@@ -121,5 +122,6 @@ def about_failures(failed: Counter[str], where: Path) -> Iterator[str]:
         yield f"{unfetched} paid and not fetched: --retry download,expired collects them, for free"
     if dropped := failed["dropped"]:
         yield f"{dropped} dropped: to make them, paid again: the same command with --retry dropped"
-    if failed.total() - moderated - wrong - refused - late - unfetched - dropped:
+    settled = moderated + wrong + refused + late + dropped + max(unfetched, quarantined)
+    if failed.total() > settled:
         yield "to try failures again: the same command with --retry failed"

@@ -210,7 +210,8 @@ def closing(
             f"{in_doubt} in doubt: no answer arrived, so they may have been charged; "
             f"they are not submitted again; to settle them: fluxasync resolve {where}"
         )
-    yield from about_failures(summary.failed + summary.failed_earlier, where)
+    failed = summary.failed + summary.failed_earlier
+    yield from about_failures(failed, where, quarantined=summary.quarantined)
     if summary.quarantined:
         yield about_quarantine(summary.quarantined, where)
     if summary.damaged:

@@ -102,6 +102,13 @@ def test_failures_are_grouped_by_remedy(failed: dict[str, int], lines: list[str]
     assert all(line.startswith(start) for line, start in pairs)
 
 
+def test_no_general_retry_is_advised_for_images_in_quarantine() -> None:
+    """Another request's image is in quarantine: --retry failed would leave it as it is."""
+    assert list(about_failures(Counter(failed=2), Path("out"), quarantined=2)) == []
+    (line,) = about_failures(Counter(failed=3), Path("out"), quarantined=2)
+    assert "--retry failed" in line
+
+
 def _refused(make: Callable[[], object]) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
         make()
