@@ -106,6 +106,8 @@ async def _targeted(terminal: Terminal, options: BenchOptions) -> AsyncIterator[
     config = _config(options)
     if options.simulate and options.base_url is not None:
         raise ConfigError("--simulate starts its own simulator: leave out --base-url")
+    if options.simulate and options.proxy:
+        raise ConfigError("--simulate reaches no other machine: leave out --proxy")
     if not options.simulate:
         config = evolve(config, api_key=key_from(options.key_file, terminal.say))
     async with resolve_target(config, warn=terminal.say) as targeted:

@@ -215,6 +215,8 @@ async def _session(
         if options.simulate:
             if base_url is not None:
                 raise ConfigError("--simulate starts its own simulator: leave out --base-url")
+            if options.proxy:
+                raise ConfigError("--simulate reaches no other machine: leave out --proxy")
             simulator = simulator_process(job_log=None if folder is None else folder / JOB_LOG)
             # a made-up key, so that the real one is not sent, not even to the simulator
             base_url, key = await stack.enter_async_context(simulator), "practice"

@@ -258,6 +258,17 @@ async def test_a_simulator_works_whatever_the_proxy_variables_say(tmp_path: Path
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("command", ["generate", "bench"])
+async def test_a_proxy_for_the_simulator_is_refused(command: str, tmp_path: Path) -> None:
+    """`--proxy` would be dropped in silence, so it is an error."""
+    given = ("generate", "x") if command == "generate" else ("bench",)
+    code, errors = await fluxasync(
+        *given, "-o", "out", "--simulate", "--proxy", "http://127.0.0.1:9", cwd=tmp_path
+    )
+    assert (code, "leave out --proxy" in errors) == (2, True)
+
+
+@pytest.mark.asyncio
 async def test_an_unexpected_answer_inside_a_tunnel_reaches_no_call() -> None:
     """A second answer on a kept tunnel ends that connection: the next call gets its own."""
 
