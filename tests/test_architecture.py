@@ -78,6 +78,7 @@ FOREIGN = {
     "jinja2": {"bench.report"},
     "markupsafe": {"bench.report"},
     "PIL": {"simulator", "gallery.thumbnail_worker"},
+    "openpyxl": {"_requests.sources"},
     "pyarrow": {"_requests.sources"},
     "yaml": {"_requests.sources"},
     "opentelemetry": {"otel"},

@@ -46,9 +46,9 @@ app.command(
 
 
 _SOURCE = (
-    "Prompt list: a .txt (one prompt per line), .jsonl, .json, .csv, .tsv or .parquet file, text "
-    "also as .gz; several files of one kind; a folder of .txt files or of one kind of list; or - "
-    "for stdin."
+    "Prompt list: a .txt (one prompt per line), .jsonl, .json, .csv, .tsv, .xlsx or .parquet file, "
+    "text also as .gz; several files of one kind; a folder of .txt files or of one kind of list; "
+    "or - for stdin."
 )
 
 

@@ -39,6 +39,8 @@ class BenchOptions:
         PARAMETER=COLUMN of --prompts, or extras.NAME=COLUMN. May be given more than once.
     no_header
         The first row of a --prompts table is a prompt, not names.
+    sheet
+        Sheet of a --prompts .xlsx file (default: the first one).
     rows
         Key of the rows in a .json object of --prompts, or the path of keys.
     syntax
@@ -102,6 +104,7 @@ class BenchOptions:
     prompt_column: str | None = None
     map: tuple[str, ...] = ()
     no_header: bool = False
+    sheet: str | None = None
     rows: str | None = None
     syntax: Literal["checked", "as-written", "comments", "sample-prompts"] = "checked"
     in_flight: str | None = None

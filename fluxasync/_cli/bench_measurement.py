@@ -164,6 +164,7 @@ def _prompts(options: BenchOptions) -> Prompts | None:
         header=not options.no_header,
         rows=options.rows,
         syntax=options.syntax,
+        sheet=options.sheet,
     )
 
 

@@ -130,8 +130,10 @@ class ListOptions:
         PARAMETER=COLUMN, extras.NAME=COLUMN for metadata, or extra_body.NAME=COLUMN to send a
         column that the catalogue lacks. May be given more than once.
     no_header
-        The first row of a .csv or .tsv is a prompt, not names. Columns are given by their place:
-        --prompt-column 1.
+        The first row of a .csv, .tsv or .xlsx is a prompt, not names. Columns are given by their
+        place: --prompt-column 1.
+    sheet
+        Sheet of an .xlsx file (default: the first one).
     rows
         Key of the rows in a .json object, or the path of keys, as data.items.
     seeds
@@ -159,6 +161,7 @@ class ListOptions:
     prompt_column: str | None = None
     map: tuple[str, ...] = ()
     no_header: bool = False
+    sheet: str | None = None
     rows: str | None = None
     seeds: str | None = None
     models: str | None = None
@@ -177,6 +180,7 @@ class ListOptions:
             "limit": self.limit,
             "columns": read_columns(self.prompt_column, self.map),
             "header": not self.no_header,
+            "sheet": self.sheet,
             "rows": self.rows,
             "seeds": None if self.seeds is None else seeds_of(self.seeds),
             "models": None if self.models is None else _parts(self.models),

@@ -12,10 +12,20 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.patience import patient
 from support.sample_images import png_chunk
+from support.workbooks import (
+    SHARED,
+    SHEET,
+    SPACE,
+    changed,
+    shared_texts,
+    with_shared_texts,
+    workbook,
+)
 
 #: megabytes that reading may take beyond Python, the library and pyarrow, which alone take 80 to
 #: 105 by pyarrow's version
@@ -58,6 +68,8 @@ def peak():
 path = Path(sys.argv[1])
 if path.suffix == ".parquet":
     import pyarrow.parquet
+if path.suffix == ".xlsx":
+    import openpyxl
 before = peak()
 message = judged(path) if path.suffix == ".png" else asyncio.run(checked(path, *sys.argv[2:]))
 print(peak() - before, message)
@@ -176,6 +188,49 @@ pyarrow.parquet.write_table(table, {str(path)!r})  # the notes twice
 """
     subprocess.run([sys.executable, "-c", write], check=True, timeout=patient(120))
     assert "MB, more than the 16 MB that are read" in message_of(path)
+
+
+CELL = b'<c r="A%d" t="inlineStr"><is><t>%s</t></is></c>'
+HEAD = b'<row r="1">' + CELL % (1, b"prompt") + b"</row>"
+SHEETS: list[Any] = [
+    pytest.param(SHEET, lambda: HEAD + b'<row r="2">' + CELL % (2, b"a" * 10**8) + b"</row>",
+                 "a row, or what is around rows, of more than 4 MB", id="a cell of 100 MB"),
+    pytest.param(SHEET, lambda: HEAD + b'<row r="2">' + b"<c/>" * 10**7 + b"</row>",
+                 "a row, or what is around rows, of more than 4 MB", id="10 million cells"),
+    pytest.param(SHEET, lambda: HEAD + b"<row></row>" * 30_000_000,
+                 "its sheets unpack to 330 MB", id="30 million rows"),
+    pytest.param(SHEET, lambda: HEAD + b"".join(b'<row r="%d">' % n + CELL % (n, b"a" * 30_000)
+                 + b"</row>" for n in range(2, 3_000)), "2998 images", id="long cells, 90 MB"),
+    pytest.param(SHARED, lambda: b"<si><t>a</t></si>" * 5_000_000,
+                 "sharedStrings.xml unpacks to 85 MB", id="5 million shared texts"),
+    pytest.param(SHARED, lambda: b"".join(b"<si><t>%d</t></si>" % n
+                 for n in range(700_000)), "700,002 different texts", id="700,000 shared texts"),
+    pytest.param(SHARED, lambda: b"".join(b"<si><t>%d</t></si>" % n for n in range(200_000)),
+                 "1 images", id="200,000 shared texts"),
+    pytest.param("xl/styles.xml", lambda: b"<x>" * 10_000_000, "styles.xml unpacks to 30 MB",
+                 id="styles of 30 MB"),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("part", "content", "expected"), SHEETS)
+def test_an_xlsx_file_that_is_a_bomb_ends(
+    tmp_path: Path, part: str, content: Callable[[], bytes], expected: str
+) -> None:
+    """S5: sizes are judged by the zip's directory and rows by their length, before they are
+    unpacked into cells."""
+    pytest.importorskip("openpyxl")
+    path = workbook(tmp_path / "p.xlsx", [["prompt"], ["fox"]])
+    inside = content()
+    if part == SHEET:
+        text = f'<worksheet xmlns="{SPACE}"><sheetData>'.encode() + inside
+        changed(path, SHEET, lambda _: text + b"</sheetData></worksheet>")
+    elif part == SHARED:
+        texts = shared_texts(["prompt", "fox"])
+        with_shared_texts(path, texts.replace(b"</sst>", inside + b"</sst>"))
+    else:
+        changed(path, part, lambda _: inside)
+    assert expected in message_of(path)
 
 
 def wild(folder: Path, lists: dict[str, str], prompt: str) -> str:

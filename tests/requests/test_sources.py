@@ -451,8 +451,9 @@ def test_an_unsupported_prompt_file_is_refused(tmp_path: Path) -> None:
     """The errors for other suffixes and pipes say what works."""
     with pytest.raises(ConfigError, match=r"\.txt .* or a folder of \.txt"):
         open_list(saved(tmp_path, "prompts.md", "fox"))
-    with pytest.raises(ConfigError, match="save it as CSV in UTF-8"):
-        open_list(saved(tmp_path, "prompts.xlsx", "fox"))
+    for name in ("prompts.xls", "prompts.ods", "prompts.numbers"):
+        with pytest.raises(ConfigError, match=r"save it as \.xlsx, or as CSV in UTF-8"):
+            open_list(saved(tmp_path, name, "fox"))
     os.mkfifo(tmp_path / "pipe.txt")
     with pytest.raises(ConfigError, match="can be read only once"):
         open_list(tmp_path / "pipe.txt")

@@ -169,7 +169,7 @@ class FolderFormat:
             if not self._names:
                 raise ConfigError(
                     f"{self._name}/ holds no .txt file and no list (.jsonl, .json, .csv, .tsv, "
-                    ".parquet); its own folders are not read"
+                    ".xlsx, .parquet); its own folders are not read"
                 )
             yield from gathered(map(self._file, self._names), most=_FILES, size=_file_size)
         except OSError as exc:

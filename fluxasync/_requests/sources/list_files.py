@@ -21,6 +21,7 @@ from .parquet import ParquetFormat
 from .row_reader import RowDialect, RowReader
 from .shards import Shard, ShardedFormat
 from .tables import TableFormat
+from .xlsx import XlsxFormat
 
 #: suffix → (name of the kind, how its rows are written, its format)
 _FORMATS: dict[str, tuple[str, RowDialect, Callable[[Path, RowReader], Format]]] = {
@@ -31,20 +32,22 @@ _FORMATS: dict[str, tuple[str, RowDialect, Callable[[Path, RowReader], Format]]]
     ".csv": (".csv", RowDialect.JSON, TableFormat),
     ".tsv": (".csv", RowDialect.JSON, TableFormat),
     ".parquet": (".parquet", RowDialect.JSON, ParquetFormat),
+    ".xlsx": (".xlsx", RowDialect.JSON, XlsxFormat),
+    ".xlsm": (".xlsx", RowDialect.JSON, XlsxFormat),
 }
 _FOLDER = "folder of .txt"
 
 _KINDS = (
-    ".txt (a prompt a line), .jsonl (an object a line), .json, .csv, .tsv or .parquet, "
+    ".txt (a prompt a line), .jsonl (an object a line), .json, .csv, .tsv, .xlsx or .parquet, "
     'or a folder of .txt or of one of these; "-" is standard input'
 )
 
-_AS_CSV = "save it as CSV in UTF-8 (in Excel: “CSV UTF-8”)"
+_AS_XLSX = "save it as .xlsx, or as CSV in UTF-8 (in Excel: “CSV UTF-8”)"
 _REPACK = "unpack it, or pack it as .gz"
 
 #: other suffixes of lists, and what to do
 _OTHERS = {
-    ".xlsx": _AS_CSV, ".xls": _AS_CSV, ".ods": _AS_CSV, ".numbers": _AS_CSV,
+    ".xls": _AS_XLSX, ".xlsb": _AS_XLSX, ".ods": _AS_XLSX, ".numbers": _AS_XLSX,
     ".arrow": "write it as .parquet", ".feather": "write it as .parquet",
     ".zip": _REPACK, ".bz2": _REPACK, ".xz": _REPACK, ".zst": _REPACK,
 }  # fmt: skip
@@ -53,7 +56,7 @@ _ONE_PROMPT = "for one prompt use generate, or pass a list"
 
 #: in a folder of lists, files of this name are none: what Spark, `datasets` and people add
 _NO_LIST = re.compile(
-    r"[._].*|(read_?me|licen[cs]e|changelog|notice)([._-].*)?"
+    r"[._].*|~\$.*|(read_?me|licen[cs]e|changelog|notice)([._-].*)?"
     r"|dataset_(infos?|dict)\.json|state\.json|metadata\.json",
     re.IGNORECASE,
 )
@@ -120,8 +123,10 @@ def refuse_misfits(file: ListFile, columns: Columns, layout: Layout) -> None:
         raise ConfigError(
             f"{file.path.name} has no columns that could be mapped: a row is a prompt"
         )
-    if not layout.header and file.kind != ".csv":
-        raise ConfigError(f"{file.path.name}: only tables (.csv, .tsv) have a header")
+    if not layout.header and file.kind not in (".csv", ".xlsx"):
+        raise ConfigError(f"{file.path.name}: only tables (.csv, .tsv, .xlsx) have a header")
+    if layout.sheet is not None and file.kind != ".xlsx":
+        raise ConfigError(f"{file.path.name}: only an .xlsx file has sheets")
     if layout.rows is not None and file.kind != ".json":
         raise ConfigError(f"{file.path.name}: only in a .json file rows are under a key (--rows)")
 
@@ -141,8 +146,8 @@ def _files_at(path: Path) -> list[ListFile]:
     suffix = suffix_of(path)
     if suffix not in _FORMATS:
         raise ConfigError(f"{shown}: {_OTHERS.get(suffix) or f'a prompt file is {_KINDS}'}")
-    if suffix == ".parquet" and path.suffix.lower() == PACKED:
-        raise ConfigError(f"{shown}: a .parquet file is packed inside; unpack it")
+    if suffix in (".parquet", ".xlsx", ".xlsm") and path.suffix.lower() == PACKED:
+        raise ConfigError(f"{shown}: a {suffix} file is packed inside; unpack it")
     return [_file(path)]
 
 

@@ -83,8 +83,8 @@ class Prompts:
     an iterator as source.
 
     Args:
-        source: a prompt file (.txt, .jsonl, .json, .csv, .tsv, .parquet; text formats also as
-            .gz), a folder of .txt files or of one kind of list, a list of `pathlib.Path`s of one
+        source: a prompt file (.txt, .jsonl, .json, .csv, .tsv, .xlsx, .parquet; text formats also
+            as .gz), a folder of .txt files or of one kind of list, a list of `pathlib.Path`s of one
             kind, "-" for standard input, or an iterable or async iterable of text, dicts and
             ImageRequests. Text in a list is a prompt, never a path. Files and lists are checked
             whole before anything is spent; other iterables and standard input are checked row by
@@ -102,9 +102,10 @@ class Prompts:
         sample_seed: chooses another sample (default: 0).
         columns: names of columns that differ from the parameters' names, as
             {"prompt": "caption", "width": "w"}; "extras.NAME" keeps a column as metadata.
-        header: False says that a .csv or .tsv has no row of names. Its columns are then given by
-            their place, counted from 1, as {"prompt": "1"}; others are column_2 and so on in the
-            metadata.
+        header: False says that a .csv, .tsv or .xlsx has no row of names. Its columns are then
+            given by their place, counted from 1, as {"prompt": "1"}; others are column_2 and so on
+            in the metadata.
+        sheet: name of the sheet in an .xlsx (default: the first visible one).
         rows: the key of the rows in a .json object, or the path of keys, as "data.items".
         allow_files: further folders whose files rows may name as image inputs. Rows may always name
             files below the list's own folder (rows of the program: the current folder). Path and
@@ -134,6 +135,7 @@ class Prompts:
     columns: Mapping[str, str] = field(default=None, converter=_columns, kw_only=True)
     header: bool = field(default=True, kw_only=True)
     rows: str | None = field(default=None, kw_only=True)
+    sheet: str | None = field(default=None, kw_only=True)
     allow_files: Folders = field(default=(), converter=allowed_folders, kw_only=True)
     skip_bad: bool = field(default=False, kw_only=True)
     syntax: str = field(default="checked", validator=_check_syntax, kw_only=True)
@@ -147,9 +149,11 @@ class Prompts:
         expansion_of(self)
         layout = layout_of(self)
         if not layout.header and not self.paths:
-            raise ConfigError("header=False is for a .csv or .tsv file")
+            raise ConfigError("header=False is for a .csv, .tsv or .xlsx file")
         if layout.rows is not None and not self.paths:
             raise ConfigError("rows is for a .json file")
+        if layout.sheet is not None and not self.paths:
+            raise ConfigError("sheet is for an .xlsx file")
         if sample_of(self) is not None and not self._can_be_sampled:
             raise ConfigError(
                 "a sample needs a file or a list: of a stream the end is not known ahead"
@@ -224,7 +228,7 @@ def expansion_of(prompts: Prompts) -> Expansion | None:
 
 def layout_of(prompts: Prompts) -> Layout:
     """Return what the caller says about the form of the list."""
-    return Layout(header=prompts.header, rows=prompts.rows)
+    return Layout(header=prompts.header, rows=prompts.rows, sheet=prompts.sheet)
 
 
 def sample_of(prompts: Prompts) -> Sample | None:
