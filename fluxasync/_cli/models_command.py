@@ -41,6 +41,9 @@ def rows() -> Iterator[str]:
                     value: float(amount * CREDIT) for value, amount in model.price.tiers.items()
                 },
                 "providers": model.providers,
+                "parameters_from": str(model.parameters_from),
+                "price_from": str(model.price_from),
+                "note": model.note,
                 "active_limit": model.active_limit,
                 "typical_seconds": model.typical_seconds,
                 "max_pixels": model.max_pixels,

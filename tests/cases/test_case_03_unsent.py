@@ -129,6 +129,17 @@ async def test_cells_of_a_table_are_sent_as_numbers_where_they_are_numbers(tmp_p
 
 
 @pytest.mark.asyncio
+async def test_a_mapped_cell_is_sent_with_its_type_to_a_known_model(tmp_path: Path) -> None:
+    """`--map extra_body.NAME=COLUMN` reads a cell as `--param extra_body.NAME=V` reads V."""
+    rows = "prompt,tone,soft,code\na,7,true,007\n"
+    names = ("tone", "soft", "code")
+    mapped = [word for name in names for word in ("--map", f"extra_body.{name}={name}")]
+    async with echo_server() as server:
+        assert (await run(tmp_path, server, rows, *mapped)).code == 0
+        assert bodies(server) == [{"prompt": "a", "tone": 7, "soft": True, "code": "007"}]
+
+
+@pytest.mark.asyncio
 async def test_options_of_an_unknown_model_are_sent(tmp_path: Path) -> None:
     """`--param` and `--grid` take any name for a model that the catalogue lacks; a known model
     takes it as extra_body.NAME, which the refusal says."""

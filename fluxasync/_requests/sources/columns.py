@@ -146,7 +146,7 @@ class Header:
         self._targets = targets_of(self._names, mapped)
         self._refuse_faults(columns, defaults or {}, first_row=first_row)
         self._readers = [
-            (place, name, target, partial(_READERS.get(kind_of(target) or "own", _own), comma))
+            (place, name, target, partial(_reader_of(target), comma))
             for place, (name, target) in enumerate(zip(self._names, self._targets, strict=True))
             if target
         ]
@@ -331,6 +331,18 @@ def _read_images(_: bool, cell: Any) -> Any:
     if isinstance(cell, list | tuple):
         return [_read_image(False, each) for each in cell]
     return _read_image(False, cell)
+
+
+def _read_sent(_: bool, cell: Any) -> Any:
+    """Return a cell that is sent unchecked, as `--param extra_body.NAME` reads it."""
+    value = _own(False, cell)
+    return _scalar(value) if isinstance(value, str) else value
+
+
+def _reader_of(target: str) -> Callable[[bool, Any], Any]:
+    if target.startswith(EXTRA_BODY):
+        return _read_sent
+    return _READERS.get(kind_of(target) or "own", _own)
 
 
 def _own(_: bool, cell: Any) -> Any:
