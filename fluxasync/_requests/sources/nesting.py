@@ -1,4 +1,6 @@
-"""Rows that lie one level down in an object, as request bodies of other tools have them.
+"""Rows that lie one level down in an object, and images that lie in a list.
+
+Request bodies of other tools have them so:
 
 | object | row |
 |---|---|
@@ -13,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..._core.errors import ConfigError
+from ..cells import image_of
 from .column_names import kind_of, targets_of
 
 #: keys under which tools put a request
@@ -48,3 +51,17 @@ def unnested(row: Mapping[str, Any], mapped: Mapping[str, str]) -> Mapping[str, 
         if key in inner and inner[key] != value:
             raise ConfigError(f"{str(key)[:40]!r} is given inside {nests[0]} and beside it")
     return {**{key: value for key, value in row.items() if key != nests[0]}, **inner}
+
+
+def one_by_one(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a row whose list under `input_image` became input_image, input_image_2 and so on, in
+    order; gaps are left out. Raises ConfigError for an image that is also given by itself."""
+    given = row.get("input_image")
+    if not isinstance(given, list | tuple):
+        return row
+    images = [image for image in map(image_of, given) if image not in (None, "")]
+    names = ["input_image", *(f"input_image_{place}" for place in range(2, len(images) + 1))]
+    rest = {name: value for name, value in row.items() if name != "input_image"}
+    if twice := [name for name in names if rest.get(name) is not None]:
+        raise ConfigError(f"{twice[0]} is given in the list input_image and beside it")
+    return {**rest, **dict(zip(names, images, strict=False))}

@@ -25,7 +25,7 @@ from ..parsing import ROW_KEYS, parse_request
 from .columns import Columns, with_typed_cells
 from .layout import Layout
 from .lines import decoded
-from .nesting import draws, unnested
+from .nesting import draws, one_by_one, unnested
 from .object_cells import given_cells
 from .plan import BadRow, ExpandedRow, FirstNames, requests_of
 from .prompt_syntax import Syntax, SyntaxCheck
@@ -211,6 +211,8 @@ class RowReader:
         A prompt that is an object is sent as its JSON text. `is_line`: the prompt is a line of
         text, which may also be a comment.
         """
+        if "input_image" in row:
+            row = one_by_one(row)
         prompt = row.get("prompt")
         if isinstance(prompt, Mapping | list | tuple):
             row = {**row, "prompt": structured_prompt(prompt)}

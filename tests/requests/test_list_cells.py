@@ -1,0 +1,79 @@
+"""Cells that are lists: images in their order, and metadata that stays a list."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.prompt_lists import complaint_of, requests_of, saved
+from support.sample_images import png
+
+MODEL = {"model": "flux-2-pro"}
+
+
+def written(folder: Path, rows: list[dict[str, Any]], form: str) -> Any:
+    if form == "rows":
+        return rows
+    if form == "jsonl":
+        return saved(folder, "p.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "p.parquet")
+    return folder / "p.parquet"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("form", ["rows", "jsonl", "parquet"])
+async def test_a_list_of_images_is_sent_in_its_order(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list under input_image has the key of the same images given one by one; tags stay a list.
+    The paths are limited to the list's folder, each of them."""
+    monkeypatch.chdir(tmp_path)
+    for number, side in enumerate((64, 96, 128)):
+        saved(tmp_path, f"{number}.png", png(side, side))
+    names = ["0.png", "2.png", "1.png"]
+    [one] = await requests_of(
+        [{"prompt": "fox", "input_image": "0.png", "input_image_2": "2.png",
+          "input_image_3": "1.png"}],
+        parameters=MODEL,
+    )  # fmt: skip
+    source = written(tmp_path, [{"prompt": "fox", "input_image": names, "tags": ["a", "b"]}], form)
+    [found] = await requests_of(source, parameters=MODEL)
+    assert found.key == one.key
+    assert found.extras == {"tags": ["a", "b"]}
+    outside = saved(tmp_path.parent, "outside.png", png(64, 64))
+    rows = [{"prompt": "fox", "input_image": ["0.png", str(outside)]}]
+    message = await complaint_of(written(tmp_path, rows, form), parameters=MODEL)
+    assert "input_image_2" in message
+
+
+@pytest.mark.asyncio
+async def test_pictures_of_a_data_set_are_images_in_order(tmp_path: Path) -> None:
+    """A column of lists of pictures, as `datasets` writes them, is read as image inputs."""
+    pictures = [{"bytes": png(side, side), "path": None} for side in (64, 96)]
+    source = written(tmp_path, [{"prompt": "fox", "input_image": pictures}], "parquet")
+    [found] = await requests_of(source, parameters=MODEL)
+    first, second = found.parameters["input_image"], found.parameters["input_image_2"]
+    assert (first.pixels, second.pixels) == (64 * 64, 96 * 96)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        pytest.param({"input_image": ["a.png", "b.png"], "input_image_2": "c.png"},
+                     "input_image_2 is given in the list input_image and beside it", id="twice"),
+        pytest.param({"input_image": [f"{n}.png" for n in range(9)]}, "input_image_9",
+                     id="more than the model takes"),
+        pytest.param({"image_prompt": ["a.png"], "model": "flux-dev"}, "an image input is",
+                     id="a list where one is taken"),
+    ],
+)  # fmt: skip
+async def test_images_that_have_no_place_are_refused(row: dict[str, Any], complaint: str) -> None:
+    """No image of a list is dropped."""
+    given = {**MODEL, "prompt": "fox", **row}
+    assert complaint in await complaint_of([given])
