@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from support.prompt_lists import complaint_of, open_list, plan_of, requests_of, rows_of, saved
 from support.sample_images import png
+from support.workbooks import workbook
 
 from fluxasync import BadRow, ConfigError, ImageRequest, Prompts
 from fluxasync._core.extras import install_command
@@ -69,6 +70,13 @@ def arrow_parquet(folder: Path, **options: Any) -> bytes:
     return path.read_bytes()
 
 
+def excel(folder: Path) -> bytes:
+    """The rows as a workbook, with None in its gaps."""
+    pytest.importorskip("openpyxl")
+    cells = [[row.get(name) for name in COLUMNS] for row in ROWS]
+    return workbook(folder / "by-openpyxl.xlsx", [COLUMNS, *cells]).read_bytes()
+
+
 def jsonl() -> str:
     return "".join(json.dumps(row) + "\n" for row in ROWS)
 
@@ -95,6 +103,7 @@ SHAPES: list[Any] = [
     pytest.param(
         "p.parquet", lambda folder: arrow_parquet(folder, row_group_size=1), id="row groups"
     ),
+    pytest.param("p.xlsx", excel, id="xlsx"),
     pytest.param("p.json", lambda _: json.dumps(ROWS), id="json"),
     pytest.param("p.json", lambda _: "\ufeff \n" + json.dumps(ROWS, indent=2), id="json, pretty"),
     pytest.param("p.json", lambda _: jsonl(), id="json lines named json"),
