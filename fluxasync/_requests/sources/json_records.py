@@ -230,10 +230,13 @@ class Records:
             yield Record(cut(self._text, start, end, where=f"{self._name} key {key[:40]!r}"), key)
 
     def _unclear(self, parts: Mapping[str, Part], lists: Sequence[str] = ()) -> ConfigError:
-        names = lists or list(parts)
+        held = [key for key, start, _ in parts.values() if self._text[start] in "[{"]
+        lead = f"{self._name}: {FORM}. Here it is one object (keys: {listed(lists or list(parts))})"
+        if not held:
+            return ConfigError(f"{lead} without rows")
+        key = (lists or held)[0][:40]
         return ConfigError(
-            f"{self._name}: {FORM}. Here it is one object (keys: {listed(names)}); if its rows are "
-            f"under a key: --rows {names[0][:40] if names else 'KEY'}, or a path such as data.items"
+            f"{lead}; if its rows are under a key: --rows {key}, or a path such as data.items"
         )
 
 
