@@ -9,10 +9,13 @@ from __future__ import annotations
 import sys
 
 from ._cli import startup_signals
+from ._core import standard_streams
 from ._core.extras import install_command
 
 #: packages of the extra `cli`
 _EXTRA = ("cyclopts", "rich")
+#: exit code of a full disk; `_cli.exit_codes` takes long to import
+_DISK = 7
 
 
 def main() -> int:
@@ -20,13 +23,16 @@ def main() -> int:
 
     Ctrl-C while the command is loaded, or after it, causes no traceback.
     """
+    standard_streams.open_missing()
+    sys.stdout = output = standard_streams.ForgivingStream(sys.stdout)
     startup_signals.begin()
     try:
         code = _command()
     except KeyboardInterrupt:
         code = startup_signals.INTERRUPTED
     startup_signals.over()
-    return code
+    output.flush()
+    return _DISK if output.is_full and not code else code
 
 
 def _command() -> int:

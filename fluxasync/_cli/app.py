@@ -27,7 +27,7 @@ from .._batch.progress.terminal import Terminal
 from .._core.errors import ConfigError
 from .._core.version import __version__
 from .event_loop import run_async
-from .exit_codes import USAGE
+from .exit_codes import DISK, USAGE
 from .options import AtLeastOne, LocalPath, Options, OutPath, RunOptions
 
 app = App(
@@ -296,7 +296,7 @@ def models(
     for line in rows() if json else table(terminal.columns):
         terminal.out(line)
     terminal.close()
-    return 0
+    return DISK if terminal.is_data_lost else 0
 
 
 def _check_models(

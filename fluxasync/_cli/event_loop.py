@@ -11,11 +11,19 @@ from .._batch.progress.terminal import Terminal
 from .._core.errors import FluxError
 from . import startup_signals
 from .advice import with_advice
-from .exit_codes import INTERRUPTED, exit_code
+from .exit_codes import DISK, INTERRUPTED, PRECEDENCE, exit_code
 
 
 def run_async(start: Callable[[], Coroutine[Any, Any, int]], terminal: Terminal) -> int:
-    """Await what `start` returns on the fastest installed loop; return the exit code."""
+    """Await what `start` returns on the fastest installed loop; return the exit code.
+
+    Data for which standard output had no room makes it DISK, unless the command failed.
+    """
+    code = _run(start, terminal)
+    return min(code, DISK, key=PRECEDENCE.index) if terminal.is_data_lost else code
+
+
+def _run(start: Callable[[], Coroutine[Any, Any, int]], terminal: Terminal) -> int:
     handler = _Warnings(terminal)
     logging.getLogger().addHandler(handler)
     try:

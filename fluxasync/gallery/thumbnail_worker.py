@@ -13,6 +13,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from .._core import standard_streams
 from .._store.files import create_own, open_to_read
 
 #: pixels of a thumbnail's longer side: sharp on a high-density screen at the page's row height
@@ -26,6 +27,7 @@ _QUALITY = 82
 
 def main() -> None:
     """Make thumbnails until standard input ends."""
+    standard_streams.open_missing()
     _limit_resources()
     for line in sys.stdin:
         source, target = json.loads(line)

@@ -10,12 +10,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .._core import standard_streams
 from .scenario import FAULTS, Scenario
 from .server import Simulator
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the API's URL, then serve until SIGINT, SIGTERM or SIGHUP."""
+    standard_streams.open_missing()
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -27,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     except OSError as error:
-        where = error.filename or f"{options.host}:{options.port}"
+        full = error.errno in standard_streams.FULL
+        where = "standard output" if full else error.filename or f"{options.host}:{options.port}"
         print(f"fluxasync.simulator: {where}: {error.strerror}", file=sys.stderr)  # noqa: T201 — a command
         return 1
     return 0
@@ -59,7 +62,10 @@ async def _serve(scenario: Scenario, host: str, port: int, *, with_parent: bool)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stopped.set)
     if with_parent:
-        loop.add_reader(0, _read_until_end, stopped)
+        try:
+            loop.add_reader(0, _read_until_end, stopped)
+        except PermissionError:  # a file or /dev/null, which nothing keeps open
+            stopped.set()
     async with Simulator(scenario, host=host, port=port) as simulator:
         print(simulator.url, flush=True)  # noqa: T201 — a command
         await stopped.wait()

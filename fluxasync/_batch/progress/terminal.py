@@ -16,10 +16,11 @@ import select
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from ..._core.standard_streams import FULL
 from ..._core.text import columns as width_of
 from ..._core.text import display
 
@@ -53,6 +54,7 @@ class Terminal:
         self._err = _target(sys.stderr)
         self._out_is_terminal = _is_terminal(self._out)
         self.rewrites = _is_terminal(self._err) and os.environ.get("TERM") != "dumb"
+        self.is_data_lost = False  #: whether standard output had no room for a line of data
         # used by the thread only
         self._shown: list[int] = []  # widths of the lines that are to be overwritten
         self._columns = 0  # of the terminal, when they were written
@@ -173,12 +175,22 @@ class Terminal:
         elif kind == "out":
             if self._out_is_terminal:
                 self._pass("")
-            self._out = _write(self._out, os.fsencode(text) + b"\n")
+            self._out = _write(self._out, os.fsencode(text) + b"\n", on_error=self._lose_data)
         else:
             shown = text if kind == "print" else display(text)
             above = self._over(self._shown, [])
             self._shown = []
             self._err = _write(self._err, _encoded(f"{above}{shown}\n"))
+
+    def _lose_data(self, error: Exception) -> None:
+        """Report a full disk. A reader that went away wants no more data, and gets no message."""
+        if isinstance(error, OSError) and error.errno in FULL:
+            self.is_data_lost = True
+            self._write_line(
+                "say",
+                f"fluxasync: standard output: {error.strerror}: the lines from here on are lost; "
+                "free some space, then run the same command again",
+            )
 
     def _write_picture(self, view: ProgressSnapshot) -> None:
         from .live_view import drawn  # brings rich, which takes long to import
@@ -269,15 +281,19 @@ def _encoded(text: str) -> bytes:
     return text.encode(sys.getfilesystemencoding(), "backslashreplace")
 
 
-def _write(target: _Target, line: bytes) -> _Target:
-    """Write all of it; return the target, or None once its reader is gone."""
+def _write(
+    target: _Target, line: bytes, *, on_error: Callable[[Exception], None] | None = None
+) -> _Target:
+    """Write all of it; return the target, or None once it cannot be written."""
     try:
         if isinstance(target, int):
             _write_all(target, line)
         elif target is not None:
             target.write(line.decode(sys.getfilesystemencoding(), "replace"))
             target.flush()
-    except (OSError, ValueError):  # closed pipe or stream, hung-up terminal, full disk
+    except (OSError, ValueError) as error:  # closed pipe or stream, hung-up terminal, full disk
+        if on_error is not None:
+            on_error(error)
         return None
     return target
 
