@@ -87,7 +87,7 @@ def test_a_core_install_names_the_missing_extra() -> None:
             "unexpected red fox: put a prompt of several words in quotes",
             id="prompt without quotes",
         ),
-        pytest.param(("run", "a.txt", "b.txt"), "unexpected b.txt: put", id="two files"),
+        pytest.param(("run", "a.txt", "b.txt"), "add -o DIR", id="two files, no folder"),
         pytest.param(
             ("run", "p", "--in-flight", "many"),
             "--in-flight many: must be a whole number or auto",
