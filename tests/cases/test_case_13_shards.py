@@ -174,6 +174,21 @@ async def test_captions_keep_their_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
+async def test_folders_of_captions_are_one_list(tmp_path: Path) -> None:
+    """Case 13: each folder's files are opened as its own, and their errors name the folder."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        saved(tmp_path / folder, "1.txt", f"a fox of {folder}")
+    folders = [tmp_path / "a", tmp_path / "b"]
+    assert [r.prompt for r in await requests_of(folders)] == ["a fox of a", "a fox of b"]
+    saved(tmp_path / "b", "2.txt", b"caf\xe9")
+    assert (await complaint_of(folders)).startswith("b/2.txt: byte 0xe9")
+    (tmp_path / "b" / "2.txt").unlink()
+    (tmp_path / "b" / "2.txt").symlink_to(tmp_path / "a" / "1.txt")
+    assert (await complaint_of(folders)).startswith("b/2.txt: ")
+
+
+@pytest.mark.asyncio
 async def test_a_file_is_not_paid_twice(tmp_path: Path) -> None:
     """Case 13: a file that is named twice, by another path or a link too, is refused."""
     a = saved(tmp_path, "a.jsonl", '{"prompt": "fox"}')

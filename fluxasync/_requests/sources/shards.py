@@ -45,11 +45,13 @@ class ShardedFormat:
         count = 0
         for place, shard in enumerate(self._shards):
             self._starts.append(count)
+            self._reading.enter(shard.base)  # a folder of captions opens its files while it lists
             try:
                 with closing(shard.form.lists()) as lists:
                     for rows in lists:
                         count += len(rows)
                         yield [(place, raw) for raw in rows]
+                        self._reading.enter(shard.base)
             except ConfigError as error:
                 raise ConfigError(f"{shard.prefix}{error}") from None
 
