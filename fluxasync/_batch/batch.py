@@ -23,7 +23,7 @@ from .._core.observers import Observers
 from .._core.protocols import Ledger, Observer, Sink
 from .._engine.session import FluxSession, engine_of
 from .._requests.estimate import Estimate
-from .._requests.sources.plan import Plan
+from .._requests.sources.plan import DONE, Plan
 from .._requests.sources.prompts import Prompts
 from .._store.journal.journal import Journal
 from .._store.journal.totals import JournalCounts
@@ -274,7 +274,14 @@ class Batch:
         return summarize(
             self._pool.count,
             images=plan.images,
-            skipped=Counter({state: plan.known.get(state, 0) for state in self._skip}),
+            # a saved image whose metadata was edited is handed out
+            skipped=Counter(
+                {
+                    state: plan.known.get(state, 0) - (plan.edited if state == DONE else 0)
+                    for state in self._skip
+                }
+            ),
+            edited=0 if self._journal is None else self._journal.edited,
             failed_before=None if self.recovered is None else self.recovered.failed,
             unclaimed=[
                 job for job in self._session.unclaimed if job.job_id not in self._unclaimed_before

@@ -12,6 +12,7 @@ from decimal import Decimal
 
 from attrs import define, field, frozen
 
+from .._core import text
 from .._core.amounts import spending
 from .._core.models import Failed, InDoubt, Job, Outcome, Saved
 
@@ -24,6 +25,7 @@ class Summary:
     failed: Counter[str] = field(factory=Counter)  #: by cause: moderated, failed, lost, …
     in_doubt: int = 0
     skipped: int = 0  #: saved by an earlier run
+    edited: int = 0  #: of those, images whose metadata was changed in the list
     #: failed in an earlier run and not made again, by cause; "" where the cause was not looked up
     failed_earlier: Counter[str] = field(factory=Counter)
     in_doubt_earlier: int = 0  #: in doubt since an earlier run
@@ -46,6 +48,7 @@ class Summary:
         parts = [
             f"{self.saved} new",
             f"{self.skipped} already there" if self.skipped else "",
+            f"metadata of {text.counted(self.edited, 'image')} updated" if self.edited else "",
             counted(self.failed, "failed"),
             counted(self.failed_earlier, "failed earlier") if self.failed_earlier else "",
             f"{self.in_doubt} in doubt" if self.in_doubt else "",
@@ -145,6 +148,7 @@ def summarize(
     *,
     images: int | None,
     skipped: Counter[str],
+    edited: int,
     failed_before: Mapping[str, int] | None,
     unclaimed: Sequence[Job],
     extra: int,
@@ -155,8 +159,8 @@ def summarize(
     """Return the summary of a run.
 
     `images` is the length of the source, None for a stream. `skipped` counts the images that were
-    left out, by their recorded state; `failed_before` the failures recorded in the folder, by
-    cause; `extra` the outcomes that no row asked for.
+    left out, by their recorded state; `edited` those whose metadata was changed; `failed_before`
+    the failures recorded in the folder, by cause; `extra` the outcomes that no row asked for.
     """
     ended = count.settled + skipped.total() - extra + len(unclaimed)
     earlier = Counter(failed_before or {})
@@ -167,6 +171,7 @@ def summarize(
         failed=count.failed.copy(),
         in_doubt=count.in_doubt,
         skipped=count.already + skipped["done"],
+        edited=edited,
         failed_earlier=count.failed_earlier + earlier,
         in_doubt_earlier=count.in_doubt_earlier + skipped["in-doubt"],
         damaged=damaged,

@@ -133,6 +133,8 @@ def announcement(
     if plan.images is not None and plan.images != plan.rows - plan.bad:
         rows = plan.rows - plan.bad
         yield f"{counted(rows, 'row')} for {counted(plan.images, 'image')}"
+    if plan.edited:
+        yield f"metadata of {counted(plan.edited, 'image')} differs in the list: a run updates it"
     yield from plan.notes
     if plan.unchecked_keys:
         names = ", ".join(name[:40] for name in plan.unchecked_keys)
@@ -183,6 +185,7 @@ def plan_row(plan: Plan, estimate: Estimate | None) -> dict[str, Any]:
         "images": plan.images,
         "known": dict(plan.known),
         "to_do": plan.to_do,
+        "edited": plan.edited,
         "cost": float(estimate.cost) if estimate is not None and priced else None,
         "seconds": None if estimate is None else estimate.seconds,
         "rows": plan.rows,

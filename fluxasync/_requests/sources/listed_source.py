@@ -12,6 +12,7 @@ from asyncio import Future
 from collections.abc import AsyncGenerator, Callable, Container, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing
+from itertools import islice, repeat
 from typing import Any, TypeVar
 
 from attrs import evolve
@@ -20,7 +21,18 @@ from ..._core.errors import ConfigError
 from ..._core.models import ImageRequest, occurrence_key
 from ..._core.prices import NO_PRICES, Prices
 from .formats import LIST_CAP, Format
-from .plan import BadRow, Lookup, Numbering, Numbers, Plan, PlanCounts, images_of, requests_of
+from .plan import (
+    DONE,
+    EDITED,
+    BadRow,
+    Lookup,
+    Numbering,
+    Numbers,
+    Plan,
+    PlanCounts,
+    images_of,
+    requests_of,
+)
 from .row_reader import ParsedRow, RowReader, RowResult, image_inputs, with_inputs_read
 from .spool import ImageValues, RowValues, Sample, Spool, SpooledRow, pack
 
@@ -304,8 +316,36 @@ class _Block:
         ]
         states: list[str | None] = []
         for start in range(0, len(keys), BLOCK):
-            states += self._lookup(keys[start : start + BLOCK])
+            some = keys[start : start + BLOCK]
+            states += self._marked(some, self._lookup(some), start)
         return states
+
+    def _marked(
+        self, keys: Sequence[str], states: Sequence[str | None], start: int
+    ) -> list[str | None]:
+        """Return the states, with EDITED for each saved image whose row has other extras now."""
+        marked = list(states)
+        find_edited = getattr(self._lookup, "edited", None)
+        done = [place for place, state in enumerate(states) if state == DONE]
+        if not done or find_edited is None:
+            return marked
+        extras = [
+            request.extras
+            for *_, entry, numbers in self._rows
+            if not isinstance(entry, BadRow)
+            for request in islice(_of_each_image(entry), len(numbers))
+        ]
+        edited = find_edited([(keys[place], extras[start + place]) for place in done])
+        for place, is_edited in zip(done, edited, strict=True):
+            if is_edited:
+                marked[place] = EDITED
+        return marked
+
+
+def _of_each_image(parsed: ParsedRow) -> Iterator[ImageRequest]:
+    """Yield the request of each image of a row, in order."""
+    for request in requests_of(parsed):
+        yield from repeat(request, request.n)
 
 
 def _digest(parsed: ParsedRow) -> bytes:

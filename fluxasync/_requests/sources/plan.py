@@ -31,11 +31,16 @@ SHOWN_NAMES = 20
 
 #: state of an image that is submitted once more: it is to do, as if it were unknown
 AGAIN = "again"
+#: state of a saved image
+DONE = "done"
 
 #: hex keys → the state that earlier runs left of each image, for example "done" or "submitted";
 #: "again" = to be submitted once more, None = unknown. Called in the source's own thread with up to
 #: 500 keys
 Lookup = Callable[[Sequence[str]], Sequence[str | None]]
+
+#: state of a saved image whose row has other extras now: it is handed out, to have them recorded
+EDITED = "edited"
 
 #: a row's images, each as content key and occurrence
 Numbers = Sequence[tuple[str, int]]
@@ -69,6 +74,7 @@ class Plan:
     known: Mapping[str, int] = field(factory=dict)  #: images by what earlier runs left of them
     notes: tuple[str, ...] = ()  #: remarks about how the source was read, for people
     to_do: int | None = None  #: images that are to be submitted; None for a stream
+    edited: int = 0  #: saved images whose metadata changes; their rows have other extras now
     estimator: Estimator = field(factory=Estimator, repr=False)  #: of the images to do
     again: Estimator = field(factory=Estimator, repr=False)  #: of those among them not new
 
@@ -188,6 +194,7 @@ class PlanCounts:
         self._unknown_keys = unknown_keys
         self._unchecked_keys = unchecked_keys
         self._known: dict[str, int] = {}
+        self._edited = 0
         self._models = FirstNames()
         self._unknown_models = FirstNames()
         self._estimator = Estimator(prices)
@@ -246,6 +253,9 @@ class PlanCounts:
     def _count_known(self, states: Sequence[str | None]) -> int:
         known = 0
         for state in states:
+            if state == EDITED:
+                self._edited += 1
+                state = DONE
             if state is not None and state != AGAIN:
                 self._known[state] = self._known.get(state, 0) + 1
                 known += 1
@@ -272,6 +282,7 @@ class PlanCounts:
             models=tuple(self._models),
             unknown_models=tuple(self._unknown_models),
             known=dict(self._known),
+            edited=self._edited,
             notes=tuple(notes),
             to_do=self.images - sum(self._known.values()),
             estimator=self._estimator,

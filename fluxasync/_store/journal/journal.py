@@ -28,6 +28,7 @@ from ..._core.errors import JournalError
 from ..._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Refused, Saved
 from ..disk_threads import ThreadRunner
 from ..files import check_regular, create_own, make_folder, make_own_folder, sync, sync_folder
+from . import edits
 from .integrity import (
     MOUNTS,
     check_absent,
@@ -144,6 +145,7 @@ class Journal:
         self.folder = Path(folder)
         self.path = self.folder / HOME / FILE
         self.recovered = JournalCounts()  #: what earlier runs left, as of entry
+        self.edited = 0  #: saved images whose metadata this run changed
         self._provider, self._origin, self._simulated = provider, origin, simulated
         self._stem_of, self._take_over, self._mounts = stem_of, take_over, mounts
         self._again = RetrySelection(self.folder, frozenset(retry))
@@ -216,11 +218,12 @@ class Journal:
             return None
         if row.state == State.INTENT:
             raise JournalError(f"image {row.key.hex()[:8]} is being submitted by this run already")
+        if await edits.update(self._writer, row, request):
+            self.edited += 1
         return known_of(row, self.folder, request)
 
     async def paid_before(self, request: ImageRequest) -> Job | None:
-        """Return the earlier job of an image that this run submits again: the provider may still
-        have it."""
+        """Return the earlier job of an image to submit again: the provider may still have it."""
         if not self._again.classes:
             return None
         row = await self._writer.run(
@@ -319,15 +322,14 @@ class Journal:
         return self._transitions.totals.as_counts()
 
     async def project(self, *, keep_bad_rows: bool = False, rewrite: bool = False) -> list[str]:
-        """Make `metadata.jsonl` and `failures.jsonl` agree with the journal; return the names of
-        the changed ones. No other code may have them open for writing.
+        """Make the two lists agree with the journal; return the names of the changed ones. No other
+        code may have them open for writing.
 
-        The journal has no lines of invalid prompt rows. `keep_bad_rows` keeps them, after a run;
-        before a run they are dropped, because its source yields them again. `rewrite` writes both
-        lists again, after decisions that change lines without changing their number.
+        `keep_bad_rows` keeps the lines of invalid prompt rows, which the journal lacks; before a
+        run its source yields them again. `rewrite` writes both lists again, after decisions.
         """
-        step = partial(project, folder=self.folder, keep_bad_rows=keep_bad_rows, rewrite=rewrite)
-        return await self._writer.run(step, kind=StepKind.READ)
+        step = partial(project, folder=self.folder, keep_bad_rows=keep_bad_rows)
+        return await edits.projected(self._writer, step, rewrite=rewrite)
 
     # --- decisions of a user --------------------------------------------------------------------
 
@@ -400,8 +402,7 @@ class Journal:
         self._unswept = recover(connection, transitions, self.folder, is_clean=is_clean)
         again, totals = self._again, transitions.totals
         self.recovered = again.recovered(connection) if again.classes else totals.as_counts()
-        inode = str(self.path.stat().st_ino)
-        _note(connection, clean="0", inode=inode, machine=machine_id())
+        _note(connection, clean="0", inode=str(self.path.stat().st_ino), machine=machine_id())
         connection.execute("COMMIT")
         return transitions
 

@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Lock
@@ -22,6 +22,7 @@ from ..._core.errors import JournalError
 from ..files import create_own, open_to_read
 from ..quarantine import FOLDER as QUARANTINE
 from .checked_row import SELECT, Row, damaged, row_of
+from .edits import FRAGMENT, is_edited
 from .integrity import JournalHeader, check_content, check_file, check_run
 from .lock import holder, identity
 from .retry_selection import TO_COLLECT, RetrySelection
@@ -195,6 +196,10 @@ def _is_damaged(again: RetrySelection, row: int, name: object, size: object) -> 
     return again.damaged(name, size)
 
 
+#: the state of a row, and its FRAGMENT
+_Known = tuple[int, str | None]
+
+
 class KeyLookup:
     """A Lookup with its own connection, opened at the first call; for one thread at a time.
 
@@ -208,7 +213,8 @@ class KeyLookup:
         self._connection: sqlite3.Connection | None = None
         self._lock = Lock()
         self._is_closed = False
-        self._pages: deque[dict[bytes, int]] = deque(maxlen=_CACHED_PAGES)
+        self._pages: deque[dict[bytes, _Known]] = deque(maxlen=_CACHED_PAGES)
+        self._last: dict[bytes, _Known] = {}  #: what the last call found
         self._last_id = 0
         self._unused = 0  #: pages in a row without a match
 
@@ -224,9 +230,20 @@ class KeyLookup:
                 self._unused = 0 if more else self._unused + 1
             for start in range(0, len(missing), _PAGE):
                 found |= self._query(connection, missing[start : start + _PAGE])
-        return [None if blob not in found else _state_word(found[blob]) for blob in blobs]
+        self._last = found
+        return [None if blob not in found else _state_word(found[blob][0]) for blob in blobs]
 
-    def _in_pages(self, blobs: list[bytes]) -> tuple[dict[bytes, int], list[bytes]]:
+    def edited(self, images: Sequence[tuple[str, Mapping[str, Any]]]) -> list[bool]:
+        """Return whether each image, a key of the last call and its extras, was saved with other
+        extras."""
+        with self._lock, journal_errors(self._path, "check the disk"):
+            connection = self._open()
+            return [
+                blob in self._last and is_edited(connection, blob, self._last[blob][1], extras)
+                for blob, extras in ((bytes.fromhex(key), extras) for key, extras in images)
+            ]
+
+    def _in_pages(self, blobs: list[bytes]) -> tuple[dict[bytes, _Known], list[bytes]]:
         """Return the states of the keys in the cached pages, and the other keys."""
         found = {blob: page[blob] for page in self._pages for blob in blobs if blob in page}
         return found, [blob for blob in blobs if blob not in found]
@@ -234,13 +251,13 @@ class KeyLookup:
     def _read_ahead(self, connection: sqlite3.Connection) -> None:
         state = self._again.effective_state
         query = (
-            f"SELECT id, key, {state} FROM image "  # noqa: S608 — no user input
+            f"SELECT id, key, {state}, {FRAGMENT} FROM image "  # noqa: S608 — no user input
             "WHERE id > ? ORDER BY id LIMIT ?"
         )
         rows = connection.execute(query, (self._last_id, _PAGE_ROWS)).fetchall()
         if rows:
             self._last_id = rows[-1][0]
-            self._pages.append({key: state for _, key, state in rows})
+            self._pages.append({key: (state, extras) for _, key, state, extras in rows})
 
     def close(self) -> None:
         with self._lock:
@@ -257,10 +274,11 @@ class KeyLookup:
             self._connection = self._again.register(connection)
         return self._connection
 
-    def _query(self, connection: sqlite3.Connection, blobs: list[bytes]) -> dict[bytes, int]:
+    def _query(self, connection: sqlite3.Connection, blobs: list[bytes]) -> dict[bytes, _Known]:
         marks = ",".join("?" * len(blobs))
-        query = f"SELECT key, {self._again.effective_state} FROM image WHERE key IN ({marks})"  # noqa: S608 — marks
-        return dict(connection.execute(query, blobs).fetchall())
+        state = self._again.effective_state
+        query = f"SELECT key, {state}, {FRAGMENT} FROM image WHERE key IN ({marks})"  # noqa: S608 — marks
+        return {key: (state, extras) for key, state, extras in connection.execute(query, blobs)}
 
 
 def _state_word(state: object) -> str:

@@ -119,7 +119,7 @@ def request_text(request: ImageRequest) -> str:
         kept["name"] = request.name
     if request.n != 1:
         kept["n"] = request.n
-    return _json(kept)
+    return as_stored(kept)
 
 
 def saved_values(saved: Saved, path: str | None) -> tuple[Any, ...]:
@@ -136,7 +136,7 @@ def saved_values(saved: Saved, path: str | None) -> tuple[Any, ...]:
     cost = amount_text(saved.cost)
     return (
         cost, cost, saved.finished_at.timestamp(), path, bytes.fromhex(stored.sha256),
-        stored.size, stored.format, stored.width, stored.height, _json(result),
+        stored.size, stored.format, stored.width, stored.height, as_stored(result),
     )  # fmt: skip
 
 
@@ -149,7 +149,7 @@ def failed_values(failed: Failed, folder: Path) -> tuple[Any, ...]:
         details["status"] = error.status
     if isinstance(error, Moderated) and error.reasons:
         details["reasons"] = error.reasons
-    text = _json(details) if details else None
+    text = as_stored(details) if details else None
     return failed.cause, message(error), failed.paid, text, *_quarantine_values(failed, folder)
 
 
@@ -183,7 +183,8 @@ def amount(job: Job) -> str | None:
     return amount_text(job.charge)
 
 
-def _json(value: Any) -> str:
+def as_stored(value: Any) -> str:
+    """Return a value as JSON. Raises ConfigError for one that JSON or a row cannot hold."""
     try:
         text = _encode(value)
         if not text.isascii():
