@@ -85,7 +85,7 @@ async def _settled(decision: Decision) -> tuple[list[str], str]:
     folder, keys = decision.folder, decision.keys
     if decision.accept:
         kept = await audit.accept(folder, keys)
-        return _keys(kept), f"{len(kept)} accepted: {_listed(entry.path for entry in kept)}"
+        return _keys(kept), f"{len(kept)} accepted: {_listed(kept)}" if kept else ""
     if decision.discard:
         kept = await audit.discard(folder, keys)
         line = "deleted: the same run command with --retry discarded makes them again, and pays"
@@ -98,9 +98,9 @@ def _keys(images: Iterable[audit.InDoubtEntry | audit.QuarantinedEntry]) -> list
     return [image.key for image in images]
 
 
-def _listed(paths: Iterable[Path]) -> str:
-    first, *rest = [*map(str, paths), ""]
-    return f"{first} and {len(rest) - 1} more" if len(rest) > 1 else first
+def _listed(kept: Sequence[audit.QuarantinedEntry]) -> str:
+    first, more = kept[0].path, len(kept) - 1
+    return f"{first} and {more} more" if more else str(first)
 
 
 async def _doubts_settled(decision: Decision) -> tuple[list[audit.InDoubtEntry], str]:
