@@ -157,6 +157,17 @@ async def test_pictures_are_left_out_of_the_metadata_with_a_note() -> None:
 
 
 @pytest.mark.asyncio
+async def test_bytes_for_a_model_that_the_catalogue_lacks_are_not_left_out() -> None:
+    """They may be the picture to edit, without which the image would be paid for in vain."""
+    for row, options in (
+        ({"prompt": "at night", "picture": b"\xff\xd8", "model": "flux-of-tomorrow"}, {}),
+        ({"prompt": "at night", "picture": b"\xff\xd8"}, {"model": "flux-of-tomorrow"}),
+    ):
+        complaint = await complaint_of([row], **options)
+        assert "picture: bytes are not sent to flux-of-tomorrow" in complaint
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("cell", "reason"),
     [

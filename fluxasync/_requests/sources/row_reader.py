@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -158,7 +159,8 @@ class RowReader:
         if self._unseen:
             unseen = {name: column for name, column in self._unseen.items() if column not in row}
             self._unseen = unseen
-        return self.row(given_cells(self.columns.renamed(row), self._leave_out))
+        named = self.columns.renamed(row)
+        return self.row(given_cells(named, partial(self._leave_out, named)))
 
     def enter(self, base: Path) -> None:
         """Take the rows that follow as those of a file in this folder."""
@@ -179,7 +181,15 @@ class RowReader:
         prompt = {to: name for to, name in self.columns.sources.items() if to == "prompt"}
         return Columns({**prompt, **there})
 
-    def _leave_out(self, name: str) -> None:
+    def _leave_out(self, row: Mapping[str, Any], name: str) -> None:
+        """Note a cell of bytes that is left out. Raises ConfigError for a model that the catalogue
+        lacks: there it may be the image to work on."""
+        model = row.get("model") or self.defaults.get("model")
+        if isinstance(model, str) and find(model) is None:
+            raise ConfigError(
+                f"{name[:40]}: bytes are not sent to {model[:40]}, which the catalogue lacks; "
+                "give the image as base64 text, or leave the column out"
+            )
         self.notes.add(f"left out, because bytes are no metadata: {name[:40]}")
 
     def refuse_unseen(self) -> None:
