@@ -5,7 +5,10 @@ from ._batch.api import run as run
 from ._batch.batch import Batch as Batch
 from ._batch.summary import Summary as Summary
 from ._core.account import AccountTask as AccountTask
+from ._core.account import Balance as Balance
 from ._core.account import TaskList as TaskList
+from ._core.account import UsageEntry as UsageEntry
+from ._core.account import UsageLog as UsageLog
 from ._core.config import Budget as Budget
 from ._core.config import Limits as Limits
 from ._core.config import Polling as Polling
@@ -43,6 +46,7 @@ from ._core.models import Ready as Ready
 from ._core.models import Saved as Saved
 from ._core.prices import Prices as Prices
 from ._core.version import __version__ as __version__
+from ._engine.account_reader import Account as Account
 from ._engine.session import FluxSession as FluxSession
 from ._requests.catalog import Model as Model
 from ._requests.catalog import Parameter as Parameter
@@ -61,6 +65,7 @@ from ._store.ledgers import NullLedger as NullLedger
 from ._store.sinks import FileSink as FileSink
 from ._store.sinks import FolderSink as FolderSink
 from ._store.sinks import MemorySink as MemorySink
+from ._wire.credentials import Credentials as Credentials
 from ._wire.providers import BFL as BFL
 from ._wire.providers import COMETAPI as COMETAPI
 from ._wire.providers import Provider as Provider

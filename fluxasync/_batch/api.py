@@ -19,6 +19,7 @@ from .._core.protocols import Observer
 from .._engine.session import FluxSession
 from .._requests.sources.plan import Plan
 from .._requests.sources.prompts import Prompts
+from .._wire.credentials import Credentials
 from .._wire.providers import Provider
 from .batch import Batch
 from .summary import Summary
@@ -30,7 +31,7 @@ async def generate(
     out: str | os.PathLike[str] | None = None,
     model: str = DEFAULT_MODEL,
     provider: Provider | str | None = None,
-    api_key: str | None = None,
+    api_key: str | Credentials | None = None,
     base_url: str | None = None,
     proxy: str | None = None,
     ssl: SSLContext | None = None,
@@ -66,7 +67,7 @@ async def run(
     name: str | None = None,
     retry: str | Iterable[str] = (),
     provider: Provider | str | None = None,
-    api_key: str | None = None,
+    api_key: str | Credentials | None = None,
     base_url: str | None = None,
     limits: Limits | int | Literal["auto"] | None = None,
     polling: Polling | float | None = None,

@@ -28,7 +28,7 @@ from .._core.events import JobEnded, JobReady
 from .._core.loop_owner import LoopOwner
 from .._core.models import ImageRequest, Job, Pending, Ready, Saved, Secret, Stored
 from .._core.observers import Fallback, Observers
-from .._core.protocols import Ledger, Sink, Transport
+from .._core.protocols import Call, Ledger, Reply, Sink, Transport
 from .._requests.catalog import closest_model, find, validate
 from .._requests.estimate import Estimate
 from .._requests.image_inputs import resolve
@@ -116,7 +116,7 @@ class Engine:
         if self._stack is not None:
             raise ConfigError("the session is open already: share it inside its `async with`")
         provider, api_key, base_url = self._target
-        self._provider, key = resolve_provider(
+        self._provider, self.key = resolve_provider(
             provider, api_key=api_key, base_url=base_url, environ=os.environ
         )
         async with AsyncExitStack() as stack:
@@ -125,7 +125,7 @@ class Engine:
             stack.callback(self.disk.shutdown, wait=False)
             transport = await self._open_transport(stack)
             self.connect(
-                ApiClient(transport, self._provider, key, self.policies, warn=self._warn_once)
+                ApiClient(transport, self._provider, self.key, self.policies, warn=self._warn_once)
             )
             await self.owner.claim(self.close)
             self._stack = stack.pop_all()
@@ -252,10 +252,10 @@ class Engine:
 
     # --- the verbs, in the order an image meets them --------------------------------------------
 
-    async def credits(self) -> Decimal | None:
-        """See `FluxSession.credits`."""
+    async def send(self, call: Call) -> Reply:
+        """Send a call; the key is not in the answer."""
         self.check_open()
-        return await self._client.credits()
+        return await self._client.send(call)
 
     async def generate(
         self,

@@ -11,14 +11,16 @@ from typing import Any, Literal, NoReturn, Self
 from .._core.arguments import check_callback, check_methods, check_type, local_path
 from .._core.config import Budget, Limits, Policies, Polling, Retry, Timeouts
 from .._core.errors import ConfigError
-from .._core.models import ImageRequest, Job, Pending, Ready, Saved, Secret
+from .._core.models import ImageRequest, Job, Pending, Ready, Saved
 from .._core.observers import Observers
 from .._core.protocols import Ledger, Observer, Sink, Transport
 from .._requests.parsing import parse_request
 from .._store.ledgers import NullLedger, check_ledger
 from .._store.sinks import FileSink, MemorySink, check_sink
+from .._wire.credentials import Credentials, credentials_of
 from .._wire.network import Network
 from .._wire.providers import Provider
+from .account_reader import Account
 from .engine import Engine
 
 _NO_LEDGER = NullLedger()
@@ -32,7 +34,8 @@ class FluxSession:
 
     Args:
         provider: `"cometapi"`, `"bfl"` or a Provider; None is the one whose key variable is set.
-        api_key: the key; None reads the provider's variable (COMETAPI_KEY, BFL_API_KEY).
+        api_key: the key; None reads the provider's variable (COMETAPI_KEY, BFL_API_KEY). Or
+            Credentials: the key, and the access token that `account` needs.
         base_url: another address with the same API; may carry a path prefix. A loopback address
             needs no key.
         limits: Limits, or a number of jobs in flight, or `"auto"`: as many as the account allows.
@@ -59,7 +62,7 @@ class FluxSession:
         self,
         provider: Provider | str | None = None,
         *,
-        api_key: str | None = None,
+        api_key: str | Credentials | None = None,
         base_url: str | None = None,
         limits: Limits | int | Literal["auto"] | None = None,
         retry: Retry | None = None,
@@ -72,8 +75,7 @@ class FluxSession:
         transport: Transport | None = None,
         on_event: Observer | None = None,
     ) -> None:
-        if not isinstance(api_key, str | Secret | None):
-            raise ConfigError(f"api_key: text, not {type(api_key).__name__}")
+        credentials = credentials_of(api_key)
         if transport is not None:
             methods = ("send", "stream")
             check_methods("transport", transport, methods, expected="a Transport")
@@ -81,7 +83,7 @@ class FluxSession:
         if transport is not None and network.is_given:
             raise ConfigError("transport: yours makes its own connections; leave out proxy and ssl")
         self._engine = Engine(
-            (provider, Secret(api_key) if api_key else None, base_url),
+            (provider, credentials.api_key, base_url),
             Policies(
                 limits=Limits.of(limits),
                 retry=Retry.of(retry),
@@ -94,6 +96,7 @@ class FluxSession:
             transport=transport,
             allow_unknown_models=allow_unknown_models,
         )
+        self._access_token = credentials.access_token
 
     async def __aenter__(self) -> Self:
         await self._engine.open()
@@ -172,10 +175,24 @@ class FluxSession:
         cancelled. `collect` one to get its image."""
         return tuple(self._engine.submitter.unclaimed.values())
 
+    @property
+    def account(self) -> Account:
+        """The account at the provider: its `balance`, its `tasks` and its `usage`. Raises
+        ConfigError unless the session is open."""
+        engine = self._engine
+        engine.check_open()
+        return Account(
+            engine.send,
+            engine.provider,
+            Credentials(api_key=engine.key, access_token=self._access_token),
+            retry=self.retry,
+            timeouts=self.timeouts,
+        )
+
     async def credits(self) -> Decimal | None:
         """Return the account's balance, in the provider's credits (BFL: US$0.01 each); None where
         the provider does not report it. Raises AuthenticationError and TransportError."""
-        return await self._engine.credits()
+        return await self.account.credits()
 
     async def generate(
         self,

@@ -13,13 +13,12 @@ from .decoding import (
     Inconclusive,
     JobNotFound,
     PollResult,
-    decode_credits,
     decode_poll,
     decode_submit,
     in_doubt,
     suspicion,
 )
-from .encoding import encode_credits, encode_poll, encode_submit
+from .encoding import encode_poll, encode_submit
 from .prompt_echo import canonical, is_echo_of, sent_prompt
 from .redaction import Redaction
 from .reply import (
@@ -43,10 +42,8 @@ __all__ = [
     "Redaction",
     "canonical",
     "classify",
-    "decode_credits",
     "decode_poll",
     "decode_submit",
-    "encode_credits",
     "encode_poll",
     "encode_submit",
     "in_doubt",

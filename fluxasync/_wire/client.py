@@ -21,13 +21,12 @@ from .classification import Phase, classify
 from .decoding import (
     Inconclusive,
     PollResult,
-    decode_credits,
     decode_poll,
     decode_submit,
     in_doubt,
     suspicion,
 )
-from .encoding import encode_credits, encode_poll, encode_submit
+from .encoding import encode_poll, encode_submit
 from .prompt_echo import is_echo_of
 from .redaction import Redaction
 
@@ -71,7 +70,7 @@ class ApiClient:
         try:
             if before_send is not None:
                 before_send()
-            reply = await self._send(call)
+            reply = await self.send(call)
         except TransportError as error:
             verdict = classify(Phase.SUBMIT, None, None, sent=error.sent)
             return Refused(verdict=verdict, error=error)
@@ -104,18 +103,14 @@ class ApiClient:
         call = encode_poll(job, self.provider, self.key, timeout=self.policies.timeouts.poll)
         asked = now()
         try:
-            reply = await self._send(call)
+            reply = await self.send(call)
         except TransportError as error:
             return Inconclusive(reason=str(error), status=0, local=error.local)
         found = decode_poll(reply, job, self.provider, self._redaction, now=now())
         return evolve(found, asked=asked) if isinstance(found, Ready) else found
 
-    async def credits(self) -> Decimal | None:
-        """Return the account's balance in credits; None if the provider has no such address."""
-        call = encode_credits(self.provider, self.key, timeout=self.policies.timeouts.poll)
-        return None if call is None else decode_credits(await self._send(call), self._redaction)
-
-    async def _send(self, call: Call) -> Reply:
+    async def send(self, call: Call) -> Reply:
+        """Send a call and return its answer, without the key."""
         reply = await self.transport.send(call)
         kind = reply.headers.get("content-type", "").partition(";")[0].strip()[:40]
         if kind and "json" not in kind.lower() and read_object(reply.body) is not None:

@@ -1,17 +1,53 @@
-"""The API key: where it comes from, in which header it goes, and to which addresses.
+"""The API key and the access token: where they come from, their headers, their addresses.
 
 The key is sent to the provider's own origin and, where jobs are regional, to its polling hosts:
-never to an address only because a server named it.
+never to an address only because a server named it. The access token reads the account's lists, and
+may do more than the key: it is sent to the provider's own origin only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
+
+from attrs import field, frozen
 
 from .._core.addresses import is_link_local, is_loopback_address, private_host
 from .._core.errors import ConfigError
 from .._core.models import Secret
 from .providers import PORTS, PROVIDERS, Provider, origin_of, provider_of, split_url
+
+#: what messages call it
+TOKEN = "the access token"  # noqa: S105 — its name
+
+
+def _optional_secret(given: Any) -> Secret | None:
+    return Secret(given) if isinstance(given, str) else given
+
+
+def _is_secret(instance: object, attribute: Any, value: Any) -> None:
+    if not isinstance(value, Secret | None):
+        raise ConfigError(f"{attribute.name}: text, not {type(value).__name__}")
+
+
+@frozen(kw_only=True)
+class Credentials:
+    """An API key together with the access token of its account: `FluxSession(api_key=…)` takes it.
+
+    What is None is read from the provider's variables (COMETAPI_KEY, COMETAPI_ACCESS_TOKEN). The
+    access token is made on the console's personal page. It reads the lists of the account and is
+    sent to the provider's own origin only.
+    """
+
+    api_key: Secret | None = field(default=None, converter=_optional_secret, validator=_is_secret)
+    access_token: Secret | None = field(
+        default=None, converter=_optional_secret, validator=_is_secret
+    )
+
+
+def credentials_of(given: str | Secret | Credentials | None) -> Credentials:
+    """Return Credentials from the key alone. Raises ConfigError for other types."""
+    return given if isinstance(given, Credentials) else Credentials(api_key=given or None)
 
 
 def auth_header(provider: Provider, key: Secret | None) -> dict[str, str]:
@@ -19,6 +55,15 @@ def auth_header(provider: Provider, key: Secret | None) -> dict[str, str]:
     if not key:
         return {}
     return {provider.auth_header: f"{provider.auth_scheme} {key.reveal()}".lstrip()}
+
+
+def token_header(provider: Provider, token: Secret, url: str) -> dict[str, str]:
+    """Return the header with the access token, in plain text, for a URL of the provider's own
+    origin. Raises ConfigError for any other URL."""
+    parts = split_url(url)
+    if parts is None or origin_of(parts) != provider.origin:
+        raise ConfigError(f"{TOKEN} is sent to {provider.base_url[:100]} only")
+    return {"Authorization": f"Bearer {token.reveal()}"}
 
 
 def may_send_key(provider: Provider, url: str) -> bool:
@@ -64,15 +109,28 @@ def resolve_provider(
     return chosen, key
 
 
-def _key(given: str | Secret | None, *, source: str) -> Secret | None:
+def access_token(
+    provider: Provider, given: Secret | None, *, environ: Mapping[str, str]
+) -> Secret | None:
+    """Return the access token: the given one, else the value of the provider's variable; None =
+    there is none. Raises ConfigError for an invalid one."""
+    if given is not None:
+        return _key(given, source="access_token", word="access token")
+    variable = provider.access_token_variable
+    if variable is None:
+        return None
+    return _key(environ.get(variable), source=variable, word="access token")
+
+
+def _key(given: str | Secret | None, *, source: str, word: str = "key") -> Secret | None:
     """Strip and check a key; messages do not show it."""
     text = (given.reveal() if isinstance(given, Secret) else given or "").strip()
     if not text:
         return None
     if any(character.isspace() for character in text):
-        raise ConfigError(f"{source}: the key contains spaces (leave out “Bearer”)")
+        raise ConfigError(f"{source}: the {word} contains spaces (leave out “Bearer”)")
     if not all(" " < character < "\x7f" or "\xa1" <= character <= "\xff" for character in text):
-        raise ConfigError(f"{source}: the key contains invalid characters; copy it again")
+        raise ConfigError(f"{source}: the {word} contains invalid characters; copy it again")
     return Secret(text)
 
 

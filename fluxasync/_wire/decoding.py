@@ -1,4 +1,4 @@
-"""Reply → Job or Refused, PollResult, balance.
+"""Reply → Job or Refused, PollResult.
 
 The body of a poll is read before its HTTP status, because a poll may have a valid job under 422 or
 503. How often a job may be missing, or Ready without a URL, is decided by `_engine.poll_policy`.
@@ -284,19 +284,6 @@ def _generate_seconds(result: Mapping[str, Any]) -> float | None:
 def _progress(answer: Mapping[str, Any]) -> float | None:
     progress = number_of(answer.get("progress"))
     return None if progress is None else min(max(progress, 0.0), 1.0)
-
-
-def decode_credits(reply: Reply, redaction: Redaction = NOTHING) -> Decimal:
-    """Return the balance in the provider's credits. Raises AuthenticationError for 401 and 403, and
-    TransportError for an answer without a balance."""
-    answer = read_object(reply.body)
-    credits = None if answer is None else number_of(answer.get("credits"))
-    if reply.status == 200 and credits is not None:
-        return round(Decimal(repr(credits)), 6)
-    message = vendor_message(reply, answer, redaction)
-    if reply.status in {401, 403}:
-        raise AuthenticationError(f"the key was refused: {message}", status=reply.status)
-    raise TransportError(f"HTTP {reply.status} without a balance: {message}", sent=True)
 
 
 def _reported_cost(answer: Mapping[str, Any], provider: Provider) -> Decimal | None:

@@ -1,4 +1,4 @@
-"""Requests, polls and the question for the balance → Calls."""
+"""Requests and polls → Calls."""
 
 from __future__ import annotations
 
@@ -45,14 +45,6 @@ def encode_poll(job: Job, provider: Provider, key: Secret | None, *, timeout: fl
         and may_send_key(provider, job.polling_url)
     ):
         url = job.polling_url
-    return Call(method="GET", url=url, headers=auth_header(provider, key), timeout=timeout)
-
-
-def encode_credits(provider: Provider, key: Secret | None, *, timeout: float) -> Call | None:
-    """Return the GET for the account's balance; None if the provider has no such address."""
-    url = provider.credits_url()
-    if url is None:
-        return None
     return Call(method="GET", url=url, headers=auth_header(provider, key), timeout=timeout)
 
 

@@ -97,17 +97,27 @@ class Provider:
         default="/v1/{model}", validator=[_starts_with_slash, _names_the_model]
     )
     poll_path: str = field(default="/v1/get_result", validator=_starts_with_slash)
+    #: balance in credits, asked with the key (BFL)
     credits_path: str | None = field(default=None, validator=_starts_with_slash)
+    #: limit and use of the key, at /subscription and /usage below it, asked with the key
+    billing_path: str | None = field(default=None, validator=_starts_with_slash)
+    #: balance of the account, asked with the access token, as the two lists are
+    user_path: str | None = field(default=None, validator=_starts_with_slash)
+    tasks_path: str | None = field(default=None, validator=_starts_with_slash)  #: list of tasks
+    usage_path: str | None = field(default=None, validator=_starts_with_slash)  #: usage log
     #: of the OpenAPI document of its models, which is public
     openapi_path: str | None = field(default=None, validator=_starts_with_slash)
     auth_header: str = "Authorization"
     auth_scheme: str = "Bearer"  #: "" = the bare key
     key_variable: str | None = None  #: environment variable with the key
+    #: environment variable with the access token of the account; not read for another `base_url`
+    access_token_variable: str | None = None
     #: "polling_url": jobs are regional, so the URL in the answer is polled
     poll_by: Literal["id", "polling_url"] = "id"
     #: other hosts to which the key may be sent, such as ``*.example.com``
     polling_hosts: tuple[str, ...] = ()
     credit: Decimal | None = None  #: US dollars for one unit of the cost in answers
+    quota_unit: Decimal | None = None  #: US dollars for one unit of quota in the account's lists
     #: you trust the network of this gateway: http to it is allowed, no key is needed, and so are
     #: image and polling URLs at private addresses that it gives. No effect for a public address.
     allow_private_network: bool = False
@@ -138,23 +148,25 @@ class Provider:
         """Return the URL that polls a job by its id; the id is quoted."""
         return f"{self.base_url}{self.poll_path}?id={quote(job_id, safe='')}"
 
-    def credits_url(self) -> str | None:
-        """Return the URL of the account's balance; None if the provider has none."""
-        return None if self.credits_path is None else self.base_url + self.credits_path
-
     def openapi_url(self) -> str | None:
         """Return the URL of the provider's OpenAPI document; None if it publishes none."""
         return None if self.openapi_path is None else self.base_url + self.openapi_path
+
+    def credits_url(self) -> str | None:
+        """Return the URL of the account's balance; None if the provider has none."""
+        return None if self.credits_path is None else self.base_url + self.credits_path
 
     def at(self, base_url: str | None) -> Provider:
         """Return this provider with another `base_url`; None = the same.
 
         The key of a third party's gateway is not sent to the provider's own polling hosts: jobs are
-        polled at the gateway.
+        polled at the gateway. Nor is the access token in the environment sent to a gateway.
         """
         if base_url is None:
             return self
         moved = evolve(self, base_url=base_url)
+        if moved.origin != self.origin and not moved.is_loopback:
+            moved = evolve(moved, access_token_variable=None)
         if self._is_at_home and not (moved._is_at_home or moved.is_loopback):
             return evolve(moved, polling_hosts=())
         return moved
@@ -183,6 +195,13 @@ COMETAPI: Final = Provider(
     submit_path="/flux/v1/{model}",
     poll_path="/flux/v1/get_result",
     key_variable="COMETAPI_KEY",
+    # cometapi-cli 0.3.10 (PyPI), read on 2026-11-29: paths, variable, 500,000 units = US$1
+    billing_path="/v1/dashboard/billing",
+    user_path="/api/user/self",
+    tasks_path="/api/task/self",
+    usage_path="/api/log/self",
+    access_token_variable="COMETAPI_ACCESS_TOKEN",  # noqa: S106 — its name
+    quota_unit=Decimal("0.000002"),
 )
 
 #: Black Forest Labs. Its docs say "must use the polling_url", because a job is known in one region

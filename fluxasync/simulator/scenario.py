@@ -3,7 +3,7 @@
 Fault names are part of the command line (`fluxasync simulate --fault NAME:RATE`). A submission
 fault is drawn for every attempt, so a rate of 1 never lets a submission pass. The other faults are
 drawn once for each job and affect its first `repeats` polls or downloads, so a client that retries
-gets the image.
+gets the image; account faults named list-… are drawn for every call.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from attrs import field, frozen
 class Fault:
     """One fault that a scenario can inject."""
 
-    phase: str  #: submit, poll, job or download
+    phase: str  #: submit, poll, job, download or account
     effect: str
 
 
@@ -55,6 +55,14 @@ FAULTS: Mapping[str, Fault] = {
     "wrong-bytes": Fault("download", "changed bytes; Content-MD5 does not match"),
     "html-as-image": Fault("download", "an HTML page with an image's Content-Type"),
     "slow": Fault("download", "complete, at slow_bytes_per_second"),
+    "task-unlisted": Fault("account", "the list of tasks never has the job"),
+    "task-late": Fault("account", "the list of tasks has the job ten minutes later"),
+    "task-platform": Fault("account", "listed under another platform than flux"),
+    "list-cut": Fault("account", "a page after the first is empty, although the total says more"),
+    "list-repeats": Fault("account", "a page begins with the last row of the page before"),
+    "list-html": Fault("account", "an HTML page with HTTP 200"),
+    "list-401": Fault("account", "the access token is refused"),
+    "list-false": Fault("account", '"success": false with HTTP 200'),
 }
 
 
@@ -157,6 +165,13 @@ class Scenario:
     retention: float = field(default=900.0, validator=_not_below(0))
     #: the only valid key; None: any key, or none
     key: str | None = field(default=None, repr=False)
+    #: the only valid access token for the lists and the balance of CometAPI's account; None: any
+    access_token: str | None = field(default=None, repr=False)
+    #: seconds after which an accepted job is in the account's list of tasks
+    list_delay: float = field(default=0.0, validator=_not_below(0))
+    #: whether failed and moderated jobs are given back when they end; the record of charges keeps
+    #: them
+    refunds: bool = False
     #: balance in credits (1 credit = 0.01 US dollars); None: unlimited
     credits: Decimal | None = field(default=None, converter=_credits)
     #: maximum number of polls per second; None: unlimited

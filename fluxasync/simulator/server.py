@@ -131,6 +131,8 @@ class Simulator:
         now, path = asyncio.get_running_loop().time(), request.path
         if path == "/simulator/ledger":
             return await _send(request, json_answer(self.world.summary(now)))
+        if request.method == "GET" and (answer := self._account(now, request)) is not None:
+            return await _send(request, answer)
         dialect: DialectName = "bfl" if path.startswith(_BFL) else "comet"
         prefix = _BFL if dialect == "bfl" else _COMET
         name = path.removeprefix(prefix)
@@ -154,6 +156,9 @@ class Simulator:
             body=body,
         )
         return await _send(request, answer)
+
+    def _account(self, now: float, request: web.BaseRequest) -> Answer | None:
+        return self.world.account(now, path_query=request.path_qs, headers=request.headers)
 
     def _polled(
         self,

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from attrs import evolve, frozen
 
+from .account import AccountEndpoint
 from .charges import Charge, body_digest, key_digest
 from .dialects import DIALECTS, Accepted, Answer, DialectName, html_answer
 from .download import image_path
@@ -54,8 +55,9 @@ class _Submission:
 class SubmitEndpoint:
     """Answers POST …/{model}."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, account: AccountEndpoint) -> None:
         self._state = state
+        self._account = account
         self.posts = 0
         self.accepted = 0
         self.seconds = 0.0  #: total duration of all accepted jobs
@@ -183,6 +185,7 @@ class SubmitEndpoint:
             ),
         )  # fmt: skip
         state.jobs.add(job)
+        self._account.add(job)
         state.log.accepted(job, epoch=state.epoch, port=state.region_port)
         self.max_active = max(self.max_active, state.jobs.active(post.now))
         return job

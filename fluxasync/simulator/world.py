@@ -9,20 +9,18 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
 from typing import Any
 
+from .account import AccountEndpoint
 from .charges import Charge
-from .dialects import DIALECTS, Answer, DialectName, json_answer
+from .dialects import Answer, DialectName
 from .download import DownloadEndpoint
 from .images import Gallery, PictureSpec
 from .jobs import Job
 from .poll import PollEndpoint
 from .scenario import Scenario
-from .state import SeenRequest, State, has_key, key_of
+from .state import SeenRequest, State, has_key
 from .submit import SubmitEndpoint
-
-_UNLIMITED = Decimal(1_000_000)  # credits that are reported if the scenario sets none
 
 
 class World:
@@ -43,10 +41,12 @@ class World:
         self.scenario = scenario or Scenario()
         self.gallery = gallery or Gallery(image_bytes=self.scenario.image_bytes)
         self._state = State(self.scenario, self.gallery, epoch=epoch, salt=salt)
-        self._submits = SubmitEndpoint(self._state)
+        self._account = AccountEndpoint(self._state)
+        self._submits = SubmitEndpoint(self._state, self._account)
         self._polls = PollEndpoint(self._state)
         self._downloads = DownloadEndpoint(self._state)
-        self.leaks: Counter[str] = Counter()  #: keys sent to "delivery" or a wrong "region"
+        self.leaks: Counter[str] = Counter()  #: keys sent to "delivery" or a wrong "region"; the
+        #: access token sent with other calls than the account's ("token")
 
     def __repr__(self) -> str:
         return f"<World {self.posts} posts, {self.polls} polls, {self._state.charge_log!r}>"
@@ -75,6 +75,7 @@ class World:
             job.charge.at -= state.epoch
             state.jobs.add(job, now=now)
             state.charge_log.recall(job.charge)
+            self._account.add(job)
             self._submits.accepted = max(self._submits.accepted, job.number)
 
     def earlier_jobs(self) -> tuple[list[Job], int]:
@@ -102,7 +103,7 @@ class World:
         body: bytes,
     ) -> Answer:
         """Answer POST …/{model}. A charge is recorded before this returns."""
-        lower = self._state.record_request(now, "POST", f"{dialect}/{model}", headers)
+        lower = self._recorded(now, "POST", f"{dialect}/{model}", headers)
         answer = self._submits.answer(now, dialect, model, lower, body)
         return self._state.with_date(now, answer)
 
@@ -116,9 +117,7 @@ class World:
         host_region: str | None = None,
     ) -> Answer:
         """Answer GET …/get_result; `host_region` is the regional host that received it."""
-        lower = self._state.record_request(
-            now, "GET", f"{host_region or dialect}/get_result", headers
-        )
+        lower = self._recorded(now, "GET", f"{host_region or dialect}/get_result", headers)
         if host_region is not None and "authorization" in lower:
             self.leaks["region"] += 1
         answer = self._polls.answer(now, dialect, job_id, lower, host_region)
@@ -131,21 +130,33 @@ class World:
 
     def deliver(self, now: float, *, path_query: str, headers: Mapping[str, str]) -> Answer:
         """Answer GET of a signed URL; `path_query` is exactly as in the request line."""
-        lower = self._state.record_request(now, "GET", path_query.partition("?")[0], headers)
+        lower = self._recorded(now, "GET", path_query.partition("?")[0], headers)
         if has_key(lower):
             self.leaks["delivery"] += 1
         return self._state.with_date(now, self._downloads.answer(now, path_query, lower))
 
     def credits(self, now: float, headers: Mapping[str, str]) -> Answer:
         """Answer GET /v1/credits."""
-        lower = self._state.record_request(now, "GET", "bfl/credits", headers)
-        key = key_of("bfl", lower)
-        if self.scenario.key not in (None, key):
-            refusal = DIALECTS["bfl"].bad_key(key is not None, self._state.request_id(now))
-            return self._state.with_date(now, refusal)
-        balance = _UNLIMITED if self.scenario.credits is None else self.scenario.credits
-        left = 0 if self._state.out_of_credit else balance - self._state.charge_log.spent_usd * 100
-        return self._state.with_date(now, json_answer({"credits": float(left)}))
+        lower = self._recorded(now, "GET", "bfl/credits", headers)
+        return self._state.with_date(now, self._account.credits(now, lower))
+
+    def account(self, now: float, *, path_query: str, headers: Mapping[str, str]) -> Answer | None:
+        """Answer a GET of CometAPI's account; None for another path."""
+        path, _, query = path_query.partition("?")
+        if not self._account.has(path):
+            return None
+        lower = self._state.record_request(now, "GET", path, headers)
+        return self._state.with_date(now, self._account.answer(now, path, query, lower))
+
+    def _recorded(
+        self, now: float, method: str, path: str, headers: Mapping[str, str]
+    ) -> dict[str, str]:
+        """Record a call that must not have the access token; return its headers."""
+        lower = self._state.record_request(now, method, path, headers)
+        token = self.scenario.access_token
+        if token is not None and any(token in value for value in lower.values()):
+            self.leaks["token"] += 1
+        return lower
 
     # --------------------------------------------------------------------------- figures for tests
 

@@ -96,6 +96,7 @@ CLOSED_CALLS = [
     case("watch", lambda flux: flux.watch(JOB), ""),
     case("collect", lambda flux: flux.collect(JOB, to="fox.jpg"), ""),
     case("credits", lambda flux: flux.credits(), ""),
+    case("account", lambda flux: flux.account.balance(), ""),
     case("a batch", lambda flux: Batch(flux, ["a fox"]).__aenter__(), ""),
     case("a batch's folder", lambda flux: Batch(flux, ["a fox"], out="new").__aenter__(), ""),
 ]

@@ -27,7 +27,8 @@ from fluxasync._core.isolated_process import start
 COMMAND = (sys.executable, "-P", "-m", "fluxasync")
 KEY = "sk-canary-5d20e1"
 #: where a key may stand: the providers' variables, and one that a user's script made up
-KEYED = {"COMETAPI_KEY": KEY, "BFL_API_KEY": KEY, "MY_FLUX_KEY": KEY}
+KEYED = {"COMETAPI_KEY": KEY, "BFL_API_KEY": KEY, "MY_FLUX_KEY": KEY,
+         "COMETAPI_ACCESS_TOKEN": KEY}  # fmt: skip
 
 #: modules that a child imports, or that hide one of ours
 PLANTED = (

@@ -74,6 +74,11 @@ class WorldTransport:
     def _answer(self, call: Call) -> Answer:
         now, parts = asyncio.get_running_loop().time(), urlsplit(call.url)
         origin = f"{parts.scheme}://{parts.netloc}"
+        path_query = call.url.removeprefix(ORIGIN)
+        if call.method == "GET" and (
+            answer := self.world.account(now, path_query=path_query, headers=call.headers)
+        ):
+            return answer
         for prefix, dialect in _PATHS:
             name = parts.path.removeprefix(prefix)
             if origin not in {ORIGIN, REGION} or name == parts.path or "/" in name:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import assert_never, assert_type
@@ -16,8 +17,12 @@ from attrs import evolve
 import fluxasync
 from fluxasync import (
     BFL,
+    Account,
+    AccountTask,
+    Balance,
     Batch,
     Budget,
+    Credentials,
     DownloadError,
     Estimate,
     Failed,
@@ -43,8 +48,11 @@ from fluxasync import (
     Retry,
     Saved,
     Summary,
+    TaskList,
     Timeouts,
     TransportError,
+    UsageEntry,
+    UsageLog,
 )
 from fluxasync.events import Event, EventsDropped, Settled
 from fluxasync.extend import Ledger, Observer, Sink, Stored
@@ -85,6 +93,19 @@ async def one_image_in_steps() -> None:
         assert_type(await flux.generate(ImageRequest(prompt="x"), to=Path("x.png")), Saved)
         assert_type(await flux.generate("a red fox", model="flux-dev", seed=7, priority=1), Saved)
         assert_type(flux.unclaimed, tuple[Job, ...])
+
+
+async def account() -> None:
+    async with FluxSession(api_key=Credentials(api_key="key", access_token="token")) as flux:
+        assert_type(flux.account, Account)
+        assert_type(await flux.account.balance(), Balance)
+        listed = await flux.account.tasks(since=datetime.now(UTC), model="flux-dev")
+        assert_type(listed, TaskList)
+        assert_type(listed.tasks, tuple[AccountTask, ...])
+        assert_type(listed.tasks[0].cost, Decimal | None)
+        usage = await flux.account.usage(since=datetime.now(UTC))
+        assert_type(usage, UsageLog)
+        assert_type(usage.entries[0], UsageEntry)
 
 
 async def policies() -> None:
