@@ -71,7 +71,9 @@ class AccountCall:
 
     def refused(self, message: str, status: int) -> AuthenticationError:
         credential = token_name(self.provider) if self.by_token else "the key"
-        return AuthenticationError(f"{credential} was refused: {message}", status=status)
+        of_key = not self.by_token and status == 401  # the key still submits without the token
+        text = f"{credential} was refused: {message}"
+        return AuthenticationError(text, status=status, of_key=of_key)
 
 
 def lacking(provider: Provider, what: Question) -> ConfigError:

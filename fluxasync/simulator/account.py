@@ -68,7 +68,6 @@ class AccountEndpoint:
         self._state = state
         self._entries: deque[Entry] = deque(maxlen=_KEPT)
         self._calls = 0
-        self._last_row: Any = None  #: of the page before, for list-repeats
 
     @staticmethod
     def has(path: str) -> bool:
@@ -216,12 +215,10 @@ class AccountEndpoint:
         ]
         size = min(max(number("page_size", 10), 1), _MOST_ROWS)
         page = max(number("p", 1), 1)
-        items = rows[(page - 1) * size : page * size]
-        if page > 1 and self._takes("list-cut"):
-            items = []
-        if page > 1 and items and self._last_row is not None and self._takes("list-repeats"):
-            items = [self._last_row, *items]
-        self._last_row = items[-1] if items else None
+        start, end = (page - 1) * size, page * size
+        if 0 < start < len(rows) and self._takes("list-repeats"):
+            start -= 1
+        items = [] if page > 1 and self._takes("list-cut") else rows[start:end]
         return _success({"page": page, "page_size": size, "total": len(rows), "items": items})
 
 

@@ -28,6 +28,7 @@ from .world import World
 
 _COMET = "/flux/v1/"
 _BFL = "/v1/"
+_ACCOUNT = ("/api/", "/v1/dashboard/")
 _RESULT = "get_result"
 _OPENAPI = "/openapi.json"
 _ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST
@@ -131,8 +132,9 @@ class Simulator:
         now, path = asyncio.get_running_loop().time(), request.path
         if path == "/simulator/ledger":
             return await _send(request, json_answer(self.world.summary(now)))
-        if request.method == "GET" and (answer := self._account(now, request)) is not None:
-            return await _send(request, answer)
+        if request.method == "GET" and path.startswith(_ACCOUNT):
+            answer = self.world.account(now, path_query=request.path_qs, headers=request.headers)
+            return await _send(request, wrong_path(path) if answer is None else answer)
         dialect: DialectName = "bfl" if path.startswith(_BFL) else "comet"
         prefix = _BFL if dialect == "bfl" else _COMET
         name = path.removeprefix(prefix)
@@ -156,9 +158,6 @@ class Simulator:
             body=body,
         )
         return await _send(request, answer)
-
-    def _account(self, now: float, request: web.BaseRequest) -> Answer | None:
-        return self.world.account(now, path_query=request.path_qs, headers=request.headers)
 
     def _polled(
         self,

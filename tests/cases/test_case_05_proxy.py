@@ -31,7 +31,9 @@ from support.tls import HOST, ca_file, sloppy_certificate, tls_front, trusting
 from fluxasync import (
     Batch,
     ConfigError,
+    Credentials,
     Failed,
+    FluxError,
     FluxSession,
     InDoubt,
     Provider,
@@ -466,6 +468,21 @@ async def test_a_key_is_never_sent_to_a_proxy_unencrypted(monkeypatch: pytest.Mo
         async with FluxSession(gateway, api_key=KEY):
             pass
     assert proxy.heads == []
+
+
+@pytest.mark.asyncio
+async def test_the_access_token_is_inside_the_tunnel_only() -> None:
+    """The account is asked through the proxy, which sees neither secret."""
+    given = Credentials(api_key=KEY, access_token="canary-token-31f0aa")
+    async with place() as there, session(there.proxy.url, api_key=given) as flux:
+        with pytest.raises(FluxError):  # the gateway has no account
+            await flux.account.tasks()
+        with pytest.raises(FluxError):
+            await flux.account.balance()
+        assert set(there.connects) == {f"CONNECT {HOST}:443 HTTP/1.1"}
+        for head in there.proxy.heads:
+            assert "canary" not in head
+            assert KEY not in head
 
 
 @pytest.mark.asyncio

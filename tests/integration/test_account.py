@@ -229,7 +229,8 @@ async def test_a_list_without_a_token_names_the_variable(monkeypatch: pytest.Mon
 
 @pytest.mark.asyncio
 async def test_the_balance_is_the_smaller_one_of_key_and_account():
-    """A key without a limit has what the account has."""
+    """A key without a limit has what the account has. Which of them the key's own answer shows is a
+    setting of the gateway (songquanpeng/one-api#186)."""
     account = {"success": True, "data": {"quota": 1_000_000, "used_quota": 0}}
     for limit, left in ((5, 2), (1, 1), (100_000_000, 2)):
         answers = [(200, {"hard_limit_usd": limit}), (200, {"total_usage": 0}), (200, account)]

@@ -223,7 +223,7 @@ def test_a_model_is_compared_without_a_gateways_prefix():
     ],
 )
 def test_a_page_has_its_rows(body: Any, rows: int, total: int | None):
-    """Both shapes of the gateways' family, and Go's null for an empty list."""
+    """The shape before and after QuantumNous/new-api#427, and Go's null for an empty list."""
     page = decode_page(PAGE, task_of, reply(body), NOTHING)
     assert (rows, total, 0) == (len(page.rows), page.total, page.unreadable)
 
@@ -269,6 +269,7 @@ def test_what_is_no_list_is_an_error(answer: Reply, kind: type[FluxError], messa
     with pytest.raises(kind, match=message) as caught:
         decode_page(PAGE, task_of, answer, NOTHING)
     assert type(caught.value) is kind
+    assert not getattr(caught.value, "of_key", False)  # the key still works
 
 
 def test_secrets_in_answers_are_not_shown():
@@ -288,7 +289,8 @@ def test_secrets_in_answers_are_not_shown():
 
 
 def test_balances_are_exact_dollars():
-    """BFL's credits, a key's limit minus its use in cents, 500,000 units of quota for US$1."""
+    """BFL's credits, a key's limit minus its use in cents, 500,000 units of quota for US$1. A key
+    without a limit has no $99,999,965.76 left (MartialBE/one-hub#330)."""
     asked = made(encode_user(COMETAPI, TOKEN, timeout=5))
     body = {"success": True, "data": {"quota": 1_250_001, "used_quota": "500000"}}
     expected = Balance(left=Decimal("2.500002"), used=Decimal(1))
@@ -296,8 +298,8 @@ def test_balances_are_exact_dollars():
     assert key_balance(Decimal(5), Decimal("12.5")) == Balance(
         left=Decimal("4.875"), used=Decimal("0.125")
     )
-    unlimited = Balance(left=None, used=Decimal("0.01"), is_unlimited=True)
-    assert key_balance(Decimal(100_000_000), Decimal(1)) == unlimited
+    unlimited = Balance(left=None, used=Decimal("34.24"), is_unlimited=True)
+    assert key_balance(Decimal(100_000_000), Decimal(3424)) == unlimited
     credits = made(encode_credits(BFL, KEY, timeout=5))
     assert decode_credits(credits, reply({"credits": 97.50000000000001}), NOTHING) == Decimal(
         "97.5"
