@@ -158,13 +158,13 @@ class APIError(FluxError):
 
 
 class AuthenticationError(APIError):
-    """The key is missing, wrong, or not allowed to make this call (401, 403)."""
+    """The key (or access token) is missing, wrong, or not allowed to make this call (401, 403)."""
 
     cause = "auth"
 
     def __init__(self, message: str, *, status: int, of_key: bool | None = None) -> None:
         super().__init__(message, status=status)
-        #: whether the key itself is refused (always with 401), not only this call
+        #: whether the key itself is refused, not only this call; a 401 to the key always means it
         self.of_key = status == 401 if of_key is None else of_key
 
 

@@ -452,6 +452,52 @@ async def test_a_gateway_that_ignores_the_page_ends_the_reading():
     assert len(calls) <= 6
 
 
+def paged(*pages: list[Any], total: int | None = None) -> Account:
+    """An account whose list has these pages."""
+
+    async def send(call: Call) -> Reply:
+        page, _ = page_of(call)
+        items = pages[page - 1] if page <= len(pages) else []
+        found = {"items": items} | ({} if total is None else {"total": total})
+        return Reply(status=200, headers={}, body=json.dumps({"data": found}).encode())
+
+    return account_over(send)
+
+
+@pytest.mark.parametrize("row", ["text", None, {"id": 7}, {"task_id": "../../x"}])
+@pytest.mark.parametrize("total", [None, 2])
+@pytest.mark.asyncio
+async def test_a_row_that_cannot_be_read_may_be_any_task(row: Any, total: int | None):
+    """All rows but one were read, so the list is not complete."""
+    found = await paged([{"task_id": "t-1"}, row], total=total).tasks()
+    assert (len(found.tasks), found.is_complete) == (1, False)
+
+
+@pytest.mark.asyncio
+async def test_a_row_that_cannot_be_read_counts_where_tasks_moved():
+    """The same where the pages had to be merged."""
+    first, second = ([{"task_id": f"t-{n}"} for n in each] for each in ((1, 2), (2,)))
+    found = await paged(first, [*second, "text"], total=3).tasks()
+    assert (len(found.tasks), found.is_complete) == (2, False)
+
+
+@pytest.mark.asyncio
+async def test_a_total_does_not_hide_a_task_that_is_missing():
+    """As many rows as the total says, but one of them twice: one task was not seen."""
+    first, second = ([{"task_id": f"t-{n}"} for n in each] for each in ((1, 2), (2, 3)))
+    found = await paged(first, second, total=4).tasks()
+    assert (len(found.tasks), found.is_complete) == (3, False)
+
+
+@pytest.mark.asyncio
+async def test_a_task_may_be_of_the_model_unless_it_says_otherwise():
+    """A task without a model, or with a gateway's prefix before it, is listed."""
+    models = ("black-forest-labs/Flux-Dev", None, "flux-pro")
+    rows = [{"task_id": f"t-{n}", "model_name": model} for n, model in enumerate(models)]
+    found = await paged(rows).tasks(model="flux-dev")
+    assert [task.job_id for task in found.tasks] == ["t-0", "t-1"]
+
+
 @pytest.mark.asyncio
 async def test_a_page_that_is_too_large_is_asked_for_in_parts():
     """Rows with megabytes of vendor data are read a few at a time."""
