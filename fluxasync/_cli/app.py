@@ -218,6 +218,8 @@ def simulate(
     fault: tuple[str, ...] = (),
     image_bytes: AtLeastOne | None = None,
     seed: int | None = None,
+    list_delay: float | None = None,
+    refunds: bool = False,
 ) -> int:
     """Run the simulator until Ctrl-C.
 
@@ -238,6 +240,10 @@ def simulate(
         Size of the one image that all jobs return. For measuring a client.
     seed
         Random seed. The same seed gives the same history.
+    list_delay
+        Seconds after which a job is in the account's list of tasks (default: 0).
+    refunds
+        Give failed and moderated jobs back, in the account's usage log and balance.
     """
     terminal = Terminal()
 
@@ -248,6 +254,7 @@ def simulate(
         try:
             scenario = Scenario.parse(
                 faults=fault, latency=latency, limit=limit, image_bytes=image_bytes, seed=seed,
+                list_delay=list_delay, refunds=refunds,
             )  # fmt: skip
         except ValueError as error:
             raise ConfigError(str(error)) from error

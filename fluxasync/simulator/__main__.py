@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scenario = Scenario.parse(
             faults=options.fault, latency=options.latency, limit=options.limit,
             image_bytes=options.image_bytes, seed=options.seed, job_log=options.job_log,
+            list_delay=options.list_delay, refunds=options.refunds,
         )  # fmt: skip
         asyncio.run(_serve(scenario, options.host, options.port, with_parent=options.with_parent))
     except ValueError as error:
@@ -52,6 +53,9 @@ def _parser() -> argparse.ArgumentParser:
         help="inject a fault, for example 429:0.1; repeatable")  # fmt: skip
     add("--image-bytes", type=int, metavar="N", help="return one image of N bytes for all jobs")
     add("--seed", type=int, metavar="N", help="random seed (default: 0)")
+    add("--list-delay", type=float, metavar="SECONDS",
+        help="list a job in the account's tasks after SECONDS (default: 0)")  # fmt: skip
+    add("--refunds", action="store_true", help="give failed and moderated jobs back")
     add("--job-log", type=Path, metavar="FILE", help="keep jobs in FILE and continue those in it")
     add("--with-parent", action="store_true", help="also stop when standard input ends")
     return parser

@@ -203,11 +203,13 @@ class Scenario:
         image_bytes: int | None = None,
         seed: int | None = None,
         job_log: Path | None = None,
+        list_delay: float | None = None,
+        refunds: bool | None = None,
     ) -> Scenario:
         """Return a scenario from command-line values: faults NAME:RATE, latency A..B."""
         values: dict[str, Any] = {
             "latency": latency, "active_limit": limit, "image_bytes": image_bytes, "seed": seed,
-            "job_log": job_log,
+            "job_log": job_log, "list_delay": list_delay, "refunds": refunds,
         }  # fmt: skip
         return cls(faults=faults, **{k: v for k, v in values.items() if v is not None})
 

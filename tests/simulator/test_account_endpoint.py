@@ -174,3 +174,12 @@ def test_an_earlier_simulators_jobs_are_listed() -> None:
     later = world_of()
     later.resume(50, [job])
     assert [task["task_id"] for task in items(later, "/api/task/self", 60)] == [job_id]
+
+
+def test_the_command_line_sets_the_delay_and_refunds() -> None:
+    """Values that are not given keep their defaults."""
+    given = Scenario.parse(list_delay=5.0, refunds=True)
+    assert (given.list_delay, given.refunds) == (5.0, True)
+    assert (Scenario.parse().list_delay, Scenario.parse().refunds) == (0.0, False)
+    with pytest.raises(ValueError, match="list_delay"):
+        Scenario.parse(list_delay=-1.0)
