@@ -10,7 +10,7 @@ from decimal import Decimal
 from ssl import SSLContext
 from typing import Any, Literal
 
-from .._core.arguments import local_path
+from .._core.arguments import usable_path
 from .._core.config import Budget, Limits, Polling
 from .._core.errors import ConfigError
 from .._core.events import Event, Settled
@@ -48,7 +48,7 @@ async def generate(
     if "to" in parameters:
         raise ConfigError("to: fluxasync.generate names the file `out`: generate(…, out=…)")
     if out is not None:
-        local_path("out", out)
+        usable_path("out", out)
     async with FluxSession(
         provider,
         api_key=api_key,
@@ -88,7 +88,7 @@ async def run(
     Raises ConfigError, SinkError and JournalError before anything is sent. The error that ended the
     run is raised once paid jobs have landed.
     """
-    local_path("out", out)
+    usable_path("out", out)
     watched = _Watched() if progress else None
     async with AsyncExitStack() as stack:
         if watched is not None:

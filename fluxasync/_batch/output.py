@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from attrs import frozen
 
-from .._core.arguments import local_path
+from .._core.arguments import usable_path
 from .._core.errors import ConfigError, JournalError
 from .._store.filenames import DEFAULT, FilenameTemplate
 from .._store.files import disk_error, make_folder, prove_writable
@@ -86,7 +86,7 @@ class Destination:
         if outcomes and (out is None or ledger is not None):
             raise ConfigError("`retry` asks the journal of a folder: give `out`, and no `ledger`")
         return cls(
-            folder=None if out is None else local_path("out", out),
+            folder=None if out is None else usable_path("out", out),
             sink=sink,
             ledger=ledger,
             template=FilenameTemplate.parse(name or DEFAULT),

@@ -6,6 +6,7 @@ Modules that need aiohttp are imported inside a command, so that `--help` starts
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,7 +25,7 @@ from cyclopts import (
 from cyclopts.validators import Number
 
 from .._batch.progress.terminal import Terminal
-from .._core.errors import ConfigError
+from .._core.errors import VALUE_LENGTH, ConfigError, cut, cut_values
 from .._core.version import __version__
 from .event_loop import run_async
 from .exit_codes import DISK, USAGE
@@ -321,7 +322,8 @@ def main(tokens: Sequence[str] | None = None) -> int:
     except CycloptsError as error:
         terminal = Terminal()
         command = " ".join(["fluxasync", *(error.command_chain or ())])
-        terminal.say(f"fluxasync: {_usage(error)} See {command} --help")
+        given = sys.argv[1:] if tokens is None else tokens
+        terminal.say(f"fluxasync: {_with_cut(given, _usage(error))} See {command} --help")
         terminal.close()
         return USAGE
     return int(code or 0)
@@ -345,6 +347,13 @@ def _usage(error: CycloptsError) -> str:
         case ValidationError() if isinstance(error.__cause__, ConfigError):
             return f"{_option(error)}{error.__cause__!s}."
     return str(error)
+
+
+def _with_cut(tokens: Sequence[str], message: str) -> str:
+    """Return the message with long arguments cut; text in base64 may be among them."""
+    for token in tokens:
+        message = message.replace(token, cut(token)) if len(token) > VALUE_LENGTH else message
+    return cut_values(message)
 
 
 def _unused(unused: Sequence[str], command: Sequence[str]) -> str:

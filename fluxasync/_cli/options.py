@@ -18,9 +18,9 @@ from attrs import evolve, field, frozen
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
-from .._core.arguments import local_path
+from .._core.arguments import local_path, usable_path
 from .._core.config import Budget
-from .._core.errors import ConfigError
+from .._core.errors import ConfigError, cut
 from .._core.models import DEFAULT_MODEL as DEFAULT_MODEL
 from .._core.prices import ALL, Prices, prices_of
 from .._requests.catalog import find, models_with, unknown_parameter_message
@@ -32,7 +32,7 @@ _LONGEST_KEY = 4096
 
 def _check_local(_type: Any, path: Path | None) -> None:
     if path is not None:
-        local_path("", path)
+        usable_path("", path)
 
 
 #: a path on this machine: a URL such as s3://bucket/run is refused
@@ -298,7 +298,7 @@ def read_prices(texts: tuple[str, ...]) -> Prices:
         model, equals, amount = text.rpartition("=")
         name = model.strip() if equals else ALL
         if name in prices:
-            raise ConfigError(f"--price {text[:60]}: given twice for the same model")
+            raise ConfigError(f"--price {cut(text)}: given twice for the same model")
         prices[name] = amount
     return prices_of(prices)
 
@@ -346,9 +346,11 @@ def read_provider(
 def _parameter(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
-        raise ConfigError(f"--param {text}: write NAME=VALUE, for example --param seed=7")
+        raise ConfigError(f"--param {cut(text)}: write NAME=VALUE, for example --param seed=7")
     if name.strip() in ("prompt", "model"):
-        raise ConfigError(f"--param {text}: {name.strip()} has its own place on the command line")
+        raise ConfigError(
+            f"--param {cut(text)}: {name.strip()} has its own place on the command line"
+        )
     return name.strip(), _value(value)
 
 
@@ -364,11 +366,15 @@ def seeds_of(text: str) -> list[int]:
         try:
             low, high = int(first), int(last if dots else first)
         except ValueError:
-            raise ConfigError(f"--seeds {text}: write 1..4 or 1,7,20..30") from None
+            raise ConfigError(f"--seeds {cut(text)}: write 1..4 or 1,7,20..30") from None
         if high < low:
-            raise ConfigError(f"--seeds {text}: {part} is a falling range: write {high}..{low}")
+            raise ConfigError(
+                f"--seeds {cut(text)}: {cut(part)} is a falling range: write {high}..{low}"
+            )
         if high - low >= _MOST_SEEDS:
-            raise ConfigError(f"--seeds {text}: {part} is {high - low + 1:,} seeds of each prompt")
+            raise ConfigError(
+                f"--seeds {cut(text)}: {cut(part)} is {high - low + 1:,} seeds of each prompt"
+            )
         seeds += range(low, high + 1)
     return seeds
 
@@ -380,7 +386,7 @@ def _parts(text: str) -> list[str]:
 def _pair(text: str, option: str, form: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip() or not value:
-        raise ConfigError(f"{option} {text}: write {form}")
+        raise ConfigError(f"{option} {cut(text)}: write {form}")
     return name.strip(), value
 
 

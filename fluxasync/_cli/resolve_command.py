@@ -16,7 +16,7 @@ from .. import audit
 from .._batch.progress.terminal import Terminal
 from .._core.amounts import dollars
 from .._core.config import Budget
-from .._core.errors import ConfigError
+from .._core.errors import ConfigError, cut
 from .._core.text import display
 from .advice import about_quarantine
 from .exit_codes import DONE, IN_DOUBT
@@ -121,7 +121,7 @@ async def _doubts_settled(decision: Decision) -> tuple[list[audit.InDoubtEntry],
 def _pair(text: str) -> tuple[str, str]:
     key, _, job_id = (part.strip() for part in text.partition("="))
     if not (key and job_id):
-        raise ConfigError(f"--job-id {text}: write KEY=ID")
+        raise ConfigError(f"--job-id {cut(text)}: write KEY=ID")
     return key, job_id
 
 

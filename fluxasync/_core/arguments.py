@@ -13,7 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError
+from .errors import ConfigError, cut
+
+#: bytes of a file's name and characters of a path, on all usual systems
+_LONGEST_NAME, _LONGEST_PATH = 255, 1023
 
 #: "s3://bucket/run", also as `Path` changes it: "s3:/bucket/run"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
@@ -60,6 +63,16 @@ def local_path(name: str, given: str | os.PathLike[str]) -> Path:
         # a local folder of this name can be given by its absolute path
         raise ConfigError(f"{name}: {url[1]}://{url[2][:60]} is a URL: give a local path")
     return Path(given)
+
+
+def usable_path(name: str, given: str | os.PathLike[str]) -> Path:
+    """Return the path as `local_path` does. Raises ConfigError also for one no file can have."""
+    path = local_path(name, given)
+    text = str(path)
+    longest = max(map(len, os.fsencode(text).split(os.fsencode(os.sep))))
+    if "\0" in text or longest > _LONGEST_NAME or len(text) > _LONGEST_PATH:
+        raise ConfigError(f"{name}: {cut(text)!r} is too long for a path, or has a NUL character")
+    return path
 
 
 def described(value: object) -> str:

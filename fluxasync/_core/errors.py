@@ -56,12 +56,17 @@ _LONG = re.compile(
 )
 
 
+def cut(value: str) -> str:
+    """Return a value as a message shows it: of a long one the start and the end."""
+    return value if len(value) <= VALUE_LENGTH else f"{value[:_START]}…{value[-_END:]}"
+
+
 def cut_values(message: str) -> str:
     """Return a message in which no run of characters and nothing in quotes is longer than 120: a
     value may be an image in base64."""
     if len(message) <= VALUE_LENGTH:
         return message
-    return _LONG.sub(lambda found: f"{found[0][:_START]}…{found[0][-_END:]}", message)
+    return _LONG.sub(lambda found: cut(found[0]), message)
 
 
 class FluxError(Exception):

@@ -8,7 +8,7 @@ from decimal import Decimal
 from ssl import SSLContext
 from typing import Any, Literal, NoReturn, Self
 
-from .._core.arguments import check_callback, check_methods, check_type, local_path
+from .._core.arguments import check_callback, check_methods, check_type, usable_path
 from .._core.config import Budget, Limits, Policies, Polling, Retry, Timeouts
 from .._core.errors import ConfigError
 from .._core.models import ImageRequest, Job, Pending, Ready, Saved
@@ -295,7 +295,7 @@ class FluxSession:
         if to is None:
             return MemorySink(max_bytes=limit)
         if isinstance(to, str | os.PathLike):
-            return FileSink(local_path("to", to), max_bytes=limit, executor=self._engine.disk)
+            return FileSink(usable_path("to", to), max_bytes=limit, executor=self._engine.disk)
         check_sink("to", to)
         return to
 

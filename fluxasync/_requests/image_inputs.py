@@ -26,7 +26,7 @@ from typing import IO, TypeGuard, TypeVar
 
 from attrs import evolve
 
-from .._core.errors import ConfigError
+from .._core.errors import ConfigError, cut
 from .._core.images import NotAnImage, measure, sniff
 from .._core.models import ImageInput, ImageRequest
 
@@ -79,7 +79,7 @@ def allowed_folders(given: Folders) -> tuple[str, ...]:
     folders = [os.path.realpath(folder) for folder in many]
     for folder in folders:
         if not os.path.isdir(folder):
-            raise ConfigError.about("allow_files", f"{folder} is no folder")
+            raise ConfigError.about("allow_files", f"{cut(str(folder))} is no folder")
     return tuple(folders)
 
 

@@ -21,7 +21,7 @@ from typing import ParamSpec, Self, TypeVar
 
 from attrs import frozen
 
-from .._core.arguments import check_methods, local_path
+from .._core.arguments import check_methods, usable_path
 from .._core.errors import ConfigError, DownloadError, SinkError, TransportError
 from .._core.images import EXTENSIONS, ImageInfo, NotAnImage, inspect, sniff
 from .._core.loop_owner import LoopOwner
@@ -351,7 +351,7 @@ class FolderSink(_DiskSink):
         executor: Executor | None = None,
         fsync: bool = True,
     ) -> None:
-        self.folder = local_path("folder", folder)
+        self.folder = usable_path("folder", folder)
         self.template = (
             template if isinstance(template, FilenameTemplate) else FilenameTemplate.parse(template)
         )
@@ -407,7 +407,7 @@ class FileSink(_DiskSink):
         executor: Executor | None = None,
         fsync: bool = True,
     ) -> None:
-        self.path = local_path("path", path)
+        self.path = usable_path("path", path)
         super().__init__(self.path, max_bytes=max_bytes, executor=executor, threads=1, fsync=fsync)
 
     def __repr__(self) -> str:

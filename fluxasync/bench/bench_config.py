@@ -11,7 +11,7 @@ from typing import Any
 from attrs import field, frozen
 from attrs.validators import deep_iterable
 
-from .._core.arguments import check_type, local_path
+from .._core.arguments import check_type, usable_path
 from .._core.config import Budget, Polling
 from .._core.errors import ConfigError
 from .._core.models import DEFAULT_MODEL
@@ -22,7 +22,7 @@ from .workload import Workload, several
 
 
 def _folder(given: str | os.PathLike[str]) -> Path:
-    return local_path("out", given)
+    return usable_path("out", given)
 
 
 def _cap(given: Decimal | float | str | None) -> Decimal | None:

@@ -203,7 +203,7 @@ def check_unused(folder: Path) -> None:
     """Refuse a folder that is not empty. Raises ConfigError."""
     if (folder / REPORT_NAME).exists():
         raise ConfigError(f"{folder} holds a report already: choose another folder with -o")
-    if folder.is_dir() and any(islice(folder.iterdir(), 1)):
+    if os.path.isdir(folder) and any(islice(folder.iterdir(), 1)):
         raise ConfigError(f"{folder} is not empty: choose another folder with -o")
 
 

@@ -64,7 +64,7 @@ async def write(
 def check(folder: Path) -> None:
     """Raise ConfigError if the folder does not exist or pillow is not installed."""
     require_pillow()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise ConfigError(f"{folder} is not a folder: give the folder of a run")
 
 

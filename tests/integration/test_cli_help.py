@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -183,3 +184,45 @@ def test_models_fit_the_screen_and_no_name_is_cut(columns: int) -> None:
         assert own <= words
     assert any("256–1440, step 32" in line for line in lines)
     assert any("64+, step 16, ≤4 MP" in line for line in lines)
+
+
+LONG = "w" * 500
+MANY = "word " * 100
+DEEP = "w/" * 3_000
+
+OPTIONS = (
+    "--model", "--map", "--param", "--grid", "--seeds", "--models", "--name", "--retry", "--n",
+    "--max-cost", "--price", "--in-flight", "--base-url", "--key-file", "--prompt-column", "--rows",
+    "--proxy", "--provider", "--syntax", "--wildcards", "--allow-files", "--out", "--limit",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [LONG, MANY, DEEP], ids=["a run", "words", "a path"])
+@pytest.mark.parametrize(
+    "arguments",
+    [pytest.param(("run", "p.txt", "--dry-run", name), id=name) for name in OPTIONS]
+    + [
+        pytest.param(("run", "--dry-run"), id="run LIST"),
+        pytest.param(("gallery",), id="gallery FOLDER"),
+        pytest.param(("status",), id="status FOLDER"),
+        pytest.param(("resolve", "x", "--job-id"), id="resolve --job-id"),
+        pytest.param(("bench", "--simulate", "-o"), id="bench -o"),
+        pytest.param(("models", "--check"), id="models --check FILE"),
+    ],
+)
+def test_no_message_shows_more_than_120_characters_of_an_argument(
+    arguments: tuple[str, ...],
+    value: str,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Case 16: an argument may be an image in base64. No argument ends in a traceback."""
+    from fluxasync._cli.app import main
+
+    monkeypatch.chdir(tmp_path)
+    Path("p.txt").write_text("a fox\n")
+    main((*arguments, value))
+    shown = capfd.readouterr().err
+    runs = re.findall(r"(?:word ?)+|(?:w/?)+", shown)
+    assert max(map(len, runs), default=0) <= 120, shown[:400]

@@ -15,8 +15,8 @@ from typing import Any
 
 from attrs import frozen
 
-from ..._core.arguments import check_type, local_path
-from ..._core.errors import ConfigError
+from ..._core.arguments import check_type, usable_path
+from ..._core.errors import ConfigError, cut
 from ..._core.models import DEFAULT_MODEL
 from ..catalog import COPIES_MAXIMUM, NUMERIC, Model, find, models_with, unknown_parameter_message
 from ..parsing import ROW_KEYS
@@ -98,7 +98,7 @@ class Expansion:
         """Return the values of this variant: " (with model=flux-dev, seed=3)"."""
         names = [name for name, _ in self.axes]
         given = [f"{name}={row[name]}" for name in ("model", *names) if row.get(name) is not None]
-        return f" (with {', '.join(given)})" if given and (self.axes or self.models) else ""
+        return f" (with {cut(', '.join(given))})" if given and (self.axes or self.models) else ""
 
     def _template(self, row: Mapping[str, Any]) -> Any:
         prompt = row.get("prompt")
@@ -175,7 +175,7 @@ def _wildcards(
 ) -> Wildcards | None:
     if given is None or given is False:
         return None
-    folder = None if given is True else local_path("wildcards", given)
+    folder = None if given is True else usable_path("wildcards", given)
     return Wildcards(folder, allow_files, foreign_marks=foreign_marks)
 
 

@@ -58,7 +58,7 @@ class WildcardLists:
         self._folder = folder
         self._allowed = () if folder is None else (os.path.realpath(folder), *allow_files)
         self._found: dict[str, list[str]] | None = None  #: list → the files that have it
-        if folder is not None and not folder.is_dir():
+        if folder is not None and not os.path.isdir(folder):
             raise ConfigError.about(
                 "wildcards", f"{folder} is no folder; it holds the lists as .txt files"
             )
