@@ -7,6 +7,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -87,11 +88,12 @@ class Account:
         credits, unit = await self.credits(), self._provider.credit
         if credits is not None and unit is not None:
             return Balance(left=credits * unit, used=None)
-        found = [
-            balance
-            for ask in (self._key_balance, self._account_balance)
-            if (balance := await ask()) is not None
-        ]
+        self._token()  # an invalid one is an error, not a missing balance
+        found = []
+        for ask in (self._key_balance, self._account_balance):
+            with suppress(ConfigError):  # a gateway may have one of the addresses only
+                if (balance := await ask()) is not None:
+                    found.append(balance)
         if not found:
             raise wire.lacking(self._provider, "balance")
         known = [balance for balance in found if balance.left is not None]
@@ -171,6 +173,8 @@ class Account:
         """Check the question before anything is sent."""
         for name, value in (("since", since), ("until", until)):
             _check_time(name, value)
+        if since is not None and until is not None and since >= until:
+            raise ConfigError(f"since={since} is not before until={until}")
         provider = self._provider
         path = provider.tasks_path if what == "list of tasks" else provider.usage_path
         if path is None:

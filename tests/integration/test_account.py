@@ -238,6 +238,30 @@ async def test_the_balance_is_the_smaller_one_of_key_and_account():
             assert (await flux.account.balance()).left == left
 
 
+@pytest.mark.asyncio
+async def test_one_of_the_two_balances_is_enough():
+    """A gateway that lacks the key's or the account's balance has the other one."""
+    account = {"success": True, "data": {"quota": 1_000_000, "used_quota": 0}}
+    key = [(200, {"hard_limit_usd": 5}), (200, {"total_usage": 0})]
+    for answers, left in (([(404, ""), (200, account)], 2), ([*key, (404, "")], 5)):
+        async with odd_server(answers) as (url, _), fast_session(url, api_key=BOTH) as flux:
+            assert (await flux.account.balance()).left == left
+    async with odd_server([(404, "")]) as (url, _), fast_session(url, api_key=BOTH) as flux:
+        with pytest.raises(ConfigError, match="cometapi has no balance"):
+            await flux.account.balance()
+
+
+@pytest.mark.asyncio
+async def test_a_time_that_ends_before_it_begins_is_refused():
+    """An empty list of such a time would prove nothing."""
+    now = datetime.now(UTC)
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url, api_key=BOTH) as flux:
+        for call in (flux.account.tasks, flux.account.usage):
+            with pytest.raises(ConfigError, match="is not before until"):
+                await call(since=now, until=now - timedelta(hours=1))
+        assert not sim.world.requests
+
+
 @pytest.mark.parametrize("name", ["since", "until"])
 @pytest.mark.parametrize("value", [datetime(2026, 1, 1), 1_700_000_000, "today"])
 @pytest.mark.asyncio
