@@ -3,6 +3,8 @@
 from ._batch.api import generate as generate
 from ._batch.api import run as run
 from ._batch.batch import Batch as Batch
+from ._batch.reconcile import Reconciliation as Reconciliation
+from ._batch.reconcile import reconcile as reconcile
 from ._batch.summary import Summary as Summary
 from ._core.account import AccountTask as AccountTask
 from ._core.account import Balance as Balance

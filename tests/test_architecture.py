@@ -278,6 +278,7 @@ WHERE = {
     "the delimiter of a CSV is found": "_requests.sources.tables:TableFormat._separator",
     "Ctrl-C": "_cli.signals:Interrupts._on_signal",
     "max-cost is reserved": "_engine.budget:SpendingAccount.reserve",
+    "a task is matched with a submission in doubt": "_engine.reconciliation:decide",
     "the key is attached": "_wire.credentials:auth_header",
     "what may be submitted again": "_wire.classification:classify",
     "the delay of a retry": "_core.backoff:retry_delay",

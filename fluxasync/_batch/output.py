@@ -116,7 +116,7 @@ class Destination:
         if self.journal_folder is None:
             return None
         return await asyncio.to_thread(
-            expected, self.journal_folder, **_place(provider), retry=self.retry
+            expected, self.journal_folder, **place_of(provider), retry=self.retry
         )
 
     @contextmanager
@@ -185,7 +185,8 @@ def _prove(folder: Path) -> None:
         raise disk_error(folder, error) from error
 
 
-def _place(provider: Provider) -> dict[str, Any]:
+def place_of(provider: Provider) -> dict[str, Any]:
+    """Return how a journal records where its jobs are, and whether they are simulated."""
     # a simulator may have another port in each run, so loopback origins are all one
     scheme, host, port = provider.origin
     origin = "loopback" if provider.is_loopback else f"{scheme}://{host}:{port}"
@@ -197,8 +198,9 @@ def _journal(
 ) -> Journal:
     return Journal(
         folder,
-        **_place(provider),
+        **place_of(provider),
         stem_of=template.stem,
+        template=template.text,
         retry=retry,
     )
 

@@ -29,7 +29,7 @@ from .._core.errors import VALUE_LENGTH, ConfigError, cut, cut_values
 from .._core.version import __version__
 from .event_loop import run_async
 from .exit_codes import DISK, USAGE
-from .options import AtLeastOne, LocalPath, Options, OutPath, RunOptions
+from .options import AccountOptions, AtLeastOne, LocalPath, Options, OutPath, RunOptions
 
 app = App(
     name="fluxasync",
@@ -134,15 +134,19 @@ def resolve(
     *keys: str,
     drop: bool = False,
     resubmit: bool = False,
+    resubmit_unlisted: bool = False,
     max_cost: str | None = None,
     job_id: tuple[str, ...] = (),
     accept: bool = False,
     discard: bool = False,
+    reconcile: bool = False,
+    account: AccountOptions | None = None,
     json: bool = False,
 ) -> int:
-    """List or settle images in doubt and in quarantine. Needs no key and submits nothing.
+    """List or settle images in doubt and in quarantine. Submits nothing.
 
-    Exit code 0: none is in doubt. 4: some of the printed ones are.
+    Needs no key, except with --reconcile. Exit code 0: none is in doubt. 4: some of the printed
+    ones are.
 
     Parameters
     ----------
@@ -154,6 +158,8 @@ def resolve(
         Give up images in doubt. They may have been charged.
     resubmit
         Submit images in doubt again in the next run, which may pay twice, up to --max-cost.
+    resubmit_unlisted
+        The same, only for images that the provider's list lacks, by --reconcile: not charged.
     max_cost
         Most that the resubmissions may cost, in US dollars.
     job_id
@@ -162,6 +168,9 @@ def resolve(
         Make the bytes in quarantine the images that they were paid as.
     discard
         Delete the bytes in quarantine. --retry discarded then pays for the images again.
+    reconcile
+        Find the jobs of images in doubt among the account's tasks and collect their images. Free;
+        needs the key and the account's access token (COMETAPI_ACCESS_TOKEN).
     json
         Print one JSON object.
     """
@@ -172,12 +181,24 @@ def resolve(
         from . import resolve_command
 
         decision = resolve_command.Decision(
-            folder=folder, keys=keys, drop=drop, resubmit=resubmit, max_cost=max_cost,
-            job_ids=job_id, accept=accept, discard=discard,
+            folder=folder, keys=keys, drop=drop, resubmit=resubmit,
+            resubmit_unlisted=resubmit_unlisted, max_cost=max_cost, job_ids=job_id, accept=accept,
+            discard=discard, reconcile=reconcile, account=account,
         )  # fmt: skip
+        if reconcile:
+            decision.checked()
+            return _reconcile(terminal, folder, account or AccountOptions(), json)
         return resolve_command.resolve(terminal, decision, json=json)
 
     return run_async(start, terminal)
+
+
+def _reconcile(
+    terminal: Terminal, folder: Path, account: AccountOptions, json: bool
+) -> Coroutine[Any, Any, int]:
+    from .reconcile_command import reconcile_folder
+
+    return reconcile_folder(terminal, folder, account, json=json)
 
 
 @app.command

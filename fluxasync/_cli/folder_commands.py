@@ -44,7 +44,12 @@ def _ways_on(found: audit.Status) -> Iterator[str]:
             "collect them for free"
         )
     if found.counts.in_doubt:
-        yield f"{found.counts.in_doubt} in doubt; to settle them: fluxasync resolve {found.folder}"
+        unlisted = sum(doubt.is_unlisted for doubt in found.doubts)
+        part = f" ({unlisted} not charged, by the provider's list)" if unlisted else ""
+        yield (
+            f"{found.counts.in_doubt} in doubt{part}; to settle them: fluxasync resolve "
+            f"{found.folder}"
+        )
     if found.quarantined:
         yield about_quarantine(len(found.quarantined), found.folder)
 

@@ -111,6 +111,40 @@ class Options:
         return read_provider(self.provider, allow_private_network=self.allow_private_network)
 
 
+@Parameter(name="*", group=Group("Provider", sort_key=6))
+@frozen(kw_only=True)
+class AccountOptions:
+    """Options of a command that asks about an account and makes no image.
+
+    Parameters
+    ----------
+    provider
+        cometapi or bfl (default: the provider whose key is set).
+    base_url
+        Base URL of the API, if not the provider's own.
+    key_file
+        File that holds the key (default: COMETAPI_KEY or BFL_API_KEY).
+    access_token_file
+        File that holds the account's access token (default: COMETAPI_ACCESS_TOKEN).
+    proxy
+        HTTP proxy, as http://host:port (default: HTTPS_PROXY, then ALL_PROXY).
+    allow_private_network
+        Trust a gateway in a private network.
+    """
+
+    provider: str | None = None
+    base_url: str | None = None
+    key_file: LocalPath | None = None
+    access_token_file: LocalPath | None = None
+    proxy: str | None = None
+    allow_private_network: bool = False
+
+    @property
+    def provider_named(self) -> Provider | str | None:
+        """The `--provider`. Raises ConfigError for an unknown one."""
+        return read_provider(self.provider, allow_private_network=self.allow_private_network)
+
+
 @Parameter(name="*", group=_OF_LIST)
 @frozen(kw_only=True)
 class ListOptions:
@@ -397,17 +431,19 @@ def _value(text: str) -> Any:
         return text
 
 
-def key_from(path: Path | None, warn: Callable[[str], None]) -> str | None:
+def key_from(
+    path: Path | None, warn: Callable[[str], None], *, option: str = "--key-file"
+) -> str | None:
     """Return the key of a `--key-file`; None without one. Passes a warning to `warn`."""
     if path is None:
         return None
-    key, warning = read_key(path)
+    key, warning = read_key(path, option=option)
     if warning is not None:
         warn(f"warning: {warning}")
     return key
 
 
-def read_key(path: Path) -> tuple[str, str | None]:
+def read_key(path: Path, *, option: str = "--key-file") -> tuple[str, str | None]:
     """Return the key in the file's first line, and a warning if others can read or change it.
 
     Raises ConfigError, which never shows the content, when there is no key in it.
@@ -417,13 +453,13 @@ def read_key(path: Path) -> tuple[str, str | None]:
             first_line = file.readline(_LONGEST_KEY + 1)
             mode = os.fstat(file.fileno()).st_mode
     except OSError as error:
-        raise ConfigError(f"--key-file {path}: {error.strerror}") from None
+        raise ConfigError(f"{option} {path}: {error.strerror}") from None
     try:
         key = first_line.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         key = ""
     if not key or len(first_line) > _LONGEST_KEY:
-        raise ConfigError(f"--key-file {path}: its first line is not a key")
+        raise ConfigError(f"{option} {path}: its first line is not a key")
     exposed = _exposed(mode) if stat.S_ISREG(mode) else None
     return key, exposed and f"{path} can be {exposed}; chmod 600 {path}"
 

@@ -1,7 +1,7 @@
 """The command `resolve`: a person's decisions about images in doubt and in quarantine.
 
-It needs no network and no key, and submits nothing: the next run does, within its own checks and
-caps.
+It submits nothing: the next run does, within its own checks and caps. Only `--reconcile` needs a
+network and a key.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from .._core.errors import ConfigError, cut
 from .._core.text import display
 from .advice import about_quarantine
 from .exit_codes import DONE, IN_DOUBT
+from .options import AccountOptions
 from .rendering import as_json
 from .undecided import doubt_lines, doubt_rows, kept_lines, kept_rows
 
@@ -32,27 +33,36 @@ class Decision:
     keys: tuple[str, ...] = ()
     drop: bool = False
     resubmit: bool = False
+    resubmit_unlisted: bool = False
     max_cost: str | None = None
     job_ids: tuple[str, ...] = ()  #: as KEY=ID
     accept: bool = False
     discard: bool = False
+    reconcile: bool = False
+    account: AccountOptions | None = None  #: for `reconcile`
 
     def checked(self) -> Decision:
         """Return the decision. Raises ConfigError for options that exclude each other."""
-        about_all = (self.drop, self.resubmit, self.accept, self.discard)
-        if sum((*about_all, bool(self.job_ids))) > 1:
+        resubmits = self.resubmit or self.resubmit_unlisted
+        about_all = (self.drop, resubmits, self.accept, self.discard)
+        if sum((*about_all, self.reconcile, bool(self.job_ids))) > 1:
             raise ConfigError(
-                "decide one thing at a time: --drop, --resubmit or --job-id for images in doubt, "
-                "--accept or --discard for images in quarantine"
+                "decide one thing at a time: --reconcile, --drop, --resubmit or --job-id for "
+                "images in doubt, --accept or --discard for images in quarantine"
             )
+        if self.keys and self.reconcile:
+            raise ConfigError("--reconcile is about all images in doubt: leave out the keys")
+        if self.account is not None and not self.reconcile:
+            raise ConfigError("a provider, its key and its network belong to --reconcile")
         if self.keys and not any(about_all):
             raise ConfigError(
                 "say what becomes of these: --drop or --resubmit --max-cost X if they are in "
                 "doubt, --accept or --discard if they are in quarantine"
             )
-        if self.resubmit and self.max_cost is None:
-            raise ConfigError("--resubmit pays once more: say up to how much with --max-cost X")
-        if self.max_cost is not None and not self.resubmit:
+        if resubmits and self.max_cost is None:
+            option = "--resubmit" if self.resubmit else "--resubmit-unlisted"
+            raise ConfigError(f"{option} pays once more: say up to how much with --max-cost X")
+        if self.max_cost is not None and not resubmits:
             raise ConfigError("--max-cost belongs to --resubmit")
         return self
 
@@ -108,9 +118,10 @@ async def _doubts_settled(decision: Decision) -> tuple[list[audit.InDoubtEntry],
     if decision.drop:
         settled = await audit.drop(folder, keys)
         return settled, "given up: they may have been charged"
-    if decision.resubmit:
+    if decision.resubmit or decision.resubmit_unlisted:
         cap = Budget.of(decision.max_cost).max_cost or Decimal(0)
-        settled = await audit.resubmit(folder, keys, max_cost=cap)
+        unlisted = not decision.resubmit
+        settled = await audit.resubmit(folder, keys, max_cost=cap, unlisted=unlisted)
         return settled, "to do again: run the same command again to submit them"
     if decision.job_ids:
         settled = await audit.give_jobs(folder, dict(map(_pair, decision.job_ids)))
@@ -135,6 +146,6 @@ def _sum(costs: Sequence[Decimal | None]) -> str:
 def _advice(left: Sequence[audit.InDoubtEntry]) -> str:
     return (
         f"{_sum([doubt.price for doubt in left])} in doubt: no answer arrived, so they may have "
-        "been charged. Settle them with --job-id KEY=ID if the provider's dashboard shows their "
-        "jobs, with --resubmit --max-cost X to pay again, or with --drop"
+        "been charged. --reconcile looks for their jobs in the account. Or settle them with "
+        "--job-id KEY=ID, with --resubmit --max-cost X to pay again, or with --drop"
     )

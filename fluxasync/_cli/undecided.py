@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._core.amounts import dollars
@@ -15,10 +15,16 @@ if TYPE_CHECKING:
 _PROMPT, _REASON = 60, 100
 #: digits of a key that are shown: enough to name one among ten thousand
 KEY_DIGITS = 12
+#: candidates in a line; --json has them all
+_CANDIDATES = 3
+_NONE: Mapping[str, Sequence[str]] = {}
 
 
-def doubt_rows(left: Iterable[audit.InDoubtEntry]) -> list[dict[str, Any]]:
-    """Return the images in doubt as JSON values."""
+def doubt_rows(
+    left: Iterable[audit.InDoubtEntry], *, candidates: Mapping[str, Sequence[str]] = _NONE
+) -> list[dict[str, Any]]:
+    """Return the images in doubt as JSON values; `candidates` has the ids of jobs that they may be,
+    by key."""
     return [
         {
             "key": doubt.key,
@@ -28,18 +34,32 @@ def doubt_rows(left: Iterable[audit.InDoubtEntry]) -> list[dict[str, Any]]:
             "prompt": doubt.prompt,
             "message": doubt.message,
             "candidate_job_id": doubt.candidate,
+            "candidates": _candidates(doubt, candidates),
+            "not_listed": doubt.is_unlisted,
             "evidence": doubt.evidence,
         }
         for doubt in left
     ]
 
 
-def doubt_lines(left: Iterable[audit.InDoubtEntry]) -> Iterator[str]:
-    """Yield a line for each image in doubt."""
+def doubt_lines(
+    left: Iterable[audit.InDoubtEntry], *, candidates: Mapping[str, Sequence[str]] = _NONE
+) -> Iterator[str]:
+    """Yield a line for each image in doubt, with the first of its candidates."""
     for doubt in left:
         price = "price unknown" if doubt.price is None else dollars(doubt.price)
         at, prompt = f"{doubt.begun_at:%Y-%m-%d %H:%M:%S} UTC", display(doubt.prompt, _PROMPT)
         yield f"{doubt.key[:KEY_DIGITS]}  {at}  {price}  {doubt.model}  {prompt}"
+        if doubt.is_unlisted:
+            yield "    not listed: not charged, by the provider's list of tasks"
+        if found := _candidates(doubt, candidates):
+            more = f" and {len(found) - _CANDIDATES} more" if len(found) > _CANDIDATES else ""
+            yield f"    candidates: {', '.join(found[:_CANDIDATES])}{more}"
+
+
+def _candidates(doubt: audit.InDoubtEntry, found: Mapping[str, Sequence[str]]) -> list[str]:
+    own = () if doubt.candidate is None else (doubt.candidate,)
+    return list(found.get(doubt.key, own))
 
 
 def kept_rows(kept: Iterable[audit.QuarantinedEntry]) -> list[dict[str, Any]]:

@@ -133,7 +133,7 @@ class Engine:
     def connect(self, client: ApiClient) -> None:
         """Poll and download through a client."""
         self._client = client
-        self._poller = Poller(
+        self.poller = Poller(
             client,
             self.policies,
             self.schedules.rate_limiter,
@@ -143,7 +143,7 @@ class Engine:
             warn=self._warn_once,
         )
         self.downloader = Downloader(
-            client, self._poller, self.downloads, self.connectivity, self.health, self.policies,
+            client, self.poller, self.downloads, self.connectivity, self.health, self.policies,
             self.rng,
         )  # fmt: skip
 
@@ -314,7 +314,7 @@ class Engine:
     async def poll(self, job: Job) -> Pending | Ready:
         """Poll once; see `FluxSession.poll`."""
         self.check_open()
-        result = await self._poller.poll(job)
+        result = await self.poller.poll(job)
         match result:
             case Pending() | Ready():
                 return result
@@ -328,7 +328,7 @@ class Engine:
 
     async def poll_again(self, job: Job) -> tuple[Job, bool]:
         """Poll once; return the job, and whether it can still be collected. See `Poller`."""
-        return await self._poller.poll_again(job)
+        return await self.poller.poll_again(job)
 
     async def watch(self, job: Job) -> Ready:
         """Poll until the image can be fetched; see `FluxSession.watch`."""
@@ -340,9 +340,9 @@ class Engine:
         try:
             while not isinstance(step, Ready):
                 await self.connectivity.sleep(step, jitter=self.rng.random())
-                await self._poller.turn()
+                await self.poller.turn()
                 asked = now()
-                result = await self._poller.poll(job)
+                result = await self.poller.poll(job)
                 if self.connectivity.is_down:  # an outage decides nothing, however long it is
                     grace = self.policies.retry.not_found_grace
                     policy.deadline = max(policy.deadline, now() + grace)

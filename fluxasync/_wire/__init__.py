@@ -19,7 +19,14 @@ from .decoding import (
     suspicion,
 )
 from .encoding import encode_poll, encode_submit
-from .prompt_echo import canonical, is_echo_of, sent_prompt
+from .prompt_echo import (
+    canonical,
+    is_echo_of,
+    is_whole_echo_of,
+    repeats_prompt,
+    sent_prompt,
+    sent_seed,
+)
 from .redaction import Redaction
 from .reply import (
     LONGEST_WAIT,
@@ -50,8 +57,11 @@ __all__ = [
     "is_echo_of",
     "is_known",
     "is_queued",
+    "is_whole_echo_of",
+    "repeats_prompt",
     "retry_after",
     "sent_prompt",
+    "sent_seed",
     "suspicion",
     "vendor_message",
 ]

@@ -27,7 +27,7 @@ from .decoding import (
     suspicion,
 )
 from .encoding import encode_poll, encode_submit
-from .prompt_echo import is_echo_of
+from .prompt_echo import is_echo_of, repeats_prompt
 from .redaction import Redaction
 
 if TYPE_CHECKING:
@@ -119,15 +119,11 @@ class ApiClient:
         return reply if body is reply.body else evolve(reply, body=body)
 
 
-#: models whose result repeats the prompt unchanged (recordings of BFL's FLUX.1 family)
-_ECHOING = ("flux-dev", "flux-pro", "flux-kontext")
-
-
 def _may_be_of(job: Job, prompt: str) -> bool:
-    """Return whether a suspicious job may be the request's. FLUX.2 and upsampling report a
-    rewritten prompt, and other models are not documented, so those always may."""
+    """Return whether a suspicious job may be the request's; where prompts are rewritten, it always
+    may."""
     request = job.request
-    if request is None or request.prompt_upsampling or not request.model.startswith(_ECHOING):
+    if request is None or not repeats_prompt(request):
         return True
     return not prompt.strip() or not request.prompt.strip() or is_echo_of(request, prompt)
 

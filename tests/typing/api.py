@@ -45,6 +45,7 @@ from fluxasync import (
     Prompts,
     Provider,
     Ready,
+    Reconciliation,
     Retry,
     Saved,
     Summary,
@@ -64,6 +65,11 @@ async def helpers() -> None:
     assert_type(await fluxasync.run("prompts.jsonl", out="images/"), Summary)
     assert_type(await fluxasync.run(["a red fox"], out=Path("images")), Summary)
     assert_type(await fluxasync.run("prompts.jsonl", out="images/", retry="failed"), Summary)
+
+
+async def reconciling() -> None:
+    async with FluxSession() as flux:
+        assert_type(await fluxasync.reconcile(flux, "images/"), Reconciliation)
 
 
 async def events() -> None:

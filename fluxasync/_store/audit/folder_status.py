@@ -22,6 +22,7 @@ from ..._core.amounts import amount_of
 from ..._core.errors import ConfigError, candidate_in
 from ..disk_threads import ThreadRunner
 from ..journal.checked_row import SELECT, Row, check_totals, damaged_in, is_instant, row_of
+from ..journal.doubts import UNLISTED
 from ..journal.lock import Locked, holder
 from ..journal.reader import QUARANTINED, read_only
 from ..journal.schema import FILE, HOME, RESTORE, State, connect_read_only, journal_errors
@@ -44,6 +45,8 @@ class InDoubtEntry:
     price: Decimal | None  #: US dollars by the catalogue; None = unknown
     message: str  #: what happened instead of an answer
     evidence: str  #: start of the invalid reply, without secrets; the journal has more of it
+    #: not charged, by the provider's list of tasks, as of the last reconciliation
+    is_unlisted: bool = False
 
     @property
     def candidate(self) -> str | None:
@@ -248,6 +251,7 @@ def _in_doubt_entry(row: Row) -> InDoubtEntry:
         price=None if row.price is None else amount_of(row.price),
         message=row.message or "the run ended before the answer came",
         evidence=(row.evidence or "")[:_EVIDENCE],
+        is_unlisted=row.cause == UNLISTED,
     )
 
 

@@ -10,8 +10,9 @@ that was killed can be given again.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from string import hexdigits
@@ -23,8 +24,10 @@ from ..._core.amounts import dollars
 from ..._core.concurrency import run_to_completion
 from ..._core.errors import BudgetExceeded, ConfigError, JournalError, SinkError
 from ..disk_threads import ThreadRunner
+from ..journal.doubts import LostSubmission, jobs_among, lost_submissions, mark, recorded_template
 from ..journal.integrity import check_content, check_current, check_file, check_home
 from ..journal.journal import Journal, JournalView, read_only
+from ..journal.writer import StepKind
 from .folder_status import (
     InDoubtEntry,
     QuarantinedEntry,
@@ -91,15 +94,21 @@ async def give_jobs(folder: str | os.PathLike[str], jobs: Mapping[str, str]) -> 
 
 
 async def resubmit(
-    folder: str | os.PathLike[str], keys: Sequence[str] = (), *, max_cost: Decimal
+    folder: str | os.PathLike[str],
+    keys: Sequence[str] = (),
+    *,
+    max_cost: Decimal,
+    unlisted: bool = False,
 ) -> list[InDoubtEntry]:
     """Let the next run submit images in doubt again (default: all of them). Returns them.
 
+    `unlisted` takes only those that the provider's list of tasks lacks, by the last `reconcile`.
     `max_cost` is in US dollars. Raises as `drop`; before any change, BudgetExceeded if the images
     cost more together, and ConfigError if a price is unknown.
     """
     async with _opened(folder) as (journal, doubts):
-        again = _matching(doubts, keys)
+        chosen = [doubt for doubt in doubts if doubt.is_unlisted or not unlisted]
+        again = _matching(chosen, keys)
         _check_cost(again, max_cost)
         await journal.forget([doubt.key for doubt in again])
         return again
@@ -174,6 +183,24 @@ class OfflineJournal(Journal):
         check_current(self.folder, self.path)
         self._provider, self._origin = _last_place(self.folder)
         return facts.is_clean
+
+    # --- what a reconciliation needs -----------------------------------------------------------
+
+    async def lost_submissions(self, provider: str, origin: str) -> list[LostSubmission]:
+        """Return the submissions in doubt that were made at this provider, oldest first."""
+        return await self._writer.run(lost_submissions, provider, origin, kind=StepKind.READ)
+
+    async def template(self) -> str | None:
+        """Return the template of file names of the last run; None = not recorded."""
+        return await self._writer.run(recorded_template, kind=StepKind.READ)
+
+    async def jobs_among(self, job_ids: Collection[str]) -> dict[str, tuple[str, datetime]]:
+        """Return model and time of submission of those jobs that rows of the journal have."""
+        return await self._writer.run(jobs_among, job_ids, kind=StepKind.READ)
+
+    async def mark(self, key: str, *, is_unlisted: bool) -> None:
+        """Record whether the provider's list lacks a submission in doubt."""
+        await self._writer.run(mark, key, is_unlisted)
 
 
 def _last_place(folder: Path) -> tuple[str, str]:

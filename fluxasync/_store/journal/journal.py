@@ -118,8 +118,8 @@ class Journal:
         folder: the output folder; the journal is in its `.fluxasync`.
         provider, origin: the provider that serves the models in this run, and its origin.
         simulated: whether images cost nothing; paid and simulated ones do not share a folder.
-        stem_of: returns the path of a request's file in the folder, without extension; with it a
-            crash between publishing and recording is repaired.
+        stem_of, template: the path of a request's file without its extension, so that a crash
+            between publishing and recording is repaired; what it is made of, for `reconcile`.
         retry: classes of earlier failures to try again, see `classes_of`. `known`, `lookup` and
             `recovered` report them as still to do; the row changes with the new intent.
         take_over: continue a journal that was copied from another machine.
@@ -138,6 +138,7 @@ class Journal:
         origin: str,
         simulated: bool,
         stem_of: _Stem | None = None,
+        template: str = "",
         retry: Collection[str] = (),
         take_over: bool = False,
         mounts: Path = MOUNTS,
@@ -148,6 +149,7 @@ class Journal:
         self.edited = 0  #: saved images whose metadata this run changed
         self._provider, self._origin, self._simulated = provider, origin, simulated
         self._stem_of, self._take_over, self._mounts = stem_of, take_over, mounts
+        self._facts = {"template": storable(template)} if template else {}
         self._again = RetrySelection(self.folder, frozenset(retry))
         self._inside = os.path.join(self.folder, "")
         self._lock = FolderLock(self.folder / HOME)
@@ -385,12 +387,9 @@ class Journal:
         header = check_content(self.folder, self.path, self._again)
         check_home(self.path, header, take_over=self._take_over)
         check_run(
-            self.folder,
-            header,
-            simulated=self._simulated,
-            provider=self._provider,
+            self.folder, header, simulated=self._simulated, provider=self._provider,
             origin=self._origin,
-        )
+        )  # fmt: skip
         check_current(self.folder, self.path)
         return header.is_clean
 
@@ -402,7 +401,8 @@ class Journal:
         self._unswept = recover(connection, transitions, self.folder, is_clean=is_clean)
         again, totals = self._again, transitions.totals
         self.recovered = again.recovered(connection) if again.classes else totals.as_counts()
-        _note(connection, clean="0", inode=str(self.path.stat().st_ino), machine=machine_id())
+        inode = str(self.path.stat().st_ino)
+        _note(connection, clean="0", inode=inode, machine=machine_id(), **self._facts)
         connection.execute("COMMIT")
         return transitions
 
