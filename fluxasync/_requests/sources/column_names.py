@@ -59,7 +59,7 @@ def named(row: Mapping[str, Any], *, has_prompt: bool = False) -> dict[str, Any]
 
     `has_prompt`: the prompt is in another column.
     """
-    if all(map(_is_plain, row)):
+    if all(map(is_plain, row)):
         return dict(row)
     given = {key: value for key, value in row.items() if value is not None}
     made: dict[str, Any] = {}
@@ -76,7 +76,8 @@ def named(row: Mapping[str, Any], *, has_prompt: bool = False) -> dict[str, Any]
     return made
 
 
-def _is_plain(name: Any) -> bool:
+def is_plain(name: Any) -> bool:
+    """Return whether a name stands for itself in any row."""
     return isinstance(name, str) and target_of(name) == name and name.lower() != _PROMPTS
 
 

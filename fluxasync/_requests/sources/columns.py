@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from attrs import field, frozen
@@ -21,7 +21,7 @@ from ..._core.strict_json import parsed_object
 from ..catalog import is_exact, lost_digits, number_of, truth_of, whole_number
 from ..cells import image_of, plain
 from ..parsing import key_faults, listed, no_prompt_message, prompt_candidates
-from .column_names import EXTRA_BODY, EXTRAS, kind_of, named, short, targets_of, twice
+from .column_names import EXTRA_BODY, EXTRAS, is_plain, kind_of, named, short, targets_of, twice
 
 #: of a table; wide data sets have some hundred
 MOST_COLUMNS = 2_000
@@ -59,6 +59,8 @@ class Columns:
 
         Raises ConfigError when there is no prompt column, and for a target that has two columns.
         """
+        if not self.sources and _is_plain(tuple(row)):
+            return dict(row)
         rest = {key: row[key] for key in row if key not in self.sources.values()}
         rest = named(rest, has_prompt="prompt" in self.sources)
         for target, column in self.sources.items():
@@ -75,6 +77,14 @@ class Columns:
         """Return the part of the mapping whose columns are among the names."""
         there = {name.strip() for name in names}
         return Columns({to: name for to, name in self.sources.items() if name.strip() in there})
+
+
+@lru_cache(maxsize=64)
+def _is_plain(keys: tuple[Any, ...]) -> bool:
+    """Return whether keys need no other name; the rows of a list mostly have the same ones."""
+    return all(map(is_plain, keys)) and not any(
+        key.startswith((EXTRAS, EXTRA_BODY)) for key in keys
+    )
 
 
 def _shared(columns: Columns) -> list[str]:
