@@ -31,10 +31,10 @@ from .._engine.reconciliation import (
     NotListed,
     StillInDoubt,
     decide,
-    is_open,
     to_poll,
 )
 from .._engine.session import FluxSession, engine_of
+from .._engine.task_proof import is_open
 from .._store.audit.folder_status import require_journal
 from .._store.audit.resolution import OfflineJournal
 from .._store.journal.reader import expected
@@ -44,8 +44,8 @@ from .output import place_of
 
 #: seconds for candidates that still run; a Flux job takes up to about 100 s
 PATIENCE = 120.0
-#: candidates that one call polls; the others are polled by the next call
-MOST_POLLED = 2_000
+#: candidates that one call polls; submissions near the others stay in doubt
+MOST_POLLED = 20_000
 #: polls at the same time
 _AT_ONCE = 8
 #: seconds between two polls of a job that still runs, unless the session has an interval
@@ -120,13 +120,16 @@ async def _decided(
         until=max(each.begun_at for each in doubts) + LATER,
     )
     known = await _known(journal, doubts, listed)
-    wanted = to_poll(doubts, listed, known)[:MOST_POLLED]
+    # matching thousands takes seconds, in which the loop goes on
+    wanted = (await asyncio.to_thread(to_poll, doubts, listed, known))[:MOST_POLLED]
     answers: dict[str, PollResult] = {}
     deadline = asyncio.get_running_loop().time() + patience
     while True:
         running = [job_id for job_id in wanted if is_open(answers.get(job_id))]
         answers |= await _polled(engine, running)
-        decisions = decide(doubts, listed, answers, known, datetime.now(UTC))
+        decisions = await asyncio.to_thread(
+            decide, doubts, listed, answers, known, datetime.now(UTC)
+        )
         is_waiting = any(map(is_open, answers.values())) and any(map(_is_waiting, decisions))
         if not is_waiting or asyncio.get_running_loop().time() >= deadline:
             return decisions

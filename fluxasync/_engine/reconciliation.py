@@ -7,24 +7,19 @@ is certain which submission it is. What is less than certain stays in doubt, wit
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
-from enum import Enum
+from itertools import islice
 from operator import attrgetter
 
 from attrs import define, frozen
 
 from .._core.account import AccountTask, TaskList
-from .._core.models import ImageRequest, Pending, Ready
-from .._wire import (
-    Inconclusive,
-    PollResult,
-    is_echo_of,
-    is_whole_echo_of,
-    repeats_prompt,
-    sent_prompt,
-    sent_seed,
-)
+from .._core.models import ImageRequest, Ready
+from .._wire import PollResult, repeats_prompt, sent_prompt, sent_seed, spaced
+from .task_proof import Proof, is_open, proof
 
 #: by how much the listed time of a submission may be before and after its intent: clocks differ,
 #: and a submission may wait for its connection
@@ -33,6 +28,8 @@ EARLIER, LATER = timedelta(seconds=60), timedelta(minutes=10)
 _UNKNOWN = datetime.min.replace(tzinfo=UTC)
 #: "the same minute": a job of this journal that is listed this near shows that the list is ours
 _NEAR = timedelta(seconds=60)
+#: possible tasks of one submission that are judged as candidates to show
+_MOST_JUDGED = 200
 
 
 @frozen(kw_only=True)
@@ -81,41 +78,6 @@ class StillInDoubt:
 Decision = Adopt | NotListed | StillInDoubt
 
 
-class Proof(Enum):
-    """What the answer to a poll says about a job and a request."""
-
-    ECHO = "echo"  #: the prompt, and the seed if one was sent, are the request's
-    SEED = "seed"  #: the model rewrites prompts, and the seed is the request's
-    OPEN = "open"  #: not finished, or no answer: a later poll may prove it
-    PLAUSIBLE = "plausible"  #: neither proved nor disproved
-    OTHER = "other"  #: it is another request's
-
-
-def proof(request: ImageRequest, answer: PollResult | None) -> Proof:
-    """Return what an answer says about a job; None = it was not polled.
-
-    A prompt that was cut or rewritten proves nothing; an empty one is everybody's.
-    """
-    if is_open(answer):
-        return Proof.OPEN
-    if not isinstance(answer, Ready):  # it ended without an image, or is gone
-        return Proof.PLAUSIBLE
-    seed, echo = sent_seed(request), answer.prompt or ""
-    if seed is not None and answer.seed != seed:
-        return Proof.PLAUSIBLE if answer.seed is None else Proof.OTHER
-    if sent_prompt(request).strip() and is_whole_echo_of(request, echo):
-        return Proof.ECHO
-    if not repeats_prompt(request):
-        return Proof.PLAUSIBLE if seed is None else Proof.SEED
-    is_unlike = echo.strip() and not is_echo_of(request, echo)
-    return Proof.OTHER if is_unlike else Proof.PLAUSIBLE
-
-
-def is_open(answer: PollResult | None) -> bool:
-    """Return whether a later poll may say more about a job; None = it was not polled."""
-    return answer is None or isinstance(answer, Pending | Inconclusive)
-
-
 def to_poll(doubts: Sequence[Doubt], listed: TaskList, known: Mapping[str, KnownJob]) -> list[str]:
     """Return the job ids whose polls may prove something, each once; those that came with a
     submission's own answer are the first."""
@@ -141,14 +103,13 @@ def decide(
     tasks = _Tasks(listed, known)
     own = {doubt.key: job_id for doubt in doubts if (job_id := _own(doubt, known)) is not None}
     adopted = _adopted_by_evidence(doubts, own, answers)
-    left = [doubt for doubt in doubts if doubt.key not in adopted]
     # the id in a submission's own answer is its job's, unless the job is another request's
     held = {
         doubt.key
-        for doubt in left
+        for doubt in doubts
         if doubt.key in own and proof(doubt.request, answers.get(own[doubt.key])) is not Proof.OTHER
     }
-    free = [doubt for doubt in left if doubt.key not in held]
+    free = [doubt for doubt in doubts if doubt.key not in held]
     adopted |= _adopted_from_list(free, tasks, answers, {*adopted.values()})
     taken = {*adopted.values()}
     return [
@@ -172,18 +133,41 @@ def _adopted_by_evidence(
         job_id = own.get(doubt.key)
         if job_id is not None:
             edges.add(doubt, job_id, proof(doubt.request, answers.get(job_id)))
-    return edges.adopted({})
+    return edges.adopted({}, waiting=set())
 
 
 def _adopted_from_list(
     doubts: Sequence[Doubt], tasks: _Tasks, answers: Mapping[str, PollResult], taken: set[str]
 ) -> dict[str, str]:
+    """Return the listed tasks that are proved, and certainly one submission's."""
     edges = _Edges()
+    signs = _by_sign(tasks, answers, taken)
     for doubt in doubts:
-        for task in tasks.near(doubt):
-            if task.job_id not in taken:
-                edges.add(doubt, task.job_id, proof(doubt.request, answers.get(task.job_id)))
-    return edges.adopted(tasks.times)
+        seed = None if repeats_prompt(doubt.request) else sent_seed(doubt.request)
+        for sign in _signs(sent_prompt(doubt.request), seed):
+            for job_id in signs.get(sign, ()):
+                if tasks.is_near(doubt, job_id):
+                    edges.add(doubt, job_id, proof(doubt.request, answers[job_id]))
+    return edges.adopted(
+        tasks.times, waiting={doubt.key for doubt in doubts if tasks.has_open(doubt, answers)}
+    )
+
+
+def _signs(prompt: str, seed: object) -> list[tuple[str, str]]:
+    """Return what a proof is found by, so that not each task is compared with each submission."""
+    return [("prompt", spaced(prompt))] + ([] if seed is None else [("seed", repr(seed))])
+
+
+def _by_sign(
+    tasks: _Tasks, answers: Mapping[str, PollResult], taken: set[str]
+) -> dict[tuple[str, str], list[str]]:
+    found: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for job_id in tasks.times:
+        answer = answers.get(job_id)
+        if isinstance(answer, Ready) and job_id not in taken:
+            for sign in _signs(answer.prompt or "", answer.seed):
+                found[sign].append(job_id)
+    return found
 
 
 def _undecided(
@@ -194,7 +178,8 @@ def _undecided(
     taken: set[str],
     now: datetime,
 ) -> NotListed | StillInDoubt:
-    possible = [task.job_id for task in tasks.possible(doubt) if task.job_id not in taken]
+    left = (task.job_id for task in tasks.possible(doubt) if task.job_id not in taken)
+    possible = list(islice(left, _MOST_JUDGED))
     if not possible and own is None and tasks.would_list(doubt, now):
         return NotListed(key=doubt.key)
     named = [job_id for job_id in (own, *possible) if job_id is not None and job_id not in taken]
@@ -204,7 +189,7 @@ def _undecided(
     return StillInDoubt(
         key=doubt.key,
         candidates=tuple(job_id for job_id in shown if proofs[job_id] is not Proof.OTHER),
-        is_waiting=Proof.OPEN in proofs.values(),
+        is_waiting=Proof.OPEN in proofs.values() or tasks.has_open(doubt, answers),
     )
 
 
@@ -214,32 +199,41 @@ class _Tasks:
     def __init__(self, listed: TaskList, known: Mapping[str, KnownJob]) -> None:
         unknown = {task.job_id: task for task in listed.tasks if task.job_id not in known}
         timed = [(task.submitted_at, task) for task in unknown.values() if task.submitted_at]
-        timed.sort(key=lambda pair: pair[0])
+        timed.sort(key=lambda pair: (pair[0], pair[1].job_id))
         self.times: dict[str, datetime] = {task.job_id: at for at, task in timed}
         self._instants = [at for at, _ in timed]
         self._timed = [task for _, task in timed]
         self._untimed = [task for task in unknown.values() if task.submitted_at is None]
+        self._models = {job_id: _folded(task.model or "") for job_id, task in unknown.items()}
         self._is_complete = listed.is_complete
-        self._witnesses = [
+        self._witnesses = sorted(
             (task.submitted_at, known[task.job_id].submitted_at)
             for task in listed.tasks
             if task.job_id in known
             and task.submitted_at is not None
-            and _is_model(task, known[task.job_id].model)
-        ]
+            and _folded(task.model or "") in ("", _folded(known[task.job_id].model))
+        )
+
+    def is_near(self, doubt: Doubt, job_id: str) -> bool:
+        """Return whether a task with a time is of the submission's time and model."""
+        since = self.times[job_id] - doubt.begun_at
+        is_model = self._models[job_id] in ("", _folded(doubt.request.model))
+        return is_model and -EARLIER <= since <= LATER
 
     def near(self, doubt: Doubt) -> Iterator[AccountTask]:
         """Yield the tasks of the submission's time and model, oldest first."""
         first = bisect_left(self._instants, doubt.begun_at - EARLIER)
         last = bisect_right(self._instants, doubt.begun_at + LATER)
-        for task in self._timed[first:last]:
-            if _is_model(task, doubt.request.model):
-                yield task
+        yield from self._of_model(self._timed[first:last], doubt)
 
     def possible(self, doubt: Doubt) -> Iterator[AccountTask]:
         """Yield what `near` yields, and the tasks of that model whose time is not known."""
         yield from self.near(doubt)
-        yield from (task for task in self._untimed if _is_model(task, doubt.request.model))
+        yield from self._of_model(self._untimed, doubt)
+
+    def has_open(self, doubt: Doubt, answers: Mapping[str, PollResult]) -> bool:
+        """Return whether a task near the submission may still be proved by a later poll."""
+        return any(is_open(answers.get(task.job_id)) for task in self.near(doubt))
 
     def would_list(self, doubt: Doubt, now: datetime) -> bool:
         """Return whether a task of the submission would be in the list.
@@ -249,15 +243,22 @@ class _Tasks:
         """
         if not self._is_complete or now - doubt.begun_at < LATER:
             return False
-        return any(
-            abs(listed - doubt.begun_at) <= _NEAR and abs(own - doubt.begun_at) <= _NEAR
-            for listed, own in self._witnesses
-        )
+        first = bisect_left(self._witnesses, (doubt.begun_at - _NEAR,))
+        for listed, own in islice(self._witnesses, first, None):
+            if listed > doubt.begun_at + _NEAR:
+                return False
+            if abs(own - doubt.begun_at) <= _NEAR:
+                return True
+        return False
+
+    def _of_model(self, tasks: Iterable[AccountTask], doubt: Doubt) -> Iterator[AccountTask]:
+        """Yield the tasks that may be of the model; one without a model may be of any."""
+        allowed = ("", _folded(doubt.request.model))
+        return (task for task in tasks if self._models[task.job_id] in allowed)
 
 
-def _is_model(task: AccountTask, model: str) -> bool:
-    """Return whether the task may be of the model; one without a model may be of any."""
-    return not task.model or task.model.strip().casefold() == model.strip().casefold()
+def _folded(model: str) -> str:
+    return model.strip().casefold()
 
 
 @define
@@ -266,59 +267,62 @@ class _Group:
 
     doubts: dict[str, Doubt]
     jobs: dict[str, None]
-    is_open: bool = False  #: a task is not proved and not disproved yet
-
-    def join(self, other: _Group) -> None:
-        self.doubts |= other.doubts
-        self.jobs |= other.jobs
-        self.is_open |= other.is_open
 
 
 class _Edges:
-    """Which tasks may be which submissions', by proof."""
+    """Which tasks are proved to be which submissions'."""
 
     def __init__(self) -> None:
-        self._edges: list[tuple[Doubt, str, Proof]] = []
+        self._edges: dict[tuple[str, str], tuple[Doubt, Proof]] = {}
 
     def add(self, doubt: Doubt, job_id: str, found: Proof) -> None:
-        if found in (Proof.ECHO, Proof.SEED, Proof.OPEN):
-            self._edges.append((doubt, job_id, found))
+        if found in (Proof.ECHO, Proof.SEED):
+            self._edges[doubt.key, job_id] = doubt, found
 
-    def adopted(self, times: Mapping[str, datetime]) -> dict[str, str]:
-        """Return key → job id where it is certain; `times` orders the tasks."""
-        echoed = {job_id for _, job_id, found in self._edges if found is Proof.ECHO}
-        edges = [edge for edge in self._edges if edge[2] is not Proof.SEED or edge[1] not in echoed]
-        pairs = {(doubt.key, job_id) for doubt, job_id, _ in edges}
+    def adopted(self, times: Mapping[str, datetime], *, waiting: set[str]) -> dict[str, str]:
+        """Return key → job id where it is certain; `times` orders the tasks, and the `waiting`
+        submissions may get another match later."""
+        echoed = {job_id for (_, job_id), (_, found) in self._edges.items() if found is Proof.ECHO}
+        edges = {
+            pair: doubt
+            for pair, (doubt, found) in self._edges.items()
+            if found is Proof.ECHO or pair[1] not in echoed
+        }
         adopted: dict[str, str] = {}
         for group in _groups(edges):
-            adopted |= _one_to_one(group, pairs, times)
+            if waiting.isdisjoint(group.doubts):
+                adopted |= _one_to_one(group, edges.keys(), times)
         return adopted
 
 
-def _groups(edges: Iterable[tuple[Doubt, str, Proof]]) -> list[_Group]:
-    """Return the connected parts of the graph of proofs."""
-    of_doubt: dict[str, _Group] = {}
-    of_job: dict[str, _Group] = {}
-    for doubt, job_id, found in edges:
-        group = _Group({doubt.key: doubt}, {job_id: None}, found is Proof.OPEN)
-        for other in (of_doubt.get(doubt.key), of_job.get(job_id)):
-            if other is not None:
-                small, group = sorted((group, other), key=lambda each: len(each.doubts))
-                group.join(small)
-        of_doubt |= dict.fromkeys(group.doubts, group)
-        of_job |= dict.fromkeys(group.jobs, group)
-    return list({id(group): group for group in of_doubt.values()}.values())
+def _groups(edges: Mapping[tuple[str, str], Doubt]) -> Iterator[_Group]:
+    """Yield the connected parts of the graph of proofs."""
+    of_doubt: defaultdict[str, list[str]] = defaultdict(list)
+    of_job: defaultdict[str, list[str]] = defaultdict(list)
+    for key, job_id in edges:
+        of_doubt[key].append(job_id)
+        of_job[job_id].append(key)
+    by_key = {key: doubt for (key, _), doubt in edges.items()}
+    while of_doubt:
+        group, reached = _Group({}, {}), [next(iter(of_doubt))]
+        while reached:
+            key = reached.pop()
+            group.doubts[key] = by_key[key]
+            for job_id in of_doubt.pop(key, ()):
+                group.jobs[job_id] = None
+                reached += of_job.pop(job_id, ())
+        yield group
 
 
 def _one_to_one(
-    group: _Group, pairs: set[tuple[str, str]], times: Mapping[str, datetime]
+    group: _Group, pairs: AbstractSet[tuple[str, str]], times: Mapping[str, datetime]
 ) -> dict[str, str]:
     """Return key → job id if every task is one of these submissions and it does not matter which.
 
     Equal requests are interchangeable: the earliest submission gets the earliest task. A task more
     than submissions may be another machine's, then nothing is adopted.
     """
-    if group.is_open or len({doubt.content for doubt in group.doubts.values()}) > 1:
+    if len({doubt.content for doubt in group.doubts.values()}) > 1:
         return {}
     left = sorted(group.doubts.values(), key=attrgetter("begun_at"))
     adopted: dict[str, str] = {}

@@ -26,6 +26,7 @@ from .prompt_echo import (
     repeats_prompt,
     sent_prompt,
     sent_seed,
+    spaced,
 )
 from .redaction import Redaction
 from .reply import (
@@ -62,6 +63,7 @@ __all__ = [
     "retry_after",
     "sent_prompt",
     "sent_seed",
+    "spaced",
     "suspicion",
     "vendor_message",
 ]

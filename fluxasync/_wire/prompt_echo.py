@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import unicodedata
+from functools import lru_cache
 
 from .._core.models import ImageRequest
 
@@ -41,7 +42,7 @@ def is_echo_of(request: ImageRequest, echo: str) -> bool:
 def is_whole_echo_of(request: ImageRequest, echo: str) -> bool:
     """Return whether a reported prompt is the request's, whole and not rewritten: equal but for
     white space and Unicode form."""
-    return _spaced(sent_prompt(request)) == _spaced(echo)
+    return spaced(sent_prompt(request)) == spaced(echo)
 
 
 def repeats_prompt(request: ImageRequest) -> bool:
@@ -56,5 +57,7 @@ def sent_seed(request: ImageRequest) -> object:
     return request.extra_body.get("seed", request.seed)
 
 
-def _spaced(prompt: str) -> str:
+@lru_cache(10_000)
+def spaced(prompt: str) -> str:
+    """Return a prompt with single spaces and in one Unicode form."""
     return " ".join(unicodedata.normalize("NFC", prompt).split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import combinations_with_replacement, product
@@ -20,12 +21,11 @@ from fluxasync._engine.reconciliation import (
     Doubt,
     KnownJob,
     NotListed,
-    Proof,
     StillInDoubt,
     decide,
-    proof,
     to_poll,
 )
+from fluxasync._engine.task_proof import Proof, proof
 from fluxasync._wire import Inconclusive, JobNotFound, PollResult
 
 BEGUN = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -409,6 +409,18 @@ def test_a_weaker_matching_is_noticed(
     monkeypatch.setattr(owner, name, mutant)
     with pytest.raises(AssertionError):
         judge_all()
+
+
+def test_thousands_of_lost_answers_are_matched_in_seconds() -> None:
+    """A list at 5 % lost answers has thousands in doubt; comparing each with each took minutes."""
+    prompts = [f"a picture, number {number}" for number in range(2_000)]
+    doubts = [doubt(prompt, prompt, seconds=place * 0.3) for place, prompt in enumerate(prompts)]
+    tasks = [task(f"of {prompt}", seconds=place * 0.3) for place, prompt in enumerate(prompts)]
+    answers = [ready(f"of {prompt}", prompt) for prompt in prompts]
+    began = time.process_time()
+    found = adopted(decided(doubts, listed(*tasks), answers))
+    assert found == {prompt: f"of {prompt}" for prompt in prompts}
+    assert time.process_time() - began < 10
 
 
 # --- any world ----------------------------------------------------------------------------------
