@@ -115,10 +115,7 @@ async def _decided(
     if not lost:
         return []
     doubts = [Doubt(**asdict(each, recurse=False)) for each in lost]
-    listed = await session.account.tasks(
-        since=min(each.begun_at for each in doubts) - EARLIER,
-        until=max(each.begun_at for each in doubts) + LATER,
-    )
+    listed = await _listed(session, doubts)
     known = await _known(journal, doubts, listed)
     # matching thousands takes seconds, in which the loop goes on
     wanted = (await asyncio.to_thread(to_poll, doubts, listed, known))[:MOST_POLLED]
@@ -135,6 +132,17 @@ async def _decided(
             return decisions
         interval = session.polling.interval
         await asyncio.sleep(_INTERVAL if interval is None else interval)
+
+
+async def _listed(session: FluxSession, doubts: Sequence[Doubt]) -> TaskList:
+    """Return the account's tasks of the time of these submissions."""
+    has_list = engine_of(session).provider.tasks_path is not None
+    if not has_list and any(doubt.candidate is not None for doubt in doubts):
+        return TaskList(tasks=(), is_complete=False)  # an id in a broken answer can be proved
+    return await session.account.tasks(
+        since=min(each.begun_at for each in doubts) - EARLIER,
+        until=max(each.begun_at for each in doubts) + LATER,
+    )
 
 
 def _is_waiting(decision: Decision) -> bool:

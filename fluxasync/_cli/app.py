@@ -145,8 +145,8 @@ def resolve(
 ) -> int:
     """List or settle images in doubt and in quarantine. Submits nothing.
 
-    Needs no key, except with --reconcile. Exit code 0: none is in doubt. 4: some of the printed
-    ones are.
+    Needs no key, except with --reconcile. Exit code 0: none is in doubt. 3: with --reconcile, a job
+    ended without an image. 4: some of the printed images are in doubt.
 
     Parameters
     ----------

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import sqlite3
+import sys
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import Any
 import attrs
 import pytest
 from support.command_line import command
+from support.patience import patient
 from support.simulator_sessions import fast_session, run_out, small_requests
 
 from fluxasync import (
@@ -38,18 +42,24 @@ def losing(rate: float = 1.0, **options: Any) -> Scenario:
     )
 
 
-def session(simulator: Simulator) -> FluxSession:
-    return fast_session(simulator.url, api_key=Credentials(api_key="k", access_token=TOKEN))
+def session(simulator: Simulator, dialect: str = "cometapi") -> FluxSession:
+    return fast_session(
+        simulator.url, dialect, api_key=Credentials(api_key="k", access_token=TOKEN)
+    )
 
 
-async def lose(simulator: Simulator, folder: Path, prompts: Any, **options: Any) -> None:
+async def lose(
+    simulator: Simulator, folder: Path, prompts: Any, dialect: str = "cometapi", **options: Any
+) -> None:
     """Run a list whose answers are lost, as the simulator's faults say."""
-    async with session(simulator) as flux:
+    async with session(simulator, dialect) as flux:
         await run_out(Batch(flux, prompts, out=folder, **options))
 
 
-async def reconciled(simulator: Simulator, folder: Path) -> Reconciliation:
-    async with session(simulator) as flux:
+async def reconciled(
+    simulator: Simulator, folder: Path, dialect: str = "cometapi"
+) -> Reconciliation:
+    async with session(simulator, dialect) as flux:
         return await reconcile(flux, folder, patience=5)
 
 
@@ -125,6 +135,31 @@ async def test_a_match_that_was_recorded_before_a_kill_is_collected(tmp_path: Pa
 
 
 @pytest.mark.asyncio
+async def test_kill_9_while_it_collects_loses_nothing(tmp_path: Path) -> None:
+    """The matches are durable when the first download begins; the same command collects the rest,
+    and nothing is paid twice."""
+    faults, keys = ["lost-reply:1", "slow:1"], {"COMETAPI_KEY": "k"}
+    scenario = attrs.evolve(losing(), faults=faults, slow_bytes_per_second=4_000)
+    async with Simulator(scenario) as simulator:
+        await lose(simulator, tmp_path, small_requests(4))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "fluxasync", "resolve", str(tmp_path), "--reconcile",
+            "--base-url", simulator.url, env=os.environ | keys | {"COMETAPI_ACCESS_TOKEN": TOKEN},
+        )  # fmt: skip
+        async with asyncio.timeout(patient(60)):
+            while simulator.world.downloads == 0:  # noqa: ASYNC110 — it has no event
+                await asyncio.sleep(0.01)
+        process.kill()
+        await process.wait()
+        assert await audit.in_doubt(tmp_path) == []
+        found = await reconciled(simulator, tmp_path)
+        assert len(simulator.charges) == 4
+    assert found.adopted == {}
+    checked = await audit.verify(tmp_path)
+    assert (checked.is_clean, checked.images, checked.unknown_images) == (True, 4, 0)
+
+
+@pytest.mark.asyncio
 async def test_without_the_access_token_nothing_changes(tmp_path: Path) -> None:
     """The error says which token is missing; the images stay in doubt."""
     async with Simulator(losing()) as simulator:
@@ -179,18 +214,35 @@ async def test_what_the_list_lacks_is_submitted_again_only_on_request(tmp_path: 
     assert (checked.is_clean, checked.images) == (True, len(requests))
 
 
+def break_off(folder: Path, job_id: str) -> None:
+    """Record half an answer, with its id, as what was received for every image in doubt."""
+    with closing(sqlite3.connect(folder / ".fluxasync/journal.db")) as connection, connection:
+        found = f'{CANDIDATE}{job_id}\n{{"id":"{job_id}","pol'
+        connection.execute("UPDATE image SET evidence = ?", (found,))
+
+
 @pytest.mark.asyncio
 async def test_the_id_in_a_broken_answer_is_proved_without_a_list(tmp_path: Path) -> None:
     """Half an answer was kept: the id in it is polled, proved and collected."""
     async with Simulator(losing(list_delay=1_000)) as simulator:
         await lose(simulator, tmp_path, small_requests(1))
         [charge] = simulator.charges
-        with closing(sqlite3.connect(tmp_path / ".fluxasync/journal.db")) as connection, connection:
-            found = f'{CANDIDATE}{charge.job_id}\n{{"id":"{charge.job_id}","pol'
-            connection.execute("UPDATE image SET evidence = ?", (found,))
+        break_off(tmp_path, charge.job_id)
         result = await reconciled(simulator, tmp_path)
     assert [*result.adopted.values()] == [charge.job_id]
     assert [type(outcome) for outcome in result.outcomes] == [Saved]
+
+
+@pytest.mark.asyncio
+async def test_an_id_that_the_polled_host_does_not_know_stays_a_candidate(tmp_path: Path) -> None:
+    """BFL has no list of tasks, and its global host does not know the jobs of its regions."""
+    async with Simulator(losing()) as simulator:
+        await lose(simulator, tmp_path, small_requests(1), "bfl")
+        [charge] = simulator.charges
+        break_off(tmp_path, charge.job_id)
+        result = await reconciled(simulator, tmp_path, "bfl")
+    assert [*result.in_doubt.values()] == [(charge.job_id,)]
+    assert (result.adopted, result.not_listed) == ({}, ())
 
 
 @pytest.mark.asyncio
