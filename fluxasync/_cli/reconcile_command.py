@@ -42,6 +42,8 @@ async def reconcile_folder(
     else:
         for line in _lines(found, left):
             terminal.out(display(line))
+    for line in _ways_on(found, left):
+        terminal.say(line)
     terminal.say(_summary(found, left))
     if left:
         return IN_DOUBT
@@ -52,6 +54,20 @@ def _lines(found: Reconciliation, left: list[audit.InDoubtEntry]) -> Iterator[st
     for outcome in found.outcomes:
         yield str(outcome.path) if isinstance(outcome, Saved) else failure_line(outcome)
     yield from doubt_lines(left, candidates=found.in_doubt)
+
+
+def _ways_on(found: Reconciliation, left: list[audit.InDoubtEntry]) -> Iterator[str]:
+    """Yield the next step for each kind of image that is left."""
+    undecided = [entry for entry in left if not entry.is_unlisted]
+    if any(found.in_doubt.get(entry.key) for entry in undecided):
+        yield "with candidates: look at them, then decide with --job-id KEY=ID"
+    if any(not found.in_doubt.get(entry.key) for entry in undecided):
+        yield (
+            "without a candidate: repeat this command; ten minutes after the submission the list "
+            "can show that it was not charged"
+        )
+    if len(undecided) < len(left):
+        yield "not listed: not charged; --resubmit-unlisted --max-cost X submits them again"
 
 
 def _summary(found: Reconciliation, left: list[audit.InDoubtEntry]) -> str:

@@ -288,6 +288,7 @@ async def test_the_command_shows_the_candidates_of_what_stays_in_doubt(tmp_path:
         ids = [charge.job_id for charge in simulator.charges]
     assert ended.code == 4
     assert all(job_id in ended.out[1] for job_id in ids)
+    assert "--job-id KEY=ID" in ended.err[-2]
     assert ended.err[-1] == (
         "adopted 0, collected 0, not listed 0, still in doubt 1 (1 with candidates)"
     )
