@@ -143,6 +143,11 @@ def _optional_secret(given: Any) -> Secret | None:
     return given if given is None or isinstance(given, Secret) else Secret(str(given))
 
 
+def _decimal(given: float | None) -> float | None:
+    """Return 3 as 3.0: a spreadsheet writes one as the other, and the image is the same."""
+    return float(given) if type(given) is int else given
+
+
 def _prompt(given: Any) -> str:
     if not isinstance(given, str):
         raise ConfigError(f"a prompt is text, not {type(given).__name__}")
@@ -170,9 +175,9 @@ class ImageRequest:
     steps: int | None = None
     prompt_upsampling: bool | None = None
     seed: int | None = None
-    guidance: float | None = None
+    guidance: float | None = field(default=None, converter=_decimal)
     safety_tolerance: int | None = None  #: 0 is the strictest
-    interval: float | None = None
+    interval: float | None = field(default=None, converter=_decimal)
     output_format: str | None = None  #: jpeg, png, or webp (some models)
     webhook_url: str | None = None
     webhook_secret: Secret | None = field(default=None, converter=_optional_secret)

@@ -226,10 +226,11 @@ json_values = st.recursive(
 def test_a_key_is_the_digest_of_one_sorted_object(
     prompt: str, model: str, seed: int | None, guidance: Any, parameters: Any, extra_body: Any
 ) -> None:
-    """P27: the key can be computed by anyone with JSON and SHA-256."""
+    """P27: the key can be computed by anyone with JSON and SHA-256; guidance is a decimal."""
     given: dict[str, Any] = {"prompt": prompt, "model": model, "seed": seed, "guidance": guidance}
     request = ImageRequest(**given, parameters=parameters, extra_body=extra_body)
-    typed = {"prompt": prompt or None, "seed": seed, "guidance": guidance}
+    decimal = float(guidance) if type(guidance) is int else guidance
+    typed = {"prompt": prompt or None, "seed": seed, "guidance": decimal}
     sent = {k: v for each in (typed, parameters) for k, v in each.items() if v is not None}
     content = {"version": 1, "model": model, "parameters": sent, "extra_body": extra_body}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))

@@ -12,6 +12,7 @@ import pytest
 from fluxasync import ConfigError, ImageInput, ImageRequest, models
 from fluxasync._engine.job_slots import typical_seconds
 from fluxasync._requests.catalog import closest, closest_model, find, models_with, validate
+from fluxasync._requests.parsing import parse_request
 from fluxasync.extend import Secret
 
 NAMES = [
@@ -43,6 +44,15 @@ def refusal(**given: Any) -> str:
 def test_every_model_is_there() -> None:
     """The catalogue has the models it promises, the vendor page's own first."""
     assert [model.name for model in models()] == NAMES
+
+
+def test_a_decimal_parameter_is_one_image_however_it_is_written() -> None:
+    """P27: a spreadsheet writes 3.0 as 3; the image is the same and is not paid again."""
+    rows = [{"prompt": "fox", "guidance": value} for value in (3, 3.0, "3", "3.0", Decimal(3))]
+    assert len({parse_request(row).content_key for row in rows}) == 1
+    model = "flux-pro-1.1-ultra"
+    strengths = [{"prompt": "fox", "model": model, "image_prompt_strength": n} for n in (1, 1.0)]
+    assert len({parse_request(row).content_key for row in strengths}) == 1
 
 
 def test_every_vendor_page_parameter_belongs_to_a_model() -> None:

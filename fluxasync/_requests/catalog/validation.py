@@ -187,7 +187,8 @@ def _check_number(value: Any, parameter: Parameter, model: str) -> float:
         raise ConfigError(f"{parameter.name}={number}: {model} takes {parameter.allowed}")
     if _is_outside(number, parameter):
         raise _not_taken(number, parameter, model)
-    return number
+    # a spreadsheet writes 3.0 as 3: the image must be the same, so the key must be
+    return float(number)
 
 
 def _is_outside(number: float, parameter: Parameter) -> bool:
@@ -359,7 +360,8 @@ _SEED_LEFT_OUT = "-1 means any seed in other tools: here leave the seed out, or 
 
 
 def _not_taken(value: Any, parameter: Parameter, model: str) -> ConfigError:
-    line = f"{parameter.name}={_shown(value)}: {model} takes {parameter.allowed}"
+    shown = _shown(int(value) if isinstance(value, float) and value.is_integer() else value)
+    line = f"{parameter.name}={shown}: {model} takes {parameter.allowed}"
     if parameter.name == "seed":  # another seed is another image, so none is advised
         return ConfigError(f"{line}; {_SEED_LEFT_OUT}" if value == -1 else line)
     if parameter.kind not in ("int", "number"):
