@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.prompt_lists import complaint_of, requests_of, rows_of, saved
+from support.prompt_lists import complaint_of, plan_of, requests_of, rows_of, saved
 
 from fluxasync import BadRow, ConfigError, ImageRequest, Prompts
 from fluxasync._cli.app import main
@@ -83,6 +83,39 @@ async def test_long_names_of_options_are_read(tmp_path: Path) -> None:
     line = '--prompt "a surfer" --negative_prompt "limbs" --seed 350 --steps 50 --cfg_scale=4'
     [request] = await requests_of(saved(tmp_path, "p.txt", line), syntax="sample-prompts")
     assert (request.prompt, request.seed, request.steps) == ("a surfer", 350, 50)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("comment", ["# by night", "//  by night", "# night {", "# __birds__"])
+async def test_a_comment_line_among_templates_is_named_with_its_option(
+    tmp_path: Path, comment: str
+) -> None:
+    """With --wildcards too the message names the option that leaves it out
+    (vladmandic/sdnext#4582, ltdrdata/ComfyUI-Impact-Pack#789)."""
+    path = saved(tmp_path, "p.txt", f"a {{red|blue}} door\n{comment}\n")
+    message = await complaint_of(path, wildcards=True)
+    assert "p.txt line 2: " in message or comment in message
+    assert "--syntax comments" in message
+    made = await requests_of(path, wildcards=True, syntax="comments")
+    assert [each.prompt for each in made] == ["a red door", "a blue door"]
+
+
+@pytest.mark.asyncio
+async def test_a_row_that_is_skipped_does_not_count_as_one_of_another_tool(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The half that refuses a list is one of its good rows, and a message has its place."""
+    good = "a {red|blue} door\n"
+    path = saved(tmp_path, "p.txt", good + "# night\n// {\n# __birds__\n")
+    plan = await plan_of(path, wildcards=True, skip_bad=True)
+    assert (plan.images, plan.bad) == (2, 3)
+    assert "another tool" not in caplog.text
+    path = saved(tmp_path, "q.txt", good + "a red\nx --w {\nan owl --w 7\n")
+    await plan_of(path, wildcards=True, skip_bad=True)
+    assert "1 of 3 prompts looks like options of another tool (q.txt line 4: " in caplog.text
+    path = saved(tmp_path, "r.jsonl", '{"prompt": "x --w 7", "width": 1}\n{"prompt": "a fox"}\n')
+    assert (await plan_of(path, skip_bad=True)).images == 1
+    assert "r.jsonl" not in caplog.text
 
 
 @pytest.mark.asyncio

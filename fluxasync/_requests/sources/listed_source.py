@@ -201,12 +201,17 @@ class ListedSource:
                     yield None
 
     def _entry(self, number: int, raw: Any) -> RowResult:
+        check = self._reading.syntax_check
+        if check is not None:
+            check.begin()
         try:
-            parsed = self._format.read(raw)
-            if self._reading.syntax_check is not None and self._reading.syntax_check.has_news:
-                self._reading.syntax_check.at(self._format.where(number))
-            return with_inputs_read(parsed, base=self._reading.base)
+            parsed = with_inputs_read(self._format.read(raw), base=self._reading.base)
+            if check is not None and check.has_news:
+                check.at(self._format.where(number))
+            return parsed
         except ConfigError as error:
+            if check is not None:
+                check.forget()
             return BadRow(where=self._format.where(number), error=error)
 
     def _to_do(

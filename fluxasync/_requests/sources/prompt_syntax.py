@@ -146,9 +146,10 @@ class SyntaxCheck:
         self._last_remark = ""
         self._first = ""  #: the first prompt with a mark, and its place
         self._first_remark = ""
-        self._has_warned = False
         self._has_lines = False  #: some prompts are lines of text
         self._is_table = False  #: its first line names columns
+        self._before = self._counts()  #: without the row that is read now
+        self._has_warned = False
 
     def look(self, prompt: str, *, is_line: bool) -> None:
         """Count a prompt; `is_line`: it is a line of text, not a field of a row."""
@@ -174,14 +175,33 @@ class SyntaxCheck:
         for mark in self._remarks:
             if mark.is_in(prompt):
                 self._remarked += 1
-                self._remarked_kinds[mark.what] = None
+                self._remarked_kinds = {**self._remarked_kinds, mark.what: None}
                 self._last_remark = prompt
                 return
 
     def _mark(self, prompt: str, kinds: dict[str, None]) -> None:
         self._marked += 1
-        self._kinds |= kinds
+        self._kinds = self._kinds | kinds
         self._last = prompt
+
+    def begin(self) -> None:
+        """Begin a row, which `forget` leaves out if it is bad."""
+        self._before = self._counts()
+        self._last = self._last_remark = ""
+
+    def forget(self) -> None:
+        """Leave out the row that was begun: it is bad."""
+        (
+            self._prompts, self._marked, self._remarked, self._kinds, self._remarked_kinds,
+            self._has_lines, self._is_table,
+        ) = self._before  # fmt: skip
+        self._last = self._last_remark = ""
+
+    def _counts(self) -> tuple[int, int, int, dict[str, None], dict[str, None], bool, bool]:
+        return (
+            self._prompts, self._marked, self._remarked, self._kinds, self._remarked_kinds,
+            self._has_lines, self._is_table,
+        )  # fmt: skip
 
     @property
     def has_news(self) -> bool:

@@ -7,11 +7,11 @@ caller, which knows it, adds it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from attrs import evolve
@@ -35,8 +35,6 @@ from .structured_prompts import begins_with_choices, is_prompt, structured_promp
 
 if TYPE_CHECKING:
     from .expansion import Expansion
-
-Given = TypeVar("Given")
 
 #: what one good row is
 ParsedRow = ImageRequest | ExpandedRow
@@ -306,14 +304,6 @@ def _as_row(request: ImageRequest) -> dict[str, Any]:
     """Return a row that describes the request."""
     rest = {"extra_body": request.extra_body, "extras": request.extras, "name": request.name}
     return {**request.given(), "model": request.model, "n": request.n, **rest}
-
-
-def entry(where: str, read: Callable[[Given], ParsedRow | None], given: Given) -> RowResult:
-    """Return what `read` makes of a row; its ConfigError becomes a BadRow with its place."""
-    try:
-        return read(given)
-    except ConfigError as error:
-        return BadRow(where=where, error=error)
 
 
 def _refuse_url(name: str, image: ImageInput, *, is_local: bool) -> None:

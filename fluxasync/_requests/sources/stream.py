@@ -29,7 +29,7 @@ from ..image_inputs import resolve
 from .file_kinds import refuse_other_kinds
 from .lines import IMAGES_CAP, Splitter, reject_utf16
 from .plan import BadRow, ExpandedRow, Lookup, Numbering, Plan, metadata_message
-from .row_reader import ParsedRow, RowReader, RowResult, entry, image_inputs
+from .row_reader import ParsedRow, RowReader, RowResult, image_inputs
 
 Given = TypeVar("Given")
 
@@ -132,22 +132,30 @@ async def entry_of(
     where: str, row: Any, read: Callable[[Any], ParsedRow | None], reading: RowReader
 ) -> RowResult:
     """Read a row, and its images off the loop, so that it has a key."""
-    made = entry(where, read, row)
-    if reading.syntax_check is not None and not isinstance(made, BadRow):
-        try:
-            reading.syntax_check.so_far(where)
-        except ConfigError as error:
-            return BadRow(where=where, error=error)
-    if made is None or isinstance(made, BadRow) or not image_inputs(made):
-        return made
+    check = reading.syntax_check
+    if check is not None:
+        check.begin()
     try:
-        if isinstance(made, ImageRequest):
-            return await resolve(made, base=reading.base)
-        return ExpandedRow(
-            tuple([await resolve(each, base=reading.base) for each in made.requests])
-        )
+        made = read(row)
+        if made is not None and image_inputs(made):
+            made = await _resolved(made, reading)
+    except ConfigError as error:
+        if check is not None:
+            check.forget()
+        return BadRow(where=where, error=error)
+    try:
+        if check is not None:
+            check.so_far(where)
     except ConfigError as error:
         return BadRow(where=where, error=error)
+    return made
+
+
+async def _resolved(parsed: ParsedRow, reading: RowReader) -> ParsedRow:
+    if isinstance(parsed, ImageRequest):
+        return await resolve(parsed, base=reading.base)
+    each = [await resolve(request, base=reading.base) for request in parsed.requests]
+    return ExpandedRow(tuple(each))
 
 
 async def numbered(

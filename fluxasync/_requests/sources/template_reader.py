@@ -63,7 +63,8 @@ _STRAY: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (
         re.compile(r"(?<!\S)(?:#|//)(?=\s)|/\*"),
-        r"a comment in other tools; give it a line of its own, or write \# or \/ before it",
+        r"a comment in other tools; give it a line of its own (in a .txt: with --syntax comments), "
+        r"or write \# or \/ before it",
     ),
     (
         re.compile(r"__[^\s_][^_\n]*__"),
@@ -72,6 +73,10 @@ _STRAY: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 #: characters with which no mark begins
 _HARMLESS = re.compile(r"[^{|}\\_$%#/:.(\[<BA\d]+")
+_WHOLE_COMMENT = (
+    r"a comment line of other tools; --syntax comments leaves such lines of a .txt out; write \# "
+    r"or \/ for the character"
+)
 _COMMENT_LINE = re.compile(r"^[ \t]*(?:#|//)(?:[ \t].*)?(?:\r?\n|$)", re.MULTILINE)
 
 Lists = Callable[[str, Mapping[str, Part]], Choice]
@@ -226,6 +231,8 @@ class TemplateReader:
         character = self._text[self._place]
         if not (character.isdigit() or character in "$%#/_:.([<BA"):
             return
+        if not self._text[: self._place].strip() and _COMMENT_LINE.match(self._text):
+            self._fail(_WHOLE_COMMENT)
         for pattern, advice in _STRAY:
             if pattern.match(self._text, self._place):
                 self._fail(advice)
