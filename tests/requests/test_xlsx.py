@@ -1,11 +1,13 @@
 """Lists in .xlsx files: what a person sees in the sheet is read, and what would be lost is named.
 
 Public reports: a formula without a saved result reads as empty (onyx-dot-app/onyx#13354,
-wecode-ai/Wegent#2655, felipe-prenholato/openpyxl#16).
+wecode-ai/Wegent#2655, felipe-prenholato/openpyxl#16, #69); the title above a table is taken for its
+names (MarkPflug/Sylvan.Data.Excel#158, genonai/doc_parser#331, SciRuby/daru#516).
 """
 
 from __future__ import annotations
 
+import csv
 import datetime
 import sys
 import zipfile
@@ -15,10 +17,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.prompt_lists import complaint_of, plan_of, requests_of, saved
+from support.prompt_lists import complaint_of, plan_of, requests_of, rows_of, saved
 from support.workbooks import SHARED, changed, shared_texts, with_shared_texts, workbook
 
-from fluxasync import ConfigError, ImageRequest
+from fluxasync import BadRow, ConfigError, ImageRequest
 
 openpyxl = pytest.importorskip("openpyxl")
 
@@ -93,7 +95,7 @@ async def test_what_a_reader_of_values_cannot_see_is_named(tmp_path: Path) -> No
     """A formula without a saved result, an error, merged cells and cells outside of the columns are
     no empty cells."""
     path = workbook(tmp_path / "p.xlsx", [["prompt", "width"], ["fox", "=256*2"]])
-    assert "p.xlsx: B2: a formula without a saved result" in await complaint_of(path)
+    assert "p.xlsx row 2: column B has a formula without" in await complaint_of(path)
     result = b"<f>256*2</f><v>512</v>"
     changed(path, "xl/worksheets/sheet1.xml", lambda c: c.replace(b"<f>256*2</f><v />", result)
             .replace(b"<f>256*2</f><v></v>", result))  # fmt: skip
@@ -110,6 +112,79 @@ async def test_what_a_reader_of_values_cannot_see_is_named(tmp_path: Path) -> No
     book.save(path)
     columns = {"prompt": "My list"}
     assert "merged cells" in await complaint_of(path, columns=columns)
+
+
+FAULTS = {
+    "a formula": ("=1+1", "column C has a formula without a saved result"),
+    "an error": ("#N/A", "cell C3 has the error #N/A"),
+}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize("name", ["mine", "seed", "image_prompt", ""])
+async def test_a_cell_without_a_value_is_a_bad_row_in_any_column(
+    tmp_path: Path, kind: str, name: str
+) -> None:
+    """Also in metadata and in a column without a name; the other faults are listed, and --skip-bad
+    makes the good rows."""
+    cell, fault = FAULTS[kind]
+    rows = [["prompt", "width", name, "x"], ["fox", 512], ["owl", 512, cell], [7, 512],
+            ["elk", 7], ["hare", 512, None, None, "stray"], [None, None, cell],
+            ["wolf"]]  # fmt: skip
+    path = workbook(tmp_path / "p.xlsx", [[None], *rows])
+    message = await complaint_of(path)
+    assert fault.replace("C3", "C4") in message
+    for where in ("row 5: a prompt is text", "row 6: width=7", "row 7: cell E7 has no column name"):
+        assert f"p.xlsx {where}" in message
+    entries = await rows_of(path, skip_bad=True)
+    assert [each.prompt for each in entries if isinstance(each, ImageRequest)] == ["fox", "wolf"]
+    bad = [each for each in entries if isinstance(each, BadRow)]
+    assert [each.where for each in bad] == [f"p.xlsx row {row}" for row in (4, 5, 6, 7, 8)]
+
+
+@pytest.mark.asyncio
+async def test_formulas_of_a_whole_column_are_one_complaint(tmp_path: Path) -> None:
+    """What no program calculated is named once with its rows; among names the list is refused."""
+    path = workbook(
+        tmp_path / "p.xlsx", [["prompt", "width"], *[["fox", "=256*2"] for _ in range(3_000)]]
+    )
+    message = await complaint_of(path)
+    assert message.startswith("p.xlsx rows 2–3001: column B has a formula")
+    assert "\n" not in message
+    path = workbook(tmp_path / "p.xlsx", [["prompt", "=A1"], ["fox", 512]])
+    assert (await complaint_of(path)).startswith("p.xlsx: column B has a formula")
+
+
+TITLES = {
+    "one cell": (["My prompts"],),
+    "padded": (["My prompts", "", ""],),
+    "not first": (["", "", "Spring, 2026", ""],),
+    "a row between": (["My prompts"], ["", "", ""]),
+    "and a subtitle": (["My prompts"], ["of this spring"]),
+}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("form", ["xlsx", ",", ";", "\t"])
+@pytest.mark.parametrize("kind", TITLES)
+@pytest.mark.parametrize("columns", [None, {"prompt": "caption"}], ids=["prompt", "caption"])
+async def test_a_title_above_the_names_is_named(
+    tmp_path: Path, kind: str, form: str, columns: dict[str, str] | None
+) -> None:
+    """The message says which row to remove; --no-header would not help."""
+    rows = [*TITLES[kind], [columns["prompt"] if columns else "prompt", "seed", "mine"]]
+    rows += [["a fox", "1", "x"], ["an owl", "2", "y"]]
+    if form == "xlsx":
+        path = workbook(tmp_path / "p.xlsx", rows)
+    else:
+        path = tmp_path / "p.csv"
+        with path.open("w", newline="") as file:
+            csv.writer(file, delimiter=form).writerows(rows)
+    message = await complaint_of(path, columns=columns)
+    assert "row 1 has one cell, " in message
+    assert f"and row {len(rows) - 2} has 3: is row 1 a title?" in message
+    assert "--no-header" not in message
 
 
 @pytest.mark.asyncio

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from ..._core.errors import ConfigError
@@ -92,3 +93,31 @@ def twice(target: str, one: str, other: str) -> str:
 
 def short(text: str) -> str:
     return repr(text if len(text) <= 40 else f"{text[:40]}…")
+
+
+#: rows below a title in which names are looked for
+_BELOW = 5
+
+
+def title_fault(
+    names: Sequence[str], below: Iterable[Sequence[Any]], *, row: int
+) -> ConfigError | None:
+    """Return the error of a row that should name columns and has one cell, where a row below it has
+    several: it is the title of a table. `row` is its number; None = it is no title."""
+    titles = [name for name in names if name.strip()]
+    if len(titles) != 1:
+        return None
+    for number, cells in enumerate(islice(below, _BELOW), start=row + 1):
+        if (count := _filled(cells)) > 1:
+            return ConfigError(
+                f"row {row} has one cell, {short(titles[0].strip())}, and row {number} has "
+                f"{count}: is row {row} a title? Remove what is above the names of the columns"
+            )
+    return None
+
+
+def _filled(cells: Sequence[Any]) -> int:
+    filled = [str(cell) for cell in cells if cell is not None and str(cell).strip()]
+    if len(filled) == 1:  # the separator was looked for in the title
+        return max(sum(map(bool, map(str.strip, filled[0].split(mark)))) for mark in ";\t")
+    return len(filled)

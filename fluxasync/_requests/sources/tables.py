@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._core.errors import ConfigError
 from ..parsing import is_value
+from .column_names import title_fault
 from .columns import MOST_COLUMNS, Header, by_place
 from .compression import blocks_of, suffix_of
 from .formats import gathered
@@ -60,7 +61,7 @@ class TableFormat:
                 self._above = blank + 1
             else:
                 self._above, rows = blank, chain([names], rows)
-            self._header = self._opened(names, separator)
+            self._header = self._opened(names, separator, rows)
             self._note_sentence(self._reading.columns.sources.get("prompt", ""))
             yield from gathered(rows, most=_ROWS, size=_size)
 
@@ -78,7 +79,7 @@ class TableFormat:
         text = str(raw) if isinstance(raw, ConfigError) else "\x1f".join(raw)
         return b"" if not text.strip("\x1f \t\n") else text.encode(errors="surrogateescape")
 
-    def _opened(self, names: list[str], separator: str) -> Header:
+    def _opened(self, names: list[str], separator: str, rows: Iterator[Raw]) -> Header:
         reading = self._reading
         try:
             if reading.layout.header:
@@ -93,6 +94,9 @@ class TableFormat:
                 first_row=reading.layout.header,
             )
         except ConfigError as error:
+            if reading.layout.header:
+                below = ([] if isinstance(row, ConfigError) else row for row in rows)
+                error = title_fault(names, below, row=self._above) or error
             raise ConfigError(f"{self._name}: {error}") from None
 
     def _note_sentence(self, column: str) -> None:

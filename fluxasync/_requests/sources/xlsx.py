@@ -9,13 +9,14 @@ import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import date, datetime, time
-from itertools import chain
+from itertools import chain, starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..._core.errors import ConfigError
 from ..._core.extras import install_command
 from ..parsing import listed
+from .column_names import title_fault
 from .columns import Header, by_place
 from .formats import gathered
 from .xlsx_parts import SheetFacts, sheet_facts
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 _ROWS = 1_000  #: rows of a list
 #: numbers up to here are exact in a spreadsheet, which has floats only
 _EXACT = 2**53
+
+_UNSAVED = "a formula without a saved result; open the file in Excel or LibreOffice and save it"
 
 #: the values of a row, or why there are none
 Raw = tuple[Any, ...] | ConfigError
@@ -42,6 +45,7 @@ class XlsxFormat:
         self._header: Header | None = None
         self._names = 0  #: columns with the last one that has a name
         self._above = 0  #: rows above the first of the prompts
+        self._facts = SheetFacts()
 
     def lists(self) -> Generator[list[Any], None, None]:
         openpyxl = _openpyxl(self._name)
@@ -56,9 +60,10 @@ class XlsxFormat:
             ) as book:
                 sheet = self._sheet(book)
                 sheet.reset_dimensions()  # some programs write A1:A1
-                rows = self._after_names(sheet.iter_rows())
                 part = str(getattr(sheet, "_worksheet_path", "")).lstrip("/")
-                self._refuse_unread(facts.get(part, SheetFacts()))
+                self._facts = facts.get(part, SheetFacts())
+                rows = self._after_names(sheet.iter_rows())
+                self._refuse_unread(self._facts)
                 yield from gathered(rows, most=_ROWS, size=_size)
 
     def where(self, number: int) -> str:
@@ -102,7 +107,7 @@ class XlsxFormat:
         """Settle what the columns are, and return the rows of prompts."""
         reading = self._reading
         for cells in rows:
-            values = _values(cells)
+            values = self._values(self._above + 1, cells)
             if isinstance(values, ConfigError):
                 raise ConfigError(f"{self._name}: {values}")
             if any(value not in (None, "") for value in values):
@@ -126,12 +131,21 @@ class XlsxFormat:
                 first_row=reading.layout.header,
             )
         except ConfigError as error:
+            if reading.layout.header:
+                below = ([cell.value for cell in cells] for cells in rows)
+                error = title_fault(names, below, row=self._above) or error
             raise ConfigError(f"{self._name}: {error}") from None
         self._names = len(names)
-        return map(self._row, chain(first, rows))
+        return starmap(self._row, enumerate(chain(first, rows), start=self._above + 1))
 
-    def _row(self, cells: Sequence[Any]) -> Raw:
-        values = _values(cells)
+    def _values(self, number: int, cells: Sequence[Any]) -> Raw:
+        """Return the values of a row; a ConfigError for one that cannot be read."""
+        if (column := self._facts.unsaved_in(number)) is not None:
+            return ConfigError(f"column {_letters(column)} has {_UNSAVED}")
+        return _values(cells)
+
+    def _row(self, number: int, cells: Sequence[Any]) -> Raw:
+        values = self._values(number, cells)
         if isinstance(values, ConfigError):
             return values
         for cell, value in zip(cells[self._names :], values[self._names :], strict=False):
@@ -141,11 +155,8 @@ class XlsxFormat:
 
     def _refuse_unread(self, facts: SheetFacts) -> None:
         """Raise ConfigError for what would be empty here though a person sees a value."""
-        if facts.unsaved:
-            raise ConfigError(
-                f"{self._name}: {', '.join(facts.unsaved)}: a formula without a saved result; open "
-                "the file in Excel or LibreOffice and save it"
-            )
+        if facts.is_unplaced:
+            raise ConfigError(f"{self._name}: {_UNSAVED}")
         merged = [text for row, text in facts.merged if row > self._above]
         if merged:
             raise ConfigError(
@@ -174,6 +185,12 @@ def _values(cells: Sequence[Any]) -> Raw:
     while values and values[-1] in (None, ""):
         values.pop()
     return tuple(values)
+
+
+def _letters(column: int) -> str:
+    from openpyxl.utils import get_column_letter
+
+    return str(get_column_letter(column))
 
 
 def _value(cell: Any) -> Any:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 import struct
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
-from attrs import field, frozen
+from attrs import define, field
 
 from ..._core.errors import ConfigError
 
@@ -28,8 +30,8 @@ _SHEETS_CAP = 2**28
 #: bytes of a row with its cells, and of what stands outside of rows
 _ROW_CAP = 2**22
 _ROWS = 2**20  #: rows of a sheet, as Excel has them
+_COLUMNS = 2**14  #: of a row, as Excel has them
 _BLOCK = 2**18
-_SHOWN = 3  #: cells in an error
 
 _SHEETS = "xl/worksheets/"
 #: parts that may be large and are not read
@@ -46,16 +48,34 @@ _UNSAVED = re.compile(
     rb"<(?:\w+:)?c\b([^>]*)>\s*<(?:\w+:)?f\b(?:[^>]*/>|[^>]*>[^<]*</(?:\w+:)?f>)\s*"
     rb"(<(?:\w+:)?v\s*/>|<(?:\w+:)?v></(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
 )
-_PLACE = re.compile(rb"\br=\"([A-Z]{1,3}[0-9]+)\"")
+_PLACE = re.compile(rb"\br=\"([A-Z]{1,3})([0-9]{1,7})\"")
 _MERGED = re.compile(rb"<(?:\w+:)?mergeCell\b[^>]*\bref=\"([A-Z]+)(\d+):([A-Z]+)(\d+)\"")
 
 
-@frozen
+@define
 class SheetFacts:
     """What a reader of values cannot see in one sheet."""
 
-    unsaved: list[str] = field(factory=list)  #: the first cells of formulas without a value
+    #: of each row the first formula without a value, as row × 2**14 + column; 8 MB for a million
+    unsaved: array[int] = field(factory=lambda: array("Q"))
+    is_unplaced: bool = False  #: such a formula has no place, or rows are not in order
     merged: list[tuple[int, str]] = field(factory=list)  #: last row and text of merged ranges
+
+    def unsaved_in(self, row: int) -> int | None:
+        """Return the column of a formula without a value in this row, counted from 1."""
+        place = bisect_left(self.unsaved, row * _COLUMNS)
+        if place == len(self.unsaved) or self.unsaved[place] >= (row + 1) * _COLUMNS:
+            return None
+        return self.unsaved[place] % _COLUMNS + 1
+
+    def note_unsaved(self, place: re.Match[bytes] | None) -> None:
+        """Note a formula without a value."""
+        last = self.unsaved[-1] // _COLUMNS if self.unsaved else 0
+        row = 0 if place is None else int(place[2])
+        if place is None or row < max(last, 1):
+            self.is_unplaced = True
+        elif row > last:
+            self.unsaved.append(row * _COLUMNS + min(_column(place[1]), _COLUMNS) - 1)
 
 
 def sheet_facts(path: Path) -> dict[str, SheetFacts]:
@@ -179,9 +199,15 @@ def _note_unsaved(text: bytes, facts: SheetFacts) -> None:
         return
     for match in _UNSAVED.finditer(text):
         is_empty_text = match[2] is not None and b't="str"' in match[1]
-        place = _PLACE.search(match[1])
-        if not is_empty_text and len(facts.unsaved) < _SHOWN:
-            facts.unsaved.append(place[1].decode() if place else "of a formula")
+        if not is_empty_text:
+            facts.note_unsaved(_PLACE.search(match[1]))
+
+
+def _column(letters: bytes) -> int:
+    number = 0
+    for letter in letters:
+        number = 26 * number + letter - 64
+    return number
 
 
 def _pieces(part: IO[bytes], *, name: str) -> Iterator[bytes]:
