@@ -94,6 +94,8 @@ def decode_submit(
         elif reply.is_cut:
             message = "the answer is larger than 1 MB"
         return in_doubt(reply, message, redaction)
+    if reply.status == 404:
+        message += _called(provider, request.model, redaction)
     error = _refusal(reply, message, wait, verdict)
     return Refused(verdict=verdict, error=error, retry_after=wait, status=reply.status)
 
@@ -143,6 +145,13 @@ def _evidence(reply: Reply, redaction: Redaction) -> str:
     text = evidence_of(reply, redaction) or vendor_message(reply, None, redaction)
     job_id = _id_in(reply, read_object(reply.body))
     return text if job_id is None else f"{CANDIDATE}{job_id}\n{text}"[:EVIDENCE_LENGTH]
+
+
+def _called(provider: Provider, model: str, redaction: Redaction) -> str:
+    """Return which URL was not found, and what in it may be wrong."""
+    part = provider.repeated_part
+    hint = "" if part is None else f"; is there a /{part} too many in the base URL (--base-url)?"
+    return f" (called {redaction.text(provider.submit_url(model))[:120]}{hint})"
 
 
 def _id_in(reply: Reply, answer: Mapping[str, Any] | None) -> str | None:

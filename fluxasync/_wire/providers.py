@@ -72,6 +72,18 @@ def _is_safe(instance: Provider, attribute: Any, value: str) -> None:
     raise ConfigError.about("base_url", reason)
 
 
+def _adds_no_path_twice(instance: Provider, attribute: Any, value: str) -> None:
+    prefix = instance.submit_path.partition("/{model}")[0]
+    if prefix and value.endswith(prefix):
+        raise _path_twice(prefix, value.removesuffix(prefix))
+
+
+def _path_twice(path: str, right: str) -> ConfigError:
+    return ConfigError.about(
+        "base_url", f"ends in {path[:60]}, which every call adds again; give {right[:100]}"
+    )
+
+
 def _starts_with_slash(instance: object, attribute: Any, value: str | None) -> None:
     if value is not None and not value.startswith("/"):
         raise ConfigError(f"{attribute.name}={value!r}: must start with /")
@@ -92,7 +104,7 @@ class Provider:
     """
 
     name: str
-    base_url: str = field(converter=_base_url, validator=_is_safe)
+    base_url: str = field(converter=_base_url, validator=[_is_safe, _adds_no_path_twice])
     submit_path: str = field(
         default="/v1/{model}", validator=[_starts_with_slash, _names_the_model]
     )
@@ -137,6 +149,13 @@ class Provider:
         """Whether it is at a private host and `allow_private_network` is set."""
         return self.allow_private_network and private_host(self.origin[1])
 
+    @property
+    def repeated_part(self) -> str | None:
+        """The last part of the path of `base_url` that `submit_path` adds again: `v1`, `flux`."""
+        added = self.submit_path.split("/")
+        parts = urlsplit(self.base_url).path.split("/")
+        return next((part for part in reversed(parts) if part and part in added), None)
+
     def submit_url(self, model: str) -> str:
         """Return the URL for submissions to a model. The name is quoted; its slashes stay, as in
         flux-tools/erase-v1, unless a part between them could change the path."""
@@ -165,6 +184,9 @@ class Provider:
         if base_url is None:
             return self
         moved = evolve(self, base_url=base_url)
+        path = moved.base_url.removeprefix(self.base_url)
+        if path != moved.base_url and moved.origin == self.origin and moved.repeated_part:
+            raise _path_twice(path, self.base_url)
         if moved.origin != self.origin and not moved.is_loopback:
             moved = evolve(moved, access_token_variable=None)
         if self._is_at_home and not (moved._is_at_home or moved.is_loopback):

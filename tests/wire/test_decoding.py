@@ -341,6 +341,22 @@ def test_a_refusal_becomes_the_error_of_its_class(
     assert answer.retry_after is None
 
 
+@pytest.mark.parametrize(
+    ("base_url", "hint"),
+    [
+        ("https://e.com/v1", "; is there a /v1 too many in the base URL (--base-url)?"),
+        ("https://e.com/flux", "; is there a /flux too many in the base URL (--base-url)?"),
+        ("https://e.com/a", ""),
+        (None, ""),
+    ],
+)
+def test_a_404_names_the_url_that_was_called(base_url: str | None, hint: str) -> None:
+    """A wrong base URL is seen in the message, and so is a part of its path that is twice there."""
+    provider = COMETAPI.at(base_url)
+    error = str(refused(404, {"detail": "Not Found"}, provider).error)
+    assert error == f"HTTP 404: Not Found (called {provider.base_url}/flux/v1/flux-dev{hint})"
+
+
 SKILL_429 = {"error": "rate_limit_exceeded", "message": "Too many", "retry_after": 5}
 
 

@@ -138,6 +138,36 @@ def test_a_base_url_keeps_its_prefix(given: str, kept: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("provider", "given"),
+    [
+        (COMETAPI, "https://api.cometapi.com/flux/v1"),
+        (COMETAPI, "https://api.cometapi.com/flux/v1/"),
+        (COMETAPI, "https://api.cometapi.com/v1"),
+        (COMETAPI, "https://api.cometapi.com/flux"),
+        (COMETAPI, "https://api.cometapi.com/flux/v1/flux-dev"),
+        (COMETAPI, "https://gateway.example.com/a/flux/v1"),
+        (BFL, "https://api.bfl.ai/v1"),
+        (BFL, "https://api.eu.bfl.ai/v1"),
+        (BFL, "http://127.0.0.1:8123/v1"),
+    ],
+)
+def test_a_base_url_with_the_path_of_the_calls_is_refused(provider: Provider, given: str) -> None:
+    """Every call would be a 404; the error names the right address, before anything is sent.
+
+    The /v1, or a whole address of a call, is often copied: teabranch/open-responses-server#16,
+    rohitg00/agentmemory#628, harry0703/MoneyPrinterTurbo#57.
+    """
+    with pytest.raises(ConfigError, match=r"^base_url: ends in /.* adds again; give https?://"):
+        provider.at(given)
+
+
+@pytest.mark.parametrize("given", ["https://e.com/v1", "https://e.com/flux", "https://e.com/v1/a"])
+def test_a_gateway_may_have_a_path_of_its_own(given: str) -> None:
+    """A part of the path that only resembles that of the calls may be right elsewhere."""
+    assert COMETAPI.at(given).base_url == given
+
+
+@pytest.mark.parametrize(
     ("base_url", "trusted"),
     [
         pytest.param("https://api.eu.bfl.ai", True, id="another region"),
