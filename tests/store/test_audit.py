@@ -21,10 +21,12 @@ from support.sample_images import jpeg
 from fluxasync import (
     BudgetExceeded,
     ConfigError,
+    Failed,
     ImageRequest,
     InDoubt,
     Job,
     JournalError,
+    Moderated,
     Outcome,
     Saved,
     TransportError,
@@ -129,6 +131,18 @@ async def test_status_is_counts_and_money(tmp_path: Path) -> None:
     assert found.until is not None
     assert found.since <= found.until
     assert (found.is_running, found.simulated) == (False, False)
+
+
+@pytest.mark.asyncio
+async def test_status_names_no_last_image_where_none_was_saved(tmp_path: Path) -> None:
+    """An image that failed, or is in doubt, is not the last image."""
+    await a_run(tmp_path, doubts=1)
+    async with journal(tmp_path) as ledger:
+        job = await submitted(ledger, image_request(7))
+        error = Moderated("no", job=job)
+        await ledger.settle(Failed(request=job.request, error=error, job=job))
+    found = await status(tmp_path)
+    assert (found.since is not None, found.until) == (True, None)
 
 
 @pytest.mark.asyncio

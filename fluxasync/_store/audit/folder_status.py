@@ -92,7 +92,8 @@ class Status:
     simulated: bool | None = None  #: None = not yet known of an active run
     by_model: Mapping[str, ModelTotals] = field(factory=dict)  #: empty during a run
     since: datetime | None = None  #: first submission, UTC; None during a run
-    until: datetime | None = None  #: last image settled, UTC; None during a run
+    #: last image saved, UTC; None during a run, and where no image was saved
+    until: datetime | None = None
     doubts: Sequence[InDoubtEntry] = ()  #: oldest first; empty during a run
     quarantined: Sequence[QuarantinedEntry] = ()  #: oldest first; empty during a run
 
@@ -232,10 +233,10 @@ def _totals_by_model(folder: Path) -> dict[str, ModelTotals]:
 
 
 def _time_span(folder: Path) -> tuple[datetime | None, datetime | None]:
-    """Return when the first submission began and when the last image was settled, UTC."""
-    query = "SELECT min(begun_at), max(finished_at) FROM image"
+    """Return when the first submission began and when the last image was saved, UTC."""
+    query = "SELECT min(begun_at), max(CASE WHEN state = ? THEN finished_at END) FROM image"
     with reading_rows(folder) as connection:
-        first, last = connection.execute(query).fetchone()
+        first, last = connection.execute(query, (State.DONE,)).fetchone()
         for column, value in (("begun_at", first), ("finished_at", last)):
             if value is not None and not is_instant(value):
                 raise damaged_in(connection, column, value)
