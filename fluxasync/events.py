@@ -2,6 +2,7 @@
 
 from ._core.events import ClockJumped as ClockJumped
 from ._core.events import DiskLagged as DiskLagged
+from ._core.events import DownloadsFailing as DownloadsFailing
 from ._core.events import Event as Event
 from ._core.events import EventsDropped as EventsDropped
 from ._core.events import JobEnded as JobEnded

@@ -18,6 +18,7 @@ from .._core.amounts import dollars
 from .._core.events import (
     ClockJumped,
     DiskLagged,
+    DownloadsFailing,
     Event,
     JobEnded,
     JobReady,
@@ -77,6 +78,7 @@ def event_row(event: Event) -> dict[str, Any] | None:
 _EVENTS = {
     Paused: "paused",
     Resumed: "resumed",
+    DownloadsFailing: "downloads failing",
     LimitChanged: "limit changed",
     LoopLagged: "loop lagged",
     ClockJumped: "clock jumped",

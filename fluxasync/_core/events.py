@@ -70,6 +70,28 @@ class Resumed:
 
 
 @frozen(kw_only=True)
+class DownloadsFailing:
+    """Downloads of finished images keep failing for some seconds, are fewer or more, fail for
+    another reason, or (`count` 0) fail no more."""
+
+    count: int  #: images of the session whose latest try failed; 0 = none any more
+    reason: str = ""  #: the most frequent one
+    until: datetime | None = None  #: UTC; the last of them is given up then. None = not known yet
+
+    @property
+    def text(self) -> str:
+        """The state in words; "" for none."""
+        if not self.count:
+            return ""
+        noun = "download fails" if self.count == 1 else "downloads fail"
+        until = "" if self.until is None else f" until {self.until.astimezone():%H:%M}"
+        return (
+            f"{self.count:,} {noun} ({self.reason}); fresh URLs are asked for{until}; "
+            "Ctrl-C leaves them to the next run"
+        )
+
+
+@frozen(kw_only=True)
 class LimitChanged:
     """The account's limit was found: with `Limits(in_flight="auto")`, or lower than configured."""
 
@@ -120,6 +142,7 @@ Event = (
     | JobUnclaimed
     | Paused
     | Resumed
+    | DownloadsFailing
     | LimitChanged
     | LoopLagged
     | ClockJumped

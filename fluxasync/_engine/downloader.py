@@ -20,16 +20,18 @@ from attrs import define, evolve, field, frozen
 from .._core.backoff import retry_delay
 from .._core.concurrency import LoopAwareTimeout
 from .._core.config import Policies
-from .._core.errors import DownloadError, Expired, JobError, JobLost, TransportError
+from .._core.errors import DownloadError, Expired, FluxError, JobError, JobLost, TransportError
 from .._core.models import Job, Ready, Stored, Verdict
 from .._core.protocols import Chunks, Download, Reply, Sink
 from .._store.quarantine import QuarantiningSink
 from .._wire import Inconclusive, JobNotFound, Phase, classify, retry_after
 from .._wire.client import ApiClient, now
+from .failing_downloads import FailingDownloads
 from .poll_policy import MISSING_POLLS
 from .resumable_stream import ChecksumMismatch, ResumableStream, TransferStalled
 
 if TYPE_CHECKING:
+    from .._core.observers import Observers
     from .connectivity import Connectivity
     from .download_queue import DownloadPermit, DownloadQueue
     from .health import HealthMonitor
@@ -100,13 +102,27 @@ class Downloader:
     health: HealthMonitor
     policies: Policies
     rng: random.Random
+    observers: Observers
     hosts: Hosts = field(factory=Hosts, init=False)
+    failing: FailingDownloads = field(init=False)
+
+    @failing.default
+    def _of_observers(self) -> FailingDownloads:
+        return FailingDownloads(self.observers)
 
     async def run(
         self, ready: Ready, sink: Sink, *, is_suspect: bool = False
     ) -> tuple[Ready, Stored, float]:
         """Return what was stored, the Ready whose URL gave it (it may have been renewed), and the
         seconds since the first try began. A suspect image goes to the sink's quarantine."""
+        try:
+            return await self._arrived(ready, sink, is_suspect)
+        finally:
+            self.failing.ended(ready.job.job_id)
+
+    async def _arrived(
+        self, ready: Ready, sink: Sink, is_suspect: bool
+    ) -> tuple[Ready, Stored, float]:
         effort = _Effort()
         while True:
             ready = await self._usable(ready, effort)
@@ -123,6 +139,7 @@ class Downloader:
                     return ready, stored, now() - effort.began
             except Expired as error:
                 end: DownloadError | None = error
+                self._note(error, ready.job, effort)
             except TransferStalled as error:
                 ready = await self._polled_again(ready)
                 end = self._judge(error, ready, effort)
@@ -143,12 +160,16 @@ class Downloader:
         if error.permanent:
             raise DownloadError(message, job=ready.job, permanent=True) from error
         effort.broken += isinstance(error, DownloadError | ChecksumMismatch)
-        effort.failed(self.policies.timeouts.job)
+        self._note(error, ready.job, effort)
         if now() >= ready.deadline:
             return Expired(f"the image's URL died: {message}", job=ready.job)
         if effort.broken >= self.policies.retry.downloads or now() >= effort.until:
             return DownloadError(message, job=ready.job)
         return None
+
+    def _note(self, failure: FluxError, job: Job, effort: _Effort) -> None:
+        effort.failed(self.policies.timeouts.job)
+        self.failing.failed(job.job_id, failure, effort)
 
     async def _usable(self, ready: Ready, effort: _Effort) -> Ready:
         """Return a Ready that may be tried now: seen since the last suspension, on a host that
@@ -160,6 +181,7 @@ class Downloader:
             wait = self.hosts.wait(ready.url)
             if not wait:
                 return ready
+            self.failing.failed(ready.job.job_id, "their host asked for a pause", effort)
             await self._rest(min(wait, max(ready.deadline - now(), 0.0)))
             if now() >= ready.deadline:
                 paused = Expired("the image's host asked for a longer pause", job=ready.job)

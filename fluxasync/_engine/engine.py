@@ -144,7 +144,7 @@ class Engine:
         )
         self.downloader = Downloader(
             client, self.poller, self.downloads, self.connectivity, self.health, self.policies,
-            self.rng,
+            self.rng, self.observers,
         )  # fmt: skip
 
     async def _open_transport(self, stack: AsyncExitStack) -> Transport:

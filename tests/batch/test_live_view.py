@@ -122,6 +122,13 @@ def test_t7_a_notebook_shows_text_not_markup() -> None:
     assert "\x1b" not in shown["text/plain"]
 
 
+def test_failing_downloads_have_a_line_of_their_own() -> None:
+    """The live view names number, reason and way out, beside a pause of submissions."""
+    words = "2 downloads fail (Content-MD5 differs); fresh URLs are asked for until 16:38"
+    view = evolve(BUSY, failing=2, trouble=words, pause="paused: 429", latest=())
+    assert plain(view)[-2:] == [words, "paused: 429"]
+
+
 def test_stages_follow_a_job() -> None:
     """An image is waiting, running, downloading and saved, in one place at a time."""
     saved, progress, seen = a_saved(1), Progress(total=2), []

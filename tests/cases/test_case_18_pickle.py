@@ -181,6 +181,7 @@ VALUES: list[Any] = [
     events.JobReady(job=JOB, polls=1, in_flight=0), events.JobEnded(job=JOB, saved=SAVED),
     events.JobEnded(job=JOB, error=sample(JobFailed)), events.JobUnclaimed(job=JOB),
     events.Paused(seconds=1.0, reason="429", status=429, until=AT),
+    events.DownloadsFailing(count=2, reason="HTML, not an image", until=AT),
     events.Resumed(), events.LimitChanged(group="account", limit=6),
     events.LoopLagged(seconds=1.0), events.ClockJumped(seconds=9.0),
     events.DiskLagged(seconds=6.0), events.Settled(outcome=SAVED), events.EventsDropped(count=2),

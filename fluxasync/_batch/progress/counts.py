@@ -15,6 +15,7 @@ from attrs import field, frozen
 
 from ..._core.amounts import dollars
 from ..._core.events import (
+    DownloadsFailing,
     JobEnded,
     JobReady,
     JobSubmitted,
@@ -61,6 +62,8 @@ class ProgressSnapshot:
     projected: Decimal | None = None  #: US dollars of the whole run
     push_backs: int = 0  #: 429 answers
     pause: str | None = None  #: why nothing is submitted now
+    failing: int = 0  #: images being downloaded whose latest try failed
+    trouble: str | None = None  #: why they fail, and until when they are tried
     latest: tuple[tuple[str, str], ...] = ()  #: names and prompts of the latest images
 
     @property
@@ -79,13 +82,19 @@ class ProgressSnapshot:
         return None if self.total is None else max(0, self.total - self.ended - self.under_way)
 
     @property
+    def only_waits(self) -> bool:
+        """Whether nothing is left but failing downloads, so that the rate means nothing."""
+        return bool(self.failing) and not self.waiting and self.under_way <= self.failing
+
+    @property
     def eta(self) -> str | None:
         """Return the time left at the present rate; None when nothing is left.
 
         Never less than the time since the last outcome: the last jobs of a run are its slowest, and
-        the rate of the others does not apply to them.
+        the rate of the others does not apply to them. Failing downloads have no part in it: they
+        wait for a host, and no rate says for how long.
         """
-        left = 0 if self.total is None else self.total - self.ended
+        left = 0 if self.total is None else self.total - self.ended - self.failing
         if not self.rate or left <= 0:
             return None
         return duration(max(left / self.rate, self.idle, 1.0))
@@ -93,17 +102,18 @@ class ProgressSnapshot:
     def line(self) -> str:
         """Return the run as one line."""
         parts = [self.counts()]
-        if self.under_way:
+        if self.running:
             slots = "" if self.limit is None else f" ({self.limit} slots)"
-            parts.append(f"{self.under_way} running{slots}")
-        if self.rate:
+            parts.append(f"{self.running} running{slots}")
+        if self.downloading:
+            parts.append(f"{self.downloading} downloading")
+        if self.rate and not self.only_waits:
             parts.append(f"{60 * self.rate:.1f} images/min")
         if self.cost:
             parts.append(dollars(self.cost))
         if self.eta is not None:
             parts.append(f"ETA {self.eta}")
-        if self.pause is not None:
-            parts.append(self.pause)
+        parts += filter(None, (self.trouble, self.pause))
         return ", ".join(parts)
 
     def counts(self) -> str:
@@ -141,6 +151,7 @@ class Progress:
         self._push_backs = 0
         self._paused: Paused | None = None
         self._resumes_at: float | None = None
+        self._failing: DownloadsFailing | None = None
         self._landed: deque[float] = deque(maxlen=_WINDOW)
         self._latest: deque[tuple[str, str]] = deque(maxlen=_LATEST)
         self._fallback = Fallback()
@@ -187,6 +198,8 @@ class Progress:
                 self._paused, self._resumes_at = event, None
             case Resumed():
                 self._paused = None
+            case DownloadsFailing():
+                self._failing = event if event.count else None
 
     def update(self, outcome: Outcome, *, now: float) -> None:
         """Count an outcome at `now`, in seconds of any monotonic clock."""
@@ -242,6 +255,8 @@ class Progress:
             else self.cost + max(left, Decimal(0)),
             push_backs=self._push_backs,
             pause=None if self._paused is None else self._format_pause(self._paused, now),
+            failing=0 if self._failing is None else min(self._failing.count, self.under_way),
+            trouble=None if self._failing is None else self._failing.text,
             latest=tuple(self._latest),
         )
 

@@ -105,8 +105,8 @@ def _lines(view: ProgressSnapshot, width: int) -> Iterator[Text]:
     yield from _flow(_outcomes(view), width)
     yield from _flow(_stages(view), width)
     yield from _flow(_pace(view), width)
-    if view.pause is not None:
-        yield _line(view.pause, width, "yellow")
+    for notice in filter(None, (view.trouble, view.pause)):
+        yield _line(notice, width, "yellow")
     for name, prompt in view.latest:
         yield _latest(name, prompt, width)
 
@@ -132,7 +132,7 @@ def _stages(view: ProgressSnapshot) -> Iterator[Text]:
 
 
 def _pace(view: ProgressSnapshot) -> Iterator[Text]:
-    if view.rate:
+    if view.rate and not view.only_waits:
         yield Text(f"{60 * view.rate:,.1f} images/min")
     if view.eta is not None:
         yield Text(f"ETA {view.eta}")

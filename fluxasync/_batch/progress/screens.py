@@ -71,7 +71,7 @@ async def _repeat(progress: Progress, screen: Screen) -> None:
     while True:
         await asyncio.sleep(SOON)
         view = progress.view(loop.time())
-        is_paused, line = view.pause is not None, view.line()
+        is_paused, line = bool(view.pause or view.trouble), view.line()
         if loop.time() < due and not (is_paused and not was_paused):
             continue
         due, was_paused = loop.time() + REPEAT_EVERY, is_paused
