@@ -181,7 +181,7 @@ class Downloader:
             wait = self.hosts.wait(ready.url)
             if not wait:
                 return ready
-            self.failing.failed(ready.job.job_id, "their host asked for a pause", effort)
+            self.failing.waits(ready.job.job_id, effort)
             await self._rest(min(wait, max(ready.deadline - now(), 0.0)))
             if now() >= ready.deadline:
                 paused = Expired("the image's host asked for a longer pause", job=ready.job)

@@ -62,9 +62,14 @@ class FailingDownloads:
     def __repr__(self) -> str:
         return f"<FailingDownloads {len(self._images)} failing>"
 
-    def failed(self, job_id: str, error: FluxError | str, patience: Patience) -> None:
-        """Note that an image's download failed, or that its host lets it wait."""
-        self._safely(lambda: self._note(job_id, error, patience))
+    def failed(self, job_id: str, error: FluxError, patience: Patience) -> None:
+        """Note that an image's download failed."""
+        self._safely(lambda: self._note(job_id, _reason(error), patience))
+
+    def waits(self, job_id: str, patience: Patience) -> None:
+        """Note that an image's host asked for a pause. An image that failed keeps its reason."""
+        if job_id not in self._images:
+            self._safely(lambda: self._note(job_id, "their host asked for a pause", patience))
 
     def ended(self, job_id: str) -> None:
         """Note that an image arrived, or that its download was given up or cancelled."""
@@ -74,11 +79,11 @@ class FailingDownloads:
     def _safely(self, step: Callable[[], None]) -> None:
         self._fallback(step, None)
 
-    def _note(self, job_id: str, error: FluxError | str, patience: Patience) -> None:
+    def _note(self, job_id: str, reason: str, patience: Patience) -> None:
         now = asyncio.get_running_loop().time()
         known = self._images.get(job_id)
         since = now if known is None else known.since
-        self._images[job_id] = _FailingImage(patience, _reason(error), since)
+        self._images[job_id] = _FailingImage(patience, reason, since)
         self._show()
 
     def _show(self) -> None:
@@ -122,8 +127,8 @@ def _event(due: list[_FailingImage], now: float) -> DownloadsFailing:
     return DownloadsFailing(count=len(due), reason=reason, until=until)
 
 
-def _reason(error: FluxError | str) -> str:
+def _reason(error: FluxError) -> str:
     """Return why a download failed, without what differs between images."""
-    cause = error.__cause__ if isinstance(error, FluxError) else None
+    cause = error.__cause__
     text = str(cause if isinstance(cause, NotAnImage) else error)
     return "Content-MD5 differs" if "Content-MD5" in text else text[:120]

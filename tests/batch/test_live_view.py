@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from support.hostile_text import ESCAPES
 from fluxasync import Estimate, ImageRequest, Job, Moderated, Plan, Saved
 from fluxasync._batch.progress.counts import Progress, ProgressSnapshot
 from fluxasync._core.text import columns as width_of
-from fluxasync.events import JobEnded, JobReady, JobSubmitted, Paused
+from fluxasync.events import DownloadsFailing, JobEnded, JobReady, JobSubmitted, Paused
 from fluxasync.extend import Stored
 
 pytest.importorskip("rich", reason="the extra `cli` is not installed")
@@ -123,10 +124,12 @@ def test_t7_a_notebook_shows_text_not_markup() -> None:
 
 
 def test_failing_downloads_have_a_line_of_their_own() -> None:
-    """The live view names number, reason and way out, beside a pause of submissions."""
-    words = "2 downloads fail (Content-MD5 differs); fresh URLs are asked for until 16:38"
-    view = evolve(BUSY, failing=2, trouble=words, pause="paused: 429", latest=())
-    assert plain(view)[-2:] == [words, "paused: 429"]
+    """Number, reason, end and way out are whole at 80 columns, beside a pause of submissions."""
+    event = DownloadsFailing(count=2, reason="Content-MD5 differs", until=datetime.now(UTC))
+    view = evolve(BUSY, failing=2, trouble=event.text, pause="paused: 429", latest=())
+    shown = plain(view)
+    assert shown[-1] == "paused: 429"
+    assert event.text.split("; ") == " · ".join(shown[-3:-1]).split(" · ")
 
 
 def test_stages_follow_a_job() -> None:

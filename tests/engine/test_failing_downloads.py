@@ -105,6 +105,20 @@ def test_the_line_goes_when_downloads_succeed_again(fault: str) -> None:
     assert all(event.count for _, event, _ in seen.failing[:-1])
 
 
+def test_images_whose_host_asked_for_a_pause_are_shown_too() -> None:
+    """A long Retry-After of the host looks like a hang as well."""
+    seen = a_batch("download-503:1", images=20, repeats=10_000, retry_after=120, job=900.0)
+    assert seen.failing[0][0] < 15
+    assert max(event.count for _, event, _ in seen.failing) == 20
+    assert len(seen.failing) < 100
+
+
+def test_a_pause_of_the_host_does_not_hide_why_an_image_failed() -> None:
+    """What the host answered says more than that it is waited for."""
+    seen = a_batch("download-503:1", images=1, repeats=10_000, retry_after=20, job=300.0)
+    assert {e.reason for _, e, _ in seen.failing if e.count} == {"HTTP 503 for the image's URL"}
+
+
 def test_a_download_that_is_given_up_is_not_shown_any_more() -> None:
     """After `timeouts.job` the image has its outcome, and the line goes."""
     seen = a_batch("wrong-bytes:1", repeats=10_000, job=60.0)
@@ -137,7 +151,7 @@ def test_programs_receive_the_event_as_json() -> None:
 def test_a_bug_in_it_does_not_reach_a_download(caplog: pytest.LogCaptureFixture) -> None:
     """It only shows: an error in it is logged, and the download goes on."""
     failing = FailingDownloads(None)  # type: ignore[arg-type]
-    failing.failed("j", "no loop runs here", None)  # type: ignore[arg-type]
+    failing.waits("j", None)  # type: ignore[arg-type]
     failing.ended("j")
     assert "the run continues" in caplog.text
 

@@ -105,8 +105,11 @@ def _lines(view: ProgressSnapshot, width: int) -> Iterator[Text]:
     yield from _flow(_outcomes(view), width)
     yield from _flow(_stages(view), width)
     yield from _flow(_pace(view), width)
-    for notice in filter(None, (view.trouble, view.pause)):
-        yield _line(notice, width, "yellow")
+    if view.trouble is not None:
+        parts = view.trouble.split("; ")
+        yield from _flow((Text(display(part), "yellow") for part in parts), width)
+    if view.pause is not None:
+        yield _line(view.pause, width, "yellow")
     for name, prompt in view.latest:
         yield _latest(name, prompt, width)
 
