@@ -238,6 +238,7 @@ def simulate(
     latency: str | None = None,
     limit: AtLeastOne | None = None,
     fault: tuple[str, ...] = (),
+    repeats: str | None = None,
     image_bytes: AtLeastOne | None = None,
     seed: int | None = None,
     list_delay: float | None = None,
@@ -257,7 +258,16 @@ def simulate(
     limit
         Maximum number of active jobs.
     fault
-        Fault and its rate, as NAME:RATE, for example 429:0.1. May be given more than once.
+        Fault and its rate, as NAME:RATE, for example 429:0.1. May be given more than once. NAME is
+        429, 503, 500, 502-html, 402, 401-after, lost-reply, poll-429, poll-500, poll-502-html,
+        poll-reset, not-found-first, unknown-status, pending-forever, moderated-request,
+        moderated-content, error, expired, download-503, download-reset, truncated, wrong-bytes,
+        html-as-image, slow, task-unlisted, task-late, task-platform, list-cut, list-repeats,
+        list-html, list-401 or list-false.
+    repeats
+        Number of a job's polls or downloads that a fault affects, or always (default: 1, so that
+        the next try gets the image). With --fault wrong-bytes --repeats always, each image ends in
+        quarantine, after ten minutes of tries.
     image_bytes
         Size of the one image that all jobs return. For measuring a client.
     seed
@@ -276,7 +286,7 @@ def simulate(
         try:
             scenario = Scenario.parse(
                 faults=fault, latency=latency, limit=limit, image_bytes=image_bytes, seed=seed,
-                list_delay=list_delay, refunds=refunds,
+                list_delay=list_delay, refunds=refunds, repeats=repeats,
             )  # fmt: skip
         except ValueError as error:
             raise ConfigError(str(error)) from error

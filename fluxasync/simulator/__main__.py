@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scenario = Scenario.parse(
             faults=options.fault, latency=options.latency, limit=options.limit,
             image_bytes=options.image_bytes, seed=options.seed, job_log=options.job_log,
-            list_delay=options.list_delay, refunds=options.refunds,
+            list_delay=options.list_delay, refunds=options.refunds, repeats=options.repeats,
         )  # fmt: skip
         asyncio.run(_serve(scenario, options.host, options.port, with_parent=options.with_parent))
     except ValueError as error:
@@ -51,6 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--limit", type=int, metavar="N", help="maximum number of active jobs (default: 24)")
     add("--fault", action="append", default=[], metavar="NAME:RATE",
         help="inject a fault, for example 429:0.1; repeatable")  # fmt: skip
+    add("--repeats", metavar="N",
+        help="polls or downloads of a job that a fault affects, or always")  # fmt: skip
     add("--image-bytes", type=int, metavar="N", help="return one image of N bytes for all jobs")
     add("--seed", type=int, metavar="N", help="random seed (default: 0)")
     add("--list-delay", type=float, metavar="SECONDS",

@@ -8,6 +8,7 @@ gets the image; account faults named list-… are drawn for every call.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from hashlib import blake2b
@@ -120,6 +121,17 @@ def _latency(given: Any) -> tuple[float, float] | None:
     return bounds
 
 
+def _repeats(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if text == "always":
+        return sys.maxsize
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"repeats {text[:40]!r} is not a number or the word always") from None
+
+
 def _credits(given: Any) -> Decimal | None:
     return None if given is None else Decimal(str(given))
 
@@ -205,11 +217,14 @@ class Scenario:
         job_log: Path | None = None,
         list_delay: float | None = None,
         refunds: bool | None = None,
+        repeats: str | None = None,
     ) -> Scenario:
-        """Return a scenario from command-line values: faults NAME:RATE, latency A..B."""
+        """Return a scenario from command-line values: faults NAME:RATE, latency A..B, repeats a
+        number or "always"."""
         values: dict[str, Any] = {
             "latency": latency, "active_limit": limit, "image_bytes": image_bytes, "seed": seed,
             "job_log": job_log, "list_delay": list_delay, "refunds": refunds,
+            "repeats": _repeats(repeats),
         }  # fmt: skip
         return cls(faults=faults, **{k: v for k, v in values.items() if v is not None})
 
