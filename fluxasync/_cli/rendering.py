@@ -7,7 +7,7 @@ terminal control characters.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,16 +114,16 @@ def announcement(
     affordable: Estimate | None = None,
     recovered: JournalCounts | None = None,
     is_whole: bool = True,
-    retries: bool = False,
+    retries: Collection[str] = (),
     simulated: bool,
 ) -> Iterator[str]:
     """Yield the lines before a run: what earlier runs left, and last the price.
 
     `affordable` is the part of the estimate within the cap; `is_whole` means that the plan counts
-    all prompts, not only the first ones; `retries` that `--retry` was given.
+    all prompts, not only the first ones; `retries` has the classes that `--retry` names.
     """
     if retries:
-        yield retry_line(plan)
+        yield retry_line(plan, retries)
     if recovered is not None and recovered != JournalCounts():
         to_do = "" if plan.to_do is None else f", {plan.to_do} to do"
         yield f"{recovered}{to_do}"
@@ -161,8 +161,12 @@ def _removed(plan: Plan, recovered: JournalCounts) -> Iterator[str]:
         yield f"{images} of earlier runs not among these prompts: kept as they are"
 
 
-def retry_line(plan: Plan) -> str:
-    """Return the line about `--retry`: what is made again."""
+#: classes whose images are submitted again without a poll: they have no job, or are discarded
+_WITHOUT_POLL = frozenset({"auth", "discarded", "dropped", "invalid", "refused", "rejected"})
+
+
+def retry_line(plan: Plan, classes: Collection[str]) -> str:
+    """Return the line about `--retry`: what is made again, and what of it may be free."""
     if plan.images is None:
         return "images with an outcome that --retry names are made again when their prompts arrive"
     again = plan.again.estimate(1)
@@ -170,14 +174,20 @@ def retry_line(plan: Plan) -> str:
     if again.images:
         unknown = f" and {again.unpriced} of unknown price" if again.unpriced else ""
         parts.append(
-            f"{again.images} (at most {dollars(again.cost)}{unknown}; what the provider still has "
-            "is collected for free)"
+            f"{again.images} (at most {dollars(again.cost)}{unknown}{_free(frozenset(classes))})"
         )
     if to_collect := plan.known.get("to-collect"):
         parts.append(f"{to_collect} already paid, to collect")
     if not parts:
         return "no image has an outcome that --retry names: none is made again"
     return f"to make again: {', '.join(parts)}"
+
+
+def _free(classes: frozenset[str]) -> str:
+    if classes <= _WITHOUT_POLL:
+        return "; paid again"
+    but = " unless it was discarded" if classes & {"discarded", "failed"} else ""
+    return f"; what the provider still has is collected for free{but}"
 
 
 def plan_row(plan: Plan, estimate: Estimate | None) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from .._engine.session import FluxSession, engine_of
 from .._requests.parsing import parse_request
 from .._requests.sources.plan import Plan
 from .._requests.sources.prompts import Prompts
+from .._store.journal.retry_selection import classes_of
 from .._store.journal.schema import HOME
 from ..simulator.child_process import simulator_process
 from .command_run import CommandRun
@@ -177,7 +178,7 @@ def _announcement(batch: Batch, plan: Plan, options: RunOptions) -> Iterator[str
         batch.estimate,
         affordable=batch.affordable,
         recovered=batch.recovered,
-        retries=bool(options.retried),
+        retries=classes_of(options.retried),
         is_whole=options.rows.limit is None,
         simulated=options.common.simulate,
     )

@@ -203,7 +203,7 @@ def estimator(*models: str) -> Estimator:
         pytest.param(
             Plan(images=3, rows=3, again=estimator("flux-dev", "flux-dev", "odd")),
             "to make again: 3 (at most $0.05 and 1 of unknown price; what the provider still has "
-            "is collected for free)",
+            "is collected for free unless it was discarded)",
             id="to pay for",
         ),
         pytest.param(
@@ -225,15 +225,34 @@ def estimator(*models: str) -> Estimator:
 )  # fmt: skip
 def test_images_to_make_again_are_announced_first(plan: Plan, said: str) -> None:
     """By number and price, of the images that these prompts have; without --retry nothing of it."""
-    assert said == next(announcement(plan, None, retries=True, simulated=False))
+    assert said == next(announcement(plan, None, retries={"failed"}, simulated=False))
     assert said not in announcement(plan, None, simulated=False)
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        pytest.param({"discarded"}, "; paid again)", id="no poll"),
+        pytest.param({"dropped", "rejected"}, "; paid again)", id="no job"),
+        pytest.param({"lost"}, "; what the provider still has is collected for free)", id="polled"),
+        pytest.param(
+            {"lost", "discarded"},
+            "; what the provider still has is collected for free unless it was discarded)",
+            id="both",
+        ),
+    ],
+)
+def test_only_what_is_polled_is_announced_as_perhaps_free(classes: set[str], said: str) -> None:
+    """Images without a job, and discarded ones, are bought directly."""
+    plan = Plan(images=1, rows=1, again=estimator("flux-dev"))
+    assert next(announcement(plan, None, retries=classes, simulated=False)).endswith(said)
 
 
 def test_failures_of_other_prompts_are_not_counted_as_made_again() -> None:
     """Of three failures named, these prompts have one: the others stay and are reported."""
     recovered, again = JournalCounts(done=1, again=3), estimator("flux-dev")
     plan = Plan(images=2, rows=2, known={"done": 1}, to_do=1, again=again)
-    lines = list(announcement(plan, None, recovered=recovered, retries=True, simulated=False))
+    lines = list(announcement(plan, None, recovered=recovered, retries={"failed"}, simulated=False))
     assert lines[1:3] == [
         "1 done, 0 still running, 0 in doubt, 0 failed, 1 to do",
         "2 images of earlier runs not among these prompts: kept as they are",

@@ -31,7 +31,8 @@ from fluxasync._cli.app import main
 
 COUNT = 12
 MADE_AGAIN = (
-    f"to make again: {COUNT} (at most $0.168; what the provider still has is collected for free)"
+    f"to make again: {COUNT} (at most $0.168; what the provider still has is collected for free "
+    "unless it was discarded)"
 )
 #: keeps three jobs long enough for a signal to meet them, and little longer
 BRIEF = ("--latency", "0.2..0.4")
