@@ -70,7 +70,7 @@ def note_on(ready: Ready) -> str | None:
         return None
     return (
         f"{request.model}: the provider reports another prompt than the one that was sent; the "
-        "images are kept, and prompt_used in metadata.jsonl has it"
+        "images are kept, and prompt_used has it, in a folder's metadata.jsonl and with --json"
     )
 
 
