@@ -101,7 +101,7 @@ def about_quarantine(count: int, where: Path) -> str:
     which = "1 paid image is" if count == 1 else f"{count} paid images are"
     return (
         f"{which} in quarantine: look at the files in {where / '.fluxasync/quarantine'}, then "
-        f"fluxasync resolve {where} --accept or --discard; --retry quarantined pays again"
+        f"fluxasync resolve {where} --accept KEY or --discard KEY; --retry quarantined pays again"
     )
 
 

@@ -179,6 +179,7 @@ def _verify_row(found: audit.Verification) -> dict[str, Any]:
         "clean": found.is_clean,
         "images": found.images,
         "bytes": found.bytes,
+        "quarantined": found.quarantined,
         "found": found.found,
         "findings": [
             {"finding": one.kind, "where": one.where, "key": one.key, "details": one.details}
@@ -201,5 +202,7 @@ def _verify_lines(found: audit.Verification) -> Iterator[str]:
         more = ", …" if found.unknown_images > 3 else ""
         files = counted(found.unknown_images, "image file")
         yield f"{files} without a record in the journal, left alone: {names}{more}"
+    if found.quarantined:
+        yield f"{found.quarantined} in quarantine: fluxasync resolve {found.folder} lists them"
     words = ", ".join(f"{count} {word}" for word, count in found.found.items())
     yield f"{found.images:,} images checked, {found.bytes:,} bytes: {words or 'all as recorded'}"

@@ -22,7 +22,7 @@ from .advice import about_quarantine
 from .exit_codes import DONE, IN_DOUBT
 from .options import AccountOptions
 from .rendering import as_json
-from .undecided import doubt_lines, doubt_rows, kept_lines, kept_rows
+from .undecided import KEY_DIGITS, doubt_lines, doubt_rows, kept_lines, kept_rows
 
 
 @frozen(kw_only=True)
@@ -94,14 +94,28 @@ async def _settled(decision: Decision) -> tuple[list[str], str]:
     """Apply the decision; return the keys of the images, and a line about them."""
     folder, keys = decision.folder, decision.keys
     if decision.accept:
-        kept = await audit.accept(folder, keys)
-        return _keys(kept), f"{len(kept)} accepted: {_listed(kept)}" if kept else ""
+        return await _accepted(folder, keys)
     if decision.discard:
         kept = await audit.discard(folder, keys)
         line = "deleted: the same run command with --retry discarded makes them again, and pays"
         return _keys(kept), f"{_sum([entry.cost for entry in kept])} {line}"
     settled, line = await _doubts_settled(decision)
     return _keys(settled), line and f"{_sum([doubt.price for doubt in settled])} {line}"
+
+
+async def _accepted(folder: Path, keys: tuple[str, ...]) -> tuple[list[str], str]:
+    before = {entry.key: entry for entry in await audit.quarantined(folder)}
+    kept = await audit.accept(folder, keys)
+    parts = [f"{len(kept)} accepted: {_listed(kept)}"] if kept else []
+    if changed := [one.key for one in kept if one.sha256 != before[one.key].sha256]:
+        first = changed[0][:KEY_DIGITS]
+        parts.append(f"{len(changed)} of them changed since the run recorded it ({first})")
+    if len(kept) < len(before) and (not keys or keys == ("all",)):
+        parts.append(
+            f"{len(before) - len(kept)} of {len(before)} are no whole images as recorded: look at "
+            "them; accept one by its KEY, or --discard"
+        )
+    return _keys(kept), "\n".join(parts)
 
 
 def _keys(images: Iterable[audit.InDoubtEntry | audit.QuarantinedEntry]) -> list[str]:

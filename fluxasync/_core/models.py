@@ -453,6 +453,9 @@ class Quarantined:
     data: bytes | None = field(default=None, repr=False)
     size: int  #: bytes; the image may be incomplete
     sha256: str  #: hexadecimal
+    reason: str = ""  #: what is wrong with the bytes; "" = the error says it
+    seed: int | None = None  #: the seed that the provider reported
+    prompt: str | None = None  #: the prompt that the provider reported
 
 
 @frozen(kw_only=True)

@@ -380,7 +380,7 @@ class Engine:
         try:
             ready, stored, seconds = await self.downloader.run(ready, sink)
         except (JobError, DownloadError) as error:
-            await note_quarantine(error, ready.job, sink)
+            await note_quarantine(error, ready.job, sink, ready=ready)
             self.observers.show(JobEnded(job=error.job, error=error))
             raise
         for about, message in differences(ready.job.request, stored):

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from .._core.errors import DeadlineExceeded, DownloadError, JobError, SinkError, TransportError
 from .._core.models import ImageRequest, Job, Quarantined, Ready, Stored
 from .._core.protocols import Chunks, Sink
@@ -40,24 +42,30 @@ async def watched(
     try:
         return await watch(job)
     except JobError as error:
+        ready = None
         if isinstance(error, OfAnotherRequest):
+            ready = error.ready
             try:
                 await downloader.run(error.ready, sink, is_suspect=True)
             except (JobError, DownloadError):  # what came of it is kept
                 pass
             except SinkError as problem:
                 _add_problem(error, problem)
-        await note_quarantine(error, job, sink)
+        await note_quarantine(error, job, sink, ready=ready)
         raise
 
 
 async def note_quarantine(
-    error: JobError | DownloadError, job: Job, sink: QuarantiningSink
+    error: JobError | DownloadError, job: Job, sink: QuarantiningSink, *, ready: Ready | None
 ) -> None:
-    """Add to a job's final error what is in quarantine of it, or why nothing is."""
+    """Add to a job's final error what is in quarantine of it, with the seed and the prompt that the
+    provider reported, or why nothing is."""
     if isinstance(error, DeadlineExceeded):  # it is collected later
         return
-    error.quarantined = await sink.quarantined(job)
+    kept = await sink.quarantined(job)
+    if kept is not None and ready is not None:
+        kept = evolve(kept, seed=ready.seed, prompt=ready.prompt)
+    error.quarantined = kept
     problem = sink.quarantine_problem(job)
     if error.quarantined is None and problem:
         _add_problem(error, problem)

@@ -112,8 +112,13 @@ def failure_row(outcome: Failed | InDoubt, folder: Path | None = None) -> dict[s
 
 def _quarantine(kept: Quarantined, error: Exception, folder: Path | None) -> dict[str, Any]:
     path = None if kept.path is None else _relative(kept.path, folder or Path())
-    reason = _plain(str(error))
-    return {"path": path, "reason": reason, "bytes": kept.size, "sha256": kept.sha256}
+    return {
+        "path": path,
+        "reason": _plain(kept.reason or str(error)),
+        "bytes": kept.size,
+        "sha256": kept.sha256,
+        "seed": kept.seed,
+    }
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -26,7 +26,16 @@ from support.simulator_sessions import (
     until,
 )
 
-from fluxasync import ConfigError, DownloadError, Failed, ImageRequest, Job, Limits, SinkError
+from fluxasync import (
+    ConfigError,
+    DownloadError,
+    Failed,
+    ImageRequest,
+    Job,
+    JournalError,
+    Limits,
+    SinkError,
+)
 from fluxasync import Outcome as AnyOutcome
 from fluxasync import audit as folders
 from fluxasync._cli.app import main
@@ -178,12 +187,15 @@ async def test_accepted_bytes_become_the_images(tmp_path: Path) -> None:
     assert (await folders.status(out)).counts.done == 2
 
 
-async def test_bytes_that_are_no_image_are_named_as_that(tmp_path: Path) -> None:
-    """Accepted as asked, with the extension and the format of what they are."""
+async def test_bytes_that_are_no_image_are_accepted_by_key_only(tmp_path: Path) -> None:
+    """Without keys they stay; with one, they get the extension and the format of what they are."""
     out = tmp_path / "out"
     async with broken("html-as-image") as sim:
         await a_run(sim, tmp_path)
-    accepted = await folders.accept(out)
+    assert await folders.accept(out) == await folders.accept(out, ["all"]) == []
+    keys = [entry.key for entry in await folders.quarantined(out)]
+    assert len(keys) == 2
+    accepted = await folders.accept(out, keys)
     assert {entry.path.suffix for entry in accepted} == {".bin"}
     assert {row["format"] for row in rows(out / "metadata.jsonl")} == {"unknown"}
 
@@ -290,7 +302,7 @@ async def test_the_command_line_accepts_and_discards(
     assert code == 0
     assert first.key[:12] in text
     assert str(first.path) in text
-    assert f"fluxasync resolve {out} --accept or --discard" in steps
+    assert f"fluxasync resolve {out} --accept KEY or --discard KEY" in steps
     row = json.loads((await command("status", out, "--json"))[1])
     assert [entry["key"] for entry in row["quarantined"]] == [first.key, second.key]
     code, text, steps = await command("resolve", out, "--accept", first.key[:8])
@@ -340,8 +352,9 @@ async def test_a_hostile_journal_removes_no_file_elsewhere(tmp_path: Path) -> No
     rmtree(out / QUARANTINE)
     (out / QUARANTINE).symlink_to(outside)
     for decide in (folders.accept, folders.discard):
-        with pytest.raises(SinkError, match="link"):
-            await decide(out)
+        for keys in ((), [entry.key for entry in await folders.quarantined(out)]):
+            with pytest.raises(SinkError, match="link"):
+                await decide(out, keys)
     assert precious.read_bytes() == b"mine"
 
 
@@ -385,3 +398,159 @@ async def test_a_run_killed_with_bytes_in_quarantine_pays_nothing_again(tmp_path
         assert charges(sim) == 2
     assert len(await folders.quarantined(tmp_path / "out")) == 2
     assert (await folders.verify(tmp_path / "out")).is_clean
+
+
+async def cut_off(sim: Simulator, folder: Path, *, retry: str) -> None:
+    """Begin a retry, and stop it while it collects the jobs."""
+    before = sim.world.downloads
+    async with fast_session(sim.url) as flux:
+        parameters = {"width": SIDE, "height": SIDE}
+        batch = batch_of(
+            flux, PROMPTS, out=folder / "out", parameters=parameters, retry=retry, grace=0
+        )
+        async with batch:
+            running = asyncio.create_task(run_out_of(batch))
+            await until(lambda: sim.world.downloads > before + 5)
+            batch.stop()
+            await running
+
+
+async def run_out_of(batch: Any) -> None:
+    async for _ in batch:
+        pass
+
+
+@pytest.mark.parametrize("decision", ["none", "accept", "discard"])
+async def test_a_retry_that_is_cut_off_hides_nothing(tmp_path: Path, decision: str) -> None:
+    """Jobs that a retry was collecting stay in quarantine with their reasons; each decision holds,
+    and the next run that fails at them changes no reason."""
+    out = tmp_path / "out"
+    async with broken("wrong-bytes") as sim:
+        await a_run(sim, tmp_path)
+        before = await folders.quarantined(out)
+        await cut_off(sim, tmp_path, retry="download")
+    found = await folders.status(out)
+    assert found.counts.running == 2
+    assert list(found.quarantined) == await folders.quarantined(out) == before
+    assert (await folders.verify(out)).is_clean
+    if decision == "accept":
+        assert len(await folders.accept(out)) == 2
+        assert (await folders.status(out)).counts.done == 2
+    elif decision == "discard":
+        assert len(await folders.discard(out)) == 2
+        assert (await folders.status(out)).counts.failed == {"discarded": 2}
+    async with Simulator(SCENARIO) as forgetful:
+        outcomes = await a_run(forgetful, tmp_path)
+        assert charges(forgetful) == 0
+    if decision == "none":
+        assert tally(outcomes) == {"lost": 2}
+        assert await folders.quarantined(out) == before
+        reasons = {row["quarantine"]["reason"] for row in rows(out / "failures.jsonl")}
+        assert reasons == {entry.reason for entry in before}
+        assert len(await folders.accept(out)) == 2
+    assert (await folders.verify(out)).is_clean
+    assert names(tmp_path) == []
+
+
+async def test_a_refused_second_payment_hides_nothing(tmp_path: Path) -> None:
+    """Paid again without credit: the bytes stay, and once accepted are counted once."""
+    out = tmp_path / "out"
+    async with broken("wrong-bytes") as sim:
+        await a_run(sim, tmp_path)
+    before, counts = await folders.quarantined(out), (await folders.status(out)).counts
+    async with Simulator(evolve(SCENARIO, faults=["402"])) as poor, fast_session(poor.url) as flux:
+        parameters = {"width": SIDE, "height": SIDE}
+        _, error = await run_out(
+            batch_of(flux, PROMPTS, out=out, parameters=parameters, retry="quarantined")
+        )
+        assert error is not None
+    assert await folders.quarantined(out) == before
+    assert len(await folders.accept(out)) == 2
+    after = (await folders.status(out)).counts
+    assert (after.done, after.spent, after.possible_cost) == (2, counts.possible_cost, 0)
+    assert {row["job_id"] for row in rows(out / "metadata.jsonl")} == {e.job_id for e in before}
+    assert names(tmp_path) == []
+
+
+async def test_a_second_submission_in_doubt_is_settled_first(tmp_path: Path) -> None:
+    """Its image is listed in quarantine, but accepted only when the doubt is settled."""
+    out = tmp_path / "out"
+    async with broken("wrong-bytes") as sim:
+        await a_run(sim, tmp_path)
+    before = await folders.quarantined(out)
+    async with Simulator(evolve(SCENARIO, faults=["lost-reply"])) as silent:
+        await a_run(silent, tmp_path, retry="quarantined")
+    assert await folders.quarantined(out) == before
+    assert await folders.accept(out) == []
+    with pytest.raises(ConfigError, match="submitted again"):
+        await folders.accept(out, [before[0].key])
+    await folders.drop(out)
+    assert await folders.quarantined(out) == before
+    assert len(await folders.accept(out)) == 2
+
+
+async def test_an_accepted_image_has_its_seed(tmp_path: Path) -> None:
+    """The seed that the provider reported is in failures.jsonl, and in metadata.jsonl later."""
+    out = tmp_path / "out"
+    async with broken("wrong-bytes") as sim:
+        outcomes = await a_run(sim, tmp_path)
+        seeds = {row["key"]: row["quarantine"]["seed"] for row in rows(out / "failures.jsonl")}
+        assert all(isinstance(seed, int) for seed in seeds.values())
+        kept = [one.quarantined for one in outcomes if isinstance(one, Failed)]
+        assert {one.seed for one in kept if one is not None} == set(seeds.values())
+    await folders.accept(out)
+    lines = rows(out / "metadata.jsonl")
+    assert {row["key"]: row["seed"] for row in lines} == seeds
+    assert {row["prompt_used"] for row in lines} == {None}
+
+
+@pytest.mark.parametrize("keys", [(), ("all",)])
+async def test_all_accepts_whole_unchanged_images_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], keys: tuple[str, ...]
+) -> None:
+    """Half an image and a changed file stay; a changed one that is named is accepted, and that is
+    said."""
+    out = str(tmp_path / "out")
+    async with broken("wrong-bytes") as sim:
+        await a_run(sim, tmp_path)
+    first, second = await folders.quarantined(out)
+    second.path.write_bytes(first.path.read_bytes())
+
+    async def command(*words: str) -> tuple[str, str]:
+        assert await asyncio.to_thread(main, list(words)) in {0, 3}
+        shown = capsys.readouterr()
+        return shown.out, shown.err
+
+    assert "2 in quarantine" in (await command("verify", out))[0]
+    assert json.loads((await command("verify", out, "--json"))[0])["quarantined"] == 2
+    _, text = await command("resolve", out, *keys, "--accept")
+    assert "1 of 2 are no whole images as recorded" in text
+    assert "by its KEY" in text
+    assert [entry.key for entry in await folders.quarantined(out)] == [second.key]
+    _, text = await command("resolve", out, second.key, "--accept")
+    assert f"changed since the run recorded it ({second.key[:12]})" in text
+    assert (await folders.verify(out)).is_clean
+
+
+async def test_half_an_image_is_not_accepted_with_the_others(tmp_path: Path) -> None:
+    """A file that begins like an image and is incomplete needs its key."""
+    async with broken("truncated") as sim:
+        await a_run(sim, tmp_path)
+    assert await folders.accept(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(
+    "facts",
+    ["7", '{"seed": "9"}', '{"cost": "NaN"}', '{"cost": "-1"}', '{"at": -1.0}', '{"at": 1e300}',
+     '{"job_id": null}', '{"other": 1}'],
+)  # fmt: skip
+async def test_facts_that_were_changed_are_refused(tmp_path: Path, facts: str) -> None:
+    """A journal may come from another person: invalid facts are an error that names the column."""
+    out = tmp_path / "out"
+    async with broken("wrong-bytes") as sim:
+        await a_run(sim, tmp_path)
+    with closing(sqlite3.connect(out / ".fluxasync" / "journal.db")) as journal, journal:
+        journal.execute("UPDATE image SET result = ?", (f'{{"quarantine": {facts}}}',))
+    for ask in (folders.status, folders.quarantined, folders.accept, folders.verify):
+        with pytest.raises(JournalError, match="result"):
+            await ask(out)  # type: ignore[operator]

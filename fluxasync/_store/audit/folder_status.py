@@ -24,11 +24,11 @@ from ..disk_threads import ThreadRunner
 from ..journal.checked_row import SELECT, Row, check_totals, damaged_in, is_instant, row_of
 from ..journal.doubts import UNLISTED
 from ..journal.lock import Locked, holder
-from ..journal.reader import QUARANTINED, read_only
+from ..journal.quarantined_row import QUARANTINED, facts_of, is_quarantined
+from ..journal.reader import read_only
 from ..journal.schema import FILE, HOME, RESTORE, State, connect_read_only, journal_errors
 from ..journal.serialization import request_of
 from ..journal.totals import JournalCounts
-from ..quarantine import is_quarantine_path
 
 #: characters of evidence in an InDoubtEntry
 _EVIDENCE = 4_096
@@ -132,7 +132,7 @@ def _status(folder: Path) -> Status:
             since=since,
             until=until,
             doubts=read_doubts(folder) if view.counts.in_doubt else (),
-            quarantined=read_quarantined(folder) if view.counts.failed else (),
+            quarantined=read_quarantined(folder),
         )
 
 
@@ -166,30 +166,28 @@ def read_quarantined(folder: Path) -> list[QuarantinedEntry]:
 
 def quarantined_rows(folder: Path) -> dict[str, tuple[QuarantinedEntry, Row]]:
     """Return the images whose bytes are in quarantine by their keys, oldest first."""
-    query = SELECT + f"WHERE {QUARANTINED} ORDER BY seq"
     with reading_rows(folder) as connection:
-        rows = [row_of(found) for found in connection.execute(query)]
-    return {row.key.hex(): (_quarantined_entry(row, folder), row) for row in rows if _is_ours(row)}
-
-
-def _is_ours(row: Row) -> bool:
-    return row.path is not None and is_quarantine_path(row.path)
+        rows = [row_of(found) for found in connection.execute(SELECT + f"WHERE {QUARANTINED}")]
+    found = [(_quarantined_entry(row, folder), row) for row in rows if is_quarantined(row)]
+    found.sort(key=lambda pair: pair[0].failed_at)
+    return {entry.key: (entry, row) for entry, row in found}
 
 
 def _quarantined_entry(row: Row, folder: Path) -> QuarantinedEntry:
-    money = row.price if row.cost is None else row.cost
+    prompt = request_of(row).prompt
+    facts = facts_of(row, prompt)
     return QuarantinedEntry(
         key=row.key.hex(),
-        prompt=request_of(row).prompt,
+        prompt=prompt,
         model=row.model,
-        job_id=row.job_id,
+        job_id=facts.job_id,
         path=folder / (row.path or ""),
         size=row.size or 0,
         sha256=(row.sha256 or b"").hex(),
-        cause=row.cause or "error",
-        reason=row.message or "",
-        failed_at=datetime.fromtimestamp(row.finished_at or 0, UTC),
-        cost=None if money is None else amount_of(money),
+        cause=facts.cause,
+        reason=facts.reason,
+        failed_at=facts.at,
+        cost=None if facts.cost is None else amount_of(facts.cost),
     )
 
 

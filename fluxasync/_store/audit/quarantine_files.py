@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -10,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..._core.errors import SinkError
-from ..._core.images import EXTENSIONS, NotAnImage, measure, sniff
+from ..._core.images import EXTENSIONS, NotAnImage, inspect, measure, sniff
 from ..files import AtomicFile, disk_error, make_folder, open_to_read, sync_folder
 from ..journal.checked_row import Row
 from ..journal.integrity import is_part
-from ..journal.serialization import storable
+from ..journal.quarantined_row import facts_of
+from ..journal.serialization import as_stored, storable
 from ..quarantine import FOLDER, OTHER, check, measured, name_of, names
 
 if TYPE_CHECKING:
@@ -49,7 +51,9 @@ def differences(
 
 
 def published(folder: Path, row: Row) -> tuple[Path, tuple[Any, ...]]:
-    """Copy a row's bytes to their final name; return it, and the columns of a done row."""
+    """Copy a row's bytes to their final name; return it, and the columns of a done row: what its
+    failed try recorded, and what the bytes are."""
+    facts = facts_of(row, "")
     source = folder / (row.path or "")
     try:
         check(folder)
@@ -68,13 +72,27 @@ def published(folder: Path, row: Row) -> tuple[Path, tuple[Any, ...]]:
         raise SinkError(f"{source} is missing: restore it, or give it up with --discard") from error
     except OSError as error:
         raise disk_error(folder, error) from error
-    cost = row.price if row.cost is None else row.cost
     relative = storable(os.path.relpath(path, folder))
     digest = bytes.fromhex(part.sha256)
     image = (
-        cost, cost, time.time(), relative, digest, part.size, format, width, height, "{}",
+        facts.cost, facts.cost, time.time(), relative, digest, part.size, format, width, height,
+        as_stored(facts.result),
     )  # fmt: skip
     return path, image
+
+
+def is_whole(folder: Path, entry: QuarantinedEntry) -> bool:
+    """Whether a file of the quarantine is a whole image, and as it was recorded."""
+    try:
+        check(folder)
+        with open_to_read(entry.path) as file:
+            content = file.read()
+        inspect(content)
+    except NotAnImage:
+        return False
+    except OSError as error:
+        raise disk_error(entry.path, error) from error
+    return hashlib.sha256(content).hexdigest() == entry.sha256
 
 
 def _part(folder: Path, stem: str) -> AtomicFile:

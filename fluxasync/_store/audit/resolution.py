@@ -24,9 +24,11 @@ from ..._core.amounts import dollars
 from ..._core.concurrency import run_to_completion
 from ..._core.errors import BudgetExceeded, ConfigError, JournalError, SinkError
 from ..disk_threads import ThreadRunner
+from ..journal.checked_row import Row
 from ..journal.doubts import LostSubmission, jobs_among, lost_submissions, mark, recorded_template
 from ..journal.integrity import check_content, check_current, check_file, check_home
 from ..journal.journal import Journal, JournalView, read_only
+from ..journal.quarantined_row import is_made_again
 from ..journal.writer import StepKind
 from .folder_status import (
     InDoubtEntry,
@@ -38,7 +40,7 @@ from .folder_status import (
     require_idle,
     require_journal,
 )
-from .quarantine_files import published, removed
+from .quarantine_files import is_whole, published, removed
 
 #: minimum digits of a key: unique among a few hundred images
 _SHORTEST = 4
@@ -126,23 +128,31 @@ async def quarantined(folder: str | os.PathLike[str]) -> list[QuarantinedEntry]:
 async def accept(
     folder: str | os.PathLike[str], keys: Sequence[str] = ()
 ) -> list[QuarantinedEntry]:
-    """Make quarantined bytes the images that they were paid as (default: all of them).
+    """Make quarantined bytes the images that they were paid as.
 
-    Each gets its final name, with the extension of what its bytes are ("bin" for no image), and a
-    line in metadata.jsonl. Returns the entries with their new paths. `keys` are whole keys or their
-    starts, of at least four digits. Raises ConfigError, before any change, for a key that names no
-    quarantined image or more than one; Locked while a run is active; SinkError for an error of the
-    disk, after which the same call continues.
+    Without keys, or with "all", these are the whole images whose file has its recorded sha256; the
+    others stay in quarantine, and each is accepted by its key only. Each gets its final name, with
+    the extension of what its bytes are ("bin" for no image), and a line in metadata.jsonl. Returns
+    the entries with path, size and sha256 of the new files. `keys` are whole keys or their starts,
+    of at least four digits. Raises ConfigError, before any change, for a key that names no
+    quarantined image, more than one, or one that is being made again; Locked while a run is active;
+    SinkError for an error of the disk, after which the same call continues.
     """
     async with _opened_journal(folder) as (journal, threads):
         found = await threads.run(quarantined_rows, journal.folder)
+        chosen = _chosen(found, keys)
+        if _is_all(keys):
+            chosen = await threads.run(_acceptable, journal.folder, found)
+        for key in chosen:
+            _check_settled(found[key][1])
         accepted = []
-        for key in _chosen(found, keys):
+        for key in chosen:
             entry, row = found[key]
             path, image = await threads.run(published, journal.folder, row)
             await journal.release(key, image)
             await threads.run(removed, journal.folder, entry.path)
-            accepted.append(evolve(entry, path=path))
+            digest, size = image[4].hex(), image[5]
+            accepted.append(evolve(entry, path=path, sha256=digest, size=size))
         return accepted
 
 
@@ -229,6 +239,23 @@ def _chosen(found: dict[str, Any], keys: Sequence[str]) -> list[str]:
     return [entry.key for entry in chosen]
 
 
+def _acceptable(folder: Path, found: dict[str, tuple[QuarantinedEntry, Row]]) -> list[str]:
+    """Return the keys of the images that are accepted without being named."""
+    return [
+        key
+        for key, (entry, row) in found.items()
+        if not is_made_again(row) and is_whole(folder, entry)
+    ]
+
+
+def _check_settled(row: Row) -> None:
+    if is_made_again(row):
+        raise ConfigError(
+            f"image {row.key.hex()[:8]} was submitted again, and its outcome is not known yet: run "
+            "the same command again to collect it, or settle it if it is in doubt"
+        )
+
+
 def _checked_view(folder: Path) -> JournalView:
     """Check that the journal exists, is free and can be trusted, without taking the lock."""
     require_journal(folder)
@@ -260,10 +287,14 @@ def _matching(
     images: Sequence[_EntryT], keys: Sequence[str], *, what: str = "in doubt"
 ) -> list[_EntryT]:
     """Return the images that the keys name, each once; all of them without keys, or for "all"."""
-    if not keys or tuple(keys) == ("all",):
+    if _is_all(keys):
         return list(images)
     chosen = (_one(images, key, what) for key in keys)
     return list({found.key: found for found in chosen}.values())
+
+
+def _is_all(keys: Sequence[str]) -> bool:
+    return not keys or tuple(keys) == ("all",)
 
 
 def _one(images: Iterable[_EntryT], start: str, what: str = "in doubt") -> _EntryT:

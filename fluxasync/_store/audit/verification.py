@@ -63,6 +63,7 @@ class Verification:
 
     folder: Path
     images: int  #: saved images in the journal
+    quarantined: int  #: images whose bytes are in quarantine, which is no finding
     bytes: int  #: bytes read and compared
     found: Mapping[str, int]  #: number of findings by kind
     findings: tuple[Finding, ...]  #: the first 1,000
@@ -120,6 +121,7 @@ def _steps(report: _Report) -> Generator[None, None, None]:
         yield from _lines(folder / METADATA, known, report)
         yield from _files(folder, PurePosixPath(), known, report)
         entries, running = read_quarantined(folder), running_jobs(folder)
+        report.quarantined = len(entries)
         for kind, where, key, details in differences(folder, entries, running=running):
             report.add(kind, where, key=key, details=details)
             yield
@@ -133,6 +135,7 @@ class _Report:
     folder: Path
     total: int = 0  #: images to compare
     images: int = 0
+    quarantined: int = 0
     bytes: int = 0
     found: Counter[str] = field(factory=Counter)
     findings: list[Finding] = field(factory=list)
@@ -153,6 +156,7 @@ class _Report:
         return Verification(
             folder=self.folder,
             images=self.images,
+            quarantined=self.quarantined,
             bytes=self.bytes,
             found=dict(self.found),
             findings=tuple(self.findings),

@@ -232,6 +232,7 @@ RESULT: dict[str, type] = {
     "same": object,
     "status": int,
     "reasons": list,
+    "quarantine": dict,
 }
 
 

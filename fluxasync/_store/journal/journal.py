@@ -29,6 +29,7 @@ from ..._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Refused
 from ..disk_threads import ThreadRunner
 from ..files import check_regular, create_own, make_folder, make_own_folder, sync, sync_folder
 from . import edits
+from .decisions import Dropped
 from .integrity import (
     MOUNTS,
     check_absent,
@@ -69,11 +70,11 @@ from .schema import (
     lift_limit,
 )
 from .serialization import (
-    Dropped,
     failed_values,
     gives_up_job,
     job_of,
     known_of,
+    note_recorded,
     request_of,
     request_text,
     saved_values,
@@ -274,7 +275,8 @@ class Journal:
                 await self._writer.run(self._transitions.done, outcome, values)
             case Failed(request=request, job=job):
                 values = failed_values(outcome, self.folder)
-                await self._writer.run(self._transitions.failed, request, job, values)
+                row = await self._writer.run(self._transitions.failed, request, job, values)
+                note_recorded(outcome, row, self.folder)
             case InDoubt(request=request, error=error):
                 await self._writer.run(self._transitions.in_doubt, request, error)
         self._keys.pop(id(outcome.request), None)
@@ -345,8 +347,7 @@ class Journal:
         await self._writer.run(self._transitions.give_job, bytes.fromhex(key), job_id)
 
     async def release(self, key: str, image: tuple[Any, ...] | None) -> None:
-        """Record what became of quarantined bytes: the image, given as the columns of a done row,
-        or nothing."""
+        """Record what became of quarantined bytes: the columns of a done row, or None."""
         await self._writer.run(self._transitions.release, bytes.fromhex(key), image)
 
     async def forget(self, keys: Sequence[str]) -> int:

@@ -20,11 +20,11 @@ from attrs import frozen
 
 from ..._core.errors import JournalError
 from ..files import create_own, open_to_read
-from ..quarantine import FOLDER as QUARANTINE
 from .checked_row import SELECT, Row, damaged, row_of
 from .edits import FRAGMENT, is_edited
 from .integrity import JournalHeader, check_content, check_file, check_run
 from .lock import holder, identity
+from .quarantined_row import QUARANTINED
 from .retry_selection import TO_COLLECT, RetrySelection
 from .schema import (
     FILE,
@@ -176,12 +176,8 @@ def damaged_files(path: Path, again: RetrySelection, *, after: int) -> tuple[int
     return (page[-1][0], count) if page else None
 
 
-#: SQL condition of the rows whose bytes are in quarantine
-QUARANTINED = f"state = 3 AND path GLOB '{QUARANTINE}/*'"
-
-
 def count_quarantined(connection: sqlite3.Connection) -> int:
-    """Count the images whose bytes are in quarantine; looks at failures only."""
+    """Count the images whose bytes are in quarantine; does not look at saved ones."""
     query = f"SELECT count(*) FROM image WHERE {QUARANTINED}"  # noqa: S608 — a constant
     return int(connection.execute(query).fetchone()[0])
 

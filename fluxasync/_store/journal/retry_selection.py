@@ -24,8 +24,8 @@ from attrs import frozen
 from ..._core.arguments import check_type
 from ..._core.errors import ConfigError
 from ..quarantine import is_quarantine_path
+from .decisions import Discarded, Dropped
 from .schema import State
-from .serialization import Discarded, Dropped
 from .totals import JournalCounts, counted
 
 if TYPE_CHECKING:

@@ -44,7 +44,6 @@ from ..._core.models import (
     InDoubt,
     Job,
     Outcome,
-    Quarantined,
     Saved,
     Stored,
 )
@@ -61,6 +60,8 @@ from .checked_row import (
     is_image,
     json_fault,
 )
+from .decisions import Discarded, Dropped
+from .quarantined_row import is_quarantined, quarantined_of, recorded
 from .schema import State
 
 #: characters kept of raw evidence, of a message, and of a reported prompt: with escapes it fits
@@ -80,19 +81,6 @@ _ERRORS: dict[str, type[FluxError]] = {
         JobLost, DeadlineExceeded,
     )
 }  # fmt: skip
-
-
-class Dropped(FluxError):
-    """The user gave up an image in doubt: it may have been charged."""
-
-    cause = "dropped"
-    sent = True
-
-
-class Discarded(FluxError):
-    """The user deleted the quarantined bytes of an image that was paid."""
-
-    cause = "discarded"
 
 
 _ERRORS |= {Dropped.cause: Dropped, Discarded.cause: Discarded}
@@ -149,8 +137,11 @@ def failed_values(failed: Failed, folder: Path) -> tuple[Any, ...]:
         details["status"] = error.status
     if isinstance(error, Moderated) and error.reasons:
         details["reasons"] = error.reasons
+    kept = _quarantine_values(failed, folder)
+    if kept[0] is not None:
+        details |= recorded(failed, message(error))
     text = as_stored(details) if details else None
-    return failed.cause, message(error), failed.paid, text, *_quarantine_values(failed, folder)
+    return failed.cause, message(error), failed.paid, text, *kept
 
 
 def _quarantine_values(failed: Failed, folder: Path) -> tuple[str | None, bytes | None, int | None]:
@@ -322,26 +313,26 @@ def _saved_of(row: Row, folder: Path, request: ImageRequest) -> Saved:
     )
 
 
-def quarantined_of(row: Row, folder: Path) -> Quarantined | None:
-    """Return the quarantined bytes that a row names; a path elsewhere is none of ours."""
-    if row.state == State.DONE or row.path is None or not is_quarantine_path(row.path):
-        return None
-    digest = (row.sha256 or b"").hex()
-    return Quarantined(path=folder / row.path, size=row.size or 0, sha256=digest)
-
-
 def gives_up_job(row: Row) -> bool:
     """Whether a retry of a failed row pays without a look at its job: its user has discarded the
     image, or it is another request's, which a later session cannot see."""
-    is_swap = row.cause == JobFailed.cause and row.path is not None and is_quarantine_path(row.path)
+    is_swap = row.cause == JobFailed.cause and is_quarantined(row)
     return row.cause == Discarded.cause or is_swap
+
+
+def note_recorded(failed: Failed, row: Row | None, folder: Path) -> None:
+    """Add to a failure the quarantined bytes of its row, with the first recorded reason."""
+    error = failed.error
+    if row is not None and isinstance(error, JobError | DownloadError):
+        prompt = "" if failed.request is None else failed.request.prompt
+        error.quarantined = quarantined_of(row, folder, prompt)
 
 
 def _failed_of(row: Row, folder: Path, request: ImageRequest) -> Failed:
     job = None if row.job_id is None else job_of(row, request)
     error = _error_of(row, job)
     if isinstance(error, JobError | DownloadError):
-        error.quarantined = quarantined_of(row, folder)
+        error.quarantined = quarantined_of(row, folder, request.prompt)
     return Failed(request=request, error=error, index=request.index, job=job)
 
 

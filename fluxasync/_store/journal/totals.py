@@ -106,6 +106,11 @@ class JournalTotals:
             self.sunk += amount_of(money)
             self.remade += amount_of(money) if state == State.DONE else 0
 
+    def unsink(self, money: str | None) -> None:
+        """Take back the money of an earlier attempt, whose image is saved after all."""
+        if money is not None:
+            self.sunk = max(self.sunk - amount_of(money), self.remade)
+
     def as_counts(self) -> JournalCounts:
         counts, money = self.counts, self.money
         return JournalCounts(

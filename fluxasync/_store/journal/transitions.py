@@ -18,9 +18,11 @@ from ..._core.errors import ConfigError, FluxError, JournalError, TransportError
 from ..._core.models import ImageRequest, Job, Saved, Verdict
 from ..quarantine import check, is_quarantine_path
 from .checked_row import LAST_SEQ, SELECT, Row, damaged, row_of
+from .decisions import Discarded, Dropped
+from .quarantined_row import QUARANTINED, facts_of, is_made_again, is_quarantined, merged
 from .retry_selection import TO_COLLECT, RetrySelection
 from .schema import State
-from .serialization import Discarded, Dropped, amount, evidence, message, request_text, storable
+from .serialization import amount, evidence, message, request_text, storable
 from .totals import JournalTotals, counted
 
 _Found = tuple[int, int, str | None, str | None]  # id, state, cause, money
@@ -54,19 +56,22 @@ UPDATE image SET state = 5, job_id = NULL, polling_url = NULL, submitted_at = NU
 money = NULL, stem = NULL, seq = NULL, finished_at = NULL,
 path = CASE WHEN state <> 2 THEN path END, sha256 = CASE WHEN state <> 2 THEN sha256 END,
 size = CASE WHEN state <> 2 THEN size END, format = NULL, width = NULL, height = NULL,
-result = NULL, cause = NULL, message = NULL, paid = NULL, evidence = NULL WHERE id = ?"""
+result = CASE WHEN state <> 2 AND path IS NOT NULL THEN result END,
+cause = NULL, message = NULL, paid = NULL, evidence = NULL WHERE id = ?"""
 _GIVEN = """
 UPDATE OR IGNORE image SET state = 1, job_id = ?,
 polling_url = CASE WHEN job_id = ? THEN polling_url END, submitted_at = ?, seq = NULL,
 path = CASE WHEN state <> 2 THEN path END,
-finished_at = NULL, cause = NULL, message = NULL, paid = NULL, evidence = NULL, result = NULL,
+finished_at = NULL, cause = NULL, message = NULL, paid = NULL, evidence = NULL,
+result = CASE WHEN state <> 2 AND path IS NOT NULL THEN result END,
 cost = CASE WHEN job_id = ? THEN cost END,
 money = coalesce(money, CASE WHEN job_id = ? THEN cost END, price) WHERE id = ?"""
 
 
 _DISCARD = """
-UPDATE image SET seq = ?, cause = ?, message = ?, path = NULL, sha256 = NULL, size = NULL
-WHERE id = ? AND path IS NOT NULL"""
+UPDATE image SET state = 3, seq = ?, finished_at = ?, cause = ?, message = ?, path = NULL,
+sha256 = NULL, size = NULL WHERE id = ? AND path IS NOT NULL"""
+_FORGET_BYTES = "UPDATE image SET path = NULL, sha256 = NULL, size = NULL WHERE id = ?"
 
 
 class Transitions:
@@ -80,8 +85,8 @@ class Transitions:
         self._place = _place(connection, provider, origin)
         self._seq = _last_seq(connection)
         self._before = self._seq  #: last sequence number of earlier runs
-        #: key → quarantined bytes of an image that is paid again
-        self._superseded: dict[bytes, str] = {}
+        #: key → quarantined bytes of an image that is collected or paid again
+        self._superseded: dict[bytes, str] = _left_aside(connection)
 
     # --- the ledger's methods -------------------------------------------------------------------
 
@@ -230,19 +235,37 @@ class Transitions:
         request: ImageRequest | None,
         job: Job | None,
         values: tuple[Any, ...],
-    ) -> None:
-        """Settle a failure. A job past its deadline stays submitted, to be collected later."""
+    ) -> Row | None:
+        """Settle a failure; return the row if its bytes are in quarantine. A job past its deadline
+        stays submitted, to be collected later."""
         found = self._found(connection, request, None if job is None else job.job_id)
         if found is None or found[1] == State.DONE:
-            return
+            return None
         row, state, cause, money = found
         is_late = values[0] == "timeout" and state == State.SUBMITTED
         after = State.SUBMITTED if is_late else State.FAILED
         cost = None if job is None else amount_text(job.cost)
         kept = None if values[2] == "no" else money if cost is None else cost
-        connection.execute(_FAILED, (after, self._next(), time.time(), *values, cost, kept, row))
+        self._write_failure(connection, row, after, values, cost, kept)
         self.totals.add(state, cause, money, -1)
         self.totals.add(after, values[0], kept)
+        settled = _row(connection, row)
+        return settled if is_quarantined(settled) else None
+
+    def _write_failure(
+        self,
+        connection: sqlite3.Connection,
+        row: int,
+        state: State,
+        values: tuple[Any, ...],
+        cost: str | None,
+        money: str | None,
+    ) -> None:
+        """Record a failure; the facts of bytes that are in quarantine already stay."""
+        cause, text, paid, details, path, sha256, size = values
+        details = merged(_row(connection, row), details, path, sha256)
+        columns = (cause, text, paid, details, path, sha256, size, cost, money, row)
+        connection.execute(_FAILED, (state, self._next(), time.time(), *columns))
 
     def in_doubt(
         self, connection: sqlite3.Connection, request: ImageRequest, error: FluxError
@@ -256,9 +279,8 @@ class Transitions:
     def drop(self, connection: sqlite3.Connection, key: bytes) -> None:
         """Give up an image in doubt."""
         row, state, cause, money = _must(connection, key, State.IN_DOUBT)
-        what = (Dropped.cause, "given up while in doubt: it may have been charged", "unknown", None)
-        values = (State.FAILED, self._next(), time.time(), *what, *[None] * 4, money, row)
-        connection.execute(_FAILED, values)
+        what = (Dropped.cause, "given up while in doubt: it may have been charged", "unknown")
+        self._write_failure(connection, row, State.FAILED, (*what, *[None] * 4), None, money)
         self.totals.add(state, cause, money, -1)
         self.totals.add(State.FAILED, Dropped.cause, money)
 
@@ -284,17 +306,26 @@ class Transitions:
     def release(
         self, connection: sqlite3.Connection, key: bytes, image: tuple[Any, ...] | None
     ) -> None:
-        """Settle a failed image with its quarantined bytes; None = they were deleted."""
-        row, state, cause, money = found = _must(connection, key, State.FAILED)
+        """Settle an image with its quarantined bytes; None = they were deleted."""
+        row, state, cause, money = found = _by_key(connection, key)
+        has_open_job = is_made_again(_row(connection, row))
         if image is not None:
-            query = "SELECT job_id FROM image WHERE id = ?"
-            (job_id,) = connection.execute(query, (row,)).fetchone()
+            _must(connection, key, State.SUBMITTED, State.FAILED, State.AGAIN)
+            job_id = facts_of(_row(connection, row), "").job_id
+            if job_id is None:  # of a journal that kept no facts
+                raise ConfigError(f"image {key.hex()[:8]} has no job: look at its file yourself")
             self._settle_done(connection, found, job_id, image)
-            return
-        text = "its quarantined bytes were deleted; a retry pays again"
-        connection.execute(_DISCARD, (self._next(), Discarded.cause, text, row))
-        self.totals.add(state, cause, money, -1)
-        self.totals.add(state, Discarded.cause, money)
+            if state == State.AGAIN:  # its money is among that of earlier attempts
+                self.totals.unsink(image[1])
+                self._write_sunk(connection)
+        elif has_open_job or state == State.AGAIN:
+            connection.execute(_FORGET_BYTES, (row,))
+        else:
+            text = "its quarantined bytes were deleted; a retry pays again"
+            values = (self._next(), time.time(), Discarded.cause, text, row)
+            connection.execute(_DISCARD, values)
+            self.totals.add(state, cause, money, -1)
+            self.totals.add(State.FAILED, Discarded.cause, money)
 
     def retry_collecting(self, connection: sqlite3.Connection, key: bytes) -> Row | None:
         """Collect a failed image's own job again; return the changed row."""
@@ -316,10 +347,13 @@ class Transitions:
             self.totals.sink(state, money)
             self.totals.add(State.AGAIN, None, None)
             count += 1
+        self._write_sunk(connection)
+        return count
+
+    def _write_sunk(self, connection: sqlite3.Connection) -> None:
         names = ("sunk", "remade", "written_off")
         amounts = [(name, str(getattr(self.totals, name))) for name in names]
         connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", amounts)
-        return count
 
     # --- at the start of a run ------------------------------------------------------------------
 
@@ -340,13 +374,13 @@ class Transitions:
 
     def _note_superseded(self, connection: sqlite3.Connection, key: bytes) -> None:
         row = self.known(connection, key)
-        if row is not None and row.path is not None and is_quarantine_path(row.path):
+        if row is not None and row.path is not None and is_quarantined(row):
             self._superseded[key] = row.path
 
     def _remove_superseded(self, request: ImageRequest) -> None:
         """Remove the quarantined bytes of an image that was paid again and is saved now."""
         path = self._superseded.pop(bytes.fromhex(request.key), None)
-        if path is not None:
+        if path is not None and is_quarantine_path(path):
             with suppress(OSError):  # verify reports the file
                 check(self._again.folder)
                 os.unlink(self._again.folder / path)
@@ -382,6 +416,16 @@ class Transitions:
                 self.intent(connection, key, request, text, None)
                 found = _by_key(connection, key)
         return found
+
+
+def _row(connection: sqlite3.Connection, row: int) -> Row:
+    return row_of(connection.execute(SELECT + "WHERE image.id = ?", (row,)).fetchone())
+
+
+def _left_aside(connection: sqlite3.Connection) -> dict[bytes, str]:
+    """Return the quarantined bytes of the images that an earlier run began to make again."""
+    query = f"SELECT key, path FROM image WHERE {QUARANTINED} AND state <> 3"  # noqa: S608 — a constant
+    return dict(connection.execute(query).fetchall())
 
 
 def _by_job(connection: sqlite3.Connection, job_id: str) -> _Found | None:
