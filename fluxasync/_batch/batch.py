@@ -15,7 +15,7 @@ from numbers import Real
 from typing import Any, Literal, NoReturn, Self
 
 from .._core.arguments import check_callback, check_type, described
-from .._core.errors import ConfigError
+from .._core.errors import ConfigError, cut
 from .._core.events import Event, EventsDropped, Settled
 from .._core.loop_owner import LoopOwner
 from .._core.models import Outcome
@@ -329,7 +329,7 @@ class Batch:
 def _seconds(grace: float) -> float:
     check_type("grace", grace, Real, expected="seconds, 0 or more")
     if not 0 <= grace < inf:
-        raise ConfigError.about("grace", f"seconds, 0 or more, not {grace!r}")
+        raise ConfigError.about("grace", f"seconds, 0 or more, not {cut(repr(grace))}")
     return grace
 
 

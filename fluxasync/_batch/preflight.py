@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .._core.errors import ConfigError
+from .._core.errors import ConfigError, cut
 from .._core.models import ImageRequest
 from .._requests.sources import open_source
 from .._requests.sources.plan import SHOWN_NAMES, Plan, metadata_message
@@ -121,8 +121,8 @@ class Preflight:
             if plan.models and model != ImageRequest().model and model not in plan.models:
                 named = ", ".join(plan.models[:3])
                 raise ConfigError(
-                    f"model={model}: no row uses it, because each row names its own ({named}). "
-                    "Leave it out, or remove the models from the rows"
+                    f"model={cut(model)}: no row uses it, because each row names its own "
+                    f"({named}). Leave it out, or remove the models from the rows"
                 )
 
     @property

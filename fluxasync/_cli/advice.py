@@ -22,7 +22,7 @@ from .._core.errors import (
     RateLimited,
     ServerError,
     TransportError,
-    cut_values,
+    cut_runs,
 )
 from .._core.text import display, duration
 
@@ -31,7 +31,7 @@ _AGAIN = "run the same command again"
 
 def with_advice(error: FluxError) -> str:
     """Return the error's message, ending with what to do next."""
-    text = cut_values(_with_options(error)) if isinstance(error, ConfigError) else str(error)
+    text = cut_runs(_with_options(error)) if isinstance(error, ConfigError) else str(error)
     kept = getattr(error, "quarantined", None)
     where = f"its bytes are in {kept.path}" if kept is not None and kept.path else ""
     return "; ".join(filter(None, (text, where, next_step(error))))

@@ -25,7 +25,7 @@ from cyclopts import (
 from cyclopts.validators import Number
 
 from .._batch.progress.terminal import Terminal
-from .._core.errors import VALUE_LENGTH, ConfigError, cut, cut_values
+from .._core.errors import VALUE_LENGTH, ConfigError, cut, cut_runs
 from .._core.version import __version__
 from .event_loop import run_async
 from .exit_codes import DISK, USAGE
@@ -384,7 +384,7 @@ def _with_cut(tokens: Sequence[str], message: str) -> str:
     """Return the message with long arguments cut; text in base64 may be among them."""
     for token in tokens:
         message = message.replace(token, cut(token)) if len(token) > VALUE_LENGTH else message
-    return cut_values(message)
+    return cut_runs(message)
 
 
 def _unused(unused: Sequence[str], command: Sequence[str]) -> str:

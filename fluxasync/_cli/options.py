@@ -231,7 +231,7 @@ class ListOptions:
         for text in self.grid:
             name, values = _pair(text, "--grid", "NAME=V,V")
             if name in grid:
-                raise ConfigError(f"--grid {name} is given twice: write {name}=V,V")
+                raise ConfigError(f"--grid {cut(name)} is given twice: write {cut(name)}=V,V")
             grid[name] = [_value(part) for part in _parts(values)]
         return grid
 
@@ -316,9 +316,8 @@ def read_parameters(texts: tuple[str, ...], model: str) -> dict[str, Any]:
     for name in given:
         if known is not None and name != "extra_body" and not models_with(name):
             reason = unknown_parameter_message(name[:60], known, ())
-            step = "" if "; " in reason else "; fluxasync models lists what it takes"
             send = f"to send it all the same: --param {_SENT}{name[:60]}=…"
-            raise ConfigError(f"--param {reason}{step}; {send}")
+            raise ConfigError(f"--param {reason}; {send}")
     if sent:
         inner = {name.removeprefix(_SENT): value for name, value in sent.items()}
         given["extra_body"] = inner | dict(given.get("extra_body") or {})
@@ -356,7 +355,7 @@ def read_columns(prompt_column: str | None, mappings: tuple[str, ...]) -> dict[s
     for text in mappings:
         target, column = _pair(text, "--map", "PARAMETER=COLUMN")
         if target in columns:
-            raise ConfigError(f"--map names two columns for {target}: leave one out")
+            raise ConfigError(f"--map names two columns for {cut(target)}: leave one out")
         columns[target] = column
     if prompt_column is not None:
         if "prompt" in columns:
@@ -453,13 +452,13 @@ def read_key(path: Path, *, option: str = "--key-file") -> tuple[str, str | None
             first_line = file.readline(_LONGEST_KEY + 1)
             mode = os.fstat(file.fileno()).st_mode
     except OSError as error:
-        raise ConfigError(f"{option} {path}: {error.strerror}") from None
+        raise ConfigError(f"{option} {cut(str(path))}: {error.strerror}") from None
     try:
         key = first_line.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         key = ""
     if not key or len(first_line) > _LONGEST_KEY:
-        raise ConfigError(f"{option} {path}: its first line is not a key")
+        raise ConfigError(f"{option} {cut(str(path))}: its first line is not a key")
     exposed = _exposed(mode) if stat.S_ISREG(mode) else None
     return key, exposed and f"{path} can be {exposed}; chmod 600 {path}"
 

@@ -50,10 +50,10 @@ def candidate_in(evidence: str) -> str | None:
 VALUE_LENGTH = 120
 _START, _END = 70, 40
 
-#: an unbroken run, such as base64, and what stands in quotes
-_LONG = re.compile(
-    rf"""\S{{{VALUE_LENGTH + 1},}}|(?<!\w)(['"])[^\n]{{{VALUE_LENGTH - 1},}}?\1(?!\w)"""
-)
+#: an unbroken run, such as base64
+_RUN = re.compile(rf"\S{{{VALUE_LENGTH + 1},}}")
+#: the same, and a value in quotes as `repr` writes it, up to the next quote that is not escaped
+_QUOTED = re.compile(_RUN.pattern + r"""|(?<!\w)(['"])(?:\\.|(?!\1)[^\\\n])*\1(?!\w)""")
 
 
 def cut(value: str) -> str:
@@ -61,12 +61,18 @@ def cut(value: str) -> str:
     return value if len(value) <= VALUE_LENGTH else f"{value[:_START]}…{value[-_END:]}"
 
 
+def cut_runs(message: str) -> str:
+    """Return a message in which no run of characters is longer than 120: a value may be an image in
+    base64. Words are kept: a value that has spaces is cut where it is put into a message."""
+    return _RUN.sub(lambda found: cut(found[0]), message)
+
+
 def cut_values(message: str) -> str:
-    """Return a message in which no run of characters and nothing in quotes is longer than 120: a
-    value may be an image in base64."""
+    """Return a message of other software in which no run of characters and no value in quotes is
+    longer than 120."""
     if len(message) <= VALUE_LENGTH:
         return message
-    return _LONG.sub(lambda found: cut(found[0]), message)
+    return _QUOTED.sub(lambda found: cut(found[0]), message)
 
 
 class FluxError(Exception):
@@ -109,13 +115,13 @@ class ConfigError(FluxError, ValueError):
     reason: str = ""  #: what is wrong with it, and what to do
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(cut_values(message))
+        super().__init__(cut_runs(message))
 
     @classmethod
     def about(cls, argument: str, reason: str, *, value: object = None, owner: str = "") -> Self:
         """Return the error of one argument. Its message names the argument as Python does, `owner`
         being its class; the command line names the option."""
-        shown = argument if value is None else f"{argument}={cut_values(repr(value))}"
+        shown = argument if value is None else f"{argument}={cut(repr(value))}"
         error = cls(f"{owner}({shown}): {reason}" if owner else f"{shown}: {reason}")
         error.argument, error.value, error.reason = argument, value, reason
         return error

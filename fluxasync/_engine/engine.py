@@ -23,6 +23,7 @@ from .._core.errors import (
     DownloadError,
     JobError,
     TransportError,
+    cut,
 )
 from .._core.events import JobEnded, JobReady
 from .._core.loop_owner import LoopOwner
@@ -227,7 +228,7 @@ class Engine:
         self.refuse_misspelt(model)
         if find(model) is None:
             self._warn_once(
-                f"unknown model {model!r}: passed on unchecked, "
+                f"unknown model {cut(repr(model))}: passed on unchecked, "
                 f"{_price_note(self.submitter.prices.find(model))}"
             )
 
@@ -238,7 +239,7 @@ class Engine:
             return
         if near := closest_model(model):
             raise ConfigError(
-                f"unknown model {model!r}: did you mean {near}? To send it as it is: "
+                f"unknown model {cut(repr(model))}: did you mean {near}? To send it as it is: "
                 "allow_unknown_models=True"
             )
 

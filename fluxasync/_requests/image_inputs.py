@@ -227,7 +227,9 @@ def _wire_form(name: str, image: ImageInput) -> str:
     if content is None:
         content = _read(name, _path(image), image.within)
         if image.sha256 not in (None, hashlib.sha256(content).hexdigest()):
-            raise ConfigError(f"{name}={image.path}: has changed since it was checked; start again")
+            raise ConfigError(
+                f"{name}={cut(str(image.path))}: has changed since it was checked; start again"
+            )
     return base64.b64encode(content).decode("ascii")
 
 
@@ -258,11 +260,11 @@ def _readable(name: str, path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise ConfigError(f"{name}={path}: no such file") from error
+        raise ConfigError(f"{name}={cut(str(path))}: no such file") from error
     except OSError as error:
-        raise ConfigError(f"{name}={path}: {error.strerror}") from error
+        raise ConfigError(f"{name}={cut(str(path))}: {error.strerror}") from error
     except ConfigError as error:
-        raise ConfigError(f"{name}={path}: {error}") from None
+        raise ConfigError(f"{name}={cut(str(path))}: {error}") from None
     except ValueError as error:  # a NUL character
         raise ConfigError(f"{name}={str(path)[:80]!r}: not a path") from error
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from attrs import frozen
 
-from .._core.errors import ConfigError
+from .._core.errors import ConfigError, cut
 from .._core.models import DEFAULT_MODEL, ImageRequest
 from .catalog.model import Model, closest, unknown_parameter_message
 from .catalog.table import find, models_with
@@ -158,7 +158,7 @@ def _own_fault(
     if not isinstance(key, str):
         raise ConfigError(f"a row's keys are text, not {type(key).__name__}")
     if (near := _close_row_key(key)) and not _describes(key, near, given):
-        return _Fault(key, f"{key!r} looks like {near}", near)
+        return _Fault(key, f"{cut(repr(key))} looks like {near}", near)
     if model is not None:
         others = () if key in _COMMON_WORDS else models_with(key)
         near = closest(key, model)
@@ -166,7 +166,7 @@ def _own_fault(
             return _Fault(key, unknown_parameter_message(key, model, others), near)
     if allow_extras or model is None:
         return None
-    return _Fault(key, f"{key}: {name} has no such parameter")
+    return _Fault(key, f"{cut(key)}: {name} has no such parameter")
 
 
 def _describes(key: str, near: str, given: Mapping[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from unicodedata import category, normalize
 from attrs import field, frozen
 
 from .._core.arguments import check_type
-from .._core.errors import ConfigError
+from .._core.errors import ConfigError, cut
 from .._core.models import ImageRequest
 
 #: the index sorts a folder in the order of the prompts, the key identifies the request
@@ -92,7 +92,7 @@ class FilenameTemplate:
 
 def _bad(text: str, problem: str) -> ConfigError:
     fields = ", ".join(f"{{{name}}}" for name in _FIELDS)
-    return ConfigError(f"file-name template {text!r}: {problem} (fields: {fields})")
+    return ConfigError(f"file-name template {cut(repr(text))}: {problem} (fields: {fields})")
 
 
 def _parsed(text: str) -> list[tuple[str, str | None, str]]:

@@ -15,7 +15,7 @@ from attrs import evolve, field, frozen
 
 from .._core.addresses import is_loopback_address, private_host
 from .._core.amounts import CREDIT
-from .._core.errors import ConfigError
+from .._core.errors import ConfigError, cut
 
 PORTS = {"http": 80, "https": 443}
 #: printable ASCII without space and backslash; parsers disagree about other characters
@@ -86,12 +86,12 @@ def _path_twice(path: str, right: str) -> ConfigError:
 
 def _starts_with_slash(instance: object, attribute: Any, value: str | None) -> None:
     if value is not None and not value.startswith("/"):
-        raise ConfigError(f"{attribute.name}={value!r}: must start with /")
+        raise ConfigError(f"{attribute.name}={cut(repr(value))}: must start with /")
 
 
 def _names_the_model(instance: object, attribute: Any, value: str) -> None:
     if "{model}" not in value:
-        raise ConfigError(f"{attribute.name}={value!r}: must contain {{model}}")
+        raise ConfigError(f"{attribute.name}={cut(repr(value))}: must contain {{model}}")
 
 
 @frozen(kw_only=True)

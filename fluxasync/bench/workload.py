@@ -10,7 +10,7 @@ from typing import Any, get_args
 from attrs import field, frozen
 from attrs.validators import deep_iterable, optional
 
-from .._core.errors import ConfigError
+from .._core.errors import ConfigError, cut
 from .load_profile import Arrivals, LoadProfile, closed_loop, open_loop
 
 #: active jobs of closed loops by default: one, some, half an account, a full one (BFL docs: 24)
@@ -26,7 +26,7 @@ def read_counts(text: str, given: str) -> tuple[int, ...]:
     except ValueError:
         counts = (0,)
     if min(counts) < 1:
-        raise ConfigError(f"{given}: not a list of job counts, e.g. 1,4,12,24")
+        raise ConfigError(f"{cut(str(given))}: not a list of job counts, e.g. 1,4,12,24")
     return counts
 
 
@@ -39,7 +39,7 @@ def read_rate(text: str, given: str) -> float:
     except (ValueError, ZeroDivisionError):
         rate = math.nan
     if not (math.isfinite(rate) and rate > 0):
-        raise ConfigError(f"{given}: not a rate, e.g. 0.5/s or 30/min")
+        raise ConfigError(f"{cut(str(given))}: not a rate, e.g. 0.5/s or 30/min")
     return rate
 
 
@@ -52,7 +52,7 @@ def read_ramp(text: str, given: str) -> tuple[float, float]:
     """Read "0.1/s..2/s". Raises ConfigError."""
     first, dots, last = text.partition("..")
     if not dots:
-        raise ConfigError(f"{given}: not a range of rates, e.g. 0.1/s..2/s")
+        raise ConfigError(f"{cut(str(given))}: not a range of rates, e.g. 0.1/s..2/s")
     return read_rate(first, given), read_rate(last, given)
 
 
@@ -69,7 +69,7 @@ def read_duration(text: str, given: str) -> float:
     except ValueError:
         duration = math.nan
     if not (math.isfinite(duration) and duration > 0):
-        raise ConfigError(f"{given}: not a duration, e.g. 90s or 5min")
+        raise ConfigError(f"{cut(str(given))}: not a duration, e.g. 90s or 5min")
     return duration
 
 
@@ -120,24 +120,26 @@ def _positive_integer(instance: object, attribute: Any, value: Any) -> None:
 def _check_number(name: str, value: Any, kind: type, expected: str) -> None:
     is_number = isinstance(value, kind) and not isinstance(value, bool)
     if not (is_number and 0 < value < math.inf):
-        raise ConfigError(f"{name}={value!r}: must be {expected}")
+        raise ConfigError(f"{name}={cut(repr(value))}: must be {expected}")
 
 
 def _natural(instance: object, attribute: Any, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
-        raise ConfigError(f"{attribute.name}={value!r}: must be an integer, 0 or more")
+        raise ConfigError(f"{attribute.name}={cut(repr(value))}: must be an integer, 0 or more")
 
 
 def _pair(instance: object, attribute: Any, value: Any) -> None:
     if not (isinstance(value, list | tuple) and len(value) == 2):
-        raise ConfigError(f"{attribute.name}={value!r}: must be {_EXPECTED[attribute.name]}")
+        raise ConfigError(
+            f"{attribute.name}={cut(repr(value))}: must be {_EXPECTED[attribute.name]}"
+        )
     for each in value:
         _positive(instance, attribute, each)
 
 
 def _arrivals(instance: object, attribute: Any, value: Any) -> None:
     if value not in get_args(Arrivals):
-        raise ConfigError(f"arrivals={value!r}: must be {' or '.join(get_args(Arrivals))}")
+        raise ConfigError(f"arrivals={cut(repr(value))}: must be {' or '.join(get_args(Arrivals))}")
 
 
 @frozen(kw_only=True)

@@ -22,12 +22,14 @@ from urllib.parse import quote
 
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 from support.echo_server import echo_server
 from support.prompt_lists import complaint_of, plan_of, requests_of
 from support.sample_images import jpeg, png, webp
 from support.simulator_sessions import fast_session, outcomes_of, rows
 
-from fluxasync import Batch, ConfigError, Failed, ImageRequest
+from fluxasync import Batch, ConfigError, Failed, ImageRequest, Prompts
 from fluxasync._core.errors import cut_values
 from fluxasync._core.models import ImageInput
 from fluxasync._requests.image_inputs import encode_image_inputs
@@ -186,8 +188,8 @@ async def test_other_formats_are_named_with_the_way_out(tmp_path: Path, name: st
     content = OTHERS[name] + bytes(6_000)
     (tmp_path / "photo.jpg").write_bytes(content)
     text = base64.b64encode(content).decode()
-    for given in (str(tmp_path / "photo.jpg"), content, text, f"data:image/png;base64,{text}"):
-        row = {"prompt": "at night", "model": "flux-kontext-pro", "input_image": given}
+    for form in (str(tmp_path / "photo.jpg"), content, text, f"data:image/png;base64,{text}"):
+        row = {"prompt": "at night", "model": "flux-kontext-pro", "input_image": form}
         complaint = await complaint_of([row], allow_files=tmp_path)
         assert f"{name}; JPEG, PNG and WebP are taken: export it as PNG" in complaint
 
@@ -285,10 +287,10 @@ async def test_no_complaint_about_a_row_holds_more_than_120_characters_of_a_valu
     """Every field, with a value that is too long, as a value and as the name of a column."""
     value = HUGE[kind]
     models = ("flux-dev", "flux-kontext-pro", "flux-2-pro", "a-model-of-tomorrow")
-    given = [{"prompt": "a fox", "model": model, field: value} for model in models]
+    given_rows = [{"prompt": "a fox", "model": model, field: value} for model in models]
     if isinstance(value, str):
-        given += [{"prompt": "a fox", f"{field} {value}": 1}, {"prompt": "a fox", value: 1}]
-    for row in given:
+        given_rows += [{"prompt": "a fox", f"{field} {value}": 1}, {"prompt": "a fox", value: 1}]
+    for row in given_rows:
         for arguments in ([row], {}), ([{"prompt": "a fox"}], {"parameters": row}):
             source, options = arguments
             try:
@@ -298,6 +300,56 @@ async def test_no_complaint_about_a_row_holds_more_than_120_characters_of_a_valu
                 shown = [str(error), repr(error)]
             for message in shown:
                 assert longest_of(value, message) <= 120, message[:1_000]
+
+
+#: what surrounds a value in messages, and what confuses a search for quotes
+NOISE = st.text("ab '\"`“”\\,;:=(\n夜", min_size=1, max_size=30)
+SLIPS = st.sampled_from(["widht", "heigth", "guidanse", "modle",
+                         "raw", "aspect_ratio", "outputformat", "extra"])  # fmt: skip
+LONG = st.builds(lambda text, times: text * times, NOISE, st.integers(1, 200))
+
+
+def complaint_about(**given: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        Prompts([], **given)
+    return str(caught.value)
+
+
+@given(SLIPS, LONG)
+def test_the_advice_about_a_mapping_is_whole(slip: str, value: str) -> None:
+    """Whatever the column and the target are, both ways out are there with their options (other
+    messages were cut inside: rucio/rucio#1116, superdesk/superdesk-core#1341)."""
+    for target, column in ((f"x{value}", slip), (f"{slip}{value}x", value), (f"x{slip}", value)):
+        message = complaint_about(columns={target: column})
+        assert "is no parameter of any model; to send the column all the same: --map " in message
+        assert "; to keep it as metadata: --map extras." in message
+        assert longest_of(value, message) <= 120
+
+
+@pytest.mark.asyncio
+@given(st.lists(SLIPS, min_size=1, unique=True), st.lists(LONG, max_size=3, unique=True))
+async def test_the_advice_about_keys_is_whole(slips: list[str], values: list[str]) -> None:
+    """However many keys are wrong, and whatever stands beside them."""
+    row = {"prompt": "a fox", **dict.fromkeys(values, 1), **dict.fromkeys(slips, "x")}
+    message = await complaint_of([row])
+    them = "it" if len(slips) == 1 else "them"
+    assert f'; to keep {them} as metadata, put {them} inside "extras" (' in message
+    assert message.endswith(f'); to send {them} all the same, inside "extra_body"')
+    for slip in slips:
+        assert f"--map extras.{slip}={slip}" in message
+
+
+@given(LONG)
+def test_a_value_in_quotes_is_cut_and_no_words_after_it(value: str) -> None:
+    """Messages of other software have values as `repr` writes them, among words of their own."""
+    words = (
+        "is not allowed here, because the server's configuration has no such entry; ask the owner"
+    )
+    rest = f'{words} of "extra_body" and {words} (“{words}”), inside "extras"'
+    shown = cut_values(f"the value {value!r} {rest}")
+    assert shown.endswith(rest)
+    assert longest_of(value, shown.removesuffix(rest)) <= 120
+    assert str(ConfigError(f'put it inside "extras" (a column: {rest}) {rest}')).endswith(rest)
 
 
 @pytest.mark.asyncio

@@ -213,12 +213,12 @@ def test_a_good_request_passes_as_the_same_object() -> None:
         pytest.param(
             {"model": "flux-pro-1.1", "steps": 20},
             "steps: flux-pro-1.1 has no such parameter; flux-pro, flux-dev, flux-2-flex and "
-            "6 more have it",
+            "6 more have it: choose one of them, or leave it out",
             id="F137 another model's parameter",
         ),
         pytest.param(
             {"model": "flux-dev", "interval": 2},
-            "interval: flux-dev has no such parameter; flux-pro has it",
+            "interval: flux-dev has no such parameter; flux-pro has it: choose it, or leave it out",
             id="one other model",
         ),
         pytest.param(
@@ -233,7 +233,7 @@ def test_a_good_request_passes_as_the_same_object() -> None:
         ),
         pytest.param(
             {"parameters": {"nonsense": 512}},
-            "nonsense: flux-dev has no such parameter",
+            "nonsense: flux-dev has no such parameter; fluxasync models lists what it takes",
             id="F137 unknown",
         ),
         pytest.param(

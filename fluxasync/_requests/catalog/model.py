@@ -14,6 +14,8 @@ from typing import Any, Final, Literal
 
 from attrs import field, frozen
 
+from ..._core.errors import cut
+
 Kind = Literal["int", "number", "bool", "text", "image", "images", "choice", "ratio", "url", "any"]
 
 _WORDS: Mapping[Kind, str] = {
@@ -159,7 +161,7 @@ _INSTEAD = {
 
 def unknown_parameter_message(name: str, model: Model, others: tuple[str, ...]) -> str:
     """Return the error of a parameter that `model` lacks, with the next step."""
-    lead = f"{name}: {model.name} has no such parameter"
+    lead = f"{cut(name)}: {model.name} has no such parameter"
     instead = [known for known in _INSTEAD.get(name, ()) if known in model.parameters]
     if instead:
         return f"{lead}; it takes {' and '.join(instead)}"
@@ -168,8 +170,9 @@ def unknown_parameter_message(name: str, model: Model, others: tuple[str, ...]) 
     if others:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         verb = "have" if len(others) > 1 else "has"
-        return f"{lead}; {', '.join(others[:3])}{more} {verb} it"
-    return lead
+        choose = "one of them" if len(others) > 1 else "it"
+        return f"{lead}; {', '.join(others[:3])}{more} {verb} it: choose {choose}, or leave it out"
+    return f"{lead}; fluxasync models lists what it takes"
 
 
 # --- what entries of several families share ----------------------------------------------------

@@ -16,7 +16,7 @@ from typing import Any
 from attrs import field, frozen
 
 from ..._core.arguments import check_type
-from ..._core.errors import ConfigError
+from ..._core.errors import ConfigError, cut
 from ..._core.strict_json import parsed_object
 from ..catalog import is_exact, lost_digits, number_of, truth_of, whole_number
 from ..cells import image_of, plain
@@ -45,12 +45,13 @@ class Columns:
         for target, column in sources.items():
             check_type("columns", target, str, expected="names are text")
             if not isinstance(column, str) or not column:
-                raise ConfigError(f"columns: {target} needs the name of a column")
+                raise ConfigError(f"columns: {cut(target)} needs the name of a column")
             if kind_of(target) is None and not target.startswith((EXTRAS, EXTRA_BODY)):
+                mapped = f"{cut(target)}={cut(column)}"
                 raise ConfigError(
-                    f"columns: {target!r} is no parameter of any model; "
-                    f"to send the column all the same: --map {EXTRA_BODY}{target}={column}; "
-                    f"to keep it as metadata: --map {EXTRAS}{target}={column}"
+                    f"columns: {cut(repr(target))} is no parameter of any model; "
+                    f"to send the column all the same: --map {EXTRA_BODY}{mapped}; "
+                    f"to keep it as metadata: --map {EXTRAS}{mapped}"
                 )
         return cls(sources)
 

@@ -184,7 +184,7 @@ def axis_values(name: str, values: Iterable[Any], *, argument: str = "") -> tupl
 
     Raises ConfigError for a key that is no parameter, for no values, and for a value twice.
     """
-    shown = argument or f"grid {name}"
+    shown = argument or f"grid {cut(name)}"
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise ConfigError(f"{shown}: a list of values, not {type(values).__name__}")
     if not argument and (name in ROW_KEYS or name in ("prompt", "seed")):
@@ -205,7 +205,7 @@ def axis_values(name: str, values: Iterable[Any], *, argument: str = "") -> tupl
     if len(set(shown_values)) < len(taken):
         twice = next(value for value in shown_values if shown_values.count(value) > 1)
         raise ConfigError(
-            f"{shown}: duplicate value {twice} (it would be generated and charged twice)"
+            f"{shown}: duplicate value {cut(twice)} (it would be generated and charged twice)"
         )
     return tuple(taken)
 
@@ -220,5 +220,5 @@ def no_axis_message(name: str) -> str:
         return "grid prompt: prompts are the rows of the list"
     model = find(DEFAULT_MODEL)
     if name in ROW_KEYS or not isinstance(model, Model):
-        return f"grid {name}: not a parameter of a model"
+        return f"grid {cut(name)}: not a parameter of a model"
     return f"grid {unknown_parameter_message(name, model, ())}"

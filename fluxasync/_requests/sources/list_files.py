@@ -11,7 +11,7 @@ from pathlib import Path
 
 from attrs import evolve, field, frozen
 
-from ..._core.errors import ConfigError
+from ..._core.errors import ConfigError, cut
 from .columns import Columns
 from .compression import PACKED, suffix_of
 from .formats import NO_PROMPTS, FolderFormat, Format, LineFormat
@@ -175,7 +175,7 @@ def _files_in(folder: Path) -> list[ListFile]:
         names = sorted((e.name for e in os.scandir(folder) if e.is_file()), key=_natural)
         is_run = (folder / _RUN).is_dir()
     except OSError as error:
-        raise ConfigError(f"{folder} cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{cut(str(folder))} cannot be read: {error.strerror}") from error
     kinds = {name: _FORMATS[suffix][0] for name in names if (suffix := _suffix(name)) in _FORMATS}
     left_out = {name for name in kinds if _NO_LIST.fullmatch(name)}
     left_out |= {name for name in kinds if is_run and name in _LISTS_OF_A_RUN}

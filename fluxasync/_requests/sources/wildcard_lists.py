@@ -18,7 +18,7 @@ from typing import Any
 
 from attrs import frozen
 
-from ..._core.errors import ConfigError
+from ..._core.errors import ConfigError, cut
 from ..._core.extras import install_command
 from ..image_inputs import open_within
 from .file_kinds import refuse_other_kinds
@@ -70,7 +70,7 @@ class WildcardLists:
         """
         if self._folder is None:
             raise ConfigError(
-                f"__{pattern}__ names a list, and no folder of lists was given; {_LITERAL}"
+                f"__{cut(pattern)}__ names a list, and no folder of lists was given; {_LITERAL}"
             )
         if _OUTSIDE.search(pattern):
             raise ConfigError(
@@ -83,7 +83,8 @@ class WildcardLists:
         names = sorted(name for name in self._all() if fitting.fullmatch(name))
         if not names:
             raise ConfigError(
-                f"__{pattern}__ fits no list of {self._folder}{self._like(pattern)}; {_LITERAL}"
+                f"__{cut(pattern)}__ fits no list of {self._folder}{self._like(pattern)}; "
+                f"{_LITERAL}"
             )
         return names
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..._core.errors import ConfigError
+from ..._core.errors import ConfigError, cut
 from .lines import LINE_CAP
 from .prompt_syntax import SyntaxCheck
 from .template_reader import DEPTH_CAP, TemplateReader
@@ -70,7 +70,7 @@ class Wildcards:
 
     def _one_list(self, name: str, within: tuple[str, ...], variables: Variables) -> Choice:
         if name in within or len(within) >= DEPTH_CAP:
-            raise ConfigError(f"the list __{name}__ names itself, by way of {within[-1]}")
+            raise ConfigError(f"the list __{cut(name)}__ names itself, by way of {within[-1]}")
         if name in self._read and not variables:
             return self._read[name]
         here = (*within, name)
@@ -79,7 +79,7 @@ class Wildcards:
         parsed = [self._line(line, here, variables) for line in lines]
         kept = tuple(each for each in parsed if each is not None)
         if not kept:
-            raise ConfigError(f"every alternative of the list __{name}__ has the weight 0")
+            raise ConfigError(f"every alternative of the list __{cut(name)}__ has the weight 0")
         choice = Choice(kept)
         if not variables:
             self._read[name] = choice

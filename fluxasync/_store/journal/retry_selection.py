@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from ..._core.arguments import check_type
-from ..._core.errors import ConfigError
+from ..._core.errors import ConfigError, cut
 from ..quarantine import is_quarantine_path
 from .decisions import Discarded, Dropped
 from .schema import State
@@ -65,7 +65,9 @@ def classes_of(given: str | Iterable[str]) -> frozenset[str]:
     words = given.split(",") if isinstance(given, str) else [str(word) for word in given]
     classes = frozenset(word.strip() for word in words) - {""}
     for word in sorted(classes - set(CLASSES)) or ([""] if words and not classes else []):
-        raise ConfigError(f"unknown class of failures {word!r} (classes: {', '.join(CLASSES)})")
+        raise ConfigError(
+            f"unknown class of failures {cut(repr(word))} (classes: {', '.join(CLASSES)})"
+        )
     return classes
 
 
