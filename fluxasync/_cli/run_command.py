@@ -22,6 +22,7 @@ from .._core.models import Failed, ImageRequest, InDoubt, Job
 from .._engine.circuit_breaker import CircuitBreaker
 from .._engine.session import FluxSession, engine_of
 from .._requests.parsing import parse_request
+from .._requests.sources.nesting import one_by_one
 from .._requests.sources.plan import Plan
 from .._requests.sources.prompts import Prompts
 from .._store.journal.retry_selection import classes_of
@@ -49,7 +50,7 @@ _CHECK_INTERVAL = 2.0
 
 async def generate(command: CommandRun, prompt: str, *, out: Path, options: Options) -> None:
     """Make one image."""
-    row = {"prompt": prompt, "model": options.model, **options.parameters}
+    row = one_by_one({"prompt": prompt, "model": options.model, **options.parameters})
     request = parse_request(row, allow_extras=False)
     if request.n != 1:
         raise ConfigError("generate makes one image; for more: fluxasync run - --n 4 -o DIR")

@@ -76,6 +76,16 @@ def image_of(cell: Any) -> Any:
     return cell.strip() if isinstance(cell, str) else cell
 
 
+def json_list(text: str) -> Any:
+    """Return the list of a cell that has it as JSON, ["a.jpg", "b.jpg"]; other text as it is."""
+    if not text.lstrip().startswith("["):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
 def plain(cell: Any, depth: int = 0) -> Any:
     """Return a cell as JSON has it. Raises NoMetadata for bytes, ConfigError for other types and
     for more levels than a line of a list may have."""

@@ -163,7 +163,7 @@ def _own_fault(
         others = () if key in _COMMON_WORDS else models_with(key)
         near = closest(key, model)
         if others or (near and not _describes(key, near, given)):
-            return _Fault(key, unknown_parameter_message(key, model, others), near)
+            return _Fault(key, unknown_parameter_message(cut(key), model, others), near)
     if allow_extras or model is None:
         return None
     return _Fault(key, f"{cut(key)}: {name} has no such parameter")

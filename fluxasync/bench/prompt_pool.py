@@ -17,6 +17,7 @@ from .._core.models import ImageRequest
 from .._requests.catalog import find, validate
 from .._requests.parsing import parse_request
 from .._requests.sources import open_source
+from .._requests.sources.nesting import one_by_one
 from .._requests.sources.plan import BadRow
 from .._requests.sources.prompts import Prompts
 from .bench_config import BenchConfig
@@ -93,12 +94,14 @@ def built_in_requests(
     takes_seed = known is not None and "seed" in known.parameters and "seed" not in parameters
     return [
         parse_request(
-            {
-                "prompt": prompt,
-                "model": model,
-                **({"seed": rng.randrange(2**31)} if takes_seed else {}),
-                **parameters,
-            },
+            one_by_one(
+                {
+                    "prompt": prompt,
+                    "model": model,
+                    **({"seed": rng.randrange(2**31)} if takes_seed else {}),
+                    **parameters,
+                }
+            ),
             allow_extras=False,
         )
         for prompt in prompts

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.prompt_lists import complaint_of, requests_of, saved
-from support.sample_images import png
+from support.sample_images import jpeg, png
+
+from fluxasync import ConfigError, ImageRequest
+from fluxasync._cli.app import main
+from fluxasync._requests.catalog import validate
 
 MODEL = {"model": "flux-2-pro"}
 
@@ -77,3 +82,55 @@ async def test_images_that_have_no_place_are_refused(row: dict[str, Any], compla
     """No image of a list is dropped."""
     given = {**MODEL, "prompt": "fox", **row}
     assert complaint in await complaint_of([given])
+
+
+IMAGES = '["a.jpg", "b.jpg"]'
+
+
+@pytest.mark.asyncio
+async def test_a_list_of_images_is_the_same_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a row, in a cell as JSON, for all rows, and in --param of run and generate."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jpg").write_bytes(jpeg(64, 64))
+    (tmp_path / "b.jpg").write_bytes(jpeg(96, 64))
+    (tmp_path / "rows.csv").write_text('prompt,input_image\na fox,"[""a.jpg"", ""b.jpg""]"\n')
+    (tmp_path / "rows.txt").write_text("a fox\n")
+    row, model = {"prompt": "a fox"}, {"model": "flux-2-pro"}
+    images = {"input_image": json.loads(IMAGES)}
+    found = [
+        *await requests_of([row | images], **model),
+        *await requests_of(tmp_path / "rows.csv", **model),
+        *await requests_of(tmp_path / "rows.txt", parameters=images, **model),
+        *await requests_of([row], parameters=images, grid={"safety_tolerance": [1]}, **model),
+    ]
+    assert {len(each.parameters) for each in found[:3]} == {2}
+    assert len({each.content_key for each in found[:3]}) == 1
+    rows = [row, row | {"input_image": "b.jpg"}]
+    _, own = await requests_of(rows, parameters=images, **model)
+    assert list(own.parameters) == ["input_image"]
+    options = ["--model", "flux-2-pro", "--param", f"input_image={IMAGES}", "--simulate"]
+    assert await asyncio.to_thread(main, ["run", "rows.txt", "-o", "out", *options]) == 0
+    assert (
+        await asyncio.to_thread(main, ["generate", "a fox", "-o", "x.jpg", "--json", *options]) == 0
+    )
+    made = [json.loads((tmp_path / "out/metadata.jsonl").read_text())]
+    made += [json.loads(line) for line in capsys.readouterr().out.splitlines() if line[:1] == "{"]
+    sent = [each["parameters"] for each in made]
+    assert list(sent[0]) == ["input_image", "input_image_2"]
+    assert sent[0] == sent[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("input_image", "give the second as input_image_2"),
+        ("image_prompt", "one image, not a list"),
+    ],
+)
+def test_a_list_where_one_image_is_taken_says_what_to_write(name: str, advice: str) -> None:
+    """A request of a program has a field for each image."""
+    model = "flux-2-pro" if name == "input_image" else "flux-pro-1.1"
+    with pytest.raises(ConfigError, match=advice):
+        validate(ImageRequest(prompt="x", model=model, parameters={name: ["a.jpg", "b.jpg"]}))

@@ -14,8 +14,6 @@ from typing import Any, Final, Literal
 
 from attrs import field, frozen
 
-from ..._core.errors import cut
-
 Kind = Literal["int", "number", "bool", "text", "image", "images", "choice", "ratio", "url", "any"]
 
 _WORDS: Mapping[Kind, str] = {
@@ -161,7 +159,7 @@ _INSTEAD = {
 
 def unknown_parameter_message(name: str, model: Model, others: tuple[str, ...]) -> str:
     """Return the error of a parameter that `model` lacks, with the next step."""
-    lead = f"{cut(name)}: {model.name} has no such parameter"
+    lead = f"{name}: {model.name} has no such parameter"
     instead = [known for known in _INSTEAD.get(name, ()) if known in model.parameters]
     if instead:
         return f"{lead}; it takes {' and '.join(instead)}"

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 
 from attrs import evolve
 
-from ..._core.errors import ConfigError
+from ..._core.errors import ConfigError, cut
 from ..._core.images import NotAnImage, sniff
 from ..._core.models import ImageInput, ImageRequest, Secret
-from ..cells import EXACT, plain, unwrapped
+from ..cells import EXACT, json_list, plain, unwrapped
 from .model import Kind, Model, Parameter, unknown_parameter_message
 from .table import SEED_MAXIMUM, find, models, models_with
 from .text_numbers import lost_digits, number_of, truth_of, whole_number
@@ -33,6 +33,7 @@ _RATIO = re.compile(r"([0-9]{1,5}):([0-9]{1,5})", re.ASCII)
 _URL_MAXIMUM = 2083  # characters; BFL openapi 2026-04-23, webhook_url
 #: copies of one request
 COPIES_MAXIMUM = 10_000
+_EXACT = 2**53  #: whole numbers up to here are floats too; far larger ones overflow
 _LARGEST = SEED_MAXIMUM  # of a model that the table lacks; no parameter takes more
 _TYPED = frozenset(ImageRequest.WIRE_FIELDS)
 
@@ -76,7 +77,7 @@ def _judged(given: Mapping[str, Any], name: str, model: Model | None) -> dict[st
         parameter = known.get(key)
         if parameter is None:
             if model is not None:
-                raise ConfigError(unknown_parameter_message(key, model, models_with(key)))
+                raise ConfigError(unknown_parameter_message(cut(key), model, models_with(key)))
             fit = _check_unknown(key, value, name)
             if fit is not value:
                 changed[key] = fit
@@ -148,7 +149,7 @@ def _check_rest(request: ImageRequest, given: Mapping[str, Any]) -> ImageRequest
     if request.extra_body:
         _check_json("extra_body", request.extra_body)
         if both := given.keys() & request.extra_body.keys():
-            raise ConfigError(f"{min(both)}: given twice, once in extra_body: leave one out")
+            raise ConfigError(f"{cut(min(both))}: given twice, once in extra_body: leave one out")
     if request.name is not None:
         _check_text("name", request.name)
     if not request.extras:
@@ -188,7 +189,7 @@ def _check_number(value: Any, parameter: Parameter, model: str) -> float:
     if _is_outside(number, parameter):
         raise _not_taken(number, parameter, model)
     # a spreadsheet writes 3.0 as 3: the image must be the same, so the key must be
-    return float(number)
+    return float(number) if abs(number) < _EXACT else number
 
 
 def _is_outside(number: float, parameter: Parameter) -> bool:
@@ -258,6 +259,9 @@ def _check_text(name: str, text: Any) -> None:
 
 
 def _check_image(value: Any, parameter: Parameter, model: str) -> ImageInput:
+    if isinstance(value, list | tuple):
+        others = ": give the second as input_image_2" * (parameter.name == "input_image")
+        raise ConfigError(f"{parameter.name}: one image, not a list{others}")
     try:
         image = ImageInput.of(value)
     except ConfigError as error:
@@ -281,7 +285,7 @@ def _check_images(value: Any, parameter: Parameter, model: str) -> tuple[ImageIn
 
     The cell of a table has a list as JSON: ["a.jpg", "b.jpg"].
     """
-    given = _json_list(value) if isinstance(value, str) else value
+    given = json_list(value) if isinstance(value, str) else value
     given = given if isinstance(given, list | tuple) else (given,)
     if _is_outside(len(given), parameter):
         raise ConfigError(
@@ -296,15 +300,6 @@ def _check_images(value: Any, parameter: Parameter, model: str) -> tuple[ImageIn
     return value if type(value) is tuple and value == tuple(images) else tuple(images)
 
 
-def _json_list(text: str) -> Any:
-    if not text.lstrip().startswith("["):
-        return text
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-
-
 #: what a file of an image is called; also of formats that are refused, so that none is sent by name
 _IMAGE_FILE = re.compile(
     r"[^\n]{1,1000}\.(jpe?g|png|webp|gif|bmp|tiff?|heic|heif|avif)", re.IGNORECASE
@@ -316,12 +311,13 @@ def _check_unknown(name: str, value: Any, model: str) -> Any:
 
     Paths, bytes and the names of image files are images, also in a list; all else is sent as it is.
     """
-    parameter = Parameter(name=name, kind="images", minimum=1, maximum=math.inf)
+    shown = cut(name)
+    parameter = Parameter(name=shown, kind="images", minimum=1, maximum=math.inf)
     if _is_local_image(value):
         return _check_image(value, parameter, model)
     if isinstance(value, list | tuple) and any(map(_is_local_image, value)):
         return _check_images(value, parameter, model)
-    _check_json(name, value)
+    _check_json(shown, value)
     return value
 
 

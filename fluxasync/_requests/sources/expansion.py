@@ -128,7 +128,7 @@ class Expansion:
         for name, _ in self.axes:
             if not any(name in model.parameters for model in known):
                 raise ConfigError(
-                    f"grid: {unknown_parameter_message(name, known[0], models_with(name))}"
+                    f"grid: {unknown_parameter_message(cut(name), known[0], models_with(name))}"
                 )
 
     def _refuse_both(self, row: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
@@ -221,4 +221,4 @@ def no_axis_message(name: str) -> str:
     model = find(DEFAULT_MODEL)
     if name in ROW_KEYS or not isinstance(model, Model):
         return f"grid {cut(name)}: not a parameter of a model"
-    return f"grid {unknown_parameter_message(name, model, ())}"
+    return f"grid {unknown_parameter_message(cut(name), model, ())}"

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..._core.errors import ConfigError
-from ..cells import image_of
+from ..cells import image_of, json_list
 from .column_names import kind_of, targets_of
 
 #: keys under which tools put a request
@@ -55,8 +55,11 @@ def unnested(row: Mapping[str, Any], mapped: Mapping[str, str]) -> Mapping[str, 
 
 def one_by_one(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a row whose list under `input_image` became input_image, input_image_2 and so on, in
-    order; gaps are left out. Raises ConfigError for an image that is also given by itself."""
+    order; gaps are left out. A cell of a table has the list as JSON. Raises ConfigError for an
+    image that is also given by itself."""
     given = row.get("input_image")
+    if isinstance(given, str):
+        given = json_list(given)
     if not isinstance(given, list | tuple):
         return row
     images = [image for image in map(image_of, given) if image not in (None, "")]

@@ -246,6 +246,8 @@ class RowReader:
         self, row: Mapping[str, Any], defaults: Mapping[str, Any], own: Mapping[str, Any]
     ) -> ImageRequest:
         """Return the request of a row; `own` holds what the list gave."""
+        if isinstance(defaults.get("input_image"), list | tuple):
+            defaults = _with_own_images(defaults, row)
         request = parse_request(row, defaults=defaults)
         self._note_used(row, request)
         if image_inputs(request):
@@ -298,6 +300,13 @@ def _written(row: Mapping[str, Any], name: str) -> object:
     if place and isinstance(given, list | tuple):
         return given[int(place.removesuffix("]"))]
     return given
+
+
+def _with_own_images(defaults: Mapping[str, Any], row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the defaults with the images of a list one by one; a row's own replace them all."""
+    if row.get("input_image") is None:
+        return one_by_one(defaults)
+    return {name: value for name, value in defaults.items() if name != "input_image"}
 
 
 def _as_row(request: ImageRequest) -> dict[str, Any]:
