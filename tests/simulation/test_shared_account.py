@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import AsyncIterator
 
@@ -63,12 +64,16 @@ class Account:
             await drained(flux)
 
     async def _wanted(self, user: User, others: list[User]) -> AsyncIterator[ImageRequest]:
-        number, until = 1_000_000 * user.number, now() + user.wants
-        while not self.ended.keys() >= set(others) or now() < until:
-            if others and not self.ended.keys() >= set(others):
-                until = now() + user.wants
+        number, start = 1_000_000 * user.number, now()
+        while now() < self._end_of(others, start) + user.wants:
             yield small_requests(1, start=number)[0]
             number += 1
+
+    def _end_of(self, others: list[User], start: float) -> float:
+        """The loop time of the last job of the others, inf while they go on; `start` without any.
+        Known whenever the next image is asked for: a user may wait long for its turn."""
+        ends = [self.ended.get(other, math.inf) for other in others]
+        return max(ends, default=start)
 
 
 async def look(flux: FluxSession, in_use: dict[float, int]) -> None:
