@@ -7,7 +7,7 @@ import asyncio
 import json
 import sqlite3
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
 from shutil import rmtree
@@ -19,6 +19,7 @@ from support.simulator_sessions import (
     FAST,
     SIDE,
     batch_of,
+    end_jobs,
     fast_session,
     rows,
     run_out,
@@ -400,9 +401,8 @@ async def test_a_run_killed_with_bytes_in_quarantine_pays_nothing_again(tmp_path
     assert (await folders.verify(tmp_path / "out")).is_clean
 
 
-async def cut_off(sim: Simulator, folder: Path, *, retry: str) -> None:
-    """Begin a retry, and stop it while it collects the jobs."""
-    before = sim.world.downloads
+async def cut_off(sim: Simulator, folder: Path, *, retry: str, when: Callable[[], object]) -> None:
+    """Begin a retry, and stop it while it collects its jobs, at a condition."""
     async with fast_session(sim.url) as flux:
         parameters = {"width": SIDE, "height": SIDE}
         batch = batch_of(
@@ -410,7 +410,7 @@ async def cut_off(sim: Simulator, folder: Path, *, retry: str) -> None:
         )
         async with batch:
             running = asyncio.create_task(run_out_of(batch))
-            await until(lambda: sim.world.downloads > before + 5)
+            await until(when)
             batch.stop()
             await running
 
@@ -428,7 +428,8 @@ async def test_a_retry_that_is_cut_off_hides_nothing(tmp_path: Path, decision: s
     async with broken("wrong-bytes") as sim:
         await a_run(sim, tmp_path)
         before = await folders.quarantined(out)
-        await cut_off(sim, tmp_path, retry="download")
+        enough = sim.world.downloads + 6
+        await cut_off(sim, tmp_path, retry="download", when=lambda: sim.world.downloads >= enough)
     found = await folders.status(out)
     assert found.counts.running == 2
     assert list(found.quarantined) == await folders.quarantined(out) == before
@@ -470,6 +471,24 @@ async def test_a_refused_second_payment_hides_nothing(tmp_path: Path) -> None:
     assert (after.done, after.spent, after.possible_cost) == (2, counts.possible_cost, 0)
     assert {row["job_id"] for row in rows(out / "metadata.jsonl")} == {e.job_id for e in before}
     assert names(tmp_path) == []
+
+
+async def test_a_second_payment_that_is_cut_off_replaces_the_bytes_later(tmp_path: Path) -> None:
+    """The run after it collects the new jobs, and removes the old bytes once they are saved."""
+    out = tmp_path / "out"
+    async with broken("wrong-bytes") as sim:
+        await a_run(sim, tmp_path)
+    before = await folders.quarantined(out)
+    async with Simulator(evolve(SCENARIO, latency=(600, 600))) as slow:
+        await cut_off(slow, tmp_path, retry="quarantined", when=lambda: slow.world.polls >= 6)
+        assert charges(slow) == 2
+        assert await folders.quarantined(out) == before
+        assert await folders.accept(out) == []  # the new jobs are paid and not collected
+        end_jobs(slow)
+        assert tally(await a_run(slow, tmp_path)) == {"saved": 2}
+        assert charges(slow) == 2
+    assert names(tmp_path) == []
+    assert (await folders.verify(out)).is_clean
 
 
 async def test_a_second_submission_in_doubt_is_settled_first(tmp_path: Path) -> None:
