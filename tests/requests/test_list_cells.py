@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -89,9 +88,9 @@ IMAGES = '["a.jpg", "b.jpg"]'
 
 @pytest.mark.asyncio
 async def test_a_list_of_images_is_the_same_from_everywhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a row, in a cell as JSON, for all rows, and in --param of run and generate."""
+    """In a row, in a cell as JSON, and for all rows, of which one with its own image keeps that."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.jpg").write_bytes(jpeg(64, 64))
     (tmp_path / "b.jpg").write_bytes(jpeg(96, 64))
@@ -110,11 +109,19 @@ async def test_a_list_of_images_is_the_same_from_everywhere(
     rows = [row, row | {"input_image": "b.jpg"}]
     _, own = await requests_of(rows, parameters=images, **model)
     assert list(own.parameters) == ["input_image"]
+
+
+def test_a_list_of_images_is_the_same_in_param_of_both_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`run` and `generate` send one image after the other."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jpg").write_bytes(jpeg(64, 64))
+    (tmp_path / "b.jpg").write_bytes(jpeg(96, 64))
+    (tmp_path / "rows.txt").write_text("a fox\n")
     options = ["--model", "flux-2-pro", "--param", f"input_image={IMAGES}", "--simulate"]
-    assert await asyncio.to_thread(main, ["run", "rows.txt", "-o", "out", *options]) == 0
-    assert (
-        await asyncio.to_thread(main, ["generate", "a fox", "-o", "x.jpg", "--json", *options]) == 0
-    )
+    for words in (["run", "rows.txt", "-o", "out"], ["generate", "a fox", "-o", "x", "--json"]):
+        assert main([*words, *options]) == 0
     made = [json.loads((tmp_path / "out/metadata.jsonl").read_text())]
     made += [json.loads(line) for line in capsys.readouterr().out.splitlines() if line[:1] == "{"]
     sent = [each["parameters"] for each in made]
