@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.echo_server import echo_server
-from support.prompt_lists import complaint_of, requests_of, saved
+from support.prompt_lists import complaint_of, plan_of, requests_of, saved
 
 from fluxasync import ConfigError, Prompts, run
 from fluxasync._requests.sources.wildcards import Wildcards
@@ -51,6 +51,29 @@ async def test_the_prompts_of_the_case_reach_the_wire_without_marks(tmp_path: Pa
     birds = ("gulls", "terns", "skuas")
     pairs = [f"two of {one} and {other}" for one in birds for other in birds if one != other]
     assert sorted(["a quiet harbour", "a stormy harbour", *pairs]) == sent
+
+
+@pytest.mark.asyncio
+async def test_images_that_choices_make_twice_are_said_before_they_are_paid(tmp_path: Path) -> None:
+    """The images are kept, and the plan counts them (adieyal/sd-dynamic-prompts#88, #370); rows
+    that are equal, copies and seeds are no repetition."""
+    (tmp_path / "colors").mkdir()
+    saved(tmp_path / "colors", "warm.txt", "red\npink\n")
+    saved(tmp_path / "colors", "cold.txt", "blue\n")
+    rows = "an owl\na {__colors/warm__|__colors/*__} door\n{red|blue} fox\n{red|blue} fox\n"
+    path = saved(tmp_path, "p.txt", rows)
+    plan = await plan_of(path, wildcards=tmp_path)
+    [note] = plan.notes
+    assert plan.images == 10
+    assert note == (
+        "2 of 10 images of templates repeat another one of their row (p.txt line 2: 'a red door'), "
+        "and each is paid"
+    )
+    for options, counts in (({"n": 2}, "4 of 20"), ({"seeds": [1, 2]}, "4 of 20"),
+                            ({"limit": 5}, "1 of 5")):  # fmt: skip
+        [note] = (await plan_of(path, wildcards=tmp_path, **options)).notes
+        assert note.startswith(f"{counts} images of templates repeat")
+    assert not (await plan_of(["{a|b} fox", "{a|b} fox"], wildcards=True, n=3)).notes
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from attrs import frozen
 
 from ..._core.arguments import check_type, usable_path
 from ..._core.errors import ConfigError, cut
-from ..._core.models import DEFAULT_MODEL
+from ..._core.models import DEFAULT_MODEL, ImageRequest
 from ..catalog import COPIES_MAXIMUM, NUMERIC, Model, find, models_with, unknown_parameter_message
 from ..parsing import ROW_KEYS
 from .column_names import kind_of
@@ -152,6 +152,36 @@ class Expansion:
             raise ConfigError(
                 f"{shown} images in one row, the limit is {MOST:,}: split the row, or remove "
                 "choices or values"
+            )
+
+
+class RepeatedImages:
+    """Counts the images that a row's choices make more than once, in constant memory."""
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._repeated = 0
+        self._first = ""  #: the first that is repeated, and its place
+
+    def add(self, where: str, requests: Iterable[ImageRequest], images: int) -> None:
+        """Count the first `images` images of a row's requests."""
+        seen: set[str] = set()
+        for request in requests:
+            count = min(request.n, images)
+            images -= count
+            self._images += count
+            if count and request.content_key in seen:
+                self._repeated += count
+                self._first = self._first or f"{where}: {cut(repr(request.prompt))}"
+            seen.add(request.content_key)
+
+    def notes(self) -> Iterator[str]:
+        """Yield a sentence, if there are any."""
+        if self._repeated:
+            verb = "repeats" if self._repeated == 1 else "repeat"
+            yield (
+                f"{self._repeated:,} of {self._images:,} images of templates {verb} another one of "
+                f"their row ({self._first}), and each is paid"
             )
 
 

@@ -20,11 +20,13 @@ from attrs import evolve
 from ..._core.errors import ConfigError
 from ..._core.models import ImageRequest, occurrence_key
 from ..._core.prices import NO_PRICES, Prices
+from .expansion import RepeatedImages
 from .formats import LIST_CAP, Format
 from .plan import (
     DONE,
     EDITED,
     BadRow,
+    ExpandedRow,
     Lookup,
     Numbering,
     Numbers,
@@ -71,6 +73,7 @@ class ListedSource:
         self._is_whole = limit is None and sample is None
         self._spool: Spool | None = None
         self._is_checked = False
+        self._repeated = RepeatedImages()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="fluxasync-source")
 
     async def check(
@@ -80,6 +83,7 @@ class ListedSource:
         lookup: Lookup | None = None,
     ) -> Plan:
         self._is_checked = False
+        self._repeated = RepeatedImages()
         self._keep(spool := await self._in_thread(Spool))
         counts = PlanCounts(
             limit=self._limit,
@@ -95,7 +99,7 @@ class ListedSource:
                     progress(counts.read)
         finally:
             await self._in_thread(steps.close)
-        plan = counts.plan(notes=self._reading.all_notes())
+        plan = counts.plan(notes=[*self._repeated.notes(), *self._reading.all_notes()])
         if self._reading.syntax_check is not None:
             self._reading.syntax_check.settle()
         self._reading.refuse_unseen()
@@ -118,6 +122,11 @@ class ListedSource:
     async def aclose(self) -> None:
         self._keep(None)
         self._executor.shutdown(wait=False)  # what it still does is one step
+
+    @property
+    def _has_templates(self) -> bool:
+        spread = self._reading.spread
+        return spread is not None and spread.wildcards is not None
 
     def _keep(self, spool: Spool | None) -> None:
         if self._spool is not None:
@@ -158,6 +167,9 @@ class ListedSource:
                     numbers: Numbers = ()
                     if entry is not None and not isinstance(entry, BadRow):
                         numbers = numbering.numbers(entry)
+                    if isinstance(entry, ExpandedRow) and self._has_templates:
+                        where = self._format.where(number)
+                        self._repeated.add(where, entry.requests, len(numbers))
                     block.take(number, raw, entry, numbers)
                 if numbering.full or counts.is_hopeless:
                     break
