@@ -380,7 +380,10 @@ def test_retry_makes_named_failures_again(cli: Any, prompts: Path) -> None:
     with running_simulator("--latency", "0..0") as server:
         code, out, err = cli(*line_for(server))
         assert (code, out, server.charges()) == (3, [], 0)
-        assert err[0] == f"0 done, 0 still running, 0 in doubt, {COUNT} failed, 0 to do"
+        assert (
+            err[0]
+            == f"0 done, 0 still running, 0 in doubt, {COUNT} failed ({COUNT} failed), 0 to do"
+        )
         assert err[-2] == "to try failures again: the same command with --retry failed"
         assert err[-1].startswith(
             f"0 new, 0 failed, {COUNT} failed earlier ({COUNT} failed), spent"
