@@ -112,8 +112,8 @@ async def _accepted(folder: Path, keys: tuple[str, ...]) -> tuple[list[str], str
         parts.append(f"{len(changed)} of them changed since the run recorded it ({first})")
     if len(kept) < len(before) and (not keys or keys == ("all",)):
         parts.append(
-            f"{len(before) - len(kept)} of {len(before)} are no whole images as recorded: look at "
-            "them; accept one by its KEY, or --discard"
+            f"{len(before) - len(kept)} of {len(before)} are no whole images as recorded, or are "
+            "another request's: look at them; accept one by its KEY, or --discard"
         )
     return _keys(kept), "\n".join(parts)
 

@@ -91,6 +91,7 @@ async def test_a_swapped_image_stays_in_quarantine_until_a_person_decides(tmp_pa
             async with session(server) as flux:
                 assert (await Batch(flux, prompts, out=tmp_path, retry=retry).run()).saved == 0
         assert len(server.submitted) == 2
+        assert await audit.accept(tmp_path) == []  # a whole image, but another request's
         (accepted,) = await audit.accept(tmp_path, [entry.key])
         assert accepted.path.parent == tmp_path
         assert len(lines(tmp_path)) == 2

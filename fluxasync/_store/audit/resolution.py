@@ -244,7 +244,8 @@ def _acceptable(folder: Path, found: dict[str, tuple[QuarantinedEntry, Row]]) ->
     return [
         key
         for key, (entry, row) in found.items()
-        if not is_made_again(row) and is_whole(folder, entry)
+        # any other cause is a check of the bytes; a failed job has the image of another request
+        if entry.cause != "failed" and not is_made_again(row) and is_whole(folder, entry)
     ]
 
 
