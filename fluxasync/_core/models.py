@@ -145,7 +145,7 @@ def _optional_secret(given: Any) -> Secret | None:
 
 def _decimal(given: float | None) -> float | None:
     """Return 3 as 3.0: a spreadsheet writes one as the other, and the image is the same."""
-    return float(given) if type(given) is int and abs(given) < 2**53 else given
+    return float(given) if type(given) is int and given.bit_length() <= 1023 else given
 
 
 def _prompt(given: Any) -> str:

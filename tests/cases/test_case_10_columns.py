@@ -88,7 +88,7 @@ async def test_all_faults_of_the_columns_are_in_one_message(tmp_path: Path) -> N
         assert advice in message
     columns = {"prompt": "promt", "width": "widht", "guidance": "guidence"}
     [request] = await requests_of(path, columns=columns)
-    assert request.key == ImageRequest(prompt="fox", width=512, parameters={"guidance": 3}).key
+    assert request.key == ImageRequest(prompt="fox", width=512, guidance=3).key
     table = saved(tmp_path, "p.csv", "Caption,Text,widht,n,N\nfox,owl,5,1,1\n")
     [message] = (await complaint_of(table)).splitlines()
     assert "n would come from two columns, 'n' and 'N'" in message

@@ -33,7 +33,6 @@ _RATIO = re.compile(r"([0-9]{1,5}):([0-9]{1,5})", re.ASCII)
 _URL_MAXIMUM = 2083  # characters; BFL openapi 2026-04-23, webhook_url
 #: copies of one request
 COPIES_MAXIMUM = 10_000
-_EXACT = 2**53  #: whole numbers up to here are floats too; far larger ones overflow
 _LARGEST = SEED_MAXIMUM  # of a model that the table lacks; no parameter takes more
 _TYPED = frozenset(ImageRequest.WIRE_FIELDS)
 
@@ -189,7 +188,8 @@ def _check_number(value: Any, parameter: Parameter, model: str) -> float:
     if _is_outside(number, parameter):
         raise _not_taken(number, parameter, model)
     # a spreadsheet writes 3.0 as 3: the image must be the same, so the key must be
-    return float(number) if abs(number) < _EXACT else number
+    is_huge = isinstance(number, int) and number.bit_length() > 1023  # beyond any float
+    return number if is_huge else float(number)
 
 
 def _is_outside(number: float, parameter: Parameter) -> bool:
