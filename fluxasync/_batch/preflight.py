@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from .output import Destination
 
 
+_KEEP_MODEL = "--map extras.model=model"
+_ROWS_MODEL = f". The rows name it; to keep the name as metadata and use --model: {_KEEP_MODEL}"
+
 logger = logging.getLogger("fluxasync")
 
 
@@ -88,7 +91,8 @@ class Preflight:
         if self._prompts.limit is None and self._prompts.sample is None:
             self._refuse_unused_model(plan)
         for name in (*self._models, *plan.unknown_models):
-            self._engine.check_model(name)
+            is_of_rows = name not in self._models
+            self._engine.check_model(name, advice=_ROWS_MODEL * is_of_rows)
         if plan.unknown_keys and not self._has_warned:
             self._has_warned = True
             logger.warning("%s", metadata_message(plan.unknown_keys))
@@ -122,7 +126,8 @@ class Preflight:
                 named = ", ".join(plan.models[:3])
                 raise ConfigError(
                     f"model={cut(model)}: no row uses it, because each row names its own "
-                    f"({named}). Leave it out, or remove the models from the rows"
+                    f"({named}). Leave it out, or keep the models of the rows as metadata: "
+                    f"{_KEEP_MODEL}"
                 )
 
     @property

@@ -223,13 +223,13 @@ class Engine:
         if estimate.unpriced:
             self.submitter.spending.can_reserve(None)
 
-    def check_model(self, model: str) -> None:
-        """Raise ConfigError for a misspelt model; warn about any other unknown one, once."""
+    def check_model(self, model: str, *, advice: str = "") -> None:
+        """Raise ConfigError for a misspelt model; warn of another unknown one, with `advice`."""
         self.refuse_misspelt(model)
         if find(model) is None:
             self._warn_once(
                 f"unknown model {cut(repr(model))}: passed on unchecked, "
-                f"{_price_note(self.submitter.prices.find(model))}"
+                f"{_price_note(self.submitter.prices.find(model))}{advice}"
             )
 
     def refuse_misspelt(self, model: str) -> None:

@@ -4,8 +4,9 @@ A row is a mapping: `prompt`, `model`, `name`, `n`, `extra_body`, `extras`, any 
 model by its wire name, and keys of the user's own. Of a model that the catalogue lacks, every other
 key is a parameter and is sent. Of a known model, keys of the user's own are metadata. A
 misspelt `widht` would cost a thousand images of the wrong size, so a user's key may be neither a
-parameter of another model nor similar to one of this model, unless the row has the parameter and
-the key is longer than its name: `prompt_id` beside `prompt` is metadata.
+parameter of another model, nor another tool's name of a parameter, nor similar to one of this
+model, unless the row has the parameter and the key is longer than its name: `prompt_id` beside
+`prompt` is metadata.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .._core.models import DEFAULT_MODEL, ImageRequest
 from .catalog.model import Model, closest, unknown_parameter_message
 from .catalog.table import find, models_with
 from .catalog.validation import validate
+from .foreign_names import foreign_name, holds_image, image_for, works_on_images
 
 #: keys of a row that are not parameters
 ROW_KEYS = ("model", "name", "n", "extra_body", "extras")
@@ -32,6 +34,8 @@ _FIELDS = frozenset((*ImageRequest.WIRE_FIELDS, *ROW_KEYS))
 #: parameters of some model whose names are columns of many data sets: for another model they are
 #: metadata, which is reported, and no mistake
 _COMMON_WORDS = frozenset(("version", "person"))
+#: of a request in a batch file; no provider takes it
+_LABELS = ("custom_id",)
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -66,7 +70,8 @@ def parse_request(
     if own and (faults := _own_faults(own, given, name, model, allow_extras)):
         raise ConfigError("; ".join(faults))
     if model is None:
-        return _request(typed, parameters | own, {})
+        label = {key: own.pop(key) for key in _LABELS if key in own}
+        return _request(typed, parameters | own, label)
     return _request(typed, parameters, own)
 
 
@@ -135,8 +140,13 @@ def _own_faults(
     allow_extras: bool,
 ) -> list[str]:
     """Return the faults of the keys that are no parameters, with the options that mend them."""
-    found = (_own_fault(key, given, name, model, allow_extras) for key in own)
-    faults = [fault for fault in found if fault is not None]
+    faults: list[_Fault] = []
+    taken = {key for key, value in given.items() if value is not None}
+    for key in own:
+        fault = _own_fault(key, given, name, model, allow_extras, taken)
+        if fault is not None:
+            faults.append(fault)
+            taken |= {fault.meant} if fault.meant else set()
     lines = []
     if allow_extras and _lacks_prompt(given) and all(each.meant != "prompt" for each in faults):
         lines.append(no_prompt_message(list(own), noun="key"))
@@ -153,20 +163,44 @@ def _own_faults(
 
 
 def _own_fault(
-    key: Any, given: Mapping[str, Any], name: str, model: Model | None, allow_extras: bool
+    key: Any,
+    given: Mapping[str, Any],
+    name: str,
+    model: Model | None,
+    allow_extras: bool,
+    taken: set[str],
 ) -> _Fault | None:
     if not isinstance(key, str):
         raise ConfigError(f"a row's keys are text, not {type(key).__name__}")
     if (near := _close_row_key(key)) and not _describes(key, near, given):
         return _Fault(key, f"{cut(repr(key))} looks like {near}", near)
-    if model is not None:
-        others = () if key in _COMMON_WORDS else models_with(key)
-        near = closest(key, model)
-        if others or (near and not _describes(key, near, given)):
-            return _Fault(key, unknown_parameter_message(cut(key), model, others), near)
-    if allow_extras or model is None:
+    if model is None:
         return None
-    return _Fault(key, f"{cut(key)}: {name} has no such parameter")
+    near = closest(key, model)
+    if others := () if key in _COMMON_WORDS else models_with(key):
+        if near is None and _is_image(key):
+            near = image_for(key, model, taken).meant
+        return _Fault(key, unknown_parameter_message(cut(key), model, others), near)
+    if (found := _foreign_fault(key, given[key], model, taken)) is not None:
+        return found
+    if near and not _describes(key, near, given):
+        return _Fault(key, unknown_parameter_message(cut(key), model, ()), near)
+    return None if allow_extras else _Fault(key, f"{cut(key)}: {name} has no such parameter")
+
+
+def _foreign_fault(key: str, value: Any, model: Model, taken: set[str]) -> _Fault | None:
+    """Return the fault of a name that another tool gives to a parameter, or of an image."""
+    found = foreign_name(key, model, taken)
+    if found is None and works_on_images(model) and holds_image(key, value):
+        found = image_for(key, model, taken)
+    return None if found is None else _Fault(key, found.reason, found.meant)
+
+
+def image_message(key: str, model: Model, given: Mapping[str, Any]) -> str:
+    """Return the error of a column of images that is no parameter, with the options."""
+    found = image_for(key, model, given)
+    use = _with_columns(_Fault(key, found.reason, found.meant))
+    return f"{use}; to keep it as metadata: {_as_metadata(key)}"
 
 
 def _describes(key: str, near: str, given: Mapping[str, Any]) -> bool:

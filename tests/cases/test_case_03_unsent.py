@@ -2,7 +2,10 @@
 
 Other members of the kind: parameters outside an allow-list that were dropped without a word
 (backblaze-labs/genblaze#133), extra parameters of image requests that never reached the provider
-(maximhq/bifrost#3572, 0xPlaygrounds/rig#2264), a model without a price whose budget never ends
+(maximhq/bifrost#3572, 0xPlaygrounds/rig#2264), an image of another size than asked for
+(FWU-DE/ais-chat#1290, xtekky/gpt4free#2401), steps under a name that was ignored
+(kephale/napari-stable-diffusion#4), an edit without its picture
+(Haervwe/open-webui-tools#19), a model without a price whose budget never ends
 (BerriAI/litellm#39118, jakobdylanc/llmcord#51).
 """
 
@@ -12,6 +15,7 @@ import asyncio
 import base64
 import json
 import logging
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,13 +23,23 @@ from typing import Any
 import pytest
 from support.command_line import Ended, command
 from support.echo_server import EchoServer, echo_server
+from support.prompt_lists import complaint_of, plan_of, requests_of, saved
 from support.simulator_sessions import fast_session
 
-from fluxasync import Batch, Prompts
+from fluxasync import Batch, ConfigError, Prompts
+from fluxasync._requests.parsing import parse_request
+from fluxasync._requests.sources.plan import metadata_message
+from fluxasync._requests.sources.row_reader import image_inputs
 
 DATA = Path(__file__).parent / "data"
 #: of no catalogue
 NEW = "aurora-9/image"
+
+
+def refusal(row: dict[str, Any]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_request(row)
+    return str(caught.value)
 
 
 def bodies(server: EchoServer) -> list[dict[str, Any]]:
@@ -184,3 +198,191 @@ async def test_parameters_of_a_program_are_not_lost(tmp_path: Path) -> None:
         await Batch(flux, prompts).run()
         await asyncio.sleep(0)
         assert bodies(server) == [{"prompt": "a", "tone": 7}]
+
+
+EDITORS = ("flux-kontext-pro", "flux-kontext-max", "flux-2-pro", "flux-2-klein-4b", "flux-3-image")
+#: of fal, Replicate, OpenAI, Runware, Stability, Luma, diffusers and AUTOMATIC1111
+PICTURES = (
+    "image_url", "image_urls", "imageUrl", "Image URL", "image-url", "image_path", "image_input",
+    "image1", "image_2", "img", "img_url", "photo", "picture_path", "image_base64", "image_b64",
+    "image", "reference_image", "reference_images", "referenceImages", "source_image", "seed_image",
+    "init_image", "init_images", "input_images", "input_image_url", "control_image_url",
+    "style_image", "input_reference", "conditioning_image", "image_reference", "redux_image",
+    "original_image", "start_image", "image_file", "ref_images",
+)  # fmt: skip
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("model", EDITORS)
+@pytest.mark.parametrize("name", PICTURES)
+async def test_an_edit_is_not_paid_without_its_picture(name: str, model: str) -> None:
+    """Case 3: another tool's name of an image input is refused, and one advised option sends the
+    image, the other keeps it as metadata."""
+    url = "https://example.org/a.png"
+    row = {"prompt": "make it night", "model": model, name: url}
+    message = await complaint_of([row])
+    words = shlex.split(message.replace(")", " ").replace("(", " "))
+    [use, keep] = [words[n + 1] for n, word in enumerate(words) if word == "--map"]
+    target, column = use.split("=")
+    assert (column, keep) == (name, f"extras.{name}={name}")
+    [request] = await requests_of([row], columns={target: name})
+    assert [url] == [image.url for image in image_inputs(request)]
+    [request] = await requests_of([row], columns={f"extras.{name}": name})
+    assert (request.extras, image_inputs(request)) == ({name: url}, [])
+
+
+def test_two_pictures_go_to_two_inputs() -> None:
+    """Case 3: each column of images gets an input of its own, and a mask only that of masks."""
+    message = refusal({"prompt": "a", "model": "flux-2-pro", "image1": "a", "image2": "b"})
+    assert "--map input_image=image1" in message
+    assert "--map input_image_2=image2" in message
+    fill = {"prompt": "a", "model": "flux-pro-1.0-fill", "image_url": "a", "mask_url": "b"}
+    assert "--map mask=mask_url" in refusal(fill)
+    mask = refusal({"prompt": "a", "model": "flux-kontext-pro", "mask_url": "a.png"})
+    assert "takes no mask" in mask
+    assert mask.count("--map") == 1
+
+
+@pytest.mark.asyncio
+async def test_a_picture_under_any_name_is_not_lost(tmp_path: Path) -> None:
+    """Case 3: where the model edits, a value that is an image is refused under every name, unless
+    the name is that of a result; the name of a missing file is metadata."""
+    shutil.copy(DATA / "small.jpg", tmp_path)
+    encoded = base64.b64encode((DATA / "small.jpg").read_bytes()).decode()
+    base = {"prompt": "a", "model": "flux-kontext-pro"}
+    for value in ("small.jpg", ["small.jpg"], encoded, f"data:image/jpeg;base64,{encoded}"):
+        path = saved(tmp_path, "p.jsonl", json.dumps({**base, "subject": value}))
+        message = await complaint_of(path)
+        assert "--map input_image=subject" in message
+        assert "--map extras.subject=subject" in message
+        assert len(message) < 400
+        await requests_of(path, columns={"extras.subject": "subject"})
+    for name, value in (("subject", "none.jpg"), ("output_file", "small.jpg"), ("target", encoded)):
+        await requests_of(saved(tmp_path, "p.jsonl", json.dumps({**base, name: value})))
+    picture = {**base, "subject": b"\xff\xd8"}
+    assert "--map input_image=subject" in await complaint_of([picture])
+    assert (await plan_of([picture], columns={"extras.subject": "subject"})).images == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "name", ["image_url", "img_path", "URL", "photo", "image_id", "image_hash"]
+)
+async def test_pictures_of_a_data_set_are_metadata_of_text_to_image(name: str) -> None:
+    """Case 3: tables of captions describe their pictures; a model that paints text keeps them, and
+    names them as not sent."""
+    rows = [{"prompt": "a fox", name: "https://example.org/a.png"}]
+    assert (await plan_of(rows)).unknown_keys == (name,)
+
+
+#: another tool's name → what Flux calls it
+RENAMED = {
+    "num_inference_steps": "steps", "inference_steps": "steps", "sampling_steps": "steps",
+    "numInferenceSteps": "steps", "guidance_scale": "guidance", "cfg_scale": "guidance",
+    "CFGScale": "guidance", "cfg": "guidance", "num_images": "n", "num_outputs": "n",
+    "n_images": "n", "batch_size": "n", "numberResults": "n", "sampleCount": "n",
+    "num_images_per_prompt": "n", "random_seed": "seed", "noise_seed": "seed",
+    "format": "output_format", "outputFormat": "output_format", "w": "width", "h": "height",
+    "image_width": "width", "image-height": "height", "model_name": "model",
+}  # fmt: skip
+VALUES: dict[str, Any] = {
+    "steps": 20, "guidance": 2.5, "n": 2, "seed": 7, "output_format": "png", "width": 512,
+    "height": 256, "model": "flux-dev",
+}  # fmt: skip
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+@pytest.mark.parametrize("name", RENAMED)
+async def test_a_wish_under_another_name_is_refused_with_its_option(
+    tmp_path: Path, name: str, suffix: str
+) -> None:
+    """Case 3: what has the same value under another name is one option away from being sent."""
+    meant = RENAMED[name]
+    text = json.dumps({"prompt": "a", name: VALUES[meant]})
+    if suffix == "csv":
+        text = f"prompt,{name}\na,{VALUES[meant]}\n"
+    path = saved(tmp_path, f"p.{suffix}", text)
+    assert f"--map {meant}={name}" in await complaint_of(path)
+    [request, *copies] = await requests_of(path, columns={meant: name})
+    given = {**request.given(), "n": 1 + len(copies), "model": request.model}
+    assert given[meant] == VALUES[meant]
+    [kept] = await requests_of(path, columns={f"extras.{name}": name})
+    assert list(kept.extras) == [name]
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "part"),
+    [
+        ("flux-dev", "size", "takes width and height"),
+        ("flux-2-pro", "image_size", "takes width and height"),
+        ("flux-kontext-pro", "size", "takes aspect_ratio"),
+        ("flux-dev", "dimensions", "takes width and height"),
+        ("flux-dev", "ar", "takes width and height"),
+        ("flux-2-flex", "strength", "no such parameter"),
+        ("flux-dev", "denoise", "no such parameter"),
+        ("flux-pro-1.1", "num_inference_steps", "flux-pro-1.1 has no such parameter"),
+        ("flux-kontext-pro", "w", "it takes aspect_ratio"),
+    ],
+)
+def test_what_cannot_be_renamed_is_refused_too(model: str, name: str, part: str) -> None:
+    """Case 3: a size in one value, or what the model lacks, is not paid in silence."""
+    message = refusal({"prompt": "a", "model": model, name: "512x512"})
+    assert part in message
+    assert message.count("--map") == 1
+    assert f"--map extras.{name}={name}" in message
+
+
+def test_a_default_does_not_hide_a_wish_of_the_row() -> None:
+    """Case 3: `--n 2` beside `num_images` 4 is unclear, so it is refused."""
+    with pytest.raises(ConfigError, match="--map n=num_images"):
+        parse_request({"prompt": "a", "num_images": 4}, defaults={"n": 2})
+
+
+def test_all_foreign_names_are_in_one_message() -> None:
+    """Case 3: a row of another tool is mended once; no option is cut out of the message."""
+    row = {"prompt": "a", "image1": "a", "image2": "b", "image3": "c", "size": "x", "num_images": 2,
+           "widht": 5, "num_inference_steps": 3}  # fmt: skip
+    message = refusal({**row, "model": "flux-2-flex"})
+    assert all(f"extras.{name}={name}" in message for name in row if name != "prompt")
+
+
+@pytest.mark.asyncio
+async def test_what_a_tool_writes_beside_a_row_is_sent_to_no_model(tmp_path: Path) -> None:
+    """Case 3: the envelope of a batch file is metadata, also for a model that the catalogue lacks;
+    the warning names the model's option."""
+    line = {"custom_id": "r-1", "method": "POST", "url": "/v1/images/generations",
+            "body": {"prompt": "a", "model": "gpt-image-1", "shade": 2}}  # fmt: skip
+    async with echo_server() as server:
+        ended = await run(tmp_path, server, [line])
+        assert ended.code == 0, ended.said
+        assert bodies(server) == [{"prompt": "a", "shade": 2}]
+        assert "--map extras.model=model" in ended.said
+        assert "extra_body.custom_id" not in ended.said
+        mapped = ("--map", "extras.model=model", "--model", "flux-dev")
+        again = await run(tmp_path, server, [line], *mapped)
+        assert (again.code, server.submitted[1][0].endswith("/flux-dev")) == (0, True)
+    lines = (tmp_path / "out" / "metadata.jsonl").read_text().splitlines()
+    envelope = {key: line[key] for key in ("custom_id", "method", "url")}
+    assert [envelope, {**envelope, "model": "gpt-image-1", "shade": 2}] == [
+        json.loads(each)["extras"] for each in lines
+    ]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"row_idx": 3, "row": {"prompt": "a"}, "truncated_cells": []},
+        {"version": "5c7d", "id": "x", "input": {"prompt": "a"}},
+        {"custom_id": "r-1", "prompt": "a"},
+    ],
+)
+async def test_envelopes_are_metadata(row: dict[str, Any]) -> None:
+    """Case 3: so are those of datasets-server and Replicate; no option to send them is advised."""
+    for model in ("flux-dev", "flux-3-image", NEW):
+        plan = await plan_of([row], model=model)
+        assert plan.unchecked_keys == ()
+        [request] = await requests_of([row], model=model)
+        assert (request.parameters, len(request.extras) > 0) == ({}, True)
+    assert "(" not in metadata_message(["custom_id", "url"])

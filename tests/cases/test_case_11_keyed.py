@@ -108,6 +108,8 @@ async def test_every_shape_is_the_same_list(
         pytest.param('{\n "prompt": "fox"\n}\n{\n "prompt": "owl"\n}', ["fox", "owl"], id="jq"),
         pytest.param('{"prompt": "fox"}{"prompt": "owl"}', ["fox", "owl"], id="without line ends"),
         pytest.param('{"a": {"prompt": "fox"}}', ["fox"], id="one key"),
+        pytest.param('{"0001": "fox", "0002": "owl"}', ["fox", "owl"], id="a text a key"),
+        pytest.param('{"harbour-dawn": "fox"}', ["fox"], id="a text under a slug"),
     ],
 )  # fmt: skip
 async def test_unambiguous_forms_are_read(tmp_path: Path, content: str, prompts: list[str]) -> None:
@@ -129,7 +131,14 @@ UNCLEAR = [
     pytest.param({"data": [{"prompt": "fox"}], "width": 512}, {}, "'width' beside the list", None,
                  id="a parameter for all"),
     pytest.param({"a": 1}, {}, "(keys: 'a') without rows", None, id="no rows"),
-    pytest.param({"a": "fox", "b": "owl"}, {}, "without rows", None, id="a text a key"),
+    pytest.param({"text": "fox", "id": "7"}, {}, "--prompt-column text or write", None,
+                 id="one row without a prompt"),
+    pytest.param({"scene": "a street", "mood": "calm"}, {}, "'scene', 'mood' may be of one prompt",
+                 None, id="one structured prompt"),
+    pytest.param({"status": "queued"}, {}, "'status' may be", None, id="an answer"),
+    pytest.param({"0001": "fox", "image_size": "1K"}, {}, "'image_size' may be", None,
+                 id="a parameter of another tool"),
+    pytest.param({"a": "fox", "b": 7}, {}, "without rows", None, id="texts and numbers"),
     pytest.param({}, {}, "[{", None, id="nothing"),
     pytest.param({"prompt": ["a", "b"], "width": [512]}, {}, "different lengths", None,
                  id="columns of two lengths"),
@@ -157,6 +166,16 @@ async def test_what_is_unclear_is_refused_with_the_option(
         assert (fox.prompt, fox.extras) == ("fox", {"image_id": 7, "id": 1})
         [same] = await requests_of(path, columns=columns)
         assert same.key == fox.key
+
+
+@pytest.mark.asyncio
+async def test_texts_keyed_by_id_are_the_rows_with_that_id(tmp_path: Path) -> None:
+    """Case 11: `{"0001": "a fox"}` is `{"0001": {"prompt": …}}`; a blank text is a bad row."""
+    texts = {"0001": 'a "fox"', "b/2": "owl\n夜"}
+    requests = await requests_of(saved(tmp_path, "p.json", json.dumps(texts, indent=1)))
+    assert texts == {request.extras["id"]: request.prompt for request in requests}
+    blank = saved(tmp_path, "q.json", '{"a": "fox", "b": ""}')
+    assert "item 2" in await complaint_of(blank)
 
 
 @pytest.mark.asyncio

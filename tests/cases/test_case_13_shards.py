@@ -221,9 +221,9 @@ async def test_errors_name_the_file_and_its_row(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_columns_of_all_files_are_joined(tmp_path: Path) -> None:
     """Case 13: a file may lack a column, mapped or not; a mapped one that all lack is refused."""
-    a = saved(tmp_path, "a.csv", "text,w,mine\nfox,512,1\n")
+    a = saved(tmp_path, "a.csv", "text,wide,mine\nfox,512,1\n")
     b = saved(tmp_path, "b.csv", "yours,text\n2,owl\n")
-    columns = {"prompt": "text", "width": "w"}
+    columns = {"prompt": "text", "width": "wide"}
     fox, owl = await requests_of([a, b], columns=columns)
     assert (fox.width, fox.extras, owl.width, owl.extras) == (
         512, {"mine": "1"}, None, {"yours": "2"},

@@ -263,19 +263,19 @@ async def test_a_mapping_that_does_not_fit_is_refused(
 @pytest.mark.asyncio
 async def test_a_mapped_key_that_no_object_has_is_refused(tmp_path: Path) -> None:
     """Objects may leave a key out, but not all of them."""
-    path = saved(tmp_path, "p.jsonl", '{"t": "fox", "w": 512}\n{"t": "owl"}\n')
-    fox, owl = await requests_of(path, columns={"prompt": "t", "width": "w"})
+    path = saved(tmp_path, "p.jsonl", '{"t": "fox", "wide": 512}\n{"t": "owl"}\n')
+    fox, owl = await requests_of(path, columns={"prompt": "t", "width": "wide"})
     assert (fox.width, owl.width) == (512, None)
     message = await complaint_of(path, columns={"prompt": "t", "width": "W"})
     assert message == "columns: no row has 'W', which width was to come from"
     message = await complaint_of(path, columns={"prompt": "caption"})
-    assert message.splitlines()[0] == "p.jsonl line 1: no 'caption' (keys: 't', 'w')"
+    assert message.splitlines()[0] == "p.jsonl line 1: no 'caption' (keys: 't', 'wide')"
 
 
 def test_a_mapping_to_nothing_is_refused(tmp_path: Path) -> None:
     """What no model takes can only be metadata, and a list of texts has no columns."""
     with pytest.raises(ConfigError, match=r"'widht' is no parameter .* extras\.widht=w"):
-        Prompts(["fox"], columns={"widht": "w"})
+        Prompts(["fox"], columns={"widht": "wide"})
     with pytest.raises(ConfigError, match="no columns that could be mapped"):
         open_list(saved(tmp_path, "p.txt", "fox"), columns={"prompt": "a"})
 

@@ -5,6 +5,7 @@
 | it has a prompt, or a request body that has one | the object |
 | one list of objects or texts, under any key: `{"data": […]}` | the list's elements |
 | objects only, each a row: `{"0001": {"prompt": …}}` | its values; the key is `id` |
+| texts only, under keys that are no fields of one row: `{"0001": "a fox"}` | the same |
 | a column a key, lists or objects of the same keys (pandas: orient="columns") | its columns |
 | `columns` and `data` (pandas: orient="split") | `data` |
 
@@ -14,14 +15,18 @@ What is none of these is refused: `--rows KEY` says where the rows are.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
 from ..._core.errors import ConfigError
+from ..._core.models import DEFAULT_MODEL
 from ..._core.strict_json import parsed_object
-from ..parsing import listed
+from ..catalog import find
+from ..foreign_names import foreign_name
+from ..parsing import listed, prompt_candidates
 from .column_names import kind_of, target_of
 from .json_text import Part, cut, elements_of, parts_of
 from .nesting import draws, unnested
@@ -40,6 +45,32 @@ _COLUMNS_CAP = 16 * 2**20
 
 #: row keys and parameters that in a file are rather about the file
 _OF_FILES = ("name", "version", "prompt")
+
+
+#: keys of one row, of an answer, of a file's head, and of FLUX.2's structured prompts (docs.bfl.ai,
+#: "Prompting guide FLUX.2", 2025-11-25)
+_FIELDS = frozenset(
+    """
+    id key name title version license licence author url uri link source date created language lang
+    type category tag tags label error message detail status code reason comment note negative
+    negative_prompt system user role content scene subject subjects style mood lighting light camera
+    lens composition background foreground setting environment color colors color_palette palette
+    medium action pose position location time atmosphere details quality angle perspective
+    """.split()  # noqa: SIM905 — a line a word is no table
+)
+
+
+def _is_field(name: str) -> bool:
+    """Whether a key rather is a field of one row than the id of a prompt."""
+    target = target_of(name)
+    plain = name.strip().lower().replace(" ", "_").replace("-", "_")
+    model = find(DEFAULT_MODEL)
+    return (
+        kind_of(target) is not None
+        or plain in _FIELDS
+        or bool(prompt_candidates([name]))
+        or (model is not None and foreign_name(name, model, ()) is not None)
+    )
 
 
 @frozen
@@ -98,6 +129,8 @@ class Records:
             yield from self._of_list(parts, lists)
         elif kinds and set(kinds.values()) == {"{"}:
             yield from self._keyed(parts)
+        elif kinds and set(kinds.values()) == {'"'}:
+            yield from self._texts(parts)
         else:
             raise self._unclear(parts)
 
@@ -228,6 +261,20 @@ class Records:
     def _keyed(self, parts: Mapping[str, Part]) -> Iterator[Record]:
         for key, start, end in parts.values():
             yield Record(cut(self._text, start, end, where=f"{self._name} key {key[:40]!r}"), key)
+
+    def _texts(self, parts: Mapping[str, Part]) -> Iterator[Record]:
+        """Yield a row for each text. Raises ConfigError for the fields of one row or prompt."""
+        names = list(parts)
+        if fields := [name for name in names if _is_field(name)]:
+            options = [f"--prompt-column {shlex.quote(name)}" for name in prompt_candidates(names)]
+            raise ConfigError(
+                f"{self._name}: {FORM}. Here it is one object without rows, and "
+                f"{listed(fields)} may be of one prompt: "
+                + " or ".join([*options[:2], 'write [{"id": "…", "prompt": "…"}, …]'])
+            )
+        for key, start, end in parts.values():
+            text = cut(self._text, start, end, where=f"{self._name} key {key[:40]!r}")
+            yield Record(f'{{"prompt": {text}}}', key)
 
     def _unclear(self, parts: Mapping[str, Part], lists: Sequence[str] = ()) -> ConfigError:
         held = [key for key, start, _ in parts.values() if self._text[start] in "[{"]

@@ -7,6 +7,9 @@ Request bodies of other tools have them so:
 | `{"custom_id": "1", "method": "POST", "body": {"prompt": …}}` (batch files of OpenAI) | `body` |
 | `{"row_idx": 0, "row": {"prompt": …}}` (datasets-server) | `row` |
 | `{"input": {"prompt": …}}` (Replicate) | `input` |
+
+What the tool itself wrote beside the row, such as `custom_id` and `method`, is metadata for any
+model.
 """
 
 from __future__ import annotations
@@ -23,6 +26,15 @@ _NESTS = (
     "body", "row", "input", "inputs", "request", "payload", "params", "parameters", "arguments",
     "data", "record",
 )  # fmt: skip
+
+#: key of a nest → what its tool writes beside it; never sent
+_ENVELOPES = {
+    "body": ("custom_id", "method", "url"),
+    "row": ("row_idx", "truncated_cells"),
+    "input": ("id", "version", "status", "created_at", "webhook_events_filter"),
+}
+#: names that are no wish of the user; the warning about metadata advises nothing for them
+ENVELOPE_NAMES = frozenset(("custom_id", "method", "url", "row_idx", "truncated_cells"))
 
 
 def draws(row: Mapping[str, Any], mapped: Mapping[str, str]) -> bool:
@@ -50,7 +62,14 @@ def unnested(row: Mapping[str, Any], mapped: Mapping[str, str]) -> Mapping[str, 
     for key, value in row.items():
         if key in inner and inner[key] != value:
             raise ConfigError(f"{str(key)[:40]!r} is given inside {nests[0]} and beside it")
-    return {**{key: value for key, value in row.items() if key != nests[0]}, **inner}
+    beside = {key: value for key, value in row.items() if key != nests[0]}
+    used = {*mapped.values(), *inner}
+    envelope = {key: beside.pop(key) for key in _ENVELOPES.get(nests[0], ()) if key in beside
+                and key not in used}  # fmt: skip
+    extras = inner.get("extras", beside.get("extras"))
+    if not envelope or not isinstance(extras, Mapping | None):
+        return {**envelope, **beside, **inner}
+    return {**beside, **inner, "extras": {**envelope, **(extras or {})}}
 
 
 def one_by_one(row: Mapping[str, Any]) -> Mapping[str, Any]:

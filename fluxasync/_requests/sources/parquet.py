@@ -19,7 +19,12 @@ from attrs import frozen
 
 from ..._core.errors import ConfigError
 from ..._core.extras import install_command
+from ..._core.models import DEFAULT_MODEL
+from ..catalog import find
+from ..foreign_names import is_result, works_on_images
 from ..image_inputs import MAX_BYTES
+from ..parsing import image_message
+from .column_names import EXTRAS
 from .columns import Columns, Header, refuse_many
 from .file_kinds import HEAD, refuse_placeholder
 from .lines import LINE_CAP
@@ -166,10 +171,22 @@ class ParquetFormat:
             name for name in schema.names if name not in known and not _INDEX.fullmatch(name)
         ]
         if left_out:
+            self._refuse_inputs(left_out)
             self._reading.notes.add(
                 f"left out, because bytes are no metadata: {', '.join(left_out)}"
             )
         return wanted
+
+    def _refuse_inputs(self, names: list[str]) -> None:
+        """Raise ConfigError for bytes that may be the image to work on."""
+        model = find(str(self._reading.defaults.get("model") or DEFAULT_MODEL))
+        kept = {
+            column for to, column in self._reading.columns.sources.items() if to.startswith(EXTRAS)
+        }
+        if model is None or not works_on_images(model):
+            return
+        if unsure := [name for name in names if name not in kept and not is_result(name)]:
+            raise ConfigError(f"{self._name}: {image_message(unsure[0], model, {})}")
 
     def _opened(self, names: list[str], columns: Columns) -> Header:
         return Header(names, columns, defaults=self._reading.defaults, typed=True)

@@ -17,6 +17,7 @@ from ..._core.prices import NO_PRICES, Prices
 from ..catalog import find
 from ..copies import expand_copies
 from ..estimate import Estimator
+from .nesting import ENVELOPE_NAMES
 from .numbering import Occurrences
 
 #: bad rows that are kept, and different complaints that are shown
@@ -113,10 +114,11 @@ class FirstNames:
 def metadata_message(names: Sequence[str]) -> str:
     """Return the line about keys that a list has and that no provider gets."""
     shown = [name if len(name) <= 40 else f"{name[:40]}…" for name in names]
-    return (
-        f"kept as metadata, not sent: {', '.join(shown)} (to send one: "
-        f"--map {shlex.quote(f'extra_body.{shown[0]}={shown[0]}')})"
-    )
+    line = f"kept as metadata, not sent: {', '.join(shown)}"
+    wishes = [name for name in shown if name not in ENVELOPE_NAMES]
+    if not wishes:
+        return line
+    return f"{line} (to send one: --map {shlex.quote(f'extra_body.{wishes[0]}={wishes[0]}')})"
 
 
 class Complaints:

@@ -23,11 +23,12 @@ from ..._core.strict_json import parsed_object
 from ..catalog import find, models_with, validate
 from ..image_inputs import named_inputs, resolve_now, with_inputs
 from ..parsing import ROW_KEYS, parse_request
+from .column_names import EXTRAS
 from .columns import Columns, with_typed_cells
 from .layout import Layout
 from .lines import decoded
 from .nesting import draws, one_by_one, unnested
-from .object_cells import given_cells
+from .object_cells import given_cells, refuse_bytes, refuse_picture
 from .plan import BadRow, ExpandedRow, FirstNames, requests_of
 from .prompt_syntax import Syntax, SyntaxCheck
 from .sample_prompts import is_comment, row_of
@@ -180,15 +181,10 @@ class RowReader:
         return Columns({**prompt, **there})
 
     def _leave_out(self, row: Mapping[str, Any], name: str) -> None:
-        """Note a cell of bytes that is left out. Raises ConfigError for a model that the catalogue
-        lacks: there it may be the image to work on."""
-        model = row.get("model") or self.defaults.get("model")
-        if isinstance(model, str) and find(model) is None:
-            raise ConfigError(
-                f"{name[:40]}: bytes are not sent to {model[:40]}, which the catalogue lacks; "
-                "give the image as base64 text, or leave the column out"
-            )
-        self.notes.add(f"left out, because bytes are no metadata: {name[:40]}")
+        """Note a cell of bytes that is left out."""
+        refuse_bytes(row, name, row.get("model") or self.defaults.get("model"))
+        name = name.removeprefix(EXTRAS)[:40]
+        self.notes.add(f"left out, because bytes are no metadata: {name}")
 
     def refuse_unseen(self) -> None:
         """Raise ConfigError for a column named by the caller that no object had."""
@@ -254,6 +250,7 @@ class RowReader:
             request = self._confined(request, own)
         for name in request.extras:
             if name in row:  # not from the object that is named "extras" on purpose
+                refuse_picture(request, name, self.base)
                 self.unknown_keys.add(name if len(name) <= VALUE_LENGTH else f"{name[:80]}…")
         if request.parameters and find(request.model) is None:
             for name in request.parameters:
