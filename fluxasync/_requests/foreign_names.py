@@ -2,8 +2,9 @@
 
 A row that asks for a size, a number of images or an image to edit under such a name would be paid
 without it, so the name is refused with the option that mends it. Names of data sets that only
-describe an image are metadata. Sources, read 2026-11-29: the references of OpenAI, fal, Replicate,
-Stability, Runware, Imagen, diffusers, ComfyUI and AUTOMATIC1111.
+describe an image are metadata. The names of fal and Replicate were read in their references on
+2026-11-29. The others are usual in the APIs of OpenAI, Stability, Runware and Imagen, and in
+diffusers, ComfyUI and AUTOMATIC1111.
 """
 
 from __future__ import annotations
