@@ -66,7 +66,7 @@ GAPS = [
     pytest.param(pandas.NA, id="NA"),
     pytest.param(float("nan"), id="NaN"),
     pytest.param(numpy.float32("nan"), id="float32 NaN"),
-    pytest.param(numpy.datetime64("NaT"), id="datetime64 NaT"),
+    pytest.param(numpy.datetime64("NaT", "ns"), id="datetime64 NaT"),
     pytest.param(Decimal("NaN"), id="Decimal NaN"),
     pytest.param(None, id="None"),
 ]
