@@ -36,11 +36,12 @@ demo: $(VENV)/.app
 	echo "Look at the images in $(CURDIR)/$$out"
 
 # a file at a time on each core: a file's fixtures are made once
+PYTEST = $(VENV)/bin/python -m pytest -n auto --dist loadfile
 test: $(VENV)/.test
-	@FLUXASYNC_SEEDS=$${FLUXASYNC_SEEDS:-30} $(VENV)/bin/python -m pytest -n auto --dist loadfile $(ARGS)
+	@FLUXASYNC_SEEDS=$${FLUXASYNC_SEEDS:-30} $(PYTEST) $(ARGS)
 
 quick: $(VENV)/.test
-	@$(VENV)/bin/python -m pytest -m "not slow" $(ARGS)
+	@$(PYTEST) -m "not slow" $(ARGS)
 
 # on Python 3.11, the lowest too: the lowest pyarrow and zstandard have no wheels for the newest
 LOWEST = $(CURDIR)/.venvs/lowest
