@@ -36,9 +36,7 @@ class ResumedJobs:
     async def outcome(self, request: ImageRequest, job: Job) -> Outcome | None:
         """Return the outcome of a row's job; collect it unless that was started."""
         self._asked.add(job.job_id)
-        if not self.has(job):
-            await self._places.acquire()
-            self._begin(request, job)
+        await self._begin(request, job)
         return await asyncio.shield(self._tasks[job.job_id])
 
     async def finish(self) -> list[Outcome]:
@@ -59,13 +57,16 @@ class ResumedJobs:
 
     async def _begin_all(self, unfinished: Sequence[tuple[ImageRequest, Job]]) -> None:
         for request, job in unfinished:
-            await self._places.acquire()
-            if self.has(job):
-                self._places.release()
-            else:
-                self._begin(request, job)
+            await self._begin(request, job)
 
-    def _begin(self, request: ImageRequest, job: Job) -> None:
+    async def _begin(self, request: ImageRequest, job: Job) -> None:
+        """Collect the job from now on, unless that was started before or during the wait."""
+        if self.has(job):
+            return
+        await self._places.acquire()
+        if self.has(job):
+            self._places.release()
+            return
         task: asyncio.Task[Outcome | None] = asyncio.ensure_future(self._collect(request, job))
         task.add_done_callback(lambda _: self._places.release())
         self._tasks[job.job_id] = task

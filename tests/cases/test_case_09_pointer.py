@@ -14,6 +14,7 @@ import io
 import os
 import sqlite3
 import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def zipped(name: str) -> bytes:
 
 
 def database(folder: Path) -> bytes:
-    with sqlite3.connect(folder / "a.db") as table:
+    with closing(sqlite3.connect(folder / "a.db")) as table:
         table.execute("CREATE TABLE prompt (text)")
     return (folder / "a.db").read_bytes()
 

@@ -15,7 +15,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -258,12 +258,20 @@ async def test_a_simulator_for_other_machines_names_itself_as_it_was_called() ->
             assert url.startswith(f"http://{latest}:")
 
 
+def three_free_ports() -> int:
+    """Return the first of three free ports in a row, below those that the system hands out."""
+    for first in range(10_000 + os.getpid() % 15_000, 30_000, 3):
+        with ExitStack() as stack, suppress(OSError):
+            for port in range(first, first + 3):
+                stack.enter_context(socket.socket()).bind(("0.0.0.0", port))  # noqa: S104
+            return first
+    raise OSError("no three free ports in a row")
+
+
 @pytest.mark.asyncio
 async def test_a_simulator_for_other_machines_has_three_ports_in_a_row() -> None:
     """So a container can publish them: the API's, images, polls."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = three_free_ports()
     shared = Simulator(QUICK, host="0.0.0.0", port=port)  # noqa: S104 — a test
     async with shared as server, aiohttp.ClientSession() as client:
         reply = await client.post(

@@ -180,7 +180,8 @@ def rows(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a list; none if the file does not exist."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    text = path.read_text("utf-8")  # splitlines() would break a line at U+0085 in a text
+    return [json.loads(line) for line in text.split("\n") if line]
 
 
 def _job(outcome: Outcome) -> Job | None:
