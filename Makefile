@@ -35,8 +35,10 @@ demo: $(VENV)/.app
 	$(VENV)/bin/fluxasync run examples/prompts.txt --simulate -o "$$out" >/dev/null && \
 	echo "Look at the images in $(CURDIR)/$$out"
 
-# a file at a time on each core: a file's fixtures are made once
-PYTEST = $(VENV)/bin/python -m pytest -n auto --dist loadfile
+# a file at a time in each process, because a file's fixtures are made once; two processes on each
+# core, because tests mostly wait for processes of their own
+WORKERS := $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
+PYTEST = $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
 test: $(VENV)/.test
 	@FLUXASYNC_SEEDS=$${FLUXASYNC_SEEDS:-30} $(PYTEST) $(ARGS)
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("fluxasync")
 
+#: `extra` of a log record whose news is in an event too: where progress is shown it need not be
+#: printed again
+IN_PROGRESS = {"is_in_progress": True}
+
 T = TypeVar("T")
 
 

@@ -21,7 +21,7 @@ from attrs import define
 from .._core.errors import FluxError
 from .._core.events import DownloadsFailing
 from .._core.images import NotAnImage
-from .._core.observers import Fallback
+from .._core.observers import IN_PROGRESS, Fallback
 
 if TYPE_CHECKING:
     from .._core.observers import Observers
@@ -115,7 +115,7 @@ class FailingDownloads:
                 self._logged.add(kind)
                 count = sum(_NUMBERS.sub("", image.reason) == kind for image in due)
                 about = DownloadsFailing(count=count, reason=reason, until=event.until)
-                logger.warning("%s", about.text)
+                logger.warning("%s", about.text, extra=IN_PROGRESS)
 
 
 def _event(due: list[_FailingImage], now: float) -> DownloadsFailing:

@@ -31,6 +31,7 @@ from .._core.errors import (
 )
 from .._core.events import JobSubmitted, JobUnclaimed, Paused, Resumed, SubmitFailed
 from .._core.models import ImageRequest, Job, Refused, Verdict
+from .._core.observers import IN_PROGRESS
 from .._requests.image_inputs import encode_image_inputs
 from .._requests.pricing import price
 from .._store.ledgers import MemoryLedger, NullLedger
@@ -324,7 +325,9 @@ class Submitter:
         if isinstance(answer, Refused) and answer.status is None:
             if not is_local(answer.error) and self._connectivity.unanswered():
                 # without an observer, and under --quiet, nothing else would say it for minutes
-                logger.warning("the provider is not reached: %s; still trying", answer.error)
+                logger.warning(
+                    "the provider is not reached: %s; still trying", answer.error, extra=IN_PROGRESS
+                )
         else:
             self.answered()
 

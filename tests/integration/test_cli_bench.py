@@ -130,7 +130,7 @@ def test_a_table_of_prompts_is_read_with_the_option_that_its_error_names(
     table.write_text("caption,artist\na red fox,me\na lamp,you\n", encoding="utf-8")
     given = ["bench", "--simulate", "-o", str(tmp_path / "out"), "--prompts", str(table), *SHORT]
     assert main([*given, "4"]) == 2
-    assert "--prompt-column NAME" in capfd.readouterr().err
+    assert "--prompt-column caption" in capfd.readouterr().err
     assert main([*given, "4", "--prompt-column", "caption"]) == 0
     rows = (tmp_path / "out/images/metadata.jsonl").read_text("utf-8").splitlines()
     assert {json.loads(row)["prompt"] for row in rows} == {"a red fox", "a lamp"}

@@ -80,6 +80,11 @@ class Terminal:
         for line in text.splitlines() or [""]:
             self._lines.put(("say", display(line)))
 
+    @property
+    def has_progress(self) -> bool:
+        """Whether progress is shown, which says what it knows of pauses and outages."""
+        return not self._quiet
+
     def note(self, text: str) -> None:
         """Write lines for people, unless quiet."""
         if not self._quiet:
