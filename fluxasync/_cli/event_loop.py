@@ -9,7 +9,6 @@ from typing import Any
 
 from .._batch.progress.terminal import Terminal
 from .._core.errors import FluxError
-from .._core.observers import IN_PROGRESS
 from . import startup_signals
 from .advice import with_advice
 from .exit_codes import DISK, INTERRUPTED, PRECEDENCE, exit_code
@@ -58,6 +57,6 @@ class _Warnings(logging.Handler):
         self._terminal = terminal
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self._terminal.has_progress and hasattr(record, *IN_PROGRESS):
+        if self._terminal.has_progress and getattr(record, "is_in_progress", False):
             return
         self._terminal.say(f"{record.levelname.lower()}: {self.format(record)}")

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("fluxasync")
 
-#: `extra` of a log record whose news is in an event too: where progress is shown it need not be
-#: printed again
+#: `extra` of a log record whose news is in an event too: the command line does not print it where
+#: it shows progress
 IN_PROGRESS = {"is_in_progress": True}
 
 T = TypeVar("T")

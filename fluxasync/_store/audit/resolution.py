@@ -130,13 +130,14 @@ async def accept(
 ) -> list[QuarantinedEntry]:
     """Make quarantined bytes the images that they were paid as.
 
-    Without keys, or with "all", these are the whole images whose file has its recorded sha256; the
-    others stay in quarantine, and each is accepted by its key only. Each gets its final name, with
-    the extension of what its bytes are ("bin" for no image), and a line in metadata.jsonl. Returns
-    the entries with path, size and sha256 of the new files. `keys` are whole keys or their starts,
-    of at least four digits. Raises ConfigError, before any change, for a key that names no
-    quarantined image, more than one, or one that is being made again; Locked while a run is active;
-    SinkError for an error of the disk, after which the same call continues.
+    Without keys, or with "all", these are the whole images whose file has its recorded sha256, but
+    none of another request; the others stay in quarantine, and each is accepted by its key only.
+    Each gets its final name, with the extension of what its bytes are ("bin" for no image), and a
+    line in metadata.jsonl. Returns the entries with path, size and sha256 of the new files. `keys`
+    are whole keys or their starts, of at least four digits. Raises ConfigError, before any change,
+    for a key that names no quarantined image, more than one, or one that is being made again;
+    Locked while a run is active; SinkError for an error of the disk, after which the same call
+    continues.
     """
     async with _opened_journal(folder) as (journal, threads):
         found = await threads.run(quarantined_rows, journal.folder)
