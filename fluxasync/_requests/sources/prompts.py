@@ -84,8 +84,8 @@ class Prompts:
 
     Args:
         source: a prompt file (.txt, .jsonl, .json, .csv, .tsv, .xlsx, .parquet; text formats also
-            as .gz), a folder of .txt files or of one kind of list, a list of `pathlib.Path`s of one
-            kind, "-" for standard input, or an iterable or async iterable of text, dicts and
+            as .gz), a folder of .txt files or of one kind of list, a list of paths (`pathlib.Path`)
+            of one kind, "-" for standard input, or an iterable or async iterable of text, dicts and
             ImageRequests. Text in a list is a prompt, never a path. Files and lists are checked
             whole before anything is spent; other iterables and standard input are checked row by
             row.
