@@ -12,10 +12,25 @@ It shares no code with the library, so client and simulator cannot share a mista
 protocol. `World` is the same server without sockets, on any clock.
 """
 
+from .callback_sender import CallbackSender
 from .charges import Charge
 from .dialects import Answer
 from .scenario import FAULTS, Fault, Scenario
 from .server import Simulator, serve
+from .webhook_forms import WebhookForm
+from .webhooks import Callback
 from .world import World
 
-__all__ = ["FAULTS", "Answer", "Charge", "Fault", "Scenario", "Simulator", "World", "serve"]
+__all__ = [
+    "FAULTS",
+    "Answer",
+    "Callback",
+    "CallbackSender",
+    "Charge",
+    "Fault",
+    "Scenario",
+    "Simulator",
+    "WebhookForm",
+    "World",
+    "serve",
+]

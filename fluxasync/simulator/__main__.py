@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             faults=options.fault, latency=options.latency, limit=options.limit,
             image_bytes=options.image_bytes, seed=options.seed, job_log=options.job_log,
             list_delay=options.list_delay, refunds=options.refunds, repeats=options.repeats,
+            webhooks=options.webhooks,
         )  # fmt: skip
         asyncio.run(_serve(scenario, options.host, options.port, with_parent=options.with_parent))
     except ValueError as error:
@@ -58,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--list-delay", type=float, metavar="SECONDS",
         help="list a job in the account's tasks after SECONDS (default: 0)")  # fmt: skip
     add("--refunds", action="store_true", help="give failed and moderated jobs back")
+    add("--webhooks", metavar="FORM",
+        help="signature and payload of callbacks, as hmac|header|field|none/id|task_id|progress "
+             "(default: hmac/id for BFL, field/id for CometAPI)")  # fmt: skip
     add("--job-log", type=Path, metavar="FILE", help="keep jobs in FILE and continue those in it")
     add("--with-parent", action="store_true", help="also stop when standard input ends")
     return parser

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 
 from attrs import frozen
 
-from .dialects import DIALECTS, Answer, html_answer, json_answer
+from .dialects import DIALECTS, Answer, DialectName, html_answer, json_answer
 from .jobs import Job
 from .state import State, key_of
 
@@ -37,9 +37,10 @@ _FAILED = ("Error", "Request Moderated", "Content Moderated")
 
 @frozen
 class Entry:
-    """One job as the account's lists show it."""
+    """One job of the account, and as CometAPI's lists show it."""
 
     number: int
+    dialect: DialectName
     job_id: str
     model: str
     prompt: str
@@ -52,8 +53,8 @@ class Entry:
     def of(cls, job: Job) -> Entry:
         charge = job.charge
         return cls(
-            job.number, job.id, job.model.name, charge.prompt, charge.price_usd, charge.at,
-            job.ends_at, job.final_status,
+            job.number, job.dialect, job.id, job.model.name, charge.prompt,
+            charge.price_usd, charge.at, job.ends_at, job.final_status,
         )  # fmt: skip
 
     @property
@@ -75,9 +76,8 @@ class AccountEndpoint:
         return path.startswith(BILLING) or path in (USER, TASKS, LOG)
 
     def add(self, job: Job) -> None:
-        """List an accepted job. BFL has no list."""
-        if job.dialect == "comet":
-            self._entries.append(Entry.of(job))
+        """Note an accepted job: CometAPI lists it, and both give its charge back if it fails."""
+        self._entries.append(Entry.of(job))
 
     def credits(self, now: float, headers: Mapping[str, str]) -> Answer:
         """Answer GET /v1/credits of BFL."""
@@ -146,14 +146,13 @@ class AccountEndpoint:
 
     def _rows(self, now: float, path: str) -> list[dict[str, Any]]:
         """Return all rows of a list, newest first."""
+        listed = [entry for entry in self._entries if entry.dialect == "comet"]  # BFL has no list
         if path == LOG:
-            rows = [row for entry in self._entries for row in self._log_rows(now, entry)]
+            rows = [row for entry in listed for row in self._log_rows(now, entry)]
             rows.sort(key=lambda row: row["created_at"], reverse=True)
             return [row | {"id": place} for place, row in enumerate(rows, start=1)]
         return [
-            self._task_row(now, entry)
-            for entry in reversed(self._entries)
-            if self._is_listed(now, entry)
+            self._task_row(now, entry) for entry in reversed(listed) if self._is_listed(now, entry)
         ]
 
     def _is_listed(self, now: float, entry: Entry) -> bool:

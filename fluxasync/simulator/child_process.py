@@ -24,16 +24,17 @@ _EXIT_TIMEOUT = 3.0
 
 @asynccontextmanager
 async def simulator_process(
-    *, image_bytes: int | None = None, job_log: Path | None = None
+    *, image_bytes: int | None = None, job_log: Path | None = None, limit: int | None = None
 ) -> AsyncIterator[str]:
     """Run the simulator in a child process during the block; yield its URL.
 
     `image_bytes` makes every image the same, which saves CPU. `job_log` is a file that keeps the
-    jobs; the next simulator with the same file continues them.
+    jobs; the next simulator with the same file continues them. `limit` is the maximum number of
+    active jobs (default: 24).
     """
     child = await start(
         "fluxasync.simulator", "--port", "0", "--with-parent", "--seed", _SEED,
-        *_options(image_bytes, job_log),
+        *_options(image_bytes, job_log, limit),
     )  # fmt: skip
     try:
         yield await _read_url(child)
@@ -41,9 +42,12 @@ async def simulator_process(
         await _stop(child)
 
 
-def _options(image_bytes: int | None, job_log: Path | None) -> list[str]:
-    size = [] if image_bytes is None else ["--image-bytes", str(image_bytes)]
-    return size if job_log is None else [*size, "--job-log", os.path.abspath(job_log)]
+def _options(image_bytes: int | None, job_log: Path | None, limit: int | None) -> list[str]:
+    log = None if job_log is None else os.path.abspath(job_log)
+    given = {"--image-bytes": image_bytes, "--job-log": log, "--limit": limit}
+    return [
+        text for name, value in given.items() if value is not None for text in (name, str(value))
+    ]
 
 
 async def _read_url(child: asyncio.subprocess.Process) -> str:

@@ -72,7 +72,10 @@ DialectName = Literal["comet", "bfl"]
 
 @frozen(kw_only=True)
 class Accepted:
-    """The content of the answer to an accepted submission."""
+    """The content of the answer to an accepted submission.
+
+    With a webhook, BFL's answer has no polling_url (BFL openapi, AsyncWebhookResponse).
+    """
 
     job_id: str
     polling_url: str

@@ -43,6 +43,22 @@ def signed_path(rng: SeededRandom, path: str, form: str, *, expires_wall: float,
     return f"{path}?se={expires}&sp=r&sv=2024-11-04&sr=b&rsct=image/{form}&sig={signature}"
 
 
+def live_url(state: State, now: float, job: Job) -> str:
+    """Return the last URL, or a new one if it has expired and the scenario allows that."""
+    if job.urls:
+        last = next(reversed(job.urls))
+        if now < job.urls[last] or not state.scenario.fresh_urls:
+            return state.delivery + last
+    created_at = now if job.urls else job.ends_at
+    expires_at = created_at + state.scenario.url_lifetime
+    form = state.gallery.format_of(job.picture)
+    url = signed_path(
+        state.id_rng, job.path, form, expires_wall=state.epoch + expires_at, nth=len(job.urls)
+    )
+    job.urls[url] = expires_at
+    return state.delivery + url
+
+
 class DownloadEndpoint:
     """Answers GET of a signed URL."""
 

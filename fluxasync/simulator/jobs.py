@@ -8,15 +8,33 @@ finishes is dropped, with its slot, after the same time.
 from __future__ import annotations
 
 from heapq import heappop, heappush
+from typing import TYPE_CHECKING
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from .charges import Charge
 from .dialects import DialectName
 from .images import PictureSpec
 from .models import Model
 
+if TYPE_CHECKING:
+    from .scenario import SeededRandom
+
 _MOST_KEPT = 100_000
+#: HTTP status and error text of a failed job
+_FAILURES = (
+    (200, "internal error"),
+    (422, "Invalid or corrupted image input"),
+    (503, "generation failed"),
+)
+
+
+@frozen(kw_only=True)
+class Webhook:
+    """Where a job's callbacks go. Both values are secrets: a URL may contain a token."""
+
+    url: str = field(repr=False)
+    secret: str | None = field(default=None, repr=False)
 
 
 @define(kw_only=True, eq=False)
@@ -26,7 +44,7 @@ class Job:
     number: int  #: from 1, in order of acceptance
     id: str
     dialect: DialectName
-    region: str | None  #: the regional host that answers its polls; None: the origin
+    region: str | None  #: the regional host that answers its polls; None: the origin (CometAPI)
     model: Model
     result_prompt: str  #: in the result; differs if the prompt was upsampled
     picture: PictureSpec
@@ -39,6 +57,12 @@ class Job:
     seen_at: float | None = None  #: when a poll first answered its terminal status
     fetches: int = 0
     urls: dict[str, float] = field(factory=dict)  #: path and query → expiry time
+    webhook: Webhook | None = None  #: not kept in the job log: it is a secret
+
+
+def failure_of(rng: SeededRandom, job: Job) -> tuple[int, str]:
+    """Return the HTTP status and the error text of a job that failed."""
+    return _FAILURES[rng.integer("failure", job.number, below=len(_FAILURES))]
 
 
 class JobTable:

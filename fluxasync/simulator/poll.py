@@ -12,19 +12,13 @@ from decimal import Decimal
 from typing import Any
 
 from .dialects import DIALECTS, Answer, DialectName, html_answer, json_answer, task_body
-from .download import signed_path
-from .jobs import Job
+from .download import live_url
+from .jobs import Job, failure_of
 from .state import State, key_of
 
 _CREDITS = Decimal(100)  # of one US dollar
 _WINDOW_LIMIT = 1200  # X-RateLimit-Limit of successful polls, per second
 _REASONS = ("Derivative Works Filter", "Safety Filter", "Sexual Content")
-#: HTTP status and error text of a failed job
-_FAILURES = (
-    (200, "internal error"),
-    (422, "Invalid or corrupted image input"),
-    (503, "generation failed"),
-)
 _UNKNOWN_STATUSES = ("Reasoning", "Uploading", "Generating", "Queued", "Simmering")
 _FAULTS = ("poll-reset", "poll-502-html", "poll-500", "poll-429")
 
@@ -106,12 +100,11 @@ class PollEndpoint:
             self.seen, self.lag, self.last_seen = self.seen + 1, self.lag + now - job.ends_at, now
         if job.final_status == "Ready":
             return self._successful(now, self._ready(now, job))
-        rng = self._state.rng
         if job.final_status == "Error":
-            status, why = _FAILURES[rng.integer("failure", job.number, below=len(_FAILURES))]
+            status, why = failure_of(self._state.rng, job)
             body = task_body(job.id, "Error", details={"error": why})
             return self._successful(now, body) if status == 200 else json_answer(body, status)
-        reason = _REASONS[rng.integer("reason", job.number, below=len(_REASONS))]
+        reason = _REASONS[self._state.rng.integer("reason", job.number, below=len(_REASONS))]
         details = {"Moderation Reasons": [reason]}
         return self._successful(now, task_body(job.id, job.final_status, details=details))
 
@@ -130,7 +123,7 @@ class PollEndpoint:
     def _ready(self, now: float, job: Job) -> dict[str, Any]:
         epoch = self._state.epoch
         result: dict[str, Any] = {
-            "sample": self._state.delivery + self._live_url(now, job),
+            "sample": live_url(self._state, now, job),
             "prompt": job.result_prompt,
             "seed": job.picture.seed,
             "start_time": epoch + job.started_at,
@@ -142,22 +135,6 @@ class PollEndpoint:
         if job.dialect == "bfl" and not job.model.is_flux2:
             body["cost"] = float(job.charge.price_usd * _CREDITS)
         return body
-
-    def _live_url(self, now: float, job: Job) -> str:
-        """Return the last URL, or a new one if it has expired and the scenario allows that."""
-        state = self._state
-        if job.urls:
-            last = next(reversed(job.urls))
-            if now < job.urls[last] or not state.scenario.fresh_urls:
-                return last
-        created_at = now if job.urls else job.ends_at
-        expires_at = created_at + state.scenario.url_lifetime
-        form = state.gallery.format_of(job.picture)
-        url = signed_path(
-            state.id_rng, job.path, form, expires_wall=state.epoch + expires_at, nth=len(job.urls)
-        )
-        job.urls[url] = expires_at
-        return url
 
     def _successful(self, now: float, body: dict[str, Any]) -> Answer:
         return json_answer(

@@ -19,12 +19,14 @@ from typing import Any
 
 from attrs import field, frozen
 
+from .webhook_forms import WebhookForm
+
 
 @frozen
 class Fault:
     """One fault that a scenario can inject."""
 
-    phase: str  #: submit, poll, job, download or account
+    phase: str  #: submit, poll, job, download, webhook or account
     effect: str
 
 
@@ -56,6 +58,17 @@ FAULTS: Mapping[str, Fault] = {
     "wrong-bytes": Fault("download", "changed bytes; Content-MD5 does not match"),
     "html-as-image": Fault("download", "an HTML page with an image's Content-Type"),
     "slow": Fault("download", "complete, at slow_bytes_per_second"),
+    "hook-lost": Fault("webhook", "the provider never calls back"),
+    "hook-late": Fault("webhook", "called back 10 to 60 seconds after the end"),
+    "hook-early": Fault("webhook", "the job ends and calls back before its POST is answered"),
+    "hook-repeats": Fault("webhook", "called back five times"),
+    "hook-disorder": Fault("webhook", "a progress event after the last callback"),
+    "hook-forged": Fault(
+        "webhook", "someone sends the success of an unknown job, its image elsewhere, badly signed"
+    ),
+    "hook-replay": Fault(
+        "webhook", "someone sends the well-signed callback of an earlier job to this job's URL"
+    ),
     "task-unlisted": Fault("account", "the list of tasks never has the job"),
     "task-late": Fault("account", "the list of tasks has the job ten minutes later"),
     "task-platform": Fault("account", "listed under another platform than flux"),
@@ -132,6 +145,14 @@ def _repeats(text: str | None) -> int | None:
         raise ValueError(f"repeats {text[:40]!r} is not a number or the word always") from None
 
 
+def _webhooks(given: Any) -> WebhookForm | None:
+    if isinstance(given, str):
+        return WebhookForm.parse(given)
+    if isinstance(given, WebhookForm | None):
+        return given
+    raise ValueError(f"webhooks={given!r} is not a WebhookForm or text; example: hmac/id")
+
+
 def _credits(given: Any) -> Decimal | None:
     return None if given is None else Decimal(str(given))
 
@@ -186,6 +207,9 @@ class Scenario:
     refunds: bool = False
     #: balance in credits (1 credit = 0.01 US dollars); None: unlimited
     credits: Decimal | None = field(default=None, converter=_credits)
+    #: signature and payload of callbacks, or text like "hmac/id"; see WebhookForm. None: what each
+    #: vendor's text says, for BFL hmac/id and for CometAPI field/id
+    webhooks: WebhookForm | None = field(default=None, converter=_webhooks)
     #: maximum number of polls per second; None: unlimited
     poll_rate_limit: int | None = field(default=None, validator=_not_below(1))
     #: Retry-After of 429 and 503: seconds, or text that is sent unchanged; None: no header
@@ -218,13 +242,14 @@ class Scenario:
         list_delay: float | None = None,
         refunds: bool | None = None,
         repeats: str | None = None,
+        webhooks: str | None = None,
     ) -> Scenario:
         """Return a scenario from command-line values: faults NAME:RATE, latency A..B, repeats a
-        number or "always"."""
+        number or "always", webhooks SIGNATURE/PAYLOAD."""
         values: dict[str, Any] = {
             "latency": latency, "active_limit": limit, "image_bytes": image_bytes, "seed": seed,
             "job_log": job_log, "list_delay": list_delay, "refunds": refunds,
-            "repeats": _repeats(repeats),
+            "repeats": _repeats(repeats), "webhooks": webhooks,
         }  # fmt: skip
         return cls(faults=faults, **{k: v for k, v in values.items() if v is not None})
 

@@ -1,6 +1,6 @@
-"""The simulator on sockets: three ports for one world.
+"""The simulator on sockets: three ports for one world, and the sender of its callbacks.
 
-One port serves both vendors' APIs, a second one images, a third one BFL's polling URLs, as the
+One port serves both vendors' APIs, a second one images, a third one is BFL's regional host, as the
 vendors use different hosts: a client that sends a key or a poll to the wrong host is detected.
 aiohttp's router is not used: at thousands of requests a second it costs more than the world.
 """
@@ -20,6 +20,7 @@ from typing import Self
 
 from aiohttp import web
 
+from .callback_sender import CallbackSender
 from .charges import Charge
 from .dialects import Answer, DialectName, json_answer, wrong_path
 from .openapi import openapi_document
@@ -47,6 +48,10 @@ class Simulator:
     `url` is the API's origin, for `base_url`. `port` 0 takes a free port. With the `host` 0.0.0.0
     or :: it serves other machines too: image and polling URLs have the name by which the client
     called it, and their ports are the two after `port`. Raises OSError if a port is in use.
+
+    `regional_url` is the origin of BFL's regional host. A BFL job with a webhook gets no polling
+    URL and is unknown to the global host, so its client needs that as `base_url`. Callbacks go to
+    http and https URLs of this machine and its network; others are counted as "external".
     """
 
     def __init__(
@@ -58,8 +63,9 @@ class Simulator:
             raise TypeError(f"host: {type(host).__name__} is not text")
         if type(port) is not int or not 0 <= port <= 65535:
             raise ValueError(f"port={port!r} is not a number from 0 (any free port) to 65535")
-        self.world = World(scenario, salt=token_hex(8))
+        self.world = World(scenario, salt=token_hex(8), only_local_callbacks=True)
         self.url = ""  #: the API's origin; empty until open
+        self.regional_url = ""  #: BFL's regional host, which also accepts submissions
         self._host = host
         self._port = port
         self._stack = AsyncExitStack()
@@ -80,6 +86,7 @@ class Simulator:
             beside = self._port if self._is_shared else 0  # fixed, so that they can be published
             delivery = await self._serve(stack, self._deliver, port=beside and beside + 1)
             region = await self._region(stack, port=port or (beside and beside + 2))
+            self.regional_url = region
             self.url = await self._serve(stack, self._call, port=self._port)
             self.world.set_origins(
                 epoch=time.time() - loop.time(),
@@ -88,6 +95,7 @@ class Simulator:
                 region_port=int(region.rpartition(":")[2]),
             )
             self.world.resume(loop.time(), jobs)
+            await stack.enter_async_context(CallbackSender(self.world))
             self._stack = stack.pop_all()
         return self
 
@@ -112,8 +120,8 @@ class Simulator:
         """Open the regional host on the port of earlier polling URLs, or on a free one."""
         if port:
             with suppress(OSError):  # another process uses that port now
-                return await self._serve(stack, self._poll_region, port=port)
-        return await self._serve(stack, self._poll_region)
+                return await self._serve(stack, self._call_region, port=port)
+        return await self._serve(stack, self._call_region)
 
     async def _serve(self, stack: AsyncExitStack, handler: Handler, *, port: int = 0) -> str:
         """Open one port and return its origin."""
@@ -131,7 +139,8 @@ class Simulator:
         """Answer on the API's port."""
         now, path = asyncio.get_running_loop().time(), request.path
         if path == "/simulator/ledger":
-            return await _send(request, json_answer(self.world.summary(now)))
+            totals = {"regional_url": self.regional_url} | self.world.summary(now)
+            return await _send(request, json_answer(totals))
         if request.method == "GET" and path.startswith(_ACCOUNT):
             answer = self.world.account(now, path_query=request.path_qs, headers=request.headers)
             return await _send(request, wrong_path(path) if answer is None else answer)
@@ -142,12 +151,30 @@ class Simulator:
             return await _send(request, json_answer(openapi_document()))
         if not path.startswith(prefix) or not name:
             return await _send(request, wrong_path(path))
+        return await self._answer(request, dialect, name)
+
+    async def _call_region(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer on BFL's regional host."""
+        name = request.path.removeprefix(_BFL)
+        if not request.path.startswith(_BFL) or not name:
+            return await _send(request, wrong_path(_BFL))
+        return await self._answer(request, "bfl", name, self.world.region)
+
+    async def _answer(
+        self,
+        request: web.BaseRequest,
+        dialect: DialectName,
+        name: str,
+        host_region: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer a submission, a poll or a question for the balance."""
+        now = asyncio.get_running_loop().time()
         if request.method == "GET" and name == "credits" and dialect == "bfl":
             return await _send(request, self.world.credits(now, request.headers))
         if (request.method == "GET") != (name == _RESULT):
             return await _send(request, json_answer({"detail": "Method Not Allowed"}, 405))
         if name == _RESULT:
-            return await _send(request, self._polled(now, request, dialect))
+            return await _send(request, self._polled(now, request, dialect, host_region))
         body = await request.content.read()
         self._note_name(request)
         answer = self.world.submit(
@@ -164,7 +191,7 @@ class Simulator:
         now: float,
         request: web.BaseRequest,
         dialect: DialectName,
-        host_region: str | None = None,
+        host_region: str | None,
     ) -> Answer:
         self._note_name(request)
         return self.world.poll(
@@ -174,13 +201,6 @@ class Simulator:
             headers=request.headers,
             host_region=host_region,
         )
-
-    async def _poll_region(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer on BFL's regional host."""
-        if request.method != "GET" or request.path != _BFL + _RESULT:
-            return await _send(request, wrong_path(_BFL))
-        now = asyncio.get_running_loop().time()
-        return await _send(request, self._polled(now, request, "bfl", self.world.region))
 
     async def _deliver(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer on the image store's port."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from attrs import evolve, frozen
@@ -21,13 +21,17 @@ from .dialects import DIALECTS, Accepted, Answer, DialectName, html_answer
 from .download import image_path
 from .durations import job_duration
 from .images import PictureSpec
-from .jobs import Job
+from .jobs import Job, Webhook
 from .models import MODELS, Model
 from .state import State, key_of
 from .validation import problems_in, read_body
 
+if TYPE_CHECKING:
+    from .webhooks import WebhookQueue
+
 _CENT = Decimal("0.01")  # US dollars a credit
 # of durations: sigma of the log-normal; share of jobs that take 3 to 10 times as long
+_EARLY = 0.5  # seconds from the callback to the answer with hook-early
 _SOON = 0.1  # a refused prompt ends after this share of its image's duration
 
 
@@ -47,6 +51,12 @@ class _Submission:
         return str(self.parameters.get("prompt") or "")
 
     @property
+    def webhook(self) -> Webhook | None:
+        url = self.parameters.get("webhook_url")
+        secret = self.parameters.get("webhook_secret")
+        return Webhook(url=url, secret=secret or None) if url else None
+
+    @property
     def price(self) -> Decimal:
         """In credits."""
         return self.model.price(self.parameters)
@@ -55,9 +65,10 @@ class _Submission:
 class SubmitEndpoint:
     """Answers POST …/{model}."""
 
-    def __init__(self, state: State, account: AccountEndpoint) -> None:
+    def __init__(self, state: State, account: AccountEndpoint, webhooks: WebhookQueue) -> None:
         self._state = state
         self._account = account
+        self._webhooks = webhooks
         self.posts = 0
         self.accepted = 0
         self.seconds = 0.0  #: total duration of all accepted jobs
@@ -159,7 +170,14 @@ class SubmitEndpoint:
         answer = self._fault_after_charge(job) or DIALECTS[job.dialect].accepted(
             self._acceptance(job, post)
         )
-        return evolve(answer, delay=self._state.scenario.submit_delay)
+        delay = self._state.scenario.submit_delay
+        if self._is_early(job.number, post):
+            delay = max(delay, _EARLY)
+        return evolve(answer, delay=delay)
+
+    def _is_early(self, number: int, post: _Submission) -> bool:
+        """Whether a job ends, and its callback is sent, before its submission is answered."""
+        return post.webhook is not None and self._state.has_fault("hook-early", number)
 
     def _accept(self, post: _Submission) -> Job:
         state = self._state
@@ -176,8 +194,7 @@ class SubmitEndpoint:
             number=number, id=charge.job_id, dialect=post.dialect, model=post.model,
             charge=charge, picture=picture, final_status=final_status,
             started_at=post.now, ends_at=ends_at,
-            # with a webhook the answer has no polling_url, so the job is polled at the origin
-            region=None if post.parameters.get("webhook_url") else state.region,
+            region=state.region, webhook=post.webhook,
             result_prompt=_result_prompt(post),
             path=image_path(
                 state.id_rng, number, state.gallery.format_of(picture),
@@ -186,6 +203,7 @@ class SubmitEndpoint:
         )  # fmt: skip
         state.jobs.add(job)
         self._account.add(job)
+        self._webhooks.accepted(job)
         state.log.accepted(job, epoch=state.epoch, port=state.region_port)
         self.max_active = max(self.max_active, state.jobs.active(post.now))
         return job
@@ -220,6 +238,9 @@ class SubmitEndpoint:
         """Return the terminal status and the end time."""
         state, now = self._state, post.now
         seconds = job_duration(self._state, number, post.model)
+        if self._is_early(number, post):
+            state.fault_counts["hook-early"] += 1
+            seconds = 0.0
         if state.takes_fault("pending-forever", number):
             return "Pending", now + max(state.scenario.retention, seconds)
         if state.takes_fault("moderated-request", number):
@@ -242,7 +263,7 @@ class SubmitEndpoint:
         return Accepted(
             job_id=job.id,
             polling_url=f"{self._state.region_origin}/v1/get_result?id={job.id}",
-            webhook_url=post.parameters.get("webhook_url"),
+            webhook_url=None if job.webhook is None else job.webhook.url,
             cost=post.price if job.model.is_flux2 else None,
             output_pixels=job.picture.width * job.picture.height,
             input_images=sum(1 for name in post.parameters if name.startswith("input_image")),

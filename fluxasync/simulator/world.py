@@ -8,7 +8,7 @@ same answers.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .account import AccountEndpoint
@@ -21,13 +21,22 @@ from .poll import PollEndpoint
 from .scenario import Scenario
 from .state import SeenRequest, State, has_key
 from .submit import SubmitEndpoint
+from .webhooks import Callback, WebhookQueue
 
 
 class World:
     """One simulated provider.
 
     `epoch` is the wall-clock time at `now` = 0, for dates in answers. `salt` makes the ids of two
-    servers with the same seed differ.
+    servers with the same seed differ. `only_local_callbacks` calls no webhook outside this machine
+    and its network.
+
+    Callbacks to the `webhook_url` of submissions are data, which the owner of the world sends::
+
+        for callback in world.callbacks(now):  # POST callback.body to callback.url
+            world.called_back(now, callback, status)
+
+    `CallbackSender` does so on the clock of an event loop, also a virtual one.
     """
 
     def __init__(
@@ -37,12 +46,14 @@ class World:
         epoch: float = 1_766_072_345.0,
         salt: str = "",
         gallery: Gallery | None = None,
+        only_local_callbacks: bool = False,
     ) -> None:
         self.scenario = scenario or Scenario()
         self.gallery = gallery or Gallery(image_bytes=self.scenario.image_bytes)
         self._state = State(self.scenario, self.gallery, epoch=epoch, salt=salt)
         self._account = AccountEndpoint(self._state)
-        self._submits = SubmitEndpoint(self._state, self._account)
+        self._webhooks = WebhookQueue(self._state, only_local=only_local_callbacks)
+        self._submits = SubmitEndpoint(self._state, self._account, self._webhooks)
         self._polls = PollEndpoint(self._state)
         self._downloads = DownloadEndpoint(self._state)
         self.leaks: Counter[str] = Counter()  #: keys sent to "delivery" or a wrong "region"; the
@@ -158,6 +169,26 @@ class World:
             self.leaks["token"] += 1
         return lower
 
+    # ----------------------------------------------------------------------------------- webhooks
+
+    def callbacks(self, now: float) -> list[Callback]:
+        """Return the callbacks that are due, each once; the earliest first."""
+        return self._webhooks.take(now)
+
+    def called_back(self, now: float, callback: Callback, status: int | None) -> None:
+        """Report the HTTP status of a callback's answer; None: no answer within 30 seconds. After
+        anything but 2xx the callback is due again 1, 5 and 30 seconds later, then never."""
+        self._webhooks.answered(now, callback, status)
+
+    @property
+    def next_callback_at(self) -> float | None:
+        """When the next callback is due, in seconds on the world's clock; None: there is none."""
+        return self._webhooks.next_at
+
+    def notify(self, added: Callable[[], None] | None) -> None:
+        """Call a function whenever a callback is added; None: no function."""
+        self._webhooks.added = added
+
     # --------------------------------------------------------------------------- figures for tests
 
     @property
@@ -201,6 +232,13 @@ class World:
         return self._downloads.downloads
 
     @property
+    def callback_counts(self) -> Counter[str]:
+        """Number of callbacks "sent", "delivered" (answered 2xx), "retried" and "abandoned" (after
+        four tries), of forged and replayed ones that were "refused" (not answered 2xx), and of jobs
+        with an "external" webhook, which was not called."""
+        return self._webhooks.counts
+
+    @property
     def max_active(self) -> int:
         """Maximum number of active jobs."""
         return self._submits.max_active
@@ -231,6 +269,7 @@ class World:
             "makespan": self._makespan(),
             "max_active": self.max_active,
             "refused": {str(status): count for status, count in self.refused.items()},
+            "callbacks": dict(self.callback_counts),
             "faults": dict(self.faults),
             "leaks": dict(self.leaks),
         }

@@ -110,6 +110,18 @@ def test_a_failed_job_is_refunded_when_it_ends() -> None:
     assert len(items(world_of(faults=["error"]), "/api/log/self", 10)) == 0
 
 
+def test_a_failed_job_of_bfl_is_refunded_in_credits() -> None:
+    """BFL has no log, so only the balance shows it; CometAPI's lists never have a job of BFL."""
+    world = world_of(faults=["moderated-content"], refunds=True, credits=100)
+    body = json.dumps({"prompt": "a fox"}).encode()
+    world.submit(0, dialect="bfl", model="flux-dev", headers={"x-key": "k"}, body=body)
+    left = [world.credits(now, {"x-key": "k"}).json["credits"] for now in (9, 10)]
+    assert left == [97.5, 100]
+    assert [charge.price_usd for charge in world.charges] == [Decimal("0.025")]
+    for path in ("/api/task/self", "/api/log/self"):
+        assert items(world, path) == []
+
+
 def test_each_call_needs_its_own_secret() -> None:
     """The key opens the key's balance only, the access token everything else."""
     world = world_of(key="k", access_token=TOKEN, credits=100)

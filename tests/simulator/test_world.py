@@ -282,12 +282,15 @@ def test_a_bfl_job_is_only_known_at_its_region() -> None:
     assert (elsewhere.status, poll(world, job_id, dialect="bfl").status) == (404, 200)
 
 
-def test_a_job_with_a_webhook_is_polled_at_the_origin() -> None:
-    """BFL openapi: with webhook_url there is no polling_url in the answer."""
+def test_a_job_with_a_webhook_is_polled_at_its_regional_host_only() -> None:
+    """BFL openapi: with webhook_url there is no polling_url in the answer; the global host does not
+    know the job."""
     world = world_of()
     answer = submit(world, dialect="bfl", webhook_url="https://example.org/hook").json
     assert "polling_url" not in answer
-    assert world.poll(0.0, dialect="bfl", job_id=answer["id"], headers={}).json["status"] == "Ready"
+    assert (answer["status"], answer["webhook_url"]) == ("Pending", "https://example.org/hook")
+    assert world.poll(0.0, dialect="bfl", job_id=answer["id"], headers={}).status == 404
+    assert poll(world, answer["id"], dialect="bfl").json["status"] == "Ready"
 
 
 def test_a_job_is_forgotten_after_its_retention() -> None:
