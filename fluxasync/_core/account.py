@@ -33,6 +33,16 @@ class TaskList:
 
 
 @frozen(kw_only=True)
+class Candidate:
+    """A job of the account that may be a submission in doubt."""
+
+    job_id: str
+    status: str  #: what is known of it, such as "still running", "moderated", "another prompt"
+    submitted_at: datetime | None = None  #: UTC, by the provider's clock; None = it is not listed
+    prompt: str = ""  #: the start of the prompt that the provider reports, if it is another one
+
+
+@frozen(kw_only=True)
 class UsageEntry:
     """One entry of the account's usage log."""
 
@@ -41,6 +51,10 @@ class UsageEntry:
     model: str | None
     cost: Decimal | None  #: US dollars; of a refund, what was given back
     request_id: str | None
+    #: what the entry may name as its job: the `task_id`, else the words of its text that can be ids
+    names: tuple[str, ...] = ()
+    #: a difference charged or given back for a job that was charged before
+    is_adjustment: bool = False
 
 
 @frozen(kw_only=True)

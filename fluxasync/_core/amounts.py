@@ -22,6 +22,12 @@ def dollars(amount: Decimal) -> str:
     return f"${text[:-2]}{text[-2:].rstrip('0')}"
 
 
+def amount_plain(amount: Decimal) -> str:
+    """Return an amount as text for programs, without zeros at its end: "0.025"."""
+    text = f"{amount + 0:f}"  # no minus before zero
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def spending(
     spent: Decimal,
     *,

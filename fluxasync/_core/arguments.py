@@ -51,6 +51,11 @@ def check_callback(name: str, value: Callable[..., Any] | None, *, may_wait: boo
         raise ConfigError(f"{name}: a plain function, not an async one, because it is not awaited")
 
 
+def is_url(given: object) -> bool:
+    """Whether a value is the text of a URL, such as `s3://bucket/run`."""
+    return isinstance(given, str) and "://" in given and _SCHEME.fullmatch(given) is not None
+
+
 def local_path(name: str, given: str | os.PathLike[str]) -> Path:
     """Return the path. Raises ConfigError for other types, and for a URL such as `s3://bucket/run`,
     which would become a local folder named `s3:`."""

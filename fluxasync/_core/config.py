@@ -15,8 +15,12 @@ from attrs import define, field, frozen, validators
 
 from .errors import ConfigError
 from .prices import Prices, prices_of
+from .webhook import Webhook
 
 _T = TypeVar("_T")
+
+#: seconds in which paid jobs may land after a stop
+GRACE = 10.0
 
 
 def _at_least(minimum: float, maximum: float = inf, *, why: str = "") -> Any:
@@ -30,6 +34,12 @@ def _at_least(minimum: float, maximum: float = inf, *, why: str = "") -> Any:
         raise ConfigError.about(attribute.name, f"must be {valid}{why}", value=value, owner=owner)
 
     return check
+
+
+def _webhook_or_none(instance: object, attribute: Any, value: Any) -> None:
+    if value is not None and not isinstance(value, Webhook):
+        reason = f"give a fluxasync.webhooks.Webhook, not {type(value).__name__}"
+        raise ConfigError.about("webhook", reason, owner="Polling")
 
 
 def _count_or_auto(instance: object, attribute: Any, value: Any) -> None:
@@ -119,6 +129,11 @@ class Polling:
     max_rate: float | None = field(default=None, validator=_positive_or_none)
     #: seconds between polls and before the first one, instead of a schedule from `lag`
     interval: float | None = field(default=None, validator=validators.optional(_at_least(0)))
+    #: where the provider calls when a job has ended. Calls replace most polls; without calls jobs
+    #: are polled as usual. It stays as it is while the session lives.
+    webhook: Webhook | None = field(default=None, validator=_webhook_or_none)
+    #: seconds after the first job in which a call must come, or a warning says that none does
+    webhook_wait: float = field(default=60.0, validator=_at_least(0))
 
     @classmethod
     def of(cls, given: Self | float | None) -> Polling:

@@ -18,6 +18,7 @@ FluxError
 ├─ DownloadError          the image could not be downloaded; `.job`
 │  └─ Expired               its URL expired and the provider gave no new one
 ├─ JournalError           the record of the run cannot be read or written
+│  └─ Taken                 another submission of the image is recorded
 ├─ SinkError              the image cannot be stored (disk full, read-only, …)
 ├─ BudgetExceeded         the cap is reached; raise it or stop
 └─ RunStopped             the run was stopped before this request was sent
@@ -173,8 +174,11 @@ class AuthenticationError(APIError):
 
     cause = "auth"
 
-    def __init__(self, message: str, *, status: int, of_key: bool | None = None) -> None:
+    def __init__(
+        self, message: str, *, status: int, of_key: bool | None = None, of_token: bool = False
+    ) -> None:
         super().__init__(message, status=status)
+        self.of_token = of_token  #: whether the account's access token is refused, not the key
         #: whether the key itself is refused, not only this call; a 401 to the key always means it
         self.of_key = status == 401 if of_key is None else of_key
 
@@ -268,6 +272,10 @@ class JournalError(FluxError):
     """The record of the run cannot be read or written."""
 
     cause = "journal"
+
+
+class Taken(JournalError):
+    """Another submission of this image is recorded, so it is not submitted."""
 
 
 class SinkError(FluxError):

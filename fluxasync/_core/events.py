@@ -6,6 +6,7 @@ The engine does not depend on them: it runs the same without an observer.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from attrs import field, frozen
 
@@ -55,6 +56,23 @@ class JobUnclaimed:
 
 
 @frozen(kw_only=True)
+class JobAdopted:
+    """The job of a submission in doubt was found; its image is collected."""
+
+    job: Job  #: its request is the submission's
+
+
+@frozen(kw_only=True)
+class DoubtsSought:
+    """A run waits for the jobs of images in doubt: for their end, for the account's list, or for
+    callbacks that name them."""
+
+    count: int  #: images in doubt that are waited for
+    until: datetime  #: UTC; the wait ends then at the latest
+    by: Literal["account", "callbacks"] = "account"  #: what is waited for
+
+
+@frozen(kw_only=True)
 class Paused:
     """Submissions pause, because the server refused one or did not answer."""
 
@@ -92,6 +110,22 @@ class DownloadsFailing:
 
 
 @frozen(kw_only=True)
+class StoreOutage:
+    """The bucket of a run has not answered for some seconds, or (`since` None) answers again."""
+
+    url: str  #: of the run
+    since: datetime | None  #: UTC; None = it answers again
+
+    @property
+    def text(self) -> str:
+        """The state in words; "" for none."""
+        if self.since is None:
+            return ""
+        since = f"{self.since.astimezone():%H:%M:%S}"
+        return f"{self.url} has not answered since {since}; it is tried again"
+
+
+@frozen(kw_only=True)
 class LimitChanged:
     """The account's limit was found: with `Limits(in_flight="auto")`, or lower than configured."""
 
@@ -121,10 +155,26 @@ class DiskLagged:
 
 
 @frozen(kw_only=True)
+class RowsChecked:
+    """A batch reads its source before the first submission; comes after some hundred rows."""
+
+    count: int  #: rows read so far
+
+
+@frozen(kw_only=True)
 class Settled:
     """An image of a batch has its outcome, and the outcome is recorded."""
 
     outcome: Outcome = field(repr=False)
+
+
+@frozen(kw_only=True)
+class WorkersReported:
+    """What the workers of a cluster do; comes about every second. Their own events stay there."""
+
+    workers: int  #: workers that are at work
+    in_flight: int  #: their active jobs
+    paid: int  #: jobs that have no outcome yet
 
 
 @frozen(kw_only=True)
@@ -140,12 +190,17 @@ Event = (
     | JobReady
     | JobEnded
     | JobUnclaimed
+    | JobAdopted
+    | DoubtsSought
+    | RowsChecked
     | Paused
     | Resumed
     | DownloadsFailing
+    | StoreOutage
     | LimitChanged
     | LoopLagged
     | ClockJumped
     | DiskLagged
     | Settled
+    | WorkersReported
 )

@@ -2,7 +2,7 @@
 
 `python -m` puts the working folder first on the module path, so a `json.py` beside a prompt list
 would run in the child. A child starts with `-P` and an explicit module path. Its environment has
-only the variables that Python and the machine need.
+only the variables that Python and the machine need, and those that its work needs.
 """
 
 from __future__ import annotations
@@ -21,29 +21,40 @@ _KEPT = frozenset({"HOME", "PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "
 #: prefixes of variables for Python, the dynamic linker, malloc and coverage
 _KEPT_PREFIXES = ("LC_", "PYTHON", "VIRTUAL_ENV", "LD_", "DYLD_", "MALLOC_", "COVERAGE_", "COV_")
 
+#: prefixes of the variables from which obstore takes credentials, endpoints and the network's
+#: settings: for a child that reads a bucket
+STORE_VARIABLES = (
+    "AWS_", "GOOGLE_", "AZURE_", "MSI_", "IDENTITY_",
+    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
+    "http_proxy", "https_proxy", "all_proxy", "no_proxy", "SSL_CERT_",
+)  # fmt: skip
 
-async def start(module: str, *arguments: str, quiet: bool = False) -> asyncio.subprocess.Process:
+
+async def start(
+    module: str, *arguments: str, quiet: bool = False, keeps: tuple[str, ...] = ()
+) -> asyncio.subprocess.Process:
     """Start a module of the package in a process, with pipes for its input and output.
 
     The process has its own session, so the terminal's Ctrl-C does not reach it. `quiet` discards
-    its standard error. Raises OSError when the process cannot be started.
+    its standard error; `keeps` has prefixes of further variables that it gets. Raises OSError when
+    the process cannot be started.
     """
     return await asyncio.create_subprocess_exec(
         sys.executable, "-P", "-m", module, *arguments,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL if quiet else None,
-        env=_environment(os.environ),
+        env=_environment(os.environ, keeps),
         start_new_session=True,
     )  # fmt: skip
 
 
-def _environment(own: Mapping[str, str]) -> dict[str, str]:
+def _environment(own: Mapping[str, str], keeps: tuple[str, ...]) -> dict[str, str]:
     """Return a child's environment: the listed variables and the module path."""
     kept = {
         name: value
         for name, value in own.items()
-        if name in _KEPT or name.startswith(_KEPT_PREFIXES)
+        if name in _KEPT or name.startswith((*_KEPT_PREFIXES, *keeps))
     }
     return kept | {"PYTHONPATH": os.pathsep.join(_module_path())}
 

@@ -7,6 +7,7 @@ The type of each field is checked here; what a model allows is checked by `_requ
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -241,6 +242,29 @@ class ImageRequest:
         """Hexadecimal fingerprint of this image: its content and its occurrence in the run."""
         return occurrence_key(self.content_key, self.occurrence)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the request as JSON values; `from_dict` makes it again, with the same key.
+
+        An image input keeps what it has: path, digest, URL, or bytes as base64. Raises ConfigError
+        for a webhook secret, and for a value that JSON cannot hold.
+        """
+        if self.webhook_secret is not None:
+            raise ConfigError(
+                "webhook_secret is not kept as JSON: leave it out, and set it where the request is "
+                "sent: attrs.evolve(request, webhook_secret=…)"
+            )
+        webhook = {} if self.webhook_url is None else {"webhook_url": self.webhook_url}
+        return _request_to_dict(self, keeps_bytes=True) | webhook
+
+    @classmethod
+    def from_dict(cls, kept: Mapping[str, Any]) -> Self:
+        """Return the request from the result of `to_dict`. Raises ConfigError for other content."""
+        try:
+            return cls(**_from_json(dict(kept)))
+        except (TypeError, ValueError) as exc:
+            text = f"not a request that ImageRequest.to_dict() wrote: {exc}"
+            raise ConfigError(text) from exc
+
 
 def occurrence_key(content_key: str, occurrence: int) -> str:
     """Return the key of an image with `occurrence` earlier images of the same content."""
@@ -283,6 +307,7 @@ class Job:
     polling_url: str | None = field(default=None, repr=False)
     request: ImageRequest | None = None  #: None for a job made from an id
     provider: str | None = None  #: name of the provider
+    account: str | None = None  #: name of the account of a FluxPool; None = of a session
     submitted_at: datetime = field(factory=lambda: datetime.now(UTC))  #: UTC
     price: Decimal | None = None  #: US dollars by the catalogue; None = unknown
     #: US dollars as the provider reported it last: at the job's end, else with the submission; None
@@ -307,6 +332,8 @@ class Job:
         a parameter or an extra that JSON cannot hold.
         """
         kept = {name: getattr(self, name) for name in ("job_id", "polling_url", "provider")}
+        if self.account is not None:
+            kept["account"] = self.account
         return kept | {
             "submitted_at": self.submitted_at.isoformat(),
             "price": None if self.price is None else str(self.price),
@@ -331,23 +358,36 @@ class Job:
         return job
 
 
-def _request_to_dict(request: ImageRequest) -> dict[str, Any]:
+def _request_to_dict(request: ImageRequest, *, keeps_bytes: bool = False) -> dict[str, Any]:
     names = (each.name for each in fields(ImageRequest) if each.name not in WEBHOOK_FIELDS)
     values = ((name, getattr(request, name)) for name in names)
-    return {name: _to_json(value) for name, value in values if value not in (None, {})}
+    return {
+        name: _to_json(value, keeps_bytes=keeps_bytes)
+        for name, value in values
+        if value not in (None, {})
+    }
 
 
-def _to_json(value: Any) -> Any:
+def _to_json(value: Any, *, keeps_bytes: bool) -> Any:
     match value:
-        case ImageInput(url=url, path=path, sha256=sha256):
-            named = {"url": url, "path": path and str(path), "sha256": sha256}
-            return {IMAGE: {name: text for name, text in named.items() if text is not None}}
+        case ImageInput(data=data, path=path):
+            named: dict[str, Any] = {
+                "url": value.url,
+                "path": path and str(path),
+                "data": base64.b64encode(data).decode() if data and keeps_bytes else None,
+                "sha256": value.sha256,
+                "within": value.within and [*value.within],
+                "pixels": value.pixels,
+            }
+            return {IMAGE: {name: given for name, given in named.items() if given is not None}}
         case Decimal():
             return float(value)
         case Mapping():
-            return {str(name): _to_json(inner) for name, inner in value.items()}
+            return {
+                str(name): _to_json(inner, keeps_bytes=keeps_bytes) for name, inner in value.items()
+            }
         case list() | tuple():
-            return [_to_json(inner) for inner in value]
+            return [_to_json(inner, keeps_bytes=keeps_bytes) for inner in value]
         case None | bool() | int() | float() | str():
             return value
     raise ConfigError(f"the request cannot be kept as JSON: {type(value).__name__}")
@@ -356,14 +396,26 @@ def _to_json(value: Any) -> Any:
 def _from_json(value: Any) -> Any:
     match value:
         case {"$image": dict(named)} if len(value) == 1:
-            path = named.get("path")
-            return ImageInput(**named | {"path": path and Path(path)})
+            return ImageInput(
+                **{name: _INPUT_READERS.get(name, _same)(given) for name, given in named.items()}
+            )
         case dict():
             return {name: _from_json(inner) for name, inner in value.items()}
         case list():
             return [_from_json(inner) for inner in value]
     return value
 
+
+def _same(value: Any) -> Any:
+    return value
+
+
+#: field of an ImageInput → what makes its value of the JSON value
+_INPUT_READERS: dict[str, Callable[[Any], Any]] = {
+    "path": Path,
+    "data": lambda text: base64.b64decode(text, validate=True),
+    "within": tuple,
+}
 
 #: field of a Job → what makes its value of the JSON value
 _READERS: dict[str, Callable[[Any], Any]] = {
@@ -433,13 +485,18 @@ class Ready:
 class Stored:
     """An image as a sink stored it; every value is measured on the bytes."""
 
-    path: Path | None = None
+    path: Path | None = None  #: None for an object in a bucket, and in memory
+    place: str = field()  #: path or URL; "" = in memory
     data: bytes | None = field(default=None, repr=False)
     size: int  #: bytes
     sha256: str  #: hexadecimal
     format: str  #: jpeg, png or webp
     width: int  #: pixels
     height: int  #: pixels
+
+    @place.default
+    def _(self) -> str:
+        return "" if self.path is None else str(self.path)
 
 
 @frozen(kw_only=True)
@@ -480,12 +537,17 @@ class Saved:
 
     @property
     def path(self) -> Path | None:
-        """The image's file; None when it is in memory."""
+        """The image's file; None when it is in memory or in a bucket."""
         return self.stored.path
 
     @property
+    def place(self) -> str:
+        """Where the image is: the path of its file or its URL; "" when it is in memory."""
+        return self.stored.place
+
+    @property
     def data(self) -> bytes | None:
-        """The image's bytes; None when they are in a file."""
+        """The image's bytes; None when they are in a file or in a bucket."""
         return self.stored.data
 
 
@@ -526,6 +588,10 @@ class Failed:
         return isinstance(self.error, Moderated)
 
 
+#: cause of an image in doubt of which the account shows no task and no charge
+NOT_LISTED = "not-listed"
+
+
 @frozen(kw_only=True)
 class InDoubt:
     """Outcome: the submission has no usable answer. It may be charged, so it is not sent again."""
@@ -534,6 +600,13 @@ class InDoubt:
     error: TransportError
     index: int = 0
     price: Decimal | None = None  #: US dollars by the catalogue; None = unknown
+    #: the account showed no task and no charge of it, when it was last looked into
+    is_unlisted: bool = False
+
+    @property
+    def cause(self) -> str:
+        """The word in failures.jsonl: in-doubt, or not-listed."""
+        return NOT_LISTED if self.is_unlisted else "in-doubt"
 
 
 Outcome = Saved | Failed | InDoubt

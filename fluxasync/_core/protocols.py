@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 from attrs import field, frozen
 
+from .attempts import Attempt
 from .models import Failed, ImageRequest, InDoubt, Job, Outcome, Refused, Saved, Stored
 
 
@@ -23,12 +24,17 @@ class Ledger(Protocol):
     async def known(self, request: ImageRequest) -> Saved | Failed | InDoubt | Job | None:
         """Return the outcome of an earlier run, or the job to collect; None = not submitted yet."""
 
-    async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
+    async def intent(
+        self, request: ImageRequest, *, price: Decimal | None, attempt: Attempt
+    ) -> None:
         """Record that the request is about to be sent; `price` is in US dollars."""
 
-    async def answered(self, request: ImageRequest, answer: Job | Refused) -> None:
-        """Record the answer. A refusal that was not charged removes the intent. Called again with
-        the same job if the provider reports another cost when its image is ready."""
+    async def answered(
+        self, request: ImageRequest, answer: Job | Refused, *, attempt: Attempt | None = None
+    ) -> None:
+        """Record the answer to an attempt. A refusal that was not charged removes the intent.
+        Called again, without the attempt, with the same job if the provider reports another cost
+        when its image is ready."""
 
     async def settle(self, outcome: Outcome) -> None:
         """Record the outcome."""

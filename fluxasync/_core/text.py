@@ -6,6 +6,7 @@ alone is not enough.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from unicodedata import category, combining, east_asian_width
 
 #: replaces each character that a terminal might interpret
@@ -79,6 +80,15 @@ def duration(seconds: float) -> str:
         return f"{round(max(seconds, 0.0))} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def with_causes(failed: Mapping[str, int], words: str) -> str:
+    """Return "3 failed (2 moderated, 1 lost)", causes only where they add to the words."""
+    causes = sorted(failed.items(), key=lambda item: -item[1])
+    named = ", ".join(
+        f"{count} {cause}" for cause, count in causes if cause and cause != words and count
+    )
+    return f"{sum(failed.values())} {words}{f' ({named})' if named else ''}"
 
 
 def counted(count: int, noun: str) -> str:

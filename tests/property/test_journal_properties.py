@@ -9,6 +9,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from fluxasync._store.journal import journal as journal_module
 from fluxasync._store.journal import schema
 from fluxasync._store.journal.journal import Journal, classes_of, open_lookup
 from fluxasync._store.journal.retry_selection import CLASSES
-from fluxasync.audit import in_doubt, status, verify
+from fluxasync.audit import Candidate, in_doubt, status, verify
 from fluxasync.extend import Stored
 from fluxasync.gallery.cards import read
 
@@ -97,7 +98,9 @@ async def _fill(folder: Path) -> None:
             none = TransportError("no answer", sent=True, evidence="<html>")
             await ledger.settle(InDoubt(request=request, error=none, price=PRICE))
     async with journal(folder) as ledger:
-        await ledger.forget([REQUESTS[7].key])
+        await ledger.decisions.forget([REQUESTS[7].key])
+        named = Candidate(job_id="job-x", status="moderated", submitted_at=datetime.now(UTC))
+        await ledger.decisions.mark(REQUESTS[6].key, is_unlisted=False, candidates=[named])
         await ledger.project(keep_bad_rows=True)
 
 
@@ -112,11 +115,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def _columns(table: str) -> list[str]:
     with closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(schema._TABLES)
+        connection.executescript(schema.TABLES)
         return [found[1] for found in connection.execute(f"PRAGMA table_info({table})")]
 
 
-CELLS = [(table, name) for table in ("image", "place", "meta") for name in _columns(table)]
+CELLS = [
+    (table, name)
+    for table in ("image", "place", "meta", "sample", "candidate")
+    for name in _columns(table)
+]
 
 #: what a reader may stumble over
 ODD = [
@@ -191,7 +198,7 @@ def _read_all(folder: Path) -> None:
             asyncio.run(command(folder))  # type: ignore[operator]
     with _distrusted():
         for card in read(folder).cards:
-            card.as_json(None)
+            card.as_json(file=None, thumb=None)
     for classes in (frozenset[str](), classes_of(CLASSES)):
         copy = folder.with_name(f"{folder.name}-{len(classes)}")
         shutil.copytree(folder, copy)

@@ -34,7 +34,7 @@ from fluxasync import (
 from fluxasync._cli.folder_commands import _ways_on
 from fluxasync._store.journal import journal as journal_module
 from fluxasync._store.journal.journal import Journal, Locked
-from fluxasync._store.journal.retry_selection import damage as file_damage
+from fluxasync._store.journal.retry_selection import RetrySelection
 from fluxasync._store.metadata import METADATA, MetadataWriter
 from fluxasync.audit import drop, give_jobs, in_doubt, resubmit, status, verify
 from fluxasync.extend import Stored
@@ -150,7 +150,7 @@ async def test_status_beside_a_run_names_the_holder(tmp_path: Path) -> None:
     """The counts are the active run's own, with the instant at which it counted them."""
     async with journal(tmp_path) as ledger:
         await submitted(ledger, image_request())
-        ledger._write_status()
+        ledger._writer._report()
         found = await status(tmp_path)
     assert found.is_running
     assert found.holder is not None
@@ -205,7 +205,7 @@ async def test_unfinished_jobs_are_shown_with_the_next_step(tmp_path: Path) -> N
     """P18: without an active run no job "runs": the next run collects it, and `resolve` settles a
     doubt."""
     await a_run(tmp_path, done=1, doubts=1, running=1)
-    collect, settle = _ways_on(await status(tmp_path))
+    collect, settle = _ways_on(await status(tmp_path), tmp_path)
     assert collect.startswith("1 accepted and not collected: run the same command again")
     assert settle == f"1 in doubt; to settle them: fluxasync resolve {tmp_path}"
     *_, card = read(tmp_path).cards
@@ -375,7 +375,7 @@ async def test_a_run_sees_the_damage_that_verify_sees(
     folder = shutil.copytree(three_done, tmp_path / "out")
     spoil(folder)
     assert (await verify(folder)).found == ({words: 1} if words else {})
-    assert file_damage(folder / "000001.jpg", len(IMAGE)) == words
+    assert RetrySelection(folder).damage("000001.jpg", len(IMAGE)) == words
 
 
 @pytest.mark.asyncio

@@ -16,7 +16,7 @@ from test_journal import image_request, journal, saved, submitted
 
 from fluxasync import JournalError
 from fluxasync._store.audit.resolution import OfflineJournal
-from fluxasync._store.journal.journal import Locked, read_only
+from fluxasync._store.journal.journal import Journal, Locked, read_only
 from fluxasync._store.journal.lock import FolderLock, holder, machine_id
 
 pytestmark = pytest.mark.asyncio
@@ -48,7 +48,7 @@ def _foreign(folder: Path) -> None:
 
 
 def _newer(folder: Path) -> None:
-    sql(_db(folder), "PRAGMA user_version = 2")
+    sql(_db(folder), "PRAGMA user_version = 3")
 
 
 def _truncated(folder: Path) -> None:
@@ -116,7 +116,7 @@ def _log_of_another(folder: Path) -> None:
         pytest.param(_empty, "is empty", id="F115 no bytes"),
         pytest.param(_text, "is not a fluxasync journal", id="F114 text"),
         pytest.param(_foreign, "belongs to another program", id="F114 foreign database"),
-        pytest.param(_newer, "version 2, and this fluxasync reads version 1", id="F116 P28 newer"),
+        pytest.param(_newer, "version 3, and this fluxasync reads version 2", id="F116 P28 newer"),
         pytest.param(_truncated, "is truncated", id="P18 truncated"),
         pytest.param(_page_overwritten, "damaged|malformed", id="F113 page overwritten"),
         pytest.param(_header_damaged, "header is corrupt", id="P18 header damaged"),
@@ -266,21 +266,28 @@ async def test_another_provider_waits_until_no_job_is_unfinished(tmp_path):
 async def test_a_network_file_system_is_refused(tmp_path, kind):
     """F120: SQLite's locks do not work there."""
     with pytest.raises(JournalError, match=rf"network file system \({kind}\)"):
-        await journal(tmp_path, mounts=_mounts(tmp_path, kind)).__aenter__()
+        await _mounted(tmp_path, _mounts(tmp_path, kind)).__aenter__()
     assert not _db(tmp_path).exists()
 
 
 async def test_a_mounted_drive_is_warned_of(tmp_path, caplog):
     """It usually works, and the user is warned."""
-    async with journal(tmp_path, mounts=_mounts(tmp_path, "fuse.sshfs")):
+    async with _mounted(tmp_path, _mounts(tmp_path, "fuse.sshfs")):
         assert "fuse.sshfs" in caplog.text
 
 
 async def test_a_system_without_a_table_of_its_drives_keeps_a_journal(tmp_path):
     """The table exists only on Linux; without it nothing is refused."""
-    async with journal(tmp_path, mounts=tmp_path / "none") as ledger:
+    async with _mounted(tmp_path, tmp_path / "none") as ledger:
         await submitted(ledger, image_request())
     assert _db(tmp_path).exists()
+
+
+def _mounted(folder: Path, table: Path) -> Journal:
+    """A journal on a system with this table of file systems."""
+    made = journal(folder)
+    made.mounts = table
+    return made
 
 
 def _mounts(folder: Path, kind: str) -> Path:

@@ -327,12 +327,15 @@ async def test_a_users_decision_about_a_doubt_is_durable(tmp_path):
         for n in range(3):
             await ledger.intent(image_request(n), price=PRICE)
     async with journal(tmp_path) as ledger:
-        await ledger.drop(image_request(0).key)
-        await ledger.give_job(image_request(1).key, "from-the-dashboard")
-        assert await ledger.forget([image_request(2).key, "0" * 64]) == 1
+        await ledger.decisions.drop(image_request(0).key)
+        await ledger.decisions.give_job(image_request(1).key, "from-the-dashboard")
+        assert await ledger.decisions.forget([image_request(2).key, "0" * 64]) == 1
         with pytest.raises(JournalError, match="is failed, not in-doubt"):
-            await ledger.drop(image_request(0).key)
-        for decision in (ledger.drop("0" * 64), ledger.give_job("0" * 64, "job")):
+            await ledger.decisions.drop(image_request(0).key)
+        for decision in (
+            ledger.decisions.drop("0" * 64),
+            ledger.decisions.give_job("0" * 64, "job"),
+        ):
             with pytest.raises(JournalError, match="no image of this journal has the key 00000000"):
                 await decision
     async with journal(tmp_path) as ledger:
@@ -354,7 +357,7 @@ async def test_a_refused_second_attempt_keeps_the_first_ones_record(tmp_path):
     async with journal(tmp_path) as ledger:
         await ledger.intent(image_request(), price=PRICE)
     async with journal(tmp_path) as ledger:
-        await ledger.forget([image_request().key])
+        await ledger.decisions.forget([image_request().key])
         await ledger.intent(image_request(), price=PRICE)
         no = Refused(verdict=Verdict.REFUSED, error=RateLimited("wait", status=429))
         await ledger.answered(image_request(), no)
@@ -578,6 +581,16 @@ async def test_only_files_of_earlier_runs_are_swept(tmp_path):
     assert (old.exists(), own.exists()) == (False, True)
 
 
+async def test_a_part_file_without_a_journal_is_swept(tmp_path):
+    """P4: a run may be killed between its first look at a new folder and its journal."""
+    left = tmp_path / ".fluxasync-00.part"
+    left.touch()
+    os.utime(left, (1, 1))
+    async with journal(tmp_path):
+        pass
+    assert not left.exists()
+
+
 async def test_strays_are_swept_while_other_files_come_and_go(tmp_path, monkeypatch):
     """P4, F123: a file that is published meanwhile does not end the sweep."""
     for number in range(5):
@@ -639,7 +652,7 @@ async def test_status_is_there_while_the_journal_is_open(tmp_path):
     async with journal(tmp_path) as ledger:
         await submitted(ledger, image_request())
         await ledger.settle(saved(tmp_path, job_of(image_request())))
-        ledger._write_status()
+        ledger._writer._report()
         with read_only(tmp_path) as view:
             assert view.is_running
             assert view.holder["pid"] == os.getpid()

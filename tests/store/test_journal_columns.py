@@ -12,6 +12,7 @@ from fluxasync import APIError, Failed, JournalCounts, JournalError
 from fluxasync._store.journal.checked_row import Row, _depth, decoded, json_fault, row_of
 from fluxasync._store.journal.schema import State
 from fluxasync._store.journal.serialization import known_of
+from fluxasync._store.output_root import OutputRoot
 
 DONE: dict[str, Any] = {
     "id": 1, "key": b"k" * 32, "state": 2, "idx": 0, "occurrence": 0, "model": "flux-dev",
@@ -20,6 +21,7 @@ DONE: dict[str, Any] = {
     "finished_at": 253_370_764_800.0, "path": "../elsewhere/a.jpg", "sha256": b"s" * 32, "size": 0,
     "format": "jpeg", "width": 0, "height": 0, "result": "{}", "cause": "c" * 64,
     "message": "m" * 6 * 2_048, "paid": "yes", "evidence": "e" * 6 * 65_536, "provider": "bfl",
+    "account": "a" * 300,
 }  # fmt: skip
 
 
@@ -49,6 +51,7 @@ def test_a_row_at_its_limits_is_accepted():
         ("sha256", "s" * 32), ("size", -1), ("width", -1), ("height", -1), ("size", 1.5),
         ("format", 1), ("result", 1), ("cause", "c" * 65), ("message", "m" * (6 * 2_048 + 1)),
         ("evidence", "e" * (6 * 65_536 + 1)), ("paid", 1), ("provider", None),
+        ("account", 1), ("account", ""), ("account", "a" * 301), ("account", "a\x1b[2J"),
     ],
 )  # fmt: skip
 def test_a_value_beyond_its_limit_is_named(column: str, value: Any):
@@ -116,7 +119,7 @@ def test_a_document_of_another_kind_is_refused(text: str):
 def test_a_failure_without_details_has_no_status(result: str | None, status: int):
     """A row of an older version has no details."""
     failed = row(state=3, cause="rejected", message="no", result=result, job_id=None)
-    known = known_of(failed, Path("/images"))
+    known = known_of(failed, OutputRoot(Path("/images")))
     assert isinstance(known, Failed)
     assert isinstance(known.error, APIError)
     assert known.error.status == status

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from decimal import Decimal
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from fluxasync import (
 )
 from fluxasync._engine.submitter import outlives_us
 from fluxasync._store.journal.journal import Journal
+from fluxasync._store.journal.steps import decode_step, encode_step
 from fluxasync.extend import Ledger, Refused, Stored, Verdict
 
 REQUEST = ImageRequest(prompt="a red fox")
@@ -52,8 +53,21 @@ def journal(folder: Path) -> AbstractAsyncContextManager[Ledger]:
     return Journal(folder, provider="cometapi", origin="https://one.example", simulated=False)
 
 
+@asynccontextmanager
+async def from_afar(folder: Path) -> AsyncGenerator[Ledger, None]:
+    """Yield a journal whose steps arrive as text, as from another process."""
+    async with Journal(folder, provider="cometapi", origin="o", simulated=False) as ledger:
+        apply = ledger._writer.apply
+        ledger._writer.apply = lambda step: apply(decode_step(encode_step(step)))  # type: ignore[method-assign]
+        yield ledger
+
+
 #: ledgers that keep records
-REMEMBERING = [pytest.param(memory, id="memory"), pytest.param(journal, id="journal")]
+REMEMBERING = [
+    pytest.param(memory, id="memory"),
+    pytest.param(journal, id="journal"),
+    pytest.param(from_afar, id="journal, steps as text"),
+]
 ALL = [*REMEMBERING, pytest.param(forgetful, id="forgetful")]
 
 

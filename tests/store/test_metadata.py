@@ -27,6 +27,7 @@ from fluxasync import (
     TransportError,
 )
 from fluxasync._store.metadata import MetadataWriter, failure_row, metadata_row
+from fluxasync._store.output_root import OutputRoot
 from fluxasync.extend import Stored
 
 SECRET = "canary-7f3a"
@@ -81,8 +82,8 @@ def test_a_metadata_line_has_every_column_in_order(tmp_path):
         "provider": "cometapi",
         "prompt_used": None,
         "extras": {"style": "ink"},
-    } == metadata_row(saved, tmp_path)
-    assert next(iter(metadata_row(saved, tmp_path))) == "file_name"
+    } == metadata_row(saved, OutputRoot(tmp_path))
+    assert next(iter(metadata_row(saved, OutputRoot(tmp_path)))) == "file_name"
 
 
 def test_image_inputs_and_secrets_stay_out(tmp_path):
@@ -98,7 +99,7 @@ def test_image_inputs_and_secrets_stay_out(tmp_path):
         webhook_url=f"https://example.org/{SECRET}",
         webhook_secret=SECRET,
     )
-    row = metadata_row(saved, tmp_path)
+    row = metadata_row(saved, OutputRoot(tmp_path))
     digest = ImageInput.of(b"image bytes").identity
     assert digest == row["parameters"]["image_prompt"] == row["parameters"]["mask"]
     assert row["parameters"]["input_image"] == "url:https://example.org/fox.png"
@@ -110,8 +111,8 @@ def test_a_job_without_a_request_has_the_same_columns(tmp_path):
     """An image collected by its job id alone is listed too."""
     known = _saved(tmp_path)
     bare = Saved(request=None, job=Job(job_id="x"), stored=known.stored, prompt="as it was")
-    row = metadata_row(bare, tmp_path)
-    assert list(metadata_row(known, tmp_path)) == list(row)
+    row = metadata_row(bare, OutputRoot(tmp_path))
+    assert list(metadata_row(known, OutputRoot(tmp_path))) == list(row)
     assert (row["prompt"], row["prompt_used"], row["extras"]) == (None, "as it was", {})
 
 
@@ -208,7 +209,7 @@ def test_a_file_in_a_subfolder_is_named_from_the_manifests_folder(tmp_path, monk
     """Relative and absolute paths give one relative name with forward slashes."""
     monkeypatch.chdir(tmp_path)
     saved = _saved(Path("images/day one"))
-    assert metadata_row(saved, tmp_path / "images")["file_name"] == "day one/000000.png"
+    assert metadata_row(saved, OutputRoot(tmp_path / "images"))["file_name"] == "day one/000000.png"
 
 
 @pytest.mark.asyncio

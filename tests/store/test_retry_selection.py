@@ -87,7 +87,7 @@ async def failures(folder: Path) -> None:
         no_answer = TransportError("no answer", sent=True)
         await ledger.intent(image_request(0), price=PRICE)
         await ledger.settle(InDoubt(request=image_request(0), error=no_answer, price=PRICE))
-        await ledger.drop(image_request(0).key)
+        await ledger.decisions.drop(image_request(0).key)
         kinds: list[Callable[[Job], FluxError]] = [
             lambda job: JobLost("gone", job=job),
             lambda job: Moderated("no", job=job),

@@ -18,14 +18,17 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from ..._core.account import Candidate as Candidate
 from ..._core.amounts import amount_of
 from ..._core.errors import ConfigError, candidate_in
-from ..disk_threads import ThreadRunner
+from ..._core.models import NOT_LISTED
+from ..journal.account_counts import AccountCounts
+from ..journal.candidates import candidates_of
 from ..journal.checked_row import SELECT, Row, check_totals, damaged_in, is_instant, row_of
-from ..journal.doubts import UNLISTED
+from ..journal.exports import count_exported
 from ..journal.lock import Locked, holder
 from ..journal.quarantined_row import QUARANTINED, facts_of, is_quarantined
-from ..journal.reader import read_only
+from ..journal.reader import output_of, read_only
 from ..journal.schema import FILE, HOME, RESTORE, State, connect_read_only, journal_errors
 from ..journal.serialization import request_of
 from ..journal.totals import JournalCounts
@@ -45,8 +48,11 @@ class InDoubtEntry:
     price: Decimal | None  #: US dollars by the catalogue; None = unknown
     message: str  #: what happened instead of an answer
     evidence: str  #: start of the invalid reply, without secrets; the journal has more of it
-    #: not charged, by the provider's list of tasks, as of the last reconciliation
+    #: the account showed no task and no charge of it at the last reconciliation
     is_unlisted: bool = False
+    #: the jobs that it may be, as of the last look into the account; the likeliest first
+    candidates: tuple[Candidate, ...] = ()
+    account: str | None = None  #: name of the account of a run with several
 
     @property
     def candidate(self) -> str | None:
@@ -62,13 +68,18 @@ class QuarantinedEntry:
     prompt: str
     model: str
     job_id: str | None
-    path: Path  #: the file
+    path: Path  #: the file; of an accepted image in a bucket, where its bytes were
     size: int  #: bytes, as recorded
     sha256: str  #: hexadecimal, as recorded
     cause: str  #: the word for the failure
     reason: str  #: what is wrong with the bytes
     failed_at: datetime  #: UTC
     cost: Decimal | None  #: US dollars as reported, else by the catalogue; None = unknown
+    place: str = field()  #: the path; of an accepted image in a bucket, its URL
+
+    @place.default
+    def _(self) -> str:
+        return str(self.path)
 
 
 @define(kw_only=True)
@@ -83,17 +94,29 @@ class ModelTotals:
 
 @frozen(kw_only=True)
 class Status:
-    """The content of a folder's journal in numbers."""
+    """The content of a folder's journal in numbers.
+
+    During a run in a folder, or on this machine, only `counts`, `output` and `simulated` are known,
+    as of `counted_at`. The record of a run in a bucket is read also while another machine runs it.
+    """
 
     folder: Path
     counts: JournalCounts
-    holder: Mapping[str, Any] | None = None  #: pid, host and since of an active run
+    output: str = ""  #: URL of the images; "" = they are in the folder
+    #: pid, host and since of an active run; on another machine also `silence`: seconds since its
+    #: last sign
+    holder: Mapping[str, Any] | None = None
     counted_at: str | None = None  #: UTC, by the active run; None = counted now
     simulated: bool | None = None  #: None = not yet known of an active run
+    #: name of the provider of the last submission; None during a run, and without a submission
+    provider: str | None = None
     by_model: Mapping[str, ModelTotals] = field(factory=dict)  #: empty during a run
+    #: by the name of each account, for a run with several; empty during a run
+    accounts: Mapping[str, AccountCounts] = field(factory=dict)
     since: datetime | None = None  #: first submission, UTC; None during a run
     #: last image saved, UTC; None during a run, and where no image was saved
     until: datetime | None = None
+    exported: int = 0  #: saved, and deleted after an export; 0 during a run
     doubts: Sequence[InDoubtEntry] = ()  #: oldest first; empty during a run
     quarantined: Sequence[QuarantinedEntry] = ()  #: oldest first; empty during a run
 
@@ -102,23 +125,15 @@ class Status:
         return self.holder is not None
 
 
-async def status(folder: str | os.PathLike[str]) -> Status:
-    """Return a folder's counts and money; changes nothing.
-
-    Raises ConfigError for a folder without a journal and JournalError for one that cannot be
-    trusted.
-    """
-    async with ThreadRunner(count=1) as threads:
-        return await threads.run(_status, Path(folder))
-
-
-def _status(folder: Path) -> Status:
+def read_status(folder: Path) -> Status:
+    """Return a folder's counts and money. Raises as `status`."""
     require_journal(folder)
     with read_only(folder) as view:
         if view.is_running:
             return Status(
                 folder=folder,
                 counts=view.counts,
+                output=output_of(folder),
                 holder=view.holder,
                 counted_at=view.counted_at,
                 simulated=view.simulated,
@@ -127,8 +142,12 @@ def _status(folder: Path) -> Status:
         return Status(
             folder=folder,
             counts=view.counts,
+            output=view.root.url,
             simulated=view.simulated,
+            provider=last_place(folder)[0] or None,
             by_model=_totals_by_model(folder),
+            accounts=view.by_account(),
+            exported=_exported(folder),
             since=since,
             until=until,
             doubts=read_doubts(folder) if view.counts.in_doubt else (),
@@ -156,7 +175,9 @@ def read_doubts(folder: Path) -> list[InDoubtEntry]:
     """Return the submissions in doubt, oldest first; allowed while the lock is held."""
     query = SELECT + "WHERE state IN (0, 4) ORDER BY begun_at, image.id"
     with reading_rows(folder) as connection:
-        return [_in_doubt_entry(row_of(found)) for found in connection.execute(query)]
+        named = candidates_of(connection)
+        rows = map(row_of, connection.execute(query))
+        return [_in_doubt_entry(row, named.get(row.key.hex(), ())) for row in rows]
 
 
 def read_quarantined(folder: Path) -> list[QuarantinedEntry]:
@@ -209,6 +230,11 @@ def reading_rows(folder: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
+def _exported(folder: Path) -> int:
+    with reading_rows(folder) as connection:
+        return count_exported(connection)
+
+
 def _totals_by_model(folder: Path) -> dict[str, ModelTotals]:
     """Return the totals by model, the most expensive first. Reads every row."""
     found: defaultdict[str, ModelTotals] = defaultdict(ModelTotals)
@@ -241,7 +267,21 @@ def _time_span(folder: Path) -> tuple[datetime | None, datetime | None]:
     return _instant(first), _instant(last)
 
 
-def _in_doubt_entry(row: Row) -> InDoubtEntry:
+def last_place(folder: Path) -> tuple[str, str]:
+    """Return provider and origin of the last submission; empty texts if there is none."""
+    query = (
+        "SELECT provider, origin FROM image JOIN place ON place.id = image.place "
+        "ORDER BY image.id DESC LIMIT 1"
+    )
+    with reading_rows(folder) as connection:
+        return connection.execute(query).fetchone() or ("", "")
+
+
+def _in_doubt_entry(row: Row, candidates: tuple[Candidate, ...]) -> InDoubtEntry:
+    own = candidate_in(row.evidence or "")
+    if own is not None and not any(each.job_id == own for each in candidates):
+        unknown = Candidate(job_id=own, status="in the broken answer, not polled")
+        candidates = (unknown, *candidates)
     return InDoubtEntry(
         key=row.key.hex(),
         prompt=request_of(row).prompt,
@@ -250,7 +290,9 @@ def _in_doubt_entry(row: Row) -> InDoubtEntry:
         price=None if row.price is None else amount_of(row.price),
         message=row.message or "the run ended before the answer came",
         evidence=(row.evidence or "")[:_EVIDENCE],
-        is_unlisted=row.cause == UNLISTED,
+        is_unlisted=row.cause == NOT_LISTED,
+        candidates=candidates,
+        account=row.account,
     )
 
 

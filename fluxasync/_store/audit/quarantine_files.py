@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._core.errors import SinkError
 from ..._core.images import EXTENSIONS, NotAnImage, inspect, measure, sniff
+from ..._core.models import Stored
 from ..files import AtomicFile, disk_error, make_folder, open_to_read, sync_folder
 from ..journal.checked_row import Row
 from ..journal.integrity import is_part
@@ -50,35 +51,52 @@ def differences(
             yield "quarantine stray", f"{FOLDER}/{name}", None, "no image refers to it"
 
 
-def published(folder: Path, row: Row) -> tuple[Path, tuple[Any, ...]]:
-    """Copy a row's bytes to their final name; return it, and the columns of a done row: what its
-    failed try recorded, and what the bytes are."""
-    facts = facts_of(row, "")
+def kept_image(folder: Path, row: Row) -> tuple[str, Stored]:
+    """Return a row's bytes in quarantine, and their final name in the output."""
     source = folder / (row.path or "")
     try:
         check(folder)
         with open_to_read(source) as file:
             content = file.read()
-        format, width, height = _measured(content)
-        stem = row.stem or row.key.hex()
-        part = _part(folder, stem)
-        try:
-            part.write(content)
-            path = Path(part.publish(f"{folder / stem}.{EXTENSIONS.get(format, OTHER)}"))
-        finally:
-            part.discard()
-        sync_folder(path.parent)
     except FileNotFoundError as error:
         raise SinkError(f"{source} is missing: restore it, or give it up with --discard") from error
     except OSError as error:
         raise disk_error(folder, error) from error
-    relative = storable(os.path.relpath(path, folder))
-    digest = bytes.fromhex(part.sha256)
-    image = (
-        facts.cost, facts.cost, time.time(), relative, digest, part.size, format, width, height,
-        as_stored(facts.result),
+    format, width, height = _measured(content)
+    name = f"{row.stem or row.key.hex()}.{EXTENSIONS.get(format, OTHER)}"
+    return name, Stored(
+        data=content,
+        size=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        format=format,
+        width=width,
+        height=height,
+    )
+
+
+def published(folder: Path, name: str, image: Stored) -> Path:
+    """Write bytes under their final name, beside another file of that name; return the path."""
+    try:
+        part = _part(folder, name)
+        try:
+            part.write(image.data or b"")
+            path = Path(part.publish(str(folder / name)))
+        finally:
+            part.discard()
+        sync_folder(path.parent)
+    except OSError as error:
+        raise disk_error(folder, error) from error
+    return path
+
+
+def accepted_columns(row: Row, name: str, image: Stored) -> tuple[Any, ...]:
+    """Return the columns of a done row: what its failed try recorded, and what the bytes are."""
+    facts = facts_of(row, "")
+    digest = bytes.fromhex(image.sha256)
+    return (
+        facts.cost, facts.cost, time.time(), storable(name), digest, image.size, image.format,
+        image.width, image.height, as_stored(facts.result),
     )  # fmt: skip
-    return path, image
 
 
 def is_whole(folder: Path, entry: QuarantinedEntry) -> bool:
@@ -95,9 +113,9 @@ def is_whole(folder: Path, entry: QuarantinedEntry) -> bool:
     return hashlib.sha256(content).hexdigest() == entry.sha256
 
 
-def _part(folder: Path, stem: str) -> AtomicFile:
-    """Return a new file in the folder of a stem, which may not lead out of the output folder."""
-    parent = (folder / stem).parent
+def _part(folder: Path, name: str) -> AtomicFile:
+    """Return a new file in the folder of a name, which may not lead out of the output folder."""
+    parent = (folder / name).parent
     make_folder(parent)
     if not Path(os.path.realpath(parent)).is_relative_to(os.path.realpath(folder)):
         raise SinkError(f"{parent} is a link that leads out of {folder}: remove it")

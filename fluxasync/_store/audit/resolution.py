@@ -10,37 +10,51 @@ that was killed can be given again.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from string import hexdigits
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from attrs import evolve
 
 from ..._core.amounts import dollars
 from ..._core.concurrency import run_to_completion
 from ..._core.errors import BudgetExceeded, ConfigError, JournalError, SinkError
+from ..bucket_state import located
 from ..disk_threads import ThreadRunner
 from ..journal.checked_row import Row
-from ..journal.doubts import LostSubmission, jobs_among, lost_submissions, mark, recorded_template
-from ..journal.integrity import check_content, check_current, check_file, check_home
+from ..journal.integrity import (
+    JournalHeader,
+    check_content,
+    check_current,
+    check_file,
+    check_home,
+    check_output,
+    header_of,
+)
 from ..journal.journal import Journal, JournalView, read_only
+from ..journal.opening import RunFacts
 from ..journal.quarantined_row import is_made_again
-from ..journal.writer import StepKind
+from ..object_sink import landed
+from ..objects import Objects
+from ..output_root import OutputRoot
 from .folder_status import (
     InDoubtEntry,
     QuarantinedEntry,
+    last_place,
     quarantined_rows,
     read_doubts,
     read_quarantined,
-    reading_rows,
     require_idle,
     require_journal,
 )
-from .quarantine_files import is_whole, published, removed
+from .quarantine_files import accepted_columns, is_whole, kept_image, published, removed
+
+if TYPE_CHECKING:
+    from ..journal.log_copy import LogCopy
+    from ..object_log import ObjectLog
 
 #: minimum digits of a key: unique among a few hundred images
 _SHORTEST = 4
@@ -56,42 +70,57 @@ class _Entry(Protocol):
 _EntryT = TypeVar("_EntryT", bound=_Entry)
 
 
-async def in_doubt(folder: str | os.PathLike[str]) -> list[InDoubtEntry]:
+async def in_doubt(
+    folder: str | os.PathLike[str], *, options: Mapping[str, str] | None = None
+) -> list[InDoubtEntry]:
     """Return the submissions that may have been charged, oldest first; changes nothing.
 
-    Raises ConfigError for a folder without a journal and Locked while a run is active there.
+    `folder` is the run's, or the URL of one whose record is in its bucket, as in all functions
+    here; `options` are the bucket's: see ObjectSink. Raises ConfigError for a folder or URL without
+    a journal, Locked while a run is active there, SinkError for a bucket that cannot be read.
     """
+    run = await located(folder, options)
     async with ThreadRunner(count=1) as threads:
-        return await threads.run(_checked_doubts, Path(folder))
+        return await threads.run(_checked_doubts, run.folder)
 
 
-async def drop(folder: str | os.PathLike[str], keys: Sequence[str] = ()) -> list[InDoubtEntry]:
+async def drop(
+    folder: str | os.PathLike[str],
+    keys: Sequence[str] = (),
+    *,
+    options: Mapping[str, str] | None = None,
+) -> list[InDoubtEntry]:
     """Give up images in doubt (default: all of them); they become failures. Returns them.
 
     `keys` are whole keys or their starts, of at least four digits. Raises ConfigError, before any
     change, for a key that names no image in doubt or more than one; Locked while a run is active.
     """
-    async with _opened(folder) as (journal, doubts):
+    async with _opened(folder, options) as (journal, doubts):
         dropped = _matching(doubts, keys)
         for doubt in dropped:
-            await journal.drop(doubt.key)
+            await journal.decisions.drop(doubt.key)
         return dropped
 
 
-async def give_jobs(folder: str | os.PathLike[str], jobs: Mapping[str, str]) -> list[InDoubtEntry]:
+async def give_jobs(
+    folder: str | os.PathLike[str],
+    jobs: Mapping[str, str],
+    *,
+    options: Mapping[str, str] | None = None,
+) -> list[InDoubtEntry]:
     """Record which jobs images in doubt became; the next run collects them. Returns the images.
 
     `jobs` maps keys to job ids. Raises as `drop`, and ConfigError for the id of another image's
     job; the entries before that one are recorded.
     """
-    async with _opened(folder) as (journal, doubts):
+    async with _opened(folder, options) as (journal, doubts):
         named = [(_one(doubts, key), job_id) for key, job_id in jobs.items()]
         if len({doubt.key for doubt, _ in named}) < len(named):
             raise ConfigError("two job ids were given for one image: leave one out")
         if len(set(jobs.values())) < len(jobs):
             raise ConfigError("one job id was given for two images: leave one out")
         for doubt, job_id in named:
-            await journal.give_job(doubt.key, job_id)
+            await journal.decisions.give_job(doubt.key, job_id)
         return [doubt for doubt, _ in named]
 
 
@@ -101,87 +130,106 @@ async def resubmit(
     *,
     max_cost: Decimal,
     unlisted: bool = False,
+    options: Mapping[str, str] | None = None,
 ) -> list[InDoubtEntry]:
     """Let the next run submit images in doubt again (default: all of them). Returns them.
 
-    `unlisted` takes only those that the provider's list of tasks lacks, by the last `reconcile`.
+    `unlisted` takes only those of which the last `reconcile` found no task and no charge.
     `max_cost` is in US dollars. Raises as `drop`; before any change, BudgetExceeded if the images
     cost more together, and ConfigError if a price is unknown.
     """
-    async with _opened(folder) as (journal, doubts):
+    async with _opened(folder, options) as (journal, doubts):
         chosen = [doubt for doubt in doubts if doubt.is_unlisted or not unlisted]
         again = _matching(chosen, keys)
         _check_cost(again, max_cost)
-        await journal.forget([doubt.key for doubt in again])
+        await journal.decisions.forget([doubt.key for doubt in again])
         return again
 
 
-async def quarantined(folder: str | os.PathLike[str]) -> list[QuarantinedEntry]:
+async def quarantined(
+    folder: str | os.PathLike[str], *, options: Mapping[str, str] | None = None
+) -> list[QuarantinedEntry]:
     """Return the images whose bytes are in quarantine, oldest first; changes nothing.
 
-    Raises ConfigError for a folder without a journal and Locked while a run is active there.
+    Raises as `in_doubt`.
     """
+    run = await located(folder, options)
     async with ThreadRunner(count=1) as threads:
-        return await threads.run(_checked_entries, Path(folder))
+        return await threads.run(_checked_entries, run.folder)
 
 
 async def accept(
-    folder: str | os.PathLike[str], keys: Sequence[str] = ()
+    folder: str | os.PathLike[str],
+    keys: Sequence[str] = (),
+    *,
+    options: Mapping[str, str] | None = None,
 ) -> list[QuarantinedEntry]:
     """Make quarantined bytes the images that they were paid as.
 
     Without keys, or with "all", these are the whole images whose file has its recorded sha256, but
     none of another request; the others stay in quarantine, and each is accepted by its key only.
     Each gets its final name, with the extension of what its bytes are ("bin" for no image), and a
-    line in metadata.jsonl. Returns the entries with path, size and sha256 of the new files. `keys`
+    line in metadata.jsonl. Returns the entries with path or place, size and sha256 of the new files
+    or objects; `options` are those of a bucket: see ObjectSink. `keys`
     are whole keys or their starts, of at least four digits. Raises ConfigError, before any change,
     for a key that names no quarantined image, more than one, or one that is being made again;
     Locked while a run is active; SinkError for an error of the disk, after which the same call
     continues.
     """
-    async with _opened_journal(folder) as (journal, threads):
+    async with _opened_journal(folder, options) as (journal, threads):
         found = await threads.run(quarantined_rows, journal.folder)
         chosen = _chosen(found, keys)
         if _is_all(keys):
             chosen = await threads.run(_acceptable, journal.folder, found)
         for key in chosen:
             _check_settled(found[key][1])
+        objects = Objects(journal.root.url, options) if journal.root.url and chosen else None
         accepted = []
         for key in chosen:
             entry, row = found[key]
-            path, image = await threads.run(published, journal.folder, row)
-            await journal.release(key, image)
+            name, image = await threads.run(kept_image, journal.folder, row)
+            if objects is None:
+                path = await threads.run(published, journal.folder, name, image)
+                name, place = str(path.relative_to(journal.folder)), str(path)
+            else:
+                path, name = entry.path, await landed(objects, name, image)
+                place = f"{objects.url}/{name}"
+            await journal.decisions.release(key, accepted_columns(row, name, image))
             await threads.run(removed, journal.folder, entry.path)
-            digest, size = image[4].hex(), image[5]
-            accepted.append(evolve(entry, path=path, sha256=digest, size=size))
+            accepted.append(
+                evolve(entry, path=path, place=place, sha256=image.sha256, size=image.size)
+            )
         return accepted
 
 
 async def discard(
-    folder: str | os.PathLike[str], keys: Sequence[str] = ()
+    folder: str | os.PathLike[str],
+    keys: Sequence[str] = (),
+    *,
+    options: Mapping[str, str] | None = None,
 ) -> list[QuarantinedEntry]:
     """Delete quarantined bytes (default: all of them); a retry then pays for the images again.
 
     Returns the entries. Raises as `accept`.
     """
-    async with _opened_journal(folder) as (journal, threads):
+    async with _opened_journal(folder, options) as (journal, threads):
         found = await threads.run(quarantined_rows, journal.folder)
         discarded = [found[key][0] for key in _chosen(found, keys)]
         for entry in discarded:
             await threads.run(removed, journal.folder, entry.path)
-            await journal.release(entry.key, None)
+            await journal.decisions.release(entry.key, None)
         return discarded
 
 
 class OfflineJournal(Journal):
     """A folder's journal opened without a run, to record decisions; it holds the folder's lock.
 
-    Provider and origin come from the file. Raises ConfigError for a folder without a journal, and
-    creates none.
+    `log` is given where the folder has a copy of the record. Provider and origin come from the
+    file. Raises ConfigError for a folder without a journal, and creates none.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        super().__init__(folder, provider="", origin="", simulated=False)
+    def __init__(self, folder: str | os.PathLike[str], *, log: ObjectLog | None = None) -> None:
+        super().__init__(folder, provider="", origin="", simulated=False, log=log)
 
     def _open(self) -> None:
         require_journal(self.folder)
@@ -190,38 +238,23 @@ class OfflineJournal(Journal):
     def _check(self) -> bool:
         check_file(self.path)
         facts = check_content(self.folder, self.path)
+        check_output(self.folder, facts, facts.output)
         check_home(self.path, facts, take_over=False)
         check_current(self.folder, self.path)
-        self._provider, self._origin = _last_place(self.folder)
+        return self._continue(facts)
+
+    def _check_copy(self, copy: LogCopy) -> bool:
+        copy.refresh()
+        return self._continue(header_of(self.path, self._again))
+
+    def _continue(self, facts: JournalHeader) -> bool:
+        """Take place and kind of the run from the file."""
+        self.root = OutputRoot(self.folder, facts.output, is_copy=self.root.is_copy)
+        provider, origin = last_place(self.folder)
+        self._facts = RunFacts(
+            provider=provider, origin=origin, simulated=facts.simulated, url=facts.output
+        )
         return facts.is_clean
-
-    # --- what a reconciliation needs -----------------------------------------------------------
-
-    async def lost_submissions(self, provider: str, origin: str) -> list[LostSubmission]:
-        """Return the submissions in doubt that were made at this provider, oldest first."""
-        return await self._writer.run(lost_submissions, provider, origin, kind=StepKind.READ)
-
-    async def template(self) -> str | None:
-        """Return the template of file names of the last run; None = not recorded."""
-        return await self._writer.run(recorded_template, kind=StepKind.READ)
-
-    async def jobs_among(self, job_ids: Collection[str]) -> dict[str, tuple[str, datetime]]:
-        """Return model and time of submission of those jobs that rows of the journal have."""
-        return await self._writer.run(jobs_among, job_ids, kind=StepKind.READ)
-
-    async def mark(self, key: str, *, is_unlisted: bool) -> None:
-        """Record whether the provider's list lacks a submission in doubt."""
-        await self._writer.run(mark, key, is_unlisted)
-
-
-def _last_place(folder: Path) -> tuple[str, str]:
-    """Return provider and origin of the last submission; empty texts if there is none."""
-    query = (
-        "SELECT provider, origin FROM image JOIN place ON place.id = image.place "
-        "ORDER BY image.id DESC LIMIT 1"
-    )
-    with reading_rows(folder) as connection:
-        return connection.execute(query).fetchone() or ("", "")
 
 
 def _checked_doubts(folder: Path) -> list[InDoubtEntry]:
@@ -267,22 +300,24 @@ def _checked_view(folder: Path) -> JournalView:
 
 @asynccontextmanager
 async def _opened(
-    folder: str | os.PathLike[str],
+    folder: str | os.PathLike[str], options: Mapping[str, str] | None
 ) -> AsyncIterator[tuple[Journal, list[InDoubtEntry]]]:
     """Hold the folder; yield its journal and the images in doubt; rewrite the lists afterwards."""
-    async with _opened_journal(folder) as (journal, threads):
+    async with _opened_journal(folder, options) as (journal, threads):
         yield journal, await threads.run(read_doubts, journal.folder)
 
 
 @asynccontextmanager
 async def _opened_journal(
-    folder: str | os.PathLike[str],
+    folder: str | os.PathLike[str], options: Mapping[str, str] | None
 ) -> AsyncIterator[tuple[Journal, ThreadRunner]]:
     """Hold the folder; yield its journal and a thread; rewrite the lists afterwards."""
-    async with ThreadRunner(count=1) as threads, OfflineJournal(folder) as journal:
+    run = await located(folder, options)
+    async with ThreadRunner(count=1) as threads, OfflineJournal(run.folder, log=run.log) as journal:
         yield journal, threads
         with suppress(JournalError, SinkError):  # the decision is recorded; the next run retries
             await run_to_completion(journal.project(keep_bad_rows=True, rewrite=True))
+        await run_to_completion(run.publish())
 
 
 def _matching(

@@ -14,23 +14,33 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from io import BufferedReader
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from ..._core.errors import JournalError
 from ..._core.images import EXTENSIONS
 from ..._core.models import Saved, Stored
+from ..bucket_state import located
 from ..disk_threads import ThreadRunner
 from ..files import NotOurs, disk_error, open_to_read
+from ..journal.exports import intact_exports
 from ..journal.integrity import is_part
 from ..journal.reader import JournalView, read_only
 from ..journal.schema import HOME
 from ..metadata import METADATA
-from .folder_status import read_quarantined, require_idle, require_journal, running_jobs
+from ..object_images import ObjectImages
+from ..objects import Objects
+from .folder_status import (
+    read_quarantined,
+    reading_rows,
+    require_idle,
+    require_journal,
+    running_jobs,
+)
 from .quarantine_files import differences
 
 #: findings and unknown images kept; all are counted
@@ -46,9 +56,10 @@ class Finding:
     """One difference between the journal and the folder.
 
     `kind` is "missing", "truncated", "changed", "unreadable" or "outside" (an image; the path of
-    an outside one leads out of the folder, and the file is not read), "unknown file" (an unfinished
-    image), "line missing" or "line wrong" (in metadata.jsonl), "quarantine missing", "quarantine
-    changed" or "quarantine stray" (a file there that no image refers to).
+    an outside one leads out of the folder, and the file is not read), "export missing" (an image
+    that was deleted after an export, whose shard is gone), "unknown file" (an unfinished image),
+    "line missing" or "line wrong" (in metadata.jsonl), "quarantine missing", "quarantine changed"
+    or "quarantine stray" (a file there that no image refers to).
     """
 
     kind: str
@@ -62,13 +73,18 @@ class Verification:
     """The result of `verify`."""
 
     folder: Path
+    output: str = ""  #: URL of the images; "" = they are in the folder
+    is_deep: bool = True  #: whether contents were compared, not only sizes
     images: int  #: saved images in the journal
+    exported: int  #: images whose files were deleted after an export, which is no finding
     quarantined: int  #: images whose bytes are in quarantine, which is no finding
     bytes: int  #: bytes read and compared
     found: Mapping[str, int]  #: number of findings by kind
     findings: tuple[Finding, ...]  #: the first 1,000
     unknown_images: int  #: image files that no run made
     first_unknown_images: tuple[str, ...]  #: the first 1,000, as paths in the folder
+    #: pid, host, since and silence of an active run into the bucket: see Status
+    holder: Mapping[str, Any] | None = None
 
     @property
     def is_clean(self) -> bool:
@@ -76,15 +92,24 @@ class Verification:
 
 
 async def verify(
-    folder: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None
+    folder: str | os.PathLike[str],
+    *,
+    deep: bool = False,
+    options: Mapping[str, str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Verification:
-    """Compare every image of a folder with its record, by size and sha256; changes nothing.
+    """Compare every image of a run with its record, by size and sha256; changes nothing.
+
+    `folder` is the run's, or the URL of one whose record is in its bucket. Of a run into a bucket
+    the objects are listed and their sizes compared; `deep` reads them too. `options` are the
+    bucket's: see ObjectSink.
 
     `progress` is called with the number of images compared so far and their total. Raises
-    ConfigError for a folder without a journal, Locked while a run is active there, and JournalError
-    for a journal that cannot be trusted.
+    ConfigError for a folder without a journal, Locked while a run is active there, JournalError for
+    a journal that cannot be trusted, and SinkError for a bucket that cannot be read.
     """
-    report = _Report(folder=Path(folder))
+    run = await located(folder, options)
+    report = _Report(folder=run.folder, is_deep=deep, options=options)
     async with ThreadRunner(count=1) as threads:
         steps = _steps(report)
         try:
@@ -93,7 +118,7 @@ async def verify(
                     progress(report.images, report.total)
         finally:
             await threads.run(steps.close)
-    return report.verification()
+    return evolve(report.verification(), holder=await run.holder())
 
 
 def _advance(steps: Iterator[None]) -> bool:
@@ -115,11 +140,18 @@ def _steps(report: _Report) -> Generator[None, None, None]:
     folder = report.folder
     require_journal(folder)
     require_idle(folder)
-    with read_only(folder, thorough=True) as view, closing(_KnownFiles()) as known:
+    with ExitStack() as stack:
+        view = stack.enter_context(read_only(folder, thorough=True))
+        known = stack.enter_context(closing(_KnownFiles()))
         report.total = view.counts.done
-        yield from _images(view, known, report)
+        listed = _listed(view, report)
+        if listed is not None:
+            yield from listed.prepare()
+        yield from _images(view, known, report, listed)
         yield from _lines(folder / METADATA, known, report)
         yield from _files(folder, PurePosixPath(), known, report)
+        if listed is not None:
+            yield from _unknown_objects(listed, known, report)
         entries, running = read_quarantined(folder), running_jobs(folder)
         report.quarantined = len(entries)
         for kind, where, key, details in differences(folder, entries, running=running):
@@ -133,8 +165,12 @@ class _Report:
     """A Verification in progress."""
 
     folder: Path
+    is_deep: bool
+    options: Mapping[str, str] | None
+    output: str = ""
     total: int = 0  #: images to compare
     images: int = 0
+    exported: int = 0
     quarantined: int = 0
     bytes: int = 0
     found: Counter[str] = field(factory=Counter)
@@ -155,7 +191,10 @@ class _Report:
     def verification(self) -> Verification:
         return Verification(
             folder=self.folder,
+            output=self.output,
+            is_deep=self.is_deep or not self.output,
             images=self.images,
+            exported=self.exported,
             quarantined=self.quarantined,
             bytes=self.bytes,
             found=dict(self.found),
@@ -168,13 +207,33 @@ class _Report:
 # --- images -------------------------------------------------------------------------------------
 
 
-def _images(view: JournalView, known: _KnownFiles, report: _Report) -> Iterator[None]:
+def _listed(view: JournalView, report: _Report) -> ObjectImages | None:
+    """Return the objects of a run into a bucket, not listed yet; None for one into a folder."""
+    report.output = view.root.url
+    if not report.output:
+        return None
+    return ObjectImages(Objects(report.output, report.options))
+
+
+def _images(
+    view: JournalView, known: _KnownFiles, report: _Report, listed: ObjectImages | None
+) -> Iterator[None]:
+    with reading_rows(report.folder) as connection:
+        intact = intact_exports(connection, report.folder)
     for entry in view.entries():
         if isinstance(entry.known, Saved):
             stored = entry.known.stored
-            path = _relative(stored.path, report.folder)
+            if listed is None:
+                path = _relative(stored.path, report.folder)
+                kind, details = _check_image(stored, path, report)
+            else:
+                path = view.root.name_of(stored) or ""
+                kind, details, size = listed.compare(path, stored, deep=report.is_deep)
+                report.bytes += size
             known.add(entry.key, path, stored)
-            kind, details = _check_image(stored, path, report)
+            if entry.export is not None and kind == "missing":
+                report.exported += entry.export in intact
+                kind = "" if entry.export in intact else "export missing"
             if kind:
                 report.add(kind, path, key=entry.key, details=details)
             report.images += 1
@@ -269,6 +328,15 @@ def _files(
             elif path.suffix[1:].lower() in _ENDINGS and not known.has(path):
                 report.add_unknown_image(str(path))
             yield
+
+
+def _unknown_objects(listed: ObjectImages, known: _KnownFiles, report: _Report) -> Iterator[None]:
+    """Count the images in a bucket that no run made."""
+    for name in listed.names():
+        path = PurePosixPath(name)
+        if path.suffix[1:].lower() in _ENDINGS and not known.has(path):
+            report.add_unknown_image(name)
+        yield
 
 
 _ENDINGS = frozenset(EXTENSIONS.values()) | {"jpeg"}

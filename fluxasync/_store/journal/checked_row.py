@@ -17,7 +17,8 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 
 from ..._core.amounts import amount_of
 from ..._core.errors import JournalError
-from .schema import FILE, HOME, RESTORE, State
+from ..files import HOME
+from .states import FILE, RESTORE, State
 
 #: maximum characters of evidence, of a message and of a cause; an escape counts as six
 _EVIDENCE, _MESSAGE, _CAUSE = 6 * 65_536, 6 * 2_048, 64
@@ -26,6 +27,8 @@ _LAST_INSTANT = 253_370_764_800
 #: sequence numbers are below this, so the next one always fits
 LAST_SEQ = 2**62
 _DIGEST = 32  # bytes
+#: maximum characters of a provider's name, of an origin, and of an account's name
+LONGEST_NAME = 300
 
 
 class Row(NamedTuple):
@@ -59,13 +62,14 @@ class Row(NamedTuple):
     paid: str | None
     evidence: str | None
     provider: str
+    account: str | None
 
 
 #: selects a Row; a WHERE clause follows. A row of an unknown place is selected too, and refused
 SELECT = (
     "SELECT image.id, key, state, idx, occurrence, model, request, begun_at, price, job_id, "
     "polling_url, submitted_at, cost, stem, seq, finished_at, path, sha256, size, format, width, "
-    "height, result, cause, message, paid, evidence, provider "
+    "height, result, cause, message, paid, evidence, provider, account "
     "FROM image LEFT JOIN place ON place.id = image.place "
 )
 
@@ -105,6 +109,17 @@ def check_totals(
         raise damaged_in(connection, "cause", cause)
     if money is not None and not (isinstance(money, str) and _is_amount(money)):
         raise damaged_in(connection, "money", money)
+
+
+def check_account(name: object) -> str:
+    """Return the name of an account. Raises JournalError for an invalid one."""
+    if not (isinstance(name, str) and _is_name(name)):
+        raise damaged("account", name)
+    return name
+
+
+def _is_name(name: str) -> bool:
+    return 0 < len(name) <= LONGEST_NAME and name.isprintable()
 
 
 def is_instant(value: object) -> bool:
@@ -167,7 +182,9 @@ def _oversized(row: Row) -> str | None:
         return "cause"
     if len(row.message or "") > _MESSAGE:
         return "message"
-    return "evidence" if len(row.evidence or "") > _EVIDENCE else None
+    if len(row.evidence or "") > _EVIDENCE:
+        return "evidence"
+    return None if row.account is None or _is_name(row.account) else "account"
 
 
 def _absent(row: Row) -> str | None:

@@ -1,8 +1,11 @@
-"""The failures that a user's decisions record."""
+"""The causes that a user's decisions record."""
 
 from __future__ import annotations
 
 from ..._core.errors import FluxError
+
+#: of a saved image whose file was deleted; its message is the id of the shard that has it
+EXPORTED = "exported"
 
 
 class Dropped(FluxError):

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..._core.errors import ConfigError
-from ..metadata import kept_extras
-from .schema import State
+from ..metadata import FAILURES, METADATA, kept_extras
+from .schema import STALE_COPY, STALE_LISTS, State
 from .serialization import as_stored
+from .steps import EditStep, ListsWrittenStep
 from .writer import StepKind
 
 if TYPE_CHECKING:
@@ -30,9 +32,6 @@ FRAGMENT = (
     f"CASE WHEN instr(request, '{_EXTRAS}') = 0 THEN '' "
     f"WHEN length(request) < 4096 THEN substr(request, instr(request, '{_EXTRAS}')) END"
 )
-
-#: in `meta` while the lists show extras that were edited since
-_STALE = "stale_lists"
 
 
 def edited_text(stored: str, extras: Mapping[str, Any]) -> str | None:
@@ -71,33 +70,44 @@ async def update(writer: Writer, row: Row, request: ImageRequest) -> bool:
         return False
     text = edited_text(row.request, request.extras)
     if text is not None:
-        await writer.run(record, row.key, text)
+        await writer.apply(EditStep(at=time.time(), key=row.key, text=text))
     return text is not None
 
 
 async def projected(
     writer: Writer, project: Callable[..., list[str]], *, rewrite: bool
 ) -> list[str]:
-    """Run `project`, which writes both lists again where they are stale; return its result."""
-    is_stale = await writer.run(are_lists_stale, kind=StepKind.READ)
-    step = partial(project, rewrite=rewrite or is_stale)
+    """Run `project`, which writes the stale lists again, or with `rewrite` both; return its
+    result."""
+    stale = await writer.run(stale_lists, kind=StepKind.READ)
+    step = partial(project, rewrite=(METADATA, FAILURES) if rewrite else stale)
     changed: list[str] = await writer.run(step, kind=StepKind.READ)
-    if is_stale:
-        await writer.run(lists_are_written)
+    if stale:
+        await writer.apply(ListsWrittenStep(at=time.time()))
+        await writer.run(copy_is_listed)
     return changed
 
 
-def record(connection: sqlite3.Connection, key: bytes, text: str) -> None:
+def record(connection: sqlite3.Connection, step: EditStep) -> None:
     """Give a saved image's row this request; its lists are to be written again."""
     changed = "UPDATE image SET request = ? WHERE key = ? AND state = ?"
-    connection.execute(changed, (text, key, int(State.DONE)))
-    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, '1')", (_STALE,))
+    connection.execute(changed, (step.text, step.key, int(State.DONE)))
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, '1')", (STALE_LISTS,))
 
 
-def are_lists_stale(connection: sqlite3.Connection) -> bool:
-    query = "SELECT count(*) FROM meta WHERE name = ?"
-    return bool(connection.execute(query, (_STALE,)).fetchone()[0])
+def stale_lists(connection: sqlite3.Connection) -> tuple[str, ...]:
+    """Return the names of the lists that are to be written again."""
+    names = (STALE_LISTS, STALE_COPY)
+    found = connection.execute("SELECT value FROM meta WHERE name IN (?, ?)", names).fetchall()
+    if not found:
+        return ()
+    return (FAILURES,) if found == [(FAILURES,)] else (METADATA, FAILURES)
 
 
-def lists_are_written(connection: sqlite3.Connection) -> None:
-    connection.execute("DELETE FROM meta WHERE name = ?", (_STALE,))
+def copy_is_listed(connection: sqlite3.Connection) -> None:
+    """Note that the lists on this machine show what was applied from a log: a fact of the copy."""
+    connection.execute("DELETE FROM meta WHERE name = ?", (STALE_COPY,))
+
+
+def lists_are_written(connection: sqlite3.Connection, _step: ListsWrittenStep) -> None:
+    connection.execute("DELETE FROM meta WHERE name = ?", (STALE_LISTS,))

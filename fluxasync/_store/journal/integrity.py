@@ -13,7 +13,7 @@ import os
 import re
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,7 @@ from attrs import frozen
 from ..._core.errors import JournalError
 from ..files import is_shared, open_to_read
 from ..metadata import METADATA
-from .checked_row import damaged
+from .checked_row import LONGEST_NAME, check_account, damaged
 from .lock import machine_id
 from .retry_selection import TO_COLLECT, RetrySelection
 from .schema import HOME, RESERVED, RESTORE, STATUS, State, connect_read_only, journal_errors
@@ -33,6 +33,9 @@ from .serialization import storable
 logger = logging.getLogger("fluxasync")
 
 MOUNTS = Path("/proc/self/mountinfo")
+
+#: a run with one account, which has no name
+NO_ACCOUNTS: Mapping[str, tuple[str, str]] = {}
 
 #: network file systems: SQLite needs locks and shared memory that they do not provide
 _NETWORK = re.compile(r"nfs\d?|cifs|smb\w*|ncpfs|afs|9p|ceph|glusterfs|lustre")
@@ -53,17 +56,26 @@ class JournalHeader:
     is_clean: bool  #: the last run closed it
     inode: str  #: of its file, at the last run
     machine: str  #: id of the machine of the last run
+    output: str  #: URL of the images; "" = they are in the folder
+    log: str  #: last group of the log that this is a copy of; "" = it is no copy
     is_empty: bool
-    places: tuple[tuple[str, str], ...]  #: provider and origin of unfinished jobs
+    #: provider and origin of unfinished jobs, and the account's name where there are several
+    unfinished: tuple[tuple[str, str, str | None], ...]
+
+    @property
+    def places(self) -> tuple[tuple[str, str], ...]:
+        """Provider and origin of unfinished jobs."""
+        return tuple(dict.fromkeys((provider, origin) for provider, origin, _ in self.unfinished))
 
 
-def check_place(folder: Path, mounts: Path = MOUNTS) -> None:
-    """Refuse a network file system; warn of a mounted drive and of a folder open to all users."""
+def check_place(folder: Path, mounts: Path = MOUNTS, *, is_copy: bool = False) -> None:
+    """Refuse a network file system; warn of a mounted drive and of a folder open to all users.
+    `is_copy`: the folder is our choice, because the record is in a bucket."""
     kind = _file_system(folder.resolve(), mounts)
     if _NETWORK.fullmatch(kind):
         raise JournalError(
             f"{folder} is on a network file system ({kind}), which cannot hold a journal safely: "
-            "choose a folder on a local disk"
+            f"{'set XDG_CACHE_HOME to' if is_copy else 'choose'} a folder on a local disk"
         )
     for place in (folder, folder / HOME):
         if is_shared(place):
@@ -162,10 +174,16 @@ def check_content(
     return header
 
 
+def header_of(path: Path, again: RetrySelection) -> JournalHeader:
+    """Return the header of a journal that was checked already."""
+    with journal_errors(path, RESTORE), closing(connect_read_only(path)) as connection:
+        return _header(connection, again)
+
+
 def check_current(folder: Path, path: Path) -> None:
     """Refuse a journal without the last image of the list: an old copy, or its log was lost."""
     row = _last_listed(folder / METADATA)
-    if row is None or not os.path.lexists(folder / row["file_name"]):
+    if row is None or not _may_exist(folder, row):
         return
     with journal_errors(path, RESTORE), closing(connect_read_only(path)) as connection:
         query = "SELECT 1 FROM image WHERE job_id = ? UNION ALL SELECT 1 FROM image WHERE key = ?"
@@ -184,22 +202,66 @@ def _outdated(path: Path, sign: str) -> JournalError:
 
 
 def check_run(
-    folder: Path, header: JournalHeader, *, simulated: bool, provider: str, origin: str
+    folder: Path,
+    header: JournalHeader,
+    *,
+    simulated: bool,
+    provider: str,
+    origin: str,
+    accounts: Mapping[str, tuple[str, str]] = NO_ACCOUNTS,
 ) -> None:
-    """Refuse to mix simulated with paid images, or the unfinished jobs of two providers."""
+    """Refuse to mix simulated with paid images, or the unfinished jobs of two providers.
+
+    `accounts` are the places of a run with several accounts. Jobs of an account that is not among
+    them wait for it, so they are no reason to refuse.
+    """
     _check_simulated(folder, header, simulated=simulated)
-    for other in header.places:
-        if other != (provider, origin):
+    for *place, account in header.unfinished:
+        if account is None:
+            own = accounts.values() if accounts else [(provider, origin)]
+            if tuple(place) not in own:
+                raise JournalError(
+                    f"{folder} has unfinished jobs at {place[0]} ({place[1]}): finish them there "
+                    f"first, or choose another folder for {provider} ({origin})"
+                )
+        elif not accounts:
             raise JournalError(
-                f"{folder} has unfinished jobs at {other[0]} ({other[1]}): finish them there "
-                f"first, or choose another folder for {provider} ({origin})"
+                f"{folder} has unfinished jobs of the account {account!r} of a run with several "
+                "accounts: continue with the same accounts, or choose another folder"
+            )
+        elif accounts.get(account, tuple(place)) != tuple(place):
+            raise JournalError(
+                f"{folder} has unfinished jobs of the account {account!r} at {place[0]} "
+                f"({place[1]}), and the account is at another address now: give it another name"
             )
 
 
 def _check_simulated(folder: Path, header: JournalHeader, *, simulated: bool) -> None:
     if header.simulated != simulated:
-        ours, theirs = ("simulated", "paid") if simulated else ("paid", "simulated")
-        raise JournalError(f"{folder} holds {theirs} images: choose another folder for {ours} ones")
+        if simulated:
+            text = "holds paid images: choose another folder for simulated ones"
+        else:
+            text = "holds simulated images: choose another folder for paid ones, or the simulator"
+        raise JournalError(f"{folder} {text}")
+
+
+def check_output(folder: Path, header: JournalHeader, url: str, *, is_copy: bool = False) -> None:
+    """Refuse to mix images of a folder with those of a bucket, or those of two buckets, and to go
+    on from a copy of a record in a bucket as if it were the record."""
+    if header.log and not is_copy:
+        raise JournalError(
+            f"{folder} is this machine's copy of the record at {header.output}: write "
+            f"-o {header.output} without --state"
+        )
+    if header.output == url or (header.is_empty and url):
+        return
+    if not url:
+        raise JournalError(
+            f"{folder} keeps the record of a run at {header.output}: write -o {header.output} "
+            f"--state {folder}"
+        )
+    theirs = f"the record of a run at {header.output}" if header.output else "images of its own"
+    raise JournalError(f"{folder} holds {theirs}: choose another folder for the record of {url}")
 
 
 def check_home(path: Path, header: JournalHeader, *, take_over: bool) -> None:
@@ -234,7 +296,7 @@ def _file_system(folder: Path, mounts: Path) -> str:
 def _sign_of_run(folder: Path) -> str | None:
     """Return the name of a file that only a run leaves, None without one."""
     for row in _listed(folder / METADATA):
-        if os.path.lexists(folder / row["file_name"]):
+        if _may_exist(folder, row):
             return str(row["file_name"])
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -242,6 +304,11 @@ def _sign_of_run(folder: Path) -> str | None:
             if is_part(entry.name) and entry.stat(follow_symlinks=False).st_size:
                 return entry.name
     return None
+
+
+def _may_exist(folder: Path, row: dict[str, Any]) -> bool:
+    """Whether a listed image exists; one in a bucket is taken to."""
+    return "url" in row or os.path.lexists(folder / row["file_name"])
 
 
 def is_part(name: str) -> bool:
@@ -295,22 +362,30 @@ def _parsed_line(line: bytes) -> dict[str, Any] | None:
     return row if is_ours else None
 
 
-def _own_id(connection: sqlite3.Connection, path: Path) -> str:
+def run_id(connection: sqlite3.Connection) -> str:
+    """Return the id that a journal got when it was created."""
     found = connection.execute("SELECT value FROM meta WHERE name = 'id'").fetchone()
     if found is None:
-        raise JournalError(f"{path} is damaged (its id is missing): {RESTORE}")
+        raise damaged("value", None, "id")
     return str(found[0])
 
 
+def _own_id(connection: sqlite3.Connection, path: Path) -> str:
+    try:
+        return run_id(connection)
+    except JournalError as error:
+        raise JournalError(f"{path} is damaged (its id is missing): {RESTORE}") from error
+
+
 def _header(connection: sqlite3.Connection, again: RetrySelection) -> JournalHeader:
-    names = "('simulated', 'clean', 'inode', 'machine')"
+    names = "('simulated', 'clean', 'inode', 'machine', 'output', 'log')"
     found = connection.execute(f"SELECT name, value FROM meta WHERE name IN {names}")  # noqa: S608 — our own words
     meta = dict(found.fetchall())
     for name, value in meta.items():
         if not isinstance(value, str):
             raise damaged("value", value, name)
     places = again.register(connection).execute(
-        "SELECT DISTINCT provider, origin FROM image JOIN place ON place.id = image.place "  # noqa: S608 — our own words
+        "SELECT DISTINCT provider, origin, account FROM image JOIN place ON place.id = image.place "  # noqa: S608 — our own words
         f"WHERE {again.effective_state} IN ({State.INTENT:d}, {State.SUBMITTED:d}, {TO_COLLECT})"
     )
     return JournalHeader(
@@ -318,8 +393,13 @@ def _header(connection: sqlite3.Connection, again: RetrySelection) -> JournalHea
         is_clean=meta.get("clean") == "1",
         inode=meta.get("inode", ""),
         machine=meta.get("machine", ""),
+        output=meta.get("output", ""),
+        log=meta.get("log", ""),
         is_empty=connection.execute("SELECT 1 FROM image LIMIT 1").fetchone() is None,
-        places=tuple(places.fetchall()),
+        unfinished=tuple(
+            (provider, origin, None if account is None else check_account(account))
+            for provider, origin, account in places.fetchall()
+        ),
     )
 
 
@@ -332,8 +412,6 @@ _SKIPPED = (
         "(typeof(submitted_at) <> 'real' OR submitted_at < 0)",
     ),
 )
-#: maximum characters of a provider's name, and of an origin
-_LONGEST_NAME = 300
 
 
 def _check_rows(connection: sqlite3.Connection) -> None:
@@ -345,7 +423,7 @@ def _check_rows(connection: sqlite3.Connection) -> None:
             raise damaged(column, found[1], found[0])
     for place, *names in connection.execute("SELECT id, provider, origin FROM place"):
         for column, name in zip(("provider", "origin"), names, strict=True):
-            if not (isinstance(name, str) and name.isprintable() and len(name) <= _LONGEST_NAME):
+            if not (isinstance(name, str) and name.isprintable() and len(name) <= LONGEST_NAME):
                 raise damaged(column, name, place)
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 
-from ..._core.models import Saved
+from ..._core.models import Outcome, Saved
 from ..column_types import replace_list, settle_types
 from ..files import disk_error, open_own, open_to_read, sync
 from ..metadata import (
@@ -24,6 +25,7 @@ from ..metadata import (
     failure_row,
     metadata_row,
 )
+from ..output_root import OutputRoot
 from .checked_row import SELECT, Row, row_of
 from .serialization import outcome_of, request_of
 
@@ -63,22 +65,28 @@ _LISTS = (
 
 
 def project(
-    connection: sqlite3.Connection, folder: Path, *, keep_bad_rows: bool, rewrite: bool = False
+    connection: sqlite3.Connection,
+    root: OutputRoot,
+    *,
+    keep_bad_rows: bool,
+    rewrite: Collection[str] = (),
 ) -> list[str]:
     """Make both lists agree with the journal; return the names of the changed ones.
 
-    They are compared by number of lines and last line; `rewrite` writes both again, after
-    decisions that change lines. Raises SinkError for an error of the disk; the journal itself is
-    not affected.
+    They are compared by number of lines and last line; `rewrite` names those that are written
+    again, after decisions that change lines. Raises SinkError for an error of the disk; the journal
+    itself is not affected.
     """
-    changed = []
+    changed, folder = [], root.folder
     for shown in _LISTS:
         try:
-            gap = None if rewrite else _gap(connection, folder / shown.name, shown, keep_bad_rows)
+            gap = None
+            if shown.name not in rewrite:
+                gap = _gap(connection, folder / shown.name, shown, keep_bad_rows)
             if gap is None:
-                _rewrite(connection, folder, shown, keep_bad_rows)
+                _rewrite(connection, root, shown, keep_bad_rows)
             elif gap.is_open:
-                _append(connection, folder, shown, gap)
+                _append(connection, root, shown, gap)
             else:
                 continue
             changed.append(shown.name)
@@ -185,24 +193,24 @@ def _is_bad_row(line: bytes) -> bool:
 
 
 def _rewrite(
-    connection: sqlite3.Connection, folder: Path, shown: _List, keep_bad_rows: bool
+    connection: sqlite3.Connection, root: OutputRoot, shown: _List, keep_bad_rows: bool
 ) -> None:
     def lines() -> Iterator[bytes]:
         for row in _settled(connection, shown):
-            yield _line(row, folder)
+            yield _line(row, root)
         if keep_bad_rows and shown.has_bad_rows:
-            yield from _bad_rows(folder / shown.name)
+            yield from _bad_rows(root.folder / shown.name)
 
-    replace_list(folder / shown.name, lines())
+    replace_list(root.folder / shown.name, lines())
 
 
-def _append(connection: sqlite3.Connection, folder: Path, shown: _List, gap: _Gap) -> None:
-    handle = open_own(folder / shown.name, os.O_WRONLY)
+def _append(connection: sqlite3.Connection, root: OutputRoot, shown: _List, gap: _Gap) -> None:
+    handle = open_own(root.folder / shown.name, os.O_WRONLY)
     with open(handle, "wb") as file:
         file.truncate(gap.size)
         file.seek(gap.size)
         for row in _settled(connection, shown, after=gap.after):
-            file.write(_line(row, folder))
+            file.write(_line(row, root))
         file.flush()
         sync(handle)
 
@@ -216,18 +224,50 @@ def _settled(connection: sqlite3.Connection, shown: _List, *, after: int = 0) ->
         after = page[-1].seq or 0
 
 
+def saved_images(
+    connection: sqlite3.Connection, folder: Path, *, after: int = 0
+) -> Iterator[tuple[Row, dict[str, Any]]]:
+    """Yield the row of each saved image and the values of its line, in the order of settling."""
+    for row in _settled(connection, _LISTS[0], after=after):
+        yield row, _values(row, OutputRoot(folder))
+
+
+def saved_image(
+    connection: sqlite3.Connection, folder: Path, key: bytes
+) -> tuple[Row, dict[str, Any]] | None:
+    """Return the same of one key; None if its image is not saved."""
+    found = connection.execute(SELECT + f"WHERE key = ? AND {_DONE}", (key,)).fetchone()
+    return None if found is None else (row := row_of(found), _values(row, OutputRoot(folder)))
+
+
+def outcomes_after(
+    connection: sqlite3.Connection, root: OutputRoot, number: int, limit: int
+) -> tuple[list[Outcome], int] | None:
+    """Return the outcomes that were recorded after one, oldest first, and the number of the last of
+    them; None if there are none."""
+    query = SELECT + "WHERE seq > ? AND state IN (1, 2, 3, 4) ORDER BY seq LIMIT ?"
+    rows = [row_of(found) for found in connection.execute(query, (number, limit))]
+    if not rows:
+        return None
+    return [outcome_of(row, root, request_of(row)) for row in rows], rows[-1].seq or number
+
+
 def _bad_rows(path: Path) -> Iterator[bytes]:
     if path.exists():
         with open_to_read(path) as file:
             yield from (line for line in file if _is_bad_row(line))
 
 
-def _line(row: Row, folder: Path) -> bytes:
-    outcome = outcome_of(row, folder, request_of(row))
-    if isinstance(outcome, Saved):
-        shown = metadata_row(outcome, folder)
-    else:
-        shown = failure_row(outcome, folder)
-    values = {**shown, "key": row.key.hex()}  # the request's own key may differ: see `request_of`
+def _line(row: Row, root: OutputRoot) -> bytes:
+    values = _values(row, root)
     text = json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
     return text.encode() + b"\n"
+
+
+def _values(row: Row, root: OutputRoot) -> dict[str, Any]:
+    outcome = outcome_of(row, root, request_of(row))
+    if isinstance(outcome, Saved):
+        shown = metadata_row(outcome, root)
+    else:
+        shown = failure_row(outcome, root.folder)
+    return {**shown, "key": row.key.hex()}  # the request's own key may differ: see `request_of`

@@ -17,7 +17,7 @@ from ..._core.amounts import amount_of, amount_text
 from ..._core.models import Failed, Quarantined
 from ..quarantine import FOLDER, is_quarantine_path
 from .checked_row import RESULT, Row, damaged, decoded, is_instant
-from .schema import State
+from .states import State
 
 #: SQL condition of the rows whose bytes are in quarantine: of every state but DONE, from an index
 QUARANTINED = f"state IN (0, 1, 3, 4, 5) AND path GLOB '{FOLDER}/*'"

@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Lock
@@ -20,12 +20,24 @@ from attrs import frozen
 
 from ..._core.errors import JournalError
 from ..files import create_own, open_to_read
+from ..output_root import OutputRoot
+from .account_counts import AccountCounts, by_account
 from .checked_row import SELECT, Row, damaged, row_of
+from .decisions import EXPORTED
 from .edits import FRAGMENT, is_edited
-from .integrity import JournalHeader, check_content, check_file, check_run
+from .exports import export_of
+from .integrity import (
+    NO_ACCOUNTS,
+    JournalHeader,
+    check_content,
+    check_file,
+    check_output,
+    check_run,
+    run_id,
+)
 from .lock import holder, identity
 from .quarantined_row import QUARANTINED
-from .retry_selection import TO_COLLECT, RetrySelection
+from .retry_selection import TO_COLLECT, Retry, RetrySelection, selection_of
 from .schema import (
     FILE,
     HOME,
@@ -67,6 +79,7 @@ class JournalEntry:
     known: Saved | Failed | InDoubt | Job | None  #: None = to be submitted again
     cause: str | None
     stem: str | None  #: path in the folder without extension; None = not recorded
+    export: int | None  #: id of the shard that has the image, whose file was deleted
 
 
 class JournalView:
@@ -78,6 +91,7 @@ class JournalView:
 
     def __init__(self, folder: Path, *, thorough: bool = False) -> None:
         self.folder = folder
+        self.root = OutputRoot(folder)  #: of an idle run
         self.holder: dict[str, Any] | None = holder(folder / HOME)
         self.is_running = self.holder is not None
         self.counted_at: str | None = None  #: UTC; None = counted now
@@ -98,6 +112,7 @@ class JournalView:
         check_file(path)
         self.header = header = check_content(folder, path, thorough=thorough)
         self.simulated, self.places = header.simulated, header.places
+        self.root = OutputRoot(folder, header.output)
         self._path = path
         with journal_errors(path, RESTORE):
             self._connection = connect_read_only(path)
@@ -118,12 +133,17 @@ class JournalView:
             self._connection.close()
             self._connection = None
 
-    def recovered(self, retry: Collection[str]) -> JournalCounts:
+    def recovered(self, retry: Retry) -> JournalCounts:
         """Return `counts` for a run that tries failures of these classes again."""
-        if self._connection is None or not retry:
+        again = selection_of(self.folder, retry)
+        if self._connection is None or not again.classes:
             return self.counts
-        again = RetrySelection(self.folder, frozenset(retry))
         return again.recovered(again.register(self._connection))
+
+    def by_account(self) -> Mapping[str, AccountCounts]:
+        """Return what each of several accounts has; empty for a run with one, and while a run is
+        active."""
+        return {} if self._connection is None else by_account(self._connection)
 
     def entries(self, *states: str) -> Iterator[JournalEntry]:
         """Yield the images in these states (default: all), in the order in which they began.
@@ -134,17 +154,31 @@ class JournalView:
         while page := self._page(after):
             for row in page:
                 if not states or _STATES[row.state] in states:
-                    yield _entry(row, self.folder)
+                    yield _entry(row, self.root)
             after = page[-1].id
 
+    def by_key(self, keys: Sequence[str]) -> dict[str, JournalEntry]:
+        """Return the images with these keys; unknown keys are left out.
+
+        Raises JournalError while a run is active.
+        """
+        found = {}
+        for start in range(0, len(keys), _PAGE):
+            blobs = [bytes.fromhex(key) for key in keys[start : start + _PAGE]]
+            for row in self._rows(f"WHERE image.key IN ({','.join('?' * len(blobs))})", *blobs):
+                entry = _entry(row, self.root)
+                found[entry.key] = entry
+        return found
+
     def _page(self, after: int) -> list[Row]:
+        return self._rows("WHERE image.id > ? ORDER BY image.id LIMIT ?", after, _PAGE)
+
+    def _rows(self, condition: str, *values: Any) -> list[Row]:
         if self._connection is None:
             raise JournalError(f"{self.folder}: a run is active there: try again when it has ended")
-        query = SELECT + "WHERE image.id > ? ORDER BY image.id LIMIT ?"
         with journal_errors(self._path, RESTORE):
             limit_work(self._connection, self._path)
-            rows = self._connection.execute(query, (after, _PAGE))
-            return [row_of(found) for found in rows]
+            return [row_of(found) for found in self._connection.execute(SELECT + condition, values)]
 
 
 def read_only(folder: str | os.PathLike[str], *, thorough: bool = False) -> JournalView:
@@ -156,22 +190,26 @@ def read_only(folder: str | os.PathLike[str], *, thorough: bool = False) -> Jour
     return JournalView(Path(folder), thorough=thorough)
 
 
-def _entry(row: Row, folder: Path) -> JournalEntry:
+def _entry(row: Row, root: OutputRoot) -> JournalEntry:
     return JournalEntry(
         key=row.key.hex(),
         state=_STATES[row.state],
-        known=known_of(row, folder),
+        known=known_of(row, root),
         cause=row.cause,
         stem=row.stem,
+        export=export_of(row),
     )
 
 
 def damaged_files(path: Path, again: RetrySelection, *, after: int) -> tuple[int, int] | None:
     """Check the next 500 saved images after a row; return the last row and the number of damaged
     files, or None after the last image."""
-    query = "SELECT id, path, size FROM image WHERE state = 2 AND id > ? ORDER BY id LIMIT ?"
+    query = (
+        "SELECT id, CASE WHEN cause IS ? THEN NULL ELSE path END, size FROM image "
+        "WHERE state = 2 AND id > ? ORDER BY id LIMIT ?"
+    )
     with journal_errors(path, "check the disk"), closing(connect_read_only(path)) as connection:
-        page = connection.execute(query, (after, _PAGE)).fetchall()
+        page = connection.execute(query, (EXPORTED, after, _PAGE)).fetchall()
     count = sum(_is_damaged(again, *row) for row in page)
     return (page[-1][0], count) if page else None
 
@@ -308,7 +346,15 @@ def has_journal(folder: Path) -> bool:
 
 
 def expected(
-    folder: Path, *, simulated: bool, provider: str, origin: str, retry: Collection[str]
+    folder: Path,
+    *,
+    simulated: bool,
+    provider: str,
+    origin: str,
+    retry: Retry,
+    accounts: Mapping[str, tuple[str, str]] = NO_ACCOUNTS,
+    output: str | None = None,
+    is_copy: bool = False,
 ) -> JournalCounts | None:
     """Return the counts that a run in the folder would start from; None without a journal.
 
@@ -318,12 +364,36 @@ def expected(
         return None
     with read_only(folder) as view:
         if view.header is not None:
-            check_run(folder, view.header, simulated=simulated, provider=provider, origin=origin)
+            check_run(
+                folder, view.header, simulated=simulated, provider=provider, origin=origin,
+                accounts=accounts,
+            )  # fmt: skip
+            if output is not None:
+                check_output(folder, view.header, output, is_copy=is_copy)
         return view.recovered(retry)
 
 
+def recorded_id(folder: Path) -> str | None:
+    """Return the id of a folder's journal, also during a run; None without a journal."""
+    path = folder / HOME / FILE
+    if not has_journal(folder):
+        return None
+    with journal_errors(path, RESTORE), closing(connect_read_only(path)) as connection:
+        return run_id(connection)
+
+
+def output_of(folder: Path) -> str:
+    """Return the URL of a folder's images, also during a run; "" = they are in the folder."""
+    path = folder / HOME / FILE
+    if not has_journal(folder):
+        return ""
+    with journal_errors(path, RESTORE), closing(connect_read_only(path)) as connection:
+        found = connection.execute("SELECT value FROM meta WHERE name = 'output'").fetchone()
+    return "" if found is None else str(found[0])
+
+
 @contextmanager
-def open_lookup(folder: Path, *, retry: Collection[str] = ()) -> Iterator[Lookup | None]:
+def open_lookup(folder: Path, *, retry: Retry = ()) -> Iterator[Lookup | None]:
     """Yield a Lookup of a folder's journal, without a run; None if there is no journal.
 
     `retry` names the classes of failures that the run would try again.
@@ -332,6 +402,6 @@ def open_lookup(folder: Path, *, retry: Collection[str] = ()) -> Iterator[Lookup
         yield None
         return
     check_file(folder / HOME / FILE)
-    lookup = KeyLookup(folder / HOME / FILE, RetrySelection(folder, frozenset(retry)))
+    lookup = KeyLookup(folder / HOME / FILE, selection_of(folder, retry))
     with closing(lookup):
         yield lookup

@@ -1,4 +1,4 @@
-"""The start of a run: intents become in doubt, published files are adopted, part files removed.
+"""The start of a run after an unclean end: published files are adopted, part files removed.
 
 The lock is held and the journal is checked before. No server is asked. A file is adopted only if
 nothing else can have made it: a wrong picture under a prompt is worse than a second download,
@@ -38,14 +38,19 @@ _EARLIER = 86_400.0
 
 
 def recover(
-    connection: sqlite3.Connection, transitions: Transitions, folder: Path, *, is_clean: bool
+    connection: sqlite3.Connection,
+    transitions: Transitions,
+    folder: Path,
+    *,
+    is_clean: bool,
+    has_files: bool = True,
 ) -> set[Path]:
-    """Settle what needs no server; return the folders to `sweep`."""
-    transitions.doubt_intents(connection)
+    """Settle what needs no server, after the run is opened; return the folders to `sweep`.
+    `has_files`: the images are in the folder, not in a bucket."""
     if is_clean:
         return set()
     _remove_landed(connection, folder)
-    rows = [row for row in running(connection) if row.stem is not None]
+    rows = [row for row in running(connection) if row.stem is not None and has_files]
     for row, path in _published(connection, folder, rows):
         with suppress(OSError, NotAnImage):  # collected again instead, which is free
             values = _done_columns(path, folder, row)

@@ -12,19 +12,19 @@ named.
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ..._core.arguments import check_type
 from ..._core.errors import ConfigError, cut
+from ..._core.models import NOT_LISTED
 from ..quarantine import is_quarantine_path
-from .decisions import Discarded, Dropped
+from ..stored_images import FolderImages, StoredImages
+from .decisions import EXPORTED, Discarded, Dropped
 from .schema import State
 from .totals import JournalCounts, counted
 
@@ -37,10 +37,12 @@ FAILED = "failed"
 _ONLY_NAMED = frozenset({"moderated", Dropped.cause})
 #: accepted and past its deadline: each run collects it anyway, so paying again must be named
 _LATE = "timeout"
-#: saved, and the file was removed since
+#: saved, and the file or object was removed since
 _MISSING = "missing"
 #: missing, or truncated since; a changed file may be the user's edit
 _DAMAGED = "damaged"
+#: the classes that look at an image's file or object
+LOOKS_AT_FILES = frozenset({_MISSING, _DAMAGED, EXPORTED})
 #: failed, with the bytes in quarantine: paying again must be named
 _QUARANTINED = "quarantined"
 #: the provider's own verdicts on a job: polling again probably returns the same; and the user's
@@ -48,8 +50,8 @@ _JUDGED = frozenset({"failed", "moderated", "lost", Discarded.cause})
 
 #: the classes that `retry` accepts
 CLASSES = (
-    FAILED, "auth", _DAMAGED, "download", Dropped.cause, "expired", "invalid", "lost", _MISSING,
-    "moderated", "refused", "rejected", _LATE, _QUARANTINED, Discarded.cause,
+    FAILED, "auth", _DAMAGED, "download", Dropped.cause, "expired", EXPORTED, "invalid", "lost",
+    _MISSING, "moderated", "refused", "rejected", _LATE, _QUARANTINED, Discarded.cause, NOT_LISTED,
 )  # fmt: skip
 
 #: an effective state that no row has: a failure whose job is polled again, which is free
@@ -71,28 +73,27 @@ def classes_of(given: str | Iterable[str]) -> frozenset[str]:
     return classes
 
 
-def damage(path: Path, size: int) -> str | None:
-    """Return "missing" or "truncated" for a damaged file, else None.
-
-    Compares sizes only. Follows links, as `verify` does.
-    """
-    try:
-        found = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return _MISSING
-    except OSError:  # a bad disk or missing permissions, which no retry repairs
-        return None
-    if not stat.S_ISREG(found.st_mode):
-        return _MISSING  # a pipe, a folder or a device has its name
-    return "truncated" if found.st_size < size else None
+#: what a run tries again: classes, or a selection made of them
+Retry: TypeAlias = "Collection[str] | RetrySelection"
 
 
 @frozen
 class RetrySelection:
     """The effective state of each row for a run that tries these classes again."""
 
-    folder: Path
+    folder: Path  #: of the journal
     classes: frozenset[str] = frozenset()
+    images: StoredImages = field()  #: by default in the folder
+
+    @images.default
+    def _(self) -> StoredImages:
+        return FolderImages(self.folder)
+
+    def prepare(self) -> None:
+        """List the images of a bucket if a class needs that; blocks. Raises SinkError."""
+        if self.classes & LOOKS_AT_FILES:
+            for _ in self.images.prepare():
+                pass
 
     @property
     def effective_state(self) -> str:
@@ -114,8 +115,14 @@ class RetrySelection:
     def recovered(self, connection: sqlite3.Connection) -> JournalCounts:
         """Return the counts by effective state; the money of earlier attempts is unchanged."""
         totals = counted(connection)
-        checks_files = bool(self.classes & {_MISSING, _DAMAGED})
-        states = (State.FAILED, State.SUBMITTED, *[State.DONE] * checks_files)
+        checks_files = bool(self.classes & LOOKS_AT_FILES)
+        has_doubts = NOT_LISTED in self.classes
+        states = (
+            State.FAILED,
+            State.SUBMITTED,
+            *[State.DONE] * checks_files,
+            *[State.IN_DOUBT] * has_doubts,
+        )
         query = (
             f"SELECT state, cause, {self.effective_state}, count(*) FROM image "  # noqa: S608 — our own words
             f"WHERE state IN ({','.join(str(int(state)) for state in states)}) GROUP BY 1, 2, 3"
@@ -129,7 +136,7 @@ class RetrySelection:
 
     def damaged(self, path: str, size: int) -> bool:
         """Whether a saved image's file is damaged, and this run does not make it again."""
-        word = damage(self.folder / path, size)
+        word = self.damage(path, size)
         return word is not None and not self._remakes(word)
 
     def _effective_state(
@@ -144,13 +151,35 @@ class RetrySelection:
             return state if is_quarantined else State.AGAIN
         if state == State.SUBMITTED and cause == _LATE and _LATE in self.classes:
             return state if is_quarantined else State.AGAIN
+        if state == State.IN_DOUBT and cause == NOT_LISTED and NOT_LISTED in self.classes:
+            return State.AGAIN
+        if state == State.DONE and cause == EXPORTED:  # its file was deleted; an export has it
+            is_gone = path is not None and self.damage(path, size or 0) is not None
+            return State.AGAIN if is_gone and EXPORTED in self.classes else state
         if state == State.DONE and self.classes & {_MISSING, _DAMAGED} and path is not None:
-            remakes = self._remakes(damage(self.folder / path, size or 0))
+            remakes = self._remakes(self.damage(path, size or 0))
             return State.AGAIN if remakes else state
         return state
+
+    def damage(self, name: str, size: int) -> str | None:
+        """Return "missing" or "truncated" for a damaged image, else None. Compares sizes only."""
+        try:
+            found = self.images.size(name)
+        except OSError:  # a bad disk or missing permissions, which no retry repairs
+            return None
+        if found is None:
+            return _MISSING
+        return "truncated" if found < size else None
 
     def _remakes(self, word: str | None) -> bool:
         return word is not None and (_DAMAGED in self.classes or word in self.classes)
 
     def _names(self, cause: str | None) -> bool:
         return cause in self.classes or (FAILED in self.classes and cause not in _ONLY_NAMED)
+
+
+def selection_of(folder: Path, retry: Retry) -> RetrySelection:
+    """Return a selection as it is, or one of these classes for images that are in `folder`."""
+    if isinstance(retry, RetrySelection):
+        return retry
+    return RetrySelection(folder, frozenset(retry))

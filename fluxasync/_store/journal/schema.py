@@ -15,21 +15,24 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from enum import IntEnum
 from functools import cache
 from pathlib import Path
 
 from ..._core.errors import JournalError
 from ..files import HOME as HOME
 from ..files import NotOurs, check_own_folder, check_regular, create_own, sync, sync_folder
+from .states import FILE as FILE
+from .states import RESTORE as RESTORE
+from .states import State as State
 
-FILE = "journal.db"
 #: beside the journal: a summary that exists from a run's first record to its clean end, and the
 #: bytes reserved for a full disk
 STATUS, RESERVED = "status.json", "reserve"
 
 APPLICATION_ID = 0x666C7578  # "flux", in the file's header
-VERSION = 1
+VERSION = 2
+#: versions that are read; a run migrates them
+_READ = (1, 2)
 
 #: suffixes of SQLite's files beside the database
 _BESIDE = ("-wal", "-shm", "-journal")
@@ -42,28 +45,16 @@ _LONGEST = 16 * 2**20
 #: Counting and checking all rows takes 0.1 instructions per byte of the file; 1 is allowed
 _BETWEEN, _ALWAYS_ALLOWED = 10_000, 20_000_000
 
-RESTORE = "restore it from a backup, or choose another folder"
-
-
-class State(IntEnum):
-    """The state of a row. The numbers are stored in files and never change."""
-
-    INTENT = 0
-    SUBMITTED = 1
-    DONE = 2
-    FAILED = 3
-    IN_DOUBT = 4
-    AGAIN = 5  # to be submitted again, by the user's decision
-
-    @property
-    def word(self) -> str:
-        return self.name.lower().replace("_", "-")
+#: in `meta` while the lists are to be written again
+STALE_LISTS = "stale_lists"
+#: the same where the journal is a copy of a log: of this machine's lists
+STALE_COPY = "stale_copy"
 
 
 #: a row is created at its intent, so a request that is not yet sent takes no space. `money` is the
 #: best known cost of the row; an index with the state gives the totals of a million rows without
 #: reading them. Amounts are decimal text, instants Unix seconds.
-_TABLES = """
+_VERSION_1 = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE place (
     id INTEGER PRIMARY KEY, provider TEXT NOT NULL, origin TEXT NOT NULL,
@@ -105,6 +96,34 @@ CREATE INDEX image_tally ON image (state, cause, money);
 CREATE INDEX image_running ON image (submitted_at, id) WHERE state = 1;
 CREATE UNIQUE INDEX image_settled ON image (seq) WHERE seq IS NOT NULL;
 """
+#: `token`, `owner` and `account` are those of the last attempt; the index has only the rows that a
+#: late answer may concern. `sample` has the account's balance at the start and the end of runs;
+#: `export` has the files of exports, `first` and `last` in the order of `seq`;
+#: `candidate` has the jobs that an attempt in doubt may be, as JSON
+_VERSION_2 = """
+ALTER TABLE image ADD COLUMN token BLOB;
+ALTER TABLE image ADD COLUMN owner TEXT;
+ALTER TABLE image ADD COLUMN account TEXT;
+CREATE UNIQUE INDEX image_token ON image (token) WHERE token IS NOT NULL AND state IN (0, 1, 4);
+CREATE TABLE sample (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, event TEXT NOT NULL, provider TEXT NOT NULL,
+    account TEXT, left TEXT, used TEXT
+);
+CREATE TABLE export (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, format TEXT NOT NULL, place TEXT NOT NULL,
+    number INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    images INTEGER NOT NULL, size INTEGER NOT NULL, sha256 BLOB NOT NULL, closed INTEGER NOT NULL,
+    UNIQUE (format, place, number)
+);
+CREATE TABLE candidate (
+    key BLOB PRIMARY KEY, attempt INTEGER NOT NULL, found TEXT NOT NULL
+);
+"""
+TABLES = _VERSION_1 + _VERSION_2
+#: shows a reader the rows of version 1 with the columns that it lacks
+_AS_VERSION_2 = """
+CREATE TEMP VIEW image AS
+SELECT *, NULL AS token, NULL AS owner, NULL AS account FROM main.image"""
 
 
 def create(path: Path, *, facts: dict[str, str]) -> None:
@@ -121,7 +140,7 @@ def create(path: Path, *, facts: dict[str, str]) -> None:
         connection.execute("PRAGMA page_size = 4096")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.executescript(_TABLES)
+        connection.executescript(TABLES)
         rows = {"id": secrets.token_hex(16)} | facts
         connection.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
         connection.execute("PRAGMA journal_mode = WAL")
@@ -135,27 +154,48 @@ def create(path: Path, *, facts: dict[str, str]) -> None:
     sync_folder(path.parent.parent)  # the name of the folder HOME
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """Return the connection that writes. Raises JournalError unless commits are durable."""
+def connect(path: Path, *, is_copy: bool = False) -> sqlite3.Connection:
+    """Return the connection that writes; migrates a journal of an earlier version. Raises
+    JournalError unless commits are durable; those of a copy need not be."""
     _check_files(path)
     connection = _opened(path, _uri(path, "rw"))
     try:
         connection.execute("PRAGMA journal_mode = WAL")  # another program may have changed it
-        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA synchronous = {'NORMAL' if is_copy else 'FULL'}")
         connection.execute("PRAGMA fullfsync = 1")  # macOS, where fsync stops at the drive's cache
         connection.execute("PRAGMA checkpoint_fullfsync = 1")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute(f"PRAGMA journal_size_limit = {64 * 2**20}")
         modes = (_pragma(connection, "journal_mode"), _pragma(connection, "synchronous"))
-        if modes != ("wal", 2):
+        if modes != ("wal", 1 if is_copy else 2):
             raise JournalError(
                 f"{path}: SQLite would not keep commits durable here ({modes}): choose a folder on "
                 "a local disk"
             )
+        _migrate(connection)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Bring a journal of version 1 to version 2, whole or not at all; its rows stay as they are."""
+    if _pragma(connection, "user_version") == VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in _VERSION_2.split(";")[:-1]:
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+    connection.execute("COMMIT")
+
+
+def remove(path: Path) -> None:
+    """Remove a journal that is a copy, with SQLite's files beside it and its status."""
+    beside = [path.with_name(f"{path.name}{ending}") for ending in _BESIDE]
+    for name in (*beside, path.parent / STATUS, path):
+        with suppress(FileNotFoundError):
+            os.unlink(name)
 
 
 def connect_read_only(path: Path, *, alone: bool = False) -> sqlite3.Connection:
@@ -169,6 +209,8 @@ def connect_read_only(path: Path, *, alone: bool = False) -> sqlite3.Connection:
         # in a folder without write permission SQLite cannot create its shared-memory file
         return connect_read_only(path, alone=True)
     try:
+        if _pragma(connection, "user_version") == 1:
+            connection.execute(_AS_VERSION_2)
         connection.execute("PRAGMA query_only = 1")
     except BaseException:
         connection.close()
@@ -271,12 +313,12 @@ def _check_origin(connection: sqlite3.Connection, path: Path) -> None:
     if _pragma(connection, "application_id") != APPLICATION_ID:
         raise JournalError(f"{path} belongs to another program: move it away and {RESTORE}")
     version = _pragma(connection, "user_version")
-    if version != VERSION:
+    if version not in _READ:
         raise JournalError(
             f"{path} has version {version}, and this fluxasync reads version {VERSION}: "
             "install a newer fluxasync"
         )
-    found, expected = _schema(connection), _expected_schema()
+    found, expected = _schema(connection), _expected_schema(version)
     if found != expected:
         (kind, name), _ = min(found.items() ^ expected.items())
         where = ascii(f"{kind} {name}"[:60])
@@ -302,9 +344,9 @@ _STATISTICS = {
 
 
 @cache
-def _expected_schema() -> dict[tuple[str, str], str]:
+def _expected_schema(version: object) -> dict[tuple[str, str], str]:
     with closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(_TABLES)
+        connection.executescript(_VERSION_1 if version == 1 else TABLES)
         return _schema(connection)
 
 

@@ -37,6 +37,7 @@ from ..._core.errors import (
     TransportError,
 )
 from ..._core.models import (
+    NOT_LISTED,
     WEBHOOK_FIELDS,
     Failed,
     ImageInput,
@@ -48,6 +49,7 @@ from ..._core.models import (
     Stored,
 )
 from ..metadata import digest, kept_extras, shortened
+from ..output_root import OutputRoot
 from ..quarantine import is_quarantine_path
 from .checked_row import (
     IMAGE,
@@ -256,6 +258,7 @@ def _job(row: Row, request: ImageRequest, cost: Decimal | None) -> Job:
         polling_url=row.polling_url,
         request=request,
         provider=row.provider,
+        account=row.account,
         submitted_at=_instant(row.submitted_at),
         price=_dollars(row.price),
         cost=cost,
@@ -263,7 +266,7 @@ def _job(row: Row, request: ImageRequest, cost: Decimal | None) -> Job:
 
 
 def known_of(
-    row: Row, folder: Path, request: ImageRequest | None = None
+    row: Row, root: OutputRoot, request: ImageRequest | None = None
 ) -> Saved | Failed | InDoubt | Job | None:
     """Return the outcome of a row, its job if that is still to collect, or None.
 
@@ -272,27 +275,35 @@ def known_of(
     given = request_of(row) if request is None else request
     if row.state == State.SUBMITTED:
         return job_of(row, given)
-    return None if row.state == State.AGAIN else outcome_of(row, folder, given)
+    return None if row.state == State.AGAIN else outcome_of(row, root, given)
 
 
-def outcome_of(row: Row, folder: Path, request: ImageRequest) -> Outcome:
+def outcome_of(row: Row, root: OutputRoot, request: ImageRequest) -> Outcome:
     """Return the outcome of a settled row; a job past its deadline is a failure."""
     if row.state == State.DONE:
-        return _saved_of(row, folder, request)
+        return _saved_of(row, root, request)
     if row.state in (State.FAILED, State.SUBMITTED):
-        return _failed_of(row, folder, request)
+        return _failed_of(row, root.folder, request)
     text = row.message or "the run ended before the answer came"
     error = TransportError(text, sent=True, evidence=row.evidence or "")
-    return InDoubt(request=request, error=error, index=request.index, price=_dollars(row.price))
+    return InDoubt(
+        request=request,
+        error=error,
+        index=request.index,
+        price=_dollars(row.price),
+        is_unlisted=row.cause == NOT_LISTED,
+    )
 
 
-def _saved_of(row: Row, folder: Path, request: ImageRequest) -> Saved:
+def _saved_of(row: Row, root: OutputRoot, request: ImageRequest) -> Saved:
     result = decoded(row, "result", RESULT)
     timings: dict[str, float] = result.get("timings", {})
     if not all_are(timings.values(), {int, float}):
         raise damaged("result", row.result, row.id)
+    path, place = root.located(row.path)
     stored = Stored(
-        path=None if row.path is None else folder / row.path,
+        path=path,
+        place=place,
         size=row.size or 0,
         sha256=(row.sha256 or b"").hex(),
         format=row.format or "",

@@ -15,6 +15,7 @@ from typing import Any
 from attrs import field, frozen
 
 from ..._core.amounts import amount_of, dollars, sum_of
+from ..._core.text import with_causes
 from .checked_row import check_totals, damaged
 from .schema import State
 
@@ -42,10 +43,10 @@ class JournalCounts:
 
     def __str__(self) -> str:
         parts = [f"{self.done} done", f"{self.running} still running"]
-        price = f" ({dollars(self.in_doubt_price)})" if self.in_doubt_price else ""
+        earlier = "" if self.in_doubt else " of earlier attempts"
+        price = f" ({dollars(self.in_doubt_price)}{earlier})" if self.in_doubt_price else ""
         parts.append(f"{self.in_doubt} in doubt{price}")
-        causes = ", ".join(f"{count} {cause}" for cause, count in self.failed.items() if count)
-        parts.append(f"{sum(self.failed.values())} failed{f' ({causes})' if causes else ''}")
+        parts.append(with_causes(self.failed, "failed"))
         return ", ".join(parts)
 
     def as_json(self) -> dict[str, Any]:
@@ -110,6 +111,16 @@ class JournalTotals:
         """Take back the money of an earlier attempt, whose image is saved after all."""
         if money is not None:
             self.sunk = max(self.sunk - amount_of(money), self.remade)
+
+    def unwrite(self, money: str | None) -> None:
+        """Take back the money of an attempt in doubt that was written off: its job is found."""
+        if money is not None:
+            self.written_off = max(self.written_off - amount_of(money), _NOTHING)
+
+    @property
+    def committed(self) -> Decimal:
+        """US dollars that are spent, reserved or may have been charged."""
+        return sum(self.money, self.sunk + self.written_off)
 
     def as_counts(self) -> JournalCounts:
         counts, money = self.counts, self.money

@@ -4,6 +4,9 @@ Steps queue up during the fsync of one group and form the next, so no timer is n
 record a job's id go before all others, and are the ones saved when the disk is full. After a failed
 fsync the kernel may mark the lost pages clean, so that a second fsync reports success; therefore
 nothing is tried again: the first error is the last write.
+
+Where the file is a copy of a log, the log makes steps durable: their records are appended before
+the commit.
 """
 
 from __future__ import annotations
@@ -17,13 +20,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from enum import IntEnum
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..._core.errors import ConfigError, FluxError, JournalError
 from .schema import is_full
+from .steps import StepKind as StepKind
+
+if TYPE_CHECKING:
+    from .log_copy import LogCopy
+    from .steps import Step
 
 logger = logging.getLogger("fluxasync")
 
@@ -39,17 +46,8 @@ _CHECKPOINT = 2_000
 _REPORT = 1.0
 
 
-class StepKind(IntEnum):
-    """What the writer must know of a step."""
-
-    READ = 0
-    WRITE = 1
-    INTENT = 2  # the file's name is checked first
-    JOB = 3  # records the id of a paid job: goes first, and is saved when the disk is full
-
-
-Step = Callable[..., Any]
-_Waiting = tuple[Step, tuple[Any, ...], "asyncio.Future[Any]", StepKind]
+_Query = Callable[..., Any]
+_Waiting = tuple[_Query, tuple[Any, ...], "asyncio.Future[Any]", StepKind]
 _Result = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
 
@@ -57,9 +55,9 @@ class Writer:
     """Runs steps on the connection, in order; each is durable when its caller continues.
 
     A FluxError of a step is raised to its caller only. Any other error ends all writing: all
-    waiting and later callers get JournalError. `make_room` frees space for the ids of paid jobs,
-    `describe` names a job for the log if even that fails, `report` is called after changes, at most
-    once a second.
+    waiting and later callers get JournalError. `apply` applies a step, `make_room` frees space for
+    the ids of paid jobs, `describe` names a job for the program's log if even that fails, `report`
+    is called after changes, at most once a second. `copy` is given where the file is one.
     """
 
     def __init__(
@@ -68,12 +66,15 @@ class Writer:
         path: Path,
         *,
         make_room: Callable[[], None],
+        apply: Callable[[sqlite3.Connection, Step], Any],
         describe: Callable[..., str],
         report: Callable[[], None],
+        copy: LogCopy | None = None,
     ) -> None:
         self._connection = connection
         self._path = path
         self._make_room, self._describe, self._report = make_room, describe, report
+        self._apply, self._copy = apply, copy
         self._file = os.stat(path)
         self._loop = asyncio.get_running_loop()
         self._process = os.getpid()
@@ -84,6 +85,7 @@ class Writer:
         self._is_changed, self._reported_at, self._since_checkpoint = False, 0.0, 0
         self._error: Exception | None = None
         self._is_saving = False
+        self._is_logged = False  #: the log has the records of the group that is being committed
         self._thread = threading.Thread(target=self._serve, name="fluxasync-journal", daemon=True)
         self._thread.start()
 
@@ -107,6 +109,10 @@ class Writer:
         queue.append((step, args, future, kind))
         self._wake_up()
         return await future
+
+    async def apply(self, step: Step) -> Any:
+        """Apply a step; it is durable on return."""
+        return await self.run(self._apply, step, kind=step.kind)
 
     def close(self) -> None:
         """Finish the queued steps and end the thread; blocks."""
@@ -162,7 +168,10 @@ class Writer:
             self._prove_linked()
         connection.execute("BEGIN IMMEDIATE")
         results = self._steps(group)
+        if self._copy is not None:
+            self._is_logged = self._copy.append(connection)
         connection.execute("COMMIT")
+        self._is_logged = False
         self._is_changed = True
         self._since_checkpoint += len(group)
         return results
@@ -200,15 +209,19 @@ class Writer:
         if is_full(error):
             with suppress(OSError):
                 self._make_room()
-        # a full disk damages nothing, and a file that was only moved away may be put back
-        self._is_saving = is_full(error) or isinstance(error, JournalError)
+        # a full disk damages nothing, a file that was only moved away may be put back, and a copy
+        # is no longer written
+        self._is_saving = (
+            is_full(error) or isinstance(error, JournalError) or self._copy is not None
+        )
 
     def _refuse(self, group: list[_Waiting]) -> None:
         """Raise the error to all callers; if the file itself is sound, save the jobs' ids."""
         results = self._saved([waiting for waiting in group if waiting[3] is StepKind.JOB])
         kept = {id(result[0]) for result in results}
         for _, args, future, kind in group:
-            if kind is StepKind.JOB and not (id(future) in kept and self.is_linked()):
+            is_found_again = self._copy is not None or self.is_linked()
+            if kind is StepKind.JOB and not (id(future) in kept and is_found_again):
                 logger.critical("paid, and cannot be recorded: %s", self._describe(*args))
             if id(future) in kept:
                 continue
@@ -219,7 +232,12 @@ class Writer:
         if not (jobs and self._is_saving):
             return []
         try:
-            return self._committed(jobs)
+            if self._copy is None:
+                return self._committed(jobs)
+            if not self._is_logged:
+                self._copy.keep([step for _, (step,), _, _ in jobs])
+            self._is_logged = False
+            return [(future, None, None) for _, _, future, _ in jobs]
         except Exception:  # any kind: the ids go to the log instead
             self._is_saving = False
             with suppress(sqlite3.Error):
