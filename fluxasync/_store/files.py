@@ -19,21 +19,12 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
 from io import BufferedReader, BufferedWriter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from .._core.concurrency import Coalescer
 from .._core.errors import SinkError
 
-if TYPE_CHECKING:
-    from .disk_threads import ThreadRunner
-
 #: our own folder inside the output folder
-HOME = ".fluxasync"
-
-#: our own folder inside an output folder
 HOME = ".fluxasync"
 
 _NEXT_STEP = {
@@ -53,53 +44,10 @@ _NEXT_STEP = {
 #: errors of link() on a file system without hard links
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
-#: errors of opening a folder: no fsync was tried, so none was lost
-_NOT_OPENED = (errno.EMFILE, errno.ENFILE, errno.ENOENT, errno.ENOTDIR, errno.EACCES)
-
 #: rename() overwrites, so without link() one thread at a time checks the name and renames
 _RENAMING = threading.Lock()
 
 _FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)  # macOS, where fsync stops at the drive's cache
-
-
-class DirectorySync:
-    """Makes file names durable, many with one fsync.
-
-    Calls that arrive while a folder is synced share its next sync, which begins after they named
-    their files. The first failed fsync fails all later calls: a second fsync reports success for
-    data that the first one lost.
-    """
-
-    def __init__(self, threads: ThreadRunner) -> None:
-        self._threads = threads
-        self._folders: dict[Path, Coalescer[None]] = {}
-        self._error: OSError | None = None
-
-    async def sync(self, folder: Path) -> None:
-        """Return when the names that the folder had at the call are durable. Raises OSError."""
-        calls = self._folders.get(folder)
-        if calls is None:
-            calls = self._folders[folder] = Coalescer(partial(self._sync, folder))
-        try:
-            await calls.add(None)
-        finally:
-            if calls.is_idle and self._folders.get(folder) is calls:
-                del self._folders[folder]
-
-    async def finish(self) -> None:
-        """Wait for syncs that cancelled callers started."""
-        for calls in list(self._folders.values()):
-            await calls.finish()
-
-    async def _sync(self, folder: Path, _calls: list[None]) -> None:
-        if self._error is not None:
-            raise self._error
-        try:
-            await self._threads.run(sync_folder, folder)
-        except OSError as error:
-            if error.errno not in _NOT_OPENED:
-                self._error = error
-            raise
 
 
 class AtomicFile:
@@ -184,7 +132,7 @@ class AtomicFile:
             os.unlink(self.path)
 
     def _linked(self, target: str) -> str:
-        for name in _candidates(target):
+        for name in candidates(target):
             try:
                 os.link(self.path, name, follow_symlinks=False)
             except FileExistsError:
@@ -226,7 +174,8 @@ def _renamed(path: str, name: str) -> bool:
     return True
 
 
-def _candidates(target: str) -> Iterator[str]:
+def candidates(target: str) -> Iterator[str]:
+    """Yield a name, then the same with "-2", "-3", … before its extension."""
     yield target
     stem, suffix = os.path.splitext(target)
     for number in itertools.count(2):

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
+from .._core.errors import DownloadError
+from .._core.images import NotAnImage, inspect
+from .._core.models import Job, Stored
 from .._core.protocols import Chunks
 from .files import AtomicFile
+
+#: bytes, by default; PNGs of 4 MP are 5 to 9 MB
+MAX_BYTES = 64 * 2**20
+
+#: bytes that are checked on the loop: 1 MiB takes about a millisecond
+_ON_LOOP = 2**20
 
 
 class Incoming:
@@ -42,3 +54,43 @@ class Incoming:
         assert self.part is not None  # noqa: S101 — set by the caller
         self.part.write(piece)
         self._taken = []
+
+
+async def whole_image(job: Job, incoming: Incoming, max_bytes: int) -> Stored:
+    """Return the image in memory, judged whole. Raises DownloadError."""
+    image, is_all = await incoming.take(max_bytes)
+    if not is_all:
+        raise too_large(job, max_bytes)
+    with image_errors(job):
+        if len(image) <= _ON_LOOP:
+            return _judged(image)
+        return await asyncio.to_thread(_judged, image)
+
+
+def _judged(image: bytes) -> Stored:
+    info = inspect(image)
+    return Stored(
+        data=image,
+        size=len(image),
+        sha256=hashlib.sha256(image).hexdigest(),
+        format=info.format,
+        width=info.width,
+        height=info.height,
+    )
+
+
+def too_large(job: Job, max_bytes: int) -> DownloadError:
+    text = (
+        f"job {job.job_id}: larger than the limit of {max_bytes} bytes; with a higher "
+        "max_image_bytes, collecting it again is free"
+    )
+    return DownloadError(text, job=job, permanent=True)
+
+
+@contextmanager
+def image_errors(job: Job) -> Iterator[None]:
+    """Raise DownloadError for bytes that are no image."""
+    try:
+        yield
+    except NotAnImage as exc:
+        raise DownloadError(f"job {job.job_id}: the download is {exc}", job=job) from exc

@@ -9,6 +9,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from .._core.arguments import check_methods
+from .._core.attempts import Attempt
 from .._core.errors import TransportError
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Refused, Saved, Verdict
 
@@ -20,10 +21,14 @@ class NullLedger:
         """Return None: every request is new."""
         return None
 
-    async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
+    async def intent(
+        self, request: ImageRequest, *, price: Decimal | None, attempt: Attempt | None = None
+    ) -> None:
         """Do nothing."""
 
-    async def answered(self, request: ImageRequest, answer: Job | Refused) -> None:
+    async def answered(
+        self, request: ImageRequest, answer: Job | Refused, *, attempt: Attempt | None = None
+    ) -> None:
         """Do nothing."""
 
     async def settle(self, outcome: Outcome) -> None:
@@ -57,12 +62,16 @@ class MemoryLedger:
             )
         return found
 
-    async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
+    async def intent(
+        self, request: ImageRequest, *, price: Decimal | None, attempt: Attempt | None = None
+    ) -> None:
         """Record that a POST is about to start."""
         self.intents[request.key] = request
         self._prices[request.key] = price
 
-    async def answered(self, request: ImageRequest, answer: Job | Refused) -> None:
+    async def answered(
+        self, request: ImageRequest, answer: Job | Refused, *, attempt: Attempt | None = None
+    ) -> None:
         """Record the job, or take the intent back; after an ambiguous answer it stays open.
 
         Raises TransportError for the job id of another request; the intent then stays open.

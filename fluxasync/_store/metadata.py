@@ -26,6 +26,7 @@ from .._core.models import (
     ImageInput,
     ImageRequest,
     InDoubt,
+    Job,
     Outcome,
     Quarantined,
     Saved,
@@ -41,6 +42,7 @@ from .files import (
     sync_folder,
     write_all,
 )
+from .output_root import OutputRoot
 
 METADATA = "metadata.jsonl"
 FAILURES = "failures.jsonl"
@@ -52,16 +54,18 @@ _NOT_PARAMETERS = ("prompt", "seed", *WEBHOOK_FIELDS)
 _LONGEST_PARAMETER = 8_192
 
 
-def metadata_row(saved: Saved, folder: Path) -> dict[str, Any]:
+def metadata_row(saved: Saved, root: OutputRoot) -> dict[str, Any]:
     """Return the line of one image as JSON values, with the same keys for every image.
 
-    `file_name` is relative to `folder`. An image input is named by its digest or URL.
+    `file_name` is relative to the output; an object also has its `url`, and an image of a run with
+    several accounts its `account`. An image input is named by its digest or URL.
     """
     request, job, stored = saved.request or saved.job.request, saved.job, saved.stored
     prompt = None if request is None else request.prompt
     seed = saved.seed if saved.seed is not None or request is None else request.seed
     return {
-        "file_name": None if stored.path is None else _relative(stored.path, folder),
+        "file_name": _plain(root.name_of(stored)),
+        **({"url": _plain(stored.place)} if root.url else {}),
         "prompt": _plain(prompt),
         "model": None if request is None else _plain(request.model),
         "seed": seed,
@@ -78,6 +82,7 @@ def metadata_row(saved: Saved, folder: Path) -> dict[str, Any]:
         "key": _key(request),
         "finished_at": _plain(saved.finished_at),
         "provider": _plain(job.provider),
+        **_account(job),
         "prompt_used": _plain(saved.prompt_used),
         "extras": {} if request is None else _plain(kept_extras(request.extras)),
     }
@@ -90,8 +95,8 @@ def failure_row(outcome: Failed | InDoubt, folder: Path | None = None) -> dict[s
     match outcome:
         case Failed(job=job, where=where, cause=cause, paid=paid, quarantined=kept):
             price = None if job is None else job.charge
-        case InDoubt(price=price):
-            job, where, cause, paid = None, None, "in-doubt", "unknown"
+        case InDoubt(price=price, cause=cause):
+            job, where, paid = None, None, "unknown"
     request = outcome.request
     return {
         "index": outcome.index,
@@ -99,15 +104,27 @@ def failure_row(outcome: Failed | InDoubt, folder: Path | None = None) -> dict[s
         "model": None if request is None else _plain(request.model),
         "where": _plain(where),
         "cause": cause,
-        "message": _plain(str(outcome.error)),
+        "message": _plain(_message(outcome)),
         "paid": paid,
         "price": _plain(price),
         "job_id": None if job is None else _plain(job.job_id),
         "polling_url": None if job is None else _plain(job.polling_url),
+        **({} if job is None else _account(job)),
         "key": _key(request),
         "quarantine": None if kept is None else _quarantine(kept, outcome.error, folder),
         "extras": {} if request is None else _plain(kept_extras(request.extras)),
     }
+
+
+def _account(job: Job) -> dict[str, Any]:
+    """Return the name of the job's account, where the run has several."""
+    return {} if job.account is None else {"account": _plain(job.account)}
+
+
+def _message(outcome: Failed | InDoubt) -> str:
+    is_unlisted = isinstance(outcome, InDoubt) and outcome.is_unlisted
+    listed = "not listed: the account shows no task and no charge; " if is_unlisted else ""
+    return f"{listed}{outcome.error}"
 
 
 def _quarantine(kept: Quarantined, error: Exception, folder: Path | None) -> dict[str, Any]:
@@ -213,11 +230,14 @@ class MetadataWriter:
         self,
         folder: str | os.PathLike[str],
         *,
+        url: str = "",
         resumes: bool = False,
         unchecked: Iterable[str] = (),
     ) -> None:
-        """`unchecked` names lists that were written from the journal, without settled types."""
+        """`url` is that of the images, if they are not in the folder; `unchecked` names lists that
+        were written from the journal, without settled types."""
         self.folder = Path(folder)
+        self._root = OutputRoot(self.folder, url)
         self._unchecked = frozenset(unchecked)
         self._resumes = resumes
         self._threads = ThreadRunner(count=1)
@@ -253,7 +273,7 @@ class MetadataWriter:
         if self._broken is not None:
             raise self._broken
         if isinstance(outcome, Saved):
-            await self._lines.add((METADATA, metadata_row(outcome, self.folder)))
+            await self._lines.add((METADATA, metadata_row(outcome, self._root)))
         else:
             await self._lines.add((FAILURES, failure_row(outcome, self.folder)))
 

@@ -14,10 +14,14 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Self
 
+from .._core.errors import ConfigError
 from .._core.images import EXTENSIONS, NotAnImage, sniff
 from .._core.models import ImageRequest, Job, Quarantined, Stored
+from .disk_threads import ThreadRunner
 from .files import (
     HOME,
     AtomicFile,
@@ -65,6 +69,16 @@ class QuarantiningSink(ABC):
     def quarantine_problem(self, job: Job) -> str:
         """Return why a job's bytes could not be kept; "" = they could, or none came."""
         return ""
+
+    def check_open(self, name: str) -> None:
+        """Raise ConfigError about the argument `name` unless the sink can store."""
+        return None
+
+
+def not_open(name: str, sink: QuarantiningSink) -> ConfigError:
+    """Return the error about a sink that was not entered."""
+    kind = type(sink).__name__
+    return ConfigError(f"{name}: the {kind} is not open: use `async with {kind}(…) as sink:`")
 
 
 def name_of(job_id: str) -> str:
@@ -170,6 +184,62 @@ class Quarantine:
             for path in _files(self._stem_of(job)):
                 return measured(Path(path))
         return None
+
+
+class HeldQuarantine:
+    """The quarantine of a sink that holds each image in memory: files in the folder of a run, or
+    memory without a folder."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._memory = MemoryQuarantine()
+        self._threads = ThreadRunner(count=1)
+        self._names: set[str] = set()  #: of jobs that may have a file
+        self._files: Quarantine | None = None
+        if folder is not None:
+            home = os.path.join(folder, FOLDER)
+            self._files = Quarantine(
+                lambda job: os.path.join(home, name_of(job.job_id)),
+                prepare=partial(prepare, folder),
+                check=partial(check, folder),
+                fsync=True,
+            )
+
+    async def __aenter__(self) -> Self:
+        await self._threads.__aenter__()
+        if self._folder is not None:
+            with suppress(OSError):
+                found = await self._threads.run(names, self._folder)
+                self._names |= {name.partition(".")[0] for name in found}
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._threads.__aexit__()
+
+    async def keep(self, job: Job, content: bytes) -> None:
+        """Keep the bytes of a failed try, unless better ones are kept: see `problem`."""
+        if self._files is None:
+            self._memory.keep(job, content)
+            return
+        self._names.add(name_of(job.job_id))
+        await self._threads.run(self._files.keep, job, None, content)
+
+    async def forget(self, job: Job) -> None:
+        """Remove what failed tries of a job left."""
+        if self._files is None:
+            self._memory.take(job)
+        elif name_of(job.job_id) in self._names:
+            await self._threads.run(self._files.forget, job)
+
+    async def found(self, job: Job) -> Quarantined | None:
+        """Return what is kept of a job; None = nothing."""
+        if self._files is None:
+            return self._memory.take(job)
+        return await self._threads.run(self._files.found, job)
+
+    def problem(self, job: Job) -> str:
+        """Return why the last bytes of a job could not be kept; "" = they could."""
+        return "" if self._files is None else self._files.problem(job)
 
 
 class MemoryQuarantine:

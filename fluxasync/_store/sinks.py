@@ -7,8 +7,6 @@ image is checked, hashed, written, synced and published in one hop; a large one 
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import logging
 import os
 from abc import abstractmethod
@@ -22,14 +20,15 @@ from typing import ParamSpec, Self, TypeVar
 from attrs import frozen
 
 from .._core.arguments import check_methods, usable_path
-from .._core.errors import ConfigError, DownloadError, SinkError, TransportError
+from .._core.errors import DownloadError, SinkError, TransportError
 from .._core.images import EXTENSIONS, ImageInfo, NotAnImage, inspect, sniff
 from .._core.loop_owner import LoopOwner
 from .._core.models import ImageRequest, Job, Quarantined, Stored
+from .directory_sync import DirectorySync
 from .disk_threads import ThreadRunner
 from .filenames import DEFAULT, FilenameTemplate
-from .files import AtomicFile, DirectorySync, disk_error, make_folder, prove_writable
-from .incoming import Incoming
+from .files import AtomicFile, disk_error, make_folder, prove_writable
+from .incoming import MAX_BYTES, Incoming, image_errors, too_large, whole_image
 from .quarantine import FOLDER as QUARANTINE
 from .quarantine import (
     MemoryQuarantine,
@@ -38,22 +37,17 @@ from .quarantine import (
     check,
     name_of,
     names,
+    not_open,
     prepare,
 )
 
 logger = logging.getLogger("fluxasync")
-
-#: bytes; PNGs of 4 MP are 5 to 9 MB
-_MAX_BYTES = 64 * 2**20
 
 #: bytes collected before an image is stored in one hop; a larger one is streamed
 _ONE_HOP = 4 * 2**20
 
 #: bytes of one streamed piece
 _PIECE = 2**20
-
-#: bytes that MemorySink checks on the loop: 1 MiB takes about a millisecond
-_ON_LOOP = 2**20
 
 #: fsync waits for the disk, not for the CPU: four threads keep its queue filled
 _THREADS = 4
@@ -71,7 +65,7 @@ class MemorySink(QuarantiningSink):
     `max_bytes` limits one image, not all of them together.
     """
 
-    def __init__(self, *, max_bytes: int = _MAX_BYTES) -> None:
+    def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
         self._quarantine = MemoryQuarantine()
 
@@ -87,7 +81,7 @@ class MemorySink(QuarantiningSink):
         """Return the whole image. Raises DownloadError for bytes that are not one whole image."""
         incoming = Incoming(chunks)
         try:
-            stored = await self._stored(job, incoming)
+            stored = await whole_image(job, incoming, self._max_bytes)
         except (DownloadError, TransportError):
             if incoming.is_paid:
                 self._quarantine.keep(job, incoming.unwritten)
@@ -114,36 +108,12 @@ class MemorySink(QuarantiningSink):
         """Return what is in quarantine of a job; None = nothing."""
         return self._quarantine.take(job)
 
-    async def _stored(self, job: Job, incoming: Incoming) -> Stored:
-        image, is_all = await incoming.take(self._max_bytes)
-        if not is_all:
-            raise _too_large(job, self._max_bytes)
-        with _image_errors(job):
-            if len(image) <= _ON_LOOP:
-                return _judged(image)
-            return await asyncio.to_thread(_judged, image)
-
 
 def check_sink(name: str, sink: object, *, expected: str = "a path, a Sink or None") -> None:
     """Raise ConfigError unless the value is a Sink, and one of ours is open in this loop."""
     check_methods(name, sink, ("store",), expected=expected)
-    if isinstance(sink, _DiskSink) and not sink.is_open:
-        kind = type(sink).__name__
-        raise ConfigError(f"{name}: the {kind} is not open: use `async with {kind}(…) as sink:`")
-    if isinstance(sink, _DiskSink):
-        sink.owner.check()
-
-
-def _judged(image: bytes) -> Stored:
-    info = inspect(image)
-    return Stored(
-        data=image,
-        size=len(image),
-        sha256=hashlib.sha256(image).hexdigest(),
-        format=info.format,
-        width=info.width,
-        height=info.height,
-    )
+    if isinstance(sink, QuarantiningSink):
+        sink.check_open(name)
 
 
 class _DiskSink(QuarantiningSink):
@@ -172,10 +142,11 @@ class _DiskSink(QuarantiningSink):
         )
         self._in_quarantine: set[str] = set()  #: names of jobs that may have a file there
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the sink can store: it was entered, or has an executor."""
-        return self._threads.is_open
+    def check_open(self, name: str) -> None:
+        """Raise ConfigError unless the sink was entered in this loop, or has an executor."""
+        if not self._threads.is_open:
+            raise not_open(name, self)
+        self.owner.check()
 
     async def __aenter__(self) -> Self:
         await self.owner.claim()
@@ -298,7 +269,7 @@ class _DiskSink(QuarantiningSink):
     async def _step(
         self, job: Job, step: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
     ) -> _T:
-        with _image_errors(job), _disk_errors(self._where):
+        with image_errors(job), _disk_errors(self._where):
             return await self._threads.run(step, *args, **kwargs)
 
     def _keep(self, image: bytes, target_of: Callable[[str], str], md5: str | None) -> _StoredFile:
@@ -326,7 +297,7 @@ class _DiskSink(QuarantiningSink):
         part = incoming.part = self._part(target, incoming.md5)
         while piece:
             if part.size + len(piece) > self._max_bytes:
-                raise _too_large(job, self._max_bytes)
+                raise too_large(job, self._max_bytes)
             await self._step(job, incoming.write, piece)
             piece, _ = await incoming.take(_PIECE)
         return await self._step(job, _inspected, part, target)
@@ -347,7 +318,7 @@ class FolderSink(_DiskSink):
         folder: str | os.PathLike[str],
         *,
         template: FilenameTemplate | str = DEFAULT,
-        max_bytes: int = _MAX_BYTES,
+        max_bytes: int = MAX_BYTES,
         executor: Executor | None = None,
         fsync: bool = True,
     ) -> None:
@@ -403,7 +374,7 @@ class FileSink(_DiskSink):
         self,
         path: str | os.PathLike[str],
         *,
-        max_bytes: int = _MAX_BYTES,
+        max_bytes: int = MAX_BYTES,
         executor: Executor | None = None,
         fsync: bool = True,
     ) -> None:
@@ -474,22 +445,6 @@ def _published(part: AtomicFile, target: str, info: ImageInfo) -> _StoredFile:
     if not part.matches_md5:
         raise NotAnImage("not what the server sent: its Content-MD5 differs")
     return _StoredFile(part.publish(target), part, info)
-
-
-def _too_large(job: Job, max_bytes: int) -> DownloadError:
-    text = (
-        f"job {job.job_id}: larger than the limit of {max_bytes} bytes; with a higher "
-        "max_image_bytes, collecting it again is free"
-    )
-    return DownloadError(text, job=job, permanent=True)
-
-
-@contextmanager
-def _image_errors(job: Job) -> Iterator[None]:
-    try:
-        yield
-    except NotAnImage as exc:
-        raise DownloadError(f"job {job.job_id}: the download is {exc}", job=job) from exc
 
 
 @contextmanager

@@ -30,8 +30,9 @@ from fluxasync import (
     SinkError,
 )
 from fluxasync._core.protocols import Chunks
+from fluxasync._store.directory_sync import DirectorySync
 from fluxasync._store.disk_threads import ThreadRunner
-from fluxasync._store.files import AtomicFile, DirectorySync
+from fluxasync._store.files import AtomicFile
 
 JOB = Job(job_id="7f3a9c21", request=ImageRequest(prompt="a red fox", name="fox"))
 LARGE = jpeg(payload=bytes(range(250)) * 22_000)  # over 5 MB: streamed
