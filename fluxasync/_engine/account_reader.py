@@ -1,4 +1,4 @@
-"""Account: what the provider says about the account of a session. Every call is free."""
+"""AccountReader: what the provider says about the account of a session. Every call is free."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .._core.errors import (
 from .._core.models import Secret
 from .._core.protocols import Call, Reply
 from .._wire import account_calls as wire
-from .._wire.credentials import Credentials, access_token
+from .._wire.credentials import Credentials, access_token, needed_token
 from .._wire.providers import Provider
 from .._wire.redaction import Redaction
 
@@ -46,7 +46,7 @@ _Value = TypeVar("_Value")
 _Reader = Callable[[Mapping[str, Any], Provider, Redaction], tuple[str, _Value] | None]
 
 
-class Account:
+class AccountReader:
     """What the provider says about the account: `balance`, `tasks` and `usage`. All calls are free.
 
     `FluxSession.account` returns it. The two lists need the access token of the account:
@@ -64,7 +64,9 @@ class Account:
         *,
         retry: Retry,
         timeouts: Timeouts,
+        reads_variable: bool = True,
     ) -> None:
+        self._reads_variable = reads_variable
         self._send = send
         self._provider = provider
         self._key = credentials.api_key
@@ -73,10 +75,12 @@ class Account:
         self._timeout = timeouts.poll
 
     def __repr__(self) -> str:
-        return f"<Account at {self._provider.name}>"
+        return f"<AccountReader at {self._provider.name}>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("an Account is not pickled or copied: take it from an open FluxSession")
+        raise TypeError(
+            "an AccountReader is not pickled or copied: take it from an open FluxSession"
+        )
 
     async def balance(self) -> Balance:
         """Return what can still be spent, in US dollars.
@@ -104,6 +108,26 @@ class Account:
         does not report it so."""
         asked = wire.encode_credits(self._provider, self._key, timeout=self._timeout)
         return None if asked is None else await self._ask(asked, wire.decode_credits)
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether `tasks` can be asked: the provider has the list, and there is an access token.
+        Raises ConfigError for an invalid token."""
+        return self.has_list and self._token() is not None
+
+    @property
+    def has_list(self) -> bool:
+        """Whether the provider has a list of tasks."""
+        return self._provider.tasks_path is not None
+
+    @property
+    def has_log(self) -> bool:
+        """Whether the provider has a usage log."""
+        return self._provider.usage_path is not None
+
+    def check_tasks(self) -> None:
+        """Raise the ConfigError that `tasks` would raise, and ask nothing."""
+        check_list_of_tasks(self._provider, self._given_token, self._environ)
 
     async def tasks(
         self,
@@ -143,6 +167,10 @@ class Account:
         entries, is_complete = await self._read(listing, wire.entry_of)
         return UsageLog(entries=tuple(entries), is_complete=is_complete)
 
+    @property
+    def _environ(self) -> Mapping[str, str]:
+        return os.environ if self._reads_variable else {}
+
     # ----------------------------------------------------------------------- balance of two kinds
 
     async def _key_balance(self) -> Balance | None:
@@ -162,7 +190,7 @@ class Account:
     # --------------------------------------------------------------------------------- the lists
 
     def _token(self) -> Secret | None:
-        return access_token(self._provider, self._given_token, environ=os.environ)
+        return access_token(self._provider, self._given_token, environ=self._environ)
 
     def _listing(
         self,
@@ -179,13 +207,7 @@ class Account:
         path = provider.tasks_path if what == "list of tasks" else provider.usage_path
         if path is None:
             raise wire.lacking(provider, what)
-        token = self._token()
-        if token is None:
-            variable = provider.access_token_variable
-            how = "give Credentials(access_token=…)" if variable is None else f"set {variable}"
-            raise ConfigError(
-                f"the {what} of {provider.name} needs the account's access token: {how}"
-            )
+        token = needed_token(provider, self._given_token, what, environ=self._environ)
         return wire.Listing(
             what=what, provider=provider, path=path, token=token, since=since, until=until,
             timeout=self._timeout,
@@ -328,6 +350,15 @@ def _smaller(size: int, asked: wire.AccountCall) -> int:
     if size == 1:
         raise TransportError(f"one row of the {asked.what} is larger than 1 MB", sent=True)
     return max(1, size // 5)
+
+
+def check_list_of_tasks(
+    provider: Provider, token: Secret | None, environ: Mapping[str, str] = os.environ
+) -> None:
+    """Raise the ConfigError of an account that cannot be asked for its tasks. Asks nothing."""
+    if provider.tasks_path is None:
+        raise wire.lacking(provider, "list of tasks")
+    needed_token(provider, token, "list of tasks", environ=environ)
 
 
 def _check_time(name: str, value: datetime | None) -> None:

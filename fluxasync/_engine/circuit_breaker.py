@@ -24,8 +24,9 @@ FORBIDDEN = 20
 class CircuitBreaker:
     """Lets submissions pass until `trip(error)`; a tripped parent trips its children too."""
 
-    def __init__(self, parent: CircuitBreaker | None = None) -> None:
-        self._parent = parent
+    def __init__(self, *parents: CircuitBreaker) -> None:
+        self._parents = parents
+        self._beside: dict[CircuitBreaker, CircuitBreaker] = {}
         self._error: FluxError | None = None
         self._waiters: dict[asyncio.Future[object], None] = {}  # in order, as a set is not
         self._rejected: int | None = 0  # None once a request was accepted
@@ -36,9 +37,16 @@ class CircuitBreaker:
     @property
     def error(self) -> FluxError | None:
         """The error that tripped it; None while submissions may pass."""
-        if self._error is None and self._parent is not None:
-            return self._parent.error
-        return self._error
+        if self._error is not None or not self._parents:
+            return self._error
+        return next((found for each in self._parents if (found := each.error) is not None), None)
+
+    def beside(self, other: CircuitBreaker) -> CircuitBreaker:
+        """Return the breaker of what must pass both, always the same one: a batch's submissions to
+        one of several accounts. What it trips for concerns that account in that batch."""
+        if other not in self._beside:
+            self._beside[other] = CircuitBreaker(self, other)
+        return self._beside[other]
 
     def check(self) -> None:
         """Raise the error that tripped the breaker, if it has tripped."""
@@ -57,11 +65,10 @@ class CircuitBreaker:
 
     def watch(self, waiter: asyncio.Future[object]) -> None:
         """Fail this future when the breaker or its parent trips before the future is done."""
-        breaker: CircuitBreaker | None = self
-        while breaker is not None:
-            breaker._waiters[waiter] = None
-            waiter.add_done_callback(breaker._forget)
-            breaker = breaker._parent
+        self._waiters[waiter] = None
+        waiter.add_done_callback(self._forget)
+        for parent in self._parents:
+            parent.watch(waiter)
 
     def _forget(self, waiter: asyncio.Future[object]) -> None:
         self._waiters.pop(waiter, None)
@@ -69,8 +76,8 @@ class CircuitBreaker:
     def accepted(self) -> None:
         """Note a request that became a job."""
         self._rejected, self._forbidden, self._key_worked = None, 0, True
-        if self._parent is not None:
-            self._parent.accepted()
+        for parent in self._parents:
+            parent.accepted()
 
     def ends_run(self, error: FluxError) -> bool:
         """Return whether no further submission can succeed here after this error."""
@@ -78,7 +85,7 @@ class CircuitBreaker:
 
     @property
     def _has_worked(self) -> bool:
-        return self._key_worked or (self._parent is not None and self._parent._has_worked)
+        return self._key_worked or any(parent._has_worked for parent in self._parents)
 
     def rejected(self, error: FluxError) -> None:
         """Note a request that was refused as wrong. When the first BAD_BATCH all are, trip.
@@ -86,7 +93,7 @@ class CircuitBreaker:
         Only a breaker with a parent trips: a batch's requests come from one source, those of an
         app's users do not.
         """
-        if self._rejected is None or self._parent is None:
+        if self._rejected is None or not self._parents:
             return
         self._rejected += 1
         if self._rejected == BAD_BATCH:
@@ -107,7 +114,7 @@ class CircuitBreaker:
         Only the cause is compared: the provider's messages have ids and times, and prompts that are
         all moderated cost as much as any other failure.
         """
-        if self._paid_failures is None or self._parent is None:
+        if self._paid_failures is None or not self._parents:
             return
         self._paid_failures[error.cause] += 1
         if self._paid_failures[error.cause] == PAID_FAILURES:
@@ -122,10 +129,10 @@ class CircuitBreaker:
         """Note a 403 for a model that the key has had jobs of. One concerns its own request; many
         in a row concern the key, and trip a batch's breaker."""
         self._forbidden += 1
-        if self._forbidden == FORBIDDEN and self._parent is not None:
+        if self._forbidden == FORBIDDEN and self._parents:
             self.trip(error)
 
     @property
     def is_own(self) -> bool:
         """Whether it can trip without the session's."""
-        return self._parent is not None
+        return bool(self._parents)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .._core.errors import TransportError
+
+if TYPE_CHECKING:
+    from .webhook_inbox import Bell
 
 #: calls in a row without any answer, after which the network counts as down
 UNANSWERED = 3
@@ -70,10 +73,10 @@ class Connectivity:
         for sleeper in self._sleepers:
             _end_sleep(sleeper, True)
 
-    async def sleep(self, seconds: float, *, jitter: float) -> None:
-        """Sleep. Sleepers that are woken early return within RETURN seconds, spread by `jitter`
-        (0 to 1)."""
-        if seconds <= 0:
+    async def sleep(self, seconds: float, *, jitter: float, bell: Bell | None = None) -> None:
+        """Sleep, or until the bell rings. Sleepers that are woken by the end of an outage return
+        within RETURN seconds, spread by `jitter` (0 to 1)."""
+        if seconds <= 0 or (bell is not None and bell.rung_at is not None):
             await asyncio.sleep(0)
             return
         loop = asyncio.get_running_loop()
@@ -81,10 +84,14 @@ class Connectivity:
         # no asyncio.timeout: it ends by an exception, and nearly all sleeps end by their timer
         timer = loop.call_later(seconds, _end_sleep, sleeper, False)
         self._sleepers[sleeper] = None
+        if bell is not None:
+            bell.wakes(sleeper)
         try:
             is_woken = await sleeper
         finally:
             timer.cancel()
+            if bell is not None:
+                bell.forgets(sleeper)
             del self._sleepers[sleeper]
         if is_woken:
             await asyncio.sleep(min(jitter * RETURN, seconds))

@@ -11,12 +11,10 @@ import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from decimal import Decimal
-from functools import partial
 
 from attrs import evolve
 
-from .._core.config import Budget, Limits, Policies
+from .._core.config import Budget, Limits, Policies, Polling
 from .._core.errors import (
     AuthenticationError,
     ConfigError,
@@ -25,33 +23,37 @@ from .._core.errors import (
     TransportError,
     cut,
 )
-from .._core.events import JobEnded, JobReady
+from .._core.events import JobEnded
 from .._core.loop_owner import LoopOwner
-from .._core.models import ImageRequest, Job, Pending, Ready, Saved, Secret, Stored
+from .._core.models import ImageRequest, Job, Pending, Ready, Saved, Stored
 from .._core.observers import Fallback, Observers
 from .._core.protocols import Call, Ledger, Reply, Sink, Transport
 from .._requests.catalog import closest_model, find, validate
-from .._requests.estimate import Estimate
 from .._requests.image_inputs import resolve
 from .._store.ledgers import NullLedger
-from .._store.sinks import FileSink
 from .._wire import Inconclusive, JobNotFound
-from .._wire.client import ApiClient, now
-from .._wire.credentials import resolve_provider
+from .._wire.client import ApiClient
+from .._wire.credentials import Credentials, resolve_provider
 from .._wire.network import Network
 from .._wire.providers import Provider, provider_of
+from ..webhooks import Receiver
+from .account_reader import AccountReader
 from .circuit_breaker import CircuitBreaker
 from .connectivity import Connectivity
 from .download_queue import DownloadQueue
 from .downloader import Downloader
 from .failed_tries import note_quarantine, quarantining, watched
+from .generation import made
 from .health import HealthMonitor
-from .job_slots import JobSlots, typical_seconds
+from .job_slots import JobSlots
 from .limiter import Limiter
-from .poll_policy import PollPolicy
+from .own_account import OwnAccount
 from .poller import Poller
-from .polling import PollSchedules, size_class
-from .submitter import Submission, Submitter, outlives_us
+from .polling import PollSchedules
+from .polling_host import PollingHost
+from .submitter import AccountShare, Submission, Submitter, outlives_us
+from .watcher import Watcher
+from .webhook_inbox import WebhookInbox, check_pollable, has_webhook
 
 logger = logging.getLogger("fluxasync")
 
@@ -59,18 +61,19 @@ logger = logging.getLogger("fluxasync")
 DISK_THREADS = 2
 
 _NO_LEDGER = NullLedger()
+_ALONE = AccountShare()
 _OF_ENVIRONMENT = Network()
 
 
-class Engine:
+class Engine(OwnAccount):
     """Submits, watches and downloads within the limits of one account.
 
-    `target` is the provider, the key and the base URL as the user gave them.
+    `target` is the provider, its credentials and the base URL as the user gave them.
     """
 
     def __init__(
         self,
-        target: tuple[Provider | str | None, Secret | None, str | None],
+        target: tuple[Provider | str | None, Credentials, str | None],
         policies: Policies,
         budget: Budget,
         observers: Observers,
@@ -78,34 +81,41 @@ class Engine:
         network: Network = _OF_ENVIRONMENT,
         transport: Transport | None,
         allow_unknown_models: bool,
+        share: AccountShare = _ALONE,
     ) -> None:
-        self.policies = policies
+        self.policies, webhook = policies, policies.polling.webhook
         self.observers = observers
         self.rng = random.Random()  # noqa: S311 — the session's jitter, not secrets
         self.schedules = PollSchedules()
         self._target = target
         self.network = network
         self._transport = transport
-        self._allow_unknown_models = allow_unknown_models
+        self.allows_unknown_models = allow_unknown_models
         self.fallback = Fallback()
         self.connectivity = Connectivity()
         self.downloads = DownloadQueue(policies, self.fallback)
         self.limiter = Limiter(policies, self.downloads, observers)
-        self.slots = JobSlots(self.limiter)
+        self.receiver = None if webhook is None else Receiver(webhook)
+        self.job_slots = JobSlots(self.limiter)
+        self.owner = LoopOwner("the session", "FluxSession")
+        wait = policies.polling.webhook_wait
+        self.inbox = WebhookInbox(self.receiver, owner=self.owner, wait=wait)
         self.submitter = Submitter(
             policies,
             self.limiter,
-            self.slots,
+            self.job_slots,
             self.connectivity,
             observers,
+            inbox=self.inbox,
             budget=budget,
             rng=self.rng,
+            share=share,
         )
+        self.name = share.name
         self.health = HealthMonitor(observers, self.limiter, self.downloads, self.connectivity)
         self._warned: set[str] = set()
-        self._restored: set[str] = set()
+        self.restored: set[str] = set()
         self._stack: AsyncExitStack | None = None
-        self.owner = LoopOwner("the session", "FluxSession")
 
     @property
     def is_open(self) -> bool:
@@ -116,18 +126,21 @@ class Engine:
         self.owner.check()
         if self._stack is not None:
             raise ConfigError("the session is open already: share it inside its `async with`")
-        provider, api_key, base_url = self._target
+        provider, credentials, base_url = self._target
         self._provider, self.key = resolve_provider(
-            provider, api_key=api_key, base_url=base_url, environ=os.environ
+            provider, api_key=credentials.api_key, base_url=base_url, environ=os.environ
         )
+        self.inbox.check(self._provider)
         async with AsyncExitStack() as stack:
             self.disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="fluxasync-disk")
             # not waited for: each write is awaited to its end by its own caller
             stack.callback(self.disk.shutdown, wait=False)
             transport = await self._open_transport(stack)
+            await self._listen(stack)
             self.connect(
                 ApiClient(transport, self._provider, self.key, self.policies, warn=self._warn_once)
             )
+            stack.push_async_callback(self.polling_host.close)
             await self.owner.claim(self.close)
             self._stack = stack.pop_all()
 
@@ -140,9 +153,16 @@ class Engine:
             self.schedules.rate_limiter,
             self.connectivity,
             self.submitter,
-            self.slots,
+            self.job_slots,
             warn=self._warn_once,
         )
+        self.polling_host = PollingHost(
+            client, self.submitter, self.limiter, self.inbox, self._warn_once
+        )
+        self.watcher = Watcher(
+            self.poller, self.polling_host, self.inbox, self.job_slots, self.connectivity,
+            self.schedules, self.policies, self.rng, self.observers, self.fallback,
+        )  # fmt: skip
         self.downloader = Downloader(
             client, self.poller, self.downloads, self.connectivity, self.health, self.policies,
             self.rng, self.observers,
@@ -154,6 +174,13 @@ class Engine:
         transport = self.network.transport(self._provider, self.policies.timeouts, os.environ)
         self.connectivity.connections = await stack.enter_async_context(transport)
         return transport
+
+    async def _listen(self, stack: AsyncExitStack) -> None:
+        """Take callbacks at an address of this machine, where the webhook names one."""
+        if self.receiver is not None and self.receiver.webhook.listen is not None:
+            from ..webhooks.listener import Listener  # a server, which few sessions need
+
+            await stack.enter_async_context(Listener(self.receiver))
 
     async def close(self) -> None:
         """Wait for the POSTs under way, because they may be paid, and close the transport."""
@@ -193,6 +220,20 @@ class Engine:
         provider, _, base_url = self._target
         return provider_of(provider, base_url=base_url, environ=os.environ)
 
+    @property
+    def account(self) -> AccountReader:
+        """What the provider says about the account. Raises ConfigError unless the session is
+        open."""
+        self.check_open()
+        return AccountReader(
+            self.send,
+            self._provider,
+            evolve(self._target[1], api_key=self.key),
+            retry=self.policies.retry,
+            timeouts=self.policies.timeouts,
+            reads_variable=not self.submitter.share.has_own_token,
+        )
+
     # --- limits, money and models ---------------------------------------------------------------
 
     def set_limits(self, limits: Limits) -> None:
@@ -202,26 +243,15 @@ class Engine:
         self.limiter.limits_changed()
         self.downloads.limits_changed()
 
-    def new_breaker(self) -> CircuitBreaker:
-        """Return a new circuit breaker that trips with the session's own."""
-        return CircuitBreaker(self.submitter.breaker)
-
-    def restore_spending(self, ledger: str, *, spent: Decimal, in_doubt: Decimal) -> None:
-        """Count what earlier runs spent, in US dollars, against the budget. Does so once for each
-        ledger, because this session counts its own spending as it goes."""
-        if ledger not in self._restored:
-            self._restored.add(ledger)
-            self.submitter.spending.restore(spent=spent, in_doubt=in_doubt)
-
-    @property
-    def budget_left(self) -> Decimal | None:
-        """US dollars of the budget that are not spent, reserved or in doubt; None = no budget."""
-        return self.submitter.spending.left
-
-    def check_prices(self, estimate: Estimate) -> None:
-        """Raise ConfigError for images of unknown price under a cost cap, before any is made."""
-        if estimate.unpriced:
-            self.submitter.spending.can_reserve(None)
+    def set_polling(self, polling: Polling) -> None:
+        """Poll so from now on. The webhook stays: submissions have its address. Raises ConfigError
+        for another one."""
+        webhook = self.policies.polling.webhook
+        if polling.webhook not in (None, webhook):
+            raise ConfigError.about(
+                "webhook", "cannot be changed in a session; open another one", owner="Polling"
+            )
+        self.policies.polling = evolve(polling, webhook=webhook)
 
     def check_model(self, model: str, *, advice: str = "") -> None:
         """Raise ConfigError for a misspelt model; warn of another unknown one, with `advice`."""
@@ -235,7 +265,7 @@ class Engine:
     def refuse_misspelt(self, model: str) -> None:
         """Raise ConfigError for a model that the catalogue lacks and that resembles one of its
         names, unless the session allows unknown models."""
-        if self._allow_unknown_models or find(model) is not None:
+        if self.allows_unknown_models or find(model) is not None:
             return
         if near := closest_model(model):
             raise ConfigError(
@@ -269,19 +299,14 @@ class Engine:
         on_job: Callable[[Job], None] | None = None,
     ) -> Saved:
         """Submit, watch and download one image; see `FluxSession.generate`."""
-        self.check_open()
-        if isinstance(to, FileSink):
-            request = _with_format(request, to.output_format)
-            await to.preflight()
-        job = await self.submit(request, ledger=ledger, priority=priority, breaker=breaker)
-        if on_job is not None:
-            try:
-                on_job(job)
-            except BaseException:
-                self.slots.unwatch(job)
-                self.mark_unclaimed(job, ledger=ledger)
-                raise
-        return await self.collect(job, to=to, ledger=ledger)
+        return await made(
+            self, request, to=to, ledger=ledger, priority=priority, breaker=breaker, on_job=on_job
+        )
+
+    def leave_job(self, job: Job, *, ledger: Ledger) -> None:
+        """Watch a paid job no more: its caller is gone."""
+        self.job_slots.unwatch(job)
+        self.mark_unclaimed(job, ledger=ledger)
 
     async def submit(
         self,
@@ -292,24 +317,34 @@ class Engine:
         breaker: CircuitBreaker | None = None,
     ) -> Job:
         """Submit one image; see `FluxSession.submit`."""
-        request = await self._prepared(request)
-        self.health.wake()
-        return await self.submitter.submit(
-            Submission(
-                request=request,
-                client=self._client,
-                ledger=ledger,
-                breaker=breaker or self.submitter.breaker,
-                priority=priority,
-                disk=self.disk,
-            )
+        request = await self.prepared(request)
+        breaker = breaker or self.submitter.breaker
+        return await self.polling_host.submit(
+            self.submission(request, ledger=ledger, priority=priority, breaker=breaker)
         )
 
-    async def _prepared(self, request: ImageRequest) -> ImageRequest:
+    def submission(
+        self, request: ImageRequest, *, ledger: Ledger, breaker: CircuitBreaker, priority: int
+    ) -> Submission:
+        """Return what is submitted for a request that was prepared."""
+        self.health.wake()
+        return Submission(
+            request=request,
+            client=self._client,
+            ledger=ledger,
+            breaker=breaker,
+            priority=priority,
+            disk=self.disk,
+        )
+
+    async def prepared(self, request: ImageRequest) -> ImageRequest:
+        """Return a request that was checked, and whose image inputs were read."""
         self.check_open()
         if request.n != 1:
             raise ConfigError(f"n={request.n}: one submission is one image; use a Batch for more")
         self.check_model(request.model)
+        if has_webhook(request):
+            check_pollable(self._provider)
         return await resolve(validate(request), executor=self.disk)
 
     async def poll(self, job: Job) -> Pending | Ready:
@@ -335,43 +370,11 @@ class Engine:
         """Poll until the image can be fetched; see `FluxSession.watch`."""
         self.check_open()
         self.health.wake()
-        self.slots.adopt(job, seconds=self.policies.timeouts.job)
-        policy = self._poll_policy(job)
-        step: Ready | float = policy.first(now(), jitter=self.rng.random())
         try:
-            while not isinstance(step, Ready):
-                await self.connectivity.sleep(step, jitter=self.rng.random())
-                await self.poller.turn()
-                asked = now()
-                result = await self.poller.poll(job)
-                if self.connectivity.is_down:  # an outage decides nothing, however long it is
-                    grace = self.policies.retry.not_found_grace
-                    policy.deadline = max(policy.deadline, now() + grace)
-                step = policy.decide(result, now(), asked=asked, jitter=self.rng.random())
-        except JobError as error:
-            self.slots.release(job)
-            self.observers.show(JobEnded(job=error.job, error=error))
+            return await self.watcher.watch(job)
+        except (AuthenticationError, TransportError) as error:  # they concern every job
+            self.submitter.end_if_hopeless(error)
             raise
-        except BaseException as error:
-            self.slots.unwatch(job)
-            if isinstance(error, AuthenticationError | TransportError):  # they concern every job
-                self.submitter.end_if_hopeless(error)
-            raise
-        in_flight = self.limiter.in_flight
-        self.observers.show(JobReady(job=job, polls=step.polls, in_flight=in_flight))
-        return step
-
-    def _poll_policy(self, job: Job) -> PollPolicy:
-        job_class = (job.model, self.fallback(partial(size_class, job), None))
-        return PollPolicy(
-            job,
-            schedule=self.schedules.of(job_class, typical=typical_seconds(job.model)),
-            rate_limiter=self.schedules.rate_limiter,
-            policies=self.policies,
-            now=now(),
-            submitted=self.slots.accepted_at(job),
-            fallback=self.fallback,
-        )
 
     async def download(self, ready: Ready, *, to: Sink) -> Saved:
         """Fetch a Ready job's image and keep it; see `FluxSession.download`."""
@@ -417,15 +420,6 @@ class Engine:
 def _price_note(given: object) -> str:
     known = "at the given price" if given is not None else "no price known"
     return f"{known}; fluxasync models lists the catalogue"
-
-
-def _with_format(request: ImageRequest, format: str | None) -> ImageRequest:
-    """Return the request for images of this format, where it states none and its model takes one;
-    a model that the catalogue lacks may refuse what was not asked for."""
-    model = find(request.model)
-    if request.output_format is None and model is not None and "output_format" in model.parameters:
-        return evolve(request, output_format=format)
-    return request
 
 
 def _saved(ready: Ready, stored: Stored, *, download_seconds: float) -> Saved:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from .._core.errors import ConfigError
 from .._requests.catalog import find
 from .._requests.pricing import UNKNOWN_MODEL_SECONDS
 from .limiter import ACCOUNT, Lease, Limiter
 
 if TYPE_CHECKING:
-    from .._core.models import Job
+    from .._core.models import ImageRequest, Job
 
 #: ratio of the p90 duration to the typical one (log-normal, sigma 0.35). An unwatched job keeps
 #: its slot that long, because the server still counts it.
@@ -49,7 +50,13 @@ class JobSlots:
     def __init__(self, limiter: Limiter) -> None:
         self._limiter = limiter
         self._held: dict[str, _SlotHold] = {}
+        self._lost: dict[str, _SlotHold] = {}  # by the key of the request whose answer was lost
         self._recent = RecentIds()
+
+    @property
+    def in_flight(self) -> int:
+        """Active jobs, as far as polls have shown, and POSTs under way."""
+        return self._limiter.in_flight
 
     def is_new(self, job_id: str) -> bool:
         """Return whether no job of this session had this id, and remember it."""
@@ -60,12 +67,26 @@ class JobSlots:
         timer = asyncio.get_running_loop().call_later(seconds, self.release, job)
         self._held[job.job_id] = _SlotHold(lease, timer, accepted)
 
+    def keep_lost(self, request: ImageRequest, lease: Lease) -> None:
+        """Hold the slot of a submission whose answer was lost, until its job is adopted, or as long
+        as the server may be counting it."""
+        key, seconds = _key_of(request), longest_seconds(request.model)
+        timer = asyncio.get_running_loop().call_later(seconds, self._give_lost, key, lease)
+        self._lost[key] = _SlotHold(lease, timer, None)
+
     def adopt(self, job: Job, *, seconds: float) -> None:
-        """Count a job of an earlier process, as the server does, until a poll sees its end."""
-        if job.job_id not in self._held:
-            self._recent.add(job.job_id)
+        """Count a job of an earlier process, or one that was found for a lost answer, as the server
+        does, until a poll sees its end. The slot of the lost answer becomes the job's."""
+        if job.job_id in self._held:
+            return
+        self._recent.add(job.job_id)
+        lost = None if job.request is None else self._lost.pop(_key_of(job.request), None)
+        if lost is None:
             lease = self._limiter.count(model_group(job.model or "")[0])
-            self.keep(job, lease, seconds=seconds, accepted=None)
+        else:
+            lost.timer.cancel()
+            lease = lost.lease
+        self.keep(job, lease, seconds=seconds, accepted=None)
 
     def release(self, job: Job) -> None:
         """Give a job's slot back; a second time does nothing."""
@@ -73,6 +94,11 @@ class JobSlots:
         if held is not None:
             held.timer.cancel()
             self._limiter.give(held.lease)
+
+    def _give_lost(self, key: str, lease: Lease) -> None:
+        self._limiter.give(lease)
+        if (lost := self._lost.get(key)) is not None and lost.lease is lease:
+            del self._lost[key]
 
     def unwatch(self, job: Job) -> None:
         """Keep an unwatched job's slot as long as the server may still be counting the job."""
@@ -86,6 +112,13 @@ class JobSlots:
         held."""
         held = self._held.get(job.job_id)
         return None if held is None else held.accepted
+
+
+def _key_of(request: ImageRequest) -> str:
+    try:
+        return request.key
+    except ConfigError:  # an image input that was not read: no other image is equal to it
+        return ""
 
 
 def typical_seconds(model: str | None) -> float:

@@ -71,6 +71,7 @@ class Limiter:
         self._by_group: Counter[str] = Counter()
         self._waiters: list[_Waiter] = []
         self._serial = 0
+        self._is_held = False
         self._paused_until = 0.0
         self._probing = False
         self._probe_at = 0.0
@@ -87,6 +88,11 @@ class Limiter:
     def in_flight(self) -> int:
         """Leases out: jobs not yet known to be terminal, and POSTs."""
         return len(self._leases)
+
+    @property
+    def waiting(self) -> int:
+        """Submissions that wait for a slot."""
+        return len(self._waiters)
 
     @property
     def slots(self) -> int:
@@ -123,20 +129,35 @@ class Limiter:
         Raises the breaker's error as soon as it trips. A cancelled waiter leaves no slot behind.
         """
         breaker.check()
-        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        self._serial += 1
-        waiter = _Waiter(rank=(-priority, self._serial), group=group, cap=cap, future=future)
-        insort(self._waiters, waiter)
-        self._admit()
-        if not future.done():
-            breaker.watch(future)
+        waiter = self._arrived(group, cap, priority)
+        if not waiter.future.done():
+            breaker.watch(waiter.future)
         try:
-            lease = await future
+            lease = await waiter.future
         except BaseException:
             self._leave(waiter)
             raise
         assert isinstance(lease, Lease)  # noqa: S101 — breakers set only exceptions
         return lease
+
+    def take_now(self, group: str, cap: int | None = None, *, priority: int = 0) -> Lease | None:
+        """Return the lease of a slot that is free now, None without one."""
+        waiter = self._arrived(group, cap, priority)
+        if not waiter.future.done():
+            self._waiters.remove(waiter)
+            return None
+        lease = waiter.future.result()
+        assert isinstance(lease, Lease)  # noqa: S101 — no breaker has the waiter
+        return lease
+
+    def _arrived(self, group: str, cap: int | None, priority: int) -> _Waiter:
+        """Queue a waiter, and admit what may go."""
+        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._serial += 1
+        waiter = _Waiter(rank=(-priority, self._serial), group=group, cap=cap, future=future)
+        insort(self._waiters, waiter)
+        self._admit()
+        return waiter
 
     def count(self, group: str) -> Lease:
         """Return a lease for a job that is active at the server already, beyond any limit."""
@@ -190,6 +211,16 @@ class Limiter:
         self._unanswered.discard(lease)
         self._by_group[lease.group] -= 1
         if self._waiters:
+            self._admit()
+
+    def hold(self) -> None:
+        """Grant nothing until `resume`."""
+        self._is_held = True
+
+    def resume(self) -> None:
+        """End a `hold`."""
+        if self._is_held:
+            self._is_held = False
             self._admit()
 
     def pause(self, seconds: float) -> None:
@@ -261,6 +292,8 @@ class Limiter:
 
     def _admit(self) -> None:
         """Grant what may go now; set a timer where only time is missing."""
+        if self._is_held:
+            return
         loop = asyncio.get_running_loop()
         held: list[_Waiter] = []
         granted = 0

@@ -7,6 +7,7 @@ learned ages and the planned polls are shifted by that.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from math import inf
 
@@ -29,7 +30,11 @@ UNPLANNED = 5.0
 
 
 class PollPolicy:
-    """The decisions of one job's watch; times are loop times in seconds."""
+    """The decisions of one job's watch; times are loop times in seconds.
+
+    `is_awaited` says whether a callback is expected to tell the job's end: polls are then late and
+    rare. `about_loss` returns what the error of a lost job adds.
+    """
 
     def __init__(
         self,
@@ -41,12 +46,16 @@ class PollPolicy:
         now: float,
         submitted: float | None = None,
         fallback: Fallback | None = None,
+        is_awaited: Callable[[], bool] = lambda: False,
+        about_loss: Callable[[], str] = str,
     ) -> None:
         self._job = job
         self._schedule = schedule
         self._rate_limiter = rate_limiter
         self._policies = policies
         self._fallback = fallback or Fallback()
+        self._is_awaited = is_awaited
+        self._about_loss = about_loss
         age = clamped(_wall_age(job) if submitted is None else now - submitted)
         self._submitted = now - age
         # a job of an earlier run may be past its time; it still gets `not_found_grace`
@@ -76,15 +85,17 @@ class PollPolicy:
         *,
         jitter: float,
         asked: float | None = None,
+        rung_at: float | None = None,
     ) -> Ready | float:
         """Return the Ready, or the seconds until the next poll; raise the error that ended the
-        job. `asked` is the time at which the poll was sent; None = now."""
+        job. `asked` is the time at which the poll was sent; None = now. `rung_at` is the time of
+        the callback that caused the poll; None = none did."""
         self._polls += 1
         trip = 0.0 if asked is None else min(clamped(now - asked), now - self._submitted)
         seen = now - trip / 2  # when the server looked
         match result:
             case Ready():
-                self._fallback(lambda: self._learn_end(result, seen, trip), None)
+                self._fallback(lambda: self._learn_end(result, seen, trip, rung_at), None)
                 return evolve(
                     result,
                     polls=self._polls,
@@ -126,7 +137,8 @@ class PollPolicy:
         since = datetime.now(UTC) - timedelta(seconds=lasted)
         return JobLost(
             f"the provider has not known the job since {since:%H:%M:%S} UTC ({lasted:.0f} s); it "
-            f"was submitted {now - self._submitted:.0f} s ago and may have been charged",
+            f"was submitted {now - self._submitted:.0f} s ago and may have been charged"
+            f"{self._about_loss()}",
             job=self._job,
         )
 
@@ -174,8 +186,10 @@ class PollPolicy:
 
     def _first(self, now: float, jitter: float) -> float:
         def planned() -> float:
-            stretch = self._rate_limiter.stretch(now)
-            due = self._schedule.first(self._policies.polling, jitter=jitter, stretch=stretch)
+            stretch, polling = self._rate_limiter.stretch(now), self._policies.polling
+            due = self._schedule.late(polling, jitter=jitter) if self._is_awaited() else None
+            if due is None:
+                due = self._schedule.first(polling, jitter=jitter, stretch=stretch)
             return self._until(due, now)
 
         return self._fallback(planned, UNPLANNED)
@@ -184,10 +198,13 @@ class PollPolicy:
         # from the age at the last answer, not from now: a round trip is part of the step
         def planned() -> float:
             age = now - self._schedule.trip / 2 - self._began
-            stretch = self._rate_limiter.stretch(now)
-            due = self._schedule.next(
-                age, self._policies.polling, jitter=jitter, stretch=stretch, hint=self._hint
-            )
+            stretch, polling = self._rate_limiter.stretch(now), self._policies.polling
+            is_awaited = self._is_awaited()
+            due = self._schedule.late(polling, age=age, jitter=jitter) if is_awaited else None
+            if due is None:
+                due = self._schedule.next(
+                    age, polling, jitter=jitter, stretch=stretch, hint=self._hint
+                )
             return self._until(due, now)
 
         return self._fallback(planned, UNPLANNED)
@@ -206,7 +223,7 @@ class PollPolicy:
             self._progress.append((result.progress, age))
             self._hint = self._schedule.hint(result.progress, age)
 
-    def _learn_end(self, ready: Ready, seen: float, trip: float) -> None:
+    def _learn_end(self, ready: Ready, seen: float, trip: float, rung_at: float | None) -> None:
         if self._policies.polling.interval is not None:
             return
         since, age, exact = self._running_until, seen - self._began, ready.generate_seconds
@@ -216,6 +233,8 @@ class PollPolicy:
             return
         if exact is not None:
             exact -= trip / 2  # the server accepted the job before its answer arrived
+        elif rung_at is not None:
+            exact = rung_at - self._began
         if age > 0:
             self._schedule.saw_end(since, age, exact=exact)
         duration = exact if exact is not None and since < exact < age else (since + age) / 2

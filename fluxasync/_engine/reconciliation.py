@@ -19,17 +19,18 @@ from attrs import define, frozen
 from .._core.account import AccountTask, TaskList
 from .._core.models import ImageRequest, Ready
 from .._wire import PollResult, repeats_prompt, sent_prompt, sent_seed, spaced
+from .._wire.account_calls import bare_name
+from .charge_evidence import EARLIER, LATER, ChargeEvidence
 from .task_proof import Proof, is_open, proof
 
-#: by how much the listed time of a submission may be before and after its intent: clocks differ,
-#: and a submission may wait for its connection
-EARLIER, LATER = timedelta(seconds=60), timedelta(minutes=10)
 #: the time of a job that is not listed; such a job is the only one of its group
 _UNKNOWN = datetime.min.replace(tzinfo=UTC)
 #: "the same minute": a job of this journal that is listed this near shows that the list is ours
 _NEAR = timedelta(seconds=60)
 #: possible tasks of one submission that are judged as candidates to show
 _MOST_JUDGED = 200
+#: why a submission may be charged whose model has only tasks of other requests at that time
+_OTHERS = "its model has tasks of that time that are not this folder's, with other prompts"
 
 
 @frozen(kw_only=True)
@@ -41,6 +42,7 @@ class Doubt:
     content: str  #: equal for requests whose images may be exchanged
     begun_at: datetime  #: UTC, by this machine's clock
     candidate: str | None = None  #: the job id in what was received instead of an answer
+    is_again: bool = False  #: it is to be submitted again: its job is looked for before that
 
 
 @frozen(kw_only=True)
@@ -49,6 +51,7 @@ class KnownJob:
 
     model: str
     submitted_at: datetime  #: UTC, by this machine's clock
+    is_own: bool = True  #: of the account whose tasks are listed
 
 
 @frozen(kw_only=True)
@@ -61,7 +64,8 @@ class Adopt:
 
 @frozen(kw_only=True)
 class NotListed:
-    """The provider has no task of this submission, so it was not charged."""
+    """The provider lists no task of this submission, and its usage log, if it has one, no charge
+    that may be its own."""
 
     key: str
 
@@ -73,6 +77,7 @@ class StillInDoubt:
     key: str
     candidates: tuple[str, ...] = ()  #: job ids that it may have, the likeliest first
     is_waiting: bool = False  #: a candidate is not finished: a later poll may decide
+    reason: str | None = None  #: why it may be charged although no task is listed
 
 
 Decision = Adopt | NotListed | StillInDoubt
@@ -93,11 +98,13 @@ def decide(
     answers: Mapping[str, PollResult],
     known: Mapping[str, KnownJob],
     now: datetime,
+    charges: ChargeEvidence | None = None,
 ) -> list[Decision]:
     """Return one decision for each submission in doubt.
 
     `answers` has the polls of `to_poll`, by job id; a missing one decides nothing. `known` has the
-    jobs that rows of the journal have, as far as they are listed or candidates. No task is adopted
+    jobs that rows of the journal have, as far as they are listed or candidates. `charges` is what
+    the usage log shows; None = the provider has none, so its list decides alone. No task is adopted
     twice, and none that is known.
     """
     tasks = _Tasks(listed, known)
@@ -115,9 +122,22 @@ def decide(
     return [
         Adopt(key=doubt.key, job_id=adopted[doubt.key])
         if doubt.key in adopted
-        else _undecided(doubt, own.get(doubt.key), tasks, answers, taken, now)
+        else _checked(
+            _undecided(doubt, own.get(doubt.key), tasks, answers, taken, now), doubt, charges
+        )
         for doubt in doubts
     ]
+
+
+def _checked(
+    found: NotListed | StillInDoubt, doubt: Doubt, charges: ChargeEvidence | None
+) -> NotListed | StillInDoubt:
+    """Leave a submission in doubt that the usage log may have a charge of."""
+    if charges is None or isinstance(found, StillInDoubt):
+        return found
+    first, last = doubt.begun_at - EARLIER, doubt.begun_at + LATER
+    reason = charges.against(bare_name(doubt.request.model), first, last)
+    return found if reason is None else StillInDoubt(key=doubt.key, reason=reason)
 
 
 def _own(doubt: Doubt, known: Mapping[str, KnownJob]) -> str | None:
@@ -180,16 +200,20 @@ def _undecided(
 ) -> NotListed | StillInDoubt:
     left = (task.job_id for task in tasks.possible(doubt) if task.job_id not in taken)
     possible = list(islice(left, _MOST_JUDGED))
-    if not possible and own is None and tasks.would_list(doubt, now):
+    is_missing = own is None and tasks.would_list(doubt, now)
+    if not possible and is_missing:
         return NotListed(key=doubt.key)
     named = [job_id for job_id in (own, *possible) if job_id is not None and job_id not in taken]
     proofs = {job_id: proof(doubt.request, answers.get(job_id)) for job_id in named}
     order = list(Proof)
     shown = sorted(proofs, key=lambda job_id: (job_id != own, order.index(proofs[job_id])))
+    candidates = tuple(job_id for job_id in shown if proofs[job_id] is not Proof.OTHER)
     return StillInDoubt(
         key=doubt.key,
-        candidates=tuple(job_id for job_id in shown if proofs[job_id] is not Proof.OTHER),
+        candidates=candidates,
         is_waiting=Proof.OPEN in proofs.values() or tasks.has_open(doubt, answers),
+        # a provider may have changed the prompt of its own task
+        reason=_OTHERS if is_missing and not candidates else None,
     )
 
 
@@ -210,6 +234,7 @@ class _Tasks:
             (task.submitted_at, known[task.job_id].submitted_at)
             for task in listed.tasks
             if task.job_id in known
+            and known[task.job_id].is_own
             and task.submitted_at is not None
             and _folded(task.model or "") in ("", _folded(known[task.job_id].model))
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from decimal import Decimal
 from ssl import SSLContext
 from typing import Any, Literal, NoReturn, Self
@@ -14,14 +14,15 @@ from .._core.errors import ConfigError
 from .._core.models import ImageRequest, Job, Pending, Ready, Saved
 from .._core.observers import Observers
 from .._core.protocols import Ledger, Observer, Sink, Transport
-from .._requests.parsing import parse_request
 from .._store.ledgers import NullLedger, check_ledger
 from .._store.sinks import FileSink, MemorySink, check_sink
 from .._wire.credentials import Credentials, credentials_of
 from .._wire.network import Network
 from .._wire.providers import Provider
-from .account_reader import Account
+from ..webhooks import Receiver
+from .account_reader import AccountReader
 from .engine import Engine
+from .generation import request_of
 
 _NO_LEDGER = NullLedger()
 
@@ -41,7 +42,7 @@ class FluxSession:
         limits: Limits, or a number of jobs in flight, or `"auto"`: as many as the account allows.
         retry: how free calls, and submissions that were certainly not accepted, are retried.
         polling: Polling, or its `lag`: the mean delay until a job's end is seen, as a share of the
-            usual duration.
+            usual duration. `Polling(webhook=…)` has the provider call back; see `receiver`.
         timeouts: seconds for each call, and for a job.
         budget: Budget, or a cap in US dollars: `"5.00"`.
         proxy: URL of an HTTP proxy, also with a user and a password; `""` uses none. None reads
@@ -75,7 +76,6 @@ class FluxSession:
         transport: Transport | None = None,
         on_event: Observer | None = None,
     ) -> None:
-        credentials = credentials_of(api_key)
         if transport is not None:
             methods = ("send", "stream")
             check_methods("transport", transport, methods, expected="a Transport")
@@ -83,7 +83,7 @@ class FluxSession:
         if transport is not None and network.is_given:
             raise ConfigError("transport: yours makes its own connections; leave out proxy and ssl")
         self._engine = Engine(
-            (provider, credentials.api_key, base_url),
+            (provider, credentials_of(api_key), base_url),
             Policies(
                 limits=Limits.of(limits),
                 retry=Retry.of(retry),
@@ -96,7 +96,6 @@ class FluxSession:
             transport=transport,
             allow_unknown_models=allow_unknown_models,
         )
-        self._access_token = credentials.access_token
 
     async def __aenter__(self) -> Self:
         await self._engine.open()
@@ -142,12 +141,22 @@ class FluxSession:
 
     @property
     def polling(self) -> Polling:
-        """The Polling in force; assign another, or its `lag`, at any time."""
+        """The Polling in force; assign another, or its `lag`, at any time. The webhook stays.
+        Raises ConfigError for another webhook."""
         return self._engine.policies.polling
 
     @polling.setter
     def polling(self, polling: Polling | float | None) -> None:
-        self._engine.policies.polling = Polling.of(polling)
+        self._engine.set_polling(Polling.of(polling))
+
+    @property
+    def receiver(self) -> Receiver:
+        """What takes the provider's callbacks: mount it in your app. With `listen` the session
+        itself serves it. Raises ConfigError without a `Polling(webhook=…)`."""
+        if self._engine.receiver is None:
+            reason = "the session has no webhook; open it with Polling(webhook=Webhook(url=…))"
+            raise ConfigError.about("receiver", reason)
+        return self._engine.receiver
 
     @property
     def timeouts(self) -> Timeouts:
@@ -176,18 +185,10 @@ class FluxSession:
         return tuple(self._engine.submitter.unclaimed.values())
 
     @property
-    def account(self) -> Account:
+    def account(self) -> AccountReader:
         """The account at the provider: its `balance`, its `tasks` and its `usage`. Raises
         ConfigError unless the session is open."""
-        engine = self._engine
-        engine.check_open()
-        return Account(
-            engine.send,
-            engine.provider,
-            Credentials(api_key=engine.key, access_token=self._access_token),
-            retry=self.retry,
-            timeouts=self.timeouts,
-        )
+        return self._engine.account
 
     async def credits(self) -> Decimal | None:
         """Return the account's balance, in the provider's credits (BFL: US$0.01 each); None where
@@ -217,7 +218,7 @@ class FluxSession:
         sink = self._sink(to)
         check_callback("on_job", on_job)
         _check_waiting(ledger, priority)
-        request = _request_of(prompt, parameters)
+        request = request_of(prompt, parameters)
         return await self._engine.generate(
             request, to=sink, ledger=ledger, priority=priority, on_job=on_job
         )
@@ -313,13 +314,3 @@ def _check_job(job: object) -> None:
 def _check_waiting(ledger: object, priority: object) -> None:
     check_ledger(ledger)
     check_type("priority", priority, int, expected="a whole number")
-
-
-def _request_of(prompt: str | ImageRequest, parameters: Mapping[str, Any]) -> ImageRequest:
-    if "out" in parameters:
-        raise ConfigError("out: a session's generate names the file `to`: generate(…, to=…)")
-    if not isinstance(prompt, ImageRequest):
-        return parse_request({"prompt": prompt, **parameters}, allow_extras=False)
-    if parameters:
-        raise ConfigError("give parameters inside the ImageRequest, not beside it")
-    return prompt

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
+from .._core.amounts import GRAIN
+from .._core.attempts import Attempt, new_token
 from .._core.errors import (
     AuthenticationError,
-    BudgetExceeded,
     FluxError,
     RateLimited,
     ServerError,
@@ -38,16 +39,18 @@ from .._store.ledgers import MemoryLedger, NullLedger
 from .._wire.client import ApiClient, now
 from .budget import SpendingAccount
 from .circuit_breaker import CircuitBreaker
-from .job_slots import JobSlots, longest_seconds, model_group
+from .job_slots import JobSlots, model_group
 from .pushback import Backoff, GiveUp, PushbackPolicy, is_local
 from .submitted_prompts import SubmittedPrompts
 
 if TYPE_CHECKING:
     from .._core.config import Budget, Policies
     from .._core.observers import Observers
+    from .._core.prices import Prices
     from .._core.protocols import Ledger
     from .connectivity import Connectivity
     from .limiter import Lease, Limiter
+    from .webhook_inbox import WebhookInbox
 
 logger = logging.getLogger("fluxasync")
 
@@ -57,6 +60,30 @@ class _HeldBack(TransportError):
 
     def __init__(self) -> None:
         super().__init__("held back by a push-back", sent=False)
+
+
+@frozen(kw_only=True)
+class AccountShare:
+    """What a session is in a pool of several accounts; without a name it is alone."""
+
+    name: str = ""
+    spending: SpendingAccount | None = None  #: what all accounts spend together
+    factor: Decimal | None = None  #: its prices, as a multiple of the list's
+    #: whether its access token must be given: the variable's may be another account's
+    has_own_token: bool = False
+
+    def price(self, request: ImageRequest, prices: Prices) -> Decimal | None:
+        """Return the price of a request in this account, in US dollars; None = unknown."""
+        listed = price(request, prices)
+        if listed is None or self.factor is None:
+            return listed
+        return (listed * self.factor).quantize(GRAIN)
+
+    def named(self, answer: Job | Refused) -> Job | Refused:
+        """Return a job with the name of its account, where there are several."""
+        if not (self.name and isinstance(answer, Job)):
+            return answer
+        return evolve(answer, account=self.name)
 
 
 @frozen(kw_only=True)
@@ -82,12 +109,16 @@ class Submitter:
         connectivity: Connectivity,
         observers: Observers,
         *,
+        inbox: WebhookInbox,
         budget: Budget,
         rng: random.Random,
+        share: AccountShare,
     ) -> None:
         self.breaker = CircuitBreaker()
-        self.spending = SpendingAccount(budget.max_cost)
+        self.spending = SpendingAccount(budget.max_cost, share.spending)
         self.prices = budget.prices  #: the user's own
+        self.share = share
+        self.owner = new_token()[:8]  #: tells this session's attempts from those of others
         self.unclaimed: dict[str, Job] = {}
         self.prompts = SubmittedPrompts()
         self._policies = policies
@@ -95,27 +126,30 @@ class Submitter:
         self._slots = slots
         self._connectivity = connectivity
         self._observers = observers
+        self._inbox = inbox
         self._rng = rng
         self._pushback = PushbackPolicy()
         self._tasks: set[asyncio.Task[Job | Refused]] = set()
-        self._refund = asyncio.Event()  # set, and replaced, when the budget has more room
         self._worked: set[str] = set()  # models that the key has had a job of
 
     async def submit(self, submission: Submission) -> Job:
         """Wait for a slot, POST, and wait out push-back; see `FluxSession.submit`."""
         group, cap = model_group(submission.request.model)
         breaker, priority = submission.breaker, submission.priority
-        self.prompts.add(submission.request)
         while True:
             lease = await self._limiter.take(group, cap, breaker=breaker, priority=priority)
-            images = await self._prepare(submission, lease)
-            post = self._post(submission, images, lease)
-            answer = await self._run_detached(post, submission.ledger)
+            answer = await self.attempt(submission, lease)
             if isinstance(answer, Job):
                 return answer
             if answer.verdict in {Verdict.REJECTED, Verdict.AMBIGUOUS} or answer.is_final:
                 self._observers.show(SubmitFailed(request=submission.request, error=answer.error))
                 raise answer.error
+
+    async def attempt(self, submission: Submission, lease: Lease) -> Job | Refused:
+        """POST once, in a slot that is taken; it is given back unless it has a job."""
+        self.prompts.add(submission.request)
+        images = await self._prepare(submission, lease)
+        return await self._run_detached(self._post(submission, images, lease), submission.ledger)
 
     def mark_unclaimed(self, job: Job, *, recorded: bool = False) -> None:
         """List a paid job whose caller is gone; log it at WARNING where no ledger records it."""
@@ -134,7 +168,7 @@ class Submitter:
     def settle(self, job: Job) -> None:
         """Count the cost that the provider has just reported for a job; the last one counts."""
         if job.cost is not None and self.spending.settle(job.job_id, job.cost):
-            self._show_refund()
+            self.spending.refunds.show()
 
     def answered(self) -> None:
         """Note an answered call: at the end of an outage, submissions need not wait for a probe."""
@@ -194,9 +228,9 @@ class Submitter:
         """Read the images to send and reserve the price. A caller cancelled here sends nothing."""
         try:
             images = await encode_image_inputs(submission.request, executor=submission.disk)
-            await self._reserve(price(submission.request, self.prices))
+            await self._reserve(self.share.price(submission.request, self.prices))
         except BaseException:
-            self._free(lease)
+            self.give_back(lease)
             raise
         return images
 
@@ -206,20 +240,22 @@ class Submitter:
         """Intent → POST → record: one unit, one attempt. A job is recorded before it counts,
         because the ledger may know its id as another image's."""
         request, ledger = submission.request, submission.ledger
-        cost = price(request, self.prices)
-        answer = await self._answer(submission, images, lease, cost)
+        cost = self.share.price(request, self.prices)
+        attempt = Attempt(owner=self.owner, account=self.share.name)
+        answer = await self._answer(submission, images, lease, cost, attempt)
         received = now()
         if isinstance(answer, Job):
             job = answer
             try:
-                answer = await _recorded(job, request, ledger)
+                answer = await _recorded(job, submission, attempt)
             except BaseException:
                 self._settle(job, cost, lease, submission, received)
                 self.mark_unclaimed(job)  # paid, and its caller does not get it
                 raise
         answer = self._settle(answer, cost, lease, submission, received)
+        self._inbox.answered(attempt.token, answer, model=request.model)
         if isinstance(answer, Refused):
-            await ledger.answered(request, answer)
+            await ledger.answered(request, answer, attempt=attempt)
         return answer
 
     async def _answer(
@@ -228,22 +264,26 @@ class Submitter:
         images: Mapping[str, str | list[str]],
         lease: Lease,
         cost: Decimal | None,
+        attempt: Attempt,
     ) -> Job | Refused:
         """Record the intent, POST, and return the answer."""
         request, breaker = submission.request, submission.breaker
         try:
             breaker.check()  # it may have tripped while the price was being reserved
-            await submission.ledger.intent(request, price=cost)
+            await submission.ledger.intent(request, price=cost, attempt=attempt)
         except BaseException:
-            self._free(lease)
+            self.give_back(lease)
             self._account(None, cost)
             raise
         hold = partial(self._check_hold, lease, breaker)
+        webhook = self._inbox.fields(request, attempt)
         try:
-            return self._unique(
-                await submission.client.submit(request, images, cost, before_send=hold)
+            answer = await submission.client.submit(
+                request, images, cost, before_send=hold, webhook=webhook
             )
+            return self._unique(self.share.named(answer))
         except BaseException as error:
+            self._inbox.lost(attempt.token, request.model)
             self._break_off(error, cost, lease, submission)
             raise
 
@@ -252,18 +292,14 @@ class Submitter:
     ) -> None:
         """Account for a POST that an unexpected error ended: it may have been charged. Awaits
         nothing, because the loop may be ending."""
-        request = submission.request
         lost = TransportError(f"the submission broke off: {type(error).__name__}", sent=True)
         self._account(Refused(verdict=Verdict.AMBIGUOUS, error=lost), cost)
         error.add_note("fluxasync: this submission may have been charged; it is not sent again")
         if not outlives_us(submission.ledger):
-            logger.warning(
-                "a submission was broken off before its answer, and may have been charged: "
-                "model %s, key %s", request.model, request.key[:8],
-            )  # fmt: skip
-        self._observers.show(SubmitFailed(request=request, error=lost))
+            _warn_of_doubt(submission.request)
+        self._observers.show(SubmitFailed(request=submission.request, error=lost))
         with suppress(RuntimeError):  # no loop runs: the task is collected after its loop
-            self._free(lease)
+            self.give_back(lease)
 
     def _check_hold(self, lease: Lease, breaker: CircuitBreaker) -> None:
         """Raise where push-back or a tripped breaker has overtaken this submission: nothing is
@@ -287,7 +323,7 @@ class Submitter:
     ) -> Job | Refused:
         """Apply the answer to the slot and to the budget."""
         if isinstance(answer, Refused) and isinstance(answer.error, _HeldBack):
-            self._free(lease)  # nothing was sent, so there is nothing to judge
+            self.give_back(lease)  # nothing was sent, so there is nothing to judge
         else:
             answer = self._place(answer, lease, submission, received)
         self._account(answer, cost)
@@ -313,10 +349,10 @@ class Submitter:
             submission.breaker.rejected(answer.error)
         else:
             answer = self._refused(answer, lease, submission)
-        self._free(lease)
+        self.give_back(lease)
         return answer
 
-    def _free(self, lease: Lease) -> None:
+    def give_back(self, lease: Lease) -> None:
         """Release a slot whose submission did not become a job, and let the next probe go."""
         self._limiter.answered(lease)
         self._limiter.give(lease)
@@ -364,8 +400,7 @@ class Submitter:
         return answer
 
     def _lost(self, answer: Refused, lease: Lease, submission: Submission) -> None:
-        seconds = longest_seconds(submission.request.model)
-        asyncio.get_running_loop().call_later(seconds, self._limiter.give, lease)
+        self._slots.keep_lost(submission.request, lease)
         if not self._limiter.is_waiting:  # answers to POSTs from before the pause are part of it
             decision = self._pushback.lost(
                 answer,
@@ -396,11 +431,8 @@ class Submitter:
         """Reserve the price before the POST; wait where a POST under way may still release some."""
         while not self.spending.can_reserve(cost):
             if not self.spending.may_fit_later(cost):
-                raise BudgetExceeded(
-                    f"one more image (${cost}) would go over the cap of "
-                    f"${self.spending.max_cost}; raise it to go on"
-                )
-            await self._refund.wait()
+                raise self.spending.over_cap(cost, self.share.name)
+            await self.spending.refunds.wait()
         self.spending.reserve(cost)
 
     def _account(self, answer: Job | Refused | None, cost: Decimal | None) -> None:
@@ -411,21 +443,23 @@ class Submitter:
                 self.spending.mark_in_doubt(cost)
             case _:
                 self.spending.release(cost)
-        self._show_refund()
-
-    def _show_refund(self) -> None:
-        """Let every submission that waits for money look again."""
-        self._refund.set()
-        self._refund = asyncio.Event()
+        self.spending.refunds.show()
 
 
-async def _recorded(job: Job, request: ImageRequest, ledger: Ledger) -> Job | Refused:
+async def _recorded(job: Job, submission: Submission, attempt: Attempt) -> Job | Refused:
     """Record a job. Where the ledger has its id for another image, the answer is ambiguous."""
     try:
-        await ledger.answered(request, job)
+        await submission.ledger.answered(submission.request, job, attempt=attempt)
     except TransportError as error:
         return Refused(verdict=Verdict.AMBIGUOUS, error=error, status=200)
     return job
+
+
+def _warn_of_doubt(request: ImageRequest) -> None:
+    logger.warning(
+        "a submission was broken off before its answer, and may have been charged: "
+        "model %s, key %s", request.model, request.key[:8],
+    )  # fmt: skip
 
 
 def outlives_us(ledger: Ledger) -> bool:

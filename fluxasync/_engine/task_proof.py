@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from enum import Enum
 
+from .._core.account import AccountTask, Candidate
 from .._core.models import ImageRequest, Pending, Ready
 from .._wire import (
     Inconclusive,
+    JobNotFound,
     PollResult,
     is_echo_of,
     is_whole_echo_of,
@@ -14,6 +16,9 @@ from .._wire import (
     sent_prompt,
     sent_seed,
 )
+
+#: characters of a reported prompt that are kept
+_PROMPT = 200
 
 
 class Proof(Enum):
@@ -49,3 +54,37 @@ def proof(request: ImageRequest, answer: PollResult | None) -> Proof:
 def is_open(answer: PollResult | None) -> bool:
     """Return whether a later poll may say more about a job; None = it was not polled."""
     return answer is None or isinstance(answer, Pending | Inconclusive)
+
+
+def candidate(
+    request: ImageRequest, job_id: str, task: AccountTask | None, answer: PollResult | None
+) -> Candidate:
+    """Return what a person needs to know of a job that may be the request's: `task` is its line in
+    the list, `answer` that to its poll."""
+    status, prompt = _status(request, answer)
+    return Candidate(
+        job_id=job_id,
+        status=status,
+        submitted_at=None if task is None else task.submitted_at,
+        prompt=prompt[:_PROMPT],
+    )
+
+
+def _status(request: ImageRequest, answer: PollResult | None) -> tuple[str, str]:
+    """Return the answer in words, and the prompt in it if it is another one."""
+    match answer:
+        case None:
+            return "not polled", ""
+        case Pending():
+            return "still running", ""
+        case Inconclusive():
+            return "no answer about it", ""
+        case JobNotFound():
+            return "the provider does not know it", ""
+        case Ready(prompt=prompt):
+            if not (prompt or "").strip():
+                return "finished, its prompt is not reported", ""
+            if is_whole_echo_of(request, prompt or ""):
+                return "finished, the same prompt", ""
+            return "finished, another prompt", prompt or ""
+    return answer.cause, ""

@@ -8,6 +8,7 @@ and a wrong filter makes an empty list look complete.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -47,6 +48,8 @@ _MILLISECONDS = 1e11
 _LONGEST_WORD = 120
 #: new-api, `model/log.go`: the types of log entries
 _KINDS = {1: "top-up", 2: "consume", 3: "manage", 4: "system", 5: "error", 6: "refund"}
+#: words of a log entry's text that can be the id of a job, and how many of them are kept
+_ID_WORD, _MOST_NAMES = re.compile(r"[A-Za-z0-9_-]{8,120}"), 16
 #: in the message of a refused token that is answered with HTTP 200 (QuantumNous/new-api#434)
 _NOT_LOGGED_IN = ("access token", "unauthorized", "not logged in", "new-api-user", "无权", "未登录")
 
@@ -70,21 +73,15 @@ class AccountCall:
         return lacking(self.provider, self.what)
 
     def refused(self, message: str, status: int) -> AuthenticationError:
-        credential = token_name(self.provider) if self.by_token else "the key"
+        credential = TOKEN if self.by_token else "the key"
         of_key = not self.by_token and status == 401  # the key still submits without the token
         text = f"{credential} was refused: {message}"
-        return AuthenticationError(text, status=status, of_key=of_key)
+        return AuthenticationError(text, status=status, of_key=of_key, of_token=self.by_token)
 
 
 def lacking(provider: Provider, what: Question) -> ConfigError:
     """Return the error for a question that a provider does not answer."""
     return ConfigError(f"{provider.name} has no {what} at {provider.base_url[:100]}")
-
-
-def token_name(provider: Provider) -> str:
-    """Return what messages call the access token, with its variable."""
-    variable = provider.access_token_variable
-    return TOKEN if variable is None else f"{TOKEN} ({variable})"
 
 
 # ----------------------------------------------------------------------------------------- encoding
@@ -255,6 +252,10 @@ def task_of(row: _Row, provider: Provider, redaction: Redaction) -> tuple[str, A
 def entry_of(row: _Row, provider: Provider, redaction: Redaction) -> tuple[str, UsageEntry]:
     """Return the entry of a row of the usage log, by a digest of all that the row says but its
     `id`, which is its place in the list."""
+    other = row.get("other")
+    if isinstance(other, str):
+        other = read_object(other.encode("utf-8", "replace"))
+    other = other if isinstance(other, dict) else {}
     says = repr(sorted((name, value) for name, value in row.items() if name != "id"))
     number = number_of(row.get("type"))
     kind = None if number is None else _KINDS.get(int(number))
@@ -265,7 +266,24 @@ def entry_of(row: _Row, provider: Provider, redaction: Redaction) -> tuple[str, 
         model=_word(row.get("model_name"), redaction) or None,
         cost=None if cost is None else abs(cost),  # a refund may be given as a negative quota
         request_id=_word(row.get("request_id"), redaction) or None,
+        names=tuple(_word(name, redaction) for name in _named_by(row, other)),
+        is_adjustment="actual_quota" in other,
     )
+
+
+def _named_by(row: _Row, other: _Row) -> list[str]:
+    """Return the job that a row of the log names, or the words that can be its id.
+
+    new-api (`service/task_billing.go`): a refund has `task_id` in `other`; older gateways have the
+    id in the text only.
+    """
+    for given in (other.get("task_id"), row.get("task_id")):
+        if is_job_id(given):
+            return [given]
+    texts = [text for text in (row.get("content"), row.get("request_id")) if isinstance(text, str)]
+    words = (word for text in texts for word in _ID_WORD.findall(text[:4_096]))
+    ids = dict.fromkeys(word for word in words if any(map(str.isdigit, word)))
+    return list(ids)[:_MOST_NAMES]
 
 
 def _digest(text: str) -> str:
@@ -276,10 +294,12 @@ def is_of_model(task: AccountTask, model: str) -> bool:
     """Return whether a task may be of a model; gateways put their own prefixes before names."""
     if task.model is None:
         return True
-    return _last_part(task.model) == _last_part(model)
+    return bare_name(task.model) == bare_name(model)
 
 
-def _last_part(model: str) -> str:
+def bare_name(model: str) -> str:
+    """Return what the names of one model have in common: without a gateway's prefix, in lower
+    case."""
     return model.strip().rpartition("/")[2].casefold()
 
 

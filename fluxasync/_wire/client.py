@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from .providers import Provider
 
 
+_NO_WEBHOOK: Mapping[str, str] = {}
+
+
 @frozen
 class ApiClient:
     """Calls one provider with one key over one transport."""
@@ -48,7 +51,11 @@ class ApiClient:
     _redaction: Redaction = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "_redaction", Redaction().with_secret(self.key, "(key)"))
+        redaction = Redaction().with_secret(self.key, "(key)")
+        webhook = self.policies.polling.webhook
+        if webhook is not None:
+            redaction = redaction.with_secret(webhook.secret).with_addresses(webhook.url)
+        object.__setattr__(self, "_redaction", redaction)
 
     async def submit(
         self,
@@ -57,14 +64,18 @@ class ApiClient:
         price: Decimal | None,
         *,
         before_send: Callable[[], None] | None = None,
+        webhook: Mapping[str, str] = _NO_WEBHOOK,
     ) -> Job | Refused:
-        """POST a request once; `images` has its image inputs as the API takes them.
+        """POST a request once; `images` has its image inputs as the API takes them, and `webhook`
+        the fields of the session's webhook.
 
         `before_send` is called first and again when connected. If it raises a TransportError,
         nothing is sent, and the result is a Refused with that error.
         """
         timeout = self.policies.timeouts.submit
-        call = encode_submit(request, images, self.provider, self.key, timeout=timeout)
+        call = encode_submit(
+            request, images, self.provider, self.key, timeout=timeout, webhook=webhook
+        )
         call = evolve(call, before_send=before_send)
         began = now()
         try:

@@ -29,7 +29,7 @@ _ASYNCIO_WORDS = "Connect call failed"
 
 
 @define(eq=False)
-class Attempt:
+class Exchange:
     """One request under way: where it goes, through which proxy, and whether it was sent."""
 
     sent: bool = False  #: whether its headers may have been sent to the server
@@ -60,7 +60,7 @@ class Attempt:
 
 
 @contextmanager
-def mapped_errors(attempt: Attempt) -> Iterator[None]:
+def mapped_errors(exchange: Exchange) -> Iterator[None]:
     """Turn errors of aiohttp into TransportError, without a context that may hold the key."""
     try:
         yield
@@ -68,63 +68,65 @@ def mapped_errors(attempt: Attempt) -> Iterator[None]:
         raise
     except (aiohttp.ClientError, OSError, ValueError, AssertionError) as error:
         # ValueError and AssertionError: raised by aiohttp for some malformed URLs and headers
-        mapped = mapped_error(error, attempt)
+        mapped = mapped_error(error, exchange)
         try:
             raise mapped
         finally:
             mapped.__context__ = None  # `from None` would only hide it
 
 
-def mapped_error(error: BaseException, attempt: Attempt) -> TransportError:
+def mapped_error(error: BaseException, exchange: Exchange) -> TransportError:
     """Return the TransportError for an error of aiohttp."""
     match error:
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
-            via = "" if attempt.proxy is None else f" to {attempt.host} through {attempt.proxy}"
+            via = "" if exchange.proxy is None else f" to {exchange.host} through {exchange.proxy}"
             reason = f"cannot connect safely{via}: {_plain(error)}"
-            reason += tls.advice(error, attempt.settings.environ)
+            reason += tls.advice(error, exchange.settings.environ)
             return TransportError(reason, sent=False, permanent=True)
-        case aiohttp.ClientHttpProxyError() if attempt.proxy is not None:
-            return _refused_by_proxy(error.status, attempt.proxy, attempt.host)
+        case aiohttp.ClientHttpProxyError() if exchange.proxy is not None:
+            return _refused_by_proxy(error.status, exchange.proxy, exchange.host)
         case aiohttp.ClientConnectorError():
             refused = error.os_error.errno == errno.EACCES
             local = error.os_error.errno in _LOCAL_ERRORS
-            reason = _unconnected(error, attempt)
+            reason = _unconnected(error, exchange)
             return TransportError(reason, sent=False, permanent=refused, local=local)
         case aiohttp.InvalidURL():
             return TransportError("not a URL that can be requested", sent=False, permanent=True)
         case TimeoutError():
-            return TransportError(f"no answer in time{_way(attempt)}", sent=attempt.sent)
+            return TransportError(f"no answer in time{_way(exchange)}", sent=exchange.sent)
         case aiohttp.ClientPayloadError():
-            return TransportError("the connection broke inside the body", sent=attempt.sent)
+            return TransportError("the connection broke inside the body", sent=exchange.sent)
         case ValueError() if not isinstance(error, aiohttp.ClientError):
-            return TransportError("malformed URL or answer", sent=attempt.sent)
-    if attempt.proxy is not None and not attempt.sent:
-        reason = f"{attempt.proxy} made no connection to {attempt.host}: {_plain(error)}"
+            return TransportError("malformed URL or answer", sent=exchange.sent)
+    if exchange.proxy is not None and not exchange.sent:
+        reason = f"{exchange.proxy} made no connection to {exchange.host}: {_plain(error)}"
         return TransportError(reason, sent=False)
-    through = "" if attempt.proxy is None else f" through {attempt.proxy}"
-    return TransportError(f"the connection{through} broke: {_plain(error)}", sent=attempt.sent)
+    through = "" if exchange.proxy is None else f" through {exchange.proxy}"
+    return TransportError(f"the connection{through} broke: {_plain(error)}", sent=exchange.sent)
 
 
-def _unconnected(error: aiohttp.ClientConnectorError, attempt: Attempt) -> str:
+def _unconnected(error: aiohttp.ClientConnectorError, exchange: Exchange) -> str:
     is_name = isinstance(error, aiohttp.ClientConnectorDNSError)
-    if attempt.proxy is not None:
+    if exchange.proxy is not None:
         # a name that is looked up for a proxied URL is the proxy's own
         if is_name:
-            return f"cannot connect to {attempt.proxy}: its name is not found: {_plain(error)}"
+            return f"cannot connect to {exchange.proxy}: its name is not found: {_plain(error)}"
         if isinstance(error, aiohttp.ClientProxyConnectionError):
-            return f"cannot connect to {attempt.proxy}: {_plain(error)}"
+            return f"cannot connect to {exchange.proxy}: {_plain(error)}"
         return (
-            f"{attempt.proxy} gave no secure connection to {attempt.host}: {_plain(error)}; is "
+            f"{exchange.proxy} gave no secure connection to {exchange.host}: {_plain(error)}; is "
             "there a login page?"
         )
     text = f"cannot connect: {_plain(error)}"
-    return f"{text} ({attempt.host}, {attempt.directly})" if is_name and attempt.directly else text
+    return (
+        f"{text} ({exchange.host}, {exchange.directly})" if is_name and exchange.directly else text
+    )
 
 
-def _way(attempt: Attempt) -> str:
-    if attempt.proxy is not None:
-        return f" through {attempt.proxy}"
-    return f" ({attempt.directly})" if attempt.directly and not attempt.sent else ""
+def _way(exchange: Exchange) -> str:
+    if exchange.proxy is not None:
+        return f" through {exchange.proxy}"
+    return f" ({exchange.directly})" if exchange.directly and not exchange.sent else ""
 
 
 def _refused_by_proxy(status: int, proxy: Proxy, host: str) -> TransportError:

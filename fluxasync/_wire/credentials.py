@@ -122,6 +122,46 @@ def access_token(
     return _key(environ.get(variable), source=variable, word="access token")
 
 
+#: how to give the token of one of several accounts at a provider, whose variable is not read
+_OF_ACCOUNT = (
+    "give each account its own, as Account(api_key=Credentials(…, access_token=…)), or as "
+    "access_token_variable or access_token_file in the accounts file"
+)
+
+
+def needed_token(
+    provider: Provider, given: Secret | None, what: str, *, environ: Mapping[str, str]
+) -> Secret:
+    """Return the access token. Raises ConfigError, which says how to give it, without one."""
+    token = access_token(provider, given, environ=environ)
+    if token is None:
+        raise ConfigError(
+            f"the {what} of {provider.name} needs the account's access token: "
+            f"{_how(provider) if environ else _OF_ACCOUNT}"
+        )
+    return token
+
+
+def _how(provider: Provider) -> str:
+    argument = "give Credentials(access_token=…)"
+    if provider.access_token_variable is not None:
+        return f"set {provider.access_token_variable}, or {argument}"
+    home = PROVIDERS.get(provider.name)
+    if home is None or home.access_token_variable is None:
+        return argument
+    return f"{argument}; {home.access_token_variable} is not read for another base URL"
+
+
+def unread_token_variable(provider: Provider, *, environ: Mapping[str, str]) -> str | None:
+    """Return the variable with an access token that is set, and is not read because the provider
+    has another base URL; None if there is none."""
+    home = PROVIDERS.get(provider.name)
+    if home is None or provider.access_token_variable is not None:
+        return None
+    variable = home.access_token_variable
+    return variable if variable is not None and environ.get(variable, "").strip() else None
+
+
 def _key(given: str | Secret | None, *, source: str, word: str = "key") -> Secret | None:
     """Strip and check a key; messages do not show it."""
     text = (given.reveal() if isinstance(given, Secret) else given or "").strip()

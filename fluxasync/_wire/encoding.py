@@ -11,6 +11,8 @@ from .._core.protocols import Call
 from .credentials import auth_header, may_send_key
 from .providers import Provider
 
+_NO_WEBHOOK: Mapping[str, str] = {}
+
 
 def encode_submit(
     request: ImageRequest,
@@ -19,11 +21,14 @@ def encode_submit(
     key: Secret | None,
     *,
     timeout: float,
+    webhook: Mapping[str, str] = _NO_WEBHOOK,
 ) -> Call:
-    """Return the POST of a checked request; `images` has its image inputs as the API takes them."""
+    """Return the POST of a checked request; `images` has its image inputs as the API takes them,
+    and `webhook` the webhook's fields of a request that has none of its own."""
     body: dict[str, Any] = {k: v for k, v in request.given().items() if k not in images}
     if request.webhook_secret is not None:
         body["webhook_secret"] = request.webhook_secret.reveal()
+    body |= webhook
     body |= images
     body |= request.extra_body
     return Call(

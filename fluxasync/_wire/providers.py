@@ -128,6 +128,9 @@ class Provider:
     poll_by: Literal["id", "polling_url"] = "id"
     #: other hosts to which the key may be sent, such as ``*.example.com``
     polling_hosts: tuple[str, ...] = ()
+    #: hosts among them that know each of their own jobs by its id. A job of another one is polled
+    #: at its polling URL only, and the answer to a submission with a webhook has none.
+    regional_hosts: tuple[str, ...] = ()
     credit: Decimal | None = None  #: US dollars for one unit of the cost in answers
     quota_unit: Decimal | None = None  #: US dollars for one unit of quota in the account's lists
     #: you trust the network of this gateway: http to it is allowed, no key is needed, and so are
@@ -140,6 +143,13 @@ class Provider:
         return origin_of(urlsplit(self.base_url))
 
     @property
+    def place(self) -> tuple[str, str]:
+        """Its name and its origin, as a record of jobs has them. A simulator may have another port
+        in each run, so loopback origins are all one."""
+        scheme, host, port = self.origin
+        return self.name, "loopback" if self.is_loopback else f"{scheme}://{host}:{port}"
+
+    @property
     def is_loopback(self) -> bool:
         """Whether it runs on this machine: a simulator or a local gateway."""
         return is_loopback_address(self.origin[1])
@@ -148,6 +158,17 @@ class Provider:
     def is_in_private_network(self) -> bool:
         """Whether it is at a private host and `allow_private_network` is set."""
         return self.allow_private_network and private_host(self.origin[1])
+
+    @property
+    def needs_polling_url(self) -> bool:
+        """Whether a job without a polling URL could not be polled, as one with a webhook."""
+        is_global = self._is_at_home and not self.is_regional
+        return self.poll_by == "polling_url" and is_global
+
+    @property
+    def is_regional(self) -> bool:
+        """Whether its host is one of `regional_hosts`."""
+        return self._host in self.regional_hosts
 
     @property
     def repeated_part(self) -> str | None:
@@ -195,7 +216,12 @@ class Provider:
 
     @property
     def _is_at_home(self) -> bool:
-        return self.may_poll(self.origin[1])
+        return self.may_poll(self._host)
+
+    @property
+    def _host(self) -> str:
+        """The host of `base_url` without the dot of the root, with which it is the same host."""
+        return self.origin[1].removesuffix(".")
 
     def may_poll(self, host: str) -> bool:
         """Return whether a host is one of `polling_hosts`."""
@@ -238,6 +264,8 @@ BFL: Final = Provider(
     key_variable="BFL_API_KEY",
     poll_by="polling_url",
     polling_hosts=("*.bfl.ai",),
+    # BFL docs, "regional endpoints"; the last two are older and single clusters
+    regional_hosts=("api.eu.bfl.ai", "api.us.bfl.ai", "api.eu1.bfl.ai", "api.us1.bfl.ai"),
     credit=CREDIT,
 )
 

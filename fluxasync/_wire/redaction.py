@@ -15,13 +15,17 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 if TYPE_CHECKING:
     from .._core.models import Secret
 
 #: characters
 SHORTEST = 8
+#: a webhook's token, as it ends an address
+_TOKEN = re.compile(rb"[0-9a-f]{32}")
+#: an address ends with its token; the URL of an image may have such a part and goes on after it
+_ADDRESS_ENDS = r"(?![0-9A-Za-z_-]|[/.?][0-9A-Za-z])"
 #: characters of a secret that may remain at the end of a cut text
 _SHOWN = 3
 #: characters; the base64 of a shorter secret is replaced only as a whole word
@@ -41,13 +45,22 @@ class Redaction:
     """Secrets, each with the word that replaces it."""
 
     _secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    _addresses: tuple[re.Pattern[str], ...] = field(default=(), repr=False)
 
     def with_secret(self, secret: Secret | None, word: str = "(secret)") -> Redaction:
         """Return a Redaction that replaces this secret too; None adds nothing."""
-        return Redaction((*self._secrets, (secret.reveal(), word))) if secret else self
+        return evolve(self, secrets=(*self._secrets, (secret.reveal(), word))) if secret else self
+
+    def with_addresses(self, url: str) -> Redaction:
+        """Return a Redaction that also replaces the tokens at the end of addresses below a URL."""
+        slash = _character("/")
+        last = slash + _spelled(url.rpartition("/")[2]) + slash
+        pattern = re.compile(f"({last}){_TOKEN.pattern.decode()}{_ADDRESS_ENDS}")
+        return evolve(self, addresses=(*self._addresses, pattern))
 
     def body(self, body: bytes) -> bytes:
         """Return a body without the long secrets; JSON stays valid."""
+        body = self._without_tokens(body)
         long = [(value, word) for value, word in self._secrets if len(value) >= SHORTEST]
         if not long or not any(_may_hold(body, value) for value, _ in long):
             return body
@@ -61,10 +74,20 @@ class Redaction:
     def text(self, text: str, *, is_whole: bool = True) -> str:
         """Return a text without the secrets; a cut one (`is_whole` false) may end inside one."""
         text = _without(text, self._secrets)
+        for pattern in self._addresses:
+            text = pattern.sub(r"\1(token)", text)
         if not is_whole:
             for value, word in self._secrets:
                 text = _without_start(text, value, word)
         return text
+
+    def _without_tokens(self, body: bytes) -> bytes:
+        if not self._addresses or _TOKEN.search(body) is None:
+            return body
+        text = body.decode("utf-8", "surrogateescape")
+        for pattern in self._addresses:
+            text = pattern.sub(r"\1(token)", text)
+        return text.encode("utf-8", "surrogateescape")
 
 
 #: replaces nothing

@@ -29,7 +29,7 @@ from .._core.errors import TransportError
 from .._core.protocols import Call, Reply
 from .._core.version import __version__
 from .address_guard import AddressGuard, plain_api_socket
-from .connection_errors import Attempt, mapped_error, mapped_errors
+from .connection_errors import Exchange, mapped_error, mapped_errors
 from .connection_pool import CheckedConnector, ConnectionPool, ConnectionUse, PooledResponse
 from .proxies import NO_PROXIES, ProxySettings
 
@@ -44,7 +44,7 @@ POLL_CONNECTIONS = 128
 PROXY_STEPS = 3
 
 #: an answer that is being read, of which only the break is described
-_READING = Attempt(sent=True)
+_READING = Exchange(sent=True)
 
 
 class AiohttpTransport:
@@ -135,10 +135,10 @@ class AiohttpTransport:
         if self._retired:
             self._close_unused()
         pool = self._submits if call.method == "POST" else self._polls
-        attempt = Attempt(call.method != "POST", call.before_send, self._proxies)
+        exchange = Exchange(call.method != "POST", call.before_send, self._proxies)
         due = asyncio.get_running_loop().time() + call.timeout
-        with mapped_errors(attempt), pool as session:
-            attempt.route(call.url, has_key=True)
+        with mapped_errors(exchange), pool as session:
+            exchange.route(call.url, has_key=True)
             async with LoopAwareTimeout(call.timeout):
                 response = await session.request(
                     call.method,
@@ -146,12 +146,12 @@ class AiohttpTransport:
                     data=call.body,
                     headers=call.headers,
                     allow_redirects=False,
-                    trace_request_ctx=attempt,
-                    **self._through(attempt),
+                    trace_request_ctx=exchange,
+                    **self._through(exchange),
                 )
             async with response:
                 use = pool.connector.use(response)
-                self._guard.answered(use, is_proxied=attempt.proxy is not None)
+                self._guard.answered(use, is_proxied=exchange.proxy is not None)
                 reply = await _read(response, due)
                 if call.method == "GET" and reply.broken:
                     raise TransportError(reply.broken, sent=True)
@@ -167,13 +167,13 @@ class AiohttpTransport:
         TransportError.
         """
         limit: asyncio.Timeout | None = None
-        attempt = Attempt(sent=True, settings=self._proxies)
+        exchange = Exchange(sent=True, settings=self._proxies)
         try:
             pools = self._downloads, self._proxied  # renew() may replace them meanwhile
             with pools[0], pools[1]:
                 async with LoopAwareTimeout(timeout) as limit:
-                    with mapped_errors(attempt):
-                        response, pool = await self._opened(attempt, pools, url, headers)
+                    with mapped_errors(exchange):
+                        response, pool = await self._opened(exchange, pools, url, headers)
                     async with response:
                         use = pool.connector.use(response)
                         # exceptions of the caller pass unchanged
@@ -185,7 +185,7 @@ class AiohttpTransport:
 
     async def _opened(
         self,
-        attempt: Attempt,
+        exchange: Exchange,
         pools: tuple[ConnectionPool, ConnectionPool],
         url: str,
         headers: Mapping[str, str] | None,
@@ -193,15 +193,15 @@ class AiohttpTransport:
         for _ in range(MAX_REDIRECTS + 1):
             guard = self._guard
             check_url(url, allow_loopback=guard.allow_loopback, allow_private=guard.is_private)
-            attempt.route(url)
-            if attempt.proxy is not None:
-                guard.check_proxied(attempt.host)
-            pool = pools[attempt.proxy is not None]
+            exchange.route(url)
+            if exchange.proxy is not None:
+                guard.check_proxied(exchange.host)
+            pool = pools[exchange.proxy is not None]
             response = await pool.session.get(
                 URL(url, encoded=True),
                 allow_redirects=False,
                 headers=headers,
-                **self._through(attempt),
+                **self._through(exchange),
             )
             target = response.headers.get("Location")
             if not (300 <= response.status < 400 and target):
@@ -210,17 +210,17 @@ class AiohttpTransport:
             url = urljoin(url, target)
         raise TransportError("the image's URL redirects too often", sent=True)
 
-    def _through(self, attempt: Attempt) -> dict[str, Any]:
+    def _through(self, exchange: Exchange) -> dict[str, Any]:
         """Return the arguments with which aiohttp uses a proxy."""
-        if attempt.proxy is None:
+        if exchange.proxy is None:
             return {}
         seconds = self._timeouts.connect
         limits = aiohttp.ClientTimeout(
             total=None, connect=PROXY_STEPS * seconds, sock_connect=seconds
         )
         return {
-            "proxy": URL(attempt.proxy.url),
-            "proxy_headers": attempt.proxy.headers(),
+            "proxy": URL(exchange.proxy.url),
+            "proxy_headers": exchange.proxy.headers(),
             "timeout": limits,
         }
 
@@ -333,10 +333,10 @@ def _left_in(response: ClientResponse) -> bytes:
 def _sent_trace() -> aiohttp.TraceConfig:
     async def headers_sent(_session: Any, context: Any, _params: Any) -> None:
         # aiohttp calls this when it is connected, before it writes the headers; not for CONNECT
-        attempt: Attempt = context.trace_request_ctx
-        if attempt.before_send is not None:
-            attempt.before_send()
-        attempt.sent = True
+        exchange: Exchange = context.trace_request_ctx
+        if exchange.before_send is not None:
+            exchange.before_send()
+        exchange.sent = True
 
     trace = aiohttp.TraceConfig()
     trace.on_request_headers_sent.append(headers_sent)

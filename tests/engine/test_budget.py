@@ -116,3 +116,44 @@ def test_the_spending_of_earlier_runs_never_raises_the_cap(amount, which):
     with pytest.raises(ConfigError, match="0 or more"):
         account.restore(**{"spent": D(0), "in_doubt": D(0), which: D(amount)})
     assert (account.spent, account.in_doubt) == (0, 0)
+
+
+def test_a_job_found_for_a_submission_in_doubt_keeps_the_cap_exact() -> None:
+    """P7: its money moves from in doubt to spent; the cap has the same room, and the cost that is
+    reported later replaces the price."""
+    account = SpendingAccount(D("0.05"))
+    account.reserve(D("0.025"))
+    account.mark_in_doubt(D("0.025"))
+    account.adopt("job", D("0.025"))
+    assert (account.spent, account.in_doubt) == (D("0.025"), 0)
+    assert account.left == D("0.025")
+    account.settle("job", D("0.010"))
+    assert account.left == D("0.040")
+
+
+def test_accounts_share_a_cap_and_keep_their_own() -> None:
+    """P7: what one account spends counts for the other under the shared cap, and only there."""
+    run = SpendingAccount(D("0.10"))
+    one, other = SpendingAccount(D("0.06"), run), SpendingAccount(None, run)
+    one.reserve(D("0.06"))
+    assert not one.can_reserve(D("0.01"))
+    assert (one.left, other.left, other.cap) == (D(0), D("0.04"), D("0.10"))
+    with pytest.raises(BudgetExceeded, match=r"the cap of \$0.10"):
+        other.reserve(D("0.05"))
+    one.mark_in_doubt(D("0.06"))
+    other.reserve(D("0.04"))
+    assert not other.may_fit_later(D("0.05"))
+    other.charge(D("0.04"), job_id="a")
+    other.settle("a", D("0.01"))
+    one.adopt("b", D("0.06"))
+    assert (run.spent, run.reserved, run.in_doubt) == (D("0.07"), D(0), D(0))
+    assert (one.spent, other.spent) == (D("0.06"), D("0.01"))
+
+
+def test_earlier_spending_counts_once_under_a_shared_cap() -> None:
+    """The run's total includes the accounts' parts, so restoring a part adds nothing to it."""
+    run = SpendingAccount(D("1.00"))
+    one = SpendingAccount(None, run)
+    run.restore(spent=D("0.50"), in_doubt=D(0))
+    one.restore(spent=D("0.30"), in_doubt=D(0))
+    assert (run.left, one.left) == (D("0.50"), D("0.50"))

@@ -29,7 +29,7 @@ from fluxasync import (
     SinkError,
     TransportError,
 )
-from fluxasync._core.errors import ends_run, is_lasting
+from fluxasync._core.errors import RunStopped, ends_run, is_lasting
 from fluxasync._engine.circuit_breaker import (
     BAD_BATCH,
     FORBIDDEN,
@@ -99,7 +99,7 @@ def test_futures_that_ended_are_not_kept() -> None:
             breaker.watch(future)
             future.set_result(None)
         await asyncio.sleep(0)
-        held = [owner._waiters for owner in (breaker, breaker._parent) if owner is not None]
+        held = [owner._waiters for owner in (breaker, *breaker._parents)]
         assert not any(held)
 
     virtual_time.run(main())
@@ -288,3 +288,40 @@ def test_a_sessions_own_breaker_is_not_tripped_by_403s() -> None:
     for _ in range(10 * FORBIDDEN):
         session.forbidden(FORBIDDEN_ONE)
     session.check()
+
+
+def test_a_batch_has_a_breaker_beside_each_account() -> None:
+    """An account that is refused stops its own submissions of the batch, and only those; a stopped
+    batch stops them at every account."""
+    batch = CircuitBreaker(CircuitBreaker())
+    one, other = CircuitBreaker(), CircuitBreaker()
+    refused = CreditError("no credit", status=402)
+    one.trip(refused)
+    assert batch.beside(one).error is refused
+    assert batch.beside(other).error is batch.error is None
+    assert batch.beside(one) is batch.beside(one)
+    batch.trip(RunStopped("stopped"))
+    assert isinstance(batch.beside(other).error, RunStopped)
+    assert other.error is None
+
+
+@pytest.mark.parametrize("stopped", [0, 1, 2, 3])
+def test_any_number_of_breakers_stand_above_a_submission(stopped: int) -> None:
+    """P8: those of several machines, a pool, its batch and an account: each one stops a submission
+    that waits, and an accepted request proves the key to all of them."""
+    machines, account = CircuitBreaker(), CircuitBreaker()
+    pool = CircuitBreaker(machines)
+    batch = CircuitBreaker(pool)
+    own = batch.beside(account)
+    above = [machines, pool, batch, account]
+    own.accepted()
+    assert all(each._has_worked for each in above)
+
+    async def story() -> BaseException | None:
+        waiter = asyncio.get_running_loop().create_future()
+        own.watch(waiter)
+        above[stopped].trip(FIRST)
+        return waiter.exception()
+
+    assert virtual_time.run(story()) is FIRST
+    assert own.error is FIRST

@@ -21,6 +21,7 @@ from support.sample_images import jpeg, png
 from fluxasync import (
     COMETAPI,
     Budget,
+    Credentials,
     DownloadError,
     Expired,
     FluxError,
@@ -41,7 +42,7 @@ from fluxasync._core.observers import Observers
 from fluxasync._engine.download_queue import DownloadQueue
 from fluxasync._engine.downloader import Hosts
 from fluxasync._engine.engine import Engine
-from fluxasync._store.sinks import _judged
+from fluxasync._store.incoming import _judged
 from fluxasync._wire.client import ApiClient
 from fluxasync.extend import Call, Reply, Stored
 
@@ -154,7 +155,7 @@ FAILED = {"id": "a-1", "status": "Error", "details": {"error": "no"}}
 def engine_over(transport: ScriptedTransport, policies: Policies) -> Engine:
     """An engine that is open over a scripted transport; its own resources need no closing."""
     engine = Engine(
-        (COMETAPI, None, None), policies, Budget(), Observers(), transport=transport,
+        (COMETAPI, Credentials(), None), policies, Budget(), Observers(), transport=transport,
         allow_unknown_models=False,
     )  # fmt: skip
     engine.connect(ApiClient(transport, COMETAPI, None, policies))

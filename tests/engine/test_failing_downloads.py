@@ -98,7 +98,7 @@ def a_batch(
             timeouts=Timeouts(job=job),
         )
         requests = [ImageRequest(prompt=f"a fox {n}") for n in range(images)]
-        batch = Batch(flux, requests, sink=MemorySink(), ledger=MemoryLedger())
+        batch = Batch(flux, requests, out=MemorySink(), ledger=MemoryLedger())
         async with flux, batch:
             return [outcome async for outcome in batch]
 

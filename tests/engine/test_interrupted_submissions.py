@@ -54,14 +54,14 @@ def simulator() -> Iterator[Simulator]:
 class SlowLedger(MemoryLedger):
     """A ledger that waits before and after each record, as one with a disk does."""
 
-    async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
+    async def intent(self, request: ImageRequest, **given: Any) -> None:
         await asyncio.sleep(0)
-        await super().intent(request, price=price)
+        await super().intent(request, **given)
         await asyncio.sleep(0)
 
-    async def answered(self, request: ImageRequest, answer: Job | Refused) -> None:
+    async def answered(self, request: ImageRequest, answer: Job | Refused, **given: Any) -> None:
         await asyncio.sleep(0)
-        await super().answered(request, answer)
+        await super().answered(request, answer, **given)
         await asyncio.sleep(0)
 
 
@@ -154,14 +154,14 @@ class FailingLedger(MemoryLedger):
         super().__init__()
         self._kind, self._method, self._is_late = kind, method, is_late
 
-    async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
+    async def intent(self, request: ImageRequest, **given: Any) -> None:
         self._fail("intent", is_late=False)
-        await super().intent(request, price=price)
+        await super().intent(request, **given)
         self._fail("intent", is_late=True)
 
-    async def answered(self, request: ImageRequest, answer: Job | Refused) -> None:
+    async def answered(self, request: ImageRequest, answer: Job | Refused, **given: Any) -> None:
         self._fail("answered", is_late=False)
-        await super().answered(request, answer)
+        await super().answered(request, answer, **given)
         self._fail("answered", is_late=True)
 
     def _fail(self, method: str, *, is_late: bool) -> None:
@@ -280,5 +280,5 @@ async def test_a_sink_that_raises_cancelled_error_ends_a_batch_and_does_not_hang
         sink = FailingSink(asyncio.CancelledError, "first")
         async with asyncio.timeout(patient(30)):
             with pytest.raises(FluxError, match="CancelledError"):
-                await Batch(flux, small_requests(12), sink=sink).run()
+                await Batch(flux, small_requests(12), out=sink).run()
         assert {job.job_id for job in flux.unclaimed} == {each.job_id for each in sim.charges}

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from fluxasync import ImageRequest, Job, JobFailed, Moderated, Pending, Ready
 from fluxasync._core.account import AccountTask, TaskList
-from fluxasync._engine import reconciliation
+from fluxasync._engine import charge_evidence, reconciliation
+from fluxasync._engine.charge_evidence import ChargeEvidence, UncertainTime
 from fluxasync._engine.reconciliation import (
     Adopt,
     Decision,
@@ -299,6 +300,41 @@ def test_a_submission_that_a_whole_list_lacks_is_not_listed() -> None:
     assert unlisted() == NotListed(key="d")
 
 
+def uncertain(first: float, last: float, model: str | None = "flux-dev") -> ChargeEvidence:
+    """Return a log with charges in a time that may be of no job of the journal."""
+    time = UncertainTime(model=model, first=at(first), last=at(last), reason="a charge")
+    return ChargeEvidence(uncertain=(time,))
+
+
+def test_a_submission_that_the_log_lacks_too_is_not_listed() -> None:
+    """The log was read whole, and its charges are other jobs', of another model or another time."""
+    for shown in (
+        ChargeEvidence(),
+        uncertain(-3_600, -61),
+        uncertain(601, 3_600),
+        uncertain(-60, 600, "flux-pro"),
+    ):
+        assert unlisted(charges=shown) == NotListed(key="d")
+
+
+def test_the_reason_why_a_submission_may_be_charged_is_told() -> None:
+    """A person reads what the log has against it, or why the log shows nothing."""
+    assert unlisted(charges=uncertain(0, 0)) == StillInDoubt(key="d", reason="a charge")
+    missing = ChargeEvidence(missing="the usage log could not be read: HTTP 500")
+    assert unlisted(charges=missing) == StillInDoubt(key="d", reason=missing.missing)
+
+
+def test_tasks_of_other_prompts_are_named_as_the_reason() -> None:
+    """P3: a provider may have changed the prompt of its own task, so it stays in doubt, and the
+    reason is not that the list lacks this folder's jobs. A list that decides nothing gives none."""
+    other = {"listed": listed(WITNESS, task("t")), "answers": {"t": ready("t", "a blue hen")}}
+    found, early = unlisted(**other), unlisted(**other, now=at(599))
+    assert isinstance(found, StillInDoubt)
+    assert found.candidates == ()
+    assert "with other prompts" in (found.reason or "")
+    assert early == StillInDoubt(key="d")
+
+
 SHOWS_NOTHING: list[tuple[str, dict[str, Any]]] = [
     ("too early", {"now": at(599)}),
     ("a part of the list", {"listed": listed(WITNESS, is_complete=False)}),
@@ -321,6 +357,20 @@ SHOWS_NOTHING: list[tuple[str, dict[str, Any]]] = [
         {"listed": listed(WITNESS, task("t")), "answers": {"t": ready("t", "a blue hen")}},
     ),
     ("an id in its own answer", {"doubts": [doubt("d", candidate="t")]}),
+    ("a charge at its time", {"charges": uncertain(0, 0)}),
+    ("a charge that the clocks allow", {"charges": uncertain(-60, -60)}),
+    ("a late charge", {"charges": uncertain(600, 600)}),
+    ("a time of charges around it", {"charges": uncertain(-7_200, 7_200)}),
+    ("a charge of a model that is not known", {"charges": uncertain(0, 0, None)}),
+    (
+        "a charge of a model with another prefix",
+        {
+            "charges": uncertain(0, 0),
+            "doubts": [doubt("d", model="black-forest-labs/flux-dev")],
+            "known": {"witness": KnownJob(model="flux-dev", submitted_at=at(20))},
+        },
+    ),
+    ("a log that was not read", {"charges": ChargeEvidence(missing="HTTP 404")}),
 ]
 
 
@@ -392,6 +442,15 @@ def _from_any_list(self: Any, doubt: Doubt, now: datetime) -> bool:
     return now - doubt.begun_at >= reconciliation.LATER
 
 
+def _without_log(found: Any, doubt: Doubt, charges: Any) -> Any:
+    return found
+
+
+def _at_its_instant(self: Any, model: str, first: datetime, last: datetime) -> str | None:
+    times = [time for time in self.uncertain if time.first <= at(0) <= time.last]
+    return "a charge" if times else self.missing
+
+
 @pytest.mark.parametrize(
     ("owner", "name", "mutant"),
     [
@@ -399,13 +458,15 @@ def _from_any_list(self: Any, doubt: Doubt, now: datetime) -> bool:
         (reconciliation, "proof", _without_echo),
         (reconciliation, "_one_to_one", _without_uniqueness),
         (reconciliation._Tasks, "would_list", _from_any_list),
+        (reconciliation, "_checked", _without_log),
+        (charge_evidence.ChargeEvidence, "against", _at_its_instant),
     ],
 )
 def test_a_weaker_matching_is_noticed(
     owner: Any, name: str, mutant: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Matching by time alone, without the prompt, without uniqueness or from a part of a list
-    fails the tests above."""
+    """Matching by time alone, without the prompt, without uniqueness, from a part of a list or
+    without the usage log fails the tests above."""
     monkeypatch.setattr(owner, name, mutant)
     with pytest.raises(AssertionError):
         judge_all()
@@ -533,3 +594,47 @@ def test_deciding_again_takes_nothing_back(
         }
         left = [each for each in left if each.key not in found]
     assert adopted(decide(left, tasks, answers, now_known, LATER)) == {}
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> ChargeEvidence | None:
+    times = [
+        UncertainTime(
+            model=draw(st.sampled_from(["flux-dev", "flux-2-pro", None])),
+            first=at(first),
+            last=at(first + draw(st.integers(0, 900))),
+            reason="a charge",
+        )
+        for first in draw(st.lists(st.integers(-900, 2_400), max_size=3))
+    ]
+    shown = ChargeEvidence(
+        uncertain=tuple(times), missing=draw(st.sampled_from([None, "HTTP 404"]))
+    )
+    return draw(st.sampled_from([None, shown]))
+
+
+@given(doubts=doubt_lists(), tasks=task_lists(), answers=polls(), known=KNOWNS, log=logs())
+def test_the_log_only_ever_leaves_a_submission_in_doubt(
+    doubts: list[Doubt],
+    tasks: TaskList,
+    answers: Answers,
+    known: dict[str, KnownJob],
+    log: ChargeEvidence | None,
+) -> None:
+    """It changes no adoption and no doubt; what stays not listed has no charge of its model within
+    the time in which it would have been charged."""
+    tasks = TaskList(tasks=(*tasks.tasks, WITNESS), is_complete=tasks.is_complete)
+    known = known | KNOWN
+    without = decide(doubts, tasks, answers, known, LATER)
+    found = decide(doubts, tasks, answers, known, LATER, log)
+    for own, before, after in zip(doubts, without, found, strict=True):
+        if not isinstance(before, NotListed) or log is None:
+            assert after == before
+            continue
+        is_free = log.missing is None and not any(
+            time.model in (own.request.model, None)
+            and time.last >= own.begun_at - timedelta(seconds=60)
+            and time.first <= own.begun_at + timedelta(minutes=10)
+            for time in log.uncertain
+        )
+        assert isinstance(after, NotListed) == is_free

@@ -23,7 +23,7 @@ CALM = Scenario(image_bytes=1)
 class _FullDisk(MemoryLedger):
     """A ledger that takes an intent and cannot record the job."""
 
-    async def answered(self, request: Any, answer: Any) -> None:
+    async def answered(self, request: Any, answer: Any, **_given: Any) -> None:
         raise JournalError("the disk is full")
 
 

@@ -57,7 +57,7 @@ class Account:
         async with flux, alive(flux):
             looking = asyncio.create_task(look(flux, self.in_use if others else {}))
             source = self._wanted(user, others)
-            async with Batch(flux, source, sink=SizeSink(), ledger=MemoryLedger()) as batch:
+            async with Batch(flux, source, out=SizeSink(), ledger=MemoryLedger()) as batch:
                 self.outcomes += await outcomes_of(batch)
             looking.cancel()
             self.ended[user] = now()
@@ -144,7 +144,7 @@ def test_a_first_burst_that_is_refused_as_a_whole_sets_no_limit(
         async with flux, alive(flux):
             looking = asyncio.create_task(look(flux, looked))
             async with Batch(
-                flux, small_requests(300), sink=SizeSink(), ledger=MemoryLedger()
+                flux, small_requests(300), out=SizeSink(), ledger=MemoryLedger()
             ) as batch:
                 outcomes = await outcomes_of(batch)
             looking.cancel()

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import Iterable
 from decimal import Decimal
 from itertools import pairwise
+from pathlib import Path
 from statistics import median_low
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -20,17 +23,19 @@ from support.liveness import alive, drained
 from support.outages import SEEDS, SimulatedRun, SizeSink, UnreliableNetwork, seeds, simulated_run
 from support.simulator_sessions import run_out, small_requests, tally
 from support.virtual_time import START, run
-from support.world_transport import ORIGIN
+from support.world_transport import DELIVERY, ORIGIN, REGION
 
 from fluxasync import (
     BFL,
     AuthenticationError,
     Batch,
     BudgetExceeded,
+    Credentials,
     CreditError,
     FluxError,
     FluxSession,
     ImageRequest,
+    InDoubt,
     JournalError,
     Limits,
     MemoryLedger,
@@ -38,12 +43,14 @@ from fluxasync import (
     Outcome,
     Polling,
     RateLimited,
+    Summary,
     TransportError,
+    audit,
 )
 from fluxasync._engine.adaptive_limit import SMALL
 from fluxasync._engine.budget import SpendingAccount
 from fluxasync._engine.session import engine_of
-from fluxasync.events import JobSubmitted, LimitChanged, Paused
+from fluxasync.events import JobAdopted, JobSubmitted, LimitChanged, Paused, Settled
 from fluxasync.extend import Call, Reply
 from fluxasync.simulator import Scenario, World
 
@@ -107,7 +114,7 @@ def forbade(forbidden: bytes, requests: list[ImageRequest]) -> tuple[Counter[str
         line.forbidden = forbidden
         session = FluxSession(base_url=ORIGIN, limits=4, transport=line, polling=SELDOM)
         async with session as flux, alive(flux):
-            outcomes, error = await run_out(Batch(flux, requests, sink=SizeSink()))
+            outcomes, error = await run_out(Batch(flux, requests, out=SizeSink()))
             await drained(flux)
         return tally(outcomes), error, len(line.posts)
 
@@ -278,9 +285,9 @@ def test_a_retry_after_is_never_cut_short(seed: int):
 class _SlowLedger(MemoryLedger):
     """A disk that takes longer than the provider: a push-back comes between intent and POST."""
 
-    async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
+    async def intent(self, request: ImageRequest, **given: Any) -> None:
         await asyncio.sleep(0.1 * (request.index % 7))
-        await super().intent(request, price=price)
+        await super().intent(request, **given)
 
 
 def test_submissions_held_back_are_no_sign_of_an_outage():
@@ -337,9 +344,9 @@ def test_posts_that_are_still_connecting_wait_out_a_push_back():
 class _Deliberate(MemoryLedger):
     """A disk whose intents take longer and longer, so that granted slots are used late."""
 
-    async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
+    async def intent(self, request: ImageRequest, **given: Any) -> None:
         await asyncio.sleep(0.3 * request.seed)
-        await super().intent(request, price=price)
+        await super().intent(request, **given)
 
 
 class _Timed(UnreliableNetwork):
@@ -465,12 +472,12 @@ def test_an_id_of_an_earlier_run_costs_no_slot_and_is_counted_once(is_done: bool
         first, *rest = small_requests(8)
         async with FluxSession(**options) as flux:
             if is_done:
-                batch = Batch(flux, [first], sink=SizeSink(), ledger=ledger)
+                batch = Batch(flux, [first], out=SizeSink(), ledger=ledger)
                 assert tally((await run_out(batch))[0]) == {"saved": 1}
             else:
                 await flux.submit(first, ledger=ledger)
         async with FluxSession(**options) as flux, alive(flux):
-            batch = Batch(flux, [first, *rest], sink=SizeSink(), ledger=ledger)
+            batch = Batch(flux, [first, *rest], out=SizeSink(), ledger=ledger)
             outcomes, error = await run_out(batch)
             assert error is None
             assert flux.unclaimed == ()
@@ -844,7 +851,7 @@ class _Breaking(UnreliableNetwork):
 class _FullDisk(MemoryLedger):
     """Records no intent."""
 
-    async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
+    async def intent(self, request: ImageRequest, **given: Any) -> None:
         raise JournalError("the disk is full")
 
 
@@ -882,7 +889,7 @@ def test_a_record_that_fails_ends_the_run_with_its_error():
     async def main() -> tuple[list[Outcome], FluxError | None]:
         line = UnreliableNetwork(World(CALM))
         async with FluxSession(BFL, base_url=ORIGIN, transport=line, polling=SELDOM) as flux:
-            batch = Batch(flux, small_requests(3), sink=MemorySink(), ledger=_BrokenDisk())
+            batch = Batch(flux, small_requests(3), out=MemorySink(), ledger=_BrokenDisk())
             return await run_out(batch)
 
     outcomes, error = run(main())
@@ -920,3 +927,132 @@ def test_a_session_in_a_hurry_still_waits_for_its_cancelled_submissions_to_end()
         return asyncio.get_running_loop().time() - START, line.is_over
 
     assert run(main()) == (pytest.approx(3.0), True)
+
+
+# --- lost answers ---------------------------------------------------------------------------------
+
+#: faults after which each image still arrives: answers are lost, and much else goes wrong
+_LOSING = [
+    "lost-reply:0.05", "429:0.05", "503:0.05", "poll-500:0.1", "poll-reset:0.1",
+    "not-found-first:0.1", "expired:0.1", "download-503:0.1", "truncated:0.1", "list-repeats:0.2",
+]  # fmt: skip
+
+
+class _SilentAccount(UnreliableNetwork):
+    """The account's lists are never answered."""
+
+    async def send(self, call: Call) -> Reply:
+        if "/task/" in call.url:
+            await asyncio.sleep(call.timeout)
+            raise TransportError("no answer in time", sent=True)
+        return await super().send(call)
+
+
+async def settled_run(
+    folder: Path,
+    scenario: Scenario,
+    requests: list[ImageRequest],
+    *,
+    network: type[UnreliableNetwork] = UnreliableNetwork,
+    batch: type[Batch] = Batch,
+    **options: Any,
+) -> tuple[World, Summary, FluxError | None]:
+    """Run a list into a folder with a journal; the account's access token is set."""
+    world = World(evolve(scenario, access_token="t"))
+    line = network(world)
+    # the journal's clock is the machine's
+    world.set_origins(epoch=time.time() - START, delivery=DELIVERY, region_origin=REGION)
+    keys = Credentials(api_key="k", access_token="t")
+    session = FluxSession(
+        "cometapi", base_url=ORIGIN, api_key=keys, transport=line, polling=SELDOM, limits=8
+    )
+    async with session as flux, alive(flux):
+        made = batch(flux, requests, out=folder, **options)
+        _, error = await run_out(made)
+        await drained(flux)
+    return world, made.summary, error
+
+
+@pytest.mark.parametrize("seed", seeds())
+def test_with_the_list_of_tasks_no_lost_answer_is_left_in_doubt(seed: int, tmp_path: Path):
+    """P1 P2 P3: 5 % lost replies, the list late: 0 in doubt, 0 paid twice, 0 lost."""
+    chance = random_of(seed)
+    scenario = evolve(
+        CALM, faults=_LOSING, seed=seed, latency=(1, 6), list_delay=chance.choice([0, 5, 30])
+    )
+    requests = small_requests(chance.randint(20, 60))
+    if seed % 3 == 0:  # the same prompt and seed several times
+        requests = [evolve(each, prompt="a fox", seed=1) for each in requests[:10]] + requests
+    world, summary, error = run(settled_run(tmp_path, scenario, requests), seed=seed)
+    assert (error, summary.saved, summary.in_doubt) == (None, len(requests), 0)
+    assert len(world.charges) == len(requests)
+    checked = asyncio.run(audit.verify(tmp_path))
+    assert (checked.is_clean, checked.images) == (True, len(requests))
+
+
+def test_the_end_of_a_run_waits_for_a_late_list_and_no_longer(tmp_path: Path):
+    """P15: a task that is never listed costs a minute; one that runs is waited for two."""
+    scenario = evolve(CALM, faults=["lost-reply:1", "task-unlisted:1"], latency=(1, 1))
+
+    async def ended(scenario: Scenario, name: str) -> tuple[float, Summary]:
+        _, summary, _ = await settled_run(tmp_path / name, scenario, small_requests(1))
+        return summary.seconds, summary
+
+    took, summary = run(ended(scenario, "unlisted"))
+    assert 60 <= took < 72
+    assert (summary.in_doubt, summary.sought) == (1, 1)
+    took, summary = run(ended(evolve(CALM, faults=["lost-reply:1"], latency=(70, 70)), "slow"))
+    assert 70 <= took < 85
+    assert (summary.saved, summary.found) == (1, 1)
+    took, summary = run(ended(evolve(CALM, faults=["lost-reply:1"], latency=(500, 500)), "longer"))
+    assert 120 <= took < 125
+    assert summary.in_doubt == 1
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_an_account_that_never_answers_delays_a_run_by_its_limits_only(
+    is_stopped: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """P15: two minutes at the end of a run, ten seconds after a stop, one warning; all stay in
+    doubt."""
+    batches: list[Batch] = []
+
+    def stop(event: object) -> None:
+        if is_stopped and isinstance(event, Settled):
+            batches[0].stop(60)
+
+    class Noted(Batch):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            batches.append(self)
+
+    scenario = evolve(CALM, faults=["lost-reply:1"], latency=(1, 1))
+    _, summary, error = run(
+        settled_run(
+            tmp_path, scenario, small_requests(2), network=_SilentAccount, on_event=stop,
+            batch=Noted,
+        )
+    )  # fmt: skip
+    assert (error, summary.in_doubt, summary.found) == (None, 2, 0)
+    assert summary.seconds < (15 if is_stopped else 130)
+    assert len([line for line in caplog.messages if "account could not be asked" in line]) == 1
+
+
+def test_a_long_run_settles_its_doubts_while_it_goes_on(tmp_path: Path):
+    """P3: some minutes after a lost answer its image is collected, long before the end."""
+    lost: list[float] = []
+    found: list[float] = []
+
+    def note(event: object) -> None:
+        at = asyncio.get_running_loop().time() - START
+        if isinstance(event, JobAdopted):
+            found.append(at)
+        elif isinstance(event, Settled) and isinstance(event.outcome, InDoubt):
+            lost.append(at)
+
+    scenario = evolve(CALM, faults=["lost-reply:0.02"], latency=(9, 11), seed=4)
+    requests = small_requests(400)
+    _, summary, error = run(settled_run(tmp_path, scenario, requests, on_event=note))
+    assert (error, summary.saved, summary.in_doubt) == (None, 400, 0)
+    assert found[0] - lost[0] < 200
+    assert summary.seconds - found[0] > 200

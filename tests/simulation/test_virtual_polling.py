@@ -35,7 +35,7 @@ async def polled(
     engine_of(flux).rng.seed(1)
     async with flux, alive(flux):
         async with Batch(
-            flux, small_requests(count), sink=MemorySink(), ledger=MemoryLedger()
+            flux, small_requests(count), out=MemorySink(), ledger=MemoryLedger()
         ) as batch:
             assert tally([outcome async for outcome in batch]) == {"saved": count}
         await drained(flux)

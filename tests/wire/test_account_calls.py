@@ -185,6 +185,34 @@ def test_a_task_without_a_usable_id_is_none(task_id: Any):
     assert task_of(ROW | {"task_id": task_id}, COMETAPI, NOTHING) is None
 
 
+@pytest.mark.parametrize(
+    ("row", "names"),
+    [
+        ({"other": '{"task_id": "t-1", "reason": "failed 123456789"}'}, ["t-1"]),
+        ({"other": {"task_id": "t-1"}, "content": "job-12345678"}, ["t-1"]),
+        ({"task_id": "t-2"}, ["t-2"]),
+        ({"content": "task 0a1b2c3d-4e5f failed: refunded"}, ["0a1b2c3d-4e5f"]),
+        ({"content": "异步任务执行失败 task_12345，补偿 $0.04"}, ["task_12345"]),
+        ({"request_id": "req-12345678"}, ["req-12345678"]),
+        ({"content": "no identifier, 12 images"}, []),
+        ({"other": "not json", "content": None, "request_id": 12345678}, []),
+        ({"other": '{"task_id": "../../x"}'}, []),
+        ({"content": " ".join(f"task-{n:05}" for n in range(99))}, 16),
+    ],
+)
+def test_an_entry_names_its_job(row: dict[str, Any], names: list[str] | int):
+    """new-api, `RefundTaskQuota`: `task_id` in `other`; older gateways write it into the text."""
+    _, entry = entry_of({"type": 6, **row}, COMETAPI, NOTHING)
+    assert (len(entry.names) if isinstance(names, int) else list(entry.names)) == names
+
+
+def test_a_settled_difference_is_an_adjustment():
+    """new-api, `RecalculateTaskQuota`: `actual_quota` is what the job costs after it."""
+    for other, expected in (('{"task_id": "t", "actual_quota": 5}', True), ("{}", False)):
+        _, entry = entry_of({"type": 2, "other": other}, COMETAPI, NOTHING)
+        assert entry.is_adjustment is expected
+
+
 def test_a_usage_entry_is_read_by_its_type():
     """Types are new-api's numbers; a refund given as a negative quota is what was given back."""
     row = {"created_at": NOON.timestamp(), "type": 2, "model_name": "flux-dev", "quota": 12500,
@@ -240,11 +268,7 @@ HTML = b"<!doctype html><html><title>All models</title></html>"
 @pytest.mark.parametrize(
     ("answer", "kind", "message"),
     [
-        (
-            reply({"message": "no"}, 401),
-            AuthenticationError,
-            r"COMETAPI_ACCESS_TOKEN\) was refused",
-        ),
+        (reply({"message": "no"}, 401), AuthenticationError, "access token was refused"),
         (reply({"success": False, "message": "no"}, 403), AuthenticationError, "access token"),
         (reply({"success": False, "message": "未登录"}), AuthenticationError, "access token"),
         (reply({"success": False, "message": "无权进行此操作"}), AuthenticationError, "无权"),
@@ -270,6 +294,7 @@ def test_what_is_no_list_is_an_error(answer: Reply, kind: type[FluxError], messa
         decode_page(PAGE, task_of, answer, NOTHING)
     assert type(caught.value) is kind
     assert not getattr(caught.value, "of_key", False)  # the key still works
+    assert getattr(caught.value, "of_token", True)
 
 
 def test_secrets_in_answers_are_not_shown():

@@ -5,18 +5,22 @@ end now. A schedule whose polls have a density proportional to √h needs the fe
 mean detection lag (Barlow and Proschan, "Mathematical Theory of Reliability", on inspection), so
 `poll_times` places polls that way: a late first poll, dense through the bulk, sparse in the tail.
 `progress_hints` uses the progress that a provider reports. `rate` keeps the polls of all jobs
-within a rate. Everything is a pure function; random numbers are passed in.
+within a rate. `callbacks` learns whether a webhook makes most polls needless. Everything is a pure
+function; random numbers are passed in.
 """
 
 from __future__ import annotations
 
+from .callbacks import CallbackRecord, EndedJob
 from .durations import Durations, clamped
 from .progress_hints import Hint
 from .rate import PollRateLimiter
 from .schedule import PollSchedule, PollSchedules, size_class
 
 __all__ = [
+    "CallbackRecord",
     "Durations",
+    "EndedJob",
     "Hint",
     "PollRateLimiter",
     "PollSchedule",

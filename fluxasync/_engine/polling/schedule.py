@@ -12,6 +12,7 @@ from collections.abc import Hashable
 
 from ..._core.config import Polling
 from ..._core.models import Job
+from .callbacks import LateAge
 from .durations import EDGES, Durations, clamped
 from .poll_times import FIRST, PollTimes
 from .progress_hints import Hint, Hints
@@ -29,6 +30,11 @@ SPREAD = 0.2
 MOST_CLASSES = 256
 #: new observations, as a part of all, after which poll times are recomputed
 NEW_SHARE = 1 / 8
+#: a job whose callback is expected is polled when nearly all jobs have ended, then after so many
+#: times that age, but at most after so many seconds: callbacks may be lost
+LATE_STEPS, LATE_MAXIMUM = 5.0, 30.0
+#: such polls are spread by this part
+LATE_SPREAD = 0.1
 #: weight of a "still running" poll relative to an observed end
 RUNNING_WEIGHT = 0.05
 
@@ -44,6 +50,7 @@ class PollSchedule:
         self._times: PollTimes | None = None
         self._lag = 0.0
         self._new = 0.0
+        self._late_age = LateAge()
 
     def __repr__(self) -> str:
         return f"<PollSchedule {self.durations!r}>"
@@ -82,6 +89,15 @@ class PollSchedule:
         longest = max(MAXIMUM, MAXIMUM_SHARE * plan.median) * stretch
         return min(max(due, age + MINIMUM), age + longest)
 
+    def late(self, polling: Polling, *, age: float = 0.0, jitter: float = 0.5) -> float | None:
+        """Return the age for the next poll of a job whose callback is expected; None = poll as
+        usual, because too little is learned, or a fixed interval is set."""
+        late = self._late_age.seconds
+        if polling.interval is not None or late is None:
+            return None
+        first, age = late * (1 + LATE_SPREAD * jitter), clamped(age)
+        return first if age < first else age + min(LATE_STEPS * late, LATE_MAXIMUM)
+
     def hint(self, progress: float, age: float) -> Hint | None:
         """Return what progress reported at an age says about the job's duration, if anything."""
         usual, spread = self.durations.median, self.durations.spread
@@ -100,6 +116,7 @@ class PollSchedule:
             since = age = exact
         self.durations.saw_end(since, age)
         self._new += 1
+        self._late_age.add(age)
 
     def saw_trip(self, seconds: float) -> None:
         """Learn the round trip of a poll."""
