@@ -1,8 +1,16 @@
 """The public names, for type checkers and for `__init__.py`, which loads each at its first use."""
 
+from . import audit as audit
+from . import events as events
+from . import extend as extend
 from ._batch.api import generate as generate
 from ._batch.api import run as run
 from ._batch.batch import Batch as Batch
+from ._batch.bill.bill_values import Bill as Bill
+from ._batch.bill.bill_values import BillLine as BillLine
+from ._batch.bill.bill_values import Cause as Cause
+from ._batch.bill.bill_values import PoolBill as PoolBill
+from ._batch.bill.billing import bill as bill
 from ._batch.reconcile import Reconciliation as Reconciliation
 from ._batch.reconcile import reconcile as reconcile
 from ._batch.summary import Summary as Summary
@@ -48,8 +56,14 @@ from ._core.models import Ready as Ready
 from ._core.models import Saved as Saved
 from ._core.prices import Prices as Prices
 from ._core.version import __version__ as __version__
-from ._engine.account_reader import Account as Account
+from ._engine.account_choice import AccountState as AccountState
+from ._engine.account_reader import AccountReader as AccountReader
+from ._engine.pool import FluxPool as FluxPool
+from ._engine.pool_account import Account as Account
 from ._engine.session import FluxSession as FluxSession
+from ._export.dataset_export import export as export
+from ._export.export_values import ExportResult as ExportResult
+from ._export.run_export import RunExport as RunExport
 from ._requests.catalog import Model as Model
 from ._requests.catalog import Parameter as Parameter
 from ._requests.catalog import Price as Price
@@ -57,6 +71,7 @@ from ._requests.catalog import Provenance as Provenance
 from ._requests.catalog import models as models
 from ._requests.estimate import Estimate as Estimate
 from ._requests.estimate import Estimator as Estimator
+from ._requests.preparation import prepare as prepare
 from ._requests.sources.plan import BadRow as BadRow
 from ._requests.sources.plan import Plan as Plan
 from ._requests.sources.prompts import Prompts as Prompts
@@ -64,6 +79,7 @@ from ._store.filenames import FilenameTemplate as FilenameTemplate
 from ._store.journal.totals import JournalCounts as JournalCounts
 from ._store.ledgers import MemoryLedger as MemoryLedger
 from ._store.ledgers import NullLedger as NullLedger
+from ._store.object_sink import ObjectSink as ObjectSink
 from ._store.sinks import FileSink as FileSink
 from ._store.sinks import FolderSink as FolderSink
 from ._store.sinks import MemorySink as MemorySink

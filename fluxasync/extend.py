@@ -1,5 +1,6 @@
 """For your own sink, ledger, observer or transport: the protocols and the values they exchange."""
 
+from ._core.attempts import Attempt as Attempt
 from ._core.models import Refused as Refused
 from ._core.models import Secret as Secret
 from ._core.models import Stored as Stored

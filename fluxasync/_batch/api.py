@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from decimal import Decimal
 from ssl import SSLContext
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from .._core.arguments import usable_path
+from .._core.arguments import is_url, usable_path
 from .._core.config import Budget, Limits, Polling
 from .._core.errors import ConfigError
 from .._core.events import Event, Settled
@@ -22,6 +22,7 @@ from .._requests.sources.prompts import Prompts
 from .._wire.credentials import Credentials
 from .._wire.providers import Provider
 from .batch import Batch
+from .settlement import Reconcile
 from .summary import Summary
 
 
@@ -64,8 +65,10 @@ async def run(
     prompts: Prompts | Any,
     *,
     out: str | os.PathLike[str],
+    state: str | os.PathLike[str] | None = None,
     name: str | None = None,
     retry: str | Iterable[str] = (),
+    reconcile: Reconcile = "auto",
     provider: Provider | str | None = None,
     api_key: str | Credentials | None = None,
     base_url: str | None = None,
@@ -77,18 +80,21 @@ async def run(
     allow_unknown_models: bool = False,
     on_event: Observer | None = None,
     progress: bool = False,
+    cluster: Cluster | None = None,
 ) -> Summary:
-    """Make every image of a prompt list into a folder and return the summary.
+    """Make every image of a prompt list into a folder, or into a bucket, and return the summary.
 
     `prompts` is Prompts, or a bare path or iterable. The same call continues an interrupted run:
     saved images are skipped and paid jobs are collected. Failed images and images in doubt are
     counted in the summary and raise nothing. `progress` shows the run in a notebook or a terminal,
-    else as a line on stderr every ten seconds. Batch and FluxSession describe the other options.
+    else as a line on stderr every ten seconds. `cluster` has several machines make the images:
+    `fluxasync.ray.Ray("auto")`. Batch and FluxSession describe the other options.
 
     Raises ConfigError, SinkError and JournalError before anything is sent. The error that ended the
     run is raised once paid jobs have landed.
     """
-    usable_path("out", out)
+    if not is_url(out):
+        usable_path("out", out)
     watched = _Watched() if progress else None
     async with AsyncExitStack() as stack:
         if watched is not None:
@@ -107,16 +113,25 @@ async def run(
                 on_event=on_event,
             )
         )
-        batch = Batch(
+        make: Callable[..., Batch] = Batch if cluster is None else cluster.batch
+        batch: Batch = make(
             flux,
             prompts,
             out=out,
+            state=state,
             name=name,
             retry=retry,
+            reconcile=reconcile,
             on_event=watched,
             on_plan=None if watched is None else lambda plan: watched.expect(plan, batch, flux),
         )
         return await batch.run()
+
+
+class Cluster(Protocol):
+    """Has batches made by other processes; `fluxasync.ray.Ray` is one."""
+
+    def batch(self, session: FluxSession, prompts: Any, **options: Any) -> Batch: ...
 
 
 class _Watched:

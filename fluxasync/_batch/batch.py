@@ -14,32 +14,35 @@ from math import inf
 from numbers import Real
 from typing import Any, Literal, NoReturn, Self
 
+from .._core.account import Balance
 from .._core.arguments import check_callback, check_type, described
+from .._core.config import GRACE
 from .._core.errors import ConfigError, cut
 from .._core.events import Event, EventsDropped, Settled
 from .._core.loop_owner import LoopOwner
 from .._core.models import Outcome
 from .._core.observers import Observers
 from .._core.protocols import Ledger, Observer, Sink
-from .._engine.session import FluxSession, engine_of
+from .._engine.pool import FluxPool, batch_engine_of
+from .._engine.session import FluxSession
+from .._export.export_values import options_of
+from .._export.run_export import ExportWork, RunExport
 from .._requests.estimate import Estimate
 from .._requests.sources.plan import DONE, Plan
 from .._requests.sources.prompts import Prompts
 from .._store.journal.journal import Journal
 from .._store.journal.totals import JournalCounts
+from .bill.balance_samples import PATIENCE, BalanceSampler, close_all, opening_balance
+from .exported_run import OpenRun
 from .output import Destination, Output
 from .preflight import Preflight, prompts_of
-from .summary import Summary, summarize
+from .settlement import Reconcile, accounts_to_ask, check_mode
+from .store_watch import watching_store
+from .summary import SETTLED, Summary, summarize
 from .worker_pool import WorkerPool
-
-#: seconds in which paid jobs may land after a stop
-GRACE = 10.0
 
 #: unread events that `events()` keeps: a few seconds of a fast run
 UNREAD = 1000
-
-#: recorded states that `finished="skip"` passes over
-SETTLED = frozenset({"done", "failed", "in-doubt"})
 
 
 class Batch:
@@ -51,13 +54,18 @@ class Batch:
     that do not land are listed in `flux.unclaimed`.
 
     Args:
-        session: an open FluxSession. Several batches and other callers may share it.
+        session: an open FluxSession, or a FluxPool of several accounts. Several batches and other
+            callers may share it.
         prompts: what to generate: Prompts, or a bare path or iterable.
-        out: folder for the images, metadata.jsonl, failures.jsonl and the journal. Without `out`
-            and `sink` each image is in `saved.data`.
-        sink: stores the images instead of a folder.
+        out: folder for the images, metadata.jsonl, failures.jsonl and the journal; or the URL of a
+            bucket for the same, such as "s3://bucket/run" (also gs://, az://, file://), or an
+            ObjectSink with options, which the batch opens; or a Sink that is open. Without `out`
+            each image is in `saved.data`.
+        state: folder on this machine for the lists and the journal of a run whose images go to a
+            bucket (default: the bucket). The same folder continues the run.
         ledger: remembers paid work (default: a journal in `out`, so that the same call continues
-            an interrupted run; without a folder nothing is remembered).
+            an interrupted run; without a folder nothing is remembered). Only the journal settles
+            images in doubt, from the account or by callbacks.
         name: template of the file names (default: {index:06}-{key:.8}.{ext}).
         ordered: True yields outcomes in source order (default: as they finish).
         finished: "yield" includes the outcomes of earlier runs; "skip" leaves them out, which is
@@ -66,10 +74,16 @@ class Batch:
             words: "failed" (all but moderated and dropped), or a cause such as "expired", "lost" or
             "moderated"; "timeout" pays twice for jobs that still run; "missing" is images whose
             file was removed, "damaged" is those and files that were cut short; only "quarantined"
-            pays again for images whose bytes are in quarantine. An image keeps its recorded state
-            until it is submitted again.
+            pays again for images whose bytes are in quarantine; "not-listed" is images in doubt
+            of which the account shows no task and no charge, and needs a budget. An image keeps its
+            recorded state until it is submitted again.
+        reconcile: whether the run looks for images in doubt in the account, which is free: at its
+            start, every few minutes, and at its end, where it may wait up to two minutes. "auto"
+            does where the provider has a list of tasks and the access token is set, "always" raises
+            ConfigError on entry where that is not so, "never" does not (default: "auto"). An image
+            that is found is yielded again, as Saved, after it was yielded as InDoubt; the summary
+            counts it once.
         grace: seconds in which paid jobs may land after a stop (default: 10).
-        on_check: called with the number of rows read, while the source is checked on entry.
         on_plan: called once with the Plan, after the check and before the first submission. An
             awaitable result is awaited. An error that it raises ends the batch.
         on_event: called synchronously with the session's events while the batch is open, those of
@@ -82,35 +96,37 @@ class Batch:
 
     def __init__(
         self,
-        session: FluxSession,
+        session: FluxSession | FluxPool,
         prompts: Prompts | Any,
         *,
-        out: str | os.PathLike[str] | None = None,
-        sink: Sink | None = None,
+        out: str | os.PathLike[str] | Sink | None = None,
+        state: str | os.PathLike[str] | None = None,
         ledger: Ledger | None = None,
         name: str | None = None,
         ordered: bool = False,
         finished: Literal["yield", "skip"] = "yield",
         retry: str | Iterable[str] = (),
+        reconcile: Reconcile = "auto",
         grace: float = GRACE,
-        on_check: Callable[[int], None] | None = None,
         on_plan: Callable[[Plan], Awaitable[None] | None] | None = None,
         on_event: Observer | None = None,
     ) -> None:
-        check_type("session", session, FluxSession, expected="an open FluxSession")
-        check_callback("on_check", on_check)
+        check_type("session", session, FluxSession, FluxPool, expected="an open FluxSession")
         check_callback("on_plan", on_plan, may_wait=True)
-        self._session, self._engine = session, engine_of(session)
+        self._session = session
+        self._engine = batch_engine_of(session)
         self._destination = Destination.of(
-            out=out, sink=sink, ledger=ledger, name=name, retry=retry
+            out=out, state=state, ledger=ledger, name=name, retry=retry
         )
+        self._destination.check_cap(self._engine.max_cost)
         self._skip = _skipped_states(finished)
         self._grace = _seconds(grace)
         self._on_plan = on_plan
         self._observers = Observers(on_event)
         self._preflight = Preflight(
-            self._engine, prompts_of(prompts), self._destination, on_check=on_check
+            self._engine, prompts_of(prompts), self._destination, observers=self._observers
         )
+        self._reconcile = check_mode(reconcile, destination=self._destination)
         self._pool = WorkerPool(
             self._engine,
             self._preflight.source,
@@ -119,6 +135,7 @@ class Batch:
             observers=self._observers,
         )
         self._output: Output | None = None
+        self._samplers: list[BalanceSampler] = []  # one for each account
         self._is_entered = False
         self._owner = LoopOwner("the batch", "Batch")
         self._stack: AsyncExitStack | None = None
@@ -157,20 +174,30 @@ class Batch:
             stack.push_async_callback(self.aclose)
             self._engine.check_open()
             self._destination.check_sink()
+            asked = accounts_to_ask(self._engine.engines, self._reconcile)
+            await self._destination.refresh()
             if not self._destination.has_record:
                 await self.check()  # nothing is paid yet: a bad source leaves no folder behind
             stack.callback(self._engine.observers.add(self._show_session_event))
             self._unclaimed_before = {job.job_id for job in self._session.unclaimed}
+            watching = watching_store(self._destination.objects, self._engine.observers)
+            stack.enter_context(watching)
             self._output = await self._destination.open(
                 stack,
-                self._engine.provider,
-                max_bytes=self._engine.policies.limits.max_image_bytes,
+                self._engine.providers,
+                max_bytes=self._engine.max_image_bytes,
             )
-            self._pool.open(self._output)
+            if self._output.journal is not None:
+                self._samplers = [
+                    BalanceSampler(engine, self._output.journal) for engine in self._engine.engines
+                ]
+                stack.push_async_callback(close_all, self._samplers)
+            self._pool.open(self._output, asked=asked)
             stack.push_async_callback(self._pool.leave_earlier)
             if self._output.journal is not None:
                 self._preflight.restore_spending(self._output.journal.recovered)
-                await self._pool.resume(self._output.journal)
+                await self._preflight.restore_accounts(self._output.journal)
+                await self._pool.resume(self._output.journal, resubmits=self._destination.resubmits)
             plan = await self.check()
             if self._pool.error is not None:  # of a job that an earlier run left
                 raise self._pool.error
@@ -267,6 +294,12 @@ class Batch:
         estimate = self.estimate
         return None if estimate is None else estimate.within(self._engine.budget_left)
 
+    async def opening_balance(self, within: float = PATIENCE) -> Balance | None:
+        """Return the account's balance at the start of the run, of several accounts their sum; None
+        without a journal, and if a provider did not say it after `within` seconds. It is asked for
+        on entry, for the bill."""
+        return await opening_balance(self._samplers, within)
+
     @property
     def summary(self) -> Summary:
         """The run so far in numbers."""
@@ -289,6 +322,8 @@ class Batch:
             extra=self._pool.extra_outcomes,
             damaged=self._pool.damaged,
             quarantined=self._pool.quarantined,
+            not_listed=self._pool.not_listed,
+            with_candidates=self._pool.with_candidates,
             seconds=self._pool.seconds,
         )
 
@@ -316,6 +351,33 @@ class Batch:
         if not self._pool.is_over:
             seconds = self._grace if grace is None else _seconds(grace)
             asyncio.get_running_loop().call_later(seconds, self._pool.cut)
+
+    def exporting(
+        self,
+        to: str = "webdataset",
+        *,
+        out: str | os.PathLike[str] | None = None,
+        shard: int | str | None = None,
+        delete_images: bool = False,
+    ) -> RunExport:
+        """Export the images while they arrive: `async with batch.exporting("parquet"): …` around
+        the reading of the outcomes, inside the batch's own block.
+
+        A process of its own writes each shard once the saved images fill it, and the last one when
+        the block is left; a table or an hf-folder is written then. Arguments and files are those of
+        `fluxasync.export`. A failure is logged and does not end the run. Raises ConfigError for
+        wrong arguments and memory://, and on entry for a batch that is not open.
+        """
+        where = self._destination
+        options = options_of(
+            where.exported_folder, to, out=out, shard=shard, delete_images=delete_images,
+            url=where.url if where.is_copy else "",
+        )  # fmt: skip
+        run = OpenRun(self._open_journal, self._pool)
+        return RunExport(ExportWork(options, run, where.bucket).begin)
+
+    def _open_journal(self) -> Journal | None:
+        return None if self._stack is None else self._journal
 
     @property
     def _journal(self) -> Journal | None:

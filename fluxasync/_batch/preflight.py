@@ -8,13 +8,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._core.errors import ConfigError, cut
+from .._core.events import RowsChecked
 from .._core.models import ImageRequest
 from .._requests.sources import open_source
 from .._requests.sources.plan import SHOWN_NAMES, Plan, metadata_message
 from .._requests.sources.prompts import Prompts
 
 if TYPE_CHECKING:
-    from .._engine.engine import Engine
+    from .._core.observers import Observers
+    from .._engine.batch_engine import BatchEngine
     from .._requests.estimate import Estimate
     from .._store.journal.journal import Journal
     from .._store.journal.totals import JournalCounts
@@ -37,20 +39,23 @@ class Preflight:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: BatchEngine,
         prompts: Prompts,
         destination: Destination,
         *,
-        on_check: Callable[[int], None] | None,
+        observers: Observers,
     ) -> None:
         self._has_warned = False
         self._engine = engine
         self._prompts = prompts
         self._destination = destination
-        self._on_check = on_check
-        provider = engine.provider
-        is_local = provider.is_loopback or provider.is_in_private_network
-        self.source = open_source(prompts, is_local=is_local, prices=engine.submitter.prices)
+        self._observers = observers
+        engine.check_webhook()
+        is_local = all(
+            provider.is_loopback or provider.is_in_private_network
+            for provider in engine.providers.values()
+        )
+        self.source = open_source(prompts, is_local=is_local, prices=engine.prices)
         self.plan: Plan | None = None
         self.recovered: JournalCounts | None = None  #: of the folder, as the check found it
 
@@ -69,11 +74,15 @@ class Preflight:
         return self.plan
 
     async def _count(self, progress: Callable[[int], None] | None, lookup: Any) -> Plan:
-        return await self.source.check(progress=progress or self._on_check, lookup=lookup)
+        return await self.source.check(progress=progress or self._show_rows, lookup=lookup)
+
+    def _show_rows(self, count: int) -> None:
+        self._observers.show(RowsChecked(count=count))
 
     async def _recall(self) -> None:
         """Read what earlier runs left, and count their spending against the budget."""
-        self.recovered = await self._destination.recovered(self._engine.provider)
+        await self._destination.refresh()
+        self.recovered = await self._destination.recovered(self._engine.providers)
         if self.recovered is not None:
             self.restore_spending(self.recovered)
 
@@ -85,6 +94,15 @@ class Preflight:
             spent=left.spent + left.possible_cost,
             in_doubt=left.in_doubt_price,
         )
+
+    async def restore_accounts(self, journal: Journal) -> None:
+        """Count what earlier runs spent in each of several accounts against its own budget."""
+        engines = {engine.name: engine for engine in self._engine.engines if engine.name}
+        for name, left in (await journal.decisions.by_account() if engines else {}).items():
+            if name in engines:
+                engines[name].restore_spending(
+                    str(journal.folder.resolve()), spent=left.charged, in_doubt=left.in_doubt_price
+                )
 
     def _judge(self, plan: Plan) -> None:
         """Raise ConfigError for a model or a price that the run could not use."""
@@ -110,7 +128,7 @@ class Preflight:
         """Raise ConfigError for a price of a model that no row names: it has no effect."""
         if not plan.models or len(plan.models) == SHOWN_NAMES:
             return
-        for model in self._engine.submitter.prices.unused(plan.models):
+        for model in self._engine.prices.unused(plan.models):
             named = ", ".join(plan.models[:3])
             raise ConfigError(f"price of {model[:60]}: no row uses this model (models: {named})")
 
@@ -135,4 +153,4 @@ class Preflight:
         """Cost and duration of the whole source; None before the check, and for a stream."""
         if self.plan is None or self.plan.images is None:
             return None
-        return self.plan.estimator.estimate(self._engine.limiter.slots)
+        return self.plan.estimator.estimate(self._engine.slots)

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 
 from attrs import define, field, frozen
 
 from .._core import text
 from .._core.amounts import spending
-from .._core.models import Failed, InDoubt, Job, Outcome, Saved
+from .._core.errors import ConfigError
+from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved
+
+#: recorded states of images that have their outcome
+SETTLED = frozenset({"done", "failed", "in-doubt"})
 
 
 @frozen(kw_only=True)
@@ -29,6 +34,14 @@ class Summary:
     #: failed in an earlier run and not made again, by cause; "" where the cause was not looked up
     failed_earlier: Counter[str] = field(factory=Counter)
     in_doubt_earlier: int = 0  #: in doubt since an earlier run
+    #: images in doubt, in the folder, of which the account shows no task and no charge
+    not_listed: int = 0
+    #: images in doubt, in the folder, that may be jobs which the account lists
+    with_candidates: int = 0
+    sought: int = 0  #: images in doubt that the run looked for in the account
+    found: int = 0  #: images in doubt whose jobs were found; they are counted by their outcomes
+    found_by_callback: int = 0  #: of those, images whose jobs a callback named
+    found_earlier: int = 0  #: of `found`, images that were in doubt since an earlier run
     damaged: int = 0  #: saved by an earlier run; the file is gone or has another size
     quarantined: int = 0  #: paid images in the folder whose bytes failed a check and are kept aside
     unclaimed: int = 0  #: accepted and perhaps paid, not fetched; see `FluxSession.unclaimed`
@@ -45,14 +58,19 @@ class Summary:
 
     def line(self, *, simulated: bool = False) -> str:
         """Return the summary as one line; a `simulated` run costs nothing."""
+        by_callback, listed = self.found_by_callback, self.found - self.found_by_callback
+        of_them = "of them" if self.in_doubt or self.in_doubt_earlier else "in doubt and"
         parts = [
             f"{self.saved} new",
             f"{self.skipped} already there" if self.skipped else "",
             f"metadata of {text.counted(self.edited, 'image')} updated" if self.edited else "",
-            counted(self.failed, "failed"),
-            counted(self.failed_earlier, "failed earlier") if self.failed_earlier else "",
+            text.with_causes(self.failed, "failed"),
+            text.with_causes(self.failed_earlier, "failed earlier") if self.failed_earlier else "",
             f"{self.in_doubt} in doubt" if self.in_doubt else "",
             f"{self.in_doubt_earlier} in doubt earlier" if self.in_doubt_earlier else "",
+            f"{self.not_listed} {of_them} not listed" if self.not_listed else "",
+            f"{listed} of {self.sought} in doubt found in the account" if self.sought else "",
+            f"{by_callback} in doubt found by callbacks" if by_callback else "",
             f"{self.damaged} damaged" if self.damaged else "",
             f"{self.quarantined} in quarantine" if self.quarantined else "",
             f"{self.unclaimed} paid but not fetched" if self.unclaimed else "",
@@ -75,15 +93,6 @@ class Summary:
         )
 
 
-def counted(failed: Mapping[str, int], words: str) -> str:
-    """Return "3 failed (2 moderated, 1 lost)", causes only where they add to the words."""
-    causes = sorted(failed.items(), key=lambda item: -item[1])
-    named = ", ".join(
-        f"{count} {cause}" for cause, count in causes if cause and cause != words and count
-    )
-    return f"{sum(failed.values())} {words}{f' ({named})' if named else ''}"
-
-
 @define
 class Count:
     """The counters of a run."""
@@ -100,6 +109,14 @@ class Count:
     unpriced: int = 0
     perhaps: Decimal = Decimal(0)
     in_doubt_cost: Decimal = Decimal(0)
+    sought: set[str] = field(factory=set)  #: keys of images in doubt that were looked for
+    found_by_callback: int = 0  #: images in doubt whose jobs a callback named
+    found_earlier: int = 0  #: images in doubt since an earlier run whose jobs were found
+    found_early: int = 0  #: images in doubt whose jobs were found before the source was checked
+    #: images in doubt that were counted, by key: what is counted of each; None = of an earlier run
+    _doubts: dict[str, Decimal | None] = field(factory=dict, init=False)
+    #: images in doubt whose jobs were found, by key: whether a row of the source is the image
+    _found: dict[str, bool] = field(factory=dict, init=False)
 
     def add(self, outcome: Outcome) -> None:
         """Count an outcome of this run."""
@@ -112,7 +129,7 @@ class Count:
                 self.failed[cause] += 1
                 self.quarantined += kept is not None
                 self.perhaps += price_of(job)
-            case InDoubt(price=price):
+            case InDoubt(price=price) if self._is_doubt(outcome, price or Decimal(0)):
                 self.in_doubt += 1
                 self.in_doubt_cost += price or 0
 
@@ -123,8 +140,51 @@ class Count:
                 self.already += 1
             case Failed(cause=cause):
                 self.failed_earlier[cause] += 1
-            case InDoubt():
+            case InDoubt() if self._is_doubt(outcome, None):
                 self.in_doubt_earlier += 1
+
+    def adopt(self, key: str, *, by_callback: bool = False) -> bool:
+        """Count an image no more as in doubt, because its job was found, in the account or by a
+        callback; return whether a row of the source was given the image as in doubt before."""
+        is_counted = key in self._doubts
+        if is_counted:
+            price = self._doubts.pop(key)
+            self.in_doubt -= price is not None
+            self.in_doubt_earlier -= price is None
+            self.in_doubt_cost -= price or 0
+            self.found_earlier += price is None
+        else:
+            self.found_earlier += 1
+        self._found[key] = is_counted
+        if by_callback:
+            self.found_by_callback += 1
+        else:
+            self.sought.add(key)
+        return is_counted
+
+    def has_row(self, request: ImageRequest | None) -> bool:
+        """Return whether an image whose job was found is one that a row was given as in doubt."""
+        return self._found.get(key_of(request), False)
+
+    def _is_doubt(self, outcome: InDoubt, price: Decimal | None) -> bool:
+        """Note an image in doubt, unless its job was found meanwhile."""
+        key = key_of(outcome.request)
+        if key in self._found:  # found between its record and this count
+            self._found[key] = True
+            self.found_earlier -= price is not None
+            return False
+        self._doubts[key] = price
+        return True
+
+    @property
+    def found(self) -> int:
+        """Images in doubt whose jobs were found."""
+        return len(self._found)
+
+    @property
+    def found_unseen(self) -> int:
+        """Of those, images that no row was given as in doubt, although the plan has them so."""
+        return sum(not has_row for has_row in self._found.values()) - self.found_early
 
     @property
     def settled(self) -> int:
@@ -136,6 +196,13 @@ class Count:
     def known(self) -> int:
         """Images of the source that had their outcome before this run."""
         return self.already + self.failed_earlier.total() + self.in_doubt_earlier
+
+
+def key_of(request: ImageRequest | None) -> str:
+    """Return a request's key; "" for one that has none, because an image input is unread."""
+    with suppress(ConfigError):
+        return "" if request is None else request.key
+    return ""
 
 
 def price_of(job: Job | None) -> Decimal:
@@ -154,6 +221,8 @@ def summarize(
     extra: int,
     damaged: int,
     quarantined: int,
+    not_listed: int,
+    with_candidates: int,
     seconds: float,
 ) -> Summary:
     """Return the summary of a run.
@@ -173,7 +242,13 @@ def summarize(
         skipped=count.already + skipped["done"],
         edited=edited,
         failed_earlier=count.failed_earlier + earlier,
-        in_doubt_earlier=count.in_doubt_earlier + skipped["in-doubt"],
+        in_doubt_earlier=count.in_doubt_earlier + max(skipped["in-doubt"] - count.found_unseen, 0),
+        not_listed=not_listed,
+        with_candidates=with_candidates,
+        sought=len(count.sought),
+        found=count.found,
+        found_by_callback=count.found_by_callback,
+        found_earlier=count.found_earlier,
         damaged=damaged,
         quarantined=max(quarantined, count.quarantined),
         unclaimed=len(unclaimed),

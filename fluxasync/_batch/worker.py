@@ -9,18 +9,27 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from .._core.concurrency import run_to_completion
-from .._core.errors import DownloadError, FluxError, JobError, RunStopped, TransportError
+from .._core.errors import (
+    DownloadError,
+    FluxError,
+    JobError,
+    JobLost,
+    RunStopped,
+    Taken,
+    TransportError,
+)
 from .._core.events import Settled
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved
 from .._core.prices import NO_PRICES, Prices
+from .._core.text import display
 from .._requests.pricing import price
 from .._requests.sources.plan import BadRow
 from .resume_decision import Collect, resume_decision
 from .resumed_jobs import ResumedJobs
 
 if TYPE_CHECKING:
+    from .._engine.batch_engine import BatchEngine
     from .._engine.circuit_breaker import CircuitBreaker
-    from .._engine.engine import Engine
     from .output import Output
     from .summary import Count
 
@@ -71,7 +80,7 @@ class RowWorker:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: BatchEngine,
         output: Output,
         *,
         breaker: CircuitBreaker,
@@ -94,29 +103,51 @@ class RowWorker:
         """Count the images whose bytes are in quarantine: in the folder, or without a journal those
         of this run."""
         journal = self._output.journal
-        return self._count.quarantined if journal is None else await journal.quarantined()
+        if journal is None:
+            return self._count.quarantined
+        return await journal.decisions.count_quarantined()
 
-    async def row(self, row: ImageRequest | BadRow) -> Outcome | None:
-        """Return the row's outcome, recorded; None when the run ended before it was sent."""
+    async def not_listed(self) -> int:
+        """Count the images in doubt in the folder that the provider's list lacks."""
+        journal = self._output.journal
+        return 0 if journal is None else await journal.decisions.count_unlisted()
+
+    async def with_candidates(self) -> int:
+        """Count the images in doubt in the folder that may be jobs which the account lists."""
+        journal = self._output.journal
+        return 0 if journal is None else len(await journal.decisions.candidates())
+
+    async def row(
+        self, row: ImageRequest | BadRow, *, decided: Callable[[], None]
+    ) -> Outcome | None:
+        """Return the row's outcome, recorded; None when the run ended before it was sent. `decided`
+        is called once it is known whether the image is a job of an earlier run."""
         if isinstance(row, BadRow):
             bad = Failed(request=None, error=row.error, index=-1, where=row.where)
             self._count.bad_rows += 1
             return await self._record(bad)
         try:
-            return await self._request(row)
+            return await self._request(row, decided)
+        except RunStopped:  # its job waits for an account that is not there
+            return None
+        except Taken:  # another session that shares the ledger has the image
+            return None
         except FluxError as error:
             self._end(error)
             return None
 
-    async def _request(self, request: ImageRequest) -> Outcome | None:
+    async def _request(self, request: ImageRequest, decided: Callable[[], None]) -> Outcome | None:
         known = None if self._output.is_fresh else await self._output.ledger.known(request)
         if known is None:
             known = await self._paid_before(request)
         if known is None:
+            decided()
             outcome = await self._new(request)
             return None if outcome is None else await self._record(outcome)
         decision = resume_decision(known, is_resumed=self.earlier.has)
         if isinstance(decision, Collect):
+            self.earlier.ask(decision.job)
+            decided()
             settled = await self.earlier.outcome(request, decision.job)
             return None if settled is None else evolve(settled, index=request.index)
         self._count.add_known(decision.outcome)
@@ -131,7 +162,7 @@ class RowWorker:
         job = await journal.paid_before(request)
         if job is None:
             return None
-        self._engine.submitter.spending.recall(job.job_id, job.charge)
+        self._engine.recall_job(job)
         before, (job, is_collectable) = job, await self._engine.poll_again(job)
         if job.charge != before.charge:
             await journal.answered(request, job)
@@ -143,12 +174,14 @@ class RowWorker:
     async def _collected(self, request: ImageRequest, job: Job) -> Outcome | None:
         """Collect a job of an earlier run and record its outcome."""
         if self._output.journal is not None:  # whose money the budget has
-            self._engine.submitter.spending.recall(job.job_id, job.charge)
+            self._engine.recall_job(job)
         try:
             saving = self._engine.collect(job, to=self._output.sink, ledger=self._output.ledger)
             outcome = await self._to_outcome(request, saving, [job])
             if isinstance(outcome, Saved):  # how old jobs fail shows nothing about new ones
                 self._breaker.saved()
+            elif isinstance(outcome, Failed) and isinstance(outcome.error, JobLost):
+                outcome = await self._disowned(request, job) or outcome
             return None if outcome is None else await self._record(outcome)
         except asyncio.CancelledError as error:
             self._end(foreign_cancellation(error))
@@ -156,6 +189,17 @@ class RowWorker:
         except Exception as error:  # a user's sink may raise anything
             self._end(error)
             return None
+
+    async def _disowned(self, request: ImageRequest, job: Job) -> InDoubt | None:
+        """Return the image as in doubt again if its lost job was found for it, by a person or in
+        the account: the true job may still be found. None for a job that was the answer to its
+        submission."""
+        journal = self._output.journal
+        text = f"the provider does not know job {display(job.job_id, 60)}, which was given for it"
+        if journal is None or not await journal.decisions.disown(request.key, job.job_id, text):
+            return None
+        error = TransportError(text, sent=True)
+        return InDoubt(request=request, error=error, index=request.index, price=job.price)
 
     async def _new(self, request: ImageRequest) -> Outcome | None:
         paid: list[Job] = []
@@ -180,8 +224,10 @@ class RowWorker:
         """Await one image and return its outcome; `paid` gets its job once there is one."""
         try:
             return await saving
+        except Taken:  # another session that shares the ledger has the image
+            return None
         except FluxError as error:
-            job, prices = paid[-1] if paid else None, self._engine.submitter.prices
+            job, prices = paid[-1] if paid else None, self._engine.prices
             outcome = classify_outcome(error, job, request, self._breaker, prices)
         if not isinstance(outcome, EndsRun):
             return outcome

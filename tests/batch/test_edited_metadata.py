@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from support.simulator_sessions import fast_session, outcomes_of, rows
 from fluxasync import Batch, Prompts, Summary
 from fluxasync._store.journal import edits
 from fluxasync._store.journal.edits import edited_text
+from fluxasync._store.journal.steps import EditStep
 from fluxasync.simulator import Scenario, Simulator
 
 pytestmark = pytest.mark.asyncio
@@ -124,9 +126,9 @@ async def test_a_kill_before_the_lists_were_written_is_made_up_for(runs: Runs) -
     # as a kill leaves it: the edit is recorded together with the mark, the list is the old one
     (runs.out / "metadata.jsonl").write_bytes(old)
     with closing(sqlite3.connect(runs.out / ".fluxasync" / "journal.db")) as journal:
-        assert not edits.are_lists_stale(journal)
+        assert edits.stale_lists(journal) == ()
         [key, text] = journal.execute("SELECT key, request FROM image").fetchone()
-        edits.record(journal, key, text)
+        edits.record(journal, EditStep(at=time.time(), key=key, text=text))
         journal.commit()
     summary, _ = await runs([{"prompt": "a fox", "artist": "Ben"}])
     assert summary.edited == 0

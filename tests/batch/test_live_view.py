@@ -13,7 +13,8 @@ import pytest
 from attrs import evolve
 from support.hostile_text import ESCAPES
 
-from fluxasync import Estimate, ImageRequest, Job, Moderated, Plan, Saved
+from fluxasync import AccountState, Estimate, ImageRequest, Job, Moderated, Plan, Saved
+from fluxasync._batch.progress.accounts import AccountProgress
 from fluxasync._batch.progress.counts import Progress, ProgressSnapshot
 from fluxasync._core.text import columns as width_of
 from fluxasync.events import DownloadsFailing, JobEnded, JobReady, JobSubmitted, Paused
@@ -121,6 +122,45 @@ def test_t7_a_notebook_shows_text_not_markup() -> None:
     assert "&lt;script&gt;" in shown["text/html"]
     assert "412 saved" in shown["text/plain"]
     assert "\x1b" not in shown["text/plain"]
+
+
+def test_each_of_several_accounts_has_a_line() -> None:
+    """Jobs of its slots, images, money; why one is out, or that it waits. An account without them
+    is not invented, and a hostile name is text."""
+    accounts = (
+        AccountProgress(
+            name="main", in_flight=12, slots=24, saved=1_300, cost=Decimal("32.5"),
+            is_waiting=False, out=None,
+        ),
+        AccountProgress(
+            name="eu\x1b[31m", in_flight=0, slots=6, saved=4, cost=None, is_waiting=True,
+            out="402: no credit",
+        ),
+        AccountProgress(
+            name="us", in_flight=1, slots=2, saved=0, cost=None, is_waiting=True, out=None
+        ),
+    )  # fmt: skip
+    view = evolve(BUSY, accounts=accounts, latest=(), pause=None)
+    assert plain(view)[-3:] == [
+        "main     12 of 24 slots · 1,300 saved · $32.50",
+        "eu·[31m  4 saved · out: 402: no credit",
+        "us       1 of 2 slots · 0 saved · waits",
+    ]
+    assert "main 12/24 eu\x1b[31m out us 1/2" in view.line()
+    assert not any("slots" in line for line in plain(evolve(BUSY, slots=None)))
+
+
+def test_the_images_of_each_account_are_counted_with_their_cost() -> None:
+    """From the outcomes; images of a session without accounts count for none."""
+    progress = Progress()
+    progress.states = lambda: {
+        "a": AccountState(in_flight=3, slots=4, is_waiting=False, error=None)
+    }
+    for number, account in enumerate(("a", "a", None)):
+        saved = a_saved(number)
+        progress.update(evolve(saved, job=evolve(saved.job, account=account)), now=number)
+    [shown] = progress.view(3).accounts
+    assert (shown.saved, shown.cost, shown.in_flight) == (2, Decimal("0.05"), 3)
 
 
 def test_failing_downloads_have_a_line_of_their_own() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from support.virtual_time import run
@@ -25,7 +26,14 @@ from fluxasync import (
 from fluxasync._batch.progress.counts import Progress, ProgressSnapshot
 from fluxasync._batch.progress.screens import showing
 from fluxasync._core.text import duration
-from fluxasync.events import JobReady, JobSubmitted, LimitChanged, Paused, Resumed
+from fluxasync.events import (
+    DoubtsSought,
+    JobReady,
+    JobSubmitted,
+    LimitChanged,
+    Paused,
+    Resumed,
+)
 from fluxasync.extend import Stored
 
 REQUEST = ImageRequest(prompt="a fox")
@@ -104,6 +112,40 @@ def test_a_pause_is_shown_until_submissions_resume() -> None:
     assert progress.line(31.0).endswith("paused: 429, asked for 30 s")
     progress(Resumed())
     assert "paused" not in progress.line(0.0)
+
+
+@pytest.mark.parametrize(
+    ("by", "words"),
+    [
+        ("account", "looking in the account for images in doubt"),
+        ("callbacks", "waiting for callbacks about images in doubt"),
+    ],
+)
+def test_the_wait_for_images_in_doubt_replaces_the_pause_before_it(by: Any, words: str) -> None:
+    """Nothing is submitted any more, so "still trying" is over; a later pause counts again."""
+    progress, until = Progress(), datetime(2026, 11, 29, 12, 41, 30, tzinfo=UTC)
+    progress.update(DOUBT, now=0.0)
+    progress(Paused(seconds=30.0, reason="no usable answer"))
+    progress(DoubtsSought(count=1, until=until, by=by))
+    at = f"{until.astimezone():%H:%M:%S}"
+    assert progress.line(0.0).endswith(f"{words}, at most until {at}; Ctrl-C stops")
+    progress(Paused(seconds=30.0, reason="no usable answer"))
+    assert progress.line(0.0).endswith("no usable answer; still trying, Ctrl-C to stop")
+
+
+def test_a_wait_for_images_in_doubt_has_no_rate() -> None:
+    """The rate of images that are saved says nothing about a search, and would only fall."""
+    progress = Progress(total=4)
+    for second in (1.0, 2.0):
+        progress(JobSubmitted(job=JOB, in_flight=1))
+        progress.update(SAVED, now=second)
+    progress.update(DOUBT, now=3.0)
+    assert "images/min" in progress.line(3.0)  # one is waiting
+    progress.total = 3
+    progress(DoubtsSought(count=1, until=datetime.now(UTC)))
+    assert "images/min" not in progress.line(30.0)
+    progress(JobSubmitted(job=JOB, in_flight=1))
+    assert "images/min" in progress.line(30.0)
 
 
 def test_an_address_that_never_answers_is_shown_with_the_time_of_giving_up() -> None:

@@ -29,4 +29,5 @@ async def test_a_row_that_waits_for_a_place_gets_the_job_that_was_started_meanwh
     outcomes = await asyncio.gather(*(earlier.outcome(*pair) for pair in PAIRS))
     assert [outcome.job for outcome in outcomes if outcome] == [job for _, job in PAIRS]
     assert sorted(collected) == [job.job_id for _, job in PAIRS]
-    assert await earlier.finish() == []
+    await earlier.finish()
+    assert [outcome async for outcome in earlier.unasked()] == []

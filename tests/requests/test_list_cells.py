@@ -111,6 +111,7 @@ async def test_a_list_of_images_is_the_same_from_everywhere(
     assert list(own.parameters) == ["input_image"]
 
 
+@pytest.mark.slow
 def test_a_list_of_images_is_the_same_in_param_of_both_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

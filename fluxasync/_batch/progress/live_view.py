@@ -110,6 +110,7 @@ def _lines(view: ProgressSnapshot, width: int) -> Iterator[Text]:
         yield from _flow((Text(display(part), "yellow") for part in parts), width)
     if view.pause is not None:
         yield _line(view.pause, width, "yellow")
+    yield from _accounts(view, width)
     for name, prompt in view.latest:
         yield _latest(name, prompt, width)
 
@@ -144,6 +145,16 @@ def _pace(view: ProgressSnapshot) -> Iterator[Text]:
         yield Text(f"{dollars(view.cost)}{whole}")
     if view.push_backs:
         yield Text(f"{view.push_backs:,} × 429", "yellow")
+
+
+def _accounts(view: ProgressSnapshot, width: int) -> Iterator[Text]:
+    """Yield a line for each of several accounts; their names are one column."""
+    names = [display(account.name, width // 3) for account in view.accounts]
+    column = max(map(columns, names), default=0)
+    for name, account in zip(names, view.accounts, strict=True):
+        padding = " " * (column - columns(name) + 2)
+        is_held = account.out is not None or account.is_waiting
+        yield _line(f"{name}{padding}{account.words()}", width, "yellow" if is_held else "")
 
 
 def _latest(name: str, prompt: str, width: int) -> Text:

@@ -2,7 +2,8 @@
 
 A file or list is checked whole before anything is spent; a stream is checked row by row. The index
 of a request is its place in the run. Its occurrence counts the equal requests before it, so a
-prompt written three times is three images, the same three in every run.
+prompt written three times is three images, the same three in every run. Prepared requests were
+numbered earlier, as a part of a longer list: they keep their numbers.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from .columns import Columns
 from .formats import ItemFormat
 from .list_files import format_of, list_files, refuse_misfits
 from .listed_source import ListedSource
-from .plan import BadRow, Lookup, Plan
+from .plan import BadRow, GivenNumbers, Lookup, Numbering, Plan
+from .prepared import prepared_request
 from .prompt_syntax import Syntax
 from .prompts import Prompts, expansion_of, layout_of, sample_of
-from .row_reader import RowDialect, RowReader
+from .row_reader import ParsedRow, RowDialect, RowReader
 from .stream import StreamSource, items, lines_of, standard_input
 
 __all__ = [
@@ -63,6 +65,7 @@ class Source(Protocol):
         self, *, skip: Container[str] = frozenset()
     ) -> AsyncGenerator[ImageRequest | BadRow, None]:
         """Yield every image in source order, checked, numbered from 0, its image inputs digested.
+        Prepared requests keep their own numbers.
 
         Images whose looked-up state is in `skip` are left out; the others keep their numbers in the
         whole source. A stream leaves nothing out. The caller closes the generator before the
@@ -100,6 +103,10 @@ def open_source(given: Any, *, is_local: bool = False, prices: Prices = NO_PRICE
             is_trusted=is_trusted,
         )
 
+    def read_item(rule: RowReader) -> Callable[[object], ParsedRow | None]:
+        return prepared_request if prompts.prepared else rule.item
+
+    numbering = GivenNumbers if prompts.prepared else Numbering
     sampled, skip_bad = sample_of(prompts), prompts.skip_bad
     if prompts.paths:
         files = list_files([Path(path) for path in prompts.paths])
@@ -116,16 +123,23 @@ def open_source(given: Any, *, is_local: bool = False, prices: Prices = NO_PRICE
     if isinstance(prompts.source, list | tuple):
         rule = reading(RowDialect.TEXT, is_trusted=True)
         return ListedSource(
-            ItemFormat(prompts.source, rule),
+            ItemFormat(prompts.source, read_item(rule)),
             reading=rule,
             limit=limit,
             skip_bad=skip_bad,
             sample=sampled,
             prices=prices,
+            numbering=numbering,
         )
     if isinstance(prompts.source, str | os.PathLike):
         rule = reading(RowDialect.EITHER)
         rows = lines_of(standard_input())
         return StreamSource(rows, read=rule.line, reading=rule, limit=limit)
     rule = reading(RowDialect.TEXT, is_trusted=True)
-    return StreamSource(items(prompts.source), read=rule.item, reading=rule, limit=limit)
+    return StreamSource(
+        items(prompts.source),
+        read=read_item(rule),
+        reading=rule,
+        limit=limit,
+        numbering=numbering,
+    )

@@ -114,12 +114,12 @@ class LineFormat:
 class ItemFormat:
     """A program's list of text, dicts and ImageRequests; a raw row is its place in the list.
 
-    See `Format`.
+    `read` makes the request of an item. See `Format`.
     """
 
-    def __init__(self, given: Iterable[object], reading: RowReader) -> None:
+    def __init__(self, given: Iterable[object], read: Callable[[object], ParsedRow | None]) -> None:
         self._given = tuple(given)  # the program may change its list
-        self._reading = reading
+        self._read = read
 
     def lists(self) -> Generator[list[Any], None, None]:
         yield from gathered(range(len(self._given)), most=_ROWS, size=lambda _: 0)
@@ -128,7 +128,7 @@ class ItemFormat:
         return f"item {number}"
 
     def read(self, raw: int) -> ParsedRow | None:
-        return self._reading.item(self._given[raw])
+        return self._read(self._given[raw])
 
     def content(self, raw: int) -> bytes:
         return repr(self._given[raw]).encode(errors="surrogatepass")

@@ -63,6 +63,7 @@ class ListedSource:
         skip_bad: bool,
         sample: Sample | None = None,
         prices: Prices = NO_PRICES,
+        numbering: type[Numbering] = Numbering,
     ) -> None:
         self._format = form
         self._reading = reading
@@ -70,6 +71,7 @@ class ListedSource:
         self._skip_bad = skip_bad
         self._sample = sample
         self._prices = prices
+        self._numbering = numbering
         self._is_whole = limit is None and sample is None
         self._spool: Spool | None = None
         self._is_checked = False
@@ -157,7 +159,7 @@ class ListedSource:
         """Check, count and spool the whole list, a step at a time."""
         block = _Block(spool, counts, lookup)
         with (
-            closing(Numbering(limit=self._limit)) as numbering,
+            closing(self._numbering(limit=self._limit)) as numbering,
             closing(self._rows(spool, counts)) as rows,
         ):
             for found in rows:
@@ -166,7 +168,10 @@ class ListedSource:
                     entry = self._entry(number, raw)
                     numbers: Numbers = ()
                     if entry is not None and not isinstance(entry, BadRow):
-                        numbers = numbering.numbers(entry)
+                        try:
+                            numbers = numbering.numbers(entry)
+                        except ConfigError as error:
+                            entry = BadRow(where=self._format.where(number), error=error)
                     if isinstance(entry, ExpandedRow) and self._has_templates:
                         where = self._format.where(number)
                         self._repeated.add(where, entry.requests, len(numbers))
@@ -282,7 +287,6 @@ class _Block:
         self._spool, self._counts, self._lookup = spool, counts, lookup
         self._rows: list[tuple[int, bytes, ParsedRow | BadRow, Numbers]] = []
         self._taken = 0  #: rows, blank ones included
-        self._index = 0  #: of the first image that waits
         self._images = 0
         self._size = 0  #: bytes
 
@@ -302,23 +306,20 @@ class _Block:
 
     def settle(self) -> None:
         """Look up, count and store the rows that wait."""
-        states = self._states()
+        states = iter(self._states())
         rows: list[RowValues] = []
         images: list[ImageValues] = []
-        index = self._index
         for number, packed, entry, numbers in self._rows:
             if isinstance(entry, BadRow):
                 rows.append((number, None, packed))
                 images.append((number, 0, None, 0, None))
                 continue
-            known = states[index - self._index : index - self._index + len(numbers)]
+            known = [*islice(states, len(numbers))]
             self._counts.take(entry, known)
             rows.append((number, _digest(entry) if image_inputs(entry) else None, packed))
-            for place, (_, occurrence) in enumerate(numbers):
-                images.append((number, place, index, occurrence, states[index - self._index]))
-                index += 1
+            for place, (_, occurrence, index) in enumerate(numbers):
+                images.append((number, place, index, occurrence, known[place]))
         self._spool.add(rows, images)
-        self._index = index
         self._taken = self._images = self._size = 0
         self._rows.clear()
 
@@ -329,7 +330,7 @@ class _Block:
         keys = [
             occurrence_key(content, occurrence)
             for *_, numbers in self._rows
-            for content, occurrence in numbers
+            for content, occurrence, _ in numbers
         ]
         states: list[str | None] = []
         for start in range(0, len(keys), BLOCK):

@@ -43,8 +43,8 @@ Lookup = Callable[[Sequence[str]], Sequence[str | None]]
 #: state of a saved image whose row has other extras now: it is handed out, to have them recorded
 EDITED = "edited"
 
-#: a row's images, each as content key and occurrence
-Numbers = Sequence[tuple[str, int]]
+#: a row's images, each as content key, occurrence and index in the run
+Numbers = Sequence[tuple[str, int, int]]
 
 
 @frozen(kw_only=True)
@@ -308,33 +308,48 @@ class Numbering:
         return self._index == self._limit
 
     def numbers(self, parsed: ImageRequest | ExpandedRow) -> Numbers:
-        """Return the content key and occurrence of each of the row's images."""
-        count = self._occurrences.count
+        """Return content key, occurrence and index of each of the row's images."""
+        count, first = self._occurrences.count, self._index
         if self._limit is None and isinstance(parsed, ImageRequest) and parsed.n == 1:
             # nearly every row there is: the general way takes twice as long
             self._index += 1
             key = parsed.content_key
-            return ((key, count(key)),)
+            return ((key, count(key), first),)
         if isinstance(parsed, ImageRequest):
             keys = _content_keys(parsed)
         else:
             keys = chain.from_iterable(map(_content_keys, parsed.requests))
         if self._limit is not None:
-            keys = islice(keys, self._limit - self._index)
-        numbers = [(key, count(key)) for key in keys]
+            keys = islice(keys, self._limit - first)
+        numbers = [(key, count(key), index) for index, key in enumerate(keys, start=first)]
         self._index += len(numbers)
         return numbers
 
     def images(self, parsed: ImageRequest | ExpandedRow) -> Iterator[ImageRequest]:
         """Yield the row's images, with index and occurrence set."""
-        first = self._index
         numbers = self.numbers(parsed)
         images = zip(numbers, images_of(parsed), strict=False)  # a limit leaves some out
-        for index, ((_, occurrence), image) in enumerate(images, start=first):
+        for (_, occurrence, index), image in images:
             yield evolve(image, index=index, occurrence=occurrence)
 
     def close(self) -> None:
         self._occurrences.close()
+
+
+class GivenNumbers(Numbering):
+    """Takes index and occurrence of each prepared request as they are, and each key once."""
+
+    def numbers(self, parsed: ImageRequest | ExpandedRow) -> Numbers:
+        """Return the request's own numbers. Raises ConfigError for a key that came before: both
+        would be the same image, and it would be paid once or twice depending on the ledger."""
+        [request] = requests_of(parsed)
+        if self._occurrences.count(request.key):
+            raise ConfigError(
+                "an earlier prepared request has the same key (equal content and occurrence); "
+                "remove one, or number the whole list once: fluxasync.prepare()"
+            )
+        self._index += 1
+        return ((request.content_key, request.occurrence, request.index),)
 
 
 def _content_keys(request: ImageRequest) -> Iterable[str]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from typing import Any
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, field, fields, frozen
 
 from ..._core.arguments import check_type, local_path
 from ..._core.errors import ConfigError
@@ -118,6 +118,12 @@ class Prompts:
             sent. "comments": lines that start with # or // are left out. "sample-prompts": kohya's
             options in lines of text, as --w 768 --d 7, are read.
         limit: stop after this number of images (default: no limit).
+        prepared: True says that the source is ImageRequests that `fluxasync.prepare` numbered:
+            index, occurrence and so `key` are kept, and nothing is added from here, so of the
+            other arguments only `skip_bad` and `limit` may be given. Use it for a part of a list,
+            in any order and with gaps. Two requests with the same key are the same image, so the
+            second one is a bad row: in a list before anything is spent, in a stream a Failed
+            outcome that costs nothing.
 
     Raises ConfigError for a value that cannot be used. Files are opened later, by the run.
     """
@@ -140,12 +146,14 @@ class Prompts:
     skip_bad: bool = field(default=False, kw_only=True)
     syntax: str = field(default="checked", validator=_check_syntax, kw_only=True)
     limit: int | None = field(default=None, kw_only=True)
+    prepared: bool = field(default=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         check_type("model", self.model, str, type(None), expected="a model's name")
         self._check_names()
         self._check_counts()
         self._check_given_once()
+        self._check_prepared()
         expansion_of(self)
         layout = layout_of(self)
         if not layout.header and not self.paths:
@@ -202,6 +210,23 @@ class Prompts:
             raise ConfigError.about("n", "1 to 10,000 images of a prompt", value=self.n)
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"limit={self.limit}: 1 or more images, or none for no limit")
+
+    def _check_prepared(self) -> None:
+        check_type("prepared", self.prepared, bool, expected="True or False")
+        if not self.prepared:
+            return
+        if self.paths or isinstance(self.source, str | os.PathLike):
+            raise ConfigError(
+                "prepared=True takes ImageRequests, not a file; fluxasync.prepare() makes them"
+            )
+        for each in fields(Prompts):
+            if each.name in ("source", "prepared", "skip_bad", "limit"):
+                continue
+            if getattr(self, each.name) not in (each.default, {}):
+                raise ConfigError(
+                    f"{each.name}: prepared requests are taken as they are; give it to "
+                    f"fluxasync.prepare(Prompts(…, {each.name}=…))"
+                )
 
     def _check_given_once(self) -> None:
         varied = [*(self.grid or ()), *(("seed",) if self.seeds is not None else ())]

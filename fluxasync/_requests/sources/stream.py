@@ -17,6 +17,7 @@ from collections.abc import (
     Container,
     Generator,
     Iterable,
+    Iterator,
 )
 from contextlib import aclosing, asynccontextmanager, closing, suppress
 from queue import SimpleQueue
@@ -52,11 +53,13 @@ class StreamSource:
         read: Callable[[Any], ParsedRow | None],
         reading: RowReader,
         limit: int | None,
+        numbering: type[Numbering] = Numbering,
     ) -> None:
         self._rows = rows
         self._read = read
         self._reading = reading
         self._limit = limit
+        self._numbering = numbering
         self._begun = False
 
     async def check(
@@ -75,7 +78,8 @@ class StreamSource:
         self._begun = True
         entries = entries_of(self._rows, self._read, self._reading)
         reported = 0
-        async with aclosing(numbered(entries, limit=self._limit)) as requests:
+        numbering = self._numbering(limit=self._limit)
+        async with aclosing(numbered(entries, numbering)) as requests:
             async for request in requests:
                 if new := [*self._reading.unknown_keys][reported:]:
                     reported += len(new)
@@ -115,13 +119,13 @@ async def _closed_at_end(iterator: Given) -> AsyncGenerator[Given, None]:
 
 async def entries_of(
     rows: Rows, read: Callable[[Any], ParsedRow | None], reading: RowReader
-) -> AsyncGenerator[RowResult, None]:
-    """Read each row into its entry, giving the loop a turn now and then."""
+) -> AsyncGenerator[tuple[str, RowResult], None]:
+    """Read each row into its place and entry, giving the loop a turn now and then."""
     async with aclosing(rows):
         requests = 0  #: since the last turn
         async for where, row in rows:
             made = await entry_of(where, row, read, reading)
-            yield made
+            yield where, made
             requests += len(made.requests) if isinstance(made, ExpandedRow) else 1
             if requests >= TURN:
                 requests = 0
@@ -159,19 +163,26 @@ async def _resolved(parsed: ParsedRow, reading: RowReader) -> ParsedRow:
 
 
 async def numbered(
-    entries: AsyncGenerator[RowResult, None], *, limit: int | None
+    entries: AsyncGenerator[tuple[str, RowResult], None], numbering: Numbering
 ) -> AsyncGenerator[ImageRequest | BadRow, None]:
-    """Yield the images of the entries, each with its index and occurrence."""
+    """Yield the images of the entries, each with its index and occurrence; close the numbering."""
     async with aclosing(entries):
-        with closing(Numbering(limit=limit)) as numbering:
-            async for row in entries:
-                if isinstance(row, BadRow):
-                    yield row
-                elif row is not None:
-                    for image in numbering.images(row):
-                        yield image
+        with closing(numbering):
+            async for where, row in entries:
+                for image in _images(where, row, numbering):
+                    yield image
                 if numbering.full:
                     return
+
+
+def _images(where: str, row: RowResult, numbering: Numbering) -> Iterator[ImageRequest | BadRow]:
+    if row is None or isinstance(row, BadRow):
+        yield from () if row is None else (row,)
+        return
+    try:
+        yield from numbering.images(row)
+    except ConfigError as error:
+        yield BadRow(where=where, error=error)
 
 
 # --- standard input ------------------------------------------------------------------------------
