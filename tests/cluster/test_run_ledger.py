@@ -1,0 +1,176 @@
+"""A run on several machines without Ray: the ledger, the workers, and a line that loses calls."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cluster_runs import Line, drive, kill, ledger_order
+from support.patience import patient
+from support.simulator_sessions import audit, fast_session, small_requests, tally
+
+from fluxasync import BudgetExceeded, Saved, prepare
+from fluxasync._core.attempts import Attempt
+from fluxasync._core.errors import JournalError, RunStopped
+from fluxasync.audit import status
+from fluxasync.cluster import run_ledger
+from fluxasync.cluster.messages import Beat
+from fluxasync.cluster.outputs import open_sink
+from fluxasync.cluster.run_ledger import RunLedger
+from fluxasync.simulator import Scenario, Simulator
+
+SCENARIO = Scenario(latency=(0.01, 0.05))
+
+
+async def numbered(count: int) -> list[Any]:
+    return [request async for request in prepare(small_requests(count))]
+
+
+@pytest.fixture(autouse=True)
+def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger that was restarted waits for the workers of the one before, which beat each second;
+    here they are in the same loop."""
+    monkeypatch.setattr(run_ledger, "RECOVERY", 0.3)
+    monkeypatch.setattr("fluxasync.cluster.worker_run._BEAT", 0.05)
+    monkeypatch.setattr("fluxasync.cluster.run_ledger.LEFT_BEHIND", 0.2)
+
+
+@pytest.mark.asyncio
+async def test_workers_share_a_list(tmp_path: Path):
+    """P1 P2 Three workers make each image of a list once, and the lists have them all."""
+    async with Simulator(SCENARIO) as sim:
+        line = Line(ledger_order(tmp_path / "run", sim.url))
+        await line.open()
+        outcomes = await drive(line, await numbered(100))
+        assert all(isinstance(outcome, Saved) for outcome in outcomes)
+        assert len({outcome.request.key for outcome in outcomes}) == len(outcomes) == 100
+        audit(sim.world, outcomes, folder=tmp_path / "run")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("seed", range(3))
+async def test_calls_that_are_lost_cost_nothing(tmp_path: Path, seed: int):
+    """P1 P2 One call in five is lost, before it arrives or after: each image is paid once."""
+    async with Simulator(SCENARIO) as sim:
+        line = Line(ledger_order(tmp_path / "run", sim.url), loses=0.1, seed=seed)
+        await line.open()
+        outcomes = await drive(line, await numbered(60))
+        assert tally(outcomes) == {"saved": 60}
+        audit(sim.world, outcomes, folder=tmp_path / "run")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("seed", range(3))
+async def test_workers_and_ledgers_that_die_lose_nothing(tmp_path: Path, seed: int):
+    """P1 P2 P3 Workers are killed and the ledger starts again: each charge has its outcome, and
+    what was being submitted is in doubt."""
+    rng = random.Random(seed)
+    limit = 5
+
+    def meddle(count: int, living: dict[str, asyncio.Task[None]]) -> Any:
+        nonlocal limit
+        if count < limit or not living:
+            return None
+        limit = count + 12
+        if rng.random() < 0.5:
+            kill(line, living, rng.choice(list(living)))
+            return None
+        return line.restart()
+
+    async with Simulator(SCENARIO) as sim:
+        line = Line(ledger_order(tmp_path / "run", sim.url))
+        await line.open()
+        outcomes = await drive(line, await numbered(120), meddle=meddle)
+        assert {outcome.request.key for outcome in outcomes} == {r.key for r in await numbered(120)}
+        latest = {outcome.request.key: outcome for outcome in outcomes}
+        audit(sim.world, list(latest.values()), folder=tmp_path / "run")
+        assert (await status(tmp_path / "run")).counts.running == 0
+
+
+@pytest.mark.asyncio
+async def test_the_cap_holds_for_all_workers_together(tmp_path: Path):
+    """P5 A cap is exact, however many workers submit at the same time."""
+    async with Simulator(SCENARIO) as sim:
+        order = ledger_order(tmp_path / "run", sim.url, slots=24, max_cost=Decimal("0.50"))
+        line = Line(order)
+        await line.open()
+        news = []
+        outcomes = await drive(line, await numbered(60), workers=4, told=news.append)
+        spent = sum(charge.price_usd for charge in sim.world.charges)
+        assert len(sim.world.charges) == len(outcomes) == 20
+        assert spent == Decimal("0.50")
+        assert isinstance(news[-1].error, BudgetExceeded)
+
+
+@pytest.mark.asyncio
+async def test_a_given_up_worker_pays_for_nothing_and_its_news_count(tmp_path: Path):
+    """P1 P2 A worker that was given up and lives all the same gets no intent and no images; the
+    answer to what it had submitted ends the doubt, and its image is kept."""
+    requests = await numbered(2)
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        order = ledger_order(tmp_path / "run", sim.url)
+        async with RunLedger(order) as ledger:
+            name = (await ledger.news(None)).ledger
+            assert await ledger.feed(name, requests, True)
+            assert await ledger.take("slow", 0) == requests[:1]
+            attempt = Attempt()
+            assert await ledger.steps("slow", [("intent", (requests[0], None, attempt))]) == [
+                (None, None)
+            ]
+            await ledger.give_up("slow")
+            news = await ledger.news(0)
+            assert tally(news.outcomes) == {"in doubt": 1}
+            assert await ledger.take("slow", 1) is None
+            [(_, error)] = await ledger.steps("slow", [("intent", (requests[1], None, Attempt()))])
+            assert isinstance(error, RunStopped)
+            async with open_sink(order.output, max_bytes=order.max_image_bytes) as sink:
+                job = await flux.submit(requests[0])
+                saved = await flux.collect(job, to=sink)
+            steps = [("answered", (requests[0], job, attempt)), ("settle", (saved,))]
+            assert await ledger.steps("slow", steps) == [(None, None)] * 2
+            await ledger.leave("slow", JournalError("its own trouble"))
+            news = await ledger.news(news.last)
+            assert tally(news.outcomes) == {"saved": 1}
+            assert news.error is None
+        assert len(sim.world.charges) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_restarted_ledger_hands_out_nothing_until_workers_named_what_they_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """P1 P2 A worker that was heard and has not named its images yet may be making any of them."""
+    monkeypatch.setattr(run_ledger, "RECOVERY", 0.0)
+    requests = await numbered(2)
+    async with Simulator(SCENARIO) as sim:
+        async with RunLedger(ledger_order(tmp_path / "run", sim.url)) as ledger:
+            await ledger.steps("old", [("intent", (requests[0], None, Attempt()))])
+            ledger._members.clear()  # a ledger that is killed abandons nobody
+        order = ledger_order(tmp_path / "run", sim.url)
+        async with RunLedger(order, is_restarted=True) as ledger:
+            await ledger.steps("old", [("known", (requests[1],))])
+            name = (await ledger.news(None)).ledger
+            await ledger.beat("new", Beat(share=0, in_flight=0, held=()))
+            assert await ledger.feed(name, requests, True)
+            assert await ledger.take("new", 0) == []
+            held = (requests[0].key,)
+            await ledger.beat("old", Beat(share=1, in_flight=1, held=held))
+            assert await ledger.take("new", 0) == requests[1:]
+            assert (await ledger.news(None)).counts.in_doubt == 1  # its intent, which is open
+
+
+@pytest.mark.asyncio
+async def test_a_ledger_that_is_alone_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """P2 The driver and all workers are gone, and the ledger was started again: it ends by itself,
+    so the same command can continue the run."""
+    monkeypatch.setattr(run_ledger, "DRIVER_SILENCE", 0.1)
+    async with Simulator(SCENARIO) as sim:
+        order = ledger_order(tmp_path / "run", sim.url)
+        async with RunLedger(order, is_restarted=True) as ledger, asyncio.timeout(patient()):
+            assert not await ledger.is_attended()
+            while not await ledger.look_around():  # noqa: ASYNC110 — as the actor does
+                await asyncio.sleep(0.05)
