@@ -51,19 +51,31 @@ def _with_options(error: ConfigError) -> str:
         written = f"{value:g}" if isinstance(value, float) else display(str(value), 40)
         shown = "" if value is None else f" {written}"
         text = f"{_option(error.argument)}{shown}: {error.reason}"
+    return in_options(text)
+
+
+def in_options(text: str) -> str:
+    """Return a message with the options that it recommends, instead of Python's arguments."""
     text = text.replace("Provider(allow_private_network=True)", "allow_private_network=True")
+    text = text.replace("Credentials(access_token=…)", "--access-token-file FILE")
     return _RECOMMENDED.sub(
         lambda found: _option(found[1]) + ("" if found[2] == "True" else f" {found[2]}"), text
     )
 
 
+#: options with another name than the argument in Python
+_RENAMED = {"address": "ray", "lag": "polling-lag", "listen": "webhook-listen"}
+
+
 def _option(argument: str) -> str:
-    return "--" + ("polling-lag" if argument == "lag" else argument.replace("_", "-"))
+    return "--" + _RENAMED.get(argument, argument.replace("_", "-"))
 
 
 def next_step(error: FluxError) -> str:
     """Return what to do about an error; "" where its message says it."""
     match error:
+        case AuthenticationError(of_token=True):
+            return f"check COMETAPI_ACCESS_TOKEN or --access-token-file, then {_AGAIN}"
         case AuthenticationError():
             return f"check COMETAPI_KEY, BFL_API_KEY or --key-file, then {_AGAIN}"
         case InvalidRequest():
@@ -96,19 +108,47 @@ def about_damage(count: int) -> str:
     )
 
 
-def about_quarantine(count: int, where: Path) -> str:
+#: about images in doubt whose candidates are listed, and about those without a task in the list
+ABOUT_CANDIDATES = "look at these jobs, then decide with --job-id KEY=ID"
+ABOUT_UNLISTED = (
+    "the account shows no task and no charge; --resubmit-unlisted --max-cost X submits them again, "
+    "--drop gives them up"
+)
+
+
+def about_unlisted(count: int, *, of_them: bool = True) -> str:
+    """Return what to do about images in doubt of which the account shows no task and no charge;
+    `of_them`: a line before it says how many are in doubt."""
+    which = "of them" if of_them else "in doubt and"
+    return (
+        f"{count} {which} not listed: the account shows no task and no charge; the same "
+        "command with --resubmit-unlisted --max-cost X submits them again"
+    )
+
+
+def about_candidates(count: int, where: Path | str) -> str:
+    """Return what to do about images in doubt that may be jobs which the account lists."""
+    return (
+        f"{count} of them with candidates: fluxasync resolve {where} shows these jobs; decide with "
+        "--job-id KEY=ID"
+    )
+
+
+def about_quarantine(count: int, where: Path | str) -> str:
     """Return what to do about paid images whose bytes failed a check."""
     which = "1 paid image is" if count == 1 else f"{count} paid images are"
     return (
-        f"{which} in quarantine: look at the files in {where / '.fluxasync/quarantine'}, then "
+        f"{which} in quarantine: look at the files in {where}/.fluxasync/quarantine, then "
         f"fluxasync resolve {where} --accept KEY or --discard KEY; --retry quarantined pays again"
     )
 
 
-def about_failures(failed: Counter[str], where: Path, *, quarantined: int = 0) -> Iterator[str]:
+def about_failures(
+    failed: Counter[str], where: Path | str, *, quarantined: int = 0
+) -> Iterator[str]:
     """Yield what to do about failures, one line for each remedy; `quarantined` of them have bytes
     in quarantine, and no general retry makes them again."""
-    lists = where / "failures.jsonl"
+    lists = f"{where}/failures.jsonl"
     moderated, wrong, refused = failed["moderated"], failed["invalid"], failed["rejected"]
     late, unfetched = failed["timeout"], failed["download"] + failed["expired"]
     if moderated:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from cyclopts import (
     App,
@@ -27,15 +27,24 @@ from cyclopts.validators import Number
 from .._batch.progress.terminal import Terminal
 from .._core.errors import VALUE_LENGTH, ConfigError, cut, cut_runs
 from .._core.version import __version__
+from .._store.output_root import OutputRoot
+from .bill_command import bill
 from .event_loop import run_async
 from .exit_codes import DISK, USAGE
-from .options import AccountOptions, AtLeastOne, LocalPath, Options, OutPath, RunOptions
+from .export_command import export
+from .help_text import FlowingHelp
+from .key_files import LocalPath, OutPath, RunPlace
+from .options import AccountOptions, AtLeastOne, Options, RunOptions
+
+if TYPE_CHECKING:
+    from .resolve_command import Decision
 
 app = App(
     name="fluxasync",
     help="Batch image generation with Flux models: prompts in, verified images on disk.",
     version=__version__,
     help_format="plaintext",
+    help_formatter=FlowingHelp(),
     default_parameter=Parameter(negative=(), show_default=False),
 )
 
@@ -45,6 +54,9 @@ app.command(
     help="Measure how fast a model goes on your account, at what latency and price.",
 )
 
+
+app.command(bill)
+app.command(export)
 
 _SOURCE = (
     "Prompt list: a .txt (one prompt per line), .jsonl, .json, .csv, .tsv, .xlsx or .parquet file, "
@@ -90,46 +102,80 @@ def run(
         perform = run_command.dry_run if given.dry_run else run_command.run
         return perform(command, (source, *more), given)
 
-    return _run_paid_command(start, given.common, folder=given.out)
+    return _run_paid_command(start, given.common, root=given.root)
 
 
 @app.command
-def status(folder: LocalPath, /, *, json: bool = False) -> int:
+def status(
+    folder: RunPlace,
+    /,
+    *,
+    account: bool = False,
+    storage_option: tuple[str, ...] = (),
+    json: bool = False,
+    options: AccountOptions | None = None,
+) -> int:
     """Show the progress of a run, also while it is active. Needs no key.
 
     Parameters
     ----------
     folder
-        Folder of a run.
+        Folder of a run, or the URL of a run into a bucket.
+    account
+        Add what is left on the account, and what was used of it. Free; needs the key.
+    storage_option
+        Option of the bucket, as K=V. May be given more than once.
     json
         Print one JSON object.
     """
+    if options is not None and not account:
+        return run_async(_without_account, Terminal())
+    asked = (options or AccountOptions()) if account else None
     return _run_folder_command(
-        lambda folders, terminal: folders.status(terminal, folder, json=json)
+        lambda folders, terminal: folders.status(
+            terminal, folder, storage_options=storage_option, json=json, account=asked
+        )
     )
 
 
+async def _without_account() -> int:
+    raise ConfigError("options of the provider need --account")
+
+
 @app.command
-def verify(folder: LocalPath, /, *, json: bool = False) -> int:
-    """Compare every image of a folder with its record. Needs no key.
+def verify(
+    folder: RunPlace,
+    /,
+    *,
+    deep: bool = False,
+    storage_option: tuple[str, ...] = (),
+    json: bool = False,
+) -> int:
+    """Compare every image of a run with its record. Needs no key.
 
     Exit code 0: every image matches. 3: differences were found and printed.
 
     Parameters
     ----------
     folder
-        Folder of a run that is not active.
+        Folder of a run that is not active, or the URL of a run into a bucket.
+    deep
+        Of a run into a bucket, read every image. Otherwise their sizes are compared.
+    storage_option
+        Option of the bucket, as K=V. May be given more than once.
     json
         Print one JSON object.
     """
     return _run_folder_command(
-        lambda folders, terminal: folders.verify(terminal, folder, json=json)
+        lambda folders, terminal: folders.verify(
+            terminal, folder, deep=deep, storage_options=storage_option, json=json
+        )
     )
 
 
 @app.command
 def resolve(
-    folder: LocalPath,
+    folder: RunPlace,
     /,
     *keys: str,
     drop: bool = False,
@@ -140,18 +186,20 @@ def resolve(
     accept: bool = False,
     discard: bool = False,
     reconcile: bool = False,
+    storage_option: tuple[str, ...] = (),
     account: AccountOptions | None = None,
     json: bool = False,
 ) -> int:
     """List or settle images in doubt and in quarantine. Submits nothing.
 
     Needs no key, except with --reconcile. Exit code 0: none is in doubt. 3: with --reconcile, a job
-    ended without an image. 4: some of the printed images are in doubt.
+    ended without an image. 4: some of the printed images are in doubt. 9: with --reconcile, the
+    account gave no answer.
 
     Parameters
     ----------
     folder
-        Folder of a run that is not active.
+        Folder of a run that is not active, or the URL of a run into a bucket.
     keys
         Images to settle, by the first four or more digits of their keys (default: all).
     drop
@@ -159,7 +207,7 @@ def resolve(
     resubmit
         Submit images in doubt again in the next run, which may pay twice, up to --max-cost.
     resubmit_unlisted
-        The same, only for images that the provider's list lacks, by --reconcile: not charged.
+        The same, only for images of which --reconcile found neither a task nor a charge.
     max_cost
         Most that the resubmissions may cost, in US dollars.
     job_id
@@ -171,6 +219,8 @@ def resolve(
     reconcile
         Find the jobs of images in doubt among the account's tasks and collect their images. Free;
         needs the key and the account's access token (COMETAPI_ACCESS_TOKEN).
+    storage_option
+        Option of the run's bucket, as K=V. May be given more than once.
     json
         Print one JSON object.
     """
@@ -181,51 +231,69 @@ def resolve(
         from . import resolve_command
 
         decision = resolve_command.Decision(
-            folder=folder, keys=keys, drop=drop, resubmit=resubmit,
+            run=folder, keys=keys, drop=drop, resubmit=resubmit,
             resubmit_unlisted=resubmit_unlisted, max_cost=max_cost, job_ids=job_id, accept=accept,
             discard=discard, reconcile=reconcile, account=account,
+            storage_options=storage_option,
         )  # fmt: skip
         if reconcile:
             decision.checked()
-            return _reconcile(terminal, folder, account or AccountOptions(), json)
+            return _reconcile(terminal, decision, json)
         return resolve_command.resolve(terminal, decision, json=json)
 
     return run_async(start, terminal)
 
 
-def _reconcile(
-    terminal: Terminal, folder: Path, account: AccountOptions, json: bool
-) -> Coroutine[Any, Any, int]:
+def _reconcile(terminal: Terminal, decision: Decision, json: bool) -> Coroutine[Any, Any, int]:
     from .reconcile_command import reconcile_folder
 
-    return reconcile_folder(terminal, folder, account, json=json)
+    return reconcile_folder(
+        terminal,
+        decision.run,
+        decision.account or AccountOptions(),
+        storage_options=decision.options,
+        json=json,
+    )
 
 
 @app.command
 def gallery(
-    folder: LocalPath,
+    folder: RunPlace,
     /,
     *,
+    out: OutPath | None = None,
     watch: bool = False,
+    storage_option: tuple[str, ...] = (),
     with_parent: Annotated[bool, Parameter(show=False)] = False,
 ) -> int:
     """Write gallery.html, a page of a run's images, into its folder. Needs no key.
 
+    Of a run into a bucket the page in the folder has thumbnails only.
+
     Parameters
     ----------
     folder
-        Folder of a run. The run may be active.
+        Folder of a run, or the URL of a run into a bucket. The run may be active.
+    out
+        New folder that gets the page instead, with copies of the images, so that it can be moved.
+        The same command renews it.
     watch
         Serve the page on this machine only. Images appear as they arrive.
+    storage_option
+        Option of the run's bucket, as K=V. May be given more than once.
     """
     terminal = Terminal()
 
     def start() -> Coroutine[Any, Any, int]:
         from . import gallery_command
 
+        if watch and out is not None:
+            raise ConfigError("--watch serves the page, --out writes it: give one of them")
         if watch:
-            return gallery_command.serve(terminal, folder, with_parent=with_parent)
-        return gallery_command.write(terminal, folder)
+            return gallery_command.serve(
+                terminal, folder, storage_options=storage_option, with_parent=with_parent
+            )
+        return gallery_command.write(terminal, folder, out=out, storage_options=storage_option)
 
     return run_async(start, terminal)
 
@@ -243,6 +311,7 @@ def simulate(
     seed: int | None = None,
     list_delay: float | None = None,
     refunds: bool = False,
+    webhooks: str | None = None,
 ) -> int:
     """Run the simulator until Ctrl-C.
 
@@ -262,8 +331,9 @@ def simulate(
         429, 503, 500, 502-html, 402, 401-after, lost-reply, poll-429, poll-500, poll-502-html,
         poll-reset, not-found-first, unknown-status, pending-forever, moderated-request,
         moderated-content, error, expired, download-503, download-reset, truncated, wrong-bytes,
-        html-as-image, slow, task-unlisted, task-late, task-platform, list-cut, list-repeats,
-        list-html, list-401 or list-false.
+        html-as-image, slow, hook-lost, hook-late, hook-early, hook-repeats, hook-disorder,
+        hook-forged, hook-replay, task-unlisted, task-late, task-platform, list-cut, list-repeats,
+        list-html, list-401 or list-false. 401-after takes a number of jobs: 401-after:30.
     repeats
         Number of a job's polls or downloads that a fault affects, or always (default: 1, so that
         the next try gets the image). With --fault wrong-bytes --repeats always, each image ends in
@@ -275,7 +345,12 @@ def simulate(
     list_delay
         Seconds after which a job is in the account's list of tasks (default: 0).
     refunds
-        Give failed and moderated jobs back, in the account's usage log and balance.
+        Give failed and moderated jobs back, in the balance and in CometAPI's usage log.
+    webhooks
+        Signature and payload of callbacks, as SIGNATURE/PAYLOAD or one of the two. SIGNATURE is
+        hmac, header, field or none; PAYLOAD is id, task_id or progress (default: hmac/id for BFL,
+        field/id for CometAPI). BFL jobs with a webhook belong to the regional_url that
+        /simulator/ledger names.
     """
     terminal = Terminal()
 
@@ -286,7 +361,7 @@ def simulate(
         try:
             scenario = Scenario.parse(
                 faults=fault, latency=latency, limit=limit, image_bytes=image_bytes, seed=seed,
-                list_delay=list_delay, refunds=refunds, repeats=repeats,
+                list_delay=list_delay, refunds=refunds, repeats=repeats, webhooks=webhooks,
             )  # fmt: skip
         except ValueError as error:
             raise ConfigError(str(error)) from error
@@ -418,12 +493,12 @@ def _run_paid_command(
     start: Callable[[Any], Coroutine[Any, Any, None]],
     options: Options,
     *,
-    folder: Path | None = None,
+    root: OutputRoot | None = None,
 ) -> int:
     from .command_run import CommandRun
 
     terminal = Terminal(quiet=options.quiet)
-    command = CommandRun(terminal, json=options.json, simulated=options.simulate, folder=folder)
+    command = CommandRun(terminal, json=options.json, simulated=options.simulate, root=root)
     code = run_async(lambda: command.run(lambda: start(command)), terminal)
     if command.interrupts.is_leaving:
         # a thread that is stuck in a write would be waited for at exit

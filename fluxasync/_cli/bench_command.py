@@ -10,7 +10,8 @@ from cyclopts.validators import Number
 
 from .._batch.progress.terminal import Terminal
 from .event_loop import run_async
-from .options import DEFAULT_MODEL, AtLeastOne, LocalPath, OutPath
+from .key_files import LocalPath, OutPath
+from .options import DEFAULT_MODEL, AtLeastOne
 
 bench = App(
     name="bench",
@@ -90,6 +91,9 @@ class BenchOptions:
         hosts). Put one with a password into HTTPS_PROXY, because other users see options.
     allow_private_network
         Trust a gateway in a private network: http to it, and the private addresses that it gives.
+    accounts
+        TOML file with several accounts, which are measured in turn with the same loads, at most up
+        to their slots. See docs/accounts.md.
     simulate
         Measure the built-in simulator. Costs nothing and needs no key.
     json
@@ -128,6 +132,7 @@ class BenchOptions:
     key_file: LocalPath | None = None
     proxy: str | None = None
     allow_private_network: bool = False
+    accounts: LocalPath | None = None
     simulate: bool = False
     json: bool = False
     quiet: bool = False

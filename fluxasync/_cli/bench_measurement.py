@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json as json_text
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from .._core.amounts import dollars
 from .._core.config import Polling
 from .._core.errors import ConfigError, FluxError
 from .._core.text import display, duration
+from .._engine.pool_account import Account
 from .._requests.sources.prompts import Prompts
 from .._store.files import open_to_read
 from ..bench.bench_config import BenchConfig
@@ -36,9 +37,11 @@ from ..bench.records import (
 from ..bench.runner import GRACE, Run
 from ..bench.setup import resolve_target
 from ..bench.workload import Workload, read_counts, read_duration, read_ramp, read_rates
+from .accounts_file import AccountsFile
 from .advice import with_advice
 from .exit_codes import DONE, exit_code
-from .options import key_from, read_columns, read_parameters, read_prices, read_provider
+from .key_files import key_from
+from .options import read_columns, read_parameters, read_prices, read_provider
 from .rendering import as_json
 from .signals import Interrupts
 
@@ -103,18 +106,39 @@ async def compare(terminal: Terminal, before: Path, after: Path, *, json: bool) 
 @asynccontextmanager
 async def _targeted(terminal: Terminal, options: BenchOptions) -> AsyncIterator[BenchConfig]:
     """The benchmark with its key and its target."""
-    config = _config(options)
+    config = _config(options, _accounts(terminal, options))
     if options.simulate and options.base_url is not None:
         raise ConfigError("--simulate starts its own simulator: leave out --base-url")
     if options.simulate and options.proxy:
         raise ConfigError("--simulate reaches no other machine: leave out --proxy")
-    if not options.simulate:
+    if not (options.simulate or config.accounts):
         config = evolve(config, api_key=key_from(options.key_file, terminal.say))
     async with resolve_target(config, warn=terminal.say) as targeted:
         yield targeted
 
 
-def _config(options: BenchOptions) -> BenchConfig:
+def _accounts(terminal: Terminal, options: BenchOptions) -> list[Account]:
+    """Return the accounts of `--accounts`; none without it. Raises ConfigError."""
+    if options.accounts is None:
+        return []
+    given = {
+        "--provider": options.provider,
+        "--base-url": options.base_url,
+        "--key-file": options.key_file,
+        "--price": options.price or None,
+    }
+    for name, value in given.items():
+        if value is not None:
+            raise ConfigError(f"--accounts and {name}: say it in the file, for each account")
+    return AccountsFile.read(options.accounts).accounts(
+        terminal.say,
+        polling_lag=options.polling_lag,
+        allow_private_network=options.allow_private_network,
+        with_keys=not options.simulate,
+    )
+
+
+def _config(options: BenchOptions, accounts: Sequence[Account]) -> BenchConfig:
     """Return the benchmark that the options describe, without a key. Raises ConfigError."""
     return BenchConfig(
         out=options.out or Path(f"bench-{datetime.now():%Y-%m-%d_%H%M%S}"),
@@ -124,9 +148,10 @@ def _config(options: BenchOptions) -> BenchConfig:
         parameters=read_parameters(options.param, options.model[0]),
         seed=options.seed,
         title=options.title,
-        provider=read_provider(
-            options.provider, allow_private_network=options.allow_private_network
-        ),
+        provider=None
+        if accounts
+        else read_provider(options.provider, allow_private_network=options.allow_private_network),
+        accounts=tuple(accounts),
         base_url=options.base_url,
         proxy=options.proxy,
         simulate=options.simulate,
@@ -209,7 +234,7 @@ def _stage_line(stage: Stage) -> str:
         if cause != SAVED
     ]
     parts = [
-        f"{stage.label}, {stage.model}: {_pace(stage)}",
+        f"{stage.label}, {stage.series}: {_pace(stage)}",
         f"latency p50 {_seconds(stage.latency['p50'])}, p95 {_seconds(stage.latency['p95'])}",
         ", ".join([f"{stage.images} saved", *lost]),
     ]
@@ -279,7 +304,8 @@ def _closing(report: Report, page: Path) -> str:
     measured = [stage for stage in report.stages if stage.images and not stage.has_few_images]
     if measured:
         best = max(measured, key=lambda stage: stage.images_per_minute)
-        pace = f"at most {_pace(best)}, at {best.label}."
+        where_best = f" of {best.series}" if best.account else ""
+        pace = f"at most {_pace(best)}, at {best.label}{where_best}."
     else:
         pace = report.knee_why
     return (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -15,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from .._batch.progress.counts import Progress
+from .._batch.progress.counts import Progress, wait_for_doubts
 from .._batch.progress.terminal import Terminal
 from .._core.errors import BudgetExceeded, ConfigError, FluxError, JournalError, SinkError
-from .._core.events import Event
+from .._core.events import DoubtsSought, Event
 from .._core.models import Outcome, Saved
 from .._core.text import display
 from .._requests.estimate import Estimate
 from .._requests.sources.plan import Plan
 from .._store.journal.totals import JournalCounts
+from .._store.output_root import OutputRoot
 from .advice import with_advice
 from .exit_codes import exit_code
 from .rendering import as_json, closing, event_row, failure_line, outcome_row
@@ -31,6 +33,7 @@ from .signals import Interrupts
 
 if TYPE_CHECKING:  # heavy
     from .._batch.batch import Batch
+    from .run_exports import ShownExport
 
 #: failures printed, so that the first stay visible; failures.jsonl has all
 _MOST_FAILURES_SHOWN = 10
@@ -53,16 +56,20 @@ class CommandRun:
     """The output and the signals of one command; `run(start)` runs it."""
 
     def __init__(
-        self, terminal: Terminal, *, json: bool, simulated: bool, folder: Path | None = None
+        self, terminal: Terminal, *, json: bool, simulated: bool, root: OutputRoot | None = None
     ) -> None:
         self.terminal = terminal
         self.progress = Progress(priced=not simulated)
         self.interrupts = Interrupts(leave=self._leave)
         self.batch: Batch | None = None  #: once it has started
+        self.export: ShownExport | None = None  #: beside the batch
+        self.about_doubts: str | None = None  #: said once if images are left in doubt
+        self.cap = "--max-cost"  #: what raises the cap
         self._json = json
-        self._folder = folder or Path()
+        self._root = root or OutputRoot(Path())
         self._failures_shown = 0
         self._doubts_before = 0
+        self._is_search_shown = False
         self._is_at_cap = False
         self._is_ended_by_error = False
         self._is_simulated = simulated
@@ -83,6 +90,8 @@ class CommandRun:
             self.terminal.say(f"fluxasync: {with_advice(error)}")
         finally:
             self._close()
+        if self._json and self.export is not None and (row := self.export.row) is not None:
+            self.terminal.out(as_json(row))
         return exit_code(self._counts(), error, self.interrupts.first)
 
     def expect(
@@ -105,6 +114,9 @@ class CommandRun:
     def watch(self, event: Event) -> None:
         """Count an event of the session; print it under `run --json`."""
         self.progress(event)
+        if self.batch is None and not self._is_search_shown and isinstance(event, DoubtsSought):
+            self._is_search_shown = True
+            self.terminal.status(wait_for_doubts(event))  # before the live view, which shows it
         if self._json and self.batch is not None and (row := event_row(event)) is not None:
             self.terminal.out(as_json(row))
 
@@ -115,14 +127,14 @@ class CommandRun:
         self.show_row(outcome)
         if isinstance(outcome, Saved):
             if not self._json and not (self.batch is not None and self.terminal.shows_view):
-                self.terminal.out(str(outcome.path))
+                self.terminal.out(outcome.place)
         else:
             self._print_failure(failure_line(outcome))
 
     def show_row(self, outcome: Outcome) -> None:
         """Print an outcome as one JSON object under `--json`."""
         if self._json:
-            self.terminal.out(as_json(outcome_row(outcome, self._folder)))
+            self.terminal.out(as_json(outcome_row(outcome, self._root)))
 
     def stop_with(self, stop: Callable[[], None], *, grace: float) -> None:
         """Make the first signal call `stop` and print what that means."""
@@ -146,7 +158,8 @@ class CommandRun:
         summary = self.batch.summary
         return ExitCounts(
             failed=summary.failed + summary.failed_earlier,
-            in_doubt=summary.in_doubt + max(self._doubts_before, summary.in_doubt_earlier),
+            in_doubt=summary.in_doubt
+            + max(self._doubts_before - summary.found_earlier, summary.in_doubt_earlier),
         )
 
     def _as_usage_error(self, error: FluxError) -> FluxError:
@@ -164,7 +177,9 @@ class CommandRun:
         if self._failures_shown <= _MOST_FAILURES_SHOWN:
             self.terminal.say(display(line))  # a prompt of many lines is one line here
         elif self._failures_shown == _MOST_FAILURES_SHOWN + 1:
-            self.terminal.say(f"more failures: see {self._folder / 'failures.jsonl'}")
+            self.terminal.say(
+                f"more failures: see {os.path.join(self._root.record, 'failures.jsonl')}"
+            )
 
     def _close(self) -> None:
         counts = self._counts()
@@ -173,16 +188,22 @@ class CommandRun:
         lines = list(
             closing(
                 self.batch.summary,
-                self._folder,
+                self._root,
                 in_doubt=counts.in_doubt,
                 at_cap=self._is_at_cap,
+                cap=self.cap,
                 by_error=self._is_ended_by_error,
                 simulated=self._is_simulated,
             )
         )
+        if counts.in_doubt and self.about_doubts is not None:
+            lines.insert(1, self.about_doubts)
         for line in lines[:-1]:
             self.terminal.say(line)
-        self.terminal.note(lines[-1])
+        saved = sorted(self.progress.by_account.saved.items())
+        parts = ", ".join(f"{name} {count:,}" for name, count in saved)
+        exported = "" if self.export is None else self.export.clause
+        self.terminal.note("; ".join(filter(None, (lines[-1], parts, exported))))
 
     def _leave(self) -> None:
         self._close()

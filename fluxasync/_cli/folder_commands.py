@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -12,10 +13,13 @@ from .. import audit
 from .._batch.progress.terminal import Terminal
 from .._core.amounts import dollars, spending
 from .._core.text import counted, display
+from .._store.audit.folder_status import last_place
+from ..audit import AccountCounts
 from .advice import about_damage, about_quarantine
 from .exit_codes import DONE, FAILED
-from .rendering import as_json
-from .undecided import KEY_DIGITS, doubt_rows, kept_lines, kept_rows
+from .options import AccountOptions, read_storage_options
+from .rendering import active_line, as_json
+from .undecided import KEY_DIGITS, doubt_rows, in_doubt_among, kept_lines, kept_rows
 
 #: findings printed; --json has up to a thousand
 _SHOWN = 50
@@ -26,17 +30,34 @@ _LISTED = 1_000
 # --- status -------------------------------------------------------------------------------------
 
 
-async def status(terminal: Terminal, folder: Path, *, json: bool) -> int:
-    """Print a folder in numbers."""
-    found = await audit.status(folder)
-    for line in [as_json(_status_row(found))] if json else _status_lines(found):
+async def status(
+    terminal: Terminal,
+    run: Path | str,
+    *,
+    json: bool,
+    storage_options: tuple[str, ...] = (),
+    account: AccountOptions | None = None,
+) -> int:
+    """Print a run in numbers, and with `account` what is left on the account."""
+    found = await audit.status(run, options=read_storage_options(storage_options))
+    asked: dict[str, dict[str, Any]] = {}
+    if account is not None:
+        from .account_session import account_line, account_rows  # heavy: needs aiohttp
+
+        place = ("", "")
+        if found.provider is not None:  # the record can be read
+            place = await asyncio.to_thread(last_place, found.folder)
+        asked = await account_rows(terminal, account, last_place=place)
+    for line in [as_json(_status_row(found, run, asked))] if json else _status_lines(found):
         terminal.out(display(line))
-    for line in () if json or found.is_running else _ways_on(found):
+    for name, row in () if json else asked.items():
+        terminal.out(display(account_line(row, name)))
+    for line in () if json or found.is_running else _ways_on(found, run):
         terminal.say(line)
     return DONE
 
 
-def _ways_on(found: audit.Status) -> Iterator[str]:
+def _ways_on(found: audit.Status, run: Path | str) -> Iterator[str]:
     """Yield the next step for images that no run is working on."""
     if found.counts.running:
         yield (
@@ -44,17 +65,13 @@ def _ways_on(found: audit.Status) -> Iterator[str]:
             "collect them for free"
         )
     if found.counts.in_doubt:
-        unlisted = sum(doubt.is_unlisted for doubt in found.doubts)
-        part = f" ({unlisted} not charged, by the provider's list)" if unlisted else ""
-        yield (
-            f"{found.counts.in_doubt} in doubt{part}; to settle them: fluxasync resolve "
-            f"{found.folder}"
-        )
+        yield f"{in_doubt_among(found.doubts)}; to settle them: fluxasync resolve {run}"
     if found.quarantined:
-        yield about_quarantine(len(found.quarantined), found.folder)
+        yield about_quarantine(len(found.quarantined), run)
 
 
-def _status_row(found: audit.Status) -> dict[str, Any]:
+def _status_row(found: audit.Status, run: Path | str, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a status as JSON values, with what was `asked` about each account."""
     counts = found.counts
     models = {
         name: {
@@ -66,7 +83,8 @@ def _status_row(found: audit.Status) -> dict[str, Any]:
         for name, share in found.by_model.items()
     }
     return {
-        "folder": str(found.folder),
+        "folder": str(run),
+        **({"output": found.output} if found.output else {}),
         "running": found.is_running,
         "holder": found.holder,
         "counted_at": found.counted_at,
@@ -76,16 +94,19 @@ def _status_row(found: audit.Status) -> dict[str, Any]:
         "in_doubt": counts.in_doubt,
         "failed": counts.failed,
         "to_submit_again": counts.again,
+        "exported": found.exported,
         "cost": {
             "spent": float(counts.spent),
             "perhaps": float(counts.possible_cost),
             "in_doubt": float(counts.in_doubt_price),
         },
         "models": models,
+        **({"accounts": _account_rows(found.accounts)} if found.accounts else {}),
         "since": found.since and found.since.isoformat(),
         "until": found.until and found.until.isoformat(),
         "doubts": doubt_rows(found.doubts[:_LISTED]),
         "quarantined": kept_rows(found.quarantined[:_LISTED]),
+        **({"account": asked[""]} if "" in asked else {"balances": asked} if asked else {}),
     }
 
 
@@ -93,6 +114,8 @@ def _status_lines(found: audit.Status) -> Iterator[str]:
     counts, simulated = found.counts, bool(found.simulated)
     again = f", to submit again {counts.again}" if counts.again else ""
     yield f"{counts}{again}"
+    if found.output:
+        yield f"images at {found.output}"
     yield spending(
         counts.spent,
         perhaps=counts.possible_cost,
@@ -100,6 +123,9 @@ def _status_lines(found: audit.Status) -> Iterator[str]:
         simulated=simulated,
     )
     yield from _by_model(found, simulated=simulated)
+    yield from _by_account(found.accounts, simulated=simulated)
+    if found.exported:
+        yield f"{found.exported:,} only in exports: their files were deleted"
     if found.quarantined:
         cost = sum((entry.cost or Decimal(0) for entry in found.quarantined), Decimal(0))
         shown = "" if simulated else f" ({dollars(cost)})"
@@ -109,12 +135,34 @@ def _status_lines(found: audit.Status) -> Iterator[str]:
         until = f", last image {_minute(found.until)}" if found.until else ""
         yield f"first submission {_minute(found.since)}{until}"
     if found.holder is not None:
-        holder = found.holder
-        counted = f"counted at {found.counted_at}" if found.counted_at else "not counted yet"
-        yield (
-            f"a run is going on: process {holder.get('pid')} on {holder.get('host')} since "
-            f"{holder.get('since')}; {counted}"
+        yield active_line(found.holder, found.counted_at)
+
+
+def _account_rows(accounts: Mapping[str, AccountCounts]) -> dict[str, Any]:
+    """Return what each of several accounts has, as JSON values."""
+    return {
+        name: {
+            "done": each.done,
+            "still_running": each.running,
+            "failed": each.failed,
+            "in_doubt": each.in_doubt,
+            "cost": {"charged": float(each.charged), "in_doubt": float(each.in_doubt_price)},
+        }
+        for name, each in accounts.items()
+    }
+
+
+def _by_account(accounts: Mapping[str, AccountCounts], *, simulated: bool) -> Iterator[str]:
+    """Yield a line for each of several accounts."""
+    for name, each in accounts.items():
+        parts = (
+            f"{each.done} done",
+            f"{each.running} running" if each.running else "",
+            f"{each.failed} failed" if each.failed else "",
+            f"{each.in_doubt} in doubt" if each.in_doubt else "",
+            "" if simulated else dollars(each.charged + each.in_doubt_price),
         )
+        yield f"  account {name}: {', '.join(filter(None, parts))}"
 
 
 def _by_model(found: audit.Status, *, simulated: bool) -> Iterator[str]:
@@ -135,27 +183,48 @@ def _minute(instant: datetime | None) -> str:
 # --- verify -------------------------------------------------------------------------------------
 
 
-async def verify(terminal: Terminal, folder: Path, *, json: bool) -> int:
+async def verify(
+    terminal: Terminal,
+    run: Path | str,
+    *,
+    json: bool,
+    deep: bool = False,
+    storage_options: tuple[str, ...] = (),
+) -> int:
     """Print the differences from the journal; return 3 if there are any."""
 
     def checking(images: int, total: int) -> None:
         terminal.status(f"{images:,} of {total:,} images checked")
 
-    found = await audit.verify(folder, progress=checking)
-    for line in [as_json(_verify_row(found))] if json else _verify_lines(found):
+    found = await audit.verify(
+        run,
+        deep=deep,
+        options=read_storage_options(storage_options),
+        progress=checking,
+    )
+    for line in [as_json(_verify_row(found, run))] if json else _verify_lines(found, run):
         terminal.out(display(line))
     if set(found.found) & {"line missing", "line wrong", "unknown file"}:
         terminal.say("the next run in this folder repairs its lists and removes partial files")
-    for line in _remedies(found.found):
+    for line in _remedies(found.found, found.output):
         terminal.say(line)
+    if found.holder is not None and not json:
+        terminal.say(f"{display(active_line(found.holder))}; verify again when it has ended")
     return DONE if found.is_clean else FAILED
 
 
-def _remedies(found: Mapping[str, int]) -> Iterator[str]:
+def _remedies(found: Mapping[str, int], output: str = "") -> Iterator[str]:
     """Yield the next step for each kind of damaged image."""
-    if count := found.get("missing", 0) + found.get("truncated", 0):
+    if output:
+        yield from _remedies_in_bucket(found, output)
+    elif count := found.get("missing", 0) + found.get("truncated", 0):
         yield about_damage(count)
-    if count := found.get("changed", 0):
+    if count := found.get("export missing", 0):
+        yield (
+            f"{count} deleted after an export that is gone: restore its shards, or repeat the run "
+            "command with --retry exported, which pays again where the job is gone"
+        )
+    if (count := found.get("changed", 0)) and not output:
         yield (
             f"{count} changed: if you did not change them, move the files away and repeat the run "
             "command with --retry damaged, which fetches them again or pays again where the job is "
@@ -173,12 +242,23 @@ def _remedies(found: Mapping[str, int]) -> Iterator[str]:
         yield f"{count} outside: the journal was changed; restore it from a backup"
 
 
-def _verify_row(found: audit.Verification) -> dict[str, Any]:
+def _remedies_in_bucket(found: Mapping[str, int], output: str) -> Iterator[str]:
+    if count := sum(found.get(kind, 0) for kind in ("missing", "truncated", "changed")):
+        yield (
+            f"{count} not as recorded at {output}: restore them there, from the bucket's versions "
+            "or a copy; no run makes them again"
+        )
+
+
+def _verify_row(found: audit.Verification, run: Path | str) -> dict[str, Any]:
     return {
-        "folder": str(found.folder),
+        "folder": str(run),
+        **({"output": found.output, "deep": found.is_deep} if found.output else {}),
+        **({"holder": found.holder} if found.output else {}),
         "clean": found.is_clean,
         "images": found.images,
         "bytes": found.bytes,
+        "exported": found.exported,
         "quarantined": found.quarantined,
         "found": found.found,
         "findings": [
@@ -190,7 +270,7 @@ def _verify_row(found: audit.Verification) -> dict[str, Any]:
     }
 
 
-def _verify_lines(found: audit.Verification) -> Iterator[str]:
+def _verify_lines(found: audit.Verification, run: Path | str) -> Iterator[str]:
     for one in found.findings[:_SHOWN]:
         details = f" ({one.details})" if one.details else ""
         yield f"{one.kind}: {one.where}{f' {one.key[:KEY_DIGITS]}' if one.key else ''}{details}"
@@ -202,7 +282,10 @@ def _verify_lines(found: audit.Verification) -> Iterator[str]:
         more = ", …" if found.unknown_images > 3 else ""
         files = counted(found.unknown_images, "image file")
         yield f"{files} without a record in the journal, left alone: {names}{more}"
+    if found.exported:
+        yield f"{found.exported:,} only in exports: their files were deleted"
     if found.quarantined:
-        yield f"{found.quarantined} in quarantine: fluxasync resolve {found.folder} lists them"
+        yield f"{found.quarantined} in quarantine: fluxasync resolve {run} lists them"
     words = ", ".join(f"{count} {word}" for word, count in found.found.items())
-    yield f"{found.images:,} images checked, {found.bytes:,} bytes: {words or 'all as recorded'}"
+    how = f"{found.bytes:,} bytes" if found.is_deep else "sizes only (--deep reads them)"
+    yield f"{found.images:,} images checked, {how}: {words or 'all as recorded'}"

@@ -17,9 +17,13 @@ from pathlib import Path
 from .. import gallery
 from .._batch.progress.terminal import Terminal
 from .._core.errors import FluxError
-from .._core.isolated_process import start
+from .._core.isolated_process import STORE_VARIABLES, start
+from .._store.bucket_state import folder_of, located
+from .._store.journal.reader import output_of
+from .._store.output_root import OutputRoot
 from ..gallery.thumbnails import require_pillow
 from .exit_codes import DONE
+from .options import read_storage_options
 
 #: seconds between two lines about thumbnails
 _PATIENCE = 2.0
@@ -27,22 +31,36 @@ _PATIENCE = 2.0
 _FINISHING = 10.0
 
 
-async def write(terminal: Terminal, folder: Path) -> int:
+async def write(
+    terminal: Terminal, run: Path | str, *, out: Path | None, storage_options: tuple[str, ...]
+) -> int:
     """Write the page and print its path."""
-    written = await gallery.write(folder, progress=_counting(terminal))
+    options = read_storage_options(storage_options)
+    written = await gallery.write(run, out=out, options=options, progress=counting(terminal))
     terminal.out(str(written.path))
+    if written.output and written.saved:
+        terminal.say(
+            f"the page has thumbnails; the images are at {written.output}. -o FOLDER copies them "
+            "beside a page, --watch serves them"
+        )
     if written.without_thumb:
         images = (
             "1 image is" if written.without_thumb == 1 else f"{written.without_thumb} images are"
         )
-        terminal.say(f"{images} missing or cannot be decoded: fluxasync verify {folder}")
+        terminal.say(f"{images} missing or cannot be decoded: fluxasync verify {run}")
     return DONE
 
 
-async def serve(terminal: Terminal, folder: Path, *, with_parent: bool) -> int:
+async def serve(
+    terminal: Terminal, run: Path | str, *, storage_options: tuple[str, ...], with_parent: bool
+) -> int:
     """Serve the page until a signal, or until standard input ends beside a run."""
+    options = read_storage_options(storage_options)
+    folder, refresh = folder_of(run), None
     if not with_parent:  # the folder of a run may not exist yet
-        gallery.check(folder)
+        found = await located(run, options)
+        refresh = found.refresh
+        await gallery.check(folder, options)
     from ..gallery.server import GalleryServer
 
     stopped = asyncio.Event()
@@ -52,42 +70,47 @@ async def serve(terminal: Terminal, folder: Path, *, with_parent: bool) -> int:
     if with_parent:
         os.nice(10)
         loop.add_reader(0, _until_end_of_input, stopped)
-    async with GalleryServer(folder) as server:
+    async with GalleryServer(folder, options=options, refresh=refresh) as server:
         terminal.out(server.url)
         if not with_parent:
-            terminal.say("serving the folder until Ctrl-C; images appear as they arrive")
+            terminal.say("serving the run until Ctrl-C; images appear as they arrive")
         await stopped.wait()
     if with_parent:
         with suppress(FluxError):  # a run without images has no page
-            terminal.out(str((await gallery.write(folder)).path))
+            if not output_of(folder):  # all images of a bucket are read only when asked for
+                terminal.out(str((await gallery.write(folder)).path))
     return DONE
 
 
 @asynccontextmanager
-async def watching(terminal: Terminal, folder: Path | None) -> AsyncIterator[None]:
+async def watching(
+    terminal: Terminal, root: OutputRoot | None, *, storage_options: tuple[str, ...] = ()
+) -> AsyncIterator[None]:
     """Serve a run's page while the block runs, and print its address."""
-    if folder is None:
+    if root is None:
         yield
         return
     require_pillow()
     over = asyncio.Event()
-    watch = asyncio.create_task(_watch(terminal, folder, over))
+    watch = asyncio.create_task(_watch(terminal, root.folder, storage_options, over))
     try:
         yield
         over.set()
     finally:
         with suppress(Exception):
-            await _left(watch, terminal, folder, with_page=over.is_set())
+            await _left(watch, terminal, root, with_page=over.is_set())
 
 
 async def _watch(
-    terminal: Terminal, folder: Path, over: asyncio.Event
+    terminal: Terminal, folder: Path, storage_options: tuple[str, ...], over: asyncio.Event
 ) -> asyncio.subprocess.Process | None:
     """Start the child; print its address, unless the run is over, and return the child."""
+    options = [word for each in storage_options for word in ("--storage-option", each)]
     try:
         child = await start(
-            "fluxasync", "gallery", "--watch", "--with-parent", "--", str(folder), quiet=True
-        )
+            "fluxasync", "gallery", "--watch", "--with-parent", *options, "--", str(folder),
+            quiet=True, keeps=STORE_VARIABLES,
+        )  # fmt: skip
     except OSError as error:
         terminal.say(f"warning: no page to watch: {error.strerror}; the run goes on")
         return None
@@ -109,7 +132,7 @@ async def _watch(
 async def _left(
     watch: asyncio.Task[asyncio.subprocess.Process | None],
     terminal: Terminal,
-    folder: Path,
+    root: OutputRoot,
     *,
     with_page: bool,
 ) -> None:
@@ -128,9 +151,9 @@ async def _left(
         if child is not None:
             await _ended(child)
     if page:
-        terminal.note(f"images: {folder / gallery.FILE}")
+        terminal.note(f"images: {root.folder / gallery.FILE}")
     elif with_page:
-        terminal.note(f"for a page of the images: fluxasync gallery {folder}")
+        terminal.note(f"for a page of the images: fluxasync gallery {root.record}")
 
 
 async def _page_of(child: asyncio.subprocess.Process | None) -> bytes:
@@ -155,13 +178,20 @@ def _until_end_of_input(stopped: asyncio.Event) -> None:
         stopped.set()
 
 
-def _counting(terminal: Terminal) -> Callable[[int, int], None]:
-    due = time.monotonic() + _PATIENCE
+def counting(terminal: Terminal, *, patience: float = _PATIENCE) -> Callable[[int, int], None]:
+    """Return what shows the thumbnails made so far, every `patience` seconds. What it showed ends
+    with all of them, or is removed where a line can be overwritten."""
+    due, has_shown = time.monotonic() + patience, False
 
     def show(done: int, total: int) -> None:
-        nonlocal due
-        if time.monotonic() >= due:
-            due = time.monotonic() + _PATIENCE
+        nonlocal due, has_shown
+        if done == total:
+            if has_shown and terminal.rewrites:
+                terminal.clear()
+            elif has_shown:
+                terminal.note(f"{done:,} of {total:,} thumbnails")
+        elif time.monotonic() >= due:
+            due, has_shown = time.monotonic() + patience, True
             terminal.status(f"{done:,} of {total:,} thumbnails")
 
     return show

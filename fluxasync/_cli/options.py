@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,27 +17,20 @@ from attrs import evolve, field, frozen
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
-from .._core.arguments import local_path, usable_path
+from .._core.arguments import local_path
 from .._core.config import Budget
 from .._core.errors import ConfigError, cut
 from .._core.models import DEFAULT_MODEL as DEFAULT_MODEL
+from .._core.models import NOT_LISTED
 from .._core.prices import ALL, Prices, prices_of
 from .._requests.catalog import find, models_with, unknown_parameter_message
+from .._store.output_root import OutputRoot, state_folder
 from .._wire.providers import Provider, provider_by_name, provider_of
+from .cluster_options import ClusterOptions
+from .export_options import ExportChoice
+from .key_files import LocalPath, Place
+from .webhook_options import WebhookOptions
 
-#: bytes; a file longer than this is not a key
-_LONGEST_KEY = 4096
-
-
-def _check_local(_type: Any, path: Path | None) -> None:
-    if path is not None:
-        usable_path("", path)
-
-
-#: a path on this machine: a URL such as s3://bucket/run is refused
-LocalPath = Annotated[Path, Parameter(validator=_check_local)]
-#: the folder or file to write
-OutPath = Annotated[LocalPath, Parameter(name=["--out", "-o"])]
 AtLeastOne = Annotated[int, Parameter(validator=Number(gte=1))]
 AtLeastZero = Annotated[float, Parameter(validator=Number(gte=0))]
 
@@ -130,6 +122,8 @@ class AccountOptions:
         HTTP proxy, as http://host:port (default: HTTPS_PROXY, then ALL_PROXY).
     allow_private_network
         Trust a gateway in a private network.
+    accounts
+        TOML file with the accounts of a run with several, instead of the provider and its key.
     """
 
     provider: str | None = None
@@ -138,6 +132,7 @@ class AccountOptions:
     access_token_file: LocalPath | None = None
     proxy: str | None = None
     allow_private_network: bool = False
+    accounts: LocalPath | None = None
 
     @property
     def provider_named(self) -> Provider | str | None:
@@ -239,7 +234,8 @@ class ListOptions:
 _RETRY = (
     "Retry failures of earlier runs, as CLASS,CLASS: failed (all but moderated and dropped), a "
     "cause such as expired, lost or moderated, timeout (pays twice for jobs that still run), "
-    "missing (the file was removed), damaged (missing, or the file was cut short), or quarantined "
+    "missing (the file was removed), damaged (missing, or the file was cut short), exported (the "
+    "file was deleted after an export: restore the export instead if you can), or quarantined "
     "(pays again for images whose bytes are in quarantine, which no other class does)."
 )
 
@@ -252,7 +248,17 @@ class RunOptions:
     Parameters
     ----------
     out
-        Folder for the images and metadata.jsonl. Required, except with --dry-run.
+        Folder for the images and metadata.jsonl, or the URL of a bucket, as s3://BUCKET/RUN (also
+        gs://, az:// and file://). The same one continues the run, a bucket from any machine.
+        Required, except with --dry-run.
+    state
+        Folder on this machine for the record of a run into a bucket, instead of the bucket itself.
+        The same one continues the run, from this machine only.
+    storage_option
+        Option of the bucket, as K=V, for example region=eu-central-1. May be given more than once.
+        Put secrets into the environment, because other users see options.
+    take_over
+        Continue a run in a bucket at once that another process may still use; that process stops.
     in_flight
         Maximum number of active jobs (default: 24). "auto" adapts to the account's limit.
     name
@@ -268,6 +274,18 @@ class RunOptions:
         Ask before a run that costs more than this, in US dollars (default: 10; terminals only).
     yes
         Start without asking.
+    reconcile
+        Look in the account for images in doubt, which is free: never, auto (where the access token
+        is set) or always (an error without it). The end of the run may wait two minutes for them
+        (default: auto).
+    resubmit_unlisted
+        Submit images in doubt of earlier runs again of which the account shows no task and no
+        charge. Looks into the account first. Needs --max-cost.
+    access_token_file
+        File that holds the account's access token (default: COMETAPI_ACCESS_TOKEN).
+    accounts
+        TOML file with several accounts that make the images together, each with its own slots and
+        budget. See docs/accounts.md. With --simulate it needs no keys.
     polling_lag
         Mean delay until a job's end is seen: 0.001 to 0.5 of its duration (default: 0.04).
     grace
@@ -276,7 +294,10 @@ class RunOptions:
         Serve a page of the images while they arrive, on this machine only, and print its address.
     """
 
-    out: Annotated[OutPath | None, _OF_OUTPUT] = None
+    out: Annotated[Place | None, Parameter(name=["--out", "-o"]), _OF_OUTPUT] = None
+    state: Annotated[LocalPath | None, _OF_OUTPUT] = None
+    storage_option: Annotated[tuple[str, ...], _OF_OUTPUT] = ()
+    take_over: Annotated[bool, _OF_OUTPUT] = False
     common: Options = field(factory=Options)
     in_flight: Annotated[int | Literal["auto"] | None, _OF_PACE] = None
     name: Annotated[str | None, _OF_OUTPUT] = None
@@ -287,20 +308,64 @@ class RunOptions:
     confirm_above: Annotated[AtLeastZero, _OF_MONEY] = 10.0
     yes: Annotated[bool, _OF_MONEY] = False
     retry: Annotated[str | None, _OF_MONEY, Parameter(help=_RETRY)] = None
+    resubmit_unlisted: Annotated[bool, _OF_MONEY] = False
+    reconcile: Annotated[Literal["never", "auto", "always"], _OF_MONEY] = "auto"
+    access_token_file: Annotated[LocalPath | None, _OF_PROVIDER] = None
+    accounts: Annotated[LocalPath | None, _OF_PROVIDER] = None
     polling_lag: Annotated[float | None, _OF_PACE] = None
     grace: Annotated[AtLeastZero, _OF_PACE] = 10.0
     watch: Annotated[bool, _OF_OUTPUT] = False
+    webhook: WebhookOptions = field(factory=WebhookOptions)
+    export: ExportChoice = field(factory=ExportChoice)
+    cluster: ClusterOptions = field(factory=ClusterOptions)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the journal and the lists; None without one."""
+        if isinstance(self.out, str):
+            return state_folder(self.out) if self.state is None else self.state
+        return self.out
+
+    @property
+    def root(self) -> OutputRoot:
+        """Where the run's images are."""
+        url = self.out.rstrip("/") if isinstance(self.out, str) else ""
+        return OutputRoot(self.folder or Path(), url, is_copy=bool(url) and self.state is None)
+
+    def output(self) -> dict[str, Any]:
+        """Return the batch's `out` and `state`. Raises ConfigError for what does not fit."""
+        if self.take_over and (self.state is not None or not isinstance(self.out, str)):
+            raise ConfigError("--take-over is for a bucket: write -o s3://BUCKET/RUN")
+        if not isinstance(self.out, str):
+            if self.state is not None:
+                raise ConfigError("--state is for a bucket: write -o s3://BUCKET/RUN --state DIR")
+            if self.storage_option:
+                raise ConfigError("--storage-option is for a bucket: write -o s3://BUCKET/RUN")
+            return {"out": self.out}
+        if self.out.startswith("memory:"):
+            raise ConfigError("memory:// ends with this command: write -o s3://BUCKET/RUN")
+        from .._store.object_sink import ObjectSink  # not needed by --help
+
+        options = read_storage_options(self.storage_option)
+        out = ObjectSink(self.out, options=options, take_over=self.take_over)
+        return {"out": out, "state": self.state}
 
     @property
     def retried(self) -> str | tuple[()]:
         """The failures to make again; without a folder there are none."""
-        return () if self.retry is None or self.out is None else self.retry
+        if self.out is None:
+            return ()
+        if not self.resubmit_unlisted:
+            return self.retry or ()
+        if self.max_cost is None:
+            raise ConfigError("--resubmit-unlisted pays: say up to how much with --max-cost X")
+        return ",".join(filter(None, (self.retry, NOT_LISTED)))
 
-    def policies(self) -> dict[str, Any]:
-        """Return the session's policies, in their shorthands."""
+    def policies(self, warn: Callable[[str], None]) -> dict[str, Any]:
+        """Return the session's policies, in their shorthands; passes warnings to `warn`."""
         return {
             "limits": self.in_flight,
-            "polling": self.polling_lag,
+            "polling": self.webhook.polling(self.polling_lag, warn),
             "budget": Budget(max_cost=self.max_cost, prices=read_prices(self.price)),
         }
 
@@ -322,6 +387,17 @@ def read_parameters(texts: tuple[str, ...], model: str) -> dict[str, Any]:
         inner = {name.removeprefix(_SENT): value for name, value in sent.items()}
         given["extra_body"] = inner | dict(given.get("extra_body") or {})
     return given
+
+
+def read_storage_options(texts: tuple[str, ...]) -> dict[str, str]:
+    """Return the options of K=V texts. Raises ConfigError, which shows no value."""
+    options: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip() or not value:
+            raise ConfigError(f"--storage-option {cut(name)}: write K=V")
+        options[name.strip()] = value
+    return options
 
 
 def read_prices(texts: tuple[str, ...]) -> Prices:
@@ -428,48 +504,3 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
-
-
-def key_from(
-    path: Path | None, warn: Callable[[str], None], *, option: str = "--key-file"
-) -> str | None:
-    """Return the key of a `--key-file`; None without one. Passes a warning to `warn`."""
-    if path is None:
-        return None
-    key, warning = read_key(path, option=option)
-    if warning is not None:
-        warn(f"warning: {warning}")
-    return key
-
-
-def read_key(path: Path, *, option: str = "--key-file") -> tuple[str, str | None]:
-    """Return the key in the file's first line, and a warning if others can read or change it.
-
-    Raises ConfigError, which never shows the content, when there is no key in it.
-    """
-    try:
-        with path.open("rb") as file:
-            first_line = file.readline(_LONGEST_KEY + 1)
-            mode = os.fstat(file.fileno()).st_mode
-    except OSError as error:
-        raise ConfigError(f"{option} {cut(str(path))}: {error.strerror}") from None
-    try:
-        key = first_line.decode("utf-8-sig").strip()
-    except UnicodeDecodeError:
-        key = ""
-    if not key or len(first_line) > _LONGEST_KEY:
-        raise ConfigError(f"{option} {cut(str(path))}: its first line is not a key")
-    exposed = _exposed(mode) if stat.S_ISREG(mode) else None
-    return key, exposed and f"{path} can be {exposed}; chmod 600 {path}"
-
-
-def _exposed(mode: int) -> str | None:
-    """Return how other users can access a file with these permissions; None if they cannot."""
-    everyone, group = "every user of this machine", "every user of its group"
-    cases = (
-        (stat.S_IWOTH, f"changed by {everyone}"),
-        (stat.S_IROTH, f"read by {everyone}"),
-        (stat.S_IWGRP, f"changed by {group}"),
-        (stat.S_IRGRP, f"read by {group}"),
-    )
-    return next((text for bit, text in cases if mode & bit), None)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
+from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from attrs import asdict
@@ -18,8 +19,10 @@ from .._core.amounts import dollars
 from .._core.events import (
     ClockJumped,
     DiskLagged,
+    DoubtsSought,
     DownloadsFailing,
     Event,
+    JobAdopted,
     JobEnded,
     JobReady,
     JobSubmitted,
@@ -29,18 +32,37 @@ from .._core.events import (
     Paused,
     Resumed,
     Settled,
+    StoreOutage,
     SubmitFailed,
 )
-from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved
-from .._core.text import counted
+from .._core.models import NOT_LISTED, Failed, ImageRequest, InDoubt, Job, Outcome, Saved
+from .._core.text import counted, duration
 from .._requests.estimate import Estimate
 from .._requests.sources.plan import Plan
 from .._store.journal.totals import JournalCounts
 from .._store.metadata import failure_row, metadata_row
-from .advice import about_damage, about_failures, about_quarantine
+from .._store.output_root import OutputRoot
+from .advice import (
+    about_candidates,
+    about_damage,
+    about_failures,
+    about_quarantine,
+    about_unlisted,
+)
 
 #: characters of a prompt that name it in a message
 _PROMPT = 60
+
+
+def active_line(holder: Mapping[str, Any], counted_at: str | None = None) -> str:
+    """Return who is running a run: see Status.holder and Status.counted_at."""
+    host, pid, since = holder.get("host"), holder.get("pid"), holder.get("since")
+    with suppress(ValueError):
+        since = f"{datetime.fromisoformat(str(since)):%Y-%m-%d %H:%M} UTC"
+    who = f"active on {host} (process {pid}) since {since}" if host else "active"
+    if "silence" in holder:
+        return f"{who}, last sign {duration(holder['silence'])} ago"
+    return f"{who}, {f'counted at {counted_at}' if counted_at else 'not counted yet'}"
 
 
 def as_json(row: Mapping[str, Any]) -> str:
@@ -48,16 +70,16 @@ def as_json(row: Mapping[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=True, default=str)
 
 
-def outcome_row(outcome: Outcome, folder: Path) -> dict[str, Any]:
-    """Return the object that `--json` prints for an outcome; paths within are below `folder`."""
+def outcome_row(outcome: Outcome, root: OutputRoot) -> dict[str, Any]:
+    """Return the object that `--json` prints for an outcome; paths within are below `root`."""
     match outcome:
         case Saved():
-            row = metadata_row(outcome, folder)
-            return {"outcome": "saved", "path": str(outcome.path), **row}
+            row = metadata_row(outcome, root)
+            return {"outcome": "saved", "path": outcome.place, **row}
         case Failed():
-            return {"outcome": "failed", **failure_row(outcome, folder)}
+            return {"outcome": "failed", **failure_row(outcome, root.folder)}
         case InDoubt():
-            return {"outcome": "in doubt", **failure_row(outcome, folder)}
+            return {"outcome": "in doubt", **failure_row(outcome, root.folder)}
 
 
 def event_row(event: Event) -> dict[str, Any] | None:
@@ -69,6 +91,8 @@ def event_row(event: Event) -> dict[str, Any] | None:
             return {"event": "ready", **_job(job), "polls": polls, "in_flight": in_flight}
         case JobUnclaimed(job=job):
             return {"event": "unclaimed", **_job(job)}
+        case JobAdopted(job=job):
+            return {"event": "found", **_job(job)}
         case JobEnded() | SubmitFailed() | Settled():
             return None
     return {"event": _EVENTS[type(event)], **asdict(event)}
@@ -76,9 +100,11 @@ def event_row(event: Event) -> dict[str, Any] | None:
 
 #: names of events that are not about one image
 _EVENTS = {
+    DoubtsSought: "waiting for images in doubt",
     Paused: "paused",
     Resumed: "resumed",
     DownloadsFailing: "downloads failing",
+    StoreOutage: "store outage",
     LimitChanged: "limit changed",
     LoopLagged: "loop lagged",
     ClockJumped: "clock jumped",
@@ -162,13 +188,17 @@ def _removed(plan: Plan, recovered: JournalCounts) -> Iterator[str]:
 
 
 #: classes whose images are submitted again without a poll: they have no job, or are discarded
-_WITHOUT_POLL = frozenset({"auth", "discarded", "dropped", "invalid", "refused", "rejected"})
+_WITHOUT_POLL = frozenset(
+    {"auth", "discarded", "dropped", "invalid", "not-listed", "refused", "rejected"}
+)
 
 
 def retry_line(plan: Plan, classes: Collection[str]) -> str:
     """Return the line about `--retry`: what is made again, and what of it may be free."""
+    is_about_unlisted = set(classes) == {NOT_LISTED}
     if plan.images is None:
-        return "images with an outcome that --retry names are made again when their prompts arrive"
+        named = "that are not listed" if is_about_unlisted else "with an outcome that --retry names"
+        return f"images {named} are made again when their prompts arrive"
     again = plan.again.estimate(1)
     parts = []
     if again.images:
@@ -178,6 +208,11 @@ def retry_line(plan: Plan, classes: Collection[str]) -> str:
         )
     if to_collect := plan.known.get("to-collect"):
         parts.append(f"{to_collect} already paid, to collect")
+    if not parts and is_about_unlisted:
+        return (
+            "no image in doubt is known as not listed, so none is submitted again; the account can "
+            "show it ten minutes after a submission"
+        )
     if not parts:
         return "no image has an outcome that --retry names: none is made again"
     return f"to make again: {', '.join(parts)}"
@@ -210,21 +245,27 @@ def plan_row(plan: Plan, estimate: Estimate | None) -> dict[str, Any]:
 
 def closing(
     summary: Summary,
-    where: Path,
+    root: OutputRoot,
     *,
     in_doubt: int = 0,
     at_cap: bool = False,
+    cap: str = "--max-cost",
     by_error: bool = False,
     simulated: bool = False,
 ) -> Iterator[str]:
     """Yield the last lines of a run: images in doubt, what to do about failures and damage, how to
-    continue, and the totals with the folder. `at_cap`: the cap ended the run; `by_error`: another
-    error did, and names the first step."""
+    continue, and the totals with the folder. `at_cap`: the cap ended the run, and `cap` names what
+    raises it; `by_error`: another error did, and names the first step."""
+    where = root.record
     if in_doubt:
         yield (
             f"{in_doubt} in doubt: no answer arrived, so they may have been charged; "
             f"they are not submitted again; to settle them: fluxasync resolve {where}"
         )
+    if summary.with_candidates:
+        yield about_candidates(summary.with_candidates, where)
+    if summary.not_listed:
+        yield about_unlisted(summary.not_listed, of_them=in_doubt > 0)
     failed = summary.failed + summary.failed_earlier
     yield from about_failures(failed, where, quarantined=summary.quarantined)
     if summary.quarantined:
@@ -232,9 +273,9 @@ def closing(
     if summary.damaged:
         yield about_damage(summary.damaged)
     if at_cap:
-        yield "to continue: the same command with a higher --max-cost"
+        yield f"to continue: the same command with a higher {cap}"
     elif summary.not_started or summary.unclaimed:
         first = "after that, " if by_error else ""
         free = "; paid images are collected for free" if summary.unclaimed else ""
         yield f"{first}run the same command again to continue{free}"
-    yield f"{summary.line(simulated=simulated)} → {where}/"
+    yield f"{summary.line(simulated=simulated)} → {root.url or where}/"

@@ -6,39 +6,55 @@ The session and the batch decide about money, not these functions.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._batch.batch import Batch
+from .._batch.bill.balance_samples import shortage
 from .._batch.progress.screens import showing
 from .._batch.worker import EndsRun, classify_outcome
 from .._core.amounts import dollars
+from .._core.config import GRACE
 from .._core.errors import ConfigError, FluxError, SinkError
-from .._core.models import Failed, ImageRequest, InDoubt, Job
+from .._core.events import RowsChecked
+from .._core.models import Failed, ImageRequest, InDoubt, Job, Secret
+from .._core.protocols import Observer
+from .._core.text import counted
+from .._engine.account_reader import check_list_of_tasks
 from .._engine.circuit_breaker import CircuitBreaker
+from .._engine.pool import FluxPool, batch_engine_of
 from .._engine.session import FluxSession, engine_of
+from .._requests.estimate import Estimate
 from .._requests.parsing import parse_request
 from .._requests.sources.nesting import one_by_one
 from .._requests.sources.plan import Plan
 from .._requests.sources.prompts import Prompts
 from .._store.journal.retry_selection import classes_of
-from .._store.journal.schema import HOME
+from .._wire.credentials import Credentials, unread_token_variable
 from ..simulator.child_process import simulator_process
+from .account_pool import NOWHERE, open_pool, planned_pool
 from .command_run import CommandRun
 from .gallery_command import watching
-from .options import DEFAULT_MODEL, Options, RunOptions, key_from, source_of
+from .key_files import TOKEN_FILE, key_from, read_key
+from .options import DEFAULT_MODEL, Options, RunOptions, source_of
 from .rendering import announcement, as_json, plan_row
+from .run_exports import ShownExport, export_beside
+from .simulated_jobs import check_jobs, job_log
 
-#: seconds in which one paid image may land after the first Ctrl-C; the batch has the same default
-GRACE = 10.0
-#: where in a folder its simulator keeps the jobs, as the provider would
-JOB_LOG = Path(HOME, "simulator.jsonl")
-#: base URL of a dry run's simulator, which is never started
-_NOWHERE = "http://127.0.0.1:9"
+if TYPE_CHECKING:
+    from ..cluster.cluster_batch import Ray
+
 #: an empty file is refused by the check, an empty stream only when it ends
 EMPTY = "standard input held no prompts, so nothing was done: check what writes it"
 #: seconds between two lines about the check
@@ -75,6 +91,17 @@ def _unsaved(error: FluxError, job: Job | None, request: ImageRequest) -> Failed
     return outcome
 
 
+def _stop_of(batch: Batch, export: ShownExport | None) -> Callable[[], None]:
+    """Return what the first signal does: nothing more is submitted or exported."""
+
+    def stop() -> None:
+        batch.stop()
+        if export is not None:
+            export.stop()
+
+    return stop
+
+
 def _stopper(command: CommandRun) -> Callable[[], None]:
     """Return what the first signal does: a paid image may land, otherwise the command ends."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -93,6 +120,12 @@ async def run(command: CommandRun, sources: Sequence[str], options: RunOptions) 
     """Make many images, or the rest of them, and show each outcome as it comes."""
     if options.out is None:
         raise ConfigError("no folder for the images: add -o DIR")
+    # what does not fit is refused before the simulator starts
+    options.output()
+    _cluster(options)
+    await check_jobs(options)
+    if options.accounts is not None:
+        command.cap = "--max-cost, or max_cost in the accounts file"
     simulated = options.common.simulate
 
     async def announce(plan: Plan) -> None:
@@ -100,18 +133,45 @@ async def run(command: CommandRun, sources: Sequence[str], options: RunOptions) 
         command.expect(plan, recovered=batch.recovered, estimate=affordable, slots=flux.slots)
         for line in _announcement(batch, plan, options):
             command.terminal.note(line)
+        for line in _parts(flux, affordable):
+            command.terminal.note(line)
         if affordable is not None and not simulated:
+            places = batch_engine_of(flux).providers.values()
+            names = ", ".join(dict.fromkeys(each.name for each in places))
+            await _warn_of_shortage(command, batch, affordable.cost, names)
             await _confirm(command, affordable.cost, options)
+        if (start := _cluster_line(batch, options)) is not None:
+            command.terminal.note(start)
 
-    session = _session(command, options.common, folder=options.out, **options.policies())
-    page = watching(command.terminal, options.out if options.watch else None)
+    session: AbstractAsyncContextManager[FluxSession | FluxPool]
+    if options.accounts is not None:
+        session = open_pool(options, command.terminal.say, on_event=command.watch)
+    else:
+        session = _session(
+            command,
+            options.common,
+            folder=options.folder,
+            access_token_file=options.access_token_file,
+            **options.policies(command.terminal.say),
+        )
+    page = watching(
+        command.terminal,
+        options.root if options.watch else None,
+        storage_options=options.storage_option,
+    )
     async with page, session as flux:
-        if engine_of(flux).provider.is_loopback:
+        providers = batch_engine_of(flux).providers.values()
+        if all(provider.is_loopback for provider in providers):
             command.simulate()
-        batch = _batch(flux, sources, options, on_check=_check_progress(command), on_plan=announce)
-        async with batch, showing(command.progress, command.terminal):
+        if isinstance(flux, FluxPool):
+            command.progress.states = lambda: flux.states
+        command.about_doubts = _about_doubts(flux, options)
+        batch = _batch(flux, sources, options, on_event=_checked_rows(command), on_plan=announce)
+        export = export_beside(batch, options, command.terminal)
+        command.export = export
+        async with batch, export or nullcontext(), showing(command.progress, command.terminal):
             command.batch = batch
-            command.stop_with(batch.stop, grace=options.grace)
+            command.stop_with(_stop_of(batch, export), grace=options.grace)
             async for outcome in batch:
                 command.show(outcome)
                 await command.terminal.wait_for_reader()
@@ -122,43 +182,117 @@ async def run(command: CommandRun, sources: Sequence[str], options: RunOptions) 
 async def dry_run(command: CommandRun, sources: Sequence[str], options: RunOptions) -> None:
     """Print what the run would make, cost and take. Needs no key and sends nothing."""
     common = options.common
-    flux = FluxSession(
-        common.provider_named,
-        base_url=_NOWHERE if common.simulate else common.base_url,
-        proxy=common.proxy,
-        allow_unknown_models=common.allow_unknown_models,
-        **options.policies(),
-    )
+    await check_jobs(options)
+    flux: FluxSession | FluxPool
+    if options.accounts is not None:
+        flux = planned_pool(options, command.terminal.say)
+    else:
+        flux = FluxSession(
+            common.provider_named,
+            base_url=NOWHERE if common.simulate else common.base_url,
+            proxy=common.proxy,
+            allow_unknown_models=common.allow_unknown_models,
+            **options.policies(command.terminal.say),
+        )
+        if options.out is not None and options.reconcile == "always" and not common.simulate:
+            token = key_from(options.access_token_file, command.terminal.say, option=TOKEN_FILE)
+            check_list_of_tasks(engine_of(flux).provider, None if token is None else Secret(token))
     batch = _batch(flux, sources, options)
+    if options.out is not None:
+        export_beside(batch, options, command.terminal)
     try:
         plan = await batch.check(_check_progress(command))
     finally:
         await batch.aclose()
     *notes, price = _announcement(batch, plan, options)
-    for line in notes:
+    for line in (*notes, *_parts(flux, batch.affordable)):
         command.terminal.note(line)
     command.terminal.out(as_json(plan_row(plan, batch.estimate)) if common.json else price)
 
 
+def _about_doubts(flux: FluxSession | FluxPool, options: RunOptions) -> str | None:
+    """Return why the access token in the environment does not help with images in doubt."""
+    if isinstance(flux, FluxPool):
+        return _unread_tokens(flux) if options.reconcile != "never" else None
+    provider = engine_of(flux).provider
+    variable = unread_token_variable(provider, environ=os.environ)
+    if variable is None or options.reconcile == "never" or options.access_token_file is not None:
+        return None
+    return (
+        f"{variable} is not read for another --base-url; to look for images in doubt in the "
+        f"account there: {TOKEN_FILE} FILE"
+    )
+
+
+def _unread_tokens(flux: FluxPool) -> str | None:
+    """Return the same for several accounts at one provider, whose variable is of none of them."""
+    for engine in batch_engine_of(flux).engines:
+        variable = engine.provider.access_token_variable or ""
+        is_given = flux.accounts[engine.name].credentials.access_token is not None
+        if engine.submitter.share.has_own_token and not is_given and os.environ.get(variable):
+            return (
+                f"{variable} is not read for several accounts at one provider; to look for images "
+                "in doubt in each: access_token_variable in the accounts file"
+            )
+    return None
+
+
 def _batch(
-    session: FluxSession,
+    session: FluxSession | FluxPool,
     sources: Sequence[str],
     options: RunOptions,
     *,
-    on_check: Callable[[int], None] | None = None,
+    on_event: Observer | None = None,
     on_plan: Callable[[Plan], Awaitable[None]] | None = None,
 ) -> Batch:
-    return Batch(
+    cluster = _cluster(options)
+    make: Any = Batch if cluster is None else cluster.batch
+    batch: Batch = make(
         session,
         _prompts(sources, options),
-        out=options.out,
+        **options.output(),
         finished="skip",
         retry=options.retried,
-        on_check=on_check,
+        reconcile="never" if options.out is None else options.reconcile,
+        on_event=on_event,
         on_plan=on_plan,
         name=options.name,
         grace=options.grace,
     )
+    return batch
+
+
+def _cluster(options: RunOptions) -> Ray | None:
+    """Return the cluster of the run; None = this process makes the images."""
+    common, given = options.common, options.cluster
+    if given.ray is None:
+        if given.workers is not None:
+            raise ConfigError("--workers is for a cluster: add --ray auto")
+        return None
+    if common.simulate and given.ray != "local":
+        raise ConfigError("--simulate runs on this machine only: --ray local")
+    if options.export.export is not None:
+        raise ConfigError("--export makes its files beside a run of one process: export afterwards")
+    from ..cluster.cluster_batch import Ray  # few runs need it
+
+    path = None if common.simulate else common.key_file
+    key = None if path is None else partial(_key_in, path.absolute())
+    return Ray(given.ray, workers=given.workers, key=key)
+
+
+def _cluster_line(batch: Any, options: RunOptions) -> str | None:
+    """Return what a run on a cluster does next, which takes seconds; None = it needs no cluster."""
+    address = options.cluster.ray
+    if address is None or not batch.needs_workers:
+        return None
+    if address == "local":
+        return "starting Ray on this machine, which takes 5 to 20 s"
+    return f"connecting to the Ray cluster at {address}"
+
+
+def _key_in(path: Path) -> str:
+    """Return the key in a file of a worker's machine."""
+    return read_key(path)[0]
 
 
 def _prompts(sources: Sequence[str], options: RunOptions) -> Prompts:
@@ -174,7 +308,8 @@ def _prompts(sources: Sequence[str], options: RunOptions) -> Prompts:
 
 
 def _announcement(batch: Batch, plan: Plan, options: RunOptions) -> Iterator[str]:
-    return announcement(
+    yield from options.webhook.lines()
+    yield from announcement(
         plan,
         batch.estimate,
         affordable=batch.affordable,
@@ -183,6 +318,24 @@ def _announcement(batch: Batch, plan: Plan, options: RunOptions) -> Iterator[str
         is_whole=options.rows.limit is None,
         simulated=options.common.simulate,
     )
+
+
+def _parts(session: FluxSession | FluxPool, estimate: Estimate | None) -> Iterator[str]:
+    """Yield the part of the estimate of each of several accounts."""
+    if isinstance(session, FluxPool) and estimate is not None and estimate.images:
+        for name, part in session.parts_of(estimate).items():
+            cost = "price unknown" if part.unpriced else dollars(part.cost)
+            slots = counted(part.in_flight, "slot")
+            yield f"account {name}: about {counted(part.images, 'image')}, {cost}, {slots}"
+
+
+async def _warn_of_shortage(
+    command: CommandRun, batch: Batch, price: Decimal, provider: str
+) -> None:
+    """Say that the account does not have what the list costs. The run goes on: what is left pays
+    for a part of it, or the account is topped up meanwhile."""
+    if price and (line := shortage(await batch.opening_balance(), price, provider)) is not None:
+        command.terminal.say(line)
 
 
 async def _confirm(command: CommandRun, price: Decimal, options: RunOptions) -> None:
@@ -208,23 +361,42 @@ def _check_progress(command: CommandRun) -> Callable[[int], None]:
     return show
 
 
+def _checked_rows(command: CommandRun) -> Observer:
+    """Return the observer of a batch that shows the rows read so far."""
+    show = _check_progress(command)
+
+    def see(event: object) -> None:
+        if isinstance(event, RowsChecked):
+            show(event.count)
+
+    return see
+
+
 @asynccontextmanager
 async def _session(
-    command: CommandRun, options: Options, *, folder: Path | None = None, **policies: Any
+    command: CommandRun,
+    options: Options,
+    *,
+    folder: Path | None = None,
+    access_token_file: Path | None = None,
+    **policies: Any,
 ) -> AsyncIterator[FluxSession]:
     async with AsyncExitStack() as stack:
-        base_url, key = options.base_url, key_from(options.key_file, command.terminal.say)
+        base_url, say = options.base_url, command.terminal.say
+        key = key_from(options.key_file, say)
+        token = key_from(access_token_file, say, option=TOKEN_FILE)
         if options.simulate:
             if base_url is not None:
                 raise ConfigError("--simulate starts its own simulator: leave out --base-url")
             if options.proxy:
                 raise ConfigError("--simulate reaches no other machine: leave out --proxy")
-            simulator = simulator_process(job_log=None if folder is None else folder / JOB_LOG)
-            # a made-up key, so that the real one is not sent, not even to the simulator
+            simulator = simulator_process(job_log=job_log(folder))
+            # made up, so that the real ones are not sent, not even to the simulator
             base_url, key = await stack.enter_async_context(simulator), "practice"
+            token = key
         session = FluxSession(
             options.provider_named,
-            api_key=key,
+            api_key=Credentials(api_key=key, access_token=token),
             base_url=base_url,
             proxy=options.proxy,
             allow_unknown_models=options.allow_unknown_models,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import signal
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .._batch.progress.terminal import Terminal
@@ -55,4 +56,11 @@ def _ledger_line(simulator: Simulator) -> str:
         f"{totals['charges']} charges (${totals['spent_usd']}, simulated), "
         f"{totals['delivered']} images delivered, {totals['posts']} submissions, "
         f"{totals['polls']} polls, at most {totals['max_active']} jobs active"
+        f"{_callbacks(totals['callbacks'])}"
     )
+
+
+def _callbacks(counts: Mapping[str, int]) -> str:
+    text = f", callbacks sent: {counts['sent']}" if "sent" in counts else ""
+    external = counts.get("external")
+    return f"{text}, webhooks outside this network not called: {external}" if external else text

@@ -20,6 +20,7 @@ from fluxasync import (
 )
 from fluxasync._cli.advice import about_failures, next_step, with_advice
 from fluxasync._wire.providers import provider_by_name
+from fluxasync.webhooks import Webhook
 
 #: errors whose own messages end with what to do
 OUTSPOKEN = {
@@ -135,6 +136,12 @@ def _refused(make: Callable[[], object]) -> ConfigError:
             "Polling(lag=3.0): must be 0.001",
             "--polling-lag 3: must be 0.001 to 0.5: a share of the usual duration (0.04 is 4 %)",
             id="another name at the command line",
+        ),
+        pytest.param(
+            lambda: Webhook(url="https://host.example", listen="8090"),
+            "Webhook(listen): not HOST:PORT",
+            "--webhook-listen: not HOST:PORT but '8090'; give 127.0.0.1:8090",
+            id="a part of a webhook",
         ),
         pytest.param(
             lambda: provider_by_name("bfl").at("foo"),

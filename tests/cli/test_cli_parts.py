@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from fluxasync import (
     AuthenticationError,
@@ -33,9 +33,12 @@ pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 
 from fluxasync import Estimator, JournalCounts, Plan, Summary
 from fluxasync._cli.exit_codes import PRECEDENCE, exit_code
-from fluxasync._cli.options import Options, read_key
+from fluxasync._cli.key_files import read_key
+from fluxasync._cli.options import Options
 from fluxasync._cli.rendering import announcement, closing
+from fluxasync._core.models import NOT_LISTED
 from fluxasync._store.journal.journal import Locked
+from fluxasync._store.output_root import OutputRoot
 
 JOB = Job(job_id="j")
 
@@ -187,6 +190,18 @@ def test_key_file_without_a_key_is_refused_unseen(tmp_path: Path, content: bytes
     assert "sk-" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("", "file is empty"), ("\nx", "line is empty"), ("x" * 5000, "not an access token")],
+)
+def test_a_token_file_is_not_called_a_key_file(tmp_path: Path, content: str, said: str) -> None:
+    """The message names the option, and says what is wrong with the file."""
+    path = tmp_path / "token"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=f"--access-token-file .*{said}"):
+        read_key(path, option="--access-token-file")
+
+
 # --- what is done again ---------------------------------------------------------------------------
 
 
@@ -248,6 +263,33 @@ def test_only_what_is_polled_is_announced_as_perhaps_free(classes: set[str], sai
     assert next(announcement(plan, None, retries=classes, simulated=False)).endswith(said)
 
 
+def test_what_is_not_listed_is_named_without_others_in_doubt() -> None:
+    """P3: a run that was to submit them again counts none as in doubt: "of them" has no "them"."""
+    summary = Summary(not_listed=4)
+    lines = [*closing(summary, OutputRoot(Path("out")))]
+    assert lines[0].startswith("4 in doubt and not listed: ")
+    assert "0 failed, 4 in doubt and not listed, " in lines[-1]
+    assert ", 5 in doubt, 4 of them not listed, " in evolve(summary, in_doubt=5).line()
+
+
+def test_money_of_earlier_attempts_is_not_called_in_doubt() -> None:
+    """The count of images in doubt is 0 while they are submitted again; their price counts on."""
+    counts = JournalCounts(done=1, in_doubt_price=Decimal("0.10"))
+    assert "0 in doubt ($0.10 of earlier attempts)" in str(counts)
+    assert "4 in doubt ($0.10)" in str(evolve(counts, in_doubt=4))
+
+
+def test_resubmitting_what_is_not_listed_is_not_called_a_retry() -> None:
+    """--resubmit-unlisted where nothing is known as not listed yet: why, and when it may be."""
+    plans = Plan(images=1, rows=1, known={"in-doubt": 1}), Plan(images=None)
+    none, stream = (
+        next(announcement(plan, None, retries={NOT_LISTED}, simulated=False)) for plan in plans
+    )
+    assert "no image in doubt is known as not listed" in none
+    assert "ten minutes after" in none
+    assert stream == "images that are not listed are made again when their prompts arrive"
+
+
 def test_failures_of_other_prompts_are_not_counted_as_made_again() -> None:
     """Of three failures named, these prompts have one: the others stay and are reported."""
     recovered, again = JournalCounts(done=1, again=3), estimator("flux-dev")
@@ -277,7 +319,7 @@ EARLIER = Summary(
 
 def test_the_end_of_a_run_lists_new_and_earlier_counts_with_next_steps() -> None:
     """Each count that asks for something has a line with the option that does it."""
-    *steps, totals = closing(EARLIER, Path("out"), in_doubt=3)
+    *steps, totals = closing(EARLIER, OutputRoot(Path("out")), in_doubt=3)
     assert totals == (
         "3 new, 5 already there, 1 failed (1 moderated), 3 failed earlier (2 lost, 1 dropped), "
         "1 in doubt, 2 in doubt earlier, 4 damaged, 7 not started, "
@@ -291,15 +333,17 @@ def test_the_end_of_a_run_lists_new_and_earlier_counts_with_next_steps() -> None
 
 def test_at_the_cap_the_next_step_is_a_higher_cap() -> None:
     """P7: the same command would end at the cap again, so a higher cap is suggested."""
-    steps = list(closing(Summary(saved=1, not_started=9), Path("out"), at_cap=True))
+    steps = list(closing(Summary(saved=1, not_started=9), OutputRoot(Path("out")), at_cap=True))
     assert steps[0] == "to continue: the same command with a higher --max-cost"
+    steps = list(closing(Summary(), OutputRoot(Path("out")), at_cap=True, cap="max_cost"))
+    assert steps[0] == "to continue: the same command with a higher max_cost"
     assert not any("run the same command again" in step for step in steps)
 
 
 def test_after_an_error_its_own_step_comes_first() -> None:
     """Twenty refused requests, or a login page, end every further run of the same line too."""
     summary = Summary(not_started=9, unclaimed=2)
-    steps = list(closing(summary, Path("out"), by_error=True))
+    steps = list(closing(summary, OutputRoot(Path("out")), by_error=True))
     expected = (
         "after that, run the same command again to continue; paid images are collected for free"
     )

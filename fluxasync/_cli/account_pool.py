@@ -1,0 +1,106 @@
+"""The pool of a run with `--accounts FILE`: of the file's accounts, or of simulated ones."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from .._core.errors import ConfigError
+from .._engine.pool import FluxPool
+from .._engine.pool_account import Account
+from ..simulator.child_process import simulator_process
+from .accounts_file import AccountsFile
+from .options import RunOptions
+from .simulated_jobs import job_log
+
+#: base URL of a dry run's simulator, which is never started
+NOWHERE = "http://127.0.0.1:9"
+
+
+def planned_pool(options: RunOptions, warn: Callable[[str], None]) -> FluxPool:
+    """Return the pool of a dry run, which needs no key and is not opened. Raises ConfigError."""
+    file = _file(options)
+    accounts = _accounts(file, options, warn, with_keys=False)
+    if options.common.simulate:
+        accounts = [account.simulated(NOWHERE) for account in accounts]
+    return _pool(file, accounts, options)
+
+
+@asynccontextmanager
+async def open_pool(
+    options: RunOptions, warn: Callable[[str], None], **session: Any
+) -> AsyncIterator[FluxPool]:
+    """Open the pool that the options describe. With `--simulate` each account has a simulator of
+    its own, whose limit is the account's slots. Raises ConfigError."""
+    file = _file(options)
+    if not options.common.simulate:
+        accounts = _accounts(file, options, warn, with_keys=True)
+        async with _pool(file, accounts, options, **session) as flux:
+            yield flux
+        return
+    names = list(planned_pool(options, warn).accounts)  # refuses what cannot be together
+    accounts = _accounts(file, options, warn, with_keys=False)
+    async with AsyncExitStack() as stack:
+        urls = [
+            await stack.enter_async_context(
+                simulator_process(job_log=job_log(options.folder, name), limit=account.slots)
+            )
+            for name, account in zip(names, accounts, strict=True)
+        ]
+        made = [account.simulated(url) for account, url in zip(accounts, urls, strict=True)]
+        pool = _pool(file, made, options, **session)
+        yield await stack.enter_async_context(pool)
+
+
+def _file(options: RunOptions) -> AccountsFile:
+    assert options.accounts is not None  # noqa: S101 — the caller has asked
+    _check_options(options)
+    return AccountsFile.read(options.accounts)
+
+
+def _accounts(
+    file: AccountsFile, options: RunOptions, warn: Callable[[str], None], *, with_keys: bool
+) -> list[Account]:
+    return file.accounts(
+        warn,
+        polling_lag=options.polling_lag,
+        allow_private_network=options.common.allow_private_network,
+        with_keys=with_keys,
+    )
+
+
+def _pool(
+    file: AccountsFile, accounts: list[Account], options: RunOptions, **session: Any
+) -> FluxPool:
+    return FluxPool(
+        accounts,
+        route=file.route,
+        budget=options.max_cost,
+        proxy=options.common.proxy,
+        allow_unknown_models=options.common.allow_unknown_models,
+        **session,
+    )
+
+
+def _check_options(options: RunOptions) -> None:
+    """Raise ConfigError for options that say what the file says."""
+    common = options.common
+    given = {
+        "--provider": common.provider,
+        "--base-url": common.base_url,
+        "--key-file": common.key_file,
+        "--access-token-file": options.access_token_file,
+        "--in-flight": options.in_flight,
+        "--price": options.price or None,
+        "--webhook-url": options.webhook.webhook_url,
+        "--webhook-listen": options.webhook.webhook_listen,
+    }
+    for name, value in given.items():
+        if value is not None:
+            where = "is one account's: leave it out"
+            if name in ("--webhook-url", "--webhook-listen"):
+                where = "is one account's: in Python, Account(polling=Polling(webhook=…))"
+            raise ConfigError(f"--accounts and {name}: {name} {where}, or say it in the file")
+    if common.simulate and common.proxy:
+        raise ConfigError("--simulate reaches no other machine: leave out --proxy")
