@@ -16,6 +16,7 @@ from .._core.config import Budget, Polling
 from .._core.errors import ConfigError
 from .._core.models import DEFAULT_MODEL
 from .._core.prices import Prices, prices_of
+from .._engine.pool_account import Account
 from .._requests.sources.prompts import Prompts
 from .._wire.providers import Provider, provider_by_name
 from .workload import Workload, several
@@ -31,6 +32,11 @@ def _cap(given: Decimal | float | str | None) -> Decimal | None:
 
 def _prompts(given: Any) -> Prompts | None:
     return given if given is None or isinstance(given, Prompts) else Prompts(given)
+
+
+def _accounts(given: Sequence[Account]) -> tuple[Account, ...]:
+    check_type("accounts", given, list, tuple, expected="a list of Accounts")
+    return tuple(given)
 
 
 def _workload(given: Workload | int | str | Sequence[int]) -> Workload:
@@ -75,6 +81,9 @@ class BenchConfig:
         simulate: measure a simulator, at no cost: the one at `base_url` on this machine, else one
             that is started for the run. Without a key and a `base_url` the run does the same and
             logs a warning.
+        accounts: measure each of these Accounts in turn with the same loads, in place of
+            `provider`, `api_key`, `base_url` and `prices`. A load above an account's slots is
+            measured at its slots. `simulate` starts a simulator for each.
 
     Raises ConfigError.
     """
@@ -100,8 +109,19 @@ class BenchConfig:
     max_cost: Decimal | None = field(default=None, converter=_cap)
     prices: Prices = field(factory=Prices, converter=prices_of)
     simulate: bool = False
+    accounts: tuple[Account, ...] = field(
+        default=(),
+        converter=_accounts,
+        validator=deep_iterable(_kind(Account, expected="Accounts")),
+    )
 
     def __attrs_post_init__(self) -> None:
+        given = (self.provider, self.api_key, self.base_url, self.prices.by_model or None)
+        if self.accounts and any(each is not None for each in given):
+            raise ConfigError(
+                "accounts: each Account has its own provider, key, base URL and price: leave out "
+                "provider, api_key, base_url and prices"
+            )
         if len(set(self.models)) < len(self.models) or not self.models:
             raise ConfigError("models: name at least one model, and each only once")
         if self.prompts is not None and (self.prompts.model or self.prompts.models):

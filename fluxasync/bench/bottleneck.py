@@ -100,8 +100,8 @@ def _worst(reasons: Sequence[Reason]) -> Iterator[str]:
 
 
 def _where(stage: Stage, stages: Sequence[Stage]) -> str:
-    several = len({other.model for other in stages}) > 1
-    return f"at {stage.label} of {stage.model}" if several else f"at {stage.label}"
+    several = len({other.series for other in stages}) > 1
+    return f"at {stage.label} of {stage.series}" if several else f"at {stage.label}"
 
 
 def _reasons(stage: Stage, where: str) -> Iterator[Reason]:

@@ -41,7 +41,7 @@ class Difference:
     """One figure of a stage in both reports."""
 
     stage: str  #: label of the stage, equal in both reports
-    model: str
+    model: str  #: of several accounts also the account: "flux-dev at main"
     figure: str  #: "latency p50", "latency p95", "images/min", "cost/image", "polls/image"
     unit: str  #: "s", "/min", "$" or ""
     before: float
@@ -134,14 +134,14 @@ def _matched(
             partners = [
                 there
                 for there, two in right.items()
-                if one.label == two.label and (not is_same_model or one.model == two.model)
+                if one.label == two.label and (not is_same_model or one.series == two.series)
             ]
             rivals = {_namesakes(one, side) for side in (left, right)}
             if partners and (is_same_model or rivals == {1}):
                 pairs.append((here, partners[0]))
                 del left[here], right[partners[0]]
-    lonely = [f"only in A: {stage.label}, {stage.model}" for stage in left.values()]
-    lonely += [f"only in B: {stage.label}, {stage.model}" for stage in right.values()]
+    lonely = [f"only in A: {stage.label}, {stage.series}" for stage in left.values()]
+    lonely += [f"only in B: {stage.label}, {stage.series}" for stage in right.values()]
     return sorted(pairs), lonely
 
 
@@ -164,7 +164,7 @@ def _by_stage(report: Report) -> dict[int, list[ImageRecord]]:
 def _differences(
     one: Stage, before: Sequence[ImageRecord], two: Stage, after: Sequence[ImageRecord]
 ) -> Iterator[Difference]:
-    models = one.model if one.model == two.model else f"{one.model} → {two.model}"
+    models = one.series if one.series == two.series else f"{one.series} → {two.series}"
 
     def difference(
         figure: str, unit: str, was: float | None, now: float | None, around: Interval | None,

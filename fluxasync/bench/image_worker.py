@@ -17,12 +17,12 @@ from .._core.errors import FluxError
 from .._core.events import JobSubmitted, Paused, Resumed
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Ready, Saved, Stored
 from .._core.text import display
-from .._engine.session import FluxSession, engine_of
 from .records import IN_DOUBT, SAVED
 
 if TYPE_CHECKING:
     from .._batch.output import Output
     from .._core.protocols import Sink
+    from .._engine.engine import Engine
     from .latency_breakdown import Trace
     from .monitor import Clock, ResourceMonitor
 
@@ -62,18 +62,18 @@ class SessionObserver:
 
 
 class ImageWorker:
-    """Makes single images with a session; after `over` is set it starts no more."""
+    """Makes single images in one account; after `over` is set it starts no more."""
 
     def __init__(
         self,
-        flux: FluxSession,
+        engine: Engine,
         output: Output,
         observer: SessionObserver,
         *,
         clock: Clock,
         monitor: ResourceMonitor,
     ) -> None:
-        self._engine = engine_of(flux)
+        self._engine = engine
         self._output = output
         self._observer = observer
         self._clock = clock

@@ -143,6 +143,7 @@ class Stage:
 
     label: str  #: "24 in flight", "0.5/s", "ramp 0.1 to 2/s"
     model: str
+    account: str = ""  #: name of the account, where several were measured
     in_flight: int | None = None  #: a closed loop's workers, an open loop's slots
     rate: float | None = None  #: offered submissions per second; None in a closed loop
     rate_to: float | None = None  #: where a ramp ends; None otherwise
@@ -177,6 +178,11 @@ class Stage:
     machine: Machine = field(factory=Machine)
 
     @property
+    def series(self) -> str:
+        """What its loads are compared within: the model, of several accounts also the account."""
+        return f"{self.model} at {self.account}" if self.account else self.model
+
+    @property
     def has_few_images(self) -> bool:
         """Whether a closed loop saved too few images for its throughput to be meaningful."""
         return self.rate is None and self.images < TURNS * (self.in_flight or 0)
@@ -201,7 +207,7 @@ class Report:
     environment: Mapping[str, Any]  #: versions, machine, provider, origin, options
     stages: tuple[Stage, ...]
     knee: str | None = None  #: saturation point: the stage after which more load adds little
-    knees: Mapping[str, str] = field(factory=dict)  #: the saturation point of each model with one
+    knees: Mapping[str, str] = field(factory=dict)  #: the saturation point of each series with one
     knee_why: str = ""  #: a sentence about it, also when there is none
     slots: tuple[SlotSample, ...] = ()  #: about ten per second, thinned out in long runs
     verdict: str = ""  #: the bottleneck, the API or this machine, and the evidence
@@ -215,8 +221,8 @@ class Report:
     folder: Path | None = field(default=None, eq=False)  #: where its files are
 
     def saturates_at(self, stage: Stage) -> bool:
-        """Whether that stage is its model's saturation point."""
-        return stage.label == self.knees.get(stage.model, None if self.knees else self.knee)
+        """Whether that stage is the saturation point of its series."""
+        return stage.label == self.knees.get(stage.series, None if self.knees else self.knee)
 
     def records(self) -> Iterator[ImageRecord]:
         """Yield each image, warm-up included, in the order in which they ended.

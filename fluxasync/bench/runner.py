@@ -11,7 +11,7 @@ import asyncio
 import gc
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from attrs import evolve
 
-from .._batch.output import open_folder
+from .._batch.output import Output, open_folder
 from .._core.amounts import dollars
 from .._core.arguments import check_callback, check_type
 from .._core.config import Budget
@@ -29,7 +29,8 @@ from .._core.models import ImageRequest
 from .._core.text import display
 from .._engine.connectivity import UNANSWERED
 from .._engine.engine import Engine
-from .._engine.session import FluxSession, engine_of
+from .._engine.pool import FluxPool, batch_engine_of
+from .._engine.session import FluxSession
 from .._store.filenames import DEFAULT, FilenameTemplate
 from .._store.journal.totals import JournalCounts
 from .bench_config import BenchConfig
@@ -49,13 +50,15 @@ from .setup import (
     create_folder,
     environment,
     is_simulator,
+    measured_models,
     note_missing_extras,
     remove_folder,
     resolve_target,
+    workload_of,
     write_folder,
 )
 from .stages import StageSamples, stage_of
-from .workload import closed_stage, stages_of
+from .workload import Workload, closed_stage, stages_of
 
 logger = logging.getLogger("fluxasync")
 
@@ -109,13 +112,15 @@ class Run:
         self._clock = clock_of(asyncio.get_running_loop())
         self._zero = self._clock()
         self._observer = SessionObserver(self._clock)
-        self._engine: Engine | None = None
+        self._engine: Engine | None = None  #: of the account that is measured now
         self._worker: ImageWorker | None = None
+        self._errors: dict[str, FluxError] = {}  #: what ended an account early, by its name
         self._generator: LoadGenerator | None = None
         self._stages: list[Stage] = []
         self._offset: ClockOffset | None = None
         self._begun = 0  #: images of earlier stages
         self._is_journal_empty = False  #: known at the end
+        self._series: list[str] = []  #: what was to be measured
         self._spent = Decimal(0)
         self._unpriced = 0
         self._is_stopped = False
@@ -126,14 +131,14 @@ class Run:
 
     @property
     def error(self) -> FluxError | None:
-        """The error that ended the run early, or None."""
-        return None if self._worker is None else self._worker.error
+        """The error that ended the run early, or the first account's, or None."""
+        return next(iter(self._errors.values()), None)
 
     def stop(self, grace: float = GRACE) -> None:
         """Submit nothing more; wait `grace` seconds for paid images."""
         self._is_stopped = True  # also takes effect before the first stage
         if self._worker is not None:
-            self._worker.end(RunStopped(_STOPPED))
+            self._end(self._worker)
             asyncio.get_running_loop().call_later(grace, self._cancel)
 
     def line(self) -> str:
@@ -154,24 +159,23 @@ class Run:
         await asyncio.to_thread(check_unused, config.out)
         began = datetime.now(UTC)
         async with self._session() as flux:
-            engine = self._engine = engine_of(flux)
-            simulated = self._is_simulated = await is_simulator(engine.provider)
-            check_cap(config, engine.provider, prompts, simulated=simulated)
-            for model in config.models:  # before anything is paid, not when its stage begins
-                engine.check_model(model)
-            await asyncio.to_thread(create_folder, config.out)
-            announce_cost(config, prompts, simulated=simulated, note=self._note)
-            note_missing_extras(self._note)
-            measured_with = environment(
-                engine.provider,
-                proxy=engine.network.proxy_of(engine.provider),
-                simulated=simulated,
-                options=config.options(),
+            engines = batch_engine_of(flux).engines
+            simulated = self._is_simulated = all(
+                [await is_simulator(each.provider) for each in engines]
             )
+            for engine in engines:  # before anything is paid, not when its stages begin
+                check_cap(config, engine, prompts, simulated=simulated)
+                for model in config.models:
+                    engine.check_model(model)
+            await asyncio.to_thread(create_folder, config.out)
+            announce_cost(config, engines, prompts, simulated=simulated, note=self._note)
+            note_missing_extras(self._note)
+            measured_with = environment(engines, simulated=simulated, options=config.options())
             monitor = ResourceMonitor(
                 self._clock, in_flight=lambda: flux.in_flight, is_unanswered=self._is_unanswered
             )
-            await self._measure(flux, prompts, monitor)
+            await self._measure(engines, prompts, monitor)
+            self._series = self._series_of(engines)
         if not self._stages and self.error is not None:
             await self._fail(self.error)
         report = self._report(began, measured_with, monitor, simulated=simulated)
@@ -198,8 +202,10 @@ class Run:
 
     # --- before --------------------------------------------------------------------------------
 
-    def _session(self) -> FluxSession:
+    def _session(self) -> FluxSession | FluxPool:
         config = self._config
+        if config.accounts:
+            return FluxPool(config.accounts, budget=config.max_cost, proxy=config.proxy)
         return FluxSession(
             config.provider,
             api_key=config.api_key,
@@ -207,28 +213,22 @@ class Run:
             proxy=config.proxy,
             polling=config.polling,
             budget=Budget(max_cost=config.max_cost, prices=config.prices),
-            on_event=self._observer,
         )
 
     # --- the stages -----------------------------------------------------------------------------
 
     async def _measure(
-        self, flux: FluxSession, prompts: PromptPool, monitor: ResourceMonitor
+        self, engines: Sequence[Engine], prompts: PromptPool, monitor: ResourceMonitor
     ) -> None:
         async with AsyncExitStack() as stack:
             output = await open_folder(
                 stack,
                 self._config.out / IMAGES_NAME,
-                provider=engine_of(flux).provider,
+                providers={each.name: each.provider for each in engines},
                 template=FilenameTemplate.parse(DEFAULT),
-                max_bytes=flux.limits.max_image_bytes,
+                max_bytes=engines[0].max_image_bytes,
                 ledger=None,
             )
-            worker = self._worker = ImageWorker(
-                flux, output, self._observer, clock=self._clock, monitor=monitor
-            )
-            if self._is_stopped:
-                worker.end(RunStopped(_STOPPED))
             self._zero = self._clock()
             monitor.start(self._zero)
             # a full collection scans every imported object and blocks the event loop meanwhile,
@@ -236,34 +236,64 @@ class Run:
             gc.collect()
             gc.freeze()
             try:
-                for load in self._loads():
-                    if worker.over.is_set():
-                        break
-                    flux.limits = evolve(flux.limits, in_flight=load.in_flight)
-                    await self._stage(load, worker, prompts, monitor)
+                for engine in engines:
+                    await self._account(engine, output, prompts, monitor)
             finally:
                 gc.unfreeze()
                 monitor.stop()
                 self._generator = None
-                await engine_of(flux).drain()  # records POSTs whose worker was cancelled
+                for engine in engines:  # records POSTs whose worker was cancelled
+                    await engine.drain()
             assert output.journal is not None  # noqa: S101 — a folder has one; for the type checker
             self._is_journal_empty = output.journal.counts == JournalCounts()
 
-    def _loads(self) -> Iterator[LoadProfile]:
-        for model in self._config.models:
-            load = self._config.load
-            yield from self._sweep(model) if load.sweep else stages_of(load, model)
+    async def _account(
+        self, engine: Engine, output: Output, prompts: PromptPool, monitor: ResourceMonitor
+    ) -> None:
+        """Put each load on one account. What ends it ends none of the others."""
+        observer = self._observer = SessionObserver(self._clock)
+        self._engine = engine
+        worker = self._worker = ImageWorker(
+            engine, output, observer, clock=self._clock, monitor=monitor
+        )
+        if self._is_stopped:
+            self._end(worker)
+        remove = engine.observers.add(observer)
+        try:
+            for load in self._loads(engine):
+                if worker.over.is_set():
+                    break
+                engine.set_limits(evolve(engine.policies.limits, in_flight=load.in_flight))
+                await self._stage(load, engine.name, worker, prompts, monitor)
+        finally:
+            remove()
+            if worker.error is not None and not self._is_stopped:
+                self._errors.setdefault(engine.name, worker.error)
 
-    def _sweep(self, model: str) -> Iterator[LoadProfile]:
+    def _end(self, worker: ImageWorker) -> None:
+        worker.end(RunStopped(_STOPPED))
+        self._errors.setdefault("", worker.error or RunStopped(_STOPPED))  # the first is kept
+
+    def _loads(self, engine: Engine) -> Iterator[LoadProfile]:
+        load = workload_of(engine, self._config.load)
+        for model in measured_models(engine, self._config.models):
+            yield from self._sweep(load, model) if load.sweep else stages_of(load, model)
+
+    def _sweep(self, load: Workload, model: str) -> Iterator[LoadProfile]:
         """Yield growing loads until throughput stops growing."""
-        first, most = len(self._stages), self._config.load.most_slots * _SWEEP_BEYOND
+        first, most = len(self._stages), load.most_slots * _SWEEP_BEYOND
         for in_flight in SWEEP:
             if in_flight > most or is_saturated(self._stages[first:]):
                 return
-            yield closed_stage(self._config.load, model, in_flight)
+            yield closed_stage(load, model, in_flight)
 
     async def _stage(
-        self, load: LoadProfile, worker: ImageWorker, prompts: PromptPool, monitor: ResourceMonitor
+        self,
+        load: LoadProfile,
+        account: str,
+        worker: ImageWorker,
+        prompts: PromptPool,
+        monitor: ResourceMonitor,
     ) -> None:
         number, push_backs = len(self._stages), self._observer.push_backs
         if self._stages and self._stages[-1].model != load.model:
@@ -298,7 +328,7 @@ class Run:
                 unanswered=monitor.unanswered,
                 objective=self._config.load.objective,
             )
-            stage = stage_of(samples)
+            stage = evolve(stage_of(samples), account=account)
             self._stages.append(stage)
             self._on_stage(stage)
 
@@ -356,12 +386,24 @@ class Run:
     def _knees(self) -> tuple[dict[str, str], str]:
         knees: dict[str, str] = {}
         reasons: list[str] = []
-        for model in self._config.models:
-            label, why = find_saturation([stage for stage in self._stages if stage.model == model])
+        for series in self._series:
+            stages = [stage for stage in self._stages if stage.series == series]
+            label, why = find_saturation(stages)
             if label is not None:
-                knees[model] = label
-            reasons.append(f"{model}: {why}" if len(self._config.models) > 1 else why)
+                knees[series] = label
+            reasons.append(f"{series}: {why}" if len(self._series) > 1 else why)
         return knees, " ".join(reasons)
 
+    def _series_of(self, engines: Sequence[Engine]) -> list[str]:
+        """Return the series that were to be measured, in order."""
+        return [
+            f"{model} at {engine.name}" if engine.name else model
+            for engine in engines
+            for model in measured_models(engine, self._config.models)
+        ]
+
     def _why_early(self) -> str:
-        return "" if self.error is None else f"ended early: {self.error}"
+        return "; ".join(
+            f"account {name} ended early: {error}" if name else f"ended early: {error}"
+            for name, error in self._errors.items()
+        )

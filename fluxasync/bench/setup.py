@@ -6,14 +6,14 @@ import asyncio
 import os
 import platform
 import shutil
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from attrs import evolve
@@ -26,15 +26,17 @@ from .._core.text import display
 from .._core.version import __version__
 from .._requests.catalog import closest_model
 from .._requests.estimate import Estimator
-from .._requests.pricing import price
 from .._store.files import disk_error, make_folder
 from .._wire.providers import PROVIDERS, Provider, provider_by_name
-from .._wire.proxies import Proxy
 from ..simulator.child_process import simulator_process
 from .bench_config import BenchConfig
 from .prompt_pool import MOST_KEPT, PromptPool
 from .records import IMAGES_NAME, RECORDS_NAME, REPORT_NAME, Report, write_report
-from .workload import stages_of
+from .workload import USUAL_IN_FLIGHT, Workload, stages_of
+
+if TYPE_CHECKING:
+    from .._engine.engine import Engine
+    from .._engine.pool_account import Account
 
 #: size of the simulator's one image: drawing one for each prompt takes 70 ms of a core, which would
 #: be measured instead of the client
@@ -55,6 +57,10 @@ async def resolve_target(
 
     In the second case `warn` is called first. The simulator ends with the block.
     """
+    if config.accounts:
+        async with _accounts(config) as accounts:
+            yield evolve(config, accounts=accounts)
+        return
     missing = "" if config.simulate else _missing_key_variables(config)
     if config.base_url is not None or not (config.simulate or missing):
         yield config
@@ -64,6 +70,23 @@ async def resolve_target(
     async with simulator_process(image_bytes=_IMAGE_BYTES) as url:
         # a made-up key: the real one is never sent, not even to the local simulator
         yield evolve(config, base_url=url, api_key="simulated", simulate=True)
+
+
+@asynccontextmanager
+async def _accounts(config: BenchConfig) -> AsyncIterator[tuple[Account, ...]]:
+    """Yield the accounts; with `simulate` each is at a simulator of its own, with its slots."""
+    if not config.simulate:
+        yield config.accounts
+        return
+    async with AsyncExitStack() as stack:
+        urls = [
+            await stack.enter_async_context(
+                simulator_process(image_bytes=_IMAGE_BYTES, limit=account.slots)
+            )
+            for account in config.accounts
+        ]
+        pairs = zip(config.accounts, urls, strict=True)
+        yield tuple(account.simulated(url) for account, url in pairs)
 
 
 def _missing_key_variables(config: BenchConfig) -> str:
@@ -102,11 +125,9 @@ async def is_simulator(provider: Provider) -> bool:
 # --- the price ------------------------------------------------------------------------------------
 
 
-def check_cap(
-    config: BenchConfig, provider: Provider, prompts: PromptPool, *, simulated: bool
-) -> None:
+def check_cap(config: BenchConfig, engine: Engine, prompts: PromptPool, *, simulated: bool) -> None:
     """Refuse a run whose cost would not be limited. Raises ConfigError."""
-    host = provider.origin[1]
+    host = engine.provider.origin[1]
     if config.simulate and not simulated:
         raise ConfigError(
             f"simulate=True needs a simulator on this machine; {host} is not one: "
@@ -119,7 +140,7 @@ def check_cap(
         )
     if config.max_cost is not None:
         for model in config.models:
-            if price(prompts.request(model, 0), config.prices) is None:
+            if engine.price_of(prompts.request(model, 0)) is None:
                 near = closest_model(model)
                 step = f"did you mean {near}?" if near else "fluxasync models lists the known ones"
                 step += f"; to give it: --price {display(model, 60)}=0.04 (in Python: prices=…)"
@@ -130,30 +151,58 @@ def check_cap(
 
 
 def announce_cost(
-    config: BenchConfig, prompts: PromptPool, *, simulated: bool, note: Callable[[str], None]
+    config: BenchConfig,
+    engines: Sequence[Engine],
+    prompts: PromptPool,
+    *,
+    simulated: bool,
+    note: Callable[[str], None],
 ) -> None:
     """Note the expected cost; for a run that ends by time, the cap."""
-    cost, is_complete = _estimate(config, prompts)
+    cost, is_complete = _estimate(config, engines, prompts)
     cap = config.max_cost
     if simulated:
         note("measuring the simulator: it costs nothing and is not the real API")
     elif cap is not None:
-        about = f"about {dollars(cost)} at list price"
+        basis = "at each account's price" if config.accounts else "at list price"
+        about = f"about {dollars(cost)} {basis}"
         estimate = about if is_complete else "the number of images is not known in advance"
         note(f"{estimate}; at most {dollars(cap)} is spent")
     if cap is not None and cost > cap:
         note(f"{dollars(cost)} is more than the cap: the run will end early")
 
 
-def _estimate(config: BenchConfig, prompts: PromptPool) -> tuple[Decimal, bool]:
+def _estimate(
+    config: BenchConfig, engines: Sequence[Engine], prompts: PromptPool
+) -> tuple[Decimal, bool]:
     """Return the catalogue price of the stages, and whether it covers all of them."""
     cost, is_complete = Decimal(0), not config.load.sweep
-    for model in config.models:
-        for load in stages_of(config.load, model):
-            count = load.most_images
-            is_complete = is_complete and count is not None
-            cost += cost_of(prompts, model, count or 0, config.prices)
+    for engine in engines:
+        factor = engine.submitter.share.factor or Decimal(1)
+        for model in measured_models(engine, config.models):
+            for load in stages_of(workload_of(engine, config.load), model):
+                count = load.most_images
+                is_complete = is_complete and count is not None
+                cost += factor * cost_of(prompts, model, count or 0, engine.prices)
     return cost, is_complete
+
+
+def measured_models(engine: Engine, models: Sequence[str]) -> list[str]:
+    """Return the models that are measured in an account: of several accounts, those it has."""
+    return [model for model in models if not engine.name or engine.has_model(model)]
+
+
+def workload_of(engine: Engine, load: Workload) -> Workload:
+    """Return the load of one account: of several accounts, none has more jobs than its slots."""
+    slots = engine.assigned_slots
+    if not engine.name or slots is None:
+        return load
+    counts = load.in_flight or (() if load.is_open or load.sweep else USUAL_IN_FLIGHT)
+    return evolve(
+        load,
+        in_flight=tuple(dict.fromkeys(min(count, slots) for count in counts)),
+        slots=min(load.most_slots, slots) if load.is_open or load.sweep else load.slots,
+    )
 
 
 def cost_of(prompts: PromptPool, model: str, count: int, prices: Prices = NO_PRICES) -> Decimal:
@@ -171,10 +220,16 @@ def cost_of(prompts: PromptPool, model: str, count: int, prices: Prices = NO_PRI
 
 
 def environment(
-    provider: Provider, *, proxy: Proxy | None, simulated: bool, options: Mapping[str, Any]
+    engines: Sequence[Engine], *, simulated: bool, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return versions, machine, target and options as JSON values; never a key or a password."""
-    loop = type(asyncio.get_running_loop())
+    loop, first = type(asyncio.get_running_loop()), engines[0]
+    proxy = first.network.proxy_of(first.provider)
+    places = [
+        (each.provider.name, "simulated" if simulated else each.provider.origin[1])
+        for each in engines
+    ]
+    names = [each.name for each in engines if each.name]
     return {
         "fluxasync": __version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -182,11 +237,17 @@ def environment(
         "cpus": os.cpu_count(),
         "loop": f"{loop.__module__.partition('.')[0]}.{loop.__name__}",
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
-        "provider": provider.name,
-        "origin": "simulated" if simulated else provider.origin[1],
+        "provider": ", ".join(dict.fromkeys(provider for provider, _ in places)),
+        "origin": ", ".join(dict.fromkeys(origin for _, origin in places)),
+        **({"accounts": _named(names, places)} if names else {}),
         "proxy": None if proxy is None else proxy.url,
         "options": dict(options),
     }
+
+
+def _named(names: Sequence[str], places: Sequence[tuple[str, str]]) -> dict[str, str]:
+    pairs = zip(names, places, strict=True)
+    return {name: f"{provider}, {origin}" for name, (provider, origin) in pairs}
 
 
 def _version(package: str) -> str | None:

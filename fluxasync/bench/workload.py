@@ -194,7 +194,7 @@ class Workload:
             raise ConfigError("in-flight, rate, ramp and sweep are different loads: give only one")
         if self.ramp is not None and self.images is None and self.duration is None:
             raise ConfigError("a ramp needs a duration, e.g. --duration 5min")
-        self._check_unused(is_open=bool(self.rate) or self.ramp is not None)
+        self._check_unused(is_open=self.is_open)
         for values, option in ((self.in_flight, "--in-flight"), (self.rate, "--rate")):
             twice = [each for each in dict.fromkeys(values) if values.count(each) > 1]
             if twice:
@@ -211,6 +211,11 @@ class Workload:
             )
         if self.images is not None and self.duration is not None:
             raise ConfigError("a stage ends after --images or after --duration: give only one")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether images arrive at a rate, whatever comes back."""
+        return bool(self.rate) or self.ramp is not None
 
     @property
     def most_slots(self) -> int:

@@ -9,6 +9,7 @@ out of the folder is not linked.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -21,8 +22,9 @@ from .._core.images import EXTENSIONS
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Saved
 from .._core.strict_json import read_object
 from .._store.files import disk_error, open_to_read
-from .._store.journal.reader import has_journal, read_only
+from .._store.journal.reader import JournalEntry, has_journal, output_of, read_only
 from .._store.metadata import FAILURES, METADATA, failure_row, metadata_row, parameters_of
+from .._store.output_root import OutputRoot
 from .._store.quarantine import is_quarantine_path
 
 Status = Literal["saved", "moderated", "failed", "quarantined", "in doubt", "running"]
@@ -32,11 +34,12 @@ _ENDINGS = frozenset(EXTENSIONS.values()) | {"jpeg"}
 _BLOCK, _LONGEST_LINE = 2**20, 2**24
 
 _TEXTS = (
-    "prompt", "prompt_used", "model", "job_id", "provider", "finished_at", "cause", "message",
-    "where", "file_name",
+    "prompt", "prompt_used", "model", "job_id", "provider", "account", "finished_at", "cause",
+    "message", "where", "file_name", "url",
 )  # fmt: skip
 _NUMBERS = ("seed", "width", "height", "bytes", "cost", "price")
 _OBJECTS = ("parameters", "extras", "timings")
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @frozen(kw_only=True)
@@ -46,15 +49,21 @@ class Card:
     key: str  #: unique in the folder
     status: Status
     index: int  #: position in the run
-    file: str | None = None  #: checked path in the folder; None = no image
+    #: checked name in the run's output, of bytes in quarantine in the folder; None = no image
+    file: str | None = None
+    sha256: str = ""  #: of the image, as recorded; "" = unknown
     facts: Mapping[str, Any] = field(factory=dict)  #: JSON values; unknown ones are left out
 
-    def as_json(self, thumb: str | None) -> dict[str, Any]:
-        """Return the card for the page, with URLs relative to the page."""
+    @property
+    def is_saved(self) -> bool:
+        """Whether the image is in the run's output; other files are always in the folder."""
+        return self.status == "saved"
+
+    def as_json(self, *, file: str | None, thumb: str | None) -> dict[str, Any]:
+        """Return the card for the page; `file` and `thumb` are paths from the page."""
+        paths = {"file": file, "thumb": thumb}
         given = {"key": self.key, "status": self.status, "index": self.index, **self.facts}
-        if self.file is not None:
-            given["file"] = address(self.file)
-        return given if thumb is None else given | {"thumb": address(thumb)}
+        return given | {name: address(path) for name, path in paths.items() if path is not None}
 
 
 @frozen(kw_only=True)
@@ -62,12 +71,13 @@ class Cards:
     """All cards of a folder."""
 
     cards: tuple[Card, ...]
+    root: OutputRoot  #: where the saved images are
     simulated: bool = False
     is_running: bool = False  #: a run is active in the folder
 
 
 def address(path: str) -> str:
-    """Return a path in the folder as a relative URL."""
+    """Return a path beside the page as a relative URL."""
     return "./" + quote(path)
 
 
@@ -82,15 +92,19 @@ def read(folder: Path) -> Cards:
         cards = lists.changed()
         if not cards:
             raise ConfigError(f"{folder} has no images of a run: give the folder of a run")
-        return Cards(cards=tuple(cards))
+        return Cards(cards=tuple(cards), root=OutputRoot(folder))
     with read_only(folder) as view:
         if not view.is_running:
-            found = [_of_entry(entry.key, entry.known, folder) for entry in view.entries()]
+            found = [_of_entry(entry, view.root) for entry in view.entries()]
             # an invalid row of the prompt file is only in the list
             bad = [card for card in lists.changed() if card.key.startswith(_BAD)]
             cards = [card for card in found if card is not None] + bad
-            return Cards(cards=_sorted(cards), simulated=bool(view.simulated))
-    return Cards(cards=_sorted(lists.changed()), is_running=True)
+            return Cards(cards=_sorted(cards), root=view.root, simulated=bool(view.simulated))
+    return Cards(
+        cards=_sorted(lists.changed()),
+        root=OutputRoot(folder, output_of(folder)),
+        is_running=True,
+    )
 
 
 def _sorted(cards: list[Card]) -> tuple[Card, ...]:
@@ -101,18 +115,27 @@ def _sorted(cards: list[Card]) -> tuple[Card, ...]:
 _TO_COLLECT = {
     "message": "accepted and maybe paid: the next run in this folder collects it for free"
 }
+_EXPORTED = "its file was deleted after an export, which has it"
 _BAD = "line "  #: start of the key of an invalid row
 
 
-def _of_entry(key: str, known: Saved | Failed | InDoubt | Job | None, folder: Path) -> Card | None:
+def _of_entry(entry: JournalEntry, root: OutputRoot) -> Card | None:
+    key, known = entry.key, entry.known
     match known:
-        case Saved():
-            return _of_line(metadata_row(known, folder) | {"key": key})
+        case Saved(path=path):
+            row = metadata_row(known, root) | {"key": key}
+            # an object is not looked for: it was deleted right after the record said so
+            if entry.export is not None and (path is None or not path.exists()):
+                row |= {"file_name": None, "message": _EXPORTED}
+            return _of_line(row)
         case Failed() | InDoubt():
-            return _of_line(failure_row(known, folder) | _parameters(known.request) | {"key": key})
+            return _of_line(
+                failure_row(known, root.folder) | _parameters(known.request) | {"key": key}
+            )
         case Job(request=request) if request is not None:
             line: dict[str, Any] = {"prompt": request.prompt, "model": request.model}
             line |= {"index": request.index, "job_id": known.job_id, "key": key}
+            line |= {"account": known.account}
             return _of_line(line | _parameters(request) | _TO_COLLECT, status="running")
     return None  # to be submitted again: nothing to show
 
@@ -139,6 +162,7 @@ def _of_line(line: Mapping[str, Any], *, status: Status | None = None) -> Card |
         index=index,
         status=status or _status_of(line),
         file=_inside(texts.get("file_name")) or _quarantined(line),
+        sha256=_digest(line.get("sha256")),
         facts=texts | numbers | objects | paid,
     )
 
@@ -158,9 +182,14 @@ def _status_of(line: Mapping[str, Any]) -> Status:
             return "saved"
         case "moderated":
             return "moderated"
-        case "in-doubt":
+        case "in-doubt" | "not-listed":
             return "in doubt"
     return "failed"
+
+
+def _digest(value: Any) -> str:
+    is_digest = isinstance(value, str) and _SHA256.fullmatch(value)
+    return str(value) if is_digest else ""
 
 
 def _is_number(value: Any) -> bool:

@@ -17,6 +17,8 @@ from typing import Any
 
 from attrs import frozen
 
+from .._store.output_root import OutputRoot
+
 #: parts of the script, in order
 _SCRIPTS = ("cards.js", "layout.js", "tiles.js", "detail.js", "main.js")
 
@@ -31,6 +33,11 @@ class Page:
 
     text: bytes
     policy: str  #: its Content-Security-Policy; a server sends it as a header too
+
+
+def title_of(root: OutputRoot) -> str:
+    """Return the title of a run's page: its URL, or the name of its folder."""
+    return root.url or root.folder.resolve().name
 
 
 def page(title: str, run: Mapping[str, Any], *, served: bool) -> Page:

@@ -1,9 +1,9 @@
 """Serves the page on loopback; images appear as the lists in the folder name them.
 
-The server only reads the folder, so the run may be in any process. The URL contains a random token,
-the Host header must be loopback's (against DNS rebinding), and only images of cards and their
-thumbnails are served. A thumbnail is made when a browser first requests it, so images that
-are never scrolled to cost nothing.
+The server only reads the folder and the run's bucket, so the run may be in any process. The URL
+contains a random token, the Host header must be loopback's (against DNS rebinding), and only images
+of cards and their thumbnails are served. A thumbnail is made when a browser first requests it, so
+images that are never scrolled to cost nothing.
 """
 
 from __future__ import annotations
@@ -11,25 +11,34 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from .._core.errors import FluxError
-from .._core.images import EXTENSIONS, NotAnImage, sniff
+from .._core.errors import FluxError, SinkError
 from .._store.disk_threads import ThreadRunner
 from .._store.files import open_to_read
+from .._store.journal.reader import output_of
+from .._store.output_root import OutputRoot
 from .cards import Card, CardLists
-from .html_page import page
-from .thumbnails import Thumbnails
+from .html_page import page, title_of
+from .pictures import Pictures, format_of, pictures_at
+from .thumbnails import Thumbnails, thumb_of
+
+logger = logging.getLogger("fluxasync")
 
 #: seconds between two reads of the lists: a stat of two files
 _READ_INTERVAL = 0.3
+#: seconds between two renewals of a folder whose record is elsewhere: some calls of a bucket
+_REFRESH_INTERVAL = 10.0
 #: cards in one event, and seconds without one until a keep-alive line is sent
 _CARDS_PER_EVENT, _KEEP_ALIVE = 200, 15.0
 #: maximum event streams at once
@@ -46,7 +55,8 @@ _HEADERS = {
     "Cache-Control": "private, no-cache",
 }
 
-#: for a thumbnail, whose name changes with its image; it outlives the server in an open page
+#: for a thumbnail, whose name changes with its image, and an object, which no run overwrites; both
+#: outlive the server in an open page
 _CACHEABLE = "private, max-age=86400, immutable"
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -55,11 +65,22 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class GalleryServer:
     """Serves one folder's page in an `async with` block; `url` contains the token.
 
-    A connection without a whole request for `idle_timeout` seconds is closed.
+    `options` are those of the run's bucket: see ObjectSink. `refresh` renews the folder of a run
+    whose record is elsewhere, every ten seconds while a page is open. A connection without a whole
+    request for `idle_timeout` seconds is closed.
     """
 
-    def __init__(self, folder: Path, *, idle_timeout: float = _IDLE_TIMEOUT) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        options: Mapping[str, str] | None = None,
+        refresh: Callable[[], Awaitable[object]] | None = None,
+        idle_timeout: float = _IDLE_TIMEOUT,
+    ) -> None:
         self.folder = folder
+        self._refresh, self._due = refresh, 0.0
+        self._options = options
         self._idle_timeout = idle_timeout
         self._busy: set[RequestHandler] = set()  # connections with a request in progress
         self._idle_since: dict[RequestHandler, float] = {}  # the others
@@ -69,11 +90,15 @@ class GalleryServer:
         self._lists = CardLists(folder)
         self._threads = ThreadRunner(count=1)
         self._thumbnails = Thumbnails(folder, processes=1)
+        self._root = OutputRoot(folder)
+        self._pictures: Pictures | None = None  # once the run has an image
+        self._unsent: deque[Card] = deque()  # read from the lists, not on the page yet
         self._cards: list[dict[str, Any]] = []  # every card as sent, in that order
-        self._files: dict[str, str] = {}  # servable path → its image
+        self._files: dict[str, Card] = {}  # servable path → the card of its image
         self._change = asyncio.Condition()
         self._streams = 0
         self._ended = False
+        self._has_warned = False
         self._reader: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -114,7 +139,15 @@ class GalleryServer:
             await asyncio.sleep(_READ_INTERVAL)
             self._close_idle()
             with suppress(FluxError):  # tried again at the next interval
+                await self._renew()
                 await self._read_lists()
+
+    async def _renew(self) -> None:
+        """Renew the folder of a run whose record is elsewhere, for pages that are open."""
+        now = asyncio.get_running_loop().time()
+        if self._refresh is not None and self._streams and now >= self._due:
+            self._due = now + _REFRESH_INTERVAL
+            await self._refresh()
 
     def _close_idle(self) -> None:
         assert self._runner.server is not None  # noqa: S101 — set by `setup`
@@ -126,22 +159,37 @@ class GalleryServer:
                 connection.force_close()
 
     async def _read_lists(self) -> None:
-        changed = await self._threads.run(self._lists.changed)
-        if not changed:
+        self._unsent.extend(await self._threads.run(self._lists.changed))
+        if not self._unsent:
             return
-        for card in changed:
-            self._cards.append(card.as_json(await self._thumb(card)))
+        while self._unsent:  # what an error leaves is tried again
+            card = self._unsent[0]
+            self._cards.append(card.as_json(file=card.file, thumb=await self._added(card)))
+            self._unsent.popleft()
         async with self._change:
             self._change.notify_all()
 
-    async def _thumb(self, card: Card) -> str | None:
+    async def _added(self, card: Card) -> str | None:
+        """Make a card's files servable; return the path of its thumbnail, made or not."""
         if card.file is None:
             return None
-        self._files[card.file] = card.file
-        thumb = await self._thumbnails.name(card.file)
+        self._files[card.file] = card
+        thumb = await self._thumb(card)
         if thumb is not None:
-            self._files[thumb] = card.file
+            self._files[thumb] = card
         return thumb
+
+    async def _thumb(self, card: Card) -> str | None:
+        identity = await (await self._images()).identity(card)
+        return None if identity is None else thumb_of(identity)
+
+    async def _images(self) -> Pictures:
+        """Return the images of the run, which may have begun after the server."""
+        if self._pictures is None:
+            url = await self._threads.run(output_of, self.folder)
+            self._root = OutputRoot(self.folder, url)
+            self._pictures = pictures_at(self._root, self._options, self._threads)
+        return self._pictures
 
     # --- requests -------------------------------------------------------------------------------
 
@@ -153,7 +201,7 @@ class GalleryServer:
         if request.headers.get("Host") not in self._hosts or not is_ours:
             if request.path == "/favicon.ico":  # every browser requests it
                 return web.Response(status=204)
-            return web.Response(status=404, text="not found", headers=_HEADERS)
+            return _absent("not found")
         self._busy.add(request.protocol)
         try:
             return await handler(request)
@@ -161,7 +209,7 @@ class GalleryServer:
             self._busy.discard(request.protocol)
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
-        title = self.folder.resolve().name
+        title = title_of(self._root)
         latest = {card["key"]: card for card in self._cards}
         run = {"cards": list(latest.values()), "live": True, "at": len(self._cards)}
         made = await self._threads.run(page, title, run, served=True)
@@ -204,46 +252,62 @@ class GalleryServer:
     async def _file(self, request: web.Request) -> web.StreamResponse:
         """Send an image of a card, or its thumbnail; no other file."""
         path = request.match_info["file"]
-        source = self._files.get(path)
+        card = self._files.get(path)
         # checked again: the file may have been replaced by a link
-        if source is None or (thumb := await self._thumbnails.name(source)) is None:
-            return web.Response(status=404, text="not found", headers=_HEADERS)
-        if path != source:
-            return await self._thumbnail(source, thumb if path == thumb else None)
-        kind = await self._threads.run(_kind, self.folder / path)
-        if kind is None:
-            return web.Response(status=404, text="not an image", headers=_HEADERS)
-        answer = web.FileResponse(self.folder / path, headers=_HEADERS)
+        if card is None or (thumb := await self._thumb(card)) is None:
+            return _absent("not found")
+        try:
+            if path != card.file:
+                return await self._thumbnail(card, thumb if path == thumb else None)
+            return await self._image(request, card)
+        except SinkError as error:
+            if not self._has_warned:
+                self._has_warned = True
+                logger.warning("an image cannot be shown: %s", error)
+            return _absent("the image cannot be read", status=502)
+
+    async def _image(self, request: web.Request, card: Card) -> web.StreamResponse:
+        source = await (await self._images()).source(card)
+        if isinstance(source, bytes):
+            return _picture(source)
+        kind = None if source is None else await self._threads.run(_kind, source)
+        if source is None or kind is None:
+            return _absent("not an image")
+        answer = web.FileResponse(source, headers=_HEADERS)
         answer.content_type = f"image/{kind}"
         await answer.prepare(request)  # sends the whole file, while the connection counts as busy
         return answer
 
-    async def _thumbnail(self, source: str, thumb: str | None) -> web.StreamResponse:
+    async def _thumbnail(self, card: Card, thumb: str | None) -> web.StreamResponse:
         """Send a thumbnail, made now if needed; `thumb` is None if the image changed since."""
         image = None
-        if thumb is not None and not await self._thumbnails.ensure(source, thumb):
-            image = await self._thumbnails.image(thumb)
-        if image is None or _format(image) is None:
-            return web.Response(status=404, text="no thumbnail", headers=_HEADERS)
-        headers = {**_HEADERS, "Cache-Control": _CACHEABLE}
-        return web.Response(body=image, content_type=f"image/{_format(image)}", headers=headers)
+        if thumb is not None:
+            pictures = await self._images()
+            if not await self._thumbnails.ensure(thumb, partial(pictures.source, card)):
+                image = await self._thumbnails.image(thumb)
+        return _absent("no thumbnail") if image is None else _picture(image)
+
+
+def _picture(image: bytes) -> web.Response:
+    """Send an image that never changes under its address; nothing else is sent as one."""
+    kind = format_of(image)
+    if kind is None:
+        return _absent("not an image")
+    headers = {**_HEADERS, "Cache-Control": _CACHEABLE}
+    return web.Response(body=image, content_type=f"image/{kind}", headers=headers)
+
+
+def _absent(text: str, *, status: int = 404) -> web.Response:
+    return web.Response(status=status, text=text, headers=_HEADERS)
 
 
 def _kind(path: Path) -> str | None:
     """Return an image's format from its first bytes, None if it is not an image."""
     try:
         with open_to_read(path, follow=True) as file:
-            return _format(file.read(64))
+            return format_of(file.read(64))
     except OSError:
         return None
-
-
-def _format(image: bytes) -> str | None:
-    try:
-        kind = sniff(image[:64])
-    except NotAnImage:
-        return None
-    return kind if kind in EXTENSIONS else None
 
 
 def _event(at: int, cards: list[dict[str, Any]]) -> bytes:

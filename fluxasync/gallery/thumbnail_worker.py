@@ -1,7 +1,8 @@
 """Decodes images in a separate process, because an image from a server may exhaust a decoder.
 
 `python -m fluxasync.gallery.thumbnail_worker` reads JSON lines `[source, target]` and answers each
-with a JSON line: the problem, or "". Memory is capped, three formats are tried, and a huge image is
+with a JSON line: the problem, or "". `source` is a path, or the number of bytes of the image, which
+follow the line. Memory is capped, three formats are tried, and a huge image is
 refused by its header. The parent process kills a worker that needs too long for one image.
 """
 
@@ -11,6 +12,7 @@ import json
 import os
 import sys
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 
 from .._core import standard_streams
@@ -29,20 +31,23 @@ def main() -> None:
     """Make thumbnails until standard input ends."""
     standard_streams.open_missing()
     _limit_resources()
-    for line in sys.stdin:
+    for line in sys.stdin.buffer:
         source, target = json.loads(line)
-        sys.stdout.write(json.dumps(make_thumbnail(Path(source), Path(target))) + "\n")
+        given = sys.stdin.buffer.read(source) if isinstance(source, int) else Path(source)
+        sys.stdout.write(json.dumps(make_thumbnail(given, Path(target))) + "\n")
         sys.stdout.flush()
 
 
-def make_thumbnail(source: Path, target: Path) -> str:
+def make_thumbnail(source: Path | bytes, target: Path) -> str:
     """Write the thumbnail of an image, whole or not at all; return the problem, "" for none."""
     from PIL import Image
 
     new = target.with_name(f"{target.name}.{os.getpid()}.new")
     try:
         with (
-            open_to_read(source, follow=True) as file,
+            BytesIO(source)
+            if isinstance(source, bytes)
+            else open_to_read(source, follow=True) as file,
             Image.open(file, formats=("JPEG", "PNG", "WEBP")) as picture,
         ):
             if picture.width * picture.height > _MOST_PIXELS:

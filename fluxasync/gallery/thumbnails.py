@@ -1,7 +1,7 @@
 """Thumbnails in `.fluxasync/thumbs`, each made once and reused while its image is unchanged.
 
-A thumbnail's name is a digest of its image's path, size and modification time, so a changed image
-gets a new thumbnail without a comparison. Separate processes decode: see `thumbnail_worker`.
+A thumbnail's name is a digest of its image's identity (see `pictures`), so a changed image gets a
+new thumbnail without a comparison. Separate processes decode: see `thumbnail_worker`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -79,22 +79,21 @@ class Thumbnails:
         """Return a thumbnail's bytes, None if it is missing, too large or not a regular file."""
         return await self._threads.run(_image, self.folder, self.folder / thumb)
 
-    async def name(self, file: str) -> str | None:
-        """Return the path of an image's thumbnail in the folder, made or not; None for an image
-        that is missing or outside the folder."""
-        return await self._threads.run(_name, self.folder, file)
-
-    async def ensure(self, file: str, thumb: str) -> str:
-        """Make a thumbnail unless it exists; return the problem, "" for none."""
-        source, target = self.folder / file, self.folder / thumb
+    async def ensure(self, thumb: str, source: Callable[[], Awaitable[Path | bytes | None]]) -> str:
+        """Make a thumbnail of what `source` returns unless it exists; return the problem, "" for
+        none."""
+        target = self.folder / thumb
         try:
             if await self._threads.run(_is_ready, self.folder, target):
                 return ""
         except OSError as error:
             return f"cannot be written: {error}"
+        image = await source()
+        if image is None:
+            return "missing"
         worker = await self._free.get()
         try:
-            return await worker.make(source, target)
+            return await worker.make(image, target)
         finally:
             self._free.put_nowait(worker)
 
@@ -103,15 +102,8 @@ class Thumbnails:
         await self._threads.run(_sweep, self.folder, frozenset(used))
 
 
-def _name(folder: Path, file: str) -> str | None:
-    try:
-        path = (folder / file).resolve(strict=True)
-        facts = path.stat()
-    except (OSError, ValueError, RuntimeError):  # RuntimeError: a cycle of links
-        return None
-    if not path.is_relative_to(folder.resolve()) or not stat.S_ISREG(facts.st_mode):
-        return None
-    identity = f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}"
+def thumb_of(identity: str) -> str:
+    """Return the path in the folder of an image's thumbnail, made or not."""
     return f"{FOLDER}/{hashlib.sha256(identity.encode(errors='replace')).hexdigest()[:24]}.webp"
 
 
@@ -157,10 +149,12 @@ class _WorkerProcess:
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
 
-    async def make(self, source: Path, target: Path) -> str:
+    async def make(self, source: Path | bytes, target: Path) -> str:
         try:
             async with asyncio.timeout(_TIMEOUT):
-                return await self._request([str(source), str(target)])
+                if isinstance(source, Path):
+                    return await self._request([str(source), str(target)])
+                return await self._request([len(source), str(target)], source)
         except TimeoutError:
             problem = f"not decoded within {_TIMEOUT:g} s"
         except (OSError, ValueError):
@@ -171,11 +165,11 @@ class _WorkerProcess:
         await self.end()
         return problem
 
-    async def _request(self, paths: list[str]) -> str:
+    async def _request(self, line: list[str | int], image: bytes = b"") -> str:
         process = await self._started()
         assert process.stdin is not None  # noqa: S101 — opened by `start`
         assert process.stdout is not None  # noqa: S101 — opened by `start`
-        process.stdin.write(json.dumps(paths).encode() + b"\n")
+        process.stdin.write(json.dumps(line).encode() + b"\n" + image)
         await process.stdin.drain()
         return str(json.loads(await process.stdout.readline()))
 

@@ -62,7 +62,7 @@ def test_a_name_that_is_no_image_in_the_folder_becomes_no_address(tmp_path, name
     Folder(tmp_path).saved(file_name=name, with_file=False)
     (card,) = CardLists(tmp_path).changed()
     assert card.file is None
-    assert "file" not in card.as_json(None)
+    assert "file" not in card.as_json(file=card.file, thumb=None)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -86,6 +86,32 @@ def test_words_models_and_states_filter(window, grid):
     window.press("/")
     window.press("nowhere")
     window.until(f"{TILES} === 0 && !document.getElementById('nothing').hidden")
+    assert window.console() == []
+
+
+def test_accounts_of_a_run_can_be_told_apart(window, tmp_path):
+    """With several accounts there is a filter, a search word and a fact; with one there is none."""
+    folder = Folder(tmp_path)
+    for number in range(6):
+        folder.saved(account="main" if number < 4 else HOSTILE[0])
+    opened(window, asyncio.run(write(tmp_path)).path, tall=2_000)
+    assert not window.run("document.getElementById('account').hidden")
+    window.press("/")
+    window.press("account:main")
+    window.until(f"{TILES} === 4")
+    window.press(ESCAPE)
+    window.until(f"{TILES} === 6")
+    window.click("#account option[value='main']")
+    window.until(f"{TILES} === 4")
+    window.click(".tile:nth-child(1)")
+    assert "Account\nmain" in window.run("document.querySelector('#facts').innerText")
+    assert window.run("window.pwned") is None
+    assert window.console() == []
+    alone = Folder(tmp_path / "alone")
+    for _ in range(2):
+        alone.saved(account="main")
+    opened(window, asyncio.run(write(tmp_path / "alone")).path)
+    assert window.run("document.getElementById('account').hidden")
     assert window.console() == []
 
 
@@ -326,8 +352,8 @@ def test_loaded_images_stay_visible_after_the_server_ends(window, tmp_path):
 class serving:
     """A page served from another thread, as the command's child process serves it."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, *, options: Mapping[str, str] | None = None) -> None:
+        self._folder, self._options = folder, options
         self._ready, self._loop = threading.Event(), asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve)
 
@@ -346,7 +372,7 @@ class serving:
 
     async def _story(self) -> None:
         self._stop = asyncio.Event()
-        async with GalleryServer(self._folder) as server:
+        async with GalleryServer(self._folder, options=self._options) as server:
             self._url = server.url
             self._ready.set()
             await self._stop.wait()

@@ -97,11 +97,11 @@ class _LoadAxis:
 
     @property
     def models(self) -> list[str]:
-        return list(dict.fromkeys(stage.model for stage in self.stages))
+        return list(dict.fromkeys(stage.series for stage in self.stages))
 
     def of(self, model: str) -> tuple[list[Stage], list[float]]:
         """Return a model's stages by growing load, and their positions."""
-        pairs = [(self._at(stage), stage) for stage in self.stages if stage.model == model]
+        pairs = [(self._at(stage), stage) for stage in self.stages if stage.series == model]
         pairs.sort(key=lambda pair: pair[0])
         return [stage for _, stage in pairs], [x for x, _ in pairs]
 
@@ -313,7 +313,7 @@ def _ramp(number: int, images: Sequence[ImageRecord], report: Report) -> Chart:
         "Offered and completed rate over time. The load at which they diverge is the capacity; "
         "late images are completed after the end of the ramp."
     )
-    model = f" · {short(stage.model)}" if len(report.stages) > 1 else ""
+    model = f" · {short(stage.series)}" if len(report.stages) > 1 else ""
     title = f"Offered and completed load{model}"
     return finish_chart(axes, f"ramp{number}", title, caption, described)
 
@@ -416,8 +416,8 @@ def _sampled(images: Sequence[ImageRecord]) -> list[ImageRecord]:
 
 
 def _named(stage: Stage, stages: Sequence[Stage]) -> str:
-    is_one = len({other.model for other in stages}) == 1
-    return short(stage.label if is_one else f"{stage.label} · {stage.model}")
+    is_one = len({other.series for other in stages}) == 1
+    return short(stage.label if is_one else f"{stage.label} · {stage.series}")
 
 
 def _spaced(numbers: Sequence[int], most: int) -> list[int]:

@@ -74,7 +74,8 @@ def page(report: Report, records: Sequence[ImageRecord] = ()) -> str:
         tiles=list(_tiles(report)),
         charts=charts,
         missing_charts=missing,
-        has_models=len({stage.model for stage in report.stages}) > 1,
+        has_series=len({stage.series for stage in report.stages}) > 1,
+        series_head="Account" if any(stage.account for stage in report.stages) else "Model",
         time_rows=_time_rows,
         slowest=nlargest(_SLOWEST, measured, key=lambda image: image.latency or 0.0),
         stage_label=lambda image: _label(report, image.stage),
@@ -149,12 +150,12 @@ def _when(began: str) -> str:
 
 
 def _verdict_class(report: Report) -> str:
-    """Return "" (green) only for a run without outages in which every model has a throughput."""
+    """Return "" (green) only for a run without outages in which every series has a throughput."""
     if report.is_machine_slow or not any(stage.images for stage in report.stages):
         return " bad"
-    models = {stage.model for stage in report.stages}
-    reliable = {s.model for s in report.stages if s.images and not s.has_few_images}
-    return "" if models == reliable and is_sound(report.stages) else " unsure"
+    series = {stage.series for stage in report.stages}
+    reliable = {s.series for s in report.stages if s.images and not s.has_few_images}
+    return "" if series == reliable and is_sound(report.stages) else " unsure"
 
 
 def _tiles(report: Report) -> Iterator[dict[str, Any]]:
@@ -187,8 +188,8 @@ def _tile(name: str, text: str, detail: str, *, is_few: bool = False) -> dict[st
 
 
 def _name(stage: Stage, report: Report) -> str:
-    is_one = len({other.model for other in report.stages}) == 1
-    return stage.label if is_one else f"{stage.label}, {stage.model}"
+    is_one = len({other.series for other in report.stages}) == 1
+    return stage.label if is_one else f"{stage.label}, {stage.series}"
 
 
 def _label(report: Report, number: int) -> str:

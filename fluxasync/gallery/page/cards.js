@@ -14,7 +14,8 @@ function shown(value) {
 
 // Named values, for exact searches such as `seed:7`.
 function namedOf(card) {
-  const named = { model: card.model, seed: card.seed, ...card.extras, ...card.parameters };
+  const own = { model: card.model, seed: card.seed, account: card.account };
+  const named = { ...own, ...card.extras, ...card.parameters };
   return new Map(
     Object.entries(named).map(([name, value]) => [name.toLowerCase(), shown(value).toLowerCase()]),
   );
@@ -37,11 +38,11 @@ function hasWord(card, word) {
   return card.text.includes(word);
 }
 
-function finder(text, model, status) {
+function finder(text, model, account) {
   const words = text.toLowerCase().split(/\s+/).filter(Boolean);
   return (card) => {
     if (model && card.model !== model) return false;
-    if (status && card.status !== status) return false;
+    if (account && card.account !== account) return false;
     return words.every((word) => hasWord(card, word));
   };
 }

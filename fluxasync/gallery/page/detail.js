@@ -21,6 +21,7 @@ function factsOf(card) {
   }
   if (card.width) facts.push(["Size", card.width + " × " + card.height]);
   if (card.bytes) facts.push(["File", card.file_name + ", " + bytes(card.bytes)]);
+  facts.push(["URL", card.url]);
   if (card.cost !== undefined) facts.push(["Cost", dollars(card.cost)]);
   if (card.paid) {
     const price = card.price === undefined ? "" : ", " + dollars(card.price);
@@ -30,6 +31,7 @@ function factsOf(card) {
   for (const [name, value] of Object.entries(card.extras || {})) facts.push([name, shown(value)]);
   if (card.finished_at) facts.push(["Finished", new Date(card.finished_at).toLocaleString()]);
   facts.push(["From", card.where], ["Job", card.job_id], ["Provider", card.provider]);
+  facts.push(["Account", card.account]);
   return facts.filter(([, value]) => value !== undefined && value !== "");
 }
 
@@ -86,9 +88,9 @@ class Detail {
     const picture = byId("detail-picture");
     const status = byId("detail-status");
     byId("detail-absent").hidden = true;
-    picture.hidden = !card.file;
+    picture.hidden = !largest(card);
     picture.alt = card.prompt || "";
-    if (card.file) picture.src = card.file;
+    if (largest(card)) picture.src = largest(card);
     else this.absent(card.status === "saved" ? "The file is missing." : WORDS[card.status]);
     status.textContent = card.status === "saved" ? "" : WORDS[card.status];
     status.hidden = card.status === "saved";
@@ -123,7 +125,7 @@ class Detail {
 
   preload() {
     for (const card of [this.cards[this.at + 1], this.cards[this.at - 1]]) {
-      if (card && card.file) new Image().src = card.file;
+      if (card && largest(card)) new Image().src = largest(card);
     }
   }
 }

@@ -23,7 +23,7 @@ class Page {
 
   listen() {
     byId("search").addEventListener("input", () => this.again());
-    for (const id of ["model", "order"]) byId(id).addEventListener("change", () => this.again());
+    for (const id of ["model", "account", "order"]) byId(id).addEventListener("change", () => this.again());
     for (const id of ["rows", "columns"]) {
       byId(id).addEventListener("change", () => {
         this.chosen = { rows: byId("rows").value, columns: byId("columns").value };
@@ -60,8 +60,10 @@ class Page {
 
   update() {
     const all = [...this.cards.values()].sort(ORDERS[byId("order").value]);
-    this.offerModels(all);
-    const within = all.filter(finder(byId("search").value, byId("model").value, ""));
+    this.offer("model", "All models", all);
+    this.offer("account", "All accounts", all);
+    const wanted = ["search", "model", "account"].map((id) => byId(id).value);
+    const within = all.filter(finder(...wanted));
     this.offerStatuses(within);
     this.found = within.filter((card) => !this.status || card.status === this.status);
     this.say(all);
@@ -73,10 +75,11 @@ class Page {
     this.arrange();
   }
 
-  offerModels(all) {
-    const names = [...new Set(all.map((card) => card.model).filter(Boolean))].sort();
-    choices(byId("model"), [["", "All models"], ...names.map((name) => [name, name])]);
-    byId("model").hidden = names.length < 2;
+  // A choice of one fact's values, where the cards have several.
+  offer(fact, every, all) {
+    const names = [...new Set(all.map((card) => card[fact]).filter(Boolean))].sort();
+    choices(byId(fact), [["", every], ...names.map((name) => [name, name])]);
+    byId(fact).hidden = names.length < 2;
   }
 
   offerStatuses(within) {

@@ -17,8 +17,13 @@ const server = { isGone: false };
 
 function absence(card) {
   return server.isGone
-    ? ["The server has ended", "The file is in the folder."]
-    : ["File missing", card.file_name || ""];
+    ? ["The server has ended", card.url || "The file is in the folder."]
+    : ["File missing", card.url || card.file_name || ""];
+}
+
+// A page on a disk has thumbnails only of the images in a bucket.
+function largest(card) {
+  return card.file || card.thumb;
 }
 
 function pictureOf(card, onAbsent) {
@@ -44,14 +49,14 @@ function tileOf(spot) {
   const frame = element("span", "frame");
   const words = (word, why) =>
     frame.replaceChildren(element("span", "word", word), element("span", "why", why));
-  if (card.status === "saved" && card.file) {
+  if (card.status === "saved" && largest(card)) {
     frame.append(pictureOf(card, () => words(...absence(card))));
   } else if (card.status === "quarantined" && card.file) {
     const word = WORDS[card.status];
     frame.append(pictureOf(card, () => words(word, card.message || "")));
     frame.append(element("span", "mark", word));
   } else if (card.status === "saved") {
-    words("File missing", card.file_name || "");
+    words("File missing", card.url || card.file_name || "");
   } else {
     words(WORDS[card.status], card.message || card.cause || "");
   }
