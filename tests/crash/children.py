@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
-from attrs import frozen
+from attrs import field, frozen
+from support.object_servers import ObjectServer
 
 #: jobs in flight
 SLOTS = 8
@@ -39,10 +41,27 @@ class Place:
 
     home: Path
     url: str
+    store: ObjectServer | None = None  #: of images and record, if they do not go into the folder
+    _numbers: Iterator[int] = field(factory=count)
 
     @property
     def folder(self) -> Path:
         return self.home / "images"
+
+    @property
+    def bucket(self) -> dict[str, Any] | None:
+        """The URL of the run and its options."""
+        if self.store is None:
+            return None
+        return {"url": self.store.url(self.home.name), "options": self.store.options}
+
+    def machine(self, *, may_return: bool = False) -> Path | None:
+        """Return the home of a machine that knows nothing of the run, if its record is in a bucket;
+        every third time of the machine that began it, whose copy of the record is old."""
+        if self.store is None:
+            return None
+        number = next(self._numbers)
+        return self.home / "machines" / ("0" if may_return and number % 3 == 2 else f"{number}")
 
     @property
     def source(self) -> Path:
@@ -90,6 +109,7 @@ class Children:
         seed: int,
         latency: tuple[float, float] = (0.01, 0.08),
         faults: Sequence[str] = (),
+        access_token: str | None = None,
     ) -> Place:
         """Start a simulator that outlives every run and logs its charges to a file."""
         answer = self._ask(
@@ -97,6 +117,7 @@ class Children:
             seed=seed,
             latency=latency,
             faults=list(faults),
+            access_token=access_token,
             charges=str(home / "charges.jsonl"),
             log=str(home / "server.txt"),
         )
@@ -113,9 +134,15 @@ class Children:
         streamed: bool = False,
         mutant: str | None = None,
         record: Path | None = None,
+        access_token: str | None = None,
+        resubmits_after: float | None = None,
+        waits: bool = False,
     ) -> str | None:
         """Run the remaining images; return the kill point, "timer" for the clock, or None for a run
-        that ended. `streamed` stores images piece by piece, as large ones are.
+        that ended. `streamed` stores images piece by piece, as large ones are. With an access token
+        the run looks into the account; `resubmits_after` takes a task that is not listed after so
+        many seconds, instead of ten minutes, as not charged, and submits its image again. `waits`
+        has the account's balance recorded before the first submission.
 
         Raises Broken when it ended otherwise.
         """
@@ -125,12 +152,17 @@ class Children:
             url=place.url,
             source=str(place.source),
             folder=str(place.folder),
+            bucket=place.bucket,
+            machine=str(machine) if (machine := place.machine(may_return=True)) else None,
             log=str(place.log),
             point=plan.point,
             passes=plan.passes,
             kill_after=plan.kill_after,
             in_flight=in_flight,
             streamed=streamed,
+            access_token=access_token,
+            resubmits_after=resubmits_after,
+            waits=waits,
             mutant=mutant,
             record=None if record is None else str(record),
         )
@@ -141,6 +173,17 @@ class Children:
         if not answer["code"]:
             return None
         return plan.point if answer["in_time"] else "timer"
+
+    def look(self, place: Place) -> Path:
+        """Return the folder of the run: its own, or what a machine that never saw it makes of the
+        record in its bucket. Raises Broken."""
+        machine = place.machine()
+        if machine is None:
+            return place.folder
+        answer = self._ask(do="look", bucket=place.bucket, machine=str(machine), log=str(place.log))
+        if answer["code"]:
+            raise Broken(f"no look from elsewhere: {place.log.read_text()[-3000:]}")
+        return next((machine / "fluxasync" / "runs").glob("*"), machine)
 
     def _ask(self, **order: Any) -> dict[str, Any]:
         assert self._process.stdin is not None

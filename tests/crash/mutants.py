@@ -17,11 +17,13 @@ from typing import Any
 
 from attrs import frozen
 
+import fluxasync._store.directory_sync
 import fluxasync._store.files
 from fluxasync import Saved
 from fluxasync._core.images import inspect
 from fluxasync._store.files import AtomicFile
 from fluxasync._store.journal.journal import Journal
+from fluxasync._store.journal.log_copy import LogCopy
 from fluxasync._store.journal.transitions import Transitions
 from fluxasync._store.sinks import _DiskSink, _StoredFile
 
@@ -49,13 +51,14 @@ def no_intent_record() -> None:
 def resubmits_intents() -> None:
     """Recovery treats an intent without an answer as never sent."""
 
-    def doubt_intents(self: Transitions, connection: sqlite3.Connection) -> None:
+    def abandon(self: Transitions, connection: sqlite3.Connection, _step: object) -> int:
         found = connection.execute("SELECT money FROM image WHERE state = 0").fetchall()
         connection.execute("DELETE FROM image WHERE state = 0")
         for (money,) in found:
             self.totals.add(0, None, money, -1)
+        return len(found)
 
-    Transitions.doubt_intents = doubt_intents  # type: ignore[method-assign]
+    Transitions.abandon = abandon  # type: ignore[method-assign]
 
 
 def done_before_publish() -> None:
@@ -113,13 +116,26 @@ def no_file_fsync() -> None:
 
 def no_folder_fsync() -> None:
     """An image is recorded as done under a name that may not be on the disk."""
-    fluxasync._store.files.sync_folder = lambda folder: None
+    for module in (fluxasync._store.files, fluxasync._store.directory_sync):
+        module.sync_folder = lambda folder: None
 
 
 def synchronous_normal() -> None:
     """Commits do not wait for the disk, and the check of the setting is deceived."""
     Watched.replaced["PRAGMA synchronous = FULL"] = "PRAGMA synchronous = NORMAL"
     Watched.replaced["PRAGMA synchronous"] = "SELECT 2"
+
+
+def late_log() -> None:
+    """A call returns before its record is in the log of the bucket: one group later."""
+    append, held = LogCopy.append, dict[LogCopy, list[str]]()
+
+    def append_the_last(self: LogCopy, connection: sqlite3.Connection) -> bool:
+        if self._records:
+            held[self], self._records = self._records, held.get(self, [])
+        return append(self, connection)
+
+    LogCopy.append = append_the_last  # type: ignore[method-assign]
 
 
 MUTANTS: Mapping[str, Mutant] = {
@@ -138,6 +154,7 @@ MUTANTS: Mapping[str, Mutant] = {
         points=("after done commit",),
         breaks="lost image",
     ),
+    "late log": Mutant(install=late_log, points=("POST sent",) * 3, breaks="unaccounted charge"),
     "in-place write": Mutant(install=in_place_write, points=("mid-write",), breaks="partial file"),
     "no file fsync": Mutant(install=no_file_fsync),
     "no folder fsync": Mutant(install=no_folder_fsync),

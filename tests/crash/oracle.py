@@ -13,7 +13,8 @@ import shutil
 import sqlite3
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +27,7 @@ from fluxasync.simulator.images import PictureSpec, plain_png
 from .children import Place
 
 #: states as numbers in the files: see the journal's schema
-INTENT, SUBMITTED, DONE, FAILED, IN_DOUBT = range(5)
+INTENT, SUBMITTED, DONE, FAILED, IN_DOUBT, AGAIN = range(6)
 #: states that account for a charge without a known job id
 _DOUBTFUL = {INTENT, IN_DOUBT}
 #: state → states that may follow
@@ -37,6 +38,10 @@ _NEXT = {
     FAILED: {FAILED},
     IN_DOUBT: {IN_DOUBT},
 }
+
+#: the same where lost answers are found in the account, or submitted again once they are not listed
+_NEXT_SETTLED = _NEXT | {IN_DOUBT: {INTENT, SUBMITTED, DONE, FAILED, IN_DOUBT, AGAIN}}
+_NEXT_SETTLED |= {INTENT: _NEXT[INTENT] | {AGAIN}, AGAIN: {*_NEXT_SETTLED[IN_DOUBT]}}
 
 PromptRow = Mapping[str, Any]  #: one line of the prompt file
 
@@ -94,8 +99,20 @@ KINDS = (
 # --- looking --------------------------------------------------------------------------------------
 
 
-def observe(place: Place) -> Observation:
-    """Observe a folder whose process is dead, and the charges of its server."""
+def observe(place: Place, folder: Path | None = None) -> Observation:
+    """Observe the images of a run whose process is dead, its journal in `folder` (default: its
+    own), and the charges of its server."""
+    files, parts = (_files if place.store is None else _objects)(place)
+    return Observation(
+        rows=_rows((folder or place.folder) / ".fluxasync"),
+        charges=charges(place.charges),
+        files=files,
+        parts=parts,
+    )
+
+
+def _files(place: Place) -> tuple[dict[str, bytes], int]:
+    """Return the images, and the number of files under temporary names."""
     files, parts = {}, 0
     if place.folder.exists():
         for path in place.folder.iterdir():
@@ -103,12 +120,25 @@ def observe(place: Place) -> Observation:
                 parts += 1
             elif path.is_file() and path.suffix != ".jsonl":
                 files[path.name] = path.read_bytes()
-    return Observation(
-        rows=_rows(place.folder / ".fluxasync"),
-        charges=_charges(place.charges),
-        files=files,
-        parts=parts,
-    )
+    return files, parts
+
+
+def _objects(place: Place) -> tuple[dict[str, bytes], int]:
+    """Return the images in a bucket; an object has no temporary name."""
+    import obstore
+
+    store = _opened(place)
+    names = [found["path"] for page in obstore.list(store) for found in page]
+    names = [name for name in names if not name.startswith(".fluxasync/")]
+    names = [name for name in names if not name.endswith(".jsonl")]
+    with ThreadPoolExecutor(8) as threads:
+        contents = threads.map(lambda name: bytes(obstore.get(store, name).bytes()), names)
+        return dict(zip(names, contents, strict=True)), 0
+
+
+def _opened(place: Place) -> Any:
+    assert place.store is not None
+    return place.store.opened(place.home.name)
 
 
 def _rows(home: Path) -> dict[str, Row]:
@@ -146,7 +176,7 @@ def _row(
     )
 
 
-def _charges(log: Path) -> dict[str, str]:
+def charges(log: Path) -> dict[str, str]:
     """Read the charge log; the server may be writing its last line."""
     if not log.exists():
         return {}
@@ -159,14 +189,19 @@ def _charges(log: Path) -> dict[str, str]:
 
 
 def violations(
-    before: Observation, after: Observation, prompt_rows: Sequence[PromptRow], *, slots: int
+    before: Observation,
+    after: Observation,
+    prompt_rows: Sequence[PromptRow],
+    *,
+    slots: int,
+    settles: bool = False,
 ) -> Iterator[Violation]:
-    """Yield what a kill broke (P1 to P5)."""
+    """Yield what a kill broke (P1 to P5); `settles` lets images leave doubt."""
     yield from _doubles(after, prompt_rows)
-    yield from _unaccounted(after)
+    yield from unaccounted(after)
     yield from _bad_files(after, prompt_rows)
     yield from _bad_rows(after)
-    yield from _turned_back(before, after)
+    yield from _turned_back(before, after, _NEXT_SETTLED if settles else _NEXT)
     if after.in_doubt - before.in_doubt > slots:
         yield _other(f"{after.in_doubt - before.in_doubt} in doubt by one kill")
 
@@ -179,7 +214,7 @@ def _doubles(after: Observation, prompt_rows: Sequence[PromptRow]) -> Iterator[V
             yield Violation(kind="double charge", what=f"{prompt!r}: {times} charges")
 
 
-def _unaccounted(after: Observation) -> Iterator[Violation]:
+def unaccounted(after: Observation) -> Iterator[Violation]:
     """Every charge has a row: with its job's id, or one that says it may have been charged."""
     recorded = {row.job_id for row in after.rows.values()}
     unrecorded = Counter(
@@ -221,11 +256,13 @@ def _bad_rows(after: Observation) -> Iterator[Violation]:
             yield _other(f"{name} belongs to no row")
 
 
-def _turned_back(before: Observation, after: Observation) -> Iterator[Violation]:
+def _turned_back(
+    before: Observation, after: Observation, following: Mapping[int, Container[int]]
+) -> Iterator[Violation]:
     """A record is never forgotten or taken back."""
     for key, old in before.rows.items():
         new = after.rows.get(key)
-        if new is None or new.state not in _NEXT[old.state]:
+        if new is None or new.state not in following[old.state]:
             yield _other(f"{old} became {new}")
         elif old.job_id not in (None, new.job_id):
             yield _other(f"{old} became job {new.job_id}")
@@ -244,18 +281,28 @@ def losses(
     if after.parts:
         yield _other(f"{after.parts} unfinished files left")
     done = {(row.path, row.key, row.job_id) for row in after.rows.values() if row.state == DONE}
-    if Counter(done) != Counter(_listed(place.folder / "metadata.jsonl", "file_name")):
+    if Counter(done) != Counter(_listed(place, "metadata.jsonl", "file_name")):
         yield _other("metadata.jsonl does not list the done rows")
     doubts = [row.key for row in after.rows.values() if row.state == IN_DOUBT]
-    if Counter(doubts) != Counter(key for _, key, _ in _listed(place.folder / "failures.jsonl")):
+    if Counter(doubts) != Counter(key for _, key, _ in _listed(place, "failures.jsonl")):
         yield _other("failures.jsonl does not list what is in doubt")
 
 
-def _listed(path: Path, name: str = "index") -> Iterable[tuple[Any, str, str]]:
-    if not path.exists():
-        return []
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return [(row[name], row["key"], row["job_id"]) for row in rows]
+def _listed(place: Place, name: str, first: str = "index") -> Iterable[tuple[Any, str, str]]:
+    rows = [json.loads(line) for line in _list(place, name).splitlines()]
+    return [(row[first], row["key"], row["job_id"]) for row in rows]
+
+
+def _list(place: Place, name: str) -> str:
+    if place.store is None:
+        path = place.folder / name
+        return path.read_text() if path.exists() else ""
+    import obstore
+
+    try:
+        return bytes(obstore.get(_opened(place), name).bytes()).decode()
+    except FileNotFoundError:
+        return ""
 
 
 def _other(what: str) -> Violation:

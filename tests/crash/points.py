@@ -8,6 +8,7 @@ since its BEGIN.
 from __future__ import annotations
 
 import os
+import random
 import resource
 import signal
 import socket
@@ -19,15 +20,22 @@ from typing import Any, ClassVar, NoReturn
 
 from attrs import define, field
 
+import fluxasync._batch.settlement
+import fluxasync._store.directory_sync
 import fluxasync._store.files
-import fluxasync._store.journal.journal
 import fluxasync._store.journal.lists
+import fluxasync._store.journal.log_copy
+import fluxasync._store.journal.opening
 import fluxasync._store.journal.schema
 import fluxasync._store.journal.writer
 import fluxasync._store.metadata
 from fluxasync import Ready
-from fluxasync._store.files import AtomicFile
+from fluxasync._batch.account_search import AccountSearch
+from fluxasync._store.files import HOME, AtomicFile
 from fluxasync._store.journal.transitions import Transitions
+from fluxasync._store.metadata import FAILURES, METADATA
+from fluxasync._store.object_log import ObjectLog
+from fluxasync._store.objects import Objects
 from fluxasync._wire.client import ApiClient
 from fluxasync._wire.transport import AiohttpTransport
 
@@ -58,9 +66,38 @@ POINTS = {
     "during list rewrite": 1,
 }
 
+#: those of runs into a bucket: an image is an upload there, and no file; records are durable by
+#: the log
+BUCKET_POINTS = {
+    name: n
+    for name, n in POINTS.items()
+    if name not in ("during write probe", "mid-write", "before file fsync", "before publish",
+                    "after publish", "after folder fsync", "during list rewrite")
+} | {
+    "before upload": 6,
+    "during upload": 6,
+    "after upload": 6,
+    "before append": 8,
+    "during append": 8,
+    "after append": 8,
+    "during replay": 40,
+}  # fmt: skip
+
+#: at the end of a run into a bucket; not one of its points, because nothing is left to do then
+LIST_UPLOAD = "during list upload"
+
 #: kills at the write that extends the journal's file, whose header then names pages that only the
 #: log has. Not one of POINTS, because it is rare and has its own trial
 MID_CHECKPOINT = "mid-checkpoint"
+
+#: further points of runs that look into the account
+SETTLING = {"tasks listed": 2, "before adoption": 3, "after adoption": 3}
+
+#: seconds after the start of a call to the store in which a kill "during" it comes
+_CALL = 0.01
+
+#: the lists of a run
+LISTS = (METADATA, FAILURES)
 
 #: steps between checkpoints; a short run has too few for the package's own number
 _CHECKPOINT = 25
@@ -174,8 +211,11 @@ def install(fuse: Fuse) -> None:
     _at_commits(fuse)
     _at_sends(fuse)
     _at_files(fuse)
+    _at_uploads(fuse)
+    _at_log(fuse)
     _at_recovery(fuse)
     _at_lists(fuse)
+    _at_adoptions(fuse)
 
 
 def _at_commits(fuse: Fuse) -> None:
@@ -270,16 +310,54 @@ def _at_files(fuse: Fuse) -> None:
     before(fluxasync._store.files, "sync", see_sync)
     before(AtomicFile, "_linked", lambda *_: fuse.burn("before publish"))
     after(AtomicFile, "_linked", lambda *_: fuse.burn("after publish"))
-    after(fluxasync._store.files, "sync_folder", lambda *_: fuse.burn("after folder fsync"))
+    for module in (fluxasync._store.files, fluxasync._store.directory_sync):
+        after(module, "sync_folder", lambda *_: fuse.burn("after folder fsync"))
+
+
+def _at_uploads(fuse: Fuse) -> None:
+    create = Objects.create
+
+    async def watched(self: Objects, name: str, *args: Any, **options: Any) -> bool:
+        if name.startswith(HOME):
+            return await create(self, name, *args, **options)
+        fuse.burn("before upload")
+        _burn_soon(fuse, "during upload")
+        created = await create(self, name, *args, **options)
+        fuse.burn("after upload")
+        return created
+
+    Objects.create = watched  # type: ignore[method-assign]
+
+    def see_list(_objects: Objects, name: str, *_: Any) -> None:
+        if name in LISTS:
+            fuse.burn(LIST_UPLOAD)
+
+    before(Objects, "write", see_list)
+
+
+def _at_log(fuse: Fuse) -> None:
+    """Between an append and the commit of the copy the record is in the log only."""
+    before(ObjectLog, "append", lambda *_: fuse.burn("before append"))
+    before(ObjectLog, "append", lambda *_: _burn_soon(fuse, "during append"))
+    after(ObjectLog, "append", lambda *_: fuse.burn("after append"))
+    before(
+        fluxasync._store.journal.log_copy, "_apply_record", lambda *_: fuse.burn("during replay")
+    )
+
+
+def _burn_soon(fuse: Fuse, point: str) -> None:
+    """Kill at some instant of the call to the store that begins now."""
+    if fuse.point == point and fuse.is_last():
+        threading.Timer(random.uniform(0, _CALL), kill_self).start()
 
 
 def _at_recovery(fuse: Fuse) -> None:
     """Passed at least three times at each start: before, between, and before the commit."""
     before(fluxasync._store.journal.schema, "sync", lambda *_: fuse.burn("during creation"))
-    for name in ("doubt_intents", "adopt"):
+    for name in ("abandon", "adopt"):
         after(Transitions, name, lambda *_: fuse.burn("during recovery"))
-    before(fluxasync._store.journal.journal, "recover", lambda *_: fuse.burn("during recovery"))
-    after(fluxasync._store.journal.journal, "recover", lambda *_: fuse.burn("during recovery"))
+    before(fluxasync._store.journal.opening, "recover", lambda *_: fuse.burn("during recovery"))
+    after(fluxasync._store.journal.opening, "recover", lambda *_: fuse.burn("during recovery"))
 
 
 def _at_lists(fuse: Fuse) -> None:
@@ -294,3 +372,17 @@ def _at_lists(fuse: Fuse) -> None:
     fluxasync._store.metadata.write_all = in_halves
     projection = fluxasync._store.journal.lists
     before(projection, "sync", lambda *_: fuse.burn("during list rewrite"))
+
+
+def _at_adoptions(fuse: Fuse) -> None:
+    settlement = fluxasync._batch.settlement
+    adopted = settlement.adopted
+
+    async def adopt(*args: Any) -> Any:
+        fuse.burn("before adoption")
+        job = await adopted(*args)
+        fuse.burn("after adoption")
+        return job
+
+    settlement.adopted = adopt
+    before(AccountSearch, "_decided", lambda *_: fuse.burn("tasks listed"))

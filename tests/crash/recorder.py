@@ -144,10 +144,7 @@ class Recorder:
         (level,) = connection.plainly("PRAGMA synchronous").fetchone()
         for kind, args in marks:
             prompt, target = _told(kind, args)
-            self._note(kind=kind, prompt=prompt, target=self._relative(target), synchronous=level)
-
-    def _relative(self, path: Path | None) -> str:
-        return "" if path is None else self._name(path) or ""
+            self._note(kind=kind, prompt=prompt, target=target, synchronous=level)
 
     def _record_posts(self) -> None:
         def see(_transport: AiohttpTransport, call: Any) -> None:
@@ -172,12 +169,10 @@ def read(path: Path) -> list[Event]:
     return [Event(**row | {"data": base64.b64decode(row["data"])}) for row in rows]
 
 
-def _told(kind: str, args: tuple[Any, ...]) -> tuple[str, Path | None]:
-    """Return the prompt of a step, and the image that it records as done."""
-    if kind == "done":
-        saved = args[2]  # self, connection, saved
-        return saved.request.prompt, saved.path
-    return args[3].prompt, None  # self, connection, key, request
+def _told(kind: str, args: tuple[Any, ...]) -> tuple[str, str]:
+    """Return the prompt of a step, and the image that it records as done, in the folder."""
+    step = args[2]  # self, connection, step
+    return json.loads(step.request.text)["prompt"], step.columns[3] if kind == "done" else ""
 
 
 def misordered(events: list[Event]) -> Mapping[str, list[str]]:

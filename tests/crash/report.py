@@ -8,12 +8,15 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
+from attrs import frozen
+
 from .children import SLOTS
+from .cluster_kills import KINDS as CLUSTER_KINDS
 from .crashfs import Loss
 from .harness import Result
 from .interrupts import Interrupted
 from .oracle import KINDS
-from .points import MID_CHECKPOINT, POINTS
+from .points import BUCKET_POINTS, MID_CHECKPOINT, POINTS, SETTLING
 from .trials import Finding
 
 _PAGE = """\
@@ -69,6 +72,115 @@ Each removal must be detected, or the numbers above prove nothing; {caught} of {
 """
 
 
+_PART = """
+## {title}
+
+{intro}
+
+`{command}` · {date} · {machine}
+
+{summary}
+
+{violations}
+
+{points}
+"""
+
+
+@frozen(eq=False)
+class Part:
+    """A part of the page that is measured by itself."""
+
+    title: str
+    option: str  #: of the command that measures it
+    intro: str
+    points: Mapping[str, int]
+
+    @property
+    def head(self) -> str:
+        return f"\n## {self.title}\n"
+
+
+ACCOUNT = Part(
+    "With the account's list of tasks",
+    "--settling",
+    """\
+The same with 5 % lost answers and the access token of the account: each run looks for its images in
+doubt among the account's tasks, and was killed there too. What was not charged was submitted again
+at the end, with `--resubmit-unlisted`.""",
+    POINTS | SETTLING,
+)
+BUCKET = Part(
+    "Into a bucket",
+    "--bucket",
+    """\
+The same with images and record in an object store, a real one (SeaweedFS). A run continues on a
+machine that knows only the bucket, with an empty cache; now and then it returns to the first one,
+whose copy of the record is old. After every kill another such machine read the record from the
+bucket, and charges, record and objects were compared.""",
+    BUCKET_POINTS,
+)
+CLUSTER = Part(
+    "On a Ray cluster",
+    "--cluster",
+    """\
+One run on a cluster of three nodes, which are processes of one machine: three workers with 24 slots
+together, images and record in a bucket. Killed with SIGKILL: workers, the ledger, the driver (which
+was started again with the same arguments), and whole nodes. Workers were also stopped until they
+were given up, and then continued. Every third seed has a cap, which ends it at four fifths of its
+images. After every kill the charges were compared with the record while the run went on; at the end
+charges, record, objects and lists were compared.""",
+    CLUSTER_KINDS,
+)
+#: in the order of the page, after what the long form measures
+_PARTS = (ACCOUNT, BUCKET, CLUSTER)
+
+
+def parts_of(page: str) -> str:
+    """Return the parts of the page that are measured by themselves."""
+    starts = [page.index(part.head) for part in _PARTS if part.head in page]
+    return page[min(starts) :] if starts else ""
+
+
+def with_part(page: str, part: Part, command: str, result: Result) -> str:
+    """Return the page with the new results of a part."""
+    old = parts_of(page)
+    texts = {part: _part(part, command, result)}
+    for each in _PARTS:
+        if each.head in old:
+            text = old.partition(each.head)[2].partition("\n## ")[0]
+            texts.setdefault(each, each.head + text)
+    return page.removesuffix(old) + "".join(texts[each] for each in _PARTS if each in texts)
+
+
+def _part(part: Part, command: str, result: Result) -> str:
+    summary = [
+        ("seeds", result.seeds),
+        ("kills", f"{result.kills.total():,}"),
+        ("images requested", f"{result.images:,}"),
+        ("images saved at the end", f"{result.done:,}"),
+        ("charges of the server", f"{result.charges:,}"),
+        (
+            "in doubt at the end",
+            f"{result.in_doubt:,} ({result.in_doubt_charged:,} of them charged)",
+        ),
+    ]
+    if result.most_doubts:
+        summary.append((f"maximum in doubt after one kill, with {SLOTS} slots", result.most_doubts))
+    if result.uncharged:
+        summary.append(("not charged, and submitted again", f"{result.uncharged:,}"))
+    return _PART.format(
+        title=part.title,
+        intro=part.intro,
+        command=command,
+        date=datetime.now(UTC).date(),
+        machine=_machine(),
+        summary=_table("", "", summary),
+        violations=_violations(result),
+        points=_table("place", "kills", _by_place(result, part.points)),
+    )
+
+
 def page(
     command: str,
     result: Result,
@@ -95,7 +207,7 @@ def page(
         slots=SLOTS,
         most_doubts=result.most_doubts,
         violations=_violations(result),
-        points=_table("place", "kills", _by_place(result)),
+        points=_table("place", "kills", _by_place(result, POINTS)),
         signals=_signals(signals),
         checkpoint=_checkpoint(checkpoint),
         states=states,
@@ -142,8 +254,9 @@ def _checkpoint(result: Result) -> str:
     return f"**{', '.join(broken) or 'carried on, no violation'}**."
 
 
-def _by_place(result: Result) -> Iterable[tuple[str, int]]:
-    return ((point, result.kills[point]) for point in (*POINTS, "timer"))
+def _by_place(result: Result, points: Iterable[str]) -> Iterable[tuple[str, int]]:
+    timed = ("timer",) if result.kills["timer"] else ()
+    return ((point, result.kills[point]) for point in (*points, *timed))
 
 
 def _trials(trials: Mapping[tuple[str, str], Finding]) -> str:

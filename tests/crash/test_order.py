@@ -62,7 +62,7 @@ def traced(home: Path, mutant: str | None = None) -> list[Call]:
     under = ["strace", "-f", "-y", "-s", "16", "-e", f"trace={','.join(CALLS)}", "-o", str(out)]
     with Children() as outside, Children(under=under) as inside:
         place = prepared(outside, home, prompt_rows(1, seed=0), seed=0)
-        inside.run(place, mutant=mutant)
+        inside.run(place, mutant=mutant, waits=True)
     return parsed(out.read_text())
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from attrs import frozen
+from support.object_servers import ObjectServer, seaweedfs
 
 from .children import Children, Plan
 from .crashfs import losses
 from .evidence import recorded
 from .harness import Result, play
 from .mutants import MUTANTS
-from .points import MID_CHECKPOINT
+from .points import BUCKET_POINTS, MID_CHECKPOINT, POINTS
 from .recorder import misordered
 
 #: mutants by the method that must detect them
@@ -19,6 +20,7 @@ CAUGHT = (
     ("no intent record", "kills"),
     ("no intent record", "order"),
     ("recovery resubmits intents", "kills"),
+    ("late log", "bucket"),
     ("done before publish", "kills"),
     ("done before publish", "order"),
     ("done before publish", "power cuts"),
@@ -32,7 +34,7 @@ CAUGHT = (
     ("synchronous=NORMAL", "order"),
 )
 
-METHODS = ("kills", "order", "power cuts")
+METHODS = ("kills", "bucket", "order", "power cuts")
 
 #: power cuts of one trial
 STATES = 500
@@ -50,6 +52,10 @@ def tried(method: str, children: Children, home: Path, mutant: str | None = None
     """Examine a mutant, or the package itself, with one method."""
     if method == "kills":
         return _killed(children, home, mutant)
+    if method == "bucket":
+        home.mkdir(exist_ok=True)
+        with seaweedfs(home) as store:
+            return _killed(children, home, mutant, store)
     events = recorded(children, home, mutant=mutant)
     if method == "order":
         return Finding(
@@ -58,11 +64,13 @@ def tried(method: str, children: Children, home: Path, mutant: str | None = None
     return Finding(kinds=frozenset(loss.what for loss in losses(events, states=STATES, seed=1)))
 
 
-def _killed(children: Children, home: Path, mutant: str | None) -> Finding:
-    """Kill once where the mutant shows, and let the next run end; for the package, at a random
-    point."""
+def _killed(
+    children: Children, home: Path, mutant: str | None, store: ObjectServer | None = None
+) -> Finding:
+    """Kill where the mutant shows, and let the next run end; the package itself where any does."""
     if mutant is None:
-        points = tuple(point for other in MUTANTS.values() for point in other.points)
+        known = POINTS if store is None else BUCKET_POINTS
+        points = tuple(p for other in MUTANTS.values() for p in other.points if p in known)
     else:
         points = MUTANTS[mutant].points
     result = play(
@@ -72,6 +80,7 @@ def _killed(children: Children, home: Path, mutant: str | None) -> Finding:
         images=60,
         kills=len(points),
         mutant=mutant,
+        store=store,
         ends=(Plan(point=point, passes=2) for point in points),
     )
     kinds = frozenset(violation.kind for violation in result.violations)

@@ -17,12 +17,27 @@ import select
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import fluxasync._store.sinks
-from fluxasync import Batch, FluxSession, Limits, Polling, Retry, Timeouts
+from fluxasync import (
+    Batch,
+    ConfigError,
+    Credentials,
+    FluxSession,
+    Limits,
+    ObjectSink,
+    Polling,
+    Retry,
+    Timeouts,
+)
+from fluxasync._batch import account_search, settlement
+from fluxasync._engine import reconciliation
+from fluxasync._store.bucket_state import refreshed_state
 from fluxasync.simulator import Scenario, Simulator, World
 from fluxasync.simulator.images import Gallery
 
@@ -30,8 +45,14 @@ from . import points
 from .mutants import MUTANTS
 from .recorder import Recorder
 
-#: seconds after which a run counts as hanging
-HANGING = 60.0
+with suppress(ImportError):  # an extra, of runs into a bucket
+    import obstore  # noqa: F401
+
+#: seconds for which a task may be missing from the list, instead of a minute
+_LISTED_LATE = 2.0
+
+#: seconds after which a run counts as hanging, beside those that its end waits for jobs
+HANGING = 60.0 + settlement.PATIENCE
 
 #: bytes of a piece, if images are streamed like large ones
 _SMALL_PIECE = 1_000
@@ -50,6 +71,8 @@ def main() -> None:
         if order["do"] == "serve":
             pid, answer = _serve(order, lifeline)
             servers.append(pid)
+        elif order["do"] == "look":
+            answer = _looked(order)
         else:
             answer = _run(order, lifeline)
         sys.stdout.write(json.dumps(answer) + "\n")
@@ -104,7 +127,21 @@ def _run(order: dict[str, Any], lifeline: tuple[int, int]) -> dict[str, Any]:
     return {"code": code, "in_time": bool(ended)}
 
 
+def _looked(order: dict[str, Any]) -> dict[str, Any]:
+    """Bring a machine's copy of the record in a bucket up to date in a child."""
+
+    def child() -> None:
+        os.environ["XDG_CACHE_HOME"] = order["machine"]
+        with suppress(ConfigError):  # no run began
+            asyncio.run(refreshed_state(order["bucket"]["url"], order["bucket"]["options"]))
+
+    _, status = os.waitpid(_forked(child, order["log"]), 0)
+    return {"code": os.waitstatus_to_exitcode(status)}
+
+
 def _batch(order: dict[str, Any]) -> None:
+    if order["machine"] is not None:
+        os.environ["XDG_CACHE_HOME"] = order["machine"]
     points.watch_sqlite()
     if order["mutant"] is not None:
         MUTANTS[order["mutant"]].install()
@@ -115,22 +152,56 @@ def _batch(order: dict[str, Any]) -> None:
     if order["streamed"]:
         fluxasync._store.sinks._ONE_HOP = fluxasync._store.sinks._PIECE = _SMALL_PIECE
     points.install(points.Fuse(order["point"], order["passes"]))
-    asyncio.run(make_images(order["url"], order["source"], order["folder"], order["in_flight"]))
+    # the simulator's list is never late, so a run's end need not wait for it
+    settlement.LISTED_LATE = account_search.LISTED_LATE = _LISTED_LATE
+    if order["resubmits_after"] is not None:
+        reconciliation.LATER = account_search.LATER = timedelta(seconds=order["resubmits_after"])
+    asyncio.run(
+        make_images(
+            order["url"], order["source"], order["folder"], order["in_flight"],
+            bucket=order["bucket"],
+            access_token=order["access_token"],
+            resubmits=order["resubmits_after"] is not None,
+            waits=order["waits"],
+        )
+    )  # fmt: skip
     if recorder is not None:
         recorder.write(Path(order["record"]))
 
 
-async def make_images(url: str, source: str, folder: str, in_flight: int) -> None:
+async def make_images(
+    url: str,
+    source: str,
+    folder: str,
+    in_flight: int,
+    *,
+    bucket: Mapping[str, Any] | None = None,
+    access_token: str | None = None,
+    resubmits: bool = False,
+    waits: bool = False,
+) -> None:
     """The run itself: the same call every time, which resumes every time."""
+    out = folder if bucket is None else ObjectSink(bucket["url"], options=bucket["options"])
     flux = FluxSession(
         "cometapi",
+        api_key=None
+        if access_token is None
+        else Credentials(api_key="k", access_token=access_token),
         base_url=url,
+        budget=1_000 if resubmits else None,
         limits=Limits(in_flight=in_flight, downloads=in_flight),
         retry=_RETRY,
         polling=Polling(interval=0.01),
         timeouts=_TIMEOUTS,
     )
-    async with flux, Batch(flux, source, out=folder) as batch:
+    retry = "not-listed" if resubmits else ()
+
+    async def recorded(_plan: object) -> None:
+        if waits:  # else its record may be between those of an image
+            await batch.opening_balance(within=30)
+
+    batch = Batch(flux, source, out=out, retry=retry, on_plan=recorded)
+    async with flux, batch:
         async for _ in batch:
             pass
 
@@ -162,6 +233,7 @@ async def _simulate(order: dict[str, Any], lifeline: int, telling: int) -> None:
         active_limit=10_000,  # jobs of a killed run go on: they must not push the next one back
         charge_log=order["charges"],
         faults=order["faults"],
+        access_token=order["access_token"],
         retry_after=0.02,
     )
     simulator = Simulator(scenario)
