@@ -12,10 +12,13 @@ import asyncio
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -25,7 +28,10 @@ import aiohttp
 from attrs import asdict, frozen
 from yarl import URL
 
-from fluxasync import Batch, FluxSession, Limits, Polling
+from benchmarks._object_server import BUCKET
+from benchmarks._object_server import options as store_options
+from fluxasync import Batch, Credentials, FluxSession, Limits, ObjectSink, Polling
+from fluxasync.webhooks import Webhook
 
 
 @frozen(kw_only=True)
@@ -40,6 +46,7 @@ class Task:
     tls_url: str = ""  #: for clients that require TLS
     certificate: str = ""
     loop: str = "asyncio"
+    store: str = ""  #: address of an object store, for the one that uses it
 
     def path(self, number: int) -> Path:
         return Path(self.folder, f"{number:06}.jpg")
@@ -66,18 +73,47 @@ class Figures:
     losses: Losses
 
 
-async def ours(task: Task) -> Losses:
-    """fluxasync with everything on: journal, verify, fsync, metadata."""
+async def ours(
+    task: Task,
+    *,
+    access_token: str | None = None,
+    webhook: Webhook | None = None,
+    out: ObjectSink | None = None,
+    state: str | None = None,
+) -> Losses:
+    """fluxasync with everything on: journal, verify, fsync, metadata. Lost submissions are found
+    in the account's list of tasks with an access token, and by their callbacks with a webhook."""
     prompts = (f"prompt {number}" for number in range(task.images))
-    polling = Polling(interval=task.interval)
+    polling = Polling(interval=task.interval, webhook=webhook)
     limits = Limits(in_flight=task.slots)
+    credentials = Credentials(access_token=access_token)
     async with (
-        FluxSession(base_url=task.url, limits=limits, polling=polling) as flux,
-        Batch(flux, prompts, out=task.folder) as batch,
+        FluxSession(base_url=task.url, api_key=credentials, limits=limits, polling=polling) as flux,
+        Batch(flux, prompts, out=out or task.folder, state=state) as batch,
     ):
         async for _ in batch:
             pass
     return Losses(failed=batch.summary.failed.total(), in_doubt=batch.summary.in_doubt)
+
+
+async def ours_into_a_bucket(task: Task, *, is_logged: bool = True) -> Losses:
+    """The same with the images in a bucket; `is_logged` = the record too, else in the folder."""
+    # one folder under the URL for each run of a store that keeps its objects
+    url = f"s3://{BUCKET}/{Path(task.folder).parent.name}"
+    os.environ["XDG_CACHE_HOME"] = str(Path(task.folder).parent)  # of the copy of the record
+    return await ours(
+        task,
+        out=ObjectSink(url, options=store_options(task.store)),
+        state=None if is_logged else task.folder,
+    )
+
+
+async def ours_called_back(task: Task) -> Losses:
+    """The same, with callbacks to a port of this machine."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        listen = f"127.0.0.1:{holder.getsockname()[1]}"
+    return await ours(task, webhook=Webhook(url=f"http://{listen}/hook", listen=listen))
 
 
 async def bare(task: Task) -> Losses:
@@ -178,6 +214,36 @@ async def fal(task: Task) -> Losses:
         return await _all(task, partial(one, images))
 
 
+async def blackforest(task: Task) -> Losses:
+    """The vendor's `blackforest` from PyPI as its manual shows it: generate and wait, in threads.
+
+    Its session is not made for several threads, so each has a client. The manual fetches no image;
+    a session of its own does that here, because the client's would send the key with it.
+    """
+    import requests
+    from blackforest import BFLClient
+    from blackforest.types.general.client_config import ClientConfig
+
+    own = threading.local()
+    interval = max(0.1, task.pause(1.0))  # the client's least and its usual one
+    config = ClientConfig(sync=True, polling_interval=interval)
+
+    def one(number: int) -> None:
+        if not hasattr(own, "client"):
+            own.client = BFLClient(api_key="simulated", base_url=task.url)
+            own.images = requests.Session()
+        made = own.client.generate("flux-dev", {"prompt": f"prompt {number}"}, config)
+        answer = own.images.get(made.result["sample"], timeout=60)
+        answer.raise_for_status()
+        task.path(number).write_bytes(answer.content)
+
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(task.slots) as threads:
+        works = (loop.run_in_executor(threads, one, number) for number in range(task.images))
+        ends = await asyncio.gather(*works, return_exceptions=True)
+    return Losses(failed=sum(end is not None for end in ends))
+
+
 async def _all(task: Task, one: Callable[[int], Awaitable[None]], *, tries: int = 1) -> Losses:
     """Run one per image, `task.slots` at once, and count the exceptions."""
     semaphore = asyncio.Semaphore(task.slots)
@@ -198,19 +264,29 @@ async def _all(task: Task, one: Callable[[int], Awaitable[None]], *, tries: int 
 Work = Callable[[Task], Awaitable[Losses]]
 CONTENDERS: dict[str, Work] = {
     "ours": ours,
+    "ours, task list": partial(ours, access_token="simulated"),  # noqa: S106 — made up
+    "ours, webhooks": ours_called_back,
+    "ours, images in a bucket": partial(ours_into_a_bucket, is_logged=False),
+    "ours, bucket": ours_into_a_bucket,
     "bare": bare,
     "aiohttp loop": aiohttp_loop,
     "aiohttp loop, 3 tries": partial(aiohttp_loop, tries=3),
     "httpx loop": httpx_loop,
     "replicate": replicate,
     "fal-client": fal,
+    "blackforest": blackforest,
 }
 #: the packages that do a contender's work
 PACKAGES = {
     "ours": ("fluxasync", "aiohttp"),
+    "ours, task list": ("fluxasync", "aiohttp"),
+    "ours, webhooks": ("fluxasync", "aiohttp"),
+    "ours, images in a bucket": ("fluxasync", "aiohttp", "obstore"),
+    "ours, bucket": ("fluxasync", "aiohttp", "obstore"),
     "httpx loop": ("httpx",),
     "replicate": ("replicate", "httpx"),
     "fal-client": ("fal-client", "httpx"),
+    "blackforest": ("blackforest", "requests"),
 }
 
 
@@ -235,7 +311,7 @@ def versions(name: str) -> str | None:
 
 def measure(name: str, task: Task) -> Figures:
     """Run a contender once, in a new process and folder, and return its figures."""
-    if name != "ours":  # it creates its folder
+    if not name.startswith("ours"):  # it creates its folder
         Path(task.folder).mkdir()
     command = [sys.executable, "-m", "benchmarks._contenders", name, json.dumps(asdict(task))]
     environ = dict(os.environ)
@@ -247,7 +323,7 @@ def measure(name: str, task: Task) -> Figures:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
     if done.returncode:
         sys.exit(f"{name} failed:\n{done.stderr[-4000:]}")
-    figures = json.loads(done.stdout)
+    figures = json.loads(done.stdout.splitlines()[-1])  # `blackforest` prints each of its polls
     return Figures(**figures | {"losses": Losses(**figures["losses"])})
 
 

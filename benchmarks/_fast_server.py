@@ -2,10 +2,12 @@
 
     with fast_server(workers=2, images=1000, image_bytes=262144) as server: …
 
-It speaks Flux's submit and poll, Replicate's predictions and fal's queue (with TLS, because fal's
-client requires it), and returns the same image for every job. The processes share nothing: a job's
-id contains its end and its prompt, so each process can answer for it. Each counts its own events,
-and `fast_server` adds them up at the end.
+It speaks Flux's submit and poll under the paths of CometAPI and of BFL, CometAPI's list of tasks,
+Replicate's predictions and fal's queue (with TLS, because fal's client requires it), and returns
+the same image for every job. It calls back each submission's `webhook_url`. The processes share
+nothing: a job's id contains its end and its prompt, so each process can answer for it; the list of
+tasks is complete with one process only. Each counts its own events, and `fast_server` adds them up
+at the end.
 """
 
 from __future__ import annotations
@@ -23,12 +25,15 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from email.utils import formatdate
+from functools import partial
 from hashlib import md5
 from pathlib import Path
 from typing import Any
 
 from attrs import asdict, define, field, frozen
 
+from benchmarks._callbacks import Callbacks
+from benchmarks._fast_apis import NOT_FOUND, polled, posted, result
 from fluxasync.simulator.durations import lognormal
 from fluxasync.simulator.images import Gallery, PictureSpec, padded
 from fluxasync.simulator.scenario import SeededRandom
@@ -41,6 +46,7 @@ URL_LIFE = 600  #: seconds
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _PROMPT = re.compile(rb"prompt (\d+)\"")
+_WEBHOOK = re.compile(rb"\"webhook_url\": *\"([^\"]+)\"")
 
 
 @frozen(kw_only=True)
@@ -52,9 +58,10 @@ class Scenario:
     image_bytes: int = 256 * 1024
     mean: float = 0.0  #: seconds of a job; 0 = ready at once
     cv: float = 0.2
-    faults: float = 0.0  #: share of submissions, polls and downloads that go wrong
+    faults: float = 0.0  #: share of exchanges that go wrong, of each kind
     seed: int = 1
     tls: bool = False
+    has_tasks: bool = False  #: keep the list of tasks, for one process
 
 
 @define
@@ -68,6 +75,8 @@ class Books:
     lost_replies: int = 0
     bad_gateways: int = 0
     truncated: int = 0
+    callbacks: int = 0  #: that were answered
+    lost_callbacks: int = 0  #: whose first try did not arrive
     began: float = float("inf")  #: the first acceptance, on the clock that all processes share
     ended: float = 0.0  #: the last end of a job that a poll saw
     lag: float = 0.0  #: sum of detection lags, in seconds
@@ -78,15 +87,20 @@ class Books:
     def add(self, other: Books) -> None:
         self.began = min(self.began, other.began)
         self.ended = max(self.ended, other.ended)
-        for name in ("charges", "polls", "downloads", "lost_replies", "bad_gateways", "truncated"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("lag", "work", "cpu"):
+        for name in SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.paid = bytearray(
             min(a + b, 255) for a, b in zip(self.paid or bytes(len(other.paid)), other.paid,
                                             strict=True)
         )  # fmt: skip
         self.twice = sum(count - 1 for count in self.paid if count > 1)
+
+
+#: the counts of `Books` that add up
+SUMS = (
+    *("charges", "polls", "downloads", "lost_replies", "bad_gateways", "truncated"),
+    *("callbacks", "lost_callbacks", "lag", "work", "cpu"),
+)
 
 
 @define
@@ -143,6 +157,8 @@ def fast_server(**options: Any) -> Iterator[Server]:
         finally:
             for child in children:
                 output, _ = child.communicate(timeout=60)
+                if child.returncode:
+                    raise RuntimeError("the server of the benchmarks failed; its error is above")
                 row = json.loads(output)
                 row["paid"] = bytearray.fromhex(row["paid"])
                 server.books.add(Books(**row))
@@ -178,6 +194,8 @@ class World:
         self._image = image
         self._rng = SeededRandom(scenario.seed)
         self._seen: set[bytes] = set()
+        self._tasks: list[dict[str, Any]] = []
+        self.callbacks = Callbacks()
         digest = b64encode(md5(image, usedforsecurity=False).digest())
         self._image_head = (
             b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n"
@@ -199,6 +217,11 @@ class World:
         before = books.paid[number]
         books.paid[number] = min(before + 1, 255)
         job = b"%016x%08x%08x" % (int(1e6 * (now + takes)), number, books.charges)
+        self._list(job.decode(), number)
+        if webhook := _WEBHOOK.search(body):
+            is_lost = self._goes_wrong("callback", number, before, "lost_callbacks")
+            url, told = webhook[1].decode(), partial(result, self, job)
+            self.callbacks.plan(url, told, after=takes, lost_first=is_lost)
         return None if self._goes_wrong("submit", number, before, "lost_replies") else job
 
     def is_ready(self, job: bytes) -> bool | None:
@@ -216,6 +239,18 @@ class World:
             self.books.lag += now - end
             self.books.ended = max(self.books.ended, end)
         return True
+
+    def _list(self, job: str, number: int) -> None:
+        if self._scenario.has_tasks:
+            named = {"input": f"prompt {number}", "origin_model_name": "flux-dev"}
+            times = {"submit_time": int(time.time()), "created_at": int(time.time())}
+            self._tasks.append({"task_id": job, "status": "SUBMITTED", "properties": named} | times)
+
+    def tasks(self, page: int, size: int) -> bytes:
+        """Return a page of the account's list of tasks, newest first."""
+        items = self._tasks[::-1][(page - 1) * size : page * size]
+        data = {"page": page, "page_size": size, "total": len(self._tasks), "items": items}
+        return json.dumps({"success": True, "message": "", "data": data}).encode()
 
     def sample(self, job: bytes) -> bytes:
         self._update_time()
@@ -288,6 +323,8 @@ class Connection(asyncio.Protocol):
             self._transport.abort() if method == b"POST" else self._send(
                 BAD_GATEWAY, b"502 Bad Gateway"
             )
+        elif reply is NOT_FOUND:
+            self._send(reply, b"404 Not Found")
         else:
             self._send(reply)
 
@@ -295,64 +332,9 @@ class Connection(asyncio.Protocol):
         self._transport.write(self._world.head(len(body), status) + body)
 
 
-def posted(world: World, path: bytes, target: bytes, body: bytes) -> bytes | None:
-    """Return the answer to a submission, in the API of its path."""
-    job = world.submit(body)
-    if job is None:
-        return None
-    if path.startswith(b"/flux/"):
-        url = b"%b/flux/v1/get_result?id=%b" % (world.url, job)
-        return b'{"id":"%b","polling_url":"%b"}' % (job, url)
-    if path.startswith(b"/v1/"):
-        return _prediction(world, job, b"starting")
-    url = b"%b%b/requests/%b" % (world.tls_url, path, job)
-    return (
-        b'{"request_id":"%b","response_url":"%b","status_url":"%b/status",'
-        b'"cancel_url":"%b/cancel"}' % (job, url, url, url)
-    )
-
-
-def polled(world: World, path: bytes, target: bytes, body: bytes) -> bytes | None:
-    """Return the answer to a poll of Flux, Replicate or fal (which polls twice)."""
-    if path.startswith(b"/flux/"):
-        job = target[-32:]
-        match world.is_ready(job):
-            case None:
-                return None
-            case False:
-                return b'{"id":"%b","status":"Pending","result":null}' % job
-        result = b'{"sample":"%b","seed":42,"duration":2.5}' % world.sample(job)
-        return b'{"id":"%b","status":"Ready","result":%b}' % (job, result)
-    if path.startswith(b"/v1/"):
-        job = path[-32:]
-        ready = world.is_ready(job)
-        return None if ready is None else _prediction(
-            world, job, b"succeeded" if ready else b"processing"
-        )  # fmt: skip
-    job, asks_status = path.removesuffix(b"/status")[-32:], path.endswith(b"/status")
-    ready = world.is_ready(job)
-    if ready is None:
-        return None
-    if asks_status:
-        status = b"COMPLETED" if ready else b"IN_PROGRESS"
-        return b'{"status":"%b","logs":null,"metrics":{}}' % status
-    return b'{"images":[{"url":"%b"}],"seed":42}' % world.sample(job)
-
-
-def _prediction(world: World, job: bytes, status: bytes) -> bytes:
-    output = b"null"
-    if status == b"succeeded":
-        output = b'["%b"]' % world.sample(job)
-    get = b"%b/v1/predictions/%b" % (world.url, job)
-    return (
-        b'{"id":"%b","status":"%b","error":null,"urls":{"get":"%b","cancel":"%b/cancel"},'
-        b'"model":"m","version":"hidden","input":{},"output":%b,"logs":""}'
-        % (job, status, get, get, output)
-    )
-
-
 async def _serve(scenario: Scenario, folder: Path, port: int, tls_port: int) -> None:
-    loop = asyncio.get_running_loop()
+    loop, failures = asyncio.get_running_loop(), list[Exception]()
+    loop.set_exception_handler(lambda _, context: failures.append(_failure(context)))
     image = (folder / "image").read_bytes()
     url, tls_url = f"http://127.0.0.1:{port}", f"https://127.0.0.1:{tls_port}"
     world = World(scenario, image, url, tls_url)
@@ -366,8 +348,15 @@ async def _serve(scenario: Scenario, folder: Path, port: int, tls_port: int) -> 
     cpu = time.process_time()
     print("ready", flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
+    if failures:
+        raise failures[0]  # a request that it did not understand: figures would be wrong
+    world.books.callbacks = world.callbacks.answered
     world.books.cpu = time.process_time() - cpu
     print(json.dumps(asdict(world.books) | {"paid": world.books.paid.hex()}))
+
+
+def _failure(context: dict[str, Any]) -> Exception:
+    return context.get("exception") or RuntimeError(context["message"])
 
 
 def _main() -> None:

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from attrs import frozen
@@ -24,6 +25,7 @@ from fluxasync._batch.output import open_folder
 from fluxasync._engine.session import engine_of
 from fluxasync._store.filenames import DEFAULT
 from fluxasync._store.journal.journal import Journal
+from fluxasync.events import RowsChecked
 from fluxasync.extend import FilenameTemplate
 from fluxasync.simulator import Scenario, Simulator
 
@@ -106,16 +108,15 @@ async def fill(home: Path, url: str, rows: int) -> None:
     """Leave a folder as a killed run does: `rows` images, the last ones still active."""
     folder = home / "images"
     _write_source(home / "prompts.jsonl", rows + NEW)
-    async with (
-        FluxSession("cometapi", base_url=url) as flux,
-        open_folder(
+    async with FluxSession("cometapi", base_url=url) as flux, AsyncExitStack() as stack:
+        output = await open_folder(
+            stack,
             folder,
-            provider=engine_of(flux).provider,
+            providers=engine_of(flux).providers,
             template=FilenameTemplate.parse(DEFAULT),
             max_bytes=2**20,
             ledger=None,
-        ) as output,
-    ):
+        )
         assert output.journal is not None
         await _done(output.journal, iter(range(rows - UNFINISHED)))
         await output.journal.project()
@@ -157,7 +158,7 @@ async def resume(home: Path, url: str, rows: int) -> None:
             home / "prompts.jsonl",
             out=home / "images",
             finished="skip",
-            on_check=_shown,
+            on_event=_shown,
         )
         async with batch:
             async for _ in batch:
@@ -172,9 +173,10 @@ async def resume(home: Path, url: str, rows: int) -> None:
     print(json.dumps(result))
 
 
-def _shown(rows: int) -> None:
+def _shown(event: object) -> None:
     """The progress line of the check."""
-    print(f"\r{rows:,} lines checked", end="", file=sys.stderr)
+    if isinstance(event, RowsChecked):
+        print(f"\r{event.count:,} lines checked", end="", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -36,12 +36,12 @@ THREADS = {
 #: functions on the way of an image, and what they do
 PLACES = {
     "Submitter._post": "submitting: intent, POST, record",
-    "FluxSession.watch": "watching",
-    "FluxSession.download": "downloading and passing chunks to the disk",
+    "Engine.watch": "watching",
+    "Engine.download": "downloading and passing chunks to the disk",
     "Downloader._opened": "… of which until the first byte",
     "AiohttpDownload.chunks": "… of which the body",
     "RowWorker._recorded": "recording the outcome in journal and lists",
-    "Batch._feed": "reading prompts",
+    "WorkerPool._feed": "reading prompts",
     "ClientSession._request": "aiohttp, included in all of these",
     "LoopAwareTimeout.__aenter__": "timeouts, included in all of these",
 }

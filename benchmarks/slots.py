@@ -69,19 +69,19 @@ def play(name: str, seed: int, given: argparse.Namespace) -> Row:
         folder = Path(scratch, "images")
         task = Task(url, folder, given.images, given.slots, given.mean, given.cv)
         cpu = measure(name, task)
-        ledger = _ledger(native)
-    assert ledger["seen"] == given.images, ledger
-    utilisation = sum(durations) / (given.slots * ledger["makespan"])
+        found = ledger(native)
+    assert found["seen"] == given.images, found
+    utilisation = sum(durations) / (given.slots * found["makespan"])
     return Row(
         share=utilisation / bound(durations, given.slots),
         utilisation=utilisation,
-        polls=ledger["polls"] / given.images,
-        lag=ledger["lag"] / given.images,
+        polls=found["polls"] / given.images,
+        lag=found["lag"] / given.images,
         cpu=cpu / given.images,
     )
 
 
-def _ledger(url: str) -> dict[str, Any]:
+def ledger(url: str) -> dict[str, Any]:
     with urllib.request.urlopen(f"{url}/simulator/ledger") as answer:  # noqa: S310 — our own
         ledger: dict[str, Any] = json.load(answer)
     return ledger
