@@ -51,9 +51,10 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_keys() -> Iterator[None]:
+def _no_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test finds a real key, so none can spend money or pass only where a key is set; nor does
-    a proxy or a certificate file of this machine decide what a test reaches."""
+    a proxy or a certificate file of this machine decide what a test reaches. No test writes into
+    this user's cache."""
     proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("COMETAPI_KEY", "BFL_API_KEY", "SSL_CERT_FILE", "SSL_CERT_DIR"):
@@ -61,4 +62,5 @@ def _no_keys() -> Iterator[None]:
         for name in proxies:
             patch.delenv(name, raising=False)
             patch.delenv(name.lower(), raising=False)
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield

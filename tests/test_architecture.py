@@ -32,18 +32,23 @@ PACKAGES: dict[str, set[str]] = {
     "_wire": _VALUES,
     "_requests": _VALUES,
     "_store": _VALUES,
+    "webhooks": {"_core", "_wire.classification"},
     "_engine": {
         *_BELOW_ENGINE,
+        "webhooks",
         "_store.sinks",
         "_store.ledgers",
         "_store.files",
         "_store.quarantine",
     },
-    "_batch": _BELOW_BATCH,
+    "_batch": {*_BELOW_BATCH, "_export"},
     "gallery": {"_core", "_store"},
+    "_export": {"_core", "_store"},
     "bench": {*_BELOW_ANNEX, "simulator"},
     "otel": _BELOW_ANNEX,
-    "_cli": {*_BELOW_ANNEX, "audit", "bench", "simulator", "otel", FACE},
+    "cluster": _BELOW_BATCH | {"_batch"},
+    "ray": {"cluster"},
+    "_cli": {*_BELOW_ANNEX, "audit", "bench", "cluster", "simulator", "otel", FACE},
     "__main__": {"_cli", "_core", FACE},
     # It spells the wire a second time, so that the two can disagree.
     "simulator": set(),
@@ -57,7 +62,7 @@ PACKAGES: dict[str, set[str]] = {
 }
 
 #: their module names repeat others on purpose
-_MIRRORS = {"simulator", "events", "extend", "audit"}
+_MIRRORS = {"simulator", "events", "extend", "audit", "ray"}
 
 #: foreign package → the modules or packages that may import it; attrs is for all
 FOREIGN = {
@@ -68,6 +73,8 @@ FOREIGN = {
         "bench.setup",
         "simulator",
         "gallery.server",
+        "webhooks.aiohttp_adapter",
+        "webhooks.listener",
     },
     "yarl": {"_wire.transport", "simulator"},
     "aiofiles": {"_store.disk_threads"},
@@ -79,10 +86,12 @@ FOREIGN = {
     "jinja2": {"bench.report"},
     "markupsafe": {"bench.report"},
     "PIL": {"simulator", "gallery.thumbnail_worker"},
-    "openpyxl": {"_requests.sources"},
-    "pyarrow": {"_requests.sources"},
+    "openpyxl": {"_requests.sources", "_export.table_files"},
+    "pyarrow": {"_requests.sources", "_export.parquet_shards", "cluster.datasets"},
     "yaml": {"_requests.sources"},
     "opentelemetry": {"otel"},
+    "obstore": {"_store.objects"},
+    "ray": {"cluster.actors", "cluster.datasets"},
 }
 
 MOST_IN_A_CHAIN = 14
@@ -277,14 +286,21 @@ WHERE = {
     "resume: skip or collect": "_batch.resume_decision:resume_decision",
     "the delimiter of a CSV is found": "_requests.sources.tables:TableFormat._separator",
     "Ctrl-C": "_cli.signals:Interrupts._on_signal",
+    "a callback wakes its job": "_engine.webhook_inbox:WebhookInbox.ring",
+    "a callback settles a submission in doubt": "_batch.callback_settlement:CallbackSettler._prove",
+    "which account gets an image": "_engine.account_choice:ranked",
+    "a submission goes to another account": "_engine.pool_engine:PoolEngine.submit",
     "max-cost is reserved": "_engine.budget:SpendingAccount.reserve",
     "a task is matched with a submission in doubt": "_engine.reconciliation:decide",
+    "a charge of the usage log gets its job": "_batch.bill.matching:assign",
     "the key is attached": "_wire.credentials:auth_header",
     "what may be submitted again": "_wire.classification:classify",
     "the delay of a retry": "_core.backoff:retry_delay",
     "when a URL expires": "_wire.url_expiry:url_life",
     "an image is judged whole": "_core.images:inspect",
     "a file name from a template": "_store.filenames:FilenameTemplate.render",
+    "an object is created once": "_store.object_sink:landed",
+    "of two writers in a bucket, one is stopped": "_store.object_log:ObjectLog._create",
     "a line of metadata.jsonl": "_store.metadata:metadata_row",
     "the lock of a folder": "_store.journal.lock:FolderLock.take",
     "how many downloads at once": "_engine.download_queue:DownloadQueue._next",
@@ -306,11 +322,19 @@ WHERE = {
     "Poisson arrivals": "bench.load_profile:intended",
     "the saturation point": "bench.saturation:find_saturation",
     "equal rows are numbered": "_requests.sources.numbering:Occurrences",
+    "prepared requests keep their numbers": "_requests.sources.plan:GivenNumbers",
     "--retry failed": "_store.journal.retry_selection:RetrySelection",
     "verify compares hashes": "_store.audit.verification:verify",
     "a stalled download is noticed": "_engine.resumable_stream:ResumableStream._steady",
     "the fingerprint of a request": "_core.models:ImageRequest.content_key",
     "the key is read from the environment": "_wire.credentials:resolve_provider",
+    "which images are in a shard of an export": "_export.sharding:ShardExport._make",
+    "a shard made beside a run is recorded": "_export.run_export:ExportWork._recorded",
+    "an image has one worker at a time": "cluster.row_queue:RowQueue.take",
+    "a worker's slots": "cluster.shares:Shares.report",
+    "a restarted ledger keeps the intents of living workers": (
+        "cluster.run_ledger:RunLedger._end_recovery"
+    ),
     "the threads for the disk": "_store.disk_threads:ThreadRunner",
     "whether the key may go to a polling URL": "_wire.credentials:may_send_key",
 }

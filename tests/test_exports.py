@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import fluxasync
-from fluxasync import audit, bench, events, extend, gallery, otel, simulator
+from fluxasync import audit, bench, events, extend, gallery, otel, ray, simulator, webhooks
 
 PACKAGE = Path(fluxasync.__file__).parent
 HEAVY = ("aiofiles", "aiohttp", "cyclopts", "PIL", "rich", "uvloop")
@@ -29,6 +29,8 @@ MODULES: dict[ModuleType, list[str]] = {
     audit: [name for name in dir(audit) if not name.startswith("_")],
     gallery: gallery.__all__,
     otel: ["Tracing"],
+    ray: [name for name in dir(ray) if not name.startswith("_")],
+    webhooks: webhooks.__all__,
 }
 
 #: classes of the package, public or not; a name stands once (test_architecture.py)
@@ -70,11 +72,11 @@ def _types(function: Callable[..., Any]) -> set[str]:
     return named & CLASSES
 
 
-@pytest.mark.parametrize("package", [fluxasync, bench])
+@pytest.mark.parametrize("package", [fluxasync, bench, webhooks])
 def test_the_stub_lists_each_public_name_once_and_in_order(package):
     """`__all__` is what `__init__.pyi` imports, under the same names."""
     stub = ast.parse(Path(package.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
-    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom) and node.module]
     aliases = [alias for node in imports for alias in node.names]
     assert all(alias.name == alias.asname for alias in aliases)
     assert sorted(a.name for a in aliases if a.name != "__version__") == package.__all__
@@ -92,6 +94,15 @@ def test_a_star_import_gives_the_public_names():
     given: dict[str, Any] = {}
     exec("from fluxasync import *", given)  # noqa: S102 — the statement is the test
     assert set(fluxasync.__all__) <= given.keys()
+
+
+@pytest.mark.parametrize("name", ["audit", "events", "extend"])
+def test_the_small_modules_need_no_import_of_their_own(name):
+    """`import fluxasync` suffices for `fluxasync.audit`; the other modules are imported by name."""
+    code = f"import fluxasync; print(dir(fluxasync).count({name!r}), fluxasync.{name}.__name__)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert result.stdout.decode().split() == ["1", f"fluxasync.{name}"]
+    assert name not in fluxasync.__all__
 
 
 @pytest.mark.parametrize("name", ["FluxSesion", "JobReady", "Sink", "_core_errors"])

@@ -41,6 +41,7 @@ def bodies(server: EchoServer) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.asyncio
+@pytest.mark.slow
 async def test_the_list_of_the_case_is_sent_whole(folder: Path) -> None:
     """Case 2: resolution, grounding and the picture of the edit reach the provider, typed as in
     the list, and the run has a price by resolution."""
@@ -61,6 +62,7 @@ async def test_the_list_of_the_case_is_sent_whole(folder: Path) -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.slow
 async def test_a_second_run_pays_for_nothing_and_a_changed_picture_is_a_new_image(
     folder: Path,
 ) -> None:
@@ -130,6 +132,7 @@ async def test_a_name_with_a_slash_is_sent_collected_and_kept(dialect: str, tmp_
 
 
 @pytest.mark.asyncio
+@pytest.mark.slow
 async def test_a_finetuned_endpoint_needs_its_id_before_anything_is_sent(tmp_path: Path) -> None:
     """finetune_id and finetune_strength are sent; a row without an id is refused for free."""
     model = "flux-pro-1.1-ultra-finetuned"
@@ -166,6 +169,7 @@ async def test_a_picture_of_a_list_stays_in_the_lists_folder(tmp_path: Path) -> 
 
 
 @pytest.mark.asyncio
+@pytest.mark.slow
 async def test_one_image_of_flux_3_goes_to_a_file_of_any_suffix(tmp_path: Path) -> None:
     """FLUX 3 has no output_format, so none is sent with a file's suffix; the file is named by its
     bytes."""
@@ -177,6 +181,7 @@ async def test_one_image_of_flux_3_goes_to_a_file_of_any_suffix(tmp_path: Path) 
 
 
 @pytest.mark.asyncio
+@pytest.mark.slow
 async def test_a_given_price_makes_a_cap_possible_for_an_unknown_model(tmp_path: Path) -> None:
     """`--price` lets a cap hold for a model of no catalogue: the run ends at the cap, and the same
     command with a higher one goes on."""
@@ -211,6 +216,7 @@ async def test_a_price_without_effect_or_sense_is_refused(
 
 
 @pytest.mark.asyncio
+@pytest.mark.slow
 async def test_a_benchmark_of_an_unknown_model_takes_its_price_and_images(tmp_path: Path) -> None:
     """`bench --price --param` works for a model of no catalogue; without a price it says how."""
     shutil.copy(DATA / "small.jpg", tmp_path)

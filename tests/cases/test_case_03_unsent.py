@@ -57,6 +57,7 @@ async def run(folder: Path, server: EchoServer, rows: Any, *options: object) -> 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("options", [(), ("--quiet",)])
+@pytest.mark.slow
 async def test_disable_pup_of_the_case_is_sent(tmp_path: Path, options: tuple[str, ...]) -> None:
     """Case 3: flux-2-pro takes disable_pup, so it reaches the provider as the list has it."""
     async with echo_server() as server:
@@ -69,6 +70,7 @@ async def test_disable_pup_of_the_case_is_sent(tmp_path: Path, options: tuple[st
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("options", [(), ("--quiet",)])
+@pytest.mark.slow
 async def test_what_is_not_sent_is_named_with_and_without_quiet(
     tmp_path: Path, options: tuple[str, ...]
 ) -> None:
@@ -100,6 +102,7 @@ async def test_a_stream_names_what_is_not_sent_too(caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.asyncio
+@pytest.mark.slow
 async def test_every_key_of_an_unknown_model_reaches_the_provider(tmp_path: Path) -> None:
     """Values keep their JSON types, local images go as base64, and the plan names what was sent
     unchecked; what is named extras stays at home."""
@@ -126,6 +129,7 @@ async def test_every_key_of_an_unknown_model_reaches_the_provider(tmp_path: Path
 
 
 @pytest.mark.asyncio
+@pytest.mark.slow
 async def test_cells_of_a_table_are_sent_as_numbers_where_they_are_numbers(tmp_path: Path) -> None:
     """A table has only text: for an unknown model a cell is read as `--param` reads a value."""
     rows = f"prompt,model,tone,level,code,flag\na,{NEW},warm,2.5,007,true\nb,flux-dev,x,1,2,true\n"
@@ -143,6 +147,7 @@ async def test_cells_of_a_table_are_sent_as_numbers_where_they_are_numbers(tmp_p
 
 
 @pytest.mark.asyncio
+@pytest.mark.slow
 async def test_a_mapped_cell_is_sent_with_its_type_to_a_known_model(tmp_path: Path) -> None:
     """`--map extra_body.NAME=COLUMN` reads a cell as `--param extra_body.NAME=V` reads V."""
     rows = "prompt,tone,soft,code\na,7,true,007\n"
@@ -154,6 +159,7 @@ async def test_a_mapped_cell_is_sent_with_its_type_to_a_known_model(tmp_path: Pa
 
 
 @pytest.mark.asyncio
+@pytest.mark.slow
 async def test_options_of_an_unknown_model_are_sent(tmp_path: Path) -> None:
     """`--param` and `--grid` take any name for a model that the catalogue lacks; a known model
     takes it as extra_body.NAME, which the refusal says."""
@@ -179,6 +185,7 @@ async def test_options_of_an_unknown_model_are_sent(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.slow
 async def test_a_picture_of_an_unknown_key_that_is_missing_is_refused_before_spending(
     tmp_path: Path,
 ) -> None:
@@ -348,6 +355,7 @@ def test_all_foreign_names_are_in_one_message() -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.slow
 async def test_what_a_tool_writes_beside_a_row_is_sent_to_no_model(tmp_path: Path) -> None:
     """Case 3: the envelope of a batch file is metadata, also for a model that the catalogue lacks;
     the warning names the model's option."""

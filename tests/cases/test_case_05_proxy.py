@@ -248,6 +248,7 @@ async def test_a_benchmark_records_the_proxy(
 
 
 @pytest.mark.asyncio
+@pytest.mark.slow
 async def test_a_simulator_works_whatever_the_proxy_variables_say(tmp_path: Path) -> None:
     """`--simulate` and a loopback address need no proxy, and no usable variable."""
     odd = {"HTTPS_PROXY": "socks5://127.0.0.1:1", "HTTP_PROXY": "http://127.0.0.1:1"}
@@ -401,6 +402,7 @@ async def test_a_proxy_that_is_down_is_logged_long_before_patience_ends(
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("options", [(), ("--quiet",)], ids=["", "quiet"])
+@pytest.mark.slow
 async def test_a_proxy_that_is_down_is_named_at_once_at_the_command_line(
     options: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -534,6 +536,7 @@ def test_wrong_arguments_are_refused_at_once(options: dict[str, object], words: 
         ({"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": ".invalid"}, "because of NO_PROXY"),
     ],
 )
+@pytest.mark.slow
 async def test_a_name_that_is_not_found_says_whether_a_proxy_was_used(
     environ: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,7 @@ async def of_standard_input(
 
 
 @pytest.mark.asyncio
+@pytest.mark.slow
 async def test_the_prompts_of_the_case_reach_the_wire_as_json_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

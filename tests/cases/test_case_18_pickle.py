@@ -77,13 +77,18 @@ SAVED = Saved(
 ARGUMENTS: dict[str, Any] = {
     "message": "what is wrong", "sent": True, "permanent": True, "local": True,
     "evidence": "candidate job id: j\nbody", "status": 403, "retry_after": 12.5, "of_key": False,
+    "of_token": False,
     "job": JOB, "reasons": ("Safety Filter",), "ready": READY,
 }  # fmt: skip
 
 
+#: modules that need an extra which is large; they have no error of their own
+_NEED_RAY = ("cluster.actors", "cluster.datasets")
+
+
 def _modules() -> Iterator[str]:
     for found in pkgutil.walk_packages(fluxasync.__path__, "fluxasync."):
-        if not found.name.endswith(("__main__", "thumbnail_worker")):
+        if not found.name.endswith(("__main__", "thumbnail_worker", *_NEED_RAY)):
             yield found.name
 
 
@@ -180,8 +185,13 @@ VALUES: list[Any] = [
     events.JobSubmitted(job=JOB, in_flight=1), events.SubmitFailed(request=REQUEST, error=LOST),
     events.JobReady(job=JOB, polls=1, in_flight=0), events.JobEnded(job=JOB, saved=SAVED),
     events.JobEnded(job=JOB, error=sample(JobFailed)), events.JobUnclaimed(job=JOB),
+    events.JobAdopted(job=JOB),
+    events.DoubtsSought(count=2, until=AT),
+    events.RowsChecked(count=2),
+    events.WorkersReported(workers=2, in_flight=3, paid=4),
     events.Paused(seconds=1.0, reason="429", status=429, until=AT),
     events.DownloadsFailing(count=2, reason="HTML, not an image", until=AT),
+    events.StoreOutage(url="s3://bucket/run", since=AT),
     events.Resumed(), events.LimitChanged(group="account", limit=6),
     events.LoopLagged(seconds=1.0), events.ClockJumped(seconds=9.0),
     events.DiskLagged(seconds=6.0), events.Settled(outcome=SAVED), events.EventsDropped(count=2),

@@ -23,6 +23,8 @@ from fluxasync.simulator import Scenario, Simulator
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 
+pytestmark = pytest.mark.slow  # each test starts processes
+
 CLOSED = {"stdin": "0<&-", "stdout": "1>&-", "stderr": "2>&-", "all": "0<&- 1>&- 2>&-"}
 MODULE = ("-m", "fluxasync")
 #: the command as it is without the extra `speed`

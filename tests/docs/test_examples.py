@@ -15,12 +15,13 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from support.asgi_server import serving
 from support.patience import patient
 from support.simulator_sessions import FAST, until
 
 from fluxasync import Batch, FluxSession
 from fluxasync._engine.session import engine_of
-from fluxasync.simulator import Scenario, Simulator
+from fluxasync.simulator import Scenario, Simulator, WebhookForm
 
 from .simulated import running_simulator
 
@@ -45,22 +46,6 @@ def example(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         return module
 
     return imported
-
-
-@asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[str]:
-    """Run an ASGI app on a free port of this loop; yield its URL."""
-    uvicorn = pytest.importorskip("uvicorn")
-    config = uvicorn.Config(app, port=0, log_level="error", ws="none", loop="none")
-    server = uvicorn.Server(config)
-    socket = config.bind_socket()
-    task = asyncio.create_task(server.serve([socket]))
-    await until(lambda: server.started or task.done())
-    try:
-        yield f"http://127.0.0.1:{socket.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await task
 
 
 @pytest.mark.slow
@@ -135,6 +120,60 @@ async def test_aiohttp_app_shares_one_session(example: Any, monkeypatch: Any) ->
         finally:
             await runner.cleanup()
         assert {charge.prompt for charge in sim.charges} == {"fox", "a lamp", "a boat"}
+
+
+@asynccontextmanager
+async def webhook_fastapi(module: Any, port: int) -> AsyncIterator[str]:
+    async with serving(module.app, port=port) as url:
+        yield url
+
+
+@asynccontextmanager
+async def webhook_aiohttp(module: Any, port: int) -> AsyncIterator[str]:
+    runner = web.AppRunner(module.make_app(), access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
+@pytest.mark.parametrize("served", [webhook_fastapi, webhook_aiohttp])
+@pytest.mark.parametrize("form", ["hmac/id", "header/task_id", "field/progress"])
+async def test_an_app_with_a_webhook_hears_when_its_images_are_ready(
+    example: Any, served: Any, form: str, monkeypatch: Any, unused_tcp_port: int
+) -> None:
+    """F98: callbacks reach the app, in each signature that the sources describe; forged ones are
+    refused (F91)."""
+    monkeypatch.setenv("WEBHOOK_URL", f"http://127.0.0.1:{unused_tcp_port}/flux")
+    monkeypatch.setenv("WEBHOOK_SECRET", "nobody-guesses-this")
+    scenario = Scenario(latency=(0.2, 0.3), webhooks=WebhookForm.parse(form))
+    async with Simulator(scenario) as sim:
+        module = example(served.__name__, sim)
+        async with served(module, unused_tcp_port) as url, aiohttp.ClientSession(url) as client:
+
+            async def image(prompt: str) -> int:
+                async with client.get("/image", params={"prompt": prompt}) as answer:
+                    assert not answer.ok or (await answer.read()).startswith(PNG_OR_JPEG)
+                    return answer.status
+
+            async def callbacks() -> dict[str, int]:
+                async with client.get("/callbacks") as answer:
+                    return dict(await answer.json())
+
+            assert await asyncio.gather(*map(image, "abcdef")) == [200] * 6
+            async with asyncio.timeout(patient()):
+                while (await callbacks())["known"] < 6:
+                    pass
+            async with client.post("/flux/" + "0" * 32, json={"id": "forged"}) as answer:
+                assert answer.status == 401
+            counts = await callbacks()
+            assert (counts["refused"], counts["known"] >= 6) == (1, True)
+            assert await image("") in (400, 422)
+        assert len(sim.charges) == 6
 
 
 @pytest.mark.asyncio

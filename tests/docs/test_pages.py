@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import fluxasync
-from fluxasync import bench, events, extend, simulator
+from fluxasync import bench, events, extend, ray, simulator
 
 from .pages import blocks
 
@@ -27,6 +27,7 @@ PAGES = {
     fluxasync: "api.rst",
     events: "api.rst",
     extend: "api.rst",
+    ray: "api.rst",
     simulator: "api-simulator.rst",
     bench: "api-bench.rst",
 }

@@ -24,7 +24,7 @@ from support.simulator_sessions import RETRY, fast_session, outcomes_of, small_r
 
 from fluxasync import (
     COMETAPI,
-    Account,
+    AccountReader,
     APIError,
     AuthenticationError,
     Batch,
@@ -163,7 +163,7 @@ async def test_a_task_is_listed_after_the_scenarios_delay():
     ("fault", "kind", "message"),
     [
         ("list-html", ConfigError, "cometapi has no list of tasks"),
-        ("list-401", AuthenticationError, "COMETAPI_ACCESS_TOKEN"),
+        ("list-401", AuthenticationError, "the access token was refused"),
         ("list-false", APIError, "database is locked"),
     ],
 )
@@ -397,8 +397,8 @@ def test_another_session_argument_is_refused():
 # ----------------------------------------------------------- pages of a list that changes meanwhile
 
 
-def account_over(send: Callable[[Call], Any]) -> Account:
-    return Account(send, COMETAPI, BOTH, retry=RETRY, timeouts=Timeouts())
+def account_over(send: Callable[[Call], Any]) -> AccountReader:
+    return AccountReader(send, COMETAPI, BOTH, retry=RETRY, timeouts=Timeouts())
 
 
 def page_of(call: Call) -> tuple[int, int]:
@@ -476,7 +476,7 @@ async def test_a_gateway_that_ignores_the_page_ends_the_reading():
     assert len(calls) <= 6
 
 
-def paged(*pages: list[Any], total: int | None = None) -> Account:
+def paged(*pages: list[Any], total: int | None = None) -> AccountReader:
     """An account whose list has these pages."""
 
     async def send(call: Call) -> Reply:

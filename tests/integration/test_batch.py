@@ -36,7 +36,6 @@ from fluxasync import (
     ConfigError,
     CreditError,
     Failed,
-    FluxSession,
     ImageRequest,
     InDoubt,
     Job,
@@ -258,12 +257,6 @@ async def test_a_folder_whose_journal_is_gone_is_refused_before_spending(tmp_pat
         assert (1, before) == (sim.world.posts, names(tmp_path))
 
 
-def test_a_folder_and_a_sink_exclude_each_other(tmp_path: Path):
-    """Only one of them can be where the images go."""
-    with pytest.raises(ConfigError):
-        Batch(FluxSession(), PROMPTS, out=tmp_path, sink=MemorySink())
-
-
 # --- what comes out -------------------------------------------------------------------------------
 
 
@@ -293,7 +286,7 @@ class FirstComesLast:
 async def test_outcomes_come_as_they_finish_or_in_source_order(ordered: bool):
     """The first image finishes last: in completion order it ends the run, in order it begins it."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
-        batch = Batch(flux, small_requests(6), sink=FirstComesLast(6), ordered=ordered)
+        batch = Batch(flux, small_requests(6), out=FirstComesLast(6), ordered=ordered)
         outcomes, error = await run_out(batch)
         assert error is None
         indexes = [outcome.index for outcome in outcomes]

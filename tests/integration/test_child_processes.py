@@ -115,6 +115,7 @@ STARTERS = [
 
 
 @pytest.mark.parametrize(("word", "arguments"), STARTERS)
+@pytest.mark.slow
 def test_no_child_runs_code_of_the_working_folder_or_has_a_key(
     tmp_path, planted, server, word, arguments
 ):

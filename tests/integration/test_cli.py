@@ -521,11 +521,24 @@ def test_simulate_prints_its_url_and_a_command_and_ends_with_its_ledger() -> Non
     assert "0 charges" in said.splitlines()[-1]
 
 
+def test_simulate_says_which_webhooks_it_did_not_call() -> None:
+    """A real application is not called, and its user learns why."""
+    server = SimulatorCommand("--latency", "0..0")
+    body = {"prompt": "a fox", "webhook_url": "https://hooks.example.com/"}
+    request = urllib.request.Request(  # noqa: S310
+        f"{server.url}/flux/v1/flux-dev", data=json.dumps(body).encode()
+    )
+    with urllib.request.urlopen(request) as answer:  # noqa: S310
+        assert answer.status == 200
+    assert "webhooks outside this network not called: 1" in server.end().splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("option", "said"),
     [
         pytest.param(("--fault", "flood:1"), "lost-reply", id="unknown fault"),
         pytest.param(("--latency", "fast"), "0.5..2", id="latency"),
+        pytest.param(("--webhooks", "sha1"), "signatures: hmac, header", id="webhooks"),
     ],
 )
 def test_simulate_refuses_unknown_words(cli: Any, option: tuple[str, str], said: str) -> None:

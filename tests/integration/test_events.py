@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -32,6 +32,7 @@ from fluxasync.events import (
     JobSubmitted,
     JobUnclaimed,
     Paused,
+    RowsChecked,
     Settled,
     SubmitFailed,
 )
@@ -134,9 +135,9 @@ class Slow(MemoryLedger):
         super().__init__()
         self.ready = asyncio.Event()
 
-    async def intent(self, request: ImageRequest, *, price: Decimal | None) -> None:
+    async def intent(self, request: ImageRequest, **given: Any) -> None:
         first = not self.intents
-        await super().intent(request, price=price)
+        await super().intent(request, **given)
         if not first:
             await self.ready.wait()
 
@@ -251,3 +252,17 @@ async def test_in_doubt_is_a_failed_submission_and_an_outcome():
         outcomes, _ = await run_out(Batch(flux, small_requests(1)))
     assert [InDoubt] == list(map(type, outcomes))
     assert [SubmitFailed, Settled] == list(map(type, seen))
+
+
+@pytest.mark.asyncio
+async def test_a_batch_shows_the_rows_of_its_check(tmp_path: Path):
+    """A long list shows that it is being read, before anything is submitted."""
+    seen: list[object] = []
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        batch = Batch(flux, ["a fox"] * 2_000, out=tmp_path, on_event=seen.append)
+        await batch.check()
+        await batch.aclose()
+        assert sim.world.posts == 0
+    counts = [event.count for event in seen if isinstance(event, RowsChecked)]
+    assert counts == sorted(counts)
+    assert 0 < counts[-1] <= 2_000

@@ -130,6 +130,26 @@ def test_ctrl_c_does_not_break_the_live_view(server: SimulatorCommand, tmp_path:
 
 
 @pytest.mark.slow
+def test_the_live_view_has_a_line_for_each_account(tmp_path: Path) -> None:
+    """Two accounts of one run, one without credit after a few images: their jobs, slots and images
+    while they work, and why one is out."""
+    path = listed(tmp_path, [str(number) for number in range(40)])
+    quick = ("--latency", "0.3..0.4", "--image-bytes", "1")
+    with running_simulator(*quick) as main, running_simulator(*quick, "--fault", "402") as poor:
+        table = '[[account]]\nname = "{}"\nprovider = "bfl"\nbase_url = "{}"\nin_flight = {}\n'
+        text = table.format("main", main.url, 4) + table.format("poor", poor.url, 2)
+        (tmp_path / "accounts.toml").write_text(text)
+        line = ("run", path.name, "-o", "x", "--accounts", "accounts.toml", *FAST)
+        terminal = Terminal(*line, cwd=tmp_path, size=(30, 100))
+        assert terminal.end() == 0
+    seen = list(screens(terminal.shown.removeprefix("ready"), columns=100, rows=30))
+    lines = [line for screen in seen for line in screen]
+    assert any(re.match(r"main  [1-4] of 4 slots · \d+ saved", line) for line in lines)
+    assert any(line.startswith("poor  0 saved · out: ") for line in lines)
+    assert "; main 40" in "".join(seen[-1])
+
+
+@pytest.mark.slow
 def test_paths_are_not_printed_beside_a_live_view(server: SimulatorCommand, tmp_path: Path) -> None:
     """At a terminal the latest names are in the picture; with --json or --quiet data is data."""
     path = listed(tmp_path, ["1", "2"])

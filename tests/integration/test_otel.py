@@ -97,6 +97,7 @@ async def test_an_image_is_a_span_with_its_steps(backend: Backend):
 
 
 @pytest.mark.asyncio
+@pytest.mark.slow
 async def test_a_run_is_counted_by_outcome(backend: Backend):
     """Images, failures by cause, cost and jobs in flight agree with the summary."""
     faults = ["moderated-content:0.3", "lost-reply:0.2"]

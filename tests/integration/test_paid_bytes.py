@@ -41,7 +41,7 @@ from fluxasync import Outcome as AnyOutcome
 from fluxasync import audit as folders
 from fluxasync._cli.app import main
 from fluxasync._store.audit.folder_status import quarantined_rows
-from fluxasync._store.audit.quarantine_files import published
+from fluxasync._store.audit.quarantine_files import kept_image, published
 from fluxasync.extend import Stored
 from fluxasync.gallery.cards import read
 from fluxasync.simulator import Scenario, Simulator
@@ -366,7 +366,7 @@ async def test_a_killed_decision_can_be_given_again(tmp_path: Path) -> None:
     async with broken("wrong-bytes") as sim:
         await a_run(sim, tmp_path)
     (key, (entry, row)), _ = quarantined_rows(out).items()
-    copied, _ = published(out, row)
+    copied = published(out, *kept_image(out, row))
     (accepted,) = await folders.accept(out, [key])
     assert accepted.path == copied
     assert len(list(out.glob("*.jpg"))) == 1
@@ -378,6 +378,7 @@ async def test_a_killed_decision_can_be_given_again(tmp_path: Path) -> None:
     assert (await folders.verify(out)).is_clean
 
 
+@pytest.mark.slow
 async def test_a_run_killed_with_bytes_in_quarantine_pays_nothing_again(tmp_path: Path) -> None:
     """Killed between the quarantine and the record: the next run collects the jobs it paid for, and
     records the bytes with their reason."""

@@ -186,10 +186,10 @@ async def test_a_closed_session_waits_for_its_posts_and_is_closed_twice_without_
 
 
 @pytest.mark.asyncio
-async def test_a_job_with_a_webhook_is_polled_at_the_origin():
+async def test_a_job_with_a_webhook_is_polled_at_the_regional_origin():
     """With a webhook BFL gives no polling URL, so the job is polled at its submission's origin."""
     request = small_request(webhook_url="https://hooks.example.com/x", webhook_secret="s")
-    async with Simulator(SCENARIO) as sim, fast_session(sim.url, "bfl") as flux:
+    async with Simulator(SCENARIO) as sim, fast_session(sim.regional_url, "bfl") as flux:
         saved = await flux.generate(request)
         assert saved.job.polling_url is None
         audit(sim.world, [saved])
@@ -276,7 +276,7 @@ async def test_a_models_own_limit_leaves_slots_to_other_models():
     """P12: of flux-kontext-max at most six are active, while flux-dev uses the other slots."""
     narrow = [ImageRequest(prompt=f"k{n}", model="flux-kontext-max") for n in range(12)]
     async with (
-        Simulator(evolve(SCENARIO, latency=0.1)) as sim,
+        Simulator(evolve(SCENARIO, latency=1.0)) as sim,
         fast_session(sim.url, limits=10) as flux,
     ):
 

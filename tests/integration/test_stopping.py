@@ -302,7 +302,7 @@ async def test_a_disk_error_after_the_cap_takes_precedence():
         Simulator(SCENARIO) as sim,
         fast_session(sim.url, limits=6, budget="0.03") as flux,
     ):
-        batch = Batch(flux, small_requests(2), sink=FullDisk())
+        batch = Batch(flux, small_requests(2), out=FullDisk())
         outcomes, error = await run_out(batch)
         assert (outcomes, str(error)) == ([], "the disk is full")
         assert [charge.job_id for charge in sim.charges] == [job.job_id for job in flux.unclaimed]
@@ -374,7 +374,7 @@ class BrokenLedger(MemoryLedger):
 @pytest.mark.asyncio
 async def test_a_bug_in_a_sink_or_ledger_ends_the_run_and_is_raised(broken: str):
     """P26: a bug outside neither hangs the run nor goes unseen; paid jobs are accounted."""
-    parts = {"sink": {"sink": BrokenSink()}, "ledger": {"ledger": BrokenLedger()}}[broken]
+    parts = {"sink": {"out": BrokenSink()}, "ledger": {"ledger": BrokenLedger()}}[broken]
     limits = Limits(in_flight=2, downloads=1)
     async with Simulator(SCENARIO) as sim, fast_session(sim.url, limits=limits) as flux:
         batch = Batch(flux, small_requests(30), **parts)
@@ -394,7 +394,7 @@ async def test_a_bug_in_a_sink_ends_a_run_over_paid_jobs_too():
                 await flux.submit(request, ledger=ledger)
         async with fast_session(sim.url) as flux, asyncio.timeout(QUICK):
             with pytest.raises(ZeroDivisionError):
-                await run_out(Batch(flux, requests, sink=BrokenSink(), ledger=ledger))
+                await run_out(Batch(flux, requests, out=BrokenSink(), ledger=ledger))
         assert sim.world.posts == 3
 
 

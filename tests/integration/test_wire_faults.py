@@ -366,6 +366,7 @@ async def test_json_under_another_content_type_gives_one_warning(
 
 
 @pytest.mark.asyncio
+@pytest.mark.slow
 async def test_an_id_of_an_earlier_run_is_in_doubt_and_paid_once(tmp_path: Path):
     """F21: only the journal knows the id; the second image is in doubt, nothing is unclaimed, and
     the budget counts each price once."""

@@ -243,7 +243,7 @@ def _slow_fsync(context: FaultContext) -> None:
     os.fsync = fsync
 
 
-def _wait_for_loop(context: FaultContext) -> None:
+def _wait_for_loop(context: FaultContext, *_: object) -> None:
     """Block until the event loop has run once; a loop that waits for this thread never does."""
     turned = threading.Event()
     context.loop.call_soon_threadsafe(turned.set)
@@ -253,20 +253,22 @@ def _wait_for_loop(context: FaultContext) -> None:
 class _Connection(sqlite3.Connection):
     """A SQLite connection with a hook before its commits."""
 
-    before_commit: Callable[[], None] | None = None
+    before_commit: Callable[[sqlite3.Connection], None] | None = None
 
     def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
         if sql == "COMMIT" and _Connection.before_commit is not None:
-            _Connection.before_commit()
+            _Connection.before_commit(self)
         return super().execute(sql, *arguments)
 
 
 def _eio_on_commit(context: FaultContext) -> None:
-    """The second commit fails in its fsync, while at least one POST is in flight."""
+    """The first commit of a job's id fails in its fsync."""
 
-    def fail() -> None:
-        context.noted["commits"] += 1
-        if context.noted["commits"] == 2:
+    def fail(connection: sqlite3.Connection) -> None:
+        if context.noted["failed commits"]:
+            context.noted["commits after it"] += 1
+        elif connection.execute("SELECT 1 FROM image WHERE job_id IS NOT NULL").fetchone():
+            context.noted["failed commits"] += 1
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
             raise error

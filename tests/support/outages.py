@@ -273,7 +273,7 @@ async def simulated_run(
         beside = asyncio.create_task(script(flux, world)) if script else None
         source = small_requests(count) if requests is None else requests
         try:
-            async with Batch(flux, source, sink=SizeSink(), ledger=ledger, grace=0) as batch:
+            async with Batch(flux, source, out=SizeSink(), ledger=ledger, grace=0) as batch:
                 async for outcome in batch:
                     outcomes.append(outcome)
                     if len(outcomes) == stop_after:

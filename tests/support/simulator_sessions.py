@@ -86,6 +86,17 @@ async def run_out(batch: Batch) -> tuple[list[Outcome], FluxError | None]:
     return outcomes, None
 
 
+def batch_after_balance(flux: FluxSession, requests: Any, **options: Any) -> Batch:
+    """Return a batch whose first submission waits for the balance, as the command's does; else
+    the balance may come after the first charges."""
+
+    async def known(_plan: object) -> None:
+        await batch.opening_balance(within=30)
+
+    batch = Batch(flux, requests, on_plan=known, **options)
+    return batch
+
+
 async def until(condition: Callable[[], object], *, within: float = HANGING) -> None:
     """Wait until a condition is true; fail if it never becomes true."""
     async with asyncio.timeout(patient(within)):

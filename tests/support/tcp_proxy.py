@@ -19,7 +19,7 @@ from attrs import define, field, frozen
 Kind = Literal[
     "reset unread", "reset in request", "swallow", "reset in head", "reset in body", "end in body",
     "reset after", "end after", "late", "slices", "unasked 200", "stale 408", "twice", "half close",
-    "burst", "narrow", "repeat", "unasked later", "cached", "gone", "busy",
+    "burst", "narrow", "repeat", "unasked later", "cached", "gone", "busy", "refused", "cut upload",
 ]  # fmt: skip
 
 #: a complete answer without a request; its job is not the next request's
@@ -36,6 +36,7 @@ class Fault:
     #: of "late", "slices" (each), "burst", "busy", "unasked later"; bytes a second of "narrow"
     seconds: float = 0.0
     held: asyncio.Event | None = None  #: what "late" waits for, instead of a time
+    status: bytes = b"403 Forbidden"  #: of "refused", which is not forwarded
 
 
 def posts(*numbers: int) -> Callable[[int, bytes], bool]:
@@ -50,14 +51,36 @@ def posts(*numbers: int) -> Callable[[int, bytes], bool]:
     return affects
 
 
-def gets(*numbers: int) -> Callable[[int, bytes], bool]:
-    """Affect these GETs, counted from 1; without numbers all."""
+def puts(*numbers: int) -> Callable[[int, bytes], bool]:
+    """Affect these uploads of images, counted from 1; without numbers all."""
     seen = 0
 
     def affects(_: int, head: bytes) -> bool:
         nonlocal seen
-        seen += head.startswith(b"GET")
-        return head.startswith(b"GET") and (not numbers or seen in numbers)
+        first = head.partition(b"\r\n")[0]
+        if not first.startswith(b"PUT") or b".fluxasync/" in first:
+            return False
+        seen += 1
+        return not numbers or seen in numbers
+
+    return affects
+
+
+#: in the addresses of an account's balance, which a run with a journal asks for
+_OF_THE_ACCOUNT = (b"/v1/credits ", b"/dashboard/billing/", b"/api/user/self ")
+
+
+def gets(*numbers: int) -> Callable[[int, bytes], bool]:
+    """Affect these polls and downloads, counted from 1; without numbers all."""
+    seen = 0
+
+    def affects(_: int, head: bytes) -> bool:
+        nonlocal seen
+        first = head.partition(b"\r\n")[0]
+        if not first.startswith(b"GET") or any(path in first for path in _OF_THE_ACCOUNT):
+            return False
+        seen += 1
+        return not numbers or seen in numbers
 
     return affects
 
@@ -110,6 +133,12 @@ class Proxy:
         request = head + await reader.readexactly(size)
         self.received.append(request)
         self.received_at.append(asyncio.get_running_loop().time())
+        if fault is not None and fault.kind == "refused":
+            writer.write(_response(fault.status, b""))
+            return True
+        if fault is not None and fault.kind == "cut upload":
+            await self._half_asked(request[: len(head) + size // 2])
+            return False
         if fault is not None and fault.kind == "half close":
             writer.write_eof()  # announces no answer, but reads the request
         answer = await self._asked(request)
@@ -132,11 +161,20 @@ class Proxy:
         try:
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
+            if request.startswith(b"HEAD"):
+                return head
             if b"transfer-encoding: chunked" in head.lower():
                 return head + await _chunked(reader)
             return head + await reader.readexactly(_length(head))
         finally:
             writer.close()
+
+    async def _half_asked(self, part: bytes) -> None:
+        """Forward a part of a request, and break off."""
+        _, writer = await asyncio.open_connection(*self.upstream)
+        writer.write(part)
+        await writer.drain()
+        writer.close()
 
     async def close(self) -> None:
         """Refuse new connections and drop the open ones."""

@@ -2,8 +2,9 @@
 
 A day of sleeping takes no time, and events keep asyncio's order. Production code needs no clock
 parameter: it uses only `asyncio.sleep`, `asyncio.timeout` and `loop.time()`. Work that the loop
-hands to a thread ends at once. Sockets and other threads do not work with it, because their answers
-take real time. Use the memory ledger, the memory sink and a transport over the simulator's world.
+hands to a thread ends at once, and no time passes while a journal's thread works. Sockets and other
+threads do not work with it, because their answers take real time. Use a transport over the
+simulator's world.
 
 Time starts at 1000, not 0, to detect code that treats 0 as "unset".
 """
@@ -13,8 +14,11 @@ from __future__ import annotations
 import asyncio
 import random
 import selectors
+import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+
+from fluxasync._store.journal.writer import StepKind, _deliver
 
 T = TypeVar("T")
 
@@ -35,6 +39,8 @@ class _JumpingSelector(selectors.DefaultSelector):
         arrived = super().select(0)
         if arrived or timeout == 0:
             return arrived
+        if self.loop.has_answers():
+            return super().select(0)
         if timeout is None:
             raise Deadlock(self.loop.who_waits())
         self.loop.now += timeout
@@ -67,9 +73,19 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         for place, handle in zip(places, handles, strict=True):
             self._ready[place] = handle
 
+    def has_answers(self) -> bool:
+        """Whether a journal's thread has answered a caller; waits until none works any more."""
+        for thread in threading.enumerate():
+            if thread.name == "fluxasync-journal":
+                _pass_through(cast("Any", thread)._target.__self__)
+        return any(_is_answer(handle) for handle in self._ready)
+
     def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> Any:
         """Let the thread end first: no time passes meanwhile, and nothing else runs."""
         future: asyncio.Future[T] = self.create_future()
+        if executor is None:
+            future.set_result(func(*args))
+            return future
         work = executor.submit(func, *args)
         if (error := work.exception()) is not None:
             future.set_exception(error)
@@ -83,6 +99,30 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             f"at {self.now - START:g} s nothing is ready and no timer is set; "
             f"waiting: {', '.join(names) or 'no task'}"
         )
+
+
+class _Nobody:
+    """A caller that waits for nothing."""
+
+    def done(self) -> bool:
+        return True
+
+
+def _pass_through(writer: Any) -> None:
+    """Wait until a journal's thread has answered all steps before: the second step of ours begins
+    when the group of the first one was answered."""
+    for _ in range(2):
+        passed = threading.Event()
+        step = (lambda _connection, passed=passed: passed.set(), (), _Nobody(), StepKind.READ)
+        writer._others.append(step)
+        writer._wake_up()
+        passed.wait(10)
+
+
+def _is_answer(handle: Any) -> bool:
+    if handle._callback is not _deliver:
+        return False
+    return any(not isinstance(future, _Nobody) for future, _, _ in handle._args[0])
 
 
 def _is_task_step(handle: Any) -> bool:

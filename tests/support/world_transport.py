@@ -93,7 +93,7 @@ class WorldTransport:
                     headers=call.headers,
                     host_region=self.world.region if origin == REGION else None,
                 )
-            if call.method == "POST" and origin == ORIGIN:
+            if call.method == "POST" and (origin == ORIGIN or dialect == "bfl"):
                 return self.world.submit(
                     now,
                     dialect=dialect,

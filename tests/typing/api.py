@@ -17,14 +17,18 @@ from attrs import evolve
 import fluxasync
 from fluxasync import (
     BFL,
-    Account,
+    AccountReader,
     AccountTask,
     Balance,
     Batch,
+    Bill,
+    BillLine,
     Budget,
+    Cause,
     Credentials,
     DownloadError,
     Estimate,
+    ExportResult,
     Failed,
     FluxError,
     FluxSession,
@@ -38,6 +42,7 @@ from fluxasync import (
     MemoryLedger,
     MemorySink,
     Moderated,
+    ObjectSink,
     Outcome,
     Pending,
     Plan,
@@ -47,6 +52,7 @@ from fluxasync import (
     Ready,
     Reconciliation,
     Retry,
+    RunExport,
     Saved,
     Summary,
     TaskList,
@@ -70,6 +76,26 @@ async def helpers() -> None:
 async def reconciling() -> None:
     async with FluxSession() as flux:
         assert_type(await fluxasync.reconcile(flux, "images/"), Reconciliation)
+
+
+async def billing() -> None:
+    async with FluxSession() as flux:
+        assert_type(await fluxasync.bill(flux, "images/", settle=True), Bill)
+    assert_type(await fluxasync.export("images/", "parquet", shard="1GB"), ExportResult)
+    assert_type(await fluxasync.export("images/", picked=True), ExportResult)
+    bill = await fluxasync.bill(None, "images/", datetime.now(UTC))
+    assert_type(bill.lines, tuple[BillLine, ...])
+    assert_type(bill.causes, tuple[Cause, ...])
+    assert_type(bill.difference, Decimal | None)
+
+
+async def exporting() -> None:
+    async with FluxSession() as flux, Batch(flux, ["a red fox"], out="images/") as batch:
+        async with batch.exporting("parquet", out=Path("shards"), shard="1GB") as shards:
+            await batch.run()
+        assert_type(shards, RunExport)
+        assert_type(shards.result, ExportResult | None)
+        assert_type(shards.error, FluxError | None)
 
 
 async def events() -> None:
@@ -103,7 +129,7 @@ async def one_image_in_steps() -> None:
 
 async def account() -> None:
     async with FluxSession(api_key=Credentials(api_key="key", access_token="token")) as flux:
-        assert_type(flux.account, Account)
+        assert_type(flux.account, AccountReader)
         assert_type(await flux.account.balance(), Balance)
         listed = await flux.account.tasks(since=datetime.now(UTC), model="flux-dev")
         assert_type(listed, TaskList)
@@ -166,17 +192,19 @@ async def sources(flux: FluxSession) -> None:
         yield "a red fox"
 
     Batch(flux, Prompts(Path("prompts.txt"), n=4), out=Path("images"), name="{index:06}.{ext}")
-    Batch(flux, ["a red fox", "a lighthouse"], sink=MemorySink(), ordered=True)
-    Batch(flux, ({"prompt": p, "seed": 7} for p in ("a", "b")), sink=MemorySink())
-    Batch(flux, [ImageRequest(prompt="a red fox")], sink=FolderSink("images"))
+    Batch(flux, ["a red fox", "a lighthouse"], out=MemorySink(), ordered=True)
+    Batch(flux, ({"prompt": p, "seed": 7} for p in ("a", "b")), out=MemorySink())
+    Batch(flux, [ImageRequest(prompt="a red fox")], out=FolderSink("images"))
     Batch(flux, Prompts("p.csv", seeds=range(4), models=["flux-dev"], grid={"guidance": [2, 3.5]}))
     Batch(flux, Prompts(Path("p.parquet"), sample=100, columns={"prompt": "caption", "width": "w"}))
     Batch(flux, "prompts.txt", out="images", retry="failed,moderated", finished="skip")
     Batch(flux, "prompts.txt", out="images", retry=["expired", "lost"])
+    Batch(flux, "prompts.txt", out="s3://bucket/run", state=Path("run"))
+    Batch(flux, "prompts.txt", out=ObjectSink("gs://b/run", options={"a": "b"}), state="run")
     Batch(flux, Prompts("captions/", wildcards=True, sample=10, sample_seed=1))
     Batch(flux, Prompts("p.csv", allow_files="photos"))
     Batch(flux, Prompts("p.csv", allow_files=["photos", Path("more")]))
-    Batch(flux, endless(), sink=MemorySink(), ledger=MemoryLedger())
+    Batch(flux, endless(), out=MemorySink(), ledger=MemoryLedger())
 
 
 def errors(error: Exception) -> None:
