@@ -15,14 +15,15 @@ ARGS ?=
 # tests start many processes, and none should compile everything anew
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test quick lowest simulate check crash bench soak docs clean
+.PHONY: help demo test sweep quick lowest simulate check crash bench soak docs clean
 
 help:
 	@echo "make demo    40 example prompts into 40 images, simulated: no key, no cost"
 	@echo "make test    every test"
 	@echo "make quick   the tests without the slow ones (ARGS='-k name' picks some)"
 	@echo "make lowest  those on the lowest versions that pyproject.toml allows, on Python 3.11"
-	@echo "make simulate  the promises of pace over 1,000 seeds instead of 30 (SEEDS=… sets the number)"
+	@echo "make sweep   every case of the large sweeps, of which make test takes a part (40 minutes)"
+	@echo "make simulate  the promises of pace over 1,000 seeds instead of 10 (SEEDS=… sets the number)"
 	@echo "make check   ruff, formatting, types"
 	@echo "make crash   kills, signals and power cuts by the thousand, into docs/crash-results.md"
 	@echo "make bench   ours against what one would use instead, into docs/benchmarks.md (30 minutes)"
@@ -40,7 +41,10 @@ demo: $(VENV)/.app
 WORKERS := $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 PYTEST = $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
 test: $(VENV)/.servers
-	@FLUXASYNC_SEEDS=$${FLUXASYNC_SEEDS:-30} $(PYTEST) $(ARGS)
+	@FLUXASYNC_SEEDS=$${FLUXASYNC_SEEDS:-10} $(PYTEST) $(ARGS)
+
+sweep: $(VENV)/.servers
+	@FLUXASYNC_SWEEP=1 FLUXASYNC_SEEDS=100 $(PYTEST) $(ARGS)
 
 quick: $(VENV)/.test
 	@$(PYTEST) -m "not slow" $(ARGS)

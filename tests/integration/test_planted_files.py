@@ -13,13 +13,14 @@ import socket
 import stat
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from support.command_forks import Ended, Forks
 from support.patience import patient
 from support.simulator_sessions import fast_session, outcomes_of
+from support.sweeps import share
 from test_cli import SimulatorCommand, running_simulator
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
@@ -189,6 +190,10 @@ def _first(place: Path, ending: str) -> str:
     return min((path.name for path in place.glob(f"*{ending}")), default="none")
 
 
+#: how many `commands` gives
+COMMANDS = 6
+
+
 def commands(place: Path, url: str) -> Iterator[tuple[object, ...]]:
     prompts = place.parent / "prompts.txt"
     prompts.write_text("a fox\na lamp\na gate\n")
@@ -214,10 +219,17 @@ def outside_of(tmp_path: Path) -> Outside:
 
 
 def tried(
-    forks: Forks, server: SimulatorCommand, made: Path, tmp_path: Path, name: str, kind
+    forks: Forks,
+    server: SimulatorCommand,
+    made: Path,
+    tmp_path: Path,
+    name: str,
+    kind: Callable[[Path, Outside], None],
+    numbers: Iterable[int] = range(COMMANDS),
 ) -> None:
-    """Run every command on its own copy of a folder in which something was planted."""
-    for number, _ in enumerate(commands(tmp_path, server.url)):
+    """Run the numbered commands, each on its own copy of a folder in which something was
+    planted."""
+    for number in numbers:
         base = tmp_path / str(number)
         base.mkdir()
         outside, place = Outside(base / "home"), copied(made, base / "run")
@@ -382,13 +394,18 @@ def test_a_link_with_the_name_of_an_unfinished_file_is_left_alone(tmp_path):
 
 
 MATRIX = [
-    pytest.param(name, kind, id=f"{name}, {kind.__name__}") for name in OURS for kind in KINDS
+    pytest.param(name, kind, share(range(COMMANDS), turn), id=f"{name}, {kind.__name__}")
+    for first, name in enumerate(OURS)
+    for turn, kind in enumerate(KINDS, first)
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "kind"), MATRIX)
-def test_nothing_planted_is_followed_or_waited_for(forks, server, made, tmp_path, name, kind):
+@pytest.mark.parametrize(("name", "kind", "numbers"), MATRIX)
+def test_nothing_planted_is_followed_or_waited_for(
+    forks, server, made, tmp_path, name, kind, numbers
+):
     """Every name of ours, everything that can be planted there, every command: no file outside
-    changes, and each ends with an error that says why, or with its work done."""
-    tried(forks, server, made, tmp_path, name, kind)
+    changes, and each ends with an error that says why, or with its work done. Each command meets
+    each name and each kind; `make sweep` tries all three together."""
+    tried(forks, server, made, tmp_path, name, kind, numbers)
