@@ -39,7 +39,7 @@ demo: $(VENV)/.app
 # a file at a time in each process, because a file's fixtures are made once; two processes on each
 # core, because tests mostly wait for processes of their own
 WORKERS := $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
-PYTEST = $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
+PYTEST = $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.servers
 	@FLUXASYNC_SEEDS=$${FLUXASYNC_SEEDS:-10} $(PYTEST) $(ARGS)
 

@@ -39,6 +39,18 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
     return {LOOP: _loop_factory()}
 
 
+#: directories whose files take longest; they come first, so that none is left alone at the end
+LONGEST = ("property", "simulation", "cluster", "crash", "docs", "export", "integration")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        part = item.path.relative_to(item.config.rootpath / "tests").parts[0]
+        return LONGEST.index(part) if part in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
+
+
 def pytest_report_header() -> str:
     factory = _loop_factory()
     loop = factory()
