@@ -80,9 +80,9 @@ crash: $(VENV)/.servers
 bench: $(VENV)/.bench
 	@$(VENV)/bin/python -m benchmarks.table --write $(ARGS)
 	@sync; sleep 60
-	@$(VENV)/bin/python -m benchmarks.overhead --in-flight 64 --write
+	@$(VENV)/bin/python -m benchmarks.floor --write
 	@sync; sleep 60
-	@$(VENV)/bin/python -m benchmarks.overhead --in-flight 24 2000 --images 4000 --rounds 3 --write
+	@$(VENV)/bin/python -m benchmarks.floor --in-flight 24 2000 --images 4000 --rounds 3 --write
 	@sync; sleep 60
 	@$(VENV)/bin/python -m benchmarks.objects --write
 	@$(VENV)/bin/python -m benchmarks.object_log --write

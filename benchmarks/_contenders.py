@@ -28,6 +28,7 @@ import aiohttp
 from attrs import asdict, frozen
 from yarl import URL
 
+from benchmarks import _durable_floor
 from benchmarks._object_server import BUCKET
 from benchmarks._object_server import options as store_options
 from fluxasync import Batch, Credentials, FluxSession, Limits, ObjectSink, Polling
@@ -134,6 +135,12 @@ async def bare(task: Task) -> Losses:
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
         await asyncio.gather(*(worker(session) for _ in range(task.slots)))
+    return Losses()
+
+
+async def floor(task: Task) -> Losses:
+    """The shortest loop that keeps the promises of ours; it ends at the first fault."""
+    await _durable_floor.run(task.url, task.folder, images=task.images, slots=task.slots)
     return Losses()
 
 
@@ -269,6 +276,7 @@ CONTENDERS: dict[str, Work] = {
     "ours, images in a bucket": partial(ours_into_a_bucket, is_logged=False),
     "ours, bucket": ours_into_a_bucket,
     "bare": bare,
+    "floor": floor,
     "aiohttp loop": aiohttp_loop,
     "aiohttp loop, 3 tries": partial(aiohttp_loop, tries=3),
     "httpx loop": httpx_loop,
