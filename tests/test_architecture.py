@@ -38,6 +38,7 @@ PACKAGES: dict[str, set[str]] = {
         "webhooks",
         "_store.sinks",
         "_store.ledgers",
+        "_store.duration_cache",
         "_store.files",
         "_store.quarantine",
     },
@@ -282,6 +283,7 @@ def test_constructors_take_few_parameters():
 WHERE = {
     "a pause after 429 is decided": "_engine.pushback:PushbackPolicy.refused",
     "a finished file gets its name": "_store.files:AtomicFile.publish",
+    "durations are kept from run to run": "_store.duration_cache:DurationCache.write",
     "the next poll's delay is chosen": "_engine.polling.schedule:PollSchedule.next",
     "resume: skip or collect": "_batch.resume_decision:resume_decision",
     "the delimiter of a CSV is found": "_requests.sources.tables:TableFormat._separator",

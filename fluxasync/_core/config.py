@@ -42,6 +42,11 @@ def _webhook_or_none(instance: object, attribute: Any, value: Any) -> None:
         raise ConfigError.about("webhook", reason, owner="Polling")
 
 
+def _bool_or_none(instance: object, attribute: Any, value: Any) -> None:
+    if value is not None and not isinstance(value, bool):
+        raise ConfigError.about("remember", "True, False or None", value=value, owner="Polling")
+
+
 def _count_or_auto(instance: object, attribute: Any, value: Any) -> None:
     if value == "auto" or (isinstance(value, int) and value >= 1 and value is not True):
         return
@@ -134,6 +139,10 @@ class Polling:
     webhook: Webhook | None = field(default=None, validator=_webhook_or_none)
     #: seconds after the first job in which a call must come, or a warning says that none does
     webhook_wait: float = field(default=60.0, validator=_at_least(0))
+    #: start from the durations that earlier runs of this user learned, and keep what is learned in
+    #: the user's cache folder. None = unless the API is on this machine, such as a simulator, or
+    #: the transport is your own.
+    remember: bool | None = field(default=None, validator=_bool_or_none)
 
     @classmethod
     def of(cls, given: Self | float | None) -> Polling:

@@ -42,6 +42,7 @@ from .circuit_breaker import CircuitBreaker
 from .connectivity import Connectivity
 from .download_queue import DownloadQueue
 from .downloader import Downloader
+from .duration_memory import DurationMemory
 from .failed_tries import note_quarantine, quarantining, watched
 from .generation import made
 from .health import HealthMonitor
@@ -140,6 +141,7 @@ class Engine(OwnAccount):
             self.connect(
                 ApiClient(transport, self._provider, self.key, self.policies, warn=self._warn_once)
             )
+            stack.push_async_callback(self.memory.keep)
             stack.push_async_callback(self.polling_host.close)
             await self.owner.claim(self.close)
             self._stack = stack.pop_all()
@@ -148,20 +150,18 @@ class Engine(OwnAccount):
         """Poll and download through a client."""
         self._client = client
         self.poller = Poller(
-            client,
-            self.policies,
-            self.schedules.rate_limiter,
-            self.connectivity,
-            self.submitter,
-            self.job_slots,
-            warn=self._warn_once,
-        )
+            client, self.policies, self.schedules.rate_limiter, self.connectivity, self.submitter,
+            self.job_slots, warn=self._warn_once,
+        )  # fmt: skip
         self.polling_host = PollingHost(
             client, self.submitter, self.limiter, self.inbox, self._warn_once
         )
+        self.memory = DurationMemory(
+            self.schedules, self.policies, client.provider, is_real=self._transport is None
+        )
         self.watcher = Watcher(
             self.poller, self.polling_host, self.inbox, self.job_slots, self.connectivity,
-            self.schedules, self.policies, self.rng, self.observers, self.fallback,
+            self.schedules, self.memory, self.policies, self.rng, self.observers, self.fallback,
         )  # fmt: skip
         self.downloader = Downloader(
             client, self.poller, self.downloads, self.connectivity, self.health, self.policies,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .._core.config import Policies
     from .._core.observers import Fallback, Observers
     from .connectivity import Connectivity
+    from .duration_memory import DurationMemory
     from .job_slots import JobSlots
     from .poller import Poller
     from .polling_host import PollingHost
@@ -39,6 +40,7 @@ class Watcher:
         slots: JobSlots,
         connectivity: Connectivity,
         schedules: PollSchedules,
+        memory: DurationMemory,
         policies: Policies,
         rng: random.Random,
         observers: Observers,
@@ -50,6 +52,7 @@ class Watcher:
         self._slots = slots
         self._connectivity = connectivity
         self._schedules = schedules
+        self._memory = memory
         self._policies = policies
         self._rng = rng
         self._observers = observers
@@ -73,6 +76,7 @@ class Watcher:
         return ready
 
     async def _ready(self, job: Job, bell: Bell | None) -> Ready:
+        await self._memory.recall()
         policy, result = self._poll_policy(job, bell), None
         step: Ready | float = policy.first(now(), jitter=self._rng.random())
         while not isinstance(step, Ready):

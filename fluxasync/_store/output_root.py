@@ -91,16 +91,21 @@ def object_url(name: str, given: object) -> str:
 def state_folder(url: str) -> Path:
     """Return the folder for this machine's copy of the record of the run at a URL.
 
-    It is in $XDG_CACHE_HOME or ~/.cache. Raises ConfigError for a URL of no store.
+    It is in the `cache_folder`. Raises ConfigError for a URL of no store.
     """
     url = object_url("url", url)
     shown = re.sub(r"[^0-9A-Za-z]+", "-", url).strip("-")[-_SHOWN:].strip("-")
     name = f"{shown}-{hashlib.sha256(url.encode()).hexdigest()[:_DIGITS]}"
     if url.startswith("memory:"):  # it ends with this process, and its copy with it
         return Path(_in_memory(), name)
+    return cache_folder() / "runs" / name
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made again, in $XDG_CACHE_HOME or ~/.cache."""
     given = os.environ.get("XDG_CACHE_HOME", "")
     home = Path(given) if os.path.isabs(given) else Path.home() / ".cache"
-    return home / "fluxasync" / "runs" / name
+    return home / "fluxasync"
 
 
 @cache

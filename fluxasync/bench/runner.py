@@ -54,6 +54,7 @@ from .setup import (
     note_missing_extras,
     remove_folder,
     resolve_target,
+    start_cold,
     workload_of,
     write_folder,
 )
@@ -163,6 +164,7 @@ class Run:
             simulated = self._is_simulated = all(
                 [await is_simulator(each.provider) for each in engines]
             )
+            start_cold(engines)
             for engine in engines:  # before anything is paid, not when its stages begin
                 check_cap(config, engine, prompts, simulated=simulated)
                 for model in config.models:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import platform
 import shutil
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
@@ -123,6 +123,15 @@ async def is_simulator(provider: Provider) -> bool:
 
 
 # --- the price ------------------------------------------------------------------------------------
+
+
+def start_cold(engines: Iterable[Engine]) -> None:
+    """Learn durations anew, so that earlier runs do not change what is measured; unless the user
+    has `Polling(remember=True)`."""
+    for engine in engines:
+        polling = engine.policies.polling
+        if polling.remember is None:
+            engine.set_polling(evolve(polling, remember=False))
 
 
 def check_cap(config: BenchConfig, engine: Engine, prompts: PromptPool, *, simulated: bool) -> None:

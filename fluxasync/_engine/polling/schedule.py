@@ -8,10 +8,11 @@ other jobs have just shown.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Mapping
 
 from ..._core.config import Polling
 from ..._core.models import Job
+from ..._store.duration_cache import DurationEstimate, JobClass
 from .callbacks import LateAge
 from .durations import EDGES, Durations, clamped
 from .poll_times import FIRST, PollTimes
@@ -35,6 +36,10 @@ NEW_SHARE = 1 / 8
 LATE_STEPS, LATE_MAXIMUM = 5.0, 30.0
 #: such polls are spread by this part
 LATE_SPREAD = 0.1
+#: fewest ends in a session from which a class is remembered
+FEWEST_ENDS = 5
+#: remembered durations are spread further by this sigma: a provider is not equally fast every day
+DRIFT = 0.1
 #: weight of a "still running" poll relative to an observed end
 RUNNING_WEIGHT = 0.05
 
@@ -51,6 +56,14 @@ class PollSchedule:
         self._lag = 0.0
         self._new = 0.0
         self._late_age = LateAge()
+        self._ends = 0
+
+    @classmethod
+    def remembered(cls, known: DurationEstimate) -> PollSchedule:
+        """Return a schedule that starts from what an earlier run learned, with the weight of the
+        catalogue's duration: a provider that became slower or faster is followed as quickly."""
+        sigma = math.hypot(known.spread, DRIFT)
+        return cls(known.seconds, durations=Durations(known.seconds, sigma=sigma))
 
     def __repr__(self) -> str:
         return f"<PollSchedule {self.durations!r}>"
@@ -59,6 +72,14 @@ class PollSchedule:
     def usual(self) -> float:
         """The usual duration, seconds."""
         return self.durations.median
+
+    @property
+    def learned(self) -> DurationEstimate | None:
+        """What later runs may start from; None after too few ends."""
+        if self._ends < FEWEST_ENDS:
+            return None
+        self.durations.refresh()
+        return DurationEstimate(self.durations.median, self.durations.spread)
 
     def first(self, polling: Polling, *, jitter: float = 0.5, stretch: float = 1.0) -> float:
         """Return the age for the first poll."""
@@ -116,6 +137,7 @@ class PollSchedule:
             since = age = exact
         self.durations.saw_end(since, age)
         self._new += 1
+        self._ends += 1
         self._late_age.add(age)
 
     def saw_trip(self, seconds: float) -> None:
@@ -138,18 +160,30 @@ class PollSchedules:
 
     def __init__(self) -> None:
         self.rate_limiter = PollRateLimiter()
-        self._classes: dict[Hashable, PollSchedule] = {}
+        #: what earlier runs learned
+        self.known: Mapping[JobClass, DurationEstimate] = {}
+        self._classes: dict[JobClass, PollSchedule] = {}
 
     def __repr__(self) -> str:
         return f"<PollSchedules {self._classes}>"
 
-    def of(self, key: Hashable, *, typical: float) -> PollSchedule:
-        """Return the schedule of a class; a new one starts from `typical` seconds."""
-        found = self._classes.pop(key, None) or PollSchedule(typical)
+    def of(self, key: JobClass, *, typical: float) -> PollSchedule:
+        """Return the schedule of a class; a new one starts from what earlier runs learned, or from
+        `typical` seconds."""
+        found = self._classes.pop(key, None) or self._new(key, typical)
         self._classes[key] = found  # move to the end: least recently used is evicted first
         if len(self._classes) > MOST_CLASSES:
             del self._classes[next(iter(self._classes))]
         return found
+
+    def learned(self) -> dict[JobClass, DurationEstimate]:
+        """Return what later runs may start from."""
+        found = ((key, schedule.learned) for key, schedule in self._classes.items())
+        return {key: estimate for key, estimate in found if estimate is not None}
+
+    def _new(self, key: JobClass, typical: float) -> PollSchedule:
+        known = self.known.get(key)
+        return PollSchedule(typical) if known is None else PollSchedule.remembered(known)
 
 
 #: the class of a FLUX 3 resolution; 4k takes minutes where 1k takes seconds (BFL docs)
