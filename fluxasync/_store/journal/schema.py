@@ -137,6 +137,7 @@ def create(path: Path, *, facts: dict[str, str]) -> None:
             os.unlink(f"{new}{ending}")
     create_own(new, mode=0o600).close()
     with closing(sqlite3.connect(_uri(new, "rw"), uri=True, isolation_level=None)) as connection:
+        connection.execute("PRAGMA synchronous = OFF")  # synced once, before it gets its name
         connection.execute("PRAGMA page_size = 4096")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
