@@ -54,7 +54,6 @@ PACKAGES: dict[str, set[str]] = {
     # It spells the wire a second time, so that the two can disagree.
     "simulator": set(),
     "simulator.__main__": {"_core.standard_streams"},  # no wire: what any command does first
-    "simulator.child_process": _VALUES,  # the library's side: starts it and waits for its URL
     "audit": {"_store"},
     "events": _VALUES,
     "extend": {"_core", "_store.filenames"},

@@ -7,15 +7,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from .._core.errors import ConfigError
+from .._core.simulator_process import simulator_process
 from .._engine.pool import FluxPool
 from .._engine.pool_account import Account
-from ..simulator.child_process import simulator_process
 from .accounts_file import AccountsFile
 from .options import RunOptions
-from .simulated_jobs import job_log
-
-#: base URL of a dry run's simulator, which is never started
-NOWHERE = "http://127.0.0.1:9"
+from .simulated_jobs import NOWHERE, job_log
 
 
 def planned_pool(options: RunOptions, warn: Callable[[str], None]) -> FluxPool:

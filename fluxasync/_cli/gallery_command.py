@@ -84,12 +84,9 @@ async def serve(
 
 @asynccontextmanager
 async def watching(
-    terminal: Terminal, root: OutputRoot | None, *, storage_options: tuple[str, ...] = ()
+    terminal: Terminal, root: OutputRoot, *, storage_options: tuple[str, ...] = ()
 ) -> AsyncIterator[None]:
     """Serve a run's page while the block runs, and print its address."""
-    if root is None:
-        yield
-        return
     require_pillow()
     over = asyncio.Event()
     watch = asyncio.create_task(_watch(terminal, root.folder, storage_options, over))

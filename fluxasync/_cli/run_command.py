@@ -30,6 +30,7 @@ from .._core.errors import ConfigError, FluxError, SinkError
 from .._core.events import RowsChecked
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Secret
 from .._core.protocols import Observer
+from .._core.simulator_process import simulator_process
 from .._core.text import counted
 from .._engine.account_reader import check_list_of_tasks
 from .._engine.circuit_breaker import CircuitBreaker
@@ -42,15 +43,12 @@ from .._requests.sources.plan import Plan
 from .._requests.sources.prompts import Prompts
 from .._store.journal.retry_selection import classes_of
 from .._wire.credentials import Credentials, unread_token_variable
-from ..simulator.child_process import simulator_process
-from .account_pool import NOWHERE, open_pool, planned_pool
 from .command_run import CommandRun
-from .gallery_command import watching
 from .key_files import TOKEN_FILE, key_from, read_key
 from .options import DEFAULT_MODEL, Options, RunOptions, source_of
 from .rendering import announcement, as_json, plan_row
 from .run_exports import ShownExport, export_beside
-from .simulated_jobs import check_jobs, job_log
+from .simulated_jobs import NOWHERE, check_jobs, job_log
 
 if TYPE_CHECKING:
     from ..cluster.cluster_batch import Ray
@@ -145,6 +143,8 @@ async def run(command: CommandRun, sources: Sequence[str], options: RunOptions) 
 
     session: AbstractAsyncContextManager[FluxSession | FluxPool]
     if options.accounts is not None:
+        from .account_pool import open_pool  # few runs have several accounts
+
         session = open_pool(options, command.terminal.say, on_event=command.watch)
     else:
         session = _session(
@@ -154,12 +154,7 @@ async def run(command: CommandRun, sources: Sequence[str], options: RunOptions) 
             access_token_file=options.access_token_file,
             **options.policies(command.terminal.say),
         )
-    page = watching(
-        command.terminal,
-        options.root if options.watch else None,
-        storage_options=options.storage_option,
-    )
-    async with page, session as flux:
+    async with _page(command, options), session as flux:
         providers = batch_engine_of(flux).providers.values()
         if all(provider.is_loopback for provider in providers):
             command.simulate()
@@ -179,12 +174,23 @@ async def run(command: CommandRun, sources: Sequence[str], options: RunOptions) 
                 raise ConfigError(EMPTY)
 
 
+def _page(command: CommandRun, options: RunOptions) -> AbstractAsyncContextManager[None]:
+    """Return what serves the run's page while it lasts, with `--watch`."""
+    if not options.watch:
+        return nullcontext()
+    from .gallery_command import watching  # few runs need it
+
+    return watching(command.terminal, options.root, storage_options=options.storage_option)
+
+
 async def dry_run(command: CommandRun, sources: Sequence[str], options: RunOptions) -> None:
     """Print what the run would make, cost and take. Needs no key and sends nothing."""
     common = options.common
     await check_jobs(options)
     flux: FluxSession | FluxPool
     if options.accounts is not None:
+        from .account_pool import planned_pool
+
         flux = planned_pool(options, command.terminal.say)
     else:
         flux = FluxSession(

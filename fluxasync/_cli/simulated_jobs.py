@@ -15,6 +15,9 @@ from .._core.text import counted
 from .._store.journal.schema import HOME
 from .options import RunOptions, read_storage_options
 
+#: base URL of a dry run's simulator, which is never started
+NOWHERE = "http://127.0.0.1:9"
+
 
 def job_log(folder: Path | None, account: str = "") -> Path | None:
     """Return the file of the simulator of a run in a folder, or of one of its accounts. A name may

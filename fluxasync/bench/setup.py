@@ -22,13 +22,13 @@ from .._core.amounts import dollars
 from .._core.errors import ConfigError
 from .._core.extras import install_command
 from .._core.prices import NO_PRICES, Prices
+from .._core.simulator_process import simulator_process
 from .._core.text import display
 from .._core.version import __version__
 from .._requests.catalog import closest_model
 from .._requests.estimate import Estimator
 from .._store.files import disk_error, make_folder
 from .._wire.providers import PROVIDERS, Provider, provider_by_name
-from ..simulator.child_process import simulator_process
 from .bench_config import BenchConfig
 from .prompt_pool import MOST_KEPT, PromptPool
 from .records import IMAGES_NAME, RECORDS_NAME, REPORT_NAME, Report, write_report

@@ -200,7 +200,7 @@ SCRIPT = """
 import sys
 beside = sys.path.pop(0)
 import asyncio
-from fluxasync.simulator.child_process import simulator_process
+from fluxasync._core.simulator_process import simulator_process
 sys.path.insert(0, beside)
 
 async def main():

@@ -18,6 +18,13 @@ from fluxasync._core.extras import install_command
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 
 MODULE = (sys.executable, "-m", "fluxasync")
+QUICK = ("--model", "flux-2-klein-4b")
+
+#: what few runs need
+RARE = (
+    "fluxasync.simulator", "fluxasync.gallery", "fluxasync._cli.account_pool", "fluxasync.cluster",
+    "aiohttp.web", "PIL", "pyarrow", "openpyxl", "obstore", "rich",
+)  # fmt: skip
 
 
 def started(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -86,6 +93,19 @@ def test_a_core_install_names_the_missing_extra() -> None:
     assert (ended.returncode, ended.stdout) == (2, "")
     assert install_command("cli") in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+
+
+def test_a_run_loads_only_what_it_uses(tmp_path: Path) -> None:
+    """A start is quick: the parts of other commands and of rare options are not imported."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a fox\n")
+    line = ("run", str(prompts), "-o", str(tmp_path / "out"), "--simulate", "--quiet", *QUICK)
+    code = (
+        f"import sys; from fluxasync._cli.app import main; code = main({line}); rare = {RARE};"
+        "sys.exit(code or ' '.join(name for name in rare if name in sys.modules) or 0)"
+    )
+    ended = started(sys.executable, "-c", code)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

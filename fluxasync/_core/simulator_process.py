@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from .._core.errors import FluxError
-from .._core.isolated_process import start
+from .errors import FluxError
+from .isolated_process import start
 
 #: with this seed one of the demo's 40 images takes moderately longer than the others
 _SEED = "20"
