@@ -6,6 +6,7 @@ instead of a traceback.
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from ._cli import startup_signals
@@ -23,6 +24,7 @@ def main() -> int:
 
     Ctrl-C while the command is loaded, or after it, causes no traceback.
     """
+    gc.disable()  # all objects of the start are kept, so a collection finds nothing
     standard_streams.open_missing()
     sys.stdout = output = standard_streams.ForgivingStream(sys.stdout)
     startup_signals.begin()

@@ -76,14 +76,12 @@ def generate(prompt: str, /, *, out: OutPath, options: Options | None = None) ->
     out
         File to write. It must not exist yet.
     """
+    from . import run_command
+
     common = options or Options()
-
-    def start(command: Any) -> Coroutine[Any, Any, None]:
-        from . import run_command
-
-        return run_command.generate(command, prompt, out=out, options=common)
-
-    return _run_paid_command(start, common)
+    return _run_paid_command(
+        lambda command: run_command.generate(command, prompt, out=out, options=common), common
+    )
 
 
 @app.command
@@ -94,15 +92,13 @@ def run(
     options: RunOptions | None = None,
 ) -> int:
     """Make many images. The same command again continues an interrupted run."""
+    from . import run_command
+
     given = options or RunOptions()
-
-    def start(command: Any) -> Coroutine[Any, Any, None]:
-        from . import run_command
-
-        perform = run_command.dry_run if given.dry_run else run_command.run
-        return perform(command, (source, *more), given)
-
-    return _run_paid_command(start, given.common, root=given.root)
+    perform = run_command.dry_run if given.dry_run else run_command.run
+    return _run_paid_command(
+        lambda command: perform(command, (source, *more), given), given.common, root=given.root
+    )
 
 
 @app.command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -29,6 +30,9 @@ def _run(start: Callable[[], Coroutine[Any, Any, int]], terminal: Terminal) -> i
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             coroutine = start()
+            if not gc.isenabled():
+                gc.freeze()  # the objects of the start
+                gc.enable()
             startup_signals.end()
             return runner.run(coroutine)
     except FluxError as error:
