@@ -88,6 +88,7 @@ bench: $(VENV)/.bench
 	@$(VENV)/bin/python -m benchmarks.object_log --write
 	@$(VENV)/bin/python -m benchmarks.profile --write
 	@$(VENV)/bin/python -m benchmarks.bench_check --write
+	@$(VENV)/bin/python -m benchmarks.startup --write
 
 soak: $(VENV)/.app
 	@$(VENV)/bin/python -m benchmarks.soak --write $(ARGS)
