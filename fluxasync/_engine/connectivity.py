@@ -73,12 +73,13 @@ class Connectivity:
         for sleeper in self._sleepers:
             _end_sleep(sleeper, True)
 
-    async def sleep(self, seconds: float, *, jitter: float, bell: Bell | None = None) -> None:
-        """Sleep, or until the bell rings. Sleepers that are woken by the end of an outage return
-        within RETURN seconds, spread by `jitter` (0 to 1)."""
+    async def sleep(self, seconds: float, *, jitter: float, bell: Bell | None = None) -> bool:
+        """Sleep, or until the bell rings; return whether the sleep was cut short. Sleepers that
+        are woken by the end of an outage return within RETURN seconds, spread by `jitter` (0 to
+        1)."""
         if seconds <= 0 or (bell is not None and bell.rung_at is not None):
             await asyncio.sleep(0)
-            return
+            return seconds > 0
         loop = asyncio.get_running_loop()
         sleeper: asyncio.Future[bool] = loop.create_future()
         # no asyncio.timeout: it ends by an exception, and nearly all sleeps end by their timer
@@ -95,6 +96,7 @@ class Connectivity:
             del self._sleepers[sleeper]
         if is_woken:
             await asyncio.sleep(min(jitter * RETURN, seconds))
+        return is_woken or (bell is not None and bell.rung_at is not None)
 
 
 class WrongAnswers:

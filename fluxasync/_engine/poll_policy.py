@@ -73,10 +73,21 @@ class PollPolicy:
         self._missing = 0
         self._missing_since = now
         self._urlless_since: float | None = None
+        self._is_scout = self._fallback(schedule.begin, False)
+        self._first_at: float | None = None  #: loop time of the planned first poll
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether the first poll may be planned far too late."""
+        is_unsure = self._fallback(lambda: self._schedule.is_unsure, False)
+        return is_unsure and self._policies.polling.interval is None
 
     def first(self, now: float, *, jitter: float) -> float:
-        """Return the seconds until the first poll."""
-        return self._within(self._first(now, jitter), now)
+        """Return the seconds until the first poll. Asked again, the plan is a new one, unless a
+        callback will tell the job's end."""
+        if self._first_at is None or not self._fallback(self._is_awaited, False):
+            self._first_at = now + self._first(now, jitter, is_scout=self._is_scout)
+        return self._within(max(self._first_at - now, 0.0), now)
 
     def decide(
         self,
@@ -184,12 +195,14 @@ class PollPolicy:
         )
         return max(backoff, result.retry_after or 0.0)
 
-    def _first(self, now: float, jitter: float) -> float:
+    def _first(self, now: float, jitter: float, *, is_scout: bool = False) -> float:
         def planned() -> float:
             stretch, polling = self._rate_limiter.stretch(now), self._policies.polling
             due = self._schedule.late(polling, jitter=jitter) if self._is_awaited() else None
             if due is None:
-                due = self._schedule.first(polling, jitter=jitter, stretch=stretch)
+                due = self._schedule.first(
+                    polling, jitter=jitter, stretch=stretch, is_scout=is_scout
+                )
             return self._until(due, now)
 
         return self._fallback(planned, UNPLANNED)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from .polling_host import PollingHost
     from .webhook_inbox import Bell, WebhookInbox
 
+#: pieces in which the time before a first poll is waited for, while its plan is unsure; seconds
+NAPS, SHORTEST_NAP = 8, 0.05
+
 
 class Watcher:
     """Watches the jobs of one session."""
@@ -78,7 +81,7 @@ class Watcher:
     async def _ready(self, job: Job, bell: Bell | None) -> Ready:
         await self._memory.recall()
         policy, result = self._poll_policy(job, bell), None
-        step: Ready | float = policy.first(now(), jitter=self._rng.random())
+        step: Ready | float = await self._until_first(policy, bell)
         while not isinstance(step, Ready):
             await self._sleep(step, bell, result)
             await self._poller.turn()
@@ -93,16 +96,29 @@ class Watcher:
             )
         return step
 
-    async def _sleep(self, seconds: float, bell: Bell | None, last: PollResult | None) -> None:
-        """Wait for the planned poll, or for the job's bell. A bell does not shorten the delay after
-        a failed poll, nor the quiet time after bells in vain."""
+    async def _until_first(self, policy: PollPolicy, bell: Bell | None) -> float:
+        """Sleep for most of the time before the first poll; return the seconds that are left. The
+        plan may be far too late until other jobs have ended, so it is looked at again meanwhile."""
+        jitter = self._rng.random()
+        left = policy.first(now(), jitter=jitter)
+        nap = max(left / NAPS, SHORTEST_NAP)
+        for _ in range(NAPS):  # a plan that is put off each time must not put off the poll
+            if left <= nap or not policy.is_unsure:
+                break
+            if await self._sleep(nap, bell, None):
+                return 0.0
+            left = policy.first(now(), jitter=jitter)
+        return left
+
+    async def _sleep(self, seconds: float, bell: Bell | None, last: PollResult | None) -> bool:
+        """Wait for the planned poll, or for the job's bell; return whether it was cut short. A bell
+        does not shorten the delay after a failed poll, nor the quiet time after bells in vain."""
         if bell is None or isinstance(last, Inconclusive):
-            await self._connectivity.sleep(seconds, jitter=self._rng.random())
-            return
+            return await self._connectivity.sleep(seconds, jitter=self._rng.random())
         quiet = min(bell.quiet, seconds)
         if quiet:
             await self._connectivity.sleep(quiet, jitter=self._rng.random())
-        await self._connectivity.sleep(seconds - quiet, jitter=self._rng.random(), bell=bell)
+        return await self._connectivity.sleep(seconds - quiet, jitter=self._rng.random(), bell=bell)
 
     def _note(self, result: PollResult, bell: Bell | None, rung_at: float | None) -> None:
         """Note whether the callback that caused a poll was right."""

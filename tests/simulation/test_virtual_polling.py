@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from math import sqrt
+from types import MappingProxyType
 
 import pytest
 from attrs import evolve
@@ -14,17 +16,26 @@ from support.world_transport import ORIGIN, WorldTransport
 
 from fluxasync import Batch, FluxSession, MemoryLedger, MemorySink, Polling
 from fluxasync._engine.session import engine_of
+from fluxasync._store.duration_cache import DurationEstimate, JobClass
 from fluxasync.simulator import Scenario, World
 
 TRIP = 0.1  #: seconds of every exchange
 MEAN, CV = 2.5, 0.2
+#: the class of the small requests' size
+SMALL = -4
 SCENARIO = Scenario(latency=MEAN, latency_cv=CV, image_bytes=1, seed=3)
 
 
 async def polled(
-    scenario: Scenario, *, count: int = 600, polling: Polling | None = None, dialect: str = "bfl"
+    scenario: Scenario,
+    *,
+    count: int = 600,
+    polling: Polling | None = None,
+    dialect: str = "bfl",
+    known: Mapping[JobClass, DurationEstimate] = MappingProxyType({}),
 ) -> World:
-    """Make `count` images in a simulated world and return the world."""
+    """Make `count` images in a simulated world and return the world; `known` is what earlier runs
+    learned."""
     world = World(scenario)
     flux = FluxSession(
         PROVIDERS[dialect],
@@ -33,6 +44,7 @@ async def polled(
         transport=WorldTransport(world, round_trip=TRIP),
     )
     engine_of(flux).rng.seed(1)
+    engine_of(flux).schedules.known = known
     async with flux, alive(flux):
         async with Batch(
             flux, small_requests(count), out=MemorySink(), ledger=MemoryLedger()
@@ -75,3 +87,28 @@ def test_a_server_that_refuses_polls_is_asked_less_often() -> None:
     free, limited = run(polled(SCENARIO)), run(polled(evolve(SCENARIO, poll_rate_limit=25)))
     assert limited.polls < 0.8 * free.polls
     assert limited.summary(0)["lag"] / 600 < 0.2 * MEAN
+
+
+@pytest.mark.parametrize(
+    ("factor", "polls", "lag"),
+    [
+        pytest.param(None, 9.0, 0.05, id="nothing remembered"),
+        pytest.param(1.0, 5.5, 0.05, id="right"),
+        pytest.param(2.5, 5.5, 0.10, id="too long"),
+        pytest.param(10.0, 5.5, 0.15, id="ten times too long"),
+        pytest.param(0.1, 9.0, 0.05, id="ten times too short"),
+    ],
+)
+def test_a_run_starts_from_what_an_earlier_one_learned(
+    factor: float | None, polls: float, lag: float
+) -> None:
+    """Jobs of 20 s where the catalogue says 2.5 s: the second run needs fewer polls. What is
+    remembered wrongly costs no more than nothing remembered; of jobs that became much faster the
+    first round alone is seen late, by the scout's help."""
+    scenario = evolve(SCENARIO, latency=20.0, reports_progress=False)
+    known = {}
+    if factor is not None:
+        known = {("flux-dev", SMALL): DurationEstimate(19.6 * factor, 0.2)}
+    world = run(polled(scenario, count=300, known=known))
+    assert world.polls / 300 < polls
+    assert world.summary(0)["lag"] / 300 < lag * 20

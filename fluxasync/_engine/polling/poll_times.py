@@ -2,10 +2,10 @@
 
 With h the hazard and R(t) = ∫√h, a job polled each time R has grown by a fixed step has the fewest
 polls for its mean lag. The step is chosen for the requested mean lag over the learned distribution.
-The first poll lies between a half and one and a half steps, at random: jobs submitted together do
-not poll in step, at the price of 3 % more polls than the best first poll. The theory's step alone
-gave a lag 10 % too small, because few polls are not a density; so the lag is computed and the step
-corrected.
+The first poll lies between one and two steps, at random: jobs submitted together do not poll in
+step. That is the optimum for known durations; while little is known it lies half a step earlier.
+The theory's step alone gave a lag 10 % too small, because few polls are not a density; so the lag
+is computed and the step corrected.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from math import inf, log, sqrt
 
 from .durations import BINS, EDGES, MIDDLES, WIDTHS, Durations
 
-#: the earliest position of the first poll, in steps; the latest is one further
-FIRST = 0.5
+#: the earliest position of the first poll in steps, while little is known and later; the latest
+#: is one further
+FIRST, FIRST_KNOWN = 0.5, 1.0
 
 _CORRECTIONS = 2
 
@@ -25,7 +26,8 @@ _CORRECTIONS = 2
 class PollTimes:
     """The poll times of one class for one lag, in seconds; immutable."""
 
-    def __init__(self, durations: Durations, lag: float) -> None:
+    def __init__(self, durations: Durations, lag: float, *, first: float = FIRST) -> None:
+        self.first = first
         self.median = durations.median
         self.spread = durations.spread
         self._roots = _roots(durations.density)
@@ -56,7 +58,7 @@ class PollTimes:
         lag = weight = 0.0
         for i, part in self._ends:
             # the next poll lies anywhere within a step of here, or is the first
-            low = max((self._roots[i] + self._roots[i + 1]) / 2, FIRST * step)
+            low = max((self._roots[i] + self._roots[i + 1]) / 2, self.first * step)
             seen = (self._area(low + step) - self._area(low)) / step
             lag += part * (seen - MIDDLES[i])
             weight += part

@@ -14,10 +14,11 @@ from ..._core.config import Polling
 from ..._core.models import Job
 from ..._store.duration_cache import DurationEstimate, JobClass
 from .callbacks import LateAge
-from .durations import EDGES, Durations, clamped
-from .poll_times import FIRST, PollTimes
+from .durations import EDGES, SHORTEST, Durations, clamped
+from .poll_times import FIRST, FIRST_KNOWN, PollTimes
 from .progress_hints import Hint, Hints
 from .rate import PollRateLimiter
+from .start import Start
 
 #: least seconds between polls: less than a round trip shows nothing new
 MINIMUM = 0.02
@@ -57,6 +58,7 @@ class PollSchedule:
         self._new = 0.0
         self._late_age = LateAge()
         self._ends = 0
+        self._start = Start(self.durations.median)
 
     @classmethod
     def remembered(cls, known: DurationEstimate) -> PollSchedule:
@@ -74,6 +76,11 @@ class PollSchedule:
         return self.durations.median
 
     @property
+    def is_unsure(self) -> bool:
+        """Whether the plan may be far off, because too few jobs have ended."""
+        return not self._start.is_judged
+
+    @property
     def learned(self) -> DurationEstimate | None:
         """What later runs may start from; None after too few ends."""
         if self._ends < FEWEST_ENDS:
@@ -81,12 +88,24 @@ class PollSchedule:
         self.durations.refresh()
         return DurationEstimate(self.durations.median, self.durations.spread)
 
-    def first(self, polling: Polling, *, jitter: float = 0.5, stretch: float = 1.0) -> float:
+    def begin(self) -> bool:
+        """Note a new job; return whether it is the scout: see `Start`."""
+        return self._start.begin()
+
+    def first(
+        self,
+        polling: Polling,
+        *,
+        jitter: float = 0.5,
+        stretch: float = 1.0,
+        is_scout: bool = False,
+    ) -> float:
         """Return the age for the first poll."""
         if polling.interval is not None:
             return polling.interval
         plan = self._planned(polling)
-        return min(plan.age((FIRST + jitter) * plan.step * stretch), EDGES[-1])
+        due = min(plan.age((plan.first + jitter) * plan.step * stretch), EDGES[-1])
+        return self._start.first(due, is_scout=is_scout)
 
     def next(
         self,
@@ -104,6 +123,7 @@ class PollSchedule:
         plan = self._planned(polling)
         if hint is None or hint.is_missed(age):
             due = plan.age(plan.root(age) + plan.step * stretch)
+            due = self._start.next(age, due, stretch=stretch)
         else:
             step = plan.step * stretch * hint.step
             due = hint.from_class(plan.age(plan.root(hint.to_class(age)) + step))
@@ -139,6 +159,9 @@ class PollSchedule:
         self._new += 1
         self._ends += 1
         self._late_age.add(age)
+        usual = self._start.saw_end(since, age)
+        if usual is not None:
+            self.durations, self._times = Durations(max(usual, SHORTEST)), None
 
     def saw_trip(self, seconds: float) -> None:
         """Learn the round trip of a poll."""
@@ -147,7 +170,11 @@ class PollSchedule:
     def _planned(self, polling: Polling) -> PollTimes:
         if self._times is None or self._lag != polling.lag or self._is_stale():
             self.durations.refresh()
-            self._times = PollTimes(self.durations, polling.lag * self.durations.median)
+            self._times = PollTimes(
+                self.durations,
+                polling.lag * self.durations.median,
+                first=FIRST if self.is_unsure else FIRST_KNOWN,
+            )
             self._lag, self._new = polling.lag, 0.0
         return self._times
 
