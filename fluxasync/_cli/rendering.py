@@ -31,9 +31,11 @@ from .._core.events import (
     LoopLagged,
     Paused,
     Resumed,
+    RowsChecked,
     Settled,
     StoreOutage,
     SubmitFailed,
+    WorkersReported,
 )
 from .._core.models import NOT_LISTED, Failed, ImageRequest, InDoubt, Job, Outcome, Saved
 from .._core.text import counted, duration
@@ -83,7 +85,8 @@ def outcome_row(outcome: Outcome, root: OutputRoot) -> dict[str, Any]:
 
 
 def event_row(event: Event) -> dict[str, Any] | None:
-    """Return the object that `run --json` prints for an event; None where an outcome follows."""
+    """Return the object that `run --json` prints for an event; None for one that tells programs
+    nothing, or that an outcome follows."""
     match event:
         case JobSubmitted(job=job, in_flight=in_flight):
             return {"event": "submitted", **_job(job), "in_flight": in_flight}
@@ -93,8 +96,8 @@ def event_row(event: Event) -> dict[str, Any] | None:
             return {"event": "unclaimed", **_job(job)}
         case JobAdopted(job=job):
             return {"event": "found", **_job(job)}
-        case JobEnded() | SubmitFailed() | Settled():
-            return None
+        case JobEnded() | SubmitFailed() | Settled() | RowsChecked() | WorkersReported():
+            return None  # the last comes several times a second
     return {"event": _EVENTS[type(event)], **asdict(event)}
 
 
