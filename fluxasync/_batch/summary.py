@@ -10,13 +10,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from .._core import text
 from .._core.amounts import spending
 from .._core.errors import ConfigError
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved
+
+if TYPE_CHECKING:
+    from .._store.journal.totals import JournalCounts
 
 #: recorded states of images that have their outcome
 SETTLED = frozenset({"done", "failed", "in-doubt"})
@@ -258,4 +262,18 @@ def summarize(
         possible_cost=sum(map(price_of, unclaimed), count.perhaps),
         in_doubt_cost=count.in_doubt_cost,
         seconds=seconds,
+    )
+
+
+def with_unclaimed(
+    summary: Summary, counts: JournalCounts, *, before: JournalCounts | None
+) -> Summary:
+    """Return the summary of a run whose jobs were other processes', which was stopped: the journal
+    counts those that are not fetched, now and `before` the run."""
+    earlier = Decimal(0) if before is None else before.possible_cost
+    return evolve(
+        summary,
+        unclaimed=counts.running,
+        not_started=max((summary.not_started or 0) - counts.running, 0),
+        possible_cost=max(counts.possible_cost - earlier, summary.possible_cost),
     )

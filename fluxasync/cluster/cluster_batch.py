@@ -21,7 +21,7 @@ from attrs import field, frozen, validators
 from .._batch.output import Destination
 from .._batch.preflight import Preflight, prompts_of
 from .._batch.settlement import Reconcile
-from .._batch.summary import SETTLED, Count, Summary, summarize
+from .._batch.summary import SETTLED, Count, Summary, summarize, with_unclaimed
 from .._core.config import GRACE
 from .._core.errors import ConfigError
 from .._core.events import Event, Settled, WorkersReported
@@ -37,7 +37,7 @@ from .earlier_start import wait_for_end
 from .messages import News
 from .orders import ledger_order, output_of, run_name, worker_order
 from .remote_ledger import Ask, repeated
-from .requirements import check_models, check_options
+from .requirements import check_installed, check_models, check_options
 from .worker_keeper import WorkerKeeper
 
 if TYPE_CHECKING:
@@ -210,6 +210,8 @@ class ClusterBatch:
             stack.callback(self._observers.end)
             stack.push_async_callback(self.aclose)
             plan = await self.check()
+            if self.needs_workers:
+                check_installed()
             if self._on_plan is not None and (answer := self._on_plan(plan)) is not None:
                 await answer
             if not self.needs_workers:
@@ -385,7 +387,7 @@ class ClusterBatch:
         """The run so far in numbers."""
         plan = self.plan or Plan(images=None)
         ended = self._ended or (asyncio.get_running_loop().time() if self._began else 0.0)
-        return summarize(
+        summary = summarize(
             self._count,
             images=plan.images,
             skipped=Counter({state: plan.known.get(state, 0) for state in SETTLED}),
@@ -399,3 +401,6 @@ class ClusterBatch:
             with_candidates=0,
             seconds=ended - self._began,
         )
+        if self._news is None or not self._is_stopping:
+            return summary
+        return with_unclaimed(summary, self._news.counts, before=self.recovered)

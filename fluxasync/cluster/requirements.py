@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.util import find_spec
 
 from .._batch.settlement import Reconcile
 from .._core.errors import ConfigError
+from .._core.extras import install_command
 from .._engine.engine import Engine
 from .._engine.job_slots import model_group
+
+
+def check_installed() -> None:
+    """Raise ConfigError if Ray is not installed. Does not import it, which takes a second."""
+    if find_spec("ray") is None:
+        raise ConfigError(f"Ray is not installed: {install_command('ray')}")
 
 
 def check_options(engine: Engine, *, retry: str | Iterable[str], reconcile: Reconcile) -> None:

@@ -32,6 +32,7 @@ from fluxasync import (
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 
 from fluxasync import Estimator, JournalCounts, Plan, Summary
+from fluxasync._batch.summary import with_unclaimed
 from fluxasync._cli.exit_codes import PRECEDENCE, exit_code
 from fluxasync._cli.key_files import read_key
 from fluxasync._cli.options import Options
@@ -299,6 +300,17 @@ def test_failures_of_other_prompts_are_not_counted_as_made_again() -> None:
         "1 done, 0 still running, 0 in doubt, 0 failed, 1 to do",
         "2 images of earlier runs not among these prompts: kept as they are",
     ]
+
+
+def test_jobs_of_workers_that_were_not_waited_for_are_paid_and_not_fetched():
+    """A stopped run on a cluster counts them from the journal, with what they may have cost."""
+    stopped = Summary(saved=5, not_started=20, cost=Decimal("0.1"))
+    counts = JournalCounts(done=9, running=8, possible_cost=Decimal("0.5"))
+    before = JournalCounts(done=4, failed=Counter(lost=1), possible_cost=Decimal("0.3"))
+    summary = with_unclaimed(stopped, counts, before=before)
+    assert (summary.unclaimed, summary.not_started) == (8, 12)
+    assert summary.possible_cost == Decimal("0.2")
+    assert "8 paid but not fetched, 12 not started" in summary.line()
 
 
 EARLIER = Summary(
