@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 from attrs import frozen
@@ -24,3 +25,12 @@ class ClusterOptions:
 
     ray: str | None = None
     workers: Annotated[int | None, Parameter()] = None
+
+
+def start_line(address: str) -> str:
+    """Return what the run does next, which takes seconds."""
+    if address == "local":
+        return "starting Ray on this machine, which takes 5 to 20 s"
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or "of this machine"
+    return f"connecting to the Ray cluster {address}"

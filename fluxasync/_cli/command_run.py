@@ -136,6 +136,17 @@ class CommandRun:
         if self._json:
             self.terminal.out(as_json(outcome_row(outcome, self._root)))
 
+    def stop_before_start(self) -> None:
+        """Make the first signal cancel this task, and print that nothing was submitted."""
+        task = asyncio.current_task()
+
+        def stop_and_report() -> None:
+            self.terminal.say("stopping: nothing was submitted; Ctrl-C again to leave at once")
+            if task is not None:
+                task.cancel()
+
+        self.interrupts.stop = stop_and_report
+
     def stop_with(self, stop: Callable[[], None], *, grace: float) -> None:
         """Make the first signal call `stop` and print what that means."""
 

@@ -101,3 +101,8 @@ def _exposed(mode: int) -> str | None:
         (stat.S_IRGRP, f"read by {group}"),
     )
     return next((text for bit, text in cases if mode & bit), None)
+
+
+def key_in(path: Path) -> str:
+    """Return the key in a file; a worker of a cluster calls this on its machine."""
+    return read_key(path)[0]

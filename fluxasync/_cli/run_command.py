@@ -43,8 +43,9 @@ from .._requests.sources.plan import Plan
 from .._requests.sources.prompts import Prompts
 from .._store.journal.retry_selection import classes_of
 from .._wire.credentials import Credentials, unread_token_variable
+from .cluster_options import start_line
 from .command_run import CommandRun
-from .key_files import TOKEN_FILE, key_from, read_key
+from .key_files import TOKEN_FILE, key_from, key_in
 from .options import DEFAULT_MODEL, Options, RunOptions, source_of
 from .rendering import announcement, as_json, plan_row
 from .run_exports import ShownExport, export_beside
@@ -120,7 +121,7 @@ async def run(command: CommandRun, sources: Sequence[str], options: RunOptions) 
         raise ConfigError("no folder for the images: add -o DIR")
     # what does not fit is refused before the simulator starts
     options.output()
-    _cluster(options)
+    _cluster_of(options)
     await check_jobs(options)
     if options.accounts is not None:
         command.cap = "--max-cost, or max_cost in the accounts file"
@@ -138,8 +139,10 @@ async def run(command: CommandRun, sources: Sequence[str], options: RunOptions) 
             names = ", ".join(dict.fromkeys(each.name for each in places))
             await _warn_of_shortage(command, batch, affordable.cost, names)
             await _confirm(command, affordable.cost, options)
-        if (start := _cluster_line(batch, options)) is not None:
-            command.terminal.note(start)
+        address = options.cluster.ray
+        if address is not None and getattr(batch, "needs_workers", False):
+            command.terminal.note(start_line(address))
+            command.stop_before_start()
 
     session: AbstractAsyncContextManager[FluxSession | FluxPool]
     if options.accounts is not None:
@@ -251,7 +254,7 @@ def _batch(
     on_event: Observer | None = None,
     on_plan: Callable[[Plan], Awaitable[None]] | None = None,
 ) -> Batch:
-    cluster = _cluster(options)
+    cluster = _cluster_of(options)
     make: Any = Batch if cluster is None else cluster.batch
     batch: Batch = make(
         session,
@@ -268,37 +271,27 @@ def _batch(
     return batch
 
 
-def _cluster(options: RunOptions) -> Ray | None:
+def _cluster_of(options: RunOptions) -> Ray | None:
     """Return the cluster of the run; None = this process makes the images."""
     common, given = options.common, options.cluster
     if given.ray is None:
         if given.workers is not None:
-            raise ConfigError("--workers is for a cluster: add --ray auto")
+            raise ConfigError("--workers is for a cluster: add --ray auto or --ray local")
         return None
     if common.simulate and given.ray != "local":
         raise ConfigError("--simulate runs on this machine only: --ray local")
     if options.export.export is not None:
         raise ConfigError("--export makes its files beside a run of one process: export afterwards")
+    if options.accounts is not None:
+        raise ConfigError("--accounts is for a run of one process: leave --ray out")
+    # read when ray is imported: Ray would print its view of lost processes to standard output,
+    # between the paths or the JSON and through the live view; the run reports them itself
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     from ..cluster.cluster_batch import Ray  # few runs need it
 
     path = None if common.simulate else common.key_file
-    key = None if path is None else partial(_key_in, path.absolute())
+    key = None if path is None else partial(key_in, path.absolute())
     return Ray(given.ray, workers=given.workers, key=key)
-
-
-def _cluster_line(batch: Any, options: RunOptions) -> str | None:
-    """Return what a run on a cluster does next, which takes seconds; None = it needs no cluster."""
-    address = options.cluster.ray
-    if address is None or not batch.needs_workers:
-        return None
-    if address == "local":
-        return "starting Ray on this machine, which takes 5 to 20 s"
-    return f"connecting to the Ray cluster at {address}"
-
-
-def _key_in(path: Path) -> str:
-    """Return the key in a file of a worker's machine."""
-    return read_key(path)[0]
 
 
 def _prompts(sources: Sequence[str], options: RunOptions) -> Prompts:

@@ -211,8 +211,13 @@ class RayConnection:
 
 
 def _reason(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if isinstance(error, RayTaskError) and lines else lines[0]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, RayTaskError):
+        return lines[-1]
+    told = dict(line.split(": ", 1) for line in lines if line.startswith(("pid: ", "ip: ")))
+    if "pid" not in told:
+        return lines[0]
+    return f"process {told['pid']} on {told.get('ip', 'its machine')} has ended"
 
 
 @asynccontextmanager
@@ -223,7 +228,7 @@ async def connected(address: str, *, workers: int) -> AsyncIterator[RayConnectio
     if is_new:
         if (server := _server_of(address)) is not None:
             await _check_answers(*server, address)
-        await asyncio.to_thread(_connect, address, workers)
+        await _connect(address, workers)
     try:
         yield RayConnection(is_client=_is_client())
     finally:
@@ -261,9 +266,12 @@ async def _check_answers(host: str, port: int, address: str) -> None:
 
 
 def _no_cluster(address: str, reason: str) -> ConfigError:
+    if address == "local":
+        return ConfigError(f"Ray does not start on this machine: {reason}")
+    known = "RAY_ADDRESS" if os.environ.get("RAY_ADDRESS") else "this machine"
     return ConfigError(
-        f"no Ray cluster at {address}: {reason}; start one with `ray start --head`, or say local "
-        "for this machine"
+        f"no Ray cluster at {known if address == 'auto' else address}: {reason.rstrip('.')}; start "
+        "one with `ray start --head`, or say local for one on this machine alone"
     )
 
 
@@ -273,7 +281,20 @@ def _is_client() -> bool:
     return bool(client.is_connected())
 
 
-def _connect(address: str, workers: int) -> None:
+async def _connect(address: str, workers: int) -> None:
+    """Connect in a thread, because Ray blocks. A start that is cancelled once is waited for, so
+    that Ray ends properly."""
+    connecting = asyncio.create_task(asyncio.to_thread(_init, address, workers))
+    try:
+        await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        with suppress(ConfigError):
+            await connecting
+        await asyncio.to_thread(ray.shutdown)
+        raise
+
+
+def _init(address: str, workers: int) -> None:
     # Ray's warnings are about itself, and the lines of its actors would go through the live view:
     # both stay in the logs of the cluster
     options: dict[str, Any] = {
@@ -287,5 +308,9 @@ def _connect(address: str, workers: int) -> None:
         options |= {"include_dashboard": False, "num_cpus": workers + 1}
     try:
         ray.init(address, **options)
-    except (ConnectionError, RuntimeError, ValueError, GetTimeoutError) as error:
+    except ConnectionError as error:
+        # Ray's reason for "auto" names an option that only its own commands have
+        reason = "none was started here" if address == "auto" else str(error).splitlines()[0]
+        raise _no_cluster(address, reason) from error
+    except (RuntimeError, ValueError, GetTimeoutError) as error:
         raise _no_cluster(address, str(error).splitlines()[0]) from error

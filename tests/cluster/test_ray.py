@@ -60,6 +60,19 @@ def test_a_worker_and_the_ledger_are_killed(tmp_path: Path):
     assert after.done + after.in_doubt == IMAGES
 
 
+def test_the_reason_of_a_loss_names_the_process():
+    """Ray's own text has ids of eleven lines; process and machine are what a user can look up."""
+    from ray.exceptions import RayActorError
+
+    from fluxasync.cluster.actors import _reason
+
+    text = (
+        "The actor died unexpectedly.\n\tclass_name: W\n\tpid: 17\n\tip: 10.0.0.2\nIts node: lost"
+    )
+    assert _reason(RayActorError(error_msg=text)) == "process 17 on 10.0.0.2 has ended"
+    assert _reason(RayActorError(error_msg="its node has died\nmore")) == "its node has died"
+
+
 def wait(driver: Driver, condition: Callable[[], bool]) -> None:
     """Wait until a condition is true, while the driver lives."""
     until = time.monotonic() + patient(90)

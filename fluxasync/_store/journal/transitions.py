@@ -46,6 +46,7 @@ cost = coalesce(?, cost), money = ? WHERE id = ?"""
 Method = Callable[..., Any]
 
 _LOST = "the run ended before the answer came"
+_WORKER_LOST = "the worker that submitted it ended before the answer came"
 
 
 class Transitions:
@@ -317,8 +318,9 @@ class Transitions:
             for found in connection.execute(query).fetchall()
             if found[4] not in step.living and step.owner in (None, found[4])
         ]
+        reason = _LOST if step.owner is None else _WORKER_LOST
         for found in ended:
-            self._rows.doubt(connection, found, step.at, _LOST, None)
+            self._rows.doubt(connection, found, step.at, reason, None)
         return len(ended)
 
     def adopt(self, connection: sqlite3.Connection, row: Row, columns: tuple[Any, ...]) -> None:
