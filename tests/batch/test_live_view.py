@@ -17,7 +17,14 @@ from fluxasync import AccountState, Estimate, ImageRequest, Job, Moderated, Plan
 from fluxasync._batch.progress.accounts import AccountProgress
 from fluxasync._batch.progress.counts import Progress, ProgressSnapshot
 from fluxasync._core.text import columns as width_of
-from fluxasync.events import DownloadsFailing, JobEnded, JobReady, JobSubmitted, Paused
+from fluxasync.events import (
+    DownloadsFailing,
+    JobEnded,
+    JobReady,
+    JobSubmitted,
+    Paused,
+    WorkersReported,
+)
 from fluxasync.extend import Stored
 
 pytest.importorskip("rich", reason="the extra `cli` is not installed")
@@ -231,3 +238,13 @@ def test_a_moderated_job_is_under_way_no_longer() -> None:
     progress(JobReady(job=job, polls=1, in_flight=0))
     progress(JobEnded(job=job, error=Moderated("no", job=job)))
     assert progress.view(0).downloading == 0
+
+
+def test_the_workers_of_a_cluster_are_counted() -> None:
+    """A cluster with too few free CPUs shows by fewer workers than asked for."""
+    progress = Progress()
+    progress.total, progress.slots = 50, 24
+    progress(WorkersReported(workers=2, in_flight=20, paid=23))
+    view = progress.view(0.0)
+    assert "27 waiting · 20 running of 24 slots on 2 workers · 3 downloading" in plain(view)
+    assert "2 workers" not in "".join(plain(BUSY))

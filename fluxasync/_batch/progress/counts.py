@@ -65,6 +65,7 @@ class ProgressSnapshot:
     under_way: int = 0  #: jobs that are paid and have no outcome yet
     downloading: int = 0  #: of those
     slots: int | None = None  #: jobs that may be active at once
+    workers: int | None = None  #: workers of a cluster that are at work
     limit: int | None = None  #: the limit found under "auto"
     rate: float | None = None  #: outcomes per second
     idle: float = 0.0  #: seconds since the last outcome
@@ -158,6 +159,7 @@ class Progress:
         self.submitted = 0  #: jobs accepted so far
         self.cost = Decimal(0)  #: US dollars for saved images
         self.slots: int | None = None  #: maximum number of active jobs, if known
+        self._workers: int | None = None  # of a cluster
         self.limit: int | None = None  #: the limit found under "auto"
         self.by_account = AccountTally()
         #: gives the states of several accounts, as `FluxPool.states` does
@@ -231,7 +233,8 @@ class Progress:
                 self._paused, self._resumes_at, self._sought = event, None, None
             case Resumed():
                 self._paused = None
-            case WorkersReported(paid=paid, in_flight=in_flight):
+            case WorkersReported(workers=workers, paid=paid, in_flight=in_flight):
+                self._workers = workers
                 self.submitted = self._ended + paid
                 self._landing = max(0, paid - in_flight)
             case DownloadsFailing():
@@ -317,6 +320,7 @@ class Progress:
             under_way=self.under_way,
             downloading=min(len(self._fetching) + self._landing, self.under_way),
             slots=self.slots,
+            workers=self._workers,
             limit=self.limit,
             rate=self._rate(now),
             idle=max(0.0, now - self._landed[-1]) if self._landed else 0.0,

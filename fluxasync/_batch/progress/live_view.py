@@ -14,7 +14,7 @@ from attrs import frozen
 from ..._core.amounts import dollars
 from ..._core.errors import ConfigError
 from ..._core.extras import install_command
-from ..._core.text import columns, display
+from ..._core.text import columns, counted, display
 from .counts import ProgressSnapshot
 
 try:
@@ -130,7 +130,8 @@ def _stages(view: ProgressSnapshot) -> Iterator[Text]:
     if view.waiting:
         yield Text(f"{view.waiting:,} waiting")
     slots = "" if view.slots is None else f" of {view.slots:,} slots"
-    yield Text(f"{view.running:,} running{slots}")
+    workers = "" if view.workers is None else f" on {counted(view.workers, 'worker')}"
+    yield Text(f"{view.running:,} running{slots}{workers}")
     if view.downloading:
         yield Text(f"{view.downloading:,} downloading")
 
