@@ -108,6 +108,15 @@ def test_a_run_loads_only_what_it_uses(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+def test_a_command_collects_garbage_once_it_runs() -> None:
+    """Only a start does without garbage collections: a run may last for days."""
+    code = (
+        "import gc, sys; from fluxasync.__main__ import main; sys.argv[1:] = ['status', 'nowhere'];"
+        "main(); sys.exit(0 if gc.isenabled() and gc.get_freeze_count() else 1)"
+    )
+    assert started(sys.executable, "-c", code).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
