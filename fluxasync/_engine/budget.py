@@ -6,6 +6,7 @@ Providers report costs like 7.000000000000001, so costs are rounded to GRAIN.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from decimal import Decimal
 
 from attrs import define, field
@@ -53,7 +54,7 @@ class SpendingAccount:
     reserved: Decimal = field(default=_ZERO, init=False)
     in_doubt: Decimal = field(default=_ZERO, init=False)
     #: job id → what `spent` has of it, the latest jobs
-    _counted: dict[str, Decimal] = field(factory=dict, init=False)
+    _counted: OrderedDict[str, Decimal] = field(factory=OrderedDict, init=False)
     refunds: RefundSignal = field(init=False)
 
     @refunds.default
@@ -201,7 +202,7 @@ class SpendingAccount:
     def _count(self, job_id: str, amount: Decimal) -> None:
         self._counted[job_id] = amount
         if len(self._counted) > REMEMBERED:
-            del self._counted[next(iter(self._counted))]
+            self._counted.popitem(last=False)
 
     def _unreserve(self, price: Decimal | None) -> None:
         amount = price or _ZERO

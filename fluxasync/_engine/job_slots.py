@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -26,14 +27,14 @@ class RecentIds:
     """The latest job ids."""
 
     def __init__(self) -> None:
-        self._ids: dict[str, None] = {}  # in order, as a set is not
+        self._ids: OrderedDict[str, None] = OrderedDict()
 
     def add(self, job_id: str) -> bool:
         """Remember an id; return whether it is new."""
         is_new = job_id not in self._ids
         self._ids[job_id] = None
         if len(self._ids) > RECENT_IDS:
-            del self._ids[next(iter(self._ids))]
+            self._ids.popitem(last=False)
         return is_new
 
 

@@ -7,13 +7,14 @@ prompt of another request of the same session, and not a changed form of the req
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 
 from .._core.errors import JobFailed
 from .._core.models import ImageRequest, Ready
 from .._wire import canonical, is_echo_of, sent_prompt
 
 #: prompts that are remembered, the latest: far more than an account has jobs in flight, and answers
-#: are swapped between jobs of about the same time. A digest and its entry take about 150 bytes. An
+#: are swapped between jobs of about the same time. A digest and its entry take about 200 bytes. An
 #: older prompt is not recognised, which keeps the image
 REMEMBERED = 10_000
 
@@ -30,7 +31,7 @@ class SubmittedPrompts:
     """Digests of the latest prompts, those of the jobs in flight included."""
 
     def __init__(self) -> None:
-        self._digests: dict[bytes, None] = {}  # in order, as a set is not
+        self._digests: OrderedDict[bytes, None] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<SubmittedPrompts: {len(self._digests)} digests>"
@@ -38,10 +39,10 @@ class SubmittedPrompts:
     def add(self, request: ImageRequest) -> None:
         """Remember the prompt of a request that is submitted or watched now."""
         digest = _digest(sent_prompt(request))
-        self._digests.pop(digest, None)
         self._digests[digest] = None
+        self._digests.move_to_end(digest)
         if len(self._digests) > REMEMBERED:
-            del self._digests[next(iter(self._digests))]
+            self._digests.popitem(last=False)
 
     def is_anothers(self, request: ImageRequest, echo: str) -> bool:
         """Return whether a reported prompt is another request's, and not the request's own."""

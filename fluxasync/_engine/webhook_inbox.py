@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from math import inf
 from typing import TYPE_CHECKING, Literal
@@ -106,8 +107,8 @@ class WebhookInbox:
         self.claims: list[Claim] = []  #: who knows submissions in doubt
         self.lost_until = -inf  #: loop time after which no callback of a lost submission comes
         self._wait = wait  #: seconds
-        self._bells: dict[str, Bell] = {}  #: by token
-        self._jobs: dict[str, Bell] = {}  #: by job id
+        self._bells: OrderedDict[str, Bell] = OrderedDict()  #: by token
+        self._jobs: OrderedDict[str, Bell] = OrderedDict()  #: by job id
         self._first_job: float | None = None  #: loop time
         self._warned: set[str] = set()
 
@@ -128,7 +129,7 @@ class WebhookInbox:
             return {}
         self._bells[attempt.token] = Bell()
         if len(self._bells) > REMEMBERED:
-            del self._bells[next(iter(self._bells))]
+            self._bells.popitem(last=False)
         fields = {"webhook_url": self.webhook.address(attempt.token)}
         if self.webhook.secret is not None:
             fields["webhook_secret"] = self.webhook.secret.reveal()
@@ -256,7 +257,7 @@ class WebhookInbox:
     def _add_job(self, job_id: str, bell: Bell) -> None:
         self._jobs[job_id] = bell
         if len(self._jobs) > REMEMBERED:
-            del self._jobs[next(iter(self._jobs))]
+            self._jobs.popitem(last=False)
 
     # --- what a user must see -------------------------------------------------------------------
 
