@@ -27,7 +27,7 @@ from benchmarks._contenders import peak_memory
 from benchmarks._fast_server import fast_server
 from fluxasync import Batch, FluxSession, Limits, Polling
 
-PEAK, SLOPE, WAL = 150.0, 1.0, 64.0  #: MB, MB per 100,000 images, MB
+PEAK, SLOPE, WAL = 120.0, 0.5, 64.0  #: MB, MB per 100,000 images, MB
 SAMPLES = 200
 #: images before memory can be constant: SQLite's page cache fills first
 SETTLED = 200_000
@@ -135,7 +135,7 @@ def main() -> None:
             [
                 "memory, slope of the last 80 %",
                 f"{found.slope:+.2f} MB per 100,000",
-                f"{SLOPE:.0f} MB",
+                f"{SLOPE:.1f} MB",
             ],
             ["the journal's log (WAL), peak", f"{found.wal:.1f} MB", f"{WAL:.0f} MB"],
         ],
