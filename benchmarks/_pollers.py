@@ -28,6 +28,7 @@ from fluxasync._engine.polling import Durations, PollSchedule, PollSchedules
 from fluxasync._engine.session import engine_of
 
 TIGHT = 0.015
+SECOND = "ours, second run"
 
 
 @frozen
@@ -116,6 +117,7 @@ async def replicate(task: Task) -> None:
 
 CONTENDERS: dict[str, Callable[[Task], Awaitable[None]]] = {
     "ours, default lag": partial(ours, polling=Polling()),
+    SECOND: partial(ours, polling=Polling(remember=True)),
     "oracle, default lag": partial(ours, polling=Polling(), knows=True),
     "ours, tight": partial(ours, polling=Polling(lag=TIGHT)),
     "oracle, tight": partial(ours, polling=Polling(lag=TIGHT), knows=True),
