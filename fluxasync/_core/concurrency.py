@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 _T = TypeVar("_T")
 
@@ -83,36 +83,55 @@ MAX_GRACE = 10.0
 
 
 class LoopAwareTimeout:
-    """A timeout that tolerates a blocked event loop: `async with LoopAwareTimeout(seconds)`.
+    """A timeout that tolerates a blocked event loop: `with LoopAwareTimeout(seconds) as limit`.
 
     A loop that was blocked finds its timers due before it reads its sockets, although the answer
     may have arrived: for a submission that would be money in doubt. So a timer that fires late is
-    postponed once, by as long as it was late. The `asyncio.Timeout` is returned on entry. This is
-    a class, because a generator is too slow for every chunk of a download.
+    postponed once, by as long as it was late. It cancels its task as `asyncio.timeout` does, and
+    the block raises TimeoutError. Each image needs several, so it makes no other object.
     """
 
-    __slots__ = ("_due", "_is_postponed", "_limit", "_loop", "_seconds", "_timer")
+    __slots__ = (
+        "_cancelling", "_due", "_is_postponed", "_loop", "_seconds", "_task", "_timer",
+        "is_expired",
+    )  # fmt: skip
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._is_postponed = False
+        self.is_expired = False  #: whether it has cancelled its task
 
-    async def __aenter__(self) -> asyncio.Timeout:
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a timeout needs a task to cancel")
+        self._task, self._cancelling = task, task.cancelling()
         self._loop = asyncio.get_running_loop()
         self._due = self._loop.time() + self._seconds
-        self._limit = asyncio.timeout(None)
-        await self._limit.__aenter__()
         self._timer = self._loop.call_at(self._due, self._fire)
-        return self._limit
+        return self
 
-    async def __aexit__(
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         self._timer.cancel()
-        await self._limit.__aexit__(kind, error, trace)
+        if (
+            self.is_expired
+            and self._task.uncancel() <= self._cancelling
+            and isinstance(error, asyncio.CancelledError)
+        ):
+            raise TimeoutError from error
+
+    def shorten(self, seconds: float) -> None:
+        """Expire in so many seconds from now, unless it is due earlier."""
+        due = self._loop.time() + seconds
+        if due < self._due:
+            self._timer.cancel()
+            self._due = due
+            self._timer = self._loop.call_at(due, self._fire)
 
     def _fire(self) -> None:
         late = self._loop.time() - self._due
@@ -120,7 +139,28 @@ class LoopAwareTimeout:
             self._is_postponed = True
             self._timer = self._loop.call_later(min(late, MAX_GRACE), self._fire)
         else:
-            self._limit.reschedule(self._due)
+            self.is_expired = True
+            self._task.cancel()
+
+
+class StallTimeout(LoopAwareTimeout):
+    """Expires where `count` grows by less than `least` within `seconds`; one timer watches a whole
+    transfer."""
+
+    __slots__ = ("_before", "_count", "_least")
+
+    def __init__(self, seconds: float, *, count: Callable[[], int], least: float) -> None:
+        super().__init__(seconds)
+        self._count, self._least, self._before = count, least, 0
+
+    def _fire(self) -> None:
+        count = self._count()
+        if count - self._before < self._least:
+            super()._fire()
+            return
+        self._before, self._is_postponed = count, False
+        self._due = self._loop.time() + self._seconds
+        self._timer = self._loop.call_at(self._due, self._fire)
 
 
 async def run_to_completion(step: Awaitable[_T]) -> _T:

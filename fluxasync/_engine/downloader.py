@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from attrs import define, evolve, field, frozen
 
 from .._core.backoff import retry_delay
-from .._core.concurrency import LoopAwareTimeout
 from .._core.config import Policies
 from .._core.errors import DownloadError, Expired, FluxError, JobError, JobLost, TransportError
 from .._core.models import Job, Ready, Stored, Verdict
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
     from .health import HealthMonitor
     from .poller import Poller
 
-#: seconds for a whole image: a slow link is no fault, and a stalled one is detected earlier
-LONGEST = 24 * 3600.0
 #: an image over the cap goes to the quarantine whole if its length is stated and not above this
 #: multiple of the cap, or these bytes: more than any model makes. Of another only the start does
 QUARANTINED_TIMES, QUARANTINED_BYTES = 4, 64 * 2**20
@@ -214,17 +211,12 @@ class Downloader:
 
     async def _opened(self, ready: Ready, stack: AsyncExitStack, **ranged: str) -> Download:
         """Ask for the image, or for the rest of it, and wait for the head of the answer."""
-        stream = self.client.transport.stream
         headers = {name.replace("_", "-"): value for name, value in ranged.items()}
-        if headers:
-            opening = stream(ready.url, timeout=LONGEST, headers=headers)
-        else:
-            opening = stream(ready.url, timeout=LONGEST)
-        try:
-            async with LoopAwareTimeout(self.policies.timeouts.download):
-                answer = await stack.enter_async_context(opening)
-        except TimeoutError:
-            raise TransportError("the image did not begin to arrive in time", sent=True) from None
+        answer = await stack.enter_async_context(
+            self.client.transport.stream(
+                ready.url, timeout=self.policies.timeouts.download, headers=headers or None
+            )
+        )
         verdict = classify(Phase.DOWNLOAD, answer.status, None)
         if verdict is Verdict.REJECTED:
             raise Expired(f"HTTP {answer.status} for the image's URL", job=ready.job)

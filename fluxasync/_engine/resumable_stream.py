@@ -12,13 +12,16 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from .._core.concurrency import LoopAwareTimeout
+from .._core.concurrency import LoopAwareTimeout, StallTimeout
 from .._core.errors import TransportError
 from .._core.protocols import Download
 from .._wire.client import now
+from .._wire.transport import AiohttpDownload
 
 #: bytes that must have arrived for a resume; with less, the image is fetched again from its start
 RESUME_FROM = 4 * 2**20
+#: bytes of an image that is read whole; a larger one is read chunk by chunk
+WHOLE = 4 * 2**20
 #: resumes of one transfer
 RESUMES = 8
 #: bytes a second below which a transfer counts as stalled
@@ -73,7 +76,7 @@ class ResumableStream:
         answer, resumes = self._answer, 0
         while True:
             try:
-                async for chunk in self._steady(answer):
+                async for chunk in self._read_from(answer):
                     self._read += len(chunk)
                     if self._md5 is not None:
                         self._digest.update(chunk)
@@ -102,6 +105,30 @@ class ResumableStream:
         if self._md5 is not None and self._md5 != base64.b64encode(self._digest.digest()).decode():
             raise ChecksumMismatch("the image's bytes do not match their Content-MD5", sent=True)
 
+    def _read_from(self, answer: Download) -> AsyncIterator[bytes]:
+        length = self.length
+        if length is not None and length <= WHOLE and isinstance(answer, AiohttpDownload):
+            return self._whole(answer, length)
+        return self._steady(answer)
+
+    async def _whole(self, answer: AiohttpDownload, length: int) -> AsyncIterator[bytes]:
+        """Yield an ordinary image as one chunk; of one that breaks off, what has arrived."""
+        least = SLOWEST * self._stall
+        try:
+            with StallTimeout(self._stall, count=lambda: answer.arrived, least=least):
+                image = await answer.whole(length)
+        except (TimeoutError, TransportError) as error:
+            if part := answer.broken():
+                yield part
+            if isinstance(error, TimeoutError):
+                raise self._stalled(answer.arrived) from None
+            raise
+        yield image
+
+    def _stalled(self, got: int) -> TransferStalled:
+        message = f"the image stalled: {got} bytes in {self._stall:g} s"
+        return TransferStalled(message, sent=True)
+
     async def _steady(self, answer: Download) -> AsyncIterator[bytes]:
         """Yield the answer's chunks; raise TransferStalled when too few bytes come."""
         chunks = answer.chunks()
@@ -109,11 +136,10 @@ class ResumableStream:
         while True:
             began = now()
             try:
-                async with LoopAwareTimeout(max(self._stall - waited, 0.0)):
+                with LoopAwareTimeout(max(self._stall - waited, 0.0)):
                     chunk = await anext(chunks, None)
             except TimeoutError:
-                message = f"the image stalled: {got} bytes in {self._stall:g} s"
-                raise TransferStalled(message, sent=True) from None
+                raise self._stalled(got) from None
             if chunk is None:
                 return
             waited, got = waited + now() - began, got + len(chunk)

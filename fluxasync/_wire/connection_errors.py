@@ -38,6 +38,13 @@ class Exchange:
     url: str = ""
     proxy: Proxy | None = field(default=None, init=False)
 
+    def connected(self) -> None:
+        """Note that the headers are sent now. Raises what `before_send` does; nothing is sent
+        then."""
+        if self.before_send is not None:
+            self.before_send()
+        self.sent = True
+
     def route(self, url: str, *, has_key: bool = False) -> None:
         """Set the URL and its proxy. Raises TransportError for a proxy that cannot be used, or
         that would see the key."""

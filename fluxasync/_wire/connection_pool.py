@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import select
-from typing import Any
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import aiohttp
@@ -18,6 +19,9 @@ from aiohttp.client_reqrep import ClientRequest, ClientResponse
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 from attrs import define, frozen
+
+if TYPE_CHECKING:
+    from .connection_errors import Exchange
 
 logger = logging.getLogger("fluxasync")
 
@@ -66,7 +70,13 @@ class CheckedConnector(aiohttp.TCPConnector):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._uses: WeakKeyDictionary[ResponseHandler, int] = WeakKeyDictionary()
+        self._sending: ContextVar[Exchange | None] = ContextVar("sending", default=None)
         self.is_out_of_step = False
+
+    def sends(self, exchange: Exchange) -> None:
+        """Note the request that this task sends next: it counts as sent once it has a connection.
+        A trace of aiohttp tells the same for three more calls of each request."""
+        self._sending.set(exchange)
 
     async def connect(
         self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
@@ -83,6 +93,13 @@ class CheckedConnector(aiohttp.TCPConnector):
             connection.close()
         if self.is_out_of_step:
             line.force_close()
+        if (exchange := self._sending.get()) is not None:
+            self._sending.set(None)
+            try:
+                exchange.connected()
+            except BaseException:
+                connection.release()
+                raise
         return connection
 
     def use(self, response: ClientResponse) -> ConnectionUse:

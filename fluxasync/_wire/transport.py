@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import warnings
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
+from functools import lru_cache
 from ssl import SSLContext
+from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 from aiohttp.client_reqrep import ClientResponse
-from attrs import define, evolve
 from yarl import URL
 
 from .._core.addresses import is_loopback_address, private_host
-from .._core.concurrency import BUSY, LoopAwareTimeout
+from .._core.concurrency import LoopAwareTimeout
 from .._core.config import Timeouts
 from .._core.errors import TransportError
 from .._core.protocols import Call, Reply
@@ -34,6 +36,8 @@ from .connection_pool import CheckedConnector, ConnectionPool, ConnectionUse, Po
 from .proxies import NO_PROXIES, ProxySettings
 
 MAX_REPLY = 2**20  #: bytes of an API answer; the documented ones have a few hundred
+#: scheme, user, host and port of a URL; many images have the same
+_ORIGIN = re.compile(r"[^/?#]*(?://[^/?#]*)?")
 #: seconds for the body of a 3xx or 4xx, which only explains the status
 EXPLANATION_TIMEOUT = 5.0
 MAX_HEADER = 65_536  #: bytes; aiohttp's default of 8,190 turns a paid 200 into a synthetic 400
@@ -42,6 +46,9 @@ MAX_REDIRECTS = 3
 POLL_CONNECTIONS = 128
 #: a connection through a proxy: to the proxy, the tunnel, TLS inside it
 PROXY_STEPS = 3
+
+#: those of downloads without and with a proxy
+DownloadPools = tuple[ConnectionPool, ConnectionPool]
 
 #: an answer that is being read, of which only the break is described
 _READING = Exchange(sent=True)
@@ -88,7 +95,7 @@ class AiohttpTransport:
         )
         api_socket = plain_api_socket if self._is_plain else None
         # limit=0: the session's slots are the limit; a queue here would be invisible to it
-        self._submits = self._pool(limit=0, traced=True, socket_factory=api_socket, **pool)
+        self._submits = self._pool(limit=0, socket_factory=api_socket, **pool)
         self._polls = self._pool(
             limit=POLL_CONNECTIONS, keepalive_timeout=10, socket_factory=api_socket
         )
@@ -134,59 +141,67 @@ class AiohttpTransport:
         """
         if self._retired:
             self._close_unused()
-        pool = self._submits if call.method == "POST" else self._polls
-        exchange = Exchange(call.method != "POST", call.before_send, self._proxies)
-        due = asyncio.get_running_loop().time() + call.timeout
+        is_post = call.method == "POST"
+        pool = self._submits if is_post else self._polls
+        exchange = Exchange(not is_post, call.before_send, self._proxies)
         with mapped_errors(exchange), pool as session:
             exchange.route(call.url, has_key=True)
-            async with LoopAwareTimeout(call.timeout):
-                response = await session.request(
-                    call.method,
-                    URL(call.url, encoded=True),
-                    data=call.body,
-                    headers=call.headers,
-                    allow_redirects=False,
-                    trace_request_ctx=exchange,
-                    **self._through(exchange),
-                )
-            async with response:
-                use = pool.connector.use(response)
-                self._guard.answered(use, is_proxied=exchange.proxy is not None)
-                reply = await _read(response, due)
-                if call.method == "GET" and reply.broken:
-                    raise TransportError(reply.broken, sent=True)
-                return evolve(reply, is_followed=pool.connector.is_followed(use))
+            if is_post:
+                pool.connector.sends(exchange)
+            answer = _Answer()
+            try:
+                with LoopAwareTimeout(call.timeout) as limit:
+                    async with session.request(
+                        call.method,
+                        URL(call.url, encoded=True),
+                        data=call.body,
+                        headers=call.headers,
+                        allow_redirects=False,
+                        **self._through(exchange),
+                    ) as response:
+                        use = answer.began(response, pool.connector)
+                        self._guard.answered(use, is_proxied=exchange.proxy is not None)
+                        if 300 <= response.status < 500:
+                            limit.shorten(EXPLANATION_TIMEOUT)
+                        await answer.read()
+            except TimeoutError as error:
+                answer.broke_off(error)  # raises it before the status
+            if not is_post and answer.broken:
+                raise TransportError(answer.broken, sent=True)
+            return answer.reply()
 
-    @asynccontextmanager
-    async def stream(
+    def stream(
         self, url: str, *, timeout: float, headers: Mapping[str, str] | None = None
-    ) -> AsyncIterator[AiohttpDownload]:
-        """Fetch a URL without credentials or cookies; the bytes are not decoded.
+    ) -> AiohttpDownload:
+        """Fetch a URL without credentials or cookies; the bytes are not decoded. Use it as
+        `async with transport.stream(url, timeout=…) as download`.
 
         At most three redirects are followed, each to a URL that is allowed itself. Raises
         TransportError.
         """
-        limit: asyncio.Timeout | None = None
+        return AiohttpDownload(self, url, timeout, headers)
+
+    async def open_download(
+        self, url: str, timeout: float, headers: Mapping[str, str] | None, pools: DownloadPools
+    ) -> tuple[ClientResponse, ConnectionPool]:
+        """Return the answer to a download whose headers have arrived, and its pool."""
         exchange = Exchange(sent=True, settings=self._proxies)
+        limit = LoopAwareTimeout(timeout)
         try:
-            pools = self._downloads, self._proxied  # renew() may replace them meanwhile
-            with pools[0], pools[1]:
-                async with LoopAwareTimeout(timeout) as limit:
-                    with mapped_errors(exchange):
-                        response, pool = await self._opened(exchange, pools, url, headers)
-                    async with response:
-                        use = pool.connector.use(response)
-                        # exceptions of the caller pass unchanged
-                        yield AiohttpDownload(response, pool.connector, use)
+            with limit, mapped_errors(exchange):
+                return await self._opened(exchange, pools, url, headers)
         except TimeoutError:
-            if limit is None or not limit.expired():
-                raise
-            raise TransportError("no complete answer in time", sent=True) from None
+            raise TransportError("the image did not begin to arrive in time", sent=True) from None
+
+    @property
+    def download_pools(self) -> DownloadPools:
+        """The pools of downloads without and with a proxy; `renew` replaces them."""
+        return self._downloads, self._proxied
 
     async def _opened(
         self,
         exchange: Exchange,
-        pools: tuple[ConnectionPool, ConnectionPool],
+        pools: DownloadPools,
         url: str,
         headers: Mapping[str, str] | None,
     ) -> tuple[ClientResponse, ConnectionPool]:
@@ -224,7 +239,7 @@ class AiohttpTransport:
             "timeout": limits,
         }
 
-    def _pool(self, *, traced: bool = False, **connector: Any) -> ConnectionPool:
+    def _pool(self, **connector: Any) -> ConnectionPool:
         ssl = True if self._ssl is None else self._ssl
         lender = CheckedConnector(ttl_dns_cache=60, ssl=ssl, **connector)
         session = aiohttp.ClientSession(
@@ -241,18 +256,53 @@ class AiohttpTransport:
             trust_env=False,
             max_field_size=MAX_HEADER,
             max_line_size=MAX_HEADER,
-            trace_configs=[_sent_trace()] if traced else None,
         )
         return ConnectionPool(session, lender)
 
 
-@define
 class AiohttpDownload:
-    """An open answer to a download."""
+    """A download; it is open within its `async with`."""
 
-    _response: ClientResponse
-    _connector: CheckedConnector
-    _use: ConnectionUse
+    def __init__(
+        self,
+        transport: AiohttpTransport,
+        url: str,
+        timeout: float,
+        headers: Mapping[str, str] | None,
+    ) -> None:
+        self._transport = transport
+        self._asked = url, timeout, headers
+        self._first = b""  # what was here before `whole` waited
+        self._response: ClientResponse
+
+    async def __aenter__(self) -> Self:
+        self._pools = self._transport.download_pools
+        for pool in self._pools:
+            pool.users += 1
+        try:
+            opened = self._transport.open_download(*self._asked, self._pools)
+            self._response, pool = await opened
+            await self._response.__aenter__()
+        except BaseException:
+            self._leave_pools()
+            raise
+        self._connector, self._use = pool.connector, pool.connector.use(self._response)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            await self._response.__aexit__(kind, error, trace)
+        finally:
+            self._leave_pools()
+
+    def _leave_pools(self) -> None:
+        for pool in self._pools:
+            pool.users -= 1
 
     @property
     def status(self) -> int:
@@ -263,62 +313,118 @@ class AiohttpDownload:
         return self._response.headers
 
     async def chunks(self) -> AsyncIterator[bytes]:
+        content = self._response.content
         with mapped_errors(_READING):
-            async for chunk in self._response.content.iter_any():
+            while chunk := await content.readany():
                 yield chunk
-            if self._connector.is_followed(self._use):
-                raise TransportError("the image may be the answer of an earlier call", sent=True)
+            self._check_end()
+
+    @property
+    def arrived(self) -> int:
+        """Bytes of the body that are here."""
+        return self._response.content.total_bytes
+
+    async def whole(self, size: int) -> bytes:
+        """Return a body of `size` bytes. The task runs once for all of it and not for each chunk.
+        Raises TransportError."""
+        content = self._response.content
+        content.set_read_chunk_size(size)
+        with mapped_errors(_READING):
+            if not content.is_eof():
+                self._first = content.read_nowait()  # reading goes on if it was paused
+                await content.wait_eof()
+            rest = content.read_nowait()
+            self._check_end()
+            return self._first + rest if self._first else rest
+
+    def broken(self) -> bytes:
+        """Return what `whole` has read of a body that broke off."""
+        return self._first + _left_in(self._response)
+
+    def _check_end(self) -> None:
+        if self._connector.is_followed(self._use):
+            raise TransportError("the image may be the answer of an earlier call", sent=True)
 
 
 def check_url(url: str, *, allow_loopback: bool, allow_private: bool = False) -> None:
     """Raise TransportError unless an image may be downloaded from this URL: https (or http to
     loopback or to a private host, if allowed), a host, no user, no control characters, at most
     4 KB."""
-    problem = None
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        raise TransportError("the image's URL is malformed", sent=False, permanent=True) from None
     if len(url) > MAX_URL or not url.isascii() or not url.isprintable() or " " in url:
         problem = "is too long or not plain ASCII"
-    elif not host or "@" in parts.netloc:
-        problem = "has no host, or has a user"
-    elif parts.scheme != "https" and not (
+    else:
+        origin = _ORIGIN.match(url)
+        assert origin is not None  # noqa: S101 — it matches any text
+        problem = _problem_of_origin(origin[0], allow_loopback, allow_private)
+    if problem:
+        raise TransportError(f"the image's URL {problem}", sent=False, permanent=True)
+
+
+@lru_cache(maxsize=256)
+def _problem_of_origin(origin: str, allow_loopback: bool, allow_private: bool) -> str:
+    try:
+        parts = urlsplit(origin)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        return "is malformed"
+    if not host or "@" in parts.netloc:
+        return "has no host, or has a user"
+    if parts.scheme != "https" and not (
         parts.scheme == "http"
         and ((allow_loopback and _names_loopback(host)) or (allow_private and private_host(host)))
     ):
-        problem = f"is not https but {parts.scheme[:12] or 'nothing'}"
-    if problem:
-        raise TransportError(f"the image's URL {problem}", sent=False, permanent=True)
+        return f"is not https but {parts.scheme[:12] or 'nothing'}"
+    return ""
 
 
 def _names_loopback(host: str) -> bool:
     return host == "localhost" or is_loopback_address(host)
 
 
-async def _read(response: ClientResponse, due: float) -> Reply:
-    """Read the body until it ends, breaks off, is too long, or the loop's time is `due`."""
-    seconds = max(due - asyncio.get_running_loop().time(), BUSY)
-    if 300 <= response.status < 500:
-        seconds = min(seconds, EXPLANATION_TIMEOUT)
-    body, broken = bytearray(), ""
-    try:
-        async with LoopAwareTimeout(seconds):
-            async for chunk in response.content.iter_any():
-                body += chunk
-                if len(body) > MAX_REPLY:
-                    break
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        broken = str(mapped_error(error, _READING))
-        body += _left_in(response)
-    return Reply(
-        status=response.status,
-        headers=response.headers,
-        body=bytes(body[:MAX_REPLY]),
-        is_cut=len(body) > MAX_REPLY,
-        broken=broken,
-    )
+class _Answer:
+    """The answer to a call: its status, and what arrives of its body."""
+
+    __slots__ = ("_body", "_connector", "_response", "_use", "broken")
+
+    def __init__(self) -> None:
+        self._response: ClientResponse | None = None
+        self._body = bytearray()
+        self.broken = ""
+
+    def began(self, response: ClientResponse, connector: CheckedConnector) -> ConnectionUse:
+        """Note that status and headers are here; return the use of the connection."""
+        self._response, self._connector = response, connector
+        self._use = connector.use(response)
+        return self._use
+
+    async def read(self) -> None:
+        """Read the body until it ends, breaks off or is too long."""
+        assert self._response is not None  # noqa: S101 — the answer has begun
+        content = self._response.content
+        try:
+            while len(self._body) <= MAX_REPLY and (chunk := await content.readany()):
+                self._body += chunk
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            self.broke_off(error)
+
+    def broke_off(self, error: Exception) -> None:
+        """Note why the rest of the body is missing. Raises an error that came before the status."""
+        if self._response is None:
+            raise error
+        self.broken = str(mapped_error(error, _READING))
+        self._body += _left_in(self._response)
+
+    def reply(self) -> Reply:
+        assert self._response is not None  # noqa: S101 — the answer has begun
+        body = self._body
+        return Reply(
+            status=self._response.status,
+            headers=self._response.headers,
+            body=bytes(body[:MAX_REPLY]),
+            is_cut=len(body) > MAX_REPLY,
+            broken=self.broken,
+            is_followed=self._connector.is_followed(self._use),
+        )
 
 
 def _left_in(response: ClientResponse) -> bytes:
@@ -328,16 +434,3 @@ def _left_in(response: ClientResponse) -> bytes:
         return bytes(response.content._read_nowait(-1))
     except (AttributeError, RuntimeError, TimeoutError):  # pragma: no cover — another aiohttp
         return b""
-
-
-def _sent_trace() -> aiohttp.TraceConfig:
-    async def headers_sent(_session: Any, context: Any, _params: Any) -> None:
-        # aiohttp calls this when it is connected, before it writes the headers; not for CONNECT
-        exchange: Exchange = context.trace_request_ctx
-        if exchange.before_send is not None:
-            exchange.before_send()
-        exchange.sent = True
-
-    trace = aiohttp.TraceConfig()
-    trace.on_request_headers_sent.append(headers_sent)
-    return trace

@@ -115,10 +115,9 @@ def test_a_timeout_fires_when_it_is_due() -> None:
     """A silent server is given up after ten seconds."""
 
     async def main() -> tuple[bool, float]:
-        with pytest.raises(TimeoutError):
-            async with LoopAwareTimeout(10.0) as limit:
-                await asyncio.sleep(60)
-        return limit.expired(), elapsed()
+        with pytest.raises(TimeoutError), LoopAwareTimeout(10.0) as limit:
+            await asyncio.sleep(60)
+        return limit.is_expired, elapsed()
 
     assert virtual_time.run(main()) == (True, pytest.approx(10.0))
 
@@ -127,7 +126,7 @@ def test_a_block_that_ends_in_time_leaves_no_timer() -> None:
     """Nothing fires after the block."""
 
     async def main() -> float:
-        async with LoopAwareTimeout(10.0):
+        with LoopAwareTimeout(10.0):
             await asyncio.sleep(1)
         await asyncio.sleep(60)
         return elapsed()
@@ -144,7 +143,7 @@ def test_an_answer_during_a_blocked_loop_is_read() -> None:
         loop.call_later(4.0, block, 30.0)
         # the answer was there after 5 s; the loop reads it when it runs again
         loop.call_later(5.0, lambda: loop.call_soon(answer.set_result, "charged"))
-        async with LoopAwareTimeout(10.0):
+        with LoopAwareTimeout(10.0):
             return await answer
 
     assert virtual_time.run(main()) == "charged"
@@ -155,9 +154,8 @@ def test_after_a_blocked_loop_the_timeout_still_fires() -> None:
 
     async def main() -> float:
         asyncio.get_running_loop().call_later(4.0, block, 300.0)
-        with pytest.raises(TimeoutError):
-            async with LoopAwareTimeout(10.0):
-                await asyncio.sleep(10_000)
+        with pytest.raises(TimeoutError), LoopAwareTimeout(10.0):
+            await asyncio.sleep(10_000)
         return elapsed()
 
     assert 304 < virtual_time.run(main()) <= 320
@@ -170,7 +168,7 @@ async def test_an_answer_that_waits_in_the_socket_is_read_first() -> None:
     reader, writer = await asyncio.open_connection(sock=ours)
     with theirs:
         asyncio.get_running_loop().call_later(0.05, _blocked_while, theirs, 0.6)
-        async with LoopAwareTimeout(0.3):
+        with LoopAwareTimeout(0.3):
             received = await reader.readexactly(7)
     writer.close()
     await writer.wait_closed()

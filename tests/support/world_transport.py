@@ -64,9 +64,9 @@ class WorldTransport:
                 now = asyncio.get_running_loop().time()
                 answer = self.world.deliver(now, path_query=path_query, headers=headers or {})
                 await asyncio.sleep(answer.delay + self._one_way)
-                if answer.drop in {"close", "reset"}:
-                    raise TransportError("the connection broke", sent=True)
-                yield WorldDownload(answer)
+            if answer.drop in {"close", "reset"}:
+                raise TransportError("the connection broke", sent=True)
+            yield WorldDownload(answer)
 
     async def aclose(self) -> None:
         """Nothing to close."""
