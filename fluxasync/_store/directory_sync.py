@@ -27,10 +27,10 @@ class DirectorySync:
 
     def __init__(self, threads: ThreadRunner) -> None:
         self._threads = threads
-        self._folders: dict[Path, Coalescer[None]] = {}
+        self._folders: dict[Path | str, Coalescer[None]] = {}
         self._error: OSError | None = None
 
-    async def sync(self, folder: Path) -> None:
+    async def sync(self, folder: Path | str) -> None:
         """Return when the names that the folder had at the call are durable. Raises OSError."""
         calls = self._folders.get(folder)
         if calls is None:
@@ -46,11 +46,15 @@ class DirectorySync:
         for calls in list(self._folders.values()):
             await calls.finish()
 
-    async def _sync(self, folder: Path, _calls: list[None]) -> None:
+    async def _sync(self, folder: Path | str, _calls: list[None]) -> None:
+        await self._threads.run(self.sync_here, folder)
+
+    def sync_here(self, folder: Path | str) -> None:
+        """Make the names in a folder durable; blocks. Raises OSError."""
         if self._error is not None:
             raise self._error
         try:
-            await self._threads.run(sync_folder, folder)
+            sync_folder(folder)
         except OSError as error:
             if error.errno not in _NOT_OPENED:
                 self._error = error

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import ParamSpec, Self, TypeVar
+from typing import Generic, ParamSpec, Self, TypeVar
 
 from aiofiles.os import wrap
 
@@ -13,7 +14,11 @@ from .._core.concurrency import run_to_completion
 from .._core.errors import SinkError
 
 _P = ParamSpec("_P")
+_R = TypeVar("_R")
 _T = TypeVar("_T")
+
+#: items that one thread takes at once; the callers of all of them wait for the last one
+_GROUP = 16
 
 
 class ThreadRunner:
@@ -42,8 +47,86 @@ class ThreadRunner:
     def is_open(self) -> bool:
         return self._executor is not None
 
-    async def run(self, step: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Run one step in a thread; a cancelled caller waits for its end too."""
+    @property
+    def executor(self) -> Executor:
+        """The threads themselves. Raises SinkError unless they are open."""
         if self._executor is None:
             raise SinkError("not open: use it in an `async with` block")
-        return await run_to_completion(wrap(step)(*args, executor=self._executor, **kwargs))
+        return self._executor
+
+    async def run(self, step: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Run one step in a thread; a cancelled caller waits for its end too."""
+        return await run_to_completion(wrap(step)(*args, executor=self.executor, **kwargs))
+
+
+class ThreadGroups(Generic[_T, _R]):
+    """Runs many small steps in a few threads: each takes what waits as one group, and tells the
+    loop once for all of it.
+
+    `work` runs in a thread and returns a result or an exception for each item of a group.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[list[_T]], list[_R | Exception]],
+        threads: ThreadRunner,
+        *,
+        count: int,
+    ) -> None:
+        self._work = work
+        self._threads = threads
+        self._free = count
+        self._waiting: deque[tuple[_T, asyncio.Future[_R]]] = deque()
+
+    async def run(self, item: _T) -> _R:
+        """Return the item's result or raise its exception; a cancelled caller waits for it too."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[_R] = loop.create_future()
+        self._waiting.append((item, done))
+        if self._free:
+            self._start(loop)
+        return await run_to_completion(done)
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._threads.executor.submit(self._serve, loop)
+        self._free -= 1
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run groups until nothing waits; in a thread."""
+        is_last = False
+        while not is_last:
+            group: list[tuple[_T, asyncio.Future[_R]]] = []
+            while len(group) < _GROUP:
+                try:
+                    group.append(self._waiting.popleft())
+                except IndexError:
+                    break
+            results: list[_R | Exception]
+            try:
+                results = self._work([item for item, _ in group]) if group else []
+            except Exception as error:
+                results = [error] * len(group)
+            is_last = not self._waiting
+            try:
+                loop.call_soon_threadsafe(self._deliver, loop, group, results, is_last)
+            except RuntimeError:  # the loop is closed, and with it all callers
+                return
+
+    def _deliver(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        group: list[tuple[_T, asyncio.Future[_R]]],
+        results: list[_R | Exception],
+        is_last: bool,
+    ) -> None:
+        for (_, done), result in zip(group, results, strict=True):
+            if done.done():
+                continue
+            if isinstance(result, Exception):
+                done.set_exception(result)
+            else:
+                done.set_result(result)
+        if is_last:
+            self._free += 1
+            if self._waiting:  # an item that came after the thread had looked
+                self._start(loop)

@@ -47,6 +47,9 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 #: rename() overwrites, so without link() one thread at a time checks the name and renames
 _RENAMING = threading.Lock()
 
+#: the names of part files: of this process, then of this file
+_PROCESS, _PARTS = secrets.token_hex(4), itertools.count()
+
 _FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)  # macOS, where fsync stops at the drive's cache
 
 
@@ -64,7 +67,7 @@ class AtomicFile:
         fsync: bool = True,
         md5: str | None = None,
     ) -> None:
-        self.path = os.path.join(folder, f".fluxasync-{secrets.token_hex(8)}.part")
+        self.path = os.path.join(folder, f".fluxasync-{_PROCESS}{next(_PARTS):08x}.part")
         self.size = 0  #: bytes written
         self._fsync = fsync
         self._handle: int | None = None
@@ -335,7 +338,7 @@ def sync(handle: int) -> None:
     os.fsync(handle)
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path | str) -> None:
     """Make the names in a folder durable, where its file system supports that."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

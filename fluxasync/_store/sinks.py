@@ -25,7 +25,7 @@ from .._core.images import EXTENSIONS, ImageInfo, NotAnImage, inspect, sniff
 from .._core.loop_owner import LoopOwner
 from .._core.models import ImageRequest, Job, Quarantined, Stored
 from .directory_sync import DirectorySync
-from .disk_threads import ThreadRunner
+from .disk_threads import ThreadGroups, ThreadRunner
 from .filenames import DEFAULT, FilenameTemplate
 from .files import AtomicFile, disk_error, make_folder, prove_writable
 from .incoming import MAX_BYTES, Incoming, image_errors, too_large, whole_image
@@ -133,6 +133,7 @@ class _DiskSink(QuarantiningSink):
         self._fsync = fsync
         self._threads = ThreadRunner(executor, count=threads)
         self._names = DirectorySync(self._threads)
+        self._images = ThreadGroups(self._keep_all, self._threads, count=threads)
         self.owner = LoopOwner("the sink", type(self).__name__)
         self._quarantine = Quarantine(
             self._quarantine_stem,
@@ -249,18 +250,21 @@ class _DiskSink(QuarantiningSink):
         finally:
             if incoming.part is not None:
                 await self._threads.run(incoming.part.discard)
-        if self._fsync:
-            with _disk_errors(self._where):
-                await self._names.sync(Path(os.path.dirname(kept.name)))
         return kept.stored()
 
     async def _landed(
         self, job: Job, incoming: Incoming, target_of: Callable[[str], str]
     ) -> _StoredFile:
+        """Return the file once its content and its name are durable."""
         head, is_all = await incoming.take(min(_ONE_HOP, self._max_bytes))
         if is_all:
-            return await self._step(job, self._keep, head, target_of, incoming.md5)
-        return await self._stream(job, incoming, head, target_of)
+            with image_errors(job), _disk_errors(self._where):
+                return await self._images.run(_Image(head, target_of, incoming.md5))
+        kept = await self._stream(job, incoming, head, target_of)
+        if self._fsync:
+            with _disk_errors(self._where):
+                await self._names.sync(kept.folder)
+        return kept
 
     async def _set_aside(self, job: Job, incoming: Incoming) -> None:
         self._in_quarantine.add(name_of(job.job_id))
@@ -272,12 +276,34 @@ class _DiskSink(QuarantiningSink):
         with image_errors(job), _disk_errors(self._where):
             return await self._threads.run(step, *args, **kwargs)
 
-    def _keep(self, image: bytes, target_of: Callable[[str], str], md5: str | None) -> _StoredFile:
-        info = inspect(image)
-        target = target_of(info.format)
-        part = self._part(target, md5)
+    def _keep_all(self, images: list[_Image]) -> list[_StoredFile | Exception]:
+        """Store whole images, and sync each folder once for all of them; in a thread."""
+        kept: list[_StoredFile | Exception] = []
+        folders: dict[str, OSError | None] = {}
+        for image in images:
+            try:
+                file = self._keep(image)
+                folders[file.folder] = None
+                kept.append(file)
+            except Exception as error:  # is raised to the image's caller
+                kept.append(error)
+        if not self._fsync:
+            return kept
+        for folder in folders:
+            try:
+                self._names.sync_here(folder)
+            except OSError as error:
+                folders[folder] = error
+        return [
+            file if isinstance(file, Exception) else folders[file.folder] or file for file in kept
+        ]
+
+    def _keep(self, image: _Image) -> _StoredFile:
+        info = inspect(image.content)
+        target = image.target_of(info.format)
+        part = self._part(target, image.md5)
         try:
-            part.write(image)
+            part.write(image.content)
             return _published(part, target, info)
         finally:
             part.discard()
@@ -417,12 +443,25 @@ class FileSink(_DiskSink):
 
 
 @frozen
+class _Image:
+    """A whole image in memory; `target_of` returns its path for a format."""
+
+    content: bytes
+    target_of: Callable[[str], str]
+    md5: str | None  #: in base64
+
+
+@frozen
 class _StoredFile:
     """A file that has its final name."""
 
     name: str
     part: AtomicFile
     info: ImageInfo
+
+    @property
+    def folder(self) -> str:
+        return os.path.dirname(self.name) or os.curdir
 
     def stored(self) -> Stored:
         return Stored(
