@@ -20,7 +20,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from attrs import field, fields, frozen
+from attrs import evolve, field, fields, frozen
 
 from .errors import ConfigError, FluxError, JobError, Moderated, TransportError
 from .inline_image import inline_image
@@ -241,6 +241,14 @@ class ImageRequest:
     def key(self) -> str:
         """Hexadecimal fingerprint of this image: its content and its occurrence in the run."""
         return occurrence_key(self.content_key, self.occurrence)
+
+    def placed(self, *, index: int, occurrence: int) -> Self:
+        """Return the request with its place in the run; its content and so its content key stay."""
+        if (index, occurrence) == (self.index, self.occurrence):
+            return self
+        placed: Self = evolve(self, index=index, occurrence=occurrence)
+        object.__setattr__(placed, "content_key", self.content_key)
+        return placed
 
     def to_dict(self) -> dict[str, Any]:
         """Return the request as JSON values; `from_dict` makes it again, with the same key.

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -26,6 +25,10 @@ _LOCAL_ERRORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _PASSING = frozenset({408, 425, 429})
 #: asyncio's text, which has an address instead of the system's reason
 _ASYNCIO_WORDS = "Connect call failed"
+
+
+#: ValueError and AssertionError: raised by aiohttp for some malformed URLs and headers
+_MAPPED = (aiohttp.ClientError, OSError, ValueError, AssertionError)
 
 
 @define(eq=False)
@@ -66,16 +69,21 @@ class Exchange:
         return self.settings.explain(self.url) if self.url else ""
 
 
-@contextmanager
-def mapped_errors(exchange: Exchange) -> Iterator[None]:
-    """Turn errors of aiohttp into TransportError, without a context that may hold the key."""
-    try:
-        yield
-    except FluxError:
-        raise
-    except (aiohttp.ClientError, OSError, ValueError, AssertionError) as error:
-        # ValueError and AssertionError: raised by aiohttp for some malformed URLs and headers
-        mapped = mapped_error(error, exchange)
+class mapped_errors:
+    """Turn errors of aiohttp into TransportError, without a context that may hold the key:
+    `with mapped_errors(exchange)`. A class, because each image needs several."""
+
+    __slots__ = ("_exchange",)
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, FluxError) or not isinstance(error, _MAPPED):
+            return
+        mapped = mapped_error(error, self._exchange)
         try:
             raise mapped
         finally:

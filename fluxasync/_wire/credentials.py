@@ -15,7 +15,7 @@ from attrs import field, frozen
 from .._core.addresses import is_link_local, is_loopback_address, private_host
 from .._core.errors import ConfigError
 from .._core.models import Secret
-from .providers import PORTS, PROVIDERS, Provider, origin_of, provider_of, split_url
+from .providers import PORTS, PROVIDERS, Provider, origin_of, provider_of
 
 #: what messages call it
 TOKEN = "the access token"  # noqa: S105 — its name
@@ -60,8 +60,7 @@ def auth_header(provider: Provider, key: Secret | None) -> dict[str, str]:
 def token_header(provider: Provider, token: Secret, url: str) -> dict[str, str]:
     """Return the header with the access token, in plain text, for a URL of the provider's own
     origin. Raises ConfigError for any other URL."""
-    parts = split_url(url)
-    if parts is None or origin_of(parts) != provider.origin:
+    if origin_of(url) != provider.origin:
         raise ConfigError(f"{TOKEN} is sent to {provider.base_url[:100]} only")
     return {"Authorization": f"Bearer {token.reveal()}"}
 
@@ -73,12 +72,10 @@ def may_send_key(provider: Provider, url: str) -> bool:
     loopback provider any port of this machine, and for a gateway in a trusted private network the
     private hosts there (over http only if the gateway is).
     """
-    parts = split_url(url)
-    if parts is None:
-        return False
-    scheme, host, port = found = origin_of(parts)
-    if found == provider.origin:
-        return True
+    found = origin_of(url)
+    if found is None or found == provider.origin:
+        return found is not None
+    scheme, host, port = found
     if provider.is_loopback and is_loopback_address(host):
         return True
     if provider.is_in_private_network and private_host(host) and not is_link_local(host):

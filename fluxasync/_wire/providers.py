@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final, Literal
 from urllib.parse import SplitResult, quote, urlsplit
 
@@ -21,6 +22,9 @@ PORTS = {"http": 80, "https": 443}
 #: printable ASCII without space and backslash; parsers disagree about other characters
 _PLAIN_URL = re.compile(r"[!-\[\]-~]{1,4096}", re.ASCII)
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
+
+#: scheme, user, host and port of a URL, at its beginning; many URLs have the same
+START = re.compile(r"[^/?#]*(?://[^/?#]*)?")
 
 Origin = tuple[str, str, int]
 
@@ -39,8 +43,20 @@ def split_url(url: str) -> SplitResult | None:
     return parts
 
 
-def origin_of(parts: SplitResult) -> Origin:
-    """Return scheme, host and port of a parsed URL."""
+def origin_of(url: str) -> Origin | None:
+    """Return scheme, host and port of a URL; None for one that two parsers could read
+    differently."""
+    if not isinstance(url, str) or not _PLAIN_URL.fullmatch(url):
+        return None
+    start = START.match(url)
+    return None if start is None else _origin_of(start[0])
+
+
+@lru_cache(maxsize=256)
+def _origin_of(start: str) -> Origin | None:
+    parts = split_url(start)
+    if parts is None:
+        return None
     port = PORTS[parts.scheme] if parts.port is None else parts.port
     return parts.scheme, parts.hostname or "", port
 
@@ -140,7 +156,9 @@ class Provider:
     @property
     def origin(self) -> Origin:
         """Scheme, host and port of `base_url`."""
-        return origin_of(urlsplit(self.base_url))
+        origin = origin_of(self.base_url)
+        assert origin is not None  # noqa: S101 — `base_url` was checked
+        return origin
 
     @property
     def place(self) -> tuple[str, str]:

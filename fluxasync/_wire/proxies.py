@@ -19,7 +19,7 @@ from .._core.addresses import is_loopback_address
 from .._core.errors import ConfigError
 from .._core.models import Secret
 from .._core.version import __version__
-from .providers import PORTS
+from .providers import PORTS, START
 
 #: the variables for each scheme of a URL, first one first; lower case first, as curl reads them
 _VARIABLES = {
@@ -27,6 +27,8 @@ _VARIABLES = {
     "http": ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"),
 }
 _EXEMPTIONS = ("no_proxy", "NO_PROXY")
+#: hosts whose proxy is remembered; images come from a few
+_REMEMBERED = 256
 #: the argument of FluxSession, as the source of a proxy
 ARGUMENT = "proxy"
 #: "[::1]:8080", "[::1]", "host:8080" and "host"
@@ -63,12 +65,22 @@ class ProxySettings:
 
     named: str | None = field(default=None, repr=False)
     environ: Mapping[str, str] = field(factory=dict, repr=False)
+    _found: dict[str, Proxy | None] = field(factory=dict, init=False, repr=False, eq=False)
 
     def proxy_for(self, url: str) -> Proxy | None:
         """Return the proxy for a URL; None = it is reached directly.
 
         Raises ConfigError for a proxy that cannot be used.
         """
+        start = START.match(url)
+        key = url if start is None else start[0]
+        if key not in self._found:
+            if len(self._found) >= _REMEMBERED:
+                self._found.clear()
+            self._found[key] = self._proxy_for(key)
+        return self._found[key]
+
+    def _proxy_for(self, url: str) -> Proxy | None:
         parts = urlsplit(url)
         source, text = self._setting(parts.scheme)
         if not text or _is_local(parts.hostname or "") or self._exempting(url) is not None:

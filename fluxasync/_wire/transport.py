@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import re
 import warnings
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
@@ -33,11 +32,10 @@ from .._core.version import __version__
 from .address_guard import AddressGuard, plain_api_socket
 from .connection_errors import Exchange, mapped_error, mapped_errors
 from .connection_pool import CheckedConnector, ConnectionPool, ConnectionUse, PooledResponse
+from .providers import START
 from .proxies import NO_PROXIES, ProxySettings
 
 MAX_REPLY = 2**20  #: bytes of an API answer; the documented ones have a few hundred
-#: scheme, user, host and port of a URL; many images have the same
-_ORIGIN = re.compile(r"[^/?#]*(?://[^/?#]*)?")
 #: seconds for the body of a 3xx or 4xx, which only explains the status
 EXPLANATION_TIMEOUT = 5.0
 MAX_HEADER = 65_536  #: bytes; aiohttp's default of 8,190 turns a paid 200 into a synthetic 400
@@ -353,17 +351,17 @@ def check_url(url: str, *, allow_loopback: bool, allow_private: bool = False) ->
     if len(url) > MAX_URL or not url.isascii() or not url.isprintable() or " " in url:
         problem = "is too long or not plain ASCII"
     else:
-        origin = _ORIGIN.match(url)
-        assert origin is not None  # noqa: S101 — it matches any text
-        problem = _problem_of_origin(origin[0], allow_loopback, allow_private)
+        start = START.match(url)
+        assert start is not None  # noqa: S101 — it matches any text
+        problem = _problem_of(start[0], allow_loopback, allow_private)
     if problem:
         raise TransportError(f"the image's URL {problem}", sent=False, permanent=True)
 
 
 @lru_cache(maxsize=256)
-def _problem_of_origin(origin: str, allow_loopback: bool, allow_private: bool) -> str:
+def _problem_of(start: str, allow_loopback: bool, allow_private: bool) -> str:
     try:
-        parts = urlsplit(origin)
+        parts = urlsplit(start)
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         return "is malformed"

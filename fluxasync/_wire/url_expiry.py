@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from urllib.parse import unquote_plus, urlsplit
+from urllib.parse import unquote_plus
 
 from .reply import LONGEST_WAIT, read_date
 
 #: seconds from the end of generation to a signed URL's expiry (`se` − Last-Modified in recordings)
 URL_LIFETIME = 600.0
 #: the expiry in the query of a signed URL (Azure's shared access signatures)
-_EXPIRY = re.compile(r"(?:^|&)se=([^&]*)")
+_EXPIRY = re.compile(r"\A[^?#]*\?(?:[^#]*&)?se=([^&#]*)")
 
 
 def url_life(url: str, date: str | None) -> float:
@@ -20,7 +20,7 @@ def url_life(url: str, date: str | None) -> float:
     A URL without a readable expiry has the documented lifetime.
     """
     try:
-        found = _EXPIRY.search(urlsplit(url).query)
+        found = _EXPIRY.search(url)
         ends = datetime.fromisoformat(unquote_plus(found[1]) if found else "")
         began = read_date(date) if date else datetime.now(UTC)
         left = (ends - began).total_seconds()

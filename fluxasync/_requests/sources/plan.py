@@ -330,7 +330,7 @@ class Numbering:
         numbers = self.numbers(parsed)
         images = zip(numbers, images_of(parsed), strict=False)  # a limit leaves some out
         for (_, occurrence, index), image in images:
-            yield evolve(image, index=index, occurrence=occurrence)
+            yield image.placed(index=index, occurrence=occurrence)
 
     def close(self) -> None:
         self._occurrences.close()
