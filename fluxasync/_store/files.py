@@ -47,9 +47,6 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 #: rename() overwrites, so without link() one thread at a time checks the name and renames
 _RENAMING = threading.Lock()
 
-#: the names of part files: of this process, then of this file
-_PROCESS, _PARTS = secrets.token_hex(4), itertools.count()
-
 _FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)  # macOS, where fsync stops at the drive's cache
 
 
@@ -67,7 +64,7 @@ class AtomicFile:
         fsync: bool = True,
         md5: str | None = None,
     ) -> None:
-        self.path = os.path.join(folder, f".fluxasync-{_PROCESS}{next(_PARTS):08x}.part")
+        self.path = os.path.join(folder, f".fluxasync-{secrets.token_hex(8)}.part")
         self.size = 0  #: bytes written
         self._fsync = fsync
         self._handle: int | None = None

@@ -12,7 +12,6 @@ import os
 import sqlite3
 import stat
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from attrs import frozen
@@ -25,7 +24,7 @@ from fluxasync._store.files import AtomicFile
 from fluxasync._store.journal.journal import Journal
 from fluxasync._store.journal.log_copy import LogCopy
 from fluxasync._store.journal.transitions import Transitions
-from fluxasync._store.sinks import _DiskSink, _StoredFile
+from fluxasync._store.sinks import _DiskSink, _Image, _StoredFile
 
 from .points import Watched
 
@@ -87,17 +86,14 @@ def done_before_publish() -> None:
 def in_place_write() -> None:
     """The image is written under its final name from the first byte on."""
 
-    def keep(
-        _self: _DiskSink, image: bytes, target_of: Callable[[str], str], _md5: str | None
-    ) -> _StoredFile:
-        info = inspect(image)
-        target = target_of(info.format)
+    def keep(_self: _DiskSink, image: _Image) -> _StoredFile:
+        info = inspect(image.content)
+        target = image.target_of(info.format)
         part = AtomicFile(os.path.dirname(target))
         part._handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
-        part.write(image)
+        part.write(image.content)
         fluxasync._store.files.sync(part._handle)
         os.close(part._handle)
-        fluxasync._store.files.sync_folder(Path(target).parent)
         return _StoredFile(target, part, info)
 
     _DiskSink._keep = keep  # type: ignore[method-assign, assignment]

@@ -23,6 +23,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import fluxasync._engine.resumable_stream
 import fluxasync._store.sinks
 from fluxasync import (
     Batch,
@@ -150,6 +151,7 @@ def _batch(order: dict[str, Any]) -> None:
         recorder = Recorder(Path(order["folder"]))
         recorder.install()
     if order["streamed"]:
+        fluxasync._engine.resumable_stream.WHOLE = 0
         fluxasync._store.sinks._ONE_HOP = fluxasync._store.sinks._PIECE = _SMALL_PIECE
     points.install(points.Fuse(order["point"], order["passes"]))
     # the simulator's list is never late, so a run's end need not wait for it

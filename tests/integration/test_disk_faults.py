@@ -37,7 +37,6 @@ from fluxasync import (
     Saved,
     SinkError,
 )
-from fluxasync._store.files import AtomicFile
 from fluxasync._store.journal.journal import JournalEntry, read_only
 from fluxasync._store.journal.lock import FolderLock
 from fluxasync._store.journal.schema import HOME
@@ -426,24 +425,25 @@ async def test_an_existing_entry_of_the_name_stays(sim: Simulator, tmp_path: Pat
 
 
 @pytest.mark.asyncio
-async def test_a_link_under_a_temporary_name_is_not_followed(sim: Simulator, tmp_path: Path):
-    """F109: guessing the name gains nothing; without the links the same call finishes."""
+async def test_a_link_under_a_temporary_name_is_not_followed(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """F109: guessing the name gains nothing; with new names the same call finishes."""
     out, victim = tmp_path / "out", tmp_path / "victim"
     victim.write_bytes(b"mine")
-    links: list[Path] = []
 
     def plant(_: Plan) -> None:
-        stem, _, _ = AtomicFile(out).path.rpartition(".")  # the names are numbered
-        for number in range(int(stem[-8:], 16), int(stem[-8:], 16) + 100):
-            links.append(Path(f"{stem[:-8]}{number:08x}.part"))
-            links[-1].symlink_to(victim)
+        # only names of temporary files: tokens of submissions have 16 bytes, and must differ
+        monkeypatch.setattr(
+            "secrets.token_hex", lambda size: "0" * 16 if size == 8 else os.urandom(size).hex()
+        )
+        (out / f".fluxasync-{'0' * 16}.part").symlink_to(victim)
 
     _, error = await batch(sim, out, on_plan=plant)
     assert isinstance(error, SinkError)
     assert "the name is taken" in str(error)
     assert victim.read_bytes() == b"mine"
-    for link in links:
-        link.unlink()
+    monkeypatch.undo()
     outcomes, error = await batch(sim, out)
     assert (error, tally(outcomes)) == (None, {"saved": COUNT})
     audit(sim.world, outcomes)
