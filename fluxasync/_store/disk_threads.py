@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Generic, ParamSpec, Self, TypeVar
 
 from aiofiles.os import wrap
@@ -16,6 +17,9 @@ from .._core.errors import SinkError
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _T = TypeVar("_T")
+
+#: items with their callers, and the results
+_Served = tuple[list[tuple[_T, "asyncio.Future[_R]"]], list[_R | Exception]]
 
 #: items that one thread takes at once; the callers of all of them wait for the last one
 _GROUP = 16
@@ -88,37 +92,38 @@ class ThreadGroups(Generic[_T, _R]):
         return await run_to_completion(done)
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._threads.executor.submit(self._serve, loop)
+        served = loop.run_in_executor(self._threads.executor, self._serve, loop)
         self._free -= 1
+        served.add_done_callback(self._ended)
 
-    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Run groups until nothing waits; in a thread."""
-        is_last = False
-        while not is_last:
-            group: list[tuple[_T, asyncio.Future[_R]]] = []
-            while len(group) < _GROUP:
-                try:
-                    group.append(self._waiting.popleft())
-                except IndexError:
-                    break
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> _Served[_T, _R]:
+        """Run groups until nothing waits, and return the last one; in a thread."""
+        while True:
+            group = list(self._group())
             results: list[_R | Exception]
             try:
                 results = self._work([item for item, _ in group]) if group else []
             except Exception as error:
                 results = [error] * len(group)
-            is_last = not self._waiting
-            try:
-                loop.call_soon_threadsafe(self._deliver, loop, group, results, is_last)
-            except RuntimeError:  # the loop is closed, and with it all callers
-                return
+            if not self._waiting:
+                return group, results
+            loop.call_soon_threadsafe(self._deliver, group, results)
 
-    def _deliver(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        group: list[tuple[_T, asyncio.Future[_R]]],
-        results: list[_R | Exception],
-        is_last: bool,
-    ) -> None:
+    def _group(self) -> Iterator[tuple[_T, asyncio.Future[_R]]]:
+        with suppress(IndexError):  # another thread took the rest
+            for _ in range(_GROUP):
+                yield self._waiting.popleft()
+
+    def _ended(self, served: asyncio.Future[_Served[_T, _R]]) -> None:
+        self._free += 1
+        if served.cancelled():  # the loop is closing
+            return
+        self._deliver(*served.result())
+        if self._waiting:  # an item that came after the thread had looked
+            self._start(served.get_loop())
+
+    @staticmethod
+    def _deliver(group: list[tuple[_T, asyncio.Future[_R]]], results: list[_R | Exception]) -> None:
         for (_, done), result in zip(group, results, strict=True):
             if done.done():
                 continue
@@ -126,7 +131,3 @@ class ThreadGroups(Generic[_T, _R]):
                 done.set_exception(result)
             else:
                 done.set_result(result)
-        if is_last:
-            self._free += 1
-            if self._waiting:  # an item that came after the thread had looked
-                self._start(loop)
