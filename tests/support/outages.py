@@ -10,7 +10,7 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from decimal import Decimal
 from functools import lru_cache
 from hashlib import sha256
@@ -34,6 +34,7 @@ from fluxasync import (
 )
 from fluxasync._engine.session import engine_of
 from fluxasync.events import (
+    DownloadsFailing,
     Event,
     JobEnded,
     JobReady,
@@ -158,11 +159,13 @@ class _SlowDownload:
         return self.answer.headers
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        async for chunk in self.answer.chunks():
-            for start in range(0, len(chunk), PACKET):
-                piece = chunk[start : start + PACKET]
-                await self.network.passed(len(piece))
-                yield piece
+        # closed here and not by the garbage collector, whose time is not reproducible
+        async with aclosing(self.answer.chunks()) as chunks:
+            async for chunk in chunks:
+                for start in range(0, len(chunk), PACKET):
+                    piece = chunk[start : start + PACKET]
+                    await self.network.passed(len(piece))
+                    yield piece
 
 
 class SizeSink:
@@ -227,6 +230,8 @@ def _about(event: Event) -> object:
             return outcome.index
         case Paused():
             return evolve(event, until=None)
+        case DownloadsFailing(count=count, reason=reason):
+            return count, reason
     return event
 
 
