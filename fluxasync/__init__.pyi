@@ -79,10 +79,10 @@ from ._store.filenames import FilenameTemplate as FilenameTemplate
 from ._store.journal.totals import JournalCounts as JournalCounts
 from ._store.ledgers import MemoryLedger as MemoryLedger
 from ._store.ledgers import NullLedger as NullLedger
+from ._store.memory_sink import MemorySink as MemorySink
 from ._store.object_sink import ObjectSink as ObjectSink
 from ._store.sinks import FileSink as FileSink
 from ._store.sinks import FolderSink as FolderSink
-from ._store.sinks import MemorySink as MemorySink
 from ._wire.credentials import Credentials as Credentials
 from ._wire.providers import BFL as BFL
 from ._wire.providers import COMETAPI as COMETAPI

@@ -36,6 +36,7 @@ PACKAGES: dict[str, set[str]] = {
     "_engine": {
         *_BELOW_ENGINE,
         "webhooks",
+        "_store.memory_sink",
         "_store.sinks",
         "_store.ledgers",
         "_store.duration_cache",
@@ -69,6 +70,7 @@ FOREIGN = {
     "aiohttp": {
         "_wire.transport",
         "_wire.connection_pool",
+        "_wire.image_download",
         "_wire.connection_errors",  # names the errors of aiohttp, and does no HTTP
         "bench.setup",
         "simulator",

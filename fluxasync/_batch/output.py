@@ -28,6 +28,7 @@ from .._store.journal.reader import expected, open_lookup
 from .._store.journal.retry_selection import Retry, RetrySelection, classes_of
 from .._store.journal.totals import JournalCounts
 from .._store.ledgers import NullLedger, check_ledger
+from .._store.memory_sink import MemorySink
 from .._store.metadata import MetadataWriter
 from .._store.object_images import ObjectImages
 from .._store.object_lists import upload_lists
@@ -36,7 +37,7 @@ from .._store.object_quarantine import settle
 from .._store.object_sink import ObjectSink, objects_of
 from .._store.objects import Objects
 from .._store.run_marker import check_marker, leave_marker
-from .._store.sinks import FolderSink, MemorySink, check_sink
+from .._store.sinks import FolderSink, check_sink
 from .._store.stored_images import FolderImages, StoredImages
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from attrs import evolve
 from .._core.errors import DeadlineExceeded, DownloadError, JobError, SinkError, TransportError
 from .._core.models import ImageRequest, Job, Quarantined, Ready, Stored
 from .._core.protocols import Chunks, Sink
+from .._store.memory_sink import MemorySink
 from .._store.quarantine import MemoryQuarantine, QuarantiningSink
-from .._store.sinks import MemorySink
 from .submitted_prompts import OfAnotherRequest
 
 if TYPE_CHECKING:

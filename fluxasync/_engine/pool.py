@@ -17,7 +17,8 @@ from .._core.errors import ConfigError, FluxError
 from .._core.models import ImageRequest, Job, Saved
 from .._core.observers import Observers
 from .._core.protocols import Observer, Sink
-from .._store.sinks import FileSink, MemorySink, check_sink
+from .._store.memory_sink import MemorySink
+from .._store.sinks import FileSink, check_sink
 from .._wire.network import Network
 from .._wire.providers import provider_of
 from .account_choice import AccountState, Route

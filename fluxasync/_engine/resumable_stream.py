@@ -16,7 +16,7 @@ from .._core.concurrency import LoopAwareTimeout, StallTimeout
 from .._core.errors import TransportError
 from .._core.protocols import Download
 from .._wire.client import now
-from .._wire.transport import AiohttpDownload
+from .._wire.image_download import AiohttpDownload
 
 #: bytes that must have arrived for a resume; with less, the image is fetched again from its start
 RESUME_FROM = 4 * 2**20

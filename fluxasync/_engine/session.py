@@ -15,7 +15,8 @@ from .._core.models import ImageRequest, Job, Pending, Ready, Saved
 from .._core.observers import Observers
 from .._core.protocols import Ledger, Observer, Sink, Transport
 from .._store.ledgers import NullLedger, check_ledger
-from .._store.sinks import FileSink, MemorySink, check_sink
+from .._store.memory_sink import MemorySink
+from .._store.sinks import FileSink, check_sink
 from .._wire.credentials import Credentials, credentials_of
 from .._wire.network import Network
 from .._wire.providers import Provider

@@ -1,4 +1,4 @@
-"""Sinks: an image's bytes go to a folder, one exact file, or memory.
+"""Sinks: an image's bytes go to a folder or to one exact file.
 
 A file under its final name is whole: the bytes are checked under a temporary name in the same
 folder and published after that. A hop to a thread costs more than a 300 KB write, so an ordinary
@@ -28,10 +28,9 @@ from .directory_sync import DirectorySync
 from .disk_threads import ThreadGroups, ThreadRunner
 from .filenames import DEFAULT, FilenameTemplate
 from .files import AtomicFile, disk_error, make_folder, prove_writable
-from .incoming import MAX_BYTES, Incoming, image_errors, too_large, whole_image
+from .incoming import MAX_BYTES, Incoming, image_errors, too_large
 from .quarantine import FOLDER as QUARANTINE
 from .quarantine import (
-    MemoryQuarantine,
     Quarantine,
     QuarantiningSink,
     check,
@@ -57,56 +56,6 @@ _SUFFIXES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-
-class MemorySink(QuarantiningSink):
-    """Keep images in memory: their bytes are in `Stored.data`.
-
-    `max_bytes` limits one image, not all of them together.
-    """
-
-    def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._quarantine = MemoryQuarantine()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        return None
-
-    async def store(
-        self, request: ImageRequest | None, job: Job, chunks: AsyncIterator[bytes]
-    ) -> Stored:
-        """Return the whole image. Raises DownloadError for bytes that are not one whole image."""
-        incoming = Incoming(chunks)
-        try:
-            stored = await whole_image(job, incoming, self._max_bytes)
-        except (DownloadError, TransportError):
-            if incoming.is_paid:
-                self._quarantine.keep(job, incoming.unwritten)
-            raise
-        self._quarantine.take(job)
-        return stored
-
-    async def store_suspect(
-        self, request: ImageRequest | None, job: Job, chunks: AsyncIterator[bytes]
-    ) -> Stored:
-        """Keep a whole image in quarantine, because it may be another request's."""
-        stored = await MemorySink.store(self, request, job, chunks)
-        self._quarantine.keep(job, stored.data or b"")
-        return stored
-
-    async def set_aside(self, job: Job, chunks: AsyncIterator[bytes], *, limit: int) -> None:
-        """Keep up to about `limit` bytes of a refused answer in quarantine."""
-        incoming = Incoming(chunks)
-        with suppress(TransportError):
-            await incoming.take(min(limit, self._max_bytes))
-        self._quarantine.keep(job, incoming.unwritten)
-
-    async def quarantined(self, job: Job) -> Quarantined | None:
-        """Return what is in quarantine of a job; None = nothing."""
-        return self._quarantine.take(job)
 
 
 def check_sink(name: str, sink: object, *, expected: str = "a path, a Sink or None") -> None:

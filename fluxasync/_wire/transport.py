@@ -11,19 +11,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import warnings
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from functools import lru_cache
 from ssl import SSLContext
-from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import aiohttp
 from aiohttp.client_reqrep import ClientResponse
 from yarl import URL
 
-from .._core.addresses import is_loopback_address, private_host
 from .._core.concurrency import LoopAwareTimeout
 from .._core.config import Timeouts
 from .._core.errors import TransportError
@@ -32,24 +29,17 @@ from .._core.version import __version__
 from .address_guard import AddressGuard, plain_api_socket
 from .connection_errors import Exchange, mapped_error, mapped_errors
 from .connection_pool import CheckedConnector, ConnectionPool, ConnectionUse, PooledResponse
-from .providers import START
+from .image_download import READING, AiohttpDownload, DownloadPools, check_url, left_in
 from .proxies import NO_PROXIES, ProxySettings
 
 MAX_REPLY = 2**20  #: bytes of an API answer; the documented ones have a few hundred
 #: seconds for the body of a 3xx or 4xx, which only explains the status
 EXPLANATION_TIMEOUT = 5.0
 MAX_HEADER = 65_536  #: bytes; aiohttp's default of 8,190 turns a paid 200 into a synthetic 400
-MAX_URL = 4096  #: characters
 MAX_REDIRECTS = 3
 POLL_CONNECTIONS = 128
 #: a connection through a proxy: to the proxy, the tunnel, TLS inside it
 PROXY_STEPS = 3
-
-#: those of downloads without and with a proxy
-DownloadPools = tuple[ConnectionPool, ConnectionPool]
-
-#: an answer that is being read, of which only the break is described
-_READING = Exchange(sent=True)
 
 
 class AiohttpTransport:
@@ -258,127 +248,6 @@ class AiohttpTransport:
         return ConnectionPool(session, lender)
 
 
-class AiohttpDownload:
-    """A download; it is open within its `async with`."""
-
-    def __init__(
-        self,
-        transport: AiohttpTransport,
-        url: str,
-        timeout: float,
-        headers: Mapping[str, str] | None,
-    ) -> None:
-        self._transport = transport
-        self._asked = url, timeout, headers
-        self._first = b""  # what was here before `whole` waited
-        self._response: ClientResponse
-
-    async def __aenter__(self) -> Self:
-        self._pools = self._transport.download_pools
-        for pool in self._pools:
-            pool.users += 1
-        try:
-            opened = self._transport.open_download(*self._asked, self._pools)
-            self._response, pool = await opened
-            await self._response.__aenter__()
-        except BaseException:
-            self._leave_pools()
-            raise
-        self._connector, self._use = pool.connector, pool.connector.use(self._response)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            await self._response.__aexit__(kind, error, trace)
-        finally:
-            self._leave_pools()
-
-    def _leave_pools(self) -> None:
-        for pool in self._pools:
-            pool.users -= 1
-
-    @property
-    def status(self) -> int:
-        return self._response.status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self._response.headers
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        content = self._response.content
-        with mapped_errors(_READING):
-            while chunk := await content.readany():
-                yield chunk
-            self._check_end()
-
-    @property
-    def arrived(self) -> int:
-        """Bytes of the body that are here."""
-        return self._response.content.total_bytes
-
-    async def whole(self, size: int) -> bytes:
-        """Return a body of `size` bytes. The task runs once for all of it and not for each chunk.
-        Raises TransportError."""
-        content = self._response.content
-        content.set_read_chunk_size(size)
-        with mapped_errors(_READING):
-            if not content.is_eof():
-                self._first = content.read_nowait()  # reading goes on if it was paused
-                await content.wait_eof()
-            rest = content.read_nowait()
-            self._check_end()
-            return self._first + rest if self._first else rest
-
-    def broken(self) -> bytes:
-        """Return what `whole` has read of a body that broke off."""
-        return self._first + _left_in(self._response)
-
-    def _check_end(self) -> None:
-        if self._connector.is_followed(self._use):
-            raise TransportError("the image may be the answer of an earlier call", sent=True)
-
-
-def check_url(url: str, *, allow_loopback: bool, allow_private: bool = False) -> None:
-    """Raise TransportError unless an image may be downloaded from this URL: https (or http to
-    loopback or to a private host, if allowed), a host, no user, no control characters, at most
-    4 KB."""
-    if len(url) > MAX_URL or not url.isascii() or not url.isprintable() or " " in url:
-        problem = "is too long or not plain ASCII"
-    else:
-        start = START.match(url)
-        assert start is not None  # noqa: S101 — it matches any text
-        problem = _problem_of(start[0], allow_loopback, allow_private)
-    if problem:
-        raise TransportError(f"the image's URL {problem}", sent=False, permanent=True)
-
-
-@lru_cache(maxsize=256)
-def _problem_of(start: str, allow_loopback: bool, allow_private: bool) -> str:
-    try:
-        parts = urlsplit(start)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        return "is malformed"
-    if not host or "@" in parts.netloc:
-        return "has no host, or has a user"
-    if parts.scheme != "https" and not (
-        parts.scheme == "http"
-        and ((allow_loopback and _names_loopback(host)) or (allow_private and private_host(host)))
-    ):
-        return f"is not https but {parts.scheme[:12] or 'nothing'}"
-    return ""
-
-
-def _names_loopback(host: str) -> bool:
-    return host == "localhost" or is_loopback_address(host)
-
-
 class _Answer:
     """The answer to a call: its status, and what arrives of its body."""
 
@@ -409,8 +278,8 @@ class _Answer:
         """Note why the rest of the body is missing. Raises an error that came before the status."""
         if self._response is None:
             raise error
-        self.broken = str(mapped_error(error, _READING))
-        self._body += _left_in(self._response)
+        self.broken = str(mapped_error(error, READING))
+        self._body += left_in(self._response)
 
     def reply(self) -> Reply:
         assert self._response is not None  # noqa: S101 — the answer has begun
@@ -423,12 +292,3 @@ class _Answer:
             broken=self.broken,
             is_followed=self._connector.is_followed(self._use),
         )
-
-
-def _left_in(response: ClientResponse) -> bytes:
-    """Return the data that arrived together with the break. aiohttp raises before it returns them,
-    and has no public method for it."""
-    try:
-        return bytes(response.content._read_nowait(-1))
-    except (AttributeError, RuntimeError, TimeoutError):  # pragma: no cover — another aiohttp
-        return b""

@@ -29,7 +29,8 @@ from support.raw_servers import (
 )
 
 from fluxasync import Timeouts, TransportError
-from fluxasync._wire.transport import MAX_REPLY, AiohttpTransport, check_url
+from fluxasync._wire.image_download import check_url
+from fluxasync._wire.transport import MAX_REPLY, AiohttpTransport
 from fluxasync.extend import Call, Reply
 
 CANARY = "sk-canary-4711"

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from attrs import frozen
 
 from fluxasync import TransportError
-from fluxasync._wire.transport import check_url
+from fluxasync._wire.image_download import check_url
 from fluxasync.extend import Call, Reply
 from fluxasync.simulator import Answer, World
 from fluxasync.simulator.dialects import DialectName, wrong_path
