@@ -72,11 +72,10 @@ class ApiClient:
         `before_send` is called first and again when connected. If it raises a TransportError,
         nothing is sent, and the result is a Refused with that error.
         """
-        timeout = self.policies.timeouts.submit
         call = encode_submit(
-            request, images, self.provider, self.key, timeout=timeout, webhook=webhook
-        )
-        call = evolve(call, before_send=before_send)
+            request, images, self.provider, self.key, timeout=self.policies.timeouts.submit,
+            webhook=webhook, before_send=before_send,
+        )  # fmt: skip
         began = now()
         try:
             if before_send is not None:
@@ -85,14 +84,15 @@ class ApiClient:
         except TransportError as error:
             verdict = classify(Phase.SUBMIT, None, None, sent=error.sent)
             return Refused(verdict=verdict, error=error)
-        seconds = now() - began
-        answer = decode_submit(reply, request, self.provider, self._redaction)
+        answer = decode_submit(
+            reply, request, self.provider, self._redaction, price=price, seconds=now() - began
+        )
         if isinstance(answer, Refused):
             return answer
         if (sign := suspicion(reply)) and (problem := await self._disproof(answer)):
             reason = f"{sign}, and {problem}"
             return in_doubt(reply, reason, self._redaction.with_secret(request.webhook_secret))
-        return evolve(answer, price=price, submit_seconds=seconds)
+        return answer
 
     async def _disproof(self, job: Job) -> str | None:
         """Poll a job whose id may belong to an earlier call; return why it is not this one's."""
@@ -117,8 +117,7 @@ class ApiClient:
             reply = await self.send(call)
         except TransportError as error:
             return Inconclusive(reason=str(error), status=0, local=error.local)
-        found = decode_poll(reply, job, self.provider, self._redaction, now=now())
-        return evolve(found, asked=asked) if isinstance(found, Ready) else found
+        return decode_poll(reply, job, self.provider, self._redaction, now=now(), asked=asked)
 
     async def send(self, call: Call) -> Reply:
         """Send a call and return its answer, without the key."""

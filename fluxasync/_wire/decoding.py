@@ -60,9 +60,15 @@ _ID = re.compile(rb'(?<!\\)"id"\s*:\s*"([^"\\]{1,256})"')
 
 
 def decode_submit(
-    reply: Reply, request: ImageRequest, provider: Provider, redaction: Redaction = NOTHING
+    reply: Reply,
+    request: ImageRequest,
+    provider: Provider,
+    redaction: Redaction = NOTHING,
+    *,
+    price: Decimal | None = None,
+    seconds: float | None = None,
 ) -> Job | Refused:
-    """Decode the answer of a submission.
+    """Decode the answer of a submission, which took so many seconds; `price` is the expected one.
 
     Of an incomplete body only the status counts: a refusal is a refusal, and what would be a job is
     in doubt.
@@ -86,6 +92,8 @@ def decode_submit(
             request=request,
             provider=provider.name,
             cost=_reported_cost(answer, provider),
+            price=price,
+            submit_seconds=seconds,
         )
     message = without_repeats(vendor_message(reply, answer, redaction), request)
     if verdict is Verdict.AMBIGUOUS:
@@ -207,9 +215,15 @@ PollResult = Pending | Ready | JobNotFound | JobError | Inconclusive
 
 
 def decode_poll(
-    reply: Reply, job: Job, provider: Provider, redaction: Redaction = NOTHING, *, now: float
+    reply: Reply,
+    job: Job,
+    provider: Provider,
+    redaction: Redaction = NOTHING,
+    *,
+    now: float,
+    asked: float | None = None,
 ) -> PollResult:
-    """Decode the answer of a poll; `now` is the loop's time.
+    """Decode the answer of a poll; `now` is the loop's time, and `asked` when the poll was sent.
 
     An answer without a status, and the status of another job, are Inconclusive. The job of a
     terminal result has the cost that this answer reports, if it does. An answer with NaN is read,
@@ -232,7 +246,7 @@ def decode_poll(
     if folded in _TERMINAL and (cost := _reported_cost(answer, provider)) is not None:
         job = evolve(job, cost=cost)
     if folded == READY:
-        return _ready(answer, reply, job, now)
+        return _ready(answer, reply, job, now, asked)
     if folded in MODERATED:
         reasons = reasons_of(answer, redaction)
         listed = f": {', '.join(reasons)}" if reasons else ""
@@ -264,7 +278,9 @@ def _without_status(
     )
 
 
-def _ready(answer: Mapping[str, Any], reply: Reply, job: Job, now: float) -> Pending | Ready:
+def _ready(
+    answer: Mapping[str, Any], reply: Reply, job: Job, now: float, asked: float | None
+) -> Pending | Ready:
     result = answer.get("result")
     sample = result.get("sample") if isinstance(result, dict) else None
     if not isinstance(result, dict) or not isinstance(sample, str) or not sample:
@@ -273,6 +289,7 @@ def _ready(answer: Mapping[str, Any], reply: Reply, job: Job, now: float) -> Pen
     return Ready(
         job=job,
         url=sample,
+        asked=asked,
         seen=now,
         deadline=now + url_life(sample, reply.headers.get("date")),
         server_started=number_of(result.get("start_time")),

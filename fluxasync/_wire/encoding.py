@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._core.models import ImageRequest, Job, Secret
@@ -22,6 +22,7 @@ def encode_submit(
     *,
     timeout: float,
     webhook: Mapping[str, str] = _NO_WEBHOOK,
+    before_send: Callable[[], None] | None = None,
 ) -> Call:
     """Return the POST of a checked request; `images` has its image inputs as the API takes them,
     and `webhook` the webhook's fields of a request that has none of its own."""
@@ -37,6 +38,7 @@ def encode_submit(
         headers={"Content-Type": "application/json", **auth_header(provider, key)},
         body=_encode(body).encode(),
         timeout=timeout,
+        before_send=before_send,
     )
 
 
