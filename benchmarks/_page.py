@@ -1,8 +1,7 @@
 """Writes the figures of the benchmarks into docs/benchmarks.md.
 
 A block is between `<!-- name -->` and `<!-- end name -->`; the text around it is written by hand.
-Each block names the machine and the time of its measurement. The README quotes the block `short`;
-`tests/docs/test_pages.py` compares them.
+Each block names the machine and the time of its measurement. The README has the block `short` too.
 """
 
 from __future__ import annotations
@@ -17,19 +16,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"
+README = ROOT / "README.md"
 #: share of the cores used by other processes above which a machine counts as busy
 BUSY = 0.1
 #: seconds of that measurement
 LOAD_SECONDS = 2.0
 
 
-def write(name: str, text: str) -> None:
-    """Replace a block."""
+def write(name: str, text: str, *, page: Path | None = None) -> None:
+    """Replace a block of a page; None = the page of the benchmarks."""
     block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
-    page = PAGE.read_text("utf-8")
-    if not block.search(page):
-        raise SystemExit(f"{PAGE}: no block {name!r}")
-    PAGE.write_text(block.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", page), "utf-8")
+    path = page or PAGE
+    whole = path.read_text("utf-8")
+    if not block.search(whole):
+        raise SystemExit(f"{path}: no block {name!r}")
+    path.write_text(block.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", whole), "utf-8")
 
 
 def rows(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:

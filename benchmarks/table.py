@@ -231,33 +231,33 @@ def fault_rows(runs: Runs) -> str:
 
 
 def short_rows(all_runs: dict[str, Runs]) -> str:
-    """Return the short table of the README."""
-    head = ["", "CPU/image", "images/s", "slots used", "whole", "in doubt", "lost", "paid twice"]
+    """Return the short table, which the README has too: what matters most comes first."""
+    head = ["", "whole", "paid twice", "in doubt", "lost", "slots used", "images/s", "CPU/image"]
     body = []
     for name in SHORT:
         quick, paced, hurt = (all_runs[work].get(name, []) for work in WORKS)
         if hurt and (name in AS_ABOVE or (quick and paced)):
             speed = ["as above"] * 3 if name in AS_ABOVE else _speed(quick, paced)
-            body.append([WORDS[name], *speed, *_shares(hurt)])
+            body.append([WORDS[name], *_shares(hurt), *speed])
     return _page.rows(head, body)
 
 
 def _speed(quick: list[Run], paced: list[Run]) -> list[str]:
     return [
-        f"{median(1000 * run.figures.cpu / run.images for run in quick):.1f} ms",
-        f"{median(run.images / run.figures.wall for run in quick):.0f}",
         f"{median(100 * run.share for run in paced):.0f} %",
+        f"{median(run.images / run.figures.wall for run in quick):.0f}",
+        f"{median(1000 * run.figures.cpu / run.images for run in quick):.1f} ms",
     ]
 
 
 def _shares(hurt: list[Run]) -> list[str]:
-    """Return the shares under faults: complete, in doubt, lost, paid twice."""
+    """Return the shares under faults: complete, paid twice, in doubt, lost."""
     images = sum(run.images for run in hurt)
     counts = (
         sum(run.whole for run in hurt),
+        sum(run.books.twice for run in hurt),
         sum(run.figures.losses.in_doubt for run in hurt),
         sum(run.lost for run in hurt),
-        sum(run.books.twice for run in hurt),
     )
     return [f"{100 * count / images:.1f} %" for count in counts]
 
@@ -295,7 +295,8 @@ def main() -> None:
     if given.write:
         _page.write("machine", text)
         if len(all_runs) == len(WORKS):
-            _page.write("short", short_rows(all_runs))
+            for page in (_page.PAGE, _page.README):
+                _page.write("short", short_rows(all_runs), page=page)
 
 
 def _rounds(work: str, names: list[str], rounds: int, given: argparse.Namespace) -> Runs:
