@@ -39,11 +39,11 @@ PLACES = {
     "Engine.watch": "watching",
     "Engine.download": "downloading and passing chunks to the disk",
     "Downloader._opened": "… of which until the first byte",
-    "AiohttpDownload.chunks": "… of which the body",
+    "AiohttpDownload.whole": "… of which the body",
     "RowWorker._recorded": "recording the outcome in journal and lists",
     "WorkerPool._feed": "reading prompts",
     "ClientSession._request": "aiohttp, included in all of these",
-    "LoopAwareTimeout.__aenter__": "timeouts, included in all of these",
+    "LoopAwareTimeout.__enter__": "timeouts, included in all of these",
 }
 
 

@@ -34,6 +34,7 @@ def watching_store(sink: ObjectSink | None, observers: Observers) -> Iterator[No
         yield
     finally:
         watch.timer.cancel()
+        watch.note_end()  # the store may have answered since the last look
 
 
 class _StoreWatch:
@@ -47,16 +48,22 @@ class _StoreWatch:
 
     def look(self) -> None:
         self.timer = asyncio.get_running_loop().call_later(_CHECK_EVERY, self.look)
-        silence, now, since = self._objects.answers.silence, datetime.now(UTC), self._since
-        if since is None and silence >= SHOWN_AFTER:
-            self._since = now - timedelta(seconds=silence)
+        self.note_end()
+        silence = self._objects.answers.silence
+        if self._since is None and silence >= SHOWN_AFTER:
+            self._since = datetime.now(UTC) - timedelta(seconds=silence)
             event = StoreOutage(url=self._objects.url, since=self._since)
             self._show(event, event.text)
-        elif since is not None and silence < SHOWN_AFTER:
-            self._since = None
-            length = duration((now - since).total_seconds())
-            url = self._objects.url
-            self._show(StoreOutage(url=url, since=None), f"{url} answers again, after {length}")
+
+    def note_end(self) -> None:
+        """Say that the store answers again, if it does after an outage that was said."""
+        since = self._since
+        if since is None or self._objects.answers.silence >= SHOWN_AFTER:
+            return
+        self._since = None
+        length = duration((datetime.now(UTC) - since).total_seconds())
+        url = self._objects.url
+        self._show(StoreOutage(url=url, since=None), f"{url} answers again, after {length}")
 
     def _show(self, event: StoreOutage, text: str) -> None:
         logger.warning("%s", text, extra=IN_PROGRESS)
