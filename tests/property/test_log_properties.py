@@ -253,7 +253,7 @@ class Machine:
         """The process is killed between the append of a group and its commit."""
         kept = self.home / "kept"
         database = self.folder / ".fluxasync"
-        shutil.copytree(database, kept, ignore=shutil.ignore_patterns("reserve"))
+        shutil.copytree(database, kept, ignore=shutil.ignore_patterns("reserve", "status.json*"))
         try:
             with suppress(FluxError):
                 await (self.intent, self.accepted, self.gone)[n](n)
