@@ -144,7 +144,7 @@ class ExportWork:
         assert child.stdin is not None  # noqa: S101 — opened by `start`
         ending = asyncio.create_task(_tell_end(child.stdin, export.over))
         try:
-            child.stdin.write(options_line(self._options, self._bucket))
+            _write(child.stdin, options_line(self._options, self._bucket))
             return await self._recorded(child, export, journal)
         finally:
             ending.cancel()
@@ -160,11 +160,11 @@ class ExportWork:
             match found:
                 case {"file": values}:
                     await journal.exports.add(ExportedFile(**values))
-                    child.stdin.write(RECORDED + b"\n")
+                    _write(child.stdin, RECORDED + b"\n")
                 case {"keys": keys, "shard": values}:
                     await self._run.files_checked()
                     await journal.exports.delete(keys, ExportedFile(**values))
-                    child.stdin.write(RECORDED + b"\n")
+                    _write(child.stdin, RECORDED + b"\n")
                 case {"seen": seen, "total": total}:
                     if export.on_progress is not None:
                         export.on_progress(seen, total)
@@ -187,7 +187,14 @@ class ExportWork:
 
 async def _tell_end(child: asyncio.StreamWriter, over: asyncio.Event) -> None:
     await over.wait()
-    child.write(OVER + b"\n")
+    _write(child, OVER + b"\n")
+
+
+def _write(child: asyncio.StreamWriter, line: bytes) -> None:
+    """Write to the process. If it has ended, its reader says so; uvloop raises RuntimeError for a
+    pipe that is closed, asyncio's own loop nothing."""
+    with suppress(RuntimeError, OSError):
+        child.write(line)
 
 
 async def _ended(child: asyncio.subprocess.Process) -> None:
