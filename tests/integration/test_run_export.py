@@ -127,7 +127,7 @@ async def test_images_are_deleted_behind_each_shard_and_a_kill_loses_none(server
     kill_when(command, tmp_path, (out / "run-00001.tar").exists, by=signal.SIGKILL)
     checked = await audit.verify(tmp_path / "run")
     files = len(list((tmp_path / "run").glob("*.jpg")))
-    assert checked.is_clean
+    assert set(checked.found) <= {"unknown file"}  # an image that was being written
     assert checked.exported + files >= checked.images
     code, said = finished([*command, "--retry", "damaged"], tmp_path)
     assert code in (0, IN_DOUBT), said
