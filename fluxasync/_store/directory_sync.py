@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ class DirectorySync:
         self._threads = threads
         self._folders: dict[Path | str, Coalescer[None]] = {}
         self._error: OSError | None = None
+        self._lock = threading.Lock()  # or a sync could begin between a failed one and its note
 
     async def sync(self, folder: Path | str) -> None:
         """Return when the names that the folder had at the call are durable. Raises OSError."""
@@ -51,11 +53,12 @@ class DirectorySync:
 
     def sync_here(self, folder: Path | str) -> None:
         """Make the names in a folder durable; blocks. Raises OSError."""
-        if self._error is not None:
-            raise self._error
-        try:
-            sync_folder(folder)
-        except OSError as error:
-            if error.errno not in _NOT_OPENED:
-                self._error = error
-            raise
+        with self._lock:
+            if self._error is not None:
+                raise self._error
+            try:
+                sync_folder(folder)
+            except OSError as error:
+                if error.errno not in _NOT_OPENED:
+                    self._error = error
+                raise

@@ -120,7 +120,12 @@ class ThreadGroups(Generic[_T, _R]):
             return
         self._deliver(*served.result())
         if self._waiting:  # an item that came after the thread had looked
-            self._start(served.get_loop())
+            try:
+                self._start(served.get_loop())
+            except Exception as error:  # the threads were shut down: nobody may wait for ever
+                left = list(self._waiting)
+                self._waiting.clear()
+                self._deliver(left, [error] * len(left))
 
     @staticmethod
     def _deliver(group: list[tuple[_T, asyncio.Future[_R]]], results: list[_R | Exception]) -> None:
