@@ -69,9 +69,9 @@ class Exchange:
         return self.settings.explain(self.url) if self.url else ""
 
 
-class mapped_errors:
+class MappedErrors:
     """Turn errors of aiohttp into TransportError, without a context that may hold the key:
-    `with mapped_errors(exchange)`. A class, because each image needs several."""
+    `with MappedErrors(exchange)`. A class, because each image needs several."""
 
     __slots__ = ("_exchange",)
 

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("fluxasync")
 
+#: the submission that this task sends: it counts as sent once it has a connection. A trace of
+#: aiohttp would say the same, with three more calls for each submission
+SENDING: ContextVar[Exchange | None] = ContextVar("sending", default=None)
+
 
 @define(eq=False)
 class ConnectionPool:
@@ -70,13 +74,7 @@ class CheckedConnector(aiohttp.TCPConnector):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._uses: WeakKeyDictionary[ResponseHandler, int] = WeakKeyDictionary()
-        self._sending: ContextVar[Exchange | None] = ContextVar("sending", default=None)
         self.is_out_of_step = False
-
-    def sends(self, exchange: Exchange) -> None:
-        """Note the request that this task sends next: it counts as sent once it has a connection.
-        A trace of aiohttp tells the same for three more calls of each request."""
-        self._sending.set(exchange)
 
     async def connect(
         self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
@@ -93,8 +91,7 @@ class CheckedConnector(aiohttp.TCPConnector):
             connection.close()
         if self.is_out_of_step:
             line.force_close()
-        if (exchange := self._sending.get()) is not None:
-            self._sending.set(None)
+        if (exchange := SENDING.get()) is not None:
             try:
                 exchange.connected()
             except BaseException:

@@ -138,7 +138,7 @@ def _names_another(job_id: str, polling_url: Any, provider: Provider) -> bool:
     is not trusted and not used, may have one."""
     if not isinstance(polling_url, str) or not may_send_key(provider, polling_url):
         return False
-    if polling_url.endswith(f"?id={job_id}"):  # nearly every one there is
+    if polling_url.partition("?")[2] == f"id={job_id}":  # nearly every one there is
         return False
     named = parse_qs(urlsplit(polling_url).query).get("id", [job_id])
     return named != [job_id]

@@ -12,7 +12,7 @@ from aiohttp.client_reqrep import ClientResponse
 
 from .._core.addresses import is_loopback_address, private_host
 from .._core.errors import TransportError
-from .connection_errors import Exchange, mapped_errors
+from .connection_errors import Exchange, MappedErrors
 from .connection_pool import ConnectionPool
 from .providers import START
 
@@ -82,7 +82,7 @@ class AiohttpDownload:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         content = self._response.content
-        with mapped_errors(READING):
+        with MappedErrors(READING):
             while chunk := await content.readany():
                 yield chunk
             self._check_end()
@@ -97,7 +97,7 @@ class AiohttpDownload:
         Raises TransportError."""
         content = self._response.content
         content.set_read_chunk_size(size)
-        with mapped_errors(READING):
+        with MappedErrors(READING):
             if not content.is_eof():
                 self._first = content.read_nowait()  # reading goes on if it was paused
                 await content.wait_eof()

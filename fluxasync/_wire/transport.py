@@ -27,8 +27,14 @@ from .._core.errors import TransportError
 from .._core.protocols import Call, Reply
 from .._core.version import __version__
 from .address_guard import AddressGuard, plain_api_socket
-from .connection_errors import Exchange, mapped_error, mapped_errors
-from .connection_pool import CheckedConnector, ConnectionPool, ConnectionUse, PooledResponse
+from .connection_errors import Exchange, MappedErrors, mapped_error
+from .connection_pool import (
+    SENDING,
+    CheckedConnector,
+    ConnectionPool,
+    ConnectionUse,
+    PooledResponse,
+)
 from .image_download import READING, AiohttpDownload, DownloadPools, check_url, left_in
 from .proxies import NO_PROXIES, ProxySettings
 
@@ -132,11 +138,10 @@ class AiohttpTransport:
         is_post = call.method == "POST"
         pool = self._submits if is_post else self._polls
         exchange = Exchange(not is_post, call.before_send, self._proxies)
-        with mapped_errors(exchange), pool as session:
+        with MappedErrors(exchange), pool as session:
             exchange.route(call.url, has_key=True)
-            if is_post:
-                pool.connector.sends(exchange)
             answer = _Answer()
+            sending = SENDING.set(exchange if is_post else None)
             try:
                 with LoopAwareTimeout(call.timeout) as limit:
                     async with session.request(
@@ -154,6 +159,8 @@ class AiohttpTransport:
                         await answer.read()
             except TimeoutError as error:
                 answer.broke_off(error)  # raises it before the status
+            finally:
+                SENDING.reset(sending)
             if not is_post and answer.broken:
                 raise TransportError(answer.broken, sent=True)
             return answer.reply()
@@ -176,7 +183,7 @@ class AiohttpTransport:
         exchange = Exchange(sent=True, settings=self._proxies)
         limit = LoopAwareTimeout(timeout)
         try:
-            with limit, mapped_errors(exchange):
+            with limit, MappedErrors(exchange):
                 return await self._opened(exchange, pools, url, headers)
         except TimeoutError:
             raise TransportError("the image did not begin to arrive in time", sent=True) from None

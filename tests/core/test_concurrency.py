@@ -13,7 +13,7 @@ from typing import cast
 import pytest
 from support import virtual_time
 
-from fluxasync._core.concurrency import Coalescer, LoopAwareTimeout
+from fluxasync._core.concurrency import Coalescer, LoopAwareTimeout, StallTimeout
 
 
 class Step:
@@ -159,6 +159,57 @@ def test_after_a_blocked_loop_the_timeout_still_fires() -> None:
         return elapsed()
 
     assert 304 < virtual_time.run(main()) <= 320
+
+
+@pytest.mark.parametrize(("seconds", "ends"), [(5.0, 6.0), (50.0, 10.0)])
+def test_a_timeout_is_shortened_and_never_prolonged(seconds: float, ends: float) -> None:
+    async def shortened() -> None:
+        with LoopAwareTimeout(10.0) as limit:
+            await asyncio.sleep(1)
+            limit.shorten(seconds)
+            await asyncio.sleep(60)
+
+    async def main() -> float:
+        with pytest.raises(TimeoutError):
+            await shortened()
+        return elapsed()
+
+    assert virtual_time.run(main()) == pytest.approx(ends)
+
+
+def test_a_cancellation_from_outside_is_no_timeout() -> None:
+    """Both at the same instant: who cancelled the task sees that it was cancelled."""
+
+    async def main() -> None:
+        with LoopAwareTimeout(10.0):
+            await asyncio.sleep(60)
+
+    async def cancelled() -> bool:
+        task = asyncio.create_task(main())
+        asyncio.get_running_loop().call_at(virtual_time.START + 10.0, task.cancel)
+        await asyncio.wait({task})
+        return task.cancelled()
+
+    assert virtual_time.run(cancelled())
+
+
+@pytest.mark.parametrize(("step", "ends"), [(100, None), (99, 10.0)])
+def test_a_slow_transfer_is_no_stall(step: int, ends: float | None) -> None:
+    """F86: at 10 bytes a second it lasts as long as it takes; at less it is given up."""
+    came = 0
+
+    async def main() -> float | None:
+        nonlocal came
+        try:
+            with StallTimeout(10.0, count=lambda: came, least=100):
+                for _ in range(8):
+                    await asyncio.sleep(9.99)
+                    came += step
+        except TimeoutError:
+            return elapsed()
+        return None
+
+    assert virtual_time.run(main()) == (None if ends is None else pytest.approx(ends))
 
 
 @pytest.mark.asyncio

@@ -791,6 +791,37 @@ async def test_a_downloads_status_raises_nothing(status: int) -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_submission_that_was_never_connected_is_forgotten() -> None:
+    """The next call of the same task is not taken for it."""
+    sent: list[None] = []
+    async with peer(says(answer(b"{}"))) as server, open_transport() as transport:
+        with pytest.raises(TransportError, match="cannot connect"):
+            await transport.send(
+                Call(
+                    method="POST", url="http://127.0.0.1:9/x", headers={}, body=b"{}",
+                    before_send=lambda: sent.append(None),
+                )
+            )  # fmt: skip
+        await transport.send(Call(method="GET", url=f"{server.url}/x", headers={}))
+    assert not sent
+
+
+@pytest.mark.asyncio
+async def test_a_body_is_read_whole_although_reading_was_paused() -> None:
+    """aiohttp stops reading once it holds more than nobody asks for; asking for all goes on."""
+    body = bytes(3 * 2**20)
+    async with (
+        asyncio.timeout(30),
+        peer(says(answer(body))) as server,
+        open_transport() as transport,
+        transport.stream(f"{server.url}/x", timeout=5.0) as found,
+    ):
+        while found.arrived <= 2**19:  # noqa: ASYNC110 — more than aiohttp holds without a reader
+            await asyncio.sleep(0)
+        assert await found.whole(len(body)) == body
+
+
+@pytest.mark.asyncio
 async def test_a_download_must_begin_in_time() -> None:
     """F43 The timeout ends with the headers; a body that stops is the caller's to notice."""
     with pytest.raises(TransportError, match="in time"):
