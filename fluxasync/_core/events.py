@@ -170,8 +170,8 @@ class Settled:
 
 @frozen(kw_only=True)
 class WorkersReported:
-    """What the workers of a cluster do; comes several times a second.
-    Their own events stay there."""
+    """What the workers of a cluster do; comes several times a second. Their own events stay with
+    them."""
 
     workers: int  #: workers that are at work
     in_flight: int  #: their active jobs

@@ -242,14 +242,6 @@ class ImageRequest:
         """Hexadecimal fingerprint of this image: its content and its occurrence in the run."""
         return occurrence_key(self.content_key, self.occurrence)
 
-    def placed(self, *, index: int, occurrence: int) -> Self:
-        """Return the request with its place in the run; its content and so its content key stay."""
-        if (index, occurrence) == (self.index, self.occurrence):
-            return self
-        placed: Self = evolve(self, index=index, occurrence=occurrence)
-        object.__setattr__(placed, "content_key", self.content_key)
-        return placed
-
     def to_dict(self) -> dict[str, Any]:
         """Return the request as JSON values; `from_dict` makes it again, with the same key.
 
@@ -272,6 +264,15 @@ class ImageRequest:
         except (TypeError, ValueError) as exc:
             text = f"not a request that ImageRequest.to_dict() wrote: {exc}"
             raise ConfigError(text) from exc
+
+
+def placed(request: ImageRequest, *, index: int, occurrence: int) -> ImageRequest:
+    """Return the request with its place in the run; its content key is not computed again."""
+    if (index, occurrence) == (request.index, request.occurrence):
+        return request
+    changed = evolve(request, index=index, occurrence=occurrence)
+    object.__setattr__(changed, "content_key", request.content_key)
+    return changed
 
 
 def occurrence_key(content_key: str, occurrence: int) -> str:

@@ -12,7 +12,7 @@ from itertools import chain, islice, repeat
 from attrs import evolve, field, frozen
 
 from ..._core.errors import ConfigError
-from ..._core.models import ImageRequest
+from ..._core.models import ImageRequest, placed
 from ..._core.prices import NO_PRICES, Prices
 from ..catalog import find
 from ..copies import expand_copies
@@ -330,7 +330,7 @@ class Numbering:
         numbers = self.numbers(parsed)
         images = zip(numbers, images_of(parsed), strict=False)  # a limit leaves some out
         for (_, occurrence, index), image in images:
-            yield image.placed(index=index, occurrence=occurrence)
+            yield placed(image, index=index, occurrence=occurrence)
 
     def close(self) -> None:
         self._occurrences.close()
