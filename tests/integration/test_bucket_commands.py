@@ -22,6 +22,7 @@ from support.gallery_folders import cards_of
 from support.object_stores import BUCKET, SECRET, moto_s3
 from support.patience import patient
 from support.simulator_sessions import FAST, fast_session, rows, run_out, small_requests, tally
+from support.watched_runs import watched_run
 
 import fluxasync
 from fluxasync import Batch, ConfigError, Credentials, Failed, JournalError, audit, gallery
@@ -393,26 +394,5 @@ async def test_a_run_that_is_taken_over_says_so_once(tmp_path: Path):
 async def test_a_run_without_a_folder_is_watched(tmp_path: Path):
     """`run --watch` with only a URL: the page has the images, and the last line names the URL."""
     url = f"file://{tmp_path}/bucket/run"
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "fluxasync", "run", "-", "--simulate", "--watch", "-o", url,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE, env=dict(os.environ),
-    )  # fmt: skip
-    assert child.stdin is not None
-    assert child.stdout is not None
-    assert child.stderr is not None
-    async with asyncio.timeout(patient(60)), aiohttp.ClientSession() as web:
-        while b"watch it at" not in (line := await child.stderr.readline()):
-            assert line
-        page = line.split()[-1].decode()
-        child.stdin.write(b"a red fox\n")
-        place = (await child.stdout.readline()).decode().strip()
-        async with web.get(f"{page}events?from=0") as events:
-            while not (line := await events.content.readline()).startswith(b"data: "):
-                pass
-        async with web.get(page + place.rpartition("/")[2]) as answer:
-            assert answer.status == 200
-        child.stdin.close()
-        err = await child.stderr.read()
-        assert await child.wait() == 0
-    assert f"for a page of the images: fluxasync gallery {url}\n".encode() in err
+    _, said = await watched_run("-o", url)
+    assert f"for a page of the images: fluxasync gallery {url}\n".encode() in said

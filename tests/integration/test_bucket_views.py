@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -18,6 +17,7 @@ from support.gallery_folders import cards_of
 from support.object_stores import BUCKET, SECRET, SmallS3, options_of, small_s3
 from support.patience import patient
 from support.simulator_sessions import fast_session, names, run_out, small_requests, tally
+from support.watched_runs import watched_run
 
 from fluxasync import Batch, ConfigError, Credentials, ObjectSink, SinkError, audit, reconcile
 from fluxasync.gallery import check, write
@@ -191,32 +191,12 @@ async def test_a_run_into_a_bucket_is_watched(tmp_path: Path):
             "AWS_SECRET_ACCESS_KEY": keys["secret_access_key"],
             "AWS_ENDPOINT_URL": s3.url,
         }
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "fluxasync", "run", "-", "--simulate", "--watch",
+        content, said = await watched_run(
             "-o", URL, "--state", str(tmp_path / "state"), "--storage-option", "allow_http=true",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE, env=os.environ | own,
+            environ=own,
         )  # fmt: skip
-        assert child.stdin is not None
-        assert child.stdout is not None
-        assert child.stderr is not None
-        async with asyncio.timeout(patient(60)), aiohttp.ClientSession() as web:
-            while b"watch it at" not in (line := await child.stderr.readline()):
-                assert line
-            url = line.split()[-1].decode()
-            child.stdin.write(b"a red fox\n")
-            place = (await child.stdout.readline()).decode().strip()
-            async with web.get(f"{url}events?from=0") as events:
-                while not (line := await events.content.readline()).startswith(b"data: "):
-                    pass
-            async with web.get(url + place.rpartition("/")[2]) as answer:
-                assert answer.status == 200
-                content = await answer.read()
-            child.stdin.close()
-            err = await child.stderr.read()
-            assert await child.wait() == 0
     assert list(s3.images().values()) == [content]
-    assert f"for a page of the images: fluxasync gallery {tmp_path / 'state'}".encode() in err
+    assert f"for a page of the images: fluxasync gallery {tmp_path / 'state'}".encode() in said
 
 
 @pytest.mark.slow
