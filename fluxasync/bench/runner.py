@@ -181,7 +181,7 @@ class Run:
         if not self._stages and self.error is not None:
             await self._fail(self.error)
         report = self._report(began, measured_with, monitor, simulated=simulated)
-        await asyncio.to_thread(write_folder, report)
+        await write_folder(report)
         return report
 
     async def _fail(self, error: FluxError) -> NoReturn:

@@ -291,20 +291,26 @@ def note_missing_extras(note: Callable[[str], None]) -> None:
         note(f"report.html will not be written, only {REPORT_NAME}: {install_command('bench')}")
     elif find_spec("matplotlib") is None:
         note(f"the report will have no charts: {install_command('bench')}")
+    elif find_spec("PIL") is None:
+        note(f"the report will show no images: {install_command('image')}")
 
 
-def write_folder(report: Report) -> None:
+async def write_folder(report: Report) -> None:
     """Write the numbers first, then the page, so that a page that fails loses no numbers."""
-    from .report.html_report import write_page
+    from .report.html_report import read_records, write_page
+    from .report.shown_images import shown_images
 
-    assert report.folder is not None  # noqa: S101 — set by the runner; for the type checker
-    write_report(report.folder, report)
+    folder = report.folder
+    assert folder is not None  # noqa: S101 — set by the runner; for the type checker
+    await asyncio.to_thread(write_report, folder, report)
     if find_spec("jinja2") is None:
         return
     try:
-        write_page(report)
+        records = await asyncio.to_thread(read_records, report)
+        shown = await shown_images(folder, records)
+        await asyncio.to_thread(write_page, report, records, shown)
     except OSError as error:
-        raise disk_error(report.folder, error) from error
+        raise disk_error(folder, error) from error
 
 
 def remove_folder(folder: Path) -> None:

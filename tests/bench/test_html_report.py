@@ -13,14 +13,16 @@ from xml.etree import ElementTree
 
 import pytest
 from attrs import evolve
-from support import bench_samples, hostile_text
+from support import bench_samples, gallery_folders, hostile_text
 
 from fluxasync import ConfigError
 from fluxasync._core.extras import install_command
+from fluxasync._report.formatting import amount, seconds
 from fluxasync.bench import SlotSample
 from fluxasync.bench.report.charts import draw_charts
-from fluxasync.bench.report.formatting import amount, seconds
 from fluxasync.bench.report.html_report import page, write_page
+from fluxasync.bench.report.image_selection import SLOWEST, STRIP
+from fluxasync.bench.report.shown_images import shown_images
 
 pytest.importorskip("jinja2", reason="the extra bench is not installed")
 pytest.importorskip("matplotlib", reason="the extra bench is not installed")
@@ -31,7 +33,8 @@ pytestmark = pytest.mark.slow  # a page has half a dozen drawings
 TAGS = {
     "html", "head", "meta", "title", "style", "body", "main", "header", "section", "h1", "h2",
     "h3", "p", "b", "small", "span", "div", "dl", "dt", "dd", "figure", "img", "figcaption",
-    "table", "thead", "tbody", "tr", "th", "td", "details", "summary",
+    "table", "thead", "tbody", "tr", "th", "td", "details", "summary", "ul", "li", "pre", "button",
+    "script", "svg", "rect",
 }  # fmt: skip
 #: the elements of a chart
 SVG_TAGS = {
@@ -47,7 +50,7 @@ class Tree(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.tags, self.attributes, self.links, self.charts = set(), set(), set(), {}
-        self.words = []
+        self.words, self.hovers, self._is_hover = [], [], False
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
@@ -56,15 +59,20 @@ class Tree(HTMLParser):
             self.attributes.add(name)
             if name in ("href", "src", "srcset", "xlink:href", "action", "data", "poster"):
                 self.links.add(value)
-        if tag == "img":
+        self._is_hover = tag == "title" and "rect" in self.tags
+        if tag == "img" and (dict(attrs)["src"] or "").startswith(IMAGE):
             title, _, description = dict(attrs)["alt"].partition(": ")
             self.charts[title] = description
 
     def handle_data(self, text):
-        self.words.append(text)
+        (self.hovers if self._is_hover else self.words).append(text)
+
+    def handle_endtag(self, tag):
+        self._is_hover = False
 
     def svgs(self):
-        return [b64decode(link.removeprefix(IMAGE)).decode() for link in self.links]
+        charts = [link for link in self.links if link.startswith(IMAGE)]
+        return [b64decode(link.removeprefix(IMAGE)).decode() for link in charts]
 
 
 @pytest.fixture(scope="module")
@@ -93,22 +101,26 @@ def hostile_report(texts, **changed):
     ), images  # fmt: skip
 
 
-def test_the_page_requests_nothing_and_runs_nothing(drawn):
-    """No script, no link, no style attribute, no address of another server."""
+def test_the_page_requests_nothing_and_runs_one_script(drawn):
+    """No link, no style attribute, no other address, and only the script that copies."""
     tree = Tree(drawn[1])
     assert tree.tags <= TAGS
     assert all(link.startswith(IMAGE) for link in tree.links)
     assert not {name for name in tree.attributes if name.startswith("on") or name == "style"}
     assert "http" not in drawn[1].replace("http-equiv", "").replace("https://api.example.com", "")
+    assert drawn[1].count("<script") == 1
 
 
-def test_the_policy_allows_only_the_style_sheet_and_inline_images(drawn):
-    """The hash in the policy is the style sheet's; images come from data URLs."""
-    style = re.search(r"<style>(.*?)</style>", drawn[1], re.DOTALL)
-    assert style is not None
-    digest = b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
-    policy = html.escape(f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; ")
-    assert policy.replace("&#x27;", "&#39;") in drawn[1]
+def test_the_policy_allows_only_the_style_sheet_the_script_and_inline_images(drawn):
+    """The hashes in the policy are those of the page's own parts; images come from data URLs."""
+    hashes = {}
+    for part in ("style", "script"):
+        text = re.search(f"<{part}>(.*?)</{part}>", drawn[1], re.DOTALL)
+        assert text is not None
+        digest = b64encode(hashlib.sha256(text[1].encode()).digest()).decode()
+        hashes[part] = f"{part}-src 'sha256-{digest}'; "
+    policy = f"default-src 'none'; {hashes['style']}{hashes['script']}img-src data:; base-uri"
+    assert html.escape(policy).replace("&#x27;", "&#39;") in drawn[1]
 
 
 def test_each_chart_is_drawn_once_and_described(drawn):
@@ -166,7 +178,6 @@ def test_a_ramp_shows_offered_and_completed_load_over_time():
         "offered load from 1 to 4 images per second; at most 2.2 per second were completed"
     )
     assert "Latency by load" not in charts
-    assert "Latency by load" in Tree(page(evolve(report, stages=(ramp,), knee=None))).charts
 
 
 def test_the_same_report_gives_the_same_page():
@@ -267,26 +278,118 @@ def test_the_highest_throughput_is_that_of_a_stage_with_enough_images():
     assert "Omitted, too few images for a throughput: 24 in flight." in made
 
 
+def drawn_of(report, images=()):
+    return {one.name: one for one in draw_charts(report, images)}
+
+
 def test_a_caption_explains_only_the_lines_that_are_drawn():
     """Twelve images have no p95 line, so the caption does not explain it and names it."""
-    captions = {
-        one.name: one.caption for one in draw_charts(bench_samples.report(loads=(4,), images=12))
-    }
-    assert "slower than p95" not in captions["latency"]
-    assert "too few images: p95, p99" in captions["latency"]
-    captions = {
-        one.name: one.caption for one in draw_charts(bench_samples.report(loads=(4,), images=120))
-    }
-    assert "one in twenty slower than p95, one in a hundred slower than p99" in captions["latency"]
-    assert "Omitted" not in captions["latency"]
+    caption = drawn_of(bench_samples.report(loads=(4, 12), images=12))["latency"].caption
+    assert "slower than p95" not in caption
+    assert "too few images: p95, p99" in caption
+    caption = drawn_of(bench_samples.report(loads=(4, 12), images=120))["latency"].caption
+    assert "one in twenty slower than p95, one in a hundred slower than p99" in caption
+    assert "Omitted" not in caption
+
+
+def test_one_load_has_no_chart_by_load():
+    """A single dot shows nothing that the tiles do not; nor does a single image."""
+    report = bench_samples.report(loads=(4,), images=30, knee=None)
+    assert not {"latency", "throughput"} & set(drawn_of(report))
+    one = bench_samples.records(1)
+    assert not {"distribution", "images"} & set(drawn_of(report, one))
+    assert {"distribution", "images"} <= set(drawn_of(report, bench_samples.records(2)))
 
 
 def test_a_chart_without_lines_is_replaced_by_its_reason():
-    """One image has neither a median nor a throughput: a sentence replaces the empty axes."""
-    made = page(bench_samples.report(loads=(4,), images=1, knee=None))
+    """Single images have neither a median nor a throughput: a sentence replaces the empty axes."""
+    made = page(bench_samples.report(loads=(4, 12), images=1, knee=None))
     assert "Too few images for a median" in made
     assert "Too few images for a throughput" in made
     assert not {"Latency by load", "Throughput by load"} & set(Tree(made).charts)
+
+
+def test_one_slow_image_does_not_flatten_the_others():
+    """One image of ten minutes among images of four seconds: the axis is logarithmic, and says so;
+    without it the axis is linear."""
+    report, images = bench_samples.report(loads=(4,), images=30), bench_samples.records(30)
+    slow = evolve(images[-1], latency=600.0, stored_at=images[-1].intended_at + 600)
+    for name in ("distribution", "images"):
+        assert "Logarithmic" not in drawn_of(report, images)[name].caption
+        chart = drawn_of(report, [*images[:-1], slow])[name]
+        assert "Logarithmic" in chart.caption
+        assert {"10", "100"} <= set(re.findall(r">(\d+)</text>", chart.svg))
+
+
+def test_short_latencies_are_drawn_and_listed_in_milliseconds():
+    """A server that needs 4 ms is not drawn at 0.004 s."""
+    images = bench_samples.records(40, latency=0.004)
+    stages = tuple(bench_samples.stage(images, load) for load in (1, 4))
+    report = bench_samples.report(loads=(1, 4), stages=stages, slots=())
+    charts = drawn_of(report, images)
+    for name in ("latency", "distribution", "images"):
+        assert ">milliseconds until stored</text>" in charts[name].svg
+    p50 = amount(1000 * (stages[0].latency["p50"] or 0))
+    assert f"<td>{p50}</td>" in page(report, images).split("Stages in detail")[0]
+    assert "<small>ms</small>" in page(report, images)
+
+
+def test_every_point_tells_its_number_under_the_pointer(drawn):
+    """Latency, throughput and single images have their figures as hover texts."""
+    report, hovers = drawn[0], Tree(drawn[1]).hovers
+    for stage in report.stages:
+        assert f"{stage.label}: p50 {seconds(stage.latency['p50'])}" in hovers
+        assert f"{stage.label}: {amount(stage.images_per_minute)} images per minute" in hovers
+    slow = max((one for one in report.records() if one.latency), key=lambda one: one.latency)
+    assert f"image {slow.index}, flux-dev: {seconds(slow.latency)}" in hovers
+
+
+def test_a_hover_area_is_where_its_point_is(drawn):
+    """The areas lie inside the picture, and the growing loads from left to right."""
+    chart = drawn_of(drawn[0])["throughput"]
+    assert all(a.x >= 0 and a.x + a.width <= chart.width for a in chart.areas)
+    assert all(a.y >= 0 and a.y + a.height <= chart.height for a in chart.areas)
+    assert [a.x for a in chart.areas] == sorted(a.x for a in chart.areas)
+    by_pace = sorted(zip(drawn[0].stages, chart.areas, strict=True), key=lambda p: -p[1].y)
+    assert [s for s, _ in by_pace] == sorted(drawn[0].stages, key=lambda s: s.images_per_minute)
+
+
+def test_one_sentence_is_the_verdict():
+    """The first sentence is the headline; the saturation point and an early end explain it."""
+    made = page(bench_samples.report(loads=(1, 4), verdict="It is slow. Why: 3.5 s.", note="ended"))
+    assert made.count('class="headline"') == 1
+    assert '<p class="headline">It is slow.</p>\n<p>Why: 3.5 s.</p>' in made
+    assert "<p>ended</p>" in made
+    assert "<b>" not in made.split('class="tiles"')[0]
+
+
+def test_the_markdown_has_the_figures_of_the_table(drawn):
+    """Every load is a row of a table, and no label breaks it."""
+    text = drawn[1].split('<pre id="markdown">')[1].split("</pre>")[0]
+    for stage in drawn[0].stages:
+        assert f"| {stage.label} | flux-dev | {amount(stage.images_per_minute)} |" in text
+    report, _ = hostile_report(["a|b", "`x`\n# y"])
+    text = html.unescape(page(report).split('<pre id="markdown">')[1].split("</pre>")[0])
+    assert "| a\\|b0 | a\\|b |" in text
+    assert not re.search(r"^# y", text, re.MULTILINE)
+
+
+@pytest.mark.asyncio
+async def test_the_slowest_images_are_shown_with_their_prompts(tmp_path):
+    """Ten thumbnails and prompts in the table, twelve in the strip, all inside the page."""
+    pytest.importorskip("PIL", reason="the extra image is not installed")
+    report = bench_samples.report(loads=(4,), images=30, folder=tmp_path, knee=None)
+    images = gallery_folders.Folder(tmp_path / "images")
+    records = list(report.records())
+    for one in records:
+        images.saved(job_id=one.job_id, prompt=f"<b>fox</b> {one.index}")
+    made = page(report, records, await shown_images(tmp_path, records))
+    tree = Tree(made)
+    assert tree.tags - {"b"} <= TAGS
+    assert made.count("data:image/webp;base64,") == SLOWEST + STRIP
+    slow = max((one for one in records if one.latency), key=lambda one: one.latency)
+    rows = made.split("slowest images</h2>")[1]
+    assert f"&lt;b&gt;fox&lt;/b&gt; {slow.index}<" in rows.split("</tr>")[1]
 
 
 @pytest.mark.parametrize(
@@ -413,7 +516,8 @@ def test_numbers_have_three_significant_digits(value, expected):
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [(0.0021, "2.10 ms"), (0.1, "0.100 s"), (4, "4.00 s"), (None, "–")]
+    ("value", "expected"),
+    [(0.0021, "2.10 ms"), (0.1, "100 ms"), (4, "4.00 s"), (None, "–")],
 )
 def test_short_times_are_milliseconds(value, expected):
     """2.10 ms is easier to read than 0.0021 s."""

@@ -78,6 +78,16 @@ class Browser:
 
         self.driver.find_element(By.CSS_SELECTOR, selector).click()
 
+    def allow_clipboard(self) -> None:
+        """Let pages read and write the clipboard, as a user at a screen would."""
+        permissions = {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+        self.driver.execute_cdp_cmd("Browser.grantPermissions", permissions)
+
+    def clipboard(self) -> str:
+        """Return the text in the clipboard."""
+        code = "navigator.clipboard.readText().then(arguments[arguments.length - 1])"
+        return str(self.driver.execute_async_script(code))
+
     def console(self) -> list[str]:
         """Return the console's messages since the last call."""
         return [entry["message"] for entry in self.driver.get_log("browser")]

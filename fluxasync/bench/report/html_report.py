@@ -1,136 +1,135 @@
-"""report.html: one page that contains all it shows and runs no script.
-
-Texts from outside (titles, model names, errors, the environment) are made inert and escaped in one
-place, the template's environment. A content policy forbids scripts and requests as well.
-"""
+"""report.html: one page that contains all it shows."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from heapq import nlargest
-from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..._core.errors import ConfigError
-from ..._core.extras import install_command
 from ..._core.text import counted
-from ..._store.files import create_own
+from ..._report import markdown, page_parts
+from ..._report.drawing import Chart
+from ..._report.formatting import DASH, TimeUnit, amount, dollars, seconds, unit_of
 from ..bottleneck import is_sound
 from ..records import PAGE_NAME, PARTS, PERCENTILES, Distribution, ImageRecord, Report, Stage
 from .charts import draw_charts
-from .drawing import Chart
-from .formatting import DASH, amount, data_size, dollars, inert, percent, seconds
+from .image_selection import slowest, strip
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from ..._report.embedded_pictures import Picture
 
-_SLOWEST = 10
+#: the single images by job id
+Shown: TypeAlias = "Mapping[str, Picture]"
+
 #: most records that are read for the page: the page of a million images must not take minutes
 _MOST_READ = 200_000
 
 
-def write_page(report: Report) -> Path:
+def write_page(
+    report: Report,
+    records: Sequence[ImageRecord] | None = None,
+    shown: Shown | None = None,
+) -> Path:
     """Write report.html into the report's folder and return its path.
 
-    Without matplotlib the page has no charts and names the command that installs it. Raises
-    ConfigError when jinja2 is missing or the report has no folder, OSError when the page cannot be
-    written.
+    `records` are those of the folder, if they were read; `shown` are the single images. Without
+    matplotlib the page has no charts and names the command that installs it. Raises ConfigError
+    when jinja2 is missing or the report has no folder, OSError when the page cannot be written.
     """
     if report.folder is None:
         raise ConfigError("the report has no folder: load it with fluxasync.bench.load(folder)")
-    text = page(report, _records(report))
     path = report.folder / PAGE_NAME
-    part = path.with_name(f".{PAGE_NAME}.{os.getpid()}")
-    try:
-        with create_own(part, mode=0o666) as file:
-            file.write(text.encode())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    known = read_records(report) if records is None else records
+    page_parts.write_page(path, page(report, known, shown))
     return path
 
 
-def page(report: Report, records: Sequence[ImageRecord] = ()) -> str:
+def page(report: Report, records: Sequence[ImageRecord] = (), shown: Shown | None = None) -> str:
     """Return the page as text; `records` are for the charts of single images and the slowest."""
-    template, missing = _template(), ""
+    missing, pictures = "", shown or {}
     charts: tuple[Chart, ...] = ()
     try:
         charts = draw_charts(report, records)
     except ConfigError as exc:
         missing = str(exc)
-    style = _file("style.css")
-    measured = [image for image in records if image.latency is not None and not image.warm_up]
-    return template.render(
-        report=report,
-        style=_trusted(style),
-        policy=_policy(style),
-        subtitle=_subtitle(report),
-        verdict_class=_verdict_class(report),
-        tiles=list(_tiles(report)),
-        charts=charts,
-        missing_charts=missing,
-        has_series=len({stage.series for stage in report.stages}) > 1,
-        series_head="Account" if any(stage.account for stage in report.stages) else "Model",
-        time_rows=_time_rows,
-        slowest=nlargest(_SLOWEST, measured, key=lambda image: image.latency or 0.0),
-        stage_label=lambda image: _label(report, image.stage),
-        environment=list(_environment(report)),
-        parts=PARTS,
-        percentile_names=tuple(PERCENTILES),
-    )
+    headline, reasons = _verdict(report)
+    last = slowest(records)
+    values = {
+        "title": report.title,
+        "simulated": report.simulated,
+        "subtitle": _subtitle(report),
+        "headline": headline,
+        "reasons": reasons,
+        "verdict_class": _verdict_class(report),
+        "tiles": list(_tiles(report)),
+        "charts": charts,
+        "missing_charts": missing,
+        "report": report,
+        "strip_pictures": [
+            picture
+            for image in strip(records)
+            if (picture := pictures.get(image.job_id or "")) and picture.source
+        ],
+        "pictures": pictures,
+        "has_series": len({stage.series for stage in report.stages}) > 1,
+        "series_head": "Account" if any(stage.account for stage in report.stages) else "Model",
+        "latency_unit": unit_of(
+            stage.latency[name] for stage in report.stages for name in ("p50", "p95", "p99")
+        ),
+        "time_rows": _time_rows,
+        "slowest": last,
+        "slowest_units": {
+            part: unit_of(getattr(image, part) for image in last) for part in ("latency", *PARTS)
+        },
+        "stage_label": lambda image: _label(report, image.stage),
+        "environment": list(_environment(report)),
+        "parts": PARTS,
+        "percentile_names": tuple(PERCENTILES),
+        "markdown": list(_markdown(report)),
+    }
+    return page_parts.rendered(__package__, "template.html", values)
 
 
-def _template() -> Template:
-    try:
-        from jinja2 import Environment, StrictUndefined
-        from markupsafe import Markup
-    except ImportError:
-        raise ConfigError(f"report.html needs jinja2: {install_command('bench')}") from None
-
-    def finalize(value: object) -> object:
-        return value if isinstance(value, Markup) else inert(value)
-
-    environment = Environment(
-        autoescape=True, finalize=finalize, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {
-        "amount": amount, "seconds": seconds, "percent": percent, "dollars": dollars,
-        "data_size": data_size, "cut": inert,
-    }  # fmt: skip
-    environment.globals |= {"dash": DASH, "nbsp": Markup("&nbsp;")}
-    return environment.from_string(_file("template.html"))
-
-
-def _trusted(text: str) -> object:
-    from markupsafe import Markup
-
-    return Markup(text)  # noqa: S704 — our own file
-
-
-def _file(name: str) -> str:
-    return (files(__package__) / name).read_text(encoding="utf-8")
-
-
-def _policy(style: str) -> str:
-    """Allow the page's own style sheet, by its hash, and images inside the page; nothing else."""
-    digest = b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return (
-        f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; "
-        "form-action 'none'"
-    )
-
-
-def _records(report: Report) -> list[ImageRecord]:
+def read_records(report: Report) -> list[ImageRecord]:
+    """Return the records that a page is made of; none if there is no file."""
     try:
         return [one for one, _ in zip(report.records(), range(_MOST_READ), strict=False)]
     except OSError:
         return []
+
+
+def _verdict(report: Report) -> tuple[str, list[str]]:
+    """Return the first sentence of the verdict, and what explains it."""
+    headline, end, rest = (report.verdict or "No verdict.").partition(". ")
+    return headline + end.rstrip(), [text for text in (rest, report.knee_why, report.note) if text]
+
+
+def _markdown(report: Report) -> Iterator[str]:
+    """Yield the lines of the same figures as Markdown."""
+    headline, reasons = _verdict(report)
+    yield from markdown.heading(report.title)
+    yield from markdown.paragraph(_subtitle(report))
+    for text in (headline, *reasons):
+        yield from markdown.paragraph(text)
+    if report.simulated:
+        yield from markdown.paragraph("Simulated: nothing was paid.")
+    heads = ("Load", "Model", "Images/min", "p50", "p95", "p99", "Saved", "Not saved", "$/1,000")
+    rows = (
+        (
+            stage.label,
+            stage.series,
+            f"{amount(stage.images_per_minute)}{' (few images)' if stage.has_few_images else ''}",
+            *(seconds(stage.latency[name]) for name in ("p50", "p95", "p99")),
+            f"{stage.images:,}",
+            f"{stage.attempts - stage.images:,}",
+            dollars(stage.cost_per_1000, 2),
+        )
+        for stage in report.stages
+    )
+    yield from markdown.table(heads, rows)
+    yield from (f"- {markdown.escaped(f'{name}: {text}')}" for name, text in _environment(report))
 
 
 def _subtitle(report: Report) -> str:
@@ -196,9 +195,13 @@ def _label(report: Report, number: int) -> str:
     return report.stages[number].label if 0 <= number < len(report.stages) else DASH
 
 
-def _time_rows(stage: Stage) -> Iterator[tuple[str, Distribution]]:
-    yield "latency", stage.latency
-    yield from ((p.replace("_", " "), stage.parts[p]) for p in PARTS if p in stage.parts)
+def _time_rows(stage: Stage) -> Iterator[tuple[str, Distribution, TimeUnit]]:
+    """Yield the name, the statistics and the unit of an image's time and of each part of it."""
+    named = {"latency": stage.latency} | {
+        part.replace("_", " "): stage.parts[part] for part in PARTS if part in stage.parts
+    }
+    for name, times in named.items():
+        yield name, times, unit_of([times.maximum])
 
 
 def _environment(report: Report) -> Iterator[tuple[str, str]]:

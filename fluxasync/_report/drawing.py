@@ -8,13 +8,15 @@ from __future__ import annotations
 import io
 import warnings
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from statistics import median
+from typing import TYPE_CHECKING, Literal
 
 from attrs import frozen
 
-from ..records import Interval
+from .._core.errors import ConfigError
+from .._core.extras import install_command
 from .formatting import inert
 
 if TYPE_CHECKING:
@@ -33,6 +35,32 @@ _MARGIN = 6
 _LEGEND_ROW = 20
 #: characters of a label
 _LABEL = 40
+#: least width and height in pixels of what a pointer has to meet
+_TARGET = 12
+#: an axis is logarithmic where the largest value is this multiple of the median
+_FLATTENED = 10
+
+
+@frozen(kw_only=True)
+class Hover:
+    """A part of a chart that shows a text under the pointer, in the units of the axes."""
+
+    text: str
+    left: float
+    right: float
+    low: float | None = None  #: None = as high as the axes
+    high: float | None = None
+
+
+@frozen(kw_only=True)
+class HoverArea:
+    """The same in pixels of the image, from its upper left corner."""
+
+    text: str
+    x: float
+    y: float
+    width: float
+    height: float
 
 
 @frozen(kw_only=True)
@@ -46,6 +74,7 @@ class Chart:
     svg: str = ""  #: empty when there are too few images to draw anything
     width: int = 0  #: pixels
     height: int = 0  #: pixels
+    areas: tuple[HoverArea, ...] = ()
 
     @property
     def source(self) -> str:
@@ -55,8 +84,14 @@ class Chart:
 
 @contextmanager
 def matplotlib_settings() -> Iterator[None]:
-    """Settings under which the same numbers give the same drawing for every user."""
-    import matplotlib as mpl
+    """Settings under which the same numbers give the same drawing for every user.
+
+    Raises ConfigError when matplotlib is missing.
+    """
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        raise ConfigError(f"charts need matplotlib: {install_command('bench')}") from None
 
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # characters that its font lacks: the browser has others
@@ -92,13 +127,63 @@ def axes_for(across: str, up: str, *, height: int = 310) -> Axes:
     return axes
 
 
-def finish_chart(axes: Axes, name: str, title: str, caption: str, description: str) -> Chart:
+def finish_chart(
+    axes: Axes,
+    name: str,
+    title: str,
+    caption: str,
+    description: str,
+    hovers: Iterable[Hover] = (),
+) -> Chart:
+    """Return the chart of these axes. The places of the texts are known once it is drawn."""
     figure, file = _figure_of(axes), io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None})
     return Chart(
         name=name, title=title, caption=caption, description=description, svg=file.getvalue(),
         width=WIDTH, height=round(72 * figure.get_figheight()),
+        areas=tuple(_area(axes, hover) for hover in hovers),
     )  # fmt: skip
+
+
+def _area(axes: Axes, hover: Hover) -> HoverArea:
+    low, high = axes.get_ylim()
+    (left, bottom), (right, top) = axes.transData.transform(
+        (
+            (hover.left, low if hover.low is None else hover.low),
+            (hover.right, high if hover.high is None else hover.high),
+        )
+    )
+    width, height = max(right - left, _TARGET), max(top - bottom, _TARGET)
+    if hover.low is None:  # one of many columns, which must not cover the others
+        width = right - left
+    x, y = (left + right - width) / 2, (bottom + top + height) / 2
+    upper = 72 * _figure_of(axes).get_figheight()
+    return HoverArea(
+        text=hover.text, x=round(x, 1), y=round(upper - y, 1), width=round(width, 1),
+        height=round(height, 1),
+    )  # fmt: skip
+
+
+def at_point(text: str, x: float, y: float) -> Hover:
+    """Return the hover text of one point."""
+    return Hover(text=text, left=x, right=x, low=y, high=y)
+
+
+def stretch(axes: Axes, which: Literal["x", "y"], values: Iterable[float]) -> bool:
+    """Make an axis logarithmic where a few large values would flatten the others; return whether
+    it is."""
+    known = [value for value in values if value > 0]
+    if len(known) < 2 or max(known) < _FLATTENED * median(known):
+        return False
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    is_wide = max(known) > 200 * min(known)
+    axis.set_major_locator(LogLocator(subs=(1.0,) if is_wide else (1.0, 2.0, 5.0), numticks=9))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_locator(NullLocator())
+    return True
 
 
 def _figure_of(axes: Axes) -> Figure:
@@ -134,11 +219,11 @@ def line(
 
 
 def whiskers(
-    axes: Axes, at: Sequence[float], intervals: Sequence[Interval | None], colour: str
+    axes: Axes, at: Sequence[float], intervals: Sequence[tuple[float, float] | None], colour: str
 ) -> None:
     for x, interval in zip(at, intervals, strict=True):
         if interval is not None:
-            axes.vlines(x, interval.low, interval.high, color=colour, lw=1.2)
+            axes.vlines(x, *interval, color=colour, lw=1.2)
 
 
 def ring(axes: Axes, x: float, y: float) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 
-from ..._core.text import display
+from attrs import frozen
+
+from .._core.text import display
 
 DASH = "–"
 #: noncharacters that `display` keeps and XML does not allow
@@ -28,10 +31,33 @@ def amount(value: float | None, digits: int = 3) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """Return a duration with its unit: milliseconds below a tenth of a second."""
+    """Return a duration with its unit: milliseconds below a second."""
     if value is None or not math.isfinite(value):
         return DASH
-    return f"{amount(1000 * value)} ms" if abs(value) < 0.1 else f"{amount(value)} s"
+    unit = unit_of([value])
+    return f"{unit.of(value)} {unit.name}"
+
+
+@frozen
+class TimeUnit:
+    """Seconds or milliseconds, for durations that are compared with each other."""
+
+    name: str
+    word: str
+    scale: float  #: of these in a second
+
+    def of(self, value: float | None) -> str:
+        """Return seconds as a number of this unit."""
+        return amount(None if value is None else value * self.scale)
+
+
+SECONDS, MILLISECONDS = TimeUnit("s", "seconds", 1.0), TimeUnit("ms", "milliseconds", 1000.0)
+
+
+def unit_of(values: Iterable[float | None]) -> TimeUnit:
+    """Return the unit for some durations in seconds: milliseconds where all are below a second."""
+    known = [abs(value) for value in values if value is not None]
+    return MILLISECONDS if known and max(known) < 0.9995 else SECONDS
 
 
 def percent(value: float | None) -> str:
