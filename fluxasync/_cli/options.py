@@ -147,6 +147,10 @@ class ListOptions:
 
     Parameters
     ----------
+    prompt
+        Template of the prompts, with the list's columns: '{colour} {product} on marble'. Braces
+        themselves are doubled. Columns are looked up by their names in the list; an empty cell is
+        an error.
     n
         Images per row of the list (default: 1).
     skip_bad
@@ -184,6 +188,7 @@ class ListOptions:
         Folder of image inputs, besides the list's own folder. May be given more than once.
     """
 
+    prompt: str | None = None
     n: AtLeastOne = 1
     skip_bad: bool = False
     limit: AtLeastOne | None = None
@@ -204,6 +209,7 @@ class ListOptions:
     def keywords(self) -> dict[str, Any]:
         """Return the arguments of Prompts. Raises ConfigError for text that cannot be read."""
         return {
+            "template": self.prompt,
             "n": self.n,
             "skip_bad": self.skip_bad,
             "limit": self.limit,

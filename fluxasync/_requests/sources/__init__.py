@@ -27,7 +27,7 @@ from .listed_source import ListedSource
 from .plan import BadRow, GivenNumbers, Lookup, Numbering, Plan
 from .prepared import prepared_request
 from .prompt_syntax import Syntax
-from .prompts import Prompts, expansion_of, layout_of, sample_of
+from .prompts import Prompts, expansion_of, layout_of, sample_of, used_by
 from .row_reader import ParsedRow, RowDialect, RowReader
 from .stream import StreamSource, items, lines_of, standard_input
 
@@ -101,6 +101,7 @@ def open_source(given: Any, *, is_local: bool = False, prices: Prices = NO_PRICE
             layout=layout_of(prompts),
             syntax=Syntax(prompts.syntax),
             is_trusted=is_trusted,
+            used=used_by(prompts),
         )
 
     def read_item(rule: RowReader) -> Callable[[object], ParsedRow | None]:

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
+from itertools import zip_longest
 from typing import Any
 
 from attrs import field, frozen
@@ -22,6 +23,7 @@ from ..catalog import is_exact, lost_digits, number_of, truth_of, whole_number
 from ..cells import image_of, plain
 from ..parsing import key_faults, listed, no_prompt_message, prompt_candidates
 from .column_names import EXTRA_BODY, EXTRAS, is_plain, kind_of, named, short, targets_of, twice
+from .column_template import UsedColumns
 
 #: of a table; wide data sets have some hundred
 MOST_COLUMNS = 2_000
@@ -100,7 +102,7 @@ def _shared(columns: Columns) -> list[str]:
 
 
 def by_place(
-    count: int, columns: Columns, *, defaults: Mapping[str, Any]
+    count: int, columns: Columns, *, defaults: Mapping[str, Any], has_template: bool = False
 ) -> tuple[list[str], Columns]:
     """Return the names of columns that have none, and the mapping by them.
 
@@ -111,7 +113,7 @@ def by_place(
         target: f"column_{int(column)}" if column.strip().isdecimal() else column
         for target, column in columns.sources.items()
     }
-    if "prompt" not in sources and defaults.get("prompt") is None:
+    if "prompt" not in sources and defaults.get("prompt") is None and not has_template:
         if count > 1:
             raise ConfigError(
                 f"{count} columns without names; name the column of the prompts by its place: "
@@ -147,11 +149,13 @@ class Header:
         defaults: Mapping[str, Any] | None = None,
         typed: bool = False,
         first_row: bool = False,
+        used: UsedColumns | None = None,
     ) -> None:
         """`comma` says that numbers have decimal commas, `typed` that an empty text differs from a
         gap, `first_row` that the names are the first row; `defaults` are for all rows."""
         refuse_many(len(names))
         self._typed = typed
+        self._used = used
         self._names = [_utf8(name).strip() for name in names]
         mapped = {column.strip(): target for target, column in columns.sources.items()}
         self._targets = targets_of(self._names, mapped)
@@ -184,7 +188,10 @@ class Header:
                 row[target] = value
         if not row or (self._typed and all(map(_is_blank, row.values()))):
             return None
-        return _with_objects(row)
+        row = _with_objects(row)
+        if self._used is None:
+            return row
+        return self._used.applied(row, dict(zip_longest(self._names, cells[: len(self._names)])))
 
     def takes(self, name: str) -> bool:
         """Tell whether a column gives an image input, whose bytes are wanted."""
@@ -200,13 +207,17 @@ class Header:
         there is another fault.
         """
         faults = [*self._missing(columns), *self._given_twice(), *_shared(columns)]
+        used = self._used or UsedColumns()
+        faults += used.faults(self._names, self._targets)
         has_prompt = any(map(_draws, self._targets)) or "prompt" in columns.sources
+        has_prompt = has_prompt or used.template is not None
         if not has_prompt and defaults.get("prompt") is None:
             advice = place_advice(self._names) if first_row else None
             faults.append(no_prompt_message(self._names, noun="column", advice=advice))
         if faults:
             named = {*prompt_candidates(self._names)} if not has_prompt else set()
             named |= {each for each in self._targets if each.startswith((EXTRAS, EXTRA_BODY))}
+            named |= {*used.names}
             row = {target: "" for target in self._targets if target and target not in named}
             faults += key_faults(row | {"prompt": ""}, defaults=defaults)
             raise ConfigError("; ".join(faults))

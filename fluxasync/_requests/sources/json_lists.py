@@ -65,7 +65,7 @@ class JsonFormat:
             return self._reading.object(raw.row())
         if raw.startswith('"'):
             text = json.loads(raw)
-            return self._reading.row({"prompt": text}) if text.strip() else None
+            return self._reading.prompt(text) if text.strip() else None
         return self._reading.object(parsed_object(raw))
 
     def content(self, raw: Any) -> bytes:

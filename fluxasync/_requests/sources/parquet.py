@@ -189,7 +189,8 @@ class ParquetFormat:
             raise ConfigError(f"{self._name}: {image_message(unsure[0], model, {})}")
 
     def _opened(self, names: list[str], columns: Columns) -> Header:
-        return Header(names, columns, defaults=self._reading.defaults, typed=True)
+        reading = self._reading
+        return Header(names, columns, defaults=reading.defaults, typed=True, used=reading.used)
 
     @contextmanager
     def _readable(self) -> Generator[None, None, None]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from enum import Enum
+from typing import Any
 
 from attrs import frozen
 
@@ -115,7 +117,7 @@ _ADVICE = {
     COMMENTS: "--syntax comments leaves out lines that start with # or //",
     OPTIONS: "--syntax sample-prompts reads --w --h --s --l --d (kohya)",
     TEMPLATES: "--wildcards DIR makes all choices",
-    PLACEHOLDERS: "fill them in first",
+    PLACEHOLDERS: "fill them in first (--prompt '{colour} fox' does it from the columns of a list)",
     ROWS: "name the file .jsonl",
     TABLE: "name the file .csv or .tsv",
     "YAML": "convert it to .jsonl",
@@ -164,6 +166,18 @@ class SyntaxCheck:
                 self._mark(prompt, {ROWS: None})
         else:
             self._look_for_marks(prompt, is_line)
+
+    def look_again(self, prompt: str) -> None:
+        """Look at the prompt that a template made of the one that was looked at last."""
+        if not self._last:
+            self._look_for_marks(prompt, False)
+
+    def look_for_columns(self, prompt: str, row: Mapping[str, Any]) -> None:
+        """Look for `{colour}` in the prompt that was looked at last, where the row has a colour."""
+        extras = row.get("extras")
+        names = [*row, *(extras if isinstance(extras, Mapping) else ())]
+        if not self._last and any(f"{{{name}}}" in prompt for name in names):
+            self._mark(prompt, {PLACEHOLDERS: None})
 
     def _look_for_marks(self, prompt: str, is_line: bool) -> None:
         kinds = [mark.what for mark in self._of_prompts if mark.is_in(prompt)]

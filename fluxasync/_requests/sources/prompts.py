@@ -14,6 +14,7 @@ from ..._core.models import DEFAULT_MODEL, ImageRequest
 from ..catalog.table import find, models_with
 from ..image_inputs import Folders, allowed_folders
 from ..parsing import ROW_KEYS
+from .column_template import ColumnTemplate, UsedColumns
 from .columns import Columns
 from .expansion import Expansion, axis_values, no_axis_message
 from .layout import Layout
@@ -89,6 +90,9 @@ class Prompts:
             ImageRequests. Text in a list is a prompt, never a path. Files and lists are checked
             whole before anything is spent; other iterables and standard input are checked row by
             row.
+        template: makes each prompt from the columns of its row: "{colour} {product} on marble".
+            Braces themselves are doubled. A column that the list lacks, and an empty cell, are
+            errors before anything is spent. Columns that are no parameters stay in the metadata.
         model: model of rows that name none (default: flux-dev).
         parameters: parameters of rows that lack them, as {"width": 512}. They take precedence over
             the model's defaults. One that no row uses is an error.
@@ -129,6 +133,7 @@ class Prompts:
     """
 
     source: Any = field(validator=_check_source)
+    template: str | None = field(default=None, kw_only=True)
     model: str | None = field(default=None, kw_only=True)
     parameters: Mapping[str, Any] = field(default=None, converter=_parameters, kw_only=True)
     n: int = field(default=1, kw_only=True)
@@ -155,6 +160,7 @@ class Prompts:
         self._check_given_once()
         self._check_prepared()
         expansion_of(self)
+        self._check_template()
         layout = layout_of(self)
         if not layout.header and not self.paths:
             raise ConfigError("header=False is for a .csv, .tsv or .xlsx file")
@@ -228,6 +234,16 @@ class Prompts:
                     f"fluxasync.prepare(Prompts(…, {each.name}=…))"
                 )
 
+    def _check_template(self) -> None:
+        used_by(self)
+        if self.template is not None and "prompt" in self.columns:
+            raise ConfigError(
+                "a template and a column of the prompts: write {COLUMN} in the template, and leave "
+                "the other out"
+            )
+        if self.template is not None and self.parameters.get("prompt") is not None:
+            raise ConfigError("a template and a prompt for all rows: leave one out")
+
     def _check_given_once(self) -> None:
         varied = [*(self.grid or ()), *(("seed",) if self.seeds is not None else ())]
         if self.models is not None:
@@ -254,6 +270,17 @@ def expansion_of(prompts: Prompts) -> Expansion | None:
 def layout_of(prompts: Prompts) -> Layout:
     """Return what the caller says about the form of the list."""
     return Layout(header=prompts.header, rows=prompts.rows, sheet=prompts.sheet)
+
+
+def used_by(prompts: Prompts) -> UsedColumns:
+    """Return the columns that every row needs."""
+    template = prompts.template
+    return UsedColumns(
+        template=None
+        if template is None
+        else ColumnTemplate.parse(template, has_choices=bool(prompts.wildcards)),
+        is_as_written=prompts.syntax == Syntax.AS_WRITTEN.value,
+    )
 
 
 def sample_of(prompts: Prompts) -> Sample | None:

@@ -24,6 +24,7 @@ from ..catalog import find, models_with, validate
 from ..image_inputs import named_inputs, resolve_now, with_inputs
 from ..parsing import ROW_KEYS, parse_request
 from .column_names import EXTRAS
+from .column_template import UsedColumns
 from .columns import Columns, with_typed_cells
 from .layout import Layout
 from .lines import decoded
@@ -69,10 +70,12 @@ class RowReader:
         layout: Layout | None = None,
         syntax: Syntax = Syntax.CHECKED,
         is_trusted: bool = False,
+        used: UsedColumns | None = None,
     ) -> None:
         self.layout = layout or Layout()
         self.columns = columns or Columns()
         self.spread = spread
+        self.used = used if used is not None and (used.template or used.in_names) else None
         self.base = base  #: folder of relative image paths; None = the current one
         self.unknown_keys = FirstNames()  #: that only the metadata carries
         self.unchecked_keys = FirstNames()  #: sent to models that the catalogue lacks
@@ -103,6 +106,11 @@ class RowReader:
         self._is_empty = True  #: no good row so far
         self._dialect = dialect
 
+    @property
+    def has_template(self) -> bool:
+        """Whether the prompts are filled in from columns."""
+        return self.used is not None and self.used.template is not None
+
     def line(self, raw: bytes) -> ParsedRow | None:
         """Return the line's request, or None if it is blank."""
         text = decoded(raw).strip()
@@ -126,11 +134,19 @@ class RowReader:
             if not text:
                 return None
         row = row_of(text) if self._syntax is Syntax.SAMPLE_PROMPTS else {"prompt": text}
-        return self.row({**row, **more}, is_line=True)
+        row = {**row, **more}
+        if self.used is None:
+            return self.row(row, is_line=True)
+        return self.row(self.used.applied(row, row), is_line=True, line=text)
+
+    def prompt(self, text: str) -> ParsedRow:
+        """Return the request of a prompt that is an item of a list."""
+        row = {"prompt": text}
+        return self.row(row if self.used is None else self.used.applied(row, row))
 
     def _is_prompt(self, row: Mapping[str, Any]) -> bool:
         """Whether an object on standard input is a prompt of its own, and not a row."""
-        if self.columns.sources or self.defaults.get("prompt") is not None:
+        if self.columns.sources or self.defaults.get("prompt") is not None or self.has_template:
             return False
         if draws(row, self.columns.sources):
             return False
@@ -143,6 +159,8 @@ class RowReader:
             if given.n == 1:
                 given = evolve(given, n=self._n)
                 self._unused.discard("n")
+            if self.used is not None:
+                given = self.used.checked(given)
             return validate(given) if self.spread is None else self._variants(_as_row(given), {})
         if isinstance(given, str):
             return self.text(given)
@@ -159,7 +177,8 @@ class RowReader:
             unseen = {name: column for name, column in self._unseen.items() if column not in row}
             self._unseen = unseen
         named = self.columns.renamed(row)
-        return self.row(given_cells(named, partial(self._leave_out, named)))
+        cells = given_cells(named, partial(self._leave_out, named))
+        return self.row(cells if self.used is None else self.used.applied(cells, row))
 
     def enter(self, base: Path) -> None:
         """Take the rows that follow as those of a file in this folder."""
@@ -209,11 +228,11 @@ class RowReader:
         spread = [] if self.spread is None else self.spread.notes()
         return [*spread, *self.notes]
 
-    def row(self, row: Mapping[str, Any], *, is_line: bool = False) -> ParsedRow:
+    def row(self, row: Mapping[str, Any], *, is_line: bool = False, line: str = "") -> ParsedRow:
         """Return the requests of a row whose keys are names of parameters.
 
         A prompt that is an object is sent as its JSON text. `is_line`: the prompt is a line of
-        text, which may also be a comment.
+        text, which may also be a comment; `line` is what it was before a template took it in.
         """
         if "input_image" in row:
             row = one_by_one(row)
@@ -221,7 +240,11 @@ class RowReader:
         if isinstance(prompt, Mapping | list | tuple):
             row = {**row, "prompt": structured_prompt(prompt)}
         elif self.syntax_check is not None and isinstance(prompt, str):
-            self.syntax_check.look(prompt, is_line=is_line)
+            self.syntax_check.look(line or prompt, is_line=is_line)
+            if line:
+                self.syntax_check.look_again(prompt)
+            if "{" in prompt and not self.has_template:
+                self.syntax_check.look_for_columns(prompt, row)
         if self._n != 1 and row.get("n") is None:
             row = {**row, "n": self._n}
             self._unused.discard("n")

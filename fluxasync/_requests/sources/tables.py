@@ -85,13 +85,19 @@ class TableFormat:
             if reading.layout.header:
                 columns = reading.columns_of(names)
             else:
-                names, columns = by_place(len(names), reading.columns, defaults=reading.defaults)
+                names, columns = by_place(
+                    len(names),
+                    reading.columns,
+                    defaults=reading.defaults,
+                    has_template=reading.has_template,
+                )
             return Header(
                 names,
                 columns,
                 comma=separator == ";",  # written where commas are decimal
                 defaults=reading.defaults,
                 first_row=reading.layout.header,
+                used=reading.used,
             )
         except ConfigError as error:
             if reading.layout.header:

@@ -123,12 +123,18 @@ class XlsxFormat:
                 columns = reading.columns_of(names)
             else:
                 first = [cells]
-                names, columns = by_place(len(values), reading.columns, defaults=reading.defaults)
+                names, columns = by_place(
+                    len(values),
+                    reading.columns,
+                    defaults=reading.defaults,
+                    has_template=reading.has_template,
+                )
             self._header = Header(
                 names,
                 columns,
                 defaults=reading.defaults,
                 first_row=reading.layout.header,
+                used=reading.used,
             )
         except ConfigError as error:
             if reading.layout.header:
