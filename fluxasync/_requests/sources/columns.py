@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
@@ -23,7 +23,9 @@ from ..catalog import is_exact, lost_digits, number_of, truth_of, whole_number
 from ..cells import image_of, plain
 from ..parsing import key_faults, listed, no_prompt_message, prompt_candidates
 from .column_names import EXTRA_BODY, EXTRAS, is_plain, kind_of, named, short, targets_of, twice
-from .column_template import UsedColumns
+
+if TYPE_CHECKING:
+    from .column_template import UsedColumns
 
 #: of a table; wide data sets have some hundred
 MOST_COLUMNS = 2_000
@@ -207,17 +209,18 @@ class Header:
         there is another fault.
         """
         faults = [*self._missing(columns), *self._given_twice(), *_shared(columns)]
-        used = self._used or UsedColumns()
-        faults += used.faults(self._names, self._targets)
+        used = self._used
         has_prompt = any(map(_draws, self._targets)) or "prompt" in columns.sources
-        has_prompt = has_prompt or used.template is not None
+        if used is not None:
+            faults += used.faults(self._names, self._targets)
+            has_prompt = has_prompt or used.template is not None
         if not has_prompt and defaults.get("prompt") is None:
             advice = place_advice(self._names) if first_row else None
             faults.append(no_prompt_message(self._names, noun="column", advice=advice))
         if faults:
             named = {*prompt_candidates(self._names)} if not has_prompt else set()
             named |= {each for each in self._targets if each.startswith((EXTRAS, EXTRA_BODY))}
-            named |= {*used.names}
+            named |= {*used.names} if used is not None else set()
             row = {target: "" for target in self._targets if target and target not in named}
             faults += key_faults(row | {"prompt": ""}, defaults=defaults)
             raise ConfigError("; ".join(faults))

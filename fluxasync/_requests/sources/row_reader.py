@@ -24,7 +24,6 @@ from ..catalog import find, models_with, validate
 from ..image_inputs import named_inputs, resolve_now, with_inputs
 from ..parsing import ROW_KEYS, parse_request
 from .column_names import EXTRAS
-from .column_template import UsedColumns
 from .columns import Columns, with_typed_cells
 from .layout import Layout
 from .lines import decoded
@@ -36,6 +35,7 @@ from .sample_prompts import is_comment, row_of
 from .structured_prompts import begins_with_choices, is_prompt, structured_prompt
 
 if TYPE_CHECKING:
+    from .column_template import UsedColumns
     from .expansion import Expansion
 
 #: what one good row is
