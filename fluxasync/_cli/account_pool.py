@@ -1,4 +1,5 @@
-"""The pool of a run with `--accounts FILE`: of the file's accounts, or of simulated ones."""
+"""The pool of a run with `--accounts FILE`: of the file's accounts, or of simulated ones; and the
+session, or the pool, of a run that is only counted."""
 
 from __future__ import annotations
 
@@ -7,12 +8,35 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from .._core.errors import ConfigError
+from .._core.models import Secret
 from .._core.simulator_process import simulator_process
+from .._engine.account_reader import check_list_of_tasks
 from .._engine.pool import FluxPool
 from .._engine.pool_account import Account
+from .._engine.session import FluxSession, engine_of
 from .accounts_file import AccountsFile
+from .key_files import TOKEN_FILE, key_from
 from .options import RunOptions
 from .simulated_jobs import NOWHERE, job_log
+
+
+def planned_session(options: RunOptions, warn: Callable[[str], None]) -> FluxSession | FluxPool:
+    """Return the session of a run that is only counted: it needs no key and is not opened. Raises
+    ConfigError for options that the run would refuse."""
+    common = options.common
+    if options.accounts is not None:
+        return planned_pool(options, warn)
+    flux = FluxSession(
+        common.provider_named,
+        base_url=NOWHERE if common.simulate else common.base_url,
+        proxy=common.proxy,
+        allow_unknown_models=common.allow_unknown_models,
+        **options.policies(warn),
+    )
+    if options.out is not None and options.reconcile == "always" and not common.simulate:
+        token = key_from(options.access_token_file, warn, option=TOKEN_FILE)
+        check_list_of_tasks(engine_of(flux).provider, None if token is None else Secret(token))
+    return flux
 
 
 def planned_pool(options: RunOptions, warn: Callable[[str], None]) -> FluxPool:

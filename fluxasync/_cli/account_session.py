@@ -9,6 +9,7 @@ from shlex import quote
 from typing import Any
 
 from .._batch.progress.terminal import Terminal
+from .._core.account import Balance
 from .._core.amounts import dollars
 from .._core.errors import ConfigError, FluxError
 from .._core.protocols import Observer
@@ -99,6 +100,11 @@ async def _row(engine: Engine, origin: str) -> dict[str, Any]:
         balance = await engine.account.balance()
     except FluxError as error:
         return {"error": with_advice(error)}
+    return balance_row(engine, balance, origin=origin)
+
+
+def balance_row(engine: Engine, balance: Balance, *, origin: str = "") -> dict[str, Any]:
+    """Return one of `account_rows`."""
     is_own = bool(engine.name) or origin in ("", engine.provider.place[1])
     return {
         "provider": engine.provider.name,

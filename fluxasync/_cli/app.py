@@ -57,6 +57,16 @@ app.command(
 
 app.command(bill)
 app.command(export)
+app.command(
+    "fluxasync._cli.daily_commands:doctor",
+    name="doctor",
+    help="Check key, balance, network, clock, list and disk before a run. Free; makes no image.",
+)
+app.command(
+    "fluxasync._cli.daily_commands:credits_",
+    name="credits",
+    help="Show what is left on the account, in US dollars. Free.",
+)
 
 _SOURCE = (
     "Prompt list: a .txt (one prompt per line), .jsonl, .json, .csv, .tsv, .xlsx or .parquet file, "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -18,7 +18,7 @@ from contextlib import (
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._batch.batch import Batch
 from .._batch.bill.balance_samples import shortage
@@ -28,11 +28,10 @@ from .._core.amounts import dollars
 from .._core.config import GRACE
 from .._core.errors import ConfigError, FluxError, SinkError
 from .._core.events import RowsChecked
-from .._core.models import Failed, ImageRequest, InDoubt, Job, Secret
+from .._core.models import Failed, ImageRequest, InDoubt, Job
 from .._core.protocols import Observer
 from .._core.simulator_process import simulator_process
 from .._core.text import counted
-from .._engine.account_reader import check_list_of_tasks
 from .._engine.circuit_breaker import CircuitBreaker
 from .._engine.pool import FluxPool, batch_engine_of
 from .._engine.session import FluxSession, engine_of
@@ -40,19 +39,16 @@ from .._requests.estimate import Estimate
 from .._requests.parsing import parse_request
 from .._requests.sources.nesting import one_by_one
 from .._requests.sources.plan import Plan
-from .._requests.sources.prompts import Prompts
 from .._store.journal.retry_selection import classes_of
 from .._wire.credentials import Credentials, unread_token_variable
 from .cluster_options import start_line
 from .command_run import CommandRun
 from .key_files import TOKEN_FILE, key_from, key_in
-from .options import DEFAULT_MODEL, Options, RunOptions, source_of
+from .options import Options, RunOptions
+from .planned_run import batch_of
 from .rendering import announcement, as_json, plan_row
 from .run_exports import ShownExport, export_beside
-from .simulated_jobs import NOWHERE, check_jobs, job_log
-
-if TYPE_CHECKING:
-    from ..cluster.cluster_batch import Ray
+from .simulated_jobs import check_jobs, job_log
 
 #: an empty file is refused by the check, an empty stream only when it ends
 EMPTY = "standard input held no prompts, so nothing was done: check what writes it"
@@ -121,7 +117,7 @@ async def run(command: CommandRun, sources: Sequence[str], options: RunOptions) 
         raise ConfigError("no folder for the images: add -o DIR")
     # what does not fit is refused before the simulator starts
     options.output()
-    _cluster_of(options)
+    make = _maker(options)
     await check_jobs(options)
     if options.accounts is not None:
         command.cap = "--max-cost, or max_cost in the accounts file"
@@ -164,7 +160,8 @@ async def run(command: CommandRun, sources: Sequence[str], options: RunOptions) 
         if isinstance(flux, FluxPool):
             command.progress.states = lambda: flux.states
         command.about_doubts = _about_doubts(flux, options)
-        batch = _batch(flux, sources, options, on_event=_checked_rows(command), on_plan=announce)
+        watch = _checked_rows(command)
+        batch = batch_of(make, flux, sources, options, on_event=watch, on_plan=announce)
         export = export_beside(batch, options, command.terminal)
         command.export = export
         async with batch, export or nullcontext(), showing(command.progress, command.terminal):
@@ -188,25 +185,11 @@ def _page(command: CommandRun, options: RunOptions) -> AbstractAsyncContextManag
 
 async def dry_run(command: CommandRun, sources: Sequence[str], options: RunOptions) -> None:
     """Print what the run would make, cost and take. Needs no key and sends nothing."""
-    common = options.common
     await check_jobs(options)
-    flux: FluxSession | FluxPool
-    if options.accounts is not None:
-        from .account_pool import planned_pool
+    from .account_pool import planned_session  # few runs need it
 
-        flux = planned_pool(options, command.terminal.say)
-    else:
-        flux = FluxSession(
-            common.provider_named,
-            base_url=NOWHERE if common.simulate else common.base_url,
-            proxy=common.proxy,
-            allow_unknown_models=common.allow_unknown_models,
-            **options.policies(command.terminal.say),
-        )
-        if options.out is not None and options.reconcile == "always" and not common.simulate:
-            token = key_from(options.access_token_file, command.terminal.say, option=TOKEN_FILE)
-            check_list_of_tasks(engine_of(flux).provider, None if token is None else Secret(token))
-    batch = _batch(flux, sources, options)
+    flux = planned_session(options, command.terminal.say)
+    batch = batch_of(_maker(options), flux, sources, options)
     if options.out is not None:
         export_beside(batch, options, command.terminal)
     try:
@@ -216,7 +199,7 @@ async def dry_run(command: CommandRun, sources: Sequence[str], options: RunOptio
     *notes, price = _announcement(batch, plan, options)
     for line in (*notes, *_parts(flux, batch.affordable)):
         command.terminal.note(line)
-    command.terminal.out(as_json(plan_row(plan, batch.estimate)) if common.json else price)
+    command.terminal.out(as_json(plan_row(plan, batch.estimate)) if options.common.json else price)
 
 
 def _about_doubts(flux: FluxSession | FluxPool, options: RunOptions) -> str | None:
@@ -246,38 +229,13 @@ def _unread_tokens(flux: FluxPool) -> str | None:
     return None
 
 
-def _batch(
-    session: FluxSession | FluxPool,
-    sources: Sequence[str],
-    options: RunOptions,
-    *,
-    on_event: Observer | None = None,
-    on_plan: Callable[[Plan], Awaitable[None]] | None = None,
-) -> Batch:
-    cluster = _cluster_of(options)
-    make: Any = Batch if cluster is None else cluster.batch
-    batch: Batch = make(
-        session,
-        _prompts(sources, options),
-        **options.output(),
-        finished="skip",
-        retry=options.retried,
-        reconcile="never" if options.out is None else options.reconcile,
-        on_event=on_event,
-        on_plan=on_plan,
-        name=options.name,
-        grace=options.grace,
-    )
-    return batch
-
-
-def _cluster_of(options: RunOptions) -> Ray | None:
-    """Return the cluster of the run; None = this process makes the images."""
+def _maker(options: RunOptions) -> Callable[..., Batch]:
+    """Return what makes the batch: Batch, or with --ray a cluster."""
     common, given = options.common, options.cluster
     if given.ray is None:
         if given.workers is not None:
             raise ConfigError("--workers is for a cluster: add --ray auto or --ray local")
-        return None
+        return Batch
     if common.simulate and given.ray != "local":
         raise ConfigError("--simulate runs on this machine only: --ray local")
     if options.export.export is not None:
@@ -291,19 +249,7 @@ def _cluster_of(options: RunOptions) -> Ray | None:
 
     path = None if common.simulate else common.key_file
     key = None if path is None else partial(key_in, path.absolute())
-    return Ray(given.ray, workers=given.workers, key=key)
-
-
-def _prompts(sources: Sequence[str], options: RunOptions) -> Prompts:
-    rows, common = options.rows, options.common
-    if rows.models is not None and common.model != DEFAULT_MODEL:
-        raise ConfigError("--model and --models: put them all into --models A,B")
-    return Prompts(
-        source_of(sources),
-        model=None if rows.models is not None else common.model,
-        parameters=common.parameters,
-        **rows.keywords(),
-    )
+    return Ray(given.ray, workers=given.workers, key=key).batch
 
 
 def _announcement(batch: Batch, plan: Plan, options: RunOptions) -> Iterator[str]:
