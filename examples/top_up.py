@@ -28,7 +28,7 @@ def log_limit(event: object) -> None:
 
 
 async def top_up(options: argparse.Namespace) -> Summary:
-    return await run(
+    result = await run(
         Prompts(options.prompts, model=options.model),
         out=options.folder,
         budget=options.max_cost,
@@ -36,6 +36,7 @@ async def top_up(options: argparse.Namespace) -> Summary:
         base_url=options.base_url,
         on_event=log_limit,
     )
+    return result.summary
 
 
 def main() -> int:

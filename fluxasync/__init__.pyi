@@ -13,6 +13,9 @@ from ._batch.bill.bill_values import PoolBill as PoolBill
 from ._batch.bill.billing import bill as bill
 from ._batch.reconcile import Reconciliation as Reconciliation
 from ._batch.reconcile import reconcile as reconcile
+from ._batch.run_result import Outcomes as Outcomes
+from ._batch.run_result import RunResult as RunResult
+from ._batch.run_sync import run_sync as run_sync
 from ._batch.summary import Summary as Summary
 from ._core.account import AccountTask as AccountTask
 from ._core.account import Balance as Balance

@@ -13,4 +13,5 @@ from ._core.protocols import Observer as Observer
 from ._core.protocols import Reply as Reply
 from ._core.protocols import Sink as Sink
 from ._core.protocols import Transport as Transport
+from ._core.protocols import TransportOption as TransportOption
 from ._store.filenames import FilenameTemplate as FilenameTemplate

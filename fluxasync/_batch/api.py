@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from decimal import Decimal
+from pathlib import Path
 from ssl import SSLContext
 from typing import Any, Literal, Protocol
 
@@ -16,14 +17,17 @@ from .._core.errors import ConfigError
 from .._core.events import Event, Settled
 from .._core.models import DEFAULT_MODEL, Saved
 from .._core.protocols import Observer
+from .._core.simulator_process import PRACTICE, simulator_process
 from .._engine.session import FluxSession
 from .._requests.sources.plan import Plan
 from .._requests.sources.prompts import Prompts
+from .._store.output_root import state_folder
 from .._wire.credentials import Credentials
 from .._wire.providers import Provider
 from .batch import Batch
+from .run_result import RunResult
 from .settlement import Reconcile
-from .summary import Summary
+from .simulated_run import job_log
 
 
 async def generate(
@@ -37,11 +41,13 @@ async def generate(
     proxy: str | None = None,
     ssl: SSLContext | None = None,
     allow_unknown_models: bool = False,
+    simulate: bool = False,
     **parameters: Any,
 ) -> Saved:
     """Make one image and return it, stored as the file `out` or with its bytes in `saved.data`.
 
-    `out` must not exist yet. Other parameters are the model's own. For more than one image keep a
+    `out` must not exist yet. Other parameters are the model's own. `simulate` uses the built-in
+    simulator: nothing is charged, and no key is needed. For more than one image keep a
     FluxSession, which reuses connections and counts active jobs. Raises ConfigError and SinkError
     before anything is sent, then what `FluxSession.generate` raises. TransportError(sent=True)
     means that the image may have been charged.
@@ -57,6 +63,7 @@ async def generate(
         proxy=proxy,
         ssl=ssl,
         allow_unknown_models=allow_unknown_models,
+        simulate=simulate,
     ) as flux:
         return await flux.generate(prompt, to=out, model=model, **parameters)
 
@@ -81,24 +88,35 @@ async def run(
     on_event: Observer | None = None,
     progress: bool = False,
     cluster: Cluster | None = None,
-) -> Summary:
-    """Make every image of a prompt list into a folder, or into a bucket, and return the summary.
+    simulate: bool = False,
+) -> RunResult:
+    """Make every image of a prompt list into a folder, or into a bucket, and return the result.
 
     `prompts` is Prompts, or a bare path or iterable. The same call continues an interrupted run:
-    saved images are skipped and paid jobs are collected. Failed images and images in doubt are
-    counted in the summary and raise nothing. `progress` shows the run in a notebook or a terminal,
+    saved images are skipped and paid jobs are collected. Failed images and images in doubt are in
+    the result and raise nothing. `progress` shows the run in a notebook or a terminal,
     else as a line on stderr every ten seconds. `cluster` has several machines make the images:
-    `fluxasync.ray.Ray("auto")`. Batch and FluxSession describe the other options.
+    `fluxasync.ray.Ray("auto")`. `simulate` uses the built-in simulator: nothing is charged, and no
+    key is needed; a folder of simulated images is never continued with real ones. Batch and
+    FluxSession describe the other options.
 
     Raises ConfigError, SinkError and JournalError before anything is sent. The error that ended the
     run is raised once paid jobs have landed.
     """
-    if not is_url(out):
-        usable_path("out", out)
+    folder = _folder(out, state)
     watched = _Watched() if progress else None
     async with AsyncExitStack() as stack:
         if watched is not None:
             await stack.enter_async_context(watched.shown())
+        if simulate:
+            if base_url is not None or proxy or cluster is not None:
+                raise ConfigError(
+                    "simulate starts a simulator for this process: leave out base_url, proxy and "
+                    "cluster"
+                )
+            simulator = simulator_process(job_log=job_log(folder))
+            base_url = await stack.enter_async_context(simulator)
+            api_key = Credentials(api_key=PRACTICE, access_token=PRACTICE)
         flux = await stack.enter_async_context(
             FluxSession(
                 provider,
@@ -125,7 +143,15 @@ async def run(
             on_event=watched,
             on_plan=None if watched is None else lambda plan: watched.expect(plan, batch, flux),
         )
-        return await batch.run()
+        summary = await batch.run()
+    return RunResult(summary, folder, simulated=simulate)
+
+
+def _folder(out: str | os.PathLike[str], state: str | os.PathLike[str] | None) -> Path:
+    """Return the folder of a run's record on this machine. Raises ConfigError."""
+    if state is not None:
+        return usable_path("state", state)
+    return state_folder(out) if isinstance(out, str) and is_url(out) else usable_path("out", out)
 
 
 class Cluster(Protocol):

@@ -6,7 +6,7 @@ Every outcome is counted once, when it is settled. The words and their order are
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define, evolve, field, frozen
 
-from .._core import text
+from .._core import notebook_html, text
 from .._core.amounts import spending
 from .._core.errors import ConfigError
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 #: recorded states of images that have their outcome
 SETTLED = frozenset({"done", "failed", "in-doubt"})
+
+#: saved images that a summary shows in a notebook
+LATEST = 6
 
 
 @frozen(kw_only=True)
@@ -56,6 +59,7 @@ class Summary:
     possible_cost: Decimal = Decimal(0)
     in_doubt_cost: Decimal = Decimal(0)  #: US dollars that images in doubt cost if charged
     seconds: float = 0.0
+    latest: tuple[Saved, ...] = field(default=(), eq=False)  #: the last images, up to six
 
     def __str__(self) -> str:
         return self.line()
@@ -87,6 +91,9 @@ class Summary:
     def __repr__(self) -> str:
         return f"<Summary {self}>"
 
+    def _repr_html_(self) -> str:
+        return notebook_html.overview(str(self), self.latest)
+
     def _price(self, simulated: bool) -> str:
         return spending(
             self.cost,
@@ -117,6 +124,7 @@ class Count:
     found_by_callback: int = 0  #: images in doubt whose jobs a callback named
     found_earlier: int = 0  #: images in doubt since an earlier run whose jobs were found
     found_early: int = 0  #: images in doubt whose jobs were found before the source was checked
+    latest: deque[Saved] = field(factory=lambda: deque(maxlen=LATEST))  #: images saved last
     #: images in doubt that were counted, by key: what is counted of each; None = of an earlier run
     _doubts: dict[str, Decimal | None] = field(factory=dict, init=False)
     #: images in doubt whose jobs were found, by key: whether a row of the source is the image
@@ -127,6 +135,7 @@ class Count:
         match outcome:
             case Saved(cost=cost):
                 self.saved += 1
+                self.latest.append(outcome)
                 self.cost += cost or 0
                 self.unpriced += cost is None
             case Failed(cause=cause, job=job, quarantined=kept):
@@ -142,6 +151,8 @@ class Count:
         match outcome:
             case Saved():
                 self.already += 1
+                if not self.saved:
+                    self.latest.append(outcome)
             case Failed(cause=cause):
                 self.failed_earlier[cause] += 1
             case InDoubt() if self._is_doubt(outcome, None):
@@ -262,6 +273,7 @@ def summarize(
         possible_cost=sum(map(price_of, unclaimed), count.perhaps),
         in_doubt_cost=count.in_doubt_cost,
         seconds=seconds,
+        latest=tuple(count.latest),
     )
 
 

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+from .._batch.simulated_run import job_log
 from .._core.errors import ConfigError
 from .._core.models import Secret
-from .._core.simulator_process import simulator_process
+from .._core.simulator_process import NOWHERE, simulator_process
 from .._engine.account_reader import check_list_of_tasks
 from .._engine.pool import FluxPool
 from .._engine.pool_account import Account
@@ -17,7 +18,6 @@ from .._engine.session import FluxSession, engine_of
 from .accounts_file import AccountsFile
 from .key_files import TOKEN_FILE, key_from
 from .options import RunOptions
-from .simulated_jobs import NOWHERE, job_log
 
 
 def planned_session(options: RunOptions, warn: Callable[[str], None]) -> FluxSession | FluxPool:

@@ -23,6 +23,7 @@ from typing import Any
 from .._batch.batch import Batch
 from .._batch.bill.balance_samples import shortage
 from .._batch.progress.screens import showing
+from .._batch.simulated_run import job_log
 from .._batch.worker import EndsRun, classify_outcome
 from .._core.amounts import dollars
 from .._core.config import GRACE
@@ -30,7 +31,7 @@ from .._core.errors import ConfigError, FluxError, SinkError
 from .._core.events import RowsChecked
 from .._core.models import Failed, ImageRequest, InDoubt, Job
 from .._core.protocols import Observer
-from .._core.simulator_process import simulator_process
+from .._core.simulator_process import PRACTICE, simulator_process
 from .._core.text import counted
 from .._engine.circuit_breaker import CircuitBreaker
 from .._engine.pool import FluxPool, batch_engine_of
@@ -48,7 +49,7 @@ from .options import Options, RunOptions
 from .planned_run import batch_of
 from .rendering import announcement, as_json, plan_row
 from .run_exports import ShownExport, export_beside
-from .simulated_jobs import check_jobs, job_log
+from .simulated_jobs import check_jobs
 
 #: an empty file is refused by the check, an empty stream only when it ends
 EMPTY = "standard input held no prompts, so nothing was done: check what writes it"
@@ -337,7 +338,7 @@ async def _session(
                 raise ConfigError("--simulate reaches no other machine: leave out --proxy")
             simulator = simulator_process(job_log=job_log(folder))
             # made up, so that the real ones are not sent, not even to the simulator
-            base_url, key = await stack.enter_async_context(simulator), "practice"
+            base_url, key = await stack.enter_async_context(simulator), PRACTICE
             token = key
         session = FluxSession(
             options.provider_named,

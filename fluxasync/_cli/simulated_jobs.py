@@ -7,24 +7,11 @@ are on another machine is refused: their images would be lost.
 from __future__ import annotations
 
 import asyncio
-from hashlib import blake2b
-from pathlib import Path
 
 from .._core.errors import ConfigError
 from .._core.text import counted
 from .._store.journal.schema import HOME
 from .options import RunOptions, read_storage_options
-
-#: base URL of a dry run's simulator, which is never started
-NOWHERE = "http://127.0.0.1:9"
-
-
-def job_log(folder: Path | None, account: str = "") -> Path | None:
-    """Return the file of the simulator of a run in a folder, or of one of its accounts. A name may
-    hold any printable character, so its digest names the file."""
-    digest = blake2b(account.encode(), digest_size=6).hexdigest()
-    name = f"simulator-{digest}.jsonl" if account else "simulator.jsonl"
-    return None if folder is None else folder / HOME / name
 
 
 async def check_jobs(options: RunOptions) -> None:

@@ -16,14 +16,16 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
 from functools import cached_property
+from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from attrs import evolve, field, fields, frozen
 
-from .errors import ConfigError, FluxError, JobError, Moderated, TransportError
+from .errors import ConfigError, FluxError, JobError, Moderated, TransportError, cut
 from .inline_image import inline_image
+from .text import display
 
 #: the cheapest model of the vendor's page, and the example of its quick start
 DEFAULT_MODEL = "flux-dev"
@@ -200,6 +202,11 @@ class ImageRequest:
         "guidance", "safety_tolerance", "interval", "output_format", *WEBHOOK_FIELDS,
     )  # fmt: skip
 
+    def __repr__(self) -> str:
+        given = {**self.given(), "model": self.model, "index": self.index}
+        shown = (f"{name}={cut(repr(value))}" for name, value in given.items())
+        return f"ImageRequest({', '.join(shown)})"
+
     def given(self) -> dict[str, Any]:
         """Return the parameters that are not None, by the vendor's name; image inputs unread."""
         typed = zip(_WIRE_FIELDS, _wire_values(self), strict=True)
@@ -323,6 +330,10 @@ class Job:
     #: = not reported
     cost: Decimal | None = None
     submit_seconds: float | None = None  #: from the POST's first byte to its answer
+
+    def __repr__(self) -> str:
+        of = "" if self.model is None else f" of {cut(self.model)}"
+        return f"<Job {cut(repr(self.job_id))}{of}>"
 
     @property
     def model(self) -> str | None:
@@ -538,6 +549,14 @@ class Saved:
     finished_at: datetime = field(factory=lambda: datetime.now(UTC))  #: UTC
     timings: Mapping[str, float] = field(factory=dict)  #: seconds of each step; `polls` is a count
 
+    def __repr__(self) -> str:
+        stored = self.stored
+        where = repr(self.place) if self.place else f"{stored.size:,} bytes in memory"
+        return f"<Saved {where}, {stored.width}×{stored.height} {stored.format}>"
+
+    def _repr_html_(self) -> str:
+        return _page("picture", self)
+
     @property
     def prompt_used(self) -> str | None:
         """The reported prompt where it differs from the request's; None = it does not."""
@@ -570,6 +589,12 @@ class Failed:
     where: str | None = None  #: the row, such as "prompts.jsonl line 17"
     job: Job | None = None
 
+    def __repr__(self) -> str:
+        return f"<Failed {self.cause}: {display(cut(str(self.error)))}>"
+
+    def _repr_html_(self) -> str:
+        return _page("problem", self)
+
     @property
     def cause(self) -> str:
         """The word for the error in summaries, in failures.jsonl and in `--retry`."""
@@ -597,6 +622,12 @@ class Failed:
         return isinstance(self.error, Moderated)
 
 
+def _page(function: str, outcome: Saved | Failed | InDoubt) -> str:
+    """Return what a notebook shows, by a module that is loaded when one asks."""
+    module = import_module("fluxasync._core.notebook_html")
+    return str(getattr(module, function)(outcome))
+
+
 #: cause of an image in doubt of which the account shows no task and no charge
 NOT_LISTED = "not-listed"
 
@@ -611,6 +642,12 @@ class InDoubt:
     price: Decimal | None = None  #: US dollars by the catalogue; None = unknown
     #: the account showed no task and no charge of it, when it was last looked into
     is_unlisted: bool = False
+
+    def __repr__(self) -> str:
+        return f"<InDoubt {self.cause}: {display(cut(str(self.error)))}>"
+
+    def _repr_html_(self) -> str:
+        return _page("problem", self)
 
     @property
     def cause(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from decimal import Decimal
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypedDict
 
 from attrs import field, frozen
 
@@ -147,6 +147,12 @@ class Transport(Protocol):
 
     async def aclose(self) -> None:
         """Close all connections."""
+
+
+class TransportOption(TypedDict, total=False):
+    """The keyword of FluxSession for tests."""
+
+    transport: Transport | None
 
 
 class Observer(Protocol):

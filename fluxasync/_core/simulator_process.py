@@ -15,6 +15,11 @@ from pathlib import Path
 from .errors import FluxError
 from .isolated_process import start
 
+#: base URL of a simulator that is not started yet, or never will be
+NOWHERE = "http://127.0.0.1:9"
+#: key and access token at a simulator: the real ones are not sent, not even there
+PRACTICE = "practice"
+
 #: with this seed one of the demo's 40 images takes moderately longer than the others
 _SEED = "20"
 #: seconds until the child must have started, and exited

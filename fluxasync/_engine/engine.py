@@ -25,9 +25,10 @@ from .._core.errors import (
 )
 from .._core.events import JobEnded
 from .._core.loop_owner import LoopOwner
-from .._core.models import ImageRequest, Job, Pending, Ready, Saved, Stored
+from .._core.models import ImageRequest, Job, Pending, Ready, Saved, Secret, Stored
 from .._core.observers import Fallback, Observers
 from .._core.protocols import Call, Ledger, Reply, Sink, Transport
+from .._core.simulator_process import PRACTICE, simulator_process
 from .._requests.catalog import closest_model, find, validate
 from .._requests.image_inputs import resolve
 from .._store.ledgers import NullLedger
@@ -66,15 +67,19 @@ _ALONE = AccountShare()
 _OF_ENVIRONMENT = Network()
 
 
+#: provider, credentials and base URL as the user gave them
+_Target = tuple[Provider | str | None, Credentials, str | None]
+
+
 class Engine(OwnAccount):
     """Submits, watches and downloads within the limits of one account.
 
-    `target` is the provider, its credentials and the base URL as the user gave them.
+    With `simulates` it starts a simulator of its own when it is opened.
     """
 
     def __init__(
         self,
-        target: tuple[Provider | str | None, Credentials, str | None],
+        target: _Target,
         policies: Policies,
         budget: Budget,
         observers: Observers,
@@ -83,12 +88,13 @@ class Engine(OwnAccount):
         transport: Transport | None,
         allow_unknown_models: bool,
         share: AccountShare = _ALONE,
+        simulates: bool = False,
     ) -> None:
         self.policies, webhook = policies, policies.polling.webhook
         self.observers = observers
         self.rng = random.Random()  # noqa: S311 — the session's jitter, not secrets
         self.schedules = PollSchedules()
-        self._target = target
+        self._target, self._simulates = target, simulates
         self.network = network
         self._transport = transport
         self.allows_unknown_models = allow_unknown_models
@@ -127,12 +133,11 @@ class Engine(OwnAccount):
         self.owner.check()
         if self._stack is not None:
             raise ConfigError("the session is open already: share it inside its `async with`")
-        provider, credentials, base_url = self._target
-        self._provider, self.key = resolve_provider(
-            provider, api_key=credentials.api_key, base_url=base_url, environ=os.environ
-        )
-        self.inbox.check(self._provider)
         async with AsyncExitStack() as stack:
+            if self._simulates:
+                self._target = await _simulated(self._target[0], stack)
+            self._provider, self.key = _resolved(self._target)
+            self.inbox.check(self._provider)
             self.disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="fluxasync-disk")
             # not waited for: each write is awaited to its end by its own caller
             stack.callback(self.disk.shutdown, wait=False)
@@ -415,6 +420,19 @@ class Engine(OwnAccount):
         if (about or message) not in self._warned:
             self._warned.add(about or message)
             logger.warning("%s", message)
+
+
+def _resolved(target: _Target) -> tuple[Provider, Secret | None]:
+    provider, credentials, base_url = target
+    return resolve_provider(
+        provider, api_key=credentials.api_key, base_url=base_url, environ=os.environ
+    )
+
+
+async def _simulated(provider: Provider | str | None, stack: AsyncExitStack) -> _Target:
+    """Start a simulator that `stack` ends; return it as a target."""
+    url = await stack.enter_async_context(simulator_process())
+    return provider, Credentials(api_key=PRACTICE, access_token=PRACTICE), url
 
 
 def _price_note(given: object) -> str:

@@ -15,13 +15,12 @@ from .._core.config import Budget, Limits, Polling
 from .._core.errors import ConfigError
 from .._core.models import Secret
 from .._core.prices import Amount
+from .._core.simulator_process import PRACTICE
 from .._wire.credentials import Credentials, credentials_of
 from .._wire.providers import Provider
 
 #: characters of a name: it is a word of messages, and a value in the journal
 _LONGEST = 60
-#: key and access token of a simulated account
-_PRACTICE = "practice"
 
 
 def _usable_name(instance: object, attribute: Any, name: object) -> None:
@@ -96,7 +95,7 @@ class Account:
     def simulated(self, url: str) -> Account:
         """Return the account at a simulator, with a made-up key and token: the real ones are not
         sent, not even there."""
-        credentials = Credentials(api_key=_PRACTICE, access_token=_PRACTICE)
+        credentials = Credentials(api_key=PRACTICE, access_token=PRACTICE)
         return evolve(self, base_url=url, api_key=credentials)
 
     @property

@@ -6,14 +6,15 @@ import os
 from collections.abc import Callable
 from decimal import Decimal
 from ssl import SSLContext
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self, Unpack
 
 from .._core.arguments import check_callback, check_methods, check_type, usable_path
 from .._core.config import Budget, Limits, Policies, Polling, Retry, Timeouts
 from .._core.errors import ConfigError
 from .._core.models import ImageRequest, Job, Pending, Ready, Saved
 from .._core.observers import Observers
-from .._core.protocols import Ledger, Observer, Sink, Transport
+from .._core.protocols import Ledger, Observer, Sink, Transport, TransportOption
+from .._core.simulator_process import NOWHERE
 from .._store.ledgers import NullLedger, check_ledger
 from .._store.memory_sink import MemorySink
 from .._store.sinks import FileSink, check_sink
@@ -52,8 +53,9 @@ class FluxSession:
         ssl: the certificates to trust; None is the system's, or SSL_CERT_FILE and SSL_CERT_DIR.
         allow_unknown_models: send a model name that the catalogue lacks, although it resembles one
             that it has. A name that resembles none is always sent, with a warning.
-        transport: what does HTTP, for tests; None is aiohttp.
+        simulate: use a simulator of its own, a child process: nothing is charged, no key is needed.
         on_event: called synchronously with every event; an exception it raises is logged once.
+        transport: what does HTTP, for tests; None is aiohttp.
 
     Raises ConfigError: at once for invalid policies, on entry for a missing key and for an address,
     a proxy or a certificate file that cannot be used. Leaving waits for the POSTs under way,
@@ -74,9 +76,14 @@ class FluxSession:
         proxy: str | None = None,
         ssl: SSLContext | None = None,
         allow_unknown_models: bool = False,
-        transport: Transport | None = None,
+        simulate: bool = False,
         on_event: Observer | None = None,
+        **testing: Unpack[TransportOption],
     ) -> None:
+        transport = _transport_of(testing)
+        if simulate:
+            _check_simulated(base_url, proxy, transport)
+            base_url = NOWHERE
         if transport is not None:
             methods = ("send", "stream")
             check_methods("transport", transport, methods, expected="a Transport")
@@ -96,6 +103,7 @@ class FluxSession:
             network=network,
             transport=transport,
             allow_unknown_models=allow_unknown_models,
+            simulates=simulate,
         )
 
     async def __aenter__(self) -> Self:
@@ -305,6 +313,21 @@ class FluxSession:
 def engine_of(session: FluxSession) -> Engine:
     """Return a session's engine, for batches and benchmarks."""
     return session._engine
+
+
+def _transport_of(testing: TransportOption) -> Transport | None:
+    transport = testing.get("transport")
+    if others := testing.keys() - {"transport"}:
+        raise TypeError(f"FluxSession() got an unexpected keyword argument {min(others)!r}")
+    return transport
+
+
+def _check_simulated(base_url: str | None, proxy: str | None, transport: object) -> None:
+    """Raise ConfigError for what a session with its own simulator cannot have."""
+    if base_url is not None or transport is not None:
+        raise ConfigError("simulate starts its own simulator: leave out base_url and transport")
+    if proxy:
+        raise ConfigError("simulate reaches no other machine: leave out proxy")
 
 
 def _check_job(job: object) -> None:

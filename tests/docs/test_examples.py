@@ -203,8 +203,9 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     resources = {"metadata": {"path": str(tmp_path)}}
     nbclient.NotebookClient(notebook, timeout=round(patient()), resources=resources).execute()
     shown = [out.get("data", {}) for cell in notebook.cells for out in cell.get("outputs", [])]
-    assert any("image/png" in data or "image/jpeg" in data for data in shown)
+    assert any("<img src=" in data.get("text/html", "") for data in shown)
     assert any("3 new" in data.get("text/plain", "") for data in shown)
+    assert any("3 already there" in data.get("text/plain", "") for data in shown)
 
 
 @pytest.mark.slow

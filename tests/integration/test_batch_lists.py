@@ -80,7 +80,7 @@ async def test_run_takes_the_same_words(tmp_path: Path) -> None:
             out=tmp_path / "out", base_url=sim.url, api_key="test-key",
             polling=0.01,
         )  # fmt: skip
-        assert summary.saved == len(sim.world.charges) == 4
+        assert len(summary.saved) == len(sim.world.charges) == 4
 
 
 def _csv(path: Path, count: int, prompt: str) -> None:

@@ -38,7 +38,7 @@ async def main():
     summary = await fluxasync.run(
         rows, out="images", base_url=sys.argv[1], polling=0.1, limits=3, progress=True
     )
-    print("the program says:", summary.saved)
+    print("the program says:", len(summary.saved))
 asyncio.run(main())
 """
 
@@ -290,10 +290,11 @@ async def test_progress_changes_nothing_of_a_run(
     rows = [{"prompt": f"fox {number}", "width": SIDE, "height": SIDE} for number in range(3)]
     async with Simulator(Scenario(latency=(0, 0.01))) as sim:
         for expected in ((3, 0, "3/3 saved"), (0, 3, "0/0 saved")):
-            summary = await fluxasync.run(
+            result = await fluxasync.run(
                 rows, out=tmp_path, base_url=sim.url, polling=Polling(interval=0.01),
                 progress=True,
             )  # fmt: skip
+            summary = result.summary
             assert isinstance(summary, Summary)
             last = capfd.readouterr().err.splitlines()[-1]
             assert (summary.saved, summary.skipped, last.split(",")[0]) == expected

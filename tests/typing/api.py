@@ -44,6 +44,7 @@ from fluxasync import (
     Moderated,
     ObjectSink,
     Outcome,
+    Outcomes,
     Pending,
     Plan,
     Polling,
@@ -53,6 +54,7 @@ from fluxasync import (
     Reconciliation,
     Retry,
     RunExport,
+    RunResult,
     Saved,
     Summary,
     TaskList,
@@ -68,9 +70,17 @@ from fluxasync.extend import Ledger, Observer, Sink, Stored
 async def helpers() -> None:
     saved = await fluxasync.generate("a red fox", model="flux-pro-1.1", seed=7, out="fox.png")
     assert_type(saved, Saved)
-    assert_type(await fluxasync.run("prompts.jsonl", out="images/"), Summary)
-    assert_type(await fluxasync.run(["a red fox"], out=Path("images")), Summary)
-    assert_type(await fluxasync.run("prompts.jsonl", out="images/", retry="failed"), Summary)
+    assert_type(await fluxasync.run("prompts.jsonl", out="images/"), RunResult)
+    assert_type(await fluxasync.run(["a red fox"], out=Path("images")), RunResult)
+    assert_type(await fluxasync.run("prompts.jsonl", out="images/", retry="failed"), RunResult)
+    result = fluxasync.run_sync("prompts.jsonl", out="images/", simulate=True)
+    assert_type(result, RunResult)
+    assert_type(result.summary, Summary)
+    assert_type(result.saved, Outcomes[Saved])
+    assert_type(result.failed[0], Failed)
+    assert_type([each.error for each in result.in_doubt], list[TransportError])
+    assert_type(len(result.outcomes), int)
+    assert_type(fluxasync.run_sync(fluxasync.generate("a red fox", simulate=True)), Saved)
 
 
 async def reconciling() -> None:
