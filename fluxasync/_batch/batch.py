@@ -66,7 +66,8 @@ class Batch:
         ledger: remembers paid work (default: a journal in `out`, so that the same call continues
             an interrupted run; without a folder nothing is remembered). Only the journal settles
             images in doubt, from the account or by callbacks.
-        name: template of the file names (default: {index:06}-{key:.8}.{ext}).
+        name: template of the file names (default: {index:06}-{key:.8}.{ext}). Columns of the list
+            are fields: "{sku}.{ext}".
         ordered: True yields outcomes in source order (default: as they finish).
         finished: "yield" includes the outcomes of earlier runs; "skip" leaves them out, which is
             faster for long lists (default: "yield").

@@ -122,7 +122,7 @@ class Destination:
             is_copy=is_copy,
             sink=sink,
             ledger=ledger,
-            template=None if name is None else FilenameTemplate.parse(name),
+            template=None if name is None else FilenameTemplate.parse(name, columns=True),
             retry=outcomes,
             images=None if objects is None else ObjectImages(objects_of(objects)),
         )
@@ -168,6 +168,12 @@ class Destination:
     def url(self) -> str:
         """The URL of the images; "" = they go to a folder, or to a sink of the user's."""
         return "" if self.objects is None else self.objects.url
+
+    @property
+    def name_columns(self) -> tuple[str, ...]:
+        """The columns of the list that the file names are made of."""
+        template = self.template or getattr(self.objects or self.sink, "template", None)
+        return template.columns if isinstance(template, FilenameTemplate) else ()
 
     @property
     def has_record(self) -> bool:

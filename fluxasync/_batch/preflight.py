@@ -13,6 +13,7 @@ from .._core.models import ImageRequest
 from .._requests.sources import open_source
 from .._requests.sources.plan import SHOWN_NAMES, Plan, metadata_message
 from .._requests.sources.prompts import Prompts
+from .._store.filenames import FIELDS
 
 if TYPE_CHECKING:
     from .._core.observers import Observers
@@ -55,7 +56,13 @@ class Preflight:
             provider.is_loopback or provider.is_in_private_network
             for provider in engine.providers.values()
         )
-        self.source = open_source(prompts, is_local=is_local, prices=engine.prices)
+        self.source = open_source(
+            prompts,
+            is_local=is_local,
+            prices=engine.prices,
+            in_names=destination.name_columns,
+            of_every_image=FIELDS,
+        )
         self.plan: Plan | None = None
         self.recovered: JournalCounts | None = None  #: of the folder, as the check found it
 

@@ -114,7 +114,7 @@ async def reconcile(
     async with OfflineJournal(home, log=run.log) as journal:
         _warn_of_others(await journal.decisions.by_account(), asked)
         template = await journal.decisions.template()
-        journal.decisions.stem_of = FilenameTemplate.parse(template or DEFAULT).stem
+        journal.decisions.stem_of = FilenameTemplate.parse(template or DEFAULT, columns=True).stem
 
         async def adopt(key: str, job_id: str) -> bool:
             return await adopted(journal, key, job_id) is not None

@@ -268,7 +268,8 @@ class RunOptions:
     in_flight
         Maximum number of active jobs (default: 24). "auto" adapts to the account's limit.
     name
-        File-name template (default: {index:06}-{key:.8}.{ext}).
+        File-name template (default: {index:06}-{key:.8}.{ext}). Fields: index, occurrence, seed,
+        key, model, name, slug, ext, and each column of the list: '{sku}.{ext}'.
     max_cost
         Most to spend, in US dollars (default: no limit).
     price

@@ -25,12 +25,14 @@ DEFAULT = "{index:06}-{key:.8}.{ext}"
 
 _NUMBERS = ("index", "occurrence", "seed")
 _TEXTS = ("key", "model", "name", "slug")
-_FIELDS = (*_NUMBERS, *_TEXTS, "ext")
+#: fields of every image; a template of a run may also name columns of its list
+FIELDS = (*_NUMBERS, *_TEXTS, "ext")
 
-#: a template needs one of these, so that names differ
+#: a template needs one of these or a column, so that names differ
 _UNIQUE = ("index", "key", "name")
 
 _NUMBER_SPEC = re.compile(r"(0?[1-9]\d?)?")
+_COLUMN_SPEC = re.compile(r"(0?[1-9]\d?)?(\.[1-9]\d{0,2})?")
 _TEXT_SPEC = re.compile(r"(\.[1-9]\d{0,2})?")
 
 #: characters with a meaning in some file system or shell
@@ -54,24 +56,33 @@ class FilenameTemplate:
     _parts: tuple[tuple[str, str | None, str], ...] = field(repr=False)
 
     @classmethod
-    def parse(cls, text: str) -> FilenameTemplate:
+    def parse(cls, text: str, *, columns: bool = False) -> FilenameTemplate:
         """Check a template such as "{slug}/{index:06}-{key:.8}.{ext}".
 
         Fields are index, occurrence, seed (with a width: `{index:06}`), key, model, name, slug
-        (with a length: `{key:.8}`) and ext, which comes last. Raises ConfigError for an unknown
-        field, a wrong format, or a path that may leave the folder.
+        (with a length: `{key:.8}`) and ext, which comes last. With `columns`, every other field is
+        a column of the list, which the caller looks for in each row (width, length or both).
+        Raises ConfigError for an unknown field, a wrong format, or a path that may leave the
+        folder.
         """
         check_type("name", text, str, expected="a template of file names")
-        parts = _parsed(normalize("NFC", text))
+        parts = _parsed(text)
         for _, name, spec in parts:
-            _check_field(text, name, spec)
+            _check_field(text, name, spec, columns=columns)
         if not parts or parts[-1][1] != "ext" or not parts[-1][0].endswith("."):
             raise _bad(text, "must end with .{ext}, which is read from the image's bytes")
-        if not any(name in _UNIQUE for _, name, _ in parts):
-            raise _bad(text, "needs {index}, {key} or {name}, so that names differ")
+        if not any(name in _UNIQUE or (name and name not in FIELDS) for _, name, _ in parts):
+            also = ", {name} or a column" if columns else " or {name}"
+            raise _bad(text, f"needs {{index}}, {{key}}{also}, so that names differ")
         _check_components(text, parts)
         parts[-1] = (parts[-1][0].removesuffix("."), None, "")
         return cls(text=text, parts=tuple(parts))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the list that names are made of, each once."""
+        names = (name for _, name, _ in self._parts if name and name not in FIELDS)
+        return tuple(dict.fromkeys(names))
 
     def render(self, request: ImageRequest | None, *, job_id: str = "", ext: str = "jpg") -> str:
         """Return the relative path for one image; "/" separates its parts.
@@ -86,12 +97,12 @@ class FilenameTemplate:
         for literal, name, spec in self._parts:
             stem += literal
             if name is not None:
-                stem += _filled(_value(name, request, job_id, ext), spec)
+                stem += _filled(_value(name, request, job_id, ext), spec, name not in FIELDS)
         return "/".join(map(_component, stem.split("/")))
 
 
 def _bad(text: str, problem: str) -> ConfigError:
-    fields = ", ".join(f"{{{name}}}" for name in _FIELDS)
+    fields = ", ".join(f"{{{name}}}" for name in FIELDS)
     return ConfigError(f"file-name template {cut(repr(text))}: {problem} (fields: {fields})")
 
 
@@ -103,14 +114,19 @@ def _parsed(text: str) -> list[tuple[str, str | None, str]]:
     for _, name, _, conversion in parsed:
         if conversion:
             raise _bad(text, f"{{{name}!{conversion}}} has a conversion; write {{{name}}}")
-    return [(literal, name, spec or "") for literal, name, spec, _ in parsed]
+    return [
+        (normalize("NFC", literal), None if name is None else name.strip(), spec or "")
+        for literal, name, spec, _ in parsed
+    ]
 
 
-def _check_field(text: str, name: str | None, spec: str) -> None:
+def _check_field(text: str, name: str | None, spec: str, *, columns: bool) -> None:
     if name is None:
         return
-    if name not in _FIELDS:
+    if not name or (name not in FIELDS and not columns):
         raise _bad(text, f"unknown field {{{name}}}")
+    if name not in FIELDS and not _COLUMN_SPEC.fullmatch(spec):
+        raise _bad(text, f"{{{name}:{spec}}} takes a width and a length, as in {{{name}:06.20}}")
     if name in _NUMBERS and not _NUMBER_SPEC.fullmatch(spec):
         raise _bad(text, f"{{{name}:{spec}}} takes a width, as in {{{name}:06}}")
     if name in _TEXTS and not _TEXT_SPEC.fullmatch(spec):
@@ -141,13 +157,32 @@ def _value(name: str, request: ImageRequest | None, job_id: str, ext: str) -> An
             return None if request is None else slug(request.prompt)
         case "index":
             return 0 if request is None else request.index
-    return getattr(request, name, None)
+    if name in FIELDS or request is None:
+        return getattr(request, name, None)
+    return request.extras[name] if name in request.extras else request.given().get(name)
 
 
-def _filled(value: Any, spec: str) -> str:
+def _filled(value: Any, spec: str, is_column: bool) -> str:
+    if is_column:
+        return _column(value, spec)
     if value is None:
         return "_"
     return _safe(format(_safe(value) if isinstance(value, str) else value, spec)) or "_"
+
+
+def _column(value: Any, spec: str) -> str:
+    """Return a cell as a part of a name: what a table shows, cut and padded."""
+    if isinstance(value, bool):
+        value = str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, str | int | float):
+        return "_"
+    width, _, length = spec.partition(".")
+    text = _safe(str(value))
+    text = text[: int(length)] if length else text
+    fill = "0" if width.startswith("0") else " "
+    return _safe(text.rjust(int(width or 0), fill)) or "_"
 
 
 def slug(prompt: str) -> str:

@@ -41,7 +41,7 @@ async def open_output(stack: AsyncExitStack, order: LedgerOrder, *, keeps_intent
 @asynccontextmanager
 async def open_sink(output: RunOutput, *, max_bytes: int) -> AsyncIterator[Sink]:
     """Open the sink of one worker."""
-    template = FilenameTemplate.parse(output.template or DEFAULT)
+    template = FilenameTemplate.parse(output.template or DEFAULT, columns=True)
     if output.folder is not None:
         async with FolderSink(output.folder, template=template, max_bytes=max_bytes) as folder:
             yield folder

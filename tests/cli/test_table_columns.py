@@ -1,7 +1,8 @@
-"""The command line's `--prompt`: prompts from the columns of a list."""
+"""Prompts and file names from the columns of a list: `--prompt` and `--name`."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,3 +50,42 @@ def test_what_cannot_be_filled_in_leaves_no_folder(line: Line, template: str, sa
     code, shown = line("run", "p.csv", "-o", "out", "--simulate", "--prompt", template)
     assert (code, said in shown) == (2, True)
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("{skew}.{ext}", "no column 'skew', which the file name names (columns: 'sku', 'colour'"),
+        ("{indx}.{ext}", "fields of every image: index, occurrence, seed, key, model"),
+        ("{product}.{ext}", "p.csv row 3: column 'product' is empty, and the file name needs it"),
+        ("../{sku}.{ext}", "between slashes"),
+    ],
+)
+def test_a_name_without_its_column_leaves_no_folder(line: Line, name: str, said: str) -> None:
+    """P24 What a name lacks is said before anything is spent."""
+    words = ("--prompt", "{colour} fox", "--name", name)
+    code, shown = line("run", "p.csv", "-o", "out", "--simulate", *words)
+    assert (code, said in shown) == (2, True)
+    assert not Path("out").exists()
+
+
+def test_files_are_named_by_columns_and_the_columns_stay_in_the_metadata(line: Line) -> None:
+    """P24 Each image has its SKU as name, also with a slash in it; two of one name are both kept,
+    and the same command again finds them."""
+    words = ("--prompt", "{colour} fox", "--name", "{guidance}/{sku}.{ext}")
+    command = (
+        "run", "p.csv", "-o", "out", "--simulate", *words, "--grid", "guidance=2,3", "--seeds",
+        "1,2",
+    )  # fmt: skip
+    code, _ = line(*command)
+    assert code == 0
+    files = sorted(str(path.relative_to("out")) for path in Path("out").glob("[0-9]*/*"))
+    assert files == [
+        f"{guidance}/{name}.jpg" for guidance in (2, 3)
+        for name in ("A-1-2", "A-1", "A-2-2", "A-2")
+    ]  # fmt: skip
+    rows = [json.loads(text) for text in Path("out/metadata.jsonl").read_text().splitlines()]
+    assert sorted(row["file_name"] for row in rows) == files
+    assert {row["extras"]["sku"] for row in rows} == {"A-1", "A/2"}
+    code, said = line(*command)
+    assert (code, "0 new" in said) == (0, True), said

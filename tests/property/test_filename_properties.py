@@ -22,6 +22,11 @@ TEMPLATES = [
     FilenameTemplate.parse(text)
     for text in ("{index}-{slug}.{ext}", "{name}/{model}/{key:.8}.{ext}", "{name}{seed}.{ext}")
 ]
+BY_COLUMNS = [
+    FilenameTemplate.parse(text, columns=True)
+    for text in ("{a b}.{ext}", "{a b}/{c:04}{a b:.3}/{c:.9}.{ext}", "x{c:12.4}-{a b}{c}.{ext}")
+]
+CELLS = HOSTILE | st.integers() | st.floats() | st.booleans() | st.none() | st.lists(HOSTILE)
 LITERALS = st.text(alphabet="ab./\\-~ {}", max_size=8)
 
 
@@ -64,6 +69,27 @@ def test_every_rendered_path_is_inside_the_folder(texts):
 def test_ten_thousand_rendered_paths_are_inside_the_folder(texts):
     """P24 The same for 420 × 24 paths."""
     _check(texts)
+
+
+@settings(max_examples=200)
+@given(one=CELLS, other=CELLS)
+def test_no_column_leaves_the_folder(one, other):
+    """P24 T5 The cells of a list cannot leave the folder, nor hide a file in it."""
+    request = ImageRequest(prompt="x", extras={"a b": one, "c": other})
+    for template in BY_COLUMNS:
+        _assert_inside(template.render(request, job_id="", ext="jpg"))
+
+
+@settings(max_examples=200)
+@given(name=st.text(min_size=1, max_size=12), before=LITERALS, after=LITERALS, cell=HOSTILE)
+def test_every_accepted_template_of_columns_stays_inside(name, before, after, cell):
+    """P24 A template with any column, filled from that column, is refused or harmless."""
+    try:
+        template = FilenameTemplate.parse(f"{before}{{{name}}}{after}.{{ext}}", columns=True)
+    except ConfigError:
+        return
+    request = ImageRequest(prompt="x", extras=dict.fromkeys(template.columns, cell))
+    _assert_inside(template.render(request, job_id="", ext="png"))
 
 
 @settings(max_examples=500)

@@ -81,6 +81,42 @@ def test_a_bad_template_is_refused_with_the_fields(template, problem):
 
 
 @pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        pytest.param("{sku}.{ext}", "A-17.png", id="a column"),
+        pytest.param("{ product line }/{sku}.{ext}", "mugs - cups/A-17.png", id="a folder"),
+        pytest.param("{number:06}-{sku:.2}.{ext}", "000007-A-.png", id="width and length"),
+        pytest.param("{part}-{on}-{sku}.{ext}", "12-true-A-17.png", id="numbers"),
+        pytest.param("{list}-{sku}.{ext}", "_-A-17.png", id="no text"),
+        pytest.param("{steps}-{width}-{prompt:.5}.{ext}", "20-512-a red.png", id="parameters"),
+        pytest.param("{name}-{index}.{ext}", "hero-7.png", id="fields of every image come first"),
+    ],
+)
+def test_columns_are_fields(template, expected):
+    """What a row has of its own, and the parameters of the image, are parts of its name."""
+    extras = {
+        "sku": "A-17", "product line": "mugs / cups", "number": "7", "part": 12.0, "on": True,
+        "list": [1], "name": "other", "index": 9,
+    }  # fmt: skip
+    request = ImageRequest(
+        prompt="a red fox", steps=20, width=512, name="hero", index=7, extras=extras
+    )
+    read = FilenameTemplate.parse(template, columns=True)
+    assert expected == read.render(request, ext="png")
+    assert set(read.columns) <= {*extras, "steps", "width", "prompt"} - {"name", "index"}
+
+
+def test_columns_are_fields_only_where_rows_are_checked():
+    """A sink of one image has no list, so another field is a mistake."""
+    with pytest.raises(ConfigError, match="unknown field"):
+        FilenameTemplate.parse("{sku}.{ext}")
+    with pytest.raises(ConfigError, match="width and a length"):
+        FilenameTemplate.parse("{sku:>9}.{ext}", columns=True)
+    with pytest.raises(ConfigError, match="unknown field"):
+        FilenameTemplate.parse("{}.{ext}", columns=True)
+
+
+@pytest.mark.parametrize(
     ("name", "expected"),
     [
         pytest.param("../../etc/passwd", "etc-passwd.png", id="F111 traversal"),
@@ -103,6 +139,9 @@ def test_a_bad_template_is_refused_with_the_fields(template, problem):
 def test_names_from_rows_are_made_safe(name, expected):
     """T5 Any text of a row becomes one harmless file name."""
     assert expected == _name("{name}.{ext}", name=name)
+    by_column = FilenameTemplate.parse("{sku}.{ext}", columns=True)
+    request = ImageRequest(prompt="x", extras={"sku": name})
+    assert expected == by_column.render(request, ext="png")
 
 
 def test_a_long_name_is_cut_between_characters_and_stays_unique():

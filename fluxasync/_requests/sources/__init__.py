@@ -13,9 +13,12 @@ from collections.abc import (
     AsyncGenerator,
     Callable,
     Container,
+    Sequence,
 )
 from pathlib import Path
 from typing import Any, Protocol
+
+from attrs import evolve
 
 from ..._core.models import ImageRequest
 from ..._core.prices import NO_PRICES, Prices
@@ -77,13 +80,29 @@ class Source(Protocol):
         """Release threads, the temporary file and the program's iterator."""
 
 
-def open_source(given: Any, *, is_local: bool = False, prices: Prices = NO_PRICES) -> Source:
+def open_source(
+    given: Any,
+    *,
+    is_local: bool = False,
+    prices: Prices = NO_PRICES,
+    in_names: Sequence[str] = (),
+    of_every_image: Sequence[str] = (),
+) -> Source:
     """Return the source of the prompts, unread; any other `given` is `Prompts(given)`.
 
     `is_local`: the provider is on this machine, so rows may name URLs on it. `prices` are the
-    user's own. Raises ConfigError for a file that is no prompt list, and without a standard input.
+    user's own. `in_names` are the columns that every row needs for the names of its files, and
+    `of_every_image` their other fields, which an error lists. Raises ConfigError for a file that is
+    no prompt list, and without a standard input.
     """
     prompts = given if isinstance(given, Prompts) else Prompts(given)
+    # a grid or a parameter for all rows gives these to every image; rows need no column of them
+    given_to_all = {"prompt", *(prompts.grid or ()), *prompts.parameters}
+    used = evolve(
+        used_by(prompts),
+        in_names=tuple(name for name in in_names if name not in given_to_all),
+        of_every_image=tuple(of_every_image),
+    )
     columns, limit = Columns.of(prompts.columns), prompts.limit
 
     def reading(
@@ -101,11 +120,13 @@ def open_source(given: Any, *, is_local: bool = False, prices: Prices = NO_PRICE
             layout=layout_of(prompts),
             syntax=Syntax(prompts.syntax),
             is_trusted=is_trusted,
-            used=used_by(prompts),
+            used=used,
         )
 
     def read_item(rule: RowReader) -> Callable[[object], ParsedRow | None]:
-        return prepared_request if prompts.prepared else rule.item
+        if prompts.prepared:
+            return lambda given: used.checked(prepared_request(given))
+        return rule.item
 
     numbering = GivenNumbers if prompts.prepared else Numbering
     sampled, skip_bad = sample_of(prompts), prompts.skip_bad

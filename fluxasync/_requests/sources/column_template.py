@@ -19,7 +19,7 @@ from ..._core.arguments import check_type
 from ..._core.errors import ConfigError, cut
 from ..._core.models import ImageRequest
 from ..cells import NoMetadata, plain
-from ..parsing import listed
+from ..parsing import ROW_KEYS, listed
 from .column_names import kind_of, short, target_of
 
 #: whole numbers that a float has exactly: pandas writes those of a column with gaps as 12.0
@@ -183,7 +183,8 @@ class UsedColumns:
     """
 
     template: ColumnTemplate | None = None
-    in_names: tuple[str, ...] = ()  #: fields of the file names that are no fields of every image
+    in_names: tuple[str, ...] = ()  #: of the file names
+    of_every_image: tuple[str, ...] = ()  #: the other fields of file names
     is_as_written: bool = False  #: a column's name in doubled braces is sent
 
     @property
@@ -193,7 +194,7 @@ class UsedColumns:
     def faults(self, columns: Sequence[str], targets: Sequence[str]) -> list[str]:
         """Return what is wrong with the columns of a table, `targets` being what each gives."""
         faults = [
-            unknown_column(name, columns, place)
+            unknown_column(name, columns, place) + self._others(place)
             for names, place in ((self._in_template, _IN_TEMPLATE), (self.in_names, _IN_NAME))
             for name in names
             if name not in columns
@@ -210,8 +211,8 @@ class UsedColumns:
         made = dict(row)
         extras = {name: made.pop(name) for name in self.names if name in made and _is_own(name)}
         for name in self.in_names:
-            text = cell_text(name, cells, _IN_NAME)
-            if name not in made:  # a parameter under another name
+            text = self._name_text(name, cells)
+            if name not in made or name in ROW_KEYS:  # else it is a parameter of the request
                 extras.setdefault(name, text)
         if extras:
             made["extras"] = {**extras, **(made.get("extras") or {})}
@@ -227,8 +228,22 @@ class UsedColumns:
         if self.template is not None:
             raise ConfigError("a template fills rows, not an ImageRequest: give a dict")
         for name in self.in_names:
-            cell_text(name, {**request.given(), **request.extras}, _IN_NAME)
+            self._name_text(name, {**request.given(), **request.extras})
         return request
+
+    def _name_text(self, name: str, cells: Mapping[Any, Any]) -> str:
+        if kind_of(target_of(name)) in ("image", "images"):
+            raise ConfigError(
+                f"column {short(name)} is an image input, and no part of a file name: name the "
+                "files by another column"
+            )
+        if name not in cells:
+            raise ConfigError(unknown_column(name, list(cells), _IN_NAME) + self._others(_IN_NAME))
+        return cell_text(name, cells, _IN_NAME)
+
+    def _others(self, place: str) -> str:
+        known = self.of_every_image if place == _IN_NAME else ()
+        return f"; fields of every image: {', '.join(known)}" if known else ""
 
     @property
     def _in_template(self) -> tuple[str, ...]:
