@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from support.command_forks import Ended, Forks
+from support.command_forks import forks as shared_forks
 from support.patience import patient
 from support.simulator_sessions import fast_session, outcomes_of
 from support.sweeps import share
@@ -137,8 +138,7 @@ def server() -> Iterator[SimulatorCommand]:
 
 @pytest.fixture(scope="module")
 def forks() -> Iterator[Forks]:
-    with Forks() as forks:
-        yield forks
+    return shared_forks()
 
 
 @pytest.fixture(scope="module")

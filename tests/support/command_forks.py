@@ -1,26 +1,29 @@
 """Runs many commands in a short time: each in a fork of a process that has imported everything.
 
-Run this file with Python; it answers each JSON line `[arguments, seconds]` with `[code, out, err]`.
-A command that exceeds its seconds, also inside a system call, is ended by SIGALRM: code -14.
+A command here is a process of its own, with its own folder, variables, standard files and end; only
+the start of Python and the imports, half a second of work, are made once. What the start itself
+promises (imports, options of Python), signals and terminals are tested with processes that start
+Python.
 """
 
 from __future__ import annotations
 
-import json
+import asyncio
+import atexit
 import os
-import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from socket import socket
+from typing import IO, Any
 
 from attrs import frozen
 
-if __name__ == "__main__":  # Python put the folder of this file first
-    sys.path[0] = str(Path(__file__).parents[1])
-
+from support.fork_client import ask
 from support.patience import patient
 
 
@@ -34,90 +37,72 @@ class Ended:
 
 
 class Forks:
-    """The parent's side; use it in a `with` block."""
+    """The server of one test process; `forks()` returns it."""
 
-    def __enter__(self) -> Self:
-        self._child = subprocess.Popen(
-            [sys.executable, __file__],
+    def __init__(self) -> None:
+        self._home = tempfile.TemporaryDirectory(prefix="forks-")
+        self.address = str(Path(self._home.name, "socket"))
+        self._server = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("fork_server.py"), self.address],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
         )
-        return self
+        assert self._server.stdout is not None
+        assert self._server.stdout.readline() == b"ready\n"
 
-    def __exit__(
+    def close(self) -> None:
+        self._server.communicate(timeout=patient())
+        self._home.cleanup()
+
+    def run(self, *arguments: object, **given: Any) -> Ended:
+        """Run `fluxasync …` to its end; `_begun` has the keywords."""
+        with self._begun(arguments, **given) as (line, files):
+            return _ended(line.recv(100), files)
+
+    async def run_beside(self, *arguments: object, **given: Any) -> Ended:
+        """Run `fluxasync …` to its end, beside the tasks of this loop."""
+        with self._begun(arguments, **given) as (line, files):
+            line.setblocking(False)
+            return _ended(await asyncio.get_running_loop().sock_recv(line, 100), files)
+
+    @contextmanager
+    def _begun(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._child.communicate(timeout=patient())
-
-    def run(self, *arguments: object, seconds: int) -> Ended:
-        assert self._child.stdin is not None
-        assert self._child.stdout is not None
-        self._child.stdin.write(json.dumps([list(map(str, arguments)), seconds]) + "\n")
-        self._child.stdin.flush()
-        code, out, err = json.loads(self._child.stdout.readline())
-        return Ended(code=code, out=out, err=err)
-
-
-# --- the child's side -----------------------------------------------------------------------------
-
-
-def _serve() -> None:
-    _import_everything()
-    for line in sys.stdin:
-        arguments, seconds = json.loads(line)
-        sys.stdout.write(json.dumps(_run(arguments, seconds)) + "\n")
-        sys.stdout.flush()
+        arguments: tuple[object, ...],
+        *,
+        seconds: float | None = None,
+        cwd: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        stdin: bytes = b"",
+    ) -> Iterator[tuple[socket, list[IO[bytes]]]]:
+        with ExitStack() as stack:
+            files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
+            files[0].write(stdin)
+            files[0].seek(0)
+            line = ask(
+                self.address,
+                [file.fileno() for file in files],
+                entry="fluxasync.__main__:main",
+                arguments=list(map(str, arguments)),
+                cwd=str(cwd or Path.cwd()),
+                environ=dict(os.environ if environ is None else environ),
+                seconds=round(seconds or patient()),
+            )
+            stack.enter_context(line)
+            yield line, files
 
 
-def _run(arguments: list[str], seconds: int) -> list[Any]:
-    with tempfile.TemporaryDirectory() as home:
-        paths = [Path(home, name) for name in ("out", "err")]
-        child = os.fork()
-        if child == 0:
-            _become(arguments, seconds, paths)
-        _, status = os.waitpid(child, 0)
-        texts = [path.read_text(errors="replace") for path in paths]
-    return [os.waitstatus_to_exitcode(status), *texts]
+def _ended(answer: bytes, files: list[IO[bytes]]) -> Ended:
+    texts = []
+    for file in files[1:]:
+        file.seek(0)
+        texts.append(file.read().decode(errors="replace"))
+    return Ended(code=int(answer), out=texts[0], err=texts[1])
 
 
-def _become(arguments: list[str], seconds: int, paths: list[Path]) -> None:
-    """Run the command with files as its streams, then exit."""
-    from fluxasync._cli.app import main
-
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(seconds)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for number, path in enumerate(paths, 1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
-    code = 1
-    try:
-        code = main(arguments)
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def _import_everything() -> None:
-    import importlib
-
-    for name in (
-        "_batch.api",
-        "_cli.run_command",
-        "_cli.folder_commands",
-        "_cli.gallery_command",
-        "_batch.batch",
-        "_batch.progress",
-    ):
-        importlib.import_module(f"fluxasync.{name}")
-
-
-if __name__ == "__main__":
-    _serve()
+@cache
+def forks() -> Forks:
+    """Return the server of this process, which ends with it."""
+    made = Forks()
+    atexit.register(made.close)
+    return made
