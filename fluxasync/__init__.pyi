@@ -74,6 +74,8 @@ from ._requests.catalog import Provenance as Provenance
 from ._requests.catalog import models as models
 from ._requests.estimate import Estimate as Estimate
 from ._requests.estimate import Estimator as Estimator
+from ._requests.model_parameters import ModelName as ModelName
+from ._requests.model_parameters import ModelParameters as ModelParameters
 from ._requests.preparation import prepare as prepare
 from ._requests.sources.plan import BadRow as BadRow
 from ._requests.sources.plan import Plan as Plan

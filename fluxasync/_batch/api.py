@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from decimal import Decimal
 from pathlib import Path
 from ssl import SSLContext
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Unpack
 
 from .._core.arguments import is_url, usable_path
 from .._core.config import Budget, Limits, Polling
@@ -19,6 +19,7 @@ from .._core.models import DEFAULT_MODEL, Saved
 from .._core.protocols import Observer
 from .._core.simulator_process import PRACTICE, simulator_process
 from .._engine.session import FluxSession
+from .._requests.model_parameters import ModelName, ModelParameters, completed
 from .._requests.sources.plan import Plan
 from .._requests.sources.prompts import Prompts
 from .._store.output_root import state_folder
@@ -30,11 +31,12 @@ from .settlement import Reconcile
 from .simulated_run import job_log
 
 
+@completed
 async def generate(
     prompt: str,
     *,
     out: str | os.PathLike[str] | None = None,
-    model: str = DEFAULT_MODEL,
+    model: ModelName = DEFAULT_MODEL,
     provider: Provider | str | None = None,
     api_key: str | Credentials | None = None,
     base_url: str | None = None,
@@ -42,7 +44,7 @@ async def generate(
     ssl: SSLContext | None = None,
     allow_unknown_models: bool = False,
     simulate: bool = False,
-    **parameters: Any,
+    **parameters: Unpack[ModelParameters],
 ) -> Saved:
     """Make one image and return it, stored as the file `out` or with its bytes in `saved.data`.
 

@@ -19,7 +19,7 @@ from functools import cached_property
 from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 from attrs import evolve, field, fields, frozen
 
@@ -38,6 +38,12 @@ IMAGE = "$image"
 
 #: parameters of the vendor page that do not change the image; no key depends on them
 WEBHOOK_FIELDS = ("webhook_url", "webhook_secret")
+
+#: the fields of a request that are sent, in the vendor page's order
+WIRE_FIELDS = (
+    "prompt", "image_prompt", "width", "height", "steps", "prompt_upsampling", "seed",
+    "guidance", "safety_tolerance", "interval", "output_format", *WEBHOOK_FIELDS,
+)  # fmt: skip
 
 Paid = Literal["yes", "no", "unknown"]
 
@@ -196,12 +202,6 @@ class ImageRequest:
     index: int = 0  #: position in the run, from 0, counted after `n` is applied
     occurrence: int = 0  #: number of earlier requests in the run with the same content
 
-    #: the fields that are sent, in the vendor page's order
-    WIRE_FIELDS: ClassVar[tuple[str, ...]] = (
-        "prompt", "image_prompt", "width", "height", "steps", "prompt_upsampling", "seed",
-        "guidance", "safety_tolerance", "interval", "output_format", *WEBHOOK_FIELDS,
-    )  # fmt: skip
-
     def __repr__(self) -> str:
         given = {**self.given(), "model": self.model, "index": self.index}
         shown = (f"{name}={cut(repr(value))}" for name, value in given.items())
@@ -209,7 +209,7 @@ class ImageRequest:
 
     def given(self) -> dict[str, Any]:
         """Return the parameters that are not None, by the vendor's name; image inputs unread."""
-        typed = zip(_WIRE_FIELDS, _wire_values(self), strict=True)
+        typed = zip(WIRE_FIELDS, _wire_values(self), strict=True)
         given = {name: value for name, value in typed if value is not None and value != ""}
         if self.parameters:
             given |= {name: value for name, value in self.parameters.items() if value is not None}
@@ -289,10 +289,9 @@ def occurrence_key(content_key: str, occurrence: int) -> str:
     return hashlib.sha256(f"{content_key}#{occurrence}".encode()).hexdigest()
 
 
-_WIRE_FIELDS = ImageRequest.WIRE_FIELDS
-_wire_values = attrgetter(*_WIRE_FIELDS)
+_wire_values = attrgetter(*WIRE_FIELDS)
 
-_KEY_FIELDS = sorted(set(_WIRE_FIELDS) - set(WEBHOOK_FIELDS))
+_KEY_FIELDS = sorted(set(WIRE_FIELDS) - set(WEBHOOK_FIELDS))
 _KEY_LABELS = [f'"{name}":' for name in _KEY_FIELDS]
 _key_values = attrgetter(*_KEY_FIELDS)
 

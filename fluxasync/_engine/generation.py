@@ -59,13 +59,15 @@ async def made(
     return await engine.collect(job, to=to, ledger=ledger)
 
 
-def request_of(prompt: str | ImageRequest, parameters: Mapping[str, Any]) -> ImageRequest:
+def request_of(
+    prompt: str | ImageRequest, model: str | None, parameters: Mapping[str, Any]
+) -> ImageRequest:
     """Return what `generate` was asked for. Raises ConfigError."""
     if "out" in parameters:
         raise ConfigError("out: a session's generate names the file `to`: generate(…, to=…)")
     if not isinstance(prompt, ImageRequest):
-        return parse_request({"prompt": prompt, **parameters}, allow_extras=False)
-    if parameters:
+        return parse_request({"prompt": prompt, "model": model, **parameters}, allow_extras=False)
+    if parameters or model is not None:
         raise ConfigError("give parameters inside the ImageRequest, not beside it")
     return prompt
 

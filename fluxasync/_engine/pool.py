@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from decimal import Decimal
 from ssl import SSLContext
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self, Unpack
 
 from .._core.arguments import check_callback, check_type, usable_path
 from .._core.config import Budget, Limits, Policies, Polling, Retry, Timeouts
@@ -17,6 +17,7 @@ from .._core.errors import ConfigError, FluxError
 from .._core.models import ImageRequest, Job, Saved
 from .._core.observers import Observers
 from .._core.protocols import Observer, Sink
+from .._requests.model_parameters import ModelName, ModelParameters, completed
 from .._store.memory_sink import MemorySink
 from .._store.sinks import FileSink, check_sink
 from .._wire.network import Network
@@ -182,19 +183,22 @@ class FluxPool:
         own prices and within its budget. An account that is faster, or the cheapest, makes more."""
         return self._engine.parts_of(estimate)
 
+    @completed
     async def generate(
         self,
         prompt: str | ImageRequest,
         *,
         to: str | os.PathLike[str] | Sink | None = None,
         on_job: Callable[[Job], None] | None = None,
-        **parameters: Any,
+        model: ModelName | None = None,
+        **parameters: Unpack[ModelParameters],
     ) -> Saved:
         """Make one image in one of the accounts; see `FluxSession.generate`."""
         self._engine.check_open()
         sink = self._sink(to)
         check_callback("on_job", on_job)
-        return await self._engine.generate(request_of(prompt, parameters), to=sink, on_job=on_job)
+        request = request_of(prompt, model, parameters)
+        return await self._engine.generate(request, to=sink, on_job=on_job)
 
     async def collect(self, job: Job, *, to: str | os.PathLike[str] | Sink | None = None) -> Saved:
         """Watch and download a job in its own account; see `FluxSession.collect`. Raises FluxError

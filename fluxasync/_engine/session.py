@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from decimal import Decimal
 from ssl import SSLContext
-from typing import Any, Literal, NoReturn, Self, Unpack
+from typing import Literal, NoReturn, Self, Unpack
 
 from .._core.arguments import check_callback, check_methods, check_type, usable_path
 from .._core.config import Budget, Limits, Policies, Polling, Retry, Timeouts
@@ -15,6 +15,7 @@ from .._core.models import ImageRequest, Job, Pending, Ready, Saved
 from .._core.observers import Observers
 from .._core.protocols import Ledger, Observer, Sink, Transport, TransportOption
 from .._core.simulator_process import NOWHERE
+from .._requests.model_parameters import ModelName, ModelParameters, completed
 from .._store.ledgers import NullLedger, check_ledger
 from .._store.memory_sink import MemorySink
 from .._store.sinks import FileSink, check_sink
@@ -204,6 +205,7 @@ class FluxSession:
         the provider does not report it. Raises AuthenticationError and TransportError."""
         return await self.account.credits()
 
+    @completed
     async def generate(
         self,
         prompt: str | ImageRequest,
@@ -212,12 +214,14 @@ class FluxSession:
         ledger: Ledger = _NO_LEDGER,
         priority: int = 0,
         on_job: Callable[[Job], None] | None = None,
-        **parameters: Any,
+        model: ModelName | None = None,
+        **parameters: Unpack[ModelParameters],
     ) -> Saved:
         """Submit, watch and download one image, and return it.
 
         `to` is a file that does not exist yet, a sink, or None: then the bytes are in
-        `saved.data`. Parameters are the model's own, checked before anything is spent. Waiters
+        `saved.data`. Parameters are the model's own (default: flux-dev), checked before anything is
+        spent. Waiters
         with a higher `priority` get a slot first; batches use priority 0. `on_job` is called with
         the job as soon as it is accepted. Raises what `submit`, `watch`, `download` and `on_job`
         raise, and SinkError for a file that exists already, before anything is sent. When
@@ -227,7 +231,7 @@ class FluxSession:
         sink = self._sink(to)
         check_callback("on_job", on_job)
         _check_waiting(ledger, priority)
-        request = request_of(prompt, parameters)
+        request = request_of(prompt, model, parameters)
         return await self._engine.generate(
             request, to=sink, ledger=ledger, priority=priority, on_job=on_job
         )

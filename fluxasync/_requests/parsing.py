@@ -22,7 +22,7 @@ from typing import Any
 from attrs import frozen
 
 from .._core.errors import ConfigError, cut
-from .._core.models import DEFAULT_MODEL, ImageRequest
+from .._core.models import DEFAULT_MODEL, WIRE_FIELDS, ImageRequest
 from .catalog.model import Model, closest, unknown_parameter_message
 from .catalog.table import find, models_with
 from .catalog.validation import validate
@@ -30,7 +30,7 @@ from .foreign_names import foreign_name, holds_image, image_for, works_on_images
 
 #: keys of a row that are not parameters
 ROW_KEYS = ("model", "name", "n", "extra_body", "extras")
-_FIELDS = frozenset((*ImageRequest.WIRE_FIELDS, *ROW_KEYS))
+_FIELDS = frozenset((*WIRE_FIELDS, *ROW_KEYS))
 #: parameters of some model whose names are columns of many data sets: for another model they are
 #: metadata, which is reported, and no mistake
 _COMMON_WORDS = frozenset(("version", "person"))

@@ -46,6 +46,10 @@ _HEAD = 64
 class QuarantiningSink(ABC):
     """A sink of ours. Its `store` keeps the bytes of a failed try if `chunks.is_paid`."""
 
+    def __dir__(self) -> list[str]:
+        ours = {name for name in vars(QuarantiningSink) if name != "store"}
+        return sorted({*super().__dir__()} - {name for name in ours if name[0] != "_"})
+
     @abstractmethod
     async def store(
         self, request: ImageRequest | None, job: Job, chunks: AsyncIterator[bytes]

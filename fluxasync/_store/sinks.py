@@ -83,7 +83,7 @@ class _DiskSink(QuarantiningSink):
         self._threads = ThreadRunner(executor, count=threads)
         self._names = DirectorySync(self._threads)
         self._images = ThreadGroups(self._keep_all, self._threads, count=threads)
-        self.owner = LoopOwner("the sink", type(self).__name__)
+        self._owner = LoopOwner("the sink", type(self).__name__)
         self._quarantine = Quarantine(
             self._quarantine_stem,
             prepare=self._prepare_quarantine,
@@ -96,10 +96,10 @@ class _DiskSink(QuarantiningSink):
         """Raise ConfigError unless the sink was entered in this loop, or has an executor."""
         if not self._threads.is_open:
             raise not_open(name, self)
-        self.owner.check()
+        self._owner.check()
 
     async def __aenter__(self) -> Self:
-        await self.owner.claim()
+        await self._owner.claim()
         await self._threads.__aenter__()
         try:
             await self._check_writable()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fluxasync import ConfigError, ImageInput, ImageRequest, models
+from fluxasync._core.models import WIRE_FIELDS
 from fluxasync._engine.job_slots import typical_seconds
 from fluxasync._requests.catalog import closest, closest_model, find, models_with, validate
 from fluxasync._requests.parsing import parse_request
@@ -74,7 +75,7 @@ def test_defaults_are_within_their_own_ranges(model: Any) -> None:
         for name in (*model.required, *model.needs)
     }
     given |= defaults | {"prompt": "a fox"}
-    typed = {k: v for k, v in given.items() if k in ImageRequest.WIRE_FIELDS}
+    typed = {k: v for k, v in given.items() if k in WIRE_FIELDS}
     rest = {k: v for k, v in given.items() if k not in typed}
     typed = {k: v for k, v in typed.items() if k in model.parameters}
     rest = {k: v for k, v in rest.items() if k in model.parameters}

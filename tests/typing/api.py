@@ -70,6 +70,10 @@ from fluxasync.extend import Ledger, Observer, Sink, Stored
 async def helpers() -> None:
     saved = await fluxasync.generate("a red fox", model="flux-pro-1.1", seed=7, out="fox.png")
     assert_type(saved, Saved)
+    assert_type(await fluxasync.generate("x", width=512, input_image=Path("a.png")), Saved)
+    await fluxasync.generate("x", model="a-new-model", output_format=str(saved.seed))
+    await fluxasync.generate("x", widht=512)  # type: ignore[call-arg]
+    await fluxasync.generate("x", seed="seven")  # type: ignore[arg-type]
     assert_type(await fluxasync.run("prompts.jsonl", out="images/"), RunResult)
     assert_type(await fluxasync.run(["a red fox"], out=Path("images")), RunResult)
     assert_type(await fluxasync.run("prompts.jsonl", out="images/", retry="failed"), RunResult)

@@ -20,7 +20,7 @@ from attrs import evolve
 
 from ..._core.errors import ConfigError, cut
 from ..._core.images import NotAnImage, sniff
-from ..._core.models import ImageInput, ImageRequest, Secret
+from ..._core.models import WIRE_FIELDS, ImageInput, ImageRequest, Secret
 from ..cells import EXACT, json_list, plain, unwrapped
 from .model import Kind, Model, Parameter, unknown_parameter_message
 from .table import SEED_MAXIMUM, find, models, models_with
@@ -34,7 +34,7 @@ _URL_MAXIMUM = 2083  # characters; BFL openapi 2026-04-23, webhook_url
 #: copies of one request
 COPIES_MAXIMUM = 10_000
 _LARGEST = SEED_MAXIMUM  # of a model that the table lacks; no parameter takes more
-_TYPED = frozenset(ImageRequest.WIRE_FIELDS)
+_TYPED = frozenset(WIRE_FIELDS)
 
 
 def validate(request: ImageRequest) -> ImageRequest:

@@ -39,6 +39,7 @@ from ..._core.errors import (
 from ..._core.models import (
     NOT_LISTED,
     WEBHOOK_FIELDS,
+    WIRE_FIELDS,
     Failed,
     ImageInput,
     ImageRequest,
@@ -70,7 +71,7 @@ from .schema import State
 #: into a JSON column
 _EVIDENCE, _MESSAGE, _PROMPT = 65_536, 2_048, 2**18
 
-_FIELDS = tuple(name for name in ImageRequest.WIRE_FIELDS if name not in WEBHOOK_FIELDS)
+_FIELDS = tuple(name for name in WIRE_FIELDS if name not in WEBHOOK_FIELDS)
 
 #: a URL with its query, which may hold a signature
 _QUERY = re.compile(r"(https?:(?:\\*/){2}[^\s?\"'<>]+)\?[^\s\"'<>]*")
