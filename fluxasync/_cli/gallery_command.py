@@ -1,7 +1,8 @@
 """The command `gallery`, and the page that `run --watch` serves.
 
 `run --watch` serves the page from a child process, which cannot delay or end the run. The child
-exits when its standard input ends, also when its parent was killed, and writes `gallery.html`.
+exits when its standard input ends, also when its parent was killed, and writes `gallery.html`. A
+line of that input is the number of images that the run makes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import define, field
 
 from .. import gallery
 from .._batch.progress.terminal import Terminal
@@ -24,6 +28,9 @@ from .._store.output_root import OutputRoot
 from ..gallery.thumbnails import require_pillow
 from .exit_codes import DONE
 from .options import read_storage_options
+
+if TYPE_CHECKING:  # needs aiohttp
+    from ..gallery.server import GalleryServer
 
 #: seconds between two lines about thumbnails
 _PATIENCE = 2.0
@@ -69,8 +76,9 @@ async def serve(
         loop.add_signal_handler(number, stopped.set)
     if with_parent:
         os.nice(10)
-        loop.add_reader(0, _until_end_of_input, stopped)
     async with GalleryServer(folder, options=options, refresh=refresh) as server:
+        if with_parent:
+            loop.add_reader(0, _ParentInput(server, stopped).read)
         terminal.out(server.url)
         if not with_parent:
             terminal.say("serving the run until Ctrl-C; images appear as they arrive")
@@ -85,21 +93,39 @@ async def serve(
 @asynccontextmanager
 async def watching(
     terminal: Terminal, root: OutputRoot, *, storage_options: tuple[str, ...] = ()
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Watched]:
     """Serve a run's page while the block runs, and print its address."""
     require_pillow()
-    over = asyncio.Event()
-    watch = asyncio.create_task(_watch(terminal, root.folder, storage_options, over))
+    over, watched = asyncio.Event(), Watched()
+    watch = asyncio.create_task(_watch(terminal, root.folder, storage_options, over, watched))
     try:
-        yield
+        yield watched
         over.set()
     finally:
         with suppress(Exception):
             await _left(watch, terminal, root, with_page=over.is_set())
 
 
+@define
+class Watched:
+    """A run as its page knows it."""
+
+    total: int | None = None  #: images in the end
+    input: asyncio.StreamWriter | None = None  #: of the child, once it serves the page
+
+    def expect(self, total: int | None) -> None:
+        """Tell the page how many images the run has in the end; None = not known."""
+        self.total = total
+        if self.total is not None and self.input is not None and not self.input.is_closing():
+            self.input.write(f"{self.total}\n".encode())
+
+
 async def _watch(
-    terminal: Terminal, folder: Path, storage_options: tuple[str, ...], over: asyncio.Event
+    terminal: Terminal,
+    folder: Path,
+    storage_options: tuple[str, ...],
+    over: asyncio.Event,
+    watched: Watched,
 ) -> asyncio.subprocess.Process | None:
     """Start the child; print its address, unless the run is over, and return the child."""
     options = [word for each in storage_options for word in ("--storage-option", each)]
@@ -123,6 +149,8 @@ async def _watch(
         return None
     if not over.is_set():  # afterwards the address leads nowhere
         terminal.say(f"watch it at {url}")
+        watched.input = child.stdin
+        watched.expect(watched.total)
     return child
 
 
@@ -169,10 +197,25 @@ async def _ended(child: asyncio.subprocess.Process) -> None:
     await child.wait()
 
 
-def _until_end_of_input(stopped: asyncio.Event) -> None:
-    if not os.read(0, 4096):
-        asyncio.get_running_loop().remove_reader(0)
-        stopped.set()
+@define
+class _ParentInput:
+    """What the run tells the server: the number of its images, and its end."""
+
+    server: GalleryServer
+    stopped: asyncio.Event
+    _rest: bytes = field(default=b"", init=False)
+    _told: set[asyncio.Task[None]] = field(factory=set, init=False)
+
+    def read(self) -> None:
+        loop = asyncio.get_running_loop()
+        if not (read := os.read(0, 4096)):
+            loop.remove_reader(0)
+            self.stopped.set()
+        *lines, self._rest = (self._rest + read).split(b"\n")
+        for line in lines:
+            task = loop.create_task(self.server.expect(int(line)))
+            self._told.add(task)
+            task.add_done_callback(self._told.discard)
 
 
 def counting(terminal: Terminal, *, patience: float = _PATIENCE) -> Callable[[int, int], None]:

@@ -18,7 +18,7 @@ from contextlib import (
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._batch.batch import Batch
 from .._batch.bill.balance_samples import shortage
@@ -50,6 +50,9 @@ from .planned_run import batch_of
 from .rendering import announcement, as_json, plan_row
 from .run_exports import ShownExport, export_beside
 from .simulated_jobs import check_jobs
+
+if TYPE_CHECKING:
+    from .gallery_command import Watched
 
 #: an empty file is refused by the check, an empty stream only when it ends
 EMPTY = "standard input held no prompts, so nothing was done: check what writes it"
@@ -127,6 +130,8 @@ async def run(command: CommandRun, sources: Sequence[str], options: RunOptions) 
     async def announce(plan: Plan) -> None:
         affordable = batch.affordable
         command.expect(plan, recovered=batch.recovered, estimate=affordable, slots=flux.slots)
+        if page is not None:
+            page.expect(plan.images)
         for line in _announcement(batch, plan, options):
             command.terminal.note(line)
         for line in _parts(flux, affordable):
@@ -154,7 +159,7 @@ async def run(command: CommandRun, sources: Sequence[str], options: RunOptions) 
             access_token_file=options.access_token_file,
             **options.policies(command.terminal.say),
         )
-    async with _page(command, options), session as flux:
+    async with _page(command, options) as page, session as flux:
         providers = batch_engine_of(flux).providers.values()
         if all(provider.is_loopback for provider in providers):
             command.simulate()
@@ -175,7 +180,7 @@ async def run(command: CommandRun, sources: Sequence[str], options: RunOptions) 
                 raise ConfigError(EMPTY)
 
 
-def _page(command: CommandRun, options: RunOptions) -> AbstractAsyncContextManager[None]:
+def _page(command: CommandRun, options: RunOptions) -> AbstractAsyncContextManager[Watched | None]:
     """Return what serves the run's page while it lasts, with `--watch`."""
     if not options.watch:
         return nullcontext()

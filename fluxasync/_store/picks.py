@@ -1,9 +1,9 @@
 """Which images of a run a person picked: `picks.jsonl` in the run's folder.
 
-One JSON object a line: `{"key": "<64 digits>", "picked": true, "at": "2026-11-30T10:00:00Z"}`. The
-last line of an image decides, so a change of mind is one more line. `at` is for people; it may be
-absent, and other names are ignored. An incomplete last line, as after a kill, is ignored, and the
-next append removes it.
+One JSON object a line: `{"key": "<64 digits>", "picked": true, "at": "2026-11-30T10:00:00Z"}`.
+`picked` is true, false (rejected) or null (undecided again). The last line of an image decides, so
+a change of mind is one more line. `at` may be absent, and other names are ignored. An incomplete
+last line, as after a kill, is ignored, and the next append removes it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from attrs import frozen
+
 from .._core.errors import ConfigError
 from .._core.strict_json import read_object
 from .files import disk_error, open_own, open_to_read, sync, sync_folder, write_all
@@ -28,13 +30,31 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 _TAIL = 2**16
 
 
+@frozen(kw_only=True)
+class Pick:
+    """What a person decided about an image."""
+
+    picked: bool | None  #: False = rejected, None = undecided again
+    at: str = ""  #: when, as the file says
+
+
 def read_picks(folder: Path) -> dict[str, bool]:
-    """Return whether each image is picked, by its key; empty without a file.
+    """Return which images are picked (True) and rejected (False), by their keys; empty without a
+    file. Raises as `read_decisions`."""
+    return {
+        key: decision.picked
+        for key, decision in read_decisions(folder).items()
+        if decision.picked is not None
+    }
+
+
+def read_decisions(folder: Path) -> dict[str, Pick]:
+    """Return the last decision about each image, by its key; empty without a file.
 
     Raises ConfigError that names the first line which is no pick, and SinkError for an error of
     the disk.
     """
-    found: dict[str, bool] = {}
+    found: dict[str, Pick] = {}
     path = folder / PICKS
     try:
         with open_to_read(path) as file:
@@ -54,8 +74,10 @@ def read_picks(folder: Path) -> dict[str, bool]:
     return found
 
 
-def append_picks(folder: Path, picks: Mapping[str, bool], *, at: datetime | None = None) -> None:
-    """Record whether images are picked, by their keys; durable on return.
+def append_picks(
+    folder: Path, picks: Mapping[str, bool | None], *, at: datetime | None = None
+) -> None:
+    """Record decisions about images, by their keys; durable on return.
 
     `at` is when that was decided (default: now). Several processes may append to one file. Raises
     SinkError for an error of the disk; the file then has none of these picks.
@@ -94,12 +116,17 @@ def _append(handle: int, lines: bytes) -> None:
         raise
 
 
-def _pick(line: bytes) -> tuple[str, bool] | None:
-    """Return the key of a line and whether it is picked; None for a line that is no pick."""
+def _pick(line: bytes) -> tuple[str, Pick] | None:
+    """Return the key of a line and its decision; None for a line that is no pick."""
     found = read_object(line)
-    if found is None:
+    if found is None or "picked" not in found:
         return None
-    key, picked = found.get("key"), found.get("picked")
-    if not (isinstance(key, str) and _KEY.fullmatch(key) and isinstance(picked, bool)):
+    key, picked, at = found.get("key"), found["picked"], found.get("at")
+    if not (isinstance(key, str) and is_key(key) and isinstance(picked, bool | None)):
         return None
-    return key, picked
+    return key, Pick(picked=picked, at=at if isinstance(at, str) else "")
+
+
+def is_key(text: str) -> bool:
+    """Whether a text can be the key of an image."""
+    return _KEY.fullmatch(text) is not None

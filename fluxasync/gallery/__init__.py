@@ -23,6 +23,7 @@ from .._store.journal.reader import output_of
 from .._store.journal.schema import HOME
 from .cards import Card, Cards, read
 from .html_page import page, title_of
+from .page_picks import decisions_for_page
 from .pictures import CopiedPictures, Pictures, copy_of, pictures_at, write_whole
 from .thumbnails import Thumbnails, require_pillow, thumb_of
 
@@ -193,6 +194,7 @@ class _Shown:
 def _write_page(folder: Path, shows: _Shown) -> Path:
     found = shows.found
     run = {"cards": list(shows.cards()), "simulated": found.simulated, "live": False}
+    run |= decisions_for_page(folder)
     text = page(title_of(found.root), run, served=False).text
     if shows.copies is not None:
         return write_whole(shows.copies / FILE, text)

@@ -20,7 +20,10 @@ from attrs import frozen
 from .._store.output_root import OutputRoot
 
 #: parts of the script, in order
-_SCRIPTS = ("cards.js", "layout.js", "tiles.js", "detail.js", "main.js")
+_SCRIPTS = (
+    "search.js", "cards.js", "layout.js", "about.js", "tiles.js", "copying.js", "picks.js",
+    "address.js", "filters.js", "grid.js", "overlay.js", "detail.js", "main.js",
+)  # fmt: skip
 
 #: a page opened from a disk has no origin, so "self" does not cover its folder in every browser
 _FROM_DISK = "img-src 'self' file:"

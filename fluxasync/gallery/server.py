@@ -1,8 +1,9 @@
 """Serves the page on loopback; images appear as the lists in the folder name them.
 
-The server only reads the folder and the run's bucket, so the run may be in any process. The URL
-contains a random token, the Host header must be loopback's (against DNS rebinding), and only images
-of cards and their thumbnails are served. A thumbnail is made when a browser first requests it, so
+The server writes `picks.jsonl` and thumbnails, and otherwise only reads the folder and the run's
+bucket, so the run may be in any process. The URL contains a random token, the Host header must be
+loopback's (against DNS rebinding), picks are taken from the served page only, and only images of
+cards and their thumbnails are served. A thumbnail is made when a browser first requests it, so
 images that are never scrolled to cost nothing.
 """
 
@@ -28,8 +29,10 @@ from .._store.disk_threads import ThreadRunner
 from .._store.files import open_to_read
 from .._store.journal.reader import output_of
 from .._store.output_root import OutputRoot
+from .._store.picks import append_picks
 from .cards import Card, CardLists
 from .html_page import page, title_of
+from .page_picks import decisions_for_page, decisions_in
 from .pictures import Pictures, format_of, pictures_at
 from .thumbnails import Thumbnails, thumb_of
 
@@ -95,8 +98,10 @@ class GalleryServer:
         self._unsent: deque[Card] = deque()  # read from the lists, not on the page yet
         self._cards: list[dict[str, Any]] = []  # every card as sent, in that order
         self._files: dict[str, Card] = {}  # servable path → the card of its image
+        self._keys: set[str] = set()  # of every card
         self._change = asyncio.Condition()
         self._streams = 0
+        self._total: int | None = None  # images that the run makes, once it says so
         self._ended = False
         self._has_warned = False
         self._reader: asyncio.Task[None] | None = None
@@ -107,6 +112,7 @@ class GalleryServer:
         app = web.Application(middlewares=[self._guard])
         app.router.add_get("/{token}/", self._page)
         app.router.add_get("/{token}/events", self._events)
+        app.router.add_post("/{token}/picks", self._picks)
         app.router.add_get("/{token}/{file:.+}", self._file)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
@@ -131,6 +137,12 @@ class GalleryServer:
         await self._runner.cleanup()
         await self._thumbnails.__aexit__()
         await self._threads.__aexit__()
+
+    async def expect(self, total: int) -> None:
+        """Tell open pages how many images the run has in the end, for a bar and the time left."""
+        async with self._change:
+            self._total = total
+            self._change.notify_all()
 
     # --- the folder's cards ---------------------------------------------------------------------
 
@@ -171,6 +183,7 @@ class GalleryServer:
 
     async def _added(self, card: Card) -> str | None:
         """Make a card's files servable; return the path of its thumbnail, made or not."""
+        self._keys.add(card.key)
         if card.file is None:
             return None
         self._files[card.file] = card
@@ -212,6 +225,8 @@ class GalleryServer:
         title = title_of(self._root)
         latest = {card["key"]: card for card in self._cards}
         run = {"cards": list(latest.values()), "live": True, "at": len(self._cards)}
+        run |= {"total": self._total}
+        run |= await self._threads.run(decisions_for_page, self.folder)
         made = await self._threads.run(page, title, run, served=True)
         headers = {**_HEADERS, "Content-Security-Policy": made.policy}
         return web.Response(
@@ -228,11 +243,15 @@ class GalleryServer:
         async with self._counted_stream(), _until_closed():
             await answer.prepare(request)
             await answer.write(b"retry: 2000\n\n")
+            total = None
             while not (self._ended and at >= len(self._cards)):
+                if total != self._total:
+                    total = self._total
+                    await answer.write(f"event: total\ndata: {total}\n\n".encode())
                 cards = self._cards[at : at + _CARDS_PER_EVENT]
                 at += len(cards)
                 await answer.write(_event(at, cards) if cards else b": keep-alive\n\n")
-                await self._wait_for_cards(at)
+                await self._wait_for_cards(at, total)
             await answer.write(b"event: end\ndata: \n\n")
         return answer
 
@@ -244,10 +263,28 @@ class GalleryServer:
         finally:
             self._streams -= 1
 
-    async def _wait_for_cards(self, at: int) -> None:
+    async def _wait_for_cards(self, at: int, total: int | None) -> None:
+        def is_news() -> bool:
+            return self._ended or len(self._cards) > at or self._total != total
+
         with suppress(TimeoutError):
             async with asyncio.timeout(_KEEP_ALIVE), self._change:
-                await self._change.wait_for(lambda: self._ended or len(self._cards) > at)
+                await self._change.wait_for(is_news)
+
+    async def _picks(self, request: web.Request) -> web.StreamResponse:
+        """Record picks of this page. A form or script of another site cannot send this type of
+        content without asking first, which is not answered, and its Origin is another."""
+        is_own = request.headers.get("Origin") == f"http://{request.host}"
+        if not is_own or request.content_type != "application/json":
+            return _absent("not this page", status=403)
+        picks = decisions_in(await request.read(), self._keys)
+        if picks is None:
+            return _absent("not the picks of this page", status=400)
+        try:
+            await self._threads.run(append_picks, self.folder, picks)
+        except FluxError as error:
+            return _absent(str(error), status=500)
+        return web.Response(status=204, headers=_HEADERS)
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
         """Send an image of a card, or its thumbnail; no other file."""

@@ -31,6 +31,13 @@ def test_a_later_line_wins_and_is_a_line_of_json(tmp_path):
     assert len(lines) == 4
 
 
+def test_an_image_can_be_undecided_again(tmp_path):
+    """As after a click on the heart of a picked image: it is neither picked nor rejected."""
+    append_picks(tmp_path, {A: True, B: False})
+    append_picks(tmp_path, {A: None})
+    assert read_picks(tmp_path) == {B: False}
+
+
 def test_a_folder_without_the_file_has_no_picks(tmp_path):
     """As every folder before the first pick."""
     assert read_picks(tmp_path) == {}

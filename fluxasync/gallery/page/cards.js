@@ -1,4 +1,4 @@
-// The data of the page: filters, sort order, and the axes of a comparison. No DOM access.
+// The data of the page: sort orders, axes, and what differs between images. No DOM access.
 
 const STATUSES = ["saved", "moderated", "failed", "quarantined", "in doubt", "running"];
 const WORDS = {
@@ -7,55 +7,38 @@ const WORDS = {
 };
 const MOST_COLUMNS = 16;
 
-function shown(value) {
-  if (value === null || value === undefined) return "";
-  return typeof value === "object" ? JSON.stringify(value) : String(value);
+function inOrder(a, b) {
+  return a.index - b.index || (a.key < b.key ? -1 : 1);
 }
 
-// Named values, for exact searches such as `seed:7`.
-function namedOf(card) {
-  const own = { model: card.model, seed: card.seed, account: card.account };
-  const named = { ...own, ...card.extras, ...card.parameters };
-  return new Map(
-    Object.entries(named).map(([name, value]) => [name.toLowerCase(), shown(value).toLowerCase()]),
-  );
+function secondsOf(card) {
+  let total = 0;
+  for (const [name, value] of Object.entries(card.timings || {})) {
+    if (name !== "polls" && typeof value === "number") total += value;
+  }
+  return total;
 }
 
-function searchable(card, named) {
-  const texts = [
-    card.prompt, card.prompt_used, card.file_name, card.cause, card.message, card.where,
-    ...named.keys(), ...named.values(),
-  ];
-  return texts.map(shown).join("\n").toLowerCase();
-}
+// The orders that every run has; a column is one too.
+const ORDERS = {
+  given: ["In order", inOrder],
+  newest: ["Newest first", (a, b) => {
+    const [late, early] = [b.finished_at || "", a.finished_at || ""];
+    return late === early ? b.index - a.index : late < early ? -1 : 1;
+  }],
+  slowest: ["Slowest first", (a, b) => secondsOf(b) - secondsOf(a) || inOrder(a, b)],
+};
 
-function hasWord(card, word) {
-  card.named = card.named || namedOf(card);
-  const colon = word.indexOf(":");
-  const value = colon > 0 && card.named.get(word.slice(0, colon));
-  if (value && colon < word.length - 1) return value === word.slice(colon + 1);
-  card.text = card.text || searchable(card, card.named);
-  return card.text.includes(word);
-}
-
-function finder(text, model, account) {
-  const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-  return (card) => {
-    if (model && card.model !== model) return false;
-    if (account && card.account !== account) return false;
-    return words.every((word) => hasWord(card, word));
+// Compares by an axis: numbers as numbers, images without a value last.
+function byAxis(axis) {
+  const places = new Map(axis.values.map((value, place) => [value, value === "" ? Infinity : place]));
+  return (a, b) => {
+    const [one, other] = [places.get(axis.of(a)), places.get(axis.of(b))];
+    return one === other ? inOrder(a, b) : one - other;
   };
 }
 
-const ORDERS = {
-  given: (a, b) => a.index - b.index || (a.key < b.key ? -1 : 1),
-  newest: (a, b) => {
-    const [late, early] = [b.finished_at || "", a.finished_at || ""];
-    return late === early ? b.index - a.index : late < early ? -1 : 1;
-  },
-};
-
-// An axis of a comparison: a name, and the value of an image.
+// An axis: a name, and the value of an image.
 function axesOf(cards) {
   const parameters = new Set();
   const extras = new Set();
@@ -71,7 +54,8 @@ function axesOf(cards) {
     axes.push({ name, of: (card) => shown((card.parameters || {})[name]) });
   }
   for (const name of extras) {
-    if (!parameters.has(name)) axes.push({ name, of: (card) => shown((card.extras || {})[name]) });
+    if (parameters.has(name)) continue;
+    axes.push({ name, isColumn: true, of: (card) => shown((card.extras || {})[name]) });
   }
   axes.push({ name: "seed", of: (card) => shown(card.seed) });
   for (const axis of axes) axis.values = valuesOf(axis, cards);
@@ -116,4 +100,74 @@ function tableOf(cards, rows, columns) {
     row.get(column).push(card);
   }
   return [...table].filter(([, cells]) => cells.size);
+}
+
+// --- captions ------------------------------------------------------------------------------------
+
+const MOST_FACTS = 3;
+const SHORTEST_START = 24; // letters; a common start of prompts that is shorter stays
+
+// The words that all prompts start with, "" for few.
+function commonStart(prompts) {
+  let start = prompts[0] || "";
+  for (const prompt of prompts) {
+    let length = 0;
+    while (length < start.length && start[length] === prompt[length]) length += 1;
+    start = start.slice(0, length);
+  }
+  start = start.slice(0, start.lastIndexOf(" ") + 1);
+  return start.length < SHORTEST_START || prompts.includes(start.trim()) ? "" : start;
+}
+
+// The axes that together tell images apart, as few as possible: parameters before a user's columns,
+// and those with most values first.
+function tellingAxes(cards) {
+  const weight = (axis) => (axis.isColumn ? 0 : 1e9) + axis.values.length;
+  const chosen = [];
+  let count = 1;
+  for (const axis of axesOf(cards).sort((a, b) => weight(b) - weight(a))) {
+    if (count === cards.length || chosen.length === MOST_FACTS) break;
+    const wider = [...chosen, axis];
+    const seen = new Set(cards.map((card) => wider.map((one) => one.of(card)).join("\0")));
+    if (seen.size > count) {
+      chosen.push(axis);
+      count = seen.size;
+    }
+  }
+  return chosen;
+}
+
+// What tells an image from the others: the facts by which images of its prompt differ, and the
+// prompt, if there are several, without the words that all start with.
+class Captions {
+  constructor(cards) {
+    this.groups = new Map();
+    for (const card of cards) {
+      const prompt = shown(card.prompt);
+      if (!this.groups.has(prompt)) this.groups.set(prompt, { cards: [], axes: null });
+      this.groups.get(prompt).cards.push(card);
+    }
+    this.start = this.groups.size > 1 ? commonStart([...this.groups.keys()].filter(Boolean)) : "";
+  }
+
+  get onlyPrompt() {
+    const [prompt] = this.groups.keys();
+    return this.groups.size === 1 && this.groups.get(prompt).cards.length > 1 ? prompt : "";
+  }
+
+  of(card) {
+    const prompt = shown(card.prompt);
+    const group = this.groups.get(prompt);
+    if (!group || group.cards.length < 2) return { facts: "", prompt: this.shortened(prompt) };
+    group.axes = group.axes || tellingAxes(group.cards);
+    const facts = group.axes
+      .filter((axis) => axis.of(card) !== "")
+      .map((axis) => labelOf(axis, axis.of(card)));
+    const isAlone = this.groups.size === 1 && facts.length > 0;
+    return { facts: facts.join(" · "), prompt: isAlone ? "" : this.shortened(prompt) };
+  }
+
+  shortened(prompt) {
+    return this.start && prompt.startsWith(this.start) ? "…" + prompt.slice(this.start.length) : prompt;
+  }
 }

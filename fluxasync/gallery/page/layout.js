@@ -37,19 +37,20 @@ function justified(cards, width, height, gap) {
   return { rows, height: y, width };
 }
 
-// Rows under a heading, cells of one size; many columns make them wider than the page.
-function compared(table, columns, width, gap) {
+// Rows under a heading, cells of one size; many columns make them wider than the page. Of a cell's
+// images a preferred one is shown. `size` is the usual height of an image.
+function compared(table, columns, width, gap, size, isPreferred) {
   const names = columns ? columns.values : null;
   const longest = Math.max(...table.map(([, cells]) => cells.size), 1);
   const count = names ? names.length : longest;
-  const smallest = width < 600 ? 132 : 180;
-  const cell = Math.min(Math.max((width - gap * (count - 1)) / count, smallest), 460);
+  const smallest = size * (width < 600 ? 0.78 : 0.67);
+  const cell = Math.min(Math.max((width - gap * (count - 1)) / count, smallest), size * 1.7);
   const shapes = table.flatMap(([, cells]) => [...cells.values()].map(([card]) => shapeOf(card)));
   const middle = shapes.sort((a, b) => a - b)[shapes.length >> 1] || 1;
   const tall = cell / middle + CAPTION;
   const rows = table.map(([value, cells], number) => {
     const tiles = [...cells].map(([name, cards]) => ({
-      card: cards.find((card) => card.status === "saved") || cards[0],
+      card: cards.find(isPreferred) || cards.find((card) => card.status === "saved") || cards[0],
       cards,
       caption: names ? labelOf(columns, name) : "",
       width: cell,
@@ -61,13 +62,39 @@ function compared(table, columns, width, gap) {
   return { rows, height: rows.length * (tall + HEADING + gap), width: count * (cell + gap) - gap };
 }
 
+// Lines of text, those of one cause under a heading that counts them.
+function listed(cards, width, causeOf) {
+  const groups = new Map();
+  for (const card of cards) {
+    const cause = causeOf(card);
+    if (!groups.has(cause)) groups.set(cause, []);
+    groups.get(cause).push(card);
+  }
+  const height = width < 600 ? 92 : 60;
+  const rows = [];
+  let y = 0;
+  const largestFirst = [...groups].sort(([, a], [, b]) => b.length - a.length);
+  for (const [cause, group] of largestFirst) {
+    group.forEach((card, place) => {
+      const heading = place ? undefined : cause + " · " + group.length.toLocaleString();
+      rows.push({ y, height, heading, tiles: [{ card, x: 0, width, isLine: true }] });
+      y += height + (place ? 0 : HEADING);
+    });
+    y += HEADING / 2;
+  }
+  return { rows, height: y, width };
+}
+
+function heightOf(row) {
+  return row.height + (row.heading === undefined ? 0 : HEADING);
+}
+
 // The first row that ends below y.
 function rowAt(rows, y) {
   let [low, high] = [0, rows.length];
   while (low < high) {
     const middle = (low + high) >> 1;
-    const row = rows[middle];
-    if (row.y + row.height + (row.heading === undefined ? 0 : HEADING) < y) low = middle + 1;
+    if (rows[middle].y + heightOf(rows[middle]) < y) low = middle + 1;
     else high = middle;
   }
   return low;

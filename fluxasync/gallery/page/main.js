@@ -1,111 +1,118 @@
-// The page: controls, drawing near the window, keyboard.
+// The page: what is shown, the keyboard, the address, and an active run.
 
-function byId(id) {
-  return document.getElementById(id);
-}
+const USUAL_SIZE = 270; // height of an image; narrow screens have less
+const VIEWS = ["pictures", "comparison", "failures"];
 
 class Page {
   constructor(run) {
     this.run = run;
     this.cards = new Map(run.cards.map((card) => [card.key, card]));
     this.view = "pictures";
-    this.status = "";
-    this.tiles = new Map(); // on the page now, by key of the card
-    this.headings = new Map();
-    this.current = null; // the tile's spot that arrows start from
+    this.first = null; // A of a comparison of two
+    this.picks = new Picks(run, (problem) => this.notice(problem));
+    this.filters = new Filters(this.picks, (how) => this.again(how));
+    this.filters.order = this.filters.usual = run.live ? "newest" : "given";
+    this.overlay = new Overlay(this.picks, (cards, picked) => this.decide(cards, picked));
     this.main = byId("pictures");
-    this.detail = new Detail((card) => this.returnTo(card));
-    byId("order").value = run.live ? "newest" : "given";
+    this.grid = new Grid(this.main, {
+      stateOf: (card) => this.picks.stateOf(card),
+      letterOf: (card) => (card === this.first ? "A" : ""),
+      headingOf: (row) => this.headingOf(row),
+    });
+    this.detail = new Detail(this);
+    this.address = new Address((place) => this.goTo(place));
     this.listen();
-    this.update();
+    this.changed();
+    this.goTo(this.address.read());
+    if (run.picks_problem) this.notice(run.picks_problem);
     if (run.live) this.follow();
   }
 
   listen() {
-    byId("search").addEventListener("input", () => this.again());
-    for (const id of ["model", "account", "order"]) byId(id).addEventListener("change", () => this.again());
     for (const id of ["rows", "columns"]) {
       byId(id).addEventListener("change", () => {
         this.chosen = { rows: byId("rows").value, columns: byId("columns").value };
         this.again();
       });
     }
-    byId("as-pictures").addEventListener("click", () => this.look("pictures"));
-    byId("as-comparison").addEventListener("click", () => this.look("comparison"));
-    this.main.addEventListener("click", (event) => {
-      const tile = event.target.closest(".tile");
-      if (tile) this.open(this.spots.find((spot) => spot.card.key === tile.dataset.key));
+    for (const view of VIEWS) byId("as-" + view).addEventListener("click", () => this.look(view));
+    byId("clear").addEventListener("click", () => {
+      this.filters.read(new URLSearchParams());
+      this.again();
     });
+    byId("download").addEventListener("click", () => this.picks.download());
+    const size = byId("size");
+    size.value = stored("fluxasync-size") || USUAL_SIZE;
+    size.addEventListener("input", () => {
+      stored("fluxasync-size", size.value);
+      this.grid.keepPlace(() => this.arrange());
+    });
+    this.main.addEventListener("click", (event) => this.onClick(event));
     document.addEventListener("keydown", (event) => this.onKey(event));
-    addEventListener("scroll", () => this.soon(), { passive: true });
     new ResizeObserver(() => {
       if (this.main.clientWidth !== this.width) this.arrange();
     }).observe(this.main);
   }
 
-  look(view) {
-    this.view = view;
-    byId("as-pictures").setAttribute("aria-pressed", view === "pictures");
-    byId("as-comparison").setAttribute("aria-pressed", view !== "pictures");
-    this.again();
-  }
+  // --- what is shown -----------------------------------------------------------------------------
 
-  again() {
-    this.current = null;
-    scrollTo(0, 0);
+  // The cards changed.
+  changed() {
+    this.all = [...this.cards.values()];
+    this.allAxes = axesOf(this.all);
+    this.names = new Names(this.all);
+    this.sorted = null;
     this.update();
   }
 
-  // --- filters -------------------------------------------------------------------------------
+  // The user chose something else to look at.
+  again(how) {
+    this.grid.current = null;
+    this.first = null;
+    scrollTo(0, 0);
+    this.update();
+    // one step for Back, however many letters are typed
+    if (how === "typed" && this.isTyping) this.address.replace("", this.query());
+    else this.address.push("", this.query());
+    this.isTyping = how === "typed";
+  }
+
+  look(view) {
+    this.view = view;
+    this.again();
+  }
 
   update() {
-    const all = [...this.cards.values()].sort(ORDERS[byId("order").value]);
-    this.offer("model", "All models", all);
-    this.offer("account", "All accounts", all);
-    const wanted = ["search", "model", "account"].map((id) => byId(id).value);
-    const within = all.filter(finder(...wanted));
-    this.offerStatuses(within);
-    this.found = within.filter((card) => !this.status || card.status === this.status);
-    this.say(all);
-    this.axes = axesOf(this.found);
+    const { filters } = this;
+    filters.offer(this.all, this.allAxes);
+    const order = filters.order + filters.isDown;
+    if (!this.sorted || this.sortedBy !== order) this.sorted = this.all.sort(filters.compare());
+    this.sortedBy = order;
+    this.within = this.sorted.filter(filters.matching());
+    filters.count(this.all, this.within);
+    this.found = this.within.filter((card) => filters.isWanted(card));
+    const failures = this.all.filter((card) => card.status !== "saved").length;
+    byId("as-failures").hidden = !failures;
+    byId("as-failures").textContent = "Failures " + failures.toLocaleString();
+    if (this.view === "failures" && !failures) this.view = "pictures";
+    if (this.view === "failures") this.found = this.found.filter((card) => card.status !== "saved");
+    this.captions = new Captions(this.found);
+    this.axes = this.view === "comparison" ? axesOf(this.found) : [];
     // images that differ in everything have no axis in common
-    const isTable = axesOf(all).some((axis) => axis.values.length < all.length);
-    byId("views").hidden = !isTable && this.view === "pictures";
+    const isTable = this.allAxes.some((axis) => axis.values.length < this.all.length);
+    byId("as-comparison").hidden = !isTable && this.view !== "comparison";
+    byId("views").hidden = byId("as-comparison").hidden && byId("as-failures").hidden;
+    for (const view of VIEWS) byId("as-" + view).setAttribute("aria-pressed", view === this.view);
+    this.say();
     this.offerAxes();
     this.arrange();
-  }
-
-  // A choice of one fact's values, where the cards have several.
-  offer(fact, every, all) {
-    const names = [...new Set(all.map((card) => card[fact]).filter(Boolean))].sort();
-    choices(byId(fact), [["", every], ...names.map((name) => [name, name])]);
-    byId(fact).hidden = names.length < 2;
-  }
-
-  offerStatuses(within) {
-    const counts = new Map([["", within.length]]);
-    const present = new Set([...this.cards.values()].map((card) => card.status));
-    for (const status of STATUSES) if (present.has(status)) counts.set(status, 0);
-    for (const card of within) counts.set(card.status, counts.get(card.status) + 1);
-    if (!counts.has(this.status)) this.status = "";
-    const made = [...counts].map(([status, count]) => {
-      const chip = element("button", "", (WORDS[status] || "All") + " " + count.toLocaleString());
-      chip.type = "button";
-      chip.setAttribute("aria-pressed", status === this.status);
-      chip.addEventListener("click", () => {
-        this.status = status;
-        this.again();
-      });
-      return chip;
-    });
-    byId("statuses").replaceChildren(...made);
-    byId("statuses").hidden = counts.size < 3;
   }
 
   offerAxes() {
     const isOpen = this.view === "comparison" && this.axes.length > 0;
     byId("axes").hidden = !isOpen;
-    byId("order").hidden = isOpen;
+    byId("sorting").hidden = isOpen || this.view === "failures";
+    byId("size").hidden = this.view === "failures";
     if (!isOpen) return;
     const names = this.axes.map((axis) => [axis.name, axis.name]);
     choices(byId("rows"), [...names, ["", "none"]]);
@@ -119,187 +126,206 @@ class Page {
     byId("columns").value = this.columns ? this.columns.name : "";
   }
 
-  say(all) {
-    const saved = all.filter((card) => card.status === "saved").length;
-    const parts = [saved.toLocaleString() + (saved === 1 ? " image" : " images")];
-    if (this.found.length !== all.length) {
-      parts.unshift(this.found.length.toLocaleString() + " shown of " + all.length.toLocaleString());
-      parts.pop();
-    }
-    if (this.run.simulated) parts.push("simulated");
+  say() {
+    const parts = aboutRun(this.run, this.all);
+    const isFiltered = this.found.length !== this.all.length;
+    if (isFiltered) parts[0] = this.found.length.toLocaleString() + " shown of " + this.all.length.toLocaleString();
     byId("totals").textContent = parts.join(" · ");
+    byId("totals").title = parts.join(" · ");
+    const prompt = this.view === "pictures" ? this.captions.onlyPrompt : "";
+    byId("only-prompt").textContent = prompt;
+    byId("only-prompt").hidden = !prompt;
     byId("nothing").hidden = this.found.length > 0;
-    byId("nothing").textContent = all.length
-      ? "Nothing matches. Esc clears the search."
+    byId("clear").hidden = !this.all.length;
+    byId("nothing-text").textContent = this.all.length
+      ? "Nothing matches."
       : this.run.live ? "The first image appears here when it is saved." : "No images yet.";
+    const progress = this.run.live && this.run.total ? progressOf(this.run.total, this.all) : null;
+    byId("progress").hidden = !progress;
+    if (progress) {
+      byId("progress-bar").value = progress.share;
+      byId("progress-text").textContent = progress.text;
+    }
   }
 
-  // --- drawing -------------------------------------------------------------------------------
+  notice(text) {
+    byId("notice").textContent = text;
+    byId("notice").hidden = !text;
+    this.filters.count(this.all, this.within);
+  }
 
   arrange() {
     this.width = this.main.clientWidth;
     const gap = parseFloat(getComputedStyle(document.documentElement).getPropertyValue("--gap"));
+    const size = byId("size").value * (this.width < 600 ? 0.63 : 1);
     const isTable = this.view === "comparison" && this.axes.length > 0;
+    let layout;
     if (isTable) {
       const table = tableOf(this.found, this.rows, this.columns);
-      this.layout = compared(table, this.columns, this.width, gap);
+      const isPicked = (card) => this.picks.of(card) === true;
+      layout = compared(table, this.columns, this.width, gap, size, isPicked);
+    } else if (this.view === "failures") {
+      layout = listed(this.found, this.width, causeOf);
     } else {
-      this.layout = justified(this.found, this.width, this.width < 600 ? 170 : 270, gap);
+      layout = justified(this.found, this.width, size, gap);
     }
     this.main.classList.toggle("comparing", isTable);
-    this.spots = this.layout.rows.flatMap((row) => row.tiles);
-    this.list = this.spots.flatMap((spot) => spot.cards || [spot.card]);
-    for (const child of [...this.main.children]) child.remove();
-    this.tiles.clear();
-    this.headings.clear();
-    this.main.style.height = this.layout.height + "px";
-    this.draw();
+    this.grid.show(layout, this.captions, isTable);
   }
 
-  soon() {
-    if (this.isDue) return;
-    this.isDue = true;
-    requestAnimationFrame(() => {
-      this.isDue = false;
-      this.draw();
-    });
+  headingOf(row) {
+    if (this.view === "failures") return { title: row.heading, note: "" };
+    const best = row.tiles.filter((spot) => this.picks.of(spot.card) === true);
+    const said = best.length > 1 ? counted(best.length, "pick") : best.length ? best[0].caption || "picked" : "";
+    return {
+      title: this.rows ? labelOf(this.rows, row.heading) : "All",
+      note: said ? "♥ " + said : "",
+    };
   }
 
-  draw() {
-    byId("bar").classList.toggle("lifted", scrollY > 4);
-    const top = scrollY - this.main.offsetTop;
-    const near = this.layout.rows.slice(
-      rowAt(this.layout.rows, top - innerHeight),
-      rowAt(this.layout.rows, top + 2 * innerHeight) + 1,
-    );
-    const wanted = new Map(near.flatMap((row) => row.tiles.map((spot) => [spot.card.key, { row, spot }])));
-    for (const [key, tile] of this.tiles) {
-      if (!wanted.has(key)) {
-        tile.remove();
-        this.tiles.delete(key);
-      }
-    }
-    for (const [key, { row, spot }] of wanted) {
-      if (!this.tiles.has(key)) this.tiles.set(key, this.placed(row, spot));
-    }
-    this.drawHeadings(near);
-    this.markCurrent();
-  }
+  // --- choosing ----------------------------------------------------------------------------------
 
-  placed(row, spot) {
-    const tile = tileOf(spot);
-    const top = row.y + (row.heading === undefined ? 0 : HEADING);
-    put(tile, { left: spot.x, top, width: spot.width, height: row.height });
-    tile.tabIndex = -1;
-    this.main.append(tile);
-    return tile;
-  }
-
-  drawHeadings(near) {
-    const wanted = new Set(near.filter((row) => row.heading !== undefined));
-    for (const [row, made] of this.headings) {
-      if (!wanted.has(row)) {
-        made.remove();
-        this.headings.delete(row);
-      }
-    }
-    for (const row of wanted) {
-      if (this.headings.has(row)) continue;
-      const made = element("div", "row");
-      const text = element("h2", "", this.rows ? labelOf(this.rows, row.heading) : "All");
-      text.dir = "auto";
-      text.title = row.heading;
-      put(text, { maxWidth: this.width });
-      made.append(text);
-      put(made, { top: row.y, width: this.layout.width });
-      this.main.append(made);
-      this.headings.set(row, made);
+  decide(cards, picked) {
+    this.picks.decide(cards, picked);
+    if (this.filters.pick) this.grid.keepPlace(() => this.update());
+    else {
+      this.filters.count(this.all, this.within);
+      this.grid.markAll();
     }
   }
 
-  markCurrent() {
-    const first = this.current && this.tiles.get(this.current.card.key);
-    for (const tile of this.tiles.values()) tile.tabIndex = -1;
-    const tile = first || this.tiles.values().next().value;
-    if (tile) tile.tabIndex = 0;
+  // Picks one image and rejects the others of its row; a second time takes that back.
+  bestOfRow(spot) {
+    const others = this.grid.rowOf(spot).tiles.map((tile) => tile.card).filter((card) => card !== spot.card);
+    const isBest = this.picks.of(spot.card) === true &&
+      others.every((card) => this.picks.of(card) === false || !canBePicked(card));
+    this.picks.decide(others, isBest ? null : false);
+    this.decide([spot.card], isBest ? null : true);
   }
 
-  // --- keyboard ------------------------------------------------------------------------------
+  // The first image of two is A; the second one is laid over it.
+  against(card) {
+    if (!largest(card)) return;
+    const first = this.first;
+    this.first = first ? null : card;
+    this.grid.markAll();
+    if (first && first !== card) {
+      this.overlay.open(first, card, (one) => {
+        const { facts, prompt } = this.captions.of(one);
+        return [facts, prompt].filter(Boolean).join("  ");
+      });
+    }
+  }
+
+  onClick(event) {
+    const tile = event.target.closest(".tile");
+    const spot = tile && this.grid.spotOf(tile.dataset.key);
+    if (!spot) return;
+    if (event.target.closest(".heart")) this.toggle(spot, true);
+    else if (event.target.closest(".best")) this.bestOfRow(spot);
+    else if (event.shiftKey) this.against(spot.card);
+    else this.open(spot);
+  }
+
+  toggle(spot, picked) {
+    this.grid.current = spot;
+    this.decide([spot.card], this.picks.of(spot.card) === picked ? null : picked);
+  }
+
+  // --- keyboard ----------------------------------------------------------------------------------
 
   onKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (this.detail.isOpen) {
-      const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-      if (by) this.detail.step(by);
-      return;
-    }
-    const isTyping = event.target.matches("input, select");
-    if (event.key === "Escape") return this.clear();
+    if (this.overlay.isOpen) return this.overlay.onKey(event.key);
+    if (this.detail.isOpen) return this.detail.onKey(event);
+    if (event.key === "Escape") return this.escape();
     if (event.target.id === "search" && ["Enter", "ArrowDown"].includes(event.key)) {
       event.preventDefault();
-      return this.move("Home");
+      return this.grid.move("Home");
     }
-    if (isTyping) return;
-    if (event.key === "/") {
+    if (event.target.matches("input, select, textarea")) return;
+    const isTile = event.target.matches(".tile");
+    const spot = isTile ? this.grid.spotOf(event.target.dataset.key) : null;
+    const current = spot || (document.activeElement === document.body ? this.grid.current : null);
+    const choose = {
+      p: () => this.toggle(current, true), x: () => this.toggle(current, false),
+      u: () => this.decide([current.card], null), a: () => this.against(current.card),
+      b: () => this.grid.isTable && this.bestOfRow(current),
+      Enter: () => this.open(current), " ": () => this.open(current),
+    }[event.key];
+    if (choose && current) {
+      event.preventDefault();
+      choose();
+    } else if (event.key === "/") {
       event.preventDefault();
       byId("search").focus();
       byId("search").select();
-    } else if (event.key === "Enter" && document.activeElement === document.body) {
-      if (this.current) this.open(this.current);
-    } else if (/^(Arrow|Home$|End$)/.test(event.key) && this.spots.length) {
+    } else if (event.key === "+" || event.key === "-") {
+      const size = byId("size");
+      if (event.key === "+") size.stepUp(2);
+      else size.stepDown(2);
+      size.dispatchEvent(new Event("input"));
+    } else if (/^(Arrow|Home$|End$)/.test(event.key) && this.grid.spots.length) {
       event.preventDefault();
-      this.move(event.key);
+      this.grid.move(event.key);
     }
   }
 
-  clear() {
+  escape() {
     byId("search").blur();
-    if (!byId("search").value) return;
-    byId("search").value = "";
-    this.again();
-  }
-
-  move(key) {
-    const at = this.current ? this.spots.indexOf(this.current) : -1;
-    if (at < 0 || key === "Home" || key === "End") {
-      this.goTo(this.spots[key === "End" ? this.spots.length - 1 : 0]);
-    } else if (key === "ArrowLeft" || key === "ArrowRight") {
-      this.goTo(this.spots[at + (key === "ArrowLeft" ? -1 : 1)]);
-    } else {
-      const rows = this.layout.rows;
-      const row = rows.findIndex((one) => one.tiles.includes(this.current));
-      const to = rows[row + (key === "ArrowUp" ? -1 : 1)];
-      if (to) this.goTo(nearest(to, this.current));
+    if (this.first) {
+      this.first = null;
+      this.grid.markAll();
+    } else if (byId("search").value) {
+      byId("search").value = "";
+      this.again();
     }
   }
 
-  goTo(spot) {
-    if (!spot) return;
-    this.current = spot;
-    const row = this.layout.rows.find((one) => one.tiles.includes(spot));
-    const top = this.main.offsetTop + row.y;
-    const bar = getComputedStyle(byId("bar")).position === "sticky" ? byId("bar").offsetHeight : 0;
-    const height = row.height + (row.heading === undefined ? 0 : HEADING);
-    if (top < scrollY + bar) scrollTo(0, top - bar - 8);
-    else if (top + height > scrollY + innerHeight) scrollTo(0, top + height - innerHeight + 8);
-    this.draw();
-    this.tiles.get(spot.card.key).focus({ preventScroll: true, focusVisible: true });
-    if (this.main.scrollWidth > this.width) {
-      this.tiles.get(spot.card.key).scrollIntoView({ block: "nearest", inline: "nearest" });
+  // --- the address -------------------------------------------------------------------------------
+
+  query() {
+    const query = new URLSearchParams();
+    this.filters.write(query);
+    if (this.view !== "pictures") query.set("view", this.view);
+    if (this.view === "comparison" && this.chosen) {
+      query.set("rows", this.chosen.rows);
+      query.set("columns", this.chosen.columns);
     }
+    return query;
+  }
+
+  // Shows what an address says: at the start, and after Back or Forward.
+  goTo({ image, query }, isClosed) {
+    if (isClosed) return; // the image was closed already, and nothing else changed
+    if (query.toString() !== this.query().toString()) {
+      this.filters.read(query);
+      this.view = VIEWS.includes(query.get("view")) ? query.get("view") : "pictures";
+      this.chosen = query.has("rows") && { rows: query.get("rows"), columns: query.get("columns") };
+      this.grid.current = null;
+      this.update();
+    }
+    const card = image && this.names.find(image);
+    if (card) this.detail.open(this.grid.list.includes(card) ? this.grid.list : [card], card);
+    else if (this.detail.isOpen) this.detail.dialog.close();
   }
 
   open(spot) {
-    if (!spot) return;
-    this.current = spot;
-    this.detail.open(this.list, spot.card);
+    this.grid.current = spot;
+    this.address.push(this.names.of(spot.card), this.query());
+    this.detail.open(this.grid.list, spot.card);
   }
 
-  returnTo(card) {
-    this.goTo(this.spots.find((spot) => spot.card === card || (spot.cards || []).includes(card)));
+  moved(card) {
+    this.address.replace(this.names.of(card), this.query());
   }
 
-  // --- an active run -------------------------------------------------------------------------
+  closed(card) {
+    this.address.leave(this.query());
+    this.grid.goTo(this.grid.holding(card) || this.grid.current);
+  }
+
+  // --- an active run -----------------------------------------------------------------------------
 
   follow() {
     const live = byId("live");
@@ -314,8 +340,14 @@ class Page {
     events.addEventListener("open", () => say("live", true));
     events.addEventListener("error", () => say("waiting for the run", false));
     events.addEventListener("cards", (event) => this.take(JSON.parse(event.data)));
+    events.addEventListener("total", (event) => {
+      this.run.total = JSON.parse(event.data);
+      this.say();
+    });
     events.addEventListener("end", () => {
       events.close();
+      this.run.total = 0;
+      byId("progress").hidden = true;
       say("the run has ended", false);
     });
   }
@@ -326,36 +358,9 @@ class Page {
     this.isTaking = true;
     requestAnimationFrame(() => {
       this.isTaking = false;
-      this.keepPlace(() => this.update());
+      this.grid.keepPlace(() => this.changed());
     });
   }
-
-  // Images that arrive above keep the visible ones in place.
-  keepPlace(change) {
-    const top = scrollY - this.main.offsetTop;
-    const row = top > 0 ? this.layout.rows[rowAt(this.layout.rows, top)] : null;
-    const card = row && row.tiles[0].card.key;
-    const focused = document.activeElement.closest(".tile");
-    const key = focused ? focused.dataset.key : this.current && this.current.card.key;
-    change();
-    this.current = this.spots.find((spot) => spot.card.key === key) || null;
-    const now = row && this.layout.rows.find((one) => one.tiles.some((tile) => tile.card.key === card));
-    if (now) scrollBy(0, now.y - row.y);
-    this.draw();
-    if (focused && this.current) {
-      const tile = this.tiles.get(key);
-      if (tile) tile.focus({ preventScroll: true });
-    }
-  }
-}
-
-function choices(select, pairs) {
-  const wanted = pairs.map(([value]) => value).join("\0");
-  if (select.dataset.values === wanted) return;
-  const before = select.value;
-  select.dataset.values = wanted;
-  select.replaceChildren(...pairs.map(([value, text]) => new Option(text, value)));
-  if (pairs.some(([value]) => value === before)) select.value = before;
 }
 
 new Page(JSON.parse(byId("run").textContent));
