@@ -8,7 +8,8 @@ connection for each submission would take two or three round trips, about 0.25 s
 from __future__ import annotations
 
 import logging
-import select
+import types
+from collections.abc import Generator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -86,8 +87,12 @@ class CheckedConnector(aiohttp.TCPConnector):
             number = self._uses.get(line, 0) + 1
             self._uses[line] = number
             self._has_unread(line)
-            if number == 1 or (not line.should_close and self._is_quiet(line)):
-                break
+            try:
+                if number == 1 or await self._is_quiet(line):
+                    break
+            except BaseException:
+                connection.close()
+                raise
             connection.close()
         if self.is_out_of_step:
             line.force_close()
@@ -108,7 +113,7 @@ class CheckedConnector(aiohttp.TCPConnector):
         """Return whether more data followed the answer, so that it may belong to an earlier call.
         A connection's first use has no earlier call; data of a later use does not count."""
         line = use.line
-        if line is None or self._uses.get(line) != use.number:
+        if line is None or not len(line) or self._uses.get(line) != use.number:
             return False
         return self._has_unread(line) and use.number > 1
 
@@ -123,11 +128,17 @@ class CheckedConnector(aiohttp.TCPConnector):
             )
         return True
 
-    def _is_quiet(self, line: ResponseHandler) -> bool:
-        """Whether a used connection has nothing to read, neither data nor its end (FIN)."""
-        opened = line.transport.get_extra_info("socket") if line.transport else None
-        if self.is_out_of_step or opened is None or opened.fileno() < 0:
-            return False
-        poller = select.poll()
-        poller.register(opened.fileno(), select.POLLIN)
-        return not poller.poll(0)
+    async def _is_quiet(self, line: ResponseHandler) -> bool:
+        """Whether a used connection has nothing to read, neither data nor its end (FIN). The loop
+        reads what has arrived within two of its turns; asking the kernel instead would hand the
+        interpreter to another thread."""
+        await _two_turns()
+        is_open = line.transport is not None and not line.transport.is_closing()
+        return is_open and not (line.should_close or self._has_unread(line) or self.is_out_of_step)
+
+
+@types.coroutine
+def _two_turns() -> Generator[None, None, None]:
+    """Let the loop take two turns."""
+    yield
+    yield
