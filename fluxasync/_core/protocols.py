@@ -48,10 +48,12 @@ class Chunks:
         chunks: AsyncIterator[bytes],
         *,
         take_md5: Callable[[], str | None] = lambda: None,
+        read_whole: Callable[[int, list[bytes]], Awaitable[bool]] | None = None,
         is_paid: bool = False,
     ) -> None:
         self._chunks = chunks
         self._take_md5 = take_md5
+        self._read_whole = read_whole
         self.is_paid = is_paid  #: if the try fails, our sinks keep its bytes in quarantine
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -64,6 +66,14 @@ class Chunks:
         """Take over the comparison, before the first chunk: return the server's MD5 in base64, or
         None. For sinks that read the bytes in a thread anyway."""
         return self._take_md5()
+
+    async def read_whole(self, limit: int, into: list[bytes]) -> bool:
+        """Add an image of at most `limit` bytes to the list, all at once, instead of the chunks.
+
+        Returns false, and has read nothing, for an image that is read by chunks. Of an image that
+        breaks off, the list has what has arrived.
+        """
+        return self._read_whole is not None and await self._read_whole(limit, into)
 
 
 class Sink(Protocol):

@@ -12,10 +12,8 @@ from __future__ import annotations
 import asyncio
 import math
 from bisect import insort
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from attrs import define, field
 
@@ -44,6 +42,13 @@ class DownloadPermit:
     owner: DownloadQueue = field(repr=False)
     size: int = 0
     storing_since: float | None = None  #: loop time at which all bytes were here
+
+    async def __aenter__(self) -> Self:
+        await self.owner.open(self)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.owner.close(self)
 
     async def expect(self, size: int) -> None:
         """Count the image's true size, once known; wait until the limits allow it."""
@@ -93,23 +98,29 @@ class DownloadQueue:
     def bytes_in_flight(self) -> int:
         return self._bytes
 
-    @asynccontextmanager
-    async def take(self, deadline: float) -> AsyncIterator[DownloadPermit]:
-        """Wait for a permit and hold it for the block."""
+    def take(self, deadline: float) -> DownloadPermit:
+        """Return a permit; `async with` waits for it and holds it for the block."""
+        self._serial += 1
+        return DownloadPermit(rank=(deadline, self._serial), owner=self)
+
+    async def open(self, permit: DownloadPermit) -> None:
+        """Wait until the permit is granted."""
         now = asyncio.get_running_loop().time()
-        if deadline > now:  # an expired URL says nothing about the next ones
-            self._life = deadline - now
+        if permit.rank[0] > now:  # an expired URL says nothing about the next ones
+            self._life = permit.rank[0] - now
         if not self._waiting:
             self._since = now
-        self._serial += 1
-        permit = DownloadPermit(rank=(deadline, self._serial), owner=self)
         try:
             await self._granted(permit, int(self._usual_size), self._waiting)
-            yield permit
-        finally:
-            self._open.discard(permit)
-            self._bytes -= permit.size
-            self._admit()
+        except BaseException:
+            self.close(permit)
+            raise
+
+    def close(self, permit: DownloadPermit) -> None:
+        """Take a permit back."""
+        self._open.discard(permit)
+        self._bytes -= permit.size
+        self._admit()
 
     async def grow(self, permit: DownloadPermit, more: int) -> None:
         """Count more bytes for an open permit, or fewer."""

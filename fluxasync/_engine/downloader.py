@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,8 @@ class Hosts:
 
     def wait(self, url: str) -> float:
         """Return the seconds until the URL's host may be asked."""
+        if not self._free_at:
+            return 0.0
         host = _origin(url)
         left = self._free_at.get(host, -math.inf) - now()
         if left <= 0:
@@ -189,15 +191,20 @@ class Downloader:
     ) -> Stored:
         """Fetch the image into the sink; raises TransportError, DownloadError and Expired."""
         job = ready.job
-        async with AsyncExitStack() as stack:
-            answer = await self._opened(ready, stack)
+        async with self._asked(ready) as answer, AsyncExitStack() as stack:
+            self._check_status(answer, ready)
             transfer = ResumableStream(
                 answer,
                 reopen=partial(self._reopened, ready, stack),
                 stall=self.policies.timeouts.stall,
+                permit=permit,
             )
-            arriving = _counted(transfer, permit)
-            chunks = Chunks(arriving, take_md5=transfer.take_md5, is_paid=True)
+            chunks = Chunks(
+                transfer.chunks(),
+                take_md5=transfer.take_md5,
+                read_whole=transfer.read_whole,
+                is_paid=True,
+            )
             try:
                 self._check_headers(answer, job)
             except DownloadError:
@@ -209,26 +216,28 @@ class Downloader:
                 return await sink.store_suspect(job.request, job, chunks)
             return await sink.store(job.request, job, chunks)
 
-    async def _opened(self, ready: Ready, stack: AsyncExitStack, **ranged: str) -> Download:
-        """Ask for the image, or for the rest of it, and wait for the head of the answer."""
-        headers = {name.replace("_", "-"): value for name, value in ranged.items()}
-        answer = await stack.enter_async_context(
-            self.client.transport.stream(
-                ready.url, timeout=self.policies.timeouts.download, headers=headers or None
-            )
-        )
+    def _asked(
+        self, ready: Ready, headers: Mapping[str, str] | None = None
+    ) -> AbstractAsyncContextManager[Download]:
+        """Ask for the image, or for the rest of it; entered once the head of the answer is here."""
+        timeout = self.policies.timeouts.download
+        return self.client.transport.stream(ready.url, timeout=timeout, headers=headers)
+
+    def _check_status(self, answer: Download, ready: Ready) -> None:
         verdict = classify(Phase.DOWNLOAD, answer.status, None)
         if verdict is Verdict.REJECTED:
             raise Expired(f"HTTP {answer.status} for the image's URL", job=ready.job)
         if verdict is not Verdict.ACCEPTED:
             self._note_pause(answer, ready.url)
             raise TransportError(f"HTTP {answer.status} for the image's URL", sent=True)
-        return answer
 
     async def _reopened(
         self, ready: Ready, stack: AsyncExitStack, start: int, etag: str
     ) -> Download:
-        return await self._opened(ready, stack, Range=f"bytes={start}-", If_Match=etag)
+        ranged = {"Range": f"bytes={start}-", "If-Match": etag}
+        answer = await stack.enter_async_context(self._asked(ready, ranged))
+        self._check_status(answer, ready)
+        return answer
 
     def _note_pause(self, answer: Download, url: str) -> None:
         """Hold all downloads from a host that asks for a pause (429, 503 with Retry-After)."""
@@ -311,15 +320,6 @@ class Downloader:
     def _delay(self, tries: int) -> float:
         retry, jitter = self.policies.retry, self.rng.random()
         return retry_delay(tries, initial=retry.initial, maximum=retry.maximum, jitter=jitter)
-
-
-async def _counted(transfer: ResumableStream, permit: DownloadPermit) -> AsyncIterator[bytes]:
-    """Yield the image's bytes, once the queue allows its size."""
-    if transfer.length is not None:
-        await permit.expect(transfer.length)
-    async for chunk in transfer.chunks():
-        yield chunk
-    permit.arrived(now())
 
 
 def _origin(url: str) -> str:

@@ -11,12 +11,16 @@ import base64
 import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from .._core.concurrency import LoopAwareTimeout, StallTimeout
 from .._core.errors import TransportError
 from .._core.protocols import Download
 from .._wire.client import now
 from .._wire.image_download import AiohttpDownload
+
+if TYPE_CHECKING:
+    from .download_queue import DownloadPermit
 
 #: bytes that must have arrived for a resume; with less, the image is fetched again from its start
 RESUME_FROM = 4 * 2**20
@@ -41,7 +45,8 @@ class ChecksumMismatch(TransportError):
 class ResumableStream:
     """The body of an answer; `reopen(start, etag)` requests the rest from byte `start`.
 
-    `stall` is the timeout in seconds for nearly no bytes.
+    `stall` is the timeout in seconds for nearly no bytes. The first byte is read once the permit
+    allows the image's size.
     """
 
     def __init__(
@@ -50,10 +55,12 @@ class ResumableStream:
         *,
         reopen: Callable[[int, str], Awaitable[Download]],
         stall: float,
+        permit: DownloadPermit,
     ) -> None:
         self._answer = answer
         self._reopen = reopen
         self._stall = stall
+        self._permit = permit
         self._read = 0
         headers = answer.headers
         length = headers.get("content-length", "")
@@ -74,9 +81,11 @@ class ResumableStream:
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the bytes in order. Raises TransportError for a stall and for a final break."""
         answer, resumes = self._answer, 0
+        if self.length is not None:
+            await self._permit.expect(self.length)
         while True:
             try:
-                async for chunk in self._read_from(answer):
+                async for chunk in self._steady(answer):
                     self._read += len(chunk)
                     if self._md5 is not None:
                         self._digest.update(chunk)
@@ -88,6 +97,29 @@ class ResumableStream:
                     raise
                 answer = await self._rest(self._etag)
         self._check_whole(resumes)
+        self._permit.arrived(now())
+
+    async def read_whole(self, limit: int, into: list[bytes]) -> bool:
+        """Read an ordinary image at once; see `Chunks.read_whole`."""
+        answer, length = self._answer, self.length
+        if length is None or length > min(limit, WHOLE) or not isinstance(answer, AiohttpDownload):
+            return False
+        await self._permit.expect(length)
+        least = SLOWEST * self._stall
+        try:
+            with StallTimeout(self._stall, count=lambda: answer.arrived, least=least):
+                image = await answer.whole(length)
+        except (TimeoutError, TransportError) as error:
+            into.append(answer.broken())
+            if isinstance(error, TimeoutError):
+                raise self._stalled(answer.arrived) from None
+            raise
+        into.append(image)
+        if self._md5 is not None:
+            self._digest.update(image)
+        self._check_whole(0)
+        self._permit.arrived(now())
+        return True
 
     async def _rest(self, etag: str) -> Download:
         answer = await self._reopen(self._read, etag)
@@ -104,26 +136,6 @@ class ResumableStream:
             )
         if self._md5 is not None and self._md5 != base64.b64encode(self._digest.digest()).decode():
             raise ChecksumMismatch("the image's bytes do not match their Content-MD5", sent=True)
-
-    def _read_from(self, answer: Download) -> AsyncIterator[bytes]:
-        length = self.length
-        if length is not None and length <= WHOLE and isinstance(answer, AiohttpDownload):
-            return self._whole(answer, length)
-        return self._steady(answer)
-
-    async def _whole(self, answer: AiohttpDownload, length: int) -> AsyncIterator[bytes]:
-        """Yield an ordinary image as one chunk; of one that breaks off, what has arrived."""
-        least = SLOWEST * self._stall
-        try:
-            with StallTimeout(self._stall, count=lambda: answer.arrived, least=least):
-                image = await answer.whole(length)
-        except (TimeoutError, TransportError) as error:
-            if part := answer.broken():
-                yield part
-            if isinstance(error, TimeoutError):
-                raise self._stalled(answer.arrived) from None
-            raise
-        yield image
 
     def _stalled(self, got: int) -> TransferStalled:
         message = f"the image stalled: {got} bytes in {self._stall:g} s"

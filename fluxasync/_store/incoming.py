@@ -28,6 +28,7 @@ class Incoming:
         self.is_paid = isinstance(chunks, Chunks) and chunks.is_paid
         self.part: AtomicFile | None = None  #: holds what is written
         self._chunks = chunks
+        self._is_new = True
         self._taken: list[bytes] = []
 
     @property
@@ -38,6 +39,10 @@ class Incoming:
     async def take(self, limit: int) -> tuple[bytes, bool]:
         """Join chunks until they exceed the limit; return them, and whether they ended before."""
         self._taken, size = [], 0
+        if self._is_new:
+            self._is_new, chunks = False, self._chunks
+            if isinstance(chunks, Chunks) and await chunks.read_whole(limit, self._taken):
+                return self._joined(), True
         async for chunk in self._chunks:
             self._taken.append(chunk)
             size += len(chunk)
