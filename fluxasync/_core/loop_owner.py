@@ -48,7 +48,8 @@ class LoopOwner:
         """Whether this code runs in the object's loop, or no loop has claimed it."""
         if self._loop is None:
             return True
-        return self._process == os.getpid() and _running_loop() is self._loop
+        # asyncio knows no running loop in a forked process, until that runs another one
+        return _running_loop() is self._loop
 
     @property
     def is_lost(self) -> bool:

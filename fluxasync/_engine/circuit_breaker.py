@@ -37,9 +37,12 @@ class CircuitBreaker:
     @property
     def error(self) -> FluxError | None:
         """The error that tripped it; None while submissions may pass."""
-        if self._error is not None or not self._parents:
+        if self._error is not None:
             return self._error
-        return next((found for each in self._parents if (found := each.error) is not None), None)
+        for parent in self._parents:
+            if (found := parent.error) is not None:
+                return found
+        return None
 
     def beside(self, other: CircuitBreaker) -> CircuitBreaker:
         """Return the breaker of what must pass both, always the same one: a batch's submissions to

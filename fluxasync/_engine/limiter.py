@@ -244,14 +244,16 @@ class Limiter:
     # --- adaptive limits ------------------------------------------------------------------------
 
     def _limit_of(self, group: str, cap: int | None) -> AdaptiveLimit:
-        if group not in self._adaptive:
-            assigned = self._policies.limits.in_flight
-            if assigned == "auto":
-                self._adaptive[group] = AdaptiveLimit(START if cap is None else cap)
-            else:
-                start = assigned if cap is None else cap
-                self._adaptive[group] = AdaptiveLimit(start, ceiling=start)
-        return self._adaptive[group]
+        if (found := self._adaptive.get(group)) is not None:
+            return found
+        assigned = self._policies.limits.in_flight
+        if assigned == "auto":
+            found = AdaptiveLimit(START if cap is None else cap)
+        else:
+            start = assigned if cap is None else cap
+            found = AdaptiveLimit(start, ceiling=start)
+        self._adaptive[group] = found
+        return found
 
     @staticmethod
     def _counting(lease: Lease) -> list[tuple[str, int | None]]:
@@ -294,15 +296,14 @@ class Limiter:
         """Grant what may go now; set a timer where only time is missing."""
         if self._is_held:
             return
-        loop = asyncio.get_running_loop()
         held: list[_Waiter] = []
-        granted = 0
-        while self._waiters and self.in_flight < self.slots:
+        granted, slots, now = 0, self.slots, _now()
+        while self._waiters and len(self._leases) < slots:
             if granted == BURST:
-                self._wake_at(loop.time())
+                self._wake_at(now)
                 break
-            earliest = self._earliest(loop.time())
-            if earliest > loop.time():
+            earliest = self._earliest(now)
+            if earliest > now:
                 self._wake_at(earliest)
                 break
             waiter = self._waiters.pop(0)
@@ -311,7 +312,7 @@ class Limiter:
             if self._is_full(waiter):
                 held.append(waiter)
                 continue
-            self._grant(waiter, loop.time())
+            self._grant(waiter, now)
             granted += 1
         self._waiters[:0] = held
 

@@ -167,6 +167,8 @@ def _filled(value: Any, spec: str, is_column: bool) -> str:
         return _column(value, spec)
     if value is None:
         return "_"
+    if type(value) is int:
+        return format(value, spec)
     return _safe(format(_safe(value) if isinstance(value, str) else value, spec)) or "_"
 
 

@@ -198,6 +198,8 @@ def _key(request: ImageRequest | None) -> str | None:
 
 def _plain(value: Any) -> Any:
     """Return any value as JSON can hold it."""
+    if type(value) is str and value.isascii():  # most are
+        return value
     match value:
         case None | bool() | int():
             return value

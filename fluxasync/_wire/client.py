@@ -122,11 +122,15 @@ class ApiClient:
     async def send(self, call: Call) -> Reply:
         """Send a call and return its answer, without the key."""
         reply = await self.transport.send(call)
-        kind = reply.headers.get("content-type", "").partition(";")[0].strip()[:40]
-        if kind and "json" not in kind.lower() and read_object(reply.body) is not None:
-            self.warn(f"the provider sends JSON as {kind!r}; it is read as JSON")
+        kind = reply.headers.get("content-type", "")
+        if kind != "application/json":
+            self._check_kind(kind.partition(";")[0].strip()[:40], reply)
         body = self._redaction.body(reply.body)
         return reply if body is reply.body else evolve(reply, body=body)
+
+    def _check_kind(self, kind: str, reply: Reply) -> None:
+        if kind and "json" not in kind.lower() and read_object(reply.body) is not None:
+            self.warn(f"the provider sends JSON as {kind!r}; it is read as JSON")
 
 
 def _may_be_of(job: Job, prompt: str) -> bool:

@@ -23,6 +23,8 @@ _REPEATING = ("flux-dev", "flux-pro", "flux-kontext")
 def canonical(prompt: str) -> str:
     """Return a prompt without the differences that gateways make: white space, line ends, Unicode
     form, letter case, HTML escapes."""
+    if prompt.isascii() and "&" not in prompt:  # has one Unicode form, and no escapes
+        return " ".join(prompt.lower().split())
     plain = unicodedata.normalize("NFKC", html.unescape(prompt)).casefold()
     return " ".join(unicodedata.normalize("NFKC", plain).split())
 
@@ -35,7 +37,10 @@ def sent_prompt(request: ImageRequest) -> str:
 
 def is_echo_of(request: ImageRequest, echo: str) -> bool:
     """Return whether a reported prompt is the request's, apart from what gateways change."""
-    own, reported = canonical(sent_prompt(request)), canonical(echo)
+    sent = sent_prompt(request)
+    if echo == sent:
+        return True
+    own, reported = canonical(sent), canonical(echo)
     return own == reported or (len(reported) >= SHORTEST_CUT and own.startswith(reported))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final, Literal
 from urllib.parse import SplitResult, quote, urlsplit
 
@@ -25,6 +25,9 @@ _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
 
 #: scheme, user, host and port of a URL, at its beginning; many URLs have the same
 START = re.compile(r"[^/?#]*(?://[^/?#]*)?")
+
+#: an id that is quoted as it is
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_.~-]*", re.ASCII)
 
 Origin = tuple[str, str, int]
 
@@ -50,6 +53,12 @@ def origin_of(url: str) -> Origin | None:
         return None
     start = START.match(url)
     return None if start is None else _origin_of(start[0])
+
+
+@lru_cache(maxsize=256)
+def _quoted(model: str) -> str:
+    is_path = all(part.strip(".") for part in model.split("/"))
+    return quote(model, safe="/" if is_path else "")
 
 
 @lru_cache(maxsize=256)
@@ -153,7 +162,7 @@ class Provider:
     #: image and polling URLs at private addresses that it gives. No effect for a public address.
     allow_private_network: bool = False
 
-    @property
+    @cached_property
     def origin(self) -> Origin:
         """Scheme, host and port of `base_url`."""
         origin = origin_of(self.base_url)
@@ -198,13 +207,12 @@ class Provider:
     def submit_url(self, model: str) -> str:
         """Return the URL for submissions to a model. The name is quoted; its slashes stay, as in
         flux-tools/erase-v1, unless a part between them could change the path."""
-        is_path = all(part.strip(".") for part in model.split("/"))
-        name = quote(model, safe="/" if is_path else "")
-        return self.base_url + self.submit_path.replace("{model}", name)
+        return self.base_url + self.submit_path.replace("{model}", _quoted(model))
 
     def poll_url(self, job_id: str) -> str:
         """Return the URL that polls a job by its id; the id is quoted."""
-        return f"{self.base_url}{self.poll_path}?id={quote(job_id, safe='')}"
+        id = job_id if _PLAIN_ID.fullmatch(job_id) else quote(job_id, safe="")
+        return f"{self.base_url}{self.poll_path}?id={id}"
 
     def openapi_url(self) -> str | None:
         """Return the URL of the provider's OpenAPI document; None if it publishes none."""

@@ -66,12 +66,19 @@ class ProxySettings:
     named: str | None = field(default=None, repr=False)
     environ: Mapping[str, str] = field(factory=dict, repr=False)
     _found: dict[str, Proxy | None] = field(factory=dict, init=False, repr=False, eq=False)
+    _is_set: bool = field(init=False, repr=False, eq=False)
+
+    @_is_set.default
+    def _names_a_proxy(self) -> bool:
+        return any(self._setting(scheme)[1] for scheme in _VARIABLES)
 
     def proxy_for(self, url: str) -> Proxy | None:
         """Return the proxy for a URL; None = it is reached directly.
 
         Raises ConfigError for a proxy that cannot be used.
         """
+        if not self._is_set:
+            return None
         start = START.match(url)
         key = url if start is None else start[0]
         if key not in self._found:

@@ -141,7 +141,7 @@ class AiohttpTransport:
         with MappedErrors(exchange), pool as session:
             exchange.route(call.url, has_key=True)
             answer = _Answer()
-            sending = SENDING.set(exchange if is_post else None)
+            sending = SENDING.set(exchange) if is_post else None
             try:
                 with LoopAwareTimeout(call.timeout) as limit:
                     async with session.request(
@@ -160,7 +160,8 @@ class AiohttpTransport:
             except TimeoutError as error:
                 answer.broke_off(error)  # raises it before the status
             finally:
-                SENDING.reset(sending)
+                if sending is not None:
+                    SENDING.reset(sending)
             if not is_post and answer.broken:
                 raise TransportError(answer.broken, sent=True)
             return answer.reply()
