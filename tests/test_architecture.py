@@ -321,6 +321,7 @@ WHERE = {
     "an image input becomes base64": "_requests.image_inputs:encode_image_inputs",
     "how long a simulated job takes": "simulator.durations:job_duration",
     "ordered=True": "_batch.outcome_queue:OutcomeQueue._next_in_order",
+    "a run is paused from outside": "_batch.run_control:RunControl._pause",
     "workers and feeder": "_batch.worker_pool:WorkerPool._feed",
     "'disk full' as an error": "_store.files:disk_error",
     "terminal escapes are made inert": "_core.text:display",

@@ -67,6 +67,11 @@ app.command(
     name="credits",
     help="Show what is left on the account, in US dollars. Free.",
 )
+app.command(
+    "fluxasync._cli.ctl_command:ctl",
+    name="ctl",
+    help="Control a run of another terminal: pause, resume, limit N, budget X or top.",
+)
 
 _SOURCE = (
     "Prompt list: a .txt (one prompt per line), .jsonl, .json, .csv, .tsv, .xlsx or .parquet file, "

@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from .._batch.batch import Batch
 from .._batch.bill.balance_samples import shortage
+from .._batch.control_server import ControlServer
 from .._batch.progress.screens import showing
+from .._batch.run_control import RunControl
 from .._batch.simulated_run import job_log
 from .._batch.worker import EndsRun, classify_outcome
 from .._core.amounts import dollars
@@ -40,6 +42,7 @@ from .._requests.estimate import Estimate
 from .._requests.parsing import parse_request
 from .._requests.sources.nesting import one_by_one
 from .._requests.sources.plan import Plan
+from .._store.files import HOME
 from .._store.journal.retry_selection import classes_of
 from .._wire.credentials import Credentials, unread_token_variable
 from .cluster_options import start_line
@@ -56,6 +59,11 @@ if TYPE_CHECKING:
 
 #: an empty file is refused by the check, an empty stream only when it ends
 EMPTY = "standard input held no prompts, so nothing was done: check what writes it"
+#: why a run on a cluster is only looked at: the shares of its workers are the ledger's
+ON_CLUSTER = (
+    "a run on a cluster is not changed while it lasts: stop it with Ctrl-C and start it again with "
+    "other options"
+)
 #: seconds between two lines about the check
 _CHECK_INTERVAL = 2.0
 
@@ -170,7 +178,9 @@ async def run(command: CommandRun, sources: Sequence[str], options: RunOptions) 
         batch = batch_of(make, flux, sources, options, on_event=watch, on_plan=announce)
         export = export_beside(batch, options, command.terminal)
         command.export = export
-        async with batch, export or nullcontext(), showing(command.progress, command.terminal):
+        controlled = _control(command, flux, batch, options)
+        screen = showing(command.progress, command.terminal)
+        async with batch, export or nullcontext(), controlled, screen:
             command.batch = batch
             command.stop_with(_stop_of(batch, export), grace=options.grace)
             async for outcome in batch:
@@ -178,6 +188,22 @@ async def run(command: CommandRun, sources: Sequence[str], options: RunOptions) 
                 await command.terminal.wait_for_reader()
             if batch.is_empty:
                 raise ConfigError(EMPTY)
+
+
+@asynccontextmanager
+async def _control(
+    command: CommandRun, flux: FluxSession | FluxPool, batch: Batch, options: RunOptions
+) -> AsyncIterator[None]:
+    """Answer `fluxasync ctl` while the block runs."""
+    folder, is_cluster = options.folder, options.cluster.ray is not None
+    control = RunControl(flux, batch, command.progress, refusal=ON_CLUSTER * is_cluster)
+    stop_watching = control.watch()
+    try:
+        assert folder is not None  # noqa: S101 — a run has one
+        async with ControlServer(folder / HOME, control.answer):
+            yield
+    finally:
+        stop_watching()
 
 
 def _page(command: CommandRun, options: RunOptions) -> AbstractAsyncContextManager[Watched | None]:

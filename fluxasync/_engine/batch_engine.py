@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .._core.protocols import Ledger, Sink
     from .._requests.estimate import Estimate
     from .._wire.providers import Provider
+    from .budget import SpendingAccount
     from .circuit_breaker import CircuitBreaker
     from .engine import Engine
 
@@ -28,6 +29,8 @@ class BatchEngine(Protocol):
     def providers(self) -> Mapping[str, Provider]: ...
     @property
     def prices(self) -> Prices: ...
+    @property
+    def spending(self) -> SpendingAccount: ...
     @property
     def slots(self) -> int: ...
     @property

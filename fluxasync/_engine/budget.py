@@ -75,6 +75,12 @@ class SpendingAccount:
         self.spent += spent
         self.in_doubt += in_doubt
 
+    def set_cap(self, max_cost: Decimal | None) -> None:
+        """Change this account's own cap, in US dollars, and let submissions that wait for money
+        look again."""
+        self.max_cost = max_cost
+        self.refunds.show()
+
     @property
     def left(self) -> Decimal | None:
         """US dollars that may still be reserved; None = no cap."""

@@ -71,7 +71,7 @@ class Limiter:
         self._by_group: Counter[str] = Counter()
         self._waiters: list[_Waiter] = []
         self._serial = 0
-        self._is_held = False
+        self._holds: set[str] = set()  # who holds submissions
         self._paused_until = 0.0
         self._probing = False
         self._probe_at = 0.0
@@ -213,14 +213,14 @@ class Limiter:
         if self._waiters:
             self._admit()
 
-    def hold(self) -> None:
-        """Grant nothing until `resume`."""
-        self._is_held = True
+    def hold(self, by: str) -> None:
+        """Grant nothing until every `hold` has ended; `by` says whose this one is."""
+        self._holds.add(by)
 
-    def resume(self) -> None:
+    def resume(self, by: str) -> None:
         """End a `hold`."""
-        if self._is_held:
-            self._is_held = False
+        if by in self._holds:
+            self._holds.remove(by)
             self._admit()
 
     def pause(self, seconds: float) -> None:
@@ -294,7 +294,7 @@ class Limiter:
 
     def _admit(self) -> None:
         """Grant what may go now; set a timer where only time is missing."""
-        if self._is_held:
+        if self._holds:
             return
         held: list[_Waiter] = []
         granted, slots, now = 0, self.slots, _now()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .._core.prices import Prices
     from .._requests.estimate import Estimate
     from .._wire.providers import Provider
+    from .budget import SpendingAccount
     from .engine import Engine
     from .limiter import Limiter
     from .submitter import Submitter
@@ -92,6 +93,11 @@ class OwnAccount:
         self.inbox.check(self.provider)
 
     # --- money ----------------------------------------------------------------------------------
+
+    @property
+    def spending(self) -> SpendingAccount:
+        """What this session spends, and its cap."""
+        return self.submitter.spending
 
     @property
     def max_cost(self) -> Decimal | None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("fluxasync")
 
+#: holds submissions while one job shows whether jobs can be polled here
+_TRIAL = "trial"
 #: seconds before the first poll, and by how much the delay grows, up to this part of the grace
 _FIRST, _GROWTH, _SHARE = 0.2, 1.5, 1 / 30
 #: seconds after which an unknown job is worth a warning: regions may be late
@@ -86,7 +88,7 @@ class PollingHost:
             self._submitter.give_back(lease)
             return None
         self._state = "trying"
-        self._limiter.hold()
+        self._limiter.hold(_TRIAL)
         try:
             answer = await self._submitter.attempt(submission, lease)
         except BaseException:
@@ -142,7 +144,7 @@ class PollingHost:
 
     def _become(self, state: Literal["open", "known"]) -> None:
         self._state = state
-        self._limiter.resume()
+        self._limiter.resume(_TRIAL)
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)

@@ -164,6 +164,7 @@ class Progress:
         self.by_account = AccountTally()
         #: gives the states of several accounts, as `FluxPool.states` does
         self.states: Callable[[], Mapping[str, AccountState]] = dict
+        self.held: str | None = None  #: why a user's own pause submits nothing
         self._ended = 0
         self._own: set[str] = set()  # jobs of this run, until their outcome
         self._fetching: set[str] = set()
@@ -349,6 +350,8 @@ class Progress:
 
     def _format_wait(self, now: float) -> str | None:
         """Return why nothing is submitted now, or what the end of the run waits for."""
+        if self.held is not None:
+            return self.held
         if self._paused is not None:
             return self._format_pause(self._paused, now)
         if self._sought is None or not self.in_doubt:

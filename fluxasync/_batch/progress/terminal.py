@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO, Union
 
 from ..._core.standard_streams import FULL
 from ..._core.text import columns as width_of
@@ -41,6 +41,8 @@ _DEFAULT_SIZE = (80, 24)
 _COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
 _Kind = Literal["out", "say", "print", "status"]
+#: what is drawn below all lines: a run, or what returns its lines for so many columns and rows
+_Picture = Union["ProgressSnapshot", Callable[[int, int], list[str]]]
 #: a descriptor, or a stream that has none; None once its reader is gone
 _Target = int | TextIO | None
 
@@ -58,10 +60,8 @@ class Terminal:
         # used by the thread only
         self._shown: list[int] = []  # widths of the lines that are to be overwritten
         self._columns = 0  # of the terminal, when they were written
-        self._picture: ProgressSnapshot | None = None  # drawn below everything else
-        self._lines: queue.SimpleQueue[tuple[_Kind, str] | ProgressSnapshot | None] = (
-            queue.SimpleQueue()
-        )
+        self._picture: _Picture | None = None  # drawn below everything else
+        self._lines: queue.SimpleQueue[tuple[_Kind, str] | _Picture | None] = queue.SimpleQueue()
         # a daemon, so that a reader who never reads again does not keep the process alive
         self._thread = threading.Thread(target=self._write_lines, name="terminal", daemon=True)
         self._thread.start()
@@ -99,7 +99,7 @@ class Terminal:
         if not self._quiet and self._lines.empty():
             self._lines.put(("status", line))
 
-    def draw(self, view: ProgressSnapshot) -> None:
+    def draw(self, view: _Picture) -> None:
         """Show the live view below all lines; dropped while earlier lines are unwritten."""
         if not self._quiet and self._lines.empty():
             self._lines.put(view)
@@ -197,11 +197,14 @@ class Terminal:
                 "free some space, then run the same command again",
             )
 
-    def _write_picture(self, view: ProgressSnapshot) -> None:
-        from .live_view import drawn  # brings rich, which takes long to import
-
+    def _write_picture(self, view: _Picture) -> None:
         columns, rows = self._size()
-        lines = drawn(view, columns=columns - 1, rows=rows - 1)
+        if callable(view):
+            lines = view(columns - 1, rows - 1)
+        else:
+            from .live_view import drawn  # brings rich, which takes long to import
+
+            lines = drawn(view, columns=columns - 1, rows=rows - 1)
         text = self._over(self._shown, lines)
         self._shown = [width_of(_COLOURS.sub("", line)) for line in lines]
         self._err = _write(self._err, _encoded(text))
