@@ -32,6 +32,7 @@ from .bill_command import bill
 from .event_loop import run_async
 from .exit_codes import DISK, USAGE
 from .export_command import export
+from .given_options import GIVEN, fill
 from .help_text import FlowingHelp
 from .key_files import LocalPath, OutPath, RunPlace
 from .options import AccountOptions, AtLeastOne, Options, RunOptions
@@ -46,6 +47,7 @@ app = App(
     help_format="plaintext",
     help_formatter=FlowingHelp(),
     default_parameter=Parameter(negative=(), show_default=False),
+    config=fill,
 )
 
 app.command(
@@ -101,18 +103,43 @@ def generate(prompt: str, /, *, out: OutPath, options: Options | None = None) ->
 
 @app.command
 def run(
-    source: Annotated[str, Parameter(allow_leading_hyphen=True, help=_SOURCE)],
+    source: Annotated[str | None, Parameter(allow_leading_hyphen=True, help=_SOURCE)] = None,
     /,
     *more: Annotated[str, Parameter(help="Further files of the same list.")],
     options: RunOptions | None = None,
 ) -> int:
-    """Make many images. The same command again continues an interrupted run."""
+    """Make many images. The same command again continues an interrupted run.
+
+    Without a list, continues the run of this folder, or of the only one in it, as resume does.
+    """
+    return _run_many(options or RunOptions())
+
+
+@app.command
+def resume(folder: RunPlace, /, *, options: RunOptions | None = None) -> int:
+    """Continue the run of a folder with its list and its options. Pays nothing twice.
+
+    The folder keeps the line of its last run, without keys. Options that are given here replace
+    those of that line; what differs is said before anything is spent. Not kept are --retry,
+    --resubmit-unlisted, --take-over, --yes and what is only shown.
+
+    Parameters
+    ----------
+    folder
+        Folder of a run, or the URL of a run into a bucket that this machine began.
+    """
+    return _run_many(options or RunOptions())
+
+
+def _run_many(options: RunOptions) -> int:
+    """Run the line that was parsed, with what was added to it."""
     from . import run_command
 
-    given = options or RunOptions()
-    perform = run_command.dry_run if given.dry_run else run_command.run
+    given = GIVEN.get()
+    assert given is not None  # noqa: S101 — the parser has filled it
+    perform = run_command.dry_run if options.dry_run else run_command.run
     return _run_paid_command(
-        lambda command: perform(command, (source, *more), given), given.common, root=given.root
+        lambda command: perform(command, given.source, options), options.common, root=options.root
     )
 
 
@@ -443,6 +470,11 @@ def main(tokens: Sequence[str] | None = None) -> int:
         terminal.say(f"fluxasync: {_with_cut(given, _usage(error))} See {command} --help")
         terminal.close()
         return USAGE
+    except ConfigError as error:  # of the run that a line continues
+        terminal = Terminal()
+        terminal.say(f"fluxasync: {error}")
+        terminal.close()
+        return USAGE
     return int(code or 0)
 
 
@@ -510,6 +542,9 @@ def _run_paid_command(
 
     terminal = Terminal(quiet=options.quiet)
     command = CommandRun(terminal, json=options.json, simulated=options.simulate, root=root)
+    given = GIVEN.get()
+    for line in () if given is None else given.lines:
+        terminal.note(line)
     code = run_async(lambda: command.run(lambda: start(command)), terminal)
     if command.interrupts.is_leaving:
         # a thread that is stuck in a write would be waited for at exit

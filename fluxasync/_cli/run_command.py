@@ -52,6 +52,7 @@ from .options import Options, RunOptions
 from .planned_run import batch_of
 from .rendering import announcement, as_json, plan_row
 from .run_exports import ShownExport, export_beside
+from .run_project import RunProject
 from .simulated_jobs import check_jobs
 
 if TYPE_CHECKING:
@@ -131,12 +132,15 @@ async def run(command: CommandRun, sources: Sequence[str], options: RunOptions) 
     options.output()
     make = _maker(options)
     await check_jobs(options)
+    project = await RunProject.of(sources, options.folder)
     if options.accounts is not None:
         command.cap = "--max-cost, or max_cost in the accounts file"
     simulated = options.common.simulate
 
     async def announce(plan: Plan) -> None:
         affordable = batch.affordable
+        for line in () if project is None else project.changes():
+            command.terminal.say(line)
         command.expect(plan, recovered=batch.recovered, estimate=affordable, slots=flux.slots)
         if page is not None:
             page.expect(plan.images)
@@ -149,6 +153,8 @@ async def run(command: CommandRun, sources: Sequence[str], options: RunOptions) 
             names = ", ".join(dict.fromkeys(each.name for each in places))
             await _warn_of_shortage(command, batch, affordable.cost, names)
             await _confirm(command, affordable.cost, options)
+        if project is not None:
+            await project.keep()
         address = options.cluster.ray
         if address is not None and getattr(batch, "needs_workers", False):
             command.terminal.note(start_line(address))
@@ -228,6 +234,9 @@ async def dry_run(command: CommandRun, sources: Sequence[str], options: RunOptio
         plan = await batch.check(_check_progress(command))
     finally:
         await batch.aclose()
+    project = await RunProject.of(sources, options.folder)
+    for line in () if project is None else project.changes():
+        command.terminal.say(line)
     *notes, price = _announcement(batch, plan, options)
     for line in (*notes, *_parts(flux, batch.affordable)):
         command.terminal.note(line)

@@ -1,0 +1,193 @@
+"""The options of a command and where each comes from: the line itself, or the record of a run.
+
+The parser calls `fill` between reading the line and converting its texts. What the line has wins.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, get_args
+
+from attrs import define, field
+from cyclopts import ArgumentCollection, Token
+
+from .._core.arguments import is_url
+from .._core.errors import ConfigError, cut
+from .._store.files import HOME
+from .._store.output_root import state_folder
+from .._store.project import Project, project_file, read_project, resolved
+
+#: options of one line, not of its run: how it is shown, and decisions that are made once
+NOT_KEPT = frozenset(
+    ("--out", "--dry-run", "--yes", "--watch", "--json", "--quiet", "--retry",
+     "--resubmit-unlisted", "--take-over")
+)  # fmt: skip
+
+_SECRET = re.compile(r"key|secret|token|passw|credential|signature|\bsas\b", re.IGNORECASE)
+#: options of the form K=V, whose K may name a secret
+_PAIRS = ("--storage-option", "--param")
+
+#: folders in which a bare `run` looks for a run
+_MOST_FOLDERS = 1_000
+
+
+@define
+class GivenOptions:
+    """The texts of a line, after those of the record and of files were added."""
+
+    source: tuple[str, ...] = ()
+    options: dict[str, tuple[str, ...]] = field(factory=dict)  #: none = a flag
+    paths: frozenset[str] = frozenset()  #: options that are paths
+    lines: list[str] = field(factory=list)  #: to be said first
+    project: Project | None = None  #: that this line continues by itself
+    folder: Path | None = None  #: of that project
+
+    def kept(self) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+        """Return the options of the run itself, and the names of those that have a secret."""
+        options = {}
+        secrets = []
+        for name, texts in self.options.items():
+            if name in NOT_KEPT and not (name == "--out" and any(map(is_url, texts))):
+                continue
+            if any(_is_secret(name, text) for text in texts):
+                secrets.append(name)
+            else:
+                options[name] = texts
+        return options, tuple(secrets)
+
+
+#: of the command that is parsed now
+GIVEN: ContextVar[GivenOptions | None] = ContextVar("GIVEN", default=None)
+
+
+def fill(_app: object, commands: Sequence[str], arguments: ArgumentCollection) -> None:
+    """Take note of the options of a command, and add those of the run that it continues.
+
+    Raises ConfigError for a run that cannot be continued by itself.
+    """
+    given = GivenOptions()
+    GIVEN.set(given)
+    command = commands[-1] if commands else ""
+    if command not in ("run", "resume"):
+        return
+    words = {each.field_info.name: each.tokens for each in arguments if each.name[:1] != "-"}
+    given.source = tuple(
+        token.value for name in ("source", "more") for token in words.get(name, ())
+    )
+    named = {each.name: each for each in arguments if each.name.startswith("--")}
+    given.paths = frozenset(name for name, each in named.items() if Path in _types(each.hint))
+    if not given.source:
+        places = words.get("folder") or named["--out"].tokens
+        _continue(given, places[0].value if places else None, named)
+    for name, each in named.items():
+        if each.tokens:
+            given.options[name] = tuple(
+                token.value for token in each.tokens if token.implicit_value is not True
+            )
+
+
+def _continue(given: GivenOptions, place: str | None, named: Mapping[str, Any]) -> None:
+    if place is None:
+        place = _found_here()
+    folder = state_folder(place) if is_url(place) else Path(place)
+    project = read_project(folder)
+    if project is None:
+        raise ConfigError(_no_project(place, folder))
+    if "-" in project.source:
+        raise ConfigError(
+            f"the list of {cut(place)} came from standard input: pipe it in again: "
+            f"… | {line_of(project, place, folder)}"
+        )
+    given.project, given.folder = project, folder
+    given.source = tuple(resolved(word, folder) for word in project.source)
+    given.lines.append(f"continuing: {line_of(project, place, folder)}")
+    for name in project.left_out:
+        if name in named and not named[name].tokens:
+            given.lines.append(f"{name} is not kept, because it has a secret: give it again")
+    options = {**project.options}
+    options.setdefault("--out", (place,))
+    for name, texts in options.items():
+        if name not in named:
+            raise ConfigError(
+                f"{project_file(folder)}: {cut(name)} is an option of another version of "
+                f"fluxasync ({cut(project.fluxasync)}): give the whole line of the run again"
+            )
+        if not named[name].tokens:
+            is_path = name in given.paths and name != "--out"
+            add(named[name], (resolved(t, folder) if is_path else t for t in texts), place)
+
+
+def add(argument: Any, texts: Iterable[str], place: str) -> None:
+    """Give an option the texts that its line lacks; none = a flag."""
+    texts = tuple(texts)
+    if not texts:
+        argument.append(Token(keyword=argument.name, implicit_value=True, source=place))
+    for text in texts:
+        argument.append(Token(keyword=argument.name, value=text, source=place))
+
+
+def line_of(project: Project, place: str, folder: Path) -> str:
+    """Return the whole line that a project stands for."""
+    words = [resolved(word, folder) if word != "-" else word for word in project.source]
+    parts = ["fluxasync", "run", *words]
+    if "--out" not in project.options:
+        parts += ["-o", place]
+    for name, texts in project.options.items():
+        parts += [part for text in texts for part in (name, text)] or [name]
+    return shlex.join(parts)
+
+
+def _found_here() -> str:
+    """Return the folder of the only run here: this folder, or one in it. Raises ConfigError."""
+    if project_file(Path()).exists():
+        return "."
+    found = []
+    with os.scandir() as entries:
+        for number, each in enumerate(entries):
+            if number == _MOST_FOLDERS:
+                break
+            if os.path.isfile(os.path.join(each.path, HOME, project_file(Path()).name)):
+                found.append(each.name)
+    if not found:
+        raise ConfigError(
+            "no prompt list: fluxasync run LIST -o DIR; there is no run here that could be "
+            "continued without one"
+        )
+    if len(found) > 1:
+        shown = ", ".join(cut(name) for name in sorted(found)[:5])
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        raise ConfigError(
+            f"several runs here ({shown}{more}): fluxasync resume DIR continues one of them"
+        )
+    return found[0]
+
+
+def _no_project(place: str, folder: Path) -> str:
+    step = f"fluxasync run LIST -o {shlex.quote(place)}"
+    if is_url(place):
+        return (
+            f"this machine has no record of the line of {cut(place)}; the whole line continues it "
+            f"from any machine: {step}"
+        )
+    if (folder / HOME).is_dir():
+        return (
+            f"{cut(place)} has no record of the line of its run, which was made in Python or by "
+            f"an earlier version; the whole line continues it: {step}"
+        )
+    return f"{cut(place)} is not the folder of a run; one begins with {step}"
+
+
+def _is_secret(name: str, text: str) -> bool:
+    if re.search(r"://[^/\s]*@", text):
+        return True
+    return name in _PAIRS and _SECRET.search(text.partition("=")[0]) is not None
+
+
+def _types(hint: Any) -> set[Any]:
+    inner = get_args(hint)
+    return {kind for each in inner for kind in _types(each)} if inner else {hint}
