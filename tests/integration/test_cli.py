@@ -240,8 +240,8 @@ TO = ("--base-url", URL)
             id="unwritable",
         ),
         pytest.param(
-            ("run", "good.txt", "-o", "x", "--name", "{prompt}.{ext}", *TO),
-            ("{prompt}", "{slug}"),
+            ("run", "good.txt", "-o", "x", "--name", "{sku}.{ext}", *TO),
+            ("no column 'sku'", "slug, ext"),
             id="unknown template field",
         ),
         pytest.param(
