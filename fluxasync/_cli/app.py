@@ -36,6 +36,7 @@ from .given_options import GIVEN, fill
 from .help_text import FlowingHelp
 from .key_files import LocalPath, OutPath, RunPlace
 from .options import AccountOptions, AtLeastOne, Options, RunOptions
+from .report_command import report
 
 if TYPE_CHECKING:
     from .resolve_command import Decision
@@ -59,6 +60,7 @@ app.command(
 
 app.command(bill)
 app.command(export)
+app.command(report)
 app.command(
     "fluxasync._cli.daily_commands:doctor",
     name="doctor",

@@ -29,7 +29,7 @@ from .formatting import (
     unit_of,
 )
 
-_HERE = "fluxasync._report"
+HERE = "fluxasync._report"
 
 
 def rendered(package: str, template: str, values: Mapping[str, Any]) -> str:
@@ -48,7 +48,7 @@ def rendered(package: str, template: str, values: Mapping[str, Any]) -> str:
 
     def part(name: str) -> str:
         """Return the file of a template: those that all pages share are here."""
-        return _file(package if name == template else _HERE, name)
+        return _file(package if name == template else HERE, name)
 
     environment = Environment(
         autoescape=True, finalize=finalize, undefined=StrictUndefined, trim_blocks=True,
@@ -58,7 +58,7 @@ def rendered(package: str, template: str, values: Mapping[str, Any]) -> str:
         "amount": amount, "seconds": seconds, "percent": percent, "dollars": dollars,
         "data_size": data_size, "cut": inert, "lines": _lines,
     }  # fmt: skip
-    style, script = _file(_HERE, "style.css"), _file(_HERE, "copy.js")
+    style, script = _file(HERE, "style.css"), _file(HERE, "copy.js")
     environment.globals |= {
         "dash": DASH,
         "nbsp": Markup("&nbsp;"),

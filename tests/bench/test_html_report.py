@@ -6,14 +6,14 @@ import builtins
 import hashlib
 import html
 import re
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from decimal import Decimal
-from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
 from attrs import evolve
 from support import bench_samples, gallery_folders, hostile_text
+from support.page_tree import CHART, SVG_TAGS, TAGS, Tree
 
 from fluxasync import ConfigError
 from fluxasync._core.extras import install_command
@@ -28,51 +28,6 @@ pytest.importorskip("jinja2", reason="the extra bench is not installed")
 pytest.importorskip("matplotlib", reason="the extra bench is not installed")
 
 pytestmark = pytest.mark.slow  # a page has half a dozen drawings
-
-#: the elements of the page
-TAGS = {
-    "html", "head", "meta", "title", "style", "body", "main", "header", "section", "h1", "h2",
-    "h3", "p", "b", "small", "span", "div", "dl", "dt", "dd", "figure", "img", "figcaption",
-    "table", "thead", "tbody", "tr", "th", "td", "details", "summary", "ul", "li", "pre", "button",
-    "script", "svg", "rect",
-}  # fmt: skip
-#: the elements of a chart
-SVG_TAGS = {
-    "svg", "metadata", "rdf:rdf", "cc:work", "dc:type", "dc:format", "dc:creator", "cc:agent",
-    "dc:title", "defs", "style", "g", "path", "text", "tspan", "use", "clippath", "rect",
-}  # fmt: skip
-IMAGE = "data:image/svg+xml;base64,"
-
-
-class Tree(HTMLParser):
-    """Tags, attributes and texts of a page, as a browser parses them."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.attributes, self.links, self.charts = set(), set(), set(), {}
-        self.words, self.hovers, self._is_hover = [], [], False
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        for name, value in attrs:
-            self.attributes.add(name)
-            if name in ("href", "src", "srcset", "xlink:href", "action", "data", "poster"):
-                self.links.add(value)
-        self._is_hover = tag == "title" and "rect" in self.tags
-        if tag == "img" and (dict(attrs)["src"] or "").startswith(IMAGE):
-            title, _, description = dict(attrs)["alt"].partition(": ")
-            self.charts[title] = description
-
-    def handle_data(self, text):
-        (self.hovers if self._is_hover else self.words).append(text)
-
-    def handle_endtag(self, tag):
-        self._is_hover = False
-
-    def svgs(self):
-        charts = [link for link in self.links if link.startswith(IMAGE)]
-        return [b64decode(link.removeprefix(IMAGE)).decode() for link in charts]
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +60,7 @@ def test_the_page_requests_nothing_and_runs_one_script(drawn):
     """No link, no style attribute, no other address, and only the script that copies."""
     tree = Tree(drawn[1])
     assert tree.tags <= TAGS
-    assert all(link.startswith(IMAGE) for link in tree.links)
+    assert all(link.startswith(CHART) for link in tree.links)
     assert not {name for name in tree.attributes if name.startswith("on") or name == "style"}
     assert "http" not in drawn[1].replace("http-equiv", "").replace("https://api.example.com", "")
     assert drawn[1].count("<script") == 1
@@ -196,7 +151,7 @@ def test_hostile_text_stays_text(texts):
     made.encode("utf-8")
     tree = Tree(made)
     assert tree.tags <= TAGS
-    assert all(link.startswith(IMAGE) for link in tree.links)
+    assert all(link.startswith(CHART) for link in tree.links)
     assert not {name for name in tree.attributes if name.startswith("on") or name == "style"}
     unsafe = "[\x00-\x08\x0b\x1b\x7f-\x9f\u202e\u2066\ufffe\uffff]"
     assert not re.search(unsafe, made)

@@ -8,6 +8,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve
+
 from fluxasync import ImageRequest, Job, Saved
 from fluxasync._store.journal.journal import Journal
 from fluxasync._store.metadata import MetadataWriter
@@ -53,6 +55,12 @@ def _saved(path: Path, image: bytes, request: ImageRequest, job: Job) -> Saved:
         width=64, height=48,
     )  # fmt: skip
     return Saved(request=request, job=job, stored=stored, index=request.index, cost=PRICE)
+
+
+def save_one(folder: Path, request: ImageRequest, job: Job, cost: Decimal) -> Saved:
+    """Write the image of one request, without a record of it."""
+    saved = _saved(folder / f"{request.index:06}.jpg", tiny(request.index), request, job)
+    return evolve(saved, cost=cost)
 
 
 def rows(start: int, stop: int) -> list[dict[str, Any]]:

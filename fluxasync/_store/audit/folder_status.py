@@ -173,11 +173,16 @@ def require_idle(folder: Path) -> None:
 
 def read_doubts(folder: Path) -> list[InDoubtEntry]:
     """Return the submissions in doubt, oldest first; allowed while the lock is held."""
-    query = SELECT + "WHERE state IN (0, 4) ORDER BY begun_at, image.id"
     with reading_rows(folder) as connection:
-        named = candidates_of(connection)
-        rows = map(row_of, connection.execute(query))
-        return [_in_doubt_entry(row, named.get(row.key.hex(), ())) for row in rows]
+        return list(doubts_in(connection, "state IN (0, 4)"))
+
+
+def doubts_in(connection: sqlite3.Connection, which: str, most: int = -1) -> Iterator[InDoubtEntry]:
+    """Yield submissions in doubt, oldest first; `which` is the SQL condition of their rows."""
+    query = SELECT + f"WHERE {which} ORDER BY begun_at, image.id LIMIT ?"
+    named = candidates_of(connection)
+    for row in map(row_of, connection.execute(query, (most,))):
+        yield _in_doubt_entry(row, named.get(row.key.hex(), ()))
 
 
 def read_quarantined(folder: Path) -> list[QuarantinedEntry]:

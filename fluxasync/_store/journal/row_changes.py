@@ -18,10 +18,11 @@ from .totals import JournalTotals, counted
 Found = tuple[int, int, str | None, str | None]  #: id, state, cause, money
 
 _FOUND = "SELECT id, state, cause, money FROM image WHERE "
+#: "paid" of a saved image is the mark that its job was found after a doubt
 DONE = """
 UPDATE image SET state = 2, seq = ?, cost = ?, money = ?, finished_at = ?, path = ?, sha256 = ?,
 size = ?, format = ?, width = ?, height = ?, result = ?, polling_url = NULL, cause = NULL,
-message = NULL, paid = NULL, evidence = NULL """
+message = NULL, paid = CASE WHEN state = 1 AND cause IS NULL THEN paid END, evidence = NULL """
 _DONE_ROW = DONE + ", job_id = ? WHERE id = ?"
 _DOUBT = """
 UPDATE image SET state = 4, seq = ?, finished_at = ?, cause = 'in-doubt', message = ?,
