@@ -16,16 +16,19 @@ from .._core.config import Budget, Limits, Polling
 from .._core.errors import ConfigError
 from .._core.events import Event, Settled
 from .._core.models import DEFAULT_MODEL, Saved
-from .._core.protocols import Observer
+from .._core.protocols import Observer, Sink
 from .._core.simulator_process import PRACTICE, simulator_process
 from .._engine.session import FluxSession
 from .._requests.model_parameters import ModelName, ModelParameters, completed
 from .._requests.sources.plan import Plan
 from .._requests.sources.prompts import Prompts
+from .._store.memory_sink import MemorySink
 from .._store.output_root import state_folder
+from .._store.sinks import FileSink
 from .._wire.credentials import Credentials
 from .._wire.providers import Provider
 from .batch import Batch
+from .output import embedding
 from .run_result import RunResult
 from .settlement import Reconcile
 from .simulated_run import job_log
@@ -43,12 +46,14 @@ async def generate(
     proxy: str | None = None,
     ssl: SSLContext | None = None,
     allow_unknown_models: bool = False,
+    embed: bool = False,
     simulate: bool = False,
     **parameters: Unpack[ModelParameters],
 ) -> Saved:
     """Make one image and return it, stored as the file `out` or with its bytes in `saved.data`.
 
-    `out` must not exist yet. Other parameters are the model's own. `simulate` uses the built-in
+    `out` must not exist yet. Other parameters are the model's own. `embed` puts prompt, seed and
+    model into the image. `simulate` uses the built-in
     simulator: nothing is charged, and no key is needed. For more than one image keep a
     FluxSession, which reuses connections and counts active jobs. Raises ConfigError and SinkError
     before anything is sent, then what `FluxSession.generate` raises. TransportError(sent=True)
@@ -58,16 +63,23 @@ async def generate(
         raise ConfigError("to: fluxasync.generate names the file `out`: generate(…, out=…)")
     if out is not None:
         usable_path("out", out)
-    async with FluxSession(
-        provider,
-        api_key=api_key,
-        base_url=base_url,
-        proxy=proxy,
-        ssl=ssl,
-        allow_unknown_models=allow_unknown_models,
-        simulate=simulate,
-    ) as flux:
-        return await flux.generate(prompt, to=out, model=model, **parameters)
+    async with AsyncExitStack() as stack:
+        to: str | os.PathLike[str] | Sink | None = out
+        if embed:
+            sink = MemorySink(embed=True) if out is None else FileSink(out, embed=True)
+            to = await stack.enter_async_context(sink)
+        flux = await stack.enter_async_context(
+            FluxSession(
+                provider,
+                api_key=api_key,
+                base_url=base_url,
+                proxy=proxy,
+                ssl=ssl,
+                allow_unknown_models=allow_unknown_models,
+                simulate=simulate,
+            )
+        )
+        return await flux.generate(prompt, to=to, model=model, **parameters)
 
 
 async def run(
@@ -90,6 +102,7 @@ async def run(
     on_event: Observer | None = None,
     progress: bool = False,
     cluster: Cluster | None = None,
+    embed: bool = False,
     simulate: bool = False,
 ) -> RunResult:
     """Make every image of a prompt list into a folder, or into a bucket, and return the result.
@@ -137,7 +150,7 @@ async def run(
         batch: Batch = make(
             flux,
             prompts,
-            out=out,
+            out=embedding(out) if embed else out,
             state=state,
             name=name,
             retry=retry,

@@ -24,7 +24,7 @@ from .._store.bucket_state import refresh, state_folder
 from .._store.filenames import DEFAULT, FilenameTemplate
 from .._store.files import disk_error, make_folder, prove_writable
 from .._store.journal.journal import Journal, has_journal
-from .._store.journal.reader import expected, open_lookup
+from .._store.journal.reader import expected, open_lookup, recorded_id
 from .._store.journal.retry_selection import Retry, RetrySelection, classes_of
 from .._store.journal.totals import JournalCounts
 from .._store.ledgers import NullLedger, check_ledger
@@ -34,10 +34,10 @@ from .._store.object_images import ObjectImages
 from .._store.object_lists import upload_lists
 from .._store.object_log import ObjectLog
 from .._store.object_quarantine import settle
-from .._store.object_sink import ObjectSink, objects_of
+from .._store.object_sink import ObjectSink, embeds_objects, objects_of
 from .._store.objects import Objects
 from .._store.run_marker import check_marker, leave_marker
-from .._store.sinks import FolderSink, check_sink
+from .._store.sinks import FolderSink, check_sink, embeds
 from .._store.stored_images import FolderImages, StoredImages
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class Destination:
     template: FilenameTemplate | None  #: None = the default of the sink
     retry: frozenset[str]  #: outcomes of earlier runs that are made again
     images: StoredImages | None  #: of `objects`, as earlier runs left them
+    embed: bool  #: facts are put into each image
 
     @classmethod
     def of(
@@ -96,14 +97,19 @@ class Destination:
         retry: str | Iterable[str],
     ) -> Self:
         """Return the destination that these arguments describe. Raises ConfigError."""
-        objects, sink, folder, is_copy = None, None, state, False
+        objects, sink, folder, is_copy, embed = None, None, state, False, False
+        template = None if name is None else FilenameTemplate.parse(name, columns=True)
         if is_url(out) or (isinstance(out, ObjectSink) and (state is not None or not out.is_open)):
             objects, is_copy = _objects(out), state is None
             folder = state_folder(objects.url) if is_copy else state
+            embed = embeds_objects(objects)
         elif state is not None:
             raise ConfigError("state: only with images in a bucket: give `out` the bucket's URL")
         elif out is None or isinstance(out, str | os.PathLike):
             folder = out
+        elif isinstance(out, FolderSink) and not out.is_open:
+            folder, embed = out.folder, embeds(out)
+            template = template or out.template
         else:
             sink = out
         if ledger is not None:
@@ -122,9 +128,10 @@ class Destination:
             is_copy=is_copy,
             sink=sink,
             ledger=ledger,
-            template=None if name is None else FilenameTemplate.parse(name, columns=True),
+            template=template,
             retry=outcomes,
             images=None if objects is None else ObjectImages(objects_of(objects)),
+            embed=embed,
         )
 
     @property
@@ -247,6 +254,7 @@ class Destination:
                 retry=await asyncio.to_thread(self._selection, self.folder),
                 objects=self.objects,
                 is_copy=self.is_copy,
+                embed=self.embed,
                 max_cost=max_cost,
                 living=living,
             )
@@ -254,6 +262,13 @@ class Destination:
         if sink is None:
             sink = await stack.enter_async_context(MemorySink(max_bytes=max_bytes))
         return Output(sink, self.ledger or NullLedger())
+
+
+def embedding(out: str | os.PathLike[str]) -> FolderSink | ObjectSink:
+    """Return the folder or the bucket as a batch takes it that embeds. Raises ConfigError."""
+    if isinstance(out, str) and is_url(out):
+        return ObjectSink(out, embed=True)
+    return FolderSink(out, embed=True)
 
 
 async def open_folder(
@@ -267,6 +282,7 @@ async def open_folder(
     retry: Retry = (),
     objects: ObjectSink | None = None,
     is_copy: bool = False,
+    embed: bool = False,
     max_cost: Decimal | None = None,
     living: Collection[str] | None = (),
 ) -> Output:
@@ -278,7 +294,8 @@ async def open_folder(
     sink: FolderSink | ObjectSink
     if objects is None:
         template = template or FilenameTemplate.parse(DEFAULT)
-        sink, url = FolderSink(folder, template=template, max_bytes=max_bytes), ""
+        sink = FolderSink(folder, template=template, max_bytes=max_bytes, embed=embed)
+        url = ""
     else:
         sink = objects.within(folder, template=template, max_bytes=max_bytes, is_copy=is_copy)
         url = objects.url
@@ -311,6 +328,9 @@ async def open_folder(
             stack.push_async_callback(_listed, bucket, folder)
         stack.push_async_callback(_projected, journal)
         ledger = journal
+    if embed:
+        run = await asyncio.to_thread(recorded_id, folder) if journal is not None else None
+        embeds(sink, run) if isinstance(sink, FolderSink) else embeds_objects(sink, run)
     await stack.enter_async_context(sink)
     changed = [] if journal is None else await journal.project()
     manifest = MetadataWriter(folder, url=url, resumes=journal is not None, unchecked=changed)

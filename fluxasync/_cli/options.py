@@ -70,6 +70,8 @@ class Options:
         Use the built-in simulator. Costs nothing and needs no key.
     allow_unknown_models
         Send a model name that is not in the catalogue but resembles one that is.
+    embed
+        Put prompt, seed, model and the run's id into each image, as XMP.
     json
         Print one JSON object per line (images and events) instead of paths.
     quiet
@@ -85,6 +87,7 @@ class Options:
     allow_private_network: Annotated[bool, _OF_PROVIDER] = False
     simulate: Annotated[bool, _OF_PROVIDER] = False
     allow_unknown_models: Annotated[bool, _OF_PROVIDER] = False
+    embed: Annotated[bool, _OF_OUTPUT] = False
     json: Annotated[bool, _OF_OUTPUT] = False
     quiet: Annotated[bool, _OF_OUTPUT] = False
 
@@ -348,13 +351,19 @@ class RunOptions:
                 raise ConfigError("--state is for a bucket: write -o s3://BUCKET/RUN --state DIR")
             if self.storage_option:
                 raise ConfigError("--storage-option is for a bucket: write -o s3://BUCKET/RUN")
-            return {"out": self.out}
+            if not self.common.embed or self.out is None:
+                return {"out": self.out}
+            from .._store.sinks import FolderSink  # not needed by --help
+
+            return {"out": FolderSink(self.out, embed=True)}
         if self.out.startswith("memory:"):
             raise ConfigError("memory:// ends with this command: write -o s3://BUCKET/RUN")
         from .._store.object_sink import ObjectSink  # not needed by --help
 
         options = read_storage_options(self.storage_option)
-        out = ObjectSink(self.out, options=options, take_over=self.take_over)
+        out = ObjectSink(
+            self.out, options=options, take_over=self.take_over, embed=self.common.embed
+        )
         return {"out": out, "state": self.state}
 
     @property

@@ -44,6 +44,7 @@ from .._requests.sources.nesting import one_by_one
 from .._requests.sources.plan import Plan
 from .._store.files import HOME
 from .._store.journal.retry_selection import classes_of
+from .._store.sinks import FileSink
 from .._wire.credentials import Credentials, unread_token_variable
 from .cluster_options import start_line
 from .command_run import CommandRun
@@ -79,12 +80,13 @@ async def generate(command: CommandRun, prompt: str, *, out: Path, options: Opti
     if request.n != 1:
         raise ConfigError("generate makes one image; for more: fluxasync run - --n 4 -o DIR")
     one_line = showing(command.progress, command.terminal, in_full=False)
-    async with _session(command, options) as flux, one_line:
+    sink = FileSink(out, embed=True) if options.embed else None
+    async with sink or nullcontext(), _session(command, options) as flux, one_line:
         command.progress.total = 1
         command.stop_with(_stopper(command), grace=GRACE)
         paid: list[Job] = []
         try:
-            command.show(await flux.generate(request, to=out, on_job=paid.append))
+            command.show(await flux.generate(request, to=sink or out, on_job=paid.append))
         except FluxError as error:
             if command.progress.submitted or not isinstance(error, ConfigError | SinkError):
                 command.show_row(_unsaved(error, paid[-1] if paid else None, request))

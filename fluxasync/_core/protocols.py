@@ -50,10 +50,12 @@ class Chunks:
         take_md5: Callable[[], str | None] = lambda: None,
         read_whole: Callable[[int, list[bytes]], Awaitable[bool]] | None = None,
         is_paid: bool = False,
+        seed: int | None = None,
     ) -> None:
         self._chunks = chunks
         self._take_md5 = take_md5
         self._read_whole = read_whole
+        self.seed = seed  #: that the provider reported
         self.is_paid = is_paid  #: if the try fails, our sinks keep its bytes in quarantine
 
     def __aiter__(self) -> AsyncIterator[bytes]:

@@ -204,6 +204,7 @@ class Downloader:
                 take_md5=transfer.take_md5,
                 read_whole=transfer.read_whole,
                 is_paid=True,
+                seed=ready.seed,
             )
             try:
                 self._check_headers(answer, job)

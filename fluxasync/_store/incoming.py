@@ -11,6 +11,7 @@ from .._core.errors import DownloadError
 from .._core.images import NotAnImage, inspect
 from .._core.models import Job, Stored
 from .._core.protocols import Chunks
+from .embedding import ImageFacts, embedded
 from .files import AtomicFile
 
 #: bytes, by default; PNGs of 4 MP are 5 to 9 MB
@@ -26,6 +27,7 @@ class Incoming:
     def __init__(self, chunks: AsyncIterator[bytes], *, takes_md5: bool = False) -> None:
         self.md5 = chunks.take_md5() if takes_md5 and isinstance(chunks, Chunks) else None
         self.is_paid = isinstance(chunks, Chunks) and chunks.is_paid
+        self.seed = chunks.seed if isinstance(chunks, Chunks) else None
         self.part: AtomicFile | None = None  #: holds what is written
         self._chunks = chunks
         self._is_new = True
@@ -61,19 +63,23 @@ class Incoming:
         self._taken = []
 
 
-async def whole_image(job: Job, incoming: Incoming, max_bytes: int) -> Stored:
-    """Return the image in memory, judged whole. Raises DownloadError."""
+async def whole_image(
+    job: Job, incoming: Incoming, max_bytes: int, facts: ImageFacts | None = None
+) -> Stored:
+    """Return the image in memory, judged whole, with the `facts` in it. Raises DownloadError."""
     image, is_all = await incoming.take(max_bytes)
     if not is_all:
         raise too_large(job, max_bytes)
     with image_errors(job):
         if len(image) <= _ON_LOOP:
-            return _judged(image)
-        return await asyncio.to_thread(_judged, image)
+            return _judged(image, facts)
+        return await asyncio.to_thread(_judged, image, facts)
 
 
-def _judged(image: bytes) -> Stored:
+def _judged(image: bytes, facts: ImageFacts | None) -> Stored:
     info = inspect(image)
+    if facts is not None:
+        image = embedded(image, info, facts)
     return Stored(
         data=image,
         size=len(image),

@@ -8,6 +8,7 @@ from typing import Self
 
 from .._core.errors import DownloadError, TransportError
 from .._core.models import ImageRequest, Job, Quarantined, Stored
+from .embedding import ImageFacts
 from .incoming import MAX_BYTES, Incoming, whole_image
 from .quarantine import MemoryQuarantine, QuarantiningSink
 
@@ -15,11 +16,13 @@ from .quarantine import MemoryQuarantine, QuarantiningSink
 class MemorySink(QuarantiningSink):
     """Keep images in memory: their bytes are in `Stored.data`.
 
-    `max_bytes` limits one image, not all of them together.
+    `max_bytes` limits one image, not all of them together. `embed` puts prompt, seed and model into
+    each image.
     """
 
-    def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, *, max_bytes: int = MAX_BYTES, embed: bool = False) -> None:
         self._max_bytes = max_bytes
+        self._embed = embed
         self._quarantine = MemoryQuarantine()
 
     async def __aenter__(self) -> Self:
@@ -34,7 +37,8 @@ class MemorySink(QuarantiningSink):
         """Return the whole image. Raises DownloadError for bytes that are not one whole image."""
         incoming = Incoming(chunks)
         try:
-            stored = await whole_image(job, incoming, self._max_bytes)
+            facts = ImageFacts.of(request, seed=incoming.seed) if self._embed else None
+            stored = await whole_image(job, incoming, self._max_bytes, facts)
         except (DownloadError, TransportError):
             if incoming.is_paid:
                 self._quarantine.keep(job, incoming.unwritten)

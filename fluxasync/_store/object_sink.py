@@ -22,6 +22,7 @@ from .._core.errors import DownloadError, SinkError, TransportError
 from .._core.images import EXTENSIONS
 from .._core.loop_owner import LoopOwner
 from .._core.models import ImageRequest, Job, Quarantined, Stored
+from .embedding import ImageFacts
 from .filenames import DEFAULT, FilenameTemplate
 from .files import HOME, candidates
 from .incoming import MAX_BYTES, Incoming, whole_image
@@ -46,7 +47,8 @@ class ObjectSink(QuarantiningSink):
     them credentials come from the environment or the machine's role. They are in no log or repr.
     `state` is a folder whose quarantine gets the bytes of failed tries (default: memory). A Batch
     that is given a sink which is not open sets it, and opens the sink. `take_over` lets that batch
-    continue a run that another process may still use; that process stops. Needs the extra `store`.
+    continue a run that another process may still use; that process stops. `embed` puts prompt, seed
+    and model into each image. Needs the extra `store`.
 
     Raises ConfigError for a URL or options that no store has, SinkError if the store cannot be
     used.
@@ -61,8 +63,10 @@ class ObjectSink(QuarantiningSink):
         max_bytes: int = MAX_BYTES,
         state: str | os.PathLike[str] | None = None,
         take_over: bool = False,
+        embed: bool = False,
     ) -> None:
         self.take_over = take_over
+        self._embed, self._run = embed, ""
         self._objects = Objects(url, options)
         self.url = self._objects.url
         self.template = (
@@ -126,7 +130,10 @@ class ObjectSink(QuarantiningSink):
         """
         incoming = Incoming(chunks)
         try:
-            image = await whole_image(job, incoming, self._max_bytes)
+            facts = None
+            if self._embed:
+                facts = ImageFacts.of(request, seed=incoming.seed, run=self._run)
+            image = await whole_image(job, incoming, self._max_bytes, facts)
             name = await self._landed(request, job, image)
         except (DownloadError, TransportError, SinkError):
             if incoming.is_paid:  # a later try may find its URL expired
@@ -175,6 +182,12 @@ class ObjectSink(QuarantiningSink):
 def objects_of(sink: ObjectSink) -> Objects:
     """Return the objects under a sink's URL."""
     return sink._objects
+
+
+def embeds_objects(sink: ObjectSink, run: str | None = None) -> bool:
+    """Return whether a sink embeds; a given id of the run is embedded from now on."""
+    sink._run = run or sink._run
+    return sink._embed
 
 
 async def landed(objects: Objects, wanted: str, image: Stored) -> str:

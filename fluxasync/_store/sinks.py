@@ -7,6 +7,8 @@ image is checked, hashed, written, synced and published in one hop; a large one 
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import logging
 import os
 from abc import abstractmethod
@@ -26,6 +28,7 @@ from .._core.loop_owner import LoopOwner
 from .._core.models import ImageRequest, Job, Quarantined, Stored
 from .directory_sync import DirectorySync
 from .disk_threads import ThreadGroups, ThreadRunner
+from .embedding import ImageFacts, embedded
 from .filenames import DEFAULT, FilenameTemplate
 from .files import AtomicFile, disk_error, make_folder, prove_writable
 from .incoming import MAX_BYTES, Incoming, image_errors, too_large
@@ -54,6 +57,8 @@ _THREADS = 4
 #: suffixes that name a format; any other is part of the name
 _SUFFIXES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}
 
+_OTHER_BYTES = "not what the server sent: its Content-MD5 differs"
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -76,7 +81,9 @@ class _DiskSink(QuarantiningSink):
         executor: Executor | None,
         threads: int,
         fsync: bool,
+        embed: bool,
     ) -> None:
+        self._embed, self._run = embed, ""
         self._where = where  # named in errors
         self._max_bytes = max_bytes
         self._fsync = fsync
@@ -144,7 +151,7 @@ class _DiskSink(QuarantiningSink):
         A cancelled caller waits for a write that has begun. Raises DownloadError for bytes that
         are not one whole image or exceed `max_bytes`, SinkError for an error of the disk.
         """
-        stored = await self._store(job, chunks, partial(self._target, request, job))
+        stored = await self._store(job, chunks, partial(self._target, request, job), request)
         if self._in_quarantine and name_of(job.job_id) in self._in_quarantine:
             await self._threads.run(self._quarantine.forget, job)
         return stored
@@ -187,11 +194,15 @@ class _DiskSink(QuarantiningSink):
         job: Job,
         chunks: AsyncIterator[bytes],
         target_of: Callable[[str], str],
+        embeds: ImageRequest | None = None,
     ) -> Stored:
         """Store an image; `target_of` returns its path, once its format is known."""
         incoming = Incoming(chunks, takes_md5=True)
+        facts = None
+        if embeds is not None and self._embed:
+            facts = ImageFacts.of(embeds, seed=incoming.seed, run=self._run)
         try:
-            kept = await self._landed(job, incoming, target_of)
+            kept = await self._landed(job, incoming, target_of, facts)
         except (DownloadError, TransportError):
             if incoming.is_paid:
                 await self._set_aside(job, incoming)
@@ -202,13 +213,18 @@ class _DiskSink(QuarantiningSink):
         return kept.stored()
 
     async def _landed(
-        self, job: Job, incoming: Incoming, target_of: Callable[[str], str]
+        self,
+        job: Job,
+        incoming: Incoming,
+        target_of: Callable[[str], str],
+        facts: ImageFacts | None,
     ) -> _StoredFile:
         """Return the file once its content and its name are durable."""
-        head, is_all = await incoming.take(min(_ONE_HOP, self._max_bytes))
+        one_hop = self._max_bytes if facts is not None else min(_ONE_HOP, self._max_bytes)
+        head, is_all = await incoming.take(one_hop)
         if is_all:
             with image_errors(job), _disk_errors(self._where):
-                return await self._images.run(_Image(head, target_of, incoming.md5))
+                return await self._images.run(_Image(head, target_of, incoming.md5, facts))
         kept = await self._stream(job, incoming, head, target_of)
         if self._fsync:
             with _disk_errors(self._where):
@@ -250,9 +266,13 @@ class _DiskSink(QuarantiningSink):
     def _keep(self, image: _Image) -> _StoredFile:
         info = inspect(image.content)
         target = image.target_of(info.format)
-        part = self._part(target, image.md5)
+        content, md5 = image.content, image.md5
+        if image.facts is not None:
+            check_md5(content, md5)  # of what the server sent; the file has more
+            content, md5 = embedded(content, info, image.facts), None
+        part = self._part(target, md5)
         try:
-            part.write(image.content)
+            part.write(content)
             return _published(part, target, info)
         finally:
             part.discard()
@@ -284,8 +304,9 @@ class FolderSink(_DiskSink):
     Entering the sink creates the folder and checks that it can be written. No name leaves the
     folder. An existing file of the same name and content is kept; beside one with other content
     the name gets "-2", "-3", … before its extension. `executor` replaces the sink's four threads
-    and is not shut down. `fsync=False` gives up durability after a power cut for speed. Raises
-    ConfigError for an invalid template.
+    and is not shut down. `fsync=False` gives up durability after a power cut for speed. `embed`
+    puts prompt, seed and model into each image; a Batch that is given a sink which is not open
+    opens it with a journal, as for a path. Raises ConfigError for an invalid template.
     """
 
     def __init__(
@@ -296,14 +317,21 @@ class FolderSink(_DiskSink):
         max_bytes: int = MAX_BYTES,
         executor: Executor | None = None,
         fsync: bool = True,
+        embed: bool = False,
     ) -> None:
         self.folder = usable_path("folder", folder)
         self.template = (
             template if isinstance(template, FilenameTemplate) else FilenameTemplate.parse(template)
         )
         super().__init__(
-            self.folder, max_bytes=max_bytes, executor=executor, threads=_THREADS, fsync=fsync
-        )
+            self.folder, max_bytes=max_bytes, executor=executor, threads=_THREADS, fsync=fsync,
+            embed=embed,
+        )  # fmt: skip
+
+    @property
+    def is_open(self) -> bool:
+        """Whether images can be stored."""
+        return self._threads.is_open
 
     def __repr__(self) -> str:
         return f"<FolderSink {str(self.folder)!r} {self.template.text!r}>"
@@ -342,7 +370,8 @@ class FileSink(_DiskSink):
     """Keep one image in exactly this file, which must not exist: see `preflight`.
 
     If the image has another format than the suffix says, the file gets the format's extension and
-    a warning is logged. A sink with an `executor` need not be entered.
+    a warning is logged. A sink with an `executor` need not be entered. `embed` puts prompt, seed
+    and model into the image.
     """
 
     def __init__(
@@ -352,9 +381,12 @@ class FileSink(_DiskSink):
         max_bytes: int = MAX_BYTES,
         executor: Executor | None = None,
         fsync: bool = True,
+        embed: bool = False,
     ) -> None:
         self.path = usable_path("path", path)
-        super().__init__(self.path, max_bytes=max_bytes, executor=executor, threads=1, fsync=fsync)
+        super().__init__(
+            self.path, max_bytes=max_bytes, executor=executor, threads=1, fsync=fsync, embed=embed
+        )
 
     def __repr__(self) -> str:
         return f"<FileSink {str(self.path)!r}>"
@@ -398,6 +430,7 @@ class _Image:
     content: bytes
     target_of: Callable[[str], str]
     md5: str | None  #: in base64
+    facts: ImageFacts | None  #: to be embedded
 
 
 @frozen
@@ -431,8 +464,21 @@ def _inspected(part: AtomicFile, target: str) -> _StoredFile:
 
 def _published(part: AtomicFile, target: str, info: ImageInfo) -> _StoredFile:
     if not part.matches_md5:
-        raise NotAnImage("not what the server sent: its Content-MD5 differs")
+        raise NotAnImage(_OTHER_BYTES)
     return _StoredFile(part.publish(target), part, info)
+
+
+def embeds(sink: FolderSink, run: str | None = None) -> bool:
+    """Return whether a sink embeds; a given id of the run is embedded from now on."""
+    sink._run = run or sink._run
+    return sink._embed
+
+
+def check_md5(content: bytes, expected: str | None) -> None:
+    """Raise NotAnImage unless the bytes have this MD5 in base64; None = none is expected."""
+    found = hashlib.md5(content, usedforsecurity=False).digest()
+    if expected is not None and expected != base64.b64encode(found).decode():
+        raise NotAnImage(_OTHER_BYTES)
 
 
 @contextmanager

@@ -127,6 +127,8 @@ class ClusterBatch:
         self._session = session
         self._engine = engine_of(session)
         self._destination = Destination.of(out=out, state=state, ledger=None, name=name, retry=())
+        if self._destination.embed:
+            raise ConfigError("embed: by a run of one process only: leave the cluster or embed out")
         self._output = output_of(self._destination)
         check_options(self._engine, retry=retry, reconcile=reconcile)
         self._grace = grace
