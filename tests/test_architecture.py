@@ -88,7 +88,12 @@ FOREIGN = {
     "matplotlib": {"_report.drawing"},
     "jinja2": {"_report.page_parts"},
     "markupsafe": {"_report.page_parts"},
-    "PIL": {"simulator", "gallery.thumbnail_worker", "_core.notebook_html"},
+    "PIL": {
+        "simulator",
+        "gallery.thumbnail_worker",
+        "gallery.sheet_worker",
+        "_core.notebook_html",
+    },
     "pandas": {"_batch.run_result"},
     "openpyxl": {"_requests.sources", "_export.table_files"},
     "pyarrow": {"_requests.sources", "_export.parquet_shards", "cluster.datasets"},

@@ -303,6 +303,9 @@ def gallery(
     *,
     out: OutPath | None = None,
     watch: bool = False,
+    open: bool = False,
+    sheet: LocalPath | None = None,
+    picked: bool = False,
     storage_option: tuple[str, ...] = (),
     with_parent: Annotated[bool, Parameter(show=False)] = False,
 ) -> int:
@@ -318,7 +321,14 @@ def gallery(
         New folder that gets the page instead, with copies of the images, so that it can be moved.
         The same command renews it.
     watch
-        Serve the page on this machine only. Images appear as they arrive.
+        Serve the page on this machine only. Images appear as they arrive, and picks are kept in
+        FOLDER/picks.jsonl.
+    open
+        Open the page in the browser.
+    sheet
+        Draw the images on one contact sheet instead, a .png, .jpg or .webp file.
+    picked
+        With --out or --sheet: only the images that FOLDER/picks.jsonl picks.
     storage_option
         Option of the run's bucket, as K=V. May be given more than once.
     """
@@ -327,13 +337,10 @@ def gallery(
     def start() -> Coroutine[Any, Any, int]:
         from . import gallery_command
 
-        if watch and out is not None:
-            raise ConfigError("--watch serves the page, --out writes it: give one of them")
-        if watch:
-            return gallery_command.serve(
-                terminal, folder, storage_options=storage_option, with_parent=with_parent
-            )
-        return gallery_command.write(terminal, folder, out=out, storage_options=storage_option)
+        return gallery_command.show(
+            terminal, folder, out=out, watch=watch, opens=open, sheet=sheet, picked=picked,
+            storage_options=storage_option, with_parent=with_parent,
+        )  # fmt: skip
 
     return run_async(start, terminal)
 

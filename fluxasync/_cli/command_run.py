@@ -215,6 +215,9 @@ class CommandRun:
         parts = ", ".join(f"{name} {count:,}" for name, count in saved)
         exported = "" if self.export is None else self.export.clause
         self.terminal.note("; ".join(filter(None, (lines[-1], parts, exported))))
+        if self.terminal.rewrites and not self._root.url and self.batch.summary.saved:
+            # a terminal opens it with a click
+            self.terminal.note(Path(os.path.abspath(self._root.folder)).as_uri())
 
     def _leave(self) -> None:
         self._close()

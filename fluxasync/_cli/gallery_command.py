@@ -8,11 +8,13 @@ line of that input is the number of images that the run makes.
 from __future__ import annotations
 
 import asyncio
+import html
 import os
 import signal
+import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +22,9 @@ from attrs import define, field
 
 from .. import gallery
 from .._batch.progress.terminal import Terminal
-from .._core.errors import FluxError
+from .._core.errors import ConfigError, FluxError
 from .._core.isolated_process import STORE_VARIABLES, start
+from .._core.text import counted
 from .._store.bucket_state import folder_of, located
 from .._store.journal.reader import output_of
 from .._store.output_root import OutputRoot
@@ -38,12 +41,82 @@ _PATIENCE = 2.0
 _FINISHING = 10.0
 
 
-async def write(
-    terminal: Terminal, run: Path | str, *, out: Path | None, storage_options: tuple[str, ...]
+async def show(
+    terminal: Terminal,
+    run: Path | str,
+    *,
+    out: Path | None,
+    watch: bool,
+    opens: bool,
+    sheet: Path | None,
+    picked: bool,
+    storage_options: tuple[str, ...],
+    with_parent: bool,
 ) -> int:
-    """Write the page and print its path."""
+    """Write or serve the page, or draw a contact sheet. Raises ConfigError for what does not fit
+    together."""
+    if watch and out is not None:
+        raise ConfigError("--watch serves the page, --out writes it: give one of them")
+    if sheet is not None and (watch or out is not None):
+        raise ConfigError("--sheet draws one image, not a page: leave --watch and --out out")
+    if picked and out is None and sheet is None:
+        raise ConfigError("--picked is for another page or a sheet: add --out or --sheet")
+    if watch:
+        return await serve(
+            terminal, run, storage_options=storage_options, with_parent=with_parent, opens=opens
+        )
+    if sheet is not None:
+        options = read_storage_options(storage_options)
+        count = await gallery.sheet(
+            run, sheet, picked=picked, options=options, progress=counting(terminal)
+        )
+        terminal.out(str(sheet))
+        terminal.say(counted(count, "image"))
+        path = sheet
+    else:
+        path = await write(terminal, run, out=out, picked=picked, storage_options=storage_options)
+    if opens:
+        open_in_browser(terminal, address_of(path))
+    return DONE
+
+
+def address_of(path: Path) -> str:
+    """Return a path as an address that terminals and browsers open."""
+    return Path(os.path.abspath(path)).as_uri()
+
+
+def open_in_browser(terminal: Terminal, address: str, *, shown: str = "") -> None:
+    """Open an address; without a browser, print it, or the one that is `shown`."""
+    import webbrowser  # slow to load
+
+    if not webbrowser.open(address):
+        terminal.say(f"no browser was found; open {shown or address}")
+
+
+@contextmanager
+def opened_in_browser(terminal: Terminal, address: str) -> Iterator[None]:
+    """Open an address that other users of the machine must not see, as they see arguments: the
+    browser is given a private file that leads there."""
+    with tempfile.NamedTemporaryFile("w", suffix=".html", encoding="utf-8") as file:
+        file.write(f'<meta http-equiv="refresh" content="0; url={html.escape(address)}">\n')
+        file.flush()
+        open_in_browser(terminal, Path(file.name).as_uri(), shown=address)
+        yield
+
+
+async def write(
+    terminal: Terminal,
+    run: Path | str,
+    *,
+    out: Path | None,
+    picked: bool,
+    storage_options: tuple[str, ...],
+) -> Path:
+    """Write the page, print its path and return it."""
     options = read_storage_options(storage_options)
-    written = await gallery.write(run, out=out, options=options, progress=counting(terminal))
+    written = await gallery.write(
+        run, out=out, picked=picked, options=options, progress=counting(terminal)
+    )
     terminal.out(str(written.path))
     if written.output and written.saved:
         terminal.say(
@@ -55,11 +128,16 @@ async def write(
             "1 image is" if written.without_thumb == 1 else f"{written.without_thumb} images are"
         )
         terminal.say(f"{images} missing or cannot be decoded: fluxasync verify {run}")
-    return DONE
+    return written.path
 
 
 async def serve(
-    terminal: Terminal, run: Path | str, *, storage_options: tuple[str, ...], with_parent: bool
+    terminal: Terminal,
+    run: Path | str,
+    *,
+    storage_options: tuple[str, ...],
+    with_parent: bool,
+    opens: bool = False,
 ) -> int:
     """Serve the page until a signal, or until standard input ends beside a run."""
     options = read_storage_options(storage_options)
@@ -82,7 +160,8 @@ async def serve(
         terminal.out(server.url)
         if not with_parent:
             terminal.say("serving the run until Ctrl-C; images appear as they arrive")
-        await stopped.wait()
+        with opened_in_browser(terminal, server.url) if opens else nullcontext():
+            await stopped.wait()
     if with_parent:
         with suppress(FluxError):  # a run without images has no page
             if not output_of(folder):  # all images of a bucket are read only when asked for
@@ -176,7 +255,7 @@ async def _left(
         if child is not None:
             await _ended(child)
     if page:
-        terminal.note(f"images: {root.folder / gallery.FILE}")
+        terminal.note(f"images: {address_of(root.folder / gallery.FILE)}")
     elif with_page:
         terminal.note(f"for a page of the images: fluxasync gallery {root.record}")
 

@@ -81,7 +81,7 @@ def fill(_app: object, commands: Sequence[str], arguments: ArgumentCollection) -
     )
     named = {each.name: each for each in arguments if each.name.startswith("--")}
     given.paths = frozenset(name for name, each in named.items() if Path in _types(each.hint))
-    if not given.source:
+    if not given.source and not named["--from-picks"].tokens:
         places = words.get("folder") or named["--out"].tokens
         _continue(given, places[0].value if places else None, named)
     for name, each in named.items():

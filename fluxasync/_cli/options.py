@@ -28,7 +28,7 @@ from .._store.output_root import OutputRoot, state_folder
 from .._wire.providers import Provider, provider_by_name, provider_of
 from .cluster_options import ClusterOptions
 from .export_options import ExportChoice
-from .key_files import LocalPath, Place
+from .key_files import LocalPath, Place, RunPlace
 from .webhook_options import WebhookOptions
 
 AtLeastOne = Annotated[int, Parameter(validator=Number(gte=1))]
@@ -78,7 +78,7 @@ class Options:
         Print no progress and no summary. Paths and problems are still printed.
     """
 
-    model: Annotated[str, _OF_IMAGES] = DEFAULT_MODEL
+    model: Annotated[str | None, _OF_IMAGES] = None
     param: Annotated[tuple[str, ...], _OF_IMAGES] = ()
     provider: Annotated[str | None, _OF_PROVIDER] = None
     base_url: Annotated[str | None, _OF_PROVIDER] = None
@@ -98,7 +98,7 @@ class Options:
         Raises ConfigError for one without `=` and for a name that no Flux model has: in a prompt
         list such a key is the user's metadata, on the command line it is a mistake.
         """
-        return read_parameters(self.param, self.model)
+        return read_parameters(self.param, self.model or DEFAULT_MODEL)
 
     @property
     def provider_named(self) -> Provider | str | None:
@@ -189,6 +189,9 @@ class ListOptions:
         Random seed of the sample (default: 0).
     allow_files
         Folder of image inputs, besides the list's own folder. May be given more than once.
+    from_picks
+        Instead of a list, the picked images of this run: more of them (--seeds, --grid, --n), or
+        the same from another model (--model, --models) or with other parameters (--param).
     """
 
     prompt: str | None = None
@@ -208,6 +211,7 @@ class ListOptions:
     sample: int | None = None
     sample_seed: int = 0
     allow_files: tuple[Path, ...] = ()
+    from_picks: RunPlace | None = None
 
     def keywords(self) -> dict[str, Any]:
         """Return the arguments of Prompts. Raises ConfigError for text that cannot be read."""

@@ -49,7 +49,7 @@ from .._wire.credentials import Credentials, unread_token_variable
 from .cluster_options import start_line
 from .command_run import CommandRun
 from .key_files import TOKEN_FILE, key_from, key_in
-from .options import Options, RunOptions
+from .options import DEFAULT_MODEL, Options, RunOptions
 from .planned_run import batch_of
 from .rendering import announcement, as_json, plan_row
 from .run_exports import ShownExport, export_beside
@@ -75,7 +75,8 @@ _CHECK_INTERVAL = 2.0
 
 async def generate(command: CommandRun, prompt: str, *, out: Path, options: Options) -> None:
     """Make one image."""
-    row = one_by_one({"prompt": prompt, "model": options.model, **options.parameters})
+    model = options.model or DEFAULT_MODEL
+    row = one_by_one({"prompt": prompt, "model": model, **options.parameters})
     request = parse_request(row, allow_extras=False)
     if request.n != 1:
         raise ConfigError("generate makes one image; for more: fluxasync run - --n 4 -o DIR")

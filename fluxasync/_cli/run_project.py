@@ -9,9 +9,12 @@ from pathlib import Path
 
 from attrs import evolve, field, frozen
 
+from .._core.arguments import is_url
 from .._core.errors import ConfigError, cut
 from .._requests.sources.list_files import list_files
+from .._store.bucket_state import folder_of
 from .._store.files import HOME
+from .._store.picks import PICKS
 from .._store.project import (
     Project,
     fingerprint,
@@ -57,7 +60,10 @@ class RunProject:
             source=tuple(word if word == "-" else kept_path(word, folder) for word in sources),
             options=kept,
             left_out=secrets,
-            lists={kept_path(str(path), folder): fingerprint(path) for path in _files(sources)},
+            lists={
+                kept_path(str(path), folder): fingerprint(path)
+                for path in _files(sources, given.options.get("--from-picks", ()))
+            },
         )
         return cls(folder, last, now, given.paths)
 
@@ -121,7 +127,10 @@ def _value(options: Mapping[str, tuple[str, ...]], name: str) -> str:
     return cut(" ".join(texts)) if texts else "(given)"
 
 
-def _files(sources: Sequence[str]) -> list[Path]:
+def _files(sources: Sequence[str], picked: Sequence[str]) -> list[Path]:
+    if not sources:
+        picks = [folder_of(place if is_url(place) else Path(place)) / PICKS for place in picked]
+        return [path for path in picks if path.is_file()]
     if "-" in sources:
         return []
     return [file.path for file in list_files([Path(word) for word in sources])]

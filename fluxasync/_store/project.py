@@ -18,6 +18,7 @@ from typing import Any
 
 from attrs import asdict, field, frozen
 
+from .._core.arguments import is_url
 from .._core.errors import ConfigError
 from .._core.version import __version__
 from .files import HOME, AtomicFile, disk_error, open_to_read, sync_folder
@@ -93,12 +94,12 @@ def write_project(folder: Path, project: Project) -> None:
 
 def kept_path(text: str, folder: Path) -> str:
     """Return a path as it is kept: a relative one from the folder."""
-    return text if os.path.isabs(text) else os.path.relpath(text, folder)
+    return text if os.path.isabs(text) or is_url(text) else os.path.relpath(text, folder)
 
 
 def resolved(text: str, folder: Path) -> str:
     """Return a kept path as it is used: from the working folder, if it is below that."""
-    if os.path.isabs(text):
+    if os.path.isabs(text) or is_url(text):
         return text
     path = os.path.abspath(os.path.join(folder, text))
     near = os.path.relpath(path)

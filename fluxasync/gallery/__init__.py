@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from .._core.arguments import usable_path
 from .._core.errors import ConfigError
@@ -21,13 +21,15 @@ from .._store.disk_threads import ThreadRunner
 from .._store.files import create_own, disk_error, make_own_folder
 from .._store.journal.reader import output_of
 from .._store.journal.schema import HOME
+from .._store.picks import PICKS, read_picks
 from .cards import Card, Cards, read
+from .contact_sheet import check_count, check_sheet, draw_sheet
 from .html_page import page, title_of
 from .page_picks import decisions_for_page
 from .pictures import CopiedPictures, Pictures, copy_of, pictures_at, write_whole
 from .thumbnails import Thumbnails, require_pillow, thumb_of
 
-__all__ = ["FILE", "WrittenPage", "check", "write"]
+__all__ = ["FILE", "WrittenPage", "check", "sheet", "write"]
 
 #: the page's name in the folder
 FILE = "gallery.html"
@@ -51,6 +53,7 @@ async def write(
     folder: str | os.PathLike[str],
     *,
     out: str | os.PathLike[str] | None = None,
+    picked: bool = False,
     options: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> WrittenPage:
@@ -59,7 +62,8 @@ async def write(
     `folder` may be the URL of a run whose record is in its bucket: the page is then in this
     machine's copy of the record. `out` is a new folder that gets the page instead, with copies of
     the images and thumbnails, so that it can be moved; the same call renews it. Without `out` the
-    page of images in a bucket shows thumbnails only. `options` are those of the bucket: see
+    page of images in a bucket shows thumbnails only. `picked` puts only the images that
+    `picks.jsonl` in the folder picks on a page with `out`. `options` are those of the bucket: see
     ObjectSink.
 
     During a run the page shows the images saved so far. `progress` is called with the number of
@@ -68,10 +72,12 @@ async def write(
     the bucket.
     """
     require_pillow()
+    if picked and out is None:
+        raise ConfigError("picked: the page in the folder has all images: name another with out")
     folder = (await located(folder, options)).folder
     copies = None if out is None else _new_folder(usable_path("out", out), folder)
     async with ThreadRunner(count=1) as threads, Thumbnails(folder) as thumbnails:
-        found = await threads.run(read, folder)
+        found = await threads.run(_cards_of, folder, picked)
         pictures = pictures_at(found.root, options, threads)
         if copies is not None:
             pictures = CopiedPictures(pictures, copies, threads)
@@ -81,7 +87,8 @@ async def write(
         if copies is not None:  # the folder is this page's from now on, also if a call is cut off
             await threads.run(_write_page, folder, shows)
         await maker.make_all(found, progress or (lambda done, total: None))
-        if not found.is_running:  # a gallery server beside the run may be using others
+        # a gallery server beside the run may be using others
+        if not found.is_running and not picked:
             await thumbnails.sweep(maker.made.values())
         path = await threads.run(_write_page, folder, shows)
     saved = [card.key for card in found.cards if card.file and card.is_saved]
@@ -92,6 +99,47 @@ async def write(
         without_thumb=sum(key not in maker.made for key in saved),
         output="" if copies is not None else found.root.url,
     )
+
+
+async def sheet(
+    folder: str | os.PathLike[str],
+    to: str | os.PathLike[str],
+    *,
+    picked: bool = False,
+    options: Mapping[str, str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Draw the images of a run, or with `picked` those that its `picks.jsonl` picks, as one image
+    with their numbers and seeds; return how many it shows.
+
+    `to` is a .png, .jpg or .webp file, which is replaced. The other arguments are those of `write`.
+    Raises ConfigError for a run without such images and for more than a thousand.
+    """
+    require_pillow()
+    target = usable_path("to", to)
+    check_sheet(target)
+    folder = (await located(folder, options)).folder
+    async with ThreadRunner(count=1) as threads, Thumbnails(folder) as thumbnails:
+        found = await threads.run(_cards_of, folder, picked)
+        saved = tuple(card for card in found.cards if card.is_saved)
+        check_count(folder, len(saved))
+        pictures = pictures_at(found.root, options, threads)
+        await thumbnails.prepare()
+        maker = _Maker(thumbnails, pictures, None, threads)
+        await maker.make_all(evolve(found, cards=saved), progress or (lambda done, total: None))
+        return await draw_sheet(folder, saved, maker.made, target)
+
+
+def _cards_of(folder: Path, picked: bool) -> Cards:
+    """Return the cards of a folder, or only the picked ones. Raises ConfigError for none."""
+    found = read(folder)
+    if not picked:
+        return found
+    picks = read_picks(folder)
+    cards = tuple(card for card in found.cards if picks.get(card.key))
+    if not cards:
+        raise ConfigError(f"{folder / PICKS} picks no image: pick some in the gallery")
+    return evolve(found, cards=cards)
 
 
 async def check(folder: Path, options: Mapping[str, str] | None = None) -> None:

@@ -30,7 +30,7 @@ _QUALITY = 82
 def main() -> None:
     """Make thumbnails until standard input ends."""
     standard_streams.open_missing()
-    _limit_resources()
+    limit_resources()
     for line in sys.stdin.buffer:
         source, target = json.loads(line)
         given = sys.stdin.buffer.read(source) if isinstance(source, int) else Path(source)
@@ -69,7 +69,7 @@ def make_thumbnail(source: Path | bytes, target: Path) -> str:
     return ""
 
 
-def _limit_resources() -> None:
+def limit_resources() -> None:
     """Run at low priority, with capped memory."""
     import resource
 

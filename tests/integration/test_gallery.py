@@ -225,7 +225,7 @@ from PIL import Image, PngImagePlugin, WebPImagePlugin
 from fluxasync.gallery import thumbnail_worker
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 thumbnail_worker._MOST_MEMORY = used + 64 * 2**20
-thumbnail_worker._limit_resources()
+thumbnail_worker.limit_resources()
 for name in ("large.png", "small.png"):
     target = thumbnail_worker.Path(f"{name}.webp")
     print(thumbnail_worker.make_thumbnail(thumbnail_worker.Path(name), target))
@@ -445,7 +445,9 @@ def test_a_run_that_is_over_before_its_page_has_come_up_has_one_too(tmp_path):
         _, err = child.communicate(timeout=patient())
         os.close(opened)
     assert child.returncode == 0
-    assert f"images: {tmp_path / 'out' / 'gallery.html'}\n" in err or HOW_TO_MAKE_IT in err
+    assert (
+        f"images: {(tmp_path / 'out' / 'gallery.html').as_uri()}\n" in err or HOW_TO_MAKE_IT in err
+    )
 
 
 @pytest.mark.slow
