@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	"$$p" -c '$(SUITABLE)' >/dev/null 2>&1 && command -v "$$p" && break; done)
 # what is not imported need not be compiled: installing takes less than half the time
 INSTALL = $(VENV)/bin/python -m pip -qq --disable-pip-version-check install --no-compile
-EXTRAS = .[bench,cli,data,image,otel,speed,store]
+EXTRAS = .[all]
 ARGS ?=
 
 # tests start many processes, and none should compile everything anew

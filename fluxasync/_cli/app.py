@@ -76,6 +76,11 @@ app.command(
     name="ctl",
     help="Control a run of another terminal: pause, resume, limit N, budget X or top.",
 )
+app.command(
+    "fluxasync._cli.completion_command:install_completion",
+    name="--install-completion",
+    help="Install completion of commands and options for your shell.",
+)
 
 _SOURCE = (
     "Prompt list: a .txt (one prompt per line), .jsonl, .json, .csv, .tsv, .xlsx or .parquet file, "

@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -17,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 def install_command(extra: str) -> str:
     """Return the command, such as `pip install 'fluxasync[image]'`."""
-    return f"{_pip()} install {_requirement(_origin(), extra)}"
+    return f"{_installer()} {_requirement(_origin(), extra)}"
 
 
 def _requirement(origin: dict[str, Any], extra: str) -> str:
@@ -44,9 +45,12 @@ def _origin() -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _pip() -> str:
-    """Return "pip" if the first pip on the path is this interpreter's, else `python -m pip`."""
+def _installer() -> str:
+    """Return "pip install" if the first pip on the path is this interpreter's, else
+    `python -m pip install`. uv makes environments without pip, and installs into them itself."""
+    if find_spec("pip") is None and shutil.which("uv") is not None:
+        return f"uv pip install --python {shlex.quote(sys.executable)}"
     on_path = shutil.which("pip")
     if on_path is not None and os.path.dirname(on_path) == os.path.dirname(sys.executable):
-        return "pip"
-    return f"{shlex.quote(sys.executable)} -m pip"
+        return "pip install"
+    return f"{shlex.quote(sys.executable)} -m pip install"

@@ -49,6 +49,20 @@ def test_the_hint_of_this_checkout_names_it() -> None:
         assert words[:3] == [sys.executable, "-m", "pip"]
 
 
+def test_an_environment_without_pip_gets_the_line_of_uv(tmp_path: Path) -> None:
+    """uv makes environments without pip, so its own command installs into them."""
+    (tmp_path / "uv").write_text("#!/bin/sh\n")
+    (tmp_path / "uv").chmod(0o755)
+    code = "from fluxasync._core.extras import install_command; print(install_command('cli'))"
+    ended = subprocess.run(
+        [sys.executable, "-S", "-c", code],  # without pip, as without any package
+        capture_output=True, text=True, check=True, timeout=patient(),
+        env={"PYTHONPATH": str(ROOT), "PATH": str(tmp_path)},
+    )  # fmt: skip
+    words = shlex.split(ended.stdout)
+    assert words == ["uv", "pip", "install", "--python", sys.executable, f"{ROOT}[cli]"]
+
+
 def test_a_tree_that_is_not_installed_is_named_by_its_folder() -> None:
     """For a source tree without installed metadata the hint installs its folder."""
     code = "from fluxasync._core.extras import install_command; print(install_command('cli'))"
