@@ -1,4 +1,5 @@
-"""The simulator's images: drawn once from prompt and seed in the exact size and format, then kept.
+"""The simulator's images: drawn once from prompt, seed and parameters in the exact size and format,
+then kept.
 
 Without pillow every image is a plain PNG, whatever format was requested.
 """
@@ -10,12 +11,12 @@ import struct
 import zlib
 from base64 import b64encode
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from hashlib import md5, sha256
 from io import BytesIO
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, field, frozen
 
@@ -26,6 +27,14 @@ except ImportError:  # pillow is an extra
 
 if TYPE_CHECKING:
     from PIL import Image
+
+#: parameters that an image shows by itself, or that do not change it
+_NOT_DRAWN = frozenset(
+    ("prompt", "model", "seed", "width", "height", "output_format", "n", "webhook_url",
+     "webhook_secret", "safety_tolerance")
+)  # fmt: skip
+#: characters of a name and its value that are written into the image
+_SHORT = 40
 
 _KEPT_BYTES = 64 * 2**20
 _QUALITY = 88
@@ -42,6 +51,21 @@ class PictureSpec:
     width: int  #: pixels
     height: int  #: pixels
     format: str  #: jpeg, png or webp
+    variant: str = ""  #: model and parameters, as in "guidance 3, flux-pro"; see `variant_of`
+
+
+def variant_of(model: str, parameters: Mapping[str, Any]) -> str:
+    """Return in words what else than prompt, seed, size and format an image depends on, so that a
+    practised grid shows what its parameters change. flux-dev alone has no words."""
+    parts = []
+    for name in sorted(parameters.keys() - _NOT_DRAWN):
+        value = parameters[name]
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        if isinstance(value, int | float | str) and len(name + shown) <= _SHORT:
+            parts.append(f"{name} {shown}")
+    if model != "flux-dev":
+        parts.append(model)
+    return ", ".join(parts)
 
 
 @frozen(kw_only=True)
@@ -70,7 +94,7 @@ Painter = Callable[[PictureSpec], Encoder]
 
 
 def paint_with_pillow(spec: PictureSpec) -> Encoder:
-    image = landscapes.draw(spec.prompt, spec.seed, spec.width, spec.height)
+    image = landscapes.draw(spec.prompt, spec.seed, spec.width, spec.height, variant=spec.variant)
     return partial(_encoded, image, spec.format)
 
 
@@ -119,7 +143,7 @@ class Gallery:
             return picture
 
     def _normalized(self, spec: PictureSpec) -> PictureSpec:
-        return spec if self._image_bytes is None else evolve(spec, prompt="", seed=0)
+        return spec if self._image_bytes is None else evolve(spec, prompt="", seed=0, variant="")
 
     def _drawn(self, spec: PictureSpec) -> bytes:
         encode = (self._painter or plain_png)(spec)
@@ -188,7 +212,8 @@ def _riff(body: bytes, length: int) -> bytes:
 
 def plain_png(spec: PictureSpec) -> Encoder:
     """Draw a disc in a sky with the standard library alone."""
-    digest = sha256(f"{spec.prompt}|{spec.seed}".encode("utf-8", "surrogatepass")).digest()
+    text = "|".join(filter(None, (f"{spec.prompt}|{spec.seed}", spec.variant)))
+    digest = sha256(text.encode("utf-8", "surrogatepass")).digest()
     top, bottom, disc = (tuple(digest[n : n + 3]) for n in (0, 3, 6))
     radius = min(spec.width, spec.height) // 6
     x, y = spec.width * (64 + digest[9] // 2) // 256, spec.height * (64 + digest[10] // 2) // 256

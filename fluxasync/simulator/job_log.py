@@ -170,6 +170,7 @@ def _picture(row: dict[str, Any]) -> PictureSpec:
         width=width,
         height=height,
         format=row["format"],
+        variant=str(row.get("variant", "")),
     )
 
 

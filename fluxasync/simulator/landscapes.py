@@ -1,7 +1,8 @@
 """Landscapes drawn from a prompt and a seed (pillow).
 
 Words of the prompt select the scene and the light; a hash of it selects the rest. The first words
-are written into a corner, so that image and prompt can be matched by eye.
+are written into a corner, so that image and prompt can be matched by eye, and the parameters into
+another one; they also shift the colours, as a model's parameters change an image of one seed.
 """
 
 from __future__ import annotations
@@ -38,18 +39,26 @@ _SCENE_WORDS = {
 }
 
 
-def draw(prompt: str, seed: int, width: int, height: int) -> Image.Image:
-    """Return the landscape of a prompt and a seed, with its caption."""
+def draw(prompt: str, seed: int, width: int, height: int, *, variant: str = "") -> Image.Image:
+    """Return the landscape of a prompt and a seed, with its caption and with what is different
+    about it."""
     shrink = max(1.0, math.sqrt(width * height / _MOST_PIXELS))
     size = (max(16, round(width / shrink)), max(16, round(height / shrink)))
-    canvas = _Canvas(prompt, seed, *size)
+    canvas = _Canvas(prompt, seed, *size, shift=_shift(variant))
     scene = _best_match(prompt, _SCENE_WORDS) or canvas.prompt_rng.choice(sorted(_SCENES))
     _SCENES[scene](canvas)
     image = ImageChops.add(canvas.image, _grain(*size), offset=-128)
     if size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     _write_caption(image, prompt, seed)
+    if variant:
+        _write(image, variant, is_top=True)
     return image
+
+
+def _shift(variant: str) -> float:
+    """Return a shift of the hue that is the same for equal variants."""
+    return Random(variant.encode("utf-8", "replace")).uniform(-0.12, 0.12) if variant else 0.0
 
 
 class _Canvas:
@@ -59,11 +68,14 @@ class _Canvas:
     shapes are fractions of `w` and `h`, the doubled sides.
     """
 
-    def __init__(self, prompt: str, seed: int, width: int, height: int) -> None:
+    def __init__(
+        self, prompt: str, seed: int, width: int, height: int, *, shift: float = 0.0
+    ) -> None:
         self.w, self.h = width * 2, height * 2
         self.unit = min(self.w, self.h)
         self.prompt_rng = Random(prompt.encode("utf-8", "surrogatepass"))  # equal for all seeds
         self.rng = Random(f"{self.prompt_rng.random()}|{seed}")
+        self.shift = shift
         light = _best_match(prompt, _LIGHT_WORDS)
         self._choose_colours(
             light or self.prompt_rng.choice(("night", "dusk", "day", "day", "cold"))
@@ -73,7 +85,8 @@ class _Canvas:
     def _choose_colours(self, light: str) -> None:
         self.is_dark = light == "night"
         hue = {"night": 0.64, "dusk": 0.93, "cold": 0.55, "day": 0.54}[light]
-        self.hue = hue = hue + self.prompt_rng.uniform(-0.09, 0.09) + self.rng.uniform(-0.03, 0.03)
+        hue += self.prompt_rng.uniform(-0.09, 0.09) + self.rng.uniform(-0.03, 0.03)
+        self.hue = hue = hue + self.shift
         other = hue + self.prompt_rng.choice((-0.42, -0.16, 0.1, 0.14, 0.45))
         green = self.prompt_rng.choice((0.28, 0.36, 0.44, 0.08))
         colours = {  # the sky from its top, then near, haze, lamp; as hue, lightness, saturation
@@ -189,14 +202,19 @@ def _write_caption(image: Image.Image, prompt: str, seed: int) -> None:
     plain = unicodedata.normalize("NFKD", prompt[:200]).encode("ascii", "ignore").decode()
     if prompt and not re.search(r"[A-Za-z0-9]", plain):
         plain = f"seed {seed}"
-    words = plain.split()
+    _write(image, plain, is_top=False)
+
+
+def _write(image: Image.Image, text: str, *, is_top: bool) -> None:
+    """Write the first words of a text into a corner at the left."""
+    words = text.encode("ascii", "replace").decode().split()
     size = max(12, min(image.size) // 22)
     font = ImageFont.load_default(size)
     fitting = [n for n in range(1, 8) if font.getlength(" ".join(words[:n])) < image.width * 0.7]
     text = " ".join(words[: fitting[-1]]) if fitting else ""
-    place = (size * 0.7, image.height - size * 0.7)
+    place = (size * 0.7, size * 0.7 if is_top else image.height - size * 0.7)
     ImageDraw.Draw(image).text(
-        place, text, font=font, anchor="ls", fill=(255, 252, 244),
+        place, text, font=font, anchor="la" if is_top else "ls", fill=(255, 252, 244),
         stroke_width=max(1, size // 12), stroke_fill=(30, 30, 40),
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ from .charges import Charge, body_digest, key_digest
 from .dialects import DIALECTS, Accepted, Answer, DialectName, html_answer
 from .download import image_path
 from .durations import job_duration
-from .images import PictureSpec
+from .images import PictureSpec, variant_of
 from .jobs import Job, Webhook
 from .models import MODELS, Model
 from .state import State, key_of
@@ -232,6 +232,7 @@ class SubmitEndpoint:
             width=width,
             height=height,
             format=post.parameters.get("output_format") or post.model.output_format,
+            variant=variant_of(post.model.name, post.parameters),
         )
 
     def _final_status(self, number: int, post: _Submission) -> tuple[str, float]:

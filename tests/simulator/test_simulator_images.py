@@ -7,8 +7,9 @@ import zlib
 from io import BytesIO
 
 import pytest
+from attrs import evolve
 
-from fluxasync.simulator.images import Gallery, Picture, PictureSpec, padded
+from fluxasync.simulator.images import Gallery, Picture, PictureSpec, padded, plain_png, variant_of
 
 Image = pytest.importorskip("PIL.Image", reason="the extra 'image' is not installed")
 
@@ -126,3 +127,25 @@ def test_without_pillow_there_is_a_valid_png(size: tuple[int, int]) -> None:
     assert size == struct.unpack(">II", picture.body[16:24])
     assert size == opened(picture).size
     assert zlib.crc32(b"IEND") == struct.unpack(">I", picture.body[-4:])[0]
+
+
+def test_a_practised_grid_shows_what_its_parameters_change() -> None:
+    """Another guidance or model is another image of the same scene, with its value in a corner;
+    prompt, seed and size alone are drawn as ever."""
+    gallery = Gallery()
+    plain = spec_of()
+    variants = [
+        variant_of("flux-dev", {"prompt": "a red fox", "seed": 1, "width": 320, "height": 256}),
+        variant_of("flux-dev", {"guidance": 2, "steps": 30}),
+        variant_of("flux-dev", {"guidance": 2.0, "steps": 30, "safety_tolerance": 6}),
+        variant_of("flux-dev", {"guidance": 3.5, "steps": 30, "image_prompt": "A" * 999}),
+        variant_of("flux-pro", {}),
+    ]
+    assert variants == [
+        "", "guidance 2, steps 30", "guidance 2, steps 30", "guidance 3.5, steps 30", "flux-pro",
+    ]  # fmt: skip
+    drawn = [gallery.picture(evolve(plain, variant=variant)).body for variant in variants]
+    assert drawn[0] == gallery.picture(plain).body
+    assert drawn[1] == drawn[2]
+    assert len(set(drawn)) == 4
+    assert len({plain_png(evolve(plain, variant=variant))(88) for variant in variants}) == 4

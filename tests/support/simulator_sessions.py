@@ -34,7 +34,7 @@ from fluxasync import (
     Timeouts,
 )
 from fluxasync.simulator import Simulator, World
-from fluxasync.simulator.images import PictureSpec
+from fluxasync.simulator.images import PictureSpec, variant_of
 from support.patience import HANGING, patient
 
 PROVIDERS = {"cometapi": COMETAPI, "bfl": BFL}
@@ -162,6 +162,7 @@ def audit_image(world: World, saved: Saved) -> None:
         width=stored.width,
         height=stored.height,
         format=stored.format,
+        variant=variant_of(request.model, request.given() | request.extra_body),
     )
     assert image == world.gallery.picture(spec).body
     assert (stored.size, stored.sha256) == (len(image), hashlib.sha256(image).hexdigest())
