@@ -8,24 +8,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import (
     App,
-    CoercionError,
     CycloptsError,
     Parameter,
-    Token,
-    UnknownOptionError,
-    UnusedCliTokensError,
-    ValidationError,
 )
 from cyclopts.validators import Number
 
 from .._batch.progress.terminal import Terminal
-from .._core.errors import VALUE_LENGTH, ConfigError, cut, cut_runs
+from .._core.errors import ConfigError
 from .._core.version import __version__
 from .._store.output_root import OutputRoot
 from .bill_command import bill
@@ -33,10 +27,12 @@ from .event_loop import run_async
 from .exit_codes import DISK, USAGE
 from .export_command import export
 from .given_options import GIVEN, fill
+from .help_pages import GROUPS, ORDER, OTHERS, examples, lazy
 from .help_text import FlowingHelp
 from .key_files import LocalPath, OutPath, RunPlace
 from .options import AccountOptions, AtLeastOne, Options, RunOptions
 from .report_command import report
+from .usage_errors import usage, with_cut
 
 if TYPE_CHECKING:
     from .resolve_command import Decision
@@ -49,38 +45,21 @@ app = App(
     help_formatter=FlowingHelp(),
     default_parameter=Parameter(negative=(), show_default=False),
     config=fill,
+    group_commands=OTHERS,
 )
 
+# these are imported when they run; the others' modules are light
+app.command("fluxasync._cli.bench_command:bench", **lazy("bench"))
+app.command("fluxasync._cli.daily_commands:doctor", **lazy("doctor"))
+app.command("fluxasync._cli.daily_commands:credits_", **lazy("credits"))
+app.command("fluxasync._cli.ctl_command:ctl", **lazy("ctl"))
 app.command(
-    "fluxasync._cli.bench_command:bench",
-    name="bench",
-    help="Measure how fast a model goes on your account, at what latency and price.",
+    "fluxasync._cli.completion_command:install_completion",
+    **lazy("--install-completion"),
 )
-
-
 app.command(bill)
 app.command(export)
 app.command(report)
-app.command(
-    "fluxasync._cli.daily_commands:doctor",
-    name="doctor",
-    help="Check key, balance, network, clock, list and disk before a run. Free; makes no image.",
-)
-app.command(
-    "fluxasync._cli.daily_commands:credits_",
-    name="credits",
-    help="Show what is left on the account, in US dollars. Free.",
-)
-app.command(
-    "fluxasync._cli.ctl_command:ctl",
-    name="ctl",
-    help="Control a run of another terminal: pause, resume, limit N, budget X or top.",
-)
-app.command(
-    "fluxasync._cli.completion_command:install_completion",
-    name="--install-completion",
-    help="Install completion of commands and options for your shell.",
-)
 
 _SOURCE = (
     "Prompt list: a .txt (one prompt per line), .jsonl, .json, .csv, .tsv, .xlsx or .parquet file, "
@@ -473,6 +452,12 @@ def _check_models(
     return check(terminal, file, provider=provider, base_url=base_url, json=json)
 
 
+for _name in ("bill", "export", "report", "generate", "run", "resume", "status", "verify",
+              "resolve", "gallery", "simulate", "models"):  # fmt: skip
+    app[_name].group, app[_name].help_epilogue = (GROUPS[_name],), examples(_name)
+    app[_name].sort_key = ORDER[_name]
+
+
 def main(tokens: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; a wrong command line becomes one line on stderr."""
     try:
@@ -481,7 +466,7 @@ def main(tokens: Sequence[str] | None = None) -> int:
         terminal = Terminal()
         command = " ".join(["fluxasync", *(error.command_chain or ())])
         given = sys.argv[1:] if tokens is None else tokens
-        terminal.say(f"fluxasync: {_with_cut(given, _usage(error))} See {command} --help")
+        terminal.say(f"fluxasync: {with_cut(given, usage(error))} See {command} --help")
         terminal.close()
         return USAGE
     except ConfigError as error:  # of the run that a line continues
@@ -490,60 +475,6 @@ def main(tokens: Sequence[str] | None = None) -> int:
         terminal.close()
         return USAGE
     return int(code or 0)
-
-
-_KINDS = {int: "a whole number", float: "a number"}
-
-
-def _usage(error: CycloptsError) -> str:
-    """Return what is wrong with a command line, and what to do about it."""
-    match error:
-        case UnusedCliTokensError(unused_tokens=list(unused)):
-            return _unused(unused, error.command_chain or ())
-        case CoercionError(token=Token() as token):
-            kinds = [_KINDS[kind] for kind in _KINDS if kind in _kinds(error.target_type)]
-            kinds += [text for text in _kinds(error.target_type) if isinstance(text, str)]
-            if kinds:
-                return f"{_option(error)} {token.value}: must be {' or '.join(kinds)}."
-        case UnknownOptionError(token=Token() as token):
-            return _unknown_option(token.keyword or token.value, error)
-        case ValidationError() if isinstance(error.__cause__, ConfigError):
-            return f"{_option(error)}{error.__cause__!s}."
-    return str(error)
-
-
-def _with_cut(tokens: Sequence[str], message: str) -> str:
-    """Return the message with long arguments cut; text in base64 may be among them."""
-    for token in tokens:
-        message = message.replace(token, cut(token)) if len(token) > VALUE_LENGTH else message
-    return cut_runs(message)
-
-
-def _unused(unused: Sequence[str], command: Sequence[str]) -> str:
-    words = " ".join(unused)
-    if tuple(command) == ("generate",):
-        return f'unexpected {words}: put a prompt of several words in quotes, as in "a red fox".'
-    return f"unexpected {words}: put an argument that has spaces in quotes."
-
-
-def _unknown_option(given: str, error: UnknownOptionError) -> str:
-    names = {name.lstrip("-"): name for each in error.argument_collection for name in each.names}
-    # without the dashes, which make any two options similar
-    near = get_close_matches(given.lstrip("-"), names, n=1, cutoff=0.6)
-    return f"Unknown option: {given}." + (f" Did you mean {names[near[0]]}?" if near else "")
-
-
-def _kinds(target: Any) -> tuple[Any, ...]:
-    """Return the types that a hint such as `int | Literal["auto"] | None` consists of."""
-    inner = get_args(target)
-    return tuple(kind for each in inner for kind in _kinds(each)) if inner else (target,)
-
-
-def _option(error: CycloptsError) -> str:
-    token = getattr(error, "token", None)
-    if token is not None and token.keyword:
-        return str(token.keyword)
-    return "" if error.argument is None else error.argument.name
 
 
 def _run_paid_command(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from attrs import frozen
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 from cyclopts.validators import Number
 
 from .._batch.progress.terminal import Terminal
 from .event_loop import run_async
+from .help_pages import examples
 from .key_files import LocalPath, OutPath
 from .options import DEFAULT_MODEL, AtLeastOne
 
@@ -17,8 +18,17 @@ bench = App(
     name="bench",
     help="Measure how fast a model goes on your account, at what latency and price.",
     help_format="plaintext",
+    help_epilogue=examples("bench"),
     default_parameter=Parameter(negative=(), show_default=False),
 )
+
+_OF_LOAD = Parameter(group=Group("Load", sort_key=1))
+_OF_PROMPTS = Parameter(group=Group("Prompt list", sort_key=2))
+_OF_IMAGES = Parameter(group=Group("Images", sort_key=3))
+_OF_OUTPUT = Parameter(group=Group("Output", sort_key=4))
+_OF_MONEY = Parameter(group=Group("Money", sort_key=5))
+_OF_PACE = Parameter(group=Group("Pace", sort_key=6))
+_OF_PROVIDER = Parameter(group=Group("Provider", sort_key=7))
 
 
 @Parameter(name="*")
@@ -52,7 +62,7 @@ class BenchOptions:
     rate
         Open-loop load: arrival rate, e.g. 0.5/s or 6/min,12/min.
     arrivals
-        Arrivals of an open loop: constant, or poisson (independent users).
+        Arrivals of an open loop: constant, or poisson (independent users; default: constant).
     ramp
         Open-loop load that rises from one rate to another, e.g. 0.1/s..2/s. Needs --duration.
     sweep
@@ -102,40 +112,42 @@ class BenchOptions:
         Print no progress and no summary. Paths and problems are still printed.
     """
 
-    out: OutPath | None = None
-    model: tuple[str, ...] = (DEFAULT_MODEL,)
-    prompts: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None
-    prompt_column: str | None = None
-    map: tuple[str, ...] = ()
-    no_header: bool = False
-    sheet: str | None = None
-    rows: str | None = None
-    syntax: Literal["checked", "as-written", "comments", "sample-prompts"] = "checked"
-    in_flight: str | None = None
-    rate: str | None = None
-    arrivals: Literal["constant", "poisson"] = "constant"
-    ramp: str | None = None
-    sweep: bool = False
-    slots: AtLeastOne | None = None
-    images: AtLeastOne | None = None
-    duration: str | None = None
-    warm_up: Annotated[int | None, Parameter(validator=Number(gte=0))] = None
-    objective: str | None = None
-    seed: int = 0
-    title: str = ""
-    max_cost: str | None = None
-    price: tuple[str, ...] = ()
-    polling_lag: float | None = None
-    param: tuple[str, ...] = ()
-    provider: str | None = None
-    base_url: str | None = None
-    key_file: LocalPath | None = None
-    proxy: str | None = None
-    allow_private_network: bool = False
-    accounts: LocalPath | None = None
-    simulate: bool = False
-    json: bool = False
-    quiet: bool = False
+    out: Annotated[OutPath | None, _OF_OUTPUT] = None
+    model: Annotated[tuple[str, ...], _OF_IMAGES] = (DEFAULT_MODEL,)
+    prompts: Annotated[str | None, Parameter(allow_leading_hyphen=True), _OF_PROMPTS] = None
+    prompt_column: Annotated[str | None, _OF_PROMPTS] = None
+    map: Annotated[tuple[str, ...], _OF_PROMPTS] = ()
+    no_header: Annotated[bool, _OF_PROMPTS] = False
+    sheet: Annotated[str | None, _OF_PROMPTS] = None
+    rows: Annotated[str | None, _OF_PROMPTS] = None
+    syntax: Annotated[
+        Literal["checked", "as-written", "comments", "sample-prompts"], _OF_PROMPTS
+    ] = "checked"
+    in_flight: Annotated[str | None, _OF_LOAD] = None
+    rate: Annotated[str | None, _OF_LOAD] = None
+    arrivals: Annotated[Literal["constant", "poisson"], _OF_LOAD] = "constant"
+    ramp: Annotated[str | None, _OF_LOAD] = None
+    sweep: Annotated[bool, _OF_LOAD] = False
+    slots: Annotated[AtLeastOne | None, _OF_LOAD] = None
+    images: Annotated[AtLeastOne | None, _OF_LOAD] = None
+    duration: Annotated[str | None, _OF_LOAD] = None
+    warm_up: Annotated[int | None, Parameter(validator=Number(gte=0)), _OF_LOAD] = None
+    objective: Annotated[str | None, _OF_LOAD] = None
+    seed: Annotated[int, _OF_IMAGES] = 0
+    title: Annotated[str, _OF_OUTPUT] = ""
+    max_cost: Annotated[str | None, _OF_MONEY] = None
+    price: Annotated[tuple[str, ...], _OF_MONEY] = ()
+    polling_lag: Annotated[float | None, _OF_PACE] = None
+    param: Annotated[tuple[str, ...], _OF_IMAGES] = ()
+    provider: Annotated[str | None, _OF_PROVIDER] = None
+    base_url: Annotated[str | None, _OF_PROVIDER] = None
+    key_file: Annotated[LocalPath | None, _OF_PROVIDER] = None
+    proxy: Annotated[str | None, _OF_PROVIDER] = None
+    allow_private_network: Annotated[bool, _OF_PROVIDER] = False
+    accounts: Annotated[LocalPath | None, _OF_PROVIDER] = None
+    simulate: Annotated[bool, _OF_PROVIDER] = False
+    json: Annotated[bool, _OF_OUTPUT] = False
+    quiet: Annotated[bool, _OF_OUTPUT] = False
 
 
 @bench.default

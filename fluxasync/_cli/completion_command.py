@@ -17,8 +17,6 @@ Shell = Literal["bash", "zsh", "fish"]
 def install_completion(*, shell: Shell | None = None, out: OutPath | None = None) -> int:
     """Install completion of commands and options for your shell.
 
-    It writes the script where the shell looks for it, and a line into ~/.bashrc or ~/.zshrc.
-
     Parameters
     ----------
     shell

@@ -49,13 +49,6 @@ def ctl(
 ) -> int:
     """Control a run of another terminal: pause, resume, limit N, budget X or top.
 
-    pause submits nothing more, and paid jobs land; resume goes on. limit changes the number of
-    active jobs (N or auto), budget the most that may be spent in the folder, in US dollars (X or
-    none). top shows slots, pace, money and jobs until Ctrl-C, or once as JSON if its output is no
-    terminal. Nothing of it is kept: the next run begins with the options of its own command.
-
-    Exit code 0: done. 2: no run is active, or it refuses. 9: the run does not answer.
-
     Parameters
     ----------
     folder

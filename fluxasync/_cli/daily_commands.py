@@ -25,14 +25,6 @@ def doctor(
 ) -> int:
     """Check key, balance, network, clock, list and disk before a run. Free; makes no image.
 
-    Takes the line of a run, with doctor in place of run. A line that is not ok has its next step
-    below it.
-
-    Exit code: the one with which the run would end. 0: nothing stands in its way. 2: the list, an
-    option or the key is missing or wrong. 6: the key is refused, or the balance is less than the
-    price. 7: the folder or the bucket cannot be written, or is too small. 8: the folder has a
-    run. 9: the provider is not reached.
-
     Parameters
     ----------
     patience
@@ -55,8 +47,6 @@ def doctor(
 
 def credits_(*, json: bool = False, options: AccountOptions | None = None) -> int:
     """Show what is left on the account, in US dollars. Free.
-
-    Exit code 0: the balance is shown. 6: the key is refused. 9: the provider is not reached.
 
     Parameters
     ----------
