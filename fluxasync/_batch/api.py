@@ -28,6 +28,7 @@ from .._store.sinks import FileSink
 from .._wire.credentials import Credentials
 from .._wire.providers import Provider
 from .batch import Batch
+from .hooks.saved_hook import OnSaved, SavedHook
 from .output import embedding
 from .run_result import RunResult
 from .settlement import Reconcile
@@ -100,6 +101,7 @@ async def run(
     ssl: SSLContext | None = None,
     allow_unknown_models: bool = False,
     on_event: Observer | None = None,
+    on_saved: OnSaved | None = None,
     progress: bool = False,
     cluster: Cluster | None = None,
     embed: bool = False,
@@ -109,16 +111,19 @@ async def run(
 
     `prompts` is Prompts, or a bare path or iterable. The same call continues an interrupted run:
     saved images are skipped and paid jobs are collected. Failed images and images in doubt are in
-    the result and raise nothing. `progress` shows the run in a notebook or a terminal,
-    else as a line on stderr every ten seconds. `cluster` has several machines make the images:
-    `fluxasync.ray.Ray("auto")`. `simulate` uses the built-in simulator: nothing is charged, and no
-    key is needed; a folder of simulated images is never continued with real ones. Batch and
-    FluxSession describe the other options.
+    the result and raise nothing. `on_saved` is called with each new image: a plain function one at
+    a time in a thread, a coroutine function up to eight at a time. The run waits for it; its errors
+    are logged once. `progress` shows the run in a notebook or a terminal, else as a line on stderr
+    every ten seconds. `embed` puts prompt, seed, model and the run's id into each image.
+
+    `simulate` uses the built-in simulator: nothing is charged, and no key is needed; a folder of
+    simulated images is never continued with real ones. `cluster` has several machines make the
+    images: `fluxasync.ray.Ray("auto")`. Batch and FluxSession describe the other options.
 
     Raises ConfigError, SinkError and JournalError before anything is sent. The error that ended the
     run is raised once paid jobs have landed.
     """
-    folder = _folder(out, state)
+    folder, hook = _folder(out, state), SavedHook.of(on_saved)
     watched = _Watched() if progress else None
     async with AsyncExitStack() as stack:
         if watched is not None:
@@ -155,10 +160,16 @@ async def run(
             name=name,
             retry=retry,
             reconcile=reconcile,
-            on_event=watched,
+            on_event=_both(watched, hook),
             on_plan=None if watched is None else lambda plan: watched.expect(plan, batch, flux),
         )
-        summary = await batch.run()
+        if hook is None:
+            summary = await batch.run()
+        else:
+            async with hook, batch:
+                async for _ in batch:
+                    await hook.keep_up()
+            summary = batch.summary
     return RunResult(summary, folder, simulated=simulate)
 
 
@@ -167,6 +178,18 @@ def _folder(out: str | os.PathLike[str], state: str | os.PathLike[str] | None) -
     if state is not None:
         return usable_path("state", state)
     return state_folder(out) if isinstance(out, str) and is_url(out) else usable_path("out", out)
+
+
+def _both(first: Observer | None, second: Observer | None) -> Observer | None:
+    """Return an observer for two."""
+    if first is None or second is None:
+        return second if first is None else first
+
+    def see(event: Event) -> None:
+        first(event)
+        second(event)
+
+    return see
 
 
 class Cluster(Protocol):

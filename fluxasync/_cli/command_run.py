@@ -72,7 +72,7 @@ class CommandRun:
         self._is_search_shown = False
         self._is_at_cap = False
         self._is_ended_by_error = False
-        self._is_simulated = simulated
+        self.is_simulated = simulated  #: nothing is charged
 
     async def run(self, start: Callable[[], Coroutine[Any, Any, None]]) -> int:
         """Await what `start` returns, print how it ended, and return the exit code."""
@@ -108,7 +108,7 @@ class CommandRun:
 
     def simulate(self) -> None:
         """Show no cost from now on: nothing is charged."""
-        self._is_simulated = True
+        self.is_simulated = True
         self.progress.priced = False
 
     def watch(self, event: Event) -> None:
@@ -204,7 +204,7 @@ class CommandRun:
                 at_cap=self._is_at_cap,
                 cap=self.cap,
                 by_error=self._is_ended_by_error,
-                simulated=self._is_simulated,
+                simulated=self.is_simulated,
             )
         )
         if counts.in_doubt and self.about_doubts is not None:

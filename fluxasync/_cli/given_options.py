@@ -28,6 +28,9 @@ NOT_KEPT = frozenset(
      "--resubmit-unlisted", "--take-over")
 )  # fmt: skip
 
+#: options that run a command or call an address: a folder from elsewhere must not name them
+HOOKS = ("--then", "--on-finish", "--notify-url")
+
 _SECRET = re.compile(r"key|secret|token|passw|credential|signature|\bsas\b", re.IGNORECASE)
 #: options of the form K=V, whose K may name a secret
 _PAIRS = ("--storage-option", "--param")
@@ -48,13 +51,14 @@ class GivenOptions:
     folder: Path | None = None  #: of that project
 
     def kept(self) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
-        """Return the options of the run itself, and the names of those that have a secret."""
+        """Return the options of the run itself, and the names of those that have a secret or are
+        hooks."""
         options = {}
         secrets = []
         for name, texts in self.options.items():
             if name in NOT_KEPT and not (name == "--out" and any(map(is_url, texts))):
                 continue
-            if any(_is_secret(name, text) for text in texts):
+            if name in HOOKS or any(_is_secret(name, text) for text in texts):
                 secrets.append(name)
             else:
                 options[name] = texts
@@ -108,7 +112,8 @@ def _continue(given: GivenOptions, place: str | None, named: Mapping[str, Any]) 
     given.lines.append(f"continuing: {line_of(project, place, folder)}")
     for name in project.left_out:
         if name in named and not named[name].tokens:
-            given.lines.append(f"{name} is not kept, because it has a secret: give it again")
+            reason = "it is a hook" if name in HOOKS else "it has a secret"
+            given.lines.append(f"{name} is not kept, because {reason}: give it again")
     options = {**project.options}
     options.setdefault("--out", (place,))
     for name, texts in options.items():

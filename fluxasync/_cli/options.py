@@ -28,6 +28,7 @@ from .._store.output_root import OutputRoot, state_folder
 from .._wire.providers import Provider, provider_by_name, provider_of
 from .cluster_options import ClusterOptions
 from .export_options import ExportChoice
+from .hook_options import HookOptions
 from .key_files import LocalPath, Place, RunPlace
 from .webhook_options import WebhookOptions
 
@@ -331,6 +332,7 @@ class RunOptions:
     watch: Annotated[bool, _OF_OUTPUT] = False
     webhook: WebhookOptions = field(factory=WebhookOptions)
     export: ExportChoice = field(factory=ExportChoice)
+    hooks: HookOptions = field(factory=HookOptions)
     cluster: ClusterOptions = field(factory=ClusterOptions)
 
     @property

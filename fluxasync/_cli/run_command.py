@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from .._batch.batch import Batch
 from .._batch.bill.balance_samples import shortage
 from .._batch.control_server import ControlServer
+from .._batch.hooks.saved_hook import SavedHook
 from .._batch.progress.screens import showing
 from .._batch.run_control import RunControl
 from .._batch.simulated_run import job_log
@@ -30,7 +31,7 @@ from .._batch.worker import EndsRun, classify_outcome
 from .._core.amounts import dollars
 from .._core.config import GRACE
 from .._core.errors import ConfigError, FluxError, SinkError
-from .._core.events import RowsChecked
+from .._core.events import Event, RowsChecked
 from .._core.models import Failed, ImageRequest, InDoubt, Job
 from .._core.protocols import Observer
 from .._core.simulator_process import PRACTICE, simulator_process
@@ -53,6 +54,7 @@ from .options import DEFAULT_MODEL, Options, RunOptions
 from .planned_run import batch_of
 from .rendering import announcement, as_json, plan_row
 from .run_exports import ShownExport, export_beside
+from .run_hooks import hook_of, told_at_end
 from .run_project import RunProject
 from .simulated_jobs import check_jobs
 
@@ -102,13 +104,13 @@ def _unsaved(error: FluxError, job: Job | None, request: ImageRequest) -> Failed
     return outcome
 
 
-def _stop_of(batch: Batch, export: ShownExport | None) -> Callable[[], None]:
-    """Return what the first signal does: nothing more is submitted or exported."""
+def _stop_of(*parts: Batch | ShownExport | SavedHook | None) -> Callable[[], None]:
+    """Return what the first signal does: nothing more is submitted or exported, and hooks end."""
 
     def stop() -> None:
-        batch.stop()
-        if export is not None:
-            export.stop()
+        for part in parts:
+            if part is not None:
+                part.stop()
 
     return stop
 
@@ -133,7 +135,7 @@ async def run(command: CommandRun, sources: Sequence[str], options: RunOptions) 
         raise ConfigError("no folder for the images: add -o DIR")
     # what does not fit is refused before the simulator starts
     options.output()
-    make = _maker(options)
+    make, hook = _maker(options), hook_of(options)
     await check_jobs(options)
     project = await RunProject.of(sources, options.folder)
     if options.accounts is not None:
@@ -176,14 +178,15 @@ async def run(command: CommandRun, sources: Sequence[str], options: RunOptions) 
             access_token_file=options.access_token_file,
             **options.policies(command.terminal.say),
         )
-    async with _page(command, options) as page, session as flux:
+    hooks = (told_at_end(command, options), hook or nullcontext())
+    async with hooks[0], hooks[1], _page(command, options) as page, session as flux:
         providers = batch_engine_of(flux).providers.values()
         if all(provider.is_loopback for provider in providers):
             command.simulate()
         if isinstance(flux, FluxPool):
             command.progress.states = lambda: flux.states
         command.about_doubts = _about_doubts(flux, options)
-        watch = _checked_rows(command)
+        watch = _checked_rows(command, hook)
         batch = batch_of(make, flux, sources, options, on_event=watch, on_plan=announce)
         export = export_beside(batch, options, command.terminal)
         command.export = export
@@ -191,10 +194,12 @@ async def run(command: CommandRun, sources: Sequence[str], options: RunOptions) 
         screen = showing(command.progress, command.terminal)
         async with batch, export or nullcontext(), controlled, screen:
             command.batch = batch
-            command.stop_with(_stop_of(batch, export), grace=options.grace)
+            command.stop_with(_stop_of(batch, export, hook), grace=options.grace)
             async for outcome in batch:
                 command.show(outcome)
                 await command.terminal.wait_for_reader()
+                if hook is not None:
+                    await hook.keep_up()
             if batch.is_empty:
                 raise ConfigError(EMPTY)
 
@@ -350,13 +355,15 @@ def _check_progress(command: CommandRun) -> Callable[[int], None]:
     return show
 
 
-def _checked_rows(command: CommandRun) -> Observer:
-    """Return the observer of a batch that shows the rows read so far."""
+def _checked_rows(command: CommandRun, hook: SavedHook | None) -> Observer:
+    """Return the observer of a batch that shows the rows read so far, and tells the hook."""
     show = _check_progress(command)
 
-    def see(event: object) -> None:
+    def see(event: Event) -> None:
         if isinstance(event, RowsChecked):
             show(event.count)
+        elif hook is not None:
+            hook(event)
 
     return see
 

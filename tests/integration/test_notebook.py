@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import queue
 import signal
 import subprocess
 import sys
 import time
 import weakref
 from base64 import b64decode
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ import pytest
 from attrs import evolve
 from support.hostile_text import CORPUS, ESCAPES
 from support.patience import patient
+from support.served_simulator import served
 from support.simulator_sessions import SIDE, audit, end_jobs
 
 import fluxasync
@@ -318,27 +316,6 @@ def test_a_misspelt_option_of_a_session_is_a_type_error() -> None:
 # --- without await ------------------------------------------------------------------------------
 
 
-@contextmanager
-def _served(scenario: Scenario = SCENARIO) -> Iterator[Simulator]:
-    """A simulator in a thread of its own, for code that blocks this one."""
-    opened: queue.Queue[tuple[Simulator, asyncio.AbstractEventLoop, asyncio.Event]] = queue.Queue()
-
-    async def serve() -> None:
-        async with Simulator(scenario) as sim:
-            stopped = asyncio.Event()
-            opened.put((sim, asyncio.get_running_loop(), stopped))
-            await stopped.wait()
-
-    with ThreadPoolExecutor(1) as pool:
-        served = pool.submit(asyncio.run, serve())
-        sim, loop, stopped = opened.get(timeout=patient())
-        try:
-            yield sim
-        finally:
-            loop.call_soon_threadsafe(stopped.set)
-            served.result()
-
-
 @pytest.mark.parametrize("in_a_loop", [True, False], ids=["in a loop", "in a script"])
 def test_run_sync_returns_what_run_returns(in_a_loop: bool, tmp_path: Path) -> None:
     """The same call without `await`, also in a notebook, whose loop stands still meanwhile; errors
@@ -358,7 +335,7 @@ def test_run_sync_returns_what_run_returns(in_a_loop: bool, tmp_path: Path) -> N
     async def in_loop() -> None:
         calls()
 
-    with _served() as sim:
+    with served() as sim:
         if in_a_loop:
             asyncio.run(in_loop())
         else:
@@ -380,7 +357,7 @@ def test_ctrl_c_ends_run_sync_and_loses_nothing(kind: str, tmp_path: Path) -> No
     """P6: the first Ctrl-C ends a call that waits for a job of an hour; the next call collects the
     job that was paid."""
     command = [sys.executable, "-c", SCRIPT]
-    with _served(Scenario(latency=(3_600, 3_600))) as sim:
+    with served(Scenario(latency=(3_600, 3_600))) as sim:
         child = subprocess.Popen(
             [*command, sim.url, kind], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
             env=os.environ | {"PYTHONPATH": str(Path(fluxasync.__file__).parents[1])},
