@@ -15,7 +15,7 @@ ARGS ?=
 # tests start many processes, and none should compile everything anew
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test sweep quick lowest simulate check crash bench soak docs clean
+.PHONY: help demo test sweep quick lowest simulate check crash bench soak docs shots clean
 
 help:
 	@echo "make demo    40 example prompts into 40 images, simulated: no key, no cost"
@@ -29,6 +29,7 @@ help:
 	@echo "make bench   ours against what one would use instead, into docs/benchmarks.md (30 minutes)"
 	@echo "make soak    a million images: does memory stay flat? (an hour; ARGS='--images 100000')"
 	@echo "make docs    the documentation as a site, into docs/_build; a warning is an error"
+	@echo "make shots   the pictures of README and docs, from runs on the simulator (needs Chromium; 5 minutes)"
 	@echo "make clean   remove what make made: environments, caches, demo images"
 
 demo: $(VENV)/.app
@@ -96,6 +97,9 @@ soak: $(VENV)/.app
 docs: $(VENV)/.docs
 	@$(VENV)/bin/python -m sphinx -qW --keep-going docs docs/_build
 	@echo "Open $(CURDIR)/docs/_build/index.html"
+
+shots: $(VENV)/.test
+	@PYTHONPATH=tests $(VENV)/bin/python -m tests.docs.shots $(ARGS)
 
 clean:
 	rm -rf .venv .venvs build dist demo-images docs/_build .coverage* .hypothesis

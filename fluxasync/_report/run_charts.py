@@ -104,13 +104,15 @@ class _TimeAxis:
                 pauses += 1
                 axes.axvline(left, color=QUIET, lw=0.8, ls=":")
             is_free = not at or left - at[-1] >= room
-            if is_free and left <= edges[-1] - room / 3:
+            if is_free and left <= edges[-1] - 0.75 * room:
                 begun = datetime.fromtimestamp(column.at, UTC)
                 day, clock = f"{begun:%-d %b}", f"{begun:{form}}"
                 at.append(left)
                 names.append(clock if day == last_day else f"{clock}\n{day}")
                 last_day = day
         axes.set_xticks(at, names)
+        for label in axes.get_xticklabels():  # the first one begins at the other axis
+            label.set_horizontalalignment("left")
         axes.set_xlim(0, edges[-1])
         axes.set_ylim(bottom=0)
         return " Dotted: a pause that is left out." if pauses else ""

@@ -1,16 +1,20 @@
-"""report.html in a real browser: it fits the window, can be read, and runs only its own script."""
+"""Pages of figures in a real browser: they fit, can be read, and run only their own script."""
 
 from __future__ import annotations
 
+import asyncio
 import io
 from base64 import b64decode
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 from attrs import evolve
-from support import bench_samples, hostile_text
+from support import bench_samples, hostile_text, mixed_runs
 from support.browser import Browser, browser
 
+from fluxasync._report.run_page import RunPage
+from fluxasync._store.audit.run_figures import read_figures
 from fluxasync.bench.report.html_report import write_page
 
 pytest.importorskip("jinja2", reason="the extra bench is not installed")
@@ -86,6 +90,20 @@ def test_the_page_fits_its_window_and_can_be_read(window, path, tmp_path, width,
         window.open(_saved(chart["source"], tmp_path).as_uri(), wide=width)
         assert 10 <= window.run(LETTERS) * chart["width"] / chart["natural"] < 30
         assert window.run(OVERLAPS) == 0
+
+
+@pytest.mark.parametrize("width", [390, 1400, 2560])
+def test_the_report_of_a_run_fits_its_window(window, tmp_path, width):
+    """The page of a run has the same frame: nothing scrolls sideways, no error, no request."""
+    asyncio.run(mixed_runs.write_run(tmp_path, [mixed_runs.Row(end=e) for e in mixed_runs.ENDS]))
+    page = tmp_path / "report.html"
+    shown = RunPage(read_figures(tmp_path), "images", {}, datetime.now(UTC))
+    page.write_text(shown.text(), encoding="utf-8")
+    window.open(page.as_uri(), wide=width, dark=True)
+    assert window.run("document.documentElement.scrollWidth") <= width
+    assert all(chart["loaded"] for chart in window.run(CHARTS))
+    assert [page.as_uri()] == _requests(window.events())
+    assert window.console() == []
 
 
 def test_a_chart_is_painted(window, path):

@@ -100,9 +100,9 @@ class Browser:
         entries = [json.loads(entry["message"]) for entry in self.driver.get_log("performance")]
         return [(entry["message"]["method"], entry["message"]["params"]) for entry in entries]
 
-    def screenshot(self) -> bytes:
-        """Return the complete page as a PNG."""
-        options = {"format": "png", "captureBeyondViewport": True}
+    def screenshot(self, *, whole: bool = True) -> bytes:
+        """Return the complete page as a PNG, or the part in the window."""
+        options = {"format": "png", "captureBeyondViewport": whole}
         return base64.b64decode(
             self.driver.execute_cdp_cmd("Page.captureScreenshot", options)["data"]
         )
