@@ -209,6 +209,7 @@ class Budget:
     """
 
     max_cost: Decimal | None = field(default=None, converter=_dollars)  #: US dollars; None = no cap
+    #: US dollars an image, of all models or by model, instead of the catalogue's prices
     prices: Prices = field(factory=Prices, converter=prices_of)
 
     @classmethod

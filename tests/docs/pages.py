@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import builtins
 import contextlib
 import fnmatch
 import inspect
@@ -84,7 +85,8 @@ def blocks(page: Path) -> Iterator[Block]:
 
 def perform(page: Path, *, folder: Path, environ: Mapping[str, str]) -> int:
     """Run a page's blocks in `folder`, the current one; return how many ran. Raises BadPage."""
-    names: dict[str, Any] = {"__name__": "__main__"}
+    # pickle looks for them, as in any module
+    names: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins}
     printed, ran = "", 0
     with asyncio.Runner() as runner:
         for block in blocks(page):
