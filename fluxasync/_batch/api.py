@@ -11,6 +11,8 @@ from pathlib import Path
 from ssl import SSLContext
 from typing import Any, Literal, Protocol, Unpack
 
+from attrs import evolve
+
 from .._core.arguments import is_url, usable_path
 from .._core.config import Budget, Limits, Polling
 from .._core.errors import ConfigError
@@ -170,7 +172,7 @@ async def run(
                 async for _ in batch:
                     await hook.keep_up()
             summary = batch.summary
-    return RunResult(summary, folder, simulated=simulate)
+    return RunResult(evolve(summary, simulated=simulate), folder)
 
 
 def _folder(out: str | os.PathLike[str], state: str | os.PathLike[str] | None) -> Path:

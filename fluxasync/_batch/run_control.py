@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 #: holds submissions
 _BY = "user"
-_HELD = "paused by fluxasync ctl: nothing more is submitted; fluxasync ctl DIR resume goes on"
+_HELD = "paused by fluxasync ctl; to go on: fluxasync ctl DIR resume"
 #: jobs in a state, the oldest first
 _SHOWN = 200
 #: characters of a prompt in a state

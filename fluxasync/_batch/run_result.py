@@ -10,12 +10,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from attrs import field, frozen
+from attrs import frozen
 
 from .._core import notebook_html
-from .._core.errors import ConfigError
+from .._core.errors import ConfigError, FluxError
 from .._core.models import Failed, InDoubt, Outcome, Saved
 from .._core.strict_json import read_object
+from .._core.text import counted
 from .._store.files import open_to_read
 from .._store.journal.reader import read_only
 from .._store.metadata import FAILURES, failure_row, metadata_row
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 _T_co = TypeVar("_T_co", bound=Outcome, covariant=True)
 
-#: failures that a notebook shows
-_MOST_SHOWN = 5
+#: failures of a run, and outcomes of a folder, that a notebook shows
+_MOST_SHOWN, _MOST_LISTED = 5, 12
 #: recorded states of each kind of outcome; a submission that was never answered is in doubt
 _STATES: dict[type, tuple[str, ...]] = {
     Saved: ("done",),
@@ -82,7 +83,22 @@ class Outcomes(Sequence[_T_co], Generic[_T_co]):
         raise IndexError(f"there is no outcome {index}")
 
     def __repr__(self) -> str:
-        return f"<Outcomes in {str(self._folder)!r}>"
+        try:
+            return f"<{counted(len(self), 'outcome')} in {str(self._folder)!r}>"
+        except (FluxError, OSError):  # the folder is gone
+            return f"<Outcomes in {str(self._folder)!r}>"
+
+    def _repr_html_(self) -> str | None:
+        try:
+            shown = [*islice(self, _MOST_LISTED)]
+        except (FluxError, OSError):  # a run is active there, or the folder is gone
+            return None
+        rest = f", the first {len(shown)}" if len(shown) < len(self) else ""
+        return notebook_html.overview(
+            f"{counted(len(self), 'outcome')} in {self._folder}{rest}",
+            [each for each in shown if isinstance(each, Saved)],
+            [each for each in shown if not isinstance(each, Saved)],
+        )
 
     def _bad_rows(self) -> Iterator[Failed]:
         """Yield the invalid rows of prompt lists, which are in failures.jsonl only."""
@@ -106,7 +122,6 @@ class RunResult:
 
     summary: Summary
     folder: Path  #: of the record and the lists; of a bucket, this machine's copy
-    simulated: bool = field(default=False, kw_only=True)  #: by `simulate=True`: nothing was charged
 
     @property
     def outcomes(self) -> Outcomes[Outcome]:
@@ -158,7 +173,7 @@ class RunResult:
         return getattr(self.summary, name)
 
     def __str__(self) -> str:
-        return self.summary.line(simulated=self.simulated)
+        return str(self.summary)
 
     def __repr__(self) -> str:
         return f"<RunResult {self}>"

@@ -59,12 +59,13 @@ class Summary:
     possible_cost: Decimal = Decimal(0)
     in_doubt_cost: Decimal = Decimal(0)  #: US dollars that images in doubt cost if charged
     seconds: float = 0.0
+    simulated: bool = False  #: made by `simulate=True`: nothing was charged
     latest: tuple[Saved, ...] = field(default=(), eq=False)  #: the last images, up to six
 
     def __str__(self) -> str:
         return self.line()
 
-    def line(self, *, simulated: bool = False) -> str:
+    def line(self, *, simulated: bool | None = None) -> str:
         """Return the summary as one line; a `simulated` run costs nothing."""
         by_callback, listed = self.found_by_callback, self.found - self.found_by_callback
         of_them = "of them" if self.in_doubt or self.in_doubt_earlier else "in doubt and"
@@ -83,7 +84,7 @@ class Summary:
             f"{self.quarantined} in quarantine" if self.quarantined else "",
             f"{self.unclaimed} paid but not fetched" if self.unclaimed else "",
             f"{self.not_started} not started" if self.not_started else "",
-            self._price(simulated),
+            self._price(self.simulated if simulated is None else simulated),
             f"{self.seconds:.1f} s",
         ]
         return ", ".join(filter(None, parts))

@@ -6,9 +6,11 @@ import asyncio
 from typing import Any
 
 from .._batch.progress.terminal import Terminal
+from .._core.errors import ConfigError
 from .._core.text import display
 from .._engine.engine import Engine
 from .._engine.pool import batch_engine_of
+from .._engine.session import FluxSession
 from .account_session import account_line, account_session, balance_row
 from .exit_codes import DONE, PRECEDENCE
 from .findings import CheckResult, bounded
@@ -16,9 +18,14 @@ from .options import AccountOptions
 from .rendering import as_json
 
 
-async def show_credits(terminal: Terminal, options: AccountOptions, *, json: bool) -> int:
+async def show_credits(
+    terminal: Terminal, options: AccountOptions, *, simulate: bool = False, json: bool
+) -> int:
     """Print the balance of each account; return 0, or the code of the most urgent error."""
-    async with account_session(terminal, options) as flux:
+    if simulate and options != AccountOptions():
+        raise ConfigError("--simulate has an account of its own: leave out the other options")
+    session = FluxSession(simulate=True) if simulate else account_session(terminal, options)
+    async with session as flux:
         engines = batch_engine_of(flux).engines
         asking = (bounded("balance", _row(each), account=each.name) for each in engines)
         answers = await asyncio.gather(*asking)

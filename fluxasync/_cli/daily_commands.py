@@ -45,11 +45,15 @@ def doctor(
     return run_async(start, terminal)
 
 
-def credits_(*, json: bool = False, options: AccountOptions | None = None) -> int:
+def credits_(
+    *, simulate: bool = False, json: bool = False, options: AccountOptions | None = None
+) -> int:
     """Show what is left on the account, in US dollars. Free.
 
     Parameters
     ----------
+    simulate
+        Ask the built-in simulator, which needs no key.
     json
         Print one JSON object.
     """
@@ -58,6 +62,8 @@ def credits_(*, json: bool = False, options: AccountOptions | None = None) -> in
     def start() -> Coroutine[Any, Any, int]:
         from . import credits_command
 
-        return credits_command.show_credits(terminal, options or AccountOptions(), json=json)
+        return credits_command.show_credits(
+            terminal, options or AccountOptions(), simulate=simulate, json=json
+        )
 
     return run_async(start, terminal)

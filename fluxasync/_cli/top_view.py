@@ -88,8 +88,9 @@ def _pace(pace: Mapping[str, Any]) -> Iterator[str]:
 
 def _spend(spend: Mapping[str, Any]) -> Iterator[str]:
     if spend["images"] is None:
-        yield "simulated: nothing is charged"
-    yield f"{_dollars(spend['spent'])} spent"
+        yield f"simulated: nothing is charged, {_dollars(spend['spent'])} at list price"
+    else:
+        yield f"{_dollars(spend['spent'])} spent"
     for name, words in (("reserved", "reserved"), ("in_doubt", "in doubt")):
         yield f"{_dollars(spend[name])} {words}" if spend[name] else ""
     if spend["cap"] is not None:

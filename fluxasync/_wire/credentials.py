@@ -177,5 +177,5 @@ def _missing_key(provider: Provider, *, is_named: bool) -> str:
     variables = " or ".join(each.key_variable for each in possible if each.key_variable)
     return (
         f"no key for {names}: {f'set {variables}' if variables else 'give api_key'} "
-        "(none is needed with --simulate or a simulator's base_url)"
+        "(none is needed with --simulate, or simulate=True in Python)"
     )

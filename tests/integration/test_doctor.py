@@ -16,7 +16,7 @@ from support.object_stores import SECRET, SmallS3, options_of
 from support.raw_servers import answer, hangs, peer, says
 from support.simulator_sessions import fast_session, small_requests
 
-from fluxasync import Batch
+from fluxasync import Batch, ConfigError
 from fluxasync.simulator import Scenario, Simulator
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
@@ -27,6 +27,7 @@ from fluxasync._cli.credits_command import show_credits
 from fluxasync._cli.doctor_command import doctor
 from fluxasync._cli.findings import CheckResult, bounded, in_own_thread
 from fluxasync._cli.machine_checks import output_findings
+from fluxasync._cli.options import AccountOptions
 
 KEY = "canary-key-of-the-doctor"
 TOKEN = "canary-token-of-the-doctor"
@@ -203,6 +204,20 @@ async def test_each_account_has_its_lines(
     assert "check COMETAPI_KEY, BFL_API_KEY or --key-file" in shown.err
     balances = json.loads(shown.out.splitlines()[0])["accounts"]
     assert {name: row["left"] for name, row in balances.items()} == {"a": 0.02, "b": 0.04}
+
+
+@pytest.mark.asyncio
+async def test_credits_of_the_simulator_need_no_key(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`credits --simulate` shows what the built-in simulator says, and takes no other account."""
+    monkeypatch.delenv("COMETAPI_KEY")
+    terminal = Terminal()
+    assert await show_credits(terminal, AccountOptions(), simulate=True, json=True) == 0
+    with pytest.raises(ConfigError, match="leave out"):
+        await show_credits(terminal, AccountOptions(provider="bfl"), simulate=True, json=True)
+    terminal.close()
+    assert json.loads(capfd.readouterr().out)["left"] > 0
 
 
 @pytest.mark.asyncio

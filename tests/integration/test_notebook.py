@@ -226,6 +226,11 @@ async def test_outcomes_of_a_long_run_take_no_memory(tmp_path: Path) -> None:
     assert [each() for each in seen].count(None) >= 1_199
     assert failed[1_199].index == 1_199
     assert failed[-1_200].index == 0
+    assert f"<1,200 outcomes in {str(tmp_path)!r}>" == repr(failed)
+    shown = failed._repr_html_()
+    assert shown is not None
+    assert shown.count("fox") == 12
+    assert RunResult(Summary(), tmp_path / "gone").failed._repr_html_() is None
 
 
 @pytest.mark.asyncio
@@ -287,6 +292,7 @@ async def test_simulate_needs_no_key_and_keeps_its_jobs(tmp_path: Path) -> None:
     result = await fluxasync.run(source, out=folder, simulate=True)
     assert len(result.saved) == 2
     assert "(simulated)" in str(result)
+    assert str(result.summary) == str(result)
     log = (folder / ".fluxasync" / "simulator.jsonl").read_text("utf-8")
     assert sum('"id"' in line for line in log.splitlines()) == 2  # none was submitted twice
     async with FluxSession(simulate=True) as flux:
