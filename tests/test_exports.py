@@ -7,6 +7,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,14 +34,16 @@ MODULES: dict[ModuleType, list[str]] = {
     webhooks: webhooks.__all__,
 }
 
-#: classes of the package, public or not; a name stands once (test_architecture.py)
-CLASSES = {
-    node.name
-    for path in PACKAGE.rglob("*.py")
-    if "simulator" not in path.parts
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    if isinstance(node, ast.ClassDef)
-}
+@cache
+def _classes() -> set[str]:
+    """The classes of the package, public or not; a name stands once (test_architecture.py)."""
+    return {
+        node.name
+        for path in PACKAGE.rglob("*.py")
+        if "simulator" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    }
 
 
 PUBLIC = {name: getattr(module, name) for module, names in MODULES.items() for name in names}
@@ -69,7 +72,7 @@ def _types(function: Callable[..., Any]) -> set[str]:
         for node in ast.walk(ast.parse(text, mode="eval")):
             if isinstance(node, ast.Name | ast.Attribute):
                 named.add(node.id if isinstance(node, ast.Name) else node.attr)
-    return named & CLASSES
+    return named & _classes()
 
 
 @pytest.mark.parametrize("package", [fluxasync, bench, webhooks])
