@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from support.patience import patient
 
 from fluxasync import Provider
+from fluxasync.__main__ import main as command
 from fluxasync._wire.providers import PROVIDERS
 from fluxasync.simulator import Scenario, Simulator
 
@@ -50,20 +51,21 @@ def running_simulator() -> Iterator[str]:
             served.result()
 
 
-def main() -> None:
+def main() -> int:
     PROVIDERS.update(addresses(os.environ[URL]))
     _, what, *arguments = sys.argv
     sys.argv = [what, *arguments]
     if what == "fluxasync":
-        runpy.run_module("fluxasync", run_name="__main__", alter_sys=True)
-    elif what == "-m":
+        return command()
+    if what == "-m":
         sys.argv = arguments
         sys.path.insert(0, "")
         runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
     else:
         sys.path.insert(0, os.path.dirname(os.path.abspath(what)))
         runpy.run_path(what, run_name="__main__")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

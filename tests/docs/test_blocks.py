@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import fork_client
+from support.command_forks import forks
 
 pytest.importorskip("markdown_it", reason="the extra `cli` is not installed")
 
@@ -20,7 +22,6 @@ ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: pages whose blocks take no second
 QUICK = ("money.md", "errors.md")
-COMMANDS = {"fluxasync": "fluxasync", "python": ""}
 
 
 def _runs(page: Path) -> bool:
@@ -42,10 +43,11 @@ def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
     folder.mkdir()
     bin_.mkdir()
     monkeypatch.chdir(folder)
-    for command, what in COMMANDS.items():
+    simulated, client = Path(__file__).with_name("simulated.py"), Path(fork_client.__file__)
+    forked = f'-I -S "{client}" "{forks().address}" docs.simulated:main fluxasync'
+    for command, how in {"fluxasync": forked, "python": f'"{simulated}"'}.items():
         path = bin_ / command
-        simulated = Path(__file__).with_name("simulated.py")
-        path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{simulated}" {what} "$@"\n')
+        path.write_text(f'#!/bin/sh\nexec "{sys.executable}" {how} "$@"\n')
         path.chmod(0o755)
     with running_simulator() as url:
         for name, provider in addresses(url).items():

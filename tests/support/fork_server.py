@@ -95,6 +95,8 @@ def _run(
     seconds: int,
 ) -> Any:  # fmt: skip
     signal.alarm(seconds)
+    module, _, function = entry.partition(":")
+    main = getattr(importlib.import_module(module), function)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environ)
@@ -103,9 +105,8 @@ def _run(
         os.dup2(file, number)
         os.close(file)
     sys.path[0] = cwd
-    module, _, function = entry.partition(":")
     sys.argv = [module, *arguments]
-    return getattr(importlib.import_module(module), function)()
+    return main()
 
 
 def _end(code: int) -> None:
