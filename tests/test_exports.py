@@ -34,6 +34,7 @@ MODULES: dict[ModuleType, list[str]] = {
     webhooks: webhooks.__all__,
 }
 
+
 @cache
 def _classes() -> set[str]:
     """The classes of the package, public or not; a name stands once (test_architecture.py)."""

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from attrs import define
+from support.command_forks import forks
 from support.echo_server import EchoServer, echo_server
 from support.forward_proxy import ForwardProxy, _copy, forward_proxy
 from support.raw_servers import Behaviour, Line, answer, hangs, peer, says, says_then_hangs_up
@@ -126,17 +127,8 @@ def session(proxy: str | None = None, **options: object) -> FluxSession:
 
 async def fluxasync(*arguments: str, cwd: Path, **environ: str) -> tuple[int, str]:
     """Run a command; return its exit code and what it wrote to standard error."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "fluxasync", *arguments, cwd=cwd,
-        env={**os.environ, **environ},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    async with asyncio.timeout(60):
-        _, errors = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, errors.decode()
+    ended = await forks().run_beside(*arguments, cwd=cwd, environ={**os.environ, **environ})
+    return ended.code, ended.err
 
 
 # --- what is sent through the proxy ---------------------------------------------------------------

@@ -9,11 +9,9 @@ self-hosted service; the allowance must not open the metadata service of a cloud
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import socket
-import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -23,6 +21,7 @@ from urllib.parse import urlsplit
 import aiohttp.resolver
 import pytest
 from attrs import evolve
+from support.command_forks import forks
 from support.raw_servers import answer, peer, says
 
 from fluxasync import (
@@ -82,15 +81,8 @@ async def simulator() -> AsyncIterator[tuple[Simulator, int]]:
 
 
 async def fluxasync(*arguments: str, cwd: Path, **environ: str) -> tuple[int, str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "fluxasync", *arguments, cwd=cwd, env={**os.environ, **environ},
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    async with asyncio.timeout(60):
-        _, errors = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, errors.decode()
+    ended = await forks().run_beside(*arguments, cwd=cwd, environ={**os.environ, **environ})
+    return ended.code, ended.err
 
 
 PRIVATE = [

@@ -10,17 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.command_forks import Ended, forks
 from support.patience import patient
 from support.saved_runs import rows, save_images
 
 pytest.importorskip("cyclopts", reason="the extra `cli` is not installed")
 
 
-def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fluxasync", "export", "run", *arguments],
-        cwd=folder, capture_output=True, text=True, check=False, timeout=patient(),
-    )  # fmt: skip
+def command(folder: Path, *arguments: str) -> Ended:
+    return forks().run("export", "run", *arguments, cwd=folder)
 
 
 @pytest.mark.slow
@@ -28,14 +26,14 @@ def test_paths_are_printed_and_images_left_out_give_code_3(tmp_path):
     """The summary names the command that says which they are; --json has the same facts."""
     asyncio.run(save_images(tmp_path / "run", rows(0, 3)))
     ended = command(tmp_path, "--to", "webdataset")
-    assert (ended.returncode, ended.stdout) == (0, "run-webdataset/run-00000.tar\n")
-    assert ended.stderr.splitlines()[-1] == "3 images in 1 file, 0.0 MB → run-webdataset"
+    assert (ended.code, ended.out) == (0, "run-webdataset/run-00000.tar\n")
+    assert ended.err.splitlines()[-1] == "3 images in 1 file, 0.0 MB → run-webdataset"
     (tmp_path / "run" / "000001.jpg").unlink()
     ended = command(tmp_path, "--to", "parquet", "--delete-images", "--json")
-    assert ended.returncode == 3
-    assert "1 left out (1 missing); see fluxasync verify run" in ended.stderr
-    assert "2 images deleted from run" in ended.stderr
-    row = json.loads(ended.stdout)
+    assert ended.code == 3
+    assert "1 left out (1 missing); see fluxasync verify run" in ended.err
+    assert "2 images deleted from run" in ended.err
+    row = json.loads(ended.out)
     assert (row["images"], row["deleted"], row["left_out"]) == (2, 2, {"missing": 1})
     assert row["paths"] == ["run-parquet/run-00000.parquet"]
 
@@ -52,8 +50,8 @@ def test_a_wrong_command_line_is_one_line_and_code_2(tmp_path, arguments, messag
     """Nothing is written."""
     asyncio.run(save_images(tmp_path / "run", rows(0, 1)))
     ended = command(tmp_path, *arguments)
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert message in ended.stderr
+    assert (ended.code, ended.out) == (2, "")
+    assert message in ended.err
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -71,4 +69,4 @@ def test_ctrl_c_leaves_whole_shards_only(tmp_path):
         process.send_signal(signal.SIGINT)
         assert process.wait(patient()) == 130
     assert {path.suffix for path in out.iterdir()} == {".tar"}
-    assert command(tmp_path, *arguments[2:]).returncode == 0
+    assert command(tmp_path, *arguments[2:]).code == 0

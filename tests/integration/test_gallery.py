@@ -15,6 +15,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from support.command_forks import forks
 from support.gallery_folders import HOSTILE, Folder, cards_of, picture
 from support.patience import patient
 from support.pseudo_terminal import MODULE
@@ -400,17 +401,14 @@ def test_a_watched_run_says_where_and_leaves_its_page(tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a fox\na lamp\n")
     with simulator_process() as url:
-        found = subprocess.run(
-            run(url, prompts, tmp_path / "out", "--watch"), capture_output=True, text=True
-        )
-    assert found.returncode == 0, found.stderr
-    assert len(found.stdout.splitlines()) == 2
+        command = run(url, prompts, tmp_path / "out", "--watch")
+        found = forks().run(*command[len(MODULE) :])
+    assert found.code == 0, found.err
+    assert len(found.out.splitlines()) == 2
     page = tmp_path / "out" / "gallery.html"
-    assert f"images: {page}\n" in found.stderr or HOW_TO_MAKE_IT in found.stderr
-    written = subprocess.run(
-        [*MODULE, "gallery", str(tmp_path / "out")], capture_output=True, text=True, check=True
-    )
-    assert f"{page}\n" == written.stdout
+    assert f"images: {page}\n" in found.err or HOW_TO_MAKE_IT in found.stderr
+    written = forks().run("gallery", tmp_path / "out")
+    assert (written.code, written.out) == (0, f"{page}\n")
     assert len(cards_of(page.read_bytes())) == 2
 
 
