@@ -23,7 +23,7 @@ help:
 	@echo "make quick   the tests without the slow ones (ARGS='-k name' picks some)"
 	@echo "make lowest  those on the lowest versions that pyproject.toml allows, on Python 3.11"
 	@echo "make sweep   every case of the large sweeps, of which make test takes a part (40 minutes)"
-	@echo "make simulate  the promises of pace over 1,000 seeds instead of 10 (SEEDS=… sets the number)"
+	@echo "make simulate  the promises of pace over 1,000 seeds instead of 6 (SEEDS=… sets the number)"
 	@echo "make check   ruff, formatting, types"
 	@echo "make crash   kills, signals and power cuts by the thousand, into docs/crash-results.md"
 	@echo "make bench   ours against what one would use instead, into docs/benchmarks.md (30 minutes)"
@@ -42,7 +42,7 @@ demo: $(VENV)/.app
 WORKERS := $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 PYTEST = $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.servers
-	@FLUXASYNC_SEEDS=$${FLUXASYNC_SEEDS:-10} $(PYTEST) $(ARGS)
+	@FLUXASYNC_SEEDS=$${FLUXASYNC_SEEDS:-6} $(PYTEST) $(ARGS)
 
 sweep: $(VENV)/.servers
 	@FLUXASYNC_SWEEP=1 FLUXASYNC_SEEDS=100 $(PYTEST) $(ARGS)

@@ -139,6 +139,9 @@ ODD = [
     float("inf"), 2.5, 253_402_300_800.0, None,
 ]  # fmt: skip
 
+#: those that show the missing check of a column, in the third row, whose image failed
+WORST = ("-1000", "1E+99999999", "a\0b", 253_402_300_800.0)
+
 VALUES = st.one_of(
     st.sampled_from(ODD),
     st.none(),
@@ -209,7 +212,7 @@ def _read_all(folder: Path) -> None:
 
 @pytest.mark.slow
 @settings(
-    max_examples=150,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -227,9 +230,10 @@ def test_any_value_in_any_cell_ends_in_a_journal_error_at_worst(folder, cells):
 @pytest.mark.slow
 @pytest.mark.parametrize(("table", "column"), CELLS)
 def test_every_column_takes_every_odd_value(folder, table, column):
-    """T17: each value of the list above, in a row of each state. A value meets every third column;
-    `make sweep` tries each value in each column."""
-    for number, value in share(enumerate(ODD), CELLS.index((table, column))):
+    """T17: each value of the list above, in a row of each state. A value meets every ninth column,
+    and those of WORST every one; `make sweep` tries each value in each column."""
+    taken = share(enumerate(ODD), CELLS.index((table, column)), of=9)
+    for number, value in [*taken, *((2, value) for value in WORST)]:
         _check(folder, [((table, column), number % 8, value)])
 
 
