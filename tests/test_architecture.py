@@ -82,6 +82,7 @@ FOREIGN = {
     "yarl": {"_wire.transport", "simulator"},
     "aiofiles": {"_store.disk_threads"},
     "cyclopts": {"_cli"},
+    "dotenv": {"_cli.env_file"},
     "rich": {"_cli", "_batch.progress"},
     "IPython": {"_batch.progress"},
     "uvloop": {"_cli", "bench"},

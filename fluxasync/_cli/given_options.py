@@ -1,4 +1,4 @@
-"""The options of a command and where each comes from: the line itself, or the record of a run.
+"""The options of a command and where each comes from: the line, the record of a run, a file.
 
 The parser calls `fill` between reading the line and converting its texts. What the line has wins.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, get_args
@@ -16,24 +16,35 @@ from typing import Any, get_args
 from attrs import define, field
 from cyclopts import ArgumentCollection, Token
 
+from .._batch.progress.terminal import Terminal
 from .._core.arguments import is_url
 from .._core.errors import ConfigError, cut
+from .._core.text import display
 from .._store.files import HOME
 from .._store.output_root import state_folder
 from .._store.project import Project, project_file, read_project, resolved
+from .config_file import find_config, read_config
 
 #: options of one line, not of its run: how it is shown, and decisions that are made once
 NOT_KEPT = frozenset(
     ("--out", "--dry-run", "--yes", "--watch", "--json", "--quiet", "--retry",
-     "--resubmit-unlisted", "--take-over")
+     "--resubmit-unlisted", "--take-over", "--config", "--no-config")
 )  # fmt: skip
 
 #: options that run a command or call an address: a folder from elsewhere must not name them
 HOOKS = ("--then", "--on-finish", "--notify-url")
 
+#: commands that read fluxasync.toml → the flag without which they ask no account
+_CONFIGURED = {
+    "run": "", "generate": "", "doctor": "", "credits": "", "bill": "", "status": "--account",
+    "resolve": "--reconcile",
+}  # fmt: skip
+
 _SECRET = re.compile(r"key|secret|token|passw|credential|signature|\bsas\b", re.IGNORECASE)
 #: options of the form K=V, whose K may name a secret
 _PAIRS = ("--storage-option", "--param")
+#: addresses that let everyone in who knows them
+_SECRET_ADDRESSES = ("--notify-url",)
 
 #: folders in which a bare `run` looks for a run
 _MOST_FOLDERS = 1_000
@@ -45,10 +56,15 @@ class GivenOptions:
 
     source: tuple[str, ...] = ()
     options: dict[str, tuple[str, ...]] = field(factory=dict)  #: none = a flag
+    line: dict[str, tuple[str, ...]] = field(factory=dict)  #: those that the line itself has
     paths: frozenset[str] = frozenset()  #: options that are paths
     lines: list[str] = field(factory=list)  #: to be said first
     project: Project | None = None  #: that this line continues by itself
     folder: Path | None = None  #: of that project
+
+    def is_standing(self, option: str, text: str) -> bool:
+        """Whether a text is not of the line itself, so that it may have no effect this time."""
+        return text in self.options.get(option, ()) and text not in self.line.get(option, ())
 
     def kept(self) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
         """Return the options of the run itself, and the names of those that have a secret or are
@@ -77,22 +93,73 @@ def fill(_app: object, commands: Sequence[str], arguments: ArgumentCollection) -
     given = GivenOptions()
     GIVEN.set(given)
     command = commands[-1] if commands else ""
-    if command not in ("run", "resume"):
+    named = {each.name: each for each in arguments if each.name.startswith("--")}
+    if "--env-file" not in named:
         return
     words = {each.field_info.name: each.tokens for each in arguments if each.name[:1] != "-"}
     given.source = tuple(
         token.value for name in ("source", "more") for token in words.get(name, ())
     )
-    named = {each.name: each for each in arguments if each.name.startswith("--")}
     given.paths = frozenset(name for name, each in named.items() if Path in _types(each.hint))
-    if not given.source and not named["--from-picks"].tokens:
+    given.line = _texts_of(named)
+    is_resumed = command == "resume" or (
+        command == "run" and not given.source and not named["--from-picks"].tokens
+    )
+    flag = _CONFIGURED.get("run" if is_resumed else command)
+    if flag is not None and (not flag or named[flag].tokens):
+        _configure(given, named, is_resumed=is_resumed)
+    if is_resumed:
         places = words.get("folder") or named["--out"].tokens
         _continue(given, places[0].value if places else None, named)
-    for name, each in named.items():
-        if each.tokens:
-            given.options[name] = tuple(
-                token.value for token in each.tokens if token.implicit_value is not True
-            )
+    given.options = _texts_of(named)
+    if env_file := given.options.get("--env-file"):
+        from .env_file import read_env_file  # few commands need it
+
+        _say(read_env_file(Path(env_file[0])))
+    if command not in ("run", "resume", "generate"):  # which say them themselves
+        _say(given.lines)
+
+
+def _texts_of(named: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    return {
+        name: tuple(token.value for token in each.tokens if token.implicit_value is not True)
+        for name, each in named.items()
+        if each.tokens
+    }
+
+
+def _configure(given: GivenOptions, named: Mapping[str, Any], *, is_resumed: bool) -> None:
+    """Add the options of fluxasync.toml that the line lacks. A run that is continued has its own:
+    then only a file that the line names is read."""
+    line = given.line
+    if "--no-config" in line:
+        if "--config" in line:
+            raise ConfigError("--config and --no-config: give one of them")
+        return
+    path = Path(line["--config"][0]) if "--config" in line else find_config()
+    if path is None:
+        return
+    config = read_config(path)
+    if is_resumed and "--config" not in line:
+        given.lines.append(
+            f"{config.shown} is not read: the options of the last run apply, unless --config is "
+            "given"
+        )
+        return
+    used = {name: texts for name, texts in config.beside(line).items() if name in named}
+    for name, texts in used.items():
+        named[name].tokens.clear()
+        add(named[name], texts, config.shown)
+    shown = ", ".join(" ".join((name[2:], *texts)) for name, texts in used.items())
+    if shown:
+        given.lines.append(f"from {config.shown}: {shown}")
+
+
+def _say(lines: Iterable[str]) -> None:
+    terminal = Terminal()
+    for line in lines:
+        terminal.say(line)
+    terminal.close()
 
 
 def _continue(given: GivenOptions, place: str | None, named: Mapping[str, Any]) -> None:
@@ -105,11 +172,16 @@ def _continue(given: GivenOptions, place: str | None, named: Mapping[str, Any]) 
     if "-" in project.source:
         raise ConfigError(
             f"the list of {cut(place)} came from standard input: pipe it in again: "
-            f"… | {line_of(project, place, folder)}"
+            f"… | {line_of(project, place, folder, given.paths)}"
+        )
+    if not project.is_own:
+        raise ConfigError(
+            f"the line of {cut(place)} was not written by you on this machine; check it, then give "
+            f"it whole: {display(line_of(project, place, folder, given.paths), 2000)}"
         )
     given.project, given.folder = project, folder
     given.source = tuple(resolved(word, folder) for word in project.source)
-    given.lines.append(f"continuing: {line_of(project, place, folder)}")
+    given.lines.append(f"continuing: {line_of(project, place, folder, given.paths)}")
     for name in project.left_out:
         if name in named and not named[name].tokens:
             reason = "it is a hook" if name in HOOKS else "it has a secret"
@@ -123,7 +195,7 @@ def _continue(given: GivenOptions, place: str | None, named: Mapping[str, Any]) 
                 f"fluxasync ({cut(project.fluxasync)}): give the whole line of the run again"
             )
         if not named[name].tokens:
-            is_path = name in given.paths and name != "--out"
+            is_path = name in given.paths and name in project.options
             add(named[name], (resolved(t, folder) if is_path else t for t in texts), place)
 
 
@@ -133,17 +205,19 @@ def add(argument: Any, texts: Iterable[str], place: str) -> None:
     if not texts:
         argument.append(Token(keyword=argument.name, implicit_value=True, source=place))
     for text in texts:
-        argument.append(Token(keyword=argument.name, value=text, source=place))
+        keyword = f"{place}: {argument.name}"  # named in an error about the value
+        argument.append(Token(keyword=keyword, value=text, source=place))
 
 
-def line_of(project: Project, place: str, folder: Path) -> str:
-    """Return the whole line that a project stands for."""
+def line_of(project: Project, place: str, folder: Path, paths: Container[str]) -> str:
+    """Return the whole line that a project stands for; `paths` are the options that are paths."""
     words = [resolved(word, folder) if word != "-" else word for word in project.source]
     parts = ["fluxasync", "run", *words]
     if "--out" not in project.options:
         parts += ["-o", place]
     for name, texts in project.options.items():
-        parts += [part for text in texts for part in (name, text)] or [name]
+        shown = [resolved(text, folder) if name in paths else text for text in texts]
+        parts += [part for text in shown for part in (name, text)] or [name]
     return shlex.join(parts)
 
 
@@ -188,7 +262,7 @@ def _no_project(place: str, folder: Path) -> str:
 
 
 def _is_secret(name: str, text: str) -> bool:
-    if re.search(r"://[^/\s]*@", text):
+    if name in _SECRET_ADDRESSES or re.search(r"://[^/\s]*@", text):
         return True
     return name in _PAIRS and _SECRET.search(text.partition("=")[0]) is not None
 

@@ -87,11 +87,11 @@ def read_key(path: Path, *, option: str = KEY_FILE) -> tuple[str, str | None]:
     if not key or len(first_line) > _LONGEST_KEY:
         word = "an access token" if option == TOKEN_FILE else "a key"
         raise ConfigError(f"{option} {cut(str(path))}: its first line is not {word}")
-    exposed = _exposed(mode) if stat.S_ISREG(mode) else None
-    return key, exposed and f"{path} can be {exposed}; chmod 600 {path}"
+    others = exposed(mode) if stat.S_ISREG(mode) else None
+    return key, others and f"{path} can be {others}; chmod 600 {path}"
 
 
-def _exposed(mode: int) -> str | None:
+def exposed(mode: int) -> str | None:
     """Return how other users can access a file with these permissions; None if they cannot."""
     everyone, group = "every user of this machine", "every user of its group"
     cases = (

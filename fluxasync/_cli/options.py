@@ -28,6 +28,8 @@ from .._store.output_root import OutputRoot, state_folder
 from .._wire.providers import Provider, provider_by_name, provider_of
 from .cluster_options import ClusterOptions
 from .export_options import ExportChoice
+from .file_options import FileOptions
+from .given_options import GIVEN
 from .hook_options import HookOptions
 from .key_files import LocalPath, Place, RunPlace
 from .webhook_options import WebhookOptions
@@ -91,6 +93,7 @@ class Options:
     embed: Annotated[bool, _OF_OUTPUT] = False
     json: Annotated[bool, _OF_OUTPUT] = False
     quiet: Annotated[bool, _OF_OUTPUT] = False
+    files: FileOptions = field(factory=FileOptions)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -137,6 +140,7 @@ class AccountOptions:
     proxy: str | None = None
     allow_private_network: bool = False
     accounts: LocalPath | None = None
+    files: FileOptions = field(factory=FileOptions)
 
     @property
     def provider_named(self) -> Provider | str | None:
@@ -425,13 +429,17 @@ def read_storage_options(texts: tuple[str, ...]) -> dict[str, str]:
 def read_prices(texts: tuple[str, ...]) -> Prices:
     """Return the prices of texts such as 0.04 and MODEL=0.04. Raises ConfigError."""
     prices: dict[str, str] = {}
+    standing: set[str] = set()
+    given = GIVEN.get()
     for text in texts:
         model, equals, amount = text.rpartition("=")
         name = model.strip() if equals else ALL
         if name in prices:
             raise ConfigError(f"--price {cut(text)}: given twice for the same model")
         prices[name] = amount
-    return prices_of(prices)
+        if given is not None and given.is_standing("--price", text):
+            standing.add(name)
+    return evolve(prices_of(prices), standing=frozenset(standing))
 
 
 #: the start of the name of a parameter that is sent unchecked

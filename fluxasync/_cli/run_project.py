@@ -54,8 +54,6 @@ class RunProject:
             name: tuple(kept_path(text, folder) for text in texts) if name in given.paths else texts
             for name, texts in options.items()
         }
-        if "--out" in options:  # a URL
-            kept["--out"] = options["--out"]
         now = Project(
             source=tuple(word if word == "-" else kept_path(word, folder) for word in sources),
             options=kept,
@@ -108,14 +106,17 @@ class RunProject:
         return dict(zip(self._places([*names]), names.values(), strict=True))
 
     def _places(self, words: Sequence[str]) -> list[str]:
-        return [os.path.realpath(resolved(word, self.folder)) for word in words]
+        return [
+            word if is_url(word) else os.path.realpath(resolved(word, self.folder))
+            for word in words
+        ]
 
     def _shown(self, words: Sequence[str]) -> str:
         return cut(" ".join(word if word == "-" else resolved(word, self.folder) for word in words))
 
     def _texts(self, project: Project, name: str) -> list[str] | None:
         texts = project.options.get(name)
-        if texts is None or name not in self.paths or name == "--out":
+        if texts is None or name not in self.paths:
             return None if texts is None else [*texts]
         return self._places(texts)
 

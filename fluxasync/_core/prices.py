@@ -80,14 +80,17 @@ class Prices:
 
     #: US dollars an image, or a Price; "*" stands for every other model
     by_model: Mapping[str, ListedPrice | Decimal] = field(factory=dict)
+    #: models that need not occur: their prices are those of a file for many runs
+    standing: frozenset[str] = frozenset()
 
     def find(self, model: str) -> ListedPrice | Decimal | None:
         """Return the price given for a model; None where the catalogue's applies."""
         return self.by_model.get(model, self.by_model.get(ALL))
 
     def unused(self, models: tuple[str, ...]) -> Iterator[str]:
-        """Yield the models that have a price and are not among these."""
-        yield from (name for name in self.by_model if name not in (*models, ALL))
+        """Yield the models that have a price, must occur, and are not among these."""
+        used = {*models, *self.standing, ALL}
+        yield from (name for name in self.by_model if name not in used)
 
 
 def prices_of(given: Prices | Mapping[str, Amount] | Amount | None) -> Prices:

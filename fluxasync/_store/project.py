@@ -1,33 +1,39 @@
 """The line of a run, which its folder keeps: the list, the options and the versions.
 
 `.fluxasync/project.json` beside the journal; the newest run replaces it whole. It never has a key.
-Paths that were given relative are relative to the folder, so a project may be moved.
+Paths that were given relative are relative to the folder, so a project may be moved. A line decides
+where a key is sent and what is executed, so the file has a proof (HMAC) that this user wrote it on
+this machine: the folder may come from another person.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import os
 import platform
+import secrets
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from attrs import asdict, field, frozen
+from attrs import asdict, evolve, field, frozen
 
 from .._core.arguments import is_url
 from .._core.errors import ConfigError
 from .._core.version import __version__
-from .files import HOME, AtomicFile, disk_error, open_to_read, sync_folder
+from .files import HOME, AtomicFile, disk_error, make_folder, open_own, open_to_read, sync_folder
+from .output_root import cache_folder
 
 FILE = "project.json"
 VERSION = 1
 
 #: bytes; the line of a shell has 2 MB at most
 _LONGEST = 2**23
+_SECRET_BYTES = 32
 #: bytes of a list whose content is compared; of a longer one size and time are
 _HASHED = 2**30
 
@@ -43,6 +49,7 @@ class Project:
     fluxasync: str = __version__
     python: str = field(factory=platform.python_version)
     at: str = field(factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    is_own: bool = field(default=True, eq=False)  #: written by this user on this machine
 
 
 def project_file(folder: Path) -> Path:
@@ -67,7 +74,9 @@ def read_project(folder: Path) -> Project | None:
         version = found.pop("version")
         if version != VERSION:
             raise ConfigError(f"{path} is of a newer version of fluxasync: update it")
-        return _checked(found)
+        proof = found.pop("proof", "")
+        project = _checked(found)
+        return evolve(project, is_own=hmac.compare_digest(proof, _proof(project)))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -80,7 +89,8 @@ def read_project(folder: Path) -> Project | None:
 def write_project(folder: Path, project: Project) -> None:
     """Keep a line in place of the one before; whole and durable on return. Raises SinkError."""
     home = folder / HOME
-    text = json.dumps({"version": VERSION, **asdict(project)}, indent=1, ensure_ascii=False)
+    kept = {"version": VERSION, **_values(project), "proof": _proof(project)}
+    text = json.dumps(kept, indent=1, ensure_ascii=False)
     part = AtomicFile(home)
     try:
         part.write(text.encode(errors="surrogateescape") + b"\n")
@@ -116,6 +126,31 @@ def fingerprint(path: Path) -> str:
     for name in names:
         digest.update(f"{name}\0{_of_file(path / name)}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
+
+
+def _values(project: Project) -> dict[str, Any]:
+    return asdict(project, filter=lambda each, _: each.name != "is_own")
+
+
+def _proof(project: Project) -> str:
+    """Return what only this user on this machine can make of a line."""
+    text = json.dumps(_values(project), sort_keys=True)
+    return hmac.new(_secret(), text.encode(), "sha256").hexdigest()
+
+
+def _secret() -> bytes:
+    """Return this user's secret of this machine, made at first use. Where it cannot be kept, each
+    line has another one, so that none is resumed."""
+    path = cache_folder() / "line-secret"
+    with suppress(OSError):
+        make_folder(path.parent)
+        handle = open_own(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=0o600)
+        with open(handle, "wb") as file:
+            file.write(secrets.token_bytes(_SECRET_BYTES))
+    with suppress(OSError), open_to_read(path) as file:
+        if len(found := file.read(_SECRET_BYTES)) == _SECRET_BYTES:
+            return found
+    return secrets.token_bytes(_SECRET_BYTES)
 
 
 def _of_file(path: Path) -> str:

@@ -140,14 +140,18 @@ def test_what_cannot_be_continued_names_the_line(line: Line, words: tuple[str, .
 
 
 def test_odd_records_are_refused(line: Line, server: SimulatorCommand) -> None:
-    """A damaged or newer record stops `resume`, and never the whole line, which replaces it."""
+    """P22 A damaged, newer or foreign record stops `resume`; the whole line replaces it."""
     assert line(*first_line(server, "--limit", "1"))[0] == 0
     kept = json.loads(Path("out", FILE).read_text())
     for odd, said in (
         ("{", "is damaged"),
         (json.dumps(kept | {"version": 9}), "of a newer version"),
-        (json.dumps(kept | {"options": {"--odd": []}}), "of another version"),
         (json.dumps(kept | {"source": ["-"]}), "pipe it in again: … | fluxasync run -"),
+        (
+            json.dumps(kept | {"options": {"--base-url": ["https://evil.example"]}}),
+            "was not written by you on this machine; check it, then give it whole: fluxasync run "
+            "p.csv -o out --base-url https://evil.example",
+        ),
     ):
         Path("out", FILE).write_text(odd)
         code, shown = line("resume", "out")
