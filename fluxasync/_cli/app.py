@@ -26,10 +26,11 @@ from .bill_command import bill
 from .event_loop import run_async
 from .exit_codes import DISK, USAGE
 from .export_command import export
-from .given_options import GIVEN, fill
+from .given_options import GIVEN
 from .help_pages import GROUPS, ORDER, OTHERS, examples, lazy
 from .help_text import FlowingHelp
 from .key_files import LocalPath, OutPath, RunPlace
+from .option_sources import fill
 from .options import AccountOptions, AtLeastOne, Options, RunOptions
 from .report_command import report
 from .usage_errors import usage, with_cut
