@@ -90,6 +90,7 @@ bench: $(VENV)/.bench
 	@$(VENV)/bin/python -m benchmarks.profile --write
 	@$(VENV)/bin/python -m benchmarks.bench_check --write
 	@$(VENV)/bin/python -m benchmarks.startup --write
+	@$(VENV)/bin/python -m benchmarks.gallery_page --write
 
 soak: $(VENV)/.app
 	@$(VENV)/bin/python -m benchmarks.soak --write $(ARGS)

@@ -12,6 +12,12 @@ function chipOf(text, isOn, onClick) {
   return chip;
 }
 
+function countsOf(axis, cards) {
+  const counts = new Map(axis.values.map((value) => [value, 0]));
+  for (const card of cards) counts.set(axis.of(card), counts.get(axis.of(card)) + 1);
+  return counts;
+}
+
 function choices(select, pairs) {
   const wanted = pairs.map((pair) => pair.join("\0")).join("\0");
   if (select.dataset.values === wanted) return;
@@ -112,7 +118,7 @@ class Filters {
   // --- what is offered ---------------------------------------------------------------------------
 
   // Choices that depend on all cards.
-  offer(all, axes) {
+  know(all, axes) {
     this.axes = axes;
     this.offerValues("model", "All models", all);
     this.offerValues("account", "All accounts", all);
@@ -121,17 +127,23 @@ class Filters {
       .filter(([name]) => name !== "slowest" || all.some(secondsOf))
       .map(([name, [text]]) => [name, text]);
     choices(byId("order"), [...orders, ...columns]);
+    this.facets = axes
+      .filter((axis) => !["prompt", "model"].includes(axis.name))
+      .filter((axis) => axis.values.length <= FEW && axis.values.length < all.length)
+      .sort((a, b) => Boolean(b.isColumn) - Boolean(a.isColumn))
+      .slice(0, MOST_FACETS)
+      .map((axis) => ({ axis, counts: countsOf(axis, all) }));
+    this.present = new Set(all.map((card) => card.status));
+  }
+
+  // What is chosen of them.
+  offer() {
     byId("order").value = this.order;
     if (byId("order").selectedIndex < 0) byId("order").value = this.order = this.usual;
     byId("direction").hidden = this.order in ORDERS;
     byId("direction").textContent = this.isDown ? "↓" : "↑";
     byId("direction").setAttribute("aria-label", this.isDown ? "Descending" : "Ascending");
-    this.facets = axes
-      .filter((axis) => !["prompt", "model"].includes(axis.name))
-      .filter((axis) => axis.values.length <= FEW && axis.values.length < all.length)
-      .sort((a, b) => Boolean(b.isColumn) - Boolean(a.isColumn))
-      .slice(0, MOST_FACETS);
-    this.offerFacets(all);
+    this.offerFacets();
   }
 
   offerValues(fact, every, all) {
@@ -140,10 +152,8 @@ class Filters {
     byId(fact).hidden = names.length < 2;
   }
 
-  offerFacets(all) {
-    const made = this.facets.map((axis) => {
-      const counts = new Map(axis.values.map((value) => [value, 0]));
-      for (const card of all) counts.set(axis.of(card), counts.get(axis.of(card)) + 1);
+  offerFacets() {
+    const made = this.facets.map(({ axis, counts }) => {
       const group = element("div", "facet");
       group.setAttribute("role", "group");
       group.setAttribute("aria-label", axis.name);
@@ -171,10 +181,9 @@ class Filters {
   }
 
   // Chips that count what the other filters leave.
-  count(all, within) {
+  count(within) {
     const states = new Map([["", within.length]]);
-    const present = new Set(all.map((card) => card.status));
-    for (const status of STATUSES) if (present.has(status)) states.set(status, 0);
+    for (const status of STATUSES) if (this.present.has(status)) states.set(status, 0);
     const picks = new Map(Object.keys(PICK_WORDS).map((state) => [state, 0]));
     for (const card of within) {
       states.set(card.status, states.get(card.status) + 1);

@@ -1,5 +1,8 @@
 // The tiles near the window, and the focused one.
 
+const FAST = 6; // pixels a millisecond, above which images only fly past
+const SETTLED = 120; // milliseconds without a scroll, after which they are loaded
+
 class Grid {
   // `marks`: {stateOf(card), letterOf(card), headingOf(row)}
   constructor(main, marks) {
@@ -11,7 +14,9 @@ class Grid {
     this.layout = { rows: [], height: 0, width: 0 };
     this.spots = [];
     this.list = []; // every card, those of one cell beside each other
-    addEventListener("scroll", () => this.soon(), { passive: true });
+    this.isFast = false;
+    this.seen = { top: 0, at: 0 }; // the last scroll
+    addEventListener("scroll", () => this.onScroll(), { passive: true });
   }
 
   show(layout, captions, isTable) {
@@ -43,6 +48,19 @@ class Grid {
 
   // --- drawing -----------------------------------------------------------------------------------
 
+  onScroll() {
+    const now = performance.now();
+    const away = Math.abs(scrollY - this.seen.top);
+    this.isFast = away > FAST * Math.max(now - this.seen.at, 16) && away > innerHeight / 4;
+    this.seen = { top: scrollY, at: now };
+    clearTimeout(this.settling);
+    this.settling = setTimeout(() => {
+      this.isFast = false;
+      this.soon();
+    }, SETTLED);
+    this.soon();
+  }
+
   soon() {
     if (this.isDue) return;
     this.isDue = true;
@@ -55,9 +73,10 @@ class Grid {
   draw() {
     const top = scrollY - this.main.offsetTop;
     byId("bar").classList.toggle("lifted", scrollY > 4);
+    const margin = this.isFast ? 0 : innerHeight;
     const near = this.layout.rows.slice(
-      rowAt(this.layout.rows, top - innerHeight),
-      rowAt(this.layout.rows, top + 2 * innerHeight) + 1,
+      rowAt(this.layout.rows, top - margin),
+      rowAt(this.layout.rows, top + innerHeight + margin) + 1,
     );
     const wanted = new Map(near.flatMap((row) => row.tiles.map((spot) => [spot.card.key, { row, spot }])));
     for (const [key, tile] of this.tiles) {
@@ -72,7 +91,12 @@ class Grid {
     }
     this.drawHeadings(near, made);
     this.main.append(made);
+    if (!this.isFast) this.load();
     this.markCurrent();
+  }
+
+  load() {
+    for (const image of this.main.querySelectorAll(".frame > img")) if (image.start) image.start();
   }
 
   placed(row, spot, made) {

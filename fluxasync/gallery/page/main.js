@@ -62,7 +62,11 @@ class Page {
     this.allAxes = axesOf(this.all);
     this.names = new Names(this.all);
     this.sorted = null;
+    this.filters.know(this.all, this.allAxes);
+    this.told = aboutRun(this.run, this.all);
+    this.failures = this.all.filter((card) => card.status !== "saved").length;
     this.update();
+    prepareSearch(this.all);
   }
 
   // The user chose something else to look at.
@@ -84,17 +88,16 @@ class Page {
 
   update() {
     const { filters } = this;
-    filters.offer(this.all, this.allAxes);
+    filters.offer();
     const order = filters.order + filters.isDown;
     if (!this.sorted || this.sortedBy !== order) this.sorted = this.all.sort(filters.compare());
     this.sortedBy = order;
     this.within = this.sorted.filter(filters.matching());
-    filters.count(this.all, this.within);
+    filters.count(this.within);
     this.found = this.within.filter((card) => filters.isWanted(card));
-    const failures = this.all.filter((card) => card.status !== "saved").length;
-    byId("as-failures").hidden = !failures;
-    byId("as-failures").textContent = "Failures " + failures.toLocaleString();
-    if (this.view === "failures" && !failures) this.view = "pictures";
+    byId("as-failures").hidden = !this.failures;
+    byId("as-failures").textContent = "Failures " + this.failures.toLocaleString();
+    if (this.view === "failures" && !this.failures) this.view = "pictures";
     if (this.view === "failures") this.found = this.found.filter((card) => card.status !== "saved");
     this.captions = new Captions(this.found);
     this.axes = this.view === "comparison" ? axesOf(this.found) : [];
@@ -127,7 +130,7 @@ class Page {
   }
 
   say() {
-    const parts = aboutRun(this.run, this.all);
+    const parts = [...this.told];
     const isFiltered = this.found.length !== this.all.length;
     if (isFiltered) parts[0] = this.found.length.toLocaleString() + " shown of " + this.all.length.toLocaleString();
     byId("totals").textContent = parts.join(" · ");
@@ -151,7 +154,7 @@ class Page {
   notice(text) {
     byId("notice").textContent = text;
     byId("notice").hidden = !text;
-    this.filters.count(this.all, this.within);
+    this.filters.count(this.within);
   }
 
   arrange() {
@@ -189,7 +192,7 @@ class Page {
     this.picks.decide(cards, picked);
     if (this.filters.pick) this.grid.keepPlace(() => this.update());
     else {
-      this.filters.count(this.all, this.within);
+      this.filters.count(this.within);
       this.grid.markAll();
     }
   }

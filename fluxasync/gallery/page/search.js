@@ -36,12 +36,27 @@ function wordsOf(search) {
   }).filter((word) => word.text);
 }
 
-function hasWord(card, word) {
+function textOf(card) {
   card.named = card.named || namedOf(card);
+  card.text = card.text || searchable(card, card.named);
+  return card.text;
+}
+
+function hasWord(card, word) {
+  const text = textOf(card);
   const value = word.name && card.named.get(word.name);
   if (value) return value === word.value;
-  card.text = card.text || searchable(card, card.named);
-  return card.text.includes(word.text);
+  return text.includes(word.text);
+}
+
+// Makes the texts of a long list before they are needed, while the browser has nothing else to do.
+function prepareSearch(cards) {
+  let at = 0;
+  const some = (deadline) => {
+    for (; at < cards.length && deadline.timeRemaining() > 2; at += 1) textOf(cards[at]);
+    if (at < cards.length) requestIdleCallback(some);
+  };
+  if (self.requestIdleCallback) requestIdleCallback(some);
 }
 
 function finder(search) {

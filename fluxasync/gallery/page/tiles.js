@@ -45,6 +45,7 @@ function causeOf(card) {
   return isSaid ? word : word + ": " + card.cause;
 }
 
+// An image that loads when its `start` is called: while the page flies past, none is.
 function pictureOf(card, onAbsent) {
   const image = element("img");
   image.alt = "";
@@ -56,7 +57,10 @@ function pictureOf(card, onAbsent) {
     else onAbsent();
   };
   image.addEventListener("error", tryNext);
-  tryNext();
+  image.start = () => {
+    image.start = null;
+    tryNext();
+  };
   return image;
 }
 
