@@ -107,9 +107,8 @@ class Destination:
             raise ConfigError("state: only with images in a bucket: give `out` the bucket's URL")
         elif out is None or isinstance(out, str | os.PathLike):
             folder = out
-        elif isinstance(out, FolderSink) and not out.is_open:
-            folder, embed = out.folder, embeds(out)
-            template = template or out.template
+        elif isinstance(out, FolderSink) and not out.is_open and embeds(out):
+            folder, embed, template = out.folder, True, template or out.template
         else:
             sink = out
         if ledger is not None:

@@ -22,8 +22,10 @@ from .text import display
 if TYPE_CHECKING:
     from .models import Failed, InDoubt, Saved, Stored
 
-#: pixels of a picture's longer side: alone, and in a table
+#: pixels of a picture's longer side as it is shown: alone, and in a table
 SIDE, SMALL_SIDE = 384, 96
+#: pixels that it has for each of them, for screens of high density
+DENSITY = 1.5
 #: characters that are shown of a prompt, and of a message
 _TEXT, _MESSAGE = 160, 300
 #: bytes of an image that is shown as it is, where pillow is missing
@@ -91,7 +93,7 @@ def _facts(saved: Saved) -> Iterator[str]:
 
 
 def _image(saved: Saved, side: int) -> str:
-    found = thumbnail(saved.stored, side)
+    found = thumbnail(saved.stored, round(side * DENSITY))
     if found is None:
         return f'<div style="{_QUIET}">no preview</div>'
     kind, content = found

@@ -305,8 +305,9 @@ class FolderSink(_DiskSink):
     folder. An existing file of the same name and content is kept; beside one with other content
     the name gets "-2", "-3", … before its extension. `executor` replaces the sink's four threads
     and is not shut down. `fsync=False` gives up durability after a power cut for speed. `embed`
-    puts prompt, seed and model into each image; a Batch that is given a sink which is not open
-    opens it with a journal, as for a path. Raises ConfigError for an invalid template.
+    puts prompt, seed and model into each image; a Batch that is given such a sink which is not open
+    keeps a journal in its folder, as for a path, and takes only its template. Raises ConfigError
+    for an invalid template.
     """
 
     def __init__(

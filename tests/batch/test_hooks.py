@@ -55,7 +55,7 @@ names = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs"
 
 @given(name=names, prompt=st.one_of(st.text(), st.sampled_from(CORPUS)))
 def test_no_value_becomes_an_option_a_word_or_a_command(name: str, prompt: str) -> None:
-    """P24: whatever names and prompts hold, a command has the words that its user wrote, and a
+    """Whatever names and prompts hold, a command has the words that its user wrote, and a
     field at the start of a word begins with a slash or a digit."""
     template = CommandTemplate.parse(
         "convert {path} {stem}.webp {folder} {seed} --label={prompt} ./{name}", option="--then"
@@ -225,7 +225,7 @@ def evolve_index(image: Saved, index: int) -> Saved:
 
 @pytest.mark.asyncio
 async def test_the_errors_of_a_hook_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """The first with its traceback, the others as a number; every image has its call."""
+    """P26: the first with its traceback, the others as a number; every image has its call."""
 
     async def fail(image: Saved) -> None:
         raise [ValueError("no"), asyncio.CancelledError()][image.index % 2]

@@ -31,7 +31,7 @@ def _prompts(output_format: str = "jpeg") -> Prompts:
 async def test_a_folder_of_embedded_images_matches_its_record(
     output_format: str, tmp_path: Path
 ) -> None:
-    """P11: the recorded hash is that of the file, the bytes of the provider are checked before, and
+    """P5: the recorded hash is that of the file, the bytes of the provider are checked before, and
     the same call again makes nothing new."""
     async with Simulator(evolve(SCENARIO, faults=["wrong-bytes:0.5", "truncated:0.3"])) as sim:
         for _ in range(2):
@@ -86,14 +86,14 @@ async def test_one_image_is_embedded_in_memory_and_in_a_file(tmp_path: Path) -> 
 
 
 @pytest.mark.asyncio
-async def test_a_sink_that_is_not_open_is_a_folder_with_options(tmp_path: Path) -> None:
+async def test_a_sink_that_embeds_is_a_folder_with_options(tmp_path: Path) -> None:
     """`Batch(out=FolderSink(…, embed=True))` has a journal, as with a path; the run's own template
     comes first."""
     sink = FolderSink(tmp_path, template="{index}.{ext}", embed=True)
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
         async with Batch(flux, _prompts(), out=sink) as batch:
             outcomes = await outcomes_of(batch)
-        again = await Batch(flux, _prompts(), out=FolderSink(tmp_path)).run()
+        again = await Batch(flux, _prompts(), out=FolderSink(tmp_path, embed=True)).run()
     assert {saved.path.name for saved in outcomes if isinstance(saved, Saved) and saved.path} == {
         "0.jpg",
         "1.jpg",
