@@ -225,6 +225,7 @@ def _failures(figures: RunFigures) -> Chart:
     axes.set_ylim(rows[-1] - 0.5, 0.75)
     if not is_stretched:
         axes.set_xlim(0, 1.04 * max(counts))
+        axes.locator_params("x", integer=True)
     hovers = [
         Hover(
             text=f"{_words(each.cause)}: {each.images:,} images, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -58,6 +59,45 @@ async def in_folder(tmp_path: Path, count: int = 3) -> tuple[Path, Path]:
     async with Simulator(SCENARIO) as sim:
         await run(sim, state, f"file://{bucket}", count)
     return state, bucket
+
+
+# --- the report ---------------------------------------------------------------------------------
+
+
+async def test_a_report_shows_the_slowest_images_of_a_bucket(tmp_path: Path):
+    """`report DIR` of the record reads ten objects at most, and its page has their thumbnails;
+    without the bucket the figures are there alone."""
+    pytest.importorskip("jinja2", reason="the extra bench is not installed")
+    async with in_small_s3(tmp_path / "state") as s3:
+        options = [f"--storage-option={name}={text}" for name, text in options_of(s3.url).items()]
+        page = tmp_path / "page.html"
+        ended = await command("report", "state", "-o", page, *options, cwd=tmp_path)
+        assert (ended.code, ended.err) == (0, [])
+        assert page.read_text().count("data:image/webp;base64,") == s3.calls["GET"] == 3
+        s3.refusals = {"GET": 403}
+        ended = await command("report", "state", "-o", page, *options, cwd=tmp_path)
+        assert (ended.code, ended.err) == (0, [])
+    text = page.read_text()
+    assert "data:image/webp" not in text
+    assert f"<title>{URL}</title>" in text
+    assert "3 images saved" in text
+
+
+async def test_a_report_of_a_record_in_the_bucket_takes_its_url(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The page is in this machine's copy of the record; --json prints its figures."""
+    pytest.importorskip("jinja2", reason="the extra bench is not installed")
+    url = f"file://{tmp_path / 'bucket'}"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
+        await run_out(Batch(flux, small_requests(2), out=url))
+    ended = await command("report", url, "--json", cwd=tmp_path)
+    assert (ended.code, json.loads(ended.out[0])["done"]) == (0, 2)
+    ended = await command("report", url, cwd=tmp_path)
+    (page,) = (tmp_path / "cache").rglob("report.html")
+    assert (ended.code, ended.out) == (0, [str(page)])
+    assert "2 images saved" in page.read_text()
 
 
 # --- a page on a disk -----------------------------------------------------------------------------
