@@ -20,6 +20,8 @@ from .._engine.engine import Engine
 from .exit_codes import ACCOUNT, OUTAGE
 from .findings import CheckResult, bounded, of_error
 
+#: where the key of an API on this machine, or in a trusted private network, is from
+NO_KEY_NEEDED = "no key"
 #: seconds of difference from which on a clock is named
 _SKEW = 60.0
 
@@ -109,7 +111,9 @@ def _clock(engine: Engine, reply: Reply) -> Iterator[CheckResult]:
 async def _asked(engine: Engine, key_from: str) -> tuple[list[CheckResult], Balance | None]:
     """Ask for the balance, which only an accepted key is told."""
     name = engine.name
-    accepted = CheckResult(check="key", text=f"{key_from} is accepted", account=name)
+    is_needed = key_from != NO_KEY_NEEDED
+    text = f"{key_from} is accepted" if is_needed else "the API takes calls without a key"
+    accepted = CheckResult(check="key", text=text, account=name)
     try:
         balance = await engine.account.balance()
     except AuthenticationError as error:

@@ -24,7 +24,7 @@ from .._engine.pool import FluxPool, batch_engine_of
 from .._engine.session import FluxSession
 from .._wire.credentials import Credentials, resolve_provider
 from .._wire.providers import provider_of
-from .account_checks import account_findings, balance_finding
+from .account_checks import NO_KEY_NEEDED, account_findings, balance_finding
 from .exit_codes import DONE, PRECEDENCE
 from .findings import PATIENCE, CheckResult, bounded, of_error
 from .key_files import TOKEN_FILE, key_from
@@ -129,7 +129,7 @@ def _session(
         _, secret = resolve_provider(
             common.provider_named, api_key=key, base_url=common.base_url, environ=os.environ
         )
-        source = "no key is needed, and none"
+        source = NO_KEY_NEEDED
         if secret is not None:
             source = f"the key in {common.key_file}" if key is not None else provider.key_variable
     except ConfigError as error:
