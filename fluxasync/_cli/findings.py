@@ -15,6 +15,8 @@ from .._core.errors import ConfigError, FluxError
 from .advice import in_options, next_step, with_advice
 from .exit_codes import DONE, OUTAGE, exit_code
 
+#: the next step where an error's own text has one
+_AGAIN = "correct this, then ask doctor again"
 #: seconds that a check may take, if the user gives no other number
 PATIENCE = 15.0
 
@@ -53,7 +55,7 @@ def of_error(check: str, error: FluxError, *, account: str = "") -> CheckResult:
     """Return the finding for a check that an error ended."""
     is_config = isinstance(error, ConfigError)
     text = with_advice(error) if is_config else in_options(str(error))
-    step = "correct this" if is_config else next_step(error) or "correct this"
+    step = _AGAIN if is_config else next_step(error) or _AGAIN
     code = exit_code(_OneRun(), error, None)
     return CheckResult(
         check=check, status="failed", text=text, next=step, account=account, code=code
