@@ -213,7 +213,7 @@ def problems(found: Mapping[str, Any]) -> list[str]:
         said.append(f"the first images after {found['images']:,.0f} ms")
     for name in _SPEEDS:
         longest = max(found[name]["frames"])
-        if longest > MOST_FRAME * 1000:
+        if longest > MOST_FRAME * 1000 + 0.5:
             said.append(f"a frame of {longest:.0f} ms while {name}")
     return said
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import quote
 
 from attrs import define, field, frozen
 
-from .._core.errors import ConfigError
+from .._core.errors import ConfigError, FluxError
 from .._core.images import EXTENSIONS
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Saved
 from .._core.strict_json import read_object
@@ -105,6 +106,13 @@ def read(folder: Path) -> Cards:
         root=OutputRoot(folder, output_of(folder)),
         is_running=True,
     )
+
+
+def is_simulated(folder: Path) -> bool:
+    """Whether a run in the folder costs nothing; False also where that cannot be read (yet)."""
+    with suppress(FluxError), read_only(folder) as view:
+        return bool(view.simulated)
+    return False
 
 
 def _sorted(cards: list[Card]) -> tuple[Card, ...]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_protocol import RequestHandler
 
 from .._core.errors import FluxError, SinkError
@@ -30,7 +31,7 @@ from .._store.files import open_to_read
 from .._store.journal.reader import output_of
 from .._store.output_root import OutputRoot
 from .._store.picks import append_picks
-from .cards import Card, CardLists
+from .cards import Card, CardLists, is_simulated
 from .html_page import page, title_of
 from .page_picks import decisions_for_page, decisions_in
 from .pictures import Pictures, format_of, pictures_at
@@ -225,7 +226,8 @@ class GalleryServer:
         title = title_of(self._root)
         latest = {card["key"]: card for card in self._cards}
         run = {"cards": list(latest.values()), "live": True, "at": len(self._cards)}
-        run |= {"total": self._total}
+        run["total"] = self._total
+        run["simulated"] = await self._threads.run(is_simulated, self.folder)
         run |= await self._threads.run(decisions_for_page, self.folder)
         made = await self._threads.run(page, title, run, served=True)
         headers = {**_HEADERS, "Content-Security-Policy": made.policy}
@@ -310,7 +312,7 @@ class GalleryServer:
         kind = None if source is None else await self._threads.run(_kind, source)
         if source is None or kind is None:
             return _absent("not an image")
-        answer = web.FileResponse(source, headers=_HEADERS)
+        answer = _SentFile(source, headers=_HEADERS)
         answer.content_type = f"image/{kind}"
         await answer.prepare(request)  # sends the whole file, while the connection counts as busy
         return answer
@@ -323,6 +325,13 @@ class GalleryServer:
             if not await self._thumbnails.ensure(thumb, partial(pictures.source, card)):
                 image = await self._thumbnails.image(thumb)
         return _absent("no thumbnail") if image is None else _picture(image)
+
+
+class _SentFile(web.FileResponse):
+    """A file that a handler sends itself: aiohttp would send it again, which is an error."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        return None if self.prepared else await super().prepare(request)
 
 
 def _picture(image: bytes) -> web.Response:

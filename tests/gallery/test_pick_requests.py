@@ -65,6 +65,24 @@ async def test_another_site_picks_nothing(tmp_path, headers, status):
     assert not (tmp_path / PICKS).exists()
 
 
+@pytest.mark.asyncio
+async def test_an_image_is_sent_once_and_its_connection_stays(tmp_path, caplog):
+    """Whole, in part or unchanged: nothing is logged, and the next request needs no new one."""
+    Folder(tmp_path).saved()
+    image = (tmp_path / "000000.jpg").read_bytes()
+    async with GalleryServer(tmp_path) as server, aiohttp.ClientSession() as web:
+        url = f"{server.url}000000.jpg"
+        async with web.get(url) as answer:
+            assert (answer.status, await answer.read()) == (200, image)
+            tag = answer.headers["ETag"]
+        async with web.get(url, headers={"Range": "bytes=2-9"}) as answer:
+            assert (answer.status, await answer.read()) == (206, image[2:10])
+        async with web.get(url, headers={"If-None-Match": tag}) as answer:
+            assert answer.status == 304
+        assert len(server._runner.server.connections) == 1
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize(
     "body",
     [

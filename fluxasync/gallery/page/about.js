@@ -54,7 +54,7 @@ function costOf(cards) {
 
 function aboutRun(run, cards) {
   const saved = cards.filter((card) => card.status === "saved");
-  const models = [...new Set(cards.map((card) => card.model).filter(Boolean))];
+  const models = [...new Set(cards.map((card) => card.model).filter(Boolean))].sort();
   const instants = instantsOf(saved);
   const cost = costOf(cards);
   return [
