@@ -180,14 +180,14 @@ class SyntaxCheck:
             self._mark(prompt, {PLACEHOLDERS: None})
 
     def _look_for_marks(self, prompt: str, is_line: bool) -> None:
-        kinds = [mark.what for mark in self._of_prompts if mark.is_in(prompt)]
+        kinds = [m.what for m in self._of_prompts if m.sign in prompt and m.is_in(prompt)]
         if is_line and _BEGINNING.match(prompt):
             kinds = [mark.what for mark in _OF_LINES if mark.is_in(prompt)] + kinds
         if kinds:
             self._mark(prompt, dict.fromkeys(kinds))
             return
         for mark in self._remarks:
-            if mark.is_in(prompt):
+            if mark.sign in prompt and mark.is_in(prompt):
                 self._remarked += 1
                 self._remarked_kinds = {**self._remarked_kinds, mark.what: None}
                 self._last_remark = prompt
