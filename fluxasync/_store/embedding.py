@@ -18,7 +18,7 @@ from xml.sax.saxutils import escape
 from attrs import frozen
 
 from .._core.errors import cut
-from .._core.images import ImageInfo, NotAnImage, inspect
+from .._core.images import ImageInfo, NotAnImage, measure
 from .._core.models import ImageRequest
 
 #: the namespace of our values
@@ -101,7 +101,7 @@ def embedded(image: bytes, info: ImageInfo, facts: ImageFacts) -> bytes:
     """Return the image with the facts in it, or as it is where its own XMP cannot be extended."""
     try:
         made = _EMBED[info.format](image, facts)
-        return made if inspect(made) == info else image
+        return made if measure(made) == info else image
     except (NotAnImage, ValueError, IndexError, StructError):  # of an unusual form
         return image
 
@@ -237,7 +237,7 @@ def _webp_chunk(kind: bytes, content: bytes) -> bytes:
 
 def _webp_header(image: bytes, chunks: list[tuple[bytes, bytes]]) -> bytes:
     """Return the VP8X chunk of a simple WebP."""
-    info = inspect(image)
+    info = measure(image)
     kind, content = chunks[0]
     # in the header of lossless pixels one bit says that they have alpha
     has_alpha = kind == b"VP8L" and bool(_LE32.unpack_from(content, 9)[0] >> 28 & 1)

@@ -22,6 +22,7 @@ from support.patience import patient
 
 from fluxasync import ConfigError, ImageRequest, Job, Saved, Summary
 from fluxasync._batch.hooks import finish as finishing
+from fluxasync._batch.hooks import saved_hook as saved_hooks
 from fluxasync._batch.hooks.commands import CommandTemplate, run_command, then_hook
 from fluxasync._batch.hooks.finish import Finish, summary_row
 from fluxasync._batch.hooks.saved_hook import HookError, SavedHook
@@ -290,6 +291,27 @@ async def test_a_run_waits_for_a_slow_hook() -> None:
         gate.set()
         await waiting
     assert calls == 60
+
+
+@pytest.mark.asyncio
+async def test_a_stopped_run_leaves_its_hook_soon(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After Ctrl-C what is due has some seconds; then the rest is counted and left."""
+    monkeypatch.setattr(saved_hooks, "_STOPPED", 0.05)
+
+    async def slow(_: Saved) -> None:
+        await asyncio.Event().wait()
+
+    hook = SavedHook.of(slow)
+    assert hook is not None
+    async with asyncio.timeout(patient()):
+        async with hook:
+            for _ in range(60):
+                hook(Settled(outcome=saved(None)))
+            hook.stop()
+            await hook.keep_up()
+    assert caplog.messages == ["on_saved was not called for 52 images"]
 
 
 @pytest.mark.parametrize("given", [5, "print"])

@@ -73,5 +73,5 @@ def test_ipython_offers_the_keywords() -> None:
 def test_an_object_shows_what_a_user_may_call(tmp_path) -> None:  # type: ignore[no-untyped-def]
     """Methods that only the engine calls are not offered by completion."""
     public = [name for name in dir(FolderSink(tmp_path)) if not name.startswith("_")]
-    assert public == ["folder", "store", "template"]
+    assert public == ["folder", "is_open", "store", "template"]
     assert "WIRE_FIELDS" not in dir(fluxasync.ImageRequest)

@@ -67,6 +67,10 @@ from fluxasync.events import Event, EventsDropped, Settled
 from fluxasync.extend import Ledger, Observer, Sink, Stored
 
 
+async def kept(saved: Saved) -> None:
+    assert_type(saved.place, str)
+
+
 async def helpers() -> None:
     saved = await fluxasync.generate("a red fox", model="flux-pro-1.1", seed=7, out="fox.png")
     assert_type(saved, Saved)
@@ -77,6 +81,8 @@ async def helpers() -> None:
     assert_type(await fluxasync.run("prompts.jsonl", out="images/"), RunResult)
     assert_type(await fluxasync.run(["a red fox"], out=Path("images")), RunResult)
     assert_type(await fluxasync.run("prompts.jsonl", out="images/", retry="failed"), RunResult)
+    await fluxasync.run(["a fox"], out="images", on_saved=kept, embed=True)
+    await fluxasync.run(["a fox"], out="images", on_saved=print)
     result = fluxasync.run_sync("prompts.jsonl", out="images/", simulate=True)
     assert_type(result, RunResult)
     assert_type(result.summary, Summary)
@@ -208,7 +214,7 @@ async def sources(flux: FluxSession) -> None:
     Batch(flux, Prompts(Path("prompts.txt"), n=4), out=Path("images"), name="{index:06}.{ext}")
     Batch(flux, ["a red fox", "a lighthouse"], out=MemorySink(), ordered=True)
     Batch(flux, ({"prompt": p, "seed": 7} for p in ("a", "b")), out=MemorySink())
-    Batch(flux, [ImageRequest(prompt="a red fox")], out=FolderSink("images"))
+    Batch(flux, [ImageRequest(prompt="a red fox")], out=FolderSink("images", embed=True))
     Batch(flux, Prompts("p.csv", seeds=range(4), models=["flux-dev"], grid={"guidance": [2, 3.5]}))
     Batch(flux, Prompts(Path("p.parquet"), sample=100, columns={"prompt": "caption", "width": "w"}))
     Batch(flux, "prompts.txt", out="images", retry="failed,moderated", finished="skip")
