@@ -4,7 +4,7 @@
 `import fluxasync` and `fluxasync --help` do not wait for aiohttp.
 """
 
-from ._core.lazy_exports import lazy_exports
+from ._core.lazy_exports import lazy_exports as _lazy_exports
 from ._core.version import __version__ as __version__
 
-__getattr__, __dir__ = lazy_exports(globals())
+__getattr__, __dir__ = _lazy_exports(globals())

@@ -126,7 +126,7 @@ async def run(
     run is raised once paid jobs have landed.
     """
     folder, hook = _folder(out, state), SavedHook.of(on_saved)
-    watched = _Watched() if progress else None
+    watched = _Watched(priced=not simulate) if progress else None
     async with AsyncExitStack() as stack:
         if watched is not None:
             await stack.enter_async_context(watched.shown())
@@ -203,10 +203,10 @@ class Cluster(Protocol):
 class _Watched:
     """Counts the progress of a run from its events."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, priced: bool) -> None:
         from .progress.counts import Progress
 
-        self._progress = Progress()
+        self._progress = Progress(priced=priced)
 
     def shown(self) -> AbstractAsyncContextManager[None]:
         from .progress.screens import auto_screen

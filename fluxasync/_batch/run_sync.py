@@ -7,7 +7,7 @@ import contextvars
 import inspect
 import signal
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Generic, TypeVar, overload
 
@@ -16,15 +16,25 @@ from .api import run
 from .run_result import RunResult
 
 _T = TypeVar("_T")
+_F = TypeVar("_F", bound=Callable[..., Any])
 
+#: what a notebook shows after its Stop
+_AGAIN = "stopped; the same call continues, and collects what was paid"
 #: seconds between two looks for Ctrl-C where a wait cannot be interrupted
 _LOOK_EVERY = 0.2
+
+
+def _completed(function: _F) -> _F:
+    """Show the keywords of `run`, which completion in notebooks reads."""
+    function.__signature__ = inspect.signature(run)  # type: ignore[attr-defined]
+    return function
 
 
 @overload
 def run_sync(work: Coroutine[Any, Any, _T], /) -> _T: ...
 @overload
 def run_sync(prompts: Any, /, **options: Any) -> RunResult: ...
+@_completed
 def run_sync(work: Any, /, **options: Any) -> Any:
     """Do without `await` what `run` does: `run_sync("prompts.csv", out="images")`. Of a coroutine,
     such as `generate("a red fox")`, return its result.
@@ -72,7 +82,7 @@ class _InThread(Generic[_T]):
             except KeyboardInterrupt:
                 self._cancel()
                 self._wait()
-                raise
+                raise KeyboardInterrupt(_AGAIN) from None
         if self._error is not None:
             raise self._error
         return self._value[0]

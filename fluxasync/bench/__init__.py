@@ -13,6 +13,6 @@ For example::
 A name in `__init__.pyi` is imported at its first use, so reading a report does not import aiohttp.
 """
 
-from .._core.lazy_exports import lazy_exports
+from .._core.lazy_exports import lazy_exports as _lazy_exports
 
-__getattr__, __dir__ = lazy_exports(globals())
+__getattr__, __dir__ = _lazy_exports(globals())

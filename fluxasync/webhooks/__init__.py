@@ -8,6 +8,6 @@ For example, in an app that has `FluxSession(polling=Polling(webhook=hook))`::
 A name in `__init__.pyi` is imported at its first use.
 """
 
-from .._core.lazy_exports import lazy_exports
+from .._core.lazy_exports import lazy_exports as _lazy_exports
 
-__getattr__, __dir__ = lazy_exports(globals())
+__getattr__, __dir__ = _lazy_exports(globals())

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -47,6 +48,9 @@ def test_the_fields_of_a_command_are_filled_in() -> None:
     template = CommandTemplate.parse("cwebp -q 80 {path} -o {stem}.webp", option="--then")
     words = template.filled(saved(Path("/images/fox one.jpg")))
     assert words == ["cwebp", "-q", "80", "/images/fox one.jpg", "-o", "/images/fox one.webp"]
+    script = r"""sh -c "x \"$1\" | y > z" sh {path} --s="a | b" '|' \>"""
+    words = CommandTemplate.parse(script, option="--then").filled(saved(Path("/i.jpg")))
+    assert words[2:] == ['x "$1" | y > z', "sh", "/i.jpg", "--s=a | b", "|", ">"]
     template = CommandTemplate.parse("x '{folder}/t/{name}' --s={seed} {{}}-{index}", option="-")
     assert template.filled(saved(Path("/i/a.jpg"))) == ["x", "/i/t/a.jpg", "--s=7", "{}-0"]
 
@@ -87,6 +91,10 @@ def test_no_value_becomes_an_option_a_word_or_a_command(name: str, prompt: str) 
         ("x 'path", "quotation"),
         ("x {prompt}", "option"),
         ("x {name}", "option"),
+        ("x {path} > y", "no meaning"),
+        ("x {path} && y", "no meaning"),
+        ("sh -c 'x {prompt}'", "read as code"),
+        ("/bin/bash -ec 'x {{path}} {path}'", "read as code"),
     ],
 )
 def test_a_command_that_cannot_be_is_refused_before_the_run(text: str, problem: str) -> None:
@@ -122,6 +130,8 @@ async def test_a_failing_command_says_why() -> None:
     failing = "import sys; sys.stderr.write('no such colour\\x1b'); sys.exit(3)"
     with pytest.raises(HookError, match="ended with 3: no such colour·"):
         await run_command([sys.executable, "-c", failing])
+    with pytest.raises(ConfigError, match="--then: no-such: not found"):
+        then_hook("no-such {path}")
     with pytest.raises(HookError, match="cannot be started"):
         await run_command(["/no/such/program"])
     noisy = "import sys\nfor _ in range(500): sys.stderr.write('x' * 10_000)\nsys.exit(1)"
@@ -340,6 +350,15 @@ async def test_a_command_gets_the_summary(tmp_path: Path) -> None:
     assert told == json.dumps(first) * 2
     assert (first["saved"], first["cost"], first["error"]) == (3, 0.075, None)
     assert first["text"].startswith("fluxasync: 3 new, ")
+
+
+@pytest.mark.asyncio
+async def test_a_command_need_not_read_the_summary(caplog: pytest.LogCaptureFixture) -> None:
+    """One that closes its standard input at once has done its work."""
+    row = summary_row(SUMMARY, place="x" * 2**17)
+    for line in ("true", f"{sys.executable} -c 'import os; os.close(0)'"):
+        await run_command(shlex.split(line), given=json.dumps(row).encode())
+    assert not caplog.records
 
 
 class Receiver:

@@ -78,7 +78,7 @@ def test_the_end_of_a_run_is_told(
         unreached = ["--notify-url", "http://127.0.0.1:9/secret"]
         capped = main([*run, "--max-cost", "0.05", "--on-finish", command, *unreached])
         assert main([*run, "--on-finish", command]) == 0
-        assert main([*run, "--on-finish", "/no/such/program"]) == 0
+        assert main([*run, "--on-finish", "false"]) == 0
     first, second = map(json.loads, told.read_text().splitlines())
     assert (first["saved"], second["saved"], second["skipped"]) == (2, 4, 2)
     assert capped != 0
@@ -90,7 +90,7 @@ def test_the_end_of_a_run_is_told(
     said = capfd.readouterr().err + kept
     assert "--notify-url: 127.0.0.1 was not reached" in said
     assert "secret" not in said
-    assert "--on-finish: /no/such/program cannot be started" in said
+    assert "--on-finish: false ended with 1" in said
 
 
 @pytest.mark.parametrize(
@@ -99,6 +99,7 @@ def test_the_end_of_a_run_is_told(
         ["--then", "{path}"],
         ["--then", "cp {pth} x"],
         ["--on-finish", ""],
+        ["--on-finish", "/no/such/program"],
         ["--notify-url", "ftp://x"],
     ],
     ids=" ".join,

@@ -8,8 +8,11 @@ command lacks the provider's keys.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
+import re
 import shlex
+import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -31,6 +34,11 @@ MOST_PROCESSES = max(1, min(os.cpu_count() or 1, 4))
 FIELDS = ("path", "stem", "name", "folder", "prompt", "seed", "index")
 #: fields whose text is another person's, which could begin with a dash
 _UNSURE = ("name", "prompt")
+#: programs whose words may be a script
+_SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")
+_QUOTED = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
+#: words that only a shell reads
+_OPERATORS = frozenset(("|", "||", "&", "&&", ";", "<", ">", ">>", "2>", "2>>", "2>&1", "&>"))
 #: characters of a prompt that a command gets; the system's limit for a word is 131,072 bytes
 _LONGEST = 30_000
 #: bytes of a command's last words that an error shows
@@ -64,6 +72,7 @@ class CommandTemplate:
         program, *words = split(text, option)
         if "{" in program.replace("{{", ""):
             raise ConfigError(f"{option}: {cut(program)}: the command itself has no field")
+        _check_script(program, words, option)
         return cls(text, program.replace("{{", "{"), tuple(_parsed(each, option) for each in words))
 
     def filled(self, saved: Saved) -> list[str]:
@@ -84,12 +93,25 @@ def split(text: str, option: str) -> list[str]:
         raise ConfigError(f"{option}: {cut(text)}: {error}") from None
     if not words or not words[0]:
         raise ConfigError(f"{option}: the command is empty")
+    unquoted = {*_QUOTED.sub("quoted", text).split()}
+    if found := sorted(_OPERATORS & unquoted):
+        raise ConfigError(
+            f"{option}: no shell reads the command, so {found[0]} has no meaning; call one: "
+            "sh -c 'SCRIPT' (fields come after the script, and are $1, $2 in it: sh {path})"
+        )
     return words
+
+
+def check_program(program: str, option: str) -> None:
+    """Raise ConfigError for a command that this machine lacks."""
+    if shutil.which(program) is None:
+        raise ConfigError(f"{option}: {cut(program)}: not found; install it, or give its path")
 
 
 def then_hook(text: str, *, timeout: float = 300.0) -> SavedHook:
     """Return the hook that runs a command for each image. Raises ConfigError."""
     template = CommandTemplate.parse(text, option="--then")
+    check_program(template.program, "--then")
 
     async def call(saved: Saved) -> None:
         if saved.path is None:
@@ -145,8 +167,9 @@ async def run_command(
     try:
         if given is not None and (pipe := transport.get_pipe_transport(0)) is not None:
             stdin = cast(asyncio.WriteTransport, pipe)
-            stdin.write(given)
-            stdin.write_eof()
+            with suppress(OSError, RuntimeError):  # uvloop's, of a pipe that the command has closed
+                stdin.write(given)
+                stdin.write_eof()
         await process.has_ended.wait()
         code = transport.get_returncode()
         if code:
@@ -171,6 +194,19 @@ async def _end(transport: asyncio.SubprocessTransport, process: _Process) -> Non
                     await process.has_ended.wait()
     finally:
         transport.close()
+
+
+def _check_script(program: str, words: Sequence[str], option: str) -> None:
+    """Raise ConfigError for a field inside a shell's script: its value would be read as code."""
+    if os.path.basename(program) not in _SHELLS:
+        return
+    for before, script in itertools.pairwise(words):
+        is_script = before.startswith("-") and not before.startswith("--") and "c" in before
+        if is_script and any(name is not None for _, name in _parsed(script, option)):
+            raise ConfigError(
+                f"{option}: a field inside a script would be read as code: give it after it, "
+                "as sh -c 'SCRIPT' sh {path}, where it is $1"
+            )
 
 
 def _parsed(word: str, option: str) -> _Word:

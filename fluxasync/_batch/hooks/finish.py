@@ -23,7 +23,7 @@ from ..._wire import tls
 from ..._wire.proxies import ProxySettings
 from ..._wire.transport import AiohttpTransport
 from ..summary import Summary
-from .commands import run_command, split
+from .commands import check_program, run_command, split
 from .saved_hook import HookError
 
 logger = logging.getLogger("fluxasync")
@@ -47,6 +47,8 @@ class Finish:
         if url is not None:
             _check_url(url)
         words = () if command is None else tuple(split(command, "--on-finish"))
+        if words:
+            check_program(words[0], "--on-finish")
         return cls(words, url)
 
     async def tell(self, summary: dict[str, Any]) -> None:
