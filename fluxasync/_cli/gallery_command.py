@@ -2,7 +2,7 @@
 
 `run --watch` serves the page from a child process, which cannot delay or end the run. The child
 exits when its standard input ends, also when its parent was killed, and writes `gallery.html`. A
-line of that input is the number of images that the run makes.
+line of that input is the number of images that the run makes, and 1 if they cost nothing.
 """
 
 from __future__ import annotations
@@ -190,13 +190,15 @@ class Watched:
     """A run as its page knows it."""
 
     total: int | None = None  #: images in the end
+    is_free: bool = False
     input: asyncio.StreamWriter | None = None  #: of the child, once it serves the page
 
-    def expect(self, total: int | None) -> None:
-        """Tell the page how many images the run has in the end; None = not known."""
-        self.total = total
+    def expect(self, total: int | None, *, is_free: bool) -> None:
+        """Tell the page how many images the run has in the end, None = not known, and whether they
+        cost nothing."""
+        self.total, self.is_free = total, is_free
         if self.total is not None and self.input is not None and not self.input.is_closing():
-            self.input.write(f"{self.total}\n".encode())
+            self.input.write(f"{self.total} {int(self.is_free)}\n".encode())
 
 
 async def _watch(
@@ -229,7 +231,7 @@ async def _watch(
     if not over.is_set():  # afterwards the address leads nowhere
         terminal.say(f"watch it at {url}")
         watched.input = child.stdin
-        watched.expect(watched.total)
+        watched.expect(watched.total, is_free=watched.is_free)
     return child
 
 
@@ -292,7 +294,8 @@ class _ParentInput:
             self.stopped.set()
         *lines, self._rest = (self._rest + read).split(b"\n")
         for line in lines:
-            task = loop.create_task(self.server.expect(int(line)))
+            total, is_free = map(int, line.split())
+            task = loop.create_task(self.server.expect(total, is_free=bool(is_free)))
             self._told.add(task)
             task.add_done_callback(self._told.discard)
 

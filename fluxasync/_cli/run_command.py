@@ -148,7 +148,7 @@ async def run(command: CommandRun, sources: Sequence[str], options: RunOptions) 
             command.terminal.say(line)
         command.expect(plan, recovered=batch.recovered, estimate=affordable, slots=flux.slots)
         if page is not None:
-            page.expect(plan.images)
+            page.expect(plan.images, is_free=not command.progress.priced)
         for line in _announcement(batch, plan, options):
             command.terminal.note(line)
         for line in _parts(flux, affordable):

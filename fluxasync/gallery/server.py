@@ -103,6 +103,7 @@ class GalleryServer:
         self._change = asyncio.Condition()
         self._streams = 0
         self._total: int | None = None  # images that the run makes, once it says so
+        self._is_free = False
         self._ended = False
         self._has_warned = False
         self._reader: asyncio.Task[None] | None = None
@@ -139,10 +140,11 @@ class GalleryServer:
         await self._thumbnails.__aexit__()
         await self._threads.__aexit__()
 
-    async def expect(self, total: int) -> None:
-        """Tell open pages how many images the run has in the end, for a bar and the time left."""
+    async def expect(self, total: int, *, is_free: bool = False) -> None:
+        """Tell open pages how many images the run has in the end, for a bar and the time left, and
+        whether they cost nothing."""
         async with self._change:
-            self._total = total
+            self._total, self._is_free = total, is_free
             self._change.notify_all()
 
     # --- the folder's cards ---------------------------------------------------------------------
@@ -227,7 +229,9 @@ class GalleryServer:
         latest = {card["key"]: card for card in self._cards}
         run = {"cards": list(latest.values()), "live": True, "at": len(self._cards)}
         run["total"] = self._total
-        run["simulated"] = await self._threads.run(is_simulated, self.folder)
+        # the record of a run says so from its first second on
+        recorded = await self._threads.run(is_simulated, self.folder)
+        run["simulated"] = self._is_free or recorded
         run |= await self._threads.run(decisions_for_page, self.folder)
         made = await self._threads.run(page, title, run, served=True)
         headers = {**_HEADERS, "Content-Security-Policy": made.policy}
@@ -249,7 +253,8 @@ class GalleryServer:
             while not (self._ended and at >= len(self._cards)):
                 if total != self._total:
                     total = self._total
-                    await answer.write(f"event: total\ndata: {total}\n\n".encode())
+                    told = json.dumps({"total": total, "simulated": self._is_free})
+                    await answer.write(f"event: total\ndata: {told}\n\n".encode())
                 cards = self._cards[at : at + _CARDS_PER_EVENT]
                 at += len(cards)
                 await answer.write(_event(at, cards) if cards else b": keep-alive\n\n")

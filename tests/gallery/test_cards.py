@@ -8,7 +8,8 @@ import pytest
 from support.gallery_folders import HOSTILE, Folder, cards_of
 
 from fluxasync import ConfigError
-from fluxasync.gallery.cards import CardLists, address, read
+from fluxasync._store.journal.journal import Journal
+from fluxasync.gallery.cards import CardLists, address, is_simulated, read
 from fluxasync.gallery.html_page import page
 
 
@@ -132,3 +133,13 @@ def test_texts_come_out_of_the_page_as_they_went_in(tmp_path, text):
     assert plain.count(b"<") == made.count(b"<")
     assert plain.count(b">") == made.count(b">")
     assert plain.count(b'"') <= made.count(b'"')
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("simulated", [True, False])
+async def test_a_page_knows_whether_its_run_is_paid(tmp_path, simulated):
+    """As its record says after the run; a folder without one says no."""
+    assert not is_simulated(tmp_path)
+    async with Journal(tmp_path, provider="bfl", origin="https://api.bfl.ai", simulated=simulated):
+        pass
+    assert is_simulated(tmp_path) is simulated

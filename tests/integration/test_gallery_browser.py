@@ -370,7 +370,9 @@ class serving:
 
     def expect(self, total: int) -> None:
         """Say how many images the run makes."""
-        asyncio.run_coroutine_threadsafe(self._server.expect(total), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(
+            self._server.expect(total, is_free=True), self._loop
+        ).result(10)
 
     def _serve(self) -> None:
         self._loop.run_until_complete(self._story())

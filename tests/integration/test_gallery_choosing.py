@@ -128,6 +128,28 @@ def test_picks_of_a_page_on_a_disk_stay_in_the_browser_and_can_be_downloaded(win
     assert window.console() == []
 
 
+def test_picks_after_the_server_has_ended_can_be_downloaded(window, tmp_path):
+    """The page says that they are not in the folder, and keeps them until they are."""
+    folder = Folder(tmp_path)
+    for _ in range(2):
+        folder.saved()
+    append_picks(tmp_path, {key(0): True})
+    with serving(tmp_path) as url:
+        window.open(url)
+        window.until(f"{TILES} === 2")
+        assert window.run("document.getElementById('download').hidden")
+    window.until("document.getElementById('live').textContent === 'the run has ended'")
+    window.console()  # the broken connection
+    window.run("document.querySelector(`[data-key='${arguments[0]}']`).focus()", key(1))
+    window.press("x")
+    window.until("document.getElementById('notice').textContent.includes('the server has ended')")
+    window.run(CAUGHT)
+    window.click("#download")
+    (tmp_path / PICKS).write_text(window.until("window.text"))
+    assert read_picks(tmp_path) == {key(0): True, key(1): False}
+    assert [line for line in window.console() if "ERR_CONNECTION_REFUSED" not in line] == []
+
+
 def test_filters_show_what_is_picked_and_what_is_left(window, run):
     """An image that is decided leaves the list of undecided ones, and the next has the focus."""
     opened(window, run)
@@ -296,10 +318,12 @@ def test_an_active_run_has_a_bar_and_the_time_left(window, tmp_path):
         window.open(url)
         window.until(f"{TILES} === 3")
         assert window.run("document.getElementById('progress').hidden")
+        assert "paid" not in window.run("document.getElementById('totals').textContent")
         server.expect(13)
         window.until("!document.getElementById('progress').hidden")
         text = window.run("document.getElementById('progress-text').textContent")
         assert text == "3 of 13 images, about 10 s left"
+        assert "nothing was paid" in window.run("document.getElementById('totals').textContent")
         window.driver.refresh()
         window.until("!document.getElementById('progress').hidden")
         assert window.console() == []

@@ -38,7 +38,11 @@ class Address {
   // Another state of the same page, without a new step for Back.
   replace(image, query) {
     const wanted = this.of(image, query);
-    if (!this.isAt(wanted)) history.replaceState(history.state, "", wanted);
+    try {
+      if (!this.isAt(wanted)) history.replaceState(history.state, "", wanted);
+    } catch {
+      // some browsers allow a hundred changes in half a minute
+    }
   }
 
   // A new step: Back leads to what was open before.

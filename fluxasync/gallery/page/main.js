@@ -344,7 +344,10 @@ class Page {
     events.addEventListener("error", () => say("waiting for the run", false));
     events.addEventListener("cards", (event) => this.take(JSON.parse(event.data)));
     events.addEventListener("total", (event) => {
-      this.run.total = JSON.parse(event.data);
+      const { total, simulated } = JSON.parse(event.data);
+      this.run.total = total;
+      this.run.simulated = this.run.simulated || simulated;
+      this.told = aboutRun(this.run, this.all);
       this.say();
     });
     events.addEventListener("end", () => {
