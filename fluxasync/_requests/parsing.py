@@ -269,6 +269,8 @@ def no_prompt_message(names: Sequence[Any], *, noun: str, advice: str | None = N
     candidates = [name for name in prompt_candidates(names) if len(name) <= 40][:2]
     options = [f"--prompt-column {shlex.quote(name)}" for name in candidates]
     step = f"name the {noun} of the prompts: {' or '.join(options) or '--prompt-column NAME'}"
+    if not candidates:
+        step += f", or fill {noun}s in: --prompt '{{NAME}} …'"
     if advice is None:
         return lead + step
     return f"{lead}{step}; if the first row is one of the list: {advice}"
