@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import field, frozen
 
 if TYPE_CHECKING:
     import pyte
@@ -48,9 +48,11 @@ PROMPTS = (
     "Neon street market after the rain",
 )
 #: rows and columns of the terminal, and the images saved when its picture is taken
-_ROWS, _COLUMNS, _SAVED = 30, 116, 100
-#: width and height of a picture in CSS pixels, of its page
-_WIDE, _TALL = 1280, 900
+_ROWS, _COLUMNS, _SAVED = 30, 124, 100
+#: small images, because this machine draws them beside the run
+_SMALL = ("--param", "width=512", "--param", "height=384")
+#: width of a picture in CSS pixels, and of the pages to look at
+_WIDE = 1280
 _WIDTHS = (390, 1400, 2560)
 #: the frame of a terminal's picture: rich's own, without fonts from the network
 _FRAME = """<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
@@ -77,55 +79,59 @@ _FRAME = """<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/sv
 """
 
 
-@frozen
-class Pages:
-    """What the pictures show: a terminal, and pages as files."""
+#: the pictures
+NAMES = ("run.svg", "gallery.jpg", "run-report.jpg", "bench-report.jpg")
+#: height of the picture of a page in CSS pixels
+_TALL = {"gallery.jpg": 900, "run-report.jpg": 1_150, "bench-report.jpg": 1_350}
 
-    terminal: str  #: SVG
-    gallery: Path
-    run_report: Path
-    bench_report: Path
+
+@frozen
+class Shown:
+    """What the pictures show."""
+
+    terminal: str = ""  #: SVG
+    pages: dict[str, Path] = field(factory=dict)  #: by the name of the picture
 
 
 # --- the runs -------------------------------------------------------------------------------------
 
 
-async def make_pages(folder: Path) -> Pages:
-    """Run, page and measure on simulators."""
+async def make_pages(folder: Path, names: set[str]) -> Shown:
+    """Run, page and measure on simulators what these pictures show."""
     from fluxasync.simulator import Scenario, Simulator
 
-    prompts = folder / "prompts.txt"
-    prompts.write_text("".join(f"{prompt}\n" for prompt in PROMPTS), encoding="utf-8")
-    scenario = Scenario(
-        latency=(1.5, 4.0), active_limit=24, seed=5,
-        faults={"moderated-content": 0.01, "429": 0.02, "lost-reply": 0.01, "error": 0.01},
-    )  # fmt: skip
-    async with Simulator(scenario) as simulator:
-        os.environ |= {"COMETAPI_KEY": "simulated"}
-        run = ("run", "prompts.txt", "-o", "thursday", "--model", "flux-2-pro", "--n", "10")
-        paid = ("--max-cost", "10")
-        terminal = await asyncio.to_thread(
-            terminal_picture, (*run, *paid), ("--base-url", simulator.url), folder
-        )
-        more = ("run", "prompts.txt", "-o", "thursday", "--model", "flux-dev", "--n", "4", *paid)
-        await command(folder, *more, "--base-url", simulator.url)
-    await command(folder, "report", "thursday")
-    async with Simulator(Scenario(latency=(0.5, 1.0), seed=2)) as simulator:
-        few = ("run", "prompts.txt", "-o", "landscapes", "--n", "2", *paid)
-        await command(folder, *few, "--base-url", simulator.url)
-    await command(folder, "gallery", "landscapes")
-    async with Simulator(Scenario(latency=(4.0, 7.0), active_limit=6, seed=7)) as simulator:
-        await command(
-            folder, "bench", "--base-url", simulator.url, "--in-flight", "2,4,6,9",
-            "--prompts", "prompts.txt", "--images", "24", "-o", "measured", "--max-cost", "20",
-            "--title", "flux-dev on a simulated account of 6 slots",
+    os.environ["COMETAPI_KEY"] = "simulated"
+    (folder / "prompts.txt").write_text("".join(f"{each}\n" for each in PROMPTS), encoding="utf-8")
+    pages: dict[str, Path] = {}
+    terminal = ""
+    if names & {"run.svg", "run-report.jpg"}:
+        scenario = Scenario(
+            latency=(1.5, 4.0), active_limit=24, seed=5,
+            faults={"moderated-content": 0.01, "429": 0.02, "lost-reply": 0.01, "error": 0.01},
         )  # fmt: skip
-    return Pages(
-        terminal=terminal,
-        gallery=folder / "landscapes" / "gallery.html",
-        run_report=folder / "thursday" / "report.html",
-        bench_report=folder / "measured" / "report.html",
-    )
+        async with Simulator(scenario) as simulator:
+            at = ("--base-url", simulator.url, *_SMALL)
+            run = ("run", "prompts.txt", "-o", "thursday", "--max-cost", "10", "--model")
+            many = (*run, "flux-2-pro", "--n", "10")
+            terminal = await asyncio.to_thread(terminal_picture, many, at, folder)
+            await command(folder, *run, "flux-dev", "--n", "4", *at)
+        await command(folder, "report", "thursday")
+        pages["run-report.jpg"] = folder / "thursday" / "report.html"
+    if "gallery.jpg" in names:
+        async with Simulator(Scenario(latency=(0.5, 1.0), seed=2)) as simulator:
+            run = ("run", "prompts.txt", "-o", "landscapes", "--max-cost", "10", "--n", "2")
+            await command(folder, *run, "--base-url", simulator.url)
+        await command(folder, "gallery", "landscapes")
+        pages["gallery.jpg"] = folder / "landscapes" / "gallery.html"
+    if "bench-report.jpg" in names:
+        async with Simulator(Scenario(latency=(4.0, 7.0), active_limit=6, seed=7)) as simulator:
+            await command(
+                folder, "bench", "--base-url", simulator.url, "--in-flight", "2,4,6,9",
+                "--prompts", "prompts.txt", "--images", "24", "-o", "measured", "--max-cost", "20",
+                "--title", "flux-dev on a simulated account of 6 slots", *_SMALL,
+            )  # fmt: skip
+        pages["bench-report.jpg"] = folder / "measured" / "report.html"
+    return Shown(terminal, pages)
 
 
 async def command(folder: Path, *words: str) -> None:
@@ -208,7 +214,7 @@ def _colour(name: str) -> str | None:
 # --- the pictures ---------------------------------------------------------------------------------
 
 
-def picture(browser: Browser, page: Path, *, tall: int = _TALL) -> bytes:
+def picture(browser: Browser, page: Path, *, tall: int) -> bytes:
     """Return the upper part of a page as a JPEG."""
     browser.open(page.as_uri(), wide=_WIDE, tall=tall)
     _settle(browser)
@@ -232,56 +238,44 @@ def _jpeg(png: bytes) -> bytes:
     return file.getvalue()
 
 
-def pictures(pages: Pages, names: set[str]) -> Iterator[tuple[str, bytes]]:
+def pictures(shown: Shown, names: set[str]) -> Iterator[tuple[str, bytes]]:
     """Yield the chosen pictures, by the names of their files."""
     from support.browser import browser
 
     if "run.svg" in names:
-        yield "run.svg", pages.terminal.encode()
+        yield "run.svg", shown.terminal.encode()
     with browser() as opened:
-        for name, page, tall in (
-            ("gallery.jpg", pages.gallery, _TALL),
-            ("run-report.jpg", pages.run_report, 1_150),
-            ("bench-report.jpg", pages.bench_report, 1_350),
-        ):
-            if name in names:
-                yield name, picture(opened, page, tall=tall)
+        for name in names & shown.pages.keys():
+            yield name, picture(opened, shown.pages[name], tall=_TALL[name])
 
 
-def everything(pages: Pages) -> Iterator[tuple[str, bytes]]:
-    """Yield every page whole, in each width, light and dark."""
+def everything(shown: Shown) -> Iterator[tuple[str, bytes]]:
+    """Yield every page whole, in each width, light and dark; of the gallery what the window shows,
+    because it loads what is looked at."""
     from support.browser import browser
 
-    yield "terminal.svg", pages.terminal.encode()
+    yield "run.svg", shown.terminal.encode()
     with browser() as opened:
-        for name, page in (
-            ("gallery", pages.gallery),
-            ("run-report", pages.run_report),
-            ("bench-report", pages.bench_report),
-        ):
+        for name, page in shown.pages.items():
             for wide in _WIDTHS:
                 for dark in (False, True):
                     opened.open(page.as_uri(), wide=wide, dark=dark)
                     _settle(opened)
-                    yield (
-                        f"{name}-{wide}-{'dark' if dark else 'light'}.png",
-                        opened.screenshot(
-                            whole=name != "gallery"  # it loads what is looked at
-                        ),
-                    )
-
-
-NAMES = ("run.svg", "gallery.jpg", "run-report.jpg", "bench-report.jpg")
+                    image = opened.screenshot(whole=name != "gallery.jpg")
+                    yield f"{Path(name).stem}-{wide}-{'dark' if dark else 'light'}.png", image
 
 
 def main(words: list[str]) -> None:
-    target, make = IMAGES, lambda pages: pictures(pages, set(words) or set(NAMES))
+    target, chosen = IMAGES, words
     if words[:1] == ["--all"]:
-        target, make = Path(words[1]), everything
+        target, chosen = Path(words[1]), words[2:]
         target.mkdir(parents=True, exist_ok=True)
+    names = set(chosen or NAMES)
+    assert names <= set(NAMES), f"choose from {', '.join(NAMES)}"
     with tempfile.TemporaryDirectory(prefix="fluxasync-shots-") as folder:
-        pages = asyncio.run(make_pages(Path(folder)))
-        for name, content in make(pages):
+        shown = asyncio.run(make_pages(Path(folder), names))
+        made = pictures(shown, names) if target == IMAGES else everything(shown)
+        for name, content in made:
             (target / name).write_bytes(content)
             print(target / name)  # noqa: T201 — a script
 
