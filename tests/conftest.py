@@ -40,14 +40,26 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
     return {LOOP: _loop_factory()}
 
 
-#: directories whose files take longest; they come first, so that none is left alone at the end
-LONGEST = ("property", "simulation", "cluster", "crash", "docs", "export", "integration")
+#: the files that take longest, then the directories; they come first, so that none is left alone at
+#: the end
+LONGEST = (
+    "integration/test_settlement.py", "integration/test_cli_journal.py", "requests/test_bombs.py",
+    "simulation/test_storms.py", "docs/test_blocks.py", "integration/test_disk_faults.py",
+    "integration/test_run_export.py", "docs/test_pages.py", "cases/test_case_02_flux3.py",
+    "cases/test_case_21_descriptors.py", "integration/test_bench.py",
+    "integration/test_bucket_faults.py", "integration/test_live_terminal.py",
+    "property", "simulation", "cluster", "crash", "docs", "export", "integration", "cases",
+    "requests", "store",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {f"tests/{name}": place for place, name in enumerate(LONGEST)}
+
     def place(item: pytest.Item) -> int:
-        part = item.nodeid.split("/", 2)[1]
-        return LONGEST.index(part) if part in LONGEST else len(LONGEST)
+        file = item.nodeid.partition("::")[0]
+        folder = file.rpartition("/")[0]
+        return places.get(file, places.get(folder, len(LONGEST)))
 
     items.sort(key=place)
 
