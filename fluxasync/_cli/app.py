@@ -107,8 +107,8 @@ def resume(folder: RunPlace, /, *, options: RunOptions | None = None) -> int:
     """Continue the run of a folder with its list and its options. Pays nothing twice.
 
     The folder keeps the line of its last run, without keys. Options that are given here replace
-    those of that line; what differs is said before anything is spent. Not kept are --retry,
-    --resubmit-unlisted, --take-over, --yes and what is only shown.
+    those of that line; what differs is said before anything is spent. Not kept are hooks,
+    --retry, --resubmit-unlisted, --take-over, --yes and what is only shown.
 
     Parameters
     ----------

@@ -125,6 +125,25 @@ def test_secrets_and_decisions_are_not_kept(
     assert "--proxy is not kept, because it has a secret: give it again" in said
 
 
+def test_a_run_into_a_bucket_is_continued_where_it_began(
+    line: Line, server: SimulatorCommand, tmp_path: Path
+) -> None:
+    """P1 The URL alone continues it on this machine, and so does the folder of its record."""
+    pytest.importorskip("obstore", reason="the extra `store` is not installed")
+    before = server.charges()
+    url = f"file://{tmp_path}/bucket/run"
+    words = tuple(url if word == "out" else word for word in first_line(server, "--limit", "1"))
+    assert line(*words)[0] == 0
+    code, said = line("resume", url, "--limit", "2")
+    assert (code, "options changed since the last run: --limit 1 → 2" in said) == (0, True), said
+    assert server.charges() == before + 2
+    words = tuple(word.replace("bucket", "other") for word in words)
+    assert line(*words, "--state", "record")[0] == 0
+    code, said = line("resume", "record", "--limit", "2")
+    assert (code, "1 new, 1 already there" in said) == (0, True), said
+    assert server.charges() == before + 4
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
