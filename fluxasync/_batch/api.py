@@ -11,8 +11,6 @@ from pathlib import Path
 from ssl import SSLContext
 from typing import Any, Literal, Protocol, Unpack
 
-from attrs import evolve
-
 from .._core.arguments import is_url, usable_path
 from .._core.config import Budget, Limits, Polling
 from .._core.errors import ConfigError
@@ -172,7 +170,7 @@ async def run(
                 async for _ in batch:
                     await hook.keep_up()
             summary = batch.summary
-    return RunResult(evolve(summary, simulated=simulate), folder)
+    return RunResult(summary, folder)
 
 
 def _folder(out: str | os.PathLike[str], state: str | os.PathLike[str] | None) -> Path:

@@ -34,7 +34,7 @@ from .._store.journal.journal import Journal
 from .._store.journal.totals import JournalCounts
 from .bill.balance_samples import PATIENCE, BalanceSampler, close_all, opening_balance
 from .exported_run import OpenRun
-from .output import Destination, Output
+from .output import Destination, Output, places_of
 from .preflight import Preflight, prompts_of
 from .settlement import Reconcile, accounts_to_ask, check_mode
 from .store_watch import watching_store
@@ -326,6 +326,7 @@ class Batch:
             not_listed=self._pool.not_listed,
             with_candidates=self._pool.with_candidates,
             seconds=self._pool.seconds,
+            simulated=places_of(self._engine.providers)["simulated"],
         )
 
     @property

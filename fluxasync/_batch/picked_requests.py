@@ -21,7 +21,7 @@ from .._core.models import WIRE_FIELDS, ImageInput, ImageRequest, Saved
 from .._core.text import counted
 from .._requests.catalog import Model, find
 from .._store.journal.reader import read_only
-from .._store.picks import PICKS, read_picks
+from .._store.picks import PICKS, picked_keys
 
 logger = logging.getLogger("fluxasync")
 
@@ -63,12 +63,7 @@ def picked_requests(folder: Path, variation: Variation) -> list[ImageRequest]:
 
 
 def _picked(folder: Path) -> Iterator[tuple[Saved, ImageRequest]]:
-    keys = [key for key, picked in read_picks(folder).items() if picked]
-    if not keys:
-        raise ConfigError(
-            f"{folder / PICKS} picks no image: pick some in the gallery, "
-            f"fluxasync gallery {folder} --watch"
-        )
+    keys = picked_keys(folder)
     with read_only(folder) as view:
         entries = view.by_key(keys).values()
     known = [each.known for each in entries if isinstance(each.known, Saved)]

@@ -59,7 +59,7 @@ class Summary:
     possible_cost: Decimal = Decimal(0)
     in_doubt_cost: Decimal = Decimal(0)  #: US dollars that images in doubt cost if charged
     seconds: float = 0.0
-    simulated: bool = False  #: made by `simulate=True`: nothing was charged
+    simulated: bool = field(default=False, eq=False)  #: made by a simulator: nothing was charged
     latest: tuple[Saved, ...] = field(default=(), eq=False)  #: the last images, up to six
 
     def __str__(self) -> str:
@@ -240,6 +240,7 @@ def summarize(
     not_listed: int,
     with_candidates: int,
     seconds: float,
+    simulated: bool = False,
 ) -> Summary:
     """Return the summary of a run.
 
@@ -274,6 +275,7 @@ def summarize(
         possible_cost=sum(map(price_of, unclaimed), count.perhaps),
         in_doubt_cost=count.in_doubt_cost,
         seconds=seconds,
+        simulated=simulated,
         latest=tuple(count.latest),
     )
 

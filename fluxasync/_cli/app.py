@@ -103,7 +103,7 @@ def run(
 
 
 @app.command
-def resume(folder: RunPlace, /, *, options: RunOptions | None = None) -> int:
+def resume(folder: RunPlace | None = None, /, *, options: RunOptions | None = None) -> int:
     """Continue the run of a folder with its list and its options. Pays nothing twice.
 
     The folder keeps the line of its last run, without keys. Options that are given here replace
@@ -113,7 +113,8 @@ def resume(folder: RunPlace, /, *, options: RunOptions | None = None) -> int:
     Parameters
     ----------
     folder
-        Folder of a run, or the URL of a run into a bucket that this machine began.
+        Folder of a run, or the URL of a run into a bucket that this machine began (default: this
+        folder, or the only run in it).
     """
     return _run_many(options or RunOptions())
 

@@ -73,6 +73,14 @@ def _prompts_of_picks(
     rows, common = options.rows, options.common
     if sources:
         raise ConfigError("--from-picks is the list: leave the file out")
+    for option, given in (
+        ("--prompt", rows.prompt), ("--prompt-column", rows.prompt_column), ("--map", rows.map),
+        ("--sheet", rows.sheet), ("--rows", rows.rows), ("--no-header", rows.no_header),
+    ):  # fmt: skip
+        if given:
+            raise ConfigError(
+                f"--from-picks has the prompts and columns of its images: leave {option} out"
+            )
     models = keywords.pop("models") or ([] if common.model is None else [common.model])
     varied = {*keywords["grid"], *(["seed"] if rows.seeds is not None else [])}
     if not models and not varied and not common.param and rows.n == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from attrs import evolve, field, frozen
@@ -72,8 +72,8 @@ class RunProject:
             return
         if self._places(last.source) != self._places(now.source):
             yield (
-                f"another list than in the last run: {self._shown(now.source)}, and not "
-                f"{self._shown(last.source)}"
+                f"another list than in the last run: {self._list_of(now)}, and not "
+                f"{self._list_of(last)}"
             )
         else:
             before, after = self._lists(last), self._lists(now)
@@ -84,7 +84,7 @@ class RunProject:
                 shown = ", ".join(map(cut, names[:5])) + (" and more" if len(names) > 5 else "")
                 yield f"the list changed since the last run: {shown}"
         options = [
-            f"{name} {_value(last.options, name)} → {_value(now.options, name)}"
+            f"{name} {self._value(last, name)} → {self._value(now, name)}"
             for name in sorted({*last.options, *now.options})
             if self._texts(last, name) != self._texts(now, name)
         ]
@@ -114,18 +114,23 @@ class RunProject:
     def _shown(self, words: Sequence[str]) -> str:
         return cut(" ".join(word if word == "-" else resolved(word, self.folder) for word in words))
 
+    def _list_of(self, project: Project) -> str:
+        picks = [resolved(text, self.folder) for text in project.options.get("--from-picks", ())]
+        return self._shown(project.source) or f"the picks of {cut(' '.join(picks))}"
+
+    def _value(self, project: Project, name: str) -> str:
+        texts = project.options.get(name)
+        if texts is None:
+            return "(not given)"
+        if name in self.paths and name != "--out":
+            texts = tuple(resolved(text, self.folder) for text in texts)
+        return cut(" ".join(texts)) if texts else "(given)"
+
     def _texts(self, project: Project, name: str) -> list[str] | None:
         texts = project.options.get(name)
         if texts is None or name not in self.paths:
             return None if texts is None else [*texts]
         return self._places(texts)
-
-
-def _value(options: Mapping[str, tuple[str, ...]], name: str) -> str:
-    texts = options.get(name)
-    if texts is None:
-        return "(not given)"
-    return cut(" ".join(texts)) if texts else "(given)"
 
 
 def _files(sources: Sequence[str], picked: Sequence[str]) -> list[Path]:

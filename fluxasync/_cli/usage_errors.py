@@ -37,6 +37,16 @@ def usage(error: CycloptsError) -> str:
     return str(error)
 
 
+#: names that other tools give to what an option is called here
+_USUAL = {
+    "template": "prompt", "prompts": "prompt", "output": "out", "output-dir": "out",
+    "outdir": "out", "concurrency": "in-flight", "workers": "in-flight", "parallel": "in-flight",
+    "jobs": "in-flight", "budget": "max-cost", "max-budget": "max-cost", "picks": "from-picks",
+    "filename": "name", "file-name": "name", "width": "param",
+    "height": "param", "y": "yes", "format": "to",
+}  # fmt: skip
+
+
 def with_cut(tokens: Sequence[str], message: str) -> str:
     """Return the message with long arguments cut; text in base64 may be among them."""
     for token in tokens:
@@ -55,6 +65,8 @@ def _unknown_option(given: str, error: UnknownOptionError) -> str:
     names = {name.lstrip("-"): name for each in error.argument_collection for name in each.names}
     # without the dashes, which make any two options similar
     near = get_close_matches(given.lstrip("-"), names, n=1, cutoff=0.6)
+    if (usual := _USUAL.get(given.lstrip("-"))) in names:
+        near = [str(usual)]
     return f"Unknown option: {given}." + (f" Did you mean {names[near[0]]}?" if near else "")
 
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from .._core.arguments import check_callback
 from .._core.concurrency import run_to_completion
-from .._core.errors import ConfigError, JournalError, SinkError
+from .._core.errors import JournalError, SinkError
 from .._store.audit.resolution import OfflineJournal
 from .._store.bucket_state import located
 from .._store.disk_threads import ThreadRunner
@@ -33,7 +33,7 @@ from .._store.journal.schema import (
 )
 from .._store.object_images import images_at
 from .._store.output_root import OutputRoot
-from .._store.picks import PICKS, read_picks
+from .._store.picks import PICKS, picked_keys
 from .._store.stored_images import StoredImages
 from .deletion import Deletion
 from .export_values import (
@@ -181,13 +181,7 @@ def _picked(options: ExportOptions) -> list[str] | None:
     """Return the keys of the picked images; None for an export of all."""
     if not options.picked:
         return None
-    keys = [key for key, is_picked in read_picks(options.folder).items() if is_picked]
-    if not keys:
-        raise ConfigError(
-            f"{options.folder / PICKS} picks no image: it has one line for each, such as "
-            '{"key": "<key in metadata.jsonl>", "picked": true}'
-        )
-    return keys
+    return picked_keys(options.folder)
 
 
 def _prepare_place(options: ExportOptions) -> None:

@@ -270,10 +270,16 @@ def no_prompt_message(names: Sequence[Any], *, noun: str, advice: str | None = N
     options = [f"--prompt-column {shlex.quote(name)}" for name in candidates]
     step = f"name the {noun} of the prompts: {' or '.join(options) or '--prompt-column NAME'}"
     if not candidates:
-        step += f", or fill {noun}s in: --prompt '{{NAME}} …'"
+        step += f", or fill {noun}s in: --prompt {shlex.quote(_template_of(names))}"
     if advice is None:
         return lead + step
     return f"{lead}{step}; if the first row is one of the list: {advice}"
+
+
+def _template_of(names: Sequence[Any]) -> str:
+    """Return a template as an example, with the first name that can stand in one."""
+    plain = (text for text in map(str, names) if text and len(text) <= 40)
+    return f"{{{next((text for text in plain if not set(text) & set('{}')), 'COLUMN')}}} …"
 
 
 def listed(names: Sequence[Any]) -> str:

@@ -21,7 +21,8 @@ from attrs import frozen
 
 from .._core.errors import ConfigError
 from .._core.strict_json import read_object
-from .files import disk_error, open_own, open_to_read, sync, sync_folder, write_all
+from .files import HOME, disk_error, open_own, open_to_read, sync, sync_folder, write_all
+from .metadata import METADATA
 
 PICKS = "picks.jsonl"
 
@@ -46,6 +47,25 @@ def read_picks(folder: Path) -> dict[str, bool]:
         for key, decision in read_decisions(folder).items()
         if decision.picked is not None
     }
+
+
+def picked_keys(folder: Path) -> list[str]:
+    """Return the keys of the picked images, one at least.
+
+    Raises ConfigError for a folder without picks or without a run, and else as `read_decisions`.
+    """
+    if folder.name == PICKS and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file of a run: name its folder, {folder.parent}")
+    picks = read_picks(folder) if folder.is_dir() else {}
+    keys = [key for key, is_picked in picks.items() if is_picked]
+    if not keys and not any((folder / name).exists() for name in (HOME, METADATA)):
+        raise ConfigError(f"{folder} is not the folder of a run: name one with picked images")
+    if not keys:
+        raise ConfigError(
+            f"{folder / PICKS} picks no image: pick some in the gallery, "
+            f"fluxasync gallery {folder} --watch; a page from a disk has Download picks"
+        )
+    return keys
 
 
 def read_decisions(folder: Path) -> dict[str, Pick]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from attrs import field, frozen, validators
 
-from .._batch.output import Destination
+from .._batch.output import Destination, places_of
 from .._batch.preflight import Preflight, prompts_of
 from .._batch.settlement import Reconcile
 from .._batch.summary import SETTLED, Count, Summary, summarize, with_unclaimed
@@ -402,6 +402,7 @@ class ClusterBatch:
             not_listed=0,
             with_candidates=0,
             seconds=ended - self._began,
+            simulated=places_of(self._engine.providers)["simulated"],
         )
         if self._news is None or not self._is_stopping:
             return summary

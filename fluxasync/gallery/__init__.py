@@ -21,7 +21,7 @@ from .._store.disk_threads import ThreadRunner
 from .._store.files import create_own, disk_error, make_own_folder
 from .._store.journal.reader import output_of
 from .._store.journal.schema import HOME
-from .._store.picks import PICKS, read_picks
+from .._store.picks import PICKS, picked_keys
 from .cards import Card, Cards, read
 from .contact_sheet import check_count, check_sheet, draw_sheet
 from .html_page import page, title_of
@@ -135,10 +135,10 @@ def _cards_of(folder: Path, picked: bool) -> Cards:
     found = read(folder)
     if not picked:
         return found
-    picks = read_picks(folder)
-    cards = tuple(card for card in found.cards if picks.get(card.key))
+    keys = {*picked_keys(folder)}
+    cards = tuple(card for card in found.cards if card.key in keys)
     if not cards:
-        raise ConfigError(f"{folder / PICKS} picks no image: pick some in the gallery")
+        raise ConfigError(f"{folder} has no image that {PICKS} picks")
     return evolve(found, cards=cards)
 
 

@@ -58,6 +58,10 @@ async def test_without_a_saved_pick_nothing_is_made(tmp_path, caplog):
     await picked(tmp_path, {"prompt": "rejected"})
     with pytest.raises(ConfigError, match="picks no image: pick some in the gallery"):
         requests(tmp_path)
+    with pytest.raises(ConfigError, match="is a file of a run: name its folder"):
+        requests(tmp_path / PICKS)
+    with pytest.raises(ConfigError, match="nowhere is not the folder of a run"):
+        requests(tmp_path / "nowhere")
     append_picks(tmp_path, {"0a" * 32: True})
     with pytest.raises(ConfigError, match="has no saved image that"):
         requests(tmp_path)
@@ -80,6 +84,8 @@ async def test_the_command_makes_more_and_never_the_same(tmp_path):
     same = await command(*from_picks, cwd=tmp_path)
     assert same.code == 2
     assert "--from-picks alone would pay for the same images once more" in same.said
+    filled = await command(*from_picks, "--seeds", "1..3", "--prompt", "{sku}", cwd=tmp_path)
+    assert "has the prompts and columns of its images: leave --prompt out" in filled.said
     both = await command("run", "prompts.txt", *from_picks[1:], "--seeds", "1..3", cwd=tmp_path)
     assert "--from-picks is the list: leave the file out" in both.said
     none = await command("run", "--dry-run", cwd=tmp_path)

@@ -340,7 +340,8 @@ async def test_the_summary_agrees_with_outcomes_events_and_lists(tmp_path: Path)
     assert Decimal("0.025") * summary.in_doubt == summary.in_doubt_cost
     assert summary.in_doubt
     money = spending(summary.cost, perhaps=summary.possible_cost, in_doubt=summary.in_doubt_cost)
-    assert f"{summary.in_doubt} in doubt, {money}, " in line
+    assert f"{summary.in_doubt} in doubt, spent $0.00 (simulated), " in line
+    assert f"{summary.in_doubt} in doubt, {money}, " in str(evolve(summary, simulated=False))
     counts = (await status(tmp_path)).counts
     assert money == spending(
         counts.spent, perhaps=counts.possible_cost, in_doubt=counts.in_doubt_price

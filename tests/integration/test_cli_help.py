@@ -122,6 +122,9 @@ def test_a_command_collects_garbage_once_it_runs() -> None:
     [
         pytest.param(("paint",), 'Unknown command "paint"', id="unknown verb"),
         pytest.param(("run", "p.txt", "--outt", "x"), "Did you mean --out", id="unknown option"),
+        pytest.param(
+            ("run", "p.txt", "--template", "x"), "Did you mean --prompt?", id="another tool's name"
+        ),
         pytest.param(("run", "p.txt", "--n", "0"), "Must be >= 1", id="out of range"),
         pytest.param(
             ("run", "p", "--bogus"), "--bogus. See fluxasync run --help", id="no likeness"

@@ -87,6 +87,19 @@ def test_a_changed_list_is_said_before_the_price(line: Line, server: SimulatorCo
     assert "options changed" not in said
 
 
+def test_a_run_is_resumed_from_its_folder_and_is_no_list(
+    line: Line, server: SimulatorCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inside the folder no name is needed; the files of a run are not taken for prompts."""
+    assert line(*first_line(server, "--limit", "1"))[0] == 0
+    Path("out/picks.jsonl").touch()
+    code, said = line("run", "out", "-o", "other", "--dry-run")
+    assert (code, "out is the folder of a run and has no list" in said) == (2, True), said
+    monkeypatch.chdir("out")
+    code, said = line("resume", "--dry-run")
+    assert (code, said.startswith("continuing: fluxasync run")) == (0, True), said
+
+
 def test_a_project_is_moved_as_a_whole(
     line: Line, server: SimulatorCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,16 @@ async def test_an_unknown_column_is_named_with_the_columns(kind: str, tmp_path: 
     assert "did you mean {colour}?" in said
 
 
+async def test_the_columns_are_listed_once_and_found_by_a_part(tmp_path: Path) -> None:
+    """Several unknown columns do not repeat the list; a part of a name finds the column."""
+    path = tmp_path / "p.csv"
+    path.write_text("SKU,Product Name\nA-1,mug\n")
+    said = await complaint_of(path, template="{shade} {product}")
+    assert said.count("columns: ") == 1
+    assert said.endswith("no column 'product', which the template names; did you mean"
+                         " {Product Name}?")  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", ["csv", "xlsx", "parquet", "jsonl", "list"])
 async def test_an_empty_cell_is_a_bad_row(kind: str, tmp_path: Path) -> None:
     """No prompt has a gap where a value was meant; the other rows can be made."""

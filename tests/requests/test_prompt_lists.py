@@ -165,8 +165,10 @@ BAD_TABLES = [
     pytest.param(b"prompt\ncaf\xe9\n", "row 2: column 'prompt': byte 0xe9 is not UTF-8; save the"
                  " table as UTF-8 (in Excel: “CSV UTF-8”)", id="F133 Excel's plain CSV"),
     pytest.param("Titel,Text\nfox,owl\n", "p.csv: no column is named prompt (columns:"
-                 " 'Titel', 'Text'); name the column of the prompts: --prompt-column Text",
+                 " 'Titel', 'Text'); name the column of the prompts: --prompt-column Text; if",
                  id="no prompt"),
+    pytest.param("SKU,Colour\nA-1,red\n", "--prompt-column NAME, or fill columns in: --prompt"
+                 " '{SKU} …'; if the first row", id="no prompt in columns of names"),
     pytest.param("prompt,Width,width\nfox,1,2\n", "p.csv: width would come from two columns,"
                  " 'Width' and 'width'", id="two columns"),
     pytest.param("prompt,note,note\nfox,1,2\n", "p.csv: two columns are named 'note'; rename or"

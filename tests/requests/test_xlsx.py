@@ -205,11 +205,22 @@ async def test_a_sheet_without_names_is_read_by_place(tmp_path: Path) -> None:
 
 
 NO_WORKBOOKS = [
-    pytest.param(b"prompt\nfox\n", "not a whole .xlsx file", id="text"),
+    pytest.param(b"prompt\nfox\n", "it looks like text: name it .csv", id="text"),
+    pytest.param(b"<html>sign in</html>", "it looks like a web page: log in", id="a web page"),
     pytest.param(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(600), "without a password", id="OLE"),
     pytest.param(b"PK\x03\x04" + bytes(100), "not a whole .xlsx file", id="cut off"),
     pytest.param(b"", "not a whole .xlsx file", id="empty"),
 ]
+
+
+@pytest.mark.asyncio
+async def test_an_empty_first_sheet_names_the_others(tmp_path: Path) -> None:
+    """A list on the second sheet is found by its name."""
+    book = openpyxl.Workbook()
+    book.create_sheet("Products").append(["prompt"])
+    book.save(tmp_path / "p.xlsx")
+    said = await complaint_of(tmp_path / "p.xlsx")
+    assert said == "p.xlsx: the first sheet is empty; name another one: --sheet NAME ('Products')"
 
 
 @pytest.mark.asyncio

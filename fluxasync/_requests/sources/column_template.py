@@ -160,15 +160,19 @@ def cell_text(name: str, cells: Mapping[Any, Any], place: str) -> str:
     return text
 
 
-def unknown_column(name: str, columns: Sequence[Any], place: str) -> str:
+def unknown_column(
+    name: str, columns: Sequence[Any], place: str, *, with_columns: bool = True
+) -> str:
     """Return the error of a name that no column has, with the columns."""
     names = [each for each in map(str, columns) if each]
     same = [each for each in names if _plain(each) == _plain(name)]
-    near = (same or difflib.get_close_matches(name, names, n=1, cutoff=0.7))[:1]
+    part = [each for each in names if len(name) >= _PART and _plain(name) in _plain(each)]
+    near = (same or difflib.get_close_matches(name, names, n=1, cutoff=0.7) or part)[:1]
     meant = f"; did you mean {{{cut(near[0])}}}?" if near else ""
     if "|" in name:
         meant = "; choices need --wildcards DIR"
-    return f"no column {short(name)}, which {place} names (columns: {listed(names)}){meant}"
+    shown = f" (columns: {listed(names)})" if with_columns else ""
+    return f"no column {short(name)}, which {place} names{shown}{meant}"
 
 
 def _plain(name: str) -> str:
@@ -193,12 +197,12 @@ class UsedColumns:
 
     def faults(self, columns: Sequence[str], targets: Sequence[str]) -> list[str]:
         """Return what is wrong with the columns of a table, `targets` being what each gives."""
-        faults = [
-            unknown_column(name, columns, place) + self._others(place)
-            for names, place in ((self._in_template, _IN_TEMPLATE), (self.in_names, _IN_NAME))
-            for name in names
-            if name not in columns
-        ]
+        faults: list[str] = []
+        for names, place in ((self._in_template, _IN_TEMPLATE), (self.in_names, _IN_NAME)):
+            for name in names:
+                if name not in columns:
+                    fault = unknown_column(name, columns, place, with_columns=not faults)
+                    faults.append(fault + self._others(place))
         if "prompt" in targets and self._leaves_prompt:
             faults.append(_left_prompt(columns[targets.index("prompt")]))
         return faults
@@ -266,6 +270,8 @@ class UsedColumns:
                 )
 
 
+#: letters of a name that is looked for as a part of the columns' names
+_PART = 3
 _IN_TEMPLATE = "the template"
 _IN_NAME = "the file name"
 

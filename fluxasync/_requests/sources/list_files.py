@@ -63,7 +63,7 @@ _NO_LIST = re.compile(
 #: beside captions: what `datasets` keeps of pictures
 _METADATA = re.compile(r"metadata\.(jsonl|csv|parquet)")
 #: the journal's folder, and the lists of a run beside it
-_RUN, _LISTS_OF_A_RUN = ".fluxasync", ("metadata.jsonl", "failures.jsonl")
+_RUN, _LISTS_OF_A_RUN = ".fluxasync", ("metadata.jsonl", "failures.jsonl", "picks.jsonl")
 _SHOWN = 5  #: names in a note
 
 
@@ -185,6 +185,11 @@ def _files_in(folder: Path) -> list[ListFile]:
     stems = {Path(name).stem for name in captions}
     beside = {name for name in lists if Path(name).stem in stems or _METADATA.fullmatch(name)}
     if not lists or (captions and len(beside) == len(lists)):
+        if is_run and not captions:
+            raise ConfigError(
+                f"{cut(str(folder))} is the folder of a run and has no list: fluxasync resume "
+                "continues it, and --from-picks makes more of its picked images"
+            )
         note = _left_out_note(folder, sorted(beside))
         return [
             ListFile(

@@ -238,8 +238,8 @@ class Prompts:
         used_by(self)
         if self.template is not None and "prompt" in self.columns:
             raise ConfigError(
-                "a template and a column of the prompts: write {COLUMN} in the template, and leave "
-                "the other out"
+                "a template (--prompt) and a column of the prompts (--prompt-column): write "
+                "{COLUMN} in the template, and leave the other out"
             )
         if self.template is not None and self.parameters.get("prompt") is not None:
             raise ConfigError("a template and a prompt for all rows: leave one out")

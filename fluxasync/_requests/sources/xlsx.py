@@ -46,6 +46,7 @@ class XlsxFormat:
         self._names = 0  #: columns with the last one that has a name
         self._above = 0  #: rows above the first of the prompts
         self._facts = SheetFacts()
+        self._others: list[str] = []  #: visible sheets that are not read
 
     def lists(self) -> Generator[list[Any], None, None]:
         openpyxl = _openpyxl(self._name)
@@ -96,6 +97,7 @@ class XlsxFormat:
         visible = [name for name, sheet in sheets.items() if sheet.sheet_state == "visible"]
         if not visible:
             raise ConfigError(f"{self._name} has no visible sheet; name one: --sheet NAME")
+        self._others = visible[1:]
         if len(visible) > 1:
             self._reading.notes.add(
                 f"{self._name}: sheet {visible[0][:40]!r} is read; --sheet NAME reads another one "
@@ -114,6 +116,11 @@ class XlsxFormat:
                 break
             self._above += 1
         else:
+            if self._others:
+                raise ConfigError(
+                    f"{self._name}: the first sheet is empty; name another one: --sheet NAME "
+                    f"({listed(self._others)})"
+                )
             return iter(())
         first: list[Sequence[Any]] = []
         try:

@@ -115,10 +115,23 @@ def _refuse_others(file: IO[bytes], *, name: str) -> None:
     tail = file.read()
     end = tail.rfind(b"PK\x05\x06")
     if end < 0 or len(tail) < end + 12:
-        raise ConfigError(f"{name} is not a whole .xlsx file: it has no directory")
+        raise ConfigError(f"{name} is not a whole .xlsx file: it has no directory; {_step(file)}")
     [count] = struct.unpack_from("<H", tail, end + 10)
     if count > _PARTS:
         raise ConfigError(f"{name}: {count:,} parts; a workbook has {_PARTS:,} at most")
+
+
+def _step(file: IO[bytes]) -> str:
+    """Return what to do about a file that is no ZIP archive."""
+    file.seek(0)
+    head = file.read(512)
+    if head.startswith(b"PK"):
+        return "copy or download it again, or save it in Excel again"
+    if head.lstrip()[:1] == b"<":
+        return "it looks like a web page: log in, and download the file itself"
+    if head and b"\0" not in head:
+        return "it looks like text: name it .csv if it is a table"
+    return "open it in Excel or LibreOffice and save it as .xlsx"
 
 
 def _check_sizes(infos: list[ZipInfo], *, name: str) -> None:
