@@ -197,6 +197,7 @@ def _cost_by_day(days: Sequence[DayTotals], *, simulated: bool) -> Chart:
     step = -(-len(kept) * 52 // WIDTH)
     axes.set_xticks(lefts[::step], [f"{day:%-d %b}" for day in kept[::step]])
     axes.set_ylim(0, 1.08 * max(bottoms) or 1)
+    axes.yaxis.set_major_formatter("{x:,g}")
     legend(axes)
     left_out = len(cost) - len(kept)
     caption = "What was spent, may have been charged, and is in doubt, by day and model."
@@ -226,6 +227,7 @@ def _failures(figures: RunFigures) -> Chart:
     if not is_stretched:
         axes.set_xlim(0, 1.04 * max(counts))
         axes.locator_params("x", integer=True)
+        axes.xaxis.set_major_formatter("{x:,g}")
     hovers = [
         Hover(
             text=f"{_words(each.cause)}: {each.images:,} images, "

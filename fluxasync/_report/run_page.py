@@ -12,7 +12,7 @@ from attrs import define, frozen
 
 from .._core.amounts import dollars
 from .._core.errors import ConfigError
-from .._core.text import counted, duration, with_causes
+from .._core.text import counted, duration
 from .._store.audit.run_figures import DayTotals, RunFigures
 from . import markdown, page_parts
 from .drawing import Chart
@@ -22,6 +22,8 @@ from .run_charts import draw_run_charts
 
 #: the page's name in the folder of its run
 PAGE = "report.html"
+#: US dollars from which a tile shows whole cents
+_MANY_DOLLARS = 100
 #: most days of the table
 _DAYS = 400
 
@@ -158,7 +160,10 @@ class RunPage:
     def _reasons(self) -> Iterator[str]:
         figures, counts = self.figures, self.figures.counts
         if counts.failed:
-            yield f"{with_causes(counts.failed, 'failed')}."
+            lost = sum(counts.failed.values())
+            causes = sorted(counts.failed.items(), key=lambda each: (-each[1], each[0]))
+            named = ", ".join(f"{count:,} {cause.replace('_', ' ')}" for cause, count in causes)
+            yield f"{lost:,} not saved: {named}."
         if (doubtful := counts.in_doubt - figures.submitting) > 0:
             price = f" ({dollars(counts.in_doubt_price)})" if not figures.submitting else ""
             yield (
@@ -199,7 +204,9 @@ class RunPage:
             yield _tile("Spent", "$0.00", f"simulated; {dollars(counts.spent)} at list price")
         else:
             perhaps = f"{dollars(counts.possible_cost)} perhaps charged"
-            yield _tile("Spent", dollars(counts.spent), perhaps)
+            cents = counts.spent.quantize(Decimal("0.01"))
+            spent = dollars(cents if counts.spent >= _MANY_DOLLARS else counts.spent)
+            yield _tile("Spent", spent, perhaps)
         if counts.done:
             each = (total.spent / counts.done).quantize(Decimal("0.0001"))
             yield _tile("Cost per image", dollars(each), "of saved images")

@@ -118,7 +118,7 @@ def test_the_page_has_the_figures(mixed: Path, mixed_page: str) -> None:
     counts, words = read_status(mixed).counts, "\n".join(Tree(mixed_page).words)
     for text in (
         f"4 of 9 images saved for {dollars(counts.spent)} in",
-        "2 failed (1 moderated).",
+        "2 not saved: 1 failed, 1 moderated.",
         "1 in doubt ($0.025): may have been charged. To settle them: fluxasync resolve images",
         "1 had been in doubt, and their jobs were found ($0.025, not paid twice).",
         "1 accepted and not collected: run the same command again",
@@ -173,6 +173,14 @@ def test_a_run_without_images_is_a_page(tmp_path: Path) -> None:
     assert "0 images saved for $0.00." in made
     assert 'class="card verdict bad"' in made
     assert not Tree(made).charts
+
+
+def test_large_amounts_fit_their_tile(tmp_path: Path) -> None:
+    """From $100 the tile shows cents, with a comma for thousands; the tables are exact."""
+    asyncio.run(write_run(tmp_path, [Row(price="12345.0625"), Row(price="2000.5")]))
+    made = page(read_figures(tmp_path))
+    assert '<dd class="figure long">$14,345.56</dd>' in made
+    assert "<td>$14,345.5625</td>" in made
 
 
 def test_a_simulated_run_cost_nothing(tmp_path: Path) -> None:
