@@ -141,8 +141,7 @@ def test_a_served_page_shows_the_objects(window, s3, state):
         gets = s3.calls["GET"]
         window.run("location.reload()")
         window.until(f"{TILES} === 6 && {DRAWN}")
-        window.click(".tile")
+        window.until("document.getElementById('detail').open")  # as its address says
         assert shown_size(window) == (768, 512)
-        window.until("document.getElementById('detail').open")
         assert s3.calls["GET"] == gets
         assert window.console() == []

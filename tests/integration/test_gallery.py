@@ -406,7 +406,7 @@ def test_a_watched_run_says_where_and_leaves_its_page(tmp_path):
     assert found.code == 0, found.err
     assert len(found.out.splitlines()) == 2
     page = tmp_path / "out" / "gallery.html"
-    assert f"images: {page}\n" in found.err or HOW_TO_MAKE_IT in found.stderr
+    assert f"images: {page.as_uri()}\n" in found.err or HOW_TO_MAKE_IT in found.err
     written = forks().run("gallery", tmp_path / "out")
     assert (written.code, written.out) == (0, f"{page}\n")
     assert len(cards_of(page.read_bytes())) == 2
