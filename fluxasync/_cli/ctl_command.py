@@ -148,6 +148,8 @@ class _ControlledRun:
         """Return why there is nobody to ask: the folder's lock tells a run from a killed one."""
         found = holder(self._home)
         if found is None:
+            if not self._home.is_dir():
+                return ConfigError(f"{self._place} is not the folder of a run: check its name")
             return ConfigError(f"no run is active in {self._place}, so there is nothing to control")
         if isinstance(error, PermissionError):
             return ConfigError(f"the run in {self._place} is another user's")

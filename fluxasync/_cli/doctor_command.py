@@ -17,7 +17,6 @@ from .._batch.progress.terminal import Terminal
 from .._core.account import Balance
 from .._core.config import Polling, Timeouts
 from .._core.errors import ConfigError
-from .._core.simulator_process import simulator_process
 from .._core.text import counted, display
 from .._engine.engine import Engine
 from .._engine.pool import FluxPool, batch_engine_of
@@ -91,8 +90,7 @@ async def _accounts(
     what is wrong with a key to `found`."""
     async with AsyncExitStack() as stack:
         if options.common.simulate:
-            url = await stack.enter_async_context(simulator_process())
-            flux = await stack.enter_async_context(FluxSession(base_url=url, api_key="practice"))
+            flux = await stack.enter_async_context(FluxSession(simulate=True))
             yield [(each, "the simulator's key") for each in batch_engine_of(flux).engines]
             return
         if options.accounts is not None:

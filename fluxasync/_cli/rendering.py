@@ -61,6 +61,8 @@ def active_line(holder: Mapping[str, Any], counted_at: str | None = None) -> str
     host, pid, since = holder.get("host"), holder.get("pid"), holder.get("since")
     with suppress(ValueError):
         since = f"{datetime.fromisoformat(str(since)):%Y-%m-%d %H:%M} UTC"
+    with suppress(ValueError):
+        counted_at = counted_at and f"{datetime.fromisoformat(counted_at):%H:%M:%S} UTC"
     who = f"active on {host} (process {pid}) since {since}" if host else "active"
     if "silence" in holder:
         return f"{who}, last sign {duration(holder['silence'])} ago"

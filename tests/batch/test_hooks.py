@@ -281,6 +281,29 @@ async def test_a_hook_that_never_returns_ends_the_hook_only(
 
 
 @pytest.mark.asyncio
+async def test_the_end_of_a_run_says_what_it_waits_for(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hook that keeps the run from its end is named with the images; so is one that was cut off
+    by a stop."""
+    monkeypatch.setattr(saved_hooks, "SAID_AFTER", 0.0)
+    monkeypatch.setattr(saved_hooks, "_STOPPED", 0.0)
+
+    async def hang(_: Saved) -> None:
+        await asyncio.Event().wait()
+
+    hook = SavedHook.of(hang)
+    assert hook is not None
+    async with hook:
+        hook(Settled(outcome=saved(None)))
+        asyncio.get_running_loop().call_later(0.02, hook.stop)
+    assert [record.getMessage() for record in caplog.records] == [
+        "waiting for on_saved of 1 image: at most 300 s each",
+        "on_saved was cut off for 1 image",
+    ]
+
+
+@pytest.mark.asyncio
 async def test_a_run_waits_for_a_slow_hook() -> None:
     """Back-pressure: few images wait, however many are saved; a stop ends the waiting."""
     gate, calls = asyncio.Event(), 0
@@ -321,7 +344,10 @@ async def test_a_stopped_run_leaves_its_hook_soon(
                 hook(Settled(outcome=saved(None)))
             hook.stop()
             await hook.keep_up()
-    assert caplog.messages == ["on_saved was not called for 52 images"]
+    assert caplog.messages == [
+        "on_saved was not called for 52 images",
+        "on_saved was cut off for 8 images",
+    ]
 
 
 @pytest.mark.parametrize("given", [5, "print"])

@@ -24,7 +24,7 @@ from ..._wire.proxies import ProxySettings
 from ..._wire.transport import AiohttpTransport
 from ..summary import Summary
 from .commands import check_program, run_command, split
-from .saved_hook import HookError
+from .saved_hook import SAID_AFTER, HookError
 
 logger = logging.getLogger("fluxasync")
 
@@ -56,9 +56,20 @@ class Finish:
         told = [self._run(summary)] if self.command else []
         if self.url is not None:
             told.append(self._post(self.url, summary))
-        for error in await asyncio.gather(*told, return_exceptions=True):
+        saying = asyncio.get_running_loop().call_later(SAID_AFTER, self._say_waiting)
+        try:
+            answers = await asyncio.gather(*told, return_exceptions=True)
+        finally:
+            saying.cancel()
+        for error in answers:
             if isinstance(error, Exception):  # a defect of ours must not end the run
                 logger.warning("the end of the run could not be told", exc_info=error)
+
+    def _say_waiting(self) -> None:
+        if self.command:
+            logger.warning("waiting for --on-finish, at most %g s", COMMAND_TIMEOUT)
+        else:
+            logger.warning("waiting for --notify-url, at most %g s", POST_TIMEOUT)
 
     async def _run(self, summary: dict[str, Any]) -> None:
         text = json.dumps(summary)

@@ -19,6 +19,7 @@ from typing import Any, Self, cast
 from ..._core.arguments import check_callback
 from ..._core.events import Event, Settled
 from ..._core.models import Saved
+from ..._core.text import counted
 
 logger = logging.getLogger("fluxasync")
 
@@ -30,6 +31,8 @@ _MOST_WAITING = 32
 CALL_TIMEOUT = 300.0
 #: seconds in which images that wait get their calls after the run was stopped
 _STOPPED = 10.0
+#: seconds after which a line says that the end of a run waits for hooks
+SAID_AFTER = 5.0
 
 #: called with the image; what it returns is awaited if it can be
 OnSaved = Callable[[Saved], Awaitable[object] | object]
@@ -54,7 +57,7 @@ class SavedHook:
         self._workers: list[asyncio.Task[None]] = []
         self._is_stopped = asyncio.Event()
         self._is_over = False  #: it is not called again
-        self._calls = self._failures = 0
+        self._calls = self._failures = self._under_way = self._cut_off = 0
 
     @classmethod
     def of(cls, on_saved: OnSaved | None) -> SavedHook | None:
@@ -109,12 +112,18 @@ class SavedHook:
         """Wait for the calls that are due; after a stop for a few seconds."""
         due = asyncio.create_task(self._waiting.join())
         stopped = asyncio.create_task(self._is_stopped.wait())
+        saying = asyncio.get_running_loop().call_later(SAID_AFTER, self._say_waiting)
         try:
             await asyncio.wait({due, stopped}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({due}, timeout=_STOPPED)
         finally:
+            saying.cancel()
             due.cancel()
             stopped.cancel()
+
+    def _say_waiting(self) -> None:
+        images = counted(self._waiting.qsize() + self._under_way, "image")
+        logger.warning("waiting for %s of %s: at most %g s each", self._name, images, self._timeout)
 
     async def _work(self) -> None:
         while True:
@@ -128,6 +137,7 @@ class SavedHook:
 
     async def _called(self, saved: Saved) -> None:
         self._calls += 1
+        self._under_way += 1
         try:
             async with asyncio.timeout(self._timeout):
                 await self._call(saved)
@@ -142,10 +152,13 @@ class SavedHook:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
+                self._cut_off += 1
                 raise
             self._failed(saved, None)  # the hook's own, which is its failure
         except Exception as error:  # the user's code may raise anything
             self._failed(saved, error)
+        finally:
+            self._under_way -= 1
 
     def _failed(self, saved: Saved, error: Exception | None) -> None:
         self._failures += 1
@@ -164,7 +177,9 @@ class SavedHook:
         if self._failures > 1:
             logger.warning("%s failed for %d of %d images", self._name, self._failures, self._calls)
         if left:
-            logger.warning("%s was not called for %d images", self._name, left)
+            logger.warning("%s was not called for %s", self._name, counted(left, "image"))
+        if self._cut_off:
+            logger.warning("%s was cut off for %s", self._name, counted(self._cut_off, "image"))
 
 
 class HookError(Exception):
