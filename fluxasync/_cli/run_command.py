@@ -144,8 +144,6 @@ async def run(command: CommandRun, sources: Sequence[str], options: RunOptions) 
 
     async def announce(plan: Plan) -> None:
         affordable = batch.affordable
-        for line in () if project is None else project.changes():
-            command.terminal.say(line)
         command.expect(plan, recovered=batch.recovered, estimate=affordable, slots=flux.slots)
         if page is not None:
             page.expect(plan.images, is_free=not command.progress.priced)
@@ -153,6 +151,8 @@ async def run(command: CommandRun, sources: Sequence[str], options: RunOptions) 
             command.terminal.note(line)
         for line in _parts(flux, affordable):
             command.terminal.note(line)
+        for line in () if project is None else project.changes():
+            command.terminal.say(line)
         if affordable is not None and not simulated:
             places = batch_engine_of(flux).providers.values()
             names = ", ".join(dict.fromkeys(each.name for each in places))
@@ -243,11 +243,11 @@ async def dry_run(command: CommandRun, sources: Sequence[str], options: RunOptio
     finally:
         await batch.aclose()
     project = await RunProject.of(sources, options.folder)
-    for line in () if project is None else project.changes():
-        command.terminal.say(line)
     *notes, price = _announcement(batch, plan, options)
     for line in (*notes, *_parts(flux, batch.affordable)):
         command.terminal.note(line)
+    for line in () if project is None else project.changes():
+        command.terminal.say(line)
     command.terminal.out(as_json(plan_row(plan, batch.estimate)) if options.common.json else price)
 
 
