@@ -20,7 +20,7 @@ from typing import Any
 import aiohttp
 import pytest
 from attrs import evolve, field, frozen
-from support.command_line import command
+from support.command_forks import forks
 from support.patience import patient
 from support.raw_servers import answer, peer, says, says_then_hangs_up
 from support.simulator_sessions import (
@@ -339,7 +339,8 @@ async def test_an_answer_that_breaks_off_after_its_id_is_in_the_journal(
         outcomes, error = await run_out(Batch(flux, small_requests(1), out=tmp_path))
     assert (error, tally(outcomes)) == (None, {"in doubt": 1})
     for verb, rows in (("status", "doubts"), ("resolve", "in_doubt")):
-        (doubt,) = json.loads((await command(verb, tmp_path, "--json", cwd=tmp_path)).out[0])[rows]
+        ended = await forks().run_beside(verb, tmp_path, "--json")
+        (doubt,) = json.loads(ended.out)[rows]
         assert doubt["candidate_job_id"] == "cand-1"
         assert '{"id": "cand-1"' in doubt["evidence"]
         assert "broke off" in doubt["message"]

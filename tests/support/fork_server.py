@@ -48,7 +48,7 @@ def serve(address: str) -> int:
     """Fork for each connection until the standard input ends. Return in each fork as well, with
     what its command returned."""
     for name in USUAL:
-        with suppress(ModuleNotFoundError):  # an extra
+        with suppress(ImportError):  # an extra; a command that needs it says so
             importlib.import_module(name)
     gc.collect()
     gc.freeze()  # so that a collection in a fork does not copy every page
