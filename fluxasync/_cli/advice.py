@@ -39,7 +39,7 @@ def with_advice(error: FluxError) -> str:
 
 #: arguments that error messages recommend, as Python writes them
 _RECOMMENDED = re.compile(
-    r"\b(allow_unknown_models|allow_private_network|simulate|max_cost)=(\d\S*\d|True)"
+    r"\b(allow_unknown_models|allow_private_network|simulate|max_cost)=(\d\S*\d|True)(?! in Python)"
 )
 
 

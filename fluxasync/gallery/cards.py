@@ -88,6 +88,8 @@ def read(folder: Path) -> Cards:
     Raises ConfigError for a folder without a run and JournalError for a journal that cannot be
     trusted.
     """
+    if folder.is_file():
+        raise ConfigError(f"{folder} is a file: give the folder of a run")
     lists = CardLists(folder)
     if not has_journal(folder):
         cards = lists.changed()

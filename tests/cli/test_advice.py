@@ -171,3 +171,5 @@ def test_recommended_arguments_are_options_at_the_command_line() -> None:
     error = ConfigError("raw=True: use max_cost=2.00, or simulate=True; max_cost.txt stays")
     expected = "raw=True: use --max-cost 2.00, or --simulate; max_cost.txt stays"
     assert with_advice(error) == expected
+    both = "none is needed with --simulate, or simulate=True in Python"
+    assert with_advice(ConfigError(both)) == both

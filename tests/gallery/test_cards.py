@@ -120,6 +120,9 @@ def test_a_folder_without_a_run_is_an_error(tmp_path):
     """A mistyped folder is an error, not an empty page."""
     with pytest.raises(ConfigError, match="no images of a run"):
         read(tmp_path)
+    (tmp_path / "list.xlsx").touch()
+    with pytest.raises(ConfigError, match=r"list\.xlsx is a file: give the folder of a run"):
+        read(tmp_path / "list.xlsx")
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
