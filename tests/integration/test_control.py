@@ -280,7 +280,7 @@ def test_why_there_is_nobody_to_ask(
     """Without a run, with a run of a program, without sockets, and with a stopped process, one
     line says what is the matter."""
     assert main(["ctl", str(tmp_path), "pause"]) == 2
-    assert "no run is active in" in capfd.readouterr().err
+    assert "is not the folder of a run" in capfd.readouterr().err
     assert main(["ctl", str(tmp_path), "limit"]) == 2
     assert main(["ctl", str(tmp_path), "limit", "many"]) == 2
     assert main(["ctl", str(tmp_path), "pause", "7"]) == 2

@@ -153,9 +153,23 @@ def test_reprs_are_short(text: str, tmp_path: Path) -> None:
     failed = Failed(request=request, error=Moderated(text, job=saved.job, reasons=()))
     doubtful = InDoubt(request=request, error=TransportError(text, sent=True))
     result = RunResult(Summary(saved=3), tmp_path)
-    for value in (saved, saved.job, request, failed, doubtful, result, result.saved):
+    prompts = Prompts([text] * 10_000, n=2)
+    model = fluxasync.models()[0]
+    for value in (
+        saved,
+        saved.job,
+        request,
+        failed,
+        doubtful,
+        result,
+        result.saved,
+        prompts,
+        model,
+    ):
         assert len(repr(value)) <= 260
         assert "\n" not in repr(value)
+    shop = Prompts("shop.xlsx", template="{colour} shoe", header=False)
+    assert repr(shop) == "Prompts('shop.xlsx', template='{colour} shoe', header=False)"
 
 
 @pytest.mark.asyncio

@@ -123,6 +123,9 @@ class Model:
     note: str = ""  #: where sources differ, and which was taken
     required: tuple[str, ...] = field(init=False, repr=False)  #: names of required parameters
 
+    def __repr__(self) -> str:
+        return f"<Model {self.name}, from ${self.price.first / 100:.3f}>"
+
     @required.default
     def _find_required(self) -> tuple[str, ...]:
         return tuple(each.name for each in self.parameters.values() if each.required)

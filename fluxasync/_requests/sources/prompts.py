@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -152,6 +153,15 @@ class Prompts:
     syntax: str = field(default="checked", validator=_check_syntax, kw_only=True)
     limit: int | None = field(default=None, kw_only=True)
     prepared: bool = field(default=False, kw_only=True)
+
+    def __repr__(self) -> str:
+        is_place = isinstance(self.source, str | os.PathLike)
+        given = [repr(self.source) if is_place else reprlib.repr(self.source)]
+        for each in fields(Prompts)[1:]:
+            value = getattr(self, each.name)
+            if value != each.default and (value or value is False):
+                given.append(f"{each.name}={value!r}")
+        return f"Prompts({', '.join(given)})"
 
     def __attrs_post_init__(self) -> None:
         check_type("model", self.model, str, type(None), expected="a model's name")
