@@ -167,6 +167,9 @@ BAD_TABLES = [
     pytest.param("Titel,Text\nfox,owl\n", "p.csv: no column is named prompt (columns:"
                  " 'Titel', 'Text'); name the column of the prompts: --prompt-column Text; if",
                  id="no prompt"),
+    pytest.param("prompt,model\na fox,Deluxe 3000\n", "row 2: model='Deluxe 3000': not the name"
+                 " of a model; to keep it as metadata: --map extras.model=model",
+                 id="a product's model"),
     pytest.param("SKU,Colour\nA-1,red\n", "--prompt-column NAME, or fill columns in: --prompt"
                  " '{SKU} …'; if the first row", id="no prompt in columns of names"),
     pytest.param("prompt,Width,width\nfox,1,2\n", "p.csv: width would come from two columns,"

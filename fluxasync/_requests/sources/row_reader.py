@@ -267,7 +267,14 @@ class RowReader:
         """Return the request of a row; `own` holds what the list gave."""
         if isinstance(defaults.get("input_image"), list | tuple):
             defaults = _with_own_images(defaults, row)
-        request = parse_request(row, defaults=defaults)
+        try:
+            request = parse_request(row, defaults=defaults)
+        except ConfigError as error:
+            if not str(error).endswith(": not the name of a model") or "model" not in own:
+                raise
+            raise ConfigError(
+                f"{error}; to keep it as metadata: --map extras.model=model"
+            ) from None
         self._note_used(row, request)
         if image_inputs(request):
             request = self._confined(request, own)
