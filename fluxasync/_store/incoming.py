@@ -76,7 +76,7 @@ async def whole_image(
         return await asyncio.to_thread(_judged, image, facts)
 
 
-def _judged(image: bytes, facts: ImageFacts | None) -> Stored:
+def _judged(image: bytes, facts: ImageFacts | None = None) -> Stored:
     info = inspect(image)
     if facts is not None:
         image = embedded(image, info, facts)
