@@ -21,7 +21,7 @@ class Coalescer(Generic[_T]):
     def __init__(self, step: Callable[[list[_T]], Awaitable[None]]) -> None:
         self._step = step
         self._items: list[_T] = []
-        self._group: asyncio.Future[None] | None = None  # the callers of the next run
+        self._callers: list[asyncio.Future[None]] = []  # of the next run
         self._runner: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -40,12 +40,12 @@ class Coalescer(Generic[_T]):
 
         The item of a cancelled caller stays.
         """
+        caller: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._items.append(item)
-        if self._group is None:
-            self._group = asyncio.get_running_loop().create_future()
+        self._callers.append(caller)
         if self._runner is None:
             self._runner = asyncio.create_task(self._run(), name="fluxasync coalescer")
-        await asyncio.shield(self._group)
+        await caller
 
     async def finish(self) -> None:
         """Wait until all items are handled."""
@@ -54,26 +54,31 @@ class Coalescer(Generic[_T]):
 
     async def _run(self) -> None:
         try:
-            while self._group is not None:
-                group, self._group = self._group, None
+            while self._callers:
+                callers, self._callers = self._callers, []
                 items, self._items = self._items, []
-                await self._run_with(items, group)
+                await self._run_with(items, callers)
         finally:
             self._runner = None
-            if self._group is not None:  # cancelled: fail the callers of the next run
-                self._group.cancel()
-                self._group, self._items = None, []
+            for caller in self._callers:  # cancelled: fail the callers of the next run
+                caller.cancel()
+            self._callers, self._items = [], []
 
-    async def _run_with(self, items: list[_T], group: asyncio.Future[None]) -> None:
+    async def _run_with(self, items: list[_T], callers: list[asyncio.Future[None]]) -> None:
         try:
             await self._step(items)
         except Exception as error:
-            group.set_exception(error)
-            group.exception()  # retrieved here, because all callers may have been cancelled
+            for caller in callers:
+                if not caller.done():  # it was cancelled
+                    caller.set_exception(error)
+                    caller.exception()  # retrieved, in case it is cancelled before it is told
         else:
-            group.set_result(None)
+            for caller in callers:
+                if not caller.done():
+                    caller.set_result(None)
         finally:
-            group.cancel()  # of a cancelled step: its callers would wait forever
+            for caller in callers:
+                caller.cancel()  # of a cancelled step: they would wait forever
 
 
 #: seconds; a timer that is later than this means that the loop was blocked

@@ -177,6 +177,9 @@ class DownloadQueue:
         self, permit: DownloadPermit, more: int, queue: list[_QueuedDownload]
     ) -> None:
         """Wait until so many more bytes are counted for the permit."""
+        if queue is self._waiting and not (queue or self._growing) and self._has_room(more):
+            self._count(permit, more)
+            return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiter = _QueuedDownload(permit, more, future)
         insort(queue, waiter)
@@ -189,21 +192,28 @@ class DownloadQueue:
 
     def _admit(self) -> None:
         while (waiter := self._next()) is not None:
-            waiter.permit.size += waiter.more
-            self._bytes += waiter.more
-            self._open.add(waiter.permit)
+            self._count(waiter.permit, waiter.more)
             if not waiter.future.done():
                 waiter.future.set_result(None)
 
+    def _count(self, permit: DownloadPermit, more: int) -> None:
+        permit.size += more
+        self._bytes += more
+        self._open.add(permit)
+
+    def _has_room(self, more: int) -> bool:
+        """Whether one more download of so many bytes may be open."""
+        limits = self._policies.limits
+        if len(self._open) >= limits.downloads:
+            return False
+        return not self._open or self._bytes + more <= limits.max_bytes_in_flight
+
     def _next(self) -> _QueuedDownload | None:
         """Take the next admissible waiter from its queue. Growth goes first: it ends sooner."""
-        limits = self._policies.limits
         if self._growing:
-            waiter = self._growing[0]
+            waiter, most = self._growing[0], self._policies.limits.max_bytes_in_flight
             is_first = waiter.permit.rank == min(permit.rank for permit in self._open)
-            fits = is_first or self._bytes + waiter.more <= limits.max_bytes_in_flight
+            fits = is_first or self._bytes + waiter.more <= most
             return self._growing.pop(0) if fits else None
-        if not self._waiting or len(self._open) >= limits.downloads:
-            return None
-        fits = not self._open or self._bytes + self._waiting[0].more <= limits.max_bytes_in_flight
+        fits = bool(self._waiting) and self._has_room(self._waiting[0].more)
         return self._waiting.pop(0) if fits else None

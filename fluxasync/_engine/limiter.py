@@ -101,12 +101,12 @@ class Limiter:
 
     @property
     def is_paused(self) -> bool:
-        return self._paused_until > asyncio.get_running_loop().time()
+        return self._paused_until > _now()
 
     @property
     def is_waiting(self) -> bool:
         """Whether submissions are held: a POST answered now was sent before the push-back."""
-        return self.is_paused or self._probe_at > asyncio.get_running_loop().time()
+        return max(self._paused_until, self._probe_at) > _now()
 
     def holds(self, lease: Lease) -> bool:
         """Whether push-back came after the grant. The lease is then given back and its submission
@@ -272,7 +272,10 @@ class Limiter:
 
     def _active(self, group: str, *, without: Lease | None = None) -> int:
         """Return the number of accepted jobs that are not known to have ended."""
-        posting = sum(group in (ACCOUNT, lease.group) for lease in self._unanswered)
+        if group == ACCOUNT:
+            posting = len(self._unanswered)
+        else:
+            posting = sum(lease.group == group for lease in self._unanswered)
         return self._taken(group) - posting - (without in self._leases)
 
     def _notify_limit_change(self, group: str, found: AdaptiveLimit, before: int) -> None:
