@@ -38,7 +38,7 @@ PLACES = {
     "Submitter._post": "submitting: intent, POST, record",
     "Engine.watch": "watching",
     "Engine.download": "downloading and passing chunks to the disk",
-    "Downloader._opened": "… of which until the first byte",
+    "AiohttpDownload.__aenter__": "… of which until the first byte",
     "AiohttpDownload.whole": "… of which the body",
     "RowWorker._recorded": "recording the outcome in journal and lists",
     "WorkerPool._feed": "reading prompts",
