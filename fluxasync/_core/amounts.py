@@ -51,7 +51,6 @@ def spending(
     return f"{text}, in doubt {dollars(in_doubt)}" if in_doubt else text
 
 
-@lru_cache(1_024)
 def amount_text(amount: Decimal | None) -> str | None:
     """Return an image's amount as text for `amount_of`; None for NaN and negative amounts.
 
