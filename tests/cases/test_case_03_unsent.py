@@ -85,7 +85,8 @@ async def test_what_is_not_sent_is_named_with_and_without_quiet(
         assert option in ended.said
         assert all("transparent_sky" not in body for body in bodies(server))
         again = await run(tmp_path, server, rows, *option.split(), "--quiet")
-        assert (again.code, again.err) == (0, [])
+        changed = f"options changed since the last run: --map (not given) → {option[6:]}"
+        assert (again.code, again.err) == (0, [changed])
         assert [body["transparent_sky"] for body in bodies(server)[2:]] == [True, True]
 
 
