@@ -509,6 +509,22 @@ async def test_a_connection_that_is_just_ending_is_not_used_for_a_post() -> None
     assert len(server.lines) == 3
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize("arrives", ["an end", "an answer"])
+async def test_what_arrives_while_the_loop_stands_still_is_seen_before_a_post(arrives: str) -> None:
+    """F40 F41 The socket has it, and the loop has not looked since: the POST uses a new connection,
+    and gets its own answer."""
+    async with peer(says(ACCEPTED)) as server, open_transport() as transport:
+        await transport.send(post(f"{server.url}/submit"))
+        line = server.lines[0]
+        if arrives == "an end":
+            line.finish()
+        else:
+            line.say_now(answer(STALE))
+        reply = await transport.send(post(f"{server.url}/submit"))
+    assert (reply.body, len(server.lines)) == (b'{"id": "a-1"}', 2)
+
+
 # — what came back —————————————————————————————————————————————————————————————————————————————
 
 

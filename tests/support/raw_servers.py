@@ -58,6 +58,10 @@ class Line:
         await self._loop.sock_sendall(self._connection, text)
         self.sent += len(text)
 
+    def say_now(self, text: bytes) -> None:
+        """Send a short text while the loop stands still."""
+        assert self._connection.send(text) == len(text)
+
     def finish(self) -> None:
         """Close the sending side (FIN)."""
         self._connection.shutdown(socket.SHUT_WR)
