@@ -348,7 +348,10 @@ def test_p16_a_second_run_in_the_folder_is_refused(cli: Any, prompts: Path) -> N
 def test_p3_doubts_are_settled_and_then_run(cli: Any, prompts: Path) -> None:
     """Dropped, given its job, submitted again within the cap: exit 4 until none is left."""
     with running_simulator("--latency", "0..0", "--fault", "lost-reply:1") as server:
-        assert cli(*line_for(server))[0] == 4
+        for _ in range(COUNT):  # six losses in a row end a run that has not submitted all: code 9
+            if (code := cli(*line_for(server))[0]) != 9:
+                break
+        assert code == 4
     _, out, _ = cli("resolve", "out", "--json")
     first, second, *rest = [row["key"] for row in json.loads(out[0])["in_doubt"]]
     assert (len(rest), json.loads(out[0])["in_doubt"][0]["price"]) == (COUNT - 2, 0.014)
