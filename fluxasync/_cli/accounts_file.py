@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -17,9 +16,8 @@ from .._engine.pool_account import Account
 from .._wire.credentials import Credentials
 from .key_files import key_from
 from .options import read_provider
+from .toml_file import read_toml
 
-#: bytes; a longer file is not a list of accounts
-_LONGEST = 2**20
 #: the words of an account's table, with the types of their values
 _WORDS: dict[str, tuple[type, ...]] = {
     "name": (str,),
@@ -53,7 +51,7 @@ class AccountsFile:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a file. Raises ConfigError for what it must not or cannot say."""
-        content = _content(path)
+        content = read_toml(path, shown=f"--accounts {cut(str(path))}")
         tables = content.pop("account", None)
         route = content.pop("route", "least-busy")
         if content:
@@ -119,22 +117,6 @@ class AccountsFile:
             raise ConfigError(
                 f"--accounts {cut(str(self.path))}: account {number}: {error}"
             ) from error
-
-
-def _content(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            text = file.read(_LONGEST + 1)
-    except OSError as error:
-        raise ConfigError(f"--accounts {cut(str(path))}: {error.strerror}") from None
-    try:
-        if len(text) > _LONGEST:
-            raise ValueError("it has more than a megabyte")
-        return tomllib.loads(text.decode("utf-8-sig"), parse_float=Decimal)
-    except (ValueError, RecursionError, ArithmeticError) as error:
-        # the text of a broken line could be a key, so only the place is shown
-        place = str(error).rpartition("(")[2].rstrip(")") if "(at " in str(error) else "not TOML"
-        _refuse(path, f"it cannot be read as TOML: {cut(place)}")
 
 
 def _check_words(path: Path, number: int, table: Mapping[str, Any]) -> None:

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import stat
-import tomllib
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -20,11 +19,9 @@ from typing import Any, NoReturn
 from attrs import field, frozen
 
 from .._core.errors import ConfigError, cut
+from .toml_file import read_toml
 
 NAME = "fluxasync.toml"
-
-#: bytes; a longer file is not a file of options
-_LONGEST = 2**20
 
 #: options of the file, and whether a value is a path
 OPTIONS = {
@@ -122,19 +119,7 @@ def find_config() -> Path | None:
 
 def read_config(path: Path) -> ConfigFile:
     """Read a file of options. Raises ConfigError, with the nearest name for one that is unknown."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(_LONGEST + 1)
-    except OSError as error:
-        raise ConfigError(f"{cut(str(path))}: {error.strerror}") from None
-    try:
-        if len(content) > _LONGEST:
-            raise ValueError("(it has more than a megabyte)")
-        found = tomllib.loads(content.decode("utf-8-sig"), parse_float=Decimal)
-    except (ValueError, RecursionError, ArithmeticError) as error:
-        # the text of a broken line could be a key, so only the place is shown
-        place = str(error).rpartition("(")[2].rstrip(")") if "(" in str(error) else "not TOML"
-        _refuse(path, f"it cannot be read as TOML: {cut(place)}")
+    found = read_toml(path, shown=cut(str(path)))
     options = {}
     for key, value in found.items():
         name = key.replace("_", "-")

@@ -122,67 +122,87 @@ def figures_row(figures: RunFigures, run: Path | str) -> dict[str, Any]:
             "in_doubt": float(counts.in_doubt_price),
             "earlier_attempts": float(figures.earlier_cost),
         },
-        "days": [
-            {
-                "day": each.day.isoformat(),
-                "model": each.model,
-                "images": each.images,
-                "failed": each.failed,
-                "spent": float(each.spent),
-                "perhaps": float(each.possible_cost),
-                "in_doubt": float(each.in_doubt),
-            }
-            for each in figures.days
-        ],
-        "failures": [
-            {
-                "cause": each.cause,
-                "images": each.images,
-                "perhaps": float(each.possible_cost),
-                "message": each.message,
-            }
-            for each in figures.causes
-        ],
-        "pace": [
-            {
-                "at": datetime.fromtimestamp(each.at, UTC).isoformat(),
-                "seconds": each.seconds,
-                "saved": each.saved,
-                "failed": each.failed,
-                "in_flight": round(each.in_flight, 3),
-            }
-            for each in figures.columns
-        ],
-        "doubts": [
-            {
-                "key": each.key,
-                "prompt": each.prompt,
-                "model": each.model,
-                "begun_at": each.begun_at.isoformat(),
-                "price": None if each.price is None else float(each.price),
-                "message": each.message,
-            }
-            for each in figures.doubts
-        ],
+        "days": _days(figures),
+        "failures": _failures(figures),
+        "pace": _pace(figures),
+        "doubts": _doubts(figures),
         "found": {
             "images": figures.found_count,
             "cost": float(figures.found_cost),
             "keys": [each.key for each in figures.found],
         },
-        "slowest": [
-            {
-                "key": each.key,
-                "index": each.index,
-                "prompt": each.prompt,
-                "model": each.model,
-                "job_id": each.job_id,
-                "file_name": each.name,
-                "seconds": round(each.took, 4),
-                "submit": each.submit,
-                "watch": each.watch,
-                "download": each.download,
-                "polls": each.polls,
-            }
-            for each in figures.slowest
-        ],
+        "slowest": _slowest(figures),
     }
+
+
+def _days(figures: RunFigures) -> list[dict[str, Any]]:
+    return [
+        {
+            "day": each.day.isoformat(),
+            "model": each.model,
+            "images": each.images,
+            "failed": each.failed,
+            "spent": float(each.spent),
+            "perhaps": float(each.possible_cost),
+            "in_doubt": float(each.in_doubt),
+        }
+        for each in figures.days
+    ]
+
+
+def _failures(figures: RunFigures) -> list[dict[str, Any]]:
+    return [
+        {
+            "cause": each.cause,
+            "images": each.images,
+            "perhaps": float(each.possible_cost),
+            "message": each.message,
+        }
+        for each in figures.causes
+    ]
+
+
+def _pace(figures: RunFigures) -> list[dict[str, Any]]:
+    return [
+        {
+            "at": datetime.fromtimestamp(each.at, UTC).isoformat(),
+            "seconds": each.seconds,
+            "saved": each.saved,
+            "failed": each.failed,
+            "in_flight": round(each.in_flight, 3),
+        }
+        for each in figures.columns
+    ]
+
+
+def _doubts(figures: RunFigures) -> list[dict[str, Any]]:
+    return [
+        {
+            "key": each.key,
+            "prompt": each.prompt,
+            "model": each.model,
+            "begun_at": each.begun_at.isoformat(),
+            "price": None if each.price is None else float(each.price),
+            "message": each.message,
+        }
+        for each in figures.doubts
+    ]
+
+
+def _slowest(figures: RunFigures) -> list[dict[str, Any]]:
+    return [
+        {
+            "key": each.key,
+            "index": each.index,
+            "prompt": each.prompt,
+            "model": each.model,
+            "job_id": each.job_id,
+            "file_name": each.name,
+            "seconds": round(each.took, 4),
+            "submit": each.submit,
+            "watch": each.watch,
+            "download": each.download,
+            "polls": each.polls,
+        }
+        for each in figures.slowest
+    ]
