@@ -115,20 +115,22 @@ async def test_bytes_that_are_no_image_leave_no_file(tmp_path, content, reason):
     assert _names(tmp_path) == []
 
 
+@pytest.mark.parametrize("embed", [False, True], ids=["as it came", "embedded"])
 @pytest.mark.parametrize("image", [jpeg(), LARGE], ids=["one hop", "streamed"])
-async def test_bytes_of_another_md5_leave_nothing_behind(tmp_path, image):
-    """P4 F77 The sink checks the server's MD5; other bytes are not an image."""
+async def test_bytes_of_another_md5_leave_nothing_behind(tmp_path, image, embed):
+    """P4 F77 The sink checks the server's MD5; other bytes are not an image. What is embedded is
+    added after that."""
 
     def with_md5(content: bytes) -> Chunks:
         digest = hashlib.md5(content, usedforsecurity=False).digest()
         return Chunks(_chunks(image), take_md5=lambda: base64.b64encode(digest).decode())
 
-    async with FolderSink(tmp_path, template="{name}.{ext}") as sink:
+    async with FolderSink(tmp_path, template="{name}.{ext}", embed=embed) as sink:
         with pytest.raises(DownloadError, match="Content-MD5"):
             await sink.store(JOB.request, JOB, with_md5(image[::-1]))
         assert _names(tmp_path) == []
         stored = await sink.store(JOB.request, JOB, with_md5(image))
-    assert image == stored.path.read_bytes()
+    assert (image == stored.path.read_bytes()) is not embed
 
 
 @pytest.mark.parametrize("limit", [100, 5_000_000], ids=["small limit", "large limit"])
