@@ -83,6 +83,24 @@ async def test_a_cancelled_step_cancels_its_callers() -> None:
 
 
 @pytest.mark.asyncio
+async def test_an_error_reaches_the_callers_beside_a_cancelled_one() -> None:
+    """F102 P26 The others of its run get the error, and the next run starts."""
+    step = Step()
+    coalescer = Coalescer(step.run)
+    gone, stays = (asyncio.create_task(coalescer.add(name)) for name in "ab")
+    await step.begun.wait()
+    gone.cancel()
+    step.error = OSError("no")
+    step.go.set()
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(gone, stays, return_exceptions=True)
+        assert [type(each) for each in results] == [asyncio.CancelledError, OSError]
+        step.error = None
+        await coalescer.add("c")
+    assert step.given == [["a", "b"], ["c"]]
+
+
+@pytest.mark.asyncio
 async def test_a_cancelled_callers_item_is_still_handled() -> None:
     """P26 A cancelled caller returns at once; its item is in the next run."""
     step = Step()

@@ -158,6 +158,21 @@ def test_growing_images_get_their_bytes_one_after_another():
     assert 9 <= run_main(main()) <= 10.5
 
 
+def test_nothing_new_begins_while_an_image_waits_for_more_bytes():
+    """P20: a new one would take the bytes that the open one waits for."""
+
+    async def main() -> tuple[list[str], list[str]]:
+        downloads = DownloadsUnderTest(downloads=10, max_bytes_in_flight=3 * FIRST_GUESS)
+        downloads.come("first", size=FIRST_GUESS)
+        downloads.come("grows", life=700, size=3 * FIRST_GUESS)
+        await asyncio.sleep(0.1)
+        downloads.come("new", size=FIRST_GUESS)
+        await asyncio.sleep(0.4)
+        return [*downloads.went], await downloads.close()
+
+    assert run_main(main()) == (["first", "grows"], ["first", "grows", "new"])
+
+
 def test_a_cancelled_waiter_leaves_nothing_behind():
     """P13: a cancelled caller's place and bytes go to the next."""
 
