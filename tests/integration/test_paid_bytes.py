@@ -89,18 +89,19 @@ def broken(fault: str, *, seed: int = 0) -> Simulator:
 
 
 FAULTS = [
-    pytest.param("html-as-image", "HTML", id="F75 not an image"),
-    pytest.param("wrong-bytes", "Content-MD5", id="F77 checksum"),
-    pytest.param("truncated", "", id="F71 F72 incomplete"),
+    pytest.param("html-as-image", "HTML", 0, id="F75 not an image"),
+    pytest.param("wrong-bytes", "Content-MD5", 0, id="F77 checksum"),
+    pytest.param("truncated", "", 0, id="F71 F72 incomplete"),
+    pytest.param("truncated", "broke", 14, id="F71 shorter than its Content-Length"),
 ]
 
 
-@pytest.mark.parametrize(("fault", "reason"), FAULTS)
+@pytest.mark.parametrize(("fault", "reason", "seed"), FAULTS)
 async def test_the_bytes_are_kept_and_shown_everywhere(
-    tmp_path: Path, fault: str, reason: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, fault: str, reason: str, seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Outcome, failures.jsonl, status, verify and gallery name the bytes and the reason."""
-    async with broken(fault) as sim:
+    async with broken(fault, seed=seed) as sim:
         outcomes = await a_run(sim, tmp_path)
     assert tally(outcomes) == {"download": 2}
     out = tmp_path / "out"
@@ -266,6 +267,14 @@ async def test_verify_names_what_differs_in_the_quarantine(tmp_path: Path) -> No
     assert found == {"quarantine missing": 1, "quarantine changed": 1, "quarantine stray": 1}
     await folders.discard(out, [first.key])  # a missing file can be given up
     assert len(await folders.quarantined(out)) == 1
+
+
+async def test_an_image_in_memory_is_compared_with_the_servers_md5() -> None:
+    """F77 The sink in memory takes no MD5, so the download compares the bytes itself."""
+    async with broken("wrong-bytes") as sim, fast_session(sim.url, timeouts=HASTY) as flux:
+        with pytest.raises(DownloadError, match="Content-MD5") as caught:
+            await flux.generate("a fox", width=SIDE, height=SIDE)
+        assert caught.value.quarantined is not None
 
 
 async def test_a_users_own_sink_gets_the_bytes_in_the_error(tmp_path: Path) -> None:
