@@ -112,7 +112,8 @@ async def the_ledger_restarts(folder: Path) -> None:
             return line.restart()
         return None
 
-    async with Simulator(Scenario(latency=(0.01, 0.03), submit_delay=0.1)) as sim:
+    # a busy machine still restarts the ledger while the POSTs are under way
+    async with Simulator(Scenario(latency=(0.01, 0.03), submit_delay=0.3)) as sim:
         line = Line(ledger_order(folder, sim.url))
         await line.open()
         outcomes = await drive(line, await numbered(40), meddle=meddle)
