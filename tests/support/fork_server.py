@@ -26,13 +26,15 @@ sys.path[0] = str(Path(__file__).parents[1])  # Python put the folder of this fi
 
 #: what commands import; a module that starts threads must not be among them
 USUAL = (
-    "PIL.Image", "aiohttp", "cyclopts.config", "rich.console", "rich.text", "uvloop",
+    "PIL.Image", "PIL.ImageDraw", "PIL.ImageFilter", "PIL.ImageFont", "aiohttp", "aiohttp.web",
+    "cyclopts.config", "cyclopts.help", "encodings.idna", "rich.console", "rich.text", "uvloop",
     "fluxasync.__main__",
     "fluxasync._batch.api",
     "fluxasync._batch.batch",
     "fluxasync._batch.progress",
     "fluxasync._cli.accounts_file",
     "fluxasync._cli.account_pool",
+    "fluxasync._cli.app",
     "fluxasync._cli.bench_command",
     "fluxasync._cli.bill_rendering",
     "fluxasync._cli.folder_commands",
@@ -41,6 +43,8 @@ USUAL = (
     "fluxasync._cli.resolve_command",
     "fluxasync._cli.run_command",
     "fluxasync._export.dataset_export",
+    "fluxasync.gallery.written_page",
+    "fluxasync.simulator.world",
 )  # fmt: skip
 
 
