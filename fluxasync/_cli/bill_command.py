@@ -145,13 +145,17 @@ async def _bill(
     settle: bool,
     bucket: dict[str, str],
 ) -> Bill | PoolBill:
-    """Return the bill; only the journal's side, with the reason, if no session can be opened."""
+    """Return the bill; only the journal's side, with the reason, if no session can be opened or the
+    run was simulated."""
     from attrs import evolve
 
     from .. import bill as compare
     from .account_session import account_session
 
     recorded = await compare(None, run, since, options=bucket)
+    if recorded.simulated and options == AccountOptions():
+        reason = "the jobs were a simulator's, which is asked with --base-url"
+        return evolve(recorded, missing=reason)
     default = recorded.providers[-1] if recorded.providers else None
     flux: FluxSession | FluxPool
     async with AsyncExitStack() as stack:

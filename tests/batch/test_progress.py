@@ -199,6 +199,17 @@ def test_eta_forgets_a_pause_of_the_past() -> None:
     assert "60.0 images/min" in progress.line(3999.0)
 
 
+def test_no_time_left_is_promised_while_the_user_has_paused_the_run() -> None:
+    """Nobody knows when it goes on; then there is one again."""
+    progress = Progress(total=40)
+    for number in range(4):
+        progress.update(SAVED, now=float(number))
+    progress.held = "paused by fluxasync ctl"
+    assert "ETA" not in progress.line(4.0)
+    progress.held = None
+    assert "ETA " in progress.line(4.0)
+
+
 def test_the_last_image_is_never_promised_for_now() -> None:
     """While one is left the ETA is at least the silence since the last outcome, and not "0 s"."""
     progress = Progress(total=40)

@@ -104,7 +104,8 @@ async def test_refunds_are_recorded_on_request(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_without_key_or_token_the_journals_side_is_printed(tmp_path: Path) -> None:
-    """What is missing is said, with how to get it; --settle then fails."""
+    """What is missing is said, with how to get it; --settle then fails. A simulated run asks for no
+    key."""
     async with after_a_run(tmp_path) as simulator:
         no_token = await billed(simulator, tmp_path, COMETAPI_ACCESS_TOKEN="")
         no_key = await command("bill", "images", cwd=tmp_path)
@@ -113,7 +114,7 @@ async def test_without_key_or_token_the_journals_side_is_printed(tmp_path: Path)
         "no figures by model: the usage log of cometapi needs the account's access token: set "
         in ("\n".join(no_token.out))
     )
-    assert "set COMETAPI_KEY" in "\n".join(no_key.out)
+    assert "a simulator's, which is asked with --base-url" in "\n".join(no_key.out)
     for ended in (no_token, no_key):
         assert (ended.code, ended.err) == (0, [])
         assert "$0.10" in ended.out[1]

@@ -73,6 +73,7 @@ class ProgressSnapshot:
     projected: Decimal | None = None  #: US dollars of the whole run
     push_backs: int = 0  #: 429 answers
     pause: str | None = None  #: why nothing is submitted now
+    is_held: bool = False  #: the user has paused the run, and nobody knows for how long
     failing: int = 0  #: images being downloaded whose latest try failed
     trouble: str | None = None  #: why they fail, or that the bucket does not answer
     latest: tuple[tuple[str, str], ...] = ()  #: names and prompts of the latest images
@@ -102,14 +103,15 @@ class ProgressSnapshot:
 
     @property
     def eta(self) -> str | None:
-        """Return the time left at the present rate; None when nothing is left.
+        """Return the time left at the present rate; None when nothing is left, and while the user
+        has paused the run.
 
         Never less than the time since the last outcome: the last jobs of a run are its slowest, and
         the rate of the others does not apply to them. Failing downloads have no part in it: they
         wait for a host, and no rate says for how long.
         """
         left = 0 if self.total is None else self.total - self.ended - self.failing
-        if not self.rate or left <= 0:
+        if not self.rate or left <= 0 or self.is_held:
             return None
         return duration(max(left / self.rate, self.idle, 1.0))
 
@@ -331,6 +333,7 @@ class Progress:
             else self.cost + max(left, Decimal(0)),
             push_backs=self._push_backs,
             pause=self._format_wait(now),
+            is_held=self.held is not None,
             failing=0 if self._failing is None else min(self._failing.count, self.under_way),
             trouble="; ".join(each.text for each in (self._outage, self._failing) if each) or None,
             latest=tuple(self._latest),
