@@ -32,7 +32,6 @@ from fluxasync import (
     TransportError,
 )
 from fluxasync._cli.folder_commands import _ways_on
-from fluxasync._store.journal import journal as journal_module
 from fluxasync._store.journal.journal import Journal, Locked
 from fluxasync._store.journal.retry_selection import RetrySelection
 from fluxasync._store.metadata import METADATA, MetadataWriter
@@ -43,12 +42,6 @@ from fluxasync.gallery.cards import read
 PRICE = Decimal("0.025")
 IMAGE = jpeg()
 NO_ANSWER = TransportError("no answer", sent=True)
-
-
-@pytest.fixture(autouse=True)
-def _no_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip the reserve, because writing it is slow."""
-    monkeypatch.setattr(journal_module, "RESERVE", 0)
 
 
 def journal(folder: Path) -> Journal:

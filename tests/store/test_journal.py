@@ -11,6 +11,7 @@ import sqlite3
 import stat
 import threading
 import time
+import zlib
 from contextlib import closing
 from decimal import Decimal
 from functools import partial
@@ -431,6 +432,14 @@ async def test_commits_are_durable_and_files_private(tmp_path):
             assert reserve.st_blocks * 512 >= reserve.st_size == 8 * 2**20
     finally:
         os.umask(mask)
+
+
+async def test_where_no_blocks_are_given_the_reserve_is_random_bytes(tmp_path, monkeypatch):
+    """F101: a file system that compresses would keep no space for bytes of one kind."""
+    monkeypatch.delattr(os, "posix_fallocate")
+    async with journal(tmp_path):
+        body = (tmp_path / ".fluxasync/reserve").read_bytes()
+    assert len(zlib.compress(body, 1)) >= len(body) == 8 * 2**20
 
 
 async def test_a_tool_that_changed_the_mode_does_no_harm(tmp_path):

@@ -35,7 +35,6 @@ from fluxasync import (
     Saved,
     TransportError,
 )
-from fluxasync._store.journal import journal as journal_module
 from fluxasync._store.journal.journal import Journal, classes_of, open_lookup
 from fluxasync._store.journal.reader import expected, read_only
 from fluxasync.extend import Refused, Stored, Verdict
@@ -43,12 +42,6 @@ from fluxasync.extend import Refused, Stored, Verdict
 PRICE = Decimal("0.025")
 IMAGE = jpeg()
 ORIGIN = "https://api.bfl.ai"
-
-
-@pytest.fixture(autouse=True)
-def _no_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip the reserve, because writing it is slow."""
-    monkeypatch.setattr(journal_module, "RESERVE", 0)
 
 
 def journal(folder: Path, classes: str | tuple[()] = (), **given: Any) -> Journal:
