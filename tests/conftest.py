@@ -91,7 +91,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 def _no_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test finds a real key, so none can spend money or pass only where a key is set; nor does
     a proxy or a certificate file of this machine decide what a test reaches. No test writes into
-    this user's cache."""
+    this user's cache. The simulator draws what is quickly drawn."""
     proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("COMETAPI_KEY", "BFL_API_KEY", "SSL_CERT_FILE", "SSL_CERT_DIR"):
@@ -99,5 +99,6 @@ def _no_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name in proxies:
             patch.delenv(name, raising=False)
             patch.delenv(name.lower(), raising=False)
+        patch.setenv("FLUXASYNC_PICTURES", "plain")
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield

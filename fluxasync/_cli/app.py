@@ -389,9 +389,11 @@ def simulate(
 
     async def start() -> int:
         from ..simulator import Scenario
+        from ..simulator.images import painter_of
         from .simulate_command import serve
 
         try:
+            painter_of(os.environ)  # so that a wrong name is said as a wrong option is
             scenario = Scenario.parse(
                 faults=fault, latency=latency, limit=limit, image_bytes=image_bytes, seed=seed,
                 list_delay=list_delay, refunds=refunds, repeats=repeats, webhooks=webhooks,

@@ -16,8 +16,10 @@ from pathlib import Path
 #: the folder that this package was imported from
 _HOME = str(Path(__file__).resolve().parents[2])
 
-#: variables that a child gets: paths, language and time zone
-_KEPT = frozenset({"HOME", "PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP"})
+#: variables that a child gets: paths, language, time zone, and how the simulator draws
+_KEPT = frozenset(
+    {"HOME", "PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "FLUXASYNC_PICTURES"}
+)
 #: prefixes of variables for Python, the dynamic linker, malloc and coverage
 _KEPT_PREFIXES = ("LC_", "PYTHON", "VIRTUAL_ENV", "LD_", "DYLD_", "MALLOC_", "COVERAGE_", "COV_")
 

@@ -7,6 +7,7 @@ same answers.
 
 from __future__ import annotations
 
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -15,7 +16,7 @@ from .account import AccountEndpoint
 from .charges import Charge
 from .dialects import Answer, DialectName
 from .download import DownloadEndpoint
-from .images import Gallery, PictureSpec
+from .images import Gallery, PictureSpec, painter_of
 from .jobs import Job
 from .poll import PollEndpoint
 from .scenario import Scenario
@@ -49,7 +50,9 @@ class World:
         only_local_callbacks: bool = False,
     ) -> None:
         self.scenario = scenario or Scenario()
-        self.gallery = gallery or Gallery(image_bytes=self.scenario.image_bytes)
+        self.gallery = gallery or Gallery(
+            image_bytes=self.scenario.image_bytes, painter=painter_of(os.environ)
+        )
         self._state = State(self.scenario, self.gallery, epoch=epoch, salt=salt)
         self._account = AccountEndpoint(self._state)
         self._webhooks = WebhookQueue(self._state, only_local=only_local_callbacks)

@@ -51,7 +51,7 @@ async def run_with_export(
     """Make six images with an export beside it; return the export."""
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
         batch = Batch(flux, small_requests(IMAGES), out=out, state=state)
-        async with batch, batch.exporting(out=shards, shard="30KB", **options) as beside:
+        async with batch, batch.exporting(out=shards, shard="10KB", **options) as beside:
             assert (await batch.run()).saved == IMAGES
     assert beside.error is None
     assert beside.result is not None
@@ -69,9 +69,9 @@ async def test_its_shards_are_those_of_an_export_afterwards(s3, tmp_path, scheme
     beside = await run_with_export(ObjectSink(url, options=options), tmp_path / "a", state=kept)
     assert beside.result is not None
     assert (beside.result.images, beside.result.left_out, beside.result.output) == (IMAGES, {}, url)
-    again = await export(kept or url, out=tmp_path / "a", shard="30KB", options=options)
+    again = await export(kept or url, out=tmp_path / "a", shard="10KB", options=options)
     assert (again.made, again.paths) == (0, beside.result.paths)
-    fresh = await export(kept or url, out=tmp_path / "b", shard="30KB", options=options)
+    fresh = await export(kept or url, out=tmp_path / "b", shard="10KB", options=options)
     assert len(fresh.paths) > 1
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
 
@@ -100,7 +100,7 @@ async def test_an_object_that_shows_late_is_in_its_shard(s3, tmp_path):
     async with Simulator(SCENARIO) as sim, fast_session(sim.url) as flux:
         sink = ObjectSink(URL, options=options_of(s3.url))
         batch = Batch(flux, small_requests(IMAGES), out=sink)
-        async with batch, batch.exporting(out=tmp_path / "shards", shard="30KB") as beside:
+        async with batch, batch.exporting(out=tmp_path / "shards", shard="10KB") as beside:
             await batch.run()
             await asyncio.to_thread(s3.wait_for, lambda: not s3.hidden)
     assert (beside.error, s3.hidden) == (None, 0)

@@ -36,7 +36,7 @@ from fluxasync.simulator import Simulator
 
 COUNT = 60
 #: eight images of the simulator or so
-SHARD = "100KB"
+SHARD = "40KB"
 SMALL = ("--model", "flux-dev", "--param", "width=256", "--param", "height=256")
 
 
@@ -165,12 +165,12 @@ def test_a_full_disk_at_its_place_ends_no_run(server, tmp_path):
     """It is said once; the images are all there, and `export` makes the same shards later."""
     command = line(server, "--export", "webdataset", "--shard", SHARD, "--export-to", "small")
     with mounted() as disks:
-        disks.small(tmp_path / "small", "150k")
+        disks.small(tmp_path / "small", "70k")
         inside = (*disks.inside, "sh", "-c", 'cd "$0" && exec "$@"', str(tmp_path))
         code, said = finished(command, tmp_path, inside)
     assert code == 0
     assert sum("the disk is full" in one for one in said) == 1
-    later = "fluxasync export run --to webdataset -o small --shard 100KB"
+    later = f"fluxasync export run --to webdataset -o small --shard {SHARD}"
     assert said[-1].endswith(f"export not finished; to make it: {later}")
     assert len(listed(tmp_path)) == COUNT
     code, said = finished([*MODULE, *later.split()[1:]], tmp_path)

@@ -9,7 +9,16 @@ from io import BytesIO
 import pytest
 from attrs import evolve
 
-from fluxasync.simulator.images import Gallery, Picture, PictureSpec, padded, plain_png, variant_of
+from fluxasync.simulator.images import (
+    PICTURES,
+    Gallery,
+    Picture,
+    PictureSpec,
+    padded,
+    painter_of,
+    plain_png,
+    variant_of,
+)
 
 Image = pytest.importorskip("PIL.Image", reason="the extra 'image' is not installed")
 
@@ -115,6 +124,24 @@ def test_the_gallery_forgets_beyond_its_space() -> None:
     for seed in (1, 2):
         gallery.picture(spec_of(seed=seed))
     assert (gallery.has(spec_of(seed=1)), gallery.has(spec_of(seed=2))) == (False, True)
+
+
+@pytest.mark.parametrize("form", ["jpeg", "png", "webp"])
+def test_plain_images_differ_as_landscapes_do(form: str) -> None:
+    """Size and format are as asked for; prompt, seed and variant each make another image."""
+    gallery = Gallery(painter=painter_of({PICTURES: "plain"}))
+    specs = [spec_of(form=form), spec_of("a fix", form=form), spec_of(seed=2, form=form)]
+    specs.append(evolve(specs[0], variant="guidance 3"))
+    pictures = [gallery.picture(spec) for spec in specs]
+    assert {(opened(each).size, each.format) for each in pictures} == {((320, 256), form)}
+    assert len({each.body for each in pictures}) == len(specs)
+
+
+def test_an_unknown_way_to_draw_is_refused() -> None:
+    """The message has the names that there are; without the variable there are landscapes."""
+    with pytest.raises(ValueError, match="FLUXASYNC_PICTURES='oil': write landscapes or plain"):
+        painter_of({PICTURES: "oil"})
+    assert painter_of({}) is painter_of({PICTURES: "landscapes"})
 
 
 @pytest.mark.parametrize("size", [(256, 256), (96, 512)])
