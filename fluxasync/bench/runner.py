@@ -235,13 +235,15 @@ class Run:
             monitor.start(self._zero)
             # a full collection scans every imported object and blocks the event loop meanwhile,
             # which would delay submissions and polls
+            frozen_before = gc.get_freeze_count()  # by the program, which may keep them so
             gc.collect()
             gc.freeze()
             try:
                 for engine in engines:
                     await self._account(engine, output, prompts, monitor)
             finally:
-                gc.unfreeze()
+                if not frozen_before:
+                    gc.unfreeze()
                 monitor.stop()
                 self._generator = None
                 for engine in engines:  # records POSTs whose worker was cancelled
