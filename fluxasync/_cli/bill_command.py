@@ -145,17 +145,13 @@ async def _bill(
     settle: bool,
     bucket: dict[str, str],
 ) -> Bill | PoolBill:
-    """Return the bill; only the journal's side, with the reason, if no session can be opened or the
-    run was simulated."""
+    """Return the bill; only the journal's side, with the reason, if no session can be opened."""
     from attrs import evolve
 
     from .. import bill as compare
     from .account_session import account_session
 
     recorded = await compare(None, run, since, options=bucket)
-    if recorded.simulated and options == AccountOptions():
-        reason = "the jobs were a simulator's, which is asked with --base-url"
-        return evolve(recorded, missing=reason)
     default = recorded.providers[-1] if recorded.providers else None
     flux: FluxSession | FluxPool
     async with AsyncExitStack() as stack:
@@ -165,7 +161,8 @@ async def _bill(
         except ConfigError as error:
             if options != AccountOptions():  # what was written is wrong, not what is missing
                 raise
-            return evolve(recorded, missing=str(error))
+            reason = "the jobs were a simulator's, which is asked with --base-url"
+            return evolve(recorded, missing=reason if recorded.simulated else str(error))
         if terminal.rewrites:
             terminal.status("asking the provider")  # a long log has many pages
         return await compare(flux, run, since, settle=settle, options=bucket)
