@@ -112,9 +112,9 @@ async def the_ledger_restarts(folder: Path) -> None:
             return line.restart()
         return None
 
-    # a busy machine still restarts the ledger while the POSTs are under way
-    async with Simulator(Scenario(latency=(0.01, 0.03), submit_delay=0.3)) as sim:
-        line = Line(ledger_order(folder, sim.url))
+    # also on a busy machine, the driver hears of the new ledger before the POSTs are answered
+    async with Simulator(Scenario(latency=(0.01, 0.03), submit_delay=1.0)) as sim:
+        line = Line(ledger_order(folder, sim.url, slots=20))
         await line.open()
         outcomes = await drive(line, await numbered(40), meddle=meddle)
         assert restarts == 3

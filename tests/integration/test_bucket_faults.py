@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -171,13 +172,23 @@ async def test_withdrawn_credentials_end_the_run_and_lose_nothing(run: Run):
         await run.audit(sim)
 
 
+def from_the_second_upload() -> Callable[[int, bytes], bool]:
+    """Affect the second upload of an image, and all that comes after it."""
+    is_second, is_away = puts(2), False
+
+    def affects(number: int, head: bytes) -> bool:
+        nonlocal is_away
+        is_away = is_away or is_second(number, head)
+        return is_away
+
+    return affects
+
+
 async def test_a_store_that_is_away_for_a_moment_stops_nothing(run: Run):
     """Every connection breaks for a while in the middle of a run: it waits, and goes on."""
     async with Simulator(SCENARIO) as sim, proxy(run.server.address) as line:
-        uploads = puts()
+        line.fault = Fault(kind="reset unread", affects=from_the_second_upload())
         working = asyncio.create_task(run(sim, line))
-        await until(lambda: any(uploads(0, request) for request in line.received))
-        line.fault = Fault(kind="reset unread")
         await until(lambda: line.fault_count >= 2 * IMAGES)
         line.fault = None
         outcomes, error = await working

@@ -330,7 +330,7 @@ def test_from_another_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     """Two terminals: the run shows its pause, `top` shows the run until it ends, and no socket is
     left."""
     prompts = tmp_path / "prompts.txt"
-    prompts.write_text("".join(f"a small fox {number}\n" for number in range(8)))
+    prompts.write_text("".join(f"a small fox {number}\n" for number in range(60)))
     quick = ("--model", "flux-2-klein-4b", "--in-flight", "1")
     line = ("run", "prompts.txt", "-o", "out", "--simulate", *quick)
     run = Terminal(*line, cwd=tmp_path)

@@ -39,6 +39,7 @@ Found = tuple[int, dict[str, dict[str, Any]]]
 def _key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COMETAPI_KEY", KEY)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # has no copy of another run
     (tmp_path / "two.txt").write_text("a fox\na lamp\n")
 
 
