@@ -393,7 +393,7 @@ def simulate(
         from .simulate_command import serve
 
         try:
-            painter_of(os.environ)  # so that a wrong name is said as a wrong option is
+            painter_of(os.environ)  # raises ValueError for an unknown name
             scenario = Scenario.parse(
                 faults=fault, latency=latency, limit=limit, image_bytes=image_bytes, seed=seed,
                 list_delay=list_delay, refunds=refunds, repeats=repeats, webhooks=webhooks,

@@ -19,6 +19,7 @@ from fluxasync.simulator.images import (
     plain_png,
     variant_of,
 )
+from fluxasync.simulator.world import World
 
 Image = pytest.importorskip("PIL.Image", reason="the extra 'image' is not installed")
 
@@ -142,6 +143,16 @@ def test_an_unknown_way_to_draw_is_refused() -> None:
     with pytest.raises(ValueError, match="FLUXASYNC_PICTURES='oil': write landscapes or plain"):
         painter_of({PICTURES: "oil"})
     assert painter_of({}) is painter_of({PICTURES: "landscapes"})
+
+
+@pytest.mark.parametrize("name", ["plain", "landscapes"])
+def test_a_simulator_draws_as_the_environment_says(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The variable is read where a simulator begins."""
+    monkeypatch.setenv(PICTURES, name)
+    expected = Gallery(painter=painter_of({PICTURES: name})).picture(spec_of())
+    assert World().gallery.picture(spec_of()) == expected
 
 
 @pytest.mark.parametrize("size", [(256, 256), (96, 512)])

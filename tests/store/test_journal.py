@@ -442,6 +442,18 @@ async def test_where_no_blocks_are_given_the_reserve_is_random_bytes(tmp_path, m
     assert len(zlib.compress(body, 1)) >= len(body) == 8 * 2**20
 
 
+async def test_a_reserve_of_holes_is_made_again(tmp_path):
+    """F101: a run that died after the file had its size has left no space behind."""
+    async with journal(tmp_path):
+        pass
+    reserve = tmp_path / ".fluxasync/reserve"
+    reserve.unlink()
+    with reserve.open("wb") as file:
+        file.truncate(8 * 2**20)
+    async with journal(tmp_path):
+        assert reserve.stat().st_blocks * 512 >= 8 * 2**20
+
+
 async def test_a_tool_that_changed_the_mode_does_no_harm(tmp_path):
     """The settings of a connection do not depend on what another program left."""
     async with journal(tmp_path) as ledger:

@@ -499,14 +499,15 @@ def _write_reserve(path: Path) -> None:
     time, else random bytes, which it cannot compress."""
     with suppress(FileNotFoundError):
         found = path.lstat()
-        if stat.S_ISREG(found.st_mode) and found.st_size == RESERVE:
+        # the size alone says nothing: a process may have died before the bytes were written
+        if stat.S_ISREG(found.st_mode) and found.st_size == RESERVE and _has_blocks(found):
             return
     file = create_own(path, mode=0o600)
     try:
         with file:
             with suppress(OSError, AttributeError):  # macOS has no such call
                 os.posix_fallocate(file.fileno(), 0, RESERVE)
-            if os.fstat(file.fileno()).st_blocks * 512 < RESERVE:
+            if not _has_blocks(os.fstat(file.fileno())):
                 for _ in range(RESERVE // 2**20):
                     file.write(os.urandom(2**20))
                 file.flush()
@@ -514,6 +515,10 @@ def _write_reserve(path: Path) -> None:
     except BaseException:
         path.unlink()
         raise
+
+
+def _has_blocks(found: os.stat_result) -> bool:
+    return found.st_blocks * 512 >= RESERVE
 
 
 def _note(connection: sqlite3.Connection, **facts: Any) -> None:
