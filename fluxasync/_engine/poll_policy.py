@@ -75,6 +75,7 @@ class PollPolicy:
         self._urlless_since: float | None = None
         self._is_scout = self._fallback(schedule.begin, False)
         self._first_at: float | None = None  #: loop time of the planned first poll
+        self._counts_on_callback = False  #: whether the planned poll does
 
     @property
     def is_unsure(self) -> bool:
@@ -88,6 +89,18 @@ class PollPolicy:
         if self._first_at is None or not self._fallback(self._is_awaited, False):
             self._first_at = now + self._first(now, jitter, is_scout=self._is_scout)
         return self._within(max(self._first_at - now, 0.0), now)
+
+    def postponed(self, now: float, *, jitter: float) -> float:
+        """Return the seconds by which a planned poll is put off, because callbacks turned out to
+        arrive after it was planned; 0.0 = send it."""
+        if self._counts_on_callback:
+            return 0.0
+
+        def until_late() -> float:
+            due = self._late(0.0, jitter)
+            return 0.0 if due is None else self._until(due, now)
+
+        return self._within(self._fallback(until_late, 0.0), now)
 
     def decide(
         self,
@@ -198,7 +211,7 @@ class PollPolicy:
     def _first(self, now: float, jitter: float, *, is_scout: bool = False) -> float:
         def planned() -> float:
             stretch, polling = self._rate_limiter.stretch(now), self._policies.polling
-            due = self._schedule.late(polling, jitter=jitter) if self._is_awaited() else None
+            due = self._late(0.0, jitter)
             if due is None:
                 due = self._schedule.first(
                     polling, jitter=jitter, stretch=stretch, is_scout=is_scout
@@ -212,8 +225,7 @@ class PollPolicy:
         def planned() -> float:
             age = now - self._schedule.trip / 2 - self._began
             stretch, polling = self._rate_limiter.stretch(now), self._policies.polling
-            is_awaited = self._is_awaited()
-            due = self._schedule.late(polling, age=age, jitter=jitter) if is_awaited else None
+            due = self._late(age, jitter)
             if due is None:
                 due = self._schedule.next(
                     age, polling, jitter=jitter, stretch=stretch, hint=self._hint
@@ -221,6 +233,13 @@ class PollPolicy:
             return self._until(due, now)
 
         return self._fallback(planned, UNPLANNED)
+
+    def _late(self, age: float, jitter: float) -> float | None:
+        """Return the age for the next poll of a job if its callback is expected."""
+        polling = self._policies.polling
+        due = self._schedule.late(polling, age=age, jitter=jitter) if self._is_awaited() else None
+        self._counts_on_callback = due is not None
+        return due
 
     def _until(self, age: float, now: float) -> float:
         """Return the seconds until the poll must be sent that is to arrive at this age."""

@@ -84,6 +84,9 @@ class Watcher:
         step: Ready | float = await self._until_first(policy, bell)
         while not isinstance(step, Ready):
             await self._sleep(step, bell, result)
+            if later := self._put_off(policy, bell, result):
+                step = later
+                continue
             await self._poller.turn()
             asked, rung_at = now(), None if bell is None else bell.take()
             result = await self._poller.poll(job)
@@ -119,6 +122,14 @@ class Watcher:
         if quiet:
             await self._connectivity.sleep(quiet, jitter=self._rng.random())
         return await self._connectivity.sleep(seconds - quiet, jitter=self._rng.random(), bell=bell)
+
+    def _put_off(self, policy: PollPolicy, bell: Bell | None, last: PollResult | None) -> float:
+        """Return the seconds by which a due poll is put off for the job's callback, if at all. A
+        bell that rang is answered, and a poll that gave no status is tried again."""
+        is_plain = last is None or isinstance(last, Pending)
+        if not is_plain or bell is None or bell.rung_at or not self._inbox.is_awaited(bell):
+            return 0.0
+        return policy.postponed(now(), jitter=self._rng.random())
 
     def _note(self, result: PollResult, bell: Bell | None, rung_at: float | None) -> None:
         """Note whether the callback that caused a poll was right."""

@@ -451,3 +451,31 @@ def test_no_wait_goes_past_the_deadline() -> None:
     watched = WatchedJob(timeout=5.0, polling=Polling(interval=60.0))
     assert watched.policy.first(START, jitter=0.5) == pytest.approx(5.0, abs=0.2)
     assert watched.poll(pending(watched.job), after=4.0) == pytest.approx(1.0, abs=0.2)
+
+
+@pytest.mark.parametrize("is_running", [False, True])
+def test_a_poll_planned_before_callbacks_came_is_put_off_once(is_running: bool) -> None:
+    """The first callbacks of a run show that the others will come; then no poll is due before the
+    age at which nearly all jobs have ended."""
+    heard: list[bool] = []
+    watched = WatchedJob(polling=Polling(), is_awaited=lambda: bool(heard))
+    wait = watched.policy.first(START, jitter=0.5)
+    if is_running:
+        wait = watched.poll(pending(watched.job), after=1.0)
+    for _ in range(5):
+        watched.schedule.saw_end(9.0, 10.0)
+    due = watched.now + wait
+    assert watched.policy.postponed(due, jitter=0.5) == 0.0
+    heard.append(True)
+    later = watched.policy.postponed(due, jitter=0.5)
+    assert 10.0 < due - START + later < 15.0
+    assert watched.policy.postponed(due + later, jitter=0.5) == 0.0
+
+
+def test_a_job_that_is_late_already_is_polled_although_callbacks_come() -> None:
+    """Its own callback may be lost."""
+    watched = WatchedJob(polling=Polling(), is_awaited=lambda: True)
+    watched.policy.first(START, jitter=0.5)
+    for _ in range(5):
+        watched.schedule.saw_end(9.0, 10.0)
+    assert watched.policy.postponed(START + 20.0, jitter=0.5) == 0.0
