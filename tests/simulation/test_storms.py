@@ -439,7 +439,8 @@ def test_a_hidden_limit_is_found_by_the_first_push_back(seed: int):
     assert tally(ran.outcomes) == {"saved": 50}
     first_herd = 24 - hidden
     assert ran.world.refused[429] <= first_herd + 7
-    limits = [event.limit for at, event in ran.shown(LimitChanged) if at > 2]
+    # several answers can arrive at once: the first ones count too few, and the last one is right
+    limits = {at: event.limit for at, event in ran.shown(LimitChanged) if at > 2}.values()
     assert not limits or hidden - 1 <= min(limits) <= max(limits) <= hidden + 1 + SMALL
 
 
