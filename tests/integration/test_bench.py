@@ -7,6 +7,7 @@ small images. No test asserts a speed.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import re
@@ -83,6 +84,27 @@ async def test_the_breakdown_matches_the_servers_times(tmp_path: Path) -> None:
         known = [instant for instant in instants if instant is not None]
         assert known == sorted(known)
         assert len(known) == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_frozen", [False, True])
+@pytest.mark.asyncio
+async def test_the_garbage_collector_is_left_as_it_was(tmp_path: Path, is_frozen: bool) -> None:
+    """While it measures, what was there before is not collected; a program's own frozen objects
+    stay frozen."""
+    gc.unfreeze()
+    if is_frozen:
+        gc.freeze()
+    before = gc.get_freeze_count()
+    try:
+        async with Simulator(Scenario(**QUICK)) as sim:
+            measuring = asyncio.create_task(bench.run(config_for(sim, tmp_path / "out")))
+            await until(lambda: gc.get_freeze_count() > before)
+            assert not measuring.done()
+            await measuring
+        assert bool(gc.get_freeze_count()) is is_frozen
+    finally:
+        gc.freeze()  # as at the start of the tests
 
 
 @pytest.mark.slow
