@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -41,7 +41,7 @@ from .._store.sinks import FolderSink, check_sink, embeds
 from .._store.stored_images import FolderImages, StoredImages
 
 if TYPE_CHECKING:
-    from .._core.models import Outcome
+    from .._core.models import ImageRequest, Outcome
     from .._core.protocols import Ledger, Sink
     from .._requests.sources.plan import Lookup
     from .._wire.providers import Provider
@@ -178,8 +178,17 @@ class Destination:
     @property
     def name_columns(self) -> tuple[str, ...]:
         """The columns of the list that the file names are made of."""
+        return () if self._names is None else self._names.columns
+
+    @property
+    def shared_name_of(self) -> Callable[[ImageRequest], str] | None:
+        """What names a request's images, if other images can have the same name."""
+        return None if self._names is None or self._names.is_unique else self._names.stem
+
+    @property
+    def _names(self) -> FilenameTemplate | None:
         template = self.template or getattr(self.objects or self.sink, "template", None)
-        return template.columns if isinstance(template, FilenameTemplate) else ()
+        return template if isinstance(template, FilenameTemplate) else None
 
     @property
     def has_record(self) -> bool:

@@ -62,6 +62,7 @@ class Preflight:
             prices=engine.prices,
             in_names=destination.name_columns,
             of_every_image=FIELDS,
+            name_of=destination.shared_name_of,
         )
         self.plan: Plan | None = None
         self.recovered: JournalCounts | None = None  #: of the folder, as the check found it

@@ -84,6 +84,11 @@ class FilenameTemplate:
         names = (name for _, name, _ in self._parts if name and name not in FIELDS)
         return tuple(dict.fromkeys(names))
 
+    @property
+    def is_unique(self) -> bool:
+        """Whether no two images of a run get the same name."""
+        return any(name in ("index", "key") for _, name, _ in self._parts)
+
     def render(self, request: ImageRequest | None, *, job_id: str = "", ext: str = "jpg") -> str:
         """Return the relative path for one image; "/" separates its parts.
 

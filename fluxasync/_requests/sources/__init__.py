@@ -87,13 +87,15 @@ def open_source(
     prices: Prices = NO_PRICES,
     in_names: Sequence[str] = (),
     of_every_image: Sequence[str] = (),
+    name_of: Callable[[ImageRequest], str] | None = None,
 ) -> Source:
     """Return the source of the prompts, unread; any other `given` is `Prompts(given)`.
 
     `is_local`: the provider is on this machine, so rows may name URLs on it. `prices` are the
     user's own. `in_names` are the columns that every row needs for the names of its files, and
-    `of_every_image` their other fields, which an error lists. Raises ConfigError for a file that is
-    no prompt list, and without a standard input.
+    `of_every_image` their other fields, which an error lists. `name_of` returns the file name of a
+    request's images where several can have the same, so that the check tells of them. Raises
+    ConfigError for a file that is no prompt list, and without a standard input.
     """
     prompts = given if isinstance(given, Prompts) else Prompts(given)
     # a grid or a parameter for all rows gives these to every image; rows need no column of them
@@ -141,6 +143,7 @@ def open_source(
             skip_bad=skip_bad,
             sample=sampled,
             prices=prices,
+            name_of=name_of,
         )
     if isinstance(prompts.source, list | tuple):
         rule = reading(RowDialect.TEXT, is_trusted=True)
@@ -151,6 +154,7 @@ def open_source(
             skip_bad=skip_bad,
             sample=sampled,
             prices=prices,
+            name_of=name_of,
             numbering=numbering,
         )
     if isinstance(prompts.source, str | os.PathLike):

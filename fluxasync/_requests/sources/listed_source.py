@@ -35,6 +35,7 @@ from .plan import (
     images_of,
     requests_of,
 )
+from .repeated_names import RepeatedNames
 from .row_reader import ParsedRow, RowReader, RowResult, image_inputs, with_inputs_read
 from .spool import ImageValues, RowValues, Sample, Spool, SpooledRow, pack
 
@@ -64,6 +65,7 @@ class ListedSource:
         sample: Sample | None = None,
         prices: Prices = NO_PRICES,
         numbering: type[Numbering] = Numbering,
+        name_of: Callable[[ImageRequest], str] | None = None,
     ) -> None:
         self._format = form
         self._reading = reading
@@ -72,6 +74,7 @@ class ListedSource:
         self._sample = sample
         self._prices = prices
         self._numbering = numbering
+        self._name_of = name_of
         self._is_whole = limit is None and sample is None
         self._spool: Spool | None = None
         self._is_checked = False
@@ -94,14 +97,16 @@ class ListedSource:
             skip_bad=self._skip_bad,
             prices=self._prices,
         )
-        steps = self._checking(spool, counts, lookup)
+        names = RepeatedNames(self._name_of)
+        steps = self._checking(spool, counts, names, lookup)
         try:
             while await self._in_thread(lambda: next(steps, _END)) is not _END:
                 if progress is not None:
                     progress(counts.read)
         finally:
             await self._in_thread(steps.close)
-        plan = counts.plan(notes=[*self._repeated.notes(), *self._reading.all_notes()])
+        notes = [*self._repeated.notes(), *names.notes(), *self._reading.all_notes()]
+        plan = counts.plan(notes=notes)
         if self._reading.syntax_check is not None:
             self._reading.syntax_check.settle()
         self._reading.refuse_unseen()
@@ -154,13 +159,14 @@ class ListedSource:
     # What follows runs in the thread.
 
     def _checking(
-        self, spool: Spool, counts: PlanCounts, lookup: Lookup | None
+        self, spool: Spool, counts: PlanCounts, names: RepeatedNames, lookup: Lookup | None
     ) -> Generator[None, None, None]:
         """Check, count and spool the whole list, a step at a time."""
         block = _Block(spool, counts, lookup)
         with (
             closing(self._numbering(limit=self._limit)) as numbering,
             closing(self._rows(spool, counts)) as rows,
+            closing(names),
         ):
             for found in rows:
                 if found is not None:
@@ -175,6 +181,9 @@ class ListedSource:
                     if isinstance(entry, ExpandedRow) and self._has_templates:
                         where = self._format.where(number)
                         self._repeated.add(where, entry.requests, len(numbers))
+                    if numbers:
+                        assert not isinstance(entry, BadRow | None)  # noqa: S101 — it has images
+                        names.add(self._format.where(number), requests_of(entry))
                     block.take(number, raw, entry, numbers)
                 if numbering.full or counts.is_hopeless:
                     break
