@@ -312,15 +312,19 @@ async def test_a_folder_that_becomes_read_only_stops_the_run(
     await carried_on(sim, out, disks)
 
 
+@pytest.mark.parametrize("fault", ["renamed", "unreachable"])
 @pytest.mark.slow
 @pytest.mark.asyncio
-async def test_a_folder_that_is_moved_away_stops_the_run(sim: Simulator, tmp_path: Path):
+async def test_a_folder_that_is_moved_away_stops_the_run(
+    fault: str, sim: Simulator, tmp_path: Path
+):
     """F105: every id is in the journal, wherever that is; when the folder is moved back, the rest
     is made, and the unfinished file is removed."""
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
-    report = await run(sim.url, out, fault="renamed", count=COUNT)
+    report = await run(sim.url, out, fault=fault, count=COUNT)
     assert report.kind in {"SinkError", "JournalError"}
-    assert not out.exists()
+    assert not out.is_dir()
+    out.unlink(missing_ok=True)
     assert len(sim.charges) < COUNT
     look = looked(sim, elsewhere)
     assert look.states.keys() <= {"done", "submitted"}

@@ -12,7 +12,7 @@ import stat
 import threading
 import time
 import zlib
-from contextlib import closing
+from contextlib import closing, suppress
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -497,6 +497,27 @@ async def test_an_unlinked_journal_stops_the_run(tmp_path):
             await ledger.intent(image_request(1), price=PRICE)
         with pytest.raises(JournalError, match="removed or replaced"):
             await ledger.known(image_request())
+
+
+async def test_a_journal_that_cannot_be_reached_stops_the_run(tmp_path, caplog):
+    """P17: where even `stat` fails (a disk pulled out, a network's away; here a link to itself)
+    every caller gets an error, and a paid job's id goes to the log."""
+    folder = tmp_path / "run"
+    ledger = journal(folder)
+    async with asyncio.timeout(60), ledger:
+        await ledger.intent(image_request(), price=PRICE)
+        folder.rename(tmp_path / "away")
+        folder.symlink_to(folder)
+        with pytest.raises(JournalError, match="cannot be reached any more"):
+            await ledger.intent(image_request(1), price=PRICE)
+        with suppress(JournalError):  # it may be in the file that was moved away
+            await ledger.answered(image_request(), job_of(image_request()))
+        with pytest.raises(JournalError):
+            await ledger.known(image_request())
+        assert f"job {job_of(image_request()).job_id}" in caplog.text
+        assert not ledger.is_kept
+        folder.unlink()
+        (tmp_path / "away").rename(folder)
 
 
 async def test_a_failing_commit_is_the_last_one(tmp_path, caplog):

@@ -199,6 +199,16 @@ def _renamed(context: FaultContext) -> None:
     )
 
 
+def _unreachable(context: FaultContext) -> None:
+    """The same, and what stands there then is a link to itself, of which `stat` fails."""
+
+    def happens() -> None:
+        context.folder.rename(context.folder.with_name("elsewhere"))
+        context.folder.symlink_to(context.folder)
+
+    _before_third_link(context, happens)
+
+
 def _removed(context: FaultContext) -> None:
     _before_third_link(context, lambda: shutil.rmtree(context.folder, ignore_errors=True))
 
@@ -289,6 +299,7 @@ FAULTS: dict[str, Callable[[FaultContext], None]] = {
     "killed": lambda _: os.kill(os.getpid(), signal.SIGKILL),
     "read-only": _read_only,
     "renamed": _renamed,
+    "unreachable": _unreachable,
     "removed": _removed,
     "EIO on fsync": _eio_on_fsync,
     "EIO on commit": _eio_on_commit,

@@ -129,8 +129,8 @@ class Writer:
 
     def _serve(self) -> None:
         while True:
+            self._is_woken = False  # before the look at `_closing`: `close` sets it, then wakes
             closing = self._closing
-            self._is_woken = False
             while group := self._drained():
                 self._settle(group)
                 self._checkpoint_and_report()
@@ -157,7 +157,11 @@ class Writer:
                 return
             except Exception as exc:  # any kind: nothing of the group was committed
                 self._break(exc)
-        self._refuse(group)
+        try:
+            self._refuse(group)
+        except Exception:  # a defect of ours: nobody may wait for ever
+            logger.exception("%s: steps could not be refused properly", self._path)
+            self._wake([(future, None, self._journal_error()) for _, _, future, _ in group])
 
     def _committed(self, group: list[_Waiting]) -> list[_Result]:
         connection = self._connection
@@ -187,7 +191,13 @@ class Writer:
         return results
 
     def is_linked(self) -> bool:
-        """Whether the open file still has its name."""
+        """Whether the open file is known to have its name still."""
+        try:
+            return self._has_name()
+        except OSError:  # the disk was pulled out, the network's is away, …
+            return False
+
+    def _has_name(self) -> bool:
         try:
             found = os.stat(self._path)
         except (FileNotFoundError, NotADirectoryError):
@@ -196,11 +206,14 @@ class Writer:
 
     def _prove_linked(self) -> None:
         """Raise if the file was removed: SQLite would continue to commit to it."""
-        if not self.is_linked():
-            raise JournalError(
-                f"{self._path} was removed or replaced while it was in use: put it back, "
-                "then run the same command again"
-            )
+        try:
+            problem = "" if self._has_name() else "was removed or replaced while it was in use"
+            advice = "put it back"
+        except OSError as exc:
+            problem = f"cannot be reached any more ({exc.strerror})"
+            advice = "make its folder readable again"
+        if problem:
+            raise JournalError(f"{self._path} {problem}: {advice}, then run the same command again")
 
     def _break(self, error: Exception) -> None:
         self._error = error
