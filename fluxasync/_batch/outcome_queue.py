@@ -30,6 +30,11 @@ class OutcomeQueue:
         """Return the next index in the source, once it is not too far ahead."""
         if self._window is not None:
             await self._window.acquire()
+        return self.extra_index()
+
+    def extra_index(self) -> int:
+        """Return the next index for an outcome that no request of the source asked for. It does not
+        wait: the reader may need it to go past the gaps of a stopped run."""
         self._places += 1
         return self._places - 1
 

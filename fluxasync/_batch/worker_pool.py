@@ -304,7 +304,7 @@ class WorkerPool:
             await self._are_decided.wait()
         async for outcome in self._worker.earlier.unasked():
             self.extra_outcomes += not self.count.has_row(outcome.request)
-            await self.outcomes.put(await self.outcomes.next_index(), outcome)
+            await self.outcomes.put(self.outcomes.extra_index(), outcome)
 
     async def _count_undecided(self) -> None:
         assert self._worker is not None  # noqa: S101 — `open` comes first

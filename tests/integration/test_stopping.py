@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from support.patience import patient
 from support.simulator_sessions import (
     audit,
     fast_session,
@@ -40,6 +41,7 @@ from fluxasync import (
     Redirected,
     SinkError,
 )
+from fluxasync._batch.outcome_queue import AHEAD
 from fluxasync._cli.advice import with_advice as advice
 from fluxasync.events import Event, JobReady, JobSubmitted, Paused, Settled
 from fluxasync.extend import Stored
@@ -147,6 +149,32 @@ async def test_stop_ends_the_iteration_after_paid_jobs(ordered: bool, tmp_path: 
         indexes = [outcome.index for outcome in outcomes]
         assert not ordered or indexes == sorted(indexes)
         audit(sim.world, outcomes, folder=tmp_path)
+
+
+@pytest.mark.asyncio
+async def test_an_ordered_run_that_continues_a_folder_ends_when_it_is_stopped(tmp_path: Path):
+    """A row that is under way holds back all others, and the run's outcomes are followed by those
+    of jobs of an earlier run: no outcome waits for the row that was stopped."""
+    slow = evolve(SCENARIO, latency=(600, 600))
+    async with Simulator(slow) as sim, fast_session(sim.url, limits=3) as flux:
+        async with Batch(flux, small_requests(2, start=1000), out=tmp_path) as earlier:
+            await until(lambda: sim.world.posts == 2)
+            earlier.stop(0.0)
+        batch = Batch(flux, small_requests(200), out=tmp_path, ordered=True)
+        async with asyncio.timeout(patient()), batch:
+            reading = asyncio.create_task(outcomes_of(batch))
+            await until(lambda: sim.world.posts == 5)
+            sim.world.change(SCENARIO)
+            *quick, held = sim.world._state.jobs._by_id.values()
+            for job in quick:
+                job.ends_at = job.started_at
+            unread = batch._pool.outcomes._waiting
+            await until(lambda: len(unread) == AHEAD * 3 - 1)  # no row more is started
+            batch.stop(0.0)
+            outcomes = await reading
+        assert held.id not in {outcome.job.job_id for outcome in outcomes}
+        assert tally(outcomes)["saved"] >= AHEAD * 3 - 1
+        accounted(sim.world, flux, tmp_path)
 
 
 @pytest.mark.asyncio
