@@ -279,9 +279,42 @@ async def test_a_hook_that_never_returns_ends_the_hook_only(
     finally:
         release.set()
     assert time.monotonic() - began < 30
-    assert [record.getMessage() for record in caplog.records] == [
-        "on_saved did not end within 0.05 s, so it is not called again; the run goes on"
-    ]
+    over, left = (record.getMessage() for record in caplog.records)
+    assert over == "on_saved did not end within 0.05 s, so it is not called again; the run goes on"
+    assert left == f"on_saved was not called for {200 - hook._calls} images"
+
+
+@pytest.mark.parametrize("kind", ["async", "plain"])
+@pytest.mark.parametrize("error", [TimeoutError("no answer"), StopIteration()])
+@pytest.mark.asyncio
+async def test_every_error_of_a_hook_is_its_own(
+    kind: str, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An upload of the hook that times out is a failure for one image, and not a hook that hangs;
+    an error that a future does not take is a failure too."""
+    calls = 0
+
+    def fail_once(_: Saved) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise error
+
+    async def fail_once_later(image: Saved) -> None:
+        try:
+            fail_once(image)
+        except StopIteration as stop:  # Python makes it this
+            raise RuntimeError("coroutine raised StopIteration") from stop
+
+    hook = SavedHook.of(fail_once_later if kind == "async" else fail_once)
+    assert hook is not None
+    async with asyncio.timeout(patient()):
+        async with hook:
+            for _ in range(10):
+                hook(Settled(outcome=saved(None)))
+    assert calls == 10
+    [line] = caplog.messages
+    assert line.startswith("on_saved failed for an image: ")
 
 
 @pytest.mark.asyncio

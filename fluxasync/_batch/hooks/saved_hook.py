@@ -58,6 +58,7 @@ class SavedHook:
         self._is_stopped = asyncio.Event()
         self._is_over = False  #: it is not called again
         self._calls = self._failures = self._under_way = self._cut_off = 0
+        self._not_called = 0  #: images that came after the hook was over
 
     @classmethod
     def of(cls, on_saved: OnSaved | None) -> SavedHook | None:
@@ -78,7 +79,7 @@ class SavedHook:
 
     def __call__(self, event: Event) -> None:
         """Note an image that was saved; another event is nothing to a hook."""
-        if isinstance(event, Settled) and isinstance(event.outcome, Saved) and not self._is_over:
+        if isinstance(event, Settled) and isinstance(event.outcome, Saved):
             self._waiting.put_nowait(event.outcome)
 
     async def __aenter__(self) -> Self:
@@ -129,7 +130,9 @@ class SavedHook:
         while True:
             saved = await self._waiting.get()
             try:
-                if not self._is_over:
+                if self._is_over:
+                    self._not_called += 1
+                else:
                     await self._called(saved)
             finally:
                 self._waiting.task_done()
@@ -139,10 +142,12 @@ class SavedHook:
         self._calls += 1
         self._under_way += 1
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._timeout) as limit:
                 await self._call(saved)
-        except TimeoutError:
-            if not self._is_over:
+        except TimeoutError as error:
+            if not limit.expired():  # the hook's own
+                self._failed(saved, error)
+            elif not self._is_over:
                 self._is_over = True
                 logger.warning(
                     "%s did not end within %g s, so it is not called again; the run goes on",
@@ -173,7 +178,7 @@ class SavedHook:
             )
 
     def _report(self) -> None:
-        left = self._waiting.qsize()
+        left = self._waiting.qsize() + self._not_called
         if self._failures > 1:
             logger.warning("%s failed for %d of %d images", self._name, self._failures, self._calls)
         if left:
@@ -200,9 +205,12 @@ async def _in_thread(function: Callable[[Saved], Any], saved: Saved) -> Any:
             answer.set_exception(error)
 
     def call() -> None:
-        value, failure = None, None
+        value: Any = None
+        failure: Exception | None = None
         try:
             value = function(saved)
+        except StopIteration as error:  # which a future does not take
+            failure = HookError(f"StopIteration: {error}")
         except Exception as error:  # is the hook's failure
             failure = error
         except BaseException as error:  # SystemExit ends no thread but this
