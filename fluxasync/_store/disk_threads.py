@@ -79,7 +79,7 @@ class ThreadGroups(Generic[_T, _R]):
     ) -> None:
         self._work = work
         self._threads = threads
-        self._free = count
+        self._count = self._free = count
         self._waiting: deque[tuple[_T, asyncio.Future[_R]]] = deque()
 
     async def run(self, item: _T) -> _R:
@@ -116,16 +116,22 @@ class ThreadGroups(Generic[_T, _R]):
 
     def _ended(self, served: asyncio.Future[_Served[_T, _R]]) -> None:
         self._free += 1
-        if served.cancelled():  # the loop is closing
+        if served.cancelled():  # the owner of the threads has shut them down
+            if self._free == self._count:
+                self._refuse(RuntimeError("the threads of the sink were shut down"))
             return
         self._deliver(*served.result())
         if self._waiting:  # an item that came after the thread had looked
             try:
                 self._start(served.get_loop())
-            except Exception as error:  # the threads were shut down: nobody may wait for ever
-                left = list(self._waiting)
-                self._waiting.clear()
-                self._deliver(left, [error] * len(left))
+            except Exception as error:  # the threads were shut down
+                self._refuse(error)
+
+    def _refuse(self, error: Exception) -> None:
+        """Raise the error to all who wait: nobody may wait for ever."""
+        left = list(self._waiting)
+        self._waiting.clear()
+        self._deliver(left, [error] * len(left))
 
     @staticmethod
     def _deliver(group: list[tuple[_T, asyncio.Future[_R]]], results: list[_R | Exception]) -> None:

@@ -126,10 +126,12 @@ class AtomicFile:
         """Close the file and remove its temporary name."""
         if self._handle is None:
             return
-        os.close(self._handle)
-        self._handle = None
-        with suppress(OSError):  # a left-over part is harmless; the caller's error matters more
-            os.unlink(self.path)
+        handle, self._handle = self._handle, None  # closed also by a `close` that reports an error
+        try:
+            os.close(handle)
+        finally:
+            with suppress(OSError):  # a left-over part is harmless; the caller's error matters more
+                os.unlink(self.path)
 
     def _linked(self, target: str) -> str:
         for name in candidates(target):

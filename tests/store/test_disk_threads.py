@@ -91,3 +91,18 @@ async def test_nobody_waits_for_ever_for_threads_that_were_shut_down() -> None:
         assert await call == 2
         with pytest.raises(RuntimeError, match="shutdown"):
             await late
+
+
+async def test_nobody_waits_for_ever_for_threads_that_drop_their_work() -> None:
+    """The owner of the threads cancels what has not begun."""
+    work, executor = Work(), ThreadPoolExecutor(1)
+    busy = threading.Event()
+    executor.submit(busy.wait)  # the owner's own work
+    groups = ThreadGroups(work, ThreadRunner(executor, count=2), count=2)
+    calls = [asyncio.create_task(groups.run(n)) for n in range(3)]
+    await asyncio.sleep(0)
+    executor.shutdown(wait=False, cancel_futures=True)
+    busy.set()
+    async with asyncio.timeout(60):
+        found = await asyncio.gather(*calls, return_exceptions=True)
+    assert [str(each) for each in found] == ["the threads of the sink were shut down"] * 3

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from fluxasync._store.files import NotOurs, create_own, make_own_folder, open_own, open_to_read
+from fluxasync._store.files import (
+    AtomicFile,
+    NotOurs,
+    create_own,
+    make_own_folder,
+    open_own,
+    open_to_read,
+)
 
 
 def _stands_there(kind: str, path: Path, target: Path) -> None:
@@ -73,3 +81,26 @@ def test_our_folder_is_made_once_and_found_again(tmp_path: Path) -> None:
     for _ in range(2):
         make_own_folder(tmp_path / ".fluxasync", mode=0o700)
     assert stat.S_IMODE((tmp_path / ".fluxasync").stat().st_mode) == 0o700
+
+
+def test_a_close_that_reports_an_error_is_the_only_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS reports a full quota at `close`, and the number is free all the same: another file has
+    it by the time the part is discarded again."""
+    close = os.close
+
+    def reports_full(handle: int) -> None:
+        close(handle)
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    part = AtomicFile(tmp_path, fsync=False)
+    part.write(b"x")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", reports_full)
+        with pytest.raises(OSError, match="quota"):
+            part.discard()
+    with (tmp_path / "another").open("wb", buffering=0) as other:
+        part.discard()
+        other.write(b"whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["another"]
