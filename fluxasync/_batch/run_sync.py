@@ -49,11 +49,20 @@ def run_sync(work: Any, /, **options: Any) -> Any:
     elif options:
         work.close()
         raise ConfigError("run_sync: options belong inside the coroutine's own call")
+    if _is_in_a_loop():
+        return _InThread(work).result()
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_AGAIN) from None
+
+
+def _is_in_a_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(work)
-    return _InThread(work).result()
+        return False
+    return True
 
 
 class _InThread(Generic[_T]):

@@ -437,7 +437,8 @@ def models(
     if check:
         return run_async(lambda: _check_models(terminal, file, provider, base_url, json), terminal)
     if file is not None or provider is not None or base_url is not None:
-        terminal.say("fluxasync: a file, --provider and --base-url need --check")
+        step = "" if file is None else f"; to find a model: fluxasync models | grep {file.name}"
+        terminal.say(f"fluxasync: a file, --provider and --base-url need --check{step}")
         terminal.close()
         return USAGE
     from .models_command import rows, table

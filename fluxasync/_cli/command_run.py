@@ -161,14 +161,15 @@ class CommandRun:
         if not paid:
             return "nothing more is submitted; Ctrl-C again to leave at once"
         jobs = "1 job is" if paid == 1 else f"{paid} jobs are"
-        return f"{jobs} paid and may land for {grace:g} s; Ctrl-C again to leave at once"
+        what = f"{jobs} paid: waiting up to {grace:g} s for them"
+        return f"{what}; Ctrl-C again to leave at once"
 
     def _counts(self) -> ExitCounts | None:
         if self.batch is None:
             return None
         summary = self.batch.summary
         return ExitCounts(
-            failed=summary.failed + summary.failed_earlier,
+            failed=summary.failed + summary.failed_earlier + Counter(damaged=summary.damaged),
             in_doubt=summary.in_doubt
             + max(self._doubts_before - summary.found_earlier, summary.in_doubt_earlier),
         )

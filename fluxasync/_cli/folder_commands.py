@@ -113,7 +113,9 @@ def _status_row(found: audit.Status, run: Path | str, asked: Mapping[str, Any]) 
 def _status_lines(found: audit.Status) -> Iterator[str]:
     counts, simulated = found.counts, bool(found.simulated)
     again = f", to submit again {counts.again}" if counts.again else ""
-    yield f"{counts}{again}"
+    # a run that is active has submissions under way, which its record does not tell from doubts
+    doubts = "being submitted or in doubt" if found.is_running else "in doubt"
+    yield f"{counts.described(doubts=doubts)}{again}"
     if found.output:
         yield f"images at {found.output}"
     yield spending(
@@ -121,6 +123,7 @@ def _status_lines(found: audit.Status) -> Iterator[str]:
         perhaps=counts.possible_cost,
         in_doubt=counts.in_doubt_price,
         simulated=simulated,
+        doubts=doubts,
     )
     yield from _by_model(found, simulated=simulated)
     yield from _by_account(found.accounts, simulated=simulated)

@@ -16,7 +16,7 @@ from .._core.text import counted, display
 from .._engine.pool import batch_engine_of
 from .._requests.sources import open_source
 from .account_pool import planned_session
-from .exit_codes import USAGE
+from .exit_codes import BUDGET, DONE, USAGE
 from .findings import CheckResult, bounded
 from .options import RunOptions
 from .planned_run import batch_of, prompts_of
@@ -96,10 +96,19 @@ async def _counted(
         "cost": None if cost is None else float(cost),
         "seconds": round(whole.seconds),
     }
+    status: Literal["ok", "warning", "failed"] = "ok"
+    step, code = "", DONE
+    if whole.unpriced:
+        status, step = "warning", "give the price: --price MODEL=0.04"
+    elif paid.images < whole.images:
+        status, step = "warning", "to make all of them: a higher --max-cost"
+        if not paid.images:
+            status, code = "failed", BUDGET
     text = display("; ".join(parts))
-    status: Literal["ok", "warning"] = "warning" if whole.unpriced else "ok"
-    step = "give the price: --price MODEL=0.04" if whole.unpriced else ""
-    return CheckResult(check="list", status=status, text=text, next=step, values=values), found
+    result = CheckResult(
+        check="list", status=status, text=text, next=step, code=code, values=values
+    )  # fmt: skip
+    return result, found
 
 
 async def _mean_bytes(sources: Sequence[str], options: RunOptions) -> int:

@@ -42,13 +42,14 @@ def fill(_app: object, commands: Sequence[str], arguments: ArgumentCollection) -
     GIVEN.set(given)
     command = commands[-1] if commands else ""
     named = {each.name: each for each in arguments if each.name.startswith("--")}
+    given.paths = frozenset(name for name, each in named.items() if Path in _types(each.hint))
+    _refuse_empty(named, given.paths)
     if "--env-file" not in named:
         return
     words = {each.field_info.name: each.tokens for each in arguments if each.name[:1] != "-"}
     given.source = tuple(
         token.value for name in ("source", "more") for token in words.get(name, ())
     )
-    given.paths = frozenset(name for name, each in named.items() if Path in _types(each.hint))
     given.line = _texts_of(named)
     is_resumed = command == "resume" or (
         command == "run" and not given.source and not named["--from-picks"].tokens
@@ -58,7 +59,9 @@ def fill(_app: object, commands: Sequence[str], arguments: ArgumentCollection) -
         _configure(given, named, is_resumed=is_resumed)
     if is_resumed:
         places = words.get("folder") or named["--out"].tokens
-        _continue(given, places[0].value if places else None, named)
+        place = places[0].value if places else None
+        _refuse_other_folder(place, given.line.get("--out"))
+        _continue(given, place, named)
     given.options = _texts_of(named)
     if env_file := given.options.get("--env-file"):
         from .env_file import read_env_file  # few commands need it
@@ -66,6 +69,22 @@ def fill(_app: object, commands: Sequence[str], arguments: ArgumentCollection) -
         _say(read_env_file(Path(env_file[0])))
     if command not in ("run", "resume", "generate"):  # which say them themselves
         _say(given.lines)
+
+
+def _refuse_empty(named: Mapping[str, Any], paths: Container[str]) -> None:
+    """Raise ConfigError for a path without a text, which would be the folder one is in."""
+    for name, each in named.items():
+        if (name == "--out" or name in paths) and any(not token.value for token in each.tokens):
+            raise ConfigError(f"{name}: the path is empty; is a variable of the shell not set?")
+
+
+def _refuse_other_folder(place: str | None, out: Sequence[str] | None) -> None:
+    """Raise ConfigError for a run that is continued into another folder: it would be a new one."""
+    if place is not None and out is not None and out[0].rstrip("/") != place.rstrip("/"):
+        raise ConfigError(
+            f"{cut(place)} cannot be continued in {cut(out[0])}, where all images would be paid "
+            "again: leave out -o. A new run there is: fluxasync run LIST -o DIR"
+        )
 
 
 def _texts_of(named: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -35,11 +35,12 @@ def spending(
     in_doubt: Decimal = _ZERO,
     unpriced: int = 0,
     simulated: bool = False,
+    doubts: str = "in doubt",
 ) -> str:
     """Return the cost of images as every summary shows it.
 
     `spent` is for stored images, `perhaps` for accepted jobs without an image, `in_doubt` for
-    submissions without an answer; `unpriced` counts images of unknown price.
+    submissions without an answer, which `doubts` names; `unpriced` counts images of unknown price.
     """
     if simulated:
         return f"spent {dollars(_ZERO)} (simulated)"
@@ -48,7 +49,7 @@ def spending(
         text += f" + {unpriced:,} of unknown price"
     if perhaps:
         text += f", perhaps charged {dollars(perhaps)}"
-    return f"{text}, in doubt {dollars(in_doubt)}" if in_doubt else text
+    return f"{text}, {doubts} {dollars(in_doubt)}" if in_doubt else text
 
 
 def amount_text(amount: Decimal | None) -> str | None:

@@ -158,8 +158,7 @@ class Submitter:
         if is_new:
             logger.log(
                 logging.INFO if recorded else logging.WARNING,
-                "job %s was accepted, but its caller is gone: collect(job) gets its image "
-                "(polling URL %s)",
+                "job %s is paid, and its image is not fetched yet (polling URL %s)",
                 job.job_id,
                 job.polling_url,
             )

@@ -67,7 +67,7 @@ def parse_request(
             parameters[key] = value
         else:
             own[key] = value
-    if own and (faults := _own_faults(own, given, name, model, allow_extras)):
+    if own and (faults := _own_faults(own, {**row, **given}, name, model, allow_extras)):
         raise ConfigError("; ".join(faults))
     if model is None:
         label = {key: own.pop(key) for key in _LABELS if key in own}

@@ -41,6 +41,17 @@ _NEXT_STEP = {
     errno.EIO: "the disk reports an error: check it before going on",
 }
 
+#: the same for a folder that a run was using: in another one its images would be paid again
+_AGAIN_USABLE = {
+    errno.ENOENT: "the folder was moved or removed while it was in use: put it back",
+    errno.ENOTDIR: "the folder was moved or removed while it was in use: put it back",
+    errno.ELOOP: "the folder was moved or removed while it was in use: put it back",
+    errno.EROFS: "the file system is read-only: make it writable again",
+    errno.EACCES: "not writable: change its permissions back",
+    errno.EPERM: "not writable: change its permissions back",
+}
+_PAID_AGAIN = "in another folder all images would be paid again"
+
 #: errors of link() on a file system without hard links
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -349,9 +360,12 @@ def sync_folder(folder: Path | str) -> None:
         os.close(handle)
 
 
-def disk_error(path: str | os.PathLike[str], error: OSError) -> SinkError:
-    """Return a SinkError that names the path, the cause and the next step."""
+def disk_error(path: str | os.PathLike[str], error: OSError, *, in_use: bool = False) -> SinkError:
+    """Return a SinkError that names the path, the cause and the next step. `in_use`: a run was
+    writing there, so that another folder is no way out."""
     if isinstance(error, NotOurs):
         return SinkError(str(error))
+    if in_use and (step := _AGAIN_USABLE.get(error.errno or 0)) is not None:
+        return SinkError(f"{os.fspath(path)}: {step}; {_PAID_AGAIN} ({error.strerror or error})")
     step = _NEXT_STEP.get(error.errno or 0, "choose another folder")
     return SinkError(f"{os.fspath(path)}: {step} ({error.strerror or error})")

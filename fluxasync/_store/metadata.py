@@ -312,7 +312,7 @@ class MetadataWriter:
                     text = b"".join(line_of(types.settled(row)) for row in rows)
                     write_all(self._opened(name), text)
             except OSError as exc:
-                raise disk_error(self.folder / name, exc) from exc
+                raise disk_error(self.folder / name, exc, in_use=True) from exc
 
     def _types_of(self, name: str) -> ColumnTypes:
         """Return the types of a list, read from its lines before the first is added."""
@@ -337,7 +337,7 @@ class MetadataWriter:
             for name in self._unchecked - self._types.keys():
                 settle_types(self.folder / name)
         except OSError as exc:
-            raise disk_error(self.folder, exc) from exc
+            raise disk_error(self.folder, exc, in_use=True) from exc
         finally:
             self._sync()
 
@@ -349,7 +349,7 @@ class MetadataWriter:
             if handles:
                 sync_folder(self.folder)
         except OSError as exc:
-            raise disk_error(self.folder, exc) from exc
+            raise disk_error(self.folder, exc, in_use=True) from exc
         finally:
             _close_all(handles)
 

@@ -122,7 +122,7 @@ class _DiskSink(QuarantiningSink):
             await self._threads.__aexit__()
 
     async def _check_writable(self) -> None:
-        with _disk_errors(self._where):
+        with _disk_errors(self._where, in_use=False):
             await self._threads.run(self._prepare)
 
     @abstractmethod
@@ -485,8 +485,8 @@ def check_md5(content: bytes, expected: str | None) -> None:
 
 
 @contextmanager
-def _disk_errors(where: Path) -> Iterator[None]:
+def _disk_errors(where: Path, *, in_use: bool = True) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise disk_error(where, exc) from exc
+        raise disk_error(where, exc, in_use=in_use) from exc

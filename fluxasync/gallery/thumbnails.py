@@ -22,7 +22,13 @@ from .._core.errors import ConfigError
 from .._core.extras import install_command
 from .._core.isolated_process import start
 from .._store.disk_threads import ThreadRunner
-from .._store.files import check_own_folder, disk_error, make_own_folder, open_to_read
+from .._store.files import (
+    check_own_folder,
+    disk_error,
+    make_own_folder,
+    open_to_read,
+    prove_writable,
+)
 from .._store.journal.schema import HOME
 
 FOLDER = f"{HOME}/thumbs"
@@ -105,6 +111,16 @@ class Thumbnails:
 def thumb_of(identity: str) -> str:
     """Return the path in the folder of an image's thumbnail, made or not."""
     return f"{FOLDER}/{hashlib.sha256(identity.encode(errors='replace')).hexdigest()[:24]}.webp"
+
+
+def can_keep(folder: Path) -> bool:
+    """Whether thumbnails can be kept in a run's folder; blocks."""
+    try:
+        _make_folders(folder)
+        prove_writable(folder / FOLDER)
+    except OSError:
+        return False
+    return True
 
 
 def _make_folders(folder: Path) -> None:

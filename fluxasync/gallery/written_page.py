@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from attrs import evolve, field, frozen
 
@@ -24,7 +26,7 @@ from .contact_sheet import check_count, check_sheet, draw_sheet
 from .html_page import page, title_of
 from .page_picks import decisions_for_page
 from .pictures import CopiedPictures, Pictures, copy_of, pictures_at, write_whole
-from .thumbnails import Thumbnails, require_pillow, thumb_of
+from .thumbnails import Thumbnails, can_keep, require_pillow, thumb_of
 
 #: the page's name in the folder
 FILE = "gallery.html"
@@ -71,7 +73,10 @@ async def write(
         raise ConfigError("picked: the page in the folder has all images: name another with out")
     folder = (await located(folder, options)).folder
     copies = None if out is None else _new_folder(usable_path("out", out), folder)
-    async with ThreadRunner(count=1) as threads, Thumbnails(folder) as thumbnails:
+    async with (
+        ThreadRunner(count=1) as threads,
+        _thumbnails_of(folder, threads, is_elsewhere=copies is not None) as thumbnails,
+    ):
         found = await threads.run(_cards_of, folder, picked)
         pictures = pictures_at(found.root, options, threads)
         if copies is not None:
@@ -114,7 +119,10 @@ async def sheet(
     target = usable_path("to", to)
     check_sheet(target)
     folder = (await located(folder, options)).folder
-    async with ThreadRunner(count=1) as threads, Thumbnails(folder) as thumbnails:
+    async with (
+        ThreadRunner(count=1) as threads,
+        _thumbnails_of(folder, threads, is_elsewhere=True) as thumbnails,
+    ):
         found = await threads.run(_cards_of, folder, picked)
         saved = tuple(card for card in found.cards if card.is_saved)
         check_count(folder, len(saved))
@@ -122,7 +130,23 @@ async def sheet(
         await thumbnails.prepare()
         maker = _Maker(thumbnails, pictures, None, threads)
         await maker.make_all(evolve(found, cards=saved), progress or (lambda done, total: None))
-        return await draw_sheet(folder, saved, maker.made, target)
+        made = {key: str(thumbnails.folder / thumb) for key, thumb in maker.made.items()}
+        return await draw_sheet(folder, saved, made, target)
+
+
+@asynccontextmanager
+async def _thumbnails_of(
+    folder: Path, threads: ThreadRunner, *, is_elsewhere: bool
+) -> AsyncIterator[Thumbnails]:
+    """The thumbnails of a run. Those of a page or sheet that is written elsewhere are temporary
+    where the run's folder cannot be written."""
+    if not is_elsewhere or await threads.run(can_keep, folder):
+        async with Thumbnails(folder) as thumbnails:
+            yield thumbnails
+        return
+    with TemporaryDirectory(prefix="fluxasync-") as place:
+        async with Thumbnails(Path(place)) as thumbnails:
+            yield thumbnails
 
 
 def _cards_of(folder: Path, picked: bool) -> Cards:

@@ -87,6 +87,20 @@ async def test_a_page_of_picked_images_only(tmp_path):
         await gallery.write(run, picked=True)
 
 
+async def test_a_page_elsewhere_needs_no_place_in_the_folder_of_the_run(tmp_path):
+    """Thumbnails are temporary where they cannot be kept: here because a file stands in the way, as
+    in a folder that is read-only."""
+    run = five_images(tmp_path / "run")
+    (run / ".fluxasync").mkdir(exist_ok=True)
+    (run / ".fluxasync" / "thumbs").write_text("in the way")
+    with pytest.raises(SinkError, match="thumbs"):
+        await gallery.write(run)
+    made = await gallery.write(run, out=tmp_path / "page")
+    assert (made.saved, made.without_thumb) == (5, 0)
+    assert await gallery.sheet(run, tmp_path / "sheet.png") == 5
+    assert (run / ".fluxasync" / "thumbs").read_text() == "in the way"
+
+
 async def test_the_command_opens_the_page_and_refuses_what_does_not_fit(tmp_path):
     """The browser gets the address of the file."""
     run = five_images(tmp_path / "run")

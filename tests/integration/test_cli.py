@@ -412,7 +412,7 @@ def test_p15_first_ctrl_c_lets_paid_jobs_land(prompts: Path) -> None:
         terminal.press(CTRL_C)
         assert terminal.end() == 130
         ledger = slow.ledger()
-    assert "paid and may land for 10 s; Ctrl-C again to leave at once" in terminal.shown
+    assert "paid: waiting up to 10 s for them; Ctrl-C again to leave at once" in terminal.shown
     assert "Traceback" not in terminal.shown
     images = list((prompts.parent / "x").glob("*.jpg"))
     assert ledger["charges"] == ledger["delivered"] == len(images) < 60
@@ -426,7 +426,7 @@ def test_p15_second_ctrl_c_exits_at_once_and_lists_paid_jobs(prompts: Path) -> N
         terminal = Terminal(*command, cwd=prompts.parent)
         terminal.read_until("3 running")
         terminal.press(CTRL_C)
-        terminal.read_until("3 jobs are paid and may land for 10 s")
+        terminal.read_until("3 jobs are paid: waiting up to 10 s")
         terminal.press(CTRL_C)
         assert terminal.end() == 130
     assert "3 paid but not fetched" in terminal.shown

@@ -180,7 +180,7 @@ def test_p15_twice_running_jobs_are_left_to_the_next_run(cli: Any, prompts: Path
         terminal = Terminal(*line_for(server, "--in-flight", str(COUNT)), cwd=folder)
         terminal.read_until(f"{COUNT} running")
         terminal.press(CTRL_C)
-        terminal.read_until(f"{COUNT} jobs are paid and may land")
+        terminal.read_until(f"{COUNT} jobs are paid: waiting up to")
         terminal.press(CTRL_C)
         assert terminal.end() == 130
         assert server.ledger()["delivered"] == 0
@@ -471,7 +471,7 @@ def test_f124_a_removed_image_is_reported_and_made_again_on_request(
         assert out[1].startswith(f"truncated: {cut.name} ")
         assert err == [remedy]
         code, _, err = cli(*line_for(server))
-        assert (code, err[-2]) == (0, remedy)
+        assert (code, err[-2]) == (3, remedy)
         assert f"0 new, {COUNT} already there, 0 failed, 2 damaged, spent" in err[-1]
         assert server.charges() == COUNT
         code, _, err = cli(*line_for(server, "--retry", "damaged"))

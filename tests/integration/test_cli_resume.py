@@ -102,6 +102,17 @@ def test_a_run_is_resumed_from_its_folder_and_is_no_list(
     assert (code, said.startswith("continuing: fluxasync run")) == (0, True), said
 
 
+def test_a_run_is_not_continued_in_another_folder(line: Line, server: SimulatorCommand) -> None:
+    """Every image would be paid again there. An empty path is the folder one is in."""
+    assert line(*first_line(server, "--limit", "1"))[0] == 0
+    code, said = line("resume", "out", "-o", "other", "--dry-run")
+    assert (code, "out cannot be continued in other" in said) == (2, True), said
+    assert line("resume", "out", "-o", "out/", "--dry-run")[0] == 0
+    for words in (("run", "p.csv", "-o", ""), ("export", "out", "--to", "csv", "-o", "")):
+        code, said = line(*words)
+        assert (code, "--out: the path is empty" in said) == (2, True), said
+
+
 def test_a_project_is_moved_as_a_whole(
     line: Line, server: SimulatorCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

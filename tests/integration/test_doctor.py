@@ -107,7 +107,7 @@ async def test_nothing_stands_in_the_way(capfd: pytest.CaptureFixture[str]) -> N
         pytest.param(
             {"credits": 3}, "", 6, "balance", "$0.03 left; the list costs $0.05", id="poor"
         ),
-        pytest.param({"credits": 3}, " --max-cost 0.02", 0, "balance", "$0.03 left", id="capped"),
+        pytest.param({"credits": 3}, " --max-cost 0.03", 0, "balance", "$0.03 left", id="capped"),
         pytest.param({"clock_skew": 3600}, "", 0, "clock", "60 min behind", id="clock"),
         pytest.param({}, " --model flux-deev", 2, "list", "did you mean flux-dev", id="misspelt"),
         pytest.param({}, " --in-flight 30000", 0, "limits", "open files", id="files"),
@@ -127,6 +127,20 @@ async def test_what_stands_in_the_way_has_a_next_step(
         ended, checks = await examined(f"two.txt -o out --base-url {sim.url}{line}", capfd)
         assert not sim.world.posts
     assert (code, True) == (ended, words in checks[check]["text"]), checks[check]
+
+
+@pytest.mark.parametrize(
+    ("cap", "code", "status"), [("0.01", 5, "failed"), ("0.03", 0, "warning"), ("0.05", 0, "ok")]
+)
+@pytest.mark.asyncio
+async def test_a_cap_that_pays_for_less_is_told(
+    cap: str, code: int, status: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A run whose cap pays for no image makes none, and ends with 5."""
+    async with Simulator(Scenario(key=KEY)) as sim:
+        line = f"two.txt -o out --base-url {sim.url} --max-cost {cap}"
+        ended, checks = await examined(line, capfd)
+    assert (ended, checks["list"]["status"]) == (code, status), checks["list"]
 
 
 @pytest.mark.asyncio

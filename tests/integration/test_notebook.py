@@ -347,8 +347,9 @@ def test_run_sync_returns_what_run_returns(in_a_loop: bool, tmp_path: Path) -> N
         assert len(result.saved) == 2
         made = fluxasync.generate("a fox", model=QUICKEST, base_url=sim.url, **SMALL)
         assert fluxasync.run_sync(made).data
-        with pytest.raises(ConfigError, match="out"):
+        with pytest.raises(ConfigError, match="out") as caught:
             fluxasync.run_sync(["a fox"], out=5)
+        assert caught.value.__context__ is None
         with pytest.raises(ConfigError, match="run_sync"):
             fluxasync.run_sync(asyncio.sleep(0), out="x")  # type: ignore[call-overload]
 

@@ -454,7 +454,7 @@ async def test_a_paid_job_whose_outcome_is_not_recorded_is_named(
         assert ended or fault.startswith("lost")
         assert ended <= set(named)
         assert len(named) == len(set(named))
-        assert all(caplog.text.count(f"job {job_id} was accepted") == 1 for job_id in named)
+        assert all(caplog.text.count(f"job {job_id} is paid") == 1 for job_id in named)
         doubts = sum(isinstance(outcome, InDoubt) for outcome in settled)
         assert len(named) + doubts <= sim.world.posts
         # every job whose id arrived; a lost answer may come too late for an outcome

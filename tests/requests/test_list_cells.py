@@ -142,3 +142,13 @@ def test_a_list_where_one_image_is_taken_says_what_to_write(name: str, advice: s
     model = "flux-2-pro" if name == "input_image" else "flux-pro-1.1"
     with pytest.raises(ConfigError, match=advice):
         validate(ImageRequest(prompt="x", model=model, parameters={name: ["a.jpg", "b.jpg"]}))
+
+
+@pytest.mark.parametrize("name", ["prompt", "caption", "text"])
+@pytest.mark.asyncio
+async def test_an_empty_cell_of_the_prompts_is_no_missing_column(tmp_path, name):
+    """The row is named; the column is there. A prompt for all rows fills it in."""
+    path = saved(tmp_path, "p.csv", f"{name},sku\na fox,1\n,2\n")
+    columns = {} if name == "prompt" else {"columns": {"prompt": name}}
+    said = await complaint_of(path, **columns)
+    assert said == "p.csv row 3: the prompt is empty: flux-dev needs prompt or image_prompt"

@@ -36,6 +36,7 @@ BAD_LINES = [
     pytest.param(b'["fox"]', "not a JSON object", id="F130 a list"),
     pytest.param(b'"fox"', "not a JSON object", id="F130 bare text"),
     pytest.param(b'{"width": 512}', "the prompt is empty", id="F130 no prompt"),
+    pytest.param(b'{"prompt": null, "sku": 2}', "the prompt is empty", id="F130 null"),
     pytest.param(b'{"prompt": " "}', "the prompt is empty", id="F134 only spaces"),
     pytest.param(b'{"prompt": 7}', "a prompt is text", id="F130 a number as prompt"),
     pytest.param(b'{"prompt": "caf\xe9"}', "column 16: byte 0xe9", id="F133 Latin-1"),

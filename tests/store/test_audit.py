@@ -168,9 +168,10 @@ async def test_a_folder_without_a_run_stays_unchanged(tmp_path: Path, name: str)
     """A mistyped folder is an error, and gets no journal."""
     with pytest.raises(ConfigError, match="has no journal: no run began there"):
         await FUNCTIONS[name](tmp_path / "imagse")
-    with pytest.raises(ConfigError, match="has no journal"):
+    (tmp_path / "metadata.jsonl").write_text("{}\n")
+    with pytest.raises(ConfigError, match=r"and no journal: put its \.fluxasync back"):
         await FUNCTIONS[name](tmp_path)
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == ["metadata.jsonl"]
 
 
 @pytest.mark.parametrize("name", list(FUNCTIONS)[1:])

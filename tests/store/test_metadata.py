@@ -293,6 +293,6 @@ async def test_lists_are_not_written_through_a_planted_link(tmp_path):
 @pytest.mark.asyncio
 async def test_a_missing_folder_is_named(tmp_path):
     """F105 The error names the list that could not be written, and the next step."""
-    with pytest.raises(SinkError, match=r"metadata\.jsonl: the folder does not exist"):
+    with pytest.raises(SinkError, match=r"metadata\.jsonl: the folder was moved or removed"):
         async with MetadataWriter(tmp_path / "missing") as manifest:
             await manifest.add(_saved(tmp_path))

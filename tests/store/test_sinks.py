@@ -351,7 +351,7 @@ async def test_a_folder_that_vanishes_is_named(tmp_path):
     """F105 A folder removed during the run is an error of the disk, not of the image."""
     async with FolderSink(tmp_path / "images") as sink:
         (tmp_path / "images").rmdir()
-        with pytest.raises(SinkError, match="does not exist"):
+        with pytest.raises(SinkError, match="was moved or removed"):
             await _store(sink, png())
 
 

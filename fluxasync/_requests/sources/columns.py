@@ -191,6 +191,8 @@ class Header:
         if not row or (self._typed and all(map(_is_blank, row.values()))):
             return None
         row = _with_objects(row)
+        if "prompt" in self._targets:
+            row.setdefault("prompt", None)  # an empty cell is not a column that is missing
         if self._used is None:
             return row
         return self._used.applied(row, dict(zip_longest(self._names, cells[: len(self._names)])))

@@ -147,7 +147,8 @@ class XlsxFormat:
             if reading.layout.header:
                 below = ([cell.value for cell in cells] for cells in rows)
                 error = title_fault(names, below, row=self._above) or error
-            raise ConfigError(f"{self._name}: {error}") from None
+            more = f"; or another sheet, --sheet NAME ({listed(self._others)})" * bool(self._others)
+            raise ConfigError(f"{self._name}: {error}{more}") from None
         self._names = len(names)
         return starmap(self._row, enumerate(chain(first, rows), start=self._above + 1))
 

@@ -29,7 +29,15 @@ from ..journal.exports import count_exported
 from ..journal.lock import Locked, holder
 from ..journal.quarantined_row import QUARANTINED, facts_of, is_quarantined
 from ..journal.reader import output_of, read_only
-from ..journal.schema import FILE, HOME, RESTORE, State, connect_read_only, journal_errors
+from ..journal.schema import (
+    FILE,
+    HOME,
+    RESTORE,
+    State,
+    connect_read_only,
+    journal_errors,
+    no_journal,
+)
 from ..journal.serialization import request_of
 from ..journal.totals import JournalCounts
 
@@ -158,7 +166,7 @@ def read_status(folder: Path) -> Status:
 def require_journal(folder: Path) -> None:
     """Raise ConfigError unless the folder has a journal, in whatever state."""
     if not os.path.lexists(folder / HOME / FILE):
-        raise ConfigError(f"{folder} has no journal: no run began there. Name the folder of a run")
+        raise ConfigError(no_journal(folder))
 
 
 def require_idle(folder: Path) -> None:

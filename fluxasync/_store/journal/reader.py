@@ -48,6 +48,7 @@ from .schema import (
     journal_errors,
     lift_limit,
     limit_work,
+    no_journal,
 )
 from .serialization import known_of
 from .totals import JournalCounts, counted
@@ -106,9 +107,7 @@ class JournalView:
             return
         path = folder / HOME / FILE
         if not path.exists():
-            raise JournalError(
-                f"{folder} has no journal: no run began there. Name the folder of a run"
-            )
+            raise JournalError(no_journal(folder))
         check_file(path)
         self.header = header = check_content(folder, path, thorough=thorough)
         self.simulated, self.places = header.simulated, header.places

@@ -126,6 +126,16 @@ CREATE TEMP VIEW image AS
 SELECT *, NULL AS token, NULL AS owner, NULL AS account FROM main.image"""
 
 
+def no_journal(folder: Path) -> str:
+    """Return the error of a folder without a journal."""
+    if any((folder / name).exists() for name in ("metadata.jsonl", "failures.jsonl")):
+        return (
+            f"{folder} has the lists of a run and no journal: put its {HOME} back, which holds the "
+            "record of what was paid"
+        )
+    return f"{folder} has no journal: no run began there. Name the folder of a run"
+
+
 def create(path: Path, *, facts: dict[str, str]) -> None:
     """Create an empty journal, whole or not at all, with these facts in `meta`.
 

@@ -42,10 +42,14 @@ class JournalCounts:
     possible_cost: Decimal = _NOTHING
 
     def __str__(self) -> str:
+        return self.described()
+
+    def described(self, *, doubts: str = "in doubt") -> str:
+        """Return the counts as a line; `doubts` are submissions without an answer."""
         parts = [f"{self.done} done", f"{self.running} still running"]
         earlier = "" if self.in_doubt else " of earlier attempts"
         price = f" ({dollars(self.in_doubt_price)}{earlier})" if self.in_doubt_price else ""
-        parts.append(f"{self.in_doubt} in doubt{price}")
+        parts.append(f"{self.in_doubt} {doubts}{price}")
         parts.append(with_causes(self.failed, "failed"))
         return ", ".join(parts)
 
