@@ -22,6 +22,7 @@ from .._core.events import Settled
 from .._core.models import Failed, ImageRequest, InDoubt, Job, Outcome, Saved
 from .._core.prices import NO_PRICES, Prices
 from .._core.text import display
+from .._engine.account_router import AccountsOut
 from .._requests.pricing import price
 from .._requests.sources.plan import BadRow
 from .resume_decision import Collect, resume_decision
@@ -86,6 +87,7 @@ class RowWorker:
         breaker: CircuitBreaker,
         count: Count,
         end: Callable[[Exception], None],
+        leave: Callable[[RunStopped], None],
         emit: Callable[[Settled], None],
         places: int,
         skips: bool,
@@ -94,7 +96,7 @@ class RowWorker:
         self._output = output
         self._breaker = breaker
         self._count = count
-        self._end = end
+        self._end, self._leave = end, leave
         self._emit = emit
         self._skips = skips  #: outcomes of earlier runs are counted, not returned
         self.earlier = ResumedJobs(self._collected, places=places)
@@ -231,7 +233,9 @@ class RowWorker:
             outcome = classify_outcome(error, job, request, self._breaker, prices)
         if not isinstance(outcome, EndsRun):
             return outcome
-        if not isinstance(outcome.error, RunStopped):
+        if isinstance(outcome.error, AccountsOut):
+            self._leave(outcome.error)
+        elif not isinstance(outcome.error, RunStopped):
             self._end(outcome.error)
         return None
 

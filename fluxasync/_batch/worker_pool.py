@@ -80,6 +80,7 @@ class WorkerPool:
         self.not_listed = 0  #: images in doubt in the folder that the provider's list lacks
         self.with_candidates = 0  #: images in doubt in the folder whose candidates are known
         self.error: Exception | None = None  #: what ended the run
+        self._left_behind: FluxError | None = None  #: why images wait for the next run
 
     @property
     def is_over(self) -> bool:
@@ -108,6 +109,7 @@ class WorkerPool:
             breaker=self._breaker,
             count=self.count,
             end=self.end,
+            leave=self.leave,
             emit=self._emit_settled,
             places=self._worker_limit,
             skips=bool(self._skip),
@@ -181,6 +183,11 @@ class WorkerPool:
         self.stop_intake(hurry=not isinstance(error, BudgetExceeded))
         if is_disk:
             self.cut()
+
+    def leave(self, error: RunStopped) -> None:
+        """Leave an image to the next run and go on; the run ends with the first such error."""
+        if self._left_behind is None and isinstance(error.__cause__, FluxError):
+            self._left_behind = error.__cause__
 
     def stop_intake(self, *, hurry: bool = True) -> None:
         """Submit nothing more; submissions that are being sent are finished. `hurry` waits for no
@@ -292,6 +299,7 @@ class WorkerPool:
         if self._damage_check is not None:
             self.damaged = await asyncio.shield(self._damage_check)
         await self._count_undecided()
+        self.error = self.error or self._left_behind
         self._ended_at = asyncio.get_running_loop().time()
         self._observers.end()
         await self.outcomes.end()

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from .._core.errors import RunStopped, ends_run
 from .account_choice import AccountLoad, Route, ranked
 from .job_slots import model_group
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from .limiter import Lease
 
 logger = logging.getLogger("fluxasync")
+
+
+class AccountsOut(RunStopped):
+    """The accounts that have an image's model are out, and others are not: the run goes on, and the
+    image waits for the next one. Its cause is the error of an account."""
 
 
 class AccountRouter:
@@ -103,26 +109,37 @@ class AccountRouter:
             ): engine
             for engine in order
         }
+        granted: list[tuple[Engine, Lease]] = []
+        is_over = False
+
+        def ended(task: asyncio.Task[Lease]) -> None:
+            if task.cancelled() or task.exception() is not None:
+                return
+            if is_over:  # a slot that was granted meanwhile
+                tasks[task].submitter.give_back(task.result())
+            else:
+                granted.append((tasks[task], task.result()))
+
+        for task in tasks:
+            task.add_done_callback(ended)
         found: tuple[Engine, Lease] | None = None
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            done = [task for task in tasks if task.done() and task.exception() is None]
-            if done:
-                found = tasks[done[0]], done.pop(0).result()
+            granted.sort(key=lambda one: order.index(one[0]))
+            found = granted.pop(0) if granted else None
         finally:
+            is_over = True
             for task in tasks:
                 task.cancel()
-            # a slot that was granted meanwhile is given back
-            await asyncio.gather(*tasks, return_exceptions=True)
-            for task, engine in tasks.items():
-                if not task.cancelled() and task.exception() is None:
-                    self._give_back(engine, task.result(), unless=found)
+            for engine, lease in granted:
+                engine.submitter.give_back(lease)
+        try:
+            await asyncio.wait(tasks)
+        except BaseException:
+            if found is not None:
+                found[0].submitter.give_back(found[1])
+            raise
         return found
-
-    @staticmethod
-    def _give_back(engine: Engine, lease: Lease, *, unless: tuple[Engine, Lease] | None) -> None:
-        if unless is None or unless[1] is not lease:
-            engine.submitter.give_back(lease)
 
     def is_out(self, engine: Engine, breaker: CircuitBreaker) -> bool:
         """Whether nothing more is submitted to an account in this batch; says so once."""
@@ -137,9 +154,25 @@ class AccountRouter:
     def _last_error(
         self, having: Sequence[Engine], breaker: CircuitBreaker, barred: Mapping[str, FluxError]
     ) -> FluxError:
-        """Return the error of the first account that was out; where all are, the batch ends."""
-        names = {engine.name for engine in having}
-        outs = [error for name, error in self.left_out.items() if name in names]
+        """Return why no account takes the image. Where all are out, the batch ends; where others
+        are open, which lack its model, only this image waits for the next run."""
+        outs = [error for each in having if (error := self._out_with(each, breaker)) is not None]
         if all(self.is_out(engine, breaker) for engine in self._engines):
             breaker.trip(outs[0])
-        return next(chain(outs, barred.values()))
+            return outs[0]
+        is_open = any(
+            engine.name not in barred and not self.is_out(engine, breaker)
+            for engine in self._engines
+        )
+        if is_open and breaker.is_own:
+            error = next(chain(outs, barred.values()))
+            waiting = AccountsOut(f"no account takes the image, so it waits: {error}")
+            waiting.__cause__ = error
+            return waiting
+        # what an account is out for may be about requests that it refused, which this is not
+        ending = [error for error in outs if ends_run(error, key_worked=True)]
+        return next(chain(ending, barred.values(), outs))
+
+    def _out_with(self, engine: Engine, breaker: CircuitBreaker) -> FluxError | None:
+        """Return the error with which an account is out in this batch."""
+        return breaker.beside(engine.submitter.breaker).error

@@ -26,6 +26,7 @@ class CircuitBreaker:
 
     def __init__(self, *parents: CircuitBreaker) -> None:
         self._parents = parents
+        self._is_of_batch = bool(parents)
         self._beside: dict[CircuitBreaker, CircuitBreaker] = {}
         self._error: FluxError | None = None
         self._waiters: dict[asyncio.Future[object], None] = {}  # in order, as a set is not
@@ -49,6 +50,7 @@ class CircuitBreaker:
         one of several accounts. What it trips for concerns that account in that batch."""
         if other not in self._beside:
             self._beside[other] = CircuitBreaker(self, other)
+            self._beside[other]._is_of_batch = self._is_of_batch
         return self._beside[other]
 
     def check(self) -> None:
@@ -93,10 +95,10 @@ class CircuitBreaker:
     def rejected(self, error: FluxError) -> None:
         """Note a request that was refused as wrong. When the first BAD_BATCH all are, trip.
 
-        Only a breaker with a parent trips: a batch's requests come from one source, those of an
-        app's users do not.
+        Only a batch's breaker trips: its requests come from one source, those of an app's users do
+        not.
         """
-        if self._rejected is None or not self._parents:
+        if self._rejected is None or not self._is_of_batch:
             return
         self._rejected += 1
         if self._rejected == BAD_BATCH:
@@ -117,7 +119,7 @@ class CircuitBreaker:
         Only the cause is compared: the provider's messages have ids and times, and prompts that are
         all moderated cost as much as any other failure.
         """
-        if self._paid_failures is None or not self._parents:
+        if self._paid_failures is None or not self._is_of_batch:
             return
         self._paid_failures[error.cause] += 1
         if self._paid_failures[error.cause] == PAID_FAILURES:
@@ -132,10 +134,10 @@ class CircuitBreaker:
         """Note a 403 for a model that the key has had jobs of. One concerns its own request; many
         in a row concern the key, and trip a batch's breaker."""
         self._forbidden += 1
-        if self._forbidden == FORBIDDEN and self._parents:
+        if self._forbidden == FORBIDDEN and self._is_of_batch:
             self.trip(error)
 
     @property
     def is_own(self) -> bool:
-        """Whether it can trip without the session's."""
-        return bool(self._parents)
+        """Whether it is a batch's, which can trip without the session's."""
+        return self._is_of_batch

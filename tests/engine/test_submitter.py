@@ -42,7 +42,7 @@ def test_a_paid_job_that_no_ledger_has_is_named_in_a_warning(caplog: pytest.LogC
         unclaimed, charged, in_flight = run(main())
     assert unclaimed == charged
     assert in_flight == 1
-    assert f"job {charged[0]} was accepted" in caplog.text
+    assert f"job {charged[0]} is paid" in caplog.text
 
 
 class _SecondPostIsSlow(UnreliableNetwork):

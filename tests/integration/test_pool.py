@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ from fluxasync import (
     ConfigError,
     CreditError,
     FluxPool,
+    ImageRequest,
+    InvalidRequest,
     Job,
     JournalError,
     Saved,
@@ -427,3 +430,85 @@ def _end_jobs(*sims: Simulator) -> None:
     for sim in sims:
         for job in sim.world._state.jobs._by_id.values():
             job.ends_at = job.started_at
+
+
+#: a model that CometAPI has and BFL has not
+ONLY_COMETAPI = "flux-pro"
+
+
+@pytest.mark.parametrize("out_by", ["credit", "budget"])
+@pytest.mark.asyncio
+async def test_an_account_that_is_out_leaves_the_other_models_to_the_others(
+    out_by: str, tmp_path: Path
+) -> None:
+    """Images of a model that only it has wait for the next run; the run makes all others, and ends
+    with the account's error."""
+    scenario = Scenario(credits=10, **QUICK) if out_by == "credit" else Scenario(**QUICK)
+    budget = {"budget": "0.30"} if out_by == "budget" else {}
+    requests = [
+        request if index % 2 else ImageRequest(prompt=f"only {index}", model=ONLY_COMETAPI)
+        for index, request in enumerate(small_requests(40))
+    ]
+    async with simulators(scenario, Scenario(**QUICK)) as sims:
+        first = account(sims[0], "first", limits=4, provider="cometapi", **budget)
+        async with pool(first, account(sims[1], "other", limits=4, provider="bfl")) as flux:
+            outcomes, error = await run_out(Batch(flux, requests, out=tmp_path))
+    assert isinstance(error, CreditError if out_by == "credit" else BudgetExceeded)
+    made = [each for each in outcomes if isinstance(each, Saved)]
+    assert len(made) == len(outcomes)
+    assert sum(each.request.model != ONLY_COMETAPI for each in made if each.request) == 20
+
+
+@pytest.mark.asyncio
+async def test_an_image_that_no_account_was_sent_is_no_failure(tmp_path: Path) -> None:
+    """One account is left out because it refused all requests, and the budget of the other is used
+    up: the run ends by the budget, and images that were not sent have not failed."""
+    async with simulators(Scenario(**QUICK), Scenario(**QUICK)) as sims:
+        accounts = (account(sims[0], "refuses"), account(sims[1], "small", budget="0.125"))
+        async with pool(*accounts) as flux:
+            batch = Batch(flux, small_requests(100), out=tmp_path)
+            refused = InvalidRequest("the first 20 requests were all refused", status=422)
+            batch._pool._breaker.beside(flux._engine.engines[0].submitter.breaker).trip(refused)
+            outcomes, error = await run_out(batch)
+    assert isinstance(error, BudgetExceeded)
+    assert tally(outcomes) == {"saved": 5}
+    assert charged(*sims) == [0, 5]
+
+
+@pytest.mark.parametrize("turns", range(8))
+@pytest.mark.asyncio
+async def test_a_caller_that_is_cancelled_leaks_no_slot(turns: int) -> None:
+    """Whenever it is cancelled after a slot became free, the slot is free for the next caller."""
+    scenario = Scenario(active_limit=1, **QUICK)
+    async with (
+        simulators(scenario, scenario) as sims,
+        pool(account(sims[0], "a", limits=1), account(sims[1], "b", limits=1)) as flux,
+    ):
+        held = [(each, each.limiter.take_now("account")) for each in flux._engine.engines]
+        calling = asyncio.create_task(flux.generate("q", width=256, height=256))
+        await asyncio.sleep(0.05)  # it waits in both accounts
+        for engine, lease in held[:1]:
+            assert lease is not None
+            engine.submitter.give_back(lease)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        calling.cancel()
+        await asyncio.wait({calling})
+        for engine, lease in held[1:]:
+            assert lease is not None
+            engine.submitter.give_back(lease)
+        await until(lambda: flux.in_flight == len(sims[0].charges) + len(sims[1].charges))
+
+
+@pytest.mark.asyncio
+async def test_bad_requests_of_an_apps_users_leave_no_account_out() -> None:
+    """Without a batch, requests do not come from one source."""
+    async with (
+        simulators(Scenario(**QUICK), Scenario(**QUICK)) as sims,
+        pool(account(sims[0], "a"), account(sims[1], "b")) as flux,
+    ):
+        for _ in range(41):
+            with pytest.raises(InvalidRequest):
+                await flux.generate("q", extra_body={"width": "wide"}, height=256)
+        assert not flux.left_out
+        await flux.generate("q", width=256, height=256)
