@@ -154,6 +154,44 @@ async def test_a_command_whose_child_lives_on_has_ended(tmp_path: Path) -> None:
     os.kill(int(pid.read_text()), signal.SIGKILL)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sh -c 'echo {prompt}'",
+        "sh -c -- 'echo {prompt}'",
+        "bash -c -e 'echo {prompt}'",
+        "bash -o pipefail -c 'echo {prompt}'",
+        "env A=1 sh -c 'echo {prompt}'",
+        "timeout 5 /bin/sh -c 'echo {path}'",
+        "xargs -I% busybox sh -c 'echo {path}'",
+        "python3.12 -W ignore -c 'print(\"{prompt}\")'",
+        "perl -e 'print q({name})'",
+        "node --eval 'f(`{prompt}`)'",
+        "fish --command='echo {path}'",
+        "php -r 'echo {path};'",
+    ],
+)
+def test_a_field_is_never_a_part_of_a_script(line: str) -> None:
+    """T20: whatever stands before the interpreter or between its option and the script."""
+    with pytest.raises(ConfigError, match="would be read as code"):
+        CommandTemplate.parse(line, option="--then")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sh -c 'echo \"$1\"' sh {path}",
+        "bash -e notify.sh {path}",
+        "env sh -c 'cp \"$1\" /tmp' sh {path}",
+        "python3 convert.py -c {path}",
+        "cwebp -c {path} -o {stem}.webp",
+        "perl -w ./tag.pl -e {path}",
+    ],
+)
+def test_a_field_behind_a_script_is_a_word(line: str) -> None:
+    assert CommandTemplate.parse(line, option="--then").words
+
+
 @pytest.mark.asyncio
 async def test_a_command_that_hangs_is_killed_with_its_children(
     tmp_path: Path,

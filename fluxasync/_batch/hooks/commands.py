@@ -8,7 +8,6 @@ command lacks the provider's keys.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import re
 import shlex
@@ -34,8 +33,17 @@ MOST_PROCESSES = max(1, min(os.cpu_count() or 1, 4))
 FIELDS = ("path", "stem", "name", "folder", "prompt", "seed", "index")
 #: fields whose text is another person's, which could begin with a dash
 _UNSURE = ("name", "prompt")
-#: programs whose words may be a script
-_SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")
+#: programs that read a script from a word, and the letters of the option before it
+_SHELL = "cC"  # fish has -C as well
+_INTERPRETERS = {
+    **dict.fromkeys(("sh", "bash", "dash", "zsh", "ksh", "mksh", "fish", "csh", "tcsh"), _SHELL),
+    **dict.fromkeys(("ash", "busybox"), _SHELL),
+    **dict.fromkeys(("python", "pypy"), "c"),
+    **dict.fromkeys(("perl", "ruby", "node", "lua", "osascript", "Rscript"), "eEp"),
+    "php": "rBRE",
+}
+#: the same as long options
+_SCRIPT_OPTIONS = ("--command", "--eval", "--print", "--init-command")
 _QUOTED = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
 #: words that only a shell reads
 _OPERATORS = frozenset(("|", "||", "&", "&&", ";", "<", ">", ">>", "2>", "2>>", "2>&1", "&>"))
@@ -72,7 +80,7 @@ class CommandTemplate:
         program, *words = split(text, option)
         if "{" in program.replace("{{", ""):
             raise ConfigError(f"{option}: {cut(program)}: the command itself has no field")
-        _check_script(program, words, option)
+        _check_script((program, *words), option)
         return cls(text, program.replace("{{", "{"), tuple(_parsed(each, option) for each in words))
 
     def filled(self, saved: Saved) -> list[str]:
@@ -196,17 +204,27 @@ async def _end(transport: asyncio.SubprocessTransport, process: _Process) -> Non
         transport.close()
 
 
-def _check_script(program: str, words: Sequence[str], option: str) -> None:
-    """Raise ConfigError for a field inside a shell's script: its value would be read as code."""
-    if os.path.basename(program) not in _SHELLS:
-        return
-    for before, script in itertools.pairwise(words):
-        is_script = before.startswith("-") and not before.startswith("--") and "c" in before
-        if is_script and any(name is not None for _, name in _parsed(script, option)):
+def _check_script(command: Sequence[str], option: str) -> None:
+    """Raise ConfigError for a field inside a script: its value would be read as code. The
+    interpreter may stand behind another program, as in `env sh -c`."""
+    letters = ""
+    is_next = False  #: the next word that is no option is a script
+    for word in command:
+        found = _INTERPRETERS.get(os.path.basename(word).rstrip(".0123456789"), "")
+        begins = word.partition("=")[0] in _SCRIPT_OPTIONS or (
+            word[:1] == "-" and word[:2] != "--" and any(letter in word for letter in letters)
+        )
+        is_script = begins or (is_next and word[:1] != "-")
+        if is_script and letters and any(name is not None for _, name in _parsed(word, option)):
             raise ConfigError(
                 f"{option}: a field inside a script would be read as code: give it after it, "
                 "as sh -c 'SCRIPT' sh {path}, where it is $1"
             )
+        is_next = begins or (is_next and not is_script)
+        if found:
+            letters = found
+        elif letters != _SHELL and word[:1] != "-" and "." in word:
+            letters = ""  # the file of a script: what follows are its own words
 
 
 def _parsed(word: str, option: str) -> _Word:
