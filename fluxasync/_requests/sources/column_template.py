@@ -26,7 +26,7 @@ from .column_names import kind_of, short, target_of
 _EXACT = 2**53
 
 _IS_CHOICE = re.compile(r"[|]|\$\$")
-_NAMED = re.compile(r"\\?\{\s*([^{}]+?)\s*\\?\}")
+_NAMED = re.compile(r"\\?\{([^{}]+)\}")
 
 
 @frozen
@@ -261,8 +261,8 @@ class UsedColumns:
     def _refuse_unfilled(self, prompt: str, cells: Mapping[Any, Any]) -> None:
         if self.is_as_written or "{" not in prompt:
             return
-        for name in _NAMED.findall(prompt):
-            if name in cells:
+        for written in _NAMED.findall(prompt):
+            if (name := written.strip().removesuffix("\\").strip()) in cells:
                 raise ConfigError(
                     f"the filled prompt still has {{{cut(name)}}}, the name of a column: in a "
                     "template it is written in single braces, and cells are not templates; "

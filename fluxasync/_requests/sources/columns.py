@@ -112,7 +112,7 @@ def by_place(
     ConfigError where no column is the prompt's.
     """
     sources = {
-        target: f"column_{int(column)}" if column.strip().isdecimal() else column
+        target: f"column_{column.strip().lstrip('0')}" if column.strip().isdecimal() else column
         for target, column in columns.sources.items()
     }
     if "prompt" not in sources and defaults.get("prompt") is None and not has_template:

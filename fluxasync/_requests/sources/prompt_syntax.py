@@ -96,13 +96,15 @@ _OF_TEMPLATES = (
     _mark(TEMPLATES, "${", r"\$\{[A-Za-z_][\w-]*\s*[=:}?]"),
     _mark(PLACEHOLDERS, "{", r"\{%|\{\{[^{}\n]+\}\}"),
 )
+#: ":1.2"; without a way back, so that a long run of digits takes no long time
+_WEIGHT = r"\s*+:\s*+(?:\d++(?:\.\d++)?|\.\d++)\s*+"
 #: read by AUTOMATIC1111's web UI and its relatives
 #: (github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/Features, read 2026-11-29)
 WEBUI_MARKS = (
     _mark("a network", "<", r"<(?:lora|lyco|hypernet|embedding):[^<>\n]{1,200}>", re.IGNORECASE),
-    _mark("emphasis", "(", r"\([^()\n]{0,400}[^\d\s()\\]\s*:\s*\d*\.?\d+\s*\)"),
+    _mark("emphasis", "(", rf"\([^()\n]{{0,400}}[^\d\s()\\]{_WEIGHT}\)"),
     _mark("emphasis", "((", r"\(\([^()\n]{1,400}\)\)"),
-    _mark("a schedule", "[", r"\[[^\[\]\n]{0,400}[^\d\s\[\]\\]\s*:\s*\d*\.?\d+\s*\]"),
+    _mark("a schedule", "[", rf"\[[^\[\]\n]{{0,400}}[^\d\s\[\]\\]{_WEIGHT}\]"),
     _mark("an alternation", "[", r"\[[^\[\]|\n]{1,400}\|[^\[\]\n]{0,400}\]"),
     _mark("a separator", "BREAK", r"\bBREAK\b"),
     _mark("a separator", "AND", r"\bAND\b(?=[^\n]{0,400}:\s*\d+\.\d)"),

@@ -18,7 +18,7 @@ _NAMES = {
     "negative_prompt": "negative_prompt", "prompt": "prompt",
 }  # fmt: skip
 
-_OPTION = re.compile(r"(?:^|\s+)--(?=[A-Za-z])")
+_OPTION = re.compile(r"(?:^|(?<!\s)\s+)--(?=[A-Za-z])")
 _MARKS = ("#", "//")
 
 

@@ -13,6 +13,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +137,10 @@ class WildcardLists:
         parent = os.path.dirname(file)
         if isinstance(value, list):
             return {os.path.splitext(file)[0]: value}
-        named = dict(_named(value, parent, f"the list {path}"))
+        named = list(islice(_named(value, parent, f"the list {path}"), _NAMES_CAP + 1))
         if len(named) > _NAMES_CAP:
             raise ConfigError(f"the list {path} holds more than {_NAMES_CAP:,} lists")
-        return named
+        return dict(named)
 
     def _all(self) -> dict[str, list[str]]:
         """Return the names of all lists of the folder, read once when a name needs them."""
@@ -175,10 +176,17 @@ def _files(folder: Path) -> Iterator[str]:
                 yield os.path.relpath(os.path.join(parent, file), folder).replace(os.sep, "/")
 
 
+#: stars in a pattern
+_STARS_CAP = 4
+
+
 def _fitting(pattern: str) -> re.Pattern[str]:
     """Return the expression of a pattern: `*` and `?` within a folder, `**` across folders."""
     marks = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
+    pattern = re.sub(r"\*{3,}", "**", pattern)
     parts = re.split(r"(\*\*|\*|\?)", pattern)
+    if sum(part in ("*", "**") for part in parts) > _STARS_CAP:  # each multiplies the time
+        raise ConfigError(f"__{cut(pattern)}__: a pattern has at most {_STARS_CAP} stars")
     return re.compile("".join(marks.get(part) or re.escape(part) for part in parts))
 
 
