@@ -170,7 +170,7 @@ class ShardExport:
                 self._keep(closed)
                 return closed
             if only_full and not shard.is_full:
-                self._backlog.begin(shard.last, writer.size)
+                self._backlog.begin(shard.last, writer.size, is_tried=True)
                 return None
             self._tally.left_out += shard.left_out
             if not writer.count:
@@ -277,15 +277,17 @@ class _Backlog:
         self._images, self._limit = images, limit
         self.begin(0)
 
-    def begin(self, after: int, size: int = 0) -> None:
-        """Count the images behind a sequence number from now on; `size` is of those before."""
-        self._last, self._size = after, size
+    def begin(self, after: int, size: int = 0, *, is_tried: bool = False) -> None:
+        """Count the images behind a sequence number from now on; `size` is of those before, of
+        which, if `is_tried`, no full shard could be made: a further image closes it."""
+        self._last, self._size, self._is_tried = after, size, is_tried
 
     @property
     def is_full(self) -> bool:
         size, self._last = self._images.bytes_after(self._last)
         self._size += size
-        return self._size >= self._limit
+        self._is_tried = self._is_tried and not size
+        return self._size >= self._limit and not self._is_tried
 
 
 #: makes the steps of one format

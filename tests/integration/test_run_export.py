@@ -264,6 +264,24 @@ async def test_a_batch_exports_what_it_saves(tmp_path):
     assert (again.made, again.paths) == (0, shards.result.paths)
 
 
+@pytest.mark.parametrize("shard", ["1KB", "10KB"])
+@pytest.mark.asyncio
+async def test_an_image_that_fills_a_shard_alone_does_not_hold_up_the_end(tmp_path, shard):
+    """The last one is closed by no further image; the export waits for one, and ends with the
+    run."""
+    async with Simulator() as sim, fast_session(sim.url) as flux:
+        batch = Batch(flux, small_requests(3), out=tmp_path / "run")
+        async with (
+            asyncio.timeout(patient()),
+            batch,
+            batch.exporting("webdataset", shard=shard) as shards,
+        ):
+            await batch.run()
+    assert shards.error is None
+    assert shards.result is not None
+    assert shards.result.images == 3
+
+
 @pytest.mark.asyncio
 async def test_a_batch_whose_export_fails_is_not_harmed(tmp_path, caplog):
     """One warning, and the error beside the summary."""
