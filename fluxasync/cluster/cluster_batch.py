@@ -12,7 +12,7 @@ import logging
 import os
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from math import ceil
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -34,9 +34,9 @@ from .._requests.sources.plan import BadRow, Plan
 from .._store.journal.totals import JournalCounts
 from .._store.object_sink import ObjectSink
 from .earlier_start import wait_for_end
-from .messages import News
+from .messages import ATTENDING, News
 from .orders import ledger_order, output_of, run_name, worker_order
-from .remote_ledger import Ask, repeated
+from .remote_ledger import Ask, Unreachable, repeated
 from .requirements import check_installed, check_models, check_options
 from .worker_keeper import WorkerKeeper
 
@@ -270,6 +270,15 @@ class ClusterBatch:
             is_ending=lambda: self._is_stopping,
         )  # fmt: skip
         self._feeder = self._begin(self._feed(self._news.ledger))
+        self._begin(self._attend())
+
+    async def _attend(self) -> None:
+        """Tell the ledger that the driver is there, however slowly its outcomes are read."""
+        assert self._ask is not None  # noqa: S101 — started before
+        while True:
+            with suppress(Unreachable):  # whoever needs an answer repeats the question
+                await self._ask("attend")
+            await asyncio.sleep(ATTENDING)
 
     def _begin(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work)

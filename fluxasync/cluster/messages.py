@@ -17,6 +17,8 @@ from .._wire.providers import Provider
 
 #: seconds without a question of the driver after which the run stops
 DRIVER_SILENCE = 10.0
+#: seconds between two signs of life of the driver
+ATTENDING = 2.0
 #: seconds in which paid jobs may land once the driver is gone, because nobody waits for them
 LANDING = 300.0
 

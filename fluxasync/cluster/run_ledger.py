@@ -17,7 +17,14 @@ from attrs import define, evolve
 
 from .._batch.summary import SETTLED, key_of
 from .._core.attempts import Attempt
-from .._core.errors import BudgetExceeded, FluxError, RunStopped, Taken, TransportError
+from .._core.errors import (
+    BudgetExceeded,
+    FluxError,
+    JournalError,
+    RunStopped,
+    Taken,
+    TransportError,
+)
 from .._core.models import ImageRequest, Job, Outcome, Refused
 from .._requests.sources.plan import DONE
 from .messages import DRIVER_SILENCE, LANDING, Beat, LedgerOrder, News, Orders
@@ -72,6 +79,7 @@ class RunLedger:
         self._error: FluxError | None = None
         self._changed = asyncio.Event()
         self._stack = AsyncExitStack()
+        self._closing: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -95,8 +103,10 @@ class RunLedger:
         await self.close()
 
     async def close(self) -> None:
-        """Close the record, and bring the lists up to date with it."""
-        await self._stack.aclose()
+        """Close the record, and bring the lists up to date with it; once, whoever calls it."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._stack.aclose())
+        await asyncio.shield(self._closing)
 
     # --- called by the driver -------------------------------------------------------------------
 
@@ -137,6 +147,10 @@ class RunLedger:
             is_over=self.is_over and not outcomes,
         )
 
+    async def attend(self) -> None:
+        """Hear that the driver is there, also while it is busy with outcomes or closes the run."""
+        self._asked = _now()
+
     async def is_attended(self) -> bool:
         """Return whether a driver asked for news lately."""
         return _now() - self._asked < DRIVER_SILENCE
@@ -162,12 +176,15 @@ class RunLedger:
     async def look_around(self) -> bool:
         """Give up the workers that say nothing, and stop the run if the driver is gone; return
         whether it is gone and the run is over. To be called every second."""
+        now = _now()
+        is_alone = now - max(self._asked, self._began) >= DRIVER_SILENCE
+        if self._closing is not None:  # which may take long
+            return is_alone and self._closing.done()
         await self._end_recovery()  # nobody else may be there to end it
         now = _now()
         for name, member in list(self._members.items()):
             if now - member.heard > SILENCE:
                 await self.give_up(name)
-        is_alone = now - max(self._asked, self._began) >= DRIVER_SILENCE
         if is_alone and not self._is_stopping:
             await self.stop(LANDING)
         return is_alone and self.is_over
@@ -179,8 +196,8 @@ class RunLedger:
         no more. `number` counts the blocks that the worker received."""
         self._hear(worker)
         await self._end_recovery()
-        if self._is_stopping or worker in self._given_up:
-            return None
+        if self._is_stopping or worker in self._given_up or worker not in self._members:
+            return None  # the last: it has left while its question waited
         if self._is_recovering:
             return []
         block = self._rows.take(worker, number, workers=len(self._members))
@@ -305,9 +322,12 @@ class RunLedger:
                 return
             if len(self._members) < self._order.workers:
                 self._shares.keep(until=_now() + LEFT_BEHIND)
-            for owner in await self._journal.decisions.open_owners():
-                if owner not in self._members:
-                    await self.give_up(owner)
+            try:
+                for owner in await self._journal.decisions.open_owners():
+                    if owner not in self._members:
+                        await self.give_up(owner)
+            except JournalError as error:  # nothing more can be recorded: the run ends
+                self._error, self._is_stopping = self._error or error, True
             self._is_recovering = False
 
     def _notify(self) -> None:

@@ -13,7 +13,7 @@ from support.cluster_runs import Line, drive, kill, ledger_order
 from support.patience import patient
 from support.simulator_sessions import audit, fast_session, small_requests, tally
 
-from fluxasync import BudgetExceeded, Saved, prepare
+from fluxasync import BudgetExceeded, Saved, TransportError, prepare
 from fluxasync._core.attempts import Attempt
 from fluxasync._core.errors import JournalError, RunStopped
 from fluxasync.audit import status
@@ -174,3 +174,82 @@ async def test_a_ledger_that_is_alone_ends(tmp_path: Path, monkeypatch: pytest.M
             assert not await ledger.is_attended()
             while not await ledger.look_around():  # noqa: ASYNC110 — as the actor does
                 await asyncio.sleep(0.05)
+
+
+@pytest.mark.asyncio
+async def test_a_ledger_that_closes_slowly_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A large list is uploaded at the end: the ledger does not end its process meanwhile, and a
+    second call to close waits for the first."""
+    monkeypatch.setattr(run_ledger, "DRIVER_SILENCE", 0.05)
+    uploaded = asyncio.Event()
+    async with Simulator(SCENARIO) as sim, asyncio.timeout(patient()):
+        ledger = await RunLedger(ledger_order(tmp_path / "run", sim.url)).__aenter__()
+        ledger._stack.push_async_callback(uploaded.wait)
+        closing = [asyncio.create_task(ledger.close()) for _ in range(2)]
+        await asyncio.sleep(0.1)
+        assert not await ledger.look_around()
+        assert not any(task.done() for task in closing)
+        uploaded.set()
+        await asyncio.gather(*closing)
+        assert await ledger.look_around()
+
+
+@pytest.mark.asyncio
+async def test_a_driver_that_reads_slowly_is_not_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its hooks may hold up the outcomes; its signs of life are calls of their own."""
+    monkeypatch.setattr(run_ledger, "DRIVER_SILENCE", 0.1)
+    async with (
+        Simulator(SCENARIO) as sim,
+        RunLedger(ledger_order(tmp_path / "run", sim.url)) as ledger,
+        asyncio.timeout(patient()),
+    ):
+        for _ in range(10):
+            await asyncio.sleep(0.03)
+            await ledger.attend()
+            assert not await ledger.look_around()
+        assert not ledger.is_over
+        while not await ledger.look_around():  # noqa: ASYNC110 — as the actor does
+            await asyncio.sleep(0.03)
+
+
+@pytest.mark.asyncio
+async def test_a_worker_that_has_left_gets_no_images(tmp_path: Path):
+    """Its question may have waited for the end of a recovery; nobody would give its images back."""
+    async with Simulator(SCENARIO) as sim:
+        order = ledger_order(tmp_path / "run", sim.url)
+        async with RunLedger(order, is_restarted=True) as ledger:
+            await ledger.feed((await ledger.news(None)).ledger, await numbered(10), True)
+            for name in ("left", "stays"):
+                await ledger.beat(name, Beat(share=0, in_flight=0, held=()))
+            await asyncio.sleep(0.35)  # the recovery is due
+            looking = asyncio.create_task(ledger.look_around())
+            await asyncio.sleep(0)
+            asking = asyncio.create_task(ledger.take("left", 0))
+            await asyncio.sleep(0)
+            await ledger.leave("left", TransportError("no network", sent=False))
+            await looking
+            assert not await asking
+            assert len(await ledger.take("stays", 0) or ()) > 0
+            await ledger.leave("stays", None)
+
+
+@pytest.mark.asyncio
+async def test_a_restarted_ledger_whose_record_breaks_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The end of the recovery reads the record: an error there ends the run, and not the looks."""
+    monkeypatch.setattr(run_ledger, "DRIVER_SILENCE", 0.1)
+    async with Simulator(SCENARIO) as sim, asyncio.timeout(patient()):
+        order = ledger_order(tmp_path / "run", sim.url)
+        async with RunLedger(order, is_restarted=True) as ledger:
+            ledger._journal.path.unlink()
+            (request,) = await numbered(1)
+            with pytest.raises(JournalError):
+                await ledger._journal.intent(request, price=Decimal("0.01"))
+            while not await ledger.look_around():  # noqa: ASYNC110 — as the actor does
+                await asyncio.sleep(0.05)
+            assert isinstance(ledger._error, JournalError)
