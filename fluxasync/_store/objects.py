@@ -163,6 +163,7 @@ class Objects:
         `is_patient` = a try without an answer is repeated for a minute. Raises SinkError.
         """
         given = None if self._folder else dict(attributes)  # a file keeps none
+        is_new = True
         with self._errors():
             for pause in pauses(is_patient and not self._folder):
                 try:
@@ -170,14 +171,17 @@ class Objects:
                         self._store, self._prefix + name, content, attributes=given, **_ONLY_NEW
                     )
                 except self._refusals:
-                    return False
+                    is_new = False
+                    break
                 except self._api.exceptions.GenericError as error:
                     if pause is None or lacks_credentials(error):
                         raise
                     await asyncio.sleep(pause)
                 else:
                     break
-        return True
+            if self._folder:  # also an earlier try's, which may have been killed before this
+                await asyncio.to_thread(self._sync, name)
+        return is_new
 
     async def holds(self, name: str, *, size: int, sha256: str) -> bool | None:
         """Whether an object has this content; None = there is no such object. Raises SinkError."""
