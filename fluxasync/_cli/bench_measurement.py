@@ -178,9 +178,13 @@ def _load(options: BenchOptions) -> Workload:
 
 def _prompts(options: BenchOptions) -> Prompts | None:
     if options.prompts is None:
-        if options.prompt_column is not None or options.map:
-            option = "--map" if options.prompt_column is None else "--prompt-column"
-            raise ConfigError(f"{option} names a column of --prompts FILE: add --prompts")
+        about_file = {
+            "--prompt-column": options.prompt_column, "--map": options.map, "--rows": options.rows,
+            "--sheet": options.sheet, "--no-header": options.no_header,
+        }  # fmt: skip
+        for option, value in about_file.items():
+            if value:
+                raise ConfigError(f"{option} is about --prompts FILE: add --prompts")
         return None
     columns = read_columns(options.prompt_column, options.map)
     return Prompts(

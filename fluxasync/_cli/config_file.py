@@ -98,7 +98,10 @@ class ConfigFile:
 def find_config() -> Path | None:
     """Return the fluxasync.toml of the working folder, or of one above it up to the root of the
     project (the folder that has .git) or the home. Raises ConfigError for another user's file."""
-    here, home = Path.cwd(), Path.home()
+    try:
+        here, home = Path.cwd(), Path.home()
+    except (OSError, RuntimeError):  # the working folder was removed; a user without a home
+        return None
     for folder in (here, *here.parents):
         path = folder / NAME
         try:

@@ -100,7 +100,7 @@ def _request(action: Action, value: str | None, account: str | None) -> dict[str
         raise ConfigError(f"ctl {action} needs a value: {form}")
     named = {} if account is None else {"account": account}
     if action == "limit":
-        if value != "auto" and not value.isdecimal():
+        if value != "auto" and not (value.isdecimal() and len(value) < 10):
             raise ConfigError(f"ctl limit {cut(value)}: a number of jobs, or auto")
         return {"do": action, "in_flight": value if value == "auto" else int(value)} | named
     return {"do": action, "max_cost": None if value == "none" else value} | named

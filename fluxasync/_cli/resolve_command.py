@@ -52,7 +52,8 @@ class Decision:
     def checked(self) -> Decision:
         """Return the decision. Raises ConfigError for options that exclude each other."""
         resubmits = self.resubmit or self.resubmit_unlisted
-        about_all = (self.drop, resubmits, self.accept, self.discard)
+        both = (self.resubmit, self.resubmit_unlisted)
+        about_all = (self.drop, *both, self.accept, self.discard)
         if sum((*about_all, self.reconcile, bool(self.job_ids))) > 1:
             raise ConfigError(
                 "decide one thing at a time: --reconcile, --drop, --resubmit or --job-id for "

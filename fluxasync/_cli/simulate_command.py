@@ -31,9 +31,10 @@ async def serve(scenario: Scenario, *, host: str, port: int, terminal: Terminal)
             terminal.say(_instructions(simulator.url, is_shared=host != LOOPBACK))
             await stopped.wait()
             terminal.say(_ledger_line(simulator))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         where = f"port {port}" if host == LOOPBACK else f"{host[:60]}, port {port},"
-        raise ConfigError(f"{where} cannot be used: {error.strerror}; try --port 0") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{where} cannot be used: {reason}; try --port 0") from error
 
 
 def _instructions(url: str, *, is_shared: bool) -> str:

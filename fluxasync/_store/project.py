@@ -25,7 +25,7 @@ from attrs import asdict, evolve, field, frozen
 from .._core.arguments import is_url
 from .._core.errors import ConfigError
 from .._core.version import __version__
-from .files import HOME, AtomicFile, disk_error, make_folder, open_own, open_to_read, sync_folder
+from .files import HOME, AtomicFile, disk_error, make_folder, open_to_read, sync_folder
 from .output_root import cache_folder
 
 FILE = "project.json"
@@ -70,7 +70,7 @@ def read_project(folder: Path) -> Project | None:
     except OSError as error:
         raise disk_error(path, error) from error
     try:
-        found = json.loads(content)
+        found = json.loads(content.decode(errors="surrogateescape"))
         version = found.pop("version")
         if version != VERSION:
             raise ConfigError(f"{path} is of a newer version of fluxasync: update it")
@@ -142,15 +142,26 @@ def _secret() -> bytes:
     """Return this user's secret of this machine, made at first use. Where it cannot be kept, each
     line has another one, so that none is resumed."""
     path = cache_folder() / "line-secret"
+    if (found := _kept_secret(path)) is not None:
+        return found
+    made = secrets.token_bytes(_SECRET_BYTES)
     with suppress(OSError):
         make_folder(path.parent)
-        handle = open_own(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=0o600)
-        with open(handle, "wb") as file:
-            file.write(secrets.token_bytes(_SECRET_BYTES))
+        part = AtomicFile(path.parent)
+        try:
+            os.fchmod(part.open(), 0o600)
+            part.write(made)
+            part.replace(os.fspath(path))  # whole, also where a full disk left an empty one
+        finally:
+            part.discard()
+    return _kept_secret(path) or made
+
+
+def _kept_secret(path: Path) -> bytes | None:
     with suppress(OSError), open_to_read(path) as file:
         if len(found := file.read(_SECRET_BYTES)) == _SECRET_BYTES:
             return found
-    return secrets.token_bytes(_SECRET_BYTES)
+    return None
 
 
 def _of_file(path: Path) -> str:

@@ -217,9 +217,17 @@ def _is_object(value: Any) -> bool:
     return isinstance(value, dict) and bool(value)
 
 
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which no address can have
+        return False
+    return True
+
+
 def _inside(name: str | None) -> str | None:
     """Return the path if it stays in the folder and has an image's suffix, else None."""
-    if not name or "\0" in name or "\\" in name:
+    if not name or "\0" in name or "\\" in name or not _is_utf8(name):
         return None
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or path.suffix[1:].lower() not in _ENDINGS:

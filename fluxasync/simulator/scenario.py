@@ -92,7 +92,7 @@ def _rate(name: str, value: Any) -> float:
     except (TypeError, ValueError):
         raise ValueError(f"fault {name}: rate {value!r} is not a number") from None
     if name == "401-after":
-        if not (rate >= 0 and rate == int(rate)):
+        if not (rate >= 0 and rate.is_integer()):
             raise ValueError(
                 f"fault 401-after: {value!r} is not a number of jobs; example: 401-after:30"
             )

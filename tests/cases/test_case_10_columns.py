@@ -152,4 +152,4 @@ def test_bench_maps_columns_too(capfd: pytest.CaptureFixture[str], tmp_path: Pat
     assert prompts is not None
     assert prompts.columns == {"prompt": "Text", "width": "w"}
     assert main(["bench", "--simulate", "--map", "width=w", "-o", str(tmp_path / "out")]) == 2
-    assert "--map names a column of --prompts FILE" in capfd.readouterr().err
+    assert "--map is about --prompts FILE" in capfd.readouterr().err

@@ -4,6 +4,7 @@ twice, and what differs is said before anything is spent."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from support.patience import patient
 from test_cli import FAST, SimulatorCommand, running_simulator, started
 
 from fluxasync._cli.app import main
+from fluxasync._store.output_root import cache_folder
 
 Line = Callable[..., tuple[int, str]]
 FILE = ".fluxasync/project.json"
@@ -111,6 +113,27 @@ def test_a_run_is_not_continued_in_another_folder(line: Line, server: SimulatorC
     for words in (("run", "p.csv", "-o", ""), ("export", "out", "--to", "csv", "-o", "")):
         code, said = line(*words)
         assert (code, "--out: the path is empty" in said) == (2, True), said
+
+
+def test_a_path_that_is_not_utf8_is_kept(line: Line, server: SimulatorCommand) -> None:
+    """A name in Latin-1, as older archives have them, makes no damaged record."""
+    name = os.fsdecode(b"caf\xe9.txt")
+    Path(name).write_text("a fox\n", encoding="utf-8")
+    code, said = line("run", name, "-o", "out", "--base-url", server.url, *FAST)
+    assert code == 0, said
+    code, said = line("resume", "out", "--dry-run")
+    assert (code, "damaged" in said) == (0, False), said
+
+
+def test_a_secret_that_was_never_written_is_made_again(
+    line: Line, server: SimulatorCommand
+) -> None:
+    """A full disk may leave an empty file, with which no line would ever be resumed."""
+    secret = cache_folder() / "line-secret"
+    secret.parent.mkdir(parents=True, exist_ok=True)
+    secret.write_bytes(b"")
+    assert line(*first_line(server, "--limit", "1"))[0] == 0
+    assert line("resume", "out", "--dry-run")[0] == 0
 
 
 def test_a_project_is_moved_as_a_whole(
