@@ -27,6 +27,7 @@ class ObjectQuarantine(HeldQuarantine):
     def __init__(self, folder: Path, objects: Objects) -> None:
         super().__init__(folder)
         self._state, self._objects = folder, objects
+        self.is_behind = False  #: bytes are in the folder only
 
     async def keep(self, job: Job, content: bytes) -> None:
         """Keep the bytes of a failed try, unless better ones are kept: see `problem`."""
@@ -45,7 +46,10 @@ class ObjectQuarantine(HeldQuarantine):
             for name in _files_of(self._state, job):
                 _copy(self._objects, self._state, name)
         except (OSError, SinkError) as error:
-            logger.warning("quarantined bytes of job %s stay here: %s", job.job_id, error)
+            self.is_behind = True
+            logger.warning(
+                "quarantined bytes of job %s stay in %s: %s", job.job_id, self._state, error
+            )
 
     def _removed(self, found: list[str]) -> None:
         try:
@@ -65,6 +69,23 @@ def fetch(objects: Objects, folder: Path) -> None:
                 _write(folder, name, content)
     except OSError as error:
         raise disk_error(folder / FOLDER, error) from error
+
+
+def bring(objects: Objects, folder: Path, name: str) -> Path | None:
+    """Copy one object, which another process of the run kept, into the folder; return its path,
+    None if it is not there. Blocks. Raises SinkError."""
+    path = folder / FOLDER / name
+    if not is_quarantine_path(f"{FOLDER}/{name}"):
+        return None
+    try:
+        if name not in names(folder):
+            content = objects.read(f"{FOLDER}/{name}")
+            if content is None:
+                return None
+            _write(folder, name, content)
+    except OSError as error:
+        raise disk_error(path, error) from error
+    return path
 
 
 def settle(objects: Objects, folder: Path) -> None:

@@ -179,6 +179,11 @@ class ObjectSink(QuarantiningSink):
         return self._quarantine.problem(job)
 
 
+def is_behind(sink: ObjectSink) -> bool:
+    """Whether quarantined bytes are only in the folder of a sink's quarantine."""
+    return isinstance(sink._quarantine, ObjectQuarantine) and sink._quarantine.is_behind
+
+
 def objects_of(sink: ObjectSink) -> Objects:
     """Return the objects under a sink's URL."""
     return sink._objects

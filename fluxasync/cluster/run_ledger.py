@@ -28,7 +28,7 @@ from .._core.errors import (
 from .._core.models import ImageRequest, Job, Outcome, Refused
 from .._requests.sources.plan import DONE
 from .messages import DRIVER_SILENCE, LANDING, Beat, LedgerOrder, News, Orders
-from .outputs import open_output
+from .outputs import open_output, with_own_bytes
 from .remote_ledger import LATER
 from .row_queue import RowQueue
 from .shares import Shares
@@ -284,6 +284,7 @@ class RunLedger:
         self._open.discard(request.key)
 
     async def _settle(self, worker: str, outcome: Outcome) -> None:
+        outcome = await with_own_bytes(outcome, self._output)
         await self._journal.settle(outcome)
         self._rows.end(key_of(outcome.request))
         self._open.discard(key_of(outcome.request))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
+from support import cluster_runs
 from support.cluster_runs import Line, drive, kill, ledger_order
 from support.patience import patient
 from support.simulator_sessions import audit, fast_session, small_requests, tally
@@ -16,9 +19,9 @@ from support.simulator_sessions import audit, fast_session, small_requests, tall
 from fluxasync import BudgetExceeded, Saved, TransportError, prepare
 from fluxasync._core.attempts import Attempt
 from fluxasync._core.errors import JournalError, RunStopped
-from fluxasync.audit import status
+from fluxasync.audit import quarantined, status
 from fluxasync.cluster import run_ledger
-from fluxasync.cluster.messages import Beat
+from fluxasync.cluster.messages import Beat, LedgerOrder, RunOutput
 from fluxasync.cluster.outputs import open_sink
 from fluxasync.cluster.run_ledger import RunLedger
 from fluxasync.simulator import Scenario, Simulator
@@ -253,3 +256,36 @@ async def test_a_restarted_ledger_whose_record_breaks_ends(
             while not await ledger.look_around():  # noqa: ASYNC110 — as the actor does
                 await asyncio.sleep(0.05)
             assert isinstance(ledger._error, JournalError)
+
+
+@pytest.mark.parametrize("has_state", [False, True])
+@pytest.mark.asyncio
+async def test_bytes_that_a_worker_keeps_come_to_the_record(
+    tmp_path: Path, has_state: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """P4 The images are in a bucket, and the worker's folder goes with it: paid bytes that failed a
+    check are in the folder of the record, and are found there by the next start."""
+    pytest.importorskip("obstore", reason="the extra `s3` is not installed")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    url, state = f"file://{tmp_path}/bucket", tmp_path / "state" if has_state else None
+    usual = cluster_runs.worker_order
+
+    def small(order: LedgerOrder) -> Any:
+        given = usual(order)
+        return evolve(given, limits=evolve(given.limits, max_image_bytes=100))
+
+    monkeypatch.setattr(cluster_runs, "worker_order", small)
+    async with Simulator(SCENARIO) as sim:
+        output = RunOutput(folder=None, url=url, state=state)
+        order = evolve(ledger_order(tmp_path / "run", sim.url), output=output, workers=1)
+        for count in (2, 0):  # the second start makes nothing
+            line = Line(order)
+            await line.open()
+            outcomes = await drive(line, await numbered(count), workers=1)
+            assert len(outcomes) == count
+            await line.ledger.close()
+            found = await quarantined(state or url)
+            assert len(found) == 2
+            for each in found:
+                assert each.path is not None
+                assert hashlib.sha256(each.path.read_bytes()).hexdigest() == each.sha256
