@@ -56,7 +56,7 @@ def classify_outcome(
     run collects the image for free.
     """
     if isinstance(error, TransportError) and error.sent and job is None:
-        cost = price(request, prices)
+        cost = price(request, prices) if error.price is None else error.price
         return InDoubt(request=request, error=error, index=request.index, price=cost)
     if isinstance(error, TransportError | RunStopped) or breaker.ends_run(error):
         return EndsRun(error)

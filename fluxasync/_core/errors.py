@@ -34,6 +34,8 @@ import re
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from .models import Job, Quarantined
 
 
@@ -151,6 +153,8 @@ class TransportError(FluxError):
         self.permanent = permanent  #: a retry cannot help (certificate, proxy login)
         self.local = local  #: caused by this machine (too many open files), not by the network
         self.evidence = evidence  #: start of the unusable answer (up to 64 KB), without secrets
+        #: US dollars that a submission may have been charged in one of several accounts
+        self.price: Decimal | None = None
 
     @property
     def candidate(self) -> str | None:

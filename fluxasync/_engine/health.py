@@ -63,7 +63,7 @@ class HealthMonitor:
         self._asleep = asleep
         self._fallback = Fallback()
         self._timer: asyncio.TimerHandle | None = None
-        self._slept = 0.0
+        self._slept: float | None = None  #: at the last check; None = there was none yet
         self._is_disk_late = False
 
     def __repr__(self) -> str:
@@ -72,7 +72,8 @@ class HealthMonitor:
     def wake(self) -> None:
         """Begin to check, unless it does already."""
         if self._timer is None:
-            self._slept = self._asleep()
+            if self._fallback(self._slept_since, 0.0) > SLEEP:  # while the session was idle
+                self._start_afresh()
             self._schedule()
 
     def stop(self) -> None:
@@ -99,9 +100,14 @@ class HealthMonitor:
             self._schedule()
 
     def _check_suspension(self) -> None:
-        slept, self._slept = self._asleep() - self._slept, self._asleep()
+        slept = self._slept_since()
         if slept > SLEEP:
             self.suspended(slept)
+
+    def _slept_since(self) -> float:
+        """Return the seconds that the machine slept since this was asked before."""
+        before, self._slept = self._slept, self._asleep()
+        return 0.0 if before is None else self._slept - before
 
     def _check_loop(self, due: float) -> None:
         late = asyncio.get_running_loop().time() - due

@@ -315,6 +315,8 @@ class PoolEngine:
                 return answer
             is_ours = answer.verdict in {Verdict.REJECTED, Verdict.AMBIGUOUS}
             if is_ours or (answer.is_final and own.error is None):
+                if isinstance(answer.error, TransportError):  # each account has prices of its own
+                    answer.error.price = engine.price_of(request)
                 self.observers.show(SubmitFailed(request=request, error=answer.error))
                 raise answer.error
 

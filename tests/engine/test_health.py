@@ -132,10 +132,13 @@ def test_an_idle_session_keeps_no_timer() -> None:
     assert virtual_time.run(main()) == "<HealthMonitor idle>"
 
 
-def test_a_suspension_while_the_session_was_idle_is_not_reported() -> None:
-    """F154: only a suspension during work matters."""
+def test_a_suspension_while_the_session_was_idle_renews_connections_only() -> None:
+    """F154: nothing was held up, so nothing is reported; pooled connections are dead all the same.
+    A first wake has no suspension before it."""
+    renewed: list[float] = []
 
     async def actions(session: Session) -> None:
+        session.connectivity.renew_connections = lambda: renewed.append(session.suspended)
         session.limiter.give(session.job)
         await asyncio.sleep(2)
         session.suspended += 8 * 3600
@@ -144,6 +147,7 @@ def test_a_suspension_while_the_session_was_idle_is_not_reported() -> None:
         await asyncio.sleep(5)
 
     assert events_during(actions) == []
+    assert renewed == [100.0 + 8 * 3600]
 
 
 def test_the_clock_of_suspensions_stands_still_while_the_machine_runs() -> None:

@@ -34,6 +34,7 @@ from fluxasync import (
     CreditError,
     FluxPool,
     ImageRequest,
+    InDoubt,
     InvalidRequest,
     Job,
     JournalError,
@@ -512,3 +513,16 @@ async def test_bad_requests_of_an_apps_users_leave_no_account_out() -> None:
                 await flux.generate("q", extra_body={"width": "wide"}, height=256)
         assert not flux.left_out
         await flux.generate("q", width=256, height=256)
+
+
+@pytest.mark.asyncio
+async def test_a_doubt_has_the_price_of_its_account(tmp_path: Path) -> None:
+    """P7: the outcome and the summary say what the record and the cap count."""
+    scenario = Scenario(faults=["lost-reply"], **QUICK)
+    async with simulators(scenario) as sims, pool(account(sims[0], "dear", factor=2)) as flux:
+        batch = Batch(flux, small_requests(2), out=tmp_path)
+        outcomes, _ = await run_out(batch)
+    assert tally(outcomes) == {"in doubt": 2}
+    assert [each.price for each in outcomes if isinstance(each, InDoubt)] == [2 * PRICE] * 2
+    assert batch.summary.in_doubt_cost == 4 * PRICE
+    assert (await status(tmp_path)).counts.in_doubt_price == 4 * PRICE
