@@ -132,7 +132,8 @@ async def test_images_are_deleted_behind_each_shard_and_a_kill_loses_none(server
     kill_when(command, tmp_path, (out / "run-00001.tar").exists, by=signal.SIGKILL)
     checked = await audit.verify(tmp_path / "run")
     files = len(list((tmp_path / "run").glob("*.jpg")))
-    assert set(checked.found) <= {"unknown file"}  # an image that was being written
+    # an image that was being written, or was recorded and not listed yet
+    assert set(checked.found) <= {"unknown file", "line missing"}
     assert checked.exported + files >= checked.images
     code, said = finished([*command, "--retry", "damaged"], tmp_path)
     assert code in (0, IN_DOUBT), said
