@@ -156,6 +156,8 @@ class AccountRouter:
     ) -> FluxError:
         """Return why no account takes the image. Where all are out, the batch ends; where others
         are open, which lack its model, only this image waits for the next run."""
+        order = [*self.left_out, *(engine.name for engine in having)]  # the first one first
+        having = sorted(having, key=lambda engine: order.index(engine.name))
         outs = [error for each in having if (error := self._out_with(each, breaker)) is not None]
         if all(self.is_out(engine, breaker) for engine in self._engines):
             breaker.trip(outs[0])

@@ -127,7 +127,9 @@ class Watcher:
         """Return the seconds by which a due poll is put off for the job's callback, if at all. A
         bell that rang is answered, and a poll that gave no status is tried again."""
         is_plain = last is None or isinstance(last, Pending)
-        if not is_plain or bell is None or bell.rung_at or not self._inbox.is_awaited(bell):
+        if not is_plain or bell is None or bell.rung_at is not None:
+            return 0.0
+        if not self._inbox.is_awaited(bell):
             return 0.0
         return policy.postponed(now(), jitter=self._rng.random())
 

@@ -151,7 +151,11 @@ def _secret() -> bytes:
         try:
             os.fchmod(part.open(), 0o600)
             part.write(made)
-            part.replace(os.fspath(path))  # whole, also where a full disk left an empty one
+            try:
+                os.link(part.path, path)
+            except FileExistsError:  # another process was first, or a full disk left an empty one
+                if _kept_secret(path) is None:
+                    part.replace(os.fspath(path))
         finally:
             part.discard()
     return _kept_secret(path) or made

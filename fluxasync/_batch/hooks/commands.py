@@ -33,8 +33,9 @@ MOST_PROCESSES = max(1, min(os.cpu_count() or 1, 4))
 FIELDS = ("path", "stem", "name", "folder", "prompt", "seed", "index")
 #: fields whose text is another person's, which could begin with a dash
 _UNSURE = ("name", "prompt")
+#: letters of the option of a shell before a script; fish has -C as well
+_SHELL = "cC"
 #: programs that read a script from a word, and the letters of the option before it
-_SHELL = "cC"  # fish has -C as well
 _INTERPRETERS = {
     **dict.fromkeys(("sh", "bash", "dash", "zsh", "ksh", "mksh", "fish", "csh", "tcsh"), _SHELL),
     **dict.fromkeys(("ash", "busybox"), _SHELL),
