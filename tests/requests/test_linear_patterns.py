@@ -37,6 +37,17 @@ from fluxasync._requests.catalog.text_numbers import number_of
 for text in ("1" * N + "x", "1" * N + "." + "1" * N + "x", "1e" + "1" * N + "x"):
     number_of(text)
 """,
+    "stars": """
+from fluxasync import ConfigError
+from fluxasync._requests.sources.wildcard_lists import _fitting
+assert _fitting("*" * N + "x").fullmatch("a/list-x")
+try:
+    _fitting("*a" * 5)
+except ConfigError as error:
+    assert "at most 4 stars" in str(error)
+else:
+    raise AssertionError
+""",
     "options": """
 from fluxasync._requests.sources.sample_prompts import row_of
 row_of("a cat" + " " * N + "b")

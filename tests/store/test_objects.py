@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -97,3 +98,24 @@ def test_a_folder_without_room_is_an_error_at_once(tmp_path: Path):
     (tmp_path / "run" / "log").write_text("a file in the way")
     with pytest.raises(SinkError, match=str(tmp_path)):
         store.create_blocking("log/1", b"one")
+
+
+@pytest.mark.asyncio
+async def test_a_file_is_on_the_disk_before_it_counts_as_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P6: obstore does not sync; also one that an earlier try left is synced when it is adopted."""
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def noted(handle: int) -> None:
+        synced.append(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    objects = Objects(f"file://{tmp_path}/bucket", {})
+    for is_new in (True, False):
+        synced.clear()
+        assert await objects.create("a.jpg", b"whole", {}) is is_new
+        places = (tmp_path / "bucket" / "a.jpg", tmp_path / "bucket")
+        assert {place.stat().st_ino for place in places} <= {*synced}
