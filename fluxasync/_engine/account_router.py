@@ -99,14 +99,7 @@ class AccountRouter:
         """Wait in all accounts; return the first slot that is free, and None where an account goes
         out meanwhile."""
         tasks = {
-            asyncio.create_task(
-                engine.limiter.take(
-                    group,
-                    cap,
-                    breaker=breaker.beside(engine.submitter.breaker),
-                    priority=priority,
-                )
-            ): engine
+            asyncio.create_task(self._taken(engine, group, cap, breaker, priority)): engine
             for engine in order
         }
         granted: list[tuple[Engine, Lease]] = []
@@ -140,6 +133,13 @@ class AccountRouter:
                 found[0].submitter.give_back(found[1])
             raise
         return found
+
+    @staticmethod
+    async def _taken(
+        engine: Engine, group: str, cap: int | None, breaker: CircuitBreaker, priority: int
+    ) -> Lease:
+        own = breaker.beside(engine.submitter.breaker)
+        return await engine.limiter.take(group, cap, breaker=own, priority=priority)
 
     def is_out(self, engine: Engine, breaker: CircuitBreaker) -> bool:
         """Whether nothing more is submitted to an account in this batch; says so once."""
